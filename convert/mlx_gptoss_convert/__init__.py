@@ -1,0 +1,1 @@
+"""Convert and requantize gpt-oss checkpoints; builds on `mlx_gptoss`, never the reverse."""

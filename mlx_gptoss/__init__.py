@@ -1,0 +1,31 @@
+"""Run OpenAI's gpt-oss on a Mac: load, generate, chat.
+
+The public names below are imported on first use, so that importing a light
+module (errors, config, harmony) does not start MLX.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mlx_gptoss.errors import GptOssError
+
+if TYPE_CHECKING:
+    from mlx_gptoss.chat import Chat
+    from mlx_gptoss.runtime import Runtime, load
+    from mlx_gptoss.sampling import SamplingParams
+
+__version__ = "0.1.0"
+__all__ = ["Chat", "GptOssError", "Runtime", "SamplingParams", "__version__", "load"]
+
+_HOMES = {
+    "Chat": "mlx_gptoss.chat",
+    "Runtime": "mlx_gptoss.runtime",
+    "SamplingParams": "mlx_gptoss.sampling",
+    "load": "mlx_gptoss.runtime",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module `mlx_gptoss` has no attribute `{name}`")
+    return getattr(import_module(_HOMES[name]), name)

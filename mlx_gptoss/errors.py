@@ -1,0 +1,45 @@
+"""Every error this package raises on purpose; knows nothing of the rest.
+
+    GptOssError
+    ├── ConfigError         `config.json` says something the model cannot do
+    ├── CheckpointError     a weight file is missing, damaged or of a wrong shape
+    ├── HubError            a model could not be found or downloaded
+    ├── MemoryBudgetError   the model does not fit; the message says what would
+    ├── PromptError         the conversation or prompt cannot be rendered or run
+    └── ConversionError     a conversion cannot start or cannot be trusted
+
+Catch the base class to handle them all:
+
+    try:
+        runtime = load("openai/gpt-oss-20b")
+    except GptOssError as error:
+        print(error)
+"""
+
+
+class GptOssError(Exception):
+    """Base of every error raised on purpose: says what, where and what to do."""
+
+
+class ConfigError(GptOssError):
+    """`config.json` is unreadable or asks for something unsupported."""
+
+
+class CheckpointError(GptOssError):
+    """A weight file is missing, damaged, or not what the config promises."""
+
+
+class HubError(GptOssError):
+    """A model id could not be resolved or downloaded."""
+
+
+class MemoryBudgetError(GptOssError):
+    """The model does not fit the memory it was given."""
+
+
+class PromptError(GptOssError):
+    """A conversation, prompt or sampling request is invalid."""
+
+
+class ConversionError(GptOssError):
+    """A conversion cannot start, cannot finish, or failed its verification."""
