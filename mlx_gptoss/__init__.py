@@ -1,12 +1,14 @@
 """Run OpenAI's gpt-oss on a Mac: load, generate, chat.
 
 The public names below are imported on first use, so that importing a light
-module (errors, config, harmony) does not start MLX.
+module (errors, config, harmony) does not start MLX. The one exception to "no work
+at import": on Linux an optimized BLAS, if installed, is loaded (see `blas.py`).
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mlx_gptoss.blas import preload_blas
 from mlx_gptoss.errors import GptOssError
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Chat", "GptOssError", "Runtime", "SamplingParams", "__version__", "load"]
+
+preload_blas()  # in time only before `mlx.core` is imported
 
 _HOMES = {
     "Chat": "mlx_gptoss.chat",

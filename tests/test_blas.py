@@ -1,0 +1,105 @@
+"""The BLAS is lent before MLX starts, never required, and never silently."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlx_gptoss.blas import Blas, _preload, preload_blas
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the BLAS is lent on Linux")
+
+REPORT = """
+import dataclasses, json, sys
+from mlx_gptoss.blas import preload_blas
+blas = preload_blas()
+maps = open("/proc/self/maps").read()
+print(json.dumps(dict(
+    dataclasses.asdict(blas),
+    mapped="libopenblas" in maps,
+    mlx="mlx.core" in sys.modules,
+)))
+"""
+
+
+def in_fresh_process(code: str, **environ: str) -> dict:
+    clean = {k: v for k, v in os.environ.items() if k != "MLX_GPTOSS_BLAS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=clean | environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+@linux
+def test_importing_the_package_loads_the_blas_if_installed_and_not_mlx() -> None:
+    found = in_fresh_process("import mlx_gptoss" + REPORT)
+    assert found["state"] in {"loaded", "missing", "present"}
+    assert found["mapped"] == (found["state"] != "missing")
+    assert not found["mlx"]
+
+
+@linux
+def test_switched_off_nothing_is_loaded() -> None:
+    found = in_fresh_process("import mlx_gptoss" + REPORT, MLX_GPTOSS_BLAS="off")
+    assert (found["state"], found["mapped"], found["threads"]) == ("off", False, None)
+
+
+@linux
+def test_after_mlx_it_is_too_late_and_says_so() -> None:
+    found = in_fresh_process("import mlx.core, mlx_gptoss" + REPORT)
+    if found["state"] == "present":
+        pytest.skip("this process starts with OpenBLAS preloaded")
+    assert found["state"] == "late"
+    assert "import `mlx_gptoss` first" in found["explanation"]
+    assert not found["mapped"]
+
+
+@linux
+def test_products_with_the_lent_blas_are_those_of_numpy() -> None:
+    found = in_fresh_process(
+        """
+import json
+import mlx_gptoss
+import mlx.core as mx, numpy as np
+a, b = mx.random.normal((37, 65)), mx.random.normal((65, 29))
+error = np.abs(np.array(a @ b) - np.array(a).astype(float) @ np.array(b)).max()
+print(json.dumps({"error": float(error)}))
+"""
+    )
+    assert found["error"] < 1e-4  # 65 float32 products of size about 1
+
+
+@linux
+def test_a_machine_without_the_library_is_told_the_package(tmp_path: Path) -> None:
+    if preload_blas().state == "present":
+        pytest.skip("this process starts with OpenBLAS preloaded")
+    absent = str(tmp_path / "libopenblas.so.0")
+    code = f"""
+import dataclasses, json
+import os; os.environ["MLX_GPTOSS_BLAS"] = "off"
+from mlx_gptoss.blas import _preload
+print(json.dumps(dataclasses.asdict(_preload(
+    platform="linux", switch="", mlx_imported=False, library={absent!r}))))
+"""
+    found = in_fresh_process(code)
+    assert found["state"] == "missing"
+    assert "libopenblas0-pthread" in found["explanation"]
+
+
+def test_a_mac_is_left_alone() -> None:
+    blas = _preload(
+        platform="darwin", switch="", mlx_imported=False, library="libopenblas.so.0"
+    )
+    assert blas == Blas("unneeded", "MLX brings its own BLAS on this system")
+    assert blas.optimized
+
+
+def test_the_second_call_reports_what_the_first_did() -> None:
+    assert preload_blas() is preload_blas()
