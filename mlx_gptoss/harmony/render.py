@@ -1,0 +1,207 @@
+"""Messages -> token ids, segment by segment; knows nothing of models or sampling.
+
+A special token comes only from the structure of a message, never from its text:
+a `<|end|>` typed by a user is encoded as the letters it is made of. Any object
+with `.encode(text)` and `.special(name)` serves as the vocabulary.
+
+    ids = render_messages(messages, tokenizer)          # a prompt to complete
+    pieces = training_pieces(messages)                   # text, special?, target?
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mlx_gptoss.errors import PromptError
+from mlx_gptoss.harmony.contents import developer_text, system_text
+from mlx_gptoss.harmony.messages import (
+    CONSTRAIN,
+    FUNCTION_PREFIX,
+    Message,
+    SystemContent,
+    function_tools,
+    wire_name,
+)
+
+START, END, MESSAGE, CHANNEL = "<|start|>", "<|end|>", "<|message|>", "<|channel|>"
+RETURN, CALL = "<|return|>", "<|call|>"
+
+
+class Vocabulary(Protocol):
+    """What rendering needs of a tokenizer. `encode` never makes special tokens."""
+
+    def encode(self, text: str) -> list[int]: ...
+    def special(self, name: str) -> int: ...
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch that is encoded as a whole: one special token, or plain text.
+
+    `target` marks what a model is trained to write.
+    """
+
+    text: str
+    special: bool = False
+    target: bool = False
+
+
+def render_message(
+    message: Message, vocabulary: Vocabulary, *, has_function_tools: bool = False
+) -> list[int]:
+    """Render one message with its closing token.
+
+    `has_function_tools` adds the line about them to a system message.
+    """
+    pieces = message_pieces(message, has_function_tools=has_function_tools)
+    return encode_pieces(pieces, vocabulary)
+
+
+def render_messages(
+    messages: Iterable[Message],
+    vocabulary: Vocabulary,
+    *,
+    complete: bool = True,
+    keep_analysis: bool = False,
+) -> list[int]:
+    """Render a conversation as history, and the start of the next assistant message.
+
+    Analysis of finished turns is left out unless `keep_analysis`; with
+    `complete=False` nothing follows the last message.
+    """
+    pieces = history_pieces(messages, complete=complete, keep_analysis=keep_analysis)
+    return encode_pieces(pieces, vocabulary)
+
+
+def history_pieces(
+    messages: Iterable[Message], *, complete: bool = True, keep_analysis: bool = False
+) -> list[Piece]:
+    """The pieces of `render_messages`: its exact text, and where tokens break."""
+    given = list(messages)
+    kept = given if keep_analysis else drop_analysis(given)
+    with_tools = bool(function_tools(given))
+    pieces = []
+    for message in kept:
+        pieces += message_pieces(message, has_function_tools=with_tools)
+    if complete:
+        pieces += [Piece(START, special=True), Piece("assistant")]
+    return pieces
+
+
+def training_pieces(messages: Iterable[Message]) -> list[Piece]:
+    """The pieces of a training example: everything kept, the last turn a target.
+
+    Targets are what a model writes after `<|start|>assistant`: the assistant
+    messages since the last message of another role, their closing tokens, and
+    the starts between them. A last message on `final` ends with `<|return|>`.
+    Call `drop_analysis` first to train on history as it is shown at run time.
+    """
+    given = list(messages)
+    with_tools = bool(function_tools(given))
+    first_target = len(given)
+    while first_target > 0 and given[first_target - 1].role == "assistant":
+        first_target -= 1
+    pieces: list[Piece] = []
+    for index, message in enumerate(given):
+        own = message_pieces(message, has_function_tools=with_tools)
+        if message is given[-1] and _is_final(message):
+            own[-1] = Piece(RETURN, special=True)
+        if index >= first_target:
+            prompted = 2 if index == first_target else 0  # `<|start|>`, `assistant`
+            own = own[:prompted] + [
+                Piece(piece.text, piece.special, target=True)
+                for piece in own[prompted:]
+            ]
+        pieces += own
+    return pieces
+
+
+def drop_analysis(messages: Sequence[Message]) -> list[Message]:
+    """Leave out the analysis of finished turns: all of it before the last final.
+
+    Since then the model may be in a tool loop and needs what it thought. Calls
+    of functions and their results stay wherever they were written.
+    """
+    finals = [index for index, message in enumerate(messages) if _is_final(message)]
+    last_final = finals[-1] if finals else -1
+    return [
+        message
+        for index, message in enumerate(messages)
+        if index > last_final
+        or message.channel != "analysis"
+        or _is_function_traffic(message)
+    ]
+
+
+def message_pieces(
+    message: Message, *, has_function_tools: bool = False
+) -> list[Piece]:
+    """Cut one message into the stretches that are encoded on their own."""
+    pieces = [Piece(START, special=True), Piece(_author(message))]
+    if message.recipient and message.recipient != "all":
+        pieces.append(Piece(f" to={wire_name(message.recipient)}"))
+    if message.channel:
+        pieces += [Piece(CHANNEL, special=True), Piece(message.channel)]
+    pieces += _content_type(message.content_type)
+    pieces.append(Piece(MESSAGE, special=True))
+    if text := content_text(message, has_function_tools=has_function_tools):
+        pieces.append(Piece(text))
+    pieces.append(Piece(CALL if message.is_call else END, special=True))
+    return pieces
+
+
+def content_text(message: Message, *, has_function_tools: bool = False) -> str:
+    """Write out the content of a message, without its header."""
+    content = message.content
+    if isinstance(content, str):
+        return content
+    if isinstance(content, SystemContent):
+        return system_text(content, has_function_tools=has_function_tools)
+    return developer_text(content)
+
+
+def encode_pieces(pieces: Iterable[Piece], vocabulary: Vocabulary) -> list[int]:
+    ids: list[int] = []
+    for piece in pieces:
+        if piece.special:
+            ids.append(vocabulary.special(piece.text))
+        else:
+            ids += vocabulary.encode(whole_characters(piece.text))
+    return ids
+
+
+def pieces_text(pieces: Iterable[Piece]) -> str:
+    """Join pieces to the text a person reads (specials are not told apart)."""
+    return "".join(piece.text for piece in pieces)
+
+
+def whole_characters(text: str) -> str:
+    """Join split surrogates and replace lone ones, which no encoding can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _author(message: Message) -> str:
+    if message.role == "tool":
+        if not message.name:
+            raise PromptError("a tool message needs `name`, the tool that answered")
+        return wire_name(message.name)
+    return f"{message.role}:{wire_name(message.name)}" if message.name else message.role
+
+
+def _content_type(content_type: str | None) -> list[Piece]:
+    if not content_type:
+        return []
+    if not content_type.startswith(CONSTRAIN):
+        return [Piece(f" {content_type}")]
+    kind = content_type.removeprefix(CONSTRAIN)
+    mark = [Piece(" "), Piece(CONSTRAIN, special=True)]
+    return [*mark, Piece(kind)] if kind else mark
+
+
+def _is_final(message: Message) -> bool:
+    return message.role == "assistant" and message.channel == "final"
+
+
+def _is_function_traffic(message: Message) -> bool:
+    party = message.name if message.role == "tool" else message.recipient
+    return bool(party) and str(party).startswith(FUNCTION_PREFIX)
