@@ -1,1 +1,1 @@
-"""Convert and requantize gpt-oss checkpoints; builds on `mlx_gptoss`, never the reverse."""
+"""Convert and requantize gpt-oss checkpoints; imports `mlx_gptoss`, never back."""

@@ -1,0 +1,149 @@
+"""The affine codec for the rest of the weights: rows of floats to bits and back.
+
+The layout is MLX's `affine`: a group of `group_size` values along a row shares one
+scale and one bias, value = scale * code + bias, codes packed as one little-endian
+stream of bits. Numpy only, so that the same bytes come out on every machine; the
+scale and bias are rounded to the stored dtype *before* the codes are chosen, which
+at 8 bits leaves a fifth less error than choosing them first, as `mx.quantize` does.
+Knows arrays only: nothing of files, names or recipes.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+# Bits offered, and how often scale and bias are fitted again, by least squares, to
+# the codes chosen last. It pays where steps are coarse: 5 % less rms error at 4 bits
+# and 9 % at 3 on Gaussian rows, nothing at 8.
+REFITS = {3: 3, 4: 3, 5: 2, 6: 0, 8: 0}
+CODES_PER_LANE = 8  # codes folded together into one 64-bit word while packing
+FLOAT_DTYPES = ("BF16", "F16", "F32")
+
+
+class Affine(NamedTuple):
+    """One encoded block of rows; floats are raw bits of the stored dtype."""
+
+    weight: np.ndarray  # uint32 (R, columns * bits / 32)
+    scales: np.ndarray  # (R, columns / group_size)
+    biases: np.ndarray  # (R, columns / group_size)
+
+
+def encode_affine(
+    values: np.ndarray, *, bits: int, group_size: int, dtype: str
+) -> Affine:
+    """Encode float32 rows (R, columns); scales and biases are stored as `dtype`.
+
+    Peak: about ten times the bytes of `values`, so feed it slices of rows.
+    """
+    rows, columns = values.shape
+    assert columns % group_size == 0, f"{columns=} {group_size=}"
+    groups = values.reshape(-1, group_size)
+    top = np.float32(2**bits - 1)
+    low = groups.min(axis=1, keepdims=True)
+    biases = from_float32(low, dtype)
+    span = groups.max(axis=1, keepdims=True) - to_float32(biases, dtype)
+    scales = from_float32(span / top, dtype)
+    codes = _choose_codes(groups, scales, biases, top, dtype)
+    for _ in range(REFITS[bits]):
+        scales, biases = _refit(groups, codes, dtype)
+        codes = _choose_codes(groups, scales, biases, top, dtype)
+    shape = (rows, columns // group_size)
+    return Affine(
+        pack_codes(codes.astype(np.uint8).reshape(rows, columns), bits),
+        scales.reshape(shape),
+        biases.reshape(shape),
+    )
+
+
+def decode_affine(
+    encoded: Affine, *, bits: int, group_size: int, dtype: str
+) -> np.ndarray:
+    """Decode to float32 rows (R, columns)."""
+    codes = unpack_codes(encoded.weight, bits).astype(np.float32)
+    groups = codes.reshape(*encoded.scales.shape, group_size)
+    scale = to_float32(encoded.scales, dtype)[..., None]
+    bias = to_float32(encoded.biases, dtype)[..., None]
+    return (groups * scale + bias).reshape(codes.shape)
+
+
+def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Pack uint8 codes (R, columns) into uint32 (R, columns * bits / 32)."""
+    rows = codes.shape[0]
+    lanes = np.ascontiguousarray(codes).view(np.uint64)
+    for width in (8, 16, 32):  # neighbours in `width` bits move together, pairwise
+        lanes = _fold(lanes, width, bits * width // 8)
+    packed = lanes.reshape(-1, 1).view(np.uint8)[:, :bits]
+    return np.ascontiguousarray(packed).reshape(rows, -1).view(np.uint32)
+
+
+def unpack_codes(weight: np.ndarray, bits: int) -> np.ndarray:
+    """Unpack uint32 (R, words) into uint8 codes (R, words * 32 / bits)."""
+    rows = weight.shape[0]
+    packed = np.ascontiguousarray(weight).view(np.uint8).reshape(-1, bits)
+    lanes = np.zeros((len(packed), CODES_PER_LANE), np.uint8)
+    lanes[:, :bits] = packed
+    words = lanes.view(np.uint64).reshape(-1)
+    codes = np.empty((len(words), CODES_PER_LANE), np.uint8)
+    for i in range(CODES_PER_LANE):
+        codes[:, i] = (words >> np.uint64(bits * i)) & np.uint64(2**bits - 1)
+    return codes.reshape(rows, -1)
+
+
+def to_float32(raw: np.ndarray, dtype: str) -> np.ndarray:
+    """Widen raw bits of a float dtype of safetensors; exact."""
+    if dtype == "BF16":
+        return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    if dtype == "F16":
+        return raw.view(np.float16).astype(np.float32)
+    return raw.view(np.float32)
+
+
+def from_float32(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Round float32 to a float dtype of safetensors, ties to even; return the bits."""
+    if dtype == "BF16":
+        bits = np.ascontiguousarray(values).view(np.uint32)
+        odd = (bits >> np.uint32(16)) & np.uint32(1)
+        return ((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)).astype(np.uint16)
+    if dtype == "F16":
+        return values.astype(np.float16).view(np.uint16)
+    return np.ascontiguousarray(values)
+
+
+def _choose_codes(
+    groups: np.ndarray,
+    scales: np.ndarray,
+    biases: np.ndarray,
+    top: np.float32,
+    dtype: str,
+) -> np.ndarray:
+    """Choose each value's nearest code, a whole float32 from 0 to `top`."""
+    scale = to_float32(scales, dtype)
+    # A constant group has no step; any finite one decodes it to its bias.
+    step = np.where(scale > 0, scale, np.float32(1))
+    codes = groups - to_float32(biases, dtype)
+    codes /= step
+    np.rint(codes, out=codes)
+    return np.clip(codes, 0, top, out=codes)
+
+
+def _refit(
+    groups: np.ndarray, codes: np.ndarray, dtype: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit scale and bias of every group to its codes by least squares."""
+    mean, code_mean = groups.mean(1, keepdims=True), codes.mean(1, keepdims=True)
+    centred = codes - code_mean
+    spread = np.einsum("gi,gi->g", centred, centred)[:, None]
+    slope = np.einsum("gi,gi->g", centred, groups - mean)[:, None]
+    slope /= np.where(spread > 0, spread, np.float32(1))
+    scales = from_float32(slope, dtype)
+    return scales, from_float32(mean - to_float32(scales, dtype) * code_mean, dtype)
+
+
+def _fold(lanes: np.ndarray, width: int, used: int) -> np.ndarray:
+    """Close the gap between the two halves of every 2 * `width` bits.
+
+    Each half holds `used` bits at its low end; afterwards the pair holds 2 * `used`.
+    """
+    low = sum((2**used - 1) << at for at in range(0, 64, 2 * width))
+    kept = lanes & np.uint64(low)
+    return kept | ((lanes >> np.uint64(width - used)) & np.uint64(low << used))

@@ -1,0 +1,186 @@
+"""Safetensors files of our own: aligned, written in pieces, renamed when complete.
+
+A shard's header is padded with spaces so that data starts on a page, and tensors lie
+in falling order of the largest power of two (up to a page) that divides their size, so
+that each of them starts on a multiple of it: a tensor of whole pages starts on a page,
+with no hole and no pad tensor. The bytes depend on the tensors alone.
+Knows names, shapes and bytes; nothing of models or of where bytes come from.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_gptoss.errors import ConversionError
+
+PAGE = 16 * 1024  # Apple silicon's
+SHARD_BYTES = 5 * 1024**3
+LENGTH_BYTES = 8  # the header's own length comes first
+METADATA = {"format": "mlx"}
+ITEM_BYTES = {"U8": 1, "F16": 2, "BF16": 2, "F32": 4, "U32": 4}
+UNFINISHED = ".part"
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What a tensor is called and how it is stored."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file: its whole header, and where in the file each tensor begins."""
+
+    name: str
+    header: bytes
+    tensors: tuple[Tensor, ...]
+    offsets: Mapping[str, int]
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.header) + sum(tensor.nbytes for tensor in self.tensors)
+
+
+def plan_shards(
+    tensors: Iterable[Tensor], shard_bytes: int = SHARD_BYTES
+) -> tuple[Shard, ...]:
+    """Lay tensors into as few files of about `shard_bytes` as their order allows.
+
+    Only a tensor larger than that makes a larger file.
+    """
+    groups: list[list[Tensor]] = []
+    room = 0
+    for tensor in tensors:
+        if not groups or tensor.nbytes > room:
+            groups.append([])
+            room = shard_bytes
+        groups[-1].append(tensor)
+        room -= tensor.nbytes
+    count = len(groups)
+    return tuple(
+        lay_out(_file_name(i, count), group) for i, group in enumerate(groups, start=1)
+    )
+
+
+def lay_out(name: str, tensors: Sequence[Tensor]) -> Shard:
+    """Order the tensors of one file by alignment and write its header."""
+    ordered = tuple(sorted(tensors, key=alignment, reverse=True))  # stable
+    entries: dict[str, object] = {"__metadata__": METADATA}
+    starts: dict[str, int] = {}
+    end = 0
+    for tensor in ordered:
+        start, end = end, end + tensor.nbytes
+        starts[tensor.name] = start
+        entries[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-(LENGTH_BYTES + len(text)) % PAGE)
+    header = len(text).to_bytes(LENGTH_BYTES, "little") + text
+    offsets = {name: len(header) + start for name, start in starts.items()}
+    return Shard(name, header, ordered, offsets)
+
+
+def alignment(tensor: Tensor) -> int:
+    """Return the boundary the tensor starts on: the power of two its size holds."""
+    return math.gcd(tensor.nbytes, PAGE)
+
+
+def index_json(shards: Sequence[Shard]) -> str:
+    """Write the index that names every tensor's file."""
+    names = {tensor.name: shard.name for shard in shards for tensor in shard.tensors}
+    total = sum(tensor.nbytes for shard in shards for tensor in shard.tensors)
+    index = {
+        "metadata": {"total_size": total},
+        "weight_map": dict(sorted(names.items())),
+    }
+    return json.dumps(index, indent=2) + "\n"
+
+
+class ShardFile:
+    """A shard being written: pieces go to their place in any order.
+
+    It lies beside its name with the ending `.part` until `finish` has brought it to
+    the disk and renamed it.
+    """
+
+    def __init__(self, folder: Path, shard: Shard) -> None:
+        self.shard = shard
+        self.path = folder / shard.name
+        self.unfinished = folder / (shard.name + UNFINISHED)
+        flags = os.O_RDWR | os.O_CREAT
+        self._descriptor = os.open(self.unfinished, flags, 0o644)
+        try:
+            os.ftruncate(self._descriptor, shard.nbytes)
+            write_all(self._descriptor, shard.header, 0)
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, tensor: str, offset: int, piece: memoryview) -> None:
+        """Write bytes of `tensor` at `offset` from its start."""
+        write_all(self._descriptor, piece, self.shard.offsets[tensor] + offset)
+
+    def finish(self) -> None:
+        """Bring everything to the disk, then give the file its name."""
+        os.fsync(self._descriptor)
+        self.close()
+        self.unfinished.rename(self.path)
+        sync_folder(self.path.parent)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def write_all(descriptor: int, piece: bytes | memoryview, offset: int) -> None:
+    """Write every byte of `piece` at `offset`; a full disk is a named error."""
+    left = memoryview(piece).cast("B")
+    while left:
+        try:
+            written = os.pwrite(descriptor, left, offset)
+        except OSError as error:
+            raise ConversionError(
+                f"cannot write: {error.strerror} (errno {error.errno})"
+            ) from error
+        left = left[written:]
+        offset += written
+
+
+def write_file(path: Path, text: bytes) -> None:
+    """Write a small file beside its name, bring it to the disk, then rename it."""
+    unfinished = path.with_name(path.name + UNFINISHED)
+    with unfinished.open("wb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.rename(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _file_name(number: int, count: int) -> str:
+    if count == 1:
+        return "model.safetensors"
+    return f"model-{number:05d}-of-{count:05d}.safetensors"
