@@ -13,6 +13,7 @@ FLOORS = {
     "config": 0,
     "layout": 0,
     "blas": 0,
+    "owner": 0,
     "mxfp4": 1,
     "rope": 1,
     "attention": 1,

@@ -1,0 +1,119 @@
+"""One thread that does all the work it is given, in order; knows nothing of MLX.
+
+MLX ties streams, lazy arrays and random state to the thread that made them, so a
+Runtime loads and runs its model in one owner thread and other threads ask it:
+
+    owner = Owner("model")
+    total = owner.call(sum, [1, 2])                  # runs there, returns here
+    for item in owner.iterate(make_iterator): ...    # one item a request
+    owner.close()
+
+Items are made when they are asked for, so nothing runs ahead of a slow reader,
+several readers take turns, and a reader that stops reading stops the work.
+Exceptions cross over with their traceback. The owner may call itself.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Generic, TypeVar, cast
+from weakref import WeakSet
+
+from mlx_gptoss.errors import GptOssError
+
+T = TypeVar("T")
+END = object()  # StopIteration cannot cross over in a future
+
+
+def _nothing() -> None:
+    """Stand in for something that may be left out."""
+
+
+class Owner:
+    """Runs callables in its own thread, one at a time, in the order they came."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._thread = self._executor.submit(threading.get_ident).result()
+        self._open: WeakSet[Items[Any]] = WeakSet()
+        self._closed = False
+
+    def call(self, work: Callable[..., T], /, *args: Any, **options: Any) -> T:
+        """Run `work` in the owner thread and return its result.
+
+        Raises GptOssError once the owner is closed. An interrupt while waiting
+        (Ctrl-C) is raised here; the work itself runs to its end.
+        """
+        if self._closed:
+            raise GptOssError(f"`{self.name}` is closed: load it again to use it")
+        if threading.get_ident() == self._thread:
+            return work(*args, **options)
+        return self._executor.submit(work, *args, **options).result()
+
+    def iterate(
+        self, make: Callable[[], Iterator[T]], *, cancel: Callable[[], Any] = _nothing
+    ) -> "Items[T]":
+        """Make an iterator in the owner thread; advance it there, read it here.
+
+        `cancel` is called from the reader's thread when it stops early: it tells an
+        item that is being made to give up.
+        """
+        items = Items(self, self.call(make), cancel)
+        self._open.add(items)
+        return items
+
+    def close(self, last: Callable[[], Any] = _nothing) -> None:
+        """End open iterators, run `last`, end the thread. Twice is once."""
+        if self._closed:
+            return
+        for items in list(self._open):
+            items.close()
+        self.call(last)
+        self._closed = True
+        self._executor.shutdown(wait=threading.get_ident() != self._thread)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+
+class Items(Generic[T]):
+    """An iterator whose work happens in its owner; `close` stops it early."""
+
+    def __init__(
+        self, owner: Owner, source: Iterator[T], cancel: Callable[[], Any]
+    ) -> None:
+        self._owner = owner
+        self._source: Iterator[T] | None = source
+        self._cancel = cancel
+
+    def __iter__(self) -> "Items[T]":
+        return self
+
+    def __next__(self) -> T:
+        if self._source is None:
+            raise StopIteration
+        try:
+            item = self._owner.call(next, self._source, END)
+        except BaseException:  # the work failed, or the reader was interrupted
+            self.close()
+            raise
+        if item is END:
+            self._source = None
+            raise StopIteration
+        return cast(T, item)
+
+    def close(self) -> None:
+        """Stop the work and let go of what it holds."""
+        source, self._source = self._source, None
+        if source is None or self._owner.closed:
+            return
+        self._cancel()
+        self._owner.call(getattr(source, "close", _nothing))
+
+    def __enter__(self) -> "Items[T]":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

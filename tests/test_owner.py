@@ -1,0 +1,152 @@
+"""One thread works, others ask: order, exceptions, early ends and closing."""
+
+import gc
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.owner import Owner
+
+
+@pytest.fixture
+def owner() -> Iterator[Owner]:
+    owner = Owner("work")
+    yield owner
+    owner.close()
+
+
+def test_all_work_happens_in_one_other_thread(owner: Owner) -> None:
+    threads: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in range(3):
+            threads.append(threading.get_ident())
+            yield item
+
+    taken = list(owner.iterate(items))
+
+    assert taken == [0, 1, 2]
+    assert set(threads) == {owner.call(threading.get_ident)} - {threading.get_ident()}
+
+
+def test_an_item_is_made_only_when_it_is_asked_for(owner: Owner) -> None:
+    made: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in range(9):
+            made.append(item)
+            yield item
+
+    reader = owner.iterate(items)
+
+    assert (next(reader), next(reader), made) == (0, 1, [0, 1])
+
+
+def test_readers_take_turns_and_calls_come_between(owner: Owner) -> None:
+    one, two = owner.iterate(lambda: iter("ab")), owner.iterate(lambda: iter("xy"))
+
+    taken = [next(one), next(two), owner.call(str, 1), next(two), next(one)]
+
+    assert taken == ["a", "x", "1", "y", "b"]
+
+
+def test_an_exception_crosses_over_and_ends_the_iterator(owner: Owner) -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise ValueError("two")
+
+    reader = owner.iterate(items)
+
+    assert next(reader) == 1
+    with pytest.raises(ValueError, match="two"):
+        next(reader)
+    assert list(reader) == []
+
+
+def test_a_reader_that_leaves_early_stops_the_work(owner: Owner) -> None:
+    ended: list[str] = []
+
+    def items() -> Iterator[int]:
+        try:
+            yield from range(9)
+        finally:
+            ended.append(threading.current_thread().name)
+
+    with owner.iterate(items, cancel=lambda: ended.append("cancelled")) as reader:
+        next(reader)
+
+    assert ended == ["cancelled", "work_0"]
+    assert list(reader) == []
+
+
+def test_an_interrupted_reader_cancels_the_item_being_made(owner: Owner) -> None:
+    cancelled = threading.Event()
+
+    class Interrupted(Owner):
+        def call(self, work, /, *args, **options):  # type: ignore[no-untyped-def]
+            if work is next:
+                raise KeyboardInterrupt
+            return super().call(work, *args, **options)
+
+    impatient = Interrupted("impatient")
+    reader = impatient.iterate(lambda: iter("ab"), cancel=cancelled.set)
+
+    with pytest.raises(KeyboardInterrupt):
+        next(reader)
+    assert cancelled.is_set()
+    impatient.close()
+
+
+def test_the_owner_may_call_itself(owner: Owner) -> None:
+    assert owner.call(
+        lambda: owner.call(lambda: list(owner.iterate(range(2).__iter__)))
+    )
+
+
+def test_closing_ends_open_iterators_then_runs_the_last_work() -> None:
+    owner = Owner("brief")
+    order: list[str] = []
+
+    def items() -> Iterator[int]:
+        try:
+            yield from range(9)
+        finally:
+            order.append("iterator")
+
+    reader = owner.iterate(items)
+    next(reader)
+    owner.close(lambda: order.append("last"))
+    owner.close(lambda: order.append("again"))
+
+    assert order == ["iterator", "last"]
+    assert list(reader) == []
+    with pytest.raises(GptOssError, match="`brief` is closed: load it again"):
+        owner.call(int)
+
+
+def test_many_threads_are_served_in_full(owner: Owner) -> None:
+    results: list[list[int]] = []
+
+    def read(start: int) -> None:
+        results.append(list(owner.iterate(range(start, start + 50).__iter__)))
+
+    readers = [threading.Thread(target=read, args=(start,)) for start in range(4)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+
+    assert sorted(results) == [list(range(start, start + 50)) for start in range(4)]
+
+
+def test_a_forgotten_owner_ends_its_thread() -> None:
+    owner = Owner("forgotten")
+    [thread] = [t for t in threading.enumerate() if t.name == "forgotten_0"]
+
+    del owner
+    gc.collect()
+    thread.join(timeout=10)
+
+    assert not thread.is_alive()
