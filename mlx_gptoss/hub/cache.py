@@ -1,0 +1,234 @@
+"""The Hub and its cache on disk: resolve a model, pull, list and delete.
+
+A model that is whole in the cache is used without asking the Hub anything; `pull`
+asks for what is newer. The hub library's telemetry is off before it is used.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mlx_gptoss.errors import HubError
+from mlx_gptoss.hub.errors import named_errors
+from mlx_gptoss.hub.folders import (
+    CONFIG,
+    DEMO,
+    DEMO_FOLDER,
+    MODEL_TYPE,
+    WEIGHTS,
+    LocalModel,
+    describe,
+    is_complete,
+    local_folder,
+    read_json,
+)
+from mlx_gptoss.memory import format_bytes
+
+# What a model needs, in the order it comes: config.json last, so that a folder that
+# has it has everything. Files in folders (`original/`, `metal/`) never match.
+NEEDED = (WEIGHTS, "*.json", "*.jinja", "LICENSE*", CONFIG)
+BRANCH = "main"
+FREE_RESERVE = 10**9  # bytes of disk to leave free after a download
+
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
+
+
+def _free_disk(path: Path) -> int:
+    return shutil.disk_usage(path).free
+
+
+@dataclass(frozen=True)
+class Hub:
+    """The Hub and its cache; None means what HF_ENDPOINT and HF_HOME say."""
+
+    endpoint: str | None = None
+    cache: Path | None = None
+    free_disk: Callable[[Path], int] = _free_disk
+
+    def resolve(
+        self, model: str, *, offline: bool = False, progress: Progress | None = None
+    ) -> Path:
+        """Return the folder of `model`, downloading it if it is not here yet."""
+        here = local_folder(model) or self.cached(model)
+        if here is not None:
+            return here
+        if offline or _offline():
+            raise HubError(
+                f"`{model}` is not on this machine and downloads are off: run "
+                f"`mlx-gptoss pull {model}` without `--offline` or `HF_HUB_OFFLINE`"
+            )
+        return self._download(model, progress)
+
+    def pull(self, model: str, *, progress: Progress | None = None) -> Path:
+        """Download the newest files of a Hub id; what is here already is kept."""
+        if local_folder(model) is not None:
+            raise HubError(f"`{model}` is already here: only Hub ids can be pulled")
+        if _offline():
+            raise HubError(f"`HF_HUB_OFFLINE` is set: unset it to pull `{model}`")
+        return self._download(model, progress)
+
+    def cached(self, model: str) -> Path | None:
+        """Return the folder of a Hub id if all of it was downloaded."""
+        found = self._find(model, CONFIG, BRANCH)
+        return found.parent if found and is_complete(found.parent) else None
+
+    def models(self) -> list[LocalModel]:
+        """List the demo and the gpt-oss models in the cache, by name."""
+        found = [describe(DEMO, DEMO_FOLDER, None)] if is_complete(DEMO_FOLDER) else []
+        for repo in sorted(self._repos(), key=lambda repo: repo.repo_id):
+            newest = max(repo.revisions, key=lambda revision: revision.last_modified)
+            folder = newest.snapshot_path
+            if read_json(folder / CONFIG).get("model_type") == MODEL_TYPE:
+                used, size = repo.last_accessed, repo.size_on_disk
+                found.append(describe(repo.repo_id, folder, used, size))
+        return found
+
+    def delete(self, model: str) -> int:
+        """Remove a downloaded model from the cache; return the bytes freed."""
+        if local_folder(model) is not None:
+            raise HubError(f"`{model}` was not downloaded: only Hub ids can be deleted")
+        repos = [repo for repo in self._repos() if repo.repo_id == model]
+        if not repos:
+            raise HubError(f"`{model}` is not on this machine: see `mlx-gptoss models`")
+        commits = [revision.commit_hash for revision in repos[0].revisions]
+        removal = library().scan_cache_dir(self._cache()).delete_revisions(*commits)
+        removal.execute()
+        return removal.expected_freed_size
+
+    def _cache(self) -> Path:
+        return self.cache or Path(library().constants.HF_HUB_CACHE)
+
+    def _find(self, model: str, name: str, revision: str) -> Path | None:
+        found = library().try_to_load_from_cache(
+            model, name, cache_dir=self._cache(), revision=revision
+        )
+        return Path(found) if isinstance(found, str) else None
+
+    def _repos(self) -> list[Any]:
+        if not self._cache().is_dir():
+            return []
+        repos = library().scan_cache_dir(self._cache()).repos
+        return [repo for repo in repos if repo.repo_type == "model" and repo.revisions]
+
+    def _download(self, model: str, progress: Progress | None) -> Path:
+        """Fetch file by file, so that an interruption loses one file at most."""
+        with named_errors(model):
+            facts = (
+                library().HfApi(self.endpoint).model_info(model, files_metadata=True)
+            )
+            sizes = _needed_files(model, facts)
+            missing = [n for n in sizes if not self._find(model, n, facts.sha)]
+            self._require_disk(model, sum(sizes[name] for name in missing))
+            done = sum(sizes.values()) - sum(sizes[name] for name in missing)
+            for name in missing:
+                self._fetch(
+                    model,
+                    name,
+                    facts.sha,
+                    _progress_bar(done, sum(sizes.values()), progress),
+                )
+                done += sizes[name]
+            # Written down last: the branch never names a folder with holes.
+            self._fetch(model, CONFIG, BRANCH, _progress_bar(done, done, None))
+        return self._downloaded(model)
+
+    def _fetch(self, model: str, name: str, revision: str, bar: type) -> None:
+        library().hf_hub_download(
+            model,
+            name,
+            revision=revision,
+            cache_dir=self._cache(),
+            endpoint=self.endpoint,
+            tqdm_class=bar,
+        )
+
+    def _require_disk(self, model: str, needed: int) -> None:
+        cache = self._cache()
+        cache.mkdir(parents=True, exist_ok=True)
+        free = self.free_disk(cache)
+        if needed and needed + FREE_RESERVE > free:
+            raise HubError(
+                f"`{model}` needs {format_bytes(needed)} more on disk, but `{cache}` "
+                f"has {format_bytes(free)} free: make room, or set `HF_HOME` to a "
+                "larger disk"
+            )
+
+    def _downloaded(self, model: str) -> Path:
+        folder = self.cached(model)
+        if folder is None:
+            raise HubError(
+                f"`{model}` was published without some of the weight files that its "
+                "index names: use another model, or tell its author"
+            )
+        return folder
+
+
+def resolve(
+    model: str, *, offline: bool = False, progress: Progress | None = None
+) -> Path:
+    """Return the folder of `model`: `demo`, a path (`./x`, `~/x`, `/x`) or a Hub id."""
+    return Hub().resolve(model, offline=offline, progress=progress)
+
+
+def library() -> ModuleType:
+    """Import huggingface_hub with its telemetry off, whoever imported it before."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import huggingface_hub  # noqa: PLC0415 - half a second
+    from huggingface_hub import constants  # noqa: PLC0415
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    return huggingface_hub
+
+
+def _offline() -> bool:
+    return bool(library().constants.HF_HUB_OFFLINE)
+
+
+def _needed_files(model: str, facts: Any) -> dict[str, int]:
+    """Name and size of the files to fetch, in the order of NEEDED."""
+    kind = (facts.config or {}).get("model_type", MODEL_TYPE)
+    if kind != MODEL_TYPE:
+        raise HubError(f"`{model}` is a `{kind}` model: only gpt-oss models run here")
+    sizes = {file.rfilename: file.size or 0 for file in facts.siblings or ()}
+    top = sorted(name for name in sizes if "/" not in name)
+    needed: dict[str, int] = {}
+    for pattern in NEEDED:
+        for name in top:
+            if fnmatch(name, pattern):
+                needed.pop(name, None)  # the last pattern that matches decides
+                needed[name] = sizes[name]
+    if CONFIG not in needed or not any(fnmatch(name, WEIGHTS) for name in needed):
+        hint = " (GGUF files cannot be read)" if _has_gguf(sizes) else ""
+        raise HubError(
+            f"`{model}` has no `{CONFIG}` with safetensors weights beside it{hint}: "
+            "choose a model published as safetensors"
+        )
+    return needed
+
+
+def _has_gguf(names: dict[str, int]) -> bool:
+    return any(name.endswith(".gguf") for name in names)
+
+
+def _progress_bar(before: int, total: int, progress: Progress | None) -> type:
+    """Return a stand-in for tqdm that reports to `progress` and never prints."""
+    from huggingface_hub.utils import tqdm  # noqa: PLC0415
+
+    class Reporter(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            # hf_xet has a second bar for the network; it counts the same file.
+            self.counts = not (options.get("name") or "").endswith(".transfer")
+            super().__init__(*args, **(options | {"disable": True}))
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.n += n or 0
+            if progress and self.counts:
+                progress(min(before + int(self.n), total), total)
+            return None
+
+    return Reporter

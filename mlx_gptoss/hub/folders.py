@@ -1,0 +1,114 @@
+"""Model folders on this machine: their names, whether they are whole, what they are.
+
+Reads small JSON files only; knows nothing of the network.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlx_gptoss.errors import HubError
+
+DEMO = "demo"
+DEMO_FOLDER = Path(__file__).parents[1] / "demo"
+# The Hub's own rule: no `--`, no `..`, no `-` or `.` at either end, 96 characters.
+NAME = r"[A-Za-z0-9_](?:[\w.-]*\w)?"
+HUB_ID = re.compile(rf"(?!.*(?:--|\.\.))(?=.{{3,96}}$){NAME}/{NAME}", re.ASCII)
+PATH_STARTS = ("./", "../", "~", "/")
+
+CONFIG = "config.json"
+WEIGHTS = "*.safetensors"
+INDEX = "model.safetensors.index.json"
+MODEL_TYPE = "gpt_oss"
+SIZES_BY_EXPERTS = {32: "20b", 128: "120b"}
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A model on this machine; `last_used` is seconds since 1970, None for the demo."""
+
+    name: str
+    path: Path
+    bytes: int
+    kind: str
+    last_used: float | None
+    complete: bool
+
+
+def is_path(model: str) -> bool:
+    """Whether `model` is written as a path: `./x`, `../x`, `~/x` or absolute."""
+    return model in (".", "..") or model.startswith(PATH_STARTS)
+
+
+def local_folder(model: str) -> Path | None:
+    """Return the folder of `demo` or of a path; None for a Hub id.
+
+    `a/b` could be both: it is a Hub id, and a path only when written `./a/b`.
+    """
+    if model == DEMO:
+        return DEMO_FOLDER
+    if not is_path(model):
+        require_hub_id(model)
+        return None
+    folder = Path(model).expanduser()
+    if not folder.exists():
+        raise HubError(f"`{model}` does not exist: check the path")
+    if not folder.is_dir():
+        raise HubError(f"`{model}` is a file: give the folder it lies in")
+    return folder
+
+
+def require_hub_id(model: str) -> None:
+    """Raise HubError unless `model` has the form `owner/name`."""
+    if HUB_ID.fullmatch(model):
+        return
+    hint = "a path starts with `./`, `~` or `/`"
+    if model and Path(model).is_dir():
+        hint = f"for the folder here write `./{model}`"
+    raise HubError(
+        f"`{model}` is neither `demo` nor a Hub id such as `openai/gpt-oss-20b`: {hint}"
+    )
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether config.json and every weight file it takes are there."""
+    if not (folder / CONFIG).exists():
+        return False
+    if not (folder / INDEX).exists():
+        return any(path.exists() for path in folder.glob(WEIGHTS))
+    weight_map = read_json(folder / INDEX).get("weight_map")
+    names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
+    return bool(names) and all((folder / str(name)).exists() for name in names)
+
+
+def describe(
+    name: str, folder: Path, last_used: float | None, size: int | None = None
+) -> LocalModel:
+    """Say what lies in a folder; `size` is counted unless the caller knows it."""
+    if size is None:
+        size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    kind = kind_of(read_json(folder / CONFIG))
+    return LocalModel(name, folder, size, kind, last_used, is_complete(folder))
+
+
+def kind_of(raw: dict[str, Any]) -> str:
+    """Say what a config describes: `gpt-oss-20b, MXFP4`, `gpt-oss-120b, rest 8-bit`."""
+    size = SIZES_BY_EXPERTS.get(raw.get("num_local_experts", 0))
+    words = f"gpt-oss-{size}" if size else "gpt-oss, small"
+    quantization = raw.get("quantization")
+    if isinstance(quantization, dict):
+        bits, mode = quantization.get("bits"), quantization.get("mode", "affine")
+        rest = f"rest {bits}-bit" if bits and mode == "affine" else "lossless"
+        return f"{words}, {rest}"
+    return f"{words}, {'MXFP4' if 'quantization_config' in raw else 'dense'}"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object; {} where there is none: a list must not fail on one bad file."""
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return read if isinstance(read, dict) else {}

@@ -1,0 +1,302 @@
+"""Names, paths and downloads: against a Hub of our own on loopback."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlx_gptoss.errors import HubError
+from mlx_gptoss.hub import Hub, is_complete, local_folder, resolve
+from mlx_gptoss.hub.folders import kind_of
+from tests.hub_server import HubServer, hub_server
+
+CONFIG = json.dumps({"model_type": "gpt_oss", "num_local_experts": 32}).encode()
+INDEX = json.dumps(
+    {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+).encode()
+FILES = {
+    "README.md": b"words",
+    "LICENSE": b"Apache",
+    "chat_template.jinja": b"{# #}",
+    "config.json": CONFIG,
+    "metal/model.bin": b"m" * 50,
+    "model-1.safetensors": b"1" * 1000,
+    "model-2.safetensors": b"2" * 500,
+    "model.safetensors.index.json": INDEX,
+    "original/model.safetensors": b"o" * 50,
+    "tokenizer.json": b"{}",
+}
+NEEDED = set(FILES) - {"README.md", "metal/model.bin", "original/model.safetensors"}
+REPOS = {
+    "owner/small": FILES,
+    "owner/llama": {"config.json": b'{"model_type": "llama"}', "m.safetensors": b"x"},
+    "owner/gguf": {"model.gguf": b"GGUF"},
+    "owner/holes": {"config.json": CONFIG, "model.safetensors.index.json": INDEX}
+    | {"model-1.safetensors": b"1"},
+}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[HubServer]:
+    with hub_server(REPOS) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: HubServer) -> HubServer:
+    running.requests.clear()
+    running.agents.clear()
+    running.refuse.clear()
+    return running
+
+
+@pytest.fixture
+def hub(server: HubServer, tmp_path: Path) -> Hub:
+    return Hub(server.url, tmp_path / "cache")
+
+
+def names(folder: Path) -> set[str]:
+    return {
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_a_download_brings_the_needed_files_and_no_others(hub: Hub) -> None:
+    assert names(hub.resolve("owner/small")) == NEEDED
+
+
+def test_config_json_comes_last_so_that_a_folder_with_it_is_whole(
+    hub: Hub, server: HubServer
+) -> None:
+    hub.resolve("owner/small")
+    assert server.downloads()[-1] == "config.json"
+    assert server.downloads()[:2] == ["model-1.safetensors", "model-2.safetensors"]
+
+
+def test_what_is_here_is_used_without_asking_the_hub(
+    hub: Hub, server: HubServer
+) -> None:
+    first = hub.resolve("owner/small")
+    server.requests.clear()
+    assert hub.resolve("owner/small", offline=True) == first
+    assert server.requests == []
+
+
+def test_an_interrupted_download_goes_on_with_the_missing_files(
+    hub: Hub, server: HubServer
+) -> None:
+    server.refuse["model-2.safetensors"] = 500
+    with pytest.raises(HubError, match="the Hub answered 500 for `owner/small`"):
+        hub.resolve("owner/small")
+    server.refuse.clear()
+    server.requests.clear()
+    assert is_complete(hub.resolve("owner/small"))
+    assert "model-1.safetensors" not in server.downloads()
+    assert "model-2.safetensors" in server.downloads()
+
+
+def test_progress_counts_bytes_up_to_the_total(hub: Hub) -> None:
+    reports: list[tuple[int, int]] = []
+    hub.resolve(
+        "owner/small", progress=lambda done, total: reports.append((done, total))
+    )
+    total = sum(len(FILES[name]) for name in NEEDED)
+    assert reports[-1] == (total, total)
+    assert reports == sorted(reports)
+
+
+def test_a_download_prints_nothing(hub: Hub, capfd: pytest.CaptureFixture[str]) -> None:
+    hub.resolve("owner/small")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_pull_asks_again_and_keeps_what_is_here(hub: Hub, server: HubServer) -> None:
+    hub.resolve("owner/small")
+    server.requests.clear()
+    hub.pull("owner/small")
+    assert "GET /api/models/owner/small" in server.requests
+    assert server.downloads() == []
+
+
+def test_too_little_disk_is_said_before_a_file_is_fetched(
+    server: HubServer, tmp_path: Path
+) -> None:
+    hub = Hub(server.url, tmp_path, free_disk=lambda _: 10**9)
+    with pytest.raises(HubError, match=r"needs 2 kB more on disk.*has 1\.0 GB free"):
+        hub.resolve("owner/small")
+    assert server.downloads() == []
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("owner/nothing", "is not on the Hub, or is private"),
+        ("owner/llama", "is a `llama` model: only gpt-oss models run here"),
+        ("owner/gguf", r"GGUF files cannot be read.*published as safetensors"),
+        ("owner/holes", "without some of the weight files"),
+    ],
+)
+def test_a_model_that_cannot_be_had_is_one_line(
+    hub: Hub, model: str, message: str
+) -> None:
+    with pytest.raises(HubError, match=message) as raised:
+        hub.resolve(model)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (403, "is gated: accept its terms at"),
+        (503, "the Hub answered 503"),
+    ],
+)
+def test_a_refused_file_is_one_line(
+    hub: Hub, server: HubServer, status: int, message: str
+) -> None:
+    server.refuse["model-1.safetensors"] = status
+    with pytest.raises(HubError, match=message) as raised:
+        hub.resolve("owner/small")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_wrong_token_is_said(hub: Hub, server: HubServer) -> None:
+    server.refuse["owner/small"] = 403
+    with pytest.raises(HubError, match=r"refused `owner/small`.*your token"):
+        hub.resolve("owner/small")
+
+
+def test_no_network_is_one_line(tmp_path: Path) -> None:
+    with hub_server({}) as gone:
+        url = gone.url
+    with pytest.raises(HubError, match=r"cannot get `owner/small`.*check the network"):
+        Hub(url, tmp_path).resolve("owner/small")
+
+
+def test_offline_forbids_even_the_question(hub: Hub, server: HubServer) -> None:
+    with pytest.raises(HubError, match="downloads are off: run `mlx-gptoss pull"):
+        hub.resolve("owner/small", offline=True)
+    assert server.requests == []
+
+
+def test_telemetry_is_off(hub: Hub, server: HubServer) -> None:
+    hub.resolve("owner/small")
+    assert not [request for request in server.requests if "harness" in request]
+    assert not [agent for agent in server.agents if "torch/" in agent]
+
+
+def test_models_are_listed_and_deleted(hub: Hub) -> None:
+    hub.resolve("owner/small")
+    listed = {model.name: model for model in hub.models()}
+    small = listed["owner/small"]
+    # The Hub's files and nothing else; gpt-oss-20b has 32 experts a layer.
+    assert small.bytes == sum(len(FILES[name]) for name in NEEDED)
+    assert (small.kind, small.complete) == ("gpt-oss-20b, dense", True)
+    assert hub.delete("owner/small") > 0
+    assert "owner/small" not in {model.name for model in hub.models()}
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("owner/small", "is not on this machine: see `mlx-gptoss models`"),
+        ("demo", "was not downloaded"),
+    ],
+)
+def test_only_what_was_downloaded_can_be_deleted(
+    hub: Hub, model: str, message: str
+) -> None:
+    with pytest.raises(HubError, match=message):
+        hub.delete(model)
+
+
+def test_a_path_is_a_path_only_when_written_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "a/b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert local_folder("./demo") == Path("demo")
+    assert local_folder("demo") != Path("demo")
+    assert local_folder("./a/b") == Path("a/b")
+    assert local_folder("a/b") is None
+    assert local_folder(str(tmp_path / "a")) == tmp_path / "a"
+
+
+def test_home_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve("~/model") == tmp_path / "model"
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("./missing", "`./missing` does not exist"),
+        ("./file", "is a file: give the folder"),
+        ("here", "for the folder here write `./here`"),
+        ("gpt-oss-20b", "neither `demo` nor a Hub id"),
+        ("", "neither `demo` nor a Hub id"),
+        ("a/b/c", "neither `demo` nor a Hub id"),
+        ("a/../b", "neither `demo` nor a Hub id"),
+        ("a/b--c", "neither `demo` nor a Hub id"),
+        ("https://huggingface.co/a/b", "neither `demo` nor a Hub id"),
+    ],
+)
+def test_a_name_that_means_nothing_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, message: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HubError, match=message):
+        resolve(model)
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [
+        ({"num_local_experts": 32, "quantization_config": {}}, "gpt-oss-20b, MXFP4"),
+        (
+            {"num_local_experts": 128, "quantization": {"bits": 8, "mode": "affine"}},
+            "gpt-oss-120b, rest 8-bit",
+        ),
+        ({"quantization": {"mode": "mxfp4", "bits": 4}}, "gpt-oss, small, lossless"),
+        ({}, "gpt-oss, small, dense"),
+    ],
+)
+def test_kinds_are_named(raw: dict[str, object], kind: str) -> None:
+    assert kind_of(raw) == kind
+
+
+PROGRAM = """
+import sys
+from mlx_gptoss.errors import HubError
+from mlx_gptoss.hub import resolve
+try:
+    print(resolve("owner/small"))
+except HubError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_the_hub_librarys_own_variables_are_respected(
+    server: HubServer, tmp_path: Path, offline: bool
+) -> None:
+    variables = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path)}
+    variables |= {"HF_HUB_OFFLINE": "1"} if offline else {}
+    outcome = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    wanted = "downloads are off" if offline else str(tmp_path / "hub")
+    assert wanted in outcome.stdout
+    assert bool(server.requests) is not offline
