@@ -1,0 +1,143 @@
+"""Grouped-query attention with sinks and a window; knows nothing of layers or caches.
+
+Every head has one extra logit, its sink, that takes part in the softmax and carries no
+value. Queries see the keys up to their own position, and of those the last `window`
+when there is one. Keys may begin before the queries; both end at the same position.
+
+Dimensions: B batch, L queries, S keys, H query heads, Hk key/value heads, D head dim.
+"""
+
+from collections.abc import Iterator
+
+import mlx.core as mx
+
+# Rows of queries attended at once on a CPU: keys after a block are never multiplied,
+# and the scores of one block fit the processor's cache.
+CPU_BLOCK = 128
+
+
+class Masks:
+    """The masks of one forward pass, each made once for all layers of a kind."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, int, int | None, int], mx.array] = {}
+
+    def visible(self, rows: int, keys: int, window: int | None) -> mx.array:
+        """Return (rows, keys) bool: True where a key is seen."""
+        key = (rows, keys, window, 0)
+        if key not in self._made:
+            self._made[key] = visible(rows, keys, window)
+        return self._made[key]
+
+    def additive(
+        self, rows: int, keys: int, window: int | None, repeats: int
+    ) -> mx.array:
+        """Return (repeats * rows, keys) float32: 0 where seen, -inf elsewhere."""
+        key = (rows, keys, window, repeats)
+        if key not in self._made:
+            seen = self.visible(rows, keys, window)
+            mask = mx.where(seen, mx.array(0.0), mx.array(-mx.inf))
+            self._made[key] = mx.tile(mask, (repeats, 1))
+        return self._made[key]
+
+
+def visible(rows: int, keys: int, window: int | None) -> mx.array:
+    """Say which of `keys` the last `rows` positions see: (rows, keys) bool."""
+    query = mx.arange(keys - rows, keys)[:, None]
+    key = mx.arange(keys)[None, :]
+    seen = key <= query
+    return seen if window is None else seen & (key > query - window)
+
+
+def attend(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    scale: float,
+    sinks: mx.array,
+    window: int | None,
+    masks: Masks,
+) -> mx.array:
+    """Attend q (B, H, L, D) to k, v (B, Hk, S, D); sinks (H,) -> (B, H, L, D)."""
+    L, S = q.shape[2], k.shape[2]
+    on_gpu = mx.default_device().type == mx.DeviceType.gpu
+    # On a CPU the fused function is many operations, and it copies all scores twice.
+    plain = not on_gpu and q.dtype == mx.float32
+    step = window or (CPU_BLOCK if plain else L)
+    one_block = attend_plain if plain else attend_fused
+    outputs = [
+        one_block(
+            q[:, :, rows],
+            k[:, :, keys],
+            v[:, :, keys],
+            scale=scale,
+            sinks=sinks,
+            window=window,
+            masks=masks,
+        )
+        for rows, keys in blocks(L, S, window, step)
+    ]
+    return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
+
+
+def blocks(
+    L: int, S: int, window: int | None, step: int
+) -> Iterator[tuple[slice, slice]]:
+    """Cut L queries into blocks, each with the keys that any of its rows sees."""
+    for start in range(0, L, step):
+        end = min(start + step, L)
+        last = S - L + end
+        first = 0 if window is None else max(0, S - L + start - window + 1)
+        yield slice(start, end), slice(first, last)
+
+
+def attend_fused(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    scale: float,
+    sinks: mx.array,
+    window: int | None,
+    masks: Masks,
+) -> mx.array:
+    """Attend with MLX's fused kernel."""
+    L, S = q.shape[2], k.shape[2]
+    mask: str | mx.array | None = None  # one query sees every key it is given
+    if L > 1:
+        mask = "causal" if window is None else masks.visible(L, S, window)
+    return mx.fast.scaled_dot_product_attention(
+        q, k, v, scale=scale, mask=mask, sinks=sinks.astype(q.dtype)
+    )
+
+
+def attend_plain(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    scale: float,
+    sinks: mx.array,
+    window: int | None,
+    masks: Masks,
+) -> mx.array:
+    """Attend with few plain operations: one product a key head serves its queries.
+
+    The sink is applied afterwards. With z the scores and s the sink,
+    exp(z) / (sum exp(z) + exp(s)) = softmax(z) * sigmoid(logsumexp(z) - s).
+    """
+    B, H, L, D = q.shape
+    Hk, S = k.shape[1:3]
+    groups = H // Hk
+    q = q.reshape(B, Hk, groups * L, D)
+    k = k.swapaxes(-1, -2)
+    if L == 1:
+        scores = (q * scale) @ k
+    else:
+        mask = masks.additive(L, S, window, groups)
+        scores = mx.addmm(mask, q, k, alpha=scale)  # (B, Hk, groups * L, S)
+    kept = mx.logsumexp(scores, axis=-1, keepdims=True)
+    kept = mx.sigmoid(kept.reshape(B, H, L, 1) - sinks[:, None, None])
+    mixed = mx.softmax(scores, axis=-1) @ v
+    return mixed.reshape(B, H, L, D) * kept

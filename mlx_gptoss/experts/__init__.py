@@ -1,0 +1,1 @@
+"""How the experts of a layer lie in memory, and how tokens are sent through them."""

@@ -1,0 +1,208 @@
+"""gpt-oss: token ids in, logits out; knows nothing of files, text or sampling.
+
+- Pre-norm residual stream, RMSNorm, untied embedding and unembedding.
+- Grouped-query attention with biases, and one learned sink logit a head.
+- Every other layer sees only the last 128 positions, the current one included.
+- Rotary positions with YaRN, its bounds not rounded; the factor YaRN puts on cos and
+  sin is folded into the attention scale.
+- Mixture of experts with biases: a router picks T of E experts, softmax over those T.
+- Experts are SwiGLU with a clamp: min(gate, 7), clip(up, -7, 7), and `up + 1`.
+
+Dimensions: B batch, L new tokens, S keys attended, H query heads, Hk key/value heads,
+D head dim, M hidden size, F intermediate size, E experts, T experts per token,
+V vocabulary.
+
+The maths is judged by tests/oracle.py.
+"""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_gptoss.attention import Masks, attend
+from mlx_gptoss.cache import Cache, FullCache, WindowCache
+from mlx_gptoss.config import SLIDING, ModelConfig
+from mlx_gptoss.experts.resident import Experts
+from mlx_gptoss.layout import Structure, fuses_qkv
+from mlx_gptoss.rope import Rotation, attention_scale, rotation, yarn_periods
+
+
+class Attention(nn.Module):
+    """Grouped-query attention of one layer."""
+
+    def __init__(self, config: ModelConfig, structure: Structure, layer: int) -> None:
+        super().__init__()
+        M, D = config.hidden_size, config.head_dim
+        H, Hk = config.num_attention_heads, config.num_key_value_heads
+        self.heads = (H, Hk, D)
+        self.scale = attention_scale(config)
+        sliding = config.layer_types[layer] == SLIDING
+        self.window = config.sliding_window if sliding else None
+
+        path = f"model.layers.{layer}.self_attn"
+        self.fused = fuses_qkv(structure, layer)
+        if self.fused:
+            self.qkv_proj = linear(structure, f"{path}.q_proj", M, (H + 2 * Hk) * D)
+        else:
+            self.q_proj = linear(structure, f"{path}.q_proj", M, H * D)
+            self.k_proj = linear(structure, f"{path}.k_proj", M, Hk * D)
+            self.v_proj = linear(structure, f"{path}.v_proj", M, Hk * D)
+        self.o_proj = linear(structure, f"{path}.o_proj", H * D, M)
+        self.sinks = mx.zeros((H,))
+
+    def __call__(
+        self,
+        x: mx.array,
+        rotate: Rotation,
+        masks: Masks,
+        cache: FullCache | WindowCache | None,
+    ) -> mx.array:
+        B, L, _ = x.shape
+        H, Hk, D = self.heads
+        qkv = self.project(x).reshape(B, L, H + 2 * Hk, D).swapaxes(1, 2)
+        qk = rotate(qkv[:, : H + Hk])  # (B, H + Hk, L, D): all in one go
+        q, k, v = qk[:, :H], qk[:, H:], qkv[:, H + Hk :]
+        if cache is not None:
+            k, v = cache.update(k, v)  # (B, Hk, S, D)
+        y = attend(
+            q,
+            k,
+            v,
+            scale=self.scale,
+            sinks=self.sinks,
+            window=self.window,
+            masks=masks,
+        )
+        return self.o_proj(y.swapaxes(1, 2).reshape(B, L, H * D))
+
+    def project(self, x: mx.array) -> mx.array:
+        """Return q, k and v of every position side by side."""
+        if self.fused:
+            return self.qkv_proj(x)
+        return mx.concatenate([self.q_proj(x), self.k_proj(x), self.v_proj(x)], axis=-1)
+
+
+class MoE(nn.Module):
+    """A router and its experts."""
+
+    def __init__(self, config: ModelConfig, structure: Structure, layer: int) -> None:
+        super().__init__()
+        M, E = config.hidden_size, config.num_local_experts
+        path = f"model.layers.{layer}.mlp"
+        self.experts_per_token = config.num_experts_per_tok
+        self.router = linear(structure, f"{path}.router", M, E)
+        self.experts = Experts(config, structure, f"{path}.experts")
+
+    def __call__(self, x: mx.array) -> mx.array:
+        B, L, M = x.shape
+        x = x.reshape(B * L, M)
+        chosen, shares = route(self.router(x), self.experts_per_token)
+        return self.experts(x, chosen, shares).reshape(B, L, M)
+
+
+def route(scores: mx.array, T: int) -> tuple[mx.array, mx.array]:
+    """Return the best T of (N, E) scores, in any order, and the softmax over those."""
+    E = scores.shape[-1]
+    chosen = mx.argpartition(scores, kth=E - T, axis=-1)[..., E - T :]
+    best = mx.take_along_axis(scores, chosen, axis=-1)
+    return chosen, mx.softmax(best, axis=-1, precise=True)
+
+
+class Block(nn.Module):
+    """One layer: attention, then experts, each added to the residual stream."""
+
+    def __init__(self, config: ModelConfig, structure: Structure, layer: int) -> None:
+        super().__init__()
+        M, eps = config.hidden_size, config.rms_norm_eps
+        self.input_layernorm = nn.RMSNorm(M, eps)
+        self.self_attn = Attention(config, structure, layer)
+        self.post_attention_layernorm = nn.RMSNorm(M, eps)
+        self.mlp = MoE(config, structure, layer)
+
+    def __call__(
+        self,
+        h: mx.array,
+        rotate: Rotation,
+        masks: Masks,
+        cache: FullCache | WindowCache | None,
+    ) -> mx.array:
+        h = h + self.self_attn(self.input_layernorm(h), rotate, masks, cache)
+        return h + self.mlp(self.post_attention_layernorm(h))
+
+
+class Trunk(nn.Module):
+    """Embedding, layers and final norm: what a checkpoint names `model.*`."""
+
+    def __init__(self, config: ModelConfig, structure: Structure) -> None:
+        super().__init__()
+        V, M = config.vocab_size, config.hidden_size
+        self.embed_tokens = embedding(structure, "model.embed_tokens", V, M)
+        self.layers = [
+            Block(config, structure, layer) for layer in range(config.num_hidden_layers)
+        ]
+        self.norm = nn.RMSNorm(M, config.rms_norm_eps)
+        self._periods = mx.array(yarn_periods(config), mx.float32)
+
+    def __call__(self, ids: mx.array, cache: Cache | None) -> mx.array:
+        """Return the final normed residual stream: (B, L) -> (B, L, M)."""
+        offset = 0 if cache is None else cache.offset
+        rotate = rotation(self._periods, offset, ids.shape[1])
+        masks = Masks()
+        h = self.embed_tokens(ids)
+        for layer, block in enumerate(self.layers):
+            h = block(h, rotate, masks, None if cache is None else cache.layers[layer])
+        return self.norm(h)
+
+
+class GptOss(nn.Module):
+    """The whole model; parameters are made by `mlx_gptoss.checkpoint`."""
+
+    def __init__(self, config: ModelConfig, structure: Structure) -> None:
+        super().__init__()
+        V, M = config.vocab_size, config.hidden_size
+        self.config = config
+        self.model = Trunk(config, structure)
+        self.lm_head = linear(structure, "lm_head", M, V, bias=False)
+
+    def __call__(self, ids: mx.array, cache: Cache | None = None) -> mx.array:
+        """Return float32 logits of every position: (B, L) int32 -> (B, L, V)."""
+        return self.logits(self.hidden(ids, cache))
+
+    def hidden(self, ids: mx.array, cache: Cache | None = None) -> mx.array:
+        """Return what `logits` reads: (B, L) int32 -> (B, L, M)."""
+        return self.model(ids, cache)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """Unembed (..., M) -> (..., V) float32; in prefill only the last row is due."""
+        return self.lm_head(hidden).astype(mx.float32)
+
+    def make_cache(self) -> Cache:
+        """Return an empty cache for one sequence, or for a batch of equal lengths."""
+        window = self.config.sliding_window
+        return Cache(
+            [
+                WindowCache(window) if kind == SLIDING else FullCache()
+                for kind in self.config.layer_types
+            ]
+        )
+
+
+def linear(
+    structure: Structure, path: str, inputs: int, outputs: int, *, bias: bool = True
+) -> nn.Module:
+    """Make a linear layer, quantized as the checkpoint has it."""
+    packing = structure.quantization.get(path)
+    if packing is None:
+        return nn.Linear(inputs, outputs, bias)
+    return nn.QuantizedLinear(
+        inputs, outputs, bias, packing.group_size, packing.bits, packing.mode
+    )
+
+
+def embedding(structure: Structure, path: str, rows: int, size: int) -> nn.Module:
+    """Make an embedding, quantized as the checkpoint has it."""
+    packing = structure.quantization.get(path)
+    if packing is None:
+        return nn.Embedding(rows, size)
+    return nn.QuantizedEmbedding(
+        rows, size, packing.group_size, packing.bits, packing.mode
+    )
