@@ -6,11 +6,16 @@ with `.encode(text)` and `.special(name)` serves as the vocabulary.
 
     ids = render_messages(messages, tokenizer)          # a prompt to complete
     pieces = training_pieces(messages)                   # text, special?, target?
+
+A recipient stands in the role part of a header (`assistant to=functions.f`), as
+OpenAI's library and chat template write history. The model itself writes calls
+on commentary with the recipient behind the channel; `recipient_in="channel"`
+gives that form.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.contents import developer_text, system_text
@@ -25,6 +30,10 @@ from mlx_gptoss.harmony.messages import (
 
 START, END, MESSAGE, CHANNEL = "<|start|>", "<|end|>", "<|message|>", "<|channel|>"
 RETURN, CALL = "<|return|>", "<|call|>"
+
+
+TO_EVERYONE = "all"  # a recipient that is not written
+Place = Literal["role", "channel"]
 
 
 class Vocabulary(Protocol):
@@ -47,13 +56,19 @@ class Piece:
 
 
 def render_message(
-    message: Message, vocabulary: Vocabulary, *, has_function_tools: bool = False
+    message: Message,
+    vocabulary: Vocabulary,
+    *,
+    has_function_tools: bool = False,
+    recipient_in: Place = "role",
 ) -> list[int]:
     """Render one message with its closing token.
 
     `has_function_tools` adds the line about them to a system message.
     """
-    pieces = message_pieces(message, has_function_tools=has_function_tools)
+    pieces = message_pieces(
+        message, has_function_tools=has_function_tools, recipient_in=recipient_in
+    )
     return encode_pieces(pieces, vocabulary)
 
 
@@ -63,18 +78,28 @@ def render_messages(
     *,
     complete: bool = True,
     keep_analysis: bool = False,
+    recipient_in: Place = "role",
 ) -> list[int]:
     """Render a conversation as history, and the start of the next assistant message.
 
     Analysis of finished turns is left out unless `keep_analysis`; with
     `complete=False` nothing follows the last message.
     """
-    pieces = history_pieces(messages, complete=complete, keep_analysis=keep_analysis)
+    pieces = history_pieces(
+        messages,
+        complete=complete,
+        keep_analysis=keep_analysis,
+        recipient_in=recipient_in,
+    )
     return encode_pieces(pieces, vocabulary)
 
 
 def history_pieces(
-    messages: Iterable[Message], *, complete: bool = True, keep_analysis: bool = False
+    messages: Iterable[Message],
+    *,
+    complete: bool = True,
+    keep_analysis: bool = False,
+    recipient_in: Place = "role",
 ) -> list[Piece]:
     """The pieces of `render_messages`: its exact text, and where tokens break."""
     given = list(messages)
@@ -82,13 +107,17 @@ def history_pieces(
     with_tools = bool(function_tools(given))
     pieces = []
     for message in kept:
-        pieces += message_pieces(message, has_function_tools=with_tools)
+        pieces += message_pieces(
+            message, has_function_tools=with_tools, recipient_in=recipient_in
+        )
     if complete:
         pieces += [Piece(START, special=True), Piece("assistant")]
     return pieces
 
 
-def training_pieces(messages: Iterable[Message]) -> list[Piece]:
+def training_pieces(
+    messages: Iterable[Message], *, recipient_in: Place = "role"
+) -> list[Piece]:
     """The pieces of a training example: everything kept, the last turn a target.
 
     Targets are what a model writes after `<|start|>assistant`: the assistant
@@ -103,7 +132,9 @@ def training_pieces(messages: Iterable[Message]) -> list[Piece]:
         first_target -= 1
     pieces: list[Piece] = []
     for index, message in enumerate(given):
-        own = message_pieces(message, has_function_tools=with_tools)
+        own = message_pieces(
+            message, has_function_tools=with_tools, recipient_in=recipient_in
+        )
         if message is given[-1] and _is_final(message):
             own[-1] = Piece(RETURN, special=True)
         if index >= first_target:
@@ -134,14 +165,17 @@ def drop_analysis(messages: Sequence[Message]) -> list[Message]:
 
 
 def message_pieces(
-    message: Message, *, has_function_tools: bool = False
+    message: Message,
+    *,
+    has_function_tools: bool = False,
+    recipient_in: Place = "role",
 ) -> list[Piece]:
     """Cut one message into the stretches that are encoded on their own."""
     pieces = [Piece(START, special=True), Piece(_author(message))]
-    if message.recipient and message.recipient != "all":
-        pieces.append(Piece(f" to={wire_name(message.recipient)}"))
-    if message.channel:
-        pieces += [Piece(CHANNEL, special=True), Piece(message.channel)]
+    recipient = _recipient(message)
+    channel = _channel(message)
+    behind = recipient_in == "channel" and message.channel == "commentary"
+    pieces += [*channel, *recipient] if behind else [*recipient, *channel]
     pieces += _content_type(message.content_type)
     pieces.append(Piece(MESSAGE, special=True))
     if text := content_text(message, has_function_tools=has_function_tools):
@@ -186,6 +220,18 @@ def _author(message: Message) -> str:
             raise PromptError("a tool message needs `name`, the tool that answered")
         return wire_name(message.name)
     return f"{message.role}:{wire_name(message.name)}" if message.name else message.role
+
+
+def _recipient(message: Message) -> list[Piece]:
+    if not message.recipient or message.recipient == TO_EVERYONE:
+        return []
+    return [Piece(f" to={wire_name(message.recipient)}")]
+
+
+def _channel(message: Message) -> list[Piece]:
+    if not message.channel:
+        return []
+    return [Piece(CHANNEL, special=True), Piece(message.channel)]
 
 
 def _content_type(content_type: str | None) -> list[Piece]:
