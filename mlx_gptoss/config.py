@@ -291,7 +291,9 @@ def read_sliding_window(raw: Mapping[str, Any], layer_types: tuple[str, ...]) ->
     return size(raw, "sliding_window")
 
 
-def read_token_ids(raw: Mapping[str, Any], key: str) -> tuple[int, ...]:
+def read_token_ids(
+    raw: Mapping[str, Any], key: str, *, file: str = "config.json"
+) -> tuple[int, ...]:
     """Read an id, a list of ids or nothing."""
     value = raw.get(key)
     if value is None:
@@ -299,9 +301,7 @@ def read_token_ids(raw: Mapping[str, Any], key: str) -> tuple[int, ...]:
     ids = cast("list[object]", value if isinstance(value, list) else [value])
     for token in ids:
         if type(token) is not int or token < 0:
-            raise ConfigError(
-                f"`config.json` has `{key}` = {value!r}, expected token ids"
-            )
+            raise ConfigError(f"`{file}` has `{key}` = {value!r}, expected token ids")
     return tuple(cast("list[int]", ids))
 
 
@@ -322,7 +322,7 @@ def read_rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
     else:
         where, settings = "", original_rope(raw)
     if settings is None:
-        return positive(raw, "rope_theta", 150_000.0), None
+        return check_theta(positive(raw, "rope_theta", 150_000.0)), None
     if not isinstance(settings, Mapping):
         raise ConfigError(
             f"`config.json` has `{where[:-1]}` = {settings!r}, expected an object"
@@ -331,7 +331,13 @@ def read_rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
     theta = positive(
         settings, "rope_theta", positive(raw, "rope_theta", 150_000.0), where=where
     )
-    return theta, read_rope_scaling(settings, raw, where)
+    return check_theta(theta), read_rope_scaling(settings, raw, where)
+
+
+def check_theta(theta: float) -> float:
+    if theta <= 1:
+        raise ConfigError(f"`config.json` has `rope_theta` = {theta}, expected above 1")
+    return theta
 
 
 def original_rope(raw: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -389,6 +395,10 @@ def read_rope_scaling(
         beta_slow=positive(settings, "beta_slow", 1.0, where=where),
         truncate=truncate,
     )
+    if scaling.factor < 1:
+        raise ConfigError(
+            f"`config.json` has `{where}factor` = {scaling.factor}, expected at least 1"
+        )
     if scaling.beta_fast <= scaling.beta_slow:
         raise ConfigError(
             f"`config.json` has `{where}beta_fast` = {scaling.beta_fast}, expected "

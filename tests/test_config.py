@@ -216,6 +216,8 @@ UNSUPPORTED = [
     ({"rms_norm_eps": 0}, "`rms_norm_eps` = 0"),
     ({"rms_norm_eps": float("nan")}, "`rms_norm_eps` = nan"),
     ({"rope_theta": float("inf")}, "`rope_theta` = inf"),
+    ({"rope_theta": 1}, "`rope_theta` = 1.0, expected above 1"),
+    ({"rope_scaling": YARN | {"factor": 0.5}}, "`rope_scaling.factor` = 0.5"),
     ({"rope_theta": 10**400}, "`rope_theta` = 1000"),
     ({"swiglu_limit": "7"}, "`swiglu_limit` = '7'"),
     (

@@ -1,0 +1,39 @@
+"""Checkpoints on disk: open and check them, load them, look into them.
+
+    checkpoint = open_checkpoint(folder)         # headers only, everything checked
+    model = load_model(checkpoint, dtype=mx.float32)
+
+`load_model` lives behind MLX: it is imported on first use, so that headers can be
+inspected without starting MLX.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from mlx_gptoss.checkpoint.deep import check_values
+from mlx_gptoss.checkpoint.facts import facts
+from mlx_gptoss.checkpoint.headers import StoredTensor, read_header
+from mlx_gptoss.checkpoint.opening import Checkpoint, open_checkpoint
+from mlx_gptoss.checkpoint.parameters import Parameter
+
+if TYPE_CHECKING:
+    from mlx_gptoss.checkpoint.load import load_model, load_parameters
+
+__all__ = [
+    "Checkpoint",
+    "Parameter",
+    "StoredTensor",
+    "check_values",
+    "facts",
+    "load_model",
+    "load_parameters",
+    "open_checkpoint",
+    "read_header",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("load_model", "load_parameters"):
+        raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
+    from mlx_gptoss.checkpoint import load  # noqa: PLC0415 - starts MLX
+
+    return getattr(load, name)

@@ -1,0 +1,66 @@
+"""Read the values, not only the headers: what no weight of a sound model can be.
+
+An MXFP4 scale byte of 255 means NaN, and no float may be infinite or NaN. The packed
+values themselves cannot be wrong: all sixteen codes are numbers.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mlx_gptoss.checkpoint.headers import StoredTensor
+from mlx_gptoss.checkpoint.opening import Checkpoint
+from mlx_gptoss.checkpoint.reading import Chunk, chunks, open_files, read_values
+from mlx_gptoss.errors import CheckpointError
+from mlx_gptoss.layout import BYTES, FLOATS
+
+E8M0_NAN = 255
+BF16_EXPONENT = 0x7F80  # all ones: infinite or NaN
+
+
+def check_values(
+    checkpoint: Checkpoint, *, progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Read every scale and float; raises CheckpointError for the first bad one.
+
+    `progress` is called with (bytes read, bytes in all). Peak memory: some 8 MiB.
+    """
+    tensors = [(n, t) for n, t in checkpoint.tensors.items() if is_checked(n, t)]
+    total = sum(tensor.nbytes for _, tensor in tensors)
+    done = 0
+    with open_files(checkpoint.files) as files:
+        for _, tensor in tensors:
+            for chunk in chunks(tensor):
+                check_chunk(chunk, read_values(files[tensor.file], chunk))
+                done += chunk.nbytes
+                if progress is not None:
+                    progress(done, total)
+
+
+def is_checked(name: str, tensor: StoredTensor) -> bool:
+    """Say whether a value could be bad: scale bytes and all floats."""
+    scales = name.endswith(".scales") and tensor.dtype in BYTES
+    return scales or tensor.dtype in FLOATS
+
+
+def check_chunk(chunk: Chunk, values: np.ndarray) -> None:
+    bad = bad_values(chunk.tensor.dtype, values)
+    if not bad.any():
+        return
+    tensor = chunk.tensor
+    flat = chunk.start + int(bad.argmax())
+    place = tuple(int(i) for i in np.unravel_index(flat, tensor.shape))
+    what = "a scale of 255 (NaN)" if tensor.dtype in BYTES else "a non-finite value"
+    raise CheckpointError(
+        f"tensor `{tensor.name}` in `{tensor.file}` has {what} at {place}: the file "
+        "is damaged or the model is broken, download it again"
+    )
+
+
+def bad_values(dtype: str, values: np.ndarray) -> np.ndarray:
+    """Mark the values that no sound model has."""
+    if dtype in BYTES:
+        return values == E8M0_NAN
+    if dtype == "BF16":
+        return (values & BF16_EXPONENT) == BF16_EXPONENT
+    return ~np.isfinite(values)

@@ -1,0 +1,177 @@
+"""Which files make up a checkpoint: `config.json`, the index, the shards.
+
+Looks at names and small JSON files; reads no weights.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlx_gptoss.checkpoint.headers import StoredTensor, read_header
+from mlx_gptoss.errors import CheckpointError, ConfigError
+
+MAX_JSON_BYTES = 64 << 20
+CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
+INDEX = "model.safetensors.index.json"
+DTYPES = "dtypes.json"  # beside OpenAI's original weights
+STORED_DTYPES = {"BF16": "BF16", "FP4": "U8", "UE8": "U8"}
+
+# Weights this project does not read, by suffix, and what to do instead.
+FOREIGN = {
+    ".gguf": "GGUF files are not read here",
+    ".bin": "pickled weights and model.bin are not read, for safety",
+    ".pt": "pickled weights are not read, for safety",
+    ".pth": "pickled weights are not read, for safety",
+    ".npz": "npz files are not read",
+}
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """A folder with a config, and the safetensors files that hold its weights."""
+
+    folder: Path
+    weights: tuple[Path, ...]
+    index: Mapping[str, str] | None
+
+
+def find_files(path: Path) -> CheckpointFiles:
+    """Find the files of a checkpoint, given its folder or its only weight file.
+
+    A folder without weights of its own but with `original/` stands for that.
+    """
+    if path.is_file():
+        return single_file(path)
+    if not path.is_dir():
+        raise CheckpointError(f"`{path}` does not exist: give a checkpoint's folder")
+    folder = path
+    if not has_weights(path) and has_weights(path / "original"):
+        folder = path / "original"
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(
+            f"`{folder}` has no `{CONFIG}`: give a checkpoint's folder"
+        )
+    if (folder / INDEX).is_file():
+        index = read_index(folder / INDEX)
+        names = sorted(set(index.values()))
+        return CheckpointFiles(folder, tuple(folder / name for name in names), index)
+    weights = sorted(folder.glob("model*.safetensors")) or sorted(
+        folder.glob("*.safetensors")
+    )
+    if not weights:
+        raise CheckpointError(f"`{folder}` has no `*.safetensors`{foreign(folder)}")
+    return CheckpointFiles(folder, tuple(weights), None)
+
+
+def has_weights(folder: Path) -> bool:
+    return (folder / INDEX).is_file() or any(folder.glob("*.safetensors"))
+
+
+def single_file(path: Path) -> CheckpointFiles:
+    """Accept one safetensors file that has its config beside it."""
+    if path.suffix != ".safetensors":
+        reason = FOREIGN.get(path.suffix, "it is not a safetensors file")
+        raise CheckpointError(f"cannot load `{path}`: {reason}; give a folder")
+    if not (path.parent / CONFIG).is_file():
+        raise CheckpointError(
+            f"`{path}` has no `{CONFIG}` beside it: give a checkpoint's folder"
+        )
+    if (path.parent / INDEX).is_file():
+        return find_files(path.parent)
+    return CheckpointFiles(path.parent, (path,), None)
+
+
+def foreign(folder: Path) -> str:
+    """Say what else lies there, as the end of a message."""
+    for suffix, reason in FOREIGN.items():
+        if any(folder.glob(f"*{suffix}")):
+            return f" but `*{suffix}`: {reason}; download the safetensors files"
+    return ": download the weights"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a small JSON object; raises ConfigError naming the file."""
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ConfigError(f"`{path}` is larger than {MAX_JSON_BYTES} bytes")
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read `{path}`: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"`{path}` is not valid JSON ({error}): download it again"
+        ) from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"`{path}` is not a JSON object: download it again")
+    return value
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """Read which shard holds which tensor; a shard is a file name, never a path."""
+    try:
+        weight_map = read_json(path).get("weight_map")
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"`{path}` has no `weight_map`: download it again")
+    for tensor, name in weight_map.items():
+        plain = isinstance(name, str) and Path(name).name == name and "\\" not in name
+        if not plain or not name.endswith(".safetensors"):
+            raise CheckpointError(
+                f"`{path}` places tensor `{tensor}` in {name!r}, expected the name of "
+                "a safetensors file in the same folder: do not use this checkpoint"
+            )
+    return weight_map
+
+
+def read_headers(files: CheckpointFiles) -> dict[str, StoredTensor]:
+    """Read every file's header and join them; raises on duplicates and lies."""
+    for path in files.weights:
+        if not path.is_file():
+            raise CheckpointError(
+                f"shard `{path}` is missing ({len(files.weights)} are needed): "
+                "download it"
+            )
+    tensors: dict[str, StoredTensor] = {}
+    for path in files.weights:
+        for name, tensor in read_header(path).items():
+            if name in tensors:
+                raise CheckpointError(
+                    f"tensor `{name}` is in `{tensors[name].file.name}` and again in "
+                    f"`{path.name}` of `{path.parent}`: remove the file that does not "
+                    "belong there"
+                )
+            tensors[name] = tensor
+    if files.index is not None:
+        check_index(files.index, tensors, files.folder)
+    check_dtypes(files.folder, tensors)
+    return tensors
+
+
+def check_index(
+    index: Mapping[str, str], tensors: Mapping[str, StoredTensor], folder: Path
+) -> None:
+    for name, shard in index.items():
+        if name not in tensors or tensors[name].file.name != shard:
+            found = f"in `{tensors[name].file.name}`" if name in tensors else "nowhere"
+            raise CheckpointError(
+                f"tensor `{name}` is {found}, `{folder / INDEX}` says `{shard}`: "
+                "download both again"
+            )
+
+
+def check_dtypes(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
+    """Compare with `dtypes.json`, where OpenAI wrote it beside the weights."""
+    if not (folder / DTYPES).is_file():
+        return
+    for name, kind in read_json(folder / DTYPES).items():
+        expected = STORED_DTYPES.get(kind) if isinstance(kind, str) else None
+        if name in tensors and tensors[name].dtype != expected:
+            raise CheckpointError(
+                f"tensor `{name}` in `{tensors[name].file.name}` has dtype "
+                f"{tensors[name].dtype}, `{folder / DTYPES}` says {kind!r}: download "
+                "both again"
+            )

@@ -1,0 +1,172 @@
+"""Safetensors headers, read without mapping or allocating what they describe.
+
+A file is an 8-byte little-endian length, that many bytes of JSON, and the tensors'
+bytes without holes. Knows the container, nothing of gpt-oss.
+"""
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from mlx_gptoss.errors import CheckpointError
+from mlx_gptoss.layout import DTYPE_BYTES
+
+LENGTH_BYTES = 8
+MAX_HEADER_BYTES = 16 << 20  # gpt-oss-120b takes less than 1 MB over all its files
+MAX_DIMENSION = 1 << 62
+MAX_RANK = 8
+LFS_POINTER = b"version "  # how a file begins that Git LFS has not fetched yet
+
+DAMAGED = "the file is damaged, download it again"
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file: `offset` counts from the start of the file, in bytes."""
+
+    name: str
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+    @property
+    def itemsize(self) -> int:
+        return DTYPE_BYTES[self.dtype]
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """Read and check the header of one safetensors file.
+
+    Raises CheckpointError when the file is missing, cut short, longer than it says, or
+    its header is not what the format demands.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            text = read_text(file.read(LENGTH_BYTES), file, size, path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"`{path}` is missing: download it") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read `{path}`: {error.strerror}") from error
+    start = LENGTH_BYTES + len(text)
+    entries = parse_entries(text, path)
+    entries.pop("__metadata__", None)
+    tensors = {
+        name: read_entry(name, entry, path, start) for name, entry in entries.items()
+    }
+    check_offsets(tensors, path, start, size)
+    return tensors
+
+
+def read_text(length_bytes: bytes, file: Any, size: int, path: Path) -> bytes:
+    """Read the JSON text after its length, which is checked first."""
+    if length_bytes == LFS_POINTER:
+        raise CheckpointError(
+            f"`{path}` is a Git LFS pointer, not the file itself: run `git lfs pull`"
+        )
+    if len(length_bytes) < LENGTH_BYTES:
+        raise CheckpointError(
+            f"`{path}` has {size} bytes, too few for a safetensors file: {DAMAGED}"
+        )
+    length = int.from_bytes(length_bytes, "little")
+    if length > MAX_HEADER_BYTES:
+        raise CheckpointError(
+            f"`{path}` announces a header of {length} bytes, at most "
+            f"{MAX_HEADER_BYTES} are allowed: {DAMAGED}"
+        )
+    text = file.read(length)
+    if len(text) < length:
+        raise CheckpointError(
+            f"`{path}` announces a header of {length} bytes but has only {size} bytes "
+            f"in all: {DAMAGED}"
+        )
+    return text
+
+
+def parse_entries(text: bytes, path: Path) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entries = dict(pairs)
+        if len(entries) < len(pairs):
+            raise ValueError("a name occurs twice")
+        if not all(name.isprintable() for name in entries):
+            raise ValueError("a name is not printable")
+        return entries
+
+    try:
+        entries = json.loads(text.decode(), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"`{path}` has a corrupt header ({error}): {DAMAGED}"
+        ) from error
+    if not isinstance(entries, dict):
+        raise CheckpointError(
+            f"`{path}` has a corrupt header (not a JSON object): {DAMAGED}"
+        )
+    return entries
+
+
+def read_entry(name: str, entry: Any, path: Path, start: int) -> StoredTensor:
+    """Check one tensor's dtype, shape and offsets against each other."""
+    where = f"tensor `{name}` in `{path}`"
+    if not isinstance(entry, dict):
+        raise CheckpointError(f"{where} is described by {entry!r:.40}: {DAMAGED}")
+    dtype, shape = entry.get("dtype"), entry.get("shape")
+    offsets = entry.get("data_offsets")
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        raise CheckpointError(
+            f"{where} has dtype {dtype!r:.40}, which gpt-oss never uses: take another "
+            "checkpoint"
+        )
+    if not is_sizes(shape, MAX_RANK):
+        raise CheckpointError(f"{where} has shape {shape!r:.80}: {DAMAGED}")
+    if not is_sizes(offsets, 2) or len(offsets) != 2:
+        raise CheckpointError(f"{where} has data_offsets {offsets!r:.80}: {DAMAGED}")
+    begin, end = offsets
+    nbytes = math.prod(shape) * DTYPE_BYTES[dtype]
+    if end - begin != nbytes:
+        raise CheckpointError(
+            f"{where} has {end - begin} bytes, expected {nbytes} for {dtype} of shape "
+            f"{tuple(shape)}: {DAMAGED}"
+        )
+    return StoredTensor(name, path, dtype, tuple(shape), start + begin, nbytes)
+
+
+def is_sizes(value: Any, most: int) -> TypeGuard[list[int]]:
+    """Say whether this is a list of at most `most` whole numbers from 0 up."""
+    if not isinstance(value, list) or len(value) > most:
+        return False
+    return all(type(size) is int and 0 <= size <= MAX_DIMENSION for size in value)
+
+
+def check_offsets(
+    tensors: dict[str, StoredTensor], path: Path, start: int, size: int
+) -> None:
+    """Demand that the tensors fill the file: no hole, no overlap, nothing missing."""
+    end = start
+    for tensor in sorted(tensors.values(), key=lambda x: (x.offset, x.nbytes)):
+        if tensor.offset != end:
+            what = "overlaps another" if tensor.offset < end else "leaves a hole"
+            raise CheckpointError(
+                f"tensor `{tensor.name}` in `{path}` begins at byte {tensor.offset}, "
+                f"expected {end} (it {what}): {DAMAGED}"
+            )
+        end += tensor.nbytes
+    if end > size:
+        raise CheckpointError(
+            f"`{path}` has {size} bytes, its header expects {end}: the file is cut "
+            "short, download it again"
+        )
+    if end < size:
+        raise CheckpointError(
+            f"`{path}` has {size} bytes, {size - end} more than its header describes: "
+            f"{DAMAGED}"
+        )

@@ -1,0 +1,141 @@
+"""Fill a model with the weights of an opened checkpoint.
+
+Every array is allocated by MLX once, in its final dtype, and the file is read straight
+into its memory by a few threads. Nothing is repacked or dequantized.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_gptoss.checkpoint.opening import Checkpoint
+from mlx_gptoss.checkpoint.parameters import BYTE, FLOAT, WORD, Parameter
+from mlx_gptoss.checkpoint.reading import (
+    Chunk,
+    chunks,
+    fill,
+    fill_transposed,
+    open_files,
+)
+from mlx_gptoss.errors import CheckpointError, MemoryBudgetError
+from mlx_gptoss.memory import device_budget, format_bytes
+from mlx_gptoss.model import GptOss
+
+THREADS = 4
+Progress = Callable[[int, int], None]  # bytes read so far, bytes in all
+
+COMPUTE_DTYPES = {mx.float32: 4, mx.bfloat16: 2}  # and their bytes
+
+
+def load_model(
+    checkpoint: Checkpoint, *, dtype: mx.Dtype, progress: Progress | None = None
+) -> GptOss:
+    """Build the model with evaluated weights, floats cast to `dtype`.
+
+    `dtype` is mx.float32 or mx.bfloat16. `progress` is called with (bytes read, bytes
+    in all). Peak memory: the model and a few chunks of 8 MiB.
+    """
+    model = GptOss(checkpoint.config, checkpoint.structure)
+    weights = load_parameters(checkpoint, dtype=dtype, progress=progress)
+    model.load_weights(list(weights.items()), strict=True)
+    return model
+
+
+def load_parameters(
+    checkpoint: Checkpoint,
+    *,
+    dtype: mx.Dtype,
+    progress: Progress | None = None,
+    select: Callable[[Parameter], bool] | None = None,
+) -> dict[str, mx.array]:
+    """Read the parameters (those that `select` says yes to) by their names in memory.
+
+    Raises MemoryBudgetError before allocating what the device cannot hold, and
+    CheckpointError when a file changed since it was opened.
+    """
+    if dtype not in COMPUTE_DTYPES:
+        raise CheckpointError(f"cannot load as {dtype}: use float32 or bfloat16")
+    wanted = [x for x in checkpoint.parameters if select is None or select(x)]
+    check_room(sum(x.nbytes(COMPUTE_DTYPES[dtype]) for x in wanted))
+    total = sum(source.nbytes for x in wanted for source in x.sources)
+    report = progress or (lambda done, total: None)
+    done, weights = 0, {}
+    with open_files(checkpoint.files) as files, ThreadPoolExecutor(THREADS) as pool:
+        for parameter in wanted:
+            array, jobs = start_reading(parameter, dtype, files, pool)
+            for job in jobs:
+                done += job.result()
+                report(done, total)
+            weights[parameter.name] = finish(array, parameter, dtype)
+    return weights
+
+
+def check_room(needed: int) -> None:
+    """Refuse before allocating: a failed allocation would end the process."""
+    budget = device_budget()
+    room = max(budget.bytes, budget.total if budget.metal else 0)
+    if needed > room:
+        raise MemoryBudgetError(
+            f"the weights take {format_bytes(needed)}, but there are "
+            f"{format_bytes(room)} ({budget.source}): use a smaller recipe or model"
+        )
+
+
+def start_reading(
+    parameter: Parameter,
+    dtype: mx.Dtype,
+    files: dict[Path, int],
+    pool: ThreadPoolExecutor,
+) -> tuple[mx.array, list["Future[int]"]]:
+    """Allocate one parameter and let the pool fill it; jobs return bytes read."""
+    array = mx.zeros(parameter.shape, memory_dtype(parameter, dtype))
+    mx.eval(array)  # its memory must exist before it can be written into
+    view = np.asarray(array)
+    if parameter.transposed:
+        (source,) = parameter.sources
+        pieces = chunks(source, values=view[0].size)
+        parts = [(piece, view[e]) for e, piece in enumerate(pieces)]
+        return array, [pool.submit(read, fill_transposed, files, *x) for x in parts]
+    parts = split(parameter, view.reshape(-1))
+    return array, [pool.submit(read, fill, files, *x) for x in parts]
+
+
+def split(parameter: Parameter, flat: np.ndarray) -> Iterator[tuple[Chunk, np.ndarray]]:
+    """Pair every chunk of the sources with its place in memory."""
+    floats = parameter.form == FLOAT
+    place = flat if floats else flat.view(np.uint8)  # stored bytes may lie as words
+    first = 0
+    for source in parameter.sources:
+        width = 1 if floats else source.itemsize
+        for chunk in chunks(source):
+            yield chunk, place[first + chunk.start * width : first + chunk.stop * width]
+        first += source.count * width
+
+
+def read(
+    how: Callable[[int, Chunk, np.ndarray], None],
+    files: dict[Path, int],
+    chunk: Chunk,
+    out: np.ndarray,
+) -> int:
+    how(files[chunk.tensor.file], chunk, out)
+    return chunk.nbytes
+
+
+def memory_dtype(parameter: Parameter, dtype: mx.Dtype) -> mx.Dtype:
+    """Choose the dtype that numpy can see too: uint16 stands for bfloat16."""
+    if parameter.form != FLOAT:
+        return {WORD: mx.uint32, BYTE: mx.uint8}[parameter.form]
+    return mx.uint16 if dtype == mx.bfloat16 else dtype
+
+
+def finish(array: mx.array, parameter: Parameter, dtype: mx.Dtype) -> mx.array:
+    """Name filled memory by its true dtype; shares it, copies nothing."""
+    if parameter.form != FLOAT or array.dtype == dtype:
+        return array
+    named = array.view(dtype)
+    mx.eval(named)
+    return named

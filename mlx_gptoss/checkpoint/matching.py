@@ -1,0 +1,228 @@
+"""Match the tensors that files hold with the tensors a config demands.
+
+Every tensor is checked here: present, right dtype, right shape, none left over. How
+each matrix is quantized follows from the tensors; `config.json` may only agree.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+from mlx_gptoss.checkpoint.headers import StoredTensor
+from mlx_gptoss.config import MXFP4, QUANTIZATION_MODES, ModelConfig, Quantization
+from mlx_gptoss.errors import CheckpointError, ConfigError
+from mlx_gptoss.layout import (
+    BITS_PER_WORD,
+    BLOCKS,
+    BYTES,
+    BYTES_PER_BLOCK,
+    EXPERTS,
+    FLOATS,
+    HARMLESS_TENSORS,
+    IN_OUT,
+    VALUES_PER_BLOCK,
+    WORDS,
+    Layout,
+    Matrix,
+    Structure,
+    matrices,
+    vectors,
+)
+
+Settings = tuple[Quantization | None, Mapping[str, Quantization | None]]
+Spec = tuple[tuple[str, ...], tuple[int, ...]]  # dtypes allowed, shape expected
+
+FOREIGN_WEIGHTS = "the weights do not belong to this `config.json`, download both again"
+
+
+@dataclass(frozen=True)
+class Match:
+    """What was found: the structure, and every tensor by its canonical name."""
+
+    structure: Structure
+    tensors: Mapping[str, StoredTensor]
+
+
+def match_tensors(
+    stored: Mapping[str, StoredTensor],
+    config: ModelConfig,
+    layout: Layout,
+    settings: Settings,
+) -> Match:
+    """Check every stored tensor; raises CheckpointError naming the first bad one."""
+    found: dict[str, StoredTensor] = {}
+    quantization: dict[str, Quantization] = {}
+    used: set[str] = set()
+    rows: dict[str, int] = defaultdict(int)
+    all_matrices = list(matrices(config, layout.experts))
+    for matrix in all_matrices:
+        rows[stored_name(matrix, layout)] += matrix.shape[-2]
+
+    first_row: dict[str, int] = defaultdict(int)
+    for matrix in all_matrices:
+        name = stored_name(matrix, layout)
+        setting = find_setting(matrix, layout, stored, settings)
+        if setting is not None:
+            quantization[matrix.path] = setting
+        specs = matrix_specs(matrix, setting, layout, rows[name])
+        for kind, spec in specs.items():
+            tensor = require(layout.stored_name(f"{matrix.path}.{kind}"), spec, stored)
+            used.add(tensor.name)
+            if rows[name] != matrix.shape[-2]:
+                tensor = take_rows(tensor, first_row[name], matrix.shape[-2])
+            found[f"{matrix.path}.{kind}"] = tensor
+        first_row[name] += matrix.shape[-2]
+    for vector in vectors(config):
+        name = layout.stored_name(vector.name)
+        found[vector.name] = require(name, (FLOATS, vector.shape), stored)
+        used.add(name)
+    check_unexpected(stored, used)
+    return Match(Structure(quantization, layout.experts), found)
+
+
+def stored_name(matrix: Matrix, layout: Layout) -> str:
+    return layout.stored_name(f"{matrix.path}.weight")
+
+
+def take_rows(tensor: StoredTensor, first: int, count: int) -> StoredTensor:
+    """Narrow a tensor to some of its rows, which lie together in the file."""
+    row_bytes = prod(tensor.shape[1:]) * tensor.itemsize
+    return replace(
+        tensor,
+        shape=(count, *tensor.shape[1:]),
+        offset=tensor.offset + first * row_bytes,
+        nbytes=count * row_bytes,
+    )
+
+
+def find_setting(
+    matrix: Matrix,
+    layout: Layout,
+    stored: Mapping[str, StoredTensor],
+    settings: Settings,
+) -> Quantization | None:
+    """Tell how a matrix is quantized from its weight and scales; None is dense."""
+    default, modules = settings
+    named = modules.get(matrix.path)
+    if matrix.part == EXPERTS and layout.expert_form == BLOCKS:
+        check_blocks(matrix, modules)
+        return MXFP4
+    scales = stored.get(layout.stored_name(f"{matrix.path}.scales"))
+    weight = stored.get(stored_name(matrix, layout))
+    if weight is None or (scales is None and named is None):
+        packed = weight is not None and weight.dtype in WORDS
+        return default or MXFP4 if packed else None  # the missing tensor is named later
+    if scales is None or named is not None:
+        return named
+    return infer_setting(weight, scales, matrix.shape[-1])
+
+
+def check_blocks(matrix: Matrix, modules: Mapping[str, Quantization | None]) -> None:
+    """Demand that blocks divide the rows and that `quantization` agrees on MXFP4."""
+    columns = matrix.shape[-1]
+    if columns % VALUES_PER_BLOCK:
+        key = "hidden_size" if "gate" in matrix.path else "intermediate_size"
+        raise ConfigError(
+            f"`config.json` has `{key}` = {columns}, not a multiple of "
+            f"{VALUES_PER_BLOCK} as MXFP4 experts demand"
+        )
+    parent = matrix.path.rpartition(".")[0]
+    for name in ("gate_up_proj", "gate_proj", "up_proj", "down_proj"):
+        setting = modules.get(f"{parent}.{name}", MXFP4)
+        if setting != MXFP4:
+            raise ConfigError(
+                f"`config.json` has `quantization.{parent}.{name}` = {setting}, but "
+                "these experts are stored as MXFP4: correct it or convert anew"
+            )
+
+
+def infer_setting(
+    weight: StoredTensor, scales: StoredTensor, columns: int
+) -> Quantization:
+    """Read bits and group size off the shapes, the mode off the dtype of the scales."""
+    words, groups = weight.shape[-1:], scales.shape[-1:]
+    bits = words[0] * BITS_PER_WORD // columns if words else 0
+    group_size = columns // groups[0] if groups and groups[0] else 0
+    mode = "mxfp4" if scales.dtype in BYTES else "affine"
+    all_bits, all_groups = QUANTIZATION_MODES[mode]
+    if bits not in all_bits or group_size not in all_groups:
+        raise CheckpointError(
+            f"tensor `{weight.name}` in `{weight.file}` has shape {weight.shape} and "
+            f"its scales ({scales.dtype}) have shape {scales.shape}: no supported "
+            f"quantization packs {columns} columns so (affine or mxfp4), convert anew "
+            "from the original"
+        )
+    return Quantization(bits=bits, group_size=group_size, mode=mode)
+
+
+def matrix_specs(
+    matrix: Matrix, setting: Quantization | None, layout: Layout, rows: int
+) -> dict[str, Spec]:
+    """Say which tensors a matrix is stored as; `rows` counts those of its sharers."""
+    stack, columns = matrix.shape[:-2], matrix.shape[-1]
+    outer = (*stack, rows)
+    form = layout.expert_form if matrix.part == EXPERTS else None
+    specs: dict[str, Spec]
+    if setting is None and form == IN_OUT:
+        specs = {"weight": (FLOATS, (*stack, columns, rows))}
+    elif setting is None:
+        specs = {"weight": (FLOATS, (*outer, columns))}
+    elif form == BLOCKS:
+        blocks = (*outer, columns // VALUES_PER_BLOCK)
+        specs = {
+            "weight": (BYTES, (*blocks, BYTES_PER_BLOCK)),
+            "scales": (BYTES, blocks),
+        }
+    else:
+        groups = (*outer, columns // setting.group_size)
+        specs = {"weight": (WORDS, (*outer, columns * setting.bits // BITS_PER_WORD))}
+        if setting.mode == "affine":
+            specs |= {"scales": (FLOATS, groups), "biases": (FLOATS, groups)}
+        else:
+            specs |= {"scales": (BYTES, groups)}
+    if matrix.has_bias:
+        specs["bias"] = (FLOATS, outer)
+    return specs
+
+
+def require(name: str, spec: Spec, stored: Mapping[str, StoredTensor]) -> StoredTensor:
+    """Find one tensor and check its dtype and shape."""
+    dtypes, shape = spec
+    tensor = stored.get(name)
+    if tensor is None:
+        files = sorted({other.file.name for other in stored.values()})
+        raise CheckpointError(
+            f"tensor `{name}` ({' or '.join(dtypes)}, shape {shape}) is missing from "
+            f"{listing(files)}: download the checkpoint again"
+        )
+    if tensor.dtype not in dtypes:
+        raise CheckpointError(
+            f"tensor `{name}` in `{tensor.file}` has dtype {tensor.dtype}, expected "
+            f"{' or '.join(dtypes)}: {FOREIGN_WEIGHTS}"
+        )
+    if tensor.shape != shape:
+        raise CheckpointError(
+            f"tensor `{name}` in `{tensor.file}` has shape {tensor.shape}, expected "
+            f"{shape}: {FOREIGN_WEIGHTS}"
+        )
+    return tensor
+
+
+def listing(files: list[str]) -> str:
+    if len(files) <= 1:
+        return f"`{''.join(files)}`"
+    return f"{len(files)} files (`{files[0]}` to `{files[-1]}`)"
+
+
+def check_unexpected(stored: Mapping[str, StoredTensor], used: set[str]) -> None:
+    """Refuse tensors the model has no place for, but for the known harmless ones."""
+    extra = sorted(
+        name for name in set(stored) - used if not HARMLESS_TENSORS.fullmatch(name)
+    )
+    if extra:
+        more = f" (and {len(extra) - 1} more)" if len(extra) > 1 else ""
+        raise CheckpointError(
+            f"tensor `{extra[0]}`{more} in `{stored[extra[0]].file}` has no place in "
+            f"this model: {FOREIGN_WEIGHTS}"
+        )

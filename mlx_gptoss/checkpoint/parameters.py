@@ -1,0 +1,124 @@
+"""What a model holds in memory, and which stored tensors each parameter is made of.
+
+Floats take the compute dtype, quantized weights stay words and bytes. q, k and v are
+joined by rows where they share one setting; dense experts lie (experts, in, out).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+
+from mlx_gptoss.checkpoint.headers import StoredTensor
+from mlx_gptoss.config import ModelConfig, Quantization
+from mlx_gptoss.layout import (
+    BITS_PER_WORD,
+    EXPERTS,
+    LAYER_NUMBER,
+    PLAIN,
+    Layout,
+    Matrix,
+    Structure,
+    fuses_qkv,
+    matrices,
+    part_table,
+    vectors,
+)
+
+FLOAT, WORD, BYTE = "float", "word", "byte"
+WORD_BYTES, BYTE_BYTES = 4, 1
+KINDS = ("weight", "scales", "biases", "bias")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One array of the model: `sources` follow each other in it, row by row.
+
+    `form` is FLOAT, WORD (uint32) or BYTE (uint8). `transposed`: each expert is stored
+    (out, in) and lies in memory (in, out).
+    """
+
+    name: str
+    part: str
+    form: str
+    shape: tuple[int, ...]
+    sources: tuple[StoredTensor, ...]
+    transposed: bool = False
+
+    def nbytes(self, float_bytes: int) -> int:
+        width = {FLOAT: float_bytes, WORD: WORD_BYTES, BYTE: BYTE_BYTES}[self.form]
+        return prod(self.shape) * width
+
+
+def part_of(name: str) -> str:
+    """Return the part a canonical tensor name belongs to."""
+    return part_table()[LAYER_NUMBER.sub(".{n}.", name, count=1)]
+
+
+def list_parameters(
+    config: ModelConfig,
+    structure: Structure,
+    layout: Layout,
+    tensors: Mapping[str, StoredTensor],
+) -> Iterator[Parameter]:
+    """List every parameter, in the order of the model."""
+    by_path = {matrix.path: matrix for matrix in matrices(config, structure.experts)}
+    for matrix in by_path.values():
+        path, _, name = matrix.path.rpartition(".")
+        number = LAYER_NUMBER.search(matrix.path)
+        fused = name in ("q_proj", "k_proj", "v_proj") and (
+            number is None or fuses_qkv(structure, int(number[1]))
+        )
+        if not fused:
+            yield from of_matrix([matrix], matrix.path, structure, layout, tensors)
+        elif name == "q_proj":
+            three = [by_path[f"{path}.{x}_proj"] for x in "qkv"]
+            yield from of_matrix(three, f"{path}.qkv_proj", structure, layout, tensors)
+    for vector in vectors(config):
+        yield Parameter(
+            vector.name, vector.part, FLOAT, vector.shape, (tensors[vector.name],)
+        )
+
+
+def of_matrix(
+    members: list[Matrix],
+    path: str,
+    structure: Structure,
+    layout: Layout,
+    tensors: Mapping[str, StoredTensor],
+) -> Iterator[Parameter]:
+    """List weight, scales, biases and bias of matrices joined by rows."""
+    first = members[0]
+    setting = structure.quantization.get(first.path)
+    rows = sum(matrix.shape[-2] for matrix in members)
+    shape = (*first.shape[:-2], rows, first.shape[-1])
+    dense_experts = first.part == EXPERTS and setting is None
+    for kind in KINDS:
+        if f"{first.path}.{kind}" not in tensors:
+            continue
+        form, in_memory = memory_form(kind, shape, setting, in_out=dense_experts)
+        yield Parameter(
+            name=f"{path}.{kind}",
+            part=first.part,
+            form=form,
+            shape=in_memory,
+            sources=tuple(tensors[f"{matrix.path}.{kind}"] for matrix in members),
+            transposed=dense_experts
+            and kind == "weight"
+            and layout.expert_form == PLAIN,
+        )
+
+
+def memory_form(
+    kind: str, shape: tuple[int, ...], setting: Quantization | None, *, in_out: bool
+) -> tuple[str, tuple[int, ...]]:
+    """Give the form and shape in memory of one tensor of a matrix (..., out, in)."""
+    *outer, columns = shape
+    if kind == "bias":
+        return FLOAT, tuple(outer)
+    if setting is None:
+        *stack, rows = outer
+        return FLOAT, (*stack, columns, rows) if in_out else shape
+    if kind == "weight":
+        return WORD, (*outer, columns * setting.bits // BITS_PER_WORD)
+    form = BYTE if setting.mode == "mxfp4" else FLOAT
+    return form, (*outer, columns // setting.group_size)

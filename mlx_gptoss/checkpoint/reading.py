@@ -1,0 +1,144 @@
+"""Bytes of stored tensors into memory that is there already, floats cast on the way.
+
+Works on numpy views and file descriptors; knows nothing of models or MLX. bfloat16,
+which numpy lacks, is uint16 here.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mlx_gptoss.checkpoint.headers import StoredTensor
+from mlx_gptoss.errors import CheckpointError
+from mlx_gptoss.layout import FLOATS
+
+CHUNK_BYTES = 8 << 20  # read by one thread in one go; the scratch memory of a cast
+
+RAW_DTYPES = {
+    "BF16": np.dtype("<u2"),
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "U32": np.dtype("<u4"),
+    "U8": np.dtype("u1"),
+    "F8_E8M0": np.dtype("u1"),
+}
+BF16_SHIFT = 16  # a bfloat16 is the upper half of a float32
+BF16_ROUND = 0x7FFF
+BF16_QUIET = 0x0040
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some values of a tensor, from `start` up to `stop`, counted flat."""
+
+    tensor: StoredTensor
+    start: int
+    stop: int
+
+    @property
+    def nbytes(self) -> int:
+        return (self.stop - self.start) * self.tensor.itemsize
+
+
+@contextmanager
+def open_files(paths: Iterable[Path]) -> Iterator[dict[Path, int]]:
+    """Open weight files; gives their descriptors."""
+    with ExitStack() as stack:
+        files: dict[Path, int] = {}
+        for path in paths:
+            try:
+                files[path] = stack.enter_context(path.open("rb")).fileno()
+            except OSError as error:
+                raise CheckpointError(
+                    f"cannot read `{path}`: {error.strerror}"
+                ) from error
+        yield files
+
+
+def chunks(tensor: StoredTensor, *, values: int | None = None) -> Iterator[Chunk]:
+    """Cut a tensor into pieces of `values` values, by default of `CHUNK_BYTES`."""
+    step = values or CHUNK_BYTES // tensor.itemsize
+    for start in range(0, tensor.count, step):
+        yield Chunk(tensor, start, min(start + step, tensor.count))
+
+
+def read_bytes(
+    descriptor: int, tensor: StoredTensor, start: int, out: memoryview
+) -> None:
+    """Fill `out` with the bytes of a tensor from `start` on; raises if they end."""
+    at, done = tensor.offset + start, 0
+    while done < len(out):
+        try:
+            count = os.preadv(descriptor, [out[done:]], at + done)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot read tensor `{tensor.name}` in `{tensor.file}`: "
+                f"{error.strerror}"
+            ) from error
+        if count == 0:
+            raise CheckpointError(
+                f"`{tensor.file}` ended inside tensor `{tensor.name}`: it changed "
+                "while it was read, load it again"
+            )
+        done += count
+
+
+def read_values(descriptor: int, chunk: Chunk) -> np.ndarray:
+    """Read a chunk as it is stored (bfloat16 as uint16)."""
+    values = np.empty(chunk.stop - chunk.start, RAW_DTYPES[chunk.tensor.dtype])
+    start = chunk.start * values.itemsize
+    read_bytes(descriptor, chunk.tensor, start, values.view(np.uint8).data)
+    return values
+
+
+def fill(descriptor: int, chunk: Chunk, out: np.ndarray) -> None:
+    """Read a chunk into `out` (flat), cast to its dtype; uint16 stands for bfloat16.
+
+    Straight into place where nothing is cast.
+    """
+    dtype = chunk.tensor.dtype
+    if dtype not in FLOATS or RAW_DTYPES[dtype] == out.dtype:
+        view = out.view(np.uint8).data
+        start = chunk.start * chunk.tensor.itemsize
+        read_bytes(descriptor, chunk.tensor, start, view)
+    else:
+        out[:] = cast(read_values(descriptor, chunk), dtype, out.dtype)
+
+
+def fill_transposed(descriptor: int, chunk: Chunk, out: np.ndarray) -> None:
+    """Read one matrix stored (out, in) into a view shaped (in, out)."""
+    columns, rows = out.shape
+    values = read_values(descriptor, chunk)
+    out[:] = cast(values, chunk.tensor.dtype, out.dtype).reshape(rows, columns).T
+
+
+def cast(values: np.ndarray, dtype: str, to: np.dtype) -> np.ndarray:
+    """Cast stored floats of `dtype` to float32, or to uint16 holding bfloat16."""
+    if RAW_DTYPES[dtype] == to:
+        return values
+    floats = bfloat16_to_float32(values) if dtype == "BF16" else values
+    floats = floats.astype(np.float32, copy=False)
+    return floats if to == np.float32 else float32_to_bfloat16(floats)
+
+
+def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
+    """Widen bfloat16 bits; exact."""
+    wide = bits.astype(np.uint32)
+    wide <<= BF16_SHIFT
+    return wide.view(np.float32)
+
+
+def float32_to_bfloat16(floats: np.ndarray) -> np.ndarray:
+    """Round to bfloat16 bits, ties to even; NaN stays NaN."""
+    bits = floats.view(np.uint32)
+    odd = (bits >> BF16_SHIFT) & 1
+    rounded = ((bits + BF16_ROUND + odd) >> BF16_SHIFT).astype(np.uint16)
+    broken = np.isnan(floats)
+    if broken.any():
+        upper = (bits[broken] >> BF16_SHIFT).astype(np.uint16)
+        rounded[broken] = upper | BF16_QUIET
+    return rounded
