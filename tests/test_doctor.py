@@ -1,0 +1,113 @@
+"""Every finding of `doctor`, on facts of machines that are not here."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlx_gptoss.blas import Blas
+from mlx_gptoss.doctor import ERROR, NOTE, WARNING, Facts, examine, judge, machine
+from mlx_gptoss.hub import Hub, LocalModel
+
+GB = 10**9
+MAC = Facts(
+    system="macOS 26.2",
+    architecture="arm64",
+    macos="26.2",
+    python="3.13.1",
+    packages={"mlx-gptoss": "0.1.0", "mlx": "0.32.4", "mlx-lm": "0.32.2"},
+    wheel="macosx_26_0_arm64",
+    device="Apple M3 Max",
+    metal=True,
+    mlx_failure=None,
+    memory=36 * GB,
+    usable_memory=27 * GB,
+    usable_because="the GPU's recommended working set",
+    blas=Blas("unneeded", "MLX brings its own BLAS on this system"),
+    cache="/Users/me/.cache/huggingface/hub",
+    free_disk=200 * GB,
+    offline=False,
+    models=(),
+)
+LINUX = replace(
+    MAC,
+    system="Linux 6.1",
+    architecture="x86_64",
+    macos=None,
+    wheel="manylinux_2_35_x86_64",
+    metal=False,
+    blas=Blas("loaded", "`libopenblas.so.0` answers for MLX", 2),
+)
+HALF_A_MODEL = LocalModel("a/b", Path("/a/b"), 5 * GB, "gpt-oss-20b", 0.0, False)
+
+
+def test_a_good_mac_has_nothing_to_be_told() -> None:
+    assert judge(MAC) == []
+
+
+def test_a_good_linux_machine_is_only_told_that_it_is_no_mac() -> None:
+    assert [finding.level for finding in judge(LINUX)] == [NOTE]
+
+
+@pytest.mark.parametrize(
+    ("facts", "level", "what", "advice"),
+    [
+        (replace(MAC, macos="13.6"), ERROR, "macOS 13.6", "macOS 14"),
+        (replace(MAC, architecture="x86_64"), ERROR, "x86_64", "arm64 Python"),
+        (replace(MAC, metal=False), ERROR, "no Metal", "reinstall"),
+        (replace(MAC, mlx_failure="no libmlx"), ERROR, "no libmlx", "pip install"),
+        (
+            replace(MAC, packages=MAC.packages | {"mlx-lm": None}),
+            ERROR,
+            "`mlx-lm` is not installed",
+            "pip install mlx-lm",
+        ),
+        (replace(MAC, wheel="macosx_14_0_arm64"), WARNING, "macOS 14", "mlx-metal"),
+        (replace(MAC, usable_memory=12 * GB), WARNING, "12.0 GB", "--recipe q4"),
+        (replace(MAC, usable_memory=6 * GB), WARNING, "6.0 GB", "16 GB"),
+        (replace(MAC, free_disk=9 * GB), WARNING, "9.0 GB free", "HF_HOME"),
+        (replace(MAC, offline=True), NOTE, "HF_HUB_OFFLINE", "unset"),
+        (replace(MAC, models=(HALF_A_MODEL,)), WARNING, "`a/b`", "pull a/b"),
+        (
+            replace(LINUX, blas=Blas("missing", "no BLAS: `apt-get install x`")),
+            WARNING,
+            "no BLAS",
+            "apt-get install x",
+        ),
+        (
+            replace(LINUX, blas=Blas("off", "switched off by MLX_GPTOSS_BLAS=off")),
+            NOTE,
+            "MLX_GPTOSS_BLAS=off",
+            "unset",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_wrong_is_found(
+    facts: Facts, level: str, what: str, advice: str
+) -> None:
+    found = [f for f in judge(facts) if what in f.what and advice in f.advice]
+    assert [finding.level for finding in found] == [level]
+
+
+def test_errors_come_first() -> None:
+    findings = judge(replace(MAC, macos="13.6", offline=True, free_disk=GB))
+    assert [finding.level for finding in findings] == [ERROR, WARNING, NOTE]
+
+
+def test_this_machine_is_examined_and_fits_in_json(tmp_path: Path) -> None:
+    examination = examine(Hub(cache=tmp_path / "not" / "there"))
+    found = json.loads(json.dumps(examination.as_json()))
+    assert examination.facts.packages["mlx"]
+    assert found["facts"]["cache"] == str(tmp_path / "not" / "there")
+    assert found["healthy"]
+    assert found["facts"]["free_disk"] > 0
+    assert not (tmp_path / "not").exists()
+
+
+def test_one_line_describes_the_machine() -> None:
+    line = machine()
+    assert "cores" in line
+    assert "mlx 0." in line
+    assert "\n" not in line
