@@ -1,0 +1,117 @@
+"""The MXFP4 block code: 32 FP4 values and one power of two, in 17 bytes.
+
+    blocks uint8 (..., G, 16)    two values a byte, the low nibble first
+    scales uint8 (..., G)        E8M0: exponent + 127; 255 is not a number
+
+Knows numpy arrays only: what a checkpoint file holds. The words MLX multiplies with
+are the same bytes, `blocks.view(uint32)`. Follows the OCP Microscaling specification
+1.0; a nibble is sign << 3 | index into eight magnitudes.
+"""
+
+import numpy as np
+
+from mlx_gptoss.errors import ConversionError
+
+VALUES_PER_BLOCK = 32
+BYTES_PER_BLOCK = 16
+E8M0_BIAS = 127
+E8M0_NAN = 255
+
+MAGNITUDES = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+FP4_VALUES = np.concatenate([MAGNITUDES, -MAGNITUDES])
+SIGN_BIT = 3
+
+# Both values of every byte: one lookup decodes two.
+BYTE_VALUES = np.stack(
+    [np.tile(FP4_VALUES, 16), np.repeat(FP4_VALUES, 16)], axis=-1
+)  # (256, 2)
+SCALE_VALUES = np.append(
+    np.ldexp(np.float32(1), np.arange(E8M0_NAN) - E8M0_BIAS), np.float32(np.nan)
+)
+
+# Where rounding goes up to the next magnitude; ties go to the even index.
+_HALFWAY = (MAGNITUDES[:-1] + MAGNITUDES[1:]) / 2
+_HALFWAY[1::2] = np.nextafter(_HALFWAY[1::2], np.float32(0))
+
+# A block's largest magnitude is in [2^k, 2^(k+1)). Scale 2^(k-2) puts it in [4, 8):
+# the rounding of the specification. One more never clips, one less may pay when a
+# single value is large; no other scale can have the least error.
+_SCALE_CHOICES = (-2, -1, -3)
+
+# Beyond this exponent 6 * 2^e passes float32, and what does not lies on this grid too.
+_MAX_EXPONENT = 125
+
+BLOCKS_AT_ONCE = 1 << 16  # a slice of the encoder: about 60 MB of scratch
+
+
+def unpack(blocks: np.ndarray) -> np.ndarray:
+    """Return the nibbles in order: (..., 16) -> (..., 32) uint8."""
+    nibbles = np.stack([blocks & 0xF, blocks >> 4], axis=-1)
+    return nibbles.reshape(*blocks.shape[:-1], VALUES_PER_BLOCK)
+
+
+def pack(nibbles: np.ndarray) -> np.ndarray:
+    """Return the bytes of nibbles: (..., 32) -> (..., 16) uint8."""
+    return nibbles[..., 0::2] | nibbles[..., 1::2] << 4
+
+
+def decode(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """Return the float32 values (..., 32 G) of blocks (..., G, 16). Exact.
+
+    The two largest scales can pass float32's range and give infinity; scale 255 gives
+    NaN. Peak: the result twice.
+    """
+    values = BYTE_VALUES.view(np.uint64)[blocks, 0].view(np.float32)
+    with np.errstate(over="ignore"):
+        values = values * SCALE_VALUES[scales][..., None]
+    return values.reshape(*scales.shape[:-1], -1)
+
+
+def encode(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return blocks and scales of floats (..., 32 G): decoded, the nearest there are.
+
+    Exact where the values are representable; elsewhere each block gets the scale of
+    least squared error. Raises ConversionError for values that are not finite.
+    Peak: the result plus one slice.
+    """
+    *rows, size = values.shape
+    assert size % VALUES_PER_BLOCK == 0, f"{values.shape=}"
+    flat = values.reshape(-1, VALUES_PER_BLOCK)
+    blocks = np.empty((len(flat), BYTES_PER_BLOCK), np.uint8)
+    scales = np.empty(len(flat), np.uint8)
+    for start in range(0, len(flat), BLOCKS_AT_ONCE):
+        part = slice(start, start + BLOCKS_AT_ONCE)
+        nibbles, scales[part] = encode_blocks(flat[part].astype(np.float32))
+        blocks[part] = pack(nibbles)
+    groups = size // VALUES_PER_BLOCK
+    return blocks.reshape(*rows, groups, BYTES_PER_BLOCK), scales.reshape(*rows, groups)
+
+
+def encode_blocks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return nibbles (N, 32) and scale bytes (N,) of blocks (N, 32) float32."""
+    largest = np.abs(values).max(axis=-1)
+    if not np.isfinite(largest).all():
+        raise ConversionError(
+            "values that are not finite cannot be encoded as MXFP4: check the source"
+        )
+    k = np.where(largest > 0, np.frexp(largest)[1] - 1, -_SCALE_CHOICES[0])
+    least = np.full(len(values), np.inf, np.float32)
+    nibbles = np.empty(values.shape, np.uint8)
+    exponents = np.empty(len(values), np.int32)
+    for choice in _SCALE_CHOICES:
+        exponent = np.clip(k + choice, -E8M0_BIAS, _MAX_EXPONENT)
+        scaled = np.ldexp(values, -exponent[:, None])
+        rounded = nearest(scaled)
+        errors = ((FP4_VALUES[rounded] - scaled) ** 2).sum(axis=-1)
+        errors = np.ldexp(errors, 2 * (exponent - k))  # of all choices in one unit
+        better = errors < least
+        least[better] = errors[better]
+        nibbles[better] = rounded[better]
+        exponents[better] = exponent[better]
+    return nibbles, (exponents + E8M0_BIAS).astype(np.uint8)
+
+
+def nearest(scaled: np.ndarray) -> np.ndarray:
+    """Return the nibble of the nearest FP4 value; ties to even, signs of zero kept."""
+    index = np.searchsorted(_HALFWAY, np.abs(scaled), side="left")
+    return (index | np.signbit(scaled) << SIGN_BIT).astype(np.uint8)

@@ -1,0 +1,162 @@
+"""From logits to a token: pure functions of logits, settings and an explicit key.
+
+Knows nothing of models or of text. Logits are float32, (V,) or (B, V).
+
+The order is: bias, temperature, top-k, top-p, min-p. Log-probabilities shown to users
+are those of the unmodified logits (`log_softmax`), whatever was sampled.
+"""
+
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from mlx_gptoss.errors import PromptError
+
+GREEDY_BELOW = 1e-5  # temperatures smaller than this differ from 0 in rounding only
+MAX_TOP_LOGPROBS = 20
+SEED_BITS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """How tokens are chosen; the defaults are those OpenAI recommends for gpt-oss.
+
+    `temperature` 0 is greedy. `top_k` 0, `top_p` 1 and `min_p` 0 are off. `max_tokens`
+    None means until a stop token or the end of the context. `seed` None draws one.
+    Raises PromptError for a value out of range.
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    logit_bias: Mapping[int, float] | None = None
+    top_logprobs: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None:
+            check_whole("max_tokens", self.max_tokens, 1, None)
+        check_number("temperature", self.temperature, 0, None)
+        check_number("top_p", self.top_p, 0, 1)
+        check_whole("top_k", self.top_k, 0, None)
+        check_number("min_p", self.min_p, 0, 1)
+        if self.seed is not None:
+            check_whole("seed", self.seed, None, None)
+        check_whole("top_logprobs", self.top_logprobs, 0, MAX_TOP_LOGPROBS)
+        for token, bias in (self.logit_bias or {}).items():
+            check_whole("logit_bias token", token, 0, None)
+            check_number(f"logit_bias[{token}]", bias, None, None)
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature < GREEDY_BELOW
+
+
+def check_whole(name: str, value: object, low: int | None, high: int | None) -> None:
+    if type(value) is not int or not in_range(value, low, high):
+        raise PromptError(
+            f"`{name}` is {value!r}, expected a whole number{span(low, high)}"
+        )
+
+
+def check_number(name: str, value: object, low: int | None, high: int | None) -> None:
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and in_range(value, low, high)
+    ):
+        return
+    raise PromptError(f"`{name}` is {value!r}, expected a number{span(low, high)}")
+
+
+def in_range(value: float, low: int | None, high: int | None) -> bool:
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+def span(low: int | None, high: int | None) -> str:
+    if high is not None:
+        return f" from {low} to {high}"
+    return "" if low is None else f", {low} or more"
+
+
+def make_key(seed: int | None) -> mx.array:
+    """Return the random key of a seed (any whole number), or a fresh one."""
+    if seed is None:
+        seed = secrets.randbits(SEED_BITS)
+    return mx.random.key(seed % (1 << SEED_BITS))
+
+
+def sample(logits: mx.array, params: SamplingParams, key: mx.array) -> mx.array:
+    """Choose a token: (V,) -> () or (B, V) -> (B,), int32.
+
+    One key serves one call: the rows of a batch are drawn independently from it.
+    """
+    if params.logit_bias:
+        logits = add_bias(logits, params.logit_bias)
+    if params.greedy:
+        return mx.argmax(logits, axis=-1).astype(mx.int32)
+    if params.temperature != 1:
+        logits = logits / params.temperature
+    if 0 < params.top_k < logits.shape[-1]:
+        logits = keep_top_k(logits, params.top_k)
+    if params.top_p < 1:
+        logits = keep_top_p(logits, params.top_p)
+    if params.min_p > 0:
+        logits = keep_min_p(logits, params.min_p)
+    return mx.random.categorical(logits, key=key).astype(mx.int32)
+
+
+def add_bias(logits: mx.array, logit_bias: Mapping[int, float]) -> mx.array:
+    """Add to the logits of single tokens."""
+    tokens, V = list(logit_bias), logits.shape[-1]
+    if max(tokens) >= V:
+        raise PromptError(
+            f"`logit_bias` names token {max(tokens)}, but the vocabulary has {V}: "
+            "use the ids of this model's tokenizer"
+        )
+    bias = mx.array(list(logit_bias.values()), logits.dtype)
+    return logits.at[..., mx.array(tokens)].add(bias)
+
+
+def keep_top_k(logits: mx.array, k: int) -> mx.array:
+    """Keep exactly the k largest."""
+    rest = mx.argpartition(-logits, kth=k - 1, axis=-1)[..., k:]
+    return mx.put_along_axis(logits, rest, mx.array(-mx.inf, logits.dtype), axis=-1)
+
+
+def keep_top_p(logits: mx.array, p: float) -> mx.array:
+    """Keep the fewest most likely tokens whose probabilities reach p; at least one."""
+    order = mx.argsort(-logits, axis=-1)
+    ranked = mx.take_along_axis(logits, order, axis=-1)
+    shares = mx.softmax(ranked, axis=-1, precise=True)
+    before = mx.cumsum(shares, axis=-1, inclusive=False)
+    kept = (before < p) | (before == 0)
+    ranked = mx.where(kept, ranked, mx.array(-mx.inf, logits.dtype))
+    return mx.put_along_axis(logits, order, ranked, axis=-1)
+
+
+def keep_min_p(logits: mx.array, p: float) -> mx.array:
+    """Keep tokens at least p times as likely as the likeliest."""
+    least = logits.max(axis=-1, keepdims=True) + math.log(p)
+    return mx.where(logits >= least, logits, mx.array(-mx.inf, logits.dtype))
+
+
+def log_softmax(logits: mx.array) -> mx.array:
+    """Return log-probabilities in float32."""
+    logits = logits.astype(mx.float32)
+    return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+
+
+def top_logprobs(logprobs: mx.array, count: int) -> tuple[mx.array, mx.array]:
+    """Return the `count` likeliest tokens and their values, best first."""
+    best = mx.argpartition(-logprobs, kth=count - 1, axis=-1)[..., :count]
+    values = mx.take_along_axis(logprobs, best, axis=-1)
+    order = mx.argsort(-values, axis=-1)
+    tokens = mx.take_along_axis(best, order, axis=-1).astype(mx.int32)
+    return tokens, mx.take_along_axis(values, order, axis=-1)

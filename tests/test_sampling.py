@@ -1,0 +1,162 @@
+"""Sampling: every filter alone, the order of all, determinism and validation."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_gptoss.errors import PromptError
+from mlx_gptoss.sampling import (
+    SamplingParams,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    log_softmax,
+    make_key,
+    sample,
+    top_logprobs,
+)
+
+# Probabilities 0.4, 0.3, 0.2, 0.1, out of order.
+PROBABILITIES = np.array([0.2, 0.4, 0.1, 0.3])
+LOGITS = mx.array(np.log(PROBABILITIES), mx.float32) + 5
+
+
+def kept(logits: mx.array) -> list[int]:
+    return np.flatnonzero(np.isfinite(np.array(logits))).tolist()
+
+
+def draws(params: SamplingParams, count: int = 4000) -> np.ndarray:
+    """How often each token of LOGITS is drawn, over independent rows."""
+    rows = mx.broadcast_to(LOGITS, (count, LOGITS.size))
+    tokens = np.array(sample(rows, params, mx.random.key(7)))
+    return np.bincount(tokens, minlength=LOGITS.size) / count
+
+
+def test_temperature_zero_takes_the_largest() -> None:
+    token = sample(LOGITS, SamplingParams(temperature=0), mx.random.key(0))
+    assert (token.shape, token.dtype, token.item()) == ((), mx.int32, 1)
+
+
+def test_a_batch_gives_one_token_a_row() -> None:
+    rows = mx.stack([LOGITS, LOGITS[::-1]])
+    tokens = sample(rows, SamplingParams(temperature=0), mx.random.key(0))
+    assert (tokens.dtype, tokens.tolist()) == (mx.int32, [1, 2])
+
+
+def test_temperature_one_draws_with_the_models_probabilities() -> None:
+    # 4000 draws: a standard deviation is below 0.008.
+    np.testing.assert_allclose(draws(SamplingParams()), PROBABILITIES, atol=0.04)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_temperature_divides_the_logits(temperature: float) -> None:
+    expected = PROBABILITIES ** (1 / temperature)
+    expected /= expected.sum()
+    found = draws(SamplingParams(temperature=temperature))
+    np.testing.assert_allclose(found, expected, atol=0.04)
+
+
+def test_temperature_comes_before_top_p() -> None:
+    # Sharpened to 0.53, 0.3, 0.13, 0.03, two tokens reach 0.75; as they are, three.
+    found = draws(SamplingParams(temperature=0.5, top_p=0.75))
+    assert np.flatnonzero(found).tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(("k", "tokens"), [(1, [1]), (2, [1, 3]), (3, [0, 1, 3])])
+def test_top_k_keeps_the_k_largest(k: int, tokens: list[int]) -> None:
+    assert kept(keep_top_k(LOGITS, k)) == tokens
+
+
+def test_top_k_keeps_exactly_k_among_equals() -> None:
+    assert len(kept(keep_top_k(mx.zeros(9), 4))) == 4
+
+
+@pytest.mark.parametrize(
+    ("p", "tokens"),
+    [(0.0, [1]), (0.39, [1]), (0.41, [1, 3]), (0.71, [0, 1, 3]), (0.95, [0, 1, 2, 3])],
+)
+def test_top_p_keeps_the_fewest_that_reach_p(p: float, tokens: list[int]) -> None:
+    assert kept(keep_top_p(LOGITS, p)) == tokens
+
+
+@pytest.mark.parametrize(("p", "tokens"), [(0.6, [1, 3]), (0.3, [0, 1, 3]), (1, [1])])
+def test_min_p_is_relative_to_the_likeliest(p: float, tokens: list[int]) -> None:
+    assert kept(keep_min_p(LOGITS, p)) == tokens
+
+
+def test_filters_work_on_every_row_of_a_batch() -> None:
+    rows = mx.stack([LOGITS, LOGITS[::-1]])
+    for filtered in (keep_top_k(rows, 2), keep_top_p(rows, 0.5), keep_min_p(rows, 0.6)):
+        assert [kept(row) for row in filtered] == [[1, 3], [0, 2]]
+
+
+def test_logit_bias_is_added_before_all_else() -> None:
+    params = SamplingParams(temperature=0, logit_bias={2: 3.0, 1: -1.0})
+    assert sample(LOGITS, params, mx.random.key(0)).item() == 2
+
+
+def test_logit_bias_outside_the_vocabulary_is_named() -> None:
+    with pytest.raises(PromptError, match="token 4, but the vocabulary has 4"):
+        sample(LOGITS, SamplingParams(logit_bias={4: 1.0}), mx.random.key(0))
+
+
+def test_one_key_one_token() -> None:
+    rows = mx.random.normal((50, 9), key=mx.random.key(1))
+    params = SamplingParams(top_p=0.9, min_p=0.01, top_k=7)
+    first, second, other = (
+        sample(rows, params, make_key(seed)).tolist() for seed in (5, 5, 6)
+    )
+    assert first == second
+    assert first != other
+
+
+@pytest.mark.parametrize("seed", [0, -1, 2**63, 2**70])
+def test_any_whole_number_is_a_seed(seed: int) -> None:
+    assert make_key(seed).tolist() == make_key(seed).tolist()
+
+
+def test_without_a_seed_keys_differ() -> None:
+    assert make_key(None).tolist() != make_key(None).tolist()
+
+
+def test_a_tiny_temperature_is_greedy_and_not_nan() -> None:
+    params = SamplingParams(temperature=1e-30)
+    assert sample(LOGITS, params, mx.random.key(0)).item() == 1
+
+
+def test_log_softmax_is_the_log_of_probabilities() -> None:
+    found = np.array(log_softmax(LOGITS.astype(mx.bfloat16)))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(np.exp(found).sum(), 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        np.array(log_softmax(LOGITS)), np.log(PROBABILITIES), rtol=1e-5
+    )
+
+
+def test_top_logprobs_are_best_first() -> None:
+    tokens, values = top_logprobs(log_softmax(LOGITS), 3)
+    assert tokens.tolist() == [1, 3, 0]
+    np.testing.assert_allclose(np.array(values), np.log([0.4, 0.3, 0.2]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": -0.1}, "`temperature` is -0.1, expected a number, 0 or more"),
+        ({"temperature": float("nan")}, "`temperature` is nan"),
+        ({"temperature": True}, "`temperature` is True"),
+        ({"top_p": 1.5}, "`top_p` is 1.5, expected a number from 0 to 1"),
+        ({"top_k": -1}, "`top_k` is -1, expected a whole number, 0 or more"),
+        ({"top_k": 2.0}, "`top_k` is 2.0"),
+        ({"min_p": 2}, "`min_p` is 2"),
+        ({"max_tokens": 0}, "`max_tokens` is 0, expected a whole number, 1 or more"),
+        ({"seed": 1.5}, "`seed` is 1.5, expected a whole number"),
+        ({"top_logprobs": 21}, "`top_logprobs` is 21"),
+        ({"logit_bias": {"5": 1.0}}, "`logit_bias token` is '5'"),
+        ({"logit_bias": {5: float("inf")}}, "`logit_bias[5]` is inf"),
+    ],
+)
+def test_settings_out_of_range_are_named(settings: dict, message: str) -> None:
+    with pytest.raises(PromptError) as caught:
+        SamplingParams(**settings)
+    assert message in str(caught.value)
