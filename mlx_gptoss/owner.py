@@ -45,23 +45,18 @@ class Owner:
         Raises GptOssError once the owner is closed. An interrupt while waiting
         (Ctrl-C) is raised here; the work itself runs to its end.
         """
-        if self._closed:
-            raise GptOssError(f"`{self.name}` is closed: load it again to use it")
+        self.check_open()
         if threading.get_ident() == self._thread:
             return work(*args, **options)
         return self._executor.submit(work, *args, **options).result()
 
-    def iterate(
-        self, make: Callable[[], Iterator[T]], *, cancel: Callable[[], Any] = _nothing
-    ) -> "Items[T]":
-        """Make an iterator in the owner thread; advance it there, read it here.
+    def iterate(self, make: Callable[[], Iterator[T]]) -> "Items[T]":
+        """Make an iterator in the owner thread; advance it there, read it here."""
+        return Items(self, self.call(make))
 
-        `cancel` is called from the reader's thread when it stops early: it tells an
-        item that is being made to give up.
-        """
-        items = Items(self, self.call(make), cancel)
+    def watch(self, items: "Items[Any]") -> None:
+        """Close `items` too when the owner closes."""
         self._open.add(items)
-        return items
 
     def close(self, last: Callable[[], Any] = _nothing) -> None:
         """End open iterators, run `last`, end the thread. Twice is once."""
@@ -73,20 +68,30 @@ class Owner:
         self._closed = True
         self._executor.shutdown(wait=threading.get_ident() != self._thread)
 
+    def check_open(self) -> None:
+        """Raise GptOssError once the owner is closed."""
+        if self._closed:
+            raise GptOssError(f"`{self.name}` is closed: load it again to use it")
+
     @property
     def closed(self) -> bool:
         return self._closed
 
 
 class Items(Generic[T]):
-    """An iterator whose work happens in its owner; `close` stops it early."""
+    """An iterator whose work happens in its owner; `close` stops it early.
+
+    `cancel` is called from the reader's thread when it stops early: it tells an item
+    that is being made to give up.
+    """
 
     def __init__(
-        self, owner: Owner, source: Iterator[T], cancel: Callable[[], Any]
+        self, owner: Owner, source: Iterator[T], cancel: Callable[[], Any] = _nothing
     ) -> None:
         self._owner = owner
         self._source: Iterator[T] | None = source
         self._cancel = cancel
+        owner.watch(self)
 
     def __iter__(self) -> "Items[T]":
         return self
@@ -101,16 +106,22 @@ class Items(Generic[T]):
             raise
         if item is END:
             self._source = None
+            self.ended()
             raise StopIteration
         return cast(T, item)
 
     def close(self) -> None:
         """Stop the work and let go of what it holds."""
         source, self._source = self._source, None
-        if source is None or self._owner.closed:
+        if source is None:
             return
         self._cancel()
-        self._owner.call(getattr(source, "close", _nothing))
+        if not self._owner.closed:
+            self._owner.call(getattr(source, "close", _nothing))
+        self.ended()
+
+    def ended(self) -> None:
+        """Called once when no more items will come; for subclasses."""
 
     def __enter__(self) -> "Items[T]":
         return self

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.owner import Owner
+from mlx_gptoss.owner import Items, Owner
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_reader_that_leaves_early_stops_the_work(owner: Owner) -> None:
         finally:
             ended.append(threading.current_thread().name)
 
-    with owner.iterate(items, cancel=lambda: ended.append("cancelled")) as reader:
+    with Items(owner, items(), lambda: ended.append("cancelled")) as reader:
         next(reader)
 
     assert ended == ["cancelled", "work_0"]
@@ -91,7 +91,7 @@ def test_an_interrupted_reader_cancels_the_item_being_made(owner: Owner) -> None
             return super().call(work, *args, **options)
 
     impatient = Interrupted("impatient")
-    reader = impatient.iterate(lambda: iter("ab"), cancel=cancelled.set)
+    reader = Items(impatient, iter("ab"), cancelled.set)
 
     with pytest.raises(KeyboardInterrupt):
         next(reader)

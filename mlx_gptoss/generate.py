@@ -1,0 +1,306 @@
+"""Prompt ids in, Steps out: chunked prefill, then decoding one step ahead.
+
+Knows token ids, nothing of text, threads or files. Anything with the three methods
+of `LanguageModel` can be driven, a scripted stand-in included.
+
+A Step is one token. The stop token is the last Step and carries the finish reason:
+
+    stop         the model ended its answer (`<|return|>`, `<|endoftext|>`, an eos id)
+    tool_calls   the model called a tool and waits (`<|call|>`)
+    length       `max_tokens`, or the end of the context
+    cancelled    never on a Step: the caller asked to stop (see `stats`)
+"""
+
+import itertools
+import os
+import sys
+import time
+from collections.abc import (
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol, cast
+
+import mlx.core as mx
+
+from mlx_gptoss.errors import PromptError
+from mlx_gptoss.memory import PREFILL_CHUNK
+from mlx_gptoss.sampling import SamplingParams, log_softmax, sample, top_logprobs
+from mlx_gptoss.tokenizer import Tokenizer
+
+STOP, TOOL_CALLS, LENGTH, CANCELLED = "stop", "tool_calls", "length", "cancelled"
+STOP_NAMES = {"<|return|>": STOP, "<|endoftext|>": STOP, "<|call|>": TOOL_CALLS}
+CLEAR_EVERY = 256  # steps
+SEED_BYTES = 8
+# Step n draws with the key of seed + n * golden ratio * 2^64: small seeds never meet.
+SEED_STRIDE = 0x9E3779B97F4A7C15
+SEED_RANGE = 1 << 64
+
+
+class LanguageModel(Protocol):
+    """What generation needs of a model."""
+
+    def hidden(self, ids: mx.array, cache: Any) -> mx.array:
+        """Feed ids (B, L) after what `cache` holds; return (B, L, M)."""
+        ...
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """Return (B, L, V) of the positions given."""
+        ...
+
+    def make_cache(self) -> Any:
+        """Return an empty cache with `.offset` and `.arrays` (what to evaluate)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """One generated token.
+
+    `logprob` is log-softmax of the float32 logits as the model gave them, before
+    temperature, bias or any cut; `top_logprobs` are the likeliest (token, logprob).
+    """
+
+    token: int
+    logprob: float
+    finish_reason: str | None = None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a generation took, so far or in all. Times are in seconds.
+
+    `prompt_tokens` includes the `cached_tokens`, which were not read again.
+    """
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int = 0
+    time_to_first_token: float = 0.0
+    generation_seconds: float = 0.0
+    peak_memory: int = 0
+    finish_reason: str | None = None
+
+    @property
+    def prompt_tokens_per_second(self) -> float:
+        read = self.prompt_tokens - self.cached_tokens
+        return _rate(read, self.time_to_first_token)
+
+    @property
+    def generation_tokens_per_second(self) -> float:
+        """Tokens after the first, by the time they took."""
+        return _rate(max(self.completion_tokens - 1, 0), self.generation_seconds)
+
+
+def stop_reasons(
+    tokenizer: Tokenizer | None, eos_token_ids: Iterable[int] = ()
+) -> dict[int, str]:
+    """Map stop tokens to finish reasons: by name where the vocabulary has them."""
+    specials = tokenizer.specials if tokenizer else {}
+    named = {specials[n]: why for n, why in STOP_NAMES.items() if n in specials}
+    return dict.fromkeys(eos_token_ids, STOP) | named
+
+
+def generate(
+    model: LanguageModel,
+    ids: Sequence[int],
+    params: SamplingParams | None = None,
+    *,
+    stop_tokens: Mapping[int, str] | None = None,
+    cache: Any = None,
+    context: int | None = None,
+    chunk: int = PREFILL_CHUNK,
+    progress: Callable[[int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> "Generation":
+    """Read `ids` after what `cache` holds, then yield a Step for each new token.
+
+    `context` bounds prompt and answer together. `progress(done, total)` is called
+    after each chunk of the prompt; `cancelled()` is asked between chunks and steps.
+    Raises PromptError for an empty prompt or one that fills the context.
+    """
+    cache = model.make_cache() if cache is None else cache
+    params = params or SamplingParams()
+    limit = _room(len(ids), cache.offset, context, params.max_tokens)
+    run = _Run(
+        model,
+        cache,
+        params,
+        dict(stop_tokens or {}),
+        limit,
+        chunk,
+        progress or (lambda done, total: None),
+        cancelled or (lambda: False),
+    )
+    return Generation(run, ids)
+
+
+class Generation(Iterator[Step]):
+    """The Steps of one answer; `stats` can be read at any time.
+
+    `fed` are the ids the cache has read since the start, for those who reuse it:
+    decoding one step ahead, that may include the stop token.
+    """
+
+    def __init__(self, run: "_Run", ids: Sequence[int]) -> None:
+        self._run = run  # the generator refers to it and not to us: no cycle to free
+        self._steps = run.steps(ids)
+
+    def __next__(self) -> Step:
+        return next(self._steps)
+
+    def close(self) -> None:
+        """Stop here; what was generated stands."""
+        self._steps.close()
+
+    @property
+    def stats(self) -> Statistics:
+        return self._run.stats
+
+    @property
+    def fed(self) -> tuple[int, ...]:
+        return tuple(self._run.fed)
+
+
+class _Draw(NamedTuple):
+    """A token that was chosen and may not be computed yet."""
+
+    token: mx.array  # () int32
+    logprob: mx.array  # () float32
+    top: tuple[mx.array, mx.array] | None  # tokens and logprobs, best first
+
+
+@dataclass
+class _Run:
+    """The work of one Generation."""
+
+    model: LanguageModel
+    cache: Any
+    params: SamplingParams
+    stop_tokens: Mapping[int, str]
+    limit: int
+    chunk: int
+    progress: Callable[[int, int], None]
+    cancelled: Callable[[], bool]
+    stats: Statistics = Statistics(0, 0)
+    fed: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        drawn = int.from_bytes(os.urandom(SEED_BYTES))
+        self.seed = drawn if self.params.seed is None else self.params.seed
+        self.on_metal = mx.metal.is_available()
+
+    def steps(self, ids: Sequence[int]) -> Generator[Step]:
+        cached = self.cache.offset
+        self.stats = Statistics(cached + len(ids), cached)
+        mx.reset_peak_memory()
+        started = time.perf_counter()
+        try:
+            hidden = self.prefill(ids)
+            if hidden is None:
+                self.finish(CANCELLED)
+            else:
+                yield from self.decode(hidden, started)
+        except GeneratorExit:
+            self.finish(CANCELLED)
+            raise
+
+    def prefill(self, ids: Sequence[int]) -> mx.array | None:
+        """Read the prompt; return hidden (1, 1, M) of its end, or None if cancelled.
+
+        Of all chunks but the last only the cache is evaluated, which spares the
+        experts of the last layer; the unembedding sees one position.
+        """
+        total, hidden = len(ids), None
+        for start in range(0, total, self.chunk):
+            if self.cancelled():
+                return None
+            part = mx.array([ids[start : start + self.chunk]], mx.int32)  # (1, L)
+            hidden = self.model.hidden(part, self.cache)[:, -1:]
+            done = start + part.shape[1]
+            self.fed += ids[start:done]
+            mx.eval(self.cache.arrays if done < total else [hidden])
+            if self.on_metal:
+                mx.clear_cache()  # chunks differ in size: their buffers pile up
+            self.progress(done, total)
+        return hidden
+
+    def decode(self, hidden: mx.array, started: float) -> Generator[Step]:
+        draw = self.draw(hidden, 0)
+        first = 0.0
+        for count in itertools.count(1):
+            # Ask for the step after this one before waiting for this one's token.
+            ahead = self.feed(draw, count) if count < self.limit else None
+            step = self.read(draw, last=ahead is None)
+            now = time.perf_counter()
+            first = first or now
+            self.stats = replace(
+                self.stats,
+                completion_tokens=count,
+                time_to_first_token=first - started,
+                generation_seconds=now - first,
+                peak_memory=mx.get_peak_memory(),
+                finish_reason=step.finish_reason,
+            )
+            if ahead is not None:
+                self.fed.append(step.token)
+            yield step
+            if ahead is None or step.finish_reason:
+                return
+            if self.cancelled():
+                self.finish(CANCELLED)
+                return
+            draw = ahead
+
+    def feed(self, draw: _Draw, count: int) -> _Draw:
+        if self.on_metal and count % CLEAR_EVERY == 0:
+            mx.clear_cache()  # the growing cache leaves its former arrays behind
+        return self.draw(self.model.hidden(draw.token.reshape(1, 1), self.cache), count)
+
+    def draw(self, hidden: mx.array, count: int) -> _Draw:
+        """Choose a token after `hidden` (1, 1, M), and start computing it."""
+        logits = self.model.logits(hidden)[0, -1].astype(mx.float32)  # (V,)
+        key = mx.random.key((self.seed + count * SEED_STRIDE) % SEED_RANGE)
+        token = sample(logits, self.params, key)
+        logprobs = log_softmax(logits)
+        count = self.params.top_logprobs
+        top = top_logprobs(logprobs, count) if count else None
+        draw = _Draw(token, logprobs[token], top)
+        mx.async_eval(draw)
+        return draw
+
+    def read(self, draw: _Draw, *, last: bool) -> Step:
+        token = cast(int, draw.token.item())
+        logprob = cast(float, draw.logprob.item())
+        reason = self.stop_tokens.get(token) or (LENGTH if last else None)
+        top = [cast("list[Any]", part.tolist()) for part in draw.top or ()]
+        return Step(token, logprob, reason, tuple(zip(*top, strict=True)))
+
+    def finish(self, reason: str) -> None:
+        if self.stats.finish_reason is None:
+            self.stats = replace(self.stats, finish_reason=reason)
+
+
+def _room(prompt: int, cached: int, context: int | None, wanted: int | None) -> int:
+    """How many tokens may be generated. Raises PromptError if there is no room."""
+    if not prompt:
+        raise PromptError("the prompt is empty: give at least one token")
+    if context is None:
+        return sys.maxsize if wanted is None else wanted
+    room = context - cached - prompt
+    if room <= 0:
+        raise PromptError(
+            f"the prompt has {cached + prompt:,} tokens and the context holds "
+            f"{context:,}: shorten it, or start a new conversation"
+        )
+    return room if wanted is None else min(room, wanted)
+
+
+def _rate(count: int, seconds: float) -> float:
+    return count / seconds if seconds > 0 else 0.0
