@@ -50,6 +50,11 @@ class Hub:
     cache: Path | None = None
     free_disk: Callable[[Path], int] = _free_disk
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the cache; it need not exist yet."""
+        return self.cache or Path(library().constants.HF_HUB_CACHE)
+
     def resolve(
         self, model: str, *, offline: bool = False, progress: Progress | None = None
     ) -> Path:
@@ -96,23 +101,20 @@ class Hub:
         if not repos:
             raise HubError(f"`{model}` is not on this machine: see `mlx-gptoss models`")
         commits = [revision.commit_hash for revision in repos[0].revisions]
-        removal = library().scan_cache_dir(self._cache()).delete_revisions(*commits)
+        removal = library().scan_cache_dir(self.folder).delete_revisions(*commits)
         removal.execute()
         return removal.expected_freed_size
 
-    def _cache(self) -> Path:
-        return self.cache or Path(library().constants.HF_HUB_CACHE)
-
     def _find(self, model: str, name: str, revision: str) -> Path | None:
         found = library().try_to_load_from_cache(
-            model, name, cache_dir=self._cache(), revision=revision
+            model, name, cache_dir=self.folder, revision=revision
         )
         return Path(found) if isinstance(found, str) else None
 
     def _repos(self) -> list[Any]:
-        if not self._cache().is_dir():
+        if not self.folder.is_dir():
             return []
-        repos = library().scan_cache_dir(self._cache()).repos
+        repos = library().scan_cache_dir(self.folder).repos
         return [repo for repo in repos if repo.repo_type == "model" and repo.revisions]
 
     def _download(self, model: str, progress: Progress | None) -> Path:
@@ -142,13 +144,13 @@ class Hub:
             model,
             name,
             revision=revision,
-            cache_dir=self._cache(),
+            cache_dir=self.folder,
             endpoint=self.endpoint,
             tqdm_class=bar,
         )
 
     def _require_disk(self, model: str, needed: int) -> None:
-        cache = self._cache()
+        cache = self.folder
         cache.mkdir(parents=True, exist_ok=True)
         free = self.free_disk(cache)
         if needed and needed + FREE_RESERVE > free:
