@@ -16,7 +16,7 @@ Exceptions cross over with their traceback. The owner may call itself.
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast
 from weakref import WeakSet
 
 from mlx_gptoss.errors import GptOssError
@@ -93,7 +93,7 @@ class Items(Generic[T]):
         self._cancel = cancel
         owner.watch(self)
 
-    def __iter__(self) -> "Items[T]":
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> T:
@@ -123,7 +123,7 @@ class Items(Generic[T]):
     def ended(self) -> None:
         """Called once when no more items will come; for subclasses."""
 
-    def __enter__(self) -> "Items[T]":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

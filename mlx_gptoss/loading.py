@@ -1,0 +1,74 @@
+"""What is decided before a weight is read: dtype, storage of experts, the plan.
+
+Knows headers and sizes; reads no weights.
+"""
+
+import threading
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from mlx_gptoss.checkpoint import Checkpoint
+from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.memory import Plan, device_budget, estimate
+
+Progress = Callable[[int, int], None]  # done, total
+
+DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
+EXPERTS = ("auto", "resident")
+LATER_EXPERTS = ("hybrid", "streamed")
+
+
+def choose_dtype(name: str | None) -> mx.Dtype:
+    """Return the compute dtype by name; None asks the device."""
+    if name is None:
+        on_gpu = mx.default_device().type == mx.DeviceType.gpu
+        return mx.bfloat16 if on_gpu else mx.float32
+    if name == "float16":
+        raise ConfigError(
+            "dtype `float16` cannot hold gpt-oss: activations overflow it at layer 35 "
+            "of the 120b; use bfloat16 or float32"
+        )
+    if name not in DTYPES:
+        raise ConfigError(f"dtype `{name}` is unknown: use bfloat16 or float32")
+    return DTYPES[name]
+
+
+def check_experts(experts: str) -> None:
+    """Refuse ways to store experts that are unknown or not there yet."""
+    if experts in LATER_EXPERTS:
+        raise ConfigError(
+            f"experts `{experts}` is not available yet: use `resident`, or convert to "
+            "a smaller recipe with `mlx-gptoss convert`"
+        )
+    if experts not in EXPERTS:
+        known = ", ".join(EXPERTS)
+        raise ConfigError(f"experts `{experts}` is unknown: use one of {known}")
+
+
+def plan_resident(
+    checkpoint: Checkpoint,
+    dtype: mx.Dtype,
+    memory: str | int | None,
+    context: int | None,
+) -> Plan:
+    """Plan the model in memory whole, at `context` tokens."""
+    return estimate(
+        checkpoint.config,
+        checkpoint.loaded_bytes_by_part(dtype.size),
+        budget=device_budget(memory),
+        context=context,
+        float_bytes=dtype.size,
+    )
+
+
+def until(stopped: threading.Event, progress: Progress | None) -> Progress:
+    """Wrap `progress` so that an interrupted load ends at its next report."""
+
+    def report(done: int, total: int) -> None:
+        if stopped.is_set():
+            raise InterruptedError("loading was interrupted")
+        if progress is not None:
+            progress(done, total)
+
+    return report

@@ -1,0 +1,275 @@
+"""A loaded model, callable from any thread: `load` it, use it, `close` it.
+
+    with load("openai/gpt-oss-20b") as runtime:
+        for step in runtime.generate(runtime.tokenizer.encode("Once"), params):
+            ...
+
+All MLX work is done in the runtime's owner thread; arrays that come back are
+evaluated. Knows token ids; conversations are `chat`'s.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import mlx.core as mx
+
+from mlx_gptoss.checkpoint import load_model, open_checkpoint
+from mlx_gptoss.config import ModelConfig
+from mlx_gptoss.errors import CheckpointError, ConfigError, PromptError
+from mlx_gptoss.generate import (
+    Generation,
+    LanguageModel,
+    Statistics,
+    Step,
+    generate,
+    stop_reasons,
+)
+from mlx_gptoss.hub import resolve
+from mlx_gptoss.loading import check_experts, choose_dtype, plan_resident, until
+from mlx_gptoss.memory import Plan, parse_bytes, require_fit
+from mlx_gptoss.owner import Items, Owner
+from mlx_gptoss.sampling import SamplingParams
+from mlx_gptoss.tokenizer import Tokenizer
+
+T = TypeVar("T")
+Progress = Callable[[int, int], None]  # done, total
+
+TOKENIZER = "tokenizer.json"
+
+
+def load(
+    model: str | Path,
+    *,
+    dtype: str | None = None,
+    memory: str | int | None = None,
+    experts: str = "auto",
+    context: int | None = None,
+    offline: bool = False,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> "Runtime":
+    """Find, check and load a model: `demo`, a path (`./x`, absolute) or a Hub id.
+
+    `dtype` is float32 or bfloat16 (default: bfloat16 on a GPU, float32 on a CPU).
+    `memory`, such as "16GB" or bytes, lowers what the model may use, counted at
+    `context` tokens. `offline` forbids downloads; `strict` makes unknown config keys
+    errors. `progress(done, total)` counts bytes read from disk.
+
+    Raises HubError, ConfigError or CheckpointError for what cannot be loaded, and
+    MemoryBudgetError before any weight is read if it would not fit.
+    """
+    check_experts(experts)
+    compute = choose_dtype(dtype)
+    if memory is not None:
+        parse_bytes(memory)
+    folder = Path(resolve(str(model), offline=offline))
+    owner, stopped = Owner(str(model)), threading.Event()
+
+    def read() -> Runtime:
+        checkpoint = open_checkpoint(folder, strict=strict)
+        plan = plan_resident(checkpoint, compute, memory, context)
+        require_fit(plan, checkpoint.config, str(model))
+        loaded = load_model(
+            checkpoint, dtype=compute, progress=until(stopped, progress)
+        )
+        homes = [checkpoint.folder, folder]
+        return Runtime(
+            loaded,
+            config=checkpoint.config,
+            tokenizer=next((h for h in homes if (h / TOKENIZER).is_file()), folder),
+            plan=plan,
+            context=context,
+            owner=owner,
+        )
+
+    try:
+        return owner.call(read)
+    except BaseException:
+        stopped.set()  # an interrupt is raised here while the owner still reads
+        owner.close()
+        raise
+
+
+class Runtime:
+    """A model and the thread that runs it.
+
+    Any object with the methods of `generate.LanguageModel` can stand for the model.
+    `tokenizer` may be a folder: it is opened on first use.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        config: ModelConfig | None = None,
+        tokenizer: Tokenizer | Path | None = None,
+        plan: Plan | None = None,
+        context: int | None = None,
+        owner: Owner | None = None,
+    ) -> None:
+        self._model: LanguageModel | None = model
+        self._config = config
+        self._tokenizer = tokenizer
+        self._tokenizer_lock = threading.Lock()
+        self._owner = owner or Owner("runtime")
+        self.plan = plan
+        longest = config.max_position_embeddings if config else None
+        limits = [limit for limit in (context, longest) if limit is not None]
+        self.context = min(limits, default=None)
+
+    def __enter__(self) -> "Runtime":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def config(self) -> ModelConfig:
+        if self._config is None:
+            raise ConfigError("this runtime was made without a config: pass `config=`")
+        return self._config
+
+    @property
+    def model(self) -> Any:
+        """The model itself; compute with it only inside `run`."""
+        self._owner.check_open()
+        return self._model
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether there is a tokenizer to open."""
+        found = self._tokenizer
+        if isinstance(found, Path):
+            return (found / TOKENIZER).is_file()
+        return found is not None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, opened on first use. Raises CheckpointError if it cannot."""
+        with self._tokenizer_lock:
+            if isinstance(self._tokenizer, Path):
+                self._tokenizer = Tokenizer.open(self._tokenizer)
+            if self._tokenizer is None:
+                raise CheckpointError(
+                    "this runtime was made without a tokenizer: pass `tokenizer=`"
+                )
+            return self._tokenizer
+
+    @property
+    def stop_tokens(self) -> dict[int, str]:
+        """The tokens that end an answer, and the finish reason each stands for."""
+        named = self.tokenizer if self.has_tokenizer else None
+        return stop_reasons(named, self._config.eos_token_ids if self._config else ())
+
+    def new_cache(self) -> Any:
+        """Return an empty KV cache for one sequence. Change it only inside `run`."""
+        return self.run(self.model.make_cache)
+
+    def logits(self, ids: Sequence[int], cache: Any = None) -> mx.array:
+        """Return float32 logits (L, V) of every position, in one pass.
+
+        With a cache, `ids` continue what it holds, and it grows by them.
+        """
+        ids = self._checked(ids)
+        return self.run(self._logits, ids, cache)
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        params: SamplingParams | None = None,
+        *,
+        cache: Any = None,
+        stop_tokens: Mapping[int, str] | None = None,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> "Stream":
+        """Continue `ids`: an iterator of Steps with `.stats`; `close` ends it early.
+
+        With a cache, `ids` continue what it holds. `stop_tokens` replace the model's
+        own. `progress(done, total)` and `cancelled()` are called in the owner thread.
+        """
+        ids = self._checked(ids)
+        stop = self.stop_tokens if stop_tokens is None else stop_tokens
+        ended = threading.Event()
+
+        def make() -> Generation:
+            return generate(
+                self.model,
+                ids,
+                params,
+                stop_tokens=stop,
+                cache=cache,
+                context=self.context,
+                progress=progress,
+                cancelled=lambda: ended.is_set() or bool(cancelled and cancelled()),
+            )
+
+        return Stream(self._owner, self.run(make), ended.set)
+
+    def run(self, work: Callable[..., T], /, *args: Any, **options: Any) -> T:
+        """Run `work` in the owner thread, where MLX may be used with this model.
+
+        Return only Python values or evaluated arrays from it.
+        """
+        return self._owner.call(work, *args, **options)
+
+    def close(self) -> None:
+        """End what is running and give the memory back. Twice is once."""
+        self._owner.close(self._release)
+
+    @property
+    def closed(self) -> bool:
+        return self._owner.closed
+
+    def _release(self) -> None:
+        self._model = None
+        mx.clear_cache()
+
+    def _logits(self, ids: Sequence[int], cache: Any) -> mx.array:
+        batch = mx.array([ids], mx.int32)  # (1, L)
+        logits = self.model.logits(self.model.hidden(batch, cache))
+        logits = logits[0].astype(mx.float32)  # (L, V)
+        # Other threads can read what comes back only if it is evaluated here.
+        mx.eval(logits, [] if cache is None else cache.arrays)
+        return logits
+
+    def _checked(self, ids: Sequence[int]) -> list[int]:
+        """Copy the ids; an id outside the vocabulary would read foreign memory."""
+        ids = [int(token) for token in ids]
+        if not ids:
+            raise PromptError("the prompt is empty: give at least one token")
+        rows = self._config.vocab_size if self._config else None
+        wrong = [t for t in ids if t < 0 or (rows is not None and t >= rows)]
+        if wrong:
+            raise PromptError(
+                f"token id {wrong[0]} is outside the vocabulary of {rows} tokens: "
+                "encode the prompt with this model's own tokenizer"
+            )
+        return ids
+
+
+class Stream(Items[Step]):
+    """The Steps of one answer, read in any thread."""
+
+    def __init__(
+        self, owner: Owner, generation: Generation, cancel: Callable[[], Any]
+    ) -> None:
+        super().__init__(owner, generation, cancel)
+        self._generation: Generation | None = generation
+
+    def ended(self) -> None:
+        generation, self._generation = self._generation, None
+        if generation is not None:  # keep the figures, let go of model and cache
+            self._stats, self._fed = generation.stats, generation.fed
+
+    @property
+    def stats(self) -> Statistics:
+        """What it took, so far or in all."""
+        return self._generation.stats if self._generation else self._stats
+
+    @property
+    def fed(self) -> tuple[int, ...]:
+        """The ids the cache has read since the start."""
+        return self._generation.fed if self._generation else self._fed

@@ -1,0 +1,273 @@
+"""A loaded model from any thread: load, use, interrupt, close."""
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_gptoss.errors import (
+    CheckpointError,
+    ConfigError,
+    GptOssError,
+    HubError,
+    MemoryBudgetError,
+    PromptError,
+)
+from mlx_gptoss.loading import choose_dtype
+from mlx_gptoss.runtime import Runtime, load
+from mlx_gptoss.sampling import SamplingParams
+from tests.checkpoints import write_checkpoint
+from tests.fakes import byte_tokenizer, noisy, scripted, write_tokenizer
+
+GREEDY = SamplingParams(temperature=0, max_tokens=6)
+IDS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]  # longer than the window of the checkpoint
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_checkpoint(tmp_path_factory.mktemp("model"), seed=1)
+    write_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runtime(folder: Path) -> Iterator[Runtime]:
+    with load(folder) as runtime:
+        yield runtime
+
+
+def elsewhere(work: Callable[[], Any]) -> Any:
+    """Run `work` in a thread of its own."""
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(work()))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def test_a_loaded_runtime_says_what_it_is(runtime: Runtime) -> None:
+    assert runtime.config.num_hidden_layers == 3
+    assert runtime.tokenizer.decode(runtime.tokenizer.encode("hi")) == "hi"
+    assert runtime.plan is not None
+    assert runtime.plan.fits
+    assert runtime.context == 131072
+    assert runtime.stop_tokens == {
+        2: "stop",  # the config's eos
+        runtime.tokenizer.special("<|return|>"): "stop",
+        runtime.tokenizer.special("<|endoftext|>"): "stop",
+        runtime.tokenizer.special("<|call|>"): "tool_calls",
+    }
+
+
+def test_logits_are_evaluated_float32_rows(runtime: Runtime) -> None:
+    logits = runtime.logits(IDS)
+
+    assert (logits.shape, logits.dtype) == ((len(IDS), 301), mx.float32)
+    assert np.isfinite(np.array(logits)).all()
+
+
+def test_every_way_of_feeding_gives_the_same_logits(runtime: Runtime) -> None:
+    whole = np.array(runtime.logits(IDS))
+    cache = runtime.new_cache()
+
+    rows = [runtime.logits(part, cache=cache) for part in (IDS[:4], IDS[4:5], IDS[5:])]
+
+    # float32 sums in another order, on logits of size about 4
+    np.testing.assert_allclose(np.concatenate(rows), whole, atol=5e-4)
+
+
+def test_logits_are_the_same_from_every_thread(runtime: Runtime) -> None:
+    here = np.array(runtime.logits(IDS))
+    cache = elsewhere(runtime.new_cache)
+
+    elsewhere(lambda: runtime.logits(IDS[:7], cache=cache))
+    there = elsewhere(lambda: np.array(runtime.logits(IDS[7:], cache=cache)))
+
+    np.testing.assert_allclose(there, here[7:], atol=5e-4)
+
+
+def test_generate_gives_steps_and_statistics(runtime: Runtime) -> None:
+    stream = runtime.generate(IDS, GREEDY)
+
+    steps = list(stream)
+
+    assert steps[0].token == int(np.array(runtime.logits(IDS))[-1].argmax())
+    assert [step.finish_reason for step in steps] == [None] * 5 + ["length"]
+    assert (stream.stats.completion_tokens, stream.stats.finish_reason) == (6, "length")
+    assert stream.fed == (*IDS, *(step.token for step in steps[:-1]))
+
+
+def test_answers_interleave_without_touching_each_other(runtime: Runtime) -> None:
+    alone = [list(runtime.generate(ids, GREEDY)) for ids in (IDS, IDS[::-1])]
+
+    one, two = (runtime.generate(ids, GREEDY) for ids in (IDS, IDS[::-1]))
+    pairs = [(step, next(two)) for step in one]
+
+    assert [list(steps) for steps in zip(*pairs, strict=True)] == alone
+
+
+def test_a_cache_continues_a_generation(runtime: Runtime) -> None:
+    whole = [step.token for step in runtime.generate(IDS, GREEDY)]
+    cache = runtime.new_cache()
+    runtime.logits(IDS[:-2], cache=cache)
+
+    stream = runtime.generate(IDS[-2:], GREEDY, cache=cache)
+
+    assert [step.token for step in stream] == whole
+    assert stream.stats.cached_tokens == len(IDS) - 2
+
+
+def test_ids_outside_the_vocabulary_are_refused(runtime: Runtime) -> None:
+    with pytest.raises(PromptError, match="token id 301 is outside the vocabulary"):
+        runtime.logits([1, 301])
+    with pytest.raises(PromptError, match="token id -1 is outside"):
+        runtime.generate([-1])
+    with pytest.raises(PromptError, match="prompt is empty"):
+        runtime.logits([])
+
+
+def test_a_folder_without_tokenizer_still_computes(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, num_hidden_layers=1)
+
+    with load(folder) as runtime:
+        assert runtime.logits([1]).shape == (1, 301)
+        assert [step.token for step in runtime.generate([1], GREEDY)]
+        assert runtime.stop_tokens == {2: "stop"}
+        with pytest.raises(CheckpointError, match=r"has no `tokenizer.json`"):
+            _ = runtime.tokenizer
+
+
+def test_bfloat16_can_be_asked_for(folder: Path) -> None:
+    with load(folder, dtype="bfloat16") as runtime:
+        dtype = runtime.model.lm_head.weight.dtype
+        logits = runtime.logits(IDS)
+
+    assert (dtype, logits.dtype) == (mx.bfloat16, mx.float32)
+
+
+def test_the_context_can_be_shortened(folder: Path) -> None:
+    with load(folder, context=len(IDS) + 2) as runtime:
+        steps = list(runtime.generate(IDS, GREEDY))
+        with pytest.raises(PromptError, match="the context holds 13: shorten it"):
+            runtime.generate([1] * 13)
+
+    assert [step.finish_reason for step in steps] == [None, "length"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"dtype": "float16"}, ConfigError, "overflow it at layer 35"),
+        ({"dtype": "int8"}, ConfigError, "dtype `int8` is unknown"),
+        ({"experts": "streamed"}, ConfigError, "`streamed` is not available yet"),
+        ({"experts": "hybrid"}, ConfigError, "`hybrid` is not available yet"),
+        ({"experts": "both"}, ConfigError, "`both` is unknown: use one of auto"),
+        ({"memory": "16 apples"}, MemoryBudgetError, "`16 apples` is not a size"),
+        ({"memory": "1MB"}, MemoryBudgetError, r"needs \d+.*, but there are 1.0 MB"),
+    ],
+)
+def test_what_cannot_be_loaded_is_said_before_reading(
+    folder: Path, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    reports: list[int] = []
+
+    with pytest.raises(error, match=message):
+        load(folder, progress=lambda done, total: reports.append(done), **options)
+
+    assert reports == []
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(HubError, match="nothing-here"):
+        load(tmp_path / "nothing-here")
+
+
+def test_progress_counts_the_bytes_of_the_weights(folder: Path) -> None:
+    reports: list[tuple[int, int]] = []
+
+    load(folder, progress=lambda *at: reports.append(at)).close()
+
+    assert reports[-1][0] == reports[-1][1] > 0
+
+
+def test_an_interrupted_load_ends_its_thread(folder: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        load(folder, progress=interrupt)
+
+    assert set(threading.enumerate()) == before
+
+
+def test_closing_gives_the_model_back(folder: Path) -> None:
+    with load(folder) as runtime:
+        model = weakref.ref(runtime.model)
+        stream = runtime.generate(IDS, GREEDY)
+        next(stream)
+
+    gc.collect()
+    assert (model(), list(stream), runtime.closed) == (None, [], True)
+    assert stream.stats.completion_tokens == 1
+    for use in (lambda: runtime.logits(IDS), lambda: runtime.model):
+        with pytest.raises(GptOssError, match="is closed: load it again"):
+            use()
+    runtime.close()
+
+
+def test_leaving_an_answer_early_cancels_it() -> None:
+    with Runtime(noisy()) as runtime:
+        with runtime.generate(IDS) as stream:
+            next(stream)
+
+        assert stream.stats.finish_reason == "cancelled"
+        assert list(stream) == []
+
+
+def test_a_prompt_can_be_cancelled_from_another_thread() -> None:
+    model = noisy()
+    asked = threading.Event()
+
+    with Runtime(model) as runtime:
+        stream = runtime.generate(
+            [1] * 2000, progress=lambda *_: asked.set(), cancelled=asked.is_set
+        )
+        steps = list(stream)
+
+    assert (steps, len(model.feeds), stream.stats.finish_reason) == ([], 1, "cancelled")
+
+
+def test_any_object_with_the_methods_of_a_model_will_do() -> None:
+    with Runtime(scripted([104, 105, 258], prompt=3), tokenizer=byte_tokenizer()) as r:
+        steps = list(r.generate([1, 2, 3], SamplingParams(temperature=0)))
+
+    assert [step.token for step in steps] == [104, 105, 258]
+    assert steps[-1].finish_reason == "stop"
+
+
+def test_what_a_bare_runtime_lacks_is_named() -> None:
+    with Runtime(noisy()) as runtime:
+        with pytest.raises(CheckpointError, match="without a tokenizer"):
+            _ = runtime.tokenizer
+        with pytest.raises(ConfigError, match="without a config"):
+            _ = runtime.config
+
+
+def test_run_works_in_the_owner_thread() -> None:
+    with Runtime(noisy()) as runtime:
+        owner = runtime.run(threading.get_ident)
+
+        assert owner != threading.get_ident()
+        assert runtime.run(lambda: runtime.run(threading.get_ident)) == owner
+
+
+def test_the_default_dtype_follows_the_device() -> None:
+    on_gpu = mx.default_device() == mx.gpu
+    assert choose_dtype(None) == (mx.bfloat16 if on_gpu else mx.float32)
