@@ -10,7 +10,6 @@ from pathlib import Path
 
 from mlx_gptoss.blas import Blas, preload_blas
 from mlx_gptoss.hub import Hub, LocalModel
-from mlx_gptoss.hub.cache import library
 from mlx_gptoss.memory import device_budget, format_bytes
 
 PACKAGES = ("mlx-gptoss", "mlx", "mlx-lm", "tokenizers", "safetensors")
@@ -45,7 +44,7 @@ def gather(hub: Hub) -> Facts:
     """Collect the facts; nothing here fails because something is wrong."""
     device, metal, failure = _device()
     budget = device_budget() if failure is None else None
-    cache = hub.cache or Path(library().constants.HF_HUB_CACHE)
+    cache = hub.folder
     return Facts(
         system=_system(),
         architecture=platform.machine(),

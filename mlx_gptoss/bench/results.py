@@ -1,0 +1,79 @@
+"""What a decode benchmark found: points, columns, ratios. Knows no engine."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Point:
+    """Medians at one depth: of a prompt so long, and of decoding behind it."""
+
+    depth: int
+    prefill: float  # tokens a second
+    decode: float  # tokens a second
+    first_token_s: float
+    rounds: int
+
+
+@dataclass
+class Column:
+    """All that was measured of one engine; `failure` says why it was not."""
+
+    name: str
+    package: str = ""
+    dtype: str = ""
+    blas: str = ""
+    load_s: float = 0.0  # from a warm page cache
+    peak_memory: int = 0  # bytes, MLX's arrays
+    peak_rss: int = 0  # bytes, the whole process
+    primitives: Mapping[str, int] = field(default_factory=dict)
+    points: list[Point] = field(default_factory=list)
+    failure: str | None = None
+
+    @property
+    def primitives_per_token(self) -> int:
+        return sum(self.primitives.values())
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Ours to the peer's at one depth: above 1 we are faster."""
+
+    depth: int
+    prefill: float
+    decode: float
+
+
+@dataclass(frozen=True)
+class DecodeBench:
+    """Ours first, then the peer in the same conditions, then the peer as shipped."""
+
+    model: str
+    machine: str
+    load_average: float  # of the machine when it began: other people's work
+    tokens: int  # decoded behind each prompt
+    columns: tuple[Column, ...]
+
+    @property
+    def ratios(self) -> tuple[Ratio, ...]:
+        if len(self.columns) == 1:
+            return ()
+        theirs = {point.depth: point for point in self.columns[1].points}
+        return tuple(
+            Ratio(
+                ours.depth,
+                ours.prefill / theirs[ours.depth].prefill,
+                ours.decode / theirs[ours.depth].decode,
+            )
+            for ours in self.columns[0].points
+            if ours.depth in theirs
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        columns = [
+            asdict(column) | {"primitives_per_token": column.primitives_per_token}
+            for column in self.columns
+        ]
+        ratios = [asdict(ratio) for ratio in self.ratios]
+        return asdict(self) | {"columns": columns, "ratios": ratios}

@@ -1,0 +1,159 @@
+"""`mlx-gptoss bench`: measure speed here, beside a peer in equal conditions."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlx_gptoss.cli.options import (
+    MemorySize,
+    json_option,
+    named_model,
+    offline_option,
+)
+from mlx_gptoss.cli.progress import ByteProgress
+from mlx_gptoss.cli.services import Services, pass_services
+from mlx_gptoss.cli.terminal import note
+from mlx_gptoss.memory import format_bytes
+
+NOTHING = "-"
+
+
+@click.group(short_help="Measure speed")
+def bench() -> None:
+    """Measure speed and memory on this machine."""
+
+
+@bench.command(short_help="Prefill and decode speed")
+@click.option("-m", "--model", metavar="MODEL", help="A path (./x), a Hub id or `demo`")
+@click.option(
+    "--against",
+    type=click.Choice(["mlx-lm"]),
+    help="Also measure a peer on the same folder, round by round",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Precision of the arithmetic. [default: bfloat16 on GPU, float32 on CPU]",
+)
+@click.option(
+    "--depth",
+    "depths",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Tokens of the prompt; may be repeated. "
+    "[default: 128, 2048, 8192 on GPU; 32, 256 on CPU]",
+)
+@click.option(
+    "--tokens",
+    type=click.IntRange(min=2),
+    default=32,
+    show_default=True,
+    help="Tokens decoded behind each prompt",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Interleaved rounds; figures are their medians",
+)
+@offline_option
+@json_option
+@pass_services
+def decode(
+    services: Services,
+    *,
+    model: str | None,
+    offline: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Measure prefill, decode, loading and memory.
+
+    With `--against mlx-lm` stock mlx-lm reads the same folder in its own process, with
+    the same dtype and BLAS; a third column is mlx-lm as shipped. Ratios above 1 say
+    that mlx_gptoss is faster.
+    """
+    from mlx_gptoss.bench.decode import bench_decode
+
+    name = named_model(model)
+    with ByteProgress(name) as progress:
+        folder = services.hub.resolve(name, offline=offline, progress=progress)
+    found = bench_decode(folder, progress=note, **options)
+    click.echo(json.dumps(found.as_json(), indent=2) if as_json else _table(found))
+
+
+@bench.command("make-random", short_help="Write a random model to measure")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--size",
+    type=MemorySize(),
+    default="200MB",
+    show_default=True,
+    help="Size of the weights, at least",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the noise")
+def make_random(folder: Path, size: int, seed: int) -> None:
+    """Write a random gpt-oss in the published layout, to measure speed on.
+
+    Its weights are noise: it cannot talk, and has no tokenizer. Prints the folder.
+    """
+    from mlx_gptoss.bench.random_checkpoint import write_random
+
+    click.echo(write_random(folder, size, seed=seed))
+
+
+def _table(found: Any) -> str:
+    columns = found.columns
+    rows = [["", *(column.name for column in columns)]]
+
+    def row(label: str, cell: Callable[[Any], str]) -> None:
+        cells = (NOTHING if c.failure else cell(c) for c in columns)
+        rows.append([label, *cells])
+
+    row("version", lambda c: c.package.split()[-1])
+    row("dtype", lambda c: c.dtype)
+    row("BLAS", lambda c: c.blas)
+    row("load", lambda c: f"{c.load_s:.2f} s")
+    for depth in sorted({p.depth for c in columns for p in c.points}):
+        rows += [[""], *_depth_rows(columns, depth)]
+    rows.append([""])
+    row("peak memory", lambda c: format_bytes(c.peak_memory))
+    row("peak process", lambda c: format_bytes(c.peak_rss))
+    row("primitives/token", lambda c: f"{c.primitives_per_token:,}")
+    lines = [_aligned(rows, columns=len(columns) + 1)]
+    lines += [f"{c.name}: {c.failure}" for c in columns if c.failure]
+    ratios = [
+        f"depth {ratio.depth}: prefill {ratio.prefill:.2f}x, decode {ratio.decode:.2f}x"
+        for ratio in found.ratios
+    ]
+    if ratios:
+        lines.append(f"{columns[0].name} / {columns[1].name}: " + "; ".join(ratios))
+    where = f"{found.model} on {found.machine}; load average {found.load_average:.1f}"
+    return "\n".join([*lines, where])
+
+
+def _depth_rows(columns: Any, depth: int) -> list[list[str]]:
+    at = [next((p for p in c.points if p.depth == depth), None) for c in columns]
+    return [
+        [f"prefill {depth}", *(f"{p.prefill:.1f} tok/s" if p else NOTHING for p in at)],
+        ["first token", *(f"{p.first_token_s:.3f} s" if p else NOTHING for p in at)],
+        [
+            f"decode at {depth}",
+            *(f"{p.decode:.1f} tok/s" if p else NOTHING for p in at),
+        ],
+        ["rounds", *(str(p.rounds) if p else NOTHING for p in at)],
+    ]
+
+
+def _aligned(rows: list[list[str]], *, columns: int) -> str:
+    full = [row + [""] * (columns - len(row)) for row in rows]
+    widths = [max(len(row[n]) for row in full) for n in range(columns)]
+    lines = (
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+        for row in full
+    )
+    return "\n".join(line.rstrip() for line in lines)
