@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import mlx.core as mx
 
+from mlx_gptoss.linear import on_gpu
+
 # Rows of queries attended at once on a CPU: keys after a block are never multiplied,
 # and the scores of one block fit the processor's cache.
 CPU_BLOCK = 128
@@ -61,9 +63,8 @@ def attend(
 ) -> mx.array:
     """Attend q (B, H, L, D) to k, v (B, Hk, S, D); sinks (H,) -> (B, H, L, D)."""
     L, S = q.shape[2], k.shape[2]
-    on_gpu = mx.default_device().type == mx.DeviceType.gpu
     # On a CPU the fused function is many operations, and it copies all scores twice.
-    plain = not on_gpu and q.dtype == mx.float32
+    plain = not on_gpu() and q.dtype == mx.float32
     step = window or (CPU_BLOCK if plain else L)
     one_block = attend_plain if plain else attend_fused
     outputs = [

@@ -23,6 +23,7 @@ from mlx_gptoss.cache import Cache, FullCache, WindowCache
 from mlx_gptoss.config import SLIDING, ModelConfig
 from mlx_gptoss.experts.resident import Experts
 from mlx_gptoss.layout import Structure, fuses_qkv
+from mlx_gptoss.linear import embedding, linear
 from mlx_gptoss.rope import Rotation, attention_scale, rotation, yarn_periods
 
 
@@ -39,14 +40,15 @@ class Attention(nn.Module):
         self.window = config.sliding_window if sliding else None
 
         path = f"model.layers.{layer}.self_attn"
+        q, k, v, o = (structure.quantization.get(f"{path}.{x}_proj") for x in "qkvo")
         self.fused = fuses_qkv(structure, layer)
         if self.fused:
-            self.qkv_proj = linear(structure, f"{path}.q_proj", M, (H + 2 * Hk) * D)
+            self.qkv_proj = linear(M, (H + 2 * Hk) * D, q)
         else:
-            self.q_proj = linear(structure, f"{path}.q_proj", M, H * D)
-            self.k_proj = linear(structure, f"{path}.k_proj", M, Hk * D)
-            self.v_proj = linear(structure, f"{path}.v_proj", M, Hk * D)
-        self.o_proj = linear(structure, f"{path}.o_proj", H * D, M)
+            self.q_proj = linear(M, H * D, q)
+            self.k_proj = linear(M, Hk * D, k)
+            self.v_proj = linear(M, Hk * D, v)
+        self.o_proj = linear(H * D, M, o)
         self.sinks = mx.zeros((H,))
 
     def __call__(
@@ -89,7 +91,7 @@ class MoE(nn.Module):
         M, E = config.hidden_size, config.num_local_experts
         path = f"model.layers.{layer}.mlp"
         self.experts_per_token = config.num_experts_per_tok
-        self.router = linear(structure, f"{path}.router", M, E)
+        self.router = linear(M, E, structure.quantization.get(f"{path}.router"))
         self.experts = Experts(config, structure, f"{path}.experts")
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -135,7 +137,8 @@ class Trunk(nn.Module):
     def __init__(self, config: ModelConfig, structure: Structure) -> None:
         super().__init__()
         V, M = config.vocab_size, config.hidden_size
-        self.embed_tokens = embedding(structure, "model.embed_tokens", V, M)
+        packing = structure.quantization.get("model.embed_tokens")
+        self.embed_tokens = embedding(V, M, packing)
         self.layers = [
             Block(config, structure, layer) for layer in range(config.num_hidden_layers)
         ]
@@ -161,7 +164,9 @@ class GptOss(nn.Module):
         V, M = config.vocab_size, config.hidden_size
         self.config = config
         self.model = Trunk(config, structure)
-        self.lm_head = linear(structure, "lm_head", M, V, bias=False)
+        packing = structure.quantization.get("lm_head")
+        self.lm_head = linear(M, V, packing, bias=False)
+        self.eval()  # `train()` keeps to what can be differentiated
 
     def __call__(self, ids: mx.array, cache: Cache | None = None) -> mx.array:
         """Return float32 logits of every position: (B, L) int32 -> (B, L, V)."""
@@ -184,25 +189,3 @@ class GptOss(nn.Module):
                 for kind in self.config.layer_types
             ]
         )
-
-
-def linear(
-    structure: Structure, path: str, inputs: int, outputs: int, *, bias: bool = True
-) -> nn.Module:
-    """Make a linear layer, quantized as the checkpoint has it."""
-    packing = structure.quantization.get(path)
-    if packing is None:
-        return nn.Linear(inputs, outputs, bias)
-    return nn.QuantizedLinear(
-        inputs, outputs, bias, packing.group_size, packing.bits, packing.mode
-    )
-
-
-def embedding(structure: Structure, path: str, rows: int, size: int) -> nn.Module:
-    """Make an embedding, quantized as the checkpoint has it."""
-    packing = structure.quantization.get(path)
-    if packing is None:
-        return nn.Embedding(rows, size)
-    return nn.QuantizedEmbedding(
-        rows, size, packing.group_size, packing.bits, packing.mode
-    )

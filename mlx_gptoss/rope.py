@@ -14,6 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.config import ModelConfig, RopeScaling
+from mlx_gptoss.linear import on_gpu
 
 Rotation = Callable[[mx.array], mx.array]
 
@@ -66,7 +67,7 @@ def rotation(periods: mx.array, offset: int, length: int) -> Rotation:
     that would be a dozen operations a call, so cos and sin are tabled here.
     """
     pairs = periods.size
-    if mx.default_device().type == mx.DeviceType.gpu:
+    if on_gpu():
         return lambda x: mx.fast.rope(
             x,
             2 * pairs,
