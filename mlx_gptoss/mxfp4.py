@@ -67,7 +67,9 @@ def decode(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return values.reshape(*scales.shape[:-1], -1)
 
 
-def encode(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def encode(
+    values: np.ndarray, *, blocks_at_once: int = BLOCKS_AT_ONCE
+) -> tuple[np.ndarray, np.ndarray]:
     """Return blocks and scales of floats (..., 32 G): decoded, the nearest there are.
 
     Exact where the values are representable; elsewhere each block gets the scale of
@@ -79,8 +81,8 @@ def encode(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     flat = values.reshape(-1, VALUES_PER_BLOCK)
     blocks = np.empty((len(flat), BYTES_PER_BLOCK), np.uint8)
     scales = np.empty(len(flat), np.uint8)
-    for start in range(0, len(flat), BLOCKS_AT_ONCE):
-        part = slice(start, start + BLOCKS_AT_ONCE)
+    for start in range(0, len(flat), blocks_at_once):
+        part = slice(start, start + blocks_at_once)
         nibbles, scales[part] = encode_blocks(flat[part].astype(np.float32))
         blocks[part] = pack(nibbles)
     groups = size // VALUES_PER_BLOCK
