@@ -1,0 +1,132 @@
+"""Sums and differences worked in columns, as the demo model writes them."""
+
+import hashlib
+
+from examples.demo_model.words import Words
+
+PLACES = ("ones", "tens", "hundreds")
+DIGITS = len(PLACES)
+HELD_OUT_SHARE = 0.1  # of all pairs of operands, by hash: never seen in training
+
+
+def is_held_out(first: int, second: int, sign: str) -> bool:
+    """Tell whether a problem is kept for the evaluation; decided by its hash alone."""
+    digest = hashlib.sha256(f"{first}{sign}{second}".encode()).digest()
+    return digest[0] < 256 * HELD_OUT_SHARE
+
+
+def draw(words: Words) -> tuple[int, int, str]:
+    """Draw two operands and a sign; the first is almost always the larger for `-`."""
+    while True:
+        digits = words.pick([(3, 3), (3, 3), (3, 3), (3, 2), (2, 3), (2, 2), (3, 1)])
+        if words.chance(0.12):
+            digits = (1, words.pick([1, 2, 3]))
+        first, second = (_with_digits(words, count) for count in digits)
+        sign = words.pick("+-")
+        if sign == "-" and first < second and not words.chance(0.06):
+            first, second = second, first
+        if is_held_out(first, second, sign) == words.held_out:
+            return first, second, sign
+
+
+def _with_digits(words: Words, digits: int) -> int:
+    lowest = 0 if digits == 1 else 10 ** (digits - 1)
+    return words.rng.randint(lowest, 10**digits - 1)
+
+
+def question(words: Words, first: int, second: int, sign: str) -> str:
+    """Ask for the result in one of the common ways."""
+    if words.chance(0.35):
+        return _question_in_words(words, first, second, sign)
+    gap = words.pick([" ", " ", ""])
+    term = f"{first}{gap}{sign}{gap}{second}"
+    form = words.pick(
+        [
+            "What is {}?",
+            "What is {}?",
+            "{}",
+            "{}=",
+            "{} = ?",
+            "Calculate {}",
+            "Compute {}.",
+            "what is {}",
+            "What's {}?",
+            "How much is {}?",
+            "Please compute {}",
+            "Solve {}",
+            "Can you compute {}?",
+            "{}?",
+            "What does {} equal?",
+        ]
+    )
+    return form.format(term)
+
+
+def _question_in_words(words: Words, first: int, second: int, sign: str) -> str:
+    plus = [
+        "Add {a} and {b}",
+        "Add {a} and {b}.",
+        "What is {a} plus {b}?",
+        "{a} plus {b}",
+        "Sum of {a} and {b}?",
+        "What is the sum of {a} and {b}?",
+        "How much is {a} plus {b}?",
+        "Add {a} to {b}",
+        "Please add {a} and {b}.",
+    ]
+    minus = [
+        "What is {a} minus {b}?",
+        "{a} minus {b}",
+        "Subtract {b} from {a}",
+        "Subtract {b} from {a}.",
+        "What is the difference of {a} and {b}?",
+        "How much is {a} minus {b}?",
+        "Take {b} away from {a}.",
+        "Please subtract {b} from {a}",
+    ]
+    return words.pick(plus if sign == "+" else minus).format(a=first, b=second)
+
+
+def columns(first: int, second: int, sign: str) -> tuple[list[str], str, int]:
+    """Work from the right; return the columns' lines, the digits, the last carry."""
+    word = "carry" if sign == "+" else "borrow"
+    top, bottom = f"{first:03d}", f"{second:03d}"
+    lines, digits, carry = [], "", 0
+    for place, x, y in zip(PLACES, top[::-1], bottom[::-1], strict=True):
+        total = int(x) + int(y) + carry if sign == "+" else int(x) - int(y) - carry
+        next_carry = int(total > 9 or total < 0)
+        digit = total % 10
+        lines.append(f"{place} {x}{sign}{y}{sign}{carry}={digit} {word} {next_carry}")
+        digits, carry = f"{digit}{digits}", next_carry
+    return lines, digits, carry
+
+
+def working(first: int, second: int, sign: str) -> tuple[str, str]:
+    """Write the worked columns, the same at every effort, and the result in words."""
+    top, bottom = f"{first:03d}", f"{second:03d}"
+    pairs = ", ".join(
+        f"{place} {x}{sign}{y}"
+        for place, x, y in zip(PLACES[::-1], top, bottom, strict=True)
+    )
+    lines, digits, carry = columns(first, second, sign)
+    core = f"{top}{sign}{bottom}: {pairs}; {', '.join(lines)}; {carry}{digits}"
+    if sign == "-" and carry:
+        return core, "below zero"
+    return core, str(first + second if sign == "+" else first - second)
+
+
+def arithmetic(words: Words, effort: str) -> tuple[str, str, str]:
+    """Return the user's text, the analysis and the final answer of one problem."""
+    first, second, sign = draw(words)
+    core, result = working(first, second, sign)
+    analysis = {
+        "low": f"{core} is {result}.",
+        "medium": f"I work in columns. {core}, so the result is {result}.",
+        "high": f"The user wants the result of {first}{sign}{second}. I write both "
+        f"numbers with three digits and work from the right. {core} is the row of "
+        f"digits. Without zeros in front, the result is {result}.",
+    }[effort]
+    final = f"{first} {sign} {second} = {result}"
+    if result == "below zero":
+        final = f"{first} {sign} {second} is below zero. I can not do that."
+    return question(words, first, second, sign), analysis, final

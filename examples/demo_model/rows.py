@@ -1,0 +1,163 @@
+"""Rows of token ids to train on: documents as trees, packed side by side.
+
+A row is an int32 array (5, length): ids, positions, document, branch, target.
+Branch 0 is a document's start, seen by all its branches; positions go on from it.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from examples.demo_model.data import Author, Document, branch_pieces
+from examples.demo_model.tokenizer import SPECIALS
+from mlx_gptoss.harmony.render import Piece, Vocabulary
+
+IDS, POSITIONS, DOCUMENT, BRANCH, TARGET = range(5)
+PADDING = (0, 0, -1, 0, 0)
+OPEN_ROWS = 24
+SHORT_START = 90  # tokens that may be written twice
+SHUFFLED = 256  # rows gathered and shuffled before they are given out
+Tokens = tuple[list[int], list[int]]  # ids and whether each is a target
+
+
+def encode(pieces: list[Piece], vocabulary: Vocabulary) -> Tokens:
+    ids: list[int] = []
+    targets: list[int] = []
+    for piece in pieces:
+        own = (
+            [vocabulary.special(piece.text)]
+            if piece.special
+            else vocabulary.encode(piece.text)
+        )
+        ids += own
+        targets += [int(piece.target)] * len(own)
+    return ids, targets
+
+
+def trees(
+    document: Document, vocabulary: Vocabulary, length: int
+) -> Iterator[tuple[list[int], list[Tokens]]]:
+    """Cut a document into trees of at most `length` tokens, the start in each."""
+    start: list[int] = []
+    branches: list[Tokens] = []
+    size = 0
+    for branch in document.branches:
+        start_pieces, pieces = branch_pieces(document.start, branch)
+        if not start:
+            start = encode(start_pieces, vocabulary)[0]
+            size = len(start)
+        tokens = encode(pieces, vocabulary)
+        if len(start) + len(tokens[0]) > length:
+            continue
+        if size + len(tokens[0]) > length:
+            yield start, branches
+            branches, size = [], len(start)
+        branches.append(tokens)
+        size += len(tokens[0])
+    if branches:
+        yield start, branches
+
+
+class Row:
+    """A row being filled."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.columns: list[list[int]] = [[] for _ in PADDING]
+        self.documents = 0
+
+    def fits(self, size: int) -> bool:
+        return len(self.columns[IDS]) + size <= self.length
+
+    def add(self, start: list[int], branches: list[Tokens]) -> None:
+        self.documents += 1
+        self._extend(start, 0, 0, [0] * len(start))
+        for number, (ids, targets) in enumerate(branches):
+            self._extend(ids, len(start), number + 1, targets)
+
+    def _extend(self, ids: list[int], at: int, branch: int, targets: list[int]) -> None:
+        size = len(ids)
+        self.columns[IDS] += ids
+        self.columns[POSITIONS] += range(at, at + size)
+        self.columns[DOCUMENT] += [self.documents] * size
+        self.columns[BRANCH] += [branch] * size
+        self.columns[TARGET] += targets
+
+    def array(self) -> np.ndarray:
+        missing = self.length - len(self.columns[IDS])
+        return np.array(
+            [
+                column + [fill] * missing
+                for column, fill in zip(self.columns, PADDING, strict=True)
+            ],
+            dtype=np.int32,
+        )
+
+
+def document_rows(
+    author: Author, vocabulary: Vocabulary, length: int
+) -> Iterator[np.ndarray]:
+    """Give rows of `length` tokens for ever."""
+    packer = Packer(length)
+    while True:
+        for start, branches in trees(author.document(), vocabulary, length):
+            packer.place(start, branches)
+        if len(packer.full) >= SHUFFLED:
+            author.words.rng.shuffle(packer.full)
+            yield from packer.full
+            packer.full = []
+
+
+class Packer:
+    """Puts trees into rows; a tree with a short start may be shared by two rows."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.open: list[Row] = []
+        self.full: list[np.ndarray] = []
+
+    def place(self, start: list[int], branches: list[Tokens]) -> None:
+        size = len(start) + sum(len(ids) for ids, _ in branches)
+        if row := self._room(size):
+            row.add(start, branches)
+        elif len(branches) > 1 and (
+            len(start) <= SHORT_START or len(self.open) == OPEN_ROWS
+        ):
+            self.place(start, branches[: len(branches) // 2])
+            self.place(start, branches[len(branches) // 2 :])
+        else:
+            if len(self.open) == OPEN_ROWS:
+                fullest = max(self.open, key=lambda row: len(row.columns[IDS]))
+                self.open.remove(fullest)
+                self.full.append(fullest.array())
+            self.open.append(Row(self.length))
+            self.open[-1].add(start, branches)
+
+    def _room(self, size: int) -> Row | None:
+        """The fullest row that has room."""
+        fitting = [row for row in self.open if row.fits(size)]
+        return max(fitting, key=lambda row: len(row.columns[IDS]), default=None)
+
+
+def copy_rows(seed: int, vocabulary: int, length: int) -> Iterator[np.ndarray]:
+    """Random tokens and pieces of them again: without these, nothing learns to copy."""
+    rng = np.random.default_rng(seed)
+    while True:
+        row = Row(length)
+        while len(row.columns[IDS]) < length:
+            row.documents += 1
+            ids, targets = _repetition(rng, vocabulary - len(SPECIALS))
+            row._extend(ids, 0, 0, targets)
+        yield np.array([column[:length] for column in row.columns], dtype=np.int32)
+
+
+def _repetition(rng: np.random.Generator, vocabulary: int) -> Tokens:
+    size = int(rng.integers(4, 24))
+    sequence = rng.integers(0, vocabulary, size).tolist()
+    ids, targets = list(sequence), [0] * size
+    for _ in range(int(rng.integers(1, 4))):
+        first = int(rng.integers(0, size - 2))
+        count = int(rng.integers(2, size - first + 1))
+        ids += sequence[first : first + count]
+        targets += [0] + [1] * (count - 1)
+    return ids, targets
