@@ -35,7 +35,7 @@ SIZE_LIMITS = {
     "max_position_embeddings": 1 << 31,
     "sliding_window": 1 << 31,
 }
-MAX_PARAMETERS = 10**14  # a thousand times gpt-oss-120b
+MAX_PARAMETERS = 10**13  # a hundred times gpt-oss-120b
 SIZE_ALIASES = {
     "num_local_experts": "num_experts",
     "num_experts_per_tok": "experts_per_token",

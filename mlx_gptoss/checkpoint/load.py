@@ -57,7 +57,9 @@ def load_parameters(
     CheckpointError when a file changed since it was opened.
     """
     if dtype not in COMPUTE_DTYPES:
-        raise CheckpointError(f"cannot load as {dtype}: use float32 or bfloat16")
+        name = str(dtype).rpartition(".")[2]
+        why = ", which overflows in gpt-oss-120b" if dtype == mx.float16 else ""
+        raise CheckpointError(f"cannot load as {name}{why}: use float32 or bfloat16")
     wanted = [x for x in checkpoint.parameters if select is None or select(x)]
     check_room(sum(x.nbytes(COMPUTE_DTYPES[dtype]) for x in wanted))
     total = sum(source.nbytes for x in wanted for source in x.sources)

@@ -4,7 +4,7 @@ Every tensor is checked here: present, right dtype, right shape, none left over.
 each matrix is quantized follows from the tensors; `config.json` may only agree.
 """
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -30,7 +30,7 @@ from mlx_gptoss.layout import (
     vectors,
 )
 
-Settings = tuple[Quantization | None, Mapping[str, Quantization | None]]
+Modules = Mapping[str, Quantization | None]  # what `config.json` says of single ones
 Spec = tuple[tuple[str, ...], tuple[int, ...]]  # dtypes allowed, shape expected
 
 FOREIGN_WEIGHTS = "the weights do not belong to this `config.json`, download both again"
@@ -48,21 +48,23 @@ def match_tensors(
     stored: Mapping[str, StoredTensor],
     config: ModelConfig,
     layout: Layout,
-    settings: Settings,
+    modules: Modules,
 ) -> Match:
     """Check every stored tensor; raises CheckpointError naming the first bad one."""
+    if layout.expert_form == BLOCKS:
+        check_block_sizes(config)
     found: dict[str, StoredTensor] = {}
     quantization: dict[str, Quantization] = {}
     used: set[str] = set()
-    rows: dict[str, int] = defaultdict(int)
-    all_matrices = list(matrices(config, layout.experts))
-    for matrix in all_matrices:
+    everything = list(matrices(config, layout.experts))
+    rows: Counter[str] = Counter()  # of all the matrices that share a stored name
+    for matrix in everything:
         rows[stored_name(matrix, layout)] += matrix.shape[-2]
 
-    first_row: dict[str, int] = defaultdict(int)
-    for matrix in all_matrices:
+    first_row: Counter[str] = Counter()
+    for matrix in everything:
         name = stored_name(matrix, layout)
-        setting = find_setting(matrix, layout, stored, settings)
+        setting = find_setting(matrix, layout, stored, modules)
         if setting is not None:
             quantization[matrix.path] = setting
         specs = matrix_specs(matrix, setting, layout, rows[name])
@@ -100,33 +102,36 @@ def find_setting(
     matrix: Matrix,
     layout: Layout,
     stored: Mapping[str, StoredTensor],
-    settings: Settings,
+    modules: Modules,
 ) -> Quantization | None:
     """Tell how a matrix is quantized from its weight and scales; None is dense."""
-    default, modules = settings
-    named = modules.get(matrix.path)
     if matrix.part == EXPERTS and layout.expert_form == BLOCKS:
-        check_blocks(matrix, modules)
+        check_agreement(matrix, modules)
         return MXFP4
-    scales = stored.get(layout.stored_name(f"{matrix.path}.scales"))
+    if matrix.path in modules:
+        return modules[matrix.path]
     weight = stored.get(stored_name(matrix, layout))
-    if weight is None or (scales is None and named is None):
-        packed = weight is not None and weight.dtype in WORDS
-        return default or MXFP4 if packed else None  # the missing tensor is named later
-    if scales is None or named is not None:
-        return named
-    return infer_setting(weight, scales, matrix.shape[-1])
+    name = layout.stored_name(f"{matrix.path}.scales")
+    if weight is None or (name not in stored and weight.dtype in FLOATS):
+        return None  # a missing weight is named with its shape, later
+    if name not in stored and weight.dtype in WORDS:
+        raise missing(name, "of a quantized matrix", stored)
+    return None if name not in stored else infer_setting(weight, stored[name], matrix)
 
 
-def check_blocks(matrix: Matrix, modules: Mapping[str, Quantization | None]) -> None:
-    """Demand that blocks divide the rows and that `quantization` agrees on MXFP4."""
-    columns = matrix.shape[-1]
-    if columns % VALUES_PER_BLOCK:
-        key = "hidden_size" if "gate" in matrix.path else "intermediate_size"
-        raise ConfigError(
-            f"`config.json` has `{key}` = {columns}, not a multiple of "
-            f"{VALUES_PER_BLOCK} as MXFP4 experts demand"
-        )
+def check_block_sizes(config: ModelConfig) -> None:
+    """Demand that MXFP4 blocks divide the rows of the experts."""
+    for key in ("hidden_size", "intermediate_size"):
+        columns = getattr(config, key)
+        if columns % VALUES_PER_BLOCK:
+            raise ConfigError(
+                f"`config.json` has `{key}` = {columns}, not a multiple of "
+                f"{VALUES_PER_BLOCK} as MXFP4 experts demand"
+            )
+
+
+def check_agreement(matrix: Matrix, modules: Mapping[str, Quantization | None]) -> None:
+    """Demand that `quantization` says MXFP4 of packed experts, or nothing."""
     parent = matrix.path.rpartition(".")[0]
     for name in ("gate_up_proj", "gate_proj", "up_proj", "down_proj"):
         setting = modules.get(f"{parent}.{name}", MXFP4)
@@ -138,9 +143,10 @@ def check_blocks(matrix: Matrix, modules: Mapping[str, Quantization | None]) -> 
 
 
 def infer_setting(
-    weight: StoredTensor, scales: StoredTensor, columns: int
+    weight: StoredTensor, scales: StoredTensor, matrix: Matrix
 ) -> Quantization:
     """Read bits and group size off the shapes, the mode off the dtype of the scales."""
+    columns = matrix.shape[-1]
     words, groups = weight.shape[-1:], scales.shape[-1:]
     bits = words[0] * BITS_PER_WORD // columns if words else 0
     group_size = columns // groups[0] if groups and groups[0] else 0
@@ -189,13 +195,9 @@ def matrix_specs(
 def require(name: str, spec: Spec, stored: Mapping[str, StoredTensor]) -> StoredTensor:
     """Find one tensor and check its dtype and shape."""
     dtypes, shape = spec
-    tensor = stored.get(name)
-    if tensor is None:
-        files = sorted({other.file.name for other in stored.values()})
-        raise CheckpointError(
-            f"tensor `{name}` ({' or '.join(dtypes)}, shape {shape}) is missing from "
-            f"{listing(files)}: download the checkpoint again"
-        )
+    if name not in stored:
+        raise missing(name, f"({' or '.join(dtypes)}, shape {shape})", stored)
+    tensor = stored[name]
     if tensor.dtype not in dtypes:
         raise CheckpointError(
             f"tensor `{name}` in `{tensor.file}` has dtype {tensor.dtype}, expected "
@@ -209,10 +211,17 @@ def require(name: str, spec: Spec, stored: Mapping[str, StoredTensor]) -> Stored
     return tensor
 
 
-def listing(files: list[str]) -> str:
-    if len(files) <= 1:
-        return f"`{''.join(files)}`"
-    return f"{len(files)} files (`{files[0]}` to `{files[-1]}`)"
+def missing(
+    name: str, what: str, stored: Mapping[str, StoredTensor]
+) -> CheckpointError:
+    """Make the error for a tensor that no file holds."""
+    files = sorted({tensor.file.name for tensor in stored.values()})
+    where = f"`{files[0]}`"
+    if len(files) > 1:
+        where = f"{len(files)} files (`{files[0]}` to `{files[-1]}`)"
+    return CheckpointError(
+        f"tensor `{name}` {what} is missing from {where}: download the checkpoint again"
+    )
 
 
 def check_unexpected(stored: Mapping[str, StoredTensor], used: set[str]) -> None:

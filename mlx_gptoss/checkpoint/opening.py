@@ -77,7 +77,7 @@ def open_checkpoint(folder: str | Path, *, strict: bool = False) -> Checkpoint:
     raw = read_json(files.folder / CONFIG)
     config = ModelConfig.from_dict(raw, strict=strict)
     config = replace(config, eos_token_ids=stop_tokens(config, files.folder))
-    settings = parse_quantization(raw)
+    _, modules = parse_quantization(raw)  # the default is in the tensors themselves
     stored = read_headers(files)
     layout = detect_layout(
         {name: (tensor.dtype, tensor.shape) for name, tensor in stored.items()},
@@ -89,7 +89,7 @@ def open_checkpoint(folder: str | Path, *, strict: bool = False) -> Checkpoint:
             f"`{files.folder}` holds no gpt-oss weights{first}; give a gpt-oss "
             "checkpoint"
         )
-    match = match_tensors(stored, config, layout, settings)
+    match = match_tensors(stored, config, layout, modules)
     return Checkpoint(
         folder=files.folder,
         files=files.weights,
