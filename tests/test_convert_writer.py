@@ -69,14 +69,20 @@ def test_the_same_tensors_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_shards_are_filled_in_order_and_named_from_one() -> None:
-    tensors = [Tensor(f"t{n}", "U8", (100,)) for n in range(5)]
-    shards = plan_shards(tensors, shard_bytes=250)
+    bundles = [[Tensor(f"t{n}", "U8", (100,))] for n in range(5)]
+    shards = plan_shards(bundles, shard_bytes=250)
     assert {shard.name: [t.name for t in shard.tensors] for shard in shards} == {
         "model-00001-of-00003.safetensors": ["t0", "t1"],
         "model-00002-of-00003.safetensors": ["t2", "t3"],
         "model-00003-of-00003.safetensors": ["t4"],
     }
     assert json.loads(index_json(shards))["metadata"] == {"total_size": 500}
+
+
+def test_a_bundle_stays_in_one_file_even_when_larger_than_the_limit() -> None:
+    one, two, three = (Tensor(name, "U8", (100,)) for name in "abc")
+    shards = plan_shards([[one], [two, three]], shard_bytes=150)
+    assert [len(shard.tensors) for shard in shards] == [1, 2]
 
 
 def test_a_file_has_its_name_only_when_it_is_complete(tmp_path: Path) -> None:

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.layout import DTYPE_BYTES
 
 PAGE = 16 * 1024  # Apple silicon's
 SHARD_BYTES = 5 * 1024**3
 LENGTH_BYTES = 8  # the header's own length comes first
 METADATA = {"format": "mlx"}
-ITEM_BYTES = {"U8": 1, "F16": 2, "BF16": 2, "F32": 4, "U32": 4}
 UNFINISHED = ".part"
 INDEX = "model.safetensors.index.json"
 
@@ -35,7 +35,7 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,22 @@ class Shard:
 
 
 def plan_shards(
-    tensors: Iterable[Tensor], shard_bytes: int = SHARD_BYTES
+    bundles: Iterable[Sequence[Tensor]], shard_bytes: int = SHARD_BYTES
 ) -> tuple[Shard, ...]:
     """Lay tensors into as few files of about `shard_bytes` as their order allows.
 
-    Only a tensor larger than that makes a larger file.
+    The tensors of one bundle stay in one file; only a bundle larger than the limit
+    makes a larger file.
     """
     groups: list[list[Tensor]] = []
     room = 0
-    for tensor in tensors:
-        if not groups or tensor.nbytes > room:
+    for bundle in bundles:
+        needed = sum(tensor.nbytes for tensor in bundle)
+        if not groups or needed > room:
             groups.append([])
             room = shard_bytes
-        groups[-1].append(tensor)
-        room -= tensor.nbytes
+        groups[-1].extend(bundle)
+        room -= needed
     count = len(groups)
     return tuple(
         lay_out(_file_name(i, count), group) for i, group in enumerate(groups, start=1)
@@ -121,6 +123,8 @@ class ShardFile:
         self.shard = shard
         self.path = folder / shard.name
         self.unfinished = folder / (shard.name + UNFINISHED)
+        if self.path.exists():
+            self.path.rename(self.unfinished)  # finished once, but not as it should be
         flags = os.O_RDWR | os.O_CREAT
         self._descriptor = os.open(self.unfinished, flags, 0o644)
         try:
@@ -145,6 +149,12 @@ class ShardFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def existing_path(folder: Path, shard: Shard) -> Path | None:
+    """Find what there is of a shard, finished or not."""
+    names = (shard.name, shard.name + UNFINISHED)
+    return next((folder / name for name in names if (folder / name).exists()), None)
 
 
 def write_all(descriptor: int, piece: bytes | memoryview, offset: int) -> None:

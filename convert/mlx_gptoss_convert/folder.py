@@ -1,0 +1,103 @@
+"""The small files of a converted folder: its config, and what comes along unchanged.
+
+Knows `config.json` and file names, no tensors.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mlx_gptoss.checkpoint import Checkpoint
+from mlx_gptoss.config import MXFP4, ModelConfig, Quantization
+
+# Copied from the source where it has them.
+COMPANIONS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "LICENSE",
+    "LICENSE.txt",
+    "USAGE_POLICY",
+)
+ORIGINAL_FOLDER = "original"  # lies inside the folder that has the companions
+
+# Keys of the source that are said anew, or say what is no longer true.
+REPLACED = frozenset(
+    {
+        "_name_or_path",
+        "num_experts",
+        "quantization",
+        "quantization_config",
+        "rope_ntk_alpha",
+        "rope_ntk_beta",
+        "rope_parameters",
+        "rope_scaling_factor",
+    }
+)
+
+
+def companions(folder: Path) -> tuple[Path, ...]:
+    """List the files that come along, from the checkpoint's folder or the one above."""
+    folders = [folder]
+    if folder.name == ORIGINAL_FOLDER:
+        folders.append(folder.parent)
+    found = (
+        next((at / name for at in folders if (at / name).is_file()), None)
+        for name in COMPANIONS
+    )
+    return tuple(path for path in found if path is not None)
+
+
+def config_json(
+    checkpoint: Checkpoint, quantization: Mapping[str, Quantization]
+) -> str:
+    """Write the result's `config.json`, in the spelling every loader knows."""
+    config = checkpoint.config
+    kept = {
+        key: value
+        for key, value in checkpoint.raw_config.items()
+        if key not in REPLACED
+    }
+    eos = kept.get("eos_token_id", list(config.eos_token_ids))
+    written = {
+        **kept,
+        **spell(config),
+        "eos_token_id": eos,
+        "quantization": spell_quantization(quantization),
+    }
+    return json.dumps(dict(sorted(written.items())), indent=2) + "\n"
+
+
+def spell(config: ModelConfig) -> dict[str, Any]:
+    """Spell the maths and the sizes as Hugging Face's config does."""
+    said = asdict(config)
+    del said["eos_token_ids"]
+    theta = config.rope_theta
+    return {
+        **said,
+        "architectures": ["GptOssForCausalLM"],
+        "attention_bias": True,
+        "experts_per_token": config.num_experts_per_tok,
+        "hidden_act": "silu",
+        "layer_types": list(config.layer_types),
+        "model_type": "gpt_oss",
+        "rope_theta": int(theta) if theta.is_integer() else theta,
+        "tie_word_embeddings": False,
+    }
+
+
+def spell_quantization(quantization: Mapping[str, Quantization]) -> dict[str, Any]:
+    """Give a default and every module's own setting, mode included.
+
+    mlx-lm takes a module without a mode for affine, so none is left to the default.
+    """
+    settings = [setting for setting in quantization.values() if setting != MXFP4]
+    default = settings[0] if settings else MXFP4
+    modules = {path: asdict(quantization[path]) for path in sorted(quantization)}
+    return {**asdict(default), **modules}

@@ -1,0 +1,132 @@
+"""The journal of a conversion: what it is of, and the digest of every finished tensor.
+
+One JSON object a line in `DST.partial/journal.jsonl`, appended as steps finish, so that
+a conversion killed at any moment can go on; the result keeps its contents as
+`conversion.json`. A journal is trusted only as far as the digests of the bytes on the
+disk agree. Holds no dates and no paths. Knows digests and names, no arrays.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlx_gptoss.errors import ConversionError
+
+NAME = "journal.jsonl"
+RESULT = "conversion.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished step: sha256 of every output and source, and what was lost."""
+
+    outputs: Mapping[str, str]
+    sources: Mapping[str, str]
+    lossy_blocks: Mapping[str, int] = field(default_factory=dict)
+
+
+class Journal:
+    """An open, locked journal; `done` holds the entries found in it, by first output.
+
+    `identity` says what is converted to what; `stamps` (sizes and times of the source's
+    files) only whether the source can be taken for untouched.
+    """
+
+    def __init__(
+        self, folder: Path, identity: Mapping[str, Any], stamps: Mapping[str, Any]
+    ) -> None:
+        self.path = folder / NAME
+        self.identity = identity
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+        self._descriptor = os.open(self.path, flags, 0o644)
+        try:
+            self._lock()
+            self.done, self.untouched = self._recall(stamps)
+        except BaseException:
+            self.close()
+            raise
+
+    def record(self, entry: Entry) -> None:
+        """Append a finished step; its bytes must have been handed to the system."""
+        self._append(asdict(entry))
+        self.done[next(iter(entry.outputs))] = entry
+
+    def forget(self, first_output: str) -> None:
+        """Take an entry back whose bytes are not what it says."""
+        del self.done[first_output]
+
+    def result(self) -> str:
+        """Write the contents as the result keeps them."""
+        entries = self.done.values()
+        tensors = {k: v for entry in entries for k, v in entry.outputs.items()}
+        sources = {k: v for entry in entries for k, v in entry.sources.items()}
+        lossy = {k: v for entry in entries for k, v in entry.lossy_blocks.items()}
+        contents = {
+            **self.identity,
+            "lossy_blocks": dict(sorted(lossy.items())),
+            "source_tensors": dict(sorted(sources.items())),
+            "tensors": dict(sorted(tensors.items())),
+        }
+        return json.dumps(contents, indent=2) + "\n"
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def remove(self) -> None:
+        """Remove the file, when its contents are kept elsewhere."""
+        self.path.unlink()
+        self.close()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConversionError(
+                f"another conversion is writing `{self.path.parent}`: wait for it"
+            ) from error
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        text = json.dumps(line, separators=(",", ":")) + "\n"
+        os.write(self._descriptor, text.encode())
+
+    def _recall(self, stamps: Mapping[str, Any]) -> tuple[dict[str, Entry], bool]:
+        lines, whole = read_lines(self.path)
+        os.ftruncate(self._descriptor, whole)
+        if not lines:
+            self._append({"identity": self.identity, "stamps": stamps})
+            return {}, True
+        if lines[0]["identity"] != self.identity:
+            raise ConversionError(
+                f"`{self.path.parent}` was begun with another "
+                f"{difference(lines[0]['identity'], self.identity)}: remove it, or "
+                "repeat the command it was begun with"
+            )
+        entries = [Entry(**line) for line in lines[1:]]
+        done = {next(iter(entry.outputs)): entry for entry in entries}
+        return done, lines[0]["stamps"] == stamps
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Read a journal's whole lines, and how many bytes they take.
+
+    What follows the last newline was cut short by a kill and never counted.
+    """
+    lines, _, torn = path.read_bytes().rpartition(b"\n")
+    whole = path.stat().st_size - len(torn)
+    try:
+        return [json.loads(line) for line in lines.splitlines()], whole
+    except ValueError as error:
+        raise ConversionError(
+            f"`{path}` is damaged ({error}): remove `{path.parent}` and convert again"
+        ) from error
+
+
+def difference(ours: Any, theirs: Mapping[str, Any]) -> str:
+    """Name the first key in which two identities differ."""
+    return next((key for key in theirs if ours.get(key) != theirs[key]), "format")

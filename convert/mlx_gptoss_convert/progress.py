@@ -1,0 +1,137 @@
+"""What a user sees of a conversion: a bar on stderr, or JSON lines on stdout."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import click
+
+from mlx_gptoss.memory import format_bytes
+from mlx_gptoss_convert.plan import Plan
+from mlx_gptoss_convert.report import sizes_by_part
+from mlx_gptoss_convert.steps import Step
+from mlx_gptoss_convert.writer import Tensor
+
+EVENT_SECONDS = 0.5  # between two JSON progress lines
+
+
+class Bar:
+    """A progress bar with bytes, rate and time left; a context manager."""
+
+    def __init__(self, total: int) -> None:
+        from rich.console import Console  # noqa: PLC0415 - not needed for JSON
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("Converting"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total)
+
+    def __enter__(self) -> "Bar":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, done: int, total: int, tensor: str) -> None:
+        self._bar.update(self._task, completed=done)
+
+
+class JsonLines:
+    """Progress as JSON events on stdout, a few a second; a context manager."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def __enter__(self) -> "JsonLines":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing is left open."""
+
+    def __call__(self, done: int, total: int, tensor: str) -> None:
+        now = time.monotonic()
+        if now >= self._next or done == total:
+            self._next = now + EVENT_SECONDS
+            emit("progress", bytes=done, bytes_total=total, tensor=tensor)
+
+
+def emit(event: str, **facts: Any) -> None:
+    """Write one JSON event."""
+    click.echo(json.dumps({"event": event, **facts}))
+
+
+def show_result(plan: Plan, dst: Path, *, as_json: bool) -> None:
+    """Say what there is now."""
+    sizes = sizes_by_part(plan)
+    if as_json:
+        parts = {part: asdict(size) for part, size in sizes.items()}
+        emit("done", folder=str(dst), bytes=plan.nbytes, parts=parts)
+        return
+    for part, size in sizes.items():
+        before, after = format_bytes(size.bytes_before), format_bytes(size.bytes_after)
+        click.echo(f"{part:10} {before:>9} -> {after:>9}  {'; '.join(size.fates)}")
+    click.echo(f"{format_bytes(plan.nbytes)} in {dst}")
+
+
+def show_plan(plan: Plan, *, as_json: bool) -> None:
+    """Say what would be done with every tensor."""
+    show = emit_tensor if as_json else echo_tensor
+    for step in plan.steps:
+        for tensor in step.outputs:
+            show(step, tensor)
+    read = sum(stored.nbytes for step in plan.steps for stored in step.sources)
+    if as_json:
+        emit("plan", bytes=plan.nbytes, bytes_read=read, files=len(plan.shards))
+        return
+    count = len(plan.shards)
+    click.echo(
+        f"{format_bytes(plan.nbytes)} in {count} file{'s' if count > 1 else ''}, from "
+        f"{format_bytes(read)}; nothing was written"
+    )
+
+
+def emit_tensor(step: Step, tensor: Tensor) -> None:
+    emit(
+        "tensor",
+        tensor=tensor.name,
+        sources=[stored.name for stored in step.sources],
+        fate=step.fate,
+        dtype=tensor.dtype,
+        shape=list(tensor.shape),
+        bytes=tensor.nbytes,
+    )
+
+
+def echo_tensor(step: Step, tensor: Tensor) -> None:
+    shape = "x".join(map(str, tensor.shape))
+    size = format_bytes(tensor.nbytes)
+    click.echo(f"{size:>10}  {tensor.dtype:4} {step.fate:18}  {tensor.name} {shape}")

@@ -1,0 +1,145 @@
+"""Bytes of the source, read in slices by `preadv`: never mapped, never whole.
+
+Knows where bytes lie and that they must not change while they are read; nothing of
+what they mean.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from mlx_gptoss.checkpoint.deep import bad_values
+from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.layout import BYTES, DTYPE_BYTES, FLOATS
+
+Observer = Callable[["Stored", np.ndarray], None]
+
+# How `bad_values` wants to see raw bytes: bfloat16 as bits, no numpy type being it.
+VALUE_TYPES = {
+    "U8": np.uint8,
+    "F8_E8M0": np.uint8,
+    "BF16": np.uint16,
+    "F16": np.float16,
+    "F32": np.float32,
+}
+SLICE_BYTES = 8 * 1024**2
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a tensor, or some rows of one, lies in a file."""
+
+    name: str  # as the file calls it
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    offset: int
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape[1:]) * DTYPE_BYTES[self.dtype]
+
+    @property
+    def nbytes(self) -> int:
+        return self.shape[0] * self.row_bytes
+
+    def flat(self, row_axes: int) -> "Stored":
+        """See the first `row_axes` axes as one, the rest as one."""
+        rows, columns = math.prod(self.shape[:row_axes]), self.shape[row_axes:]
+        return replace(self, shape=(rows, math.prod(columns)))
+
+    def pairs(self) -> "Stored":
+        """See rows of the second axis two by two: (E, 2F, ...) as (E * F, ...)."""
+        rows, columns = self.flat(2).shape
+        return replace(self, shape=(rows // 2, 2 * columns))
+
+
+class Source:
+    """The open files of a checkpoint; a context manager that closes them."""
+
+    def __init__(self, observer: Observer | None = None) -> None:
+        """`observer` is called with every piece read and what it is a piece of."""
+        self._observer = observer
+        self._descriptors: dict[Path, int] = {}
+        self._stamps: dict[Path, tuple[int, int]] = {}
+
+    def __enter__(self) -> "Source":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+
+    def read(self, stored: Stored, start: int, stop: int) -> np.ndarray:
+        """Read bytes `start` to `stop` of a tensor as uint8."""
+        raw = np.empty(stop - start, np.uint8)
+        view = raw.data
+        descriptor = self._open(stored.file)
+        at = stored.offset + start
+        while view:
+            count = os.preadv(descriptor, [view], at)
+            if count == 0:
+                raise ConversionError(
+                    f"`{stored.file}` ends inside tensor `{stored.name}`: download it "
+                    "again"
+                )
+            view = view[count:]
+            at += count
+        if self._observer is not None:
+            self._observer(stored, raw)
+        return raw
+
+    def slices(
+        self, stored: Stored, slice_bytes: int = SLICE_BYTES
+    ) -> Iterator[np.ndarray]:
+        """Read a tensor in slices of whole rows, at least one row each."""
+        step = max(1, slice_bytes // max(1, stored.row_bytes)) * stored.row_bytes
+        for start in range(0, stored.nbytes, step):
+            yield self.read(stored, start, min(start + step, stored.nbytes))
+
+    def check_unchanged(self) -> None:
+        """Raise ConversionError if a file read from is not what it was at opening."""
+        for path, stamp in self._stamps.items():
+            if stamp_of(path) != stamp:
+                raise ConversionError(
+                    f"`{path}` changed while it was read: convert again from a source "
+                    "that stays as it is"
+                )
+
+    def _open(self, path: Path) -> int:
+        if path not in self._descriptors:
+            self._stamps[path] = stamp_of(path)
+            self._descriptors[path] = os.open(path, os.O_RDONLY)
+        return self._descriptors[path]
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """Return what changes when a file is written: its size and its time in ns."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ConversionError(f"cannot read `{path}`: {error.strerror}") from error
+    return status.st_size, status.st_mtime_ns
+
+
+def check_values(stored: Stored, raw: np.ndarray) -> None:
+    """Refuse a piece with values no sound model has: NaN scales, non-finite floats."""
+    is_scales = stored.name.endswith(".scales") and stored.dtype in BYTES
+    if not is_scales and stored.dtype not in FLOATS:
+        return
+    if bad_values(stored.dtype, raw.view(VALUE_TYPES[stored.dtype])).any():
+        raise ConversionError(
+            f"tensor `{stored.name}` in `{stored.file}` has values that are not finite "
+            "numbers: the file is damaged or the model is broken, download it again"
+        )
