@@ -22,7 +22,7 @@ from tests.vocabulary import O200k, oracle
 VOCABULARY = O200k()
 KEEP = openai_harmony.RenderConversationConfig(auto_drop_analysis=False)
 ASSISTANT = openai_harmony.Role.ASSISTANT
-EXAMPLES = 150
+EXAMPLES = 100
 SOAK_EXAMPLES = 3000
 START = VOCABULARY.special("<|start|>")
 WEATHER = m.ToolDescription(

@@ -40,8 +40,10 @@ class O200k:
     def special(self, name: str) -> int:
         return SPECIALS[name]
 
-    def token_bytes(self, token: int) -> bytes:
-        return bytes(oracle()._inner.decode_bytes([token]))
+    def token_bytes(self, token_id: int) -> bytes:
+        if not 0 <= token_id < FIRST_SPECIAL:
+            return b""
+        return bytes(oracle()._inner.decode_bytes([token_id]))
 
     def decode(self, ids: list[int]) -> str:
         return oracle().decode(ids)

@@ -153,8 +153,8 @@ def drop_analysis(messages: Sequence[Message]) -> list[Message]:
     Since then the model may be in a tool loop and needs what it thought. Calls
     of functions and their results stay wherever they were written.
     """
-    finals = [index for index, message in enumerate(messages) if _is_final(message)]
-    last_final = finals[-1] if finals else -1
+    ends = [index for index, message in enumerate(messages) if _ends_turn(message)]
+    last_final = ends[-1] if ends else -1
     return [
         message
         for index, message in enumerate(messages)
@@ -246,6 +246,12 @@ def _content_type(content_type: str | None) -> list[Piece]:
 
 def _is_final(message: Message) -> bool:
     return message.role == "assistant" and message.channel == "final"
+
+
+def _ends_turn(message: Message) -> bool:
+    """A final, or an answer on no channel or one nobody knows."""
+    on_final = message.channel not in ("analysis", "commentary")
+    return message.role == "assistant" and on_final and not message.is_call
 
 
 def _is_function_traffic(message: Message) -> bool:

@@ -1,0 +1,74 @@
+"""The arguments of a tool call: read leniently, never guessed."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_gptoss.harmony.json_text import json_text
+
+TRAILING_JUNK = "]}`,; \t\r\n"  # what models add behind a finished object
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """`text` is a JSON object unless `problem` says why not; `repair` what changed."""
+
+    text: str
+    repair: str | None = None
+    problem: str | None = None
+
+
+def read_arguments(text: str) -> Arguments:
+    """Read `text` as a JSON object; unwrap a list of one and drop stray brackets."""
+    if not text.strip():
+        return Arguments("{}", repair="empty arguments were read as {}")
+    try:
+        return _read(text)
+    except RecursionError:
+        return Arguments(text, problem=_problem("it is nested too deeply"))
+    except ValueError as error:
+        return Arguments(text, problem=_problem(str(error)))
+
+
+def _read(text: str) -> Arguments:
+    body = text.lstrip()
+    value, end = LENIENT.raw_decode(body)
+    rest = body[end:]
+    if rest.strip(TRAILING_JUNK):
+        return Arguments(text, problem=_problem("there is text behind the JSON value"))
+    unwrapped = isinstance(value, list) and len(value) == 1
+    if unwrapped:
+        value = value[0]
+    if not isinstance(value, dict):
+        return Arguments(text, problem=_problem(f"this is a {_kind(value)}"))
+    if unwrapped:
+        return Arguments(_write(value), repair="a list of one object was unwrapped")
+    if rest.strip():
+        return Arguments(_write(value), repair=f"`{rest.strip()}` was dropped")
+    try:
+        json.loads(text)
+    except ValueError:  # raw line breaks inside a string
+        return Arguments(_write(value), repair="control characters were escaped")
+    return Arguments(text)
+
+
+def _write(value: dict[str, Any]) -> str:
+    return (
+        json_text(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+LENIENT = json.JSONDecoder(strict=False, parse_constant=_refuse_constant)
+
+
+def _problem(reason: str) -> str:
+    return f"the arguments are not a JSON object: {reason}"
+
+
+def _kind(value: Any) -> str:
+    names = {list: "list", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")

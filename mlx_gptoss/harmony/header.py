@@ -1,0 +1,276 @@
+"""Read the header of a message: role, channel, recipient, content type.
+
+    assistant to=functions.f<|channel|>commentary <|constrain|>json<|message|>
+    assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>
+
+Knows the words a header may hold and what models write instead; nothing of the
+stream around it. Nothing here raises.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mlx_gptoss.harmony.messages import (
+    CHANNELS,
+    CONSTRAIN,
+    FUNCTION_PREFIX,
+    ROLES,
+)
+from mlx_gptoss.harmony.offered import BUILT_IN, Offered
+
+CHANNEL = "<|channel|>"
+NOT_TOOLS = ("assistant", "user", "all", "system", "developer")
+CONTENT_TYPES = ("json", "code", "text", "json_object", "application/json")
+KIND = re.compile(r"[A-Za-z][\w/+.-]*")  # what a content type looks like
+SHORTEST_CUT_NAME = 3  # `fin` is taken for `final`, `fi` is not
+LONGEST_NAME = 5  # words of a tool name with spaces
+# `to=NAME`, a content type, then what is left: a body without its `<|message|>`
+HEADLESS = re.compile(
+    r"\s*(?P<to>to=\s*\S+)?\s*(?P<kind>(?:json|code)\b)?\s*(?P<body>.*)", re.DOTALL
+)
+SAID_ROLE = re.compile(
+    r"\s*(?P<role>assistant(?![a-z])|(?:user|system|developer|tool)\b)"
+)
+CONSTRAINED = re.compile(r"\s*(?P<kind>[A-Za-z_]*)\s*(?P<body>.*)", re.DOTALL)
+
+
+@dataclass
+class Part:
+    """A stretch of a header: what follows `mark`, token by token, with its place."""
+
+    mark: str | None
+    tokens: list[tuple[int, bytes]] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return b"".join(data for _, data in self.tokens).decode("utf-8", "replace")
+
+    def tail(self, body: str) -> list[int]:
+        """The places of the tokens that `body`, the end of this part, came from."""
+        left = len(body.encode())
+        places = []
+        for place, data in reversed(self.tokens):
+            if left <= 0:
+                break
+            places.append(place)
+            left -= len(data)
+        return places
+
+
+@dataclass
+class Header:
+    """What a header says; `repairs` are (kind, detail) of what was put right."""
+
+    role: str | None
+    name: str | None = None
+    channel: str | None = None
+    recipient: str | None = None
+    content_type: str | None = None
+    unnamed_channel: bool = False  # a mark without a name
+    repairs: list[tuple[str, str]] = field(default_factory=list)
+
+    def mend(self, kind: str, detail: str) -> None:
+        self.repairs.append((kind, detail))
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """A message whose `<|message|>` never came; without `header` it has no channel."""
+
+    header: Header
+    body: str
+    headless: bool = False
+
+
+def read_header(parts: Sequence[Part], role: str | None, offered: Offered) -> Header:
+    """Read a header that `<|message|>` closed; `role` if the prompt gave it."""
+    header = Header(role)
+    loose: list[str] = []
+    for part in parts:
+        words = part.text.split()
+        if part.mark is None:
+            words = _take_role(header, words)
+        elif part.mark == CHANNEL:
+            words = _take_channel(header, words)
+        else:
+            header.content_type = CONSTRAIN + "".join(words[:1])
+            words = words[1:]
+        loose += _take_words(header, words, offered)
+    if header.role is None:
+        header.role = "assistant"
+        header.mend("missing-role", "the message was taken for the assistant's")
+    if header.role == "assistant" and header.recipient in NOT_TOOLS:
+        header.mend("no-tool", f"recipient `{header.recipient}` was ignored")
+        header.recipient = None
+    if loose:
+        header.mend("header-words", f"`{' '.join(loose)}` was ignored")
+    if header.channel is None and header.unnamed_channel:
+        header.channel = "commentary" if header.recipient else "final"
+    elif header.channel is None and header.role == "assistant":
+        header.mend("missing-channel", "the message has no channel")
+    return header
+
+
+def recover(
+    parts: Sequence[Part], role: str | None, offered: Offered
+) -> Recovered | None:
+    """Read a header that ended without `<|message|>`; None if nothing is in it."""
+    if all(part.mark is None for part in parts):
+        return _recover_prose(parts[0].text if parts else "", role, offered)
+    last = parts[-1]
+    if last.mark == CHANNEL:
+        word = (last.text.split() or [""])[0]
+        channel, _ = _known_channel(word)
+        if channel is None:
+            return None
+        header = read_header([*parts[:-1], _named(channel)], role, offered)
+        rest = last.text.lstrip().removeprefix(channel[: _shared(word, channel)])
+        found = HEADLESS.fullmatch(rest)
+        assert found is not None  # every group is optional
+        _take_words(header, _words(found["to"], found["kind"]), offered)
+    else:
+        header = read_header(parts[:-1], role, offered)
+        found = CONSTRAINED.fullmatch(last.text)
+        assert found is not None
+        header.content_type = CONSTRAIN + found["kind"]
+    body = found["body"]
+    if not header.recipient and not any(map(str.isalnum, body)):
+        return None
+    return Recovered(header, body)
+
+
+def _named(channel: str) -> Part:
+    return Part(CHANNEL, [(-1, channel.encode())])
+
+
+def _recover_prose(text: str, role: str | None, offered: Offered) -> Recovered | None:
+    """Tell a bare `to=NAME` from text that stands where a header should be."""
+    said = SAID_ROLE.match(text)
+    header = Header(role or "assistant")
+    body = text
+    if said is not None and role in (None, said["role"]):
+        header.role, body = said["role"], text[said.end() :]
+    found = HEADLESS.fullmatch(body)
+    assert found is not None
+    if found["to"] and not found["body"]:
+        _take_words(header, _words(found["to"], found["kind"]), offered)
+        return Recovered(header, "")
+    if not body.strip() or body.split()[0].startswith((FUNCTION_PREFIX, *BUILT_IN)):
+        return None
+    return Recovered(header, body, headless=True)
+
+
+def _words(*groups: str | None) -> list[str]:
+    return [word for group in groups if group for word in group.split()]
+
+
+def _take_role(header: Header, words: list[str]) -> list[str]:
+    """Take the author off the front of the role part; the rest is returned."""
+    if not words:
+        return words
+    first, rest = words[0], words[1:]
+    if header.role is not None:  # given by the prompt: it may be said again
+        return rest if first == header.role else words
+    role, _, name = first.partition(":")
+    if role in ROLES:
+        header.role, header.name = role, name or None
+        return rest
+    if "to=assistant" in rest or first.startswith((FUNCTION_PREFIX, *BUILT_IN)):
+        header.role, header.name = "tool", first
+        return rest
+    header.role = "assistant"
+    if first.startswith("assistant"):
+        header.mend("role-runs-on", f"`{first}` was taken apart")
+        return [first.removeprefix("assistant"), *rest]
+    return words
+
+
+def _take_channel(header: Header, words: list[str]) -> list[str]:
+    """Take the channel off the front of a channel part; the last known one wins."""
+    if not words or words[0].startswith("to="):
+        if header.channel is None:
+            header.mend("empty-channel", "the channel has no name")
+            header.unnamed_channel = True
+        return words
+    channel, rest = _known_channel(words[0])
+    if channel is None:
+        if header.channel is None:
+            header.channel = words[0]
+            header.mend("unknown-channel", f"channel `{words[0]}` was taken for final")
+        return words[1:]
+    if header.channel is not None:
+        header.mend("second-channel", f"`{channel}` replaced `{header.channel}`")
+    if channel != words[0]:
+        header.mend("channel-name", f"`{words[0]}` was taken for `{channel}`")
+    header.channel = channel
+    return [rest, *words[1:]] if rest else words[1:]
+
+
+def _known_channel(word: str) -> tuple[str | None, str]:
+    """The channel that `word` begins with or begins, and what runs on behind it."""
+    for channel in CHANNELS:
+        if word.startswith(channel):
+            return channel, word.removeprefix(channel)
+    if len(word) >= SHORTEST_CUT_NAME:
+        for channel in CHANNELS:
+            if channel.startswith(word):
+                return channel, ""
+    return None, ""
+
+
+def _shared(word: str, channel: str) -> int:
+    return min(len(word), len(channel))
+
+
+def _take_words(header: Header, words: list[str], offered: Offered) -> list[str]:
+    """Take recipient and content type; return the words that mean nothing."""
+    loose = []
+    place = 0
+    while place < len(words):
+        word = words[place]
+        place += 1
+        if word.startswith("to="):
+            after = words[place : place + LONGEST_NAME]
+            name, used = _recipient(word, after, offered)
+            place += used
+            if not name:
+                header.mend("no-tool", "an empty recipient was ignored")
+            if name and header.recipient not in (None, name):
+                header.mend("second-recipient", f"`{header.recipient}` was replaced")
+            header.recipient = name or header.recipient
+        elif word in CONTENT_TYPES:
+            header.content_type = header.content_type or word
+        elif header.recipient is None and _names_a_tool(word, offered):
+            header.recipient = word
+        elif header.channel is None and word in CHANNELS:
+            header.channel = word
+            header.mend("missing-channel-mark", f"`{word}` was taken for the channel")
+        elif _is_last_of_call(header, place, words) and KIND.fullmatch(word):
+            header.content_type = word
+        else:
+            loose.append(word)
+    return loose
+
+
+def _is_last_of_call(header: Header, place: int, words: list[str]) -> bool:
+    called = header.recipient is not None and header.recipient not in NOT_TOOLS
+    return called and header.content_type is None and place == len(words)
+
+
+def _recipient(word: str, after: list[str], offered: Offered) -> tuple[str, int]:
+    """Read a name behind `to=`, with its spaces if so offered; words used too."""
+    name = word.removeprefix("to=")
+    used = 0
+    if not name and after:
+        name, used = after[0], 1
+    if offered.find(name) is None:
+        for more in range(1, len(after) - used + 1):
+            longer = " ".join([name, *after[used : used + more]])
+            if offered.find(longer) is not None:
+                return longer, used + more
+    return name, used
+
+
+def _names_a_tool(word: str, offered: Offered) -> bool:
+    return word.startswith(FUNCTION_PREFIX) or word in offered.names

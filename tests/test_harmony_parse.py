@@ -1,0 +1,435 @@
+"""The parser: as openai-harmony where that parses; sensible where it does not."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import openai_harmony
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlx_gptoss.harmony import events as e
+from mlx_gptoss.harmony import messages as m
+from mlx_gptoss.harmony.arguments import read_arguments
+from mlx_gptoss.harmony.parse import Parser
+from mlx_gptoss.harmony.render import Place, render_messages
+from tests import golden_streams
+from tests.harmony_strategies import names, texts
+from tests.vocabulary import SPECIALS, O200k, ids_of, oracle
+
+VOCABULARY = O200k()
+ASSISTANT = openai_harmony.Role.ASSISTANT
+EXAMPLES = 100
+SOAK_EXAMPLES = 3000
+GOLDEN = sorted(golden_streams.FOLDER.glob("*.txt"))
+
+
+def parse(ids: list[int], **options: Any) -> tuple[Parser, list[e.ParserEvent]]:
+    parser = Parser(VOCABULARY, **options)
+    events = [event for token in ids for event in parser.feed(token)]
+    return parser, events + parser.finish()
+
+
+def soak(request: pytest.FixtureRequest) -> None:
+    if "soak" not in request.config.option.markexpr:
+        pytest.skip("run by hand: pytest -m soak")
+
+
+# Recorded malformed streams
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_a_recorded_stream_is_read_as_recorded(path: Path) -> None:
+    recorded = golden_streams.read(path)
+
+    assert golden_streams.outcome(recorded.ids) == recorded.expected
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_history_from_a_malformed_stream_reads_without_repairs(path: Path) -> None:
+    offered = golden_streams.OFFERED
+    parser, _ = parse(golden_streams.read(path).ids, tools=offered)
+    ids = render_messages(parser.messages, VOCABULARY, complete=False)
+    again, _ = parse(ids, role=None, tools=offered)
+
+    harmless = {"missing-channel", "unknown-channel", "call-on-analysis", "arguments"}
+    assert {repair.kind for repair in again.repairs} <= harmless
+
+
+def test_every_kind_of_malformed_stream_is_recorded() -> None:
+    letters = {path.stem[0] for path in GOLDEN}
+
+    assert letters >= set("abcdefghijklmnopq")
+
+
+# Equality with the library
+
+
+def library(ids: list[int]) -> list[tuple[Any, ...]]:
+    found = oracle().parse_messages_from_completion_tokens(ids, ASSISTANT)
+    return [
+        (
+            one.author.role.value,
+            "".join(content.to_dict()["text"] for content in one.content),
+            one.channel,
+            one.recipient,
+            one.content_type,
+            one.author.name,
+        )
+        for one in found
+    ]
+
+
+def ours(ids: list[int], **options: Any) -> list[tuple[Any, ...]]:
+    return [
+        (
+            one.role,
+            one.text,
+            one.channel,
+            one.recipient,
+            one.content_type,
+            one.name,
+        )
+        for one in parse(ids, **options)[0].messages
+    ]
+
+
+json_objects = st.dictionaries(texts, texts | st.integers(), max_size=3).map(json.dumps)
+content_types = st.sampled_from([None, m.CONSTRAINED_JSON])
+turns = st.lists(
+    st.one_of(
+        st.builds(
+            m.Message,
+            st.just("assistant"),
+            texts,
+            channel=st.sampled_from(m.CHANNELS) | st.none(),
+        ),
+        st.builds(
+            m.Message,
+            st.just("assistant"),
+            json_objects,
+            channel=st.sampled_from(m.CHANNELS),
+            recipient=names.map("functions.".__add__),
+            content_type=content_types,
+        ),
+        st.builds(
+            m.Message,
+            st.just("tool"),
+            texts,
+            channel=st.just("commentary"),
+            recipient=st.just("assistant"),
+            name=names.map("functions.".__add__),
+        ),
+        st.builds(m.user, texts),
+    ),
+    min_size=1,
+    max_size=5,
+).filter(lambda some: some[0].role == "assistant")
+
+
+def same_as_library(turn: list[m.Message], place: Place) -> None:
+    ids = render_messages(
+        turn, VOCABULARY, complete=False, keep_analysis=True, recipient_in=place
+    )[2:]
+
+    assert ours(ids) == library(ids)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(turns, st.sampled_from(["role", "channel"]))
+def test_well_formed_turns_parse_as_in_the_library(
+    turn: list[m.Message], place: Place
+) -> None:
+    same_as_library(turn, place)
+
+
+@pytest.mark.soak
+def test_thousands_of_turns_parse_as_in_the_library(
+    request: pytest.FixtureRequest,
+) -> None:
+    soak(request)
+    places = st.sampled_from(["role", "channel"])
+    settings(max_examples=SOAK_EXAMPLES, deadline=None)(
+        given(turns, places)(same_as_library)
+    )()
+
+
+# What the library parses without an error and, we think, wrongly. Each row: the
+# stream, the library's messages, ours, as (channel, recipient, content type, text).
+Row = tuple[str, list[tuple[Any, ...]], list[tuple[Any, ...]]]
+MISPARSED: dict[str, Row] = {
+    "a channel that runs on swallows the next header": (
+        "<|channel|>analysisWe must<|end|><|start|>assistant<|channel|>final"
+        "<|message|>Hi<|return|>",
+        [("analysisWe", "must<|end|><|start|>assistant", None, "Hi")],
+        [("analysis", None, None, "We must"), ("final", None, None, "Hi")],
+    ),
+    "a content type is no recipient": (
+        "<|channel|>final json<|message|>{}<|return|>",
+        [("final", "json", None, "{}")],
+        [("final", None, "json", "{}")],
+    ),
+    "a word in the header is no recipient": (
+        "<|channel|>analysis hello<|message|>Hi<|return|>",
+        [("analysis", "hello", None, "Hi")],
+        [("analysis", None, None, "Hi")],
+    ),
+    "a channel name that runs on": (
+        "<|channel|>finalx<|message|>Hi<|return|>",
+        [("finalx", None, None, "Hi")],
+        [("final", None, None, "Hi")],
+    ),
+    "a message to the assistant itself is no call": (
+        "<|channel|>commentary to=assistant<|message|>Hi<|end|>",
+        [("commentary", "assistant", None, "Hi")],
+        [("commentary", None, None, "Hi")],
+    ),
+    "a space behind the constrain mark": (
+        "<|channel|>commentary to=functions.f <|constrain|> json<|message|>{}<|call|>",
+        [],
+        [("commentary", "functions.f", "<|constrain|>json", "{}")],
+    ),
+    "a start inside a message": (
+        "<|channel|>analysis<|message|>Hm<|start|>assistant<|channel|>final<|message|>"
+        "Hi<|return|>",
+        [
+            (
+                "analysis",
+                None,
+                None,
+                "Hm<|start|>assistant<|channel|>final<|message|>Hi",
+            )
+        ],
+        [("analysis", None, None, "Hm"), ("final", None, None, "Hi")],
+    ),
+    "an endoftext inside a message": (
+        "<|channel|>final<|message|>Hi<|endoftext|>",
+        [("final", None, None, "Hi<|endoftext|>")],
+        [("final", None, None, "Hi")],
+    ),
+    "a call on analysis whose arguments are no JSON object": (
+        "<|channel|>analysis to=functions.f<|message|>Hm<|end|>",
+        [("analysis", "functions.f", None, "Hm")],
+        [("analysis", None, None, "Hm")],
+    ),
+    "arguments in a list": (
+        "<|channel|>commentary to=functions.f<|message|>[{}]<|call|>",
+        [("commentary", "functions.f", None, "[{}]")],
+        [("commentary", "functions.f", None, "{}")],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISPARSED)
+def test_where_the_library_misreads_ours_differs_as_listed(case: str) -> None:
+    stream, theirs, expected = MISPARSED[case]
+    ids = ids_of(stream)
+
+    def fields(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        return [(row[2], row[3], row[4], row[1]) for row in rows]
+
+    try:
+        found = fields(library(ids))
+    except openai_harmony.HarmonyError:
+        found = []
+    assert (found, fields(ours(ids))) == (theirs, expected)
+
+
+# Calls
+
+
+CALL = "<|channel|>{} to=functions.f<|message|>{}<|call|>"
+
+
+def calls(stream: str, **options: Any) -> list[str]:
+    _, events = parse(ids_of(stream), **options)
+    return [event.name for event in events if isinstance(event, e.ToolCall)]
+
+
+@pytest.mark.parametrize(
+    ("channel", "options", "expected"),
+    [
+        ("commentary", {"tools": ["f"]}, ["f"]),
+        ("analysis", {"tools": ["f"]}, ["f"]),
+        ("final", {"tools": ["f"]}, ["f"]),
+        ("analysis", {}, ["f"]),
+        ("analysis", {"tools": ["f"], "calls_on_analysis": False}, []),
+        ("commentary", {"tools": ["f"], "calls_on_analysis": False}, ["f"]),
+        ("commentary", {"tools": ["g"]}, []),
+        ("analysis", {"tools": []}, []),
+    ],
+)
+def test_a_call_is_accepted_by_channel_and_offer(
+    channel: str, options: dict[str, Any], expected: list[str]
+) -> None:
+    assert calls(CALL.format(channel, "{}"), **options) == expected
+
+
+def test_built_in_tools_are_called_on_analysis_with_plain_code() -> None:
+    stream = "<|channel|>analysis to=python code<|message|>print(1)<|call|>"
+    _, events = parse(ids_of(stream), tools=[], built_in=["python"])
+
+    assert events[-2] == e.ToolCall("call_1", "python", "print(1)")
+
+
+def test_a_call_streams_its_arguments_and_numbers_itself() -> None:
+    stream = (
+        '<|channel|>commentary to=functions.f<|message|>{"a": 1}<|call|>'
+        "<|start|>assistant<|channel|>commentary to=functions.g<|message|>{}<|call|>"
+    )
+    _, events = parse(ids_of(stream))
+    told = [event for event in events if not isinstance(event, e.MessageEnded)]
+
+    assert told == [
+        e.ToolCallStarted("call_1", "f"),
+        e.ToolCallDelta("call_1", '{"'),
+        e.ToolCallDelta("call_1", "a"),
+        e.ToolCallDelta("call_1", '":'),
+        e.ToolCallDelta("call_1", " "),
+        e.ToolCallDelta("call_1", "1"),
+        e.ToolCallDelta("call_1", "}"),
+        e.ToolCall("call_1", "f", '{"a": 1}'),
+        e.ToolCallStarted("call_2", "g"),
+        e.ToolCallDelta("call_2", "{}"),
+        e.ToolCall("call_2", "g", "{}"),
+    ]
+
+
+NOT_OBJECTS = [
+    "null",
+    "[1]",
+    "{} {}",
+    '{"a": NaN}',
+    "[" * 100_000,
+    "[" * 900 + "]" * 900,
+    '{"a":' * 5000 + "1" + "}" * 5000,
+    '{"a": ' + "9" * 5000 + "}",
+]
+
+
+@pytest.mark.parametrize("text", NOT_OBJECTS, ids=lambda text: text[:12])
+def test_arguments_that_are_no_json_object_are_a_problem(text: str) -> None:
+    assert read_arguments(text).problem
+
+
+def test_a_call_with_unreadable_arguments_fails_with_the_reason() -> None:
+    _, events = parse(ids_of(CALL.format("commentary", "[1]")))
+
+    assert events[-2] == e.ToolCallFailed(
+        "call_1", "f", "[1]", "the arguments are not a JSON object: this is a number"
+    )
+
+
+# Streaming and the record
+
+
+def test_text_comes_in_whole_characters() -> None:
+    ids = ids_of("<|channel|>final<|message|>a🫠é日本<|return|>")
+    _, events = parse(ids)
+    pieces = [event.text for event in events if isinstance(event, e.Answer)]
+
+    assert "".join(pieces) == "a🫠é日本"
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_a_whole_conversation_parses_with_role_none() -> None:
+    given = [m.user("q"), m.reasoning("c"), m.answer("f")]
+    ids = render_messages(given, VOCABULARY, complete=False, keep_analysis=True)
+
+    assert parse(ids, role=None)[0].messages == given
+
+
+HEADER_WORDS = (
+    "assistant user analysis final commentary to= functions .f json We must ? think"
+)
+ALPHABET = [*SPECIALS.values(), 200001, 201087, 300000] + [
+    token
+    for word in HEADER_WORDS.split()
+    for token in (*ids_of(word), *ids_of(" " + word))
+]
+streams = st.lists(st.sampled_from(ALPHABET), max_size=40)
+wild_streams = st.lists(st.integers(-5, 300_000), max_size=40)
+
+
+def told_text(events: list[e.ParserEvent]) -> str:
+    """All text the events gave; a call that was held back gives it once."""
+    streamed = {event.id for event in events if isinstance(event, e.ToolCallDelta)}
+    told = []
+    for event in events:
+        if isinstance(event, e.ToolCallFailed):
+            told += [event.text] if event.id not in streamed else []
+        elif isinstance(
+            event, e.Reasoning | e.Preamble | e.Answer | e.OtherText | e.ToolCallDelta
+        ):
+            told.append(event.text)
+    return "".join(told)
+
+
+def without_spaces(text: str) -> str:
+    """Spaces between a header and the text after it belong to neither."""
+    return "".join(text.split())
+
+
+def accounts(stream: list[int]) -> None:
+    """Each id has one fate, and the text told is that of the ids that are text."""
+    parser, events = parse(stream, tools=["f"])
+    kept = [
+        token
+        for token, fate in zip(stream, parser.fates, strict=True)
+        if fate == "text"
+    ]
+
+    assert set(parser.fates) <= {"text", "header", "control", "repaired"}
+    assert not set(kept) & set(SPECIALS.values())
+    assert without_spaces(told_text(events)) == without_spaces(VOCABULARY.decode(kept))
+    render_messages(parser.messages, VOCABULARY)
+
+
+@settings(max_examples=3 * EXAMPLES, deadline=None)
+@given(streams)
+def test_any_stream_of_header_tokens_is_accounted_for(stream: list[int]) -> None:
+    accounts(stream)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(wild_streams)
+def test_any_stream_of_ids_parses(stream: list[int]) -> None:
+    parser, _ = parse(stream)
+
+    assert len(parser.fates) == len(stream)
+
+
+@pytest.mark.soak
+def test_many_streams_are_accounted_for(request: pytest.FixtureRequest) -> None:
+    soak(request)
+    settings(max_examples=20 * SOAK_EXAMPLES, deadline=None)(given(streams)(accounts))()
+
+
+LENGTH = 20_000
+LINEAR = 10.0  # CPU seconds; each takes about 0.5, a quadratic reading takes minutes
+
+
+REPEATED = [
+    "<|channel|>",
+    "<|channel|>final",
+    "<|channel|>analysis We must",
+    "<|constrain|>json",
+    "<|start|>",
+    "<|end|>",
+    "<|message|>a",
+    "We<|end|>",
+    " We",
+    " to=",
+    " to=f",
+]
+
+
+@pytest.mark.parametrize("unit", REPEATED)
+def test_the_time_is_linear_whatever_repeats(unit: str) -> None:
+    ids = ids_of(unit) * LENGTH
+    began = time.process_time()
+    parse(ids)
+
+    assert time.process_time() - began < LINEAR
