@@ -4,6 +4,8 @@ import logging
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlx_gptoss.config import (
     MXFP4,
@@ -291,3 +293,44 @@ def test_unsupported_quantization_is_named(raw: dict[str, Any], says: str) -> No
     with pytest.raises(ConfigError) as error:
         parse_quantization(raw)
     assert says in str(error.value)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**400), 10**400)
+    | st.floats()
+    | st.sampled_from(["yarn", "default", "affine", "mxfp4", "bits", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner)
+    ),
+    max_leaves=5,
+)
+EXTREME = st.sampled_from([0, -1, 1, 4.0, 1e-300, 1e299, 1 << 31, 1 << 63, True])
+VALUES = JSON | EXTREME
+ROPE = st.dictionaries(st.sampled_from([*YARN, "rope_theta", "mscale"]), VALUES)
+MODULE = st.fixed_dictionaries({"bits": VALUES, "group_size": VALUES, "mode": VALUES})
+KEYS = [*published(), *ORIGINAL, "rope_parameters", "quantization"]
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    changes=st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=3),
+    rope=st.none() | ROPE,
+    module=st.none() | MODULE,
+    original=st.booleans(),
+)
+def test_any_config_is_read_or_refused(
+    changes: dict[str, Any], rope: Any, module: Any, original: bool
+) -> None:
+    raw = (ORIGINAL if original else published()) | changes
+    raw |= {} if rope is None else {"rope_scaling": YARN | rope}
+    raw |= {} if module is None else {"quantization": {"lm_head": module}}
+    try:
+        config = ModelConfig.from_dict(raw)
+        _, modules = parse_quantization(raw)
+    except ConfigError as error:
+        assert str(error)
+        return
+    assert config.hidden_size > 0
+    assert all(x is None or type(x.bits) is int for x in modules.values())

@@ -125,8 +125,8 @@ def size(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
     limit = SIZE_LIMITS[key]
     if type(value) is not int or not 0 < value <= limit:
         raise ConfigError(
-            f"`config.json` has `{key}` = {value!r}, expected a whole number from 1 "
-            f"to {limit}"
+            f"`config.json` has `{key}` = {value!r:.80}, expected a whole number "
+            f"from 1 to {limit}"
         )
     return value
 
@@ -144,7 +144,8 @@ def positive(
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 < value <= 1e300 or not math.isfinite(value):
         raise ConfigError(
-            f"`config.json` has `{where}{key}` = {value!r}, expected a positive number"
+            f"`config.json` has `{where}{key}` = {value!r:.80}, expected a positive "
+            "number"
         )
     return float(value)
 
@@ -159,5 +160,7 @@ def read_token_ids(
     ids = cast("list[object]", value if isinstance(value, list) else [value])
     for token in ids:
         if type(token) is not int or token < 0:
-            raise ConfigError(f"`{file}` has `{key}` = {value!r}, expected token ids")
+            raise ConfigError(
+                f"`{file}` has `{key}` = {value!r:.80}, expected token ids"
+            )
     return tuple(cast("list[int]", ids))

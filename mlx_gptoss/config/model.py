@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from mlx_gptoss.config.keys import (
+    SIZE_LIMITS,
     SUPPORTED,
     check_supported,
     check_unknown,
@@ -116,7 +117,8 @@ def read_context(raw: Mapping[str, Any], scaling: RopeScaling | None) -> int:
     if "max_position_embeddings" in raw or scaling is None:
         return size(raw, "max_position_embeddings", 4096)
     product = scaling.factor * scaling.original_max_position_embeddings
-    return size({}, "max_position_embeddings", int(product))
+    longest = SIZE_LIMITS["max_position_embeddings"]
+    return size({}, "max_position_embeddings", int(min(product, longest)))
 
 
 def check_sizes_agree(config: ModelConfig) -> None:

@@ -67,7 +67,7 @@ def parse_setting(default: Mapping[str, Any], value: Any, path: str) -> Quantiza
     setting = cast("Mapping[str, Any]", default if value is True else value)
     where = f"quantization.{path}" if path else "quantization"
     mode = setting.get("mode", "affine")
-    if mode not in QUANTIZATION_MODES:
+    if not isinstance(mode, str) or mode not in QUANTIZATION_MODES:
         raise ConfigError(
             f"`config.json` has `{where}` in mode {mode!r}, expected one of "
             f"{', '.join(QUANTIZATION_MODES)}: convert it anew from the original"
@@ -75,7 +75,8 @@ def parse_setting(default: Mapping[str, Any], value: Any, path: str) -> Quantiza
     bits: Any = setting.get("bits")
     group_size: Any = setting.get("group_size")
     all_bits, all_groups = QUANTIZATION_MODES[mode]
-    if bits not in all_bits or group_size not in all_groups:
+    whole = type(bits) is int and type(group_size) is int
+    if not whole or bits not in all_bits or group_size not in all_groups:
         raise ConfigError(
             f"`config.json` has `{where}` with bits {bits!r} and group_size "
             f"{group_size!r}, expected bits of {all_bits} and group_size of "
