@@ -77,25 +77,41 @@ class Statistics:
     """What a generation took, so far or in all. Times are in seconds.
 
     `prompt_tokens` includes the `cached_tokens`, which were not read again.
+    Adding two, as those of the rounds of one turn, sums them up.
     """
 
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int = 0
-    time_to_first_token: float = 0.0
+    prompt_seconds: float = 0.0
     generation_seconds: float = 0.0
+    time_to_first_token: float = 0.0
     peak_memory: int = 0
     finish_reason: str | None = None
+    generations: int = 1
 
     @property
     def prompt_tokens_per_second(self) -> float:
-        read = self.prompt_tokens - self.cached_tokens
-        return _rate(read, self.time_to_first_token)
+        return _rate(self.prompt_tokens - self.cached_tokens, self.prompt_seconds)
 
     @property
     def generation_tokens_per_second(self) -> float:
-        """Tokens after the first, by the time they took."""
-        return _rate(max(self.completion_tokens - 1, 0), self.generation_seconds)
+        """Tokens after the first, which reading the prompt gives, by their time."""
+        later = max(self.completion_tokens - self.generations, 0)
+        return _rate(later, self.generation_seconds)
+
+    def __add__(self, later: "Statistics") -> "Statistics":
+        return Statistics(
+            prompt_tokens=self.prompt_tokens + later.prompt_tokens,
+            cached_tokens=self.cached_tokens + later.cached_tokens,
+            completion_tokens=self.completion_tokens + later.completion_tokens,
+            prompt_seconds=self.prompt_seconds + later.prompt_seconds,
+            generation_seconds=self.generation_seconds + later.generation_seconds,
+            time_to_first_token=self.time_to_first_token,
+            peak_memory=max(self.peak_memory, later.peak_memory),
+            finish_reason=later.finish_reason,
+            generations=self.generations + later.generations,
+        )
 
 
 def stop_reasons(
@@ -243,8 +259,9 @@ class _Run:
             self.stats = replace(
                 self.stats,
                 completion_tokens=count,
-                time_to_first_token=first - started,
+                prompt_seconds=first - started,
                 generation_seconds=now - first,
+                time_to_first_token=first - started,
                 peak_memory=mx.get_peak_memory(),
                 finish_reason=step.finish_reason,
             )

@@ -7,15 +7,18 @@ A model keeps what it is fed in its cache and answers from that alone, so that a
 test sees a prompt read twice, a token skipped, or a cache of another request.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from random import Random
 from typing import cast
 
 import mlx.core as mx
+import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.tokenizer import BYTE_OF_CHARACTER, Tokenizer
 
 SPECIALS = (
@@ -56,11 +59,18 @@ class FakeCache:
 
     def __init__(self) -> None:
         self.ids: list[int] = []
+        self.answer: list[int] = []  # what is left to say
         self.arrays: list[mx.array] = []
 
     @property
     def offset(self) -> int:
         return len(self.ids)
+
+    def snapshot(self) -> int:
+        return len(self.ids)
+
+    def restore(self, snapshot: int) -> None:
+        del self.ids[snapshot:]
 
 
 class FakeModel:
@@ -73,17 +83,21 @@ class FakeModel:
     def hidden(self, ids: mx.array, cache: FakeCache) -> mx.array:
         [tokens] = cast("list[list[int]]", ids.tolist())
         self.feeds.append(tokens)
-        rows = []
-        for token in tokens:
-            cache.ids.append(token)
-            rows.append(self.logits_of(cache.ids))
-        return mx.array([rows], mx.float32)
+        cache.ids += tokens
+        return last_row(self.logits_of(cache.ids), len(tokens))
 
     def logits(self, hidden: mx.array) -> mx.array:
         return hidden
 
     def make_cache(self) -> FakeCache:
         return FakeCache()
+
+
+def last_row(logits: Sequence[float], positions: int) -> mx.array:
+    """Return (1, positions, V) with `logits` last: nobody should read the others."""
+    rows = np.full((1, positions, len(logits)), np.nan, np.float32)
+    rows[0, -1] = logits
+    return mx.array(rows)
 
 
 def scripted(script: Sequence[int], prompt: int, vocab_size: int = 300) -> FakeModel:
@@ -105,3 +119,56 @@ def noisy(vocab_size: int = 11) -> FakeModel:
         return [random.gauss(0, 2) for _ in range(vocab_size)]
 
     return FakeModel(logits_of)
+
+
+class AnsweringModel(FakeModel):
+    """Says the n-th answer after the n-th prompt, whatever the prompt is.
+
+    A prompt is what is fed several tokens at a time; `prompts` keeps all that the
+    cache held when an answer began. Running out of answers is an IndexError.
+    """
+
+    def __init__(self, answers: Iterable[Sequence[int]], vocab_size: int = 300) -> None:
+        super().__init__(self._unused)
+        self.answers = [list(answer) for answer in answers]
+        self.prompts: list[list[int]] = []
+        self.vocab_size = vocab_size
+
+    def hidden(self, ids: mx.array, cache: FakeCache) -> mx.array:
+        [tokens] = cast("list[list[int]]", ids.tolist())
+        self.feeds.append(tokens)
+        begins = not cache.answer and tokens == self._next()[:1]
+        if begins:
+            self.prompts.append(list(cache.ids))
+            cache.answer = self.answers[len(self.prompts) - 1]
+        cache.ids += tokens
+        cache.answer = cache.answer[1:] if len(tokens) == 1 else []
+        [said] = (cache.answer or self._next())[:1]
+        sure = [SURE if n == said else 0.0 for n in range(self.vocab_size)]
+        return last_row(sure, len(tokens))
+
+    def _next(self) -> list[int]:
+        """The answer to the prompt being read; 0 past the last, which is not read."""
+        asked = len(self.prompts)
+        return self.answers[asked] if asked < len(self.answers) else [0]
+
+    @staticmethod
+    def _unused(ids: list[int]) -> list[float]:
+        raise AssertionError(ids)
+
+
+def token_ids(text: str, tokenizer: Tokenizer) -> list[int]:
+    """Encode text in which `<|...|>` names are special tokens."""
+    pieces = re.split("|".join(f"({re.escape(n)})" for n in tokenizer.specials), text)
+    ids: list[int] = []
+    for piece in filter(None, pieces):
+        named = tokenizer.specials.get(piece)
+        ids += tokenizer.encode(piece) if named is None else [named]
+    return ids
+
+
+def answering(*answers: str) -> Runtime:
+    """Return a runtime that says `answers` in turn; names of specials are specials."""
+    tokenizer = byte_tokenizer()
+    model = AnsweringModel([token_ids(answer, tokenizer) for answer in answers])
+    return Runtime(model, tokenizer=tokenizer)

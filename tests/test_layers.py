@@ -32,6 +32,7 @@ FLOORS = {
     "tools": 5,
     "runtime": 5,
     "chat": 5,
+    "prefix": 5,
     "bench": 6,
     "doctor": 6,
     "cli": 7,

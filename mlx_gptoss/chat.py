@@ -1,0 +1,324 @@
+"""A conversation: history, tools, reasoning effort; one class for CLI, server, apps.
+
+    chat = Chat(runtime, effort="low", tools=[get_weather])
+    for event in chat.send("Is it raining in Paris?"):
+        ...    # Reasoning | Preamble | Answer | ToolCall | ToolResult | Done
+
+Tools with a function are run and the model goes on with their results. A call of a
+tool without one ends the turn with Done("tool_calls"): give `submit_result` its
+result and read on. A call that cannot be run (ToolCallFailed) is answered with why.
+
+Leaving the iterator early, or Ctrl-C in it, ends the answer and keeps what came.
+One thread at a time may use a Chat; only `cancel` may come from another.
+"""
+
+import datetime
+import json
+import threading
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import count
+from typing import Any, Self
+
+from mlx_gptoss.errors import PromptError
+from mlx_gptoss.generate import CANCELLED, LENGTH, STOP, TOOL_CALLS, Statistics
+from mlx_gptoss.harmony.events import (
+    Answer,
+    Done,
+    Event,
+    MessageEnded,
+    ParserEvent,
+    Preamble,
+    Reasoning,
+    ToolCall,
+    ToolCallFailed,
+    ToolResult,
+)
+from mlx_gptoss.harmony.messages import (
+    IDENTITY,
+    Effort,
+    Message,
+    SystemContent,
+    developer,
+    user,
+)
+from mlx_gptoss.harmony.parse import Parser
+from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.prefix import Prefix
+from mlx_gptoss.runtime import Runtime, Stream
+from mlx_gptoss.sampling import SamplingParams
+from mlx_gptoss.tools import Tool, ToolLike, as_tool
+
+SHOWN = (Reasoning, Preamble, Answer, ToolCall, ToolCallFailed)
+SETTINGS = ("effort", "system", "identity", "date")  # what a saved chat keeps
+UNANSWERED = "Error: the call was interrupted"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call in the history that waits for its result."""
+
+    id: str
+    name: str
+    arguments: str
+    recipient: str = ""
+    channel: str = "commentary"
+    problem: str = ""  # why it cannot be run
+
+    def result(self, text: str) -> Message:
+        """Build the tool's message; it answers on the channel of the call."""
+        return Message(
+            "tool",
+            text,
+            channel=self.channel,
+            recipient="assistant",
+            name=self.recipient,
+        )
+
+
+class Chat:
+    """A conversation with a model.
+
+    `system` becomes the developer message's instructions; `identity` and `date`
+    ("" for none) stand in the system message. `date=None` is today, read once, so
+    that the prompt stays the same past midnight. `max_tokens` of `params` bounds a
+    whole turn, tool calls included; `max_rounds` bounds its rounds of calls.
+
+    `effort`, `system` and `params` may be changed between turns. Raises PromptError
+    for a model that does not speak Harmony.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        effort: Effort | str = "medium",
+        system: str | None = None,
+        tools: Iterable[ToolLike] = (),
+        identity: str = IDENTITY,
+        date: str | None = None,
+        params: SamplingParams | None = None,
+        max_rounds: int = 64,
+    ) -> None:
+        if not runtime.tokenizer.has_harmony:
+            raise PromptError(
+                "the model's tokenizer has no Harmony tokens, so it cannot chat: "
+                "continue text with `mlx-gptoss generate --raw`"
+            )
+        self.runtime = runtime
+        self.effort = effort
+        self.system = system
+        self.identity = identity
+        self.date = datetime.date.today().isoformat() if date is None else date
+        self.params = params or SamplingParams()
+        self.max_rounds = max_rounds
+        self.tools = _by_name(tools)
+        self._prefix = Prefix(runtime)
+        self._cancelled = threading.Event()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the conversation; settings and tools stay."""
+        self.messages: list[Message] = []
+        self._waiting: dict[str, Call] = {}
+        self._called: Call | None = None  # until its message has ended
+        self._generations = count()
+        self._call_numbers = count(1)
+        self._prefix.forget()
+
+    @property
+    def effort(self) -> str:
+        """How long the model reasons: low, medium or high."""
+        return self._effort
+
+    @effort.setter
+    def effort(self, effort: Effort | str) -> None:
+        SystemContent(effort=effort)  # pyright: ignore[reportArgumentType] - checks it
+        self._effort = effort
+
+    @property
+    def waiting(self) -> list[ToolCall]:
+        """The calls that `submit_result` should answer."""
+        calls = self._waiting.values()
+        return [ToolCall(call.id, call.name, call.arguments) for call in calls]
+
+    @property
+    def conversation(self) -> list[Message]:
+        """The whole conversation, the system and developer messages first."""
+        content = SystemContent(
+            identity=self.identity,
+            conversation_date=self.date or None,
+            effort=self._effort,  # pyright: ignore[reportArgumentType]
+        )
+        opening = [Message("system", content)]
+        if self.system or self.tools:
+            described = [tool.description for tool in self.tools.values()]
+            opening.append(developer(self.system, tools=described))
+        return [*opening, *self.messages]
+
+    def send(self, text: str) -> Generator[Event]:
+        """Say `text` and yield what the model does, until a Done.
+
+        A question that does not fit the context raises PromptError and is not kept.
+        """
+        self._cancelled.clear()
+        self._answer(self._waiting.values(), UNANSWERED)
+        self.messages.append(user(text))
+        try:
+            stream = self._start(self.params.max_tokens)
+        except PromptError:
+            self.messages.pop()
+            raise
+        yield from self._turn(stream)
+
+    def submit_result(self, call_id: str, text: str) -> Iterator[Event]:
+        """Answer a waiting call; once all are answered, the model goes on.
+
+        The result is kept at once; the events are empty while calls still wait.
+        """
+        if call_id not in self._waiting:
+            known = ", ".join(f"`{one}`" for one in self._waiting) or "none"
+            raise PromptError(f"no call `{call_id}` waits; the waiting calls: {known}")
+        self._answer([self._waiting[call_id]], text)
+        return iter(()) if self._waiting else self._continue()
+
+    def cancel(self) -> None:
+        """End the answer under way after its present token; from any thread."""
+        self._cancelled.set()
+
+    def to_json(self) -> str:
+        """Write the conversation and its settings; not the tools nor `params`."""
+        state = {key: getattr(self, key) for key in SETTINGS} | {
+            "messages": [asdict(message) for message in self.messages],
+            "waiting": [asdict(call) for call in self._waiting.values()],
+        }
+        return json.dumps(state, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, runtime: Runtime, text: str, **options: Any) -> Self:
+        """Read what `to_json` wrote; `options` are `tools`, `params`, `max_rounds`."""
+        try:
+            state = json.loads(text)
+            settings = {key: state[key] for key in SETTINGS}
+            messages = [Message(**message) for message in state["messages"]]
+            waiting = {call["id"]: Call(**call) for call in state["waiting"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise PromptError(
+                f"this is not a saved chat ({error}): give what `to_json` wrote"
+            ) from error
+        chat = cls(runtime, **settings, **options)
+        chat.messages, chat._waiting = messages, waiting
+        calls = sum(message.is_call for message in messages)
+        chat._call_numbers = count(calls + 1)
+        return chat
+
+    def _continue(self) -> Generator[Event]:
+        self._cancelled.clear()
+        yield from self._turn(self._start(self.params.max_tokens))
+
+    def _turn(self, stream: Stream) -> Generator[Event]:
+        """Listen, run the tools that were called, and again until no more are."""
+        total: Statistics | None = None
+        for rounds in count(1):
+            yield from self._listen(stream)
+            total = stream.stats if total is None else total + stream.stats
+            called = bool(self._waiting)
+            if total.finish_reason not in (CANCELLED, LENGTH):
+                yield from self._run_tools()
+            if reason := self._end(total, called=called, rounds=rounds):
+                yield Done(reason, replace(total, finish_reason=reason))
+                return
+            stream = self._start(self._left(total))
+
+    def _end(self, total: Statistics, *, called: bool, rounds: int) -> str | None:
+        """Say why the turn ends here, or None if the model has results to read."""
+        if total.finish_reason in (CANCELLED, LENGTH):
+            return total.finish_reason
+        if self._waiting or not called:
+            return TOOL_CALLS if self._waiting else STOP
+        exhausted = self._left(total) == 0 or rounds == self.max_rounds
+        return LENGTH if exhausted else None
+
+    def _start(self, max_tokens: int | None) -> Stream:
+        """Begin to generate the next message."""
+        ids = render_messages(self.conversation, self.runtime.tokenizer)
+        seed = self.params.seed
+        if seed is not None:  # each generation draws anew, and all repeat
+            seed += next(self._generations)
+        params = replace(self.params, max_tokens=max_tokens, seed=seed)
+        return self._prefix.generate(ids, params, cancelled=self._cancelled.is_set)
+
+    def _listen(self, stream: Stream) -> Generator[Event]:
+        """Yield what one generation says; keep its messages, note its calls."""
+        parser = Parser(
+            self.runtime.tokenizer,
+            tools=list(self.tools),
+            next_id=lambda: f"call_{next(self._call_numbers)}",
+        )
+        try:
+            for step in stream:
+                yield from self._keep(parser.feed(step.token))
+            yield from self._keep(parser.finish())
+        except Exception:
+            self._prefix.forget()  # no telling what a failed step left in the cache
+            raise
+        finally:  # also when the reader left: what came stays
+            stream.close()
+            self._keep(parser.finish())
+
+    def _keep(self, events: Sequence[ParserEvent]) -> list[Event]:
+        """Put ended messages into the history; return the events to show."""
+        for event in events:
+            if isinstance(event, ToolCall):
+                self._called = Call(event.id, event.name, event.arguments)
+            elif isinstance(event, ToolCallFailed):
+                problem = f"Error: {event.problem}"
+                self._called = Call(event.id, event.name, event.text, problem=problem)
+            elif isinstance(event, MessageEnded):
+                self._keep_message(event.message, complete=event.complete)
+        return [event for event in events if isinstance(event, SHOWN)]
+
+    def _keep_message(self, message: Message, *, complete: bool) -> None:
+        if not complete and (message.is_call or not message.text):
+            return  # half a call cannot be answered, and nothing says nothing
+        self.messages.append(message)
+        if message.is_call and self._called is not None:  # its event came before
+            addressed = replace(
+                self._called,
+                recipient=message.recipient or "",
+                channel=message.channel or "commentary",
+            )
+            self._waiting[addressed.id] = addressed
+        self._called = None
+
+    def _run_tools(self) -> Generator[Event]:
+        """Answer the calls that can be answered here; the others go on waiting."""
+        for call in list(self._waiting.values()):
+            tool = self.tools.get(call.name)
+            if call.problem:
+                text = call.problem
+            elif tool is not None and tool.function is not None:
+                text = tool.run(call.arguments)
+            else:
+                continue
+            self._answer([call], text)
+            yield ToolResult(call.id, text)
+
+    def _answer(self, calls: Iterable[Call], text: str) -> None:
+        for call in list(calls):
+            self.messages.append(call.result(text))
+            self._waiting.pop(call.id, None)
+
+    def _left(self, stats: Statistics) -> int | None:
+        limit = self.params.max_tokens
+        return None if limit is None else max(limit - stats.completion_tokens, 0)
+
+
+def _by_name(tools: Iterable[ToolLike]) -> dict[str, Tool]:
+    found: dict[str, Tool] = {}
+    for tool in map(as_tool, tools):
+        names = [one.description.wire_name for one in found.values()]
+        if tool.description.wire_name in names:
+            raise PromptError(f"two tools are named `{tool.name}`: rename one")
+        found[tool.name] = tool
+    return found
