@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mlx_gptoss.checkpoint import open_checkpoint
@@ -277,3 +278,37 @@ def test_nothing_of_the_source_is_written_to(source: Path, tmp_path: Path) -> No
         path.chmod(0o444)
     convert(plan_of(source), tmp_path / "dst")
     assert contents(source) == before
+
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss_convert.conversion import convert
+from mlx_gptoss_convert.plan import make_plan
+from mlx_gptoss_convert.recipe import RECIPES
+
+def peak():
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+source, dst = sys.argv[1:]
+before = peak()
+convert(make_plan(open_checkpoint(source), RECIPES["q8"]), Path(dst))
+print(peak() - before, "mlx.core" in sys.modules)
+"""
+
+
+def test_memory_does_not_grow_with_a_tensor(tmp_path: Path) -> None:
+    config = hf_config(num_hidden_layers=1)
+    tensors = random_tensors(config, seed=1)
+    rows = 64 * 1024
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        tensors[name] = np.zeros((rows, config["hidden_size"]), np.float32)
+    source = write_folder(tmp_path / "source", config | {"vocab_size": rows}, tensors)
+    command = [sys.executable, "-c", MEASURED, str(source), str(tmp_path / "dst")]
+    found = subprocess.run(command, capture_output=True, check=True, text=True)
+    growth, starts_mlx = found.stdout.split()
+    # One such matrix as float32, its codes and its packed bytes would take 120 MB.
+    assert int(growth) < 48 * 2**20, growth
+    assert starts_mlx == "False"

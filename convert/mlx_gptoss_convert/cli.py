@@ -23,7 +23,7 @@ LAYOUTS = ("packed", "split")
     type=click.Choice(LAYOUTS),
     default=LAYOUTS[0],
     show_default=True,
-    help="Experts as OpenAI packed them, or gate and up apart as mlx-community has",
+    help="Experts as OpenAI packed them, or gate and up apart",
 )
 @click.option("--resume", is_flag=True, help="Go on with an interrupted conversion")
 @click.option("--dry-run", is_flag=True, help="Show every tensor's fate, write nothing")
