@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_gptoss.harmony import events as e
-from mlx_gptoss.harmony.parse import Parser
+from mlx_gptoss.harmony.parse import Parser, TokenSource
 from tests.vocabulary import O200k
 
 FOLDER = Path(__file__).parent / "golden" / "malformed"
@@ -44,9 +44,9 @@ def write(name: str, title: str, stream: str, ids: list[int]) -> None:
     (FOLDER / f"{name}.txt").write_text("\n---\n".join(parts))
 
 
-def outcome(ids: list[int]) -> list[str]:
+def outcome(ids: list[int], tokenizer: TokenSource | None = None) -> list[str]:
     """What the parser makes of `ids`, a line for each thing."""
-    parser = Parser(O200k(), tools=OFFERED)
+    parser = Parser(tokenizer or O200k(), tools=OFFERED)
     events = [event for token in ids for event in parser.feed(token)]
     events += parser.finish()
     lines: list[str] = []

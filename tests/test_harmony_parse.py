@@ -16,6 +16,7 @@ from mlx_gptoss.harmony.arguments import read_arguments
 from mlx_gptoss.harmony.parse import Parser
 from mlx_gptoss.harmony.render import Place, render_messages
 from tests import golden_streams
+from tests.fakes import byte_tokenizer
 from tests.harmony_strategies import names, texts
 from tests.vocabulary import SPECIALS, O200k, ids_of, oracle
 
@@ -23,6 +24,7 @@ VOCABULARY = O200k()
 ASSISTANT = openai_harmony.Role.ASSISTANT
 EXAMPLES = 100
 SOAK_EXAMPLES = 3000
+NO_TOKEN = 5000  # an id that no test vocabulary has
 GOLDEN = sorted(golden_streams.FOLDER.glob("*.txt"))
 
 
@@ -45,6 +47,22 @@ def test_a_recorded_stream_is_read_as_recorded(path: Path) -> None:
     recorded = golden_streams.read(path)
 
     assert golden_streams.outcome(recorded.ids) == recorded.expected
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_a_recorded_stream_is_read_alike_in_another_vocabulary(path: Path) -> None:
+    recorded = golden_streams.read(path)
+    letters = byte_tokenizer()  # each byte a token, specials under other ids
+    names = {token: name for name, token in SPECIALS.items()}
+    ids: list[int] = []
+    for token in recorded.ids:
+        if token in names:
+            ids.append(letters.special(names[token]))
+        else:
+            ids += list(VOCABULARY.token_bytes(token)) or [NO_TOKEN]
+
+    assert [letters.token_bytes(one) for one in (65, NO_TOKEN)] == [b"A", b""]
+    assert golden_streams.outcome(ids, letters) == recorded.expected
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
