@@ -64,13 +64,15 @@ def load(
     compute = choose_dtype(dtype)
     if memory is not None:
         parse_bytes(memory)
-    folder = Path(resolve(str(model), offline=offline))
-    owner, stopped = Owner(str(model)), threading.Event()
+    # A Path is a folder however it is written; the text "a/b" would be a Hub id.
+    name = str(model.absolute()) if isinstance(model, Path) else model
+    folder = Path(resolve(name, offline=offline))
+    owner, stopped = Owner(name), threading.Event()
 
     def read() -> Runtime:
         checkpoint = open_checkpoint(folder, strict=strict)
         plan = plan_resident(checkpoint, compute, memory, context)
-        require_fit(plan, checkpoint.config, str(model))
+        require_fit(plan, checkpoint.config, name)
         loaded = load_model(
             checkpoint, dtype=compute, progress=until(stopped, progress)
         )

@@ -188,6 +188,15 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         load(tmp_path / "nothing-here")
 
 
+def test_a_relative_path_is_a_folder_and_not_a_hub_id(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+
+    with load(Path(folder.name), offline=True) as runtime:
+        assert runtime.config.vocab_size == 301
+
+
 def test_progress_counts_the_bytes_of_the_weights(folder: Path) -> None:
     reports: list[tuple[int, int]] = []
 
