@@ -1,5 +1,6 @@
 """Every form of resident experts against tests/oracle.py."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import mlx.core as mx
@@ -100,9 +101,9 @@ def test_every_form_equals_the_oracle(
     np.testing.assert_allclose(np.array(found), expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("way", ["sorted", "one_by_one"])
+@pytest.mark.parametrize("way", ["sorted", "one_by_one", "halved"])
 @pytest.mark.parametrize(("form", "packing"), FORMS)
-def test_every_way_of_prefill_gives_the_rows_of_decode(
+def test_every_way_gives_the_same_rows(
     form: str, packing: Quantization | None, way: str
 ) -> None:
     experts, _ = made(form, packing)
@@ -111,10 +112,24 @@ def test_every_way_of_prefill_gives_the_rows_of_decode(
     chosen = np.stack([draw.permutation(6)[:3] for _ in range(45)])
     chosen[chosen == 4] = 0  # one expert that nobody chose
     found = getattr(experts, way)(x, mx.array(chosen))
-    plain = experts.work(x[:, None, None], lambda p, x: p(x, mx.array(chosen))).squeeze(
-        2
-    )
+    plain = experts.gathered(x, mx.array(chosen))
     np.testing.assert_allclose(np.array(found), np.array(plain), atol=2e-5)
+
+
+def test_one_expert_a_token_is_not_halved() -> None:
+    experts, _ = made(PACKED, MXFP4)
+    x, chosen = mx.ones((2, RAW["hidden_size"])), mx.array([[3], [1]])
+    found = np.array(experts.halved(x, chosen))
+    np.testing.assert_array_equal(found, np.array(experts.gathered(x, chosen)))
+
+
+def test_two_streams_work_in_any_thread() -> None:
+    experts, _ = made(PACKED, MXFP4)
+    x, chosen = mx.ones((1, RAW["hidden_size"])), mx.array([[3, 1, 0]])
+    expected = np.array(experts.halved(x, chosen))
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(lambda: np.array(experts.halved(x, chosen))).result()
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_gradients_flow_in_training() -> None:
