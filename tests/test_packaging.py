@@ -41,7 +41,6 @@ def wheel(built: Path) -> set[str]:
         return set(archive.namelist())
 
 
-@pytest.mark.xfail(reason="the demo model is still being trained")
 def test_the_wheel_carries_the_whole_demo_model(wheel: set[str]) -> None:
     assert {f"mlx_gptoss/demo/{name}" for name in DEMO_FILES} <= wheel
 
