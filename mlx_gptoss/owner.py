@@ -11,13 +11,20 @@ Runtime loads and runs its model in one owner thread and other threads ask it:
 Items are made when they are asked for, so nothing runs ahead of a slow reader,
 several readers take turns, and a reader that stops reading stops the work.
 Exceptions cross over with their traceback. The owner may call itself.
+
+The thread of a closed owner is not ended but kept for the next one. A thread that
+ran MLX destroys thread-local Python objects when it ends, which aborts the process
+if the interpreter is shutting down by then, and joining cannot prevent that.
 """
 
+import atexit
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, Generic, Self, TypeVar, cast
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from mlx_gptoss.errors import GptOssError
 
@@ -29,15 +36,56 @@ def _nothing() -> None:
     """Stand in for something that may be left out."""
 
 
+class Worker:
+    """A thread that runs what it is given, for as long as the process lives."""
+
+    def __init__(self) -> None:
+        self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        thread = threading.Thread(target=self._run, name="mlx-owner", daemon=True)
+        thread.start()
+        self.ident = thread.ident
+
+    def submit(self, work: Callable[[], T]) -> "Future[T]":
+        """Run `work` after what was submitted before."""
+        future: Future[T] = Future()
+        self._work.put((future, work))
+        return future
+
+    def _run(self) -> None:
+        while True:
+            run_one(*self._work.get())
+
+
+def run_one(future: "Future[Any]", work: Callable[[], Any]) -> None:
+    """Run `work` and hand over its result; keeps no reference to either."""
+    try:
+        future.set_result(work())
+    except BaseException as error:  # it is raised again where the result is awaited
+        future.set_exception(error)
+
+
+_idle: list[Worker] = []  # threads of closed owners
+_owners: "WeakSet[Owner]" = WeakSet()
+
+
+@atexit.register
+def close_all() -> None:
+    """End all work before the interpreter goes: no thread may run MLX past that."""
+    for owner in list(_owners):
+        owner.close()
+
+
 class Owner:
     """Runs callables in its own thread, one at a time, in the order they came."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
-        self._thread = self._executor.submit(threading.get_ident).result()
+        self._worker = _idle.pop() if _idle else Worker()
+        self._give_back = finalize(self, _idle.append, self._worker)
+        self._give_back.atexit = False
         self._open: WeakSet[Items[Any]] = WeakSet()
         self._closed = False
+        _owners.add(self)
 
     def call(self, work: Callable[..., T], /, *args: Any, **options: Any) -> T:
         """Run `work` in the owner thread and return its result.
@@ -46,9 +94,9 @@ class Owner:
         (Ctrl-C) is raised here; the work itself runs to its end.
         """
         self.check_open()
-        if threading.get_ident() == self._thread:
+        if threading.get_ident() == self._worker.ident:
             return work(*args, **options)
-        return self._executor.submit(work, *args, **options).result()
+        return self._worker.submit(partial(work, *args, **options)).result()
 
     def iterate(self, make: Callable[[], Iterator[T]]) -> "Items[T]":
         """Make an iterator in the owner thread; advance it there, read it here."""
@@ -59,14 +107,14 @@ class Owner:
         self._open.add(items)
 
     def close(self, last: Callable[[], Any] = _nothing) -> None:
-        """End open iterators, run `last`, end the thread. Twice is once."""
+        """End open iterators, run `last`, give the thread back. Twice is once."""
         if self._closed:
             return
         for items in list(self._open):
             items.close()
         self.call(last)
         self._closed = True
-        self._executor.shutdown(wait=threading.get_ident() != self._thread)
+        self._give_back()
 
     def check_open(self) -> None:
         """Raise GptOssError once the owner is closed."""

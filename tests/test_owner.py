@@ -1,6 +1,8 @@
 """One thread works, others ask: order, exceptions, early ends and closing."""
 
 import gc
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -77,7 +79,7 @@ def test_a_reader_that_leaves_early_stops_the_work(owner: Owner) -> None:
     with Items(owner, items(), lambda: ended.append("cancelled")) as reader:
         next(reader)
 
-    assert ended == ["cancelled", "work_0"]
+    assert ended == ["cancelled", "mlx-owner"]
     assert list(reader) == []
 
 
@@ -141,12 +143,54 @@ def test_many_threads_are_served_in_full(owner: Owner) -> None:
     assert sorted(results) == [list(range(start, start + 50)) for start in range(4)]
 
 
-def test_a_forgotten_owner_ends_its_thread() -> None:
+def test_a_closed_owner_leaves_its_thread_to_the_next() -> None:
+    first = Owner("first")
+    thread = first.call(threading.get_ident)
+    first.close()
+    first.close()
+
+    second, third = Owner("second"), Owner("third")
+
+    assert second.call(threading.get_ident) == thread
+    assert third.call(threading.get_ident) != thread
+    second.close()
+    third.close()
+
+
+def test_a_forgotten_owner_leaves_its_thread_too() -> None:
     owner = Owner("forgotten")
-    [thread] = [t for t in threading.enumerate() if t.name == "forgotten_0"]
+    thread = owner.call(threading.get_ident)
 
     del owner
     gc.collect()
-    thread.join(timeout=10)
+    heir = Owner("heir")
 
-    assert not thread.is_alive()
+    assert heir.call(threading.get_ident) == thread
+    heir.close()
+
+
+END_WITHOUT_CLOSING = """
+import mlx.core as mx
+from mlx_gptoss.owner import Owner
+
+def sums():
+    total = mx.zeros((256, 256))
+    while True:
+        total = total + total @ total
+        yield mx.sum(total).item()
+
+owner = Owner("left open")
+reader = owner.iterate(sums)
+next(reader)
+"""
+
+
+def test_a_process_that_closes_nothing_still_ends_well() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", END_WITHOUT_CLOSING],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, "")
