@@ -1,1 +1,84 @@
-"""The mlx-gptoss command."""
+"""The mlx-gptoss command: one file a command, imported when it is called.
+
+Answers go to stdout, everything else to stderr. Exit codes: 0 done, 1 a named
+error (one line on stderr), 2 wrong usage, 130 interrupted. This module imports
+click and nothing heavy, so that `mlx-gptoss --help` is instant.
+"""
+
+import sys
+from importlib import import_module
+from io import TextIOWrapper
+from typing import Any, NamedTuple
+
+import click
+
+from mlx_gptoss import __version__
+from mlx_gptoss.errors import GptOssError
+
+INTERRUPTED = 130
+
+
+class Entry(NamedTuple):
+    """Where a command lives, and the line the list of commands shows for it."""
+
+    module: str
+    attribute: str
+    summary: str
+
+
+COMMANDS = {
+    "generate": Entry("mlx_gptoss.cli.generate", "generate", "Answer one prompt"),
+    "chat": Entry("mlx_gptoss.cli.chat", "chat", "Hold a conversation"),
+    "use": Entry("mlx_gptoss.cli.use", "use", "Choose the default model"),
+    "pull": Entry("mlx_gptoss.cli.models", "pull", "Download a model"),
+    "models": Entry("mlx_gptoss.cli.models", "models", "List or delete local models"),
+    "inspect": Entry("mlx_gptoss.cli.inspect", "inspect", "Check and describe a model"),
+    "convert": Entry("mlx_gptoss_convert.cli", "command", "Convert a checkpoint"),
+    "bench": Entry("mlx_gptoss.cli.bench", "bench", "Measure speed"),
+    "doctor": Entry("mlx_gptoss.cli.doctor", "doctor", "Examine this machine"),
+}
+
+
+class CommandLine(click.Group):
+    """A group that imports a command when it is asked for, and the one error edge."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        return getattr(import_module(entry.module), entry.attribute)
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """Write the list from the table: help must not import what it lists."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, e.summary) for name, e in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GptOssError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo(err=True)
+            ctx.exit(INTERRUPTED)
+
+
+@click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mlx-gptoss")
+def cli() -> None:
+    """Run OpenAI's gpt-oss on this machine.
+
+    \b
+    mlx-gptoss generate "What is 417 + 285?"
+    mlx-gptoss chat -m openai/gpt-oss-20b
+    mlx-gptoss use openai/gpt-oss-20b
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal without UTF-8 shows `?` for an emoji instead of failing.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")

@@ -1,0 +1,69 @@
+"""`mlx-gptoss doctor`: what this machine is, and what is wrong with it."""
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from mlx_gptoss.cli.options import json_option
+from mlx_gptoss.cli.services import Services, pass_services
+from mlx_gptoss.cli.settings import default_model, settings_file
+from mlx_gptoss.memory import format_bytes
+
+if TYPE_CHECKING:
+    from mlx_gptoss.doctor import Examination, Facts
+
+MARKS = {"error": "ERROR", "warning": "warning", "note": "note"}
+
+
+@click.command(short_help="Examine this machine")
+@json_option
+@click.pass_context
+@pass_services
+def doctor(services: Services, ctx: click.Context, as_json: bool) -> None:
+    """Examine this machine: device, memory, versions, models, and what is wrong.
+
+    Exits with 1 when something must be repaired before a model can run.
+    """
+    from mlx_gptoss.doctor import examine
+
+    found = examine(services.hub)
+    chosen = default_model()[0]
+    if as_json:
+        facts = found.as_json() | {"default_model": chosen}
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        click.echo("\n".join([*_facts(found.facts, chosen), "", *_findings(found)]))
+    if not found.healthy:
+        ctx.exit(1)
+
+
+def _facts(facts: "Facts", chosen: str) -> list[str]:
+    gpu = "Metal" if facts.metal else "no Metal GPU"
+    usable = f"{format_bytes(facts.usable_memory)} usable: {facts.usable_because}"
+    versions = ", ".join(f"{n} {v}" for n, v in facts.packages.items() if v)
+    rows = {
+        "system": f"{facts.system}, {facts.architecture}, Python {facts.python}",
+        "device": f"{facts.device}, {gpu}",
+        "memory": f"{format_bytes(facts.memory)} ({usable})",
+        "versions": versions,
+        "blas": facts.blas.explanation,
+        "cache": f"{facts.cache} ({format_bytes(facts.free_disk)} free)",
+        "settings": str(settings_file()),
+        "default": chosen,
+    }
+    rows |= {
+        f"model {model.name}": f"{format_bytes(model.bytes)}, {model.kind}"
+        for model in facts.models
+    }
+    width = max(map(len, rows))
+    return [f"{name:<{width}}  {value}" for name, value in rows.items()]
+
+
+def _findings(found: "Examination") -> list[str]:
+    if not found.findings:
+        return ["Nothing is wrong"]
+    return [
+        f"{MARKS[finding.level]}: {finding.what}; {finding.advice}"
+        for finding in found.findings
+    ]

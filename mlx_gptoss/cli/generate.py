@@ -1,0 +1,113 @@
+"""`mlx-gptoss generate PROMPT`: one prompt in, one answer out."""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlx_gptoss.cli.options import LoadOptions, json_option, loads_model
+from mlx_gptoss.cli.sampling import sampling_params, takes_sampling
+from mlx_gptoss.cli.services import Services, pass_services
+from mlx_gptoss.cli.statistics import one_line
+from mlx_gptoss.cli.terminal import Screen, Transcript, note
+from mlx_gptoss.harmony.events import Answer, Done, Event
+
+if TYPE_CHECKING:
+    from mlx_gptoss.runtime import Runtime
+    from mlx_gptoss.sampling import SamplingParams
+
+
+@click.command(short_help="Answer one prompt")
+@click.argument("prompt", required=False)
+@loads_model
+@takes_sampling
+@click.option("--raw", is_flag=True, help="Continue PROMPT as text, without Harmony")
+@click.option("--hide-reasoning", is_flag=True, help="Show the answer only")
+@click.option("--stats", is_flag=True, help="Say on stderr how fast it was")
+@json_option
+@pass_services
+def generate(
+    services: Services,
+    prompt: str | None,
+    options: LoadOptions,
+    effort: str,
+    system: str | None,
+    raw: bool,
+    hide_reasoning: bool,
+    stats: bool,
+    as_json: bool,
+    **sampling: Any,
+) -> None:
+    """Answer PROMPT, or what comes on stdin.
+
+    The answer goes to stdout as it comes, the reasoning to stderr.
+
+    \b
+    mlx-gptoss generate "What is 417 + 285?" --temperature 0
+    git diff | mlx-gptoss generate --system "Write a commit message."
+    """
+    text = _prompt_text(prompt)
+    if raw and system is not None:
+        raise click.UsageError("--system is a Harmony message: leave out --raw")
+    params = sampling_params(**sampling)
+    with services.open(options) as runtime:
+        if raw:
+            events = continuation(runtime, text, params)
+        else:
+            chat = services.start_chat(
+                runtime, effort=effort, system=system, params=params
+            )
+            events = chat.send(text)
+        if as_json:
+            _print_json(events)
+        else:
+            _print(events, Screen(hide_reasoning=hide_reasoning), stats=stats)
+
+
+def _prompt_text(prompt: str | None) -> str:
+    """Return the argument, or all of stdin where there is none (or it is `-`)."""
+    if prompt in (None, "-"):
+        if prompt is None and sys.stdin.isatty():
+            raise click.UsageError("give a PROMPT, or pipe one in")
+        prompt = sys.stdin.read().strip()
+    if not prompt:
+        raise click.UsageError("the prompt is empty")
+    return prompt
+
+
+def continuation(
+    runtime: "Runtime", text: str, params: "SamplingParams"
+) -> Iterator[Event]:
+    """Continue plain text; the model's vocabulary need not know Harmony."""
+    generation = runtime.generate(runtime.tokenizer.encode(text), params)
+    detokenizer = runtime.tokenizer.detokenizer()
+    reason = None
+    for step in generation:
+        reason = step.finish_reason
+        if reason in (None, "length"):  # else it is the stop token itself
+            yield Answer(detokenizer.feed(step.token))
+    yield Answer(detokenizer.flush())
+    yield Done(reason or "stop", generation.stats)
+
+
+def _print(events: Iterator[Event], screen: Screen, *, stats: bool) -> None:
+    done: Done | None = None
+    try:
+        for event in events:
+            screen.show(event)
+            done = event if isinstance(event, Done) else done
+    finally:
+        screen.end()
+    if done and done.finish_reason == "length":
+        note("(stopped at --max-tokens or the end of the context)")
+    if done and done.stats and stats:
+        note(one_line(done.stats))
+
+
+def _print_json(events: Iterator[Event]) -> None:
+    transcript = Transcript()
+    for event in events:
+        transcript.show(event)
+    click.echo(json.dumps(transcript.as_dict(), ensure_ascii=False, indent=2))

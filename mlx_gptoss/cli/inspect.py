@@ -1,0 +1,89 @@
+"""`mlx-gptoss inspect MODEL`: every check of loading, and what the headers say."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlx_gptoss.cli.options import json_option, named_model, offline_option
+from mlx_gptoss.cli.progress import ByteProgress
+from mlx_gptoss.cli.services import Services, pass_services
+from mlx_gptoss.memory import format_bytes
+
+if TYPE_CHECKING:
+    from mlx_gptoss.checkpoint import Checkpoint
+
+BFLOAT16_BYTES = 2  # the precision of a model on a GPU
+
+
+@click.command(short_help="Check and describe a model")
+@click.argument("model", required=False)
+@click.option("--deep", is_flag=True, help="Read every scale and value too (slow)")
+@click.option("--strict", is_flag=True, help="Unknown keys of config.json are errors")
+@json_option
+@offline_option
+@pass_services
+def inspect(
+    services: Services,
+    model: str | None,
+    deep: bool,
+    strict: bool,
+    as_json: bool,
+    offline: bool,
+) -> None:
+    """Check every header of MODEL and describe it: layers, sizes, quantization.
+
+    MODEL is a path (./x), a Hub id (a/b) or `demo`; without it, the default model.
+    Exits with 1 at the first fault. Reads headers only, unless --deep.
+    """
+    from mlx_gptoss.checkpoint import check_values, open_checkpoint
+
+    name = named_model(model)
+    checkpoint = open_checkpoint(services.fetch(name, offline=offline), strict=strict)
+    if deep:
+        with ByteProgress(f"Reading {name}") as progress:
+            check_values(checkpoint, progress=progress)
+    found = describe(name, checkpoint, deep=deep)
+    click.echo(json.dumps(found, indent=2) if as_json else _text(found))
+
+
+def describe(name: str, checkpoint: "Checkpoint", *, deep: bool) -> dict[str, Any]:
+    """Return what a checkpoint's headers say, as plain values."""
+    from mlx_gptoss.checkpoint import facts
+
+    return {
+        "model": name,
+        **facts(checkpoint),
+        "memory_by_part": checkpoint.loaded_bytes_by_part(BFLOAT16_BYTES),
+        "checked": "headers and values" if deep else "headers",
+    }
+
+
+def _text(found: dict[str, Any]) -> str:
+    sliding = found["sliding_layers"]
+    full = found["num_hidden_layers"] - sliding
+    lines = [
+        f"{found['model']}: {found['layout_title']}, "
+        f"{found['parameters'] / 10**6:,.1f} million parameters",
+        f"  {found['num_hidden_layers']} layers ({sliding} sliding, {full} full), "
+        f"{found['num_local_experts']} experts, {found['num_experts_per_tok']} a token",
+        f"  hidden size {found['hidden_size']:,}, vocabulary {found['vocab_size']:,}, "
+        f"context {found['max_position_embeddings']:,} tokens",
+        "",
+        *_parts(found),
+        "",
+        *(f"  {name}  {format_bytes(size)}" for name, size in found["files"].items()),
+        f"  {found['tensors']} tensors, {found['checked']} checked: all good",
+    ]
+    return "\n".join(lines)
+
+
+def _parts(found: dict[str, Any]) -> list[str]:
+    stored, loaded = found["bytes_by_part"], found["memory_by_part"]
+    rows = [("part", "on disk", "bfloat16", "stored as")]
+    for part, size in stored.items():
+        forms = ", ".join(found["quantization"].get(part, {"floats": 0}))
+        rows.append((part, format_bytes(size), format_bytes(loaded[part]), forms))
+    on_disk, in_memory = sum(stored.values()), sum(loaded.values())
+    rows.append(("all", format_bytes(on_disk), format_bytes(in_memory), ""))
+    return [f"  {a:<10}{b:>12}{c:>12}  {d}" for a, b, c, d in rows]

@@ -1,0 +1,83 @@
+"""`mlx-gptoss models` and `mlx-gptoss pull`: what is on this machine."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+
+import click
+
+from mlx_gptoss.cli.options import json_option
+from mlx_gptoss.cli.progress import ByteProgress
+from mlx_gptoss.cli.services import Services, pass_services
+from mlx_gptoss.hub import LocalModel
+from mlx_gptoss.memory import format_bytes
+
+
+@click.command(short_help="List or delete local models")
+@click.option("--delete", metavar="MODEL", help="Delete a downloaded model")
+@click.option("--yes", is_flag=True, help="Delete without asking")
+@json_option
+@pass_services
+def models(services: Services, delete: str | None, yes: bool, as_json: bool) -> None:
+    """List the models on this machine: size, kind, last use.
+
+    These are the demo and what was downloaded from the Hub, into the folder that the
+    Hub's own programs use too ($HF_HOME).
+    """
+    if delete is not None:
+        _delete(services, delete, yes=yes)
+        return
+    found = services.hub.models()
+    click.echo(_as_json(found) if as_json else _table(found))
+
+
+@click.command(short_help="Download a model")
+@click.argument("model")
+@pass_services
+def pull(services: Services, model: str) -> None:
+    """Download a model from the Hub, or what is new of it.
+
+    Only what is needed comes: weights, settings, tokenizer. An interrupted download
+    goes on where it stopped, file by file. Prints the folder.
+    """
+    with ByteProgress(f"Downloading {model}") as progress:
+        folder = services.hub.pull(model, progress=progress)
+    click.echo(folder)
+
+
+def _delete(services: Services, model: str, *, yes: bool) -> None:
+    if not yes:
+        click.confirm(f"Delete `{model}` from this machine?", abort=True, err=True)
+    freed = services.hub.delete(model)
+    click.echo(f"Deleted {model}: {format_bytes(freed)} freed", err=True)
+
+
+def _table(found: Sequence[LocalModel]) -> str:
+    rows = [("MODEL", "SIZE", "KIND", "LAST USED")]
+    for model in found:
+        kind = model.kind if model.complete else f"{model.kind} (incomplete)"
+        rows.append((model.name, format_bytes(model.bytes), kind, _day(model)))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
+def _day(model: LocalModel) -> str:
+    if model.last_used is None:
+        return "-"
+    return datetime.fromtimestamp(model.last_used).strftime("%Y-%m-%d")
+
+
+def _as_json(found: Sequence[LocalModel]) -> str:
+    facts = [
+        {
+            "name": model.name,
+            "path": str(model.path),
+            "bytes": model.bytes,
+            "kind": model.kind,
+            "last_used": model.last_used,
+            "complete": model.complete,
+        }
+        for model in found
+    ]
+    return json.dumps(facts, indent=2)

@@ -1,0 +1,115 @@
+"""The options of every command that loads a model, declared once."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import click
+
+from mlx_gptoss.cli.settings import default_model
+from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.memory import parse_bytes
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What the user said about loading; `model` None means the default model."""
+
+    model: str | None = None
+    memory: int | None = None
+    experts: str = "auto"
+    context: int | None = None
+    dtype: str | None = None
+    offline: bool = False
+
+    def named_model(self) -> str:
+        """Return the model, telling on stderr when it is only the demo."""
+        return named_model(self.model)
+
+
+class MemorySize(click.ParamType):
+    """`16GB`, `12.5GiB` or a number of bytes."""
+
+    name = "size"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        try:
+            return parse_bytes(value)
+        except GptOssError as error:
+            return self.fail(str(error), param, ctx)
+
+
+def named_model(model: str | None) -> str:
+    """Return `model` or the default, with a hint on stderr for the demo."""
+    if model is not None:
+        return os.fspath(model)
+    name, hint = default_model()
+    if hint:
+        click.echo(hint, err=True)
+    return name
+
+
+offline_option = click.option("--offline", is_flag=True, help="Never touch the network")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object"
+)
+MODEL_OPTIONS = (
+    click.option(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        help="A path (./x), a Hub id (a/b) or `demo` "
+        "[default: $MLX_GPTOSS_MODEL, else the model chosen with `use`, else demo]",
+    ),
+    click.option(
+        "--memory",
+        type=MemorySize(),
+        help="Memory the model may use, like 16GB [default: what is there]",
+    ),
+    click.option(
+        "--experts",
+        metavar="WHERE",
+        type=click.Choice(["auto", "resident", "hybrid", "streamed"]),
+        default="auto",
+        show_default=True,
+        help="Where the experts' weights lie: auto, resident, hybrid or streamed",
+    ),
+    click.option(
+        "--context",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Longest conversation in tokens [default: what the model knows]",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16"]),
+        help="Precision of the arithmetic [default: bfloat16 on GPU, float32 on CPU]",
+    ),
+    offline_option,
+)
+
+
+def loads_model(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command MODEL_OPTIONS; it receives them as `options: LoadOptions`."""
+
+    @wraps(function)
+    def wrapper(
+        *args: Any,
+        model: str | None,
+        memory: int | None,
+        experts: str,
+        context: int | None,
+        dtype: str | None,
+        offline: bool,
+        **rest: Any,
+    ) -> Any:
+        options = LoadOptions(model, memory, experts, context, dtype, offline)
+        return function(*args, options=options, **rest)
+
+    for option in reversed(MODEL_OPTIONS):
+        wrapper = option(wrapper)
+    return wrapper

@@ -1,0 +1,86 @@
+"""How answers are made: the options that `generate` and `chat` share."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from mlx_gptoss.sampling import SamplingParams
+
+EFFORTS = ("low", "medium", "high")
+
+HARMONY_OPTIONS = (
+    click.option(
+        "--effort",
+        type=click.Choice(EFFORTS),
+        default="medium",
+        show_default=True,
+        help="How long the model reasons",
+    ),
+    click.option(
+        "--system",
+        metavar="TEXT",
+        help="Instructions that hold for the whole conversation",
+    ),
+)
+SAMPLING_OPTIONS = (
+    click.option(
+        "--max-tokens",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Stop after so many tokens [default: the end of the context]",
+    ),
+    click.option(
+        "--temperature",
+        metavar="X",
+        type=click.FloatRange(min=0),
+        default=1.0,
+        show_default=True,
+        help="Randomness; 0 takes the likeliest token",
+    ),
+    click.option(
+        "--top-p",
+        metavar="X",
+        type=click.FloatRange(min=0, min_open=True, max=1),
+        default=1.0,
+        show_default=True,
+        help="Sample from the likeliest tokens that make up this probability",
+    ),
+    click.option(
+        "--top-k",
+        metavar="N",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Sample from so many of the likeliest tokens; 0 for all",
+    ),
+    click.option(
+        "--min-p",
+        metavar="X",
+        type=click.FloatRange(min=0, max=1),
+        default=0.0,
+        show_default=True,
+        help="Drop tokens less likely than this share of the likeliest",
+    ),
+    click.option(
+        "--seed",
+        metavar="N",
+        type=int,
+        help="Repeat the same answer for the same seed [default: a new one]",
+    ),
+)
+
+
+def takes_sampling(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `effort`, `system` and the values of `sampling_params`."""
+    for option in reversed(HARMONY_OPTIONS + SAMPLING_OPTIONS):
+        function = option(function)
+    return function
+
+
+def sampling_params(**values: Any) -> "SamplingParams":
+    """Make SamplingParams of what SAMPLING_OPTIONS gave."""
+    from mlx_gptoss.sampling import SamplingParams
+
+    return SamplingParams(**values)

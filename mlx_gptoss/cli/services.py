@@ -1,0 +1,87 @@
+"""What commands get from the rest of the package, in one place to replace it.
+
+    CliRunner().invoke(cli, ["chat"], obj=Services(load=fake_load))
+
+runs a command on a stand-in: no patching, no weights.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlx_gptoss.cli.options import LoadOptions
+from mlx_gptoss.cli.progress import ByteProgress
+from mlx_gptoss.hub import Hub
+
+if TYPE_CHECKING:
+    from mlx_gptoss.chat import Chat
+    from mlx_gptoss.runtime import Runtime
+    from mlx_gptoss.sampling import SamplingParams
+
+
+def _load(model: str, **options: Any) -> "Runtime":
+    from mlx_gptoss.runtime import load
+
+    return load(model, **options)
+
+
+def _chat(runtime: "Runtime", **options: Any) -> "Chat":
+    from mlx_gptoss.chat import Chat
+
+    return Chat(runtime, **options)
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts a command calls: `load` and `Chat` of the package, and the Hub."""
+
+    load: Callable[..., Any] = _load
+    chat: Callable[..., Any] = _chat
+    hub: Hub = field(default_factory=Hub)
+
+    def open(self, options: LoadOptions) -> "Runtime":
+        """Load the model that `options` name, downloading it if it is not here."""
+        model = options.named_model()
+        self.fetch(model, offline=options.offline)
+        with ByteProgress(f"Loading {model}") as progress:
+            return self.load(
+                model,
+                dtype=options.dtype,
+                memory=options.memory,
+                experts=options.experts,
+                context=options.context,
+                offline=options.offline,
+                progress=progress,
+            )
+
+    def fetch(self, model: str, *, offline: bool) -> Path:
+        """Return the folder of a model; a download shows its progress."""
+        with ByteProgress(f"Downloading {model}") as progress:
+            return self.hub.resolve(model, offline=offline, progress=progress)
+
+    def start_chat(
+        self,
+        runtime: "Runtime",
+        *,
+        effort: str,
+        system: str | None,
+        params: "SamplingParams",
+    ) -> "Chat":
+        """Begin a conversation."""
+        return self.chat(runtime, effort=effort, system=system, params=params)
+
+
+def pass_services(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `services` as its first argument."""
+
+    @click.pass_context
+    @wraps(function)
+    def wrapper(ctx: click.Context, *args: Any, **options: Any) -> Any:
+        services = ctx.find_object(Services) or Services()
+        return function(services, *args, **options)
+
+    return wrapper

@@ -1,0 +1,55 @@
+"""Which model is meant when none is named; remembers the choice of `use`."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.hub.folders import DEMO
+
+VARIABLE = "MLX_GPTOSS_MODEL"
+FILE = "settings.json"
+HINT = (
+    "Using the small demo model; for the real one: `mlx-gptoss use openai/gpt-oss-20b`"
+)
+
+
+def settings_file() -> Path:
+    """Return where settings are kept: the user's own configuration folder."""
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return base / "mlx-gptoss" / FILE
+
+
+def chosen_model() -> str | None:
+    """Return what `mlx-gptoss use` stored."""
+    path = settings_file()
+    if not path.exists():
+        return None
+    try:
+        model = json.loads(path.read_text(encoding="utf-8"))["model"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"`{path}` cannot be read ({type(error).__name__}): delete it, then run "
+            "`mlx-gptoss use MODEL`"
+        ) from error
+    return str(model)
+
+
+def choose_model(model: str) -> Path:
+    """Store the default model; return the file it is stored in."""
+    path = settings_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps({"model": model}, indent=2) + "\n", encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def default_model() -> tuple[str, str | None]:
+    """Return the model meant when none is named, and a hint for the user or None."""
+    named = os.environ.get(VARIABLE) or chosen_model()
+    return (named, None) if named else (DEMO, HINT)

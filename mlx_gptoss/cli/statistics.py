@@ -1,0 +1,31 @@
+"""How fast an answer came, in one line and as plain facts."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from mlx_gptoss.memory import format_bytes
+
+if TYPE_CHECKING:
+    from mlx_gptoss.generate import Statistics
+
+
+def one_line(stats: "Statistics") -> str:
+    """Write tokens, speeds, time to the first token and peak memory in one line."""
+    cached = f" ({stats.cached_tokens} cached)" if stats.cached_tokens else ""
+    parts = [
+        f"prompt {stats.prompt_tokens} tokens{cached}"
+        f" at {stats.prompt_tokens_per_second:.1f} tok/s",
+        f"answer {stats.completion_tokens} tokens"
+        f" at {stats.generation_tokens_per_second:.1f} tok/s",
+        f"first after {stats.time_to_first_token:.2f} s",
+        f"peak {format_bytes(stats.peak_memory)}",
+    ]
+    return ", ".join(parts)
+
+
+def as_facts(stats: "Statistics") -> dict[str, Any]:
+    """Return every field and both speeds, for JSON."""
+    return asdict(stats) | {
+        "prompt_tokens_per_second": stats.prompt_tokens_per_second,
+        "generation_tokens_per_second": stats.generation_tokens_per_second,
+    }

@@ -1,0 +1,29 @@
+"""`mlx-gptoss use MODEL`: the model that is meant when none is named."""
+
+from pathlib import Path
+
+import click
+
+from mlx_gptoss.cli.settings import VARIABLE, choose_model, default_model
+from mlx_gptoss.hub.folders import is_path, local_folder
+
+
+@click.command(short_help="Choose the default model")
+@click.argument("model", required=False)
+def use(model: str | None) -> None:
+    """Choose the default model; without MODEL, print it.
+
+    MODEL is a path (./x), a Hub id (a/b) or `demo`. A Hub id is downloaded when it
+    is first needed, or at once with `mlx-gptoss pull MODEL`. The environment
+    variable MLX_GPTOSS_MODEL goes before this choice.
+    """
+    if model is None:
+        click.echo(default_model()[0])
+        return
+    local_folder(model)  # raises for a path that is none and a name that means nothing
+    chosen = str(Path(model).expanduser().resolve()) if is_path(model) else model
+    stored = choose_model(chosen)
+    click.echo(f"Default model: {chosen} (in {stored})", err=True)
+    meant = default_model()[0]
+    if meant != chosen:
+        click.echo(f"${VARIABLE} is set and goes first: {meant}", err=True)

@@ -1,0 +1,201 @@
+"""`chat` and `generate` in Harmony on a scripted model, piped and in a terminal."""
+
+import os
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+from click.testing import CliRunner, Result
+
+from mlx_gptoss.cli import cli
+from mlx_gptoss.cli.services import Services
+from mlx_gptoss.cli.terminal import Screen
+from mlx_gptoss.harmony.events import Answer, Event, Reasoning
+from mlx_gptoss.runtime import Runtime
+from tests.fakes import byte_tokenizer
+from tests.talking import TalkingModel, talking
+
+ROOT = Path(__file__).parents[1]
+HELLO = (
+    "<|channel|>analysis<|message|>They greet.<|end|><|start|>assistant"
+    "<|channel|>final<|message|>Hello!<|return|>"
+)
+SUM = "<|channel|>final<|message|>It is 702.<|return|>"
+
+
+@pytest.fixture(autouse=True)
+def own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("MLX_GPTOSS_MODEL", raising=False)
+
+
+def run(runtime: Runtime, *arguments: str, stdin: str | None = None) -> Result:
+    def load(model: str, **options: Any) -> Runtime:
+        return runtime
+
+    words = [*arguments, "-m", "demo", "--temperature", "0"]
+    return CliRunner().invoke(cli, words, obj=Services(load=load), input=stdin)
+
+
+def model_of(runtime: Runtime) -> TalkingModel:
+    assert isinstance(runtime.model, TalkingModel)
+    return runtime.model
+
+
+def test_generate_answers_on_stdout_and_reasons_on_stderr() -> None:
+    result = run(talking(HELLO), "generate", "hi")
+    assert (result.exit_code, result.stdout) == (0, "Hello!\n")
+    assert result.stderr == "They greet.\n"
+
+
+def test_reasoning_can_be_hidden() -> None:
+    result = run(talking(HELLO), "generate", "hi", "--hide-reasoning")
+    assert (result.stdout, result.stderr) == ("Hello!\n", "")
+
+
+def test_effort_and_system_reach_the_model() -> None:
+    runtime = talking(HELLO)
+    model = model_of(runtime)
+    run(runtime, "generate", "hi", "--effort", "high", "--system", "Be brief.")
+    assert "Reasoning: high" in model.read
+    assert "<|start|>developer<|message|># Instructions\n\nBe brief." in model.read
+
+
+def test_a_piped_chat_answers_line_by_line() -> None:
+    result = run(talking(HELLO, SUM), "chat", stdin="hi\n\n417 + 285?\n")
+    assert (result.exit_code, result.stdout) == (0, "Hello!\nIt is 702.\n")
+    assert result.stderr == "They greet.\n"
+
+
+def test_commands_change_the_conversation() -> None:
+    runtime = talking(HELLO, SUM)
+    model = model_of(runtime)
+    lines = "/effort low\n/system Be kind.\nhi\n/stats\n/reset\n/nonsense\nagain\n"
+    result = run(runtime, "chat", stdin=lines)
+    # After /reset the second question is a first question again.
+    assert result.stdout == "Hello!\nHello!\n"
+    assert "Reasoning: low" in model.read and "Be kind." in model.read
+    notes = result.stderr.splitlines()
+    assert notes[:2] == ["Effort: low", "Instructions: Be kind."]
+    assert notes[3].startswith("prompt ")
+    assert notes[4:6] == [
+        "Forgotten",
+        "There is no /nonsense; /help lists what there is",
+    ]
+
+
+def test_help_lists_every_command() -> None:
+    result = run(talking(HELLO), "chat", stdin="/help\n")
+    for name in ("/effort", "/system", "/reset", "/stats", "/help", "Ctrl-C"):
+        assert name in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["chat"], ["generate", "hi"]])
+def test_a_vocabulary_without_harmony_is_refused_in_one_line(
+    arguments: list[str],
+) -> None:
+    plain = Runtime(TalkingModel((HELLO,)), tokenizer=byte_tokenizer(["<|endoftext|>"]))
+    result = run(plain, *arguments, stdin="hi\n")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "continue text with `mlx-gptoss generate --raw`" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_closed_section_starts_the_next_on_its_own_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    screen = Screen()
+    for event in (Reasoning("a"), Reasoning("b\n"), Reasoning("c"), Answer("d")):
+        screen.show(event)
+    screen.end()
+    assert capsys.readouterr() == ("d\n", "ab\nc\n")
+
+
+class Terminal(StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown_in_a_terminal(*events: Event) -> str:
+    terminal, screen = Terminal(), Screen()
+    with redirect_stdout(terminal), redirect_stderr(terminal):
+        for event in events:
+            screen.show(event)
+        screen.end()
+    return terminal.getvalue()
+
+
+def test_a_terminal_dims_reasoning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    events = (Reasoning("so"), Reasoning("."), Answer("7"))
+    assert shown_in_a_terminal(*events) == "\x1b[2mso.\x1b[0m\n7\n"
+
+
+@pytest.mark.parametrize("variable", [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_no_color_and_dumb_terminals_are_respected(
+    monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str]
+) -> None:
+    monkeypatch.setenv(*variable)
+    assert shown_in_a_terminal(Reasoning("so."), Answer("7")) == "so.\n7\n"
+
+
+def test_a_model_cannot_send_escapes_to_a_terminal() -> None:
+    evil = Answer("\x1b]0;title\x07\x1b[2Jdone\x9b1m\ttab\n")
+    assert shown_in_a_terminal(evil) == "]0;title[2Jdone1m\ttab\n"
+
+
+PROGRAM = """
+import sys
+from mlx_gptoss.cli import cli
+from mlx_gptoss.cli.services import Services
+from tests.talking import talking
+replies = [reply.replace("(endless)", "on and " * 3000) for reply in sys.argv[1:]]
+runtime = talking(*replies)
+cli(["chat", "-m", "demo", "--temperature", "0"],
+    obj=Services(load=lambda model, **options: runtime))
+"""
+ENDLESS = "<|channel|>final<|message|>(endless)"
+READY = "\x1b[?2004h"  # bracketed paste is on: the prompt waits for a line
+DIM = "\x1b[2m"
+
+
+def terminal(*replies: str) -> pexpect.spawn:
+    """Start `chat` in a real terminal."""
+    settings = {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
+    return pexpect.spawn(
+        sys.executable,
+        ["-c", PROGRAM, *replies],
+        cwd=str(ROOT),
+        env=os.environ | settings,  # pyright: ignore[reportArgumentType]
+        encoding="utf-8",
+        timeout=30,
+    )
+
+
+def test_a_person_chats_stops_an_answer_and_leaves() -> None:
+    child = terminal(HELLO, ENDLESS, SUM)
+    child.expect_exact(READY)
+    child.send("hi\r")
+    child.expect_exact(f"{DIM}They greet.")
+    child.expect_exact("Hello!")
+    child.expect_exact(READY)
+    child.send("go on\r")
+    child.expect_exact("on and on and")
+    child.sendintr()
+    child.expect_exact("(stopped)")
+    child.expect_exact(READY)
+    child.send("417 + 285?\r")
+    child.expect_exact("It is 702.")
+    child.expect_exact(READY)
+    child.sendeof()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
