@@ -45,8 +45,8 @@ SEED_RANGE = 1 << 64
 class LanguageModel(Protocol):
     """What generation needs of a model."""
 
-    def hidden(self, ids: mx.array, cache: Any) -> mx.array:
-        """Feed ids (B, L) after what `cache` holds; return (B, L, M)."""
+    def hidden(self, ids: mx.array, cache: Any, *, last: bool = False) -> mx.array:
+        """Feed ids (B, L) after what `cache` holds; return (B, L, M), or (B, 1, M)."""
         ...
 
     def logits(self, hidden: mx.array) -> mx.array:
@@ -238,7 +238,7 @@ class _Run:
             if self.cancelled():
                 return None
             part = mx.array([ids[start : start + self.chunk]], mx.int32)  # (1, L)
-            hidden = self.model.hidden(part, self.cache)[:, -1:]
+            hidden = self.model.hidden(part, self.cache, last=True)
             done = start + part.shape[1]
             self.fed += ids[start:done]
             mx.eval(self.cache.arrays if done < total else [hidden])

@@ -126,8 +126,12 @@ class Block(nn.Module):
         rotate: Rotation,
         masks: Masks,
         cache: FullCache | WindowCache | None,
+        *,
+        last: bool = False,
     ) -> mx.array:
         h = h + self.self_attn(self.input_layernorm(h), rotate, masks, cache)
+        if last:
+            h = h[:, -1:]  # the others were needed for their keys and values
         return h + self.mlp(self.post_attention_layernorm(h))
 
 
@@ -143,16 +147,24 @@ class Trunk(nn.Module):
             Block(config, structure, layer) for layer in range(config.num_hidden_layers)
         ]
         self.norm = nn.RMSNorm(M, config.rms_norm_eps)
-        self._periods = mx.array(yarn_periods(config), mx.float32)
+        self._periods = yarn_periods(config)
 
-    def __call__(self, ids: mx.array, cache: Cache | None) -> mx.array:
-        """Return the final normed residual stream: (B, L) -> (B, L, M)."""
+    def __call__(
+        self, ids: mx.array, cache: Cache | None, *, last: bool = False
+    ) -> mx.array:
+        """Return the final normed residual stream: (B, L) -> (B, L, M).
+
+        With `last`, only that of the last position, (B, 1, M): the experts of the
+        last layer, which no later position reads, are spared for the others.
+        """
         offset = 0 if cache is None else cache.offset
         rotate = rotation(self._periods, offset, ids.shape[1])
         masks = Masks()
         h = self.embed_tokens(ids)
         for layer, block in enumerate(self.layers):
-            h = block(h, rotate, masks, None if cache is None else cache.layers[layer])
+            kept = None if cache is None else cache.layers[layer]
+            top = layer == len(self.layers) - 1
+            h = block(h, rotate, masks, kept, last=last and top)
         return self.norm(h)
 
 
@@ -172,12 +184,17 @@ class GptOss(nn.Module):
         """Return float32 logits of every position: (B, L) int32 -> (B, L, V)."""
         return self.logits(self.hidden(ids, cache))
 
-    def hidden(self, ids: mx.array, cache: Cache | None = None) -> mx.array:
-        """Return what `logits` reads: (B, L) int32 -> (B, L, M)."""
-        return self.model(ids, cache)
+    def hidden(
+        self, ids: mx.array, cache: Cache | None = None, *, last: bool = False
+    ) -> mx.array:
+        """Return what `logits` reads: (B, L) int32 -> (B, L, M); `last`: (B, 1, M).
+
+        In prefill only the last position is due, and asking for no more is cheaper.
+        """
+        return self.model(ids, cache, last=last)
 
     def logits(self, hidden: mx.array) -> mx.array:
-        """Unembed (..., M) -> (..., V) float32; in prefill only the last row is due."""
+        """Unembed (..., M) -> (..., V) float32."""
         return self.lm_head(hidden).astype(mx.float32)
 
     def make_cache(self) -> Cache:

@@ -80,11 +80,13 @@ class FakeModel:
         self.logits_of = logits_of
         self.feeds: list[list[int]] = []  # what each call of `hidden` was given
 
-    def hidden(self, ids: mx.array, cache: FakeCache) -> mx.array:
+    def hidden(
+        self, ids: mx.array, cache: FakeCache, *, last: bool = False
+    ) -> mx.array:
         [tokens] = cast("list[list[int]]", ids.tolist())
         self.feeds.append(tokens)
         cache.ids += tokens
-        return last_row(self.logits_of(cache.ids), len(tokens))
+        return last_row(self.logits_of(cache.ids), 1 if last else len(tokens))
 
     def logits(self, hidden: mx.array) -> mx.array:
         return hidden
@@ -134,7 +136,9 @@ class AnsweringModel(FakeModel):
         self.prompts: list[list[int]] = []
         self.vocab_size = vocab_size
 
-    def hidden(self, ids: mx.array, cache: FakeCache) -> mx.array:
+    def hidden(
+        self, ids: mx.array, cache: FakeCache, *, last: bool = False
+    ) -> mx.array:
         [tokens] = cast("list[list[int]]", ids.tolist())
         self.feeds.append(tokens)
         begins = not cache.answer and tokens == self._next()[:1]
@@ -145,7 +149,7 @@ class AnsweringModel(FakeModel):
         cache.answer = cache.answer[1:] if len(tokens) == 1 else []
         [said] = (cache.answer or self._next())[:1]
         sure = [SURE if n == said else 0.0 for n in range(self.vocab_size)]
-        return last_row(sure, len(tokens))
+        return last_row(sure, 1 if last else len(tokens))
 
     def _next(self) -> list[int]:
         """The answer to the prompt being read; 0 past the last, which is not read."""

@@ -167,6 +167,18 @@ def test_the_last_row_alone_can_be_unembedded() -> None:
     assert np.abs(np.array(row[0, 0]) - expected[-1]).max() < TOLERANCE
 
 
+@pytest.mark.parametrize("cached", [False, True], ids=["one pass", "in chunks"])
+def test_the_last_position_alone_is_what_it_is_among_all(cached: bool) -> None:
+    ids, expected, model = case("window shorter than the prompt")
+    kept = model.make_cache() if cached else None
+    if kept is not None:
+        mx.eval(model.hidden(mx.array([ids[:30]]), kept, last=True), kept.arrays)
+        ids = ids[30:]
+    row = model.logits(model.hidden(mx.array([ids]), kept, last=True))
+    assert row.shape == (1, 1, expected.shape[-1])
+    assert np.abs(np.array(row[0, 0]) - expected[-1]).max() < TOLERANCE
+
+
 def test_bfloat16_runs_and_stays_near() -> None:
     # A loose bound on purpose: two right bfloat16 stacks differ by tenths here.
     config = hf_config(num_hidden_layers=2)
