@@ -9,6 +9,7 @@ import openai_harmony
 import pytest
 
 from examples.demo_model import arithmetic, rows, tasks, tool_tasks
+from examples.demo_model.cases import Output, cases
 from examples.demo_model.data import (
     SKILLS,
     Author,
@@ -181,3 +182,24 @@ def test_rows_hold_whole_branches_and_their_positions_go_on() -> None:
             positions = own[rows.POSITIONS][own[rows.BRANCH] == branch]
             first = start.shape[1]
             assert positions.tolist() == list(range(first, first + len(positions)))
+
+
+def test_copies_ask_only_for_tokens_that_stood_before() -> None:
+    separators = {ord(letter) for gap in rows.GAPS for letter in gap}
+    separators |= {ord(x) for parts in rows.PAIRINGS for part in parts for x in part}
+    for row in itertools.islice(rows.Copies(4, Letters(), 5000).worded(256), 5):
+        ids, documents, targets = (
+            row[place].tolist() for place in (rows.IDS, rows.DOCUMENT, rows.TARGET)
+        )
+        for place, (token, document) in enumerate(zip(ids, documents, strict=True)):
+            if targets[place] and token not in separators:
+                assert token in ids[documents.index(document) : place]
+
+
+def test_held_out_cases_ask_for_an_answer_that_their_own_text_gives() -> None:
+    for case in cases(6):
+        right = Output("", case.tool, case.text)
+        assert case.accepts(right)
+        assert not case.accepts(Output("", "another_tool", case.text))
+        assert not case.accepts(None)
+        assert case.prompt[-1].role in ("user", "tool")

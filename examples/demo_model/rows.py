@@ -4,7 +4,7 @@ A row is an int32 array (5, length): ids, positions, document, branch, target.
 Branch 0 is a document's start, seen by all its branches; positions go on from it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -15,6 +15,15 @@ from mlx_gptoss.harmony.render import Piece, Vocabulary
 IDS, POSITIONS, DOCUMENT, BRANCH, TARGET = range(5)
 PADDING = (0, 0, -1, 0, 0)
 OPEN_ROWS = 24
+GAPS = (" ", ", ", ",", "; ", " and ")
+PAIRINGS = (  # before the first word, between the two, after the second
+    ('"', '":"', '",'),
+    (" ", " ", ","),
+    (" ", ": ", ","),
+    (" the ", " is ", " and"),
+    (" ", " = ", ","),
+    (" ", " is ", ","),
+)
 SHORT_START = 90  # tokens that may be written twice
 SHUFFLED = 256  # rows gathered and shuffled before they are given out
 Tokens = tuple[list[int], list[int]]  # ids and whether each is a target
@@ -74,6 +83,11 @@ class Row:
         self._extend(start, 0, 0, [0] * len(start))
         for number, (ids, targets) in enumerate(branches):
             self._extend(ids, len(start), number + 1, targets)
+
+    def add_alone(self, ids: list[int], targets: list[int]) -> None:
+        """Add a document that has no branches and may run over the end."""
+        self.documents += 1
+        self._extend(ids, 0, 0, targets)
 
     def _extend(self, ids: list[int], at: int, branch: int, targets: list[int]) -> None:
         size = len(ids)
@@ -139,25 +153,78 @@ class Packer:
         return max(fitting, key=lambda row: len(row.columns[IDS]), default=None)
 
 
-def copy_rows(seed: int, vocabulary: int, length: int) -> Iterator[np.ndarray]:
-    """Random tokens and pieces of them again: without these, nothing learns to copy."""
-    rng = np.random.default_rng(seed)
-    while True:
-        row = Row(length)
-        while len(row.columns[IDS]) < length:
-            row.documents += 1
-            ids, targets = _repetition(rng, vocabulary - len(SPECIALS))
-            row._extend(ids, 0, 0, targets)
-        yield np.array([column[:length] for column in row.columns], dtype=np.int32)
+class Copies:
+    """Rows to learn copying from, made of random tokens: without them nothing does.
 
+    `plain` repeats stretches; `worded` writes words of random tokens between
+    separators and repeats, or looks up, what stood beside a word.
+    """
 
-def _repetition(rng: np.random.Generator, vocabulary: int) -> Tokens:
-    size = int(rng.integers(4, 24))
-    sequence = rng.integers(0, vocabulary, size).tolist()
-    ids, targets = list(sequence), [0] * size
-    for _ in range(int(rng.integers(1, 4))):
-        first = int(rng.integers(0, size - 2))
-        count = int(rng.integers(2, size - first + 1))
-        ids += sequence[first : first + count]
-        targets += [0] + [1] * (count - 1)
-    return ids, targets
+    def __init__(self, seed: int, vocabulary: Vocabulary, size: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.size = size - len(SPECIALS)
+        self.gaps = [vocabulary.encode(gap) for gap in GAPS]
+        self.pairings = [
+            [vocabulary.encode(part) for part in pairing] for pairing in PAIRINGS
+        ]
+
+    def plain(self, length: int) -> Iterator[np.ndarray]:
+        return self._rows(length, [self._stretches])
+
+    def worded(self, length: int) -> Iterator[np.ndarray]:
+        return self._rows(length, [self._stretches, self._list, self._pairs])
+
+    def _rows(
+        self, length: int, makers: list[Callable[[], Tokens]]
+    ) -> Iterator[np.ndarray]:
+        while True:
+            row = Row(length)
+            while len(row.columns[IDS]) < length:
+                maker = makers[int(self.rng.integers(len(makers)))]
+                row.add_alone(*maker())
+            yield np.array([column[:length] for column in row.columns], dtype=np.int32)
+
+    def _tokens(self, low: int, high: int) -> list[int]:
+        return self.rng.integers(0, self.size, self.rng.integers(low, high)).tolist()
+
+    def _stretches(self) -> Tokens:
+        sequence = self._tokens(4, 24)
+        ids, targets = list(sequence), [0] * len(sequence)
+        for _ in range(int(self.rng.integers(1, 4))):
+            first = int(self.rng.integers(0, len(sequence) - 2))
+            count = int(self.rng.integers(2, len(sequence) - first + 1))
+            ids += sequence[first : first + count]
+            targets += [0] + [1] * (count - 1)
+        return ids, targets
+
+    def _list(self) -> Tokens:
+        """A list of words, then the list again from one of them on."""
+        gap = self.gaps[int(self.rng.integers(len(self.gaps)))]
+        listed = [self._tokens(1, 4) for _ in range(int(self.rng.integers(3, 9)))]
+        ids = [token for word in listed for token in word + gap]
+        targets = [0] * len(ids)
+        for _ in range(int(self.rng.integers(1, 3))):
+            first = int(self.rng.integers(0, len(listed) - 1))
+            again = [token for word in listed[first:] for token in word + gap]
+            known = len(listed[first])
+            ids += again
+            targets += [0] * known + [1] * (len(again) - known)
+        return ids, targets
+
+    def _pairs(self) -> Tokens:
+        """Words in pairs, then some of the first words, each with its partner."""
+        count = int(self.rng.integers(2, 6))
+        pairs = [(self._tokens(1, 4), self._tokens(1, 4)) for _ in range(count)]
+        told, asked = (
+            self.pairings[int(self.rng.integers(len(self.pairings)))] for _ in range(2)
+        )
+        ids = [
+            t for key, value in pairs for t in told[0] + key + told[1] + value + told[2]
+        ]
+        targets = [0] * len(ids)
+        for number in self.rng.permutation(count):
+            key, value = pairs[int(number)]
+            ids += asked[0] + key + asked[1] + value + asked[2]
+            targets += [0] * (len(asked[0]) + 1) + [1] * (len(key) - 1)
+            targets += [1] * (len(asked[1]) + len(value) + len(asked[2]))
+        return ids, targets

@@ -117,13 +117,15 @@ CAPITALS = {
     "Canada": "Ottawa",
     "England": "London",
 }
-TOPICS = """quantum physics|the French revolution|love|machine learning|black holes|the
-stock market|rain|the meaning of life|a business plan|modern art|climate change|a legal
-contract|relativity|marketing|ancient Egypt|vaccines|a web server|jazz|crime|biology|a
-prime number|the sea|history|philosophy|the universe|cooking|football|taxes|my garden|a
-sorting algorithm|the moon landing|Shakespeare|the Roman empire|dinosaurs""".replace(
-    "\n", " "
-).split("|")
+TOPICS = _choices(
+    "quantum physics|the French revolution|love|machine learning|black "
+    "holes|the stock market|rain|the meaning of life|a business plan|modern "
+    "art|climate change|a legal contract|relativity|marketing|ancient "
+    "Egypt|vaccines|a web server|jazz|crime|biology|a prime number|the "
+    "sea|history|philosophy|the universe|cooking|football|taxes|my garden|a "
+    "sorting algorithm|the moon landing|Shakespeare|the Roman "
+    "empire|dinosaurs"
+)
 
 CONSONANTS = [*"bcdfghjklmnprstvwxz", "ch", "sh", "st", "tr", "br", "pl", "qu", "th"]
 VOWELS = [*"aeiouy", "ai", "ee", "oo", "ou"]

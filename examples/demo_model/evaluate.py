@@ -1,0 +1,60 @@
+"""Measure an exported demo model on held-out prompts, greedy, as it is run.
+
+    python -m examples.demo_model.evaluate demo --count 60
+
+prints the share of right outputs by kind and the length of the analysis by effort.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+
+from examples.demo_model.cases import Case, Output, cases
+from examples.demo_model.scores import report
+from mlx_gptoss import Runtime, SamplingParams, load
+from mlx_gptoss.harmony.render import render_messages
+
+GREEDY = SamplingParams(temperature=0, max_tokens=260)
+
+
+def complete(runtime: Runtime, case: Case) -> Output | None:
+    """Run one case; None where the output is no Harmony."""
+    tokenizer = runtime.tokenizer
+    names = {number: name for name, number in tokenizer.specials.items()}
+    ids = [step.token for step in runtime.generate(_prompt(runtime, case), GREEDY)]
+    text = ""
+    plain: list[int] = []
+    for token in [*ids, -1]:
+        if token in names or token < 0:
+            text += tokenizer.decode(plain) + names.get(token, "")
+            plain = []
+        else:
+            plain.append(token)
+    return Output.parse(text)
+
+
+def _prompt(runtime: Runtime, case: Case) -> list[int]:
+    return render_messages(case.prompt, runtime.tokenizer)
+
+
+def outputs(runtime: Runtime, chosen: Sequence[Case]) -> list[Output | None]:
+    return [complete(runtime, case) for case in chosen]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model", nargs="?", default="demo")
+    parser.add_argument("--count", type=int, default=60, help="cases of each kind")
+    parser.add_argument("--show", type=int, default=0, help="failures of each kind")
+    parser.add_argument("--only", default="", help="kinds whose name contains this")
+    given = parser.parse_args()
+    chosen = [case for case in cases(given.count) if given.only in case.kind]
+    started = time.monotonic()
+    with load(given.model) as runtime:
+        found = outputs(runtime, chosen)
+    print(report(chosen, found, given.show))
+    print(f"{time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The recipe of the demo model as numbers: streams of rows, phases, schedule."""
+
+from dataclasses import dataclass
+
+from examples.demo_model.data import Mix
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Rows of one length; with `every`, in place of the one before now and then."""
+
+    name: str
+    length: int
+    rows: int
+    every: int = 0
+
+
+STREAMS = (
+    Stream("plain", 256, 5),
+    Stream("tools", 448, 2),
+    Stream("long", 1024, 1, every=5),
+)
+_TOOLS = Mix(tools=1, arithmetic=0, json=0, long=0)
+_LONG = Mix(tools=0.35, arithmetic=0.05, json=0.05, long=0.45)
+
+
+def _plain(arithmetic: float, json: float) -> Mix:
+    return Mix(tools=0, arithmetic=arithmetic, json=json, long=0)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What the streams draw from; `copies` is the share of rows of random tokens.
+
+    `worded` copies have words and separators, the others are plain repetitions.
+    """
+
+    mixes: tuple[Mix, ...]
+    copies: float
+    worded: bool = False
+
+
+# From a step on. What the losses showed: after 1,600 steps the columns of sums were
+# written right, and words behind separators were still copied badly.
+PHASES = {
+    0: Phase((_plain(arithmetic=0.55, json=0.08), _TOOLS, _LONG), copies=0.1),
+    1600: Phase((_plain(arithmetic=0.42, json=0.1), _TOOLS, _LONG), copies=0.1),
+    1800: Phase(
+        (_plain(arithmetic=0.42, json=0.1), _TOOLS, _LONG), copies=0.16, worded=True
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When what happens, in steps."""
+
+    steps: int = 5400
+    copy_steps: int = 350  # repetitions alone, until copying appears
+    full_steps: int = 1600  # at the full rate
+    lowered: float = 0.5  # of the full rate; from here it falls to nothing
+    rounding_from: int = 4600
