@@ -63,7 +63,7 @@ def attend(
 ) -> mx.array:
     """Attend q (B, H, L, D) to k, v (B, Hk, S, D); sinks (H,) -> (B, H, L, D)."""
     L, S = q.shape[2], k.shape[2]
-    # On a CPU the fused function is many operations, and it copies all scores twice.
+    # On a CPU the fused function is many operations and multiplies head by head.
     plain = not on_gpu() and q.dtype == mx.float32
     step = window or (CPU_BLOCK if plain else L)
     one_block = attend_plain if plain else attend_fused
@@ -123,22 +123,13 @@ def attend_plain(
     window: int | None,
     masks: Masks,
 ) -> mx.array:
-    """Attend with few plain operations: one product a key head serves its queries.
-
-    The sink is applied afterwards. With z the scores and s the sink,
-    exp(z) / (sum exp(z) + exp(s)) = softmax(z) * sigmoid(logsumexp(z) - s).
-    """
+    """Attend with few plain operations: one product a key head serves its queries."""
     B, H, L, D = q.shape
     Hk, S = k.shape[1:3]
-    groups = H // Hk
-    q = q.reshape(B, Hk, groups * L, D)
-    k = k.swapaxes(-1, -2)
-    if L == 1:
-        scores = (q * scale) @ k
-    else:
-        mask = masks.additive(L, S, window, groups)
-        scores = mx.addmm(mask, q, k, alpha=scale)  # (B, Hk, groups * L, S)
-    kept = mx.logsumexp(scores, axis=-1, keepdims=True)
-    kept = mx.sigmoid(kept.reshape(B, H, L, 1) - sinks[:, None, None])
-    mixed = mx.softmax(scores, axis=-1) @ v
-    return mixed.reshape(B, H, L, D) * kept
+    rows = H // Hk * L
+    q, k = q.reshape(B, Hk, rows, D), k.swapaxes(-1, -2)
+    mask = masks.additive(L, S, window, H // Hk) if L > 1 else mx.array(0.0)
+    scores = mx.addmm(mask, q, k, alpha=scale)  # (B, Hk, rows, S)
+    sinks = mx.broadcast_to(sinks[:, None], (B, H, L)).reshape(B, Hk, rows, 1)
+    shares = mx.softmax(mx.concatenate([scores, sinks], axis=-1), axis=-1)
+    return (shares[..., :S] @ v).reshape(B, H, L, D)

@@ -41,25 +41,30 @@ def test_rounding_would_move_nine_pairs() -> None:
     assert ratio.max() == pytest.approx(1.763, abs=1e-3)
 
 
-@pytest.mark.parametrize(("offset", "length"), [(0, 5), (3, 1), (300, 7)])
+@pytest.mark.parametrize(("offset", "length"), [(0, 5), (3, 1), (3000, 7)])
 def test_rotation_equals_the_oracles_without_its_factor(
     offset: int, length: int
 ) -> None:
     raw = hf_config(rope_scaling=None)
-    periods = mx.array(yarn_periods(ModelConfig.from_dict(raw)), mx.float32)
+    periods = yarn_periods(ModelConfig.from_dict(raw))
     x = np.random.default_rng(0).normal(size=(offset + length, 3, 64))
     expected = oracle.rotate(x, raw)[offset:].swapaxes(0, 1)
     rotate = rotation(periods, offset, length)
     found = rotate(mx.array(x[offset:], mx.float32).swapaxes(0, 1)[None])
-    # A float32 angle at position 300 is good to 300 * 6e-8.
-    np.testing.assert_allclose(np.array(found[0]), expected, atol=1e-4)
+    np.testing.assert_allclose(np.array(found[0]), expected, atol=2e-6)
 
 
 def test_rotation_equals_the_fused_kernels() -> None:
-    periods = mx.array(yarn_periods(ModelConfig.from_dict(hf_config())), mx.float32)
+    periods = yarn_periods(ModelConfig.from_dict(hf_config()))
     x = mx.random.normal((2, 3, 5, 64), key=mx.random.key(0))
     fused = mx.fast.rope(
-        x, 64, traditional=False, base=None, scale=1.0, offset=9, freqs=periods
+        x,
+        64,
+        traditional=False,
+        base=None,
+        scale=1.0,
+        offset=9,
+        freqs=mx.array(periods, mx.float32),
     )
     found = rotation(periods, 9, 5)(x)
     np.testing.assert_allclose(np.array(found), np.array(fused), atol=1e-5)
@@ -67,4 +72,4 @@ def test_rotation_equals_the_fused_kernels() -> None:
 
 def test_rotation_keeps_bfloat16() -> None:
     x = mx.ones((1, 2, 3, 6), mx.bfloat16)
-    assert rotation(mx.ones(3), 4, 3)(x).dtype == mx.bfloat16
+    assert rotation(np.ones(3), 4, 3)(x).dtype == mx.bfloat16

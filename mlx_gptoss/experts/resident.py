@@ -145,7 +145,7 @@ class Experts(nn.Module):
             y = self.halved(x, chosen)
         else:
             y = self.gathered(x, chosen)
-        return (y * shares[..., None]).sum(axis=1)
+        return (shares[:, None] @ y).squeeze(1)
 
     def gathered(self, x: mx.array, chosen: mx.array) -> mx.array:
         """Multiply all rows at once, as they come: -> (N, T, M)."""
