@@ -2,8 +2,8 @@
 
     runtime = talking("<|channel|>final<|message|>Hello<|return|>", ...)
 
-The n-th reply is what it says after the n-th question. `model.read` is all it was fed, so
-that a test sees what the model was shown.
+The n-th reply is what it says after the n-th question. `model.read` is all it was
+fed, so that a test sees what the model was shown.
 """
 
 from mlx_gptoss.runtime import Runtime

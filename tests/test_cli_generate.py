@@ -1,6 +1,9 @@
 """`generate` on a scripted model: what goes to stdout, to stderr, and into JSON."""
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,9 @@ class Loads:
     def __call__(self, model: str, **options: Any) -> Runtime:
         self.calls.append((model, options))
         return Runtime(scripted(self.script, self.prompt), tokenizer=TOKENIZER)
+
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -105,3 +111,60 @@ def test_loading_options_reach_the_loader() -> None:
         "dtype": "float32",
         "offline": True,
     }
+
+
+def python(program: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-c", program, "generate", *arguments]
+
+
+def demo_run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the real program on the demo model, as a user would in a pipe."""
+    program = "from mlx_gptoss.cli import cli; cli()"
+    fixed = ["-m", "demo", "--temperature", "0", "--max-tokens", "8"]
+    return subprocess.run(
+        python(program, *arguments, *fixed),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_real_program_answers_with_the_demo_and_ends_well() -> None:
+    outcome = demo_run("--json", "What is 417 + 285?")
+    facts = json.loads(outcome.stdout)
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert facts["stats"]["completion_tokens"] == 8
+
+
+def test_a_model_that_does_not_fit_is_refused_before_it_is_read() -> None:
+    outcome = demo_run("--memory", "1MB", "hi")
+    assert (outcome.returncode, outcome.stdout) == (1, "")
+    assert outcome.stderr.startswith("Error: `demo` needs ")
+    assert outcome.stderr.count("\n") == 1
+
+
+ENDLESS = """
+from mlx_gptoss.cli import cli
+from mlx_gptoss.cli.services import Services
+from mlx_gptoss.runtime import Runtime
+from tests.fakes import scripted
+from tests.talking import TOKENIZER
+runtime = Runtime(scripted([97] * 10**6, 1), tokenizer=TOKENIZER)
+cli(obj=Services(load=lambda model, **options: runtime))
+"""
+
+
+def test_an_interrupt_ends_the_program_with_130() -> None:
+    process = subprocess.Popen(
+        python(ENDLESS, "-m", "demo", "--raw", "x", "--temperature", "0"),
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(1) == b"a"  # it has begun, and would not end
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert (process.returncode, errors) == (130, b"\n")
