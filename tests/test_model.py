@@ -179,6 +179,17 @@ def test_the_last_position_alone_is_what_it_is_among_all(cached: bool) -> None:
     assert np.abs(np.array(row[0, 0]) - expected[-1]).max() < TOLERANCE
 
 
+def test_prefill_may_ask_for_the_last_position_only() -> None:
+    ids, expected, model = case("window shorter than the prompt")
+    kept = model.make_cache()
+    model.hidden(mx.array([ids[:20]]), kept, last=True)
+    last = model.hidden(mx.array([ids[20:-1]]), kept, last=True)
+    rows = np.array(
+        mx.concatenate([model.logits(last), model(mx.array([ids[-1:]]), kept)], 1)[0]
+    )
+    assert np.abs(rows - expected[-2:]).max() < TOLERANCE
+
+
 def test_bfloat16_runs_and_stays_near() -> None:
     # A loose bound on purpose: two right bfloat16 stacks differ by tenths here.
     config = hf_config(num_hidden_layers=2)
