@@ -1,4 +1,4 @@
-"""`mlx-gptoss convert SRC DST`: parse, plan, convert, report."""
+"""The commands `convert` and `verify`: parse, call one function, report."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def command(
     if dry_run:
         show_plan(plan, as_json=as_json)
         return
-    with JsonLines() if as_json else Bar(plan.nbytes) as progress:
+    with JsonLines() if as_json else Bar("Converting") as progress:
         convert(plan, dst, resume=resume, progress=progress)
     show_result(plan, dst, as_json=as_json)
 
@@ -67,3 +67,34 @@ def find_source(src: str, *, offline: bool) -> Path:
 
     path = Path(src).expanduser()
     return path if path.is_file() else resolve(src, offline=offline)
+
+
+@click.command(name="verify", short_help="Prove what a conversion did")
+@click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
+@click.option("--against", metavar="SRC", help="The checkpoint FOLDER was made of")
+@click.option("--offline", is_flag=True, help="Never touch the network")
+@click.option("--json", "as_json", is_flag=True, help="Report as JSON lines")
+def verify_command(
+    folder: Path, against: str | None, offline: bool, as_json: bool
+) -> None:
+    """Check a converted FOLDER: its digests and values, and its source with --against.
+
+    Against the source, every byte of the experts is compared and the error of the
+    rest is measured; the report is kept in FOLDER as report.json.
+    """
+    from mlx_gptoss.errors import ConversionError
+    from mlx_gptoss_convert.findings import save_report
+    from mlx_gptoss_convert.progress import Bar, JsonLines, show_report
+    from mlx_gptoss_convert.verify import verify
+
+    source = None if against is None else find_source(against, offline=offline)
+    with JsonLines() if as_json else Bar("Verifying") as progress:
+        report = verify(folder, source, progress=progress)
+    show_report(report, as_json=as_json)
+    if against is not None:
+        save_report(report, folder)
+    if report.faults:
+        raise ConversionError(
+            f"`{folder}` is not as it should be ({len(report.faults)} faults above): "
+            "convert again"
+        )

@@ -1,4 +1,4 @@
-"""What a user sees of a conversion: a bar on stderr, or JSON lines on stdout."""
+"""What a user sees: a bar on stderr, tables or JSON lines on stdout."""
 
 import json
 import time
@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from mlx_gptoss.memory import format_bytes
+from mlx_gptoss_convert.findings import Report
 from mlx_gptoss_convert.plan import Plan
 from mlx_gptoss_convert.report import sizes_by_part
 from mlx_gptoss_convert.steps import Step
@@ -21,7 +22,7 @@ EVENT_SECONDS = 0.5  # between two JSON progress lines
 class Bar:
     """A progress bar with bytes, rate and time left; a context manager."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, title: str) -> None:
         from rich.console import Console  # noqa: PLC0415 - not needed for JSON
         from rich.progress import (  # noqa: PLC0415
             BarColumn,
@@ -34,7 +35,7 @@ class Bar:
 
         console = Console(stderr=True)
         self._bar = Progress(
-            TextColumn("Converting"),
+            TextColumn(title),
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
@@ -42,7 +43,7 @@ class Bar:
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=total)
+        self._task = self._bar.add_task("", total=None)
 
     def __enter__(self) -> "Bar":
         self._bar.start()
@@ -57,7 +58,7 @@ class Bar:
         self._bar.stop()
 
     def __call__(self, done: int, total: int, tensor: str) -> None:
-        self._bar.update(self._task, completed=done)
+        self._bar.update(self._task, completed=done, total=total)
 
 
 class JsonLines:
@@ -135,3 +136,24 @@ def echo_tensor(step: Step, tensor: Tensor) -> None:
     shape = "x".join(map(str, tensor.shape))
     size = format_bytes(tensor.nbytes)
     click.echo(f"{size:>10}  {tensor.dtype:4} {step.fate:18}  {tensor.name} {shape}")
+
+
+def show_report(report: Report, *, as_json: bool) -> None:
+    """Say what a verification found."""
+    if as_json:
+        emit("report", **report.as_dict())
+        return
+    for kind, error in report.errors.items():
+        found = error.summary()
+        click.echo(
+            f"{kind:10} max {found['max']:.2e}  rms {found['rms']:.2e}  relative "
+            f"{found['relative_rms']:.4f}  cosine {found['cosine']:.6f}"
+        )
+    if report.expert_bytes:
+        click.echo(f"{format_bytes(report.expert_bytes)} of experts equal the source's")
+    if report.digests:
+        click.echo(f"{report.digests} tensors have the digests of conversion.json")
+    for fault in report.faults:
+        click.echo(fault, err=True)
+    if not report.faults:
+        click.echo("all is as it should be")
