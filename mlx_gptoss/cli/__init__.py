@@ -34,7 +34,9 @@ COMMANDS = {
     "models": Entry("mlx_gptoss.cli.models", "models", "List or delete local models"),
     "inspect": Entry("mlx_gptoss.cli.inspect", "inspect", "Check and describe a model"),
     "convert": Entry("mlx_gptoss_convert.cli", "command", "Convert a checkpoint"),
-    "verify": Entry("mlx_gptoss_convert.cli", "verify_command", "Prove a conversion"),
+    "verify": Entry(
+        "mlx_gptoss_convert.cli", "verify_command", "Prove what a conversion did"
+    ),
     "bench": Entry("mlx_gptoss.cli.bench", "bench", "Measure speed"),
     "doctor": Entry("mlx_gptoss.cli.doctor", "doctor", "Examine this machine"),
 }
