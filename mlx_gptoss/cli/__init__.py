@@ -66,6 +66,13 @@ class CommandLine(click.Group):
             return super().invoke(ctx)
         except GptOssError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.filename is None:  # a pipe that was closed: click's to end
+                raise
+            raise click.ClickException(
+                f"`{error.filename}`: {error.strerror}; check the path and its "
+                "permissions"
+            ) from error
         except KeyboardInterrupt:
             click.echo(err=True)
             ctx.exit(INTERRUPTED)
