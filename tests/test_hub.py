@@ -238,6 +238,8 @@ def test_home_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     [
         ("./missing", "`./missing` does not exist"),
         ("./file", "is a file: give the folder"),
+        ("~nobody-of-that-name/x", "cannot be opened .Could not determine home"),
+        ("./" + "a" * 300, "cannot be opened .File name too long"),
         ("here", "for the folder here write `./here`"),
         ("gpt-oss-20b", "neither `demo` nor a Hub id"),
         ("", "neither `demo` nor a Hub id"),
@@ -267,6 +269,7 @@ def test_a_name_that_means_nothing_is_explained(
         ),
         ({"quantization": {"mode": "mxfp4", "bits": 4}}, "gpt-oss, small, lossless"),
         ({}, "gpt-oss, small, dense"),
+        ({"num_local_experts": [32]}, "gpt-oss, small, dense"),
     ],
 )
 def test_kinds_are_named(raw: dict[str, object], kind: str) -> None:

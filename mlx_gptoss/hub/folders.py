@@ -52,11 +52,21 @@ def local_folder(model: str) -> Path | None:
     if not is_path(model):
         require_hub_id(model)
         return None
-    folder = Path(model).expanduser()
-    if not folder.exists():
-        raise HubError(f"`{model}` does not exist: check the path")
-    if not folder.is_dir():
-        raise HubError(f"`{model}` is a file: give the folder it lies in")
+    return require_folder(model)
+
+
+def require_folder(path: str) -> Path:
+    """Return an existing folder; raises HubError for anything else."""
+    try:
+        folder = Path(path).expanduser()
+        exists, is_folder = folder.exists(), folder.is_dir()
+    except (OSError, RuntimeError) as error:  # RuntimeError: `~nobody/x`
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise HubError(f"`{path}` cannot be opened ({reason}): check it") from error
+    if not exists:
+        raise HubError(f"`{path}` does not exist: check the path")
+    if not is_folder:
+        raise HubError(f"`{path}` is a file: give the folder it lies in")
     return folder
 
 
@@ -95,7 +105,8 @@ def describe(
 
 def kind_of(raw: dict[str, Any]) -> str:
     """Say what a config describes: `gpt-oss-20b, MXFP4`, `gpt-oss-120b, rest 8-bit`."""
-    size = SIZES_BY_EXPERTS.get(raw.get("num_local_experts", 0))
+    experts = raw.get("num_local_experts")
+    size = SIZES_BY_EXPERTS.get(experts) if isinstance(experts, int) else None
     words = f"gpt-oss-{size}" if size else "gpt-oss, small"
     quantization = raw.get("quantization")
     if isinstance(quantization, dict):
