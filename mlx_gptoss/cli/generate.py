@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlx_gptoss.cli.lines import read_all
 from mlx_gptoss.cli.options import LoadOptions, json_option, loads_model
 from mlx_gptoss.cli.sampling import sampling_params, takes_sampling
 from mlx_gptoss.cli.services import Services, pass_services
@@ -71,7 +72,7 @@ def _prompt_text(prompt: str | None) -> str:
     if prompt in (None, "-"):
         if prompt is None and sys.stdin.isatty():
             raise click.UsageError("give a PROMPT, or pipe one in")
-        prompt = sys.stdin.read().strip()
+        prompt = read_all().strip()
     if not prompt:
         raise click.UsageError("the prompt is empty")
     return prompt

@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from mlx_gptoss.cli.terminal import note
+from mlx_gptoss.errors import PromptError
 
 PROMPT = "> "
 
@@ -23,7 +25,8 @@ class PipedLines:
     interactive = False
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sys.stdin.readline, "")
+        with text_expected():
+            yield from iter(sys.stdin.readline, "")
 
 
 class TypedLines:
@@ -42,6 +45,24 @@ class TypedLines:
                 note("Ctrl-D leaves")
             except EOFError:
                 return
+
+
+def read_all() -> str:
+    """Return all of stdin."""
+    with text_expected():
+        return sys.stdin.read()
+
+
+@contextmanager
+def text_expected() -> Iterator[None]:
+    """Name the fault when stdin is not text."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise PromptError(
+            f"what comes on stdin is not {error.encoding} text (byte {error.start} "
+            "cannot be read): convert it first, with `iconv` for one"
+        ) from error
 
 
 def open_lines() -> Lines:
