@@ -3,14 +3,17 @@
 Knows headers and sizes; reads no weights.
 """
 
+import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import mlx.core as mx
 
 from mlx_gptoss.checkpoint import Checkpoint
+from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import ConfigError
-from mlx_gptoss.memory import Plan, device_budget, estimate
+from mlx_gptoss.memory import Plan, device_budget, estimate, require_fit
 
 Progress = Callable[[int, int], None]  # done, total
 
@@ -60,6 +63,25 @@ def plan_resident(
         context=context,
         float_bytes=dtype.size,
     )
+
+
+def fit_before_download(
+    model: str, memory: str | int | None, context: int | None
+) -> Callable[[Path, int], None]:
+    """Return a check of a config.json and the bytes of its weight files.
+
+    It raises MemoryBudgetError if the model could not be loaded once it is here.
+    """
+
+    def check(config_file: Path, weight_bytes: int) -> None:
+        config = ModelConfig.from_dict(json.loads(config_file.read_bytes()))
+        parts = {"weights": weight_bytes}
+        budget = device_budget(memory)
+        require_fit(
+            estimate(config, parts, budget=budget, context=context), config, model
+        )
+
+    return check
 
 
 def until(stopped: threading.Event, progress: Progress | None) -> Progress:

@@ -27,7 +27,13 @@ from mlx_gptoss.generate import (
     stop_reasons,
 )
 from mlx_gptoss.hub import resolve
-from mlx_gptoss.loading import check_experts, choose_dtype, plan_resident, until
+from mlx_gptoss.loading import (
+    check_experts,
+    choose_dtype,
+    fit_before_download,
+    plan_resident,
+    until,
+)
 from mlx_gptoss.memory import Plan, parse_bytes, require_fit
 from mlx_gptoss.owner import Items, Owner
 from mlx_gptoss.sampling import SamplingParams
@@ -66,7 +72,8 @@ def load(
         parse_bytes(memory)
     # A Path is a folder however it is written; the text "a/b" would be a Hub id.
     name = str(model.absolute()) if isinstance(model, Path) else model
-    folder = Path(resolve(name, offline=offline))
+    fits = fit_before_download(name, memory, context)
+    folder = Path(resolve(name, offline=offline, check=fits))
     owner, stopped = Owner(name), threading.Event()
 
     def read() -> Runtime:

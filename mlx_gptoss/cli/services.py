@@ -15,7 +15,7 @@ import click
 
 from mlx_gptoss.cli.options import LoadOptions
 from mlx_gptoss.cli.progress import ByteProgress
-from mlx_gptoss.hub import Hub
+from mlx_gptoss.hub import Check, Hub
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat import Chat
@@ -45,8 +45,11 @@ class Services:
 
     def open(self, options: LoadOptions) -> "Runtime":
         """Load the model that `options` name, downloading it if it is not here."""
+        from mlx_gptoss.loading import fit_before_download
+
         model = options.named_model()
-        self.fetch(model, offline=options.offline)
+        fits = fit_before_download(model, options.memory, options.context)
+        self.fetch(model, offline=options.offline, check=fits)
         with ByteProgress(f"Loading {model}") as progress:
             return self.load(
                 model,
@@ -58,10 +61,12 @@ class Services:
                 progress=progress,
             )
 
-    def fetch(self, model: str, *, offline: bool) -> Path:
+    def fetch(self, model: str, *, offline: bool, check: Check | None = None) -> Path:
         """Return the folder of a model; a download shows its progress."""
         with ByteProgress(f"Downloading {model}") as progress:
-            return self.hub.resolve(model, offline=offline, progress=progress)
+            return self.hub.resolve(
+                model, offline=offline, progress=progress, check=check
+            )
 
     def start_chat(
         self,

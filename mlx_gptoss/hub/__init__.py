@@ -5,7 +5,7 @@ cache.py    the Hub and its cache: resolve, pull, list, delete
 errors.py   what the hub library raises -> one line that says what to do
 """
 
-from mlx_gptoss.hub.cache import Hub, Progress, resolve
+from mlx_gptoss.hub.cache import Check, Hub, Progress, resolve
 from mlx_gptoss.hub.folders import (
     DEMO,
     LocalModel,
@@ -16,6 +16,7 @@ from mlx_gptoss.hub.folders import (
 
 __all__ = [
     "DEMO",
+    "Check",
     "Hub",
     "LocalModel",
     "Progress",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
@@ -36,6 +37,7 @@ BRANCH = "main"
 FREE_RESERVE = 10**9  # bytes of disk to leave free after a download
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
+Check = Callable[[Path, int], None]  # its config.json, bytes of all its weight files
 
 
 def _free_disk(path: Path) -> int:
@@ -56,9 +58,17 @@ class Hub:
         return self.cache or Path(library().constants.HF_HUB_CACHE)
 
     def resolve(
-        self, model: str, *, offline: bool = False, progress: Progress | None = None
+        self,
+        model: str,
+        *,
+        offline: bool = False,
+        progress: Progress | None = None,
+        check: Check | None = None,
     ) -> Path:
-        """Return the folder of `model`, downloading it if it is not here yet."""
+        """Return the folder of `model`, downloading it if it is not here yet.
+
+        `check` is called before weights are downloaded, and may raise to refuse them.
+        """
         here = local_folder(model) or self.cached(model)
         if here is not None:
             return here
@@ -67,7 +77,7 @@ class Hub:
                 f"`{model}` is not on this machine and downloads are off: run "
                 f"`mlx-gptoss pull {model}` without `--offline` or `HF_HUB_OFFLINE`"
             )
-        return self._download(model, progress)
+        return self._download(model, progress, check)
 
     def pull(self, model: str, *, progress: Progress | None = None) -> Path:
         """Download the newest files of a Hub id; what is here already is kept."""
@@ -117,7 +127,9 @@ class Hub:
         repos = library().scan_cache_dir(self.folder).repos
         return [repo for repo in repos if repo.repo_type == "model" and repo.revisions]
 
-    def _download(self, model: str, progress: Progress | None) -> Path:
+    def _download(
+        self, model: str, progress: Progress | None, check: Check | None = None
+    ) -> Path:
         """Fetch file by file, so that an interruption loses one file at most."""
         with named_errors(model):
             facts = (
@@ -125,6 +137,8 @@ class Hub:
             )
             sizes = _needed_files(model, facts)
             missing = [n for n in sizes if not self._find(model, n, facts.sha)]
+            if check and missing:
+                self._check(model, facts.sha, check, _weight_bytes(sizes))
             self._require_disk(model, sum(sizes[name] for name in missing))
             done = sum(sizes.values()) - sum(sizes[name] for name in missing)
             for name in missing:
@@ -149,6 +163,19 @@ class Hub:
             tqdm_class=bar,
         )
 
+    def _check(self, model: str, revision: str, check: Check, weights: int) -> None:
+        """Show `check` the config, outside the cache: a refusal leaves nothing."""
+        with TemporaryDirectory() as folder:
+            config = library().hf_hub_download(
+                model,
+                CONFIG,
+                revision=revision,
+                local_dir=folder,
+                endpoint=self.endpoint,
+                tqdm_class=_progress_bar(0, 0, None),
+            )
+            check(Path(config), weights)
+
     def _require_disk(self, model: str, needed: int) -> None:
         cache = self.folder
         cache.mkdir(parents=True, exist_ok=True)
@@ -171,10 +198,14 @@ class Hub:
 
 
 def resolve(
-    model: str, *, offline: bool = False, progress: Progress | None = None
+    model: str,
+    *,
+    offline: bool = False,
+    progress: Progress | None = None,
+    check: Check | None = None,
 ) -> Path:
     """Return the folder of `model`: `demo`, a path (`./x`, `~/x`, `/x`) or a Hub id."""
-    return Hub().resolve(model, offline=offline, progress=progress)
+    return Hub().resolve(model, offline=offline, progress=progress, check=check)
 
 
 def library() -> ModuleType:
@@ -211,6 +242,10 @@ def _needed_files(model: str, facts: Any) -> dict[str, int]:
             "choose a model published as safetensors"
         )
     return needed
+
+
+def _weight_bytes(sizes: dict[str, int]) -> int:
+    return sum(size for name, size in sizes.items() if fnmatch(name, WEIGHTS))
 
 
 def _has_gguf(names: dict[str, int]) -> bool:

@@ -1,0 +1,51 @@
+"""A model that could not be loaded is refused before its weights are downloaded."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mlx_gptoss.cli import cli
+from mlx_gptoss.cli.services import Services
+from mlx_gptoss.hub import Hub
+from tests.checkpoints import write_checkpoint
+from tests.hub_server import HubServer, hub_server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
+    folder = tmp_path_factory.mktemp("published")
+    write_checkpoint(folder)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with hub_server({"owner/model": files}) as server:
+        yield server
+
+
+def ask(server: HubServer, cache: Path, memory: str) -> str:
+    server.requests.clear()
+    services = Services(hub=Hub(server.url, cache))
+    arguments = ["generate", "hi", "--raw", "-m", "owner/model", "--memory", memory]
+    result = CliRunner().invoke(cli, arguments, obj=services)
+    assert result.exit_code == 1, result.output
+    return result.stderr
+
+
+def test_it_is_refused_with_only_its_config_read(
+    server: HubServer, tmp_path: Path
+) -> None:
+    stderr = ask(server, tmp_path / "cache", "1MB")
+
+    assert "Error: `owner/model` needs" in stderr
+    assert set(server.downloads()) == {"config.json"}
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_model_that_fits_is_downloaded(server: HubServer, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    ask(server, cache, "4GB")  # fails later: there is no tokenizer
+
+    folder = Hub(server.url, cache).cached("owner/model")
+    assert folder is not None
+    assert json.loads((folder / "config.json").read_bytes())["model_type"] == "gpt_oss"
