@@ -19,11 +19,12 @@ UNITS |= {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "": 1}
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 MXFP4_BITS = 4.25  # per expert weight: 4 bits and one scale byte for 32 values
-# Bits per weight of attention, embedding and lm_head. Affine groups of 64 carry
-# a 16-bit scale and a 16-bit bias: half a bit a weight.
-RECIPE_BITS = {"lossless": 16.0, "q8": 8.5, "q6": 6.5, "q4": 4.5}
-OFFERED_RECIPES = ("lossless", "q8", "q4")  # what `mlx-gptoss convert` writes
-FLOAT_BYTES = 2  # norms, biases, sinks and the router stay bfloat16
+# Bits per weight of attention, embedding and lm_head; None stays a float. Each affine
+# group has a scale and a bias beside it, both floats.
+RECIPE_BITS = {"lossless": None, "q8": 8, "q6": 6, "q4": 4}
+GROUP_SIZE = 64
+OFFERED_RECIPES = ("lossless", "q8", "q4")
+FLOAT_BYTES = 2  # bfloat16: floats on disk, and in memory on a GPU
 
 DEFAULT_CONTEXT = 8192  # tokens of KV cache counted when none is asked for
 PREFILL_CHUNK = 512  # tokens whose intermediate values are alive at once
@@ -57,6 +58,7 @@ class Plan:
     scratch_bytes: int
     context: int
     budget: Budget
+    float_bytes: int = FLOAT_BYTES
 
     @property
     def weight_bytes(self) -> int:
@@ -101,10 +103,10 @@ def format_bytes(count: int) -> str:
 
 
 def device_budget(memory: str | int | None = None, *, root: Path = Path("/")) -> Budget:
-    """Ask the device how much a model may use; `memory` may only lower it.
+    """Ask the device how much a model may use; `memory` says it, up to all there is.
 
-    On Metal this is the recommended working set, elsewhere what the system
-    (`root`/proc/meminfo) or its container still has free.
+    The device's answer is the recommended working set of a Metal GPU, elsewhere what
+    the system (`root`/proc/meminfo) or its container still has free.
     """
     device = _metal_budget() or _system_budget(root)
     if memory is None:
@@ -157,8 +159,13 @@ def _physical_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def recipe_bytes(config: ModelConfig, recipe: str) -> int:
-    """Bytes of all tensors of this architecture under a conversion recipe."""
+def recipe_bytes(
+    config: ModelConfig, recipe: str, *, float_bytes: int = FLOAT_BYTES
+) -> int:
+    """Bytes of all tensors of this architecture under a conversion recipe.
+
+    On disk floats take 2 bytes; in memory what the compute dtype takes.
+    """
     M, F = config.hidden_size, config.intermediate_size
     D, V = config.head_dim, config.vocab_size
     E, layers = config.num_local_experts, config.num_hidden_layers
@@ -169,8 +176,12 @@ def recipe_bytes(config: ModelConfig, recipe: str) -> int:
     router = E * M + E
     biases = qkv_rows + M + E * (2 * F + M)
     kept = layers * (router + biases + 2 * M + heads) + M
-    bits = experts * MXFP4_BITS + quantized * RECIPE_BITS[recipe]
-    return round(bits / 8) + kept * FLOAT_BYTES
+    affine_bits, float_bits = RECIPE_BITS[recipe], 8 * float_bytes
+    width = float_bits if affine_bits is None else affine_bits
+    if affine_bits is not None:
+        width += 2 * float_bits / GROUP_SIZE
+    bits = experts * MXFP4_BITS + quantized * width
+    return round(bits / 8) + kept * float_bytes
 
 
 def kv_bytes(config: ModelConfig, context: int, *, float_bytes: int) -> int:
@@ -211,7 +222,8 @@ def estimate(
     tokens = min(context or DEFAULT_CONTEXT, longest)
     scratch = scratch_bytes(config, tokens, float_bytes=float_bytes, metal=budget.metal)
     kv = kv_bytes(config, tokens, float_bytes=float_bytes)
-    return Plan("resident", dict(bytes_by_part), kv, scratch, tokens, budget)
+    parts = dict(bytes_by_part)
+    return Plan("resident", parts, kv, scratch, tokens, budget, float_bytes)
 
 
 def require_fit(plan: Plan, config: ModelConfig, model: str) -> None:
@@ -231,7 +243,10 @@ def require_fit(plan: Plan, config: ModelConfig, model: str) -> None:
 
 def _advice(plan: Plan, config: ModelConfig, model: str) -> str:
     around = plan.kv_bytes + plan.scratch_bytes
-    sizes = {recipe: recipe_bytes(config, recipe) for recipe in OFFERED_RECIPES}
+    sizes = {
+        recipe: recipe_bytes(config, recipe, float_bytes=plan.float_bytes)
+        for recipe in OFFERED_RECIPES
+    }
     smaller = {r: size for r, size in sizes.items() if size < plan.weight_bytes}
     listing = ", ".join(f"{r} {format_bytes(size)}" for r, size in smaller.items())
     budget = plan.budget

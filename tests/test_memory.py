@@ -196,6 +196,16 @@ def test_the_refusal_of_a_q8_does_not_offer_q8_again() -> None:
     assert "--recipe q4` makes one that fits (q4 11.2 GB)" in message
 
 
+def test_what_would_not_fit_in_float32_is_not_offered() -> None:
+    """Lossless is 13.8 GB on disk, but its floats take twice their room here."""
+    config = gpt_oss("20b")
+    parts = {"all": recipe_bytes(config, "lossless", float_bytes=4)}
+    plan = estimate(config, parts, budget=mac(15.5e9, 64e9), float_bytes=4)
+    with pytest.raises(MemoryBudgetError) as raised:
+        require_fit(plan, config, "openai/gpt-oss-20b")
+    assert "--recipe q8` makes one that fits (q8 12.2 GB" in str(raised.value)
+
+
 def test_nothing_fits_is_said_with_what_it_would_take() -> None:
     message = refusal("120b", mac(24e9, 32 * 2**30))
     assert "no recipe fits (q8 63.3 GB, q4 62.2 GB); it takes 62.7 GB" in message
