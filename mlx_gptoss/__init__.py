@@ -13,18 +13,52 @@ from mlx_gptoss.errors import GptOssError
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat import Chat
+    from mlx_gptoss.harmony.events import (
+        Answer,
+        Done,
+        Preamble,
+        Reasoning,
+        ToolCall,
+        ToolCallFailed,
+        ToolResult,
+    )
     from mlx_gptoss.runtime import Runtime, load
     from mlx_gptoss.sampling import SamplingParams
+    from mlx_gptoss.tools import Tool
 
 __version__ = "0.1.0"
-__all__ = ["Chat", "GptOssError", "Runtime", "SamplingParams", "__version__", "load"]
+__all__ = [
+    "Answer",
+    "Chat",
+    "Done",
+    "GptOssError",
+    "Preamble",
+    "Reasoning",
+    "Runtime",
+    "SamplingParams",
+    "Tool",
+    "ToolCall",
+    "ToolCallFailed",
+    "ToolResult",
+    "__version__",
+    "load",
+]
 
 preload_blas()  # in time only before `mlx.core` is imported
 
+_EVENTS = "mlx_gptoss.harmony.events"
 _HOMES = {
+    "Answer": _EVENTS,
     "Chat": "mlx_gptoss.chat",
+    "Done": _EVENTS,
+    "Preamble": _EVENTS,
+    "Reasoning": _EVENTS,
     "Runtime": "mlx_gptoss.runtime",
     "SamplingParams": "mlx_gptoss.sampling",
+    "Tool": "mlx_gptoss.tools",
+    "ToolCall": _EVENTS,
+    "ToolCallFailed": _EVENTS,
+    "ToolResult": _EVENTS,
     "load": "mlx_gptoss.runtime",
 }
 

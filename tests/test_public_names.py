@@ -1,0 +1,30 @@
+"""`mlx_gptoss.__all__` holds what it says, each name where it lives."""
+
+import subprocess
+import sys
+
+import pytest
+
+import mlx_gptoss
+
+
+@pytest.mark.parametrize("name", mlx_gptoss.__all__)
+def test_every_public_name_can_be_imported(name: str) -> None:
+    assert getattr(mlx_gptoss, name).__class__ is not None
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute `Laod`"):
+        _ = mlx_gptoss.Laod
+
+
+def test_events_and_errors_come_without_starting_mlx() -> None:
+    code = (
+        "import sys; from mlx_gptoss import Answer, GptOssError; "
+        "print([m for m in sys.modules if m.split('.')[0] == 'mlx'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "[]"
