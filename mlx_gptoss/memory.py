@@ -6,6 +6,7 @@ text are GB = 10^9 bytes; in the API they are bytes.
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -272,4 +273,5 @@ def _advice(plan: Plan, config: ModelConfig, model: str) -> str:
 
 def _convert(model: str, recipe: str) -> str:
     target = f"{model.rstrip('/').rsplit('/', 1)[-1]}-{recipe}"
-    return f"`mlx-gptoss convert {model} {target} --recipe {recipe}`"
+    words = ["mlx-gptoss", "convert", model, target, "--recipe", recipe]
+    return f"`{shlex.join(words)}`"

@@ -159,12 +159,14 @@ def test_this_machine_has_a_budget() -> None:
     assert 0 < budget.bytes <= budget.total
 
 
-def refusal(size: str, budget: Budget, recipe: str = "lossless") -> str:
+def refusal(
+    size: str, budget: Budget, recipe: str = "lossless", model: str | None = None
+) -> str:
     config = gpt_oss(size)
     parts = {"all": recipe_bytes(config, recipe)}
     plan = estimate(config, parts, budget=budget)
     with pytest.raises(MemoryBudgetError) as raised:
-        require_fit(plan, config, f"openai/gpt-oss-{size}")
+        require_fit(plan, config, model or f"openai/gpt-oss-{size}")
     return str(raised.value)
 
 
@@ -183,6 +185,11 @@ def test_the_refusal_names_the_recipe_that_fits_and_its_command() -> None:
         "`mlx-gptoss convert openai/gpt-oss-20b gpt-oss-20b-q8 --recipe q8` makes "
         "one that fits (q8 12.1 GB, q4 11.2 GB)"
     )
+
+
+def test_the_command_can_be_pasted_whatever_the_folder_is_called() -> None:
+    message = refusal("20b", mac(12.7e9, 16 * 2**30), model="/my models/20b")
+    assert "`mlx-gptoss convert '/my models/20b' 20b-q8 --recipe q8`" in message
 
 
 def test_a_16_gb_mac_is_told_how_to_raise_the_limit() -> None:
