@@ -183,12 +183,6 @@ def test_offline_forbids_even_the_question(hub: Hub, server: HubServer) -> None:
     assert server.requests == []
 
 
-def test_telemetry_is_off(hub: Hub, server: HubServer) -> None:
-    hub.resolve("owner/small")
-    assert not [request for request in server.requests if "harness" in request]
-    assert not [agent for agent in server.agents if "torch/" in agent]
-
-
 def test_models_are_listed_and_deleted(hub: Hub) -> None:
     hub.resolve("owner/small")
     listed = {model.name: model for model in hub.models()}
@@ -287,12 +281,8 @@ except HubError as error:
 """
 
 
-@pytest.mark.parametrize("offline", [False, True])
-def test_the_hub_librarys_own_variables_are_respected(
-    server: HubServer, tmp_path: Path, offline: bool
-) -> None:
-    variables = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path)}
-    variables |= {"HF_HUB_OFFLINE": "1"} if offline else {}
+def run_program(variables: dict[str, str]) -> str:
+    """Run PROGRAM in a process of its own, where the hub library reads `variables`."""
     outcome = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         env=os.environ | variables,
@@ -300,6 +290,29 @@ def test_the_hub_librarys_own_variables_are_respected(
         text=True,
         check=True,
     )
+    return outcome.stdout
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_the_hub_librarys_own_variables_are_respected(
+    server: HubServer, tmp_path: Path, offline: bool
+) -> None:
+    variables = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path)}
+    variables |= {"HF_HUB_OFFLINE": "1"} if offline else {}
+    printed = run_program(variables)
     wanted = "downloads are off" if offline else str(tmp_path / "hub")
-    assert wanted in outcome.stdout
+    assert wanted in printed
     assert bool(server.requests) is not offline
+
+
+def test_telemetry_is_off_even_where_a_variable_says_on(
+    server: HubServer, tmp_path: Path
+) -> None:
+    """On, the library asks the Hub which program runs it, and tells each request."""
+    run_program(
+        {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path)}
+        | {"HF_HUB_DISABLE_TELEMETRY": "0", "AI_AGENT": "somebody"}
+    )
+    assert server.downloads()
+    assert not [request for request in server.requests if "harness" in request]
+    assert not [agent for agent in server.agents if "agent/" in agent]
