@@ -7,7 +7,6 @@ are those of the unmodified logits (`log_softmax`), whatever was sampled.
 """
 
 import math
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,7 +16,6 @@ from mlx_gptoss.errors import PromptError
 
 GREEDY_BELOW = 1e-5  # temperatures smaller than this differ from 0 in rounding only
 MAX_TOP_LOGPROBS = 20
-SEED_BITS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +81,6 @@ def span(low: int | None, high: int | None) -> str:
     if high is not None:
         return f" from {low} to {high}"
     return "" if low is None else f", {low} or more"
-
-
-def make_key(seed: int | None) -> mx.array:
-    """Return the random key of a seed (any whole number), or a fresh one."""
-    if seed is None:
-        seed = secrets.randbits(SEED_BITS)
-    return mx.random.key(seed % (1 << SEED_BITS))
 
 
 def sample(logits: mx.array, params: SamplingParams, key: mx.array) -> mx.array:

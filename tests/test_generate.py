@@ -149,6 +149,15 @@ def test_a_seed_repeats_the_answer_and_no_seed_does_not() -> None:
     assert len({tuple(draw(seed)) for seed in (1, 2, 2**64 - 1, None, None)}) == 5
 
 
+@pytest.mark.parametrize("seed", [0, -1, 2**63, 2**70])
+def test_any_whole_number_is_a_seed(seed: int) -> None:
+    params = SamplingParams(max_tokens=5, seed=seed)
+
+    answers = [tokens(generate(noisy(), PROMPT, params)) for _ in range(2)]
+
+    assert answers[0] == answers[1]
+
+
 def test_sampling_follows_the_distribution_of_the_logits() -> None:
     """600 draws from (1/2, 1/3, 1/6): five standard deviations are 0.1."""
     shares = np.array([1 / 2, 1 / 3, 1 / 6])
