@@ -3,7 +3,6 @@
 Knows headers and sizes; reads no weights.
 """
 
-import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlx_gptoss.checkpoint import Checkpoint
+from mlx_gptoss.checkpoint.files import read_json
 from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.memory import Plan, device_budget, estimate, require_fit
@@ -74,7 +74,7 @@ def fit_before_download(
     """
 
     def check(config_file: Path, weight_bytes: int) -> None:
-        config = ModelConfig.from_dict(json.loads(config_file.read_bytes()))
+        config = ModelConfig.from_dict(read_json(config_file))
         parts = {"weights": weight_bytes}
         budget = device_budget(memory)
         require_fit(

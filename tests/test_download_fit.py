@@ -19,14 +19,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
     folder = tmp_path_factory.mktemp("published")
     write_checkpoint(folder)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with hub_server({"owner/model": files}) as server:
+    broken = files | {"config.json": b"[]"}
+    with hub_server({"owner/model": files, "owner/broken": broken}) as server:
         yield server
 
 
-def ask(server: HubServer, cache: Path, memory: str) -> str:
+def ask(server: HubServer, cache: Path, memory: str, model: str = "owner/model") -> str:
     server.requests.clear()
     services = Services(hub=Hub(server.url, cache))
-    arguments = ["generate", "hi", "--raw", "-m", "owner/model", "--memory", memory]
+    arguments = ["generate", "hi", "--raw", "-m", model, "--memory", memory]
     result = CliRunner().invoke(cli, arguments, obj=services)
     assert result.exit_code == 1, result.output
     return result.stderr
@@ -49,3 +50,12 @@ def test_a_model_that_fits_is_downloaded(server: HubServer, tmp_path: Path) -> N
     folder = Hub(server.url, cache).cached("owner/model")
     assert folder is not None
     assert json.loads((folder / "config.json").read_bytes())["model_type"] == "gpt_oss"
+
+
+def test_a_config_that_is_no_object_is_one_line(
+    server: HubServer, tmp_path: Path
+) -> None:
+    stderr = ask(server, tmp_path / "cache", "4GB", "owner/broken")
+
+    assert "config.json` is not a JSON object" in stderr
+    assert set(server.downloads()) == {"config.json"}
