@@ -103,3 +103,7 @@ def test_a_mac_is_left_alone() -> None:
 
 def test_the_second_call_reports_what_the_first_did() -> None:
     assert preload_blas() is preload_blas()
+
+
+def test_these_tests_run_with_the_blas_that_users_get() -> None:
+    assert preload_blas().state != "late"
