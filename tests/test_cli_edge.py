@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.runtime import Runtime
-from tests.talking import talking
+from tests.checkpoints import write_checkpoint
+from tests.fakes import byte_tokenizer
+from tests.talking import TalkingModel, talking
 
 
 def run(*arguments: str, stdin: bytes | None = None) -> Result:
@@ -48,3 +51,37 @@ def test_stdin_that_is_no_text_is_one_line(command: str) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("Error: what comes on stdin is not utf-8 text")
     assert result.stderr.count("\n") == 1
+
+
+def test_inspect_deep_of_a_broken_value_is_one_line(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model", seed=0)
+    stored = next(
+        tensor
+        for name, tensor in open_checkpoint(folder).tensors.items()
+        if name.endswith("gate_up_proj.scales")
+    )
+    with stored.file.open("r+b") as file:
+        file.seek(stored.offset)
+        file.write(b"\xff")
+    assert run("inspect", str(folder)).exit_code == 0
+    result = run("inspect", str(folder), "--deep")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"tensor `{stored.name}`" in result.stderr
+    assert "has a scale of 255 (NaN)" in result.stderr
+
+
+def test_an_unknown_key_is_a_warning_and_strictly_an_error(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model", seed=0, unsloth_version="2025.8")
+    assert run("inspect", str(folder)).exit_code == 0
+    result = run("inspect", str(folder), "--strict")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "has unknown keys `unsloth_version`" in result.stderr
+
+
+def test_a_vocabulary_without_harmony_continues_text() -> None:
+    plain = Runtime(
+        TalkingModel(("never said",)), tokenizer=byte_tokenizer(["<|endoftext|>"])
+    )
+    words = ["generate", "--raw", "-m", "demo", "--max-tokens", "2", "Once"]
+    result = CliRunner().invoke(cli, words, obj=Services(load=lambda *_, **__: plain))
+    assert result.exit_code == 0
