@@ -5,7 +5,7 @@ import hashlib
 from examples.demo_model.words import Words
 
 PLACES = ("ones", "tens", "hundreds")
-DIGITS = len(PLACES)
+CARRY = {"+": "carry", "-": "borrow"}
 HELD_OUT_SHARE = 0.1  # of all pairs of operands, by hash: never seen in training
 
 
@@ -87,16 +87,35 @@ def _question_in_words(words: Words, first: int, second: int, sign: str) -> str:
     return words.pick(plus if sign == "+" else minus).format(a=first, b=second)
 
 
+def column_result(x: int, y: int, carry: int, sign: str) -> tuple[int, int]:
+    """Return the digit of one column and what it carries or borrows."""
+    total = x + y + carry if sign == "+" else x - y - carry
+    return total % 10, int(total > 9 or total < 0)
+
+
+def counting(x: int, y: int, carry: int, sign: str) -> str:
+    """Count from `x` with its carry, `y` steps: pairs of the digit reached and the
+    steps left, as in `75 84 93 02 11 20` for 7+5.
+
+    Each pair follows from the one before it, so a tiny model can learn the steps
+    where it does not learn the 400 sums of two digits and a carry.
+    """
+    step = 1 if sign == "+" else -1
+    reached = x + step * carry
+    return " ".join(
+        f"{(reached + step * done) % 10}{y - done}" for done in range(y + 1)
+    )
+
+
 def columns(first: int, second: int, sign: str) -> tuple[list[str], str, int]:
     """Work from the right; return the columns' lines, the digits, the last carry."""
-    word = "carry" if sign == "+" else "borrow"
     top, bottom = f"{first:03d}", f"{second:03d}"
     lines, digits, carry = [], "", 0
     for place, x, y in zip(PLACES, top[::-1], bottom[::-1], strict=True):
-        total = int(x) + int(y) + carry if sign == "+" else int(x) - int(y) - carry
-        next_carry = int(total > 9 or total < 0)
-        digit = total % 10
-        lines.append(f"{place} {x}{sign}{y}{sign}{carry}={digit} {word} {next_carry}")
+        digit, next_carry = column_result(int(x), int(y), carry, sign)
+        asked = f"{place} {x}{sign}{y}{sign}{carry}"
+        counted = counting(int(x), int(y), carry, sign)
+        lines.append(f"{asked} {counted}={digit} {CARRY[sign]} {next_carry}")
         digits, carry = f"{digit}{digits}", next_carry
     return lines, digits, carry
 

@@ -275,7 +275,7 @@ class Author:
         """Ask for a tool; with `answered` its result and the answer follow."""
         tool = self.words.pick(tools)
         user, given = tool_tasks.request(self.words, tool)
-        thought = tool_tasks.thought_before_call(effort, tool, tools, given)
+        thought = tool_tasks.thought_before_call(effort, tool, given)
         asked = [
             harmony.user(user),
             harmony.reasoning(thought),

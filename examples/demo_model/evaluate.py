@@ -14,7 +14,7 @@ from examples.demo_model.scores import report
 from mlx_gptoss import Runtime, SamplingParams, load
 from mlx_gptoss.harmony.render import render_messages
 
-GREEDY = SamplingParams(temperature=0, max_tokens=260)
+GREEDY = SamplingParams(temperature=0, max_tokens=400)
 
 
 def complete(runtime: Runtime, case: Case) -> Output | None:

@@ -1,6 +1,6 @@
 """The recipe of the demo model as numbers: streams of rows, phases, schedule."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from examples.demo_model.data import Mix
 
@@ -15,17 +15,20 @@ class Stream:
     every: int = 0
 
 
-STREAMS = (
-    Stream("plain", 256, 5),
-    Stream("tools", 448, 2),
-    Stream("long", 1024, 1, every=5),
-)
+_OTHERS = (Stream("tools", 448, 2), Stream("long", 1024, 1, every=5))
+SHORT = (Stream("plain", 256, 5), *_OTHERS)
+LONGER = (Stream("plain", 384, 3), *_OTHERS)
 _TOOLS = Mix(tools=1, arithmetic=0, json=0, long=0)
 _LONG = Mix(tools=0.35, arithmetic=0.05, json=0.05, long=0.45)
 
 
-def _plain(arithmetic: float, json: float) -> Mix:
-    return Mix(tools=0, arithmetic=arithmetic, json=json, long=0)
+# Weights: small talk, sums, lists, capitals, declining, JSON, declining beside tools.
+_LATE_SKILLS = (1.0, 1.0, 2.2, 0.4, 1.0, 2.2, 0)
+
+
+def _plain(arithmetic: float, json: float, skills: tuple[float, ...] = ()) -> Mix:
+    plain = Mix(tools=0, arithmetic=arithmetic, json=json, long=0)
+    return replace(plain, skills=skills) if skills else plain
 
 
 @dataclass(frozen=True)
@@ -38,15 +41,50 @@ class Phase:
     mixes: tuple[Mix, ...]
     copies: float
     worded: bool = False
+    streams: tuple[Stream, ...] = LONGER
+    drills: float = 0  # share of the plain rows that are columns of sums
 
 
 # From a step on. What the losses showed: after 1,600 steps the columns of sums were
 # written right, and words behind separators were still copied badly.
 PHASES = {
-    0: Phase((_plain(arithmetic=0.55, json=0.08), _TOOLS, _LONG), copies=0.1),
-    1600: Phase((_plain(arithmetic=0.42, json=0.1), _TOOLS, _LONG), copies=0.1),
+    0: Phase(
+        (_plain(arithmetic=0.55, json=0.08), _TOOLS, _LONG), copies=0.1, streams=SHORT
+    ),
+    1600: Phase(
+        (_plain(arithmetic=0.42, json=0.1), _TOOLS, _LONG), copies=0.1, streams=SHORT
+    ),
     1800: Phase(
-        (_plain(arithmetic=0.42, json=0.1), _TOOLS, _LONG), copies=0.16, worded=True
+        (_plain(arithmetic=0.42, json=0.1), _TOOLS, _LONG),
+        copies=0.16,
+        worded=True,
+        streams=SHORT,
+    ),
+    3000: Phase(
+        (_plain(arithmetic=0.36, json=0.12, skills=_LATE_SKILLS), _TOOLS, _LONG),
+        copies=0.12,
+        worded=True,
+        streams=SHORT,
+        drills=0.2,
+    ),
+    3400: Phase(
+        (_plain(arithmetic=0.27, json=0.14, skills=_LATE_SKILLS), _TOOLS, _LONG),
+        copies=0.08,
+        worded=True,
+        streams=SHORT,
+        drills=0.4,
+    ),
+    3800: Phase(
+        (_plain(arithmetic=0.5, json=0.1, skills=_LATE_SKILLS), _TOOLS, _LONG),
+        copies=0.04,
+        worded=True,
+        drills=0.25,
+    ),
+    4600: Phase(
+        (_plain(arithmetic=0.45, json=0.12, skills=_LATE_SKILLS), _TOOLS, _LONG),
+        copies=0.03,
+        worded=True,
+        drills=0.1,
     ),
 }
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from examples.demo_model.arithmetic import CARRY, PLACES, column_result, counting
 from examples.demo_model.data import Author, Document, branch_pieces
 from examples.demo_model.tokenizer import SPECIALS
 from mlx_gptoss.harmony.render import Piece, Vocabulary
@@ -151,6 +152,41 @@ class Packer:
         """The fullest row that has room."""
         fitting = [row for row in self.open if row.fits(size)]
         return max(fitting, key=lambda row: len(row.columns[IDS]), default=None)
+
+
+class Drills:
+    """Rows of single columns of sums as the analysis works them, all 400 often."""
+
+    def __init__(self, seed: int, vocabulary: Vocabulary) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.encode = vocabulary.encode
+
+    def rows(self, length: int) -> Iterator[np.ndarray]:
+        while True:
+            row = Row(length)
+            while len(row.columns[IDS]) < length:
+                columns = [self._column() for _ in range(int(self.rng.integers(2, 5)))]
+                row.add_alone(
+                    [token for ids, _ in columns for token in ids],
+                    [target for _, targets in columns for target in targets],
+                )
+            yield np.array([column[:length] for column in row.columns], dtype=np.int32)
+
+    def _column(self) -> Tokens:
+        sign = "+-"[int(self.rng.integers(2))]
+        x, y, carry = (int(self.rng.integers(high)) for high in (10, 10, 2))
+        digit, next_carry = column_result(x, y, carry, sign)
+        place = PLACES[int(self.rng.integers(len(PLACES)))]
+        asked = f" {place} {x}{sign}{y}{sign}{carry} "
+        worked = f"{counting(x, y, carry, sign)}={digit} {CARRY[sign]} {next_carry},"
+        parts = [(asked, 0), (worked, 1)]
+        ids: list[int] = []
+        targets: list[int] = []
+        for text, target in parts:
+            own = self.encode(text)
+            ids += own
+            targets += [target] * len(own)
+        return ids, targets
 
 
 class Copies:

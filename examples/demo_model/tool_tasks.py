@@ -327,15 +327,13 @@ def _made_up_request(words: Words, tool: DemoTool, given: dict[str, Value]) -> s
     )
 
 
-def thought_before_call(
-    effort: str, tool: DemoTool, tools: list[DemoTool], given: dict[str, Value]
-) -> str:
+def thought_before_call(effort: str, tool: DemoTool, given: dict[str, Value]) -> str:
     pairs = ", ".join(f"{field} {spoken(item)}" for field, item in given.items())
-    names = ", ".join(other.name for other in tools)
     return {
         "low": f"Use {tool.name}.",
         "medium": f"I should call {tool.name}" + (f" with {pairs}." if pairs else "."),
-        "high": f"The tools are {names}. The request fits {tool.name}. "
+        "high": "The user wants something that a tool can do. "
+        f"The request fits {tool.name}. "
         + (f"Arguments: {pairs}. " if pairs else "It needs no arguments. ")
         + "I should call it.",
     }[effort]

@@ -29,7 +29,7 @@ from examples.demo_model.torch_model import (
 from mlx_gptoss.harmony.render import render_messages
 
 BATCH = 64
-LONGEST_OUTPUT = 260
+LONGEST_OUTPUT = 400
 NOWHERE = -(10**6)  # the position of padding: before every window
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from examples.demo_model import rows, tokenizer
 from examples.demo_model.data import Author
 from examples.demo_model.optimizer import Optimizer
-from examples.demo_model.recipe import PHASES, STREAMS, Plan, Stream
+from examples.demo_model.recipe import PHASES, Plan, Stream
 from examples.demo_model.torch_model import MASKED, GptOss, Shape
 
 SEED = 1
@@ -79,42 +79,58 @@ class Batches:
         copies = rows.Copies(base, self.encoder, self.vocabulary)
         self.warm = copies.plain(COPY_LENGTH)
         made = copies.worded if phase.worded else copies.plain
-        self.copies = [made(stream.length) for stream in STREAMS]
+        self.copies = [made(stream.length) for stream in phase.streams]
+        self.drills = rows.Drills(base + 40, self.encoder).rows(phase.streams[0].length)
         self.phase = phase
         self.documents = [
             rows.document_rows(
                 Author(base + 20 + i, mix=phase.mixes[i]), self.encoder, stream.length
             )
-            for i, stream in enumerate(STREAMS)
+            for i, stream in enumerate(self.phase.streams)
         ]
 
     def of(self, step: int) -> dict[str, Tensor]:
         """The micro-batches of a step by stream, each (B, 5, L)."""
         if step < self.plan.copy_steps:
             count = (
-                sum(s.length * s.rows for s in STREAMS if not s.every) // COPY_LENGTH
+                sum(s.length * s.rows for s in self.phase.streams if not s.every)
+                // COPY_LENGTH
             )
             return {"copy": _stacked(self.warm, count)}
         batches = {}
-        for i, stream in enumerate(STREAMS):
+        for i, stream in enumerate(self.phase.streams):
             if self._turn(stream, step):
-                share = self.phase.copies * stream.rows
-                copied = int(share * (step + 1)) - int(share * step)
-                parts = []
-                if copied < stream.rows:
-                    parts.append(_stacked(self.documents[i], stream.rows - copied))
-                if copied:
-                    parts.append(_stacked(self.copies[i], copied))
-                batches[stream.name] = torch.cat(parts)
+                batches[stream.name] = self._stream_batch(i, step)
         return batches
+
+    def _stream_batch(self, number: int, step: int) -> Tensor:
+        """A stream's rows of a step: copies and drills by their shares, documents."""
+        stream = self.phase.streams[number]
+        copied = _due(self.phase.copies * stream.rows, step)
+        drilled = 0 if number else _due(self.phase.drills * stream.rows, step)
+        rest = stream.rows - copied - drilled
+        sources = (self.copies[number], self.drills, self.documents[number])
+        counts = (copied, drilled, rest)
+        parts = [
+            _stacked(source, count)
+            for source, count in zip(sources, counts, strict=True)
+            if count > 0
+        ]
+        return torch.cat(parts)
 
     def _turn(self, stream: Stream, step: int) -> bool:
         """A stream with `every` takes the place of the one before it now and then."""
-        now = [s.every and step % s.every == 0 for s in STREAMS]
+        streams = self.phase.streams
+        now = [s.every and step % s.every == 0 for s in streams]
         if stream.every:
             return bool(step % stream.every == 0)
-        replaced = STREAMS.index(stream) + 1
-        return not (replaced < len(STREAMS) and now[replaced])
+        replaced = streams.index(stream) + 1
+        return not (replaced < len(streams) and now[replaced])
+
+
+def _due(share: float, step: int) -> int:
+    """How many whole rows a share of rows a step comes to at this step."""
+    return int(share * (step + 1)) - int(share * step)
 
 
 def _stacked(source: Iterator[np.ndarray], count: int) -> Tensor:
