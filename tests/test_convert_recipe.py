@@ -2,14 +2,20 @@ from pathlib import Path
 
 import pytest
 
+from mlx_gptoss.config import MXFP4
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss_convert.recipe import (
+    HALF,
     KINDS,
     RECIPES,
+    Recipe,
     affine,
+    check_recipe,
     fit_columns,
     kind_of,
     open_recipe,
+    parse_recipe,
+    with_experts,
 )
 
 LAYER = "model.layers.11."
@@ -90,3 +96,61 @@ def test_an_unknown_recipe_names_the_known_ones() -> None:
 def test_groups_shrink_where_rows_ask_for_it() -> None:
     fitted = [fit_columns(affine(8), columns) for columns in (2880, 96, 48)]
     assert fitted == [affine(8), affine(8, 32), None]
+
+
+def test_a_recipe_file_knows_modes_and_experts() -> None:
+    raw = {
+        "default": "mxfp4",
+        "q": {"bits": 5, "mode": "affine", "group_size": 128},
+        "o": "fp16",
+        "experts": 3,
+    }
+    recipe = parse_recipe(raw, "mine")
+    assert (recipe.settings["q"], recipe.settings["o"]) == (affine(5, 128), HALF)
+    assert (recipe.settings["embed"], recipe.experts) == (MXFP4, affine(3))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"q": {"mode": "nvfp4"}},
+        {"q": {"mode": "mxfp4", "bits": 8}},
+        {"q": 3},
+        {"experts": 2},
+        {"experts": "bf16"},
+    ],
+)
+def test_settings_there_are_not_are_refused(raw: dict[str, object]) -> None:
+    with pytest.raises(ConversionError, match=r"recipe `mine` (has the setting|wants)"):
+        parse_recipe(raw, "mine")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "reason"),
+    [
+        (with_experts(RECIPES["q8"], bits=4), "4.5 bits a weight where MXFP4 takes"),
+        (with_experts(RECIPES["q8"], bits=8), "keep MXFP4"),
+        (parse_recipe({"embed": "fp16"}, "mine"), "half precision"),
+    ],
+)
+def test_what_only_harms_is_refused_unless_forced(recipe: Recipe, reason: str) -> None:
+    check_recipe(recipe, force=True)
+    with pytest.raises(ConversionError, match=reason):
+        check_recipe(recipe, force=False)
+
+
+def test_three_bit_experts_and_mxfp4_need_no_force() -> None:
+    check_recipe(with_experts(RECIPES["q4"], bits=3), force=False)
+    check_recipe(with_experts(RECIPES["q4"], mxfp4=True), force=False)
+
+
+def test_experts_cannot_be_asked_for_twice() -> None:
+    with pytest.raises(ConversionError, match="exclude each other"):
+        with_experts(RECIPES["q4"], bits=3, mxfp4=True)
+
+
+def test_experts_are_never_given_bits_back() -> None:
+    recipe = with_experts(RECIPES["q4"], bits=4)
+    found = [None, MXFP4, affine(3), affine(8)]
+    settled = [recipe.expert_setting(setting) for setting in found]
+    assert settled == [affine(4), affine(4), affine(3), affine(4)]

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
-from mlx_gptoss_convert.recipe import DEFAULT, RECIPES
+from mlx_gptoss_convert.recipe import DEFAULT, EXPERT_BITS, RECIPES
 
 LAYOUTS = ("packed", "split")
+OUTPUTS = ("mlx", "hf", "gguf")
 
 
 @click.command(name="convert", short_help="Convert a checkpoint")
@@ -19,12 +20,43 @@ LAYOUTS = ("packed", "split")
     help=f"What to keep: {', '.join(RECIPES)}, or a TOML file",
 )
 @click.option(
+    "--to",
+    type=click.Choice(OUTPUTS),
+    default=OUTPUTS[0],
+    show_default=True,
+    help="An MLX folder, Hugging Face's MXFP4 layout, or a GGUF for llama.cpp",
+)
+@click.option(
     "--layout",
     type=click.Choice(LAYOUTS),
     default=LAYOUTS[0],
     show_default=True,
     help="Experts as OpenAI packed them, or gate and up apart",
 )
+@click.option(
+    "--expert-bits",
+    type=click.Choice([str(bits) for bits in EXPERT_BITS]),
+    help="Experts affine in groups of 64: 3 bits lose quality, more must be forced",
+)
+@click.option(
+    "--expert-format",
+    type=click.Choice(["keep", "mxfp4"]),
+    default="keep",
+    show_default=True,
+    help="Affine experts of the source as they are, or as MXFP4",
+)
+@click.option(
+    "--tokenizer",
+    metavar="PATH",
+    type=click.Path(exists=True, path_type=Path),
+    help="A tokenizer.json, or its folder, in the place of the source's",
+)
+@click.option(
+    "--tokenizer-pre",
+    metavar="NAME",
+    help="llama.cpp's name of how the tokenizer cuts text, for --to gguf",
+)
+@click.option("--force", is_flag=True, help="Do what is refused because it only harms")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted conversion")
 @click.option("--dry-run", is_flag=True, help="Show every tensor's fate, write nothing")
 @click.option("--offline", is_flag=True, help="Never touch the network")
@@ -33,7 +65,13 @@ def command(
     src: str,
     dst: Path,
     recipe: str,
+    to: str,
     layout: str,
+    expert_bits: str | None,
+    expert_format: str,
+    tokenizer: Path | None,
+    tokenizer_pre: str | None,
+    force: bool,
     resume: bool,
     dry_run: bool,
     offline: bool,
@@ -45,13 +83,21 @@ def command(
     Experts keep their bytes; the recipe says what becomes of the rest.
     """
     from mlx_gptoss.checkpoint import open_checkpoint
+    from mlx_gptoss_convert.card import cost_of_experts
     from mlx_gptoss_convert.conversion import convert
     from mlx_gptoss_convert.plan import make_plan
     from mlx_gptoss_convert.progress import Bar, JsonLines, show_plan, show_result
-    from mlx_gptoss_convert.recipe import open_recipe
+    from mlx_gptoss_convert.recipe import check_recipe, open_recipe, with_experts
 
-    chosen = open_recipe(recipe)
+    chosen = with_experts(
+        open_recipe(recipe),
+        bits=None if expert_bits is None else int(expert_bits),
+        mxfp4=expert_format == "mxfp4",
+    )
+    check_recipe(chosen, force=force)
     checkpoint = open_checkpoint(find_source(src, offline=offline))
+    if chosen.experts is not None and chosen.experts.mode == "affine" and not force:
+        click.echo(f"Experts: {cost_of_experts(chosen.experts)}", err=True)
     plan = make_plan(checkpoint, chosen, experts=layout)
     if dry_run:
         show_plan(plan, as_json=as_json)

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from mlx_gptoss.errors import ConversionError
+from mlx_gptoss_convert.card import CARD, model_card
 from mlx_gptoss_convert.digests import Digests
 from mlx_gptoss_convert.journal import RESULT, Entry, Journal
 from mlx_gptoss_convert.plan import Plan
-from mlx_gptoss_convert.report import CARD, model_card
 from mlx_gptoss_convert.source import Source, Stored, check_values, stamp_of
 from mlx_gptoss_convert.steps import Copy, Step
 from mlx_gptoss_convert.writer import (

@@ -1,15 +1,16 @@
 """What becomes of each tensor: the rules, from a checkpoint and a recipe to steps.
 
-Experts are moved as they are, between packed and split if need be; only dense ones are
-encoded. Of the rest, matrices the recipe names are quantized, never to more bits than
-the source has; everything else is copied. Reads no weights.
+Experts are moved as they are, between packed and split if need be; encoded are only
+dense ones, and those the recipe wants in another form. Of the rest, matrices the recipe
+names are quantized, never to more bits than the source has; everything else is copied.
+Reads no weights.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mlx_gptoss.checkpoint import Checkpoint
-from mlx_gptoss.config import MXFP4, Quantization
+from mlx_gptoss.config import Quantization
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.layout import (
     BITS_PER_WORD,
@@ -25,9 +26,13 @@ from mlx_gptoss.layout import (
     matrices,
     vectors,
 )
-from mlx_gptoss_convert.recipe import Recipe, fit_columns
+from mlx_gptoss_convert.gguf_steps import Q8_0, Recast
+from mlx_gptoss_convert.recipe import HALF, Recipe, fit_columns
 from mlx_gptoss_convert.source import Stored
 from mlx_gptoss_convert.steps import (
+    AFFINE_FLOATS,
+    ENCODED_KINDS,
+    Cast,
     Copy,
     Deinterleave,
     Encode,
@@ -38,8 +43,7 @@ from mlx_gptoss_convert.steps import (
 )
 from mlx_gptoss_convert.writer import Tensor
 
-AFFINE_KINDS = ("weight", "scales", "biases")
-SCALE_DTYPE = "BF16"  # of what is quantized here
+SCALE_DTYPES = {"affine": AFFINE_FLOATS, "mxfp4": "U8"}  # of what is packed here
 
 # Which projections of the source make which of the result.
 DOWN = (("down_proj",), ("down_proj",))
@@ -75,15 +79,20 @@ class Target:
 
     def stored(self, name: str) -> Stored:
         """Find a tensor of the source by its canonical name."""
-        tensor = self.checkpoint.tensors[name]
-        return Stored(name, tensor.dtype, tensor.shape, tensor.file, tensor.offset)
+        return Stored.at(name, self.checkpoint.tensors[name])
 
     def setting_of(self, path: str) -> Quantization | None:
         return self.checkpoint.structure.quantization.get(path)
 
-    def copy(self, name: str) -> Copy:
-        """Plan the same bytes, dtype and shape under the result's name."""
+    def copy(self, name: str) -> Step:
+        """Plan the same bytes, dtype and shape under the result's name.
+
+        What a GGUF has as Q8_0 becomes bfloat16, there being no such dtype here.
+        """
         stored = self.stored(name)
+        if stored.view is not None and stored.view.name == Q8_0:
+            output = self.output(name, "BF16", stored.shape)
+            return Recast((stored,), (output,), "BF16")
         return Copy((stored,), (self.output(name, stored.dtype, stored.shape),))
 
     def output(self, name: str, dtype: str, shape: tuple[int, ...]) -> Tensor:
@@ -121,21 +130,24 @@ def rest_steps(target: Target, matrix: Matrix) -> Iterator[Step]:
     found = target.setting_of(path)
     wanted = target.recipe.setting(path)
     setting = wanted and fit_columns(wanted, matrix.shape[-1])
-    if setting is not None and found is None:
+    if setting == HALF and found is None:
+        source = target.stored(f"{path}.weight")
+        yield Cast((source,), (target.output(f"{path}.weight", "F16", source.shape),))
+    elif setting not in (None, HALF) and found is None:
         target.quantization[path] = setting
         source = target.stored(f"{path}.weight")
-        yield Quantize((source,), affine(target, matrix, setting), setting)
+        yield Quantize((source,), packed(target, matrix, setting), setting)
     elif setting is not None and found is not None and is_lower(setting, found):
         target.quantization[path] = setting
         weight, scales, biases = (
-            target.stored(f"{path}.{kind}") for kind in AFFINE_KINDS
+            target.stored(f"{path}.{kind}") for kind in ENCODED_KINDS["affine"]
         )
-        outputs = affine(target, matrix, setting)
+        outputs = packed(target, matrix, setting)
         yield Requantize((weight, scales, biases), outputs, setting, found)
     else:
         if found is not None:
             target.quantization[path] = found
-        yield from copies(target, path, AFFINE_KINDS)
+        yield from copies(target, path, ENCODED_KINDS["affine"])
     yield from copies(target, path, ("bias",))
 
 
@@ -150,17 +162,16 @@ def copies(target: Target, path: str, kinds: tuple[str, ...]) -> Iterator[Step]:
             yield target.copy(f"{path}.{kind}")
 
 
-def affine(
-    target: Target, matrix: Matrix, setting: Quantization
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Name and shape what an affine matrix is stored as."""
+def packed(target: Target, matrix: Matrix, setting: Quantization) -> tuple[Tensor, ...]:
+    """Name and shape what a packed matrix outside the experts is stored as."""
     *rows, columns = matrix.shape
     words = (*rows, columns * setting.bits // BITS_PER_WORD)
     groups = (*rows, columns // setting.group_size)
-    return (
-        target.output(f"{matrix.path}.weight", "U32", words),
-        target.output(f"{matrix.path}.scales", SCALE_DTYPE, groups),
-        target.output(f"{matrix.path}.biases", SCALE_DTYPE, groups),
+    weight = target.output(f"{matrix.path}.weight", "U32", words)
+    dtype = SCALE_DTYPES[setting.mode]
+    return weight, *(
+        target.output(f"{matrix.path}.{kind}", dtype, groups)
+        for kind in ENCODED_KINDS[setting.mode][1:]
     )
 
 
@@ -173,17 +184,30 @@ def expert_steps(
     for source_names, output_names in moves:
         sources = [prefix + name for name in source_names]
         made = [outputs[prefix + name] for name in output_names]
-        setting = shared_setting(target, sources)
+        found = shared_setting(target, sources)
+        setting = expert_setting(target, found, made[0])
         for name in output_names:
             for stock in STOCK_NAMES.get(name, (name,)):
-                target.quantization[prefix + stock] = setting or MXFP4
-        if setting is None:
-            yield encode(target, sources, made)
+                target.quantization[prefix + stock] = setting
+        if setting != found:
+            yield encode(target, sources, made, found, setting)
         else:
-            for kind in AFFINE_KINDS:
-                if target.has(f"{sources[0]}.{kind}"):
-                    yield move(target, sources, made, kind, setting)
-        yield move(target, sources, made, "bias", MXFP4)
+            for kind in ENCODED_KINDS[setting.mode]:
+                yield move(target, sources, made, kind, setting)
+        yield move(target, sources, made, "bias", setting)
+
+
+def expert_setting(
+    target: Target, found: Quantization | None, matrix: Matrix
+) -> Quantization:
+    wanted = target.recipe.expert_setting(found)
+    setting = wanted if wanted == found else fit_columns(wanted, matrix.shape[-1])
+    if setting is None:
+        raise ConversionError(
+            f"`{matrix.path}` has {matrix.shape[-1]} columns, not a multiple of 32: "
+            "its experts cannot be packed"
+        )
+    return setting
 
 
 def shared_setting(target: Target, sources: list[str]) -> Quantization | None:
@@ -220,15 +244,27 @@ def move(
     return Copy((stored[0],), (tensors[0],))
 
 
-def encode(target: Target, sources: list[str], made: list[Matrix]) -> Step:
-    """Plan the encoding of dense experts to MXFP4."""
+def encode(
+    target: Target,
+    sources: list[str],
+    made: list[Matrix],
+    found: Quantization | None,
+    setting: Quantization,
+) -> Step:
+    """Plan experts in another form than they were `found` in (None: dense)."""
+    read = ("weight",) if found is None else ENCODED_KINDS[found.mode]
+    dtype = SCALE_DTYPES[setting.mode]
     return Encode(
-        sources=tuple(target.stored(f"{path}.weight") for path in sources),
-        outputs=tuple(
-            expert_tensor(target, matrix, kind, MXFP4, "")
-            for matrix in made
-            for kind in ("weight", "scales")
+        sources=tuple(
+            target.stored(f"{path}.{kind}") for path in sources for kind in read
         ),
+        outputs=tuple(
+            expert_tensor(target, matrix, kind, setting, dtype)
+            for matrix in made
+            for kind in ENCODED_KINDS[setting.mode]
+        ),
+        setting=setting,
+        found=found,
         is_transposed=target.checkpoint.layout.expert_form == IN_OUT,
     )
 
@@ -247,4 +283,4 @@ def expert_tensor(
     if kind == "weight":
         words = columns * setting.bits // BITS_PER_WORD
         return target.output(name, "U32", (*outer, words))
-    return target.output(name, dtype or "U8", (*outer, groups))
+    return target.output(name, dtype, (*outer, groups))

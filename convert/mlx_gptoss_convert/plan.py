@@ -15,9 +15,18 @@ from typing import Any
 from mlx_gptoss import __version__
 from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.config import Quantization
-from mlx_gptoss.layout import MLX_PACKED, MLX_SPLIT, PACKED, SPLIT, Layout
+from mlx_gptoss.layout import (
+    EXPERTS,
+    MLX_PACKED,
+    MLX_SPLIT,
+    PACKED,
+    SPLIT,
+    Layout,
+    matrices,
+)
 from mlx_gptoss_convert.fates import Target, plan_steps
-from mlx_gptoss_convert.folder import companions, config_json
+from mlx_gptoss_convert.folder import SmallFiles, config_json, small_files
+from mlx_gptoss_convert.gguf_format import MAGIC, read_gguf
 from mlx_gptoss_convert.recipe import Recipe
 from mlx_gptoss_convert.steps import Step
 from mlx_gptoss_convert.writer import (
@@ -37,6 +46,7 @@ LAYOUTS = {PACKED: MLX_PACKED, SPLIT: MLX_SPLIT}
 class Plan:
     """Every step, where its outputs go, and the small files that go with them."""
 
+    recipe: Recipe
     steps: tuple[Step, ...]
     shards: tuple[Shard, ...]
     quantization: Mapping[str, Quantization]  # by module path of the result
@@ -44,6 +54,7 @@ class Plan:
     companions: tuple[Path, ...]
     identity: Mapping[str, Any]
     files: tuple[Path, ...]  # of the source
+    to: str = "mlx"  # or "hf" or "gguf"
 
     @property
     def nbytes(self) -> int:
@@ -65,6 +76,7 @@ def make_plan(
     recipe: Recipe,
     *,
     experts: str = PACKED,
+    files: SmallFiles | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Plan:
     """Plan the conversion of `checkpoint` to an MLX folder.
@@ -72,21 +84,24 @@ def make_plan(
     `experts` is "packed" (OpenAI's own packing) or "split" (gate and up apart, as
     mlx-community has them). Affine experts have no packed form and stay split.
     """
-    target = Target(checkpoint, recipe, output_layout(checkpoint, experts))
+    target = Target(checkpoint, recipe, output_layout(checkpoint, recipe, experts))
     steps = tuple(plan_steps(target))
     shards = plan_shards((step.outputs for step in steps), shard_bytes)
+    files = small_files(checkpoint.folder) if files is None else files
     return Plan(
+        recipe=recipe,
         steps=steps,
         shards=shards,
         quantization=target.quantization,
         texts={
+            **files.texts,
             "config.json": config_json(checkpoint, target.quantization).encode(),
             INDEX: index_json(shards).encode(),
         },
-        companions=companions(checkpoint.folder),
+        companions=files.copied,
         identity={
             "format": FORMAT,
-            "converter": f"mlx_gptoss {__version__}",
+            "converter": converter(),
             "experts": target.layout.experts,
             "recipe": describe_recipe(recipe),
             "source": describe_source(checkpoint),
@@ -95,17 +110,22 @@ def make_plan(
     )
 
 
-def output_layout(checkpoint: Checkpoint, experts: str) -> Layout:
-    modes = {
-        setting.mode
-        for path, setting in checkpoint.structure.quantization.items()
-        if ".experts." in path
-    }
+def converter() -> str:
+    return f"mlx_gptoss {__version__}"
+
+
+def output_layout(checkpoint: Checkpoint, recipe: Recipe, experts: str) -> Layout:
+    found = (
+        checkpoint.structure.quantization.get(matrix.path)
+        for matrix in matrices(checkpoint.config, checkpoint.layout.experts)
+        if matrix.part == EXPERTS
+    )
+    modes = {recipe.expert_setting(setting).mode for setting in found}
     return LAYOUTS[SPLIT if "affine" in modes else experts]
 
 
 def describe_recipe(recipe: Recipe) -> dict[str, Any]:
-    settings = recipe.settings.items()
+    settings = {**recipe.settings, "experts": recipe.experts}.items()
     return {kind: setting and asdict(setting) for kind, setting in settings}
 
 
@@ -129,4 +149,6 @@ def describe_source(checkpoint: Checkpoint) -> dict[str, Any]:
 def read_header(path: Path) -> bytes:
     with path.open("rb") as file:
         length = file.read(LENGTH_BYTES)
+        if length.startswith(MAGIC):
+            return length + file.read(read_gguf(path).data_start - LENGTH_BYTES)
         return length + file.read(int.from_bytes(length, "little"))

@@ -12,13 +12,15 @@ from typing import Protocol
 
 import numpy as np
 
-from mlx_gptoss.config import Quantization
-from mlx_gptoss.layout import DTYPE_BYTES
+from mlx_gptoss.config import MXFP4, Quantization
+from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.layout import BYTES_PER_BLOCK, DTYPE_BYTES
 from mlx_gptoss.mxfp4 import VALUES_PER_BLOCK, decode, encode
 from mlx_gptoss_convert.requantize import (
     Affine,
     decode_affine,
     encode_affine,
+    from_float32,
     to_float32,
 )
 from mlx_gptoss_convert.source import SLICE_BYTES, Source, Stored
@@ -26,6 +28,12 @@ from mlx_gptoss_convert.writer import Tensor
 
 CODEC_SLICE_BYTES = SLICE_BYTES // 4
 ENCODED_ROWS = 512  # an even number, so that gate and up rows stay in step
+AFFINE_FLOATS = "BF16"  # dtype of the scales and biases written here
+ENCODED_KINDS = {  # the tensors a packed matrix is made of, by mode
+    "affine": ("weight", "scales", "biases"),
+    "mxfp4": ("weight", "scales"),
+}
+LARGEST_HALF = 65504.0
 
 # (output, piece) pairs; returns how many blocks could not be kept exactly.
 Pieces = Generator[tuple[int, np.ndarray], None, int]
@@ -93,23 +101,44 @@ class Deinterleave:
 
 
 @dataclass(frozen=True)
-class Quantize:
-    """Dense rows to affine weight, scales and biases."""
+class Cast:
+    """The same numbers rounded to half precision."""
 
     sources: tuple[Stored]
-    outputs: tuple[Tensor, Tensor, Tensor]
+    outputs: tuple[Tensor]
+    fate = "round to fp16"
+
+    def pieces(self, source: Source) -> Pieces:
+        stored = self.sources[0]
+        for raw in source.slices(stored, CODEC_SLICE_BYTES):
+            values = to_float32(items(raw, stored), stored.dtype)
+            if np.abs(values).max(initial=0) > LARGEST_HALF:
+                raise ConversionError(
+                    f"`{stored.name}` has values that half precision cannot hold: "
+                    "use `bf16`"
+                )
+            yield 0, from_float32(values, self.outputs[0].dtype)
+        return 0
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """Dense rows to packed weight and scales, and biases if affine."""
+
+    sources: tuple[Stored]
+    outputs: tuple[Tensor, ...]
     setting: Quantization
 
     @property
     def fate(self) -> str:
-        return f"quantize to {self.setting.bits} bits"
+        return f"quantize to {spell(self.setting)}"
 
     def pieces(self, source: Source) -> Pieces:
         stored = self.sources[0]
         for raw in source.slices(stored, CODEC_SLICE_BYTES):
             values = to_float32(items(raw, stored), stored.dtype)
             rows = values.reshape(-1, stored.shape[1])
-            yield from encode_rows(rows, self.setting, self.outputs[1].dtype)
+            yield from enumerate(encode_rows(rows, self.setting))
         return 0
 
 
@@ -118,84 +147,121 @@ class Requantize:
     """Affine rows to fewer bits, by way of the values they stand for."""
 
     sources: tuple[Stored, Stored, Stored]
-    outputs: tuple[Tensor, Tensor, Tensor]
+    outputs: tuple[Tensor, ...]
     setting: Quantization
     found: Quantization
 
     @property
     def fate(self) -> str:
-        return f"requantize from {self.found.bits} to {self.setting.bits} bits"
+        return f"requantize from {spell(self.found)} to {spell(self.setting)}"
 
     def pieces(self, source: Source) -> Pieces:
-        weight, scales, _ = self.sources
+        weight = self.sources[0]
         step = max(1, CODEC_SLICE_BYTES // (2 * weight.row_bytes))
         for start in range(0, weight.shape[0], step):
             stop = min(start + step, weight.shape[0])
             parts = [
-                items(
-                    source.read(part, start * part.row_bytes, stop * part.row_bytes),
-                    part,
-                ).reshape(stop - start, -1)
+                source.read(part, start * part.row_bytes, stop * part.row_bytes)
                 for part in self.sources
             ]
-            rows = decode_affine(
-                Affine(*parts),
-                bits=self.found.bits,
-                group_size=self.found.group_size,
-                dtype=scales.dtype,
-            )
-            yield from encode_rows(rows, self.setting, self.outputs[1].dtype)
+            rows = decode_rows(self.sources, parts, stop - start, self.found)
+            yield from enumerate(encode_rows(rows, self.setting))
         return 0
 
 
 @dataclass(frozen=True)
 class Encode:
-    """Dense experts to MXFP4 blocks and scales, expert by expert.
+    """Experts to another form, expert by expert: dense ones, or `found` packed.
 
-    One source or two (gate and up, whose rows are then interleaved); weight and scales
-    of one output or of two (even rows to the first, odd rows to the second).
+    One projection or two (gate and up, whose rows are then interleaved), each of a
+    weight and what belongs to it; outputs of one projection or of two (even rows to
+    the first, odd rows to the second).
     """
 
-    sources: tuple[Stored, ...]  # (E, out, in), or (E, in, out) if transposed
+    sources: tuple[Stored, ...]  # (E, out, ...), or (E, in, out) if transposed
     outputs: tuple[Tensor, ...]
     is_transposed: bool
-    fate = "encode to mxfp4"
+    setting: Quantization = MXFP4
+    found: Quantization | None = None
+
+    @property
+    def fate(self) -> str:
+        return f"encode to {spell(self.setting)}"
 
     def pieces(self, source: Source) -> Pieces:
         lossy = 0
         for expert in range(self.sources[0].shape[0]):
-            parts = [self.read(source, stored, expert) for stored in self.sources]
+            parts = self.read(source, expert)
             values = np.stack(parts, axis=1).reshape(-1, parts[0].shape[1])
             for start in range(0, len(values), ENCODED_ROWS):
                 rows = values[start : start + ENCODED_ROWS]
-                blocks, scales = encode(rows)
-                lossy += count_lossy(rows, blocks, scales)
-                yield from self.deal(blocks, scales)
+                encoded = encode_rows(rows, self.setting)
+                if self.setting == MXFP4:
+                    lossy += count_lossy(rows, encoded[0], encoded[1])
+                yield from self.deal(encoded)
         return lossy
 
-    def read(self, source: Source, stored: Stored, expert: int) -> np.ndarray:
-        """Read one expert as float32 (out, in)."""
-        start = expert * stored.row_bytes
-        raw = source.read(stored, start, start + stored.row_bytes)
-        values = to_float32(items(raw, stored), stored.dtype)
-        matrix = values.reshape(stored.shape[1:])
-        return matrix.T if self.is_transposed else matrix
+    def read(self, source: Source, expert: int) -> list[np.ndarray]:
+        """Read one expert of every projection as float32 (out, in)."""
+        kinds = 1 if self.found is None else len(ENCODED_KINDS[self.found.mode])
+        matrices = []
+        for first in range(0, len(self.sources), kinds):
+            stored = self.sources[first : first + kinds]
+            raw = [
+                source.read(x, expert * x.row_bytes, (expert + 1) * x.row_bytes)
+                for x in stored
+            ]
+            if self.found is not None:
+                rows = stored[0].shape[1]
+                matrices.append(decode_rows(stored, raw, rows, self.found))
+                continue
+            values = to_float32(items(raw[0], stored[0]), stored[0].dtype)
+            matrix = values.reshape(stored[0].shape[1:])
+            matrices.append(matrix.T if self.is_transposed else matrix)
+        return matrices
 
-    def deal(self, blocks: np.ndarray, scales: np.ndarray) -> Pieces:
+    def deal(self, encoded: tuple[np.ndarray, ...]) -> Pieces:
         """Give rows to the outputs in turn."""
-        ways = len(self.outputs) // 2
+        kinds = len(encoded)
+        ways = len(self.outputs) // kinds
         for way in range(ways):
-            yield 2 * way, np.ascontiguousarray(blocks[way::ways])
-            yield 2 * way + 1, np.ascontiguousarray(scales[way::ways])
+            for kind, part in enumerate(encoded):
+                yield way * kinds + kind, np.ascontiguousarray(part[way::ways])
         return 0
 
 
-def encode_rows(rows: np.ndarray, setting: Quantization, dtype: str) -> Pieces:
-    encoded = encode_affine(
-        rows, bits=setting.bits, group_size=setting.group_size, dtype=dtype
+def spell(setting: Quantization) -> str:
+    return setting.mode if setting == MXFP4 else f"{setting.bits} bits"
+
+
+def encode_rows(rows: np.ndarray, setting: Quantization) -> tuple[np.ndarray, ...]:
+    """Pack float32 rows: weight, scales, and biases if affine."""
+    if setting.mode == MXFP4.mode:
+        return encode(rows)
+    return encode_affine(
+        rows, bits=setting.bits, group_size=setting.group_size, dtype=AFFINE_FLOATS
     )
-    yield from enumerate(encoded)
-    return 0
+
+
+def decode_rows(
+    stored: tuple[Stored, ...],
+    raw: list[np.ndarray],
+    rows: int,
+    found: Quantization,
+) -> np.ndarray:
+    """Unpack the raw bytes of `rows` rows, a piece of every tensor, to float32."""
+    weight, *others = (
+        items(part, x).reshape(rows, -1) for part, x in zip(raw, stored, strict=True)
+    )
+    if found.mode == MXFP4.mode:
+        blocks = weight.view(np.uint8).reshape(rows, -1, BYTES_PER_BLOCK)
+        return decode(blocks, others[0])
+    return decode_affine(
+        Affine(weight, *others),
+        bits=found.bits,
+        group_size=found.group_size,
+        dtype=stored[1].dtype,
+    )
 
 
 def count_lossy(values: np.ndarray, blocks: np.ndarray, scales: np.ndarray) -> int:
