@@ -66,6 +66,8 @@ class Report:
     digests: int = 0  # tensors whose digest is that of the journal
     expert_bytes: int = 0  # equal to the source's
     errors: dict[str, Error] = field(default_factory=dict)
+    same_experts: set[str] = field(default_factory=set)  # paths, biases included
+    divergence: dict[str, Any] | None = None  # of the predictions, where measured
 
     @property
     def is_sound(self) -> bool:
@@ -80,6 +82,7 @@ class Report:
             "digests": self.digests,
             "expert_bytes": self.expert_bytes,
             "errors": {kind: error.summary() for kind, error in self.errors.items()},
+            "divergence": self.divergence,
         }
 
 

@@ -16,6 +16,11 @@ from mlx_gptoss_convert.report import sizes_by_part
 from mlx_gptoss_convert.steps import Step
 from mlx_gptoss_convert.writer import Tensor
 
+DIVERGENCE = (
+    "KL {kl:.5f} nats, 99 % below {kl_99:.5f}; {flips:.2%} of top tokens flipped, "
+    "{top5_overlap:.2%} of top 5 kept\nperplexity {perplexity_before:.3f} -> "
+    "{perplexity_after:.3f}, at {positions} positions of {text}"
+)
 EVENT_SECONDS = 0.5  # between two JSON progress lines
 
 
@@ -153,6 +158,8 @@ def show_report(report: Report, *, as_json: bool) -> None:
         click.echo(f"{format_bytes(report.expert_bytes)} of experts equal the source's")
     if report.digests:
         click.echo(f"{report.digests} tensors have the digests of conversion.json")
+    if report.divergence is not None:
+        click.echo(DIVERGENCE.format(**report.divergence))
     for fault in report.faults:
         click.echo(fault, err=True)
     if not report.faults:

@@ -112,6 +112,8 @@ def compare_all(
         if matrix.has_bias:
             biases = before.bias(matrix.path), after.bias(matrix.path)
             report.error("biases").add(*biases)
+            if not np.array_equal(*biases):
+                report.same_experts.discard(matrix.path)
         done += sum(
             before.checkpoint.tensors[f"{path}.weight"].nbytes
             for path in before.paths(matrix.path)
@@ -153,6 +155,7 @@ def compare_experts(
         for kind in ("weight", "scales", "biases")
         if f"{before.paths(path)[0]}.{kind}" in before.checkpoint.tensors
     ]
+    faults = len(report.faults)
     for expert in range(matrix.shape[0]):
         if not same:
             error = report.error("experts")
@@ -169,6 +172,8 @@ def compare_experts(
                 f"`{path}` {kind} of expert {expert} differs from the source, first in "
                 f"row {row}"
             )
+    if same and len(report.faults) == faults:
+        report.same_experts.add(path)
 
 
 def check_untouched(report: Report) -> None:

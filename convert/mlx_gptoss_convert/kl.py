@@ -1,0 +1,297 @@
+"""KL divergence of a conversion from its source, run layer by layer.
+
+One layer of each model is in memory at a time: the source's, then the other's, which
+takes the source's experts where their bytes are the same. Hidden states lie on disk
+between layers. The vocabulary goes in slices of rows, so neither the embedding nor
+lm_head is ever whole.
+
+Peak memory: one layer of each model (the experts of both only where they differ), one
+expert in float32, and the intermediate values of `BATCH_TOKENS` tokens. For
+gpt-oss-120b that is 1.8 GB for the layer and about 1 GB for the rest.
+
+Dimensions: B passages, L tokens, M hidden size, N counted positions, V vocabulary.
+"""
+
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+
+from mlx_gptoss.attention import Masks
+from mlx_gptoss.checkpoint import (
+    Checkpoint,
+    Parameter,
+    load_parameters,
+    open_checkpoint,
+)
+from mlx_gptoss.layout import PACKED, matrices
+from mlx_gptoss.model import Block
+from mlx_gptoss.rope import rotation, yarn_periods
+from mlx_gptoss.tokenizer import Tokenizer
+from mlx_gptoss_convert.divergence import Divergence, compare_logits
+from mlx_gptoss_convert.findings import Report
+from mlx_gptoss_convert.passages import (
+    Batch,
+    Passage,
+    batches,
+    conversation_passages,
+    text_passages,
+)
+from mlx_gptoss_convert.source import Source
+from mlx_gptoss_convert.values import Values
+
+EMBEDDING, LM_HEAD, NORM = "model.embed_tokens", "lm_head", "model.norm.weight"
+EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
+TEXT_TOKENS = 8192  # of a text file; the rest of it is left out
+HARMONY_TEXT = "the bundled Harmony conversations"
+Progress = Callable[[int, int, str], None]
+
+
+class Student(Protocol):
+    """A model that can be had part by part."""
+
+    def embed(self, ids: np.ndarray) -> np.ndarray:
+        """Return the embeddings of `ids` (U,), in rising order: (U, M) float32."""
+        ...
+
+    def block(self, layer: int, teacher: Block) -> Block:
+        """Load one layer, or take what is the same from the teacher's."""
+        ...
+
+    def norm(self) -> mx.array:
+        """Return the final norm's weight (M,)."""
+        ...
+
+    def head(self) -> Iterator[np.ndarray]:
+        """Return slices (rows, M) of lm_head, cut alike for every model."""
+        ...
+
+
+class Streamed:
+    """A checkpoint whose layers are loaded one at a time, in float32."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, source: Source, *, shared: Collection[str] = ()
+    ) -> None:
+        """`shared` are paths of experts whose bytes are the teacher's."""
+        self.checkpoint = checkpoint
+        self.values = Values(checkpoint, source)
+        self.shared = shared
+        self.matrices = {x.path: x for x in matrices(checkpoint.config, PACKED)}
+
+    def embed(self, ids: np.ndarray) -> np.ndarray:
+        return gather(self.rows(EMBEDDING), ids)
+
+    def rows(self, path: str) -> Iterator[np.ndarray]:
+        """Return a matrix outside the experts as float32 rows, some at a time."""
+        return self.values.rows(self.matrices[path])
+
+    def block(self, layer: int, teacher: Block | None = None) -> Block:
+        prefix = f"model.layers.{layer}."
+        if any(prefix + path not in self.shared for path in EXPERTS):
+            teacher = None
+
+        def wanted(parameter: Parameter) -> bool:
+            given = teacher is not None and ".mlp.experts." in parameter.name
+            return parameter.name.startswith(prefix) and not given
+
+        loaded = load_parameters(self.checkpoint, dtype=mx.float32, select=wanted)
+        weights = [(name.removeprefix(prefix), x) for name, x in loaded.items()]
+        block = Block(self.checkpoint.config, self.checkpoint.structure, layer)
+        if teacher is not None:
+            block.mlp.experts = teacher.mlp.experts
+            experts = tree_flatten(teacher.mlp.experts.parameters())
+            weights += [(f"mlp.experts.{name}", x) for name, x in experts]
+        block.load_weights(weights, strict=True)
+        block.eval()
+        return block
+
+    def norm(self) -> mx.array:
+        return mx.array(self.values.floats(NORM))
+
+    def head(self) -> Iterator[np.ndarray]:
+        return self.rows(LM_HEAD)
+
+    def layer_bytes(self, layer: int) -> int:
+        prefix = f"model.layers.{layer}."
+        tensors = self.checkpoint.tensors.items()
+        return sum(x.nbytes for name, x in tensors if name.startswith(prefix))
+
+
+def gather(slices: Iterable[np.ndarray], ids: np.ndarray) -> np.ndarray:
+    """Pick the rows `ids` (rising) of a matrix that comes in slices of rows."""
+    picked, first = [], 0
+    for rows in slices:
+        start, stop = np.searchsorted(ids, [first, first + len(rows)])
+        picked.append(rows[ids[start:stop] - first])
+        first += len(rows)
+    return np.concatenate(picked)
+
+
+class HiddenStates:
+    """The residual stream of every model and batch, in files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, model: int, batch: int) -> Path:
+        return self.folder / f"{model}-{batch}.npy"
+
+    def save(self, model: int, batch: int, hidden: np.ndarray) -> None:
+        np.save(self.path(model, batch), hidden)
+
+    def load(self, model: int, batch: int) -> np.ndarray:
+        return np.load(self.path(model, batch))
+
+
+def diverge(
+    teacher: Streamed,
+    students: Sequence[Student],
+    passages: Sequence[Passage],
+    *,
+    progress: Progress | None = None,
+) -> list[Divergence]:
+    """Run all models over the same passages; return each student's divergence.
+
+    `progress` is told (bytes of the teacher's layers done, bytes of all, what).
+    """
+    given = list(batches(passages))
+    with tempfile.TemporaryDirectory(prefix="mlx-gptoss-kl-") as folder:
+        states = HiddenStates(Path(folder))
+        models: list[Student] = [teacher, *students]
+        for number, model in enumerate(models):
+            embed_all(model, number, given, states)
+        run_layers(teacher, students, given, states, progress)
+        return [
+            compare_heads(teacher, student, number, given, states)
+            for number, student in enumerate(students, start=1)
+        ]
+
+
+def embed_all(
+    model: Student, number: int, given: Sequence[Batch], states: HiddenStates
+) -> None:
+    ids = np.unique(np.concatenate([batch.ids.reshape(-1) for batch in given]))
+    table = model.embed(ids)
+    for place, batch in enumerate(given):
+        states.save(number, place, table[np.searchsorted(ids, batch.ids)])
+
+
+def run_layers(
+    teacher: Streamed,
+    students: Sequence[Student],
+    given: Sequence[Batch],
+    states: HiddenStates,
+    progress: Progress | None,
+) -> None:
+    config = teacher.checkpoint.config
+    layers = range(config.num_hidden_layers)
+    sizes = [teacher.layer_bytes(layer) for layer in layers]
+    for layer in layers:
+        own = teacher.block(layer)
+        run_block(teacher, own, 0, given, states)
+        for number, student in enumerate(students, start=1):
+            block = student.block(layer, own)
+            run_block(teacher, block, number, given, states)
+            del block  # before the next one is loaded
+        del own
+        mx.clear_cache()
+        if progress is not None:
+            progress(sum(sizes[: layer + 1]), sum(sizes), f"layer {layer}")
+
+
+def run_block(
+    teacher: Streamed,
+    block: Block,
+    number: int,
+    given: Sequence[Batch],
+    states: HiddenStates,
+) -> None:
+    """Take one model's hidden states of every batch through one layer."""
+    periods = yarn_periods(teacher.checkpoint.config)
+    for place, batch in enumerate(given):
+        rotate = rotation(periods, 0, batch.ids.shape[1])
+        hidden = mx.array(states.load(number, place))
+        states.save(number, place, np.array(block(hidden, rotate, Masks(), None)))
+
+
+def compare_heads(
+    teacher: Streamed,
+    student: Student,
+    number: int,
+    given: Sequence[Batch],
+    states: HiddenStates,
+) -> Divergence:
+    """Unembed both models' final states, a slice of the vocabulary at a time."""
+    eps = teacher.checkpoint.config.rms_norm_eps
+
+    def final(model: Student, number: int) -> mx.array:
+        """Normed states of the counted positions: (N, M)."""
+        counted = [
+            states.load(number, place)[batch.counted]
+            for place, batch in enumerate(given)
+        ]
+        return mx.fast.rms_norm(mx.array(np.concatenate(counted)), model.norm(), eps)
+
+    before, after = final(teacher, 0), final(student, number)
+    targets = np.concatenate([batch.targets for batch in given])
+    slices = zip(teacher.head(), student.head(), strict=True)
+    return compare_logits(
+        targets,
+        ((before @ mx.array(a).T, after @ mx.array(b).T) for a, b in slices),
+    )
+
+
+def add_divergence(
+    report: Report,
+    folder: Path,
+    against: Path,
+    *,
+    text: Path | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Measure `folder` against its source, on `text` or the bundled conversations.
+
+    `report` is what `verify` found of the two; it says which experts are the same.
+    Raises ConversionError for a text that cannot be used.
+    """
+    source, made = open_checkpoint(against), open_checkpoint(folder)
+    passages = choose_passages(source, text)
+    found = measure(
+        source, made, passages, shared=report.same_experts, progress=progress
+    )
+    said = HARMONY_TEXT if text is None else text.name
+    report.divergence = {"text": said, **found.as_dict()}
+
+
+def choose_passages(checkpoint: Checkpoint, text: Path | None) -> list[Passage]:
+    """Encode `text`, or the bundled conversations, for this checkpoint."""
+    tokenizer = Tokenizer.open(checkpoint.folder)
+    if text is None:
+        return conversation_passages(tokenizer)
+    first = checkpoint.raw_config.get("bos_token_id")
+    first = first if type(first) is int else None
+    return text_passages(text, tokenizer, first=first, limit=TEXT_TOKENS)
+
+
+def measure(
+    source: Checkpoint,
+    made: Checkpoint,
+    passages: Sequence[Passage],
+    *,
+    shared: Collection[str] = (),
+    progress: Progress | None = None,
+) -> Divergence:
+    """Return the divergence of `made` from `source` on `passages`.
+
+    `shared` are packed paths of experts known to be the same, byte for byte: they are
+    loaded once.
+    """
+    with Source() as left, Source() as right:
+        teacher = Streamed(source, left)
+        student = Streamed(made, right, shared=shared)
+        return diverge(teacher, [student], passages, progress=progress)[0]
