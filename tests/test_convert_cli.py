@@ -1,10 +1,13 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from mlx_gptoss.cli import cli
+from mlx_gptoss.cli.services import Services
+from mlx_gptoss.hub import Hub
 from tests.checkpoints import write_checkpoint
 
 
@@ -77,3 +80,24 @@ def test_an_existing_target_is_refused_in_one_line(
     result = run(source, source)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "already exists" in result.stderr
+
+
+class SlowHub(Hub):
+    """A Hub that takes 200 MB to bring the folder it was given as its cache."""
+
+    def resolve(self, model: str, **options: Any) -> Path:
+        options["progress"](0, 2 * 10**8)
+        assert self.cache is not None
+        return self.cache
+
+
+@pytest.mark.parametrize("command", ["convert", "verify"])
+def test_a_download_is_not_silent(source: Path, tmp_path: Path, command: str) -> None:
+    made = tmp_path / "made"
+    words = ["convert", "owner/model", str(made)]
+    if command == "verify":
+        run(source, made)
+        words = ["verify", str(made), "--against", "owner/model"]
+    services = Services(hub=SlowHub(cache=source))
+    result = CliRunner().invoke(cli, words, obj=services)
+    assert (result.exit_code, result.stderr) == (0, "Downloading owner/model: 200 MB\n")

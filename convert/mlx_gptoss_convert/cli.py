@@ -109,10 +109,13 @@ def command(
 
 def find_source(src: str, *, offline: bool) -> Path:
     """Find the file or folder that SRC names, downloading it if it is a Hub id."""
-    from mlx_gptoss.hub import resolve
+    from mlx_gptoss.cli.services import Services
 
     path = Path(src).expanduser()
-    return path if path.is_file() else resolve(src, offline=offline)
+    if path.is_file():
+        return path
+    services = click.get_current_context().find_object(Services) or Services()
+    return services.fetch(src, offline=offline)
 
 
 @click.command(name="verify", short_help="Prove what a conversion did")
