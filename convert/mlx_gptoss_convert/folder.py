@@ -5,7 +5,7 @@ Knows `config.json` and file names, no tensors.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,31 @@ REPLACED = frozenset(
         "rope_scaling_factor",
     }
 )
+
+
+@dataclass(frozen=True)
+class SmallFiles:
+    """What goes with the weights unchanged: texts by file name, files to be copied."""
+
+    texts: Mapping[str, bytes]
+    copied: tuple[Path, ...]
+
+    def updated(self, texts: Mapping[str, bytes]) -> "SmallFiles":
+        """Put `texts` in the place of what has their names."""
+        copied = tuple(path for path in self.copied if path.name not in texts)
+        return SmallFiles({**self.texts, **texts}, copied)
+
+    def read(self, name: str) -> bytes | None:
+        """Return the bytes of one file, None if there is none."""
+        if name in self.texts:
+            return self.texts[name]
+        path = next((path for path in self.copied if path.name == name), None)
+        return None if path is None else path.read_bytes()
+
+
+def small_files(folder: Path) -> SmallFiles:
+    """Take the files that lie with a checkpoint."""
+    return SmallFiles({}, companions(folder))
 
 
 def companions(folder: Path) -> tuple[Path, ...]:

@@ -8,11 +8,14 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 
+from mlx_gptoss.checkpoint import StoredTensor
 from mlx_gptoss.checkpoint.deep import bad_values
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.layout import BYTES, DTYPE_BYTES, FLOATS
@@ -30,6 +33,25 @@ VALUE_TYPES = {
 SLICE_BYTES = 8 * 1024**2
 
 
+class View(Protocol):
+    """How bytes in a file are seen as other bytes, a fixed number for each block."""
+
+    @property
+    def name(self) -> str: ...
+    def read(
+        self, read: Callable[[int, int], np.ndarray], start: int, stop: int
+    ) -> np.ndarray:
+        """Return the seen bytes `start` to `stop`; `read` takes offsets in the file."""
+        ...
+
+
+@dataclass(frozen=True)
+class ViewedTensor(StoredTensor):
+    """A tensor whose dtype, shape and length are those seen through a view."""
+
+    view: View
+
+
 @dataclass(frozen=True)
 class Stored:
     """Where a tensor, or some rows of one, lies in a file."""
@@ -39,6 +61,13 @@ class Stored:
     shape: tuple[int, ...]
     file: Path
     offset: int
+    view: View | None = None  # None: the bytes of the file as they are
+
+    @classmethod
+    def at(cls, name: str, tensor: StoredTensor) -> "Stored":
+        """Take a tensor of an opened checkpoint, under its canonical name."""
+        view = tensor.view if isinstance(tensor, ViewedTensor) else None
+        return cls(name, tensor.dtype, tensor.shape, tensor.file, tensor.offset, view)
 
     @property
     def row_bytes(self) -> int:
@@ -83,19 +112,10 @@ class Source:
 
     def read(self, stored: Stored, start: int, stop: int) -> np.ndarray:
         """Read bytes `start` to `stop` of a tensor as uint8."""
-        raw = np.empty(stop - start, np.uint8)
-        view = raw.data
-        descriptor = self._open(stored.file)
-        at = stored.offset + start
-        while view:
-            count = os.preadv(descriptor, [view], at)
-            if count == 0:
-                raise ConversionError(
-                    f"`{stored.file}` ends inside tensor `{stored.name}`: download it "
-                    "again"
-                )
-            view = view[count:]
-            at += count
+        if stored.view is None:
+            raw = self._read_file(stored, start, stop)
+        else:
+            raw = stored.view.read(partial(self._read_file, stored), start, stop)
         if self._observer is not None:
             self._observer(stored, raw)
         return raw
@@ -116,6 +136,22 @@ class Source:
                     f"`{path}` changed while it was read: convert again from a source "
                     "that stays as it is"
                 )
+
+    def _read_file(self, stored: Stored, start: int, stop: int) -> np.ndarray:
+        raw = np.empty(stop - start, np.uint8)
+        view = raw.data
+        descriptor = self._open(stored.file)
+        at = stored.offset + start
+        while view:
+            count = os.preadv(descriptor, [view], at)
+            if count == 0:
+                raise ConversionError(
+                    f"`{stored.file}` ends inside tensor `{stored.name}`: download it "
+                    "again"
+                )
+            view = view[count:]
+            at += count
+        return raw
 
     def _open(self, path: Path) -> int:
         if path not in self._descriptors:

@@ -29,8 +29,7 @@ class Values:
         self.source = source
 
     def stored(self, name: str) -> Stored:
-        tensor = self.checkpoint.tensors[name]
-        return Stored(name, tensor.dtype, tensor.shape, tensor.file, tensor.offset)
+        return Stored.at(name, self.checkpoint.tensors[name])
 
     def paths(self, path: str) -> list[str]:
         """Return the projections whose rows, in turn, are those of `path`."""

@@ -20,7 +20,6 @@ from mlx_gptoss.layout import DTYPE_BYTES
 PAGE = 16 * 1024  # Apple silicon's
 SHARD_BYTES = 5 * 1024**3
 LENGTH_BYTES = 8  # the header's own length comes first
-METADATA = {"format": "mlx"}
 UNFINISHED = ".part"
 INDEX = "model.safetensors.index.json"
 
@@ -49,16 +48,20 @@ class Shard:
 
     @property
     def nbytes(self) -> int:
-        return len(self.header) + sum(tensor.nbytes for tensor in self.tensors)
+        ends = (self.offsets[x.name] + x.nbytes for x in self.tensors)
+        return max(ends, default=len(self.header))
 
 
 def plan_shards(
-    bundles: Iterable[Sequence[Tensor]], shard_bytes: int = SHARD_BYTES
+    bundles: Iterable[Sequence[Tensor]],
+    shard_bytes: int = SHARD_BYTES,
+    *,
+    framework: str = "mlx",
 ) -> tuple[Shard, ...]:
     """Lay tensors into as few files of about `shard_bytes` as their order allows.
 
     The tensors of one bundle stay in one file; only a bundle larger than the limit
-    makes a larger file.
+    makes a larger file. `framework` is who the file says it is for: "mlx" or "pt".
     """
     groups: list[list[Tensor]] = []
     room = 0
@@ -71,14 +74,15 @@ def plan_shards(
         room -= needed
     count = len(groups)
     return tuple(
-        lay_out(_file_name(i, count), group) for i, group in enumerate(groups, start=1)
+        lay_out(_file_name(i, count), group, framework=framework)
+        for i, group in enumerate(groups, start=1)
     )
 
 
-def lay_out(name: str, tensors: Sequence[Tensor]) -> Shard:
+def lay_out(name: str, tensors: Sequence[Tensor], *, framework: str = "mlx") -> Shard:
     """Order the tensors of one file by alignment and write its header."""
     ordered = tuple(sorted(tensors, key=alignment, reverse=True))  # stable
-    entries: dict[str, object] = {"__metadata__": METADATA}
+    entries: dict[str, object] = {"__metadata__": {"format": framework}}
     starts: dict[str, int] = {}
     end = 0
     for tensor in ordered:
