@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
+from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.layout import EXPERTS, PACKED, Matrix, matrices, vectors
 from mlx_gptoss_convert.digests import Digests
 from mlx_gptoss_convert.findings import Error, Report
 from mlx_gptoss_convert.journal import RESULT
+from mlx_gptoss_convert.opening import open_source, written_tensors
 from mlx_gptoss_convert.recipe import kind_of
 from mlx_gptoss_convert.source import Source, check_values
 from mlx_gptoss_convert.values import Values
@@ -38,11 +39,11 @@ def verify(
     Raises CheckpointError where a side cannot be opened at all; what is found wrong
     in one that can is in the report's `faults`.
     """
-    made = open_checkpoint(folder)
+    made = open_source(folder).checkpoint
     report = Report()
     check_digests(made, report, progress)
     if against is not None:
-        source = open_checkpoint(against)
+        source = open_source(against).checkpoint
         check_models_agree(source, made)
         with Source() as left, Source() as right:
             compare_all(Values(source, left), Values(made, right), report, progress)
@@ -52,11 +53,11 @@ def verify(
 def check_digests(made: Checkpoint, report: Report, progress: Progress | None) -> None:
     """Read every byte: values must be numbers, digests those of the journal."""
     expected = read_digests(made.folder)
-    total = sum(tensor.nbytes for tensor in made.tensors.values())
+    tensors = written_tensors(made)
+    total = sum(stored.nbytes for stored in tensors.values())
     done = 0
     with Digests() as digests, Source() as source:
-        for name in made.tensors:
-            stored = Values(made, source).stored(name)
+        for name, stored in tensors.items():
             try:
                 for raw in source.slices(stored):
                     digests.feed(name, raw)
@@ -67,8 +68,7 @@ def check_digests(made: Checkpoint, report: Report, progress: Progress | None) -
             if progress is not None:
                 progress(done, total, name)
         found = digests.take()
-    for name, digest in found.items():
-        written = made.layout.stored_name(name)
+    for written, digest in found.items():
         if expected.get(written) == digest:
             report.digests += 1
         elif written in expected:
