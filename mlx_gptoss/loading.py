@@ -66,15 +66,21 @@ def plan_resident(
 
 
 def fit_before_download(
-    model: str, memory: str | int | None, context: int | None
+    model: str,
+    memory: str | int | None,
+    context: int | None,
+    *,
+    strict: bool = False,
 ) -> Callable[[Path, int], None]:
     """Return a check of a config.json and the bytes of its weight files.
 
-    It raises MemoryBudgetError if the model could not be loaded once it is here.
+    It raises MemoryBudgetError if the model could not be loaded once it is here, and
+    ConfigError for a config that would be refused then; opening it will warn.
     """
 
     def check(config_file: Path, weight_bytes: int) -> None:
-        config = ModelConfig.from_dict(read_json(config_file))
+        raw = read_json(config_file)
+        config = ModelConfig.from_dict(raw, strict=strict, quiet=True)
         parts = {"weights": weight_bytes}
         budget = device_budget(memory)
         require_fit(

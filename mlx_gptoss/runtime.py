@@ -72,7 +72,7 @@ def load(
         parse_bytes(memory)
     # A Path is a folder however it is written; the text "a/b" would be a Hub id.
     name = str(model.absolute()) if isinstance(model, Path) else model
-    fits = fit_before_download(name, memory, context)
+    fits = fit_before_download(name, memory, context, strict=strict)
     folder = Path(resolve(name, offline=offline, check=fits))
     owner, stopped = Owner(name), threading.Event()
 

@@ -100,7 +100,9 @@ def test_json_is_one_object_with_everything() -> None:
 def test_loading_options_reach_the_loader() -> None:
     load = Loads(token_ids("a<|return|>"), prompt=1)
     options = ["--memory", "16GB", "--experts", "resident", "--context", "64"]
-    generate(load, "--raw", "--offline", "--dtype", "float32", *options, "x")
+    generate(
+        load, "--raw", "--offline", "--strict", "--dtype", "float32", *options, "x"
+    )
     [(model, given)] = load.calls
     given.pop("progress")
     assert model == "demo"
@@ -110,6 +112,7 @@ def test_loading_options_reach_the_loader() -> None:
         "context": 64,
         "dtype": "float32",
         "offline": True,
+        "strict": True,
     }
 
 

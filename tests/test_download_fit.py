@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.hub import Hub
+from mlx_gptoss.runtime import Runtime, load
 from tests.checkpoints import write_checkpoint
 from tests.hub_server import HubServer, hub_server
 
@@ -20,14 +22,30 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
     write_checkpoint(folder)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     broken = files | {"config.json": b"[]"}
-    with hub_server({"owner/model": files, "owner/broken": broken}) as server:
+    raw = json.loads(files["config.json"]) | {"novelty": 1}
+    odd = files | {"config.json": json.dumps(raw).encode()}
+    repos = {"owner/model": files, "owner/broken": broken, "owner/odd": odd}
+    with hub_server(repos) as server:
         yield server
 
 
-def ask(server: HubServer, cache: Path, memory: str, model: str = "owner/model") -> str:
+def ask(
+    server: HubServer,
+    cache: Path,
+    memory: str,
+    model: str = "owner/model",
+    *options: str,
+) -> str:
     server.requests.clear()
-    services = Services(hub=Hub(server.url, cache))
-    arguments = ["generate", "hi", "--raw", "-m", model, "--memory", memory]
+    hub = Hub(server.url, cache)
+
+    def load_cached(model: str, **options: Any) -> Runtime:
+        folder = hub.cached(model)
+        assert folder is not None
+        return load(folder, **options)
+
+    services = Services(load=load_cached, hub=hub)
+    arguments = ["generate", "hi", "--raw", "-m", model, "--memory", memory, *options]
     result = CliRunner().invoke(cli, arguments, obj=services)
     assert result.exit_code == 1, result.output
     return result.stderr
@@ -58,4 +76,23 @@ def test_a_config_that_is_no_object_is_one_line(
     stderr = ask(server, tmp_path / "cache", "4GB", "owner/broken")
 
     assert "config.json` is not a JSON object" in stderr
+    assert set(server.downloads()) == {"config.json"}
+
+
+def test_an_unknown_key_is_one_warning(
+    server: HubServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask(server, tmp_path / "cache", "4GB", "owner/odd")
+
+    assert [r.getMessage() for r in caplog.records if "novelty" in r.getMessage()] == [
+        "`config.json` has unknown keys, ignored: `novelty`"
+    ]
+
+
+def test_an_unknown_key_is_strictly_an_error_before_the_download(
+    server: HubServer, tmp_path: Path
+) -> None:
+    stderr = ask(server, tmp_path / "cache", "4GB", "owner/odd", "--strict")
+
+    assert "has unknown keys `novelty`" in stderr
     assert set(server.downloads()) == {"config.json"}

@@ -5,7 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlx_gptoss.cli.options import json_option, named_model, offline_option
+from mlx_gptoss.cli.options import (
+    json_option,
+    named_model,
+    offline_option,
+    strict_option,
+)
 from mlx_gptoss.cli.progress import ByteProgress
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.memory import format_bytes
@@ -19,7 +24,7 @@ BFLOAT16_BYTES = 2  # the precision of a model on a GPU
 @click.command(short_help="Check and describe a model")
 @click.argument("model", required=False)
 @click.option("--deep", is_flag=True, help="Read every scale and value too (slow)")
-@click.option("--strict", is_flag=True, help="Unknown keys of config.json are errors")
+@strict_option
 @json_option
 @offline_option
 @pass_services

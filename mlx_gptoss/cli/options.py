@@ -23,6 +23,7 @@ class LoadOptions:
     context: int | None = None
     dtype: str | None = None
     offline: bool = False
+    strict: bool = False
 
     def named_model(self) -> str:
         """Return the model, telling on stderr when it is only the demo."""
@@ -54,6 +55,9 @@ def named_model(model: str | None) -> str:
 
 
 offline_option = click.option("--offline", is_flag=True, help="Never touch the network")
+strict_option = click.option(
+    "--strict", is_flag=True, help="Unknown keys of config.json are errors"
+)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object"
 )
@@ -90,6 +94,7 @@ MODEL_OPTIONS = (
         help="Precision of the arithmetic [default: bfloat16 on GPU, float32 on CPU]",
     ),
     offline_option,
+    strict_option,
 )
 
 
@@ -105,9 +110,10 @@ def loads_model(function: Callable[..., Any]) -> Callable[..., Any]:
         context: int | None,
         dtype: str | None,
         offline: bool,
+        strict: bool,
         **rest: Any,
     ) -> Any:
-        options = LoadOptions(model, memory, experts, context, dtype, offline)
+        options = LoadOptions(model, memory, experts, context, dtype, offline, strict)
         return function(*args, options=options, **rest)
 
     for option in reversed(MODEL_OPTIONS):

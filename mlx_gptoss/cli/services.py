@@ -48,7 +48,9 @@ class Services:
         from mlx_gptoss.loading import fit_before_download
 
         model = options.named_model()
-        fits = fit_before_download(model, options.memory, options.context)
+        fits = fit_before_download(
+            model, options.memory, options.context, strict=options.strict
+        )
         self.fetch(model, offline=options.offline, check=fits)
         with ByteProgress(f"Loading {model}") as progress:
             return self.load(
@@ -58,6 +60,7 @@ class Services:
                 experts=options.experts,
                 context=options.context,
                 offline=options.offline,
+                strict=options.strict,
                 progress=progress,
             )
 

@@ -96,7 +96,7 @@ def check_supported(
             )
 
 
-def check_unknown(raw: Mapping[str, Any], *, strict: bool) -> None:
+def check_unknown(raw: Mapping[str, Any], *, strict: bool, quiet: bool) -> None:
     unknown = sorted(str(key) for key in set(raw) - READ - HARMLESS)
     if not unknown:
         return
@@ -106,7 +106,8 @@ def check_unknown(raw: Mapping[str, Any], *, strict: bool) -> None:
             f"`config.json` has unknown keys {names}: remove them, or load without "
             "strict"
         )
-    LOGGER.warning("`config.json` has unknown keys, ignored: %s", names)
+    if not quiet:
+        LOGGER.warning("`config.json` has unknown keys, ignored: %s", names)
 
 
 def size(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:

@@ -46,15 +46,15 @@ class ModelConfig:
 
     @classmethod
     def from_dict(
-        cls, raw: Mapping[str, Any], *, strict: bool = False
+        cls, raw: Mapping[str, Any], *, strict: bool = False, quiet: bool = False
     ) -> "ModelConfig":
         """Read a parsed `config.json`.
 
         Raises ConfigError for impossible sizes, unsupported maths and, when `strict`,
-        for keys nobody here knows (otherwise one warning names them).
+        for keys nobody here knows (otherwise one warning names them, unless `quiet`).
         """
         check_supported(raw, SUPPORTED, "")
-        check_unknown(raw, strict=strict)
+        check_unknown(raw, strict=strict, quiet=quiet)
         layers = size(raw, "num_hidden_layers")
         rope_theta, rope_scaling = read_rope(raw)
         layer_types = read_layer_types(raw, layers)
