@@ -1,9 +1,13 @@
 """A module imports only its own floor or lower: read from the source by `ast`."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from mlx_gptoss import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "mlx_gptoss"
@@ -37,7 +41,7 @@ FLOORS = {
     "doctor": 6,
     "cli": 7,
 }
-TOP = {"__init__", "demo"}  # lazy re-exports and data
+TOP = {"__init__", "__main__", "demo"}  # lazy re-exports, the door, data
 
 
 def modules() -> list[Path]:
@@ -86,3 +90,9 @@ def test_every_room_of_the_package_has_a_floor() -> None:
 def test_harmony_and_the_lowest_floor_do_not_start_mlx(path: Path) -> None:
     if room(path) in {"errors", "config", "layout", "blas", "harmony", "tokenizer"}:
         assert not [name for name in imports(path) if name.split(".")[0] == "mlx"]
+
+
+def test_the_package_can_be_run_as_a_module() -> None:
+    command = [sys.executable, "-m", "mlx_gptoss", "--version"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (found.stdout, found.stderr) == (f"mlx-gptoss, version {__version__}\n", "")
