@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, Protocol, cast
 import mlx.core as mx
 
 from mlx_gptoss.errors import PromptError
+from mlx_gptoss.linear import on_gpu
 from mlx_gptoss.memory import PREFILL_CHUNK
 from mlx_gptoss.sampling import SamplingParams, log_softmax, sample, top_logprobs
 from mlx_gptoss.tokenizer import Tokenizer
@@ -210,7 +211,7 @@ class _Run:
     def __post_init__(self) -> None:
         drawn = int.from_bytes(os.urandom(SEED_BYTES))
         self.seed = drawn if self.params.seed is None else self.params.seed
-        self.on_metal = mx.metal.is_available()
+        self.on_gpu = on_gpu()
 
     def steps(self, ids: Sequence[int]) -> Generator[Step]:
         cached = self.cache.offset
@@ -242,7 +243,7 @@ class _Run:
             done = start + part.shape[1]
             self.fed += ids[start:done]
             mx.eval(self.cache.arrays if done < total else [hidden])
-            if self.on_metal:
+            if self.on_gpu:
                 mx.clear_cache()  # chunks differ in size: their buffers pile up
             self.progress(done, total)
         return hidden
@@ -276,7 +277,7 @@ class _Run:
             draw = ahead
 
     def feed(self, draw: _Draw, count: int) -> _Draw:
-        if self.on_metal and count % CLEAR_EVERY == 0:
+        if self.on_gpu and count % CLEAR_EVERY == 0:
             mx.clear_cache()  # the growing cache leaves its former arrays behind
         return self.draw(self.model.hidden(draw.token.reshape(1, 1), self.cache), count)
 

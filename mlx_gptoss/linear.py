@@ -17,6 +17,7 @@ DECODED_ROWS = 8
 
 
 def on_gpu() -> bool:
+    """Whether work goes to a GPU: asked of the default device, which a user may set."""
     return mx.default_device().type == mx.DeviceType.gpu
 
 

@@ -13,6 +13,7 @@ from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.files import read_json
 from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.linear import on_gpu
 from mlx_gptoss.memory import Plan, device_budget, estimate, require_fit
 
 Progress = Callable[[int, int], None]  # done, total
@@ -25,8 +26,7 @@ LATER_EXPERTS = ("hybrid", "streamed")
 def choose_dtype(name: str | None) -> mx.Dtype:
     """Return the compute dtype by name; None asks the device."""
     if name is None:
-        on_gpu = mx.default_device().type == mx.DeviceType.gpu
-        return mx.bfloat16 if on_gpu else mx.float32
+        return mx.bfloat16 if on_gpu() else mx.float32
     if name == "float16":
         raise ConfigError(
             "dtype `float16` cannot hold gpt-oss: activations overflow it at layer 35 "

@@ -96,3 +96,9 @@ def test_the_package_can_be_run_as_a_module() -> None:
     command = [sys.executable, "-m", "mlx_gptoss", "--version"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (found.stdout, found.stderr) == (f"mlx-gptoss, version {__version__}\n", "")
+
+
+def test_only_those_who_describe_the_machine_ask_for_metal() -> None:
+    """Code that computes asks `on_gpu`: a user may choose the CPU of a Mac."""
+    askers = [path for path in modules() if "metal.is_available" in path.read_text()]
+    assert {room(path) for path in askers} == {"memory", "doctor"}

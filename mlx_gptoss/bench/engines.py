@@ -16,6 +16,7 @@ import mlx.core as mx
 from mlx_gptoss.bench.primitives import count_primitives
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
 from mlx_gptoss.generate import generate
+from mlx_gptoss.linear import on_gpu
 from mlx_gptoss.sampling import SamplingParams
 
 OURS, MLX_LM = "mlx_gptoss", "mlx-lm"
@@ -49,7 +50,7 @@ class Engine(Protocol):
 
 def default_dtype() -> str:
     """Name the dtype of activations for this device, as everything here uses it."""
-    return "bfloat16" if mx.metal.is_available() else "float32"
+    return "bfloat16" if on_gpu() else "float32"
 
 
 def timed_run(engine: Engine, prompt: list[int], count: int) -> Run:

@@ -224,6 +224,6 @@ _swiglu_compiled = mx.compile(swiglu_plain, shapeless=True)
 
 def swiglu(gate: mx.array, up: mx.array, limit: float) -> mx.array:
     """Gate `up + 1`, in one kernel on a GPU (a CPU would start a C++ compiler)."""
-    if mx.metal.is_available():
+    if on_gpu():
         return _swiglu_compiled(gate, up, limit)
     return swiglu_plain(gate, up, limit)
