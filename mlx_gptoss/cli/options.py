@@ -90,7 +90,7 @@ MODEL_OPTIONS = (
     ),
     click.option(
         "--dtype",
-        type=click.Choice(["float32", "bfloat16"]),
+        metavar="[float32|bfloat16]",  # others are refused with the reason
         help="Precision of the arithmetic [default: bfloat16 on GPU, float32 on CPU]",
     ),
     offline_option,

@@ -44,9 +44,14 @@ class Services:
     hub: Hub = field(default_factory=Hub)
 
     def open(self, options: LoadOptions) -> "Runtime":
-        """Load the model that `options` name, downloading it if it is not here."""
-        from mlx_gptoss.loading import fit_before_download
+        """Load the model that `options` name, downloading it if it is not here.
 
+        What can be refused without the model is refused before it is downloaded.
+        """
+        from mlx_gptoss.loading import check_experts, choose_dtype, fit_before_download
+
+        check_experts(options.experts)
+        choose_dtype(options.dtype)
         model = options.named_model()
         fits = fit_before_download(
             model, options.memory, options.context, strict=options.strict
