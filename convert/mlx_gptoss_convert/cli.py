@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from mlx_gptoss.cli.options import MemorySize
 from mlx_gptoss_convert.recipe import DEFAULT, EXPERT_BITS, RECIPES
 
 LAYOUTS = ("packed", "split")
@@ -18,6 +19,27 @@ OUTPUTS = ("mlx", "hf", "gguf")
     default=DEFAULT,
     show_default=True,
     help=f"What to keep: {', '.join(RECIPES)}, or a TOML file",
+)
+@click.option(
+    "--target-size",
+    type=MemorySize(),
+    help="Choose the best recipe whose folder is no larger, 12GB for example",
+)
+@click.option(
+    "--fit-memory",
+    type=MemorySize(),
+    help="Choose the best recipe that runs on a Mac with so much memory, 16GB",
+)
+@click.option(
+    "--context",
+    type=click.IntRange(min=1),
+    help="Tokens of context that --fit-memory leaves room for  [default: 8192]",
+)
+@click.option(
+    "--calibration",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Measured KL by kind of tensor, to choose by instead of a table",
 )
 @click.option(
     "--to",
@@ -57,6 +79,13 @@ OUTPUTS = ("mlx", "hf", "gguf")
     help="llama.cpp's name of how the tokenizer cuts text, for --to gguf",
 )
 @click.option("--force", is_flag=True, help="Do what is refused because it only harms")
+@click.option(
+    "--max-memory",
+    type=MemorySize(),
+    default="1GB",
+    show_default=True,
+    help="Memory the conversion may take, above the program itself",
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted conversion")
 @click.option("--dry-run", is_flag=True, help="Show every tensor's fate, write nothing")
 @click.option("--offline", is_flag=True, help="Never touch the network")
@@ -65,6 +94,10 @@ def command(
     src: str,
     dst: Path,
     recipe: str,
+    target_size: int | None,
+    fit_memory: int | None,
+    context: int | None,
+    calibration: Path | None,
     to: str,
     layout: str,
     expert_bits: str | None,
@@ -72,22 +105,37 @@ def command(
     tokenizer: Path | None,
     tokenizer_pre: str | None,
     force: bool,
+    max_memory: int,
     resume: bool,
     dry_run: bool,
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Convert the checkpoint SRC into the new MLX folder DST.
+    """Convert the checkpoint SRC into the new folder DST.
 
-    SRC is a folder, a safetensors file or a Hub id, in any layout that can be loaded.
-    Experts keep their bytes; the recipe says what becomes of the rest.
+    SRC is a folder, a safetensors file, a GGUF with MXFP4 experts or a Hub id. Experts
+    keep their bytes; the recipe says what becomes of the rest.
     """
-    from mlx_gptoss.checkpoint import open_checkpoint
     from mlx_gptoss_convert.card import cost_of_experts
     from mlx_gptoss_convert.conversion import convert
-    from mlx_gptoss_convert.plan import make_plan
-    from mlx_gptoss_convert.progress import Bar, JsonLines, show_plan, show_result
-    from mlx_gptoss_convert.recipe import check_recipe, open_recipe, with_experts
+    from mlx_gptoss_convert.estimates import check_memory
+    from mlx_gptoss_convert.opening import open_source
+    from mlx_gptoss_convert.outputs import plan_output
+    from mlx_gptoss_convert.plan import Plan
+    from mlx_gptoss_convert.progress import (
+        Bar,
+        JsonLines,
+        show_frontier,
+        show_plan,
+        show_result,
+    )
+    from mlx_gptoss_convert.recipe import (
+        Recipe,
+        check_recipe,
+        open_recipe,
+        with_experts,
+    )
+    from mlx_gptoss_convert.sizing import Asked, check_asked, find_recipe
 
     chosen = with_experts(
         open_recipe(recipe),
@@ -95,10 +143,21 @@ def command(
         mxfp4=expert_format == "mxfp4",
     )
     check_recipe(chosen, force=force)
-    checkpoint = open_checkpoint(find_source(src, offline=offline))
+    asked = Asked(target_size, fit_memory, context, calibration)
+    opened = open_source(find_source(src, offline=offline), tokenizer=tokenizer)
     if chosen.experts is not None and chosen.experts.mode == "affine" and not force:
         click.echo(f"Experts: {cost_of_experts(chosen.experts)}", err=True)
-    plan = make_plan(checkpoint, chosen, experts=layout)
+
+    def plan_for(recipe: Recipe) -> Plan:
+        return plan_output(opened, recipe, to=to, experts=layout, pre=tokenizer_pre)
+
+    if asked.any:
+        check_asked(asked, to=to, recipe_given=given("recipe"))
+        found = find_recipe(plan_for, chosen, opened.checkpoint.config, asked)
+        show_frontier(found, as_json=as_json)
+        chosen = found.chosen.recipe
+    plan = plan_for(chosen)
+    check_memory(plan, max_memory)
     if dry_run:
         show_plan(plan, as_json=as_json)
         return
@@ -107,12 +166,19 @@ def command(
     show_result(plan, dst, as_json=as_json)
 
 
+def given(option: str) -> bool:
+    """Say whether the user wrote an option of the running command."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
 def find_source(src: str, *, offline: bool) -> Path:
     """Find the file or folder that SRC names, downloading it if it is a Hub id."""
     from mlx_gptoss.cli.services import Services
+    from mlx_gptoss_convert.opening import find_ggufs
 
     path = Path(src).expanduser()
-    if path.is_file():
+    if path.is_file() or find_ggufs(path):
         return path
     services = click.get_current_context().find_object(Services) or Services()
     return services.fetch(src, offline=offline)
@@ -121,27 +187,49 @@ def find_source(src: str, *, offline: bool) -> Path:
 @click.command(name="verify", short_help="Prove what a conversion did")
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
 @click.option("--against", metavar="SRC", help="The checkpoint FOLDER was made of")
+@click.option("--kl", is_flag=True, help="Run both models and compare predictions")
+@click.option(
+    "--text",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Text for --kl, instead of the bundled Harmony conversations",
+)
 @click.option("--offline", is_flag=True, help="Never touch the network")
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON lines")
 def verify_command(
-    folder: Path, against: str | None, offline: bool, as_json: bool
+    folder: Path,
+    against: str | None,
+    kl: bool,
+    text: Path | None,
+    offline: bool,
+    as_json: bool,
 ) -> None:
     """Check a converted FOLDER: its digests and values, and its source with --against.
 
     Against the source, every byte of the experts is compared and the error of the
-    rest is measured; the report is kept in FOLDER as report.json.
+    rest is measured; with --kl both models are run too, one layer at a time. What was
+    found is kept in FOLDER: in report.json and the model card.
     """
     from mlx_gptoss.errors import ConversionError
     from mlx_gptoss_convert.findings import save_report
+    from mlx_gptoss_convert.measured import add_to_card
     from mlx_gptoss_convert.progress import Bar, JsonLines, show_report
     from mlx_gptoss_convert.verify import verify
 
+    if (kl and against is None) or (text is not None and not kl):
+        raise ConversionError("`--text` needs `--kl`, and `--kl` needs `--against SRC`")
     source = None if against is None else find_source(against, offline=offline)
     with JsonLines() if as_json else Bar("Verifying") as progress:
         report = verify(folder, source, progress=progress)
+    if kl and source is not None and not report.faults:
+        from mlx_gptoss_convert.kl import add_divergence
+
+        with JsonLines() if as_json else Bar("Running both") as progress:
+            add_divergence(report, folder, source, text=text, progress=progress)
     show_report(report, as_json=as_json)
     if against is not None:
         save_report(report, folder)
+        add_to_card(report, folder)
     if report.faults:
         raise ConversionError(
             f"`{folder}` is not as it should be ({len(report.faults)} faults above): "

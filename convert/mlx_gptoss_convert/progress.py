@@ -10,9 +10,11 @@ from typing import Any
 import click
 
 from mlx_gptoss.memory import format_bytes
+from mlx_gptoss_convert.estimates import estimate_plan
 from mlx_gptoss_convert.findings import Report
 from mlx_gptoss_convert.plan import Plan
 from mlx_gptoss_convert.report import sizes_by_part
+from mlx_gptoss_convert.sizing import Found, Point, frontier_lines
 from mlx_gptoss_convert.steps import Step
 from mlx_gptoss_convert.writer import Tensor
 
@@ -108,6 +110,26 @@ def show_result(plan: Plan, dst: Path, *, as_json: bool) -> None:
     click.echo(f"{format_bytes(plan.nbytes)} in {dst}")
 
 
+def show_frontier(found: Found, *, as_json: bool) -> None:
+    """Say which recipes there are to choose from, and which one was chosen."""
+    if not as_json:
+        for line in frontier_lines(found.points, found.chosen, found.room):
+            click.echo(line)
+        return
+    emit(
+        "frontier",
+        room=found.room.nbytes,
+        why=found.room.why,
+        chosen=spell_point(found.chosen),
+        points=[spell_point(point) for point in found.points],
+    )
+
+
+def spell_point(point: Point) -> dict[str, Any]:
+    bits = {kind: found and found.bits for kind, found in point.recipe.settings.items()}
+    return {"bytes": point.nbytes, "loss": point.loss, "recipe": bits}
+
+
 def show_plan(plan: Plan, *, as_json: bool) -> None:
     """Say what would be done with every tensor."""
     show = emit_tensor if as_json else echo_tensor
@@ -115,10 +137,13 @@ def show_plan(plan: Plan, *, as_json: bool) -> None:
         for tensor in step.outputs:
             show(step, tensor)
     read = sum(stored.nbytes for step in plan.steps for stored in step.sources)
+    found = estimate_plan(plan)
     if as_json:
-        emit("plan", bytes=plan.nbytes, bytes_read=read, files=len(plan.shards))
+        files = len(plan.shards)
+        emit("plan", bytes=plan.nbytes, bytes_read=read, files=files, **asdict(found))
         return
     count = len(plan.shards)
+    click.echo(found)
     click.echo(
         f"{format_bytes(plan.nbytes)} in {count} file{'s' if count > 1 else ''}, from "
         f"{format_bytes(read)}; nothing was written"
