@@ -100,11 +100,7 @@ class Chat:
         params: SamplingParams | None = None,
         max_rounds: int = 64,
     ) -> None:
-        if not runtime.tokenizer.has_harmony:
-            raise PromptError(
-                "the model's tokenizer has no Harmony tokens, so it cannot chat: "
-                "continue text with `mlx-gptoss generate --raw`"
-            )
+        runtime.tokenizer.require_harmony()
         self.runtime = runtime
         self.effort = effort
         self.system = system

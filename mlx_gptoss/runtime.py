@@ -54,6 +54,7 @@ def load(
     context: int | None = None,
     offline: bool = False,
     strict: bool = False,
+    harmony: bool = False,
     progress: Progress | None = None,
 ) -> "Runtime":
     """Find, check and load a model: `demo`, a path (`./x`, absolute) or a Hub id.
@@ -61,7 +62,8 @@ def load(
     `dtype` is float32 or bfloat16 (default: bfloat16 on a GPU, float32 on a CPU).
     `memory`, such as "16GB" or bytes, lowers what the model may use, counted at
     `context` tokens. `offline` forbids downloads; `strict` makes unknown config keys
-    errors. `progress(done, total)` counts bytes read from disk.
+    errors; `harmony` refuses a model that cannot chat before its weights are read.
+    `progress(done, total)` counts bytes read from disk.
 
     Raises HubError, ConfigError or CheckpointError for what cannot be loaded, and
     MemoryBudgetError before any weight is read if it would not fit.
@@ -80,14 +82,19 @@ def load(
         checkpoint = open_checkpoint(folder, strict=strict)
         plan = plan_resident(checkpoint, compute, memory, context)
         require_fit(plan, checkpoint.config, name)
+        homes = [checkpoint.folder, folder]
+        home = next((h for h in homes if (h / TOKENIZER).is_file()), folder)
+        tokenizer: Tokenizer | Path = home
+        if harmony:
+            tokenizer = Tokenizer.open(home)
+            tokenizer.require_harmony()
         loaded = load_model(
             checkpoint, dtype=compute, progress=until(stopped, progress)
         )
-        homes = [checkpoint.folder, folder]
         return Runtime(
             loaded,
             config=checkpoint.config,
-            tokenizer=next((h for h in homes if (h / TOKENIZER).is_file()), folder),
+            tokenizer=tokenizer,
             plan=plan,
             context=context,
             owner=owner,

@@ -104,6 +104,14 @@ class Tokenizer:
         """Whether every control token of the Harmony format is there."""
         return all(name in self.specials for name in HARMONY_TOKENS)
 
+    def require_harmony(self) -> None:
+        """Raise PromptError unless every control token of Harmony is there."""
+        if not self.has_harmony:
+            raise PromptError(
+                "the model's tokenizer has no Harmony tokens, so it cannot chat: "
+                "continue text with `mlx-gptoss generate --raw`"
+            )
+
     def special(self, name: str) -> int:
         """Return the id of a control token by name, such as `<|start|>`."""
         try:

@@ -113,6 +113,7 @@ def test_loading_options_reach_the_loader() -> None:
         "dtype": "float32",
         "offline": True,
         "strict": True,
+        "harmony": False,
     }
 
 

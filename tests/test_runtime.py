@@ -197,6 +197,24 @@ def test_a_relative_path_is_a_folder_and_not_a_hub_id(
         assert runtime.config.vocab_size == 301
 
 
+@pytest.mark.parametrize(
+    ("specials", "message"),
+    [(None, "has no `tokenizer.json`"), (["<|endoftext|>"], "generate --raw")],
+)
+def test_what_cannot_chat_is_refused_before_its_weights_are_read(
+    tmp_path: Path, specials: list[str] | None, message: str
+) -> None:
+    write_checkpoint(tmp_path)
+    if specials is not None:
+        write_tokenizer(tmp_path, specials)
+    reports: list[tuple[int, int]] = []
+
+    with pytest.raises(GptOssError, match=message):
+        load(tmp_path, harmony=True, progress=lambda *at: reports.append(at))
+
+    assert reports == []
+
+
 def test_progress_counts_the_bytes_of_the_weights(folder: Path) -> None:
     reports: list[tuple[int, int]] = []
 

@@ -53,7 +53,7 @@ def generate(
     if raw and system is not None:
         raise click.UsageError("--system is a Harmony message: leave out --raw")
     params = sampling_params(**sampling)
-    with services.open(options) as runtime:
+    with services.open(options, harmony=not raw) as runtime:
         if raw:
             events = continuation(runtime, text, params)
         else:

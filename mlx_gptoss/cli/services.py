@@ -43,10 +43,11 @@ class Services:
     chat: Callable[..., Any] = _chat
     hub: Hub = field(default_factory=Hub)
 
-    def open(self, options: LoadOptions) -> "Runtime":
+    def open(self, options: LoadOptions, *, harmony: bool = True) -> "Runtime":
         """Load the model that `options` name, downloading it if it is not here.
 
-        What can be refused without the model is refused before it is downloaded.
+        What can be refused without the model is refused before it is downloaded,
+        and with `harmony` a model that cannot chat before its weights are read.
         """
         from mlx_gptoss.loading import check_experts, choose_dtype, fit_before_download
 
@@ -66,6 +67,7 @@ class Services:
                 context=options.context,
                 offline=options.offline,
                 strict=options.strict,
+                harmony=harmony,
                 progress=progress,
             )
 
