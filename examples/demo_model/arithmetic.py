@@ -18,7 +18,9 @@ def is_held_out(first: int, second: int, sign: str) -> bool:
 def draw(words: Words) -> tuple[int, int, str]:
     """Draw two operands and a sign; the first is almost always the larger for `-`."""
     while True:
-        digits = words.pick([(3, 3), (3, 3), (3, 3), (3, 2), (2, 3), (2, 2), (3, 1)])
+        digits = words.pick(
+            [(3, 3), (3, 3), (3, 3), (3, 2), (2, 3), (2, 2), (2, 2), (3, 1)]
+        )
         if words.chance(0.12):
             digits = (1, words.pick([1, 2, 3]))
         first, second = (_with_digits(words, count) for count in digits)
@@ -115,8 +117,10 @@ def columns(first: int, second: int, sign: str) -> tuple[list[str], str, int]:
         digit, next_carry = column_result(int(x), int(y), carry, sign)
         asked = f"{place} {x}{sign}{y}{sign}{carry}"
         counted = counting(int(x), int(y), carry, sign)
-        lines.append(f"{asked} {counted}={digit} {CARRY[sign]} {next_carry}")
-        digits, carry = f"{digit}{digits}", next_carry
+        digits = f"{digit}{digits}"
+        carried = f"{CARRY[sign]} {next_carry}"
+        lines.append(f"{asked} {counted}={digit} {carried} digits {digits}")
+        carry = next_carry
     return lines, digits, carry
 
 

@@ -211,12 +211,16 @@ class Author:
         field = self.words.pick(["name", "name", "name", "city", "color"])
         fact = self._fact(field)
         told, asked = self._recall_turns(effort, field, fact)
-        if between is None and self.words.chance(0.25):
-            return Branch("told", told)
         history = self._chatter(effort, self.words.pick([0, 0, 1])) + told
+        if between is None and self.words.chance(0.25):
+            return Branch("told", history)
+        other = between is None and self.words.chance(0.25)
         if between is None:
             between = self.words.pick([0, 0, 1, 1, 2, 2, 3])
         history += self._chatter(effort, between)
+        if other:  # not every question after a name is about it
+            task = self._task(effort, weights=(3, 2, 1, 0.5, 1, 1, 0))
+            return Branch(task.kind, history + turn(task))
         return Branch("recall", history + asked)
 
     def long_recall(self, effort: Effort) -> Branch:

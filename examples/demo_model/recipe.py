@@ -18,12 +18,23 @@ class Stream:
 _OTHERS = (Stream("tools", 448, 2), Stream("long", 1024, 1, every=5))
 SHORT = (Stream("plain", 256, 5), *_OTHERS)
 LONGER = (Stream("plain", 384, 3), *_OTHERS)
+LAST = (
+    Stream("plain", 384, 3),
+    Stream("tools", 448, 2),
+    Stream("long", 1024, 1, every=8),
+)
+MORE_TOOLS = (
+    Stream("plain", 384, 2),
+    Stream("tools", 448, 3),
+    Stream("long", 1024, 1, every=8),
+)
 _TOOLS = Mix(tools=1, arithmetic=0, json=0, long=0)
 _LONG = Mix(tools=0.35, arithmetic=0.05, json=0.05, long=0.45)
 
 
 # Weights: small talk, sums, lists, capitals, declining, JSON, declining beside tools.
 _LATE_SKILLS = (1.0, 1.0, 2.2, 0.4, 1.0, 2.2, 0)
+_LAST_SKILLS = (1.2, 1.0, 3.0, 0.3, 1.0, 1.6, 0)
 
 
 def _plain(arithmetic: float, json: float, skills: tuple[float, ...] = ()) -> Mix:
@@ -80,11 +91,18 @@ PHASES = {
         worded=True,
         drills=0.25,
     ),
-    4600: Phase(
-        (_plain(arithmetic=0.45, json=0.12, skills=_LATE_SKILLS), _TOOLS, _LONG),
+    4400: Phase(
+        (_plain(arithmetic=0.45, json=0.14, skills=_LATE_SKILLS), _TOOLS, _LONG),
         copies=0.03,
         worded=True,
-        drills=0.1,
+        streams=MORE_TOOLS,
+        drills=0.08,
+    ),
+    5000: Phase(
+        (_plain(arithmetic=0.46, json=0.08, skills=_LAST_SKILLS), _TOOLS, _LONG),
+        copies=0.02,
+        worded=True,
+        streams=LAST,
     ),
 }
 
