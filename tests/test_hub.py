@@ -194,6 +194,26 @@ def test_models_are_listed_and_deleted(hub: Hub) -> None:
     assert "owner/small" not in {model.name for model in hub.models()}
 
 
+@pytest.mark.parametrize("refused", ["model-1.safetensors", "model-2.safetensors"])
+def test_an_interrupted_download_is_listed_and_deleted(
+    hub: Hub, server: HubServer, refused: str
+) -> None:
+    server.refuse[refused] = 500
+    with pytest.raises(HubError):
+        hub.resolve("owner/small")
+    repo = hub.folder / "models--owner--small"
+    (repo / "blobs").mkdir(parents=True, exist_ok=True)
+    (repo / "blobs/abc.incomplete").write_bytes(b"1" * 700)
+
+    [found] = [model for model in hub.models() if model.name == "owner/small"]
+
+    begun = 700 + (1000 if refused == "model-2.safetensors" else 0)
+    assert (found.complete, found.kind, found.bytes) == (False, "unknown", begun)
+    assert hub.delete("owner/small") == begun
+    assert not repo.exists()
+    assert "owner/small" not in {model.name for model in hub.models()}
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [

@@ -139,7 +139,8 @@ def _judge_storage(facts: Facts) -> list[Finding]:
         Finding(
             WARNING,
             f"`{model.name}` was not downloaded completely",
-            f"`mlx-gptoss pull {model.name}`",
+            f"`mlx-gptoss pull {model.name}` goes on with it, and `mlx-gptoss models "
+            f"--delete {model.name}` gives its room back",
         )
         for model in facts.models
         if not model.complete

@@ -20,7 +20,9 @@ from mlx_gptoss.hub.folders import (
     CONFIG,
     DEMO,
     DEMO_FOLDER,
+    HUB_ID,
     MODEL_TYPE,
+    UNKNOWN,
     WEIGHTS,
     LocalModel,
     describe,
@@ -34,6 +36,8 @@ from mlx_gptoss.memory import format_bytes
 # has it has everything. Files in folders (`original/`, `metal/`) never match.
 NEEDED = (WEIGHTS, "*.json", "*.jinja", "LICENSE*", CONFIG)
 BRANCH = "main"
+REPOS = "models--*--*"  # how the cache names the folder of `owner/name`
+UNFINISHED = "*.incomplete"  # and the part of a file that has come
 FREE_RESERVE = 10**9  # bytes of disk to leave free after a download
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
@@ -93,33 +97,52 @@ class Hub:
         return found.parent if found and is_complete(found.parent) else None
 
     def models(self) -> list[LocalModel]:
-        """List the demo and the gpt-oss models in the cache, by name."""
-        found = [describe(DEMO, DEMO_FOLDER, None)] if is_complete(DEMO_FOLDER) else []
-        for repo in sorted(self._repos(), key=lambda repo: repo.repo_id):
+        """List the demo and the gpt-oss models in the cache, by name.
+
+        Among them is what an interrupted download left, of whatever model that was.
+        """
+        demo = [describe(DEMO, DEMO_FOLDER, None)] if is_complete(DEMO_FOLDER) else []
+        found = self._interrupted()
+        for repo in self._repos():
             newest = max(repo.revisions, key=lambda revision: revision.last_modified)
             folder = newest.snapshot_path
             if read_json(folder / CONFIG).get("model_type") == MODEL_TYPE:
                 used, size = repo.last_accessed, repo.size_on_disk
                 found.append(describe(repo.repo_id, folder, used, size))
-        return found
+        return demo + sorted(found, key=lambda model: model.name)
 
     def delete(self, model: str) -> int:
         """Remove a downloaded model from the cache; return the bytes freed."""
         if local_folder(model) is not None:
             raise HubError(f"`{model}` was not downloaded: only Hub ids can be deleted")
-        repos = [repo for repo in self._repos() if repo.repo_id == model]
-        if not repos:
+        folder = self.folder / REPOS.replace("*--*", model.replace("/", "--"))
+        if not folder.is_dir():
             raise HubError(f"`{model}` is not on this machine: see `mlx-gptoss models`")
-        commits = [revision.commit_hash for revision in repos[0].revisions]
-        removal = library().scan_cache_dir(self.folder).delete_revisions(*commits)
-        removal.execute()
-        return removal.expected_freed_size
+        freed = sum(path.stat().st_size for path in _files(folder))
+        shutil.rmtree(folder)
+        return freed
 
     def _find(self, model: str, name: str, revision: str) -> Path | None:
         found = library().try_to_load_from_cache(
             model, name, cache_dir=self.folder, revision=revision
         )
         return Path(found) if isinstance(found, str) else None
+
+    def _interrupted(self) -> list[LocalModel]:
+        """List what has weights or parts of files, but no config.json: that is last."""
+        found = []
+        for repo in self.folder.glob(REPOS):
+            name = repo.name.split("--", 1)[1].replace("--", "/")
+            begun = (*repo.glob(f"snapshots/*/{WEIGHTS}"), *repo.rglob(UNFINISHED))
+            if not HUB_ID.fullmatch(name) or not begun:
+                continue
+            if any(repo.glob(f"snapshots/*/{CONFIG}")):
+                continue
+            facts = [path.stat() for path in _files(repo)]
+            size = sum(fact.st_size for fact in facts)
+            used = max((fact.st_mtime for fact in facts), default=None)
+            found.append(LocalModel(name, repo, size, UNKNOWN, used, complete=False))
+        return found
 
     def _repos(self) -> list[Any]:
         if not self.folder.is_dir():
@@ -216,6 +239,11 @@ def library() -> ModuleType:
 
     constants.HF_HUB_DISABLE_TELEMETRY = True
     return huggingface_hub
+
+
+def _files(folder: Path) -> list[Path]:
+    """List the files in a folder of the cache, each once: links are left out."""
+    return [p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()]
 
 
 def _offline() -> bool:

@@ -22,6 +22,7 @@ CONFIG = "config.json"
 WEIGHTS = "*.safetensors"
 INDEX = "model.safetensors.index.json"
 MODEL_TYPE = "gpt_oss"
+UNKNOWN = "unknown"  # the kind of a model whose config.json has not come yet
 SIZES_BY_EXPERTS = {32: "20b", 128: "120b"}
 
 
