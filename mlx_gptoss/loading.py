@@ -49,6 +49,16 @@ def check_experts(experts: str) -> None:
         raise ConfigError(f"experts `{experts}` is unknown: use one of {known}")
 
 
+def check_context(config: ModelConfig, context: int | None) -> None:
+    """Refuse a context longer than the model was made for."""
+    longest = config.max_position_embeddings
+    if context is not None and context > longest:
+        raise ConfigError(
+            f"a context of {context:,} tokens is more than the {longest:,} that this "
+            "model knows: ask for less, or leave it out"
+        )
+
+
 def plan_resident(
     checkpoint: Checkpoint,
     dtype: mx.Dtype,
@@ -56,6 +66,7 @@ def plan_resident(
     context: int | None,
 ) -> Plan:
     """Plan the model in memory whole, at `context` tokens."""
+    check_context(checkpoint.config, context)
     return estimate(
         checkpoint.config,
         checkpoint.loaded_bytes_by_part(dtype.size),
@@ -82,6 +93,7 @@ def fit_before_download(
         raw = read_json(config_file)
         config = ModelConfig.from_dict(raw, strict=strict, quiet=True)
         parts = {"weights": weight_bytes}
+        check_context(config, context)
         budget = device_budget(memory)
         require_fit(
             estimate(config, parts, budget=budget, context=context), config, model

@@ -61,8 +61,9 @@ def load(
 
     `dtype` is float32 or bfloat16 (default: bfloat16 on a GPU, float32 on a CPU).
     `memory`, such as "16GB" or bytes, lowers what the model may use, counted at
-    `context` tokens. `offline` forbids downloads; `strict` makes unknown config keys
-    errors; `harmony` refuses a model that cannot chat before its weights are read.
+    `context` tokens, which must not exceed what the model knows.
+    `offline` forbids downloads; `strict` makes unknown config keys errors; `harmony`
+    refuses a model that cannot chat before its weights are read.
     `progress(done, total)` counts bytes read from disk.
 
     Raises HubError, ConfigError or CheckpointError for what cannot be loaded, and

@@ -1,5 +1,6 @@
 """`chat` and `generate` in Harmony on a scripted model, piped and in a terminal."""
 
+import json
 import os
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -56,6 +57,14 @@ def test_generate_answers_on_stdout_and_reasons_on_stderr() -> None:
 def test_reasoning_can_be_hidden() -> None:
     result = run(talking(HELLO), "generate", "hi", "--hide-reasoning")
     assert (result.stdout, result.stderr) == ("Hello!\n", "")
+
+
+def test_hidden_reasoning_is_not_in_the_json_either() -> None:
+    words = ["generate", "hi", "--json"]
+    whole = json.loads(run(talking(HELLO), *words).stdout)
+    hidden = json.loads(run(talking(HELLO), *words, "--hide-reasoning").stdout)
+    assert whole["reasoning"] == "They greet."
+    assert set(whole) - set(hidden) == {"reasoning"}
 
 
 def test_effort_and_system_reach_the_model() -> None:

@@ -71,8 +71,13 @@ def test_an_empty_prompt_is_wrong_usage(stdin: str) -> None:
     assert "the prompt is empty" in result.stderr
 
 
-def test_raw_has_no_system_message() -> None:
-    assert generate(Loads([]), "--raw", "--system", "Be brief", "x").exit_code == 2
+@pytest.mark.parametrize(
+    "options", [["--system", "Be brief"], ["--effort", "medium"], ["--hide-reasoning"]]
+)
+def test_raw_refuses_what_it_would_ignore(options: list[str]) -> None:
+    result = generate(Loads([]), "--raw", *options, "x")
+    assert result.exit_code == 2
+    assert f"{options[0]} is about Harmony: leave out --raw" in result.stderr
 
 
 def test_max_tokens_end_the_text_and_are_mentioned() -> None:

@@ -215,6 +215,11 @@ def test_what_cannot_chat_is_refused_before_its_weights_are_read(
     assert reports == []
 
 
+def test_a_context_that_the_model_does_not_know_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"200,000 tokens is more than the 131,072"):
+        load(folder, context=200_000)
+
+
 def test_progress_counts_the_bytes_of_the_weights(folder: Path) -> None:
     reports: list[tuple[int, int]] = []
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from mlx_gptoss.cli.lines import read_all
 from mlx_gptoss.cli.options import LoadOptions, json_option, loads_model
@@ -18,6 +19,8 @@ from mlx_gptoss.harmony.events import Answer, Done, Event
 if TYPE_CHECKING:
     from mlx_gptoss.runtime import Runtime
     from mlx_gptoss.sampling import SamplingParams
+
+HARMONY_ONLY = ("effort", "system", "hide_reasoning")
 
 
 @click.command(short_help="Answer one prompt")
@@ -50,8 +53,8 @@ def generate(
     git diff | mlx-gptoss generate --system "Write a commit message."
     """
     text = _prompt_text(prompt)
-    if raw and system is not None:
-        raise click.UsageError("--system is a Harmony message: leave out --raw")
+    if raw:
+        _refuse_harmony_options()
     params = sampling_params(**sampling)
     with services.open(options, harmony=not raw) as runtime:
         if raw:
@@ -62,9 +65,18 @@ def generate(
             )
             events = chat.send(text)
         if as_json:
-            _print_json(events)
+            _print_json(events, hide_reasoning=hide_reasoning)
         else:
             _print(events, Screen(hide_reasoning=hide_reasoning), stats=stats)
+
+
+def _refuse_harmony_options() -> None:
+    """Refuse what --raw would ignore, if the user asked for it."""
+    context = click.get_current_context()
+    for name in HARMONY_ONLY:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = "--" + name.replace("_", "-")
+            raise click.UsageError(f"{option} is about Harmony: leave out --raw")
 
 
 def _prompt_text(prompt: str | None) -> str:
@@ -107,8 +119,11 @@ def _print(events: Iterator[Event], screen: Screen, *, stats: bool) -> None:
         note(one_line(done.stats))
 
 
-def _print_json(events: Iterator[Event]) -> None:
+def _print_json(events: Iterator[Event], *, hide_reasoning: bool) -> None:
     transcript = Transcript()
     for event in events:
         transcript.show(event)
-    click.echo(json.dumps(transcript.as_dict(), ensure_ascii=False, indent=2))
+    found = transcript.as_dict()
+    if hide_reasoning:
+        del found["reasoning"]
+    click.echo(json.dumps(found, ensure_ascii=False, indent=2))
