@@ -164,6 +164,9 @@ def test_a_folder_ours_cannot_load_is_an_error_of_one_line(tmp_path: Path) -> No
         ({"depths": (200_000,)}, "choose depths from 1 to"),
         ({"tokens": 1}, "at least 2"),
         ({"rounds": 0}, "measure nothing"),
+        ({"memory": "1kB"}, "needs"),
+        ({"context": 10**7}, "more than the"),
+        ({"context": 8, "tokens": 4, "depths": (5,)}, "choose depths from 1 to 4"),
     ],
 )
 def test_wrong_options_are_named(tiny: Path, options: dict, message: str) -> None:

@@ -299,3 +299,20 @@ def test_doctor_tells_device_memory_and_default(services: Services) -> None:
     assert facts["default_model"] == "demo"
     text = run("doctor", services=services).stdout
     assert f"mlx-gptoss {facts['facts']['packages']['mlx-gptoss']}" in text
+
+
+# every command that loads a model
+
+
+@pytest.mark.parametrize("words", [("generate",), ("chat",), ("bench", "decode")])
+def test_every_command_that_loads_a_model_takes_the_same_options(
+    words: tuple[str, ...],
+) -> None:
+    command: click.Command | None = cli
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.get_command(click.Context(command), word)
+    assert command is not None
+    names = {name for option in command.params for name in option.opts}
+    assert names >= {"--model", "--memory", "--experts", "--context"}
+    assert names >= {"--dtype", "--offline", "--strict"}

@@ -21,7 +21,8 @@ from mlx_gptoss.bench.worker import EngineFailure
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.doctor import machine
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.memory import device_budget
+from mlx_gptoss.loading import check_context, choose_dtype, plan_resident
+from mlx_gptoss.memory import device_budget, require_fit
 
 PEERS = (MLX_LM,)
 GPU_DEPTHS = (128, 2048, 8192)
@@ -42,6 +43,9 @@ def bench_decode(
     *,
     against: str | None = None,
     dtype: str | None = None,
+    memory: str | int | None = None,
+    context: int | None = None,
+    strict: bool = False,
     depths: Sequence[int] | None = None,
     tokens: int = DEFAULT_TOKENS,
     rounds: int = DEFAULT_ROUNDS,
@@ -50,27 +54,31 @@ def bench_decode(
     """Measure the model in a folder, and `against` "mlx-lm" on the same folder.
 
     `depths` are prompt lengths; `tokens` are decoded behind each. `progress` gets a
-    line before each step. Raises EngineFailure if ours cannot be measured; a peer
-    that cannot has its reason in its column.
+    line before each step. `memory`, `context` and `strict` mean what they mean to
+    `load`: prompt and answer stay within `context`. Raises EngineFailure if ours
+    cannot be measured; a peer that cannot has its reason in its column.
     """
     say = progress or (lambda _: None)
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, strict=strict)
     config, folder = checkpoint.config, checkpoint.folder
-    budget = device_budget()
-    room = config.max_position_embeddings - tokens
+    check_context(config, context)
+    budget = device_budget(memory)
+    room = (context or config.max_position_embeddings) - tokens
     chosen = tuple(depths or _default_depths(room, gpu=budget.metal))
     _check(chosen, tokens=tokens, rounds=rounds, room=room, against=against)
+    plan = plan_resident(checkpoint, choose_dtype(dtype), memory, max(chosen) + tokens)
+    require_fit(plan, config, str(model))
     conditions = _conditions(against, dtype or default_dtype(), chosen, rounds)
     subjects = [Subject(each, folder, config.vocab_size) for each in conditions]
     loaded = checkpoint.loaded_bytes_by_part(FLOAT_BYTES[conditions[0].dtype or ""])
     needed = sum(loaded.values())
-    memory = int(budget.total * SHARE_OF_MEMORY)
+    shared = int(budget.total * SHARE_OF_MEMORY)
     load_average = os.getloadavg()[0]
 
-    if needed < memory:
+    if needed < shared:
         say("reading the weights once, so that nobody loads from a cold disk")
         _warm_page_cache(checkpoint.files)
-    together = needed * len(subjects) < memory
+    together = needed * len(subjects) < shared
     with ExitStack() as stack:
         running = _started(subjects, together=together, stack=stack, say=say)
         for turn in range(rounds):

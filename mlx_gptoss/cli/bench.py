@@ -8,12 +8,11 @@ from typing import Any
 import click
 
 from mlx_gptoss.cli.options import (
+    LoadOptions,
     MemorySize,
     json_option,
-    named_model,
-    offline_option,
+    loads_model,
 )
-from mlx_gptoss.cli.progress import ByteProgress
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.memory import format_bytes
@@ -27,16 +26,11 @@ def bench() -> None:
 
 
 @bench.command(short_help="Prefill and decode speed")
-@click.option("-m", "--model", metavar="MODEL", help="A path (./x), a Hub id or `demo`")
+@loads_model
 @click.option(
     "--against",
     type=click.Choice(["mlx-lm"]),
     help="Also measure a peer on the same folder, round by round",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16"]),
-    help="Precision of the arithmetic. [default: bfloat16 on GPU, float32 on CPU]",
 )
 @click.option(
     "--depth",
@@ -60,16 +54,14 @@ def bench() -> None:
     show_default=True,
     help="Interleaved rounds; figures are their medians",
 )
-@offline_option
 @json_option
 @pass_services
 def decode(
     services: Services,
     *,
-    model: str | None,
-    offline: bool,
+    options: LoadOptions,
     as_json: bool,
-    **options: Any,
+    **measured: Any,
 ) -> None:
     """Measure prefill, decode, loading and memory.
 
@@ -79,10 +71,16 @@ def decode(
     """
     from mlx_gptoss.bench.decode import bench_decode
 
-    name = named_model(model)
-    with ByteProgress(name) as progress:
-        folder = services.hub.resolve(name, offline=offline, progress=progress)
-    found = bench_decode(folder, progress=note, **options)
+    folder = services.find(options.named_model(), options)
+    found = bench_decode(
+        folder,
+        dtype=options.dtype,
+        memory=options.memory,
+        context=options.context,
+        strict=options.strict,
+        progress=note,
+        **measured,
+    )
     click.echo(json.dumps(found.as_json(), indent=2) if as_json else _table(found))
 
 

@@ -86,7 +86,7 @@ MODEL_OPTIONS = (
         "--context",
         metavar="N",
         type=click.IntRange(min=1),
-        help="Longest conversation in tokens [default: what the model knows]",
+        help="Longest conversation in tokens [default and most: what the model knows]",
     ),
     click.option(
         "--dtype",

@@ -49,15 +49,8 @@ class Services:
         What can be refused without the model is refused before it is downloaded,
         and with `harmony` a model that cannot chat before its weights are read.
         """
-        from mlx_gptoss.loading import check_experts, choose_dtype, fit_before_download
-
-        check_experts(options.experts)
-        choose_dtype(options.dtype)
         model = options.named_model()
-        fits = fit_before_download(
-            model, options.memory, options.context, strict=options.strict
-        )
-        self.fetch(model, offline=options.offline, check=fits)
+        self.find(model, options)
         with ByteProgress(f"Loading {model}") as progress:
             return self.load(
                 model,
@@ -70,6 +63,17 @@ class Services:
                 harmony=harmony,
                 progress=progress,
             )
+
+    def find(self, model: str, options: LoadOptions) -> Path:
+        """Return the folder of a model that `options` do not forbid to load."""
+        from mlx_gptoss.loading import check_experts, choose_dtype, fit_before_download
+
+        check_experts(options.experts)
+        choose_dtype(options.dtype)
+        fits = fit_before_download(
+            model, options.memory, options.context, strict=options.strict
+        )
+        return self.fetch(model, offline=options.offline, check=fits)
 
     def fetch(self, model: str, *, offline: bool, check: Check | None = None) -> Path:
         """Return the folder of a model; a download shows its progress."""
