@@ -70,6 +70,20 @@ def convert(
     partial = partial_of(dst)
     check_target(dst, partial, resume=resume)
     check_disk(plan, partial, free_disk or free_bytes)
+    try:
+        fill(plan, partial, progress or no_progress)
+        check_target(dst, partial, resume=True)
+        partial.rename(dst)
+        sync_folder(dst.parent)
+    except OSError as error:  # a full disk, a broken one, one taken away
+        raise ConversionError(
+            f"`{partial}` could not be finished: {error.strerror}; put that right, "
+            "then go on with `--resume`"
+        ) from error
+
+
+def fill(plan: Plan, partial: Path, progress: Progress) -> None:
+    """Write what is missing in `partial`, until it is the whole result."""
     partial.mkdir(exist_ok=True)
     stamps = {path.name: list(stamp_of(path)) for path in plan.files}
     with (
@@ -78,19 +92,24 @@ def convert(
         Digests() as read,
         Source(inspector(read)) as source,
     ):
-        work = Work(
-            plan, partial, journal, source, written, read, progress or no_progress
-        )
+        work = Work(plan, partial, journal, source, written, read, progress)
         if not journal.untouched:
             check_sources(work)
         for shard in plan.shards:
             write_shard(work, shard)
-        source.check_unchanged()
+        check_unchanged(plan, stamps)
         write_small_files(work)
         journal.remove()
-    check_target(dst, partial, resume=True)
-    partial.rename(dst)
-    sync_folder(dst.parent)
+
+
+def check_unchanged(plan: Plan, stamps: Mapping[str, list[int]]) -> None:
+    """Raise ConversionError if a file of the source is not what it was at first."""
+    for path in plan.files:
+        if list(stamp_of(path)) != stamps[path.name]:
+            raise ConversionError(
+                f"`{path}` changed while it was read: convert again from a source "
+                "that stays as it is"
+            )
 
 
 def inspector(digests: Digests) -> Callable[[Stored, np.ndarray], None]:

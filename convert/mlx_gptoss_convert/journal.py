@@ -92,24 +92,35 @@ class Journal:
             ) from error
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        text = json.dumps(line, separators=(",", ":")) + "\n"
-        os.write(self._descriptor, text.encode())
+        left = (json.dumps(line, separators=(",", ":")) + "\n").encode()
+        while left:  # a disk that is nearly full takes a part of it
+            left = left[os.write(self._descriptor, left) :]
 
     def _recall(self, stamps: Mapping[str, Any]) -> tuple[dict[str, Entry], bool]:
         lines, whole = read_lines(self.path)
         os.ftruncate(self._descriptor, whole)
         if not lines:
+            self._check_same(read_result(self.path.parent))
             self._append({"identity": self.identity, "stamps": stamps})
             return {}, True
-        if lines[0]["identity"] != self.identity:
-            raise ConversionError(
-                f"`{self.path.parent}` was begun with another "
-                f"{difference(lines[0]['identity'], self.identity)}: remove it, or "
-                "repeat the command it was begun with"
-            )
+        self._check_same(lines[0]["identity"])
         entries = [Entry(**line) for line in lines[1:]]
         done = {next(iter(entry.outputs)): entry for entry in entries}
         return done, lines[0]["stamps"] == stamps
+
+    def _check_same(self, begun: Mapping[str, Any]) -> None:
+        if begun and any(begun.get(key) != x for key, x in self.identity.items()):
+            raise ConversionError(
+                f"`{self.path.parent}` was begun with another "
+                f"{difference(begun, self.identity)}: remove it, or repeat the command "
+                "it was begun with"
+            )
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Read the finished journal of a folder killed just before it got its name."""
+    path = folder / RESULT
+    return json.loads(path.read_bytes()) if path.is_file() else {}
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:

@@ -1,7 +1,7 @@
 """Bytes of the source, read in slices by `preadv`: never mapped, never whole.
 
-Knows where bytes lie and that they must not change while they are read; nothing of
-what they mean.
+Knows where bytes lie and how to tell that a file was written to; nothing of what the
+bytes mean.
 """
 
 import math
@@ -95,7 +95,6 @@ class Source:
         """`observer` is called with every piece read and what it is a piece of."""
         self._observer = observer
         self._descriptors: dict[Path, int] = {}
-        self._stamps: dict[Path, tuple[int, int]] = {}
 
     def __enter__(self) -> "Source":
         return self
@@ -128,15 +127,6 @@ class Source:
         for start in range(0, stored.nbytes, step):
             yield self.read(stored, start, min(start + step, stored.nbytes))
 
-    def check_unchanged(self) -> None:
-        """Raise ConversionError if a file read from is not what it was at opening."""
-        for path, stamp in self._stamps.items():
-            if stamp_of(path) != stamp:
-                raise ConversionError(
-                    f"`{path}` changed while it was read: convert again from a source "
-                    "that stays as it is"
-                )
-
     def _read_file(self, stored: Stored, start: int, stop: int) -> np.ndarray:
         raw = np.empty(stop - start, np.uint8)
         view = raw.data
@@ -155,7 +145,6 @@ class Source:
 
     def _open(self, path: Path) -> int:
         if path not in self._descriptors:
-            self._stamps[path] = stamp_of(path)
             self._descriptors[path] = os.open(path, os.O_RDONLY)
         return self._descriptors[path]
 

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.layout import DTYPE_BYTES
 
 PAGE = 16 * 1024  # Apple silicon's
@@ -162,15 +161,10 @@ def existing_path(folder: Path, shard: Shard) -> Path | None:
 
 
 def write_all(descriptor: int, piece: bytes | memoryview, offset: int) -> None:
-    """Write every byte of `piece` at `offset`; a full disk is a named error."""
+    """Write every byte of `piece` at `offset`; the system may take some at a time."""
     left = memoryview(piece).cast("B")
     while left:
-        try:
-            written = os.pwrite(descriptor, left, offset)
-        except OSError as error:
-            raise ConversionError(
-                f"cannot write: {error.strerror} (errno {error.errno})"
-            ) from error
+        written = os.pwrite(descriptor, left, offset)
         left = left[written:]
         offset += written
 
