@@ -24,37 +24,58 @@ from mlx_gptoss_convert.steps import Encode, spell
 
 CARD = "README.md"
 FRONT_MATTER = """---
-library_name: mlx
+library_name: {library}
 pipeline_tag: text-generation
 tags:
-- mlx
+- {library}
 - gpt_oss
 ---
 """
-TITLE = f"""# gpt-oss, converted for MLX
+TITLE = """# gpt-oss, converted for {name}
 
-Made by mlx_gptoss {__version__}. `conversion.json` holds the sha256 of every tensor
+Made by mlx_gptoss {version}. `conversion.json` holds the sha256 of every tensor
 here and of the bytes it was made of.
 """
 HOW_TO_RUN = """## How to run it
 
-    mlx-gptoss chat -m ./THIS_FOLDER
+    {command}
 
-mlx-lm opens the folder too.
+{others}
 """
+OUTPUTS = {  # by `Plan.to`
+    "mlx": {
+        "library": "mlx",
+        "name": "MLX",
+        "command": "mlx-gptoss chat -m ./THIS_FOLDER",
+        "others": "mlx-lm opens the folder too.",
+    },
+    "hf": {
+        "library": "transformers",
+        "name": "Hugging Face's layout",
+        "command": "transformers chat ./THIS_FOLDER",
+        "others": "It has the names and the packing of the published checkpoints.",
+    },
+    "gguf": {
+        "library": "gguf",
+        "name": "llama.cpp",
+        "command": "llama-cli -m ./THIS_FOLDER/model.gguf",
+        "others": "The tokenizer is inside the file.",
+    },
+}
 
 
 def model_card(plan: Plan, journal: Journal) -> str:
     """Write the result's README.md: how it was made, its sizes, what was lost."""
     lossy = {k: v for e in journal.done.values() for k, v in e.lossy_blocks.items()}
+    words = {**OUTPUTS[plan.to], "version": __version__}
     sections = (
-        FRONT_MATTER,
-        TITLE,
+        FRONT_MATTER.format(**words),
+        TITLE.format(**words),
         recipe_text(plan.recipe),
         sizes_table(plan),
         experts_text(plan, lossy),
         source_text(plan),
-        HOW_TO_RUN,
+        HOW_TO_RUN.format(**words),
     )
     return "\n".join(sections)
 
@@ -94,14 +115,16 @@ def experts_text(plan: Plan, lossy: Mapping[str, int]) -> str:
     """Say in words whether the experts are what they were."""
     encoded = [step for step in plan.steps if isinstance(step, Encode)]
     if not encoded:
-        return "The bytes of the experts are those of the source, none was changed.\n"
+        order = ", in ggml's order" if plan.to == "gguf" else ""
+        return (
+            f"The bytes of the experts are those of the source{order}, none was "
+            "changed.\n"
+        )
     first = encoded[0]
     found = "dense" if first.found is None else spell(first.found)
     if first.setting != MXFP4:
         return f"The experts were {found}. {cost_of_experts(first.setting)}\n"
-    blocks = sum(
-        tensor.nbytes for step in encoded for tensor in step.outputs[1::2]
-    )  # one byte of scale a block
+    blocks = sum(step.block_count for step in encoded)
     count = sum(lossy.values())
     return (
         f"The experts were {found} and are now MXFP4: {count} of {blocks} blocks of 32 "

@@ -21,7 +21,10 @@ VERSIONS = (2, 3)
 ALIGNMENT = 32
 MAX_HEADER_BYTES = 256 << 20  # a vocabulary of 200,000 tokens takes about 15 MB
 MAX_TENSORS = 1 << 20
+MAX_ITEMS = 1 << 24  # of one list
+MAX_NAME = 256  # characters of a key or a tensor's name
 MAX_RANK = 4
+LENGTH_BYTES = 8  # before every string
 MAX_DEPTH = 2  # arrays of arrays
 
 # Type numbers of metadata values.
@@ -97,9 +100,12 @@ class Cursor:
 
     def take(self, count: int) -> bytes:
         if count > min(self.size, MAX_HEADER_BYTES) - self.at:
-            raise CheckpointError(f"`{self.path}` ends inside its header: {DAMAGED}")
+            raise self.ended()
         self.at += count
         return self._file.read(count)
+
+    def ended(self) -> CheckpointError:
+        return CheckpointError(f"`{self.path}` ends inside its header: {DAMAGED}")
 
     def number(self, letter: str) -> Any:
         return struct.unpack("<" + letter, self.take(struct.calcsize(letter)))[0]
@@ -107,15 +113,43 @@ class Cursor:
     def text(self) -> str:
         return self.take(self.number("Q")).decode("utf-8", errors="replace")
 
+    def texts(self, count: int) -> list[str]:
+        """Read many strings, as `text` does but without its ceremony."""
+        found, read = [], self._file.read
+        limit = min(self.size, MAX_HEADER_BYTES)
+        for _ in range(count):
+            length = int.from_bytes(read(LENGTH_BYTES), "little")
+            self.at += LENGTH_BYTES + length
+            if self.at > limit:
+                raise self.ended()
+            found.append(read(length).decode("utf-8", errors="replace"))
+        return found
+
+    def name(self) -> str:
+        length = self.number("Q")
+        raw = self.take(length) if length <= MAX_NAME else b"\n"
+        name = raw.decode("utf-8", errors="replace")
+        if not name.isprintable():
+            raise CheckpointError(
+                f"`{self.path}` has a name that is none near byte {self.at}: {DAMAGED}"
+            )
+        return name
+
     def value(self, kind: int, depth: int = 0) -> Any:
         if kind == STRING:
             return self.text()
         if kind == ARRAY and depth < MAX_DEPTH:
             inner, count = self.number("I"), self.number("Q")
+            if count > MAX_ITEMS:
+                raise CheckpointError(
+                    f"`{self.path}` has a list of {count} values: {DAMAGED}"
+                )
             if inner in NUMBERS:
                 size = struct.calcsize(NUMBERS[inner])
                 raw = self.take(count * size)
                 return list(struct.unpack(f"<{count}{NUMBERS[inner]}", raw))
+            if inner == STRING:
+                return self.texts(count)
             return [self.value(inner, depth + 1) for _ in range(count)]
         if kind not in NUMBERS:
             raise CheckpointError(
@@ -150,7 +184,7 @@ def read_head(cursor: Cursor) -> Gguf:
     tensors, pairs = cursor.number("Q"), cursor.number("Q")
     metadata: dict[str, Any] = {}
     for _ in range(pairs):
-        key = cursor.text()
+        key = cursor.name()
         metadata[key] = cursor.value(cursor.number("I"))
     return read_tensors(cursor, metadata, tensors)
 
@@ -180,7 +214,7 @@ def read_tensors(cursor: Cursor, metadata: Mapping[str, Any], count: int) -> Ggu
 
 
 def read_description(cursor: Cursor) -> tuple[str, Kind, tuple[int, ...], int]:
-    name, rank = cursor.text(), cursor.number("I")
+    name, rank = cursor.name(), cursor.number("I")
     if not 0 < rank <= MAX_RANK:
         raise CheckpointError(
             f"tensor `{name}` in `{cursor.path}` has {rank} axes: {DAMAGED}"

@@ -10,6 +10,7 @@ import numpy as np
 
 from mlx_gptoss.config import Quantization
 from mlx_gptoss.layout import BYTES_PER_BLOCK
+from mlx_gptoss_convert.gguf_format import MXFP4
 from mlx_gptoss_convert.gguf_views import encode_q8_0, ggml_blocks
 from mlx_gptoss_convert.requantize import from_float32, to_float32
 from mlx_gptoss_convert.source import SLICE_BYTES, Source, Stored
@@ -61,6 +62,10 @@ class EncodeToGgml(Encode):
     @property
     def fate(self) -> str:
         return "encode to mxfp4 for ggml"
+
+    @property
+    def block_count(self) -> int:
+        return sum(tensor.nbytes for tensor in self.outputs) // MXFP4.nbytes
 
     def deal(self, encoded: tuple[np.ndarray, ...]) -> Pieces:
         blocks, scales = encoded

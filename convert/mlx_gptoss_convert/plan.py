@@ -26,12 +26,10 @@ from mlx_gptoss.layout import (
 )
 from mlx_gptoss_convert.fates import Target, plan_steps
 from mlx_gptoss_convert.folder import SmallFiles, config_json, small_files
-from mlx_gptoss_convert.gguf_format import MAGIC, read_gguf
 from mlx_gptoss_convert.recipe import Recipe
 from mlx_gptoss_convert.steps import Step
 from mlx_gptoss_convert.writer import (
     INDEX,
-    LENGTH_BYTES,
     SHARD_BYTES,
     Shard,
     index_json,
@@ -139,16 +137,17 @@ def describe_source(checkpoint: Checkpoint) -> dict[str, Any]:
             {
                 "name": path.name,
                 "bytes": path.stat().st_size,
-                "header_sha256": hashlib.sha256(read_header(path)).hexdigest(),
+                "header_sha256": hashlib.sha256(
+                    read_header(checkpoint, path)
+                ).hexdigest(),
             }
             for path in checkpoint.files
         ],
     }
 
 
-def read_header(path: Path) -> bytes:
+def read_header(checkpoint: Checkpoint, path: Path) -> bytes:
+    """Read what comes before the first tensor of a file."""
+    starts = [x.offset for x in checkpoint.tensors.values() if x.file == path]
     with path.open("rb") as file:
-        length = file.read(LENGTH_BYTES)
-        if length.startswith(MAGIC):
-            return length + file.read(read_gguf(path).data_start - LENGTH_BYTES)
-        return length + file.read(int.from_bytes(length, "little"))
+        return file.read(min(starts, default=0))

@@ -188,6 +188,11 @@ class Encode:
     def fate(self) -> str:
         return f"encode to {spell(self.setting)}"
 
+    @property
+    def block_count(self) -> int:
+        """Count the blocks of 32 that MXFP4 has: one byte of scale each."""
+        return sum(tensor.nbytes for tensor in self.outputs[1::2])
+
     def pieces(self, source: Source) -> Pieces:
         lossy = 0
         for expert in range(self.sources[0].shape[0]):
