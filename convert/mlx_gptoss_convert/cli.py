@@ -192,7 +192,13 @@ def find_source(src: str, *, offline: bool) -> Path:
     "--text",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Text for --kl, instead of the bundled Harmony conversations",
+    help="Text to run on, instead of the bundled Harmony conversations",
+)
+@click.option(
+    "--calibrate",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Measure what each kind of tensor costs, for `convert --calibration FILE`",
 )
 @click.option("--offline", is_flag=True, help="Never touch the network")
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON lines")
@@ -201,6 +207,7 @@ def verify_command(
     against: str | None,
     kl: bool,
     text: Path | None,
+    calibrate: Path | None,
     offline: bool,
     as_json: bool,
 ) -> None:
@@ -216,8 +223,10 @@ def verify_command(
     from mlx_gptoss_convert.progress import Bar, JsonLines, show_report
     from mlx_gptoss_convert.verify import verify
 
-    if (kl and against is None) or (text is not None and not kl):
-        raise ConversionError("`--text` needs `--kl`, and `--kl` needs `--against SRC`")
+    if (kl and against is None) or (text is not None and not (kl or calibrate)):
+        raise ConversionError(
+            "`--text` needs `--kl` or `--calibrate`, and `--kl` needs `--against SRC`"
+        )
     source = None if against is None else find_source(against, offline=offline)
     with JsonLines() if as_json else Bar("Verifying") as progress:
         report = verify(folder, source, progress=progress)
@@ -226,6 +235,11 @@ def verify_command(
 
         with JsonLines() if as_json else Bar("Running both") as progress:
             add_divergence(report, folder, source, text=text, progress=progress)
+    if calibrate is not None and not report.faults:
+        from mlx_gptoss_convert.calibrate import calibrate_folder
+
+        with JsonLines() if as_json else Bar("Calibrating") as progress:
+            calibrate_folder(folder, calibrate, text=text, progress=progress)
     show_report(report, as_json=as_json)
     if against is not None:
         save_report(report, folder)

@@ -46,7 +46,7 @@ from mlx_gptoss_convert.values import Values
 
 EMBEDDING, LM_HEAD, NORM = "model.embed_tokens", "lm_head", "model.norm.weight"
 EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
-TEXT_TOKENS = 8192  # of a text file; the rest of it is left out
+TEXT_TOKENS = 4096  # of a text file; the rest of it is left out
 HARMONY_TEXT = "the bundled Harmony conversations"
 Progress = Callable[[int, int, str], None]
 
