@@ -362,6 +362,14 @@ def test_verify_proves_a_gguf_against_its_source(source: Path, tmp_path: Path) -
     assert "is not what `conversion.json` says" in verify(out).faults[0]
 
 
+def test_verify_measures_what_became_q8(source: Path, tmp_path: Path) -> None:
+    out = to_gguf(source, tmp_path / "out", "q8")
+    report = verify(out, source)
+    assert report.faults == []
+    assert 0 < report.errors["lm_head"].largest < 0.01
+    assert verify(to_mlx(out, tmp_path / "back"), out).faults == []
+
+
 class Stopped(Exception):
     """Stands for Ctrl-C, a crash, a power cut."""
 

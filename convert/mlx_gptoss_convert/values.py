@@ -41,6 +41,12 @@ class Values:
         """Say how a matrix is packed."""
         return self.checkpoint.structure.quantization.get(self.paths(path)[0])
 
+    def storage(self, path: str) -> tuple[Quantization | None, str, str | None]:
+        """Say how a matrix outside the experts is stored, to be compared."""
+        weight = self.stored(f"{path}.weight")
+        view = None if weight.view is None else weight.view.name
+        return self.setting(path), weight.dtype, view if view == "Q8_0" else None
+
     def packed_expert(self, path: str, kind: str, expert: int) -> np.ndarray:
         """Read one expert as bytes (rows, bytes of a row), gate and up fused."""
         halves = []

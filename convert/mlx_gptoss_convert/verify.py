@@ -135,7 +135,7 @@ def compare_matrix(
         error.add(*rows)
     report.error(kind_of(path) or "router").merge(error)
     cosine = error.summary()["cosine"]
-    if before.setting(path) == after.setting(path) and error.largest > 0:
+    if before.storage(path) == after.storage(path) and error.largest > 0:
         report.faults.append(f"`{path}` differs from the source, stored alike")
     elif cosine < LEAST_COSINE:
         report.faults.append(
