@@ -37,6 +37,9 @@ COMMANDS = {
     "verify": Entry(
         "mlx_gptoss_convert.cli", "verify_command", "Prove what a conversion did"
     ),
+    "compare": Entry(
+        "mlx_gptoss_convert.cli_compare", "command", "Two conversions side by side"
+    ),
     "bench": Entry("mlx_gptoss.cli.bench", "bench", "Measure speed"),
     "doctor": Entry("mlx_gptoss.cli.doctor", "doctor", "Examine this machine"),
 }

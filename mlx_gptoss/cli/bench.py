@@ -84,6 +84,41 @@ def decode(
     click.echo(json.dumps(found.as_json(), indent=2) if as_json else _table(found))
 
 
+@bench.command("convert", short_help="Speed and memory of converting")
+@click.option(
+    "--size",
+    type=MemorySize(),
+    default="1GB",
+    show_default=True,
+    help="Size of the random checkpoint to convert, at least",
+)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Where to write, three times the size. [default: the system's]",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Interleaved rounds; times are their medians",
+)
+@json_option
+def convert(size: int, folder: Path | None, rounds: int, as_json: bool) -> None:
+    """Measure the converter beside a plain copy and beside mlx_lm.convert.
+
+    Every run is a process of its own, on one disk, with the source in memory. Ratios
+    above 1 say that mlx_gptoss is faster, or takes less memory.
+    """
+    from mlx_gptoss_convert.speed import bench_convert
+
+    found = bench_convert(size, folder, rounds=rounds, progress=note)
+    click.echo(
+        json.dumps(found.as_json(), indent=2) if as_json else _conversions(found)
+    )
+
+
 @bench.command("make-random", short_help="Write a random model to measure")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
@@ -102,6 +137,27 @@ def make_random(folder: Path, size: int, seed: int) -> None:
     from mlx_gptoss.bench.random_checkpoint import write_random
 
     click.echo(write_random(folder, size, seed=seed))
+
+
+def _conversions(found: Any) -> str:
+    rows = [["", "time", "rate", "peak memory"]]
+    rows += [
+        [
+            row.engine,
+            f"{row.seconds:.2f} s",
+            f"{format_bytes(round(row.rate))}/s",
+            format_bytes(row.peak),
+        ]
+        for row in found.rows
+        if not row.failure
+    ]
+    lines = [_aligned(rows, columns=4)]
+    lines += [f"{row.engine}: {row.failure}" for row in found.rows if row.failure]
+    lines.append(f"lossless reaches {found.copy_share:.0%} of the rate of a copy")
+    if found.peer_ratios is not None:
+        times, peaks = found.peer_ratios
+        lines.append(f"mlx-lm / q8: {times:.2f}x the time, {peaks:.2f}x the memory")
+    return "\n".join([*lines, f"from {format_bytes(found.source_bytes)}"])
 
 
 def _table(found: Any) -> str:
