@@ -20,7 +20,8 @@ from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.tokenizer import Tokenizer
 from mlx_gptoss_convert.conversion import convert
 from mlx_gptoss_convert.divergence import Divergence, compare_logits
-from mlx_gptoss_convert.kl import measure
+from mlx_gptoss_convert.findings import Report
+from mlx_gptoss_convert.kl import add_divergence, measure
 from mlx_gptoss_convert.passages import (
     Passage,
     batches,
@@ -214,6 +215,13 @@ def test_verify_keeps_the_divergence_in_report_and_card(tmp_path: Path) -> None:
     assert f"| KL divergence, mean | {found['kl']:.5f} nats |" in card
 
 
+def test_a_gguf_is_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF")
+    with pytest.raises(ConversionError, match="convert it with `--recipe lossless`"):
+        add_divergence(Report(), DEMO, path)
+
+
 def test_kl_needs_a_source(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["verify", str(DEMO), "--kl"])
     assert (result.exit_code, "needs `--against SRC`" in result.stderr) == (1, True)
@@ -225,7 +233,8 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss_convert.kl import measure
+from mlx_gptoss_convert.findings import Report
+from mlx_gptoss_convert.kl import add_divergence, measure
 from mlx_gptoss_convert.passages import whole_passage
 
 def peak():

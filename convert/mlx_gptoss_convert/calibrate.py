@@ -26,6 +26,7 @@ from mlx_gptoss_convert.kl import (
     Streamed,
     choose_passages,
     diverge,
+    refuse_gguf,
 )
 from mlx_gptoss_convert.passages import Passage
 from mlx_gptoss_convert.recipe import BITS, KINDS, affine, fit_columns
@@ -142,6 +143,7 @@ def calibrate_folder(
     progress: Progress | None = None,
 ) -> None:
     """Calibrate a checkpoint on `text` or the bundled conversations; write `path`."""
+    refuse_gguf(folder)
     checkpoint = open_checkpoint(folder)
     passages = choose_passages(checkpoint, text)
     table = calibrate(checkpoint, passages, progress=progress)

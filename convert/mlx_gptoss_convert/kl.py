@@ -28,12 +28,14 @@ from mlx_gptoss.checkpoint import (
     load_parameters,
     open_checkpoint,
 )
+from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.layout import PACKED, matrices
 from mlx_gptoss.model import Block
 from mlx_gptoss.rope import rotation, yarn_periods
 from mlx_gptoss.tokenizer import Tokenizer
 from mlx_gptoss_convert.divergence import Divergence, compare_logits
 from mlx_gptoss_convert.findings import Report
+from mlx_gptoss_convert.opening import find_ggufs
 from mlx_gptoss_convert.passages import (
     Batch,
     Passage,
@@ -257,8 +259,10 @@ def add_divergence(
     """Measure `folder` against its source, on `text` or the bundled conversations.
 
     `report` is what `verify` found of the two; it says which experts are the same.
-    Raises ConversionError for a text that cannot be used.
+    Raises ConversionError for a text that cannot be used, and for a GGUF.
     """
+    refuse_gguf(against)
+    refuse_gguf(folder)
     source, made = open_checkpoint(against), open_checkpoint(folder)
     passages = choose_passages(source, text)
     found = measure(
@@ -266,6 +270,15 @@ def add_divergence(
     )
     said = HARMONY_TEXT if text is None else text.name
     report.divergence = {"text": said, **found.as_dict()}
+
+
+def refuse_gguf(path: Path) -> None:
+    """Raise ConversionError for a model that is not read as it is run."""
+    if find_ggufs(path):
+        raise ConversionError(
+            f"`{path}` is a GGUF, which cannot be run here: convert it with `--recipe "
+            "lossless`, verify that, and give it with `--kl`"
+        )
 
 
 def choose_passages(checkpoint: Checkpoint, text: Path | None) -> list[Passage]:
