@@ -144,6 +144,13 @@ def test_three_bit_experts_and_mxfp4_need_no_force() -> None:
     check_recipe(with_experts(RECIPES["q4"], mxfp4=True), force=False)
 
 
+@pytest.mark.parametrize("to", ["hf", "gguf"])
+def test_affine_experts_are_for_mlx_folders(to: str) -> None:
+    check_recipe(with_experts(RECIPES["q8"], mxfp4=True), force=False, to=to)
+    with pytest.raises(ConversionError, match="for MLX folders"):
+        check_recipe(with_experts(RECIPES["q8"], bits=3), force=True, to=to)
+
+
 def test_experts_cannot_be_asked_for_twice() -> None:
     with pytest.raises(ConversionError, match="exclude each other"):
         with_experts(RECIPES["q4"], bits=3, mxfp4=True)

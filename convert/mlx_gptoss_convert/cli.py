@@ -142,7 +142,7 @@ def command(
         bits=None if expert_bits is None else int(expert_bits),
         mxfp4=expert_format == "mxfp4",
     )
-    check_recipe(chosen, force=force)
+    check_recipe(chosen, force=force, to=to)
     asked = Asked(target_size, fit_memory, context, calibration)
     opened = open_source(find_source(src, offline=offline), tokenizer=tokenizer)
     if chosen.experts is not None and chosen.experts.mode == "affine" and not force:

@@ -206,8 +206,12 @@ def refusal(recipe: Recipe) -> str | None:
     return None
 
 
-def check_recipe(recipe: Recipe, *, force: bool) -> None:
-    """Raise ConversionError for what only harms, unless `force`."""
+def check_recipe(recipe: Recipe, *, force: bool, to: str = "mlx") -> None:
+    """Raise ConversionError for what only harms, unless `force`, or cannot be."""
+    if to != "mlx" and recipe.experts is not None and recipe.experts != MXFP4:
+        raise ConversionError(
+            "affine experts are for MLX folders: leave `--to` or `--expert-bits` out"
+        )
     reason = refusal(recipe)
     if reason is not None and not force:
         raise ConversionError(f"{reason} (`--force` does it all the same)")
