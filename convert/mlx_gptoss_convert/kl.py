@@ -15,7 +15,7 @@ Dimensions: B passages, L tokens, M hidden size, N counted positions, V vocabula
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -102,7 +102,9 @@ class Streamed:
             return parameter.name.startswith(prefix) and not given
 
         loaded = load_parameters(self.checkpoint, dtype=mx.float32, select=wanted)
-        weights = [(name.removeprefix(prefix), x) for name, x in loaded.items()]
+        weights: list[tuple[str, Any]] = [
+            (name.removeprefix(prefix), x) for name, x in loaded.items()
+        ]
         block = Block(self.checkpoint.config, self.checkpoint.structure, layer)
         if teacher is not None:
             block.mlp.experts = teacher.mlp.experts
