@@ -146,9 +146,18 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
         (["generate", "hi", "-m", "./nowhere"], "`./nowhere` does not exist"),
         (["chat", "-m", "a/b", "--offline"], "downloads are off"),
         (["use", "a/b/c"], "is neither `demo` nor a Hub id"),
-        (["generate", "hi", "--dtype", "float16"], "activations overflow"),
-        (["generate", "hi", "--dtype", "int8"], "use bfloat16 or float32"),
-        (["generate", "hi", "--experts", "hybrid"], "is not available yet"),
+        (
+            ["generate", "hi", "-m", "demo", "--dtype", "float16"],
+            "activations overflow",
+        ),
+        (
+            ["generate", "hi", "-m", "demo", "--dtype", "int8"],
+            "use bfloat16 or float32",
+        ),
+        (
+            ["generate", "hi", "-m", "demo", "--experts", "hybrid"],
+            "is not available yet",
+        ),
         (["models", "--delete", "demo", "--yes"], "only Hub ids can be deleted"),
         (["pull", "demo"], "only Hub ids can be pulled"),
     ],

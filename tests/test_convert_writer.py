@@ -1,12 +1,9 @@
-import errno
 import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 from safetensors import safe_open
 
-from mlx_gptoss.errors import ConversionError
 from mlx_gptoss_convert.writer import (
     PAGE,
     ShardFile,
@@ -14,7 +11,6 @@ from mlx_gptoss_convert.writer import (
     index_json,
     lay_out,
     plan_shards,
-    write_all,
 )
 
 ODD = [
@@ -90,11 +86,3 @@ def test_a_file_has_its_name_only_when_it_is_complete(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors.part"]
     file.finish()
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
-
-
-def test_a_write_that_fails_is_a_named_error(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.touch()
-    failure = pytest.raises(ConversionError, match=f"errno {errno.EBADF}")
-    with path.open("rb") as unwritable, failure:
-        write_all(unwritable.fileno(), b"bytes", 0)
