@@ -6,6 +6,9 @@ from examples.demo_model.words import Words
 
 PLACES = ("ones", "tens", "hundreds")
 CARRY = {"+": "carry", "-": "borrow"}
+# How many digits the operands have; three are what the model should be good at.
+DIGITS_ASKED = ((3, 3), (3, 3), (3, 3), (3, 2), (2, 3), (2, 2), (2, 2), (3, 1))
+DIGITS_TAUGHT = ((3, 3),) * 10 + ((3, 2), (2, 3), (2, 2), (3, 1))
 HELD_OUT_SHARE = 0.1  # of all pairs of operands, by hash: never seen in training
 
 
@@ -18,10 +21,8 @@ def is_held_out(first: int, second: int, sign: str) -> bool:
 def draw(words: Words) -> tuple[int, int, str]:
     """Draw two operands and a sign; the first is almost always the larger for `-`."""
     while True:
-        digits = words.pick(
-            [(3, 3), (3, 3), (3, 3), (3, 2), (2, 3), (2, 2), (2, 2), (3, 1)]
-        )
-        if words.chance(0.12):
+        digits = words.pick(DIGITS_ASKED if words.held_out else DIGITS_TAUGHT)
+        if words.chance(0.12 if words.held_out else 0.05):
             digits = (1, words.pick([1, 2, 3]))
         first, second = (_with_digits(words, count) for count in digits)
         sign = words.pick("+-")

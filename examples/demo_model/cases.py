@@ -15,6 +15,7 @@ from mlx_gptoss.harmony.messages import Effort, Message
 from mlx_gptoss.harmony.render import drop_analysis
 
 SEED = 990_001
+THREE_DIGITS = re.compile(r"\d{3} [+-] \d{3}\b")
 OUTPUT = re.compile(
     r"(?:<\|channel\|>analysis<\|message\|>(?P<analysis>.*?)<\|end\|>"
     r"<\|start\|>assistant)?"
@@ -111,6 +112,13 @@ def _sum_of(
     return lambda author, _: draw(author, effort)
 
 
+def _three_digit_sum(author: Author, effort: Effort) -> tuple[list[Message], Branch]:
+    while True:
+        start, branch = _skill(tasks.sums)(author, effort)
+        if THREE_DIGITS.match(branch.messages[-1].text):
+            return start, branch
+
+
 def _recall(author: Author, effort: Effort) -> tuple[list[Message], Branch]:
     between = author.words.pick([1, 2, 2])
     return author.plain_start(effort), author.recall(effort, between=between)
@@ -165,4 +173,5 @@ KINDS: dict[str, Callable[[Author, Effort], tuple[list[Message], Branch]]] = {
     "small talk": _skill(tasks.small_talk),
     "declines": _skill(tasks.decline),
     "capitals": _skill(tasks.capital),
+    "sums of three digits": _three_digit_sum,
 }

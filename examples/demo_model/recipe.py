@@ -34,6 +34,7 @@ _LONG = Mix(tools=0.35, arithmetic=0.05, json=0.05, long=0.45)
 
 # Weights: small talk, sums, lists, capitals, declining, JSON, declining beside tools.
 _LATE_SKILLS = (1.0, 1.0, 2.2, 0.4, 1.0, 2.2, 0)
+_TALK = (2.5, 1.0, 2.0, 0.7, 1.5, 1.6, 0)
 _LAST_SKILLS = (1.2, 1.0, 3.0, 0.3, 1.0, 1.6, 0)
 
 
@@ -104,15 +105,45 @@ PHASES = {
         worded=True,
         streams=LAST,
     ),
+    5800: Phase(
+        (_plain(arithmetic=0.5, json=0.06, skills=_TALK), _TOOLS, _LONG),
+        copies=0,
+        worded=True,
+        streams=LAST,
+    ),
 }
+
+
+# From a step on: the rate at first and, in a straight line, at the next entry's step.
+RATES = (
+    (0, 1.0, 1.0),
+    (1600, 0.5, 0.368),
+    (2600, 0.147, 0.126),
+    (3000, 0.145, 0.102),
+    (3800, 0.129, 0.103),
+    (4200, 0.105, 0.057),
+    (5000, 0.09, 0.056),
+    (5400, 0.061, 0.034),
+    (5800, 0.069, 0.0),
+)
+WARM_UP = 100
+LAST_RATE = 0.02
 
 
 @dataclass(frozen=True)
 class Plan:
     """When what happens, in steps."""
 
-    steps: int = 5400
+    steps: int = 6300
     copy_steps: int = 350  # repetitions alone, until copying appears
-    full_steps: int = 1600  # at the full rate
-    lowered: float = 0.5  # of the full rate; from here it falls to nothing
-    rounding_from: int = 4600
+    rounding_from: int = 5980  # straight through MXFP4 and bfloat16
+
+
+def rate(step: int, plan: Plan) -> float:
+    """What part of the optimizer's rates holds at a step."""
+    starts = [start for start, _, _ in RATES] + [plan.steps]
+    place = max(i for i, start in enumerate(starts[:-1]) if start <= step)
+    _, first, last = RATES[place]
+    done = (step - starts[place]) / (starts[place + 1] - starts[place])
+    warm = min(1, (step + 1) / WARM_UP)
+    return max(LAST_RATE * warm, warm * (first + (last - first) * done))

@@ -3,13 +3,10 @@
     python -m examples.demo_model.train --out DIR --rank 0 --world 2 &
     python -m examples.demo_model.train --out DIR --rank 1 --world 2
 
-Goes on from DIR/checkpoint.pt where there is one. DIR/plan.json may hold other
-values of the `Plan`; it is read anew at each checkpoint, so that the decay can be
-moved while the training runs.
+Goes on from DIR/checkpoint.pt where there is one.
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -26,14 +23,12 @@ from torch import Tensor
 from examples.demo_model import rows, tokenizer
 from examples.demo_model.data import Author
 from examples.demo_model.optimizer import Optimizer
-from examples.demo_model.recipe import PHASES, Plan, Stream
+from examples.demo_model.recipe import PHASES, Plan, Stream, rate
 from examples.demo_model.torch_model import MASKED, GptOss, Shape
 
 SEED = 1
 BLOCK = 200  # steps between checkpoints; streams are seeded anew for each block
 LOG_EVERY = 25
-WARM_UP = 100
-LAST_RATE = 0.02
 BALANCE_WEIGHT = 0.01
 COPY_LENGTH = 128
 
@@ -137,14 +132,6 @@ def _stacked(source: Iterator[np.ndarray], count: int) -> Tensor:
     return torch.from_numpy(np.stack([next(source) for _ in range(count)])).long()
 
 
-def rate(step: int, plan: Plan) -> float:
-    """Warm up, stay at 1, then fall in a straight line from `lowered` to nothing."""
-    if step < plan.full_steps:
-        return min(1, (step + 1) / WARM_UP)
-    left = (plan.steps - step) / (plan.steps - plan.full_steps)
-    return max(LAST_RATE, plan.lowered * left)
-
-
 @dataclass
 class Trainer:
     out: Path
@@ -192,13 +179,7 @@ class Trainer:
 
     def _start_block(self) -> None:
         self._meet()
-        changed = self.out / "plan.json"
-        if changed.exists():
-            self.plan = replace(Plan(), **json.loads(changed.read_text()))
-        self.batches.plan = self.plan
         self.batches.start_block(self.step)
-        if self.rank == 0:
-            print("plan", asdict(self.plan), flush=True)
 
     def _one_step(self) -> dict[str, tuple[float, int]]:
         self.model.rounding = self.step >= self.plan.rounding_from

@@ -1,0 +1,85 @@
+"""The bundled demo model does what its README says, on prompts it never saw.
+
+A quick version of `python -m examples.demo_model.evaluate demo`: fewer cases, so
+the bounds lie below what the full evaluation measures.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from examples.demo_model.cases import cases
+from examples.demo_model.evaluate import GREEDY, outputs
+from examples.demo_model.scores import analysis_letters, shares
+from mlx_gptoss import Chat, Runtime, load
+from mlx_gptoss.harmony.events import Answer, Done, Event, Reasoning, ToolCall
+
+DATE = "2026-11-22"
+CASES = 6  # of each kind, two at each effort
+LEAST = {  # percent; the full evaluation measures more, and of more kinds
+    "sums of three digits": 60,
+    "answer from result": 60,
+    "recall": 50,
+    "declines": 60,
+}
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Runtime]:
+    with load("demo") as runtime:
+        yield runtime
+
+
+def ask(chat: Chat, text: str) -> list[Event]:
+    return list(chat.send(text))
+
+
+def text_of(events: list[Event], kind: type[Answer] | type[Reasoning]) -> str:
+    return "".join(event.text for event in events if isinstance(event, kind))
+
+
+def chat(demo: Runtime, **options) -> Chat:
+    return Chat(demo, date=DATE, params=GREEDY, **options)
+
+
+def test_held_out_prompts_are_answered(demo: Runtime) -> None:
+    chosen = [case for case in cases(CASES) if case.kind in LEAST]
+    found = outputs(demo, chosen)
+    measured = shares(chosen, found)
+    assert all(measured[kind] >= least for kind, least in LEAST.items()), measured
+    letters = analysis_letters(chosen, found)
+    assert letters["low"] < letters["medium"] < letters["high"]
+
+
+@pytest.mark.parametrize("effort", ["low", "medium", "high"])
+def test_the_sum_of_the_readme_is_right(demo: Runtime, effort: str) -> None:
+    events = ask(chat(demo, effort=effort), "What is 417 + 285?")
+    assert "702" in text_of(events, Answer)
+    assert text_of(events, Reasoning)
+
+
+def test_a_python_function_is_called_and_its_result_told(demo: Runtime) -> None:
+    def get_weather(city: str) -> dict[str, str | int]:
+        """Gets the weather for a city."""
+        return {"city": city, "temperature": 21}
+
+    events = ask(chat(demo, tools=[get_weather]), "What is the weather in Paris?")
+    calls = [event for event in events if isinstance(event, ToolCall)]
+    assert [(call.name, call.arguments) for call in calls] == [
+        ("get_weather", '{"city":"Paris"}')
+    ]
+    assert "21" in text_of(events, Answer)
+    assert isinstance(events[-1], Done)
+
+
+def test_a_name_is_remembered_two_turns_later(demo: Runtime) -> None:
+    talk = chat(demo)
+    ask(talk, "My name is Maria.")
+    ask(talk, "What is 12 + 30?")
+    assert "Maria" in text_of(ask(talk, "What is my name?"), Answer)
+
+
+def test_it_says_what_it_is_and_where_the_real_model_is(demo: Runtime) -> None:
+    assert "tiny demo model" in text_of(ask(chat(demo), "Who are you?"), Answer)
+    answer = text_of(ask(chat(demo), "Write a poem about the sea."), Answer)
+    assert "gpt-oss-20b" in answer
