@@ -1,7 +1,7 @@
 """The bundled demo model does what its README says, on prompts it never saw.
 
-A quick version of `python -m examples.demo_model.evaluate demo`: fewer cases, so
-the bounds lie below what the full evaluation measures.
+A quick version of `python -m examples.demo_model.evaluate demo`: the first cases of
+some kinds, with bounds a little below what they measure (greedy, so the same each time).
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from mlx_gptoss.harmony.events import Answer, Done, Event, Reasoning, ToolCall
 
 DATE = "2026-11-22"
 CASES = 6  # of each kind, two at each effort
-LEAST = {  # percent; the full evaluation measures more, and of more kinds
+LEAST = {  # percent of these six; the full evaluation is in the README beside it
     "sums of three digits": 60,
     "answer from result": 60,
     "recall": 50,
