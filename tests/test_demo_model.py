@@ -1,7 +1,7 @@
 """The bundled demo model does what its README says, on prompts it never saw.
 
 A quick version of `python -m examples.demo_model.evaluate demo`: the first cases of
-some kinds, with bounds a little below what they measure (greedy, so the same each time).
+some kinds, with bounds below what they measure (greedy, so the same each time).
 """
 
 from collections.abc import Iterator
