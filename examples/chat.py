@@ -3,7 +3,8 @@
 from mlx_gptoss import Answer, Chat, SamplingParams, load
 
 with load("demo") as runtime:
-    chat = Chat(runtime, effort="low", params=SamplingParams(temperature=0))
+    greedy = SamplingParams(temperature=0)
+    chat = Chat(runtime, date="2026-11-22", params=greedy)
     for event in chat.send("What is 417 + 285?"):
         if isinstance(event, Answer):
             print(event.text, end="", flush=True)

@@ -1,15 +1,19 @@
 """Give the model a Python function; it is called, and its result is answered from."""
 
-from mlx_gptoss import Chat, SamplingParams, load
+from mlx_gptoss import Answer, Chat, SamplingParams, ToolCall, load
 
 
-def get_weather(city: str) -> dict[str, str | int]:
-    """Get the weather for a city."""
-    return {"temperature": 21, "condition": f"sunny in {city}"}
+def get_weather(city: str) -> dict[str, int]:
+    """Gets the weather for a city."""
+    return {"temperature": 21}
 
 
 with load("demo") as runtime:
     greedy = SamplingParams(temperature=0)
-    chat = Chat(runtime, effort="low", tools=[get_weather], params=greedy)
+    chat = Chat(runtime, tools=[get_weather], date="2026-11-22", params=greedy)
     for event in chat.send("What is the weather in Oslo?"):
-        print(event)
+        if isinstance(event, ToolCall):
+            print(event.name, event.arguments)
+        elif isinstance(event, Answer):
+            print(event.text, end="", flush=True)
+print()
