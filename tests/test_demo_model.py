@@ -18,7 +18,7 @@ DATE = "2026-11-22"
 CASES = 6  # of each kind, two at each effort
 LEAST = {  # percent of these six; the full evaluation is in the README beside it
     "sums of three digits": 60,
-    "answer from result": 60,
+    "answer from result": 30,
     "recall": 50,
     "declines": 60,
 }

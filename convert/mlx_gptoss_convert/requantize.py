@@ -17,7 +17,6 @@ import numpy as np
 # and 9 % at 3 on Gaussian rows, nothing at 8.
 REFITS = {3: 3, 4: 3, 5: 2, 6: 0, 8: 0}
 CODES_PER_LANE = 8  # codes folded together into one 64-bit word while packing
-FLOAT_DTYPES = ("BF16", "F16", "F32")
 
 
 class Affine(NamedTuple):
