@@ -285,11 +285,82 @@ def test_a_call_is_accepted_by_channel_and_offer(
     assert calls(CALL.format(channel, "{}"), **options) == expected
 
 
-def test_built_in_tools_are_called_on_analysis_with_plain_code() -> None:
-    stream = "<|channel|>analysis to=python code<|message|>print(1)<|call|>"
-    _, events = parse(ids_of(stream), tools=[], built_in=["python"])
+CODE = "if x:\n    print({'a': [1]})"
+BUILT_IN = ["python", "browser.search"]
 
-    assert events[-2] == e.ToolCall("call_1", "python", "print(1)")
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        " to=python<|channel|>analysis code",
+        "<|channel|>analysis to=python code",
+        "<|channel|>analysis to=python",
+        "<|channel|>analysis to=python <|constrain|>python",
+        "<|channel|>commentary to=python code",
+        "<|channel|>analysis to=functions.python code",
+    ],
+)
+def test_code_for_the_python_tool_comes_as_it_is_written(header: str) -> None:
+    ids = ids_of(f"{header}<|message|>{CODE}<|call|>")
+    parser, events = parse(ids, tools=["f"], built_in=BUILT_IN)
+    streamed = [one.text for one in events if isinstance(one, e.ToolCallDelta)]
+
+    assert events[0] == e.ToolCallStarted("call_1", "python")
+    assert "".join(streamed) == CODE and len(streamed) > 1
+    assert e.ToolCall("call_1", "python", CODE) in events
+    assert parser.messages[0].recipient == "python"
+
+
+def test_the_browser_is_called_on_analysis_with_json() -> None:
+    stream = '<|channel|>analysis to=browser.search<|message|>{"query": "x"}<|call|>'
+    parser, events = parse(ids_of(stream), tools=[], built_in=BUILT_IN)
+
+    assert events[-2] == e.ToolCall("call_1", "browser.search", '{"query": "x"}')
+    assert parser.repairs == []
+
+
+@pytest.mark.parametrize(
+    ("closer", "kind"), [("<|end|>", e.Reasoning), ("<|call|>", e.ToolCallFailed)]
+)
+def test_a_built_in_tool_that_was_not_offered_is_not_called(
+    closer: str, kind: type
+) -> None:
+    ids = ids_of(f"<|channel|>analysis to=python code<|message|>1 + 1{closer}")
+    _, events = parse(ids, tools=["f"])
+
+    assert [type(event) for event in events if isinstance(event, kind | e.ToolCall)]
+    assert not [event for event in events if isinstance(event, e.ToolCall)]
+
+
+CITY = m.ToolDescription(
+    "f",
+    parameters={
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("channel", "arguments", "expected"),
+    [
+        ("analysis", '{"city": "Oslo"}', ["f"]),
+        ("analysis", '{"city": 3}', []),
+        ("analysis", "{}", []),
+        ("commentary", "{}", ["f"]),  # the tool itself says what is missing
+    ],
+)
+def test_on_analysis_the_arguments_must_be_what_the_schema_says(
+    channel: str, arguments: str, expected: list[str]
+) -> None:
+    assert calls(CALL.format(channel, arguments), tools=[CITY]) == expected
+
+
+def test_what_the_schema_says_is_told_to_a_model_that_waits() -> None:
+    _, events = parse(ids_of(CALL.format("analysis", "{}")), tools=[CITY])
+
+    assert events[-2] == e.ToolCallFailed("call_1", "f", "{}", "`city` is missing")
 
 
 def test_a_call_streams_its_arguments_and_numbers_itself() -> None:

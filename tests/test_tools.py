@@ -10,9 +10,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_gptoss.errors import PromptError
+from mlx_gptoss.harmony import validate
 from mlx_gptoss.harmony.messages import ToolDescription
 from mlx_gptoss.tools import Tool, as_tool
 from mlx_gptoss.tools.docstring import read_docstring
+
+KEYS = st.sampled_from(
+    [
+        "type",
+        "enum",
+        "const",
+        "properties",
+        "required",
+        "additionalProperties",
+        "items",
+        "anyOf",
+        "oneOf",
+        "allOf",
+        "$ref",
+        "$defs",
+        "a",
+        "#/a",
+    ]
+)
 
 
 class Unit(enum.Enum):
@@ -315,3 +335,17 @@ def test_no_docstring_makes_the_reader_fail(text: str) -> None:
 @given(st.text(alphabet='{}[]":,.0123eE-+ax ntrufls', max_size=40))
 def test_no_arguments_make_a_tool_fail(arguments: str) -> None:
     assert isinstance(Tool.from_function(get_weather).run(arguments), str)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner),
+    max_leaves=6,
+)
+
+
+@given(json_values, st.dictionaries(KEYS, json_values))
+def test_no_schema_makes_the_check_of_arguments_raise(
+    value: Any, schema: dict[str, Any]
+) -> None:
+    assert all(isinstance(line, str) for line in validate.errors(value, schema, schema))

@@ -17,7 +17,7 @@ from mlx_gptoss.harmony.messages import (
     FUNCTION_PREFIX,
     ROLES,
 )
-from mlx_gptoss.harmony.offered import BUILT_IN, Offered
+from mlx_gptoss.harmony.offered import Offered, is_tool_name
 
 CHANNEL = "<|channel|>"
 NOT_TOOLS = ("assistant", "user", "all", "system", "developer")
@@ -156,7 +156,7 @@ def _recover_prose(text: str, role: str | None, offered: Offered) -> Recovered |
     if found["to"] and not found["body"]:
         _take_words(header, _words(found["to"], found["kind"]), offered)
         return Recovered(header, "")
-    if not body.strip() or body.split()[0].startswith((FUNCTION_PREFIX, *BUILT_IN)):
+    if not body.strip() or is_tool_name(body.split()[0]):
         return None
     return Recovered(header, body, headless=True)
 
@@ -176,7 +176,7 @@ def _take_role(header: Header, words: list[str]) -> list[str]:
     if role in ROLES:
         header.role, header.name = role, name or None
         return rest
-    if "to=assistant" in rest or first.startswith((FUNCTION_PREFIX, *BUILT_IN)):
+    if "to=assistant" in rest or is_tool_name(first):
         header.role, header.name = "tool", first
         return rest
     header.role = "assistant"

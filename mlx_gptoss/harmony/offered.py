@@ -3,24 +3,43 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from mlx_gptoss.harmony.messages import FUNCTION_PREFIX, wire_name
+from mlx_gptoss.harmony.messages import (
+    FUNCTION_PREFIX,
+    JsonSchema,
+    ToolDescription,
+    wire_name,
+)
 
 PLAIN_TEXT_TOOLS = frozenset({"python"})  # take code, not JSON
-BUILT_IN = ("python", "browser.")
 GLUED = ("json", "code", "commentary", "analysis", "final")  # header words run on
+
+
+def is_built_in(recipient: str) -> bool:
+    """Whether `recipient` is a tool the model was trained with: no prefix."""
+    return recipient == "python" or recipient.startswith("browser.")
+
+
+def is_tool_name(word: str) -> bool:
+    """Whether `word` reads as a tool, offered or not."""
+    return word.startswith(FUNCTION_PREFIX) or is_built_in(word)
 
 
 @dataclass(frozen=True)
 class Target:
-    """Whom a call addresses: the recipient to write, the tool's own name."""
+    """Whom a call addresses: the recipient to write, the tool's own name.
+
+    `parameters` is the schema of its arguments, if the caller gave it.
+    """
 
     recipient: str
     name: str
     offered: bool
+    parameters: JsonSchema | None = None
 
     @property
     def built_in(self) -> bool:
-        return self.recipient.startswith(BUILT_IN)
+        """Offered, and trained to be called on analysis."""
+        return self.offered and is_built_in(self.recipient)
 
     @property
     def takes_json(self) -> bool:
@@ -32,13 +51,25 @@ class Offered:
     """The recipients on offer; `any_name` when the caller did not say which."""
 
     names: dict[str, str] = field(default_factory=dict)  # recipient -> tool name
+    schemas: dict[str, JsonSchema] = field(default_factory=dict)  # by recipient
     any_name: bool = False
 
     @classmethod
-    def of(cls, tools: Iterable[str] | None, built_in: Iterable[str]) -> "Offered":
-        names = {FUNCTION_PREFIX + wire_name(name): name for name in tools or ()}
+    def of(
+        cls,
+        tools: Iterable[str | ToolDescription] | None,
+        built_in: Iterable[str] = (),
+    ) -> "Offered":
+        names: dict[str, str] = {}
+        schemas: dict[str, JsonSchema] = {}
+        for tool in tools or ():
+            name = tool if isinstance(tool, str) else tool.name
+            recipient = FUNCTION_PREFIX + wire_name(name)
+            names[recipient] = name
+            if isinstance(tool, ToolDescription) and tool.parameters is not None:
+                schemas[recipient] = tool.parameters
         names |= {recipient: recipient for recipient in built_in}
-        return cls(names, any_name=tools is None)
+        return cls(names, schemas, any_name=tools is None)
 
     def find(self, written: str) -> str | None:
         """Return the offered recipient that `written` means, if there is one."""
@@ -50,7 +81,8 @@ class Offered:
     def target(self, written: str) -> Target:
         found = self.find(written)
         if found is not None:
-            return Target(found, self.names[found], offered=True)
+            schema = self.schemas.get(found)
+            return Target(found, self.names[found], offered=True, parameters=schema)
         name = written.removeprefix(FUNCTION_PREFIX)
         return Target(written, name, offered=self.any_name and bool(name))
 
@@ -66,4 +98,6 @@ class Offered:
         readings = [written, bare]
         readings += [bare.removesuffix(word) for word in GLUED if bare.endswith(word)]
         readings += [wire_name(reading) for reading in list(readings)]
-        return readings + [FUNCTION_PREFIX + reading for reading in readings]
+        prefixed = [FUNCTION_PREFIX + reading for reading in readings]
+        bared = [reading.removeprefix(FUNCTION_PREFIX) for reading in readings]
+        return readings + prefixed + bared

@@ -5,9 +5,11 @@ may be run. Knows nothing of tokens.
 """
 
 import codecs
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from mlx_gptoss.harmony import validate
 from mlx_gptoss.harmony.arguments import read_arguments
 from mlx_gptoss.harmony.events import (
     Answer,
@@ -115,7 +117,21 @@ class Opened:
         arguments = read_arguments(text)
         if arguments.repair:
             mends.append(("arguments", arguments.repair))
-        return arguments.text, mends, arguments.problem or ""
+        problem = arguments.problem or ""
+        if self.held and not problem:
+            problem = self._not_as_described(arguments.text)
+        return arguments.text, mends, problem
+
+    def _not_as_described(self, arguments: str) -> str:
+        """What the tool's schema has against `arguments`, if it was given."""
+        assert self.target is not None
+        schema = self.target.parameters
+        if schema is None:
+            return ""
+        try:
+            return "; ".join(validate.errors(json.loads(arguments), schema, schema))
+        except RecursionError:
+            return "the arguments are nested too deeply"
 
     def _failed(
         self, text: str, problem: str, *, cut_off: bool = False

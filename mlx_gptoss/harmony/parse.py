@@ -13,9 +13,11 @@ Each id is text, header, control, or repaired away (`parser.fates`, one an id): 
 markup reaches text, no text is lost unsaid. The time per id is constant.
 
 Calls on `analysis`: a function call there is accepted when its tool was offered
-and the arguments are a JSON object; else it is reasoning, or, when the model
-stopped to wait for the result (`<|call|>`), a failed call that says so to it.
-`calls_on_analysis=False` accepts none. A name in prose is never a call.
+and the arguments are a JSON object that the tool's schema allows (where the caller
+gave it); else it is reasoning, or, when the model stopped to wait for the result
+(`<|call|>`), a failed call that says so to it. `calls_on_analysis=False` accepts
+none. A name in prose is never a call. Built-in tools are called on analysis as a
+matter of course, python with plain code: they need no repair, only to be offered.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -35,7 +37,7 @@ from mlx_gptoss.harmony.header import (
     read_header,
     recover,
 )
-from mlx_gptoss.harmony.messages import Message
+from mlx_gptoss.harmony.messages import Message, ToolDescription
 from mlx_gptoss.harmony.offered import Offered
 from mlx_gptoss.harmony.opened import Opened, open_message, text_event
 
@@ -56,8 +58,9 @@ class Parser:
     """Read the ids a model samples after `<|start|>assistant`.
 
     `role=None` reads a whole conversation, which begins with `<|start|>`.
-    `tools` are names of function tools and `built_in` recipients of built-in ones
-    (`python`, `browser.search`); `tools=None` takes any name for a tool.
+    `tools` are the function tools, by name or with their schema, and `built_in` the
+    recipients of built-in ones (`python`, `browser.search`); `tools=None` takes any
+    name for a tool.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class Parser:
         tokenizer: TokenSource,
         *,
         role: str | None = "assistant",
-        tools: Iterable[str] | None = None,
+        tools: Iterable[str | ToolDescription] | None = None,
         built_in: Iterable[str] = (),
         calls_on_analysis: bool = True,
         next_id: Callable[[], str] | None = None,

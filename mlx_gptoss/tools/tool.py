@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_gptoss.errors import PromptError
+from mlx_gptoss.harmony import validate
 from mlx_gptoss.harmony.messages import ToolDescription
-from mlx_gptoss.tools import signature, validate
+from mlx_gptoss.tools import signature
 from mlx_gptoss.tools.docstring import read_docstring
 
 Schema = Mapping[str, Any]

@@ -2,7 +2,8 @@
 
 The part of JSON Schema that tool arguments use: type, enum, const, properties,
 required, additionalProperties, items, anyOf, oneOf, allOf and local `$ref`.
-Other keys are descriptions here.
+Other keys are descriptions here, and a key whose value JSON Schema does not know is
+no constraint. Raises RecursionError for values nested too deeply, nothing else.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,19 +19,18 @@ def errors(value: Any, schema: Schema, root: Schema, path: str = "") -> Iterator
     """Yield one line for each place where `value` is not what `schema` says."""
     schema = _resolved(schema, root)
     name = f"`{path}`" if path else "the arguments"
-    allowed = schema.get("type")
-    types = [allowed] if isinstance(allowed, str) else allowed
+    types = _types(schema)
     if types and not any(_is(value, one) for one in types):
         yield f"{name} must be {' or '.join(types)}, not {_shown(value)}"
         return
-    if "enum" in schema and value not in schema["enum"]:
+    if isinstance(schema.get("enum"), list) and value not in schema["enum"]:
         choices = ", ".join(map(json_text, schema["enum"]))
         yield f"{name} must be one of {choices}, not {_shown(value)}"
     if "const" in schema and value != schema["const"]:
         yield f"{name} must be {json_text(schema['const'])}, not {_shown(value)}"
     for key in ("anyOf", "oneOf"):
-        yield from _alternatives(value, schema.get(key), root, path)
-    for part in schema.get("allOf", ()):
+        yield from _alternatives(value, _schemas(schema.get(key)), root, path)
+    for part in _schemas(schema.get("allOf")):
         yield from errors(value, part, root, path)
     if isinstance(value, dict):
         yield from _fields(value, schema, root, path)
@@ -54,15 +54,18 @@ def integral(value: Any, schema: Schema, root: Schema) -> Any:
 
 
 def _fields(value: Any, schema: Schema, root: Schema, path: str) -> Iterator[str]:
-    known = schema.get("properties", {})
-    for name in schema.get("required", ()):
-        if name not in value:
+    given = schema.get("properties")
+    known = given if isinstance(given, Mapping) else {}
+    required = schema.get("required")
+    for name in required if isinstance(required, list) else ():
+        if isinstance(name, str) and name not in value:
             yield f"`{_join(path, name)}` is missing"
     others = schema.get("additionalProperties", True)
     for name, item in value.items():
         where = _join(path, name)
         if name in known:
-            yield from errors(item, known[name], root, where)
+            if isinstance(known[name], Mapping):
+                yield from errors(item, known[name], root, where)
         elif others is False:
             names = ", ".join(f"`{one}`" for one in known) or "nothing"
             yield f"`{where}` is unknown: the tool takes {names}"
@@ -70,12 +73,26 @@ def _fields(value: Any, schema: Schema, root: Schema, path: str) -> Iterator[str
             yield from errors(item, others, root, where)
 
 
-def _alternatives(value: Any, schemas: Any, root: Schema, path: str) -> Iterator[str]:
+def _alternatives(
+    value: Any, schemas: list[Schema], root: Schema, path: str
+) -> Iterator[str]:
     if not schemas:
         return
     failures = [list(errors(value, one, root, path)) for one in schemas]
     if all(failures):
         yield " or ".join(lines[0] for lines in failures)
+
+
+def _types(schema: Schema) -> list[str]:
+    given = schema.get("type")
+    kinds = given if isinstance(given, list) else [given]
+    return [kind for kind in kinds if isinstance(kind, str)]
+
+
+def _schemas(given: Any) -> list[Schema]:
+    """The schemas of a list; those that are none allow everything."""
+    parts = given if isinstance(given, list) else []
+    return [part if isinstance(part, Mapping) else {} for part in parts]
 
 
 def _resolved(schema: Schema, root: Schema) -> Schema:
