@@ -1,7 +1,8 @@
 """Fill a model with the weights of an opened checkpoint.
 
 Every array is allocated by MLX once, in its final dtype, and the file is read straight
-into its memory by a few threads. Nothing is repacked or dequantized.
+into its memory by a few threads. Nothing is repacked or dequantized. On a GPU what lies
+in the file as it is to lie in memory is adopted from there (see `adopt`).
 """
 
 from collections.abc import Callable, Iterator
@@ -11,6 +12,13 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from mlx_gptoss.checkpoint.adopt import (
+    Share,
+    adopt,
+    can_adopt,
+    share_pages,
+    start_read_ahead,
+)
 from mlx_gptoss.checkpoint.opening import Checkpoint
 from mlx_gptoss.checkpoint.parameters import BYTE, FLOAT, WORD, Parameter
 from mlx_gptoss.checkpoint.reading import (
@@ -21,6 +29,7 @@ from mlx_gptoss.checkpoint.reading import (
     open_files,
 )
 from mlx_gptoss.errors import CheckpointError, MemoryBudgetError
+from mlx_gptoss.linear import on_gpu
 from mlx_gptoss.memory import device_budget, format_bytes
 from mlx_gptoss.model import GptOss
 
@@ -39,7 +48,8 @@ def load_model(
     in all). Peak memory: the model and a few chunks of 8 MiB.
     """
     model = GptOss(checkpoint.config, checkpoint.structure)
-    weights = load_parameters(checkpoint, dtype=dtype, progress=progress)
+    share = share_pages if on_gpu() else None
+    weights = load_parameters(checkpoint, dtype=dtype, progress=progress, share=share)
     model.load_weights(list(weights.items()), strict=True)
     return model
 
@@ -50,11 +60,14 @@ def load_parameters(
     dtype: mx.Dtype,
     progress: Progress | None = None,
     select: Callable[[Parameter], bool] | None = None,
+    share: Share | None = None,
 ) -> dict[str, mx.array]:
     """Read the parameters (those that `select` says yes to) by their names in memory.
 
-    Raises MemoryBudgetError before allocating what the device cannot hold, and
-    CheckpointError when a file changed since it was opened.
+    With `share` those that lie in their file as they are to lie in memory are adopted
+    from it instead, and read in the background. Raises MemoryBudgetError before
+    allocating what the device cannot hold, and CheckpointError when a file changed
+    since it was opened.
     """
     if dtype not in COMPUTE_DTYPES:
         name = str(dtype).rpartition(".")[2]
@@ -62,17 +75,43 @@ def load_parameters(
         raise CheckpointError(f"cannot load as {name}{why}: use float32 or bfloat16")
     wanted = [x for x in checkpoint.parameters if select is None or select(x)]
     check_room(sum(x.nbytes(COMPUTE_DTYPES[dtype]) for x in wanted))
+    adopted = {} if share is None else adopt_parameters(wanted, dtype, share)
+    rest = [x for x in wanted if x.name not in adopted]
+    with open_files(checkpoint.files) as files:
+        read = read_parameters(rest, dtype, files, progress or (lambda *_: None))
+    found = adopted | read
+    return {x.name: found[x.name] for x in wanted}
+
+
+def adopt_parameters(
+    wanted: list[Parameter], dtype: mx.Dtype, share: Share
+) -> dict[str, mx.array]:
+    """Adopt what can be adopted, and start reading it ahead."""
+    found = {x.name: adopt(x, dtype, share) for x in wanted if can_adopt(x, dtype)}
+    adopted = {name: array for name, array in found.items() if array is not None}
+    sources = [x.sources[0] for x in wanted if x.name in adopted]
+    if sources:
+        start_read_ahead(sources)
+    return adopted
+
+
+def read_parameters(
+    wanted: list[Parameter], dtype: mx.Dtype, files: dict[Path, int], report: Progress
+) -> dict[str, mx.array]:
+    """Allocate one parameter after the other while threads fill those before it."""
     total = sum(source.nbytes for x in wanted for source in x.sources)
-    report = progress or (lambda done, total: None)
-    done, weights = 0, {}
-    with open_files(checkpoint.files) as files, ThreadPoolExecutor(THREADS) as pool:
-        for parameter in wanted:
-            array, jobs = start_reading(parameter, dtype, files, pool)
-            for job in jobs:
-                done += job.result()
-                report(done, total)
-            weights[parameter.name] = finish(array, parameter, dtype)
-    return weights
+    done = 0
+    with ThreadPoolExecutor(THREADS) as pool:
+        try:
+            begun = [(x, *start_reading(x, dtype, files, pool)) for x in wanted]
+            for _, _, jobs in begun:
+                for job in jobs:
+                    done += job.result()
+                    report(done, total)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # an interrupt does not wait for them
+            raise
+    return {x.name: finish(array, x, dtype) for x, array, _ in begun}
 
 
 def check_room(needed: int) -> None:

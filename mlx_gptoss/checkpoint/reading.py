@@ -5,8 +5,8 @@ which numpy lacks, is uint16 here.
 """
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +85,20 @@ def read_bytes(
                 "while it was read, load it again"
             )
         done += count
+
+
+def read_ahead(tensor: StoredTensor, stopped: Callable[[], bool]) -> None:
+    """Read a tensor and forget it, so that the system has its pages in memory.
+
+    A failure is left to whoever uses the tensor.
+    """
+    scratch = memoryview(bytearray(CHUNK_BYTES))
+    with suppress(OSError), tensor.file.open("rb", buffering=0) as file:
+        for start in range(0, tensor.nbytes, CHUNK_BYTES):
+            if stopped():
+                return
+            size = min(CHUNK_BYTES, tensor.nbytes - start)
+            os.preadv(file.fileno(), [scratch[:size]], tensor.offset + start)
 
 
 def read_values(descriptor: int, chunk: Chunk) -> np.ndarray:
