@@ -135,12 +135,15 @@ def generate(
     chunk: int = PREFILL_CHUNK,
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    on_fed: Callable[[Sequence[int]], None] | None = None,
 ) -> "Generation":
     """Read `ids` after what `cache` holds, then yield a Step for each new token.
 
     `context` bounds prompt and answer together. `progress(done, total)` is called
     after each chunk of the prompt; `cancelled()` is asked between chunks and steps.
-    Raises PromptError for an empty prompt or one that fills the context.
+    `on_fed(ids)` tells each stretch the cache has read, right after it: nothing
+    later is in the cache yet. Raises PromptError for an empty prompt or one that
+    fills the context.
     """
     cache = model.make_cache() if cache is None else cache
     params = params or SamplingParams()
@@ -154,6 +157,7 @@ def generate(
         chunk,
         progress or (lambda done, total: None),
         cancelled or (lambda: False),
+        on_fed or (lambda ids: None),
     )
     return Generation(run, ids)
 
@@ -205,6 +209,7 @@ class _Run:
     chunk: int
     progress: Callable[[int, int], None]
     cancelled: Callable[[], bool]
+    on_fed: Callable[[Sequence[int]], None]
     stats: Statistics = Statistics(0, 0)
     fed: list[int] = field(default_factory=list)
 
@@ -241,8 +246,8 @@ class _Run:
             part = mx.array([ids[start : start + self.chunk]], mx.int32)  # (1, L)
             hidden = self.model.hidden(part, self.cache, last=True)
             done = start + part.shape[1]
-            self.fed += ids[start:done]
             mx.eval(self.cache.arrays if done < total else [hidden])
+            self.note_fed(ids[start:done])
             if self.on_gpu:
                 mx.clear_cache()  # chunks differ in size: their buffers pile up
             self.progress(done, total)
@@ -267,7 +272,7 @@ class _Run:
                 finish_reason=step.finish_reason,
             )
             if ahead is not None:
-                self.fed.append(step.token)
+                self.note_fed([step.token])
             yield step
             if ahead is None or step.finish_reason:
                 return
@@ -299,6 +304,10 @@ class _Run:
         reason = self.stop_tokens.get(token) or (LENGTH if last else None)
         top = [cast("list[Any]", part.tolist()) for part in draw.top or ()]
         return Step(token, logprob, reason, tuple(zip(*top, strict=True)))
+
+    def note_fed(self, ids: Sequence[int]) -> None:
+        self.fed += ids
+        self.on_fed(ids)
 
     def finish(self, reason: str) -> None:
         if self.stats.finish_reason is None:

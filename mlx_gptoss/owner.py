@@ -12,17 +12,21 @@ Items are made when they are asked for, so nothing runs ahead of a slow reader,
 several readers take turns, and a reader that stops reading stops the work.
 Exceptions cross over with their traceback. The owner may call itself.
 
+While nothing is asked and no iterator is open, the owner does idle work, a step at a
+time: whoever asks meanwhile waits for one step at most.
+
 The thread of a closed owner is not ended but kept for the next one. A thread that
 ran MLX destroys thread-local Python objects when it ends, which aborts the process
 if the interpreter is shutting down by then, and joining cannot prevent that.
 """
 
 import atexit
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, Self, TypeVar, cast
 from weakref import WeakSet, finalize
 
@@ -30,6 +34,9 @@ from mlx_gptoss.errors import GptOssError
 
 T = TypeVar("T")
 END = object()  # StopIteration cannot cross over in a future
+MOST_IDLE_WORK = 8  # pieces of idle work that wait; older ones are given up
+
+log = logging.getLogger(__name__)
 
 
 def _nothing() -> None:
@@ -41,6 +48,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self.idle_step: Callable[[], bool] | None = None  # says whether it did any
         thread = threading.Thread(target=self._run, name="mlx-owner", daemon=True)
         thread.start()
         self.ident = thread.ident
@@ -53,7 +61,16 @@ class Worker:
 
     def _run(self) -> None:
         while True:
-            run_one(*self._work.get())
+            run_one(*self._next())
+
+    def _next(self) -> tuple["Future[Any]", Callable[[], Any]]:
+        while True:
+            try:
+                return self._work.get_nowait()
+            except Empty:
+                step = self.idle_step
+                if step is None or not step():
+                    return self._work.get()
 
 
 def run_one(future: "Future[Any]", work: Callable[[], Any]) -> None:
@@ -84,6 +101,7 @@ class Owner:
         self._give_back = finalize(self, _idle.append, self._worker)
         self._give_back.atexit = False
         self._open: WeakSet[Items[Any]] = WeakSet()
+        self._idle: list[tuple[Future[None], Callable[[], bool]]] = []
         self._closed = False
         _owners.add(self)
 
@@ -102,9 +120,52 @@ class Owner:
         """Make an iterator in the owner thread; advance it there, read it here."""
         return Items(self, self.call(make))
 
+    def when_idle(self, step: Callable[[], bool]) -> "Future[None]":
+        """Run `step` in idle time, again and again until it returns False.
+
+        The newest work goes first. The future is done when the work is, and cancelled
+        if it is given up: because it failed, too much waits, or the owner closes.
+        """
+        self.check_open()
+        future: Future[None] = Future()
+        self._worker.submit(partial(self._add_idle, future, step))
+        return future
+
+    def _add_idle(self, future: "Future[None]", step: Callable[[], bool]) -> None:
+        self._idle.append((future, step))
+        while len(self._idle) > MOST_IDLE_WORK:
+            self._idle.pop(0)[0].cancel()
+        self._worker.idle_step = self._idle_step
+
+    def _idle_step(self) -> bool:
+        """Do one step if nobody is being served; say whether more may follow."""
+        if not self._idle or self._open:
+            return False
+        work = self._idle[-1]
+        future, step = work
+        try:
+            more = not future.cancelled() and step()
+        except Exception:  # nobody waits for it: the thread must go on
+            log.exception("work of `%s` in idle time failed", self.name)
+            future.cancel()
+            more = False
+        if not more:
+            self._idle.remove(work)
+            if not future.cancelled():
+                future.set_result(None)
+        if not self._idle:
+            self._worker.idle_step = None  # it would keep a forgotten owner alive
+        return True
+
     def watch(self, items: "Items[Any]") -> None:
-        """Close `items` too when the owner closes."""
+        """Close `items` too when the owner closes; no idle work until they end."""
         self._open.add(items)
+
+    def unwatch(self, items: "Items[Any]") -> None:
+        """Take note that `items` have ended."""
+        self._open.discard(items)
+        if self._idle and not self._closed:
+            self._worker.submit(_nothing)  # wakes it, to look for idle work
 
     def close(self, last: Callable[[], Any] = _nothing) -> None:
         """End open iterators, run `last`, give the thread back. Twice is once."""
@@ -112,9 +173,15 @@ class Owner:
             return
         for items in list(self._open):
             items.close()
+        self.call(self._give_up_idle)
         self.call(last)
         self._closed = True
         self._give_back()
+
+    def _give_up_idle(self) -> None:
+        self._worker.idle_step = None
+        while self._idle:
+            self._idle.pop()[0].cancel()
 
     def check_open(self) -> None:
         """Raise GptOssError once the owner is closed."""
@@ -154,6 +221,7 @@ class Items(Generic[T]):
             raise
         if item is END:
             self._source = None
+            self._owner.unwatch(self)
             self.ended()
             raise StopIteration
         return cast(T, item)
@@ -166,6 +234,7 @@ class Items(Generic[T]):
         self._cancel()
         if not self._owner.closed:
             self._owner.call(getattr(source, "close", _nothing))
+        self._owner.unwatch(self)
         self.ended()
 
     def ended(self) -> None:

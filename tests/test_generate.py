@@ -197,6 +197,28 @@ def test_progress_counts_the_prompt() -> None:
     assert seen == [(2, 5), (4, 5), (5, 5)]
 
 
+def test_what_the_cache_has_read_is_told_right_after() -> None:
+    """When a stretch is told, the cache holds it and nothing later."""
+    model = scripted([7, 8, 9], prompt=5)
+    cache = model.make_cache()
+    told: list[tuple[list[int], int]] = []
+
+    list(
+        generate(
+            model,
+            PROMPT,
+            SamplingParams(temperature=0, max_tokens=9),
+            stop_tokens={9: "stop"},
+            cache=cache,
+            chunk=3,
+            on_fed=lambda ids: told.append((list(ids), cache.offset)),
+        )
+    )
+
+    fed = [PROMPT[:3], PROMPT[3:], [7], [8], [9]]
+    assert told == list(zip(fed, [3, 5, 6, 7, 8], strict=True))
+
+
 def test_cancelling_stops_between_chunks() -> None:
     model = noisy()
     asked = itertools.count()

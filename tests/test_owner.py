@@ -4,12 +4,15 @@ import gc
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 
 import pytest
 
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.owner import Items, Owner
+from mlx_gptoss.owner import MOST_IDLE_WORK, Items, Owner
+
+PATIENCE = 60  # seconds, for work that takes none
 
 
 @pytest.fixture
@@ -167,6 +170,81 @@ def test_a_forgotten_owner_leaves_its_thread_too() -> None:
 
     assert heir.call(threading.get_ident) == thread
     heir.close()
+
+
+def counted(order: list[str], steps: int) -> Callable[[], bool]:
+    """Return idle work of so many steps, each of which leaves a mark."""
+
+    def step() -> bool:
+        order.append("idle")
+        return order.count("idle") < steps
+
+    return step
+
+
+def test_idle_work_is_done_while_nobody_asks(owner: Owner) -> None:
+    order: list[str] = []
+
+    owner.when_idle(counted(order, 3)).result(PATIENCE)
+
+    assert order == ["idle"] * 3
+
+
+def test_whoever_asks_waits_for_one_step_at_most(owner: Owner) -> None:
+    order: list[str] = []
+    asked: list[Future[None]] = []
+
+    def step() -> bool:
+        order.append("idle")
+        asked.append(owner._worker.submit(lambda: order.append("asked")))
+        return len(asked) < 2
+
+    owner.when_idle(step).result(PATIENCE)
+    owner.call(int)
+
+    assert order == ["idle", "asked", "idle", "asked"]
+
+
+def test_no_idle_work_while_an_iterator_is_open(owner: Owner) -> None:
+    order: list[str] = []
+    reader = owner.iterate(lambda: iter("ab"))
+    next(reader)
+    work = owner.when_idle(counted(order, 1))
+    owner.call(int)
+    before = list(order)
+
+    assert list(reader) == ["b"]
+    work.result(PATIENCE)
+
+    assert (before, order) == ([], ["idle"])
+
+
+def test_idle_work_that_fails_is_reported_and_given_up(
+    owner: Owner, caplog: pytest.LogCaptureFixture
+) -> None:
+    order: list[str] = []
+
+    def fail() -> bool:
+        raise ValueError("no")
+
+    later, failing = owner.when_idle(counted(order, 1)), owner.when_idle(fail)
+    later.result(PATIENCE)
+
+    assert failing.cancelled()
+    assert caplog.messages == ["work of `work` in idle time failed"]
+    assert order == ["idle"]
+
+
+def test_closing_and_too_much_waiting_give_idle_work_up() -> None:
+    owner = Owner("brief")
+    reader = owner.iterate(lambda: iter("a"))  # so that none begins
+    waiting = [owner.when_idle(lambda: False) for _ in range(MOST_IDLE_WORK + 1)]
+    owner.call(int)
+
+    assert [work.cancelled() for work in waiting] == [True] + [False] * MOST_IDLE_WORK
+    del reader
+    owner.close()
+    assert all(work.done() for work in waiting)
 
 
 END_WITHOUT_CLOSING = """
