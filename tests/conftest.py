@@ -1,3 +1,37 @@
-"""Imports the package before any test imports MLX: it lends MLX its BLAS."""
+"""Imports the package before any test imports MLX: it lends MLX its BLAS.
+
+The tests compare Harmony with the library that is installed (oss-harmony). To
+compare with OpenAI's own, which has the same module name:
+
+    pip install --no-deps --target FOLDER openai-harmony==0.0.8
+    MLX_GPTOSS_ORACLE=FOLDER pytest tests/test_harmony_*.py
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
 
 import mlx_gptoss  # noqa: F401 - see mlx_gptoss/blas.py
+from tests.o200k import vocabulary_folder
+
+ORACLE = "MLX_GPTOSS_ORACLE"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Put the other library first, with the vocabulary it would download."""
+    if folder := os.environ.get(ORACLE):
+        os.environ["TIKTOKEN_ENCODINGS_BASE"] = str(rebuilt(config))
+        sys.path.insert(0, folder)
+
+
+@pytest.fixture(scope="session")
+def o200k_folder(pytestconfig: pytest.Config) -> Path:
+    """The published tokenizer.json of gpt-oss, rebuilt once into pytest's cache."""
+    return rebuilt(pytestconfig)
+
+
+def rebuilt(config: pytest.Config) -> Path:
+    assert config.cache is not None
+    return vocabulary_folder(config.cache.mkdir("o200k"))

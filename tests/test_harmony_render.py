@@ -1,5 +1,6 @@
 """Rendering equals openai-harmony's, id by id, wherever that library is right."""
 
+from functools import cache
 from typing import Any
 
 import openai_harmony
@@ -16,25 +17,24 @@ from mlx_gptoss.harmony.render import (
     render_messages,
     training_pieces,
 )
-from tests.harmony_strategies import conversations, oracle_conversation
-from tests.vocabulary import O200k, oracle
+from tests.harmony_strategies import (
+    conversations,
+    oracle_conversation,
+    oracle_message,
+)
+from tests.vocabulary import O200k, is_oss_harmony, oracle
 
 VOCABULARY = O200k()
 KEEP = openai_harmony.RenderConversationConfig(auto_drop_analysis=False)
 ASSISTANT = openai_harmony.Role.ASSISTANT
-EXAMPLES = 100
-SOAK_EXAMPLES = 3000
+EXAMPLES = 1000
+SOAK_EXAMPLES = 10_000
 START = VOCABULARY.special("<|start|>")
 WEATHER = m.ToolDescription(
     "get_weather",
     "Gets the weather.",
     {"type": "object", "properties": {"city": {"type": "string"}}},
 )
-
-
-# oss-harmony 0.0.11 writes the recipient of commentary behind the channel; OpenAI's
-# 0.0.8 and its chat template do not. Both forms are compared.
-FORMS = ("role", "channel")
 
 
 def differ(given: list[m.Message]) -> list[str]:
@@ -63,9 +63,25 @@ def differ(given: list[m.Message]) -> list[str]:
     return wrong
 
 
+# oss-harmony 0.0.11 writes the recipient of commentary behind the channel; OpenAI's
+# 0.0.8 and its chat template do not. Both forms are compared with either library.
+FORMS = ("role", "channel")
+
+
+def test_the_library_writes_recipients_in_the_form_of_its_version() -> None:
+    assert written_form() == ("channel" if is_oss_harmony() else "role")
+
+
+@cache
+def written_form() -> str:
+    call = m.Message("assistant", "{}", "commentary", recipient="functions.f")
+    text = oracle().decode(oracle().render(oracle_message(call)))
+    return "channel" if "<|channel|>commentary to=functions.f" in text else "role"
+
+
 def in_form(ids: list[int], given: list[m.Message], form: str) -> list[int]:
     """Move the recipients in the library's `ids` to where `form` has them."""
-    if form == "channel":
+    if form == written_form():
         return ids
     channel = [VOCABULARY.special("<|channel|>"), *VOCABULARY.encode("commentary")]
     starts = [i for i, token in enumerate(ids) if token == START] + [len(ids)]
@@ -74,9 +90,10 @@ def in_form(ids: list[int], given: list[m.Message], form: str) -> list[int]:
         one = ids[start:stop]
         if message.channel == "commentary" and message.recipient not in (None, "all"):
             to = VOCABULARY.encode(f" to={message.recipient}")
-            cut = one.index(channel[0])
-            assert one[cut:][: len(channel) + len(to)] == channel + to
-            one[cut : cut + len(channel) + len(to)] = to + channel
+            parts = (to, channel) if form == "channel" else (channel, to)
+            cut = one.index(parts[0][0])
+            assert one[cut:][: len(channel) + len(to)] == [*parts[0], *parts[1]]
+            one[cut : cut + len(channel) + len(to)] = [*parts[1], *parts[0]]
         out += one
     return out + ids[starts[len(given)] :]
 

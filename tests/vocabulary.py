@@ -5,6 +5,7 @@ specials, token_bytes.
 """
 
 from functools import cache
+from pathlib import Path
 
 import openai_harmony
 
@@ -26,6 +27,12 @@ VOCABULARY_SIZE = 201088
 @cache
 def oracle() -> openai_harmony.HarmonyEncoding:
     return openai_harmony.load_harmony_encoding("HarmonyGptOss")
+
+
+def is_oss_harmony() -> bool:
+    """Whether it is the fork with the vocabulary inside, not OpenAI's own."""
+    installed = Path(openai_harmony.__file__).parents[1]
+    return any(installed.glob("oss_harmony-*.dist-info"))
 
 
 class O200k:
