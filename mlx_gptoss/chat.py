@@ -6,7 +6,8 @@
 
 Tools with a function are run and the model goes on with their results. A call of a
 tool without one ends the turn with Done("tool_calls"): give `submit_result` its
-result and read on. A call that cannot be run (ToolCallFailed) is answered with why.
+result and read on. A call that cannot be run (ToolCallFailed), is not approved or
+takes too long is answered with why.
 
 Leaving the iterator early, or Ctrl-C in it, ends the answer and keeps what came.
 One thread at a time may use a Chat; only `cancel` may come from another.
@@ -39,6 +40,8 @@ from mlx_gptoss.harmony.messages import (
     Effort,
     Message,
     SystemContent,
+    ToolDescription,
+    ToolNamespace,
     developer,
     user,
 )
@@ -47,11 +50,12 @@ from mlx_gptoss.harmony.render import render_messages
 from mlx_gptoss.prefix import Prefix
 from mlx_gptoss.runtime import Runtime, Stream
 from mlx_gptoss.sampling import SamplingParams
-from mlx_gptoss.tools import Tool, ToolLike, as_tool
+from mlx_gptoss.tools import Approval, ApprovalLike, ToolLike, ToolSet, tools_by_name
 
 SHOWN = (Reasoning, Preamble, Answer, ToolCall, ToolCallFailed)
 SETTINGS = ("effort", "system", "identity", "date")  # what a saved chat keeps
 UNANSWERED = "Error: the call was interrupted"
+TOOL_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,10 @@ class Chat:
     that the prompt stays the same past midnight. `max_tokens` of `params` bounds a
     whole turn, tool calls included; `max_rounds` bounds its rounds of calls.
 
+    `approve` decides which calls run: a policy (`allow`, `deny`), a function that is
+    asked about each ToolCall, or an Approval with policies by tool. A tool runs in a
+    thread of its own for at most `tool_seconds`; with None, in that of the caller.
+
     `effort`, `system` and `params` may be changed between turns. Raises PromptError
     for a model that does not speak Harmony.
     """
@@ -99,6 +107,8 @@ class Chat:
         date: str | None = None,
         params: SamplingParams | None = None,
         max_rounds: int = 64,
+        approve: ApprovalLike = "allow",
+        tool_seconds: float | None = TOOL_SECONDS,
     ) -> None:
         runtime.tokenizer.require_harmony()
         self.runtime = runtime
@@ -108,13 +118,19 @@ class Chat:
         self.date = datetime.date.today().isoformat() if date is None else date
         self.params = params or SamplingParams()
         self.max_rounds = max_rounds
-        self.tools = _by_name(tools)
+        tools = list(tools)
+        self.tools = tools_by_name(tools)
+        self.approval = Approval.of(approve)
+        self.tool_seconds = tool_seconds
+        self._tool_sets = [one for one in tools if isinstance(one, ToolSet)]
         self._prefix = Prefix(runtime)
         self._cancelled = threading.Event()
         self.reset()
 
     def reset(self) -> None:
-        """Forget the conversation; settings and tools stay."""
+        """Forget the conversation and what the tools keep of it; settings stay."""
+        for tool_set in self._tool_sets:
+            tool_set.reset()
         self.messages: list[Message] = []
         self._waiting: dict[str, Call] = {}
         self._called: Call | None = None  # until its message has ended
@@ -139,17 +155,29 @@ class Chat:
         return [ToolCall(call.id, call.name, call.arguments) for call in calls]
 
     @property
+    def functions(self) -> list[ToolDescription]:
+        """The tools of the developer message; the others are built-in."""
+        tools = self.tools.values()
+        return [tool.description for tool in tools if tool.namespace is None]
+
+    @property
+    def namespaces(self) -> tuple[ToolNamespace, ...]:
+        """The built-in tools, as the system message declares them."""
+        found = [tool.namespace for tool in self.tools.values() if tool.namespace]
+        return tuple(one for n, one in enumerate(found) if one not in found[:n])
+
+    @property
     def conversation(self) -> list[Message]:
         """The whole conversation, the system and developer messages first."""
         content = SystemContent(
             identity=self.identity,
             conversation_date=self.date or None,
             effort=self._effort,  # pyright: ignore[reportArgumentType]
+            namespaces=self.namespaces,
         )
         opening = [Message("system", content)]
-        if self.system or self.tools:
-            described = [tool.description for tool in self.tools.values()]
-            opening.append(developer(self.system, tools=described))
+        if self.system or self.functions:
+            opening.append(developer(self.system, tools=self.functions))
         return [*opening, *self.messages]
 
     def send(self, text: str) -> Generator[Event]:
@@ -248,7 +276,8 @@ class Chat:
         """Yield what one generation says; keep its messages, note its calls."""
         parser = Parser(
             self.runtime.tokenizer,
-            tools=list(self.tools),
+            tools=self.functions,
+            built_in=[name for name, tool in self.tools.items() if tool.namespace],
             next_id=lambda: f"call_{next(self._call_numbers)}",
         )
         try:
@@ -290,15 +319,24 @@ class Chat:
     def _run_tools(self) -> Generator[Event]:
         """Answer the calls that can be answered here; the others go on waiting."""
         for call in list(self._waiting.values()):
-            tool = self.tools.get(call.name)
-            if call.problem:
-                text = call.problem
-            elif tool is not None and tool.function is not None:
-                text = tool.run(call.arguments)
-            else:
-                continue
-            self._answer([call], text)
-            yield ToolResult(call.id, text)
+            text = self._result(call)
+            if text is not None:
+                self._answer([call], text)
+                yield ToolResult(call.id, text)
+
+    def _result(self, call: Call) -> str | None:
+        """Run a call that is approved, or say why not; None if that is not for us."""
+        if call.problem:
+            return call.problem
+        tool = self.tools.get(call.name)
+        if tool is None or tool.function is None:
+            return None
+        asked = ToolCall(call.id, call.name, call.arguments)
+        return self.approval.refusal(asked) or tool.run(
+            call.arguments,
+            seconds=self.tool_seconds,
+            cancelled=self._cancelled.is_set,
+        )
 
     def _answer(self, calls: Iterable[Call], text: str) -> None:
         for call in list(calls):
@@ -308,13 +346,3 @@ class Chat:
     def _left(self, stats: Statistics) -> int | None:
         limit = self.params.max_tokens
         return None if limit is None else max(limit - stats.completion_tokens, 0)
-
-
-def _by_name(tools: Iterable[ToolLike]) -> dict[str, Tool]:
-    found: dict[str, Tool] = {}
-    for tool in map(as_tool, tools):
-        names = [one.description.wire_name for one in found.values()]
-        if tool.description.wire_name in names:
-            raise PromptError(f"two tools are named `{tool.name}`: rename one")
-        found[tool.name] = tool
-    return found

@@ -1,5 +1,27 @@
-"""Tools the model may call: described to it, checked, run, answered in text."""
+"""Tools the model may call: described to it, checked, run, answered in text.
 
-from mlx_gptoss.tools.tool import Tool, ToolLike, as_text, as_tool
+tool.py       one tool, from a function or a JSON schema; running.py its time limit
+approval.py   which calls may run, and who is asked
+"""
 
-__all__ = ["Tool", "ToolLike", "as_text", "as_tool"]
+from mlx_gptoss.tools.approval import Approval, ApprovalLike, Policy
+from mlx_gptoss.tools.tool import (
+    Tool,
+    ToolLike,
+    ToolSet,
+    as_text,
+    as_tool,
+    tools_by_name,
+)
+
+__all__ = [
+    "Approval",
+    "ApprovalLike",
+    "Policy",
+    "Tool",
+    "ToolLike",
+    "ToolSet",
+    "as_text",
+    "as_tool",
+    "tools_by_name",
+]

@@ -5,30 +5,46 @@
     tool.run('{"city": "Paris"}')                    # -> text for the model
 
 A tool without a function is only described to the model: its calls are handed to
-the caller. Knows nothing of chats.
+the caller. The function may be async. A ToolSet is several tools that belong
+together and keep a state, as the built-in ones do. Knows nothing of chats.
 """
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from mlx_gptoss.errors import PromptError
+from mlx_gptoss.errors import GptOssError, PromptError
 from mlx_gptoss.harmony import validate
-from mlx_gptoss.harmony.messages import ToolDescription
+from mlx_gptoss.harmony.messages import (
+    FUNCTION_PREFIX,
+    ToolDescription,
+    ToolNamespace,
+)
 from mlx_gptoss.tools import signature
 from mlx_gptoss.tools.docstring import read_docstring
+from mlx_gptoss.tools.running import Interrupted, Overtime, run_within
 
 Schema = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Tool:
-    """What the model reads of a tool, and the function that does the work."""
+    """What the model reads of a tool, and the function that does the work.
+
+    A built-in tool has the `namespace` that the system message declares, and its
+    recipient for a name. One that `takes_text` gets what the model wrote as it is;
+    one that `limits_itself` keeps a time limit of its own; `interrupt` ends a call
+    that nobody waits for any more.
+    """
 
     description: ToolDescription
     function: Callable[..., Any] | None = None
+    namespace: ToolNamespace | None = None
+    takes_text: bool = False
+    limits_itself: bool = False
+    interrupt: Callable[[], None] | None = None
 
     @classmethod
     def from_function(cls, function: Callable[..., Any]) -> "Tool":
@@ -39,10 +55,6 @@ class Tool:
         name = getattr(function, "__name__", type(function).__name__)
         if name == "<lambda>":
             raise PromptError("a lambda has no name to call it by: use a `def`")
-        if inspect.iscoroutinefunction(function):
-            raise PromptError(
-                f"tool `{name}` is async: wrap it in a function that waits for it"
-            )
         text = read_docstring(inspect.getdoc(function)).description
         schema = signature.parameters_schema(function)
         return cls(ToolDescription(name, text, schema), function)
@@ -67,26 +79,62 @@ class Tool:
     def name(self) -> str:
         return self.description.name
 
-    def run(self, arguments: str) -> str:
+    @property
+    def recipient(self) -> str:
+        """The name as a call addresses it."""
+        built_in = self.namespace is not None
+        return self.name if built_in else FUNCTION_PREFIX + self.description.wire_name
+
+    def run(
+        self,
+        arguments: str,
+        *,
+        seconds: float | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> str:
         """Call the function with JSON arguments; errors come back as text, too.
 
-        A tool must never end a conversation: the model reads what went wrong.
+        A tool must never end a conversation: the model reads what went wrong. With
+        a limit of `seconds`, the function runs in a thread of its own.
         """
         if self.function is None:
             return f"Error: `{self.name}` cannot be run here"
+        if self.takes_text:
+            values: dict[str, Any] = {}
+        else:
+            values, problem = self._read(arguments)
+            if problem:
+                return f"Error: {problem}"
         try:
-            values = json.loads(arguments or "{}")
-        except ValueError as error:
-            return f"Error: the arguments are not valid JSON ({error})"
-        schema = self.description.parameters
-        if problems := list(
-            validate.errors(values, self._closed_schema(), schema or {})
-        ):
-            return "Error: " + "; ".join(problems)
-        try:
-            return as_text(self._call(self.function, values, schema or {}))
+            return as_text(
+                run_within(
+                    lambda: self._call(arguments, values),
+                    None if self.limits_itself else seconds,
+                    is_async=_is_async(self.function),
+                    cancelled=cancelled,
+                    interrupt=self.interrupt,
+                )
+            )
+        except Overtime:
+            return f"Error: there was no result within {seconds:g} s"
+        except Interrupted:
+            return "Error: the call was interrupted"
+        except GptOssError as error:
+            return f"Error: {error}"
         except Exception as error:  # whatever a tool raises is for the model to read
             return f"Error: {type(error).__name__}: {error}"
+
+    def _read(self, arguments: str) -> tuple[Any, str]:
+        """Return the arguments, and what is wrong with them."""
+        schema = self.description.parameters or {}
+        try:
+            values = json.loads(arguments or "{}")
+            problems = validate.errors(values, self._closed_schema(), schema)
+            return values, "; ".join(problems)
+        except ValueError as error:
+            return None, f"the arguments are not valid JSON ({error})"
+        except RecursionError:
+            return None, "the arguments are nested too deeply"
 
     def _closed_schema(self) -> Schema:
         """The schema of the arguments; unknown ones are refused unless it says so."""
@@ -95,21 +143,45 @@ class Tool:
             return schema
         return {"type": "object", "additionalProperties": False, **schema}
 
-    def _call(
-        self, function: Callable[..., Any], values: dict[str, Any], schema: Schema
-    ) -> Any:
+    def _call(self, text: str, values: dict[str, Any]) -> Any:
+        assert self.function is not None
+        if self.takes_text:
+            return self.function(text)
+        schema = self.description.parameters or {}
         values = validate.integral(values, schema, schema)
-        hints = signature.annotations(function)
-        bound = inspect.signature(function).bind(
+        hints = signature.annotations(self.function)
+        bound = inspect.signature(self.function).bind(
             **{
                 name: signature.to_python(value, hints.get(name, Any))
                 for name, value in values.items()
             }
         )
-        return function(*bound.args, **bound.kwargs)
+        return self.function(*bound.args, **bound.kwargs)
 
 
-ToolLike = Tool | ToolDescription | Callable[..., Any] | Mapping[str, Any]
+@runtime_checkable
+class ToolSet(Protocol):
+    """Tools that share a state, which `reset` puts back to its beginning."""
+
+    @property
+    def tools(self) -> Sequence[Tool]: ...
+    def reset(self) -> None: ...
+
+
+ToolLike = Tool | ToolDescription | ToolSet | Callable[..., Any] | Mapping[str, Any]
+
+
+def tools_by_name(sources: Iterable[ToolLike]) -> dict[str, Tool]:
+    """Make Tools of all `sources`; raises PromptError for two of one name."""
+    found: dict[str, Tool] = {}
+    for source in sources:
+        own = source.tools if isinstance(source, ToolSet) else [as_tool(source)]
+        for tool in own:
+            names = [one.description.wire_name for one in found.values()]
+            if tool.description.wire_name in names:
+                raise PromptError(f"two tools are named `{tool.name}`: rename one")
+            found[tool.name] = tool
+    return found
 
 
 def as_tool(source: ToolLike) -> Tool:
@@ -125,7 +197,14 @@ def as_tool(source: ToolLike) -> Tool:
         return Tool.from_schema(
             entry["name"], entry.get("description") or "", entry.get("parameters")
         )
+    if isinstance(source, ToolSet):
+        raise PromptError(f"{type(source).__name__} is several tools: use its `tools`")
     return Tool.from_function(source)
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    called = getattr(function, "__call__", None)  # noqa: B004 - of an object
+    return any(map(inspect.iscoroutinefunction, (function, called)))
 
 
 def as_text(value: Any) -> str:

@@ -1,0 +1,101 @@
+"""Run one call: within a time limit, whether the function is async or not.
+
+    run_within(lambda: get_weather("Paris"), seconds=60)
+
+A call with a limit, and every async one, runs in a thread of its own, so that the
+caller gets control back in time. Nothing can stop a Python thread: a plain function
+over its limit goes on unheard, an async one is cancelled. Knows nothing of tools.
+"""
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+LOOK = 0.05  # seconds between two looks at `cancelled`
+
+
+class Overtime(Exception):
+    """The call was not done within its limit."""
+
+
+class Interrupted(Exception):
+    """The caller no longer wants the result."""
+
+
+@dataclass
+class Outcome:
+    """What a call gave: a value or an error."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+
+def run_within(
+    call: Callable[[], Any],
+    seconds: float | None = None,
+    *,
+    is_async: bool = False,
+    cancelled: Callable[[], bool] = lambda: False,
+    interrupt: Callable[[], None] | None = None,
+) -> Any:
+    """Return what `call` returns, or what it returns waits for.
+
+    Raises Overtime, Interrupted once `cancelled()` says so, and whatever `call`
+    raises. `interrupt` is called when the result is no longer waited for. With
+    neither a limit nor `interrupt`, a plain function runs in the caller's thread.
+    """
+    if seconds is None and not is_async and interrupt is None:
+        return call()
+    outcome, done = Outcome(), threading.Event()
+
+    def work() -> None:
+        try:
+            outcome.value = _finished(call(), seconds)
+        except BaseException as error:  # raised again in the caller's thread
+            outcome.error = error
+        finally:
+            done.set()
+
+    threading.Thread(target=work, daemon=True, name="tool call").start()
+    try:
+        _wait(done, seconds, cancelled)
+    except BaseException:
+        if interrupt is not None:
+            interrupt()
+        raise
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value
+
+
+def _finished(value: Any, seconds: float | None) -> Any:
+    """Wait for an awaitable; give everything else back."""
+    if not inspect.isawaitable(value):
+        return value
+
+    async def wait(value: Awaitable[Any]) -> Any:
+        own = asyncio.timeout(seconds)
+        try:
+            async with own:
+                return await value
+        except TimeoutError:
+            if own.expired():
+                raise Overtime from None
+            raise
+
+    return asyncio.run(wait(value))
+
+
+def _wait(
+    done: threading.Event, seconds: float | None, cancelled: Callable[[], bool]
+) -> None:
+    end = None if seconds is None else monotonic() + seconds
+    while not done.wait(LOOK):
+        if cancelled():
+            raise Interrupted
+        if end is not None and monotonic() >= end:
+            raise Overtime
