@@ -62,15 +62,16 @@ class Projection(nn.Module):
         self, x: mx.array, chosen: mx.array, *, ordered: bool = False
     ) -> mx.array:
         """Multiply x (..., 1, in) by the chosen matrices (...) -> (..., 1, out)."""
+        places = self.places(chosen)
         if self.packing is None:
-            y = mx.gather_mm(x, self.weight, rhs_indices=chosen, sorted_indices=ordered)
+            y = mx.gather_mm(x, self.weight, rhs_indices=places, sorted_indices=ordered)
         else:
             y = mx.gather_qmm(
                 x,
                 self.weight,
                 self.scales,
                 self.get("biases"),
-                rhs_indices=chosen,
+                rhs_indices=places,
                 transpose=True,
                 group_size=self.packing.group_size,
                 bits=self.packing.bits,
@@ -78,6 +79,10 @@ class Projection(nn.Module):
                 sorted_indices=ordered,
             )
         return y + self.bias[chosen][..., None, :]
+
+    def places(self, chosen: mx.array) -> mx.array:
+        """Say where in the stacks the chosen experts lie: here, in their own places."""
+        return chosen
 
     def through(self, x: mx.array, expert: int) -> mx.array:
         """Multiply x (rows, in) by one matrix -> (rows, out); on a CPU, for prefill."""
@@ -116,15 +121,14 @@ class Experts(nn.Module):
 
     def __init__(self, config: ModelConfig, structure: Structure, path: str) -> None:
         super().__init__()
-        E, M = config.num_local_experts, config.hidden_size
-        F = config.intermediate_size
-        self.count = E
+        M, F = config.hidden_size, config.intermediate_size
+        self.count = config.num_local_experts
         self.products = 3 * M * F  # multiplications of one token and expert
         self.limit = config.swiglu_limit
 
         def projection(name: str, inputs: int, outputs: int) -> Projection:
             packing = structure.quantization.get(f"{path}.{name}")
-            return Projection(E, inputs, outputs, packing)
+            return self.projection(inputs, outputs, packing)
 
         self.packed = structure.experts == PACKED
         if self.packed:
@@ -134,18 +138,32 @@ class Experts(nn.Module):
             self.up_proj = projection("up_proj", M, F)
         self.down_proj = projection("down_proj", F, M)
 
+    def projection(
+        self, inputs: int, outputs: int, packing: Quantization | None
+    ) -> Projection:
+        """Make one projection of all experts."""
+        return Projection(self.count, inputs, outputs, packing)
+
+    @property
+    def projections(self) -> dict[str, Projection]:
+        """The projections by name."""
+        names = ("gate_up_proj",) if self.packed else ("gate_proj", "up_proj")
+        return {name: getattr(self, name) for name in (*names, "down_proj")}
+
     def __call__(self, x: mx.array, chosen: mx.array, shares: mx.array) -> mx.array:
         """Send x (N, M) through experts (N, T), weighted by shares (N, T) -> (N, M)."""
+        return (shares[:, None] @ self.send(x, chosen)).squeeze(1)
+
+    def send(self, x: mx.array, chosen: mx.array) -> mx.array:
+        """Multiply in the way that suits the number of rows: -> (N, T, M)."""
         rows = chosen.size
         if not self.training and decoding_pays(rows // self.count, x.dtype):
-            y = self.one_by_one(x, chosen)
-        elif on_gpu() and rows >= SORTED_ROWS:
-            y = self.sorted(x, chosen)
-        elif not on_gpu() and rows * self.products >= TWO_STREAM_PRODUCTS:
-            y = self.halved(x, chosen)
-        else:
-            y = self.gathered(x, chosen)
-        return (shares[:, None] @ y).squeeze(1)
+            return self.one_by_one(x, chosen)
+        if on_gpu() and rows >= SORTED_ROWS:
+            return self.sorted(x, chosen)
+        if not on_gpu() and rows * self.products >= TWO_STREAM_PRODUCTS:
+            return self.halved(x, chosen)
+        return self.gathered(x, chosen)
 
     def gathered(self, x: mx.array, chosen: mx.array) -> mx.array:
         """Multiply all rows at once, as they come: -> (N, T, M)."""
@@ -164,7 +182,7 @@ class Experts(nn.Module):
     def sorted(self, x: mx.array, chosen: mx.array) -> mx.array:
         """Order the rows by expert for the gathered kernels: -> (N, T, M)."""
         N, T = chosen.shape
-        order = mx.argsort(chosen.flatten())
+        order = mx.argsort(self.down_proj.places(chosen).flatten())
         ordered = chosen.flatten()[order]
         rows = x[order // T][:, None]  # (R, 1, M)
         y = self.work(rows, lambda p, x: p(x, ordered, ordered=True)).squeeze(1)

@@ -1,0 +1,43 @@
+"""Where the bytes of an expert lie: a few runs in the checkpoint's own files.
+
+A stack of E matrices in a safetensors file holds expert e at `offset + e * nbytes`.
+With packed gate and up an expert has four runs, with split ones six. Knows files and
+numbers; opens nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One stacked tensor of a layer: `nbytes` are those of one expert."""
+
+    name: str
+    file: Path
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Records:
+    """The experts of one layer: stacks by parameter, such as `down_proj.scales`."""
+
+    layer: int
+    experts: int
+    stacks: Mapping[str, Stack]
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes of one expert without its biases."""
+        return sum(stack.nbytes for stack in self.stacks.values())
+
+    @property
+    def files(self) -> list[Path]:
+        return list(dict.fromkeys(stack.file for stack in self.stacks.values()))
+
+    def runs(self, expert: int) -> Iterator[tuple[str, Stack, int]]:
+        """Give parameter, stack and file offset of every run of one expert."""
+        for name, stack in self.stacks.items():
+            yield name, stack, stack.offset + expert * stack.nbytes
