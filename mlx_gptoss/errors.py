@@ -6,6 +6,7 @@
     ├── HubError            a model could not be found or downloaded
     ├── MemoryBudgetError   the model does not fit; the message says what would
     ├── PromptError         the conversation or prompt cannot be rendered or run
+    ├── ToolError           a tool cannot be started or reached
     └── ConversionError     a conversion cannot start or cannot be trusted
 
 Catch the base class to handle them all:
@@ -39,6 +40,10 @@ class MemoryBudgetError(GptOssError):
 
 class PromptError(GptOssError):
     """A conversation, prompt or sampling request is invalid."""
+
+
+class ToolError(GptOssError):
+    """A tool or its server cannot be started, reached, or trusted to be isolated."""
 
 
 class ConversionError(GptOssError):

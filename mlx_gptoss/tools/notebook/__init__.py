@@ -1,0 +1,137 @@
+"""The built-in `python` tool: a notebook that the operating system shuts in.
+
+    with Notebook() as notebook:
+        chat = Chat(runtime, tools=[notebook])
+
+Code of the model runs in a process of its own, one cell after another in the same
+names: no network, no files but an empty folder and Python's own, no other process;
+memory, time and files are limited. Where that cannot be had, `Notebook` raises
+ToolError. A Notebook belongs to one Chat.
+
+isolation.py      how the process is started; macos.py the profile for a Mac
+process.py        the process: cells in, text out, within limits
+child_kernel.py   what runs in it; child_linux.py, child_seccomp.py shut it in
+"""
+
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from mlx_gptoss.harmony.builtin import PYTHON
+from mlx_gptoss.harmony.messages import ToolDescription, ToolNamespace
+from mlx_gptoss.tools.notebook.isolation import Limits, Start, isolate
+from mlx_gptoss.tools.notebook.process import Process
+from mlx_gptoss.tools.tool import Tool
+
+__all__ = ["Limits", "Notebook"]
+
+NO_OUTPUT = "[There was no output: print what you want to see.]"
+RESTARTED = "the notebook was restarted, its variables and files are gone"
+# Words of the trained description that are not true of this notebook.
+TRAINED_SECONDS = "120.0 seconds"
+TRAINED_DRIVE = "'/mnt/data'"
+TRAINED_NETWORK = "Internet access for this session is UNKNOWN. Depends on the cluster."
+NETWORK = (
+    "Internet access for this session is disabled. Do not make external web requests "
+    "or API calls as they will fail."
+)
+
+
+class Notebook:
+    """Runs the model's Python; give it to a Chat as a tool, and close it."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        """Start the process; raises ToolError where it cannot be isolated."""
+        self.limits = limits or Limits()
+        self._lock = threading.Lock()
+        self._workspace = ""
+        self._process: Process | None = None
+        self._start = self._fresh_start()
+        self._process = self._started()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        tool = Tool(
+            ToolDescription("python"),
+            self.run,
+            namespace(self.limits, self._start.drive),
+            takes_text=True,
+            limits_itself=True,
+            interrupt=self.interrupt,
+        )
+        return [tool]
+
+    def run(self, code: str) -> str:
+        """Run a cell and return what it wrote; raises ToolError if it cannot start."""
+        with self._lock:
+            if self._process is None:
+                self._start = self._fresh_start()
+                self._process = self._started()
+            result = self._process.run(code)
+            if not result.ended:
+                return result.text or NO_OUTPUT
+            self._forget()
+            return f"{result.text}[{result.ended}; {RESTARTED}]\n"
+
+    def interrupt(self) -> None:
+        """End the cell under way, if there is one; from any thread."""
+        process = self._process
+        if process is not None:
+            process.interrupt()
+
+    def reset(self) -> None:
+        """Forget variables and files; the next cell finds a new process."""
+        self.interrupt()
+        with self._lock:
+            self._forget()
+
+    def close(self) -> None:
+        """End the process and remove its files."""
+        self.reset()
+
+    def _fresh_start(self) -> Start:
+        folder = tempfile.mkdtemp(prefix="mlx-gptoss-python-")
+        self._workspace = os.path.realpath(folder)
+        return isolate(self.limits, self._workspace)
+
+    def _started(self) -> Process:
+        try:
+            return Process(self._start, self.limits)
+        except BaseException:
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+        shutil.rmtree(self._workspace, ignore_errors=True)
+
+
+def namespace(limits: Limits, drive: str) -> ToolNamespace:
+    """The description the model was trained with, corrected where it is not true."""
+    text = PYTHON.description or ""
+    for trained, true in (
+        (TRAINED_SECONDS, f"{limits.seconds} seconds"),
+        (TRAINED_DRIVE, f"'{drive}'"),
+        (TRAINED_NETWORK, NETWORK),
+    ):
+        assert trained in text
+        text = text.replace(trained, true)
+    return replace(PYTHON, description=text)

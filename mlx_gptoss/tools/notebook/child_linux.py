@@ -1,0 +1,205 @@
+"""Shuts itself into Linux namespaces, then runs the kernel there.
+
+    python -I child_linux.py '{"replies": 3, "readable": [...], "drive": ..., ...}'
+
+Nothing of the machine is left but the folders `readable`, which nothing can write
+to, and `drive`, an empty folder in memory: no network, no other files, no other
+processes. Needs no privilege where the system lets users make namespaces. What
+cannot be had is told as {"refused": "..."} and nothing is run. Imports nothing but
+the standard library. See user_namespaces(7), pivot_root(2), mount_setattr(2).
+"""
+
+import ctypes
+import json
+import os
+import resource
+import runpy
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+NAMESPACES = (
+    CLONE_NEWNS
+    | CLONE_NEWUTS
+    | CLONE_NEWIPC
+    | CLONE_NEWUSER
+    | CLONE_NEWPID
+    | CLONE_NEWNET
+)
+MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 1 << 12, 1 << 14, 1 << 18
+MNT_DETACH = 2
+AT_FDCWD, AT_RECURSIVE = -100, 0x8000
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 1, 2, 4
+PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+MOUNT_SETATTR = 442
+CAPSET = {"x86_64": 126, "aarch64": 91}
+CAPABILITY_VERSION_3 = 0x20080522
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP = 1, 38, 24
+LAST_CAPABILITY = 63
+USER = 1000  # who the code seems to be, inside
+DEVICES = ("null", "zero", "full", "random", "urandom")
+OLD = "/old"  # the machine's files, while the new root is built
+FEW_FILES = 256
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def main(given: dict[str, Any]) -> None:
+    """Fork the kernel into new namespaces, tell its process id, wait for its end."""
+    here = Path(__file__).parent
+    kernel = runpy.run_path(str(here / "child_kernel.py"))
+    seccomp = runpy.run_path(str(here / "child_seccomp.py"))
+    try:
+        enter_namespaces()
+    except OSError as error:
+        refuse(given["replies"], error)
+    child = os.fork()  # the first of its process namespace: all end with it
+    if child != 0:
+        tell(given["replies"], {"pid": child})
+        wait(child, given)
+    try:
+        check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL), "prctl")
+        build_root(given["readable"], given["drive"], given["drive_bytes"])
+        limit(given["memory"], given["drive_bytes"])
+        drop_privileges()
+        seccomp["filter_calls"]()
+    except OSError as error:
+        refuse(given["replies"], error)
+    kernel["main"](given)
+
+
+def enter_namespaces() -> None:
+    """Leave everything shared with other processes; be an ordinary user there."""
+    user, group = os.getuid(), os.getgid()
+    check(libc.unshare(NAMESPACES), "unshare")
+    write("/proc/self/setgroups", "deny")
+    write("/proc/self/uid_map", f"{USER} {user} 1")
+    write("/proc/self/gid_map", f"{USER} {group} 1")
+
+
+def build_root(readable: list[str], drive: str, drive_bytes: int) -> None:
+    """Make a root of `readable`, a few devices and `drive`; leave the old one."""
+    shown = [*readable, *(f"/dev/{device}" for device in DEVICES)]
+    sources = {path: OLD + os.path.realpath(path) for path in shown}
+    mount("none", "/", None, MS_REC | MS_PRIVATE)
+    mount("root", "/tmp", "tmpfs", MS_NOSUID, "size=1m,mode=755")
+    os.mkdir("/tmp" + OLD)
+    pivot("/tmp", "/tmp" + OLD)
+    os.chdir("/")
+    for path, source in sources.items():
+        bind(Path(source), Path(path))
+    os.makedirs(drive)
+    check(libc.umount2(OLD.encode(), MNT_DETACH), "umount")
+    os.rmdir(OLD)
+    freeze("/")
+    mount("drive", drive, "tmpfs", MS_NOSUID | MS_NODEV, f"size={drive_bytes},mode=700")
+    os.chdir(drive)
+
+
+def bind(source: Path, target: Path) -> None:
+    """Show a file or folder of the machine at `target`."""
+    if source.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+    mount(str(source), str(target), None, MS_BIND | MS_REC)
+
+
+def freeze(path: str) -> None:
+    """Let nobody write below `path`, in what is mounted there too."""
+
+    class Attributes(ctypes.Structure):
+        _fields_ = [
+            ("set", ctypes.c_uint64),
+            ("clear", ctypes.c_uint64),
+            ("propagation", ctypes.c_uint64),
+            ("user_namespace", ctypes.c_uint64),
+        ]
+
+    attributes = Attributes(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, 0, 0, 0)
+    done = libc.syscall(
+        MOUNT_SETATTR,
+        AT_FDCWD,
+        path.encode(),
+        AT_RECURSIVE,
+        ctypes.byref(attributes),
+        ctypes.c_size_t(ctypes.sizeof(attributes)),
+    )
+    check(done, "mount_setattr")
+
+
+def limit(memory: int, file_bytes: int) -> None:
+    """Bound memory (that of the process' own; RLIMIT_AS would count mappings)."""
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FEW_FILES, FEW_FILES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def drop_privileges() -> None:
+    """Give up what a maker of namespaces may do in them."""
+    for capability in range(LAST_CAPABILITY + 1):
+        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # fails past the last one
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+    nothing = (ctypes.c_uint32 * 6)()
+    check(libc.syscall(CAPSET[os.uname().machine], header, nothing), "capset")
+    check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+
+
+def mount(
+    source: str, target: str, kind: str | None, flags: int, options: str = ""
+) -> None:
+    done = libc.mount(
+        source.encode(),
+        target.encode(),
+        kind.encode() if kind else None,
+        ctypes.c_ulong(flags),
+        options.encode(),
+    )
+    check(done, f"mount {target}")
+
+
+def pivot(root: str, old: str) -> None:
+    number = PIVOT_ROOT.get(os.uname().machine)
+    if number is None:
+        raise OSError(0, f"unknown machine {os.uname().machine}")
+    check(libc.syscall(number, root.encode(), old.encode()), "pivot_root")
+
+
+def check(result: int, what: str) -> None:
+    if result != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"{what}: {os.strerror(error)}")
+
+
+def write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def tell(replies: int, reply: dict[str, Any]) -> None:
+    os.write(replies, (json.dumps(reply) + "\n").encode())
+
+
+def refuse(replies: int, error: OSError) -> None:
+    """Say why the code cannot be isolated, and end."""
+    where = f" ({error.filename})" if error.filename else ""
+    tell(replies, {"refused": f"{error.strerror or error}{where}"})
+    os._exit(1)
+
+
+def wait(child: int, given: dict[str, Any]) -> None:
+    """Hold on to nothing that the parent waits for; end as the child does."""
+    for descriptor in (0, 1, 2, given["replies"], given["life"]):
+        os.close(descriptor)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _, status = os.waitpid(child, 0)
+    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
