@@ -2,20 +2,24 @@
 
 `FullCache` keeps every key and can be trimmed. `WindowCache` keeps the last `window`
 keys; what left it is gone, but its state can be kept and put back. `Cache` holds one or
-the other for each layer: take a `snapshot()` at a point worth coming back to, and
-`restore()` goes there without reading the prompt again.
+the other for each layer: take a `snapshot()` at a point worth coming back to, or
+`mark` such points before a chunk passes them, and `restore()` goes there without
+reading the prompt again. What the full layers hold of a stretch of tokens can be taken
+out as `Rows` and put into another cache: `rebuild` goes to any point that way.
 
 Dimensions: B batch, Hk key/value heads, L new tokens, S keys attended, D head dim.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
 
 State = tuple[int, mx.array | None, mx.array | None]  # offset, keys, values
+Pair = tuple[mx.array, mx.array]  # keys, values
 
 GROWTH = 256  # tokens added to a full cache at a time
+SLACK = 8 * GROWTH  # tokens of unused room that are not worth a copy to be rid of
 
 
 class FullCache:
@@ -26,7 +30,7 @@ class FullCache:
         self._keys: mx.array | None = None
         self._values: mx.array | None = None
 
-    def update(self, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
+    def update(self, k: mx.array, v: mx.array) -> Pair:
         """Append (B, Hk, L, D); return all keys and values (B, Hk, S, D) in order."""
         start, end = self.offset, self.offset + k.shape[2]
         self._keys = reserve(self._keys, k, start, end)
@@ -43,6 +47,31 @@ class FullCache:
         """Forget the last `count` tokens."""
         assert self.can_trim(count), f"{count=} {self.offset=}"
         self.offset -= count
+
+    def rows(self, start: int, end: int) -> Pair:
+        """Copy the keys and values (B, Hk, end - start, D) of a stretch."""
+        keys, values = self._keys, self._values
+        assert keys is not None and values is not None and end <= self.offset
+        # `mx.array` copies; a slice would share memory and make later writes copy.
+        return mx.array(keys[:, :, start:end]), mx.array(values[:, :, start:end])
+
+    def rebuild(self, length: int, parts: Sequence[Pair]) -> None:
+        """Keep the first `length` tokens and append what was taken out elsewhere."""
+        self.trim(self.offset - length)
+        end = length + sum(k.shape[2] for k, _ in parts)
+        for k, v in parts:
+            start, self.offset = self.offset, self.offset + k.shape[2]
+            self._keys = reserve(self._keys, k, start, end)
+            self._values = reserve(self._values, v, start, end)
+            self._keys[:, :, start : self.offset] = k
+            self._values[:, :, start : self.offset] = v
+        keys, values = self._keys, self._values
+        if keys is None or values is None or keys.shape[2] - end <= end + SLACK:
+            return
+        self._keys = reserve(None, keys, 0, end)
+        self._values = reserve(None, values, 0, end)
+        self._keys[:, :, :end] = keys[:, :, :end]
+        self._values[:, :, :end] = values[:, :, :end]
 
     @property
     def state(self) -> State:
@@ -88,10 +117,12 @@ class WindowCache:
     def __init__(self, window: int) -> None:
         self.window = window
         self.offset = 0
+        self.marks: frozenset[int] = frozenset()  # offsets whose state is to be kept
+        self.marked: dict[int, State] = {}  # those passed since
         self._keys: mx.array | None = None
         self._values: mx.array | None = None
 
-    def update(self, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
+    def update(self, k: mx.array, v: mx.array) -> Pair:
         """Add (B, Hk, L, D); return what the new queries may see (B, Hk, S, D).
 
         One token gets exactly the keys of its window, in any order. More get the
@@ -99,14 +130,30 @@ class WindowCache:
         """
         L = k.shape[2]
         old, self.offset = self.offset, self.offset + L
-        if L > 1:
-            k, self._keys = append(self._keys, k, old, self.window)
-            v, self._values = append(self._values, v, old, self.window)
-            return k, v
-        self._keys = put(self._keys, k, old, self.window)
-        self._values = put(self._values, v, old, self.window)
-        held = min(self.offset, self.window)
-        return self._keys[:, :, :held], self._values[:, :, :held]
+        if L == 1:
+            self._keys = put(self._keys, k, old, self.window)
+            self._values = put(self._values, v, old, self.window)
+            if self.offset in self.marks:
+                self.marked[self.offset] = self.state
+            held = min(self.offset, self.window)
+            return self._keys[:, :, :held], self._values[:, :, :held]
+        k = ordered(self._keys, k, old, self.window)
+        v = ordered(self._values, v, old, self.window)
+        for offset in sorted(self.marks):
+            if old < offset < self.offset:
+                self.marked[offset] = (offset, *self._rings(k, v, offset))
+        self._keys, self._values = self._rings(k, v, self.offset)
+        if self.offset in self.marks:
+            self.marked[self.offset] = self.state
+        seen = self.window - 1 + L
+        return k[:, :, -seen:], v[:, :, -seen:]
+
+    def _rings(self, k: mx.array, v: mx.array, offset: int) -> Pair:
+        """Make the rings at `offset` of keys in order that end at `self.offset`."""
+        later = self.offset - offset
+        return ring_of(k, later, offset, self.window), ring_of(
+            v, later, offset, self.window
+        )
 
     def can_trim(self, count: int) -> bool:
         """Say whether the window of the earlier position is still all here."""
@@ -135,7 +182,8 @@ class WindowCache:
     @property
     def arrays(self) -> list[mx.array]:
         """What must be evaluated for the cache to be complete."""
-        return [x for x in (self._keys, self._values) if x is not None]
+        states = [(self._keys, self._values), *(s[1:] for s in self.marked.values())]
+        return [x for state in states for x in state if x is not None]
 
 
 def put(ring: mx.array | None, new: mx.array, offset: int, window: int) -> mx.array:
@@ -148,26 +196,67 @@ def put(ring: mx.array | None, new: mx.array, offset: int, window: int) -> mx.ar
     return ring
 
 
-def append(
-    ring: mx.array | None, new: mx.array, offset: int, window: int
-) -> tuple[mx.array, mx.array]:
-    """Return the keys before and in the chunk, in order, and the ring after it."""
-    B, Hk, L, D = new.shape
+def ordered(ring: mx.array | None, new: mx.array, offset: int, window: int) -> mx.array:
+    """Return the keys the ring holds and the new ones, in order."""
     if ring is None or offset == 0:
-        ordered = new
-    elif offset <= window:
-        ordered = mx.concatenate([ring[:, :, :offset], new], axis=2)
-    else:
-        slot = offset % window
-        ordered = mx.concatenate([ring[:, :, slot:], ring[:, :, :slot], new], axis=2)
-    end = offset + L
-    if end <= window:
-        room = mx.zeros((B, Hk, window - end, D), new.dtype)
-        return ordered, mx.concatenate([ordered, room], axis=2)
-    last = ordered[:, :, -window:]
-    split = window - end % window  # how many of them lie at the ring's end
-    ring = mx.concatenate([last[:, :, split:], last[:, :, :split]], axis=2)
-    return ordered[:, :, -(window - 1 + L) :], ring
+        return new
+    if offset <= window:
+        return mx.concatenate([ring[:, :, :offset], new], axis=2)
+    slot = offset % window
+    return mx.concatenate([ring[:, :, slot:], ring[:, :, :slot], new], axis=2)
+
+
+def ring_of(keys: mx.array, later: int, offset: int, window: int) -> mx.array:
+    """Return the ring at `offset`, given keys in order up to `later` tokens after it.
+
+    Always an own array: a slice would hold the memory of the whole chunk.
+    """
+    end = keys.shape[2] - later
+    last = keys[:, :, max(0, end - window) : end]
+    if offset <= window:
+        B, Hk, held, D = last.shape
+        room = mx.zeros((B, Hk, window - held, D), keys.dtype)
+        return mx.concatenate([last, room], axis=2)
+    split = window - offset % window  # how many of them lie at the ring's end
+    return mx.concatenate([last[:, :, split:], last[:, :, :split]], axis=2)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the full layers hold of a stretch of tokens: an own copy."""
+
+    layers: tuple[Pair, ...]  # (B, Hk, n, D) each
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        return [x for pair in self.layers for x in pair]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(x.nbytes for x in self.arrays)
+
+    @staticmethod
+    def joined(parts: "Sequence[Rows]") -> "Rows":
+        """Join stretches that follow each other."""
+        layers = zip(*(part.layers for part in parts), strict=True)
+        return Rows(
+            tuple(
+                (
+                    mx.concatenate([k for k, _ in pairs], axis=2),
+                    mx.concatenate([v for _, v in pairs], axis=2),
+                )
+                for pairs in layers
+            )
+        )
+
+    def part(self, start: int, end: int) -> "Rows":
+        """Copy a stretch of it."""
+        return Rows(
+            tuple(
+                (mx.array(k[:, :, start:end]), mx.array(v[:, :, start:end]))
+                for k, v in self.layers
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -179,8 +268,11 @@ class Snapshot:
 
     @property
     def nbytes(self) -> int:
-        arrays = [x for state in self.windows for x in state[1:] if x is not None]
-        return sum(x.nbytes for x in arrays)
+        return sum(x.nbytes for x in self.arrays)
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        return [x for state in self.windows for x in state[1:] if x is not None]
 
 
 class Cache:
@@ -188,6 +280,7 @@ class Cache:
 
     def __init__(self, layers: Sequence[FullCache | WindowCache]) -> None:
         self.layers = tuple(layers)
+        self._marks: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -227,6 +320,50 @@ class Cache:
                 layer.state = next(states)
             else:
                 layer.trim(layer.offset - snapshot.offset)
+
+    def mark(self, offsets: Iterable[int]) -> None:
+        """Take snapshots when these offsets are passed, and no others any more."""
+        self._marks = frozenset(offsets)
+        for layer in self._windows:
+            layer.marks = self._marks
+
+    def take_snapshots(self) -> list[Snapshot]:
+        """Hand over the snapshots of marks that were passed since, in order."""
+        passed = sorted(mark for mark in self._marks if mark <= self.offset)
+        if not passed:
+            return []
+        self.mark(self._marks.difference(passed))
+        return [
+            Snapshot(offset, tuple(x.marked.pop(offset) for x in self._windows))
+            for offset in passed
+        ]
+
+    def rows(self, start: int, end: int) -> Rows:
+        """Copy what the full layers hold of tokens `start` to `end`."""
+        return Rows(tuple(layer.rows(start, end) for layer in self._full))
+
+    def rebuild(
+        self, length: int, rows: Sequence[Rows], snapshot: Snapshot | None = None
+    ) -> None:
+        """Keep the first `length` tokens, append `rows`, put back the windows there.
+
+        `snapshot` is that of the end, or None if the cache stands there already.
+        Peak: the rows of one layer more than what is kept.
+        """
+        for n, layer in enumerate(self._full):
+            layer.rebuild(length, [part.layers[n] for part in rows])
+            mx.eval(layer.arrays)  # layer by layer, so that one is held twice
+        if snapshot is not None:
+            for layer, state in zip(self._windows, snapshot.windows, strict=True):
+                layer.state = state
+
+    @property
+    def _windows(self) -> list[WindowCache]:
+        return [x for x in self.layers if isinstance(x, WindowCache)]
+
+    @property
+    def _full(self) -> list[FullCache]:
+        return [x for x in self.layers if isinstance(x, FullCache)]
 
     def can_trim(self, count: int) -> bool:
         """Say whether the last `count` tokens can be forgotten without a snapshot."""

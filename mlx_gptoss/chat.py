@@ -47,7 +47,6 @@ from mlx_gptoss.harmony.messages import (
 )
 from mlx_gptoss.harmony.parse import Parser
 from mlx_gptoss.harmony.render import render_messages
-from mlx_gptoss.prefix import Prefix
 from mlx_gptoss.runtime import Runtime, Stream
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.tools import Approval, ApprovalLike, ToolLike, ToolSet, tools_by_name
@@ -123,7 +122,6 @@ class Chat:
         self.approval = Approval.of(approve)
         self.tool_seconds = tool_seconds
         self._tool_sets = [one for one in tools if isinstance(one, ToolSet)]
-        self._prefix = Prefix(runtime)
         self._cancelled = threading.Event()
         self.reset()
 
@@ -136,7 +134,6 @@ class Chat:
         self._called: Call | None = None  # until its message has ended
         self._generations = count()
         self._call_numbers = count(1)
-        self._prefix.forget()
 
     @property
     def effort(self) -> str:
@@ -250,6 +247,7 @@ class Chat:
             if total.finish_reason not in (CANCELLED, LENGTH):
                 yield from self._run_tools()
             if reason := self._end(total, called=called, rounds=rounds):
+                self._prepare()
                 yield Done(reason, replace(total, finish_reason=reason))
                 return
             stream = self._start(self._left(total))
@@ -270,7 +268,15 @@ class Chat:
         if seed is not None:  # each generation draws anew, and all repeat
             seed += next(self._generations)
         params = replace(self.params, max_tokens=max_tokens, seed=seed)
-        return self._prefix.generate(ids, params, cancelled=self._cancelled.is_set)
+        return self.runtime.generate(
+            ids, params, reuse=True, cancelled=self._cancelled.is_set
+        )
+
+    def _prepare(self) -> None:
+        """Have the history read as the next prompt will show it, while nobody asks."""
+        self.runtime.prepare(
+            render_messages(self.conversation, self.runtime.tokenizer, complete=False)
+        )
 
     def _listen(self, stream: Stream) -> Generator[Event]:
         """Yield what one generation says; keep its messages, note its calls."""
@@ -284,9 +290,6 @@ class Chat:
             for step in stream:
                 yield from self._keep(parser.feed(step.token))
             yield from self._keep(parser.finish())
-        except Exception:
-            self._prefix.forget()  # no telling what a failed step left in the cache
-            raise
         finally:  # also when the reader left: what came stays
             stream.close()
             self._keep(parser.finish())

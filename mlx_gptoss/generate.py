@@ -147,7 +147,7 @@ def generate(
     """
     cache = model.make_cache() if cache is None else cache
     params = params or SamplingParams()
-    limit = _room(len(ids), cache.offset, context, params.max_tokens)
+    limit = room(len(ids), cache.offset, context, params.max_tokens)
     run = _Run(
         model,
         cache,
@@ -314,7 +314,7 @@ class _Run:
             self.stats = replace(self.stats, finish_reason=reason)
 
 
-def _room(prompt: int, cached: int, context: int | None, wanted: int | None) -> int:
+def room(prompt: int, cached: int, context: int | None, wanted: int | None) -> int:
     """How many tokens may be generated. Raises PromptError if there is no room."""
     if not prompt:
         raise PromptError("the prompt is empty: give at least one token")

@@ -10,6 +10,8 @@ evaluated. Knows token ids; conversations are `chat`'s.
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +26,7 @@ from mlx_gptoss.generate import (
     Statistics,
     Step,
     generate,
+    room,
     stop_reasons,
 )
 from mlx_gptoss.hub import resolve
@@ -36,8 +39,19 @@ from mlx_gptoss.loading import (
 )
 from mlx_gptoss.memory import Plan, parse_bytes, require_fit
 from mlx_gptoss.owner import Items, Owner
+from mlx_gptoss.prompt_cache import (
+    CachedGeneration,
+    CacheOptions,
+    CacheStatistics,
+    Preparation,
+    PromptCache,
+    PromptFiles,
+    cache_digest,
+)
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.tokenizer import Tokenizer
+
+MESSAGE_ENDS = ("<|end|>", "<|return|>", "<|call|>")
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]  # done, total
@@ -55,6 +69,7 @@ def load(
     offline: bool = False,
     strict: bool = False,
     harmony: bool = False,
+    cache: CacheOptions | None = None,
     progress: Progress | None = None,
 ) -> "Runtime":
     """Find, check and load a model: `demo`, a path (`./x`, absolute) or a Hub id.
@@ -63,7 +78,8 @@ def load(
     `memory`, such as "16GB" or bytes, lowers what the model may use, counted at
     `context` tokens, which must not exceed what the model knows.
     `offline` forbids downloads; `strict` makes unknown config keys errors; `harmony`
-    refuses a model that cannot chat before its weights are read.
+    refuses a model that cannot chat before its weights are read; `cache` says how
+    much of what was read is kept, in memory and on disk.
     `progress(done, total)` counts bytes read from disk.
 
     Raises HubError, ConfigError or CheckpointError for what cannot be loaded, and
@@ -99,6 +115,14 @@ def load(
             plan=plan,
             context=context,
             owner=owner,
+            cache=cache,
+            files=lambda options: PromptFiles(
+                options.root,
+                cache_digest(checkpoint, compute),
+                checkpoint.config,
+                compute,
+                options.disk_bytes,
+            ),
         )
 
     try:
@@ -113,7 +137,8 @@ class Runtime:
     """A model and the thread that runs it.
 
     Any object with the methods of `generate.LanguageModel` can stand for the model.
-    `tokenizer` may be a folder: it is opened on first use.
+    `tokenizer` may be a folder: it is opened on first use. `files` opens the part of
+    the prompt cache that lies on disk, where `cache` asks for one.
     """
 
     def __init__(
@@ -125,8 +150,13 @@ class Runtime:
         plan: Plan | None = None,
         context: int | None = None,
         owner: Owner | None = None,
+        cache: CacheOptions | None = None,
+        files: Callable[[CacheOptions], PromptFiles] | None = None,
     ) -> None:
         self._model: LanguageModel | None = model
+        self._options = cache or CacheOptions()
+        self._files = files
+        self._prompts: PromptCache | None = None
         self._config = config
         self._tokenizer = tokenizer
         self._tokenizer_lock = threading.Lock()
@@ -198,20 +228,25 @@ class Runtime:
         params: SamplingParams | None = None,
         *,
         cache: Any = None,
+        reuse: bool = False,
         stop_tokens: Mapping[int, str] | None = None,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> "Stream":
         """Continue `ids`: an iterator of Steps with `.stats`; `close` ends it early.
 
-        With a cache, `ids` continue what it holds. `stop_tokens` replace the model's
+        With a cache, `ids` continue what it holds. With `reuse`, they are the whole
+        prompt, of which only what the prompt cache does not know is read, and what
+        is read is kept there. `stop_tokens` replace the model's
         own. `progress(done, total)` and `cancelled()` are called in the owner thread.
         """
         ids = self._checked(ids)
         stop = self.stop_tokens if stop_tokens is None else stop_tokens
         ended = threading.Event()
 
-        def make() -> Generation:
+        def make(
+            ids: Sequence[int], cache: Any, on_fed: Callable[..., None] | None = None
+        ) -> Generation:
             return generate(
                 self.model,
                 ids,
@@ -221,9 +256,36 @@ class Runtime:
                 context=self.context,
                 progress=progress,
                 cancelled=lambda: ended.is_set() or bool(cancelled and cancelled()),
+                on_fed=on_fed,
             )
 
-        return Stream(self._owner, self.run(make), ended.set)
+        def make_cached() -> CachedGeneration:
+            room(len(ids), 0, self.context, None)
+            return CachedGeneration(self._prompt_cache(), ids, make)
+
+        work = make_cached if reuse else partial(make, ids, cache)
+        return Stream(self._owner, self.run(work), ended.set)
+
+    def prepare(self, ids: Sequence[int]) -> "Future[None] | None":
+        """Read `ids` ahead in idle time, for a prompt that will begin with them.
+
+        Returns when it is done, or None where that is not allowed or would not fit.
+        """
+        ids = self._checked(ids)
+        fits = self.context is None or len(ids) < self.context
+        if not self._options.idle or not fits:
+            return None
+        work = self.run(lambda: Preparation(self.model, self._prompt_cache(), ids))
+        return self._owner.when_idle(work.step)
+
+    @property
+    def cache_statistics(self) -> CacheStatistics:
+        """What the prompt cache did so far, and what it holds."""
+        return self.run(lambda: self._prompt_cache().statistics)
+
+    def clear_cache(self) -> None:
+        """Forget the prompts that were read and are not in use; files stay."""
+        self.run(lambda: self._prompt_cache().clear())
 
     def run(self, work: Callable[..., T], /, *args: Any, **options: Any) -> T:
         """Run `work` in the owner thread, where MLX may be used with this model.
@@ -240,8 +302,21 @@ class Runtime:
     def closed(self) -> bool:
         return self._owner.closed
 
+    def _prompt_cache(self) -> PromptCache:
+        """The prompt cache, made on first use. Only for the owner thread."""
+        if self._prompts is None:
+            specials = self.tokenizer.specials if self.has_tokenizer else {}
+            on_disk = self._files if self._options.disk_bytes else None
+            self._prompts = PromptCache(
+                self.model.make_cache,
+                message_ends=[specials[n] for n in MESSAGE_ENDS if n in specials],
+                limit=self._options.limit(self.plan),
+                files=on_disk(self._options) if on_disk else None,
+            )
+        return self._prompts
+
     def _release(self) -> None:
-        self._model = None
+        self._model = self._prompts = None
         mx.clear_cache()
 
     def _logits(self, ids: Sequence[int], cache: Any) -> mx.array:
@@ -271,10 +346,13 @@ class Stream(Items[Step]):
     """The Steps of one answer, read in any thread."""
 
     def __init__(
-        self, owner: Owner, generation: Generation, cancel: Callable[[], Any]
+        self,
+        owner: Owner,
+        generation: Generation | CachedGeneration,
+        cancel: Callable[[], Any],
     ) -> None:
         super().__init__(owner, generation, cancel)
-        self._generation: Generation | None = generation
+        self._generation: Generation | CachedGeneration | None = generation
 
     def ended(self) -> None:
         generation, self._generation = self._generation, None

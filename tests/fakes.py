@@ -9,6 +9,7 @@ test sees a prompt read twice, a token skipped, or a cache of another request.
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import cast
@@ -18,6 +19,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from mlx_gptoss.prompt_cache import CacheOptions
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.tokenizer import BYTE_OF_CHARACTER, Tokenizer
 
@@ -54,6 +56,34 @@ def write_tokenizer(folder: Path, specials: Sequence[str] = SPECIALS) -> None:
     byte_vocabulary(specials).save(str(folder / "tokenizer.json"))
 
 
+@dataclass(frozen=True)
+class FakeIds:
+    """Ids that stand for the rows of a stretch of tokens: a byte each."""
+
+    ids: tuple[int, ...]
+    arrays: tuple[mx.array, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.ids)
+
+    def part(self, start: int, end: int) -> "FakeIds":
+        return FakeIds(self.ids[start:end])
+
+
+@dataclass(frozen=True)
+class FakeSnapshot:
+    """All ids up to a point, so that it shows when it is put back elsewhere."""
+
+    ids: tuple[int, ...]
+    arrays: tuple[mx.array, ...] = ()
+    nbytes: int = 3
+
+    @property
+    def offset(self) -> int:
+        return len(self.ids)
+
+
 class FakeCache:
     """Keeps the very ids it was fed."""
 
@@ -61,16 +91,41 @@ class FakeCache:
         self.ids: list[int] = []
         self.answer: list[int] = []  # what is left to say
         self.arrays: list[mx.array] = []
+        self.marks: set[int] = set()
 
     @property
     def offset(self) -> int:
         return len(self.ids)
 
-    def snapshot(self) -> int:
+    @property
+    def nbytes(self) -> int:
         return len(self.ids)
 
-    def restore(self, snapshot: int) -> None:
-        del self.ids[snapshot:]
+    def mark(self, offsets: Iterable[int]) -> None:
+        self.marks = set(offsets)
+
+    def take_snapshots(self) -> list[FakeSnapshot]:
+        passed = sorted(mark for mark in self.marks if mark <= self.offset)
+        self.marks.difference_update(passed)
+        return [FakeSnapshot(tuple(self.ids[:mark])) for mark in passed]
+
+    def snapshot(self) -> FakeSnapshot:
+        return FakeSnapshot(tuple(self.ids))
+
+    def rows(self, start: int, end: int) -> FakeIds:
+        assert end <= self.offset
+        return FakeIds(tuple(self.ids[start:end]))
+
+    def rebuild(
+        self,
+        length: int,
+        rows: Sequence[FakeIds],
+        snapshot: FakeSnapshot | None = None,
+    ) -> None:
+        assert length <= self.offset
+        self.ids = self.ids[:length] + [n for part in rows for n in part.ids]
+        self.answer = []
+        assert snapshot is None or list(snapshot.ids) == self.ids
 
 
 class FakeModel:
@@ -175,4 +230,4 @@ def answering(*answers: str) -> Runtime:
     """Return a runtime that says `answers` in turn; names of specials are specials."""
     tokenizer = byte_tokenizer()
     model = AnsweringModel([token_ids(answer, tokenizer) for answer in answers])
-    return Runtime(model, tokenizer=tokenizer)
+    return Runtime(model, tokenizer=tokenizer, cache=CacheOptions(idle=False))

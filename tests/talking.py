@@ -6,6 +6,7 @@ The n-th reply is what it says after the n-th question. `model.read` is all it w
 fed, so that a test sees what the model was shown.
 """
 
+from mlx_gptoss.prompt_cache import CacheOptions
 from mlx_gptoss.runtime import Runtime
 from tests.fakes import SURE, FakeModel, byte_tokenizer
 
@@ -57,4 +58,5 @@ class TalkingModel(FakeModel):
 
 def talking(*replies: str) -> Runtime:
     """Return a runtime that answers the n-th question with the n-th reply."""
-    return Runtime(TalkingModel(replies), tokenizer=TOKENIZER)
+    model = TalkingModel(replies)
+    return Runtime(model, tokenizer=TOKENIZER, cache=CacheOptions(idle=False))

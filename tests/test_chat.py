@@ -29,6 +29,7 @@ from mlx_gptoss.harmony.messages import (
     user,
 )
 from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.prompt_cache import CacheOptions
 from mlx_gptoss.runtime import Runtime, load
 from mlx_gptoss.sampling import SamplingParams
 from tests.checkpoints import write_checkpoint
@@ -315,7 +316,12 @@ def test_cancelling_ends_the_turn_with_done() -> None:
 
 def test_a_question_too_long_is_not_kept() -> None:
     with answering(HELLO) as scripted:
-        runtime = Runtime(scripted.model, tokenizer=TOKENIZER, context=600)
+        runtime = Runtime(
+            scripted.model,
+            tokenizer=TOKENIZER,
+            context=600,
+            cache=CacheOptions(idle=False),
+        )
         chat = start(runtime)
 
         with pytest.raises(PromptError, match="shorten it"):
@@ -388,17 +394,21 @@ def test_only_what_is_new_is_read_and_the_answers_stay_the_same(
     folder = write_checkpoint(tmp_path, seed=4, num_hidden_layers=2)
     write_tokenizer(folder)
     params = SamplingParams(temperature=0, max_tokens=12)
-    with load(folder) as runtime:
-        fresh, kept = (start(runtime, params=params) for _ in range(2))
+    options = CacheOptions(idle=False)
+    with load(folder, cache=options) as one, load(folder, cache=options) as other:
+        fresh, kept = (start(runtime, params=params) for runtime in (one, other))
         cached: list[int] = []
-        prompts: list[int] = []
         for text in ("one", "two", "three"):
             list(fresh.send(text))
-            fresh._prefix.forget()
+            one.clear_cache()
             *_, done = kept.send(text)
             assert isinstance(done, Done)
             cached.append(done.stats.cached_tokens)
-            prompts.append(done.stats.prompt_tokens)
+        questions = [
+            len(render_messages(kept.conversation[:end], TOKENIZER, complete=False))
+            for end, message in enumerate(kept.conversation, start=1)
+            if message.role == "user"
+        ]
 
     assert kept.messages == fresh.messages
-    assert cached == [0, *prompts[:2]]
+    assert cached == [0, *questions[:2]]

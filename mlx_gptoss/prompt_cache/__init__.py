@@ -1,0 +1,23 @@
+"""Never read a prompt twice: a prefix tree of what was read, in memory and on disk.
+
+`tree` holds tokens, `live` the caches in use, `cache` puts them together; `files` is
+the part on disk, `digest` what its files are valid for, `options` say how much is
+kept; `reading` generates with it.
+"""
+
+from mlx_gptoss.prompt_cache.cache import CacheStatistics, Lease, PromptCache
+from mlx_gptoss.prompt_cache.digest import cache_digest
+from mlx_gptoss.prompt_cache.files import PromptFiles
+from mlx_gptoss.prompt_cache.options import CacheOptions
+from mlx_gptoss.prompt_cache.reading import CachedGeneration, Preparation
+
+__all__ = [
+    "CacheOptions",
+    "CacheStatistics",
+    "CachedGeneration",
+    "Lease",
+    "Preparation",
+    "PromptCache",
+    "PromptFiles",
+    "cache_digest",
+]

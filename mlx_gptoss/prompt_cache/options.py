@@ -1,0 +1,55 @@
+"""How much of what was read is kept, and where.
+
+Knows sizes and folders; keeps nothing.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_gptoss.memory import Plan, parse_bytes
+from mlx_gptoss.prompt_cache.cache import DEFAULT_LIMIT
+
+SHARE_OF_FREE = 0.5  # of the memory that the plan leaves
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """What a PromptCache may take.
+
+    `memory` bounds what is kept beside the conversation in use; None takes half of
+    what the plan of the model leaves free. `disk` bounds the files of all models
+    under `folder`; 0 writes nothing and reads nothing. `idle` allows reading ahead
+    while nobody asks. Sizes are bytes, or text such as "4GB".
+    """
+
+    memory: str | int | None = None
+    disk: str | int = 0
+    folder: Path | None = None
+    idle: bool = True
+
+    def limit(self, plan: Plan | None) -> int:
+        """Bytes in memory, the conversation in use included."""
+        if self.memory is not None:
+            return parse_bytes(self.memory) if self.memory else 0
+        if plan is None:
+            return DEFAULT_LIMIT
+        free = max(plan.budget.bytes - plan.total_bytes, 0)
+        return plan.kv_bytes + int(free * SHARE_OF_FREE)
+
+    @property
+    def disk_bytes(self) -> int:
+        return parse_bytes(self.disk) if self.disk else 0
+
+    @property
+    def root(self) -> Path:
+        return self.folder or default_folder()
+
+
+def default_folder() -> Path:
+    """Where caches of this user belong on this system."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "mlx-gptoss" / "prompts"
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "mlx-gptoss" / "prompts"
