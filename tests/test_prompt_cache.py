@@ -267,7 +267,7 @@ TURNS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(TURNS, st.sampled_from([0, 15, 40, ROOMY]))
 def test_whatever_was_read_the_longest_known_point_is_found(
     turns: list[tuple[list[int], list[int], int, int, bool]], limit: int
