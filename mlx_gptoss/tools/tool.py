@@ -137,9 +137,12 @@ class Tool:
             return None, "the arguments are nested too deeply"
 
     def _closed_schema(self) -> Schema:
-        """The schema of the arguments; unknown ones are refused unless it says so."""
+        """The schema of the arguments; unknown ones are refused unless it says so.
+
+        Not those of built-in tools: the model was trained with more than are told.
+        """
         schema = self.description.parameters or {}
-        if "$ref" in schema:
+        if "$ref" in schema or self.namespace is not None:
             return schema
         return {"type": "object", "additionalProperties": False, **schema}
 
