@@ -20,6 +20,7 @@ from mlx_gptoss.errors import (
     PromptError,
 )
 from mlx_gptoss.loading import choose_dtype
+from mlx_gptoss.prompt_cache import CacheOptions
 from mlx_gptoss.runtime import Runtime, load
 from mlx_gptoss.sampling import SamplingParams
 from tests.checkpoints import write_checkpoint
@@ -27,6 +28,8 @@ from tests.fakes import byte_tokenizer, noisy, scripted, write_tokenizer
 
 GREEDY = SamplingParams(temperature=0, max_tokens=6)
 IDS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]  # longer than the window of the checkpoint
+LONG = [n % 10 for n in range(80)]  # worth a snapshot though no message ends in it
+PATIENCE = 60  # seconds, for work that takes none
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +124,75 @@ def test_a_cache_continues_a_generation(runtime: Runtime) -> None:
 
     assert [step.token for step in stream] == whole
     assert stream.stats.cached_tokens == len(IDS) - 2
+
+
+def test_what_was_read_is_reused_and_counted(runtime: Runtime) -> None:
+    whole = [step.token for step in runtime.generate(LONG, GREEDY)]
+
+    streams = [runtime.generate(LONG, GREEDY, reuse=True) for _ in range(2)]
+    answers = [[step.token for step in stream] for stream in streams]
+
+    assert answers == [whole, whole]
+    assert streams[0].fed[: len(LONG)] == tuple(LONG)
+    stats = [(s.stats.prompt_tokens, s.stats.cached_tokens) for s in streams]
+    assert stats == [(len(LONG), 0), (len(LONG), len(LONG) - 1)]
+    assert runtime.cache_statistics.cached_tokens == len(LONG) - 1
+
+
+def test_reading_ahead_spares_the_prompt(runtime: Runtime) -> None:
+    work = runtime.prepare(LONG)
+    assert work is not None
+    work.result(PATIENCE)
+
+    stream = runtime.generate([*LONG, 7], GREEDY, reuse=True)
+    list(stream)
+
+    assert stream.stats.cached_tokens == len(LONG)
+
+
+def test_reading_ahead_is_only_done_where_it_may_and_fits() -> None:
+    with Runtime(noisy(), context=4) as runtime:
+        assert runtime.prepare([1, 2, 3, 4]) is None
+    with Runtime(noisy(), cache=CacheOptions(idle=False)) as runtime:
+        assert runtime.prepare([1]) is None
+
+
+def test_a_prompt_too_long_to_reuse_is_refused_at_once() -> None:
+    refused = pytest.raises(PromptError, match="the context holds 4")
+    with Runtime(noisy(), context=4) as runtime, refused:
+        runtime.generate([1, 2, 3, 4], reuse=True)
+
+
+def test_an_answer_that_is_stopped_keeps_what_was_read() -> None:
+    with Runtime(noisy()) as runtime:
+        unread = runtime.generate(IDS, reuse=True)
+        unread.close()
+        stopped = runtime.generate(IDS, reuse=True)
+        token = next(stopped).token
+        stopped.close()
+        again = runtime.generate([*IDS, token, 1], reuse=True)
+        next(again)
+        again.close()
+
+    assert (unread.stats.prompt_tokens, again.stats.cached_tokens) == (0, len(IDS) + 1)
+
+
+def test_prompts_on_disk_are_known_to_the_next_runtime(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, num_hidden_layers=2)
+    write_tokenizer(folder)
+    options = CacheOptions(disk="1MB", folder=tmp_path / "prompts")
+    cached: list[int] = []
+    for _ in range(2):
+        with load(folder, cache=options) as runtime:
+            ids = [*LONG, runtime.tokenizer.special("<|end|>")]
+            stream = runtime.generate([*ids, 5], GREEDY, reuse=True)
+            list(stream)
+            cached.append(stream.stats.cached_tokens)
+            work = runtime.prepare(ids)
+            assert work is not None
+            work.result(PATIENCE)
+
+    assert cached == [0, len(LONG) + 1]
 
 
 def test_ids_outside_the_vocabulary_are_refused(runtime: Runtime) -> None:

@@ -1,0 +1,97 @@
+"""Conversations of token ids with a real model, by the prompt cache and without it.
+
+A turn is what gpt-oss does: it thinks, ends that message, answers, and returns; in the
+next prompt the thinking is left out. What is said is greedy; the ends are forced.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_gptoss.model import GptOss
+from mlx_gptoss.prompt_cache import Preparation, PromptCache
+
+START, END, RETURN, CALL = 290, 291, 292, 293  # of a vocabulary of 301
+MESSAGE_ENDS = (END, RETURN, CALL)
+ASSISTANT = 294
+TEXT = 280  # below it lies what is said
+NEAR = 1e-3  # two best logits that are as near as this may change places
+TOLERANCE = 5e-4  # float32 sums in another order, on logits of size about 4
+
+Ids = list[int]
+
+
+def message(*ids: int) -> Ids:
+    return [START, *ids, END]
+
+
+OPENING = [START, ASSISTANT]
+
+
+@dataclass
+class Compared:
+    """How a cached run differs from an uncached one, over all steps so far."""
+
+    steps: int = 0
+    ties: int = 0  # steps where another token came out, of two that are near
+    worst: float = 0.0
+
+    def add(self, logits: mx.array, expected: mx.array) -> None:
+        """Compare the logits (V,) of one step."""
+        ours, right = np.array(logits), np.array(expected)
+        self.steps += 1
+        self.worst = max(self.worst, float(np.abs(ours - right).max()))
+        if ours.argmax() != right.argmax():
+            second, best = np.sort(right)[-2:]
+            assert best - second < NEAR, f"{ours.argmax()=} {best=} {second=}"
+            self.ties += 1
+
+
+class Talk:
+    """One prompt cache and what it is compared with: the model, in one pass."""
+
+    def __init__(self, model: GptOss, cache: PromptCache, chunk: int = 512) -> None:
+        self.model = model
+        self.cache = cache
+        self.chunk = chunk
+        self.compared = Compared()
+
+    def ask(self, ids: Sequence[int], *parts: int | Sequence[int]) -> tuple[int, Ids]:
+        """Read a prompt, then say `parts`: so many greedy tokens, or the given ones.
+
+        Returns how much of the prompt was known, and what was said.
+        """
+        said: Ids = []
+        rows: list[mx.array] = []
+        with self.cache.lease(ids) as lease:
+            logits = mx.zeros(0)
+            for start in range(lease.cached, len(ids), self.chunk):
+                part = list(ids[start : start + self.chunk])
+                logits = self.model(mx.array([part]), lease.cache)[0, -1]
+                mx.eval(logits)
+                lease.fed(part)
+            for part in parts:
+                wanted = [None] * part if isinstance(part, int) else part
+                for forced in wanted:
+                    rows.append(logits)
+                    token = int(mx.argmax(logits[:TEXT])) if forced is None else forced
+                    logits = self.model(mx.array([[token]]), lease.cache)[0, -1]
+                    lease.fed([token])
+                    said.append(token)
+            rows.append(logits)
+        self._compare([*ids, *said], rows)
+        return lease.cached, said
+
+    def prepare(self, ids: Sequence[int], steps: int | None = None) -> None:
+        """Read ahead, all of it or so many steps."""
+        work = Preparation(self.model, self.cache, ids, chunk=5)
+        while steps != 0 and work.step():
+            steps = None if steps is None else steps - 1
+
+    def _compare(self, ids: Ids, rows: list[mx.array]) -> None:
+        whole = self.model(mx.array([ids]))[0]
+        for row, expected in zip(rows, whole[-len(rows) :], strict=True):
+            self.compared.add(row, expected)
+        assert self.compared.worst < TOLERANCE
