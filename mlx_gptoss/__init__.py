@@ -13,6 +13,7 @@ from mlx_gptoss.errors import GptOssError
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat import Chat
+    from mlx_gptoss.harmony.constrain import AnswerFormat, Constraints
     from mlx_gptoss.harmony.events import (
         Answer,
         Done,
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Answer",
+    "AnswerFormat",
     "Chat",
+    "Constraints",
     "Done",
     "GptOssError",
     "Preamble",
@@ -46,10 +49,13 @@ __all__ = [
 
 preload_blas()  # in time only before `mlx.core` is imported
 
+_CONSTRAIN = "mlx_gptoss.harmony.constrain"
 _EVENTS = "mlx_gptoss.harmony.events"
 _HOMES = {
     "Answer": _EVENTS,
+    "AnswerFormat": _CONSTRAIN,
     "Chat": "mlx_gptoss.chat",
+    "Constraints": _CONSTRAIN,
     "Done": _EVENTS,
     "Preamble": _EVENTS,
     "Reasoning": _EVENTS,

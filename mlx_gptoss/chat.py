@@ -22,7 +22,14 @@ from itertools import count
 from typing import Any, Self
 
 from mlx_gptoss.errors import PromptError
-from mlx_gptoss.generate import CANCELLED, LENGTH, STOP, TOOL_CALLS, Statistics
+from mlx_gptoss.guide import Guide
+from mlx_gptoss.harmony.constrain import (
+    AUTO,
+    NONE,
+    Constraints,
+    built_in_targets,
+    function_targets,
+)
 from mlx_gptoss.harmony.events import (
     Answer,
     Done,
@@ -47,8 +54,10 @@ from mlx_gptoss.harmony.messages import (
 )
 from mlx_gptoss.harmony.parse import Parser
 from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.listener import Listener
 from mlx_gptoss.runtime import Runtime, Stream
 from mlx_gptoss.sampling import SamplingParams
+from mlx_gptoss.steps import CANCELLED, LENGTH, STOP, TOOL_CALLS, Statistics
 from mlx_gptoss.tools import Approval, ApprovalLike, ToolLike, ToolSet, tools_by_name
 
 SHOWN = (Reasoning, Preamble, Answer, ToolCall, ToolCallFailed)
@@ -91,8 +100,12 @@ class Chat:
     asked about each ToolCall, or an Approval with policies by tool. A tool runs in a
     thread of its own for at most `tool_seconds`; with None, in that of the caller.
 
-    `effort`, `system` and `params` may be changed between turns. Raises PromptError
-    for a model that does not speak Harmony.
+    `constraints` say what may be sampled; by default whatever is well-formed, with
+    arguments that follow the tools' schemas. A `tool_choice` that asks for a call
+    holds until one has been made, a reasoning budget for a whole turn.
+
+    `effort`, `system`, `params` and `constraints` may be changed between turns.
+    Raises PromptError for a model that does not speak Harmony.
     """
 
     def __init__(
@@ -105,6 +118,7 @@ class Chat:
         identity: str = IDENTITY,
         date: str | None = None,
         params: SamplingParams | None = None,
+        constraints: Constraints | None = None,
         max_rounds: int = 64,
         approve: ApprovalLike = "allow",
         tool_seconds: float | None = TOOL_SECONDS,
@@ -116,6 +130,7 @@ class Chat:
         self.identity = identity
         self.date = datetime.date.today().isoformat() if date is None else date
         self.params = params or SamplingParams()
+        self.constraints = constraints or Constraints()
         self.max_rounds = max_rounds
         tools = list(tools)
         self.tools = tools_by_name(tools)
@@ -132,6 +147,8 @@ class Chat:
         self.messages: list[Message] = []
         self._waiting: dict[str, Call] = {}
         self._called: Call | None = None  # until its message has ended
+        self._guide: Guide | None = None  # of the generation under way
+        self._reasoned = 0  # tokens of reasoning in this turn
         self._generations = count()
         self._call_numbers = count(1)
 
@@ -173,8 +190,12 @@ class Chat:
             namespaces=self.namespaces,
         )
         opening = [Message("system", content)]
-        if self.system or self.functions:
-            opening.append(developer(self.system, tools=self.functions))
+        told = self.constraints.response_format
+        formats = [told.shown] if told and told.shown else []
+        if self.system or self.functions or formats:
+            opening.append(
+                developer(self.system, tools=self.functions, response_formats=formats)
+            )
         return [*opening, *self.messages]
 
     def send(self, text: str) -> Generator[Event]:
@@ -185,6 +206,7 @@ class Chat:
         self._cancelled.clear()
         self._answer(self._waiting.values(), UNANSWERED)
         self.messages.append(user(text))
+        self._reasoned = 0
         try:
             stream = self._start(self.params.max_tokens)
         except PromptError:
@@ -241,8 +263,8 @@ class Chat:
         """Listen, run the tools that were called, and again until no more are."""
         total: Statistics | None = None
         for rounds in count(1):
-            yield from self._listen(stream)
-            total = stream.stats if total is None else total + stream.stats
+            stats = yield from self._listen(stream)
+            total = stats if total is None else total + stats
             called = bool(self._waiting)
             if total.finish_reason not in (CANCELLED, LENGTH):
                 yield from self._run_tools()
@@ -268,8 +290,14 @@ class Chat:
         if seed is not None:  # each generation draws anew, and all repeat
             seed += next(self._generations)
         params = replace(self.params, max_tokens=max_tokens, seed=seed)
+        targets = function_targets(self.functions) + built_in_targets(self.namespaces)
+        self._guide = self.runtime.guides.guide(self._constraints_now(), targets)
         return self.runtime.generate(
-            ids, params, reuse=True, cancelled=self._cancelled.is_set
+            ids,
+            params,
+            reuse=True,
+            guide=self._guide,
+            cancelled=self._cancelled.is_set,
         )
 
     def _prepare(self) -> None:
@@ -278,7 +306,17 @@ class Chat:
             render_messages(self.conversation, self.runtime.tokenizer, complete=False)
         )
 
-    def _listen(self, stream: Stream) -> Generator[Event]:
+    def _constraints_now(self) -> Constraints:
+        """What is left of the constraints in this round of the turn."""
+        given = self.constraints
+        choice, budget = given.tool_choice, given.max_reasoning_tokens
+        if choice != NONE and self.messages[-1].role == "tool":
+            choice = AUTO  # the call that was asked for has been made
+        if budget is not None:
+            budget = max(budget - self._reasoned, 0)
+        return replace(given, tool_choice=choice, max_reasoning_tokens=budget)
+
+    def _listen(self, stream: Stream) -> Generator[Event, None, Statistics]:
         """Yield what one generation says; keep its messages, note its calls."""
         parser = Parser(
             self.runtime.tokenizer,
@@ -286,13 +324,18 @@ class Chat:
             built_in=[name for name, tool in self.tools.items() if tool.namespace],
             next_id=lambda: f"call_{next(self._call_numbers)}",
         )
+        listener = Listener(parser, self.constraints.stop)
         try:
             for step in stream:
-                yield from self._keep(parser.feed(step.token))
-            yield from self._keep(parser.finish())
+                yield from self._keep(listener.feed(step.token))
+                if listener.stopped:
+                    break
+            yield from self._keep(listener.finish())
         finally:  # also when the reader left: what came stays
             stream.close()
-            self._keep(parser.finish())
+            self._keep(listener.finish())
+            self._reasoned += self._guide.reasoning_tokens if self._guide else 0
+        return listener.judged(stream.stats)
 
     def _keep(self, events: Sequence[ParserEvent]) -> list[Event]:
         """Put ended messages into the history; return the events to show."""

@@ -6,6 +6,7 @@
     ├── HubError            a model could not be found or downloaded
     ├── MemoryBudgetError   the model does not fit; the message says what would
     ├── PromptError         the conversation or prompt cannot be rendered or run
+    │   └── SchemaError     a schema or grammar cannot be enforced
     ├── ToolError           a tool cannot be started or reached
     └── ConversionError     a conversion cannot start or cannot be trusted
 
@@ -40,6 +41,10 @@ class MemoryBudgetError(GptOssError):
 
 class PromptError(GptOssError):
     """A conversation, prompt or sampling request is invalid."""
+
+
+class SchemaError(PromptError):
+    """A JSON schema, regular expression or grammar asks for what cannot be enforced."""
 
 
 class ToolError(GptOssError):

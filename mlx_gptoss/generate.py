@@ -1,14 +1,8 @@
 """Prompt ids in, Steps out: chunked prefill, then decoding one step ahead.
 
 Knows token ids, nothing of text, threads or files. Anything with the three methods
-of `LanguageModel` can be driven, a scripted stand-in included.
-
-A Step is one token. The stop token is the last Step and carries the finish reason:
-
-    stop         the model ended its answer (`<|return|>`, `<|endoftext|>`, an eos id)
-    tool_calls   the model called a tool and waits (`<|call|>`)
-    length       `max_tokens`, or the end of the context
-    cancelled    never on a Step: the caller asked to stop (see `stats`)
+of `LanguageModel` can be driven, a scripted stand-in included; anything with those of
+`Guidance` may say which tokens are legal.
 """
 
 import itertools
@@ -18,110 +12,27 @@ import time
 from collections.abc import (
     Callable,
     Generator,
-    Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 
 from mlx_gptoss.errors import PromptError
+from mlx_gptoss.interfaces import Guidance, LanguageModel
 from mlx_gptoss.linear import on_gpu
 from mlx_gptoss.memory import PREFILL_CHUNK
 from mlx_gptoss.sampling import SamplingParams, log_softmax, sample, top_logprobs
-from mlx_gptoss.tokenizer import Tokenizer
+from mlx_gptoss.steps import CANCELLED, LENGTH, Statistics, Step
 
-STOP, TOOL_CALLS, LENGTH, CANCELLED = "stop", "tool_calls", "length", "cancelled"
-STOP_NAMES = {"<|return|>": STOP, "<|endoftext|>": STOP, "<|call|>": TOOL_CALLS}
 CLEAR_EVERY = 256  # steps
 SEED_BYTES = 8
 # Step n draws with the key of seed + n * golden ratio * 2^64: small seeds never meet.
 SEED_STRIDE = 0x9E3779B97F4A7C15
 SEED_RANGE = 1 << 64
-
-
-class LanguageModel(Protocol):
-    """What generation needs of a model."""
-
-    def hidden(self, ids: mx.array, cache: Any, *, last: bool = False) -> mx.array:
-        """Feed ids (B, L) after what `cache` holds; return (B, L, M), or (B, 1, M)."""
-        ...
-
-    def logits(self, hidden: mx.array) -> mx.array:
-        """Return (B, L, V) of the positions given."""
-        ...
-
-    def make_cache(self) -> Any:
-        """Return an empty cache with `.offset` and `.arrays` (what to evaluate)."""
-        ...
-
-
-@dataclass(frozen=True)
-class Step:
-    """One generated token.
-
-    `logprob` is log-softmax of the float32 logits as the model gave them, before
-    temperature, bias or any cut; `top_logprobs` are the likeliest (token, logprob).
-    """
-
-    token: int
-    logprob: float
-    finish_reason: str | None = None
-    top_logprobs: tuple[tuple[int, float], ...] = ()
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What a generation took, so far or in all. Times are in seconds.
-
-    `prompt_tokens` includes the `cached_tokens`, which were not read again.
-    Adding two, as those of the rounds of one turn, sums them up.
-    """
-
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int = 0
-    prompt_seconds: float = 0.0
-    generation_seconds: float = 0.0
-    time_to_first_token: float = 0.0
-    peak_memory: int = 0
-    finish_reason: str | None = None
-    generations: int = 1
-
-    @property
-    def prompt_tokens_per_second(self) -> float:
-        return _rate(self.prompt_tokens - self.cached_tokens, self.prompt_seconds)
-
-    @property
-    def generation_tokens_per_second(self) -> float:
-        """Tokens after the first, which reading the prompt gives, by their time."""
-        later = max(self.completion_tokens - self.generations, 0)
-        return _rate(later, self.generation_seconds)
-
-    def __add__(self, later: "Statistics") -> "Statistics":
-        return Statistics(
-            prompt_tokens=self.prompt_tokens + later.prompt_tokens,
-            cached_tokens=self.cached_tokens + later.cached_tokens,
-            completion_tokens=self.completion_tokens + later.completion_tokens,
-            prompt_seconds=self.prompt_seconds + later.prompt_seconds,
-            generation_seconds=self.generation_seconds + later.generation_seconds,
-            time_to_first_token=self.time_to_first_token,
-            peak_memory=max(self.peak_memory, later.peak_memory),
-            finish_reason=later.finish_reason,
-            generations=self.generations + later.generations,
-        )
-
-
-def stop_reasons(
-    tokenizer: Tokenizer | None, eos_token_ids: Iterable[int] = ()
-) -> dict[int, str]:
-    """Map stop tokens to finish reasons: by name where the vocabulary has them."""
-    specials = tokenizer.specials if tokenizer else {}
-    named = {specials[n]: why for n, why in STOP_NAMES.items() if n in specials}
-    return dict.fromkeys(eos_token_ids, STOP) | named
 
 
 def generate(
@@ -130,6 +41,7 @@ def generate(
     params: SamplingParams | None = None,
     *,
     stop_tokens: Mapping[int, str] | None = None,
+    guide: Guidance | None = None,
     cache: Any = None,
     context: int | None = None,
     chunk: int = PREFILL_CHUNK,
@@ -139,8 +51,9 @@ def generate(
 ) -> "Generation":
     """Read `ids` after what `cache` holds, then yield a Step for each new token.
 
-    `context` bounds prompt and answer together. `progress(done, total)` is called
-    after each chunk of the prompt; `cancelled()` is asked between chunks and steps.
+    `guide` keeps out the tokens that are not legal. `context` bounds prompt and
+    answer together. `progress(done, total)` is called after each chunk of the prompt;
+    `cancelled()` is asked between chunks and steps.
     `on_fed(ids)` tells each stretch the cache has read, right after it: nothing
     later is in the cache yet. Raises PromptError for an empty prompt or one that
     fills the context.
@@ -153,6 +66,7 @@ def generate(
         cache,
         params,
         dict(stop_tokens or {}),
+        guide,
         limit,
         chunk,
         progress or (lambda done, total: None),
@@ -205,12 +119,13 @@ class _Run:
     cache: Any
     params: SamplingParams
     stop_tokens: Mapping[int, str]
+    guide: Guidance | None
     limit: int
     chunk: int
     progress: Callable[[int, int], None]
     cancelled: Callable[[], bool]
     on_fed: Callable[[Sequence[int]], None]
-    stats: Statistics = Statistics(0, 0)
+    stats: Statistics = field(default_factory=lambda: Statistics(0, 0))
     fed: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -254,12 +169,16 @@ class _Run:
         return hidden
 
     def decode(self, hidden: mx.array, started: float) -> Generator[Step]:
-        draw = self.draw(hidden, 0)
+        draw = self.draw(self.logits(hidden), 0)
         first = 0.0
         for count in itertools.count(1):
             # Ask for the step after this one before waiting for this one's token.
-            ahead = self.feed(draw, count) if count < self.limit else None
-            step = self.read(draw, last=ahead is None)
+            logits = self.feed(draw, count) if count < self.limit else None
+            waits = self.guide is not None and self.guide.waits
+            ahead = None if logits is None or waits else self.draw(logits, count)
+            step = self.read(draw, last=logits is None)
+            again = self.guide is not None and self.guide.read(step.token)
+            step = self.ended(step)
             now = time.perf_counter()
             first = first or now
             self.stats = replace(
@@ -270,27 +189,39 @@ class _Run:
                 time_to_first_token=first - started,
                 peak_memory=mx.get_peak_memory(),
                 finish_reason=step.finish_reason,
+                finish_details=self.guide.details if self.guide else (),
             )
-            if ahead is not None:
+            if logits is not None:
                 self.note_fed([step.token])
             yield step
-            if ahead is None or step.finish_reason:
+            if logits is None or step.finish_reason:
                 return
             if self.cancelled():
                 self.finish(CANCELLED)
                 return
+            if ahead is None or again:
+                ahead = self.draw(logits, count)
             draw = ahead
 
-    def feed(self, draw: _Draw, count: int) -> _Draw:
+    def feed(self, draw: _Draw, count: int) -> mx.array:
+        """Give the model a token, and start computing the logits (V,) behind it."""
         if self.on_gpu and count % CLEAR_EVERY == 0:
             mx.clear_cache()  # the growing cache leaves its former arrays behind
-        return self.draw(self.model.hidden(draw.token.reshape(1, 1), self.cache), count)
+        hidden = self.model.hidden(draw.token.reshape(1, 1), self.cache)
+        logits = self.logits(hidden)
+        mx.async_eval(logits)
+        return logits
 
-    def draw(self, hidden: mx.array, count: int) -> _Draw:
-        """Choose a token after `hidden` (1, 1, M), and start computing it."""
-        logits = self.model.logits(hidden)[0, -1].astype(mx.float32)  # (V,)
+    def logits(self, hidden: mx.array) -> mx.array:
+        return self.model.logits(hidden)[0, -1].astype(mx.float32)  # (V,)
+
+    def draw(self, logits: mx.array, count: int) -> _Draw:
+        """Choose a token by its logits (V,), and start computing it."""
         key = mx.random.key((self.seed + count * SEED_STRIDE) % SEED_RANGE)
-        token = sample(logits, self.params, key)
+        legal = logits if self.guide is None else self.guide.masked(logits)
+        token = sample(legal, self.params, key)
+        if self.guide is not None:
+            self.guide.drew(token)
         logprobs = log_softmax(logits)
         count = self.params.top_logprobs
         top = top_logprobs(logprobs, count) if count else None
@@ -304,6 +235,12 @@ class _Run:
         reason = self.stop_tokens.get(token) or (LENGTH if last else None)
         top = [cast("list[Any]", part.tolist()) for part in draw.top or ()]
         return Step(token, logprob, reason, tuple(zip(*top, strict=True)))
+
+    def ended(self, step: Step) -> Step:
+        """Say so where the guide knows that the answer ends with this token."""
+        reason = self.guide.finish_reason if self.guide else None
+        over = reason is not None and step.finish_reason in (None, LENGTH)
+        return replace(step, finish_reason=reason) if over else step
 
     def note_fed(self, ids: Sequence[int]) -> None:
         self.fed += ids
@@ -327,7 +264,3 @@ def room(prompt: int, cached: int, context: int | None, wanted: int | None) -> i
             f"{context:,}: shorten it, or start a new conversation"
         )
     return room if wanted is None else min(room, wanted)
-
-
-def _rate(count: int, seconds: float) -> float:
-    return count / seconds if seconds > 0 else 0.0

@@ -20,16 +20,10 @@ import mlx.core as mx
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
 from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import CheckpointError, ConfigError, PromptError
-from mlx_gptoss.generate import (
-    Generation,
-    LanguageModel,
-    Statistics,
-    Step,
-    generate,
-    room,
-    stop_reasons,
-)
+from mlx_gptoss.generate import Generation, generate, room
+from mlx_gptoss.guide import Guides
 from mlx_gptoss.hub import resolve
+from mlx_gptoss.interfaces import Guidance, LanguageModel
 from mlx_gptoss.loading import (
     check_experts,
     choose_dtype,
@@ -49,6 +43,7 @@ from mlx_gptoss.prompt_cache import (
     cache_digest,
 )
 from mlx_gptoss.sampling import SamplingParams
+from mlx_gptoss.steps import Statistics, Step, stop_reasons
 from mlx_gptoss.tokenizer import Tokenizer
 
 MESSAGE_ENDS = ("<|end|>", "<|return|>", "<|call|>")
@@ -160,6 +155,7 @@ class Runtime:
         self._config = config
         self._tokenizer = tokenizer
         self._tokenizer_lock = threading.Lock()
+        self._guides: Guides | None = None
         self._owner = owner or Owner("runtime")
         self.plan = plan
         longest = config.max_position_embeddings if config else None
@@ -205,6 +201,15 @@ class Runtime:
             return self._tokenizer
 
     @property
+    def guides(self) -> Guides:
+        """Makes what keeps an answer legal; raises PromptError without Harmony."""
+        tokenizer = self.tokenizer
+        tokenizer.require_harmony()
+        with self._tokenizer_lock:
+            self._guides = self._guides or Guides(tokenizer)
+            return self._guides
+
+    @property
     def stop_tokens(self) -> dict[int, str]:
         """The tokens that end an answer, and the finish reason each stands for."""
         named = self.tokenizer if self.has_tokenizer else None
@@ -230,6 +235,7 @@ class Runtime:
         cache: Any = None,
         reuse: bool = False,
         stop_tokens: Mapping[int, str] | None = None,
+        guide: Guidance | None = None,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> "Stream":
@@ -237,8 +243,9 @@ class Runtime:
 
         With a cache, `ids` continue what it holds. With `reuse`, they are the whole
         prompt, of which only what the prompt cache does not know is read, and what
-        is read is kept there. `stop_tokens` replace the model's
-        own. `progress(done, total)` and `cancelled()` are called in the owner thread.
+        is read is kept there. `stop_tokens` replace the model's own; a `guide` (see
+        `guides`) keeps the answer legal. `progress(done, total)` and `cancelled()` are
+        called in the owner thread.
         """
         ids = self._checked(ids)
         stop = self.stop_tokens if stop_tokens is None else stop_tokens
@@ -252,6 +259,7 @@ class Runtime:
                 ids,
                 params,
                 stop_tokens=stop,
+                guide=guide,
                 cache=cache,
                 context=self.context,
                 progress=progress,

@@ -12,7 +12,7 @@ Two guarantees the rest builds on:
 
 import codecs
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -98,6 +98,12 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """One more than the highest token id."""
         return max(self._vocabulary.get_vocab(with_added_tokens=True).values()) + 1
+
+    @cached_property
+    def text_ids(self) -> Sequence[int]:
+        """The ids that stand for text, in order: no control tokens, no empty rows."""
+        known = self._vocabulary.get_vocab(with_added_tokens=True).values()
+        return sorted(set(known) - self._special_ids)
 
     @cached_property
     def has_harmony(self) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from mlx_gptoss.chat import Chat
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.builtin import BROWSER, PYTHON
+from mlx_gptoss.harmony.constrain import Constraints
 from mlx_gptoss.harmony.events import Answer, Done, Event, ToolCall, ToolResult
 from mlx_gptoss.harmony.messages import Message, ToolDescription, reasoning, user
 from mlx_gptoss.harmony.render import render_messages
@@ -20,6 +21,7 @@ from tests.fakes import AnsweringModel, answering, byte_tokenizer
 TOKENIZER = byte_tokenizer()
 BYE = "<|channel|>final<|message|>Bye.<|return|>"
 SHORT = 0.05  # seconds
+FREE = Constraints(enforce="off")  # what a model may get wrong elsewhere
 
 
 def call_of(name: str, arguments: str = "{}") -> str:
@@ -192,7 +194,9 @@ def test_a_call_that_cannot_run_is_not_asked_about() -> None:
     def ask(call: ToolCall) -> bool:
         raise AssertionError(call)
 
-    assert "there is no tool" in ask_once("subtract", tools=[add], approve=ask)
+    assert "there is no tool" in ask_once(
+        "subtract", tools=[add], approve=ask, constraints=FREE
+    )
 
 
 @pytest.mark.parametrize(
@@ -305,7 +309,8 @@ def test_built_in_tools_are_called_in_the_form_the_model_knows() -> None:
 def test_a_built_in_tool_that_is_not_offered_cannot_be_called() -> None:
     call = "<|channel|>analysis to=python code<|message|>print(1)<|call|>"
     with answering(call, BYE) as runtime:
-        chat = Chat(runtime, tools=[add], params=SamplingParams(temperature=0))
+        params = SamplingParams(temperature=0)
+        chat = Chat(runtime, tools=[add], params=params, constraints=FREE)
 
         [told] = results(chat, list(chat.send("Go.")))
 

@@ -20,7 +20,7 @@ from mlx_gptoss.harmony.events import Done
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat import Chat
-    from mlx_gptoss.generate import Statistics
+    from mlx_gptoss.steps import Statistics
 
 HELP = """\
 /effort low|medium|high   how long the model reasons

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mlx_gptoss.memory import format_bytes
 
 if TYPE_CHECKING:
-    from mlx_gptoss.generate import Statistics
+    from mlx_gptoss.steps import Statistics
 
 
 def one_line(stats: "Statistics") -> str:

@@ -8,8 +8,10 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_gptoss.generate import Generation, LanguageModel, Statistics, Step
+from mlx_gptoss.generate import Generation
+from mlx_gptoss.interfaces import LanguageModel
 from mlx_gptoss.prompt_cache.cache import PromptCache
+from mlx_gptoss.steps import Statistics, Step
 
 IDLE_CHUNK = 128  # tokens: whoever asks waits until so many are read
 

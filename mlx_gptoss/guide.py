@@ -1,0 +1,250 @@
+"""Keeps one answer to its constraints while it is sampled.
+
+    guides = Guides(tokenizer)
+    guide = guides.guide(Constraints(max_reasoning_tokens=500), targets)
+    generate(model, ids, guide=guide)          # ids end with `<|start|>assistant`
+
+The automaton of legal headers lives twice: as a table on the device, which masks and
+follows tokens before anybody has read them, so that decoding stays a step ahead; and
+here, where every token is read a step later. What only the reader can know (where the
+arguments of a call go on, that the reasoning has used up its budget) makes it draw the
+next token again: `read` says so. Knows token ids; one Guide serves one generation.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_gptoss.harmony.automaton import Automaton, Place, Turn, build
+from mlx_gptoss.harmony.constrain import Constraints, Target, turn_of
+from mlx_gptoss.harmony.grammar import Grammars, Matcher
+from mlx_gptoss.harmony.loops import LoopDetector
+from mlx_gptoss.tokenizer import Tokenizer
+
+ILLEGAL, UNNAMED, TEXT = -1, 0, 1  # a target; classes of tokens without own edges
+LEAST = -1e30  # a legal token is drawn before any other, however unlikely it is
+GUARDED = ("analysis", "commentary", "final")  # channels that the loop guard watches
+REMEMBERED = 16  # automata: a conversation needs two or three
+
+REASONING_BUDGET = "reasoning_budget"  # what a guide may report in `details`
+
+
+@dataclass(frozen=True)
+class Table:
+    """An automaton as arrays: `targets` (S, C) and `classes` (V,) of the tokens."""
+
+    targets: np.ndarray
+    classes: np.ndarray
+
+
+class Guides:
+    """Makes guides for one tokenizer, and keeps what they share. Thread-safe."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.grammars = Grammars(tokenizer)
+        self._tokenizer = tokenizer
+        self._automata: dict[Turn, Automaton] = {}
+        self._lock = threading.Lock()
+
+    def guide(
+        self, constraints: Constraints, targets: Sequence[Target] = ()
+    ) -> "Guide | None":
+        """Start a guide, or None where nothing is to be enforced.
+
+        Raises SchemaError for a schema that cannot be kept, and PromptError for a
+        tool choice without such a tool.
+        """
+        if constraints.enforce == "off":
+            return None
+        turn = turn_of(constraints, targets)
+        with self._lock:
+            grammars = self._compiled(constraints, turn, targets)
+            automaton = self._automaton(turn)
+        if grammars:
+            self.grammars.prepare()
+        return Guide(automaton, self._tokenizer, self.grammars, grammars, constraints)
+
+    def _compiled(
+        self, constraints: Constraints, turn: Turn, targets: Sequence[Target]
+    ) -> dict[str | None, str]:
+        """The grammar of each recipient; of the answer under None."""
+        bound = {call.recipient for call in turn.calls if call.grammar}
+        found: dict[str | None, str] = {
+            target.call.recipient: self.grammars.compile(
+                "json_schema",
+                target.schema,
+                what=f"the schema of `{target.call.recipient}`",
+            )
+            for target in targets
+            if target.call.recipient in bound
+        }
+        answer = constraints.response_format
+        if answer is not None:
+            found[None] = self.grammars.compile(
+                answer.kind, answer.source, what="the response format"
+            )
+        return found
+
+    def _automaton(self, turn: Turn) -> Automaton:
+        found = self._automata.pop(turn, None) or build(self._tokenizer, turn)
+        self._automata[turn] = found
+        while len(self._automata) > REMEMBERED:
+            del self._automata[next(iter(self._automata))]
+        return found
+
+
+class Guide:
+    """Follows one answer; see the module. Use it in the thread that runs the model."""
+
+    def __init__(
+        self,
+        automaton: Automaton,
+        tokenizer: Tokenizer,
+        grammars: Grammars,
+        compiled: dict[str | None, str],
+        constraints: Constraints,
+    ) -> None:
+        self._automaton = automaton
+        self._tokenizer = tokenizer
+        self._grammars = grammars
+        self._compiled = compiled
+        self._budget = constraints.max_reasoning_tokens
+        self._guards = (
+            {name: LoopDetector() for name in GUARDED} if constraints.loop_guard else {}
+        )
+        self._state = automaton.start  # behind the tokens that were read
+        self._ahead: mx.array | None = None  # behind the tokens that were drawn
+        self._matcher: Matcher | None = None
+        self._table: tuple[mx.array, mx.array] | None = None
+        self._text = np.zeros(0, bool)
+        self.reasoning_tokens = 0
+        self.calls = 0  # that were begun
+        self.details: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> Place:
+        """Where the tokens that were read end."""
+        return self._automaton.places[self._state]
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next token can be drawn only when this one has been read."""
+        return self._matcher is not None
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the answer is over, once it is."""
+        return self.place.finish_reason
+
+    # On the device
+
+    def masked(self, logits: mx.array) -> mx.array:
+        """Return the logits (V,) of the next token, -inf where it is not legal."""
+        if self._ahead is None:
+            self._upload(logits.shape[-1])
+        assert self._table is not None
+        targets, classes = self._table
+        if self._matcher is not None:
+            legal = mx.array(self._grammatical(self._matcher))
+        else:
+            legal = targets[self._ahead][classes] >= 0
+        return mx.where(legal, mx.maximum(logits, LEAST), -mx.inf)
+
+    def drew(self, token: mx.array) -> None:
+        """Go on behind a token (), which nobody needs to have read."""
+        assert self._table is not None
+        targets, classes = self._table
+        self._ahead = targets[self._ahead, classes[token]].astype(mx.int32)
+
+    def _upload(self, size: int) -> None:
+        text = np.array(self._tokenizer.text_ids)
+        self._text = np.zeros(size, bool)
+        self._text[text[text < size]] = True
+        table = table_of(self._automaton, self._text)
+        self._table = mx.array(table.targets), mx.array(table.classes)
+        self._ahead = mx.array(self._state, mx.int32)
+
+    # Where tokens are read
+
+    def read(self, token: int) -> bool:
+        """Take the next token that was drawn; True if the one after it was not rightly.
+
+        Then what was drawn behind `token` is to be drawn again.
+        """
+        before = self._state
+        is_text = bool(self._text[token])
+        state = self._automaton.step(before, token, text=is_text)
+        assert state is not None, f"{token=} is not legal in {self.place}"
+        self._state = state
+        place = self.place
+        self._follow_grammar(before, token)
+        why = self._why_to_close(token) if before == state and is_text else None
+        if why is not None:
+            self.details += (why,)
+            self._state = self._automaton.closings[state]
+        self.calls += place.recipient is not None and before != state
+        again = why is not None or self.waits
+        if again:
+            self._ahead = mx.array(self._state, mx.int32)
+        return again
+
+    def _follow_grammar(self, before: int, token: int) -> None:
+        """Feed the grammar of the content, begin that of a new one, or end it."""
+        place = self.place
+        if place.kind != "grammar":
+            if self._matcher is not None:  # what was drawn ahead knew nothing of it
+                self._ahead = mx.array(self._state, mx.int32)
+            self._matcher = None
+        elif before == self._state and self._matcher is not None:
+            self._matcher.feed(token)
+        else:
+            grammar = self._compiled[place.recipient]
+            self._matcher = self._grammars.matcher(grammar)
+
+    def _grammatical(self, matcher: Matcher) -> np.ndarray:
+        """What the grammar allows (V,), and what may end the text once it is whole."""
+        legal = matcher.allowed(len(self._text)) & self._text
+        if matcher.complete:
+            legal[list(self._automaton.edges[self._state])] = True
+        return legal
+
+    def _why_to_close(self, token: int) -> str | None:
+        """Say what is wrong with free text that goes on with `token`, if anything."""
+        place = self.place
+        if self._state not in self._automaton.closings:
+            return None
+        if place.channel == "analysis":
+            self.reasoning_tokens += 1
+            if self._budget is not None and self.reasoning_tokens >= self._budget:
+                return REASONING_BUDGET
+        guard = self._guards.get(place.channel)
+        if guard is not None and guard.feed(token):
+            return f"{place.channel}_loop"
+        return None
+
+
+def table_of(automaton: Automaton, text: np.ndarray) -> Table:
+    """Write an automaton as arrays, for a vocabulary whose text tokens are `text`.
+
+    `targets[state, classes[token]]` is the next state, or -1. Tokens that lead
+    somewhere of their own have a class of their own.
+    """
+    named = sorted({token for edges in automaton.edges for token in edges})
+    classes = np.where(text, TEXT, UNNAMED).astype(np.int32)
+    class_of = {token: number for number, token in enumerate(named, TEXT + 1)}
+    classes[named] = list(class_of.values())
+    shape = len(automaton.places), TEXT + 1 + len(named)
+    small = shape[0] <= np.iinfo(np.int16).max
+    targets = np.full(shape, ILLEGAL, np.int16 if small else np.int32)
+    columns = np.flatnonzero(np.r_[False, True, text[named]])  # those of text tokens
+    for state, place in enumerate(automaton.places):
+        if place.kind in ("text", "grammar"):
+            targets[state, columns] = state
+        elif place.kind == "done":  # what is drawn ahead of the end is thrown away
+            targets[state] = state
+        for token, target in automaton.edges[state].items():
+            targets[state, class_of[token]] = target
+    return Table(targets, classes)

@@ -1,0 +1,227 @@
+"""What an answer must keep to: legal headers, calls, a format, a reasoning budget.
+
+Plain settings and what follows from them; the work is done by `guide.py`.
+
+    Constraints()                                           # the default: headers,
+                                                            # arguments by their schema
+    Constraints(tool_choice="required", parallel_tool_calls=False)
+    Constraints(response_format=AnswerFormat.json_schema({"type": "object", ...}))
+    Constraints(max_reasoning_tokens=500, stop=("###",))
+    Constraints(enforce="headers")                          # arguments are not bound
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from mlx_gptoss.errors import PromptError
+from mlx_gptoss.harmony.automaton import CODE_KINDS, JSON_KINDS, Call, Turn
+from mlx_gptoss.harmony.messages import (
+    CHANNELS,
+    FUNCTION_PREFIX,
+    JsonSchema,
+    ResponseFormat,
+    ToolDescription,
+    ToolNamespace,
+    wire_name,
+)
+
+Enforce = Literal["all", "headers", "off"]
+ENFORCE = ("all", "headers", "off")
+AUTO, NONE, REQUIRED = "auto", "none", "required"
+COMBINING = ("$ref", "anyOf", "oneOf", "allOf")  # may name fields elsewhere
+ANY_OBJECT: JsonSchema = {"type": "object"}
+NO_ARGUMENTS: JsonSchema = {
+    "type": "object",
+    "properties": {},
+    "additionalProperties": False,
+}
+Kind = Literal["json_schema", "regex", "lark"]
+
+
+@dataclass(frozen=True)
+class AnswerFormat:
+    """A grammar for the answer: a JSON schema, a regular expression, or Lark.
+
+    `told` says that the model reads the schema in its instructions, too.
+    """
+
+    kind: Kind
+    source: Any
+    name: str = "answer"
+    description: str = ""
+    told: bool = False
+
+    @classmethod
+    def json_object(cls) -> "AnswerFormat":
+        """Any JSON object; ask for one in words as well."""
+        return cls("json_schema", ANY_OBJECT)
+
+    @classmethod
+    def json_schema(
+        cls, schema: JsonSchema, *, name: str = "answer", description: str = ""
+    ) -> "AnswerFormat":
+        return cls("json_schema", schema, name, description, told=True)
+
+    @classmethod
+    def regex(cls, pattern: str) -> "AnswerFormat":
+        """A regular expression without look-around, which the whole answer matches."""
+        return cls("regex", pattern)
+
+    @classmethod
+    def lark(cls, grammar: str) -> "AnswerFormat":
+        """A context-free grammar in llguidance's Lark dialect; it begins at `start`."""
+        return cls("lark", grammar)
+
+    @classmethod
+    def of(
+        cls, value: "AnswerFormat | Mapping[str, Any] | None"
+    ) -> "AnswerFormat | None":
+        """Read a `response_format` as OpenAI's API has it; None for plain text."""
+        if value is None or isinstance(value, AnswerFormat):
+            return value
+        kind = value.get("type")
+        if kind == "text":
+            return None
+        if kind == "json_object":
+            return cls.json_object()
+        named = value.get("json_schema", value)
+        if kind == "json_schema" and isinstance(named.get("schema"), Mapping):
+            return cls.json_schema(
+                named["schema"],
+                name=named.get("name") or "answer",
+                description=named.get("description") or "",
+            )
+        if kind in ("regex", "lark") and isinstance(value.get(kind), str):
+            return cls(kind, value[kind])
+        raise PromptError(
+            f"response format {dict(value)!r} is unknown: give `json_object`, "
+            "`json_schema` with a schema, `regex`, `lark` or `text` as its `type`"
+        )
+
+    @property
+    def shown(self) -> ResponseFormat | None:
+        """What the instructions tell the model of it."""
+        if not self.told:
+            return None
+        return ResponseFormat(self.name, self.source, self.description)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraints:
+    """What may be sampled; the defaults only keep out what is malformed.
+
+    `enforce`: "all" binds headers and the arguments of calls, "headers" leaves the
+    arguments free, "off" leaves everything to the model. `tool_choice` is auto, none,
+    required, or the name of a tool. `response_format` binds the answer (channel
+    `final`) only; `max_reasoning_tokens` closes the reasoning of a turn and lets the
+    answer follow. `loop_guard` ends text that goes in circles. `stop` are strings that
+    end the answer; they are looked for on `final` only.
+    Raises PromptError for what contradicts itself.
+    """
+
+    enforce: Enforce = "all"
+    tool_choice: str = AUTO
+    parallel_tool_calls: bool = True
+    response_format: AnswerFormat | None = None
+    max_reasoning_tokens: int | None = None
+    loop_guard: bool = True
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.enforce not in ENFORCE:
+            raise PromptError(
+                f"`enforce` is {self.enforce!r}: use {', '.join(map(repr, ENFORCE))}"
+            )
+        if isinstance(self.stop, str) or not all(self.stop):
+            raise PromptError(f"`stop` is {self.stop!r}: give a tuple of strings")
+        budget = self.max_reasoning_tokens
+        if budget is not None and (type(budget) is not int or budget < 0):
+            raise PromptError(
+                f"`max_reasoning_tokens` is {budget!r}: give a whole number, 0 or more"
+            )
+        needs = [
+            name
+            for name, given in (
+                ("tool_choice", self.tool_choice != AUTO),
+                ("response_format", self.response_format is not None),
+                ("max_reasoning_tokens", budget is not None),
+            )
+            if given
+        ]
+        if self.enforce == "off" and needs:
+            raise PromptError(
+                f"`{needs[0]}` cannot be kept with `enforce='off'`: use 'headers'"
+            )
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something that can be called: how it is addressed and what its text must be.
+
+    `schema` None means free text.
+    """
+
+    call: Call
+    schema: JsonSchema | None
+
+
+def function_targets(tools: Iterable[ToolDescription]) -> list[Target]:
+    """The functions a caller offers: called on commentary, with JSON."""
+    return [
+        Target(Call(FUNCTION_PREFIX + tool.wire_name), closed(tool.parameters))
+        for tool in tools
+    ]
+
+
+def built_in_targets(namespaces: Iterable[ToolNamespace]) -> list[Target]:
+    """Tools of the system message: called on analysis; without functions, with text."""
+    targets = []
+    for space in namespaces:
+        where = ("analysis", "commentary")
+        for tool in space.tools:
+            name = f"{wire_name(space.name)}.{tool.wire_name}"
+            call = Call(name, where, JSON_KINDS + CODE_KINDS)
+            targets.append(Target(call, closed(tool.parameters)))
+        if not space.tools:
+            call = Call(wire_name(space.name), where, CODE_KINDS, grammar=False)
+            targets.append(Target(call, None))
+    return targets
+
+
+def closed(schema: JsonSchema | None) -> JsonSchema:
+    """The schema of arguments: an object, of the named fields unless it says more."""
+    if schema is None:
+        return NO_ARGUMENTS
+    if "properties" not in schema or any(key in schema for key in COMBINING):
+        return {"type": "object", **schema}
+    return {"type": "object", "additionalProperties": False, **schema}
+
+
+def turn_of(constraints: Constraints, targets: Sequence[Target]) -> Turn:
+    """What a turn may consist of. Raises PromptError if there is no tool to choose."""
+    choice = constraints.tool_choice
+    chosen = [] if choice == NONE else list(targets)
+    if choice not in (AUTO, NONE, REQUIRED):
+        names = (choice, FUNCTION_PREFIX + wire_name(choice))
+        chosen = [target for target in targets if target.call.recipient in names]
+    if not chosen and choice not in (AUTO, NONE):
+        known = ", ".join(f"`{target.call.recipient}`" for target in targets) or "none"
+        raise PromptError(
+            f"`tool_choice` is `{choice}`, but the tools on offer are: {known}"
+        )
+    channels = CHANNELS
+    if choice not in (AUTO, NONE):
+        channels = tuple(name for name in channels if name != "final")
+    if constraints.max_reasoning_tokens == 0:
+        channels = tuple(name for name in channels if name != "analysis")
+    free = constraints.enforce == "headers"
+    return Turn(
+        channels=channels,
+        calls=tuple(
+            replace(target.call, grammar=False) if free else target.call
+            for target in chosen
+        ),
+        parallel=constraints.parallel_tool_calls,
+        bound_final=constraints.response_format is not None,
+    )

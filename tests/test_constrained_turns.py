@@ -1,0 +1,106 @@
+"""The proof: constrained turns are well-formed whatever the model wants.
+
+In a test run a few turns each; `pytest -m soak -s tests/test_constrained_turns.py`
+runs the full numbers and prints them.
+"""
+
+from collections.abc import Iterator
+from itertools import cycle
+
+import pytest
+
+from mlx_gptoss.harmony.constrain import Constraints
+from mlx_gptoss.harmony.messages import ToolDescription
+from mlx_gptoss.runtime import Runtime, load
+from mlx_gptoss.sampling import SamplingParams
+from tests.adversary import adversary
+from tests.fakes import byte_tokenizer
+from tests.turns import FREE, SOME_TOOLS, Count, count_turns
+
+FEW, MANY = 3, 1000
+QUESTIONS = (
+    "What is 417 + 285?",
+    "What is the weather in Oslo?",
+    "Hello",
+    "Which is larger, 12 or 21?",
+    "Plot three points.",
+    "Name three cities.",
+)
+TOKENIZER = byte_tokenizer()
+ROWS = 300  # of the adversary: more than its vocabulary has tokens
+CONTROL = [*TOKENIZER.specials.values(), 270, 299]
+
+
+def sizes(few: int) -> list[object]:
+    return [
+        pytest.param(few, id="few"),
+        pytest.param(MANY, id="many", marks=pytest.mark.soak),
+    ]
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Runtime]:
+    with load("demo") as runtime:
+        yield runtime
+
+
+def both(
+    runtime: Runtime,
+    turns: int,
+    tools: tuple[ToolDescription, ...],
+    params: SamplingParams,
+    what: str,
+) -> tuple[Count, Count]:
+    """Count constrained and unconstrained turns, and print them side by side."""
+    bound, free = (
+        count_turns(
+            runtime,
+            cycle(QUESTIONS),
+            turns,
+            constraints=constraints,
+            params=params,
+            tools=tools,
+        )
+        for constraints in (Constraints(), FREE)
+    )
+    print(
+        f"\n{what}, {turns} turns: malformed {bound.malformed} constrained, "
+        f"{free.malformed} unconstrained; calls not valid {bound.invalid_calls} of "
+        f"{bound.calls} and {free.invalid_calls} of {free.calls}; "
+        f"cut off {bound.cut_off} and {free.cut_off}"
+    )
+    return bound, free
+
+
+@pytest.mark.parametrize("turns", sizes(FEW))
+@pytest.mark.parametrize("tools", [(), SOME_TOOLS], ids=["plain", "tools"])
+@pytest.mark.parametrize("temperature", [1.0, 1.3, 2.0])
+def test_the_demo_model_cannot_write_a_malformed_header(
+    demo: Runtime,
+    temperature: float,
+    tools: tuple[ToolDescription, ...],
+    turns: int,
+) -> None:
+    params = SamplingParams(temperature=temperature, max_tokens=120)
+    what = f"temperature {temperature}, {'with' if tools else 'without'} tools"
+
+    bound, _ = both(demo, turns, tools, params, what)
+
+    assert (bound.turns, bound.malformed, bound.faults) == (turns, 0, [])
+    assert bound.invalid_calls == 0
+
+
+@pytest.mark.parametrize("turns", sizes(20))
+@pytest.mark.parametrize("tools", [(), SOME_TOOLS], ids=["plain", "tools"])
+def test_nor_can_a_model_that_tries_to(
+    tools: tuple[ToolDescription, ...], turns: int
+) -> None:
+    params = SamplingParams(max_tokens=160)
+    model = adversary(ROWS, CONTROL)
+    with Runtime(model, tokenizer=TOKENIZER) as runtime:
+        bound, free = both(runtime, turns, tools, params, "an adversary")
+
+    assert (bound.malformed, bound.faults) == (0, [])
+    assert free.malformed > 0.3 * turns
+    assert bound.invalid_calls == 0
+    assert bound.calls > 0 or not tools

@@ -1,0 +1,123 @@
+"""Many turns of a model, constrained and not, and how many of them are malformed."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import jsonschema
+
+from mlx_gptoss.harmony.constrain import Constraints, closed, function_targets
+from mlx_gptoss.harmony.events import ToolCall
+from mlx_gptoss.harmony.messages import ToolDescription, developer, system, user
+from mlx_gptoss.harmony.parse import Parser
+from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.sampling import SamplingParams
+from tests.strict_harmony import faults
+
+FREE = Constraints(enforce="off")
+SOME_TOOLS = (
+    ToolDescription("get_time", "Tells the time."),
+    ToolDescription(
+        "get_weather",
+        "Tells the weather.",
+        {
+            "type": "object",
+            "properties": {
+                "city": {"type": "string", "maxLength": 12},
+                "unit": {"enum": ["C", "F"]},
+                "days": {"type": "integer", "minimum": 0, "maximum": 9},
+            },
+            "required": ["city"],
+        },
+    ),
+    ToolDescription(
+        "plot",
+        "Draws.",
+        {
+            "type": "object",
+            "properties": {
+                "points": {
+                    "type": "array",
+                    "items": {"$ref": "#/$defs/point"},
+                    "maxItems": 3,
+                },
+                "title": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+                "style": {
+                    "type": "object",
+                    "properties": {"wide": {"type": "boolean"}},
+                    "additionalProperties": {"type": "number"},
+                },
+            },
+            "required": ["points", "title"],
+            "$defs": {
+                "point": {
+                    "type": "array",
+                    "items": {"type": "number", "minimum": -1e3, "maximum": 1e3},
+                    "minItems": 2,
+                    "maxItems": 2,
+                }
+            },
+        },
+    ),
+)
+
+
+@dataclass
+class Count:
+    """What came of some turns."""
+
+    turns: int = 0
+    malformed: int = 0
+    calls: int = 0  # that were finished
+    invalid_calls: int = 0
+    cut_off: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+def count_turns(
+    runtime: Runtime,
+    questions: Iterator[str],
+    turns: int,
+    *,
+    constraints: Constraints,
+    params: SamplingParams,
+    tools: tuple[ToolDescription, ...],
+) -> Count:
+    """Let the model answer `turns` questions, each with a seed of its own."""
+    found = Count()
+    for seed in range(turns):
+        opening = [system("low", conversation_date="2026-11-22")]
+        if tools:
+            opening.append(developer(tools=tools))
+        prompt = [*opening, user(next(questions))]
+        stream = runtime.generate(
+            render_messages(prompt, runtime.tokenizer),
+            replace(params, seed=seed),
+            guide=runtime.guides.guide(constraints, function_targets(tools)),
+        )
+        said = [step.token for step in stream]
+        add_turn(found, runtime, said, stream.stats.finish_reason == "length", tools)
+    return found
+
+
+def add_turn(
+    found: Count,
+    runtime: Runtime,
+    said: list[int],
+    cut_off: bool,
+    tools: tuple[ToolDescription, ...],
+) -> None:
+    names = [tool.name for tool in tools]
+    wrong = faults(said, runtime.tokenizer, tools=names, cut_off=cut_off)
+    found.turns += 1
+    found.cut_off += cut_off
+    found.malformed += bool(wrong)
+    found.faults += [f"{fault}: {runtime.tokenizer.decode(said)!r}" for fault in wrong]
+    schemas = {tool.name: closed(tool.parameters) for tool in tools}
+    parser = Parser(runtime.tokenizer, tools=tools)
+    events = [event for token in said for event in parser.feed(token)]
+    for call in [event for event in events if isinstance(event, ToolCall)]:
+        found.calls += 1
+        judge = jsonschema.Draft202012Validator(schemas[call.name])
+        found.invalid_calls += not judge.is_valid(json.loads(call.arguments))
