@@ -1,0 +1,487 @@
+"""A guide on a scripted model: what is kept out, when it waits, what it closes."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_gptoss.errors import PromptError, SchemaError
+from mlx_gptoss.generate import generate
+from mlx_gptoss.guide import Guide, Guides
+from mlx_gptoss.harmony import grammar as grammar_module
+from mlx_gptoss.harmony.builtin import BROWSER, PYTHON
+from mlx_gptoss.harmony.constrain import (
+    AnswerFormat,
+    Constraints,
+    Target,
+    built_in_targets,
+    function_targets,
+    turn_of,
+)
+from mlx_gptoss.harmony.messages import ToolDescription
+from mlx_gptoss.sampling import SamplingParams
+from mlx_gptoss.steps import Statistics
+from tests.build_model import build
+from tests.checkpoints import hf_config, random_tensors
+from tests.fakes import SURE, FakeModel, byte_tokenizer, token_ids
+from tests.strict_harmony import faults
+
+TOKENIZER = byte_tokenizer()
+GUIDES = Guides(TOKENIZER)
+ROWS = 300
+PROMPT = [1, 2, 3]
+GREEDY = SamplingParams(temperature=0, max_tokens=400)
+WEATHER = ToolDescription(
+    "get_weather",
+    parameters={
+        "type": "object",
+        "properties": {"city": {"enum": ["Oslo", "Rome"]}, "days": {"type": "integer"}},
+        "required": ["city"],
+    },
+)
+TIME = ToolDescription("get_time")
+TARGETS = function_targets([WEATHER, TIME])
+THINK = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+ANSWER = "<|channel|>final<|message|>Yes.<|return|>"
+CALL = (
+    '<|channel|>commentary to=functions.get_weather<|message|>{"city":"Oslo"}<|call|>'
+)
+
+
+def wishing(text: str, then: str = "x") -> FakeModel:
+    """A model that wants to say `text` and then `then` again and again.
+
+    A wish that is not granted stays; meanwhile it says the highest id that it may,
+    which in content is what ends it.
+    """
+    script = token_ids(text, TOKENIZER)
+    rest = token_ids(then, TOKENIZER)
+
+    def logits_of(ids: list[int]) -> list[float]:
+        said, at = ids[len(PROMPT) :], 0
+        for token in said:
+            at += at < len(script) and token == script[at]
+        past = len(said) - len(script)
+        wish = script[at] if at < len(script) else rest[past % len(rest)]
+        return [SURE if token == wish else token / ROWS for token in range(ROWS)]
+
+    return FakeModel(logits_of)
+
+
+def said(
+    model: FakeModel,
+    constraints: Constraints | None = None,
+    targets: Sequence[Target] = TARGETS,
+    params: SamplingParams = GREEDY,
+) -> tuple[str, Statistics]:
+    """What the model says under constraints, as text, and the statistics."""
+    guide = GUIDES.guide(constraints or Constraints(), targets)
+    stream = generate(model, PROMPT, params, guide=guide)
+    text = TOKENIZER.decode([step.token for step in stream])
+    return text, stream.stats
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (ANSWER, "stop"),
+        (THINK + ANSWER, "stop"),
+        (THINK + CALL, "tool_calls"),
+        (THINK + CALL.replace("<|call|>", "<|end|><|start|>assistant") + CALL, None),
+        (
+            "<|channel|>commentary<|message|>First.<|end|><|start|>assistant" + CALL,
+            None,
+        ),
+    ],
+)
+def test_what_is_well_formed_is_said_as_it_was_meant(
+    text: str, reason: str | None
+) -> None:
+    found, stats = said(wishing(text))
+
+    assert found == text
+    assert stats.finish_reason == (reason or "tool_calls")
+    assert stats.finish_details == ()
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        "<|channel|><|channel|>final<|message|>Yes.<|return|>",
+        "<|channel|>final<|message|>Y<|start|>es.<|return|>",
+        "<|channel|>analysis<|message|>Hm.<|return|><|end|><|start|>assistant" + ANSWER,
+        "<|channel|>fin<|message|>al<|return|>",
+        "<|channel|>commentary to=functions.get_whether<|message|>{}<|call|>",
+        "<|channel|>analysis to=functions.get_weather code<|message|>{}<|call|>",
+        "We must refuse.<|end|><|start|>assistant" + ANSWER,
+        CALL.replace("<|call|>", "<|return|>"),
+        THINK.removesuffix("<|start|>assistant") + ANSWER,
+    ],
+)
+def test_what_is_malformed_cannot_be_said(wish: str) -> None:
+    names = [WEATHER.name, TIME.name]
+    assert faults(token_ids(wish, TOKENIZER), TOKENIZER, tools=names)
+    guide = GUIDES.guide(Constraints(), TARGETS)
+
+    stream = generate(wishing(wish), PROMPT, GREEDY, guide=guide)
+    ids = [step.token for step in stream]
+
+    cut_off = stream.stats.finish_reason == "length"
+    assert faults(ids, TOKENIZER, tools=names, cut_off=cut_off) == []
+
+
+class Recorder(Guide):
+    """A guide that writes down what is asked of it."""
+
+    def __init__(self, guide: Guide) -> None:
+        vars(self).update(vars(guide))
+        self.log: list[str] = []
+
+    def masked(self, logits: mx.array) -> mx.array:
+        self.log.append("draw")
+        return super().masked(logits)
+
+    def read(self, token: int) -> bool:
+        again = super().read(token)
+        self.log.append("again" if again else "read")
+        return again
+
+
+def recorded(text: str, constraints: Constraints | None = None) -> str:
+    """The order of draws and reads while `text` is said: d, r, and a (draw again)."""
+    guide = GUIDES.guide(constraints or Constraints(), TARGETS)
+    assert guide is not None
+    recorder = Recorder(guide)
+    list(generate(wishing(text), PROMPT, GREEDY, guide=recorder))
+    return "".join(entry[0] for entry in recorder.log)
+
+
+def test_headers_and_free_text_are_drawn_a_step_ahead() -> None:
+    tokens = len(token_ids(THINK + ANSWER, TOKENIZER))
+
+    # Two draws before the first read: every token is drawn once, none is waited for.
+    assert recorded(THINK + ANSWER) == "dd" + "rd" * (tokens - 1) + "r"
+
+
+def test_only_arguments_are_waited_for() -> None:
+    header, arguments = CALL.partition("<|message|>")[::2]
+    ahead = len(token_ids(header + "<|message|>", TOKENIZER))
+    waited = len(token_ids(arguments, TOKENIZER)) - 1
+
+    log = recorded(CALL)
+
+    # The draw behind `<|message|>` is thrown away; then each waits for the last.
+    assert log == "dd" + "rd" * (ahead - 1) + "ad" + "ad" * waited + "r"
+
+
+@contextmanager
+def counting_syncs() -> Iterator[list[str]]:
+    """Count how often Python waits for the device."""
+    found: list[str] = []
+    real_item, real_list, real_eval = mx.array.item, mx.array.tolist, mx.eval
+
+    def item(self: mx.array) -> Any:
+        found.append("item")
+        return real_item(self)
+
+    def tolist(self: mx.array) -> Any:
+        found.append("tolist")
+        return real_list(self)
+
+    def evaluate(*arrays: Any) -> None:
+        found.append("eval")
+        real_eval(*arrays)
+
+    mx.array.item, mx.array.tolist, mx.eval = item, tolist, evaluate
+    try:
+        yield found
+    finally:
+        mx.array.item, mx.array.tolist, mx.eval = real_item, real_list, real_eval
+
+
+def test_a_guide_adds_no_wait_for_the_device() -> None:
+    """A real model; each step waits for its token and its probability, as ever."""
+    config = hf_config(vocab_size=ROWS)
+    model = build(config, random_tensors(config, seed=3))
+    params = SamplingParams(seed=1, max_tokens=30)
+
+    def syncs(guide: Guide | None) -> list[int]:
+        counts = []
+        with counting_syncs() as found:
+            for _ in generate(model, PROMPT, params, guide=guide):
+                counts.append(len(found))
+                found.clear()
+        return counts
+
+    free, guided = syncs(None), syncs(GUIDES.guide(Constraints()))
+
+    assert len(free) > 5 and len(guided) == 30
+    assert set(free[1:]) == set(guided[1:]) == {2}
+    assert free[0] == guided[0]
+
+
+def test_arguments_follow_the_schema() -> None:
+    text, stats = said(wishing(CALL.replace("Oslo", "Bonn")))
+
+    assert text == CALL.replace("Oslo", "Rome")
+    assert stats.finish_reason == "tool_calls"
+
+
+def test_arguments_may_be_left_free() -> None:
+    wish = CALL.replace("Oslo", "Bonn")
+
+    assert said(wishing(wish), Constraints(enforce="headers"))[0] == wish
+    assert GUIDES.guide(Constraints(enforce="off"), TARGETS) is None
+
+
+def test_a_tool_without_arguments_gets_none() -> None:
+    wish = '<|channel|>commentary to=functions.get_time<|message|>{"zone":1}<|call|>'
+
+    text, _ = said(wishing(wish))
+
+    assert text.endswith("<|message|>{}<|call|>")
+
+
+def test_only_offered_tools_can_be_called() -> None:
+    text, _ = said(wishing(CALL), targets=function_targets([TIME]))
+
+    assert "to=functions.get_weather" not in text
+
+
+@pytest.mark.parametrize(
+    ("choice", "tools", "final"),
+    [
+        ("auto", ["get_weather", "get_time"], True),
+        ("none", [], True),
+        ("required", ["get_weather", "get_time"], False),
+        ("get_time", ["get_time"], False),
+    ],
+)
+def test_a_choice_of_tools_decides_what_may_follow(
+    choice: str, tools: list[str], final: bool
+) -> None:
+    constraints = Constraints(tool_choice=choice)
+    turn = turn_of(constraints, TARGETS)
+
+    assert [call.recipient for call in turn.calls] == [f"functions.{t}" for t in tools]
+    assert ("final" in turn.channels) == final
+    text, stats = said(wishing(ANSWER), constraints)
+    assert (text == ANSWER) == final
+    if not final:
+        text, stats = said(wishing(THINK + CALL), constraints)
+        assert stats.finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize("choice", ["required", "get_thyme"])
+def test_a_choice_without_a_tool_is_refused(choice: str) -> None:
+    targets = TARGETS if choice != "required" else []
+    with pytest.raises(PromptError, match=rf"`tool_choice` is `{choice}`"):
+        GUIDES.guide(Constraints(tool_choice=choice), targets)
+
+
+def test_parallel_calls_can_be_forbidden() -> None:
+    two = CALL.replace("<|call|>", "<|end|><|start|>assistant") + CALL
+
+    both, _ = said(wishing(two))
+    one, stats = said(wishing(two), Constraints(parallel_tool_calls=False))
+
+    assert both == two
+    assert one == CALL.replace("<|call|>", "<|end|>")
+    assert stats.finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    ("answer", "begins"),
+    [
+        (AnswerFormat.json_object(), "{"),
+        (
+            AnswerFormat.json_schema(
+                {
+                    "type": "object",
+                    "properties": {"sum": {"enum": [702]}},
+                    "required": ["sum"],
+                    "additionalProperties": False,
+                }
+            ),
+            '{"sum":702}<|return|>',
+        ),
+        (AnswerFormat.regex(r"(Yes|No), [a-z]{3}!"), "Yes, "),
+        (AnswerFormat.lark('start: "It is " /[0-9]{3}/ "."'), "It is "),
+    ],
+)
+def test_a_response_format_binds_the_answer_alone(
+    answer: AnswerFormat, begins: str
+) -> None:
+    wish = THINK + "<|channel|>final<|message|>" + begins
+
+    text, stats = said(
+        wishing(wish, then="}<|return|>"), Constraints(response_format=answer), []
+    )
+
+    thought, bound = text.split("<|channel|>final<|message|>")
+    assert thought == THINK  # not bound, and not asked for twice
+    assert bound.startswith(begins)
+    assert stats.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("constraints", "what"),
+    [
+        (
+            Constraints(response_format=AnswerFormat.regex("(?=a)b")),
+            "response format cannot be enforced: .*look-around",
+        ),
+        (
+            Constraints(response_format=AnswerFormat.lark('start: "a" b')),
+            "response format cannot be enforced: .*unknown name",
+        ),
+        (
+            Constraints(response_format=AnswerFormat.json_schema({"not": {}})),
+            r"response format cannot be enforced: .*\"not\"",
+        ),
+    ],
+)
+def test_a_format_that_cannot_be_kept_is_refused_before_anything_is_said(
+    constraints: Constraints, what: str
+) -> None:
+    with pytest.raises(SchemaError, match=what):
+        GUIDES.guide(constraints)
+
+
+@pytest.mark.parametrize(
+    ("schema", "feature"),
+    [
+        ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+        ({"type": "array", "contains": {"type": "string"}}, "contains"),
+        ({"not": {"type": "string"}}, "not"),
+        ({"if": {"type": "string"}, "then": False}, "if"),
+        ({"type": "object", "propertyNames": {"maxLength": 3}}, "propertyNames"),
+        ({"type": "string", "format": "shoe-size"}, "shoe-size"),
+        ({"type": "strin"}, "strin"),
+        ({"$ref": "https://example.com/x"}, "example.com"),
+        ({"oneOf": [{"type": "string"}, {"maxLength": 3, "type": "string"}]}, "oneOf"),
+    ],
+)
+def test_a_schema_that_cannot_be_kept_names_the_tool_and_the_feature(
+    schema: dict[str, Any], feature: str
+) -> None:
+    parameters = {"type": "object", "properties": {"x": schema}}
+    targets = function_targets([ToolDescription("odd", parameters=parameters)])
+
+    with pytest.raises(SchemaError, match=rf"schema of `functions.odd`.*{feature}"):
+        GUIDES.guide(Constraints(), targets)
+    assert GUIDES.guide(Constraints(enforce="headers"), targets) is not None
+    assert GUIDES.guide(Constraints(tool_choice="none"), targets) is not None
+
+
+def test_a_reasoning_budget_closes_the_reasoning_and_the_answer_follows() -> None:
+    endless = "<|channel|>analysis<|message|>" + "Hm. " * 40
+
+    text, stats = said(
+        wishing(endless, then="Yes.<|return|>"), Constraints(max_reasoning_tokens=10)
+    )
+
+    thought = "<|channel|>analysis<|message|>Hm. Hm. Hm<|end|><|start|>assistant"
+    assert text.startswith(thought + "<|channel|>")
+    assert "analysis" not in text.removeprefix(thought)
+    assert stats.finish_details == ("reasoning_budget",)
+
+
+def test_a_budget_that_is_not_reached_changes_nothing() -> None:
+    text, stats = said(wishing(THINK + ANSWER), Constraints(max_reasoning_tokens=100))
+
+    assert (text, stats.finish_details) == (THINK + ANSWER, ())
+
+
+def test_a_budget_of_nothing_means_no_reasoning() -> None:
+    text, _ = said(wishing(THINK + ANSWER), Constraints(max_reasoning_tokens=0), [])
+
+    assert "analysis" not in text
+
+
+def circling(header: str, text: str) -> FakeModel:
+    """A model that says `header` and then wants to say `text` for ever."""
+    begun, rest = token_ids(header, TOKENIZER), token_ids(text, TOKENIZER)
+
+    def logits_of(ids: list[int]) -> np.ndarray:
+        at = len(ids) - len(PROMPT)
+        wish = begun[at] if at < len(begun) else rest[at % len(rest)]
+        return np.where(np.arange(ROWS) == wish, SURE, np.arange(ROWS) / ROWS)
+
+    return FakeModel(logits_of)  # pyright: ignore[reportArgumentType]
+
+
+LONG = SamplingParams(temperature=0, max_tokens=1100)
+
+
+def test_a_loop_in_the_reasoning_is_left_for_the_answer() -> None:
+    model = circling("<|channel|>analysis<|message|>", "Let me see. ")
+
+    text, stats = said(model, targets=[], params=LONG)
+
+    assert "<|end|><|start|>assistant<|channel|>final<|message|>" in text
+    assert stats.finish_details[0] == "analysis_loop"
+
+
+def test_a_loop_in_the_answer_ends_the_turn() -> None:
+    model = circling("<|channel|>final<|message|>", "la, ")
+
+    text, stats = said(model, params=LONG)
+    free, unguarded = said(model, Constraints(loop_guard=False), params=LONG)
+
+    assert text.endswith("<|return|>")
+    assert stats.finish_reason == "stop"
+    assert stats.finish_details == ("final_loop",)
+    assert (unguarded.finish_reason, unguarded.finish_details) == ("length", ())
+    assert free.startswith(text.removesuffix("<|return|>"))
+
+
+def test_built_in_tools_are_guided_too() -> None:
+    targets = built_in_targets([BROWSER, PYTHON])
+    python = "<|channel|>analysis to=python code<|message|>print(1 < 2)<|call|>"
+    find = '<|channel|>analysis to=browser.find code<|message|>{"pattern":"x"}<|call|>'
+
+    assert said(wishing(python), targets=targets)[0] == python
+    assert said(wishing(find), targets=targets)[0] == find
+    wrong = find.replace("pattern", "query")
+    assert said(wishing(wrong, then='"}<|call|>'), targets=targets)[0] != wrong
+
+
+def test_the_vocabulary_is_read_once_for_all_guides() -> None:
+    guides = Guides(TOKENIZER)
+
+    for _ in range(2):
+        guide = guides.guide(Constraints(), TARGETS)
+        list(generate(wishing(CALL), PROMPT, GREEDY, guide=guide))
+
+    assert guides.grammars._tokenizer() is guides.grammars._tokenizer()
+    assert isinstance(guides.grammars, grammar_module.Grammars)
+
+
+def test_the_same_seed_says_the_same_with_a_guide() -> None:
+    def talk() -> str:
+        params = SamplingParams(seed=5, max_tokens=40)
+        noise = FakeModel(
+            lambda ids: [((len(ids) * 7 + n) % 11) / 5 for n in range(ROWS)]
+        )
+        return said(noise, params=params)[0]
+
+    assert talk() == talk()
+
+
+def test_unlikely_legal_tokens_are_drawn_before_likely_illegal_ones() -> None:
+    """Even where the model gives every legal token no chance at all."""
+    bad = TOKENIZER.special("<|endoftext|>")
+
+    def logits_of(ids: list[int]) -> list[float]:
+        return [SURE if token == bad else -float("inf") for token in range(ROWS)]
+
+    text, _ = said(
+        FakeModel(logits_of), params=SamplingParams(seed=0, max_tokens=30, top_p=0.9)
+    )
+
+    assert "<|endoftext|>" not in text
+    assert text.startswith(("<|channel|>", " to=functions."))
