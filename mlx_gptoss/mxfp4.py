@@ -29,9 +29,14 @@ SCALE_VALUES = np.append(
     np.ldexp(np.float32(1), np.arange(E8M0_NAN) - E8M0_BIAS), np.float32(np.nan)
 )
 
-# Where rounding goes up to the next magnitude; ties go to the even index.
-_HALFWAY = (MAGNITUDES[:-1] + MAGNITUDES[1:]) / 2
-_HALFWAY[1::2] = np.nextafter(_HALFWAY[1::2], np.float32(0))
+# float32: a sign, 8 bits of exponent, 23 of mantissa, of which FP4 has the first.
+_SIZE_BITS = np.uint32(0x7FFFFFFF)
+_DROPPED_BITS = np.uint32(22)
+_ALMOST_HALF = np.uint32(2**21 - 1)  # of what is dropped; ties go to the even index
+_ONE_BITS = np.float32(1).view(np.uint32)
+# Exponent and first bit of mantissa as one number: where index 0 would be, and the end.
+_INDEX_OF_ZERO = (_ONE_BITS >> _DROPPED_BITS) - np.uint32(2)
+_LARGEST_INDEX = _INDEX_OF_ZERO + np.uint32(len(MAGNITUDES) - 1)
 
 # A block's largest magnitude is in [2^k, 2^(k+1)). Scale 2^(k-2) puts it in [4, 8):
 # the rounding of the specification. One more never clips, one less may pay when a
@@ -41,7 +46,7 @@ _SCALE_CHOICES = (-2, -1, -3)
 # Beyond this exponent 6 * 2^e passes float32, and what does not lies on this grid too.
 _MAX_EXPONENT = 125
 
-BLOCKS_AT_ONCE = 1 << 16  # a slice of the encoder: about 60 MB of scratch
+BLOCKS_AT_ONCE = 1 << 11  # a slice of the encoder: its values stay in the cache
 
 
 def unpack(blocks: np.ndarray) -> np.ndarray:
@@ -96,24 +101,53 @@ def encode_blocks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise ConversionError(
             "values that are not finite cannot be encoded as MXFP4: check the source"
         )
-    k = np.where(largest > 0, np.frexp(largest)[1] - 1, -_SCALE_CHOICES[0])
-    least = np.full(len(values), np.inf, np.float32)
-    nibbles = np.empty(values.shape, np.uint8)
-    exponents = np.empty(len(values), np.int32)
-    for choice in _SCALE_CHOICES:
-        exponent = np.clip(k + choice, -E8M0_BIAS, _MAX_EXPONENT)
-        scaled = np.ldexp(values, -exponent[:, None])
-        rounded = nearest(scaled)
-        errors = ((FP4_VALUES[rounded] - scaled) ** 2).sum(axis=-1)
-        errors = np.ldexp(errors, 2 * (exponent - k))  # of all choices in one unit
-        better = errors < least
-        least[better] = errors[better]
-        nibbles[better] = rounded[better]
-        exponents[better] = exponent[better]
+    first, *others = _SCALE_CHOICES
+    k = np.where(largest > 0, np.frexp(largest)[1] - 1, -first)
+    exponents = _clip_exponents(k + first)
+    nibbles, least = _round_blocks(values, exponents, k)
+    lossy = np.flatnonzero(least)  # most often none: such weights were MXFP4 once
+    if len(lossy):
+        values, k = values[lossy], k[lossy]
+    for choice in others if len(lossy) else ():
+        exponent = _clip_exponents(k + choice)
+        rounded, errors = _round_blocks(values, exponent, k)
+        better = errors < least[lossy]
+        chosen = lossy[better]
+        least[chosen], nibbles[chosen] = errors[better], rounded[better]
+        exponents[chosen] = exponent[better]
     return nibbles, (exponents + E8M0_BIAS).astype(np.uint8)
 
 
+def _clip_exponents(exponents: np.ndarray) -> np.ndarray:
+    return np.clip(exponents, -E8M0_BIAS, _MAX_EXPONENT)
+
+
+def _round_blocks(
+    values: np.ndarray, exponents: np.ndarray, k: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return nibbles (N, 32) and squared errors (N,), these in units of 4^k."""
+    scaled = values * np.ldexp(np.float32(1), -exponents)[:, None]
+    nibbles = nearest(scaled)
+    errors = np.square(FP4_VALUES.take(nibbles) - scaled).sum(axis=-1)
+    return nibbles, np.ldexp(errors, 2 * (exponents - k))
+
+
 def nearest(scaled: np.ndarray) -> np.ndarray:
-    """Return the nibble of the nearest FP4 value; ties to even, signs of zero kept."""
-    index = np.searchsorted(_HALFWAY, np.abs(scaled), side="left")
-    return (index | np.signbit(scaled) << SIGN_BIT).astype(np.uint8)
+    """Return the nibble of the nearest FP4 value; ties to even, signs of zero kept.
+
+    From 1 on, FP4 is float32 with one bit of mantissa, so float32's own bits are
+    rounded; below, its values are the halves.
+    """
+    bits = scaled.view(np.uint32)
+    size = bits & _SIZE_BITS
+    index = size >> _DROPPED_BITS
+    index &= np.uint32(1)
+    index += size
+    index += _ALMOST_HALF
+    index >>= _DROPPED_BITS
+    np.minimum(index, _LARGEST_INDEX, out=index)
+    index -= _INDEX_OF_ZERO
+    halves = np.rint(size.view(np.float32) * np.float32(2)).astype(np.uint32)
+    np.copyto(index, halves, where=size < _ONE_BITS)
+    index |= (bits >> np.uint32(31)) << np.uint32(SIGN_BIT)
+    return index.astype(np.uint8)
