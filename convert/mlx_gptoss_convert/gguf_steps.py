@@ -13,7 +13,7 @@ from mlx_gptoss.layout import BYTES_PER_BLOCK
 from mlx_gptoss_convert.gguf_format import MXFP4
 from mlx_gptoss_convert.gguf_views import encode_q8_0, ggml_blocks
 from mlx_gptoss_convert.requantize import from_float32, to_float32
-from mlx_gptoss_convert.source import SLICE_BYTES, Source, Stored
+from mlx_gptoss_convert.source import Source, Stored
 from mlx_gptoss_convert.steps import (
     CODEC_SLICE_BYTES,
     Encode,
@@ -21,6 +21,7 @@ from mlx_gptoss_convert.steps import (
     decode_rows,
     items,
 )
+from mlx_gptoss_convert.workers import in_order
 from mlx_gptoss_convert.writer import Tensor
 
 Q8_0 = "Q8_0"
@@ -39,19 +40,17 @@ class ToGgml:
 
     def pieces(self, source: Source) -> Pieces:
         ways = len(self.outputs)
-        weight, scales = (stored.flat(2) for stored in self.sources)
-        rows = weight.shape[0]
-        step = max(1, SLICE_BYTES // (ways * weight.row_bytes)) * ways
-        for start in range(0, rows, step):
-            stop = min(start + step, rows)
-            raw = [
-                source.read(part, start * part.row_bytes, stop * part.row_bytes)
-                for part in (weight, scales)
-            ]
+        stored = [tensor.flat(2) for tensor in self.sources]
+        row_bytes = stored[0].row_bytes
+
+        def deal(raw: list[np.ndarray]) -> list[np.ndarray]:
             blocks = ggml_blocks(raw[0].reshape(-1, BYTES_PER_BLOCK), raw[1])
-            dealt = blocks.reshape(stop - start, -1)
-            for way in range(ways):
-                yield way, np.ascontiguousarray(dealt[way::ways])
+            rows = blocks.reshape(raw[0].nbytes // row_bytes, -1)
+            return [np.ascontiguousarray(rows[way::ways]) for way in range(ways)]
+
+        step = max(1, CODEC_SLICE_BYTES // (ways * row_bytes)) * ways
+        for dealt in in_order(deal, source.rows_of(stored, step)):
+            yield from enumerate(dealt)
         return 0
 
 
@@ -121,10 +120,6 @@ class Recast:
                 yield values.reshape(-1, *first.shape[1:])
             return
         step = max(1, CODEC_SLICE_BYTES // (2 * first.row_bytes))
-        for start in range(0, first.shape[0], step):
-            stop = min(start + step, first.shape[0])
-            raw = [
-                source.read(part, start * part.row_bytes, stop * part.row_bytes)
-                for part in self.sources
-            ]
-            yield decode_rows(self.sources, raw, stop - start, self.found)
+        for raw in source.rows_of(self.sources, step):
+            count = raw[0].nbytes // first.row_bytes
+            yield decode_rows(self.sources, raw, count, self.found)

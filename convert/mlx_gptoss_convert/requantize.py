@@ -8,6 +8,7 @@ at 8 bits leaves a fifth less error than choosing them first, as `mx.quantize` d
 Knows arrays only: nothing of files, names or recipes.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,9 @@ import numpy as np
 # and 9 % at 3 on Gaussian rows, nothing at 8.
 REFITS = {3: 3, 4: 3, 5: 2, 6: 0, 8: 0}
 CODES_PER_LANE = 8  # codes folded together into one 64-bit word while packing
+BYTE = 8  # bits that need no packing
+FLOAT_TYPES = {"BF16": np.uint16, "F16": np.uint16, "F32": np.float32}  # as stored
+GROUPS_AT_ONCE = 1024  # their values stay in a core's own cache
 
 
 class Affine(NamedTuple):
@@ -32,25 +36,27 @@ def encode_affine(
 ) -> Affine:
     """Encode float32 rows (R, columns); scales and biases are stored as `dtype`.
 
-    Peak: about ten times the bytes of `values`, so feed it slices of rows.
+    Peak: one byte a value for the codes, the result, and some MB.
     """
     rows, columns = values.shape
     assert columns % group_size == 0, f"{columns=} {group_size=}"
     groups = values.reshape(-1, group_size)
-    top = np.float32(2**bits - 1)
-    low = groups.min(axis=1, keepdims=True)
-    biases = from_float32(low, dtype)
-    span = groups.max(axis=1, keepdims=True) - to_float32(biases, dtype)
-    scales = from_float32(span / top, dtype)
-    codes = _choose_codes(groups, scales, biases, top, dtype)
-    for _ in range(REFITS[bits]):
-        scales, biases = _refit(groups, codes, dtype)
-        codes = _choose_codes(groups, scales, biases, top, dtype)
+    codes = np.empty(groups.shape, np.uint8)
+    floats = np.empty((2, len(groups)), FLOAT_TYPES[dtype])
+    scratch = np.empty((3, group_size, GROUPS_AT_ONCE), np.float32)
+    for start in range(0, len(groups), GROUPS_AT_ONCE):
+        some = slice(start, start + GROUPS_AT_ONCE)
+        values, *others = scratch[:, :, : len(groups[some])]
+        np.copyto(values, groups[some].T)
+        chosen, floats[0, some], floats[1, some] = _encode_groups(
+            values, others, bits, dtype
+        )
+        codes[some] = chosen.astype(np.uint8).T
     shape = (rows, columns // group_size)
     return Affine(
-        pack_codes(codes.astype(np.uint8).reshape(rows, columns), bits),
-        scales.reshape(shape),
-        biases.reshape(shape),
+        pack_codes(codes.reshape(rows, columns), bits),
+        floats[0].reshape(shape),
+        floats[1].reshape(shape),
     )
 
 
@@ -68,6 +74,8 @@ def decode_affine(
 def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
     """Pack uint8 codes (R, columns) into uint32 (R, columns * bits / 32)."""
     rows = codes.shape[0]
+    if bits == BYTE:
+        return np.ascontiguousarray(codes).view(np.uint32)
     lanes = np.ascontiguousarray(codes).view(np.uint64)
     for width in (8, 16, 32):  # neighbours in `width` bits move together, pairwise
         lanes = _fold(lanes, width, bits * width // 8)
@@ -108,31 +116,57 @@ def from_float32(values: np.ndarray, dtype: str) -> np.ndarray:
     return np.ascontiguousarray(values)
 
 
+def _encode_groups(
+    values: np.ndarray, scratch: Sequence[np.ndarray], bits: int, dtype: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Encode groups that stand in columns (group_size, n): codes, scales, biases.
+
+    In columns, because then every sum adds its terms in one order on every machine,
+    and all of it is done for a whole row of groups at a time. `scratch` is two arrays
+    like `values`; the codes are whole float32 numbers in the first.
+    """
+    top = np.float32(2**bits - 1)
+    biases = from_float32(values.min(axis=0), dtype)
+    span = values.max(axis=0) - to_float32(biases, dtype)
+    scales = from_float32(span / top, dtype)
+    codes, other = scratch
+    _choose_codes(values, scales, biases, dtype, top, codes)
+    for _ in range(REFITS[bits]):
+        scales, biases = _refit(values, codes, other, dtype)
+        _choose_codes(values, scales, biases, dtype, top, codes)
+    return codes, scales, biases
+
+
 def _choose_codes(
-    groups: np.ndarray,
+    values: np.ndarray,
     scales: np.ndarray,
     biases: np.ndarray,
-    top: np.float32,
     dtype: str,
-) -> np.ndarray:
-    """Choose each value's nearest code, a whole float32 from 0 to `top`."""
+    top: np.float32,
+    codes: np.ndarray,
+) -> None:
+    """Fill `codes` with each value's nearest, a whole float32 from 0 to `top`."""
     scale = to_float32(scales, dtype)
     # A constant group has no step; any finite one decodes it to its bias.
     step = np.where(scale > 0, scale, np.float32(1))
-    codes = groups - to_float32(biases, dtype)
-    codes /= step
+    np.subtract(values, to_float32(biases, dtype), out=codes)
+    np.divide(codes, step, out=codes)
     np.rint(codes, out=codes)
-    return np.clip(codes, 0, top, out=codes)
+    np.clip(codes, 0, top, out=codes)
 
 
 def _refit(
-    groups: np.ndarray, codes: np.ndarray, dtype: str
+    values: np.ndarray, codes: np.ndarray, scratch: np.ndarray, dtype: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit scale and bias of every group to its codes by least squares."""
-    mean, code_mean = groups.mean(1, keepdims=True), codes.mean(1, keepdims=True)
-    centred = codes - code_mean
-    spread = np.einsum("gi,gi->g", centred, centred)[:, None]
-    slope = np.einsum("gi,gi->g", centred, groups - mean)[:, None]
+    """Fit scale and bias of every group to its codes by least squares.
+
+    Overwrites `codes`, which are to be chosen anew.
+    """
+    mean, code_mean = values.mean(axis=0), codes.mean(axis=0)
+    np.subtract(codes, code_mean, out=codes)
+    spread = np.square(codes, out=scratch).sum(axis=0)
+    np.subtract(values, mean, out=scratch)
+    slope = np.multiply(scratch, codes, out=scratch).sum(axis=0)
     slope /= np.where(spread > 0, spread, np.float32(1))
     scales = from_float32(slope, dtype)
     return scales, from_float32(mean - to_float32(scales, dtype) * code_mean, dtype)

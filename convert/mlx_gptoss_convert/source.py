@@ -6,7 +6,7 @@ bytes mean.
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -126,6 +126,17 @@ class Source:
         step = max(1, slice_bytes // max(1, stored.row_bytes)) * stored.row_bytes
         for start in range(0, stored.nbytes, step):
             yield self.read(stored, start, min(start + step, stored.nbytes))
+
+    def rows_of(
+        self, stored: Sequence[Stored], step: int
+    ) -> Iterator[list[np.ndarray]]:
+        """Read `step` rows at a time of tensors that have as many rows each."""
+        for start in range(0, stored[0].shape[0], step):
+            stop = min(start + step, stored[0].shape[0])
+            yield [
+                self.read(part, start * part.row_bytes, stop * part.row_bytes)
+                for part in stored
+            ]
 
     def _read_file(self, stored: Stored, start: int, stop: int) -> np.ndarray:
         raw = np.empty(stop - start, np.uint8)

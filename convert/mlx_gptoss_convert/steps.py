@@ -6,7 +6,7 @@ follow each other within an output. Peak memory of a step: some twenty times
 float32, twice. Knows bytes and codecs, nothing of names, files to write or journals.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from mlx_gptoss_convert.requantize import (
     to_float32,
 )
 from mlx_gptoss_convert.source import SLICE_BYTES, Source, Stored
+from mlx_gptoss_convert.workers import in_order
 from mlx_gptoss_convert.writer import Tensor
 
 CODEC_SLICE_BYTES = SLICE_BYTES // 4
@@ -135,10 +136,13 @@ class Quantize:
 
     def pieces(self, source: Source) -> Pieces:
         stored = self.sources[0]
-        for raw in source.slices(stored, CODEC_SLICE_BYTES):
+
+        def pack(raw: np.ndarray) -> tuple[np.ndarray, ...]:
             values = to_float32(items(raw, stored), stored.dtype)
-            rows = values.reshape(-1, stored.shape[1])
-            yield from enumerate(encode_rows(rows, self.setting))
+            return encode_rows(values.reshape(-1, stored.shape[1]), self.setting)
+
+        for packed in in_order(pack, source.slices(stored, CODEC_SLICE_BYTES)):
+            yield from enumerate(packed)
         return 0
 
 
@@ -156,16 +160,14 @@ class Requantize:
         return f"requantize from {spell(self.found)} to {spell(self.setting)}"
 
     def pieces(self, source: Source) -> Pieces:
-        weight = self.sources[0]
-        step = max(1, CODEC_SLICE_BYTES // (2 * weight.row_bytes))
-        for start in range(0, weight.shape[0], step):
-            stop = min(start + step, weight.shape[0])
-            parts = [
-                source.read(part, start * part.row_bytes, stop * part.row_bytes)
-                for part in self.sources
-            ]
-            rows = decode_rows(self.sources, parts, stop - start, self.found)
-            yield from enumerate(encode_rows(rows, self.setting))
+        def pack(raw: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+            count = raw[0].nbytes // self.sources[0].row_bytes
+            rows = decode_rows(self.sources, raw, count, self.found)
+            return encode_rows(rows, self.setting)
+
+        step = max(1, CODEC_SLICE_BYTES // (2 * self.sources[0].row_bytes))
+        for packed in in_order(pack, source.rows_of(self.sources, step)):
+            yield from enumerate(packed)
         return 0
 
 
@@ -195,16 +197,25 @@ class Encode:
 
     def pieces(self, source: Source) -> Pieces:
         lossy = 0
+        for encoded, wrong in in_order(self.encode, self.slices(source)):
+            lossy += wrong
+            yield from self.deal(encoded)
+        return lossy
+
+    def slices(self, source: Source) -> Iterator[np.ndarray]:
+        """Read every expert as float32 rows, some at a time."""
         for expert in range(self.sources[0].shape[0]):
             parts = self.read(source, expert)
             values = np.stack(parts, axis=1).reshape(-1, parts[0].shape[1])
             for start in range(0, len(values), ENCODED_ROWS):
-                rows = values[start : start + ENCODED_ROWS]
-                encoded = encode_rows(rows, self.setting)
-                if self.setting == MXFP4:
-                    lossy += count_lossy(rows, encoded[0], encoded[1])
-                yield from self.deal(encoded)
-        return lossy
+                yield values[start : start + ENCODED_ROWS]
+
+    def encode(self, rows: np.ndarray) -> tuple[tuple[np.ndarray, ...], int]:
+        """Pack rows, and count the blocks that MXFP4 could not keep."""
+        encoded = encode_rows(rows, self.setting)
+        if self.setting != MXFP4:
+            return encoded, 0
+        return encoded, count_lossy(rows, encoded[0], encoded[1])
 
     def read(self, source: Source, expert: int) -> list[np.ndarray]:
         """Read one expert of every projection as float32 (out, in)."""

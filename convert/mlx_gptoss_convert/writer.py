@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from mlx_gptoss.layout import DTYPE_BYTES
 PAGE = 16 * 1024  # Apple silicon's
 SHARD_BYTES = 5 * 1024**3
 LENGTH_BYTES = 8  # the header's own length comes first
+SYNC_BYTES = 64 * 1024**2
 UNFINISHED = ".part"
 INDEX = "model.safetensors.index.json"
 
@@ -119,7 +121,8 @@ class ShardFile:
     """A shard being written: pieces go to their place in any order.
 
     It lies beside its name with the ending `.part` until `finish` has brought it to
-    the disk and renamed it.
+    the disk and renamed it. A thread brings to the disk what there is every now and
+    then, so that the disk works while the next pieces are made.
     """
 
     def __init__(self, folder: Path, shard: Shard) -> None:
@@ -134,15 +137,29 @@ class ShardFile:
             os.ftruncate(self._descriptor, shard.nbytes)
             write_all(self._descriptor, shard.header, 0)
         except BaseException:
-            self.close()
+            os.close(self._descriptor)
             raise
+        self._syncer = ThreadPoolExecutor(1, thread_name_prefix="sync")
+        self._syncing: Future[None] | None = None
+        self._unsynced = 0
 
     def write(self, tensor: str, offset: int, piece: memoryview) -> None:
         """Write bytes of `tensor` at `offset` from its start."""
         write_all(self._descriptor, piece, self.shard.offsets[tensor] + offset)
+        self._unsynced += piece.nbytes
+        if self._unsynced > SYNC_BYTES and (not self._syncing or self._syncing.done()):
+            self._unsynced = 0
+            self._wait_for_sync()
+            self._syncing = self._syncer.submit(os.fsync, self._descriptor)
+
+    def _wait_for_sync(self) -> None:
+        """Raise what the last sync met: the system reports an error only once."""
+        if self._syncing is not None:
+            self._syncing.result()
 
     def finish(self) -> None:
         """Bring everything to the disk, then give the file its name."""
+        self._wait_for_sync()
         os.fsync(self._descriptor)
         self.close()
         self.unfinished.rename(self.path)
@@ -150,6 +167,7 @@ class ShardFile:
 
     def close(self) -> None:
         if self._descriptor >= 0:
+            self._syncer.shutdown()
             os.close(self._descriptor)
             self._descriptor = -1
 
