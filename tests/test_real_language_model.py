@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 
 from examples.real_language_model.perplexity import WINDOW, perplexity
+from examples.real_language_model.quality import convert_all, measure_all, table
+from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss_convert.passages import whole_passage
+from tests.checkpoints import write_checkpoint
 
 ROOT = Path(__file__).parents[1]
 SAME_MODEL = 1.03  # the forms agree within 3 % where experts are bfloat16
@@ -57,3 +61,18 @@ def test_the_forms_agree_with_the_original(tmp_path: Path) -> None:
     original, bf16, mxfp4 = found
     assert original / SAME_MODEL < bf16 < original * SAME_MODEL
     assert bf16 < mxfp4 < bf16 * MXFP4_COST
+
+
+def test_the_quality_table_measures_every_recipe(tmp_path: Path) -> None:
+    source = open_checkpoint(write_checkpoint(tmp_path / "source", num_hidden_layers=2))
+    made = convert_all(source, tmp_path / "work")
+    assert list(convert_all(source, tmp_path / "work")) == list(made)  # kept
+    draw = np.random.default_rng(3)
+    passages = [whole_passage(draw.integers(0, 301, 40).tolist())]
+    found = dict(zip(made, measure_all(source, made, passages), strict=True))
+    assert (found["lossless"].kl, found["lossless"].flips) == (0, 0)
+    assert 0 < found["q8"].kl < found["q6"].kl < found["q4"].kl
+    assert found["q8"].kl < found["q8 --expert-bits 3"].kl
+    lines = table(source, made, list(found.values())).splitlines()
+    assert lines[3].startswith("| `lossless` | 1.3 MB | 0.0000 | 0.000 | 0.0% | 100.0%")
+    assert len(lines) == 8
