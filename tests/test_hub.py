@@ -136,7 +136,7 @@ def test_too_little_disk_is_said_before_a_file_is_fetched(
     [
         ("owner/nothing", "is not on the Hub, or is private"),
         ("owner/llama", "is a `llama` model: only gpt-oss models run here"),
-        ("owner/gguf", r"GGUF files cannot be read.*published as safetensors"),
+        ("owner/gguf", r"published as GGUF.*convert it with"),
         ("owner/holes", "without some of the weight files"),
     ],
 )

@@ -113,8 +113,9 @@ def command(
 ) -> None:
     """Convert the checkpoint SRC into the new folder DST.
 
-    SRC is a folder, a safetensors file, a GGUF with MXFP4 experts or a Hub id. Experts
-    keep their bytes; the recipe says what becomes of the rest.
+    SRC is a folder, a safetensors file, a GGUF with MXFP4 experts, a Hub id or a GGUF
+    of the Hub, OWNER/NAME/FILE.gguf. Experts keep their bytes; the recipe says what
+    becomes of the rest.
     """
     from mlx_gptoss_convert.card import cost_of_experts
     from mlx_gptoss_convert.conversion import convert
@@ -181,7 +182,7 @@ def find_source(src: str, *, offline: bool) -> Path:
     if path.is_file() or find_ggufs(path):
         return path
     services = click.get_current_context().find_object(Services) or Services()
-    return services.fetch(src, offline=offline)
+    return services.fetch_source(src, offline=offline)
 
 
 @click.command(name="verify", short_help="Prove what a conversion did")

@@ -82,6 +82,21 @@ class Services:
                 model, offline=offline, progress=progress, check=check
             )
 
+    def fetch_source(self, model: str, *, offline: bool) -> Path:
+        """Return the folder of a model to convert, or the GGUF file that it is."""
+        from mlx_gptoss.hub.errors import GgufOnlyError
+        from mlx_gptoss.hub.ggufs import cached_gguf, fetch_gguf, split_name
+
+        repo, name = split_name(model)
+        is_gguf = name is not None or cached_gguf(self.hub, repo, None) is not None
+        with ByteProgress(f"Downloading {model}") as progress:
+            if not is_gguf:
+                try:
+                    return self.hub.resolve(model, offline=offline, progress=progress)
+                except GgufOnlyError:
+                    name = None  # the one it has
+            return fetch_gguf(self.hub, repo, name, offline=offline, progress=progress)
+
     def start_chat(
         self,
         runtime: "Runtime",

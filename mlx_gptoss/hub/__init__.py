@@ -2,6 +2,7 @@
 
 folders.py  what lies on this machine: names, paths, completeness, kinds
 cache.py    the Hub and its cache: resolve, pull, list, delete
+ggufs.py    GGUF files, which can only be converted
 errors.py   what the hub library raises -> one line that says what to do
 """
 

@@ -6,7 +6,7 @@ asks for what is newer. The hub library's telemetry is off before it is used.
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from mlx_gptoss.errors import HubError
-from mlx_gptoss.hub.errors import named_errors
+from mlx_gptoss.hub.errors import GgufOnlyError, named_errors
 from mlx_gptoss.hub.folders import (
     CONFIG,
     DEMO,
@@ -76,12 +76,16 @@ class Hub:
         here = local_folder(model) or self.cached(model)
         if here is not None:
             return here
+        self.require_network(model, offline=offline)
+        return self._download(model, progress, check)
+
+    def require_network(self, model: str, *, offline: bool) -> None:
+        """Raise HubError where a download is needed and forbidden."""
         if offline or _offline():
             raise HubError(
                 f"`{model}` is not on this machine and downloads are off: run "
                 f"`mlx-gptoss pull {model}` without `--offline` or `HF_HUB_OFFLINE`"
             )
-        return self._download(model, progress, check)
 
     def pull(self, model: str, *, progress: Progress | None = None) -> Path:
         """Download the newest files of a Hub id; what is here already is kept."""
@@ -95,6 +99,46 @@ class Hub:
         """Return the folder of a Hub id if all of it was downloaded."""
         found = self._find(model, CONFIG, BRANCH)
         return found.parent if found and is_complete(found.parent) else None
+
+    def snapshot(self, repo: str) -> Path | None:
+        """Return the folder of what was downloaded of a Hub id, whole or not."""
+        folder = self.folder / REPOS.replace("*--*", repo.replace("/", "--"))
+        try:
+            commit = (folder / "refs" / BRANCH).read_text()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return folder / "snapshots" / commit
+
+    def listing(self, repo: str) -> dict[str, int]:
+        """Ask the Hub for the files of a repository: size by name."""
+        with named_errors(repo):
+            api = library().HfApi(self.endpoint)
+            facts = api.model_info(repo, files_metadata=True)
+        return {file.rfilename: file.size or 0 for file in facts.siblings or ()}
+
+    def fetch_files(
+        self,
+        repo: str,
+        sizes: Mapping[str, int],
+        progress: Progress | None,
+        *,
+        revision: str,
+    ) -> Path:
+        """Download the files of `sizes` (size by name) that are not here yet.
+
+        Returns the folder they lie in.
+        """
+        with named_errors(repo):
+            missing = [x for x in sizes if not self._find(repo, x, revision)]
+            self._require_disk(repo, sum(sizes[name] for name in missing))
+            total = sum(sizes.values())
+            done = total - sum(sizes[name] for name in missing)
+            for name in missing:
+                self._fetch(repo, name, revision, _progress_bar(done, total, progress))
+                done += sizes[name]
+        folder = self.snapshot(repo)
+        assert folder is not None, f"{repo=} has no ref after a download"
+        return folder
 
     def models(self) -> list[LocalModel]:
         """List the demo and the gpt-oss models in the cache, by name.
@@ -264,9 +308,14 @@ def _needed_files(model: str, facts: Any) -> dict[str, int]:
                 needed.pop(name, None)  # the last pattern that matches decides
                 needed[name] = sizes[name]
     if CONFIG not in needed or not any(fnmatch(name, WEIGHTS) for name in needed):
-        hint = " (GGUF files cannot be read)" if _has_gguf(sizes) else ""
+        if _has_gguf(sizes):
+            raise GgufOnlyError(
+                f"`{model}` is published as GGUF, which is not run here: convert it "
+                f"with `mlx-gptoss convert {model} DST`, or choose a model published "
+                "as safetensors"
+            )
         raise HubError(
-            f"`{model}` has no `{CONFIG}` with safetensors weights beside it{hint}: "
+            f"`{model}` has no `{CONFIG}` with safetensors weights beside it: "
             "choose a model published as safetensors"
         )
     return needed

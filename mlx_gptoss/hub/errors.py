@@ -9,6 +9,10 @@ from mlx_gptoss.errors import HubError
 FORBIDDEN = (401, 403)
 
 
+class GgufOnlyError(HubError):
+    """A model has no weights but GGUF files, which can only be converted."""
+
+
 @contextmanager
 def named_errors(model: str) -> Iterator[None]:
     """Turn every failure of a download into a HubError about `model`."""

@@ -1,0 +1,101 @@
+"""GGUF files of the Hub, to be converted: nothing runs them here.
+
+    owner/name               a repository whose only weights are one model as GGUF
+    owner/name/FILE.gguf     one file of many; parts of one model come together
+
+Knows names and downloads, nothing of what is in the files.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from mlx_gptoss.errors import HubError
+from mlx_gptoss.hub.cache import BRANCH, Hub, Progress
+from mlx_gptoss.hub.folders import HUB_ID, is_complete
+
+SUFFIX = ".gguf"
+SHARD = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
+SHOWN = 8  # names listed where one must be chosen
+ID_PARTS = 2  # owner and name
+
+
+def split_name(model: str) -> tuple[str, str | None]:
+    """Take `owner/name/FILE.gguf` apart; the file is None for a plain Hub id."""
+    parts = model.split("/")
+    repo = "/".join(parts[:ID_PARTS])
+    if len(parts) > ID_PARTS and model.endswith(SUFFIX) and HUB_ID.fullmatch(repo):
+        return repo, "/".join(parts[ID_PARTS:])
+    return model, None
+
+
+def cached_gguf(hub: Hub, repo: str, name: str | None) -> Path | None:
+    """Return a model's (first) GGUF file if all of it was downloaded.
+
+    With `name` None only where it is the only model there is.
+    """
+    folder = hub.snapshot(repo)
+    if folder is None or (name is None and is_complete(folder)):
+        return None
+    if name is None:
+        found = (path.relative_to(folder) for path in folder.rglob(f"*{SUFFIX}"))
+        firsts = first_parts(map(str, found))
+        name = firsts[0] if len(firsts) == 1 else None
+    whole = name is not None and all((folder / x).is_file() for x in all_parts(name))
+    return folder / name if name is not None and whole else None
+
+
+def fetch_gguf(
+    hub: Hub,
+    repo: str,
+    name: str | None = None,
+    *,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Return the (first) GGUF file of a model, downloading what is not here yet.
+
+    Raises HubError where `name` is None and the repository has none, or several.
+    """
+    here = cached_gguf(hub, repo, name)
+    if here is not None:
+        return here
+    hub.require_network(repo, offline=offline)
+    sizes = hub.listing(repo)
+    name = name or only_model(repo, [x for x in sizes if x.endswith(SUFFIX)])
+    missing = [part for part in all_parts(name) if part not in sizes]
+    if missing:
+        raise HubError(
+            f"`{repo}` has no file `{missing[0]}`: see https://huggingface.co/{repo}"
+        )
+    needed = {part: sizes[part] for part in all_parts(name)}
+    return hub.fetch_files(repo, needed, progress, revision=BRANCH) / name
+
+
+def only_model(repo: str, names: list[str]) -> str:
+    firsts = first_parts(names)
+    if not firsts:
+        raise HubError(f"`{repo}` has no weights that can be converted: choose another")
+    if len(firsts) > 1:
+        shown = ", ".join(f"`{name}`" for name in firsts[:SHOWN])
+        raise HubError(
+            f"`{repo}` has {len(firsts)} models as GGUF: give one with MXFP4 experts, "
+            f"`{repo}/FILE.gguf`, of {shown}"
+        )
+    return firsts[0]
+
+
+def first_parts(names: Iterable[str]) -> list[str]:
+    """Of files that are parts of one model, keep the first."""
+    return sorted({all_parts(name)[0] for name in names})
+
+
+def all_parts(name: str) -> list[str]:
+    """Name every part of the model that `name` is the whole or a part of."""
+    found = SHARD.fullmatch(name)
+    if found is None:
+        return [name]
+    count = int(found[2])
+    return [
+        f"{found[1]}-{part:05d}-of-{count:05d}.gguf" for part in range(1, count + 1)
+    ]
