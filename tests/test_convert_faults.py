@@ -17,15 +17,18 @@ from mlx_gptoss.errors import ConversionError
 from mlx_gptoss_convert.conversion import convert
 from mlx_gptoss_convert.estimates import SLICES
 from mlx_gptoss_convert.journal import NAME, RESULT
+from mlx_gptoss_convert.opening import open_source
+from mlx_gptoss_convert.outputs import plan_output
 from mlx_gptoss_convert.plan import make_plan
 from mlx_gptoss_convert.recipe import RECIPES
 from mlx_gptoss_convert.source import SLICE_BYTES
 from tests.checkpoints import hf_config, random_tensors, write_folder
+from tests.test_convert_gguf import write_tokenizer
 
 CONFIG = hf_config(num_hidden_layers=2)
 TENSORS = random_tensors(CONFIG, seed=9)
 LARGE_ROWS = 64 * 1024  # of embedding and lm_head: 50 MB, tenths of a second
-KILLS = 25
+KILLS = {"mlx": 25, "hf": 12, "gguf": 12}
 TMPFS_BYTES = 4 * 2**20
 
 # argv: source, dst, bytes a file may have or 0, bytes of a shard or 0
@@ -56,16 +59,16 @@ except ConversionError as error:
 """
 
 # Converts in a child of its own for every kill; prints how long one took undisturbed.
-# argv: source, dst, kills, seed
+# argv: source, dst, to, kills, seed
 KILLED = """
 import os, random, select, signal, sys, time
 from pathlib import Path
-from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss_convert.conversion import convert
-from mlx_gptoss_convert.plan import make_plan
+from mlx_gptoss_convert.opening import open_source
+from mlx_gptoss_convert.outputs import plan_output
 from mlx_gptoss_convert.recipe import RECIPES
 
-source, dst, kills, seed = sys.argv[1:]
+source, dst, to, kills, seed = sys.argv[1:]
 draw = random.Random(int(seed))
 
 def start(dst):
@@ -73,7 +76,8 @@ def start(dst):
     child = os.fork()
     if child == 0:
         os.close(ends)
-        plan = make_plan(open_checkpoint(source), RECIPES["q8"], shard_bytes=300_000)
+        opened = open_source(Path(source))
+        plan = plan_output(opened, RECIPES["q8"], to=to, shard_bytes=300_000)
         convert(plan, Path(dst), resume=True)
         os._exit(0)
     os.close(end)
@@ -126,14 +130,17 @@ def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, check=False, text=True)
 
 
+@pytest.mark.parametrize("to", KILLS)
 def test_kills_at_random_moments_leave_what_can_be_resumed(
-    source: Path, tmp_path: Path
+    source: Path, tmp_path: Path, to: str
 ) -> None:
+    write_tokenizer(source / "tokenizer.json")
     seed = random.SystemRandom().randrange(1 << 32)
-    found = run(KILLED, source, tmp_path / "dst", KILLS, seed)
+    found = run(KILLED, source, tmp_path / "dst", to, KILLS[to], seed)
     assert found.returncode == 0, (seed, found.stderr)
     if not (tmp_path / "dst").exists():
-        plan = make_plan(open_checkpoint(source), RECIPES["q8"], shard_bytes=300_000)
+        opened = open_source(source)
+        plan = plan_output(opened, RECIPES["q8"], to=to, shard_bytes=300_000)
         convert(plan, tmp_path / "dst", resume=True)
     assert contents(tmp_path / "dst") == contents(tmp_path / "dst-undisturbed"), seed
     assert sorted(path.name for path in tmp_path.iterdir()) == [

@@ -8,6 +8,7 @@ from mlx_gptoss_convert.hf_output import make_hf_plan
 from mlx_gptoss_convert.opening import Opened
 from mlx_gptoss_convert.plan import Plan, make_plan
 from mlx_gptoss_convert.recipe import Recipe
+from mlx_gptoss_convert.writer import SHARD_BYTES
 
 
 def plan_output(
@@ -17,13 +18,18 @@ def plan_output(
     to: str = "mlx",
     experts: str = "packed",
     pre: str | None = None,
+    shard_bytes: int = SHARD_BYTES,
 ) -> Plan:
     """Plan the conversion of an opened source to "mlx", "hf" or "gguf".
 
-    `experts` counts for MLX only, `pre` (see `gguf_tokenizer`) for GGUF only.
+    `experts` counts for MLX only, `pre` (see `gguf_tokenizer`) for GGUF only, which
+    is one file whatever `shard_bytes` says.
     """
+    checkpoint, files = opened.checkpoint, opened.files
     if to == "gguf":
-        return make_gguf_plan(opened.checkpoint, recipe, files=opened.files, pre=pre)
+        return make_gguf_plan(checkpoint, recipe, files=files, pre=pre)
     if to == "hf":
-        return make_hf_plan(opened.checkpoint, recipe, files=opened.files)
-    return make_plan(opened.checkpoint, recipe, experts=experts, files=opened.files)
+        return make_hf_plan(checkpoint, recipe, files=files, shard_bytes=shard_bytes)
+    return make_plan(
+        checkpoint, recipe, experts=experts, files=files, shard_bytes=shard_bytes
+    )
