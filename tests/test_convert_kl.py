@@ -1,5 +1,4 @@
 import json
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from click.testing import CliRunner
 
 from mlx_gptoss.bench.random_checkpoint import (
     random_config,
-    stored_tensors,
+    write_config,
     write_random,
 )
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
@@ -282,36 +281,9 @@ def test_memory_holds_a_layer_not_the_model(tmp_path: Path) -> None:
 def write_two_layers_of_120b(folder: Path) -> Path:
     """Write noise in the published shapes: 4.5 GB, of it 2.3 GB of vocabulary."""
     config = random_config(60 * 10**9)
-    config |= {
-        "num_hidden_layers": 2,
-        "layer_types": config["layer_types"][:2],
-        "num_local_experts": 128,
-    }
-    tensors = list(stored_tensors(config))
-    header, end = {}, 0
-    for tensor in tensors:
-        start, end = end, end + tensor.nbytes
-        header[tensor.name] = {
-            "dtype": tensor.dtype,
-            "shape": tensor.shape,
-            "data_offsets": [start, end],
-        }
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(config))
-    text = json.dumps(header).encode()
-    draw = np.random.default_rng(0)
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for tensor in tensors:
-            for start in range(0, tensor.nbytes, 2**26):
-                count = min(2**26, tensor.nbytes - start)
-                if tensor.dtype == "BF16":  # 0.02 and its neighbours
-                    low = draw.integers(0x3C90, 0x3CA0, count // 2, np.uint16)
-                    sign = draw.integers(0, 2, count // 2, np.uint16) << 15
-                    file.write((low | sign).tobytes())
-                else:
-                    file.write(draw.integers(100, 120, count, np.uint8).tobytes())
-    return folder
+    kinds = config["layer_types"][:2]
+    config |= {"num_hidden_layers": 2, "layer_types": kinds, "num_local_experts": 128}
+    return write_config(folder, config)
 
 
 @pytest.mark.soak

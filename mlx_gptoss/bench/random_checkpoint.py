@@ -98,9 +98,26 @@ def write_random(
 
     Written beside it and renamed when complete; an existing folder is refused.
     """
+    return write_config(
+        folder,
+        random_config(size),
+        seed=seed,
+        shard_bytes=shard_bytes,
+        free_disk=free_disk,
+    )
+
+
+def write_config(
+    folder: Path,
+    config: dict[str, Any],
+    *,
+    seed: int = 0,
+    shard_bytes: int = SHARD_BYTES,
+    free_disk: Callable[[Path], int] = free_disk,
+) -> Path:
+    """Write a random checkpoint of a given `config.json`, as `write_random` does."""
     if folder.exists():
         raise CheckpointError(f"`{folder}` exists already: choose another folder")
-    config = random_config(size)
     tensors = list(stored_tensors(config))
     total = sum(tensor.nbytes for tensor in tensors)
     folder.parent.mkdir(parents=True, exist_ok=True)
