@@ -19,11 +19,8 @@ from mlx_gptoss.config import Quantization
 from mlx_gptoss.layout import PACKED, Structure
 from mlx_gptoss.model import Attention, Block
 from mlx_gptoss_convert.kl import (
-    EMBEDDING,
     HARMONY_TEXT,
-    LM_HEAD,
     Progress,
-    Streamed,
     choose_passages,
     diverge,
     refuse_gguf,
@@ -33,6 +30,7 @@ from mlx_gptoss_convert.recipe import BITS, KINDS, affine, fit_columns
 from mlx_gptoss_convert.requantize import decode_affine, encode_affine
 from mlx_gptoss_convert.source import Source
 from mlx_gptoss_convert.steps import AFFINE_FLOATS
+from mlx_gptoss_convert.streamed import EMBEDDING, LM_HEAD, Streamed
 from mlx_gptoss_convert.writer import write_file
 
 DENSE = Structure(quantization={}, experts=PACKED)

@@ -20,6 +20,7 @@ from mlx_gptoss_convert.digests import WAITING
 from mlx_gptoss_convert.plan import Plan
 from mlx_gptoss_convert.source import SLICE_BYTES
 from mlx_gptoss_convert.steps import Encode, Quantize, Requantize, Step, encode_rows
+from mlx_gptoss_convert.workers import worker_count
 
 MAX_MEMORY = 10**9  # above the program itself, unless more is allowed
 # Slices alive at once: two threads' queues and what is in hand, in and out.
@@ -79,7 +80,7 @@ def values_of(step: Encode | Quantize | Requantize) -> int:
 
 
 def plan_seconds(plan: Plan) -> float:
-    """Estimate the time: codecs as fast as here, one after the other, then the disk."""
+    """Estimate the time: codecs as fast as here, in their threads, then the disk."""
     packed: dict[Quantization, int] = defaultdict(int)
     for step in plan.steps:
         if isinstance(step, Encode | Quantize | Requantize):
@@ -90,7 +91,7 @@ def plan_seconds(plan: Plan) -> float:
     )
     read = sum(stored.nbytes for step in plan.steps for stored in step.sources)
     hashing = read * hash_seconds() / HASHED_BYTES
-    return codecs + max(hashing, (read + plan.nbytes) / DISK_RATE)
+    return codecs / worker_count() + max(hashing, (read + plan.nbytes) / DISK_RATE)
 
 
 def codec_seconds(setting: Quantization) -> float:

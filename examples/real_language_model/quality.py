@@ -16,11 +16,12 @@ from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import format_bytes
 from mlx_gptoss_convert.conversion import convert
 from mlx_gptoss_convert.divergence import Divergence
-from mlx_gptoss_convert.kl import Progress, Streamed, choose_passages, diverge
+from mlx_gptoss_convert.kl import Progress, choose_passages, diverge
 from mlx_gptoss_convert.passages import Passage
 from mlx_gptoss_convert.plan import make_plan
 from mlx_gptoss_convert.recipe import RECIPES, Recipe, with_experts
 from mlx_gptoss_convert.source import Source
+from mlx_gptoss_convert.streamed import Streamed
 from mlx_gptoss_convert.verify import verify
 
 TEXT = Path(__file__).parent / "persuasion.txt"
