@@ -13,7 +13,6 @@ from mlx_gptoss.checkpoint import load_model, open_checkpoint
 from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.layout import MLX_PACKED, PACKED, matrices
-from mlx_gptoss.mxfp4 import decode
 from mlx_gptoss_convert.conversion import convert
 from mlx_gptoss_convert.plan import make_plan
 from mlx_gptoss_convert.recipe import RECIPES, Recipe, affine
@@ -32,7 +31,6 @@ LOGITS = 5e-4  # what float32 leaves of the float64 oracle's logits of size abou
 # Root mean square change of logits of rms 1 in these random two-layer models. They
 # have no redundancy and flip experts easily, so a trained model changes less.
 CHANGES = {"q8": 0.05, "q6": 0.2, "q4": 0.6}
-DENSE = {"dense", "dense-blocks", "dense-float32", "dense-float16", "mlx-split-dense"}
 
 
 def write_source(folder: Path, layout: str) -> dict[str, np.ndarray]:
@@ -71,54 +69,6 @@ def expert_bytes(tensors: Mapping[str, np.ndarray]) -> dict[str, bytes]:
         name: tensor.tobytes()
         for name, tensor in tensors.items()
         if name.endswith(("_blocks", "_scales"))
-    }
-
-
-@pytest.mark.parametrize("layout", WRITERS)
-def test_a_lossless_conversion_computes_what_the_source_does(
-    tmp_path: Path, layout: str
-) -> None:
-    seen = write_source(tmp_path / "source", layout)
-    result = run(tmp_path / "source", tmp_path / "result")
-    expected = oracle.logits(seen, CONFIG, IDS)
-    np.testing.assert_allclose(logits(result), expected, rtol=0, atol=LOGITS)
-
-
-@pytest.mark.parametrize("layout", sorted(set(WRITERS) - DENSE - {"mlx-split-affine"}))
-def test_experts_keep_their_bytes(tmp_path: Path, layout: str) -> None:
-    write_source(tmp_path / "source", layout)
-    found = raw_tensors(run(tmp_path / "source", tmp_path / "result", "q4"))
-    expected = expert_bytes(TENSORS)
-    assert {name: found[name] for name in expected} == expected
-
-
-@pytest.mark.parametrize("layout", sorted(DENSE))
-def test_dense_experts_that_were_mxfp4_are_encoded_exactly(
-    tmp_path: Path, layout: str
-) -> None:
-    write_source(tmp_path / "source", layout)
-    result = run(tmp_path / "source", tmp_path / "result")
-    found = raw_tensors(result)
-    for name in (name for name in TENSORS if name.endswith("_blocks")):
-        blocks, scales = (
-            np.frombuffer(found[key], np.uint8).reshape(TENSORS[key].shape)
-            for key in (name, name.replace("_blocks", "_scales"))
-        )
-        expected = oracle.mxfp4_decode(
-            TENSORS[name], TENSORS[name.replace("_blocks", "_scales")]
-        )
-        np.testing.assert_array_equal(decode(blocks, scales), expected)
-    report = json.loads((result / "conversion.json").read_text())
-    assert report["lossy_blocks"] == {}
-
-
-def test_affine_experts_are_kept_as_they_are(tmp_path: Path) -> None:
-    write_source(tmp_path / "source", "mlx-split-affine")
-    result = run(tmp_path / "source", tmp_path / "result", "q8")
-    before, after = raw_tensors(tmp_path / "source"), raw_tensors(result)
-    experts = {name for name in before if ".experts." in name}
-    assert {name: after[name] for name in experts} == {
-        name: before[name] for name in experts
     }
 
 
