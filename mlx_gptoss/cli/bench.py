@@ -84,6 +84,56 @@ def decode(
     click.echo(json.dumps(found.as_json(), indent=2) if as_json else _table(found))
 
 
+@bench.command(short_help="What each turn of a conversation reads again")
+@loads_model
+@click.option(
+    "--against",
+    type=click.Choice(["mlx-lm"]),
+    help="Also measure a peer's server on the same folder and prompts",
+)
+@click.option(
+    "--turns",
+    type=click.IntRange(min=3),
+    default=10,
+    show_default=True,
+    help="Turns of the conversation; every third one calls a tool",
+)
+@click.option(
+    "--system-tokens",
+    type=click.IntRange(min=1),
+    default=4096,
+    show_default=True,
+    help="Length of the system block, about",
+)
+@json_option
+@pass_services
+def turns(
+    services: Services,
+    *,
+    options: LoadOptions,
+    system_tokens: int,
+    as_json: bool,
+    **measured: Any,
+) -> None:
+    """Measure a long conversation: tokens read again, time to the first token.
+
+    Back to back, the last answer has to be read as history shows it, without its
+    reasoning, and the new message; with time to read ahead, the new message alone.
+    """
+    from mlx_gptoss.bench.turn_script import Lengths
+    from mlx_gptoss.bench.turns import bench_turns
+
+    folder = services.find(options.named_model(), options)
+    found = bench_turns(
+        folder,
+        dtype=options.dtype,
+        lengths=Lengths(system=system_tokens),
+        progress=note,
+        **measured,
+    )
+    click.echo(json.dumps(found.as_json(), indent=2) if as_json else turns_table(found))
+
+
 @bench.command("convert", short_help="Speed and memory of converting")
 @click.option(
     "--size",
@@ -137,6 +187,29 @@ def make_random(folder: Path, size: int, seed: int) -> None:
     from mlx_gptoss.bench.random_checkpoint import write_random
 
     click.echo(write_random(folder, size, seed=seed))
+
+
+def turns_table(found: Any) -> str:
+    """One row a request: what it is, and what each side read for it in what time."""
+    head = ["turn", "prompt", "answer", "new", "back to back", "after idle"]
+    rows = [[*head, found.peer] if found.peer else head]
+    for turn in found.turns:
+        sides = [
+            turn.back_to_back,
+            turn.after_idle,
+            *([turn.peer] if turn.peer else []),
+        ]
+        cells = [f"{side.read} in {side.first_token_s:.2f} s" for side in sides]
+        numbers = [f"{n}" for n in (turn.prompt, turn.answer, turn.new)]
+        rows.append([turn.name, *numbers, *cells])
+    lines = [_aligned(rows, columns=len(rows[0]))]
+    lines += [found.failure] if found.failure else []
+    lines += [
+        f"read / (answer + new), back to back: at most {found.worst_back_to_back:.2f}",
+        f"read / new, after idle: at most {found.worst_after_idle:.2f}",
+    ]
+    where = f"{found.model}, {found.dtype}, on {found.machine}"
+    return "\n".join([*lines, f"{where}; load average {found.load_average:.1f}"])
 
 
 def _conversions(found: Any) -> str:

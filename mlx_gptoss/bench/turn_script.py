@@ -1,0 +1,191 @@
+"""A long conversation by script: every prompt, and what is said after it.
+
+A system block of thousands of tokens, ten turns, of which some call a tool; then the
+last answer once more, an edited question, and another conversation under the same
+system block. What is said is fixed, so that all engines read the same prompts. Knows
+token ids and Harmony, no engine.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from mlx_gptoss.harmony.messages import (
+    Message,
+    ToolDescription,
+    answer,
+    developer,
+    reasoning,
+    system,
+    tool_call,
+    tool_result,
+    user,
+)
+from mlx_gptoss.harmony.render import (
+    drop_analysis,
+    render_message,
+    render_messages,
+)
+from mlx_gptoss.tokenizer import Tokenizer
+
+WORDS = """
+    the a one some of in to and or not is was can will do say see ask know use find
+    give make take come go day time work part place way year name line file word
+    number point house water light city red small long old new good right each
+"""
+SEED = 6
+TOOL = "look_up"
+TOOL_TURNS = (3, 6, 9)
+DATE = "2026-01-01"  # fixed, so that prompts are the same on every day
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of the messages, about."""
+
+    system: int = 4096
+    question: int = 60
+    thinking: int = 80
+    answer: int = 120
+    arguments: int = 12
+    result: int = 150
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt, what is said after it, and what a perfect cache would leave to read.
+
+    `new` counts the tokens of the messages that came since the last answer, `answer`
+    those of that answer as history shows it. `before` is the history without `new`,
+    which could be read ahead.
+    """
+
+    name: str
+    messages: tuple[Message, ...] = field(repr=False)
+    prompt: list[int] = field(repr=False)
+    said: list[int] = field(repr=False)
+    before: list[int] = field(repr=False)
+    new: int
+    answer: int
+
+
+class Script:
+    """Writes the conversation in the words of one tokenizer."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, *, turns: int, lengths: Lengths | None = None
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._lengths = lengths or Lengths()
+        self._turns = turns
+        self._draw = random.Random(SEED)
+        self._words = WORDS.split()
+        tool = ToolDescription(
+            TOOL,
+            "Looks a word up.",
+            {"type": "object", "properties": {"word": {"type": "string"}}},
+        )
+        block = [
+            system(conversation_date=DATE),
+            developer(self._text(self._lengths.system), tools=[tool]),
+        ]
+        self._block = block
+
+    def requests(self) -> Iterator[Request]:
+        """Yield all requests in order."""
+        history, last = list(self._block), 0
+        request: Request | None = None
+        asked: list[Message] = []
+        for turn in range(1, self._turns + 1):
+            asked = list(history)
+            history.append(user(self._text(self._lengths.question)))
+            if turn in TOOL_TURNS:
+                calling = [
+                    reasoning(self._text(self._lengths.thinking)),
+                    tool_call(
+                        TOOL, '{"word": "' + self._text(self._lengths.arguments) + '"}'
+                    ),
+                ]
+                yield self._request(f"{turn}", history, last, calling)
+                last = len(history) + 1  # the thinking stays until the answer
+                history += [
+                    *calling,
+                    tool_result(TOOL, self._text(self._lengths.result)),
+                ]
+                name = f"{turn}, after the tool"
+            else:
+                name = f"{turn}"
+            final = answer(self._text(self._lengths.answer))
+            saying = [reasoning(self._text(self._lengths.thinking)), final]
+            request = self._request(name, history, last, saying)
+            yield request
+            history.append(final)
+            last = len(history) - 1
+        assert request is not None
+        opening = len(render_messages([], self._tokenizer))
+        yield replace(
+            request,
+            name="the last answer again",
+            before=request.prompt[:-opening],
+            new=opening,
+            answer=0,
+        )
+        for name, start in (
+            ("the last question edited", asked),
+            ("another conversation", list(self._block)),
+        ):
+            saying = [answer(self._text(self._lengths.answer))]
+            edited = [*start, user(self._text(self._lengths.question))]
+            yield self._request(name, edited, len(start), saying)
+
+    def _request(
+        self, name: str, messages: list[Message], last: int, saying: list[Message]
+    ) -> Request:
+        """Build one request; the last answer begins with message `last`."""
+        vocabulary = self._tokenizer
+        prompt = render_messages(messages, vocabulary)
+        since = len(messages)
+        while since and messages[since - 1].role in ("user", "tool"):
+            since -= 1
+        if last == 0:  # nothing was read before the first question
+            since = 0
+        before = render_messages(messages[:since], vocabulary, complete=False)
+        answered = render_messages(
+            messages[: min(last, since)], vocabulary, complete=False
+        )
+        before = before[: _common(before, prompt)]
+        return Request(
+            name,
+            tuple(drop_analysis(messages)),
+            prompt,
+            self._said(saying),
+            before,
+            new=len(prompt) - len(before),
+            answer=len(before) - _common(answered, before),
+        )
+
+    def _said(self, messages: list[Message]) -> list[int]:
+        """What the model writes after `<|start|>assistant`, as it writes it."""
+        vocabulary = self._tokenizer
+        ids: list[int] = []
+        for message in messages:
+            ids += render_message(message, vocabulary, recipient_in="channel")
+        if not messages[-1].is_call:
+            ids[-1] = vocabulary.special("<|return|>")
+        opening = len(render_messages([], vocabulary))
+        return ids[opening:]
+
+    def _text(self, tokens: int) -> str:
+        """Draw words that make about so many tokens."""
+        words: list[str] = []
+        length = 0
+        while length < tokens:
+            word = self._draw.choice(self._words)
+            words.append(word)
+            length += len(self._tokenizer.encode(" " + word))
+        return " ".join(words)
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -1,0 +1,212 @@
+"""How much of a conversation is read again at each turn, beside mlx-lm's server.
+
+All read the prompts of one script (`turn_script`), which is what is said in it too:
+ours says it token by token through `Runtime.generate`, as a Chat would; of mlx-lm one
+token is asked, since what it says it could not use in the next prompt. Ours is
+measured twice: back to back, and when there was time enough after each answer to read
+ahead. The first token is timed from the call, on their side with HTTP on the loopback.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from mlx_gptoss.bench.engines import DTYPES, MLX_LM, default_dtype
+from mlx_gptoss.bench.stock_client import StockServer
+from mlx_gptoss.bench.turn_script import Lengths, Request, Script
+from mlx_gptoss.bench.worker import EngineFailure
+from mlx_gptoss.checkpoint import load_model, open_checkpoint
+from mlx_gptoss.doctor import machine
+from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.generate import LanguageModel
+from mlx_gptoss.harmony.messages import user
+from mlx_gptoss.prompt_cache import CacheOptions
+from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.sampling import SamplingParams
+from mlx_gptoss.tokenizer import Tokenizer
+
+DEFAULT_TURNS = 10
+SURE = 1e4  # a logit that leaves the others no chance
+GREEDY = SamplingParams(temperature=0)
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Tokens that were read before the first token came, and how long it took."""
+
+    read: int
+    first_token_s: float
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One request; `new` and `answer` are what it had to read at least."""
+
+    name: str
+    prompt: int
+    new: int
+    answer: int
+    back_to_back: Measured
+    after_idle: Measured
+    peer: Measured | None = None
+
+
+@dataclass(frozen=True)
+class TurnsBench:
+    """All turns; `peer` names what was compared, `failure` says why it was not."""
+
+    model: str
+    machine: str
+    load_average: float
+    dtype: str
+    turns: tuple[Turn, ...]
+    peer: str | None = None
+    failure: str | None = None
+
+    @property
+    def worst_back_to_back(self) -> float:
+        """Most tokens read for one that an answer or a new message has."""
+        return max(t.back_to_back.read / (t.answer + t.new) for t in self.turns)
+
+    @property
+    def worst_after_idle(self) -> float:
+        """Most tokens read for one of a new message, when there was time."""
+        return max(t.after_idle.read / t.new for t in self.turns)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {
+            "worst_back_to_back": self.worst_back_to_back,
+            "worst_after_idle": self.worst_after_idle,
+        }
+
+
+def bench_turns(
+    model: Path,
+    *,
+    against: str | None = None,
+    dtype: str | None = None,
+    turns: int = DEFAULT_TURNS,
+    lengths: Lengths | None = None,
+    progress: Progress | None = None,
+) -> TurnsBench:
+    """Measure a conversation with the model in a folder, and with mlx-lm's server.
+
+    Raises GptOssError if ours cannot be measured; of a peer that cannot, why.
+    """
+    if against not in (None, MLX_LM):
+        raise GptOssError(f"cannot compare with `{against}`: only `{MLX_LM}` is known")
+    say = progress or (lambda _: None)
+    checkpoint = open_checkpoint(model)
+    tokenizer = Tokenizer.open(checkpoint.folder)
+    tokenizer.require_harmony()
+    chosen = dtype or default_dtype()
+    script = Script(tokenizer, turns=turns, lengths=lengths)
+    requests = list(script.requests())
+    load_average = os.getloadavg()[0]
+
+    say("loading mlx_gptoss")
+    loaded = load_model(checkpoint, dtype=DTYPES[chosen])
+    ours = [
+        _run_ours(loaded, tokenizer, requests, idle=idle, say=say)
+        for idle in (False, True)
+    ]
+    found = [
+        Turn(request.name, len(request.prompt), request.new, request.answer, *measured)
+        for request, *measured in zip(requests, *ours, strict=True)
+    ]
+    bench = TurnsBench(str(model), machine(), load_average, chosen, tuple(found))
+    del loaded
+    mx.clear_cache()
+    return bench if against is None else _beside(bench, model, requests, say)
+
+
+class Saying:
+    """A model that computes all it should, and then says what it is told to."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self._said: Sequence[int] = ()
+        self._place = 0
+        self.make_cache = model.make_cache
+        self.hidden = model.hidden
+
+    def say(self, ids: Sequence[int]) -> None:
+        self._said, self._place = ids, 0
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        logits = self._model.logits(hidden)
+        token = self._said[min(self._place, len(self._said) - 1)]
+        self._place += 1
+        return mx.where(mx.arange(logits.shape[-1]) == token, SURE, logits)
+
+
+def _run_ours(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    requests: list[Request],
+    *,
+    idle: bool,
+    say: Progress,
+) -> list[Measured]:
+    """Hold the conversation; with `idle`, wait after each answer until all is read."""
+    saying, found = Saying(model), []
+    how = "after idle" if idle else "back to back"
+    with Runtime(saying, tokenizer=tokenizer, cache=CacheOptions(idle=idle)) as runtime:
+        _warm_up(runtime, saying, requests[0])
+        for request in requests:
+            say(f"mlx_gptoss, {how}: {request.name}")
+            if idle and request.before:
+                ahead = runtime.prepare(request.before)
+                assert ahead is not None
+                ahead.result()
+            saying.say(request.said)
+            start = time.perf_counter()
+            stream = runtime.generate(request.prompt, GREEDY, reuse=True)
+            next(stream)
+            seconds = time.perf_counter() - start
+            for _ in stream:
+                pass
+            stats = stream.stats
+            found.append(Measured(stats.prompt_tokens - stats.cached_tokens, seconds))
+    return found
+
+
+def _warm_up(runtime: Runtime, saying: Saying, request: Request) -> None:
+    """Run everything once on a prompt that has nothing to do with the rest."""
+    saying.say(request.said)
+    for _ in runtime.generate(request.said, replace(GREEDY, max_tokens=2)):
+        pass
+
+
+def _beside(
+    bench: TurnsBench, folder: Path, requests: list[Request], say: Progress
+) -> TurnsBench:
+    """Put the server of mlx-lm beside what was found of ours."""
+    say(f"loading {MLX_LM}")
+    found = []
+    try:
+        with StockServer(folder.absolute(), bench.dtype) as server:
+            peer = server.package
+            server.ask((user("good day"),))  # loads and warms up
+            for request in requests:
+                say(f"{MLX_LM}: {request.name}")
+                answered = server.ask(request.messages)
+                if answered.prompt_tokens != len(request.prompt):
+                    raise EngineFailure(
+                        f"{peer} read {answered.prompt_tokens} tokens where the prompt "
+                        f"of turn `{request.name}` has {len(request.prompt)}"
+                    )
+                read = answered.prompt_tokens - answered.cached_tokens
+                found.append(Measured(read, answered.first_token_s))
+    except EngineFailure as error:
+        return replace(bench, failure=str(error))
+    pairs = zip(bench.turns, found, strict=True)
+    turns = tuple(replace(turn, peer=measured) for turn, measured in pairs)
+    return replace(bench, turns=turns, peer=peer)
