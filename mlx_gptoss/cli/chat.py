@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlx_gptoss.cli.constraints import note_cuts, takes_constraints
 from mlx_gptoss.cli.lines import Lines, open_lines
 from mlx_gptoss.cli.options import LoadOptions, loads_model
 from mlx_gptoss.cli.sampling import EFFORTS, sampling_params, takes_sampling
@@ -20,6 +21,7 @@ from mlx_gptoss.harmony.events import Done
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat import Chat
+    from mlx_gptoss.harmony.constrain import Constraints
     from mlx_gptoss.steps import Statistics
 
 HELP = """\
@@ -34,6 +36,7 @@ Ctrl-C stops an answer and keeps what came; Ctrl-D leaves"""
 @click.command(short_help="Hold a conversation")
 @loads_model
 @takes_sampling
+@takes_constraints
 @click.option("--hide-reasoning", is_flag=True, help="Show the answers only")
 @pass_services
 def chat(
@@ -41,6 +44,7 @@ def chat(
     options: LoadOptions,
     effort: str,
     system: str | None,
+    constraints: "Constraints",
     hide_reasoning: bool,
     **sampling: Any,
 ) -> None:
@@ -52,7 +56,11 @@ def chat(
     params = sampling_params(**sampling)
     with services.open(options) as runtime:
         conversation = services.start_chat(
-            runtime, effort=effort, system=system, params=params
+            runtime,
+            effort=effort,
+            system=system,
+            params=params,
+            constraints=constraints,
         )
         lines = open_lines()
         if lines.interactive:
@@ -99,6 +107,7 @@ class Repl:
             click.echo(f"Error: {error}", err=True)
         finally:
             screen.end()
+        note_cuts(self.stats)
 
     def obey(self, line: str) -> None:
         """Carry out a `/command`."""

@@ -2,12 +2,14 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from mlx_gptoss.cli.constraints import NAMES, note_cuts, takes_constraints
 from mlx_gptoss.cli.lines import read_all
 from mlx_gptoss.cli.options import LoadOptions, json_option, loads_model
 from mlx_gptoss.cli.sampling import sampling_params, takes_sampling
@@ -15,18 +17,26 @@ from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.statistics import one_line
 from mlx_gptoss.cli.terminal import Screen, Transcript, note
 from mlx_gptoss.harmony.events import Answer, Done, Event
+from mlx_gptoss.harmony.stops import StopStrings
 
 if TYPE_CHECKING:
+    from mlx_gptoss.harmony.constrain import Constraints
     from mlx_gptoss.runtime import Runtime
     from mlx_gptoss.sampling import SamplingParams
 
-HARMONY_ONLY = ("effort", "system", "hide_reasoning")
+HARMONY_ONLY = (
+    "effort",
+    "system",
+    "hide_reasoning",
+    *(name for name in NAMES if name != "stop"),
+)
 
 
 @click.command(short_help="Answer one prompt")
 @click.argument("prompt", required=False)
 @loads_model
 @takes_sampling
+@takes_constraints
 @click.option("--raw", is_flag=True, help="Continue PROMPT as text, without Harmony")
 @click.option("--hide-reasoning", is_flag=True, help="Show the answer only")
 @click.option("--stats", is_flag=True, help="Say on stderr how fast it was")
@@ -38,6 +48,7 @@ def generate(
     options: LoadOptions,
     effort: str,
     system: str | None,
+    constraints: "Constraints",
     raw: bool,
     hide_reasoning: bool,
     stats: bool,
@@ -58,10 +69,14 @@ def generate(
     params = sampling_params(**sampling)
     with services.open(options, harmony=not raw) as runtime:
         if raw:
-            events = continuation(runtime, text, params)
+            events = continuation(runtime, text, params, stop=constraints.stop)
         else:
             chat = services.start_chat(
-                runtime, effort=effort, system=system, params=params
+                runtime,
+                effort=effort,
+                system=system,
+                params=params,
+                constraints=constraints,
             )
             events = chat.send(text)
         if as_json:
@@ -91,18 +106,23 @@ def _prompt_text(prompt: str | None) -> str:
 
 
 def continuation(
-    runtime: "Runtime", text: str, params: "SamplingParams"
+    runtime: "Runtime", text: str, params: "SamplingParams", *, stop: Sequence[str] = ()
 ) -> Iterator[Event]:
     """Continue plain text; the model's vocabulary need not know Harmony."""
     generation = runtime.generate(runtime.tokenizer.encode(text), params)
-    detokenizer = runtime.tokenizer.detokenizer()
+    detokenizer, strings = runtime.tokenizer.detokenizer(), StopStrings(stop)
     reason = None
     for step in generation:
         reason = step.finish_reason
         if reason in (None, "length"):  # else it is the stop token itself
-            yield Answer(detokenizer.feed(step.token))
-    yield Answer(detokenizer.flush())
-    yield Done(reason or "stop", generation.stats)
+            yield Answer(strings.feed(detokenizer.feed(step.token)))
+        if strings.found is not None:
+            reason = "stop"
+            generation.close()
+            break
+    yield Answer(strings.feed(detokenizer.flush()) + strings.flush())
+    reason = reason or "stop"
+    yield Done(reason, replace(generation.stats, finish_reason=reason))
 
 
 def _print(events: Iterator[Event], screen: Screen, *, stats: bool) -> None:
@@ -115,6 +135,7 @@ def _print(events: Iterator[Event], screen: Screen, *, stats: bool) -> None:
         screen.end()
     if done and done.finish_reason == "length":
         note("(stopped at --max-tokens or the end of the context)")
+    note_cuts(done.stats if done else None)
     if done and done.stats and stats:
         note(one_line(done.stats))
 

@@ -104,9 +104,10 @@ class Services:
         effort: str,
         system: str | None,
         params: "SamplingParams",
+        **more: Any,
     ) -> "Chat":
-        """Begin a conversation."""
-        return self.chat(runtime, effort=effort, system=system, params=params)
+        """Begin a conversation; `more` is for Chat."""
+        return self.chat(runtime, effort=effort, system=system, params=params, **more)
 
 
 def pass_services(function: Callable[..., Any]) -> Callable[..., Any]:
