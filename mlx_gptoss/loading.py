@@ -1,6 +1,6 @@
-"""What is decided before a weight is read: dtype, storage of experts, the plan.
+"""From a checkpoint to a model as planned: dtype, storage of experts, the plan.
 
-Knows headers and sizes; reads no weights.
+Everything is decided from headers and sizes before a weight is read.
 """
 
 import threading
@@ -10,17 +10,34 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlx_gptoss.checkpoint import Checkpoint
+from mlx_gptoss.checkpoint.adopt import Share, device_share
 from mlx_gptoss.checkpoint.files import read_json
+from mlx_gptoss.checkpoint.load import load_model, load_parameters
+from mlx_gptoss.checkpoint.records import expert_records
 from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.experts.reader import Reader
+from mlx_gptoss.experts.selfcheck import writes_are_seen
+from mlx_gptoss.experts.storage import Placement, Storage, stream
 from mlx_gptoss.linear import on_gpu
-from mlx_gptoss.memory import Plan, device_budget, estimate, require_fit
+from mlx_gptoss.memory import (
+    Budget,
+    HitCurve,
+    Machine,
+    Plan,
+    device_budget,
+    plan_storage,
+    require_fit,
+)
+from mlx_gptoss.memory.measured import this_machine
+from mlx_gptoss.memory.plan import AUTO, MODES, RESIDENT
+from mlx_gptoss.model import GptOss
 
 Progress = Callable[[int, int], None]  # done, total
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
-EXPERTS = ("auto", "resident")
-LATER_EXPERTS = ("hybrid", "streamed")
+# MLX keeps freed memory for reuse; beside pools that memory is worth more.
+STREAMED_CACHE_BYTES = 256 * 2**20
 
 
 def choose_dtype(name: str | None) -> mx.Dtype:
@@ -38,14 +55,9 @@ def choose_dtype(name: str | None) -> mx.Dtype:
 
 
 def check_experts(experts: str) -> None:
-    """Refuse ways to store experts that are unknown or not there yet."""
-    if experts in LATER_EXPERTS:
-        raise ConfigError(
-            f"experts `{experts}` is not available yet: use `resident`, or convert to "
-            "a smaller recipe with `mlx-gptoss convert`"
-        )
-    if experts not in EXPERTS:
-        known = ", ".join(EXPERTS)
+    """Refuse ways to store experts that are unknown."""
+    if experts not in MODES:
+        known = ", ".join(MODES)
         raise ConfigError(f"experts `{experts}` is unknown: use one of {known}")
 
 
@@ -66,14 +78,86 @@ def plan_resident(
     context: int | None,
 ) -> Plan:
     """Plan the model in memory whole, at `context` tokens."""
+    return plan_checkpoint(checkpoint, dtype, memory, context, experts=RESIDENT)
+
+
+def plan_checkpoint(
+    checkpoint: Checkpoint,
+    dtype: mx.Dtype,
+    memory: str | int | None,
+    context: int | None,
+    *,
+    experts: str = AUTO,
+    budget: Budget | None = None,
+    machine: Machine | None = None,
+    curve: HitCurve | None = None,
+) -> Plan:
+    """Plan where the experts of a checkpoint lie, at `context` tokens.
+
+    Raises ConfigError if they are to be read from disk and cannot be.
+    """
     check_context(checkpoint.config, context)
-    return estimate(
+    if experts != RESIDENT:
+        try:
+            expert_records(checkpoint)
+        except ConfigError:
+            if experts != AUTO:
+                raise
+            experts = RESIDENT  # the only way there is for these
+    return plan_storage(
         checkpoint.config,
         checkpoint.loaded_bytes_by_part(dtype.size),
-        budget=device_budget(memory),
+        budget=budget or device_budget(memory),
         context=context,
         float_bytes=dtype.size,
+        experts=experts,
+        machine=machine or this_machine(),
+        curve=curve,
     )
+
+
+def load_placed(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    *,
+    dtype: mx.Dtype,
+    progress: Progress | None = None,
+    reader: Reader | None = None,
+    share: Share | None = None,
+    in_place: bool | None = None,
+) -> tuple[GptOss, Storage | None]:
+    """Load a model as planned; close the storage, if there is one, when done with it.
+
+    `share` adopts pages and `in_place` fills slots through their memory; None asks the
+    device. Peak memory: what the plan says of weights, and a few chunks of 8 MiB.
+    """
+    if not plan.slots:
+        whole = load_model(checkpoint, dtype=dtype, progress=progress, share=share)
+        return whole, None
+    model = GptOss(checkpoint.config, checkpoint.structure)
+    placement = Placement(plan.slots)
+    storage = stream(
+        model,
+        checkpoint.structure,
+        placement,
+        expert_records(checkpoint),
+        reader=reader,
+        in_place=writes_are_seen() if in_place is None else in_place,
+    )
+    try:
+        storage.limit_cache(STREAMED_CACHE_BYTES)
+        weights = load_parameters(
+            checkpoint,
+            dtype=dtype,
+            progress=progress,
+            select=lambda x: not placement.pools(x.name),
+            share=share or device_share(),
+        )
+        model.load_weights(list(weights.items()), strict=True)
+    except BaseException:
+        storage.close()
+        raise
+    return model, storage
 
 
 def fit_before_download(
@@ -81,6 +165,7 @@ def fit_before_download(
     memory: str | int | None,
     context: int | None,
     *,
+    experts: str = AUTO,
     strict: bool = False,
 ) -> Callable[[Path, int], None]:
     """Return a check of a config.json and the bytes of its weight files.
@@ -95,9 +180,10 @@ def fit_before_download(
         parts = {"weights": weight_bytes}
         check_context(config, context)
         budget = device_budget(memory)
-        require_fit(
-            estimate(config, parts, budget=budget, context=context), config, model
+        plan = plan_storage(
+            config, parts, budget=budget, context=context, experts=experts
         )
+        require_fit(plan, config, model)
 
     return check
 

@@ -8,18 +8,22 @@ All MLX work is done in the runtime's owner thread; arrays that come back are
 evaluated. Knows token ids; conversations are `chat`'s.
 """
 
+import atexit
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import mlx.core as mx
 
-from mlx_gptoss.checkpoint import load_model, open_checkpoint
+from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import CheckpointError, ConfigError, PromptError
+from mlx_gptoss.experts.statistics import ExpertStatistics
+from mlx_gptoss.experts.storage import Storage
 from mlx_gptoss.generate import Generation, generate, room
 from mlx_gptoss.guide import Guides
 from mlx_gptoss.hub import resolve
@@ -28,10 +32,11 @@ from mlx_gptoss.loading import (
     check_experts,
     choose_dtype,
     fit_before_download,
-    plan_resident,
+    load_placed,
+    plan_checkpoint,
     until,
 )
-from mlx_gptoss.memory import Plan, parse_bytes, require_fit
+from mlx_gptoss.memory import PREFILL_CHUNK, Plan, parse_bytes, require_fit
 from mlx_gptoss.owner import Items, Owner
 from mlx_gptoss.prompt_cache import (
     CachedGeneration,
@@ -45,6 +50,7 @@ from mlx_gptoss.prompt_cache import (
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.steps import Statistics, Step, stop_reasons
 from mlx_gptoss.tokenizer import Tokenizer
+from mlx_gptoss.wiring import check_wired, wire
 
 MESSAGE_ENDS = ("<|end|>", "<|return|>", "<|call|>")
 
@@ -52,6 +58,18 @@ T = TypeVar("T")
 Progress = Callable[[int, int], None]  # done, total
 
 TOKENIZER = "tokenizer.json"
+
+_open: "WeakSet[Runtime]" = WeakSet()
+
+
+@atexit.register
+def close_all() -> None:
+    """Give memory back before the process goes, for those who did not close.
+
+    Wired memory of a process that just ends has leaked until the next restart.
+    """
+    for runtime in list(_open):
+        runtime.close()
 
 
 def load(
@@ -65,13 +83,17 @@ def load(
     strict: bool = False,
     harmony: bool = False,
     cache: CacheOptions | None = None,
+    wired: str = "auto",
     progress: Progress | None = None,
 ) -> "Runtime":
     """Find, check and load a model: `demo`, a path (`./x`, absolute) or a Hub id.
 
     `dtype` is float32 or bfloat16 (default: bfloat16 on a GPU, float32 on a CPU).
     `memory`, such as "16GB" or bytes, lowers what the model may use, counted at
-    `context` tokens, which must not exceed what the model knows.
+    `context` tokens, which must not exceed what the model knows. `experts` is
+    resident, hybrid, streamed (both read experts from disk as they are needed), or
+    auto: the first of them that fits. `wired` is how much a GPU keeps in memory for
+    good: auto (the size of the model), off, or a size.
     `offline` forbids downloads; `strict` makes unknown config keys errors; `harmony`
     refuses a model that cannot chat before its weights are read; `cache` says how
     much of what was read is kept, in memory and on disk.
@@ -84,15 +106,16 @@ def load(
     compute = choose_dtype(dtype)
     if memory is not None:
         parse_bytes(memory)
+    check_wired(wired)
     # A Path is a folder however it is written; the text "a/b" would be a Hub id.
     name = str(model.absolute()) if isinstance(model, Path) else model
-    fits = fit_before_download(name, memory, context, strict=strict)
+    fits = fit_before_download(name, memory, context, experts=experts, strict=strict)
     folder = Path(resolve(name, offline=offline, check=fits))
     owner, stopped = Owner(name), threading.Event()
 
     def read() -> Runtime:
         checkpoint = open_checkpoint(folder, strict=strict)
-        plan = plan_resident(checkpoint, compute, memory, context)
+        plan = plan_checkpoint(checkpoint, compute, memory, context, experts=experts)
         require_fit(plan, checkpoint.config, name)
         homes = [checkpoint.folder, folder]
         home = next((h for h in homes if (h / TOKENIZER).is_file()), folder)
@@ -100,14 +123,16 @@ def load(
         if harmony:
             tokenizer = Tokenizer.open(home)
             tokenizer.require_harmony()
-        loaded = load_model(
-            checkpoint, dtype=compute, progress=until(stopped, progress)
+        wire(wired, plan)
+        loaded, storage = load_placed(
+            checkpoint, plan, dtype=compute, progress=until(stopped, progress)
         )
         return Runtime(
             loaded,
             config=checkpoint.config,
             tokenizer=tokenizer,
             plan=plan,
+            storage=storage,
             context=context,
             owner=owner,
             cache=cache,
@@ -143,6 +168,7 @@ class Runtime:
         config: ModelConfig | None = None,
         tokenizer: Tokenizer | Path | None = None,
         plan: Plan | None = None,
+        storage: Storage | None = None,
         context: int | None = None,
         owner: Owner | None = None,
         cache: CacheOptions | None = None,
@@ -158,6 +184,8 @@ class Runtime:
         self._guides: Guides | None = None
         self._owner = owner or Owner("runtime")
         self.plan = plan
+        self._storage = storage
+        _open.add(self)
         longest = config.max_position_embeddings if config else None
         limits = [limit for limit in (context, longest) if limit is not None]
         self.context = min(limits, default=None)
@@ -215,6 +243,11 @@ class Runtime:
         named = self.tokenizer if self.has_tokenizer else None
         return stop_reasons(named, self._config.eos_token_ids if self._config else ())
 
+    @property
+    def stats(self) -> ExpertStatistics | None:
+        """What reading experts from disk took so far; None if all are resident."""
+        return self._storage.statistics() if self._storage else None
+
     def new_cache(self) -> Any:
         """Return an empty KV cache for one sequence. Change it only inside `run`."""
         return self.run(self.model.make_cache)
@@ -262,6 +295,7 @@ class Runtime:
                 guide=guide,
                 cache=cache,
                 context=self.context,
+                chunk=self.plan.prefill_chunk if self.plan else PREFILL_CHUNK,
                 progress=progress,
                 cancelled=lambda: ended.is_set() or bool(cancelled and cancelled()),
                 on_fed=on_fed,
@@ -325,6 +359,8 @@ class Runtime:
 
     def _release(self) -> None:
         self._model = self._prompts = None
+        if self._storage is not None:
+            self._storage.close()
         mx.clear_cache()
 
     def _logits(self, ids: Sequence[int], cache: Any) -> mx.array:

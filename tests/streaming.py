@@ -10,6 +10,7 @@ import mlx.core as mx
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.load import load_model, load_parameters
 from mlx_gptoss.checkpoint.records import expert_records
+from mlx_gptoss.experts.pressure import Pressure
 from mlx_gptoss.experts.reader import Reader
 from mlx_gptoss.experts.storage import Placement, Storage, stream
 from mlx_gptoss.model import GptOss
@@ -55,6 +56,7 @@ def streamed(
     *,
     reader: Reader | None = None,
     in_place: bool = True,
+    pressure: Pressure | None = None,
 ) -> Streamed:
     """Load with `slots` in every layer, or in those that a mapping names."""
     layers = range(checkpoint.config.num_hidden_layers)
@@ -68,6 +70,7 @@ def streamed(
         expert_records(checkpoint),
         reader=reader,
         in_place=in_place,
+        pressure=pressure,
     )
     weights = load_parameters(
         checkpoint, dtype=mx.float32, select=lambda x: not placement.pools(x.name)

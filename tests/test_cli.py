@@ -155,8 +155,8 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
             "use bfloat16 or float32",
         ),
         (
-            ["generate", "hi", "-m", "demo", "--experts", "hybrid"],
-            "is not available yet",
+            ["generate", "hi", "-m", "demo", "--wired", "much"],
+            "wired `much` is not known",
         ),
         (["models", "--delete", "demo", "--yes"], "only Hub ids can be deleted"),
         (["pull", "demo"], "only Hub ids can be pulled"),

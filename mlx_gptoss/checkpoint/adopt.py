@@ -17,6 +17,7 @@ import numpy as np
 from mlx_gptoss.checkpoint.headers import StoredTensor
 from mlx_gptoss.checkpoint.parameters import BYTE, FLOAT, WORD, Parameter
 from mlx_gptoss.checkpoint.reading import RAW_DTYPES, read_ahead
+from mlx_gptoss.linear import on_gpu
 
 PAGE_BYTES = 16384  # of Apple silicon; a multiple of everyone else's
 READ_AHEAD_THREADS = 4
@@ -31,6 +32,11 @@ def share_pages(pages: np.ndarray) -> mx.array:
     into memory that it does not own.
     """
     return mx.asarray(pages, copy=False)
+
+
+def device_share() -> Share | None:
+    """Return how the default device shares memory; None: it does not."""
+    return share_pages if on_gpu() else None
 
 
 def can_adopt(parameter: Parameter, dtype: mx.Dtype) -> bool:

@@ -16,7 +16,7 @@ from mlx_gptoss.checkpoint.adopt import (
     Share,
     adopt,
     can_adopt,
-    share_pages,
+    device_share,
     start_read_ahead,
 )
 from mlx_gptoss.checkpoint.opening import Checkpoint
@@ -29,7 +29,6 @@ from mlx_gptoss.checkpoint.reading import (
     open_files,
 )
 from mlx_gptoss.errors import CheckpointError, MemoryBudgetError
-from mlx_gptoss.linear import on_gpu
 from mlx_gptoss.memory import device_budget, format_bytes
 from mlx_gptoss.model import GptOss
 
@@ -40,7 +39,11 @@ COMPUTE_DTYPES = {mx.float32: 4, mx.bfloat16: 2}  # and their bytes
 
 
 def load_model(
-    checkpoint: Checkpoint, *, dtype: mx.Dtype, progress: Progress | None = None
+    checkpoint: Checkpoint,
+    *,
+    dtype: mx.Dtype,
+    progress: Progress | None = None,
+    share: Share | None = None,
 ) -> GptOss:
     """Build the model with evaluated weights, floats cast to `dtype`.
 
@@ -48,8 +51,9 @@ def load_model(
     in all). Peak memory: the model and a few chunks of 8 MiB.
     """
     model = GptOss(checkpoint.config, checkpoint.structure)
-    share = share_pages if on_gpu() else None
-    weights = load_parameters(checkpoint, dtype=dtype, progress=progress, share=share)
+    weights = load_parameters(
+        checkpoint, dtype=dtype, progress=progress, share=share or device_share()
+    )
     model.load_weights(list(weights.items()), strict=True)
     return model
 

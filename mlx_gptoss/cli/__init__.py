@@ -5,7 +5,9 @@ error (one line on stderr), 2 wrong usage, 130 interrupted. This module imports
 click and nothing heavy, so that `mlx-gptoss --help` is instant.
 """
 
+import signal
 import sys
+import threading
 from importlib import import_module
 from io import TextIOWrapper
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ from mlx_gptoss import __version__
 from mlx_gptoss.errors import GptOssError
 
 INTERRUPTED = 130
+SIGNALLED = 128  # and the signal's number, as shells report it
 
 
 class Entry(NamedTuple):
@@ -40,6 +43,9 @@ COMMANDS = {
     "compare": Entry(
         "mlx_gptoss_convert.cli_compare", "command", "Two conversions side by side"
     ),
+    "plan": Entry("mlx_gptoss.cli.plan", "plan", "What fits, and how fast it would be"),
+    "probe": Entry("mlx_gptoss.cli.probe", "probe", "Measure this disk and device"),
+    "trace": Entry("mlx_gptoss.cli.trace", "trace", "Record and replay routing"),
     "bench": Entry("mlx_gptoss.cli.bench", "bench", "Measure speed"),
     "doctor": Entry("mlx_gptoss.cli.doctor", "doctor", "Examine this machine"),
 }
@@ -81,6 +87,11 @@ class CommandLine(click.Group):
             ctx.exit(INTERRUPTED)
 
 
+def ended(signum: int, _frame: object) -> None:
+    """End as an exception does, so that models give their memory back."""
+    sys.exit(SIGNALLED + signum)
+
+
 @click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mlx-gptoss")
 def cli() -> None:
@@ -91,6 +102,11 @@ def cli() -> None:
     mlx-gptoss chat -m openai/gpt-oss-20b
     mlx-gptoss use openai/gpt-oss-20b
     """
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, ended)
+        click.get_current_context().call_on_close(
+            lambda: signal.signal(signal.SIGTERM, before)
+        )
     for stream in (sys.stdout, sys.stderr):
         # A terminal without UTF-8 shows `?` for an emoji instead of failing.
         if isinstance(stream, TextIOWrapper):

@@ -24,6 +24,7 @@ class LoadOptions:
     dtype: str | None = None
     offline: bool = False
     strict: bool = False
+    wired: str = "auto"
 
     def named_model(self) -> str:
         """Return the model, telling on stderr when it is only the demo."""
@@ -93,6 +94,13 @@ MODEL_OPTIONS = (
         metavar="[float32|bfloat16]",  # others are refused with the reason
         help="Precision of the arithmetic [default: bfloat16 on GPU, float32 on CPU]",
     ),
+    click.option(
+        "--wired",
+        metavar="[auto|off|SIZE]",
+        default="auto",
+        show_default=True,
+        help="Memory a GPU keeps for good: the model's size, none, or a size",
+    ),
     offline_option,
     strict_option,
 )
@@ -111,9 +119,12 @@ def loads_model(function: Callable[..., Any]) -> Callable[..., Any]:
         dtype: str | None,
         offline: bool,
         strict: bool,
+        wired: str,
         **rest: Any,
     ) -> Any:
-        options = LoadOptions(model, memory, experts, context, dtype, offline, strict)
+        options = LoadOptions(
+            model, memory, experts, context, dtype, offline, strict, wired
+        )
         return function(*args, options=options, **rest)
 
     for option in reversed(MODEL_OPTIONS):

@@ -60,6 +60,7 @@ class Services:
                 context=options.context,
                 offline=options.offline,
                 strict=options.strict,
+                wired=options.wired,
                 harmony=harmony,
                 progress=progress,
             )
@@ -71,7 +72,11 @@ class Services:
         check_experts(options.experts)
         choose_dtype(options.dtype)
         fits = fit_before_download(
-            model, options.memory, options.context, strict=options.strict
+            model,
+            options.memory,
+            options.context,
+            experts=options.experts,
+            strict=options.strict,
         )
         return self.fetch(model, offline=options.offline, check=fits)
 

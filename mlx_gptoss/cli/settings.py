@@ -2,10 +2,10 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.home import home, write_text
 from mlx_gptoss.hub.folders import DEMO
 
 VARIABLE = "MLX_GPTOSS_MODEL"
@@ -17,11 +17,7 @@ HINT = (
 
 def settings_file() -> Path:
     """Return where settings are kept: the user's own configuration folder."""
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return base / "mlx-gptoss" / FILE
+    return home() / FILE
 
 
 def chosen_model() -> str | None:
@@ -42,10 +38,7 @@ def chosen_model() -> str | None:
 def choose_model(model: str) -> Path:
     """Store the default model; return the file it is stored in."""
     path = settings_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps({"model": model}, indent=2) + "\n", encoding="utf-8")
-    draft.replace(path)
+    write_text(path, json.dumps({"model": model}, indent=2) + "\n")
     return path
 
 

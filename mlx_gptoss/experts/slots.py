@@ -80,6 +80,18 @@ class Slots:
             self._held[expert] = slot
         self._table = None
 
+    def resize(self, slots: int) -> list[int]:
+        """Change the number of slots; return the old slots of the new first ones.
+
+        Whoever was used last stays.
+        """
+        kept = list(self._held.items())[-slots:]
+        self.count = slots
+        self._held = OrderedDict((e, new) for new, (e, _) in enumerate(kept))
+        self._free = list(range(len(kept), slots))[::-1]
+        self._table = None
+        return [old for _, old in kept]
+
     def give_back(self, slots: Iterable[int]) -> None:
         """Return slots that were not filled."""
         self._free.extend(slots)

@@ -6,15 +6,21 @@
 `Placement` is what a planner decides; nothing here knows of budgets.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import mlx.core as mx
+
+from mlx_gptoss.experts.pressure import SHRINK, STAY, Pressure
 from mlx_gptoss.experts.reader import Reader
 from mlx_gptoss.experts.records import Records
 from mlx_gptoss.experts.statistics import ExpertStatistics, gathered
 from mlx_gptoss.experts.streamed import StreamedExperts
 from mlx_gptoss.layout import Structure
 from mlx_gptoss.model import GptOss
+
+SHRUNK = 3 / 4  # of its slots a pool keeps when memory is short
 
 
 @dataclass(frozen=True)
@@ -39,11 +45,22 @@ class Storage:
     """The streamed layers of a model and the reader that fills them."""
 
     def __init__(
-        self, layers: Mapping[int, StreamedExperts], reader: Reader, whole: int
-    ):
+        self,
+        layers: Mapping[int, StreamedExperts],
+        reader: Reader,
+        whole: int,
+        pressure: Pressure | None = None,
+    ) -> None:
         self.layers = dict(layers)
         self.reader = reader
         self._resident_layers = whole
+        self._planned = {layer: x.slots for layer, x in layers.items()}
+        self._pressure = pressure or Pressure()
+        self._round: list[int] = []  # layers whose size is still to be changed
+        self._direction = STAY
+        self.cache_limit_before: int | None = None
+        for layer in layers.values():
+            layer.watch(self._react)
 
     def statistics(self) -> ExpertStatistics:
         """Copy the counts so far."""
@@ -52,10 +69,40 @@ class Storage:
             self._resident_layers,
         )
 
+    def _react(self, layer: StreamedExperts) -> None:
+        """Change the size of one layer at a time, while memory is short or no more."""
+        if not self._round:
+            self._begin_round()
+        if not self._round or self.layers.get(self._round[-1]) is not layer:
+            return
+        number = self._round.pop()
+        factor = SHRUNK if self._direction == SHRINK else 1 / SHRUNK
+        wanted = math.ceil(layer.slots * factor)
+        layer.target = max(layer.least, min(wanted, self._planned[number]))
+        if not self._round:
+            self._pressure.acted()
+
+    def _begin_round(self) -> None:
+        self._direction = self._pressure.direction()
+        if self._direction == STAY:
+            return
+        self._round = [
+            number
+            for number, layer in sorted(self.layers.items(), reverse=True)
+            if self._direction == SHRINK or layer.slots < self._planned[number]
+        ]
+
     def close(self) -> None:
-        """End the threads, close the files, let go of the pools."""
+        """End the threads, close the files, let go of the pools. Twice is once."""
         self.layers.clear()
         self.reader.close()
+        if self.cache_limit_before is not None:
+            mx.set_cache_limit(self.cache_limit_before)
+            self.cache_limit_before = None
+
+    def limit_cache(self, limit: int) -> None:
+        """Have MLX keep less freed memory until this is closed."""
+        self.cache_limit_before = mx.set_cache_limit(limit)
 
 
 def stream(
@@ -66,6 +113,7 @@ def stream(
     *,
     reader: Reader | None = None,
     in_place: bool = True,
+    pressure: Pressure | None = None,
 ) -> Storage:
     """Replace the experts of the placement's layers by streamed ones, with empty pools.
 
@@ -86,4 +134,5 @@ def stream(
         )
         layers[layer].eval()
         model.model.layers[layer].mlp.experts = layers[layer]
-    return Storage(layers, reader, model.config.num_hidden_layers - len(layers))
+    whole = model.config.num_hidden_layers - len(layers)
+    return Storage(layers, reader, whole, pressure)

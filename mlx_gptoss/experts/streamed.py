@@ -12,7 +12,7 @@ Dimensions as in `resident`: N tokens, T experts per token, E experts, R = N * T
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, pairwise
 from typing import cast
 
@@ -65,6 +65,9 @@ class StreamedExperts(Experts):
         self._records = records
         self._reader = reader
         self._last: mx.array | None = None
+        self._before: Callable[[StreamedExperts], None] = lambda _: None
+        self.least = config.num_experts_per_tok
+        self.target = slots  # may be changed at any time; obeyed at the next call
         self.statistics = LayerStatistics()
 
     @property
@@ -94,6 +97,9 @@ class StreamedExperts(Experts):
         started = time.perf_counter()
         mx.eval(chosen, self._waiting())
         synced = time.perf_counter()
+        self._before(self)
+        if self.target != self._slots.count:
+            self._resize()
         needed = set(chain.from_iterable(cast("list[list[int]]", chosen.tolist())))
         if len(needed) <= self._slots.count:
             waited = self._fill(needed)
@@ -109,12 +115,35 @@ class StreamedExperts(Experts):
         )
         return y
 
+    def watch(self, before: "Callable[[StreamedExperts], None]") -> None:
+        """Have `before` called at every call, when nothing reads the slots."""
+        self._before = before
+
+    def _resize(self) -> None:
+        """Take the slots that are wanted; this layer's pools exist twice meanwhile."""
+        kept = self._slots.resize(self.target)
+        for projection in self._pooled.values():
+            projection.resize(kept, self.target)
+        mx.clear_cache()
+
     def _waiting(self) -> list[mx.array]:
         return [] if self._last is None else [self._last]
 
+    @property
+    def held(self) -> list[int]:
+        """The experts that are in slots, the least recently used first."""
+        return self._slots.held
+
+    def fill(self, needed: set[int]) -> float:
+        """Have all of these in slots; return the seconds waited for the disk.
+
+        Nothing may be computing with this layer.
+        """
+        return self._fill(needed)
+
     def _fill(self, needed: set[int]) -> float:
         """Have all of these in slots; return the seconds waited for the disk."""
-        missing = self._slots.touch(needed)
+        missing = self._slots.touch(sorted(needed))
         self.statistics.count_experts(len(needed), len(missing))
         return self._finish(self._begin(missing, needed) if missing else None)
 

@@ -1,0 +1,74 @@
+"""When pools should give memory back, and when they may have it again.
+
+macOS says in `kern.memorystatus_vm_pressure_level` how short memory is. A warning
+counts once it has lasted; then one pool after the other shrinks by a quarter, and
+after a pause again if the warning stands. Quiet for long enough, they grow back.
+Knows no pools: it is asked now and then, and answers with a direction.
+"""
+
+import ctypes
+import sys
+import time
+from collections.abc import Callable
+
+NORMAL, WARNING, CRITICAL = 1, 2, 4
+LEVEL = b"kern.memorystatus_vm_pressure_level"
+
+ASKED_EVERY = 1.0  # seconds
+CONFIRMED_AFTER = 2.0  # of a warning; a critical level counts at once
+PAUSE = 45.0  # between two rounds of shrinking: the system needs time to notice
+QUIET = 180.0  # before growing
+
+SHRINK, STAY, GROW = -1, 0, 1
+
+
+def system_level() -> int:
+    """Ask macOS how short memory is; elsewhere it is always normal."""
+    if sys.platform != "darwin":
+        return NORMAL
+    level, size = ctypes.c_int(NORMAL), ctypes.c_size_t(ctypes.sizeof(ctypes.c_int))
+    libc = ctypes.CDLL(None)
+    failed = libc.sysctlbyname(
+        LEVEL, ctypes.byref(level), ctypes.byref(size), None, ctypes.c_size_t(0)
+    )
+    return NORMAL if failed else level.value
+
+
+class Pressure:
+    """Turns levels over time into directions; `level` and `clock` can be replaced."""
+
+    def __init__(
+        self,
+        level: Callable[[], int] = system_level,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._level = level
+        self._clock = clock
+        self._asked = -ASKED_EVERY
+        self._since = clock()  # the state below began
+        self._state = NORMAL
+        self._acted: float | None = None
+
+    def direction(self) -> int:
+        """Say whether a round of shrinking or growing should begin now."""
+        now = self._clock()
+        if now - self._asked < ASKED_EVERY:
+            return STAY
+        self._asked = now
+        level = self._level()
+        if (level == NORMAL) != (self._state == NORMAL):
+            self._since = now
+        self._state = level
+        if level == NORMAL:
+            return GROW if self._lasted(now, QUIET) else STAY
+        confirmed = level >= CRITICAL or now - self._since >= CONFIRMED_AFTER
+        rested = self._acted is None or now - self._acted >= PAUSE
+        return SHRINK if confirmed and rested else STAY
+
+    def _lasted(self, now: float, least: float) -> bool:
+        last = self._since if self._acted is None else max(self._since, self._acted)
+        return now - last >= least
+
+    def acted(self) -> None:
+        """Take note that a round is over."""
+        self._acted = self._clock()

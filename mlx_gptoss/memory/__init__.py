@@ -1,0 +1,52 @@
+"""What fits: sizes, the device's budget, where experts lie, how fast that will be.
+
+units.py     sizes as people write them
+budget.py    how much a model may use here
+sizes.py     bytes of a model's parts, caches and scratch
+plan.py      resident, hybrid or streamed, and how many slots
+machines.py  Apple chips as data
+speed.py     tokens a second and time to the first one, with bounds
+advice.py    refusals, with what would help
+shapes.py    the published models, so that a plan needs no download
+
+Opens no weights and allocates no array. GB = 10^9 bytes in text; in the API bytes.
+"""
+
+from mlx_gptoss.memory.advice import SYSTEM_RESERVE, require_fit
+from mlx_gptoss.memory.budget import Budget, device_budget
+from mlx_gptoss.memory.machines import Machine, Range, describe_device, find_chip
+from mlx_gptoss.memory.plan import Plan, estimate, plan_storage, work_of
+from mlx_gptoss.memory.sizes import (
+    DEFAULT_CONTEXT,
+    PREFILL_CHUNK,
+    kv_bytes,
+    recipe_bytes,
+    recipe_parts,
+)
+from mlx_gptoss.memory.speed import HitCurve, Prediction, predict
+from mlx_gptoss.memory.units import format_bytes, parse_bytes
+
+__all__ = [
+    "DEFAULT_CONTEXT",
+    "PREFILL_CHUNK",
+    "SYSTEM_RESERVE",
+    "Budget",
+    "HitCurve",
+    "Machine",
+    "Plan",
+    "Prediction",
+    "Range",
+    "describe_device",
+    "device_budget",
+    "estimate",
+    "find_chip",
+    "format_bytes",
+    "kv_bytes",
+    "parse_bytes",
+    "plan_storage",
+    "predict",
+    "recipe_bytes",
+    "recipe_parts",
+    "require_fit",
+    "work_of",
+]

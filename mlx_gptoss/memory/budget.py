@@ -1,0 +1,79 @@
+"""How much memory a model may use: asked of device, system and container."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_gptoss.memory.units import UNITS, parse_bytes
+
+CGROUP_LIMITS = (
+    "sys/fs/cgroup/memory.max",
+    "sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many bytes a model may use, of how many there are, and who says so."""
+
+    bytes: int
+    total: int
+    source: str
+    metal: bool = False
+
+
+def device_budget(memory: str | int | None = None, *, root: Path = Path("/")) -> Budget:
+    """Ask the device how much a model may use; `memory` says it, up to all there is.
+
+    The device's answer is the recommended working set of a Metal GPU, elsewhere what
+    the system (`root`/proc/meminfo) or its container still has free.
+    """
+    device = _metal_budget() or _system_budget(root)
+    if memory is None:
+        return device
+    wanted = parse_bytes(memory)
+    if wanted >= device.total:
+        return Budget(device.total, device.total, "all memory there is", device.metal)
+    return Budget(wanted, device.total, "the memory asked for", device.metal)
+
+
+def _metal_budget() -> Budget | None:
+    import mlx.core as mx  # noqa: PLC0415 - sizes and texts are needed without MLX
+
+    if not mx.metal.is_available():
+        return None
+    facts = mx.device_info()
+    working_set = int(facts.get("max_recommended_working_set_size", 0))
+    total = int(facts.get("memory_size", 0)) or _physical_memory()
+    if not working_set:
+        return Budget(total, total, "the memory of this Mac", True)
+    return Budget(working_set, total, "the GPU's recommended working set", True)
+
+
+def _system_budget(root: Path) -> Budget:
+    meminfo = _meminfo(root / "proc/meminfo")
+    total = meminfo.get("MemTotal", 0) or _physical_memory()
+    free = meminfo.get("MemAvailable", total)
+    limits = [_cgroup_limit(root / path) for path in CGROUP_LIMITS]
+    limit = min((found for found in limits if found), default=total)
+    if limit < free:
+        return Budget(limit, min(limit, total), "the memory limit of this container")
+    return Budget(free, total, "the memory that is free")
+
+
+def _meminfo(path: Path) -> dict[str, int]:
+    if not path.exists():  # not Linux
+        return {}
+    lines = (line.split(":") for line in path.read_text().splitlines() if ":" in line)
+    return {
+        name: int(value.split()[0]) * UNITS["KIB"] for name, value in lines if value
+    }
+
+
+def _cgroup_limit(path: Path) -> int | None:
+    text = path.read_text().strip() if path.exists() else "max"
+    return int(text) if text.isdigit() else None
+
+
+def _physical_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

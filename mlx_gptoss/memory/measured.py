@@ -1,0 +1,74 @@
+"""What was measured on this machine, for plans: `mlx-gptoss probe` writes it."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.home import home, write_text
+from mlx_gptoss.memory.machines import UNKNOWN, Machine, find_chip
+from mlx_gptoss.memory.units import UNITS
+
+FILE = "probe.json"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Measured figures: bytes a second, seconds of a wait, and of what device."""
+
+    device: str
+    ssd: float
+    bandwidth: float
+    sync_seconds: float
+
+
+def probe_file() -> Path:
+    return home() / FILE
+
+
+def save_probe(probe: Probe, path: Path | None = None) -> Path:
+    """Keep a measurement for later plans; returns its file."""
+    path = path or probe_file()
+    write_text(path, json.dumps(asdict(probe), indent=2) + "\n")
+    return path
+
+
+def saved_probe(path: Path | None = None) -> Probe | None:
+    """Return what was measured, or None. Raises ConfigError for a damaged file."""
+    path = path or probe_file()
+    if not path.exists():
+        return None
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return Probe(
+            str(raw["device"]),
+            *(float(raw[key]) for key in ("ssd", "bandwidth", "sync_seconds")),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"`{path}` cannot be read ({type(error).__name__}): delete it, then run "
+            "`mlx-gptoss probe`"
+        ) from error
+
+
+def this_machine(path: Path | None = None) -> Machine:
+    """Describe this machine: as probed, else from the table of chips, else guessed."""
+    import mlx.core as mx  # noqa: PLC0415 - sizes and texts are needed without MLX
+
+    facts = mx.device_info()
+    device = str(facts.get("device_name", ""))
+    memory = int(facts.get("memory_size", 0))
+    chip = find_chip(device, round(memory / UNITS["GIB"]))
+    machine = chip.machine() if chip else UNKNOWN
+    probe = saved_probe(path)
+    if probe is None or probe.device != device:
+        return machine
+    return replace(
+        machine,
+        name=device or machine.name,
+        bandwidth=probe.bandwidth,
+        ssd=probe.ssd,
+        sync_seconds=probe.sync_seconds,
+        measured=True,
+        source="measured here by `mlx-gptoss probe`",
+    )

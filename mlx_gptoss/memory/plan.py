@@ -1,0 +1,229 @@
+"""What fits and how: where the experts lie, decided from sizes before loading.
+
+Knows sizes only: it never opens a file and never allocates an array.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from mlx_gptoss.config import ModelConfig
+from mlx_gptoss.layout import EMBEDDING, EXPERTS
+from mlx_gptoss.memory.budget import Budget
+from mlx_gptoss.memory.machines import UNKNOWN, Machine
+from mlx_gptoss.memory.sizes import (
+    DEFAULT_CONTEXT,
+    FLOAT_BYTES,
+    PREFILL_CHUNK,
+    bias_bytes,
+    kv_bytes,
+    record_bytes,
+    scratch_bytes,
+)
+from mlx_gptoss.memory.speed import HitCurve, Work, parameters_read, predict
+
+RESIDENT, STREAMED, HYBRID = "resident", "streamed", "hybrid"
+AUTO = "auto"
+MODES = (AUTO, RESIDENT, HYBRID, STREAMED)
+
+# Every chunk of a prompt reads what is not here once more, so long ones are better,
+# as long as working on them takes no more than this share of the memory. On a CPU
+# they are not longer than those of a resident model, for the sums to be the same.
+STREAMED_CHUNKS = (2048, 1024, 512, 256, 128, 64, 32)
+SCRATCH_SHARE = 1 / 8
+# Left free beside pools: allocators round up, and the system's page cache is a second
+# level behind them.
+HEADROOM_SHARE, MOST_HEADROOM = 1 / 16, 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where a model's bytes will lie, decided before the first weight is read.
+
+    `bytes_by_part` counts what will be in memory, pools included; `slots` are those of
+    every streamed layer.
+    """
+
+    mode: str
+    bytes_by_part: Mapping[str, int]
+    kv_bytes: int
+    scratch_bytes: int
+    context: int
+    budget: Budget
+    float_bytes: int = FLOAT_BYTES
+    slots: Mapping[int, int] = field(default_factory=dict)
+    headroom_bytes: int = 0
+    record_bytes: int = 0  # of one expert
+    whole_bytes: int = 0  # of all weights, were they resident
+    prefill_chunk: int = PREFILL_CHUNK
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(self.bytes_by_part.values())
+
+    @property
+    def total_bytes(self) -> int:
+        return (
+            self.weight_bytes + self.kv_bytes + self.scratch_bytes + self.headroom_bytes
+        )
+
+    @property
+    def fits(self) -> bool:
+        return self.total_bytes <= self.budget.bytes
+
+    @property
+    def least_slots(self) -> int:
+        return min(self.slots.values(), default=0)
+
+
+def estimate(
+    config: ModelConfig,
+    bytes_by_part: Mapping[str, int],
+    *,
+    budget: Budget,
+    context: int | None = None,
+    float_bytes: int = FLOAT_BYTES,
+) -> Plan:
+    """Plan a resident model from sizes alone: `bytes_by_part` as they lie in memory."""
+    longest = config.max_position_embeddings
+    tokens = min(context or DEFAULT_CONTEXT, longest)
+    scratch = scratch_bytes(config, tokens, float_bytes=float_bytes, metal=budget.metal)
+    kv = kv_bytes(config, tokens, float_bytes=float_bytes)
+    parts = dict(bytes_by_part)
+    return Plan(
+        RESIDENT,
+        parts,
+        kv,
+        scratch,
+        tokens,
+        budget,
+        float_bytes,
+        record_bytes=record_bytes(config),
+        whole_bytes=sum(parts.values()),
+    )
+
+
+def plan_storage(
+    config: ModelConfig,
+    bytes_by_part: Mapping[str, int],
+    *,
+    budget: Budget,
+    context: int | None = None,
+    float_bytes: int = FLOAT_BYTES,
+    experts: str = AUTO,
+    machine: Machine = UNKNOWN,
+    curve: HitCurve | None = None,
+) -> Plan:
+    """Plan resident, hybrid or streamed experts; `auto` takes the first that fits.
+
+    `bytes_by_part` is as all of it would lie in memory, with MXFP4 experts. The plan
+    may not fit (see `require_fit`): then a streamed one has too few slots.
+    """
+    resident = estimate(
+        config, bytes_by_part, budget=budget, context=context, float_bytes=float_bytes
+    )
+    if experts == RESIDENT or (experts == AUTO and resident.fits):
+        return resident
+    base = _without_experts(resident, config)
+    records = max(0, budget.bytes - base.total_bytes) // base.record_bytes
+    known = curve or HitCurve()
+    candidates = [
+        plan
+        for whole in range(config.num_hidden_layers)
+        if (plan := _placed(base, config, records, whole, known)) is not None
+    ]
+    wanted = {STREAMED: candidates[:1], HYBRID: candidates[1:]}.get(experts, candidates)
+    if not wanted:
+        return base
+    return min(wanted, key=lambda plan: _cost(plan, config, machine, known))
+
+
+def work_of(plan: Plan, config: ModelConfig) -> Work:
+    """Say what a token and a prompt of this plan ask of a machine."""
+    k, layers = config.num_experts_per_tok, config.num_hidden_layers
+    E, biases = (
+        config.num_local_experts,
+        bias_bytes(config, float_bytes=plan.float_bytes),
+    )
+    rest = plan.whole_bytes - E * plan.record_bytes * layers - biases * layers
+    rest -= plan.bytes_by_part.get(EMBEDDING, 0)  # looked up, not read
+    return Work(
+        active_bytes=rest + k * layers * (plan.record_bytes + biases / E),
+        active_weights=parameters_read(config),
+        weight_bytes=plan.weight_bytes,
+        record_bytes=plan.record_bytes,
+        experts=E,
+        chosen=k,
+        slots=tuple(plan.slots.values()),
+        chunk=plan.prefill_chunk,
+    )
+
+
+def _without_experts(resident: Plan, config: ModelConfig) -> Plan:
+    """Keep all but the stacks of experts, and the room that streaming works in."""
+    stacks = config.num_hidden_layers * config.num_local_experts * resident.record_bytes
+    parts = dict(resident.bytes_by_part)
+    owner = EXPERTS if EXPERTS in parts else next(iter(parts))
+    parts[owner] = max(0, parts[owner] - stacks)
+    budget = resident.budget
+
+    def scratch(chunk: int) -> int:
+        return scratch_bytes(
+            config,
+            resident.context,
+            float_bytes=resident.float_bytes,
+            metal=budget.metal,
+            chunk=chunk,
+        )
+
+    longest = STREAMED_CHUNKS[0] if budget.metal else PREFILL_CHUNK
+    small = (
+        n
+        for n in STREAMED_CHUNKS
+        if n <= longest and scratch(n) <= SCRATCH_SHARE * budget.bytes
+    )
+    chunk = next(small, STREAMED_CHUNKS[-1])
+    return replace(
+        resident,
+        mode=STREAMED,
+        bytes_by_part=parts,
+        scratch_bytes=scratch(chunk),
+        prefill_chunk=chunk,
+        headroom_bytes=min(int(budget.bytes * HEADROOM_SHARE), MOST_HEADROOM),
+    )
+
+
+def _placed(
+    base: Plan, config: ModelConfig, records: int, whole: int, curve: HitCurve
+) -> Plan | None:
+    """Keep `whole` layers resident and share what is left; None: it is too little.
+
+    Resident are those that would miss most, where that is known.
+    """
+    E, layers = config.num_local_experts, config.num_hidden_layers
+    each, more = divmod(records - whole * E, layers - whole)
+    if each < config.num_experts_per_tok:
+        return None
+    order = curve.worst_layers if len(curve.worst_layers) == layers else range(layers)
+    streamed = sorted(order[whole:])
+    slots = {layer: min(E, each + (n < more)) for n, layer in enumerate(streamed)}
+    return with_slots(base, config, slots, HYBRID if whole else STREAMED)
+
+
+def with_slots(
+    base: Plan, config: ModelConfig, slots: Mapping[int, int], mode: str
+) -> Plan:
+    """Give a streamed plan other slots; layers that have none are resident."""
+    E, layers = config.num_local_experts, config.num_hidden_layers
+    held = (layers - len(slots)) * E + sum(slots.values())
+    before = (layers - len(base.slots)) * E + sum(base.slots.values())
+    if not base.slots:
+        before = 0  # nothing is placed yet
+    parts = dict(base.bytes_by_part)
+    owner = EXPERTS if EXPERTS in parts else next(iter(parts))
+    parts[owner] += (held - before) * base.record_bytes
+    return replace(base, mode=mode, bytes_by_part=parts, slots=slots)
+
+
+def _cost(plan: Plan, config: ModelConfig, machine: Machine, curve: HitCurve) -> float:
+    found = predict(work_of(plan, config), machine, curve, prompt_tokens=1)
+    return sum(found.terms.values())

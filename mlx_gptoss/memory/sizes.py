@@ -1,0 +1,92 @@
+"""Bytes of a model's parts, of its caches, and of what it works in; opens no file."""
+
+from mlx_gptoss.config import ModelConfig
+from mlx_gptoss.layout import ATTENTION, EMBEDDING, EXPERTS, LM_HEAD, NORMS, ROUTER
+
+MXFP4_BITS = 4.25  # per expert weight: 4 bits and one scale byte for 32 values
+# Bits per weight of attention, embedding and lm_head; None stays a float. Each affine
+# group has a scale and a bias beside it, both floats.
+RECIPE_BITS = {"lossless": None, "q8": 8, "q6": 6, "q4": 4}
+GROUP_SIZE = 64
+OFFERED_RECIPES = ("lossless", "q8", "q4")
+FLOAT_BYTES = 2  # bfloat16: floats on disk, and in memory on a GPU
+
+DEFAULT_CONTEXT = 8192  # tokens of KV cache counted when none is asked for
+PREFILL_CHUNK = 512  # tokens whose intermediate values are alive at once
+CACHE_STEP = 256  # full caches grow by so many tokens
+PROCESS_BYTES = 10**8  # Python, kernels, small buffers: an allowance
+
+
+def recipe_bytes(
+    config: ModelConfig, recipe: str, *, float_bytes: int = FLOAT_BYTES
+) -> int:
+    """Bytes of all tensors of this architecture under a conversion recipe."""
+    return sum(recipe_parts(config, recipe, float_bytes=float_bytes).values())
+
+
+def recipe_parts(
+    config: ModelConfig, recipe: str, *, float_bytes: int = FLOAT_BYTES
+) -> dict[str, int]:
+    """Bytes of each part under a conversion recipe.
+
+    On disk floats take 2 bytes; in memory what the compute dtype takes.
+    """
+    M, D, V = config.hidden_size, config.head_dim, config.vocab_size
+    layers, heads = config.num_hidden_layers, config.num_attention_heads
+    E, qkv_rows = config.num_local_experts, (heads + 2 * config.num_key_value_heads) * D
+    affine_bits, float_bits = RECIPE_BITS[recipe], 8 * float_bytes
+    width = float_bits if affine_bits is None else affine_bits
+    if affine_bits is not None:
+        width += 2 * float_bits / GROUP_SIZE
+    projections = round((qkv_rows * M + M * heads * D) * width / 8)
+    vectors = (qkv_rows + M + heads) * float_bytes
+    stacks = E * record_bytes(config)
+    return {
+        EMBEDDING: round(V * M * width / 8),
+        ATTENTION: layers * (projections + vectors),
+        ROUTER: layers * (E * M + E) * float_bytes,
+        EXPERTS: layers * (stacks + bias_bytes(config, float_bytes=float_bytes)),
+        NORMS: (2 * layers + 1) * M * float_bytes,
+        LM_HEAD: round(V * M * width / 8),
+    }
+
+
+def record_bytes(config: ModelConfig) -> int:
+    """Bytes of one MXFP4 expert without its biases."""
+    return round(3 * config.hidden_size * config.intermediate_size * MXFP4_BITS / 8)
+
+
+def bias_bytes(config: ModelConfig, *, float_bytes: int) -> int:
+    """Bytes of the biases of all experts of one layer."""
+    rows = 2 * config.intermediate_size + config.hidden_size
+    return config.num_local_experts * rows * float_bytes
+
+
+def kv_bytes(config: ModelConfig, context: int, *, float_bytes: int) -> int:
+    """Bytes of the KV caches at `context` tokens; sliding layers keep a window."""
+    row = 2 * config.num_key_value_heads * config.head_dim * float_bytes
+    full_rows = -(-context // CACHE_STEP) * CACHE_STEP
+    window_rows = min(context, config.sliding_window)
+    rows = [
+        full_rows if kind == "full_attention" else window_rows
+        for kind in config.layer_types
+    ]
+    return row * sum(rows)
+
+
+def scratch_bytes(
+    config: ModelConfig,
+    context: int,
+    *,
+    float_bytes: int,
+    metal: bool,
+    chunk: int = PREFILL_CHUNK,
+) -> int:
+    """Bytes alive beside weights and caches while a chunk is prefilled."""
+    chunk = min(chunk, context)
+    M, F = config.hidden_size, config.intermediate_size
+    pairs = chunk * config.num_experts_per_tok
+    experts = pairs * (2 * M + 3 * F) * float_bytes
+    # Metal's attention is fused; on CPU all scores of a chunk exist at once, twice.
+    scores = 0 if metal else 2 * config.num_attention_heads * chunk * context * 4
+    return PROCESS_BYTES + max(experts, scores)

@@ -1,0 +1,146 @@
+"""Are resident, hybrid and streamed experts one model? Asked of a checkpoint itself.
+
+The same tokens are read and decoded with every storage, and the logits compared bit
+for bit. On a GPU long prompts take other kernels, which round differently: there only
+decoding must be equal, and prompts within a tolerance.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+
+from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
+from mlx_gptoss.checkpoint.records import expert_records
+from mlx_gptoss.errors import MemoryBudgetError
+from mlx_gptoss.linear import on_gpu
+from mlx_gptoss.loading import choose_dtype, load_placed, plan_checkpoint
+from mlx_gptoss.memory import Plan, device_budget
+from mlx_gptoss.memory.plan import HYBRID, RESIDENT, STREAMED, with_slots
+
+PROMPT_TOKENS, DECODED_TOKENS = 48, 8
+CONTEXT = 256
+# Of logits of a size of about 10 in bfloat16: two orders of summation.
+PROMPT_TOLERANCE = 0.25
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One storage against the first: the largest differences of its logits."""
+
+    name: str
+    prompt_difference: float
+    decode_difference: float
+    hit_rate: float
+    on_gpu: bool
+
+    @property
+    def equal(self) -> bool:
+        allowed = PROMPT_TOLERANCE if self.on_gpu else 0.0
+        return self.prompt_difference <= allowed and self.decode_difference == 0.0
+
+
+def compare_modes(
+    folder: Path,
+    *,
+    memory: str | int | None = None,
+    in_place: bool | None = None,
+    say: Say = lambda _: None,
+) -> list[Comparison]:
+    """Run a checkpoint with every storage that fits, one after the other.
+
+    Peak memory: the largest of them. Raises ConfigError for experts that are not
+    MXFP4, and MemoryBudgetError if not even the fewest slots fit.
+    """
+    checkpoint = open_checkpoint(folder)
+    expert_records(checkpoint)
+    vocabulary = checkpoint.config.vocab_size
+    prompt = [(31 * n + 7) % vocabulary for n in range(PROMPT_TOKENS)]
+    first: Sequence[mx.array] | None = None
+    decoded: list[int] = []
+    found = []
+    for name, plan in storages(checkpoint, memory):
+        say(f"running {name}")
+        logits, tokens, hit_rate = run(
+            checkpoint, plan, prompt, decoded, in_place=in_place
+        )
+        if first is None:
+            first, decoded = logits, tokens
+        differences = [largest(a, b) for a, b in zip(first, logits, strict=True)]
+        found.append(Comparison(name, *differences, hit_rate, on_gpu()))
+    return found
+
+
+def storages(
+    checkpoint: Checkpoint, memory: str | int | None
+) -> Iterator[tuple[str, Plan]]:
+    """List the storages to compare: whole first, if it fits; fewest slots last."""
+    dtype, config = choose_dtype(None), checkpoint.config
+    E, k, layers = (
+        config.num_local_experts,
+        config.num_experts_per_tok,
+        config.num_hidden_layers,
+    )
+    budget = device_budget(memory)
+    whole = plan_checkpoint(
+        checkpoint, dtype, memory, CONTEXT, experts=RESIDENT, budget=budget
+    )
+    base = plan_checkpoint(
+        checkpoint, dtype, memory, CONTEXT, experts=STREAMED, budget=budget
+    )
+    plans = {"resident": whole}
+    every = range(layers)
+    for slots in sorted({E, (E + k) // 2, k}, reverse=True):
+        plans[f"streamed, {slots} of {E} slots"] = with_slots(
+            base, config, dict.fromkeys(every, slots), STREAMED
+        )
+    half = {layer: k for layer in every if layer % 2}
+    if half:
+        plans["hybrid, every other layer"] = with_slots(base, config, half, HYBRID)
+    fitting = {name: plan for name, plan in plans.items() if plan.fits}
+    if len(fitting) < 2:
+        raise MemoryBudgetError(
+            f"no two ways to keep the experts of `{checkpoint.folder}` fit "
+            f"{budget.bytes / 1e9:.1f} GB ({budget.source}): give it more memory"
+        )
+    yield from fitting.items()
+
+
+def run(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    prompt: list[int],
+    decoded: Sequence[int],
+    *,
+    in_place: bool | None = None,
+) -> tuple[Sequence[mx.array], list[int], float]:
+    """Read a prompt, then `decoded` or the likeliest: logits, tokens, hit rate."""
+    model, storage = load_placed(
+        checkpoint, plan, dtype=choose_dtype(None), in_place=in_place
+    )
+    try:
+        cache = model.make_cache()
+        logits = model(mx.array([prompt]), cache)[0]
+        rows, tokens = [logits[-1]], list(decoded)
+        mx.eval(logits)
+        for n in range(DECODED_TOKENS):
+            if len(tokens) <= n:
+                tokens.append(int(mx.argmax(rows[-1]).item()))  # pyright: ignore
+            rows.append(model(mx.array([[tokens[n]]]), cache)[0, -1])
+            mx.eval(rows)
+        hit_rate = storage.statistics().total.hit_rate if storage else 1.0
+        return (logits, mx.stack(rows[1:])), tokens, hit_rate
+    finally:
+        if storage is not None:
+            storage.close()
+        del model
+        mx.clear_cache()
+
+
+def largest(a: mx.array, b: mx.array) -> float:
+    """Return the largest difference of two arrays; NaN anywhere is infinite."""
+    difference = float(mx.max(mx.abs(a - b)).item())  # pyright: ignore
+    return difference if difference == difference else float("inf")

@@ -1,0 +1,244 @@
+"""What a model would do on a Mac: a plan, its speed, and what would change it.
+
+From headers, or from the published shapes without any file; reads no weights and
+needs no device of the kind it plans for.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
+from mlx_gptoss.checkpoint.records import expert_records
+from mlx_gptoss.config import ModelConfig
+from mlx_gptoss.errors import ConfigError, MemoryBudgetError
+from mlx_gptoss.memory import (
+    SYSTEM_RESERVE,
+    Budget,
+    HitCurve,
+    Machine,
+    Plan,
+    Prediction,
+    format_bytes,
+    kv_bytes,
+    parse_bytes,
+    plan_storage,
+    predict,
+    recipe_bytes,
+    recipe_parts,
+    require_fit,
+    work_of,
+)
+from mlx_gptoss.memory.plan import AUTO, RESIDENT
+from mlx_gptoss.memory.shapes import Shape
+from mlx_gptoss.memory.sizes import FLOAT_BYTES, OFFERED_RECIPES
+
+ASKED = "the memory asked for"
+PROMPT_TOKENS = 1000  # of the prompt whose first token is predicted
+OTHER_CONTEXTS = (4096, 32768, 131072)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to plan for: its sizes, as they lie in memory."""
+
+    name: str
+    config: ModelConfig
+    bytes_by_part: Mapping[str, int]
+    float_bytes: int
+    streamable: bool = True
+    recipe: str | None = None  # of a published shape
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A change of one thing, and the plan and speed it leads to."""
+
+    change: str
+    plan: Plan
+    prediction: Prediction
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A plan that holds, and how fast it should be."""
+
+    subject: Subject
+    plan: Plan
+    prediction: Prediction
+    alternatives: tuple[Alternative, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "model": self.subject.name,
+            "recipe": self.subject.recipe,
+            "machine": vars(self.prediction.machine),
+            "plan": plan_facts(self.plan, self.subject.config),
+            "prediction": prediction_facts(self.prediction),
+            "alternatives": [
+                {
+                    "change": other.change,
+                    "mode": other.plan.mode,
+                    "slots": other.plan.least_slots,
+                    "tokens_per_second": vars(other.prediction.tokens_per_second),
+                }
+                for other in self.alternatives
+            ],
+        }
+
+
+def subject_of_shape(shape: Shape, name: str, recipe: str | None = None) -> Subject:
+    """Plan for a published model under a recipe, without any file."""
+    chosen = recipe or shape.recipe
+    parts = recipe_parts(shape.config, chosen)
+    return Subject(name, shape.config, parts, FLOAT_BYTES, recipe=chosen)
+
+
+def subject_of_folder(folder: Path, name: str, float_bytes: int) -> Subject:
+    """Plan for a checkpoint on disk, from its headers."""
+    checkpoint = open_checkpoint(folder)
+    return Subject(
+        name,
+        checkpoint.config,
+        checkpoint.loaded_bytes_by_part(float_bytes),
+        float_bytes,
+        streamable=is_streamable(checkpoint),
+    )
+
+
+def is_streamable(checkpoint: Checkpoint) -> bool:
+    """Say whether its experts can be read one by one."""
+    try:
+        expert_records(checkpoint)
+    except ConfigError:
+        return False
+    return True
+
+
+def forecast(
+    subject: Subject,
+    budget: Budget,
+    machine: Machine,
+    *,
+    context: int | None = None,
+    experts: str = AUTO,
+    curve: HitCurve | None = None,
+    prompt_tokens: int = PROMPT_TOKENS,
+) -> Forecast:
+    """Plan and predict. Raises MemoryBudgetError with the sum if it cannot run."""
+    ways = experts if subject.streamable else RESIDENT
+    asked = _Question(subject, budget, machine, context, ways, curve, prompt_tokens)
+    plan, prediction = asked.answer()
+    return Forecast(subject, plan, prediction, tuple(asked.changed(plan)))
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What a plan depends on."""
+
+    subject: Subject
+    budget: Budget
+    machine: Machine
+    context: int | None
+    experts: str
+    curve: HitCurve | None
+    prompt_tokens: int
+
+    def answer(self) -> tuple[Plan, Prediction]:
+        subject = self.subject
+        plan = plan_storage(
+            subject.config,
+            subject.bytes_by_part,
+            budget=self.budget,
+            context=self.context,
+            float_bytes=subject.float_bytes,
+            experts=self.experts,
+            machine=self.machine,
+            curve=self.curve,
+        )
+        require_fit(plan, subject.config, subject.name)
+        curve = self.curve or HitCurve()
+        work = work_of(plan, subject.config)
+        prediction = predict(
+            work, self.machine, curve, prompt_tokens=self.prompt_tokens
+        )
+        return plan, prediction
+
+    def changed(self, plan: Plan) -> Iterator[Alternative]:
+        """Answer for what a user could change; what cannot run is left out."""
+        for change, question in self._changes(plan):
+            try:
+                yield Alternative(change, *question.answer())
+            except MemoryBudgetError:
+                continue
+
+    def _changes(self, plan: Plan) -> "Iterator[tuple[str, _Question]]":
+        subject, budget = self.subject, self.budget
+        for context in OTHER_CONTEXTS:
+            if context != plan.context and context <= longest(subject.config):
+                size = kv_bytes(subject.config, context, float_bytes=plan.float_bytes)
+                change = f"--context {context} ({format_bytes(size)} of KV cache)"
+                yield change, replace(self, context=context)
+        for recipe in OFFERED_RECIPES:
+            if subject.recipe is None or recipe == subject.recipe:
+                continue
+            size = recipe_bytes(subject.config, recipe, float_bytes=plan.float_bytes)
+            other = replace(
+                subject,
+                bytes_by_part=recipe_parts(subject.config, recipe),
+                recipe=recipe,
+            )
+            change = f"convert --recipe {recipe} ({format_bytes(size)})"
+            yield change, replace(self, subject=other)
+        raised = budget.total - SYSTEM_RESERVE
+        if budget.metal and raised > budget.bytes and budget.source != ASKED:
+            limit = raised // 2**20
+            more = replace(budget, bytes=raised, source="the raised limit")
+            yield (
+                f"sudo sysctl iogpu.wired_limit_mb={limit} ({format_bytes(raised)})",
+                replace(self, budget=more),
+            )
+
+
+def longest(config: ModelConfig) -> int:
+    return config.max_position_embeddings
+
+
+def limited(budget: Budget, memory: str | int | None) -> Budget:
+    """Lower a budget to what the user allows, up to all there is."""
+    if memory is None:
+        return budget
+    wanted = min(parse_bytes(memory), budget.total)
+    return replace(budget, bytes=wanted, source=ASKED)
+
+
+def plan_facts(plan: Plan, config: ModelConfig) -> dict[str, Any]:
+    """Describe a plan as JSON can hold it."""
+    return {
+        "mode": plan.mode,
+        "resident_layers": config.num_hidden_layers - len(plan.slots),
+        "slots": dict(plan.slots),
+        "experts": config.num_local_experts,
+        "bytes_by_part": dict(plan.bytes_by_part),
+        "kv_bytes": plan.kv_bytes,
+        "scratch_bytes": plan.scratch_bytes,
+        "headroom_bytes": plan.headroom_bytes,
+        "total_bytes": plan.total_bytes,
+        "whole_bytes": plan.whole_bytes,
+        "context": plan.context,
+        "prefill_chunk": plan.prefill_chunk,
+        "budget": vars(plan.budget),
+    }
+
+
+def prediction_facts(prediction: Prediction) -> dict[str, Any]:
+    """Describe a prediction as JSON can hold it."""
+    return {
+        "tokens_per_second": vars(prediction.tokens_per_second),
+        "first_token_seconds": vars(prediction.first_token_seconds),
+        "hit_rate": vars(prediction.hit_rate),
+        "hit_rate_source": prediction.curve_source,
+        "prompt_tokens": prediction.prompt_tokens,
+        "milliseconds": dict(prediction.terms),
+    }

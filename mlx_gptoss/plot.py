@@ -1,0 +1,100 @@
+"""A plan as a picture: memory by part against the budget, speed by slots.
+
+matplotlib draws it, and is an extra: `pip install 'mlx-gptoss[plot]'`.
+"""
+
+from pathlib import Path
+
+from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.memory import HitCurve, Plan, Range, predict, work_of
+from mlx_gptoss.memory.plan import HYBRID, STREAMED
+from mlx_gptoss.planning import Forecast
+
+INCHES = (11, 4.5)
+GIGA = 10**9
+
+
+def plot_forecast(
+    forecast: Forecast, path: Path, *, curve: HitCurve | None = None
+) -> Path:
+    """Draw a forecast into a PNG file. Raises ConfigError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - an optional extra
+    except ImportError as error:
+        raise ConfigError(
+            "pictures need matplotlib: `pip install 'mlx-gptoss[plot]'`"
+        ) from error
+    figure = Figure(figsize=INCHES, layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 2))
+    _draw_memory(left, forecast.plan)
+    _draw_speed(right, forecast, curve or HitCurve())
+    name = forecast.prediction.machine.name
+    figure.suptitle(f"{forecast.subject.name} on {name}")
+    draft = path.with_name(path.name + ".draft")
+    figure.savefig(draft, format="png")
+    return draft.rename(path)
+
+
+def memory_by_part(plan: Plan) -> dict[str, int]:
+    """Sum up what the bar is made of."""
+    experts = plan.bytes_by_part.get("experts", 0)
+    return {
+        "experts": experts,
+        "rest": plan.weight_bytes - experts,
+        "KV cache": plan.kv_bytes,
+        "scratch": plan.scratch_bytes,
+        "headroom": plan.headroom_bytes,
+    }
+
+
+def speed_by_slots(forecast: Forecast, curve: HitCurve) -> dict[int, Range]:
+    """Predict tokens a second for every number of slots, all layers streamed alike."""
+    config, plan = forecast.subject.config, forecast.plan
+    speeds = {}
+    for slots in range(config.num_experts_per_tok, config.num_local_experts + 1):
+        placed = dict.fromkeys(range(config.num_hidden_layers), slots)
+        work = work_of(_with_slots(plan, placed), config)
+        found = predict(work, forecast.prediction.machine, curve, prompt_tokens=1)
+        speeds[slots] = found.tokens_per_second
+    return speeds
+
+
+def _with_slots(plan: Plan, slots: dict[int, int]) -> Plan:
+    return Plan(**(vars(plan) | {"mode": STREAMED, "slots": slots}))
+
+
+def _draw_memory(axes, plan: Plan) -> None:
+    bottom = 0.0
+    for name, count in memory_by_part(plan).items():
+        axes.bar([""], [count / GIGA], bottom=bottom, label=name, width=0.5)
+        bottom += count / GIGA
+    budget = plan.budget.bytes / GIGA
+    axes.axhline(budget, color="black", linestyle="--", label="budget")
+    axes.set_ylabel("GB")
+    axes.set_title("Memory")
+    axes.legend(fontsize="small")
+
+
+def _draw_speed(axes, forecast: Forecast, curve: HitCurve) -> None:
+    speeds = speed_by_slots(forecast, curve)
+    slots = list(speeds)
+    axes.fill_between(
+        slots,
+        [speed.low for speed in speeds.values()],
+        [speed.high for speed in speeds.values()],
+        alpha=0.25,
+        label="bounds",
+    )
+    expected = [speed.expected for speed in speeds.values()]
+    axes.plot(slots, expected, label="all layers streamed")
+    planned = forecast.prediction.tokens_per_second.expected
+    label = f"planned: {forecast.plan.mode}"
+    if forecast.plan.mode in (STREAMED, HYBRID):
+        axes.plot([forecast.plan.least_slots], [planned], "o", label=label)
+    else:
+        axes.axhline(planned, linestyle=":", label=label)
+    axes.set_xlabel("slots a layer")
+    axes.set_ylabel("tokens a second")
+    axes.set_ylim(bottom=0)
+    axes.set_title("Predicted speed")
+    axes.legend(fontsize="small")

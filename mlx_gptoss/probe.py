@@ -1,0 +1,137 @@
+"""Measure what plans depend on: the disk without its cache, memory, the device's waits.
+
+The disk is measured on a file written for it, whose pages were dropped or never kept,
+with the reader that streams experts and in pieces of an expert's size: the cache of
+the system would make any disk look like memory.
+"""
+
+import fcntl
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.experts.reader import Reader, Run
+from mlx_gptoss.memory import format_bytes
+from mlx_gptoss.memory.measured import Probe
+
+DISK_BYTES = 10**9
+PIECE_BYTES = 4 * 2**20  # a projection of a published model's expert
+IN_FLIGHT = 16  # pieces: the four experts of a token have about as many runs
+WRITE_BYTES = 64 * 2**20
+F_NOCACHE = 48  # of macOS; Python has no name for it
+F_FULLFSYNC = 51
+
+MATRIX_ROWS, MATRIX_COLUMNS = 16384, 4096  # larger than any cache
+VECTOR_ROUNDS = 8
+WAITS = 64  # layers of a chain; about two tokens of the 120b
+CHAIN_SIZE = 512
+ROUNDS = 3
+
+Say = Callable[[str], None]
+
+
+def probe(folder: Path | None = None, *, size: int = DISK_BYTES, say: Say) -> Probe:
+    """Measure this machine and the disk that `folder` lies on.
+
+    Raises GptOssError when the disk has no room. Takes `size` bytes of it meanwhile.
+    """
+    say(f"writing {format_bytes(size)} and reading it past the cache")
+    ssd = disk_rate(folder or Path.home(), size)
+    say("reading memory on the device")
+    bandwidth = memory_rate()
+    say("waiting for the device, layer by layer")
+    sync = sync_seconds()
+    name = str(mx.device_info().get("device_name", ""))
+    return Probe(name, ssd, bandwidth, sync)
+
+
+def disk_rate(folder: Path, size: int = DISK_BYTES) -> float:
+    """Read random pieces of a fresh file with nothing cached: bytes a second."""
+    free = os.statvfs(folder)
+    if free.f_bavail * free.f_frsize < 2 * size:
+        raise GptOssError(
+            f"`{folder}` has no room to measure its disk with {format_bytes(size)}: "
+            "name another folder with `--folder`, or a smaller `--size`"
+        )
+    with tempfile.TemporaryDirectory(prefix=".mlx-gptoss-probe-", dir=folder) as inside:
+        path = Path(inside) / "probe"
+        write_uncached(path, size)
+        return read_rate(path, size)
+
+
+def write_uncached(path: Path, size: int) -> None:
+    """Write random bytes and leave none of them in the system's cache."""
+    block = np.random.default_rng(0).bytes(min(WRITE_BYTES, size))
+    with path.open("wb", buffering=0) as file:
+        if sys.platform == "darwin":
+            fcntl.fcntl(file, F_NOCACHE, 1)
+        for start in range(0, size, len(block)):
+            file.write(block[: size - start])
+        os.fsync(file.fileno())
+        if sys.platform == "darwin":
+            fcntl.fcntl(file, F_FULLFSYNC)
+        else:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_rate(path: Path, size: int) -> float:
+    """Read every piece of a file once, in random order: bytes a second."""
+    count = max(1, size // PIECE_BYTES)
+    piece = min(PIECE_BYTES, size)
+    order = random.Random(0).sample(range(count), count)
+    memory = [np.empty(piece, np.uint8) for _ in range(IN_FLIGHT)]
+    reader = Reader([path])
+    try:
+        started = time.perf_counter()
+        for first in range(0, count, IN_FLIGHT):
+            batch = order[first : first + IN_FLIGHT]
+            runs = [
+                Run("the probe", path, n * piece, out.data)
+                for n, out in zip(batch, memory, strict=False)
+            ]
+            reader.start(runs).wait()
+        return count * piece / (time.perf_counter() - started)
+    finally:
+        reader.close()
+
+
+def memory_rate() -> float:
+    """Multiply a vector with a matrix that no cache holds: bytes a second."""
+    matrix = mx.ones((MATRIX_ROWS, MATRIX_COLUMNS), mx.float32)
+    vector = mx.ones((MATRIX_COLUMNS, 1), mx.float32)
+    mx.eval(matrix, vector)
+    best = float("inf")
+    for _ in range(VECTOR_ROUNDS):
+        started = time.perf_counter()
+        mx.eval(matrix @ vector)
+        best = min(best, time.perf_counter() - started)
+    return matrix.nbytes / best
+
+
+def sync_seconds() -> float:
+    """Compare a chain of small products with and without a wait after each."""
+    x, w = mx.ones((1, CHAIN_SIZE)), mx.ones((CHAIN_SIZE, CHAIN_SIZE)) / CHAIN_SIZE
+    mx.eval(x, w)
+
+    def chain(*, waiting: bool) -> float:
+        started = time.perf_counter()
+        y = x
+        for _ in range(WAITS):
+            y = y @ w
+            if waiting:
+                mx.eval(y)
+        mx.eval(y)
+        return time.perf_counter() - started
+
+    chain(waiting=True)  # compiles and warms up
+    at_once = min(chain(waiting=False) for _ in range(ROUNDS))
+    one_by_one = min(chain(waiting=True) for _ in range(ROUNDS))
+    return max(one_by_one - at_once, 0.0) / WAITS

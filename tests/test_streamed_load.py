@@ -1,0 +1,87 @@
+"""`load` with experts that are not all in memory: plans, statistics, prompts, ends."""
+
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.errors import CheckpointError, ConfigError, MemoryBudgetError
+from mlx_gptoss.linear import on_gpu
+from mlx_gptoss.loading import plan_checkpoint
+from mlx_gptoss.memory import Budget, Plan
+from mlx_gptoss.runtime import load
+from mlx_gptoss.sampling import SamplingParams
+from mlx_gptoss.wiring import wired_bytes
+from tests.streaming import write
+
+IDS = list(range(3, 40))
+GREEDY = SamplingParams(max_tokens=6, temperature=0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("streamed")).folder
+
+
+@pytest.mark.skipif(on_gpu(), reason="kernels of a GPU round differently")
+@pytest.mark.parametrize("experts", ["streamed", "hybrid"])
+def test_what_is_asked_for_is_loaded_and_exact(folder: Path, experts: str) -> None:
+    with load(folder, experts="resident") as plain:
+        expected = plain.logits(IDS)
+        tokens = [step.token for step in plain.generate(IDS, GREEDY)]
+        assert plain.stats is None
+    with load(folder, experts=experts) as runtime:
+        assert runtime.plan is not None and runtime.plan.mode == experts
+        assert mx.array_equal(runtime.logits(IDS), expected)
+        assert [step.token for step in runtime.generate(IDS, GREEDY)] == tokens
+        stats = runtime.stats
+        assert stats is not None
+        assert stats.total.misses > 0
+        assert stats.resident_layers == 3 - len(runtime.plan.slots)
+    with load(folder, experts=experts) as again:
+        before = again.stats
+        again.logits(IDS)
+        assert again.stats is not None and before is not None
+        assert (again.stats - before).total == again.stats.total
+
+
+def test_dense_experts_stay_resident_or_are_refused(tmp_path: Path) -> None:
+    checkpoint = write(tmp_path, "dense")
+    with load(checkpoint.folder) as runtime:
+        assert runtime.plan is not None and runtime.plan.mode == "resident"
+    with pytest.raises(ConfigError, match="are not MXFP4"):
+        load(checkpoint.folder, experts="streamed")
+
+
+def test_files_that_vanish_before_the_first_token_are_named(tmp_path: Path) -> None:
+    checkpoint = write(tmp_path)
+    with load(checkpoint.folder, experts="streamed") as runtime:
+        checkpoint.files[0].unlink()
+        with pytest.raises(CheckpointError, match="it changed while the model was"):
+            runtime.logits(IDS)
+
+
+def test_a_budget_too_small_is_refused_before_reading(folder: Path) -> None:
+    reports: list[int] = []
+    with pytest.raises(MemoryBudgetError, match="room for 0 experts a layer"):
+        load(folder, memory="1MB", progress=lambda done, total: reports.append(done))
+    assert reports == []
+
+
+def plan_of(folder: Path) -> Plan:
+    budget = Budget(10**9, 10**9, "a test", metal=True)
+    return plan_checkpoint(
+        open_checkpoint(folder), mx.bfloat16, None, None, budget=budget
+    )
+
+
+def test_wiring_is_the_models_size_and_never_above_what_is_recommended(
+    folder: Path,
+) -> None:
+    plan = plan_of(folder)
+    assert wired_bytes("off", plan, 10**9) == 0
+    assert plan.total_bytes < wired_bytes("auto", plan, 10**9) < 10**9
+    assert wired_bytes("auto", plan, 10**6) == 10**6
+    assert wired_bytes("2GB", plan, 10**9) == 10**9
+    assert wired_bytes("5MB", plan, 10**9) == 5 * 10**6
