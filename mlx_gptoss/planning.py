@@ -13,6 +13,7 @@ from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.records import expert_records
 from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import ConfigError, MemoryBudgetError
+from mlx_gptoss.layout import EXPERTS
 from mlx_gptoss.memory import (
     SYSTEM_RESERVE,
     Budget,
@@ -32,7 +33,12 @@ from mlx_gptoss.memory import (
 )
 from mlx_gptoss.memory.plan import AUTO, RESIDENT
 from mlx_gptoss.memory.shapes import Shape
-from mlx_gptoss.memory.sizes import FLOAT_BYTES, OFFERED_RECIPES
+from mlx_gptoss.memory.sizes import (
+    FLOAT_BYTES,
+    OFFERED_RECIPES,
+    bias_bytes,
+    record_bytes,
+)
 
 ASKED = "the memory asked for"
 PROMPT_TOKENS = 1000  # of the prompt whose first token is predicted
@@ -105,6 +111,17 @@ def subject_of_folder(folder: Path, name: str, float_bytes: int) -> Subject:
         float_bytes,
         streamable=is_streamable(checkpoint),
     )
+
+
+def subject_of_config(config: ModelConfig, name: str, weights: int) -> Subject:
+    """Plan for a model that is not here: its config, and the bytes of its weights."""
+    layers = config.num_hidden_layers
+    stacks = config.num_local_experts * record_bytes(config) * layers
+    experts = stacks + layers * bias_bytes(config, float_bytes=FLOAT_BYTES)
+    if weights <= experts:  # packed in some other way: nothing is known of the parts
+        return Subject(name, config, {"weights": weights}, FLOAT_BYTES, False)
+    parts = {EXPERTS: experts, "rest": weights - experts}
+    return Subject(name, config, parts, FLOAT_BYTES)
 
 
 def is_streamable(checkpoint: Checkpoint) -> bool:

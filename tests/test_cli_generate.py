@@ -119,6 +119,7 @@ def test_loading_options_reach_the_loader() -> None:
         "offline": True,
         "strict": True,
         "harmony": False,
+        "wired": "auto",
     }
 
 

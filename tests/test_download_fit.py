@@ -61,6 +61,20 @@ def test_it_is_refused_with_only_its_config_read(
     assert not list(tmp_path.rglob("*.json"))
 
 
+def test_a_plan_reads_the_config_and_downloads_nothing(
+    server: HubServer, tmp_path: Path
+) -> None:
+    server.requests.clear()
+    services = Services(hub=Hub(server.url, tmp_path / "cache"))
+    arguments = ["plan", "owner/model", "--device", "M2 8GB", "--json"]
+    result = CliRunner().invoke(cli, arguments, obj=services)
+
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["plan"]["mode"] == "resident"
+    assert set(server.downloads()) == {"config.json"}
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
 def test_a_model_that_fits_is_downloaded(server: HubServer, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     ask(server, cache, "4GB")  # fails later: there is no tokenizer

@@ -201,6 +201,11 @@ def find_source(src: str, *, offline: bool) -> Path:
     type=click.Path(path_type=Path),
     help="Measure what each kind of tensor costs, for `convert --calibration FILE`",
 )
+@click.option(
+    "--experts-modes",
+    is_flag=True,
+    help="Run resident, hybrid and streamed experts and compare their logits",
+)
 @click.option("--offline", is_flag=True, help="Never touch the network")
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON lines")
 def verify_command(
@@ -209,6 +214,7 @@ def verify_command(
     kl: bool,
     text: Path | None,
     calibrate: Path | None,
+    experts_modes: bool,
     offline: bool,
     as_json: bool,
 ) -> None:
@@ -216,8 +222,16 @@ def verify_command(
 
     Against the source, every byte of the experts is compared and the error of the
     rest is measured; with --kl both models are run too, one layer at a time. What was
-    found is kept in FOLDER: in report.json and the model card.
+    found is kept in FOLDER: in report.json and the model card. With --experts-modes
+    any model (FOLDER, a Hub id or `demo`) is run with its experts kept in every way.
     """
+    if experts_modes:
+        from mlx_gptoss.cli.modes import verify_modes
+
+        if against or kl or text or calibrate:
+            raise click.UsageError("--experts-modes stands alone")
+        verify_modes(find_source(str(folder), offline=offline), as_json=as_json)
+        return
     from mlx_gptoss.errors import ConversionError
     from mlx_gptoss_convert.findings import save_report
     from mlx_gptoss_convert.measured import add_to_card

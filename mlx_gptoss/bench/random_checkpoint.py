@@ -78,8 +78,8 @@ def random_config(size: int) -> dict[str, Any]:
     for shape in reversed(SHAPES):
         layers = _layers_for(size, shape)
         if layers >= INTERESTING_LAYERS:
-            return _config(shape, layers)
-    return _config(SHAPES[0], max(LEAST_LAYERS, _layers_for(size, SHAPES[0])))
+            return make_config(shape, layers)
+    return make_config(SHAPES[0], max(LEAST_LAYERS, _layers_for(size, SHAPES[0])))
 
 
 def free_disk(folder: Path) -> int:
@@ -161,14 +161,15 @@ def stored_tensors(config: dict[str, Any]) -> Iterator[Tensor]:
 
 def _layers_for(size: int, shape: Shape) -> int:
     one, two = (
-        sum(tensor.nbytes for tensor in stored_tensors(_config(shape, layers)))
+        sum(tensor.nbytes for tensor in stored_tensors(make_config(shape, layers)))
         for layers in (1, 2)
     )
     layer = two - one
     return math.ceil((size - (one - layer)) / layer)
 
 
-def _config(shape: Shape, layers: int) -> dict[str, Any]:
+def make_config(shape: Shape, layers: int) -> dict[str, Any]:
+    """Make the `config.json` of a published model of this shape and so many layers."""
     kinds = ("sliding_attention", "full_attention")
     return {
         "architectures": ["GptOssForCausalLM"],

@@ -18,6 +18,7 @@ from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.memory import format_bytes
 
 NOTHING = "-"
+HEATS = ("warm", "cold")
 
 
 @click.group(short_help="Measure speed")
@@ -71,6 +72,10 @@ def decode(
     """
     from mlx_gptoss.bench.decode import bench_decode
 
+    if options.experts in ("hybrid", "streamed"):
+        raise click.UsageError(
+            "this measures resident experts: see `mlx-gptoss bench experts`"
+        )
     folder = services.find(options.named_model(), options)
     found = bench_decode(
         folder,
@@ -169,6 +174,41 @@ def convert(size: int, folder: Path | None, rounds: int, as_json: bool) -> None:
     )
 
 
+@bench.command("experts", short_help="Loading and streaming of experts")
+@click.option(
+    "-m",
+    "--model",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A checkpoint with MXFP4 experts. [default: a random one, shaped like the "
+    "120b, made and deleted]",
+)
+@click.option(
+    "--layers",
+    type=click.IntRange(min=2),
+    default=2,
+    show_default=True,
+    help="Layers of the random checkpoint, of 1.7 GB each",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Interleaved rounds; figures are their medians",
+)
+@json_option
+def experts(model: Path | None, layers: int, rounds: int, as_json: bool) -> None:
+    """Measure how experts are loaded and streamed, beside mlx-lm and plain reads.
+
+    Every run is a process of its own. Ends with how far the planner's prediction for
+    this machine is off.
+    """
+    from mlx_gptoss.bench.experts import bench_experts
+
+    found = bench_experts(model, layers=layers, rounds=rounds, say=note)
+    click.echo(json.dumps(found.as_json(), indent=2) if as_json else _experts(found))
+
+
 @bench.command("make-random", short_help="Write a random model to measure")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
@@ -210,6 +250,35 @@ def turns_table(found: Any) -> str:
     ]
     where = f"{found.model}, {found.dtype}, on {found.machine}"
     return "\n".join([*lines, f"{where}; load average {found.load_average:.1f}"])
+
+
+def _experts(found: Any) -> str:
+    size = found.runs["bytes"]
+    rows = [["", "warm", "cold"]]
+    rows += [
+        [
+            engine,
+            *(f"{size / found.runs[heat][engine] / 1e9:.2f} GB/s" for heat in HEATS),
+        ]
+        for engine in found.runs["warm"]
+    ]
+    lines = [_aligned(rows, columns=3), ""]
+    aims = [["", "measured", "aim", ""]]
+    for aim in found.aims:
+        sign = ">=" if aim.at_least else "<="
+        verdict = "reached" if aim.reached else "missed"
+        value, bound = (f"{x:.4g} {aim.unit}" for x in (aim.value, aim.bound))
+        aims.append([aim.name, value, f"{sign} {bound}", verdict])
+    lines.append(_aligned(aims, columns=4))
+    guess = found.runs["prediction"]
+    lines += [
+        "",
+        f"predicted {guess['predicted']['expected']:.2f} tok/s "
+        f"({guess['predicted']['low']:.2f} to {guess['predicted']['high']:.2f}), "
+        f"measured {guess['measured']:.2f}: off by {guess['error']:+.0%}",
+        f"{found.model} on {found.machine}; load average {found.load_average:.1f}",
+    ]
+    return "\n".join(lines)
 
 
 def _conversions(found: Any) -> str:

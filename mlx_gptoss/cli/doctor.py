@@ -17,16 +17,40 @@ MARKS = {"error": "ERROR", "warning": "warning", "note": "note"}
 
 
 @click.command(short_help="Examine this machine")
+@click.option(
+    "--self-test",
+    is_flag=True,
+    help="Try what the rest relies on, in under a minute; prints a report to paste",
+)
+@click.option(
+    "--force",
+    type=click.Choice(["adoption", "pool-writes"]),
+    multiple=True,
+    help="With --self-test: take a fallback though it is not needed; repeatable",
+)
 @json_option
 @click.pass_context
 @pass_services
-def doctor(services: Services, ctx: click.Context, as_json: bool) -> None:
+def doctor(
+    services: Services,
+    ctx: click.Context,
+    self_test: bool,
+    force: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Examine this machine: device, memory, versions, models, and what is wrong.
 
-    Exits with 1 when something must be repaired before a model can run.
+    Exits with 1 when something must be repaired before a model can run, or when the
+    self-test fails.
     """
     from mlx_gptoss.doctor import examine
 
+    if force and not self_test:
+        raise click.UsageError("--force needs --self-test")
+    if self_test:
+        if not _self_test(force, as_json=as_json):
+            ctx.exit(1)
+        return
     found = examine(services.hub)
     chosen = default_model()[0]
     if as_json:
@@ -36,6 +60,27 @@ def doctor(services: Services, ctx: click.Context, as_json: bool) -> None:
         click.echo("\n".join([*_facts(found.facts, chosen), "", *_findings(found)]))
     if not found.healthy:
         ctx.exit(1)
+
+
+def _self_test(force: tuple[str, ...], *, as_json: bool) -> bool:
+    """Run the self-test and print it; returns whether it passed."""
+    from mlx_gptoss.cli.terminal import note
+    from mlx_gptoss.doctor.selftest import self_test as run
+
+    found = run(force, say=note)
+    if as_json:
+        click.echo(json.dumps(found.as_json(), indent=2))
+        return found.passed
+    click.echo(found.machine)
+    click.echo("\n".join(f"forced: {name}" for name in found.forced), nl=bool(force))
+    width = max(len(check.name) for check in found.checks)
+    for check in found.checks:
+        verdict = "ok    " if check.passed else "FAILED"
+        click.echo(
+            f"{check.name:<{width}}  {verdict}  {check.seconds:5.1f} s  {check.detail}"
+        )
+    click.echo("Everything is as it should be" if found.passed else "Do not trust it")
+    return found.passed
 
 
 def _facts(facts: "Facts", chosen: str) -> list[str]:

@@ -14,7 +14,7 @@ from mlx_gptoss.cli.lines import read_all
 from mlx_gptoss.cli.options import LoadOptions, json_option, loads_model
 from mlx_gptoss.cli.sampling import sampling_params, takes_sampling
 from mlx_gptoss.cli.services import Services, pass_services
-from mlx_gptoss.cli.statistics import one_line
+from mlx_gptoss.cli.statistics import expert_lines, one_line
 from mlx_gptoss.cli.terminal import Screen, Transcript, note
 from mlx_gptoss.harmony.events import Answer, Done, Event
 from mlx_gptoss.harmony.stops import StopStrings
@@ -83,6 +83,8 @@ def generate(
             _print_json(events, hide_reasoning=hide_reasoning)
         else:
             _print(events, Screen(hide_reasoning=hide_reasoning), stats=stats)
+        if stats and (experts := getattr(runtime, "stats", None)):
+            note("\n".join(expert_lines(experts)))
 
 
 def _refuse_harmony_options() -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mlx_gptoss.memory import format_bytes
 
 if TYPE_CHECKING:
+    from mlx_gptoss.experts.statistics import ExpertStatistics, LayerStatistics
     from mlx_gptoss.steps import Statistics
 
 
@@ -21,6 +22,32 @@ def one_line(stats: "Statistics") -> str:
         f"peak {format_bytes(stats.peak_memory)}",
     ]
     return ", ".join(parts)
+
+
+def expert_lines(stats: "ExpertStatistics") -> list[str]:
+    """Write what streaming took: in all, and a line for every streamed layer."""
+    if not stats.layers:
+        return []
+    total = stats.total
+    lines = [
+        f"experts: {total.hit_rate:.1%} hits, {format_bytes(total.bytes_read)} read; "
+        f"{_milliseconds(total)}; {stats.resident_layers} layers resident"
+    ]
+    lines += [
+        f"  layer {n}: {stats.slots[n]} slots, {layer.hit_rate:.1%} hits, "
+        f"{format_bytes(layer.bytes_read)}; {_milliseconds(layer)}"
+        for n, layer in sorted(stats.layers.items())
+    ]
+    return lines
+
+
+def _milliseconds(layer: "LayerStatistics") -> str:
+    parts = {
+        "I/O": layer.io_seconds,
+        "sync": layer.sync_seconds,
+        "compute": layer.compute_seconds,
+    }
+    return ", ".join(f"{name} {1e3 * s:.0f} ms" for name, s in parts.items())
 
 
 def as_facts(stats: "Statistics") -> dict[str, Any]:

@@ -1,0 +1,246 @@
+"""`mlx-gptoss plan`: what fits on a Mac, and how fast it would be, before loading."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mlx_gptoss.cli.options import MemorySize, json_option, named_model, offline_option
+from mlx_gptoss.cli.services import Services, pass_services
+from mlx_gptoss.memory import format_bytes
+from mlx_gptoss.memory.sizes import RECIPE_BITS
+
+if TYPE_CHECKING:
+    from mlx_gptoss.memory import Budget, HitCurve, Machine, Plan, Range
+    from mlx_gptoss.planning import Forecast, Subject
+
+FORMULA = (
+    "ms a token = active bytes / (65 % of memory bandwidth) + streamed layers x wait "
+    "+ (1 - hit rate) x experts' bytes / (90 % of SSD)"
+)
+
+
+@click.command(short_help="What fits, and how fast it would be")
+@click.argument("model", required=False)
+@click.option("--device", help="Plan for a Mac you do not have, like `M4 Max 36GB`")
+@click.option(
+    "--memory",
+    type=MemorySize(),
+    help="Memory the model may use, like 16GB [default: what the device allows]",
+)
+@click.option(
+    "--context",
+    type=click.IntRange(min=1),
+    help="Tokens of conversation to keep room for [default: 8192]",
+)
+@click.option(
+    "--experts",
+    type=click.Choice(["auto", "resident", "hybrid", "streamed"]),
+    default="auto",
+    show_default=True,
+    help="Where the experts' weights lie",
+)
+@click.option(
+    "--recipe",
+    type=click.Choice(list(RECIPE_BITS)),
+    help="Plan a published model as `convert --recipe` would make it",
+)
+@click.option(
+    "--prompt",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Tokens of the prompt whose first answer is timed",
+)
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Use the hit rates of a trace that `trace record` wrote",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.png",
+    help="Draw memory by part, and speed by slots (needs matplotlib)",
+)
+@offline_option
+@json_option
+@pass_services
+def plan(
+    services: Services,
+    *,
+    model: str | None,
+    device: str | None,
+    memory: int | None,
+    context: int | None,
+    experts: str,
+    recipe: str | None,
+    prompt: int,
+    trace: Path | None,
+    plot: Path | None,
+    offline: bool,
+    as_json: bool,
+) -> None:
+    """Plan MODEL: where its experts would lie, what it takes, how fast it should be.
+
+    Only headers are read; the published models are known without any file.
+
+    \b
+    mlx-gptoss plan openai/gpt-oss-120b --device "M4 Max 64GB"
+    mlx-gptoss plan ./gpt-oss-20b-q8 --memory 10GB --context 32768
+    """
+    from mlx_gptoss.planning import forecast, limited
+
+    machine, budget = _machine(device)
+    subject = _subject(services, named_model(model), recipe, offline=offline)
+    curve = _curve(trace) if trace else None
+    found = forecast(
+        subject,
+        limited(budget, memory),
+        machine,
+        context=context,
+        experts=experts,
+        curve=curve,
+        prompt_tokens=prompt,
+    )
+    if plot is not None:
+        from mlx_gptoss.plot import plot_forecast
+
+        plot_forecast(found, plot, curve=curve)
+    click.echo(json.dumps(found.as_json(), indent=2) if as_json else _report(found))
+
+
+def _machine(device: str | None) -> "tuple[Machine, Budget]":
+    from mlx_gptoss.memory import describe_device, device_budget
+    from mlx_gptoss.memory.measured import this_machine
+
+    return describe_device(device) if device else (this_machine(), device_budget())
+
+
+def _subject(
+    services: Services, model: str, recipe: str | None, *, offline: bool
+) -> "Subject":
+    """Find a model: a folder, a local or published one."""
+    from mlx_gptoss.config import ModelConfig
+    from mlx_gptoss.loading import choose_dtype
+    from mlx_gptoss.memory.shapes import published
+    from mlx_gptoss.planning import (
+        subject_of_config,
+        subject_of_folder,
+        subject_of_shape,
+    )
+
+    shape = published(model)
+    local = model == "demo" or Path(model).expanduser().exists()
+    if shape is not None and (not local or recipe):
+        return subject_of_shape(shape, model, recipe)
+    if recipe is not None:
+        raise click.UsageError("--recipe is for the published models: name one")
+    try:
+        folder = services.fetch(model, offline=offline, check=_look)
+    except _NotHere as found:
+        config = ModelConfig.from_dict(found.raw, quiet=True)
+        return subject_of_config(config, model, found.weights)
+    return subject_of_folder(folder, model, choose_dtype(None).size)
+
+
+class _NotHere(Exception):
+    """Ends a download before it begins: what is known by then is enough."""
+
+    def __init__(self, config: Path, weights: int) -> None:
+        from mlx_gptoss.checkpoint.files import read_json
+
+        super().__init__(str(config))
+        self.raw = read_json(config)  # the file goes when this is raised
+        self.weights = weights
+
+
+def _look(config: Path, weights: int) -> None:
+    raise _NotHere(config, weights)
+
+
+def _curve(path: Path) -> "HitCurve":
+    from mlx_gptoss.experts.trace import hit_curve, layers_by_hit_rate, open_trace
+    from mlx_gptoss.memory import HitCurve
+
+    trace = open_trace(path)
+    k = trace.routing.shape[2]
+    slots = sorted({k, *range(k, trace.experts + 1, max(1, trace.experts // 16))})
+    worst = layers_by_hit_rate(trace, max(k, trace.experts // 2))
+    return HitCurve.recorded(hit_curve(trace, slots), f"recorded in {path}", worst)
+
+
+def _report(found: "Forecast") -> str:
+    subject, made, speed = found.subject, found.plan, found.prediction
+    config = subject.config
+    recipe = f", {subject.recipe}" if subject.recipe else ""
+    lines = [f"{subject.name}{recipe} on {speed.machine.name}", "", *_memory(made)]
+    lines += ["", *_placement(made, config.num_hidden_layers, config.num_local_experts)]
+    lines += ["", *_speed(found)]
+    if found.alternatives:
+        lines += ["", "What would change it:"]
+        width = max(len(other.change) for other in found.alternatives)
+        lines += [
+            f"  {other.change:<{width}}  {_mode(other.plan)}, "
+            f"{_range(other.prediction.tokens_per_second)} tok/s"
+            for other in found.alternatives
+        ]
+    return "\n".join(lines)
+
+
+def _memory(made: "Plan") -> list[str]:
+    parts = {"experts": made.bytes_by_part.get("experts", 0)}
+    parts["rest"] = made.weight_bytes - parts["experts"]
+    parts[f"KV at {made.context:,}"] = made.kv_bytes
+    parts["scratch"] = made.scratch_bytes
+    parts |= {"headroom": made.headroom_bytes} if made.headroom_bytes else {}
+    parts["in all"] = made.total_bytes
+    width = max(map(len, parts))
+    lines = [f"{name:<{width}}  {format_bytes(n):>8}" for name, n in parts.items()]
+    budget = made.budget
+    lines.append(
+        f"{'budget':<{width}}  {format_bytes(budget.bytes):>8}  ({budget.source})"
+    )
+    return lines
+
+
+def _placement(made: "Plan", layers: int, experts: int) -> list[str]:
+    if not made.slots:
+        return ["Experts are resident: all of the model is in memory"]
+    resident, slots = layers - len(made.slots), made.least_slots
+    whole = f"{resident} layers resident, " if resident else ""
+    return [
+        f"Experts are {made.mode}: {whole}{len(made.slots)} layers with {slots} of "
+        f"{experts} experts in slots, the others read from disk as they are needed"
+    ]
+
+
+def _speed(found: "Forecast") -> list[str]:
+    speed, machine = found.prediction, found.prediction.machine
+    terms = speed.terms
+    lines = [
+        f"Expected: {_range(speed.tokens_per_second)} tokens a second, first token of "
+        f"a prompt of {speed.prompt_tokens:,} after "
+        f"{_range(speed.first_token_seconds)} s",
+        f"  {FORMULA}",
+        f"  {sum(terms.values()):.1f} ms = {terms['memory']:.1f} memory + "
+        f"{terms['sync']:.1f} waits + {terms['disk']:.1f} disk",
+        f"  {machine.bandwidth / 1e9:.0f} GB/s memory, {machine.ssd / 1e9:.1f} GB/s "
+        f"SSD, {1e3 * machine.sync_seconds:.2f} ms a wait: {machine.source}",
+    ]
+    if found.plan.slots:
+        lines.append(f"  hit rate {_range(speed.hit_rate, 2)}: {speed.curve_source}")
+    return lines
+
+
+def _mode(made: "Plan") -> str:
+    return f"{made.mode}, {made.least_slots} slots" if made.slots else made.mode
+
+
+def _range(figure: "Range", digits: int = 1) -> str:
+    """Write what is expected and its bounds."""
+    low, expected, high = (
+        f"{value:.{digits}f}" for value in (figure.low, figure.expected, figure.high)
+    )
+    return f"{expected} ({low} to {high})"

@@ -1,0 +1,43 @@
+"""`mlx-gptoss probe`: measure what plans depend on, and keep it."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from mlx_gptoss.cli.options import MemorySize, json_option
+from mlx_gptoss.cli.terminal import note
+
+
+@click.command(short_help="Measure this disk and device")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A folder on the disk that models lie on [default: your home]",
+)
+@click.option(
+    "--size",
+    type=MemorySize(),
+    default="1GB",
+    show_default=True,
+    help="Bytes to write and to read; deleted afterwards",
+)
+@json_option
+def probe(folder: Path | None, size: int, as_json: bool) -> None:
+    """Measure disk, memory and waits of this machine, and plan with them from now on.
+
+    The disk is read past the system's cache.
+    """
+    from mlx_gptoss.memory.measured import save_probe
+    from mlx_gptoss.probe import probe as measure
+
+    found = measure(folder, size=size, say=note)
+    path = save_probe(found)
+    if as_json:
+        click.echo(json.dumps(asdict(found) | {"file": str(path)}, indent=2))
+        return
+    click.echo(f"disk    {found.ssd / 1e9:.2f} GB/s, uncached")
+    click.echo(f"memory  {found.bandwidth / 1e9:.1f} GB/s")
+    click.echo(f"wait    {1e3 * found.sync_seconds:.3f} ms a streamed layer")
+    note(f"kept in {path}")

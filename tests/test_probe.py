@@ -1,0 +1,57 @@
+"""The probe's figures, on small sizes: positive, kept, and used by plans."""
+
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from mlx_gptoss import probe
+from mlx_gptoss.errors import ConfigError, GptOssError
+from mlx_gptoss.memory.measured import (
+    Probe,
+    save_probe,
+    saved_probe,
+    this_machine,
+)
+
+MEGA = 10**6
+
+
+def test_everything_is_measured(tmp_path: Path) -> None:
+    said: list[str] = []
+    found = probe.probe(tmp_path, size=20 * MEGA, say=said.append)
+    assert found.ssd > MEGA and found.bandwidth > 100 * MEGA
+    assert 0 <= found.sync_seconds < 1
+    assert len(said) == 3
+    assert list(tmp_path.iterdir()) == []  # the file is gone
+
+
+def test_every_byte_of_the_disk_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    probe.write_uncached(path, 9 * MEGA)
+    assert path.stat().st_size == 9 * MEGA
+    assert probe.read_rate(path, 9 * MEGA) > 0
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    with pytest.raises(GptOssError, match="has no room to measure"):
+        probe.disk_rate(tmp_path, 1 << 60)
+
+
+def test_a_probe_is_kept_and_used_on_its_own_device_only(tmp_path: Path) -> None:
+    device = str(mx.device_info().get("device_name", ""))
+    found = Probe(device, 5e9, 100e9, 1e-3)
+    path = save_probe(found, tmp_path / "new" / "probe.json")
+    assert saved_probe(path) == found
+    machine = this_machine(path)
+    assert (machine.ssd, machine.sync_seconds, machine.measured) == (5e9, 1e-3, True)
+    save_probe(Probe("another", 5e9, 100e9, 1e-3), path)
+    assert not this_machine(path).measured
+    assert not this_machine(tmp_path / "none").measured
+
+
+def test_a_damaged_probe_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "probe.json"
+    path.write_text("{}")
+    with pytest.raises(ConfigError, match="delete it, then run `mlx-gptoss probe`"):
+        this_machine(path)
