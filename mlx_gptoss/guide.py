@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.automaton import Automaton, Place, Turn, build
 from mlx_gptoss.harmony.constrain import Constraints, Target, turn_of
 from mlx_gptoss.harmony.grammar import Grammars, Matcher
@@ -138,6 +139,20 @@ class Guide:
     def finish_reason(self) -> str | None:
         """Why the answer is over, once it is."""
         return self.place.finish_reason
+
+    def begin(self, ids: Sequence[int]) -> None:
+        """Start behind `ids` of the turn, which the prompt holds already.
+
+        For text only: the arguments of a call begin with their first token. Raises
+        PromptError if the turn cannot begin so.
+        """
+        text = set(self._tokenizer.text_ids)
+        for token in ids:
+            state = self._automaton.step(self._state, token, text=token in text)
+            if state is None or self._automaton.places[state].kind == "grammar":
+                said = self._tokenizer.decode(ids)
+                raise PromptError(f"a turn cannot go on behind `{said}`")
+            self._state = state
 
     # On the device
 

@@ -450,6 +450,21 @@ def test_built_in_tools_are_guided_too() -> None:
     assert said(wishing(wrong, then='"}<|call|>'), targets=targets)[0] != wrong
 
 
+def test_a_guide_can_begin_inside_a_message() -> None:
+    guide = GUIDES.guide(Constraints(), TARGETS)
+    assert guide is not None
+    guide.begin(token_ids("<|channel|>final<|message|>It is", TOKENIZER))
+
+    stream = generate(wishing(" so.<|return|>"), PROMPT, GREEDY, guide=guide)
+
+    assert TOKENIZER.decode([step.token for step in stream]) == " so.<|return|>"
+    for wrong in ("It is", "<|channel|>fin<|message|>", CALL):
+        fresh = GUIDES.guide(Constraints(), TARGETS)
+        assert fresh is not None
+        with pytest.raises(PromptError, match="cannot go on behind"):
+            fresh.begin(token_ids(wrong, TOKENIZER))
+
+
 def test_the_vocabulary_is_read_once_for_all_guides() -> None:
     guides = Guides(TOKENIZER)
 

@@ -139,6 +139,57 @@ def turns(
     click.echo(json.dumps(found.as_json(), indent=2) if as_json else turns_table(found))
 
 
+@bench.command(short_help="What constraining costs")
+@loads_model
+@click.option(
+    "--depth",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    help="Tokens of the prompt",
+)
+@click.option(
+    "--tokens",
+    type=click.IntRange(min=2),
+    default=64,
+    show_default=True,
+    help="Tokens decoded behind it",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=7,
+    show_default=True,
+    help="Alternating rounds; figures are their medians",
+)
+@json_option
+@pass_services
+def constrain(
+    services: Services, *, options: LoadOptions, as_json: bool, **measured: Any
+) -> None:
+    """Measure free text decoded with a guide and without.
+
+    A guide keeps headers and control tokens legal. The cost is the share of time that
+    it adds to a token.
+    """
+    from mlx_gptoss.bench.constrain import bench_constrain
+
+    folder = services.find(options.named_model(), options)
+    found = bench_constrain(
+        folder, dtype=options.dtype, memory=options.memory, progress=note, **measured
+    )
+    if as_json:
+        click.echo(json.dumps(found.as_json(), indent=2))
+        return
+    click.echo(f"free     {found.free:9.1f} tok/s")
+    click.echo(f"guided   {found.guided:9.1f} tok/s")
+    click.echo(f"cost     {found.cost:9.1%}")
+    click.echo(
+        f"vocabulary of {found.vocabulary:,}; {found.model} on {found.machine}; "
+        f"load average {found.load_average:.1f}"
+    )
+
+
 @bench.command("convert", short_help="Speed and memory of converting")
 @click.option(
     "--size",
