@@ -2,6 +2,8 @@
 
 tool.py       one tool, from a function or a JSON schema; running.py its time limit
 approval.py   which calls may run, and who is asked
+notebook/     the built-in python tool; browser/ the built-in browser tool
+mcp/          tools of MCP servers; variables.py `${NAME}` in configuration files
 """
 
 from mlx_gptoss.tools.approval import Approval, ApprovalLike, Policy

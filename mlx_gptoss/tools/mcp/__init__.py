@@ -1,0 +1,182 @@
+"""Tools of MCP servers, over stdio and streamable HTTP (library: `mcp`).
+
+    with McpServers.start(read_servers("mcp.json")) as servers:
+        chat = Chat(runtime, tools=[servers])
+
+The servers start and end with the `with`. A tool is offered as SERVER_TOOL. Whatever
+a server does later (it dies, hangs, fails) is an error told to the model. Needs the
+extra `mlx-gptoss[mcp]`. The library is asynchronous: its loop runs in a thread here.
+
+config.py    which servers there are; session.py one connection, in the loop
+"""
+
+import asyncio
+import re
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import Future, wait
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from mlx_gptoss.errors import ToolError
+from mlx_gptoss.harmony.messages import ToolDescription
+from mlx_gptoss.tools.mcp.config import Server, read_servers
+from mlx_gptoss.tools.tool import Tool
+
+if TYPE_CHECKING:
+    from mcp.types import Tool as RemoteTool
+
+    from mlx_gptoss.tools.mcp.session import Connection
+
+__all__ = ["McpServers", "Server", "read_servers"]
+
+START_SECONDS = 60.0  # `npx` may have to download what it starts
+CALL_SECONDS = 120.0
+END_SECONDS = 15.0  # the library waits, then terminates, then kills
+NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
+
+
+class McpServers:
+    """Servers that run, and their tools; give it to a Chat, and close it."""
+
+    def __init__(self, *, call_seconds: float = CALL_SECONDS) -> None:
+        self._session = _library()
+        self._call_seconds = call_seconds
+        self._connections: list[Connection] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, daemon=True, name="MCP servers"
+        )
+        self._thread.start()
+
+    @classmethod
+    def start(
+        cls,
+        servers: Iterable[Server],
+        *,
+        start_seconds: float = START_SECONDS,
+        call_seconds: float = CALL_SECONDS,
+    ) -> Self:
+        """Start the servers, all at once.
+
+        Raises ToolError, which names it, for one that does not start or answer.
+        """
+        started = cls(call_seconds=call_seconds)
+        try:
+            started._connect(list(servers), start_seconds)
+        except BaseException:
+            started.close()
+            raise
+        return started
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        return [
+            self._tool(connection, remote)
+            for connection in self._connections
+            for remote in connection.tools
+        ]
+
+    def reset(self) -> None:
+        """Nothing of a conversation is kept here."""
+
+    def close(self) -> None:
+        """End the servers that were started, and the thread."""
+        if not self._thread.is_alive():
+            return
+        self._submit(self._end_all()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _connect(self, servers: Sequence[Server], seconds: float) -> None:
+        waiting: list[Future[Connection]] = [Future() for _ in servers]
+        for server, ready in zip(servers, waiting, strict=True):
+            self._submit(self._begin(server, ready)).result()
+        _, late = wait(waiting, seconds)
+        for server, ready in zip(servers, waiting, strict=True):
+            if ready in late:
+                raise ToolError(
+                    f"MCP server `{server.name}` did not answer within {seconds:g} s"
+                )
+            self._connections.append(ready.result())
+
+    async def _begin(self, server: Server, ready: "Future[Connection]") -> None:
+        self._tasks.append(asyncio.create_task(self._session.serve(server, ready)))
+
+    async def _end_all(self) -> None:
+        connected = {connection.task for connection in self._connections}
+        for connection in self._connections:
+            connection.ended.set()
+        for task in self._tasks:
+            if task not in connected:
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=END_SECONDS)
+
+    def _submit(self, coroutine: Coroutine[Any, Any, Any]) -> "Future[Any]":
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def _tool(self, connection: "Connection", remote: "RemoteTool") -> Tool:
+        server = connection.server
+
+        def submit(arguments: dict[str, Any]) -> "Future[str]":
+            if not self._thread.is_alive():
+                raise ToolError(f"MCP server `{server.name}` was ended")
+            return self._submit(
+                self._session.call(
+                    connection, remote.name, arguments, self._call_seconds
+                )
+            )
+
+        calls = Calls(submit)
+        name = NOT_IN_NAMES.sub("_", f"{server.name}_{remote.name}")
+        text = remote.description or remote.title or ""
+        return Tool(
+            ToolDescription(name, text, remote.input_schema or {}),
+            calls.run,
+            limits_itself=True,
+            interrupt=calls.interrupt,
+        )
+
+
+class Calls:
+    """Runs the calls of one tool; the one under way can be ended from outside."""
+
+    def __init__(self, submit: "Callable[[dict[str, Any]], Future[str]]") -> None:
+        self._submit = submit
+        self._running: Future[str] | None = None
+
+    def run(self, /, **arguments: Any) -> str:
+        self._running = self._submit(arguments)
+        try:
+            return self._running.result()
+        finally:
+            self._running = None
+
+    def interrupt(self) -> None:
+        running = self._running
+        if running is not None:
+            running.cancel()
+
+
+def _library() -> ModuleType:
+    try:
+        from mlx_gptoss.tools.mcp import session  # noqa: PLC0415 - an extra, and slow
+    except ImportError as error:
+        raise ToolError(
+            "MCP servers need the `mcp` library: `pip install 'mlx-gptoss[mcp]'`"
+        ) from error
+    return session
