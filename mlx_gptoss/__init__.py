@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     )
     from mlx_gptoss.runtime import Runtime, load
     from mlx_gptoss.sampling import SamplingParams
-    from mlx_gptoss.tools import Tool
+    from mlx_gptoss.tools import Approval, Tool
 
 __version__ = "0.1.0"
 __all__ = [
     "Answer",
     "AnswerFormat",
+    "Approval",
     "Chat",
     "Constraints",
     "Done",
@@ -54,6 +55,7 @@ _EVENTS = "mlx_gptoss.harmony.events"
 _HOMES = {
     "Answer": _EVENTS,
     "AnswerFormat": _CONSTRAIN,
+    "Approval": "mlx_gptoss.tools",
     "Chat": "mlx_gptoss.chat",
     "Constraints": _CONSTRAIN,
     "Done": _EVENTS,

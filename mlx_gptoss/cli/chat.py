@@ -16,13 +16,15 @@ from mlx_gptoss.cli.sampling import EFFORTS, sampling_params, takes_sampling
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.statistics import one_line
 from mlx_gptoss.cli.terminal import Screen, note
+from mlx_gptoss.cli.tools import ToolOptions, open_tools, show_sources, takes_tools
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.harmony.events import Done
+from mlx_gptoss.harmony.events import Answer, Done
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat import Chat
     from mlx_gptoss.harmony.constrain import Constraints
     from mlx_gptoss.steps import Statistics
+    from mlx_gptoss.tools.browser import Browser
 
 HELP = """\
 /effort low|medium|high   how long the model reasons
@@ -37,6 +39,7 @@ Ctrl-C stops an answer and keeps what came; Ctrl-D leaves"""
 @loads_model
 @takes_sampling
 @takes_constraints
+@takes_tools
 @click.option("--hide-reasoning", is_flag=True, help="Show the answers only")
 @pass_services
 def chat(
@@ -46,35 +49,50 @@ def chat(
     system: str | None,
     constraints: "Constraints",
     hide_reasoning: bool,
+    tool_options: ToolOptions,
     **sampling: Any,
 ) -> None:
     """Hold a conversation; /help lists what can be changed in it.
 
     Answers go to stdout as they come, reasoning to stderr. Questions may be piped
-    in, one a line. Nothing is stored.
+    in, one a line. Nothing is stored. The model has no tools unless you give it some.
     """
     params = sampling_params(**sampling)
-    with services.open(options) as runtime:
+    with open_tools(tool_options) as given, services.open(options) as runtime:
         conversation = services.start_chat(
             runtime,
             effort=effort,
             system=system,
             params=params,
             constraints=constraints,
+            tools=given.tools,
+            approve=given.approval,
         )
         lines = open_lines()
         if lines.interactive:
             note("/help for help, Ctrl-D to leave")
-        Repl(conversation, lines, hide_reasoning=hide_reasoning).run()
+            if conversation.tools:
+                note(f"Tools: {', '.join(conversation.tools)}")
+        Repl(
+            conversation, lines, hide_reasoning=hide_reasoning, browser=given.browser
+        ).run()
 
 
 class Repl:
     """Reads lines, obeys commands, shows answers."""
 
-    def __init__(self, chat: "Chat", lines: Lines, *, hide_reasoning: bool) -> None:
+    def __init__(
+        self,
+        chat: "Chat",
+        lines: Lines,
+        *,
+        hide_reasoning: bool,
+        browser: "Browser | None" = None,
+    ) -> None:
         self.chat = chat
         self.lines = lines
         self.hide_reasoning = hide_reasoning
+        self.browser = browser
         self.stats: Statistics | None = None
 
     def run(self) -> None:
@@ -88,11 +106,14 @@ class Repl:
     def answer(self, text: str) -> None:
         """Show the answer to `text`; Ctrl-C ends it and keeps what came."""
         screen = Screen(hide_reasoning=self.hide_reasoning)
+        answer = ""
         try:
             with closing(self.chat.send(text)) as events:
                 for event in events:
                     screen.show(event)
-                    if isinstance(event, Done):
+                    if isinstance(event, Answer):
+                        answer += event.text
+                    elif isinstance(event, Done):
                         self.stats = event.stats
         except KeyboardInterrupt:
             if not self.lines.interactive:
@@ -108,6 +129,7 @@ class Repl:
         finally:
             screen.end()
         note_cuts(self.stats)
+        show_sources(self.browser, answer)
 
     def obey(self, line: str) -> None:
         """Carry out a `/command`."""

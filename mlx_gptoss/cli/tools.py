@@ -1,0 +1,205 @@
+"""The options that give a conversation tools, and who approves their calls.
+
+    --tools python,browser=notes --mcp mcp.json --approve ask --approve python=allow
+
+Text in, running tools out: they start before the model is loaded, so that a mistake
+is known at once, and end with the conversation.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlx_gptoss.cli.terminal import CONTROL, note
+
+if TYPE_CHECKING:
+    from mlx_gptoss.harmony.events import ToolCall
+    from mlx_gptoss.tools import Approval, ToolLike
+    from mlx_gptoss.tools.browser import Browser
+
+PYTHON, BROWSER = "python", "browser"
+BETWEEN_TOOLS = re.compile(rf",(?={PYTHON}\b|{BROWSER}\b)")  # a path may have commas
+POLICIES = ("ask", "allow", "deny")
+YES, ALWAYS = ("y", "yes"), ("a", "always")
+SHOWN = 300  # characters of a call in the question
+
+
+@dataclass(frozen=True)
+class ToolOptions:
+    """What the user said about tools."""
+
+    tools: tuple[str, ...] = ()
+    mcp: tuple[Path, ...] = ()
+    approve: tuple[str, ...] = ()
+
+
+@dataclass
+class OpenTools:
+    """Tools that run, who approves their calls, and the browser among them."""
+
+    tools: "list[ToolLike]"
+    approval: "Approval"
+    browser: "Browser | None" = None
+
+
+@dataclass
+class Terminal:
+    """Asks the person at the terminal, who may say `always` for a tool."""
+
+    always: set[str] = field(default_factory=set)
+
+    def __call__(self, call: "ToolCall") -> bool:
+        if call.name in self.always:
+            return True
+        if not sys.stdin.isatty():
+            note(
+                f"{call.name} was not run: stdin is no terminal to ask at; "
+                "`--approve allow` runs calls unasked"
+            )
+            return False
+        arguments = CONTROL.sub("", call.arguments)
+        shown = arguments if len(arguments) <= SHOWN else arguments[:SHOWN] + "…"
+        question = f"Run {call.name}({shown})? [y]es, [n]o, [a]lways: "
+        click.echo(question, nl=False, err=True)
+        answer = sys.stdin.readline().strip().lower()
+        if answer in ALWAYS:
+            self.always.add(call.name)
+        return answer in YES + ALWAYS
+
+
+def takes_tools(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options; it receives them as `tool_options`."""
+
+    @wraps(function)
+    def wrapper(
+        *args: Any,
+        tools: tuple[str, ...],
+        mcp: tuple[Path, ...],
+        approve: tuple[str, ...],
+        **rest: Any,
+    ) -> Any:
+        return function(*args, tool_options=ToolOptions(tools, mcp, approve), **rest)
+
+    for option in reversed(OPTIONS):
+        wrapper = option(wrapper)
+    return wrapper
+
+
+OPTIONS = (
+    click.option(
+        "--tools",
+        metavar="LIST",
+        multiple=True,
+        help="Built-in tools: `python` (shut in: no network, no files of yours) and "
+        "`browser[=FOLDER]` (reads local files [default: this folder]; with a "
+        "configuration FILE.json or a URL with {query}, a search service)",
+    ),
+    click.option(
+        "--mcp",
+        metavar="CONFIG",
+        multiple=True,
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Tools of the MCP servers in a JSON file (`mcpServers`)",
+    ),
+    click.option(
+        "--approve",
+        metavar="[TOOL=]HOW",
+        multiple=True,
+        help="Before a call runs: ask, allow or deny; for one tool too, like "
+        "`python=allow` or `files_*=deny` [default: ask, but browser=allow]",
+    ),
+)
+
+
+@contextmanager
+def open_tools(options: ToolOptions) -> Iterator[OpenTools]:
+    """Start what `options` name and end it with the `with`.
+
+    Raises click.BadParameter for what cannot be meant, ToolError for what cannot be
+    had.
+    """
+    approval = read_approval(options.approve)
+    found = OpenTools([], approval)
+    with ExitStack() as stack:
+        for name, target in _named(options.tools):
+            if name == PYTHON:
+                from mlx_gptoss.tools.notebook import Notebook
+
+                found.tools.append(stack.enter_context(Notebook()))
+            else:
+                found.browser = _browser(target)
+                found.tools.append(found.browser)
+        if options.mcp:
+            from mlx_gptoss.tools.mcp import McpServers, read_servers
+
+            servers = [one for path in options.mcp for one in read_servers(path)]
+            found.tools.append(stack.enter_context(McpServers.start(servers)))
+        yield found
+
+
+def read_approval(given: tuple[str, ...]) -> "Approval":
+    """Read what `--approve` was given; later ones win."""
+    from mlx_gptoss.tools import Approval
+
+    policy: Any = None
+    by_tool: dict[str, Any] = {}
+    for one in given:
+        tool, _, how = one.rpartition("=")
+        if how not in POLICIES:
+            raise click.BadParameter(
+                f"`{one}` is not [TOOL=]HOW, where HOW is {', '.join(POLICIES)}",
+                param_hint="--approve",
+            )
+        if tool:
+            by_tool = {tool: how} | {k: v for k, v in by_tool.items() if k != tool}
+        else:
+            policy = how
+    if policy is None:
+        by_tool.setdefault(BROWSER, "allow")  # it reads what the user named
+    return Approval(policy or "ask", by_tool, ask=Terminal())
+
+
+def show_sources(browser: "Browser | None", answer: str) -> None:
+    """Say on stderr what the citations of an answer stand for."""
+    if browser is None:
+        return
+    sources = {answer[one.start : one.end]: one for one in browser.citations(answer)}
+    for mark, one in sources.items():
+        note(f"{mark} {CONTROL.sub('', one.address or one.title)}")
+
+
+def _named(given: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Cut the lists into tools and what stands behind `=`."""
+    found: list[tuple[str, str]] = []
+    for one in [part for text in given for part in BETWEEN_TOOLS.split(text)]:
+        name, _, target = one.strip().partition("=")
+        if name not in (PYTHON, BROWSER) or (name == PYTHON and target):
+            raise click.BadParameter(
+                f"there is no tool `{one}`: use python, browser or browser=FOLDER",
+                param_hint="--tools",
+            )
+        if name in [known for known, _ in found]:
+            raise click.BadParameter(
+                f"`{name}` is named twice (several folders: browser=A:B)",
+                param_hint="--tools",
+            )
+        found.append((name, target))
+    return found
+
+
+def _browser(target: str) -> "Browser":
+    from mlx_gptoss.tools.browser import Browser, Folders, Service
+
+    if target.startswith(("http://", "https://")):
+        return Browser(Service(target))
+    if target.endswith(".json") and Path(target).is_file():
+        return Browser(Service.read(target))
+    return Browser(Folders(*(target or ".").split(os.pathsep)))
