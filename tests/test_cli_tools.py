@@ -13,7 +13,7 @@ from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.tools import read_approval
 from mlx_gptoss.runtime import Runtime
-from tests.fakes import answering
+from tests.fakes import AnsweringModel, answering, byte_tokenizer
 
 ROOT = Path(__file__).parents[1]
 READY = "\x1b[?2004h"  # bracketed paste is on: the prompt waits for a line
@@ -80,8 +80,12 @@ def test_a_policy_holds_without_asking(notes: Path) -> None:
 
 
 def test_tools_are_off_unless_asked_for() -> None:
-    result = chat(answering(PYTHON, BYE))
-    assert "there is no tool `python`" in result.stderr
+    runtime = answering(BYE)
+    model = runtime.model
+    assert isinstance(model, AnsweringModel)
+    assert chat(runtime).stdout == "Bye.\n"
+    [prompt] = model.prompts
+    assert "# Tools" not in byte_tokenizer().decode(prompt)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +96,10 @@ def test_tools_are_off_unless_asked_for() -> None:
         (["--tools", "browser,browser=/"], "`browser` is named twice"),
         (["--approve", "maybe"], "`maybe` is not [TOOL=]HOW, where HOW is ask, allow"),
         (["--mcp", "/no/such.json"], "'/no/such.json' does not exist"),
+        (
+            ["--offline", "--tools", "browser=https://s.example/?q={query}"],
+            "is on the network, which --offline forbids",
+        ),
     ],
 )
 def test_a_mistake_in_the_options_is_wrong_usage(

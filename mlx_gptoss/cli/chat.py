@@ -58,7 +58,10 @@ def chat(
     in, one a line. Nothing is stored. The model has no tools unless you give it some.
     """
     params = sampling_params(**sampling)
-    with open_tools(tool_options) as given, services.open(options) as runtime:
+    with (
+        open_tools(tool_options, offline=options.offline) as given,
+        services.open(options) as runtime,
+    ):
         conversation = services.start_chat(
             runtime,
             effort=effort,

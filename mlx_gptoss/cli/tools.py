@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 PYTHON, BROWSER = "python", "browser"
 BETWEEN_TOOLS = re.compile(rf",(?={PYTHON}\b|{BROWSER}\b)")  # a path may have commas
 POLICIES = ("ask", "allow", "deny")
+THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 YES, ALWAYS = ("y", "yes"), ("a", "always")
 SHOWN = 300  # characters of a call in the question
 
@@ -120,12 +122,13 @@ OPTIONS = (
 
 
 @contextmanager
-def open_tools(options: ToolOptions) -> Iterator[OpenTools]:
+def open_tools(options: ToolOptions, *, offline: bool) -> Iterator[OpenTools]:
     """Start what `options` name and end it with the `with`.
 
-    Raises click.BadParameter for what cannot be meant, ToolError for what cannot be
-    had.
+    `offline` refuses what lies on other machines. Raises click.BadParameter for what
+    cannot be meant, ToolError for what cannot be had.
     """
+    check_offline = _refuse_network if offline else _take_all
     approval = read_approval(options.approve)
     found = OpenTools([], approval)
     with ExitStack() as stack:
@@ -135,12 +138,14 @@ def open_tools(options: ToolOptions) -> Iterator[OpenTools]:
 
                 found.tools.append(stack.enter_context(Notebook()))
             else:
-                found.browser = _browser(target)
+                found.browser = _browser(target, check_offline)
                 found.tools.append(found.browser)
         if options.mcp:
             from mlx_gptoss.tools.mcp import McpServers, read_servers
 
             servers = [one for path in options.mcp for one in read_servers(path)]
+            for one in servers:
+                check_offline(one.url, "--mcp")
             found.tools.append(stack.enter_context(McpServers.start(servers)))
         yield found
 
@@ -195,11 +200,27 @@ def _named(given: tuple[str, ...]) -> list[tuple[str, str]]:
     return found
 
 
-def _browser(target: str) -> "Browser":
+def _browser(target: str, check_offline: "CheckUrl") -> "Browser":
     from mlx_gptoss.tools.browser import Browser, Folders, Service
 
-    if target.startswith(("http://", "https://")):
-        return Browser(Service(target))
-    if target.endswith(".json") and Path(target).is_file():
-        return Browser(Service.read(target))
+    is_url = target.startswith(("http://", "https://"))
+    if is_url or (target.endswith(".json") and Path(target).is_file()):
+        service = Service(target) if is_url else Service.read(target)
+        for url in (service.search_url, service.open_url):
+            check_offline(url, "--tools")
+        return Browser(service)
     return Browser(Folders(*(target or ".").split(os.pathsep)))
+
+
+CheckUrl = Callable[[str | None, str], None]
+
+
+def _take_all(url: str | None, option: str) -> None:
+    """Without `--offline` the user may name any address."""
+
+
+def _refuse_network(url: str | None, option: str) -> None:
+    if url is not None and urlsplit(url).hostname not in THIS_MACHINE:
+        raise click.BadParameter(
+            f"`{url}` is on the network, which --offline forbids", param_hint=option
+        )

@@ -11,12 +11,15 @@ config.py    which servers there are; session.py one connection, in the loop
 """
 
 import asyncio
+import json
 import re
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future, wait
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
+
+from llguidance import LLMatcher
 
 from mlx_gptoss.errors import ToolError
 from mlx_gptoss.harmony.messages import ToolDescription
@@ -145,7 +148,7 @@ class McpServers:
         name = NOT_IN_NAMES.sub("_", f"{server.name}_{remote.name}")
         text = remote.description or remote.title or ""
         return Tool(
-            ToolDescription(name, text, remote.input_schema or {}),
+            ToolDescription(name, text, enforceable(remote.input_schema or {})),
             calls.run,
             limits_itself=True,
             interrupt=calls.interrupt,
@@ -170,6 +173,16 @@ class Calls:
         running = self._running
         if running is not None:
             running.cancel()
+
+
+def enforceable(schema: dict[str, Any]) -> dict[str, Any]:
+    """Let the grammar of the arguments pass over what it cannot keep.
+
+    The server checks what it gets; one unusual schema must not end every chat.
+    """
+    grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema))
+    failed, _ = LLMatcher.validate_grammar_with_warnings(grammar)
+    return {**schema, "x-guidance": {"lenient": True}} if failed else schema
 
 
 def _library() -> ModuleType:
