@@ -47,6 +47,12 @@ COMMANDS = {
     "probe": Entry("mlx_gptoss.cli.probe", "probe", "Measure this disk and device"),
     "trace": Entry("mlx_gptoss.cli.trace", "trace", "Record and replay routing"),
     "bench": Entry("mlx_gptoss.cli.bench", "bench", "Measure speed"),
+    "render": Entry(
+        "mlx_gptoss.cli.render", "render", "Show the exact prompt of a conversation"
+    ),
+    "parse": Entry(
+        "mlx_gptoss.cli.parse", "parse", "Explain what is read in a stream of tokens"
+    ),
     "doctor": Entry("mlx_gptoss.cli.doctor", "doctor", "Examine this machine"),
 }
 

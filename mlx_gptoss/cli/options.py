@@ -62,14 +62,15 @@ strict_option = click.option(
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object"
 )
+model_option = click.option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    help="A path (./x), a Hub id (a/b) or `demo` "
+    "[default: $MLX_GPTOSS_MODEL, else the model chosen with `use`, else demo]",
+)
 MODEL_OPTIONS = (
-    click.option(
-        "-m",
-        "--model",
-        metavar="MODEL",
-        help="A path (./x), a Hub id (a/b) or `demo` "
-        "[default: $MLX_GPTOSS_MODEL, else the model chosen with `use`, else demo]",
-    ),
+    model_option,
     click.option(
         "--memory",
         type=MemorySize(),

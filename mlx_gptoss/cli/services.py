@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlx_gptoss.chat import Chat
     from mlx_gptoss.runtime import Runtime
     from mlx_gptoss.sampling import SamplingParams
+    from mlx_gptoss.tokenizer import Tokenizer
 
 
 def _load(model: str, **options: Any) -> "Runtime":
@@ -79,6 +80,14 @@ class Services:
             strict=options.strict,
         )
         return self.fetch(model, offline=options.offline, check=fits)
+
+    def tokenizer(self, model: str) -> "Tokenizer":
+        """Open the tokenizer of a model that is on this machine; nothing is loaded."""
+        from mlx_gptoss.tokenizer import Tokenizer
+
+        tokenizer = Tokenizer.open(self.fetch(model, offline=True))
+        tokenizer.require_harmony()
+        return tokenizer
 
     def fetch(self, model: str, *, offline: bool, check: Check | None = None) -> Path:
         """Return the folder of a model; a download shows its progress."""

@@ -1,0 +1,229 @@
+"""A stream of ids, part by part: what each id was and what was read in it.
+
+For people who look for a fault, and for `mlx-gptoss parse`.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from typing import Any, Protocol
+
+from mlx_gptoss.harmony.events import (
+    Answer,
+    MessageEnded,
+    OtherText,
+    ParserEvent,
+    Preamble,
+    Reasoning,
+    Repair,
+    Repaired,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallFailed,
+    ToolCallStarted,
+)
+from mlx_gptoss.harmony.json_text import json_text
+from mlx_gptoss.harmony.messages import Message, ToolDescription
+from mlx_gptoss.harmony.parse import Parser
+from mlx_gptoss.harmony.record import Fate
+
+START = "<|start|>"
+TITLES: Mapping[type, str] = {
+    Reasoning: "reasoning",
+    Preamble: "preamble",
+    Answer: "answer",
+    OtherText: "by another role",
+    ToolCallDelta: "arguments",
+}
+
+
+class Tokens(Protocol):
+    """What explaining needs of a tokenizer."""
+
+    @property
+    def specials(self) -> Mapping[str, int]: ...
+    def token_bytes(self, token_id: int, /) -> bytes: ...
+    def encode(self, text: str, /) -> list[int]: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring ids of one fate, and the events that the last of them brought.
+
+    `at` is the place of the first one.
+    """
+
+    at: int
+    ids: list[int]
+    fate: Fate
+    text: str
+    events: list[ParserEvent]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The whole stream: its runs, what the parser made of it, ids by fate."""
+
+    runs: list[Run]
+    messages: list[Message]
+    repairs: list[Repair]
+    fates: Counter[str] = field(default_factory=Counter)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return {
+            "runs": [{**vars(run), "events": _plain(run.events)} for run in self.runs],
+            "messages": [asdict(message) for message in self.messages],
+            "repairs": [asdict(repair) for repair in self.repairs],
+            "ids": {"all": self.fates.total(), **self.fates},
+        }
+
+    def lines(self) -> Iterator[str]:
+        """The same as lines to read: each run, below it what it brought."""
+        width = len(str(self.fates.total()))
+        for run in self.runs:
+            if run.ids:
+                text = json_text(run.text)
+                yield f"{run.at:>{width}}  {run.fate:8}  {len(run.ids):>4}  {text}"
+            for event in run.events:
+                yield f"{'':{width}}  -> {describe(event)}"
+        parts = " + ".join(f"{n} {fate}" for fate, n in sorted(self.fates.items()))
+        yield f"{self.fates.total()} ids = {parts or 'none'}"
+        yield f"{len(self.messages)} messages, {len(self.repairs)} repairs"
+
+
+def explain(
+    ids: Sequence[int],
+    tokenizer: Tokens,
+    *,
+    tools: Iterable[str | ToolDescription] | None = None,
+    built_in: Iterable[str] = (),
+    calls_on_analysis: bool = True,
+) -> Explanation:
+    """Parse `ids`, which follow `<|start|>assistant` or begin with `<|start|>`."""
+    whole = bool(ids) and ids[0] == tokenizer.specials.get(START)
+    parser = Parser(
+        tokenizer,
+        role=None if whole else "assistant",
+        tools=tools,
+        built_in=built_in,
+        calls_on_analysis=calls_on_analysis,
+    )
+    brought = [parser.feed(token) for token in ids]
+    brought.append(parser.finish())
+    runs = list(_runs(ids, parser.fates, brought, tokenizer))
+    return Explanation(runs, parser.messages, parser.repairs, Counter(parser.fates))
+
+
+def _runs(
+    ids: Sequence[int],
+    fates: Sequence[Fate],
+    brought: Sequence[list[ParserEvent]],
+    tokenizer: Tokens,
+) -> Iterator[Run]:
+    names = {token: name for name, token in tokenizer.specials.items()}
+    for _, group in groupby(range(len(ids)), key=lambda place: fates[place]):
+        group = list(group)
+        fate = fates[group[0]]
+        for places in _cut(group, brought, alone=fate == "control"):
+            own = [ids[place] for place in places]
+            events = [event for place in places for event in brought[place]]
+            text = _text(own, names, tokenizer)
+            yield Run(places[0], own, fate, text, merged(events))
+    if brought[-1]:  # what only the end of the stream decided
+        yield Run(len(ids), [], "text", "", merged(brought[-1]))
+
+
+def _cut(
+    places: list[int], brought: Sequence[list[ParserEvent]], *, alone: bool
+) -> Iterator[list[int]]:
+    """End a run at each mark, and where more came than a piece of text."""
+    run: list[int] = []
+    for place in places:
+        run.append(place)
+        if alone or any(type(event) not in TITLES for event in brought[place]):
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def merged(events: Iterable[ParserEvent]) -> list[ParserEvent]:
+    """Join neighbouring pieces of one text."""
+    out: list[ParserEvent] = []
+    for event in events:
+        last = out[-1] if out else None
+        if type(event) in TITLES and type(last) is type(event):
+            text = last.text + event.text  # pyright: ignore
+            out[-1] = type(event)(**{**vars(event), "text": text})
+        else:
+            out.append(event)
+    return out
+
+
+def describe(event: ParserEvent) -> str:
+    """Say in one line what happened."""
+    if (title := TITLES.get(type(event))) is not None:
+        said = event.role if isinstance(event, OtherText) else title
+        return f"{said}: {json_text(vars(event)['text'])}"
+    if isinstance(event, ToolCallStarted):
+        return f"call of {event.name} begins ({event.id})"
+    if isinstance(event, ToolCall):
+        return f"call of {event.name}: {event.arguments}"
+    if isinstance(event, ToolCallFailed):
+        return f"failed call of {event.name}: {event.problem}"
+    if isinstance(event, Repaired):
+        return f"repair: {event.repair.kind}: {event.repair.detail}"
+    assert isinstance(event, MessageEnded)
+    return _ended(event.message, complete=event.complete)
+
+
+def _ended(message: Message, *, complete: bool) -> str:
+    said = [message.role if not message.name else f"{message.role} {message.name}"]
+    said += [f"on {message.channel}"] if message.channel else []
+    said += [f"to {message.recipient}"] if message.recipient else []
+    return f"message {'ended' if complete else 'cut off'}: {' '.join(said)}"
+
+
+def _text(ids: Iterable[int], names: Mapping[int, str], tokenizer: Tokens) -> str:
+    data = b"".join(
+        names[token].encode() if token in names else tokenizer.token_bytes(token)
+        for token in ids
+    )
+    return data.decode("utf-8", "replace")
+
+
+def _plain(events: Iterable[ParserEvent]) -> list[dict[str, Any]]:
+    return [{"event": type(event).__name__, **asdict(event)} for event in events]
+
+
+def read_stream(text: str, tokenizer: Tokens) -> list[int]:
+    """Read ids (numbers, commas, brackets), or text in which `<|start|>` is the token.
+
+    A JSON object with `ids` will do too. A line break at the end is none of the text.
+    """
+    if (ids := _given_ids(text)) is not None:
+        return ids
+    text = text.removesuffix("\n")
+    names = map(re.escape, sorted(tokenizer.specials, key=len, reverse=True))
+    ids = []
+    for part in (
+        re.split(f"({'|'.join(names)})", text) if tokenizer.specials else [text]
+    ):
+        special = tokenizer.specials.get(part)
+        ids += tokenizer.encode(part) if special is None else [special]
+    return ids
+
+
+def _given_ids(text: str) -> list[int] | None:
+    if text.lstrip().startswith("{"):
+        try:
+            text = json.dumps(json.loads(text)["ids"])
+        except (ValueError, LookupError, TypeError):
+            return None
+    words = re.sub(r"[\[\],]", " ", text).split()
+    numbers = bool(words) and all(re.fullmatch(r"-?\d{1,18}", word) for word in words)
+    return [int(word) for word in words] if numbers else None

@@ -1,0 +1,157 @@
+"""Conversations as others write them become messages; what cannot is named."""
+
+import json
+from typing import Any
+
+import pytest
+
+from mlx_gptoss.errors import PromptError
+from mlx_gptoss.harmony import messages as m
+from mlx_gptoss.harmony.conversations import read_conversation
+from mlx_gptoss.harmony.openai_chat import from_chat_messages
+
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def read(given: Any, **options: Any) -> list[m.Message]:
+    """The messages behind the system message."""
+    return read_conversation(json.dumps(given), **options)[1:]
+
+
+def turn(**fields: Any) -> list[m.Message]:
+    return read([{"role": "assistant", **fields}])
+
+
+ASSISTANT: dict[str, tuple[dict[str, Any], list[m.Message]]] = {
+    "text is the answer": ({"content": "hi"}, [m.answer("hi")]),
+    "parts are joined": (
+        {"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        [m.answer("a\n\nb")],
+    ),
+    "reasoning comes first, once": (
+        {"content": "hi", "reasoning": "r", "reasoning_content": "r"},
+        [m.reasoning("r"), m.answer("hi")],
+    ),
+    "thinking is reasoning": (
+        {"content": "hi", "thinking": "t"},
+        [m.reasoning("t"), m.answer("hi")],
+    ),
+    "text beside calls is a preamble": (
+        {"content": "wait", "tool_calls": [CALL]},
+        [m.preamble("wait"), m.tool_call("f", "{}")],
+    ),
+    "arguments may be values": (
+        {"tool_calls": [{"function": {"name": "f", "arguments": {"a": [1]}}}]},
+        [m.tool_call("f", '{"a":[1]}')],
+    ),
+    "a refusal is an answer": (
+        {"content": None, "refusal": "no"},
+        [m.answer("no")],
+    ),
+    "nothing is nothing": ({"content": None}, []),
+}
+
+
+@pytest.mark.parametrize("case", ASSISTANT)
+def test_an_assistant_message_is_taken_apart(case: str) -> None:
+    fields, expected = ASSISTANT[case]
+
+    assert turn(**fields) == expected
+
+
+def test_results_find_their_calls_by_id_by_name_and_in_order() -> None:
+    def call(call_id: str, name: str) -> dict[str, Any]:
+        return {"id": call_id, "function": {"name": name, "arguments": "{}"}}
+
+    calls = [call("1", "f"), call("2", "g"), call("3", "h")]
+    given = [
+        {"role": "assistant", "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "2", "content": "G"},
+        {"role": "tool", "content": "F"},
+        {"role": "tool", "tool_call_id": "lost", "name": "h", "content": "H"},
+    ]
+
+    assert read(given)[3:] == [
+        m.tool_result("g", "G"),
+        m.tool_result("f", "F"),
+        m.tool_result("h", "H"),
+    ]
+
+
+def test_options_go_before_what_the_file_says() -> None:
+    given = {"messages": [], "reasoning_effort": "high", "date": "2026-01-01"}
+    text = json.dumps(given)
+
+    assert read_conversation(text) == [m.system("high", conversation_date="2026-01-01")]
+    assert read_conversation(text, effort="low", conversation_date="today") == [
+        m.system("low", conversation_date="today")
+    ]
+
+
+def test_a_response_format_without_a_schema_is_not_written() -> None:
+    given = {"messages": [], "response_format": {"type": "json_object"}}
+
+    assert read(given) == []
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "no JSON": ("{", "this is no JSON"),
+    "no messages": ({"text": "hi"}, "there are no messages"),
+    "a message that is text": (["hi"], r"messages\[0\] is no JSON object"),
+    "an unknown role": ([{"role": "robot"}], r"messages\[0\] has role `robot`"),
+    "no role": ([{"content": "hi"}], r"messages\[0\] has role `None`"),
+    "an image": (
+        [{"role": "user", "content": [{"type": "image_url"}]}],
+        r"messages\[0\] has content of type `image_url`: gpt-oss reads text only",
+    ),
+    "content that is a number": ([{"role": "user", "content": 3}], "no text"),
+    "a call without a name": (
+        [{"role": "assistant", "tool_calls": [{"function": {}}]}],
+        r"messages\[0\]\.tool_calls\[0\] has no `function\.name`",
+    ),
+    "a result of no call": ([{"role": "tool", "content": "r"}], "result of no call"),
+    "tools that are no list": ({"messages": [], "tools": {"f": 1}}, "`tools` is no"),
+    "a tool that is no function": (
+        {"messages": [], "tools": [{"type": "web_search"}]},
+        r"tools\[0\] has no `name`: only functions",
+    ),
+    "a schema that is text": (
+        {
+            "messages": [],
+            "response_format": {"type": "json_schema", "json_schema": {"schema": "x"}},
+        },
+        "`schema` of `response_format.json_schema`",
+    ),
+    "an unknown effort": ({"messages": [], "reasoning_effort": "xl"}, "`xl` is unkn"),
+    "a broken saved chat": (
+        dict.fromkeys(["effort", "system", "identity", "date"])
+        | {"messages": [{"a": 1}]},
+        "this is not a saved chat",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_read_is_named(case: str) -> None:
+    given, message = WRONG[case]
+    text = given if isinstance(given, str) else json.dumps(given)
+
+    with pytest.raises(PromptError, match=message):
+        read_conversation(text)
+
+
+def test_a_saved_chat_may_be_given_its_tools() -> None:
+    saved = {"effort": "low", "system": None, "identity": "I", "date": ""}
+    tools = [{"type": "function", "function": {"name": "f"}}]
+
+    assert read_conversation(json.dumps(saved | {"messages": [], "tools": tools})) == [
+        m.system("low", identity="I"),
+        m.developer(tools=[m.ToolDescription("f")]),
+    ]
+
+
+def test_without_a_system_message_there_is_no_developer_message() -> None:
+    assert from_chat_messages([{"role": "user", "content": "hi"}]) == [
+        m.system("medium"),
+        m.user("hi"),
+    ]
