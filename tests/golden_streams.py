@@ -13,6 +13,7 @@ from tests.vocabulary import O200k
 
 FOLDER = Path(__file__).parent / "golden" / "malformed"
 OFFERED = ["get_weather", "manage_cart", "Web Search", "write_file"]
+BUILT_IN = ["python", "browser.search"]
 TEXTS = {
     e.Reasoning: "reasoning",
     e.Preamble: "preamble",
@@ -46,7 +47,7 @@ def write(name: str, title: str, stream: str, ids: list[int]) -> None:
 
 def outcome(ids: list[int], tokenizer: TokenSource | None = None) -> list[str]:
     """What the parser makes of `ids`, a line for each thing."""
-    parser = Parser(tokenizer or O200k(), tools=OFFERED)
+    parser = Parser(tokenizer or O200k(), tools=OFFERED, built_in=BUILT_IN)
     events = [event for token in ids for event in parser.feed(token)]
     events += parser.finish()
     lines: list[str] = []

@@ -1,7 +1,9 @@
 """The parser: as openai-harmony where that parses; sensible where it does not."""
 
 import json
-import time
+import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import mlx_gptoss.harmony
 from mlx_gptoss.harmony import events as e
 from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.arguments import read_arguments
@@ -18,12 +21,12 @@ from mlx_gptoss.harmony.render import Place, render_messages
 from tests import golden_streams
 from tests.fakes import byte_tokenizer
 from tests.harmony_strategies import names, texts
-from tests.vocabulary import SPECIALS, O200k, ids_of, oracle
+from tests.parser_account import BUILT_IN, VOCABULARY, WORDS, account
+from tests.vocabulary import SPECIALS, ids_of, oracle
 
-VOCABULARY = O200k()
 ASSISTANT = openai_harmony.Role.ASSISTANT
-EXAMPLES = 100
-SOAK_EXAMPLES = 3000
+EXAMPLES = 200
+SOAK_EXAMPLES = 10_000
 NO_TOKEN = 5000  # an id that no test vocabulary has
 GOLDEN = sorted(golden_streams.FOLDER.glob("*.txt"))
 
@@ -80,6 +83,16 @@ def test_every_kind_of_malformed_stream_is_recorded() -> None:
     letters = {path.stem[0] for path in GOLDEN}
 
     assert letters >= set("abcdefghijklmnopq")
+
+
+README = Path(mlx_gptoss.harmony.__file__).with_name("README.md").read_text()
+KINDS = set(re.findall(r"^\| `([a-z-]+)` \|", README, re.MULTILINE))
+
+
+def test_every_kind_of_repair_is_explained_and_recorded() -> None:
+    recorded = "\n".join(path.read_text() for path in GOLDEN)
+
+    assert set(re.findall(r"^repair: ([a-z-]+):", recorded, re.MULTILINE)) == KINDS
 
 
 # Equality with the library
@@ -174,87 +187,6 @@ def test_thousands_of_turns_parse_as_in_the_library(
     )()
 
 
-# What the library parses without an error and, we think, wrongly. Each row: the
-# stream, the library's messages, ours, as (channel, recipient, content type, text).
-Row = tuple[str, list[tuple[Any, ...]], list[tuple[Any, ...]]]
-MISPARSED: dict[str, Row] = {
-    "a channel that runs on swallows the next header": (
-        "<|channel|>analysisWe must<|end|><|start|>assistant<|channel|>final"
-        "<|message|>Hi<|return|>",
-        [("analysisWe", "must<|end|><|start|>assistant", None, "Hi")],
-        [("analysis", None, None, "We must"), ("final", None, None, "Hi")],
-    ),
-    "a content type is no recipient": (
-        "<|channel|>final json<|message|>{}<|return|>",
-        [("final", "json", None, "{}")],
-        [("final", None, "json", "{}")],
-    ),
-    "a word in the header is no recipient": (
-        "<|channel|>analysis hello<|message|>Hi<|return|>",
-        [("analysis", "hello", None, "Hi")],
-        [("analysis", None, None, "Hi")],
-    ),
-    "a channel name that runs on": (
-        "<|channel|>finalx<|message|>Hi<|return|>",
-        [("finalx", None, None, "Hi")],
-        [("final", None, None, "Hi")],
-    ),
-    "a message to the assistant itself is no call": (
-        "<|channel|>commentary to=assistant<|message|>Hi<|end|>",
-        [("commentary", "assistant", None, "Hi")],
-        [("commentary", None, None, "Hi")],
-    ),
-    "a space behind the constrain mark": (
-        "<|channel|>commentary to=functions.f <|constrain|> json<|message|>{}<|call|>",
-        [],
-        [("commentary", "functions.f", "<|constrain|>json", "{}")],
-    ),
-    "a start inside a message": (
-        "<|channel|>analysis<|message|>Hm<|start|>assistant<|channel|>final<|message|>"
-        "Hi<|return|>",
-        [
-            (
-                "analysis",
-                None,
-                None,
-                "Hm<|start|>assistant<|channel|>final<|message|>Hi",
-            )
-        ],
-        [("analysis", None, None, "Hm"), ("final", None, None, "Hi")],
-    ),
-    "an endoftext inside a message": (
-        "<|channel|>final<|message|>Hi<|endoftext|>",
-        [("final", None, None, "Hi<|endoftext|>")],
-        [("final", None, None, "Hi")],
-    ),
-    "a call on analysis whose arguments are no JSON object": (
-        "<|channel|>analysis to=functions.f<|message|>Hm<|end|>",
-        [("analysis", "functions.f", None, "Hm")],
-        [("analysis", None, None, "Hm")],
-    ),
-    "arguments in a list": (
-        "<|channel|>commentary to=functions.f<|message|>[{}]<|call|>",
-        [("commentary", "functions.f", None, "[{}]")],
-        [("commentary", "functions.f", None, "{}")],
-    ),
-}
-
-
-@pytest.mark.parametrize("case", MISPARSED)
-def test_where_the_library_misreads_ours_differs_as_listed(case: str) -> None:
-    stream, theirs, expected = MISPARSED[case]
-    ids = ids_of(stream)
-
-    def fields(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        return [(row[2], row[3], row[4], row[1]) for row in rows]
-
-    try:
-        found = fields(library(ids))
-    except openai_harmony.HarmonyError:
-        found = []
-    assert (found, fields(ours(ids))) == (theirs, expected)
-
-
 # Calls
 
 
@@ -286,7 +218,6 @@ def test_a_call_is_accepted_by_channel_and_offer(
 
 
 CODE = "if x:\n    print({'a': [1]})"
-BUILT_IN = ["python", "browser.search"]
 
 
 @pytest.mark.parametrize(
@@ -430,74 +361,64 @@ def test_a_whole_conversation_parses_with_role_none() -> None:
     assert parse(ids, role=None)[0].messages == given
 
 
-HEADER_WORDS = (
-    "assistant user analysis final commentary to= functions .f json We must ? think"
-)
-ALPHABET = [*SPECIALS.values(), 200001, 201087, 300000] + [
-    token
-    for word in HEADER_WORDS.split()
-    for token in (*ids_of(word), *ids_of(" " + word))
-]
-streams = st.lists(st.sampled_from(ALPHABET), max_size=40)
+streams = st.lists(st.sampled_from(WORDS), max_size=40)
 wild_streams = st.lists(st.integers(-5, 300_000), max_size=40)
 
 
-def told_text(events: list[e.ParserEvent]) -> str:
-    """All text the events gave; a call that was held back gives it once."""
-    streamed = {event.id for event in events if isinstance(event, e.ToolCallDelta)}
-    told = []
-    for event in events:
-        if isinstance(event, e.ToolCallFailed):
-            told += [event.text] if event.id not in streamed else []
-        elif isinstance(
-            event, e.Reasoning | e.Preamble | e.Answer | e.OtherText | e.ToolCallDelta
-        ):
-            told.append(event.text)
-    return "".join(told)
+def kinds_are_explained(stream: list[int]) -> None:
+    assert {repair.kind for repair in account(stream).repairs} <= KINDS
 
 
-def without_spaces(text: str) -> str:
-    """Spaces between a header and the text after it belong to neither."""
-    return "".join(text.split())
-
-
-def accounts(stream: list[int]) -> None:
-    """Each id has one fate, and the text told is that of the ids that are text."""
-    parser, events = parse(stream, tools=["f"])
-    kept = [
-        token
-        for token, fate in zip(stream, parser.fates, strict=True)
-        if fate == "text"
-    ]
-
-    assert set(parser.fates) <= {"text", "header", "control", "repaired"}
-    assert not set(kept) & set(SPECIALS.values())
-    assert without_spaces(told_text(events)) == without_spaces(VOCABULARY.decode(kept))
-    render_messages(parser.messages, VOCABULARY)
-
-
-@settings(max_examples=3 * EXAMPLES, deadline=None)
+@settings(max_examples=5 * EXAMPLES, deadline=None)
 @given(streams)
 def test_any_stream_of_header_tokens_is_accounted_for(stream: list[int]) -> None:
-    accounts(stream)
+    kinds_are_explained(stream)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(wild_streams)
-def test_any_stream_of_ids_parses(stream: list[int]) -> None:
-    parser, _ = parse(stream)
-
-    assert len(parser.fates) == len(stream)
+def test_any_stream_of_ids_is_accounted_for(stream: list[int]) -> None:
+    account(stream)
 
 
 @pytest.mark.soak
 def test_many_streams_are_accounted_for(request: pytest.FixtureRequest) -> None:
     soak(request)
-    settings(max_examples=20 * SOAK_EXAMPLES, deadline=None)(given(streams)(accounts))()
+    settings(max_examples=SOAK_EXAMPLES, deadline=None)(
+        given(streams)(kinds_are_explained)
+    )()
 
 
-LENGTH = 20_000
-LINEAR = 10.0  # CPU seconds; each takes about 0.5, a quadratic reading takes minutes
+# Work is counted, not timed: calls, and the lengths of the texts they run over.
+LENGTH = 300
+CONSTANT = {"startswith", "append", "isinstance"}  # whatever the length
+LINEAR = 2.2  # of twice as many ids; a quadratic reading has 4
+
+
+def work(read: Callable[[list[int]], object], ids: list[int]) -> int:
+    total = 0
+
+    def count(frame: object, event: str, called: Any) -> None:
+        nonlocal total
+        if event == "call":
+            total += 1
+        elif event == "c_call":
+            text = getattr(called, "__self__", None)
+            if called.__name__ in CONSTANT or not isinstance(text, str | bytes):
+                text = ""
+            total += 1 + len(text)
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        read(ids)
+    finally:
+        sys.setprofile(before)
+    return total
+
+
+def growth(read: Callable[[list[int]], object], unit: list[int]) -> float:
+    return work(read, unit * 2 * LENGTH) / work(read, unit * LENGTH)
 
 
 REPEATED = [
@@ -512,13 +433,24 @@ REPEATED = [
     " We",
     " to=",
     " to=f",
+    "<|channel|>analysis to=functions.f<|message|>{}<|end|>",
+    "assistant<|channel|>analysis to=functions.f<|message|>[[",
+    "<|start|>user<|message|>Hi<|end|>",
+    "{",
+    "\xe9",
 ]
 
 
 @pytest.mark.parametrize("unit", REPEATED)
-def test_the_time_is_linear_whatever_repeats(unit: str) -> None:
-    ids = ids_of(unit) * LENGTH
-    began = time.process_time()
-    parse(ids)
+def test_the_work_is_linear_whatever_repeats(unit: str) -> None:
+    assert growth(parse, ids_of(unit)) < LINEAR
 
-    assert time.process_time() - began < LINEAR
+
+def test_work_that_grows_with_what_was_read_is_seen() -> None:
+    def reread(ids: list[int]) -> None:
+        text = b""
+        for _ in ids:
+            text += b"a"
+            text.decode()
+
+    assert growth(reread, [0]) > LINEAR

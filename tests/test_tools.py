@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.errors import PromptError
@@ -337,12 +337,15 @@ def test_no_arguments_make_a_tool_fail(arguments: str) -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner),
-    max_leaves=6,
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=2)
+    ),
+    max_leaves=4,
 )
 
 
-@given(json_values, st.dictionaries(KEYS, json_values))
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(json_values, st.dictionaries(KEYS, json_values, max_size=3))
 def test_no_schema_makes_the_check_of_arguments_raise(
     value: Any, schema: dict[str, Any]
 ) -> None:

@@ -16,30 +16,6 @@ knows nothing of models, and does not import MLX.
     parser.finish()
     history += parser.messages
 
-Where we differ from OpenAI's library on purpose (everything else is identical, id
-by id; tests/test_harmony_*.py hold these rows as data):
-
-| subject | openai-harmony | here |
-|---|---|---|
-| analysis in history | dropped before the first final only | before the last final |
-| analysis for training | dropped | kept; `drop_analysis` does it on request |
-| schema: `$ref`, `anyOf`, `allOf` | `any` | resolved; unions, merged objects |
-| schema: `const` | its type, or `any` | the literal |
-| tool and author names | as given | space, `<`, `>`, `|` become `_` |
-| response formats | not there | written behind the tools |
-| half a surrogate pair | an error | U+FFFD |
-| long floats in a schema | may be off in the last digit | exact |
-| recipient of commentary | role part; oss-harmony: behind the channel | role part |
-| content type `json` | as given; oss-harmony: constrained | as given |
-| malformed streams | an error, or misread | repaired (tests/golden/malformed) |
-| run-on or cut channel name | kept as it is | snapped to the known channel |
-| bare word in a header | the recipient | a content type, or ignored |
-| `to=assistant`, `to=user`, `to=all` of the assistant | a recipient | ignored |
-| `<|start|>`, `<|channel|>`, `<|endoftext|>` in text | text | the message ends |
-| call on analysis, no JSON object | a recipient | analysis, or a failed call |
-| arguments in a list of one, or with stray brackets | as they are | the object |
-
-oss-harmony 0.0.11, which the tests use, is a fork of openai-harmony 0.0.8 (both give
-what we give where the rows above do not say otherwise); `recipient_in="channel"`
-renders the fork's form, which is also what the model itself writes.
+README.md in this folder says how prompts are written, what the parser mends, and
+where both differ from OpenAI's library on purpose.
 """

@@ -4,9 +4,10 @@
     assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>
 
 Knows the words a header may hold and what models write instead; nothing of the
-stream around it. Nothing here raises.
+stream around it (`recover.py` reads headers that never ended). Nothing here raises.
 """
 
+import codecs
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,14 +26,6 @@ CONTENT_TYPES = ("json", "code", "text", "json_object", "application/json")
 KIND = re.compile(r"[A-Za-z][\w/+.-]*")  # what a content type looks like
 SHORTEST_CUT_NAME = 3  # `fin` is taken for `final`, `fi` is not
 LONGEST_NAME = 5  # words of a tool name with spaces
-# `to=NAME`, a content type, then what is left: a body without its `<|message|>`
-HEADLESS = re.compile(
-    r"\s*(?P<to>to=\s*\S+)?\s*(?P<kind>(?:json|code)\b)?\s*(?P<body>.*)", re.DOTALL
-)
-SAID_ROLE = re.compile(
-    r"\s*(?P<role>assistant(?![a-z])|(?:user|system|developer|tool)\b)"
-)
-CONSTRAINED = re.compile(r"\s*(?P<kind>[A-Za-z_]*)\s*(?P<body>.*)", re.DOTALL)
 
 
 @dataclass
@@ -48,13 +41,15 @@ class Part:
 
     def tail(self, body: str) -> list[int]:
         """The places of the tokens that `body`, the end of this part, came from."""
-        left = len(body.encode())
+        start = len(self.text) - len(body)
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        read = 0  # characters
         places = []
-        for place, data in reversed(self.tokens):
-            if left <= 0:
-                break
-            places.append(place)
-            left -= len(data)
+        for place, data in self.tokens:
+            read += len(decoder.decode(data))
+            begun = bool(decoder.getstate()[0])  # part of a character
+            if read + begun > start:
+                places.append(place)
         return places
 
 
@@ -68,19 +63,11 @@ class Header:
     recipient: str | None = None
     content_type: str | None = None
     unnamed_channel: bool = False  # a mark without a name
+    stranger: str = ""  # stands where the role should: the name of a tool?
     repairs: list[tuple[str, str]] = field(default_factory=list)
 
     def mend(self, kind: str, detail: str) -> None:
         self.repairs.append((kind, detail))
-
-
-@dataclass(frozen=True)
-class Recovered:
-    """A message whose `<|message|>` never came; without `header` it has no channel."""
-
-    header: Header
-    body: str
-    headless: bool = False
 
 
 def read_header(parts: Sequence[Part], role: str | None, offered: Offered) -> Header:
@@ -96,13 +83,8 @@ def read_header(parts: Sequence[Part], role: str | None, offered: Offered) -> He
         else:
             header.content_type = CONSTRAIN + "".join(words[:1])
             words = words[1:]
-        loose += _take_words(header, words, offered)
-    if header.role is None:
-        header.role = "assistant"
-        header.mend("missing-role", "the message was taken for the assistant's")
-    if header.role == "assistant" and header.recipient in NOT_TOOLS:
-        header.mend("no-tool", f"recipient `{header.recipient}` was ignored")
-        header.recipient = None
+        loose += take_words(header, words, offered)
+    _settle_role(header, loose)
     if loose:
         header.mend("header-words", f"`{' '.join(loose)}` was ignored")
     if header.channel is None and header.unnamed_channel:
@@ -112,57 +94,17 @@ def read_header(parts: Sequence[Part], role: str | None, offered: Offered) -> He
     return header
 
 
-def recover(
-    parts: Sequence[Part], role: str | None, offered: Offered
-) -> Recovered | None:
-    """Read a header that ended without `<|message|>`; None if nothing is in it."""
-    if all(part.mark is None for part in parts):
-        return _recover_prose(parts[0].text if parts else "", role, offered)
-    last = parts[-1]
-    if last.mark == CHANNEL:
-        word = (last.text.split() or [""])[0]
-        channel, _ = _known_channel(word)
-        if channel is None:
-            return None
-        header = read_header([*parts[:-1], _named(channel)], role, offered)
-        rest = last.text.lstrip().removeprefix(channel[: _shared(word, channel)])
-        found = HEADLESS.fullmatch(rest)
-        assert found is not None  # every group is optional
-        _take_words(header, _words(found["to"], found["kind"]), offered)
-    else:
-        header = read_header(parts[:-1], role, offered)
-        found = CONSTRAINED.fullmatch(last.text)
-        assert found is not None
-        header.content_type = CONSTRAIN + found["kind"]
-    body = found["body"]
-    if not header.recipient and not any(map(str.isalnum, body)):
-        return None
-    return Recovered(header, body)
-
-
-def _named(channel: str) -> Part:
-    return Part(CHANNEL, [(-1, channel.encode())])
-
-
-def _recover_prose(text: str, role: str | None, offered: Offered) -> Recovered | None:
-    """Tell a bare `to=NAME` from text that stands where a header should be."""
-    said = SAID_ROLE.match(text)
-    header = Header(role or "assistant")
-    body = text
-    if said is not None and role in (None, said["role"]):
-        header.role, body = said["role"], text[said.end() :]
-    found = HEADLESS.fullmatch(body)
-    assert found is not None
-    if found["to"] and not found["body"]:
-        _take_words(header, _words(found["to"], found["kind"]), offered)
-        return Recovered(header, "")
-    if not body.strip() or is_tool_name(body.split()[0]):
-        return None
-    return Recovered(header, body, headless=True)
-
-
-def _words(*groups: str | None) -> list[str]:
-    return [word for group in groups if group for word in group.split()]
+def _settle_role(header: Header, loose: list[str]) -> None:
+    """Decide what the recipient tells of the role, and the other way round."""
+    if header.stranger in loose and header.recipient == "assistant":
+        header.role, header.name = "tool", header.stranger
+        loose.remove(header.stranger)
+    if header.role is None:
+        header.role = "assistant"
+        header.mend("missing-role", "the message was taken for the assistant's")
+    if header.role == "assistant" and header.recipient in NOT_TOOLS:
+        header.mend("no-tool", f"recipient `{header.recipient}` was ignored")
+        header.recipient = None
 
 
 def _take_role(header: Header, words: list[str]) -> list[str]:
@@ -176,9 +118,11 @@ def _take_role(header: Header, words: list[str]) -> list[str]:
     if role in ROLES:
         header.role, header.name = role, name or None
         return rest
-    if "to=assistant" in rest or is_tool_name(first):
+    if is_tool_name(first):
         header.role, header.name = "tool", first
         return rest
+    if not first.startswith("to="):
+        header.stranger = first
     header.role = "assistant"
     if first.startswith("assistant"):
         header.mend("role-runs-on", f"`{first}` was taken apart")
@@ -193,7 +137,7 @@ def _take_channel(header: Header, words: list[str]) -> list[str]:
             header.mend("empty-channel", "the channel has no name")
             header.unnamed_channel = True
         return words
-    channel, rest = _known_channel(words[0])
+    channel, rest = known_channel(words[0])
     if channel is None:
         if header.channel is None:
             header.channel = words[0]
@@ -207,7 +151,7 @@ def _take_channel(header: Header, words: list[str]) -> list[str]:
     return [rest, *words[1:]] if rest else words[1:]
 
 
-def _known_channel(word: str) -> tuple[str | None, str]:
+def known_channel(word: str) -> tuple[str | None, str]:
     """The channel that `word` begins with or begins, and what runs on behind it."""
     for channel in CHANNELS:
         if word.startswith(channel):
@@ -219,11 +163,7 @@ def _known_channel(word: str) -> tuple[str | None, str]:
     return None, ""
 
 
-def _shared(word: str, channel: str) -> int:
-    return min(len(word), len(channel))
-
-
-def _take_words(header: Header, words: list[str], offered: Offered) -> list[str]:
+def take_words(header: Header, words: list[str], offered: Offered) -> list[str]:
     """Take recipient and content type; return the words that mean nothing."""
     loose = []
     place = 0
@@ -246,16 +186,17 @@ def _take_words(header: Header, words: list[str], offered: Offered) -> list[str]
         elif header.channel is None and word in CHANNELS:
             header.channel = word
             header.mend("missing-channel-mark", f"`{word}` was taken for the channel")
-        elif _is_last_of_call(header, place, words) and KIND.fullmatch(word):
+        elif _is_last_of_addressed(header, place, words) and KIND.fullmatch(word):
             header.content_type = word
         else:
             loose.append(word)
     return loose
 
 
-def _is_last_of_call(header: Header, place: int, words: list[str]) -> bool:
-    called = header.recipient is not None and header.recipient not in NOT_TOOLS
-    return called and header.content_type is None and place == len(words)
+def _is_last_of_addressed(header: Header, place: int, words: list[str]) -> bool:
+    by_a_tool = header.role == "tool" or header.stranger
+    addressed = header.recipient and (by_a_tool or header.recipient not in NOT_TOOLS)
+    return bool(addressed) and header.content_type is None and place == len(words)
 
 
 def _recipient(word: str, after: list[str], offered: Offered) -> tuple[str, int]:

@@ -22,26 +22,16 @@ matter of course, python with plain code: they need no repair, only to be offere
 
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count
-from typing import Literal, Protocol
+from typing import Protocol
 
-from mlx_gptoss.harmony.events import (
-    MessageEnded,
-    ParserEvent,
-    Repair,
-    Repaired,
-)
-from mlx_gptoss.harmony.header import (
-    Header,
-    Part,
-    Recovered,
-    read_header,
-    recover,
-)
-from mlx_gptoss.harmony.messages import Message, ToolDescription
+from mlx_gptoss.harmony.events import MessageEnded, ParserEvent, Repair
+from mlx_gptoss.harmony.header import Header, Part, read_header
+from mlx_gptoss.harmony.messages import ROLES, Message, ToolDescription
 from mlx_gptoss.harmony.offered import Offered
 from mlx_gptoss.harmony.opened import Opened, open_message, text_event
+from mlx_gptoss.harmony.record import Fate, Record
+from mlx_gptoss.harmony.recover import Recovered, recover
 
-Fate = Literal["text", "header", "control", "repaired"]
 CLOSERS = ("<|end|>", "<|return|>", "<|call|>", "<|endoftext|>")
 LONGEST_STRAY_HEADER = 8  # words; more of them before a mark are text of their own
 
@@ -75,15 +65,13 @@ class Parser:
     ) -> None:
         numbers = count(1)
         self.messages: list[Message] = []
-        self.repairs: list[Repair] = []
-        self.fates: list[Fate] = []
+        self._record = Record()
         self.answered = False  # a message on final has ended in this turn
         self._bytes = tokenizer.token_bytes
         self._names = {token: name for name, token in tokenizer.specials.items()}
         self._offered = Offered.of(tools, built_in)
         self._calls_on_analysis = calls_on_analysis
         self._next_id = next_id or (lambda: f"call_{next(numbers)}")
-        self._events: list[ParserEvent] = []
         self._parts: list[Part] | None = None  # of the header being read
         self._role: str | None = None  # of that header, where the prompt gave it
         self._opened: Opened | None = None
@@ -91,10 +79,19 @@ class Parser:
         if role is not None:
             self._begin_header(role)
 
+    @property
+    def fates(self) -> list[Fate]:
+        """What each id was: text, header, control or repaired."""
+        return self._record.fates
+
+    @property
+    def repairs(self) -> list[Repair]:
+        return self._record.repairs
+
     def feed(self, token_id: int) -> list[ParserEvent]:
         """Take one id; return what it completed, often one piece of text."""
         name = self._names.get(token_id)
-        self.fates.append("control")
+        self._record.next_id()
         if name is None:
             self._text(self._bytes(token_id))
         elif name == "<|start|>":
@@ -108,8 +105,8 @@ class Parser:
         elif name in CLOSERS:
             self._close(name)
         else:
-            self._refuse("unknown-token", f"`{name}` was dropped")
-        return self._take_events()
+            self._record.refuse("unknown-token", f"`{name}` was dropped")
+        return self._record.take_events()
 
     def finish(self) -> list[ParserEvent]:
         """End the stream: close what is open, decide what was left open."""
@@ -118,25 +115,25 @@ class Parser:
         elif self._parts is not None:
             self._end_header(None)
         self._decide(follows=False)
-        return self._take_events()
+        return self._record.take_events()
 
     # One method for each kind of token
 
     def _text(self, data: bytes) -> None:
         if not data:
-            self._refuse("unknown-token", "an id without text was dropped")
+            self._record.refuse("unknown-token", "an id without text was dropped")
         elif self._opened is not None:
-            self.fates[-1] = "text"
-            self._events += self._opened.feed(data)
+            self._record.this_id_is("text")
+            self._record.tell(self._opened.feed(data))
         else:
             self._imply_start()
             assert self._parts is not None
-            self.fates[-1] = "header"
-            self._parts[-1].tokens.append((self._at, data))
+            self._record.this_id_is("header")
+            self._parts[-1].tokens.append((self._record.at, data))
 
     def _start(self) -> None:
         if self._opened is not None:
-            self._mend("missing-end", "a message was ended by `<|start|>`")
+            self._record.mend("missing-end", "a message was ended by `<|start|>`")
             self._end_message(None, complete=True)
         elif self._parts is not None and self._header_has_content():
             self._end_header("<|start|>")
@@ -144,7 +141,9 @@ class Parser:
 
     def _message(self) -> None:
         if self._opened is not None:
-            self._refuse("stray-mark", "`<|message|>` inside a message was dropped")
+            self._record.refuse(
+                "stray-mark", "`<|message|>` inside a message was dropped"
+            )
             return
         self._imply_start()
         assert self._parts is not None
@@ -156,7 +155,7 @@ class Parser:
 
     def _channel(self) -> None:
         if self._opened is not None:
-            self._mend("missing-end", "a message was ended by `<|channel|>`")
+            self._record.mend("missing-end", "a message was ended by `<|channel|>`")
             self._end_message(None, complete=True)
             self._begin_header("assistant")
         self._imply_start()
@@ -166,7 +165,9 @@ class Parser:
 
     def _constrain(self) -> None:
         if self._opened is not None:
-            self._refuse("stray-mark", "`<|constrain|>` inside a message was dropped")
+            self._record.refuse(
+                "stray-mark", "`<|constrain|>` inside a message was dropped"
+            )
             return
         self._imply_start()
         assert self._parts is not None
@@ -178,7 +179,7 @@ class Parser:
         elif self._parts is not None:
             self._end_header(name)
         elif name != "<|endoftext|>":
-            self._refuse("stray-end", f"`{name}` outside a message was dropped")
+            self._record.refuse("stray-end", f"`{name}` outside a message was dropped")
 
     # Headers
 
@@ -188,7 +189,7 @@ class Parser:
 
     def _imply_start(self) -> None:
         if self._parts is None:
-            self._mend("missing-start", "`<|start|>assistant` was put in")
+            self._record.mend("missing-start", "`<|start|>assistant` was put in")
             self._begin_header("assistant")
 
     def _header_has_content(self) -> bool:
@@ -209,29 +210,25 @@ class Parser:
         assert self._parts is not None
         parts, self._parts = self._parts, None
         found = recover(parts, self._role, self._offered)
-        if closer is None and found is not None and self._is_cut_header(found):
+        if closer is None and found is not None and found.is_cut(self._role):
             found = None
+        begun = len(parts) == 1 and self._role is None and parts[0].text in ROLES
+        if closer is None and begun:
+            return  # a prompt ends so: the next message has only begun
         if found is None:
             if any(part.tokens for part in parts) or len(parts) > 1:
                 text = "".join(f"{part.mark or ''}{part.text}" for part in parts)
-                self._drop(parts, "bad-header", f"`{text}` was dropped")
+                self._record.drop(parts, "bad-header", f"`{text}` was dropped")
         elif found.headless:
             self._keep_headless(found, parts[-1], closer)
         else:
-            self._mend("missing-message", "`<|message|>` was put into a header")
-            self._read_as("text", parts[-1], found.body)
+            self._record.mend("missing-message", "`<|message|>` was put into a header")
+            self._record.was_text(parts[-1], found.body)
             self._open(found.header)
             assert self._opened is not None
             if found.body:
-                self._events += self._opened.feed(found.body.encode())
+                self._record.tell(self._opened.feed(found.body.encode()))
             self._end_message(closer)
-
-    def _is_cut_header(self, found: Recovered) -> bool:
-        """Tell a header that the limit of tokens cut short from text."""
-        body = found.body.strip()
-        begins_recipient = found.headless and "to=".startswith(body)
-        begins_role = found.headless and self._role is None and " " not in body
-        return not body or begins_recipient or begins_role
 
     def _keep_headless(self, found: Recovered, part: Part, closer: str | None) -> None:
         """Text without a header: analysis if a message follows, else the answer."""
@@ -239,15 +236,15 @@ class Parser:
         if header.role != "assistant":
             self._open(header)
             assert self._opened is not None
-            self._events += self._opened.feed(found.body.encode())
-            self._read_as("text", part, found.body)
+            self._record.tell(self._opened.feed(found.body.encode()))
+            self._record.was_text(part, found.body)
             self._end_message(closer)
             return
         if self.answered:
-            self._drop([part], "stray-text", f"`{found.body}` after the answer")
+            self._record.drop([part], "stray-text", f"`{found.body}` after the answer")
             return
-        self._mend("no-header", "text without a header was kept")
-        self._read_as("text", part, found.body)
+        self._record.mend("no-header", "text without a header was kept")
+        self._record.was_text(part, found.body)
         self._undecided.append((found.body, closer is not None))
         if closer == "<|return|>":
             self._decide(follows=False)
@@ -259,7 +256,7 @@ class Parser:
             last = index == len(undecided) - 1
             channel = "final" if last and not follows else "analysis"
             message = Message("assistant", text, channel)
-            self._events.append(text_event(message))
+            self._record.tell([text_event(message)])
             self._store(message, complete=complete)
 
     # Messages
@@ -267,23 +264,23 @@ class Parser:
     def _open(self, header: Header) -> None:
         self._decide(follows=header.role == "assistant")
         for kind, detail in header.repairs:
-            self._mend(kind, detail)
+            self._record.mend(kind, detail)
         self._opened = open_message(
             header,
             self._offered,
             calls_on_analysis=self._calls_on_analysis,
             next_id=self._next_id,
         )
-        self._events += self._opened.started()
+        self._record.tell(self._opened.started())
 
     def _end_message(self, closer: str | None, *, complete: bool = False) -> None:
         assert self._opened is not None
         opened, self._opened = self._opened, None
         complete = complete or closer is not None
         message, events, repairs = opened.end(closer, complete=complete)
-        self._events += events
+        self._record.tell(events)
         for kind, detail in repairs:
-            self._mend(kind, detail)
+            self._record.mend(kind, detail)
         self._store(message, complete=complete)
 
     def _store(self, message: Message, *, complete: bool) -> None:
@@ -292,33 +289,4 @@ class Parser:
         elif message.channel not in ("analysis", "commentary") and not message.is_call:
             self.answered = True
         self.messages.append(message)
-        self._events.append(MessageEnded(message, complete))
-
-    # The record
-
-    @property
-    def _at(self) -> int:
-        return len(self.fates) - 1
-
-    def _mend(self, kind: str, detail: str) -> None:
-        repair = Repair(kind, detail, max(self._at, 0))
-        self.repairs.append(repair)
-        self._events.append(Repaired(repair))
-
-    def _refuse(self, kind: str, detail: str) -> None:
-        self.fates[-1] = "repaired"
-        self._mend(kind, detail)
-
-    def _drop(self, parts: list[Part], kind: str, detail: str) -> None:
-        for part in parts:
-            for at, _ in part.tokens:
-                self.fates[at] = "repaired"
-        self._mend(kind, detail)
-
-    def _read_as(self, fate: Fate, part: Part, body: str) -> None:
-        for at in part.tail(body):
-            self.fates[at] = fate
-
-    def _take_events(self) -> list[ParserEvent]:
-        events, self._events = self._events, []
-        return events
+        self._record.tell([MessageEnded(message, complete)])

@@ -2,7 +2,8 @@
 
 openai-harmony writes `any` for these, so pydantic's `Optional[str]` tells the
 model nothing. Here each becomes a plain schema, a union or a literal. A schema
-that has its own `type` or `oneOf` beside `anyOf` or `allOf` is left as it is.
+that has its own `oneOf` or `type` beside `anyOf` or `allOf` is left as it is, but
+for an object, which gains the fields of `allOf`.
 """
 
 from collections.abc import Mapping
@@ -30,10 +31,11 @@ def _plain(schema: Any, root: Schema, seen: tuple[str, ...], depth: int) -> Any:
     out = dict(schema)
     if "const" in out and "oneOf" not in out:
         return {**out, LITERAL: out["const"]}
-    if "type" not in out and "oneOf" not in out:
-        if isinstance(out.get("allOf"), list):
+    if "oneOf" not in out:
+        kind = out.get("type")
+        if isinstance(out.get("allOf"), list) and kind in (None, "object"):
             return _merged(out, root, seen, depth)
-        if isinstance(out.get("anyOf"), list):
+        if isinstance(out.get("anyOf"), list) and kind is None:
             return _union(out, root, seen, depth)
     properties = out.get("properties")
     if isinstance(properties, Mapping):
