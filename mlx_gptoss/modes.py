@@ -69,8 +69,8 @@ def compare_modes(
         )
         if first is None:
             first, decoded = logits, tokens
-        differences = [largest(a, b) for a, b in zip(first, logits, strict=True)]
-        found.append(Comparison(name, *differences, hit_rate, on_gpu()))
+        prompted, stepped = (largest(a, b) for a, b in zip(first, logits, strict=True))
+        found.append(Comparison(name, prompted, stepped, hit_rate, on_gpu()))
     return found
 
 

@@ -209,7 +209,8 @@ class _Question:
             change = f"convert --recipe {recipe} ({format_bytes(size)})"
             yield change, replace(self, subject=other)
         raised = budget.total - SYSTEM_RESERVE
-        if budget.metal and raised > budget.bytes and budget.source != ASKED:
+        limited = plan.mode != RESIDENT and budget.source != ASKED
+        if budget.metal and raised > budget.bytes and limited:
             limit = raised // 2**20
             more = replace(budget, bytes=raised, source="the raised limit")
             yield (

@@ -23,7 +23,7 @@ from tests import checkpoints
 
 ROOT = Path(__file__).parents[1]
 CONTEXT = 256
-SIZES = {
+SIZES: dict[str, Any] = {
     "num_hidden_layers": 4,
     "hidden_size": 512,
     "intermediate_size": 512,

@@ -16,6 +16,7 @@ from mlx_gptoss.checkpoint import (
     open_checkpoint,
 )
 from mlx_gptoss.checkpoint.matching import matrix_specs
+from mlx_gptoss.checkpoint.memory import empty
 from mlx_gptoss.checkpoint.reading import (
     CHUNK_BYTES,
     bfloat16_to_float32,
@@ -83,6 +84,20 @@ def test_tensors_longer_than_a_chunk_are_whole(tmp_path: Path) -> None:
     assert checkpoint.tensors["model.embed_tokens.weight"].nbytes > CHUNK_BYTES
     weights = load_parameters(checkpoint, dtype=mx.float32)
     assert np.array_equal(np.array(weights["model.embed_tokens.weight"]), embedding)
+
+
+@pytest.mark.parametrize("dtype", [mx.uint8, mx.uint16, mx.uint32, mx.float32])
+@pytest.mark.parametrize("shape", [(3,), (5, 1, 7), (1024, 1025), (0, 4)])
+def test_empty_arrays_are_written_through_their_memory(
+    shape: tuple[int, ...], dtype: mx.Dtype
+) -> None:
+    """Above and below what huge pages are asked for."""
+    array = empty(shape, dtype)
+    view = np.asarray(array)
+    values = np.arange(array.size).astype(view.dtype).reshape(shape)
+    view[...] = values
+    assert (array.shape, array.dtype) == (shape, dtype)
+    assert np.array_equal(np.array(array + 0), values)
 
 
 def test_selected_parameters_only(tmp_path: Path) -> None:

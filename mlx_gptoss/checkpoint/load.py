@@ -19,6 +19,7 @@ from mlx_gptoss.checkpoint.adopt import (
     device_share,
     start_read_ahead,
 )
+from mlx_gptoss.checkpoint.memory import empty
 from mlx_gptoss.checkpoint.opening import Checkpoint
 from mlx_gptoss.checkpoint.parameters import BYTE, FLOAT, WORD, Parameter
 from mlx_gptoss.checkpoint.reading import (
@@ -136,8 +137,7 @@ def start_reading(
     pool: ThreadPoolExecutor,
 ) -> tuple[mx.array, list["Future[int]"]]:
     """Allocate one parameter and let the pool fill it; jobs return bytes read."""
-    array = mx.zeros(parameter.shape, memory_dtype(parameter, dtype))
-    mx.eval(array)  # its memory must exist before it can be written into
+    array = empty(parameter.shape, memory_dtype(parameter, dtype))
     view = np.asarray(array)
     if parameter.transposed:
         (source,) = parameter.sources

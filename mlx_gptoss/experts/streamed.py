@@ -12,7 +12,7 @@ Dimensions as in `resident`: N tokens, T experts per token, E experts, R = N * T
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import chain, pairwise
 from typing import cast
 
@@ -100,7 +100,7 @@ class StreamedExperts(Experts):
         self._before(self)
         if self.target != self._slots.count:
             self._resize()
-        needed = set(chain.from_iterable(cast("list[list[int]]", chosen.tolist())))
+        needed = distinct(chosen)
         if len(needed) <= self._slots.count:
             waited = self._fill(needed)
             y = self.send(x, chosen)
@@ -134,20 +134,20 @@ class StreamedExperts(Experts):
         """The experts that are in slots, the least recently used first."""
         return self._slots.held
 
-    def fill(self, needed: set[int]) -> float:
+    def fill(self, needed: Collection[int]) -> float:
         """Have all of these in slots; return the seconds waited for the disk.
 
         Nothing may be computing with this layer.
         """
         return self._fill(needed)
 
-    def _fill(self, needed: set[int]) -> float:
+    def _fill(self, needed: Collection[int]) -> float:
         """Have all of these in slots; return the seconds waited for the disk."""
-        missing = self._slots.touch(sorted(needed))
+        missing = self._slots.touch(needed)
         self.statistics.count_experts(len(needed), len(missing))
         return self._finish(self._begin(missing, needed) if missing else None)
 
-    def _begin(self, missing: list[int], keep: set[int]) -> Filling:
+    def _begin(self, missing: list[int], keep: Collection[int]) -> Filling:
         """Start reading experts into slots, taken from any others but `keep`."""
         slots = self._slots.make_room(len(missing), keep)
         runs = [
@@ -252,6 +252,12 @@ class StreamedExperts(Experts):
         if on_gpu() and len(experts) >= SORTED_ROWS:
             return self.sorted(x, chosen[:, None]).squeeze(1)
         return self.gathered(x, chosen[:, None]).squeeze(1)
+
+
+def distinct(chosen: mx.array) -> list[int]:
+    """List the experts in (N, T) once each, in order, so that runs can be repeated."""
+    rows = cast("list[list[int]]", chosen.tolist())
+    return sorted(set(chain.from_iterable(rows)))
 
 
 def require_slots(slots: int, config: ModelConfig, layer: int) -> None:
