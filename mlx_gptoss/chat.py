@@ -55,6 +55,7 @@ from mlx_gptoss.harmony.messages import (
 from mlx_gptoss.harmony.parse import Parser
 from mlx_gptoss.harmony.render import render_messages
 from mlx_gptoss.listener import Listener
+from mlx_gptoss.overflow import ERROR, OVERFLOWS, first_kept, room
 from mlx_gptoss.runtime import Runtime, Stream
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.steps import CANCELLED, LENGTH, STOP, TOOL_CALLS, Statistics
@@ -104,6 +105,10 @@ class Chat:
     arguments that follow the tools' schemas. A `tool_choice` that asks for a call
     holds until one has been made, a reasoning budget for a whole turn.
 
+    A conversation that outgrows the context is a PromptError, or with `overflow`
+    "drop-oldest" the model is no longer shown its oldest turns: `forgotten` counts
+    their messages, which stay in `messages`.
+
     `effort`, `system`, `params` and `constraints` may be changed between turns.
     Raises PromptError for a model that does not speak Harmony.
     """
@@ -122,8 +127,12 @@ class Chat:
         max_rounds: int = 64,
         approve: ApprovalLike = "allow",
         tool_seconds: float | None = TOOL_SECONDS,
+        overflow: str = ERROR,
     ) -> None:
         runtime.tokenizer.require_harmony()
+        if overflow not in OVERFLOWS:
+            known = " or ".join(f"`{name}`" for name in OVERFLOWS)
+            raise PromptError(f"overflow `{overflow}` is unknown: use {known}")
         self.runtime = runtime
         self.effort = effort
         self.system = system
@@ -136,6 +145,7 @@ class Chat:
         self.tools = tools_by_name(tools)
         self.approval = Approval.of(approve)
         self.tool_seconds = tool_seconds
+        self.overflow = overflow
         self._tool_sets = [one for one in tools if isinstance(one, ToolSet)]
         self._cancelled = threading.Event()
         self.reset()
@@ -145,6 +155,7 @@ class Chat:
         for tool_set in self._tool_sets:
             tool_set.reset()
         self.messages: list[Message] = []
+        self.forgotten = 0
         self._waiting: dict[str, Call] = {}
         self._called: Call | None = None  # until its message has ended
         self._guide: Guide | None = None  # of the generation under way
@@ -182,7 +193,7 @@ class Chat:
 
     @property
     def conversation(self) -> list[Message]:
-        """The whole conversation, the system and developer messages first."""
+        """What the model is shown, the system and developer messages first."""
         content = SystemContent(
             identity=self.identity,
             conversation_date=self.date or None,
@@ -196,7 +207,7 @@ class Chat:
             opening.append(
                 developer(self.system, tools=self.functions, response_formats=formats)
             )
-        return [*opening, *self.messages]
+        return [*opening, *self.messages[self.forgotten :]]
 
     def send(self, text: str) -> Generator[Event]:
         """Say `text` and yield what the model does, until a Done.
@@ -285,7 +296,7 @@ class Chat:
 
     def _start(self, max_tokens: int | None) -> Stream:
         """Begin to generate the next message."""
-        ids = render_messages(self.conversation, self.runtime.tokenizer)
+        ids = self._prompt()
         seed = self.params.seed
         if seed is not None:  # each generation draws anew, and all repeat
             seed += next(self._generations)
@@ -299,6 +310,28 @@ class Chat:
             guide=self._guide,
             cancelled=self._cancelled.is_set,
         )
+
+    def _prompt(self) -> list[int]:
+        """Render the conversation, without its oldest turns if it is too long."""
+        asked = [n for n, one in enumerate(self.messages) if one.role == "user"]
+        if asked and self.forgotten >= asked[-1]:  # those before may have been undone
+            self.forgotten = 0
+        before = self.forgotten
+        ids = render_messages(self.conversation, self.runtime.tokenizer)
+        context = self.runtime.context
+        if self.overflow == ERROR or context is None:
+            return ids
+        if len(ids) > room(context, self.params.max_tokens):
+            self.forgotten = first_kept(self.messages, context, self._size)
+            ids = render_messages(self.conversation, self.runtime.tokenizer)
+            if len(ids) >= context:  # the last turn alone is too long: refused
+                self.forgotten = before
+        return ids
+
+    def _size(self, forgotten: int) -> int:
+        """Count the tokens of the prompt without so many messages."""
+        self.forgotten = forgotten
+        return len(render_messages(self.conversation, self.runtime.tokenizer))
 
     def _prepare(self) -> None:
         """Have the history read as the next prompt will show it, while nobody asks."""

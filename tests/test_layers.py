@@ -46,6 +46,7 @@ FLOORS = {
     "tools": 5,
     "runtime": 5,
     "chat": 5,
+    "overflow": 5,
     "listener": 5,
     "bench": 6,
     "doctor": 6,

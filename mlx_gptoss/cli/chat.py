@@ -40,6 +40,13 @@ Ctrl-C stops an answer and keeps what came; Ctrl-D leaves"""
 @takes_sampling
 @takes_constraints
 @takes_tools
+@click.option(
+    "--overflow",
+    type=click.Choice(["error", "drop-oldest"]),
+    default="error",
+    show_default=True,
+    help="When the conversation outgrows --context: refuse, or drop oldest turns",
+)
 @click.option("--hide-reasoning", is_flag=True, help="Show the answers only")
 @pass_services
 def chat(
@@ -48,6 +55,7 @@ def chat(
     effort: str,
     system: str | None,
     constraints: "Constraints",
+    overflow: str,
     hide_reasoning: bool,
     tool_options: ToolOptions,
     **sampling: Any,
@@ -70,6 +78,7 @@ def chat(
             constraints=constraints,
             tools=given.tools,
             approve=given.approval,
+            overflow=overflow,
         )
         lines = open_lines()
         if lines.interactive:

@@ -1,0 +1,40 @@
+"""What is left out of a conversation that has outgrown the context.
+
+Whole turns, the oldest first: a turn is a question and all up to the next one. The
+system block is no turn, and the last turn always stays. After that the prompt has
+changed behind the system block, so that all which follows has to be read again: much
+is left out at once, so that it happens seldom.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+from mlx_gptoss.harmony.messages import Message
+
+ERROR, DROP_OLDEST = "error", "drop-oldest"
+OVERFLOWS = (ERROR, DROP_OLDEST)
+
+ANSWER_SHARE = 1 / 8  # of the context, to be free for the answer
+KEPT_SHARE = 1 / 2  # of the context, which a prompt may fill once turns were dropped
+
+
+def room(context: int, max_tokens: int | None) -> int:
+    """Return how many tokens a prompt may have: the rest is for the answer."""
+    answer = int(context * ANSWER_SHARE)
+    return context - (answer if max_tokens is None else min(max_tokens, answer))
+
+
+def first_kept(
+    messages: Sequence[Message], context: int, size: Callable[[int], int]
+) -> int:
+    """Return from which message on to show a conversation that is too long.
+
+    `size(n)` counts the tokens of the prompt with the messages from `n` on.
+    """
+    starts = [n for n, message in enumerate(messages) if message.role == "user"]
+    if not starts:
+        return 0
+    fitting = bisect_left(
+        starts, True, key=lambda start: size(start) <= context * KEPT_SHARE
+    )
+    return starts[min(fitting, len(starts) - 1)]
