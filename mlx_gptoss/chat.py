@@ -64,6 +64,7 @@ from mlx_gptoss.tools import Approval, ApprovalLike, ToolLike, ToolSet, tools_by
 SHOWN = (Reasoning, Preamble, Answer, ToolCall, ToolCallFailed)
 SETTINGS = ("effort", "system", "identity", "date")  # what a saved chat keeps
 UNANSWERED = "Error: the call was interrupted"
+TOO_LONG = "Error: the result has {} characters, too many to be read; ask for less"
 TOOL_SECONDS = 120.0
 
 
@@ -283,7 +284,20 @@ class Chat:
                 self._prepare()
                 yield Done(reason, replace(total, finish_reason=reason))
                 return
-            stream = self._start(self._left(total))
+            stream = self._go_on(self._left(total))
+
+    def _go_on(self, max_tokens: int | None) -> Stream:
+        """Let the model read the results; those that do not fit are told to be long."""
+        try:
+            return self._start(max_tokens)
+        except PromptError:
+            for place in range(len(self.messages) - 1, -1, -1):
+                message = self.messages[place]
+                if message.role != "tool":
+                    break
+                text = TOO_LONG.format(len(message.text))
+                self.messages[place] = replace(message, content=text)
+            return self._start(max_tokens)
 
     def _end(self, total: Statistics, *, called: bool, rounds: int) -> str | None:
         """Say why the turn ends here, or None if the model has results to read."""

@@ -14,9 +14,10 @@ from mlx_gptoss.harmony.constrain import Constraints
 from mlx_gptoss.harmony.events import Answer, Done, Event, ToolCall, ToolResult
 from mlx_gptoss.harmony.messages import Message, ToolDescription, reasoning, user
 from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.tools import Approval, Tool
-from tests.fakes import AnsweringModel, answering, byte_tokenizer
+from tests.fakes import AnsweringModel, answering, byte_tokenizer, token_ids
 
 TOKENIZER = byte_tokenizer()
 BYE = "<|channel|>final<|message|>Bye.<|return|>"
@@ -160,6 +161,24 @@ def test_cancelling_ends_a_call_under_way() -> None:
     assert [m.text for m in chat.messages if m.role == "tool"] == [
         "Error: the call was interrupted"
     ]
+
+
+def test_a_result_too_long_for_the_context_is_told_to_be() -> None:
+    def read_all() -> str:
+        return "x" * 5000
+
+    tokenizer = byte_tokenizer()
+    answers = [token_ids(one, tokenizer) for one in (call_of("read_all"), BYE)]
+    with Runtime(AnsweringModel(answers), tokenizer=tokenizer, context=3000) as runtime:
+        params = SamplingParams(temperature=0)
+        chat = Chat(runtime, tools=[read_all], params=params)
+        events = list(chat.send("Go."))
+
+    assert isinstance(events[-1], Done) and events[-1].finish_reason == "stop"
+    [told] = [m.text for m in chat.messages if m.role == "tool"]
+    assert told == (
+        "Error: the result has 5000 characters, too many to be read; ask for less"
+    )
 
 
 # Approval
