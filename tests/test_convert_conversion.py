@@ -281,21 +281,18 @@ def test_nothing_of_the_source_is_written_to(source: Path, tmp_path: Path) -> No
 
 
 MEASURED = """
-import resource, sys
+import sys
 from pathlib import Path
+from mlx_gptoss.bench.peak import peak_rss
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss_convert.conversion import convert
 from mlx_gptoss_convert.plan import make_plan
 from mlx_gptoss_convert.recipe import RECIPES
 
-def peak():
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
 source, dst = sys.argv[1:]
-before = peak()
+before = peak_rss()
 convert(make_plan(open_checkpoint(source), RECIPES["q8"]), Path(dst))
-print(peak() - before, "mlx.core" in sys.modules)
+print(peak_rss() - before, "mlx.core" in sys.modules)
 """
 
 
@@ -310,5 +307,6 @@ def test_memory_does_not_grow_with_a_tensor(tmp_path: Path) -> None:
     found = subprocess.run(command, capture_output=True, check=True, text=True)
     growth, starts_mlx = found.stdout.split()
     # One such matrix as float32, its codes and its packed bytes would take 120 MB.
-    assert int(growth) < 48 * 2**20, growth
+    # With four workers, a slice each, it was 58 MB.
+    assert int(growth) < 80 * 2**20, growth
     assert starts_mlx == "False"

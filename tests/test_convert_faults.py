@@ -253,24 +253,21 @@ def test_a_folder_killed_just_before_its_name_is_not_another_conversion(
 
 
 MEASURED = """
-import resource, sys
+import sys
 from pathlib import Path
+from mlx_gptoss.bench.peak import peak_rss
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss_convert.conversion import convert
 from mlx_gptoss_convert.estimates import peak_bytes
 from mlx_gptoss_convert.plan import make_plan
 from mlx_gptoss_convert.recipe import RECIPES, with_experts
 
-def peak():
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
 source, dst, bits = sys.argv[1:]
 recipe = with_experts(RECIPES["q8"], bits=int(bits) or None)
-before = peak()
+before = peak_rss()
 plan = make_plan(open_checkpoint(source), recipe)
 convert(plan, Path(dst))
-print(peak() - before, peak_bytes(plan))
+print(peak_rss() - before, peak_bytes(plan))
 """
 
 

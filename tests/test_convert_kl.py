@@ -227,24 +227,16 @@ def test_kl_needs_a_source(tmp_path: Path) -> None:
 
 
 CHILD = """
-import resource, sys
-from pathlib import Path
+import sys
 import mlx.core as mx
 import numpy as np
+from mlx_gptoss.bench.peak import peak_rss
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss_convert.findings import Report
-from mlx_gptoss_convert.kl import add_divergence, measure
+from mlx_gptoss_convert.kl import measure
 from mlx_gptoss_convert.passages import whole_passage
 
-def peak():
-    status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss would still hold that of the parent process
-        line = next(x for x in status.read_text().splitlines() if "VmHWM" in x)
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
 mx.eval(mx.zeros(9) @ mx.zeros(9))  # what starting costs is not the model's
-before = peak()
+before = peak_rss()
 checkpoint = open_checkpoint(sys.argv[1])
 shared = sys.argv[3:] and {
     f"model.layers.{n}.mlp.experts.{name}"
@@ -256,7 +248,7 @@ length = int(sys.argv[2])
 passages = [whole_passage(draw.integers(0, 999, length).tolist()) for _ in range(2)]
 found = measure(checkpoint, checkpoint, passages, shared=shared)
 assert found.kl == 0, found
-print(peak() - before)
+print(peak_rss() - before)
 """
 
 

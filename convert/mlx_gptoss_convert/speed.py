@@ -7,7 +7,6 @@ imports, and its peak memory. Knows engines and clocks, nothing of tensors.
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from statistics import median
 from typing import Any
 
 import mlx_gptoss
+from mlx_gptoss.bench.peak import peak_rss
 from mlx_gptoss.bench.random_checkpoint import write_random
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss_convert.source import SLICE_BYTES
@@ -182,9 +182,7 @@ def main(engine: str, source: str, result: str) -> None:
     start = time.perf_counter()
     work(Path(source), Path(result))
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB
-    sys.stdout.write(json.dumps({"seconds": seconds, "peak": peak * unit}) + "\n")
+    sys.stdout.write(json.dumps({"seconds": seconds, "peak": peak_rss()}) + "\n")
 
 
 if __name__ == "__main__":

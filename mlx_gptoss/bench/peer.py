@@ -13,7 +13,6 @@ BLAS, the same process and the same clock.
 
 import json
 import os
-import resource
 import signal
 import sys
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from mlx_gptoss.bench.peak import peak_rss
 from mlx_gptoss.blas import preload_blas
 
 AS_SHIPPED = "as-shipped"
@@ -67,7 +67,7 @@ def _serve(name: str, folder: Path, dtype: str | None, answers: TextIO) -> None:
                 _say(answers, engine.primitives(question["prompt"]))
             case "memory":
                 peak = mx.get_peak_memory()
-                _say(answers, {"peak_memory": peak, "peak_rss": _peak_rss()})
+                _say(answers, {"peak_memory": peak, "peak_rss": peak_rss()})
             case unknown:
                 raise ValueError(f"unknown question `{unknown}`")
 
@@ -75,11 +75,6 @@ def _serve(name: str, folder: Path, dtype: str | None, answers: TextIO) -> None:
 def _say(answers: TextIO, answer: Mapping[str, Any]) -> None:
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
-
-
-def _peak_rss() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
 if __name__ == "__main__":
