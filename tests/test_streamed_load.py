@@ -1,11 +1,15 @@
 """`load` with experts that are not all in memory: plans, statistics, prompts, ends."""
 
+import json
+import re
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from click.testing import CliRunner
 
 from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import CheckpointError, ConfigError, MemoryBudgetError
 from mlx_gptoss.linear import on_gpu
 from mlx_gptoss.loading import plan_checkpoint
@@ -85,3 +89,19 @@ def test_wiring_is_the_models_size_and_never_above_what_is_recommended(
     assert wired_bytes("auto", plan, 10**6) == 10**6
     assert wired_bytes("2GB", plan, 10**9) == 10**9
     assert wired_bytes("5MB", plan, 10**9) == 5 * 10**6
+
+
+def test_stats_name_hits_bytes_and_times_of_every_layer() -> None:
+    """As a user asks for them; on the demo, which has a tokenizer."""
+    command = ["generate", "17+4=", "-m", "demo", "--raw", "--experts", "streamed"]
+    command += ["--max-tokens", "4", "--temperature", "0"]
+    result = CliRunner().invoke(cli, [*command, "--stats"])
+    assert result.exit_code == 0, result.output
+    assert re.search(
+        r"experts: \d+\.\d% hits, .* read; I/O \d+ ms, sync", result.stderr
+    )
+    assert "  layer 0: 8 slots" in result.stderr
+    found = json.loads(CliRunner().invoke(cli, [*command, "--json"]).stdout)
+    experts = found["experts"]
+    assert set(experts["layers"]) == {"0", "1", "2", "3"}
+    assert experts["bytes_read"] > 0 and experts["resident_layers"] == 0

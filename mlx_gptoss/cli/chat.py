@@ -14,7 +14,7 @@ from mlx_gptoss.cli.lines import Lines, open_lines
 from mlx_gptoss.cli.options import LoadOptions, loads_model
 from mlx_gptoss.cli.sampling import EFFORTS, sampling_params, takes_sampling
 from mlx_gptoss.cli.services import Services, pass_services
-from mlx_gptoss.cli.statistics import one_line
+from mlx_gptoss.cli.statistics import expert_lines, one_line
 from mlx_gptoss.cli.terminal import Screen, note
 from mlx_gptoss.cli.tools import ToolOptions, open_tools, show_sources, takes_tools
 from mlx_gptoss.errors import GptOssError
@@ -182,3 +182,6 @@ class Repl:
 
     def _stats(self, _: str) -> None:
         note(one_line(self.stats) if self.stats else "Nothing was answered yet")
+        experts = getattr(getattr(self.chat, "runtime", None), "stats", None)
+        if self.stats and experts:
+            note("\n".join(expert_lines(experts)))

@@ -14,7 +14,7 @@ from mlx_gptoss.cli.lines import read_all
 from mlx_gptoss.cli.options import LoadOptions, json_option, loads_model
 from mlx_gptoss.cli.sampling import sampling_params, takes_sampling
 from mlx_gptoss.cli.services import Services, pass_services
-from mlx_gptoss.cli.statistics import expert_lines, one_line
+from mlx_gptoss.cli.statistics import expert_facts, expert_lines, one_line
 from mlx_gptoss.cli.terminal import Screen, Transcript, note
 from mlx_gptoss.harmony.events import Answer, Done, Event
 from mlx_gptoss.harmony.stops import StopStrings
@@ -80,7 +80,7 @@ def generate(
             )
             events = chat.send(text)
         if as_json:
-            _print_json(events, hide_reasoning=hide_reasoning)
+            _print_json(events, runtime, hide_reasoning=hide_reasoning)
         else:
             _print(events, Screen(hide_reasoning=hide_reasoning), stats=stats)
         if stats and (experts := getattr(runtime, "stats", None)):
@@ -142,11 +142,15 @@ def _print(events: Iterator[Event], screen: Screen, *, stats: bool) -> None:
         note(one_line(done.stats))
 
 
-def _print_json(events: Iterator[Event], *, hide_reasoning: bool) -> None:
+def _print_json(
+    events: Iterator[Event], runtime: "Runtime", *, hide_reasoning: bool
+) -> None:
     transcript = Transcript()
     for event in events:
         transcript.show(event)
     found = transcript.as_dict()
     if hide_reasoning:
         del found["reasoning"]
+    if experts := getattr(runtime, "stats", None):
+        found["experts"] = expert_facts(experts)
     click.echo(json.dumps(found, ensure_ascii=False, indent=2))

@@ -41,6 +41,16 @@ def expert_lines(stats: "ExpertStatistics") -> list[str]:
     return lines
 
 
+def expert_facts(stats: "ExpertStatistics") -> dict[str, Any]:
+    """Return what streaming took, for JSON."""
+    layers = {
+        str(n): asdict(layer) | {"hit_rate": layer.hit_rate, "slots": stats.slots[n]}
+        for n, layer in sorted(stats.layers.items())
+    }
+    total = asdict(stats.total) | {"hit_rate": stats.total.hit_rate}
+    return total | {"resident_layers": stats.resident_layers, "layers": layers}
+
+
 def _milliseconds(layer: "LayerStatistics") -> str:
     parts = {
         "I/O": layer.io_seconds,

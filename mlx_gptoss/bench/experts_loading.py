@@ -1,0 +1,54 @@
+"""Loading a checkpoint in three ways, timed: plain reads, ours, and stock mlx-lm."""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_gptoss.checkpoint import load_model, open_checkpoint
+from mlx_gptoss.checkpoint.reading import CHUNK_BYTES
+from mlx_gptoss.experts.reader import THREADS
+
+
+def read_plainly(folder: Path) -> dict[str, float]:
+    """Read all weight bytes by parallel preadv into memory allocated before."""
+    checkpoint = open_checkpoint(folder)
+    sizes = {path: path.stat().st_size for path in checkpoint.files}
+    memory = np.empty(max(sizes.values()), np.uint8)
+    memory[:: os.sysconf("SC_PAGE_SIZE")] = 0  # touched: not the system's work to time
+    started = time.perf_counter()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for path, size in sizes.items():
+            descriptor = os.open(path, os.O_RDONLY)
+
+            def read(start: int, d: int = descriptor, n: int = size) -> int:
+                end = min(start + CHUNK_BYTES, n)
+                return os.preadv(d, [memory[start:end].data], start)
+
+            total = sum(pool.map(read, range(0, size, CHUNK_BYTES)))
+            os.close(descriptor)
+            assert total == size, f"{total=} {size=}"
+    return {"seconds": time.perf_counter() - started, "bytes": sum(sizes.values())}
+
+
+def load_ours(folder: Path) -> dict[str, float]:
+    """Load with every weight in memory, its floats as they are stored."""
+    started = time.perf_counter()
+    checkpoint = open_checkpoint(folder)
+    model = load_model(checkpoint, dtype=mx.bfloat16)
+    mx.eval(model.parameters())
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "bytes": sum(checkpoint.bytes_by_part.values())}
+
+
+def load_stock(folder: Path) -> dict[str, float]:
+    """Load with mlx-lm as it is, evaluated."""
+    from mlx_lm.utils import load_model as load
+
+    started = time.perf_counter()
+    model, _ = load(folder)
+    mx.eval(model.parameters())
+    return {"seconds": time.perf_counter() - started}
