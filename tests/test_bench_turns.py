@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mlx_gptoss.bench.restart import Restart
 from mlx_gptoss.bench.stock_client import StockServer
 from mlx_gptoss.bench.turn_script import Lengths, Request, Script
 from mlx_gptoss.bench.turns import Measured, Turn, TurnsBench, bench_turns
@@ -72,8 +73,9 @@ def test_what_is_said_is_what_the_model_writes(requests: list[Request]) -> None:
 
 def test_ours_reads_what_is_new_and_no_more(folder: Path) -> None:
     """By the counts; the times are for people."""
-    found = bench_turns(folder, turns=3, lengths=SHORT)
+    found = bench_turns(folder, turns=3, lengths=SHORT, restart_tokens=300)
 
+    assert found.restart is not None and found.restart.file_bytes > 0
     assert found.worst_back_to_back <= WHOLE
     assert found.worst_after_idle <= WHOLE
     tool = next(turn for turn in found.turns if turn.name == "3, after the tool")
@@ -116,7 +118,10 @@ def test_an_unknown_peer_and_a_model_without_harmony_are_refused(
 
 def test_a_table_has_a_row_for_each_request() -> None:
     turn = Turn("2", 100, 30, 20, Measured(50, 0.5), Measured(30, 0.25))
-    found = TurnsBench("m", "a Mac", 0.1, "float32", (turn,), failure="no peer")
+    restart = Restart(8192, read_s=10.0, load_s=0.5, file_bytes=2_000_000)
+    found = TurnsBench(
+        "m", "a Mac", 0.1, "float32", (turn,), restart, failure="no peer"
+    )
 
     assert turns_table(found) == (
         "turn  prompt  answer  new  back to back    after idle\n"
@@ -124,6 +129,8 @@ def test_a_table_has_a_row_for_each_request() -> None:
         "no peer\n"
         "read / (answer + new), back to back: at most 1.00\n"
         "read / new, after idle: at most 1.00\n"
+        "restart with 8,192 tokens: read in 10.00 s, from disk in 0.50 s "
+        "(20.0x; 2.0 MB)\n"
         "m, float32, on a Mac; load average 0.1"
     )
     assert json.loads(json.dumps(found.as_json()))["worst_after_idle"] == 1.0

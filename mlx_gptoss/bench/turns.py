@@ -17,14 +17,15 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_gptoss.bench.engines import DTYPES, MLX_LM, default_dtype
+from mlx_gptoss.bench.restart import Restart, bench_restart
 from mlx_gptoss.bench.stock_client import StockServer
 from mlx_gptoss.bench.turn_script import Lengths, Request, Script
 from mlx_gptoss.bench.worker import EngineFailure
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
 from mlx_gptoss.doctor import machine
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.generate import LanguageModel
 from mlx_gptoss.harmony.messages import user
+from mlx_gptoss.interfaces import LanguageModel
 from mlx_gptoss.prompt_cache import CacheOptions
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
@@ -67,6 +68,7 @@ class TurnsBench:
     load_average: float
     dtype: str
     turns: tuple[Turn, ...]
+    restart: Restart | None = None
     peer: str | None = None
     failure: str | None = None
 
@@ -94,10 +96,12 @@ def bench_turns(
     dtype: str | None = None,
     turns: int = DEFAULT_TURNS,
     lengths: Lengths | None = None,
+    restart_tokens: int = 0,
     progress: Progress | None = None,
 ) -> TurnsBench:
     """Measure a conversation with the model in a folder, and with mlx-lm's server.
 
+    `restart_tokens` also times a prompt so long after a restart, read and from disk.
     Raises GptOssError if ours cannot be measured; of a peer that cannot, why.
     """
     if against not in (None, MLX_LM):
@@ -121,7 +125,14 @@ def bench_turns(
         Turn(request.name, len(request.prompt), request.new, request.answer, *measured)
         for request, *measured in zip(requests, *ours, strict=True)
     ]
-    bench = TurnsBench(str(model), machine(), load_average, chosen, tuple(found))
+    restart = None
+    if restart_tokens:
+        say(f"a restart with {restart_tokens} tokens")
+        prompt = (requests[0].prompt * restart_tokens)[:restart_tokens]
+        restart = bench_restart(loaded, checkpoint, DTYPES[chosen], prompt)
+    bench = TurnsBench(
+        str(model), machine(), load_average, chosen, tuple(found), restart
+    )
     del loaded
     mx.clear_cache()
     return bench if against is None else _beside(bench, model, requests, say)

@@ -110,6 +110,13 @@ def decode(
     show_default=True,
     help="Length of the system block, about",
 )
+@click.option(
+    "--restart-tokens",
+    type=click.IntRange(min=0),
+    default=8192,
+    show_default=True,
+    help="Length of a prompt to load from disk after a restart; 0 for none",
+)
 @json_option
 @pass_services
 def turns(
@@ -299,6 +306,12 @@ def turns_table(found: Any) -> str:
         f"read / (answer + new), back to back: at most {found.worst_back_to_back:.2f}",
         f"read / new, after idle: at most {found.worst_after_idle:.2f}",
     ]
+    if (restart := found.restart) is not None:
+        lines.append(
+            f"restart with {restart.tokens:,} tokens: read in {restart.read_s:.2f} s, "
+            f"from disk in {restart.load_s:.2f} s ({restart.gain:.1f}x; "
+            f"{format_bytes(restart.file_bytes)})"
+        )
     where = f"{found.model}, {found.dtype}, on {found.machine}"
     return "\n".join([*lines, f"{where}; load average {found.load_average:.1f}"])
 
