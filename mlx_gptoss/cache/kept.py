@@ -1,0 +1,66 @@
+"""What is taken out of caches, to be kept: rows of full layers, states of windows.
+
+Knows arrays and their shapes; takes nothing out itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+State = tuple[int, mx.array | None, mx.array | None]  # offset, keys, values
+Pair = tuple[mx.array, mx.array]  # keys, values
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the full layers hold of a stretch of tokens: an own copy."""
+
+    layers: tuple[Pair, ...]  # (B, Hk, n, D) each
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        return [x for pair in self.layers for x in pair]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(x.nbytes for x in self.arrays)
+
+    @staticmethod
+    def joined(parts: "Sequence[Rows]") -> "Rows":
+        """Join stretches that follow each other."""
+        layers = zip(*(part.layers for part in parts), strict=True)
+        return Rows(
+            tuple(
+                (
+                    mx.concatenate([k for k, _ in pairs], axis=2),
+                    mx.concatenate([v for _, v in pairs], axis=2),
+                )
+                for pairs in layers
+            )
+        )
+
+    def part(self, start: int, end: int) -> "Rows":
+        """Copy a stretch of it."""
+        return Rows(
+            tuple(
+                (mx.array(k[:, :, start:end]), mx.array(v[:, :, start:end]))
+                for k, v in self.layers
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A point of a conversation to come back to: what trimming cannot bring back."""
+
+    offset: int
+    windows: tuple[State, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(x.nbytes for x in self.arrays)
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        return [x for state in self.windows for x in state[1:] if x is not None]
