@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.errors import PromptError
+from mlx_gptoss.errors import PromptError, SchemaError
 from mlx_gptoss.harmony.automaton import Automaton, Place, Turn, build
 from mlx_gptoss.harmony.constrain import Constraints, Target, turn_of
 from mlx_gptoss.harmony.grammar import Grammars, Matcher
@@ -78,6 +78,7 @@ class Guides:
                 "json_schema",
                 target.schema,
                 what=f"the schema of `{target.call.recipient}`",
+                advice="change it, or leave arguments free with `enforce='headers'`",
             )
             for target in targets
             if target.call.recipient in bound
@@ -224,6 +225,8 @@ class Guide:
         legal = matcher.allowed(len(self._text)) & self._text
         if matcher.complete:
             legal[list(self._automaton.edges[self._state])] = True
+        if not legal.any():
+            raise SchemaError("a grammar leaves no token to go on with: change it")
         return legal
 
     def _why_to_close(self, token: int) -> str | None:

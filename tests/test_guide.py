@@ -332,15 +332,15 @@ def test_a_response_format_binds_the_answer_alone(
     [
         (
             Constraints(response_format=AnswerFormat.regex("(?=a)b")),
-            "response format cannot be enforced: .*look-around",
+            "response format cannot be enforced .*look-around",
         ),
         (
             Constraints(response_format=AnswerFormat.lark('start: "a" b')),
-            "response format cannot be enforced: .*unknown name",
+            "response format cannot be enforced .*unknown name",
         ),
         (
             Constraints(response_format=AnswerFormat.json_schema({"not": {}})),
-            r"response format cannot be enforced: .*\"not\"",
+            r"response format cannot be enforced .*\"not\"",
         ),
     ],
 )
@@ -359,7 +359,6 @@ def test_a_format_that_cannot_be_kept_is_refused_before_anything_is_said(
         ({"not": {"type": "string"}}, "not"),
         ({"if": {"type": "string"}, "then": False}, "if"),
         ({"type": "object", "propertyNames": {"maxLength": 3}}, "propertyNames"),
-        ({"type": "string", "format": "shoe-size"}, "shoe-size"),
         ({"type": "strin"}, "strin"),
         ({"$ref": "https://example.com/x"}, "example.com"),
         ({"oneOf": [{"type": "string"}, {"maxLength": 3, "type": "string"}]}, "oneOf"),

@@ -15,7 +15,7 @@ Knows text tokens only; what ends a text is not its business.
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import llguidance
@@ -26,6 +26,22 @@ from mlx_gptoss.tokenizer import Tokenizer
 
 # Space between the parts of JSON: enough for deep indentation, never without end.
 WHITESPACE = r"[\x20\x0A\x0D\x09]{1,64}"
+FORMATS = (  # of strings that are enforced
+    "date-time",
+    "time",
+    "date",
+    "duration",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "uuid",
+    "uri",
+)
+LENIENT = "x-guidance"  # the library's own key in a schema
+VERBATIM = ("const", "enum", "default", "examples", LENIENT)  # no schemas
+EXCLUSIVE = ("exclusiveMinimum", "exclusiveMaximum")  # numbers, no longer bools
+BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
 QUIET = 0  # the log level at which the library prints nothing
 
 
@@ -43,23 +59,27 @@ class Grammars:
         self._read: llguidance.LLTokenizer | None = None
 
     def compile(
-        self, kind: Literal["json_schema", "regex", "lark"], source: Any, *, what: str
+        self,
+        kind: Literal["json_schema", "regex", "lark"],
+        source: Any,
+        *,
+        what: str,
+        advice: str = "change it",
     ) -> str:
         """Return the library's form of a grammar.
 
-        Raises SchemaError, which names `what` and the feature that is not supported.
+        Raises SchemaError, which names `what`, the feature that is not supported, and
+        what to do.
         """
         try:
-            grammar = _as_grammar(kind, source)
-        except (TypeError, ValueError) as error:  # it cannot be written as JSON
-            raise SchemaError(f"{what} cannot be enforced: {error}") from error
-        if grammar not in self._checked:
-            check = llguidance.LLMatcher.validate_grammar_with_warnings
-            failed, lines = check(grammar)
-            if failed:
-                said = " ".join(" ".join(lines).split())
-                raise SchemaError(f"{what} cannot be enforced: {said}")
-            self._checked.add(grammar)
+            grammar = as_grammar(kind, source)
+            if grammar not in self._checked:
+                check(grammar)
+                self._checked.add(grammar)
+        except ValueError as error:
+            raise SchemaError(
+                f"{what} cannot be enforced ({error}): {advice}"
+            ) from error
         return grammar
 
     def matcher(self, grammar: str) -> "Matcher":
@@ -101,10 +121,10 @@ class Matcher:
         if self._matcher.is_error():
             raise SchemaError(f"a grammar failed: {self._matcher.get_error()}")
         found = np.unpackbits(bits, bitorder="little").astype(bool)
+        found[self._end] = False
         allowed = np.zeros(size, bool)
         shared = min(size, len(found))
         allowed[:shared] = found[:shared]
-        allowed[self._end] = False
         return allowed
 
     @property
@@ -136,12 +156,65 @@ class _Source:
         return self._encode(text)
 
 
-def _as_grammar(kind: str, source: Any) -> str:
+def can_enforce(schema: Any) -> bool:
+    """Whether a JSON schema can be kept to the letter."""
+    try:
+        check(as_grammar("json_schema", schema))
+    except ValueError:
+        return False
+    return True
+
+
+def leniently(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema of which what cannot be enforced is passed over, the rest is kept."""
+    return {**schema, LENIENT: {"lenient": True}}
+
+
+def as_grammar(kind: str, source: Any) -> str:
+    """Write a grammar as the library wants it. Raises ValueError if it cannot be."""
     matcher = llguidance.LLMatcher
     if kind == "regex":
         return matcher.grammar_from_regex(source)
     if kind == "lark":
         return matcher.grammar_from_lark(source)
+    lenient = isinstance(source, Mapping) and LENIENT in source
+    try:
+        text = json.dumps(understood(source, lenient=lenient))
+    except TypeError as error:
+        raise ValueError(str(error)) from error
     return matcher.grammar_from_json_schema(
-        json.dumps(source), overrides={"whitespace_pattern": WHITESPACE}
+        text, overrides={"whitespace_pattern": WHITESPACE}
     )
+
+
+def check(grammar: str) -> None:
+    """Raise ValueError, with the reason, for what the library cannot enforce."""
+    failed, lines = llguidance.LLMatcher.validate_grammar_with_warnings(grammar)
+    if failed:
+        raise ValueError(" ".join(" ".join(lines).split()))
+
+
+def understood(schema: Any, *, lenient: bool = False) -> Any:
+    """Return a schema without what the library would take wrongly.
+
+    A format that nobody here knows is a remark to JSON Schema, and left out. Raises
+    ValueError for keywords of older drafts that would be passed over in silence.
+    """
+    if isinstance(schema, list):
+        return [understood(one, lenient=lenient) for one in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    out: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key == "additionalItems" or (key in EXCLUSIVE and isinstance(value, bool)):
+            if not lenient:
+                raise ValueError(f"`{key}: {json.dumps(value)}` is of an old draft")
+        elif key in VERBATIM:
+            out[key] = value
+        elif key in BY_NAME and isinstance(value, Mapping):
+            out[key] = {
+                name: understood(one, lenient=lenient) for name, one in value.items()
+            }
+        elif key != "format" or value in FORMATS:
+            out[key] = understood(value, lenient=lenient)
+    return out

@@ -24,7 +24,7 @@ class LoopDetector:
         self, *, window: int = WINDOW, share: float = SHARE, copies: int = COPIES
     ) -> None:
         self._last: deque[int] = deque(maxlen=RUN)
-        self._seen: Counter[tuple[int, ...]] = Counter()
+        self._seen: Counter[int] = Counter()  # by hash: half the memory
         self._repeated: deque[bool] = deque(maxlen=window)
         self._count = 0  # of the repeated ones in the window
         self._needed = share * window
@@ -35,7 +35,7 @@ class LoopDetector:
         self._last.append(token)
         if len(self._last) < RUN:
             return False
-        run = tuple(self._last)
+        run = hash(tuple(self._last))
         self._seen[run] += 1
         if len(self._repeated) == self._repeated.maxlen:
             self._count -= self._repeated[0]

@@ -11,7 +11,6 @@ config.py    which servers there are; session.py one connection, in the loop
 """
 
 import asyncio
-import json
 import re
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -19,9 +18,8 @@ from concurrent.futures import Future, wait
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from llguidance import LLMatcher
-
 from mlx_gptoss.errors import ToolError
+from mlx_gptoss.harmony.grammar import can_enforce, leniently
 from mlx_gptoss.harmony.messages import ToolDescription
 from mlx_gptoss.tools.mcp.config import Server, read_servers
 from mlx_gptoss.tools.tool import Tool
@@ -180,9 +178,7 @@ def enforceable(schema: dict[str, Any]) -> dict[str, Any]:
 
     The server checks what it gets; one unusual schema must not end every chat.
     """
-    grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema))
-    failed, _ = LLMatcher.validate_grammar_with_warnings(grammar)
-    return {**schema, "x-guidance": {"lenient": True}} if failed else schema
+    return schema if can_enforce(schema) else leniently(schema)
 
 
 def _library() -> ModuleType:
