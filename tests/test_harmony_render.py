@@ -250,6 +250,15 @@ def test_analysis_is_dropped_when_its_turn_is_finished(case: str) -> None:
     assert kept(given) == expected
 
 
+def test_where_the_library_drops_right_it_is_the_same() -> None:
+    given = [m.system(conversation_date="2026-11-22"), *turn(1), m.user("q2")]
+    default = oracle().render_conversation_for_completion(
+        oracle_conversation(given), ASSISTANT
+    )
+
+    assert render_messages(given, VOCABULARY) == default
+
+
 def test_training_targets_are_what_the_model_writes() -> None:
     pieces = training_pieces(drop_analysis([*turn(1), *turn(2)[:1]]) + turn(2)[1:])
 

@@ -1,11 +1,13 @@
 """The arguments of a tool call: read leniently, never guessed."""
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from mlx_gptoss.harmony.json_text import json_text
 
+FENCED = re.compile(r"\s*```\w*\s*(?P<body>\{.*)", re.DOTALL)
 TRAILING_JUNK = "]}`,; \t\r\n"  # what models add behind a finished object
 
 
@@ -31,18 +33,20 @@ def read_arguments(text: str) -> Arguments:
 
 
 def _read(text: str) -> Arguments:
-    body = text.lstrip()
+    fenced = FENCED.fullmatch(text)
+    body = fenced["body"] if fenced else text.lstrip()
     value, end = LENIENT.raw_decode(body)
     rest = body[end:]
     if rest.strip(TRAILING_JUNK):
         return Arguments(text, problem=_problem("there is text behind the JSON value"))
-    unwrapped = isinstance(value, list) and len(value) == 1
-    if unwrapped:
-        value = value[0]
-    if not isinstance(value, dict):
-        return Arguments(text, problem=_problem(f"this is a {_kind(value)}"))
-    if unwrapped:
-        return Arguments(_write(value), repair="a list of one object was unwrapped")
+    inner = _unwrapped(value)
+    if not isinstance(inner, dict):
+        return Arguments(text, problem=_problem(f"this is a {_kind(inner)}"))
+    if inner is not value:
+        kind = "list of one object" if isinstance(value, list) else "string of JSON"
+        return Arguments(_write(inner), repair=f"a {kind} was unwrapped")
+    if fenced:
+        return Arguments(_write(inner), repair="a code fence was taken off")
     if rest.strip():
         return Arguments(_write(value), repair=f"`{rest.strip()}` was dropped")
     try:
@@ -50,6 +54,18 @@ def _read(text: str) -> Arguments:
     except ValueError:  # raw line breaks inside a string
         return Arguments(_write(value), repair="control characters were escaped")
     return Arguments(text)
+
+
+def _unwrapped(value: Any) -> Any:
+    """The object in a list of one, or in a string (arguments encoded twice)."""
+    if isinstance(value, list) and len(value) == 1:
+        return value[0]
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            return LENIENT.decode(value)
+        except ValueError:
+            return value
+    return value
 
 
 def _write(value: dict[str, Any]) -> str:

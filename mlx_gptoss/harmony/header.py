@@ -153,12 +153,13 @@ def _take_channel(header: Header, words: list[str]) -> list[str]:
 
 def known_channel(word: str) -> tuple[str | None, str]:
     """The channel that `word` begins with or begins, and what runs on behind it."""
+    said = word.lower()
     for channel in CHANNELS:
-        if word.startswith(channel):
-            return channel, word.removeprefix(channel)
+        if said.startswith(channel):
+            return channel, word[len(channel) :]
     if len(word) >= SHORTEST_CUT_NAME:
         for channel in CHANNELS:
-            if channel.startswith(word):
+            if channel.startswith(said):
                 return channel, ""
     return None, ""
 

@@ -11,6 +11,7 @@ from mlx_gptoss.harmony.messages import (
 )
 
 PLAIN_TEXT_TOOLS = frozenset({"python"})  # take code, not JSON
+AROUND = ".,:;\"'`"  # what models write around a name
 GLUED = ("json", "code", "commentary", "analysis", "final")  # header words run on
 
 
@@ -94,9 +95,13 @@ class Offered:
     @staticmethod
     def _readings(written: str) -> list[str]:
         """The name as it stands, then with the slips that models make undone."""
-        bare = written.split("<", 1)[0].rstrip(".,:;")
+        bare = written.split("<", 1)[0].strip(AROUND)
         readings = [written, bare]
-        readings += [bare.removesuffix(word) for word in GLUED if bare.endswith(word)]
+        readings += [
+            bare.removesuffix(word).strip(AROUND)
+            for word in GLUED
+            if bare.endswith(word)
+        ]
         readings += [wire_name(reading) for reading in list(readings)]
         prefixed = [FUNCTION_PREFIX + reading for reading in readings]
         bared = [reading.removeprefix(FUNCTION_PREFIX) for reading in readings]

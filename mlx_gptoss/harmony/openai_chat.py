@@ -73,7 +73,8 @@ def _converted(one: Json, where: str, names: dict[str, str]) -> Iterator[m.Messa
     if role in INSTRUCTIONS:
         yield m.developer(_text(one, where))
     elif role == "user":
-        yield m.user(_text(one, where), name=one.get("name"))
+        name = one.get("name")
+        yield m.user(_text(one, where), name=name if isinstance(name, str) else None)
     elif role == "assistant":
         yield from _assistant(one, where, names)
     elif role in ("tool", "function"):
@@ -100,7 +101,7 @@ def _assistant(one: Json, where: str, names: dict[str, str]) -> Iterator[m.Messa
         name, arguments = function.get("name"), function.get("arguments", "")
         if not isinstance(name, str):
             raise PromptError(f"{place} has no `function.name`: add it")
-        names[str(entry.get("id", f"{place}"))] = name
+        names[str(entry.get("id", place))] = name
         arguments = arguments if isinstance(arguments, str) else json_text(arguments)
         yield m.tool_call(name, arguments)
 
@@ -108,8 +109,8 @@ def _assistant(one: Json, where: str, names: dict[str, str]) -> Iterator[m.Messa
 def _caller(one: Json, where: str, names: dict[str, str]) -> str:
     """The tool that a result is of."""
     call = one.get("tool_call_id")
-    if call in names:
-        return names.pop(call)
+    if str(call) in names:
+        return names.pop(str(call))
     if isinstance(one.get("name"), str):
         return one["name"]
     if call is None and names:

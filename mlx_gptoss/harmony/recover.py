@@ -16,12 +16,15 @@ from mlx_gptoss.harmony.header import (
     read_header,
     take_words,
 )
-from mlx_gptoss.harmony.messages import CONSTRAIN
+from mlx_gptoss.harmony.messages import CHANNELS, CONSTRAIN
 from mlx_gptoss.harmony.offered import Offered, is_tool_name
 
 # `to=NAME`, a content type, then what is left: a body without its `<|message|>`
 HEADLESS = re.compile(
-    r"\s*(?P<to>to=\s*\S+)?\s*(?P<kind>(?:json|code)\b)?\s*(?P<body>.*)", re.DOTALL
+    r"\s*(?P<to>to=\s*[^\s({]+)?\s*(?P<kind>(?:json|code)\b)?\s*(?P<body>.*)", re.DOTALL
+)
+RUN_ON = re.compile(  # what is left of a whole header when its marks are
+    rf"\s*assistant(?P<channel>{'|'.join(CHANNELS)})\s*(?P<body>.*)", re.DOTALL
 )
 SAID_ROLE = re.compile(
     r"\s*(?P<role>assistant(?![a-z])|(?:user|system|developer|tool)\b)"
@@ -61,7 +64,7 @@ def recover(
         if channel is None:
             return None
         header = read_header([*parts[:-1], _named(channel)], role, offered)
-        rest = last.text.lstrip().removeprefix(channel[: _shared(word, channel)])
+        rest = last.text.lstrip()[min(len(word), len(channel)) :]
         found = HEADLESS.fullmatch(rest)
         assert found is not None  # every group is optional
         take_words(header, _words(found["to"], found["kind"]), offered)
@@ -82,8 +85,13 @@ def _named(channel: str) -> Part:
 
 def _recover_prose(text: str, role: str | None, offered: Offered) -> Recovered | None:
     """Tell a bare `to=NAME` from text that stands where a header should be."""
-    said = SAID_ROLE.match(text)
     header = Header(role or "assistant")
+    run_on = RUN_ON.fullmatch(text)
+    if run_on is not None and header.role == "assistant":
+        header.channel = run_on["channel"]
+        header.mend("role-runs-on", f"`assistant{header.channel}` was taken apart")
+        return Recovered(header, run_on["body"])
+    said = SAID_ROLE.match(text)
     body = text
     if said is not None and role in (None, said["role"]):
         header.role, body = said["role"], text[said.end() :]
@@ -99,7 +107,3 @@ def _recover_prose(text: str, role: str | None, offered: Offered) -> Recovered |
 
 def _words(*groups: str | None) -> list[str]:
     return [word for group in groups if group for word in group.split()]
-
-
-def _shared(word: str, channel: str) -> int:
-    return min(len(word), len(channel))
