@@ -1,4 +1,4 @@
-# pyright: reportAttributeAccessIssue=false, reportMissingModuleSource=false
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false, reportMissingModuleSource=false
 """Look for ids that break the parser, guided by what code they reach.
 
     pip install atheris                    # Linux

@@ -16,7 +16,9 @@ HEADER_WORDS = (
     'python browser .search { } [ ] " a 1 : <|call|> é'
 )
 HALVES = [250, 4103]  # tokens that are part of a character
-WORDS = [*SPECIALS.values(), 200001, 201087, 300000, *HALVES] + [
+# ` experiência`, ` finally`, ` codec`, ` jsonify`, ` assistants`: begin like headers
+LONG = [41978, 8486, 74333, 80193, 86947]
+WORDS = [*SPECIALS.values(), 200001, 201087, 300000, *HALVES, *LONG] + [
     token
     for word in HEADER_WORDS.split()
     for token in (*VOCABULARY.encode(word), *VOCABULARY.encode(" " + word))

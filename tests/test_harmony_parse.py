@@ -354,6 +354,17 @@ def test_text_comes_in_whole_characters() -> None:
     assert not any("\ufffd" in piece for piece in pieces)
 
 
+@pytest.mark.parametrize(
+    ("stream", "text"),
+    [
+        ("<|channel|> finally it is.", " finally it is."),
+        ("<|constrain|> codecs", " codecs"),
+    ],
+)
+def test_a_word_that_begins_like_a_header_stays_whole(stream: str, text: str) -> None:
+    assert ours(ids_of(stream + "<|return|>"))[0][1] == text
+
+
 def test_a_whole_conversation_parses_with_role_none() -> None:
     given = [m.user("q"), m.reasoning("c"), m.answer("f")]
     ids = render_messages(given, VOCABULARY, complete=False, keep_analysis=True)

@@ -9,7 +9,7 @@ stream around it (`recover.py` reads headers that never ended). Nothing here rai
 
 import codecs
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mlx_gptoss.harmony.messages import (
@@ -42,15 +42,29 @@ class Part:
     def tail(self, body: str) -> list[int]:
         """The places of the tokens that `body`, the end of this part, came from."""
         start = len(self.text) - len(body)
+        return [place for place, _, stop in self._spans() if stop > start]
+
+    def whole_tokens(self, body: str) -> str:
+        """`body`, the end of this part, from the start of the token it begins in.
+
+        White space at that token's start is left out.
+        """
+        text = self.text
+        start = len(text) - len(body)
+        for _, first, stop in self._spans():
+            if first < start < stop and text[first:start].strip():
+                return text[first:]
+        return body
+
+    def _spans(self) -> Iterator[tuple[int, int, int]]:
+        """Place of each token, and the characters it touches: first, last plus 1."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        read = 0  # characters
-        places = []
+        read = 0
         for place, data in self.tokens:
+            first = read
             read += len(decoder.decode(data))
             begun = bool(decoder.getstate()[0])  # part of a character
-            if read + begun > start:
-                places.append(place)
-        return places
+            yield place, first, read + begun
 
 
 @dataclass

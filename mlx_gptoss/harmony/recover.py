@@ -56,7 +56,7 @@ def recover(
 ) -> Recovered | None:
     """Read a header that ended without `<|message|>`; None if nothing is in it."""
     if all(part.mark is None for part in parts):
-        return _recover_prose(parts[0].text if parts else "", role, offered)
+        return _recover_prose(parts[0], role, offered)
     last = parts[-1]
     if last.mark == CHANNEL:
         word = (last.text.split() or [""])[0]
@@ -73,7 +73,9 @@ def recover(
         found = CONSTRAINED.fullmatch(last.text)
         assert found is not None
         header.content_type = CONSTRAIN + found["kind"]
-    body = found["body"]
+    body = last.whole_tokens(found["body"])
+    if body != found["body"] and last.mark == CONSTRAIN:
+        header.content_type = CONSTRAIN
     if not header.recipient and not any(map(str.isalnum, body)):
         return None
     return Recovered(header, body)
@@ -83,18 +85,19 @@ def _named(channel: str) -> Part:
     return Part(CHANNEL, [(-1, channel.encode())])
 
 
-def _recover_prose(text: str, role: str | None, offered: Offered) -> Recovered | None:
+def _recover_prose(part: Part, role: str | None, offered: Offered) -> Recovered | None:
     """Tell a bare `to=NAME` from text that stands where a header should be."""
+    text = part.text
     header = Header(role or "assistant")
     run_on = RUN_ON.fullmatch(text)
     if run_on is not None and header.role == "assistant":
         header.channel = run_on["channel"]
         header.mend("role-runs-on", f"`assistant{header.channel}` was taken apart")
-        return Recovered(header, run_on["body"])
+        return Recovered(header, part.whole_tokens(run_on["body"]))
     said = SAID_ROLE.match(text)
     body = text
     if said is not None and role in (None, said["role"]):
-        header.role, body = said["role"], text[said.end() :]
+        header.role, body = said["role"], part.whole_tokens(text[said.end() :])
     found = HEADLESS.fullmatch(body)
     assert found is not None
     if found["to"] and not found["body"]:
