@@ -358,7 +358,7 @@ def test_text_comes_in_whole_characters() -> None:
     ("stream", "text"),
     [
         ("<|channel|> finally it is.", " finally it is."),
-        ("<|constrain|> codecs", " codecs"),
+        ("<|constrain|> experiência", " experiência"),
     ],
 )
 def test_a_word_that_begins_like_a_header_stays_whole(stream: str, text: str) -> None:
