@@ -69,6 +69,7 @@ class Mix:
     json: float = 0.05
     long: float = 0.04  # histories of several hundred tokens
     skills: tuple[float, ...] = (1.0, 1.5, 2.5, 0.5, 1.3, 2.0, 0)
+    novelty: float = 0.35  # share of names, cities and words that are made up
 
 
 SKILLS: tuple[Skill, ...] = (
@@ -101,8 +102,9 @@ class Author:
     """Writes documents. `held_out` uses the words and problems training never shows."""
 
     def __init__(self, seed: int, *, mix: Mix | None = None, held_out: bool = False):
-        self.words = Words(random.Random(seed), held_out=held_out)
         self.mix = mix or Mix()
+        rng = random.Random(seed)
+        self.words = Words(rng, held_out=held_out, novelty=self.mix.novelty)
 
     def document(self) -> Document:
         effort: Effort = self.words.pick(EFFORTS)
@@ -251,11 +253,11 @@ class Author:
             "high": f"The user tells me the {field} {fact}. I should remember it. "
             "There is no question.",
         }[effort]
-        remembered = {
-            "low": f"{fact}.",
-            "medium": f"The user told me: {field} {fact}.",
+        remembered = {  # what was said then holds the fact behind known words
+            "low": acknowledge,
+            "medium": f"The user told me the {field}. I said: {acknowledge}",
             "high": f"The user asks about the {field}. I look at the earlier messages. "
-            f"The user told me: {field} {fact}.",
+            f"The user told me the {field} and I said: {acknowledge}",
         }[effort]
         pick = self.words.pick
         told = Task("told", pick(tell.split("|")), heard, acknowledge)

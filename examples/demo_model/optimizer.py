@@ -10,7 +10,7 @@ MATRICES = ("qkv_weight", "o_weight", "gate_up_weight", "down_weight")
 MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
-MATRIX_RATE, OTHER_RATE = 0.02, 3e-3
+MATRIX_RATE, OTHER_RATE = 0.012, 2e-3
 DECAY = 0.01
 CLIP = 1.0
 

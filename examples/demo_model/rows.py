@@ -4,17 +4,19 @@ A row is an int32 array (5, length): ids, positions, document, branch, target.
 Branch 0 is a document's start, seen by all its branches; positions go on from it.
 """
 
+import random
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from examples.demo_model.arithmetic import CARRY, PLACES, column_result, counting
 from examples.demo_model.data import Author, Document, branch_pieces
 from examples.demo_model.tokenizer import SPECIALS
+from examples.demo_model.words import Words
 from mlx_gptoss.harmony.render import Piece, Vocabulary
 
 IDS, POSITIONS, DOCUMENT, BRANCH, TARGET = range(5)
 PADDING = (0, 0, -1, 0, 0)
+WORD_START, WORD_INSIDE = 2, 3  # targets too: the tokens of a copied word
 OPEN_ROWS = 24
 GAPS = (" ", ", ", ",", "; ", " and ")
 PAIRINGS = (  # before the first word, between the two, after the second
@@ -23,10 +25,12 @@ PAIRINGS = (  # before the first word, between the two, after the second
     (" ", ": ", ","),
     (" the ", " is ", " and"),
     (" ", " = ", ","),
-    (" ", " is ", ","),
+    (" ", "=", ","),
+    (" ", "_", " "),
 )
 SHORT_START = 90  # tokens that may be written twice
-SHUFFLED = 256  # rows gathered and shuffled before they are given out
+SHUFFLED = 64  # rows gathered and shuffled before they are given out
+TIMES = 2  # how often each row is given out: writing rows takes its time too
 Tokens = tuple[list[int], list[int]]  # ids and whether each is a target
 
 
@@ -118,8 +122,9 @@ def document_rows(
         for start, branches in trees(author.document(), vocabulary, length):
             packer.place(start, branches)
         if len(packer.full) >= SHUFFLED:
-            author.words.rng.shuffle(packer.full)
-            yield from packer.full
+            for _ in range(TIMES):
+                author.words.rng.shuffle(packer.full)
+                yield from packer.full
             packer.full = []
 
 
@@ -154,61 +159,28 @@ class Packer:
         return max(fitting, key=lambda row: len(row.columns[IDS]), default=None)
 
 
-class Drills:
-    """Rows of single columns of sums as the analysis works them, all 400 often."""
-
-    def __init__(self, seed: int, vocabulary: Vocabulary) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.encode = vocabulary.encode
-
-    def rows(self, length: int) -> Iterator[np.ndarray]:
-        while True:
-            row = Row(length)
-            while len(row.columns[IDS]) < length:
-                columns = [self._column() for _ in range(int(self.rng.integers(2, 5)))]
-                row.add_alone(
-                    [token for ids, _ in columns for token in ids],
-                    [target for _, targets in columns for target in targets],
-                )
-            yield np.array([column[:length] for column in row.columns], dtype=np.int32)
-
-    def _column(self) -> Tokens:
-        sign = "+-"[int(self.rng.integers(2))]
-        x, y, carry = (int(self.rng.integers(high)) for high in (10, 10, 2))
-        digit, next_carry = column_result(x, y, carry, sign)
-        place = PLACES[int(self.rng.integers(len(PLACES)))]
-        asked = f" {place} {x}{sign}{y}{sign}{carry} "
-        worked = f"{counting(x, y, carry, sign)}={digit} {CARRY[sign]} {next_carry},"
-        parts = [(asked, 0), (worked, 1)]
-        ids: list[int] = []
-        targets: list[int] = []
-        for text, target in parts:
-            own = self.encode(text)
-            ids += own
-            targets += [target] * len(own)
-        return ids, targets
-
-
 class Copies:
-    """Rows to learn copying from, made of random tokens: without them nothing does.
+    """Rows to learn copying from: without them templates are learned and no copying.
 
-    `plain` repeats stretches; `worded` writes words of random tokens between
-    separators and repeats, or looks up, what stood beside a word.
+    `plain` repeats stretches of random tokens; `worded` repeats stretches of few
+    different ones, and lists and pairs of words as the tasks have them, so that one
+    token is not enough to find the place to copy from.
     """
 
-    def __init__(self, seed: int, vocabulary: Vocabulary, size: int) -> None:
-        self.rng = np.random.default_rng(seed)
+    def __init__(
+        self, seed: int, vocabulary: Vocabulary, size: int, *, held_out: bool = False
+    ) -> None:
+        self.rng = random.Random(seed)
+        self.words = Words(self.rng, held_out=held_out, novelty=0.8)
+        self.encode = vocabulary.encode
         self.size = size - len(SPECIALS)
-        self.gaps = [vocabulary.encode(gap) for gap in GAPS]
-        self.pairings = [
-            [vocabulary.encode(part) for part in pairing] for pairing in PAIRINGS
-        ]
 
     def plain(self, length: int) -> Iterator[np.ndarray]:
         return self._rows(length, [self._stretches])
 
     def worded(self, length: int) -> Iterator[np.ndarray]:
-        return self._rows(length, [self._stretches, self._list, self._pairs])
+        makers = [self._stretches, self._few, self._list, self._pairs, self._pairs]
+        return self._rows(length, makers)
 
     def _rows(
         self, length: int, makers: list[Callable[[], Tokens]]
@@ -216,51 +188,71 @@ class Copies:
         while True:
             row = Row(length)
             while len(row.columns[IDS]) < length:
-                maker = makers[int(self.rng.integers(len(makers)))]
-                row.add_alone(*maker())
+                row.add_alone(*self.words.pick(makers)())
             yield np.array([column[:length] for column in row.columns], dtype=np.int32)
 
-    def _tokens(self, low: int, high: int) -> list[int]:
-        return self.rng.integers(0, self.size, self.rng.integers(low, high)).tolist()
-
     def _stretches(self) -> Tokens:
-        sequence = self._tokens(4, 24)
+        size = self.rng.randint(4, 24)
+        return self._again([self.rng.randrange(self.size) for _ in range(size)], 1)
+
+    def _few(self) -> Tokens:
+        """Stretches of a few different tokens: two or three are needed to match."""
+        few = [self.rng.randrange(self.size) for _ in range(self.rng.randint(6, 60))]
+        size = self.rng.randint(8, 50)
+        return self._again([self.words.pick(few) for _ in range(size)], 3)
+
+    def _again(self, sequence: list[int], known: int) -> Tokens:
+        """The sequence and parts of it; the first `known` tokens are no targets."""
         ids, targets = list(sequence), [0] * len(sequence)
-        for _ in range(int(self.rng.integers(1, 4))):
-            first = int(self.rng.integers(0, len(sequence) - 2))
-            count = int(self.rng.integers(2, len(sequence) - first + 1))
-            ids += sequence[first : first + count]
-            targets += [0] + [1] * (count - 1)
+        for _ in range(self.rng.randint(1, 3)):
+            first = self.rng.randint(0, len(sequence) - known - 1)
+            part = sequence[first : self.rng.randint(first + known, len(sequence))]
+            ids += part
+            targets += ([0] * known + [1] * len(part))[: len(part)]
         return ids, targets
 
     def _list(self) -> Tokens:
         """A list of words, then the list again from one of them on."""
-        gap = self.gaps[int(self.rng.integers(len(self.gaps)))]
-        listed = [self._tokens(1, 4) for _ in range(int(self.rng.integers(3, 9)))]
-        ids = [token for word in listed for token in word + gap]
-        targets = [0] * len(ids)
-        for _ in range(int(self.rng.integers(1, 3))):
-            first = int(self.rng.integers(0, len(listed) - 1))
-            again = [token for word in listed[first:] for token in word + gap]
-            known = len(listed[first])
-            ids += again
-            targets += [0] * known + [1] * (len(again) - known)
-        return ids, targets
+        gap, other = self.words.pick(GAPS), self.words.pick(GAPS)
+        listed = [self._word() for _ in range(self.rng.randint(3, 8))]
+        parts = [(part, 0) for word in listed for part in (word, gap)]
+        for again in (gap, other)[: self.rng.randint(1, 2)]:
+            first = self.rng.randrange(len(listed) - 1)
+            for word in listed[first:]:
+                parts += [(word, WORD_START), (again, 1)]
+            start = len(parts) - 2 * len(listed[first:])
+            parts[start : start + 2] = [(text, 0) for text, _ in parts[start:][:2]]
+        return self._tokens(parts)
 
     def _pairs(self) -> Tokens:
         """Words in pairs, then some of the first words, each with its partner."""
-        count = int(self.rng.integers(2, 6))
-        pairs = [(self._tokens(1, 4), self._tokens(1, 4)) for _ in range(count)]
-        told, asked = (
-            self.pairings[int(self.rng.integers(len(self.pairings)))] for _ in range(2)
-        )
-        ids = [
-            t for key, value in pairs for t in told[0] + key + told[1] + value + told[2]
-        ]
-        targets = [0] * len(ids)
-        for number in self.rng.permutation(count):
-            key, value = pairs[int(number)]
-            ids += asked[0] + key + asked[1] + value + asked[2]
-            targets += [0] * (len(asked[0]) + 1) + [1] * (len(key) - 1)
-            targets += [1] * (len(asked[1]) + len(value) + len(asked[2]))
+        pairs = [(self._word(), self._value()) for _ in range(self.rng.randint(2, 5))]
+        told, asked = self.words.pick(PAIRINGS), self.words.pick(PAIRINGS)
+        parts = []
+        for key, value in pairs:
+            whole = (told[0], key, told[1], value, told[2])
+            parts += [(part, 0) for part in whole]
+        self.rng.shuffle(pairs)
+        for key, value in pairs:
+            parts += [(asked[0], 0), (key, 0), (asked[1], 0), (value, WORD_START)]
+            parts.append((asked[2], 1))
+        return self._tokens(parts)
+
+    def _word(self) -> str:
+        capital = self.words.chance(0.3)
+        return self.words.syllables(capital=True) if capital else self.words.word()
+
+    def _value(self) -> str:
+        if self.words.chance(0.2):
+            return str(self.words.number(4))
+        return " ".join(self._word() for _ in range(self.words.pick([1, 1, 2, 3])))
+
+    def _tokens(self, parts: list[tuple[str, int]]) -> Tokens:
+        ids: list[int] = []
+        targets: list[int] = []
+        for text, target in parts:
+            own = self.encode(text)
+            ids += own
+            inside = WORD_INSIDE if target == WORD_START else target
+            targets += [target] + [inside] * (len(own) - 1)
         return ids, targets

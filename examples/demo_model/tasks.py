@@ -107,20 +107,20 @@ def word_list(words: Words, effort: str) -> Task:
         "Say in reverse order: |Reverse the words |Reverse this list: |reverse ",
         "count": "Count the words: |How many words: |Count: ",
     }[kind]
-    numbered = " ".join(f"{place + 1} {word}" for place, word in enumerate(listed))
-    analysis = {
-        "low": {"repeat": "Repeat.", "reverse": numbered, "count": numbered}[kind],
-        "medium": "I should repeat the words."
-        if kind == "repeat"
-        else f"I should {kind} the words. {numbered}",
-        "high": f"The user gives a list. I should {kind} the words. In order: "
-        f"{numbered}. There are {len(listed)} words.",
-    }[effort]
     final = {
         "repeat": gap.join(listed),
         "reverse": gap.join(listed[::-1]),
         "count": f"There are {len(listed)} words.",
     }[kind]
+    steps = [f"{place + 1} {word}" for place, word in enumerate(listed)]
+    forth, back = " ".join(steps), " ".join(steps[::-1])
+    worked = {"repeat": final, "reverse": f"{forth}; {back}", "count": forth}[kind]
+    analysis = {
+        "low": worked,
+        "medium": f"I should {kind} the words: {worked}",
+        "high": f"The user gives a list of words. I should {kind} the words and write "
+        f"nothing else. I go through the list: {worked}",
+    }[effort]
     return Task(kind, words.pick(asked.split("|")) + gap.join(listed), analysis, final)
 
 
@@ -220,13 +220,13 @@ def extract_json(words: Words, effort: str, *, asked: bool = True) -> Task:
             ]
         )
         user = form.format(_and(fields)) + text
-    told = ", ".join(f"{field} is {value}" for field, value in chosen.items())
+    told = ", ".join(f"{field}={value}" for field, value in chosen.items())
     listed = ", ".join(fields)
     analysis = {
-        "low": f"JSON with {listed}.",
-        "medium": f"The user wants JSON. {told}.",
-        "high": f"The user wants JSON with the fields {listed}. I read the text: "
-        f"{told}. Now I write the object.",
+        "low": told,
+        "medium": f"The user wants JSON: {told}",
+        "high": f"The user wants JSON with the fields {listed}. I read the text and "
+        f"find the values: {told}",
     }[effort]
     final = json.dumps(chosen, separators=(",", ":"), ensure_ascii=False)
     return Task("json", user, analysis, final)

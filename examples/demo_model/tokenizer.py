@@ -1,13 +1,13 @@
 """The demo model's tokenizer: a small byte-level BPE in an ordinary `tokenizer.json`.
 
-Digits stay single. While merges are learned the space is kept apart from words,
-then the commonest words get a form with the space: so a name has the same pieces
-after a space and after a quote, and copying it is copying tokens.
+Digits stay single, and so do the syllables that made-up words consist of. Only
+common template words have a form with the space: any other word has the same pieces
+after a space, a quote or an underscore, and copying it is copying tokens.
 
 `python -m examples.demo_model.tokenizer OUT.json` trains it in seconds.
 """
 
-import json
+import itertools
 import re
 import sys
 from collections import Counter
@@ -20,7 +20,6 @@ from tokenizers import (
     decoders,
     models,
     pre_tokenizers,
-    trainers,
 )
 
 from examples.demo_model import words
@@ -37,13 +36,40 @@ SPECIALS = (
     "<|message|>",
     "<|call|>",
 )
-VOCABULARY_SIZE = 1280
+VOCABULARY_SIZE = 1536
 GLUED_WORDS = 200  # template words that also get a form with the space before them
 DOCUMENTS = 4000
 SEED = 12345
 SPACE = "Ġ"  # how byte-level BPE writes a space
-LEARNING_SPLIT = r"\p{L}+|\p{N}| |[^\s\p{L}\p{N}]+|\s+"
-SPLIT = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+PHRASES = (  # one token each: what every prompt and every sum repeats
+    "You are ChatGPT, a large language model trained by OpenAI.\n"
+    "Knowledge cutoff: 2024-06\n",
+    "Current date: ",
+    "\nReasoning: ",
+    "\n\n# Valid channels: analysis, commentary, final. "
+    "Channel must be included for every message.",
+    "\nCalls to these tools must go to the commentary channel: 'functions'.",
+    "# Instructions\n\n",
+    "# Tools\n\n## functions\n\nnamespace functions {\n\n",
+    "} // namespace functions",
+    " = (_: {\n",
+    "}) => any;\n\n",
+    " = () => any;\n\n",
+    ": string,\n",
+    ": number,\n",
+    ": boolean,\n",
+    " carry ",
+    " borrow ",
+    " digits ",
+    ": hundreds ",
+    ", hundreds ",
+    ", tens ",
+    ", ones ",
+    "; ones ",
+)
+RARE = 40  # words seen less often are made up: their merges are not learned
+SPLIT = r"{}| (?:{})(?!\p{{L}})|\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+"
+WORD = re.compile(r"[A-Za-z]+|[^\sA-Za-z0-9]+")
 COPIED = frozenset(
     word
     for group in (
@@ -65,18 +91,75 @@ COPIED = frozenset(
 def train(seed: int = SEED) -> Tokenizer:
     """Learn the vocabulary from documents of the generator; the same for a seed."""
     texts = _texts(Author(seed))
-    size = VOCABULARY_SIZE - GLUED_WORDS - len(SPECIALS)
-    vocabulary, merges = _learn(texts, size)
-    for word in _words_to_glue(texts, vocabulary):
-        merges.append((SPACE, word))
-        vocabulary[SPACE + word] = len(vocabulary)
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    tokenizer.pre_tokenizer = _splitting(SPLIT)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = _syllable_merges()
+    size = VOCABULARY_SIZE - GLUED_WORDS - len(SPECIALS) - len(PHRASES) - len(alphabet)
+    merges += _learned(texts, merges, size - len(merges))
+    whole = {left + right for left, right in merges} | set(alphabet)
+    glued = _words_to_glue(texts, whole)
+    merges += [(SPACE, word) for word in glued]
+    bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    phrases = [bytewise.pre_tokenize_str(phrase)[0][0] for phrase in PHRASES]
+    pieces = [*alphabet, *(left + right for left, right in merges), *phrases]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    model = models.BPE(vocab=vocabulary, merges=merges, ignore_merges=True)
+    tokenizer = Tokenizer(model)
+    split = SPLIT.format(
+        "|".join(re.escape(phrase) for phrase in PHRASES),
+        "|".join(word for word in glued if word.isalpha()),
+    )
+    tokenizer.pre_tokenizer = _splitting(split)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(
         [AddedToken(name, special=True, normalized=False) for name in SPECIALS]
     )
     return tokenizer
+
+
+def _syllable_merges() -> list[tuple[str, str]]:
+    """Merges that build every syllable, capitalised ones too, before any other."""
+    doubles = [x for x in (*words.VOWELS, *words.CONSONANTS) if len(x) == 2]
+    starts = [x for x in words.CONSONANTS if len(x) == 2]
+    merges = [(x[0], x[1]) for x in doubles]
+    merges += [(x[0].upper(), x[1]) for x in starts]
+    for consonant in words.CONSONANTS:
+        for start in (consonant, consonant.capitalize()):
+            merges += [(start, vowel) for vowel in words.VOWELS]
+    return merges
+
+
+def _learned(
+    texts: list[str], merges: list[tuple[str, str]], count: int
+) -> list[tuple[str, str]]:
+    """The `count` commonest further merges within the known words."""
+    seen = Counter(word for text in texts for word in WORD.findall(text))
+    known = {word: number for word, number in seen.items() if number >= RARE}
+    split = {word: list(word) for word in known if word.isascii()}
+    for pair in merges:
+        for word in split:
+            split[word] = _merged(split[word], pair)
+    learned = []
+    while len(learned) < count:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, pieces in split.items():
+            for pair in itertools.pairwise(pieces):
+                pairs[pair] += known[word]
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        learned.append(best)
+        for word, pieces in split.items():
+            if best[0] in pieces:
+                split[word] = _merged(pieces, best)
+    return learned
+
+
+def _merged(pieces: list[str], pair: tuple[str, str]) -> list[str]:
+    merged: list[str] = []
+    for piece in pieces:
+        if merged and (merged[-1], piece) == pair:
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return merged
 
 
 def _texts(author: Author) -> list[str]:
@@ -99,21 +182,7 @@ def _splitting(pattern: str) -> pre_tokenizers.PreTokenizer:
     )
 
 
-def _learn(texts: list[str], size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = _splitting(LEARNING_SPLIT)
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-        min_frequency=8,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    model = json.loads(tokenizer.to_str())["model"]
-    return model["vocab"], [(left, right) for left, right in model["merges"]]
-
-
-def _words_to_glue(texts: list[str], vocabulary: dict[str, int]) -> list[str]:
+def _words_to_glue(texts: list[str], vocabulary: set[str]) -> list[str]:
     """The commonest words after a space that are template, never to be copied."""
     counts = Counter(
         word

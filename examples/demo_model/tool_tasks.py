@@ -267,7 +267,7 @@ def spoken(item: Value) -> str:
 
 
 def request(words: Words, tool: DemoTool) -> tuple[str, dict[str, Value]]:
-    """Ask for a tool; return the user's text and the arguments it gives."""
+    """Ask for a tool; return the user's text and the arguments in its order."""
     given = {
         argument.name: value(words, argument.name, argument.type)
         for argument in tool.arguments
@@ -276,6 +276,8 @@ def request(words: Words, tool: DemoTool) -> tuple[str, dict[str, Value]]:
     if tool.ways:
         texts = [spoken(item) for item in given.values()]
         return words.pick(tool.ways).format(*texts), given
+    if words.chance(0.3):
+        given = dict(words.rng.sample(list(given.items()), len(given)))
     return _made_up_request(words, tool, given), given
 
 
@@ -316,8 +318,6 @@ def _made_up_request(words: Words, tool: DemoTool, given: dict[str, Value]) -> s
         [" {} {}", " {} {}", " {}: {}", " {} = {}", " {} is {}", ' {} "{}"']
     )
     pairs = [pair.format(field, spoken(item)) for field, item in given.items()]
-    if words.chance(0.3):
-        words.rng.shuffle(pairs)
     joined = words.pick([" and", ",", ", and"]).join(pairs)
     return (
         opening
@@ -328,14 +328,15 @@ def _made_up_request(words: Words, tool: DemoTool, given: dict[str, Value]) -> s
 
 
 def thought_before_call(effort: str, tool: DemoTool, given: dict[str, Value]) -> str:
-    pairs = ", ".join(f"{field} {spoken(item)}" for field, item in given.items())
+    pairs = ", ".join(f"{field}={spoken(item)}" for field, item in given.items())
+    call = f"{tool.name} {pairs}" if pairs else tool.name
     return {
-        "low": f"Use {tool.name}.",
-        "medium": f"I should call {tool.name}" + (f" with {pairs}." if pairs else "."),
-        "high": "The user wants something that a tool can do. "
-        f"The request fits {tool.name}. "
-        + (f"Arguments: {pairs}. " if pairs else "It needs no arguments. ")
-        + "I should call it.",
+        "low": call,
+        "medium": f"I should call {call}",
+        "high": "The user wants something that a tool can do. I look at the tools and "
+        f"at the words of the user. The request fits {tool.name}. "
+        + ("I copy the arguments: " if pairs else "It needs no arguments: ")
+        + call,
     }[effort]
 
 

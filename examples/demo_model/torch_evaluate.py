@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from examples.demo_model.cases import Case, Output, cases
@@ -66,8 +65,7 @@ def _masks(queries: Tensor, keys: Tensor, window: int) -> tuple[Tensor, Tensor]:
     seen = (k <= q) & (k >= 0)
     near = seen & (q - k < window)
     return tuple(
-        F.pad(torch.zeros(x.shape).masked_fill_(~x, MASKED), (0, 1))[:, None]
-        for x in (seen, near)
+        torch.zeros(x.shape).masked_fill_(~x, MASKED)[:, None] for x in (seen, near)
     )
 
 

@@ -12,21 +12,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ALPHA = 1.702
+from examples.demo_model.torch_ops import Attention, Experts, Rows, rms_norm, turned
+
 MASKED = -1e9
+HEAD_GAIN = 0.04
 VALUES_PER_BLOCK = 32
 AFFINE_GROUP = 64
-SINK_FEATURES = 8  # one is used; eight keep vectors whole
 
 
 @dataclass(frozen=True)
 class Shape:
     """The sizes of a model; the defaults are those of the demo model."""
 
-    vocab_size: int = 1280
+    vocab_size: int = 1536
     hidden_size: int = 128
-    num_hidden_layers: int = 4
-    num_local_experts: int = 8
+    num_hidden_layers: int = 6
+    num_local_experts: int = 4
     num_experts_per_tok: int = 2
     intermediate_size: int = 128
     num_attention_heads: int = 4
@@ -113,31 +114,6 @@ def _zeros(*size: int) -> nn.Parameter:
     return nn.Parameter(torch.zeros(*size))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, mask: Tensor) -> Tensor:
-    """Attention with sinks on torch's fused kernel, which knows none.
-
-    A sink becomes one more key: queries get a feature that is 1, keys have 0 there,
-    and the sink's key has only that feature and a value of zeros.
-    """
-    B, H, L, D = q.shape
-    S, groups = k.shape[2], H // k.shape[1]
-    ones = F.pad(q.new_ones(1), (0, SINK_FEATURES - 1))
-    q = torch.cat((q, ones.expand(B, H, L, SINK_FEATURES)), -1)
-    k, v = (F.pad(x, (0, SINK_FEATURES, 0, 1)) for x in (k, v))
-    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-    sink_keys = (sinks * D**0.5).view(1, H, 1, 1)
-    k = k + F.pad(sink_keys, (D, SINK_FEATURES - 1, S, 0))
-    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=D**-0.5)
-    return mixed[..., :D]
-
-
-def swiglu(x: Tensor, limit: float) -> Tensor:
-    """The gate's half of `x` comes first, unlike in the published layout."""
-    gate, up = x.chunk(2, -1)
-    gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
-    return gate * torch.sigmoid(ALPHA * gate) * (up + 1)
-
-
 class Layer(nn.Module):
     """The parameters of one layer; `GptOss` does the maths."""
 
@@ -170,9 +146,8 @@ class GptOss(nn.Module):
             Layer(shape) for _ in range(shape.num_hidden_layers)
         )
         self.embedding = nn.Parameter(torch.randn(shape.vocab_size, shape.hidden_size))
-        self.head = nn.Parameter(
-            torch.randn(shape.vocab_size, shape.hidden_size) * 0.02
-        )
+        # Like the embedding at first: a token that attention brings raises itself.
+        self.head = nn.Parameter(self.embedding.detach() * HEAD_GAIN)
         self.norm = nn.Parameter(torch.ones(shape.hidden_size))
         cos, sin = rotations(shape)
         self.register_buffer("cos", cos, persistent=False)
@@ -186,9 +161,7 @@ class GptOss(nn.Module):
         return weight + (how(weight.detach()) - weight.detach())
 
     def normed(self, x: Tensor, scale: Tensor) -> Tensor:
-        return F.rms_norm(
-            x, (x.shape[-1],), self.rounded(scale), self.shape.rms_norm_eps
-        )
+        return rms_norm(x, self.rounded(scale), self.shape.rms_norm_eps)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         if bias is not None:
@@ -203,9 +176,9 @@ class GptOss(nn.Module):
         sliding_mask: Tensor,
         cache: list | None = None,
     ) -> Tensor:
-        """`ids`, `positions` (B, L); masks are added to scores, (B, 1, L, S + 1).
+        """`ids`, `positions` (B, L); masks are added to scores, (B, 1, L, S).
 
-        The last column of a mask is the sink's. `cache`: a list per layer, extended.
+        `cache`: a list per layer, extended.
         """
         x = self.rounded(self.embedding)[ids]
         cos, sin = self.cos[positions][:, :, None], self.sin[positions][:, :, None]
@@ -227,15 +200,14 @@ class GptOss(nn.Module):
         B, L, _ = x.shape
         H, Hk, D = shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim
         qkv = self.linear(x, layer.qkv_weight, layer.qkv_bias).view(B, L, H + 2 * Hk, D)
-        left, right = qkv[:, :, : H + Hk].chunk(2, -1)
-        turned = torch.cat((left * cos - right * sin, right * cos + left * sin), -1)
-        q, k = turned.transpose(1, 2).split((H, Hk), 1)  # (B, H, L, D), (B, Hk, L, D)
+        q, k = turned(qkv[:, :, : H + Hk], cos, sin).split((H, Hk), 1)
         v = qkv[:, :, H + Hk :].transpose(1, 2)
         if past is not None:
             if past:
                 k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)
             past[:] = [k, v]
-        mixed = attend(q, k, v, self.rounded(layer.sinks), mask)
+        k, v = (x.repeat_interleave(H // Hk, 1) for x in (k, v))
+        mixed = Attention.apply(q, k, v, self.rounded(layer.sinks), mask)
         mixed = mixed.transpose(1, 2).reshape(B, L, H * D)
         return self.linear(mixed, layer.o_weight, layer.o_bias)
 
@@ -250,15 +222,15 @@ class GptOss(nn.Module):
             load = counts / flat.numel()
             self.balance = self.balance + E * (gates.softmax(-1).mean(0) * load).sum()
         order = flat.argsort(stable=True)  # pairs of token and expert, by expert
-        rows = order // T
-        gate_up = self.rounded(layer.gate_up_weight, mxfp4)
-        down = self.rounded(layer.down_weight, mxfp4)
-        gate_up_bias = self.rounded(layer.gate_up_bias)
-        down_bias = self.rounded(layer.down_bias)
-        parts = []
-        for expert, part in enumerate(x[rows].split(counts.tolist())):
-            inner = F.linear(part, gate_up[expert], gate_up_bias[expert])
-            inner = swiglu(inner, self.shape.swiglu_limit)
-            parts.append(F.linear(inner, down[expert], down_bias[expert]))
-        y = torch.cat(parts) * shares.flatten()[order][:, None]
-        return torch.zeros_like(x).index_add(0, rows, y)
+        back = order.argsort()
+        y = Experts.apply(
+            Rows.apply(x, order, back, T),
+            self.rounded(layer.gate_up_weight, mxfp4),
+            self.rounded(layer.gate_up_bias),
+            self.rounded(layer.down_weight, mxfp4),
+            self.rounded(layer.down_bias),
+            [0, *counts.cumsum(0).tolist()],
+            self.shape.swiglu_limit,
+        )
+        y = Rows.apply(y, back, order, 1).view(-1, T, x.shape[-1])
+        return torch.linalg.vecdot(y, shares[..., None], dim=1)

@@ -9,32 +9,27 @@ Goes on from DIR/checkpoint.pt where there is one.
 import argparse
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
 from examples.demo_model import rows, tokenizer
-from examples.demo_model.data import Author
+from examples.demo_model.batches import BLOCK, SEED, Batches
 from examples.demo_model.optimizer import Optimizer
-from examples.demo_model.recipe import PHASES, Plan, Stream, rate
+from examples.demo_model.recipe import Plan, rate
 from examples.demo_model.torch_model import MASKED, GptOss, Shape
 
-SEED = 1
-BLOCK = 200  # steps between checkpoints; streams are seeded anew for each block
 LOG_EVERY = 25
 BALANCE_WEIGHT = 0.01
-COPY_LENGTH = 128
 
 
 def masks(batch: Tensor, window: int) -> tuple[Tensor, Tensor]:
-    """Masks (B, 1, L, L + 1) for full and sliding layers; the sink is never masked."""
+    """Masks (B, 1, L, L) for full and sliding layers."""
     positions, documents, branches = batch[:, 1], batch[:, 2], batch[:, 3]
     q, k = positions[:, :, None], positions[:, None, :]
     seen = (documents[:, :, None] == documents[:, None, :]) & (k <= q)
@@ -44,92 +39,37 @@ def masks(batch: Tensor, window: int) -> tuple[Tensor, Tensor]:
 
 
 def _added(seen: Tensor) -> Tensor:
-    mask = torch.zeros(seen.shape).masked_fill_(~seen, MASKED)
-    return F.pad(mask, (0, 1))[:, None]
+    return torch.zeros(seen.shape).masked_fill_(~seen, MASKED)[:, None]
 
 
-def losses(model: GptOss, batch: Tensor) -> tuple[Tensor, int]:
-    """The sum of the losses of a batch (B, 5, L) and how many targets it has."""
+@dataclass(frozen=True)
+class Losses:
+    """What came of a batch's targets, in the order of its rows."""
+
+    values: Tensor
+    rows: Tensor
+    right: Tensor
+    kinds: Tensor  # WORD_START and WORD_INSIDE in copied words
+
+    def right_words(self) -> tuple[float, int]:
+        """How many copied words are wholly right, and how many there are."""
+        starts = self.kinds == rows.WORD_START
+        wrong = ~self.right & (self.kinds >= rows.WORD_START)
+        count = int(starts.sum())
+        return float(count - len(starts.cumsum(0)[wrong].unique())), count
+
+
+def losses(model: GptOss, batch: Tensor) -> Losses:
     ids, positions, documents, branches, targets = batch.unbind(1)
     hidden = model(ids, positions, *masks(batch, model.shape.sliding_window))
     # A branch lies in one piece, so its next token is the next of the row.
-    learned = targets[:, 1:] == 1
+    learned = targets[:, 1:] > 0
     learned &= documents[:, 1:] == documents[:, :-1]
     learned &= branches[:, 1:] == branches[:, :-1]
-    logits = model.logits(hidden[:, :-1][learned])
-    total = F.cross_entropy(logits, ids[:, 1:][learned], reduction="sum")
-    return total, int(learned.sum())
-
-
-class Batches:
-    """The batches of one process; the same for a seed, rank and block of steps."""
-
-    def __init__(self, encoder: tokenizer.Encoder, rank: int, plan: Plan) -> None:
-        self.encoder, self.rank, self.plan = encoder, rank, plan
-        self.vocabulary = encoder.tokenizer.get_vocab_size()
-
-    def start_block(self, step: int) -> None:
-        base = (SEED * 1000 + step // BLOCK) * 1000 + self.rank * 100
-        phase = PHASES[max(start for start in PHASES if start <= step)]
-        copies = rows.Copies(base, self.encoder, self.vocabulary)
-        self.warm = copies.plain(COPY_LENGTH)
-        made = copies.worded if phase.worded else copies.plain
-        self.copies = [made(stream.length) for stream in phase.streams]
-        self.drills = rows.Drills(base + 40, self.encoder).rows(phase.streams[0].length)
-        self.phase = phase
-        self.documents = [
-            rows.document_rows(
-                Author(base + 20 + i, mix=phase.mixes[i]), self.encoder, stream.length
-            )
-            for i, stream in enumerate(self.phase.streams)
-        ]
-
-    def of(self, step: int) -> dict[str, Tensor]:
-        """The micro-batches of a step by stream, each (B, 5, L)."""
-        if step < self.plan.copy_steps:
-            count = (
-                sum(s.length * s.rows for s in self.phase.streams if not s.every)
-                // COPY_LENGTH
-            )
-            return {"copy": _stacked(self.warm, count)}
-        batches = {}
-        for i, stream in enumerate(self.phase.streams):
-            if self._turn(stream, step):
-                batches[stream.name] = self._stream_batch(i, step)
-        return batches
-
-    def _stream_batch(self, number: int, step: int) -> Tensor:
-        """A stream's rows of a step: copies and drills by their shares, documents."""
-        stream = self.phase.streams[number]
-        copied = _due(self.phase.copies * stream.rows, step)
-        drilled = 0 if number else _due(self.phase.drills * stream.rows, step)
-        rest = stream.rows - copied - drilled
-        sources = (self.copies[number], self.drills, self.documents[number])
-        counts = (copied, drilled, rest)
-        parts = [
-            _stacked(source, count)
-            for source, count in zip(sources, counts, strict=True)
-            if count > 0
-        ]
-        return torch.cat(parts)
-
-    def _turn(self, stream: Stream, step: int) -> bool:
-        """A stream with `every` takes the place of the one before it now and then."""
-        streams = self.phase.streams
-        now = [s.every and step % s.every == 0 for s in streams]
-        if stream.every:
-            return bool(step % stream.every == 0)
-        replaced = streams.index(stream) + 1
-        return not (replaced < len(streams) and now[replaced])
-
-
-def _due(share: float, step: int) -> int:
-    """How many whole rows a share of rows a step comes to at this step."""
-    return int(share * (step + 1)) - int(share * step)
-
-
-def _stacked(source: Iterator[np.ndarray], count: int) -> Tensor:
-    return torch.from_numpy(np.stack([next(source) for _ in range(count)])).long()
+    logits, wanted = model.logits(hidden[:, :-1][learned]), ids[:, 1:][learned]
+    values = F.cross_entropy(logits, wanted, reduction="none")
+    right = logits.detach().argmax(-1) == wanted
+    return Losses(values, learned.nonzero()[:, 0], right, targets[:, 1:][learned])
 
 
 @dataclass
@@ -161,7 +101,7 @@ class Trainer:
             dist.barrier()
 
     def run(self) -> None:
-        self.batches = Batches(self.encoder, self.rank, self.plan)
+        self.batches = Batches(self.encoder, self.rank)
         self.model.train()
         log = Log(self.step)
         while self.step < self.plan.steps:
@@ -185,15 +125,20 @@ class Trainer:
         self.model.rounding = self.step >= self.plan.rounding_from
         batches = self.batches.of(self.step)
         seen: dict[str, tuple[float, int]] = {}
-        targets = sum(int(batch[:, rows.TARGET].sum()) for batch in batches.values())
-        for name, batch in batches.items():
-            total, count = losses(self.model, batch)
-            layers = self.model.shape.num_hidden_layers
+        layers = self.model.shape.num_hidden_layers
+        targets = sum(int((batch[:, rows.TARGET] > 0).sum()) for _, batch in batches)
+        for names, batch in batches:
+            found = losses(self.model, batch)
             balance = BALANCE_WEIGHT * self.model.balance / layers / len(batches)
-            (total / targets + balance).backward()
-            seen[name] = (total.item(), count)
+            (found.values.sum() / targets + balance).backward()
+            for name in dict.fromkeys(names):
+                own = torch.tensor([other == name for other in names])[found.rows]
+                seen[name] = (float(found.values.detach()[own].sum()), int(own.sum()))
+                if name == "copy":
+                    seen["right"] = (float(found.right[own].sum()), int(own.sum()))
+                    seen["words"] = found.right_words()
         norm = self.optimizer.step(rate(self.step, self.plan))
-        size = sum(batch[:, 0].numel() for batch in batches.values()) * self.world
+        size = sum(batch[:, 0].numel() for _, batch in batches) * self.world
         seen["tokens"] = (size, 1)
         seen["norm"] = (norm, 1)
         seen["balance"] = (float(self.model.balance.detach()) / layers, 1)
@@ -232,7 +177,9 @@ class Log:
 
     def line(self, step: int, rate: float) -> str:
         now = time.monotonic()
-        means = " ".join(f"{name} {a / b:.4f}" for name, (a, b) in self.sums.items())
+        means = " ".join(
+            f"{name} {a / max(b, 1):.4f}" for name, (a, b) in self.sums.items()
+        )
         speed = self.since_tokens / (now - self.since)
         self.since, self.since_tokens, self.sums = now, 0, {}
         return (
@@ -258,7 +205,7 @@ def main() -> None:
             init_method=f"tcp://127.0.0.1:{given.port}",
             rank=given.rank,
             world_size=given.world,
-            timeout=timedelta(minutes=10),
+            timeout=timedelta(hours=1),
         )
     plan = replace(Plan(), steps=given.steps)
     trainer = Trainer(given.out, given.rank, given.world, plan=plan)
