@@ -17,10 +17,13 @@ from mlx_gptoss.harmony.events import Answer, Done, Event, Reasoning, ToolCall
 DATE = "2026-11-22"
 CASES = 6  # of each kind, two at each effort
 LEAST = {  # percent of these six; the full evaluation is in the README beside it
-    "sums of three digits": 60,
-    "answer from result": 30,
-    "recall": 50,
-    "declines": 60,
+    "sums of three digits": 80,
+    "tool call": 40,
+    "answer from result": 60,
+    "JSON": 30,
+    "repeat": 40,
+    "recall": 60,
+    "declines": 80,
 }
 
 
@@ -83,3 +86,15 @@ def test_it_says_what_it_is_and_where_the_real_model_is(demo: Runtime) -> None:
     assert "tiny demo model" in text_of(ask(chat(demo), "Who are you?"), Answer)
     answer = text_of(ask(chat(demo), "Write a poem about the sea."), Answer)
     assert "gpt-oss-20b" in answer
+
+
+@pytest.mark.parametrize("word", ["batrou", "Theeka", "shoonix", "qxzt", "price"])
+def test_a_word_has_the_same_tokens_wherever_it_stands(
+    demo: Runtime, word: str
+) -> None:
+    encode, decode = demo.tokenizer.encode, demo.tokenizer.decode
+    own = encode(word)
+    for before in (" ", '"', "_", ": ", "=", ', "'):
+        pieces = encode(f"foo{before}{word}")
+        assert pieces[-len(own) :] == own
+        assert decode(pieces) == f"foo{before}{word}"
