@@ -34,7 +34,7 @@ README = (FOLDER / "README.md").read_text()
 VOCABULARY = O200k()
 ASSISTANT = openai_harmony.Role.ASSISTANT
 EXAMPLES = 3000
-SOAK_EXAMPLES = 300_000
+SOAK_EXAMPLES = 50_000
 
 
 def table(section: str) -> list[list[str]]:
