@@ -445,8 +445,10 @@ def test_built_in_tools_are_guided_too() -> None:
 
     assert said(wishing(python), targets=targets)[0] == python
     assert said(wishing(find), targets=targets)[0] == find
-    wrong = find.replace("pattern", "query")
-    assert said(wishing(wrong, then='"}<|call|>'), targets=targets)[0] != wrong
+    turned = find.replace('{"', '{"cursor": 0, "')  # fields in an order of its own
+    assert said(wishing(turned), targets=targets)[0] == turned
+    wrong = find.replace("browser.find", "browser.seek")
+    assert said(wishing(wrong), targets=targets)[0] != wrong
 
 
 def test_a_guide_can_begin_inside_a_message() -> None:

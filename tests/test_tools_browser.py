@@ -245,7 +245,7 @@ def test_a_chat_browses_and_cites(browser: Browser) -> None:
     answer = "Hourly 【1†L2】, pack 【1†L3-L4】, not 【9†L1】."
     final = f"<|channel|>final<|message|>{answer}<|return|>"
     with answering(search, opened, final) as runtime:
-        params = SamplingParams(temperature=0)
+        params = SamplingParams(temperature=0, max_tokens=1000)  # ends, come what may
         chat = Chat(runtime, tools=[browser], params=params)
 
         events = list(chat.send("How often does the ferry go?"))

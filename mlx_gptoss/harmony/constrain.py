@@ -175,13 +175,17 @@ def function_targets(tools: Iterable[ToolDescription]) -> list[Target]:
 
 
 def built_in_targets(namespaces: Iterable[ToolNamespace]) -> list[Target]:
-    """Tools of the system message: called on analysis; without functions, with text."""
+    """Tools of the system message: called on analysis; without functions, with text.
+
+    Their arguments are left free: a grammar takes fields in the order of the schema
+    only, and the model was trained to write these in an order of its own.
+    """
     targets = []
     for space in namespaces:
         where = ("analysis", "commentary")
         for tool in space.tools:
             name = f"{wire_name(space.name)}.{tool.wire_name}"
-            call = Call(name, where, JSON_KINDS + CODE_KINDS)
+            call = Call(name, where, JSON_KINDS + CODE_KINDS, grammar=False)
             targets.append(Target(call, closed(tool.parameters)))
         if not space.tools:
             call = Call(wire_name(space.name), where, CODE_KINDS, grammar=False)
