@@ -4,11 +4,12 @@
     guide = guides.guide(Constraints(max_reasoning_tokens=500), targets)
     generate(model, ids, guide=guide)          # ids end with `<|start|>assistant`
 
-The automaton of legal headers lives twice: as a table on the device, which masks and
-follows tokens before anybody has read them, so that decoding stays a step ahead; and
-here, where every token is read a step later. What only the reader can know (where the
-arguments of a call go on, that the reasoning has used up its budget) makes it draw the
-next token again: `read` says so. Knows token ids; one Guide serves one generation.
+Decoding stays a step ahead: a token is drawn before the one behind it has been read.
+In free text it is drawn as if the text went on, under one mask that stays the same; in
+a header the automaton of legal headers follows, as a table on the device. What only
+the reader can know (that a message has ended, where the arguments of a call go on,
+that the reasoning has used up its budget) makes it draw the next token again: `read`
+says so. Knows token ids; one Guide serves one generation.
 """
 
 import threading
@@ -118,9 +119,10 @@ class Guide:
             {name: LoopDetector() for name in GUARDED} if constraints.loop_guard else {}
         )
         self._state = automaton.start  # behind the tokens that were read
-        self._ahead: mx.array | None = None  # behind the tokens that were drawn
+        self._ahead: mx.array | None = None  # the row behind the tokens that were drawn
+        self._next: mx.array | None = None  # (V,) the row behind each token drawn next
         self._matcher: Matcher | None = None
-        self._table: tuple[mx.array, mx.array] | None = None
+        self._table: OnDevice | None = None
         self._text = np.zeros(0, bool)
         self.reasoning_tokens = 0
         self.calls = 0  # that were begun
@@ -159,29 +161,30 @@ class Guide:
 
     def masked(self, logits: mx.array) -> mx.array:
         """Return the logits (V,) of the next token, -inf where it is not legal."""
-        if self._ahead is None:
-            self._upload(logits.shape[-1])
-        assert self._table is not None
-        targets, classes = self._table
+        table = self._table or self._upload(logits.shape[-1])
+        self._next = None
         if self._matcher is not None:
             legal = mx.array(self._grammatical(self._matcher))
+        elif self.place.kind == "text":
+            legal = table.text(self._state)
         else:
-            legal = targets[self._ahead][classes] >= 0
-        return mx.where(legal, mx.maximum(logits, LEAST), -mx.inf)
+            assert self._ahead is not None
+            self._next = mx.take(table.rows, self._ahead + table.classes)
+            legal = self._next >= table.first
+        return mx.where(legal, mx.maximum(logits, table.least), table.never)
 
     def drew(self, token: mx.array) -> None:
         """Go on behind a token (), which nobody needs to have read."""
-        assert self._table is not None
-        targets, classes = self._table
-        self._ahead = targets[self._ahead, classes[token]].astype(mx.int32)
+        if self._next is not None:
+            self._ahead = mx.take(self._next, token)
 
-    def _upload(self, size: int) -> None:
+    def _upload(self, size: int) -> "OnDevice":
         text = np.array(self._tokenizer.text_ids)
         self._text = np.zeros(size, bool)
         self._text[text[text < size]] = True
-        table = table_of(self._automaton, self._text)
-        self._table = mx.array(table.targets), mx.array(table.classes)
-        self._ahead = mx.array(self._state, mx.int32)
+        self._table = OnDevice(table_of(self._automaton, self._text))
+        self._ahead = self._table.row(self._state)
+        return self._table
 
     # Where tokens are read
 
@@ -202,17 +205,23 @@ class Guide:
             self.details += (why,)
             self._state = self._automaton.closings[state]
         self.calls += place.recipient is not None and before != state
-        again = why is not None or self.waits
+        ended = self._automaton.places[before].kind == "text" and before != state
+        again = why is not None or self.waits or ended
         if again:
-            self._ahead = mx.array(self._state, mx.int32)
+            self._look_again()
         return again
+
+    def _look_again(self) -> None:
+        """Let what is drawn next be drawn behind the tokens that were read."""
+        assert self._table is not None
+        self._ahead = self._table.row(self._state)
 
     def _follow_grammar(self, before: int, token: int) -> None:
         """Feed the grammar of the content, begin that of a new one, or end it."""
         place = self.place
         if place.kind != "grammar":
             if self._matcher is not None:  # what was drawn ahead knew nothing of it
-                self._ahead = mx.array(self._state, mx.int32)
+                self._look_again()
             self._matcher = None
         elif before == self._state and self._matcher is not None:
             self._matcher.feed(token)
@@ -242,6 +251,36 @@ class Guide:
         if guard is not None and guard.feed(token):
             return f"{place.channel}_loop"
         return None
+
+
+class OnDevice:
+    """A table as generation uses it, so that a step takes few operations.
+
+    A state is where its row begins in the flat table, whose entries are such rows.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._width = table.targets.shape[1]
+        self._table = table
+        self._texts: dict[int, mx.array] = {}
+        targets = table.targets.astype(np.int32)
+        rows = np.where(targets < 0, ILLEGAL, targets * self._width)
+        self.rows = mx.array(rows.reshape(-1))
+        self.classes = mx.array(table.classes)  # (V,)
+        self.first = mx.array(0, mx.int32)
+        self.least = mx.array(LEAST, mx.float32)
+        self.never = mx.array(-mx.inf, mx.float32)
+
+    def text(self, state: int) -> mx.array:
+        """Return the mask (V,) of what is legal at a state of text."""
+        if state not in self._texts:
+            legal = self._table.targets[state] >= 0
+            self._texts[state] = mx.array(legal[self._table.classes])
+        return self._texts[state]
+
+    def row(self, state: int) -> mx.array:
+        """Return where the row of a state begins."""
+        return mx.array(state * self._width, mx.int32)
 
 
 def table_of(automaton: Automaton, text: np.ndarray) -> Table:

@@ -1,7 +1,7 @@
 """The proof: constrained turns are well-formed whatever the model wants.
 
 In a test run a few turns each; `pytest -m soak -s tests/test_constrained_turns.py`
-runs the full numbers and prints them.
+runs 1,000 at each temperature, half of them with tools, and prints the numbers.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from tests.adversary import adversary
 from tests.fakes import byte_tokenizer
 from tests.turns import FREE, SOME_TOOLS, Count, count_turns
 
-FEW, MANY = 3, 1000
+FEW, MANY, MOST = 3, 500, 1000
 QUESTIONS = (
     "What is 417 + 285?",
     "What is the weather in Oslo?",
@@ -31,10 +31,10 @@ ROWS = 300  # of the adversary: more than its vocabulary has tokens
 CONTROL = [*TOKENIZER.specials.values(), 270, 299]
 
 
-def sizes(few: int) -> list[object]:
+def sizes(few: int, many: int) -> list[object]:
     return [
         pytest.param(few, id="few"),
-        pytest.param(MANY, id="many", marks=pytest.mark.soak),
+        pytest.param(many, id="many", marks=pytest.mark.soak),
     ]
 
 
@@ -72,7 +72,7 @@ def both(
     return bound, free
 
 
-@pytest.mark.parametrize("turns", sizes(FEW))
+@pytest.mark.parametrize("turns", sizes(FEW, MANY))
 @pytest.mark.parametrize("tools", [(), SOME_TOOLS], ids=["plain", "tools"])
 @pytest.mark.parametrize("temperature", [1.0, 1.3, 2.0])
 def test_the_demo_model_cannot_write_a_malformed_header(
@@ -90,7 +90,7 @@ def test_the_demo_model_cannot_write_a_malformed_header(
     assert bound.invalid_calls == 0
 
 
-@pytest.mark.parametrize("turns", sizes(20))
+@pytest.mark.parametrize("turns", sizes(20, MOST))
 @pytest.mark.parametrize("tools", [(), SOME_TOOLS], ids=["plain", "tools"])
 def test_nor_can_a_model_that_tries_to(
     tools: tuple[ToolDescription, ...], turns: int

@@ -159,22 +159,31 @@ def recorded(text: str, constraints: Constraints | None = None) -> str:
     return "".join(entry[0] for entry in recorder.log)
 
 
-def test_headers_and_free_text_are_drawn_a_step_ahead() -> None:
-    tokens = len(token_ids(THINK + ANSWER, TOKENIZER))
+def length(text: str) -> int:
+    return len(token_ids(text, TOKENIZER))
 
-    # Two draws before the first read: every token is drawn once, none is waited for.
-    assert recorded(THINK + ANSWER) == "dd" + "rd" * (tokens - 1) + "r"
+
+def test_headers_and_free_text_are_drawn_a_step_ahead() -> None:
+    """Each token is drawn before the one before it is read; only what was drawn behind
+    the end of a message, as if that went on, is drawn again."""
+    thought, rest = THINK.partition("<|end|>")[::2]
+    first, second = length(thought + "<|end|>"), length(rest + ANSWER)
+
+    log = recorded(THINK + ANSWER)
+
+    assert log == "d" + "dr" * (first - 1) + "dad" + "dr" * (second - 1) + "da"
 
 
 def test_only_arguments_are_waited_for() -> None:
     header, arguments = CALL.partition("<|message|>")[::2]
-    ahead = len(token_ids(header + "<|message|>", TOKENIZER))
-    waited = len(token_ids(arguments, TOKENIZER)) - 1
 
     log = recorded(CALL)
 
-    # The draw behind `<|message|>` is thrown away; then each waits for the last.
-    assert log == "dd" + "rd" * (ahead - 1) + "ad" + "ad" * waited + "r"
+    # What was drawn behind `<|message|>` is drawn again; then each waits for the last.
+    assert (
+        log
+        == "d" + "dr" * length(header) + "dad" + "ad" * (length(arguments) - 1) + "r"
+    )
 
 
 @contextmanager
