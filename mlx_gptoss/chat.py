@@ -242,7 +242,7 @@ class Chat:
         self._cancelled.set()
 
     def to_json(self) -> str:
-        """Write the conversation and its settings; not the tools nor `params`."""
+        """Write the conversation and its settings; not tools, params, constraints."""
         state = {key: getattr(self, key) for key in SETTINGS} | {
             "messages": [asdict(message) for message in self.messages],
             "waiting": [asdict(call) for call in self._waiting.values()],
@@ -251,7 +251,7 @@ class Chat:
 
     @classmethod
     def from_json(cls, runtime: Runtime, text: str, **options: Any) -> Self:
-        """Read what `to_json` wrote; `options` are `tools`, `params`, `max_rounds`."""
+        """Read what `to_json` wrote; `options` are those of Chat that it leaves out."""
         try:
             state = json.loads(text)
             settings = {key: state[key] for key in SETTINGS}
