@@ -4,18 +4,23 @@ All read the prompts of one script (`turn_script`), which is what is said in it 
 ours says it token by token through `Runtime.generate`, as a Chat would; of mlx-lm one
 token is asked, since what it says it could not use in the next prompt. Ours is
 measured twice: back to back, and when there was time enough after each answer to read
-ahead. The first token is timed from the call, on their side with HTTP on the loopback.
+ahead. Where memory allows, all answer each request before the next, so that a busy
+machine slows all alike. The first token is timed from the call, on their side with
+HTTP on the loopback.
 """
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
+from mlx_gptoss.bench.decode import SHARE_OF_MEMORY
 from mlx_gptoss.bench.engines import DTYPES, MLX_LM, default_dtype
 from mlx_gptoss.bench.restart import Restart, bench_restart
 from mlx_gptoss.bench.stock_client import StockServer
@@ -26,6 +31,7 @@ from mlx_gptoss.doctor import machine
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.harmony.messages import user
 from mlx_gptoss.interfaces import LanguageModel
+from mlx_gptoss.memory import device_budget
 from mlx_gptoss.prompt_cache import CacheOptions
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
@@ -34,8 +40,11 @@ from mlx_gptoss.tokenizer import Tokenizer
 DEFAULT_TURNS = 10
 SURE = 1e4  # a logit that leaves the others no chance
 GREEDY = SamplingParams(temperature=0)
+PEER = MLX_LM
 
 Progress = Callable[[str], None]
+Ask = Callable[[Request], "Measured"]
+Side = Callable[[], AbstractContextManager[Ask]]
 
 
 @dataclass(frozen=True)
@@ -117,25 +126,55 @@ def bench_turns(
 
     say("loading mlx_gptoss")
     loaded = load_model(checkpoint, dtype=DTYPES[chosen])
-    ours = [
-        _run_ours(loaded, tokenizer, requests, idle=idle, say=say)
-        for idle in (False, True)
+    sides: list[Side] = [
+        partial(_ours, loaded, tokenizer, idle=False),
+        partial(_ours, loaded, tokenizer, idle=True),
     ]
-    found = [
+    failure = None
+    if against is not None:
+        sides.append(partial(_peer, checkpoint.folder.absolute(), chosen))
+    weights = sum(checkpoint.loaded_bytes_by_part(DTYPES[chosen].size).values())
+    together = 2 * weights < device_budget().total * SHARE_OF_MEMORY
+    try:
+        found = _measure(sides, requests, together=together, say=say)
+    except EngineFailure as error:
+        failure = str(error)
+        found = _measure(sides[:2], requests, together=together, say=say)
+    turns_found = tuple(
         Turn(request.name, len(request.prompt), request.new, request.answer, *measured)
-        for request, *measured in zip(requests, *ours, strict=True)
-    ]
+        for request, measured in zip(requests, found, strict=True)
+    )
     restart = None
     if restart_tokens:
         say(f"a restart with {restart_tokens} tokens")
         prompt = (requests[0].prompt * restart_tokens)[:restart_tokens]
         restart = bench_restart(loaded, checkpoint, DTYPES[chosen], prompt)
-    bench = TurnsBench(
-        str(model), machine(), load_average, chosen, tuple(found), restart
+    return TurnsBench(
+        str(model),
+        machine(),
+        load_average,
+        chosen,
+        turns_found,
+        restart,
+        peer=PEER if against and failure is None else None,
+        failure=failure,
     )
-    del loaded
-    mx.clear_cache()
-    return bench if against is None else _beside(bench, model, requests, say)
+
+
+def _measure(
+    sides: list["Side"], requests: list[Request], *, together: bool, say: Progress
+) -> list[list[Measured]]:
+    """Ask all sides each request in turn, or one side after the other."""
+    found: list[list[Measured]] = [[] for _ in requests]
+    groups = [sides] if together else [[side] for side in sides]
+    for group in groups:
+        with ExitStack() as stack:
+            say("starting")
+            asked = [stack.enter_context(side()) for side in group]
+            for request, measured in zip(requests, found, strict=True):
+                say(f"turn {request.name}")
+                measured += [ask(request) for ask in asked]
+    return found
 
 
 class Saying:
@@ -158,21 +197,13 @@ class Saying:
         return mx.where(mx.arange(logits.shape[-1]) == token, SURE, logits)
 
 
-def _run_ours(
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    requests: list[Request],
-    *,
-    idle: bool,
-    say: Progress,
-) -> list[Measured]:
-    """Hold the conversation; with `idle`, wait after each answer until all is read."""
-    saying, found = Saying(model), []
-    how = "after idle" if idle else "back to back"
+@contextmanager
+def _ours(model: LanguageModel, tokenizer: Tokenizer, *, idle: bool) -> Iterator[Ask]:
+    """Our side; with `idle`, it first waits until all is read that can be."""
+    saying = Saying(model)
     with Runtime(saying, tokenizer=tokenizer, cache=CacheOptions(idle=idle)) as runtime:
-        _warm_up(runtime, saying, requests[0])
-        for request in requests:
-            say(f"mlx_gptoss, {how}: {request.name}")
+
+        def ask(request: Request) -> Measured:
             if idle and request.before:
                 ahead = runtime.prepare(request.before)
                 assert ahead is not None
@@ -185,39 +216,27 @@ def _run_ours(
             for _ in stream:
                 pass
             stats = stream.stats
-            found.append(Measured(stats.prompt_tokens - stats.cached_tokens, seconds))
-    return found
+            return Measured(stats.prompt_tokens - stats.cached_tokens, seconds)
+
+        saying.say([0])  # warms up on a prompt that has nothing to do with the rest
+        list(runtime.generate([0, 0, 0], replace(GREEDY, max_tokens=2)))
+        yield ask
 
 
-def _warm_up(runtime: Runtime, saying: Saying, request: Request) -> None:
-    """Run everything once on a prompt that has nothing to do with the rest."""
-    saying.say(request.said)
-    for _ in runtime.generate(request.said, replace(GREEDY, max_tokens=2)):
-        pass
+@contextmanager
+def _peer(folder: Path, dtype: str) -> Iterator[Ask]:
+    """The server of mlx-lm. Raises EngineFailure where it cannot be compared."""
+    with StockServer(folder, dtype) as server:
 
+        def ask(request: Request) -> Measured:
+            answered = server.ask(request.messages)
+            if answered.prompt_tokens != len(request.prompt):
+                raise EngineFailure(
+                    f"{PEER} read {answered.prompt_tokens} tokens where the prompt "
+                    f"of turn `{request.name}` has {len(request.prompt)}"
+                )
+            read = answered.prompt_tokens - answered.cached_tokens
+            return Measured(read, answered.first_token_s)
 
-def _beside(
-    bench: TurnsBench, folder: Path, requests: list[Request], say: Progress
-) -> TurnsBench:
-    """Put the server of mlx-lm beside what was found of ours."""
-    say(f"loading {MLX_LM}")
-    found = []
-    try:
-        with StockServer(folder.absolute(), bench.dtype) as server:
-            peer = server.package
-            server.ask((user("good day"),))  # loads and warms up
-            for request in requests:
-                say(f"{MLX_LM}: {request.name}")
-                answered = server.ask(request.messages)
-                if answered.prompt_tokens != len(request.prompt):
-                    raise EngineFailure(
-                        f"{peer} read {answered.prompt_tokens} tokens where the prompt "
-                        f"of turn `{request.name}` has {len(request.prompt)}"
-                    )
-                read = answered.prompt_tokens - answered.cached_tokens
-                found.append(Measured(read, answered.first_token_s))
-    except EngineFailure as error:
-        return replace(bench, failure=str(error))
-    pairs = zip(bench.turns, found, strict=True)
-    turns = tuple(replace(turn, peer=measured) for turn, measured in pairs)
-    return replace(bench, turns=turns, peer=peer)
+        server.ask((user("good day"),))  # loads and warms up
+        yield ask
