@@ -48,6 +48,7 @@ FLOORS = {
     "chat": 5,
     "overflow": 5,
     "listener": 5,
+    "agents": 6,
     "bench": 6,
     "doctor": 6,
     "cli": 7,

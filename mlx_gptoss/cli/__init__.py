@@ -53,6 +53,7 @@ COMMANDS = {
     "parse": Entry(
         "mlx_gptoss.cli.parse", "parse", "Explain what is read in a stream of tokens"
     ),
+    "agents": Entry("mlx_gptoss.cli.agents", "agents", "Set up coding agents"),
     "doctor": Entry("mlx_gptoss.cli.doctor", "doctor", "Examine this machine"),
 }
 

@@ -1,0 +1,16 @@
+"""Coding agents and editors beside this model: their settings, and a proof.
+
+    change = prepare("codex", endpoint)      # what would be written, nothing is yet
+    for edit in change.edits: print(edit.diff())
+    change.write()                           # with a backup of every file
+
+tools.py       which tools there are: their files and keys
+documents.py   TOML, YAML and JSON edited without losing the rest
+setup.py       from a tool to the change of its files
+client.py      HTTP as those tools speak it, by the standard library
+shapes.py      what a reply must look like for them
+steps.py       the conversation of `agents check`
+cases.py       tool cases through both protocols, and how often they succeed
+
+Knows the server by its URL only: it may as well be another one.
+"""
