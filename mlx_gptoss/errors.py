@@ -7,6 +7,8 @@
     ├── MemoryBudgetError   the model does not fit; the message says what would
     ├── PromptError         the conversation or prompt cannot be rendered or run
     │   └── SchemaError     a schema or grammar cannot be enforced
+    ├── BusyError           too many requests wait already: try again later
+    ├── ModelError          the model failed while it computed
     ├── ToolError           a tool cannot be started or reached
     └── ConversionError     a conversion cannot start or cannot be trusted
 
@@ -45,6 +47,18 @@ class PromptError(GptOssError):
 
 class SchemaError(PromptError):
     """A JSON schema, regular expression or grammar asks for what cannot be enforced."""
+
+
+class BusyError(GptOssError):
+    """No more requests are taken now; `retry_after` guesses the seconds until then."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ModelError(GptOssError):
+    """The model failed while it computed; the answers it was computing are lost."""
 
 
 class ToolError(GptOssError):

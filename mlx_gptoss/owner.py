@@ -116,6 +116,11 @@ class Owner:
             return work(*args, **options)
         return self._worker.submit(partial(work, *args, **options)).result()
 
+    def post(self, work: Callable[[], T]) -> "Future[T]":
+        """Run `work` in the owner thread after what was asked before; do not wait."""
+        self.check_open()
+        return self._worker.submit(work)
+
     def iterate(self, make: Callable[[], Iterator[T]]) -> "Items[T]":
         """Make an iterator in the owner thread; advance it there, read it here."""
         return Items(self, self.call(make))

@@ -19,8 +19,11 @@ from weakref import WeakSet
 
 import mlx.core as mx
 
+from mlx_gptoss.batching import BatchOptions, BatchStatistics, Engine, Ticket
+from mlx_gptoss.batching.ticket import OnEnd, OnProgress, OnStep
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.config import ModelConfig
+from mlx_gptoss.decoding import Decoding
 from mlx_gptoss.errors import CheckpointError, ConfigError, PromptError
 from mlx_gptoss.experts.statistics import ExpertStatistics
 from mlx_gptoss.experts.storage import Storage
@@ -42,6 +45,7 @@ from mlx_gptoss.prompt_cache import (
     CachedGeneration,
     CacheOptions,
     CacheStatistics,
+    Lease,
     Preparation,
     PromptCache,
     PromptFiles,
@@ -83,6 +87,7 @@ def load(
     strict: bool = False,
     harmony: bool = False,
     cache: CacheOptions | None = None,
+    batch: BatchOptions | None = None,
     wired: str = "auto",
     progress: Progress | None = None,
 ) -> "Runtime":
@@ -96,7 +101,8 @@ def load(
     good: auto (the size of the model), off, or a size.
     `offline` forbids downloads; `strict` makes unknown config keys errors; `harmony`
     refuses a model that cannot chat before its weights are read; `cache` says how
-    much of what was read is kept, in memory and on disk.
+    much of what was read is kept, in memory and on disk; `batch` how many requests
+    of `submit` run at once.
     `progress(done, total)` counts bytes read from disk.
 
     Raises HubError, ConfigError or CheckpointError for what cannot be loaded, and
@@ -136,6 +142,7 @@ def load(
             context=context,
             owner=owner,
             cache=cache,
+            batch=batch,
             files=lambda options: PromptFiles(
                 options.root,
                 cache_digest(checkpoint, compute),
@@ -172,6 +179,7 @@ class Runtime:
         context: int | None = None,
         owner: Owner | None = None,
         cache: CacheOptions | None = None,
+        batch: BatchOptions | None = None,
         files: Callable[[CacheOptions], PromptFiles] | None = None,
     ) -> None:
         self._model: LanguageModel | None = model
@@ -189,6 +197,12 @@ class Runtime:
         longest = config.max_position_embeddings if config else None
         limits = [limit for limit in (context, longest) if limit is not None]
         self.context = min(limits, default=None)
+        self._engine = Engine(
+            self._owner,
+            self._prompt_cache,
+            batch or BatchOptions(),
+            chunk=plan.prefill_chunk if plan else PREFILL_CHUNK,
+        )
 
     def __enter__(self) -> "Runtime":
         return self
@@ -308,6 +322,57 @@ class Runtime:
         work = make_cached if reuse else partial(make, ids, cache)
         return Stream(self._owner, self.run(work), ended.set)
 
+    def submit(
+        self,
+        ids: Sequence[int],
+        params: SamplingParams | None = None,
+        *,
+        guide: Guidance | None = None,
+        stop_tokens: Mapping[int, str] | None = None,
+        on_step: OnStep,
+        on_end: OnEnd,
+        on_progress: OnProgress | None = None,
+    ) -> Ticket:
+        """Continue the prompt `ids` beside other requests, and return at once.
+
+        All requests are computed together and share the prompt cache; each has the
+        tokens it would have alone. In the owner thread, where they must not block,
+        `on_progress(done, total)` is called after each chunk of the prompt,
+        `on_step(step)` for each token, and `on_end(stats, error)` once and last,
+        after `cancel` too. Raises PromptError for a prompt that cannot be served, and
+        BusyError, which says when to try again, if too many requests wait.
+        """
+        ids = self._checked(ids)
+        chosen = params or SamplingParams()
+        stop = self.stop_tokens if stop_tokens is None else stop_tokens
+        limit = room(len(ids), 0, self.context, chosen.max_tokens)
+
+        def begin(ticket: Ticket, lease: Lease) -> Decoding:
+            return Decoding(
+                self.model,
+                lease.cache,
+                ids[lease.cached :],
+                chosen,
+                limit=limit,
+                stop_tokens=stop,
+                guide=guide,
+                on_fed=lease.fed,
+                asked=ticket.asked,
+            )
+
+        engine = self._engine
+        ticket = Ticket(
+            ids, begin, on_step, on_end, on_progress, engine.position, engine.wake
+        )
+        self._owner.check_open()
+        engine.submit(ticket)
+        return ticket
+
+    @property
+    def batch_statistics(self) -> BatchStatistics:
+        """What `submit` is doing and did; never waits for the model."""
+        return self._engine.statistics
+
     def prepare(self, ids: Sequence[int]) -> "Future[None] | None":
         """Read `ids` ahead in idle time, for a prompt that will begin with them.
 
@@ -358,6 +423,7 @@ class Runtime:
         return self._prompts
 
     def _release(self) -> None:
+        self._engine.end_all()
         self._model = self._prompts = None
         if self._storage is not None:
             self._storage.close()

@@ -343,9 +343,17 @@ class Lease:
     ) -> None:
         """Release it; after a failure nothing in the cache can be trusted."""
         if kind is None or issubclass(kind, GeneratorExit):
-            self._owner._release(self._live)
+            self.release()
         else:
-            self._owner._drop(self._live, trusted=False)
+            self.drop()
+
+    def release(self) -> None:
+        """Give the cache back; what it holds is kept."""
+        self._owner._release(self._live)
+
+    def drop(self) -> None:
+        """Give it up, because nothing in it can be trusted."""
+        self._owner._drop(self._live, trusted=False)
 
 
 def _arrays(path: list[Node]) -> list[Any]:

@@ -1,0 +1,140 @@
+"""Many answers at once: each as it would be alone, and none in the way of another."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from mlx_gptoss.batching import BatchOptions
+from mlx_gptoss.errors import BusyError, PromptError
+from mlx_gptoss.prompt_cache import CacheOptions
+from mlx_gptoss.runtime import Runtime, load
+from mlx_gptoss.sampling import SamplingParams
+from tests.asking import PATIENCE, Asked
+from tests.checkpoints import write_checkpoint
+from tests.fakes import byte_tokenizer, noisy, scripted, write_tokenizer
+
+GREEDY = SamplingParams(temperature=0, max_tokens=12)
+IDS = [3, 1, 4, 1, 5]
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
+    folder = write_checkpoint(tmp_path_factory.mktemp("model"), seed=1)
+    write_tokenizer(folder)
+    with load(folder) as runtime:
+        yield runtime
+
+
+@pytest.fixture
+def fake() -> Iterator[Runtime]:
+    with Runtime(noisy(), cache=CacheOptions(idle=False)) as runtime:
+        yield runtime
+
+
+def test_answers_at_once_are_those_that_come_alone(runtime: Runtime) -> None:
+    prompts = [[(7 * n + k) % 200 for k in range(5 + 9 * n)] for n in range(6)]
+    params = [
+        SamplingParams(temperature=n % 2, seed=n, max_tokens=8 + n, top_logprobs=n % 3)
+        for n in range(6)
+    ]
+    alone = [
+        [step.token for step in runtime.generate(ids, how)]
+        for ids, how in zip(prompts, params, strict=True)
+    ]
+
+    asked = [Asked(runtime, ids, how) for ids, how in zip(prompts, params, strict=True)]
+
+    assert [one.tokens for one in asked] == alone
+
+
+def test_the_stop_token_is_the_last_step() -> None:
+    model = scripted([104, 105, 258], prompt=3)
+    with Runtime(model, tokenizer=byte_tokenizer()) as runtime:
+        asked = Asked(runtime, [1, 2, 3], SamplingParams(temperature=0))
+
+        assert asked.tokens == [104, 105, 258]
+    assert asked.steps[-1].finish_reason == "stop"
+    assert (asked.stats.completion_tokens, asked.stats.finish_reason) == (3, "stop")
+
+
+def test_requests_share_the_prompt_cache(fake: Runtime) -> None:
+    prompt = [n % 10 for n in range(80)]
+    first = Asked(fake, prompt, GREEDY)
+    first.answer()
+
+    second = Asked(fake, prompt, GREEDY)
+
+    assert second.tokens == first.tokens
+    assert (first.stats.cached_tokens, second.stats.cached_tokens) == (0, 79)
+
+
+def test_cancelling_ends_within_one_step(fake: Runtime) -> None:
+    asked = Asked(fake, IDS, on_step=lambda step: asked.ticket.cancel())
+
+    assert len(asked.answer()) == 1
+    assert asked.stats.finish_reason == "cancelled"
+    assert asked.ticket.state == "ended"
+    asked.ticket.cancel()
+
+
+def test_what_waits_can_be_cancelled(fake: Runtime) -> None:
+    release = threading.Event()
+    fake._owner.post(release.wait)
+    asked = Asked(fake, IDS)
+
+    assert (asked.ticket.state, asked.ticket.position) == ("queued", 1)
+    asked.ticket.cancel()
+    release.set()
+
+    assert asked.answer() == []
+    assert asked.ends == [(None, None)]
+    assert (asked.ticket.state, asked.ticket.position) == ("ended", 0)
+
+
+def test_more_than_may_wait_are_refused_with_a_time_to_try_again() -> None:
+    options = BatchOptions(max_running=1, max_waiting=2)
+    release = threading.Event()
+    with Runtime(noisy(), batch=options) as runtime:
+        runtime._owner.post(release.wait)
+        waiting = [Asked(runtime, IDS, GREEDY) for _ in range(2)]
+        with pytest.raises(BusyError, match="try again") as refused:
+            Asked(runtime, IDS, GREEDY)
+        release.set()
+        answers = [one.tokens for one in waiting]
+
+        assert refused.value.retry_after > 0
+        assert answers[0] == answers[1]
+        assert runtime.batch_statistics.refused == 1
+
+
+def test_what_cannot_be_served_is_refused_at_once() -> None:
+    with Runtime(noisy(), context=4) as runtime:
+        with pytest.raises(PromptError, match="the context holds 4"):
+            Asked(runtime, [1, 2, 3, 4])
+        with pytest.raises(PromptError, match="prompt is empty"):
+            Asked(runtime, [])
+
+
+def test_an_error_of_one_callback_ends_that_answer_only(fake: Runtime) -> None:
+    def fail(step: object) -> None:
+        raise ValueError("no room in the client")
+
+    alone = [step.token for step in fake.generate(IDS, GREEDY)]
+    failing = Asked(fake, IDS, GREEDY, on_step=fail)
+    other = Asked(fake, IDS, GREEDY)
+
+    with pytest.raises(ValueError, match="no room"):
+        failing.answer()
+    assert other.tokens == alone
+
+
+def test_closing_ends_all(fake: Runtime) -> None:
+    running = Asked(fake, IDS)
+    while not running.steps:
+        running.ended.wait(0.001)
+
+    fake.close()
+
+    assert running.ended.wait(PATIENCE)
+    assert running.stats.finish_reason == "cancelled"
