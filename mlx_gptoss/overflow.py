@@ -24,6 +24,27 @@ def room(context: int, max_tokens: int | None) -> int:
     return context - (answer if max_tokens is None else min(max_tokens, answer))
 
 
+def fitted(
+    messages: Sequence[Message],
+    forgotten: int,
+    render: Callable[[int], list[int]],
+    *,
+    context: int,
+    max_tokens: int | None,
+) -> tuple[list[int], int]:
+    """Return a prompt that fits, and from which message on it shows them.
+
+    `render(n)` gives the prompt with the messages from `n` on; `forgotten` is where it
+    began before. If the last turn alone is too long, that comes back, to be refused.
+    """
+    ids = render(forgotten)
+    if len(ids) <= room(context, max_tokens):
+        return ids, forgotten
+    later = first_kept(messages, context, lambda start: len(render(start)))
+    ids = render(later)
+    return ids, later if len(ids) < context else forgotten
+
+
 def first_kept(
     messages: Sequence[Message], context: int, size: Callable[[int], int]
 ) -> int:

@@ -352,7 +352,7 @@ def test_a_chat_survives_json() -> None:
 
         again = Chat.from_json(
             runtime,
-            json.dumps(json.loads(chat.to_json())),
+            json.dumps(chat.to_json()),
             tools=[{"name": "get_weather"}],
             params=GREEDY,
         )

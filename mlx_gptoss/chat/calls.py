@@ -1,0 +1,125 @@
+"""The tools of a conversation, and the calls that wait for their results.
+
+Knows messages and tools; nothing of models, prompts or of when a call is run.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from mlx_gptoss.harmony.events import ToolCall, ToolCallFailed
+from mlx_gptoss.harmony.messages import Message, ToolDescription, ToolNamespace
+from mlx_gptoss.tools import Approval, ApprovalLike, ToolLike, ToolSet, tools_by_name
+
+TOOL_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call in the history that waits for its result."""
+
+    id: str
+    name: str
+    arguments: str
+    recipient: str = ""
+    channel: str = "commentary"
+    problem: str = ""  # why it cannot be run
+
+    @property
+    def event(self) -> ToolCall:
+        return ToolCall(self.id, self.name, self.arguments)
+
+    def result(self, text: str) -> Message:
+        """Build the tool's message; it answers on the channel of the call."""
+        return Message(
+            "tool",
+            text,
+            channel=self.channel,
+            recipient="assistant",
+            name=self.recipient,
+        )
+
+
+@dataclass
+class Calls:
+    """The calls of one conversation: numbered, and kept until they are answered."""
+
+    waiting: dict[str, Call] = field(default_factory=dict)
+    made: int = 0
+    _heard: Call | None = None  # until its message has ended
+
+    def next_id(self) -> str:
+        self.made += 1
+        return f"call_{self.made}"
+
+    def hear(self, event: ToolCall | ToolCallFailed) -> None:
+        """Take note of a call whose message has not ended yet."""
+        if isinstance(event, ToolCall):
+            self._heard = Call(event.id, event.name, event.arguments)
+        else:
+            problem = f"Error: {event.problem}"
+            self._heard = Call(event.id, event.name, event.text, problem=problem)
+
+    def end(self, message: Message, *, kept: bool) -> None:
+        """Let the call wait whose message has ended, if that is kept."""
+        heard, self._heard = self._heard, None
+        if kept and message.is_call and heard is not None:
+            self.waiting[heard.id] = replace(
+                heard,
+                recipient=message.recipient or "",
+                channel=message.channel or "commentary",
+            )
+
+    def copy(self) -> "Calls":
+        return Calls(dict(self.waiting), self.made)
+
+
+class Toolbox:
+    """The tools a conversation may use, and who says which calls run.
+
+    A tool runs in a thread of its own for at most `seconds`; with None, in that of
+    the caller.
+    """
+
+    def __init__(
+        self,
+        tools: Iterable[ToolLike] = (),
+        approve: ApprovalLike = "allow",
+        seconds: float | None = TOOL_SECONDS,
+    ) -> None:
+        given = list(tools)
+        self.tools = tools_by_name(given)
+        self.approval = Approval.of(approve)
+        self.seconds = seconds
+        self._sets = [one for one in given if isinstance(one, ToolSet)]
+
+    def reset(self) -> None:
+        """Put back to its beginning what the tools keep."""
+        for tool_set in self._sets:
+            tool_set.reset()
+
+    @property
+    def functions(self) -> list[ToolDescription]:
+        """The tools of the developer message; the others are built-in."""
+        tools = self.tools.values()
+        return [tool.description for tool in tools if tool.namespace is None]
+
+    @property
+    def namespaces(self) -> tuple[ToolNamespace, ...]:
+        """The built-in tools, as the system message declares them."""
+        found = [tool.namespace for tool in self.tools.values() if tool.namespace]
+        return tuple(one for n, one in enumerate(found) if one not in found[:n])
+
+    @property
+    def built_in(self) -> list[str]:
+        return [name for name, tool in self.tools.items() if tool.namespace]
+
+    def result(self, call: Call, cancelled: Callable[[], bool]) -> str | None:
+        """Run a call that is approved, or say why not; None if that is not for us."""
+        if call.problem:
+            return call.problem
+        tool = self.tools.get(call.name)
+        if tool is None or tool.function is None:
+            return None
+        return self.approval.refusal(call.event) or tool.run(
+            call.arguments, seconds=self.seconds, cancelled=cancelled
+        )

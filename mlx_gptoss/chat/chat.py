@@ -1,0 +1,346 @@
+"""The conversation itself: its history, its settings, and what can be done to it.
+
+Tools with a function are run and the model goes on with their results. A call of a
+tool without one ends the turn with Done("tool_calls"): give `submit_result` its
+result and read on. A call that cannot be run (ToolCallFailed), is not approved or
+takes too long is answered with why.
+
+Leaving the iterator early, or Ctrl-C in it, ends the answer and keeps what came.
+One thread at a time may use a Chat; only `cancel` may come from another.
+"""
+
+import datetime
+import threading
+import uuid
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from copy import copy
+from typing import Any, Self
+
+from mlx_gptoss.chat import saved
+from mlx_gptoss.chat.calls import TOOL_SECONDS, Call, Calls, Toolbox
+from mlx_gptoss.chat.history import end_of_turn, questions, start_of_turn, title_of
+from mlx_gptoss.chat.opening import opening
+from mlx_gptoss.chat.turn import Turn
+from mlx_gptoss.errors import GptOssError, PromptError
+from mlx_gptoss.harmony.constrain import Constraints
+from mlx_gptoss.harmony.events import Event, ToolCall
+from mlx_gptoss.harmony.messages import (
+    IDENTITY,
+    Effort,
+    Message,
+    SystemContent,
+    ToolDescription,
+    ToolNamespace,
+    user,
+)
+from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.overflow import ERROR, OVERFLOWS, fitted
+from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.sampling import SamplingParams
+from mlx_gptoss.tools import ApprovalLike, Tool, ToolLike
+
+UNANSWERED = "Error: the call was interrupted"
+
+
+class Chat:
+    """A conversation with a model.
+
+    `system` becomes the developer message's instructions; `identity` and `date`
+    ("" for none) stand in the system message. `date=None` is today, read once, so
+    that the prompt stays the same past midnight. `max_tokens` of `params` bounds a
+    whole turn, tool calls included; `max_rounds` bounds its rounds of calls.
+
+    `approve` decides which calls run: a policy (`allow`, `deny`), a function that is
+    asked about each ToolCall, or an Approval with policies by tool. A tool runs in a
+    thread of its own for at most `tool_seconds`; with None, in that of the caller.
+
+    `constraints` say what may be sampled; by default whatever is well-formed, with
+    arguments that follow the tools' schemas. A `tool_choice` that asks for a call
+    holds until one has been made, a reasoning budget for a whole turn.
+
+    A conversation that outgrows the context is a PromptError, or with `overflow`
+    "drop-oldest" the model is no longer shown its oldest turns: `forgotten` counts
+    their messages, which stay in `messages`.
+
+    `effort`, `system`, `params`, `constraints` and `title` may be changed between
+    turns. `on_change(chat)` is called whenever the history has changed: after a
+    question, each message group of the model and each result; to save it, for one.
+    Raises PromptError for a model that does not speak Harmony.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        effort: Effort | str = "medium",
+        system: str | None = None,
+        tools: Iterable[ToolLike] = (),
+        identity: str = IDENTITY,
+        date: str | None = None,
+        params: SamplingParams | None = None,
+        constraints: Constraints | None = None,
+        max_rounds: int = 64,
+        approve: ApprovalLike = "allow",
+        tool_seconds: float | None = TOOL_SECONDS,
+        overflow: str = ERROR,
+        on_change: Callable[["Chat"], Any] | None = None,
+    ) -> None:
+        runtime.tokenizer.require_harmony()
+        if overflow not in OVERFLOWS:
+            known = " or ".join(f"`{name}`" for name in OVERFLOWS)
+            raise PromptError(f"overflow `{overflow}` is unknown: use {known}")
+        self.runtime = runtime
+        self.effort = effort
+        self.system = system
+        self.identity = identity
+        self.date = datetime.date.today().isoformat() if date is None else date
+        self.params = params or SamplingParams()
+        self.constraints = constraints or Constraints()
+        self.max_rounds = max_rounds
+        self.toolbox = Toolbox(tools, approve, tool_seconds)
+        self.overflow = overflow
+        self.on_change = on_change
+        self._cancelled = threading.Event()
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin another conversation: its own id, no history; settings stay."""
+        self.toolbox.reset()
+        self.id = uuid.uuid4().hex
+        self.created = self.updated = _now()
+        self._title: str | None = None
+        self.messages: list[Message] = []
+        self.forgotten = 0
+        self.generations = 0  # so far, for their seeds
+        self.calls = Calls()
+        self._turn = Turn(self)
+
+    @property
+    def title(self) -> str:
+        """The name it was given, else the first line of the first question."""
+        return self._title or title_of(self.messages)
+
+    @title.setter
+    def title(self, title: str | None) -> None:
+        self._title = title or None
+        self.changed()
+
+    @property
+    def effort(self) -> str:
+        """How long the model reasons: low, medium or high."""
+        return self._effort
+
+    @effort.setter
+    def effort(self, effort: Effort | str) -> None:
+        SystemContent(effort=effort)  # pyright: ignore[reportArgumentType] - checks it
+        self._effort = effort
+
+    @property
+    def tools(self) -> dict[str, Tool]:
+        """The tools by name."""
+        return self.toolbox.tools
+
+    @property
+    def functions(self) -> list[ToolDescription]:
+        """The tools of the developer message; the others are built-in."""
+        return self.toolbox.functions
+
+    @property
+    def namespaces(self) -> tuple[ToolNamespace, ...]:
+        """The built-in tools, as the system message declares them."""
+        return self.toolbox.namespaces
+
+    @property
+    def waiting(self) -> list[ToolCall]:
+        """The calls that `submit_result` should answer."""
+        return [call.event for call in self.calls.waiting.values()]
+
+    @property
+    def questions(self) -> list[str]:
+        """What the user said, turn by turn."""
+        return [self.messages[place].text for place in questions(self.messages)]
+
+    @property
+    def conversation(self) -> list[Message]:
+        """What the model is shown, the system and developer messages first."""
+        return [*self._opening(), *self.messages[self.forgotten :]]
+
+    def send(self, text: str) -> Generator[Event]:
+        """Say `text` and yield what the model does, until a Done.
+
+        A question that does not fit the context raises PromptError and is not kept.
+        """
+        waiting = self.calls.waiting.values()
+        closed = [call.result(UNANSWERED) for call in waiting]
+        yield from self._ask([*self.messages, *closed, user(text)])
+
+    def regenerate(self) -> Generator[Event]:
+        """Forget the last answer, whole or not, and answer the question again."""
+        last = start_of_turn(self.messages, max(len(self.questions), 1))
+        yield from self._ask(self.messages[: last + 1])
+
+    def edit(self, turn: int, text: str) -> Generator[Event]:
+        """Ask the question of a turn (the first is 1) anew; what followed is forgotten.
+
+        Raises PromptError, and changes nothing, if there is no such turn or `text`
+        does not fit the context. `branch` first to keep both.
+        """
+        place = start_of_turn(self.messages, turn)
+        name = self.messages[place].name
+        yield from self._ask([*self.messages[:place], user(text, name=name)])
+
+    def undo(self) -> str:
+        """Forget the last turn; return its question. PromptError if there is none."""
+        place = start_of_turn(self.messages, max(len(self.questions), 1))
+        question = self.messages[place].text
+        del self.messages[place:]
+        self.calls.waiting.clear()
+        self.changed()
+        return question
+
+    def branch(self, turn: int | None = None) -> Self:
+        """Return a conversation of its own with this history, up to the end of `turn`.
+
+        It has another id and the same settings, tools and runtime; what both have in
+        common is read once. Tools that keep a state share it.
+        """
+        other = copy(self)
+        other.id = uuid.uuid4().hex
+        other.created = other.updated = _now()
+        other.messages, other.calls = list(self.messages), self.calls.copy()
+        if turn is not None:
+            end = end_of_turn(self.messages, turn)
+            if end < len(other.messages):
+                del other.messages[end:]
+                other.calls.waiting.clear()
+        other._cancelled = threading.Event()
+        other._turn = Turn(other, self._turn.reasoned)
+        return other
+
+    def submit_result(self, call_id: str, text: str) -> Iterator[Event]:
+        """Answer a waiting call; once all are answered, the model goes on.
+
+        The result is kept at once; the events are empty while calls still wait.
+        """
+        waiting = self.calls.waiting
+        if call_id not in waiting:
+            known = ", ".join(f"`{one}`" for one in waiting) or "none"
+            raise PromptError(f"no call `{call_id}` waits; the waiting calls: {known}")
+        self.answer([waiting[call_id]], text)
+        self.changed()
+        return iter(()) if waiting else self._continue()
+
+    def cancel(self) -> None:
+        """End the answer under way after its present token; from any thread."""
+        self._cancelled.set()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values; tools, params and constraints are not in it."""
+        return saved.to_json(
+            saved.Saved(
+                id=self.id,
+                title=self._title,
+                created=self.created,
+                updated=self.updated,
+                effort=self.effort,
+                system=self.system,
+                identity=self.identity,
+                date=self.date,
+                forgotten=self.forgotten,
+                messages=tuple(self.messages),
+                waiting=tuple(self.calls.waiting.values()),
+            )
+        )
+
+    @classmethod
+    def from_json(
+        cls, runtime: Runtime, data: Mapping[str, Any] | str, **options: Any
+    ) -> Self:
+        """Read what `to_json` gave, also as text; `options` are those of Chat.
+
+        They go before what was saved. Raises PromptError for anything else.
+        """
+        found = saved.from_json(data)
+        chat = cls(runtime, **(found.settings | options))
+        chat.id, chat._title = found.id, found.title
+        chat.created, chat.updated = found.created, found.updated
+        chat.messages, chat.forgotten = list(found.messages), found.forgotten
+        made = sum(message.is_call for message in found.messages)
+        chat.calls = Calls({call.id: call for call in found.waiting}, made)
+        return chat
+
+    # What a Turn uses.
+
+    def prompt(self) -> list[int]:
+        """Render the conversation, without its oldest turns if it is too long."""
+        asked = questions(self.messages)
+        if asked and self.forgotten >= asked[-1]:  # those before may have been undone
+            self.forgotten = 0
+        if self.overflow == ERROR or self.runtime.context is None:
+            return self._render(self.forgotten)
+        ids, self.forgotten = fitted(
+            self.messages,
+            self.forgotten,
+            self._render,
+            context=self.runtime.context,
+            max_tokens=self.params.max_tokens,
+        )
+        return ids
+
+    def prepare(self) -> None:
+        """Have the history read as the next prompt will show it, while nobody asks."""
+        self.runtime.prepare(self._render(self.forgotten, complete=False))
+
+    def answer(self, calls: Iterable[Call], text: str) -> None:
+        """Put the result of calls into the history."""
+        for call in list(calls):
+            self.messages.append(call.result(text))
+            self.calls.waiting.pop(call.id, None)
+
+    def changed(self) -> None:
+        """Take note of the time, and tell who wants to know."""
+        self.updated = _now()
+        if self.on_change is not None:
+            self.on_change(self)
+
+    def is_cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def _ask(self, messages: list[Message]) -> Generator[Event]:
+        """Answer a history that ends with a question; if it cannot, keep the old."""
+        before = self.messages, self.forgotten, self.calls.waiting
+        self._cancelled.clear()
+        self.messages, self.calls.waiting = messages, {}
+        self._turn = Turn(self)
+        try:
+            stream = self._turn.start(self.params.max_tokens)
+        except GptOssError:
+            self.messages, self.forgotten, self.calls.waiting = before
+            raise
+        with closing(stream):
+            self.changed()
+            yield from self._turn.run(stream)
+
+    def _continue(self) -> Generator[Event]:
+        self._cancelled.clear()
+        stream = self._turn.start(self.params.max_tokens)
+        yield from self._turn.run(stream)
+
+    def _opening(self) -> list[Message]:
+        return opening(
+            self.toolbox,
+            self.constraints,
+            effort=self._effort,
+            system=self.system,
+            identity=self.identity,
+            date=self.date,
+        )
+
+    def _render(self, forgotten: int, *, complete: bool = True) -> list[int]:
+        shown = [*self._opening(), *self.messages[forgotten:]]
+        return render_messages(shown, self.runtime.tokenizer, complete=complete)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC).replace(microsecond=0)

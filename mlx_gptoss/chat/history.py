@@ -1,0 +1,40 @@
+"""Where the turns of a conversation lie: a question, and all up to the next one.
+
+Turns are counted from 1, as people count. Knows messages only.
+"""
+
+from collections.abc import Sequence
+
+from mlx_gptoss.errors import PromptError
+from mlx_gptoss.harmony.messages import Message
+
+TITLE_CHARACTERS = 60
+
+
+def questions(messages: Sequence[Message]) -> list[int]:
+    """Return the places of the user's messages: each begins a turn."""
+    return [n for n, message in enumerate(messages) if message.role == "user"]
+
+
+def start_of_turn(messages: Sequence[Message], turn: int) -> int:
+    """Return the place of the question of a turn. Raises PromptError without one."""
+    places = questions(messages)
+    if not 1 <= turn <= len(places):
+        turns = f"turns 1 to {len(places)}" if places else "no turns yet"
+        raise PromptError(f"there is no turn {turn}: the conversation has {turns}")
+    return places[turn - 1]
+
+
+def end_of_turn(messages: Sequence[Message], turn: int) -> int:
+    """Return the place behind the last message of a turn."""
+    start_of_turn(messages, turn)
+    return [*questions(messages), len(messages)][turn]
+
+
+def title_of(messages: Sequence[Message]) -> str:
+    """Name a conversation by the first line that the user wrote; "" without one."""
+    asked = next((m.text for m in messages if m.role == "user"), "")
+    line = " ".join(next((x for x in asked.splitlines() if x.strip()), "").split())
+    if len(line) <= TITLE_CHARACTERS:
+        return line
+    return line[: TITLE_CHARACTERS - 1].rstrip() + "…"

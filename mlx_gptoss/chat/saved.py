@@ -1,0 +1,230 @@
+"""A conversation as data: JSON values with a version, written and strictly read.
+
+    data = to_json(Saved(...))
+    from_json(data)        # or PromptError: which key of which part is wrong, and how
+
+Unknown keys are errors, so that nothing is lost by reading and writing again; data of
+a later version is refused by that name. Knows nothing of models and of files.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from mlx_gptoss.chat.calls import Call
+from mlx_gptoss.errors import PromptError
+from mlx_gptoss.harmony.messages import (
+    Content,
+    DeveloperContent,
+    Message,
+    ResponseFormat,
+    SystemContent,
+    ToolDescription,
+    ToolNamespace,
+)
+
+FORMAT, VERSION = "mlx-gptoss chat", 1
+ADVICE = "give what `Chat.to_json` gave"
+OPTIONAL_TEXT = (str, type(None))
+
+TOP: dict[str, tuple[type, ...]] = {
+    "format": (str,),
+    "version": (int,),
+    "id": (str,),
+    "title": OPTIONAL_TEXT,
+    "created": (str,),
+    "updated": (str,),
+    "effort": (str,),
+    "system": OPTIONAL_TEXT,
+    "identity": (str,),
+    "date": (str,),
+    "forgotten": (int,),
+    "messages": (list,),
+    "waiting": (list,),
+}
+MESSAGE: dict[str, tuple[type, ...]] = {
+    "role": (str,),
+    "content": (str, dict),
+    "channel": OPTIONAL_TEXT,
+    "recipient": OPTIONAL_TEXT,
+    "content_type": OPTIONAL_TEXT,
+    "name": OPTIONAL_TEXT,
+}
+CALL: dict[str, tuple[type, ...]] = dict.fromkeys(
+    ("id", "name", "arguments", "recipient", "channel", "problem"), (str,)
+)
+SYSTEM, DEVELOPER = "system", "developer"  # contents that are more than text
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What is kept of a conversation. Times have a zone; `title` None was not given."""
+
+    id: str
+    title: str | None
+    created: datetime
+    updated: datetime
+    effort: str
+    system: str | None
+    identity: str
+    date: str
+    forgotten: int
+    messages: tuple[Message, ...]
+    waiting: tuple[Call, ...]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of Chat that are saved."""
+        return {
+            "effort": self.effort,
+            "system": self.system,
+            "identity": self.identity,
+            "date": self.date,
+        }
+
+
+def to_json(saved: Saved) -> dict[str, Any]:
+    """Return JSON values; `json.dumps` takes them as they are."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "id": saved.id,
+        "title": saved.title,
+        "created": saved.created.isoformat(),
+        "updated": saved.updated.isoformat(),
+        **saved.settings,
+        "forgotten": saved.forgotten,
+        "messages": [_message_data(message) for message in saved.messages],
+        "waiting": [asdict(call) for call in saved.waiting],
+    }
+
+
+def from_json(given: Mapping[str, Any] | str) -> Saved:
+    """Read what `to_json` gave, as values or as text. Raises PromptError."""
+    try:
+        return _saved(json.loads(given) if isinstance(given, str) else given)
+    except Unreadable as error:
+        raise PromptError(f"this is not a saved chat ({error}): {ADVICE}") from error
+    except ValueError as error:
+        raise PromptError(f"this is not a saved chat, nor JSON ({error})") from error
+
+
+class Unreadable(Exception):
+    """What is wrong with the data, and where."""
+
+
+def _saved(data: Any) -> Saved:
+    if isinstance(data, Mapping) and data.get("format") == FORMAT:
+        version = data.get("version")
+        if isinstance(version, int) and version > VERSION:
+            raise PromptError(
+                "this chat was saved by a newer mlx-gptoss (format "
+                f"{version}, this one reads {VERSION}): update it"
+            )
+    top = _fields(data, "it", TOP)
+    if (top["format"], top["version"]) != (FORMAT, VERSION):
+        raise Unreadable(f"`format` is `{top['format']}` {top['version']}")
+    messages = [_message(x, f"messages[{n}]") for n, x in enumerate(top["messages"])]
+    if not 0 <= top["forgotten"] <= len(messages):
+        raise Unreadable(f"`forgotten` is {top['forgotten']} of {len(messages)}")
+    calls = [_fields(x, f"waiting[{n}]", CALL) for n, x in enumerate(top["waiting"])]
+    return Saved(
+        id=top["id"],
+        title=top["title"],
+        created=_time(top["created"], "created"),
+        updated=_time(top["updated"], "updated"),
+        effort=_effort(top["effort"]),
+        system=top["system"],
+        identity=top["identity"],
+        date=top["date"],
+        forgotten=top["forgotten"],
+        messages=tuple(messages),
+        waiting=tuple(Call(**call) for call in calls),
+    )
+
+
+def _fields(
+    data: Any, where: str, types: Mapping[str, tuple[type, ...]], optional: bool = False
+) -> dict[str, Any]:
+    """Check that `data` is an object with these keys and types, and no others."""
+    if not isinstance(data, Mapping):
+        raise Unreadable(f"{where} is no JSON object")
+    unknown = sorted(map(str, data.keys() - types.keys()))
+    missing = sorted(types.keys() - data.keys())
+    if unknown:
+        raise Unreadable(f"{where} has the unknown key `{unknown[0]}`")
+    if missing and not optional:
+        raise Unreadable(f"{where} lacks `{missing[0]}`")
+    for key, value in data.items():
+        if not isinstance(value, types[key]) or isinstance(value, bool):
+            raise Unreadable(f"`{key}` of {where} is {type(value).__name__}")
+    return dict(data)
+
+
+def _time(text: str, key: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise Unreadable(f"`{key}` is no time: `{text}`") from None
+    if time.tzinfo is None:
+        raise Unreadable(f"`{key}` has no time zone: `{text}`")
+    return time
+
+
+def _effort(effort: Any) -> str:
+    try:
+        SystemContent(effort=effort)
+    except PromptError as error:
+        raise Unreadable(str(error)) from None
+    return effort
+
+
+def _message_data(message: Message) -> dict[str, Any]:
+    """Leave out what a message does not have."""
+    data = {key: value for key, value in vars(message).items() if value is not None}
+    if isinstance(message.content, SystemContent):
+        data["content"] = {SYSTEM: asdict(message.content)}
+    elif isinstance(message.content, DeveloperContent):
+        data["content"] = {DEVELOPER: asdict(message.content)}
+    return data
+
+
+def _message(data: Any, where: str) -> Message:
+    found = _fields(data, where, MESSAGE, optional=True)
+    for key in ("role", "content"):
+        if key not in found:
+            raise Unreadable(f"{where} lacks `{key}`")
+    try:
+        found["content"] = _content(found["content"])
+        return Message(**found)
+    except (PromptError, TypeError, KeyError, AttributeError) as error:
+        raise Unreadable(f"{where}: {error}") from None
+
+
+def _content(content: Any) -> Content:
+    if isinstance(content, str):
+        return content
+    [(kind, found)] = content.items() if len(content) == 1 else [("", {})]
+    data: dict[str, Any] = {
+        k: tuple(x) if isinstance(x, list) else x for k, x in found.items()
+    }
+    if kind == SYSTEM:
+        data["namespaces"] = tuple(map(_namespace, data["namespaces"]))
+        return SystemContent(**data)
+    if kind == DEVELOPER:
+        data["namespaces"] = tuple(map(_namespace, data["namespaces"]))
+        data["tools"] = _tools(data["tools"])
+        formats = data["response_formats"]
+        data["response_formats"] = tuple(ResponseFormat(**one) for one in formats)
+        return DeveloperContent(**data)
+    raise TypeError("`content` is neither text nor that of a system or developer")
+
+
+def _namespace(data: Mapping[str, Any]) -> ToolNamespace:
+    return ToolNamespace(**{**data, "tools": _tools(data["tools"])})
+
+
+def _tools(data: Sequence[Mapping[str, Any]]) -> tuple[ToolDescription, ...]:
+    return tuple(ToolDescription(**one) for one in data)

@@ -1,0 +1,167 @@
+"""One turn: from a question to a Done, by rounds of generation and of tool calls.
+
+Knows how the model is asked and heard; what came goes into the history of its Chat.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING
+
+from mlx_gptoss.errors import PromptError
+from mlx_gptoss.guide import Guide
+from mlx_gptoss.harmony.constrain import (
+    AUTO,
+    NONE,
+    Constraints,
+    built_in_targets,
+    function_targets,
+)
+from mlx_gptoss.harmony.events import (
+    Answer,
+    Done,
+    Event,
+    MessageEnded,
+    ParserEvent,
+    Preamble,
+    Reasoning,
+    ToolCall,
+    ToolCallFailed,
+    ToolResult,
+)
+from mlx_gptoss.harmony.parse import Parser
+from mlx_gptoss.listener import Listener
+from mlx_gptoss.runtime import Stream
+from mlx_gptoss.steps import CANCELLED, LENGTH, STOP, TOOL_CALLS, Statistics
+
+if TYPE_CHECKING:
+    from mlx_gptoss.chat.chat import Chat
+
+SHOWN = (Reasoning, Preamble, Answer, ToolCall, ToolCallFailed)
+TOO_LONG = "Error: the result has {} characters, too many to be read; ask for less"
+
+
+class Turn:
+    """Asks the model for a Chat until it has answered, or others must answer it."""
+
+    def __init__(self, chat: "Chat", reasoned: int = 0) -> None:
+        self.reasoned = reasoned  # tokens of reasoning so far
+        self._chat = chat
+        self._guide: Guide | None = None  # of the generation under way
+
+    def start(self, max_tokens: int | None) -> Stream:
+        """Begin to generate the next message. Raises PromptError if nothing fits."""
+        chat, tools = self._chat, self._chat.toolbox
+        ids = chat.prompt()
+        seed = chat.params.seed
+        if seed is not None:  # each generation draws anew, and all repeat
+            seed += chat.generations
+            chat.generations += 1
+        params = replace(chat.params, max_tokens=max_tokens, seed=seed)
+        targets = function_targets(tools.functions) + built_in_targets(tools.namespaces)
+        self._guide = chat.runtime.guides.guide(self._constraints(), targets)
+        return chat.runtime.generate(
+            ids, params, reuse=True, guide=self._guide, cancelled=chat.is_cancelled
+        )
+
+    def run(self, stream: Stream) -> Generator[Event]:
+        """Listen, run the tools that were called, and again until no more are."""
+        chat = self._chat
+        total: Statistics | None = None
+        for rounds in count(1):
+            stats = yield from self._listen(stream)
+            total = stats if total is None else total + stats
+            called = bool(chat.calls.waiting)
+            if total.finish_reason not in (CANCELLED, LENGTH):
+                yield from self._run_tools()
+            if reason := self._end(total, called=called, rounds=rounds):
+                chat.prepare()
+                yield Done(reason, replace(total, finish_reason=reason))
+                return
+            stream = self._go_on(self._left(total))
+
+    def _go_on(self, max_tokens: int | None) -> Stream:
+        """Let the model read the results; those that do not fit are told to be long."""
+        try:
+            return self.start(max_tokens)
+        except PromptError:
+            messages = self._chat.messages
+            for place in range(len(messages) - 1, -1, -1):
+                message = messages[place]
+                if message.role != "tool":
+                    break
+                text = TOO_LONG.format(len(message.text))
+                messages[place] = replace(message, content=text)
+            return self.start(max_tokens)
+
+    def _end(self, total: Statistics, *, called: bool, rounds: int) -> str | None:
+        """Say why the turn ends here, or None if the model has results to read."""
+        if total.finish_reason in (CANCELLED, LENGTH):
+            return total.finish_reason
+        waiting = bool(self._chat.calls.waiting)
+        if waiting or not called:
+            return TOOL_CALLS if waiting else STOP
+        exhausted = self._left(total) == 0 or rounds == self._chat.max_rounds
+        return LENGTH if exhausted else None
+
+    def _constraints(self) -> Constraints:
+        """What is left of the constraints in this round of the turn."""
+        given = self._chat.constraints
+        choice, budget = given.tool_choice, given.max_reasoning_tokens
+        if choice != NONE and self._chat.messages[-1].role == "tool":
+            choice = AUTO  # the call that was asked for has been made
+        if budget is not None:
+            budget = max(budget - self.reasoned, 0)
+        return replace(given, tool_choice=choice, max_reasoning_tokens=budget)
+
+    def _listen(self, stream: Stream) -> Generator[Event, None, Statistics]:
+        """Yield what one generation says; keep its messages, note its calls."""
+        chat = self._chat
+        parser = Parser(
+            chat.runtime.tokenizer,
+            tools=chat.toolbox.functions,
+            built_in=chat.toolbox.built_in,
+            next_id=chat.calls.next_id,
+        )
+        listener = Listener(parser, chat.constraints.stop)
+        try:
+            for step in stream:
+                yield from self._keep(listener.feed(step.token))
+                if listener.stopped:
+                    break
+            yield from self._keep(listener.finish())
+        finally:  # also when the reader left: what came stays
+            stream.close()
+            self._keep(listener.finish())
+            self.reasoned += self._guide.reasoning_tokens if self._guide else 0
+            chat.changed()
+        return listener.judged(stream.stats)
+
+    def _keep(self, events: Sequence[ParserEvent]) -> list[Event]:
+        """Put ended messages into the history; return the events to show."""
+        chat = self._chat
+        for event in events:
+            if isinstance(event, ToolCall | ToolCallFailed):
+                chat.calls.hear(event)
+            elif isinstance(event, MessageEnded):
+                message = event.message
+                # Half a call cannot be answered, and nothing says nothing.
+                half = not event.complete and (message.is_call or not message.text)
+                if not half:
+                    chat.messages.append(message)
+                chat.calls.end(message, kept=not half)
+        return [event for event in events if isinstance(event, SHOWN)]
+
+    def _run_tools(self) -> Generator[Event]:
+        """Answer the calls that can be answered here; the others go on waiting."""
+        chat = self._chat
+        for call in list(chat.calls.waiting.values()):
+            text = chat.toolbox.result(call, chat.is_cancelled)
+            if text is not None:
+                chat.answer([call], text)
+                chat.changed()
+                yield ToolResult(call.id, text)
+
+    def _left(self, stats: Statistics) -> int | None:
+        limit = self._chat.params.max_tokens
+        return None if limit is None else max(limit - stats.completion_tokens, 0)
