@@ -159,19 +159,29 @@ class Constraints:
 class Target:
     """Something that can be called: how it is addressed and what its text must be.
 
-    `schema` None means free text.
+    `source` is the schema or grammar of its text; None means free text.
     """
 
     call: Call
-    schema: JsonSchema | None
+    source: JsonSchema | str | None
+    kind: Kind = "json_schema"
 
 
 def function_targets(tools: Iterable[ToolDescription]) -> list[Target]:
-    """The functions a caller offers: called on commentary, with JSON."""
+    """The functions a caller offers: called on commentary, with JSON or plain text."""
     return [
-        Target(Call(FUNCTION_PREFIX + tool.wire_name), closed(tool.parameters))
+        _text_target(tool)
+        if tool.takes_text
+        else Target(Call(FUNCTION_PREFIX + tool.wire_name), closed(tool.parameters))
         for tool in tools
     ]
+
+
+def _text_target(tool: ToolDescription) -> Target:
+    grammar = tool.grammar
+    recipient = FUNCTION_PREFIX + tool.wire_name
+    call = Call(recipient, kinds=(), grammar=grammar is not None)
+    return Target(call, grammar.source, grammar.kind) if grammar else Target(call, None)
 
 
 def built_in_targets(namespaces: Iterable[ToolNamespace]) -> list[Target]:
