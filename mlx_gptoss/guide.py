@@ -23,12 +23,14 @@ from mlx_gptoss.errors import PromptError, SchemaError
 from mlx_gptoss.harmony.automaton import Automaton, Place, Turn, build
 from mlx_gptoss.harmony.constrain import Constraints, Target, turn_of
 from mlx_gptoss.harmony.grammar import Grammars, Matcher
-from mlx_gptoss.harmony.loops import LoopDetector
+from mlx_gptoss.harmony.loops import EXACTLY, NEARLY, LoopDetector
 from mlx_gptoss.tokenizer import Tokenizer
 
 ILLEGAL, UNNAMED, TEXT = -1, 0, 1  # a target; classes of tokens without own edges
 LEAST = -1e30  # a legal token is drawn before any other, however unlikely it is
-GUARDED = ("analysis", "commentary", "final")  # channels that the loop guard watches
+# Channels that the loop guard watches. Reasoning loses little when it is cut short; an
+# answer of many like records (JSON, a table) must come out whole.
+GUARDED = {"analysis": NEARLY, "commentary": NEARLY, "final": EXACTLY}
 REMEMBERED = 16  # automata: a conversation needs two or three
 
 REASONING_BUDGET = "reasoning_budget"  # what a guide may report in `details`
@@ -116,7 +118,9 @@ class Guide:
         self._compiled = compiled
         self._budget = constraints.max_reasoning_tokens
         self._guards = (
-            {name: LoopDetector() for name in GUARDED} if constraints.loop_guard else {}
+            {name: LoopDetector(share=share) for name, share in GUARDED.items()}
+            if constraints.loop_guard
+            else {}
         )
         self._state = automaton.start  # behind the tokens that were read
         self._ahead: mx.array | None = None  # the row behind the tokens that were drawn

@@ -428,7 +428,7 @@ def circling(header: str, text: str) -> FakeModel:
     return FakeModel(logits_of)  # pyright: ignore[reportArgumentType]
 
 
-LONG = SamplingParams(temperature=0, max_tokens=1100)
+LONG = SamplingParams(temperature=0, max_tokens=2300)
 
 
 def test_a_loop_in_the_reasoning_is_left_for_the_answer() -> None:

@@ -2,20 +2,18 @@
 
 from collections.abc import Iterable
 from itertools import count, islice
-from pathlib import Path
 
 import pytest
 
-from mlx_gptoss.harmony.loops import WINDOW, LoopDetector
-from mlx_gptoss.tokenizer import Tokenizer
+from mlx_gptoss.harmony.loops import EXACTLY, NEARLY, WINDOW, LoopDetector
+from tests.vocabulary import O200k
 
-DEMO = Path(__file__).parents[1] / "mlx_gptoss" / "demo"
 ENOUGH = 4 * WINDOW
 
 
-def first_loop(tokens: Iterable[int]) -> int | None:
+def first_loop(tokens: Iterable[int], share: float = NEARLY) -> int | None:
     """The place of the token at which a detector calls it a loop."""
-    detector = LoopDetector()
+    detector = LoopDetector(share=share)
     for place, token in enumerate(islice(tokens, ENOUGH)):
         if detector.feed(token):
             return place
@@ -50,11 +48,40 @@ def test_a_long_text_may_be_repeated_a_few_times(copies: int) -> None:
 
 
 def test_tables_lists_and_counting_are_no_loops() -> None:
-    tokenizer = Tokenizer.open(DEMO)
     rows = "".join(
-        f"| {n} | {n * n} | {'even' if n % 2 == 0 else 'odd'} |\n" for n in range(150)
+        f"| {n} | {n * n} | {'even' if n % 2 == 0 else 'odd'} |\n" for n in range(600)
     )
-    counting = ", ".join(map(str, range(600)))
+    counting = ", ".join(map(str, range(3000)))
 
-    assert first_loop(tokenizer.encode(rows)) is None
-    assert first_loop(tokenizer.encode(counting)) is None
+    assert first_loop(O200k().encode(rows)) is None
+    assert first_loop(O200k().encode(counting)) is None
+
+
+RECORDS = {
+    "json": '  {{\n    "id": {n},\n    "name": "{word}",\n    "role": "user",\n'
+    '    "active": true,\n    "rights": [\n      "read",\n      "write"\n    ]\n'
+    "  }},\n",
+    "sql": "INSERT INTO customers (id, name, email, country, created_at) VALUES "
+    "({n}, '{word}', '{word}@example.com', 'US', NOW());\n",
+    "html": '<tr class="row"><td class="cell name">{word}</td><td class="cell value">'
+    '{n}</td><td><button class="btn" onclick="edit({n})">Edit</button></td></tr>\n',
+    "code": "def test_add_{n}():\n    result = add({n}, {n})\n    assert result\n\n",
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_an_answer_of_many_like_records_is_no_loop(kind: str) -> None:
+    words = ("alpha", "omega", "rho", "mu", "kappa", "delta", "sigma")
+    text = "".join(
+        RECORDS[kind].format(n=n, word=words[n * n % len(words)]) for n in range(300)
+    )
+    ids = O200k().encode(text)
+
+    assert len(ids) > 2 * WINDOW
+    assert first_loop(ids, EXACTLY) is None
+
+
+def test_an_answer_that_only_repeats_itself_is() -> None:
+    place = first_loop(O200k().encode("It is what it is, and so on. " * 1000), EXACTLY)
+
+    assert place is not None and place < WINDOW + 100

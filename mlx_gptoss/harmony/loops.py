@@ -13,15 +13,16 @@ from collections import Counter, deque
 
 RUN = 4  # tokens that are looked up together
 COPIES = 4  # how often a run must have come before it counts as repeated
-WINDOW = 768  # runs that are judged together
-SHARE = 0.8  # of them that must be repeated
+WINDOW = 2048  # runs that are judged together: long records are no loop
+NEARLY = 0.85  # of them that must be repeated: copies may differ here and there
+EXACTLY = 0.95  # hardly a token is new: a list of records is not yet a circle
 
 
 class LoopDetector:
     """Watches one stream of tokens."""
 
     def __init__(
-        self, *, window: int = WINDOW, share: float = SHARE, copies: int = COPIES
+        self, *, window: int = WINDOW, share: float = NEARLY, copies: int = COPIES
     ) -> None:
         self._last: deque[int] = deque(maxlen=RUN)
         self._seen: Counter[int] = Counter()  # by hash: half the memory
