@@ -9,6 +9,7 @@
     │   └── SchemaError     a schema or grammar cannot be enforced
     ├── BusyError           too many requests wait already: try again later
     ├── ModelError          the model failed while it computed
+    ├── SessionError        saved chats cannot be read, or a chat cannot be saved
     ├── ToolError           a tool cannot be started or reached
     └── ConversionError     a conversion cannot start or cannot be trusted
 
@@ -59,6 +60,10 @@ class BusyError(GptOssError):
 
 class ModelError(GptOssError):
     """The model failed while it computed; the answers it was computing are lost."""
+
+
+class SessionError(GptOssError):
+    """The chats on disk cannot be read, or a chat cannot be saved among them."""
 
 
 class ToolError(GptOssError):

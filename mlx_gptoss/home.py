@@ -14,6 +14,14 @@ def home() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / NAME
 
 
+def data_home() -> Path:
+    """Return the user's folder of chats, there or not yet."""
+    if sys.platform == "darwin":
+        return home()
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / NAME
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file beside its place and rename it, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)

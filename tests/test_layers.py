@@ -48,12 +48,13 @@ FLOORS = {
     "runtime": 5,
     "batching": 5,
     "chat": 5,
+    "sessions": 5,
+    "reasoning_memory": 5,
     "overflow": 5,
     "listener": 5,
     "agents": 6,
     "bench": 6,
     "doctor": 6,
-    "server": 6,
     "cli": 7,
 }
 TOP = {"__init__", "__main__", "demo"}  # lazy re-exports, the door, data
