@@ -9,7 +9,7 @@ calls to commentary, and other text to final. A result without an id answers the
 oldest call that waits.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlx_gptoss.errors import PromptError
@@ -21,6 +21,7 @@ REASONING_KEYS = ("reasoning", "reasoning_content", "thinking")
 TEXT_PARTS = ("text", "input_text", "output_text")
 BETWEEN = "\n\n"  # instructions, and parts of a content
 Json = Mapping[str, Any]
+Restore = Callable[[Sequence[m.Message], Sequence[str]], Sequence[m.Message]]
 
 
 def from_chat_messages(
@@ -31,9 +32,12 @@ def from_chat_messages(
     effort: m.Effort | None = "medium",
     conversation_date: str | None = None,
     identity: str | None = m.IDENTITY,
+    restore: Restore | None = None,
 ) -> list[m.Message]:
     """Return the whole conversation, the system message first.
 
+    `restore(messages, call_ids)` may put back what an assistant message with calls
+    came without (see `mlx_gptoss.reasoning_memory`).
     Raises PromptError that names the message or tool which cannot be read.
     """
     given = [_mapping(one, f"messages[{at}]") for at, one in enumerate(messages)]
@@ -51,7 +55,11 @@ def from_chat_messages(
         out.append(m.Message("developer", content))
     names: dict[str, str] = {}  # of the calls that wait, oldest first
     for at in range(opening, len(given)):
-        out += _converted(given[at], f"messages[{at}]", names)
+        own = list(_converted(given[at], f"messages[{at}]", names))
+        if restore is not None and any(message.is_call for message in own):
+            calls = given[at].get("tool_calls") or []
+            own = restore(own, [str(one.get("id")) for one in calls])
+        out += own
     return out
 
 
