@@ -16,7 +16,6 @@ from mlx_gptoss.checkpoint import (
     open_checkpoint,
 )
 from mlx_gptoss.checkpoint.matching import matrix_specs
-from mlx_gptoss.checkpoint.memory import empty
 from mlx_gptoss.checkpoint.reading import (
     CHUNK_BYTES,
     bfloat16_to_float32,
@@ -24,6 +23,7 @@ from mlx_gptoss.checkpoint.reading import (
 )
 from mlx_gptoss.config import MXFP4, ModelConfig
 from mlx_gptoss.errors import CheckpointError, MemoryBudgetError
+from mlx_gptoss.hollow import empty
 from mlx_gptoss.layout import DTYPE_BYTES, EXPERTS, HF, matrices, vectors
 from tests import checkpoints, layout_writers
 

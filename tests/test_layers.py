@@ -20,6 +20,7 @@ FLOORS = {
     "owner": 0,
     "home": 0,
     "linear": 1,
+    "hollow": 1,
     "mxfp4": 1,
     "rope": 1,
     "attention": 1,

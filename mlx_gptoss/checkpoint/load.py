@@ -19,7 +19,6 @@ from mlx_gptoss.checkpoint.adopt import (
     device_share,
     start_read_ahead,
 )
-from mlx_gptoss.checkpoint.memory import empty
 from mlx_gptoss.checkpoint.opening import Checkpoint
 from mlx_gptoss.checkpoint.parameters import BYTE, FLOAT, WORD, Parameter
 from mlx_gptoss.checkpoint.reading import (
@@ -30,10 +29,11 @@ from mlx_gptoss.checkpoint.reading import (
     open_files,
 )
 from mlx_gptoss.errors import CheckpointError, MemoryBudgetError
+from mlx_gptoss.hollow import empty
 from mlx_gptoss.memory import device_budget, format_bytes
 from mlx_gptoss.model import GptOss
 
-THREADS = 4
+THREADS = 8
 Progress = Callable[[int, int], None]  # bytes read so far, bytes in all
 
 COMPUTE_DTYPES = {mx.float32: 4, mx.bfloat16: 2}  # and their bytes

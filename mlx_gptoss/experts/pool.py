@@ -17,19 +17,22 @@ from mlx_gptoss import mxfp4
 from mlx_gptoss.config import Quantization
 from mlx_gptoss.experts.resident import WORD_BITS, Projection
 from mlx_gptoss.experts.slots import Slots
+from mlx_gptoss.hollow import empty
 
 
 class Pool:
-    """S slots of one stacked array, contiguous, with a writable view of its memory."""
+    """S slots of one stacked array, contiguous, with a writable view of its memory.
+
+    A slot holds anything until it is filled.
+    """
 
     def __init__(
         self, slots: int, shape: tuple[int, ...], dtype: mx.Dtype, *, in_place: bool
     ) -> None:
         self.in_place = in_place
-        self.array = mx.zeros((slots, *shape), dtype)
-        # The memory must exist before it can be written. That we hold the array keeps
-        # MLX from giving its memory to a result.
-        mx.eval(self.array)
+        # Evaluated, so that its memory exists. That we hold the array keeps MLX from
+        # giving its memory to a result.
+        self.array = empty((slots, *shape), dtype)
         self.view = np.asarray(self.array)
         self._staged: dict[int, np.ndarray] = {}
 
