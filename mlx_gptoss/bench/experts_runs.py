@@ -161,8 +161,8 @@ def stay_steady(folder: Path) -> dict[str, Any]:
     cache, token = model.make_cache(), mx.array([[1]])
     active, resident = [], []
     for n in range(STEADY_FROM + STEADY_TOKENS):
-        if cache.offset >= config.sliding_window * 2:
-            cache = model.make_cache()  # what grows is the conversation, not the pools
+        if cache.offset >= STEADY_FROM:
+            cache = model.make_cache()  # a conversation may grow: pools may not
         token = mx.argmax(model(token, cache)[:, -1:], axis=-1)
         mx.eval(token)
         if n >= STEADY_FROM:
