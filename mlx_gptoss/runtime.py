@@ -25,6 +25,7 @@ from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.decoding import Decoding
 from mlx_gptoss.errors import CheckpointError, ConfigError, PromptError
+from mlx_gptoss.experts.curve import recorded_curve
 from mlx_gptoss.experts.statistics import ExpertStatistics
 from mlx_gptoss.experts.storage import Storage
 from mlx_gptoss.generate import Generation, generate, room
@@ -89,6 +90,7 @@ def load(
     cache: CacheOptions | None = None,
     batch: BatchOptions | None = None,
     wired: str = "auto",
+    trace: str | Path | None = None,
     progress: Progress | None = None,
 ) -> "Runtime":
     """Find, check and load a model: `demo`, a path (`./x`, absolute) or a Hub id.
@@ -98,7 +100,8 @@ def load(
     `context` tokens, which must not exceed what the model knows. `experts` is
     resident, hybrid, streamed (both read experts from disk as they are needed), or
     auto: the first of them that fits. `wired` is how much a GPU keeps in memory for
-    good: auto (the size of the model), off, or a size.
+    good: auto (the size of the model), off, or a size. `trace` is a file of
+    `mlx-gptoss trace record`: experts are then placed by the hit rates of that run.
     `offline` forbids downloads; `strict` makes unknown config keys errors; `harmony`
     refuses a model that cannot chat before its weights are read; `cache` says how
     much of what was read is kept, in memory and on disk; `batch` how many requests
@@ -121,7 +124,10 @@ def load(
 
     def read() -> Runtime:
         checkpoint = open_checkpoint(folder, strict=strict)
-        plan = plan_checkpoint(checkpoint, compute, memory, context, experts=experts)
+        curve = recorded_curve(Path(trace), checkpoint.config) if trace else None
+        plan = plan_checkpoint(
+            checkpoint, compute, memory, context, experts=experts, curve=curve
+        )
         require_fit(plan, checkpoint.config, name)
         homes = [checkpoint.folder, folder]
         home = next((h for h in homes if (h / TOKENIZER).is_file()), folder)

@@ -120,6 +120,7 @@ def test_loading_options_reach_the_loader() -> None:
         "strict": True,
         "harmony": False,
         "wired": "auto",
+        "trace": None,
     }
 
 

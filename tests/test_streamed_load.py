@@ -5,12 +5,14 @@ import re
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import CheckpointError, ConfigError, MemoryBudgetError
+from mlx_gptoss.experts.trace import Trace, save_trace
 from mlx_gptoss.hub.folders import DEMO_FOLDER
 from mlx_gptoss.linear import on_gpu
 from mlx_gptoss.loading import plan_checkpoint
@@ -90,6 +92,33 @@ def test_wiring_is_the_models_size_and_never_above_what_is_recommended(
     assert wired_bytes("auto", plan, 10**6) == 10**6
     assert wired_bytes("2GB", plan, 10**9) == 10**9
     assert wired_bytes("5MB", plan, 10**9) == 5 * 10**6
+
+
+def recorded(path: Path, layers: int = 3) -> Path:
+    """Write a trace of a run whose first layer chose the same experts all the time."""
+    draw = np.random.default_rng(3)
+    wild = [[draw.permutation(9)[:3] for _ in range(layers)] for _ in range(50)]
+    routing = np.array(wild, np.int16)
+    routing[:, 0] = [0, 1, 2]
+    return save_trace(Trace(routing, np.ones(50, np.int32), 9, "it"), path)
+
+
+def test_a_recorded_run_places_the_experts(folder: Path, tmp_path: Path) -> None:
+    """Layers that miss most are resident: without a trace, simply the first ones."""
+    path = recorded(tmp_path / "routing.trace")
+    placed = []
+    for trace in (None, str(path)):
+        with load(folder, experts="hybrid", trace=trace) as runtime:
+            assert runtime.plan is not None
+            placed.append(set(runtime.plan.slots))
+    assert placed == [{2}, {0}]
+
+
+def test_a_trace_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    path = recorded(tmp_path / "routing.trace", layers=4)
+    message = "recorded with 4 layers of 9 experts, 3 a token, this model has 3 layers"
+    with pytest.raises(ConfigError, match=message):
+        load(folder, experts="hybrid", trace=path)
 
 
 def demo_layers() -> int:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
@@ -25,6 +26,7 @@ class LoadOptions:
     offline: bool = False
     strict: bool = False
     wired: str = "auto"
+    trace: Path | None = None
 
     def named_model(self) -> str:
         """Return the model, telling on stderr when it is only the demo."""
@@ -102,6 +104,12 @@ MODEL_OPTIONS = (
         show_default=True,
         help="Memory a GPU keeps for good: the model's size, none, or a size",
     ),
+    click.option(
+        "--trace",
+        metavar="FILE",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="Place experts by the hit rates of a run that `trace record` wrote",
+    ),
     offline_option,
     strict_option,
 )
@@ -121,10 +129,11 @@ def loads_model(function: Callable[..., Any]) -> Callable[..., Any]:
         offline: bool,
         strict: bool,
         wired: str,
+        trace: Path | None,
         **rest: Any,
     ) -> Any:
         options = LoadOptions(
-            model, memory, experts, context, dtype, offline, strict, wired
+            model, memory, experts, context, dtype, offline, strict, wired, trace
         )
         return function(*args, options=options, **rest)
 

@@ -12,7 +12,7 @@ from mlx_gptoss.memory import format_bytes
 from mlx_gptoss.memory.sizes import RECIPE_BITS
 
 if TYPE_CHECKING:
-    from mlx_gptoss.memory import Budget, HitCurve, Machine, Plan, Range
+    from mlx_gptoss.memory import Budget, Machine, Plan, Range
     from mlx_gptoss.planning import Forecast, Subject
 
 FORMULA = (
@@ -90,11 +90,12 @@ def plan(
     mlx-gptoss plan openai/gpt-oss-120b --device "M4 Max 64GB"
     mlx-gptoss plan ./gpt-oss-20b-q8 --memory 10GB --context 32768
     """
+    from mlx_gptoss.experts.curve import recorded_curve
     from mlx_gptoss.planning import forecast, limited
 
     machine, budget = _machine(device)
     subject = _subject(services, named_model(model), recipe, offline=offline)
-    curve = _curve(trace) if trace else None
+    curve = recorded_curve(trace, subject.config) if trace else None
     found = forecast(
         subject,
         limited(budget, memory),
@@ -158,17 +159,6 @@ class _NotHere(Exception):
 
 def _look(config: Path, weights: int) -> None:
     raise _NotHere(config, weights)
-
-
-def _curve(path: Path) -> "HitCurve":
-    from mlx_gptoss.experts.trace import hit_curve, layers_by_hit_rate, open_trace
-    from mlx_gptoss.memory import HitCurve
-
-    trace = open_trace(path)
-    k = trace.routing.shape[2]
-    slots = sorted({k, *range(k, trace.experts + 1, max(1, trace.experts // 16))})
-    worst = layers_by_hit_rate(trace, max(k, trace.experts // 2))
-    return HitCurve.recorded(hit_curve(trace, slots), f"recorded in {path}", worst)
 
 
 def _report(found: "Forecast") -> str:

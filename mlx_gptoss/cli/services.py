@@ -62,6 +62,7 @@ class Services:
                 offline=options.offline,
                 strict=options.strict,
                 wired=options.wired,
+                trace=options.trace,
                 harmony=harmony,
                 progress=progress,
             )

@@ -11,6 +11,7 @@ sees the last token: what a layer did not see is -1.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
@@ -188,28 +189,29 @@ def layers_by_hit_rate(trace: Trace, slots: int) -> tuple[int, ...]:
 def _replay_layer(trace: Trace, layer: int, slots: int, policy: str) -> tuple[int, int]:
     """Return hits and questions of one layer's decoded tokens."""
     passes = _passes(trace, layer)
-    uses = _uses(passes)
-    held: dict[int, tuple[int, ...]] = {}  # expert -> what decides who goes
+    uses = _uses(passes) if policy == IDEAL else {}
+    held: dict[int, int] = {}  # expert -> its rank, in the order of use
     counts: dict[int, int] = {}
-    clock = hits = asked = 0
+    hits = asked = 0
     for now, (experts, counted) in enumerate(passes):
-        fits = len(experts) <= slots
+        keep = experts if len(experts) <= slots else ()
         # As a run does it: those that are here first, then the others.
         here = [e for e in experts if e in held]
         absent = [e for e in experts if e not in held]
         if counted:
             asked, hits = asked + len(experts), hits + len(here)
         for expert in here + absent:
-            clock += 1
             counts[expert] = counts.get(expert, 0) + 1
-            if expert not in held and len(held) >= slots:
-                victims = [e for e in held if not fits or e not in experts]
-                del held[min(victims, key=held.__getitem__)]
-            held[expert] = {
-                LRU: (clock,),
-                LFU: (counts[expert], clock),
-                IDEAL: (-_next_use(uses[expert], now),),
-            }[policy]
+            if expert in held:
+                del held[expert]
+            elif len(held) >= slots:
+                victims = (e for e in held if e not in keep)
+                first = next if policy == LRU else partial(min, key=held.__getitem__)
+                del held[first(victims)]
+            if policy == IDEAL:
+                held[expert] = -_next_use(uses[expert], now)
+            else:
+                held[expert] = counts[expert]
     return hits, asked
 
 
