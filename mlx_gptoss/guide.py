@@ -78,8 +78,8 @@ class Guides:
         bound = {call.recipient for call in turn.calls if call.grammar}
         found: dict[str | None, str] = {
             target.call.recipient: self.grammars.compile(
-                "json_schema",
-                target.schema,
+                target.kind,
+                target.source,
                 what=f"the schema of `{target.call.recipient}`",
                 advice="change it, or leave arguments free with `enforce='headers'`",
             )

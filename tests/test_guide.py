@@ -239,6 +239,12 @@ def test_arguments_follow_the_schema() -> None:
     assert stats.finish_reason == "tool_calls"
 
 
+def test_arguments_come_in_the_order_the_model_wants() -> None:
+    turned = CALL.replace('{"city":"Oslo"}', '{"days": 3, "city": "Oslo"}')
+
+    assert said(wishing(turned))[0] == turned
+
+
 def test_arguments_may_be_left_free() -> None:
     wish = CALL.replace("Oslo", "Bonn")
 
@@ -456,6 +462,10 @@ def test_built_in_tools_are_guided_too() -> None:
     assert said(wishing(find), targets=targets)[0] == find
     turned = find.replace('{"', '{"cursor": 0, "')  # fields in an order of its own
     assert said(wishing(turned), targets=targets)[0] == turned
+    untold = find.replace('{"', '{"source": "x", "')
+    assert said(wishing(untold), targets=targets)[0] == untold
+    no_text = find.replace('"x"', "3")
+    assert said(wishing(no_text), targets=targets)[0] != no_text
     wrong = find.replace("browser.find", "browser.seek")
     assert said(wishing(wrong), targets=targets)[0] != wrong
 

@@ -56,6 +56,7 @@ FLOORS = {
     "agents": 6,
     "bench": 6,
     "doctor": 6,
+    "server": 6,
     "cli": 7,
 }
 TOP = {"__init__", "__main__", "demo"}  # lazy re-exports, the door, data

@@ -32,6 +32,7 @@ class Entry(NamedTuple):
 COMMANDS = {
     "generate": Entry("mlx_gptoss.cli.generate", "generate", "Answer one prompt"),
     "chat": Entry("mlx_gptoss.cli.chat", "chat", "Hold a conversation"),
+    "serve": Entry("mlx_gptoss.cli.serve", "serve", "Serve OpenAI's API"),
     "use": Entry("mlx_gptoss.cli.use", "use", "Choose the default model"),
     "pull": Entry("mlx_gptoss.cli.models", "pull", "Download a model"),
     "models": Entry("mlx_gptoss.cli.models", "models", "List or delete local models"),

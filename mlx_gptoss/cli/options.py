@@ -71,8 +71,7 @@ model_option = click.option(
     help="A path (./x), a Hub id (a/b) or `demo` "
     "[default: $MLX_GPTOSS_MODEL, else the model chosen with `use`, else demo]",
 )
-MODEL_OPTIONS = (
-    model_option,
+LOAD_OPTIONS = (
     click.option(
         "--memory",
         type=MemorySize(),
@@ -116,12 +115,17 @@ MODEL_OPTIONS = (
 
 
 def loads_model(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command MODEL_OPTIONS; it receives them as `options: LoadOptions`."""
+    """Give a command `-m` and LOAD_OPTIONS, as `options: LoadOptions`."""
+    return model_option(takes_load_options(function))
+
+
+def takes_load_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command LOAD_OPTIONS; it receives them as `options: LoadOptions`."""
 
     @wraps(function)
     def wrapper(
         *args: Any,
-        model: str | None,
+        model: str | None = None,
         memory: int | None,
         experts: str,
         context: int | None,
@@ -137,6 +141,6 @@ def loads_model(function: Callable[..., Any]) -> Callable[..., Any]:
         )
         return function(*args, options=options, **rest)
 
-    for option in reversed(MODEL_OPTIONS):
+    for option in reversed(LOAD_OPTIONS):
         wrapper = option(wrapper)
     return wrapper

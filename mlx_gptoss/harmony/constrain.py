@@ -159,34 +159,44 @@ class Constraints:
 class Target:
     """Something that can be called: how it is addressed and what its text must be.
 
-    `schema` None means free text.
+    `source` is the schema or grammar of its text; None means free text. "arguments"
+    is a JSON schema whose fields may come in any order.
     """
 
     call: Call
-    schema: JsonSchema | None
+    source: JsonSchema | str | None
+    kind: Literal["arguments"] | Kind = "arguments"
 
 
 def function_targets(tools: Iterable[ToolDescription]) -> list[Target]:
-    """The functions a caller offers: called on commentary, with JSON."""
+    """The functions a caller offers: called on commentary, with JSON or plain text."""
     return [
-        Target(Call(FUNCTION_PREFIX + tool.wire_name), closed(tool.parameters))
+        _text_target(tool)
+        if tool.takes_text
+        else Target(Call(FUNCTION_PREFIX + tool.wire_name), closed(tool.parameters))
         for tool in tools
     ]
+
+
+def _text_target(tool: ToolDescription) -> Target:
+    grammar = tool.grammar
+    recipient = FUNCTION_PREFIX + tool.wire_name
+    call = Call(recipient, kinds=(), grammar=grammar is not None)
+    return Target(call, grammar.source, grammar.kind) if grammar else Target(call, None)
 
 
 def built_in_targets(namespaces: Iterable[ToolNamespace]) -> list[Target]:
     """Tools of the system message: called on analysis; without functions, with text.
 
-    Their arguments are left free: a grammar takes fields in the order of the schema
-    only, and the model was trained to write these in an order of its own.
+    Fields that are not told are let through: the model was trained with more of them.
     """
     targets = []
     for space in namespaces:
         where = ("analysis", "commentary")
         for tool in space.tools:
             name = f"{wire_name(space.name)}.{tool.wire_name}"
-            call = Call(name, where, JSON_KINDS + CODE_KINDS, grammar=False)
-            targets.append(Target(call, closed(tool.parameters)))
+            call = Call(name, where, JSON_KINDS + CODE_KINDS)
+            targets.append(Target(call, tool.parameters or ANY_OBJECT))
         if not space.tools:
             call = Call(wire_name(space.name), where, CODE_KINDS, grammar=False)
             targets.append(Target(call, None))

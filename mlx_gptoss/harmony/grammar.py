@@ -4,7 +4,7 @@ JSON schemas, regular expressions and Lark grammars, by `llguidance`. A schema t
 cannot be kept to the letter is refused before anything is generated:
 
     grammars = Grammars(tokenizer)
-    grammar = grammars.compile("json_schema", schema, what="the arguments of `f`")
+    grammar = grammars.compile("arguments", schema, what="the arguments of `f`")
     matcher = grammars.matcher(grammar)
     matcher.allowed(vocab_size)      # bool for every id
     matcher.feed(token)
@@ -22,6 +22,7 @@ import llguidance
 import numpy as np
 
 from mlx_gptoss.errors import SchemaError
+from mlx_gptoss.harmony.any_order import any_order
 from mlx_gptoss.tokenizer import Tokenizer
 
 # Space between the parts of JSON: enough for deep indentation, never without end.
@@ -42,6 +43,7 @@ LENIENT = "x-guidance"  # the library's own key in a schema
 VERBATIM = ("const", "enum", "default", "examples", LENIENT)  # no schemas
 EXCLUSIVE = ("exclusiveMinimum", "exclusiveMaximum")  # numbers, no longer bools
 BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
+Kind = Literal["json_schema", "arguments", "regex", "lark"]
 QUIET = 0  # the log level at which the library prints nothing
 
 
@@ -54,13 +56,13 @@ class Grammars:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._source = tokenizer
-        self._checked: set[str] = set()
+        self._checked: dict[tuple[str, str], str] = {}  # by kind and first form
         self._reading = threading.Lock()
         self._read: llguidance.LLTokenizer | None = None
 
     def compile(
         self,
-        kind: Literal["json_schema", "regex", "lark"],
+        kind: Kind,
         source: Any,
         *,
         what: str,
@@ -68,19 +70,21 @@ class Grammars:
     ) -> str:
         """Return the library's form of a grammar.
 
+        "arguments" is a JSON schema whose objects take their fields in any order.
         Raises SchemaError, which names `what`, the feature that is not supported, and
         what to do.
         """
         try:
             grammar = as_grammar(kind, source)
-            if grammar not in self._checked:
+            if (kind, grammar) not in self._checked:
                 check(grammar)
-                self._checked.add(grammar)
+                free = _freed(source) if kind == "arguments" else None
+                self._checked[kind, grammar] = free or grammar
         except ValueError as error:
             raise SchemaError(
                 f"{what} cannot be enforced ({error}): {advice}"
             ) from error
-        return grammar
+        return self._checked[kind, grammar]
 
     def matcher(self, grammar: str) -> "Matcher":
         """Start to match a text against what `compile` returned."""
@@ -177,14 +181,32 @@ def as_grammar(kind: str, source: Any) -> str:
         return matcher.grammar_from_regex(source)
     if kind == "lark":
         return matcher.grammar_from_lark(source)
-    lenient = isinstance(source, Mapping) and LENIENT in source
     try:
-        text = json.dumps(understood(source, lenient=lenient))
+        text = json.dumps(_understood(source))
     except TypeError as error:
         raise ValueError(str(error)) from error
     return matcher.grammar_from_json_schema(
         text, overrides={"whitespace_pattern": WHITESPACE}
     )
+
+
+def _freed(schema: Any) -> str | None:
+    """The grammar of a schema in any order of fields, or None."""
+    given = schema.get(LENIENT, {}) if isinstance(schema, Mapping) else {}
+    options = {**given, "whitespace_pattern": WHITESPACE}
+    lark = any_order(_understood(schema), options=options)
+    if lark is None:
+        return None
+    grammar = llguidance.LLMatcher.grammar_from_lark(lark)
+    try:
+        check(grammar)
+    except ValueError:  # too large, so the order of the schema must do
+        return None
+    return grammar
+
+
+def _understood(schema: Any) -> Any:
+    return understood(schema, lenient=isinstance(schema, Mapping) and LENIENT in schema)
 
 
 def check(grammar: str) -> None:

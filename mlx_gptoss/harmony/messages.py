@@ -38,15 +38,26 @@ def wire_name(name: str) -> str:
 
 
 @dataclass(frozen=True)
+class TextGrammar:
+    """What a plain text must follow: a regular expression, or a Lark grammar."""
+
+    kind: Literal["regex", "lark"]
+    source: str
+
+
+@dataclass(frozen=True)
 class ToolDescription:
     """One tool: its name, what it does, and the JSON schema of its arguments.
 
-    `parameters=None` means that it takes none.
+    `parameters=None` means that it takes none. One that `takes_text` is called with
+    plain text instead of JSON, which `grammar` may bind; see `text_tool`.
     """
 
     name: str
     description: str = ""
     parameters: JsonSchema | None = None
+    takes_text: bool = False
+    grammar: TextGrammar | None = None
 
     def __post_init__(self) -> None:
         if not self.name.strip():
@@ -231,6 +242,24 @@ def tool_call(name: str, arguments: str) -> Message:
         channel="commentary",
         recipient=FUNCTION_PREFIX + name,
         content_type=CONSTRAINED_JSON,
+    )
+
+
+def text_tool(
+    name: str, description: str = "", grammar: TextGrammar | None = None
+) -> ToolDescription:
+    """Describe a tool that is called with plain text, such as a patch.
+
+    The model reads it as a function of one string, as in OpenAI's own programs.
+    """
+    takes = {"type": "string"}
+    return ToolDescription(name, description, takes, takes_text=True, grammar=grammar)
+
+
+def text_call(name: str, text: str) -> Message:
+    """Build a call of a tool that takes plain text."""
+    return Message(
+        "assistant", text, channel="commentary", recipient=FUNCTION_PREFIX + name
     )
 
 

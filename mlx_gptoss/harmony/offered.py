@@ -36,6 +36,7 @@ class Target:
     name: str
     offered: bool
     parameters: JsonSchema | None = None
+    takes_text: bool = False
 
     @property
     def built_in(self) -> bool:
@@ -44,7 +45,7 @@ class Target:
 
     @property
     def takes_json(self) -> bool:
-        return self.recipient not in PLAIN_TEXT_TOOLS
+        return not self.takes_text and self.recipient not in PLAIN_TEXT_TOOLS
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Offered:
     names: dict[str, str] = field(default_factory=dict)  # recipient -> tool name
     schemas: dict[str, JsonSchema] = field(default_factory=dict)  # by recipient
     any_name: bool = False
+    texts: frozenset[str] = frozenset()  # recipients that take plain text
 
     @classmethod
     def of(
@@ -63,14 +65,19 @@ class Offered:
     ) -> "Offered":
         names: dict[str, str] = {}
         schemas: dict[str, JsonSchema] = {}
+        texts: set[str] = set()
         for tool in tools or ():
             name = tool if isinstance(tool, str) else tool.name
             recipient = FUNCTION_PREFIX + wire_name(name)
             names[recipient] = name
-            if isinstance(tool, ToolDescription) and tool.parameters is not None:
+            if isinstance(tool, str):
+                continue
+            if tool.takes_text:
+                texts.add(recipient)
+            elif tool.parameters is not None:
                 schemas[recipient] = tool.parameters
         names |= {recipient: recipient for recipient in built_in}
-        return cls(names, schemas, any_name=tools is None)
+        return cls(names, schemas, tools is None, frozenset(texts))
 
     def find(self, written: str) -> str | None:
         """Return the offered recipient that `written` means, if there is one."""
@@ -82,8 +89,13 @@ class Offered:
     def target(self, written: str) -> Target:
         found = self.find(written)
         if found is not None:
-            schema = self.schemas.get(found)
-            return Target(found, self.names[found], offered=True, parameters=schema)
+            return Target(
+                found,
+                self.names[found],
+                offered=True,
+                parameters=self.schemas.get(found),
+                takes_text=found in self.texts,
+            )
         name = written.removeprefix(FUNCTION_PREFIX)
         return Target(written, name, offered=self.any_name and bool(name))
 

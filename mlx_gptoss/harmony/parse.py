@@ -88,6 +88,14 @@ class Parser:
     def repairs(self) -> list[Repair]:
         return self._record.repairs
 
+    @property
+    def reading(self) -> str | None:
+        """The channel of the text that is open now; None in a header or a call."""
+        if self._opened is None or self._opened.target is not None:
+            return None
+        channel = self._opened.message.channel
+        return channel if channel in ("analysis", "commentary") else "final"
+
     def feed(self, token_id: int) -> list[ParserEvent]:
         """Take one id; return what it completed, often one piece of text."""
         name = self._names.get(token_id)

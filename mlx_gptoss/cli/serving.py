@@ -1,0 +1,123 @@
+"""What `serve` makes of its options: models by name, a key, where things are kept."""
+
+import os
+import re
+import secrets
+import stat
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mlx_gptoss.cli.options import LoadOptions, named_model
+from mlx_gptoss.cli.services import Services
+from mlx_gptoss.cli.terminal import note
+from mlx_gptoss.hub import is_path
+
+if TYPE_CHECKING:
+    from mlx_gptoss.memory import Plan
+    from mlx_gptoss.server.models import Source
+
+KEY_VARIABLE = "MLX_GPTOSS_API_KEY"
+KEY_BYTES = 24
+NAMED = re.compile(r"([\w.:@-]+)=(.+)", re.DOTALL)
+DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)?")
+SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Duration(click.ParamType):
+    """`90`, `90s`, `10m`, `2h`: seconds, as a number."""
+
+    name = "duration"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        found = DURATION.fullmatch(str(value))
+        if not found or not float(found[1]):
+            return self.fail(f"`{value}` is no duration: write 90s, 10m or 2h")
+        return float(found[1]) * SECONDS[found[2]]
+
+
+def sources_of(
+    models: Sequence[str], options: LoadOptions, services: Services
+) -> "list[Source]":
+    """Name the models, the default first; raises UsageError for one name twice."""
+    given = [_named(one) for one in models or [named_model(None)]]
+    names = [name for name, _ in given]
+    for name in names:
+        if names.count(name) > 1:
+            raise click.UsageError(
+                f"two models are named `{name}`: write -m NAME=MODEL"
+            )
+    return [_source(name, model, options, services) for name, model in given]
+
+
+def api_key(given: str | None, *, needed: bool, made: bool) -> str | None:
+    """Read the key from `env:NAME` or a file, else the environment; or make one.
+
+    `needed` refuses to go on without; `made` makes one where none was given.
+    """
+    key = _read_key(given) if given else os.environ.get(KEY_VARIABLE)
+    if key is None and made:
+        return secrets.token_urlsafe(KEY_BYTES)
+    if key is None and needed:
+        raise click.UsageError(
+            "others can reach this address: set a key with --api-key FILE or "
+            f"${KEY_VARIABLE}"
+        )
+    if key is not None and not (key.isascii() and key.isprintable() and key.strip()):
+        raise click.UsageError("the API key must be printable ASCII, and not empty")
+    return key
+
+
+def is_loopback(host: str) -> bool:
+    return host in LOOPBACK
+
+
+def _read_key(given: str) -> str:
+    if given.startswith("env:"):
+        name = given.removeprefix("env:")
+        if name not in os.environ:
+            raise click.UsageError(f"--api-key: ${name} is not set")
+        return os.environ[name].strip()
+    path = Path(given)
+    if not path.is_file():
+        raise click.UsageError(
+            f"--api-key: there is no file `{given}`: give a file, or env:NAME (a key "
+            "on the command line could be read by everyone on this machine)"
+        )
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        note(f"others can read `{given}`: chmod 600 it")
+    return path.read_text("utf-8").strip()
+
+
+def _named(given: str) -> tuple[str, str]:
+    """The public name of a model: as given, a Hub id, or the folder's name."""
+    found = NAMED.fullmatch(given)
+    if found and not Path(given).exists():
+        return found[1], found[2]
+    return (Path(given).expanduser().resolve().name if is_path(given) else given), given
+
+
+def _source(
+    name: str, model: str, options: LoadOptions, services: Services
+) -> "Source":
+    from mlx_gptoss.loading import choose_dtype, plan_checkpoint
+    from mlx_gptoss.server.models import Source
+
+    def plan() -> "Plan":
+        from mlx_gptoss.checkpoint import open_checkpoint
+
+        return plan_checkpoint(
+            open_checkpoint(services.fetch(model, offline=options.offline)),
+            choose_dtype(options.dtype),
+            options.memory,
+            options.context,
+            experts=options.experts,
+        )
+
+    return Source(name, lambda: services.open(replace(options, model=model)), plan)

@@ -1,0 +1,118 @@
+"""The app: routes, what errors look like, and the guard around all of it.
+
+    app = create_app(Models.of(load("demo"), "demo"), Settings(api_key="..."))
+
+Any ASGI server runs it; `running.py` is ours.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from mlx_gptoss import __version__
+from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.server.errors import ApiError, as_api_error, body_for
+from mlx_gptoss.server.models import Models
+from mlx_gptoss.server.routes import chat, models
+from mlx_gptoss.server.service import Service
+from mlx_gptoss.server.settings import Settings
+from mlx_gptoss.server.stream import CLIENT_CLOSED, ClientGone
+
+ROUTERS = (chat.router, models.router)
+CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
+    """Make the app for some models; it closes them when it is shut down."""
+    service = Service(models, settings or Settings())
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(models.watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+            await models.close()
+
+    app = FastAPI(
+        title="mlx-gptoss",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = service
+    for router in ROUTERS:
+        app.include_router(router)
+    for kind, handler in HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    return app
+
+
+def error_reply(request: Request, error: BaseException) -> Response:
+    """Answer with an error, in the form that clients of this route expect."""
+    told = as_api_error(error)
+    return JSONResponse(
+        body_for(request.url.path, told), told.status, headers=dict(told.headers)
+    )
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    return error_reply(request, error)
+
+
+async def on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return error_reply(request, invalid(error.errors()))
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    told = ApiError(
+        error.status_code,
+        f"{error.detail}: {request.method} is not served here",
+        CODES.get(error.status_code),
+        headers=error.headers or {},
+    )
+    if error.status_code == 400:
+        told = ApiError(400, "the body cannot be read: send JSON in UTF-8")
+    return error_reply(request, told)
+
+
+async def on_gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_CLOSED)
+
+
+def invalid(problems: Any) -> ApiError:
+    """Say what the first problem of a body is, and where; values are not repeated."""
+    problem = problems[0]
+    place = [one for one in problem["loc"] if one != "body"]
+    if problem["type"] == "json_invalid":
+        return ApiError(400, "the body is no JSON", "invalid_json")
+    if not place:
+        return ApiError(
+            400, "the body must be a JSON object, sent as `application/json`"
+        )
+    name = "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in place)
+    name = name.lstrip(".")
+    return ApiError(400, f"`{name}`: {problem['msg']}", "invalid_type", name)
+
+
+HANDLERS: dict[Any, Any] = {
+    ApiError: on_error,
+    GptOssError: on_error,
+    RequestValidationError: on_invalid,
+    HTTPException: on_http_error,
+    ClientGone: on_gone,
+    Exception: on_error,
+}

@@ -1,0 +1,175 @@
+"""Parts of a request that several APIs share, as what the model is asked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from mlx_gptoss.harmony.constrain import AUTO, NONE, REQUIRED, AnswerFormat
+from mlx_gptoss.harmony.grammar import can_enforce, leniently
+from mlx_gptoss.harmony.messages import Effort, ToolDescription
+from mlx_gptoss.sampling import SamplingParams
+from mlx_gptoss.server.errors import bad_request
+from mlx_gptoss.server.limits import check_count, check_schema
+from mlx_gptoss.server.schema.chat import SamplingFields
+from mlx_gptoss.server.settings import Limits, Settings
+
+# OpenAI's newer words for what gpt-oss knows three of.
+EFFORTS: Mapping[str, Effort] = {
+    "none": "low",
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "high",
+}
+NO_REASONING = "none"
+MAX_BIAS = 100.0
+LONGEST_NAME = 256
+LONGEST_ID = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The functions a request offers, and the types of what it offers beside them."""
+
+    descriptions: tuple[ToolDescription, ...] = ()
+    strict: frozenset[str] = frozenset()
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ToolChoice:
+    """Which calls are wanted; `callable` None: of all tools."""
+
+    choice: str = AUTO
+    callable: frozenset[str] | None = None
+
+
+def check_tools(tools: Tools, limits: Limits) -> Tools:
+    """Return `tools`; raises ApiError (400) for too many or too large ones."""
+    check_count("tools", len(tools.descriptions), limits.tools)
+    names = [tool.wire_name for tool in tools.descriptions]
+    for tool in tools.descriptions:
+        if not 0 < len(tool.name) <= LONGEST_NAME:
+            raise bad_request("a tool's name is too long", param="tools")
+        if names.count(tool.wire_name) > 1:
+            raise bad_request(
+                f"two tools are named `{tool.name}`: rename one", param="tools"
+            )
+        if tool.parameters is not None:
+            check_schema(f"tool `{tool.name}`", tool.parameters, limits)
+    return tools
+
+
+def read_tool_choice(given: str | Mapping[str, Any] | None) -> ToolChoice:
+    """Read `tool_choice` in the forms of chat completions and of responses."""
+    if given is None:
+        return ToolChoice()
+    if isinstance(given, str):
+        if given in (AUTO, NONE, REQUIRED):
+            return ToolChoice(given)
+        raise bad_request(
+            "`tool_choice` is auto, none, required, or an object", param="tool_choice"
+        )
+    kind = given.get("type")
+    if kind == "allowed_tools":
+        allowed = given.get("allowed_tools", given)
+        entries = allowed.get("tools") if isinstance(allowed, Mapping) else None
+        mode = allowed.get("mode", AUTO) if isinstance(allowed, Mapping) else None
+        if isinstance(entries, list) and mode in (AUTO, REQUIRED):
+            return ToolChoice(mode, frozenset(map(_named, entries)))
+    elif kind == "function":
+        return ToolChoice(_named(given))
+    raise bad_request(
+        "`tool_choice` names no function: give "
+        '{"type": "function", "function": {"name": ...}}',
+        param="tool_choice",
+    )
+
+
+def read_answer_format(given: Mapping[str, Any] | None, limits: Limits) -> Any:
+    """Read a `response_format`; one that is not strict binds as far as it can be."""
+    if given is None:
+        return None
+    found = AnswerFormat.of(given)
+    if found is None or found.kind != "json_schema" or not found.told:
+        return found
+    check_schema("`response_format`", found.source, limits)
+    named = given.get("json_schema", given)
+    if named.get("strict") or can_enforce(found.source):
+        return found
+    return AnswerFormat(
+        found.kind, leniently(found.source), found.name, found.description, told=True
+    )
+
+
+def sampling_params(
+    request: SamplingFields,
+    *,
+    max_tokens: int | None,
+    top_logprobs: int = 0,
+    vocab_size: int | None = None,
+) -> SamplingParams:
+    """Read how tokens are chosen; what is not given is as gpt-oss recommends."""
+    given: dict[str, Any] = {
+        name: value
+        for name in ("temperature", "top_p", "top_k", "min_p", "seed")
+        if (value := getattr(request, name)) is not None
+    }
+    return SamplingParams(
+        **given,
+        max_tokens=max_tokens,
+        top_logprobs=top_logprobs,
+        logit_bias=read_logit_bias(request.logit_bias, vocab_size),
+    )
+
+
+def read_logit_bias(
+    given: Mapping[str, float] | None, vocab_size: int | None
+) -> dict[int, float] | None:
+    """Read a bias by token ids, which JSON has as text."""
+    if not given:
+        return None
+    limit = LONGEST_ID if vocab_size is None else vocab_size
+    out: dict[int, float] = {}
+    for token, bias in given.items():
+        known = token.isascii() and token.isdigit() and len(token) < 12
+        if not known or int(token) >= limit:
+            raise bad_request(
+                "`logit_bias` has a key that is no token id of this model",
+                param="logit_bias",
+            )
+        if not abs(bias) <= MAX_BIAS:
+            raise bad_request("`logit_bias` is from -100 to 100", param="logit_bias")
+        out[int(token)] = bias
+    return out
+
+
+def effort_of(given: str | None) -> Effort:
+    return EFFORTS[given or "medium"]
+
+
+def reasoning_budget(
+    effort: str | None, asked: Sequence[int | None], settings: Settings
+) -> tuple[int | None, bool]:
+    """Return the limit of reasoning tokens, and whether a share of the room is it."""
+    if effort == NO_REASONING:
+        return 0, False
+    given = [one for one in asked if one is not None]
+    if given:
+        return min(given), False
+    if settings.max_reasoning == "auto":
+        return None, True
+    return cast("int | None", settings.max_reasoning), False
+
+
+def _named(entry: Any) -> str:
+    """The name in an entry of `tool_choice`."""
+    if isinstance(entry, Mapping):
+        function = entry.get("function", entry)
+        if isinstance(function, Mapping) and isinstance(function.get("name"), str):
+            return function["name"]
+    raise bad_request("`tool_choice` has an entry without a name", param="tool_choice")
+
+
+Shown = Literal["reasoning", "reasoning_content", "both", "hidden"]

@@ -1,0 +1,135 @@
+"""Every error as a client sees it: status, type, code and a sentence to act on.
+
+What is raised on purpose keeps its message, unless that may name files of this
+machine; anything else is an internal error without details, which the log has.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlx_gptoss.errors import (
+    GptOssError,
+    MemoryBudgetError,
+    PromptError,
+    SchemaError,
+)
+
+log = logging.getLogger(__name__)
+
+INVALID = "invalid_request_error"
+INTERNAL_MESSAGE = "internal error: the server's log says more"
+UNAVAILABLE_MESSAGE = "the model cannot be used: the server's log says why"
+
+
+@dataclass
+class ApiError(Exception):
+    """An error with its place in OpenAI's API; `param` is the field at fault."""
+
+    status: int
+    message: str
+    code: str | None = None
+    param: str | None = None
+    kind: str = INVALID
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.message
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """OpenAI's form of it."""
+        error = {
+            "message": self.message,
+            "type": self.kind,
+            "param": self.param,
+            "code": self.code,
+        }
+        return {"error": error}
+
+
+def bad_request(message: str, *, param: str | None = None) -> ApiError:
+    return ApiError(400, message, "invalid_value", param)
+
+
+def too_long(tokens: int, context: int) -> ApiError:
+    """The prompt fills the context: clients look for this code to compact."""
+    return ApiError(
+        400,
+        f"This model's maximum context length is {context} tokens, but the prompt "
+        f"has {tokens}: shorten it",
+        "context_length_exceeded",
+        "messages",
+    )
+
+
+def model_not_found(model: str, known: list[str]) -> ApiError:
+    names = ", ".join(f"`{name}`" for name in known)
+    return ApiError(
+        404,
+        f"The model `{model}` does not exist: this server has {names}",
+        "model_not_found",
+        "model",
+    )
+
+
+def busy(message: str, retry_after: float) -> ApiError:
+    """There is no room now; `retry_after` is in seconds."""
+    seconds = max(1, round(retry_after))
+    headers = {"Retry-After": str(seconds)}
+    return ApiError(
+        429, message, "rate_limit_exceeded", None, "rate_limit_error", headers
+    )
+
+
+def draining() -> ApiError:
+    headers = {"Retry-After": "5"}
+    return ApiError(
+        503, "the server is shutting down", "draining", None, "server_error", headers
+    )
+
+
+def as_api_error(error: BaseException) -> ApiError:
+    """Return what the client is told; what it is not told goes to the log."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, SchemaError):
+        return ApiError(400, str(error), "invalid_schema")
+    if isinstance(error, PromptError):
+        return bad_request(str(error))
+    if hasattr(error, "retry_after") and isinstance(error, GptOssError):
+        return busy(str(error), error.retry_after)  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(error, MemoryBudgetError):
+        return ApiError(507, str(error), "insufficient_memory", None, "server_error")
+    if isinstance(error, GptOssError):  # its words may name files
+        log.error("a model cannot be used: %s", error)
+        return ApiError(
+            503, UNAVAILABLE_MESSAGE, "model_unavailable", None, "server_error"
+        )
+    log.error("a request failed", exc_info=error)
+    return ApiError(500, INTERNAL_MESSAGE, "internal_error", None, "server_error")
+
+
+ANTHROPIC_KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def anthropic_body(error: ApiError) -> dict[str, Any]:
+    """Anthropic's form of an error."""
+    kind = ANTHROPIC_KINDS.get(error.status, "api_error")
+    return {"type": "error", "error": {"type": kind, "message": error.message}}
+
+
+def body_for(path: str, error: ApiError) -> dict[str, Any]:
+    """The form of an error that clients of a route expect."""
+    if path.startswith("/v1/messages"):
+        return anthropic_body(error)
+    return error.body

@@ -1,0 +1,61 @@
+"""`/v1/chat/completions` and `/v1/chat/render`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.server.chat import Manner, ask_of, chunks, tools_of, whole_reply
+from mlx_gptoss.server.ignored import ignored
+from mlx_gptoss.server.limits import check_most
+from mlx_gptoss.server.routes import ERRORS
+from mlx_gptoss.server.schema.chat import ChatRequest
+from mlx_gptoss.server.schema.chat_reply import ChatReply, RenderReply
+from mlx_gptoss.server.service import Service, json_reply
+from mlx_gptoss.server.settings import Settings
+from mlx_gptoss.server.stream import DONE, sse
+from mlx_gptoss.server.turn import Turn
+
+router = APIRouter(tags=["chat"])
+
+
+@router.post("/v1/chat/completions", response_model=ChatReply, responses=ERRORS)
+async def chat_completions(body: ChatRequest, request: Request) -> Response:
+    """Answer a conversation, whole or as a stream of chunks."""
+    service = Service.of(request)
+    settings = service.settings
+    check_most("n", body.n or 1, settings.limits.choices)
+    ask = partial(ask_of, body, settings=settings)
+    job = await service.begin(request, body.model, ask, count=body.n or 1)
+    manner = Manner.of(body, job.model, job.runtime, settings)
+    headers = passed_over(body, settings)
+    if body.stream:
+        return service.stream(job, frames(job.turns, manner), headers)
+    return await service.whole(request, job, whole_reply(job.turns, manner), headers)
+
+
+@router.post("/v1/chat/render", response_model=RenderReply, responses=ERRORS)
+async def chat_render(body: ChatRequest, request: Request) -> Response:
+    """Show the exact prompt of a request: what the model would read."""
+    service = Service.of(request)
+    async with service.models.lease(body.model) as runtime:
+        ask = await asyncio.to_thread(ask_of, body, runtime, service.settings)
+        ids = render_messages(ask.conversation, runtime.tokenizer)
+        text = runtime.tokenizer.decode(ids)
+    reply = RenderReply(prompt=text, token_ids=ids, prompt_tokens=len(ids))
+    return json_reply(reply, passed_over(body, service.settings))
+
+
+async def frames(turns: Sequence[Turn], manner: Manner) -> AsyncIterator[bytes]:
+    async for chunk in chunks(turns, manner):
+        yield sse(chunk.json_text())
+    yield DONE
+
+
+def passed_over(body: ChatRequest, settings: Settings) -> dict[str, str]:
+    """The header that names what has no effect."""
+    return ignored(body.unknown, tools_of(body, settings).ignored)

@@ -1,0 +1,57 @@
+"""`/v1/models` and `/health`."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+
+from mlx_gptoss import __version__
+from mlx_gptoss.server.errors import model_not_found
+from mlx_gptoss.server.models import Models
+from mlx_gptoss.server.routes import ERRORS
+from mlx_gptoss.server.schema.models import Health, ModelList, ModelReply
+from mlx_gptoss.server.service import Service
+
+router = APIRouter(tags=["models"], responses=ERRORS)
+OWNER = "mlx-gptoss"
+
+
+@router.get("/v1/models")
+async def list_models(request: Request) -> ModelList:
+    """List the models that can be asked for, loaded or not."""
+    models = Service.of(request).models
+    return ModelList(
+        object="list", data=[described(models, name) for name in models.names]
+    )
+
+
+@router.get("/v1/models/{model:path}")
+async def retrieve_model(model: str, request: Request) -> ModelReply:
+    """Describe one model."""
+    models = Service.of(request).models
+    if model not in models.names:
+        raise model_not_found(model, models.names)
+    return described(models, model)
+
+
+@router.get("/health")
+async def health(request: Request) -> Health:
+    """Say that the server answers, and what it has loaded."""
+    models = Service.of(request).models
+    return Health(
+        status="ok",
+        version=__version__,
+        models=models.names,
+        loaded=models.loaded,
+        running=models.in_use,
+    )
+
+
+def described(models: Models, name: str) -> ModelReply:
+    runtime = models.runtime(name)
+    return ModelReply(
+        id=name,
+        object="model",
+        created=models.created,
+        owned_by=OWNER,
+        loaded=runtime is not None,
+        context_length=runtime.context if runtime else None,
+    )

@@ -1,0 +1,63 @@
+"""What all wire types share.
+
+Requests keep fields they do not know, to say which were passed over; values of a
+wrong type are refused, not converted. Replies are written with the fields that were
+set and no others.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+Json = dict[str, Any]
+
+
+class Request(BaseModel):
+    """A request, or a part of one."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    @property
+    def unknown(self) -> list[str]:
+        """The fields that are not understood, unless they are null."""
+        return [name for name, value in (self.model_extra or {}).items() if value]
+
+
+class Reply(BaseModel):
+    """A reply, or a part of one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    def json_text(self) -> str:
+        return self.model_dump_json(exclude_unset=True)
+
+
+class TokenUsage(Reply):
+    """Tokens of a request, as chat completions and completions count them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: "PromptDetails"
+    completion_tokens_details: "CompletionDetails"
+
+
+class PromptDetails(Reply):
+    cached_tokens: int
+
+
+class CompletionDetails(Reply):
+    reasoning_tokens: int
+
+
+class ErrorBody(Reply):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(Reply):
+    """OpenAI's form of an error."""
+
+    error: ErrorBody

@@ -1,0 +1,123 @@
+"""What all routes share: models, settings, and the life of one request.
+
+    job = await service.begin(request, model, make_ask)      # leased and started
+    return await service.whole(request, job, work, headers)  # or
+    return service.stream(job, frames, headers)
+
+A job ends exactly once, whatever its end is: its turns stop, its model is given back.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.server.errors import ApiError
+from mlx_gptoss.server.models import Models
+from mlx_gptoss.server.schema.base import Reply
+from mlx_gptoss.server.settings import Settings
+from mlx_gptoss.server.stream import EventStream, error_frame, while_connected
+from mlx_gptoss.server.turn import Ask, Turn, start_turns
+
+
+@dataclass
+class Job:
+    """One request at work: its model, and an answer for each choice."""
+
+    model: str
+    runtime: Runtime
+    ask: Ask
+    turns: Sequence[Turn]
+    _stack: AsyncExitStack
+
+    @property
+    def turn(self) -> Turn:
+        """The answer, where there is one."""
+        return self.turns[0]
+
+    async def close(self) -> None:
+        """Stop what still runs and give the model back. Twice is once."""
+        for turn in self.turns:
+            turn.cancel()
+        await self._stack.aclose()
+
+
+@dataclass
+class Service:
+    """The parts of one server."""
+
+    models: Models
+    settings: Settings = field(default_factory=Settings)
+
+    @classmethod
+    def of(cls, request: Request) -> "Service":
+        return request.app.state.service
+
+    async def begin(
+        self,
+        request: Request,
+        model: str | None,
+        make_ask: Callable[[Runtime], Ask],
+        *,
+        count: int = 1,
+    ) -> Job:
+        """Lease a model and start `count` answers. Raises what is wrong with it.
+
+        `make_ask` is called in a thread: it may take its time.
+        """
+        return await while_connected(request, self._begin(model, make_ask, count))
+
+    async def whole(
+        self,
+        request: Request,
+        job: Job,
+        work: Coroutine[Any, Any, Reply],
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Reply with what `work` returns, unless the client leaves before."""
+        try:
+            reply = await while_connected(request, work)
+        finally:
+            await job.close()
+        return json_reply(reply, headers)
+
+    def stream(
+        self,
+        job: Job,
+        frames: AsyncIterator[bytes],
+        headers: Mapping[str, str] | None = None,
+        *,
+        tell: Callable[[ApiError], bytes] = error_frame,
+    ) -> EventStream:
+        """Reply with `frames` as the client reads them; `tell` writes an error."""
+        limits = self.settings.limits
+        return EventStream(
+            frames,
+            close=job.close,
+            send_seconds=limits.send_seconds,
+            heartbeat_seconds=limits.heartbeat_seconds,
+            tell=tell,
+            headers=dict(headers or {}),
+        )
+
+    async def _begin(
+        self, model: str | None, make_ask: Callable[[Runtime], Ask], count: int
+    ) -> Job:
+        name = self.models.resolve(model)
+        async with AsyncExitStack() as stack:
+            runtime = await stack.enter_async_context(self.models.lease(name))
+            ask = await asyncio.to_thread(make_ask, runtime)
+            turns = await start_turns(runtime, ask, count)
+            return Job(name, runtime, ask, turns, stack.pop_all())
+        raise AssertionError("unreachable")
+
+
+def json_reply(reply: Reply, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(
+        reply.json_text(), media_type="application/json", headers=dict(headers or {})
+    )

@@ -1,0 +1,53 @@
+"""What the operator of a server chose; plain data."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REASONING, REASONING_CONTENT, BOTH = "reasoning", "reasoning_content", "both"
+REASONING_FIELDS = (REASONING, REASONING_CONTENT, BOTH)
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much one request may ask; more is refused before any work is done.
+
+    Bytes and counts; times are in seconds. `schema_depth` counts the objects and
+    lists around a value.
+    """
+
+    body_bytes: int = 32 * 2**20
+    body_seconds: float = 60.0  # for a request's body to arrive
+    send_seconds: float = 30.0  # for a client to take what it was sent
+    heartbeat_seconds: float = 15.0  # between signs of life in a silent stream
+    messages: int = 10_000
+    tools: int = 256
+    schema_depth: int = 64
+    schema_bytes: int = 512 * 2**10
+    choices: int = 16
+    prompts: int = 64
+    stops: int = 16
+    stop_characters: int = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a server answers, and whom.
+
+    `hosts` None trusts every Host header, as is right behind a Unix socket. `origins`
+    are those of web pages that may ask; others may not. `max_reasoning` is "auto",
+    which leaves a quarter of the room for the answer, None, or a number of tokens.
+    `date` None is today's. `store` is the folder of what is kept on disk, None for
+    nothing. `models_on_demand` loads a model when it is first asked for.
+    """
+
+    api_key: str | None = field(default=None, repr=False)
+    hosts: tuple[str, ...] | None = LOOPBACK_HOSTS
+    origins: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    reasoning_field: str = REASONING
+    max_reasoning: int | str | None = "auto"
+    loop_guard: bool = True
+    date: str | None = None
+    log_prompts: bool = False
+    store: Path | None = None

@@ -1,0 +1,141 @@
+"""Server-sent events, and clients that have left or do not read.
+
+Knows bytes and connections; nothing of models or of what the events mean.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from mlx_gptoss.server.errors import ApiError, as_api_error
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+DONE = b"data: [DONE]\n\n"
+ALIVE = b": alive\n\n"  # a comment, which every client passes over
+CLIENT_CLOSED = 499  # nginx's number for it; nobody is there to read it
+
+
+class ClientGone(Exception):
+    """Nobody waits for the reply any more."""
+
+
+def sse(data: str, event: str | None = None) -> bytes:
+    """Write one event; `data` is JSON on one line."""
+    name = f"event: {event}\n" if event else ""
+    return f"{name}data: {data}\n\n".encode()
+
+
+def sse_json(value: Any, event: str | None = None) -> bytes:
+    return sse(json.dumps(value, ensure_ascii=False, separators=(",", ":")), event)
+
+
+def error_frame(error: ApiError) -> bytes:
+    """OpenAI's form of an error within a stream."""
+    return sse_json(error.body)
+
+
+async def disconnected(receive: Receive) -> None:
+    """Return once the client has left. The body must have been read before."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns; raise ClientGone if the client leaves before."""
+    return await _unless(disconnected(request.receive), work)
+
+
+async def _unless(gone: Coroutine[Any, Any, None], work: Coroutine[Any, Any, T]) -> T:
+    leaving, working = asyncio.create_task(gone), asyncio.create_task(work)
+    try:
+        await asyncio.wait({leaving, working}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        return working.result()
+    finally:
+        for task in (leaving, working):
+            task.cancel()
+        await asyncio.gather(leaving, working, return_exceptions=True)
+
+
+class EventStream(Response):
+    """Sends frames while the client reads them; ends them when it no longer does.
+
+    `close` is awaited once at the end, whatever the end is. An error within the
+    stream is its last frame, written by `tell`.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        frames: AsyncIterator[bytes],
+        *,
+        close: Callable[[], Awaitable[Any]],
+        send_seconds: float,
+        heartbeat_seconds: float,
+        tell: Callable[[ApiError], bytes] = error_frame,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        quiet = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(headers=quiet | (headers or {}))
+        del self.headers["content-length"]
+        self._frames = frames
+        self._close = close
+        self._send_seconds = send_seconds
+        self._heartbeat_seconds = heartbeat_seconds
+        self._tell = tell
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await _unless(disconnected(receive), self._send_all(send))
+        except ClientGone:
+            log.info("a client left in the middle of a stream")
+        except TimeoutError:
+            log.warning("a client did not read its stream and was dropped")
+            raise
+        finally:
+            await self._close()
+
+    async def _send_all(self, send: Send) -> None:
+        start = {
+            "type": "http.response.start",
+            "status": self.status_code,
+            "headers": self.raw_headers,
+        }
+        await send(start)
+        async for frame in self._lively():
+            await self._send(send, frame)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send(self, send: Send, frame: bytes) -> None:
+        async with asyncio.timeout(self._send_seconds):
+            await send({"type": "http.response.body", "body": frame, "more_body": True})
+
+    async def _lively(self) -> AsyncIterator[bytes]:
+        """The frames, with signs of life between those that are long in coming."""
+        frames = aiter(self._frames)
+        while True:
+            coming = asyncio.ensure_future(anext(frames, None))
+            try:
+                while not (
+                    await asyncio.wait({coming}, timeout=self._heartbeat_seconds)
+                )[0]:
+                    yield ALIVE
+                frame = coming.result()
+            except Exception as error:
+                yield self._tell(as_api_error(error))
+                return
+            finally:
+                coming.cancel()
+            if frame is None:
+                return
+            yield frame

@@ -1,0 +1,175 @@
+"""Arguments may come in any order of fields, and only what the schema allows does."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlx_gptoss.harmony.any_order import MOST_FIELDS, any_order
+from mlx_gptoss.harmony.grammar import Grammars, Kind, leniently
+from mlx_gptoss.tokenizer import Tokenizer
+from tests.fakes import byte_tokenizer
+
+BYTES = byte_tokenizer()
+GRAMMARS = Grammars(BYTES)
+OPTIONS = {"whitespace_flexible": True}
+WEATHER = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string"},
+        "unit": {"enum": ["C", "F"]},
+        "days": {"type": "integer", "minimum": 1},
+    },
+    "required": ["city"],
+    "additionalProperties": False,
+}
+TREE = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "size": {"$ref": "#/$defs/size"},
+        "left": {"anyOf": [{"$ref": "#"}, {"type": "null"}]},
+        "right": {"anyOf": [{"$ref": "#"}, {"type": "null"}]},
+    },
+    "required": ["name", "left"],
+    "additionalProperties": False,
+    "$defs": {"size": {"allOf": [{"type": "integer"}, {"minimum": 0}]}},
+}
+FILES = {
+    "type": "object",
+    "properties": {
+        "files": {
+            "type": "array",
+            "items": {"$ref": "#/definitions/file"},
+            "minItems": 1,
+            "maxItems": 2,
+        },
+        "why": {"type": "string", "title": "Why", "description": "In words"},
+    },
+    "additionalProperties": False,
+    "definitions": {
+        "file": {
+            "type": "object",
+            "properties": {"path": {"type": "string"}, "mode": {"type": "integer"}},
+            "required": ["path"],
+        }
+    },
+}
+ODD = {
+    "type": "object",
+    "properties": {
+        'a "b"\\': {"type": "boolean"},
+        "été 🌍": {"type": "boolean"},
+        "": {"type": "boolean"},
+        "\n\u0001": {"type": "boolean"},
+    },
+    "additionalProperties": {"type": "number"},
+}
+
+
+def takes(
+    schema: Any,
+    text: str,
+    kind: Kind = "arguments",
+    grammars: Grammars = GRAMMARS,
+    tokenizer: Tokenizer = BYTES,
+) -> bool:
+    """Whether the grammar lets `text` through, token by token, to its end."""
+    matcher = grammars.matcher(grammars.compile(kind, schema, what="a schema"))
+    for token in tokenizer.encode(text):
+        if not matcher.allowed(tokenizer.vocab_size)[token]:
+            return False
+        matcher.feed(token)
+    return matcher.complete
+
+
+RIGHT = [
+    (WEATHER, '{"days":3,"city":"Oslo"}'),
+    (WEATHER, '{ "unit" : "C" ,\n  "days": 12 , "city": "Oslo" }'),
+    (TREE, '{"left":{"left":null,"name":"b"},"name":"a","size":3}'),
+    (TREE, '{"right":{"left":null,"size":0,"name":"q"},"left":null,"name":"a"}'),
+    (FILES, '{"why":"x","files":[{"mode":1,"path":"a"},{"path":"b","by":[]}]}'),
+    (FILES, "{}"),
+    (ODD, '{"x":1.5,"été 🌍":true,"\\n\\u0001":true,"":false,"a \\"b\\"\\\\":true}'),
+]
+WRONG = [
+    (WEATHER, '{"days":3}'),
+    (WEATHER, '{"days":3,"city":"Oslo","days":4}'),
+    (WEATHER, '{"days":0,"city":"Oslo"}'),
+    (WEATHER, '{"city":"Oslo","wind":1}'),
+    (WEATHER, '{"city":"Oslo",}'),
+    (WEATHER, '{,"city":"Oslo"}'),
+    (WEATHER, ' {"city":"Oslo"}'),
+    (WEATHER, '{"city":"Oslo"} '),
+    (TREE, '{"left":null,"name":"a","size":-1}'),
+    (TREE, '{"left":{"name":"b"},"name":"a"}'),
+    (FILES, '{"files":[]}'),
+    (FILES, '{"files":[{"path":"a"},{"path":"b"},{"path":"c"}]}'),
+    (FILES, '{"files":[{"path":"a","path":"b"}]}'),
+    (ODD, '{"":1}'),
+    (ODD, '{"x":true}'),
+    (ODD, '{"\\u0078":1}'),  # a name is written in one way, so that none comes twice
+]
+
+
+@pytest.mark.parametrize(("schema", "text"), RIGHT)
+def test_fields_come_in_any_order(schema: Any, text: str) -> None:
+    assert takes(schema, text)
+
+
+@pytest.mark.parametrize(("schema", "text"), WRONG)
+def test_and_nothing_else_comes(schema: Any, text: str) -> None:
+    assert not takes(schema, text)
+
+
+def test_it_is_so_with_the_tokens_of_gpt_oss(o200k_folder: Path) -> None:
+    """Whose tokens hold the end of a value, a comma and the next name in one."""
+    tokenizer = Tokenizer.open(o200k_folder)
+    grammars = Grammars(tokenizer)
+
+    right = [takes(*pair, "arguments", grammars, tokenizer) for pair in RIGHT]
+    wrong = [takes(*pair, "arguments", grammars, tokenizer) for pair in WRONG]
+
+    assert all(right) and not any(wrong)
+
+
+def test_an_answer_keeps_the_order_of_its_schema() -> None:
+    ordered = '{"city":"Oslo","days":3}'
+
+    assert takes(WEATHER, ordered, "json_schema")
+    assert not takes(WEATHER, '{"days":3,"city":"Oslo"}', "json_schema")
+
+
+def test_what_cannot_be_kept_is_passed_over_in_any_order() -> None:
+    odd = {"type": "integer", "not": {"const": 1}}
+    schema = leniently({**WEATHER, "properties": {"city": odd, "days": odd}})
+
+    assert takes(schema, '{"days":1,"city":2}')
+    assert not takes(schema, '{"days":"x","city":2}')
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object"},
+        {"type": "object", "properties": {"a": {}}, "additionalProperties": False},
+        {**WEATHER, "minProperties": 1},
+        {**WEATHER, "required": ["city", "wind"]},
+        {**WEATHER, "properties": {"a": {}, "b": False}},
+        {**WEATHER, "properties": {"a": {"$id": "elsewhere"}, "b": {}}},
+        {**WEATHER, "properties": {f"f{n}": {} for n in range(MOST_FIELDS + 1)}},
+        {"$ref": "#/$defs/a%20b", "$defs": {"a b": WEATHER}},
+        {"$ref": "#"},
+        True,
+    ],
+)
+def test_other_schemas_are_left_to_the_library(schema: Any) -> None:
+    assert any_order(schema, options=OPTIONS) is None
+
+
+def test_where_rules_cannot_say_it_the_order_of_the_schema_must_do() -> None:
+    countless = {"type": "array", "items": WEATHER, "maxItems": 10**12}
+
+    assert any_order(countless, options=OPTIONS)
+    assert takes(countless, '[{"city":"Oslo","days":3}]')
+    assert not takes(countless, '[{"days":3,"city":"Oslo"}]')

@@ -1,0 +1,98 @@
+"""Tools that are called with plain text: how they are shown, read, and bound."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from mlx_gptoss.chat import Chat
+from mlx_gptoss.errors import SchemaError
+from mlx_gptoss.harmony.constrain import Constraints
+from mlx_gptoss.harmony.events import ToolCall
+from mlx_gptoss.harmony.messages import (
+    Message,
+    TextGrammar,
+    developer,
+    text_call,
+    text_tool,
+)
+from mlx_gptoss.harmony.parse import Parser
+from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.runtime import Runtime, load
+from mlx_gptoss.sampling import SamplingParams
+from tests.fakes import answering, byte_tokenizer, token_ids
+
+PATCH = text_tool("apply_patch", "Edit files.")
+WRITTEN = '*** Begin Patch\n{"a": 1}\n*** End Patch'
+CALL = f"<|channel|>commentary to=functions.apply_patch<|message|>{WRITTEN}<|call|>"
+LARK = r"""start: "*** Begin" LF line line? "*** End"
+line: /[ab]{1,3}/ LF
+%import common.LF
+"""
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Runtime]:
+    with load("demo") as runtime:
+        yield runtime
+
+
+def test_the_model_reads_it_as_a_function_of_a_string() -> None:
+    tokenizer = byte_tokenizer()
+    shown = tokenizer.decode(render_messages([developer(tools=[PATCH])], tokenizer))
+
+    assert "// Edit files.\ntype apply_patch = (_: string) => any;" in shown
+
+
+def test_a_call_gives_the_text_as_it_was_written() -> None:
+    tokenizer = byte_tokenizer()
+    parser = Parser(tokenizer, tools=[PATCH])
+    events = [e for token in token_ids(CALL, tokenizer) for e in parser.feed(token)]
+
+    assert [event for event in events if isinstance(event, ToolCall)] == [
+        ToolCall("call_1", "apply_patch", WRITTEN)
+    ]
+    assert (parser.messages, parser.repairs) == (
+        [text_call("apply_patch", WRITTEN)],
+        [],
+    )
+
+
+def test_a_header_cannot_announce_json() -> None:
+    wished = CALL.replace("<|message|>", " <|constrain|>json<|message|>")
+    chat = Chat(answering(wished.replace("*** Begin Patch\n", "")), tools=[PATCH])
+    list(chat.send("go"))
+
+    assert [one.content_type for one in chat.messages if isinstance(one, Message)] == [
+        None
+    ] * len(chat.messages)
+
+
+@pytest.mark.parametrize(
+    ("grammar", "pattern"),
+    [
+        (TextGrammar("lark", LARK), r"\*\*\* Begin\n([ab]{1,3}\n){1,2}\*\*\* End"),
+        (TextGrammar("regex", "[0-9]{3}-[0-9]{2}"), "[0-9]{3}-[0-9]{2}"),
+    ],
+    ids=lambda one: getattr(one, "kind", ""),
+)
+def test_a_grammar_binds_the_text(
+    demo: Runtime, grammar: TextGrammar, pattern: str
+) -> None:
+    chat = Chat(
+        demo,
+        tools=[text_tool("apply_patch", "Edit files.", grammar)],
+        constraints=Constraints(tool_choice="apply_patch", max_reasoning_tokens=5),
+        params=SamplingParams(max_tokens=200, temperature=0.7, seed=3),
+    )
+    calls = [one for one in chat.send("Add two lines.") if isinstance(one, ToolCall)]
+
+    assert calls
+    assert all(re.fullmatch(pattern, call.arguments) for call in calls)
+
+
+def test_a_grammar_that_cannot_be_kept_is_refused(demo: Runtime) -> None:
+    broken = text_tool("t", "", TextGrammar("lark", "start: missing"))
+
+    with pytest.raises(SchemaError, match=r"`functions\.t` cannot be enforced"):
+        list(Chat(demo, tools=[broken]).send("go"))
