@@ -1,14 +1,11 @@
-"""`chat` and `generate` in Harmony on a scripted model, piped and in a terminal."""
+"""`chat` and `generate` in Harmony on a scripted model, in a pipe."""
 
 import json
-import os
-import sys
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import pexpect
 import pytest
 from click.testing import CliRunner, Result
 
@@ -20,7 +17,6 @@ from mlx_gptoss.runtime import Runtime
 from tests.fakes import byte_tokenizer
 from tests.talking import TalkingModel, talking
 
-ROOT = Path(__file__).parents[1]
 HELLO = (
     "<|channel|>analysis<|message|>They greet.<|end|><|start|>assistant"
     "<|channel|>final<|message|>Hello!<|return|>"
@@ -92,7 +88,8 @@ def test_commands_change_the_conversation() -> None:
     notes = result.stderr.splitlines()
     assert notes[:2] == ["Effort: low", "Instructions: Be kind."]
     assert notes[3].startswith("prompt ")
-    assert notes[4:6] == [
+    assert notes[4].startswith("conversation: ") and notes[4].endswith(" tokens")
+    assert notes[5:7] == [
         "Forgotten",
         "There is no /nonsense; /help lists what there is",
     ]
@@ -159,52 +156,3 @@ def test_no_color_and_dumb_terminals_are_respected(
 def test_a_model_cannot_send_escapes_to_a_terminal() -> None:
     evil = Answer("\x1b]0;title\x07\x1b[2Jdone\x9b1m\ttab\n")
     assert shown_in_a_terminal(evil) == "]0;title[2Jdone1m\ttab\n"
-
-
-PROGRAM = """
-import sys
-from mlx_gptoss.cli import cli
-from mlx_gptoss.cli.services import Services
-from tests.talking import talking
-replies = [reply.replace("(endless)", "on and " * 3000) for reply in sys.argv[1:]]
-runtime = talking(*replies)
-cli(["chat", "-m", "demo", "--temperature", "0"],
-    obj=Services(load=lambda model, **options: runtime))
-"""
-ENDLESS = "<|channel|>final<|message|>(endless)"
-READY = "\x1b[?2004h"  # bracketed paste is on: the prompt waits for a line
-DIM = "\x1b[2m"
-
-
-def terminal(*replies: str) -> pexpect.spawn:
-    """Start `chat` in a real terminal."""
-    settings = {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
-    return pexpect.spawn(
-        sys.executable,
-        ["-c", PROGRAM, *replies],
-        cwd=str(ROOT),
-        env=os.environ | settings,  # pyright: ignore[reportArgumentType]
-        encoding="utf-8",
-        timeout=30,
-    )
-
-
-def test_a_person_chats_stops_an_answer_and_leaves() -> None:
-    child = terminal(HELLO, ENDLESS, SUM)
-    child.expect_exact(READY)
-    child.send("hi\r")
-    child.expect_exact(f"{DIM}They greet.")
-    child.expect_exact("Hello!")
-    child.expect_exact(READY)
-    child.send("go on\r")
-    child.expect_exact("on and on and")
-    child.sendintr()
-    child.expect_exact("(stopped)")
-    child.expect_exact(READY)
-    child.send("417 + 285?\r")
-    child.expect_exact("It is 702.")
-    child.expect_exact(READY)
-    child.sendeof()
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0

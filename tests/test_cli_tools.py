@@ -1,11 +1,8 @@
 """`chat` with tools: offered, asked about, run; mistakes in the options are named."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
-import pexpect
 import pytest
 from click.testing import CliRunner, Result
 
@@ -15,8 +12,6 @@ from mlx_gptoss.cli.tools import read_approval
 from mlx_gptoss.runtime import Runtime
 from tests.fakes import AnsweringModel, answering, byte_tokenizer
 
-ROOT = Path(__file__).parents[1]
-READY = "\x1b[?2004h"  # bracketed paste is on: the prompt waits for a line
 BYE = "<|channel|>final<|message|>Bye.<|return|>"
 SEARCH = (
     '<|channel|>analysis to=browser.search code<|message|>{"query": "ferry"}<|call|>'
@@ -146,61 +141,8 @@ def test_a_broken_mcp_file_is_an_error(tmp_path: Path) -> None:
 def test_what_runs_code_is_asked_about(
     given: tuple[str, ...], policies: dict[str, str]
 ) -> None:
-    approval = read_approval(given)
+    approval = read_approval(given, lambda call: False)
     assert {name: approval.policy_of(name) for name in policies} == policies
-
-
-# At a terminal
-
-SCRIPT = """
-import sys
-from mlx_gptoss.cli import cli
-from mlx_gptoss.cli.services import Services
-import tests.test_cli_tools as own
-runtime = own.answering(*[getattr(own, name) for name in sys.argv[1].split(",")])
-services = Services(load=lambda *args, **options: runtime)
-words = ["chat", "-m", "demo", "--temperature", "0", *sys.argv[2:]]
-cli(words, obj=services)
-"""
-
-
-def at_terminal(replies: str, *arguments: str) -> pexpect.spawn:
-    settings = {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
-    return pexpect.spawn(
-        sys.executable,
-        ["-c", SCRIPT, replies, *arguments],
-        cwd=str(ROOT),
-        env=os.environ | settings,  # pyright: ignore[reportArgumentType]
-        encoding="utf-8",
-        timeout=120,
-        dimensions=(40, 200),
-    )
-
-
-def test_a_person_is_asked_and_may_say_always(notes: Path) -> None:
-    replies = "SEARCH,BYE,SEARCH,BYE,SEARCH,BYE"
-    child = at_terminal(replies, "--tools", f"browser={notes}", "--approve", "ask")
-    question = r"Run browser.search\(.*ferry.*\)\? \[y\]es, \[n\]o, \[a\]lways: "
-    child.expect_exact("Tools: browser.search, browser.open, browser.find")
-
-    child.expect_exact(READY)
-    child.send("one\r")
-    child.expect(question)
-    child.sendline("n")
-    child.expect_exact("the user did not allow this call")
-    child.expect_exact(READY)
-    child.send("two\r")
-    child.expect(question)
-    child.sendline("a")
-    child.expect_exact("The ferry goes hourly")
-    child.expect_exact(READY)
-    child.send("three\r")
-    assert child.expect(["The ferry goes hourly", question]) == 0
-    child.expect_exact(READY)
-    child.sendeof()
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
 
 
 def test_a_chat_runs_python() -> None:

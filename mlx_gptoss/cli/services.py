@@ -5,7 +5,7 @@
 runs a command on a stand-in: no patching, no weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -123,6 +123,14 @@ class Services:
     ) -> "Chat":
         """Begin a conversation; `more` is for Chat."""
         return self.chat(runtime, effort=effort, system=system, params=params, **more)
+
+    def resume_chat(
+        self, runtime: "Runtime", data: Mapping[str, Any], **options: Any
+    ) -> "Chat":
+        """Go on with a conversation that was saved; `options` are those of Chat."""
+        from mlx_gptoss.chat import Chat
+
+        return Chat.from_json(runtime, data, **options)
 
 
 def pass_services(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,10 +8,9 @@ is known at once, and end with the conversation.
 
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,16 +21,14 @@ import click
 from mlx_gptoss.cli.terminal import CONTROL, note
 
 if TYPE_CHECKING:
-    from mlx_gptoss.harmony.events import ToolCall
     from mlx_gptoss.tools import Approval, ToolLike
+    from mlx_gptoss.tools.approval import Ask
     from mlx_gptoss.tools.browser import Browser
 
 PYTHON, BROWSER = "python", "browser"
 BETWEEN_TOOLS = re.compile(rf",(?={PYTHON}\b|{BROWSER}\b)")  # a path may have commas
 POLICIES = ("ask", "allow", "deny")
 THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
-YES, ALWAYS = ("y", "yes"), ("a", "always")
-SHOWN = 300  # characters of a call in the question
 
 
 @dataclass(frozen=True)
@@ -49,32 +46,8 @@ class OpenTools:
 
     tools: "list[ToolLike]"
     approval: "Approval"
+    ask: "Ask"
     browser: "Browser | None" = None
-
-
-@dataclass
-class Terminal:
-    """Asks the person at the terminal, who may say `always` for a tool."""
-
-    always: set[str] = field(default_factory=set)
-
-    def __call__(self, call: "ToolCall") -> bool:
-        if call.name in self.always:
-            return True
-        if not sys.stdin.isatty():
-            note(
-                f"{call.name} was not run: stdin is no terminal to ask at; "
-                "`--approve allow` runs calls unasked"
-            )
-            return False
-        arguments = CONTROL.sub("", call.arguments)
-        shown = arguments if len(arguments) <= SHOWN else arguments[:SHOWN] + "…"
-        question = f"Run {call.name}({shown})? [y]es, [n]o, [a]lways: "
-        click.echo(question, nl=False, err=True)
-        answer = sys.stdin.readline().strip().lower()
-        if answer in ALWAYS:
-            self.always.add(call.name)
-        return answer in YES + ALWAYS
 
 
 def takes_tools(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -122,15 +95,17 @@ OPTIONS = (
 
 
 @contextmanager
-def open_tools(options: ToolOptions, *, offline: bool) -> Iterator[OpenTools]:
+def open_tools(
+    options: ToolOptions, *, offline: bool, ask: "Ask"
+) -> Iterator[OpenTools]:
     """Start what `options` name and end it with the `with`.
 
-    `offline` refuses what lies on other machines. Raises click.BadParameter for what
-    cannot be meant, ToolError for what cannot be had.
+    `ask` is asked about calls where nothing else was said of them. `offline` refuses
+    what lies on other machines. Raises click.BadParameter for what cannot be meant,
+    ToolError for what cannot be had.
     """
     check_offline = _refuse_network if offline else _take_all
-    approval = read_approval(options.approve)
-    found = OpenTools([], approval)
+    found = OpenTools([], read_approval(options.approve, ask), ask)
     with ExitStack() as stack:
         for name, target in _named(options.tools):
             if name == PYTHON:
@@ -150,7 +125,7 @@ def open_tools(options: ToolOptions, *, offline: bool) -> Iterator[OpenTools]:
         yield found
 
 
-def read_approval(given: tuple[str, ...]) -> "Approval":
+def read_approval(given: tuple[str, ...], ask: "Ask") -> "Approval":
     """Read what `--approve` was given; later ones win."""
     from mlx_gptoss.tools import Approval
 
@@ -169,7 +144,7 @@ def read_approval(given: tuple[str, ...]) -> "Approval":
             policy = how
     if policy is None:
         by_tool.setdefault(BROWSER, "allow")  # it reads what the user named
-    return Approval(policy or "ask", by_tool, ask=Terminal())
+    return Approval(policy or "ask", by_tool, ask=ask)
 
 
 def show_sources(browser: "Browser | None", answer: str) -> None:

@@ -1,0 +1,85 @@
+"""`mlx-gptoss chat`: a conversation at a terminal, in a pipe, or with one message.
+
+__init__      the command: options in, a Loop with an interface out
+loop          messages are answered, /commands obeyed
+commands/     one declaration a command, for what it does, help and completion
+conversation  the chat, its model, tools, files and place on disk
+interface     what the loop needs of a screen; plain (lines) and full (a terminal)
+full          prompt, completion, turn, keys, approval: a person at the keys
+answer        what a turn shows: markdown, layout, tail bring it to the screen
+"""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlx_gptoss.cli.constraints import takes_constraints
+from mlx_gptoss.cli.options import LoadOptions, loads_model
+from mlx_gptoss.cli.sampling import sampling_params, takes_sampling
+from mlx_gptoss.cli.services import Services, pass_services
+from mlx_gptoss.cli.tools import ToolOptions, takes_tools
+
+if TYPE_CHECKING:
+    from mlx_gptoss.harmony.constrain import Constraints
+
+
+@click.command(short_help="Hold a conversation")
+@click.argument("prompt", required=False)
+@loads_model
+@takes_sampling
+@takes_constraints
+@takes_tools
+@click.option(
+    "--overflow",
+    type=click.Choice(["error", "drop-oldest"]),
+    default="error",
+    show_default=True,
+    help="When the conversation outgrows --context: refuse, or drop oldest turns",
+)
+@click.option("--hide-reasoning", is_flag=True, help="Show the answers only")
+@click.option("--continue", "resume", is_flag=True, help="Go on with the last chat")
+@click.option("--session", metavar="ID", help="Go on with this chat (see /sessions)")
+@click.option("--private", is_flag=True, help="Keep nothing on disk")
+@pass_services
+def chat(
+    services: Services,
+    prompt: str | None,
+    options: LoadOptions,
+    effort: str,
+    system: str | None,
+    constraints: "Constraints",
+    overflow: str,
+    hide_reasoning: bool,
+    tool_options: ToolOptions,
+    resume: bool,
+    session: str | None,
+    private: bool,
+    **sampling: Any,
+) -> None:
+    """Hold a conversation; /help lists what can be changed in it.
+
+    With PROMPT, answer it first; where it cannot go on (no terminal to type at) that
+    is all, and what comes on stdin goes with it. Answers go to stdout, the rest to
+    stderr. The model has no tools unless you give it some.
+
+    \b
+    mlx-gptoss chat
+    git diff | mlx-gptoss chat "review this"
+    mlx-gptoss chat --continue
+    """
+    from mlx_gptoss.cli.chat.conversation import Setup
+    from mlx_gptoss.cli.chat.start import Start, hold
+
+    if resume and session:
+        raise click.UsageError("--continue and --session name a chat each: give one")
+    setup = Setup(effort, system, sampling_params(**sampling), constraints, overflow)
+    start = Start(
+        prompt=prompt,
+        reasoning="hide" if hide_reasoning else "fold",
+        session=session,
+        resume=resume,
+        private=private,
+    )
+    hold(services, options, setup, tool_options, start)
+    sys.stdout.flush()

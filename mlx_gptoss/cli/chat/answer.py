@@ -1,0 +1,213 @@
+"""What one turn shows: events in, parts out.
+
+Reasoning is dimmed, and one line once it is over; answers and preambles are
+Markdown; calls stand with what came of them. Keeps all of it, so that what was folded
+can be shown again. Knows events and looks; neither keys nor where it is printed.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.text import Text
+
+from mlx_gptoss.cli.chat.layout import clean, dim
+from mlx_gptoss.cli.chat.markdown import Code, MarkdownStream, Part
+from mlx_gptoss.harmony.events import (
+    Answer,
+    Done,
+    Event,
+    Preamble,
+    Reasoning,
+    ToolCall,
+    ToolCallFailed,
+    ToolResult,
+)
+
+FOLD, SHOW, HIDE = "fold", "show", "hide"
+REASONING = (FOLD, SHOW, HIDE)
+RESULT_LINES = 6  # of a tool's result that are shown
+THOUGHT_LINES = 5  # of reasoning under way
+# What could make text look other than it is: controls, and marks that turn direction.
+DECEIVING = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2060-\u2069\ufeff]"
+)
+
+
+@dataclass
+class Thought:
+    """A stretch of reasoning."""
+
+    text: str = ""
+    began: float = 0.0
+    seconds: float | None = None  # until it was over
+
+    @property
+    def summary(self) -> str:
+        words = len(self.text.split())
+        return f"▸ Reasoned for {self.seconds or 0:.1f} s, {words:,} words"
+
+
+@dataclass
+class AnswerView:
+    """One turn; `take` what is finished, `rest` is what may still change."""
+
+    reasoning: str = FOLD
+    clock: Callable[[], float] = monotonic
+    answer: str = ""
+    done: Done | None = None
+    whole: list[Part] = field(default_factory=list)  # reasoning and results, unfolded
+    _finished: list[Part] = field(default_factory=list)
+    _thought: Thought | None = None
+    _stream: MarkdownStream | None = None
+    _kind: type | None = None  # of the open stream
+    _calling: str = ""  # the tool whose result is waited for
+
+    def show(self, event: Event) -> None:
+        """Take an event in."""
+        if isinstance(event, Reasoning):
+            self._think(event.text)
+        elif isinstance(event, Answer | Preamble):
+            self._say(type(event), event.text)
+        elif isinstance(event, ToolCall):
+            self._call(event.name, event.arguments)
+        elif isinstance(event, ToolCallFailed):
+            self._call(event.name, event.text)
+            self._result(event.problem)
+        elif isinstance(event, ToolResult):
+            self._result(event.text)
+        elif isinstance(event, Done):
+            self.done = event
+            self.end()
+
+    def end(self) -> None:
+        """Finish what is open: nothing more will come."""
+        if self._thought is not None:
+            self._close_thought(self._thought)
+        if self._stream is not None:
+            self._finished += self._stream.finish()
+        self._thought = self._stream = self._kind = None
+
+    def note(self, text: str) -> None:
+        """Add a dimmed line of ours."""
+        self.end()
+        self._finished.append(Part(dim(text)))
+
+    def take(self) -> list[Part]:
+        """Return the parts that were finished since the last time."""
+        taken, self._finished = self._finished, []
+        return taken
+
+    def rest(self) -> list[Part]:
+        """Return what is under way, as it looks now."""
+        if self._thought is not None and self.reasoning != HIDE:
+            last = None if self.reasoning == SHOW else THOUGHT_LINES
+            return [Part(Thinking(self._thought.text, last))]
+        return self._stream.rest() if self._stream is not None else []
+
+    @property
+    def thinking(self) -> bool:
+        """Whether reasoning is under way that could be unfolded."""
+        return self._thought is not None and self.reasoning == FOLD
+
+    @property
+    def activity(self) -> str:
+        """What the model is doing, in one word or two."""
+        if self._thought is not None:
+            return "Reasoning"
+        if self._stream is not None:
+            return "Writing"
+        return f"Running {self._calling}" if self._calling else "Reading"
+
+    def unfold(self) -> None:
+        """Show the reasoning under way, and what follows, in full."""
+        self.reasoning = SHOW if self.reasoning == FOLD else FOLD
+
+    def _think(self, text: str) -> None:
+        if self._thought is None:
+            self.end()
+            self._thought = Thought(began=self.clock())
+        self._thought.text += clean(text)
+
+    def _close_thought(self, thought: Thought) -> None:
+        thought.seconds = self.clock() - thought.began
+        text = thought.text.strip("\n")
+        if not text.strip():
+            return
+        whole = Part(Thinking(text))
+        self.whole.append(whole)
+        if self.reasoning == SHOW:
+            self._finished.append(whole)
+        elif self.reasoning == FOLD:
+            self._finished.append(Part(dim(thought.summary)))
+
+    def _say(self, kind: type, text: str) -> None:
+        if self._stream is None or self._kind is not kind:
+            self.end()
+            self._stream, self._kind = MarkdownStream(), kind
+        if kind is Answer:
+            self.answer += text
+        self._finished += self._stream.feed(clean(text))
+
+    def _call(self, name: str, arguments: str) -> None:
+        self.end()
+        self._calling = visible(name)
+        part = Part(call_line(name, arguments))
+        self._finished.append(part)
+        self.whole.append(part)
+
+    def _result(self, text: str) -> None:
+        self.end()
+        self._calling = ""
+        lines = clean(text).rstrip("\n").split("\n")
+        self.whole.append(Part(_under(lines), goes_on=True))
+        shown = lines[:RESULT_LINES]
+        if len(lines) > RESULT_LINES:
+            shown.append(f"… {len(lines) - RESULT_LINES} more lines, /reasoning")
+        self._finished.append(Part(_under(shown), goes_on=True))
+
+
+def call_line(name: str, arguments: str) -> Group:
+    """Show a call so that nobody is deceived about what it would do."""
+    head = Text.assemble(("● ", "green"), (visible(name), "bold"), overflow="fold")
+    try:
+        values = json.loads(arguments)
+    except ValueError:
+        values = None
+    if isinstance(values, dict):
+        pairs = (f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in values.items())
+        head.append(visible(f"({', '.join(pairs)})"))
+        return Group(head)
+    code = visible(arguments).rstrip("\n")
+    return Group(head, Code(code, "python", 0, code.count("\n") + 1, named=False))
+
+
+def visible(text: str) -> str:
+    """Write characters that act or hide as their codes."""
+    return DECEIVING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """Dimmed text at a bar, or only its last lines."""
+
+    text: str
+    last: int | None = None
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> RenderResult:
+        text = Text(self.text, style="dim", overflow="fold")
+        lines = text.wrap(console, max(1, options.max_width - 2))
+        for line in list(lines)[-self.last :] if self.last else lines:
+            yield Text.assemble(("│ ", "dim"), line)
+
+
+def _under(lines: list[str]) -> Group:
+    """Lines below a call, the first with an elbow."""
+    marks = ["  └ ", *["    "] * (len(lines) - 1)]
+    pairs = zip(marks, lines, strict=True)
+    return Group(*(dim(mark + line) for mark, line in pairs))

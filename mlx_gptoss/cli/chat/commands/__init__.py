@@ -1,0 +1,37 @@
+"""The /commands: one declaration each, from which /help and completion come.
+
+settings.py   how the model answers, and which model
+history.py    what was said: again, otherwise, not at all
+saved.py      chats and files on disk
+"""
+
+from mlx_gptoss.cli.chat.commands import history, saved, settings
+from mlx_gptoss.cli.chat.commands.command import PATH, Command, Word
+from mlx_gptoss.cli.terminal import note
+
+__all__ = ["COMMANDS", "PATH", "Command", "Word"]
+
+KEYS = """\
+Enter sends; Alt-Enter, Ctrl-J or \\ before Enter begins a new line; Tab completes
+@path puts a file into a message; Ctrl-O shows the reasoning that was folded
+Esc or Ctrl-C stops an answer and keeps what came; Ctrl-D leaves"""
+
+
+def show_help(loop: object, argument: str) -> None:
+    """List the commands, or say what one does."""
+    name = argument.removeprefix("/")
+    wanted = [one for one in COMMANDS if name in ("", one.name)]
+    if not wanted:
+        note(f"There is no /{name}; /help lists what there is")
+        return
+    width = max(len(one.usage) for one in wanted)
+    lines = [f"{one.usage:<{width}}  {one.help}" for one in wanted]
+    note("\n".join(lines if name else [*lines, "", KEYS]))
+
+
+COMMANDS = (
+    *settings.COMMANDS,
+    *history.COMMANDS,
+    *saved.COMMANDS,
+    Command("help", "[COMMAND]", "this list", show_help),
+)

@@ -1,0 +1,110 @@
+"""Commands about what was said: again, otherwise, not at all, to the clipboard."""
+
+import re
+from typing import TYPE_CHECKING
+
+from mlx_gptoss.cli.chat.clipboard import copy as to_clipboard
+from mlx_gptoss.cli.chat.commands.command import Command
+from mlx_gptoss.cli.terminal import note
+from mlx_gptoss.errors import PromptError
+
+if TYPE_CHECKING:
+    from mlx_gptoss.cli.chat.loop import Loop
+
+CODE = re.compile(r"^(`{3,}|~{3,})[^\n]*\n(.*?)^\1", re.MULTILINE | re.DOTALL)
+SHORT = 60  # characters of a question in a note
+
+
+def retry(loop: "Loop", argument: str) -> None:
+    """Answer the last question again."""
+    loop.answer(loop.conversation.chat.regenerate())
+
+
+def edit(loop: "Loop", argument: str) -> None:
+    """Ask a question anew: the last, or the N-th; the text is edited, or given."""
+    chat = loop.conversation.chat
+    number, _, text = argument.partition(" ")
+    if number and not number.isdecimal():
+        number, text = "", argument
+    turn = int(number) if number else len(chat.questions)
+    if not 1 <= turn <= len(chat.questions):
+        raise PromptError(f"there is no question {turn}, of {len(chat.questions)}")
+    changed = text.strip() or loop.interface.compose(chat.questions[turn - 1])
+    if changed is None:
+        note("Nothing was changed; /edit N TEXT gives the text at once")
+        return
+    loop.answer(chat.edit(turn, changed))
+
+
+def branch(loop: "Loop", argument: str) -> None:
+    """Go on in a copy; the conversation so far stays as it is."""
+    conversation = loop.conversation
+    before = conversation.chat
+    other = before.branch(_number(argument) if argument else None)
+    conversation.save()
+    conversation.adopt(other)
+    conversation.save()
+    back = f"; /load {before.id[:8]} goes back" if conversation.store else ""
+    note(f"This is a branch with {len(other.questions)} questions{back}")
+
+
+def undo(loop: "Loop", argument: str) -> None:
+    """Forget the last question and its answer."""
+    question = loop.conversation.chat.undo()
+    loop.conversation.save()
+    loop.conversation.measure()
+    note(f"Taken back: {short(question)}")
+
+
+def reset(loop: "Loop", argument: str) -> None:
+    loop.conversation.start_anew()
+    note("Forgotten")
+
+
+def copy(loop: "Loop", argument: str) -> None:
+    """Copy the last answer, or the code in it."""
+    text = last_answer(loop)
+    if argument == "code":
+        blocks = CODE.findall(text)
+        if not blocks:
+            raise PromptError("there is no code in the last answer")
+        text = blocks[-1][1]
+    elif argument:
+        raise PromptError("/copy takes nothing, or `code`")
+    note(f"Copied {len(text):,} characters with {to_clipboard(text)}")
+
+
+def last_answer(loop: "Loop") -> str:
+    """The answer the model gave last."""
+    for message in reversed(loop.conversation.chat.messages):
+        if message.role == "assistant" and message.channel == "final":
+            return message.text
+    raise PromptError("nothing was answered yet")
+
+
+def short(text: str) -> str:
+    """The beginning of a text, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHORT else line[:SHORT] + "…"
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise PromptError(f"`{text}` is no number of a question")
+    return int(text)
+
+
+COMMANDS = (
+    Command("retry", "", "answer the last question again", retry),
+    Command("edit", "[N] [TEXT]", "ask the last question, or the N-th, anew", edit),
+    Command("branch", "[N]", "go on in a copy, up to question N", branch),
+    Command("undo", "", "forget the last question and its answer", undo),
+    Command("reset", "", "forget the conversation and begin another", reset),
+    Command(
+        "copy",
+        "[code]",
+        "the last answer, or its code, to the clipboard",
+        copy,
+        lambda _: [("code", "the last block of code")],
+    ),
+)

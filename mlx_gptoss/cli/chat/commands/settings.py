@@ -1,0 +1,148 @@
+"""Commands about how the model answers, and which model."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from mlx_gptoss.cli.chat.answer import REASONING
+from mlx_gptoss.cli.chat.commands.command import Command, Word
+from mlx_gptoss.cli.chat.layout import clean
+from mlx_gptoss.cli.chat.status import context_used
+from mlx_gptoss.cli.sampling import EFFORTS
+from mlx_gptoss.cli.statistics import expert_lines, one_line
+from mlx_gptoss.cli.terminal import note
+from mlx_gptoss.cli.tools import BROWSER, POLICIES, PYTHON, ToolOptions
+from mlx_gptoss.memory import format_bytes
+
+if TYPE_CHECKING:
+    from mlx_gptoss.cli.chat.conversation import Conversation
+    from mlx_gptoss.cli.chat.loop import Loop
+
+OFF = "off"
+
+
+def effort(loop: "Loop", argument: str) -> None:
+    chat = loop.conversation.chat
+    if argument in EFFORTS:
+        chat.effort = argument
+    elif argument:
+        note(f"/effort takes {', '.join(EFFORTS)}")
+    note(f"Effort: {chat.effort}")
+
+
+def system(loop: "Loop", argument: str) -> None:
+    loop.conversation.chat.system = argument or None
+    note(f"Instructions: {argument or 'none'}")
+
+
+def reasoning(loop: "Loop", argument: str) -> None:
+    if not argument:
+        loop.interface.recall()
+    elif argument in REASONING:
+        loop.interface.reasoning = argument
+        note(f"Reasoning: {argument}")
+    else:
+        note(f"/reasoning takes {', '.join(REASONING)}")
+
+
+def tools(loop: "Loop", argument: str) -> None:
+    """Show tools, decide about one, open built-in ones, or leave the model none."""
+    conversation = loop.conversation
+    name, _, policy = argument.rpartition("=")
+    if argument == OFF:
+        conversation.take_tools()
+    elif name and policy in POLICIES:
+        conversation.set_policy(name, policy)
+    elif argument:
+        conversation.give_tools(ToolOptions(tools=(argument,)))
+    known = conversation.chat.tools
+    policy_of = conversation.given.approval.policy_of
+    width = max(map(len, known), default=0)
+    lines = [
+        f"{name:<{width}}  {policy_of(name):<5}  {_first_line(tool.description)}"
+        for name, tool in known.items()
+    ]
+    note("\n".join(lines) or "The model has no tools: /tools python,browser=FOLDER")
+
+
+def model(loop: "Loop", argument: str) -> None:
+    """Say which model answers, or go on with another."""
+    conversation = loop.conversation
+    if argument:
+        note(f"Loading {argument}; the conversation is kept")
+        conversation.switch_model(argument)
+    note(f"Model: {conversation.options.model}, {context_used(conversation)}")
+    plan = conversation.runtime.plan
+    if plan is not None:
+        note(
+            f"{plan.mode} experts, {format_bytes(plan.total_bytes)} of "
+            f"{format_bytes(plan.budget.bytes)} ({plan.budget.source})"
+        )
+
+
+def stats(loop: "Loop", argument: str) -> None:
+    conversation = loop.conversation
+    stats = conversation.stats
+    note(one_line(stats) if stats else "Nothing was answered yet")
+    note(f"conversation: {context_used(conversation)}")
+    experts = getattr(conversation.runtime, "stats", None)
+    if stats and experts:
+        note("\n".join(expert_lines(experts)))
+
+
+def _efforts(conversation: "Conversation") -> Iterator[Word]:
+    return ((effort, "") for effort in EFFORTS)
+
+
+def _reasonings(conversation: "Conversation") -> Iterator[Word]:
+    meanings = ("one line once it is over", "all of it", "not at all")
+    return zip(REASONING, meanings, strict=True)
+
+
+def _tools(conversation: "Conversation") -> Iterator[Word]:
+    known = conversation.chat.tools
+    for name in known:
+        for policy in POLICIES:
+            yield f"{name}={policy}", "its calls from now on"
+    if PYTHON not in known:
+        yield PYTHON, "runs code, shut in"
+    if conversation.browser is None:
+        yield f"{BROWSER}=", "reads files of a folder"
+    yield OFF, "no tools"
+
+
+def _models(conversation: "Conversation") -> Iterator[Word]:
+    yield "demo", "the small demo model"
+    for one in conversation.services.hub.models():
+        yield one.name, format_bytes(one.bytes)
+
+
+def _first_line(text: str) -> str:
+    return clean(text).strip().partition("\n")[0]
+
+
+COMMANDS = (
+    Command(
+        "effort", "low|medium|high", "how long the model reasons", effort, _efforts
+    ),
+    Command(
+        "system", "[TEXT]", "instructions for the model; without TEXT, none", system
+    ),
+    Command(
+        "reasoning",
+        "[fold|show|hide]",
+        "show the last reasoning in full, or how to show it",
+        reasoning,
+        _reasonings,
+    ),
+    Command(
+        "tools",
+        "[LIST|NAME=POLICY|off]",
+        "what the model may call: give it python or browser, ask, allow, deny",
+        tools,
+        _tools,
+    ),
+    Command(
+        "model", "[MODEL]", "which model answers, or go on with another", model, _models
+    ),
+    Command("stats", "", "how fast the last answer was", stats),
+)

@@ -1,0 +1,241 @@
+"""A chat and what it stands on: a model, tools, files that go along, a place on disk.
+
+Everything /commands change is here. Knows no terminal: who is asked about calls is
+given, and errors are raised.
+"""
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlx_gptoss.cli.chat.approval import Asking, with_policy
+from mlx_gptoss.cli.chat.files import expand, read_file, with_file
+from mlx_gptoss.cli.tools import OpenTools, ToolOptions, open_tools
+from mlx_gptoss.errors import GptOssError, PromptError
+
+if TYPE_CHECKING:
+    from mlx_gptoss.chat import Chat
+    from mlx_gptoss.cli.options import LoadOptions
+    from mlx_gptoss.cli.services import Services
+    from mlx_gptoss.harmony.constrain import Constraints
+    from mlx_gptoss.harmony.events import Event, ToolCall
+    from mlx_gptoss.runtime import Runtime
+    from mlx_gptoss.sampling import SamplingParams
+    from mlx_gptoss.sessions import Sessions
+    from mlx_gptoss.steps import Statistics
+    from mlx_gptoss.tools.browser import Browser
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the user said about the conversation when it began."""
+
+    effort: str
+    system: str | None
+    params: "SamplingParams"
+    constraints: "Constraints"
+    overflow: str
+
+
+class Conversation:
+    """The chat of the moment; `open` gives one."""
+
+    def __init__(
+        self,
+        services: "Services",
+        options: "LoadOptions",
+        setup: Setup,
+        *,
+        tools: OpenTools,
+        runtime: "Runtime",
+        store: "Sessions | None",
+        resources: ExitStack,
+    ) -> None:
+        self.services = services
+        self.options = options
+        self.setup = setup
+        self.given = tools
+        self.runtime = runtime
+        self.store = store
+        self.attached: list[tuple[str, str]] = []  # names and texts of files
+        self.stats: Statistics | None = None  # of the last answer
+        self.used = 0  # tokens of the history
+        self._tools = resources
+        self.chat = self._new()
+
+    @property
+    def model(self) -> str:
+        """The name of the model, as short as it can be."""
+        return (self.options.model or "").rstrip("/").rpartition("/")[2]
+
+    @property
+    def browser(self) -> "Browser | None":
+        return self.given.browser
+
+    def send(self, text: str) -> "Generator[Event]":
+        """Say `text`, with the files it names and those attached."""
+        message = expand(text)
+        for name, content in self.attached:
+            message = with_file(message, name, content)
+        self.attached = []
+        return self.chat.send(message)
+
+    def attach(self, path: Path) -> int:
+        """Let a file go with the next message; return its tokens."""
+        text = read_file(path)
+        self.attached.append((str(path), text))
+        return len(self.runtime.tokenizer.encode(text))
+
+    def answered(self, stats: "Statistics | None") -> None:
+        """Take note of what an answer took, and how long the history is now."""
+        self.stats = stats or self.stats
+        self.measure()
+
+    def measure(self) -> None:
+        """Count the tokens of the history."""
+        from mlx_gptoss.harmony.render import render_messages
+
+        shown = self.chat.conversation
+        tokenizer = self.runtime.tokenizer
+        self.used = len(render_messages(shown, tokenizer, complete=False))
+
+    def set_policy(self, tool: str, policy: Any) -> None:
+        """Decide about the calls of a tool from now on."""
+        self.given.approval = with_policy(self.given.approval, tool, policy)
+        self.chat.toolbox.approval = self.given.approval
+
+    def give_tools(self, options: ToolOptions) -> None:
+        """Open more tools and give them to the model too."""
+        more = self._tools.enter_context(
+            open_tools(options, offline=self.options.offline, ask=self.given.ask)
+        )
+        before = self.given
+        self.given = replace(
+            before,
+            tools=[*before.tools, *more.tools],
+            browser=more.browser or before.browser,
+        )
+        try:
+            self.restore(self.chat.to_json())
+        except GptOssError:
+            self.given = before
+            raise
+
+    def take_tools(self) -> None:
+        """Leave the model without tools."""
+        self.given = replace(self.given, tools=[], browser=None)
+        self.restore(self.chat.to_json())
+        self._tools.close()
+
+    def restore(self, data: dict[str, Any]) -> None:
+        """Go on with a chat that was saved; the tools are those given now."""
+        self.adopt(
+            self.services.resume_chat(self.runtime, data, **self._chat_options())
+        )
+
+    def adopt(self, chat: "Chat") -> None:
+        """Go on with another chat of this model."""
+        self.chat, self.attached = chat, []
+        self.measure()
+
+    def start_anew(self) -> None:
+        """Begin another conversation with the settings of this one."""
+        self.chat.reset()
+        self.attached = []
+        self.measure()
+
+    def load(self, wanted: str) -> None:
+        """Go on with a saved chat: its id, or the beginning of it."""
+        self.restore(self.saved.load(wanted))
+
+    def save(self) -> None:
+        """Keep the chat on disk, unless it is private or empty."""
+        if self.store is not None and self.chat.messages:
+            self.store.save(self.chat)
+
+    @property
+    def saved(self) -> "Sessions":
+        """Where chats are kept. PromptError in a private conversation."""
+        if self.store is None:
+            raise PromptError(
+                "with --private nothing is kept: /export writes this chat to a file"
+            )
+        return self.store
+
+    def switch_model(self, name: str) -> None:
+        """Go on with another model; if it cannot be had, with the one before.
+
+        Both are not in memory at once.
+        """
+        options = replace(self.options, model=name)
+        self.services.find(name, options)  # refused before anything is given up
+        data = self.chat.to_json()
+        before = self.options
+        self.runtime.close()
+        try:
+            self.runtime = self.services.open(options)
+            self.options = options
+        except BaseException:
+            self.runtime = self.services.open(before)
+            self.restore(data)
+            raise
+        self.restore(data)
+
+    def _new(self) -> "Chat":
+        return self.services.start_chat(
+            self.runtime,
+            effort=self.setup.effort,
+            system=self.setup.system,
+            **self._chat_options(),
+        )
+
+    def _chat_options(self) -> dict[str, Any]:
+        return {
+            "params": self.setup.params,
+            "constraints": self.setup.constraints,
+            "overflow": self.setup.overflow,
+            "tools": self.given.tools,
+            "approve": self.given.approval,
+        }
+
+
+@contextmanager
+def open_conversation(
+    services: "Services",
+    options: "LoadOptions",
+    setup: Setup,
+    tool_options: ToolOptions,
+    *,
+    ask: "Callable[[ToolCall], str]",
+    store: "Sessions | None",
+) -> Iterator[Conversation]:
+    """Start tools and model, and end both with the `with`."""
+    conversation: Conversation | None = None
+
+    def set_policy(tool: str, policy: Any) -> None:
+        assert conversation is not None
+        conversation.set_policy(tool, policy)
+
+    options = replace(options, model=options.named_model())
+    with ExitStack() as resources:
+        given = resources.enter_context(
+            open_tools(
+                tool_options, offline=options.offline, ask=Asking(ask, set_policy)
+            )
+        )
+        runtime = services.open(options)
+        try:
+            conversation = Conversation(
+                services,
+                options,
+                setup,
+                tools=given,
+                runtime=runtime,
+                store=store,
+                resources=resources,
+            )
+            yield conversation
+        finally:
+            (conversation.runtime if conversation else runtime).close()

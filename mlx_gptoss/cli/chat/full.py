@@ -1,0 +1,98 @@
+"""The conversation on a whole terminal: editing below, rendered answers above."""
+
+import sys
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from mlx_gptoss.cli.chat.answer import AnswerView
+from mlx_gptoss.cli.chat.approval import NO
+from mlx_gptoss.cli.chat.interface import Shown
+from mlx_gptoss.cli.chat.layout import Layout, clean
+from mlx_gptoss.cli.chat.markdown import Blocks, Part
+from mlx_gptoss.cli.chat.prompt import MARK, Prompt
+from mlx_gptoss.cli.chat.turn import Turn
+from mlx_gptoss.cli.terminal import note
+from mlx_gptoss.harmony.events import Done
+
+if TYPE_CHECKING:
+    from mlx_gptoss.harmony.events import Event, ToolCall
+
+
+class FullInterface:
+    """Prompt and answers of a person at a terminal."""
+
+    def __init__(
+        self, *, reasoning: str, status: Callable[[], str], prompt: Prompt | None
+    ) -> None:
+        self.interactive = prompt is not None
+        self.reasoning = reasoning
+        self.layout = Layout()
+        self._status = status
+        self._prompt = prompt  # None where stdin is a pipe
+        self._turn: Turn | None = None
+        self._view: AnswerView | None = None
+        self._next = ""  # what the next prompt begins with
+
+    def messages(self) -> Iterator[str]:
+        """What is typed, until Ctrl-D."""
+        assert self._prompt is not None
+        while True:
+            begin, self._next = self._next, ""
+            print()
+            try:
+                text = self._prompt.read(begin, status=self._status, recall=self.recall)
+            except KeyboardInterrupt:
+                note("Ctrl-D leaves")
+            except EOFError:
+                return
+            else:
+                if text.strip():
+                    yield text.strip()
+
+    def show(self, events: "Generator[Event]", stop: Callable[[], None]) -> Shown:
+        """Show a turn while keys are obeyed."""
+        view = self._view = AnswerView(self.reasoning)
+        turn = self._turn = Turn(view, self.layout, stop=stop, status=self._status)
+        try:
+            turn.run(events)
+        finally:
+            self._turn = None
+            self._next = turn.typed.lstrip("\n")
+            events.close()
+        stats = view.done.stats if isinstance(view.done, Done) else None
+        return Shown(view.answer, stats, stopped=turn.stops > 0)
+
+    def ask(self, call: "ToolCall") -> str:
+        """Ask below the answer under way."""
+        return self._turn.ask(call) if self._turn else NO
+
+    def compose(self, text: str) -> str | None:
+        """Let a text be edited; None if the user thinks better of it."""
+        assert self._prompt is not None
+        try:
+            text = self._prompt.read(text, status=self._status, recall=self.recall)
+        except (KeyboardInterrupt, EOFError):
+            return None
+        return text.strip() or None
+
+    def recall(self) -> None:
+        whole = self._view.whole if self._view else []
+        if whole:
+            self._print(whole)
+        else:
+            note("There was no reasoning")
+
+    def replay(self, question: str, answer: str) -> None:
+        lines = clean(question).split("\n")
+        asked = Text("\n".join([MARK + lines[0], *lines[1:]]), style="bold")
+        self._print([Part(asked), Part(Blocks(clean(answer)))])
+
+    def give_back(self, text: str) -> None:
+        self._next = text
+
+    def _print(self, parts: list[Part]) -> None:
+        columns = self.layout.console.size.width
+        sys.stdout.write("\n".join([*self.layout.lines(parts, columns), ""]))
+        sys.stdout.flush()

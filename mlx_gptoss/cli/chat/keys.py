@@ -1,0 +1,73 @@
+"""Keys pressed while an answer comes: read one by one, without echo or Enter.
+
+Ctrl-C stays a signal, so that it works whatever the program is doing.
+"""
+
+import os
+import select
+import sys
+import termios
+from codecs import getincrementaldecoder
+from types import TracebackType
+from typing import Self
+
+from prompt_toolkit.input.vt100_parser import Vt100Parser
+from prompt_toolkit.key_binding.key_processor import KeyPress
+from prompt_toolkit.keys import Keys
+
+ESCAPE_SECONDS = 0.05  # a lone Esc is one behind which nothing comes for so long
+CHUNK = 4096
+
+
+class KeyReader:
+    """Reads keys of the terminal on stdin while the `with` lasts."""
+
+    def __init__(self) -> None:
+        self._fd = sys.stdin.fileno()
+        self._pressed: list[KeyPress] = []
+        self._parser = Vt100Parser(self._pressed.append)
+        self._decoder = getincrementaldecoder("utf-8")("replace")
+
+    def __enter__(self) -> Self:
+        self._before = termios.tcgetattr(self._fd)
+        mode = termios.tcgetattr(self._fd)
+        mode[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN)
+        mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
+        disabled = os.fpathconf(self._fd, "PC_VDISABLE")
+        mode[6][termios.VSUSP] = bytes([disabled])  # the cursor is hidden
+        termios.tcsetattr(self._fd, termios.TCSADRAIN, mode)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+
+    def wait(self, seconds: float) -> list[KeyPress]:
+        """Return the keys pressed, waiting for the first at most so long."""
+        if self._readable(seconds):
+            while self._readable(0):
+                data = os.read(self._fd, CHUNK)
+                if not data:  # the terminal is gone
+                    break
+                self._parser.feed(self._decoder.decode(data))
+            if not self._readable(ESCAPE_SECONDS):
+                self._parser.flush()
+        pressed = list(self._pressed)
+        self._pressed.clear()
+        return pressed
+
+    def _readable(self, seconds: float) -> bool:
+        return bool(select.select([self._fd], [], [], seconds)[0])
+
+
+def typed_text(press: KeyPress) -> str:
+    """The text a key stands for, or nothing."""
+    if press.key == Keys.BracketedPaste:
+        return press.data
+    if press.key in (Keys.ControlM, Keys.ControlJ):
+        return "\n"
+    return press.key if len(press.key) == 1 else ""

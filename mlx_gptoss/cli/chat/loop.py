@@ -1,0 +1,90 @@
+"""The conversation goes on: messages are answered, /commands obeyed."""
+
+import re
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from mlx_gptoss.cli.chat.interface import Interface
+from mlx_gptoss.cli.constraints import note_cuts
+from mlx_gptoss.cli.terminal import note
+from mlx_gptoss.cli.tools import show_sources
+from mlx_gptoss.errors import GptOssError
+
+if TYPE_CHECKING:
+    from mlx_gptoss.cli.chat.commands import Command
+    from mlx_gptoss.cli.chat.conversation import Conversation
+    from mlx_gptoss.harmony.events import Event
+
+COMMAND = re.compile(r"/(\w*)(?:\s+(.*))?", re.DOTALL)  # a path has another slash
+
+
+class Loop:
+    """Brings a conversation and an interface together."""
+
+    def __init__(
+        self,
+        conversation: "Conversation",
+        interface: Interface,
+        commands: "Sequence[Command]",
+    ) -> None:
+        self.conversation = conversation
+        self.interface = interface
+        self.commands = {command.name: command for command in commands}
+
+    def run(self, first: str | None = None) -> None:
+        """Go on until the user leaves; `first` is said before all else."""
+        if first is not None:
+            self.say(first)
+        for text in self.interface.messages():
+            if found := COMMAND.fullmatch(text):
+                self.obey(found[1], found[2] or "")
+            else:
+                self.say(text)
+
+    def say(self, text: str) -> None:
+        """Send a message; one that cannot be sent is given back."""
+        try:
+            events = self.conversation.send(text)
+        except GptOssError as error:
+            self.interface.give_back(text)
+            self._fail(error)
+        else:
+            self.answer(events)
+
+    def answer(self, events: "Generator[Event]") -> None:
+        """Show an answer and keep it, whole or not."""
+        conversation = self.conversation
+        try:
+            shown = self.interface.show(events, conversation.chat.cancel)
+        except GptOssError as error:
+            self._fail(error)
+            return
+        finally:
+            conversation.save()
+        conversation.answered(shown.stats)
+        if shown.stopped:
+            note("(stopped)")
+            if not self.interface.interactive:
+                raise KeyboardInterrupt
+        note_cuts(shown.stats)
+        show_sources(conversation.browser, shown.answer)
+
+    def obey(self, name: str, argument: str) -> None:
+        """Carry out a `/command`."""
+        command = self.commands.get(name)
+        if command is None:
+            note(f"There is no /{name}; /help lists what there is")
+            return
+        try:
+            command.run(self, argument.strip())
+        except (GptOssError, click.UsageError) as error:
+            self._fail(error)
+
+    def _fail(self, error: GptOssError | click.UsageError) -> None:
+        """Name what went wrong; with a person there the conversation is still good."""
+        if not self.interface.interactive:
+            raise error
+        said = error.format_message() if isinstance(error, click.UsageError) else error
+        click.echo(f"Error: {said}", err=True)

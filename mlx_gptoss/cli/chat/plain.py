@@ -1,0 +1,85 @@
+"""The conversation in a pipe or at a terminal that only prints: line by line.
+
+Answers go to stdout as they come, everything else to stderr; no colours in a pipe.
+"""
+
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import click
+
+from mlx_gptoss.cli.chat.approval import ALWAYS, NEVER, NO, ONCE
+from mlx_gptoss.cli.chat.interface import Shown
+from mlx_gptoss.cli.lines import Lines
+from mlx_gptoss.cli.terminal import CONTROL, Screen, note
+from mlx_gptoss.harmony.events import Answer, Done
+
+if TYPE_CHECKING:
+    from mlx_gptoss.harmony.events import Event, ToolCall
+
+ANSWERS = {"y": ONCE, "yes": ONCE, "a": ALWAYS, "always": ALWAYS}
+ANSWERS |= {"v": NEVER, "never": NEVER}
+SHOWN = 300  # characters of a call in the question
+
+
+class PlainInterface:
+    """Lines in, text out."""
+
+    def __init__(self, lines: Lines, *, reasoning: str) -> None:
+        self.lines = lines
+        self.interactive = lines.interactive
+        self.reasoning = reasoning
+
+    def messages(self) -> Iterator[str]:
+        """Every line that is not empty."""
+        for line in self.lines:
+            if line.strip():
+                yield line.strip()
+
+    def show(self, events: "Generator[Event]", stop: Callable[[], None]) -> Shown:
+        """Show a turn; Ctrl-C ends it and keeps what came."""
+        screen = Screen(hide_reasoning=self.reasoning == "hide")
+        answer, stats = "", None
+        try:
+            with closing(events):
+                for event in events:
+                    screen.show(event)
+                    if isinstance(event, Answer):
+                        answer += event.text
+                    elif isinstance(event, Done):
+                        stats = event.stats
+        except KeyboardInterrupt:
+            if not self.interactive:
+                raise
+            return Shown(answer, stats, stopped=True)
+        finally:
+            screen.end()
+        return Shown(answer, stats)
+
+    def ask(self, call: "ToolCall") -> str:
+        """Ask on stderr; without a terminal there is nobody to ask."""
+        if not sys.stdin.isatty():
+            note(
+                f"{call.name} was not run: stdin is no terminal to ask at; "
+                "`--approve allow` runs calls unasked"
+            )
+            return NO
+        arguments = CONTROL.sub("", call.arguments)
+        shown = arguments if len(arguments) <= SHOWN else arguments[:SHOWN] + "…"
+        question = f"Run {call.name}({shown})? [y]es, [n]o, [a]lways, ne[v]er: "
+        click.echo(question, nl=False, err=True)
+        return ANSWERS.get(sys.stdin.readline().strip().lower(), NO)
+
+    def compose(self, text: str) -> str | None:
+        return None
+
+    def recall(self) -> None:
+        note("Reasoning is shown as it comes here")
+
+    def replay(self, question: str, answer: str) -> None:
+        """The turns of before are not printed again."""
+
+    def give_back(self, text: str) -> None:
+        """It stands on the screen, or in the user's file."""

@@ -1,0 +1,131 @@
+"""Where a message is typed: several lines, history, completion, a line of status.
+
+Enter sends; Alt-Enter, Esc Enter, Ctrl-J or a backslash before Enter begins a new
+line, and pasted text keeps its lines. Knows nothing of models and chats.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.completion import Completer
+from prompt_toolkit.data_structures import Size
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output.vt100 import Vt100_Output
+from prompt_toolkit.styles import Style
+
+from mlx_gptoss.cli.chat.completion import is_completed
+
+MARK = "> "
+GOES_ON = "  "  # before the lines after the first
+MENU_LINES = 8
+STYLE = Style.from_dict(
+    {
+        "mark": "bold ansicyan",
+        "bottom-toolbar": "noreverse fg:ansibrightblack",
+        "completion-menu": "noreverse bg:default",
+        "completion-menu.completion": "bg:default fg:default",
+        "completion-menu.completion.current": "bg:default fg:ansicyan bold noreverse",
+        "completion-menu.meta.completion": "bg:default fg:ansibrightblack",
+        "completion-menu.meta.completion.current": "bg:default fg:ansibrightblack",
+        "scrollbar.background": "bg:default",
+        "scrollbar.button": "bg:ansibrightblack",
+    }
+)
+
+
+class Prompt:
+    """Reads messages; `history` is a file, or None to forget them."""
+
+    def __init__(self, *, history: Path | None, completer: Completer) -> None:
+        self._session: PromptSession[str] = PromptSession(
+            multiline=True,
+            history=_history(history),
+            completer=completer,
+            complete_while_typing=Condition(self._completes),
+            complete_in_thread=False,
+            prompt_continuation=GOES_ON,
+            style=STYLE,
+            reserve_space_for_menu=MENU_LINES,
+            output=_open_output(),
+            include_default_pygments_style=False,
+        )
+
+    def read(
+        self, begin: str, *, status: Callable[[], str], recall: Callable[[], None]
+    ) -> str:
+        """Return a message that begins as `begin` unless it is changed.
+
+        `status` is shown below; `recall` is what Ctrl-O does. Raises EOFError and
+        KeyboardInterrupt.
+        """
+        return self._session.prompt(
+            [("class:mark", MARK)],
+            default=begin,
+            bottom_toolbar=lambda: [("class:bottom-toolbar", status())],
+            key_bindings=_keys(recall),
+        )
+
+    def _completes(self) -> bool:
+        return is_completed(self._session.default_buffer.document.text_before_cursor)
+
+
+def _keys(recall: Callable[[], None]) -> KeyBindings:
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        state = buffer.complete_state
+        if state is not None and state.current_completion is not None:
+            buffer.complete_state = None  # take what the menu shows
+        elif buffer.document.text_before_cursor.endswith("\\"):
+            buffer.delete_before_cursor()
+            buffer.insert_text("\n")
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    @keys.add("c-j")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    @keys.add("c-o")
+    def _(event: KeyPressEvent) -> None:
+        run_in_terminal(recall)
+
+    return keys
+
+
+class _Output(Vt100_Output):
+    """A terminal that is not asked where its cursor is.
+
+    Then nothing waits for its answer, and the status stands right below the message.
+    """
+
+    def get_rows_below_cursor_position(self) -> int:
+        return 1
+
+
+def _open_output() -> _Output:
+    def size() -> Size:
+        columns, rows = shutil.get_terminal_size()
+        return Size(rows=rows, columns=columns)
+
+    return _Output(sys.stdout, size, term=os.environ.get("TERM"))
+
+
+def _history(path: Path | None) -> History:
+    """Open the history for this user alone."""
+    if path is None:
+        return InMemoryHistory()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    return FileHistory(str(path))

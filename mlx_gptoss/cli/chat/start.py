@@ -1,0 +1,110 @@
+"""How a conversation begins: at which interface, with what said and what before."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlx_gptoss.cli.chat.commands import COMMANDS
+from mlx_gptoss.cli.chat.conversation import Conversation, Setup, open_conversation
+from mlx_gptoss.cli.chat.files import with_file
+from mlx_gptoss.cli.chat.interface import Interface
+from mlx_gptoss.cli.chat.loop import Loop
+from mlx_gptoss.cli.chat.plain import PlainInterface
+from mlx_gptoss.cli.chat.status import status_line
+from mlx_gptoss.cli.lines import open_lines, read_all
+from mlx_gptoss.cli.terminal import note
+from mlx_gptoss.cli.tools import ToolOptions
+
+if TYPE_CHECKING:
+    from mlx_gptoss.cli.options import LoadOptions
+    from mlx_gptoss.cli.services import Services
+    from mlx_gptoss.harmony.events import ToolCall
+
+TERMINAL = "/dev/tty"
+STDIN = "stdin"  # how what was piped in is called
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the user said about the beginning."""
+
+    prompt: str | None
+    reasoning: str
+    session: str | None = None
+    resume: bool = False
+    private: bool = False
+
+
+def hold(
+    services: "Services",
+    options: "LoadOptions",
+    setup: Setup,
+    tools: ToolOptions,
+    start: Start,
+) -> None:
+    """Hold the conversation to its end."""
+    typed = sys.stdin.isatty() and sys.stdout.isatty()
+    once = start.prompt is not None and not typed
+    first = start.prompt
+    if once and not sys.stdin.isatty():
+        first = _with_stdin(start.prompt or "")
+    interface: Interface | None = None
+
+    def ask(call: "ToolCall") -> str:
+        assert interface is not None
+        return interface.ask(call)
+
+    with open_conversation(
+        services, options, setup, tools, ask=ask, store=None
+    ) as conversation:
+        interface = _interface(conversation, start, once=once)
+        conversation.measure()
+        if interface.interactive:
+            note("/help for help, Ctrl-D to leave")
+            if conversation.chat.tools:
+                note(f"Tools: {', '.join(conversation.chat.tools)}")
+        loop = Loop(conversation, interface, COMMANDS)
+        if once:
+            loop.say(first or "")
+        else:
+            loop.run(first)
+
+
+def _interface(conversation: Conversation, start: Start, *, once: bool) -> Interface:
+    if not _draws(once):
+        return PlainInterface(open_lines(), reasoning=start.reasoning)
+    from mlx_gptoss.cli.chat.completion import ChatCompleter
+    from mlx_gptoss.cli.chat.full import FullInterface
+    from mlx_gptoss.cli.chat.prompt import Prompt
+
+    prompt = None
+    if not once:
+        prompt = Prompt(
+            history=_history(start), completer=ChatCompleter(COMMANDS, conversation)
+        )
+    return FullInterface(
+        reasoning=start.reasoning,
+        status=lambda: status_line(conversation),
+        prompt=prompt,
+    )
+
+
+def _draws(once: bool) -> bool:
+    """Whether there is a terminal to draw on, and keys to be read from one."""
+    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        return False
+    return sys.stdin.isatty() or (once and os.access(TERMINAL, os.R_OK))
+
+
+def _history(start: Start) -> Path | None:
+    from mlx_gptoss.home import home
+
+    return None if start.private else home() / "history"
+
+
+def _with_stdin(prompt: str) -> str:
+    """Put what comes on stdin behind the prompt, if anything does."""
+    piped = read_all()
+    return with_file(prompt, STDIN, piped) if piped.strip() else prompt

@@ -1,0 +1,45 @@
+"""The line at the bottom: model, effort, context used, speed, memory."""
+
+from typing import TYPE_CHECKING
+
+from mlx_gptoss.memory import format_bytes
+
+if TYPE_CHECKING:
+    from mlx_gptoss.cli.chat.conversation import Conversation
+
+BETWEEN = " · "
+
+
+def status_line(conversation: "Conversation") -> str:
+    """Write what is known now."""
+    memory = _memory()
+    return BETWEEN.join(
+        [
+            conversation.model,
+            f"{conversation.chat.effort} effort",
+            context_used(conversation),
+            *_speed(conversation),
+            *([format_bytes(memory)] if memory else []),
+            *(["private"] if conversation.store is None else []),
+        ]
+    )
+
+
+def context_used(conversation: "Conversation") -> str:
+    """Write the tokens of the conversation, of how many there may be."""
+    limit = conversation.runtime.context
+    used = f"{conversation.used:,}"
+    return f"{used} / {limit:,} tokens" if limit else f"{used} tokens"
+
+
+def _speed(conversation: "Conversation") -> list[str]:
+    stats = conversation.stats
+    speed = stats.generation_tokens_per_second if stats else 0.0
+    return [f"{speed:.1f} tok/s"] if speed else []
+
+
+def _memory() -> int:
+    """What MLX holds now; may be asked in any thread."""
+    import mlx.core as mx
+
+    return mx.get_active_memory() + mx.get_cache_memory()
