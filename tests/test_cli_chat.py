@@ -28,6 +28,7 @@ SUM = "<|channel|>final<|message|>It is 702.<|return|>"
 def own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     monkeypatch.delenv("MLX_GPTOSS_MODEL", raising=False)
 
 

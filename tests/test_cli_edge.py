@@ -15,6 +15,13 @@ from tests.fakes import byte_tokenizer
 from tests.talking import TalkingModel, talking
 
 
+@pytest.fixture(autouse=True)
+def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def run(*arguments: str, stdin: bytes | None = None) -> Result:
     def load(model: str, **options: Any) -> Runtime:
         return talking("<|channel|>final<|message|>Hello!<|return|>")

@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from mlx_gptoss.cli.constraints import takes_constraints
 from mlx_gptoss.cli.options import LoadOptions, loads_model
@@ -73,7 +74,16 @@ def chat(
 
     if resume and session:
         raise click.UsageError("--continue and --session name a chat each: give one")
-    setup = Setup(effort, system, sampling_params(**sampling), constraints, overflow)
+    if private and (resume or session):
+        raise click.UsageError("--private keeps nothing to go on with")
+    setup = Setup(
+        effort,
+        system,
+        sampling_params(**sampling),
+        constraints,
+        overflow,
+        said=_said("effort", "system"),
+    )
     start = Start(
         prompt=prompt,
         reasoning="hide" if hide_reasoning else "fold",
@@ -83,3 +93,13 @@ def chat(
     )
     hold(services, options, setup, tool_options, start)
     sys.stdout.flush()
+
+
+def _said(*names: str) -> dict[str, Any]:
+    """Return the options that stood on the command line."""
+    context = click.get_current_context()
+    return {
+        name: context.params[name]
+        for name in names
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }

@@ -4,16 +4,16 @@ Everything /commands change is here. Knows no terminal: who is asked about calls
 given, and errors are raised.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_gptoss.cli.chat.approval import Asking, with_policy
 from mlx_gptoss.cli.chat.files import expand, read_file, with_file
 from mlx_gptoss.cli.tools import OpenTools, ToolOptions, open_tools
-from mlx_gptoss.errors import GptOssError, PromptError
+from mlx_gptoss.errors import GptOssError, PromptError, SessionError
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat import Chat
@@ -37,6 +37,7 @@ class Setup:
     params: "SamplingParams"
     constraints: "Constraints"
     overflow: str
+    said: Mapping[str, Any] = field(default_factory=dict)  # goes before what was saved
 
 
 class Conversation:
@@ -62,6 +63,7 @@ class Conversation:
         self.attached: list[tuple[str, str]] = []  # names and texts of files
         self.stats: Statistics | None = None  # of the last answer
         self.used = 0  # tokens of the history
+        self._problem = ""
         self._tools = resources
         self.chat = self._new()
 
@@ -129,11 +131,10 @@ class Conversation:
         self.restore(self.chat.to_json())
         self._tools.close()
 
-    def restore(self, data: dict[str, Any]) -> None:
+    def restore(self, data: Mapping[str, Any], **said: Any) -> None:
         """Go on with a chat that was saved; the tools are those given now."""
-        self.adopt(
-            self.services.resume_chat(self.runtime, data, **self._chat_options())
-        )
+        options = self._chat_options() | said
+        self.adopt(self.services.resume_chat(self.runtime, data, **options))
 
     def adopt(self, chat: "Chat") -> None:
         """Go on with another chat of this model."""
@@ -146,14 +147,26 @@ class Conversation:
         self.attached = []
         self.measure()
 
-    def load(self, wanted: str) -> None:
+    def load(self, wanted: str, **said: Any) -> None:
         """Go on with a saved chat: its id, or the beginning of it."""
-        self.restore(self.saved.load(wanted))
+        self.restore(self.saved.load(wanted), **said)
+
+    def load_last(self, **said: Any) -> None:
+        """Go on with the chat that was used last."""
+        latest = self.saved.list(1)
+        if not latest:
+            raise PromptError("no chat is kept yet: begin one with `mlx-gptoss chat`")
+        self.load(latest[0].id, **said)
 
     def save(self) -> None:
-        """Keep the chat on disk, unless it is private or empty."""
-        if self.store is not None and self.chat.messages:
+        """Keep the chat on disk, unless it is private. Raises SessionError."""
+        if self.store is not None:
             self.store.save(self.chat)
+
+    def take_problem(self) -> str:
+        """Return, once, why the chat could not be kept."""
+        problem, self._problem = self._problem, ""
+        return problem
 
     @property
     def saved(self) -> "Sessions":
@@ -198,7 +211,17 @@ class Conversation:
             "overflow": self.setup.overflow,
             "tools": self.given.tools,
             "approve": self.given.approval,
+            "on_change": self._keep,
         }
+
+    def _keep(self, chat: "Chat") -> None:
+        """Keep every change; a disk that is full must not end the conversation."""
+        if self.store is None:
+            return
+        try:
+            self.store.save(chat)
+        except SessionError as error:
+            self._problem = str(error)
 
 
 @contextmanager

@@ -61,13 +61,13 @@ class Loop:
         except GptOssError as error:
             self._fail(error)
             return
-        finally:
-            conversation.save()
         conversation.answered(shown.stats)
+        if shown.stopped and not self.interface.interactive:
+            raise KeyboardInterrupt
         if shown.stopped:
             note("(stopped)")
-            if not self.interface.interactive:
-                raise KeyboardInterrupt
+        if problem := conversation.take_problem():
+            click.echo(f"Warning: {problem}", err=True)
         note_cuts(shown.stats)
         show_sources(conversation.browser, shown.answer)
 

@@ -122,10 +122,13 @@ def _open_output() -> _Output:
 
 
 def _history(path: Path | None) -> History:
-    """Open the history for this user alone."""
+    """Open the history for this user alone; in memory where it cannot be written."""
     if path is None:
         return InMemoryHistory()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.chmod(0o600)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+    except OSError:
+        return InMemoryHistory()
     return FileHistory(str(path))

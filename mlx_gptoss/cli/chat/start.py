@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from mlx_gptoss.cli.chat.commands import COMMANDS
+from mlx_gptoss.cli.chat.commands.saved import show_where
 from mlx_gptoss.cli.chat.conversation import Conversation, Setup, open_conversation
 from mlx_gptoss.cli.chat.files import with_file
 from mlx_gptoss.cli.chat.interface import Interface
@@ -16,13 +19,16 @@ from mlx_gptoss.cli.chat.status import status_line
 from mlx_gptoss.cli.lines import open_lines, read_all
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.cli.tools import ToolOptions
+from mlx_gptoss.errors import SessionError
 
 if TYPE_CHECKING:
     from mlx_gptoss.cli.options import LoadOptions
     from mlx_gptoss.cli.services import Services
     from mlx_gptoss.harmony.events import ToolCall
+    from mlx_gptoss.sessions import Sessions
 
 TERMINAL = "/dev/tty"
+HISTORY = "history"  # what was typed, beside the chats
 STDIN = "stdin"  # how what was piped in is called
 
 
@@ -57,10 +63,10 @@ def hold(
         return interface.ask(call)
 
     with open_conversation(
-        services, options, setup, tools, ask=ask, store=None
+        services, options, setup, tools, ask=ask, store=_store(start)
     ) as conversation:
         interface = _interface(conversation, start, once=once)
-        conversation.measure()
+        _begin(conversation, interface, start)
         if interface.interactive:
             note("/help for help, Ctrl-D to leave")
             if conversation.chat.tools:
@@ -70,6 +76,33 @@ def hold(
             loop.say(first or "")
         else:
             loop.run(first)
+
+
+def _store(start: Start) -> "Sessions | None":
+    if start.private:
+        return None
+    from mlx_gptoss.sessions import Sessions
+
+    try:
+        return Sessions.open()
+    except SessionError as error:
+        if start.resume or start.session:
+            raise
+        click.echo(f"Warning: {error}; this chat is not kept", err=True)
+        return None
+
+
+def _begin(conversation: Conversation, interface: Interface, start: Start) -> None:
+    """Go on with the chat that was asked for, or begin one."""
+    if not start.resume and not start.session:
+        conversation.measure()
+        return
+    said = conversation.setup.said
+    if start.session:
+        conversation.load(start.session, **said)
+    else:
+        conversation.load_last(**said)
+    show_where(conversation, interface)
 
 
 def _interface(conversation: Conversation, start: Start, *, once: bool) -> Interface:
@@ -99,9 +132,9 @@ def _draws(once: bool) -> bool:
 
 
 def _history(start: Start) -> Path | None:
-    from mlx_gptoss.home import home
+    from mlx_gptoss.home import data_home
 
-    return None if start.private else home() / "history"
+    return None if start.private else data_home() / HISTORY
 
 
 def _with_stdin(prompt: str) -> str:

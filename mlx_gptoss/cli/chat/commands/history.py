@@ -9,6 +9,7 @@ from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.errors import PromptError
 
 if TYPE_CHECKING:
+    from mlx_gptoss.chat import Chat
     from mlx_gptoss.cli.chat.loop import Loop
 
 CODE = re.compile(r"^(`{3,}|~{3,})[^\n]*\n(.*?)^\1", re.MULTILINE | re.DOTALL)
@@ -41,7 +42,6 @@ def branch(loop: "Loop", argument: str) -> None:
     conversation = loop.conversation
     before = conversation.chat
     other = before.branch(_number(argument) if argument else None)
-    conversation.save()
     conversation.adopt(other)
     conversation.save()
     back = f"; /load {before.id[:8]} goes back" if conversation.store else ""
@@ -51,7 +51,6 @@ def branch(loop: "Loop", argument: str) -> None:
 def undo(loop: "Loop", argument: str) -> None:
     """Forget the last question and its answer."""
     question = loop.conversation.chat.undo()
-    loop.conversation.save()
     loop.conversation.measure()
     note(f"Taken back: {short(question)}")
 
@@ -63,7 +62,9 @@ def reset(loop: "Loop", argument: str) -> None:
 
 def copy(loop: "Loop", argument: str) -> None:
     """Copy the last answer, or the code in it."""
-    text = last_answer(loop)
+    text = last_answer(loop.conversation.chat)
+    if not text:
+        raise PromptError("nothing was answered yet")
     if argument == "code":
         blocks = CODE.findall(text)
         if not blocks:
@@ -74,12 +75,14 @@ def copy(loop: "Loop", argument: str) -> None:
     note(f"Copied {len(text):,} characters with {to_clipboard(text)}")
 
 
-def last_answer(loop: "Loop") -> str:
-    """The answer the model gave last."""
-    for message in reversed(loop.conversation.chat.messages):
+def last_answer(chat: "Chat") -> str:
+    """What the model answered to the last question, if it did."""
+    for message in reversed(chat.messages):
+        if message.role == "user":
+            return ""
         if message.role == "assistant" and message.channel == "final":
             return message.text
-    raise PromptError("nothing was answered yet")
+    return ""
 
 
 def short(text: str) -> str:

@@ -1,15 +1,26 @@
 """Commands about files and the chats on disk."""
 
+import json
+import os
+from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_gptoss.cli.chat.commands.command import PATH, Command
+from mlx_gptoss.cli.chat.commands.command import PATH, Command, Word
+from mlx_gptoss.cli.chat.commands.history import last_answer, short
 from mlx_gptoss.cli.chat.files import NO_PICTURES
+from mlx_gptoss.cli.chat.layout import clean
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.errors import PromptError
 
 if TYPE_CHECKING:
+    from mlx_gptoss.cli.chat.conversation import Conversation
+    from mlx_gptoss.cli.chat.interface import Interface
     from mlx_gptoss.cli.chat.loop import Loop
+    from mlx_gptoss.sessions import Summary
+
+LISTED = 20  # chats that /sessions lists
 
 
 def file(loop: "Loop", argument: str) -> None:
@@ -24,9 +35,101 @@ def image(loop: "Loop", argument: str) -> None:
     raise PromptError(NO_PICTURES)
 
 
+def save(loop: "Loop", argument: str) -> None:
+    """Keep the chat, under a title if one is given; every turn is kept anyway."""
+    conversation = loop.conversation
+    store, chat = conversation.saved, conversation.chat
+    if not chat.messages:
+        raise PromptError("nothing was said yet that could be kept")
+    if argument:
+        chat.title = argument
+    conversation.save()
+    note(f"Kept as {chat.id[:8]}, “{short(clean(chat.title))}”, in {store.path}")
+
+
+def load(loop: "Loop", argument: str) -> None:
+    """Go on with a chat: the beginning of its id is enough."""
+    if not argument:
+        raise PromptError("name a chat by its id: /load ID; /sessions lists them")
+    loop.conversation.load(argument)
+    show_where(loop.conversation, loop.interface)
+
+
+def sessions(loop: "Loop", argument: str) -> None:
+    chats = loop.conversation.saved.list(LISTED)
+    here = loop.conversation.chat.id
+    note("\n".join(_line(one, here) for one in chats) or "No chat is kept yet")
+
+
+def search(loop: "Loop", argument: str) -> None:
+    """List the chats in which all words stand."""
+    if not argument:
+        raise PromptError("say what to search for: /search TEXT")
+    here = loop.conversation.chat.id
+    lines = [
+        f"{_line(one.chat, here)}\n          {clean(one.snippet)}"
+        for one in loop.conversation.saved.search(argument)
+    ]
+    note("\n".join(lines[:LISTED]) or f"No chat has “{clean(argument)}”")
+
+
+def export(loop: "Loop", argument: str) -> None:
+    """Write the chat to a new file: Markdown, or JSON if its name ends so."""
+    from mlx_gptoss.sessions import as_markdown
+
+    chat = loop.conversation.chat
+    if not chat.messages:
+        raise PromptError("nothing was said yet that could be written")
+    path = Path(argument or f"chat-{chat.id[:8]}.md").expanduser()
+    data = chat.to_json()
+    if path.suffix == ".json":
+        text = json.dumps(data, ensure_ascii=False, indent=2) + "\n"
+    else:
+        text = as_markdown(data)
+    try:
+        # For this user alone, and never over another file.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as target:
+            target.write(text)
+    except FileExistsError:
+        raise PromptError(f"`{path}` is there already: name another file") from None
+    except OSError as error:
+        raise PromptError(f"`{path}` cannot be written: {error.strerror}") from error
+    note(f"Written to {path}")
+
+
+def show_where(conversation: "Conversation", interface: "Interface") -> None:
+    """Show where a chat stands that one goes on with."""
+    chat = conversation.chat
+    asked = len(chat.questions)
+    turns = "1 question" if asked == 1 else f"{asked} questions"
+    note(f"Going on with {chat.id[:8]}, “{short(clean(chat.title))}”, {turns}")
+    if chat.questions:
+        interface.replay(chat.questions[-1], last_answer(chat))
+
+
+def _line(chat: "Summary", here: str) -> str:
+    mark = "*" if chat.id == here else " "
+    when = datetime.fromisoformat(chat.updated).astimezone()
+    title = short(clean(chat.title))
+    return f"{mark} {chat.short_id}  {when:%Y-%m-%d %H:%M}  {chat.turns:>3}  {title}"
+
+
+def _chats(conversation: "Conversation") -> Iterator[Word]:
+    known: Iterable[Summary] = ()
+    if conversation.store is not None:
+        known = conversation.store.list(LISTED)
+    return ((one.short_id, one.title) for one in known)
+
+
 COMMANDS = (
     Command(
         "file", "PATH", "put a file into the next message, as @PATH does", file, PATH
     ),
     Command("image", "PATH", "refused: gpt-oss reads text only", image, PATH),
+    Command("save", "[TITLE]", "name the chat; every turn is kept anyway", save),
+    Command("load", "ID", "go on with a chat that is kept", load, _chats),
+    Command("sessions", "", "the chats that are kept", sessions),
+    Command("search", "TEXT", "the chats in which all the words stand", search),
+    Command("export", "[FILE]", "write the chat as Markdown, or .json", export, PATH),
 )

@@ -16,6 +16,7 @@ from mlx_gptoss.memory import format_bytes
 if TYPE_CHECKING:
     from mlx_gptoss.cli.chat.conversation import Conversation
     from mlx_gptoss.cli.chat.loop import Loop
+    from mlx_gptoss.harmony.messages import ToolDescription
 
 OFF = "off"
 
@@ -116,8 +117,8 @@ def _models(conversation: "Conversation") -> Iterator[Word]:
         yield one.name, format_bytes(one.bytes)
 
 
-def _first_line(text: str) -> str:
-    return clean(text).strip().partition("\n")[0]
+def _first_line(tool: "ToolDescription") -> str:
+    return clean(tool.description).strip().partition("\n")[0]
 
 
 COMMANDS = (
