@@ -13,20 +13,34 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from mlx_gptoss import __version__
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.server.errors import ApiError, as_api_error, body_for
+from mlx_gptoss.server.guard import Guard
+from mlx_gptoss.server.ignored import HEADER as IGNORED
 from mlx_gptoss.server.models import Models
-from mlx_gptoss.server.routes import chat, models
+from mlx_gptoss.server.routes import chat, completions, docs, metrics, models
 from mlx_gptoss.server.service import Service
 from mlx_gptoss.server.settings import Settings
 from mlx_gptoss.server.stream import CLIENT_CLOSED, ClientGone
 
-ROUTERS = (chat.router, models.router)
-CODES = {404: "not_found", 405: "method_not_allowed"}
+ROUTERS = (
+    chat.router,
+    completions.router,
+    models.router,
+    metrics.router,
+    docs.router,
+)
+CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "request_too_large",
+}
 
 
 def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
@@ -56,6 +70,15 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
         app.include_router(router)
     for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)
+    if service.settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(service.settings.origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=[IGNORED],
+        )
+    app.add_middleware(Guard, settings=service.settings)  # the outermost
     return app
 
 
@@ -78,14 +101,14 @@ async def on_invalid(request: Request, error: Exception) -> Response:
 
 async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    told = ApiError(
-        error.status_code,
-        f"{error.detail}: {request.method} is not served here",
-        CODES.get(error.status_code),
-        headers=error.headers or {},
-    )
+    message = str(error.detail)
     if error.status_code == 400:
-        told = ApiError(400, "the body cannot be read: send JSON in UTF-8")
+        message = "the body cannot be read: send JSON in UTF-8"
+    elif error.status_code in (404, 405):
+        message = "there is no such route here: see /docs"
+    code = CODES.get(error.status_code)
+    headers = error.headers or {}
+    told = ApiError(error.status_code, message, code, headers=headers)
     return error_reply(request, told)
 
 

@@ -4,7 +4,6 @@ Knows the wire types and turns; nothing of HTTP.
 """
 
 import datetime
-import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -26,19 +25,22 @@ from mlx_gptoss.harmony.messages import Message
 from mlx_gptoss.harmony.openai_chat import from_chat_messages, read_tool
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server import asking
+from mlx_gptoss.server.ask import Ask
 from mlx_gptoss.server.errors import bad_request
-from mlx_gptoss.server.limits import check_count, check_stops
+from mlx_gptoss.server.limits import check_count, check_most, check_stops
+from mlx_gptoss.server.logprobs import finite, token_text
+from mlx_gptoss.server.reading import Heard
 from mlx_gptoss.server.schema import chat_reply as wire
-from mlx_gptoss.server.schema.base import CompletionDetails, PromptDetails, TokenUsage
+from mlx_gptoss.server.schema.base import TokenUsage
 from mlx_gptoss.server.schema.chat import ChatRequest
 from mlx_gptoss.server.settings import BOTH, REASONING, REASONING_CONTENT, Settings
-from mlx_gptoss.server.turn import Ask, Heard, Turn, Usage, merged
+from mlx_gptoss.server.turn import Turn, merged
+from mlx_gptoss.server.usage import usage_of
 from mlx_gptoss.steps import LENGTH, STOP, TOOL_CALLS, Step
 from mlx_gptoss.tokenizer import Tokenizer
 
 HIDDEN = "hidden"
 BETWEEN = "\n\n"  # a preamble and the answer behind it
-NEVER = -9999.0  # what stands for a logarithm of nothing, as OpenAI has it
 FINISH = {STOP: STOP, TOOL_CALLS: TOOL_CALLS, LENGTH: LENGTH}
 
 
@@ -49,6 +51,7 @@ def ask_of(request: ChatRequest, runtime: Runtime, settings: Settings) -> Ask:
     """Say what a request asks of the model; raises ApiError or PromptError."""
     limits = settings.limits
     check_count("messages", len(request.messages), limits.messages)
+    check_most("n", request.n or 1, limits.choices)
     tools = tools_of(request, settings)
     choice = asking.read_tool_choice(request.tool_choice)
     budget, auto = budget_of(request, settings)
@@ -68,6 +71,7 @@ def ask_of(request: ChatRequest, runtime: Runtime, settings: Settings) -> Ask:
         params=params_of(request, runtime),
         constraints=constraints,
         auto_budget=auto,
+        choices=request.n or 1,
     )
 
 
@@ -174,12 +178,10 @@ class Manner:
         )
 
     def _logprob(self, token: int, logprob: float) -> dict[str, Any]:
-        data = self.tokenizer.token_bytes(token)
-        shown = logprob if math.isfinite(logprob) else NEVER
         return {
-            "token": data.decode("utf-8", "replace"),
-            "logprob": max(shown, NEVER),
-            "bytes": list(data),
+            "token": token_text(self.tokenizer, token),
+            "logprob": finite(logprob),
+            "bytes": list(self.tokenizer.token_bytes(token)),
         }
 
 
@@ -291,28 +293,6 @@ class Collected:
 def finish(reason: str) -> wire.FinishReason:
     """A turn that was cancelled by the server has been cut."""
     return cast("wire.FinishReason", FINISH.get(reason, LENGTH))
-
-
-def usage_of(turns: Sequence[Turn]) -> TokenUsage:
-    """The tokens of all choices; their prompt counts once."""
-    first = turns[0].usage
-    completion = sum(turn.usage.completion_tokens for turn in turns)
-    reasoning = sum(turn.usage.reasoning_tokens for turn in turns)
-    return token_usage(
-        Usage(first.prompt_tokens, first.cached_tokens, completion, reasoning)
-    )
-
-
-def token_usage(usage: Usage) -> TokenUsage:
-    return TokenUsage(
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        total_tokens=usage.prompt_tokens + usage.completion_tokens,
-        prompt_tokens_details=PromptDetails(cached_tokens=usage.cached_tokens),
-        completion_tokens_details=CompletionDetails(
-            reasoning_tokens=usage.reasoning_tokens
-        ),
-    )
 
 
 async def whole_reply(turns: Sequence[Turn], manner: Manner) -> wire.ChatReply:

@@ -17,12 +17,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.server.ask import Ask, prompts_of
 from mlx_gptoss.server.errors import ApiError
+from mlx_gptoss.server.metrics import Metrics
 from mlx_gptoss.server.models import Models
 from mlx_gptoss.server.schema.base import Reply
 from mlx_gptoss.server.settings import Settings
 from mlx_gptoss.server.stream import EventStream, error_frame, while_connected
-from mlx_gptoss.server.turn import Ask, Turn, start_turns
+from mlx_gptoss.server.turn import Prompt, Turn, start_turns
 
 
 @dataclass
@@ -31,7 +33,6 @@ class Job:
 
     model: str
     runtime: Runtime
-    ask: Ask
     turns: Sequence[Turn]
     _stack: AsyncExitStack
 
@@ -43,7 +44,7 @@ class Job:
     async def close(self) -> None:
         """Stop what still runs and give the model back. Twice is once."""
         for turn in self.turns:
-            turn.cancel()
+            turn.leave()
         await self._stack.aclose()
 
 
@@ -53,6 +54,10 @@ class Service:
 
     models: Models
     settings: Settings = field(default_factory=Settings)
+    metrics: Metrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.models)
 
     @classmethod
     def of(cls, request: Request) -> "Service":
@@ -63,14 +68,25 @@ class Service:
         request: Request,
         model: str | None,
         make_ask: Callable[[Runtime], Ask],
-        *,
-        count: int = 1,
     ) -> Job:
-        """Lease a model and start `count` answers. Raises what is wrong with it.
+        """Lease a model and start to answer. Raises what is wrong with the request.
 
         `make_ask` is called in a thread: it may take its time.
         """
-        return await while_connected(request, self._begin(model, make_ask, count))
+
+        def prompts(runtime: Runtime) -> list[Prompt]:
+            return prompts_of(make_ask(runtime), runtime)
+
+        return await self.begin_prompts(request, model, prompts)
+
+    async def begin_prompts(
+        self,
+        request: Request,
+        model: str | None,
+        make: Callable[[Runtime], list[Prompt]],
+    ) -> Job:
+        """Lease a model and start the prompts that `make` makes, in a thread."""
+        return await while_connected(request, self._begin(model, make))
 
     async def whole(
         self,
@@ -106,15 +122,18 @@ class Service:
         )
 
     async def _begin(
-        self, model: str | None, make_ask: Callable[[Runtime], Ask], count: int
+        self, model: str | None, make: Callable[[Runtime], list[Prompt]]
     ) -> Job:
         name = self.models.resolve(model)
         async with AsyncExitStack() as stack:
             runtime = await stack.enter_async_context(self.models.lease(name))
-            ask = await asyncio.to_thread(make_ask, runtime)
-            turns = await start_turns(runtime, ask, count)
-            return Job(name, runtime, ask, turns, stack.pop_all())
+            prompts = await asyncio.to_thread(make, runtime)
+            turns = await start_turns(runtime, prompts, self._ended)
+            return Job(name, runtime, turns, stack.pop_all())
         raise AssertionError("unreachable")
+
+    def _ended(self, turn: Turn) -> None:
+        self.metrics.turn(turn)
 
 
 def json_reply(reply: Reply, headers: Mapping[str, str] | None = None) -> Response:

@@ -11,7 +11,6 @@ from starlette.responses import Response
 from mlx_gptoss.harmony.render import render_messages
 from mlx_gptoss.server.chat import Manner, ask_of, chunks, tools_of, whole_reply
 from mlx_gptoss.server.ignored import ignored
-from mlx_gptoss.server.limits import check_most
 from mlx_gptoss.server.routes import ERRORS
 from mlx_gptoss.server.schema.chat import ChatRequest
 from mlx_gptoss.server.schema.chat_reply import ChatReply, RenderReply
@@ -28,9 +27,8 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
     """Answer a conversation, whole or as a stream of chunks."""
     service = Service.of(request)
     settings = service.settings
-    check_most("n", body.n or 1, settings.limits.choices)
     ask = partial(ask_of, body, settings=settings)
-    job = await service.begin(request, body.model, ask, count=body.n or 1)
+    job = await service.begin(request, body.model, ask)
     manner = Manner.of(body, job.model, job.runtime, settings)
     headers = passed_over(body, settings)
     if body.stream:

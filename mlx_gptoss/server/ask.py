@@ -1,0 +1,93 @@
+"""What is wanted of the model, whatever the protocol, and the prompt it becomes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mlx_gptoss.generate import room
+from mlx_gptoss.harmony.constrain import Constraints, Target, function_targets
+from mlx_gptoss.harmony.grammar import can_enforce, leniently
+from mlx_gptoss.harmony.messages import Message, ToolDescription
+from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.sampling import SamplingParams
+from mlx_gptoss.server.errors import too_long
+from mlx_gptoss.server.reading import HarmonyReader
+from mlx_gptoss.server.turn import Prompt
+
+ANSWER_SHARE = 4  # of the room for tokens, one part in so many is the answer's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """A conversation and how it should go on.
+
+    `conversation` is complete, the system message first. `tools` are those it offers
+    as functions; `strict_tools` are the names of those whose schema must be kept to
+    the letter or refused; `callable_tools` those that may be called now, None for
+    all. `auto_budget` leaves a part of the room for the answer. With several
+    `choices` each draws with a seed of its own: the given one, and those after it.
+    """
+
+    conversation: Sequence[Message]
+    tools: Sequence[ToolDescription] = ()
+    strict_tools: frozenset[str] = frozenset()
+    callable_tools: frozenset[str] | None = None
+    params: SamplingParams = field(default_factory=SamplingParams)
+    constraints: Constraints = field(default_factory=Constraints)
+    auto_budget: bool = False
+    choices: int = 1
+
+    def targets(self) -> list[Target]:
+        """What may be called, with the arguments as far as they can be enforced."""
+        return function_targets(
+            replace(tool, parameters=self._enforceable(tool))
+            for tool in self.tools
+            if self.callable_tools is None or tool.name in self.callable_tools
+        )
+
+    def _enforceable(self, tool: ToolDescription) -> Any:
+        schema = tool.parameters
+        if schema is None or tool.name in self.strict_tools or can_enforce(schema):
+            return schema
+        return leniently(schema)
+
+
+def prompts_of(ask: Ask, runtime: Runtime) -> list[Prompt]:
+    """Render a conversation and compile what binds the answer, for each choice.
+
+    Raises ApiError for a prompt that fills the context, and PromptError.
+    """
+    ids = render_messages(ask.conversation, runtime.tokenizer)
+    check_length(len(ids), runtime)
+    constraints, targets = _with_budget(ask, len(ids), runtime), ask.targets()
+    return [
+        Prompt(
+            ids,
+            replace(ask.params, seed=seed_of(ask.params.seed, number)),
+            HarmonyReader(
+                runtime.tokenizer, tools=ask.tools, stop=ask.constraints.stop
+            ),
+            runtime.guides.guide(constraints, targets),
+        )
+        for number in range(ask.choices)
+    ]
+
+
+def check_length(tokens: int, runtime: Runtime) -> None:
+    """Raise ApiError for a prompt that leaves no room to answer."""
+    if runtime.context is not None and tokens >= runtime.context:
+        raise too_long(tokens, runtime.context)
+
+
+def seed_of(seed: int | None, number: int) -> int | None:
+    return None if seed is None else seed + number
+
+
+def _with_budget(ask: Ask, tokens: int, runtime: Runtime) -> Constraints:
+    constraints = ask.constraints
+    if not ask.auto_budget or constraints.max_reasoning_tokens is not None:
+        return constraints
+    space = room(tokens, 0, runtime.context, ask.params.max_tokens)
+    budget = max(1, space - space // ANSWER_SHARE)
+    return replace(constraints, max_reasoning_tokens=budget)

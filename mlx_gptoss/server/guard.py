@@ -1,0 +1,197 @@
+"""Who may ask, and how much: checked before a request reaches any route.
+
+Browsers let every web page send requests to this machine. So the Host header must be
+a name of ours (a page whose name was rebound to 127.0.0.1 has another), and what a
+page of another origin sends is refused unless that origin is listed. With a key, only
+who knows it is answered; `/health` and the pages of documentation tell nothing and are
+open. Knows HTTP headers and bytes; nothing of routes.
+"""
+
+import asyncio
+import hmac
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mlx_gptoss.server.errors import ApiError, body_for
+from mlx_gptoss.server.settings import Settings
+
+OPEN = ("/health", "/docs", "/openapi.json")  # and what lies below
+PAGES = ("/docs",)
+SAME = ("same-origin", "none")  # of Sec-Fetch-Site: our own pages, and typed addresses
+POLICY = (
+    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"content-security-policy", POLICY.encode()),
+)
+Headers = Mapping[str, str]
+
+
+class Guard:
+    """Lets through what may pass; answers everything else itself."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._limits = settings.limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = headers_of(scope)
+        secured = _Secured(send)
+        error = self.refusal(scope["method"], scope["path"], headers)
+        if error is not None:
+            await _refuse(scope["path"], error, secured)
+            return
+        body = _Body(receive, self._limits.body_bytes, self._limits.body_seconds)
+        await self._app(scope, body, secured)
+
+    def refusal(self, method: str, path: str, headers: Headers) -> ApiError | None:
+        """Why a request may not pass, or None if it may."""
+        if not self._is_our_name(headers.get("host", "")):
+            return ApiError(
+                403,
+                "this Host is not served: use localhost, or --allow-host",
+                "host_not_allowed",
+            )
+        if not self._is_our_page(method, path, headers):
+            return ApiError(
+                403,
+                "pages of this origin may not ask: list it with --cors-origin",
+                "origin_not_allowed",
+            )
+        preflight = method == "OPTIONS" and "access-control-request-method" in headers
+        if not preflight and not self._has_key(path, headers):
+            return ApiError(
+                401,
+                "the API key is missing or wrong: send `Authorization: Bearer KEY`",
+                "invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > self._limits.body_bytes:
+            return too_large(self._limits.body_bytes)
+        return None
+
+    def _is_our_name(self, host: str) -> bool:
+        hosts = self._settings.hosts
+        return hosts is None or name_of(host) in hosts
+
+    def _is_our_page(self, method: str, path: str, headers: Headers) -> bool:
+        origin = headers.get("origin")
+        if origin is not None:
+            own = urlsplit(origin).netloc == headers.get("host") and origin != "null"
+            return own or origin in self._settings.origins
+        if headers.get("sec-fetch-site", "none") in SAME:
+            return True
+        # A link to our pages may stand anywhere: who follows it only looks at them.
+        followed = headers.get("sec-fetch-mode") == "navigate" and method == "GET"
+        return followed and is_below(path, PAGES)
+
+    def _has_key(self, path: str, headers: Headers) -> bool:
+        key = self._settings.api_key
+        if key is None or is_below(path, OPEN):
+            return True
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        given = bearer.strip() if scheme.lower() == "bearer" else ""
+        candidates = (given, headers.get("x-api-key", ""))
+        return any(
+            hmac.compare_digest(one.encode(), key.encode()) for one in candidates
+        )
+
+
+def headers_of(scope: Scope) -> dict[str, str]:
+    """The headers by their lower-case names; of one that is repeated, the last."""
+    return {
+        name.decode("latin-1").lower(): value.decode("latin-1")
+        for name, value in scope["headers"]
+    }
+
+
+def name_of(host: str) -> str:
+    """The name in a Host header, without the port: `localhost`, `[::1]`."""
+    if host.startswith("["):
+        return host.partition("]")[0].lower() + "]"
+    return host.partition(":")[0].lower()
+
+
+def is_below(path: str, places: tuple[str, ...]) -> bool:
+    return any(path == place or path.startswith(f"{place}/") for place in places)
+
+
+def too_large(most: int) -> ApiError:
+    return ApiError(
+        413,
+        f"the body is larger than {most} bytes: shorten the conversation",
+        "request_too_large",
+        headers={"Connection": "close"},
+    )
+
+
+class _Body:
+    """Receives a body no longer and no slower than the limits say.
+
+    Raises HTTPException, which frameworks pass on as it is.
+    """
+
+    def __init__(self, receive: Receive, most: int, seconds: float) -> None:
+        self._receive = receive
+        self._most = most
+        self._size = 0
+        self._whole = False
+        self._end = asyncio.get_running_loop().time() + seconds
+
+    async def __call__(self) -> Message:
+        if self._whole:  # what comes now is that the client left, whenever it does
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._end):
+                message = await self._receive()
+        except TimeoutError:
+            raise _broken(408, "the body took too long to arrive") from None
+        self._size += len(message.get("body", b""))
+        if self._size > self._most:
+            raise _broken(413, too_large(self._most).message)
+        self._whole = not message.get("more_body", False)
+        return message
+
+
+def _broken(status: int, message: str) -> HTTPException:
+    return HTTPException(status, message, {"Connection": "close"})
+
+
+class _Secured:
+    """Sends what a route sends, with headers that keep browsers honest."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
+        await self._send(message)
+
+
+async def _refuse(path: str, error: ApiError, send: _Secured) -> None:
+    body = json.dumps(body_for(path, error)).encode()
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        **error.headers,
+    }
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    status = HTTPStatus(error.status)
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,17 @@
+"""Log-probabilities as JSON can hold them."""
+
+import math
+
+from mlx_gptoss.tokenizer import Tokenizer
+
+NEVER = -9999.0  # what stands for the logarithm of nothing, as OpenAI has it
+
+
+def finite(logprob: float) -> float:
+    """Return a logprob that JSON can write."""
+    return max(logprob, NEVER) if math.isfinite(logprob) else NEVER
+
+
+def token_text(tokenizer: Tokenizer, token: int) -> str:
+    """The text of one token; half a character is U+FFFD."""
+    return tokenizer.token_bytes(token).decode("utf-8", "replace")

@@ -1,0 +1,122 @@
+"""Tokens of one answer in, what they say out: of a Harmony turn, or of plain text.
+
+Knows nothing of models and of threads; see `turn.py` for where the tokens come from.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mlx_gptoss.harmony.events import Answer, ParserEvent, ToolCall, ToolCallFailed
+from mlx_gptoss.harmony.messages import Message, ToolDescription
+from mlx_gptoss.harmony.parse import Parser
+from mlx_gptoss.harmony.stops import StopStrings
+from mlx_gptoss.listener import Listener
+from mlx_gptoss.steps import Step
+from mlx_gptoss.tokenizer import Tokenizer
+
+VISIBLE = ("final", "commentary")
+CALL_ID_BYTES = 12
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One token and what it completed; the last one of a turn has no token.
+
+    `visible` tells that the token is text of the answer or of a preamble.
+    """
+
+    events: Sequence[ParserEvent]
+    step: Step | None = None
+    visible: bool = False
+
+
+class Reader(Protocol):
+    """Makes sense of the tokens of one answer."""
+
+    stopped: bool  # a stop string was found: the rest is not wanted
+    called: bool  # a tool, by a call that has come to its end
+    reasoned: int  # tokens of reasoning
+    call_ids: list[str]
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """What was said so far, as history keeps it."""
+        ...
+
+    def feed(self, step: Step) -> Heard: ...
+    def finish(self) -> Heard: ...
+
+
+def new_call_id() -> str:
+    """Return an id for a call that no other request will have."""
+    return f"call_{secrets.token_hex(CALL_ID_BYTES)}"
+
+
+class HarmonyReader:
+    """Reads a turn of a conversation."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        tools: Sequence[ToolDescription] = (),
+        stop: Sequence[str] = (),
+    ) -> None:
+        self._parser = Parser(tokenizer, tools=tools, next_id=new_call_id)
+        self._listener = Listener(self._parser, stop)
+        self.stopped = False
+        self.called = False
+        self.reasoned = 0
+        self.call_ids: list[str] = []
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        return self._parser.messages
+
+    def feed(self, step: Step) -> Heard:
+        before = self._parser.reading
+        events = self._noted(self._listener.feed(step.token))
+        is_text = self._parser.fates[-1:] == ["text"]
+        self.reasoned += is_text and before == "analysis"
+        return Heard(events, step, visible=is_text and before in VISIBLE)
+
+    def finish(self) -> Heard:
+        return Heard(self._noted(self._listener.finish()))
+
+    def _noted(self, events: Sequence[ParserEvent]) -> Sequence[ParserEvent]:
+        self.stopped = self._listener.stopped
+        for event in events:
+            if isinstance(event, ToolCall | ToolCallFailed):
+                cut = isinstance(event, ToolCallFailed) and event.cut_off
+                self.called = self.called or not cut
+                self.call_ids.append(event.id)
+        return events
+
+
+class TextReader:
+    """Reads text as it stands, control tokens by their names."""
+
+    called = False
+    reasoned = 0
+    messages: Sequence[Message] = ()
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+        self._text = tokenizer.detokenizer()
+        self._strings = StopStrings(stop)
+        self.stopped = False
+        self.call_ids: list[str] = []
+
+    def feed(self, step: Step) -> Heard:
+        # The token that ends an answer is none of its text.
+        ended = step.finish_reason not in (None, "length")
+        text = "" if ended else self._strings.feed(self._text.feed(step.token))
+        self.stopped = self._strings.found is not None
+        return Heard([Answer(text)] if text else [], step, visible=not ended)
+
+    def finish(self) -> Heard:
+        if self.stopped:
+            return Heard([])
+        text = self._strings.feed(self._text.flush()) + self._strings.flush()
+        return Heard([Answer(text)] if text else [])
