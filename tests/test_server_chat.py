@@ -125,3 +125,25 @@ def test_what_has_no_effect_is_named_and_nothing_else_is(demo: Runtime) -> None:
     assert reply.status_code == 200
     named = reply.headers["x-mlx-gptoss-ignored"]
     assert named == "fields=user; tools=web_search; unknown=2"
+
+
+def test_reasoning_is_remembered_for_clients_that_do_not_return_it(
+    demo: Runtime,
+) -> None:
+    async def work() -> list[str]:
+        async with asked(demo) as client:
+            body = question(OSLO, tools=[WEATHER])
+            reply = await client.post("/v1/chat/completions", json=body)
+            message = reply.json()["choices"][0]["message"]
+            call_id = message["tool_calls"][0]["id"]
+            result = {"role": "tool", "tool_call_id": call_id, "content": "21"}
+            prompts = []
+            for told in (message, {**message, "reasoning": None}):
+                asking = {**body, "messages": [*body["messages"], told, result]}
+                shown = await client.post("/v1/chat/render", json=asking)
+                prompts.append(shown.json()["prompt"])
+            return prompts
+
+    with_it, without = run(work())
+    assert without == with_it
+    assert "get_weather city=Oslo" in without

@@ -22,7 +22,7 @@ from mlx_gptoss.harmony.events import (
     ToolCallStarted,
 )
 from mlx_gptoss.harmony.messages import Message
-from mlx_gptoss.harmony.openai_chat import from_chat_messages, read_tool
+from mlx_gptoss.harmony.openai_chat import Restore, from_chat_messages, read_tool
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server import asking
 from mlx_gptoss.server.ask import Ask
@@ -47,8 +47,16 @@ FINISH = {STOP: STOP, TOOL_CALLS: TOOL_CALLS, LENGTH: LENGTH}
 # What is asked
 
 
-def ask_of(request: ChatRequest, runtime: Runtime, settings: Settings) -> Ask:
-    """Say what a request asks of the model; raises ApiError or PromptError."""
+def ask_of(
+    request: ChatRequest,
+    runtime: Runtime,
+    settings: Settings,
+    restore: Restore | None = None,
+) -> Ask:
+    """Say what a request asks of the model; raises ApiError or PromptError.
+
+    `restore` may put back the reasoning that calls came without.
+    """
     limits = settings.limits
     check_count("messages", len(request.messages), limits.messages)
     check_most("n", request.n or 1, limits.choices)
@@ -64,7 +72,7 @@ def ask_of(request: ChatRequest, runtime: Runtime, settings: Settings) -> Ask:
         stop=check_stops(request.stop, limits),
     )
     return Ask(
-        conversation=conversation_of(request, tools, settings),
+        conversation=conversation_of(request, tools, settings, restore),
         tools=tools.descriptions,
         strict_tools=tools.strict,
         callable_tools=choice.callable,
@@ -92,7 +100,10 @@ def tools_of(request: ChatRequest, settings: Settings) -> asking.Tools:
 
 
 def conversation_of(
-    request: ChatRequest, tools: asking.Tools, settings: Settings
+    request: ChatRequest,
+    tools: asking.Tools,
+    settings: Settings,
+    restore: Restore | None,
 ) -> list[Message]:
     today = settings.date or datetime.date.today().isoformat()
     return from_chat_messages(
@@ -104,6 +115,7 @@ def conversation_of(
         response_format=request.response_format,
         effort=asking.effort_of(effort_of(request)),
         conversation_date=today,
+        restore=restore,
     )
 
 

@@ -16,6 +16,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mlx_gptoss.harmony.openai_chat import Restore
+from mlx_gptoss.reasoning_memory import ReasoningMemory
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server.ask import Ask, prompts_of
 from mlx_gptoss.server.errors import ApiError
@@ -54,6 +56,7 @@ class Service:
 
     models: Models
     settings: Settings = field(default_factory=Settings)
+    memory: ReasoningMemory = field(default_factory=ReasoningMemory)
     metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:
@@ -132,8 +135,15 @@ class Service:
             return Job(name, runtime, turns, stack.pop_all())
         raise AssertionError("unreachable")
 
+    @property
+    def restore(self) -> Restore | None:
+        """Puts back the reasoning that calls come without, unless that is off."""
+        return self.memory.restore if self.settings.reasoning_memory else None
+
     def _ended(self, turn: Turn) -> None:
         self.metrics.turn(turn)
+        if turn.reader.called and self.settings.reasoning_memory:
+            self.memory.remember(turn.reader.call_ids, turn.reader.messages)
 
 
 def json_reply(reply: Reply, headers: Mapping[str, str] | None = None) -> Response:

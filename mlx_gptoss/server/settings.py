@@ -48,6 +48,7 @@ class Settings:
     reasoning_field: str = REASONING
     max_reasoning: int | str | None = "auto"
     loop_guard: bool = True
+    reasoning_memory: bool = True
     date: str | None = None
     log_prompts: bool = False
     store: Path | None = None

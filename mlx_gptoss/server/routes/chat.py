@@ -27,7 +27,7 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
     """Answer a conversation, whole or as a stream of chunks."""
     service = Service.of(request)
     settings = service.settings
-    ask = partial(ask_of, body, settings=settings)
+    ask = partial(ask_of, body, settings=settings, restore=service.restore)
     job = await service.begin(request, body.model, ask)
     manner = Manner.of(body, job.model, job.runtime, settings)
     headers = passed_over(body, settings)
@@ -41,7 +41,9 @@ async def chat_render(body: ChatRequest, request: Request) -> Response:
     """Show the exact prompt of a request: what the model would read."""
     service = Service.of(request)
     async with service.models.lease(body.model) as runtime:
-        ask = await asyncio.to_thread(ask_of, body, runtime, service.settings)
+        ask = await asyncio.to_thread(
+            ask_of, body, runtime, service.settings, service.restore
+        )
         ids = render_messages(ask.conversation, runtime.tokenizer)
         text = runtime.tokenizer.decode(ids)
     reply = RenderReply(prompt=text, token_ids=ids, prompt_tokens=len(ids))
