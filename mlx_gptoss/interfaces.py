@@ -9,7 +9,10 @@ class LanguageModel(Protocol):
     """What generation needs of a model."""
 
     def hidden(self, ids: mx.array, cache: Any, *, last: bool = False) -> mx.array:
-        """Feed ids (B, L) after what `cache` holds; return (B, L, M), or (B, 1, M)."""
+        """Feed ids (B, L) after what `cache` holds; return (B, L, M), or (B, 1, M).
+
+        Given B caches, each row is fed to its own.
+        """
         ...
 
     def logits(self, hidden: mx.array) -> mx.array:

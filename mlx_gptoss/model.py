@@ -15,6 +15,8 @@ V vocabulary.
 The maths is judged by tests/oracle.py.
 """
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -25,6 +27,8 @@ from mlx_gptoss.experts.resident import Experts
 from mlx_gptoss.layout import Structure, fuses_qkv
 from mlx_gptoss.linear import embedding, linear
 from mlx_gptoss.rope import Rotation, attention_scale, rotation, yarn_periods
+
+LayerCache = FullCache | WindowCache
 
 
 class Attention(nn.Module):
@@ -56,16 +60,35 @@ class Attention(nn.Module):
         x: mx.array,
         rotate: Rotation,
         masks: Masks,
-        cache: FullCache | WindowCache | None,
+        cache: LayerCache | Sequence[LayerCache] | None,
     ) -> mx.array:
         B, L, _ = x.shape
         H, Hk, D = self.heads
         qkv = self.project(x).reshape(B, L, H + 2 * Hk, D).swapaxes(1, 2)
         qk = rotate(qkv[:, : H + Hk])  # (B, H + Hk, L, D): all in one go
         q, k, v = qk[:, :H], qk[:, H:], qkv[:, H + Hk :]
+        y = self.attend(q, k, v, masks, cache)  # (B, H, L, D)
+        return self.o_proj(y.swapaxes(1, 2).reshape(B, L, H * D))
+
+    def attend(
+        self,
+        q: mx.array,
+        k: mx.array,
+        v: mx.array,
+        masks: Masks,
+        cache: LayerCache | Sequence[LayerCache] | None,
+    ) -> mx.array:
+        """Attend to what the cache holds and to the new keys; or row by row."""
+        if isinstance(cache, Sequence):  # sequences of their own lengths
+            rows = (slice(b, b + 1) for b in range(len(cache)))
+            parts = [
+                self.attend(q[b], k[b], v[b], masks, own)
+                for b, own in zip(rows, cache, strict=True)
+            ]
+            return mx.concatenate(parts)
         if cache is not None:
             k, v = cache.update(k, v)  # (B, Hk, S, D)
-        y = attend(
+        return attend(
             q,
             k,
             v,
@@ -74,7 +97,6 @@ class Attention(nn.Module):
             window=self.window,
             masks=masks,
         )
-        return self.o_proj(y.swapaxes(1, 2).reshape(B, L, H * D))
 
     def project(self, x: mx.array) -> mx.array:
         """Return q, k and v of every position side by side."""
@@ -125,7 +147,7 @@ class Block(nn.Module):
         h: mx.array,
         rotate: Rotation,
         masks: Masks,
-        cache: FullCache | WindowCache | None,
+        cache: LayerCache | Sequence[LayerCache] | None,
         *,
         last: bool = False,
     ) -> mx.array:
@@ -150,19 +172,27 @@ class Trunk(nn.Module):
         self._periods = yarn_periods(config)
 
     def __call__(
-        self, ids: mx.array, cache: Cache | None, *, last: bool = False
+        self,
+        ids: mx.array,
+        cache: Cache | Sequence[Cache] | None,
+        *,
+        last: bool = False,
     ) -> mx.array:
         """Return the final normed residual stream: (B, L) -> (B, L, M).
 
         With `last`, only that of the last position, (B, 1, M): the experts of the
         last layer, which no later position reads, are spared for the others.
         """
-        offset = 0 if cache is None else cache.offset
+        if isinstance(cache, Sequence):
+            offset = [own.offset for own in cache]
+            caches = list(zip(*(own.layers for own in cache), strict=True))
+        else:
+            offset = 0 if cache is None else cache.offset
+            caches = cache or [None] * len(self.layers)
         rotate = rotation(self._periods, offset, ids.shape[1])
         masks = Masks()
         h = self.embed_tokens(ids)
-        for layer, block in enumerate(self.layers):
-            kept = None if cache is None else cache.layers[layer]
+        for layer, (block, kept) in enumerate(zip(self.layers, caches, strict=True)):
             top = layer == len(self.layers) - 1
             h = block(h, rotate, masks, kept, last=last and top)
         return self.norm(h)
@@ -185,10 +215,15 @@ class GptOss(nn.Module):
         return self.logits(self.hidden(ids, cache))
 
     def hidden(
-        self, ids: mx.array, cache: Cache | None = None, *, last: bool = False
+        self,
+        ids: mx.array,
+        cache: Cache | Sequence[Cache] | None = None,
+        *,
+        last: bool = False,
     ) -> mx.array:
         """Return what `logits` reads: (B, L) int32 -> (B, L, M); `last`: (B, 1, M).
 
+        Rows that are sequences of their own have a cache each.
         In prefill only the last position is due, and asking for no more is cheaper.
         """
         return self.model(ids, cache, last=last)

@@ -8,7 +8,7 @@ every q·k by its square, so the model folds it into the attention scale.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import numpy as np
@@ -60,12 +60,13 @@ def attention_scale(config: ModelConfig) -> float:
     return scale
 
 
-def rotation(periods: np.ndarray, offset: int, length: int) -> Rotation:
+def rotation(periods: np.ndarray, offset: int | Sequence[int], length: int) -> Rotation:
     """Return what rotates (B, heads, length, D) from position `offset` on.
 
-    Made once a forward pass, for all layers. On a GPU it is the fused kernel. On a CPU
-    that would be a dozen operations a call, so cos and sin are tabled here, from
-    float64 angles: float32 ones are off by 0.002 at position 100,000.
+    Rows that stand at positions of their own have an offset each. Made once a forward
+    pass, for all layers. On a GPU it is the fused kernel. On a CPU that would be a
+    dozen operations a call, so cos and sin are tabled here, from float64 angles:
+    float32 ones are off by 0.002 at position 100,000.
     """
     pairs = len(periods)
     if on_gpu():
@@ -76,12 +77,14 @@ def rotation(periods: np.ndarray, offset: int, length: int) -> Rotation:
             traditional=False,
             base=None,
             scale=1.0,
-            offset=offset,
+            offset=offset if isinstance(offset, int) else mx.array(offset, mx.int32),
             freqs=frequencies,
         )
-    angles = np.arange(offset, offset + length)[:, None] / periods
+    starts = np.reshape(offset, (-1, 1, 1, 1))  # (B or 1, 1, 1, 1)
+    angles = (starts + np.arange(length)[:, None]) / periods
     cos, sin = np.cos(angles), np.sin(angles)
-    cosines = mx.array(np.concatenate([cos, cos], axis=-1), mx.float32)  # (L, D)
+    # (B or 1, 1, L, D)
+    cosines = mx.array(np.concatenate([cos, cos], axis=-1), mx.float32)
     sines = mx.array(np.concatenate([-sin, sin], axis=-1), mx.float32)
 
     def rotate(x: mx.array) -> mx.array:

@@ -205,6 +205,7 @@ class Runtime:
         self.context = min(limits, default=None)
         self._engine = Engine(
             self._owner,
+            lambda: self.model,
             self._prompt_cache,
             batch or BatchOptions(),
             chunk=plan.prefill_chunk if plan else PREFILL_CHUNK,

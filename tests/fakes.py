@@ -136,8 +136,11 @@ class FakeModel:
         self.feeds: list[list[int]] = []  # what each call of `hidden` was given
 
     def hidden(
-        self, ids: mx.array, cache: FakeCache, *, last: bool = False
+        self, ids: mx.array, cache: FakeCache | list[FakeCache], *, last: bool = False
     ) -> mx.array:
+        if isinstance(cache, list):
+            rows = zip(ids, cache, strict=True)
+            return mx.concatenate([self.hidden(row[None], own) for row, own in rows])
         [tokens] = cast("list[list[int]]", ids.tolist())
         self.feeds.append(tokens)
         cache.ids += tokens

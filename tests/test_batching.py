@@ -1,12 +1,12 @@
 """Many answers at once: each as it would be alone, and none in the way of another."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from mlx_gptoss.batching import BatchOptions
-from mlx_gptoss.errors import BusyError, PromptError
+from mlx_gptoss.errors import BusyError, ModelError, PromptError
 from mlx_gptoss.prompt_cache import CacheOptions
 from mlx_gptoss.runtime import Runtime, load
 from mlx_gptoss.sampling import SamplingParams
@@ -138,3 +138,46 @@ def test_closing_ends_all(fake: Runtime) -> None:
 
     assert running.ended.wait(PATIENCE)
     assert running.stats.finish_reason == "cancelled"
+
+
+def test_an_error_of_the_model_ends_all_and_the_next_is_served() -> None:
+    model = noisy()
+    logits_of, broken = model.logits_of, threading.Event()
+
+    def logits_or_fail(ids: list[int]) -> Sequence[float]:
+        if broken.is_set():
+            raise RuntimeError("device lost")
+        return logits_of(ids)
+
+    model.logits_of = logits_or_fail
+    with Runtime(model, cache=CacheOptions(idle=False)) as runtime:
+        alone = [step.token for step in runtime.generate(IDS, GREEDY)]
+        both = [Asked(runtime, [*IDS, n]) for n in range(2)]
+        both[1]._on_step = lambda step: broken.set()
+        for one in both:
+            with pytest.raises(ModelError, match="failed while it decoded: device"):
+                one.answer()
+        broken.clear()
+        runtime.clear_cache()
+
+        assert Asked(runtime, IDS, GREEDY).tokens == alone
+        assert runtime.batch_statistics.failed == 2
+
+
+def test_decoding_goes_on_while_a_long_prompt_is_read() -> None:
+    """Between two steps of an answer lies one chunk of another's prompt at most."""
+    model = noisy()
+    with Runtime(model, cache=CacheOptions(idle=False)) as runtime:
+        first = Asked(runtime, IDS, SamplingParams(seed=1))  # goes on for ever
+        while not first.steps:
+            first.ended.wait(0.001)
+        long = Asked(runtime, [n % 10 for n in range(600)], GREEDY)
+        long.answer()
+        first.ticket.cancel()
+        first.answer()
+
+    sizes = [len(feed) for feed in model.feeds]
+    chunks = [n for n, size in enumerate(sizes) if size > len(IDS)]
+    assert {sizes[n] for n in chunks} == {128, 600 % 128}
+    assert all(sizes[n + 1] == 1 for n in chunks)
+    assert len(long.steps) == 12

@@ -11,13 +11,20 @@ comes of the model ends all that were being computed; those that wait are served
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
+
+import mlx.core as mx
 
 from mlx_gptoss.batching.options import BatchOptions, BatchStatistics
-from mlx_gptoss.batching.ticket import Ticket
-from mlx_gptoss.errors import BusyError
-from mlx_gptoss.generate import advance
+from mlx_gptoss.batching.ticket import DECODE, Ticket
+from mlx_gptoss.decoding import Decoding
+from mlx_gptoss.errors import BusyError, GptOssError, ModelError
+from mlx_gptoss.generate import CLEAR_EVERY
+from mlx_gptoss.interfaces import LanguageModel
+from mlx_gptoss.linear import on_gpu
 from mlx_gptoss.memory import PREFILL_CHUNK
 from mlx_gptoss.owner import Owner
 from mlx_gptoss.prompt_cache import PromptCache
@@ -28,6 +35,8 @@ log = logging.getLogger(__name__)
 BUSY_SHARE = 4  # chunks are so many times shorter while others decode
 LEAST_CHUNK = 32
 
+Fed = tuple[Ticket, Decoding, mx.array | None]  # and the logits (V,) that follow
+
 
 class Engine:
     """Serves tickets; `submit` may be called in any thread, the rest is the owner's."""
@@ -35,6 +44,7 @@ class Engine:
     def __init__(
         self,
         owner: Owner,
+        model: Callable[[], LanguageModel],
         prompts: Callable[[], PromptCache],
         options: BatchOptions,
         *,
@@ -42,6 +52,7 @@ class Engine:
     ) -> None:
         self.options = options
         self._owner = owner
+        self._model = model
         self._prompts = prompts
         self._chunk = chunk
         self._lock = threading.RLock()
@@ -51,6 +62,8 @@ class Engine:
         self._awake = False
         self._counts = BatchStatistics()
         self._sizes: Counter[int] = Counter()
+        self._rounds = 0
+        self._before: mx.array | None = None  # the logits of the round before
 
     # Any thread
 
@@ -133,38 +146,96 @@ class Engine:
         ticket = self._reading.popleft()
         others = len(self._reading) + 1 < len(self._running)
         chunk = max(LEAST_CHUNK, self._chunk // BUSY_SHARE) if others else self._chunk
-        try:
-            if ticket.decoding is None:
-                ticket.lease = self._prompts().lease(ticket.ids)
-                ticket.decoding = ticket.begin(ticket, ticket.lease)
-                stats = ticket.decoding.stats
-                self._count(
-                    prompt_tokens=stats.prompt_tokens, cached_tokens=stats.cached_tokens
-                )
-            ticket.decoding.read_some(chunk)
-            ticket.on_progress(ticket.lease.cache.offset, len(ticket.ids))
-        except Exception as error:
-            self._end(ticket, error)
-            return
-        if ticket.decoding.reading:
-            self._reading.append(ticket)
+        with self._alone(ticket):
+            decoding = ticket.decoding or self._begin(ticket)
+            try:
+                decoding.read_some(chunk)
+            except Exception as error:
+                raise failed(error, "read the prompt") from error
+            if decoding.reading:
+                self._reading.append(ticket)
+            ticket.on_progress(decoding.cache.offset, len(ticket.ids))
+
+    def _begin(self, ticket: Ticket) -> Decoding:
+        """Take the cache that is best for a prompt, and begin where it stands."""
+        ticket.lease = self._prompts().lease(ticket.ids)
+        ticket.decoding = ticket.begin(ticket, ticket.lease)
+        stats = ticket.decoding.stats
+        self._count(
+            prompt_tokens=stats.prompt_tokens, cached_tokens=stats.cached_tokens
+        )
+        return ticket.decoding
 
     def _step(self) -> None:
         """Give every answer that is being decoded its next token."""
-        ready = [t for t in self._running if t.decoding and not t.decoding.reading]
-        if ready:
-            self._sizes[len(ready)] += 1
-        for ticket in ready:
-            assert ticket.decoding is not None
-            try:
-                step = advance(ticket.decoding)
+        batch = self._feed([t for t in self._running if t.state == DECODE])
+        for ticket, decoding, logits in batch:
+            with self._alone(ticket):
+                decoding.take(logits)
+        for ticket, decoding, _ in batch:
+            if ticket.state != DECODE:
+                continue
+            with self._alone(ticket):
+                step = decoding.read()
                 self._count(completion_tokens=1)
                 ticket.on_step(step)
-            except Exception as error:
-                self._end(ticket, error)
-                continue
-            if ticket.decoding.over:
+            if decoding.over:
                 self._end(ticket)
+
+    def _feed(self, tickets: list[Ticket]) -> list[Fed]:
+        """Have the model read one token of each, and start computing what follows."""
+        feeding: list[tuple[Ticket, Decoding, mx.array]] = []
+        ending: list[Fed] = []
+        for ticket in tickets:
+            with self._alone(ticket):
+                decoding = ticket.decoding
+                assert decoding is not None
+                token = decoding.next_token()
+                if token is None:
+                    ending.append((ticket, decoding, None))
+                else:
+                    feeding.append((ticket, decoding, token))
+        if not feeding:
+            return ending
+        self._sizes[len(feeding)] += 1
+        try:
+            rows = self._logits(
+                [d.cache for _, d, _ in feeding], [t for *_, t in feeding]
+            )
+        except Exception as error:
+            for ticket, *_ in feeding:
+                self._end(ticket, failed(error, "decoded"))
+            return ending
+        fed = zip(feeding, rows, strict=True)
+        return [(ticket, d, row) for (ticket, d, _), row in fed] + ending
+
+    def _logits(self, caches: list[Any], tokens: list[mx.array]) -> list[mx.array]:
+        """Return the logits (V,) behind each token (), which need not be computed.
+
+        One answer alone takes the very path of `generate`. What it waits for are the
+        logits of the step before, so that an error of the model shows here.
+        """
+        model = self._model()
+        self._rounds += 1
+        if on_gpu() and self._rounds % CLEAR_EVERY == 0:
+            mx.clear_cache()  # growing caches leave their former arrays behind
+        if len(caches) == 1:
+            hidden = model.hidden(tokens[0].reshape(1, 1), caches[0])
+        else:
+            hidden = model.hidden(mx.stack(tokens)[:, None], caches)  # (B, 1, M)
+        logits = model.logits(hidden)[:, -1].astype(mx.float32)  # (B, V)
+        mx.async_eval(logits)
+        mx.eval(self._before)
+        self._before = logits
+        return [logits[b] for b in range(len(caches))]
+
+    @contextmanager
+    def _alone(self, ticket: Ticket) -> Iterator[None]:
+        """Let an error of one request end that one only."""
+        try:
+            yield
+        except Exception as error:
+            self._end(ticket, error)
 
     def _end(self, ticket: Ticket, error: BaseException | None = None) -> None:
         """Give its cache back and tell its owner, once and last."""
@@ -176,6 +247,8 @@ class Engine:
         with self._lock:
             if ticket in self._running:
                 self._running.remove(ticket)
+                if not self._running:
+                    self._before = None
         if ticket in self._reading:
             self._reading.remove(ticket)
         if lease is not None:
@@ -192,3 +265,12 @@ class Engine:
         with self._lock:
             sums = {name: getattr(self._counts, name) + n for name, n in more.items()}
             self._counts = replace(self._counts, **sums)
+
+
+def failed(error: Exception, doing: str) -> Exception:
+    """Name an error of the model, unless it has a name of ours already."""
+    if isinstance(error, GptOssError):
+        return error
+    named = ModelError(f"the model failed while it {doing}: {error}")
+    named.__cause__ = error
+    return named
