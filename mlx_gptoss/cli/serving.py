@@ -1,9 +1,12 @@
-"""What `serve` makes of its options: models by name, a key, where things are kept."""
+"""What `serve` makes of its options: models by name, a key, hosts, a log."""
 
+import logging
 import os
 import re
 import secrets
+import socket
 import stat
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +29,10 @@ NAMED = re.compile(r"([\w.:@-]+)=(.+)", re.DOTALL)
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)?")
 SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+ANYWHERE = ("0.0.0.0", "::")
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*]+")
+LOG_LINE = "%(asctime)s %(levelname)s %(message)s"
 
 
 class Duration(click.ParamType):
@@ -40,6 +47,23 @@ class Duration(click.ParamType):
         if not found or not float(found[1]):
             return self.fail(f"`{value}` is no duration: write 90s, 10m or 2h")
         return float(found[1]) * SECONDS[found[2]]
+
+
+class Budget(click.ParamType):
+    """`auto`, `off` or a number of tokens."""
+
+    name = "budget"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str | None:
+        if value in ("auto", None):
+            return "auto"
+        if value == "off":
+            return None
+        if not str(value).isdigit():
+            return self.fail(f"`{value}` is not auto, off or a number of tokens")
+        return int(str(value))
 
 
 def sources_of(
@@ -76,6 +100,38 @@ def api_key(given: str | None, *, needed: bool, made: bool) -> str | None:
 
 def is_loopback(host: str) -> bool:
     return host in LOOPBACK
+
+
+def hosts_of(host: str, allowed: Sequence[str]) -> tuple[str, ...]:
+    """The names under which a server at `host` may be reached."""
+    own: list[str] = []
+    if host in ANYWHERE:
+        name = socket.gethostname().lower()
+        own = [name, f"{name.removesuffix('.local')}.local"]
+    elif not is_loopback(host):
+        own = [f"[{host}]" if ":" in host else host.lower()]
+    return (*LOOPBACK_HOSTS, *own, *(name.lower() for name in allowed))
+
+
+def checked_origins(origins: Sequence[str]) -> tuple[str, ...]:
+    """Return origins as browsers write them; raises UsageError for others."""
+    for origin in origins:
+        if not ORIGIN.fullmatch(origin):
+            raise click.UsageError(
+                f"`{origin}` is no origin: write it like https://app.example, without "
+                "a path or `*`"
+            )
+    return tuple(origins)
+
+
+def start_log(path: Path | None) -> None:
+    """Log to a file of the user's own, or to stderr."""
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if path is not None:
+        handler = logging.FileHandler(path, encoding="utf-8")
+        path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+    logging.basicConfig(level=logging.INFO, format=LOG_LINE, handlers=[handler])
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
 def _read_key(given: str) -> str:

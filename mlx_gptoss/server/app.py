@@ -78,7 +78,9 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
             allow_headers=["*"],
             expose_headers=[IGNORED],
         )
-    app.add_middleware(Guard, settings=service.settings)  # the outermost
+    app.add_middleware(  # the outermost
+        Guard, settings=service.settings, on_request=service.on_request
+    )
     return app
 
 

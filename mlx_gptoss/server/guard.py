@@ -9,8 +9,10 @@ open. Knows HTTP headers and bytes; nothing of routes.
 
 import asyncio
 import hmac
+import ipaddress
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -34,14 +36,23 @@ SECURITY_HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"content-security-policy", POLICY.encode()),
 )
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+OTHER = "other"  # a method or a route that is not served
 Headers = Mapping[str, str]
 
 
 class Guard:
-    """Lets through what may pass; answers everything else itself."""
+    """Lets through what may pass; answers everything else itself.
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    `on_request(method, route, status, seconds)` is told of each request at its end;
+    the route is a pattern, so that nothing a client wrote is passed on.
+    """
+
+    def __init__(
+        self, app: ASGIApp, settings: Settings, on_request: Callable[..., None]
+    ) -> None:
         self._app = app
+        self._on_request = on_request
         self._settings = settings
         self._limits = settings.limits
 
@@ -49,14 +60,22 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = headers_of(scope)
-        secured = _Secured(send)
-        error = self.refusal(scope["method"], scope["path"], headers)
+        secured, started = _Secured(send), time.monotonic()
+        try:
+            await self._pass(scope, receive, secured)
+        finally:
+            method = scope["method"] if scope["method"] in METHODS else OTHER
+            route = getattr(scope.get("route"), "path", OTHER)
+            seconds = time.monotonic() - started
+            self._on_request(method, route, secured.status, seconds)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = self.refusal(scope["method"], scope["path"], headers_of(scope))
         if error is not None:
-            await _refuse(scope["path"], error, secured)
+            await _refuse(scope["path"], error, send)
             return
         body = _Body(receive, self._limits.body_bytes, self._limits.body_seconds)
-        await self._app(scope, body, secured)
+        await self._app(scope, body, send)
 
     def refusal(self, method: str, path: str, headers: Headers) -> ApiError | None:
         """Why a request may not pass, or None if it may."""
@@ -86,8 +105,10 @@ class Guard:
         return None
 
     def _is_our_name(self, host: str) -> bool:
-        hosts = self._settings.hosts
-        return hosts is None or name_of(host) in hosts
+        hosts, name = self._settings.hosts, name_of(host)
+        if hosts is None or name in hosts:
+            return True
+        return self._settings.any_address and is_address(name)
 
     def _is_our_page(self, method: str, path: str, headers: Headers) -> bool:
         origin = headers.get("origin")
@@ -125,6 +146,15 @@ def name_of(host: str) -> str:
     if host.startswith("["):
         return host.partition("]")[0].lower() + "]"
     return host.partition(":")[0].lower()
+
+
+def is_address(name: str) -> bool:
+    """Whether a host is an address, which no name can be rebound to be."""
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def is_below(path: str, places: tuple[str, ...]) -> bool:
@@ -177,14 +207,16 @@ class _Secured:
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self.status = 0  # none was sent
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
         await self._send(message)
 
 
-async def _refuse(path: str, error: ApiError, send: _Secured) -> None:
+async def _refuse(path: str, error: ApiError, send: Send) -> None:
     body = json.dumps(body_for(path, error)).encode()
     headers = {
         "content-type": "application/json",

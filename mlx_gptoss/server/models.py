@@ -40,17 +40,17 @@ class Entry:
     """A source and what is loaded of it.
 
     A model that is `leaving` makes room for another: who asks for it now has it
-    loaded again after that.
+    loaded again after that. `hopes` are of those who wait for it to be loaded.
     """
 
     source: Source
     runtime: Runtime | None = None
     loading: "asyncio.Task[None] | None" = None
     leaving: bool = False
+    hopes: "list[asyncio.Future[Runtime]]" = field(default_factory=list)
     leases: int = 0
     unused: asyncio.Event = field(default_factory=asyncio.Event)
     used: float = field(default_factory=time.monotonic)
-    loads: int = 0
 
     def take(self) -> Runtime:
         assert self.runtime is not None
@@ -120,7 +120,6 @@ class Models:
         """Take a model that was loaded elsewhere, as at the start."""
         entry = self._entries[name]
         entry.runtime = runtime
-        entry.loads += 1
         entry.unused.set()
 
     def resolve(self, name: str | None) -> str:
@@ -135,14 +134,7 @@ class Models:
     async def lease(self, name: str | None) -> AsyncIterator[Runtime]:
         """Keep a model loaded for as long as the block runs."""
         entry = self._entries[self.resolve(name)]
-        while entry.runtime is None or entry.leaving:
-            if self._closed:
-                raise draining()
-            if entry.loading is None:
-                entry.loading = asyncio.create_task(self._load(entry))
-            # A client that leaves does not stop the load: the next one will want it.
-            await asyncio.shield(entry.loading)
-        runtime = entry.take()
+        runtime = await self._borrowed(entry)
         try:
             yield runtime
         finally:
@@ -170,16 +162,43 @@ class Models:
             return False
         return time.monotonic() - entry.used >= self._idle_seconds
 
+    async def _borrowed(self, entry: Entry) -> Runtime:
+        if entry.runtime is not None and not entry.leaving:
+            return entry.take()
+        hope: asyncio.Future[Runtime] = asyncio.get_running_loop().create_future()
+        entry.hopes.append(hope)
+        if entry.loading is None:
+            entry.loading = asyncio.create_task(self._load(entry))
+        try:
+            return await hope
+        except asyncio.CancelledError:
+            if not hope.cancelled() and hope.exception() is None:
+                entry.give_back()  # it came too late
+            raise
+
     async def _load(self, entry: Entry) -> None:
+        """Load a model, and lend it at once to all who wait: others may want its room.
+
+        A client that leaves does not stop this: the next one will want the model.
+        """
         try:
             async with self._moving:
-                if entry.runtime is None and not self._closed:
-                    await self._make_room(entry)
-                    entry.runtime = await asyncio.to_thread(entry.source.load)
-                    entry.loads += 1
-                    entry.used = time.monotonic()
-                    log.info("loaded `%s`", entry.source.name)
+                if self._closed:
+                    raise draining()
+                await self._make_room(entry)
+                entry.runtime = await asyncio.to_thread(entry.source.load)
+                entry.used = time.monotonic()
+                entry.unused.set()
+                log.info("loaded `%s`", entry.source.name)
+                for hope in entry.hopes:
+                    if not hope.done():
+                        hope.set_result(entry.take())
+        except Exception as error:  # told to all who wait
+            for hope in entry.hopes:
+                if not hope.done():
+                    hope.set_exception(error)
         finally:
+            entry.hopes.clear()
             entry.loading = None
 
     async def _make_room(self, wanted: Entry) -> None:

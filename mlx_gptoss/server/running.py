@@ -1,6 +1,7 @@
 """The process of a server: where it listens, signals, draining, its parent.
 
-    serve(app, Place(port=0, ready_file=path), ready={"token": ..., "model": ...})
+    listening = listen(place)                     # before a model is loaded
+    serve(app, listening, place, ready={"token": ..., "model": ...})
 
 SIGTERM and SIGINT let running answers end for `drain_seconds`, then end them and give
 the memory back; a second signal does not wait. Knows nothing of models.
@@ -20,31 +21,39 @@ from typing import Any
 
 import uvicorn
 
+from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.server.connection import patient
+
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5  # between two looks for the parent
 KEEP_ALIVE_SECONDS = 75
 PRIVATE = 0o600
+OTHERS = 0o177  # the bits of a mode that nobody else gets
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a server listens, and who is told."""
+    """Where a server listens, for how long it waits, and who is told.
+
+    `read_seconds` is how long a client may take to begin a request, `write_seconds`
+    to take what it was sent.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8080
     uds: Path | None = None
     ready_file: Path | None = None
-    drain_seconds: int = 30
+    drain_seconds: float = 30.0
     exit_with_parent: bool = False
-    log_level: str = "info"
+    read_seconds: float = 30.0
+    write_seconds: float = 30.0
 
 
 class Server(uvicorn.Server):
     """Uvicorn that tells when it is ready, and ends as we want it to."""
 
     def __init__(
-        self, config: uvicorn.Config, place: Place, on_ready: Callable[[str], None]
+        self, config: uvicorn.Config, place: Place, on_ready: Callable[[], None]
     ) -> None:
         super().__init__(config)
         self._place = place
@@ -54,19 +63,10 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self._place.uds is not None:
-            self._place.uds.chmod(PRIVATE)
-        self._on_ready(self.url)
-
-    @property
-    def url(self) -> str:
-        """The address it serves at; of a Unix socket, `http+unix:` and its path."""
-        if self._place.uds is not None:
-            return f"http+unix://{self._place.uds.absolute()}"
-        host, port = self.servers[0].sockets[0].getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self._on_ready()
 
     async def on_tick(self, counter: int) -> bool:
+        """Look for the parent, ten times a second."""
         if self._place.exit_with_parent and os.getppid() != self._parent:
             log.warning("the parent process has ended, so this one does")
             self.config.timeout_graceful_shutdown = 0
@@ -90,7 +90,9 @@ class Server(uvicorn.Server):
         self.ended_by = self.ended_by or sig
 
 
-def serve(app: Any, place: Place, ready: Mapping[str, Any]) -> int | None:
+def serve(
+    app: Any, listening: socket.socket, place: Place, ready: Mapping[str, Any]
+) -> int | None:
     """Serve until a signal or the parent ends it; return the signal.
 
     `ready` is written into the ready file, with `url` and `pid`, once requests are
@@ -98,24 +100,21 @@ def serve(app: Any, place: Place, ready: Mapping[str, Any]) -> int | None:
     """
     config = uvicorn.Config(
         app,
-        host=place.host,
-        port=place.port,
-        uds=str(place.uds) if place.uds else None,
         # Pure Python and everywhere the same; a token takes far longer than its frame.
-        http="h11",
+        http=patient(place.read_seconds, place.write_seconds),
         loop="asyncio",
         ws="none",
         lifespan="on",
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=place.drain_seconds,
+        timeout_graceful_shutdown=place.drain_seconds,  # pyright: ignore[reportArgumentType] - as asyncio has it
         log_config=None,
-        log_level=place.log_level,
         access_log=False,
     )
 
-    def tell(url: str) -> None:
+    def tell() -> None:
+        url = url_of(listening)
         log.info("serving at %s", url)
         if place.ready_file is not None:
             facts = {"url": url, **ready, "pid": os.getpid()}
@@ -123,13 +122,47 @@ def serve(app: Any, place: Place, ready: Mapping[str, Any]) -> int | None:
 
     server = Server(config, place, tell)
     try:
-        server.run()
+        server.run([listening])
     finally:
-        if place.ready_file is not None:
-            place.ready_file.unlink(missing_ok=True)
-        if place.uds is not None:
-            place.uds.unlink(missing_ok=True)
+        for path in (place.ready_file, place.uds):
+            if path is not None:
+                path.unlink(missing_ok=True)
     return server.ended_by
+
+
+def listen(place: Place) -> socket.socket:
+    """Take the address; nobody can connect before it is served.
+
+    Raises GptOssError if it cannot be had.
+    """
+    if place.uds is not None:
+        return _listen_at_path(place.uds)
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            place.host, place.port, type=socket.SOCK_STREAM
+        )[0]
+        found = socket.socket(family, kind)
+        try:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(address)
+        except OSError:
+            found.close()
+            raise
+    except OSError as error:
+        raise GptOssError(
+            f"cannot listen at {place.host}:{place.port} ({error.strerror}): choose "
+            "another with `--host` and `--port`"
+        ) from error
+    return found
+
+
+def url_of(listening: socket.socket) -> str:
+    """The address it serves at; of a Unix socket, `http+unix://` and its path."""
+    name = listening.getsockname()
+    if listening.family == socket.AF_UNIX:
+        return f"http+unix://{os.path.abspath(name)}"
+    host, port = name[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def write_private(path: Path, text: str) -> None:
@@ -138,3 +171,35 @@ def write_private(path: Path, text: str) -> None:
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE), "w") as f:
         f.write(text)
     draft.replace(path)
+
+
+def _listen_at_path(path: Path) -> socket.socket:
+    _remove_dead(path)
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(OTHERS)
+    try:
+        found.bind(str(path))
+    except OSError as error:
+        found.close()
+        raise GptOssError(
+            f"cannot listen at `{path}` ({error.strerror or error}): give another "
+            "`--uds`"
+        ) from error
+    finally:
+        os.umask(mask)
+    return found
+
+
+def _remove_dead(path: Path) -> None:
+    """Remove a socket that nobody listens at any more."""
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise GptOssError(f"`{path}` is no socket: remove it, or give another `--uds`")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise GptOssError(f"`{path}` is in use by another server: give another `--uds`")

@@ -8,6 +8,7 @@ A job ends exactly once, whatever its end is: its turns stop, its model is given
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from mlx_gptoss.server.schema.base import Reply
 from mlx_gptoss.server.settings import Settings
 from mlx_gptoss.server.stream import EventStream, error_frame, while_connected
 from mlx_gptoss.server.turn import Prompt, Turn, start_turns
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -118,7 +121,6 @@ class Service:
         return EventStream(
             frames,
             close=job.close,
-            send_seconds=limits.send_seconds,
             heartbeat_seconds=limits.heartbeat_seconds,
             tell=tell,
             headers=dict(headers or {}),
@@ -131,6 +133,9 @@ class Service:
         async with AsyncExitStack() as stack:
             runtime = await stack.enter_async_context(self.models.lease(name))
             prompts = await asyncio.to_thread(make, runtime)
+            if self.settings.log_prompts:
+                for prompt in prompts:
+                    log.info("prompt: %r", runtime.tokenizer.decode(prompt.ids))
             turns = await start_turns(runtime, prompts, self._ended)
             return Job(name, runtime, turns, stack.pop_all())
         raise AssertionError("unreachable")
@@ -139,6 +144,11 @@ class Service:
     def restore(self) -> Restore | None:
         """Puts back the reasoning that calls come without, unless that is off."""
         return self.memory.restore if self.settings.reasoning_memory else None
+
+    def on_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count and log a request that has ended; never what was in it."""
+        self.metrics.request(method, route, status)
+        log.info("%s %s %d in %.3f s", method, route, status, seconds)
 
     def _ended(self, turn: Turn) -> None:
         self.metrics.turn(turn)

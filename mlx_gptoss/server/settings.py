@@ -18,7 +18,6 @@ class Limits:
 
     body_bytes: int = 32 * 2**20
     body_seconds: float = 60.0  # for a request's body to arrive
-    send_seconds: float = 30.0  # for a client to take what it was sent
     heartbeat_seconds: float = 15.0  # between signs of life in a silent stream
     messages: int = 10_000
     tools: int = 256
@@ -34,15 +33,18 @@ class Limits:
 class Settings:
     """How a server answers, and whom.
 
-    `hosts` None trusts every Host header, as is right behind a Unix socket. `origins`
-    are those of web pages that may ask; others may not. `max_reasoning` is "auto",
+    `hosts` None trusts every Host header, as is right behind a Unix socket; with
+    `any_address` a Host that is an address is trusted, too. `origins` are those of
+    web pages that may ask; others may not. `max_reasoning` is "auto",
     which leaves a quarter of the room for the answer, None, or a number of tokens.
     `date` None is today's. `store` is the folder of what is kept on disk, None for
-    nothing. `models_on_demand` loads a model when it is first asked for.
+    nothing. `log_prompts` writes what is asked into the log, which otherwise never
+    has a word of it.
     """
 
     api_key: str | None = field(default=None, repr=False)
     hosts: tuple[str, ...] | None = LOOPBACK_HOSTS
+    any_address: bool = False
     origins: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     reasoning_field: str = REASONING

@@ -1,4 +1,4 @@
-"""Server-sent events, and clients that have left or do not read.
+"""Server-sent events, and work that ends when its client leaves.
 
 Knows bytes and connections; nothing of models or of what the events mean.
 """
@@ -67,7 +67,7 @@ async def _unless(gone: Coroutine[Any, Any, None], work: Coroutine[Any, Any, T])
 
 
 class EventStream(Response):
-    """Sends frames while the client reads them; ends them when it no longer does.
+    """Sends frames as a client takes them; ends them when it leaves.
 
     `close` is awaited once at the end, whatever the end is. An error within the
     stream is its last frame, written by `tell`.
@@ -80,7 +80,6 @@ class EventStream(Response):
         frames: AsyncIterator[bytes],
         *,
         close: Callable[[], Awaitable[Any]],
-        send_seconds: float,
         heartbeat_seconds: float,
         tell: Callable[[ApiError], bytes] = error_frame,
         headers: dict[str, str] | None = None,
@@ -90,7 +89,6 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._frames = frames
         self._close = close
-        self._send_seconds = send_seconds
         self._heartbeat_seconds = heartbeat_seconds
         self._tell = tell
 
@@ -99,9 +97,6 @@ class EventStream(Response):
             await _unless(disconnected(receive), self._send_all(send))
         except ClientGone:
             log.info("a client left in the middle of a stream")
-        except TimeoutError:
-            log.warning("a client did not read its stream and was dropped")
-            raise
         finally:
             await self._close()
 
@@ -113,22 +108,16 @@ class EventStream(Response):
         }
         await send(start)
         async for frame in self._lively():
-            await self._send(send, frame)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _send(self, send: Send, frame: bytes) -> None:
-        async with asyncio.timeout(self._send_seconds):
             await send({"type": "http.response.body", "body": frame, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _lively(self) -> AsyncIterator[bytes]:
         """The frames, with signs of life between those that are long in coming."""
-        frames = aiter(self._frames)
+        frames, patience = aiter(self._frames), self._heartbeat_seconds
         while True:
             coming = asyncio.ensure_future(anext(frames, None))
             try:
-                while not (
-                    await asyncio.wait({coming}, timeout=self._heartbeat_seconds)
-                )[0]:
+                while not (await asyncio.wait({coming}, timeout=patience))[0]:
                     yield ALIVE
                 frame = coming.result()
             except Exception as error:

@@ -22,7 +22,7 @@ class ModelList(Reply):
 
 
 class Health(Reply):
-    status: Literal["ok", "draining"]
+    status: Literal["ok"]
     version: str
     models: list[str]
     loaded: list[str]
