@@ -8,7 +8,9 @@ compare with OpenAI's own, which has the same module name:
 """
 
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,11 @@ ORACLE = "MLX_GPTOSS_ORACLE"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Put the other library first, with the vocabulary it would download."""
+    """Keep what tests write apart; put the other library first, with its vocabulary."""
+    own = tempfile.mkdtemp(prefix="mlx-gptoss-tests-")
+    config.add_cleanup(lambda: shutil.rmtree(own, ignore_errors=True))
+    os.environ |= {"XDG_DATA_HOME": own, "MLX_GPTOSS_CACHE": f"{own}/prompts"}
+    os.environ.pop("MLX_GPTOSS_PRIVATE", None)
     if folder := os.environ.get(ORACLE):
         os.environ["TIKTOKEN_ENCODINGS_BASE"] = str(rebuilt(config))
         sys.path.insert(0, folder)

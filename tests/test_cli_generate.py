@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.hub import Hub
+from mlx_gptoss.prompt_cache import CacheOptions
 from mlx_gptoss.runtime import Runtime
 from tests.fakes import scripted
 from tests.talking import TOKENIZER, token_ids
@@ -110,6 +111,7 @@ def test_loading_options_reach_the_loader() -> None:
     )
     [(model, given)] = load.calls
     given.pop("progress")
+    assert given.pop("cache") == CacheOptions(disk=4 * 10**9)
     assert model == "demo"
     assert given == {
         "memory": 16 * 10**9,

@@ -33,6 +33,11 @@ COMMANDS = {
     "generate": Entry("mlx_gptoss.cli.generate", "generate", "Answer one prompt"),
     "chat": Entry("mlx_gptoss.cli.chat", "chat", "Hold a conversation"),
     "serve": Entry("mlx_gptoss.cli.serve", "serve", "Serve OpenAI's API"),
+    "sessions": Entry(
+        "mlx_gptoss.cli.sessions",
+        "sessions",
+        "List, search, export or delete conversations",
+    ),
     "use": Entry("mlx_gptoss.cli.use", "use", "Choose the default model"),
     "pull": Entry("mlx_gptoss.cli.models", "pull", "Download a model"),
     "models": Entry("mlx_gptoss.cli.models", "models", "List or delete local models"),

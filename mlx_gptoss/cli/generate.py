@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from mlx_gptoss.cli.constraints import NAMES, note_cuts, takes_constraints
+from mlx_gptoss.cli.keeping import keeps_prompts
 from mlx_gptoss.cli.lines import read_all
 from mlx_gptoss.cli.options import LoadOptions, json_option, loads_model
 from mlx_gptoss.cli.sampling import sampling_params, takes_sampling
@@ -35,6 +36,7 @@ HARMONY_ONLY = (
 @click.command(short_help="Answer one prompt")
 @click.argument("prompt", required=False)
 @loads_model
+@keeps_prompts
 @takes_sampling
 @takes_constraints
 @click.option("--raw", is_flag=True, help="Continue PROMPT as text, without Harmony")

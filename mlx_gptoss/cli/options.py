@@ -16,7 +16,11 @@ from mlx_gptoss.memory import parse_bytes
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What the user said about loading; `model` None means the default model."""
+    """What the user said about loading; `model` None means the default model.
+
+    `disk_cache` is what prompts that were read may take on disk: nothing, unless the
+    command `keeps_prompts`.
+    """
 
     model: str | None = None
     memory: int | None = None
@@ -27,6 +31,8 @@ class LoadOptions:
     strict: bool = False
     wired: str = "auto"
     trace: Path | None = None
+    disk_cache: int = 0  # bytes
+    private: bool = False
 
     def named_model(self) -> str:
         """Return the model, telling on stderr when it is only the demo."""
@@ -34,13 +40,18 @@ class LoadOptions:
 
 
 class MemorySize(click.ParamType):
-    """`16GB`, `12.5GiB` or a number of bytes."""
+    """`16GB`, `12.5GiB` or a number of bytes; 0 where there may be none."""
 
     name = "size"
+
+    def __init__(self, *, may_be_none: bool = False) -> None:
+        self.may_be_none = may_be_none
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
+        if value in (0, "0") and self.may_be_none:
+            return 0
         try:
             return parse_bytes(value)
         except GptOssError as error:

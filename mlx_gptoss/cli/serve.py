@@ -2,12 +2,14 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mlx_gptoss.cli import INTERRUPTED
+from mlx_gptoss.cli.keeping import keeps_prompts
 from mlx_gptoss.cli.options import LoadOptions, takes_load_options
 from mlx_gptoss.cli.serve_options import takes_serve_options
 from mlx_gptoss.cli.services import Services, pass_services
@@ -28,6 +30,7 @@ OWNER_ONLY = 0o077  # what is taken from others of every file that is made
 @click.command(short_help="Serve OpenAI's API")
 @takes_serve_options
 @takes_load_options
+@keeps_prompts
 @pass_services
 def serve(
     services: Services, options: LoadOptions, models: tuple[str, ...], **given: Any
@@ -43,6 +46,8 @@ def serve(
     from mlx_gptoss.server.models import Models
     from mlx_gptoss.server.running import listen, serve
 
+    if options.private or given["no_store"]:  # neither answers nor prompts
+        given["no_store"], options = True, replace(options, disk_cache=0)
     settings, place = settings_of(**given), place_of(**given)
     sources = sources_of(models, options, services)
     listening = listen(place)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlx_gptoss.chat import Chat
     from mlx_gptoss.runtime import Runtime
     from mlx_gptoss.sampling import SamplingParams
+    from mlx_gptoss.sessions import Sessions
     from mlx_gptoss.tokenizer import Tokenizer
 
 
@@ -36,12 +37,26 @@ def _chat(runtime: "Runtime", **options: Any) -> "Chat":
     return Chat(runtime, **options)
 
 
+def _sessions() -> "Sessions":
+    from mlx_gptoss.sessions import Sessions
+
+    return Sessions.open()
+
+
+def _forget_prompts() -> int:
+    from mlx_gptoss.prompt_cache import forget_files
+
+    return forget_files()
+
+
 @dataclass(frozen=True)
 class Services:
     """The parts a command calls: `load` and `Chat` of the package, and the Hub."""
 
     load: Callable[..., Any] = _load
     chat: Callable[..., Any] = _chat
+    sessions: Callable[[], "Sessions"] = _sessions
+    forget_prompts: Callable[[], int] = _forget_prompts
     hub: Hub = field(default_factory=Hub)
 
     def open(self, options: LoadOptions, *, harmony: bool = True) -> "Runtime":
@@ -50,6 +65,8 @@ class Services:
         What can be refused without the model is refused before it is downloaded,
         and with `harmony` a model that cannot chat before its weights are read.
         """
+        from mlx_gptoss.prompt_cache import CacheOptions
+
         model = options.named_model()
         self.find(model, options)
         with ByteProgress(f"Loading {model}") as progress:
@@ -63,6 +80,7 @@ class Services:
                 strict=options.strict,
                 wired=options.wired,
                 trace=options.trace,
+                cache=CacheOptions(disk=options.disk_cache),
                 harmony=harmony,
                 progress=progress,
             )

@@ -7,7 +7,7 @@ kept; `reading` generates with it.
 
 from mlx_gptoss.prompt_cache.cache import CacheStatistics, Lease, PromptCache
 from mlx_gptoss.prompt_cache.digest import cache_digest
-from mlx_gptoss.prompt_cache.files import PromptFiles
+from mlx_gptoss.prompt_cache.files import PromptFiles, forget_files
 from mlx_gptoss.prompt_cache.options import CacheOptions
 from mlx_gptoss.prompt_cache.reading import CachedGeneration, Preparation
 
@@ -20,4 +20,5 @@ __all__ = [
     "PromptCache",
     "PromptFiles",
     "cache_digest",
+    "forget_files",
 ]

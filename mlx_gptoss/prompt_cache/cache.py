@@ -22,10 +22,10 @@ import numpy as np
 
 from mlx_gptoss.prompt_cache.files import PromptFiles, UnusableFile
 from mlx_gptoss.prompt_cache.live import Live
+from mlx_gptoss.prompt_cache.options import DEFAULT_LIMIT
 from mlx_gptoss.prompt_cache.tree import Node, Tree, as_tokens, common
 
 SNAPSHOT_EVERY = 2048  # tokens without a message end
-DEFAULT_LIMIT = 2**30  # bytes, where there is no plan of the memory
 WORTH_A_SNAPSHOT = 64  # tokens of an unfinished message
 KEPT_SNAPSHOTS = 4  # the newest of a live conversation, which are never given up
 MOST_IDLE = 1  # live sequences kept whole while nobody uses them

@@ -16,6 +16,7 @@ import logging
 import os
 import time
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -27,6 +28,7 @@ from mlx_gptoss.cache import Pair, Rows, Snapshot
 from mlx_gptoss.checkpoint.headers import read_header
 from mlx_gptoss.config import SLIDING, ModelConfig
 from mlx_gptoss.errors import CheckpointError
+from mlx_gptoss.prompt_cache.options import default_folder
 from mlx_gptoss.prompt_cache.tree import Node, Tree
 
 FORMAT = "mlx-gptoss prompt 1"
@@ -255,6 +257,19 @@ class PromptFiles:
                 if path.parent == self.folder:
                     gone.add(path.name)
         return gone
+
+
+def forget_files(root: Path | None = None) -> int:
+    """Remove the prompts of all models; return the bytes that are free again.
+
+    A process that knows one of them reads it again as if it had never been there.
+    """
+    freed = 0
+    for path in (root or default_folder()).glob(f"*/*{SUFFIX}"):
+        with suppress(FileNotFoundError):  # another process was faster
+            freed += path.stat().st_size
+            path.unlink()
+    return freed
 
 
 def _file_name(tokens: np.ndarray, start: int) -> str:

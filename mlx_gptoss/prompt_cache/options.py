@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_gptoss.memory import Plan, parse_bytes
-from mlx_gptoss.prompt_cache.cache import DEFAULT_LIMIT
 
+FOLDER = "MLX_GPTOSS_CACHE"  # environment variable: another place for the files
+DEFAULT_LIMIT = 2**30  # bytes of memory, where there is no plan of it
 SHARE_OF_FREE = 0.5  # of the memory that the plan leaves
 
 
@@ -48,7 +49,9 @@ class CacheOptions:
 
 
 def default_folder() -> Path:
-    """Where caches of this user belong on this system."""
+    """Return $MLX_GPTOSS_CACHE, else where caches of this user belong."""
+    if named := os.environ.get(FOLDER):
+        return Path(named)
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "mlx-gptoss" / "prompts"
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from mlx_gptoss.cli.constraints import takes_constraints
+from mlx_gptoss.cli.keeping import keeps_prompts
 from mlx_gptoss.cli.options import LoadOptions, loads_model
 from mlx_gptoss.cli.sampling import sampling_params, takes_sampling
 from mlx_gptoss.cli.services import Services, pass_services
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Hold a conversation")
 @click.argument("prompt", required=False)
 @loads_model
+@keeps_prompts
 @takes_sampling
 @takes_constraints
 @takes_tools
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
 @click.option("--hide-reasoning", is_flag=True, help="Show the answers only")
 @click.option("--continue", "resume", is_flag=True, help="Go on with the last chat")
 @click.option("--session", metavar="ID", help="Go on with this chat (see /sessions)")
-@click.option("--private", is_flag=True, help="Keep nothing on disk")
 @pass_services
 def chat(
     services: Services,
@@ -55,7 +56,6 @@ def chat(
     tool_options: ToolOptions,
     resume: bool,
     session: str | None,
-    private: bool,
     **sampling: Any,
 ) -> None:
     """Hold a conversation; /help lists what can be changed in it.
@@ -74,7 +74,7 @@ def chat(
 
     if resume and session:
         raise click.UsageError("--continue and --session name a chat each: give one")
-    if private and (resume or session):
+    if options.private and (resume or session):
         raise click.UsageError("--private keeps nothing to go on with")
     setup = Setup(
         effort,
@@ -89,7 +89,7 @@ def chat(
         reasoning="hide" if hide_reasoning else "fold",
         session=session,
         resume=resume,
-        private=private,
+        private=options.private,
     )
     hold(services, options, setup, tool_options, start)
     sys.stdout.flush()

@@ -1,0 +1,54 @@
+"""What a command may leave on this machine: options, and how they are obeyed.
+
+    @loads_model
+    @keeps_prompts            # --private, --disk-cache
+    def chat(options: LoadOptions, ...)
+
+`options.private` writes nothing: no chat, no line that was typed, no prompt that was
+read.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+import click
+
+from mlx_gptoss.cli.options import LoadOptions, MemorySize
+
+PRIVATE = "MLX_GPTOSS_PRIVATE"
+DISK_CACHE = "4GB"
+
+PROMPT_OPTIONS = (
+    click.option(
+        "--disk-cache",
+        metavar="SIZE",
+        type=MemorySize(may_be_none=True),
+        default=DISK_CACHE,
+        show_default=True,
+        help="Disk for prompts that were read, of all models; 0 keeps none",
+    ),
+    click.option(
+        "--private",
+        is_flag=True,
+        envvar=PRIVATE,
+        help=f"Write nothing that was said to disk [also: {PRIVATE}=1]",
+    ),
+)
+
+
+def keeps_prompts(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command PROMPT_OPTIONS; they become part of its `options`."""
+
+    @wraps(function)
+    def wrapper(
+        *args: Any, options: LoadOptions, disk_cache: int, private: bool, **rest: Any
+    ) -> Any:
+        disk = 0 if private else disk_cache
+        options = replace(options, private=private, disk_cache=disk)
+        return function(*args, options=options, **rest)
+
+    for option in reversed(PROMPT_OPTIONS):
+        wrapper = option(wrapper)
+    return wrapper

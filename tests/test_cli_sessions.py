@@ -1,0 +1,223 @@
+"""Conversations that `chat` keeps, and `mlx-gptoss sessions`; what --private leaves."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mlx_gptoss.cli import cli
+from mlx_gptoss.cli.services import Services
+from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.sessions import Sessions
+from tests.talking import talking
+
+ROOT = Path(__file__).parents[1]
+YES = "<|channel|>final<|message|>Yes.<|return|>"
+
+
+@pytest.fixture(autouse=True)
+def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("MLX_GPTOSS_CACHE", "MLX_GPTOSS_MODEL", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    return tmp_path
+
+
+def run(*arguments: str, stdin: str | None = None, **options: Any) -> Result:
+    def load(model: str, **given: Any) -> Runtime:
+        seen.update(given)
+        return talking(YES)
+
+    seen: dict[str, Any] = options.setdefault("seen", {})
+    chat = ["-m", "demo", "--temperature", "0"] if arguments[0] != "sessions" else []
+    return CliRunner().invoke(
+        cli, [*arguments, *chat], obj=Services(load=load), input=stdin
+    )
+
+
+def chats() -> list[dict[str, Any]]:
+    return json.loads(run("sessions", "--json").stdout)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_chat_is_kept_and_gone_on_with() -> None:
+    run("chat", "--effort", "low", "--system", "Be kind.", stdin="one\ntwo\n")
+    [first] = chats()
+    assert (first["title"], first["turns"]) == ("one", 2)
+
+    run("chat", stdin="other\n")
+    run("chat", "--continue", stdin="more\n")
+    run("chat", "--session", first["id"][:6], "--effort", "high", stdin="three\n")
+
+    assert {one["title"]: one["turns"] for one in chats()} == {"one": 3, "other": 2}
+    data = json.loads(run("sessions", "show", first["id"], "--json").stdout)
+    assert (data["effort"], data["system"]) == ("high", "Be kind.")
+    texts = [m["content"] for m in data["messages"] if m["role"] == "user"]
+    assert texts == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "problem"),
+    [
+        (["chat", "--continue"], 1, "no chat is kept yet"),
+        (["chat", "--session", "zz"], 1, "no chat has an id that begins with `zz`"),
+        (["chat", "--continue", "--session", "a"], 2, "name a chat each"),
+        (["sessions", "show", "zz"], 1, "no chat has an id"),
+        (["sessions", "delete"], 2, "give IDs, or --all"),
+        (["sessions", "delete", "a", "--all"], 2, "give IDs, or --all"),
+    ],
+)
+def test_what_cannot_be_gone_on_with_is_named(
+    arguments: list[str], code: int, problem: str
+) -> None:
+    result = run(*arguments, stdin="")
+    assert result.exit_code == code and problem in result.stderr
+
+
+def test_sessions_are_listed_searched_shown_and_exported(tmp_path: Path) -> None:
+    assert run("sessions").stdout == "ID  LAST USED  TURNS  TITLE\n"
+    run("chat", stdin="Why is the sky blue?\n")
+    [chat] = chats()
+    short = chat["id"][:8]
+
+    lines = run("sessions", "list").stdout.splitlines()
+    assert lines[1].startswith(short) and lines[1].endswith(
+        "1      Why is the sky blue?"
+    )
+    found = run("sessions", "search", "SKY").stdout
+    assert found.startswith(short) and "Why is the sky blue?" in found
+    assert run("sessions", "search", "sea").stdout == ""
+    as_json = json.loads(run("sessions", "search", "sky", "--json").stdout)
+    assert as_json[0]["id"] == chat["id"]
+    shown = run("sessions", "show", short).stdout
+    assert "## You\n\nWhy is the sky blue?\n\n## gpt-oss\n\nYes." in shown
+
+    for name in ("c.md", "c.json"):
+        path = tmp_path / name
+        assert run("sessions", "export", short, str(path)).exit_code == 0
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert (tmp_path / "c.md").read_text() == shown
+    assert json.loads((tmp_path / "c.json").read_text())["id"] == chat["id"]
+    again = run("sessions", "export", short, str(tmp_path / "c.md"))
+    assert again.exit_code == 2 and "--force" in again.stderr
+    forced = ["--force", "--json"]
+    run("sessions", "export", short, str(tmp_path / "c.md"), *forced)
+    assert json.loads((tmp_path / "c.md").read_text())["id"] == chat["id"]
+
+
+def test_deleting_asks_and_takes_the_prompts_with_it(tmp_path: Path) -> None:
+    for text in ("quartz one\n", "quartz two\n", "three\n"):
+        run("chat", stdin=text)
+    prompts = tmp_path / ".cache" / "mlx-gptoss" / "prompts" / "digest"
+    if sys.platform == "darwin":
+        prompts = tmp_path / "Library/Caches/mlx-gptoss/prompts/digest"
+    prompts.mkdir(parents=True)
+    (prompts / "0-a.safetensors").write_bytes(b"x" * 5000)
+    three, two, one = chats()
+
+    refused = run("sessions", "delete", two["id"][:8], stdin="n\n")
+    assert refused.exit_code == 1 and len(chats()) == 3 and files(prompts)
+    done = run("sessions", "delete", two["id"][:8], one["id"][:8], "--yes")
+
+    assert "Emptied the disk cache: 5 kB freed" in done.stderr
+    assert files(prompts) == []
+    assert [chat["id"] for chat in chats()] == [three["id"]]
+    assert b"quartz" not in Sessions.open().path.read_bytes().lower()
+    run("sessions", "delete", "--all", stdin="y\n")
+    assert chats() == []
+
+
+def test_text_of_a_model_cannot_move_the_cursor() -> None:
+    run("chat", stdin="\x1b[2Jhi\x07\n")
+    assert "\x1b" not in run("sessions").stdout
+    assert "\x1b" not in run("sessions", "search", "hi").stdout
+
+
+def test_private_keeps_no_chat_and_asks_for_no_disk_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("chat", stdin="kept\n")
+    before = files(tmp_path)
+    seen: dict[str, Any] = {}
+    assert run("chat", "--private", stdin="hi\n", seen=seen).exit_code == 0
+    assert seen["cache"].disk_bytes == 0
+    refused = run("chat", "--private", "--continue", stdin="hi\n")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    monkeypatch.setenv("MLX_GPTOSS_PRIVATE", "1")
+    run("chat", stdin="hi\n")
+    run("generate", "hi", seen=(seen := {}))
+    assert seen["cache"].disk_bytes == 0
+
+    assert files(tmp_path) == before
+    assert [chat["turns"] for chat in chats()] == [1]
+
+
+def test_the_disk_cache_is_on_and_can_be_sized() -> None:
+    for words, size in (
+        (["chat"], 4 * 10**9),
+        (["generate", "hi"], 4 * 10**9),
+        (["chat", "--disk-cache", "1GB"], 10**9),
+        (["generate", "hi", "--disk-cache", "0"], 0),
+    ):
+        seen: dict[str, Any] = {}
+        assert run(*words, stdin="", seen=seen).exit_code == 0
+        assert seen["cache"].disk_bytes == size
+
+
+def test_chats_that_cannot_be_kept_are_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file where the folder should be")
+
+    result = run("chat", stdin="hi\n")
+
+    assert (result.exit_code, result.stdout) == (0, "Yes.\n")
+    assert "this chat is not kept" in result.stderr
+    assert run("chat", "--continue", stdin="").exit_code == 1
+
+
+LINES = "My name is Maria.\nWhat is my name?\n"
+
+
+def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "mlx_gptoss", *arguments]
+    return subprocess.run(
+        words,
+        input=LINES if arguments[0] == "chat" else None,
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+
+def test_the_real_thing_writes_for_its_owner_alone_and_nothing_when_private(
+    tmp_path: Path,
+) -> None:
+    """The real command with the demo model; its folders are watched."""
+    options = ["-m", "demo", "--temperature", "0"]
+    private = process("chat", "--private", *options)
+    process("generate", "hi", "--private", *options)
+    process("generate", "hi", *options, MLX_GPTOSS_PRIVATE="1")
+    assert list(tmp_path.rglob("*")) == []
+
+    kept = process("chat", *options)
+
+    assert kept.stdout == private.stdout
+    assert "chats.sqlite3" in files(tmp_path)
+    assert any(name.endswith(".safetensors") for name in files(tmp_path))
+    modes = {stat.S_IMODE(p.stat().st_mode) for p in tmp_path.rglob("*") if p.is_file()}
+    assert modes == {0o600}
+    process("sessions", "delete", "--all", "--yes")
+    assert not any(name.endswith(".safetensors") for name in files(tmp_path))
