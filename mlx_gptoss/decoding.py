@@ -138,6 +138,24 @@ class Decoding:
         self.over = last or step.finish_reason is not None
         return step
 
+    def pause(self) -> None:
+        """Let go of the cache; what is drawn already is fed and read afterwards."""
+        if not self.reading:
+            self.next_token()
+            mx.eval(self._draw)
+        self.cache = self._logits = self._ahead = None
+
+    @property
+    def drawn(self) -> list[int]:
+        """The token that will be fed next, where one is drawn. Waits for it."""
+        return [] if self._draw is None else [cast(int, self._draw.token.item())]
+
+    def resume(
+        self, cache: Any, ids: Sequence[int], on_fed: Callable[[Sequence[int]], None]
+    ) -> None:
+        """Go on with another cache, which must read `ids` before it is as before."""
+        self.cache, self._unread, self._on_fed = cache, list(ids), on_fed
+
     def finish(self, reason: str) -> None:
         """End it here; what was generated stands."""
         self.over = True

@@ -19,12 +19,18 @@ from weakref import WeakSet
 
 import mlx.core as mx
 
-from mlx_gptoss.batching import BatchOptions, BatchStatistics, Engine, Ticket
+from mlx_gptoss.batching import (
+    BatchOptions,
+    BatchStatistics,
+    Engine,
+    Governor,
+    Ticket,
+)
 from mlx_gptoss.batching.ticket import OnEnd, OnProgress, OnStep
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.decoding import Decoding
-from mlx_gptoss.errors import CheckpointError, ConfigError, PromptError
+from mlx_gptoss.errors import CheckpointError, ConfigError, GptOssError, PromptError
 from mlx_gptoss.experts.curve import recorded_curve
 from mlx_gptoss.experts.statistics import ExpertStatistics
 from mlx_gptoss.experts.storage import Storage
@@ -203,11 +209,13 @@ class Runtime:
         longest = config.max_position_embeddings if config else None
         limits = [limit for limit in (context, longest) if limit is not None]
         self.context = min(limits, default=None)
+        batch = batch or BatchOptions()
         self._engine = Engine(
             self._owner,
             lambda: self.model,
             self._prompt_cache,
-            batch or BatchOptions(),
+            batch,
+            Governor(config, plan, batch.kv_memory),
             chunk=plan.prefill_chunk if plan else PREFILL_CHUNK,
         )
 
@@ -339,6 +347,7 @@ class Runtime:
         on_step: OnStep,
         on_end: OnEnd,
         on_progress: OnProgress | None = None,
+        shared: bool = False,
     ) -> Ticket:
         """Continue the prompt `ids` beside other requests, and return at once.
 
@@ -346,13 +355,18 @@ class Runtime:
         tokens it would have alone. In the owner thread, where they must not block,
         `on_progress(done, total)` is called after each chunk of the prompt,
         `on_step(step)` for each token, and `on_end(stats, error)` once and last,
-        after `cancel` too. Raises PromptError for a prompt that cannot be served, and
-        BusyError, which says when to try again, if too many requests wait.
+        after `cancel` too. `shared` says that others ask for the same prompt, to
+        read it once for all. Raises PromptError for a prompt that cannot be served,
+        MemoryBudgetError for one whose keys and values would never fit, and BusyError,
+        which says when to try again, if too many requests wait.
         """
         ids = self._checked(ids)
         chosen = params or SamplingParams()
         stop = self.stop_tokens if stop_tokens is None else stop_tokens
-        limit = room(len(ids), 0, self.context, chosen.max_tokens)
+        engine = self._engine
+        engine.governor.require(len(ids))
+        limits = [n for n in (self.context, engine.governor.longest) if n is not None]
+        limit = room(len(ids), 0, min(limits, default=None), chosen.max_tokens)
 
         def begin(ticket: Ticket, lease: Lease) -> Decoding:
             return Decoding(
@@ -367,9 +381,13 @@ class Runtime:
                 asked=ticket.asked,
             )
 
-        engine = self._engine
         ticket = Ticket(
-            ids, begin, on_step, on_end, on_progress, engine.position, engine.wake
+            ids,
+            begin,
+            on_step=on_step,
+            on_end=on_end,
+            on_progress=on_progress,
+            shared=shared,
         )
         self._owner.check_open()
         engine.submit(ticket)
@@ -408,6 +426,14 @@ class Runtime:
         """
         return self._owner.call(work, *args, **options)
 
+    def drain(self, timeout: float | None = None) -> bool:
+        """Take no more requests by `submit`, and wait until all of them have ended.
+
+        Says whether they have; those that have not, after so many seconds, go on
+        until `close`. Not to be called in the owner thread, which does their work.
+        """
+        return self._engine.drain(timeout)
+
     def close(self) -> None:
         """End what is running and give the memory back. Twice is once."""
         self._owner.close(self._release)
@@ -430,7 +456,8 @@ class Runtime:
         return self._prompts
 
     def _release(self) -> None:
-        self._engine.end_all()
+        closed = GptOssError("the model is closed: load it again to use it")
+        self._engine.close(closed)
         self._model = self._prompts = None
         if self._storage is not None:
             self._storage.close()

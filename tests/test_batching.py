@@ -181,3 +181,91 @@ def test_decoding_goes_on_while_a_long_prompt_is_read() -> None:
     assert {sizes[n] for n in chunks} == {128, 600 % 128}
     assert all(sizes[n + 1] == 1 for n in chunks)
     assert len(long.steps) == 12
+
+
+def test_answers_to_one_prompt_share_its_reading(fake: Runtime) -> None:
+    """However short: all but the last token, which each reads for its own cache."""
+    model = fake.model
+    release = threading.Event()
+    fake._owner.post(release.wait)
+    asked = [
+        Asked(fake, IDS, SamplingParams(seed=n, max_tokens=4), shared=True)
+        for n in range(4)
+    ]
+    release.set()
+    answers = [one.tokens for one in asked]
+
+    assert [one.stats.cached_tokens for one in asked] == [0, 4, 4, 4]
+    assert [feed for feed in model.feeds if len(feed) > 1] == [IDS]
+    alone = [
+        [s.token for s in fake.generate(IDS, SamplingParams(seed=n, max_tokens=4))]
+        for n in range(4)
+    ]
+    assert answers == alone
+
+
+def test_a_prompt_that_is_being_read_is_waited_for(fake: Runtime) -> None:
+    """Two long prompts that begin alike are not both read from the start."""
+    release = threading.Event()
+    fake._owner.post(release.wait)
+    prompt = [n % 10 for n in range(1500)]
+    first = Asked(fake, [*prompt, 1], GREEDY)
+    second = Asked(fake, [*prompt, 1, 2], GREEDY)
+    short = Asked(fake, [7, 7, 7], GREEDY)
+    release.set()
+    for one in (first, second, short):
+        one.answer()
+
+    assert (first.stats.cached_tokens, second.stats.cached_tokens) == (0, 1500)
+    assert short.stats.time_to_first_token < second.stats.time_to_first_token
+
+
+def test_draining_lets_all_end_and_takes_no_more(fake: Runtime) -> None:
+    asked = [Asked(fake, [*IDS, n], GREEDY) for n in range(3)]
+
+    assert fake.drain(PATIENCE)
+
+    assert [len(one.ends) for one in asked] == [1, 1, 1]
+    assert all(one.stats.finish_reason == "length" for one in asked)
+    with pytest.raises(BusyError, match="shutting down"):
+        Asked(fake, IDS)
+
+
+def test_draining_gives_up_in_time(fake: Runtime) -> None:
+    endless = Asked(fake, IDS)
+
+    assert not fake.drain(0.01)
+
+    assert endless.ends == []
+    fake.close()
+    assert endless.stats.finish_reason == "cancelled"
+
+
+def test_other_work_of_the_owner_keeps_its_place(fake: Runtime) -> None:
+    """While answers go on for ever, others get their turn and their own tokens."""
+    alone = [step.token for step in fake.generate(IDS, GREEDY)]
+    endless = Asked(fake, [1, 2, 3])
+
+    assert fake.run(lambda: 5) == 5
+    assert [step.token for step in fake.generate(IDS, GREEDY)] == alone
+    assert endless.ends == []
+
+
+def test_figures_of_what_was_done(fake: Runtime) -> None:
+    release = threading.Event()
+    fake._owner.post(release.wait)
+    asked = [Asked(fake, [*IDS, n], GREEDY) for n in range(2)]
+    waiting = fake.batch_statistics
+    release.set()
+    for one in asked:
+        one.answer()
+    cancelled = Asked(fake, IDS, on_step=lambda step: cancelled.ticket.cancel())
+    cancelled.answer()
+    fake.run(lambda: None)
+    done = fake.batch_statistics
+
+    assert (waiting.waiting, waiting.running) == (2, 0)
+    assert (done.waiting, done.running) == (0, 0)
+    assert (done.requests, done.finished, done.cancelled, done.failed) == (3, 2, 1, 0)
+    assert done.prompt_tokens == 6 + 6 + 5
+    assert set(done.batch_sizes) == {1, 2}

@@ -1,12 +1,15 @@
 """Many answers at once from one model, in the owner thread: continuous batching.
 
 ticket.py     one request: what was asked, how far it is, its end
+queue.py      those that wait
+governor.py   which fit at once, by the bytes of their keys and values
 engine.py     the rounds: a chunk of one prompt, then a step of every answer
 options.py    limits, and the figures of what was done
 """
 
 from mlx_gptoss.batching.engine import Engine
+from mlx_gptoss.batching.governor import Governor
 from mlx_gptoss.batching.options import BatchOptions, BatchStatistics
 from mlx_gptoss.batching.ticket import Ticket
 
-__all__ = ["BatchOptions", "BatchStatistics", "Engine", "Ticket"]
+__all__ = ["BatchOptions", "BatchStatistics", "Engine", "Governor", "Ticket"]

@@ -4,38 +4,45 @@ A round is one piece of work of the owner thread, which asks for the next one be
 whatever else was asked there meanwhile: other work keeps its place, and none of it
 waits for more than a chunk and a step. Requests come from any thread.
 
+Where the keys and values of all would take more than there is, the newest pauses: its
+cache goes back to the prompt cache, and it goes on from there with the same tokens.
+
 An error that comes of one request (its guide, its callbacks) ends that one. One that
 comes of the model ends all that were being computed; those that wait are served.
 """
 
 import logging
+import math
 import threading
-from collections import Counter, deque
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
 
 import mlx.core as mx
 
-from mlx_gptoss.batching.options import BatchOptions, BatchStatistics
+from mlx_gptoss.batching.feeding import Fed, Feeder, failed
+from mlx_gptoss.batching.governor import Governor
+from mlx_gptoss.batching.options import BatchOptions, BatchStatistics, Figures
+from mlx_gptoss.batching.queue import Queue
 from mlx_gptoss.batching.ticket import DECODE, Ticket
 from mlx_gptoss.decoding import Decoding
-from mlx_gptoss.errors import BusyError, GptOssError, ModelError
-from mlx_gptoss.generate import CLEAR_EVERY
+from mlx_gptoss.errors import BusyError
 from mlx_gptoss.interfaces import LanguageModel
-from mlx_gptoss.linear import on_gpu
 from mlx_gptoss.memory import PREFILL_CHUNK
+from mlx_gptoss.memory.sizes import CACHE_STEP
 from mlx_gptoss.owner import Owner
 from mlx_gptoss.prompt_cache import PromptCache
+from mlx_gptoss.prompt_cache.tree import shared
 from mlx_gptoss.steps import CANCELLED
 
 log = logging.getLogger(__name__)
 
 BUSY_SHARE = 4  # chunks are so many times shorter while others decode
 LEAST_CHUNK = 32
-
-Fed = tuple[Ticket, Decoding, mx.array | None]  # and the logits (V,) that follow
+WORTH_WAITING = 32  # tokens of a prompt that another one is reading just now
+FIRST_GUESS_S, LEAST_WAIT_S = 5.0, 1.0  # of a request, before one has ended
+SMOOTHING = 0.2
 
 
 class Engine:
@@ -47,187 +54,225 @@ class Engine:
         model: Callable[[], LanguageModel],
         prompts: Callable[[], PromptCache],
         options: BatchOptions,
+        governor: Governor,
         *,
         chunk: int = PREFILL_CHUNK,
     ) -> None:
         self.options = options
+        self.governor = governor
         self._owner = owner
-        self._model = model
         self._prompts = prompts
         self._chunk = chunk
-        self._lock = threading.RLock()
-        self._waiting: deque[Ticket] = deque()
-        self._running: list[Ticket] = []  # changed by the owner only
+        self._feeder = Feeder(model)
+        self._queue = Queue(options.max_waiting)
+        self._running: list[Ticket] = []  # in the order they were let in
         self._reading: deque[Ticket] = deque()  # those of them that read their prompts
+        self._total = 0  # bytes that the running need, when room was made last
+        self._stepping = False
+        self._figures = Figures()
+        self._seconds = FIRST_GUESS_S  # that a request takes
+        self._lock = threading.Condition()
         self._awake = False
-        self._counts = BatchStatistics()
-        self._sizes: Counter[int] = Counter()
-        self._rounds = 0
-        self._before: mx.array | None = None  # the logits of the round before
 
     # Any thread
 
     def submit(self, ticket: Ticket) -> None:
         """Have a ticket served. Raises BusyError if too many wait."""
-        with self._lock:
-            if len(self._waiting) >= self.options.max_waiting:
-                self._count(refused=1)
-                raise BusyError(
-                    f"{len(self._waiting)} requests wait already: try again later",
-                    retry_after=1.0,
-                )
-            self._waiting.append(ticket)
-            self._count(requests=1)
+        ticket.find, ticket.wake = self._queue.position, self.wake
+        try:
+            self._queue.put(ticket, self._retry_after)
+        except BusyError:
+            self._figures.count(refused=1)
+            raise
+        self._figures.count(requests=1)
         self.wake()
-
-    def position(self, ticket: Ticket) -> int:
-        with self._lock:
-            return 1 + self._waiting.index(ticket) if ticket in self._waiting else 0
 
     def wake(self) -> None:
         """Begin a round soon, if there is anything to do."""
         with self._lock:
-            if self._awake or not (self._waiting or self._running):
+            if self._awake or self._idle:
                 return
             self._awake = True
         self._owner.post(self._round)
 
+    def drain(self, timeout: float | None) -> bool:
+        """Take no more, and wait until all have ended; say whether they did."""
+        error = BusyError("the model is shutting down: ask another one", LEAST_WAIT_S)
+        self._queue.close(error)
+        with self._lock:
+            return self._lock.wait_for(lambda: self._idle, timeout)
+
     @property
     def statistics(self) -> BatchStatistics:
-        with self._lock:
-            return replace(
-                self._counts,
-                running=len(self._running),
-                waiting=len(self._waiting),
-                batch_sizes=dict(self._sizes),
-            )
+        return self._figures.now(running=len(self._running), waiting=len(self._queue))
+
+    @property
+    def _idle(self) -> bool:
+        return not self._running and not len(self._queue)
+
+    def _retry_after(self) -> float:
+        """Guess the seconds until one more may wait."""
+        return math.ceil(max(LEAST_WAIT_S, self._seconds / max(1, len(self._running))))
 
     # The owner thread
+
+    def close(self, error: Exception) -> None:
+        """End every ticket as cancelled; whoever asks later gets the error."""
+        self._queue.close(error)
+        for ticket in [*self._running, *self._queue.tickets()]:
+            self._end(ticket)
+        with self._lock:
+            self._lock.notify_all()
 
     def _round(self) -> None:
         try:
             self._end_cancelled()
+            self._make_room()
             self._admit()
             self._read_prompt()
             self._step()
+        except Exception as error:  # nobody waits for a round: its tickets must know
+            log.exception("a round of requests failed")
+            for ticket in [*self._running, *self._queue.tickets()]:
+                self._end(ticket, failed(error, "served requests"))
         finally:
             with self._lock:
                 self._awake = False
+                self._lock.notify_all()
             if not self._owner.closed:
                 self.wake()
 
-    def end_all(self, error: BaseException | None = None) -> None:
-        """End every ticket, as cancelled or with an error."""
-        with self._lock:
-            waiting, self._waiting = list(self._waiting), deque()
-        for ticket in [*self._running, *waiting]:
-            self._end(ticket, error)
-
     def _end_cancelled(self) -> None:
-        with self._lock:
-            gone = [ticket for ticket in self._waiting if ticket.cancelled]
-            self._waiting = deque(t for t in self._waiting if not t.cancelled)
-        for ticket in [*gone, *(t for t in self._running if t.cancelled)]:
-            self._end(ticket)
+        for ticket in [*self._running, *self._queue.tickets()]:
+            if ticket.cancelled:
+                self._end(ticket)
+
+    def _make_room(self) -> None:
+        """Pause the newest while all do not fit; then forget what is not in use."""
+        while len(self._running) > 1 and not self.governor.fits(self._lengths()):
+            self._pause(self._running[-1])
+        self._forget()
+
+    def _lengths(self, more: int = 1) -> list[int]:
+        """How long those that run are, with so many tokens more."""
+        return [ticket.length + more for ticket in self._running]
+
+    def _forget(self) -> None:
+        """Have the prompt cache leave room for what the running will grow to."""
+        total = self.governor.total(self._lengths())
+        if self.governor.room is None or total == self._total:
+            return
+        self._total = total
+        leases = [t.lease for t in self._running if t.lease is not None]
+        held = sum(lease.cache.nbytes for lease in leases)
+        self._prompts().make_room(self.governor.room - max(0, total - held))
+
+    def _pause(self, ticket: Ticket) -> None:
+        """Give back the cache of a ticket, and let it wait before all others."""
+        self._leave(ticket)
+        with self._alone(ticket):
+            if ticket.decoding is not None and ticket.lease is not None:
+                ticket.decoding.pause()
+                lease, ticket.lease = ticket.lease, None
+                lease.release()
+            self._figures.count(paused=1)
+            self._queue.put_first(ticket)
 
     def _admit(self) -> None:
-        with self._lock:
-            free = self.options.max_running - len(self._running)
-            came = [
-                self._waiting.popleft() for _ in range(min(free, len(self._waiting)))
-            ]
-            self._running += came
-        self._reading.extend(came)
+        """Let in who waits, in order, as long as there is room to grow a little."""
+        while len(self._running) < self.options.max_running:
+            ticket = self._queue.first()
+            if ticket is None:
+                return
+            lengths = [*self._lengths(CACHE_STEP), ticket.length + CACHE_STEP]
+            if self._running and not self.governor.fits(lengths):
+                return
+            if not self._running:
+                mx.reset_peak_memory()
+            self._running.append(ticket)  # before it leaves the queue: never idle
+            self._reading.append(ticket)
+            self._queue.remove(ticket)
 
     def _read_prompt(self) -> None:
         """Read a chunk of the prompt whose turn it is."""
-        if not self._reading:
+        ticket = next((t for t in self._reading if not self._follows(t)), None)
+        if ticket is None:
             return
-        ticket = self._reading.popleft()
-        others = len(self._reading) + 1 < len(self._running)
+        self._reading.remove(ticket)
+        others = any(t.state == DECODE for t in self._running)
         chunk = max(LEAST_CHUNK, self._chunk // BUSY_SHARE) if others else self._chunk
         with self._alone(ticket):
-            decoding = ticket.decoding or self._begin(ticket)
+            decoding = ticket.decoding
+            if decoding is None or ticket.lease is None:
+                decoding = self._begin(ticket)
             try:
-                decoding.read_some(chunk)
+                if decoding.reading:
+                    decoding.read_some(min(chunk, self._chunk))
             except Exception as error:
                 raise failed(error, "read the prompt") from error
             if decoding.reading:
                 self._reading.append(ticket)
-            ticket.on_progress(decoding.cache.offset, len(ticket.ids))
+            total = len(ticket.ids)
+            ticket.on_progress(min(decoding.cache.offset, total), total)
+
+    def _follows(self, ticket: Ticket) -> bool:
+        """Whether another one is just reading what this one begins with."""
+        return ticket.lease is None and any(
+            shared(other.prompt, ticket.prompt) - other.lease.cache.offset
+            >= WORTH_WAITING
+            for other in self._reading
+            if other.lease is not None
+        )
 
     def _begin(self, ticket: Ticket) -> Decoding:
-        """Take the cache that is best for a prompt, and begin where it stands."""
-        ticket.lease = self._prompts().lease(ticket.ids)
-        ticket.decoding = ticket.begin(ticket, ticket.lease)
-        stats = ticket.decoding.stats
-        self._count(
-            prompt_tokens=stats.prompt_tokens, cached_tokens=stats.cached_tokens
-        )
-        return ticket.decoding
+        """Take the cache that is best for a prompt, and begin or go on there."""
+        decoding = ticket.decoding
+        drawn = [] if decoding is None else decoding.drawn
+        lease = self._prompts().lease([*ticket.known, *drawn], shared=ticket.shared)
+        if decoding is None:
+            self._figures.count(
+                prompt_tokens=len(ticket.ids), cached_tokens=lease.cached
+            )
+        return ticket.take(lease)
 
     def _step(self) -> None:
         """Give every answer that is being decoded its next token."""
-        batch = self._feed([t for t in self._running if t.state == DECODE])
-        for ticket, decoding, logits in batch:
-            with self._alone(ticket):
-                decoding.take(logits)
-        for ticket, decoding, _ in batch:
-            if ticket.state != DECODE:
-                continue
-            with self._alone(ticket):
-                step = decoding.read()
-                self._count(completion_tokens=1)
-                ticket.on_step(step)
-            if decoding.over:
-                self._end(ticket)
-
-    def _feed(self, tickets: list[Ticket]) -> list[Fed]:
-        """Have the model read one token of each, and start computing what follows."""
-        feeding: list[tuple[Ticket, Decoding, mx.array]] = []
-        ending: list[Fed] = []
-        for ticket in tickets:
-            with self._alone(ticket):
-                decoding = ticket.decoding
-                assert decoding is not None
-                token = decoding.next_token()
-                if token is None:
-                    ending.append((ticket, decoding, None))
-                else:
-                    feeding.append((ticket, decoding, token))
-        if not feeding:
-            return ending
-        self._sizes[len(feeding)] += 1
+        self._stepping = True
         try:
-            rows = self._logits(
-                [d.cache for _, d, _ in feeding], [t for *_, t in feeding]
-            )
-        except Exception as error:
-            for ticket, *_ in feeding:
-                self._end(ticket, failed(error, "decoded"))
-            return ending
-        fed = zip(feeding, rows, strict=True)
-        return [(ticket, d, row) for (ticket, d, _), row in fed] + ending
+            for ticket, decoding in self._fed():
+                if ticket.state != DECODE:
+                    continue
+                with self._alone(ticket):
+                    step = decoding.read()
+                    self._figures.count(completion_tokens=1)
+                    if not ticket.cancelled:
+                        ticket.on_step(step)
+        finally:
+            self._stepping = False
+        for ticket in [t for t in self._running if t.decoding and t.decoding.over]:
+            self._end(ticket)
 
-    def _logits(self, caches: list[Any], tokens: list[mx.array]) -> list[mx.array]:
-        """Return the logits (V,) behind each token (), which need not be computed.
-
-        One answer alone takes the very path of `generate`. What it waits for are the
-        logits of the step before, so that an error of the model shows here.
-        """
-        model = self._model()
-        self._rounds += 1
-        if on_gpu() and self._rounds % CLEAR_EVERY == 0:
-            mx.clear_cache()  # growing caches leave their former arrays behind
-        if len(caches) == 1:
-            hidden = model.hidden(tokens[0].reshape(1, 1), caches[0])
-        else:
-            hidden = model.hidden(mx.stack(tokens)[:, None], caches)  # (B, 1, M)
-        logits = model.logits(hidden)[:, -1].astype(mx.float32)  # (B, V)
-        mx.async_eval(logits)
-        mx.eval(self._before)
-        self._before = logits
-        return [logits[b] for b in range(len(caches))]
+    def _fed(self) -> list[tuple[Ticket, Decoding]]:
+        """Have the model read a token of each answer, and draw those after them."""
+        ready: list[Fed] = []
+        for ticket in [t for t in self._running if t.state == DECODE]:
+            with self._alone(ticket):
+                assert ticket.decoding is not None
+                ready.append((ticket, ticket.decoding, ticket.decoding.next_token()))
+        feeding = [fed for fed in ready if fed[-1] is not None]
+        rows: dict[Ticket, mx.array] = {}
+        if feeding:
+            self._figures.count_batch(len(feeding))
+            try:
+                rows = self._feeder.feed(feeding)
+            except Exception as error:
+                for ticket, *_ in feeding:
+                    self._end(ticket, failed(error, "decoded"))
+        for ticket, decoding, token in ready:
+            if ticket.state == DECODE:
+                with self._alone(ticket):
+                    decoding.take(None if token is None else rows[ticket])
+        return [(ticket, decoding) for ticket, decoding, _ in ready]
 
     @contextmanager
     def _alone(self, ticket: Ticket) -> Iterator[None]:
@@ -237,40 +282,32 @@ class Engine:
         except Exception as error:
             self._end(ticket, error)
 
-    def _end(self, ticket: Ticket, error: BaseException | None = None) -> None:
-        """Give its cache back and tell its owner, once and last."""
-        lease, decoding = ticket.lease, ticket.decoding
-        if decoding is not None and error is None:
-            decoding.finish(CANCELLED)  # unless it ended by itself
-        stopped = ticket.cancelled and error is None
-        ticket.end()
-        with self._lock:
-            if ticket in self._running:
-                self._running.remove(ticket)
-                if not self._running:
-                    self._before = None
+    def _leave(self, ticket: Ticket) -> None:
         if ticket in self._reading:
             self._reading.remove(ticket)
+        if ticket in self._running:
+            self._running.remove(ticket)
+        if not self._running:
+            self._feeder.forget()
+
+    def _end(self, ticket: Ticket, error: Exception | None = None) -> None:
+        """Give its cache back and tell who asked, once and last."""
+        lease, decoding = ticket.lease, ticket.decoding
+        stopped = error is None and not (decoding and decoding.over)
+        if decoding is not None and error is None:
+            decoding.finish(CANCELLED)  # unless it ended by itself
+            taken = time.perf_counter() - ticket.begun
+            self._seconds += SMOOTHING * (taken - self._seconds)
+        ticket.end()
         if lease is not None:
-            lease.drop() if error is not None else lease.release()
-        self._count(
+            # In the middle of a step the cache has read what was not told yet.
+            lease.drop() if error is not None or self._stepping else lease.release()
+        self._figures.count(
             failed=error is not None, cancelled=stopped, finished=not (stopped or error)
         )
         try:
             ticket.on_end(ticket.stats, error)
         except Exception:
             log.exception("the end of a request could not be told")
-
-    def _count(self, **more: int) -> None:
-        with self._lock:
-            sums = {name: getattr(self._counts, name) + n for name, n in more.items()}
-            self._counts = replace(self._counts, **sums)
-
-
-def failed(error: Exception, doing: str) -> Exception:
-    """Name an error of the model, unless it has a name of ours already."""
-    if isinstance(error, GptOssError):
-        return error
-    named = ModelError(f"the model failed while it {doing}: {error}")
-    named.__cause__ = error
-    return named
+        self._leave(ticket)
+        self._queue.remove(ticket)

@@ -1,7 +1,11 @@
-"""Limits of a batch, and the figures of what it did; data only."""
+"""Limits of a batch, and the figures of what it did; knows no request."""
 
+import threading
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from mlx_gptoss.errors import ConfigError
 
 DEFAULT_RUNNING, DEFAULT_WAITING = 16, 64
 
@@ -10,20 +14,29 @@ DEFAULT_RUNNING, DEFAULT_WAITING = 16, 64
 class BatchOptions:
     """How many requests run at once, and how many may wait for that.
 
-    `kv_memory` bounds the bytes of all keys and values; None takes what the plan of
-    the model leaves for them.
+    `kv_memory` bounds the bytes of all keys and values in use; None takes what the
+    plan of the model leaves for them. Raises ConfigError for what cannot be.
     """
 
     max_running: int = DEFAULT_RUNNING
     max_waiting: int = DEFAULT_WAITING
     kv_memory: int | None = None
 
+    def __post_init__(self) -> None:
+        for name, least in (("max_running", 1), ("max_waiting", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"`{name}` is {getattr(self, name)}, expected {least} or more"
+                )
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchStatistics:
     """What is going on now, and what was done since the model was loaded.
 
-    `batch_sizes` counts the decoding rounds by how many answers took part.
+    `batch_sizes` counts the decoding rounds by how many answers took part; `paused`
+    how often one had to wait for memory. What was asked is `requests`, of which
+    `finished`, `cancelled` and `failed` have ended; `refused` ones never began.
     """
 
     running: int = 0
@@ -32,8 +45,39 @@ class BatchStatistics:
     finished: int = 0
     cancelled: int = 0
     failed: int = 0
-    refused: int = 0  # with BusyError
+    refused: int = 0
+    paused: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0  # of those, not read again
     completion_tokens: int = 0
     batch_sizes: Mapping[int, int] = field(default_factory=dict)
+
+
+class Figures:
+    """Counts as they come, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts = BatchStatistics()
+        self._sizes: Counter[int] = Counter()
+
+    def count(self, **more: int) -> None:
+        """Add to some of the figures."""
+        with self._lock:
+            sums = {name: getattr(self._counts, name) + n for name, n in more.items()}
+            self._counts = replace(self._counts, **sums)
+
+    def count_batch(self, size: int) -> None:
+        """Take note of a decoding round."""
+        with self._lock:
+            self._sizes[size] += 1
+
+    def now(self, *, running: int, waiting: int) -> BatchStatistics:
+        """Return all figures, with those of the moment."""
+        with self._lock:
+            return replace(
+                self._counts,
+                running=running,
+                waiting=waiting,
+                batch_sizes=dict(sorted(self._sizes.items())),
+            )

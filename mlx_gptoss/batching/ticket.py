@@ -5,9 +5,10 @@ Knows no model and no other request; the engine moves it on.
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from mlx_gptoss.decoding import Decoding
+from mlx_gptoss.prompt_cache import Lease
+from mlx_gptoss.prompt_cache.tree import as_tokens
 from mlx_gptoss.steps import Statistics, Step
 
 QUEUED, PREFILL, DECODE, ENDED = "queued", "prefill", "decode", "ended"
@@ -18,60 +19,85 @@ OnProgress = Callable[[int, int], None]  # done, total
 
 
 class Ticket:
-    """What `Runtime.submit` gives; its public part may be used in any thread.
+    """What `Runtime.submit` gives: `cancel`, `state`, `position`, `stats`.
 
-    The callbacks run in the owner thread and must not block.
+    These may be used in any thread. The rest is the engine's, in the owner thread,
+    where the callbacks are called too: they must not block.
     """
 
     def __init__(
         self,
         ids: Sequence[int],
-        begin: Callable[["Ticket", Any], Decoding],
+        begin: Callable[["Ticket", Lease], Decoding],
+        *,
         on_step: OnStep,
         on_end: OnEnd,
-        on_progress: OnProgress | None,
-        position: Callable[["Ticket"], int],
-        wake: Callable[[], None],
+        on_progress: OnProgress | None = None,
+        shared: bool = False,
     ) -> None:
         self.ids = ids
+        self.prompt = as_tokens(ids)
         self.begin = begin
         self.on_step = on_step
         self.on_end = on_end
         self.on_progress = on_progress or (lambda done, total: None)
+        self.shared = shared
         self.asked = time.perf_counter()
-        self.lease: Any = None
+        self.begun = 0.0
+        self.lease: Lease | None = None
         self.decoding: Decoding | None = None
         self.cancelled = False
+        # The engine puts its own here when it takes the ticket.
+        self.find: Callable[[Ticket], int] = lambda ticket: 0
+        self.wake: Callable[[], None] = lambda: None
         self._stats: Statistics | None = None
         self._ended = False
-        self._position = position
-        self._wake = wake
 
     def cancel(self) -> None:
         """End it within one step; `on_end` is still called. Twice is once."""
         self.cancelled = True
-        self._wake()
+        self.wake()
 
     @property
     def state(self) -> str:
-        """`queued`, `prefill`, `decode` or `ended`."""
+        """`queued` (before it began, or paused), `prefill`, `decode` or `ended`."""
         if self._ended:
             return ENDED
         decoding = self.decoding
-        if decoding is None:
+        if decoding is None or self.lease is None:
             return QUEUED
         return PREFILL if decoding.reading else DECODE
 
     @property
     def position(self) -> int:
-        """The place in the queue: 1 is next, 0 is not in it."""
-        return self._position(self)
+        """The place in the queue: 1 is next, 0 does not wait."""
+        return self.find(self)
 
     @property
     def stats(self) -> Statistics | None:
         """What it took, so far or in all; None before it began."""
         decoding = self.decoding
         return decoding.stats if decoding else self._stats
+
+    @property
+    def length(self) -> int:
+        """How many tokens its cache holds once its prompt is read."""
+        return len(self.ids) + (len(self.decoding.tokens) if self.decoding else 0)
+
+    def take(self, lease: Lease) -> Decoding:
+        """Begin with a cache, or go on with one after a pause."""
+        self.lease = lease
+        if self.decoding is None:
+            self.begun = time.perf_counter()
+            self.decoding = self.begin(self, lease)
+        else:
+            self.decoding.resume(lease.cache, self.known[lease.cached :], lease.fed)
+        return self.decoding
+
+    @property
+    def known(self) -> list[int]:
+        """What its cache holds once its prompt is read."""
+        return [*self.ids, *(self.decoding.tokens if self.decoding else ())]
 
     def end(self) -> None:
         """Keep the figures, let go of the model and its cache."""

@@ -69,10 +69,14 @@ class PromptCache:
         if files is not None:
             files.plant(self.tree)
 
-    def lease(self, ids: Sequence[int], *, ahead: bool = False) -> "Lease":
+    def lease(
+        self, ids: Sequence[int], *, ahead: bool = False, shared: bool = False
+    ) -> "Lease":
         """Put a cache to the longest known prefix of `ids`; release it after use.
 
         At least one token of `ids` is left to read, unless this is reading `ahead`.
+        If they are `shared`, others will ask for the same: all but that token is kept
+        for them, however little it is.
         """
         wanted = as_tokens(ids)
         live = self._stand(wanted if ahead else wanted[:-1])
@@ -82,7 +86,10 @@ class PromptCache:
             self._count(
                 requests=1, prompt_tokens=len(wanted), cached_tokens=live.cache.offset
             )
-        live.cache.mark(self._marks(live, wanted, ahead=ahead))
+        marks = self._marks(live, wanted, ahead=ahead)
+        if shared and len(wanted) - 1 > live.cache.offset:
+            marks.append(len(wanted) - 1)
+        live.cache.mark(marks)
         self._evict()
         return Lease(self, live, ahead=ahead)
 
@@ -115,6 +122,13 @@ class PromptCache:
         for node in list(self.tree):
             if not node.live and node.parent is not None:
                 self.tree.remove(node)
+
+    def make_room(self, most: int) -> None:
+        """Keep no more than `most` bytes, but for the caches in use."""
+        self._evict(most)
+        for live in sorted(self._lives, key=lambda live: live.used):
+            if not live.busy and self.nbytes > most:
+                self._drop(live, trusted=False)
 
     @property
     def nbytes(self) -> int:
@@ -281,12 +295,12 @@ class PromptCache:
         sums = {name: getattr(self._counts, name) + n for name, n in more.items()}
         self._counts = replace(self._counts, **sums)
 
-    def _evict(self) -> None:
+    def _evict(self, most: int | None = None) -> None:
         """Bring memory under the limit, least recently used first.
 
         What live sequences hold stays. Of their snapshots old ones go at last.
         """
-        excess = self.nbytes - self.limit
+        excess = self.nbytes - (self.limit if most is None else most)
         if excess <= 0:
             return
         stored = [node for node in self.tree if node.nbytes and not node.live]

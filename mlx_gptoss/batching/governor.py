@@ -1,0 +1,88 @@
+"""Which sequences fit at once, by the bytes of their keys and values.
+
+Knows sizes only. What it counts is what will be allocated: caches in their steps, the
+rows a token is drawn from, and the scratch of a prompt longer than was planned for.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+from mlx_gptoss.config import ModelConfig
+from mlx_gptoss.errors import MemoryBudgetError
+from mlx_gptoss.memory import Plan, format_bytes, kv_bytes
+from mlx_gptoss.memory.sizes import CACHE_STEP, scratch_bytes
+
+LOGITS_ALIVE = 6  # rows of float32 logits while a token is drawn
+
+
+class Governor:
+    """Says what fits; without a plan of the memory, everything does."""
+
+    def __init__(
+        self, config: ModelConfig | None, plan: Plan | None, kv_memory: int | None
+    ) -> None:
+        self.room: int | None = None  # bytes
+        self.longest: int | None = None  # tokens of one sequence that has all of it
+        self._need: Callable[[int], int] = lambda steps: 0
+        self._scratch: Callable[[int], int] = lambda steps: 0
+        if config is None or plan is None:
+            return
+        planned = plan.budget.bytes - plan.total_bytes + plan.kv_bytes
+        self.room = planned if kv_memory is None else kv_memory
+
+        @cache
+        def need(steps: int) -> int:
+            tokens = max(steps * CACHE_STEP, config.sliding_window)
+            rows = LOGITS_ALIVE * config.vocab_size * 4
+            return kv_bytes(config, tokens, float_bytes=plan.float_bytes) + rows
+
+        @cache
+        def scratch(steps: int) -> int:
+            wanted = scratch_bytes(
+                config,
+                steps * CACHE_STEP,
+                float_bytes=plan.float_bytes,
+                metal=plan.budget.metal,
+                chunk=plan.prefill_chunk,
+            )
+            return max(0, wanted - plan.scratch_bytes)
+
+        self._need, self._scratch = need, scratch
+        self.longest = self._fitting(config.max_position_embeddings)
+
+    def need(self, tokens: int) -> int:
+        """Bytes of a sequence of so many tokens."""
+        return self._need(-(-tokens // CACHE_STEP))
+
+    def total(self, lengths: Sequence[int]) -> int:
+        """Bytes of sequences of so many tokens, and what they work in beside that."""
+        longest = max(lengths, default=0)
+        working = self._scratch(-(-longest // CACHE_STEP))
+        return sum(self.need(length) for length in lengths) + working
+
+    def fits(self, lengths: Sequence[int]) -> bool:
+        return self.room is None or self.total(lengths) <= self.room
+
+    def require(self, tokens: int) -> None:
+        """Refuse a prompt that would not fit alone. Raises MemoryBudgetError."""
+        if self.longest is None or tokens < self.longest:
+            return
+        assert self.room is not None
+        raise MemoryBudgetError(
+            f"a prompt of {tokens:,} tokens needs "
+            f"{format_bytes(self.total([tokens + 1]))} for its keys and values, and "
+            f"there are {format_bytes(max(0, self.room))}, enough for "
+            f"{max(0, self.longest - 1):,} tokens: shorten it, give the model more "
+            "memory (`--memory`), or use a smaller model or recipe"
+        )
+
+    def _fitting(self, most: int) -> int:
+        """Return the longest sequence that fits alone, by bisection over steps."""
+        low, high = 0, -(-most // CACHE_STEP)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.fits([middle * CACHE_STEP]):
+                low = middle
+            else:
+                high = middle - 1
+        return min(low * CACHE_STEP, most)
