@@ -4,7 +4,7 @@
     reply = client.post("/v1/chat/completions", {...})
     for event in client.stream("/v1/responses", {..., "stream": True}): ...
 
-The standard library only. A path in place of a URL is a Unix socket. Knows nothing of
+The standard library only; `http+unix://` and a path is a Unix socket. Knows nothing of
 what is said.
 """
 
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from mlx_gptoss.errors import GptOssError
 
 SECONDS = 600.0  # a long prompt is read in silence
-UNIX = "unix:"
+UNIX = "http+unix://"  # as the ready file of `serve --uds` says it
 
 
 class Unreachable(GptOssError):
@@ -58,7 +58,7 @@ class UnixConnection(http.client.HTTPConnection):
 
 @dataclass(frozen=True)
 class Client:
-    """A server at `url` (http://host:port, or unix:/path); one connection a request."""
+    """A server at `url` (http://host:port or http+unix:///path)."""
 
     url: str
     key: str | None = None
@@ -119,8 +119,7 @@ class Client:
 
     def _connection(self) -> http.client.HTTPConnection:
         if self.url.startswith(UNIX):
-            path = self.url.removeprefix(UNIX).removeprefix("//")
-            return UnixConnection(path, self.seconds)
+            return UnixConnection(self.url.removeprefix(UNIX), self.seconds)
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Unreachable(f"`{self.url}` is no URL like http://127.0.0.1:8080")

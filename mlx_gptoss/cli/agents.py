@@ -10,6 +10,7 @@ import click
 from mlx_gptoss.agents.endpoint import CONTEXT, URL, Endpoint
 from mlx_gptoss.agents.tools import TOOLS
 from mlx_gptoss.cli.options import json_option
+from mlx_gptoss.cli.serving import KEY_VARIABLE, api_key
 from mlx_gptoss.cli.settings import default_model
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.hub.folders import is_path
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from mlx_gptoss.agents.setup import FileChange
     from mlx_gptoss.agents.steps import Outcome
 
-KEY_VARIABLE = "MLX_GPTOSS_API_KEY"
 SHOWN = 60  # characters of a note in the table
 
 url_option = click.option(
@@ -27,9 +27,9 @@ url_option = click.option(
 )
 key_option = click.option(
     "--api-key",
-    metavar="KEY",
-    envvar=KEY_VARIABLE,
-    help=f"The server's key, if it wants one [default: ${KEY_VARIABLE}]",
+    "key",
+    metavar="FILE|env:NAME",
+    help=f"The key the server asks for [default: ${KEY_VARIABLE}, if it is set]",
 )
 
 
@@ -64,7 +64,7 @@ def agents() -> None:
 def setup(
     tool: str,
     url: str,
-    api_key: str | None,
+    key: str | None,
     model: str | None,
     context: int,
     file: Path | None,
@@ -78,8 +78,9 @@ def setup(
     from mlx_gptoss.agents.client import Client
     from mlx_gptoss.agents.setup import prepare
 
-    chosen = model or _served_model(Client(url, api_key, seconds=5))
-    changes = prepare(tool, Endpoint(url, chosen, api_key, context), file=file)
+    token = api_key(key, needed=False, made=False)
+    chosen = model or _served_model(Client(url, token, seconds=5))
+    changes = prepare(tool, Endpoint(url, chosen, token, context), file=file)
     needed = [change for change in changes if change.needed]
     for change in needed:
         click.echo(change.diff(), nl=False, err=not dry_run)
@@ -130,7 +131,7 @@ def check(
     ctx: click.Context,
     tool: str | None,
     url: str,
-    api_key: str | None,
+    key: str | None,
     model: str | None,
     ready_file: Path | None,
     as_json: bool,
@@ -146,7 +147,7 @@ def check(
     from mlx_gptoss.agents.steps import check as run
     from mlx_gptoss.agents.steps import models
 
-    client = Client(url, api_key)
+    client = Client(url, api_key(key, needed=False, made=False))
     if ready_file is not None:
         client = Client.from_ready_file(ready_file)
     chosen = model or models(client)[0]

@@ -77,6 +77,8 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None]:
         """Take SIGINT and SIGTERM, and give them back without raising them again."""
         signals = (signal.SIGINT, signal.SIGTERM)
+        # Foundation's Process starts a child with its signals blocked.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         before = {one: signal.signal(one, self.handle_exit) for one in signals}
         try:
             yield
