@@ -63,7 +63,7 @@ class Decoding:
         asked: float | None = None,
     ) -> None:
         self.model = model
-        self.cache = cache
+        self.cache: Any = cache
         self.params = params
         self.limit = limit
         self.stop_tokens = dict(stop_tokens or {})
