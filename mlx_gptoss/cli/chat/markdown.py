@@ -6,8 +6,11 @@ text is, all its words are shown: HTML, links and pictures stay as they were wri
 Knows blocks and their look; nothing of the terminal.
 """
 
+import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
+from html import unescape
 from typing import ClassVar
 
 from markdown_it import MarkdownIt
@@ -25,6 +28,8 @@ NESTING = 1000  # what the parser takes; the text below it would vanish
 INDENT = 2  # columns before code
 FENCE = "fence"
 LISTS = ("bullet_list_open", "ordered_list_open")
+WORD = re.compile(r"[^\W_]+")
+NUMERAL = re.compile(r"^[ \t>]*\d+[.)]", re.MULTILINE)  # of a list: shown, no token
 MATHS = {"(": "\\)", "[": "\\]"}
 
 
@@ -106,14 +111,19 @@ class MarkdownStream:
         count = len(lines) - 1  # there is nothing behind the last newline
         if last and lines[-1]:
             count += 1
-        if count <= self._lines:
+        named = last and not self._lines and block.info.strip()
+        if count <= self._lines and not named:
             return []
         code = Code(block.content, block.info, self._lines, count)
         return [Part(code, goes_on=self._lines > 0)]
 
 
 class Blocks(markdown.Markdown):
-    """Blocks of Markdown, laid out; what is nested too deep stays as it is."""
+    """Blocks of Markdown, laid out.
+
+    What is nested too deep stays as it was written, as does what would lose words: a
+    table's cell without a column, the title of a link.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__("", hyperlinks=False)
@@ -123,7 +133,8 @@ class Blocks(markdown.Markdown):
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:
-        if max((token.level for token in self.parsed), default=0) > 2 * DEEPEST:
+        deepest = max((token.level for token in self.parsed), default=0)
+        if deepest > 2 * DEEPEST or _loses_words(self.source, self.parsed):
             yield Text(self.source)
         else:
             yield from super().__rich_console__(console, options)
@@ -137,6 +148,10 @@ class Heading(markdown.Heading):
 
 class FencedCode(markdown.CodeBlock):
     """Code within a list or a quotation, where it comes whole."""
+
+    @classmethod
+    def create(cls, markdown: markdown.Markdown, token: Token) -> "FencedCode":
+        return cls(token.info or "text", markdown.code_theme)
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
@@ -177,9 +192,10 @@ class Code:
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:
-        language = self.info.strip().partition(" ")[0]
-        if self.named and self.first == 0 and language not in ("", "text"):
-            yield Padding(Text(language, style="dim italic"), (0, INDENT))
+        info = self.info.strip()
+        language = info.partition(" ")[0]
+        if self.named and self.first == 0 and info not in ("", "text"):
+            yield Padding(Text(info, style="dim italic"), (0, INDENT))
         syntax = Syntax("", language or "text", theme=THEME)
         lines = syntax.highlight(self.text).split("\n", allow_blank=True)
         for line in lines[self.first : self.end]:
@@ -215,12 +231,27 @@ def _maths(state: StateInline, silent: bool) -> bool:
 
 def _parse(text: str) -> list[Token]:
     """Parse, with line breaks where the model made them."""
-    tokens = _parser().parse(text)
+    try:
+        tokens = _parser().parse(text)
+    except RecursionError:  # nested without end: nothing but paragraphs, then
+        tokens = MarkdownIt("zero").parse(text)
     for token in tokens:
         for child in token.children or ():
             if child.type == "softbreak":
                 child.type = "hardbreak"
     return tokens
+
+
+def _loses_words(source: str, tokens: list[Token]) -> bool:
+    """Whether some word of the source is in none of its tokens."""
+    kept: Counter[str] = Counter()
+    for token in tokens:
+        for one in (token, *(token.children or ())):
+            if not one.children:
+                text = f"{one.content} {one.info} {one.attrs.get('href', '')}"
+                kept.update(WORD.findall(text))
+    written = Counter(WORD.findall(unescape(NUMERAL.sub("", source))))
+    return bool(written - kept)
 
 
 def _blocks(tokens: list[Token]) -> list[Token]:
