@@ -6,6 +6,8 @@ The n-th reply is what it says after the n-th question. `model.read` is all it w
 fed, so that a test sees what the model was shown.
 """
 
+from time import sleep
+
 from mlx_gptoss.prompt_cache import CacheOptions
 from mlx_gptoss.runtime import Runtime
 from tests.fakes import SURE, FakeModel, byte_tokenizer
@@ -37,8 +39,9 @@ def token_ids(text: str) -> list[int]:
 class TalkingModel(FakeModel):
     """Says the reply to the last question, token by token."""
 
-    def __init__(self, replies: tuple[str, ...]) -> None:
+    def __init__(self, replies: tuple[str, ...], pause: float = 0) -> None:
         super().__init__(self._logits_of)
+        self.pause = pause  # seconds before each token
         self.replies = [token_ids(reply) for reply in replies]
 
     @property
@@ -47,6 +50,7 @@ class TalkingModel(FakeModel):
         return TOKENIZER.decode([token for feed in self.feeds for token in feed])
 
     def _logits_of(self, ids: list[int]) -> list[float]:
+        sleep(self.pause)
         read = as_characters(ids)
         opening = read.find(OPENING, read.rfind(QUESTION))
         said = len(ids) - opening - len(OPENING) if opening >= 0 else -1
@@ -56,7 +60,7 @@ class TalkingModel(FakeModel):
         return [SURE if n == token else 0.0 for n in range(VOCABULARY)]
 
 
-def talking(*replies: str) -> Runtime:
+def talking(*replies: str, pause: float = 0) -> Runtime:
     """Return a runtime that answers the n-th question with the n-th reply."""
-    model = TalkingModel(replies)
+    model = TalkingModel(replies, pause)
     return Runtime(model, tokenizer=TOKENIZER, cache=CacheOptions(idle=False))

@@ -1,66 +1,306 @@
 """`chat` as a person sees it: in a real terminal, on a scripted model."""
 
+import json
+import re
+import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
 
 import pytest
 
-from tests.terminals import Terminal
+from mlx_gptoss.sessions import Sessions
+from tests.terminals import PATIENCE, ROOT, Terminal
 
+FINAL = "<|channel|>final<|message|>"
 HELLO = (
-    "<|channel|>analysis<|message|>They greet.<|end|><|start|>assistant"
-    "<|channel|>final<|message|>Hello!<|return|>"
+    "<|channel|>analysis<|message|>They greet. I greet back.<|end|>"
+    f"<|start|>assistant{FINAL}Hello!<|return|>"
 )
-SUM = "<|channel|>final<|message|>It is 702.<|return|>"
-ENDLESS = "<|channel|>final<|message|>(endless)"
+SUM = f"{FINAL}It is 702.<|return|>"
 PROGRAM = """
-import sys
+import json, sys
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
 from tests.talking import talking
-options, replies = sys.argv[1].split(), sys.argv[2:]
-replies = [reply.replace("(endless)", "on and " * 3000) for reply in replies]
-runtime = talking(*replies)
+replies, pause, options = json.loads(sys.argv[1])
+runtime = talking(*replies, pause=pause)
 cli(["chat", "-m", "demo", "--temperature", "0", *options],
     obj=Services(load=lambda model, **options: runtime))
 """
+RTL = "שלום עולם, مرحبا"
 PROMPT = "\n>"  # each stays where it was answered
+ENTER, ESCAPE, CTRL_C, CTRL_D, CTRL_O = "\r", "\x1b", "\x03", "\x04", "\x0f"
 
 
-@pytest.fixture
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "NO_COLOR", "MLX_GPTOSS_MODEL"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
-def chat(*replies: str, options: str = "", **how: int | dict[str, str]) -> Terminal:
+def chat(*replies: str, pause: float = 0, options: str = "", **how: Any) -> Terminal:
     """Start `chat` on a model that gives `replies`."""
-    command = [sys.executable, "-c", PROGRAM, options, *replies]
-    return Terminal(command, **how)  # pyright: ignore[reportArgumentType]
+    given = json.dumps([replies, pause, options.split()])
+    return Terminal([sys.executable, "-c", PROGRAM, given], **how)
+
+
+def final(text: str) -> str:
+    return f"{FINAL}{text}<|return|>"
 
 
 def ready(terminal: Terminal, prompts: int) -> str:
     """Wait for the prompt for the so manieth time."""
-    return terminal.wait_for(
-        lambda screen: terminal.everything.count(PROMPT) == prompts
-    )
+    return terminal.wait_for(lambda _: terminal.everything.count(PROMPT) >= prompts)
 
 
-def test_a_person_chats_stops_an_answer_and_leaves(own_home: Path) -> None:
-    with chat(HELLO, ENDLESS, SUM) as terminal:
-        terminal.wait_for(PROMPT)
-        terminal.send("hi\r")
+def leave(terminal: Terminal) -> None:
+    terminal.settle()
+    terminal.send(CTRL_D)
+    assert terminal.end() == 0
+
+
+@pytest.mark.parametrize("key", [ESCAPE, CTRL_C])
+def test_a_person_chats_stops_an_answer_and_leaves(key: str) -> None:
+    with chat(HELLO, final("on and " * 3000), SUM, pause=0.001) as terminal:
+        ready(terminal, 1)
+        terminal.send("hi" + ENTER)
         terminal.wait_for("Hello!")
         ready(terminal, 2)
-        terminal.send("go on\r")
+        terminal.send("go on" + ENTER)
         terminal.wait_for("on and on and")
-        terminal.send("\x03")
+        terminal.send(key)
         terminal.wait_for("(stopped)")
         ready(terminal, 3)
-        terminal.send("417 + 285?\r")
+        terminal.send("417 + 285?" + ENTER)
         terminal.wait_for("It is 702.")
         ready(terminal, 4)
-        terminal.send("\x04")
-        assert terminal.end() == 0
+        leave(terminal)
+    [kept] = Sessions.open().list()
+    assert kept.turns == 3
+
+
+def test_reasoning_is_folded_and_shown_again() -> None:
+    with chat(HELLO, HELLO) as terminal:
+        ready(terminal, 1)
+        terminal.send("hi" + ENTER)
+        ready(terminal, 2)
+        assert re.search(r"▸ Reasoned for \d+\.\d s, 5 words", terminal.screen)
+        assert "They greet" not in terminal.screen
+        terminal.send(CTRL_O)
+        terminal.wait_for("│ They greet. I greet back.")
+        terminal.send("/reasoning show" + ENTER + "again" + ENTER)
+        terminal.wait_for(lambda screen: screen.count("│ They greet.") == 2)
+        ready(terminal, 3)
+        leave(terminal)
+
+
+def test_a_long_answer_is_neither_cut_nor_doubled() -> None:
+    items = "".join(f"- item {n} of the list\n" for n in range(50))
+    code = "```python\n" + "".join(f"line_{n} = {n}\n" for n in range(50)) + "```\n"
+    tall = " ".join(f"word{n}." for n in range(330))  # a paragraph taller than 24 rows
+    with chat(final(f"{items}\n{code}\n{tall}\n\nThe end.")) as terminal:
+        ready(terminal, 1)
+        terminal.send("go" + ENTER)
+        terminal.wait_for("The end.")
+        ready(terminal, 2)
+        shown = terminal.everything
+        leave(terminal)
+    assert re.findall(r"item (\d+) of", shown) == [str(n) for n in range(50)]
+    assert re.findall(r"line_(\d+) =", shown) == [str(n) for n in range(50)]
+    assert re.findall(r"word(\d+)\.", shown) == [str(n) for n in range(330)]
+
+
+def test_an_answer_survives_a_screen_that_changes_its_size() -> None:
+    text = " ".join(f"word{n}." for n in range(120))
+    sizes = [(60, 30), (100, 30), (50, 34), (90, 40)]  # pyte loses rows that go
+    with chat(final(f"{text}\n\nThe end."), pause=0.003) as terminal:
+        ready(terminal, 1)
+        terminal.send("go" + ENTER)
+        for n, size in enumerate(sizes):
+            terminal.wait_for(f"word{20 * n + 20}.")
+            terminal.resize(*size)
+        terminal.wait_for("The end.")
+        ready(terminal, 2)
+        shown = terminal.everything
+        leave(terminal)
+    assert re.findall(r"word(\d+)\.", shown) == [str(n) for n in range(120)]
+    assert shown.count("Writing") == 0
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+def test_an_answer_survives_a_screen_that_wraps_lines_anew(tmp_path: Path) -> None:
+    """tmux wraps what is printed anew when it is resized, as most terminals do."""
+    text = " ".join(f"word{n}." for n in range(120))
+    given = json.dumps([[final(f"{text}\n\nThe end.")], 0.003, []])
+    tmux = ["tmux", "-S", str(tmp_path / "socket"), "-f", "/dev/null"]
+    command = shlex.join([sys.executable, "-c", PROGRAM, given])
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [*tmux, *words], capture_output=True, text=True, check=False, cwd=ROOT
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def screen() -> str:
+        return run("capture-pane", "-p", "-J", "-S", "-", "-t", "chat")
+
+    def wait_for(what: str) -> None:
+        deadline = monotonic() + PATIENCE
+        while what not in screen():
+            assert monotonic() < deadline, f"no {what!r} on\n{screen()}"
+            sleep(0.05)
+
+    run("new-session", "-d", "-x", "80", "-y", "24", "-s", "chat", command)
+    try:
+        wait_for(">")
+        run("send-keys", "-t", "chat", "go", "Enter")
+        for n, (columns, rows) in enumerate(((50, 24), (100, 12), (40, 30), (90, 20))):
+            wait_for(f"word{20 * n + 20}.")
+            size = ("-x", str(columns), "-y", str(rows))
+            run("resize-window", "-t", "chat", *size)
+        wait_for("The end.")
+        shown = screen()
+    finally:
+        run("kill-server")
+    assert re.findall(r"word(\d+)\.", shown) == [str(n) for n in range(120)]
+
+
+def test_wide_characters_and_other_directions_survive() -> None:
+    text = "日本語の文章です。" * 12 + f"\n\n{RTL}\n\n👩 🎉 naïve é"
+    with chat(final(text), columns=50) as terminal:
+        ready(terminal, 1)
+        terminal.send("안녕 🎉" + ENTER)
+        terminal.wait_for("naïve")
+        ready(terminal, 2)
+        shown = terminal.everything
+        leave(terminal)
+    assert "> 안녕 🎉" in shown
+    assert "".join(re.findall(r"[日本語の文章です。]+", shown)) == text.split("\n")[0]
+    assert RTL in shown
+    [kept] = Sessions.open().list()
+    assert kept.title == "안녕 🎉"
+
+
+def test_the_models_text_cannot_steer_the_terminal() -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b5mblink\x1b]52;c;b3duZWQ=\x07 end"
+    thought = f"<|channel|>analysis<|message|>{evil}<|end|><|start|>assistant"
+    with chat(thought + final(evil), options="--system x") as terminal:
+        ready(terminal, 1)
+        terminal.send("go" + ENTER)
+        terminal.wait_for("blink")
+        ready(terminal, 2)
+        leave(terminal)
+        assert terminal.vt.title != "owned"
+    for harm in ("\x1b]0;", "\x1b]52;", "\x1b[2J", "\x1b[31mred", "\x9b"):
+        assert harm not in terminal.raw
+
+
+def test_several_lines_are_pasted_typed_and_kept() -> None:
+    with chat(HELLO, HELLO, HELLO) as terminal:
+        ready(terminal, 1)
+        terminal.send("\x1b[200~one\ntwo\r\nthree\x1b[201~" + ENTER)
+        ready(terminal, 2)
+        terminal.send("four\\" + ENTER + "five" + ESCAPE + ENTER + "six" + ENTER)
+        ready(terminal, 3)
+        terminal.send("\x1b[A" * 3 + ENTER)  # up, through the lines, to the last one
+        ready(terminal, 4)
+        leave(terminal)
+    sessions = Sessions.open()
+    [kept] = sessions.list()
+    said = [one["content"] for one in sessions.load(kept.id)["messages"]]
+    asked = ["one\ntwo\nthree", "four\nfive\nsix"]
+    assert [text for text in said if text in asked][:2] == asked
+    [history] = Path.home().rglob("history")
+    assert history.stat().st_mode & 0o777 == 0o600
+    assert "+four\n+five\n+six" in history.read_text()
+
+
+def test_commands_and_files_are_completed(home: Path) -> None:
+    (home / "notes.txt").write_text("The ferry goes hourly.")
+    with chat(HELLO, cwd=home, settings={"PYTHONPATH": str(ROOT)}) as terminal:
+        ready(terminal, 1)
+        terminal.send("/ef")
+        terminal.wait_for("how long the model reasons")
+        terminal.send("\t")
+        terminal.wait_for("> /effort")
+        terminal.send("h")
+        terminal.wait_for("\n            high")
+        terminal.send("\t")
+        terminal.wait_for("> /effort high")
+        terminal.send(ENTER)
+        terminal.wait_for("Effort: high")
+        terminal.wait_for("high effort ·")
+        terminal.send("read @no")
+        terminal.wait_for("notes.txt")
+        terminal.send("\t")
+        terminal.wait_for("> read @notes.txt")
+        terminal.send(ENTER)
+        ready(terminal, 3)
+        terminal.wait_for("Hello!")
+        leave(terminal)
+    sessions = Sessions.open()
+    [kept] = sessions.list()
+    [asked, *_] = sessions.load(kept.id)["messages"]
+    assert "The ferry goes hourly." in asked["content"]
+
+
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9\d|10\d)(?:;\d+)*m")
+
+
+def test_no_color_is_respected() -> None:
+    answer = final("# T\n`code` and [a](b.c)\n```python\nx = 1\n```")
+    seen = []
+    for settings in ({}, {"NO_COLOR": "1"}):
+        with chat(answer, settings=settings) as terminal:
+            ready(terminal, 1)
+            terminal.send("go" + ENTER)
+            terminal.wait_for("x = 1")
+            ready(terminal, 2)
+            leave(terminal)
+            seen.append(bool(COLOUR.search(terminal.raw)))
+    assert seen == [True, False]
+
+
+def test_a_dumb_terminal_gets_plain_lines() -> None:
+    with chat(HELLO, settings={"TERM": "dumb"}) as terminal:
+        terminal.wait_for_output("> ")
+        terminal.send("hi\r")
+        terminal.wait_for("Hello!")
+        terminal.send("/effort low\r")
+        terminal.wait_for(lambda _: terminal.raw.count("> ") == 3)
+        assert "Effort: low" in terminal.screen
+        leave(terminal)
+        assert "\x1b" not in terminal.raw
+        assert "They greet" in terminal.raw
+
+
+def test_a_private_chat_leaves_nothing(home: Path) -> None:
+    with chat(HELLO, options="--private") as terminal:
+        ready(terminal, 1)
+        terminal.send("my secret" + ENTER)
+        ready(terminal, 2)
+        assert "private" in terminal.screen
+        terminal.send("/save" + ENTER)
+        terminal.wait_for("with --private nothing is kept")
+        leave(terminal)
+    assert [path for path in home.rglob("*") if path.is_file()] == []
+
+
+def test_what_is_typed_during_an_answer_waits_for_the_next_prompt() -> None:
+    with chat(final("word " * 80), SUM, pause=0.003) as terminal:
+        ready(terminal, 1)
+        terminal.send("go" + ENTER)
+        terminal.wait_for("word word")
+        terminal.send("and 417 + 285?")
+        terminal.wait_for("> and 417 + 285?")
+        terminal.send(ENTER)
+        terminal.wait_for("It is 702.")
+        ready(terminal, 3)
+        leave(terminal)

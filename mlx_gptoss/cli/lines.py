@@ -1,9 +1,11 @@
-"""Where the user's lines come from: a terminal with editing, or a pipe."""
+"""Where the user's lines come from: a terminal, or a pipe."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+import click
 
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.errors import PromptError
@@ -30,20 +32,19 @@ class PipedLines:
 
 
 class TypedLines:
-    """Lines typed at a prompt, with editing and history in memory only."""
+    """Lines typed at a terminal that only prints; the system's own editing."""
 
     interactive = True
 
     def __iter__(self) -> Iterator[str]:
-        from prompt_toolkit import PromptSession
-
-        session: PromptSession[str] = PromptSession()
         while True:
             try:
-                yield session.prompt(PROMPT)
+                yield input(PROMPT)
             except KeyboardInterrupt:
+                click.echo(err=True)
                 note("Ctrl-D leaves")
             except EOFError:
+                click.echo(err=True)
                 return
 
 

@@ -51,7 +51,7 @@ class ChatCompleter(Completer):
             if name.startswith(begun):
                 shown = f"/{name} {command.takes}".rstrip()
                 yield Completion(
-                    name,
+                    f"{name} " if command.takes else name,
                     start_position=-len(begun),
                     display=shown,
                     display_meta=command.help,

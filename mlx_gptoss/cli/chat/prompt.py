@@ -1,6 +1,6 @@
 """Where a message is typed: several lines, history, completion, a line of status.
 
-Enter sends; Alt-Enter, Esc Enter, Ctrl-J or a backslash before Enter begins a new
+Enter sends; Alt-Enter, Esc Enter or a backslash before Enter begins a new
 line, and pasted text keeps its lines. Knows nothing of models and chats.
 """
 
@@ -17,6 +17,7 @@ from prompt_toolkit.data_structures import Size
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
 
@@ -80,19 +81,16 @@ def _keys(recall: Callable[[], None]) -> KeyBindings:
     keys = KeyBindings()
 
     @keys.add("enter")
+    @keys.add("c-j")  # Enter that was pressed before the prompt was there
     def _(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
-        state = buffer.complete_state
-        if state is not None and state.current_completion is not None:
-            buffer.complete_state = None  # take what the menu shows
-        elif buffer.document.text_before_cursor.endswith("\\"):
+        if buffer.document.text_before_cursor.endswith("\\"):
             buffer.delete_before_cursor()
             buffer.insert_text("\n")
         else:
             buffer.validate_and_handle()
 
     @keys.add("escape", "enter")
-    @keys.add("c-j")
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
@@ -118,7 +116,12 @@ def _open_output() -> _Output:
         columns, rows = shutil.get_terminal_size()
         return Size(rows=rows, columns=columns)
 
-    return _Output(sys.stdout, size, term=os.environ.get("TERM"))
+    return _Output(
+        sys.stdout,
+        size,
+        term=os.environ.get("TERM"),
+        default_color_depth=ColorDepth.from_env(),  # NO_COLOR
+    )
 
 
 def _history(path: Path | None) -> History:

@@ -172,8 +172,8 @@ class Turn:
         return [
             *lines[-(tail.room - 3) :],
             "",
-            *self.layout.content(self._activity(now), columns)[:1],
-            *self.layout.content(dim(self._status()), columns)[:1],
+            *self.layout.content(self._activity(now), columns),
+            *self.layout.content(on_one_line(dim(self._status())), columns),
         ]
 
     def _activity(self, now: float) -> Text:
@@ -183,9 +183,15 @@ class Turn:
         hint = "" if self.stops else "  Esc stops"
         if not self.stops and self.view.thinking:
             hint += ", Ctrl-O unfolds"
-        text = Text.assemble((mark, "cyan"), f" {what} {seconds:.0f} s", (hint, "dim"))
-        text.no_wrap, text.overflow = True, "crop"
-        return text
+        return on_one_line(
+            Text.assemble((mark, "cyan"), f" {what} {seconds:.0f} s", (hint, "dim"))
+        )
+
+
+def on_one_line(text: Text) -> Text:
+    """Cut a text that is too long."""
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
 
 
 def offer(call: ToolCall) -> Text:

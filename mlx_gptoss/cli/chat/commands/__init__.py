@@ -12,7 +12,7 @@ from mlx_gptoss.cli.terminal import note
 __all__ = ["COMMANDS", "PATH", "Command", "Word"]
 
 KEYS = """\
-Enter sends; Alt-Enter, Ctrl-J or \\ before Enter begins a new line; Tab completes
+Enter sends; Alt-Enter, or \\ before Enter, begins a new line; Tab completes
 @path puts a file into a message; Ctrl-O shows the reasoning that was folded
 Esc or Ctrl-C stops an answer and keeps what came; Ctrl-D leaves"""
 
