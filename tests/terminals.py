@@ -18,7 +18,7 @@ import pexpect
 import pyte
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 12.0  # seconds: machines that run tests are slow
+PATIENCE = 30.0  # seconds: machines that run tests are slow
 QUIET = 0.3  # seconds without output after which a screen is at rest
 
 

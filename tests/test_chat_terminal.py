@@ -304,3 +304,59 @@ def test_what_is_typed_during_an_answer_waits_for_the_next_prompt() -> None:
         terminal.wait_for("It is 702.")
         ready(terminal, 3)
         leave(terminal)
+
+
+def with_demo(*options: str) -> Terminal:
+    """Start `chat` on the demo model, with a tool for the weather."""
+    program = ["-m", "tests.chat_with_weather", "chat", "-m", "demo"]
+    command = [sys.executable, *program, "--temperature", "0", *options]
+    return Terminal(command, rows=40)
+
+
+def test_a_whole_conversation_with_the_demo_model() -> None:
+    with with_demo() as terminal:
+        ready(terminal, 1)
+        terminal.send("What is the weather in Oslo?" + ENTER)
+        terminal.wait_for("Run get_weather?  [o]nce  [a]lways  [n]o  ne[v]er")
+        terminal.send("o")
+        terminal.wait_for("The temperature is 21.")
+        ready(terminal, 2)
+        assert '● get_weather(city="Oslo")\n  └ {"temperature": 21' in terminal.screen
+        assert "Run get_weather?" not in terminal.screen
+        terminal.send("What is 417 + 285?" + ENTER)
+        terminal.wait_for("│ I work in columns")
+        terminal.send(ESCAPE)
+        terminal.wait_for("(stopped)")
+        ready(terminal, 3)
+        leave(terminal)
+    with with_demo("--continue") as terminal:
+        terminal.wait_for("“What is the weather in Oslo?”, 2 questions")
+        ready(terminal, 2)  # behind the last question, which is shown again
+        assert "> What is 417 + 285?" in terminal.screen
+        terminal.send("/retry" + ENTER)
+        terminal.wait_for("417 + 285 = 702")
+        ready(terminal, 3)
+        terminal.send("What is the weather in Bergen?" + ENTER)
+        terminal.wait_for("Run get_weather?")  # once was not always
+        terminal.send("a")
+        terminal.wait_for("The temperature is 21.")
+        leave(terminal)
+    [kept] = Sessions.open().list()
+    assert kept.turns == 3
+
+
+def test_a_call_is_refused_once_and_for_good() -> None:
+    with with_demo() as terminal:
+        ready(terminal, 1)
+        terminal.send("What is the weather in Oslo?" + ENTER)
+        terminal.wait_for("Run get_weather?")
+        terminal.send("v")
+        terminal.wait_for("the user did not allow this call")
+        terminal.wait_for(lambda _: PROMPT in terminal.screen[-200:])
+        terminal.send("/tools" + ENTER)
+        terminal.wait_for("get_weather  deny   Gets the weather for a city.")
+        terminal.send("/tools get_weather=allow" + ENTER)
+        terminal.wait_for("get_weather  allow")
+        terminal.send("/reset" + ENTER + "What is the weather in Oslo?" + ENTER)
+        terminal.wait_for("The temperature is 21.")
+        leave(terminal)

@@ -63,7 +63,7 @@ def hold(
         return interface.ask(call)
 
     with open_conversation(
-        services, options, setup, tools, ask=ask, store=_store(start)
+        services, options, setup, tools, ask=ask, store=_store(services, start)
     ) as conversation:
         interface = _interface(conversation, start, once=once)
         _begin(conversation, interface, start)
@@ -78,13 +78,12 @@ def hold(
             loop.run(first)
 
 
-def _store(start: Start) -> "Sessions | None":
+def _store(services: "Services", start: Start) -> "Sessions | None":
+    """Open the kept chats; a disk that takes none does not forbid to talk."""
     if start.private:
         return None
-    from mlx_gptoss.sessions import Sessions
-
     try:
-        return Sessions.open()
+        return services.sessions()
     except SessionError as error:
         if start.resume or start.session:
             raise
