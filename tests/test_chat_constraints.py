@@ -14,6 +14,7 @@ from mlx_gptoss.harmony.events import (
     Event,
     Reasoning,
     ToolCall,
+    ToolCallFailed,
     ToolResult,
 )
 from mlx_gptoss.harmony.messages import answer, reasoning
@@ -201,6 +202,20 @@ def test_arguments_that_are_cut_off_are_never_run() -> None:
     assert run == []
     assert chat.waiting == []
     assert not any(message.is_call for message in chat.messages)
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_call_on_analysis_counts_unless_it_is_not_to(counts: bool) -> None:
+    """As a model writes one where nothing keeps it from that."""
+    call = CALL.replace("commentary", "analysis")
+    free = Constraints(enforce="off", calls_on_analysis=counts)
+    with answering(call, BYE) as runtime:
+        events = list(start(runtime, free, tools=[get_weather]).send("Rain?"))
+
+    called = [event for event in events if isinstance(event, ToolCall)]
+    refused = [event for event in events if isinstance(event, ToolCallFailed)]
+    assert (len(called), len(refused)) == ((1, 0) if counts else (0, 1))
+    assert text_of(events, Answer) == "Bye."
 
 
 def test_a_stop_string_ends_the_answer_and_the_conversation_goes_on() -> None:

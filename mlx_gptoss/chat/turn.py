@@ -121,6 +121,7 @@ class Turn:
             chat.runtime.tokenizer,
             tools=chat.toolbox.functions,
             built_in=chat.toolbox.built_in,
+            calls_on_analysis=chat.constraints.calls_on_analysis,
             next_id=chat.calls.next_id,
         )
         listener = Listener(parser, chat.constraints.stop)

@@ -116,7 +116,8 @@ class Constraints:
     required, or the name of a tool. `response_format` binds the answer (channel
     `final`) only; `max_reasoning_tokens` closes the reasoning of a turn and lets the
     answer follow. `loop_guard` ends text that goes in circles. `stop` are strings that
-    end the answer; they are looked for on `final` only.
+    end the answer; they are looked for on `final` only. `calls_on_analysis` lets a
+    function call count there (only `enforce="off"` lets one be written).
     Raises PromptError for what contradicts itself.
     """
 
@@ -127,6 +128,7 @@ class Constraints:
     max_reasoning_tokens: int | None = None
     loop_guard: bool = True
     stop: tuple[str, ...] = ()
+    calls_on_analysis: bool = True
 
     def __post_init__(self) -> None:
         if self.enforce not in ENFORCE:
