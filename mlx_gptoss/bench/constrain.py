@@ -1,9 +1,11 @@
 """What it costs to keep free text legal: decoding with a guide and without.
 
-One process, one model, the same prompt; rounds alternate, so that a busy machine slows
-both. The prompt ends inside a message, and the token that would end the message is
-ruled out in both, so every token is free text. A model without a tokenizer borrows the
-demo's: what a guide does depends on the size of the vocabulary, not on its words.
+One process, one model, the same prompt. A round is one run of each, next to each other
+and in turn the first; the cost is the median of what they differ by, so that a busy
+machine slows both. The prompt ends inside a message, and the token that would end the
+message is ruled out in both, so every token is free text. A model without a tokenizer
+borrows the demo's: what a guide does depends on the size of the vocabulary, not on its
+words.
 """
 
 import os
@@ -11,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 from mlx_gptoss.bench.subject import random_prompt
@@ -24,7 +26,7 @@ from mlx_gptoss.runtime import Runtime, load
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.tokenizer import Tokenizer
 
-DEFAULT_DEPTH, DEFAULT_TOKENS, DEFAULT_ROUNDS = 128, 64, 7
+DEFAULT_DEPTH, DEFAULT_TOKENS, DEFAULT_ROUNDS = 128, 64, 21
 LEAST_TOKENS = 2
 NEVER = -1e9  # added to the logit of a token that must not come
 SEED = 7
@@ -34,7 +36,10 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ConstrainBench:
-    """Medians of tokens per second, and the share of time that a guide adds."""
+    """Medians of tokens per second, and the share of time that a guide adds.
+
+    Half of the rounds cost between the two numbers of `between`.
+    """
 
     model: str
     machine: str
@@ -45,13 +50,11 @@ class ConstrainBench:
     rounds: int
     free: float
     guided: float
-
-    @property
-    def cost(self) -> float:
-        return self.free / self.guided - 1
+    cost: float
+    between: tuple[float, float]
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"cost": self.cost}
+        return asdict(self)
 
 
 def bench_constrain(
@@ -82,8 +85,11 @@ def bench_constrain(
         text.seconds_per_token(text.guide())  # the first run is not timed
         for turn in range(rounds):
             say(f"round {turn + 1} of {rounds}")
-            free.append(text.seconds_per_token(None))
-            guided.append(text.seconds_per_token(text.guide()))
+            runs = [(free, None), (guided, text.guide())]
+            for found, guide in runs if turn % 2 == 0 else reversed(runs):
+                found.append(text.seconds_per_token(guide))
+        pairs = zip(free, guided, strict=True)
+        costs = [with_it / without - 1 for without, with_it in pairs]
         return ConstrainBench(
             model=str(model),
             machine=machine(),
@@ -94,7 +100,17 @@ def bench_constrain(
             rounds=rounds,
             free=1 / median(free),
             guided=1 / median(guided),
+            cost=median(costs),
+            between=middle_half(costs),
         )
+
+
+def middle_half(values: list[float]) -> tuple[float, float]:
+    """Return the quartiles between which half of the values lie."""
+    if len(values) == 1:
+        return values[0], values[0]
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return low, high
 
 
 class FreeText:

@@ -165,7 +165,7 @@ def turns(
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
-    default=7,
+    default=21,
     show_default=True,
     help="Alternating rounds; figures are their medians",
 )
@@ -190,7 +190,10 @@ def constrain(
         return
     click.echo(f"free     {found.free:9.1f} tok/s")
     click.echo(f"guided   {found.guided:9.1f} tok/s")
-    click.echo(f"cost     {found.cost:9.1%}")
+    low, high = found.between
+    click.echo(
+        f"cost     {found.cost:9.1%}  (half of the rounds: {low:.1%} to {high:.1%})"
+    )
     click.echo(
         f"vocabulary of {found.vocabulary:,}; {found.model} on {found.machine}; "
         f"load average {found.load_average:.1f}"
