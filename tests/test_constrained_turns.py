@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from itertools import cycle
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mlx_gptoss.harmony.constrain import Constraints
 from mlx_gptoss.harmony.messages import ToolDescription
@@ -15,6 +17,7 @@ from mlx_gptoss.runtime import Runtime, load
 from mlx_gptoss.sampling import SamplingParams
 from tests.adversary import adversary
 from tests.fakes import byte_tokenizer
+from tests.test_grammar import NAMES, SCHEMAS
 from tests.turns import FREE, SOME_TOOLS, Count, count_turns
 
 FEW, MANY, MOST = 3, 500, 1000
@@ -104,3 +107,60 @@ def test_nor_can_a_model_that_tries_to(
     assert free.malformed > 0.3 * turns
     assert bound.invalid_calls == 0
     assert bound.calls > 0 or not tools
+
+
+SAID = ["functions.f", "python", "browser.search", "assistant", "final", "json", "to=x"]
+ODD_NAMES = st.text(min_size=1, max_size=12).filter(str.strip) | st.sampled_from(
+    [*SAID, "<|end|>", "a.b", "工具"]
+)
+TREE = {"type": "object", "properties": {"more": {"$ref": "#"}, "name": {}}}
+ARGUMENTS = st.dictionaries(NAMES, SCHEMAS, max_size=4).map(
+    lambda fields: {
+        "type": "object",
+        "properties": fields,
+        "required": sorted(fields)[:2],
+    }
+)
+ODD_TOOLS = st.lists(
+    st.builds(
+        ToolDescription,
+        ODD_NAMES,
+        st.sampled_from(["", "\n", "Says <|end|>."]),
+        st.none() | st.just(TREE) | ARGUMENTS,
+    ),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda tool: tool.wire_name,
+)
+
+
+def check_odd_tools(
+    tools: list[ToolDescription], seed: int, choice: str, parallel: bool
+) -> None:
+    """Let an adversary call tools of any name and schema."""
+    with Runtime(adversary(ROWS, CONTROL, seed=seed), tokenizer=TOKENIZER) as runtime:
+        found = count_turns(
+            runtime,
+            cycle(QUESTIONS),
+            turns=2,
+            constraints=Constraints(tool_choice=choice, parallel_tool_calls=parallel),
+            params=SamplingParams(max_tokens=160),
+            tools=tuple(tools),
+        )
+    assert (found.malformed, found.faults, found.invalid_calls) == (0, [], 0)
+
+
+@pytest.mark.parametrize(
+    "examples", [8, pytest.param(300, marks=pytest.mark.soak)], ids=["few", "many"]
+)
+def test_tools_of_any_name_and_schema_are_called_as_they_are(examples: int) -> None:
+    settings(
+        max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck)
+    )(
+        given(
+            ODD_TOOLS,
+            st.integers(0, 2**16),
+            st.sampled_from(["auto", "required"]),
+            st.booleans(),
+        )(check_odd_tools)
+    )()

@@ -108,7 +108,7 @@ def add_turn(
     cut_off: bool,
     tools: tuple[ToolDescription, ...],
 ) -> None:
-    names = [tool.name for tool in tools]
+    names = [tool.wire_name for tool in tools]
     wrong = faults(said, runtime.tokenizer, tools=names, cut_off=cut_off)
     found.turns += 1
     found.cut_off += cut_off
