@@ -158,16 +158,16 @@ def turns(
 @click.option(
     "--tokens",
     type=click.IntRange(min=2),
-    default=64,
+    default=16,
     show_default=True,
     help="Tokens decoded behind it",
 )
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
-    default=21,
+    default=100,
     show_default=True,
-    help="Alternating rounds; figures are their medians",
+    help="Alternating rounds; the fastest tenth is compared",
 )
 @json_option
 @pass_services
@@ -190,10 +190,7 @@ def constrain(
         return
     click.echo(f"free     {found.free:9.1f} tok/s")
     click.echo(f"guided   {found.guided:9.1f} tok/s")
-    low, high = found.between
-    click.echo(
-        f"cost     {found.cost:9.1%}  (half of the rounds: {low:.1%} to {high:.1%})"
-    )
+    click.echo(f"cost     {found.cost:9.1%}  (median of the rounds {found.paired:.1%})")
     click.echo(
         f"vocabulary of {found.vocabulary:,}; {found.model} on {found.machine}; "
         f"load average {found.load_average:.1f}"
