@@ -59,6 +59,7 @@ class AnswerView:
     clock: Callable[[], float] = monotonic
     answer: str = ""
     done: Done | None = None
+    called: ToolCall | None = None  # the last one shown
     whole: list[Part] = field(default_factory=list)  # reasoning and results, unfolded
     _finished: list[Part] = field(default_factory=list)
     _thought: Thought | None = None
@@ -74,6 +75,7 @@ class AnswerView:
             self._say(type(event), event.text)
         elif isinstance(event, ToolCall):
             self._call(event.name, event.arguments)
+            self.called = event
         elif isinstance(event, ToolCallFailed):
             self._call(event.name, event.text)
             self._result(event.problem)

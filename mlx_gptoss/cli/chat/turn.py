@@ -18,7 +18,7 @@ from prompt_toolkit.key_binding.key_processor import KeyPress
 from prompt_toolkit.keys import Keys
 from rich.text import Text
 
-from mlx_gptoss.cli.chat.answer import AnswerView, visible
+from mlx_gptoss.cli.chat.answer import AnswerView, call_line, visible
 from mlx_gptoss.cli.chat.approval import KEYS, NO, OFFER
 from mlx_gptoss.cli.chat.keys import KeyReader, typed_text
 from mlx_gptoss.cli.chat.layout import Layout, dim
@@ -167,7 +167,10 @@ class Turn:
         """What may still change: the unfinished text, then what goes on."""
         columns = tail.size.columns
         if self._question is not None:
-            return ["", *self.layout.content(offer(self._question.call), columns)]
+            call = self._question.call
+            other = call != self.view.called  # of several, say which one is meant
+            shown = [Part(call_line(call.name, call.arguments))] if other else []
+            return self._lines([*shown, Part(offer(call))], tail)
         lines = self._lines(self.view.rest(), tail)
         return [
             *lines[-(tail.room - 3) :],
