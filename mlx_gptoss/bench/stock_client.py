@@ -41,11 +41,11 @@ class StockServer:
         self.package = f"mlx-lm {version('mlx-lm')}"
         with socket.socket() as free:
             free.bind((HOST, 0))
-            self._port = free.getsockname()[1]
+            self.port = free.getsockname()[1]
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in close()
         module = "mlx_gptoss.bench.stock_server"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, str(folder), str(self._port), dtype],
+            [sys.executable, "-m", module, str(folder), str(self.port), dtype],
             stdout=self._errors,
             stderr=self._errors,
             env=dict(os.environ, HF_HUB_OFFLINE="1"),
@@ -111,7 +111,7 @@ class StockServer:
         raise EngineFailure(f"{self.package} did not start in {STARTING_S:.0f} s")
 
     def _request(self, method: str, path: str, body: str | None = None) -> Any:
-        connection = http.client.HTTPConnection(HOST, self._port, timeout=ANSWERING_S)
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=ANSWERING_S)
         try:
             headers = {"Content-Type": "application/json"}
             connection.request(method, path, body, headers)

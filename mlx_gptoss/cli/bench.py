@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from mlx_gptoss.cli.bench_serve import serve
 from mlx_gptoss.cli.options import (
     LoadOptions,
     MemorySize,
@@ -14,6 +15,7 @@ from mlx_gptoss.cli.options import (
     loads_model,
 )
 from mlx_gptoss.cli.services import Services, pass_services
+from mlx_gptoss.cli.tables import aligned
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.memory import format_bytes
 
@@ -24,6 +26,9 @@ HEATS = ("warm", "cold")
 @click.group(short_help="Measure speed")
 def bench() -> None:
     """Measure speed and memory on this machine."""
+
+
+bench.add_command(serve)
 
 
 @bench.command(short_help="Prefill and decode speed")
@@ -300,7 +305,7 @@ def turns_table(found: Any) -> str:
         cells = [f"{side.read} in {side.first_token_s:.2f} s" for side in sides]
         numbers = [f"{n}" for n in (turn.prompt, turn.answer, turn.new)]
         rows.append([turn.name, *numbers, *cells])
-    lines = [_aligned(rows, columns=len(rows[0]))]
+    lines = [aligned(rows, columns=len(rows[0]))]
     lines += [found.failure] if found.failure else []
     lines += [
         f"read / (answer + new), back to back: at most {found.worst_back_to_back:.2f}",
@@ -326,14 +331,14 @@ def _experts(found: Any) -> str:
         ]
         for engine in found.runs["warm"]
     ]
-    lines = [_aligned(rows, columns=3), ""]
+    lines = [aligned(rows, columns=3), ""]
     aims = [["", "measured", "aim", ""]]
     for aim in found.aims:
         sign = ">=" if aim.at_least else "<="
         verdict = "reached" if aim.reached else "missed"
         value, bound = (f"{x:.4g} {aim.unit}" for x in (aim.value, aim.bound))
         aims.append([aim.name, value, f"{sign} {bound}", verdict])
-    lines.append(_aligned(aims, columns=4))
+    lines.append(aligned(aims, columns=4))
     guess = found.runs["prediction"]
     lines += [
         "",
@@ -357,7 +362,7 @@ def _conversions(found: Any) -> str:
         for row in found.rows
         if not row.failure
     ]
-    lines = [_aligned(rows, columns=4)]
+    lines = [aligned(rows, columns=4)]
     lines += [f"{row.engine}: {row.failure}" for row in found.rows if row.failure]
     lines.append(f"lossless reaches {found.copy_share:.0%} of the rate of a copy")
     if found.peer_ratios is not None:
@@ -384,7 +389,7 @@ def _table(found: Any) -> str:
     row("peak memory", lambda c: format_bytes(c.peak_memory))
     row("peak process", lambda c: format_bytes(c.peak_rss))
     row("primitives/token", lambda c: f"{c.primitives_per_token:,}")
-    lines = [_aligned(rows, columns=len(columns) + 1)]
+    lines = [aligned(rows, columns=len(columns) + 1)]
     lines += [f"{c.name}: {c.failure}" for c in columns if c.failure]
     ratios = [
         f"depth {ratio.depth}: prefill {ratio.prefill:.2f}x, decode {ratio.decode:.2f}x"
@@ -407,13 +412,3 @@ def _depth_rows(columns: Any, depth: int) -> list[list[str]]:
         ],
         ["rounds", *(str(p.rounds) if p else NOTHING for p in at)],
     ]
-
-
-def _aligned(rows: list[list[str]], *, columns: int) -> str:
-    full = [row + [""] * (columns - len(row)) for row in rows]
-    widths = [max(len(row[n]) for row in full) for n in range(columns)]
-    lines = (
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-        for row in full
-    )
-    return "\n".join(line.rstrip() for line in lines)
