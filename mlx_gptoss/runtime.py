@@ -9,6 +9,7 @@ evaluated. Knows token ids; conversations are `chat`'s.
 """
 
 import atexit
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -49,6 +50,7 @@ from mlx_gptoss.loading import (
 from mlx_gptoss.memory import PREFILL_CHUNK, Plan, parse_bytes, require_fit
 from mlx_gptoss.owner import Items, Owner
 from mlx_gptoss.prompt_cache import (
+    WORTH_A_FILE,
     CachedGeneration,
     CacheOptions,
     CacheStatistics,
@@ -65,6 +67,7 @@ from mlx_gptoss.wiring import check_wired, wire
 
 MESSAGE_ENDS = ("<|end|>", "<|return|>", "<|call|>")
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 Progress = Callable[[int, int], None]  # done, total
 
@@ -161,6 +164,7 @@ def load(
                 checkpoint.config,
                 compute,
                 options.disk_bytes,
+                least=WORTH_A_FILE,
             ),
         )
 
@@ -198,6 +202,7 @@ class Runtime:
         self._options = cache or CacheOptions()
         self._files = files
         self._prompts: PromptCache | None = None
+        self._latest: list[int] = []  # what `prepare` was asked for last
         self._config = config
         self._tokenizer = tokenizer
         self._tokenizer_lock = threading.Lock()
@@ -401,14 +406,22 @@ class Runtime:
     def prepare(self, ids: Sequence[int]) -> "Future[None] | None":
         """Read `ids` ahead in idle time, for a prompt that will begin with them.
 
-        Returns when it is done, or None where that is not allowed or would not fit.
+        What was read of them is written to disk, if prompts are kept there: then, or
+        at the latest when the runtime closes. Returns when it is done, or None where
+        reading ahead is not allowed or would not fit.
         """
-        ids = self._checked(ids)
+        self._latest = ids = self._checked(ids)
         fits = self.context is None or len(ids) < self.context
         if not self._options.idle or not fits:
             return None
-        work = self.run(lambda: Preparation(self.model, self._prompt_cache(), ids))
-        return self._owner.when_idle(work.step)
+        work: list[Preparation] = []  # made in the owner thread: nobody waits here
+
+        def step() -> bool:
+            if not work:
+                work.append(Preparation(self.model, self._prompt_cache(), ids))
+            return work[0].step()
+
+        return self._owner.when_idle(step)
 
     @property
     def cache_statistics(self) -> CacheStatistics:
@@ -446,18 +459,34 @@ class Runtime:
         """The prompt cache, made on first use. Only for the owner thread."""
         if self._prompts is None:
             specials = self.tokenizer.specials if self.has_tokenizer else {}
-            on_disk = self._files if self._options.disk_bytes else None
             self._prompts = PromptCache(
                 self.model.make_cache,
                 message_ends=[specials[n] for n in MESSAGE_ENDS if n in specials],
                 limit=self._options.limit(self.plan),
-                files=on_disk(self._options) if on_disk else None,
+                files=self._open_files(),
             )
         return self._prompts
+
+    def _open_files(self) -> PromptFiles | None:
+        """Open what is on disk; that it cannot be is no reason not to answer."""
+        if self._files is None or not self._options.disk_bytes:
+            return None
+        try:
+            return self._files(self._options)
+        except OSError as error:
+            log.warning(
+                "prompts are not kept on disk: `%s`: %s",
+                error.filename,
+                error.strerror,
+            )
+            return None
 
     def _release(self) -> None:
         closed = GptOssError("the model is closed: load it again to use it")
         self._engine.close(closed)
+        if self._prompts is not None:
+            while self._prompts.save(self._latest):  # there may have been no idle time
+                pass
         self._model = self._prompts = None
         if self._storage is not None:
             self._storage.close()

@@ -6,6 +6,7 @@ token's keys are is the model's business, so a small one shows the same.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import pytest
@@ -29,7 +30,11 @@ FLOAT = 4  # bytes
 def test_a_context_is_filled_to_its_end_within_the_plan(
     context: int, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    shape = {"num_attention_heads": 2, "num_key_value_heads": 1, "hidden_size": 64}
+    shape: dict[str, Any] = {
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "hidden_size": 64,
+    }
     folder = write_checkpoint(
         tmp_path, seed=6, num_hidden_layers=2, sliding_window=WINDOW, **shape
     )

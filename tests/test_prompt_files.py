@@ -223,6 +223,41 @@ def test_what_a_dead_process_left_half_written_is_removed(
     assert (left.exists(), fresh.exists(), path.exists()) == (False, True, True)
 
 
+FULL = """
+import resource, sys
+from pathlib import Path
+from tests import test_prompt_files as t
+
+config = t.hf_config(num_hidden_layers=3)
+model = t.build(config, t.random_tensors(config, seed=5))
+cache = t.opened(model, Path(sys.argv[1]))
+t.prepare(model, cache, t.SYSTEM)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY))
+t.prepare(model, cache, t.SYSTEM + t.ASK)
+t.prepare(model, cache, t.SYSTEM + t.OTHER)
+print(t.ask(model, cache, [*t.SYSTEM, *t.ASK, 1])[0])
+"""
+
+
+def test_a_disk_that_takes_no_more_is_one_warning(
+    model: GptOss, tmp_path: Path
+) -> None:
+    """In the real process: a file may not grow past 5,000 bytes there."""
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert (ended.returncode, ended.stdout) == (0, f"{len(SYSTEM + ASK)}\n")
+    assert ended.stderr.count("prompts are no longer kept in") == 1
+    assert list(tmp_path.glob("d/partial-*")) == []
+    assert ask(model, opened(model, tmp_path), [*SYSTEM, *ASK, 1])[0] == len(SYSTEM)
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

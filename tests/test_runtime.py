@@ -180,11 +180,11 @@ def test_an_answer_that_is_stopped_keeps_what_was_read() -> None:
 def test_prompts_on_disk_are_known_to_the_next_runtime(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path, num_hidden_layers=2)
     write_tokenizer(folder)
-    options = CacheOptions(disk="1MB", folder=tmp_path / "prompts")
+    options = CacheOptions(disk="5MB", folder=tmp_path / "prompts")
+    ids = [*LONG * 20, byte_tokenizer().special("<|end|>")]
     cached: list[int] = []
     for _ in range(2):
         with load(folder, cache=options) as runtime:
-            ids = [*LONG, runtime.tokenizer.special("<|end|>")]
             stream = runtime.generate([*ids, 5], GREEDY, reuse=True)
             list(stream)
             cached.append(stream.stats.cached_tokens)
@@ -192,7 +192,57 @@ def test_prompts_on_disk_are_known_to_the_next_runtime(tmp_path: Path) -> None:
             assert work is not None
             work.result(PATIENCE)
 
-    assert cached == [0, len(LONG) + 1]
+    assert cached == [0, len(ids)]
+
+
+@pytest.mark.parametrize("idle", [False, True])
+def test_what_idle_time_did_not_write_is_written_at_the_end(
+    tmp_path: Path, idle: bool
+) -> None:
+    folder = write_checkpoint(tmp_path, num_hidden_layers=2)
+    write_tokenizer(folder)
+    options = CacheOptions(disk="5MB", folder=tmp_path / "prompts", idle=idle)
+    ids = [*LONG * 20, byte_tokenizer().special("<|end|>")]
+    cached: list[int] = []
+    for _ in range(2):
+        with load(folder, cache=options) as runtime:
+            stream = runtime.generate([*ids, 5], GREEDY, reuse=True)
+            list(stream)
+            cached.append(stream.stats.cached_tokens)
+            runtime.prepare(ids)  # nobody waits for it
+
+    assert cached == [0, len(ids)]
+
+
+def test_a_short_prompt_is_not_worth_a_file(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, num_hidden_layers=2)
+    write_tokenizer(folder)
+    options = CacheOptions(disk="5MB", folder=tmp_path / "prompts")
+    with load(folder, cache=options) as runtime:
+        ids = [*LONG[:40], runtime.tokenizer.special("<|end|>")]
+        list(runtime.generate([*ids, 5], GREEDY, reuse=True))
+        runtime.prepare(ids)
+
+    assert list(options.root.rglob("*.safetensors")) == []
+
+
+def test_a_prompt_folder_that_cannot_be_made_is_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_checkpoint(tmp_path / "model", num_hidden_layers=2)
+    write_tokenizer(folder)
+    (tmp_path / "file").write_text("in the way")
+    options = CacheOptions(disk="1MB", folder=tmp_path / "file" / "prompts")
+    with load(folder, cache=options) as runtime:
+        first, second = (
+            runtime.generate([*LONG, 5], GREEDY, reuse=True) for _ in range(2)
+        )
+        assert [s.token for s in first] == [s.token for s in second]
+        assert second.stats.cached_tokens > 0
+
+    [record] = caplog.records
+    assert "prompts are not kept on disk" in record.message
+    assert str(tmp_path / "file") in record.message
 
 
 def test_ids_outside_the_vocabulary_are_refused(runtime: Runtime) -> None:

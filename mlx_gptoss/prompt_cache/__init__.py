@@ -7,11 +7,12 @@ kept; `reading` generates with it.
 
 from mlx_gptoss.prompt_cache.cache import CacheStatistics, Lease, PromptCache
 from mlx_gptoss.prompt_cache.digest import cache_digest
-from mlx_gptoss.prompt_cache.files import PromptFiles, forget_files
+from mlx_gptoss.prompt_cache.files import WORTH_A_FILE, PromptFiles, forget_files
 from mlx_gptoss.prompt_cache.options import CacheOptions
 from mlx_gptoss.prompt_cache.reading import CachedGeneration, Preparation
 
 __all__ = [
+    "WORTH_A_FILE",
     "CacheOptions",
     "CacheStatistics",
     "CachedGeneration",

@@ -65,6 +65,7 @@ class PromptCache:
         self._message_ends = as_tokens(message_ends)
         self._lives: list[Live] = []
         self._files = files
+        self._writes = files is not None
         self._counts = CacheStatistics()
         if files is not None:
             files.plant(self.tree)
@@ -94,19 +95,32 @@ class PromptCache:
         return Lease(self, live, ahead=ahead)
 
     def save(self, ids: Sequence[int]) -> bool:
-        """Write the next part of `ids` that is not on disk; say if there was any."""
-        if self._files is None:
+        """Write the next part of `ids` that is not on disk; say if there was any.
+
+        A disk that does not take it is a warning, and nothing is written any more.
+        """
+        files = self._files
+        if files is None or not self._writes:
             return False
         run: list[Node] = []  # a file ends on a snapshot, so it may hold several nodes
         for node in self.tree.match(as_tokens(ids)):
             if node.file is not None:
+                if run:
+                    break
                 continue
             run.append(node)
-            if node.snapshot is not None:
-                rows = [self._rows(part) for part in run]
-                self._forget_files(self._files.write(run, rows))
-                return node.file is not None
+            length = node.end - run[0].start
+            if node.snapshot is not None and length >= files.least:
+                return self._write(files, run)
         return False
+
+    def _write(self, files: PromptFiles, run: list[Node]) -> bool:
+        try:
+            self._forget_files(files.write(run, [self._rows(node) for node in run]))
+        except (OSError, RuntimeError) as error:  # the latter is what MLX raises
+            self._writes = False
+            log.warning("prompts are no longer kept in `%s`: %s", files.folder, error)
+        return self._writes and run[-1].file is not None
 
     def _forget_files(self, names: set[str]) -> None:
         for node in list(self.tree) if names else ():

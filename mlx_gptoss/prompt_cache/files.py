@@ -34,6 +34,7 @@ from mlx_gptoss.prompt_cache.tree import Node, Tree
 FORMAT = "mlx-gptoss prompt 1"
 SUFFIX = ".safetensors"
 PARTIAL = "partial-"  # how the name of a file begins that is being written
+WORTH_A_FILE = 256  # tokens: read again sooner than their windows are loaded
 STALE_SECONDS = 3600  # older ones were left by a process that died
 START_DIGITS = 9
 KEY_BYTES = 16
@@ -80,12 +81,23 @@ class FileSpan:
 
 
 class PromptFiles:
-    """The files of one model under one runtime, and a cap on those of all models."""
+    """The files of one model under one runtime, and a cap on those of all models.
+
+    Raises OSError if their folder cannot be made.
+    """
 
     def __init__(
-        self, root: Path, digest: str, config: ModelConfig, dtype: mx.Dtype, cap: int
+        self,
+        root: Path,
+        digest: str,
+        config: ModelConfig,
+        dtype: mx.Dtype,
+        cap: int,
+        *,
+        least: int = 1,
     ) -> None:
         self.root = root
+        self.least = least  # tokens that are worth a file
         self.folder = root / digest
         self.cap = cap
         self._digest = digest
@@ -123,7 +135,8 @@ class PromptFiles:
         """Write nodes that follow each other, of which the last has a snapshot.
 
         Returns the names of older files that had to go for it. What is larger than
-        the cap by itself is not written.
+        the cap by itself is not written. Raises OSError or RuntimeError, and leaves no
+        part of a file, if the disk does not take it.
         """
         path, start = run[-1].path(), run[0].start
         tokens = np.concatenate([part.tokens for part in path])
@@ -144,9 +157,13 @@ class PromptFiles:
         partial = self.folder / f"{PARTIAL}{os.getpid()}-{name}"
         partial.unlink(missing_ok=True)
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        mx.save_safetensors(str(partial), arrays, metadata)
-        _sync(partial)
-        partial.rename(self.folder / name)
+        try:
+            mx.save_safetensors(str(partial), arrays, metadata)
+            _sync(partial)
+            partial.rename(self.folder / name)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
         _sync(self.folder)
         self._place(run, name, start)
         self.touch(path)
@@ -181,7 +198,7 @@ class PromptFiles:
         """Note that a path was used just now."""
         now = time.time_ns()
         for name in {node.file.name for node in path if node.file is not None}:
-            if (self.folder / name).exists():
+            with suppress(OSError):  # it is gone: that shows when it is read
                 os.utime(self.folder / name, ns=(now, now))
 
     def _open(self, name: str) -> tuple[int, Arrays]:

@@ -1,9 +1,11 @@
 """What is wanted of the model, whatever the protocol, and the prompt it becomes."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.generate import room
 from mlx_gptoss.harmony.constrain import Constraints, Target, function_targets
 from mlx_gptoss.harmony.grammar import can_enforce, leniently
@@ -13,7 +15,8 @@ from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.server.errors import too_long
 from mlx_gptoss.server.reading import HarmonyReader
-from mlx_gptoss.server.turn import Prompt
+from mlx_gptoss.server.turn import Prompt, Turn
+from mlx_gptoss.steps import STOP, TOOL_CALLS
 
 ANSWER_SHARE = 4  # of the room for tokens, one part in so many is the answer's
 
@@ -69,9 +72,22 @@ def prompts_of(ask: Ask, runtime: Runtime) -> list[Prompt]:
                 runtime.tokenizer, tools=ask.tools, stop=ask.constraints.stop
             ),
             runtime.guides.guide(constraints, targets),
+            ask.conversation if ask.choices == 1 else (),
         )
         for number in range(ask.choices)
     ]
+
+
+def prepare_next(turn: Turn, runtime: Runtime) -> None:
+    """Have read, in idle time, what the request after a turn will begin with.
+
+    That is the conversation and the answer without its reasoning, or the calls with
+    it. It takes a while to render: not for an event loop.
+    """
+    if turn.prompt.conversation and turn.finish_reason in (STOP, TOOL_CALLS):
+        shown = [*turn.prompt.conversation, *turn.prompt.reader.messages]
+        with suppress(GptOssError):  # the model may be closed by now: nobody asks
+            runtime.prepare(render_messages(shown, runtime.tokenizer, complete=False))
 
 
 def check_length(tokens: int, runtime: Runtime) -> None:

@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -20,7 +21,7 @@ from starlette.responses import Response
 from mlx_gptoss.harmony.openai_chat import Restore
 from mlx_gptoss.reasoning_memory import ReasoningMemory
 from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.server.ask import Ask, prompts_of
+from mlx_gptoss.server.ask import Ask, prepare_next, prompts_of
 from mlx_gptoss.server.errors import ApiError
 from mlx_gptoss.server.metrics import Metrics
 from mlx_gptoss.server.models import Models
@@ -136,7 +137,7 @@ class Service:
             if self.settings.log_prompts:
                 for prompt in prompts:
                     log.info("prompt: %r", runtime.tokenizer.decode(prompt.ids))
-            turns = await start_turns(runtime, prompts, self._ended)
+            turns = await start_turns(runtime, prompts, partial(self._ended, runtime))
             return Job(name, runtime, turns, stack.pop_all())
         raise AssertionError("unreachable")
 
@@ -150,10 +151,12 @@ class Service:
         self.metrics.request(method, route, status)
         log.info("%s %s %d in %.3f s", method, route, status, seconds)
 
-    def _ended(self, turn: Turn) -> None:
+    def _ended(self, runtime: Runtime, turn: Turn) -> None:
         self.metrics.turn(turn)
         if turn.reader.called and self.settings.reasoning_memory:
             self.memory.remember(turn.reader.call_ids, turn.reader.messages)
+        work = asyncio.get_running_loop().run_in_executor
+        work(None, prepare_next, turn, runtime)
 
 
 def json_reply(reply: Reply, headers: Mapping[str, str] | None = None) -> Response:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlx_gptoss.batching.ticket import Ticket
+from mlx_gptoss.harmony.messages import Message
 from mlx_gptoss.interfaces import Guidance
 from mlx_gptoss.listener import STOP_STRING
 from mlx_gptoss.runtime import Runtime
@@ -33,6 +34,7 @@ class Prompt:
     params: SamplingParams
     reader: Reader
     guide: Guidance | None = None
+    conversation: Sequence[Message] = ()  # that it shows, if it will go on
 
 
 @dataclass(frozen=True)
