@@ -12,7 +12,7 @@ from mlx_gptoss.memory import format_bytes
 from mlx_gptoss.memory.sizes import RECIPE_BITS
 
 if TYPE_CHECKING:
-    from mlx_gptoss.memory import Budget, Machine, Plan, Range
+    from mlx_gptoss.memory import Plan, Range
     from mlx_gptoss.planning import Forecast, Subject
 
 FORMULA = (
@@ -91,9 +91,10 @@ def plan(
     mlx-gptoss plan ./gpt-oss-20b-q8 --memory 10GB --context 32768
     """
     from mlx_gptoss.experts.curve import recorded_curve
+    from mlx_gptoss.memory import describe_device
     from mlx_gptoss.planning import forecast, limited
 
-    machine, budget = _machine(device)
+    machine, budget = describe_device(device) if device else services.device()
     subject = _subject(services, named_model(model), recipe, offline=offline)
     curve = recorded_curve(trace, subject.config) if trace else None
     found = forecast(
@@ -110,13 +111,6 @@ def plan(
 
         plot_forecast(found, plot, curve=curve)
     click.echo(json.dumps(found.as_json(), indent=2) if as_json else _report(found))
-
-
-def _machine(device: str | None) -> "tuple[Machine, Budget]":
-    from mlx_gptoss.memory import describe_device, device_budget
-    from mlx_gptoss.memory.measured import this_machine
-
-    return describe_device(device) if device else (this_machine(), device_budget())
 
 
 def _subject(
@@ -165,7 +159,7 @@ def _report(found: "Forecast") -> str:
     subject, made, speed = found.subject, found.plan, found.prediction
     config = subject.config
     recipe = f", {subject.recipe}" if subject.recipe else ""
-    lines = [f"{subject.name}{recipe} on {speed.machine.name}", "", *_memory(made)]
+    lines = [f"{subject.name}{recipe} on {speed.machine.name}", "", *memory_lines(made)]
     lines += ["", *_placement(made, config.num_hidden_layers, config.num_local_experts)]
     lines += ["", *_speed(found)]
     if found.alternatives:
@@ -173,13 +167,13 @@ def _report(found: "Forecast") -> str:
         width = max(len(other.change) for other in found.alternatives)
         lines += [
             f"  {other.change:<{width}}  {_mode(other.plan)}, "
-            f"{_range(other.prediction.tokens_per_second)} tok/s"
+            f"{range_text(other.prediction.tokens_per_second)} tok/s"
             for other in found.alternatives
         ]
     return "\n".join(lines)
 
 
-def _memory(made: "Plan") -> list[str]:
+def memory_lines(made: "Plan") -> list[str]:
     parts = {"experts": made.bytes_by_part.get("experts", 0)}
     parts["rest"] = made.weight_bytes - parts["experts"]
     parts[f"KV at {made.context:,}"] = made.kv_bytes
@@ -210,9 +204,9 @@ def _speed(found: "Forecast") -> list[str]:
     speed, machine = found.prediction, found.prediction.machine
     terms = speed.terms
     lines = [
-        f"Expected: {_range(speed.tokens_per_second)} tokens a second, first token of "
-        f"a prompt of {speed.prompt_tokens:,} after "
-        f"{_range(speed.first_token_seconds)} s",
+        f"Expected: {range_text(speed.tokens_per_second)} tokens a second, first token "
+        f"of a prompt of {speed.prompt_tokens:,} after "
+        f"{range_text(speed.first_token_seconds)} s",
         f"  {FORMULA}",
         f"  {sum(terms.values()):.1f} ms = {terms['memory']:.1f} memory + "
         f"{terms['sync']:.1f} waits + {terms['disk']:.1f} disk",
@@ -220,7 +214,9 @@ def _speed(found: "Forecast") -> list[str]:
         f"SSD, {1e3 * machine.sync_seconds:.2f} ms a wait: {machine.source}",
     ]
     if found.plan.slots:
-        lines.append(f"  hit rate {_range(speed.hit_rate, 2)}: {speed.curve_source}")
+        lines.append(
+            f"  hit rate {range_text(speed.hit_rate, 2)}: {speed.curve_source}"
+        )
     return lines
 
 
@@ -228,7 +224,7 @@ def _mode(made: "Plan") -> str:
     return f"{made.mode}, {made.least_slots} slots" if made.slots else made.mode
 
 
-def _range(figure: "Range", digits: int = 1) -> str:
+def range_text(figure: "Range", digits: int = 1) -> str:
     """Write what is expected and its bounds."""
     low, expected, high = (
         f"{value:.{digits}f}" for value in (figure.low, figure.expected, figure.high)

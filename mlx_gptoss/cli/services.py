@@ -19,6 +19,7 @@ from mlx_gptoss.hub import Check, Hub
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat import Chat
+    from mlx_gptoss.memory import Budget, Machine
     from mlx_gptoss.runtime import Runtime
     from mlx_gptoss.sampling import SamplingParams
     from mlx_gptoss.sessions import Sessions
@@ -49,6 +50,13 @@ def _forget_prompts() -> int:
     return forget_files()
 
 
+def _device() -> "tuple[Machine, Budget]":
+    from mlx_gptoss.memory import device_budget
+    from mlx_gptoss.memory.measured import this_machine
+
+    return this_machine(), device_budget()
+
+
 @dataclass(frozen=True)
 class Services:
     """The parts a command calls: `load` and `Chat` of the package, and the Hub."""
@@ -57,6 +65,7 @@ class Services:
     chat: Callable[..., Any] = _chat
     sessions: Callable[[], "Sessions"] = _sessions
     forget_prompts: Callable[[], int] = _forget_prompts
+    device: "Callable[[], tuple[Machine, Budget]]" = _device
     hub: Hub = field(default_factory=Hub)
 
     def open(self, options: LoadOptions, *, harmony: bool = True) -> "Runtime":

@@ -241,7 +241,6 @@ def open_conversation(
         assert conversation is not None
         conversation.set_policy(tool, policy)
 
-    options = replace(options, model=options.named_model())
     with ExitStack() as resources:
         given = resources.enter_context(
             open_tools(

@@ -1,0 +1,159 @@
+"""A model that does not fit: the plan, and commands that work on this machine.
+
+Each command is one that was planned and fits; nothing is loaded or downloaded.
+"""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlx_gptoss.cli.plan import memory_lines, range_text
+from mlx_gptoss.errors import GptOssError, MemoryBudgetError
+from mlx_gptoss.memory import Budget, Machine, format_bytes, plan_storage
+from mlx_gptoss.memory.plan import AUTO, RESIDENT
+from mlx_gptoss.memory.shapes import published
+from mlx_gptoss.memory.sizes import OFFERED_RECIPES
+
+if TYPE_CHECKING:
+    from mlx_gptoss.cli.options import LoadOptions
+    from mlx_gptoss.cli.services import Services
+    from mlx_gptoss.planning import Forecast, Subject
+
+SHORTER = (4096, 2048)  # tokens of context
+MOST = 3  # commands that are shown beside the demo
+DEMO = "mlx-gptoss chat -m demo", "the small demo model, to try everything with"
+
+
+def require_place(services: "Services", options: "LoadOptions") -> None:
+    """Refuse a published model that is not here yet and would not fit.
+
+    Raises MemoryBudgetError, before the network is touched.
+    """
+    from mlx_gptoss.planning import forecast, limited, subject_of_shape
+
+    name = options.named_model()
+    shape = published(name)
+    if shape is None or Path(name).expanduser().exists() or services.hub.cached(name):
+        return
+    machine, budget = services.device()
+    forecast(
+        subject_of_shape(shape, name),
+        limited(budget, options.memory),
+        machine,
+        context=options.context,
+        experts=options.experts,
+    )
+
+
+def explain(
+    services: "Services", options: "LoadOptions", error: MemoryBudgetError
+) -> str:
+    """Say what is too large, the plan that shows it, and what works instead."""
+    subject = _subject(services, options.named_model())
+    commands = [DEMO]
+    lines = [str(error)]
+    if subject is not None:
+        machine, budget = services.device()
+        lines += ["", *_plan(subject, options, budget)]
+        found = list(_working(subject, options, machine, budget))[:MOST]
+        commands = found if DEMO[0] in dict(found) else [*found, DEMO]
+    lines += ["", "What works on this machine:"]
+    for command, outcome in commands:
+        lines += [f"  {command}", f"      {outcome}"]
+    return "\n".join(lines)
+
+
+def _subject(services: "Services", name: str) -> "Subject | None":
+    """What can be planned: a published model, or one that is on this machine."""
+    from mlx_gptoss.loading import choose_dtype
+    from mlx_gptoss.planning import subject_of_folder, subject_of_shape
+
+    shape = published(name)
+    if shape is not None:
+        return subject_of_shape(shape, name)
+    try:
+        folder = services.hub.resolve(name, offline=True)
+        return subject_of_folder(folder, name, choose_dtype(None).size)
+    except GptOssError:
+        return None
+
+
+def _plan(subject: "Subject", options: "LoadOptions", budget: Budget) -> list[str]:
+    """The plan that does not fit, part by part."""
+    from mlx_gptoss.planning import limited
+
+    made = plan_storage(
+        subject.config,
+        subject.bytes_by_part,
+        budget=limited(budget, options.memory),
+        context=options.context,
+        float_bytes=subject.float_bytes,
+        experts=RESIDENT if options.experts == AUTO else options.experts,
+    )
+    return ["The plan:", *(f"  {line}" for line in memory_lines(made))]
+
+
+def _working(
+    subject: "Subject", options: "LoadOptions", machine: Machine, budget: Budget
+) -> Iterator[tuple[str, str]]:
+    """Commands for what fits, those that change least first."""
+    from mlx_gptoss.planning import forecast, limited, subject_of_shape
+
+    seen: set[str] = set()
+    for changed in _changes(options):
+        command = _command(changed)
+        if command in seen:
+            continue
+        seen.add(command)
+        try:
+            found = forecast(
+                subject,
+                limited(budget, changed.memory),
+                machine,
+                context=changed.context,
+                experts=changed.experts,
+            )
+        except MemoryBudgetError:
+            continue
+        yield command, _outcome(found)
+    shape = published(subject.name)
+    for recipe in OFFERED_RECIPES if shape is not None else ():
+        assert shape is not None
+        converted = f"{shape.name}-{recipe}"
+        smaller = subject_of_shape(shape, converted, recipe)
+        try:
+            found = forecast(smaller, budget, machine, context=options.context)
+        except MemoryBudgetError:
+            continue
+        words = ["mlx-gptoss", "convert", subject.name, converted, "--recipe", recipe]
+        chat = replace(options, model=f"./{converted}", memory=None, experts=AUTO)
+        yield f"{shlex.join(words)} && {_command(chat)}", _outcome(found)
+
+
+def _changes(options: "LoadOptions") -> "Iterator[LoadOptions]":
+    """What may be asked for instead: less of what was asked, then a shorter context."""
+    yield replace(options, experts=AUTO)
+    yield replace(options, experts=AUTO, memory=None)
+    for context in SHORTER:
+        if options.context is None or context < options.context:
+            yield replace(options, experts=AUTO, context=context)
+            yield replace(options, experts=AUTO, context=context, memory=None)
+
+
+def _command(options: "LoadOptions") -> str:
+    words = ["mlx-gptoss", "chat", "-m", options.model or ""]
+    if options.memory is not None:
+        words += ["--memory", str(options.memory)]
+    if options.context is not None:
+        words += ["--context", str(options.context)]
+    return shlex.join(words)
+
+
+def _outcome(found: "Forecast") -> str:
+    plan, speed = found.plan, found.prediction.tokens_per_second
+    experts = found.subject.config.num_local_experts
+    slots = f", {plan.least_slots} of {experts} experts in slots" if plan.slots else ""
+    size = format_bytes(plan.total_bytes)
+    return f"{plan.mode}{slots}, {size}, {range_text(speed)} tok/s expected"
