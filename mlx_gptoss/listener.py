@@ -25,6 +25,11 @@ class Listener:
         self._shown: list[str] = []
         self.stopped = False
 
+    @property
+    def found(self) -> str | None:
+        """The stop string that was said, if one was."""
+        return self._strings.found
+
     def feed(self, token: int) -> list[ParserEvent]:
         """Take a token; return what happened."""
         return [] if self.stopped else list(self._until_stop(self._parser.feed(token)))

@@ -25,8 +25,8 @@ from tests.fakes import answering, byte_tokenizer, token_ids
 PATCH = text_tool("apply_patch", "Edit files.")
 WRITTEN = '*** Begin Patch\n{"a": 1}\n*** End Patch'
 CALL = f"<|channel|>commentary to=functions.apply_patch<|message|>{WRITTEN}<|call|>"
-LARK = r"""start: "*** Begin" LF line line? "*** End"
-line: /[ab]{1,3}/ LF
+LARK = """start: "city: " name LF
+name: /[A-Z][a-z]{1,9}/
 %import common.LF
 """
 
@@ -71,7 +71,7 @@ def test_a_header_cannot_announce_json() -> None:
 @pytest.mark.parametrize(
     ("grammar", "pattern"),
     [
-        (TextGrammar("lark", LARK), r"\*\*\* Begin\n([ab]{1,3}\n){1,2}\*\*\* End"),
+        (TextGrammar("lark", LARK), r"city: [A-Z][a-z]{1,9}\n"),
         (TextGrammar("regex", "[0-9]{3}-[0-9]{2}"), "[0-9]{3}-[0-9]{2}"),
     ],
     ids=lambda one: getattr(one, "kind", ""),
@@ -81,11 +81,16 @@ def test_a_grammar_binds_the_text(
 ) -> None:
     chat = Chat(
         demo,
-        tools=[text_tool("apply_patch", "Edit files.", grammar)],
-        constraints=Constraints(tool_choice="apply_patch", max_reasoning_tokens=5),
-        params=SamplingParams(max_tokens=200, temperature=0.7, seed=3),
+        # The name of a tool that the demo model likes to call.
+        tools=[text_tool("get_weather", "Gets the weather for a city.", grammar)],
+        constraints=Constraints(tool_choice="get_weather"),
+        params=SamplingParams(max_tokens=200, temperature=0),
     )
-    calls = [one for one in chat.send("Add two lines.") if isinstance(one, ToolCall)]
+    calls = [
+        one
+        for one in chat.send("What is the weather in Oslo?")
+        if isinstance(one, ToolCall)
+    ]
 
     assert calls
     assert all(re.fullmatch(pattern, call.arguments) for call in calls)

@@ -160,10 +160,10 @@ class _Source:
         return self._encode(text)
 
 
-def can_enforce(schema: Any) -> bool:
-    """Whether a JSON schema can be kept to the letter."""
+def can_enforce(source: Any, kind: str = "json_schema") -> bool:
+    """Whether a schema, or a grammar of another kind, can be kept to the letter."""
     try:
-        check(as_grammar("json_schema", schema))
+        check(as_grammar(kind, source))
     except ValueError:
         return False
     return True

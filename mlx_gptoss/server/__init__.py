@@ -11,6 +11,9 @@ routes/      one file an API; a route reads a request, starts a turn, gives a re
 schema/      what stands on the wire
 turn.py      one answer: a conversation in, what the model says out; no wire types
 chat.py      chat completions: requests to turns, what was said to replies
+responses/   OpenAI's Responses: items, events, what is kept of them
+messages/    Anthropic's Messages: content blocks and their events
+sealed.py    reasoning as an opaque text that clients keep and give back
 models.py    models by name: loaded on demand, unloaded when idle or in the way
 errors.py    every error as status, code and words for the client
 stream.py    server-sent events; clients that left or do not read

@@ -23,7 +23,16 @@ from mlx_gptoss.server.errors import ApiError, as_api_error, body_for
 from mlx_gptoss.server.guard import Guard
 from mlx_gptoss.server.ignored import HEADER as IGNORED
 from mlx_gptoss.server.models import Models
-from mlx_gptoss.server.routes import chat, completions, docs, metrics, models
+from mlx_gptoss.server.responses.kept import Kept
+from mlx_gptoss.server.responses.store import open_store
+from mlx_gptoss.server.routes import (
+    chat,
+    completions,
+    docs,
+    metrics,
+    models,
+    responses,
+)
 from mlx_gptoss.server.service import Service
 from mlx_gptoss.server.settings import Settings
 from mlx_gptoss.server.stream import CLIENT_CLOSED, ClientGone
@@ -31,6 +40,7 @@ from mlx_gptoss.server.stream import CLIENT_CLOSED, ClientGone
 ROUTERS = (
     chat.router,
     completions.router,
+    responses.router,
     models.router,
     metrics.router,
     docs.router,
@@ -45,7 +55,8 @@ CODES = {
 
 def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     """Make the app for some models; it closes them when it is shut down."""
-    service = Service(models, settings or Settings())
+    settings = settings or Settings()
+    service = Service(models, settings, Kept(open_store(settings)))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -57,6 +68,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
             with suppress(asyncio.CancelledError):
                 await watching
             await models.close()
+            service.kept.close()
 
     app = FastAPI(
         title="mlx-gptoss",

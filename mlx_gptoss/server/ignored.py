@@ -27,6 +27,7 @@ FIELDS = {
     "guided_json",
     "guided_regex",
     "keep_alive",
+    "max_tool_calls",
     "mcp_servers",
     "metadata",
     "mirostat",
@@ -47,6 +48,7 @@ FIELDS = {
     "service_tier",
     "speed",
     "store",
+    "stream_options",
     "stream_obfuscation",
     "thinking",
     "tool_resources",
@@ -62,6 +64,7 @@ FIELDS = {
 TOOLS = {
     "apply_patch",
     "bash",
+    "code_execution",
     "code_interpreter",
     "computer",
     "computer_use",
@@ -71,6 +74,7 @@ TOOLS = {
     "image_generation",
     "local_shell",
     "mcp",
+    "memory",
     "namespace",
     "shell",
     "text_editor",
@@ -81,18 +85,60 @@ TOOLS = {
 }
 
 
-def ignored(fields: Iterable[str] = (), tools: Iterable[str] = ()) -> dict[str, str]:
+# Items of an input that belong to such tools, or to other providers.
+ITEMS = {
+    "apply_patch_call",
+    "apply_patch_call_output",
+    "code_interpreter_call",
+    "compaction",
+    "computer_call",
+    "computer_call_output",
+    "file_search_call",
+    "ghost_snapshot",
+    "image_generation_call",
+    "local_shell_call",
+    "local_shell_call_output",
+    "mcp_approval_request",
+    "mcp_approval_response",
+    "mcp_call",
+    "mcp_list_tools",
+    "shell_call",
+    "shell_call_output",
+    "tool_search_call",
+    "tool_search_output",
+    "web_search_call",
+    # Blocks of Anthropic's
+    "bash_code_execution_tool_result",
+    "code_execution_tool_result",
+    "container_upload",
+    "mcp_tool_result",
+    "mcp_tool_use",
+    "server_tool_use",
+    "text_editor_code_execution_tool_result",
+    "tool_reference",
+    "tool_search_tool_result",
+    "web_fetch_tool_result",
+    "web_search_tool_result",
+}
+
+
+def ignored(
+    fields: Iterable[str] = (), tools: Iterable[str] = (), items: Iterable[str] = ()
+) -> dict[str, str]:
     """Return the header that says what was passed over; {} if nothing was.
 
     x-mlx-gptoss-ignored: fields=store,user; tools=web_search; unknown=1
     """
-    fields, tools = list(fields), list(tools)
-    parts = []
-    for word, given, known in (("fields", fields, FIELDS), ("tools", tools, TOOLS)):
-        if names := sorted(known & set(given)):
-            parts.append(f"{word}={','.join(names)}")
-    unknown = sum(name not in FIELDS for name in fields)
-    unknown += sum(name not in TOOLS for name in tools)
+    parts, unknown = [], 0
+    for word, names, known in (
+        ("fields", fields, FIELDS),
+        ("tools", tools, TOOLS),
+        ("items", items, ITEMS),
+    ):
+        given = list(names)
+        unknown += sum(name not in known for name in given)
+        if shown := sorted(known & set(given)):
+            parts.append(f"{word}={','.join(shown)}")
     if unknown:
         parts.append(f"unknown={unknown}")
     return {HEADER: "; ".join(parts)} if parts else {}

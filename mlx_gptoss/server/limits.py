@@ -7,6 +7,8 @@ from typing import Any
 from mlx_gptoss.server.errors import bad_request
 from mlx_gptoss.server.settings import Limits
 
+AROUND_SCHEMAS = 8  # objects and lists around a schema, or in an item of a request
+
 
 def check_count(what: str, count: int, most: int) -> None:
     """Raise ApiError (400) for too many of something."""
@@ -23,6 +25,13 @@ def check_most(what: str, value: int, most: int) -> None:
         raise bad_request(
             f"`{what}` is {value}: this server takes {most} at most", param=what
         )
+
+
+def check_depth(what: str, value: Any, limits: Limits) -> None:
+    """Raise ApiError (400) for a JSON value that is nested too deeply."""
+    most = limits.schema_depth + AROUND_SCHEMAS
+    if depth_of(value, most) > most:
+        raise bad_request(f"`{what}` is nested more than {most} deep", param=what)
 
 
 def check_schema(what: str, schema: Any, limits: Limits) -> None:

@@ -41,6 +41,11 @@ class Reader(Protocol):
     call_ids: list[str]
 
     @property
+    def stop_found(self) -> str | None:
+        """The stop string that ended the answer, if one did."""
+        ...
+
+    @property
     def messages(self) -> Sequence[Message]:
         """What was said so far, as history keeps it."""
         ...
@@ -70,6 +75,10 @@ class HarmonyReader:
         self.called = False
         self.reasoned = 0
         self.call_ids: list[str] = []
+
+    @property
+    def stop_found(self) -> str | None:
+        return self._listener.found
 
     @property
     def messages(self) -> Sequence[Message]:
@@ -107,6 +116,10 @@ class TextReader:
         self._strings = StopStrings(stop)
         self.stopped = False
         self.call_ids: list[str] = []
+
+    @property
+    def stop_found(self) -> str | None:
+        return self._strings.found
 
     def feed(self, step: Step) -> Heard:
         # The token that ends an answer is none of its text.

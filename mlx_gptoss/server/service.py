@@ -25,6 +25,7 @@ from mlx_gptoss.server.ask import Ask, prepare_next, prompts_of
 from mlx_gptoss.server.errors import ApiError
 from mlx_gptoss.server.metrics import Metrics
 from mlx_gptoss.server.models import Models
+from mlx_gptoss.server.responses.kept import Kept
 from mlx_gptoss.server.schema.base import Reply
 from mlx_gptoss.server.settings import Settings
 from mlx_gptoss.server.stream import EventStream, error_frame, while_connected
@@ -47,6 +48,10 @@ class Job:
         """The answer, where there is one."""
         return self.turns[0]
 
+    def on_close(self, then: Callable[[], object]) -> None:
+        """Have `then` called when the job has ended."""
+        self._stack.callback(then)
+
     async def close(self) -> None:
         """Stop what still runs and give the model back. Twice is once."""
         for turn in self.turns:
@@ -60,6 +65,7 @@ class Service:
 
     models: Models
     settings: Settings = field(default_factory=Settings)
+    kept: Kept = field(default_factory=Kept)
     memory: ReasoningMemory = field(default_factory=ReasoningMemory)
     metrics: Metrics = field(init=False)
 

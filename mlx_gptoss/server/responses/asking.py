@@ -1,0 +1,201 @@
+"""What a request for a response asks of the model."""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mlx_gptoss.harmony import messages as m
+from mlx_gptoss.harmony.constrain import Constraints
+from mlx_gptoss.harmony.openai_chat import Restore
+from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.overflow import first_kept, room
+from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.server import asking
+from mlx_gptoss.server.ask import Ask
+from mlx_gptoss.server.errors import bad_request
+from mlx_gptoss.server.limits import check_count, check_depth, check_stops
+from mlx_gptoss.server.responses.items import BETWEEN, Find, read_items
+from mlx_gptoss.server.responses.tools import read_tools
+from mlx_gptoss.server.schema.responses import InputRequest, ResponsesRequest
+from mlx_gptoss.server.settings import Settings
+
+AUTO_TRUNCATION = "auto"
+LOGPROBS = "message.output_text.logprobs"
+ENCRYPTED = "reasoning.encrypted_content"
+# Fields that this server takes and that change nothing.
+WITHOUT_EFFECT = (
+    "max_tool_calls",
+    "prompt_cache_key",
+    "safety_identifier",
+    "service_tier",
+    "stream_options",
+    "user",
+)
+
+
+@dataclass
+class Question:
+    """A request and what came before it: the items that earlier responses left."""
+
+    request: InputRequest
+    earlier: Sequence[Any] = ()
+    find: Find | None = None
+    restore: Restore | None = None
+    ignored_items: list[str] = field(default_factory=list)
+    asked: Ask | None = None  # what it became
+
+    @property
+    def items(self) -> list[Any]:
+        """The items of this request itself."""
+        return input_items(self.request)
+
+    def ask(self, runtime: Runtime, settings: Settings) -> Ask:
+        """Say what is asked; raises ApiError or PromptError."""
+        request, limits = self.request, settings.limits
+        items = [*self.earlier, *self.items]
+        check_count("input", len(items), limits.messages)
+        tools = read_tools(request.tools or (), limits)
+        choice = asking.read_tool_choice(tool_choice(request.tool_choice))
+        read = read_items(items, restore=self.restore, find=self.find)
+        self.ignored_items = read.ignored
+        if not read.messages and not read.instructions:
+            raise bad_request("there is no `input`: send a question", param="input")
+        budget, auto = self._budget(settings)
+        form = request.text.format if request.text else None
+        answer = asking.read_answer_format(form, limits)
+        told = answer.shown if answer else None
+        opening = [
+            m.system(
+                asking.effort_of(request.reasoning and request.reasoning.effort),
+                conversation_date=settings.date or datetime.date.today().isoformat(),
+            )
+        ]
+        said = [request.instructions or "", *read.instructions]
+        developer = m.developer(
+            BETWEEN.join(filter(None, said)) or None,
+            tools=tools.descriptions,
+            response_formats=[told] if told else [],
+        )
+        if not developer.content.empty:  # pyright: ignore[reportAttributeAccessIssue]
+            opening.append(developer)
+        ask = Ask(
+            conversation=[*opening, *read.messages],
+            tools=tools.descriptions,
+            strict_tools=tools.strict,
+            callable_tools=choice.callable,
+            params=self._params(runtime),
+            constraints=Constraints(
+                tool_choice=choice.choice,
+                parallel_tool_calls=request.parallel_tool_calls is not False,
+                response_format=answer,
+                max_reasoning_tokens=budget,
+                loop_guard=settings.loop_guard,
+                stop=check_stops(request.stop, limits),
+            ),
+            auto_budget=auto,
+        )
+        if request.truncation == AUTO_TRUNCATION:
+            ask = shortened(ask, runtime, opening, read.messages)
+        self.asked = ask
+        return ask
+
+    def _budget(self, settings: Settings) -> tuple[int | None, bool]:
+        given = self.request.reasoning
+        if given is None:
+            return asking.reasoning_budget(None, [], settings)
+        return asking.reasoning_budget(given.effort, [given.max_tokens], settings)
+
+    def _params(self, runtime: Runtime) -> Any:
+        request, top = self.request, 0
+        if isinstance(request, ResponsesRequest) and wants_logprobs(request):
+            top = request.top_logprobs or 0
+        return asking.sampling_params(
+            request,
+            max_tokens=request.max_output_tokens,
+            top_logprobs=top,
+            vocab_size=runtime.tokenizer.vocab_size,
+        )
+
+
+def shortened(
+    ask: Ask, runtime: Runtime, opening: list[m.Message], messages: list[m.Message]
+) -> Ask:
+    """Leave out the oldest turns of a conversation that has outgrown the context."""
+    context = runtime.context
+
+    def size(kept_from: int) -> int:
+        shown = [*opening, *messages[kept_from:]]
+        return len(render_messages(shown, runtime.tokenizer))
+
+    if context is None or size(0) <= room(context, ask.params.max_tokens):
+        return ask
+    kept = messages[first_kept(messages, context, size) :]
+    return replace(ask, conversation=[*opening, *kept])
+
+
+def input_items(request: InputRequest) -> list[Any]:
+    if isinstance(request.input, str):
+        return [{"type": "message", "role": "user", "content": request.input}]
+    return list(request.input or ())
+
+
+def tool_choice(given: str | Mapping[str, Any] | None) -> Any:
+    """Write a `tool_choice` of responses as that of chat completions."""
+    if not isinstance(given, Mapping):
+        return given
+    kind = given.get("type")
+    if kind == "custom":
+        return {**given, "type": "function"}
+    if kind == "allowed_tools" and isinstance(given.get("tools"), list):
+        named = [
+            one
+            for one in given["tools"]
+            if isinstance(one, Mapping) and one.get("type") in ("function", "custom")
+        ]
+        return {**given, "tools": named}
+    return given
+
+
+def check_served(request: InputRequest, settings: Settings) -> None:
+    """Raise ApiError (400) for what this server does not do, and for odd shapes."""
+    if request.conversation is not None:
+        raise bad_request(
+            "`conversation` is not served here: use `previous_response_id`, or send "
+            "the items",
+            param="conversation",
+        )
+    if request.prompt is not None:
+        raise bad_request(
+            "`prompt` names a template, which this server has none of: send "
+            "`instructions` and `input`",
+            param="prompt",
+        )
+    if isinstance(request, ResponsesRequest) and request.background:
+        raise bad_request(
+            "`background` is not served here: leave it out, or use `stream`",
+            param="background",
+        )
+    tools = [one.model_dump() for one in request.tools or ()]
+    for name, value in (
+        ("input", request.input),
+        ("tools", tools),
+        ("tool_choice", request.tool_choice),
+        ("text", request.text and request.text.format),
+    ):
+        check_depth(name, value, settings.limits)
+
+
+def wants_logprobs(request: ResponsesRequest) -> bool:
+    return LOGPROBS in (request.include or ()) or bool(request.top_logprobs)
+
+
+def wants_sealed(request: ResponsesRequest) -> bool:
+    return ENCRYPTED in (request.include or ())
+
+
+def without_effect(request: InputRequest) -> list[str]:
+    """The fields of a request that change nothing."""
+    given = [n for n in WITHOUT_EFFECT if getattr(request, n, None) not in (None, {})]
+    verbosity = request.text.verbosity if request.text else None
+    return [*request.unknown, *given, *(["verbosity"] if verbosity else [])]

@@ -1,0 +1,323 @@
+"""What is heard, as the items of a response and as the events of its stream.
+
+    output = Output(reply, text_tools={"apply_patch"})
+    events = output.begin()               # response.created, response.in_progress
+    events = output.feed(heard.events)    # items, their parts, deltas
+    events = output.end(turn...)          # response.completed | .incomplete
+    output.reply                          # the response, which the last event carries
+
+A whole reply is made by the same steps, so that both ways say the same. Events are
+JSON values with consecutive numbers. The deltas of an item join to its text, but for
+arguments that had to be repaired: there the event at the end has them right.
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from mlx_gptoss.harmony.events import (
+    Answer,
+    MessageEnded,
+    ParserEvent,
+    Preamble,
+    Reasoning,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallFailed,
+    ToolCallStarted,
+)
+from mlx_gptoss.harmony.messages import Message
+from mlx_gptoss.server.errors import ApiError
+from mlx_gptoss.server.schema import responses_reply as wire
+from mlx_gptoss.server.schema.chat_reply import TokenLogprob
+from mlx_gptoss.server.sealed import seal
+from mlx_gptoss.server.turn import Usage
+from mlx_gptoss.steps import CANCELLED, LENGTH
+
+Event = dict[str, Any]
+ID_BYTES = 24
+
+
+def new_id(kind: str) -> str:
+    return f"{kind}_{secrets.token_hex(ID_BYTES)}"
+
+
+class Output:
+    """One response under way."""
+
+    def __init__(
+        self,
+        reply: wire.ResponseReply,
+        *,
+        text_tools: Collection[str] = (),
+        bound_tools: Collection[str] = (),
+        sealed: bool = False,
+    ) -> None:
+        self.reply = reply
+        self._text_tools = text_tools
+        self._bound_tools = bound_tools  # of the text tools, those with a grammar
+        self._sealed = sealed
+        self._number = 0
+        self._open: OpenText | OpenCall | None = None
+
+    def begin(self) -> list[Event]:
+        return [
+            self.event("response.created", response=self.snapshot()),
+            self.event("response.in_progress", response=self.snapshot()),
+        ]
+
+    def feed(
+        self, heard: Sequence[ParserEvent], logprobs: Sequence[TokenLogprob] = ()
+    ) -> list[Event]:
+        """Take what one token completed; `logprobs` are of the text in it."""
+        out: list[Event] = []
+        for one in heard:
+            match one:
+                case Reasoning(text) | Preamble(text) | Answer(text):
+                    out += self._text(type(one), text, logprobs)
+                    logprobs = ()
+                case ToolCallStarted(call_id, name):
+                    out += self._begin_call(call_id, name)
+                case ToolCallDelta(_, text) if isinstance(self._open, OpenCall):
+                    out += self._open.delta(text)
+                case ToolCall(_, _, text) if isinstance(self._open, OpenCall):
+                    out += self._open.whole(text)
+                case ToolCallFailed(_, _, text) if isinstance(self._open, OpenCall):
+                    out += self._open.whole(text)
+                case MessageEnded(message, complete):
+                    if complete and self._open is None and is_empty_answer(message):
+                        out += self._text(Answer, "", ())
+                    out += self._close(complete=complete)
+        return out
+
+    def end(
+        self, reason: str, usage: Usage, details: Sequence[str] = ()
+    ) -> list[Event]:
+        """Say how the turn ended; once."""
+        out = self._close(complete=False)
+        reply = self.reply
+        reply.usage = response_usage(usage)
+        reply.finish_details = list(details)
+        if reason == LENGTH:
+            reply.status = "incomplete"
+            reply.incomplete_details = wire.IncompleteDetails(
+                reason="max_output_tokens"
+            )
+        else:
+            reply.status = "cancelled" if reason == CANCELLED else "completed"
+        reply.completed_at = int(time.time())
+        kind = "completed" if reply.status == "completed" else "incomplete"
+        return [*out, self.event(f"response.{kind}", response=self.snapshot())]
+
+    def fail(self, error: ApiError) -> Event:
+        """Say that the server failed in the middle of it."""
+        code = "server_error" if error.status >= 500 else error.code or "invalid_prompt"
+        self.reply.status = "failed"
+        self.reply.error = wire.ResponseFailure(code=code, message=error.message)
+        return self.event("response.failed", response=self.snapshot())
+
+    def snapshot(self) -> dict[str, Any]:
+        return self.reply.model_dump()
+
+    def event(self, kind: str, **fields: Any) -> Event:
+        number, self._number = self._number, self._number + 1
+        return {"type": kind, "sequence_number": number, **fields}
+
+    def _text(
+        self, kind: type, text: str, logprobs: Sequence[TokenLogprob]
+    ) -> list[Event]:
+        out: list[Event] = []
+        if not isinstance(self._open, OpenText) or self._open.kind is not kind:
+            out += self._close(complete=True)
+            self._open = OpenText(self, kind, sealed=self._sealed)
+            out += self._open.begin()
+        return out + self._open.delta(text, logprobs) if text else out
+
+    def _begin_call(self, call_id: str, name: str) -> list[Event]:
+        out = self._close(complete=True)
+        custom = name in self._text_tools
+        unwrap = custom and name not in self._bound_tools
+        self._open = OpenCall(self, call_id, name, custom=custom, unwrap=unwrap)
+        return out + self._open.begin()
+
+    def _close(self, *, complete: bool) -> list[Event]:
+        opened, self._open = self._open, None
+        return opened.end(complete=complete) if opened else []
+
+
+class OpenText:
+    """Reasoning or a message, while its text is coming."""
+
+    def __init__(self, output: Output, kind: type, *, sealed: bool) -> None:
+        self.kind = kind
+        self._output = output
+        self._sealed = sealed and kind is Reasoning
+        self._index = len(output.reply.output)
+        self._pieces: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._item: wire.ReasoningItem | wire.MessageItem
+        if kind is Reasoning:
+            self._item = wire.ReasoningItem(
+                id=new_id("rs"), status="in_progress", summary=[], content=[]
+            )
+            self._of = "response.reasoning_text"
+        else:
+            self._item = wire.MessageItem(
+                id=new_id("msg"),
+                status="in_progress",
+                phase="commentary" if kind is Preamble else "final_answer",
+                content=[],
+            )
+            self._of = "response.output_text"
+        output.reply.output.append(self._item)
+
+    def begin(self) -> list[Event]:
+        item = self._item.model_dump()
+        part = self._part().model_dump()
+        return [
+            self._event("response.output_item.added", item=item),
+            self._at_part("response.content_part.added", part=part),
+        ]
+
+    def delta(self, text: str, logprobs: Sequence[TokenLogprob]) -> list[Event]:
+        self._pieces.append(text)
+        self._logprobs += logprobs
+        more = self._shown(logprobs)
+        return [self._at_part(f"{self._of}.delta", delta=text, **more)]
+
+    def end(self, *, complete: bool) -> list[Event]:
+        item, part = self._item, self._part()
+        item.content = [part]  # pyright: ignore[reportAttributeAccessIssue]
+        item.status = "completed" if complete else "incomplete"
+        if self._sealed and isinstance(item, wire.ReasoningItem):
+            item.encrypted_content = seal(part.text)
+        more = self._shown(self._logprobs)
+        return [
+            self._at_part(f"{self._of}.done", text=part.text, **more),
+            self._at_part("response.content_part.done", part=part.model_dump()),
+            self._event("response.output_item.done", item=item.model_dump()),
+        ]
+
+    def _part(self) -> wire.ReasoningText | wire.OutputText:
+        text = "".join(self._pieces)
+        if self.kind is Reasoning:
+            return wire.ReasoningText(text=text)
+        return wire.OutputText(text=text, annotations=[], logprobs=self._logprobs)
+
+    def _shown(self, logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
+        if self.kind is Reasoning:
+            return {}
+        return {"logprobs": [one.model_dump() for one in logprobs]}
+
+    def _at_part(self, kind: str, **fields: Any) -> Event:
+        return self._event(kind, item_id=self._item.id, content_index=0, **fields)
+
+    def _event(self, kind: str, **fields: Any) -> Event:
+        return self._output.event(kind, output_index=self._index, **fields)
+
+
+class OpenCall:
+    """A call, while its arguments or its text are coming.
+
+    With `unwrap`, text that turns out to be a JSON object with one string is that
+    string: so do models write a text who are used to JSON.
+    """
+
+    def __init__(
+        self, output: Output, call_id: str, name: str, *, custom: bool, unwrap: bool
+    ) -> None:
+        self._output = output
+        self._unwrap = unwrap
+        self._index = len(output.reply.output)
+        self._field = "input" if custom else "arguments"
+        self._kind = "custom_tool_call_input" if custom else "function_call_arguments"
+        self._sent: list[str] = []
+        self._held = ""
+        common: dict[str, Any] = {
+            "status": "in_progress",
+            "call_id": call_id,
+            "name": name,
+        }
+        self._item: wire.CallItem
+        if custom:
+            self._item = wire.CustomCallItem(id=new_id("ctc"), input="", **common)
+        else:
+            self._item = wire.FunctionCallItem(id=new_id("fc"), arguments="", **common)
+        self._whole: str | None = None
+        output.reply.output.append(self._item)
+
+    def begin(self) -> list[Event]:
+        return [self._event("response.output_item.added", item=self._item.model_dump())]
+
+    def delta(self, text: str) -> list[Event]:
+        if self._unwrap and not self._sent:  # it may be JSON
+            self._held += text
+            if (self._held.lstrip() or "{").startswith("{"):
+                return []
+            text, self._held = self._held, ""
+        self._sent.append(text)
+        return [self._event(f"response.{self._kind}.delta", **self._id(), delta=text)]
+
+    def whole(self, text: str) -> list[Event]:
+        """Take the text as it is to be given to the tool."""
+        self._whole = unwrapped(text) if self._unwrap else text
+        return []
+
+    def end(self, *, complete: bool) -> list[Event]:
+        sent = "".join(self._sent)
+        text = sent + self._held if self._whole is None else self._whole
+        rest = text.removeprefix(sent) if text.startswith(sent) else ""
+        out: list[Event] = []
+        if rest:
+            kind = f"response.{self._kind}.delta"
+            out.append(self._event(kind, **self._id(), delta=rest))
+        setattr(self._item, self._field, text)
+        self._item.status = "completed" if complete else "incomplete"
+        done = {**self._id(), self._field: text}
+        if self._field == "arguments":
+            done["name"] = self._item.name
+        return [
+            *out,
+            self._event(f"response.{self._kind}.done", **done),
+            self._event("response.output_item.done", item=self._item.model_dump()),
+        ]
+
+    def _id(self) -> dict[str, Any]:
+        return {"item_id": self._item.id}
+
+    def _event(self, kind: str, **fields: Any) -> Event:
+        return self._output.event(kind, output_index=self._index, **fields)
+
+
+def is_empty_answer(message: Message) -> bool:
+    """Whether the model answered with nothing, which is an answer, too."""
+    return (message.role, message.channel, message.text) == ("assistant", "final", "")
+
+
+def unwrapped(text: str) -> str:
+    """The string in a JSON object that has nothing else; any other text as it is."""
+    try:
+        value = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return text
+    if isinstance(value, dict) and len(value) == 1:
+        [inner] = value.values()
+        if isinstance(inner, str):
+            return inner
+    return text
+
+
+def response_usage(usage: Usage) -> wire.ResponseUsage:
+    return wire.ResponseUsage(
+        input_tokens=usage.prompt_tokens,
+        input_tokens_details=wire.CachedDetails(
+            cached_tokens=usage.cached_tokens, cache_write_tokens=0
+        ),
+        output_tokens=usage.completion_tokens,
+        output_tokens_details=wire.ReasoningDetails(
+            reasoning_tokens=usage.reasoning_tokens
+        ),
+        total_tokens=usage.prompt_tokens + usage.completion_tokens,
+    )

@@ -1,0 +1,73 @@
+"""The tools of a response: functions, those that take plain text, and the others.
+
+A `custom` tool such as `apply_patch` is called with text. Its grammar binds what is
+sampled where it can be enforced; the model reads it in any case.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mlx_gptoss.harmony.grammar import can_enforce
+from mlx_gptoss.harmony.messages import TextGrammar, ToolDescription, text_tool
+from mlx_gptoss.harmony.openai_chat import read_tool
+from mlx_gptoss.server.asking import Tools, check_tools
+from mlx_gptoss.server.errors import bad_request
+from mlx_gptoss.server.schema.responses import ResponsesTool
+from mlx_gptoss.server.settings import Limits
+
+SYNTAXES = ("lark", "regex")
+
+
+def read_tools(given: Sequence[ResponsesTool], limits: Limits) -> Tools:
+    """Read `tools`; raises ApiError (400) for one that cannot be offered."""
+    descriptions, strict, others = [], set(), []
+    for at, tool in enumerate(given):
+        where = f"tools[{at}]"
+        if tool.type not in ("function", "custom"):
+            others.append(tool.type)
+            continue
+        if not tool.name:
+            raise bad_request(f"`{where}` has no `name`", param=f"{where}.name")
+        if tool.type == "custom":
+            descriptions.append(read_custom(tool, where, limits))
+            continue
+        descriptions.append(read_tool(tool.model_dump(), where))
+        if tool.strict:
+            strict.add(tool.name)
+    found = Tools(tuple(descriptions), frozenset(strict), tuple(others))
+    return check_tools(found, limits)
+
+
+def read_custom(tool: ResponsesTool, where: str, limits: Limits) -> ToolDescription:
+    """Read a tool that takes plain text, with the grammar of it if there is one."""
+    assert tool.name
+    description = text_tool(tool.name, tool.description or "")
+    grammar = _grammar(tool.format or {}, where)
+    if grammar is None:
+        return description
+    if len(grammar.source) > limits.schema_bytes:
+        raise bad_request(
+            f"the grammar of `{where}` has {len(grammar.source)} characters: this "
+            f"server takes {limits.schema_bytes} at most",
+            param=f"{where}.format",
+        )
+    told = f"The input is plain text, not JSON, of this {grammar.kind} grammar:\n"
+    text = "\n\n".join(filter(None, [description.description, told + grammar.source]))
+    bound = grammar if can_enforce(grammar.source, grammar.kind) else None
+    return replace(description, description=text, grammar=bound)
+
+
+def _grammar(form: Mapping[str, Any], where: str) -> TextGrammar | None:
+    if form.get("type", "text") == "text":
+        return None
+    nested = form.get("grammar")
+    found = nested if isinstance(nested, Mapping) else form
+    syntax, source = found.get("syntax"), found.get("definition")
+    if form["type"] != "grammar" or syntax not in SYNTAXES or type(source) is not str:
+        raise bad_request(
+            f"`{where}.format` is `text`, or `grammar` with a `definition` and the "
+            "`syntax` lark or regex",
+            param=f"{where}.format",
+        )
+    return TextGrammar(syntax, source)

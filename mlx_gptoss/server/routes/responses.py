@@ -1,0 +1,126 @@
+"""`/v1/responses`, and what can be done with a response later."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.server.errors import bad_request
+from mlx_gptoss.server.ignored import ignored
+from mlx_gptoss.server.responses.asking import (
+    Question,
+    check_served,
+    without_effect,
+)
+from mlx_gptoss.server.responses.kept import Kept, Live
+from mlx_gptoss.server.responses.reply import begun
+from mlx_gptoss.server.routes import ERRORS
+from mlx_gptoss.server.schema.base import Json
+from mlx_gptoss.server.schema.responses import InputRequest, ResponsesRequest
+from mlx_gptoss.server.schema.responses_reply import (
+    DeletedResponse,
+    InputTokens,
+    ItemList,
+    ResponseReply,
+)
+from mlx_gptoss.server.service import Service
+from mlx_gptoss.server.stream import sse_json
+
+router = APIRouter(tags=["responses"], responses=ERRORS)
+MOST_ITEMS = 100  # on a page
+
+
+@router.post("/v1/responses", response_model=ResponseReply)
+async def create_response(body: ResponsesRequest, request: Request) -> Response:
+    """Answer items of a conversation, whole or as a stream of events."""
+    service = Service.of(request)
+    question = await asked(body, service)
+    ask = partial(question.ask, settings=service.settings)
+    job = await service.begin(request, body.model, ask)
+    live = service.kept.start(begun(question, job, service))
+    job.on_close(partial(service.kept.forget, live))
+    headers = passed_over(question)
+    if body.stream:
+        return service.stream(job, frames(service.kept, live), headers)
+    return await service.whole(request, job, service.kept.whole(live), headers)
+
+
+@router.post("/v1/responses/input_tokens")
+async def count_input_tokens(body: InputRequest, request: Request) -> InputTokens:
+    """Count the tokens of the prompt that a request would make."""
+    service = Service.of(request)
+    question = await asked(body, service)
+    async with service.models.lease(body.model) as runtime:
+        ask = await asyncio.to_thread(question.ask, runtime, service.settings)
+        ids = render_messages(ask.conversation, runtime.tokenizer)
+    return InputTokens(input_tokens=len(ids))
+
+
+@router.get("/v1/responses/{response_id}", response_model=ResponseReply)
+async def retrieve_response(
+    response_id: str, request: Request, stream: bool = False
+) -> Json:
+    """Look at a response, stored or under way."""
+    if stream:
+        raise bad_request("a stream cannot be resumed here", param="stream")
+    return await Service.of(request).kept.reply(response_id)
+
+
+@router.delete("/v1/responses/{response_id}")
+async def delete_response(response_id: str, request: Request) -> DeletedResponse:
+    """Forget a response; one under way is ended."""
+    await Service.of(request).kept.delete(response_id)
+    return DeletedResponse(id=response_id)
+
+
+@router.post("/v1/responses/{response_id}/cancel", response_model=ResponseReply)
+async def cancel_response(response_id: str, request: Request) -> Json:
+    """End a response under way and return what there is of it."""
+    return await Service.of(request).kept.cancel(response_id)
+
+
+@router.get("/v1/responses/{response_id}/input_items")
+async def list_input_items(
+    response_id: str,
+    request: Request,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_ITEMS)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+) -> ItemList:
+    """List the items that a response was asked with, those of earlier ones too."""
+    items = await Service.of(request).kept.items(response_id)
+    if order == "desc":
+        items = items[::-1]
+    ids = [item.get("id") for item in items]
+    if after is not None and after not in ids:
+        raise bad_request("`after` is no item of this response", param="after")
+    start = ids.index(after) + 1 if after is not None else 0
+    page, more = items[start : start + limit], len(items) > start + limit
+    first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)
+    return ItemList(data=page, first_id=first, last_id=last, has_more=more)
+
+
+async def asked(body: InputRequest, service: Service) -> Question:
+    """A request with what came before it."""
+    check_served(body, service.settings)
+    kept = service.kept
+    earlier = await kept.earlier(body.previous_response_id)
+    find = kept.store.find if kept.store else None
+    return Question(body, earlier, find, service.restore)
+
+
+async def frames(kept: Kept, live: Live) -> AsyncIterator[bytes]:
+    async for event in kept.events(live):
+        yield sse_json(event, event["type"])
+
+
+def passed_over(question: Question) -> dict[str, str]:
+    """The header that names what has no effect."""
+    tools = question.request.tools or ()
+    others = [one.type for one in tools if one.type not in ("function", "custom")]
+    return ignored(without_effect(question.request), others, question.ignored_items)

@@ -1,0 +1,159 @@
+"""Responses: what is answered. The events of a stream carry these objects."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mlx_gptoss.server.schema.base import Json, Reply
+from mlx_gptoss.server.schema.chat_reply import TokenLogprob
+
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+Status = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
+
+
+class ReasoningText(Reply):
+    type: Literal["reasoning_text"] = "reasoning_text"
+    text: str
+
+
+class ReasoningItem(Reply):
+    """The chain of thought. `summary` is empty: the text itself is there."""
+
+    id: str
+    type: Literal["reasoning"] = "reasoning"
+    status: ItemStatus
+    summary: list[Json]
+    content: list[ReasoningText]
+    encrypted_content: str | None = None
+
+
+class OutputText(Reply):
+    type: Literal["output_text"] = "output_text"
+    text: str
+    annotations: list[Json]
+    logprobs: list[TokenLogprob]
+
+
+class MessageItem(Reply):
+    """Text for the user: before calls (`commentary`), or the answer."""
+
+    id: str
+    type: Literal["message"] = "message"
+    status: ItemStatus
+    role: Literal["assistant"] = "assistant"
+    phase: Literal["commentary", "final_answer"]
+    content: list[OutputText]
+
+
+class FunctionCallItem(Reply):
+    id: str
+    type: Literal["function_call"] = "function_call"
+    status: ItemStatus
+    call_id: str
+    name: str
+    arguments: str
+
+
+class CustomCallItem(Reply):
+    id: str
+    type: Literal["custom_tool_call"] = "custom_tool_call"
+    status: ItemStatus
+    call_id: str
+    name: str
+    input: str
+
+
+CallItem = FunctionCallItem | CustomCallItem
+OutputItem = Annotated[
+    ReasoningItem | MessageItem | FunctionCallItem | CustomCallItem,
+    Field(discriminator="type"),
+]
+
+
+class CachedDetails(Reply):
+    cached_tokens: int
+    cache_write_tokens: int = 0
+
+
+class ReasoningDetails(Reply):
+    reasoning_tokens: int
+
+
+class ResponseUsage(Reply):
+    input_tokens: int
+    input_tokens_details: CachedDetails
+    output_tokens: int
+    output_tokens_details: ReasoningDetails
+    total_tokens: int
+
+
+class IncompleteDetails(Reply):
+    reason: Literal["max_output_tokens"]
+
+
+class ResponseFailure(Reply):
+    code: str
+    message: str
+
+
+class ResponseReply(Reply):
+    """A response, written with all its fields.
+
+    `finish_details` is ours: what was cut short within the answer.
+    """
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    completed_at: int | None = None
+    status: Status
+    background: Literal[False] = False
+    error: ResponseFailure | None = None
+    incomplete_details: IncompleteDetails | None = None
+    instructions: str | None
+    max_output_tokens: int | None
+    max_tool_calls: int | None
+    model: str
+    output: list[OutputItem]
+    parallel_tool_calls: bool
+    previous_response_id: str | None
+    prompt_cache_key: str | None
+    reasoning: Json
+    safety_identifier: str | None
+    service_tier: str
+    store: bool
+    temperature: float
+    text: Json
+    tool_choice: str | Json
+    tools: list[Json]
+    top_logprobs: int
+    top_p: float
+    truncation: Literal["auto", "disabled"]
+    usage: ResponseUsage | None = None
+    user: str | None
+    metadata: dict[str, str]
+    finish_details: list[str] = Field(default_factory=list)
+
+    def json_text(self) -> str:
+        return self.model_dump_json()
+
+
+class DeletedResponse(Reply):
+    id: str
+    object: Literal["response"] = "response"
+    deleted: Literal[True] = True
+
+
+class ItemList(Reply):
+    """A page of the items that a response was asked with."""
+
+    object: Literal["list"] = "list"
+    data: list[Json]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class InputTokens(Reply):
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+    input_tokens: int

@@ -1,0 +1,34 @@
+"""Reasoning as an opaque text, which a client keeps and gives back unread.
+
+    blob = seal("I work in columns.")
+    unseal(blob)            # the text; None for a blob that another program made
+
+Nothing is secret in it: the same text stands beside it in most replies. What it is
+for are clients that keep only `encrypted_content`, or a `signature`.
+"""
+
+import base64
+import binascii
+import zlib
+
+MARK = "mlxg1."
+CHECK_BYTES = 4
+
+
+def seal(text: str) -> str:
+    data = text.encode("utf-8", "replace")
+    check = zlib.crc32(data).to_bytes(CHECK_BYTES, "big")
+    return MARK + base64.urlsafe_b64encode(check + data).decode()
+
+
+def unseal(blob: str) -> str | None:
+    """Return the text, or None for what is foreign or damaged."""
+    if not blob.startswith(MARK):
+        return None
+    try:
+        raw = base64.b64decode(blob[len(MARK) :], altchars=b"-_", validate=True)
+        check, data = raw[:CHECK_BYTES], raw[CHECK_BYTES:]
+        text = data.decode()
+    except (binascii.Error, ValueError):
+        return None
+    return text if zlib.crc32(data).to_bytes(CHECK_BYTES, "big") == check else None

@@ -1,0 +1,87 @@
+"""Judges the events of a response's stream: order, numbers, and what they add up to.
+
+    final = rebuilt(events)      # the response as its events tell it; asserts
+
+Written from the API's description and independent of what makes the events.
+"""
+
+from typing import Any
+
+Event = dict[str, Any]
+ENDS = ("response.completed", "response.incomplete", "response.failed")
+TEXTS = {
+    "response.output_text": ("output_text", "message", "text"),
+    "response.reasoning_text": ("reasoning_text", "reasoning", "text"),
+}
+CALLS = {
+    "response.function_call_arguments": ("function_call", "arguments"),
+    "response.custom_tool_call_input": ("custom_tool_call", "input"),
+}
+
+
+def rebuilt(events: list[Event]) -> Event:
+    """Return the response of the last event, once all before it agree with it."""
+    assert [e["sequence_number"] for e in events] == list(range(len(events)))
+    assert [e["type"] for e in events[:2]] == [
+        "response.created",
+        "response.in_progress",
+    ]
+    assert all(e["response"]["status"] == "in_progress" for e in events[:2])
+    assert events[0]["response"]["output"] == []
+    assert events[-1]["type"] in ENDS
+    final = events[-1]["response"]
+    assert events[0]["response"]["id"] == final["id"]
+    items = _items(events[2:-1])
+    assert final["output"] == items
+    return final
+
+
+def _items(events: list[Event]) -> list[Event]:
+    """Read the events between the ends: whole items, one behind the other."""
+    items: list[Event] = []
+    rest = list(events)
+    while rest:
+        added = rest.pop(0)
+        assert added["type"] == "response.output_item.added"
+        assert added["output_index"] == len(items)
+        item, own = added["item"], []
+        assert item["status"] == "in_progress"
+        while rest[0]["type"] != "response.output_item.done":
+            own.append(rest.pop(0))
+        done = rest.pop(0)
+        assert all(e["item_id"] == item["id"] for e in own)
+        assert all(e["output_index"] == len(items) for e in [*own, done])
+        assert done["item"]["id"] == item["id"]
+        assert done["item"]["status"] in ("completed", "incomplete")
+        (_call if item["type"].endswith("call") else _text)(item, own, done["item"])
+        items.append(done["item"])
+    return items
+
+
+def _text(item: Event, own: list[Event], done: Event) -> None:
+    first, *deltas, said, part_done = own
+    assert first["type"] == "response.content_part.added"
+    assert first["part"]["text"] == ""
+    assert part_done["type"] == "response.content_part.done"
+    kind = said["type"].removesuffix(".done")
+    part, of, field = TEXTS[kind]
+    assert (first["part"]["type"], item["type"], item["content"]) == (part, of, [])
+    assert {e["type"] for e in deltas} <= {f"{kind}.delta"}
+    text = "".join(e["delta"] for e in deltas)
+    assert all(e["delta"] for e in deltas)
+    assert said[field] == text
+    assert done["content"] == [part_done["part"]]
+    assert part_done["part"]["text"] == text
+    if kind == "response.output_text":
+        assert said["logprobs"] == [one for e in deltas for one in e["logprobs"]]
+        assert part_done["part"]["logprobs"] == said["logprobs"]
+
+
+def _call(item: Event, own: list[Event], done: Event) -> None:
+    *deltas, said = own
+    kind = said["type"].removesuffix(".done")
+    of, field = CALLS[kind]
+    assert (item["type"], item[field]) == (of, "")
+    assert {e["type"] for e in deltas} <= {f"{kind}.delta"}
+    assert said[field] == done[field]
+    assert {**item, field: done[field], "status": done["status"]} == done

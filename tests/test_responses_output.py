@@ -1,0 +1,188 @@
+"""What is heard as items and events: any ids at all make a stream that adds up."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlx_gptoss.harmony.messages import TextGrammar, ToolDescription, text_tool
+from mlx_gptoss.harmony.parse import Parser
+from mlx_gptoss.server.errors import ApiError
+from mlx_gptoss.server.responses.output import Output
+from mlx_gptoss.server.schema.responses_reply import ResponseReply
+from mlx_gptoss.server.sealed import unseal
+from mlx_gptoss.server.turn import Usage
+from tests.fakes import byte_tokenizer, token_ids
+from tests.response_events import rebuilt
+
+TOKENIZER = byte_tokenizer()
+TOOLS = [
+    ToolDescription("f", "", {"type": "object"}),
+    text_tool("apply_patch"),
+    text_tool("bound", "", TextGrammar("regex", ".*")),
+]
+USAGE = Usage(10, 4, 7, 3)
+THINK = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+ANSWER = "<|channel|>final<|message|>Yes.<|return|>"
+
+
+def reply() -> ResponseReply:
+    given: Any = dict.fromkeys(
+        (
+            "instructions",
+            "max_output_tokens",
+            "max_tool_calls",
+            "previous_response_id",
+            "prompt_cache_key",
+            "safety_identifier",
+            "user",
+        )
+    )
+    return ResponseReply(
+        id="resp_1",
+        created_at=1,
+        status="in_progress",
+        model="demo",
+        output=[],
+        parallel_tool_calls=True,
+        reasoning={},
+        service_tier="default",
+        store=False,
+        temperature=1,
+        text={},
+        tool_choice="auto",
+        tools=[],
+        top_logprobs=0,
+        top_p=1,
+        truncation="disabled",
+        metadata={},
+        **given,
+    )
+
+
+def heard(ids: list[int], reason: str = "stop", **options: Any) -> list[dict[str, Any]]:
+    """The events of a stream in which the model says `ids`."""
+    output = Output(
+        reply(), text_tools={"apply_patch", "bound"}, bound_tools={"bound"}, **options
+    )
+    parser = Parser(TOKENIZER, tools=TOOLS)
+    events = output.begin()
+    for token in ids:
+        events += output.feed(parser.feed(token))
+    events += output.feed(parser.finish())
+    return [*events, *output.end(reason, USAGE)]
+
+
+def response(text: str, reason: str = "stop", **options: Any) -> dict[str, Any]:
+    return rebuilt(heard(token_ids(text, TOKENIZER), reason, **options))
+
+
+def called(name: str, text: str) -> str:
+    return f"<|channel|>commentary to=functions.{name}<|message|>{text}<|call|>"
+
+
+@settings(max_examples=80)
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(
+                [THINK, ANSWER, called("f", '{"a": 1}'), "<|start|>assistant"]
+            ),
+            st.sampled_from(list(TOKENIZER.specials)),
+            st.sampled_from([called("apply_patch", '{"x": "y"}'), "<|end|>", "ä", "{"]),
+            st.sampled_from([called("bound", "{}"), called("g", "1"), "user", " "]),
+            st.text(max_size=4),
+        ),
+        max_size=12,
+    ),
+    st.sampled_from(["stop", "length", "tool_calls", "cancelled"]),
+    st.booleans(),
+)
+def test_any_stream_adds_up(pieces: list[str], reason: str, sealed: bool) -> None:
+    final = response("".join(pieces), reason, sealed=sealed)
+
+    ends = {"length": "incomplete", "cancelled": "cancelled"}
+    assert final["status"] == ends.get(reason, "completed")
+    ResponseReply.model_validate(final)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.integers(0, 299), max_size=60))
+def test_any_ids_add_up(ids: list[int]) -> None:
+    rebuilt(heard(ids))
+
+
+def test_reasoning_and_answer_are_items_of_their_own() -> None:
+    thought, answer = response(THINK + ANSWER, sealed=True)["output"]
+
+    assert thought["content"] == [{"type": "reasoning_text", "text": "Hm."}]
+    assert unseal(thought["encrypted_content"]) == "Hm."
+    assert (answer["content"][0]["text"], answer["phase"]) == ("Yes.", "final_answer")
+
+
+def test_a_preamble_is_a_message_before_the_call() -> None:
+    said = "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant"
+    message, call = response(said + called("f", '{"a": 1}'))["output"]
+
+    assert (message["phase"], message["content"][0]["text"]) == (
+        "commentary",
+        "I look.",
+    )
+    assert (call["name"], call["arguments"]) == ("f", '{"a": 1}')
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "given_back"),
+    [
+        ("apply_patch", "*** Begin Patch\n", "*** Begin Patch\n"),
+        ("apply_patch", '{"input": "*** Begin"}', "*** Begin"),
+        ("apply_patch", '{"a": "b", "c": "d"}', '{"a": "b", "c": "d"}'),
+        ("apply_patch", "{ not json", "{ not json"),
+        ("apply_patch", "", ""),
+        ("bound", '{"input": "kept"}', '{"input": "kept"}'),
+    ],
+)
+def test_a_custom_tool_gets_its_text(name: str, written: str, given_back: str) -> None:
+    [call] = response(called(name, written))["output"]
+
+    assert (call["type"], call["name"]) == ("custom_tool_call", name)
+    assert (call["input"], call["status"]) == (given_back, "completed")
+
+
+def test_what_was_cut_off_is_incomplete() -> None:
+    final = response(THINK + "<|channel|>final<|message|>Ye", "length")
+
+    assert final["status"] == "incomplete"
+    assert final["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert [item["status"] for item in final["output"]] == ["completed", "incomplete"]
+    [call] = response(called("f", '{"a"').removesuffix("<|call|>"), "length")["output"]
+    assert (call["arguments"], call["status"]) == ('{"a"', "incomplete")
+
+
+def test_an_empty_answer_is_still_a_message() -> None:
+    [message] = response("<|channel|>final<|message|><|return|>")["output"]
+
+    assert message["content"][0]["text"] == ""
+
+
+def test_usage_tells_cached_and_reasoning_tokens() -> None:
+    assert response(ANSWER)["usage"] == {
+        "input_tokens": 10,
+        "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 0},
+        "output_tokens": 7,
+        "output_tokens_details": {"reasoning_tokens": 3},
+        "total_tokens": 17,
+    }
+
+
+def test_a_failure_is_the_last_event() -> None:
+    output = Output(reply())
+    failed = output.fail(ApiError(500, "internal error", "internal_error"))
+
+    assert failed["type"] == "response.failed"
+    assert failed["response"]["status"] == "failed"
+    assert failed["response"]["error"] == {
+        "code": "server_error",
+        "message": "internal error",
+    }
