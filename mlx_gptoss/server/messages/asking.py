@@ -1,0 +1,167 @@
+"""What a request for a message asks of the model."""
+
+import datetime
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlx_gptoss.harmony import messages as m
+from mlx_gptoss.harmony.constrain import AUTO, NONE, REQUIRED, Constraints
+from mlx_gptoss.harmony.openai_chat import Restore
+from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.sampling import SamplingParams
+from mlx_gptoss.server import asking
+from mlx_gptoss.server.ask import Ask
+from mlx_gptoss.server.errors import bad_request
+from mlx_gptoss.server.limits import check_count, check_depth, check_stops
+from mlx_gptoss.server.messages.blocks import read_messages, system_text
+from mlx_gptoss.server.schema.messages import CountRequest, MessagesRequest
+from mlx_gptoss.server.settings import Settings
+
+CHOICES = {"auto": AUTO, "any": REQUIRED, "none": NONE}
+SAMPLING = ("temperature", "top_p", "top_k", "seed")
+VERSION = re.compile(r"_\d{8}$")  # of a tool that Anthropic defines
+WITHOUT_EFFECT = ("metadata", "service_tier")
+DISABLED, OMITTED = "disabled", "omitted"
+
+
+@dataclass
+class Question:
+    """A request, and how what it asks for is read."""
+
+    request: CountRequest
+    restore: Restore | None = None
+    ignored_blocks: list[str] = field(default_factory=list)
+
+    def ask(self, runtime: Runtime, settings: Settings) -> Ask:
+        """Say what is asked; raises ApiError or PromptError."""
+        request, limits = self.request, settings.limits
+        check_shape(request, settings)
+        tools = read_tools(request, settings)
+        read = read_messages(request.messages, self.restore)
+        self.ignored_blocks = read.ignored
+        budget, auto = self._budget(settings)
+        form = request.output_config.format if request.output_config else None
+        answer = asking.read_answer_format(form, limits)
+        told = answer.shown if answer else None
+        content = m.DeveloperContent(
+            system_text(request.system) or None,
+            tools.descriptions,
+            response_formats=(told,) if told else (),
+        )
+        conversation = [
+            m.system(
+                asking.effort_of(self._effort),
+                conversation_date=settings.date or datetime.date.today().isoformat(),
+            )
+        ]
+        if not content.empty:
+            conversation.append(m.Message("developer", content))
+        choice, parallel = tool_choice(request.tool_choice)
+        stops = getattr(request, "stop_sequences", None)
+        return Ask(
+            conversation=[*conversation, *read.messages],
+            tools=tools.descriptions,
+            strict_tools=tools.strict,
+            params=sampling(request),
+            constraints=Constraints(
+                tool_choice=choice,
+                parallel_tool_calls=parallel,
+                response_format=answer,
+                max_reasoning_tokens=budget,
+                loop_guard=settings.loop_guard,
+                stop=check_stops(stops, limits),
+            ),
+            auto_budget=auto,
+        )
+
+    @property
+    def shows_thinking(self) -> bool:
+        """Whether reasoning has blocks in the reply: clients have to ask for it."""
+        thinking = self.request.thinking
+        return thinking is not None and thinking.type != DISABLED
+
+    @property
+    def omits_thinking(self) -> bool:
+        """Whether those blocks have a signature and no text."""
+        thinking = self.request.thinking
+        return thinking is not None and thinking.display == OMITTED
+
+    @property
+    def _effort(self) -> str | None:
+        thinking, options = self.request.thinking, self.request.output_config
+        if thinking is not None and thinking.type == DISABLED:
+            return asking.NO_REASONING
+        effort = options.effort if options else None
+        return "high" if effort == "max" else effort
+
+    def _budget(self, settings: Settings) -> tuple[int | None, bool]:
+        thinking = self.request.thinking
+        asked = thinking.budget_tokens if thinking else None
+        return asking.reasoning_budget(self._effort, [asked], settings)
+
+
+def read_tools(request: CountRequest, settings: Settings) -> asking.Tools:
+    """The functions on offer; tools of other types are passed over."""
+    descriptions, strict, others = [], set(), []
+    for at, tool in enumerate(request.tools or ()):
+        if tool.type not in (None, "custom"):
+            others.append(VERSION.sub("", tool.type))
+            continue
+        if not tool.name:
+            raise bad_request(f"`tools[{at}]` has no `name`", param=f"tools[{at}].name")
+        descriptions.append(
+            m.ToolDescription(tool.name, tool.description or "", tool.input_schema)
+        )
+        if tool.strict:
+            strict.add(tool.name)
+    found = asking.Tools(tuple(descriptions), frozenset(strict), tuple(others))
+    return asking.check_tools(found, settings.limits)
+
+
+def tool_choice(given: Any) -> tuple[str, bool]:
+    """Return the choice, and whether several calls may come at once."""
+    given = given or {"type": "auto"}
+    parallel = given.get("disable_parallel_tool_use") is not True
+    kind, name = given.get("type"), given.get("name")
+    if kind == "tool" and isinstance(name, str) and name:
+        return name, parallel
+    if isinstance(kind, str) and kind in CHOICES:
+        return CHOICES[kind], parallel
+    raise bad_request(
+        "`tool_choice` has type auto, any, none, or tool with a `name`",
+        param="tool_choice",
+    )
+
+
+def sampling(request: CountRequest) -> SamplingParams:
+    if not isinstance(request, MessagesRequest):
+        return SamplingParams()
+    given: dict[str, Any] = {
+        name: value
+        for name in SAMPLING
+        if (value := getattr(request, name)) is not None
+    }
+    return SamplingParams(max_tokens=request.max_tokens, **given)
+
+
+def check_shape(request: CountRequest, settings: Settings) -> None:
+    """Raise ApiError (400) for what is too much, too deep, or begun already."""
+    limits = settings.limits
+    check_count("messages", len(request.messages), limits.messages)
+    for name in ("messages", "system", "tools", "tool_choice", "output_config"):
+        value = getattr(request, name)
+        plain = request.model_dump(include={name})[name] if value else None
+        check_depth(name, plain, limits)
+    if request.messages[-1].role == "assistant":
+        raise bad_request(
+            "the last message is the assistant's: gpt-oss cannot go on with a begun "
+            "answer, end with a user's message",
+            param="messages",
+        )
+
+
+def without_effect(request: CountRequest) -> list[str]:
+    """The fields of a request that change nothing."""
+    given = [name for name in WITHOUT_EFFECT if getattr(request, name, None)]
+    return [*request.unknown, *given]

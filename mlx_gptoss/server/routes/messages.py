@@ -1,0 +1,108 @@
+"""`/v1/messages` and `/v1/messages/count_tokens`, as Anthropic has them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.server.errors import ApiError, anthropic_body
+from mlx_gptoss.server.ignored import ignored
+from mlx_gptoss.server.messages.asking import Question, read_tools, without_effect
+from mlx_gptoss.server.messages.output import Event, Output, new_message
+from mlx_gptoss.server.schema.messages import CountRequest, MessagesRequest
+from mlx_gptoss.server.schema.messages_reply import (
+    AnthropicErrorReply,
+    MessageReply,
+    StopReason,
+    TokenCount,
+)
+from mlx_gptoss.server.service import Service
+from mlx_gptoss.server.settings import Settings
+from mlx_gptoss.server.stream import sse_json
+from mlx_gptoss.server.turn import Turn
+from mlx_gptoss.steps import STOP, TOOL_CALLS
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": AnthropicErrorReply, "description": "The request is at fault"},
+    "5XX": {"model": AnthropicErrorReply, "description": "The server is at fault"},
+}
+router = APIRouter(tags=["messages"], responses=ERRORS)
+
+
+@router.post("/v1/messages", response_model=MessageReply)
+async def create_message(body: MessagesRequest, request: Request) -> Response:
+    """Answer a conversation, whole or as a stream of events."""
+    service = Service.of(request)
+    question = Question(body, service.restore)
+    ask = partial(question.ask, settings=service.settings)
+    job = await service.begin(request, body.model, ask)
+    output = Output(
+        new_message(job.model),
+        thinking=question.shows_thinking,
+        omitted=question.omits_thinking,
+    )
+    headers = passed_over(question, service.settings)
+    if body.stream:
+        said = frames(job.turn, output)
+        return service.stream(job, said, headers, tell=error_frame)
+    return await service.whole(request, job, whole(job.turn, output), headers)
+
+
+@router.post("/v1/messages/count_tokens")
+async def count_tokens(body: CountRequest, request: Request) -> TokenCount:
+    """Count the tokens of the prompt that a request would make."""
+    service = Service.of(request)
+    question = Question(body, service.restore)
+    async with service.models.lease(body.model) as runtime:
+        ask = await asyncio.to_thread(question.ask, runtime, service.settings)
+        ids = render_messages(ask.conversation, runtime.tokenizer)
+    return TokenCount(input_tokens=len(ids))
+
+
+async def events(turn: Turn, output: Output) -> AsyncIterator[Event]:
+    """The events of a stream, to the last."""
+    for event in output.begin(turn.usage):
+        yield event
+    async for heard in turn:
+        for event in output.feed(heard.events):
+            yield event
+    for event in output.end(stop_reason(turn), turn.reader.stop_found, turn.usage):
+        yield event
+
+
+async def whole(turn: Turn, output: Output) -> MessageReply:
+    """Read a turn to its end."""
+    async for _ in events(turn, output):
+        pass
+    return output.reply
+
+
+async def frames(turn: Turn, output: Output) -> AsyncIterator[bytes]:
+    async for event in events(turn, output):
+        yield sse_json(event, event["type"])
+
+
+def error_frame(error: ApiError) -> bytes:
+    return sse_json(anthropic_body(error), "error")
+
+
+def stop_reason(turn: Turn) -> StopReason:
+    """Why a turn ended, in Anthropic's words."""
+    if turn.finish_reason == TOOL_CALLS:
+        return "tool_use"
+    if turn.finish_reason == STOP:
+        return "end_turn" if turn.reader.stop_found is None else "stop_sequence"
+    most = turn.prompt.params.max_tokens
+    full = most is None or turn.usage.completion_tokens < most
+    return "model_context_window_exceeded" if full else "max_tokens"
+
+
+def passed_over(question: Question, settings: Settings) -> dict[str, str]:
+    """The header that names what has no effect."""
+    others = read_tools(question.request, settings).ignored
+    return ignored(without_effect(question.request), others, question.ignored_blocks)

@@ -1,0 +1,67 @@
+"""Anthropic's Messages: what is asked.
+
+Content blocks are read by `messages/blocks.py`: there are many kinds.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mlx_gptoss.server.schema.base import Json, Request
+from mlx_gptoss.server.schema.chat import Positive
+
+Blocks = str | list[Json]
+
+
+class InputMessage(Request):
+    role: Literal["user", "assistant", "system"]
+    content: Blocks
+
+
+class AnthropicTool(Request):
+    """A tool; those with a `type` of their own are others' and not offered."""
+
+    name: str | None = None
+    type: str | None = None
+    description: str | None = None
+    input_schema: Json | None = None
+    strict: bool | None = None
+
+
+class ThinkingOptions(Request):
+    """Whether reasoning is shown; `disabled` lets the model answer at once."""
+
+    type: str
+    budget_tokens: Annotated[int, Field(ge=0)] | None = None
+    display: Literal["summarized", "omitted"] | None = None
+
+
+class OutputOptions(Request):
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: Json | None = None
+
+
+class CountRequest(Request):
+    """What decides the prompt: the body of `/v1/messages/count_tokens`."""
+
+    model: str | None = None
+    messages: Annotated[list[InputMessage], Field(min_length=1)]
+    system: Blocks | None = None
+    tools: list[AnthropicTool] | None = None
+    tool_choice: Json | None = None
+    thinking: ThinkingOptions | None = None
+    output_config: OutputOptions | None = None
+
+
+class MessagesRequest(CountRequest):
+    """The body of `/v1/messages`."""
+
+    max_tokens: Positive
+    stop_sequences: list[str] | None = None
+    stream: bool | None = None
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    seed: int | None = None
+    metadata: Json | None = None
+    service_tier: str | None = None
