@@ -1,5 +1,6 @@
 """A server to ask: the app in this process, over the demo model or a scripted one."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -42,3 +43,10 @@ def question(text: str, **fields: Any) -> dict[str, Any]:
     """The body of a chat completion, greedy unless told otherwise."""
     messages = [{"role": "user", "content": text}]
     return {"model": "demo", "messages": messages, "temperature": 0} | fields
+
+
+def events(text: str) -> list[Any]:
+    """The data of a stream, without its end."""
+    lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]

@@ -9,7 +9,7 @@ import pytest
 
 from mlx_gptoss import load
 from mlx_gptoss.runtime import Runtime
-from tests.serving import WEATHER, asked, question
+from tests.serving import WEATHER, asked, events, question
 
 SUM = "What is 417 + 285?"
 OSLO = "What is the weather in Oslo?"
@@ -31,13 +31,6 @@ def ask(runtime: Runtime, body: dict[str, Any]) -> Any:
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(work)
-
-
-def events(text: str) -> list[Any]:
-    """The data of a stream, without its end."""
-    lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
-    assert lines[-1] == "[DONE]"
-    return [json.loads(line) for line in lines[:-1]]
 
 
 def test_an_answer_comes_with_its_reasoning_and_what_it_took(demo: Runtime) -> None:
