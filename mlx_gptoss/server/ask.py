@@ -73,6 +73,7 @@ def prompts_of(ask: Ask, runtime: Runtime) -> list[Prompt]:
             ),
             runtime.guides.guide(constraints, targets),
             ask.conversation if ask.choices == 1 else (),
+            shared=ask.choices > 1,
         )
         for number in range(ask.choices)
     ]

@@ -49,7 +49,7 @@ def prompts_of(
         for number in range(copies):
             seeded = replace(params, seed=seed_of(params.seed, number))
             reader = TextReader(runtime.tokenizer, stops)
-            prompts.append(Prompt(ids, seeded, reader))
+            prompts.append(Prompt(ids, seeded, reader, shared=copies > 1))
     return prompts
 
 

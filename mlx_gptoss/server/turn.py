@@ -28,13 +28,17 @@ from mlx_gptoss.steps import CANCELLED, STOP, TOOL_CALLS, Statistics, Step
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model is given, and who reads the answer. For one turn only."""
+    """What the model is given, and who reads the answer. For one turn only.
+
+    It is `shared` where other turns have the same `ids`: they are read once for all.
+    """
 
     ids: list[int]
     params: SamplingParams
     reader: Reader
     guide: Guidance | None = None
     conversation: Sequence[Message] = ()  # that it shows, if it will go on
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,7 @@ class Turn:
             self.prompt.ids,
             self.prompt.params,
             guide=self.prompt.guide,
+            shared=self.prompt.shared,
             on_step=lambda step: self._tell(self._arrive, step),
             on_end=lambda stats, error: self._tell(self._end, stats, error),
         )
