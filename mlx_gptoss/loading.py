@@ -71,16 +71,6 @@ def check_context(config: ModelConfig, context: int | None) -> None:
         )
 
 
-def plan_resident(
-    checkpoint: Checkpoint,
-    dtype: mx.Dtype,
-    memory: str | int | None,
-    context: int | None,
-) -> Plan:
-    """Plan the model in memory whole, at `context` tokens."""
-    return plan_checkpoint(checkpoint, dtype, memory, context, experts=RESIDENT)
-
-
 def plan_checkpoint(
     checkpoint: Checkpoint,
     dtype: mx.Dtype,

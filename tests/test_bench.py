@@ -118,6 +118,14 @@ def test_ours_and_mlx_lm_run_under_the_same_conditions(compared: DecodeBench) ->
     assert shipped.dtype == "bfloat16"  # as the checkpoint has it
 
 
+@pytest.mark.parametrize("experts", ["streamed", "hybrid"])
+def test_streamed_experts_are_measured_too(tiny: Path, experts: str) -> None:
+    found = bench_decode(tiny, experts=experts, depths=(3,), tokens=3, rounds=1)
+    (column,) = found.columns
+    assert column.experts.startswith(experts)
+    assert 0 < column.hit_rate < 1  # what is asked for first is read
+
+
 def test_rounds_and_depths_are_what_was_asked_for(compared: DecodeBench) -> None:
     measured = [[(p.depth, p.rounds) for p in c.points] for c in compared.columns]
     assert measured == [[(3, 2), (6, 2)], [(3, 2), (6, 2)], [(3, 1)]]
@@ -180,6 +188,12 @@ def test_the_command_prints_a_table_and_keeps_notes_off_stdout(tiny: Path) -> No
     assert done.exit_code == 0, done.stderr
     assert "prefill 4" in done.stdout
     assert "primitives/token" in done.stdout
+    assert "hit rate" not in done.stdout
+    done = CliRunner().invoke(
+        cli, [*arguments, "--depth", "4", "--experts", "streamed"]
+    )
+    assert done.exit_code == 0, done.stderr
+    assert "4 of 4 in slots" in done.stdout and "hit rate" in done.stdout
     assert "round 1 of 1" in done.stderr
 
 

@@ -10,9 +10,10 @@ whatever it is: nothing here judges text.
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from mlx_gptoss.bench.engines import MLX_LM, OURS, default_dtype
 from mlx_gptoss.bench.results import DecodeBench
@@ -21,8 +22,10 @@ from mlx_gptoss.bench.worker import EngineFailure
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.doctor import machine
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.loading import check_context, choose_dtype, plan_resident
-from mlx_gptoss.memory import device_budget, require_fit
+from mlx_gptoss.experts.curve import recorded_curve
+from mlx_gptoss.loading import check_context, choose_dtype, plan_checkpoint
+from mlx_gptoss.memory import device_budget, parse_bytes, require_fit
+from mlx_gptoss.memory.plan import AUTO
 
 PEERS = (MLX_LM,)
 GPU_DEPTHS = (128, 2048, 8192)
@@ -32,7 +35,6 @@ DEFAULT_ROUNDS = 3
 SHIPPED_ROUNDS = 1
 LEAST_TOKENS = 2  # decode is timed from the first token to the last
 SHARE_OF_MEMORY = 0.7  # in which all engines together stay loaded between rounds
-FLOAT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 READ_BYTES = 2**24
 
 Progress = Callable[[str], None]
@@ -44,6 +46,8 @@ def bench_decode(
     against: str | None = None,
     dtype: str | None = None,
     memory: str | int | None = None,
+    experts: str = AUTO,
+    trace: Path | None = None,
     context: int | None = None,
     strict: bool = False,
     depths: Sequence[int] | None = None,
@@ -54,9 +58,10 @@ def bench_decode(
     """Measure the model in a folder, and `against` "mlx-lm" on the same folder.
 
     `depths` are prompt lengths; `tokens` are decoded behind each. `progress` gets a
-    line before each step. `memory`, `context` and `strict` mean what they mean to
-    `load`: prompt and answer stay within `context`. Raises EngineFailure if ours
-    cannot be measured; a peer that cannot has its reason in its column.
+    line before each step. `memory`, `experts`, `trace`, `context` and `strict` mean
+    what they mean to `load`: prompt and answer stay within `context`. Raises
+    EngineFailure if ours cannot be measured; a peer that cannot has its reason in its
+    column.
     """
     say = progress or (lambda _: None)
     checkpoint = open_checkpoint(model, strict=strict)
@@ -66,19 +71,32 @@ def bench_decode(
     room = (context or config.max_position_embeddings) - tokens
     chosen = tuple(depths or _default_depths(room, gpu=budget.metal))
     _check(chosen, tokens=tokens, rounds=rounds, room=room, against=against)
-    plan = plan_resident(checkpoint, choose_dtype(dtype), memory, max(chosen) + tokens)
+    options = {
+        "experts": experts,
+        "memory": None if memory is None else parse_bytes(memory),
+        "context": max(chosen) + tokens,
+        "trace": None if trace is None else str(trace),
+    }
+    plan = plan_checkpoint(
+        checkpoint,
+        choose_dtype(dtype),
+        memory,
+        options["context"],
+        experts=experts,
+        budget=budget,
+        curve=None if trace is None else recorded_curve(trace, config),
+    )
     require_fit(plan, config, str(model))
-    conditions = _conditions(against, dtype or default_dtype(), chosen, rounds)
+    conditions = _conditions(against, dtype or default_dtype(), chosen, rounds, options)
     subjects = [Subject(each, folder, config.vocab_size) for each in conditions]
-    loaded = checkpoint.loaded_bytes_by_part(FLOAT_BYTES[conditions[0].dtype or ""])
-    needed = sum(loaded.values())
     shared = int(budget.total * SHARE_OF_MEMORY)
     load_average = os.getloadavg()[0]
 
-    if needed < shared:
+    if plan.whole_bytes < shared:
         say("reading the weights once, so that nobody loads from a cold disk")
         _warm_page_cache(checkpoint.files)
-    together = needed * len(subjects) < shared
+    theirs = plan.whole_bytes * (len(subjects) - 1)
+    together = plan.weight_bytes + theirs < shared
     with ExitStack() as stack:
         running = _started(subjects, together=together, stack=stack, say=say)
         for turn in range(rounds):
@@ -131,9 +149,13 @@ def _check(
 
 
 def _conditions(
-    against: str | None, dtype: str, depths: tuple[int, ...], rounds: int
+    against: str | None,
+    dtype: str,
+    depths: tuple[int, ...],
+    rounds: int,
+    options: Mapping[str, Any],
 ) -> list[Condition]:
-    ours = Condition(OURS, OURS, dtype, depths, rounds)
+    ours = Condition(OURS, OURS, dtype, depths, rounds, options=options)
     if against is None:
         return [ours]
     peer = Condition(against, against, dtype, depths, rounds)

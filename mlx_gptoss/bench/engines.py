@@ -14,9 +14,13 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from mlx_gptoss.bench.primitives import count_primitives
-from mlx_gptoss.checkpoint import load_model, open_checkpoint
+from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.experts.curve import recorded_curve
 from mlx_gptoss.generate import generate
 from mlx_gptoss.linear import on_gpu
+from mlx_gptoss.loading import load_placed, plan_checkpoint
+from mlx_gptoss.memory import describe_placement, require_fit
+from mlx_gptoss.memory.plan import RESIDENT
 from mlx_gptoss.sampling import SamplingParams
 
 OURS, MLX_LM = "mlx_gptoss", "mlx-lm"
@@ -38,6 +42,8 @@ class Engine(Protocol):
     package: str
     dtype: str
     load_s: float  # without the imports
+    experts: str  # how they are stored
+    hit_rate: float  # of what was asked for from disk or slots, so far
 
     def tokens(self, prompt: list[int], count: int) -> Iterator[int]:
         """Yield `count` greedy tokens after `prompt`, whatever they are."""
@@ -68,20 +74,46 @@ def timed_run(engine: Engine, prompt: list[int], count: int) -> Run:
 
 
 class Ours:
-    """This package, by the loader and the generator that everything here uses."""
+    """This package, by the loader and the generator that everything here uses.
 
-    def __init__(self, folder: Path, dtype: str | None) -> None:
+    Its experts lie as `plan_checkpoint` says of the options, by default resident.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dtype: str | None,
+        *,
+        experts: str = RESIDENT,
+        memory: int | None = None,
+        context: int | None = None,
+        trace: str | None = None,
+    ) -> None:
         chosen = DTYPES[dtype or default_dtype()]
         start = time.perf_counter()
-        self._model = load_model(open_checkpoint(folder), dtype=chosen)
+        checkpoint = open_checkpoint(folder)
+        curve = recorded_curve(Path(trace), checkpoint.config) if trace else None
+        plan = plan_checkpoint(
+            checkpoint, chosen, memory, context, experts=experts, curve=curve
+        )
+        require_fit(plan, checkpoint.config, str(folder))
+        self._model, self._storage = load_placed(checkpoint, plan, dtype=chosen)
+        self._chunk = plan.prefill_chunk
+        self.experts = describe_placement(plan, checkpoint.config)
         self.load_s = time.perf_counter() - start
         self.package = f"mlx_gptoss {version('mlx-gptoss')}"
         self.dtype = _name(chosen)
 
     def tokens(self, prompt: list[int], count: int) -> Iterator[int]:
         greedy = SamplingParams(max_tokens=count, temperature=0)
-        for step in generate(self._model, prompt, greedy, stop_tokens={}):
+        for step in generate(
+            self._model, prompt, greedy, stop_tokens={}, chunk=self._chunk
+        ):
             yield step.token
+
+    @property
+    def hit_rate(self) -> float:
+        return self._storage.statistics().total.hit_rate if self._storage else 1.0
 
     def primitives(self, prompt: list[int]) -> Mapping[str, int]:
         cache = self._model.make_cache()
@@ -93,6 +125,9 @@ class MlxLm:
 
     Without a dtype it runs as shipped, in the checkpoint's own.
     """
+
+    experts = RESIDENT
+    hit_rate = 1.0
 
     def __init__(self, folder: Path, dtype: str | None) -> None:
         from mlx_lm.utils import load_model as load_stock
@@ -119,7 +154,7 @@ class MlxLm:
         return _count_step(lambda ids: self._model(ids, cache=cache), prompt)
 
 
-ENGINES: dict[str, Callable[[Path, str | None], Engine]] = {
+ENGINES: dict[str, Callable[..., Engine]] = {
     OURS: Ours,
     MLX_LM: MlxLm,
 }

@@ -1,11 +1,15 @@
-"""The process an engine runs in: `python -m mlx_gptoss.bench.peer ENGINE FOLDER DTYPE`.
+"""The process an engine runs in.
+
+    python -m mlx_gptoss.bench.peer ENGINE FOLDER DTYPE OPTIONS
 
 Reads one JSON object a line from stdin and answers each with one on stdout; what
 libraries print goes to stderr. First, unasked, comes a `Ready`, or `{"error": ...}`.
 
     {"ask": "run", "prompt": [1, 2], "tokens": 8}  ->  first_token_s, decode_s, tokens
     {"ask": "primitives", "prompt": [1, 2]}        ->  {"Matmul": 25, ...}
-    {"ask": "memory"}                              ->  peak_memory, peak_rss, in bytes
+    {"ask": "totals"}                              ->  peak_memory, peak_rss, hit_rate
+
+OPTIONS are those of the engine, as a JSON object; memory is in bytes.
 
 Ends with its stdin. Every engine runs here, ours too, so that both have the same
 BLAS, the same process and the same clock.
@@ -34,28 +38,36 @@ class Ready:
     dtype: str
     blas: str
     load_s: float
+    experts: str
 
 
-def main(engine: str, folder: str, dtype: str) -> None:
+def main(engine: str, folder: str, dtype: str, options: str) -> None:
     """Load the engine, then answer questions until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us by our stdin
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
-        _serve(engine, Path(folder), None if dtype == AS_SHIPPED else dtype, answers)
+        chosen = None if dtype == AS_SHIPPED else dtype
+        _serve(engine, Path(folder), chosen, json.loads(options), answers)
     except Exception as error:  # the edge of the process: told, then raised
         _say(answers, {"error": f"{type(error).__name__}: {error}".splitlines()[0]})
         raise
 
 
-def _serve(name: str, folder: Path, dtype: str | None, answers: TextIO) -> None:
+def _serve(
+    name: str,
+    folder: Path,
+    dtype: str | None,
+    options: Mapping[str, Any],
+    answers: TextIO,
+) -> None:
     import mlx.core as mx  # noqa: PLC0415 - a broken MLX must still be told
 
     from mlx_gptoss.bench.engines import ENGINES, timed_run  # noqa: PLC0415
 
-    engine = ENGINES[name](folder, dtype)
+    engine = ENGINES[name](folder, dtype, **options)
     blas = preload_blas().state
-    ready = Ready(engine.package, engine.dtype, blas, engine.load_s)
+    ready = Ready(engine.package, engine.dtype, blas, engine.load_s, engine.experts)
     _say(answers, asdict(ready))
     for line in sys.stdin:
         question = json.loads(line)
@@ -65,9 +77,13 @@ def _serve(name: str, folder: Path, dtype: str | None, answers: TextIO) -> None:
                 _say(answers, asdict(run))
             case "primitives":
                 _say(answers, engine.primitives(question["prompt"]))
-            case "memory":
-                peak = mx.get_peak_memory()
-                _say(answers, {"peak_memory": peak, "peak_rss": peak_rss()})
+            case "totals":
+                totals = {
+                    "peak_memory": mx.get_peak_memory(),
+                    "peak_rss": peak_rss(),
+                    "hit_rate": engine.hit_rate,
+                }
+                _say(answers, totals)
             case unknown:
                 raise ValueError(f"unknown question `{unknown}`")
 

@@ -24,6 +24,8 @@ class Column:
     package: str = ""
     dtype: str = ""
     blas: str = ""
+    experts: str = ""  # how they are stored
+    hit_rate: float = 1.0  # of slots, where some are streamed
     load_s: float = 0.0  # from a warm page cache
     peak_memory: int = 0  # bytes, MLX's arrays
     peak_rss: int = 0  # bytes, the whole process

@@ -4,9 +4,10 @@ import random
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from mlx_gptoss.bench.results import Column, Point
 from mlx_gptoss.bench.worker import Worker
@@ -17,7 +18,10 @@ SEED = 7
 
 @dataclass(frozen=True)
 class Condition:
-    """How an engine is run; `dtype` None means as the checkpoint says."""
+    """How an engine is run; `dtype` None means as the checkpoint says.
+
+    `options` are the engine's own (see `engines`).
+    """
 
     name: str
     engine: str
@@ -25,6 +29,7 @@ class Condition:
     depths: tuple[int, ...]
     rounds: int
     lend_blas: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Subject:
@@ -88,13 +93,11 @@ class Subject:
             self._folder,
             dtype=condition.dtype,
             lend_blas=condition.lend_blas,
+            options=condition.options,
         )
         ready = worker.ready
-        column.package, column.dtype, column.blas = (
-            ready.package,
-            ready.dtype,
-            ready.blas,
-        )
+        column.package, column.dtype = ready.package, ready.dtype
+        column.blas, column.experts = ready.blas, ready.experts
         self._loads.append(ready.load_s)
         worker.run(random_prompt(WARM_UP_DEPTH, self._vocab_size), WARM_UP_TOKENS)
         return worker
@@ -103,9 +106,10 @@ class Subject:
         for depth in self.condition.depths:
             prompt = random_prompt(depth, self._vocab_size)
             self._runs[depth].append(worker.run(prompt, tokens))
-        memory, column = worker.memory(), self.column
-        column.peak_memory = max(column.peak_memory, memory["peak_memory"])
-        column.peak_rss = max(column.peak_rss, memory["peak_rss"])
+        totals, column = worker.totals(), self.column
+        column.peak_memory = max(column.peak_memory, totals["peak_memory"])
+        column.peak_rss = max(column.peak_rss, totals["peak_rss"])
+        column.hit_rate = totals["hit_rate"]
 
 
 def random_prompt(depth: int, vocab_size: int) -> list[int]:

@@ -25,14 +25,21 @@ class Worker:
     """One engine on one folder. Use it in a `with`: the process ends with it."""
 
     def __init__(
-        self, engine: str, folder: Path, *, dtype: str | None, lend_blas: bool = True
+        self,
+        engine: str,
+        folder: Path,
+        *,
+        dtype: str | None,
+        lend_blas: bool = True,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self._engine = engine
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in close()
         environment = dict(os.environ, HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1")
         if not lend_blas:
             environment[SWITCH] = "off"
-        arguments = [engine, str(folder), dtype or AS_SHIPPED]
+        given = json.dumps(dict(options or {}))
+        arguments = [engine, str(folder), dtype or AS_SHIPPED, given]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mlx_gptoss.bench.peer", *arguments],
             stdin=subprocess.PIPE,
@@ -53,8 +60,8 @@ class Worker:
     def primitives(self, prompt: list[int]) -> Mapping[str, int]:
         return self._ask(ask="primitives", prompt=prompt)
 
-    def memory(self) -> Mapping[str, int]:
-        return self._ask(ask="memory")
+    def totals(self) -> Mapping[str, Any]:
+        return self._ask(ask="totals")
 
     def close(self) -> None:
         """End the process; kill it if it does not listen."""

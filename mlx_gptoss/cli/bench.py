@@ -18,6 +18,7 @@ from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.tables import aligned
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.memory import format_bytes
+from mlx_gptoss.memory.plan import RESIDENT
 
 NOTHING = "-"
 HEATS = ("warm", "cold")
@@ -77,15 +78,13 @@ def decode(
     """
     from mlx_gptoss.bench.decode import bench_decode
 
-    if options.experts in ("hybrid", "streamed"):
-        raise click.UsageError(
-            "this measures resident experts: see `mlx-gptoss bench experts`"
-        )
     folder = services.find(options.named_model(), options)
     found = bench_decode(
         folder,
         dtype=options.dtype,
         memory=options.memory,
+        experts=options.experts,
+        trace=options.trace,
         context=options.context,
         strict=options.strict,
         progress=note,
@@ -382,6 +381,9 @@ def _table(found: Any) -> str:
     row("version", lambda c: c.package.split()[-1])
     row("dtype", lambda c: c.dtype)
     row("BLAS", lambda c: c.blas)
+    if any(c.experts not in ("", RESIDENT) for c in columns):
+        row("experts", lambda c: c.experts)
+        row("hit rate", lambda c: f"{c.hit_rate:.1%}")
     row("load", lambda c: f"{c.load_s:.2f} s")
     for depth in sorted({p.depth for c in columns for p in c.points}):
         rows += [[""], *_depth_rows(columns, depth)]

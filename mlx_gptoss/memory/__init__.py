@@ -15,7 +15,13 @@ Opens no weights and allocates no array. GB = 10^9 bytes in text; in the API byt
 from mlx_gptoss.memory.advice import SYSTEM_RESERVE, require_fit
 from mlx_gptoss.memory.budget import Budget, device_budget
 from mlx_gptoss.memory.machines import Machine, Range, describe_device, find_chip
-from mlx_gptoss.memory.plan import Plan, estimate, plan_storage, work_of
+from mlx_gptoss.memory.plan import (
+    Plan,
+    describe_placement,
+    estimate,
+    plan_storage,
+    work_of,
+)
 from mlx_gptoss.memory.sizes import (
     DEFAULT_CONTEXT,
     PREFILL_CHUNK,
@@ -37,6 +43,7 @@ __all__ = [
     "Prediction",
     "Range",
     "describe_device",
+    "describe_placement",
     "device_budget",
     "estimate",
     "find_chip",

@@ -137,6 +137,16 @@ def plan_storage(
     return min(wanted, key=lambda plan: _cost(plan, config, machine, known))
 
 
+def describe_placement(plan: Plan, config: ModelConfig) -> str:
+    """Say in a few words where the experts of a plan lie."""
+    if not plan.slots:
+        return RESIDENT
+    whole = config.num_hidden_layers - len(plan.slots)
+    slots = f"{plan.least_slots} of {config.num_local_experts} in slots"
+    layers = f"{whole} of {config.num_hidden_layers} layers resident, " if whole else ""
+    return f"{plan.mode}, {layers}{slots}"
+
+
 def work_of(plan: Plan, config: ModelConfig) -> Work:
     """Say what a token and a prompt of this plan ask of a machine."""
     k, layers = config.num_experts_per_tok, config.num_hidden_layers
