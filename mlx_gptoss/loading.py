@@ -13,7 +13,11 @@ from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.adopt import Share, device_share
 from mlx_gptoss.checkpoint.files import read_json
 from mlx_gptoss.checkpoint.load import load_model, load_parameters
-from mlx_gptoss.checkpoint.records import expert_records
+from mlx_gptoss.checkpoint.records import (
+    bytes_in_memory,
+    expert_records,
+    refusal,
+)
 from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.experts.reader import Reader
@@ -30,7 +34,7 @@ from mlx_gptoss.memory import (
     require_fit,
 )
 from mlx_gptoss.memory.measured import this_machine
-from mlx_gptoss.memory.plan import AUTO, MODES, RESIDENT
+from mlx_gptoss.memory.plan import AUTO, MODES
 from mlx_gptoss.model import GptOss
 
 Progress = Callable[[int, int], None]  # done, total
@@ -87,13 +91,6 @@ def plan_checkpoint(
     Raises ConfigError if they are to be read from disk and cannot be.
     """
     check_context(checkpoint.config, context)
-    if experts != RESIDENT:
-        try:
-            expert_records(checkpoint)
-        except ConfigError:
-            if experts != AUTO:
-                raise
-            experts = RESIDENT  # the only way there is for these
     return plan_storage(
         checkpoint.config,
         checkpoint.loaded_bytes_by_part(dtype.size),
@@ -103,6 +100,8 @@ def plan_checkpoint(
         experts=experts,
         machine=machine or this_machine(),
         curve=curve,
+        expert_bytes=bytes_in_memory(checkpoint, dtype.size),
+        refusal=refusal(checkpoint),
     )
 
 
@@ -131,6 +130,7 @@ def load_placed(
         checkpoint.structure,
         placement,
         expert_records(checkpoint),
+        dtype=dtype,
         reader=reader,
         in_place=writes_are_seen() if in_place is None else in_place,
     )

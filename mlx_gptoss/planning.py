@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
-from mlx_gptoss.checkpoint.records import expert_records
+from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.checkpoint.records import bytes_in_memory, refusal
 from mlx_gptoss.config import ModelConfig
-from mlx_gptoss.errors import ConfigError, MemoryBudgetError
+from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.layout import EXPERTS
 from mlx_gptoss.memory import (
     SYSTEM_RESERVE,
@@ -41,6 +41,7 @@ from mlx_gptoss.memory.sizes import (
 )
 
 ASKED = "the memory asked for"
+NOT_HERE = "how its experts are packed is not known before it is here: `pull` it first"
 PROMPT_TOKENS = 1000  # of the prompt whose first token is predicted
 OTHER_CONTEXTS = (4096, 32768, 131072)
 
@@ -53,8 +54,9 @@ class Subject:
     config: ModelConfig
     bytes_by_part: Mapping[str, int]
     float_bytes: int
-    streamable: bool = True
     recipe: str | None = None  # of a published shape
+    expert_bytes: int | None = None  # of one expert, if it is not MXFP4
+    refusal: str | None = None  # why experts cannot be read one by one
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ def subject_of_folder(folder: Path, name: str, float_bytes: int) -> Subject:
         checkpoint.config,
         checkpoint.loaded_bytes_by_part(float_bytes),
         float_bytes,
-        streamable=is_streamable(checkpoint),
+        expert_bytes=bytes_in_memory(checkpoint, float_bytes),
+        refusal=refusal(checkpoint),
     )
 
 
@@ -119,18 +122,10 @@ def subject_of_config(config: ModelConfig, name: str, weights: int) -> Subject:
     stacks = config.num_local_experts * record_bytes(config) * layers
     experts = stacks + layers * bias_bytes(config, float_bytes=FLOAT_BYTES)
     if weights <= experts:  # packed in some other way: nothing is known of the parts
-        return Subject(name, config, {"weights": weights}, FLOAT_BYTES, False)
+        parts = {"weights": weights}
+        return Subject(name, config, parts, FLOAT_BYTES, refusal=NOT_HERE)
     parts = {EXPERTS: experts, "rest": weights - experts}
     return Subject(name, config, parts, FLOAT_BYTES)
-
-
-def is_streamable(checkpoint: Checkpoint) -> bool:
-    """Say whether its experts can be read one by one."""
-    try:
-        expert_records(checkpoint)
-    except ConfigError:
-        return False
-    return True
 
 
 def forecast(
@@ -143,9 +138,12 @@ def forecast(
     curve: HitCurve | None = None,
     prompt_tokens: int = PROMPT_TOKENS,
 ) -> Forecast:
-    """Plan and predict. Raises MemoryBudgetError with the sum if it cannot run."""
-    ways = experts if subject.streamable else RESIDENT
-    asked = _Question(subject, budget, machine, context, ways, curve, prompt_tokens)
+    """Plan and predict.
+
+    Raises MemoryBudgetError with the sum if it cannot run, and ConfigError if experts
+    are to be read from disk that cannot be.
+    """
+    asked = _Question(subject, budget, machine, context, experts, curve, prompt_tokens)
     plan, prediction = asked.answer()
     return Forecast(subject, plan, prediction, tuple(asked.changed(plan)))
 
@@ -173,6 +171,8 @@ class _Question:
             experts=self.experts,
             machine=self.machine,
             curve=self.curve,
+            expert_bytes=subject.expert_bytes,
+            refusal=subject.refusal,
         )
         require_fit(plan, subject.config, subject.name)
         curve = self.curve or HitCurve()
@@ -246,6 +246,7 @@ def plan_facts(plan: Plan, config: ModelConfig) -> dict[str, Any]:
         "whole_bytes": plan.whole_bytes,
         "context": plan.context,
         "prefill_chunk": plan.prefill_chunk,
+        "resident_only": plan.refusal,
         "budget": vars(plan.budget),
     }
 

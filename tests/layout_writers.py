@@ -300,9 +300,16 @@ def write_split_dense(folder: Path, config: Config, tensors: Tensors) -> Tensors
     return tensors
 
 
-def write_split_affine(folder: Path, config: Config, tensors: Tensors) -> Tensors:
+def write_split_affine(
+    folder: Path,
+    config: Config,
+    tensors: Tensors,
+    *,
+    bits: Callable[[str], int] = lambda path: 8,
+) -> Tensors:
     """Write every matrix affine in 8 bits, as an `mlx_lm.convert -q` would."""
     stored: Tensors = {}
+    settings: dict[str, Any] = {"group_size": 32, "bits": 8}
     seen = dense_experts(tensors)
     parts = split_experts(tensors)
     for name in [name for name in parts if name.endswith(".weight")]:
@@ -313,11 +320,20 @@ def write_split_affine(folder: Path, config: Config, tensors: Tensors) -> Tensor
         if weight.ndim == 1:
             stored[name] = weight
             continue
-        packed, values = affine(weight, 8, 32)
+        packed, values = affine(weight, bits(path), 32)
         stored |= {f"{path}.{kind}": x for kind, x in packed.items()}
+        if bits(path) != settings["bits"]:
+            settings[path] = {"group_size": 32, "bits": bits(path)}
         merge(seen, path, values)
-    settings = {"group_size": 32, "bits": 8}
     return mlx_folder(folder, config, stored | parts, settings, seen)
+
+
+def write_split_mixed(folder: Path, config: Config, tensors: Tensors) -> Tensors:
+    """Write the experts of the first layer in fewer bits, as mixed recipes do."""
+    few = f"model.layers.0{EXPERTS}"
+    return write_split_affine(
+        folder, config, tensors, bits=lambda path: 4 if path.startswith(few) else 8
+    )
 
 
 def merge(seen: Tensors, path: str, values: np.ndarray) -> None:
@@ -349,4 +365,5 @@ WRITERS = {
     "mlx-split-mxfp4": write_split_mxfp4,
     "mlx-split-dense": write_split_dense,
     "mlx-split-affine": write_split_affine,
+    "mlx-split-mixed": write_split_mixed,
 }

@@ -46,14 +46,15 @@ def write(folder: Path, layout: str = "hf", **sizes: Any) -> Checkpoint:
     return open_checkpoint(folder)
 
 
-def resident(checkpoint: Checkpoint) -> GptOss:
-    return load_model(checkpoint, dtype=mx.float32)
+def resident(checkpoint: Checkpoint, dtype: mx.Dtype = mx.float32) -> GptOss:
+    return load_model(checkpoint, dtype=dtype)
 
 
 def streamed(
     checkpoint: Checkpoint,
     slots: int | Mapping[int, int],
     *,
+    dtype: mx.Dtype = mx.float32,
     reader: Reader | None = None,
     in_place: bool = True,
     pressure: Pressure | None = None,
@@ -68,12 +69,13 @@ def streamed(
         checkpoint.structure,
         placement,
         expert_records(checkpoint),
+        dtype=dtype,
         reader=reader,
         in_place=in_place,
         pressure=pressure,
     )
     weights = load_parameters(
-        checkpoint, dtype=mx.float32, select=lambda x: not placement.pools(x.name)
+        checkpoint, dtype=dtype, select=lambda x: not placement.pools(x.name)
     )
     model.load_weights(list(weights.items()), strict=True)
     return Streamed(model, storage)

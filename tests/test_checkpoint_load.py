@@ -18,11 +18,10 @@ from mlx_gptoss.checkpoint import (
 from mlx_gptoss.checkpoint.matching import matrix_specs
 from mlx_gptoss.checkpoint.reading import (
     CHUNK_BYTES,
-    bfloat16_to_float32,
-    float32_to_bfloat16,
 )
 from mlx_gptoss.config import MXFP4, ModelConfig
 from mlx_gptoss.errors import CheckpointError, MemoryBudgetError
+from mlx_gptoss.floats import bfloat16_to_float32, float32_to_bfloat16
 from mlx_gptoss.hollow import empty
 from mlx_gptoss.layout import DTYPE_BYTES, EXPERTS, HF, matrices, vectors
 from tests import checkpoints, layout_writers

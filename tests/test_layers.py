@@ -21,6 +21,7 @@ FLOORS = {
     "home": 0,
     "linear": 1,
     "hollow": 1,
+    "floats": 1,
     "mxfp4": 1,
     "rope": 1,
     "attention": 1,

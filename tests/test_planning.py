@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from mlx_gptoss.checkpoint.records import expert_records
 from mlx_gptoss.cli import cli
+from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.memory import HitCurve, describe_device
 from mlx_gptoss.memory.shapes import published
 from mlx_gptoss.planning import forecast, subject_of_folder, subject_of_shape
@@ -87,9 +89,21 @@ def test_dense_experts_are_planned_resident_only(tmp_path: Path) -> None:
     write(tmp_path, "dense")
     subject = subject_of_folder(tmp_path, "tuned", 2)
     machine, budget = describe_device("M4 Max 36GB")
-    assert (
-        forecast(subject, budget, machine, experts="streamed").plan.mode == "resident"
-    )
+    assert forecast(subject, budget, machine).plan.mode == "resident"
+    with pytest.raises(ConfigError, match="are not quantized, and only those that"):
+        forecast(subject, budget, machine, experts="streamed")
+    result = run("plan", tmp_path, "--device", "M4 Max 36GB")
+    assert "Experts are resident: all of the model is in memory" in result.stdout
+    assert "are not quantized, and only those" in result.stdout
+
+
+def test_affine_experts_are_planned_as_large_as_they_are(tmp_path: Path) -> None:
+    checkpoint = write(tmp_path, "mlx-split-affine")
+    subject = subject_of_folder(tmp_path, "affine", 2)
+    machine, budget = describe_device("M4 Max 36GB")
+    plan = forecast(subject, budget, machine, experts="streamed").plan
+    assert plan.mode == "streamed"
+    assert plan.record_bytes == expert_records(checkpoint)[0].record_bytes
 
 
 def test_alternatives_change_one_thing() -> None:

@@ -15,7 +15,8 @@ E, T = SMALL["num_local_experts"], 3
 EXPERT_BYTES = 3 * 192 * 96 * 17 // 32  # three matrices at 4.25 bits
 PROMPT = np.random.default_rng(4).integers(0, 301, 70).tolist()
 SHORT = PROMPT[:7]
-LAYOUTS = ["hf", "hf-sharded", "original", "mlx-packed", "mlx-split-mxfp4"]
+AFFINE = "mlx-split-affine"
+LAYOUTS = ["hf", "hf-sharded", "original", "mlx-packed", "mlx-split-mxfp4", AFFINE]
 exact = pytest.mark.skipif(on_gpu(), reason="kernels of a GPU round differently")
 
 
@@ -81,10 +82,29 @@ def test_fewer_slots_than_a_token_needs_are_refused(tmp_path: Path) -> None:
         streamed(checkpoint, T - 1)
 
 
-@pytest.mark.parametrize("layout", ["dense", "mlx-split-affine"])
-def test_only_mxfp4_is_streamed(layout: str, tmp_path: Path) -> None:
-    checkpoint = write(tmp_path, layout)
-    with pytest.raises(ConfigError, match="are not MXFP4"):
+@exact
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+@pytest.mark.parametrize("slots", [T, 5, E])
+def test_affine_experts_are_streamed_too(
+    slots: int, dtype: mx.Dtype, in_place: bool, tmp_path: Path
+) -> None:
+    """Their scales are floats: cast to the compute dtype as resident ones are."""
+    checkpoint = write(tmp_path, AFFINE)
+    expected = run(resident(checkpoint, dtype), PROMPT, 5)
+    with streamed(checkpoint, slots, dtype=dtype, in_place=in_place) as found:
+        assert mx.array_equal(run(found.model, PROMPT, 5), expected)
+
+
+def test_dense_experts_are_not_streamed(tmp_path: Path) -> None:
+    checkpoint = write(tmp_path, "dense")
+    with pytest.raises(ConfigError, match="are not quantized, and only"):
+        streamed(checkpoint, 4)
+
+
+def test_layers_of_other_sizes_are_not_streamed(tmp_path: Path) -> None:
+    checkpoint = write(tmp_path, "mlx-split-mixed")
+    with pytest.raises(ConfigError, match="in another way from layer to layer"):
         streamed(checkpoint, 4)
 
 

@@ -14,21 +14,10 @@ import numpy as np
 
 from mlx_gptoss.checkpoint.headers import StoredTensor
 from mlx_gptoss.errors import CheckpointError
+from mlx_gptoss.floats import RAW_DTYPES, cast
 from mlx_gptoss.layout import FLOATS
 
 CHUNK_BYTES = 8 << 20  # read by one thread in one go; the scratch memory of a cast
-
-RAW_DTYPES = {
-    "BF16": np.dtype("<u2"),
-    "F16": np.dtype("<f2"),
-    "F32": np.dtype("<f4"),
-    "U32": np.dtype("<u4"),
-    "U8": np.dtype("u1"),
-    "F8_E8M0": np.dtype("u1"),
-}
-BF16_SHIFT = 16  # a bfloat16 is the upper half of a float32
-BF16_ROUND = 0x7FFF
-BF16_QUIET = 0x0040
 
 
 @dataclass(frozen=True)
@@ -128,31 +117,3 @@ def fill_transposed(descriptor: int, chunk: Chunk, out: np.ndarray) -> None:
     columns, rows = out.shape
     values = read_values(descriptor, chunk)
     out[:] = cast(values, chunk.tensor.dtype, out.dtype).reshape(rows, columns).T
-
-
-def cast(values: np.ndarray, dtype: str, to: np.dtype) -> np.ndarray:
-    """Cast stored floats of `dtype` to float32, or to uint16 holding bfloat16."""
-    if RAW_DTYPES[dtype] == to:
-        return values
-    floats = bfloat16_to_float32(values) if dtype == "BF16" else values
-    floats = floats.astype(np.float32, copy=False)
-    return floats if to == np.float32 else float32_to_bfloat16(floats)
-
-
-def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
-    """Widen bfloat16 bits; exact."""
-    wide = bits.astype(np.uint32)
-    wide <<= BF16_SHIFT
-    return wide.view(np.float32)
-
-
-def float32_to_bfloat16(floats: np.ndarray) -> np.ndarray:
-    """Round to bfloat16 bits, ties to even; NaN stays NaN."""
-    bits = floats.view(np.uint32)
-    odd = (bits >> BF16_SHIFT) & 1
-    rounded = ((bits + BF16_ROUND + odd) >> BF16_SHIFT).astype(np.uint16)
-    broken = np.isnan(floats)
-    if broken.any():
-        upper = (bits[broken] >> BF16_SHIFT).astype(np.uint16)
-        rounded[broken] = upper | BF16_QUIET
-    return rounded

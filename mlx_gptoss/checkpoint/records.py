@@ -1,7 +1,7 @@
 """Where a checkpoint keeps the experts of each layer, for reading them one by one."""
 
 from mlx_gptoss.checkpoint.opening import Checkpoint
-from mlx_gptoss.checkpoint.parameters import BYTE, WORD
+from mlx_gptoss.checkpoint.parameters import FLOAT
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.experts.records import Records, Stack
 from mlx_gptoss.layout import EXPERTS, LAYER_NUMBER
@@ -10,8 +10,7 @@ from mlx_gptoss.layout import EXPERTS, LAYER_NUMBER
 def expert_records(checkpoint: Checkpoint) -> dict[int, Records]:
     """Find the stacks of every layer.
 
-    Raises ConfigError where experts do not lie in the files as they lie in memory:
-    only MXFP4 does, in either layout.
+    Raises ConfigError, saying why, where experts cannot be read one by one.
     """
     count = checkpoint.config.num_local_experts
     stacks: dict[int, dict[str, Stack]] = {}
@@ -19,16 +18,44 @@ def expert_records(checkpoint: Checkpoint) -> dict[int, Records]:
         path, _, kind = parameter.name.rpartition(".")
         if parameter.part != EXPERTS or kind == "bias":
             continue
-        if parameter.form not in (WORD, BYTE):
+        if kind == "weight" and parameter.form == FLOAT:
             raise ConfigError(
-                f"the experts of `{checkpoint.folder}` are not MXFP4, and others are "
-                "not read from disk as they are needed: convert them with "
-                "`mlx-gptoss convert`, or use `--experts resident`"
+                f"the experts of `{checkpoint.folder}` are not quantized, and only "
+                "those that are can be read from disk as they are needed: convert "
+                "them with `mlx-gptoss convert`, or use `--experts resident`"
             )
         (source,) = parameter.sources
         found = LAYER_NUMBER.search(parameter.name)
         assert found is not None, f"{parameter.name=}"
         name = f"{path.rpartition('.')[2]}.{kind}"
-        stack = Stack(source.name, source.file, source.offset, source.nbytes // count)
+        one = source.nbytes // count
+        stack = Stack(source.name, source.file, source.offset, one, source.dtype)
         stacks.setdefault(int(found[1]), {})[name] = stack
-    return {layer: Records(layer, count, found) for layer, found in stacks.items()}
+    records = {layer: Records(layer, count, found) for layer, found in stacks.items()}
+    if len({each.record_bytes for each in records.values()}) > 1:
+        raise ConfigError(
+            f"the experts of `{checkpoint.folder}` are quantized in another way from "
+            "layer to layer, and only those of one size can be read from disk as they "
+            "are needed: use `--experts resident`"
+        )
+    return records
+
+
+def refusal(checkpoint: Checkpoint) -> str | None:
+    """Say why the experts cannot be read one by one; None: they can."""
+    try:
+        expert_records(checkpoint)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def bytes_in_memory(checkpoint: Checkpoint, float_bytes: int) -> int:
+    """Bytes of one expert without the biases of its rows, on average over layers."""
+    total = sum(
+        parameter.nbytes(float_bytes)
+        for parameter in checkpoint.parameters
+        if parameter.part == EXPERTS and not parameter.name.endswith(".bias")
+    )
+    config = checkpoint.config
+    return total // (config.num_hidden_layers * config.num_local_experts)

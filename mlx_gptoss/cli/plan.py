@@ -191,7 +191,8 @@ def memory_lines(made: "Plan") -> list[str]:
 
 def _placement(made: "Plan", layers: int, experts: int) -> list[str]:
     if not made.slots:
-        return ["Experts are resident: all of the model is in memory"]
+        lines = ["Experts are resident: all of the model is in memory"]
+        return lines + ([f"  {made.refusal}"] if made.refusal else [])
     resident, slots = layers - len(made.slots), made.least_slots
     whole = f"{resident} layers resident, " if resident else ""
     return [

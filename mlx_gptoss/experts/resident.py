@@ -70,7 +70,7 @@ class Projection(nn.Module):
                 x,
                 self.weight,
                 self.scales,
-                self.get("biases"),
+                getattr(self, "biases", None),  # of affine weights
                 rhs_indices=places,
                 transpose=True,
                 group_size=self.packing.group_size,
@@ -84,6 +84,10 @@ class Projection(nn.Module):
         """Say where in the stacks the chosen experts lie: here, in their own places."""
         return chosen
 
+    def place(self, expert: int) -> int:
+        """Say where one expert lies."""
+        return expert
+
     def through(self, x: mx.array, expert: int) -> mx.array:
         """Multiply x (rows, in) by one matrix -> (rows, out); on a CPU, for prefill."""
         if len(x) < DECODED_ROWS:
@@ -92,13 +96,14 @@ class Projection(nn.Module):
 
     def decoded(self, expert: int) -> mx.array:
         """Return one matrix as float32 (in, out)."""
-        one = slice(expert, expert + 1)  # a view; an index would copy
+        place = self.place(expert)
+        one = slice(place, place + 1)  # a view; an index would copy
         if self.packing is None:
             return self.weight[one].squeeze(0)
         if self.packing.mode == "mxfp4":
             # Numpy's table look-up is five times faster than `mx.dequantize`.
-            scales = np.asarray(self.scales)[expert]
-            blocks = np.asarray(self.weight)[expert].view(np.uint8)
+            scales = np.asarray(self.scales)[place]
+            blocks = np.asarray(self.weight)[place].view(np.uint8)
             blocks = blocks.reshape(*scales.shape, mxfp4.BYTES_PER_BLOCK)
             return mx.array(mxfp4.decode(blocks, scales)).T
         weight = mx.dequantize(
@@ -128,7 +133,7 @@ class Experts(nn.Module):
 
         def projection(name: str, inputs: int, outputs: int) -> Projection:
             packing = structure.quantization.get(f"{path}.{name}")
-            return self.projection(inputs, outputs, packing)
+            return self.projection(name, inputs, outputs, packing)
 
         self.packed = structure.experts == PACKED
         if self.packed:
@@ -139,7 +144,7 @@ class Experts(nn.Module):
         self.down_proj = projection("down_proj", F, M)
 
     def projection(
-        self, inputs: int, outputs: int, packing: Quantization | None
+        self, name: str, inputs: int, outputs: int, packing: Quantization | None
     ) -> Projection:
         """Make one projection of all experts."""
         return Projection(self.count, inputs, outputs, packing)

@@ -111,13 +111,15 @@ def stream(
     placement: Placement,
     records: Mapping[int, Records],
     *,
+    dtype: mx.Dtype = mx.float32,
     reader: Reader | None = None,
     in_place: bool = True,
     pressure: Pressure | None = None,
 ) -> Storage:
     """Replace the experts of the placement's layers by streamed ones, with empty pools.
 
-    Their biases are parameters of the model and still to be loaded.
+    Their biases are parameters of the model and still to be loaded; other floats of
+    theirs lie in memory as `dtype`.
     """
     used = [records[layer] for layer in placement.slots]
     reader = reader or Reader(path for record in used for path in record.files)
@@ -130,6 +132,7 @@ def stream(
             slots=slots,
             records=records[layer],
             reader=reader,
+            dtype=dtype,
             in_place=in_place,
         )
         layers[layer].eval()

@@ -56,13 +56,15 @@ class StreamedExperts(Experts):
         slots: int,
         records: Records,
         reader: Reader,
+        dtype: mx.Dtype = mx.float32,
         in_place: bool = True,
     ) -> None:
         self._slots = Slots(slots, config.num_local_experts, layer=records.layer)
+        self._dtype = dtype
         self._in_place = in_place
         require_slots(slots, config, records.layer)
-        super().__init__(config, structure, path)
         self._records = records
+        super().__init__(config, structure, path)
         self._reader = reader
         self._last: mx.array | None = None
         self._before: Callable[[StreamedExperts], None] = lambda _: None
@@ -80,11 +82,17 @@ class StreamedExperts(Experts):
         return self._records.record_bytes
 
     def projection(
-        self, inputs: int, outputs: int, packing: Quantization | None
+        self, name: str, inputs: int, outputs: int, packing: Quantization | None
     ) -> Projection:
         assert packing is not None, "dense experts are not streamed"
         return PooledProjection(
-            self._slots, inputs, outputs, packing, in_place=self._in_place
+            self._slots,
+            inputs,
+            outputs,
+            packing,
+            stored=self._records.dtypes(name),
+            dtype=self._dtype,
+            in_place=self._in_place,
         )
 
     def __call__(self, x: mx.array, chosen: mx.array, shares: mx.array) -> mx.array:

@@ -86,6 +86,11 @@ def _advice(plan: Plan, config: ModelConfig, model: str) -> str:
             )
     least = min(smaller.values(), default=plan.weight_bytes) + around
     known = f" ({listing})" if listing else ""
+    if plan.refusal and smaller:
+        return (
+            f"{_convert(model, list(smaller)[-1])} makes one whose experts can be read "
+            "from disk as they are needed"
+        )
     return (
         f"no recipe fits{known}; it takes {format_bytes(least)}, "
         "so let it read experts from disk as they are needed (`--experts auto`), or "

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from mlx_gptoss.config import ModelConfig
+from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.layout import EMBEDDING, EXPERTS
 from mlx_gptoss.memory.budget import Budget
 from mlx_gptoss.memory.machines import UNKNOWN, Machine
@@ -40,7 +41,7 @@ class Plan:
     """Where a model's bytes will lie, decided before the first weight is read.
 
     `bytes_by_part` counts what will be in memory, pools included; `slots` are those of
-    every streamed layer.
+    every streamed layer; `refusal` says why there can be none.
     """
 
     mode: str
@@ -52,9 +53,10 @@ class Plan:
     float_bytes: int = FLOAT_BYTES
     slots: Mapping[int, int] = field(default_factory=dict)
     headroom_bytes: int = 0
-    record_bytes: int = 0  # of one expert
+    record_bytes: int = 0  # of one expert in memory
     whole_bytes: int = 0  # of all weights, were they resident
     prefill_chunk: int = PREFILL_CHUNK
+    refusal: str | None = None
 
     @property
     def weight_bytes(self) -> int:
@@ -82,8 +84,13 @@ def estimate(
     budget: Budget,
     context: int | None = None,
     float_bytes: int = FLOAT_BYTES,
+    expert_bytes: int | None = None,
+    refusal: str | None = None,
 ) -> Plan:
-    """Plan a resident model from sizes alone: `bytes_by_part` as they lie in memory."""
+    """Plan a resident model from sizes alone: `bytes_by_part` as they lie in memory.
+
+    `expert_bytes` are those of one expert, by default in MXFP4.
+    """
     longest = config.max_position_embeddings
     tokens = min(context or DEFAULT_CONTEXT, longest)
     scratch = scratch_bytes(config, tokens, float_bytes=float_bytes, metal=budget.metal)
@@ -97,8 +104,9 @@ def estimate(
         tokens,
         budget,
         float_bytes,
-        record_bytes=record_bytes(config),
+        record_bytes=expert_bytes or record_bytes(config),
         whole_bytes=sum(parts.values()),
+        refusal=refusal,
     )
 
 
@@ -112,14 +120,28 @@ def plan_storage(
     experts: str = AUTO,
     machine: Machine = UNKNOWN,
     curve: HitCurve | None = None,
+    expert_bytes: int | None = None,
+    refusal: str | None = None,
 ) -> Plan:
     """Plan resident, hybrid or streamed experts; `auto` takes the first that fits.
 
-    `bytes_by_part` is as all of it would lie in memory, with MXFP4 experts. The plan
-    may not fit (see `require_fit`): then a streamed one has too few slots.
+    `bytes_by_part` is as all of it would lie in memory, `expert_bytes` those of one
+    expert, by default in MXFP4. The plan may not fit (see `require_fit`): then a
+    streamed one has too few slots. With a `refusal`, which says why experts cannot be
+    read one by one, `auto` is resident; raises ConfigError if more is asked for.
     """
+    if refusal is not None:
+        if experts not in (AUTO, RESIDENT):
+            raise ConfigError(refusal)
+        experts = RESIDENT
     resident = estimate(
-        config, bytes_by_part, budget=budget, context=context, float_bytes=float_bytes
+        config,
+        bytes_by_part,
+        budget=budget,
+        context=context,
+        float_bytes=float_bytes,
+        expert_bytes=expert_bytes,
+        refusal=refusal,
     )
     if experts == RESIDENT or (experts == AUTO and resident.fits):
         return resident

@@ -1,0 +1,46 @@
+"""Stored values as numpy sees them, and casts between their floats.
+
+bfloat16, which numpy lacks, is uint16 here.
+"""
+
+import numpy as np
+
+RAW_DTYPES = {
+    "BF16": np.dtype("<u2"),
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "U32": np.dtype("<u4"),
+    "U8": np.dtype("u1"),
+    "F8_E8M0": np.dtype("u1"),
+}
+BF16_SHIFT = 16  # a bfloat16 is the upper half of a float32
+BF16_ROUND = 0x7FFF
+BF16_QUIET = 0x0040
+
+
+def cast(values: np.ndarray, dtype: str, to: np.dtype) -> np.ndarray:
+    """Cast stored floats of `dtype` to float32, or to uint16 holding bfloat16."""
+    if RAW_DTYPES[dtype] == to:
+        return values
+    floats = bfloat16_to_float32(values) if dtype == "BF16" else values
+    floats = floats.astype(np.float32, copy=False)
+    return floats if to == np.float32 else float32_to_bfloat16(floats)
+
+
+def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
+    """Widen bfloat16 bits; exact."""
+    wide = bits.astype(np.uint32)
+    wide <<= BF16_SHIFT
+    return wide.view(np.float32)
+
+
+def float32_to_bfloat16(floats: np.ndarray) -> np.ndarray:
+    """Round to bfloat16 bits, ties to even; NaN stays NaN."""
+    bits = floats.view(np.uint32)
+    odd = (bits >> BF16_SHIFT) & 1
+    rounded = ((bits + BF16_ROUND + odd) >> BF16_SHIFT).astype(np.uint16)
+    broken = np.isnan(floats)
+    if broken.any():
+        upper = (bits[broken] >> BF16_SHIFT).astype(np.uint16)
+        rounded[broken] = upper | BF16_QUIET
+    return rounded
