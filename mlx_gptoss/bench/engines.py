@@ -43,10 +43,14 @@ class Engine(Protocol):
     dtype: str
     load_s: float  # without the imports
     experts: str  # how they are stored
-    hit_rate: float  # of what was asked for from disk or slots, so far
 
     def tokens(self, prompt: list[int], count: int) -> Iterator[int]:
         """Yield `count` greedy tokens after `prompt`, whatever they are."""
+        ...
+
+    @property
+    def hit_rate(self) -> float:
+        """Return the share of experts that were in slots, so far."""
         ...
 
     def primitives(self, prompt: list[int]) -> Mapping[str, int]:
