@@ -118,7 +118,7 @@ def load_placed(
     """Load a model as planned; close the storage, if there is one, when done with it.
 
     `share` adopts pages and `in_place` fills slots through their memory; None asks the
-    device. Peak memory: what the plan says of weights, and a few chunks of 8 MiB.
+    device. Peak memory: what the plan says of weights, and a few MiB a thread.
     """
     if not plan.slots:
         whole = load_model(checkpoint, dtype=dtype, progress=progress, share=share)

@@ -43,6 +43,7 @@ from mlx_gptoss.memory.sizes import (
 ASKED = "the memory asked for"
 NOT_HERE = "how its experts are packed is not known before it is here: `pull` it first"
 PROMPT_TOKENS = 1000  # of the prompt whose first token is predicted
+WORTH_CONVERTING = 0.98  # of the bytes of a model that is here
 OTHER_CONTEXTS = (4096, 32768, 131072)
 
 
@@ -198,13 +199,18 @@ class _Question:
                 change = f"--context {context} ({format_bytes(size)} of KV cache)"
                 yield change, replace(self, context=context)
         for recipe in OFFERED_RECIPES:
-            if subject.recipe is None or recipe == subject.recipe:
-                continue
             size = recipe_bytes(subject.config, recipe, float_bytes=plan.float_bytes)
+            smaller = size < plan.whole_bytes * WORTH_CONVERTING
+            if recipe == subject.recipe or (subject.recipe is None and not smaller):
+                continue
             other = replace(
                 subject,
-                bytes_by_part=recipe_parts(subject.config, recipe),
+                bytes_by_part=recipe_parts(
+                    subject.config, recipe, float_bytes=subject.float_bytes
+                ),
                 recipe=recipe,
+                expert_bytes=None,
+                refusal=None,
             )
             change = f"convert --recipe {recipe} ({format_bytes(size)})"
             yield change, replace(self, subject=other)

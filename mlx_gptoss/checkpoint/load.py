@@ -49,7 +49,7 @@ def load_model(
     """Build the model with evaluated weights, floats cast to `dtype`.
 
     `dtype` is mx.float32 or mx.bfloat16. `progress` is called with (bytes read, bytes
-    in all). Peak memory: the model and a few chunks of 8 MiB.
+    in all). Peak memory: the model, and a few MiB a thread where floats are cast.
     """
     model = GptOss(checkpoint.config, checkpoint.structure)
     weights = load_parameters(

@@ -17,7 +17,8 @@ from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.floats import RAW_DTYPES, cast
 from mlx_gptoss.layout import FLOATS
 
-CHUNK_BYTES = 8 << 20  # read by one thread in one go; the scratch memory of a cast
+CHUNK_BYTES = 8 << 20  # read by one thread in one go
+CAST_BYTES = 1 << 20  # where floats are cast: these bytes, and what they become
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,12 @@ def fill(descriptor: int, chunk: Chunk, out: np.ndarray) -> None:
         view = out.view(np.uint8).data
         start = chunk.start * chunk.tensor.itemsize
         read_bytes(descriptor, chunk.tensor, start, view)
-    else:
-        out[:] = cast(read_values(descriptor, chunk), dtype, out.dtype)
+        return
+    step = CAST_BYTES // chunk.tensor.itemsize
+    for start in range(chunk.start, chunk.stop, step):
+        part = Chunk(chunk.tensor, start, min(start + step, chunk.stop))
+        place = out[start - chunk.start : part.stop - chunk.start]
+        place[:] = cast(read_values(descriptor, part), dtype, out.dtype)
 
 
 def fill_transposed(descriptor: int, chunk: Chunk, out: np.ndarray) -> None:
