@@ -16,9 +16,7 @@ from mlx_gptoss.checkpoint import (
     open_checkpoint,
 )
 from mlx_gptoss.checkpoint.matching import matrix_specs
-from mlx_gptoss.checkpoint.reading import (
-    CHUNK_BYTES,
-)
+from mlx_gptoss.checkpoint.reading import CHUNK_BYTES
 from mlx_gptoss.config import MXFP4, ModelConfig
 from mlx_gptoss.errors import CheckpointError, MemoryBudgetError
 from mlx_gptoss.floats import bfloat16_to_float32, float32_to_bfloat16

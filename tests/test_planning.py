@@ -117,6 +117,18 @@ def test_alternatives_change_one_thing() -> None:
     assert raised.plan.least_slots > found.plan.least_slots
 
 
+def test_recipes_that_shrink_a_folder_are_offered(tmp_path: Path) -> None:
+    write(tmp_path / "tuned", "dense")
+    machine, budget = describe_device("M4 Max 36GB")
+    found = forecast(subject_of_folder(tmp_path / "tuned", "x", 2), budget, machine)
+    changes = [other.change for other in found.alternatives]
+    assert any(change.startswith("convert --recipe lossless") for change in changes)
+    write(tmp_path / "packed", "mlx-split-mxfp4")
+    found = forecast(subject_of_folder(tmp_path / "packed", "x", 2), budget, machine)
+    changes = [other.change for other in found.alternatives]
+    assert not any(change.startswith("convert --recipe lossless") for change in changes)
+
+
 def test_a_picture_is_drawn(tmp_path: Path) -> None:
     path = tmp_path / "plan.png"
     result = run(

@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlx_gptoss.checkpoint.records import expert_records
 from mlx_gptoss.errors import ConfigError, MemoryBudgetError
 from mlx_gptoss.linear import on_gpu
 from mlx_gptoss.model import GptOss
@@ -44,6 +45,19 @@ def test_every_layout_is_read_where_it_lies(layout: str, tmp_path: Path) -> None
     expected = run(resident(checkpoint), SHORT, 6)
     with streamed(checkpoint, 4) as found:
         assert mx.array_equal(run(found.model, SHORT, 6), expected)
+
+
+@pytest.mark.parametrize(
+    ("layout", "runs"), [("hf", 4), ("mlx-split-mxfp4", 6), (AFFINE, 9)]
+)
+def test_an_expert_is_read_in_one_go_a_run(
+    layout: str, runs: int, tmp_path: Path
+) -> None:
+    records = expert_records(write(tmp_path, layout))[0]
+    found = list(records.runs(4))
+    assert len(found) == runs
+    for _, stack, at in found:  # the fifth of E pieces of a stack
+        assert at == stack.offset + 4 * stack.nbytes
 
 
 @exact

@@ -15,7 +15,7 @@ from mlx_gptoss.errors import CheckpointError, ConfigError, MemoryBudgetError
 from mlx_gptoss.experts.trace import Trace, save_trace
 from mlx_gptoss.hub.folders import DEMO_FOLDER
 from mlx_gptoss.linear import on_gpu
-from mlx_gptoss.loading import plan_checkpoint
+from mlx_gptoss.loading import STREAMED_CACHE_BYTES, plan_checkpoint
 from mlx_gptoss.memory import Budget, Plan
 from mlx_gptoss.runtime import load
 from mlx_gptoss.sampling import SamplingParams
@@ -74,6 +74,18 @@ def test_a_budget_too_small_is_refused_before_reading(folder: Path) -> None:
     with pytest.raises(MemoryBudgetError, match="room for 0 experts a layer"):
         load(folder, memory="1MB", progress=lambda done, total: reports.append(done))
     assert reports == []
+
+
+def test_mlx_keeps_little_freed_memory_beside_pools(folder: Path) -> None:
+    before = mx.set_cache_limit(10**9)
+    try:
+        with load(folder, experts="streamed") as runtime:
+            assert runtime.run(lambda: mx.set_cache_limit(STREAMED_CACHE_BYTES)) == (
+                STREAMED_CACHE_BYTES
+            )
+        assert mx.set_cache_limit(before) == 10**9  # as it was
+    finally:
+        mx.set_cache_limit(before)
 
 
 def plan_of(folder: Path) -> Plan:
