@@ -1,6 +1,7 @@
 """Many turns of a model, constrained and not, and how many of them are malformed."""
 
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -13,9 +14,11 @@ from mlx_gptoss.harmony.parse import Parser
 from mlx_gptoss.harmony.render import render_messages
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
+from mlx_gptoss.steps import Statistics, Step
 from tests.strict_harmony import faults
 
 FREE = Constraints(enforce="off")
+AT_ONCE = 8  # in one batch
 SOME_TOOLS = (
     ToolDescription("get_time", "Tells the time."),
     ToolDescription(
@@ -84,20 +87,35 @@ def count_turns(
     params: SamplingParams,
     tools: tuple[ToolDescription, ...],
 ) -> Count:
-    """Let the model answer `turns` questions, each with a seed of its own."""
-    found = Count()
-    for seed in range(turns):
-        opening = [system("low", conversation_date="2026-11-22")]
-        if tools:
-            opening.append(developer(tools=tools))
+    """Let the model answer `turns` questions, some at once, each with its own seed."""
+    opening = [system("low", conversation_date="2026-11-22")]
+    if tools:
+        opening.append(developer(tools=tools))
+    room, found = threading.Semaphore(AT_ONCE), Count()
+    said: list[list[Step]] = [[] for _ in range(turns)]
+    errors: list[BaseException] = []
+
+    def end(stats: Statistics | None, error: BaseException | None) -> None:
+        errors.extend([error] if error else [])
+        room.release()
+
+    for seed, steps in enumerate(said):
         prompt = [*opening, user(next(questions))]
-        stream = runtime.generate(
+        room.acquire()
+        runtime.submit(
             render_messages(prompt, runtime.tokenizer),
             replace(params, seed=seed),
             guide=runtime.guides.guide(constraints, function_targets(tools)),
+            on_step=steps.append,
+            on_end=end,
         )
-        said = [step.token for step in stream]
-        add_turn(found, runtime, said, stream.stats.finish_reason == "length", tools)
+    for _ in range(AT_ONCE):
+        room.acquire()
+    assert not errors, errors
+    for steps in said:
+        tokens = [step.token for step in steps]
+        cut_off = steps[-1].finish_reason == "length"
+        add_turn(found, runtime, tokens, cut_off, tools)
     return found
 
 
