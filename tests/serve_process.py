@@ -1,6 +1,7 @@
 """`mlx-gptoss serve` as a process of its own, for the tests that need a real one."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -33,15 +34,22 @@ class Served:
 
 
 @contextmanager
-def serve(*arguments: str, **popen: Any) -> Iterator[Served]:
+def serve(
+    *arguments: str, command: Sequence[str] = COMMAND, **popen: Any
+) -> Iterator[Served]:
     """Start a server of the demo model at a free port, and end it afterwards."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         place = [] if "--uds" in arguments else ["--port", "0"]
-        command = [*COMMAND, *place, "--ready-file", str(folder / "ready"), *arguments]
+        options = [*place, "--ready-file", str(folder / "ready"), *arguments]
         log = folder / "log"
+        own = {
+            "HOME": name,
+            "XDG_CONFIG_HOME": name,
+        }  # nothing of the user's is touched
+        popen.setdefault("env", {**os.environ, **own})
         with log.open("wb") as errors:
-            process = subprocess.Popen(command, stderr=errors, **popen)
+            process = subprocess.Popen([*command, *options], stderr=errors, **popen)
         try:
             ready = wait_for(folder / "ready", process, log)
             yield Served(**ready, process=process, log=log)

@@ -32,6 +32,8 @@ class LoadOptions:
     wired: str = "auto"
     trace: Path | None = None
     disk_cache: int = 0  # bytes
+    running: int | None = None  # requests computed at once; None as the library does
+    waiting: int | None = None  # and those that may wait for that
     private: bool = False
 
     def named_model(self) -> str:

@@ -48,6 +48,7 @@ def serve(
 
     if options.private or given["no_store"]:  # neither answers nor prompts
         given["no_store"], options = True, replace(options, disk_cache=0)
+    options = replace(options, running=given["parallel"], waiting=given["queue"])
     settings, place = settings_of(**given), place_of(**given)
     sources = sources_of(models, options, services)
     listening = listen(place)

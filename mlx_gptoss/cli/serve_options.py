@@ -96,6 +96,18 @@ HOW = (
         help="Unload a model nobody has used for so long, like 10m [default: never]",
     ),
     click.option(
+        "--parallel",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Requests computed together [default: 16, as far as memory allows]",
+    ),
+    click.option(
+        "--queue",
+        metavar="N",
+        type=click.IntRange(min=0),
+        help="Requests that may wait; more are told to come back [default: 64]",
+    ),
+    click.option(
         "--lazy", is_flag=True, help="Load the first model when it is first asked for"
     ),
     click.option(

@@ -18,6 +18,7 @@ from mlx_gptoss.cli.progress import ByteProgress
 from mlx_gptoss.hub import Check, Hub
 
 if TYPE_CHECKING:
+    from mlx_gptoss.batching import BatchOptions
     from mlx_gptoss.chat import Chat
     from mlx_gptoss.memory import Budget, Machine
     from mlx_gptoss.runtime import Runtime
@@ -90,6 +91,7 @@ class Services:
                 wired=options.wired,
                 trace=options.trace,
                 cache=CacheOptions(disk=options.disk_cache),
+                batch=batch_options(options),
                 harmony=harmony,
                 progress=progress,
             )
@@ -158,6 +160,15 @@ class Services:
         from mlx_gptoss.chat import Chat
 
         return Chat.from_json(runtime, data, **options)
+
+
+def batch_options(options: LoadOptions) -> "BatchOptions | None":
+    """How many requests are taken at once, where that was said."""
+    from mlx_gptoss.batching import BatchOptions
+
+    given = {"max_running": options.running, "max_waiting": options.waiting}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return BatchOptions(**chosen) if chosen else None
 
 
 def pass_services(function: Callable[..., Any]) -> Callable[..., Any]:

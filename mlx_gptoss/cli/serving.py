@@ -17,10 +17,12 @@ import click
 from mlx_gptoss.cli.options import LoadOptions, named_model
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.terminal import note
+from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.hub import is_path
 
 if TYPE_CHECKING:
     from mlx_gptoss.memory import Plan
+    from mlx_gptoss.runtime import Runtime
     from mlx_gptoss.server.models import Source
 
 KEY_VARIABLE = "MLX_GPTOSS_API_KEY"
@@ -176,4 +178,10 @@ def _source(
             experts=options.experts,
         )
 
-    return Source(name, lambda: services.open(replace(options, model=model)), plan)
+    def load() -> "Runtime":
+        try:
+            return services.open(replace(options, model=model))
+        except MemoryBudgetError as error:  # clients read it: no path of this machine
+            raise MemoryBudgetError(str(error).replace(model, name)) from error
+
+    return Source(name, load, plan)

@@ -3,6 +3,7 @@
 Each server has a registry of its own, so that several may live in one process.
 """
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,6 +77,10 @@ class _Now(Collector):
     def __init__(self, models: Models) -> None:
         self._models = models
 
+    def describe(self) -> Iterator[Any]:
+        """Nothing: to be registered it need not be asked."""
+        return iter(())
+
     def collect(self) -> Iterator[Any]:
         loaded = _gauge("model_loaded", "Whether a model is loaded", ["model"])
         planned = _gauge("model_bytes", "Memory a loaded model may take", ["model"])
@@ -90,7 +95,9 @@ class _Now(Collector):
             planned.add_metric([name], plan.total_bytes if plan else 0)
             running.add_metric([name], batch.running)
             waiting.add_metric([name], batch.waiting)
-        yield from (loaded, planned, running, waiting)
+        tasks = _gauge("tasks", "Tasks of the event loop", [])
+        tasks.add_metric([], len(asyncio.all_tasks()))
+        yield from (loaded, planned, running, waiting, tasks)
 
 
 def _gauge(name: str, help: str, labels: list[str]) -> GaugeMetricFamily:

@@ -1,0 +1,53 @@
+"""A server with too much to do says so, and when to come back; nothing breaks."""
+
+import asyncio
+from typing import Any
+
+import httpx2
+
+from mlx_gptoss import load
+from mlx_gptoss.batching import BatchOptions
+from mlx_gptoss.server.settings import Settings
+from tests.serving import DATE, asked, question
+
+FEW = BatchOptions(max_running=1, max_waiting=1)
+
+
+def long_answer(text: str) -> dict[str, Any]:
+    return question(text, max_tokens=60, reasoning_effort="high")
+
+
+def test_who_does_not_fit_into_the_queue_is_told_when_to_come_back() -> None:
+    async def work() -> list[httpx2.Response]:
+        with load("demo", batch=FEW) as runtime:
+            async with asked(runtime) as client:
+                bodies = [long_answer(f"What is {n} + 285?") for n in range(401, 407)]
+                return await asyncio.gather(
+                    *(client.post("/v1/chat/completions", json=one) for one in bodies)
+                )
+
+    replies = asyncio.run(work())
+    statuses = [one.status_code for one in replies]
+    assert set(statuses) == {200, 429}
+    assert statuses.count(200) >= 2
+    refused = next(one for one in replies if one.status_code == 429)
+    assert int(refused.headers["retry-after"]) >= 1
+    assert refused.json()["error"]["type"] == "rate_limit_error"
+
+
+def test_a_prompt_that_memory_can_never_hold_is_told_what_would_help() -> None:
+    async def work() -> tuple[httpx2.Response, httpx2.Response]:
+        small = BatchOptions(kv_memory=3 * 2**20)
+        with load("demo", batch=small) as runtime:
+            async with asked(runtime, Settings(date=DATE)) as client:
+                long = question("word " * 4000)
+                refused = await client.post("/v1/chat/completions", json=long)
+                brief = question("Hi!", max_tokens=4)
+                return refused, await client.post("/v1/chat/completions", json=brief)
+
+    refused, after = asyncio.run(work())
+    assert refused.status_code == 507
+    error = refused.json()["error"]
+    assert error["code"] == "insufficient_memory"
+    assert "shorten it" in error["message"]
+    assert after.status_code == 200
