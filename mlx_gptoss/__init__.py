@@ -23,8 +23,10 @@ if TYPE_CHECKING:
         ToolCallFailed,
         ToolResult,
     )
+    from mlx_gptoss.reasoning_memory import ReasoningMemory
     from mlx_gptoss.runtime import Runtime, load
     from mlx_gptoss.sampling import SamplingParams
+    from mlx_gptoss.sessions import Sessions
     from mlx_gptoss.tools import Approval, Tool
 
 __version__ = "0.1.0"
@@ -38,8 +40,10 @@ __all__ = [
     "GptOssError",
     "Preamble",
     "Reasoning",
+    "ReasoningMemory",
     "Runtime",
     "SamplingParams",
+    "Sessions",
     "Tool",
     "ToolCall",
     "ToolCallFailed",
@@ -61,8 +65,10 @@ _HOMES = {
     "Done": _EVENTS,
     "Preamble": _EVENTS,
     "Reasoning": _EVENTS,
+    "ReasoningMemory": "mlx_gptoss.reasoning_memory",
     "Runtime": "mlx_gptoss.runtime",
     "SamplingParams": "mlx_gptoss.sampling",
+    "Sessions": "mlx_gptoss.sessions",
     "Tool": "mlx_gptoss.tools",
     "ToolCall": _EVENTS,
     "ToolCallFailed": _EVENTS,

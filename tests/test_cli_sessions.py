@@ -10,12 +10,16 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from prompt_toolkit.history import FileHistory
 
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
+from mlx_gptoss.cli.typed import history_file
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sessions import Sessions
+from tests.serving import question
 from tests.talking import talking
+from tests.test_server_process import started
 
 ROOT = Path(__file__).parents[1]
 YES = "<|channel|>final<|message|>Yes.<|return|>"
@@ -138,6 +142,30 @@ def test_deleting_asks_and_takes_the_prompts_with_it(tmp_path: Path) -> None:
     assert chats() == []
 
 
+def test_what_was_typed_for_a_chat_goes_with_it() -> None:
+    for text in ("quartz one\n", "three\n"):
+        run("chat", stdin=text)
+    three, one = chats()
+    history = FileHistory(str(history_file()))
+    for text in ("quartz one", "three\nlines", "/effort low", "quartz two"):
+        history.store_string(text)
+
+    run("sessions", "delete", one["id"], "--yes")
+
+    left = list(FileHistory(str(history_file())).load_history_strings())
+    assert left == ["quartz two", "/effort low", "three\nlines"]
+    assert stat.S_IMODE(history_file().stat().st_mode) == 0o600
+    run("sessions", "delete", "--all", "--yes")
+    assert not history_file().exists()
+    assert [three["title"], chats()] == ["three", []]
+
+
+def test_the_example_goes_on_with_a_chat() -> None:
+    program = ROOT / "examples" / "resume.py"
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("Your name is Maria.\n", "")
+
+
 def test_text_of_a_model_cannot_move_the_cursor() -> None:
     run("chat", stdin="\x1b[2Jhi\x07\n")
     assert "\x1b" not in run("sessions").stdout
@@ -206,7 +234,8 @@ def test_the_real_thing_writes_for_its_owner_alone_and_nothing_when_private(
     tmp_path: Path,
 ) -> None:
     """The real command with the demo model; its folders are watched."""
-    options = ["-m", "demo", "--temperature", "0"]
+    system = "You are helpful. " * 40  # worth a file
+    options = ["-m", "demo", "--temperature", "0", "--system", system]
     private = process("chat", "--private", *options)
     process("generate", "hi", "--private", *options)
     process("generate", "hi", *options, MLX_GPTOSS_PRIVATE="1")
@@ -221,3 +250,19 @@ def test_the_real_thing_writes_for_its_owner_alone_and_nothing_when_private(
     assert modes == {0o600}
     process("sessions", "delete", "--all", "--yes")
     assert not any(name.endswith(".safetensors") for name in files(tmp_path))
+
+
+@pytest.mark.parametrize(("option", "kept"), [("--private", False), ("--lazy", True)])
+def test_a_private_server_writes_nothing(
+    tmp_path: Path, option: str, kept: bool
+) -> None:
+    with started(tmp_path, option) as server:
+        before = set(files(tmp_path))
+        with server.client() as client:
+            body = question("What is 1 + 1? " * 40, max_tokens=20)
+            assert client.post("/v1/chat/completions", json=body).status_code == 200
+        server.child.terminate()
+        server.child.wait(60)
+        written = set(files(tmp_path)) - before
+        assert any(name.endswith(".safetensors") for name in written) == kept
+        assert kept or written == set()

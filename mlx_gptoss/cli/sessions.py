@@ -13,6 +13,7 @@ import click
 from mlx_gptoss.cli.options import json_option
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.terminal import CONTROL
+from mlx_gptoss.cli.typed import forget
 from mlx_gptoss.memory import format_bytes
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def delete(
 ) -> None:
     """Delete conversations: their text is overwritten, not only forgotten.
 
-    The prompts that are kept on disk may hold it too, so they go with it.
+    What was typed for them goes too, and so do all prompts that are kept on disk:
+    they may hold it.
     """
     if bool(ids) == everything:
         raise click.UsageError("give IDs, or --all")
@@ -117,9 +119,13 @@ def delete(
     if not yes:
         many = "1 conversation" if len(chosen) == 1 else f"{len(chosen)} conversations"
         click.confirm(f"Delete {many} for good?", abort=True, err=True)
+    questions: list[str] = []
     for id in chosen:
+        messages = store.load(id)["messages"]
+        questions += [one["content"] for one in messages if one["role"] == "user"]
         store.delete(id)
         click.echo(f"Deleted {id}", err=True)
+    forget(None if everything else questions)
     if chosen and (freed := services.forget_prompts()):
         click.echo(f"Emptied the disk cache: {format_bytes(freed)} freed", err=True)
 

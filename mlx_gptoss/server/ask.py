@@ -16,7 +16,7 @@ from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.server.errors import too_long
 from mlx_gptoss.server.reading import HarmonyReader
 from mlx_gptoss.server.turn import Prompt, Turn
-from mlx_gptoss.steps import STOP, TOOL_CALLS
+from mlx_gptoss.steps import CANCELLED
 
 ANSWER_SHARE = 4  # of the room for tokens, one part in so many is the answer's
 
@@ -85,7 +85,7 @@ def prepare_next(turn: Turn, runtime: Runtime) -> None:
     That is the conversation and the answer without its reasoning, or the calls with
     it. It takes a while to render: not for an event loop.
     """
-    if turn.prompt.conversation and turn.finish_reason in (STOP, TOOL_CALLS):
+    if turn.prompt.conversation and turn.finish_reason != CANCELLED:
         shown = [*turn.prompt.conversation, *turn.prompt.reader.messages]
         with suppress(GptOssError):  # the model may be closed by now: nobody asks
             runtime.prepare(render_messages(shown, runtime.tokenizer, complete=False))

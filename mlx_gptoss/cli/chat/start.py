@@ -20,6 +20,7 @@ from mlx_gptoss.cli.chat.status import status_line
 from mlx_gptoss.cli.lines import open_lines, read_all
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.cli.tools import ToolOptions
+from mlx_gptoss.cli.typed import history_file
 from mlx_gptoss.errors import MemoryBudgetError, SessionError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from mlx_gptoss.sessions import Sessions
 
 TERMINAL = "/dev/tty"
-HISTORY = "history"  # what was typed, beside the chats
 STDIN = "stdin"  # how what was piped in is called
 
 
@@ -151,9 +151,7 @@ def _draws(once: bool) -> bool:
 
 
 def _history(start: Start) -> Path | None:
-    from mlx_gptoss.home import data_home
-
-    return None if start.private else data_home() / HISTORY
+    return None if start.private else history_file()
 
 
 def _with_stdin(prompt: str) -> str:

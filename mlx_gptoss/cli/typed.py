@@ -1,0 +1,54 @@
+"""What was typed at a prompt, kept beside the chats in the form of prompt_toolkit.
+
+Lines that begin with `+` are text, all others end it.
+"""
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from mlx_gptoss.home import data_home
+
+FILE = "history"
+MARK = "+"
+
+
+def history_file() -> Path:
+    """Return where the user's typed lines are kept, there or not yet."""
+    return data_home() / FILE
+
+
+def forget(questions: Collection[str] | None = None) -> None:
+    """Take out what stands in deleted questions; without any given, everything."""
+    path = history_file()
+    if not path.exists():
+        return
+    if questions is None:
+        path.unlink()
+        return
+    text = path.read_text("utf-8", "replace")
+    kept = [
+        block
+        for block, typed in _blocks(text)
+        if not any(typed.strip() in question for question in questions)
+    ]
+    draft = path.with_name(f"{FILE}.draft")
+    draft.unlink(missing_ok=True)
+    handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with open(handle, "w", encoding="utf-8") as out:
+        out.write("".join(kept))
+    draft.replace(path)
+
+
+def _blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Yield each entry as it is written, its time before it, and what was typed."""
+    block, typed = "", ""
+    for line in text.splitlines(keepends=True):
+        if typed and not line.startswith(MARK):
+            yield block, typed
+            block, typed = "", ""
+        block += line
+        if line.startswith(MARK):
+            typed += line.removeprefix(MARK)
+    if typed:
+        yield block, typed
