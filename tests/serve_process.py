@@ -49,7 +49,9 @@ def serve(
         }  # nothing of the user's is touched
         popen.setdefault("env", {**os.environ, **own})
         with log.open("wb") as errors:
-            process = subprocess.Popen([*command, *options], stderr=errors, **popen)
+            process: subprocess.Popen[bytes] = subprocess.Popen(
+                [*command, *options], stderr=errors, **popen
+            )
         try:
             ready = wait_for(folder / "ready", process, log)
             yield Served(**ready, process=process, log=log)

@@ -1,0 +1,45 @@
+"""The README of the server says what the server does."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from fastapi.routing import APIRoute
+
+from mlx_gptoss.cli.serve import serve
+from mlx_gptoss.server.app import ROUTERS
+from mlx_gptoss.server.settings import Limits
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "mlx_gptoss" / "server" / "README.md").read_text()
+
+
+def test_every_route_is_named() -> None:
+    paths = {
+        route.path.split("{")[0].rstrip("/")
+        for router in ROUTERS
+        for route in router.routes
+        if isinstance(route, APIRoute) and route.include_in_schema
+    }
+    assert [path for path in sorted(paths) if path not in TEXT] == []
+
+
+def test_every_option_that_is_named_exists() -> None:
+    known = {name for option in serve.params for name in option.opts}
+
+    assert set(re.findall(r"--[a-z-]+", TEXT)) <= known | {"--allow-host"}
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    limits = Limits()
+    told = " ".join(TEXT.split())
+    for words in (
+        f"a body of {limits.body_bytes // 2**20} MiB",
+        f"within {limits.body_seconds:.0f} s",
+        f"{limits.messages:,} messages",
+        f"{limits.tools} tools",
+        f"schemas {limits.schema_depth} deep and {limits.schema_bytes // 2**10} KiB",
+        f"{limits.choices} choices, {limits.prompts} raw prompts, {limits.stops} stop",
+    ):
+        assert words in told, words
+    assert len(fields(Limits)) == 11
