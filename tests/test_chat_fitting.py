@@ -18,11 +18,20 @@ from mlx_gptoss.planning import forecast, limited, subject_of_shape
 COMMAND = re.compile(r"^  (mlx-gptoss .+)$", re.MULTILINE)
 
 
-def chat(device: str, *arguments: str, hub: Path) -> Result:
+class EmptyHub(Hub):
+    """Nothing was downloaded."""
+
+    def cached(self, model: str) -> Path | None:
+        return None
+
+
+def chat(device: str, *arguments: str) -> Result:
     def load(model: str, **options: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    services = Services(load=load, device=lambda: describe_device(device), hub=Hub(hub))
+    services = Services(
+        load=load, device=lambda: describe_device(device), hub=EmptyHub()
+    )
     words = ["chat", "--private", *arguments]
     return CliRunner().invoke(cli, words, obj=services, input="hi\n")
 
@@ -38,9 +47,9 @@ def chat(device: str, *arguments: str, hub: Path) -> Result:
     ],
 )
 def test_what_does_not_fit_gets_a_plan_and_commands_that_fit(
-    device: str, arguments: tuple[str, ...], tmp_path: Path
+    device: str, arguments: tuple[str, ...]
 ) -> None:
-    result = chat(device, *arguments, hub=tmp_path)
+    result = chat(device, *arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"Error: `{arguments[1]}` needs ")
     assert "The plan:\n" in result.stderr and "  in all " in result.stderr
@@ -62,15 +71,15 @@ def test_what_does_not_fit_gets_a_plan_and_commands_that_fit(
         )
 
 
-def test_nothing_is_said_of_what_fits(tmp_path: Path) -> None:
-    result = chat("M4 Max 64GB", "-m", "openai/gpt-oss-20b", "--offline", hub=tmp_path)
+def test_nothing_is_said_of_what_fits() -> None:
+    result = chat("M4 Max 64GB", "-m", "openai/gpt-oss-20b", "--offline")
     assert result.exit_code == 1
     assert "What works" not in result.stderr  # only that it is not here
     assert result.stderr.count("\n") == 1
 
 
-def test_a_model_on_this_machine_is_planned_from_its_files(tmp_path: Path) -> None:
-    services = Services(device=lambda: describe_device("M1 8GB"), hub=Hub(tmp_path))
+def test_a_model_on_this_machine_is_planned_from_its_files() -> None:
+    services = Services(device=lambda: describe_device("M1 8GB"))
     words = ["chat", "--private", "-m", "demo", "--memory", "1MB"]
     result = CliRunner().invoke(cli, words, obj=services, input="hi\n")
     assert result.exit_code == 1

@@ -166,17 +166,18 @@ class Turn:
     def _below(self, tail: Tail, now: float) -> list[str]:
         """What may still change: the unfinished text, then what goes on."""
         columns = tail.size.columns
+        status = self.layout.content(on_one_line(dim(self._status())), columns)
         if self._question is not None:
             call = self._question.call
             other = call != self.view.called  # of several, say which one is meant
             shown = [Part(call_line(call.name, call.arguments))] if other else []
-            return self._lines([*shown, Part(offer(call))], tail)
+            return [*self._lines([*shown, Part(offer(call))], tail), *status]
         lines = self._lines(self.view.rest(), tail)
         return [
             *lines[-(tail.room - 3) :],
             "",
             *self.layout.content(self._activity(now), columns),
-            *self.layout.content(on_one_line(dim(self._status())), columns),
+            *status,
         ]
 
     def _activity(self, now: float) -> Text:
