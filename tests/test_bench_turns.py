@@ -10,7 +10,7 @@ from mlx_gptoss.bench.stock_client import StockServer
 from mlx_gptoss.bench.turn_script import Lengths, Request, Script
 from mlx_gptoss.bench.turns import Measured, Turn, TurnsBench, bench_turns
 from mlx_gptoss.bench.worker import EngineFailure
-from mlx_gptoss.cli.bench import turns_table
+from mlx_gptoss.cli.bench_tables import turns_table
 from mlx_gptoss.errors import GptOssError
 from tests.checkpoints import write_checkpoint
 from tests.fakes import SPECIALS, byte_tokenizer, write_tokenizer
