@@ -316,6 +316,21 @@ def test_a_seed_repeats_and_each_choice_has_its_own(demo: Runtime) -> None:
     assert alone["reasoning"] == said[1]
 
 
+def test_several_choices_stream_side_by_side(demo: Runtime) -> None:
+    body = question("Hello!", temperature=3.0, seed=7, n=3, max_tokens=12)
+    whole = post(demo, body).json()["choices"]
+    options = {"include_usage": True}
+    reply = post(demo, body | {"stream": True, "stream_options": options})
+
+    *chunks, last = events(reply.text)
+    said = ["", "", ""]
+    for one in chunks:
+        [part] = one["choices"]
+        said[part["index"]] += part["delta"].get("reasoning", "")
+    assert said == [one["message"]["reasoning"] for one in whole]
+    assert last["usage"]["completion_tokens"] == 36
+
+
 def test_several_choices_read_their_prompt_once(demo: Runtime) -> None:
     text = "Tell me more. " * 40
     before = demo.batch_statistics

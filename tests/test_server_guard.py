@@ -209,3 +209,19 @@ def test_every_reply_tells_browsers_not_to_guess_or_frame(silent: Runtime) -> No
         headers = get(silent, path, Settings()).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"
+
+
+def test_figures_have_no_text_of_a_client(silent: Runtime) -> None:
+    async def work() -> str:
+        async with asked(silent, Settings()) as client:
+            await client.get("/v1/secret-name")
+            await client.request("BREW", "/v1/models")
+            await client.get("/v1/models")
+            return (await client.get("/metrics")).text
+
+    text = asyncio.run(work())
+    assert 'requests_total{method="GET",route="/v1/models",status="200"} 1.0' in text
+    assert 'requests_total{method="GET",route="other",status="404"} 1.0' in text
+    assert 'mlx_gptoss_model_loaded{model="demo"} 1.0' in text
+    assert "secret" not in text
+    assert "BREW" not in text

@@ -154,6 +154,41 @@ def test_nothing_that_was_asked_is_in_the_log(process: Process) -> None:
     assert secret not in process.said()
 
 
+def test_models_come_and_go_and_what_is_kept_is_private(tmp_path: Path) -> None:
+    log, second = tmp_path / "log", f"second={DEMO_FOLDER}"
+    options = ("-m", second, "--idle-unload", "1s", "--log-file", str(log))
+    with started(tmp_path, *options, "--log-prompts") as process:
+        with process.client() as client:
+
+            def loaded() -> list[str]:
+                return client.get("/health").json()["loaded"]
+
+            ids = [one["id"] for one in client.get("/v1/models").json()["data"]]
+            assert ids == ["demo", "second"]
+            asked = question("Hello!", model="second", max_tokens=4)
+            assert client.post("/v1/chat/completions", json=asked).status_code == 200
+            assert "second" in loaded()
+            kept = {"input": "Hello!", "max_output_tokens": 16}
+            assert client.post("/v1/responses", json=kept).status_code == 200
+            wait_until(lambda: loaded() == [])
+            again = client.post("/v1/chat/completions", json=asked | {"model": "demo"})
+            assert again.json()["model"] == "demo"
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        written = [path for path in files if path.name != "log.txt"]
+        assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o600}
+        assert any(path.suffix == ".sqlite3" for path in written)
+        assert "<|start|>user<|message|>Hello!" in log.read_text()
+
+
+def test_with_no_store_nothing_is_written(tmp_path: Path) -> None:
+    with started(tmp_path, "--no-store") as process:
+        with process.client() as client:
+            kept = {"input": "Hello!", "max_output_tokens": 16}
+            assert client.post("/v1/responses", json=kept).status_code == 200
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert {path.name for path in files} == {"log.txt", "ready.json"}
+
+
 def test_errors_name_no_files_of_this_machine(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
