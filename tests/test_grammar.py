@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mlx_gptoss.errors import SchemaError
 from mlx_gptoss.harmony.grammar import (
     FORMATS,
+    REMEMBERED,
     Grammars,
     Kind,
     can_enforce,
@@ -211,6 +212,15 @@ def test_what_cannot_be_kept_can_be_passed_over() -> None:
     texts = [drawn(leniently(odd), seed) for seed in range(9)]
     assert all(type(json.loads(text)["a"]) is int for text in texts if text)
     assert any(texts)
+
+
+def test_a_server_that_reads_many_schemas_remembers_some() -> None:
+    grammars = Grammars(byte_tokenizer())
+
+    for number in range(REMEMBERED + 9):
+        grammars.compile("arguments", {"const": number}, what="a schema")
+
+    assert len(grammars._checked) == REMEMBERED
 
 
 def test_a_source_that_is_no_json_is_refused() -> None:

@@ -44,11 +44,12 @@ VERBATIM = ("const", "enum", "default", "examples", LENIENT)  # no schemas
 EXCLUSIVE = ("exclusiveMinimum", "exclusiveMaximum")  # numbers, no longer bools
 BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
 Kind = Literal["json_schema", "arguments", "regex", "lark"]
+REMEMBERED = 256  # grammars that were checked: a server reads many
 QUIET = 0  # the log level at which the library prints nothing
 
 
 class Grammars:
-    """Compiles grammars for one tokenizer. Thread-safe.
+    """Compiles grammars for one tokenizer; one thread at a time may `compile`.
 
     The library takes a second or two to read a large vocabulary, once: `prepare`
     begins with it while other things are done.
@@ -76,15 +77,19 @@ class Grammars:
         """
         try:
             grammar = as_grammar(kind, source)
-            if (kind, grammar) not in self._checked:
+            found = self._checked.pop((kind, grammar), None)
+            if found is None:
                 check(grammar)
                 free = _freed(source) if kind == "arguments" else None
-                self._checked[kind, grammar] = free or grammar
+                found = free or grammar
         except ValueError as error:
             raise SchemaError(
                 f"{what} cannot be enforced ({error}): {advice}"
             ) from error
-        return self._checked[kind, grammar]
+        self._checked[kind, grammar] = found
+        if len(self._checked) > REMEMBERED:
+            del self._checked[next(iter(self._checked))]
+        return found
 
     def matcher(self, grammar: str) -> "Matcher":
         """Start to match a text against what `compile` returned."""
