@@ -364,3 +364,32 @@ def test_a_call_is_refused_once_and_for_good() -> None:
         terminal.send("/reset" + ENTER + "What is the weather in Oslo?" + ENTER)
         terminal.wait_for("The temperature is 21.")
         leave(terminal)
+
+
+def test_a_pipe_into_a_terminal_is_answered_in_full_dress() -> None:
+    given = json.dumps([[final("# T\n\non and " + "on and " * 400)], 0.002, ["review"]])
+    program = shlex.join([sys.executable, "-c", PROGRAM, given])
+    with Terminal(["/bin/sh", "-c", f"echo diff | {program}"]) as terminal:
+        terminal.wait_for("on and on and")
+        assert "\x1b[1;4mT" in terminal.raw  # a heading
+        terminal.send(ESCAPE)  # read from the terminal, as stdin is the pipe
+        assert terminal.end() == 130
+    sessions = Sessions.open()
+    [kept] = sessions.list()
+    [asked, *_] = sessions.load(kept.id)["messages"]
+    assert asked["content"] == "review\n\n`stdin`:\n```\ndiff\n```"
+
+
+def test_a_message_that_cannot_be_sent_can_be_changed(home: Path) -> None:
+    with chat(SUM, cwd=home, settings={"PYTHONPATH": str(ROOT)}) as terminal:
+        ready(terminal, 1)
+        terminal.send("@none/x.txt" + ENTER)  # no file: sent as it is
+        ready(terminal, 2)
+        (home / "a.bin").write_bytes(b"\0")
+        terminal.send("read @a.bin" + ENTER)
+        terminal.wait_for("Error: `a.bin` is no text: it has zero bytes")
+        terminal.wait_for(lambda screen: screen.count("> read @a.bin") == 2)
+        terminal.send("\x08" * 11 + "again" + ENTER)
+        terminal.wait_for("> again")
+        ready(terminal, 4)
+        leave(terminal)

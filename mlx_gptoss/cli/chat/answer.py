@@ -15,7 +15,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.text import Text
 
 from mlx_gptoss.cli.chat.layout import clean, dim
-from mlx_gptoss.cli.chat.markdown import Code, MarkdownStream, Part
+from mlx_gptoss.cli.chat.markdown import Code, MarkdownStream, Part, joined
 from mlx_gptoss.harmony.events import (
     Answer,
     Done,
@@ -101,7 +101,7 @@ class AnswerView:
     def take(self) -> list[Part]:
         """Return the parts that were finished since the last time."""
         taken, self._finished = self._finished, []
-        return taken
+        return joined(taken)
 
     def rest(self) -> list[Part]:
         """Return what is under way, as it looks now."""
@@ -202,7 +202,8 @@ class Thinking:
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:
-        text = Text(self.text, style="dim", overflow="fold")
+        kept = self.text.split("\n")[-(self.last or 0) :]  # each is a line or more
+        text = Text("\n".join(kept), style="dim", overflow="fold")
         lines = text.wrap(console, max(1, options.max_width - 2))
         for line in list(lines)[-self.last :] if self.last else lines:
             yield Text.assemble(("│ ", "dim"), line)

@@ -11,7 +11,7 @@ from mlx_gptoss.cli.chat.approval import NO
 from mlx_gptoss.cli.chat.interface import Shown
 from mlx_gptoss.cli.chat.layout import Layout, clean
 from mlx_gptoss.cli.chat.markdown import Blocks, Part
-from mlx_gptoss.cli.chat.prompt import MARK, Prompt
+from mlx_gptoss.cli.chat.prompt import GOES_ON, MARK, Prompt
 from mlx_gptoss.cli.chat.turn import Turn
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.harmony.events import Done
@@ -85,9 +85,12 @@ class FullInterface:
             note("There was no reasoning")
 
     def replay(self, question: str, answer: str) -> None:
-        lines = clean(question).split("\n")
-        asked = Text("\n".join([MARK + lines[0], *lines[1:]]), style="bold")
-        self._print([Part(asked), Part(Blocks(clean(answer)))])
+        self.echo(question)
+        self._print([Part(Blocks(clean(answer)))])
+
+    def echo(self, text: str) -> None:
+        lines = ("\n" + GOES_ON).join(clean(text).split("\n"))
+        self._print([Part(Text.assemble((MARK, "bold cyan"), lines, overflow="fold"))])
 
     def give_back(self, text: str) -> None:
         self._next = text

@@ -48,6 +48,10 @@ class Interface(Protocol):
         """Show a turn of before."""
         ...
 
+    def echo(self, text: str) -> None:
+        """Show a message that was not typed here."""
+        ...
+
     def give_back(self, text: str) -> None:
         """Offer a message that could not be sent for another try."""
         ...

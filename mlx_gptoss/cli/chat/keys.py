@@ -16,19 +16,24 @@ from prompt_toolkit.key_binding.key_processor import KeyPress
 from prompt_toolkit.keys import Keys
 
 ESCAPE_SECONDS = 0.05  # a lone Esc is one behind which nothing comes for so long
+TERMINAL = "/dev/tty"
 CHUNK = 4096
 
 
 class KeyReader:
-    """Reads keys of the terminal on stdin while the `with` lasts."""
+    """Reads keys of the terminal while the `with` lasts, be stdin a pipe or not."""
 
     def __init__(self) -> None:
-        self._fd = sys.stdin.fileno()
+        self._own: int | None = None
         self._pressed: list[KeyPress] = []
         self._parser = Vt100Parser(self._pressed.append)
         self._decoder = getincrementaldecoder("utf-8")("replace")
 
     def __enter__(self) -> Self:
+        if sys.stdin.isatty():
+            self._fd = sys.stdin.fileno()
+        else:
+            self._fd = self._own = os.open(TERMINAL, os.O_RDONLY | os.O_NOCTTY)
         self._before = termios.tcgetattr(self._fd)
         mode = termios.tcgetattr(self._fd)
         mode[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN)
@@ -45,6 +50,8 @@ class KeyReader:
         trace: TracebackType | None,
     ) -> None:
         termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+        if self._own is not None:
+            os.close(self._own)
 
     def wait(self, seconds: float) -> list[KeyPress]:
         """Return the keys pressed, waiting for the first at most so long."""

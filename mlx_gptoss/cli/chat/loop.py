@@ -36,6 +36,7 @@ class Loop:
     def run(self, first: str | None = None) -> None:
         """Go on until the user leaves; `first` is said before all else."""
         if first is not None:
+            self.interface.echo(first)
             self.say(first)
         for text in self.interface.messages():
             if found := COMMAND.fullmatch(text):
@@ -45,22 +46,25 @@ class Loop:
 
     def say(self, text: str) -> None:
         """Send a message; one that cannot be sent is given back."""
+        attached = list(self.conversation.attached)
         try:
             events = self.conversation.send(text)
         except GptOssError as error:
             self.interface.give_back(text)
             self._fail(error)
         else:
-            self.answer(events)
+            if not self.answer(events):
+                self.conversation.attached = attached
+                self.interface.give_back(text)
 
-    def answer(self, events: "Generator[Event]") -> None:
-        """Show an answer and keep it, whole or not."""
+    def answer(self, events: "Generator[Event]") -> bool:
+        """Show an answer and keep it, whole or not; False if there could be none."""
         conversation = self.conversation
         try:
             shown = self.interface.show(events, conversation.chat.cancel)
         except GptOssError as error:
             self._fail(error)
-            return
+            return False
         conversation.answered(shown.stats)
         if shown.stopped and not self.interface.interactive:
             raise KeyboardInterrupt
@@ -70,6 +74,7 @@ class Loop:
             click.echo(f"Warning: {problem}", err=True)
         note_cuts(shown.stats)
         show_sources(conversation.browser, shown.answer)
+        return True
 
     def obey(self, name: str, argument: str) -> None:
         """Carry out a `/command`."""

@@ -8,7 +8,7 @@ Knows blocks and their look; nothing of the terminal.
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from html import unescape
 from typing import ClassVar
@@ -26,6 +26,7 @@ THEME = "ansi_dark"  # the terminal's own colours, so that any background will d
 DEEPEST = 8  # levels of nesting that are laid out; what is deeper is shown as written
 NESTING = 1000  # what the parser takes; the text below it would vanish
 INDENT = 2  # columns before code
+BEFORE = 200  # lines of code that are read to know the colours of those behind
 FENCE = "fence"
 LISTS = ("bullet_list_open", "ordered_list_open")
 WORD = re.compile(r"[^\W_]+")
@@ -194,14 +195,30 @@ class Code:
     ) -> RenderResult:
         info = self.info.strip()
         language = info.partition(" ")[0]
+        start = max(0, self.first - BEFORE)
+        text = "\n".join(self.text.split("\n")[start : self.end])
         if self.named and self.first == 0 and info not in ("", "text"):
             yield Padding(Text(info, style="dim italic"), (0, INDENT))
         syntax = Syntax("", language or "text", theme=THEME)
-        lines = syntax.highlight(self.text).split("\n", allow_blank=True)
-        for line in lines[self.first : self.end]:
+        lines = syntax.highlight(text).split("\n", allow_blank=True)
+        for line in lines[self.first - start : self.end - start]:
             line.expand_tabs(4)
             line.overflow = "fold"
             yield Padding(line, (0, 0, 0, min(INDENT, options.max_width // 4)))
+
+
+def joined(parts: list[Part]) -> list[Part]:
+    """Lay code out at once that came line by line: its colours are found together."""
+    found: list[Part] = []
+    for part in parts:
+        before = found[-1].content if found else None
+        code = part.content
+        if part.goes_on and isinstance(before, Code) and isinstance(code, Code):
+            whole = replace(code, first=before.first)
+            found[-1] = replace(found[-1], content=whole)
+        else:
+            found.append(part)
+    return found
 
 
 @cache

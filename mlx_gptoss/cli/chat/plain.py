@@ -81,5 +81,8 @@ class PlainInterface:
     def replay(self, question: str, answer: str) -> None:
         """The turns of before are not printed again."""
 
+    def echo(self, text: str) -> None:
+        """It stands on the command line."""
+
     def give_back(self, text: str) -> None:
         """It stands on the screen, or in the user's file."""

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from mlx_gptoss.harmony.events import ToolCall
     from mlx_gptoss.sessions import Sessions
 
-TERMINAL = "/dev/tty"
 STDIN = "stdin"  # how what was piped in is called
 
 
@@ -147,7 +146,18 @@ def _draws(once: bool) -> bool:
     """Whether there is a terminal to draw on, and keys to be read from one."""
     if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return False
-    return sys.stdin.isatty() or (once and os.access(TERMINAL, os.R_OK))
+    return sys.stdin.isatty() or (once and _has_terminal())
+
+
+def _has_terminal() -> bool:
+    """Whether there are keys, though stdin is a pipe."""
+    from mlx_gptoss.cli.chat.keys import TERMINAL
+
+    try:
+        os.close(os.open(TERMINAL, os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _history(start: Start) -> Path | None:

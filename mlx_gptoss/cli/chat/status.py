@@ -20,7 +20,7 @@ def status_line(conversation: "Conversation") -> str:
             context_used(conversation),
             *_speed(conversation),
             *([format_bytes(memory)] if memory else []),
-            *(["private"] if conversation.store is None else []),
+            *_kept(conversation),
         ]
     )
 
@@ -36,6 +36,12 @@ def _speed(conversation: "Conversation") -> list[str]:
     stats = conversation.stats
     speed = stats.generation_tokens_per_second if stats else 0.0
     return [f"{speed:.1f} tok/s"] if speed else []
+
+
+def _kept(conversation: "Conversation") -> list[str]:
+    if conversation.options.private:
+        return ["private"]
+    return [] if conversation.store is not None else ["not kept"]
 
 
 def _memory() -> int:
