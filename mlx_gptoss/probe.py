@@ -12,15 +12,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
+from mlx_gptoss.config import MXFP4
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.experts.reader import Reader, Run
+from mlx_gptoss.experts.resident import Experts
+from mlx_gptoss.layout import PACKED, Structure
+from mlx_gptoss.loading import choose_dtype
 from mlx_gptoss.memory import format_bytes
 from mlx_gptoss.memory.measured import Probe
+from mlx_gptoss.memory.shapes import published
+from mlx_gptoss.memory.sizes import record_bytes
 
 DISK_BYTES = 10**9
 PIECE_BYTES = 4 * 2**20  # a projection of a published model's expert
@@ -34,6 +41,8 @@ VECTOR_ROUNDS = 8
 WAITS = 64  # layers of a chain; about two tokens of the 120b
 CHAIN_SIZE = 512
 ROUNDS = 3
+PROBED_EXPERTS, PROBED_LAYERS = 8, 12
+E8M0_ONE = 127  # a scale of 1; one of 0 would make a CPU multiply denormal numbers
 
 Say = Callable[[str], None]
 
@@ -49,8 +58,10 @@ def probe(folder: Path | None = None, *, size: int = DISK_BYTES, say: Say) -> Pr
     bandwidth = memory_rate()
     say("waiting for the device, layer by layer")
     sync = sync_seconds()
+    say("sending tokens through experts")
+    experts = expert_rate()
     name = str(mx.device_info().get("device_name", ""))
-    return Probe(name, ssd, bandwidth, sync)
+    return Probe(name, ssd, bandwidth, sync, experts)
 
 
 def disk_rate(folder: Path, size: int = DISK_BYTES) -> float:
@@ -114,6 +125,36 @@ def memory_rate() -> float:
         mx.eval(matrix @ vector)
         best = min(best, time.perf_counter() - started)
     return matrix.nbytes / best
+
+
+def expert_rate() -> float:
+    """Decode through experts as large as the published ones: their bytes a second.
+
+    One token after the other goes through four experts of a few, as in a model's
+    layers; all weights are zeros, which takes no less time, with scales of 1.
+    """
+    shape = published("gpt-oss-20b")
+    assert shape is not None
+    config = replace(shape.config, num_local_experts=PROBED_EXPERTS)
+    k, dtype = config.num_experts_per_tok, choose_dtype(None)
+    packing = {"experts.gate_up_proj": MXFP4, "experts.down_proj": MXFP4}
+    experts = Experts(config, Structure(packing, PACKED), "experts")
+    experts.set_dtype(dtype)
+    experts.eval()
+    for projection in experts.projections.values():
+        projection.scales = mx.full(projection.scales.shape, E8M0_ONE, mx.uint8)
+    x, shares = mx.zeros((1, config.hidden_size), dtype), mx.full((1, k), 1 / k, dtype)
+    chosen = mx.arange(PROBED_EXPERTS, dtype=mx.uint32).reshape(-1, 1, k)
+    mx.eval(experts.parameters(), x, shares, chosen)
+    best = float("inf")
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        y = x
+        for layer in range(PROBED_LAYERS):
+            y = experts(y, chosen[layer % len(chosen)], shares)
+        mx.eval(y)
+        best = min(best, time.perf_counter() - started)
+    return PROBED_LAYERS * k * record_bytes(config) / best
 
 
 def sync_seconds() -> float:

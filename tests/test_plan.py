@@ -1,5 +1,7 @@
 """Where experts are planned to lie: published models on Macs that can be bought."""
 
+from dataclasses import replace
+
 import pytest
 
 from mlx_gptoss.errors import MemoryBudgetError
@@ -219,6 +221,20 @@ def test_the_formula_is_the_one_that_is_shown() -> None:
     )
     speed = 1e3 / sum(found.terms.values())
     assert found.tokens_per_second.expected == pytest.approx(speed)
+
+
+def test_a_measured_rate_of_experts_stands_for_their_bytes() -> None:
+    plan = streamed(20e9, machine=SLOW_SYNC, experts="streamed")
+    work = work_of(plan, shape("gpt-oss-120b").config)
+    slow = replace(SLOW_SYNC, expert_rate=10 * GB)
+    found = predict(work, slow, HitCurve(), prompt_tokens=100)
+    rest = work.active_bytes - work.expert_bytes
+    assert work.expert_bytes == pytest.approx(1.904 * GB, rel=0.01)
+    assert found.terms["memory"] == pytest.approx(
+        1e3 * (rest / (0.65 * 500 * GB) + work.expert_bytes / (10 * GB))
+    )
+    speed = found.tokens_per_second
+    assert speed.low < speed.expected < speed.high
 
 
 @pytest.mark.parametrize("device", ["M4 Max 64GB", "M4 Max 36GB", "M1 8GB"])

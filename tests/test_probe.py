@@ -22,7 +22,8 @@ def test_everything_is_measured(tmp_path: Path) -> None:
     found = probe.probe(tmp_path, size=20 * MEGA, say=said.append)
     assert found.ssd > MEGA and found.bandwidth > 100 * MEGA
     assert 0 <= found.sync_seconds < 1
-    assert len(said) == 3
+    assert found.experts is not None and found.experts > MEGA
+    assert len(said) == 4
     assert list(tmp_path.iterdir()) == []  # the file is gone
 
 
@@ -40,11 +41,14 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
 
 def test_a_probe_is_kept_and_used_on_its_own_device_only(tmp_path: Path) -> None:
     device = str(mx.device_info().get("device_name", ""))
-    found = Probe(device, 5e9, 100e9, 1e-3)
+    found = Probe(device, 5e9, 100e9, 1e-3, 40e9)
     path = save_probe(found, tmp_path / "new" / "probe.json")
     assert saved_probe(path) == found
     machine = this_machine(path)
     assert (machine.ssd, machine.sync_seconds, machine.measured) == (5e9, 1e-3, True)
+    assert machine.expert_rate == 40e9
+    older = Probe(device, 5e9, 100e9, 1e-3)
+    assert this_machine(save_probe(older, path)).expert_rate is None
     save_probe(Probe("another", 5e9, 100e9, 1e-3), path)
     assert not this_machine(path).measured
     assert not this_machine(tmp_path / "none").measured

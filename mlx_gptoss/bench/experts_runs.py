@@ -32,7 +32,7 @@ from mlx_gptoss.loading import choose_dtype, load_placed, plan_checkpoint
 from mlx_gptoss.memory import HitCurve, Machine, Plan, predict, work_of
 from mlx_gptoss.memory.plan import STREAMED, with_slots
 from mlx_gptoss.model import GptOss
-from mlx_gptoss.probe import memory_rate, sync_seconds
+from mlx_gptoss.probe import expert_rate, memory_rate, sync_seconds
 
 CONTEXT = 4096
 ROUNDS = 3
@@ -196,6 +196,7 @@ def check_prediction(folder: Path) -> dict[str, Any]:
         memory_rate(),
         fills["plain"],
         sync_seconds=sync_seconds(),
+        expert_rate=expert_rate(),
         measured=True,
     )
     share = slots / config.num_local_experts

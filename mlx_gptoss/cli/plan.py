@@ -214,6 +214,11 @@ def _speed(found: "Forecast") -> list[str]:
         f"  {machine.bandwidth / 1e9:.0f} GB/s memory, {machine.ssd / 1e9:.1f} GB/s "
         f"SSD, {1e3 * machine.sync_seconds:.2f} ms a wait: {machine.source}",
     ]
+    if machine.expert_rate is not None:
+        lines.append(
+            f"  experts are multiplied at {machine.expert_rate / 1e9:.1f} GB/s, which "
+            "stands for their part of the active bytes"
+        )
     if found.plan.slots:
         lines.append(
             f"  hit rate {range_text(speed.hit_rate, 2)}: {speed.curve_source}"

@@ -39,5 +39,7 @@ def probe(folder: Path | None, size: int, as_json: bool) -> None:
         return
     click.echo(f"disk    {found.ssd / 1e9:.2f} GB/s, uncached")
     click.echo(f"memory  {found.bandwidth / 1e9:.1f} GB/s")
+    if found.experts:
+        click.echo(f"experts {found.experts / 1e9:.1f} GB/s, multiplied")
     click.echo(f"wait    {1e3 * found.sync_seconds:.3f} ms a streamed layer")
     note(f"kept in {path}")

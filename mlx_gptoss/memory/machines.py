@@ -33,13 +33,18 @@ class Range:
 
 @dataclass(frozen=True)
 class Machine:
-    """What speed depends on: bytes and operations a second, seconds of one wait."""
+    """What speed depends on: bytes and operations a second, seconds of one wait.
+
+    `expert_rate` are the bytes of experts a second that decoding really gets through,
+    where that was measured: on a CPU multiplying MXFP4 takes longer than reading it.
+    """
 
     name: str
     bandwidth: float
     ssd: float
     flops: float | None = None
     sync_seconds: float = SYNC_SECONDS
+    expert_rate: float | None = None
     measured: bool = False  # by `mlx-gptoss probe` on this machine
     source: str = "the table of chips"
 

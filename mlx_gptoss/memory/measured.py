@@ -14,12 +14,16 @@ FILE = "probe.json"
 
 @dataclass(frozen=True)
 class Probe:
-    """Measured figures: bytes a second, seconds of a wait, and of what device."""
+    """Measured figures: bytes a second, seconds of a wait, and of what device.
+
+    `experts` are those of experts multiplied; a probe of an older version has none.
+    """
 
     device: str
     ssd: float
     bandwidth: float
     sync_seconds: float
+    experts: float | None = None
 
 
 def probe_file() -> Path:
@@ -43,6 +47,7 @@ def saved_probe(path: Path | None = None) -> Probe | None:
         return Probe(
             str(raw["device"]),
             *(float(raw[key]) for key in ("ssd", "bandwidth", "sync_seconds")),
+            experts=float(raw["experts"]) if raw.get("experts") else None,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
@@ -69,6 +74,7 @@ def this_machine(path: Path | None = None) -> Machine:
         bandwidth=probe.bandwidth,
         ssd=probe.ssd,
         sync_seconds=probe.sync_seconds,
+        expert_rate=probe.experts,
         measured=True,
         source="measured here by `mlx-gptoss probe`",
     )

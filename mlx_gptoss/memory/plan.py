@@ -178,8 +178,10 @@ def work_of(plan: Plan, config: ModelConfig) -> Work:
     )
     rest = plan.whole_bytes - E * plan.record_bytes * layers - biases * layers
     rest -= plan.bytes_by_part.get(EMBEDDING, 0)  # looked up, not read
+    expert_bytes = k * layers * (plan.record_bytes + biases / E)
     return Work(
-        active_bytes=rest + k * layers * (plan.record_bytes + biases / E),
+        active_bytes=rest + expert_bytes,
+        expert_bytes=expert_bytes,
         active_weights=parameters_read(config),
         weight_bytes=plan.weight_bytes,
         record_bytes=plan.record_bytes,

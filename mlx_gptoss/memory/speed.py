@@ -7,7 +7,8 @@
 `active` are the bytes a token reads from memory: attention, router, norms, lm_head and
 k experts a layer. No overlap is assumed, because those who tried found none. Bounds
 come from the efficiency that decoding reaches, the spread of waits, and the spread of
-hit rates between texts.
+hit rates between texts. Where the rate was measured at which experts are multiplied,
+their part of `active` is divided by that instead.
 
     first token = streamed bytes not resident, once a chunk / SSD
                 + max(weights / bandwidth a chunk, 2 * active weights * tokens / flops)
@@ -26,6 +27,7 @@ ARITHMETIC = Range(0.25, 0.45, 0.70)
 # How much longer or shorter a wait is than the probe, or the table, says.
 SYNC_SPREAD = Range(2.5, 1.0, 0.66)
 MEASURED_SYNC_SPREAD = Range(1.3, 1.0, 0.85)
+EXPERT_SPREAD = Range(0.85, 1.0, 1.1)  # of a measured rate of experts
 SSD_SHARE = Range(0.8, 0.9, 1.0)
 
 # Hit rates of LRU by the share of the experts that is here: with 4 experts a token no
@@ -92,6 +94,7 @@ class Work:
     """What one token and one prompt ask of memory, disk and arithmetic."""
 
     active_bytes: float  # read from memory for a token
+    expert_bytes: float  # of them, of experts
     active_weights: float  # multiplied for a token
     weight_bytes: float  # of the model in memory
     record_bytes: int
@@ -145,8 +148,13 @@ def _terms(
         (1 - getattr(curve.at(slots / work.experts), bound)) * token_bytes
         for slots in work.slots
     )
+    read, multiplied = work.active_bytes, 0.0
+    if machine.expert_rate is not None:
+        read -= work.expert_bytes
+        rate = machine.expert_rate * getattr(EXPERT_SPREAD, bound)
+        multiplied = work.expert_bytes / rate
     return {
-        "memory": work.active_bytes / (getattr(EFFICIENCY, bound) * machine.bandwidth),
+        "memory": read / (getattr(EFFICIENCY, bound) * machine.bandwidth) + multiplied,
         "sync": len(work.slots) * machine.sync_seconds * getattr(spread, bound),
         "disk": missed / (machine.ssd * getattr(SSD_SHARE, bound)),
     }
