@@ -10,7 +10,7 @@ app.py       the app: routes, error handlers, the guard around all
 routes/      one file an API; a route reads a request, starts a turn, gives a reply
 schema/      what stands on the wire
 turn.py      one answer: a conversation in, what the model says out; no wire types
-chat.py      chat completions: requests to turns, what was said to replies
+chat/        chat completions: requests to turns, what was said to replies
 responses/   OpenAI's Responses: items, events, what is kept of them
 messages/    Anthropic's Messages: content blocks and their events
 sealed.py    reasoning as an opaque text that clients keep and give back

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlx_gptoss.server.chat import Manner
+from mlx_gptoss.server.chat.manner import Manner
 from mlx_gptoss.server.errors import ApiError, as_api_error, bad_request
 from mlx_gptoss.server.reading import Heard
 from mlx_gptoss.server.responses.output import Event, Output

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from mlx_gptoss.server.ask import Ask
-from mlx_gptoss.server.chat import Manner
+from mlx_gptoss.server.chat.manner import Manner
 from mlx_gptoss.server.responses.asking import (
     Question,
     wants_logprobs,

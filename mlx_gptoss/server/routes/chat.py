@@ -9,7 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mlx_gptoss.harmony.render import render_messages
-from mlx_gptoss.server.chat import Manner, ask_of, chunks, tools_of, whole_reply
+from mlx_gptoss.server.chat.asking import ask_of, tools_of
+from mlx_gptoss.server.chat.manner import Manner
+from mlx_gptoss.server.chat.output import chunks, whole_reply
 from mlx_gptoss.server.ignored import ignored
 from mlx_gptoss.server.routes import ERRORS
 from mlx_gptoss.server.schema.chat import ChatRequest

@@ -1,16 +1,8 @@
-"""Chat completions: a request to what is asked, what was heard to replies.
+"""What is heard to the message of a chat completion, whole or in chunks."""
 
-Knows the wire types and turns; nothing of HTTP.
-"""
-
-import datetime
-import secrets
-import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
-from mlx_gptoss.harmony.constrain import Constraints
 from mlx_gptoss.harmony.events import (
     Answer,
     ParserEvent,
@@ -21,191 +13,16 @@ from mlx_gptoss.harmony.events import (
     ToolCallFailed,
     ToolCallStarted,
 )
-from mlx_gptoss.harmony.messages import Message
-from mlx_gptoss.harmony.openai_chat import Restore, from_chat_messages, read_tool
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.server import asking
-from mlx_gptoss.server.ask import Ask
-from mlx_gptoss.server.errors import bad_request
-from mlx_gptoss.server.limits import check_count, check_most, check_stops
-from mlx_gptoss.server.logprobs import finite, token_text
+from mlx_gptoss.server.chat.manner import Manner
 from mlx_gptoss.server.reading import Heard
 from mlx_gptoss.server.schema import chat_reply as wire
 from mlx_gptoss.server.schema.base import TokenUsage
-from mlx_gptoss.server.schema.chat import ChatRequest
-from mlx_gptoss.server.settings import BOTH, REASONING, REASONING_CONTENT, Settings
 from mlx_gptoss.server.turn import Turn, merged
 from mlx_gptoss.server.usage import usage_of
 from mlx_gptoss.steps import LENGTH, STOP, TOOL_CALLS, Step
-from mlx_gptoss.tokenizer import Tokenizer
 
-HIDDEN = "hidden"
 BETWEEN = "\n\n"  # a preamble and the answer behind it
 FINISH = {STOP: STOP, TOOL_CALLS: TOOL_CALLS, LENGTH: LENGTH}
-
-
-# What is asked
-
-
-def ask_of(
-    request: ChatRequest,
-    runtime: Runtime,
-    settings: Settings,
-    restore: Restore | None = None,
-) -> Ask:
-    """Say what a request asks of the model; raises ApiError or PromptError.
-
-    `restore` may put back the reasoning that calls came without.
-    """
-    limits = settings.limits
-    check_count("messages", len(request.messages), limits.messages)
-    check_most("n", request.n or 1, limits.choices)
-    tools = tools_of(request, settings)
-    choice = asking.read_tool_choice(request.tool_choice)
-    budget, auto = budget_of(request, settings)
-    constraints = Constraints(
-        tool_choice=choice.choice,
-        parallel_tool_calls=request.parallel_tool_calls is not False,
-        response_format=asking.read_answer_format(request.response_format, limits),
-        max_reasoning_tokens=budget,
-        loop_guard=settings.loop_guard,
-        stop=check_stops(request.stop, limits),
-    )
-    return Ask(
-        conversation=conversation_of(request, tools, settings, restore),
-        tools=tools.descriptions,
-        strict_tools=tools.strict,
-        callable_tools=choice.callable,
-        params=params_of(request, runtime),
-        constraints=constraints,
-        auto_budget=auto,
-        choices=request.n or 1,
-    )
-
-
-def tools_of(request: ChatRequest, settings: Settings) -> asking.Tools:
-    """The functions on offer; tools of other types are passed over."""
-    descriptions, strict, others = [], set(), []
-    for at, tool in enumerate(request.tools or ()):
-        if tool.type != "function":
-            others.append(tool.type)
-        elif tool.function is None:
-            raise bad_request(f"tools[{at}] has no `function`", param="tools")
-        else:
-            descriptions.append(read_tool(tool.model_dump(), f"tools[{at}]"))
-            if tool.function.strict:
-                strict.add(tool.function.name)
-    found = asking.Tools(tuple(descriptions), frozenset(strict), tuple(others))
-    return asking.check_tools(found, settings.limits)
-
-
-def conversation_of(
-    request: ChatRequest,
-    tools: asking.Tools,
-    settings: Settings,
-    restore: Restore | None,
-) -> list[Message]:
-    today = settings.date or datetime.date.today().isoformat()
-    return from_chat_messages(
-        request.plain_messages,
-        tools=[
-            {"name": t.name, "description": t.description, "parameters": t.parameters}
-            for t in tools.descriptions
-        ],
-        response_format=request.response_format,
-        effort=asking.effort_of(effort_of(request)),
-        conversation_date=today,
-        restore=restore,
-    )
-
-
-def effort_of(request: ChatRequest) -> str | None:
-    nested = request.reasoning.effort if request.reasoning else None
-    return request.reasoning_effort or nested
-
-
-def budget_of(request: ChatRequest, settings: Settings) -> tuple[int | None, bool]:
-    nested = request.reasoning.max_tokens if request.reasoning else None
-    asked = [request.max_reasoning_tokens, nested]
-    return asking.reasoning_budget(effort_of(request), asked, settings)
-
-
-def params_of(request: ChatRequest, runtime: Runtime) -> Any:
-    top = request.top_logprobs or 0
-    if top and not request.logprobs:
-        raise bad_request("`top_logprobs` needs `logprobs`", param="top_logprobs")
-    return asking.sampling_params(
-        request,
-        max_tokens=request.max_completion_tokens or request.max_tokens,
-        top_logprobs=top,
-        vocab_size=runtime.tokenizer.vocab_size,
-    )
-
-
-# What is answered
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How replies to one request are written."""
-
-    model: str
-    tokenizer: Tokenizer
-    reasoning_fields: tuple[str, ...] = (REASONING,)
-    logprobs: bool = False
-    include_usage: bool = False
-    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
-    created: int = field(default_factory=lambda: int(time.time()))
-
-    @classmethod
-    def of(
-        cls, request: ChatRequest, model: str, runtime: Runtime, settings: Settings
-    ) -> "Manner":
-        options = request.stream_options
-        return cls(
-            model,
-            runtime.tokenizer,
-            reasoning_fields(request, settings),
-            logprobs=bool(request.logprobs),
-            include_usage=bool(options and options.include_usage),
-        )
-
-    def reasoning(self, text: str) -> dict[str, Any]:
-        return dict.fromkeys(self.reasoning_fields, text)
-
-    def token_logprobs(self, steps: Sequence[Step]) -> wire.Logprobs | None:
-        if not self.logprobs:
-            return None
-        return wire.Logprobs(
-            content=[
-                wire.TokenLogprob(
-                    **self._logprob(step.token, step.logprob),
-                    top_logprobs=[
-                        wire.TopLogprob(**self._logprob(*one))
-                        for one in step.top_logprobs
-                    ],
-                )
-                for step in steps
-            ]
-        )
-
-    def _logprob(self, token: int, logprob: float) -> dict[str, Any]:
-        return {
-            "token": token_text(self.tokenizer, token),
-            "logprob": finite(logprob),
-            "bytes": list(self.tokenizer.token_bytes(token)),
-        }
-
-
-def reasoning_fields(request: ChatRequest, settings: Settings) -> tuple[str, ...]:
-    """The names under which reasoning is shown; none if it is to be hidden."""
-    excluded = bool(request.reasoning and request.reasoning.exclude)
-    if excluded or request.include_reasoning is False:
-        return ()
-    wanted = request.reasoning_format or settings.reasoning_field
-    if wanted == HIDDEN:
-        return ()
-    return (REASONING, REASONING_CONTENT) if wanted == BOTH else (wanted,)
 
 
 class Writing:
