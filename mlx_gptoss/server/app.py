@@ -90,6 +90,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
             allow_origins=list(service.settings.origins),
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
+            allow_private_network=True,
             expose_headers=[IGNORED],
         )
     app.add_middleware(  # the outermost

@@ -28,7 +28,13 @@ from mlx_gptoss.server.models import Models
 from mlx_gptoss.server.responses.kept import Kept
 from mlx_gptoss.server.schema.base import Reply
 from mlx_gptoss.server.settings import Settings
-from mlx_gptoss.server.stream import EventStream, error_frame, while_connected
+from mlx_gptoss.server.stream import (
+    ALIVE,
+    WAITING,
+    EventStream,
+    error_frame,
+    while_connected,
+)
 from mlx_gptoss.server.turn import Prompt, Turn, start_turns
 
 log = logging.getLogger(__name__)
@@ -47,6 +53,11 @@ class Job:
     def turn(self) -> Turn:
         """The answer, where there is one."""
         return self.turns[0]
+
+    def sign_of_life(self) -> bytes:
+        """A comment for a stream that is silent: the place in the queue, if any."""
+        place = max(turn.place for turn in self.turns)
+        return WAITING % place if place else ALIVE
 
     def on_close(self, then: Callable[[], object]) -> None:
         """Have `then` called when the job has ended."""
@@ -129,6 +140,7 @@ class Service:
             frames,
             close=job.close,
             heartbeat_seconds=limits.heartbeat_seconds,
+            alive=job.sign_of_life,
             tell=tell,
             headers=dict(headers or {}),
         )

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 DONE = b"data: [DONE]\n\n"
 ALIVE = b": alive\n\n"  # a comment, which every client passes over
+WAITING = b": waiting, place %d in the queue\n\n"
 CLIENT_CLOSED = 499  # nginx's number for it; nobody is there to read it
 
 
@@ -69,8 +70,8 @@ async def _unless(gone: Coroutine[Any, Any, None], work: Coroutine[Any, Any, T])
 class EventStream(Response):
     """Sends frames as a client takes them; ends them when it leaves.
 
-    `close` is awaited once at the end, whatever the end is. An error within the
-    stream is its last frame, written by `tell`.
+    `close` is awaited once at the end, whatever the end is. `alive` writes a sign of
+    life, `tell` an error within the stream, which is its last frame.
     """
 
     media_type = "text/event-stream"
@@ -81,6 +82,7 @@ class EventStream(Response):
         *,
         close: Callable[[], Awaitable[Any]],
         heartbeat_seconds: float,
+        alive: Callable[[], bytes] = lambda: ALIVE,
         tell: Callable[[ApiError], bytes] = error_frame,
         headers: dict[str, str] | None = None,
     ) -> None:
@@ -90,6 +92,7 @@ class EventStream(Response):
         self._frames = frames
         self._close = close
         self._heartbeat_seconds = heartbeat_seconds
+        self._alive = alive
         self._tell = tell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,7 +121,7 @@ class EventStream(Response):
             coming = asyncio.ensure_future(anext(frames, None))
             try:
                 while not (await asyncio.wait({coming}, timeout=patience))[0]:
-                    yield ALIVE
+                    yield self._alive()
                 frame = coming.result()
             except Exception as error:
                 yield self._tell(as_api_error(error))

@@ -86,6 +86,11 @@ class Turn:
         if self._ticket is not None:
             self._ticket.cancel()
 
+    @property
+    def place(self) -> int:
+        """The place in the queue: 1 is next, 0 is not in it."""
+        return self._ticket.position if self._ticket is not None else 0
+
     def leave(self) -> None:
         """Cancel it and hear no more of it; its end is told. Twice is once."""
         self.cancel()
