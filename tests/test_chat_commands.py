@@ -171,6 +171,7 @@ def test_help_says_what_one_command_does() -> None:
     shown = chat("/help").stderr
     for command in COMMANDS:
         assert command.usage in shown and command.help in shown
+    assert max(map(len, shown.splitlines())) < 80
 
 
 def test_a_path_is_no_command() -> None:

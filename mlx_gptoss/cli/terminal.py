@@ -7,7 +7,9 @@ unchanged into a pipe or a file.
 
 import os
 import re
+import shutil
 import sys
+from textwrap import TextWrapper
 from typing import Any, TextIO
 
 import click
@@ -35,10 +37,17 @@ def coloured(stream: TextIO) -> bool:
 
 
 def note(text: str) -> None:
-    """Write a dimmed line to stderr."""
+    """Write a dimmed line to stderr, on a terminal wrapped between words."""
+    shown = _wrapped(text) if sys.stderr.isatty() else text
     click.echo(
-        f"{DIM}{text}{PLAIN}" if coloured(sys.stderr) else text, err=True, color=True
+        f"{DIM}{shown}{PLAIN}" if coloured(sys.stderr) else shown, err=True, color=True
     )
+
+
+def _wrapped(text: str) -> str:
+    width = max(20, shutil.get_terminal_size().columns - 1)
+    wrapper = TextWrapper(width, replace_whitespace=False, break_long_words=False)
+    return "\n".join(wrapper.fill(line) for line in text.split("\n"))
 
 
 class Screen:

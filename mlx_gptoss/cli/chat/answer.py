@@ -48,7 +48,8 @@ class Thought:
     @property
     def summary(self) -> str:
         words = len(self.text.split())
-        return f"▸ Reasoned for {self.seconds or 0:.1f} s, {words:,} words"
+        size = "1 word" if words == 1 else f"{words:,} words"
+        return f"▸ Reasoned for {self.seconds or 0:.1f} s, {size}"
 
 
 @dataclass

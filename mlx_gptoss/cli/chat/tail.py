@@ -50,26 +50,25 @@ class Tail:
 
     def paint(self, done: Sequence[str], lines: Sequence[str]) -> None:
         """Print `done` for good and show `lines` below; the last that fit."""
+        resized = self.measure()
         lines = list(lines)[-self.room :]
-        moved = self.measure() or bool(done)
-        if not moved and lines == self.lines:
+        if not resized and not done and lines == self.lines:
             return
-        if moved:
-            text = f"\r{ERASE_BELOW}" + "".join(f"{line}\r\n" for line in done)
-            text += self._below(lines, 0)
-        else:
-            text = self._below(lines, _common(lines, self.lines))
+        first = 0 if resized or done else _common(lines, self.lines)
+        text = "\r" + "".join(f"{line}{ERASE_LINE}\r\n" for line in done)
+        text += f"{CLIP}{self._below(lines, first)}"
+        if resized or len(self.lines) > len(done) + len(lines):
+            # At the end: tmux keeps a copy of a screen that is erased from its top.
+            text += ERASE_BELOW
+        down = max(len(lines) - 1, first)
+        text += WRAP + (f"\x1b[{down}A" if down else "") + "\r"
         self.lines = lines
         self._write(f"{SYNC}{text}{END_SYNC}")
 
     def _below(self, lines: list[str], first: int) -> str:
-        """Write the lines from `first` on, and go back up to the tail's start."""
-        text = CLIP + "\r\n" * first
-        text += "\r\n".join(f"{line}{ERASE_LINE}" for line in lines[first:])
-        if len(self.lines) > len(lines):
-            text += ERASE_BELOW if lines[first:] else f"\r{ERASE_BELOW}"
-        down = max(len(lines) - 1, first)
-        return text + WRAP + (f"\x1b[{down}A" if down else "") + "\r"
+        """Go down to the line `first` and write from there on."""
+        written = "\r\n".join(f"{line}{ERASE_LINE}" for line in lines[first:])
+        return "\r\n" * first + written
 
     def _write(self, text: str) -> None:
         self.stream.write(text)

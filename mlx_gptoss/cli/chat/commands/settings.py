@@ -131,14 +131,14 @@ COMMANDS = (
     Command(
         "reasoning",
         "[fold|show|hide]",
-        "show the last reasoning in full, or how to show it",
+        "the last reasoning in full, or how it is shown",
         reasoning,
         _reasonings,
     ),
     Command(
         "tools",
         "[LIST|NAME=POLICY|off]",
-        "what the model may call: give it python or browser, ask, allow, deny",
+        "tools: more of them, or ask, allow, deny calls",
         tools,
         _tools,
     ),
