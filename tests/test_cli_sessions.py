@@ -252,6 +252,36 @@ def test_the_real_thing_writes_for_its_owner_alone_and_nothing_when_private(
     assert not any(name.endswith(".safetensors") for name in files(tmp_path))
 
 
+def test_a_killed_chat_has_every_turn_that_was_answered() -> None:
+    words = [sys.executable, "-m", "mlx_gptoss", "chat", "-m", "demo"]
+    with subprocess.Popen(
+        [*words, "--temperature", "0"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as chat:
+        assert chat.stdin is not None and chat.stdout is not None
+        chat.stdin.write("My name is Maria.\nTell me a long story.\n")
+        chat.stdin.flush()
+        assert "Maria" in chat.stdout.readline()
+        chat.stdout.read(1)  # it is answering again
+        chat.kill()
+
+    [kept] = chats()
+    assert (kept["title"], kept["turns"]) == ("My name is Maria.", 2)
+    again = subprocess.run(
+        [*words, "--temperature", "0", "--continue"],
+        cwd=ROOT,
+        input="What is my name?\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Maria" in again.stdout.splitlines()[-1]
+
+
 @pytest.mark.parametrize(("option", "kept"), [("--private", False), ("--lazy", True)])
 def test_a_private_server_writes_nothing(
     tmp_path: Path, option: str, kept: bool
