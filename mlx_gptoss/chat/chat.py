@@ -164,7 +164,7 @@ class Chat:
     @property
     def conversation(self) -> list[Message]:
         """What the model is shown, the system and developer messages first."""
-        return [*self._opening(), *self.messages[self.forgotten :]]
+        return [*opening(self), *self.messages[self.forgotten :]]
 
     def send(self, text: str) -> Generator[Event]:
         """Say `text` and yield what the model does, until a Done.
@@ -237,21 +237,7 @@ class Chat:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values; tools, params and constraints are not in it."""
-        return saved.to_json(
-            saved.Saved(
-                id=self.id,
-                title=self._title,
-                created=self.created,
-                updated=self.updated,
-                effort=self.effort,
-                system=self.system,
-                identity=self.identity,
-                date=self.date,
-                forgotten=self.forgotten,
-                messages=tuple(self.messages),
-                waiting=tuple(self.calls.waiting.values()),
-            )
-        )
+        return saved.to_json(saved.Saved.of(self, title=self._title))
 
     @classmethod
     def from_json(
@@ -327,18 +313,8 @@ class Chat:
         stream = self._turn.start(self.params.max_tokens)
         yield from self._turn.run(stream)
 
-    def _opening(self) -> list[Message]:
-        return opening(
-            self.toolbox,
-            self.constraints,
-            effort=self._effort,
-            system=self.system,
-            identity=self.identity,
-            date=self.date,
-        )
-
     def _render(self, forgotten: int, *, complete: bool = True) -> list[int]:
-        shown = [*self._opening(), *self.messages[forgotten:]]
+        shown = [*opening(self), *self.messages[forgotten:]]
         return render_messages(shown, self.runtime.tokenizer, complete=complete)
 
 

@@ -3,32 +3,27 @@
 Made anew for each prompt from the settings of a chat, so that these may change.
 """
 
-from mlx_gptoss.chat.calls import Toolbox
-from mlx_gptoss.harmony.constrain import Constraints
+from typing import TYPE_CHECKING
+
 from mlx_gptoss.harmony.messages import Message, SystemContent, developer
 
+if TYPE_CHECKING:
+    from mlx_gptoss.chat.chat import Chat
 
-def opening(
-    toolbox: Toolbox,
-    constraints: Constraints,
-    *,
-    effort: str,
-    system: str | None,
-    identity: str,
-    date: str,
-) -> list[Message]:
+
+def opening(chat: "Chat") -> list[Message]:
     """Build both; without instructions, tools and a format to tell of, only one."""
     content = SystemContent(
-        identity=identity,
-        conversation_date=date or None,
-        effort=effort,  # pyright: ignore[reportArgumentType] - it is checked there
-        namespaces=toolbox.namespaces,
+        identity=chat.identity,
+        conversation_date=chat.date or None,
+        effort=chat.effort,  # pyright: ignore[reportArgumentType] - it was checked
+        namespaces=chat.namespaces,
     )
     messages = [Message("system", content)]
-    told = constraints.response_format
+    told = chat.constraints.response_format
     formats = [told.shown] if told and told.shown else []
-    if system or toolbox.functions or formats:
+    if chat.system or chat.functions or formats:
         messages.append(
-            developer(system, tools=toolbox.functions, response_formats=formats)
+            developer(chat.system, tools=chat.functions, response_formats=formats)
         )
     return messages

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlx_gptoss.chat.calls import Call
 from mlx_gptoss.errors import PromptError
@@ -24,6 +24,9 @@ from mlx_gptoss.harmony.messages import (
     ToolDescription,
     ToolNamespace,
 )
+
+if TYPE_CHECKING:
+    from mlx_gptoss.chat.chat import Chat
 
 FORMAT, VERSION = "mlx-gptoss chat", 1
 ADVICE = "give what `Chat.to_json` gave"
@@ -73,6 +76,23 @@ class Saved:
     forgotten: int
     messages: tuple[Message, ...]
     waiting: tuple[Call, ...]
+
+    @classmethod
+    def of(cls, chat: "Chat", *, title: str | None) -> "Saved":
+        """Take what there is now; `title` is the one that was given, if any."""
+        return cls(
+            id=chat.id,
+            title=title,
+            created=chat.created,
+            updated=chat.updated,
+            effort=chat.effort,
+            system=chat.system,
+            identity=chat.identity,
+            date=chat.date,
+            forgotten=chat.forgotten,
+            messages=tuple(chat.messages),
+            waiting=tuple(chat.calls.waiting.values()),
+        )
 
     @property
     def settings(self) -> dict[str, Any]:
