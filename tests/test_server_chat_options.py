@@ -251,17 +251,25 @@ def test_reasoning_is_shown_where_it_is_wanted(
 
 
 def test_reasoning_leaves_room_for_the_answer(demo: Runtime) -> None:
-    got = choice(post(demo, question(SUM, max_completion_tokens=48)))
+    got = choice(post(demo, question(SUM, max_completion_tokens=64)))
 
+    assert got["message"]["reasoning"]
     assert got["message"]["content"]
     assert (
         post(
             demo,
-            question(SUM, max_completion_tokens=48),
+            question(SUM, max_completion_tokens=64),
             settings=Settings(date=DATE, max_reasoning=None),
         ).json()["choices"][0]["message"]["content"]
         == ""
     )
+
+
+def test_where_there_is_room_for_an_answer_only_it_is_given(demo: Runtime) -> None:
+    reply = post(demo, question(SUM, max_completion_tokens=4, logprobs=True))
+
+    assert choice(reply)["message"]["content"]
+    assert len(choice(reply)["logprobs"]["content"]) == 1
 
 
 def test_a_budget_of_reasoning_is_kept(demo: Runtime) -> None:

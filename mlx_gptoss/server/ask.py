@@ -19,6 +19,8 @@ from mlx_gptoss.server.turn import Prompt, Turn
 from mlx_gptoss.steps import CANCELLED
 
 ANSWER_SHARE = 4  # of the room for tokens, one part in so many is the answer's
+HEADERS = 12  # tokens around reasoning and answer
+TOO_LITTLE = 64  # tokens in which nobody could think and answer: they answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,5 +108,7 @@ def _with_budget(ask: Ask, tokens: int, runtime: Runtime) -> Constraints:
     if not ask.auto_budget or constraints.max_reasoning_tokens is not None:
         return constraints
     space = room(tokens, 0, runtime.context, ask.params.max_tokens)
-    budget = max(1, space - space // ANSWER_SHARE)
+    budget = 0
+    if space >= TOO_LITTLE:
+        budget = (space - HEADERS) - (space - HEADERS) // ANSWER_SHARE
     return replace(constraints, max_reasoning_tokens=budget)
