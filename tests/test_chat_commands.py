@@ -12,10 +12,16 @@ from click.testing import CliRunner, Result
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.chat import clipboard
 from mlx_gptoss.cli.chat.commands import COMMANDS
+from mlx_gptoss.cli.chat.conversation import Setup, open_conversation
 from mlx_gptoss.cli.chat.files import expand, with_file
+from mlx_gptoss.cli.options import LoadOptions
 from mlx_gptoss.cli.services import Services
-from mlx_gptoss.errors import PromptError
+from mlx_gptoss.cli.tools import ToolOptions
+from mlx_gptoss.errors import CheckpointError, PromptError
+from mlx_gptoss.harmony.constrain import Constraints
+from mlx_gptoss.harmony.events import Answer
 from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.sessions import Sessions
 from tests.talking import TalkingModel, talking
 
@@ -181,17 +187,57 @@ def test_a_path_is_no_command() -> None:
 def test_another_model_goes_on_with_the_conversation() -> None:
     models = {"demo": talking(ONE, TWO), "other": talking(ONE, THREE)}
 
-    class Two(Services):
-        def find(self, model: str, options: Any) -> Path:
-            return Path(model)
-
-    services = Two(load=lambda model, **options: models[model])
+    services = Anywhere(load=lambda model, **options: models[model])
     words = ["chat", "-m", "demo", "--temperature", "0"]
     lines = "a\n/model other\nb\n"
     result = CliRunner().invoke(cli, words, obj=services, input=lines)
     assert result.stdout == "one\nthree\n"
     assert models["demo"].closed
     assert messages() == ["a", "one", "b", "three"]
+
+
+def broken(model: str, **options: Any) -> Runtime:
+    if model == "broken":
+        raise CheckpointError("its weights are broken")
+    return talking(ONE, TWO)
+
+
+class Anywhere(Services):
+    """Finds every model."""
+
+    def find(self, model: str, options: Any) -> Path:
+        return Path(model)
+
+
+def test_a_model_that_cannot_be_had_leaves_the_one_before() -> None:
+    setup = Setup("low", None, SamplingParams(temperature=0), Constraints(), "error")
+    with open_conversation(
+        Anywhere(load=broken),
+        LoadOptions("demo"),
+        setup,
+        ToolOptions(),
+        ask=lambda call: "no",
+        store=None,
+    ) as conversation:
+        list(conversation.send("a"))
+        with pytest.raises(CheckpointError, match="its weights are broken"):
+            conversation.switch_model("broken")
+        *_, answer, _done = conversation.send("b")
+        assert isinstance(answer, Answer)
+        assert conversation.chat.questions == ["a", "b"]
+        assert conversation.model == "demo"
+
+
+def test_tools_are_given_and_taken() -> None:
+    lines = ("/tools", "/tools browser=.", "/tools browser.open=deny", "/tools off")
+    shown = chat(*lines).stderr.splitlines()
+    none = "The model has no tools: /tools python,browser=FOLDER"
+    assert shown[0] == shown[-1] == none
+    assert [line.split()[:2] for line in shown[4:7]] == [
+        ["browser.search", "allow"],
+        ["browser.open", "deny"],
+        ["browser.find", "allow"],
+    ]
 
 
 # Files

@@ -393,3 +393,23 @@ def test_a_message_that_cannot_be_sent_can_be_changed(home: Path) -> None:
         terminal.wait_for("> again")
         ready(terminal, 4)
         leave(terminal)
+
+
+def test_a_question_is_edited_and_the_answer_copied(tmp_path: Path) -> None:
+    settings = {"PATH": str(tmp_path), "SSH_TTY": "", "TMUX": ""}  # no programs
+    with chat(HELLO, SUM, settings=settings) as terminal:
+        ready(terminal, 1)
+        terminal.send("hello" + ENTER)
+        ready(terminal, 2)
+        terminal.send("/edit" + ENTER)
+        terminal.wait_for(lambda screen: screen.count("> hello") == 2)
+        terminal.send(" again" + ENTER)
+        terminal.wait_for(lambda screen: screen.count("Hello!") == 2)
+        ready(terminal, 3)
+        terminal.send("/copy" + ENTER)
+        terminal.wait_for("Copied 6 characters with the terminal (OSC 52)")
+        assert "\x1b]52;c;SGVsbG8h\x07" in terminal.raw
+        leave(terminal)
+    sessions = Sessions.open()
+    [kept] = sessions.list()
+    assert sessions.load(kept.id)["messages"][0]["content"] == "hello again"

@@ -50,7 +50,7 @@ class Prompt:
             history=_history(history),
             completer=completer,
             complete_while_typing=Condition(self._completes),
-            complete_in_thread=False,
+            complete_in_thread=True,
             prompt_continuation=GOES_ON,
             style=STYLE,
             reserve_space_for_menu=MENU_LINES,
