@@ -14,7 +14,6 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -113,8 +112,9 @@ class Guard:
     def _is_our_page(self, method: str, path: str, headers: Headers) -> bool:
         origin = headers.get("origin")
         if origin is not None:
-            own = urlsplit(origin).netloc == headers.get("host") and origin != "null"
-            return own or origin in self._settings.origins
+            host = headers.get("host")
+            own = (f"http://{host}", f"https://{host}")
+            return origin in own or origin in self._settings.origins
         if headers.get("sec-fetch-site", "none") in SAME:
             return True
         # A link to our pages may stand anywhere: who follows it only looks at them.

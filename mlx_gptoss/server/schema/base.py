@@ -2,7 +2,7 @@
 
 Requests keep fields they do not know, to say which were passed over; values of a
 wrong type are refused, not converted. Replies are written with the fields that were
-set and no others.
+set and no others. Errors do not repeat values: they may be read in a log.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ Json = dict[str, Any]
 class Request(BaseModel):
     """A request, or a part of one."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True)
 
     @property
     def unknown(self) -> list[str]:
@@ -26,7 +26,7 @@ class Request(BaseModel):
 class Reply(BaseModel):
     """A reply, or a part of one."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     def json_text(self) -> str:
         return self.model_dump_json(exclude_unset=True)
