@@ -273,9 +273,24 @@ def test_where_there_is_room_for_an_answer_only_it_is_given(demo: Runtime) -> No
 
 
 def test_a_budget_of_reasoning_is_kept(demo: Runtime) -> None:
-    usage = post(demo, question(SUM, max_reasoning_tokens=5)).json()["usage"]
+    reply = post(demo, question(SUM, max_reasoning_tokens=5)).json()
 
+    usage = reply["usage"]
     assert usage["completion_tokens_details"]["reasoning_tokens"] == 5
+    assert reply["choices"][0]["finish_details"] == ["reasoning_budget"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_in_circles_is_cut_and_told_as_cut(
+    demo: Runtime, stream: bool
+) -> None:
+    [word] = demo.tokenizer.encode(" is")
+    body = question(SUM, logit_bias={str(word): 100}, reasoning_effort="none")
+    reply = post(demo, body | {"stream": stream})
+
+    last = events(reply.text)[-1]["choices"][0] if stream else choice(reply)
+    assert last["finish_reason"] == "length"
+    assert last["finish_details"] == ["final_loop"]
 
 
 # Where it ends

@@ -1,7 +1,7 @@
 """What is heard to the message of a chat completion, whole or in chunks."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 from mlx_gptoss.harmony.events import (
     Answer,
@@ -110,18 +110,21 @@ class Collected:
             **more,
         )
 
-    def choice(self, index: int, finish_reason: str) -> wire.Choice:
+    def choice(self, index: int, turn: Turn) -> wire.Choice:
         return wire.Choice(
             index=index,
             message=self.message,
             logprobs=self.manner.token_logprobs(self._steps),
-            finish_reason=finish(finish_reason),
+            **ending(turn),
         )
 
 
-def finish(reason: str) -> wire.FinishReason:
-    """A turn that was cancelled by the server has been cut."""
-    return cast("wire.FinishReason", FINISH.get(reason, LENGTH))
+def ending(turn: Turn) -> dict[str, Any]:
+    """Why a turn ended; one that the server cancelled has been cut."""
+    told: dict[str, Any] = {"finish_reason": FINISH.get(turn.finish_reason, LENGTH)}
+    if turn.finish_details:
+        told["finish_details"] = list(turn.finish_details)
+    return told
 
 
 async def whole_reply(turns: Sequence[Turn], manner: Manner) -> wire.ChatReply:
@@ -136,8 +139,7 @@ async def whole_reply(turns: Sequence[Turn], manner: Manner) -> wire.ChatReply:
         created=manner.created,
         model=manner.model,
         choices=[
-            one.choice(number, turns[number].finish_reason)
-            for number, one in enumerate(collected)
+            one.choice(number, turns[number]) for number, one in enumerate(collected)
         ],
         usage=usage_of(turns),
     )
@@ -150,8 +152,7 @@ async def chunks(turns: Sequence[Turn], manner: Manner) -> AsyncIterator[wire.Ch
         yield _chunk(manner, number, wire.Delta(role="assistant", content=""))
     async for number, heard in merged(turns):
         if heard is None:
-            reason = finish(turns[number].finish_reason)
-            yield _chunk(manner, number, wire.Delta(), reason=reason)
+            yield _chunk(manner, number, wire.Delta(), **ending(turns[number]))
             continue
         deltas, logprobs = collected[number].add(heard)
         if logprobs is not None and not deltas:  # a part of a character
@@ -168,11 +169,10 @@ def _chunk(
     number: int,
     delta: wire.Delta,
     logprobs: wire.Logprobs | None = None,
-    reason: wire.FinishReason | None = None,
+    **ending: Any,
 ) -> wire.Chunk:
-    choice = wire.ChunkChoice(
-        index=number, delta=delta, logprobs=logprobs, finish_reason=reason
-    )
+    ending = ending or {"finish_reason": None}
+    choice = wire.ChunkChoice(index=number, delta=delta, logprobs=logprobs, **ending)
     return _written(manner, [choice], None)
 
 

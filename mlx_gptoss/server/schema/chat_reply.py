@@ -45,10 +45,13 @@ class MessageReply(Reply):
 
 
 class Choice(Reply):
+    """An answer; `finish_details` say what was cut: `reasoning_budget`, loops."""
+
     index: int
     message: MessageReply
     logprobs: Logprobs | None
     finish_reason: FinishReason
+    finish_details: list[str] | None = None
 
 
 class ChatReply(Reply):
@@ -86,6 +89,7 @@ class ChunkChoice(Reply):
     delta: Delta
     logprobs: Logprobs | None = None
     finish_reason: FinishReason | None
+    finish_details: list[str] | None = None
 
 
 class Chunk(Reply):
