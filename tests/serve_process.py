@@ -25,7 +25,7 @@ class Served:
     token: str
     pid: int
     model: str
-    process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[Any]"
     log: Path
 
     @property
@@ -49,7 +49,7 @@ def serve(
         }  # nothing of the user's is touched
         popen.setdefault("env", {**os.environ, **own})
         with log.open("wb") as errors:
-            process: subprocess.Popen[bytes] = subprocess.Popen(
+            process: subprocess.Popen[Any] = subprocess.Popen(
                 [*command, *options], stderr=errors, **popen
             )
         try:
@@ -61,7 +61,7 @@ def serve(
 
 
 def wait_for(
-    ready: Path, process: "subprocess.Popen[bytes]", log: Path
+    ready: Path, process: "subprocess.Popen[Any]", log: Path
 ) -> dict[str, Any]:
     """Return what a ready file says once it is there."""
     until = time.monotonic() + START_SECONDS
