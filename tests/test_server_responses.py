@@ -214,7 +214,10 @@ def test_pages_of_input_items(demo: Runtime, settings: Settings) -> None:
         return first, second, wrong.status_code
 
     first, second, wrong = run(demo, settings, work)
-    shown = [[item["content"] for item in page["data"]] for page in (first, second)]
+    shown = [
+        [item["content"][0]["text"] for item in page["data"]]
+        for page in (first, second)
+    ]
     assert shown == [["4", "3"], ["2", "1", "0"]]
     assert (first["has_more"], second["has_more"], wrong) == (True, False, 400)
 

@@ -190,6 +190,17 @@ def kind_of(item: Json) -> str:
     return "item_reference" if item.keys() == {"id"} else ""
 
 
+def with_parts(item: Json) -> dict[str, Any]:
+    """Return an item as it is listed: the text of a message as a list of parts."""
+    content = item.get("content")
+    if kind_of(item) != "message" or not isinstance(content, str):
+        return dict(item)
+    part: Json = {"type": "input_text", "text": content}
+    if item.get("role") == "assistant":
+        part = {"type": "output_text", "text": content, "annotations": []}
+    return {**item, "content": [part]}
+
+
 def text_of(content: Any, where: str) -> str:
     """The text of a content or an output: a string, or parts."""
     if content is None or isinstance(content, str):

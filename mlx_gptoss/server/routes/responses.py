@@ -17,6 +17,7 @@ from mlx_gptoss.server.responses.asking import (
     check_served,
     without_effect,
 )
+from mlx_gptoss.server.responses.items import with_parts
 from mlx_gptoss.server.responses.kept import Kept, Live
 from mlx_gptoss.server.responses.reply import begun
 from mlx_gptoss.server.routes import ERRORS
@@ -100,7 +101,8 @@ async def list_input_items(
     if after is not None and after not in ids:
         raise bad_request("`after` is no item of this response", param="after")
     start = ids.index(after) + 1 if after is not None else 0
-    page, more = items[start : start + limit], len(items) > start + limit
+    page = [with_parts(item) for item in items[start : start + limit]]
+    more = len(items) > start + limit
     first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)
     return ItemList(data=page, first_id=first, last_id=last, has_more=more)
 
