@@ -11,12 +11,14 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import mlx_gptoss  # noqa: F401 - see mlx_gptoss/blas.py
 from tests.o200k import vocabulary_folder
+from tests.serve_process import Served, serve
 
 ORACLE = "MLX_GPTOSS_ORACLE"
 
@@ -36,6 +38,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def o200k_folder(pytestconfig: pytest.Config) -> Path:
     """The published tokenizer.json of gpt-oss, rebuilt once into pytest's cache."""
     return rebuilt(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Served]:
+    """One server of the demo model, a process of its own, for all that ask it."""
+    with serve() as server:
+        yield server
 
 
 def rebuilt(config: pytest.Config) -> Path:
