@@ -16,6 +16,7 @@ from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.hub.folders import is_path
 
 if TYPE_CHECKING:
+    from mlx_gptoss.agents.cases import Ran
     from mlx_gptoss.agents.client import Client
     from mlx_gptoss.agents.setup import FileChange
     from mlx_gptoss.agents.steps import Outcome
@@ -125,6 +126,11 @@ def _served_model(client: "Client") -> str:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Take URL and key from what `serve --ready-file` wrote",
 )
+@click.option(
+    "--cases",
+    is_flag=True,
+    help="Also run 30 tool cases through chat and responses, and count what comes",
+)
 @json_option
 @click.pass_context
 def check(
@@ -134,6 +140,7 @@ def check(
     key: str | None,
     model: str | None,
     ready_file: Path | None,
+    cases: bool,
     as_json: bool,
 ) -> None:
     """Hold a conversation with a running server as agents hold it.
@@ -141,7 +148,7 @@ def check(
     Answers, streams, calls of tools and their results, through the protocols of
     OpenAI (chat and responses) and Anthropic (messages); with TOOL, only through the
     one it speaks. Every reply must have the shape that clients read. Exits with 1 when
-    a step fails.
+    a step fails; a call the model does not make is counted, and fails nothing.
     """
     from mlx_gptoss.agents.client import Client
     from mlx_gptoss.agents.steps import check as run
@@ -158,24 +165,71 @@ def check(
         if not as_json:
             click.echo(_line(outcome))
     failed = sum(not outcome.passed for outcome in outcomes)
+    note(f"{len(outcomes) - failed} of {len(outcomes)} steps passed, with {chosen}")
+    ran = _run_cases(client, chosen, quiet=as_json) if cases else []
     if as_json:
-        click.echo(_as_json(client, chosen, outcomes))
-    else:
-        note(f"{len(outcomes) - failed} of {len(outcomes)} steps passed, with {chosen}")
-    if failed:
+        click.echo(_as_json(client, chosen, outcomes, ran))
+    elif ran:
+        click.echo(_summary(ran))
+    if failed or any(one.fault for one in ran):
         ctx.exit(1)
+
+
+def _run_cases(client: "Client", model: str, *, quiet: bool) -> "list[Ran]":
+    from mlx_gptoss.agents.cases import read_cases, run_cases
+
+    ran = []
+    for one in run_cases(client, model, read_cases()):
+        ran.append(one)
+        if not quiet:
+            click.echo(_case_line(one))
+    return ran
+
+
+def _case_line(ran: "Ran") -> str:
+    if ran.fault:
+        return f"FAILED  {ran.api:9}  {ran.case.name:29}  {ran.fault}"
+    mark = "exact" if ran.exact else "fits" if ran.fits else "-"
+    text = "; ".join(ran.calls) or ran.answer.strip()
+    return f"{mark:6}  {ran.api:9}  {ran.case.name:29}  {_cut(text)}"
+
+
+def _summary(ran: "Sequence[Ran]") -> str:
+    """Count by protocol: what the server owes, then what the model did."""
+    lines = ["", f"{'':9}  valid shapes  right tool  fits schema  exact  answered"]
+    for api in dict.fromkeys(one.api for one in ran):
+        of_api = [one for one in ran if one.api == api]
+        count = len(of_api)
+        valid = sum(one.fault is None for one in of_api)
+        called, fits, exact, answered = (
+            sum(bool(getattr(one, name)) for one in of_api)
+            for name in ("called", "fits", "exact", "answer")
+        )
+        lines.append(
+            f"{api:9}  {f'{valid}/{count}':>12}  {f'{called}/{count}':>10}  "
+            f"{f'{fits}/{called}':>11}  {f'{exact}/{count}':>5}  "
+            f"{f'{answered}/{count}':>8}"
+        )
+    return "\n".join(lines)
 
 
 def _line(outcome: "Outcome") -> str:
     mark = "ok" if outcome.passed else "FAILED"
-    text = outcome.note
-    if outcome.passed and len(text) > SHOWN:
-        text = text[: SHOWN - 1] + "…"
+    text = _cut(outcome.note) if outcome.passed else outcome.note
     step = outcome.step
     return f"{mark:6}  {step.protocol:9}  {step.name:29}  {text}"
 
 
-def _as_json(client: "Client", model: str, outcomes: Sequence["Outcome"]) -> str:
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+
+
+def _as_json(
+    client: "Client",
+    model: str,
+    outcomes: "Sequence[Outcome]",
+    ran: "Sequence[Ran]",
+) -> str:
     steps = [
         {
             "protocol": outcome.step.protocol,
@@ -186,4 +240,18 @@ def _as_json(client: "Client", model: str, outcomes: Sequence["Outcome"]) -> str
         }
         for outcome in outcomes
     ]
-    return json.dumps({"url": client.url, "model": model, "steps": steps}, indent=2)
+    cases = [
+        {
+            "case": one.case.name,
+            "protocol": one.api,
+            "fault": one.fault,
+            "right_tool": one.called,
+            "fits_schema": one.fits,
+            "exact": one.exact,
+            "calls": one.calls,
+            "answer": one.answer,
+        }
+        for one in ran
+    ]
+    facts = {"url": client.url, "model": model, "steps": steps, "cases": cases}
+    return json.dumps(facts, indent=2, ensure_ascii=False)
