@@ -73,7 +73,7 @@ leaves = st.fixed_dictionaries(
 
 
 def _nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    properties = st.dictionaries(names, inner, max_size=3)
+    properties = st.dictionaries(names | texts, inner, max_size=3)
     objects = st.fixed_dictionaries(
         {"type": st.just("object")},
         optional={"properties": properties, "required": st.lists(names, max_size=3)},
