@@ -167,6 +167,31 @@ def test_other_schemas_are_left_to_the_library(schema: Any) -> None:
     assert any_order(schema, options=OPTIONS) is None
 
 
+def test_references_to_each_other_are_followed_once() -> None:
+    """In all ways there are, it would never end."""
+    names = [f"n{n}" for n in range(40)]
+    other = [{"$ref": f"#/$defs/{name}"} for name in names]
+    schema = {**other[0], "$defs": {name: {"anyOf": other} for name in names}}
+
+    assert any_order(schema, options=OPTIONS) is None
+
+
+def test_a_grammar_does_not_grow_without_end() -> None:
+    """Each part that refers to others would bring the whole schema with it."""
+    free = {**WEATHER, "required": []}
+
+    def part(least: int) -> Any:
+        return {"allOf": [{"$ref": "#/$defs/n"}, {"minimum": least}]}
+
+    objects = {
+        f"o{o}": {**free, "properties": {f"f{n}": part(100 * o + n) for n in range(60)}}
+        for o in range(9)
+    }
+    large = {**free, "properties": objects}
+
+    assert any_order({**large, "$defs": {"n": {}}}, options=OPTIONS) is None
+
+
 def test_where_rules_cannot_say_it_the_order_of_the_schema_must_do() -> None:
     countless = {"type": "array", "items": WEATHER, "maxItems": 10**12}
 

@@ -19,6 +19,7 @@ from typing import Any
 Schema = Mapping[str, Any]
 
 MOST_FIELDS = 64  # bits of a rule's parameter
+MOST_TEXT = 1 << 20  # characters of a grammar: parts that refer repeat the whole schema
 WHOLE = "whole"  # the definition under which a schema finds itself
 REMARKS = {  # keys that bind nothing
     *("title", "description", "default", "examples", "deprecated", "readOnly"),
@@ -53,6 +54,8 @@ def any_order(schema: Any, *, options: Schema) -> str | None:
         return "\n".join([HEAD, f"start: {writer.value(schema)}", *writer.rules])
     except (LookupError, TypeError):  # a reference that is written in another way
         return None
+    except OverflowError:  # it would be too large
+        return None
 
 
 class _Writer:
@@ -64,9 +67,14 @@ class _Writer:
         self._options = options
         self._names: dict[str, str] = {}  # of rules, by reference or by their text
         self._count = 0
+        self._size = 0
 
-    def gains(self, schema: Any, seen: tuple[str, ...] = ()) -> bool:
-        """Whether an object within reach may have its fields in several orders."""
+    def gains(self, schema: Any, seen: set[str] | None = None) -> bool:
+        """Whether an object within reach may have its fields in several orders.
+
+        `seen` are the references that were followed, each once.
+        """
+        seen = set() if seen is None else seen
         if fields := _fields(schema):
             inner = [*fields.values(), _others(schema)]
             several = len(fields) > 1 or _others(schema) is not False
@@ -74,7 +82,8 @@ class _Writer:
         if parts := _parts(schema):
             return any(self.gains(one, seen) for one in parts)
         if (where := _reference(schema)) is not None and where not in seen:
-            return self.gains(self._target(where), (*seen, where))
+            seen.add(where)
+            return self.gains(self._target(where), seen)
         return False
 
     def value(self, schema: Any) -> str:
@@ -158,6 +167,9 @@ class _Writer:
 
     def _rule(self, name: str, ways: Sequence[str]) -> None:
         self.rules.append(f"{name}: {(chr(10) + '  | ').join(ways)}")
+        self._size += len(self.rules[-1])
+        if self._size > MOST_TEXT:
+            raise OverflowError("the grammar is too large")
 
 
 def _fields(schema: Any) -> Schema | None:
