@@ -216,6 +216,21 @@ def test_branches_at_a_tool_result_read_the_result_only() -> None:
     assert (chat.messages[-1], other.messages[-1]) == (answer("One."), answer("Two."))
 
 
+def test_a_submitted_result_too_long_is_told_to_be_so() -> None:
+    with answering(CALL, ONE) as scripted:
+        options = CacheOptions(idle=False)
+        model = scripted.model
+        runtime = Runtime(model, tokenizer=TOKENIZER, context=900, cache=options)
+        chat = start(runtime, tools=[LOOK])
+        list(chat.send("Look!"))
+
+        assert said(iter(chat.submit_result("call_1", "x" * 900))) == "One."
+
+        told = chat.messages[-2].text
+        assert told.startswith("Error: the result has 900 characters, too many")
+        runtime.close()
+
+
 def test_editing_while_calls_wait_gives_them_up() -> None:
     with answering(CALL, ONE, CALL, TWO) as runtime:
         chat = start(runtime, tools=[LOOK])

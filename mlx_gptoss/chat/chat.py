@@ -310,8 +310,7 @@ class Chat:
 
     def _continue(self) -> Generator[Event]:
         self._cancelled.clear()
-        stream = self._turn.start(self.params.max_tokens)
-        yield from self._turn.run(stream)
+        yield from self._turn.run(self._turn.go_on(self.params.max_tokens))
 
     def _render(self, forgotten: int, *, complete: bool = True) -> list[int]:
         shown = [*opening(self), *self.messages[forgotten:]]

@@ -78,9 +78,9 @@ class Turn:
                 chat.prepare()
                 yield Done(reason, replace(total, finish_reason=reason))
                 return
-            stream = self._go_on(self._left(total))
+            stream = self.go_on(self._left(total))
 
-    def _go_on(self, max_tokens: int | None) -> Stream:
+    def go_on(self, max_tokens: int | None) -> Stream:
         """Let the model read the results; those that do not fit are told to be long."""
         try:
             return self.start(max_tokens)
