@@ -11,6 +11,7 @@ evaluated. Knows token ids; conversations are `chat`'s.
 import atexit
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -48,7 +49,7 @@ from mlx_gptoss.loading import (
     until,
 )
 from mlx_gptoss.memory import PREFILL_CHUNK, Plan, parse_bytes, require_fit
-from mlx_gptoss.owner import Items, Owner
+from mlx_gptoss.owner import MOST_IDLE_WORK, Items, Owner
 from mlx_gptoss.prompt_cache import (
     WORTH_A_FILE,
     CachedGeneration,
@@ -202,7 +203,7 @@ class Runtime:
         self._options = cache or CacheOptions()
         self._files = files
         self._prompts: PromptCache | None = None
-        self._latest: list[int] = []  # what `prepare` was asked for last
+        self._prepared: deque[list[int]] = deque(maxlen=MOST_IDLE_WORK)
         self._config = config
         self._tokenizer = tokenizer
         self._tokenizer_lock = threading.Lock()
@@ -410,7 +411,8 @@ class Runtime:
         at the latest when the runtime closes. Returns when it is done, or None where
         reading ahead is not allowed or would not fit.
         """
-        self._latest = ids = self._checked(ids)
+        ids = self._checked(ids)
+        self._prepared.append(ids)
         fits = self.context is None or len(ids) < self.context
         if not self._options.idle or not fits:
             return None
@@ -484,8 +486,8 @@ class Runtime:
     def _release(self) -> None:
         closed = GptOssError("the model is closed: load it again to use it")
         self._engine.close(closed)
-        if self._prompts is not None:
-            while self._prompts.save(self._latest):  # there may have been no idle time
+        for ids in self._prepared:  # there may have been no idle time to write them
+            while self._prompts is not None and self._prompts.save(ids):
                 pass
         self._model = self._prompts = None
         if self._storage is not None:
