@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from mlx_gptoss.harmony.json_text import json_text
+from mlx_gptoss.harmony.schema import MAX_WRITTEN
 from mlx_gptoss.harmony.typescript import typescript
 
 
@@ -104,6 +105,42 @@ def test_a_schema_nested_without_end_is_any_at_some_depth() -> None:
         schema = {"type": "array", "items": schema}
 
     assert typescript(schema).startswith("any[][]")
+
+
+def test_types_that_refer_to_each_other_are_written_once() -> None:
+    """In all orders there are, six of them would take five million characters."""
+    names = [f"N{n}" for n in range(9)]
+    any_of_them = {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in names]}
+    types = {
+        name: {
+            "type": "object",
+            "properties": {"kind": {"const": name}, "left": any_of_them},
+        }
+        for name in names
+    }
+
+    text = field(any_of_them, **{"$defs": types})
+
+    assert text.count("kind?: ") == len(names)
+    assert text.count("left?: any,") == len(names)
+
+
+def test_what_references_bring_is_bounded() -> None:
+    """Twice the next, twenty times: a million leaves."""
+    types: dict[str, Any] = {
+        f"D{n}": {
+            "type": "object",
+            "properties": {
+                side: {"$ref": f"#/$defs/D{n + 1}"} for side in ("left", "right")
+            },
+        }
+        for n in range(20)
+    }
+    types["D20"] = {"type": "string"}
+
+    text = field({"$ref": "#/$defs/D0"}, **{"$defs": types})
+
+    assert text.count("?: any,") + text.count("?: string,") < MAX_WRITTEN
 
 
 JSON = {
