@@ -269,3 +269,22 @@ def test_figures_of_what_was_done(fake: Runtime) -> None:
     assert (done.requests, done.finished, done.cancelled, done.failed) == (3, 2, 1, 0)
     assert done.prompt_tokens == 6 + 6 + 5
     assert set(done.batch_sizes) == {1, 2}
+
+
+def test_a_callback_may_close_everything(fake: Runtime) -> None:
+    """It ends in the middle of a step; each of them ends once."""
+
+    def close(step: object) -> None:
+        fake.close()
+        raise ValueError("and fail")
+
+    release = threading.Event()
+    fake._owner.post(release.wait)
+    asked = [Asked(fake, [*IDS, n]) for n in range(3)]
+    asked[1]._on_step = close
+    release.set()
+
+    for one in asked:
+        assert one.ended.wait(PATIENCE)
+    assert [len(one.ends) for one in asked] == [1, 1, 1]
+    assert fake.batch_statistics.running == 0

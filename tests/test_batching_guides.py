@@ -1,4 +1,4 @@
-"""Guided answers in a batch: each keeps its own grammar, beside others that are free."""
+"""Guided answers in a batch: each keeps its grammar, beside others that are free."""
 
 import threading
 from collections.abc import Iterator

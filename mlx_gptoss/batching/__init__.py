@@ -3,6 +3,8 @@
 ticket.py     one request: what was asked, how far it is, its end
 queue.py      those that wait
 governor.py   which fit at once, by the bytes of their keys and values
+reading.py    whose prompt is read next
+feeding.py    a token of each answer through the model
 engine.py     the rounds: a chunk of one prompt, then a step of every answer
 options.py    limits, and the figures of what was done
 """

@@ -15,7 +15,6 @@ import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -25,7 +24,8 @@ from mlx_gptoss.batching.feeding import Fed, Feeder, failed
 from mlx_gptoss.batching.governor import Governor
 from mlx_gptoss.batching.options import BatchOptions, BatchStatistics, Figures
 from mlx_gptoss.batching.queue import Queue
-from mlx_gptoss.batching.ticket import DECODE, Ticket
+from mlx_gptoss.batching.reading import Reading
+from mlx_gptoss.batching.ticket import DECODE, ENDED, Ticket
 from mlx_gptoss.decoding import Decoding
 from mlx_gptoss.errors import BusyError
 from mlx_gptoss.interfaces import LanguageModel
@@ -33,14 +33,12 @@ from mlx_gptoss.memory import PREFILL_CHUNK
 from mlx_gptoss.memory.sizes import CACHE_STEP
 from mlx_gptoss.owner import Owner
 from mlx_gptoss.prompt_cache import PromptCache
-from mlx_gptoss.prompt_cache.tree import shared
 from mlx_gptoss.steps import CANCELLED
 
 log = logging.getLogger(__name__)
 
 BUSY_SHARE = 4  # chunks are so many times shorter while others decode
 LEAST_CHUNK = 32
-WORTH_WAITING = 32  # tokens of a prompt that another one is reading just now
 FIRST_GUESS_S, LEAST_WAIT_S = 5.0, 1.0  # of a request, before one has ended
 SMOOTHING = 0.2
 
@@ -66,7 +64,7 @@ class Engine:
         self._feeder = Feeder(model)
         self._queue = Queue(options.max_waiting)
         self._running: list[Ticket] = []  # in the order they were let in
-        self._reading: deque[Ticket] = deque()  # those of them that read their prompts
+        self._reading = Reading()  # those of them that read their prompts
         self._total = 0  # bytes that the running need, when room was made last
         self._stepping = False
         self._figures = Figures()
@@ -190,15 +188,14 @@ class Engine:
             if not self._running:
                 mx.reset_peak_memory()
             self._running.append(ticket)  # before it leaves the queue: never idle
-            self._reading.append(ticket)
+            self._reading.add(ticket)
             self._queue.remove(ticket)
 
     def _read_prompt(self) -> None:
         """Read a chunk of the prompt whose turn it is."""
-        ticket = next((t for t in self._reading if not self._follows(t)), None)
+        ticket = self._reading.take()
         if ticket is None:
             return
-        self._reading.remove(ticket)
         others = any(t.state == DECODE for t in self._running)
         chunk = max(LEAST_CHUNK, self._chunk // BUSY_SHARE) if others else self._chunk
         with self._alone(ticket):
@@ -211,18 +208,9 @@ class Engine:
             except Exception as error:
                 raise failed(error, "read the prompt") from error
             if decoding.reading:
-                self._reading.append(ticket)
+                self._reading.add(ticket)
             total = len(ticket.ids)
             ticket.on_progress(min(decoding.cache.offset, total), total)
-
-    def _follows(self, ticket: Ticket) -> bool:
-        """Whether another one is just reading what this one begins with."""
-        return ticket.lease is None and any(
-            shared(other.prompt, ticket.prompt) - other.lease.cache.offset
-            >= WORTH_WAITING
-            for other in self._reading
-            if other.lease is not None
-        )
 
     def _begin(self, ticket: Ticket) -> Decoding:
         """Take the cache that is best for a prompt, and begin or go on there."""
@@ -283,8 +271,7 @@ class Engine:
             self._end(ticket, error)
 
     def _leave(self, ticket: Ticket) -> None:
-        if ticket in self._reading:
-            self._reading.remove(ticket)
+        self._reading.remove(ticket)
         if ticket in self._running:
             self._running.remove(ticket)
         if not self._running:
@@ -292,6 +279,8 @@ class Engine:
 
     def _end(self, ticket: Ticket, error: Exception | None = None) -> None:
         """Give its cache back and tell who asked, once and last."""
+        if ticket.state == ENDED:  # a callback may have closed everything
+            return
         lease, decoding = ticket.lease, ticket.decoding
         stopped = error is None and not (decoding and decoding.over)
         if decoding is not None and error is None:
