@@ -194,6 +194,7 @@ def test_the_command_prints_a_table_and_keeps_notes_off_stdout(tiny: Path) -> No
     )
     assert done.exit_code == 0, done.stderr
     assert "4 of 4 in slots" in done.stdout and "hit rate" in done.stdout
+    assert "primitives/token" not in done.stdout
     assert "round 1 of 1" in done.stderr
 
 

@@ -110,7 +110,8 @@ def decode_table(found: Any) -> str:
     rows.append([""])
     row("peak memory", lambda c: format_bytes(c.peak_memory))
     row("peak process", lambda c: format_bytes(c.peak_rss))
-    row("primitives/token", lambda c: f"{c.primitives_per_token:,}")
+    if all(c.experts in ("", RESIDENT) for c in columns):  # others evaluate on the way
+        row("primitives/token", lambda c: f"{c.primitives_per_token:,}")
     lines = [aligned(rows, columns=len(columns) + 1)]
     lines += [f"{c.name}: {c.failure}" for c in columns if c.failure]
     ratios = [
