@@ -7,7 +7,7 @@ when there is one. Keys may begin before the queries; both end at the same posit
 Dimensions: B batch, L queries, S keys, H query heads, Hk key/value heads, D head dim.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import mlx.core as mx
 
@@ -23,6 +23,7 @@ class Masks:
 
     def __init__(self) -> None:
         self._made: dict[tuple[int, int, int | None, int], mx.array] = {}
+        self._held: dict[tuple[tuple[int, ...], int, bool], mx.array] = {}
 
     def visible(self, rows: int, keys: int, window: int | None) -> mx.array:
         """Return (rows, keys) bool: True where a key is seen."""
@@ -41,6 +42,18 @@ class Masks:
             mask = mx.where(seen, mx.array(0.0), mx.array(-mx.inf))
             self._made[key] = mx.tile(mask, (repeats, 1))
         return self._made[key]
+
+    def held(self, held: Sequence[int], keys: int, *, additive: bool) -> mx.array:
+        """Return (B, 1, 1, keys): whether a key is among the first `held` of its row.
+
+        As bool, or as float32 to be added.
+        """
+        key = (tuple(held), keys, additive)
+        if key not in self._held:
+            seen = mx.arange(keys) < mx.array(held)[:, None, None, None]
+            mask = mx.where(seen, mx.array(0.0), mx.array(-mx.inf))
+            self._held[key] = mask if additive else seen
+        return self._held[key]
 
 
 def visible(rows: int, keys: int, window: int | None) -> mx.array:
@@ -123,13 +136,55 @@ def attend_plain(
     window: int | None,
     masks: Masks,
 ) -> mx.array:
-    """Attend with few plain operations: one product a key head serves its queries."""
+    """Attend with few plain operations."""
+    L, S, repeats = q.shape[2], k.shape[2], q.shape[1] // k.shape[1]
+    mask = masks.additive(L, S, window, repeats) if L > 1 else mx.array(0.0)
+    return weighted(q, k, v, mask, scale=scale, sinks=sinks)
+
+
+def weighted(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    mask: mx.array,
+    *,
+    scale: float,
+    sinks: mx.array,
+) -> mx.array:
+    """Attend under an additive mask: one product a key head serves its queries."""
     B, H, L, D = q.shape
     Hk, S = k.shape[1:3]
     rows = H // Hk * L
     q, k = q.reshape(B, Hk, rows, D), k.swapaxes(-1, -2)
-    mask = masks.additive(L, S, window, H // Hk) if L > 1 else mx.array(0.0)
     scores = mx.addmm(mask, q, k, alpha=scale)  # (B, Hk, rows, S)
     sinks = mx.broadcast_to(sinks[:, None], (B, H, L)).reshape(B, Hk, rows, 1)
     shares = mx.softmax(mx.concatenate([scores, sinks], axis=-1), axis=-1)
     return (shares[..., :S] @ v).reshape(B, H, L, D)
+
+
+def attend_held(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    held: Sequence[int],
+    *,
+    scale: float,
+    sinks: mx.array,
+    masks: Masks,
+) -> mx.array:
+    """Attend one query a row, q (B, H, 1, D), to the first `held` keys of each row.
+
+    k, v (B, Hk, S, D) -> (B, H, 1, D).
+    """
+    S = k.shape[2]
+    if not on_gpu() and q.dtype == mx.float32:
+        mask = masks.held(held, S, additive=True)
+        return weighted(q, k, v, mask, scale=scale, sinks=sinks)
+    return mx.fast.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        scale=scale,
+        mask=masks.held(held, S, additive=False),
+        sinks=sinks.astype(q.dtype),
+    )

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_gptoss.attention import Masks, attend
-from mlx_gptoss.cache import Cache, FullCache, WindowCache
+from mlx_gptoss.attention import Masks, attend, attend_held
+from mlx_gptoss.cache import Cache, FullCache, WindowCache, joined
 from mlx_gptoss.config import SLIDING, ModelConfig
 from mlx_gptoss.experts.resident import Experts
 from mlx_gptoss.layout import Structure, fuses_qkv
@@ -29,6 +29,8 @@ from mlx_gptoss.linear import embedding, linear
 from mlx_gptoss.rope import Rotation, attention_scale, rotation, yarn_periods
 
 LayerCache = FullCache | WindowCache
+
+JOINED_TOKENS = 768  # keys of a row that are still copied to be attended with others
 
 
 class Attention(nn.Module):
@@ -78,14 +80,9 @@ class Attention(nn.Module):
         masks: Masks,
         cache: LayerCache | Sequence[LayerCache] | None,
     ) -> mx.array:
-        """Attend to what the cache holds and to the new keys; or row by row."""
-        if isinstance(cache, Sequence):  # sequences of their own lengths
-            rows = (slice(b, b + 1) for b in range(len(cache)))
-            parts = [
-                self.attend(q[b], k[b], v[b], masks, own)
-                for b, own in zip(rows, cache, strict=True)
-            ]
-            return mx.concatenate(parts)
+        """Attend to what the cache holds and to the new keys: -> (B, H, L, D)."""
+        if isinstance(cache, Sequence):
+            return self.attend_rows(q, k, v, masks, cache)
         if cache is not None:
             k, v = cache.update(k, v)  # (B, Hk, S, D)
         return attend(
@@ -96,6 +93,35 @@ class Attention(nn.Module):
             sinks=self.sinks,
             window=self.window,
             masks=masks,
+        )
+
+    def attend_rows(
+        self,
+        q: mx.array,
+        k: mx.array,
+        v: mx.array,
+        masks: Masks,
+        caches: Sequence[LayerCache],
+    ) -> mx.array:
+        """Attend each row to its own cache: short ones together, long ones alone.
+
+        Copying keys side by side costs their bytes, and saves a row its operations.
+        """
+        if len(caches) == 1:
+            return self.attend(q, k, v, masks, caches[0])
+        if q.shape[2] > 1 or any(own.held >= JOINED_TOKENS for own in caches):
+            half = len(caches) // 2  # halves of halves, down to a long row alone
+            parts = (slice(0, half), slice(half, None))
+            return mx.concatenate(
+                [self.attend(q[n], k[n], v[n], masks, caches[n]) for n in parts]
+            )
+        held = []
+        for b, own in enumerate(caches):
+            own.update(k[b : b + 1], v[b : b + 1])
+            held.append(own.held)
+        keys, values = joined(caches)  # (B, Hk, S, D)
+        return attend_held(
+            q, keys, values, held, scale=self.scale, sinks=self.sinks, masks=masks
         )
 
     def project(self, x: mx.array) -> mx.array:

@@ -11,11 +11,13 @@ from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.loading import load_placed, plan_checkpoint
 from mlx_gptoss.memory.plan import RESIDENT, STREAMED, with_slots
+from mlx_gptoss.model import JOINED_TOKENS
 from mlx_gptoss.rope import rotation, yarn_periods
 from tests.build_model import build
 from tests.checkpoints import hf_config, random_tensors, write_checkpoint
 
-LENGTHS = (1, 3, 8, 9, 10, 40)  # within the window, at its edges, far past it
+# Within the window, at its edges, far past it; where rows begin to be attended alone.
+LENGTHS = (1, 3, 8, JOINED_TOKENS + 30, 9, 10, 40, JOINED_TOKENS - 5, 300)
 STEPS = 12  # enough that every sequence wraps around its ring
 TOLERANCE = 5e-4  # as in test_model: sums in another order
 

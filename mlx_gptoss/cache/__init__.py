@@ -27,6 +27,7 @@ __all__ = [
     "Snapshot",
     "State",
     "WindowCache",
+    "joined",
 ]
 
 
@@ -128,3 +129,20 @@ class Cache:
         """Forget the last `count` tokens, where `can_trim` says so."""
         for layer in self.layers:
             layer.trim(count)
+
+
+def joined(caches: Sequence[FullCache | WindowCache]) -> Pair:
+    """Copy the arrays of caches of one layer into one: (B, Hk, most capacity, D)."""
+    pairs = [cache.stored for cache in caches]
+    most = max(keys.shape[2] for keys, _ in pairs)
+    keys, values = (
+        mx.concatenate([lengthened(x, most) for x in side])
+        for side in zip(*pairs, strict=True)
+    )
+    return keys, values
+
+
+def lengthened(x: mx.array, capacity: int) -> mx.array:
+    """Add zeros to (B, Hk, S, D) up to a capacity."""
+    missing = capacity - x.shape[2]
+    return mx.pad(x, [(0, 0), (0, 0), (0, missing), (0, 0)]) if missing else x

@@ -31,6 +31,17 @@ class FullCache:
         self.offset = end
         return self._keys[:, :, :end], self._values[:, :, :end]
 
+    @property
+    def held(self) -> int:
+        """How many keys are here."""
+        return self.offset
+
+    @property
+    def stored(self) -> Pair:
+        """The arrays (B, Hk, capacity, D) as they are; what `update` gave is first."""
+        assert self._keys is not None and self._values is not None
+        return self._keys, self._values
+
     def can_trim(self, count: int) -> bool:
         return 0 <= count <= self.offset
 

@@ -57,6 +57,17 @@ class WindowCache:
             v, later, offset, self.window
         )
 
+    @property
+    def held(self) -> int:
+        """How many keys are here."""
+        return min(self.offset, self.window)
+
+    @property
+    def stored(self) -> Pair:
+        """The arrays (B, Hk, capacity, D) as they are; what `update` gave is first."""
+        assert self._keys is not None and self._values is not None
+        return self._keys, self._values
+
     def can_trim(self, count: int) -> bool:
         """Say whether the window of the earlier position is still all here."""
         return 0 <= count <= self.offset and (count == 0 or self.offset <= self.window)
