@@ -186,6 +186,13 @@ def test_clients_of_anthropic_get_errors_in_their_form(silent: Runtime) -> None:
     assert (error["type"], error["error"]["type"]) == ("error", "authentication_error")
 
 
+def test_the_document_asks_for_a_key_where_there_is_one(silent: Runtime) -> None:
+    for key in (None, KEY):
+        document = get(silent, "/openapi.json", Settings(api_key=key)).json()
+        schemes = document["components"].get("securitySchemes", {})
+        assert [one["scheme"] for one in schemes.values()] == ["bearer"] * bool(key)
+
+
 def test_pages_load_nothing_from_elsewhere(silent: Runtime) -> None:
     for path in ("/docs", "/docs/start.js", "/openapi.json"):
         reply = get(silent, path, Settings())

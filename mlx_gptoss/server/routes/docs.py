@@ -1,10 +1,12 @@
 """`/docs`: the routes as a page to try them from; every byte of it is served here."""
 
+import asyncio
 from functools import cache
 from importlib.resources import files
 
 from fastapi import APIRouter
-from starlette.responses import Response
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from mlx_gptoss.server.errors import ApiError
 
@@ -39,6 +41,12 @@ START = """SwaggerUIBundle({
 @router.get("/docs")
 async def docs() -> Response:
     return Response(PAGE, media_type="text/html")
+
+
+@router.get("/openapi.json")
+async def openapi(request: Request) -> Response:
+    """The document of the API; writing it takes a second, in which others go on."""
+    return JSONResponse(await asyncio.to_thread(request.app.openapi))
 
 
 @router.get("/docs/start.js")
