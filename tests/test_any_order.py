@@ -45,6 +45,12 @@ FILES = {
             "maxItems": 2,
         },
         "why": {"type": "string", "title": "Why", "description": "In words"},
+        "who": {
+            "type": ["object", "null"],
+            "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+            "required": ["name", "age"],
+            "additionalProperties": False,
+        },
     },
     "additionalProperties": False,
     "definitions": {
@@ -90,6 +96,8 @@ RIGHT = [
     (TREE, '{"right":{"left":null,"size":0,"name":"q"},"left":null,"name":"a"}'),
     (FILES, '{"why":"x","files":[{"mode":1,"path":"a"},{"path":"b","by":[]}]}'),
     (FILES, "{}"),
+    (FILES, '{"who":{"age":3,"name":"a"},"why":"x"}'),
+    (FILES, '{"who":null}'),
     (ODD, '{"x":1.5,"été 🌍":true,"\\n\\u0001":true,"":false,"a \\"b\\"\\\\":true}'),
 ]
 WRONG = [
@@ -104,6 +112,8 @@ WRONG = [
     (TREE, '{"left":null,"name":"a","size":-1}'),
     (TREE, '{"left":{"name":"b"},"name":"a"}'),
     (FILES, '{"files":[]}'),
+    (FILES, '{"who":{"age":3}}'),
+    (FILES, '{"who":3}'),
     (FILES, '{"files":[{"path":"a"},{"path":"b"},{"path":"c"}]}'),
     (FILES, '{"files":[{"path":"a","path":"b"}]}'),
     (ODD, '{"":1}'),

@@ -79,7 +79,7 @@ class _Writer:
             inner = [*fields.values(), _others(schema)]
             several = len(fields) > 1 or _others(schema) is not False
             return several or any(self.gains(one, seen) for one in inner)
-        if parts := _parts(schema):
+        if (parts := _union(schema) or _items(schema)) is not None:
             return any(self.gains(one, seen) for one in parts)
         if (where := _reference(schema)) is not None and where not in seen:
             seen.add(where)
@@ -99,8 +99,8 @@ class _Writer:
         name = self._name()
         if fields := _fields(schema):
             self._object(name, fields, schema)
-        elif "anyOf" in schema:
-            self._rule(name, [self.value(one) for one in schema["anyOf"]])
+        elif parts := _union(schema):
+            self._rule(name, [self.value(one) for one in parts])
         else:
             self._array(name, schema)
         return name
@@ -189,13 +189,22 @@ def _others(schema: Schema) -> Any:
     return schema.get("additionalProperties", True)
 
 
-def _parts(schema: Any) -> list[Any] | None:
-    """The schemas of a union that nothing else binds, or of an array's items."""
+def _union(schema: Any) -> list[Any] | None:
+    """The schemas of a union that nothing else binds."""
     if _has_only(schema, {"anyOf"}) and False not in schema.get("anyOf", [False]):
         return schema["anyOf"]
-    if _has_only(schema, ARRAY) and schema.get("type") == "array":
-        return [schema["items"]] if schema.get("items") is not False else None
+    kinds = schema.get("type") if _has_only(schema, OBJECT) else None
+    if isinstance(kinds, list) and "object" in kinds and len(kinds) > 1:
+        others = [kind for kind in kinds if kind != "object"]
+        return [{**schema, "type": "object"}, {"type": others}]
     return None
+
+
+def _items(schema: Any) -> list[Any] | None:
+    """The schema of an array's items, if nothing else binds them."""
+    if not _has_only(schema, ARRAY) or schema.get("type") != "array":
+        return None
+    return [schema["items"]] if schema.get("items") else None
 
 
 def _reference(schema: Any) -> str | None:
