@@ -5,7 +5,7 @@ queue.py      those that wait
 governor.py   which fit at once, by the bytes of their keys and values
 reading.py    whose prompt is read next
 feeding.py    a token of each answer through the model
-engine.py     the rounds: a chunk of one prompt, then a step of every answer
+engine.py     the rounds: a chunk of prompts, then a step of every answer
 options.py    limits, and the figures of what was done
 """
 

@@ -1,4 +1,4 @@
-"""The rounds of a batch: a chunk of one prompt, then a step of every answer.
+"""The rounds of a batch: a chunk of prompts, then a step of every answer.
 
 A round is one piece of work of the owner thread, which asks for the next one behind
 whatever else was asked there meanwhile: other work keeps its place, and none of it
@@ -127,7 +127,7 @@ class Engine:
             self._end_cancelled()
             self._make_room()
             self._admit()
-            self._read_prompt()
+            self._read_prompts()
             self._step()
         except Exception as error:  # nobody waits for a round: its tickets must know
             log.exception("a round of requests failed")
@@ -191,26 +191,31 @@ class Engine:
             self._reading.add(ticket)
             self._queue.remove(ticket)
 
-    def _read_prompt(self) -> None:
-        """Read a chunk of the prompt whose turn it is."""
-        ticket = self._reading.take()
-        if ticket is None:
-            return
+    def _read_prompts(self) -> None:
+        """Read a chunk in all, of the prompts whose turn it is."""
         others = any(t.state == DECODE for t in self._running)
-        chunk = max(LEAST_CHUNK, self._chunk // BUSY_SHARE) if others else self._chunk
-        with self._alone(ticket):
-            decoding = ticket.decoding
-            if decoding is None or ticket.lease is None:
-                decoding = self._begin(ticket)
-            try:
-                if decoding.reading:
-                    decoding.read_some(min(chunk, self._chunk))
-            except Exception as error:
-                raise failed(error, "read the prompt") from error
-            if decoding.reading:
-                self._reading.add(ticket)
-            total = len(ticket.ids)
-            ticket.on_progress(min(decoding.cache.offset, total), total)
+        left = max(LEAST_CHUNK, self._chunk // BUSY_SHARE) if others else self._chunk
+        while left >= min(LEAST_CHUNK, self._chunk):
+            ticket = self._reading.take()
+            if ticket is None:
+                return
+            with self._alone(ticket):
+                left -= self._read_some(ticket, min(left, self._chunk))
+
+    def _read_some(self, ticket: Ticket, most: int) -> int:
+        """Read the next tokens of a prompt; return how many, or 1 if none was left."""
+        decoding = ticket.decoding
+        if decoding is None or ticket.lease is None:
+            decoding = self._begin(ticket)
+        try:
+            count = decoding.read_some(most) if decoding.reading else 1
+        except Exception as error:
+            raise failed(error, "read the prompt") from error
+        if decoding.reading:
+            self._reading.add(ticket)
+        total = len(ticket.ids)
+        ticket.on_progress(min(decoding.cache.offset, total), total)
+        return count
 
     def _begin(self, ticket: Ticket) -> Decoding:
         """Take the cache that is best for a prompt, and begin or go on there."""
