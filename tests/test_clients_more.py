@@ -9,10 +9,12 @@ import asyncio
 import importlib.util
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
-import urllib.request
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,13 @@ import pytest
 
 from mlx_gptoss.agents.endpoint import Endpoint
 from mlx_gptoss.agents.setup import prepare
+from mlx_gptoss.agents.tools import TOOLS
 from tests.serve_process import Served, run
 
 ASK = "What is the weather in Oslo?"
 ANSWER = "The temperature is 21."
 SUM = "What is 417 + 285?"
 TOTAL = "417 + 285 = 702"
-COUNT = "mlx_gptoss_answers_total"
 NODE = Path(os.environ.get("MLX_GPTOSS_NODE", "node-clients"))
 CLIENTS = "pip install 'mlx-gptoss[clients]'"
 
@@ -220,47 +222,48 @@ AGENTS = {
 }
 
 
+ROUTES = {
+    "chat": "/v1/chat/completions",
+    "responses": "/v1/responses",
+    "messages": "/v1/messages",
+}
+AGENT_SECONDS = 120
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("tool", AGENTS)
-def test_an_agent_that_was_set_up_reaches_the_model(
+def test_an_agent_that_was_set_up_is_served(
     served: Served, tmp_path: Path, tool: str
 ) -> None:
-    """What the demo answers to their long prompts is its own affair; it is reached."""
+    """Its requests are accepted; what the demo says to its long prompt is no matter.
+
+    The demo may talk to the end of its context there, so the agent is ended in time.
+    """
     package, command, arguments = AGENTS[tool]
     node_package(package)
     program = NODE.absolute() / "node_modules" / ".bin" / command
     home, project = tmp_path / "home", tmp_path / "project"
     project.mkdir()
-    for change in prepare(
-        tool, Endpoint(served.url, served.model, served.token), home=home
-    ):
+    there = Endpoint(served.url, served.model, served.token)
+    for change in prepare(tool, there, home=home):
         change.write()
-    environment = os.environ | {"HOME": str(home)}
-    before = _requests(served)
-    with subprocess.Popen(
+    before = len(served.log.read_text())
+    agent = subprocess.Popen(
         [program, *arguments, SUM],
         cwd=project,
-        env=environment,
+        env=os.environ | {"HOME": str(home)},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=(tmp_path / "said").open("wb"),
         stderr=subprocess.STDOUT,
-        text=True,
-    ) as running:
-        try:
-            said, _ = running.communicate(timeout=400)
-        except subprocess.TimeoutExpired:
-            running.kill()
-            said, _ = running.communicate()
-    assert _requests(served) > before, said
-    assert "error" not in said.lower(), said
-
-
-def _requests(served: Served) -> float:
-    """How many answers the server has given, by its own count."""
-    asking = urllib.request.Request(
-        served.url + "/metrics", headers={"Authorization": f"Bearer {served.token}"}
+        start_new_session=True,
     )
-    with urllib.request.urlopen(asking) as answer:
-        lines = answer.read().decode().splitlines()
-    counted = [line for line in lines if line.startswith(COUNT)]
-    return sum(float(line.rsplit(" ", 1)[1]) for line in counted)
+    try:
+        agent.wait(AGENT_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(agent.pid, signal.SIGKILL)
+        agent.wait()
+    time.sleep(1)  # the log tells of a request when it has ended
+    route = re.escape(ROUTES[TOOLS[tool].protocol])
+    log = served.log.read_text()[before:]
+    answered = re.findall(rf"POST {route} (\d+)", log)
+    assert answered and set(answered) == {"200"}, (tmp_path / "said").read_text() + log
