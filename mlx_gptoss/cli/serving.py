@@ -19,6 +19,7 @@ from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.hub import is_path
+from mlx_gptoss.server.settings import LOOPBACK_HOSTS
 
 if TYPE_CHECKING:
     from mlx_gptoss.memory import Plan
@@ -31,7 +32,6 @@ NAMED = re.compile(r"([\w.:@-]+)=(.+)", re.DOTALL)
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)?")
 SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 ANYWHERE = ("0.0.0.0", "::")
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*]+")
 LOG_LINE = "%(asctime)s %(levelname)s %(message)s"

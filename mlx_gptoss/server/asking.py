@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from mlx_gptoss.harmony.constrain import AUTO, NONE, REQUIRED, AnswerFormat
 from mlx_gptoss.harmony.grammar import can_enforce, leniently
@@ -170,6 +170,3 @@ def _named(entry: Any) -> str:
         if isinstance(function, Mapping) and isinstance(function.get("name"), str):
             return function["name"]
     raise bad_request("`tool_choice` has an entry without a name", param="tool_choice")
-
-
-Shown = Literal["reasoning", "reasoning_content", "both", "hidden"]
