@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.telemetry import TelemetryConfig
 
+from mlx_gptoss.server.app import NO_TELEMETRY
 from tests.serve_process import serve
 
 # What each of the two servers is asked: every API, and the pages.
@@ -95,6 +98,13 @@ def test_no_socket_leaves_this_machine() -> None:
         assert asked.returncode == 0, asked.stderr
         assert all_answered(json.loads(asked.stdout))
         assert "LEFT" not in served.log.read_text()
+
+
+def test_every_telemetry_of_the_framework_is_off() -> None:
+    kinds = typing.get_type_hints(TelemetryConfig)
+
+    switches = {name for name, kind in kinds.items() if kind is bool}
+    assert dict.fromkeys(switches, False) == NO_TELEMETRY
 
 
 def test_the_guard_would_have_seen_it() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -48,6 +49,14 @@ ROUTERS = (
     metrics.router,
     docs.router,
 )
+# The framework would report requests, bodies too, to whatever collects them here.
+NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
 CODES = {
     404: "not_found",
     405: "method_not_allowed",
@@ -74,6 +83,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
             service.kept.close()
 
     app = FastAPI(
+        telemetry=NO_TELEMETRY,
         title="mlx-gptoss",
         version=__version__,
         lifespan=lifespan,
