@@ -12,7 +12,6 @@ comes of the model ends all that were being computed; those that wait are served
 """
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,12 @@ import mlx.core as mx
 
 from mlx_gptoss.batching.feeding import Fed, Feeder, failed
 from mlx_gptoss.batching.governor import Governor
-from mlx_gptoss.batching.options import BatchOptions, BatchStatistics, Figures
+from mlx_gptoss.batching.options import (
+    LEAST_WAIT_S,
+    BatchOptions,
+    BatchStatistics,
+    Figures,
+)
 from mlx_gptoss.batching.queue import Queue
 from mlx_gptoss.batching.reading import Reading
 from mlx_gptoss.batching.ticket import DECODE, ENDED, Ticket
@@ -39,8 +43,6 @@ log = logging.getLogger(__name__)
 
 BUSY_SHARE = 4  # chunks are so many times shorter while others decode
 LEAST_CHUNK = 32
-FIRST_GUESS_S, LEAST_WAIT_S = 5.0, 1.0  # of a request, before one has ended
-SMOOTHING = 0.2
 
 
 class Engine:
@@ -68,7 +70,6 @@ class Engine:
         self._total = 0  # bytes that the running need, when room was made last
         self._stepping = False
         self._figures = Figures()
-        self._seconds = FIRST_GUESS_S  # that a request takes
         self._lock = threading.Condition()
         self._awake = False
 
@@ -109,8 +110,7 @@ class Engine:
         return not self._running and not len(self._queue)
 
     def _retry_after(self) -> float:
-        """Guess the seconds until one more may wait."""
-        return math.ceil(max(LEAST_WAIT_S, self._seconds / max(1, len(self._running))))
+        return self._figures.retry_after(len(self._running))
 
     # The owner thread
 
@@ -290,8 +290,7 @@ class Engine:
         stopped = error is None and not (decoding and decoding.over)
         if decoding is not None and error is None:
             decoding.finish(CANCELLED)  # unless it ended by itself
-            taken = time.perf_counter() - ticket.begun
-            self._seconds += SMOOTHING * (taken - self._seconds)
+            self._figures.took(time.perf_counter() - ticket.begun)
         ticket.end()
         if lease is not None:
             # In the middle of a step the cache has read what was not told yet.

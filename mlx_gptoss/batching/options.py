@@ -1,5 +1,6 @@
 """Limits of a batch, and the figures of what it did; knows no request."""
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -8,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from mlx_gptoss.errors import ConfigError
 
 DEFAULT_RUNNING, DEFAULT_WAITING = 16, 64
+FIRST_GUESS_S, LEAST_WAIT_S = 5.0, 1.0  # of a request, before one has ended
+SMOOTHING = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,7 @@ class Figures:
         self._lock = threading.Lock()
         self._counts = BatchStatistics()
         self._sizes: Counter[int] = Counter()
+        self._seconds = FIRST_GUESS_S
 
     def count(self, **more: int) -> None:
         """Add to some of the figures."""
@@ -71,6 +75,14 @@ class Figures:
         """Take note of a decoding round."""
         with self._lock:
             self._sizes[size] += 1
+
+    def took(self, seconds: float) -> None:
+        """Take note of how long a request was served."""
+        self._seconds += SMOOTHING * (seconds - self._seconds)
+
+    def retry_after(self, running: int) -> float:
+        """Guess the seconds until one of so many has ended."""
+        return math.ceil(max(LEAST_WAIT_S, self._seconds / max(1, running)))
 
     def now(self, *, running: int, waiting: int) -> BatchStatistics:
         """Return all figures, with those of the moment."""
