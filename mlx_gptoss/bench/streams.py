@@ -15,6 +15,7 @@ from typing import Any
 from mlx_gptoss.bench.worker import EngineFailure
 
 ANSWERING_S = 3600.0
+ATTEMPTS = 5  # to have a connection taken
 EVENT, END = b"data: ", b"[DONE]"
 
 
@@ -57,13 +58,12 @@ def ask(address: Address, body: dict[str, Any]) -> Timed:
     headers = {"Content-Type": "application/json"}
     if address.key is not None:
         headers["Authorization"] = f"Bearer {address.key}"
+    asked, first, usage = time.perf_counter(), 0.0, None
     connection = http.client.HTTPConnection(
         address.host, address.port, timeout=ANSWERING_S
     )
     try:
-        asked, first, usage = time.perf_counter(), 0.0, None
-        connection.request("POST", "/v1/completions", json.dumps(wanted), headers)
-        response = connection.getresponse()
+        response = answered(connection, json.dumps(wanted), headers)
         if response.status != http.client.OK:
             raise EngineFailure(f"{address.name}: {response.read().decode()[:500]}")
         while line := response.readline():
@@ -87,3 +87,21 @@ def ask(address: Address, body: dict[str, Any]) -> Timed:
         usage["prompt_tokens"],
         usage["completion_tokens"],
     )
+
+
+def answered(
+    connection: http.client.HTTPConnection, body: str, headers: dict[str, str]
+) -> http.client.HTTPResponse:
+    """Send a request; again if it is turned away, as by a short queue of connections.
+
+    The time that takes counts.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            connection.request("POST", "/v1/completions", body, headers)
+            return connection.getresponse()
+        except (ConnectionResetError, http.client.RemoteDisconnected):
+            connection.close()
+            if attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError
