@@ -100,6 +100,11 @@ def test_the_model_reads_the_schema_of_the_answer() -> None:
         (None, None),
         ({"type": "text"}, None),
         ({"type": "json_object"}, AnswerFormat.json_object()),
+        ({"type": "json_object", "schema": {}}, AnswerFormat.json_object()),
+        (
+            {"type": "json_object", "schema": {"a": 1}},
+            AnswerFormat.json_schema({"a": 1}),
+        ),
         (
             {"type": "json_schema", "json_schema": {"name": "n", "schema": {"a": 1}}},
             AnswerFormat.json_schema({"a": 1}, name="n"),

@@ -77,13 +77,20 @@ class AnswerFormat:
     def of(
         cls, value: "AnswerFormat | Mapping[str, Any] | None"
     ) -> "AnswerFormat | None":
-        """Read a `response_format` as OpenAI's API has it; None for plain text."""
+        """Read a `response_format` as OpenAI's API has it; None for plain text.
+
+        A `json_object` with a `schema`, as llama-server takes it and older clients
+        send it, is that schema's.
+        """
         if value is None or isinstance(value, AnswerFormat):
             return value
         kind = value.get("type")
         if kind == "text":
             return None
         if kind == "json_object":
+            schema = value.get("schema")
+            if schema and isinstance(schema, Mapping):
+                return cls.json_schema(schema)
             return cls.json_object()
         named = value.get("json_schema", value)
         if kind == "json_schema" and isinstance(named.get("schema"), Mapping):
