@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mlx_gptoss.cli.chat.turn import GRACE
 from mlx_gptoss.sessions import Sessions
 from tests.terminals import PATIENCE, ROOT, Terminal
 
@@ -318,13 +319,18 @@ def test_a_whole_conversation_with_the_demo_model() -> None:
         ready(terminal, 1)
         terminal.send("What is the weather in Oslo?" + ENTER)
         terminal.wait_for("Run get_weather?  [o]nce  [a]lways  [n]o  ne[v]er")
+        terminal.send("so always, ")  # typed for the next prompt, not as an answer
+        sleep(2 * GRACE)
+        assert "Run get_weather?" in terminal.settle()
         terminal.send("o")
         terminal.wait_for("The temperature is 21.")
-        ready(terminal, 2)
+        terminal.wait_for("> so always,")
+        terminal.send("\x15")  # Ctrl-U
         assert '● get_weather(city="Oslo")\n  └ {"temperature": 21' in terminal.screen
         assert "Run get_weather?" not in terminal.screen
         terminal.send("/retry" + ENTER)
         terminal.wait_for("Run get_weather?")  # once was not always
+        sleep(GRACE)
         terminal.send("a")
         ready(terminal, 3)
         terminal.send("/reset" + ENTER + "What is 417 + 285?" + ENTER)
@@ -354,6 +360,7 @@ def test_a_call_is_refused_once_and_for_good() -> None:
         ready(terminal, 1)
         terminal.send("What is the weather in Oslo?" + ENTER)
         terminal.wait_for("Run get_weather?")
+        sleep(GRACE)
         terminal.send("v")
         terminal.wait_for("the user did not allow this call")
         terminal.wait_for(lambda _: PROMPT in terminal.screen[-200:])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_gptoss.cli.chat.approval import Asking, with_policy
 from mlx_gptoss.cli.chat.files import expand, read_file, with_file
+from mlx_gptoss.cli.chat.fitting import explaining
 from mlx_gptoss.cli.tools import OpenTools, ToolOptions, open_tools
 from mlx_gptoss.errors import GptOssError, PromptError, SessionError
 
@@ -183,7 +184,8 @@ class Conversation:
         Both are not in memory at once.
         """
         options = replace(self.options, model=name)
-        self.services.find(name, options)  # refused before anything is given up
+        with explaining(self.services, options):  # before anything is given up
+            self.services.find(name, options)
         data = self.chat.to_json()
         before = self.options
         self.runtime.close()
@@ -247,7 +249,8 @@ def open_conversation(
                 tool_options, offline=options.offline, ask=Asking(ask, set_policy)
             )
         )
-        runtime = services.open(options)
+        with explaining(services, options):
+            runtime = services.open(options)
         try:
             conversation = Conversation(
                 services,

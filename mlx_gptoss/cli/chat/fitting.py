@@ -5,6 +5,7 @@ Each command is one that was planned and fits; nothing is loaded or downloaded.
 
 import shlex
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,16 @@ if TYPE_CHECKING:
 SHORTER = (4096, 2048)  # tokens of context
 MOST = 3  # commands that are shown beside the demo
 DEMO = "mlx-gptoss chat -m demo", "the small demo model, to try everything with"
+
+
+@contextmanager
+def explaining(services: "Services", options: "LoadOptions") -> Iterator[None]:
+    """Explain that a model does not fit, if opening it finds so, or known sizes do."""
+    try:
+        require_place(services, options)
+        yield
+    except MemoryBudgetError as error:
+        raise MemoryBudgetError(explain(services, options, error)) from error
 
 
 def require_place(services: "Services", options: "LoadOptions") -> None:

@@ -60,7 +60,6 @@ class FullInterface:
         finally:
             self._turn = None
             self._next = turn.typed.lstrip("\n")
-            events.close()
         stats = view.done.stats if isinstance(view.done, Done) else None
         return Shown(view.answer, stats, stopped=turn.stops > 0)
 

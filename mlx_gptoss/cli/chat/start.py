@@ -12,7 +12,6 @@ from mlx_gptoss.cli.chat.commands import COMMANDS
 from mlx_gptoss.cli.chat.commands.saved import show_where
 from mlx_gptoss.cli.chat.conversation import Conversation, Setup, open_conversation
 from mlx_gptoss.cli.chat.files import with_file
-from mlx_gptoss.cli.chat.fitting import explain, require_place
 from mlx_gptoss.cli.chat.interface import Interface
 from mlx_gptoss.cli.chat.loop import Loop
 from mlx_gptoss.cli.chat.plain import PlainInterface
@@ -21,7 +20,7 @@ from mlx_gptoss.cli.lines import open_lines, read_all
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.cli.tools import ToolOptions
 from mlx_gptoss.cli.typed import history_file
-from mlx_gptoss.errors import MemoryBudgetError, SessionError
+from mlx_gptoss.errors import SessionError
 
 if TYPE_CHECKING:
     from mlx_gptoss.cli.options import LoadOptions
@@ -57,24 +56,6 @@ def hold(
     if once and not sys.stdin.isatty():
         first = _with_stdin(start.prompt or "")
     options = replace(options, model=options.named_model())
-    try:
-        require_place(services, options)
-        _talk(services, options, setup, tools, start, first=first, once=once)
-    except MemoryBudgetError as error:
-        raise MemoryBudgetError(explain(services, options, error)) from error
-
-
-def _talk(
-    services: "Services",
-    options: "LoadOptions",
-    setup: Setup,
-    tools: ToolOptions,
-    start: Start,
-    *,
-    first: str | None,
-    once: bool,
-) -> None:
-    """Open everything and talk."""
     interface: Interface | None = None
 
     def ask(call: "ToolCall") -> str:

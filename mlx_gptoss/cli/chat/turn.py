@@ -8,7 +8,8 @@ are asked about between two frames. What is typed besides is kept for the next p
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from time import monotonic
@@ -28,6 +29,7 @@ from mlx_gptoss.harmony.events import Event, ToolCall
 
 FRAME = 0.05  # seconds between two looks at keys and events
 SHARE = 4  # painting takes at most one part in so many of the time
+GRACE = 0.5  # seconds: what is typed when a question comes up was not meant for it
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 TURNS_PER_SECOND = 10
 
@@ -70,8 +72,9 @@ class Turn:
         self._ended: Ended | None = None
         self._began = monotonic()
         self._due = 0.0  # when to paint next
+        self._answers_from = 0.0  # when keys are answers to a question
 
-    def run(self, events: Iterable[Event]) -> None:
+    def run(self, events: Generator[Event]) -> None:
         """Show `events` until they end. Raises what they raise."""
         before = signal.signal(signal.SIGINT, self._interrupt)
         worker = threading.Thread(
@@ -86,6 +89,9 @@ class Turn:
                 tail.paint(self._lines(self.view.take(), tail), [])
         finally:
             signal.signal(signal.SIGINT, before)
+            if self._ended is None:  # it is left early: let the model rest
+                self._stop()
+                self._answer(NO)
         if self._ended.error is not None:
             raise self._ended.error
 
@@ -101,11 +107,12 @@ class Turn:
         self.stops = max(self.stops, 1)
         self._stop()
 
-    def _work(self, events: Iterable[Event]) -> None:
+    def _work(self, events: Generator[Event]) -> None:
         error: BaseException | None = None
         try:
-            for event in events:
-                self._came.put(event)
+            with closing(events):
+                for event in events:
+                    self._came.put(event)
         except BaseException as found:  # raised again in the main thread
             error = found
         self._came.put(Ended(error))
@@ -128,21 +135,28 @@ class Turn:
             self._ended = came
         elif isinstance(came, Question):
             self._question = came
+            self._answers_from = monotonic() + GRACE
             if self.stops:
                 self._answer(NO)
         else:
             self.view.show(came)
 
     def _press(self, press: KeyPress) -> None:
+        choice = KEYS.get(press.key.lower())
         if press.key == Keys.Escape:
             self.stop()
             self._answer(NO)
         elif press.key == Keys.ControlO:
             self.view.unfold()
-        elif self._question is not None:
-            if choice := KEYS.get(press.key.lower()):
-                self._answer(choice)
-        elif press.key in (Keys.Backspace, Keys.ControlH):
+        elif self._question and choice and monotonic() >= self._answers_from:
+            self._answer(choice)
+        else:
+            self._type(press)
+
+    def _type(self, press: KeyPress) -> None:
+        """Keep what is typed; who types is not answering."""
+        self._answers_from = monotonic() + GRACE
+        if press.key in (Keys.Backspace, Keys.ControlH):
             self.typed = self.typed[:-1]
         else:
             self.typed += typed_text(press)
@@ -174,7 +188,7 @@ class Turn:
             return [*self._lines([*shown, Part(offer(call))], tail), *status]
         lines = self._lines(self.view.rest(), tail)
         return [
-            *lines[-(tail.room - 3) :],
+            *lines[-max(1, tail.room - 3) :],
             "",
             *self.layout.content(self._activity(now), columns),
             *status,
