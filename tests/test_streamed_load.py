@@ -1,6 +1,7 @@
 """`load` with experts that are not all in memory: plans, statistics, prompts, ends."""
 
 import json
+import queue
 import re
 from pathlib import Path
 
@@ -51,6 +52,30 @@ def test_what_is_asked_for_is_loaded_and_exact(folder: Path, experts: str) -> No
         again.logits(IDS)
         assert again.stats is not None and before is not None
         assert (again.stats - before).total == again.stats.total
+
+
+def answers_at_once(experts: str) -> list[list[int]]:
+    """Ask the demo three things at the same time; their tokens."""
+    prompts = ["What is 417 + 285?", "My name is Maria.", "Write a poem, please,"]
+    tokens: list[list[int]] = [[] for _ in prompts]
+    ended: queue.Queue[BaseException | None] = queue.Queue()
+    params = SamplingParams(max_tokens=20, temperature=0)
+    with load("demo", experts=experts) as runtime:
+        for n, prompt in enumerate(prompts):
+            runtime.submit(
+                runtime.tokenizer.encode(prompt),
+                params,
+                on_step=lambda step, n=n: tokens[n].append(step.token),
+                on_end=lambda stats, error: ended.put(error),
+            )
+        assert [ended.get(timeout=60) for _ in prompts] == [None] * len(prompts)
+        assert runtime.stats is None or runtime.stats.total.misses > 0
+    return tokens
+
+
+@pytest.mark.skipif(on_gpu(), reason="kernels of a GPU round differently")
+def test_answers_decoded_together_are_those_of_resident_experts() -> None:
+    assert answers_at_once("streamed") == answers_at_once("resident")
 
 
 def test_dense_experts_stay_resident_or_are_refused(tmp_path: Path) -> None:
