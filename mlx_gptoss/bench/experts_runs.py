@@ -37,6 +37,7 @@ from mlx_gptoss.probe import expert_rate, memory_rate, sync_seconds
 CONTEXT = 4096
 ROUNDS = 3
 WARM_TOKENS, DECODED_TOKENS = 16, 24
+TURNS, TURN_TOKENS = 11, 8
 STEADY_FROM, STEADY_TOKENS = 100, 500
 FILLS = 24
 HOST_CALLS = 20_000
@@ -58,9 +59,10 @@ def decode_side_by_side(folder: Path) -> dict[str, Any]:
     for model in (resident, streamed):
         decode(model, WARM_TOKENS)
     misses = storage.statistics().total.misses
-    for _ in range(ROUNDS):
-        rates["resident"].append(decode(resident, DECODED_TOKENS))
-        rates["streamed"].append(decode(streamed, DECODED_TOKENS))
+    for turn in range(TURNS):  # many and short, so that others slow both
+        sides = [("resident", resident), ("streamed", streamed)]
+        for name, model in sides if turn % 2 else sides[::-1]:
+            rates[name].append(decode(model, TURN_TOKENS))
     assert storage.statistics().total.misses == misses, "something was read"
     storage.close()
     return {
