@@ -50,7 +50,7 @@ class Masks:
         """
         key = (tuple(held), keys, additive)
         if key not in self._held:
-            seen = mx.arange(keys) < mx.array(held)[:, None, None, None]
+            seen = mx.arange(keys) < mx.array(list(held))[:, None, None, None]
             mask = mx.where(seen, mx.array(0.0), mx.array(-mx.inf))
             self._held[key] = mask if additive else seen
         return self._held[key]

@@ -77,7 +77,9 @@ def rotation(periods: np.ndarray, offset: int | Sequence[int], length: int) -> R
             traditional=False,
             base=None,
             scale=1.0,
-            offset=offset if isinstance(offset, int) else mx.array(offset, mx.int32),
+            offset=offset
+            if isinstance(offset, int)
+            else mx.array(list(offset), mx.int32),
             freqs=frequencies,
         )
     starts = np.reshape(offset, (-1, 1, 1, 1))  # (B or 1, 1, 1, 1)

@@ -143,6 +143,10 @@ class FakeModel:
             return mx.concatenate([self.hidden(row[None], own) for row, own in rows])
         [tokens] = cast("list[list[int]]", ids.tolist())
         self.feeds.append(tokens)
+        return self.behind(tokens, cache, last=last)
+
+    def behind(self, tokens: list[int], cache: FakeCache, *, last: bool) -> mx.array:
+        """Read tokens into a cache; return what `hidden` gives behind them."""
         cache.ids += tokens
         return last_row(self.logits_of(cache.ids), 1 if last else len(tokens))
 
@@ -194,11 +198,7 @@ class AnsweringModel(FakeModel):
         self.prompts: list[list[int]] = []
         self.vocab_size = vocab_size
 
-    def hidden(
-        self, ids: mx.array, cache: FakeCache, *, last: bool = False
-    ) -> mx.array:
-        [tokens] = cast("list[list[int]]", ids.tolist())
-        self.feeds.append(tokens)
+    def behind(self, tokens: list[int], cache: FakeCache, *, last: bool) -> mx.array:
         begins = not cache.answer and tokens == self._next()[:1]
         if begins:
             self.prompts.append(list(cache.ids))
