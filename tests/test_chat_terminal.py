@@ -102,9 +102,9 @@ def test_reasoning_is_folded_and_shown_again() -> None:
 
 
 def test_a_long_answer_is_neither_cut_nor_doubled() -> None:
-    items = "".join(f"- item {n} of the list\n" for n in range(50))
-    code = "```python\n" + "".join(f"line_{n} = {n}\n" for n in range(50)) + "```\n"
-    tall = " ".join(f"word{n}." for n in range(330))  # a paragraph taller than 24 rows
+    items = "".join(f"- item {n} of the list\n" for n in range(30))
+    code = "```python\n" + "".join(f"line_{n} = {n}\n" for n in range(30)) + "```\n"
+    tall = " ".join(f"word{n}." for n in range(260))  # a paragraph taller than 24 rows
     with chat(final(f"{items}\n{code}\n{tall}\n\nThe end.")) as terminal:
         ready(terminal, 1)
         terminal.send("go" + ENTER)
@@ -112,9 +112,9 @@ def test_a_long_answer_is_neither_cut_nor_doubled() -> None:
         ready(terminal, 2)
         shown = terminal.everything
         leave(terminal)
-    assert re.findall(r"item (\d+) of", shown) == [str(n) for n in range(50)]
-    assert re.findall(r"line_(\d+) =", shown) == [str(n) for n in range(50)]
-    assert re.findall(r"word(\d+)\.", shown) == [str(n) for n in range(330)]
+    assert re.findall(r"item (\d+) of", shown) == [str(n) for n in range(30)]
+    assert re.findall(r"line_(\d+) =", shown) == [str(n) for n in range(30)]
+    assert re.findall(r"word(\d+)\.", shown) == [str(n) for n in range(260)]
 
 
 def test_an_answer_survives_a_screen_that_changes_its_size() -> None:

@@ -92,7 +92,7 @@ class Turn:
             if self._ended is None:  # it is left early: let the model rest
                 self._stop()
                 self._answer(NO)
-        if self._ended.error is not None:
+        if self._ended and self._ended.error is not None:
             raise self._ended.error
 
     def ask(self, call: ToolCall) -> str:
