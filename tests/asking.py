@@ -45,9 +45,9 @@ class Asked:
         self.ends.append((stats, error))
         self.ended.set()
 
-    def answer(self) -> list[Step]:
+    def answer(self, patience: float = PATIENCE) -> list[Step]:
         """Wait for the end, which must come once; raise the error it came with."""
-        assert self.ended.wait(PATIENCE), "the answer did not end"
+        assert self.ended.wait(patience), "the answer did not end"
         [(_, error)] = self.ends
         assert self.late == []
         if error is not None:

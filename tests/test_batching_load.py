@@ -27,6 +27,7 @@ from tests.fakes import token_ids
 TIE = 1e-3  # of logprobs: between two tokens so close either is right
 CANCELLED = 0.25  # of all requests
 SLACK = 32 * 2**20  # bytes that caches of MLX and of Python may differ by
+PATIENCE = 600  # seconds: a request waits for many others, on whatever machine
 KEPT = 8 * 2**20  # bytes of the prompt cache
 QUESTIONS = (
     "What is 12 + 30?",
@@ -64,7 +65,7 @@ def test_streams_keep_to_their_answers(
     time.sleep(seconds / 4)  # by then all that grows has grown
     held.measure()
     for reader in readers:
-        reader.join(seconds + 120)
+        reader.join(seconds + PATIENCE)
     assert not any(reader.is_alive() for reader in readers)
     runtime.run(lambda: None)
     held.measure()
@@ -72,7 +73,8 @@ def test_streams_keep_to_their_answers(
     ends = sum((reader.ends for reader in readers), Counter())
     print(f"\n{streams} streams, {seconds} s: {dict(ends)}; {held}")
     print(runtime.batch_statistics)
-    assert [reader.wrong for reader in readers if reader.wrong] == []
+    wrong = [reader.wrong for reader in readers if reader.wrong]
+    assert wrong == [], wrong
     assert ends["whole"] >= streams / 2
     assert ends["cancelled"] > 0
     done = runtime.batch_statistics
@@ -126,7 +128,7 @@ class Reader(threading.Thread):
                 asked.ended.wait(self._random.random() * 0.5)
                 asked.ticket.cancel()
             try:
-                steps = asked.answer()
+                steps = asked.answer(PATIENCE)
             except Exception as error:
                 self.wrong.append(repr(error))
                 return
