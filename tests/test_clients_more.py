@@ -262,8 +262,11 @@ def test_an_agent_that_was_set_up_is_served(
     except subprocess.TimeoutExpired:
         os.killpg(agent.pid, signal.SIGKILL)
         agent.wait()
-    time.sleep(1)  # the log tells of a request when it has ended
     route = re.escape(ROUTES[TOOLS[tool].protocol])
-    log = served.log.read_text()[before:]
-    answered = re.findall(rf"POST {route} (\d+)", log)
-    assert answered and set(answered) == {"200"}, (tmp_path / "said").read_text() + log
+    answered: list[str] = []
+    until = time.monotonic() + AGENT_SECONDS
+    while not answered and time.monotonic() < until:
+        time.sleep(0.5)  # the log tells of a request when it has ended
+        log = served.log.read_text()[before:]
+        answered = re.findall(rf"POST {route} (\d+)", log)
+    assert answered and set(answered) == {"200"}, (tmp_path / "said").read_text()

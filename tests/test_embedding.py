@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlx_gptoss.agents.client import Client, Refused, Unreachable
-from mlx_gptoss.agents.steps import chat_streamed, models
+from mlx_gptoss.agents.steps import chat, models
 from mlx_gptoss.cli import cli
 from tests.serve_process import COMMAND, gone, run, serve, wait_for
 
@@ -61,7 +61,7 @@ def test_a_socket_of_the_file_system_serves_too(tmp_path: Path) -> None:
         assert served.url == f"http+unix://{socket}"
         assert stat.S_IMODE(socket.stat().st_mode) == 0o600
         client = Client(served.url, served.token)
-        assert "Hello" in chat_streamed(client, "demo")
+        assert "Hello" in chat.streamed(client, "demo")
     assert not socket.exists()
 
 

@@ -9,7 +9,7 @@ documents.py   TOML, YAML and JSON edited without losing the rest
 setup.py       from a tool to the change of its files
 client.py      HTTP as those tools speak it, by the standard library
 shapes.py      what a reply must look like for them
-steps.py       the conversation of `agents check`
+steps/         the conversation of `agents check`
 cases.py       tool cases through both protocols, and how often they succeed
 
 Knows the server by its URL only: it may as well be another one.
