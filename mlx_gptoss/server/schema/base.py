@@ -7,7 +7,9 @@ set and no others. Errors do not repeat values: they may be read in a log.
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from mlx_gptoss.server.errors import bad_request
 
 Json = dict[str, Any]
 
@@ -21,6 +23,36 @@ class Request(BaseModel):
     def unknown(self) -> list[str]:
         """The fields that are not understood, unless they are null."""
         return [name for name, value in (self.model_extra or {}).items() if value]
+
+
+class Body(Request):
+    """A whole request: half a surrogate pair in any text of it becomes U+FFFD.
+
+    JSON can write such halves, and nothing that is sent on could.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mended(cls, given: Any) -> Any:
+        try:
+            return mended(given)
+        except RecursionError:
+            raise bad_request("the body is nested too deeply") from None
+
+
+def mended(value: Any) -> Any:
+    """Return a JSON value whose texts can be written as UTF-8."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return value
+    if isinstance(value, list):
+        return [mended(one) for one in value]
+    if isinstance(value, dict):
+        return {mended(key): mended(one) for key, one in value.items()}
+    return value
 
 
 class Reply(BaseModel):

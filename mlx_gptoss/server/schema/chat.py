@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mlx_gptoss.server.schema.base import Json, Request
+from mlx_gptoss.server.schema.base import Body, Json, Request
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 Positive = Annotated[int, Field(ge=1)]
@@ -73,7 +73,7 @@ class ReasoningOptions(Request):
     max_tokens: Annotated[int, Field(ge=0)] | None = None
 
 
-class SamplingFields(Request):
+class SamplingFields(Body):
     """How tokens are chosen: the fields that all routes share."""
 
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
