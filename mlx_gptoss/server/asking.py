@@ -1,12 +1,19 @@
 """Parts of a request that several APIs share, as what the model is asked."""
 
+import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from mlx_gptoss.harmony.constrain import AUTO, NONE, REQUIRED, AnswerFormat
 from mlx_gptoss.harmony.grammar import can_enforce, leniently
-from mlx_gptoss.harmony.messages import Effort, ToolDescription
+from mlx_gptoss.harmony.messages import (
+    DeveloperContent,
+    Effort,
+    Message,
+    ToolDescription,
+    system,
+)
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.server.errors import bad_request
 from mlx_gptoss.server.limits import check_count, check_schema
@@ -87,7 +94,9 @@ def read_tool_choice(given: str | Mapping[str, Any] | None) -> ToolChoice:
     )
 
 
-def read_answer_format(given: Mapping[str, Any] | None, limits: Limits) -> Any:
+def read_answer_format(
+    given: Mapping[str, Any] | None, limits: Limits
+) -> AnswerFormat | None:
     """Read a `response_format`; one that is not strict binds as far as it can be."""
     if given is None:
         return None
@@ -143,6 +152,26 @@ def read_logit_bias(
             raise bad_request("`logit_bias` is from -100 to 100", param="logit_bias")
         out[int(token)] = bias
     return out
+
+
+def opening(
+    settings: Settings,
+    *,
+    effort: str | None,
+    instructions: str,
+    tools: Sequence[ToolDescription],
+    answer: AnswerFormat | None,
+) -> list[Message]:
+    """The messages before a conversation: the system's, and the developer's."""
+    told = answer.shown if answer else None
+    content = DeveloperContent(
+        instructions or None,
+        tuple(tools),
+        response_formats=(told,) if told else (),
+    )
+    today = settings.date or datetime.date.today().isoformat()
+    first = system(effort_of(effort), conversation_date=today)
+    return [first] if content.empty else [first, Message("developer", content)]
 
 
 def effort_of(given: str | None) -> Effort:

@@ -1,6 +1,5 @@
 """What a request for a message asks of the model."""
 
-import datetime
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,20 +42,13 @@ class Question:
         budget, auto = self._budget(settings)
         form = request.output_config.format if request.output_config else None
         answer = asking.read_answer_format(form, limits)
-        told = answer.shown if answer else None
-        content = m.DeveloperContent(
-            system_text(request.system) or None,
-            tools.descriptions,
-            response_formats=(told,) if told else (),
+        conversation = asking.opening(
+            settings,
+            effort=self._effort,
+            instructions=system_text(request.system),
+            tools=tools.descriptions,
+            answer=answer,
         )
-        conversation = [
-            m.system(
-                asking.effort_of(self._effort),
-                conversation_date=settings.date or datetime.date.today().isoformat(),
-            )
-        ]
-        if not content.empty:
-            conversation.append(m.Message("developer", content))
         choice, parallel = tool_choice(request.tool_choice)
         stops = getattr(request, "stop_sequences", None)
         return Ask(

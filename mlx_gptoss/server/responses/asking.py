@@ -1,6 +1,5 @@
 """What a request for a response asks of the model."""
 
-import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -55,31 +54,24 @@ class Question:
         request, limits = self.request, settings.limits
         items = [*self.earlier, *self.items]
         check_count("input", len(items), limits.messages)
-        tools = read_tools(request.tools or (), limits)
-        choice = asking.read_tool_choice(tool_choice(request.tool_choice))
         read = read_items(items, restore=self.restore, find=self.find)
         self.ignored_items = read.ignored
         if not read.messages and not read.instructions:
             raise bad_request("there is no `input`: send a question", param="input")
-        budget, auto = self._budget(settings)
+        tools = read_tools(request.tools or (), limits)
+        choice = asking.read_tool_choice(tool_choice(request.tool_choice))
         form = request.text.format if request.text else None
         answer = asking.read_answer_format(form, limits)
-        told = answer.shown if answer else None
-        opening = [
-            m.system(
-                asking.effort_of(request.reasoning and request.reasoning.effort),
-                conversation_date=settings.date or datetime.date.today().isoformat(),
-            )
-        ]
         said = [request.instructions or "", *read.instructions]
-        developer = m.developer(
-            BETWEEN.join(filter(None, said)) or None,
+        opening = asking.opening(
+            settings,
+            effort=request.reasoning.effort if request.reasoning else None,
+            instructions=BETWEEN.join(filter(None, said)),
             tools=tools.descriptions,
-            response_formats=[told] if told else [],
+            answer=answer,
         )
-        if not developer.content.empty:  # pyright: ignore[reportAttributeAccessIssue]
-            opening.append(developer)
-        ask = Ask(
+        budget, auto = self._budget(settings)
+        self.asked = Ask(
             conversation=[*opening, *read.messages],
             tools=tools.descriptions,
             strict_tools=tools.strict,
@@ -96,9 +88,8 @@ class Question:
             auto_budget=auto,
         )
         if request.truncation == AUTO_TRUNCATION:
-            ask = shortened(ask, runtime, opening, read.messages)
-        self.asked = ask
-        return ask
+            self.asked = shortened(self.asked, runtime, opening, read.messages)
+        return self.asked
 
     def _budget(self, settings: Settings) -> tuple[int | None, bool]:
         given = self.request.reasoning

@@ -24,7 +24,7 @@ from mlx_gptoss.server.schema.messages_reply import (
 from mlx_gptoss.server.service import Service
 from mlx_gptoss.server.settings import Settings
 from mlx_gptoss.server.stream import sse_json
-from mlx_gptoss.server.turn import Turn
+from mlx_gptoss.server.turn import FINAL_LOOP, Turn
 from mlx_gptoss.steps import STOP, TOOL_CALLS
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -97,9 +97,9 @@ def stop_reason(turn: Turn) -> StopReason:
         return "tool_use"
     if turn.finish_reason == STOP:
         return "end_turn" if turn.reader.stop_found is None else "stop_sequence"
-    most = turn.prompt.params.max_tokens
-    full = most is None or turn.usage.completion_tokens < most
-    return "model_context_window_exceeded" if full else "max_tokens"
+    most = turn.prompt.params.max_tokens or 0
+    cut = turn.usage.completion_tokens >= most or FINAL_LOOP in turn.finish_details
+    return "max_tokens" if cut else "model_context_window_exceeded"
 
 
 def passed_over(question: Question, settings: Settings) -> dict[str, str]:

@@ -1,0 +1,77 @@
+"""A server on a real socket of this process, whose inside tests can look at."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.server.app import create_app
+from mlx_gptoss.server.models import Models
+from mlx_gptoss.server.service import Service
+from mlx_gptoss.server.settings import Settings
+
+LONGEST_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Live:
+    """A running server."""
+
+    url: str
+    service: Service
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is left of any request."""
+        kept, models = self.service.kept, self.service.models
+        return not kept.running and not models.in_use
+
+    def wait_until_quiet(self) -> None:
+        until = time.monotonic() + LONGEST_SECONDS
+        while not self.quiet:
+            assert time.monotonic() < until, "a request has left something behind"
+            time.sleep(0.005)
+
+    def tasks(self) -> int:
+        """How many tasks the event loop has."""
+        counted = asyncio.run_coroutine_threadsafe(count_tasks(), self.loop)
+        return counted.result(LONGEST_SECONDS)
+
+
+async def count_tasks() -> int:
+    return len(asyncio.all_tasks())
+
+
+@contextmanager
+def live(runtime: Runtime, settings: Settings) -> Iterator[Live]:
+    """Serve `runtime` at a free port of loopback; at the end it is closed, too."""
+    app = create_app(Models.of(runtime, "demo"), settings)
+    config = uvicorn.Config(
+        app, port=0, log_config=None, log_level="error", ws="none", lifespan="on"
+    )
+    server = uvicorn.Server(config)
+    loops: list[Any] = []
+
+    async def serve() -> None:
+        loops.append(asyncio.get_running_loop())
+        await server.serve()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        until = time.monotonic() + LONGEST_SECONDS
+        while not server.started:
+            assert thread.is_alive() and time.monotonic() < until
+            time.sleep(0.005)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield Live(f"http://127.0.0.1:{port}", app.state.service, loops[0])
+    finally:
+        server.should_exit = True
+        thread.join()
