@@ -248,15 +248,16 @@ def test_an_agent_that_was_set_up_is_served(
     for change in prepare(tool, there, home=home):
         change.write()
     before = len(served.log.read_text())
-    agent = subprocess.Popen(
-        [program, *arguments, SUM],
-        cwd=project,
-        env=os.environ | {"HOME": str(home)},
-        stdin=subprocess.DEVNULL,
-        stdout=(tmp_path / "said").open("wb"),
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    with (tmp_path / "said").open("wb") as said:
+        agent = subprocess.Popen(
+            [program, *arguments, SUM],
+            cwd=project,
+            env=os.environ | {"HOME": str(home)},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
         agent.wait(AGENT_SECONDS)
     except subprocess.TimeoutExpired:
