@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from examples.real_language_model.perplexity import WINDOW, perplexity
+from examples.real_language_model.perplexity import LATER_HALF, WINDOW, perplexity
 from examples.real_language_model.quality import convert_all, measure_all, table
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss_convert.passages import whole_passage
@@ -45,6 +45,18 @@ def test_perplexity_predicts_the_next_token() -> None:
         return np.eye(WINDOW, dtype=np.float32)[ids] * 100
 
     assert perplexity(knows, ids, first=1)[0] == pytest.approx(1)
+
+
+def test_the_later_half_counts_as_llama_cpp_counts() -> None:
+    ids = list(range(WINDOW))
+
+    def knows_the_later_half(window: list[int]) -> np.ndarray:
+        logits = np.zeros((WINDOW, WINDOW), np.float32)
+        logits[LATER_HALF:] = np.eye(WINDOW, dtype=np.float32)[LATER_HALF:] * 100
+        return logits
+
+    found, count = perplexity(knows_the_later_half, ids, first=0, start=LATER_HALF)
+    assert (found, count) == (pytest.approx(1), 255)
 
 
 @pytest.mark.soak
