@@ -53,7 +53,7 @@ def of_checkpoint(
     folder: str | Path, text: str, tokens: int, start: int = 0
 ) -> tuple[float, int]:
     """Measure a gpt-oss checkpoint; return the perplexity and the tokens counted."""
-    with mlx_gptoss.load(str(folder), dtype="float32") as runtime:
+    with mlx_gptoss.load(Path(folder), dtype="float32") as runtime:
         ids = runtime.tokenizer.encode(text)[:tokens]
         first = first_token(Path(folder))
         return perplexity(lambda window: logits_of(runtime, window), ids, first, start)
