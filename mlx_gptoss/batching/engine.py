@@ -238,7 +238,8 @@ class Engine:
                 with self._alone(ticket):
                     step = decoding.read()
                     self._figures.count(completion_tokens=1)
-                    if not ticket.cancelled:
+                    # The last one is told in any case: the statistics count on it.
+                    if decoding.over or not ticket.cancelled:
                         ticket.on_step(step)
         finally:
             self._stepping = False
