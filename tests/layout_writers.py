@@ -367,3 +367,4 @@ WRITERS = {
     "mlx-split-affine": write_split_affine,
     "mlx-split-mixed": write_split_mixed,
 }
+AFFINE = {"mlx-split-affine", "mlx-split-mixed"}  # their experts are no MXFP4

@@ -31,6 +31,7 @@ LAYOUT_OF = {
     "mlx-split-mxfp4": "mlx-split",
     "mlx-split-dense": "mlx-split",
     "mlx-split-affine": "mlx-split",
+    "mlx-split-mixed": "mlx-split",
 }
 
 

@@ -123,6 +123,7 @@ def test_loading_options_reach_the_loader() -> None:
         "harmony": False,
         "wired": "auto",
         "trace": None,
+        "batch": None,
     }
 
 

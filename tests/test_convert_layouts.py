@@ -8,7 +8,7 @@ import pytest
 
 from mlx_gptoss.mxfp4 import decode
 from tests import oracle
-from tests.layout_writers import WRITERS
+from tests.layout_writers import AFFINE, WRITERS
 from tests.test_convert import (
     CHANGES,
     CONFIG,
@@ -35,7 +35,7 @@ def test_a_lossless_conversion_computes_what_the_source_does(
     np.testing.assert_allclose(logits(result), expected, rtol=0, atol=LOGITS)
 
 
-@pytest.mark.parametrize("layout", sorted(set(WRITERS) - DENSE - {"mlx-split-affine"}))
+@pytest.mark.parametrize("layout", sorted(set(WRITERS) - DENSE - AFFINE))
 def test_experts_keep_their_bytes(tmp_path: Path, layout: str) -> None:
     write_source(tmp_path / "source", layout)
     found = raw_tensors(run(tmp_path / "source", tmp_path / "result", "q4"))

@@ -125,10 +125,14 @@ def runtime() -> Iterator[Runtime]:
 
 
 @pytest.fixture(scope="module")
-def document(runtime: Runtime) -> Any:
-    """What schemathesis makes of the document of the API, and the app to ask."""
-    app = create_app(Models.of(runtime, "demo"), replace(SETTINGS, hosts=None))
-    return schemathesis.openapi.from_asgi("/openapi.json", app)
+def document() -> Iterator[Any]:
+    """What schemathesis makes of the document of the API, and the app to ask.
+
+    Each call of it starts and ends the app, which closes its runtime at the end.
+    """
+    with constant() as made:
+        app = create_app(Models.of(made, "demo"), replace(SETTINGS, hosts=None))
+        yield schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
 def post(runtime: Runtime, path: str, content: bytes, **headers: str) -> Any:
