@@ -51,8 +51,10 @@ def folders(source: Checkpoint, made: dict[str, Checkpoint]) -> list[Path]:
 
 
 def run(folder: Path, chosen: Sequence[Case]) -> Outputs:
-    with load(str(folder.resolve())) as runtime:
-        return outputs(runtime, chosen)
+    with load(folder) as runtime:
+        found = outputs(runtime, chosen)
+    print(f"{folder.name}: {right(chosen, found):.1%} right", flush=True)
+    return found
 
 
 def table(
