@@ -412,7 +412,7 @@ def test_a_question_is_edited_and_the_answer_copied(tmp_path: Path) -> None:
         terminal.wait_for(lambda screen: screen.count("> hello") == 2)
         terminal.send(" again" + ENTER)
         terminal.wait_for(lambda screen: screen.count("Hello!") == 2)
-        ready(terminal, 3)
+        ready(terminal, 4)  # that of the edit is one
         terminal.send("/copy" + ENTER)
         terminal.wait_for("Copied 6 characters with the terminal (OSC 52)")
         assert "\x1b]52;c;SGVsbG8h\x07" in terminal.raw
