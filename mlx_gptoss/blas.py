@@ -9,7 +9,9 @@ calls instead (Debian, Ubuntu: `apt-get install libopenblas0-pthread`).
 import", because afterwards it is too late. It is never required, does nothing on a
 Mac (MLX uses Accelerate and Metal there), and `MLX_GPTOSS_BLAS=off` forbids it.
 OpenBLAS keeps its own number of threads (`OPENBLAS_NUM_THREADS`): MLX runs one
-thread a stream and waits for each product, so the two do not compete.
+thread a stream and waits for each product, so the two do not compete. Between products
+its threads would spin for a while, on cores that Python's threads want; they are told
+to sleep (`OPENBLAS_THREAD_TIMEOUT`, unless it is set).
 """
 
 import ctypes
@@ -21,6 +23,8 @@ from functools import cache
 SWITCH = "MLX_GPTOSS_BLAS"
 LIBRARY = "libopenblas.so.0"
 PACKAGE = "libopenblas0-pthread"
+SPINNING = "OPENBLAS_THREAD_TIMEOUT"  # cycles as a power of two; read when it is loaded
+SHORTEST_SPIN = "4"
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def _preload(*, platform: str, switch: str, mlx_imported: bool, library: str) ->
             "import `mlx_gptoss` first",
         )
     try:
-        loaded = ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+        loaded = _loaded(library)
     except OSError:
         return Blas(
             "missing",
@@ -86,6 +90,16 @@ def _preload(*, platform: str, switch: str, mlx_imported: bool, library: str) ->
             f"`apt-get install {PACKAGE}`",
         )
     return Blas("loaded", f"`{library}` answers for MLX", _threads(loaded))
+
+
+def _loaded(library: str) -> ctypes.CDLL:
+    if SPINNING in os.environ:
+        return ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+    os.environ[SPINNING] = SHORTEST_SPIN
+    try:
+        return ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+    finally:
+        del os.environ[SPINNING]
 
 
 def _answers_mlx(library: ctypes.CDLL) -> bool:

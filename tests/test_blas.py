@@ -107,3 +107,34 @@ def test_the_second_call_reports_what_the_first_did() -> None:
 
 def test_these_tests_run_with_the_blas_that_users_get() -> None:
     assert preload_blas().state != "late"
+
+
+SPENT = """
+import json, os, time
+import mlx_gptoss
+import mlx.core as mx
+a = mx.random.normal((600, 600))
+mx.eval(a @ a)
+before = time.process_time()
+time.sleep(0.3)
+print(json.dumps({"spent": time.process_time() - before,
+                  "set": os.environ.get("OPENBLAS_THREAD_TIMEOUT"),
+                  "state": mlx_gptoss.blas.preload_blas().state}))
+"""
+
+
+@linux
+def test_threads_without_work_leave_the_cores_to_others() -> None:
+    """By themselves they would spin for some 25 ms of two cores and more."""
+    clean = {"OPENBLAS_NUM_THREADS": "2"}
+    found = in_fresh_process(SPENT, **clean)
+    if found["state"] != "loaded":
+        pytest.skip(f"the BLAS is {found['state']}")
+    assert found["spent"] < 0.008
+    assert found["set"] is None  # programs that are started from here decide anew
+
+
+@linux
+def test_who_sets_how_long_threads_spin_is_obeyed() -> None:
+    found = in_fresh_process(SPENT, OPENBLAS_THREAD_TIMEOUT="29")
+    assert found["set"] == "29"
