@@ -228,6 +228,7 @@ def test_kl_needs_a_source(tmp_path: Path) -> None:
 
 CHILD = """
 import sys
+import mlx_gptoss  # first, for its BLAS
 import mlx.core as mx
 import numpy as np
 from mlx_gptoss.bench.peak import peak_rss
