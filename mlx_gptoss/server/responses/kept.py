@@ -78,7 +78,7 @@ class Kept:
         return live
 
     def forget(self, live: Live) -> None:
-        """A response is no longer under way, whatever its end was."""
+        """A response is no longer under way, whatever its end was. Twice is once."""
         live.ended.set()
         self.running.pop(live.id, None)
 
@@ -118,7 +118,7 @@ class Kept:
             last = live.end()
         except Exception as error:
             last = [live.output.fail(as_api_error(error))]
-        await self._save(live)
+        await self._finish(live)
         for event in last:
             yield event
 
@@ -127,7 +127,7 @@ class Kept:
         async for heard in live.turn:
             live.hear(heard)
         live.end()
-        await self._save(live)
+        await self._finish(live)
         return live.output.reply
 
     async def reply(self, id: str) -> Json:
@@ -185,8 +185,13 @@ class Kept:
             raise bad_request(f"{NO_STORE}: send the items themselves", param=param)
         return self.store
 
+    async def _finish(self, live: Live) -> None:
+        """Store a response that has ended: whoever hears of its end finds it there."""
+        await self._save(live)
+        self.forget(live)
+
     async def _save(self, live: Live) -> None:
-        """Store a response that has ended; without room on the disk it is only told."""
+        """Without room on the disk it is only told."""
         if not live.stored or self.store is None:
             return
         reply = live.output.snapshot()
