@@ -94,6 +94,7 @@ class EventStream(Response):
         self._heartbeat_seconds = heartbeat_seconds
         self._alive = alive
         self._tell = tell
+        self._sent = 0.0  # when the last frame was, by the clock of the event loop
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -110,24 +111,35 @@ class EventStream(Response):
             "headers": self.raw_headers,
         }
         await send(start)
-        async for frame in self._lively():
-            await send({"type": "http.response.body", "body": frame, "more_body": True})
+        self._sent = asyncio.get_running_loop().time()
+        beating = asyncio.create_task(self._beat(send))
+        try:
+            async for frame in self._told():
+                await self._send(send, frame)
+                await asyncio.sleep(0)  # frames at hand must not keep others waiting
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _lively(self) -> AsyncIterator[bytes]:
-        """The frames, with signs of life between those that are long in coming."""
-        frames, patience = aiter(self._frames), self._heartbeat_seconds
+    async def _send(self, send: Send, frame: bytes) -> None:
+        await send({"type": "http.response.body", "body": frame, "more_body": True})
+        self._sent = asyncio.get_running_loop().time()
+
+    async def _beat(self, send: Send) -> None:
+        """Give signs of life while frames are long in coming."""
+        clock = asyncio.get_running_loop().time
         while True:
-            coming = asyncio.ensure_future(anext(frames, None))
-            try:
-                while not (await asyncio.wait({coming}, timeout=patience))[0]:
-                    yield self._alive()
-                frame = coming.result()
-            except Exception as error:
-                yield self._tell(as_api_error(error))
-                return
-            finally:
-                coming.cancel()
-            if frame is None:
-                return
-            yield frame
+            quiet = clock() - self._sent
+            if quiet >= self._heartbeat_seconds:
+                await self._send(send, self._alive())
+            else:
+                await asyncio.sleep(self._heartbeat_seconds - quiet)
+
+    async def _told(self) -> AsyncIterator[bytes]:
+        """The frames, and an error in their midst as the last of them."""
+        try:
+            async for frame in self._frames:
+                yield frame
+        except Exception as error:
+            yield self._tell(as_api_error(error))

@@ -213,11 +213,17 @@ async def start_turns(
 
 async def merged(turns: Sequence[Turn]) -> AsyncIterator[tuple[int, Heard | None]]:
     """Read several turns as their tokens come: (which, what), None at its end."""
+    if len(turns) == 1:
+        async with aclosing(aiter(turns[0])) as alone:
+            async for one in alone:
+                yield 0, one
+        yield 0, None
+        return
     arrived: asyncio.Queue[tuple[int, Heard | Exception | None]] = asyncio.Queue()
 
     async def read(number: int, turn: Turn) -> None:
         try:
-            async with aclosing(turn.__aiter__()) as heard:
+            async with aclosing(aiter(turn)) as heard:
                 async for one in heard:
                     arrived.put_nowait((number, one))
             arrived.put_nowait((number, None))
