@@ -18,6 +18,8 @@ from mlx_gptoss.cache.full import GROWTH, FullCache
 from mlx_gptoss.cache.kept import Pair, Rows, Snapshot, State
 from mlx_gptoss.cache.window import WindowCache
 
+JOINED_ROUND = 64  # keys
+
 __all__ = [
     "GROWTH",
     "Cache",
@@ -132,17 +134,23 @@ class Cache:
 
 
 def joined(caches: Sequence[FullCache | WindowCache]) -> Pair:
-    """Copy the arrays of caches of one layer into one: (B, Hk, most capacity, D)."""
+    """Copy what caches of one layer hold side by side: (B, Hk, S, D), S >= most held.
+
+    S is rounded up, so that most steps find the buffers of those before.
+    """
     pairs = [cache.stored for cache in caches]
-    most = max(keys.shape[2] for keys, _ in pairs)
+    held = max(cache.held for cache in caches)
+    room = -(-held // JOINED_ROUND) * JOINED_ROUND
     keys, values = (
-        mx.concatenate([lengthened(x, most) for x in side])
+        mx.concatenate([sized(x, room) for x in side])
         for side in zip(*pairs, strict=True)
     )
     return keys, values
 
 
-def lengthened(x: mx.array, capacity: int) -> mx.array:
-    """Add zeros to (B, Hk, S, D) up to a capacity."""
-    missing = capacity - x.shape[2]
-    return mx.pad(x, [(0, 0), (0, 0), (0, missing), (0, 0)]) if missing else x
+def sized(x: mx.array, room: int) -> mx.array:
+    """Cut (B, Hk, S, D) to `room` keys, or add zeros up to that."""
+    missing = room - x.shape[2]
+    if missing > 0:
+        return mx.pad(x, [(0, 0), (0, 0), (0, missing), (0, 0)])
+    return x[:, :, :room] if missing else x
