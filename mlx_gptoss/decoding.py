@@ -4,9 +4,12 @@
     while decoding.reading:
         decoding.read_some()
     while not decoding.over:
-        token = decoding.next_token()             # to be fed, perhaps beside others
+        draw = decoding.next_draw()               # to be fed, perhaps beside others
         decoding.take(logits behind that token)   # draws the token after it
         step = decoding.read()                    # waits for the token that was fed
+
+`take` is `offer`, `draw` and `accept`, for those who draw several answers' tokens in
+one go.
 
 Whoever drives it feeds the model, so that one answer alone (`generate`) and a batch of
 them (`batching`) are the same steps. Knows token ids, nothing of text, threads, files
@@ -17,28 +20,21 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import mlx.core as mx
 
+from mlx_gptoss.drawing import Draw, Wish, draw
 from mlx_gptoss.interfaces import Guidance, LanguageModel
 from mlx_gptoss.linear import on_gpu
 from mlx_gptoss.memory import PREFILL_CHUNK
-from mlx_gptoss.sampling import SamplingParams, log_softmax, sample, top_logprobs
+from mlx_gptoss.sampling import SamplingParams, add_bias
 from mlx_gptoss.steps import LENGTH, Statistics, Step
 
 SEED_BYTES = 8
 # Step n draws with the key of seed + n * golden ratio * 2^64: small seeds never meet.
 SEED_STRIDE = 0x9E3779B97F4A7C15
 SEED_RANGE = 1 << 64
-
-
-class Draw(NamedTuple):
-    """A token that was chosen and may not be computed yet."""
-
-    token: mx.array  # () int32
-    logprob: mx.array  # () float32
-    top: tuple[mx.array, mx.array] | None  # tokens and logprobs, best first
 
 
 class Decoding:
@@ -107,20 +103,37 @@ class Decoding:
             self._draw = self._drawn(self._logits, 0)
         return len(part)
 
-    def next_token(self) -> mx.array | None:
-        """Return the token () for the model to read, or None if it is the last one."""
+    def next_draw(self) -> Draw | None:
+        """Return the token for the model to read, or None if it is the last one."""
         if self._draw is None:
             assert self._logits is not None, "the prompt is not read yet"
             self._draw = self._drawn(self._logits, len(self.tokens))
         last = len(self.tokens) + 1 >= self.limit
-        return None if last else self._draw.token
+        return None if last else self._draw
 
     def take(self, logits: mx.array | None) -> None:
-        """Take the logits (V,) behind `next_token`, and draw the one after it."""
+        """Take the logits (V,) behind `next_draw`, and draw the token after it."""
+        wish = self.offer(logits)
+        if wish is not None and logits is not None:
+            [ahead] = draw(logits[None], [wish])
+            self.accept(ahead)
+
+    def offer(self, logits: mx.array | None) -> Wish | None:
+        """Take the logits (V,) behind `next_draw`; say how the one after is drawn.
+
+        None where there is no such token, or none can be drawn yet.
+        """
         self._logits, self._ahead = logits, None
         waits = self.guide is not None and self.guide.waits
-        if logits is not None and not waits:
-            self._ahead = self._drawn(logits, len(self.tokens) + 1)
+        if logits is None or waits:
+            return None
+        return self._wish(logits, len(self.tokens) + 1)
+
+    def accept(self, ahead: Draw | None) -> None:
+        """Take what was drawn as `offer` wished."""
+        self._ahead = ahead
+        if ahead is not None and self.guide is not None:
+            self.guide.drew(ahead.token)
 
     def read(self) -> Step:
         """Wait for the token that `next_token` gave, and see whether it is the end."""
@@ -141,14 +154,15 @@ class Decoding:
     def pause(self) -> None:
         """Let go of the cache; what is drawn already is fed and read afterwards."""
         if not self.reading:
-            self.next_token()
-            mx.eval(self._draw)
+            self.next_draw()
+            assert self._draw is not None
+            mx.eval(self._draw.draws.tokens)
         self.cache = self._logits = self._ahead = None
 
     @property
     def drawn(self) -> list[int]:
         """The token that will be fed next, where one is drawn. Waits for it."""
-        return [] if self._draw is None else [cast(int, self._draw.token.item())]
+        return [] if self._draw is None else [self._draw.read()[0]]
 
     def resume(
         self, cache: Any, ids: Sequence[int], on_fed: Callable[[Sequence[int]], None]
@@ -164,24 +178,25 @@ class Decoding:
 
     def _drawn(self, logits: mx.array, count: int) -> Draw:
         """Choose a token by its logits (V,), and start computing it."""
-        key = mx.random.key((self._seed + count * SEED_STRIDE) % SEED_RANGE)
-        legal = logits if self.guide is None else self.guide.masked(logits)
-        token = sample(legal, self.params, key)
+        [drawn] = draw(logits[None], [self._wish(logits, count)])
+        assert drawn is not None
         if self.guide is not None:
-            self.guide.drew(token)
-        logprobs = log_softmax(logits)
-        wanted = self.params.top_logprobs
-        top = top_logprobs(logprobs, wanted) if wanted else None
-        draw = Draw(token, logprobs[token], top)
-        mx.async_eval(draw)
-        return draw
+            self.guide.drew(drawn.token)
+        return drawn
 
-    def _computed(self, draw: Draw, *, last: bool) -> Step:
-        token = cast(int, draw.token.item())
-        logprob = cast(float, draw.logprob.item())
+    def _wish(self, logits: mx.array, count: int) -> Wish:
+        """Say how token `count` of the answer is drawn by its logits (V,)."""
+        legal = None if self.guide is None else self.guide.masked(logits)
+        if self.params.logit_bias:
+            legal = logits if legal is None else legal
+            legal = add_bias(legal, self.params.logit_bias)
+        seed = (self._seed + count * SEED_STRIDE) % SEED_RANGE
+        return Wish(self.params, seed, legal)
+
+    def _computed(self, drawn: Draw, *, last: bool) -> Step:
+        token, logprob, top = drawn.read()
         reason = self.stop_tokens.get(token) or (LENGTH if last else None)
-        top = [cast("list[Any]", part.tolist()) for part in draw.top or ()]
-        return Step(token, logprob, reason, tuple(zip(*top, strict=True)))
+        return Step(token, logprob, reason, tuple(top))
 
     def _ended(self, step: Step) -> Step:
         """Say so where the guide knows that the answer ends with this token."""

@@ -13,6 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_gptoss.decoding import Decoding, last_logits
+from mlx_gptoss.drawing import tokens_of
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.interfaces import Guidance, LanguageModel
 from mlx_gptoss.linear import on_gpu
@@ -136,11 +137,11 @@ def advance(decoding: Decoding) -> Step:
 
     The step after is asked of the model before this one's token is waited for.
     """
-    token, logits = decoding.next_token(), None
-    if token is not None:
+    drawn, logits = decoding.next_draw(), None
+    if drawn is not None:
         if on_gpu() and (len(decoding.tokens) + 1) % CLEAR_EVERY == 0:
             mx.clear_cache()  # the growing cache leaves its former arrays behind
-        hidden = decoding.model.hidden(token.reshape(1, 1), decoding.cache)
+        hidden = decoding.model.hidden(tokens_of([drawn])[None], decoding.cache)
         logits = last_logits(decoding.model, hidden)
         mx.async_eval(logits)
     decoding.take(logits)

@@ -54,6 +54,13 @@ class SamplingParams:
     def greedy(self) -> bool:
         return self.temperature < GREEDY_BELOW
 
+    @property
+    def shape(self) -> tuple[float, ...]:
+        """What is done to the logits behind the bias: rows alike can be done as one."""
+        if self.greedy:
+            return ()
+        return self.temperature, self.top_k, self.top_p, self.min_p
+
 
 def check_whole(name: str, value: object, low: int | None, high: int | None) -> None:
     if type(value) is not int or not in_range(value, low, high):
@@ -86,10 +93,18 @@ def span(low: int | None, high: int | None) -> str:
 def sample(logits: mx.array, params: SamplingParams, key: mx.array) -> mx.array:
     """Choose a token: (V,) -> () or (B, V) -> (B,), int32.
 
-    One key serves one call: the rows of a batch are drawn independently from it.
+    One key (2,) serves one call: the rows of a batch are drawn independently from it.
+    With keys (B, 2) each row gets the token that it would get alone with its own.
     """
     if params.logit_bias:
         logits = add_bias(logits, params.logit_bias)
+    return choose(logits, params, key)
+
+
+def choose(
+    logits: mx.array, params: SamplingParams, key: mx.array | None = None
+) -> mx.array:
+    """Do what `sample` does behind the bias; a greedy choice needs no key."""
     if params.greedy:
         return mx.argmax(logits, axis=-1).astype(mx.int32)
     if params.temperature != 1:
@@ -100,7 +115,12 @@ def sample(logits: mx.array, params: SamplingParams, key: mx.array) -> mx.array:
         logits = keep_top_p(logits, params.top_p)
     if params.min_p > 0:
         logits = keep_min_p(logits, params.min_p)
+    if key is not None and key.ndim == 2:
+        return _categorical_rows(logits, key).astype(mx.int32)
     return mx.random.categorical(logits, key=key).astype(mx.int32)
+
+
+_categorical_rows = mx.vmap(lambda row, key: mx.random.categorical(row, key=key))
 
 
 def add_bias(logits: mx.array, logit_bias: Mapping[int, float]) -> mx.array:

@@ -38,6 +38,7 @@ FLOORS = {
     "interfaces": 4,
     "steps": 4,
     "decoding": 4,
+    "drawing": 4,
     "generate": 4,
     "prompt_cache": 4,
     "guide": 4,

@@ -252,20 +252,18 @@ class Engine:
         for ticket in [t for t in self._running if t.state == DECODE]:
             with self._alone(ticket):
                 assert ticket.decoding is not None
-                ready.append((ticket, ticket.decoding, ticket.decoding.next_token()))
+                ready.append((ticket, ticket.decoding, ticket.decoding.next_draw()))
         feeding = [fed for fed in ready if fed[-1] is not None]
-        rows: dict[Ticket, mx.array] = {}
-        if feeding:
-            self._figures.count_batch(len(feeding))
-            try:
-                rows = self._feeder.feed(feeding)
-            except Exception as error:
-                for ticket, *_ in feeding:
-                    self._end(ticket, failed(error, "decoded"))
-        for ticket, decoding, token in ready:
-            if ticket.state == DECODE:
-                with self._alone(ticket):
-                    decoding.take(None if token is None else rows[ticket])
+        try:
+            if feeding:
+                self._figures.count_batch(len(feeding))
+                self._feeder.feed(feeding, self._alone)
+        except Exception as error:
+            for ticket, *_ in feeding:
+                self._end(ticket, failed(error, "decoded"))
+        for ticket, decoding, drawn in ready:
+            if drawn is None and ticket.state == DECODE:
+                decoding.take(None)
         return [(ticket, decoding) for ticket, decoding, _ in ready]
 
     @contextmanager
