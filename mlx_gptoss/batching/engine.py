@@ -193,14 +193,19 @@ class Engine:
 
     def _read_prompts(self) -> None:
         """Read a chunk in all, of the prompts whose turn it is."""
-        others = any(t.state == DECODE for t in self._running)
-        left = max(LEAST_CHUNK, self._chunk // BUSY_SHARE) if others else self._chunk
-        while left >= min(LEAST_CHUNK, self._chunk):
+        done, least = 0, min(LEAST_CHUNK, self._chunk)
+        while (left := self._readable - done) >= least:
             ticket = self._reading.take()
             if ticket is None:
                 return
             with self._alone(ticket):
-                left -= self._read_some(ticket, min(left, self._chunk))
+                done += self._read_some(ticket, left)
+
+    @property
+    def _readable(self) -> int:
+        """How many tokens of prompts may be read before the next step."""
+        others = any(t.state == DECODE for t in self._running)
+        return max(LEAST_CHUNK, self._chunk // BUSY_SHARE) if others else self._chunk
 
     def _read_some(self, ticket: Ticket, most: int) -> int:
         """Read the next tokens of a prompt; return how many, or 1 if none was left."""
