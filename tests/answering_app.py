@@ -5,6 +5,7 @@
 The answer is cut or bent as a request asks for it; the model itself never tires.
 """
 
+import time
 from collections.abc import Sequence
 
 from mlx_gptoss.prompt_cache import CacheOptions
@@ -19,7 +20,9 @@ TURN = "<|start|>assistant"
 ROWS = 300
 
 
-def constant(answer: str = ANSWER, context: int = 4096) -> Runtime:
+def constant(
+    answer: str = ANSWER, context: int = 4096, step_seconds: float = 0
+) -> Runtime:
     """Return a runtime that says `answer` after any prompt.
 
     Behind what it did not say itself, as a header that was forced on it, it would
@@ -30,6 +33,7 @@ def constant(answer: str = ANSWER, context: int = 4096) -> Runtime:
     ends = [tokenizer.special(name) for name in ("<|return|>", "<|call|>", "<|end|>")]
 
     def logits_of(ids: Sequence[int]) -> list[float]:
+        time.sleep(step_seconds)
         said = position(ids, turn, script)
         wish = ends if said is None else [script[said]]
         return [SURE if token in wish else 0.0 for token in range(ROWS)]

@@ -22,6 +22,7 @@ from tests.serving import DATE
 
 ENDLESS = "<|channel|>final<|message|>" + "more and " * 400
 LONG = 3000  # tokens
+STEP_SECONDS = 0.1  # far longer than a closed connection takes to be noticed
 USER = {"role": "user", "content": "Is it?"}
 ASKS: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": [USER]},
@@ -61,9 +62,9 @@ class Server:
 
 
 @contextmanager
-def serving(answer: str, store: Path) -> Iterator[Server]:
+def serving(answer: str, store: Path, step_seconds: float = 0) -> Iterator[Server]:
     with (
-        constant(answer) as runtime,
+        constant(answer, step_seconds=step_seconds) as runtime,
         live(runtime, Settings(date=DATE, store=store)) as running,
         httpx2.Client(base_url=running.url, timeout=60) as client,
     ):
@@ -109,6 +110,24 @@ def test_the_model_stops_when_its_client_has_left(slow: Server, path: str) -> No
     slow.live.wait_until_quiet()
 
     assert 0 < slow.steps() - before < LONG / 2
+
+
+@pytest.fixture(scope="module")
+def paced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(ENDLESS, tmp_path_factory.mktemp("store"), STEP_SECONDS) as made:
+        yield made
+
+
+@pytest.mark.parametrize("path", ASKS)
+def test_it_stops_within_a_step_of_its_client(paced: Server, path: str) -> None:
+    stream = paced.stream(path, max_tokens=LONG, max_output_tokens=LONG)
+    for _ in range(6):
+        next(stream)
+    stream.close()
+    before = paced.steps()
+    paced.live.wait_until_quiet()
+
+    assert paced.steps() - before <= 2  # the one under way, and the one behind it
 
 
 @pytest.mark.parametrize("path", ASKS)

@@ -116,7 +116,7 @@ async def load(served: Served, streams: int, seconds: float) -> Client:
     ],
 )
 def test_streams_are_whole_and_nothing_is_left(streams: int, seconds: float) -> None:
-    with serve("--queue", "128") as served:
+    with serve("--parallel", str(streams), "--queue", "128") as served:
         work = asyncio.wait_for(load(served, streams, seconds), seconds * 4 + PATIENCE)
         client = asyncio.run(work)
 
