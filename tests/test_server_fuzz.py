@@ -23,8 +23,7 @@ from tests.answering_app import constant
 from tests.serving import DATE, WEATHER, asked
 
 SETTINGS = Settings(date=DATE, limits=Limits(body_bytes=100_000))
-QUICK = settings(
-    max_examples=4,
+MADE = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     derandomize=True,
@@ -124,11 +123,11 @@ def runtime() -> Iterator[Runtime]:
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def document() -> Iterator[Any]:
     """What schemathesis makes of the document of the API, and the app to ask.
 
-    Each call of it starts and ends the app, which closes its runtime at the end.
+    Its end is the end of the app, which closes its runtime: one for each test.
     """
     with constant() as made:
         app = create_app(Models.of(made, "demo"), replace(SETTINGS, hosts=None))
@@ -159,10 +158,13 @@ def check(reply: httpx2.Response) -> None:
         assert "server_error" not in reply.text
 
 
-def test_nothing_the_document_allows_is_an_error_of_the_server(document: Any) -> None:
+@pytest.mark.parametrize("examples", [4, pytest.param(200, marks=pytest.mark.soak)])
+def test_nothing_the_document_allows_is_an_error_of_the_server(
+    document: Any, examples: int
+) -> None:
     for found in document.get_all_operations():
 
-        @QUICK
+        @settings(MADE, max_examples=examples)
         @given(found.ok().as_strategy())
         def ask(case: Any) -> None:
             reply = case.call()
