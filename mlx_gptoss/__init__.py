@@ -23,8 +23,9 @@ if TYPE_CHECKING:
         ToolCallFailed,
         ToolResult,
     )
+    from mlx_gptoss.opening import load
     from mlx_gptoss.reasoning_memory import ReasoningMemory
-    from mlx_gptoss.runtime import Runtime, load
+    from mlx_gptoss.runtime import Runtime
     from mlx_gptoss.sampling import SamplingParams
     from mlx_gptoss.sessions import Sessions
     from mlx_gptoss.tools import Approval, Tool
@@ -73,7 +74,7 @@ _HOMES = {
     "ToolCall": _EVENTS,
     "ToolCallFailed": _EVENTS,
     "ToolResult": _EVENTS,
-    "load": "mlx_gptoss.runtime",
+    "load": "mlx_gptoss.opening",
 }
 
 

@@ -1,4 +1,4 @@
-"""A loaded model, callable from any thread: `load` it, use it, `close` it.
+"""A loaded model, callable from any thread: `load` it (`opening`), use it, `close` it.
 
     with load("openai/gpt-oss-20b") as runtime:
         for step in runtime.generate(runtime.tokenizer.encode("Once"), params):
@@ -29,29 +29,17 @@ from mlx_gptoss.batching import (
     Ticket,
 )
 from mlx_gptoss.batching.ticket import OnEnd, OnProgress, OnStep
-from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.decoding import Decoding
 from mlx_gptoss.errors import CheckpointError, ConfigError, GptOssError, PromptError
-from mlx_gptoss.experts.curve import recorded_curve
 from mlx_gptoss.experts.statistics import ExpertStatistics
 from mlx_gptoss.experts.storage import Storage
 from mlx_gptoss.generate import Generation, generate, room
 from mlx_gptoss.guide import Guides
-from mlx_gptoss.hub import resolve
 from mlx_gptoss.interfaces import Guidance, LanguageModel
-from mlx_gptoss.loading import (
-    check_experts,
-    choose_dtype,
-    fit_before_download,
-    load_placed,
-    plan_checkpoint,
-    until,
-)
-from mlx_gptoss.memory import PREFILL_CHUNK, Plan, parse_bytes, require_fit
-from mlx_gptoss.owner import MOST_IDLE_WORK, Items, Owner
+from mlx_gptoss.memory import PREFILL_CHUNK, Plan
+from mlx_gptoss.owner import MOST_IDLE_WORK, Owner
 from mlx_gptoss.prompt_cache import (
-    WORTH_A_FILE,
     CachedGeneration,
     CacheOptions,
     CacheStatistics,
@@ -59,12 +47,11 @@ from mlx_gptoss.prompt_cache import (
     Preparation,
     PromptCache,
     PromptFiles,
-    cache_digest,
 )
 from mlx_gptoss.sampling import SamplingParams
-from mlx_gptoss.steps import Statistics, Step, stop_reasons
+from mlx_gptoss.steps import stop_reasons
+from mlx_gptoss.stream import Stream
 from mlx_gptoss.tokenizer import Tokenizer
-from mlx_gptoss.wiring import check_wired, wire
 
 MESSAGE_ENDS = ("<|end|>", "<|return|>", "<|call|>")
 
@@ -85,96 +72,6 @@ def close_all() -> None:
     """
     for runtime in list(_open):
         runtime.close()
-
-
-def load(
-    model: str | Path,
-    *,
-    dtype: str | None = None,
-    memory: str | int | None = None,
-    experts: str = "auto",
-    context: int | None = None,
-    offline: bool = False,
-    strict: bool = False,
-    harmony: bool = False,
-    cache: CacheOptions | None = None,
-    batch: BatchOptions | None = None,
-    wired: str = "auto",
-    trace: str | Path | None = None,
-    progress: Progress | None = None,
-) -> "Runtime":
-    """Find, check and load a model: `demo`, a path (`./x`, absolute) or a Hub id.
-
-    `dtype` is float32 or bfloat16 (default: bfloat16 on a GPU, float32 on a CPU).
-    `memory`, such as "16GB" or bytes, lowers what the model may use, counted at
-    `context` tokens, which must not exceed what the model knows. `experts` is
-    resident, hybrid, streamed (both read experts from disk as they are needed), or
-    auto: the first of them that fits. `wired` is how much a GPU keeps in memory for
-    good: auto (the size of the model), off, or a size. `trace` is a file of
-    `mlx-gptoss trace record`: experts are then placed by the hit rates of that run.
-    `offline` forbids downloads; `strict` makes unknown config keys errors; `harmony`
-    refuses a model that cannot chat before its weights are read; `cache` says how
-    much of what was read is kept, in memory and on disk; `batch` how many requests
-    of `submit` run at once.
-    `progress(done, total)` counts bytes read from disk.
-
-    Raises HubError, ConfigError or CheckpointError for what cannot be loaded, and
-    MemoryBudgetError before any weight is read if it would not fit.
-    """
-    check_experts(experts)
-    compute = choose_dtype(dtype)
-    if memory is not None:
-        parse_bytes(memory)
-    check_wired(wired)
-    # A Path is a folder however it is written; the text "a/b" would be a Hub id.
-    name = str(model.absolute()) if isinstance(model, Path) else model
-    fits = fit_before_download(name, memory, context, experts=experts, strict=strict)
-    folder = Path(resolve(name, offline=offline, check=fits))
-    owner, stopped = Owner(name), threading.Event()
-
-    def read() -> Runtime:
-        checkpoint = open_checkpoint(folder, strict=strict)
-        curve = recorded_curve(Path(trace), checkpoint.config) if trace else None
-        plan = plan_checkpoint(
-            checkpoint, compute, memory, context, experts=experts, curve=curve
-        )
-        require_fit(plan, checkpoint.config, name)
-        homes = [checkpoint.folder, folder]
-        home = next((h for h in homes if (h / TOKENIZER).is_file()), folder)
-        tokenizer: Tokenizer | Path = home
-        if harmony:
-            tokenizer = Tokenizer.open(home)
-            tokenizer.require_harmony()
-        wire(wired, plan)
-        loaded, storage = load_placed(
-            checkpoint, plan, dtype=compute, progress=until(stopped, progress)
-        )
-        return Runtime(
-            loaded,
-            config=checkpoint.config,
-            tokenizer=tokenizer,
-            plan=plan,
-            storage=storage,
-            context=context,
-            owner=owner,
-            cache=cache,
-            batch=batch,
-            files=lambda options: PromptFiles(
-                options.root,
-                cache_digest(checkpoint, compute),
-                checkpoint.config,
-                compute,
-                options.disk_bytes,
-                least=WORTH_A_FILE,
-            ),
-        )
-
-    try:
-        return owner.call(read)
-    except BaseException:
-        stopped.set()  # an interrupt is raised here while the owner still reads
-        owner.close()
-        raise
 
 
 class Runtime:
@@ -306,7 +203,7 @@ class Runtime:
         guide: Guidance | None = None,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
-    ) -> "Stream":
+    ) -> Stream:
         """Continue `ids`: an iterator of Steps with `.stats`; `close` ends it early.
 
         With a cache, `ids` continue what it holds. With `reuse`, they are the whole
@@ -515,31 +412,3 @@ class Runtime:
                 "encode the prompt with this model's own tokenizer"
             )
         return ids
-
-
-class Stream(Items[Step]):
-    """The Steps of one answer, read in any thread."""
-
-    def __init__(
-        self,
-        owner: Owner,
-        generation: Generation | CachedGeneration,
-        cancel: Callable[[], Any],
-    ) -> None:
-        super().__init__(owner, generation, cancel)
-        self._generation: Generation | CachedGeneration | None = generation
-
-    def ended(self) -> None:
-        generation, self._generation = self._generation, None
-        if generation is not None:  # keep the figures, let go of model and cache
-            self._stats, self._fed = generation.stats, generation.fed
-
-    @property
-    def stats(self) -> Statistics:
-        """What it took, so far or in all."""
-        return self._generation.stats if self._generation else self._stats
-
-    @property
-    def fed(self) -> tuple[int, ...]:
-        """The ids the cache has read since the start."""
-        return self._generation.fed if self._generation else self._fed

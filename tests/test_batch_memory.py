@@ -8,7 +8,8 @@ import pytest
 
 from mlx_gptoss.batching import BatchOptions, Governor
 from mlx_gptoss.errors import ConfigError, MemoryBudgetError
-from mlx_gptoss.runtime import Runtime, load
+from mlx_gptoss.opening import load
+from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
 from tests.asking import Asked
 from tests.checkpoints import write_checkpoint

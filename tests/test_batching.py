@@ -7,8 +7,9 @@ import pytest
 
 from mlx_gptoss.batching import BatchOptions
 from mlx_gptoss.errors import BusyError, ModelError, PromptError
+from mlx_gptoss.opening import load
 from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.runtime import Runtime, load
+from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
 from tests.asking import PATIENCE, Asked
 from tests.checkpoints import write_checkpoint

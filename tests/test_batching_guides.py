@@ -8,8 +8,9 @@ import pytest
 
 from mlx_gptoss import AnswerFormat, Constraints
 from mlx_gptoss.errors import SchemaError
+from mlx_gptoss.opening import load
 from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.runtime import Runtime, load
+from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.steps import Step
 from tests.asking import Asked

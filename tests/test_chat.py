@@ -30,8 +30,9 @@ from mlx_gptoss.harmony.messages import (
     user,
 )
 from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.opening import load
 from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.runtime import Runtime, load
+from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
 from tests.checkpoints import write_checkpoint
 from tests.fakes import (

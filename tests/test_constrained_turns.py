@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from mlx_gptoss.harmony.constrain import Constraints
 from mlx_gptoss.harmony.messages import ToolDescription
-from mlx_gptoss.runtime import Runtime, load
+from mlx_gptoss.opening import load
+from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
 from tests.adversary import adversary
 from tests.fakes import byte_tokenizer

@@ -13,8 +13,8 @@ import pytest
 
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.memory import kv_bytes
+from mlx_gptoss.opening import load
 from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.runtime import load
 from mlx_gptoss.sampling import SamplingParams
 from tests.checkpoints import write_checkpoint
 from tests.fakes import write_tokenizer

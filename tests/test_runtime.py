@@ -20,8 +20,9 @@ from mlx_gptoss.errors import (
     PromptError,
 )
 from mlx_gptoss.loading import choose_dtype
+from mlx_gptoss.opening import load
 from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.runtime import Runtime, load
+from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
 from tests.checkpoints import write_checkpoint
 from tests.fakes import byte_tokenizer, noisy, scripted, write_tokenizer

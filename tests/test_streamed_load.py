@@ -18,7 +18,7 @@ from mlx_gptoss.hub.folders import DEMO_FOLDER
 from mlx_gptoss.linear import on_gpu
 from mlx_gptoss.loading import STREAMED_CACHE_BYTES, plan_checkpoint
 from mlx_gptoss.memory import Budget, Plan
-from mlx_gptoss.runtime import load
+from mlx_gptoss.opening import load
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.wiring import wired_bytes
 from tests.streaming import write

@@ -18,7 +18,8 @@ from mlx_gptoss.harmony.messages import (
 )
 from mlx_gptoss.harmony.parse import Parser
 from mlx_gptoss.harmony.render import render_messages
-from mlx_gptoss.runtime import Runtime, load
+from mlx_gptoss.opening import load
+from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
 from tests.fakes import answering, byte_tokenizer, token_ids
 

@@ -22,7 +22,8 @@ from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.guide import Guide, Guides
 from mlx_gptoss.harmony.constrain import Constraints
 from mlx_gptoss.hub import resolve
-from mlx_gptoss.runtime import Runtime, load
+from mlx_gptoss.opening import load
+from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.tokenizer import Tokenizer
 

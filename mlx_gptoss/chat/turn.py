@@ -31,8 +31,8 @@ from mlx_gptoss.harmony.events import (
 )
 from mlx_gptoss.harmony.parse import Parser
 from mlx_gptoss.listener import Listener
-from mlx_gptoss.runtime import Stream
 from mlx_gptoss.steps import CANCELLED, LENGTH, STOP, TOOL_CALLS, Statistics
+from mlx_gptoss.stream import Stream
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat.chat import Chat

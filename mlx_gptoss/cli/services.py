@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def _load(model: str, **options: Any) -> "Runtime":
-    from mlx_gptoss.runtime import load
+    from mlx_gptoss.opening import load
 
     return load(model, **options)
 
