@@ -41,7 +41,7 @@ class Client:
             base_url=served.url,
             headers={"authorization": f"Bearer {served.token}"},
             timeout=120,
-            limits=httpx2.Limits(max_connections=None),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
         )
         self.expected: dict[str, str] = {}
         self.whole = self.left = 0
