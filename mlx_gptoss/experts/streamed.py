@@ -28,7 +28,7 @@ from mlx_gptoss.experts.resident import SORTED_ROWS, Experts, Projection
 from mlx_gptoss.experts.slots import Slots
 from mlx_gptoss.experts.statistics import LayerStatistics
 from mlx_gptoss.layout import Structure
-from mlx_gptoss.linear import decoding_pays, on_gpu
+from mlx_gptoss.linear import on_gpu
 
 # Up to so many tokens a result may wait to be evaluated (decoding, batches of it); of
 # more it would hold too much memory back.
@@ -205,7 +205,7 @@ class StreamedExperts(Experts):
         order = np.argsort(rank[choice], kind="stable")
         rows, ordered = x[mx.array(order // T)], choice[order]  # (R, M), (R,)
         ends = np.cumsum([np.isin(ordered, group).sum() for group in groups])
-        whole = decoding_pays(choice.size // self.count, x.dtype)
+        whole = self.decodes(choice.size, x.dtype)
         parts: list[mx.array] = []
         waited = 0.0
         later = set(ordered.tolist())  # not computed yet: whoever is here stays
