@@ -99,8 +99,14 @@ def choose_rows(logits: mx.array, wishes: Sequence[Wish]) -> mx.array:
     for rows in alike.values():
         some = logits if len(alike) == 1 else logits[mx.array(rows)]
         params = wishes[rows[0]].params
-        keys = None if params.greedy else [mx.random.key(wishes[b].seed) for b in rows]
-        parts.append(choose(some, params, None if keys is None else mx.stack(keys)))
+        if params.greedy:
+            parts.append(choose(some, params))
+        elif len(rows) == 1:
+            key = mx.random.key(wishes[rows[0]].seed)
+            parts.append(choose(some[0], params, key)[None])
+        else:
+            keys = mx.stack([mx.random.key(wishes[b].seed) for b in rows])
+            parts.append(choose(some, params, keys))
     if len(parts) == 1:
         return parts[0]
     order = [b for rows in alike.values() for b in rows]
