@@ -78,6 +78,7 @@ def settings_of(
     log_file: Path | None,
     **given: Any,
 ) -> Any:
+    from mlx_gptoss.sampling import SamplingParams
     from mlx_gptoss.server.settings import Limits, Settings
 
     if no_store and log_file is not None:
@@ -92,6 +93,7 @@ def settings_of(
         reasoning_field=given["reasoning_field"],
         max_reasoning=given["max_reasoning"],
         loop_guard=not given["no_loop_guard"],
+        sampling=SamplingParams(temperature=given["temperature"], top_p=given["top_p"]),
         log_prompts=given["log_prompts"],
         store=None if no_store else home() / STORE,
     )

@@ -120,6 +120,22 @@ HOW = (
         "room",
     ),
     click.option(
+        "--temperature",
+        metavar="X",
+        type=click.FloatRange(min=0),
+        default=1.0,
+        show_default=True,
+        help="Randomness where a request does not say; 0 takes the likeliest token",
+    ),
+    click.option(
+        "--top-p",
+        metavar="X",
+        type=click.FloatRange(min=0, min_open=True, max=1),
+        default=1.0,
+        show_default=True,
+        help="The same of the share of the likeliest tokens",
+    ),
+    click.option(
         "--reasoning-field",
         metavar="[reasoning|reasoning_content|both]",
         type=click.Choice(["reasoning", "reasoning_content", "both"]),

@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from mlx_gptoss.harmony.constrain import AUTO, NONE, REQUIRED, AnswerFormat
@@ -114,18 +114,20 @@ def read_answer_format(
 
 def sampling_params(
     request: SamplingFields,
+    settings: Settings,
     *,
     max_tokens: int | None,
     top_logprobs: int = 0,
     vocab_size: int | None = None,
 ) -> SamplingParams:
-    """Read how tokens are chosen; what is not given is as gpt-oss recommends."""
+    """Read how tokens are chosen; what is not given is as the operator chose."""
     given: dict[str, Any] = {
         name: value
         for name in ("temperature", "top_p", "top_k", "min_p", "seed")
         if (value := getattr(request, name)) is not None
     }
-    return SamplingParams(
+    return replace(
+        settings.sampling,
         **given,
         max_tokens=max_tokens,
         top_logprobs=top_logprobs,

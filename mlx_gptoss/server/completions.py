@@ -21,7 +21,7 @@ from mlx_gptoss.server.logprobs import finite, token_text
 from mlx_gptoss.server.reading import Heard, TextReader
 from mlx_gptoss.server.schema import completions as wire
 from mlx_gptoss.server.schema.base import TokenUsage
-from mlx_gptoss.server.settings import Limits
+from mlx_gptoss.server.settings import Settings
 from mlx_gptoss.server.turn import Prompt, Turn, merged
 from mlx_gptoss.server.usage import usage_of
 from mlx_gptoss.steps import LENGTH, STOP
@@ -31,16 +31,17 @@ DEFAULT_TOKENS = 16  # as OpenAI has it
 
 
 def prompts_of(
-    request: wire.CompletionRequest, runtime: Runtime, limits: Limits
+    request: wire.CompletionRequest, runtime: Runtime, settings: Settings
 ) -> list[Prompt]:
     """Make the prompts of a request, `n` of each. Raises ApiError, PromptError."""
+    limits = settings.limits
     _refuse_unsupported(request)
     texts = _prompts(request.prompt)
     copies = request.n or 1
     check_count("prompt", len(texts), limits.prompts)
     check_most("n", copies, limits.choices)
     check_most("`prompt` times `n`", copies * len(texts), limits.prompts)
-    params = _params(request, runtime)
+    params = _params(request, runtime, settings)
     stops = check_stops(request.stop, limits)
     prompts = []
     for text in texts:
@@ -92,9 +93,12 @@ def _ids(prompt: str | list[int], tokenizer: Tokenizer, *, special: bool) -> lis
     return ids
 
 
-def _params(request: wire.CompletionRequest, runtime: Runtime) -> SamplingParams:
+def _params(
+    request: wire.CompletionRequest, runtime: Runtime, settings: Settings
+) -> SamplingParams:
     return asking.sampling_params(
         request,
+        settings,
         max_tokens=request.max_tokens or DEFAULT_TOKENS,
         top_logprobs=request.logprobs or 0,
         vocab_size=runtime.tokenizer.vocab_size,

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlx_gptoss.sampling import SamplingParams
+
 REASONING, REASONING_CONTENT, BOTH = "reasoning", "reasoning_content", "both"
 REASONING_FIELDS = (REASONING, REASONING_CONTENT, BOTH)
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -37,6 +39,7 @@ class Settings:
     `any_address` a Host that is an address is trusted, too. `origins` are those of
     web pages that may ask; others may not. `max_reasoning` is "auto",
     which leaves a quarter of the room for the answer, None, or a number of tokens.
+    `sampling` is how tokens are chosen where a request does not say.
     `date` None is today's. `store` is the folder of what is kept on disk, None for
     nothing. `log_prompts` writes what is asked into the log, which otherwise never
     has a word of it.
@@ -50,6 +53,7 @@ class Settings:
     reasoning_field: str = REASONING
     max_reasoning: int | str | None = "auto"
     loop_guard: bool = True
+    sampling: SamplingParams = field(default_factory=SamplingParams)
     reasoning_memory: bool = True
     date: str | None = None
     log_prompts: bool = False

@@ -44,7 +44,7 @@ def ask_of(
         tools=tools.descriptions,
         strict_tools=tools.strict,
         callable_tools=choice.callable,
-        params=params_of(request, runtime),
+        params=params_of(request, runtime, settings),
         constraints=constraints,
         auto_budget=auto,
         choices=request.n or 1,
@@ -98,12 +98,13 @@ def budget_of(request: ChatRequest, settings: Settings) -> tuple[int | None, boo
     return asking.reasoning_budget(effort_of(request), asked, settings)
 
 
-def params_of(request: ChatRequest, runtime: Runtime) -> Any:
+def params_of(request: ChatRequest, runtime: Runtime, settings: Settings) -> Any:
     top = request.top_logprobs or 0
     if top and not request.logprobs:
         raise bad_request("`top_logprobs` needs `logprobs`", param="top_logprobs")
     return asking.sampling_params(
         request,
+        settings,
         max_tokens=request.max_completion_tokens or request.max_tokens,
         top_logprobs=top,
         vocab_size=runtime.tokenizer.vocab_size,

@@ -1,7 +1,7 @@
 """What a request for a message asks of the model."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlx_gptoss.harmony import messages as m
@@ -55,7 +55,7 @@ class Question:
             conversation=[*conversation, *read.messages],
             tools=tools.descriptions,
             strict_tools=tools.strict,
-            params=sampling(request),
+            params=sampling(request, settings),
             constraints=Constraints(
                 tool_choice=choice,
                 parallel_tool_calls=parallel,
@@ -126,15 +126,15 @@ def tool_choice(given: Any) -> tuple[str, bool]:
     )
 
 
-def sampling(request: CountRequest) -> SamplingParams:
+def sampling(request: CountRequest, settings: Settings) -> SamplingParams:
     if not isinstance(request, MessagesRequest):
-        return SamplingParams()
+        return settings.sampling
     given: dict[str, Any] = {
         name: value
         for name in SAMPLING
         if (value := getattr(request, name)) is not None
     }
-    return SamplingParams(max_tokens=request.max_tokens, **given)
+    return replace(settings.sampling, max_tokens=request.max_tokens, **given)
 
 
 def check_shape(request: CountRequest, settings: Settings) -> None:

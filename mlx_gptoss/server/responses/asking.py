@@ -76,7 +76,7 @@ class Question:
             tools=tools.descriptions,
             strict_tools=tools.strict,
             callable_tools=choice.callable,
-            params=self._params(runtime),
+            params=self._params(runtime, settings),
             constraints=Constraints(
                 tool_choice=choice.choice,
                 parallel_tool_calls=request.parallel_tool_calls is not False,
@@ -97,12 +97,13 @@ class Question:
             return asking.reasoning_budget(None, [], settings)
         return asking.reasoning_budget(given.effort, [given.max_tokens], settings)
 
-    def _params(self, runtime: Runtime) -> Any:
+    def _params(self, runtime: Runtime, settings: Settings) -> Any:
         request, top = self.request, 0
         if isinstance(request, ResponsesRequest) and wants_logprobs(request):
             top = request.top_logprobs or 0
         return asking.sampling_params(
             request,
+            settings,
             max_tokens=request.max_output_tokens,
             top_logprobs=top,
             vocab_size=runtime.tokenizer.vocab_size,

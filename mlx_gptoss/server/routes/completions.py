@@ -22,7 +22,7 @@ router = APIRouter(tags=["completions"])
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Continue a prompt, whole or as a stream of chunks."""
     service = Service.of(request)
-    make = partial(prompts_of, body, limits=service.settings.limits)
+    make = partial(prompts_of, body, settings=service.settings)
     job = await service.begin_prompts(request, body.model, make)
     manner = Manner.of(body, job.model, job.runtime)
     headers = ignored(body.unknown)
