@@ -8,7 +8,6 @@ downloaded.
 """
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 from mlx_gptoss.batching import BatchOptions
@@ -16,6 +15,7 @@ from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.experts.curve import recorded_curve
 from mlx_gptoss.hub import resolve
 from mlx_gptoss.loading import (
+    Progress,
     check_experts,
     choose_dtype,
     fit_before_download,
@@ -34,8 +34,6 @@ from mlx_gptoss.prompt_cache import (
 from mlx_gptoss.runtime import TOKENIZER, Runtime
 from mlx_gptoss.tokenizer import Tokenizer
 from mlx_gptoss.wiring import check_wired, wire
-
-Progress = Callable[[int, int], None]  # bytes done, total
 
 
 def load(

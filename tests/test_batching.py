@@ -289,3 +289,17 @@ def test_a_callback_may_close_everything(fake: Runtime) -> None:
         assert one.ended.wait(PATIENCE)
     assert [len(one.ends) for one in asked] == [1, 1, 1]
     assert fake.batch_statistics.running == 0
+
+
+def test_an_answer_begins_while_prompts_of_others_wait() -> None:
+    """16 come at once: not all of them are read before the first one is told more."""
+    model = noisy()
+    prompts = [[(n + k) % 200 for k in range(64)] for n in range(16)]
+    with Runtime(model, cache=CacheOptions(idle=False)) as runtime:
+        # In the owner thread, so that none is served before all are there.
+        asked = runtime.run(lambda: [Asked(runtime, ids, GREEDY) for ids in prompts])
+        assert all(len(one.tokens) == 12 for one in asked)
+
+    read = [len(feed) > 1 for feed in model.feeds]
+    assert read.index(False) < 4
+    assert sum(read) == 16

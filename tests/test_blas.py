@@ -135,6 +135,6 @@ def test_threads_without_work_leave_the_cores_to_others() -> None:
 
 
 @linux
-def test_who_sets_how_long_threads_spin_is_obeyed() -> None:
+def test_who_has_set_how_long_threads_spin_keeps_it() -> None:
     found = in_fresh_process(SPENT, OPENBLAS_THREAD_TIMEOUT="29")
     assert found["set"] == "29"

@@ -175,6 +175,18 @@ def test_a_response_under_way_can_be_deleted(slow: Server) -> None:
     assert slow.client.get(f"/v1/responses/{id}").status_code == 404
 
 
+def test_a_response_can_be_gone_on_with_once_its_end_is_told(server: Server) -> None:
+    """Also before its stream is closed."""
+    stream = server.stream("/v1/responses")
+    events = map(json.loads, stream)
+    done = next(one for one in events if one["type"] == "response.completed")
+    body = {"input": "And?", "previous_response_id": done["response"]["id"]}
+    reply = server.client.post("/v1/responses", json=body)
+    stream.close()
+
+    assert reply.status_code == 200, reply.text
+
+
 def test_a_response_cannot_be_gone_on_with_before_its_end(slow: Server) -> None:
     stream = slow.stream("/v1/responses", max_output_tokens=LONG)
     id = json.loads(next(stream))["response"]["id"]

@@ -199,7 +199,7 @@ class Engine:
             if ticket is None:
                 return
             with self._alone(ticket):
-                done += self._read_some(ticket, left)
+                done += self._read_some(ticket, min(left, self._chunk))
 
     @property
     def _readable(self) -> int:

@@ -24,13 +24,7 @@ HARMONY_OPTIONS = (
         help="Instructions that hold for the whole conversation",
     ),
 )
-SAMPLING_OPTIONS = (
-    click.option(
-        "--max-tokens",
-        metavar="N",
-        type=click.IntRange(min=1),
-        help="Stop after so many tokens [default: the end of the context]",
-    ),
+TEMPERATURE_OPTIONS = (  # `serve` has these, too
     click.option(
         "--temperature",
         metavar="X",
@@ -47,6 +41,15 @@ SAMPLING_OPTIONS = (
         show_default=True,
         help="Sample from the likeliest tokens that make up this probability",
     ),
+)
+SAMPLING_OPTIONS = (
+    click.option(
+        "--max-tokens",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Stop after so many tokens [default: the end of the context]",
+    ),
+    *TEMPERATURE_OPTIONS,
     click.option(
         "--top-k",
         metavar="N",

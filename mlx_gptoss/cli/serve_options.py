@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from mlx_gptoss.cli.options import MemorySize
+from mlx_gptoss.cli.sampling import TEMPERATURE_OPTIONS
 from mlx_gptoss.cli.serving import Budget, Duration
 
 OUT = click.Path(dir_okay=False, path_type=Path)
@@ -119,22 +120,7 @@ HOW = (
         help="Tokens of reasoning before the answer; auto leaves it a quarter of the "
         "room",
     ),
-    click.option(
-        "--temperature",
-        metavar="X",
-        type=click.FloatRange(min=0),
-        default=1.0,
-        show_default=True,
-        help="Randomness where a request does not say; 0 takes the likeliest token",
-    ),
-    click.option(
-        "--top-p",
-        metavar="X",
-        type=click.FloatRange(min=0, min_open=True, max=1),
-        default=1.0,
-        show_default=True,
-        help="The same of the share of the likeliest tokens",
-    ),
+    *TEMPERATURE_OPTIONS,
     click.option(
         "--reasoning-field",
         metavar="[reasoning|reasoning_content|both]",
