@@ -179,7 +179,9 @@ def test_a_server_that_does_not_start_is_named(server: Server, message: str) -> 
 
 def test_a_server_that_says_nothing_is_named() -> None:
     silent = Server("mute", *SILENT)
-    with pytest.raises(ToolError, match=r"`mute` did not answer within 0\.5 s"):
+    with pytest.raises(
+        ToolError, match=r"`mute` did not answer `initialize` within 0\.5 s"
+    ):
         McpServers.start([silent], start_seconds=0.5)
 
 

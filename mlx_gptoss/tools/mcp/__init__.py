@@ -27,13 +27,14 @@ from mlx_gptoss.tools.tool import Tool
 if TYPE_CHECKING:
     from mcp.types import Tool as RemoteTool
 
-    from mlx_gptoss.tools.mcp.session import Connection
+    from mlx_gptoss.tools.mcp.session import Connection, Wire
 
 __all__ = ["McpServers", "Server", "read_servers"]
 
 START_SECONDS = 60.0  # `npx` may have to download what it starts
 CALL_SECONDS = 120.0
 END_SECONDS = 15.0  # the library waits, then terminates, then kills
+MAX_TOOLS = 256  # of all servers together; each is read with every new prompt
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -44,6 +45,7 @@ class McpServers:
         self._session = _library()
         self._call_seconds = call_seconds
         self._connections: list[Connection] = []
+        self._tools: list[Tool] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -61,7 +63,8 @@ class McpServers:
     ) -> Self:
         """Start the servers, all at once.
 
-        Raises ToolError, which names it, for one that does not start or answer.
+        Raises ToolError, which names it, for one that does not start, does not
+        answer in time, or offers more tools than a prompt should hold.
         """
         started = cls(call_seconds=call_seconds)
         try:
@@ -84,11 +87,7 @@ class McpServers:
 
     @property
     def tools(self) -> Sequence[Tool]:
-        return [
-            self._tool(connection, remote)
-            for connection in self._connections
-            for remote in connection.tools
-        ]
+        return self._tools
 
     def reset(self) -> None:
         """Nothing of a conversation is kept here."""
@@ -103,19 +102,31 @@ class McpServers:
         self._loop.close()
 
     def _connect(self, servers: Sequence[Server], seconds: float) -> None:
-        waiting: list[Future[Connection]] = [Future() for _ in servers]
-        for server, ready in zip(servers, waiting, strict=True):
-            self._submit(self._begin(server, ready)).result()
-        _, late = wait(waiting, seconds)
-        for server, ready in zip(servers, waiting, strict=True):
+        waiting: list[tuple[Server, Future[Connection], Wire]] = [
+            (server, Future(), self._session.Wire()) for server in servers
+        ]
+        for server, ready, wire in waiting:
+            self._submit(self._begin(server, ready, wire)).result()
+        _, late = wait([ready for _, ready, _ in waiting], seconds)
+        for server, ready, wire in waiting:
             if ready in late:
                 raise ToolError(
-                    f"MCP server `{server.name}` did not answer within {seconds:g} s"
+                    f"MCP server `{server.name}` did not answer `{wire.waiting_for}` "
+                    f"within {seconds:g} s{wire.hint()}"
                 )
             self._connections.append(ready.result())
+        check_count(self._connections)
+        self._tools = [
+            self._tool(connection, remote)
+            for connection in self._connections
+            for remote in connection.tools
+        ]
 
-    async def _begin(self, server: Server, ready: "Future[Connection]") -> None:
-        self._tasks.append(asyncio.create_task(self._session.serve(server, ready)))
+    async def _begin(
+        self, server: Server, ready: "Future[Connection]", wire: "Wire"
+    ) -> None:
+        serving = self._session.serve(server, ready, wire)
+        self._tasks.append(asyncio.create_task(serving))
 
     async def _end_all(self) -> None:
         connected = {connection.task for connection in self._connections}
@@ -171,6 +182,19 @@ class Calls:
         running = self._running
         if running is not None:
             running.cancel()
+
+
+def check_count(connections: "Sequence[Connection]") -> None:
+    """Raise ToolError if the servers offer more tools than a prompt should hold."""
+    if sum(len(one.tools) for one in connections) > MAX_TOOLS:
+        counts = ", ".join(
+            f"`{one.server.name}` {len(one.tools):,}" for one in connections
+        )
+        raise ToolError(
+            f"MCP servers offer more than {MAX_TOOLS} tools ({counts}): name those you "
+            "need in `includeTools` of a server's entry, like "
+            '["read_*"], or disable a server'
+        )
 
 
 def enforceable(schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Which MCP servers there are: the `mcpServers` file other programs have as well.
 
     {"mcpServers": {
-      "files": {"command": "npx", "args": ["-y", "..."], "env": {"KEY": "${KEY}"}},
+      "files": {"command": "npx", "args": ["-y", "..."], "env": {"KEY": "${KEY}"},
+                "includeTools": ["read_*"], "excludeTools": ["read_secret"]},
       "wiki": {"url": "https://example.com/mcp", "headers": {"Authorization": "..."}}}}
 
 Text in, data out: nothing is started here. Keys of other programs are passed over.
@@ -10,6 +11,7 @@ Text in, data out: nothing is started here. Keys of other programs are passed ov
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,7 +25,11 @@ TYPES = ("stdio", *HTTP_TYPES)
 
 @dataclass(frozen=True)
 class Server:
-    """One server: a `command` to start, or the `url` of one that runs."""
+    """One server: a `command` to start, or the `url` of one that runs.
+
+    `include` and `exclude` are names of tools, or patterns like `read_*`; `include`
+    None takes all.
+    """
 
     name: str
     command: str | None = None
@@ -32,6 +38,13 @@ class Server:
     cwd: str | None = None
     url: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+
+    def wants(self, tool: str) -> bool:
+        """Tell whether a tool of this server is to be offered."""
+        taken = self.include is None or _matches(tool, self.include)
+        return taken and not _matches(tool, self.exclude)
 
 
 def read_servers(path: str | Path) -> list[Server]:
@@ -58,6 +71,8 @@ def server_of(name: str, entry: Any) -> Server:
     if not isinstance(entry, dict):
         raise ToolError(f"{where} needs an object with a `command` or a `url`")
     entry = expanded(entry, where)
+    include = _list(entry, "includeTools", where) if "includeTools" in entry else None
+    exclude = _list(entry, "excludeTools", where)
     kind = entry.get("type", TYPES[0] if "command" in entry else HTTP_TYPES[0])
     if kind not in TYPES:
         raise ToolError(
@@ -67,17 +82,28 @@ def server_of(name: str, entry: Any) -> Server:
         url = _text(entry, "url", where)
         if urlsplit(url).scheme not in ("http", "https"):
             raise ToolError(f"{where} has url `{url}`, which is no HTTP address")
-        return Server(name, url=url, headers=_texts(entry, "headers", where))
-    args = entry.get("args", [])
-    if not isinstance(args, list) or not all(isinstance(one, str) for one in args):
-        raise ToolError(f"{where}: `args` must be a list of strings")
+        headers = _texts(entry, "headers", where)
+        return Server(name, url=url, headers=headers, include=include, exclude=exclude)
     return Server(
         name,
         command=_text(entry, "command", where),
-        args=tuple(args),
+        args=_list(entry, "args", where),
         env=_texts(entry, "env", where),
         cwd=_text(entry, "cwd", where) if "cwd" in entry else None,
+        include=include,
+        exclude=exclude,
     )
+
+
+def _matches(tool: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(tool, pattern) for pattern in patterns)
+
+
+def _list(entry: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    value = entry.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ToolError(f"{where}: `{key}` must be a list of strings")
+    return tuple(value)
 
 
 def _text(entry: Mapping[str, Any], key: str, where: str) -> str:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 import httpx2
-from mcp import Client, StdioServerParameters, stdio_client
+from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.types import CallToolResult, ContentBlock
+from mcp.types import CONNECTION_CLOSED, CallToolResult, ContentBlock
 from mcp.types import Tool as RemoteTool
+from pydantic import ValidationError
 
 from mlx_gptoss.errors import ToolError
 from mlx_gptoss.harmony.json_text import json_text
@@ -24,9 +25,33 @@ from mlx_gptoss.tools.mcp.config import Server
 
 HTTP_SECONDS = httpx2.Timeout(30.0, read=300.0)  # a stream may be silent for long
 LAST_WORDS = 2000  # characters of a server's stderr that are looked at
+LINE_SHOWN = 80  # characters of a line that is no message
+MAX_LISTED = 10_000  # tools of one server; a list without an end stops there
+INITIALIZE, LIST_TOOLS = "initialize", "tools/list"
 
 # Without a handler of the application's, its tracebacks would go to stderr.
 logging.getLogger("mcp").addHandler(logging.NullHandler())
+
+
+@dataclass
+class Wire:
+    """The request a starting server has not answered, and its last broken line."""
+
+    waiting_for: str = INITIALIZE
+    broken: str | None = None
+
+    async def note(self, message: Any) -> None:
+        """Keep what came over the wire and is no message; the library passes it on."""
+        if isinstance(message, ValidationError):
+            self.broken = str(message.errors()[0]["input"])[:LINE_SHOWN]
+
+    def hint(self) -> str:
+        """Return the end of an error about an answer that did not come."""
+        return (
+            f"; it wrote a line that is not JSON-RPC: {self.broken}"
+            if self.broken
+            else ""
+        )
 
 
 @dataclass
@@ -36,23 +61,25 @@ class Connection:
     server: Server
     client: Client
     tools: list[RemoteTool]
+    wire: Wire
     task: "asyncio.Task[Any] | None"
     ended: asyncio.Event  # set it, and the connection is closed
 
 
-async def serve(server: Server, ready: "Future[Connection]") -> None:
+async def serve(server: Server, ready: "Future[Connection]", wire: Wire) -> None:
     """Connect, tell `ready`, stay until `ended`; one task from start to end."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         try:
             async with AsyncExitStack() as stack:
-                client = await _connected(server, stack, log)
-                tools = await _all_tools(client)
+                client = await _connected(server, stack, log, wire)
+                wire.waiting_for = LIST_TOOLS
+                tools = await _all_tools(client, server)
                 task, ended = asyncio.current_task(), asyncio.Event()
-                ready.set_result(Connection(server, client, tools, task, ended))
+                ready.set_result(Connection(server, client, tools, wire, task, ended))
                 await ended.wait()
         except Exception as error:  # groups of errors, of several libraries
             if not ready.done():
-                ready.set_exception(ToolError(_not_started(server, error, log)))
+                ready.set_exception(_not_started(server, error, log))
 
 
 async def call(
@@ -64,7 +91,8 @@ async def call(
         async with asyncio.timeout(seconds):
             result = await connection.client.call_tool(name, arguments)
     except TimeoutError as error:
-        raise ToolError(f"{where} gave no result within {seconds:g} s") from error
+        hint = connection.wire.hint()
+        raise ToolError(f"{where} gave no result within {seconds:g} s{hint}") from error
     except Exception as error:  # of several libraries; the server's fault or its end
         raise ToolError(f"{where} failed: {_reason(error)}") from error
     text = _result_text(result)
@@ -73,7 +101,30 @@ async def call(
     return text
 
 
-async def _connected(server: Server, stack: AsyncExitStack, log: TextIO) -> Client:
+async def _connected(
+    server: Server, stack: AsyncExitStack, log: TextIO, wire: Wire
+) -> Client:
+    """Connect by `initialize`, or by `server/discover` where that is refused.
+
+    Protocols up to 2025-11-25 begin with `initialize`, later ones with
+    `server/discover`. Servers of the later kind answer both, or refuse `initialize`
+    with an error; servers of the earlier kind may end on `server/discover` (Rust's
+    rmcp 1.7) or pass over it (the library then waits for ten seconds). So `initialize`
+    is asked first.
+    """
+    try:
+        return await _entered(server, stack, log, wire, mode="legacy")
+    except (MCPError, ExceptionGroup) as error:
+        cause = _cause(error)
+        if not isinstance(cause, MCPError) or cause.code == CONNECTION_CLOSED:
+            raise
+        return await _entered(server, stack, log, wire, mode="auto")
+
+
+async def _entered(
+    server: Server, stack: AsyncExitStack, log: TextIO, wire: Wire, *, mode: str
+) -> Client:
+    """Start the server, or open its address, and agree on a protocol."""
     if server.url is not None:
         http = httpx2.AsyncClient(headers=dict(server.headers), timeout=HTTP_SECONDS)
         await stack.enter_async_context(http)
@@ -87,18 +138,24 @@ async def _connected(server: Server, stack: AsyncExitStack, log: TextIO) -> Clie
             cwd=server.cwd,
         )
         transport = stdio_client(parameters, errlog=log)
-    return await stack.enter_async_context(Client(transport))
+    client = Client(transport, mode=mode, message_handler=wire.note)
+    return await stack.enter_async_context(client)
 
 
-async def _all_tools(client: Client) -> list[RemoteTool]:
+async def _all_tools(client: Client, server: Server) -> list[RemoteTool]:
+    """List the tools, page by page, as far as the configuration wants them."""
     tools: list[RemoteTool] = []
     cursor: str | None = None
     while True:
         page = await client.list_tools(cursor=cursor)
         tools += page.tools
+        if len(tools) > MAX_LISTED:
+            raise ToolError(
+                f"MCP server `{server.name}` lists more than {MAX_LISTED:,} tools"
+            )
         cursor = page.next_cursor
         if not cursor:
-            return tools
+            return [tool for tool in tools if server.wants(tool.name)]
 
 
 def _result_text(result: CallToolResult) -> str:
@@ -120,19 +177,34 @@ def _block_text(block: ContentBlock) -> str:
     return f"[{block.mime_type}: cannot be shown here]"
 
 
-def _reason(error: BaseException) -> str:
-    """The first cause in a group of errors, in one line."""
+def _cause(error: BaseException) -> BaseException:
+    """Return the first error of a group, and of the groups in it."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    """Say in one line what went wrong."""
+    error = _cause(error)
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        return f"it sent a reply that is not MCP's: `{place}`: {first['msg']}"
+    if isinstance(error, MCPError):
+        return error.message.split("\n")[0]
     line = str(error).split("\n")[0]
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
-def _not_started(server: Server, error: Exception, log: TextIO) -> str:
+def _not_started(server: Server, error: Exception, log: TextIO) -> ToolError:
+    cause = _cause(error)
+    if isinstance(cause, ToolError):
+        return cause
     log.seek(0)
     words = [line.strip() for line in log.read()[-LAST_WORDS:].split("\n")]
     last = next((f"; it said: {line}" for line in reversed(words) if line), "")
     start = server.url or server.command
-    return (
+    return ToolError(
         f"MCP server `{server.name}` (`{start}`) did not start: {_reason(error)}{last}"
     )

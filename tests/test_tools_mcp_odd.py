@@ -1,0 +1,132 @@
+"""MCP servers of every era and make, and servers that do not keep to the protocol."""
+
+import os
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mcp", reason="the extra `mcp` is not installed")
+
+from mlx_gptoss.errors import ToolError
+from mlx_gptoss.tools.mcp import McpServers, Server
+from mlx_gptoss.tools.mcp.config import server_of
+
+HERE = Path(__file__).parent
+ODD = str(HERE / "odd_mcp_server.py")
+RUST = Path(sysconfig.get_path("scripts")) / "cnb-rs-mcp"
+OLD_LIBRARY = Path(os.environ.get("MLX_GPTOSS_MCP_1", ""))
+PATIENCE = 120.0  # seconds, for a busy machine
+LIBRARY_WAIT = 10.0  # seconds the library waits for an answer to `server/discover`
+
+
+def odd(way: str) -> Server:
+    return Server("odd", command=sys.executable, args=(ODD, way))
+
+
+def started(server: Server, seconds: float = PATIENCE) -> McpServers:
+    return McpServers.start([server], start_seconds=seconds)
+
+
+@pytest.mark.parametrize("way", ["ignores-discover", "ends-on-discover", "banner"])
+def test_a_server_of_the_first_era_starts_at_once(way: str) -> None:
+    began = time.monotonic()
+    with started(odd(way)) as servers:
+        took = time.monotonic() - began
+        [look] = servers.tools
+        assert look.run("{}") == "seen"
+    assert took < LIBRARY_WAIT
+
+
+def test_a_server_that_knows_only_the_second_era_starts() -> None:
+    with started(odd("modern")) as servers:
+        [look] = servers.tools
+        assert look.run("{}") == "seen"
+
+
+@pytest.mark.skipif(not RUST.exists(), reason="`pip install cnb-rs-mcp==1.3.0` first")
+def test_a_server_made_with_rust_s_library_starts() -> None:
+    with started(
+        Server("cnb", command=str(RUST), env={"CNB_TOKEN": "none"})
+    ) as servers:
+        assert "cnb_cnb_add_issue_labels" in [tool.name for tool in servers.tools]
+
+
+@pytest.mark.skipif(
+    not (OLD_LIBRARY / "mcp").is_dir(), reason="$MLX_GPTOSS_MCP_1 is no folder of mcp 1"
+)
+def test_a_server_made_with_the_first_library_is_called() -> None:
+    script = str(HERE / "mcp_server_1.py")
+    server = Server("old", sys.executable, (script,), {"PYTHONPATH": str(OLD_LIBRARY)})
+    with started(server) as servers:
+        [add] = servers.tools
+        assert add.run('{"a": 2, "b": 3}') == "5"
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        ("broken", r"`odd` \(.*\) did not start: it sent a reply that is not MCP's: `"),
+        ("refuses", r"`odd` \(.*\) did not start: no licence$"),
+        ("endless", r"`odd` lists more than 10,000 tools$"),
+        ("many", r"more than 256 tools \(`odd` 5,000\): name those you need in `incl"),
+    ],
+)
+def test_what_is_wrong_with_a_server_is_named(way: str, message: str) -> None:
+    with pytest.raises(ToolError, match=message):
+        started(odd(way))
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        ("no-list", r"`odd` did not answer `tools/list` within 2 s$"),
+        (
+            "only-banner",
+            r"`initialize` within 2 s; it wrote a line that is not JSON-RP"
+            r"C: Welcome to odd!$",
+        ),
+    ],
+)
+def test_a_server_that_does_not_answer_is_given_up_by_name(
+    way: str, message: str
+) -> None:
+    with pytest.raises(ToolError, match=message):
+        started(odd(way), 2.0)
+
+
+def test_a_broken_result_is_told_to_the_model() -> None:
+    with started(odd("broken-call")) as servers:
+        said = servers.tools[0].run("{}")
+    assert said.startswith(
+        "Error: MCP server `odd` failed: it sent a reply that is not MCP's: `"
+    )
+
+
+def test_a_call_that_is_given_up_names_what_came_instead_of_a_result() -> None:
+    with McpServers.start(
+        [odd("noisy-call")], start_seconds=PATIENCE, call_seconds=1.0
+    ) as servers:
+        said = servers.tools[0].run("{}")
+    assert said == (
+        "Error: MCP server `odd` gave no result within 1 s; "
+        "it wrote a line that is not JSON-RPC: looking ..."
+    )
+
+
+@pytest.mark.parametrize(
+    ("lists", "offered"),
+    [
+        ({"includeTools": ["look_4999", "look_1?"]}, 11),
+        ({"includeTools": ["look_1*"], "excludeTools": ["look_1?*"]}, 1),
+        ({"excludeTools": ["look_*0", "look_*[1-9]"]}, 0),
+    ],
+)
+def test_a_configuration_chooses_among_tools(
+    lists: dict[str, list[str]], offered: int
+) -> None:
+    entry = {"command": sys.executable, "args": [ODD, "many"], **lists}
+    with started(server_of("odd", entry)) as servers:
+        assert len(servers.tools) == offered
