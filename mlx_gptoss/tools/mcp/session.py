@@ -43,15 +43,14 @@ class Wire:
     async def note(self, message: Any) -> None:
         """Keep what came over the wire and is no message; the library passes it on."""
         if isinstance(message, ValidationError):
-            self.broken = str(message.errors()[0]["input"])[:LINE_SHOWN]
+            line = str(message.errors()[0]["input"])
+            self.broken = "".join(filter(str.isprintable, line))[:LINE_SHOWN]
 
     def hint(self) -> str:
         """Return the end of an error about an answer that did not come."""
-        return (
-            f"; it wrote a line that is not JSON-RPC: {self.broken}"
-            if self.broken
-            else ""
-        )
+        if not self.broken:
+            return ""
+        return f"; it wrote a line that is not JSON-RPC: {self.broken}"
 
 
 @dataclass
