@@ -53,7 +53,8 @@ def _items(events: list[Event]) -> list[Event]:
         assert all(e["output_index"] == len(items) for e in [*own, done])
         assert done["item"]["id"] == item["id"]
         assert done["item"]["status"] in ("completed", "incomplete")
-        (_call if item["type"].endswith("call") else _text)(item, own, done["item"])
+        judge = JUDGES.get(item["type"], _call)
+        judge(item, own, done["item"])
         items.append(done["item"])
     return items
 
@@ -85,3 +86,13 @@ def _call(item: Event, own: list[Event], done: Event) -> None:
     assert {e["type"] for e in deltas} <= {f"{kind}.delta"}
     assert said[field] == done[field]
     assert {**item, field: done[field], "status": done["status"]} == done
+
+
+def _search(item: Event, own: list[Event], done: Event) -> None:
+    """A search for tools has an object, of which nothing is told before its end."""
+    assert (item["execution"], item["arguments"], own) == ("client", {}, [])
+    told = {"arguments": done["arguments"], "status": done["status"]}
+    assert item | told == done
+
+
+JUDGES = {"message": _text, "reasoning": _text, "tool_search_call": _search}

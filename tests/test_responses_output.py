@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mlx_gptoss.harmony.messages import TextGrammar, ToolDescription, text_tool
 from mlx_gptoss.harmony.parse import Parser
 from mlx_gptoss.server.errors import ApiError
+from mlx_gptoss.server.responses.names import Names, Origin
 from mlx_gptoss.server.responses.output import Output
 from mlx_gptoss.server.schema.responses_reply import ResponseReply
 from mlx_gptoss.server.sealed import unseal
@@ -21,7 +22,12 @@ TOOLS = [
     ToolDescription("f", "", {"type": "object"}),
     text_tool("apply_patch"),
     text_tool("bound", "", TextGrammar("regex", ".*")),
+    ToolDescription("a__f", "", {"type": "object"}),
+    ToolDescription("tool_search", "", {"type": "object"}),
 ]
+NAMES = Names()
+NAMES.add(Origin("f", "a"))
+NAMES.add(Origin("tool_search", is_search=True))
 USAGE = Usage(10, 4, 7, 3)
 THINK = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
 ANSWER = "<|channel|>final<|message|>Yes.<|return|>"
@@ -64,7 +70,11 @@ def reply() -> ResponseReply:
 def heard(ids: list[int], reason: str = "stop", **options: Any) -> list[dict[str, Any]]:
     """The events of a stream in which the model says `ids`."""
     output = Output(
-        reply(), text_tools={"apply_patch", "bound"}, bound_tools={"bound"}, **options
+        reply(),
+        text_tools={"apply_patch", "bound"},
+        bound_tools={"bound"},
+        names=NAMES,
+        **options,
     )
     parser = Parser(TOKENIZER, tools=TOOLS)
     events = output.begin()
@@ -82,7 +92,7 @@ def called(name: str, text: str) -> str:
     return f"<|channel|>commentary to=functions.{name}<|message|>{text}<|call|>"
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(
         st.one_of(
@@ -92,6 +102,7 @@ def called(name: str, text: str) -> str:
             st.sampled_from(list(TOKENIZER.specials)),
             st.sampled_from([called("apply_patch", '{"x": "y"}'), "<|end|>", "ä", "{"]),
             st.sampled_from([called("bound", "{}"), called("g", "1"), "user", " "]),
+            st.sampled_from([called("a__f", "{}"), called("tool_search", "{}")]),
             st.text(max_size=4),
         ),
         max_size=12,
@@ -107,7 +118,7 @@ def test_any_stream_adds_up(pieces: list[str], reason: str, sealed: bool) -> Non
     ResponseReply.model_validate(final)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 299), max_size=60))
 def test_any_ids_add_up(ids: list[int]) -> None:
     rebuilt(heard(ids))
@@ -148,6 +159,25 @@ def test_a_custom_tool_gets_its_text(name: str, written: str, given_back: str) -
 
     assert (call["type"], call["name"]) == ("custom_tool_call", name)
     assert (call["input"], call["status"]) == (given_back, "completed")
+
+
+def test_a_call_goes_back_with_its_namespace() -> None:
+    [call] = response(called("a__f", "{}"))["output"]
+    [plain] = response(called("f", "{}"))["output"]
+
+    assert (call["namespace"], call["name"]) == ("a", "f")
+    assert "namespace" not in plain
+
+
+@pytest.mark.parametrize(
+    ("written", "arguments"),
+    [('{"query": "add"}', {"query": "add"}), ("", {}), ('{"query', '{"query')],
+)
+def test_a_search_is_called_with_an_object(written: str, arguments: Any) -> None:
+    [call] = response(called("tool_search", written))["output"]
+
+    assert (call["type"], call["execution"]) == ("tool_search_call", "client")
+    assert call["arguments"] == arguments
 
 
 def test_what_was_cut_off_is_incomplete() -> None:

@@ -10,6 +10,7 @@ for are clients that keep only `encrypted_content`, or a `signature`.
 import base64
 import binascii
 import zlib
+from typing import Any
 
 MARK = "mlxg1."
 CHECK_BYTES = 4
@@ -32,3 +33,21 @@ def unseal(blob: str) -> str | None:
     except (binascii.Error, ValueError):
         return None
     return text if zlib.crc32(data).to_bytes(CHECK_BYTES, "big") == check else None
+
+
+def unsealed_parts(content: Any) -> Any:
+    """Return parts of a content with plain text where a sealed one stood.
+
+    Codex calls an argument sealed that OpenAI's server would have sealed: from this
+    one, it is the text itself.
+    """
+    if not isinstance(content, list):
+        return content
+    return [_unsealed(part) for part in content]
+
+
+def _unsealed(part: Any) -> Any:
+    blob = part.get("encrypted_content") if isinstance(part, dict) else None
+    if not isinstance(blob, str):
+        return part
+    return {"type": "input_text", "text": unseal(blob) or blob}

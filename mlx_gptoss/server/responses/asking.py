@@ -1,6 +1,6 @@
 """What a request for a response asks of the model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,8 +14,9 @@ from mlx_gptoss.server import asking
 from mlx_gptoss.server.ask import Ask
 from mlx_gptoss.server.errors import bad_request
 from mlx_gptoss.server.limits import check_count, check_depth, check_stops
-from mlx_gptoss.server.responses.items import BETWEEN, Find, read_items
-from mlx_gptoss.server.responses.tools import read_tools
+from mlx_gptoss.server.responses.choice import tool_choice
+from mlx_gptoss.server.responses.items import BETWEEN, Find, is_reference, read_items
+from mlx_gptoss.server.responses.offer import Offer, read_offer
 from mlx_gptoss.server.schema.responses import InputRequest, ResponsesRequest
 from mlx_gptoss.server.settings import Settings
 
@@ -42,6 +43,7 @@ class Question:
     find: Find | None = None
     restore: Restore | None = None
     ignored_items: list[str] = field(default_factory=list)
+    offer: Offer = field(default_factory=Offer)  # the tools
     asked: Ask | None = None  # what it became
 
     @property
@@ -52,14 +54,15 @@ class Question:
     def ask(self, runtime: Runtime, settings: Settings) -> Ask:
         """Say what is asked; raises ApiError or PromptError."""
         request, limits = self.request, settings.limits
-        items = [*self.earlier, *self.items]
+        items = referred([*self.earlier, *self.items], self.find)
         check_count("input", len(items), limits.messages)
-        read = read_items(items, restore=self.restore, find=self.find)
+        self.offer = offer = read_offer(request.tools or (), items, limits)
+        read = read_items(items, offer=offer, restore=self.restore, find=self.find)
         self.ignored_items = read.ignored
         if not read.messages and not read.instructions:
             raise bad_request("there is no `input`: send a question", param="input")
-        tools = read_tools(request.tools or (), limits)
-        choice = asking.read_tool_choice(tool_choice(request.tool_choice))
+        tools = offer.tools
+        choice = asking.read_tool_choice(tool_choice(request.tool_choice, offer.names))
         form = request.text.format if request.text else None
         answer = asking.read_answer_format(form, limits)
         said = [request.instructions or "", *read.instructions]
@@ -67,7 +70,7 @@ class Question:
             settings,
             effort=request.reasoning.effort if request.reasoning else None,
             instructions=BETWEEN.join(filter(None, said)),
-            tools=tools.descriptions,
+            tools=offer.opening,
             answer=answer,
         )
         budget, auto = self._budget(settings)
@@ -132,21 +135,12 @@ def input_items(request: InputRequest) -> list[Any]:
     return list(request.input or ())
 
 
-def tool_choice(given: str | Mapping[str, Any] | None) -> Any:
-    """Write a `tool_choice` of responses as that of chat completions."""
-    if not isinstance(given, Mapping):
-        return given
-    kind = given.get("type")
-    if kind == "custom":
-        return {**given, "type": "function"}
-    if kind == "allowed_tools" and isinstance(given.get("tools"), list):
-        named = [
-            one
-            for one in given["tools"]
-            if isinstance(one, Mapping) and one.get("type") in ("function", "custom")
-        ]
-        return {**given, "tools": named}
-    return given
+def referred(items: Sequence[Any], find: Find | None) -> list[Any]:
+    """Return items with what is stored here in the place of references to it."""
+    return [
+        (find(str(one.get("id"))) if find and is_reference(one) else None) or one
+        for one in items
+    ]
 
 
 def check_served(request: InputRequest, settings: Settings) -> None:
@@ -190,4 +184,10 @@ def without_effect(request: InputRequest) -> list[str]:
     """The fields of a request that change nothing."""
     given = [n for n in WITHOUT_EFFECT if getattr(request, n, None) not in (None, {})]
     verbosity = request.text.verbosity if request.text else None
-    return [*request.unknown, *given, *(["verbosity"] if verbosity else [])]
+    reasoning = request.reasoning.unknown if request.reasoning else []
+    return [
+        *request.unknown,
+        *given,
+        *(["verbosity"] if verbosity else []),
+        *(f"reasoning.{name}" for name in reasoning),
+    ]

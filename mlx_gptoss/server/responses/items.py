@@ -17,12 +17,15 @@ from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.json_text import json_text
 from mlx_gptoss.harmony.openai_chat import Restore
 from mlx_gptoss.server.errors import bad_request
-from mlx_gptoss.server.sealed import unseal
+from mlx_gptoss.server.responses.names import namespace_of
+from mlx_gptoss.server.responses.offer import Offer, found_text
+from mlx_gptoss.server.sealed import unseal, unsealed_parts
 
 INSTRUCTIONS = ("system", "developer")
 TEXT_PARTS = ("input_text", "output_text", "text", "reasoning_text", "refusal")
 BETWEEN = "\n\n"
 COMMENTARY = "commentary"
+CALLS = ("function_call", "custom_tool_call", "tool_search_call")
 Json = Mapping[str, Any]
 Find = Callable[[str], Json | None]
 
@@ -39,16 +42,18 @@ class Read:
 def read_items(
     items: Sequence[Any],
     *,
+    offer: Offer | None = None,
     restore: Restore | None = None,
     find: Find | None = None,
 ) -> Read:
     """Read a whole input, that of earlier responses first.
 
-    `restore` puts back the reasoning of calls that came without it; `find` returns
-    the item that an `item_reference` means. Raises ApiError (400) that names the item
-    which cannot be read.
+    `offer` has the names of tools, and those that items bring; `restore` puts back
+    the reasoning of calls that came without it; `find` returns the item that an
+    `item_reference` means. Raises ApiError (400) that names the item which cannot be
+    read.
     """
-    reader = _Reader(items, restore, find)
+    reader = _Reader(items, offer or Offer(), restore, find)
     for at in range(len(items)):
         reader.take(at)
     reader.end_turn()
@@ -57,10 +62,15 @@ def read_items(
 
 class _Reader:
     def __init__(
-        self, items: Sequence[Any], restore: Restore | None, find: Find | None
+        self,
+        items: Sequence[Any],
+        offer: Offer,
+        restore: Restore | None,
+        find: Find | None,
     ) -> None:
         self.read = Read()
         self._items = items
+        self._offer = offer
         self._restore = restore
         self._find = find
         self._names: dict[str, str] = {}  # of the tools, by the ids of their calls
@@ -120,9 +130,37 @@ class _Reader:
         name = self._begin_call(item, where)
         self._turn.append(m.text_call(name, text_field(item, "input", where)))
 
+    def additional_tools(self, item: Json, where: str) -> None:
+        """Tools that came later: where they are first spoken of, not in the opening."""
+        if found := self._offer.found.get(where):
+            self.end_turn()
+            self.read.messages.append(m.developer(tools=found))
+
+    def tool_search_call(self, item: Json, where: str) -> None:
+        if not item.get("call_id"):  # a server's own search: its result is enough
+            self.read.ignored.append("tool_search_call")
+            return
+        name = self._begin_call(item, where, self._offer.names.search)
+        self._turn.append(m.tool_call(name, json_text(item.get("arguments") or {})))
+
+    def tool_search_output(self, item: Json, where: str) -> None:
+        name = self._names.get(str(item.get("call_id")))
+        if name is None:
+            self.additional_tools(item, where)
+            return
+        self.end_turn()
+        text = found_text(self._offer.found.get(where, ()))
+        self.read.messages.append(m.tool_result(name, text))
+
+    def agent_message(self, item: Json, where: str) -> None:
+        """What another agent of the client tells this one, which is like a user's."""
+        self.end_turn()
+        content = unsealed_parts(item.get("content"))
+        self.read.messages.append(m.user(text_of(content, where)))
+
     def output(self, item: Json, where: str) -> None:
-        name = self._names.get(str(item.get("call_id"))) or item.get("name")
-        if not isinstance(name, str) or not name:
+        name = self._names.get(str(item.get("call_id"))) or self._named(item)
+        if name is None:
             raise bad_request(
                 f"No tool call found for `{where}`: give the `call_id` of an earlier "
                 "call",
@@ -143,14 +181,21 @@ class _Reader:
         """Whether the next thing the model did was a call."""
         for item in self._items[at + 1 :]:
             kind = kind_of(item) if isinstance(item, Mapping) else ""
-            if kind in ("function_call", "custom_tool_call"):
+            if kind in CALLS:
                 return True
             if kind != "reasoning":
                 return False
         return False
 
-    def _begin_call(self, item: Json, where: str) -> str:
-        name = text_field(item, "name", where)
+    def _named(self, item: Json) -> str | None:
+        """The tool that an item names, as the model reads it."""
+        name = item.get("name")
+        if not isinstance(name, str) or not name:
+            return None
+        return self._offer.names.shown(name, namespace_of(item))
+
+    def _begin_call(self, item: Json, where: str, name: str | None = None) -> str:
+        name = name or self._named(item) or text_field(item, "name", where)
         call_id = text_field(item, "call_id", where)
         self._names[call_id] = name
         self._calls.append(call_id)
@@ -159,7 +204,7 @@ class _Reader:
     def _resolved(self, item: Any, where: str) -> Json:
         if not isinstance(item, Mapping):
             raise bad_request(f"`{where}` is no JSON object", param=where)
-        if kind_of(item) != "item_reference":
+        if not is_reference(item):
             return item
         found = self._find(str(item.get("id"))) if self._find else None
         if found is None:
@@ -177,6 +222,10 @@ READERS: dict[str, Callable[[_Reader, Json, str], None]] = {
     "custom_tool_call": _Reader.custom_tool_call,
     "function_call_output": _Reader.output,
     "custom_tool_call_output": _Reader.output,
+    "additional_tools": _Reader.additional_tools,
+    "tool_search_call": _Reader.tool_search_call,
+    "tool_search_output": _Reader.tool_search_output,
+    "agent_message": _Reader.agent_message,
 }
 
 
@@ -188,6 +237,10 @@ def kind_of(item: Json) -> str:
     if "role" in item:
         return "message"
     return "item_reference" if item.keys() == {"id"} else ""
+
+
+def is_reference(item: Any) -> bool:
+    return isinstance(item, Mapping) and kind_of(item) == "item_reference"
 
 
 def with_parts(item: Json) -> dict[str, Any]:

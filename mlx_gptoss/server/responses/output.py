@@ -30,6 +30,7 @@ from mlx_gptoss.harmony.events import (
 )
 from mlx_gptoss.harmony.messages import Message
 from mlx_gptoss.server.errors import ApiError
+from mlx_gptoss.server.responses.names import Names, Origin
 from mlx_gptoss.server.schema import responses_reply as wire
 from mlx_gptoss.server.schema.chat_reply import TokenLogprob
 from mlx_gptoss.server.sealed import seal
@@ -53,9 +54,11 @@ class Output:
         *,
         text_tools: Collection[str] = (),
         bound_tools: Collection[str] = (),
+        names: Names | None = None,
         sealed: bool = False,
     ) -> None:
         self.reply = reply
+        self._names = names or Names()
         self._text_tools = text_tools
         self._bound_tools = bound_tools  # of the text tools, those with a grammar
         self._sealed = sealed
@@ -139,7 +142,8 @@ class Output:
         out = self._close(complete=True)
         custom = name in self._text_tools
         unwrap = custom and name not in self._bound_tools
-        self._open = OpenCall(self, call_id, name, custom=custom, unwrap=unwrap)
+        origin = self._names.origin(name)
+        self._open = OpenCall(self, call_id, origin, custom=custom, unwrap=unwrap)
         return out + self._open.begin()
 
     def _close(self, *, complete: bool) -> list[Event]:
@@ -222,11 +226,18 @@ class OpenCall:
     """A call, while its arguments or its text are coming.
 
     With `unwrap`, text that turns out to be a JSON object with one string is that
-    string: so do models write a text who are used to JSON.
+    string: so do models write a text who are used to JSON. A search has no events of
+    its arguments, which are an object and no text.
     """
 
     def __init__(
-        self, output: Output, call_id: str, name: str, *, custom: bool, unwrap: bool
+        self,
+        output: Output,
+        call_id: str,
+        origin: Origin,
+        *,
+        custom: bool,
+        unwrap: bool,
     ) -> None:
         self._output = output
         self._unwrap = unwrap
@@ -235,15 +246,16 @@ class OpenCall:
         self._kind = "custom_tool_call_input" if custom else "function_call_arguments"
         self._sent: list[str] = []
         self._held = ""
-        common: dict[str, Any] = {
-            "status": "in_progress",
-            "call_id": call_id,
-            "name": name,
-        }
+        common: dict[str, Any] = {"status": "in_progress", "call_id": call_id}
+        named = {"name": origin.name, "namespace": origin.namespace}
         self._item: wire.CallItem
-        if custom:
+        if origin.is_search:
+            self._item = wire.SearchCallItem(id=new_id("tsc"), arguments={}, **common)
+        elif custom:
+            common |= named
             self._item = wire.CustomCallItem(id=new_id("ctc"), input="", **common)
         else:
+            common |= named
             self._item = wire.FunctionCallItem(id=new_id("fc"), arguments="", **common)
         self._whole: str | None = None
         output.reply.output.append(self._item)
@@ -252,6 +264,9 @@ class OpenCall:
         return [self._event("response.output_item.added", item=self._item.model_dump())]
 
     def delta(self, text: str) -> list[Event]:
+        if isinstance(self._item, wire.SearchCallItem):
+            self._held += text
+            return []
         if self._unwrap and not self._sent:  # it may be JSON
             self._held += text
             if (self._held.lstrip() or "{").startswith("{"):
@@ -268,21 +283,27 @@ class OpenCall:
     def end(self, *, complete: bool) -> list[Event]:
         sent = "".join(self._sent)
         text = sent + self._held if self._whole is None else self._whole
+        self._item.status = "completed" if complete else "incomplete"
+        if isinstance(self._item, wire.SearchCallItem):
+            self._item.arguments = as_object(text)
+            return [self._done()]
         rest = text.removeprefix(sent) if text.startswith(sent) else ""
         out: list[Event] = []
         if rest:
             kind = f"response.{self._kind}.delta"
             out.append(self._event(kind, **self._id(), delta=rest))
         setattr(self._item, self._field, text)
-        self._item.status = "completed" if complete else "incomplete"
         done = {**self._id(), self._field: text}
-        if self._field == "arguments":
+        if isinstance(self._item, wire.FunctionCallItem):
             done["name"] = self._item.name
         return [
             *out,
             self._event(f"response.{self._kind}.done", **done),
-            self._event("response.output_item.done", item=self._item.model_dump()),
+            self._done(),
         ]
+
+    def _done(self) -> Event:
+        return self._event("response.output_item.done", item=self._item.model_dump())
 
     def _id(self) -> dict[str, Any]:
         return {"item_id": self._item.id}
@@ -296,12 +317,17 @@ def is_empty_answer(message: Message) -> bool:
     return (message.role, message.channel, message.text) == ("assistant", "final", "")
 
 
-def unwrapped(text: str) -> str:
-    """The string in a JSON object that has nothing else; any other text as it is."""
+def as_object(text: str) -> Any:
+    """The JSON of arguments; a text that is none stays one."""
     try:
-        value = json.loads(text, strict=False)
+        return json.loads(text, strict=False)
     except (ValueError, RecursionError):
         return text
+
+
+def unwrapped(text: str) -> str:
+    """The string in a JSON object that has nothing else; any other text as it is."""
+    value = as_object(text)
     if isinstance(value, dict) and len(value) == 1:
         [inner] = value.values()
         if isinstance(inner, str):

@@ -30,6 +30,7 @@ def begun(question: Question, job: Job, service: Service) -> Live:
         reply_to(request, ask, job.model, stored=stored),
         text_tools={tool.name for tool in tools if tool.takes_text},
         bound_tools={tool.name for tool in tools if tool.grammar},
+        names=question.offer.names,
         sealed=wants_sealed(request),
     )
     manner = Manner(job.model, job.runtime.tokenizer, logprobs=wants_logprobs(request))

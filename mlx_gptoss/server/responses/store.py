@@ -55,7 +55,15 @@ with recursive chain (id, previous, depth) as (
     from responses r join chain on r.id = chain.previous
 )
 """
-PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
+PREFIXES = {
+    "message": "msg",
+    "reasoning": "rs",
+    "function_call": "fc",
+    "custom_tool_call": "ctc",
+    "tool_search_call": "tsc",
+    "tool_search_output": "tso",
+    "additional_tools": "at",
+}
 Json = dict[str, Any]
 
 

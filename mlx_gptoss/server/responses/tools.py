@@ -1,42 +1,37 @@
-"""The tools of a response: functions, those that take plain text, and the others.
+"""One tool of a response: a function, one that takes plain text, or the search.
 
 A `custom` tool such as `apply_patch` is called with text. Its grammar binds what is
 sampled where it can be enforced; the model reads it in any case.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from mlx_gptoss.harmony.grammar import can_enforce
 from mlx_gptoss.harmony.messages import TextGrammar, ToolDescription, text_tool
 from mlx_gptoss.harmony.openai_chat import read_tool
-from mlx_gptoss.server.asking import Tools, check_tools
 from mlx_gptoss.server.errors import bad_request
+from mlx_gptoss.server.responses.names import SEARCH
 from mlx_gptoss.server.schema.responses import ResponsesTool
 from mlx_gptoss.server.settings import Limits
 
 SYNTAXES = ("lark", "regex")
+QUERY = {
+    "type": "object",
+    "properties": {"query": {"type": "string"}, "limit": {"type": "integer"}},
+    "required": ["query"],
+}
 
 
-def read_tools(given: Sequence[ResponsesTool], limits: Limits) -> Tools:
-    """Read `tools`; raises ApiError (400) for one that cannot be offered."""
-    descriptions, strict, others = [], set(), []
-    for at, tool in enumerate(given):
-        where = f"tools[{at}]"
-        if tool.type not in ("function", "custom"):
-            others.append(tool.type)
-            continue
-        if not tool.name:
-            raise bad_request(f"`{where}` has no `name`", param=f"{where}.name")
-        if tool.type == "custom":
-            descriptions.append(read_custom(tool, where, limits))
-            continue
-        descriptions.append(read_tool(tool.model_dump(), where))
-        if tool.strict:
-            strict.add(tool.name)
-    found = Tools(tuple(descriptions), frozenset(strict), tuple(others))
-    return check_tools(found, limits)
+def read_function(tool: ResponsesTool, where: str) -> ToolDescription:
+    """Read a function."""
+    return read_tool(tool.model_dump(), where)
+
+
+def read_search(tool: ResponsesTool) -> ToolDescription:
+    """Read the tool that finds others: to the model, a function as any other."""
+    return ToolDescription(SEARCH, tool.description or "", tool.parameters or QUERY)
 
 
 def read_custom(tool: ResponsesTool, where: str, limits: Limits) -> ToolDescription:

@@ -123,6 +123,5 @@ async def frames(kept: Kept, live: Live) -> AsyncIterator[bytes]:
 
 def passed_over(question: Question) -> dict[str, str]:
     """The header that names what has no effect."""
-    tools = question.request.tools or ()
-    others = [one.type for one in tools if one.type not in ("function", "custom")]
+    others = question.offer.tools.ignored
     return ignored(without_effect(question.request), others, question.ignored_items)

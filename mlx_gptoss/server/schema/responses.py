@@ -4,7 +4,7 @@ Items of the input are read by `responses/items.py`: there are many kinds, and t
 of other providers are passed over.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -33,7 +33,8 @@ class ReasoningOptions(Request):
 class ResponsesTool(Request):
     """A tool: `function` has `parameters`, `custom` perhaps a `format`.
 
-    Of other types nothing is offered to the model.
+    A `namespace` has `tools` of these two; a `tool_search` with the `execution` client
+    finds more of them. Of other types nothing is offered to the model.
     """
 
     type: str
@@ -42,6 +43,8 @@ class ResponsesTool(Request):
     parameters: Json | None = None
     strict: bool | None = None
     format: Json | None = None
+    tools: Any = None
+    execution: Any = None
 
 
 class InputRequest(SamplingFields):

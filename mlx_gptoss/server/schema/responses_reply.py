@@ -1,6 +1,6 @@
 """Responses: what is answered. The events of a stream carry these objects."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -45,12 +45,23 @@ class MessageItem(Reply):
     content: list[OutputText]
 
 
+def absent(value: object) -> bool:
+    """Whether a field is left out: without a value, clients expect no field."""
+    return value is None
+
+
+Namespace = Annotated[str | None, Field(exclude_if=absent)]
+
+
 class FunctionCallItem(Reply):
+    """A call; `namespace` is that of the tool, if it has one."""
+
     id: str
     type: Literal["function_call"] = "function_call"
     status: ItemStatus
     call_id: str
     name: str
+    namespace: Namespace = None
     arguments: str
 
 
@@ -60,12 +71,24 @@ class CustomCallItem(Reply):
     status: ItemStatus
     call_id: str
     name: str
+    namespace: Namespace = None
     input: str
 
 
-CallItem = FunctionCallItem | CustomCallItem
+class SearchCallItem(Reply):
+    """A search for tools, which the client runs; `arguments` are an object."""
+
+    id: str
+    type: Literal["tool_search_call"] = "tool_search_call"
+    status: ItemStatus
+    call_id: str
+    execution: Literal["client"] = "client"
+    arguments: Any
+
+
+CallItem = FunctionCallItem | CustomCallItem | SearchCallItem
 OutputItem = Annotated[
-    ReasoningItem | MessageItem | FunctionCallItem | CustomCallItem,
+    ReasoningItem | MessageItem | FunctionCallItem | CustomCallItem | SearchCallItem,
     Field(discriminator="type"),
 ]
 
