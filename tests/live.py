@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -50,11 +50,23 @@ async def count_tasks() -> int:
 
 
 @contextmanager
-def live(runtime: Runtime, settings: Settings) -> Iterator[Live]:
-    """Serve `runtime` at a free port of loopback; at the end it is closed, too."""
+def live(
+    runtime: Runtime,
+    settings: Settings,
+    around: Callable[[Any], Any] = lambda app: app,
+) -> Iterator[Live]:
+    """Serve `runtime` at a free port of loopback; at the end it is closed, too.
+
+    What `around` makes of the app hears all that is sent.
+    """
     app = create_app(Models.of(runtime, "demo"), settings)
     config = uvicorn.Config(
-        app, port=0, log_config=None, log_level="error", ws="none", lifespan="on"
+        around(app),
+        port=0,
+        log_config=None,
+        log_level="error",
+        ws="none",
+        lifespan="on",
     )
     server = uvicorn.Server(config)
     loops: list[Any] = []
