@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,62 @@ def test_several_calls_are_all_answered_before_the_model_goes_on() -> None:
         "functions.get_weather",
         "functions.outside",
     ]
+
+
+SEVERAL = "<|end|><|start|>assistant".join(
+    f"<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>{arguments}"
+    for name, arguments in [
+        ("outside", "{}"),
+        ("get_weather", '{"city": "Rome"}'),
+        ("outside", '{"n": 3}'),
+        ("outside", "{}"),
+    ]
+)
+OUTSIDE = {"name": "outside", "parameters": {"type": "object"}}
+
+
+@pytest.mark.parametrize("order", list(permutations(["call_1", "call_3", "call_4"])))
+@pytest.mark.parametrize("saved", [False, True])
+def test_results_stand_in_the_order_of_their_calls(
+    order: tuple[str, ...], saved: bool
+) -> None:
+    options: dict[str, Any] = {"tools": [OUTSIDE, get_weather], "params": GREEDY}
+    with answering(SEVERAL + "<|call|>", BYE) as runtime:
+        chat = start(runtime, **options)
+        list(chat.send("?"))
+        for call_id in order:
+            if saved:
+                text = json.dumps(chat.to_json())
+                chat = Chat.from_json(runtime, text, **options)
+            list(chat.submit_result(call_id, f"of {call_id}"))
+
+    results = [message.text for message in chat.messages if message.role == "tool"]
+    assert results == ["of call_1", "rain in Rome", "of call_3", "of call_4"]
+
+
+def test_calls_closed_by_a_question_keep_the_order_of_the_results() -> None:
+    with answering(SEVERAL + "<|call|>", BYE) as runtime:
+        chat = start(runtime, tools=[OUTSIDE, get_weather])
+        list(chat.send("?"))
+        list(chat.submit_result("call_3", "of call_3"))
+
+        list(chat.send("never mind"))
+
+    closed = "Error: the call was interrupted"
+    results = [message.text for message in chat.messages if message.role == "tool"]
+    assert results == [closed, "rain in Rome", "of call_3", closed]
+
+
+@pytest.mark.parametrize("place", [-1, 2, True, "0"])
+def test_a_saved_call_at_no_place_is_refused(place: Any) -> None:
+    with answering(CALL) as runtime:
+        chat = start(runtime, tools=[{"name": "get_weather"}])
+        list(chat.send("?"))
+        saved = chat.to_json()
+        saved["waiting"][0]["place"] = place
+
+        with pytest.raises(PromptError, match=r"`place` of waiting\[0\] is"):
+            Chat.from_json(runtime, saved)
 
 
 def test_a_call_that_cannot_run_is_answered_with_why() -> None:

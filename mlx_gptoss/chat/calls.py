@@ -3,7 +3,7 @@
 Knows messages and tools; nothing of models, prompts or of when a call is run.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from mlx_gptoss.harmony.events import ToolCall, ToolCallFailed
@@ -15,7 +15,10 @@ TOOL_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Call:
-    """A call in the history that waits for its result."""
+    """A call in the history that waits for its result; `place` calls were before it.
+
+    Those are the calls of the same generation, answered or not.
+    """
 
     id: str
     name: str
@@ -23,6 +26,7 @@ class Call:
     recipient: str = ""
     channel: str = "commentary"
     problem: str = ""  # why it cannot be run
+    place: int = 0
 
     @property
     def event(self) -> ToolCall:
@@ -39,6 +43,25 @@ class Call:
         )
 
 
+def put_result(
+    messages: list[Message], waiting: dict[str, Call], call: Call, text: str
+) -> None:
+    """Answer a waiting call, where the model reads the result as that of this call.
+
+    Harmony pairs by place: results stand behind the calls, in the order of the calls.
+    """
+    before = sum(one.place < call.place for one in waiting.values())
+    first = len(messages) - results_at_end(messages)
+    messages.insert(first + call.place - before, call.result(text))
+    waiting.pop(call.id, None)
+
+
+def results_at_end(messages: Sequence[Message]) -> int:
+    """Count the results that nobody has said anything behind."""
+    others = (n for n, one in enumerate(reversed(messages)) if one.role != "tool")
+    return next(others, len(messages))
+
+
 @dataclass
 class Calls:
     """The calls of one conversation: numbered, and kept until they are answered."""
@@ -46,6 +69,11 @@ class Calls:
     waiting: dict[str, Call] = field(default_factory=dict)
     made: int = 0
     _heard: Call | None = None  # until its message has ended
+    _place: int = 0  # of the next call of this generation
+
+    def begin(self) -> None:
+        """Let the calls of another generation come."""
+        self._place = 0
 
     def next_id(self) -> str:
         self.made += 1
@@ -67,7 +95,9 @@ class Calls:
                 heard,
                 recipient=message.recipient or "",
                 channel=message.channel or "commentary",
+                place=self._place,
             )
+            self._place += 1
 
     def copy(self) -> "Calls":
         return Calls(dict(self.waiting), self.made)

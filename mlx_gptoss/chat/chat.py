@@ -18,7 +18,7 @@ from copy import copy
 from typing import Any, Self
 
 from mlx_gptoss.chat import saved
-from mlx_gptoss.chat.calls import TOOL_SECONDS, Call, Calls, Toolbox
+from mlx_gptoss.chat.calls import TOOL_SECONDS, Call, Calls, Toolbox, put_result
 from mlx_gptoss.chat.history import end_of_turn, questions, start_of_turn, title_of
 from mlx_gptoss.chat.opening import opening
 from mlx_gptoss.chat.turn import Turn
@@ -171,9 +171,10 @@ class Chat:
 
         A question that does not fit the context raises PromptError and is not kept.
         """
-        waiting = self.calls.waiting.values()
-        closed = [call.result(UNANSWERED) for call in waiting]
-        yield from self._ask([*self.messages, *closed, user(text)])
+        messages, waiting = list(self.messages), dict(self.calls.waiting)
+        for call in self.calls.waiting.values():
+            put_result(messages, waiting, call, UNANSWERED)
+        yield from self._ask([*messages, user(text)])
 
     def regenerate(self) -> Generator[Event]:
         """Forget the last answer, whole or not, and answer the question again."""
@@ -221,7 +222,8 @@ class Chat:
     def submit_result(self, call_id: str, text: str) -> Iterator[Event]:
         """Answer a waiting call; once all are answered, the model goes on.
 
-        The result is kept at once; the events are empty while calls still wait.
+        The result is kept at once, in the order of the calls whatever the order of
+        the results; the events are empty while calls still wait.
         """
         waiting = self.calls.waiting
         if call_id not in waiting:
@@ -279,10 +281,9 @@ class Chat:
         self.runtime.prepare(self._render(self.forgotten, complete=False))
 
     def answer(self, calls: Iterable[Call], text: str) -> None:
-        """Put the result of calls into the history."""
+        """Put the result of calls that wait into the history."""
         for call in list(calls):
-            self.messages.append(call.result(text))
-            self.calls.waiting.pop(call.id, None)
+            put_result(self.messages, self.calls.waiting, call, text)
 
     def changed(self) -> None:
         """Take note of the time, and tell who wants to know."""

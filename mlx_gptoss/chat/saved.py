@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from mlx_gptoss.chat.calls import Call
+from mlx_gptoss.chat.calls import Call, results_at_end
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.messages import (
     Content,
@@ -58,6 +58,7 @@ MESSAGE: dict[str, tuple[type, ...]] = {
 CALL: dict[str, tuple[type, ...]] = dict.fromkeys(
     ("id", "name", "arguments", "recipient", "channel", "problem"), (str,)
 )
+PLACE: dict[str, tuple[type, ...]] = {"place": (int,)}  # of a call, where it is odd
 SYSTEM, DEVELOPER = "system", "developer"  # contents that are more than text
 
 
@@ -117,7 +118,7 @@ def to_json(saved: Saved) -> dict[str, Any]:
         **saved.settings,
         "forgotten": saved.forgotten,
         "messages": [_message_data(message) for message in saved.messages],
-        "waiting": [asdict(call) for call in saved.waiting],
+        "waiting": _calls_data(saved.waiting, results_at_end(saved.messages)),
     }
 
 
@@ -149,7 +150,8 @@ def _saved(data: Any) -> Saved:
     messages = [_message(x, f"messages[{n}]") for n, x in enumerate(top["messages"])]
     if not 0 <= top["forgotten"] <= len(messages):
         raise Unreadable(f"`forgotten` is {top['forgotten']} of {len(messages)}")
-    calls = [_fields(x, f"waiting[{n}]", CALL) for n, x in enumerate(top["waiting"])]
+    answered = results_at_end(messages)
+    calls = [_call(x, n, answered) for n, x in enumerate(top["waiting"])]
     return Saved(
         id=top["id"],
         title=top["title"],
@@ -161,7 +163,7 @@ def _saved(data: Any) -> Saved:
         date=top["date"],
         forgotten=top["forgotten"],
         messages=tuple(messages),
-        waiting=tuple(Call(**call) for call in calls),
+        waiting=tuple(calls),
     )
 
 
@@ -199,6 +201,28 @@ def _effort(effort: Any) -> str:
     except PromptError as error:
         raise Unreadable(str(error)) from None
     return effort
+
+
+def _calls_data(calls: Sequence[Call], answered: int) -> list[dict[str, Any]]:
+    """Leave out the place of a call that stands behind all that are answered."""
+    out = []
+    for at, call in enumerate(calls):
+        data = asdict(call)
+        if call.place == answered + at:
+            del data["place"]
+        out.append(data)
+    return out
+
+
+def _call(data: Any, at: int, answered: int) -> Call:
+    where = f"waiting[{at}]"
+    place = answered + at
+    if isinstance(data, Mapping) and "place" in data:
+        place = _fields(data, where, CALL | PLACE)["place"]
+        data = {key: value for key, value in data.items() if key != "place"}
+    if not 0 <= place - at <= answered:
+        raise Unreadable(f"`place` of {where} is {place}")
+    return Call(**_fields(data, where, CALL), place=place)
 
 
 def _message_data(message: Message) -> dict[str, Any]:

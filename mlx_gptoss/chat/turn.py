@@ -117,6 +117,7 @@ class Turn:
     def _listen(self, stream: Stream) -> Generator[Event, None, Statistics]:
         """Yield what one generation says; keep its messages, note its calls."""
         chat = self._chat
+        chat.calls.begin()
         parser = Parser(
             chat.runtime.tokenizer,
             tools=chat.toolbox.functions,
