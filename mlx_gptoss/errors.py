@@ -43,7 +43,14 @@ class MemoryBudgetError(GptOssError):
 
 
 class PromptError(GptOssError):
-    """A conversation, prompt or sampling request is invalid."""
+    """A conversation, prompt or sampling request is invalid; `where`, if that is known.
+
+    `where` is a place in what was given, such as `messages[2].content[0]`.
+    """
+
+    def __init__(self, message: str, *, where: str | None = None) -> None:
+        super().__init__(message)
+        self.where = where
 
 
 class SchemaError(PromptError):

@@ -48,6 +48,24 @@ ASSISTANT: dict[str, tuple[dict[str, Any], list[m.Message]]] = {
         {"content": None, "refusal": "no"},
         [m.answer("no")],
     ),
+    "thoughts and refusals in parts": (
+        {
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "r"}]},
+                {"type": "redacted_thinking", "data": "x"},
+                {"type": "refusal", "refusal": "no"},
+            ]
+        },
+        [m.reasoning("r"), m.answer("no")],
+    ),
+    "thoughts of a field go before those in parts": (
+        {"reasoning": "r", "content": [{"type": "reasoning", "text": "s"}]},
+        [m.reasoning("r")],
+    ),
+    "a picture that it made": (
+        {"content": [{"type": "image_url", "image_url": {"url": "x"}}]},
+        [m.answer("[image, not shown: gpt-oss reads text]")],
+    ),
     "nothing is nothing": ({"content": None}, []),
 }
 
@@ -60,22 +78,42 @@ def test_an_assistant_message_is_taken_apart(case: str) -> None:
 
 
 def test_results_find_their_calls_by_id_by_name_and_in_order() -> None:
-    def call(call_id: str, name: str) -> dict[str, Any]:
+    def call(call_id: str | None, name: str) -> dict[str, Any]:
         return {"id": call_id, "function": {"name": name, "arguments": "{}"}}
 
-    calls = [call("1", "f"), call("2", "g"), call("3", "h")]
+    calls = [call("1", "f"), call("2", "g"), call("3", "i"), call(None, "h")]
     given = [
         {"role": "assistant", "tool_calls": calls},
         {"role": "tool", "tool_call_id": "2", "content": "G"},
-        {"role": "tool", "content": "F"},
+        {"role": "function", "name": "i", "content": "I"},
         {"role": "tool", "tool_call_id": "lost", "name": "h", "content": "H"},
+        {"role": "tool", "content": "F"},
     ]
 
-    assert read(given)[3:] == [
-        m.tool_result("g", "G"),
+    assert read(given)[4:] == [
         m.tool_result("f", "F"),
+        m.tool_result("g", "G"),
+        m.tool_result("i", "I"),
         m.tool_result("h", "H"),
     ]
+
+
+def test_a_call_and_its_result_in_their_older_form() -> None:
+    called = {"name": "f", "arguments": '{"a":1}'}
+    given = [
+        {"role": "assistant", "content": None, "function_call": called},
+        {"role": "function", "name": "f", "content": "F"},
+    ]
+
+    assert read(given) == [m.tool_call("f", '{"a":1}'), m.tool_result("f", "F")]
+
+
+def test_a_file_may_end_with_a_call() -> None:
+    given = [{"role": "assistant", "tool_calls": [CALL]}]
+
+    assert read(given) == [m.tool_call("f", "{}")]
+    with pytest.raises(PromptError, match=r"no result of messages\[0\].*`a`"):
+        from_chat_messages(given)
 
 
 def test_options_go_before_what_the_file_says() -> None:

@@ -104,6 +104,7 @@ def test_blocks_of_others_are_passed_over_and_counted() -> None:
 def test_reasoning_is_restored_before_calls() -> None:
     found = read(
         ("assistant", [USE]),
+        ("user", [RESULT]),
         restore=lambda said, calls: [m.reasoning(",".join(calls)), *said],
     )
 

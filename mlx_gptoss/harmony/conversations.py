@@ -49,6 +49,7 @@ def read_conversation(
         response_format=state.get("response_format"),
         effort=effort or state.get("reasoning_effort") or "medium",
         conversation_date=conversation_date or state.get("date"),
+        to_answer=False,
     )
 
 

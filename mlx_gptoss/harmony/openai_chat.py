@@ -5,21 +5,23 @@
 `system` and `developer` messages both become developer messages: the first ones
 together the opening one, with the tools and the response format, later ones where
 they stand. Of an assistant message the reasoning goes to analysis, text beside tool
-calls to commentary, and other text to final. A result without an id answers the
-oldest call that waits.
+calls to commentary, and other text to final. Results stand behind their calls, in the
+order of the calls; one without an id answers the oldest call that waits. What is no
+text is named in its place, and refused in the newest message of the user.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.json_text import json_text
+from mlx_gptoss.harmony.pairing import Pairing
+from mlx_gptoss.harmony.parts import BETWEEN, read_part
 
 INSTRUCTIONS = ("system", "developer")
+RESULTS = ("tool", "function")
 REASONING_KEYS = ("reasoning", "reasoning_content", "thinking")
-TEXT_PARTS = ("text", "input_text", "output_text")
-BETWEEN = "\n\n"  # instructions, and parts of a content
 Json = Mapping[str, Any]
 Restore = Callable[[Sequence[m.Message], Sequence[str]], Sequence[m.Message]]
 
@@ -33,11 +35,13 @@ def from_chat_messages(
     conversation_date: str | None = None,
     identity: str | None = m.IDENTITY,
     restore: Restore | None = None,
+    to_answer: bool = True,
 ) -> list[m.Message]:
     """Return the whole conversation, the system message first.
 
     `restore(messages, call_ids)` may put back what an assistant message with calls
-    came without (see `mlx_gptoss.reasoning_memory`).
+    came without (see `mlx_gptoss.reasoning_memory`). Calls at the end must have their
+    results, unless `to_answer` is off: then nobody goes on from here.
     Raises PromptError that names the message or tool which cannot be read.
     """
     given = [_mapping(one, f"messages[{at}]") for at, one in enumerate(messages)]
@@ -53,14 +57,13 @@ def from_chat_messages(
     out = [m.system(effort, conversation_date=conversation_date, identity=identity)]
     if not content.empty:
         out.append(m.Message("developer", content))
-    names: dict[str, str] = {}  # of the calls that wait, oldest first
+    pairing = Pairing("tool_call_id")
+    pairing.say(out)
+    asked = [at for at, one in enumerate(given) if one.get("role") == "user"]
     for at in range(opening, len(given)):
-        own = list(_converted(given[at], f"messages[{at}]", names))
-        if restore is not None and any(message.is_call for message in own):
-            calls = given[at].get("tool_calls") or []
-            own = restore(own, [str(one.get("id")) for one in calls])
-        out += own
-    return out
+        newest = at == asked[-1] if asked else False
+        _take(given[at], f"messages[{at}]", pairing, restore, newest=newest)
+    return pairing.messages(to_answer=to_answer)
 
 
 def read_tool(entry: Any, where: str = "a tool") -> m.ToolDescription:
@@ -76,57 +79,75 @@ def read_tool(entry: Any, where: str = "a tool") -> m.ToolDescription:
     return m.ToolDescription(name, function.get("description") or "", parameters)
 
 
-def _converted(one: Json, where: str, names: dict[str, str]) -> Iterator[m.Message]:
-    role = one.get("role")
-    if role in INSTRUCTIONS:
-        yield m.developer(_text(one, where))
-    elif role == "user":
-        name = one.get("name")
-        yield m.user(_text(one, where), name=name if isinstance(name, str) else None)
-    elif role == "assistant":
-        yield from _assistant(one, where, names)
-    elif role in ("tool", "function"):
-        yield m.tool_result(_caller(one, where, names), _text(one, where))
+def _take(
+    one: Json, where: str, pairing: Pairing, restore: Restore | None, *, newest: bool
+) -> None:
+    """Read a message; `newest` is what the user said last."""
+    if one.get("role") in RESULTS:
+        id, name = one.get("tool_call_id"), one.get("name")
+        pairing.result(
+            _text(one, where),
+            id=None if id is None else str(id),
+            name=name if isinstance(name, str) else None,
+            where=where,
+        )
+    elif one.get("role") == "assistant":
+        own, calls = _assistant(one, where)
+        if restore is not None and calls:
+            own = restore(own, [str(id) for id, _ in calls])
+        pairing.say(own, calls)
     else:
+        pairing.say([_said(one, where, must_be_text=newest)])
+
+
+def _said(one: Json, where: str, *, must_be_text: bool) -> m.Message:
+    """What a user says, or a developer in the middle."""
+    role, name = one.get("role"), one.get("name")
+    if role in INSTRUCTIONS:
+        return m.developer(_text(one, where))
+    if role != "user":
         raise PromptError(
             f"{where} has role `{role}`: use system, developer, user, assistant or tool"
         )
+    text = _text(one, where, must_be_text=must_be_text)
+    return m.user(text, name=name if isinstance(name, str) else None)
 
 
-def _assistant(one: Json, where: str, names: dict[str, str]) -> Iterator[m.Message]:
-    for key in REASONING_KEYS:
-        if isinstance(one.get(key), str) and one[key]:
-            yield m.reasoning(one[key])
-            break
-    calls = one.get("tool_calls") or []
-    text = _text(one, where) or one.get("refusal") or ""
-    if text:
-        yield m.preamble(text) if calls else m.answer(text)
-    for at, entry in enumerate(calls):
-        place = f"{where}.tool_calls[{at}]"
-        entry = _mapping(entry, place)
+def _assistant(
+    one: Json, where: str
+) -> tuple[Sequence[m.Message], list[tuple[str | None, str]]]:
+    """What the model said, and the id and place of each call in it."""
+    thoughts, texts = _split(one, where)
+    out: list[m.Message] = []
+    fields = [one[key] for key in REASONING_KEYS if isinstance(one.get(key), str)]
+    if thought := next(filter(None, [*fields, BETWEEN.join(thoughts)]), ""):
+        out.append(m.reasoning(thought))
+    calls = _calls(one, where)
+    if text := BETWEEN.join(texts) or one.get("refusal") or "":
+        out.append(m.preamble(text) if calls else m.answer(text))
+    for entry, place in calls:
         function = _mapping(entry.get("function"), place)
         name, arguments = function.get("name"), function.get("arguments", "")
         if not isinstance(name, str):
             raise PromptError(f"{place} has no `function.name`: add it")
-        names[str(entry.get("id", place))] = name
         arguments = arguments if isinstance(arguments, str) else json_text(arguments)
-        yield m.tool_call(name, arguments)
+        out.append(m.tool_call(name, arguments))
+    return out, [(_id(entry), place) for entry, place in calls]
 
 
-def _caller(one: Json, where: str, names: dict[str, str]) -> str:
-    """The tool that a result is of."""
-    call = one.get("tool_call_id")
-    if str(call) in names:
-        return names.pop(str(call))
-    if isinstance(one.get("name"), str):
-        return one["name"]
-    if call is None and names:
-        return names.pop(next(iter(names)))
-    raise PromptError(
-        f"{where} is the result of no call: give the `tool_call_id` of an earlier "
-        "`tool_calls` entry"
-    )
+def _calls(one: Json, where: str) -> list[tuple[Json, str]]:
+    """The calls of a message and their places; `function_call` is an older form."""
+    if not one.get("tool_calls") and one.get("function_call"):
+        place = f"{where}.function_call"
+        return [({"function": _mapping(one["function_call"], place)}, place)]
+    places = enumerate(one.get("tool_calls") or ())
+    named = [(entry, f"{where}.tool_calls[{at}]") for at, entry in places]
+    return [(_mapping(entry, place), place) for entry, place in named]
+
+
+def _id(entry: Json) -> str | None:
+    id = entry.get("id")
+    return None if id is None else str(id)
 
 
 def _formats(given: Any) -> tuple[m.ResponseFormat, ...]:
@@ -140,21 +161,31 @@ def _formats(given: Any) -> tuple[m.ResponseFormat, ...]:
     return (m.ResponseFormat(name, schema, found.get("description") or ""),)
 
 
-def _text(one: Json, where: str) -> str:
+def hidden_parts(messages: Iterable[Any]) -> list[str]:
+    """The types of the parts that a line stands for, as often as they come."""
+    contents = [one.get("content") for one in messages if isinstance(one, Mapping)]
+    lists = [content for content in contents if isinstance(content, list)]
+    found = [read_part(part, "").hidden for content in lists for part in content]
+    return [kind for kind in found if kind]
+
+
+def _text(one: Json, where: str, *, must_be_text: bool = False) -> str:
+    thoughts, texts = _split(one, where, must_be_text=must_be_text)
+    return BETWEEN.join([*thoughts, *texts])
+
+
+def _split(
+    one: Json, where: str, *, must_be_text: bool = False
+) -> tuple[list[str], list[str]]:
+    """The thoughts and the other texts of a content."""
     content = one.get("content")
     if content is None or isinstance(content, str):
-        return content or ""
+        return [], [content] if content else []
     if not isinstance(content, list):
         raise PromptError(f"`content` of {where} is no text and no list of parts")
-    texts = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind not in TEXT_PARTS or not isinstance(part.get("text"), str):
-            raise PromptError(
-                f"{where} has content of type `{kind}`: gpt-oss reads text only"
-            )
-        texts.append(part["text"])
-    return BETWEEN.join(texts)
+    parts = [read_part(part, where, must_be_text=must_be_text) for part in content]
+    thoughts = [part.text for part in parts if part.is_thought and part.text]
+    return thoughts, [part.text for part in parts if not part.is_thought]
 
 
 def _mapping(value: Any, where: str) -> Json:

@@ -97,7 +97,7 @@ def as_api_error(error: BaseException) -> ApiError:
     if isinstance(error, SchemaError):
         return ApiError(400, str(error), "invalid_schema")
     if isinstance(error, PromptError):
-        return bad_request(str(error))
+        return bad_request(str(error), param=error.where)
     if hasattr(error, "retry_after") and isinstance(error, GptOssError):
         return busy(str(error), error.retry_after)  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(error, MemoryBudgetError):

@@ -86,10 +86,12 @@ TOOLS = {
 }
 
 
-# Items of an input that belong to such tools, or to other providers.
+# Items of an input that belong to such tools, or to other providers; parts of a
+# content of which the model is told only that they were there.
 ITEMS = {
     "apply_patch_call",
     "apply_patch_call_output",
+    "audio",
     "code_interpreter_call",
     "compaction",
     "compaction_trigger",
@@ -97,9 +99,16 @@ ITEMS = {
     "computer_call_output",
     "configuration_update",
     "context_compaction",
+    "document",
+    "file",
     "file_search_call",
     "ghost_snapshot",
+    "image",
     "image_generation_call",
+    "image_url",
+    "input_audio",
+    "input_file",
+    "input_image",
     "local_shell_call",
     "local_shell_call_output",
     "mcp_approval_request",
@@ -111,6 +120,7 @@ ITEMS = {
     "shell_call",
     "shell_call_output",
     "tool_search_call",
+    "video_url",
     "web_search_call",
     # Blocks of Anthropic's
     "bash_code_execution_tool_result",

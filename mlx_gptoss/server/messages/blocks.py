@@ -1,24 +1,29 @@
 """Anthropic's messages of content blocks, as plain JSON values, to Harmony messages.
 
 Reasoning comes as `thinking`, or sealed in a signature; blocks of tools that others
-run are passed over and counted. What an assistant said before calls is no answer.
+run are passed over and counted. What an assistant said beside calls is no answer.
+Results stand behind their calls, in the order of the calls. Of what is no text stays a
+line in its place; in the newest message of the user it is refused.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.json_text import json_text
 from mlx_gptoss.harmony.openai_chat import Restore
-from mlx_gptoss.server.errors import bad_request
+from mlx_gptoss.harmony.pairing import Pairing
+from mlx_gptoss.harmony.parts import BETWEEN, read_part
+from mlx_gptoss.server.errors import as_api_error, bad_request
 from mlx_gptoss.server.schema.messages import InputMessage
 from mlx_gptoss.server.sealed import unseal
 
-BETWEEN = "\n\n"
 FAILED = "Error: "
 Json = Mapping[str, Any]
-IMAGES = ("image", "document", "file")
+CALL, RESULT = "tool_use", "tool_result"
+THOUGHTS = ("thinking", "redacted_thinking")
 OTHERS = (  # blocks of tools that Anthropic runs
     "server_tool_use",
     "web_search_tool_result",
@@ -36,7 +41,7 @@ OTHERS = (  # blocks of tools that Anthropic runs
 
 @dataclass
 class Read:
-    """What was read; `ignored` are the types of blocks that were passed over."""
+    """What was read; `ignored` are the types of blocks that are not shown."""
 
     messages: list[m.Message] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
@@ -50,91 +55,96 @@ def read_messages(
     `restore` puts back the reasoning of calls that came without it.
     """
     reader = _Reader(restore)
-    for at, one in enumerate(given):
-        blocks = blocks_of(one.content, f"messages[{at}].content")
-        if one.role == "assistant":
-            reader.assistant(blocks, f"messages[{at}].content")
-        else:
-            reader.others(one.role, blocks, f"messages[{at}].content")
-    return reader.read
+    read = [blocks_of(x.content, f"messages[{n}].content") for n, x in enumerate(given)]
+    newest = newest_question(given, read)
+    try:
+        for at, (one, blocks) in enumerate(zip(given, read, strict=True)):
+            where = f"messages[{at}].content"
+            if one.role == "assistant":
+                reader.assistant(blocks, where)
+            else:
+                reader.others(one.role, blocks, where, newest=at == newest)
+        return Read(reader.pairing.messages(), reader.ignored)
+    except PromptError as error:
+        raise as_api_error(error) from error
+
+
+def newest_question(
+    given: Sequence[InputMessage], read: Sequence[Sequence[Json]]
+) -> int | None:
+    """The place of what the user said last; what comes with results is no question."""
+    for at in range(len(given) - 1, -1, -1):
+        kinds = [block.get("type") for block in read[at]]
+        if given[at].role == "user" and RESULT not in kinds:
+            return at
+    return None
 
 
 class _Reader:
     def __init__(self, restore: Restore | None) -> None:
-        self.read = Read()
+        self.pairing = Pairing("tool_use_id")
+        self.ignored: list[str] = []
         self._restore = restore
-        self._names: dict[str, str] = {}  # of the tools, by the ids of their calls
 
-    def others(self, role: str, blocks: Sequence[Json], where: str) -> None:
+    def others(
+        self, role: str, blocks: Sequence[Json], where: str, *, newest: bool
+    ) -> None:
         """Take what a user says: results of tools, and texts."""
         texts: list[str] = []
         for at, block in enumerate(blocks):
-            if block.get("type") == "tool_result":
-                self._speak(role, texts)
-                self.read.messages.append(self._result(block, f"{where}[{at}]"))
-            elif (text := self._text(block, f"{where}[{at}]")) is not None:
+            place = f"{where}[{at}]"
+            if block.get("type") == RESULT:
+                self._result(block, place)
+            elif (text := self._text(block, place, must_be_text=newest)) is not None:
                 texts.append(text)
-        self._speak(role, texts)
+        if texts:
+            says = m.user if role == "user" else m.developer
+            self.pairing.say([says(BETWEEN.join(texts))])
 
     def assistant(self, blocks: Sequence[Json], where: str) -> None:
         """Take what the model said: thoughts, texts, calls."""
         out: list[m.Message] = []
-        calls: list[str] = []
-        last_call = max(
-            (n for n, one in enumerate(blocks) if one.get("type") == "tool_use"),
-            default=-1,
-        )
+        calls: list[tuple[str, str]] = []
+        called = any(block.get("type") == CALL for block in blocks)
         for at, block in enumerate(blocks):
             kind, place = block.get("type"), f"{where}[{at}]"
-            if kind in ("thinking", "redacted_thinking"):
+            if kind in THOUGHTS:
                 if thought := thought_of(block):
                     out.append(m.reasoning(thought))
-            elif kind == "tool_use":
+            elif kind == CALL:
                 name, id = named(block, "name", place), named(block, "id", place)
-                self._names[id] = name
-                calls.append(id)
+                calls.append((id, place))
                 out.append(m.tool_call(name, json_text(block.get("input") or {})))
             elif text := self._text(block, place):
-                out.append(m.preamble(text) if at < last_call else m.answer(text))
+                out.append(m.preamble(text) if called else m.answer(text))
+        said: Sequence[m.Message] = out
         if self._restore is not None and calls:
-            out = list(self._restore(out, calls))
-        self.read.messages += out
+            said = self._restore(out, [id for id, _ in calls])
+        self.pairing.say(said, calls)
 
-    def _speak(self, role: str, texts: list[str]) -> None:
-        """Say what was collected, as one message."""
-        if texts:
-            text = BETWEEN.join(texts)
-            says = m.user if role == "user" else m.developer
-            self.read.messages.append(says(text))
-            texts.clear()
-
-    def _result(self, block: Json, where: str) -> m.Message:
-        name = self._names.get(named(block, "tool_use_id", where))
-        if name is None:
-            raise bad_request(
-                f"`{where}.tool_use_id` is of no `tool_use` block before it",
-                param=f"{where}.tool_use_id",
-            )
+    def _result(self, block: Json, where: str) -> None:
         parts = blocks_of(block.get("content") or "", f"{where}.content")
-        texts = [self._text(one, f"{where}.content") for one in parts]
+        places = [f"{where}.content[{at}]" for at in range(len(parts))]
+        texts = map(self._text, parts, places)
         text = BETWEEN.join(one for one in texts if one)
-        return m.tool_result(name, FAILED + text if block.get("is_error") else text)
+        id = named(block, "tool_use_id", where)
+        text = FAILED + text if block.get("is_error") else text
+        self.pairing.result(text, id=id, where=f"{where}.tool_use_id")
 
-    def _text(self, block: Json, where: str) -> str | None:
-        """The text of a block; None for one that is passed over."""
-        kind, text = block.get("type"), block.get("text")
-        if kind == "text" and isinstance(text, str):
-            return text
-        if kind == "document" and (text := plain_document(block)) is not None:
-            return text
-        if kind in IMAGES:
-            raise bad_request(
-                f"`{where}` is of type `{kind}`: gpt-oss reads text only", param=where
-            )
+    def _text(
+        self, block: Json, where: str, *, must_be_text: bool = False
+    ) -> str | None:
+        """The text of a block, or what stands for it; None if it is passed over."""
+        kind = block.get("type")
         if kind in OTHERS:
-            self.read.ignored.append(str(kind))
+            self.ignored.append(str(kind))
             return None
-        raise bad_request(f"`{where}` is no block that belongs here", param=where)
+        if kind in (CALL, RESULT):
+            raise bad_request(f"`{where}` is no block that belongs here", param=where)
+        part = read_part(block, where, must_be_text=must_be_text)
+        if part.hidden:
+            self.ignored.append(part.hidden)
+        return part.text
 
 
 def blocks_of(content: Any, where: str) -> list[Json]:
@@ -169,15 +179,6 @@ def thought_of(block: Json) -> str:
         return text
     sealed = block.get("signature") or block.get("data")
     return unseal(sealed) or "" if isinstance(sealed, str) else ""
-
-
-def plain_document(block: Json) -> str | None:
-    """The text of a document that is plain text."""
-    source = block.get("source")
-    if not isinstance(source, Mapping) or source.get("type") != "text":
-        return None
-    text = source.get("data")
-    return text if isinstance(text, str) else None
 
 
 def named(block: Json, key: str, where: str) -> str:

@@ -6,24 +6,26 @@
 An item is what somebody said, what the model thought, a call, or the result of one.
 Items of tools that others run (`web_search_call`) are passed over and counted.
 `system` and `developer` messages at the beginning are instructions; later ones stay
-where they are.
+where they are. Results stand behind their calls, in the order of the calls. Of what is
+no text stays a line in its place; in the newest message of the user it is refused.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.json_text import json_text
 from mlx_gptoss.harmony.openai_chat import Restore
-from mlx_gptoss.server.errors import bad_request
+from mlx_gptoss.harmony.pairing import Pairing
+from mlx_gptoss.harmony.parts import BETWEEN, Part, read_part
+from mlx_gptoss.server.errors import as_api_error, bad_request
 from mlx_gptoss.server.responses.names import namespace_of
 from mlx_gptoss.server.responses.offer import Offer, found_text
 from mlx_gptoss.server.sealed import unseal, unsealed_parts
 
 INSTRUCTIONS = ("system", "developer")
-TEXT_PARTS = ("input_text", "output_text", "text", "reasoning_text", "refusal")
-BETWEEN = "\n\n"
 COMMENTARY = "commentary"
 CALLS = ("function_call", "custom_tool_call", "tool_search_call")
 Json = Mapping[str, Any]
@@ -32,7 +34,7 @@ Find = Callable[[str], Json | None]
 
 @dataclass
 class Read:
-    """What was read; `ignored` are the types of items that were passed over."""
+    """What was read; `ignored` are the types of items and parts that are not shown."""
 
     instructions: list[str] = field(default_factory=list)
     messages: list[m.Message] = field(default_factory=list)
@@ -54,10 +56,12 @@ def read_items(
     read.
     """
     reader = _Reader(items, offer or Offer(), restore, find)
-    for at in range(len(items)):
-        reader.take(at)
-    reader.end_turn()
-    return reader.read
+    try:
+        for at in range(len(items)):
+            reader.take(at)
+        return reader.end()
+    except PromptError as error:
+        raise as_api_error(error) from error
 
 
 class _Reader:
@@ -69,52 +73,69 @@ class _Reader:
         find: Find | None,
     ) -> None:
         self.read = Read()
-        self._items = items
         self._offer = offer
         self._restore = restore
         self._find = find
-        self._names: dict[str, str] = {}  # of the tools, by the ids of their calls
+        self._items = [self._resolved(x, f"input[{n}]") for n, x in enumerate(items)]
+        asked = [n for n, item in enumerate(self._items) if is_question(item)]
+        self._newest = f"input[{asked[-1]}]" if asked else ""  # what the user said last
+        self._pairing = Pairing("call_id")
         self._turn: list[m.Message] = []  # what the model said, until others speak
-        self._calls: list[str] = []  # the ids of its calls
+        self._calls: list[tuple[str, str]] = []  # ids and places of its calls
+        self._searches: set[str] = set()  # ids of calls that search for tools
+        self._others: set[str] = set()  # ids of calls that are passed over
 
     def take(self, at: int) -> None:
-        item, where = self._resolved(self._items[at], f"input[{at}]"), f"input[{at}]"
+        item, where = self._items[at], f"input[{at}]"
         kind = kind_of(item)
         reads = READERS.get(kind)
         if reads is None:
             self.read.ignored.append(kind)
+            if call_id := item.get("call_id"):
+                self._others.add(str(call_id))
         elif kind == "message" and item.get("role") == "assistant":
             self._said(item, at)
         else:
             reads(self, item, where)
 
-    def end_turn(self) -> None:
+    def end(self) -> Read:
+        self._end_turn()
+        self.read.messages = self._pairing.messages()
+        return self.read
+
+    def _end_turn(self) -> None:
         """Keep what the model said, with its reasoning where that is known."""
         said: Sequence[m.Message] = self._turn
         if self._restore is not None and self._calls:
-            said = self._restore(said, self._calls)
-        self.read.messages += said
+            said = self._restore(said, [id for id, _ in self._calls])
+        self._pairing.say(said, self._calls)
         self._turn, self._calls = [], []
 
+    def _hear(self, message: m.Message) -> None:
+        """Keep what somebody else said."""
+        self._end_turn()
+        self._pairing.say([message])
+
     def message(self, item: Json, where: str) -> None:
-        role, text = item.get("role"), text_of(item.get("content"), where)
-        self.end_turn()
-        if role == "user":
-            self.read.messages.append(m.user(text))
-        elif role not in INSTRUCTIONS:
+        role = item.get("role")
+        if role != "user" and role not in INSTRUCTIONS:
             raise bad_request(
                 f"`{where}` has an unknown `role`: use user, assistant, system or "
                 "developer",
                 param=where,
             )
-        elif self.read.messages:
-            self.read.messages.append(m.developer(text))
+        newest = where == self._newest
+        text = self._text(item.get("content"), where, must_be_text=newest)
+        if role == "user":
+            self._hear(m.user(text))
+        elif self._turn or self._pairing.begun:
+            self._hear(m.developer(text))
         elif text:
             self.read.instructions.append(text)
 
     def reasoning(self, item: Json, where: str) -> None:
         content, sealed = item.get("content"), item.get("encrypted_content")
-        text = text_of(content, where) if content else ""
+        text = self._text(content, where) if content else ""
         if not text and isinstance(sealed, str):
             text = unseal(sealed) or ""
         if text:
@@ -133,49 +154,62 @@ class _Reader:
     def additional_tools(self, item: Json, where: str) -> None:
         """Tools that came later: where they are first spoken of, not in the opening."""
         if found := self._offer.found.get(where):
-            self.end_turn()
-            self.read.messages.append(m.developer(tools=found))
+            self._hear(m.developer(tools=found))
 
     def tool_search_call(self, item: Json, where: str) -> None:
         if not item.get("call_id"):  # a server's own search: its result is enough
             self.read.ignored.append("tool_search_call")
             return
         name = self._begin_call(item, where, self._offer.names.search)
+        self._searches.add(str(item["call_id"]))
         self._turn.append(m.tool_call(name, json_text(item.get("arguments") or {})))
 
     def tool_search_output(self, item: Json, where: str) -> None:
-        name = self._names.get(str(item.get("call_id")))
-        if name is None:
+        call_id = str(item.get("call_id"))
+        if call_id not in self._searches:
             self.additional_tools(item, where)
             return
-        self.end_turn()
         text = found_text(self._offer.found.get(where, ()))
-        self.read.messages.append(m.tool_result(name, text))
+        self._end_turn()
+        self._pairing.result(text, id=call_id, where=where)
 
     def agent_message(self, item: Json, where: str) -> None:
         """What another agent of the client tells this one, which is like a user's."""
-        self.end_turn()
         content = unsealed_parts(item.get("content"))
-        self.read.messages.append(m.user(text_of(content, where)))
+        self._hear(m.user(self._text(content, where)))
 
     def output(self, item: Json, where: str) -> None:
-        name = self._names.get(str(item.get("call_id"))) or self._named(item)
-        if name is None:
-            raise bad_request(
-                f"No tool call found for `{where}`: give the `call_id` of an earlier "
-                "call",
-                param=where,
-            )
-        text = text_of(item.get("output"), where)
-        self.end_turn()
-        self.read.messages.append(m.tool_result(name, text))
+        id = item.get("call_id")
+        if str(id) in self._others:
+            self.read.ignored.append(kind_of(item))
+            return
+        text = self._text(item.get("output"), where)
+        self._end_turn()
+        self._pairing.result(
+            text,
+            id=None if id is None else str(id),
+            name=self._named(item),
+            where=where,
+        )
 
     def _said(self, item: Json, at: int) -> None:
         """What the model told the user: before calls it is no answer."""
-        text = text_of(item.get("content"), f"input[{at}]")
-        if text:
+        parts = parts_of(item.get("content"), f"input[{at}]")
+        self._note(parts)
+        thoughts = [part.text for part in parts if part.is_thought and part.text]
+        if thoughts:
+            self._turn.append(m.reasoning(BETWEEN.join(thoughts)))
+        if text := BETWEEN.join(part.text for part in parts if not part.is_thought):
             before = item.get("phase") == COMMENTARY or self._call_follows(at)
             self._turn.append(m.preamble(text) if before else m.answer(text))
+
+    def _text(self, content: Any, where: str, *, must_be_text: bool = False) -> str:
+        parts = parts_of(content, where, must_be_text=must_be_text)
+        self._note(parts)
+        return BETWEEN.join(part.text for part in parts)
+
+    def _note(self, parts: Sequence[Part]) -> None:
+        self.read.ignored += [part.hidden for part in parts if part.hidden]
 
     def _call_follows(self, at: int) -> bool:
         """Whether the next thing the model did was a call."""
@@ -197,8 +231,7 @@ class _Reader:
     def _begin_call(self, item: Json, where: str, name: str | None = None) -> str:
         name = name or self._named(item) or text_field(item, "name", where)
         call_id = text_field(item, "call_id", where)
-        self._names[call_id] = name
-        self._calls.append(call_id)
+        self._calls.append((call_id, where))
         return name
 
     def _resolved(self, item: Any, where: str) -> Json:
@@ -254,28 +287,24 @@ def with_parts(item: Json) -> dict[str, Any]:
     return {**item, "content": [part]}
 
 
-def text_of(content: Any, where: str) -> str:
-    """The text of a content or an output: a string, or parts."""
+def is_question(item: Json) -> bool:
+    return kind_of(item) == "message" and item.get("role") == "user"
+
+
+def parts_of(content: Any, where: str, *, must_be_text: bool = False) -> list[Part]:
+    """The parts of a content or an output, which may be one text."""
     if content is None or isinstance(content, str):
-        return content or ""
+        return [Part(content)] if content else []
     if not isinstance(content, list):
         raise bad_request(
             f"the content of `{where}` is no text and no list of parts", param=where
         )
-    return BETWEEN.join(_part(part, where) for part in content)
-
-
-def _part(part: Any, where: str) -> str:
-    if isinstance(part, str):
-        return part
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    text = part.get("refusal" if kind == "refusal" else "text") if kind else None
-    if kind not in TEXT_PARTS or not isinstance(text, str):
-        raise bad_request(
-            f"`{where}` has a part that is no text: gpt-oss reads text only",
-            param=where,
-        )
-    return text
+    return [
+        Part(part)
+        if isinstance(part, str)
+        else read_part(part, where, must_be_text=must_be_text)
+        for part in content
+    ]
 
 
 def text_field(item: Json, name: str, where: str) -> str:
