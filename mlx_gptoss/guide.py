@@ -150,16 +150,26 @@ class Guide:
     def begin(self, ids: Sequence[int]) -> None:
         """Start behind `ids` of the turn, which the prompt holds already.
 
-        For text only: the arguments of a call begin with their first token. Raises
-        PromptError if the turn cannot begin so.
+        The arguments of a call begin with their first token. Raises PromptError if the
+        turn cannot begin so.
         """
-        text = set(self._tokenizer.text_ids)
+        marks = set(self._tokenizer.specials.values())
         for token in ids:
-            state = self._automaton.step(self._state, token, text=token in text)
-            if state is None or self._automaton.places[state].kind == "grammar":
+            before = self._state
+            state = self._automaton.step(before, token, text=token not in marks)
+            place = None if state is None else self._automaton.places[state]
+            in_call = place and place.kind == "grammar" and place.recipient is not None
+            if state is None or in_call:
                 said = self._tokenizer.decode(ids)
                 raise PromptError(f"a turn cannot go on behind `{said}`")
             self._state = state
+            try:
+                self._follow_grammar(before, token)
+            except SchemaError as error:
+                raise PromptError(
+                    "the answer that was begun does not fit the response format: leave "
+                    "out one of them"
+                ) from error
 
     # On the device
 

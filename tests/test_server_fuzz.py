@@ -70,6 +70,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "max_output_tokens": 20,
     },
     "/v1/responses/input_tokens": {"input": "Is it?"},
+    "/v1/responses/render": {"input": "Is it?"},
     "/v1/messages": {
         "model": "demo",
         "max_tokens": 20,
@@ -95,6 +96,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "thinking": {"type": "enabled", "budget_tokens": 9},
     },
     "/v1/messages/count_tokens": {"messages": [USER]},
+    "/v1/messages/render": {"messages": [USER]},
 }
 ODD: list[Any] = [
     None,

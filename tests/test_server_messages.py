@@ -280,7 +280,6 @@ def test_what_is_passed_over_is_named(demo: Runtime) -> None:
     [
         {"messages": []},
         {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
-        {"messages": [{"role": "assistant", "content": "{"}]},
         {"messages": [{"role": "robot", "content": "x"}]},
         {"max_tokens": 0},
         {"tool_choice": {"type": "some"}},

@@ -7,6 +7,8 @@ with `.encode(text)` and `.special(name)` serves as the vocabulary.
     ids = render_messages(messages, tokenizer)          # a prompt to complete
     pieces = training_pieces(messages)                   # text, special?, target?
 
+    ids = render_messages(messages, tokenizer, begun=True)   # the last one goes on
+
 A recipient stands in the role part of a header (`assistant to=functions.f`), as
 OpenAI's library and chat template write history. The model itself writes calls
 on commentary with the recipient behind the channel; `recipient_in="channel"`
@@ -79,17 +81,20 @@ def render_messages(
     complete: bool = True,
     keep_analysis: bool = False,
     recipient_in: Place = "role",
+    begun: bool = False,
 ) -> list[int]:
     """Render a conversation as history, and the start of the next assistant message.
 
     Analysis of finished turns is left out unless `keep_analysis`; with
-    `complete=False` nothing follows the last message.
+    `complete=False` nothing follows the last message. With `begun` the last message
+    is an answer to go on with: it is not closed, and its turn is not finished.
     """
     pieces = history_pieces(
         messages,
         complete=complete,
         keep_analysis=keep_analysis,
         recipient_in=recipient_in,
+        begun=begun,
     )
     return encode_pieces(pieces, vocabulary)
 
@@ -100,19 +105,36 @@ def history_pieces(
     complete: bool = True,
     keep_analysis: bool = False,
     recipient_in: Place = "role",
+    begun: bool = False,
 ) -> list[Piece]:
     """The pieces of `render_messages`: its exact text, and where tokens break."""
     given = list(messages)
-    kept = given if keep_analysis else drop_analysis(given)
+    last = given[-1:] if begun else []
+    if begun and not (last and is_begun(last[0])):
+        raise PromptError("the last message is no answer that could be gone on with")
+    shown = given[: len(given) - len(last)]
+    kept = [*(shown if keep_analysis else drop_analysis(shown)), *last]
     with_tools = bool(function_tools(given))
     pieces = []
     for message in kept:
         pieces += message_pieces(
             message, has_function_tools=with_tools, recipient_in=recipient_in
         )
+    if begun:
+        return pieces[:-1]
     if complete:
         pieces += [Piece(START, special=True), Piece("assistant")]
     return pieces
+
+
+def begun_pieces(message: Message) -> list[Piece]:
+    """What a begun answer has behind `<|start|>assistant`."""
+    return message_pieces(message)[2:-1]
+
+
+def is_begun(message: Message) -> bool:
+    """Whether an answer may be gone on with: one that has some text."""
+    return _ends_turn(message) and bool(message.text)
 
 
 def training_pieces(

@@ -10,7 +10,12 @@ from mlx_gptoss.generate import room
 from mlx_gptoss.harmony.constrain import Constraints, Target, function_targets
 from mlx_gptoss.harmony.grammar import can_enforce, leniently
 from mlx_gptoss.harmony.messages import Message, ToolDescription
-from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.harmony.render import (
+    Vocabulary,
+    begun_pieces,
+    encode_pieces,
+    render_messages,
+)
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.server.errors import too_long
@@ -27,7 +32,8 @@ TOO_LITTLE = 64  # tokens in which nobody could think and answer: they answer
 class Ask:
     """A conversation and how it should go on.
 
-    `conversation` is complete, the system message first. `tools` are those it offers
+    `conversation` is complete, the system message first. With `begun` its last message
+    is an answer that goes on. `tools` are those it offers
     as functions; `strict_tools` are the names of those whose schema must be kept to
     the letter or refused; `callable_tools` those that may be called now, None for
     all. `auto_budget` leaves a part of the room for the answer. With several
@@ -35,6 +41,7 @@ class Ask:
     """
 
     conversation: Sequence[Message]
+    begun: bool = False
     tools: Sequence[ToolDescription] = ()
     strict_tools: frozenset[str] = frozenset()
     callable_tools: frozenset[str] | None = None
@@ -42,6 +49,21 @@ class Ask:
     constraints: Constraints = field(default_factory=Constraints)
     auto_budget: bool = False
     choices: int = 1
+
+    def rendered(self, vocabulary: Vocabulary) -> list[int]:
+        """The exact prompt."""
+        return render_messages(self.conversation, vocabulary, begun=self.begun)
+
+    @property
+    def history(self) -> Sequence[Message]:
+        """What stands before the answer."""
+        return self.conversation[:-1] if self.begun else self.conversation
+
+    def begun_ids(self, vocabulary: Vocabulary) -> list[int]:
+        """What the prompt holds of the answer."""
+        if not self.begun:
+            return []
+        return encode_pieces(begun_pieces(self.conversation[-1]), vocabulary)
 
     def targets(self) -> list[Target]:
         """What may be called, with the arguments as far as they can be enforced."""
@@ -63,22 +85,28 @@ def prompts_of(ask: Ask, runtime: Runtime) -> list[Prompt]:
 
     Raises ApiError for a prompt that fills the context, and PromptError.
     """
-    ids = render_messages(ask.conversation, runtime.tokenizer)
+    ids = ask.rendered(runtime.tokenizer)
     check_length(len(ids), runtime)
     constraints, targets = _with_budget(ask, len(ids), runtime), ask.targets()
-    return [
-        Prompt(
+    begun = ask.begun_ids(runtime.tokenizer)
+    prompts = []
+    for number in range(ask.choices):
+        guide = runtime.guides.guide(constraints, targets)
+        if guide is not None:
+            guide.begin(begun)
+        reader = HarmonyReader(
+            runtime.tokenizer, tools=ask.tools, stop=ask.constraints.stop, begun=begun
+        )
+        prompt = Prompt(
             ids,
             replace(ask.params, seed=seed_of(ask.params.seed, number)),
-            HarmonyReader(
-                runtime.tokenizer, tools=ask.tools, stop=ask.constraints.stop
-            ),
-            runtime.guides.guide(constraints, targets),
-            ask.conversation if ask.choices == 1 else (),
+            reader,
+            guide,
+            ask.history if ask.choices == 1 else (),
             shared=ask.choices > 1,
         )
-        for number in range(ask.choices)
-    ]
+        prompts.append(prompt)
+    return prompts
 
 
 def prepare_next(turn: Turn, runtime: Runtime) -> None:

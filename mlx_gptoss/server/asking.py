@@ -14,9 +14,11 @@ from mlx_gptoss.harmony.messages import (
     ToolDescription,
     system,
 )
+from mlx_gptoss.harmony.render import is_begun
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.server.errors import bad_request
 from mlx_gptoss.server.limits import check_count, check_schema
+from mlx_gptoss.server.schema.base import Continuing
 from mlx_gptoss.server.schema.chat import SamplingFields
 from mlx_gptoss.server.settings import Limits, Settings
 
@@ -110,6 +112,41 @@ def read_answer_format(
     return AnswerFormat(
         found.kind, leniently(found.source), found.name, found.description, told=True
     )
+
+
+def goes_on(
+    request: Continuing, conversation: Sequence[Message], tool_choice: str
+) -> bool:
+    """Whether the last message is an answer that the model is to go on with.
+
+    That is what an assistant's message at the end means, unless the request says
+    otherwise or demands a call. Raises ApiError (400) for what contradicts itself.
+    """
+    continues, starts = request.continue_final_message, request.add_generation_prompt
+    field = "continue_final_message" if continues else "add_generation_prompt"
+    if continues is not None and continues == starts:
+        raise bad_request(
+            "`continue_final_message` and `add_generation_prompt` contradict each "
+            "other: one of them is true, or leave both out",
+            param="continue_final_message",
+        )
+    demanded = continues is True or starts is False
+    begun = is_begun(conversation[-1])
+    if demanded and not begun:
+        raise bad_request(
+            f"`{field}` asks to go on with a begun answer: the last message must be "
+            "the assistant's, with text and without calls",
+            param=field,
+        )
+    if tool_choice not in (AUTO, NONE):
+        if demanded:
+            raise bad_request(
+                f"`{field}` asks to go on with a begun answer, and `tool_choice` for a "
+                "call: leave out one of them",
+                param=field,
+            )
+        return False
+    return begun and continues is not False and starts is not True
 
 
 def sampling_params(

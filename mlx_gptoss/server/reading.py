@@ -60,7 +60,7 @@ def new_call_id() -> str:
 
 
 class HarmonyReader:
-    """Reads a turn of a conversation."""
+    """Reads a turn of a conversation, behind the ids of it that the prompt holds."""
 
     def __init__(
         self,
@@ -68,8 +68,11 @@ class HarmonyReader:
         *,
         tools: Sequence[ToolDescription] = (),
         stop: Sequence[str] = (),
+        begun: Sequence[int] = (),
     ) -> None:
         self._parser = Parser(tokenizer, tools=tools, next_id=new_call_id)
+        for token in begun:
+            self._parser.feed(token)
         self._listener = Listener(self._parser, stop)
         self.stopped = False
         self.called = False

@@ -39,7 +39,7 @@ class Prompt:
     params: SamplingParams
     reader: Reader
     guide: Guidance | None = None
-    conversation: Sequence[Message] = ()  # that it shows, if it will go on
+    conversation: Sequence[Message] = ()  # before the answer, if it will go on
     shared: bool = False
 
 

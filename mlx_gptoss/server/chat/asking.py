@@ -39,8 +39,10 @@ def ask_of(
         loop_guard=settings.loop_guard,
         stop=check_stops(request.stop, limits),
     )
+    conversation = conversation_of(request, tools, settings, restore)
     return Ask(
-        conversation=conversation_of(request, tools, settings, restore),
+        conversation=conversation,
+        begun=asking.goes_on(request, conversation, choice.choice),
         tools=tools.descriptions,
         strict_tools=tools.strict,
         callable_tools=choice.callable,

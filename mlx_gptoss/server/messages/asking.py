@@ -51,8 +51,10 @@ class Question:
         )
         choice, parallel = tool_choice(request.tool_choice)
         stops = getattr(request, "stop_sequences", None)
+        conversation += read.messages
         return Ask(
-            conversation=[*conversation, *read.messages],
+            conversation=conversation,
+            begun=asking.goes_on(request, conversation, choice),
             tools=tools.descriptions,
             strict_tools=tools.strict,
             params=sampling(request, settings),
@@ -138,19 +140,13 @@ def sampling(request: CountRequest, settings: Settings) -> SamplingParams:
 
 
 def check_shape(request: CountRequest, settings: Settings) -> None:
-    """Raise ApiError (400) for what is too much, too deep, or begun already."""
+    """Raise ApiError (400) for what is too much or too deep."""
     limits = settings.limits
     check_count("messages", len(request.messages), limits.messages)
     for name in ("messages", "system", "tools", "tool_choice", "output_config"):
         value = getattr(request, name)
         plain = request.model_dump(include={name})[name] if value else None
         check_depth(name, plain, limits)
-    if request.messages[-1].role == "assistant":
-        raise bad_request(
-            "the last message is the assistant's: gpt-oss cannot go on with a begun "
-            "answer, end with a user's message",
-            param="messages",
-        )
 
 
 def without_effect(request: CountRequest) -> list[str]:

@@ -7,7 +7,6 @@ from typing import Any
 from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.constrain import Constraints
 from mlx_gptoss.harmony.openai_chat import Restore
-from mlx_gptoss.harmony.render import render_messages
 from mlx_gptoss.overflow import first_kept, room
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server import asking
@@ -74,8 +73,10 @@ class Question:
             answer=answer,
         )
         budget, auto = self._budget(settings)
+        conversation = [*opening, *read.messages]
         self.asked = Ask(
-            conversation=[*opening, *read.messages],
+            conversation=conversation,
+            begun=asking.goes_on(request, conversation, choice.choice),
             tools=tools.descriptions,
             strict_tools=tools.strict,
             callable_tools=choice.callable,
@@ -120,8 +121,8 @@ def shortened(
     context = runtime.context
 
     def size(kept_from: int) -> int:
-        shown = [*opening, *messages[kept_from:]]
-        return len(render_messages(shown, runtime.tokenizer))
+        shown = replace(ask, conversation=[*opening, *messages[kept_from:]])
+        return len(shown.rendered(runtime.tokenizer))
 
     if context is None or size(0) <= room(context, ask.params.max_tokens):
         return ask

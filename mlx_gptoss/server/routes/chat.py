@@ -8,7 +8,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.harmony.openai_chat import hidden_parts
+from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.server.ask import Ask
 from mlx_gptoss.server.chat.asking import ask_of, tools_of
 from mlx_gptoss.server.chat.manner import Manner
 from mlx_gptoss.server.chat.output import chunks, whole_reply
@@ -46,10 +48,15 @@ async def chat_render(body: ChatRequest, request: Request) -> Response:
         ask = await asyncio.to_thread(
             ask_of, body, runtime, service.settings, service.restore
         )
-        ids = render_messages(ask.conversation, runtime.tokenizer)
-        text = runtime.tokenizer.decode(ids)
-    reply = RenderReply(prompt=text, token_ids=ids, prompt_tokens=len(ids))
+        reply = render_reply(ask, runtime)
     return json_reply(reply, passed_over(body, service.settings))
+
+
+def render_reply(ask: Ask, runtime: Runtime) -> RenderReply:
+    """What the model would read."""
+    ids = ask.rendered(runtime.tokenizer)
+    text = runtime.tokenizer.decode(ids)
+    return RenderReply(prompt=text, token_ids=ids, prompt_tokens=len(ids))
 
 
 async def frames(turns: Sequence[Turn], manner: Manner) -> AsyncIterator[bytes]:
@@ -60,4 +67,5 @@ async def frames(turns: Sequence[Turn], manner: Manner) -> AsyncIterator[bytes]:
 
 def passed_over(body: ChatRequest, settings: Settings) -> dict[str, str]:
     """The header that names what has no effect."""
-    return ignored(body.unknown, tools_of(body, settings).ignored)
+    others = tools_of(body, settings).ignored
+    return ignored(body.unknown, others, hidden_parts(body.plain_messages))

@@ -1,4 +1,4 @@
-"""`/v1/messages` and `/v1/messages/count_tokens`, as Anthropic has them."""
+"""`/v1/messages` and `/v1/messages/count_tokens`, as Anthropic has them; `…/render`."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,11 +9,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_gptoss.harmony.render import render_messages
 from mlx_gptoss.server.errors import ApiError, anthropic_body
 from mlx_gptoss.server.ignored import ignored
 from mlx_gptoss.server.messages.asking import Question, read_tools, without_effect
 from mlx_gptoss.server.messages.output import Event, Output, new_message
+from mlx_gptoss.server.routes.chat import render_reply
+from mlx_gptoss.server.schema.chat_reply import RenderReply
 from mlx_gptoss.server.schema.messages import CountRequest, MessagesRequest
 from mlx_gptoss.server.schema.messages_reply import (
     AnthropicErrorReply,
@@ -21,7 +22,7 @@ from mlx_gptoss.server.schema.messages_reply import (
     StopReason,
     TokenCount,
 )
-from mlx_gptoss.server.service import Service
+from mlx_gptoss.server.service import Service, json_reply
 from mlx_gptoss.server.settings import Settings
 from mlx_gptoss.server.stream import sse_json
 from mlx_gptoss.server.turn import FINAL_LOOP, Turn
@@ -60,8 +61,19 @@ async def count_tokens(body: CountRequest, request: Request) -> TokenCount:
     question = Question(body, service.restore)
     async with service.models.lease(body.model) as runtime:
         ask = await asyncio.to_thread(question.ask, runtime, service.settings)
-        ids = render_messages(ask.conversation, runtime.tokenizer)
+        ids = ask.rendered(runtime.tokenizer)
     return TokenCount(input_tokens=len(ids))
+
+
+@router.post("/v1/messages/render", response_model=RenderReply)
+async def render_message(body: CountRequest, request: Request) -> Response:
+    """Show the exact prompt of a request: what the model would read."""
+    service = Service.of(request)
+    question = Question(body, service.restore)
+    async with service.models.lease(body.model) as runtime:
+        ask = await asyncio.to_thread(question.ask, runtime, service.settings)
+        reply = render_reply(ask, runtime)
+    return json_reply(reply, ignored(items=question.ignored_blocks))
 
 
 async def events(turn: Turn, output: Output) -> AsyncIterator[Event]:

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_gptoss.harmony.render import render_messages
 from mlx_gptoss.server.errors import bad_request
 from mlx_gptoss.server.ignored import ignored
 from mlx_gptoss.server.responses.asking import (
@@ -21,7 +20,9 @@ from mlx_gptoss.server.responses.items import with_parts
 from mlx_gptoss.server.responses.kept import Kept, Live
 from mlx_gptoss.server.responses.reply import begun
 from mlx_gptoss.server.routes import ERRORS
+from mlx_gptoss.server.routes.chat import render_reply
 from mlx_gptoss.server.schema.base import Json
+from mlx_gptoss.server.schema.chat_reply import RenderReply
 from mlx_gptoss.server.schema.responses import InputRequest, ResponsesRequest
 from mlx_gptoss.server.schema.responses_reply import (
     DeletedResponse,
@@ -29,7 +30,7 @@ from mlx_gptoss.server.schema.responses_reply import (
     ItemList,
     ResponseReply,
 )
-from mlx_gptoss.server.service import Service
+from mlx_gptoss.server.service import Service, json_reply
 from mlx_gptoss.server.stream import sse_json
 
 router = APIRouter(tags=["responses"], responses=ERRORS)
@@ -58,8 +59,19 @@ async def count_input_tokens(body: InputRequest, request: Request) -> InputToken
     question = await asked(body, service)
     async with service.models.lease(body.model) as runtime:
         ask = await asyncio.to_thread(question.ask, runtime, service.settings)
-        ids = render_messages(ask.conversation, runtime.tokenizer)
+        ids = ask.rendered(runtime.tokenizer)
     return InputTokens(input_tokens=len(ids))
+
+
+@router.post("/v1/responses/render", response_model=RenderReply)
+async def render_response(body: ResponsesRequest, request: Request) -> Response:
+    """Show the exact prompt of a request: what the model would read."""
+    service = Service.of(request)
+    question = await asked(body, service)
+    async with service.models.lease(body.model) as runtime:
+        ask = await asyncio.to_thread(question.ask, runtime, service.settings)
+        reply = render_reply(ask, runtime)
+    return json_reply(reply, passed_over(question))
 
 
 @router.get("/v1/responses/{response_id}", response_model=ResponseReply)

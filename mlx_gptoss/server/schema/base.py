@@ -40,6 +40,16 @@ class Body(Request):
             raise bad_request("the body is nested too deeply") from None
 
 
+class Continuing(Request):
+    """Whether an assistant's message at the end goes on, in vLLM's words.
+
+    It does unless `continue_final_message` is false or `add_generation_prompt` true.
+    """
+
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
+
+
 def mended(value: Any) -> Any:
     """Return a JSON value whose texts can be written as UTF-8."""
     if isinstance(value, str):

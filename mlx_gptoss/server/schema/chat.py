@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mlx_gptoss.server.schema.base import Body, Json, Request
+from mlx_gptoss.server.schema.base import Body, Continuing, Json, Request
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 Positive = Annotated[int, Field(ge=1)]
@@ -34,7 +34,7 @@ class ChatMessage(Request):
 
     `reasoning` (or `reasoning_content`) of an assistant's message is read again by
     the model where it belongs to a call; with old answers it is left out, as the
-    format has it.
+    format has it. `function_call` is what `tool_calls` were called before.
     """
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -42,6 +42,7 @@ class ChatMessage(Request):
     name: str | None = None
     tool_calls: list[CalledTool] | None = None
     tool_call_id: str | None = None
+    function_call: FunctionCall | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     refusal: str | None = None
@@ -85,7 +86,7 @@ class SamplingFields(Body):
     stop: str | list[str] | None = None
 
 
-class ChatRequest(SamplingFields):
+class ChatRequest(SamplingFields, Continuing):
     """The body of `/v1/chat/completions` and `/v1/chat/render`."""
 
     model: str | None = None

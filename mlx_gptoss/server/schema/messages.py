@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mlx_gptoss.server.schema.base import Body, Json, Request
+from mlx_gptoss.server.schema.base import Body, Continuing, Json, Request
 from mlx_gptoss.server.schema.chat import Positive
 
 Blocks = str | list[Json]
@@ -41,7 +41,7 @@ class OutputOptions(Request):
     format: Json | None = None
 
 
-class CountRequest(Body):
+class CountRequest(Body, Continuing):
     """What decides the prompt: the body of `/v1/messages/count_tokens`."""
 
     model: str | None = None

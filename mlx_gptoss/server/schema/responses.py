@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mlx_gptoss.server.schema.base import Json, Request
+from mlx_gptoss.server.schema.base import Continuing, Json, Request
 from mlx_gptoss.server.schema.chat import Effort, Positive, SamplingFields
 
 ShortText = Annotated[str, Field(max_length=512)]
@@ -47,7 +47,7 @@ class ResponsesTool(Request):
     execution: Any = None
 
 
-class InputRequest(SamplingFields):
+class InputRequest(SamplingFields, Continuing):
     """What decides the prompt of a response."""
 
     model: str | None = None
