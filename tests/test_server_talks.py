@@ -345,8 +345,12 @@ def test_a_stored_answer_that_was_cut_goes_on(demo: Runtime, tmp_path: Any) -> N
             body = api.body([WHO], max_tokens=16, **fields)
             first = (await client.post(api.path, json=body)).json()
             body = api.body([], previous_response_id=first["id"], **fields)
-            return [first, (await client.post(api.path, json=body)).json()]
+            again = (await client.post(api.path, json=body)).json()
+            body = api.body([User("and?")], previous_response_id=again["id"])
+            shown = await client.post(api.render, json=body)
+            return [first, again, shown.json()["prompt"]]
 
-    first, again = asyncio.run(work())
+    first, again, prompt = asyncio.run(work())
     assert (first["status"], again["status"]) == ("incomplete", "completed")
     assert api.text(first) + api.text(again) == AT_ONCE
+    assert f"<|message|>{AT_ONCE}<|end|><|start|>user" in prompt

@@ -20,9 +20,11 @@ from mlx_gptoss.harmony.json_text import json_text
 from mlx_gptoss.harmony.openai_chat import Restore
 from mlx_gptoss.harmony.pairing import Pairing
 from mlx_gptoss.harmony.parts import BETWEEN, Part, read_part
+from mlx_gptoss.harmony.render import is_begun
 from mlx_gptoss.server.errors import as_api_error, bad_request
 from mlx_gptoss.server.responses.names import namespace_of
 from mlx_gptoss.server.responses.offer import Offer, found_text
+from mlx_gptoss.server.responses.store import CONTINUES
 from mlx_gptoss.server.sealed import unseal, unsealed_parts
 
 INSTRUCTIONS = ("system", "developer")
@@ -201,7 +203,10 @@ class _Reader:
             self._turn.append(m.reasoning(BETWEEN.join(thoughts)))
         if text := BETWEEN.join(part.text for part in parts if not part.is_thought):
             before = item.get("phase") == COMMENTARY or self._call_follows(at)
-            self._turn.append(m.preamble(text) if before else m.answer(text))
+            said = m.preamble(text) if before else m.answer(text)
+            if item.get(CONTINUES) and self._turn and is_begun(self._turn[-1]):
+                said = m.answer(self._turn.pop().text + text)
+            self._turn.append(said)
 
     def _text(self, content: Any, where: str, *, must_be_text: bool = False) -> str:
         parts = parts_of(content, where, must_be_text=must_be_text)

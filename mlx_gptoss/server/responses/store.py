@@ -64,7 +64,15 @@ PREFIXES = {
     "tool_search_output": "tso",
     "additional_tools": "at",
 }
+CONTINUES = "continues"  # marks what a response said behind an answer that had begun
 Json = dict[str, Any]
+
+
+def is_answer(item: Any) -> bool:
+    """Whether an item is what the model told the user, and no preamble."""
+    if not isinstance(item, dict) or item.get("phase") == "commentary":
+        return False
+    return item.get("type", "message") == "message" and item.get("role") == "assistant"
 
 
 @dataclass(frozen=True)
@@ -194,7 +202,10 @@ class ResponseStore:
         out: list[Json] = []
         for _, items, reply in rows:
             out += json.loads(items)
-            out += json.loads(reply).get("output", [])
+            output = json.loads(reply).get("output", [])
+            if output and is_answer(output[0]) and out and is_answer(out[-1]):
+                output[0][CONTINUES] = True
+            out += output
         return out
 
     def find(self, item_id: str) -> Json | None:
