@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -319,7 +320,12 @@ def test_a_prompt_that_fills_the_context_has_its_own_code() -> None:
         error = refused(post(runtime, question("word " * 100)))
 
     assert error["code"] == "context_length_exceeded"
-    assert "maximum context length is 64 tokens" in error["message"]
+    found = re.search(
+        r"This model's maximum context length is 64 tokens\. However, your messages "
+        r"resulted in (\d+) tokens.*reduce the length of the messages",
+        error["message"],
+    )
+    assert found and int(found[1]) > 100
 
 
 # Sampling

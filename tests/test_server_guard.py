@@ -235,3 +235,56 @@ def test_figures_have_no_text_of_a_client(silent: Runtime) -> None:
     assert 'mlx_gptoss_model_loaded{model="demo"} 1.0' in text
     assert "secret" not in text
     assert "BREW" not in text
+
+
+ROUTES_THAT_ARE_NOT = [
+    ("GET", "/"),
+    ("GET", "/v1"),
+    ("POST", "/v1/embeddings"),
+    ("POST", "/v1/audio/speech"),
+    ("GET", "/v1/chat/completions/none"),
+    ("POST", "/v1/responses/compact"),
+    ("PUT", "/v1/responses/compact"),
+    ("POST", "/v1/messages/batches"),
+    ("GET", "/v1/messages/batches/b/results"),
+    ("PATCH", "/api/chat"),
+]
+WRONG_METHODS = [
+    ("GET", "/v1/chat/completions"),
+    ("DELETE", "/v1/models"),
+    ("POST", "/v1/responses/resp_1"),
+    ("PUT", "/v1/messages"),
+    ("PATCH", "/v1/messages/count_tokens"),
+    ("POST", "/health"),
+]
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        *((*one, 404) for one in ROUTES_THAT_ARE_NOT),
+        *((*one, 405) for one in WRONG_METHODS),
+    ],
+)
+def test_a_route_that_is_not_there_has_the_form_of_its_api(
+    silent: Runtime, key: str | None, method: str, path: str, status: int
+) -> None:
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    reply = get(silent, path, Settings(api_key=key), method, headers=headers)
+
+    assert reply.status_code == status
+    assert ("allow" in reply.headers) == (status == 405)
+    code = {404: "not_found", 405: "method_not_allowed"}[status]
+    kind = {404: "not_found_error", 405: "invalid_request_error"}[status]
+    error = reply.json()["error"]
+    if path.startswith("/v1/messages"):
+        assert (reply.json()["type"], error["type"]) == ("error", kind)
+    else:
+        assert (error["type"], error["code"]) == ("invalid_request_error", code)
+        assert error.keys() == {"message", "type", "param", "code"}
+
+
+def test_who_has_no_key_hears_of_no_routes(silent: Runtime) -> None:
+    for method, path in ROUTES_THAT_ARE_NOT + WRONG_METHODS[:-1]:
+        assert get(silent, path, Settings(api_key=KEY), method).status_code == 401

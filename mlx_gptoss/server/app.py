@@ -57,6 +57,7 @@ NO_TELEMETRY: TelemetryConfig = {
     "operation_spans": False,
     "auto_configure": False,
 }
+ID_PREFIX = "resp_"  # of the ids of responses
 CODES = {
     404: "not_found",
     405: "method_not_allowed",
@@ -133,15 +134,22 @@ async def on_invalid(request: Request, error: Exception) -> Response:
 
 async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    message = str(error.detail)
-    if error.status_code == 400:
+    status, message, headers = error.status_code, str(error.detail), error.headers
+    if status == 405 and not could_be_there(request):
+        status, headers = 404, None
+    if status == 400:
         message = "the body cannot be read: send JSON in UTF-8"
-    elif error.status_code in (404, 405):
+    elif status == 404:
         message = "there is no such route here: see /docs"
-    code = CODES.get(error.status_code)
-    headers = error.headers or {}
-    told = ApiError(error.status_code, message, code, headers=headers)
+    elif status == 405:
+        message = "this route is not for that method: see /docs"
+    told = ApiError(status, message, CODES.get(status), headers=headers or {})
     return error_reply(request, told)
+
+
+def could_be_there(request: Request) -> bool:
+    """Whether a path names what may exist: `/v1/responses/compact` is no response."""
+    return request.path_params.get("response_id", ID_PREFIX).startswith(ID_PREFIX)
 
 
 async def on_gone(request: Request, error: Exception) -> Response:

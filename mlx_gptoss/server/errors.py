@@ -25,7 +25,10 @@ UNAVAILABLE_MESSAGE = "the model cannot be used: the server's log says why"
 
 @dataclass
 class ApiError(Exception):
-    """An error with its place in OpenAI's API; `param` is the field at fault."""
+    """An error with its place in OpenAI's API; `param` is the field at fault.
+
+    `anthropics` is the message in Anthropic's words, where clients look for those.
+    """
 
     status: int
     message: str
@@ -33,6 +36,7 @@ class ApiError(Exception):
     param: str | None = None
     kind: str = INVALID
     headers: Mapping[str, str] = field(default_factory=dict)
+    anthropics: str | None = None
 
     def __str__(self) -> str:
         return self.message
@@ -54,13 +58,18 @@ def bad_request(message: str, *, param: str | None = None) -> ApiError:
 
 
 def too_long(tokens: int, context: int) -> ApiError:
-    """The prompt fills the context: clients look for this code to compact."""
+    """The prompt fills the context: clients compact by this code and these words.
+
+    One token at least is the answer's.
+    """
     return ApiError(
         400,
-        f"This model's maximum context length is {context} tokens, but the prompt "
-        f"has {tokens}: shorten it",
+        f"This model's maximum context length is {context} tokens. However, your "
+        f"messages resulted in {tokens} tokens and leave no room to answer. Please "
+        "reduce the length of the messages.",
         "context_length_exceeded",
         "messages",
+        anthropics=f"prompt is too long: {tokens} tokens > {context - 1} maximum",
     )
 
 
@@ -112,10 +121,10 @@ def as_api_error(error: BaseException) -> ApiError:
 
 
 ANTHROPIC_KINDS = {
-    400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
+    408: "timeout_error",
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
@@ -124,8 +133,10 @@ ANTHROPIC_KINDS = {
 
 def anthropic_body(error: ApiError) -> dict[str, Any]:
     """Anthropic's form of an error."""
-    kind = ANTHROPIC_KINDS.get(error.status, "api_error")
-    return {"type": "error", "error": {"type": kind, "message": error.message}}
+    other = INVALID if error.status < 500 else "api_error"
+    kind = ANTHROPIC_KINDS.get(error.status, other)
+    message = error.anthropics or error.message
+    return {"type": "error", "error": {"type": kind, "message": message}}
 
 
 def body_for(path: str, error: ApiError) -> dict[str, Any]:
