@@ -13,6 +13,9 @@ from typing import Any, Literal
 import anthropic
 import openai
 import pytest
+from anthropic.types import Message as AnthropicMessage
+from anthropic.types import RawMessageStreamEvent
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
@@ -29,8 +32,15 @@ TOOL: Any = {
     "description": WEATHER["function"]["description"],
     "input_schema": WEATHER["function"]["parameters"],
 }
+PING = {"type": "ping"}
 CLIENTS = "pip install 'mlx-gptoss[clients]'"
 CELSIUS = '{"temperature": 21}'
+
+
+class Ping(BaseModel):
+    """An event that Anthropic's client knows and has no type for."""
+
+    type: Literal["ping"]
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +65,77 @@ def claude(server: Live) -> Iterator[anthropic.Anthropic]:
         yield made
 
 
-def test_responses_events_are_of_openais_types(client: openai.OpenAI) -> None:
-    types: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
-    events = []
-    with client.responses.with_streaming_response.create(
-        model="demo", input=OSLO, tools=[FUNCTION], temperature=0, stream=True
-    ) as reply:
-        for line in reply.iter_lines():
-            if line.startswith("data: "):
-                events.append(json.loads(line.removeprefix("data: ")))
-                types.validate_python(events[-1], strict=True)
+def judged(reply: Any, kind: Any) -> list[Any]:
+    """The data of a stream, each held against the client's own type."""
+    types: TypeAdapter[Any] = TypeAdapter(kind)
+    lines = [line for line in reply.iter_lines() if line.startswith("data: {")]
+    found = [line.removeprefix("data: ") for line in lines]
+    for one in found:
+        types.validate_json(one, strict=True)
+    return [json.loads(one) for one in found]
 
-    Response.model_validate(rebuilt(events))
+
+@pytest.mark.parametrize("summary", [None, "auto"])
+def test_responses_events_are_of_openais_types(
+    client: openai.OpenAI, summary: Any
+) -> None:
+    with client.responses.with_streaming_response.create(
+        model="demo",
+        input=OSLO,
+        tools=[FUNCTION],
+        temperature=0,
+        stream=True,
+        reasoning={"summary": summary},
+    ) as reply:
+        events = judged(reply, ResponseStreamEvent)
+
+    Response.model_validate_json(json.dumps(rebuilt(events)), strict=True)
+
+
+@pytest.mark.parametrize("text", [OSLO, "Hello!"])
+def test_chat_completions_are_of_openais_types(
+    client: openai.OpenAI, text: str
+) -> None:
+    ask: Any = {
+        "model": "demo",
+        "messages": [{"role": "user", "content": text}],
+        "tools": [{"type": "function", "function": WEATHER["function"]}],
+        "temperature": 0,
+        "logprobs": True,
+        "top_logprobs": 2,
+    }
+    whole = client.chat.completions.with_raw_response.create(**ask).text
+    usage = {"include_usage": True}
+    with client.chat.completions.with_streaming_response.create(
+        **ask, stream=True, stream_options=usage
+    ) as reply:
+        chunks = judged(reply, ChatCompletionChunk)
+
+    found = ChatCompletion.model_validate_json(whole, strict=True).choices[0].message
+    assert found.annotations == []
+    assert bool(found.tool_calls) == (text == OSLO)
+    assert chunks[-1]["choices"] == [] and chunks[-1]["usage"]
+
+
+def test_messages_are_of_anthropics_types(claude: anthropic.Anthropic) -> None:
+    ask: Any = {
+        "model": "demo",
+        "max_tokens": 500,
+        "messages": [{"role": "user", "content": OSLO}],
+        "tools": [TOOL],
+        "thinking": {"type": "enabled", "budget_tokens": 1024},
+        "extra_body": {"temperature": 0},
+    }
+    whole = claude.messages.with_raw_response.create(**ask).text()
+    with claude.messages.with_streaming_response.create(**ask, stream=True) as reply:
+        ping, *events = sorted(
+            judged(reply, RawMessageStreamEvent | Ping), key=lambda one: one != PING
+        )
+
+    found = AnthropicMessage.model_validate_json(whole, strict=True)
+    assert [block.type for block in found.content] == ["thinking", "tool_use"]
+    assert found.usage.cache_creation and found.usage.service_tier == "standard"
+    assert (ping, events[0]["type"]) == (PING, "message_start")
 
 
 def test_openais_client_streams_and_goes_on_by_id(client: openai.OpenAI) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from mlx_gptoss import load
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server.sealed import unseal
 from mlx_gptoss.server.settings import Settings
+from tests.answering_app import constant
 from tests.fakes import answering
 from tests.serving import DATE, WEATHER, asked
 
@@ -98,16 +100,16 @@ def rebuilt(events: list[dict[str, Any]]) -> dict[str, Any]:
         if block["type"] == "tool_use":
             block["input"] = json.loads(partial)
         blocks.append(block)
-    return message | delta["delta"] | {"usage": delta["usage"]}
+    usage = message["usage"] | delta["usage"]
+    return message | delta["delta"] | {"usage": usage}
 
 
 def same(message: dict[str, Any]) -> dict[str, Any]:
     """A message without what differs each time."""
     blocks = [{**block, "id": 0} for block in message["content"]]
-    used = message["usage"]
-    read = used["input_tokens"] + used["cache_read_input_tokens"]
-    spent = {"read": read, "written": used["output_tokens"]}
-    return message | {"id": 0, "content": blocks, "usage": spent}
+    used = dict(message["usage"])
+    used["read"] = used.pop("input_tokens") + used.pop("cache_read_input_tokens")
+    return message | {"id": 0, "content": blocks, "usage": used}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_reasoning_is_shown_to_those_who_ask(demo: Runtime) -> None:
 
     plain, shown, omitted = run(demo, work)
     [answer] = plain["content"]
-    assert answer == {"type": "text", "text": "417 + 285 = 702"}
+    assert answer == {"type": "text", "text": "417 + 285 = 702", "citations": None}
     thought = shown["content"][0]
     assert thought["thinking"].startswith("I work in columns.")
     assert unseal(thought["signature"]) == thought["thinking"]
@@ -315,6 +317,52 @@ def test_an_unknown_model_has_anthropics_form(demo: Runtime) -> None:
 
     assert reply.status_code == 404
     assert reply.json()["error"]["type"] == "not_found_error"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_that_fills_the_context_is_said_in_anthropics_words(
+    stream: bool,
+) -> None:
+    with load("demo", context=64) as runtime:
+        reply = run(
+            runtime,
+            lambda client: client.post(PATH, json=body("word " * 100, stream=stream)),
+        )
+
+    error = reply.json()["error"]
+    found = re.fullmatch(
+        r"prompt is too long: (\d+) tokens > 63 maximum", error["message"]
+    )
+    assert (reply.status_code, error["type"]) == (400, "invalid_request_error")
+    assert found and int(found[1]) > 100
+
+
+def test_a_message_counts_all_that_anthropics_does() -> None:
+    async def work(client: Client) -> Any:
+        whole = await create(client, SUM, tools=[FUNCTION])
+        start, *_, delta, _ = await stream(client, SUM)
+        return whole, start["message"], delta
+
+    with constant() as runtime:
+        whole, started, delta = run(runtime, work)
+    counted = {
+        "input_tokens",
+        "output_tokens",
+        "output_tokens_details",
+        "cache_creation_input_tokens",
+        "cache_read_input_tokens",
+        "server_tool_use",
+    }
+    assert delta["usage"].keys() == counted
+    more = {"cache_creation", "inference_geo", "service_tier"}
+    assert whole["usage"].keys() == started["usage"].keys() == counted | more
+    assert whole["usage"]["service_tier"] == "standard"
+    assert delta["delta"] == {
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "stop_details": None,
+        "container": None,
+    }
 
 
 def test_preamble_and_answer_are_blocks_of_their_own() -> None:

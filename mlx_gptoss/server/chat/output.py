@@ -107,6 +107,7 @@ class Collected:
             role="assistant",
             content=content if content or not self._calls else None,
             refusal=None,
+            annotations=[],
             **more,
         )
 

@@ -118,8 +118,9 @@ class Output:
         out, reply = self.close(), self.reply
         reply.stop_reason, reply.stop_sequence = reason, stop_sequence
         reply.usage = usage_of(usage)
-        delta = {"stop_reason": reason, "stop_sequence": stop_sequence}
-        used = reply.usage.model_dump()
+        fields = {"stop_reason", "stop_sequence", "stop_details", "container"}
+        delta = reply.model_dump(include=fields)
+        used = reply.usage.model_dump(include=set(wire.DeltaUsage.model_fields))
         return [
             *out,
             {"type": "message_delta", "delta": delta, "usage": used},

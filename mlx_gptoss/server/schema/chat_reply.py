@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from mlx_gptoss.server.schema.base import Reply, TokenUsage
+from mlx_gptoss.server.schema.base import Json, Reply, TokenUsage
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -39,6 +39,7 @@ class MessageReply(Reply):
     role: Literal["assistant"]
     content: str | None
     refusal: None = None
+    annotations: list[Json]
     reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[ToolCallReply] | None = None

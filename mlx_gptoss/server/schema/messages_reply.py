@@ -24,6 +24,11 @@ class ThinkingBlock(Reply):
 class TextBlock(Reply):
     type: Literal["text"] = "text"
     text: str
+    citations: None = None
+
+
+class DirectCaller(Reply):
+    type: Literal["direct"] = "direct"
 
 
 class ToolUseBlock(Reply):
@@ -31,6 +36,7 @@ class ToolUseBlock(Reply):
     id: str
     name: str
     input: Json
+    caller: DirectCaller = Field(default_factory=DirectCaller)
 
 
 Block = Annotated[ThinkingBlock | TextBlock | ToolUseBlock, Field(discriminator="type")]
@@ -40,7 +46,14 @@ class ThinkingDetails(Reply):
     thinking_tokens: int
 
 
-class MessagesUsage(Reply):
+class CacheCreation(Reply):
+    """Tokens that were paid to be kept: here they are kept for nothing."""
+
+    ephemeral_5m_input_tokens: int = 0
+    ephemeral_1h_input_tokens: int = 0
+
+
+class DeltaUsage(Reply):
     """`input_tokens` are those that had to be read; the others were in the cache."""
 
     input_tokens: int
@@ -48,6 +61,15 @@ class MessagesUsage(Reply):
     cache_read_input_tokens: int
     output_tokens: int
     output_tokens_details: ThinkingDetails
+    server_tool_use: None = None
+
+
+class MessagesUsage(DeltaUsage):
+    """That of a whole message, which says more than the one at a stream's end."""
+
+    cache_creation: CacheCreation = Field(default_factory=CacheCreation)
+    inference_geo: None = None
+    service_tier: Literal["standard"] = "standard"
 
 
 class MessageReply(Reply):
@@ -58,6 +80,8 @@ class MessageReply(Reply):
     content: list[Block]
     stop_reason: StopReason | None = None
     stop_sequence: str | None = None
+    stop_details: None = None
+    container: None = None
     usage: MessagesUsage
 
     def json_text(self) -> str:
