@@ -51,7 +51,7 @@ class Server:
         with self.client.stream("POST", path, json=body) as reply:
             assert reply.status_code == 200
             for line in reply.iter_lines():
-                if line.startswith("data: "):
+                if line.startswith("data: {"):
                     yield line.removeprefix("data: ")
 
     def steps(self) -> int:

@@ -76,7 +76,9 @@ async def stream(client: Client, asked: Any, **fields: Any) -> list[dict[str, An
 
 def events(text: str) -> list[dict[str, Any]]:
     out = []
-    for frame in filter(None, text.split("\n\n")):
+    *frames, last, after = text.split("\n\n")
+    assert (last, after) == ("data: [DONE]", "")
+    for frame in frames:
         name, data = frame.split("\n")
         out.append(json.loads(data.removeprefix("data: ")))
         assert name == f"event: {out[-1]['type']}"

@@ -66,7 +66,7 @@ def test_a_stream_that_is_silent_shows_that_it_lives() -> None:
     assert closing.times == 1
 
 
-def test_an_error_is_the_last_frame_and_tells_no_details() -> None:
+def test_an_error_ends_a_stream_and_tells_no_details() -> None:
     async def frames() -> AsyncIterator[bytes]:
         yield sse("{}")
         raise ZeroDivisionError("/secret/path")
@@ -76,6 +76,7 @@ def test_an_error_is_the_last_frame_and_tells_no_details() -> None:
     got = asyncio.run(received(stream))
 
     assert got.startswith(b'data: {}\n\ndata: {"error":{"message":"internal error')
+    assert got.endswith(b"}\n\ndata: [DONE]\n\n")
     assert b"secret" not in got
     assert closing.times == 1
 

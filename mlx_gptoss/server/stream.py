@@ -39,8 +39,8 @@ def sse_json(value: Any, event: str | None = None) -> bytes:
 
 
 def error_frame(error: ApiError) -> bytes:
-    """OpenAI's form of an error within a stream."""
-    return sse_json(error.body)
+    """OpenAI's form of an error within a stream, and the end of it."""
+    return sse_json(error.body) + DONE
 
 
 async def disconnected(receive: Receive) -> None:

@@ -31,7 +31,7 @@ from mlx_gptoss.server.schema.responses_reply import (
     ResponseReply,
 )
 from mlx_gptoss.server.service import Service, json_reply
-from mlx_gptoss.server.stream import sse_json
+from mlx_gptoss.server.stream import DONE, sse_json
 
 router = APIRouter(tags=["responses"], responses=ERRORS)
 MOST_ITEMS = 100  # on a page
@@ -131,6 +131,7 @@ async def asked(body: InputRequest, service: Service) -> Question:
 async def frames(kept: Kept, live: Live) -> AsyncIterator[bytes]:
     async for event in kept.events(live):
         yield sse_json(event, event["type"])
+    yield DONE
 
 
 def passed_over(question: Question) -> dict[str, str]:
