@@ -9,9 +9,20 @@ from typing import Any
 
 Event = dict[str, Any]
 ENDS = ("response.completed", "response.incomplete", "response.failed")
-TEXTS = {
-    "response.output_text": ("output_text", "message", "text"),
-    "response.reasoning_text": ("reasoning_text", "reasoning", "text"),
+TEXTS = {  # its part, its item, the events of the part, and where it stands
+    "response.output_text": ("output_text", "message", "content_part", "content"),
+    "response.reasoning_text": (
+        "reasoning_text",
+        "reasoning",
+        "content_part",
+        "content",
+    ),
+    "response.reasoning_summary_text": (
+        "summary_text",
+        "reasoning",
+        "reasoning_summary_part",
+        "summary",
+    ),
 }
 CALLS = {
     "response.function_call_arguments": ("function_call", "arguments"),
@@ -61,18 +72,24 @@ def _items(events: list[Event]) -> list[Event]:
 
 def _text(item: Event, own: list[Event], done: Event) -> None:
     first, *deltas, said, part_done = own
-    assert first["type"] == "response.content_part.added"
-    assert first["part"]["text"] == ""
-    assert part_done["type"] == "response.content_part.done"
     kind = said["type"].removesuffix(".done")
-    part, of, field = TEXTS[kind]
-    assert (first["part"]["type"], item["type"], item["content"]) == (part, of, [])
+    part, of, event, place = TEXTS[kind]
+    assert first["type"] == f"response.{event}.added"
+    assert first["part"]["text"] == ""
+    assert part_done["type"] == f"response.{event}.done"
+    assert (first["part"]["type"], item["type"], item[place]) == (part, of, [])
     assert {e["type"] for e in deltas} <= {f"{kind}.delta"}
+    index = "summary_index" if place == "summary" else "content_index"
+    assert all(e[index] == 0 for e in own)
     text = "".join(e["delta"] for e in deltas)
     assert all(e["delta"] for e in deltas)
-    assert said[field] == text
-    assert done["content"] == [part_done["part"]]
+    assert said["text"] == text
+    assert done[place] == [part_done["part"]]
     assert part_done["part"]["text"] == text
+    if place == "summary":
+        assert done["content"] == [{"type": "reasoning_text", "text": text}]
+    elif of == "reasoning":
+        assert done["summary"] == []
     if kind == "response.output_text":
         assert said["logprobs"] == [one for e in deltas for one in e["logprobs"]]
         assert part_done["part"]["logprobs"] == said["logprobs"]

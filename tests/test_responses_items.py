@@ -10,6 +10,7 @@ from mlx_gptoss.server.responses.items import Read, read_items
 from mlx_gptoss.server.sealed import seal, unseal
 
 THOUGHT = {"type": "reasoning_text", "text": "Hm."}
+SUMMARY = {"type": "summary_text", "text": "Hm."}
 CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a":1}'}
 RESULT = {"type": "function_call_output", "call_id": "c1", "output": "42"}
 PATCH = {
@@ -52,6 +53,21 @@ def messages(*items: Any, **options: Any) -> list[m.Message]:
             [m.reasoning("Hm.")],
         ),
         ([{"type": "reasoning", "encrypted_content": "gAAAAAB", "summary": []}], []),
+        ([{"type": "reasoning", "summary": [SUMMARY]}], [m.reasoning("Hm.")]),
+        (
+            [{"type": "reasoning", "content": [THOUGHT], "summary": [SUMMARY]}],
+            [m.reasoning("Hm.")],
+        ),
+        (
+            [
+                {
+                    "type": "reasoning",
+                    "encrypted_content": "gAAAAAB",  # of another model
+                    "summary": [SUMMARY],
+                }
+            ],
+            [],
+        ),
         (
             [said("I look.", phase="commentary"), asked("ok")],
             [m.preamble("I look."), m.user("ok")],

@@ -109,9 +109,12 @@ def called(name: str, text: str) -> str:
     ),
     st.sampled_from(["stop", "length", "tool_calls", "cancelled"]),
     st.booleans(),
+    st.booleans(),
 )
-def test_any_stream_adds_up(pieces: list[str], reason: str, sealed: bool) -> None:
-    final = response("".join(pieces), reason, sealed=sealed)
+def test_any_stream_adds_up(
+    pieces: list[str], reason: str, sealed: bool, summarized: bool
+) -> None:
+    final = response("".join(pieces), reason, sealed=sealed, summarized=summarized)
 
     ends = {"length": "incomplete", "cancelled": "cancelled"}
     assert final["status"] == ends.get(reason, "completed")
@@ -130,6 +133,40 @@ def test_reasoning_and_answer_are_items_of_their_own() -> None:
     assert thought["content"] == [{"type": "reasoning_text", "text": "Hm."}]
     assert unseal(thought["encrypted_content"]) == "Hm."
     assert (answer["content"][0]["text"], answer["phase"]) == ("Yes.", "final_answer")
+
+
+def test_what_is_not_sealed_is_left_out() -> None:
+    events = heard(token_ids(THINK + ANSWER, TOKENIZER))
+
+    items = [event["item"] for event in events if "item" in event]
+    assert not [item for item in items if "encrypted_content" in item]
+    assert "encrypted_content" not in events[-1]["response"]["output"][0]
+
+
+def test_a_summary_is_told_once_and_stands_beside_the_text() -> None:
+    events = heard(token_ids(THINK + ANSWER, TOKENIZER), summarized=True)
+
+    said = [event for event in events if "reasoning" in event["type"]]
+    assert [event["type"].removeprefix("response.reasoning_") for event in said] == [
+        "summary_part.added",
+        *["summary_text.delta"] * len("Hm."),
+        "summary_text.done",
+        "summary_part.done",
+    ]
+    thought = events[-1]["response"]["output"][0]
+    assert thought["summary"] == [{"type": "summary_text", "text": "Hm."}]
+    assert thought["content"] == [{"type": "reasoning_text", "text": "Hm."}]
+
+
+def test_open_responses_has_other_names_for_reasoning() -> None:
+    ids = token_ids(THINK + ANSWER, TOKENIZER)
+    ours = heard(ids)
+    theirs = heard(ids, reasoning_events="open-responses")
+
+    names = [event["type"] for event in theirs]
+    assert "response.reasoning.delta" in names and "response.reasoning.done" in names
+    renamed = [name.replace("reasoning.", "reasoning_text.") for name in names]
+    assert renamed == [event["type"] for event in ours]
 
 
 def test_a_preamble_is_a_message_before_the_call() -> None:

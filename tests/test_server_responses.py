@@ -14,6 +14,7 @@ from mlx_gptoss import load
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server.sealed import unseal
 from mlx_gptoss.server.settings import Settings
+from tests.answering_app import constant
 from tests.fakes import answering
 from tests.response_events import rebuilt
 from tests.serving import DATE, WEATHER, asked
@@ -100,6 +101,7 @@ def same(one: Any) -> Any:
         {"asked": OSLO, "tools": [FUNCTION]},
         {"asked": OSLO, "max_output_tokens": 9},
         {"asked": OSLO, "include": ["reasoning.encrypted_content"]},
+        {"asked": OSLO, "reasoning": {"summary": "auto"}},
         {"asked": OSLO, "top_logprobs": 2},
         {"asked": OSLO, "tools": [CUSTOM], "max_output_tokens": 60},
         {
@@ -108,7 +110,7 @@ def same(one: Any) -> Any:
             "text": {"format": {"type": "json_object"}},
         },
     ],
-    ids=["text", "call", "cut", "sealed", "logprobs", "custom", "json"],
+    ids=["text", "call", "cut", "sealed", "summary", "logprobs", "custom", "json"],
 )
 def test_a_stream_says_what_the_whole_response_says(
     demo: Runtime, settings: Settings, fields: dict[str, Any]
@@ -118,6 +120,45 @@ def test_a_stream_says_what_the_whole_response_says(
 
     whole, events = run(demo, settings, work)
     assert same(rebuilt(events)) == same(whole)
+
+
+def test_a_response_has_every_field_of_the_api(settings: Settings) -> None:
+    bare = {"type": "function", "name": "now"}
+    strict = {**FUNCTION, "name": "other", "strict": True}
+    tools = [bare, strict, CUSTOM]
+    with constant() as runtime:
+        found = run(runtime, settings, lambda client: create(client, "", tools=tools))
+
+    assert (found["presence_penalty"], found["frequency_penalty"]) == (0, 0)
+    nothing = {"description": None, "parameters": None, "strict": False}
+    assert found["tools"] == [bare | nothing, strict, CUSTOM]
+    assert "encrypted_content" not in found["output"][0]
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "told"),
+    [
+        ({"summary": "auto"}, True),
+        ({"summary": "concise", "effort": "low"}, True),
+        ({"generate_summary": "detailed"}, True),
+        ({"summary": None}, False),
+        ({"summary": "none"}, False),
+        ({"effort": "low"}, False),
+        (None, False),
+    ],
+)
+def test_a_summary_that_is_asked_for_is_there(
+    settings: Settings, reasoning: Any, told: bool
+) -> None:
+    with constant() as runtime:
+        found = run(
+            runtime, settings, lambda client: create(client, "", reasoning=reasoning)
+        )
+
+    thought = found["output"][0]
+    assert thought["content"] == [{"type": "reasoning_text", "text": "Hm."}]
+    expected = [{"type": "summary_text", "text": "Hm."}] if told else []
+    assert thought["summary"] == expected
 
 
 def test_a_sum_is_answered(demo: Runtime, settings: Settings) -> None:

@@ -91,6 +91,7 @@ def settings_of(
         origins=checked_origins(given["origins"]),
         limits=Limits(body_bytes=given["max_body"]),
         reasoning_field=given["reasoning_field"],
+        reasoning_events=given["reasoning_events"],
         max_reasoning=given["max_reasoning"],
         loop_guard=not given["no_loop_guard"],
         sampling=SamplingParams(temperature=given["temperature"], top_p=given["top_p"]),

@@ -130,6 +130,14 @@ HOW = (
         help="Where chat completions show reasoning",
     ),
     click.option(
+        "--reasoning-events",
+        metavar="[openai|open-responses]",
+        type=click.Choice(["openai", "open-responses"]),
+        default="openai",
+        show_default=True,
+        help="Whose names streamed responses use for events of reasoning",
+    ),
+    click.option(
         "--no-loop-guard",
         is_flag=True,
         help="Let text go in circles instead of cutting",

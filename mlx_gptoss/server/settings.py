@@ -7,6 +7,8 @@ from mlx_gptoss.sampling import SamplingParams
 
 REASONING, REASONING_CONTENT, BOTH = "reasoning", "reasoning_content", "both"
 REASONING_FIELDS = (REASONING, REASONING_CONTENT, BOTH)
+OPENAI, OPEN_RESPONSES = "openai", "open-responses"
+REASONING_EVENTS = (OPENAI, OPEN_RESPONSES)
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -51,6 +53,7 @@ class Settings:
     origins: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     reasoning_field: str = REASONING
+    reasoning_events: str = OPENAI
     max_reasoning: int | str | None = "auto"
     loop_guard: bool = True
     sampling: SamplingParams = field(default_factory=SamplingParams)

@@ -136,10 +136,13 @@ class _Reader:
             self.read.instructions.append(text)
 
     def reasoning(self, item: Json, where: str) -> None:
-        content, sealed = item.get("content"), item.get("encrypted_content")
-        text = self._text(content, where) if content else ""
-        if not text and isinstance(sealed, str):
+        sealed, text = item.get("encrypted_content"), ""
+        if content := item.get("content"):
+            text = self._text(content, where)
+        elif isinstance(sealed, str) and sealed:  # not ours: there is nothing to read
             text = unseal(sealed) or ""
+        elif summary := item.get("summary"):
+            text = self._text(summary, where)
         if text:
             self._turn.append(m.reasoning(text))
 

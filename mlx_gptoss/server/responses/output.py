@@ -15,6 +15,7 @@ import json
 import secrets
 import time
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any
 
 from mlx_gptoss.harmony.events import (
@@ -31,9 +32,10 @@ from mlx_gptoss.harmony.events import (
 from mlx_gptoss.harmony.messages import Message
 from mlx_gptoss.server.errors import ApiError
 from mlx_gptoss.server.responses.names import Names, Origin
+from mlx_gptoss.server.responses.reasoning import OpenReasoning
 from mlx_gptoss.server.schema import responses_reply as wire
 from mlx_gptoss.server.schema.chat_reply import TokenLogprob
-from mlx_gptoss.server.sealed import seal
+from mlx_gptoss.server.settings import OPENAI
 from mlx_gptoss.server.turn import Usage
 from mlx_gptoss.steps import CANCELLED, LENGTH
 
@@ -56,14 +58,21 @@ class Output:
         bound_tools: Collection[str] = (),
         names: Names | None = None,
         sealed: bool = False,
+        summarized: bool = False,
+        reasoning_events: str = OPENAI,
     ) -> None:
         self.reply = reply
         self._names = names or Names()
         self._text_tools = text_tools
         self._bound_tools = bound_tools  # of the text tools, those with a grammar
-        self._sealed = sealed
+        self._new_reasoning = partial(
+            OpenReasoning,
+            sealed=sealed,
+            summarized=summarized,
+            names=reasoning_events,
+        )
         self._number = 0
-        self._open: OpenText | OpenCall | None = None
+        self._open: OpenReasoning | OpenText | OpenCall | None = None
 
     def begin(self) -> list[Event]:
         return [
@@ -132,11 +141,22 @@ class Output:
         self, kind: type, text: str, logprobs: Sequence[TokenLogprob]
     ) -> list[Event]:
         out: list[Event] = []
-        if not isinstance(self._open, OpenText) or self._open.kind is not kind:
+        opened = self._open
+        if opened is None or isinstance(opened, OpenCall) or opened.kind is not kind:
             out += self._close(complete=True)
-            self._open = OpenText(self, kind, sealed=self._sealed)
-            out += self._open.begin()
-        return out + self._open.delta(text, logprobs) if text else out
+            opened = self._open = self._new_text(kind)
+            out += opened.begin()
+        return out + opened.delta(text, logprobs) if text else out
+
+    def _new_text(self, kind: type) -> "OpenReasoning | OpenText":
+        if kind is not Reasoning:
+            return OpenText(self, kind)
+        item = wire.ReasoningItem(
+            id=new_id("rs"), status="in_progress", summary=[], content=[]
+        )
+        event = partial(self.event, output_index=len(self.reply.output))
+        self.reply.output.append(item)
+        return self._new_reasoning(item, event)
 
     def _begin_call(self, call_id: str, name: str) -> list[Event]:
         out = self._close(complete=True)
@@ -152,29 +172,20 @@ class Output:
 
 
 class OpenText:
-    """Reasoning or a message, while its text is coming."""
+    """A message, while its text is coming."""
 
-    def __init__(self, output: Output, kind: type, *, sealed: bool) -> None:
+    def __init__(self, output: Output, kind: type) -> None:
         self.kind = kind
         self._output = output
-        self._sealed = sealed and kind is Reasoning
         self._index = len(output.reply.output)
         self._pieces: list[str] = []
         self._logprobs: list[TokenLogprob] = []
-        self._item: wire.ReasoningItem | wire.MessageItem
-        if kind is Reasoning:
-            self._item = wire.ReasoningItem(
-                id=new_id("rs"), status="in_progress", summary=[], content=[]
-            )
-            self._of = "response.reasoning_text"
-        else:
-            self._item = wire.MessageItem(
-                id=new_id("msg"),
-                status="in_progress",
-                phase="commentary" if kind is Preamble else "final_answer",
-                content=[],
-            )
-            self._of = "response.output_text"
+        self._item = wire.MessageItem(
+            id=new_id("msg"),
+            status="in_progress",
+            phase="commentary" if kind is Preamble else "final_answer",
+            content=[],
+        )
         output.reply.output.append(self._item)
 
     def begin(self) -> list[Event]:
@@ -188,32 +199,23 @@ class OpenText:
     def delta(self, text: str, logprobs: Sequence[TokenLogprob]) -> list[Event]:
         self._pieces.append(text)
         self._logprobs += logprobs
-        more = self._shown(logprobs)
-        return [self._at_part(f"{self._of}.delta", delta=text, **more)]
+        shown = [one.model_dump() for one in logprobs]
+        return [self._at_part("response.output_text.delta", delta=text, logprobs=shown)]
 
     def end(self, *, complete: bool) -> list[Event]:
         item, part = self._item, self._part()
-        item.content = [part]  # pyright: ignore[reportAttributeAccessIssue]
+        item.content = [part]
         item.status = "completed" if complete else "incomplete"
-        if self._sealed and isinstance(item, wire.ReasoningItem):
-            item.encrypted_content = seal(part.text)
-        more = self._shown(self._logprobs)
+        said = part.model_dump(include={"text", "logprobs"})
         return [
-            self._at_part(f"{self._of}.done", text=part.text, **more),
+            self._at_part("response.output_text.done", **said),
             self._at_part("response.content_part.done", part=part.model_dump()),
             self._event("response.output_item.done", item=item.model_dump()),
         ]
 
-    def _part(self) -> wire.ReasoningText | wire.OutputText:
+    def _part(self) -> wire.OutputText:
         text = "".join(self._pieces)
-        if self.kind is Reasoning:
-            return wire.ReasoningText(text=text)
         return wire.OutputText(text=text, annotations=[], logprobs=self._logprobs)
-
-    def _shown(self, logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
-        if self.kind is Reasoning:
-            return {}
-        return {"logprobs": [one.model_dump() for one in logprobs]}
 
     def _at_part(self, kind: str, **fields: Any) -> Event:
         return self._event(kind, item_id=self._item.id, content_index=0, **fields)

@@ -12,7 +12,8 @@ from mlx_gptoss.server.responses.asking import (
 )
 from mlx_gptoss.server.responses.kept import Live
 from mlx_gptoss.server.responses.output import Output, new_id
-from mlx_gptoss.server.schema.responses import ResponsesRequest
+from mlx_gptoss.server.responses.reasoning import wants_summary
+from mlx_gptoss.server.schema.responses import ResponsesRequest, ResponsesTool
 from mlx_gptoss.server.schema.responses_reply import ResponseReply
 from mlx_gptoss.server.service import Job, Service
 
@@ -32,6 +33,8 @@ def begun(question: Question, job: Job, service: Service) -> Live:
         bound_tools={tool.name for tool in tools if tool.grammar},
         names=question.offer.names,
         sealed=wants_sealed(request),
+        summarized=wants_summary(summary_of(request)),
+        reasoning_events=service.settings.reasoning_events,
     )
     manner = Manner(job.model, job.runtime.tokenizer, logprobs=wants_logprobs(request))
     return Live(job.turn, output, manner, question.items, stored)
@@ -56,7 +59,7 @@ def reply_to(
         prompt_cache_key=request.prompt_cache_key,
         reasoning={
             "effort": (given and given.effort) or "medium",
-            "summary": given and given.summary,
+            "summary": summary_of(request),
         },
         safety_identifier=request.safety_identifier,
         service_tier="default",
@@ -64,7 +67,7 @@ def reply_to(
         temperature=params.temperature,
         text=text_of(request),
         tool_choice=request.tool_choice or "auto",
-        tools=[one.model_dump(exclude_unset=True) for one in request.tools or ()],
+        tools=[shown_tool(one) for one in request.tools or ()],
         top_logprobs=request.top_logprobs or 0,
         top_p=params.top_p,
         truncation=request.truncation or "disabled",
@@ -76,3 +79,18 @@ def reply_to(
 def text_of(request: ResponsesRequest) -> dict[str, Any]:
     given = request.text.model_dump(exclude_none=True) if request.text else {}
     return PLAIN_TEXT | given
+
+
+def summary_of(request: ResponsesRequest) -> str | None:
+    """The summary that is asked for, perhaps by the older name of the field."""
+    given = request.reasoning
+    return (given.summary or given.generate_summary) if given else None
+
+
+def shown_tool(tool: ResponsesTool) -> dict[str, Any]:
+    """A tool as it was given; a function with all its fields, as the API has it."""
+    given = tool.model_dump(exclude_unset=True)
+    if tool.type != "function":
+        return given
+    missing = {"description": None, "parameters": None} | given
+    return missing | {"strict": bool(tool.strict)}

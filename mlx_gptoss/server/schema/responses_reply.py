@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from mlx_gptoss.server.schema.base import Json, Reply
 from mlx_gptoss.server.schema.chat_reply import TokenLogprob
@@ -16,15 +16,28 @@ class ReasoningText(Reply):
     text: str
 
 
+class SummaryText(Reply):
+    type: Literal["summary_text"] = "summary_text"
+    text: str
+
+
 class ReasoningItem(Reply):
-    """The chain of thought. `summary` is empty: the text itself is there."""
+    """The chain of thought; `summary` has the same text where one is asked for."""
 
     id: str
     type: Literal["reasoning"] = "reasoning"
     status: ItemStatus
-    summary: list[Json]
+    summary: list[SummaryText]
     content: list[ReasoningText]
     encrypted_content: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> Json:
+        """Leave out what is not sealed: by the API it is a text or not there."""
+        written = write(self)
+        if self.encrypted_content is None:
+            del written["encrypted_content"]
+        return written
 
 
 class OutputText(Reply):
@@ -122,7 +135,8 @@ class ResponseFailure(Reply):
 class ResponseReply(Reply):
     """A response, written with all its fields.
 
-    `finish_details` is ours: what was cut short within the answer.
+    `finish_details` is ours: what was cut short within the answer. Penalties are those
+    that had an effect: none.
     """
 
     id: str
@@ -139,6 +153,8 @@ class ResponseReply(Reply):
     model: str
     output: list[OutputItem]
     parallel_tool_calls: bool
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     previous_response_id: str | None
     prompt_cache_key: str | None
     reasoning: Json
