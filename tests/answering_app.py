@@ -1,12 +1,14 @@
 """An app whose model answers every prompt alike, at once: for tests of everything else.
 
     with constant() as runtime: ...
+    with obliging() as runtime: ...      # calls the first tool where there is one
 
 The answer is cut or bent as a request asks for it; the model itself never tires.
 """
 
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mlx_gptoss.prompt_cache import CacheOptions
 from mlx_gptoss.runtime import Runtime
@@ -16,6 +18,10 @@ ANSWER = (
     "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
     "<|channel|>final<|message|>Yes, it is.<|return|>"
 )
+CALL = (
+    " to=functions.{}<|channel|>commentary <|constrain|>json<|message|>{{{}}}<|call|>"
+)
+FIRST_TOOL = re.compile(r"type (\w+) = \(_: \{(?:\n//.*)*\n(\w+):")
 TURN = "<|start|>assistant"
 ROWS = 300
 
@@ -28,12 +34,37 @@ def constant(
     Behind what it did not say itself, as a header that was forced on it, it would
     rather end than anything else.
     """
+    script = token_ids(answer, byte_tokenizer())
+    return answering_by(lambda _: script, context, step_seconds)
+
+
+def obliging(context: int = 4096) -> Runtime:
+    """Return a runtime that calls the first tool it is offered, or says `ANSWER`."""
     tokenizer = byte_tokenizer()
-    script, turn = token_ids(answer, tokenizer), token_ids(TURN, tokenizer)
+
+    def script_for(ids: Sequence[int]) -> list[int]:
+        tool = FIRST_TOOL.search(tokenizer.decode(list(ids)))
+        if tool is None:
+            return token_ids(ANSWER, tokenizer)
+        name, argument = tool.groups()
+        return token_ids(CALL.format(name, f'"{argument}":"Paris"'), tokenizer)
+
+    return answering_by(script_for, context)
+
+
+def answering_by(
+    script_for: Callable[[Sequence[int]], list[int]],
+    context: int,
+    step_seconds: float = 0,
+) -> Runtime:
+    """Return a runtime that says what `script_for` returns for what it has read."""
+    tokenizer = byte_tokenizer()
+    turn = token_ids(TURN, tokenizer)
     ends = [tokenizer.special(name) for name in ("<|return|>", "<|call|>", "<|end|>")]
 
     def logits_of(ids: Sequence[int]) -> list[float]:
         time.sleep(step_seconds)
+        script = script_for(ids)
         said = position(ids, turn, script)
         wish = ends if said is None else [script[said]]
         return [SURE if token in wish else 0.0 for token in range(ROWS)]

@@ -54,12 +54,14 @@ def live(
     runtime: Runtime,
     settings: Settings,
     around: Callable[[Any], Any] = lambda app: app,
+    *,
+    name: str = "demo",
 ) -> Iterator[Live]:
     """Serve `runtime` at a free port of loopback; at the end it is closed, too.
 
     What `around` makes of the app hears all that is sent.
     """
-    app = create_app(Models.of(runtime, "demo"), settings)
+    app = create_app(Models.of(runtime, name), settings)
     config = uvicorn.Config(
         around(app),
         port=0,

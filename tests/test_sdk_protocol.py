@@ -105,7 +105,7 @@ def test_chat_completions_are_of_openais_types(
         "top_logprobs": 2,
     }
     whole = client.chat.completions.with_raw_response.create(**ask).text
-    usage = {"include_usage": True}
+    usage: Any = {"include_usage": True}
     with client.chat.completions.with_streaming_response.create(
         **ask, stream=True, stream_options=usage
     ) as reply:

@@ -141,7 +141,7 @@ def test_reasoning_is_shown_to_those_who_ask(demo: Runtime) -> None:
 
     plain, shown, omitted = run(demo, work)
     [answer] = plain["content"]
-    assert answer == {"type": "text", "text": "417 + 285 = 702", "citations": None}
+    assert answer == {"type": "text", "text": "417 + 285 = 702", "citations": []}
     thought = shown["content"][0]
     assert thought["thinking"].startswith("I work in columns.")
     assert unseal(thought["signature"]) == thought["thinking"]

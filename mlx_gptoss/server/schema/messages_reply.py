@@ -24,7 +24,7 @@ class ThinkingBlock(Reply):
 class TextBlock(Reply):
     type: Literal["text"] = "text"
     text: str
-    citations: None = None
+    citations: list[Json] = Field(default_factory=list)
 
 
 class DirectCaller(Reply):
