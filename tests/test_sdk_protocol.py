@@ -111,9 +111,10 @@ def test_chat_completions_are_of_openais_types(
     ) as reply:
         chunks = judged(reply, ChatCompletionChunk)
 
-    found = ChatCompletion.model_validate_json(whole, strict=True).choices[0].message
-    assert found.annotations == []
-    assert bool(found.tool_calls) == (text == OSLO)
+    [found] = ChatCompletion.model_validate_json(whole, strict=True).choices
+    assert found.message.annotations == []
+    assert found.logprobs and "refusal" in found.logprobs.model_fields_set
+    assert bool(found.message.tool_calls) == (text == OSLO)
     assert chunks[-1]["choices"] == [] and chunks[-1]["usage"]
 
 

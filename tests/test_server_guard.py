@@ -280,6 +280,7 @@ def test_a_route_that_is_not_there_has_the_form_of_its_api(
     error = reply.json()["error"]
     if path.startswith("/v1/messages"):
         assert (reply.json()["type"], error["type"]) == ("error", kind)
+        assert reply.json()["request_id"] is None
     else:
         assert (error["type"], error["code"]) == ("invalid_request_error", code)
         assert error.keys() == {"message", "type", "param", "code"}

@@ -126,12 +126,16 @@ def test_a_response_has_every_field_of_the_api(settings: Settings) -> None:
     bare = {"type": "function", "name": "now"}
     strict = {**FUNCTION, "name": "other", "strict": True}
     tools = [bare, strict, CUSTOM]
+    form = {"type": "json_schema", "name": "any", "schema": {"type": "string"}}
+    fields: dict[str, Any] = {"tools": tools, "text": {"format": form}}
     with constant() as runtime:
-        found = run(runtime, settings, lambda client: create(client, "", tools=tools))
+        found = run(runtime, settings, lambda client: create(client, "", **fields))
 
     assert (found["presence_penalty"], found["frequency_penalty"]) == (0, 0)
     nothing = {"description": None, "parameters": None, "strict": False}
     assert found["tools"] == [bare | nothing, strict, CUSTOM]
+    more = {"description": None, "strict": False}
+    assert found["text"] == {"format": form | more}
     assert "encrypted_content" not in found["output"][0]
 
 

@@ -136,7 +136,8 @@ def anthropic_body(error: ApiError) -> dict[str, Any]:
     other = INVALID if error.status < 500 else "api_error"
     kind = ANTHROPIC_KINDS.get(error.status, other)
     message = error.anthropics or error.message
-    return {"type": "error", "error": {"type": kind, "message": message}}
+    told = {"type": kind, "message": message}
+    return {"type": "error", "error": told, "request_id": None}
 
 
 def body_for(path: str, error: ApiError) -> dict[str, Any]:

@@ -58,7 +58,8 @@ class Manner:
                     ],
                 )
                 for step in steps
-            ]
+            ],
+            refusal=None,
         )
 
     def _logprob(self, token: int, logprob: float) -> dict[str, Any]:

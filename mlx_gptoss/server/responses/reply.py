@@ -78,7 +78,12 @@ def reply_to(
 
 def text_of(request: ResponsesRequest) -> dict[str, Any]:
     given = request.text.model_dump(exclude_none=True) if request.text else {}
-    return PLAIN_TEXT | given
+    text = PLAIN_TEXT | given
+    form = text["format"]
+    if form.get("type") != "json_schema":
+        return text
+    whole = {"description": None, **form, "strict": bool(form.get("strict"))}
+    return text | {"format": whole}
 
 
 def summary_of(request: ResponsesRequest) -> str | None:

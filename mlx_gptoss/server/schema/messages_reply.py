@@ -102,3 +102,4 @@ class AnthropicErrorReply(Reply):
 
     type: Literal["error"] = "error"
     error: AnthropicError
+    request_id: None = None
