@@ -50,7 +50,7 @@ PROBE_FAILURES: dict[str, str] = {}
 @pytest.fixture(scope="module")
 def server() -> Iterator[Live]:
     settings = Settings(date=DATE, reasoning_events=OPEN_RESPONSES)
-    with obliging() as runtime, live(runtime, settings, MODEL) as it:
+    with obliging() as runtime, live(runtime, settings, name=MODEL) as it:
         yield it
 
 
