@@ -64,8 +64,14 @@ def test_patterns_and_grammars_bind_the_answer(tmp_path: Path) -> None:
     said = "<|channel|>final<|message|>No!<|return|>"
     grammar = tmp_path / "answer.lark"
     grammar.write_text('start: "No" "!"*')
+    gbnf = tmp_path / "answer.gbnf"
+    gbnf.write_text('root ::= [A-Z] "o" "!"*')
 
-    for words in (["--regex", "(Yes|No)!"], ["--grammar", str(grammar)]):
+    for words in (
+        ["--regex", "(Yes|No)!"],
+        ["--grammar", str(grammar)],
+        ["--grammar", str(gbnf)],
+    ):
         result = run(talking(said), "generate", "Is it?", *words)
         assert (result.exit_code, result.stdout) == (0, "No!\n")
 

@@ -52,7 +52,7 @@ OPTIONS = (
         "--grammar",
         metavar="FILE",
         type=FILE,
-        help="Answer in the language of this Lark grammar",
+        help="Answer in the language of this grammar, in Lark or GBNF",
     ),
     click.option(
         "--stop",
@@ -118,7 +118,7 @@ def _answer_format(
     if json_schema is not None:
         return AnswerFormat.json_schema(_schema(json_schema))
     if grammar is not None:
-        return AnswerFormat.lark(grammar.read_text("utf-8"))
+        return AnswerFormat.grammar(grammar.read_text("utf-8"))
     return None if regex is None else AnswerFormat.regex(regex)
 
 

@@ -36,12 +36,12 @@ NO_ARGUMENTS: JsonSchema = {
     "properties": {},
     "additionalProperties": False,
 }
-Kind = Literal["json_schema", "regex", "lark"]
+Kind = Literal["json_schema", "regex", "lark", "grammar"]
 
 
 @dataclass(frozen=True)
 class AnswerFormat:
-    """A grammar for the answer: a JSON schema, a regular expression, or Lark.
+    """A grammar for the answer: a JSON schema, a regular expression, Lark, or GBNF.
 
     `told` says that the model reads the schema in its instructions, too.
     """
@@ -74,6 +74,11 @@ class AnswerFormat:
         return cls("lark", grammar)
 
     @classmethod
+    def grammar(cls, text: str) -> "AnswerFormat":
+        """A context-free grammar in Lark, or in llama.cpp's GBNF, from `root` on."""
+        return cls("grammar", text)
+
+    @classmethod
     def of(
         cls, value: "AnswerFormat | Mapping[str, Any] | None"
     ) -> "AnswerFormat | None":
@@ -99,11 +104,12 @@ class AnswerFormat:
                 name=named.get("name") or "answer",
                 description=named.get("description") or "",
             )
-        if kind in ("regex", "lark") and isinstance(value.get(kind), str):
+        if kind in ("regex", "lark", "grammar") and isinstance(value.get(kind), str):
             return cls(kind, value[kind])
         raise PromptError(
             f"response format {dict(value)!r} is unknown: give `json_object`, "
-            "`json_schema` with a schema, `regex`, `lark` or `text` as its `type`"
+            "`json_schema` with a schema, `regex`, `lark`, `grammar` or `text` as its "
+            "`type`"
         )
 
     @property

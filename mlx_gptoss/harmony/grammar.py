@@ -1,6 +1,6 @@
 """Grammars over a tokenizer: which tokens keep a text on the way to being valid.
 
-JSON schemas, regular expressions and Lark grammars, by `llguidance`. A schema that
+JSON schemas, regular expressions, Lark and GBNF, by `llguidance`. A schema that
 cannot be kept to the letter is refused before anything is generated:
 
     grammars = Grammars(tokenizer)
@@ -23,6 +23,7 @@ import numpy as np
 
 from mlx_gptoss.errors import SchemaError
 from mlx_gptoss.harmony.any_order import any_order
+from mlx_gptoss.harmony.gbnf import as_lark
 from mlx_gptoss.tokenizer import Tokenizer
 
 # Space between the parts of JSON: enough for deep indentation, never without end.
@@ -43,7 +44,7 @@ LENIENT = "x-guidance"  # the library's own key in a schema
 VERBATIM = ("const", "enum", "default", "examples", LENIENT)  # no schemas
 EXCLUSIVE = ("exclusiveMinimum", "exclusiveMaximum")  # numbers, no longer bools
 BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
-Kind = Literal["json_schema", "arguments", "regex", "lark"]
+Kind = Literal["json_schema", "arguments", "regex", "lark", "grammar"]
 REMEMBERED = 256  # grammars that were checked: a server reads many
 QUIET = 0  # the log level at which the library prints nothing
 
@@ -184,8 +185,9 @@ def as_grammar(kind: str, source: Any) -> str:
     matcher = llguidance.LLMatcher
     if kind == "regex":
         return matcher.grammar_from_regex(source)
-    if kind == "lark":
-        return matcher.grammar_from_lark(source)
+    if kind in ("lark", "grammar"):
+        lark = as_lark(source) if kind == "grammar" else source
+        return matcher.grammar_from_lark(lark)
     try:
         text = json.dumps(_understood(source))
     except TypeError as error:

@@ -1,0 +1,204 @@
+"""GBNF, the grammars of llama.cpp (and the EBNF of XGrammar), rewritten as Lark.
+
+    as_lark('root ::= "yes" | "no"')       # Lark for the same texts
+
+What the rules become is `bnf`'s business. Knows text only.
+"""
+
+import re
+from collections.abc import Iterator
+
+from mlx_gptoss.harmony.bnf import (
+    Chars,
+    Choice,
+    Node,
+    Ref,
+    Repeated,
+    Sequenced,
+    code,
+    ending,
+    lark_of,
+    refs,
+    straight,
+)
+
+ROOT = "root"
+DEEPEST = 64  # groups around an item
+MOST_RULES = 2000
+LARK = re.compile(r"(?m)^\s*(?:%llguidance\b|start(?:\.\d+)?\s*:(?!:=))")
+TOKEN = re.compile(
+    r"""(?P<space>\s+|\#[^\n]*)
+    | (?P<rule>[A-Za-z0-9_-]+(?=\s*::=))
+    | (?P<name>[A-Za-z0-9_-]+)
+    | (?P<literal>"(?:[^"\\]|\\.)*")
+    | (?P<chars>\[(?:[^\]\\]|\\.)*\])
+    | (?P<repeat>[*+?]|\{\s*\d+\s*(?:,\s*\d*\s*)?\})
+    | (?P<sign>::=|[|().])""",
+    re.VERBOSE | re.DOTALL,
+)
+CHARACTER = re.compile(
+    r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))|([^\\])",
+    re.DOTALL,
+)
+ESCAPED = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "[": "[", "]": "]"}
+ESCAPED |= {"-": "-", "^": "^"}
+ANY = r"[\x{0}-\x{10ffff}]"
+REPEATS = {"*": (0, None), "+": (1, None), "?": (0, 1)}
+
+
+def is_lark(text: str) -> bool:
+    """Whether a grammar is written in Lark already."""
+    return LARK.search(text) is not None
+
+
+def as_lark(text: str) -> str:
+    """Write a grammar in Lark, if it is not. Raises ValueError, which says where."""
+    if is_lark(text):
+        return text
+    rules = dict(Reader(text).rules())
+    if len(rules) > MOST_RULES:
+        raise ValueError(f"it has more than {MOST_RULES} rules")
+    if ROOT not in rules:
+        raise ValueError(
+            f"it has no rule `{ROOT}`: GBNF begins at `{ROOT}`, Lark at `start`"
+        )
+    for name, body in rules.items():
+        for other in refs(body):
+            if other not in rules:
+                raise ValueError(f"rule `{name}` names `{other}`, which is no rule")
+    rules = ending({name: straight(name, body) for name, body in rules.items()})
+    if ROOT not in rules:
+        raise ValueError(
+            f"rule `{ROOT}` never comes to an end: it leads back to itself"
+        )
+    return lark_of(rules, ROOT)
+
+
+class Reader:
+    """Reads the rules of a grammar, one token after another."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens = list(tokens(text))
+        self._at = 0
+        self._depth = 0
+
+    def rules(self) -> Iterator[tuple[str, Node]]:
+        """The rules by their names; lines may break anywhere within one."""
+        while self._at < len(self._tokens):
+            name = self._take("rule")
+            self._take("::=")
+            yield name, self._choice()
+
+    def _choice(self) -> Node:
+        options = [self._sequence()]
+        while self._next == "|":
+            self._take("|")
+            options.append(self._sequence())
+        return options[0] if len(options) == 1 else Choice(tuple(options))
+
+    def _sequence(self) -> Node:
+        parts: list[Node] = []
+        while self._next in ("name", "literal", "chars", ".", "("):
+            parts.append(self._item())
+            while self._next == "repeat":
+                parts[-1] = Repeated(parts[-1], *counts(self._take("repeat")))
+        return parts[0] if len(parts) == 1 else Sequenced(tuple(parts))
+
+    def _item(self) -> Node:
+        kind = self._next
+        if kind == "(":
+            return self._group()
+        text = self._take(kind)
+        if kind == "name":
+            return Ref(text)
+        if kind == "literal":
+            codes = characters(text[1:-1], "literal")
+            return Sequenced(tuple(Chars(f"[{code(one)}]") for one, _ in codes))
+        return Chars(ANY) if kind == "." else Chars(char_class(text))
+
+    def _group(self) -> Node:
+        self._take("(")
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise ValueError(f"groups are nested more than {DEEPEST} deep")
+        found = self._choice()
+        self._take(")")
+        self._depth -= 1
+        return found
+
+    @property
+    def _next(self) -> str:
+        return self._tokens[self._at][0] if self._at < len(self._tokens) else ""
+
+    def _take(self, kind: str) -> str:
+        if self._next != kind:
+            end = len(self._text)
+            place = self._tokens[self._at][2] if self._next else end
+            wanted = "a rule (`name ::= ...`)" if kind == "rule" else f"`{kind}`"
+            raise ValueError(f"line {line_of(self._text, place)}: expected {wanted}")
+        self._at += 1
+        return self._tokens[self._at - 1][1]
+
+
+def tokens(text: str) -> Iterator[tuple[str, str, int]]:
+    """The words of a grammar: kind (of a sign, the sign itself), text and place."""
+    at = 0
+    while at < len(text):
+        found = TOKEN.match(text, at)
+        if found is None:
+            raise ValueError(f"line {line_of(text, at)}: cannot read `{text[at]}`")
+        kind = found.lastgroup
+        if kind != "space":
+            yield (found[0] if kind == "sign" else str(kind)), found[0], at
+        at = found.end()
+
+
+def line_of(text: str, at: int) -> int:
+    return text.count("\n", 0, at) + 1
+
+
+def counts(text: str) -> tuple[int, int | None]:
+    """How often a repetition may come: `*`, `{2}`, `{2,}`, `{2,3}`."""
+    if text in REPEATS:
+        return REPEATS[text]
+    least, comma, most = text.strip("{} \t\r\n").partition(",")
+    if not comma:
+        return int(least), int(least)
+    return int(least), int(most) if most.strip() else None
+
+
+def characters(text: str, where: str) -> Iterator[tuple[str, bool]]:
+    """The characters that a literal or a class spells, and which were escaped."""
+    for found in CHARACTER.finditer(text):
+        *numbers, name, plain = found.groups()
+        number = next((int(one, 16) for one in numbers if one), None)
+        if number is not None:
+            if number > 0x10FFFF or 0xD800 <= number < 0xE000:
+                raise ValueError(f"`{found[0]}` in a {where} is no character")
+            yield chr(number), True
+        elif name is not None and name not in ESCAPED:
+            raise ValueError(f"`{found[0]}` in a {where} is no escape of GBNF")
+        else:
+            yield (ESCAPED[name] if name else plain), name is not None
+
+
+def char_class(text: str) -> str:
+    """Write `[^a-z]` as a regular expression."""
+    inner = text[1:-1]
+    negated = inner.startswith("^")
+    spelled = list(characters(inner[negated:], "class"))
+    parts: list[str] = []
+    while spelled:
+        low, _ = spelled.pop(0)
+        if len(spelled) > 1 and spelled[0] == ("-", False):
+            high, _ = spelled[1]
+            del spelled[:2]
+            if high < low:
+                raise ValueError(f"the class `{text}` has a range that runs backwards")
+            parts.append(f"{code(low)}-{code(high)}")
+        else:
+            parts.append(code(low))
+    if not parts:
+        raise ValueError(f"the class `{text}` is empty")
+    return f"[{'^' if negated else ''}{''.join(parts)}]"
