@@ -16,22 +16,13 @@ from mlx_gptoss.harmony.messages import (
 )
 from mlx_gptoss.harmony.render import is_begun
 from mlx_gptoss.sampling import SamplingParams
+from mlx_gptoss.server.efforts import EFFORTS, NO_REASONING
 from mlx_gptoss.server.errors import bad_request
 from mlx_gptoss.server.limits import check_count, check_schema
 from mlx_gptoss.server.schema.base import Continuing
 from mlx_gptoss.server.schema.chat import SamplingFields
 from mlx_gptoss.server.settings import Limits, Settings
 
-# OpenAI's newer words for what gpt-oss knows three of.
-EFFORTS: Mapping[str, Effort] = {
-    "none": "low",
-    "minimal": "low",
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "xhigh": "high",
-}
-NO_REASONING = "none"
 MAX_BIAS = 100.0
 LONGEST_NAME = 256
 LONGEST_ID = 2**31 - 1

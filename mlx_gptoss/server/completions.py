@@ -22,6 +22,7 @@ from mlx_gptoss.server.reading import Heard, TextReader
 from mlx_gptoss.server.schema import completions as wire
 from mlx_gptoss.server.schema.base import TokenUsage
 from mlx_gptoss.server.settings import Settings
+from mlx_gptoss.server.spellings import NO_LIMIT
 from mlx_gptoss.server.turn import Prompt, Turn, merged
 from mlx_gptoss.server.usage import usage_of
 from mlx_gptoss.steps import LENGTH, STOP
@@ -99,10 +100,15 @@ def _params(
     return asking.sampling_params(
         request,
         settings,
-        max_tokens=request.max_tokens or DEFAULT_TOKENS,
+        max_tokens=limit_of(request.max_tokens),
         top_logprobs=request.logprobs or 0,
         vocab_size=runtime.tokenizer.vocab_size,
     )
+
+
+def limit_of(given: int | None) -> int | None:
+    """How many tokens at most; None is to the end of the context."""
+    return None if given == NO_LIMIT else given or DEFAULT_TOKENS
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from mlx_gptoss.server.schema.messages import CountRequest, MessagesRequest
 from mlx_gptoss.server.settings import Settings
 
 CHOICES = {"auto": AUTO, "any": REQUIRED, "none": NONE}
-SAMPLING = ("temperature", "top_p", "top_k", "seed")
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed")
 VERSION = re.compile(r"_\d{8}$")  # of a tool that Anthropic defines
 WITHOUT_EFFECT = ("metadata", "service_tier")
 DISABLED, OMITTED = "disabled", "omitted"
@@ -86,13 +86,13 @@ class Question:
         thinking, options = self.request.thinking, self.request.output_config
         if thinking is not None and thinking.type == DISABLED:
             return asking.NO_REASONING
-        effort = options.effort if options else None
-        return "high" if effort == "max" else effort
+        return options.effort if options else None
 
     def _budget(self, settings: Settings) -> tuple[int | None, bool]:
         thinking = self.request.thinking
-        asked = thinking.budget_tokens if thinking else None
-        return asking.reasoning_budget(self._effort, [asked], settings)
+        own = thinking.budget_tokens if thinking else None
+        asked = [own, self.request.max_reasoning_tokens]
+        return asking.reasoning_budget(self._effort, asked, settings)
 
 
 def read_tools(request: CountRequest, settings: Settings) -> asking.Tools:

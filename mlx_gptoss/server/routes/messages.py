@@ -109,8 +109,9 @@ def stop_reason(turn: Turn) -> StopReason:
         return "tool_use"
     if turn.finish_reason == STOP:
         return "end_turn" if turn.reader.stop_found is None else "stop_sequence"
-    most = turn.prompt.params.max_tokens or 0
-    cut = turn.usage.completion_tokens >= most or FINAL_LOOP in turn.finish_details
+    most, used = turn.prompt.params.max_tokens, turn.usage.completion_tokens
+    full = most is not None and used >= most
+    cut = full or FINAL_LOOP in turn.finish_details
     return "max_tokens" if cut else "model_context_window_exceeded"
 
 

@@ -5,11 +5,18 @@ wrong type are refused, not converted. Replies are written with the fields that 
 set and no others. Errors do not repeat values: they may be read in a log.
 """
 
-from typing import Any
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    model_validator,
+)
 
 from mlx_gptoss.server.errors import bad_request
+from mlx_gptoss.server.respelled import asks, respelled
 
 Json = dict[str, Any]
 
@@ -21,23 +28,46 @@ class Request(BaseModel):
 
     @property
     def unknown(self) -> list[str]:
-        """The fields that are not understood, unless they are null."""
-        return [name for name, value in (self.model_extra or {}).items() if value]
+        """The fields that are not understood, unless they ask for nothing."""
+        extra = self.model_extra or {}
+        return [name for name, value in extra.items() if asks(name, value)]
 
 
 class Body(Request):
-    """A whole request: half a surrogate pair in any text of it becomes U+FFFD.
+    """A whole request, in the words of its API or in those of other servers.
 
-    JSON can write such halves, and nothing that is sent on could.
+    Half a surrogate pair in any text of it becomes U+FFFD: JSON can write such halves,
+    and nothing that is sent on could.
     """
 
-    @model_validator(mode="before")
+    api: ClassVar[str]
+    _passed_over: list[str] = PrivateAttr(default_factory=list)
+
+    @model_validator(mode="wrap")
     @classmethod
-    def _mended(cls, given: Any) -> Any:
+    def _read(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         try:
-            return mended(given)
+            given = mended(given)
         except RecursionError:
             raise bad_request("the body is nested too deeply") from None
+        if not isinstance(given, dict):
+            return handler(given)
+        found = respelled(given, cls.api, cls.model_fields)
+        body = handler(found.body)
+        body._passed_over = found.passed_over
+        return body
+
+    @property
+    def unknown(self) -> list[str]:
+        """What has no effect: overruled, not understood, or that within a field."""
+        parts = ((name, getattr(self, name)) for name in type(self).model_fields)
+        inner = [
+            f"{name}.{one}"
+            for name, part in parts
+            if isinstance(part, Request)
+            for one in part.unknown
+        ]
+        return [*self._passed_over, *super().unknown, *inner]
 
 
 class Continuing(Request):

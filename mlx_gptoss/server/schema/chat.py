@@ -1,13 +1,47 @@
 """Chat completions: what is asked."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from mlx_gptoss.server.schema.base import Body, Continuing, Json, Request
+from mlx_gptoss.server.spellings import CHAT, NO_LIMIT
 
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Positive = Annotated[int, Field(ge=1)]
+
+
+def some(value: int) -> int:
+    """A number of tokens, or -1 for no limit."""
+    if value == 0:
+        raise PydanticCustomError("limit", "give 1 or more, or -1 for no limit")
+    return value
+
+
+def limited(value: int) -> int | None:
+    return None if some(value) == NO_LIMIT else value
+
+
+def as_biases(value: Any) -> Any:
+    """llama.cpp's forms of a bias: pairs in a list, and false for never."""
+    pairs = value.items() if isinstance(value, dict) else value
+    if not isinstance(value, dict | list):
+        return value
+    if not all(isinstance(one, list | tuple) and len(one) == 2 for one in pairs):
+        return value
+    return {
+        str(token) if type(token) is int else token: -100.0 if bias is False else bias
+        for token, bias in pairs
+    }
+
+
+# -1 is no limit, as other servers have it.
+Tokens = Annotated[int, Field(ge=-1, json_schema_extra={"not": {"const": 0}})]
+TokenLimit = Annotated[Tokens, AfterValidator(limited)]
+RawTokenLimit = Annotated[Tokens, AfterValidator(some)]
+TopK = Annotated[int, Field(ge=-1), AfterValidator(lambda k: max(k, 0))]  # -1 is off
+Biases = Annotated[dict[str, float], BeforeValidator(as_biases)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -79,15 +113,17 @@ class SamplingFields(Body):
 
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_k: TopK | None = None
     min_p: Probability | None = None
     seed: int | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: Biases | None = None
     stop: str | list[str] | None = None
 
 
 class ChatRequest(SamplingFields, Continuing):
     """The body of `/v1/chat/completions` and `/v1/chat/render`."""
+
+    api: ClassVar[str] = CHAT
 
     model: str | None = None
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
@@ -102,8 +138,8 @@ class ChatRequest(SamplingFields, Continuing):
         Literal["reasoning", "reasoning_content", "both", "hidden"] | None
     ) = None
     max_reasoning_tokens: Annotated[int, Field(ge=0)] | None = None
-    max_completion_tokens: Positive | None = None
-    max_tokens: Positive | None = None
+    max_completion_tokens: TokenLimit | None = None
+    max_tokens: TokenLimit | None = None
     n: Positive | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None

@@ -1,11 +1,17 @@
 """Raw completions: what is asked, and what is answered."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from mlx_gptoss.server.schema.base import Reply, TokenUsage
-from mlx_gptoss.server.schema.chat import Positive, SamplingFields, StreamOptions
+from mlx_gptoss.server.schema.chat import (
+    Positive,
+    RawTokenLimit,
+    SamplingFields,
+    StreamOptions,
+)
+from mlx_gptoss.server.spellings import COMPLETIONS
 
 Token = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -17,6 +23,8 @@ class CompletionRequest(SamplingFields):
     of control tokens in a text, such as `<|start|>`, are those tokens.
     """
 
+    api: ClassVar[str] = COMPLETIONS
+
     model: str | None = None
     prompt: str | list[str] | list[Token] | list[list[Token]]
     parse_special: bool | None = None
@@ -24,7 +32,7 @@ class CompletionRequest(SamplingFields):
     echo: bool | None = None
     best_of: Positive | None = None
     n: Positive | None = None
-    max_tokens: Positive | None = None
+    max_tokens: RawTokenLimit | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

@@ -3,12 +3,13 @@
 Content blocks are read by `messages/blocks.py`: there are many kinds.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from mlx_gptoss.server.schema.base import Body, Continuing, Json, Request
-from mlx_gptoss.server.schema.chat import Positive
+from mlx_gptoss.server.schema.chat import Effort, Probability, TokenLimit, TopK
+from mlx_gptoss.server.spellings import MESSAGES
 
 Blocks = str | list[Json]
 
@@ -37,12 +38,14 @@ class ThinkingOptions(Request):
 
 
 class OutputOptions(Request):
-    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    effort: Effort | None = None
     format: Json | None = None
 
 
 class CountRequest(Body, Continuing):
     """What decides the prompt: the body of `/v1/messages/count_tokens`."""
+
+    api: ClassVar[str] = MESSAGES
 
     model: str | None = None
     messages: Annotated[list[InputMessage], Field(min_length=1)]
@@ -51,17 +54,19 @@ class CountRequest(Body, Continuing):
     tool_choice: Json | None = None
     thinking: ThinkingOptions | None = None
     output_config: OutputOptions | None = None
+    max_reasoning_tokens: Annotated[int, Field(ge=0)] | None = None
 
 
 class MessagesRequest(CountRequest):
     """The body of `/v1/messages`."""
 
-    max_tokens: Positive
+    max_tokens: TokenLimit
     stop_sequences: list[str] | None = None
     stream: bool | None = None
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_k: TopK | None = None
+    min_p: Probability | None = None
     seed: int | None = None
     metadata: Json | None = None
     service_tier: str | None = None

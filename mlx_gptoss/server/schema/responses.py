@@ -4,12 +4,13 @@ Items of the input are read by `responses/items.py`: there are many kinds, and t
 of other providers are passed over.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from mlx_gptoss.server.schema.base import Continuing, Json, Request
-from mlx_gptoss.server.schema.chat import Effort, Positive, SamplingFields
+from mlx_gptoss.server.schema.chat import Effort, SamplingFields, TokenLimit
+from mlx_gptoss.server.spellings import RESPONSES
 
 ShortText = Annotated[str, Field(max_length=512)]
 
@@ -50,6 +51,8 @@ class ResponsesTool(Request):
 class InputRequest(SamplingFields, Continuing):
     """What decides the prompt of a response."""
 
+    api: ClassVar[str] = RESPONSES
+
     model: str | None = None
     input: str | list[Json] | None = None
     instructions: str | None = None
@@ -62,7 +65,7 @@ class InputRequest(SamplingFields, Continuing):
     truncation: Literal["auto", "disabled"] | None = None
     conversation: str | Json | None = None
     prompt: Json | None = None
-    max_output_tokens: Positive | None = None
+    max_output_tokens: TokenLimit | None = None
 
 
 class ResponsesRequest(InputRequest):

@@ -1,0 +1,174 @@
+"""A request in an API's own words, whatever other server its client was made for.
+
+    found = respelled(body, CHAT, fields=ChatRequest.model_fields)
+    found.body                   # `think: false` is now `reasoning_effort: "none"`
+    found.passed_over            # spellings that another one has overruled
+
+The API's own field goes first, then the table's order.
+"""
+
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlx_gptoss.server.efforts import EFFORTS, NO_REASONING
+from mlx_gptoss.server.errors import bad_request
+from mlx_gptoss.server.spellings import (
+    ABSENT,
+    EFFORT,
+    FORMAT,
+    IGNORED,
+    MESSAGES,
+    OWN,
+    SPELLINGS,
+    STOP,
+    THINKS,
+    plain,
+)
+
+# Fields that an API itself has beside the one a meaning is kept in.
+BESIDE = {MESSAGES: ("thinking.type", "thinking.budget_tokens")}
+_PATHS = [path for one in SPELLINGS for path in one.paths]
+_PATHS += [path for paths in OWN.values() for path in paths.values()]
+CONTAINERS = {path.split(".")[0] for path in _PATHS if "." in path}
+TEXT = {"type": "text"}  # a format that binds nothing
+NEUTRAL: Mapping[str, Any] = {  # values that ask for what is done anyway
+    "add_special_tokens": False,
+    "cache_prompt": True,
+    "chat_template_kwargs.add_generation_prompt": True,
+    "include_reasoning": True,
+    "include_stop_str_in_output": False,
+    "length_penalty": 1,
+    "parse_tool_calls": True,
+    "n": 1,
+    "repeat_penalty": 1,
+    "options.repeat_penalty": 1,
+    "options.typical_p": 1,
+    "repetition_penalty": 1,
+    "separate_reasoning": True,
+    "skip_special_tokens": True,
+    "spaces_between_special_tokens": True,
+    "stream_reasoning": True,
+    "tfs_z": 1,
+    "typical_p": 1,
+}
+
+
+@dataclass
+class Respelled:
+    """A body in its API's own words, and the names of what has no effect."""
+
+    body: dict[str, Any]
+    passed_over: list[str] = field(default_factory=list)
+
+
+def respelled(given: Mapping[str, Any], api: str, fields: Container[str]) -> Respelled:
+    """Read a body by the table; `fields` are those that its API knows.
+
+    Raises ApiError (400), which names the field as it was sent.
+    """
+    body = {
+        name: dict(value) if isinstance(value, dict) and name in CONTAINERS else value
+        for name, value in given.items()
+    }
+    found = Respelled(body)
+    for means in dict.fromkeys(one.means for one in SPELLINGS):
+        _settle(means, api, found)
+    for name in CONTAINERS:
+        if name not in fields and isinstance(body.get(name), dict):
+            left = body.pop(name)
+            found.passed_over += [
+                path for key in left if asks(path := f"{name}.{key}", left[key])
+            ]
+    return found
+
+
+def asks(name: str, value: Any) -> bool:
+    """Whether a field that has no effect here asked for anything."""
+    if name in NEUTRAL:
+        return value is not None and value != NEUTRAL[name]
+    return bool(value)
+
+
+def _settle(means: str, api: str, found: Respelled) -> None:
+    """Put what several spellings of one meaning say into the API's own field."""
+    own = OWN[means].get(api)
+    winner: Any = ABSENT
+    for path, read in _readers(means, own, api):
+        value = _take(found.body, path)
+        if value is None:
+            continue
+        try:
+            value = read(value)
+        except ValueError as error:
+            if path == own:  # its own type says what is wrong with it
+                return _put(found.body, own, value)
+            raise bad_request(f"`{path}`: {error}", param=path) from None
+        if value is ABSENT:
+            continue
+        if own is None and means == FORMAT and value != TEXT:
+            raise bad_request(
+                f"`{path}` cannot bind a raw completion here: ask "
+                "`/v1/chat/completions` or `/v1/responses`",
+                param=path,
+            )
+        if value is IGNORED or own is None:
+            found.passed_over.append(path)
+        elif winner is ABSENT or _agree(means, winner, value):
+            winner = value if winner in (ABSENT, THINKS) else winner
+        else:
+            found.passed_over.append(path)
+    if own is not None and winner not in (ABSENT, THINKS):
+        _put(found.body, own, winner)
+    return None
+
+
+def _readers(
+    means: str, own: str | None, api: str
+) -> list[tuple[str, Callable[[Any], Any]]]:
+    """The places to look at, the API's own first."""
+    rows = [one for one in SPELLINGS if one.means == means]
+    table = {path: row.read for row in rows for path in row.paths}
+    for path in BESIDE.get(api, ()):
+        table.pop(path, None)
+    first = {} if own is None else {own: table.get(own, plain)}
+    return list((first | table).items())
+
+
+def _agree(means: str, one: Any, other: Any) -> bool:
+    if means == EFFORT:
+        if THINKS in (one, other):
+            return NO_REASONING not in (one, other)
+        none = NO_REASONING in (one, other)
+        return one == other or (not none and EFFORTS.get(one) == EFFORTS.get(other))
+    if means == STOP:
+        return _listed(one) == _listed(other)
+    return one == other
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _take(body: dict[str, Any], path: str) -> Any:
+    """Return what stands at a path, and take it away."""
+    *outer, name = path.split(".")
+    inside: Any = body
+    for one in outer:
+        inside = inside.get(one)
+        if not isinstance(inside, dict):
+            return None
+    return inside.pop(name, None)
+
+
+def _put(body: dict[str, Any], path: str, value: Any) -> None:
+    """Write to a path; another type on the way to it is refused where it is read."""
+    *outer, name = path.split(".")
+    inside: Any = body
+    for one in outer:
+        if inside.get(one) is None:
+            inside[one] = {}
+        inside = inside[one]
+        if not isinstance(inside, dict):
+            return
+    inside[name] = value
