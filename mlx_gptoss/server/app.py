@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 
 from mlx_gptoss import __version__
 from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.server.encoded import UnreadableError
 from mlx_gptoss.server.errors import ApiError, as_api_error, body_for
 from mlx_gptoss.server.guard import Guard
 from mlx_gptoss.server.ignored import HEADER as IGNORED
@@ -59,6 +60,7 @@ NO_TELEMETRY: TelemetryConfig = {
 }
 ID_PREFIX = "resp_"  # of the ids of responses
 CODES = {
+    400: "invalid_body",
     404: "not_found",
     405: "method_not_allowed",
     408: "request_timeout",
@@ -137,7 +139,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     status, message, headers = error.status_code, str(error.detail), error.headers
     if status == 405 and not could_be_there(request):
         status, headers = 404, None
-    if status == 400:
+    if status == 400 and not isinstance(error, UnreadableError):
         message = "the body cannot be read: send JSON in UTF-8"
     elif status == 404:
         message = "there is no such route here: see /docs"

@@ -4,7 +4,8 @@ Browsers let every web page send requests to this machine. So the Host header mu
 a name of ours (a page whose name was rebound to 127.0.0.1 has another), and what a
 page of another origin sends is refused unless that origin is listed. With a key, only
 who knows it is answered; `/health` and the pages of documentation tell nothing and are
-open. Knows HTTP headers and bytes; nothing of routes.
+open. A compressed body is decoded within the limit of bodies. Knows HTTP headers and
+bytes; nothing of routes.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from http import HTTPStatus
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlx_gptoss.server.encoded import ACCEPTED, Decoded, can_decode, codings_of
 from mlx_gptoss.server.errors import ApiError, body_for
 from mlx_gptoss.server.settings import Settings
 
@@ -70,10 +72,15 @@ class Guard:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = self.refusal(scope["method"], scope["path"], headers_of(scope))
+        codings, most = codings_of(scope["headers"]), self._limits.body_bytes
+        if error is None and not can_decode(codings):
+            error = unknown_encoding()
         if error is not None:
             await _refuse(scope["path"], error, send)
             return
-        body = _Body(receive, self._limits.body_bytes, self._limits.body_seconds)
+        body: Receive = _Body(receive, most, self._limits.body_seconds)
+        if codings:
+            body = Decoded(body, codings, most, lambda: _too_large(most))
         await self._app(scope, body, send)
 
     def refusal(self, method: str, path: str, headers: Headers) -> ApiError | None:
@@ -170,6 +177,16 @@ def too_large(most: int) -> ApiError:
     )
 
 
+def unknown_encoding() -> ApiError:
+    return ApiError(
+        415,
+        f"the body's `Content-Encoding` is not read here: send {ACCEPTED}, or "
+        "plain JSON",
+        "unsupported_encoding",
+        headers={"Accept-Encoding": ACCEPTED, "Connection": "close"},
+    )
+
+
 class _Body:
     """Receives a body no longer and no slower than the limits say.
 
@@ -193,9 +210,13 @@ class _Body:
             raise _broken(408, "the body took too long to arrive") from None
         self._size += len(message.get("body", b""))
         if self._size > self._most:
-            raise _broken(413, too_large(self._most).message)
+            raise _too_large(self._most)
         self._whole = not message.get("more_body", False)
         return message
+
+
+def _too_large(most: int) -> HTTPException:
+    return _broken(413, too_large(most).message)
 
 
 def _broken(status: int, message: str) -> HTTPException:
