@@ -251,6 +251,7 @@ class Runtime:
         on_end: OnEnd,
         on_progress: OnProgress | None = None,
         shared: bool = False,
+        request: object = None,
     ) -> Ticket:
         """Continue the prompt `ids` beside other requests, and return at once.
 
@@ -259,9 +260,10 @@ class Runtime:
         `on_progress(done, total)` is called after each chunk of the prompt,
         `on_step(step)` for each token, and `on_end(stats, error)` once and last,
         after `cancel` too. `shared` says that others ask for the same prompt, to
-        read it once for all. Raises PromptError for a prompt that cannot be served,
+        read it once for all; those of one `request`, any object, count as one where
+        requests wait. Raises PromptError for a prompt that cannot be served,
         MemoryBudgetError for one whose keys and values would never fit, and BusyError,
-        which says when to try again, if too many requests wait.
+        which says when to try again, if it must wait and too many do.
         """
         ids = self._checked(ids)
         chosen = params or SamplingParams()
@@ -291,6 +293,7 @@ class Runtime:
             on_end=on_end,
             on_progress=on_progress,
             shared=shared,
+            request=request,
         )
         self._owner.check_open()
         engine.submit(ticket)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlx_gptoss.batching import BatchOptions, Governor
-from mlx_gptoss.errors import ConfigError, MemoryBudgetError
+from mlx_gptoss.errors import BusyError, ConfigError, MemoryBudgetError
 from mlx_gptoss.opening import load
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
@@ -64,6 +64,22 @@ def test_the_longest_sequence_is_the_last_that_fits(runtime: Runtime) -> None:
     found.require(3 * STEP - 1)
     with pytest.raises(MemoryBudgetError, match=r"enough for 767 tokens: shorten it"):
         found.require(3 * STEP)
+
+
+def test_who_must_wait_for_memory_counts_as_waiting(
+    runtime: Runtime, folder: Path
+) -> None:
+    """There are places left, but no room beside the one that runs."""
+    room = governor(runtime).total([2 * STEP])
+    with load(folder, batch=BatchOptions(kv_memory=room, max_waiting=0)) as small:
+        endless = Asked(small, [1, 2, 3])
+        while not endless.steps:
+            endless.ended.wait(0.001)
+        with pytest.raises(BusyError, match="as many requests run as fit"):
+            Asked(small, [4, 5, 6])
+        endless.ticket.cancel()
+
+        assert len(Asked(small, [4, 5, 6], SamplingParams(max_tokens=2)).answer()) == 2
 
 
 def test_without_a_plan_everything_fits() -> None:

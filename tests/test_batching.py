@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -98,8 +99,8 @@ def test_more_than_may_wait_are_refused_with_a_time_to_try_again() -> None:
     release = threading.Event()
     with Runtime(noisy(), batch=options) as runtime:
         runtime._owner.post(release.wait)
-        waiting = [Asked(runtime, IDS, GREEDY) for _ in range(2)]
-        with pytest.raises(BusyError, match="try again") as refused:
+        waiting = [Asked(runtime, IDS, GREEDY) for _ in range(3)]  # one can begin
+        with pytest.raises(BusyError, match="2 wait already: try again") as refused:
             Asked(runtime, IDS, GREEDY)
         release.set()
         answers = [one.tokens for one in waiting]
@@ -107,6 +108,53 @@ def test_more_than_may_wait_are_refused_with_a_time_to_try_again() -> None:
         assert refused.value.retry_after > 0
         assert answers[0] == answers[1]
         assert runtime.batch_statistics.refused == 1
+
+
+def test_what_can_begin_at_once_is_never_refused() -> None:
+    """Neither on an idle runtime, nor where another has just ended, or was left."""
+    with Runtime(noisy(), batch=BatchOptions(max_running=2, max_waiting=0)) as runtime:
+        endless = Asked(runtime, IDS)
+        for n in range(20):
+            assert len(Asked(runtime, [*IDS, n], GREEDY).tokens) == 12
+        while not endless.steps:
+            endless.ended.wait(0.001)
+        left = Asked(runtime, [7])
+        with pytest.raises(BusyError, match="as fit, and 0 wait already"):
+            Asked(runtime, [8], GREEDY)
+        left.ticket.cancel()
+
+        assert len(Asked(runtime, [8], GREEDY).tokens) == 12
+        assert (runtime.batch_statistics.refused, endless.ends) == (1, [])
+
+
+def test_one_that_is_asked_for_at_the_end_of_another_begins() -> None:
+    """The place of an answer is free when its end is told."""
+    with Runtime(noisy(), batch=BatchOptions(max_running=1, max_waiting=0)) as runtime:
+        next_ones: list[Asked] = []
+
+        class Follower(Asked):
+            def _end(self, stats: Any, error: Any) -> None:
+                next_ones.append(Asked(runtime, [9], GREEDY))
+                super()._end(stats, error)
+
+        Follower(runtime, IDS, GREEDY).answer()
+        assert len(next_ones[0].tokens) == 12
+
+
+def test_the_answers_of_one_request_are_taken_together() -> None:
+    options = BatchOptions(max_running=2, max_waiting=1)
+    release = threading.Event()
+    with Runtime(noisy(), batch=options) as runtime:
+        runtime._owner.post(release.wait)
+        mine, yours = object(), object()
+        many = [Asked(runtime, IDS, GREEDY, request=mine) for _ in range(9)]
+        others = [Asked(runtime, [n], GREEDY, request=yours) for n in range(3)]
+        with pytest.raises(BusyError, match="1 wait already"):
+            Asked(runtime, [5], GREEDY)
+        more = Asked(runtime, IDS, GREEDY, request=yours)
+        release.set()
+
+        assert {len(one.tokens) for one in (*many, *others, more)} == {12}
 
 
 def test_what_cannot_be_served_is_refused_at_once() -> None:

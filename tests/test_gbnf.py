@@ -208,7 +208,7 @@ def recognized(rules: dict[str, Any], text: str) -> bool:
 def test_lark_lets_through_the_very_texts_of_a_grammar(
     bodies: tuple[Any, Any, Any], texts: list[str]
 ) -> None:
-    rules = dict(zip(NAMES, bodies, strict=True))
+    rules: dict[str, Any] = dict(zip(NAMES, bodies, strict=True))
     rules["root"] = ("alt", ["c", rules["root"]])  # so that it comes to an end
     grammar = "\n".join(f"{name} ::= {spelled(one)}" for name, one in rules.items())
 

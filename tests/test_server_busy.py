@@ -67,3 +67,49 @@ def test_a_prompt_that_memory_can_never_hold_is_told_what_would_help() -> None:
     assert error["code"] == "insufficient_memory"
     assert "shorten it" in error["message"]
     assert after.status_code == 200
+
+
+def ask_all(
+    batch: BatchOptions, asks: list[tuple[str, dict[str, Any]]]
+) -> list[httpx2.Response]:
+    """Ask one after another; nobody waits for anybody else."""
+
+    async def work() -> list[httpx2.Response]:
+        with load("demo", batch=batch) as runtime:
+            async with asked(runtime) as client:
+                return [await client.post(path, json=body) for path, body in asks]
+
+    return asyncio.run(work())
+
+
+def test_without_a_queue_an_idle_server_answers() -> None:
+    none = BatchOptions(max_running=1, max_waiting=0)
+    brief = question("Hi!", max_tokens=2)
+    replies = ask_all(none, [("/v1/chat/completions", brief)] * 8)
+
+    assert [one.status_code for one in replies] == [200] * 8
+
+
+def test_choices_that_find_no_place_are_computed_after_the_others() -> None:
+    none = BatchOptions(max_running=3, max_waiting=0)
+    many = question("Hi!", n=16, max_tokens=2)
+    prompts = {"prompt": ["a", "b", "c", "d"], "n": 2, "max_tokens": 2}
+    chat, raw = ask_all(
+        none, [("/v1/chat/completions", many), ("/v1/completions", prompts)]
+    )
+
+    assert [len(one.json()["choices"]) for one in (chat, raw)] == [16, 8]
+
+
+def test_without_a_queue_who_cannot_begin_is_told_to_come_back() -> None:
+    async def work() -> list[httpx2.Response]:
+        with load("demo", batch=BatchOptions(max_running=1, max_waiting=0)) as runtime:
+            async with asked(runtime) as client:
+                bodies = [long_answer(f"What is {n} + 285?") for n in range(401, 405)]
+                return await asyncio.gather(
+                    *(client.post("/v1/chat/completions", json=one) for one in bodies)
+                )
+
+    statuses = sorted(one.status_code for one in asyncio.run(work()))
+    assert statuses[0] == 200
+    assert statuses[-1] == 429

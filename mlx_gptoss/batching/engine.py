@@ -14,11 +14,13 @@ comes of the model ends all that were being computed; those that wait are served
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import mlx.core as mx
 
+from mlx_gptoss.batching.admission import Admission
 from mlx_gptoss.batching.feeding import Fed, Feeder, failed
 from mlx_gptoss.batching.governor import Governor
 from mlx_gptoss.batching.options import (
@@ -34,7 +36,6 @@ from mlx_gptoss.decoding import Decoding
 from mlx_gptoss.errors import BusyError
 from mlx_gptoss.interfaces import LanguageModel
 from mlx_gptoss.memory import PREFILL_CHUNK
-from mlx_gptoss.memory.sizes import CACHE_STEP
 from mlx_gptoss.owner import Owner
 from mlx_gptoss.prompt_cache import PromptCache
 from mlx_gptoss.steps import CANCELLED
@@ -64,7 +65,8 @@ class Engine:
         self._prompts = prompts
         self._chunk = chunk
         self._feeder = Feeder(model)
-        self._queue = Queue(options.max_waiting)
+        self._queue = Queue()
+        self._admission = Admission(options, governor)
         self._running: list[Ticket] = []  # in the order they were let in
         self._reading = Reading()  # those of them that read their prompts
         self._total = 0  # bytes that the running need, when room was made last
@@ -76,10 +78,10 @@ class Engine:
     # Any thread
 
     def submit(self, ticket: Ticket) -> None:
-        """Have a ticket served. Raises BusyError if too many wait."""
+        """Have a ticket served. Raises BusyError if too many must wait."""
         ticket.find, ticket.wake = self._queue.position, self.wake
         try:
-            self._queue.put(ticket, self._retry_after)
+            self._queue.put(ticket, partial(self._refusal, ticket))
         except BusyError:
             self._figures.count(refused=1)
             raise
@@ -109,8 +111,11 @@ class Engine:
     def _idle(self) -> bool:
         return not self._running and not len(self._queue)
 
-    def _retry_after(self) -> float:
-        return self._figures.retry_after(len(self._running))
+    def _refusal(self, ticket: Ticket, queued: Sequence[Ticket]) -> BusyError | None:
+        running = list(self._running)
+        return self._admission.refusal(
+            ticket, running, queued, lambda: self._figures.retry_after(len(running))
+        )
 
     # The owner thread
 
@@ -151,9 +156,9 @@ class Engine:
             self._pause(self._running[-1])
         self._forget()
 
-    def _lengths(self, more: int = 1) -> list[int]:
-        """How long those that run are, with so many tokens more."""
-        return [ticket.length + more for ticket in self._running]
+    def _lengths(self) -> list[int]:
+        """How long those that run are, with one token more."""
+        return [ticket.length + 1 for ticket in self._running]
 
     def _forget(self) -> None:
         """Have the prompt cache leave room for what the running will grow to."""
@@ -178,12 +183,8 @@ class Engine:
 
     def _admit(self) -> None:
         """Let in who waits, in order, as long as there is room to grow a little."""
-        while len(self._running) < self.options.max_running:
-            ticket = self._queue.first()
-            if ticket is None:
-                return
-            lengths = [*self._lengths(CACHE_STEP), ticket.length + CACHE_STEP]
-            if self._running and not self.governor.fits(lengths):
+        while (ticket := self._queue.first()) is not None:
+            if not self._admission.lets_in(self._running, ticket):
                 return
             if not self._running:
                 mx.reset_peak_memory()

@@ -15,7 +15,7 @@ SMOOTHING = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
-    """How many requests run at once, and how many may wait for that.
+    """How many answers run at once, and how many requests may wait for that.
 
     `kv_memory` bounds the bytes of all keys and values in use; None takes what the
     plan of the model leaves for them. Raises ConfigError for what cannot be.

@@ -1,18 +1,17 @@
-"""The requests that wait, in the order they came; may be used from any thread."""
+"""The tickets that wait, in the order they came; may be used from any thread."""
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mlx_gptoss.batching.ticket import Ticket
 from mlx_gptoss.errors import BusyError
 
 
 class Queue:
-    """Tickets first in, first out, up to a limit; a paused one goes to the front."""
+    """Tickets first in, first out; a paused one goes to the front."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tickets: deque[Ticket] = deque()
         self._closed: Exception | None = None
@@ -20,18 +19,14 @@ class Queue:
     def __len__(self) -> int:
         return len(self._tickets)
 
-    def put(self, ticket: Ticket, retry_after: Callable[[], float]) -> None:
-        """Let a ticket wait. Raises BusyError if too many do, or as `close` says."""
+    def put(
+        self, ticket: Ticket, refusal: Callable[[Sequence[Ticket]], BusyError | None]
+    ) -> None:
+        """Let a ticket wait. Raises what `refusal` says, or `close` said."""
         with self._lock:
-            if self._closed is not None:
-                raise self._closed
-            waiting = len(self._tickets)
-            if waiting >= self._limit:
-                seconds = retry_after()
-                raise BusyError(
-                    f"{waiting} requests wait already: try again in {seconds:.0f} s",
-                    seconds,
-                )
+            error = self._closed or refusal(list(self._tickets))
+            if error is not None:
+                raise error
             self._tickets.append(ticket)
 
     def put_first(self, ticket: Ticket) -> None:

@@ -22,7 +22,8 @@ class Ticket:
     """What `Runtime.submit` gives: `cancel`, `state`, `position`, `stats`.
 
     These may be used in any thread. The rest is the engine's, in the owner thread,
-    where the callbacks are called too: they must not block.
+    where the callbacks are called too: they must not block. Tickets of one `request`
+    are taken or refused together.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Ticket:
         on_end: OnEnd,
         on_progress: OnProgress | None = None,
         shared: bool = False,
+        request: object = None,
     ) -> None:
         self.ids = ids
         self.prompt = as_tokens(ids)
@@ -42,6 +44,7 @@ class Ticket:
         self.on_end = on_end
         self.on_progress = on_progress or (lambda done, total: None)
         self.shared = shared
+        self.request = self if request is None else request
         self.asked = time.perf_counter()
         self.begun = 0.0
         self.lease: Lease | None = None
@@ -82,7 +85,8 @@ class Ticket:
     @property
     def length(self) -> int:
         """How many tokens its cache holds once its prompt is read."""
-        return len(self.ids) + (len(self.decoding.tokens) if self.decoding else 0)
+        decoding = self.decoding  # which the owner may take away meanwhile
+        return len(self.ids) + (len(decoding.tokens) if decoding else 0)
 
     def take(self, lease: Lease) -> Decoding:
         """Begin with a cache, or go on with one after a pause."""

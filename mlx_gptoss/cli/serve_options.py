@@ -100,13 +100,14 @@ HOW = (
         "--parallel",
         metavar="N",
         type=click.IntRange(min=1),
-        help="Requests computed together [default: 16, as far as memory allows]",
+        help="Answers computed together [default: 16, as far as memory allows]",
     ),
     click.option(
         "--queue",
         metavar="N",
         type=click.IntRange(min=0),
-        help="Requests that may wait; more are told to come back [default: 64]",
+        help="Requests that may wait for a place; more are told to come back "
+        "[default: 64]",
     ),
     click.option(
         "--lazy", is_flag=True, help="Load the first model when it is first asked for"

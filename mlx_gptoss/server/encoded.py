@@ -79,11 +79,10 @@ class Zstd:
 
     def __init__(self, most: int) -> None:
         self.whole = True
+        name = zstd.DecompressionParameter.window_log_max
+        low, high = name.bounds()
         window = max(LEAST_WINDOW, most.bit_length())
-        low, high = zstd.DecompressionParameter.window_log_max.bounds()
-        self._options = {
-            zstd.DecompressionParameter.window_log_max: min(max(window, low), high)
-        }
+        self._options: dict[int, int] = {name: min(max(window, low), high)}
         self._stream: Any = None
 
     def feed(self, data: bytes, most: int) -> bytes:

@@ -102,7 +102,8 @@ def _settle(means: str, api: str, found: Respelled) -> None:
             value = read(value)
         except ValueError as error:
             if path == own:  # its own type says what is wrong with it
-                return _put(found.body, own, value)
+                _put(found.body, path, value)
+                return
             raise bad_request(f"`{path}`: {error}", param=path) from None
         if value is ABSENT:
             continue
@@ -120,7 +121,6 @@ def _settle(means: str, api: str, found: Respelled) -> None:
             found.passed_over.append(path)
     if own is not None and winner not in (ABSENT, THINKS):
         _put(found.body, own, winner)
-    return None
 
 
 def _readers(

@@ -64,12 +64,14 @@ class Turn:
         runtime: Runtime,
         prompt: Prompt,
         on_end: "Callable[[Turn], Any] | None" = None,
+        request: object = None,
     ) -> None:
         self.prompt = prompt
         self.reader = prompt.reader
         self.begun = asyncio.Event()  # the prompt has been read, or the turn ended
         self._runtime = runtime
         self._on_end = on_end
+        self._request = request
         self._loop = asyncio.get_running_loop()
         self._arrived: asyncio.Queue[Step | None] = asyncio.Queue()
         self._ticket: Ticket | None = None
@@ -164,6 +166,7 @@ class Turn:
             self.prompt.params,
             guide=self.prompt.guide,
             shared=self.prompt.shared,
+            request=self._request,
             on_step=lambda step: self._tell(self._arrive, step),
             on_end=lambda stats, error: self._tell(self._end, stats, error),
         )
@@ -194,15 +197,17 @@ async def start_turns(
 ) -> list[Turn]:
     """Start a turn of each prompt; of equal ones the ids are read once.
 
-    Raises what is wrong with one of them, and then stops the others.
+    They are one request: once the first is taken, the others may wait. Raises what is
+    wrong with one of them, and then stops the others.
     """
     turns: list[Turn] = []
+    request = object()
     try:
         for prompt in prompts:
             same = [turn for turn in turns if turn.prompt.ids == prompt.ids]
             if same:
                 await same[0].begun.wait()  # then the prompt is in the cache
-            turns.append(Turn(runtime, prompt, on_end))
+            turns.append(Turn(runtime, prompt, on_end, request))
             await turns[-1].start()
     except BaseException:
         for turn in turns:
