@@ -291,6 +291,7 @@ def test_sampling_is_read_in_every_spelling(path: str) -> None:
 
     found = {name: getattr(request, name) for name in options}
     assert found == options | {"top_k": 0}
+    assert read(path, seed=-1).seed is None
     assert request.unknown == []
 
 
@@ -381,6 +382,8 @@ def test_the_apis_own_format_goes_first() -> None:
         ),
         ({"think": "hard"}, "`think`: give true or false"),
         ({"n_predict": "many"}, "`n_predict`: give a whole number"),
+        ({"options": {"num_predict": 0}}, "`options.num_predict`: give a whole"),
+        ({"thinking_budget": 2.5}, "`thinking_budget`: give a whole number"),
         (
             {"chat_template_kwargs": {"reasoning_effort": "extreme"}},
             "`chat_template_kwargs.reasoning_effort`: give none, minimal",
@@ -423,6 +426,7 @@ def test_a_grammar_that_is_none_is_refused_in_one_line(fake: Runtime) -> None:
         ({"stop_token_ids": [5], "priority": 1}, "fields=priority,stop_token_ids"),
         ({"options": {"num_ctx": 4096}}, "fields=options.num_ctx"),
         ({"options": 5}, "fields=options"),
+        ({"chat_template_kwargs": "x"}, "fields=chat_template_kwargs"),
         ({"separate_reasoning": False}, "fields=separate_reasoning"),
         ({"chat_template_kwargs": {}}, None),
         ({"typical_p": 1, "length_penalty": 1.0}, None),

@@ -6,7 +6,7 @@ that nothing can be smuggled into a header or a log. Others are counted.
 
 from collections.abc import Iterable
 
-from mlx_gptoss.server.spellings import SPELLINGS
+from mlx_gptoss.server.spellings import PATHS
 
 HEADER = "x-mlx-gptoss-ignored"
 
@@ -187,7 +187,7 @@ FIELDS = {
     "web_search_options",
     "xtc_probability",
     "xtc_threshold",
-} | {path for one in SPELLINGS for path in one.paths}
+} | {part for path in PATHS for part in (path, path.split(".")[0])}
 # Tools that a provider would run itself, or that only Responses know.
 TOOLS = {
     "apply_patch",

@@ -20,6 +20,7 @@ from mlx_gptoss.server.spellings import (
     IGNORED,
     MESSAGES,
     OWN,
+    PATHS,
     SPELLINGS,
     STOP,
     THINKS,
@@ -28,9 +29,7 @@ from mlx_gptoss.server.spellings import (
 
 # Fields that an API itself has beside the one a meaning is kept in.
 BESIDE = {MESSAGES: ("thinking.type", "thinking.budget_tokens")}
-_PATHS = [path for one in SPELLINGS for path in one.paths]
-_PATHS += [path for paths in OWN.values() for path in paths.values()]
-CONTAINERS = {path.split(".")[0] for path in _PATHS if "." in path}
+CONTAINERS = {path.split(".")[0] for path in PATHS if "." in path}
 TEXT = {"type": "text"}  # a format that binds nothing
 NEUTRAL: Mapping[str, Any] = {  # values that ask for what is done anyway
     "add_special_tokens": False,

@@ -119,15 +119,16 @@ def thinking(value: Any) -> Any:
 
 def most(value: Any) -> Any:
     """A number of tokens; -1, and Ollama's -2, are no limit."""
-    if type(value) is int:
-        return NO_LIMIT if value in (-1, -2) else value
-    raise ValueError("give a whole number, -1 for no limit")
+    if type(value) is int and (value >= 1 or value in (-1, -2)):
+        return max(value, NO_LIMIT)
+    raise ValueError("give a whole number, 1 or more, or -1 for no limit")
 
 
 def budget(value: Any) -> Any:
     """A number of tokens of reasoning; -1 leaves it to the server."""
-    found = most(value)
-    return ABSENT if found == NO_LIMIT else found
+    if type(value) is int and value >= -1:
+        return ABSENT if value == NO_LIMIT else value
+    raise ValueError("give a whole number, 0 or more, or -1")
 
 
 def plain(value: Any) -> Any:
@@ -268,3 +269,6 @@ SPELLINGS = (
     Spelling(("stop", "stop_sequences", "options.stop"), "all", STOP, plain),
     *(Spelling((f"options.{name}",), "Ollama", name, plain) for name in SAMPLING),
 )
+# Every field that has a meaning here, wherever it is sent.
+PATHS = [path for one in SPELLINGS for path in one.paths]
+PATHS += [path for paths in OWN.values() for path in paths.values()]

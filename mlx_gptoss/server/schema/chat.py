@@ -10,6 +10,7 @@ from mlx_gptoss.server.spellings import CHAT, NO_LIMIT
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Positive = Annotated[int, Field(ge=1)]
+ANY_SEED = -1  # as other servers have it
 
 
 def some(value: int) -> int:
@@ -21,6 +22,10 @@ def some(value: int) -> int:
 
 def limited(value: int) -> int | None:
     return None if some(value) == NO_LIMIT else value
+
+
+def drawn(seed: int) -> int | None:
+    return None if seed == ANY_SEED else seed
 
 
 def as_biases(value: Any) -> Any:
@@ -41,6 +46,7 @@ Tokens = Annotated[int, Field(ge=-1, json_schema_extra={"not": {"const": 0}})]
 TokenLimit = Annotated[Tokens, AfterValidator(limited)]
 RawTokenLimit = Annotated[Tokens, AfterValidator(some)]
 TopK = Annotated[int, Field(ge=-1), AfterValidator(lambda k: max(k, 0))]  # -1 is off
+Seed = Annotated[int, AfterValidator(drawn)]
 Biases = Annotated[dict[str, float], BeforeValidator(as_biases)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -115,7 +121,7 @@ class SamplingFields(Body):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: TopK | None = None
     min_p: Probability | None = None
-    seed: int | None = None
+    seed: Seed | None = None
     logit_bias: Biases | None = None
     stop: str | list[str] | None = None
 

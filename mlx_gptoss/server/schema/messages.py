@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from mlx_gptoss.server.schema.base import Body, Continuing, Json, Request
-from mlx_gptoss.server.schema.chat import Effort, Probability, TokenLimit, TopK
+from mlx_gptoss.server.schema.chat import Effort, Probability, Seed, TokenLimit, TopK
 from mlx_gptoss.server.spellings import MESSAGES
 
 Blocks = str | list[Json]
@@ -67,6 +67,6 @@ class MessagesRequest(CountRequest):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: TopK | None = None
     min_p: Probability | None = None
-    seed: int | None = None
+    seed: Seed | None = None
     metadata: Json | None = None
     service_tier: str | None = None
