@@ -69,7 +69,9 @@ def post(
     return asyncio.run(work())
 
 
-@pytest.mark.parametrize(("encoding", "content"), ENCODED)
+@pytest.mark.parametrize(
+    ("encoding", "content"), ENCODED, ids=lambda x: x if isinstance(x, str) else ""
+)
 def test_a_compressed_body_is_read(
     fake: Runtime, encoding: str, content: bytes
 ) -> None:
@@ -78,8 +80,8 @@ def test_a_compressed_body_is_read(
 
 def test_it_may_come_in_small_pieces(fake: Runtime) -> None:
     async def pieces(content: bytes) -> AsyncIterator[bytes]:
-        for at in range(0, len(content), 2):
-            yield content[at : at + 2]
+        for at in range(0, len(content), 5):
+            yield content[at : at + 5]
 
     for encoding, content in ENCODED:
         assert post(fake, pieces(content), encoding).status_code == 200, encoding
@@ -116,6 +118,7 @@ def test_another_encoding_is_refused_with_those_that_are_read(
         ("zstd", zstd.compress(BODY) + b"more", "no whole `zstd`: it is damaged"),
         ("gzip, zstd", zstd.compress(BODY), "no whole `gzip`: it is damaged"),
     ],
+    ids=lambda x: x if isinstance(x, str) else "",
 )
 def test_a_damaged_body_is_refused_in_words(
     fake: Runtime, encoding: str, content: bytes, why: str
@@ -142,7 +145,7 @@ def test_nothing_at_all_is_nothing_in_any_encoding(fake: Runtime) -> None:
 def test_a_body_is_decoded_no_further_than_allowed(
     fake: Runtime, encoding: str
 ) -> None:
-    content = b" " * 64_000_000
+    content = b" " * 8_000_000
     for one in encoding.split(", "):
         content = ENCODE[one](content)
     tracemalloc.start()
@@ -152,7 +155,7 @@ def test_a_body_is_decoded_no_further_than_allowed(
 
     error = reply.json()["error"]
     assert (reply.status_code, error["code"]) == (413, "request_too_large")
-    assert peak < 10_000_000
+    assert peak < 3_000_000
 
 
 def test_a_body_may_be_as_large_as_the_limit_and_no_larger(fake: Runtime) -> None:
@@ -168,7 +171,7 @@ def test_clients_of_anthropic_are_told_in_their_form(fake: Runtime) -> None:
     assert reply.json()["error"]["type"] == "invalid_request_error"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     data=st.binary(max_size=300),
     codings=st.lists(st.sampled_from(sorted(CODINGS)), min_size=1, max_size=3),
