@@ -7,6 +7,7 @@
 chat.py      the history and what can be done to it; history.py finds turns in it
 turn.py      the loop from a question to a Done
 calls.py     the tools, and the calls that wait for their results
+claim.py     one answer at a time
 opening.py   the system and developer messages
 saved.py     all of it as data, and read back
 """

@@ -6,7 +6,9 @@ result and read on. A call that cannot be run (ToolCallFailed), is not approved 
 takes too long is answered with why.
 
 Leaving the iterator early, or Ctrl-C in it, ends the answer and keeps what came.
-One thread at a time may use a Chat; only `cancel` may come from another.
+One answer at a time: until it is done or its iterator closed, whatever would change
+the history raises PromptError, in the same thread too. Other threads may `cancel`,
+read it, and `branch`: what they see ends with a whole message.
 """
 
 import datetime
@@ -19,6 +21,7 @@ from typing import Any, Self
 
 from mlx_gptoss.chat import saved
 from mlx_gptoss.chat.calls import TOOL_SECONDS, Call, Calls, Toolbox, put_result
+from mlx_gptoss.chat.claim import Claim
 from mlx_gptoss.chat.history import end_of_turn, questions, start_of_turn, title_of
 from mlx_gptoss.chat.opening import opening
 from mlx_gptoss.chat.turn import Turn
@@ -102,10 +105,16 @@ class Chat:
         self.overflow = overflow
         self.on_change = on_change
         self._cancelled = threading.Event()
+        self._claim = Claim()
+        self.moment = threading.RLock()  # while messages and waiting calls disagree
         self.reset()
 
     def reset(self) -> None:
         """Begin another conversation: its own id, no history; settings stay."""
+        with self._claim.held():
+            self._begin()
+
+    def _begin(self) -> None:
         self.toolbox.reset()
         self.id = uuid.uuid4().hex
         self.created = self.updated = _now()
@@ -171,15 +180,23 @@ class Chat:
 
         A question that does not fit the context raises PromptError and is not kept.
         """
-        messages, waiting = list(self.messages), dict(self.calls.waiting)
-        for call in self.calls.waiting.values():
-            put_result(messages, waiting, call, UNANSWERED)
-        yield from self._ask([*messages, user(text)])
+
+        def longer() -> list[Message]:
+            messages, waiting = list(self.messages), dict(self.calls.waiting)
+            for call in self.calls.waiting.values():
+                put_result(messages, waiting, call, UNANSWERED)
+            return [*messages, user(text)]
+
+        return self._claim.during(self._ask(longer))
 
     def regenerate(self) -> Generator[Event]:
         """Forget the last answer, whole or not, and answer the question again."""
-        last = start_of_turn(self.messages, max(len(self.questions), 1))
-        yield from self._ask(self.messages[: last + 1])
+
+        def shorter() -> list[Message]:
+            last = start_of_turn(self.messages, max(len(self.questions), 1))
+            return self.messages[: last + 1]
+
+        return self._claim.during(self._ask(shorter))
 
     def edit(self, turn: int, text: str) -> Generator[Event]:
         """Ask the question of a turn (the first is 1) anew; what followed is forgotten.
@@ -187,17 +204,24 @@ class Chat:
         Raises PromptError, and changes nothing, if there is no such turn or `text`
         does not fit the context. `branch` first to keep both.
         """
-        place = start_of_turn(self.messages, turn)
-        name = self.messages[place].name
-        yield from self._ask([*self.messages[:place], user(text, name=name)])
+
+        def edited() -> list[Message]:
+            place = start_of_turn(self.messages, turn)
+            name = self.messages[place].name
+            return [*self.messages[:place], user(text, name=name)]
+
+        return self._claim.during(self._ask(edited))
 
     def undo(self) -> str:
         """Forget the last turn; return its question. PromptError if there is none."""
-        place = start_of_turn(self.messages, max(len(self.questions), 1))
-        question = self.messages[place].text
-        del self.messages[place:]
-        self.calls.waiting.clear()
-        self.changed()
+        with self._claim.held():
+            place = start_of_turn(self.messages, max(len(self.questions), 1))
+            question = self.messages[place].text
+            with self.moment:
+                del self.messages[place:]
+                self.calls.waiting.clear()
+            self._turn = Turn(self)
+            self.changed()
         return question
 
     def branch(self, turn: int | None = None) -> Self:
@@ -209,13 +233,15 @@ class Chat:
         other = copy(self)
         other.id = uuid.uuid4().hex
         other.created = other.updated = _now()
-        other.messages, other.calls = list(self.messages), self.calls.copy()
+        with self.moment:
+            other.messages, other.calls = list(self.messages), self.calls.copy()
         if turn is not None:
             end = end_of_turn(self.messages, turn)
             if end < len(other.messages):
                 del other.messages[end:]
                 other.calls.waiting.clear()
         other._cancelled = threading.Event()
+        other._claim, other.moment = Claim(), threading.RLock()
         other._turn = Turn(other, self._turn.reasoned)
         return other
 
@@ -225,13 +251,17 @@ class Chat:
         The result is kept at once, in the order of the calls whatever the order of
         the results; the events are empty while calls still wait.
         """
-        waiting = self.calls.waiting
-        if call_id not in waiting:
-            known = ", ".join(f"`{one}`" for one in waiting) or "none"
-            raise PromptError(f"no call `{call_id}` waits; the waiting calls: {known}")
-        self.answer([waiting[call_id]], text)
-        self.changed()
-        return iter(()) if waiting else self._continue()
+        with self._claim.held():
+            waiting = self.calls.waiting
+            if call_id not in waiting:
+                known = ", ".join(f"`{one}`" for one in waiting) or "none"
+                raise PromptError(
+                    f"no call `{call_id}` waits; the waiting calls: {known}"
+                )
+            self.answer([waiting[call_id]], text)
+            self.changed()
+            going_on = self._continue(self._turn)
+        return iter(()) if waiting else self._claim.during(going_on)
 
     def cancel(self) -> None:
         """End the answer under way after its present token; from any thread."""
@@ -239,7 +269,8 @@ class Chat:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values; tools, params and constraints are not in it."""
-        return saved.to_json(saved.Saved.of(self, title=self._title))
+        with self.moment:
+            return saved.to_json(saved.Saved.of(self, title=self._title))
 
     @classmethod
     def from_json(
@@ -282,8 +313,9 @@ class Chat:
 
     def answer(self, calls: Iterable[Call], text: str) -> None:
         """Put the result of calls that wait into the history."""
-        for call in list(calls):
-            put_result(self.messages, self.calls.waiting, call, text)
+        with self.moment:
+            for call in list(calls):
+                put_result(self.messages, self.calls.waiting, call, text)
 
     def changed(self) -> None:
         """Take note of the time, and tell who wants to know."""
@@ -294,24 +326,33 @@ class Chat:
     def is_cancelled(self) -> bool:
         return self._cancelled.is_set()
 
-    def _ask(self, messages: list[Message]) -> Generator[Event]:
+    def _ask(self, history: Callable[[], list[Message]]) -> Generator[Event]:
         """Answer a history that ends with a question; if it cannot, keep the old."""
-        before = self.messages, self.forgotten, self.calls.waiting
+        messages = history()
+        before = self.forgotten, self._turn
+        kept = self.messages, self.calls.waiting
         self._cancelled.clear()
-        self.messages, self.calls.waiting = messages, {}
+        with self.moment:
+            self.messages, self.calls.waiting = messages, {}
         self._turn = Turn(self)
         try:
             stream = self._turn.start(self.params.max_tokens)
         except GptOssError:
-            self.messages, self.forgotten, self.calls.waiting = before
+            with self.moment:
+                self.messages, self.calls.waiting = kept
+            self.forgotten, self._turn = before
             raise
         with closing(stream):
             self.changed()
             yield from self._turn.run(stream)
 
-    def _continue(self) -> Generator[Event]:
+    def _continue(self, turn: Turn) -> Generator[Event]:
+        if turn is not self._turn:
+            raise PromptError(
+                "this result is of an earlier turn: the chat went on without it"
+            )
         self._cancelled.clear()
-        yield from self._turn.run(self._turn.go_on(self.params.max_tokens))
+        yield from turn.run(turn.go_on(self.params.max_tokens))
 
     def _render(self, forgotten: int, *, complete: bool = True) -> list[int]:
         shown = [*opening(self), *self.messages[forgotten:]]

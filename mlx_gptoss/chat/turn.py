@@ -149,9 +149,10 @@ class Turn:
                 message = event.message
                 # Half a call cannot be answered, and nothing says nothing.
                 half = not event.complete and (message.is_call or not message.text)
-                if not half:
-                    chat.messages.append(message)
-                chat.calls.end(message, kept=not half)
+                with chat.moment:
+                    if not half:
+                        chat.messages.append(message)
+                    chat.calls.end(message, kept=not half)
         return [event for event in events if isinstance(event, SHOWN)]
 
     def _run_tools(self) -> Generator[Event]:
