@@ -26,10 +26,16 @@ def status_line(conversation: "Conversation") -> str:
 
 
 def context_used(conversation: "Conversation") -> str:
-    """Write the tokens of the conversation, of how many there may be."""
-    limit = conversation.runtime.context
-    used = f"{conversation.used:,}"
-    return f"{used} / {limit:,} tokens" if limit else f"{used} tokens"
+    """Write the tokens of the conversation, of how many there may be.
+
+    A history may be longer than that: one that was cut still needs a token to close
+    it, and another one was held with more context.
+    """
+    used, limit = conversation.used, conversation.runtime.context
+    if not limit:
+        return f"{used:,} tokens"
+    full = ", full" if used >= limit else ""
+    return f"{min(used, limit):,} / {limit:,} tokens{full}"
 
 
 def _speed(conversation: "Conversation") -> list[str]:
