@@ -38,7 +38,8 @@ class Statistics:
 
     `prompt_tokens` includes the `cached_tokens`, which were not read again.
     `finish_details` are what cut a text short before its end: `reasoning_budget`,
-    `analysis_loop`, `commentary_loop`, `final_loop`, `stop_string`.
+    `analysis_loop`, `commentary_loop`, `final_loop`, `stop_string`; or a whole turn:
+    `tool_rounds`.
     Adding two, as those of the rounds of one turn, sums them up.
     """
 

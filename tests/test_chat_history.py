@@ -360,6 +360,14 @@ def test_reading_what_was_written_gives_the_same_chat() -> None:
         assert louder.effort == "high"
 
 
+def test_a_chat_saved_before_endings_were_is_read() -> None:
+    data = wrong(version=1)
+    with answering() as runtime:
+        again = Chat.from_json(runtime, data)
+
+        assert again.to_json() == data | {"version": 2}
+
+
 def wrong(**changes: Any) -> dict[str, Any]:
     with answering() as runtime:
         chat = start(runtime)
@@ -374,10 +382,10 @@ def wrong(**changes: Any) -> dict[str, Any]:
         ("[1]", "it is no JSON object"),
         ("nonsense", "nor JSON"),
         (
-            wrong(version=2),
-            "by a newer mlx-gptoss .format 2, this one reads 1.: update",
+            wrong(version=3),
+            "by a newer mlx-gptoss .format 3, this one reads 2.: update",
         ),
-        (wrong(format="x"), "`format` is `x` 1"),
+        (wrong(format="x"), "`format` is `x` 2"),
         (wrong(colour="red"), "unknown key `colour`"),
         (wrong(messages="hi"), "`messages` of it is str"),
         (wrong(messages=[{"role": "user"}]), r"messages\[0\] lacks `content`"),

@@ -37,6 +37,7 @@ FLOORS = {
     "harmony": 4,
     "interfaces": 4,
     "steps": 4,
+    "endings": 4,
     "decoding": 4,
     "drawing": 4,
     "generate": 4,

@@ -22,7 +22,13 @@ from typing import Any, Self
 from mlx_gptoss.chat import saved
 from mlx_gptoss.chat.calls import TOOL_SECONDS, Call, Calls, Toolbox, put_result
 from mlx_gptoss.chat.claim import Claim
-from mlx_gptoss.chat.history import end_of_turn, questions, start_of_turn, title_of
+from mlx_gptoss.chat.history import (
+    end_of_turn,
+    going_on,
+    questions,
+    start_of_turn,
+    title_of,
+)
 from mlx_gptoss.chat.opening import opening
 from mlx_gptoss.chat.turn import Turn
 from mlx_gptoss.errors import GptOssError, PromptError
@@ -194,7 +200,7 @@ class Chat:
 
         def shorter() -> list[Message]:
             last = start_of_turn(self.messages, max(len(self.questions), 1))
-            return self.messages[: last + 1]
+            return going_on(self.messages[: last + 1])
 
         return self._claim.during(self._ask(shorter))
 
@@ -352,6 +358,7 @@ class Chat:
                 "this result is of an earlier turn: the chat went on without it"
             )
         self._cancelled.clear()
+        self.messages = going_on(self.messages)
         yield from turn.run(turn.go_on(self.params.max_tokens))
 
     def _render(self, forgotten: int, *, complete: bool = True) -> list[int]:

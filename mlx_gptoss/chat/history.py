@@ -4,6 +4,7 @@ Turns are counted from 1, as people count. Knows messages only.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.messages import Message
@@ -29,6 +30,21 @@ def end_of_turn(messages: Sequence[Message], turn: int) -> int:
     """Return the place behind the last message of a turn."""
     start_of_turn(messages, turn)
     return [*questions(messages), len(messages)][turn]
+
+
+def ending(messages: Sequence[Message]) -> str | None:
+    """Return what cut the last turn short; None if it is whole, or goes on."""
+    for message in reversed(messages):
+        if message.ended or message.role == "user":
+            return message.ended
+    return None
+
+
+def going_on(messages: Sequence[Message]) -> list[Message]:
+    """Return them with a last turn that has not ended."""
+    begin = [0, *questions(messages)][-1]
+    last = (replace(one, ended=None) if one.ended else one for one in messages[begin:])
+    return [*messages[:begin], *last]
 
 
 def title_of(messages: Sequence[Message]) -> str:

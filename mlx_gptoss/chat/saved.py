@@ -28,7 +28,8 @@ from mlx_gptoss.harmony.messages import (
 if TYPE_CHECKING:
     from mlx_gptoss.chat.chat import Chat
 
-FORMAT, VERSION = "mlx-gptoss chat", 1
+FORMAT, VERSION = "mlx-gptoss chat", 2
+READ = (1, VERSION)  # before 2 no message said how its turn ended
 ADVICE = "give what `Chat.to_json` gave"
 OPTIONAL_TEXT = (str, type(None))
 
@@ -54,6 +55,7 @@ MESSAGE: dict[str, tuple[type, ...]] = {
     "recipient": OPTIONAL_TEXT,
     "content_type": OPTIONAL_TEXT,
     "name": OPTIONAL_TEXT,
+    "ended": OPTIONAL_TEXT,
 }
 CALL: dict[str, tuple[type, ...]] = dict.fromkeys(
     ("id", "name", "arguments", "recipient", "channel", "problem"), (str,)
@@ -145,7 +147,7 @@ def _saved(data: Any) -> Saved:
                 f"{version}, this one reads {VERSION}): update it"
             )
     top = _fields(data, "it", TOP)
-    if (top["format"], top["version"]) != (FORMAT, VERSION):
+    if top["format"] != FORMAT or top["version"] not in READ:
         raise Unreadable(f"`format` is `{top['format']}` {top['version']}")
     messages = [_message(x, f"messages[{n}]") for n, x in enumerate(top["messages"])]
     if not 0 <= top["forgotten"] <= len(messages):

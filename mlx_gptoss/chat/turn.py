@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING
 
+from mlx_gptoss.endings import TOOL_ROUNDS, cause
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.guide import Guide
 from mlx_gptoss.harmony.constrain import (
@@ -74,9 +75,11 @@ class Turn:
             called = bool(chat.calls.waiting)
             if total.finish_reason not in (CANCELLED, LENGTH):
                 yield from self._run_tools()
-            if reason := self._end(total, called=called, rounds=rounds):
+            if ended := self._end(total, called=called, rounds=rounds):
+                if self._mark(ended):
+                    chat.changed()
                 chat.prepare()
-                yield Done(reason, replace(total, finish_reason=reason))
+                yield Done(ended.finish_reason or STOP, ended)
                 return
             stream = self.go_on(self._left(total))
 
@@ -94,15 +97,30 @@ class Turn:
                 messages[place] = replace(message, content=text)
             return self.start(max_tokens)
 
-    def _end(self, total: Statistics, *, called: bool, rounds: int) -> str | None:
-        """Say why the turn ends here, or None if the model has results to read."""
+    def _end(
+        self, total: Statistics, *, called: bool, rounds: int
+    ) -> Statistics | None:
+        """Say how the turn ended here, or None if the model has results to read."""
         if total.finish_reason in (CANCELLED, LENGTH):
-            return total.finish_reason
+            return total
         waiting = bool(self._chat.calls.waiting)
         if waiting or not called:
-            return TOOL_CALLS if waiting else STOP
-        exhausted = self._left(total) == 0 or rounds == self._chat.max_rounds
-        return LENGTH if exhausted else None
+            return replace(total, finish_reason=TOOL_CALLS if waiting else STOP)
+        if self._left(total) == 0:
+            return replace(total, finish_reason=LENGTH)
+        if rounds < self._chat.max_rounds:
+            return None
+        details = (*total.finish_details, TOOL_ROUNDS)
+        return replace(total, finish_reason=LENGTH, finish_details=details)
+
+    def _mark(self, stats: Statistics) -> bool:
+        """Note with the last message that the turn was cut here; True if it is new."""
+        messages = self._chat.messages
+        why = cause(stats.finish_reason, stats.finish_details)
+        if why is None or messages[-1].ended == why:
+            return False
+        messages[-1] = replace(messages[-1], ended=why)
+        return True
 
     def _constraints(self) -> Constraints:
         """What is left of the constraints in this round of the turn."""
@@ -136,8 +154,10 @@ class Turn:
             stream.close()
             self._keep(listener.finish())
             self.reasoned += self._guide.reasoning_tokens if self._guide else 0
+            stats = listener.judged(stream.stats)
+            self._mark(stats)
             chat.changed()
-        return listener.judged(stream.stats)
+        return stats
 
     def _keep(self, events: Sequence[ParserEvent]) -> list[Event]:
         """Put ended messages into the history; return the events to show."""

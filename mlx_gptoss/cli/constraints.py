@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlx_gptoss.cli.terminal import note
-
 if TYPE_CHECKING:
     from mlx_gptoss.harmony.constrain import AnswerFormat
-    from mlx_gptoss.steps import Statistics
 
 NAMES = (
     "max_reasoning",
@@ -23,12 +20,6 @@ NAMES = (
     "constrain",
     "no_loop_guard",
 )
-CUTS = {
-    "reasoning_budget": "the reasoning was cut at --max-reasoning",
-    "analysis_loop": "the reasoning went in circles and was cut",
-    "commentary_loop": "a preamble went in circles and was cut",
-    "final_loop": "the answer went in circles and was cut",
-}
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 OPTIONS = (
     click.option(
@@ -130,10 +121,3 @@ def _schema(path: Path) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise click.UsageError(f"`{path}` is no JSON schema: it must be an object")
     return schema
-
-
-def note_cuts(stats: "Statistics | None") -> None:
-    """Say on stderr what was cut short."""
-    for detail in stats.finish_details if stats else ():
-        if detail in CUTS:
-            note(f"({CUTS[detail]})")

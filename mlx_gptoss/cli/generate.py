@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from mlx_gptoss.cli.constraints import NAMES, note_cuts, takes_constraints
+from mlx_gptoss.cli.constraints import NAMES, takes_constraints
+from mlx_gptoss.cli.endings import note_ending
 from mlx_gptoss.cli.keeping import keeps_prompts
 from mlx_gptoss.cli.lines import read_all
 from mlx_gptoss.cli.options import LoadOptions, json_option, loads_model
@@ -130,16 +131,15 @@ def continuation(
 
 
 def _print(events: Iterator[Event], screen: Screen, *, stats: bool) -> None:
-    done: Done | None = None
+    answer, done = "", None
     try:
         for event in events:
             screen.show(event)
+            answer += event.text if isinstance(event, Answer) else ""
             done = event if isinstance(event, Done) else done
     finally:
         screen.end()
-    if done and done.finish_reason == "length":
-        note("(stopped at --max-tokens or the end of the context)")
-    note_cuts(done.stats if done else None)
+    note_ending(done.stats if done else None, answer=answer)
     if done and done.stats and stats:
         note(one_line(done.stats))
 

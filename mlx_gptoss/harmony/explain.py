@@ -76,7 +76,7 @@ class Explanation:
         """The same as plain values, for JSON."""
         return {
             "runs": [{**vars(run), "events": _plain(run.events)} for run in self.runs],
-            "messages": [asdict(message) for message in self.messages],
+            "messages": [_fields(message) for message in self.messages],
             "repairs": [asdict(repair) for repair in self.repairs],
             "ids": {"all": self.fates.total(), **self.fates},
         }
@@ -194,6 +194,11 @@ def _text(ids: Iterable[int], names: Mapping[int, str], tokenizer: Tokens) -> st
         for token in ids
     )
     return data.decode("utf-8", "replace")
+
+
+def _fields(message: Message) -> dict[str, Any]:
+    """All that stands in the stream of a message."""
+    return {key: value for key, value in asdict(message).items() if key != "ended"}
 
 
 def _plain(events: Iterable[ParserEvent]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ messages by what they are.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from mlx_gptoss.errors import PromptError
@@ -129,7 +129,11 @@ Content = str | SystemContent | DeveloperContent
 
 @dataclass(frozen=True)
 class Message:
-    """One message. `recipient` is whom it addresses, `name` who of the role spoke."""
+    """One message. `recipient` is whom it addresses, `name` who of the role spoke.
+
+    `ended` notes that the turn was cut behind it, and why; the model is not shown it,
+    and messages that differ in it alone are equal.
+    """
 
     role: str
     content: Content
@@ -137,6 +141,7 @@ class Message:
     recipient: str | None = None
     content_type: str | None = None
     name: str | None = None
+    ended: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:

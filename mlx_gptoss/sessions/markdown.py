@@ -10,6 +10,7 @@ from typing import Any
 
 from mlx_gptoss.chat import saved
 from mlx_gptoss.chat.history import title_of
+from mlx_gptoss.endings import in_words
 from mlx_gptoss.harmony.messages import FUNCTION_PREFIX, Message
 
 UNTITLED = "Chat"
@@ -30,6 +31,8 @@ def as_markdown(data: Mapping[str, Any]) -> str:
             parts.append(f"## {said_by}")
             speaker = said_by
         parts += _written(message)
+        if message.ended:
+            parts.append(f"*({in_words(message.ended)})*")
     return "\n\n".join(parts) + "\n"
 
 

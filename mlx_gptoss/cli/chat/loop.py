@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_gptoss.cli.chat.interface import Interface
-from mlx_gptoss.cli.constraints import note_cuts
+from mlx_gptoss.cli.endings import note_ending
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.cli.tools import show_sources
 from mlx_gptoss.errors import GptOssError
@@ -72,7 +72,7 @@ class Loop:
             note("(stopped)")
         if problem := conversation.take_problem():
             click.echo(f"Warning: {problem}", err=True)
-        note_cuts(shown.stats)
+        note_ending(shown.stats, answer=shown.answer)
         show_sources(conversation.browser, shown.answer)
         return True
 

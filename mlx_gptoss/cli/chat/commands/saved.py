@@ -12,6 +12,7 @@ from mlx_gptoss.cli.chat.commands.history import last_answer, short
 from mlx_gptoss.cli.chat.files import NO_PICTURES
 from mlx_gptoss.cli.chat.layout import clean
 from mlx_gptoss.cli.terminal import note
+from mlx_gptoss.endings import in_words
 from mlx_gptoss.errors import PromptError
 
 if TYPE_CHECKING:
@@ -100,12 +101,16 @@ def export(loop: "Loop", argument: str) -> None:
 
 def show_where(conversation: "Conversation", interface: "Interface") -> None:
     """Show where a chat stands that one goes on with."""
+    from mlx_gptoss.chat.history import ending
+
     chat = conversation.chat
     asked = len(chat.questions)
     turns = "1 question" if asked == 1 else f"{asked} questions"
     note(f"Going on with {chat.id[:8]}, “{short(clean(chat.title))}”, {turns}")
     if chat.questions:
         interface.replay(chat.questions[-1], last_answer(chat))
+    if why := ending(chat.messages):
+        note(f"({in_words(why)}; /retry answers again)")
 
 
 def _line(chat: "Summary", here: str) -> str:

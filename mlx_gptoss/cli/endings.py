@@ -1,0 +1,40 @@
+"""How an answer ended, as the commands that show answers say it on stderr."""
+
+from typing import TYPE_CHECKING
+
+from mlx_gptoss.cli.terminal import note
+from mlx_gptoss.endings import (
+    CUTS,
+    LENGTH,
+    NO_ANSWER,
+    NOTHING_SAID,
+    cause,
+    in_words,
+)
+
+if TYPE_CHECKING:
+    from mlx_gptoss.steps import Statistics
+
+STOP, STOP_STRING = "stop", "stop_string"
+
+
+def note_ending(stats: "Statistics | None", *, answer: str) -> None:
+    """Say what cut an answer short, and what to do if there is none at all.
+
+    Of one that the user stopped nothing is said: they know.
+    """
+    if stats is None:
+        return
+    reason, details = stats.finish_reason, stats.finish_details
+    why = cause(reason, details)
+    if why == LENGTH:
+        note(f"({in_words(why)})")
+    for detail in details:
+        if detail in CUTS:
+            note(f"({CUTS[detail]})")
+    if answer.strip():
+        return
+    if why == LENGTH:
+        note(f"({NO_ANSWER})")
+    elif reason == STOP and STOP_STRING not in details:
+        note(f"({NOTHING_SAID})")
