@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from mlx_gptoss.cli.chat.turn import GRACE
 from mlx_gptoss.sessions import Sessions
 from tests.terminals import PATIENCE, ROOT, Terminal
 
@@ -30,6 +29,16 @@ from tests.talking import talking
 replies, pause, options = json.loads(sys.argv[1])
 runtime = talking(*replies, pause=pause)
 cli(["chat", "-m", "demo", "--temperature", "0", *options],
+    obj=Services(load=lambda model, **options: runtime))
+"""
+OPEN, SHUT = "\x1b[1;36m[", "\x1b[2m["  # the keys of a question, lit and dimmed
+WITH_PYTHON = """
+import json, sys
+from mlx_gptoss.cli import cli
+from mlx_gptoss.cli.services import Services
+from tests.fakes import answering
+runtime = answering(*json.loads(sys.argv[1]))
+cli(["chat", "-m", "demo", "--temperature", "0", "--tools", "python"],
     obj=Services(load=lambda model, **options: runtime))
 """
 RTL = "שלום עולם, مرحبا"
@@ -53,6 +62,12 @@ def chat(*replies: str, pause: float = 0, options: str = "", **how: Any) -> Term
 
 def final(text: str) -> str:
     return f"{FINAL}{text}<|return|>"
+
+
+def answer(terminal: Terminal, key: str) -> None:
+    """Press a key at the question that stands there, once keys answer it."""
+    terminal.wait_for(lambda _: terminal.raw.rfind(OPEN) > terminal.raw.rfind(SHUT))
+    terminal.send(key)
 
 
 def ready(terminal: Terminal, prompts: int) -> str:
@@ -320,18 +335,23 @@ def test_a_whole_conversation_with_the_demo_model() -> None:
         terminal.send("What is the weather in Oslo?" + ENTER)
         terminal.wait_for("Run get_weather?  [o]nce  [a]lways  [n]o  ne[v]er")
         terminal.send("so always, ")  # typed for the next prompt, not as an answer
-        sleep(2 * GRACE)
-        assert "Run get_weather?" in terminal.settle()
-        terminal.send("o")
+        terminal.wait_for("Run get_weather?  Enter, then  [o]nce")
+        terminal.wait_for("\n> so always,\n")
+        terminal.send(ENTER)
+        answer(terminal, "o")
         terminal.wait_for("The temperature is 21.")
         terminal.wait_for("> so always,")
         terminal.send("\x15")  # Ctrl-U
-        assert '● get_weather(city="Oslo")\n  └ {"temperature": 21' in terminal.screen
+        assert (
+            '● get_weather(city="Oslo")\n  ├ allowed once\n  └ {"temperature": 21'
+        ) in terminal.screen
         assert "Run get_weather?" not in terminal.screen
         terminal.send("/retry" + ENTER)
         terminal.wait_for("Run get_weather?")  # once was not always
-        sleep(GRACE)
-        terminal.send("a")
+        answer(terminal, "a")
+        terminal.wait_for("Run get_weather unasked until you leave?  [y]es  [o]nce")
+        answer(terminal, "y")
+        terminal.wait_for("allowed always: get_weather, until you leave (/tools")
         ready(terminal, 3)
         terminal.send("/reset" + ENTER + "What is 417 + 285?" + ENTER)
         terminal.wait_for("│ I work in columns")
@@ -360,8 +380,8 @@ def test_a_call_is_refused_once_and_for_good() -> None:
         ready(terminal, 1)
         terminal.send("What is the weather in Oslo?" + ENTER)
         terminal.wait_for("Run get_weather?")
-        sleep(GRACE)
-        terminal.send("v")
+        answer(terminal, "v")
+        terminal.wait_for("never allowed: get_weather, until you leave (/tools")
         terminal.wait_for("the user did not allow this call")
         terminal.wait_for(lambda _: PROMPT in terminal.screen[-200:])
         terminal.send("/tools" + ENTER)
@@ -370,6 +390,49 @@ def test_a_call_is_refused_once_and_for_good() -> None:
         terminal.wait_for("get_weather  allow")
         terminal.send("/reset" + ENTER + "What is the weather in Oslo?" + ENTER)
         terminal.wait_for("The temperature is 21.")
+        leave(terminal)
+
+
+def test_python_is_not_allowed_by_accident() -> None:
+    steps = " ".join(f"step{n}" for n in range(250))
+    thought = f"<|channel|>analysis<|message|>{steps}<|end|><|start|>assistant"
+    call = "<|channel|>analysis to=python code<|message|>print(6 * 7)<|call|>"
+    replies = json.dumps([call, thought + call, call, call, final("It is 42.")])
+    with Terminal([sys.executable, "-c", WITH_PYTHON, replies], rows=40) as terminal:
+        terminal.wait_for(lambda screen: PROMPT in screen or "isolated" in screen)
+        if "isolated" in terminal.screen:
+            pytest.skip(terminal.screen)
+        terminal.send("go" + ENTER)
+        terminal.wait_for("Run python?  [o]nce  [a]lways  [n]o  ne[v]er")
+        terminal.send(ESCAPE)
+        terminal.wait_for("├ not allowed this once")
+        terminal.wait_for("(stopped)")
+        ready(terminal, 2)
+        terminal.send("/retry" + ENTER)
+        terminal.wait_for("│ step")
+        terminal.send("wa")  # typed ahead of the question
+        terminal.wait_for("Run python?  Enter, then  [o]nce")
+        terminal.wait_for("\n> wa\n")
+        terminal.send("\x1b[200~a\x1b[201~")  # pasted
+        terminal.wait_for("\n> waa\n")
+        terminal.send("o")
+        terminal.wait_for("\n> waao\n")
+        assert "allowed once" not in terminal.settle()
+        terminal.send(ENTER)
+        answer(terminal, "o")
+        terminal.wait_for("├ allowed once\n  └ 42")
+        terminal.wait_for("Run python?  [o]nce")
+        answer(terminal, "a")
+        terminal.wait_for("Run python unasked until you leave?  [y]es  [o]nce  [n]o")
+        terminal.send("a")  # the same key again
+        terminal.wait_for("\n> waaoa\n")
+        terminal.send("\x08" + ENTER)
+        answer(terminal, "y")
+        terminal.wait_for("├ allowed always: python, until you leave (/tools changes")
+        terminal.wait_for("It is 42.")
+        terminal.wait_for("\n> waao\n")
+        assert terminal.screen.count("└ 42") == 3  # the last one unasked
+        terminal.send("\x15")  # Ctrl-U
         leave(terminal)
 
 

@@ -1,6 +1,5 @@
 """`chat` with tools: offered, asked about, run; mistakes in the options are named."""
 
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +7,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlx_gptoss.cli import cli
-from mlx_gptoss.cli.chat.approval import Asking, with_policy
-from mlx_gptoss.cli.chat.plain import PlainInterface
-from mlx_gptoss.cli.lines import PipedLines
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.tools import read_approval
-from mlx_gptoss.harmony.events import ToolCall
 from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.tools import Approval
 from tests.fakes import AnsweringModel, answering, byte_tokenizer
 
 BYE = "<|channel|>final<|message|>Bye.<|return|>"
@@ -151,31 +145,6 @@ def test_what_runs_code_is_asked_about(
 ) -> None:
     approval = read_approval(given, lambda call: False)
     assert {name: approval.policy_of(name) for name in policies} == policies
-
-
-class Keyboard(StringIO):
-    """A stdin that is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.mark.parametrize(
-    ("said", "runs"),
-    [("y", [True, False]), ("a", [True, True]), ("n", [False, False]), ("v", [False])],
-)
-def test_a_person_says_once_always_no_or_never(
-    said: str, runs: list[bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lasting: dict[str, str] = {}
-    monkeypatch.setattr("sys.stdin", Keyboard(f"{said}\n\n"))
-    interface = PlainInterface(PipedLines(), reasoning="fold")
-    asking = Asking(interface.ask, lasting.__setitem__)
-    approval = Approval("ask", ask=asking)
-    call = ToolCall("1", "look", '{"at": "\x1b[2Jit"}')
-    for run in runs:
-        approval = with_policy(approval, *lasting.popitem()) if lasting else approval
-        assert (approval.refusal(call) is None) is run
 
 
 def test_a_chat_runs_python() -> None:

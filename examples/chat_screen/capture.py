@@ -69,7 +69,7 @@ def start(home: Path) -> tuple[pyte.Screen, Callable[[str, str], None]]:
     def type_and_wait(keys: str, what: str) -> None:
         child.send(keys)
         deadline = monotonic() + SECONDS
-        while not at_rest() or what not in as_text(screen):
+        while not at_rest() or what not in as_text(screen) or is_settling(screen):
             if monotonic() > deadline:
                 raise SystemExit(f"no `{what}` on\n{as_text(screen)}")
 
@@ -86,6 +86,12 @@ def start(home: Path) -> tuple[pyte.Screen, Callable[[str, str], None]]:
 
 def server_file() -> str:
     return str(FOLDER / "weather_server.py")
+
+
+def is_settling(screen: pyte.Screen) -> bool:
+    """Whether a question stands there whose keys are dimmed: none answers it yet."""
+    found = [(row, line.find("[o]nce")) for row, line in enumerate(screen.display)]
+    return any(not screen.buffer[row][at].bold for row, at in found if at >= 0)
 
 
 def as_text(screen: pyte.Screen) -> str:

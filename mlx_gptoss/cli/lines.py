@@ -1,8 +1,12 @@
 """Where the user's lines come from: a terminal, or a pipe."""
 
+import os
 import sys
-from collections.abc import Iterator
+import termios
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Protocol
 
 import click
@@ -11,12 +15,72 @@ from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.errors import PromptError
 
 PROMPT = "> "
+SETTLE = 0.5  # seconds: a line that ends so soon was begun before the question
+CHUNK = 4096
+
+
+class Keyboard:
+    """Answers typed at the terminal that stdin is, as whole lines.
+
+    What was typed, or begun, before a question came up is no answer to it: it is kept
+    for later, and `begun` is a line of it without an end.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self.later: deque[str] = deque()
+        self.begun = ""
+        self._clock = clock
+
+    def answer(self, question: str) -> str:
+        """Ask on stderr; return the line typed then, or "" at the end of input."""
+        while True:
+            self._keep(typed_ahead())
+            click.echo(question, nl=False, err=True)
+            asked = self._clock()
+            line = sys.stdin.readline()
+            if not line:
+                return ""
+            if not self.begun and self._clock() >= asked + SETTLE:
+                return line
+            self.keep_for_later(line)
+
+    def keep_for_later(self, line: str) -> None:
+        """Take a line that was typed at a question and is no answer."""
+        self._keep(line.rstrip("\n") + "\n")
+        note("That is kept for your next message")
+
+    def _keep(self, text: str) -> None:
+        *lines, self.begun = (self.begun + text).split("\n")
+        self.later.extend(lines)
+
+
+def typed_ahead() -> str:
+    """Take what was typed at the terminal and not read yet, in whole lines or not."""
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    mode = termios.tcgetattr(terminal)
+    mode[3] &= ~termios.ICANON  # else a line without an end could not be taken
+    mode[6][termios.VMIN] = mode[6][termios.VTIME] = 0
+    termios.tcsetattr(terminal, termios.TCSANOW, mode)
+    try:
+        data = b"".join(iter(lambda: os.read(terminal, CHUNK), b""))
+    finally:
+        termios.tcsetattr(terminal, termios.TCSANOW, before)
+    return data.decode(sys.stdin.encoding, "replace")
+
+
+def confirm(question: str) -> None:
+    """Ask before something is lost for good; what was typed ahead is no answer."""
+    if sys.stdin.isatty():
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)
+    click.confirm(question, abort=True, err=True)
 
 
 class Lines(Protocol):
     """An iterable of lines; `interactive` when a person types them."""
 
     interactive: bool
+    keyboard: Keyboard
 
     def __iter__(self) -> Iterator[str]: ...
 
@@ -26,9 +90,20 @@ class PipedLines:
 
     interactive = False
 
+    def __init__(self) -> None:
+        self.keyboard = Keyboard()
+
     def __iter__(self) -> Iterator[str]:
         with text_expected():
-            yield from iter(sys.stdin.readline, "")
+            while line := self._next():
+                yield line
+
+    def _next(self) -> str:
+        keyboard = self.keyboard
+        if keyboard.later:
+            return f"{keyboard.later.popleft()}\n"
+        begun, keyboard.begun = keyboard.begun, ""
+        return begun + sys.stdin.readline()
 
 
 class TypedLines:
@@ -36,10 +111,19 @@ class TypedLines:
 
     interactive = True
 
+    def __init__(self) -> None:
+        self.keyboard = Keyboard()
+
     def __iter__(self) -> Iterator[str]:
+        keyboard = self.keyboard
         while True:
+            if keyboard.later:
+                click.echo(f"{PROMPT}{keyboard.later[0]}")
+                yield keyboard.later.popleft()
+                continue
+            begun, keyboard.begun = keyboard.begun, ""
             try:
-                yield input(PROMPT)
+                yield begun + input(PROMPT + begun)
             except KeyboardInterrupt:
                 click.echo(err=True)
                 note("Ctrl-D leaves")

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import click
 
+from mlx_gptoss.cli.lines import confirm
 from mlx_gptoss.cli.options import json_option
 from mlx_gptoss.cli.progress import ByteProgress
 from mlx_gptoss.cli.services import Services, pass_services
@@ -47,7 +48,7 @@ def pull(services: Services, model: str) -> None:
 
 def _delete(services: Services, model: str, *, yes: bool) -> None:
     if not yes:
-        click.confirm(f"Delete `{model}` from this machine?", abort=True, err=True)
+        confirm(f"Delete `{model}` from this machine?")
     freed = services.hub.delete(model)
     click.echo(f"Deleted {model}: {format_bytes(freed)} freed", err=True)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlx_gptoss.cli.lines import confirm
 from mlx_gptoss.cli.options import json_option
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.terminal import CONTROL
@@ -118,7 +119,7 @@ def delete(
     )
     if not yes:
         many = "1 conversation" if len(chosen) == 1 else f"{len(chosen)} conversations"
-        click.confirm(f"Delete {many} for good?", abort=True, err=True)
+        confirm(f"Delete {many} for good?")
     questions: list[str] = []
     for id in chosen:
         messages = store.load(id)["messages"]

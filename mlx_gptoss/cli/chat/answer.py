@@ -99,6 +99,16 @@ class AnswerView:
         self.end()
         self._finished.append(Part(dim(text)))
 
+    def decide(self, call: ToolCall, text: str) -> None:
+        """Show what was decided about a call, below it."""
+        self.end()
+        if call != self.called:  # of several: name the one that is meant again
+            self._call(call.name, call.arguments)
+            self.called = call
+        part = Part(dim(f"  ├ {text}"), goes_on=True)
+        self._finished.append(part)
+        self.whole.append(part)
+
     def take(self) -> list[Part]:
         """Return the parts that were finished since the last time."""
         taken, self._finished = self._finished, []

@@ -1,21 +1,40 @@
 """Whether a call may run, as a person says: once, always, no, never.
 
-`always` and `never` become the tool's policy for the rest of the conversation, where
-/tools shows and changes them.
+`always` and `never` become the tool's policy until the program is left, where /tools
+shows and changes them. `always` is asked again for whatever may run code or touch
+files: that is every tool but those of the browser. What an MCP server says of its tools
+(`readOnlyHint`) is its word alone and counts for nothing here.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mlx_gptoss.cli.tools import BROWSER
+
 if TYPE_CHECKING:
     from mlx_gptoss.harmony.events import ToolCall
     from mlx_gptoss.tools import Approval
 
 ONCE, ALWAYS, NO, NEVER = "once", "always", "no", "never"
-KEYS = {"o": ONCE, "y": ONCE, "a": ALWAYS, "n": NO, "v": NEVER}
-OFFER = (("", "o", "nce"), ("", "a", "lways"), ("", "n", "o"), ("ne", "v", "er"))
 LASTING: dict[str, Any] = {ALWAYS: "allow", NEVER: "deny"}
+READS_ONLY = (BROWSER,)
+OUTCOMES = {
+    ONCE: "allowed once",
+    ALWAYS: "allowed always: {}, until you leave (/tools changes it)",
+    NO: "not allowed this once",
+    NEVER: "never allowed: {}, until you leave (/tools changes it)",
+}
+
+
+def asks_twice(tool: str) -> bool:
+    """Whether `always` is asked again."""
+    return tool.partition(".")[0] not in READS_ONLY
+
+
+def outcome(choice: str, tool: str) -> str:
+    """Say what was decided, and for how long."""
+    return OUTCOMES[choice].format(tool)
 
 
 def with_policy(approval: "Approval", tool: str, policy: Any) -> "Approval":

@@ -59,7 +59,7 @@ class FullInterface:
             turn.run(events)
         finally:
             self._turn = None
-            self._next = turn.typed.lstrip("\n")
+            self._next = turn.draft.text.lstrip("\n")
         stats = view.done.stats if isinstance(view.done, Done) else None
         return Shown(view.answer, stats, stopped=turn.stops > 0)
 
@@ -92,7 +92,7 @@ class FullInterface:
         self._print([Part(Text.assemble((MARK, "bold cyan"), lines, overflow="fold"))])
 
     def give_back(self, text: str) -> None:
-        self._next = text
+        self._next = "\n".join(one for one in (text, self._next) if one)
 
     def _print(self, parts: list[Part]) -> None:
         columns = self.layout.console.size.width

@@ -18,6 +18,8 @@ from prompt_toolkit.keys import Keys
 ESCAPE_SECONDS = 0.05  # a lone Esc is one behind which nothing comes for so long
 TERMINAL = "/dev/tty"
 CHUNK = 4096
+# What is pasted comes as one key: its letters were not pressed.
+PASTES, TYPES = "\x1b[?2004h", "\x1b[?2004l"
 
 
 class KeyReader:
@@ -41,6 +43,7 @@ class KeyReader:
         disabled = os.fpathconf(self._fd, "PC_VDISABLE")
         mode[6][termios.VSUSP] = bytes([disabled])  # the cursor is hidden
         termios.tcsetattr(self._fd, termios.TCSADRAIN, mode)
+        self._write(PASTES)
         return self
 
     def __exit__(
@@ -49,6 +52,7 @@ class KeyReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._write(TYPES)
         termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
         if self._own is not None:
             os.close(self._own)
@@ -66,6 +70,10 @@ class KeyReader:
         pressed = list(self._pressed)
         self._pressed.clear()
         return pressed
+
+    def _write(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
     def _readable(self, seconds: float) -> bool:
         return bool(select.select([self._fd], [], [], seconds)[0])

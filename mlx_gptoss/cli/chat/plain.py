@@ -4,13 +4,18 @@ Answers go to stdout as they come, everything else to stderr; no colours in a pi
 """
 
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-import click
-
-from mlx_gptoss.cli.chat.approval import ALWAYS, NEVER, NO, ONCE
+from mlx_gptoss.cli.chat.approval import (
+    ALWAYS,
+    NEVER,
+    NO,
+    ONCE,
+    asks_twice,
+    outcome,
+)
 from mlx_gptoss.cli.chat.interface import Shown
 from mlx_gptoss.cli.lines import Lines
 from mlx_gptoss.cli.terminal import CONTROL, Screen, note
@@ -19,8 +24,9 @@ from mlx_gptoss.harmony.events import Answer, Done
 if TYPE_CHECKING:
     from mlx_gptoss.harmony.events import Event, ToolCall
 
-ANSWERS = {"y": ONCE, "yes": ONCE, "a": ALWAYS, "always": ALWAYS}
-ANSWERS |= {"v": NEVER, "never": NEVER}
+FIRST = {"y": ONCE, "yes": ONCE, "o": ONCE, "once": ONCE, "n": NO, "no": NO, "": NO}
+FIRST |= {"a": ALWAYS, "always": ALWAYS, "v": NEVER, "never": NEVER}
+SECOND = FIRST | {"y": ALWAYS, "yes": ALWAYS}
 SHOWN = 300  # characters of a call in the question
 
 
@@ -69,8 +75,22 @@ class PlainInterface:
         arguments = CONTROL.sub("", call.arguments)
         shown = arguments if len(arguments) <= SHOWN else arguments[:SHOWN] + "…"
         question = f"Run {call.name}({shown})? [y]es, [n]o, [a]lways, ne[v]er: "
-        click.echo(question, nl=False, err=True)
-        return ANSWERS.get(sys.stdin.readline().strip().lower(), NO)
+        choice = self._choice(question, FIRST)
+        if choice == ALWAYS and asks_twice(call.name):
+            again = f"Run {call.name} unasked until you leave? [y]es, [o]nce, [n]o: "
+            choice = self._choice(again, SECOND)
+        note(f"({outcome(choice, call.name)})")
+        return choice
+
+    def _choice(self, question: str, answers: Mapping[str, str]) -> str:
+        """Ask until one of the answers is given; other lines were meant for later."""
+        keyboard = self.lines.keyboard
+        while line := keyboard.answer(question):
+            said = line.strip().lower()
+            if said in answers:
+                return answers[said]
+            keyboard.keep_for_later(line)
+        return NO
 
     def compose(self, text: str) -> str | None:
         return None

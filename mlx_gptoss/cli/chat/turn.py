@@ -2,7 +2,8 @@
 
 Esc or Ctrl-C stops the answer and what came stays; the third Ctrl-C ends the program
 even if the model does not listen. Ctrl-O unfolds reasoning. Calls that need approval
-are asked about between two frames. What is typed besides is kept for the next prompt.
+are asked about between two frames (see `question`), where Esc and Ctrl-C say no. What
+is typed besides is kept for the next prompt.
 """
 
 import signal
@@ -17,19 +18,21 @@ from types import FrameType
 
 from prompt_toolkit.key_binding.key_processor import KeyPress
 from prompt_toolkit.keys import Keys
+from rich.cells import cell_len
 from rich.text import Text
 
-from mlx_gptoss.cli.chat.answer import AnswerView, call_line, visible
-from mlx_gptoss.cli.chat.approval import KEYS, NO, OFFER
-from mlx_gptoss.cli.chat.keys import KeyReader, typed_text
-from mlx_gptoss.cli.chat.layout import Layout, dim
+from mlx_gptoss.cli.chat.answer import AnswerView, call_line
+from mlx_gptoss.cli.chat.approval import NO, outcome
+from mlx_gptoss.cli.chat.keys import KeyReader
+from mlx_gptoss.cli.chat.layout import Layout, clean, dim
 from mlx_gptoss.cli.chat.markdown import Part
+from mlx_gptoss.cli.chat.prompt import MARK
+from mlx_gptoss.cli.chat.question import Draft, Question
 from mlx_gptoss.cli.chat.tail import Tail
 from mlx_gptoss.harmony.events import Event, ToolCall
 
 FRAME = 0.05  # seconds between two looks at keys and events
 SHARE = 4  # painting takes at most one part in so many of the time
-GRACE = 0.5  # seconds: what is typed when a question comes up was not meant for it
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 TURNS_PER_SECOND = 10
 
@@ -42,8 +45,8 @@ class Ended:
 
 
 @dataclass
-class Question:
-    """A call that waits for an approval."""
+class Asked:
+    """A call that waits for an approval, in the thread of the answer."""
 
     call: ToolCall
     answer: str = NO
@@ -63,16 +66,16 @@ class Turn:
     ) -> None:
         self.view = view
         self.layout = layout
-        self.typed = ""
+        self.draft = Draft()
         self.stops = 0  # how often the user asked to stop
         self._stop = stop
         self._status = status
-        self._came: SimpleQueue[Event | Question | Ended] = SimpleQueue()
-        self._question: Question | None = None
+        self._came: SimpleQueue[Event | Asked | Ended] = SimpleQueue()
+        self._asked: Asked | None = None
+        self._question: Question | None = None  # about what was asked
         self._ended: Ended | None = None
         self._began = monotonic()
         self._due = 0.0  # when to paint next
-        self._answers_from = 0.0  # when keys are answers to a question
 
     def run(self, events: Generator[Event]) -> None:
         """Show `events` until they end. Raises what they raise."""
@@ -97,7 +100,7 @@ class Turn:
 
     def ask(self, call: ToolCall) -> str:
         """Ask about a call, from the thread of the answer."""
-        asked = Question(call)
+        asked = Asked(call)
         self._came.put(asked)
         asked.answered.wait()
         return asked.answer
@@ -118,52 +121,47 @@ class Turn:
         self._came.put(Ended(error))
 
     def _frame(self, keys: KeyReader, tail: Tail) -> None:
-        for press in keys.wait(FRAME):
-            self._press(press)
-        while not self._came.empty() and self._question is None:
+        self._obey(keys.wait(FRAME))
+        while not self._came.empty() and self._asked is None:
             self._take(self._came.get())
         if self.stops:
             self._stop()
+            self._answer(NO)
         now = monotonic()
         if now >= self._due or self._question:
             tail.paint(self._lines(self.view.take(), tail), self._below(tail, now))
             took = monotonic() - now
             self._due = now + max(FRAME, SHARE * took)
+            if self._question is not None:
+                self._question.seen(now + took)
 
-    def _take(self, came: Event | Question | Ended) -> None:
+    def _take(self, came: Event | Asked | Ended) -> None:
         if isinstance(came, Ended):
             self._ended = came
-        elif isinstance(came, Question):
-            self._question = came
-            self._answers_from = monotonic() + GRACE
-            if self.stops:
-                self._answer(NO)
+        elif isinstance(came, Asked):
+            self._asked = came
+            self._question = Question(came.call, self.draft)
         else:
             self.view.show(came)
 
-    def _press(self, press: KeyPress) -> None:
-        choice = KEYS.get(press.key.lower())
-        if press.key == Keys.Escape:
-            self.stop()
-            self._answer(NO)
-        elif press.key == Keys.ControlO:
+    def _obey(self, pressed: list[KeyPress]) -> None:
+        """Do what the keys say; those that are text are answers, or typed ahead."""
+        if any(press.key == Keys.ControlO for press in pressed):
             self.view.unfold()
-        elif self._question and choice and monotonic() >= self._answers_from:
+        if any(press.key == Keys.Escape for press in pressed):
+            self.stop()
+        texts = [one for one in pressed if one.key not in (Keys.ControlO, Keys.Escape)]
+        if self._question is None:
+            for press in texts:
+                self.draft.type(press)
+        elif choice := self._question.look(texts, monotonic()):
             self._answer(choice)
-        else:
-            self._type(press)
-
-    def _type(self, press: KeyPress) -> None:
-        """Keep what is typed; who types is not answering."""
-        self._answers_from = monotonic() + GRACE
-        if press.key in (Keys.Backspace, Keys.ControlH):
-            self.typed = self.typed[:-1]
-        else:
-            self.typed += typed_text(press)
 
     def _answer(self, choice: str) -> None:
-        asked, self._question = self._question, None
+        """Let the call know, and show what was decided."""
+        asked, self._asked, self._question = self._asked, None, None
         if asked is not None:
+            self.view.decide(asked.call, outcome(choice, asked.call.name))
             asked.answer = choice
             asked.answered.set()
 
@@ -172,7 +170,6 @@ class Turn:
         if self.stops > 2:
             raise KeyboardInterrupt
         self._stop()
-        self._answer(NO)
 
     def _lines(self, parts: list[Part], tail: Tail) -> list[str]:
         return self.layout.lines(parts, tail.size.columns)
@@ -185,7 +182,8 @@ class Turn:
             call = self._question.call
             other = call != self.view.called  # of several, say which one is meant
             shown = [Part(call_line(call.name, call.arguments))] if other else []
-            return [*self._lines([*shown, Part(offer(call))], tail), *status]
+            asked = [*shown, Part(self._question.text())]
+            return [*self._lines(asked, tail), *self._drafted(columns), *status]
         lines = self._lines(self.view.rest(), tail)
         return [
             *lines[-max(1, tail.room - 3) :],
@@ -193,6 +191,15 @@ class Turn:
             *self.layout.content(self._activity(now), columns),
             *status,
         ]
+
+    def _drafted(self, columns: int) -> list[str]:
+        """The end of what is being typed, while it keeps letters from answering."""
+        if not self.draft.typing:
+            return []
+        line = clean(self.draft.text.rpartition("\n")[2])
+        while cell_len(line) > columns - len(MARK) - 2:
+            line = line[1:]
+        return self.layout.content(Text.assemble((MARK, "bold cyan"), line), columns)
 
     def _activity(self, now: float) -> Text:
         seconds = now - self._began
@@ -209,14 +216,4 @@ class Turn:
 def on_one_line(text: Text) -> Text:
     """Cut a text that is too long."""
     text.no_wrap, text.overflow = True, "ellipsis"
-    return text
-
-
-def offer(call: ToolCall) -> Text:
-    """Ask about a call, with the keys that answer."""
-    text = Text.assemble(("Run ", "bold"), (visible(call.name), "bold"), ("?", "bold"))
-    for before, key, after in OFFER:
-        text.append(f"  {before}")
-        text.append(f"[{key}]", "bold cyan")
-        text.append(after)
     return text

@@ -1,0 +1,126 @@
+"""A question about a call, and which keys answer it: only those that are meant to.
+
+A letter answers if it is pressed alone, by somebody who is not typing, at a question
+that has been on the screen for a moment. All else that is typed goes into the draft of
+the next message; while one is typed, Enter comes before an answer. Keys and times in, a
+choice out: knows no terminal.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from prompt_toolkit.key_binding.key_processor import KeyPress
+from prompt_toolkit.keys import Keys
+from rich.text import Text
+
+from mlx_gptoss.cli.chat.answer import visible
+from mlx_gptoss.cli.chat.approval import ALWAYS, NEVER, NO, ONCE, asks_twice
+from mlx_gptoss.cli.chat.keys import typed_text
+from mlx_gptoss.harmony.events import ToolCall
+
+SETTLE = 0.5  # seconds: what is pressed so soon was not meant for the question
+ALONE = 0.3  # seconds without another key that make of a letter an answer
+ENTER = (Keys.ControlM, Keys.ControlJ)
+ERASE = (Keys.Backspace, Keys.ControlH)
+ERASE_ALL = Keys.ControlU
+
+
+class Draft:
+    """What was typed for the next message; `typing` until it is put aside."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.typing = False
+
+    def type(self, press: KeyPress) -> None:
+        if press.key in ERASE:
+            self.text = self.text[:-1]
+        elif press.key == ERASE_ALL:
+            self.text = ""
+        else:
+            self.text += typed_text(press)
+        self.typing = bool(self.text.strip())
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What may be answered: words with the key of each marked, and the keys."""
+
+    asks: str
+    words: tuple[tuple[str, str, str], ...]
+    keys: Mapping[str, str]
+
+
+FIRST = Offer(
+    "Run {}?",
+    (("", "o", "nce"), ("", "a", "lways"), ("", "n", "o"), ("ne", "v", "er")),
+    {"o": ONCE, "y": ONCE, "a": ALWAYS, "n": NO, "v": NEVER},
+)
+SECOND = Offer(
+    "Run {} unasked until you leave?",
+    (("", "y", "es"), ("", "o", "nce"), ("", "n", "o")),
+    {"y": ALWAYS, "o": ONCE, "n": NO},  # not the key that led here
+)
+
+
+class Question:
+    """Asks about one call; tell it what is `seen`, and what every look at keys gave."""
+
+    def __init__(self, call: ToolCall, draft: Draft) -> None:
+        self.call = call
+        self.draft = draft
+        self.offer = FIRST
+        self._open_at = inf  # when keys begin to answer
+        self._looked_at = -inf
+        self._chosen: tuple[KeyPress, float] | None = None  # it may begin a word
+
+    @property
+    def open(self) -> bool:
+        """Whether the next key may be an answer: it is pressed after the last look."""
+        return not self.draft.typing and self._looked_at >= self._open_at
+
+    def seen(self, now: float) -> None:
+        """Take note that it stands on the screen."""
+        if self._open_at == inf:
+            self._open_at = now + SETTLE
+
+    def look(self, pressed: Sequence[KeyPress], now: float) -> str | None:
+        """Take the keys pressed since the last look; return the choice once made."""
+        for press in pressed:
+            self._take(press, now)
+        self._looked_at = now
+        if self._chosen is None or now < self._chosen[1] + ALONE:
+            return None
+        choice = self.offer.keys[self._chosen[0].key.lower()]
+        if choice == ALWAYS and self.offer is FIRST and asks_twice(self.call.name):
+            self.offer, self._open_at, self._chosen = SECOND, inf, None
+            return None
+        return choice
+
+    def text(self) -> Text:
+        """The question, with the keys that answer; dim ones do not yet."""
+        text = Text(self.offer.asks.format(visible(self.call.name)), style="bold")
+        text.append("  Enter, then" if self.draft.typing else "", "not bold")
+        for before, key, after in self.offer.words:
+            text.append(f"  {before}", "not bold")
+            text.append(f"[{key}]", "bold cyan" if self.open else "not bold dim")
+            text.append(after, "not bold")
+        return text
+
+    def _take(self, press: KeyPress, now: float) -> None:
+        chosen = self._chosen
+        if chosen is not None and press.key in ENTER:
+            return  # a habit of some: the letter stands
+        self._chosen = None
+        if self.open and chosen is None and press.key.lower() in self.offer.keys:
+            self._chosen = press, now
+            return
+        if press.key in ENTER:
+            self.draft.typing = False
+        elif typed_text(press) or press.key in (*ERASE, ERASE_ALL):
+            if chosen is not None:
+                self.draft.type(chosen[0])
+            self.draft.type(press)
+        if self._open_at != inf:
+            self._open_at = now + SETTLE
