@@ -13,7 +13,7 @@ from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.endings import note_ending
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.endings import NO_ANSWER, NOTHING_SAID, cause, in_words
-from mlx_gptoss.harmony.events import Done, Event, ToolResult
+from mlx_gptoss.harmony.events import Done, Event, ToolCall, ToolResult
 from mlx_gptoss.harmony.parse import Parser
 from mlx_gptoss.listener import Listener
 from mlx_gptoss.prompt_cache import CacheOptions
@@ -79,6 +79,30 @@ def test_that_an_answer_was_stopped_is_kept_with_it(how: str) -> None:
         list(chat.send("bye"))
         assert ending(chat.messages) is None
         assert ending(chat.messages[:-2]) == "cancelled"
+
+
+@pytest.mark.parametrize("how", ["leave", "interrupt"])
+def test_a_turn_that_was_left_at_its_tools_is_marked_too(how: str) -> None:
+    def look() -> str:
+        """Looks."""
+        if how == "interrupt":
+            raise KeyboardInterrupt
+        return "rain"
+
+    with answering(CALL, BYE) as runtime:
+        chat = start(runtime, tools=[look], tool_seconds=None)
+        events = chat.send("hi")
+        assert isinstance(next(events), ToolCall)
+        if how == "interrupt":
+            with pytest.raises(KeyboardInterrupt):
+                next(events)
+        else:
+            assert isinstance(next(events), ToolResult)
+            events.close()
+
+        assert ending(chat.messages) == "cancelled"
+        list(chat.send("and now?"))
+        assert ending(chat.messages) is None
 
 
 def test_a_turn_that_goes_on_with_a_result_was_not_cut() -> None:

@@ -297,6 +297,16 @@ def test_a_dumb_terminal_gets_plain_lines() -> None:
         assert "They greet" in terminal.raw
 
 
+def test_an_answer_that_was_cut_says_so_and_what_to_do() -> None:
+    with chat(HELLO, options="--max-tokens 20") as terminal:
+        ready(terminal, 1)
+        terminal.send("hi" + ENTER)
+        terminal.wait_for("(stopped at --max-tokens or the end of the context)")
+        terminal.wait_for("(no answer came: raise --max-tokens or --context")
+        ready(terminal, 2)
+        leave(terminal)
+
+
 def test_a_private_chat_leaves_nothing(home: Path) -> None:
     with chat(HELLO, options="--private") as terminal:
         ready(terminal, 1)

@@ -76,7 +76,7 @@ class Turn:
             if total.finish_reason not in (CANCELLED, LENGTH):
                 yield from self._run_tools()
             if ended := self._end(total, called=called, rounds=rounds):
-                if self._mark(ended):
+                if self._mark(cause(ended.finish_reason, ended.finish_details)):
                     chat.changed()
                 chat.prepare()
                 yield Done(ended.finish_reason or STOP, ended)
@@ -113,10 +113,9 @@ class Turn:
         details = (*total.finish_details, TOOL_ROUNDS)
         return replace(total, finish_reason=LENGTH, finish_details=details)
 
-    def _mark(self, stats: Statistics) -> bool:
+    def _mark(self, why: str | None) -> bool:
         """Note with the last message that the turn was cut here; True if it is new."""
         messages = self._chat.messages
-        why = cause(stats.finish_reason, stats.finish_details)
         if why is None or messages[-1].ended == why:
             return False
         messages[-1] = replace(messages[-1], ended=why)
@@ -155,7 +154,7 @@ class Turn:
             self._keep(listener.finish())
             self.reasoned += self._guide.reasoning_tokens if self._guide else 0
             stats = listener.judged(stream.stats)
-            self._mark(stats)
+            self._mark(cause(stats.finish_reason, stats.finish_details))
             chat.changed()
         return stats
 
@@ -177,13 +176,18 @@ class Turn:
 
     def _run_tools(self) -> Generator[Event]:
         """Answer the calls that can be answered here; the others go on waiting."""
-        chat = self._chat
-        for call in list(chat.calls.waiting.values()):
-            text = chat.toolbox.result(call, chat.is_cancelled)
-            if text is not None:
-                chat.answer([call], text)
+        chat, over = self._chat, False
+        try:
+            for call in list(chat.calls.waiting.values()):
+                text = chat.toolbox.result(call, chat.is_cancelled)
+                if text is not None:
+                    chat.answer([call], text)
+                    chat.changed()
+                    yield ToolResult(call.id, text)
+            over = True
+        finally:  # the reader left, or was interrupted
+            if not over and self._mark(CANCELLED):
                 chat.changed()
-                yield ToolResult(call.id, text)
 
     def _left(self, stats: Statistics) -> int | None:
         limit = self._chat.params.max_tokens

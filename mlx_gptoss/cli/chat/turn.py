@@ -150,11 +150,12 @@ class Turn:
             self.view.unfold()
         if any(press.key == Keys.Escape for press in pressed):
             self.stop()
+            self._answer(NO)
         texts = [one for one in pressed if one.key not in (Keys.ControlO, Keys.Escape)]
         if self._question is None:
             for press in texts:
                 self.draft.type(press)
-        elif choice := self._question.look(texts, monotonic()):
+        elif (choice := self._question.look(texts, monotonic())) and not self.stops:
             self._answer(choice)
 
     def _answer(self, choice: str) -> None:
