@@ -86,3 +86,9 @@ def test_a_tool_that_was_not_offered_is_a_fault_of_the_server() -> None:
 def test_no_reasoning_at_all_is_a_fault_of_the_server() -> None:
     call = Call("1", "get_weather", '{"city":"Oslo"}')
     assert judged(call, reasoning="").fault == "no reasoning came in any turn"
+
+
+@pytest.mark.parametrize(("cut", "answered"), [(False, True), (True, False)])
+def test_an_answer_that_was_cut_is_no_answer(cut: bool, answered: bool) -> None:
+    talk = Scripted(Reply("So.", "It is 2", [], cut=cut))
+    assert judge(CASES[0], "chat", talk).answered is answered

@@ -49,7 +49,13 @@ class Ran:
     fits: bool = False  # and its schema
     exact: bool = False  # with the arguments expected
     answer: str = ""
+    cut: bool = False  # the answer, by the limit of tokens
     calls: list[str] = field(default_factory=list)
+
+    @property
+    def answered(self) -> bool:
+        """Whether an answer came, and came to its end."""
+        return bool(self.answer) and not self.cut
 
 
 def read_cases() -> Sequence[Case]:
@@ -77,6 +83,7 @@ class Reply:
     reasoning: str
     answer: str
     calls: Sequence[Call]
+    cut: bool = False  # by the limit of tokens
 
 
 class Talk(Protocol):
@@ -123,6 +130,7 @@ class ChatTalk:
             message.reasoning or "",
             message.content or "",
             [Call(one.id, one.function.name, one.function.arguments) for one in calls],
+            cut=choice.finish_reason == "length",
         )
 
     def give(self, call: Call, result: str) -> None:
@@ -165,7 +173,7 @@ class ResponsesTalk:
                 answer += "".join(part.text for part in item.content)
             elif item.type == "function_call":
                 calls.append(Call(item.call_id, item.name, item.arguments))
-        return Reply(reasoning, answer, calls)
+        return Reply(reasoning, answer, calls, cut=response.status == "incomplete")
 
     def give(self, call: Call, result: str) -> None:
         """Take the result of a call."""
@@ -191,7 +199,7 @@ def _converse(ran: Ran, talk: Talk) -> None:
     for turn in range(TURNS):
         reply = talk.ask(streamed=turn == 0)
         reasoned = reasoned or bool(reply.reasoning)
-        ran.answer = reply.answer
+        ran.answer, ran.cut = reply.answer, reply.cut
         for call in reply.calls:
             _judge(ran, call)
             talk.give(call, json.dumps(ran.case.result))

@@ -190,8 +190,9 @@ def _case_line(ran: "Ran") -> str:
     if ran.fault:
         return f"FAILED  {ran.api:9}  {ran.case.name:29}  {ran.fault}"
     mark = "exact" if ran.exact else "fits" if ran.fits else "-"
-    text = "; ".join(ran.calls) or ran.answer.strip()
-    return f"{mark:6}  {ran.api:9}  {ran.case.name:29}  {_cut(text)}"
+    text = _cut("; ".join(ran.calls) or ran.answer.strip())
+    cut = " (the answer was cut)" if ran.cut else ""
+    return f"{mark:6}  {ran.api:9}  {ran.case.name:29}  {text}{cut}"
 
 
 def _summary(ran: "Sequence[Ran]") -> str:
@@ -203,7 +204,7 @@ def _summary(ran: "Sequence[Ran]") -> str:
         valid = sum(one.fault is None for one in of_api)
         called, fits, exact, answered = (
             sum(bool(getattr(one, name)) for one in of_api)
-            for name in ("called", "fits", "exact", "answer")
+            for name in ("called", "fits", "exact", "answered")
         )
         lines.append(
             f"{api:9}  {f'{valid}/{count}':>12}  {f'{called}/{count}':>10}  "
@@ -250,6 +251,7 @@ def _as_json(
             "exact": one.exact,
             "calls": one.calls,
             "answer": one.answer,
+            "cut": one.cut,
         }
         for one in ran
     ]
