@@ -12,10 +12,17 @@ CUTS = {
     "reasoning_budget": "the reasoning was cut at --max-reasoning",
     "analysis_loop": "the reasoning went in circles and was cut",
     "commentary_loop": "a preamble went in circles and was cut",
+    "preamble_budget": "the text before calls was cut: it found no end",
+    "call_loop": "a call went in circles and was cut",
     FINAL_LOOP: "the answer went in circles and was cut",
     TOOL_ROUNDS: "stopped: the model called tools again and again",
 }
-GOES_ON = ("reasoning_budget", "analysis_loop", "commentary_loop")  # behind the cut
+GOES_ON = (  # behind the cut
+    "reasoning_budget",
+    "analysis_loop",
+    "commentary_loop",
+    "preamble_budget",
+)
 ENDINGS = {
     LENGTH: "stopped at --max-tokens or the end of the context",
     CANCELLED: "stopped",

@@ -143,6 +143,7 @@ def test_too_many_rounds_of_calls_are_named() -> None:
         ("length", (), "length"),
         ("length", ("analysis_loop",), "length"),  # the model went on, to the limit
         ("length", ("final_loop",), "final_loop"),
+        ("length", ("analysis_loop", "call_loop"), "call_loop"),
         ("length", ("something new",), "length"),
         ("cancelled", ("final_loop",), "cancelled"),
     ],
