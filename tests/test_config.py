@@ -174,6 +174,69 @@ def test_unknown_keys_are_an_error_when_strict() -> None:
     )
 
 
+PARAMETERS = YARN | {"rope_theta": 150000}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_parameters": PARAMETERS},
+        {"rope_parameters": YARN, "rope_scaling": None},
+        {"rope_scaling": PARAMETERS, "rope_scaling_factor": 32.0},
+        {"original_max_position_embeddings": 4096, "rope_ntk_beta": 32},
+        {"rope_scaling": YARN | {"rope_type": ..., "type": "yarn"}},
+    ],
+)
+def test_rotary_settings_said_twice_may_agree(changes: dict[str, Any]) -> None:
+    raw = published(**changes)
+    raw["rope_scaling"] = raw["rope_scaling"] and {
+        key: value for key, value in raw["rope_scaling"].items() if value is not ...
+    }
+    assert ModelConfig.from_dict(raw, strict=True) == GPT_OSS_20B
+
+
+DISAGREEING = [
+    (
+        {"rope_parameters": PARAMETERS | {"rope_theta": 10000}},
+        "`rope_parameters.rope_theta` = 10000 but `rope_theta` = 150000",
+    ),
+    (
+        {"rope_parameters": PARAMETERS | {"factor": 16.0}},
+        "`rope_parameters.factor` = 16.0 but `rope_scaling.factor` = 32.0",
+    ),
+    (
+        {"rope_parameters": PARAMETERS | {"truncate": True}},
+        "`rope_parameters.truncate` = True but `rope_scaling.truncate` = False",
+    ),
+    (
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 150000}},
+        "`rope_parameters.rope_type` = 'default' but `rope_scaling.rope_type` = 'yarn'",
+    ),
+    (
+        {"rope_scaling": PARAMETERS | {"rope_theta": 10000}},
+        "`rope_scaling.rope_theta` = 10000 but `rope_theta` = 150000",
+    ),
+    (
+        {"rope_scaling_factor": 16.0},
+        "`rope_scaling.factor` = 32.0 but `rope_scaling_factor` = 16.0",
+    ),
+    (
+        {"original_max_position_embeddings": 8192},
+        "original_max_position_embeddings` = 4096 but `original_max_position_embe",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "says"), DISAGREEING)
+def test_rotary_settings_said_twice_must_agree(
+    changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        ModelConfig.from_dict(published(**changes))
+    assert says in str(error.value)
+    assert str(error.value).endswith("they name one thing, correct one of them")
+
+
 UNSUPPORTED = [
     ({"model_type": "llama"}, "`model_type` = 'llama'"),
     ({"hidden_act": "gelu"}, "`hidden_act` = 'gelu'"),

@@ -81,6 +81,7 @@ READ = (
     | set(SUPPORTED)
     | {"layer_types", "rms_norm_eps", "swiglu_limit", "eos_token_id"}
     | {"rope_theta", "rope_scaling", "rope_parameters"}
+    | {"original_max_position_embeddings"}
     | {"rope_scaling_factor", "rope_ntk_alpha", "rope_ntk_beta"}
 )
 

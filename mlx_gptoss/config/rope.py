@@ -5,7 +5,7 @@ of OpenAI's `original/config.json`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from mlx_gptoss.config.keys import check_supported, positive
@@ -27,6 +27,14 @@ ROPE_KEYS = {
     "beta_slow",
     "truncate",
 }
+# Settings that may stand beside the object of them, and what they are called in it.
+FLAT_KEYS = {
+    "rope_theta": "rope_theta",
+    "original_max_position_embeddings": "original_max_position_embeddings",
+    "rope_scaling_factor": "factor",
+    "rope_ntk_alpha": "beta_slow",
+    "rope_ntk_beta": "beta_fast",
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,11 @@ class RopeScaling:
 
 
 def read_rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
-    """Read the rotary base and its YaRN settings from any of the three spellings."""
+    """Read the rotary base and its YaRN settings from any of the three spellings.
+
+    Raises ConfigError where two spellings are there and disagree: tools differ in
+    which of them wins (transformers 5 takes `rope_scaling`).
+    """
     if raw.get("rope_parameters") is not None:
         where, settings = "rope_parameters.", raw["rope_parameters"]
     elif "rope_scaling" in raw:
@@ -59,7 +71,41 @@ def read_rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
     theta = positive(
         settings, "rope_theta", positive(raw, "rope_theta", 150_000.0), where=where
     )
-    return check_theta(theta), read_rope_scaling(settings, raw, where)
+    scaling = read_rope_scaling(settings, raw, where)
+    if where:
+        check_spellings(raw, where, settings, scaling)
+    return check_theta(theta), scaling
+
+
+def check_spellings(
+    raw: Mapping[str, Any],
+    where: str,
+    settings: Mapping[str, Any],
+    scaling: RopeScaling | None,
+) -> None:
+    """Refuse other spellings of a setting that say something else."""
+    said = dict(settings) if scaling is None else {**settings, **asdict(scaling)}
+    other = raw.get("rope_scaling") if where == "rope_parameters." else None
+    if isinstance(other, Mapping):
+        other = cast("Mapping[str, Any]", other)
+        found = read_rope_scaling(other, raw, "rope_scaling.")
+        again = dict(other) if found is None else {**other, **asdict(found)}
+        again.setdefault("rope_type", again.pop("type", "default"))
+        said.setdefault("rope_type", "default")
+        for key, value in again.items():
+            if key in said:
+                check_same((where + key, said[key]), ("rope_scaling." + key, value))
+    for key, name in FLAT_KEYS.items():
+        if raw.get(key) is not None and name in said:
+            check_same((where + name, said[name]), (key, raw[key]))
+
+
+def check_same(one: tuple[str, Any], other: tuple[str, Any]) -> None:
+    if one[1] != other[1]:
+        raise ConfigError(
+            f"`config.json` has `{one[0]}` = {one[1]!r:.80} but `{other[0]}` = "
+            f"{other[1]!r:.80}: they name one thing, correct one of them"
+        )
 
 
 def check_theta(theta: float) -> float:
@@ -73,10 +119,11 @@ def original_rope(raw: Mapping[str, Any]) -> dict[str, Any] | None:
     factor = positive(raw, "rope_scaling_factor", 32.0)
     if factor <= 1:  # the reference scales only above 1
         return None
+    original = "original_max_position_embeddings"
     return {
         "rope_type": "yarn",
         "factor": factor,
-        "original_max_position_embeddings": raw.get("initial_context_length", 4096),
+        original: raw.get(original, raw.get("initial_context_length", 4096)),
         "beta_slow": raw.get("rope_ntk_alpha", 1.0),
         "beta_fast": raw.get("rope_ntk_beta", 32.0),
         "truncate": False,
