@@ -83,9 +83,12 @@ def stop_reasons(
     tokenizer: Tokenizer | None, eos_token_ids: Iterable[int] = ()
 ) -> dict[int, str]:
     """Map stop tokens to finish reasons: by name where the vocabulary has them."""
-    specials = tokenizer.specials if tokenizer else {}
+    if tokenizer is None:
+        return dict.fromkeys(eos_token_ids, STOP)
+    ids = filter(tokenizer.may_end, eos_token_ids)
+    specials = tokenizer.specials
     named = {specials[n]: why for n, why in STOP_NAMES.items() if n in specials}
-    return dict.fromkeys(eos_token_ids, STOP) | named
+    return dict.fromkeys(ids, STOP) | named
 
 
 def _rate(count: int, seconds: float) -> float:

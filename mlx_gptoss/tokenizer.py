@@ -3,9 +3,11 @@
 Knows the byte-level vocabulary and the names of its special tokens; knows
 nothing of Harmony's grammar, and does not import MLX.
 
-Two guarantees the rest builds on:
+Three guarantees the rest builds on:
 - `encode` is for plain text: a typed `<|end|>` stays text and never becomes the
   control token. Control tokens come only from `special(name)`.
+- A prompt is all of its text and nothing else, whatever the file says of truncation,
+  padding and the like (see `leftovers`; `notes` says what was turned off).
 - Decoding never fails: the embedding has more rows than the vocabulary has
   tokens (gpt-oss: 201,088 and 200,019), and a row without a token is "".
 """
@@ -21,6 +23,7 @@ from types import MappingProxyType
 import tokenizers
 
 from mlx_gptoss.errors import CheckpointError, PromptError
+from mlx_gptoss.leftovers import turn_off
 
 HARMONY_TOKENS = (
     "<|start|>",
@@ -31,6 +34,9 @@ HARMONY_TOKENS = (
     "<|call|>",
     "<|return|>",
 )
+# Text that normalizers and pre-tokenizers of other models would change.
+PROBE = " a  B\u00e9\t1\n\n e\u0301 \uff21 \u6f22 \U0001f600 <x> "
+FRAME = frozenset(HARMONY_TOKENS) - {"<|call|>", "<|return|>"}  # ends no answer
 ID_LIMIT = 2**32  # the library's ids are 32-bit
 CONTROL_NAME = re.compile(r"<\|[^|]+\|>")  # special, whatever its flag says
 
@@ -59,6 +65,8 @@ class Tokenizer:
         self.source = source
         self._vocabulary = vocabulary
         added = vocabulary.get_added_tokens_decoder()
+        contents = {token.content for token in added.values()}
+        self.notes = turn_off(vocabulary, harmony=contents.issuperset(HARMONY_TOKENS))
         self._added = {token_id: token.content for token_id, token in added.items()}
         names = {
             token.content: token_id
@@ -76,6 +84,7 @@ class Tokenizer:
             ]
         )
         vocabulary.encode_special_tokens = True  # "<|end|>" in text is text
+        self._check_text()
 
     @classmethod
     def open(cls, folder: Path | str) -> "Tokenizer":
@@ -118,6 +127,18 @@ class Tokenizer:
                 "continue text with `mlx-gptoss generate --raw`"
             )
 
+    def may_end(self, token_id: int) -> bool:
+        """Whether an answer may end at a token that a checkpoint's files call its end.
+
+        Where Harmony is spoken that is never text, and no part of a message's frame:
+        an answer would end with its reasoning.
+        """
+        if not self.has_harmony:
+            return True
+        name = self._added.get(token_id)
+        is_text = token_id not in self._special_ids and self.token_bytes(token_id)
+        return name not in FRAME and not is_text
+
     def special(self, name: str) -> int:
         """Return the id of a control token by name, such as `<|start|>`."""
         try:
@@ -159,6 +180,20 @@ class Tokenizer:
     def detokenizer(self) -> "Detokenizer":
         """Return a fresh streaming decoder."""
         return Detokenizer(self)
+
+    def _check_text(self) -> None:
+        """Refuse, or for a vocabulary without Harmony note, that text is changed."""
+        if self.decode(self._encode(PROBE)) == PROBE:
+            return
+        if self.has_harmony:
+            raise CheckpointError(
+                f"tokenizer `{self.source}` changes or drops some of the text it is "
+                "given: use the `tokenizer.json` that was published with the checkpoint"
+            )
+        self.notes += (
+            "`tokenizer.json` changes or drops some of the text it is given, as the "
+            "vocabulary was made (it has no Harmony tokens): kept",
+        )
 
     def _encode(self, text: str) -> list[int]:
         try:

@@ -297,12 +297,21 @@ def test_a_failing_model_fails_the_step() -> None:
 def test_stop_tokens_come_by_name_and_from_the_config() -> None:
     tokenizer = byte_tokenizer()
 
-    reasons = stop_reasons(tokenizer, [5, tokenizer.special("<|call|>")])
+    reasons = stop_reasons(tokenizer, [300, tokenizer.special("<|call|>")])
 
     assert reasons == {
-        5: "stop",
+        300: "stop",
         tokenizer.special("<|endoftext|>"): "stop",
         tokenizer.special("<|return|>"): "stop",
         tokenizer.special("<|call|>"): "tool_calls",
     }
     assert stop_reasons(None, (2, 3)) == {2: "stop", 3: "stop"}
+
+
+@pytest.mark.parametrize("name", ["a", "<|end|>", "<|message|>", "<|channel|>"])
+def test_no_harmony_answer_ends_at_text_or_inside_a_message(name: str) -> None:
+    tokenizer = byte_tokenizer()
+    token = ord(name) if len(name) == 1 else tokenizer.special(name)
+
+    assert token not in stop_reasons(tokenizer, [token])
+    assert stop_reasons(byte_tokenizer(()), [token]) == {token: "stop"}

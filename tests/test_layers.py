@@ -33,6 +33,7 @@ FLOORS = {
     "wiring": 3,
     "hub": 3,
     "checkpoint": 3,
+    "leftovers": 3,
     "tokenizer": 3,
     "harmony": 4,
     "interfaces": 4,

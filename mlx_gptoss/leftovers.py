@@ -1,0 +1,121 @@
+"""Settings of a `tokenizer.json` that would change a prompt: turned off, and named.
+
+Fine-tuning leaves them behind (`truncation` and `padding` of the training batches, a
+`post_processor` that adds tokens); OpenAI's file has none of them. Works on the
+library's object, so the same rules hold for a model that runs and for one that is
+converted. Knows nothing of Harmony but whether the vocabulary has its tokens.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any, cast
+
+import tokenizers
+from tokenizers import AddedToken, pre_tokenizers
+
+BYTE_LEVEL = "ByteLevel"  # as a post-processor it only moves offsets
+
+
+def turn_off(vocabulary: tokenizers.Tokenizer, *, harmony: bool) -> tuple[str, ...]:
+    """Turn off what would change a prompt; return a note on each.
+
+    With `harmony` the vocabulary is gpt-oss's, so text goes in as it is. Another
+    vocabulary may have been trained on changed text: there a normalizer stays.
+    """
+    notes = [
+        *batch_settings(vocabulary),
+        *added_by_post_processor(vocabulary),
+        *dropout(vocabulary),
+    ]
+    if harmony:
+        notes += [
+            *normalizer(vocabulary),
+            *prefix_space(vocabulary),
+            *stripping(vocabulary),
+        ]
+    return tuple(f"`tokenizer.json` {note}: turned off" for note in notes)
+
+
+def batch_settings(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
+    """Turn off what makes the prompts of a batch equally long."""
+    if vocabulary.truncation is not None:
+        length = vocabulary.truncation["max_length"]
+        vocabulary.no_truncation()
+        yield f"cuts prompts to {length:,} tokens (`truncation`)"
+    if vocabulary.padding is not None:
+        vocabulary.no_padding()
+        yield "fills prompts up with a token (`padding`)"
+
+
+def added_by_post_processor(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
+    kinds = [kind for kind in kinds_in(vocabulary.post_processor) if kind != BYTE_LEVEL]
+    if kinds:
+        vocabulary.post_processor = None  # pyright: ignore[reportAttributeAccessIssue]
+        yield f"adds tokens to prompts (`post_processor` {kinds[0]})"
+
+
+def dropout(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
+    rate = getattr(vocabulary.model, "dropout", None)
+    if rate:
+        cast(Any, vocabulary.model).dropout = None
+        yield f"cuts words at random (`dropout` {rate:.3g})"
+
+
+def normalizer(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
+    kinds = kinds_in(vocabulary.normalizer)
+    if kinds and BYTE_LEVEL not in kinds:
+        vocabulary.normalizer = None  # pyright: ignore[reportAttributeAccessIssue]
+        yield f"changes text (`normalizer` {', '.join(kinds)})"
+
+
+def prefix_space(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
+    state = state_of(vocabulary.pre_tokenizer)
+    spaced = [part for part in parts_of(state) if part.get("add_prefix_space")]
+    if not spaced:
+        return
+    for part in spaced:
+        part["add_prefix_space"] = False
+    changed = pre_tokenizers.ByteLevel()
+    changed.__setstate__(json.dumps(state).encode())
+    vocabulary.pre_tokenizer = changed
+    yield "puts a space before text (`add_prefix_space`)"
+
+
+def stripping(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
+    """Keep the white space beside added tokens, as OpenAI's file does."""
+    added = vocabulary.get_added_tokens_decoder().values()
+    greedy = [token for token in added if token.lstrip or token.rstrip]
+    if not greedy:
+        return
+    for token in greedy:
+        kept = AddedToken(
+            token.content,
+            special=token.special,
+            normalized=token.normalized,
+            single_word=token.single_word,
+        )
+        add = vocabulary.add_special_tokens if token.special else vocabulary.add_tokens
+        add([kept])
+    names = greedy[0].content
+    more = f" and {len(greedy) - 1} more" if len(greedy) > 1 else ""
+    yield f"drops white space beside `{names}`{more} (`lstrip`, `rstrip`)"
+
+
+def kinds_in(component: Any) -> list[str]:
+    return [part["type"] for part in parts_of(state_of(component))]
+
+
+def state_of(component: Any) -> dict[str, Any]:
+    """Say a component as `tokenizer.json` does; {} where there is none."""
+    return {} if component is None else json.loads(component.__getstate__())
+
+
+def parts_of(state: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """List the components of one that may be a sequence of them."""
+    if state.get("type") != "Sequence":
+        if state:
+            yield state
+        return
+    inner = next(value for value in state.values() if isinstance(value, list))
+    for part in inner:
+        yield from parts_of(part)
