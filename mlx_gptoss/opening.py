@@ -54,6 +54,8 @@ def load(
 ) -> Runtime:
     """Find, check and load a model: `demo`, a path (`./x`, absolute) or a Hub id.
 
+    A folder here that holds weights goes before a Hub id, with a warning.
+
     `dtype` is float32 or bfloat16 (default: bfloat16 on a GPU, float32 on a CPU).
     `memory`, such as "16GB" or bytes, lowers what the model may use, counted at
     `context` tokens, which must not exceed what the model knows. `experts` is
@@ -75,7 +77,7 @@ def load(
     if memory is not None:
         parse_bytes(memory)
     check_wired(wired)
-    # A Path is a folder however it is written; the text "a/b" would be a Hub id.
+    # A Path is a folder however it is written; the text "a/b" may be a Hub id.
     name = str(model.absolute()) if isinstance(model, Path) else model
     fits = fit_before_download(name, memory, context, experts=experts, strict=strict)
     folder = Path(resolve(name, offline=offline, check=fits))

@@ -241,6 +241,58 @@ def test_a_path_is_a_path_only_when_written_as_one(
     assert local_folder(str(tmp_path / "a")) == tmp_path / "a"
 
 
+@pytest.mark.parametrize("name", ["q8", "owner/small", "gpt-oss-20b.v2", "a/b/c"])
+@pytest.mark.parametrize(
+    "weights",
+    ["model.safetensors", "model.gguf", "original/model.safetensors"],
+)
+def test_a_folder_here_that_holds_weights_is_meant_with_a_warning(
+    hub: Hub,
+    server: HubServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    weights: str,
+) -> None:
+    file = tmp_path / name / weights
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+
+    assert hub.resolve(name) == Path(name)
+
+    assert server.requests == []
+    (warning,) = caplog.messages
+    assert f"`{name}` is a folder here" in warning
+    assert f"`./{name}`" in warning
+
+
+def test_a_folder_here_goes_before_what_was_downloaded(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    downloaded = hub.resolve("owner/small")
+    (tmp_path / "owner/small").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert hub.resolve("owner/small", offline=True) == downloaded
+
+    (tmp_path / "owner/small/model.safetensors").write_bytes(b"")
+
+    assert hub.resolve("owner/small", offline=True) == Path("owner/small")
+    assert hub.pull("owner/small") == downloaded
+    assert hub.delete("owner/small") > 0
+    assert (tmp_path / "owner/small/model.safetensors").exists()
+
+
+def test_offline_an_empty_folder_of_that_name_is_mentioned(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "owner/small").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HubError, match=r"\(the folder of that name here holds no"):
+        hub.resolve("owner/small", offline=True)
+
+
 def test_home_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -254,7 +306,11 @@ def test_home_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         ("./file", "is a file: give the folder"),
         ("~nobody-of-that-name/x", "cannot be opened .Could not determine home"),
         ("./" + "a" * 300, "cannot be opened .File name too long"),
-        ("here", "for the folder here write `./here`"),
+        ("here", "`here` is a folder here, but holds no weights .`.*.safetensors`.: "),
+        ("file.gguf", "is a GGUF.*convert it with `mlx-gptoss convert ./file.gguf"),
+        ("a.safetensors", "is a file: give the folder it lies in"),
+        ("x" * 5000, "neither `demo` nor a Hub id"),
+        ("nul\0", "neither `demo` nor a Hub id"),
         ("gpt-oss-20b", "neither `demo` nor a Hub id"),
         ("", "neither `demo` nor a Hub id"),
         ("a/b/c", "neither `demo` nor a Hub id"),
@@ -266,8 +322,9 @@ def test_home_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_a_name_that_means_nothing_is_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, message: str
 ) -> None:
-    (tmp_path / "file").write_text("")
-    (tmp_path / "here").mkdir()
+    for name in ("file", "file.gguf", "a.safetensors", "here/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(HubError, match=message):
         resolve(model)

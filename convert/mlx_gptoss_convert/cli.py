@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from mlx_gptoss.cli.options import MemorySize
+from mlx_gptoss.cli.options import MemorySize, folder_or_name
+from mlx_gptoss.hub.folders import DEMO
 from mlx_gptoss_convert.recipe import DEFAULT, EXPERT_BITS, RECIPES
 
 LAYOUTS = ("packed", "split")
@@ -178,6 +179,7 @@ def find_source(src: str, *, offline: bool) -> Path:
     from mlx_gptoss.cli.services import Services
     from mlx_gptoss_convert.opening import find_ggufs
 
+    src = folder_or_name(src)
     path = Path(src).expanduser()
     if path.is_file() or find_ggufs(path):
         return path
@@ -230,7 +232,9 @@ def verify_command(
 
         if against or kl or text or calibrate:
             raise click.UsageError("--experts-modes stands alone")
-        verify_modes(find_source(str(folder), offline=offline), as_json=as_json)
+        here = folder.is_dir() and str(folder) != DEMO
+        found = folder if here else find_source(str(folder), offline=offline)
+        verify_modes(found, as_json=as_json)
         return
     from mlx_gptoss.errors import ConversionError
     from mlx_gptoss_convert.findings import save_report

@@ -9,7 +9,7 @@ import click
 
 from mlx_gptoss.agents.endpoint import CONTEXT, URL, Endpoint
 from mlx_gptoss.agents.tools import TOOLS
-from mlx_gptoss.cli.options import json_option
+from mlx_gptoss.cli.options import folder_or_name, json_option
 from mlx_gptoss.cli.serving import KEY_VARIABLE, api_key
 from mlx_gptoss.cli.settings import default_model
 from mlx_gptoss.cli.terminal import note
@@ -110,7 +110,7 @@ def _served_model(client: "Client") -> str:
     try:
         return models(client)[0]
     except Unreachable:
-        name, _hint = default_model()
+        name = folder_or_name(default_model()[0])
         served = Path(name).name if is_path(name) else name
         note(f"No server answers at {client.url} now: taking the model `{served}`")
         return served

@@ -10,7 +10,9 @@ from mlx_gptoss.cli.lines import confirm
 from mlx_gptoss.cli.options import json_option
 from mlx_gptoss.cli.progress import ByteProgress
 from mlx_gptoss.cli.services import Services, pass_services
+from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.hub import LocalModel
+from mlx_gptoss.hub.folders import as_written
 from mlx_gptoss.memory import format_bytes
 
 
@@ -41,6 +43,11 @@ def pull(services: Services, model: str) -> None:
     Only what is needed comes: weights, settings, tokenizer. An interrupted download
     goes on where it stopped, file by file. Prints the folder.
     """
+    if as_written(model)[0] != model:
+        note(
+            f"`{model}` is a folder here too, and goes before what is pulled: name the "
+            "model from another folder"
+        )
     with ByteProgress(f"Downloading {model}") as progress:
         folder = services.hub.pull(model, progress=progress)
     click.echo(folder)

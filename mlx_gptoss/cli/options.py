@@ -10,7 +10,9 @@ from typing import Any
 import click
 
 from mlx_gptoss.cli.settings import default_model
+from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.hub.folders import as_written
 from mlx_gptoss.memory import parse_bytes
 
 
@@ -63,11 +65,22 @@ class MemorySize(click.ParamType):
 def named_model(model: str | None) -> str:
     """Return `model` or the default, with a hint on stderr for the demo."""
     if model is not None:
-        return os.fspath(model)
+        return folder_or_name(os.fspath(model))
     name, hint = default_model()
     if hint:
         click.echo(hint, err=True)
-    return name
+    return folder_or_name(name)
+
+
+def folder_or_name(model: str) -> str:
+    """Write a folder here that holds weights as a path, with one note on stderr."""
+    written, remark = as_written(model)
+    context = click.get_current_context(silent=True)
+    said: set[str] = context.meta.setdefault(__name__, set()) if context else set()
+    if remark is not None and remark not in said:
+        note(remark)
+        said.add(remark)
+    return written
 
 
 offline_option = click.option("--offline", is_flag=True, help="Never touch the network")

@@ -72,7 +72,7 @@ def sources_of(
     models: Sequence[str], options: LoadOptions, services: Services
 ) -> "list[Source]":
     """Name the models, the default first; raises UsageError for one name twice."""
-    given = [_named(one) for one in models or [named_model(None)]]
+    given = [_named(one) for one in models or [None]]
     names = [name for name, _ in given]
     for name in names:
         if names.count(name) > 1:
@@ -153,12 +153,13 @@ def _read_key(given: str) -> str:
     return path.read_text("utf-8").strip()
 
 
-def _named(given: str) -> tuple[str, str]:
+def _named(given: str | None) -> tuple[str, str]:
     """The public name of a model: as given, a Hub id, or the folder's name."""
-    found = NAMED.fullmatch(given)
-    if found and not Path(given).exists():
-        return found[1], found[2]
-    return (Path(given).expanduser().resolve().name if is_path(given) else given), given
+    found = NAMED.fullmatch(given or "")
+    if found and not Path(found[0]).exists():
+        return found[1], named_model(found[2])
+    name = named_model(given)
+    return (Path(name).expanduser().resolve().name if is_path(name) else name), name
 
 
 def _source(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from mlx_gptoss.cli.options import folder_or_name
 from mlx_gptoss.cli.settings import VARIABLE, choose_model, default_model
 from mlx_gptoss.hub.folders import is_path, local_folder
 
@@ -20,6 +21,7 @@ def use(model: str | None) -> None:
     if model is None:
         click.echo(default_model()[0])
         return
+    model = folder_or_name(model)
     local_folder(model)  # raises for a path that is none and a name that means nothing
     chosen = str(Path(model).expanduser().resolve()) if is_path(model) else model
     stored = choose_model(chosen)

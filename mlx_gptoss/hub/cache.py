@@ -26,8 +26,10 @@ from mlx_gptoss.hub.folders import (
     WEIGHTS,
     LocalModel,
     describe,
+    empty_folder,
     is_complete,
     local_folder,
+    named_folder,
     read_json,
 )
 from mlx_gptoss.memory import format_bytes
@@ -82,14 +84,16 @@ class Hub:
     def require_network(self, model: str, *, offline: bool) -> None:
         """Raise HubError where a download is needed and forbidden."""
         if offline or _offline():
+            here = " (the folder of that name here holds no weights)"
             raise HubError(
-                f"`{model}` is not on this machine and downloads are off: run "
+                f"`{model}` is not on this machine"
+                f"{here if empty_folder(model) else ''} and downloads are off: run "
                 f"`mlx-gptoss pull {model}` without `--offline` or `HF_HUB_OFFLINE`"
             )
 
     def pull(self, model: str, *, progress: Progress | None = None) -> Path:
         """Download the newest files of a Hub id; what is here already is kept."""
-        if local_folder(model) is not None:
+        if named_folder(model) is not None:
             raise HubError(f"`{model}` is already here: only Hub ids can be pulled")
         if _offline():
             raise HubError(f"`HF_HUB_OFFLINE` is set: unset it to pull `{model}`")
@@ -157,7 +161,7 @@ class Hub:
 
     def delete(self, model: str) -> int:
         """Remove a downloaded model from the cache; return the bytes freed."""
-        if local_folder(model) is not None:
+        if named_folder(model) is not None:
             raise HubError(f"`{model}` was not downloaded: only Hub ids can be deleted")
         folder = self.folder / REPOS.replace("*--*", model.replace("/", "--"))
         if not folder.is_dir():
@@ -271,7 +275,10 @@ def resolve(
     progress: Progress | None = None,
     check: Check | None = None,
 ) -> Path:
-    """Return the folder of `model`: `demo`, a path (`./x`, `~/x`, `/x`) or a Hub id."""
+    """Return the folder of `model`: `demo`, a path (`./x`, `~/x`, `/x`) or a Hub id.
+
+    A folder here that holds weights goes before a Hub id, with a warning.
+    """
     return Hub().resolve(model, offline=offline, progress=progress, check=check)
 
 

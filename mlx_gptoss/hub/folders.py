@@ -4,12 +4,15 @@ Reads small JSON files only; knows nothing of the network.
 """
 
 import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlx_gptoss.errors import HubError
+
+LOGGER = logging.getLogger(__name__)
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parents[1] / "demo"
@@ -22,6 +25,9 @@ CONFIG = "config.json"
 WEIGHTS = "*.safetensors"
 INDEX = "model.safetensors.index.json"
 MODEL_TYPE = "gpt_oss"
+GGUF = ".gguf"
+WEIGHT_SUFFIXES = (".safetensors", GGUF)
+ORIGINAL = "original"  # a folder with OpenAI's own form of a model, inside its folder
 UNKNOWN = "unknown"  # the kind of a model whose config.json has not come yet
 SIZES_BY_EXPERTS = {32: "20b", 128: "120b"}
 
@@ -44,16 +50,63 @@ def is_path(model: str) -> bool:
 
 
 def local_folder(model: str) -> Path | None:
-    """Return the folder of `demo` or of a path; None for a Hub id.
+    """Return the folder of `demo`, of a path, or of a folder here; None for a Hub id.
 
-    `a/b` could be both: it is a Hub id, and a path only when written `./a/b`.
+    `a/b` could be both: where that folder is here and holds weights it is meant, and a
+    warning says so.
     """
+    meant, remark = as_written(model)
+    if meant != model:
+        LOGGER.warning("%s", remark)
+    return named_folder(meant)
+
+
+def as_written(model: str) -> tuple[str, str | None]:
+    """Write a folder here that is meant as a path, and remark on that in one line."""
+    if HUB_ID.fullmatch(model) and empty_folder(model):
+        return model, (
+            f"the folder `{model}` here holds no weights: the Hub's model of that name "
+            "is meant"
+        )
+    if is_path(model) or not is_weights_here(model):
+        return model, None
+    if model == DEMO:
+        return model, "`demo` is the built-in model: for the folder here write `./demo`"
+    if HUB_ID.fullmatch(model):
+        return f"./{model}", (
+            f"`{model}` is a folder here, and goes before the Hub's model of that "
+            f"name: write `./{model}` to say so"
+        )
+    return f"./{model}", f"`{model}` is a folder here: taken as `./{model}`"
+
+
+def named_folder(model: str) -> Path | None:
+    """Return the folder of `demo` or of a path as written; None for a Hub id."""
     if model == DEMO:
         return DEMO_FOLDER
     if not is_path(model):
         require_hub_id(model)
         return None
     return require_folder(model)
+
+
+def is_weights_here(model: str) -> bool:
+    """Whether a name is a folder here that holds weights, or a weight file here."""
+    path = Path(model)
+    try:
+        if path.suffix in WEIGHT_SUFFIXES and path.is_file():
+            return True
+        return bool(model) and path.is_dir() and holds_weights(path)
+    except (OSError, ValueError):  # a name too long for a path, or no name at all
+        return False
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether there are weights in a folder, whole or not, to run or to convert."""
+    return any(
+        any(path.suffix in WEIGHT_SUFFIXES or path.name == INDEX for path in found)
+        for found in (folder.glob("*"), folder.glob(f"{ORIGINAL}/*"))
+    )
 
 
 def require_folder(path: str) -> Path:
@@ -66,6 +119,11 @@ def require_folder(path: str) -> Path:
         raise HubError(f"`{path}` cannot be opened ({reason}): check it") from error
     if not exists:
         raise HubError(f"`{path}` does not exist: check the path")
+    if not is_folder and folder.suffix == GGUF:
+        raise HubError(
+            f"`{path}` is a GGUF, which is not run here: convert it with `mlx-gptoss "
+            f"convert {path} DST`, then give DST"
+        )
     if not is_folder:
         raise HubError(f"`{path}` is a file: give the folder it lies in")
     return folder
@@ -75,12 +133,23 @@ def require_hub_id(model: str) -> None:
     """Raise HubError unless `model` has the form `owner/name`."""
     if HUB_ID.fullmatch(model):
         return
+    if empty_folder(model):
+        raise HubError(
+            f"`{model}` is a folder here, but holds no weights (`*.safetensors`): give "
+            "the folder of a model, `demo` or a Hub id such as `openai/gpt-oss-20b`"
+        )
     hint = "a path starts with `./`, `~` or `/`"
-    if model and Path(model).is_dir():
-        hint = f"for the folder here write `./{model}`"
     raise HubError(
         f"`{model}` is neither `demo` nor a Hub id such as `openai/gpt-oss-20b`: {hint}"
     )
+
+
+def empty_folder(model: str) -> bool:
+    """Whether a name is a folder here that holds no weights."""
+    try:
+        return bool(model) and Path(model).is_dir() and not is_weights_here(model)
+    except (OSError, ValueError):
+        return False
 
 
 def is_complete(folder: Path) -> bool:

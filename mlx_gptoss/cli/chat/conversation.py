@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mlx_gptoss.cli.chat.approval import Asking, with_policy
 from mlx_gptoss.cli.chat.files import expand, read_file, with_file
 from mlx_gptoss.cli.chat.fitting import explaining
+from mlx_gptoss.cli.options import named_model
 from mlx_gptoss.cli.tools import OpenTools, ToolOptions, open_tools
 from mlx_gptoss.errors import GptOssError, PromptError, SessionError
 
@@ -183,6 +184,7 @@ class Conversation:
 
         Both are not in memory at once.
         """
+        name = named_model(name)
         options = replace(self.options, model=name)
         with explaining(self.services, options):  # before anything is given up
             self.services.find(name, options)
