@@ -315,7 +315,7 @@ def detect_layout(tensors: Mapping[str, Form], *, mlx: bool) -> Layout | None:
     if first(experts + r"gate_proj\.weight") is not None:
         return MLX_SPLIT
     blocks = first(experts + "gate_up_proj_blocks")
-    if blocks is not None and blocks[0] in FLOATS and len(blocks[1]) == 3:
+    if blocks is not None and blocks[0] not in BYTES and len(blocks[1]) == 3:
         return DENSE_BLOCKS
     if blocks is not None:
         quantized = any(name.endswith(".scales") for name in tensors)

@@ -103,7 +103,7 @@ DAMAGE: dict[str, tuple[bytes, str]] = {
     ),
     "unknown dtype": (
         contents(changed("a", dtype="F4")),
-        "tensor `a` in `FILE` has dtype 'F4', which gpt-oss never uses",
+        "tensor `a` in `FILE` has dtype 'F4', which is not supported: save",
     ),
     "dtype is a list": (contents(changed("a", dtype=["F32"])), "has dtype ['F32']"),
     "negative size": (contents(changed("a", shape=[-2, -1])), "has shape [-2, -1]"),

@@ -63,7 +63,7 @@ def test_serve_names_it_by_its_folder() -> None:
     sources = sources_of(["q8", "fast=owner/q8"], LoadOptions(), Services())
 
     assert [source.name for source in sources] == ["q8", "fast"]
-    assert all(source.plan().fits for source in sources)
+    assert all(source.plan is not None and source.plan().fits for source in sources)
 
 
 def test_the_default_model_may_be_one(monkeypatch: pytest.MonkeyPatch) -> None:

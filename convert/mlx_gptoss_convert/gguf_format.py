@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mlx_gptoss.errors import CheckpointError
+from mlx_gptoss_convert.gguf_kinds import OTHER_KINDS
 
 MAGIC = b"GGUF"
 VERSION = 3
@@ -223,9 +224,11 @@ def read_description(cursor: Cursor) -> tuple[str, Kind, tuple[int, ...], int]:
     number, offset = cursor.number("I"), cursor.number("Q")
     if number not in KINDS:
         names = ", ".join(kind.name for kind in KINDS.values())
+        stored_as = OTHER_KINDS.get(number, f"ggml type {number}")
         raise CheckpointError(
-            f"tensor `{name}` in `{cursor.path}` is stored as ggml type {number}, read "
-            f"are {names}: use the GGUF with MXFP4 experts, or the safetensors files"
+            f"tensor `{name}` in `{cursor.path}` is stored as {stored_as}, read are "
+            f"{names}: use a GGUF of which all tensors are those, or the safetensors "
+            "files"
         )
     kind = KINDS[number]
     if not all(shape) or shape[-1] % kind.block:

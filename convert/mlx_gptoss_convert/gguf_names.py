@@ -3,6 +3,7 @@
 Reads no file.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,6 +46,14 @@ GGUF = Layout(
     expert_form=PLAIN,
 )
 
+LAYER_NUMBER = re.compile(r"^blk\.\d+\.")
+
+
+def is_known(name: str) -> bool:
+    """Whether llama.cpp's gpt-oss has a tensor of that name, in some layer."""
+    return LAYER_NUMBER.sub(BLOCK, name) in NAMES.values()
+
+
 # `config.json` to metadata, after the architecture's own prefix.
 SIZES = {
     "max_position_embeddings": "context_length",
@@ -72,9 +81,10 @@ def read_config(metadata: Mapping[str, Any], vocab_size: int, where: str) -> dic
     """Say in Hugging Face's spelling what a GGUF's metadata says of the maths."""
     found = metadata.get("general.architecture")
     if found != ARCHITECTURE:
+        whose = " (Ollama's)" if found == "gptoss" else ""
         raise CheckpointError(
-            f"`{where}` has the architecture {found!r}, expected `{ARCHITECTURE}`: "
-            "give a GGUF of gpt-oss made by llama.cpp's converter"
+            f"`{where}` has the architecture {found!r}{whose}, expected "
+            f"`{ARCHITECTURE}`: give a GGUF of gpt-oss made by llama.cpp's converter"
         )
 
     def value(key: str) -> Any:

@@ -7,13 +7,14 @@ that bfloat16 does not are seen as bfloat16, which is what they were made of.
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_gptoss.checkpoint import Checkpoint, StoredTensor, open_checkpoint
+from mlx_gptoss.checkpoint.diagnosis import explain_sizes
 from mlx_gptoss.checkpoint.files import CONFIG
-from mlx_gptoss.checkpoint.matching import match_tensors
+from mlx_gptoss.checkpoint.matching import Match, match_tensors
 from mlx_gptoss.config import MXFP4 as MXFP4_SETTING
 from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import CheckpointError, ConversionError
@@ -27,7 +28,7 @@ from mlx_gptoss_convert.gguf_format import (
     GgufTensor,
     read_gguf,
 )
-from mlx_gptoss_convert.gguf_names import GGUF, read_config
+from mlx_gptoss_convert.gguf_names import GGUF, is_known, read_config
 from mlx_gptoss_convert.gguf_tokenizer import (
     GENERATION_FILE,
     TOKENIZER_FILE,
@@ -131,7 +132,7 @@ def gguf_checkpoint(parts: list[Gguf], files: SmallFiles) -> Checkpoint:
     ) | stops(first, files)
     config = ModelConfig.from_dict(raw)
     stored = {seen.name: seen for seen in see(tensors.values())}
-    match = match_tensors(stored, config, GGUF, {})
+    match = match_gguf(stored, config)
     return Checkpoint(
         folder=first.path.parent,
         files=tuple(part.path for part in parts),
@@ -141,6 +142,22 @@ def gguf_checkpoint(parts: list[Gguf], files: SmallFiles) -> Checkpoint:
         structure=match.structure,
         tensors=match.tensors,
     )
+
+
+def match_gguf(stored: Mapping[str, StoredTensor], config: ModelConfig) -> Match:
+    try:
+        return match_tensors(stored, config, GGUF, {})
+    except CheckpointError as error:
+        reason = explain_sizes(config, GGUF, stored)
+        name = next((name for name in sorted(stored) if not is_known(name)), None)
+        if name is not None:
+            reason = (
+                f"tensor `{name}` in `{stored[name].file}` has no name of llama.cpp's "
+                "gpt-oss: use a GGUF made by its `convert_hf_to_gguf.py`"
+            )
+        if reason is None:
+            raise
+        raise CheckpointError(reason) from error
 
 
 def stops(part: Gguf, files: SmallFiles) -> dict[str, object]:

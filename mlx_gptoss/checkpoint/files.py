@@ -4,24 +4,29 @@ Looks at names and small JSON files; reads no weights.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlx_gptoss.checkpoint.adapters import adapter_files, describe_adapter
 from mlx_gptoss.checkpoint.headers import StoredTensor, read_header
 from mlx_gptoss.errors import CheckpointError, ConfigError
 
 MAX_JSON_BYTES = 64 << 20
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
+GGUF = ".gguf"
 INDEX = "model.safetensors.index.json"
 DTYPES = "dtypes.json"  # beside OpenAI's original weights
 STORED_DTYPES = {"BF16": "BF16", "FP4": "U8", "UE8": "U8"}
 
+SHARD = re.compile(r".*-(\d+)-of-(\d+)\.safetensors")
+
 # Weights this project does not read, by suffix, and what to do instead.
 FOREIGN = {
-    ".gguf": "GGUF files are not read here",
+    GGUF: "a GGUF is converted first (`mlx-gptoss convert SRC DST`)",
     ".bin": "pickled weights and model.bin are not read, for safety",
     ".pt": "pickled weights are not read, for safety",
     ".pth": "pickled weights are not read, for safety",
@@ -50,20 +55,53 @@ def find_files(path: Path) -> CheckpointFiles:
     folder = path
     if not has_weights(path) and has_weights(path / "original"):
         folder = path / "original"
+    weights = find_weights(folder)
+    adapter = describe_adapter(folder)
+    if adapter is not None and set(weights) <= set(adapter_files(folder)):
+        raise CheckpointError(f"`{folder}` is {adapter}")
     if not (folder / CONFIG).is_file():
-        raise CheckpointError(
-            f"`{folder}` has no `{CONFIG}`: give a checkpoint's folder"
-        )
+        raise CheckpointError(f"`{folder}` has no `{CONFIG}`{what_it_is(folder)}")
     if (folder / INDEX).is_file():
         index = read_index(folder / INDEX)
         names = sorted(set(index.values()))
         return CheckpointFiles(folder, tuple(folder / name for name in names), index)
-    weights = sorted(folder.glob("model*.safetensors")) or sorted(
-        folder.glob("*.safetensors")
-    )
     if not weights:
         raise CheckpointError(f"`{folder}` has no `*.safetensors`{foreign(folder)}")
+    check_numbers(weights)
     return CheckpointFiles(folder, tuple(weights), None)
+
+
+def find_weights(folder: Path) -> list[Path]:
+    return sorted(folder.glob("model*.safetensors")) or sorted(
+        folder.glob("*.safetensors")
+    )
+
+
+def check_numbers(weights: list[Path]) -> None:
+    """Demand that files numbered "of N" have no gap; they may begin at 0 or 1."""
+    found = [SHARD.fullmatch(path.name) for path in weights]
+    numbers = {int(match[1]) for match in found if match}
+    lasts = {int(match[2]) for match in found if match}
+    if len(lasts) != 1:
+        return
+    missing = sorted(set(range(1, max(lasts) + 1)) - numbers)
+    if missing:
+        raise CheckpointError(
+            f"shard {missing[0]} of {max(lasts)} is missing from "
+            f"`{weights[0].parent}`: download it"
+        )
+
+
+def what_it_is(folder: Path) -> str:
+    """Say what a folder without a config is, as the end of a message."""
+    if any(folder.glob(f"*{GGUF}")):
+        return f" but a GGUF: convert it with `mlx-gptoss convert {folder} DST`"
+    if find_weights(folder):
+        return ": copy the one that was saved with these weights into it"
+    runs = sorted(folder.glob(f"checkpoint-*/{CONFIG}"))
+    if runs:
+        return f": give one of the checkpoints in it, such as `{runs[-1].parent}`"
+    return ": give a checkpoint's folder"
 
 
 def has_weights(folder: Path) -> bool:
@@ -75,6 +113,8 @@ def single_file(path: Path) -> CheckpointFiles:
     if path.suffix != ".safetensors":
         reason = FOREIGN.get(path.suffix, "it is not a safetensors file")
         raise CheckpointError(f"cannot load `{path}`: {reason}; give a folder")
+    if path in adapter_files(path.parent):
+        raise CheckpointError(f"`{path}` is {describe_adapter(path.parent)}")
     if not (path.parent / CONFIG).is_file():
         raise CheckpointError(
             f"`{path}` has no `{CONFIG}` beside it: give a checkpoint's folder"

@@ -123,8 +123,8 @@ def read_entry(name: str, entry: Any, path: Path, start: int) -> StoredTensor:
     offsets = entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise CheckpointError(
-            f"{where} has dtype {dtype!r:.40}, which gpt-oss never uses: take another "
-            "checkpoint"
+            f"{where} has dtype {dtype!r:.40}, which is not supported: save the model "
+            "as bf16"
         )
     if not is_sizes(shape, MAX_RANK):
         raise CheckpointError(f"{where} has shape {shape!r:.80}: {DAMAGED}")

@@ -33,7 +33,8 @@ from mlx_gptoss.layout import (
 Modules = Mapping[str, Quantization | None]  # what `config.json` says of single ones
 Spec = tuple[tuple[str, ...], tuple[int, ...]]  # dtypes allowed, shape expected
 
-FOREIGN_WEIGHTS = "the weights do not belong to this `config.json`, download both again"
+OTHER_CONFIG = "take the `config.json` that was saved with these weights"
+NOT_BF16 = "not supported, save the model as bf16"
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,34 @@ def find_setting(
     if matrix.part == EXPERTS and layout.expert_form == BLOCKS:
         check_agreement(matrix, modules)
         return MXFP4
-    if matrix.path in modules:
-        return modules[matrix.path]
+    found = stored_setting(matrix, layout, stored)
+    weight = stored.get(stored_name(matrix, layout))
+    if weight is None or matrix.path not in modules:
+        return found  # a missing weight is named with its shape, later
+    said = modules[matrix.path]
+    if said != found and (found is not None or weight.dtype in FLOATS):
+        raise ConfigError(
+            f"`config.json` has `quantization.{matrix.path}` = {in_words(said)}, but "
+            f"`{weight.name}` in `{weight.file}` is {in_words(found, weight.dtype)}: "
+            "remove that entry, the tensors say it themselves"
+        )
+    return found
+
+
+def in_words(setting: Quantization | None, dtype: str = "false") -> str:
+    if setting is None:
+        return dtype
+    return f"{setting.mode} in {setting.bits} bits, groups of {setting.group_size}"
+
+
+def stored_setting(
+    matrix: Matrix, layout: Layout, stored: Mapping[str, StoredTensor]
+) -> Quantization | None:
+    """Tell from the tensors alone."""
     weight = stored.get(stored_name(matrix, layout))
     name = layout.stored_name(f"{matrix.path}.scales")
     if weight is None or (name not in stored and weight.dtype in FLOATS):
-        return None  # a missing weight is named with its shape, later
+        return None
     if name not in stored and weight.dtype in WORDS:
         raise missing(name, "of a quantized matrix", stored)
     return None if name not in stored else infer_setting(weight, stored[name], matrix)
@@ -137,8 +160,9 @@ def check_agreement(matrix: Matrix, modules: Mapping[str, Quantization | None]) 
         setting = modules.get(f"{parent}.{name}", MXFP4)
         if setting != MXFP4:
             raise ConfigError(
-                f"`config.json` has `quantization.{parent}.{name}` = {setting}, but "
-                "these experts are stored as MXFP4: correct it or convert anew"
+                f"`config.json` has `quantization.{parent}.{name}` = "
+                f"{in_words(setting)}, but these experts are stored as MXFP4: remove "
+                "that entry, the tensors say it themselves"
             )
 
 
@@ -201,12 +225,14 @@ def require(name: str, spec: Spec, stored: Mapping[str, StoredTensor]) -> Stored
     if tensor.dtype not in dtypes:
         raise CheckpointError(
             f"tensor `{name}` in `{tensor.file}` has dtype {tensor.dtype}, expected "
-            f"{' or '.join(dtypes)}: {FOREIGN_WEIGHTS}"
+            f"{' or '.join(dtypes)}: {NOT_BF16}"
         )
     if tensor.shape != shape:
+        turned = tensor.shape == (*shape[:-2], *reversed(shape[-2:]))
+        advice = "it lies transposed, save it the other way" if turned else OTHER_CONFIG
         raise CheckpointError(
             f"tensor `{name}` in `{tensor.file}` has shape {tensor.shape}, expected "
-            f"{shape}: {FOREIGN_WEIGHTS}"
+            f"{shape}: {advice}"
         )
     return tensor
 
@@ -220,7 +246,8 @@ def missing(
     if len(files) > 1:
         where = f"{len(files)} files (`{files[0]}` to `{files[-1]}`)"
     return CheckpointError(
-        f"tensor `{name}` {what} is missing from {where}: download the checkpoint again"
+        f"tensor `{name}` {what} is missing from {where}: download the checkpoint "
+        "again, or save it again with all of its tensors"
     )
 
 
@@ -233,5 +260,5 @@ def check_unexpected(stored: Mapping[str, StoredTensor], used: set[str]) -> None
         more = f" (and {len(extra) - 1} more)" if len(extra) > 1 else ""
         raise CheckpointError(
             f"tensor `{extra[0]}`{more} in `{stored[extra[0]].file}` has no place in "
-            f"this model: {FOREIGN_WEIGHTS}"
+            f"this model: save the model without it, or {OTHER_CONFIG}"
         )

@@ -11,9 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mlx_gptoss.checkpoint.diagnosis import explain
 from mlx_gptoss.checkpoint.files import (
     CONFIG,
     GENERATION_CONFIG,
+    CheckpointFiles,
     find_files,
     read_headers,
     read_json,
@@ -22,8 +24,10 @@ from mlx_gptoss.checkpoint.headers import StoredTensor
 from mlx_gptoss.checkpoint.matching import match_tensors
 from mlx_gptoss.checkpoint.parameters import Parameter, list_parameters, part_of
 from mlx_gptoss.config import ModelConfig, parse_quantization, read_token_ids
-from mlx_gptoss.errors import CheckpointError
-from mlx_gptoss.layout import PARTS, Layout, Structure, detect_layout
+from mlx_gptoss.errors import CheckpointError, ConfigError
+from mlx_gptoss.layout import LAYOUTS, PARTS, Layout, Structure, detect_layout
+
+HEAD = "lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -75,21 +79,24 @@ def open_checkpoint(folder: str | Path, *, strict: bool = False) -> Checkpoint:
     """
     files = find_files(Path(folder).expanduser())
     raw = read_json(files.folder / CONFIG)
+    check_not_tied(raw, files)
     config = ModelConfig.from_dict(raw, strict=strict)
     config = replace(config, eos_token_ids=stop_tokens(config, files.folder))
-    _, modules = parse_quantization(raw)  # the default is in the tensors themselves
     stored = read_headers(files)
     layout = detect_layout(
         {name: (tensor.dtype, tensor.shape) for name, tensor in stored.items()},
         mlx="quantization" in raw,
     )
-    if layout is None:
-        first = f": the first of its tensors is `{min(stored)}`" if stored else ""
-        raise CheckpointError(
-            f"`{files.folder}` holds no gpt-oss weights{first}; give a gpt-oss "
-            "checkpoint"
-        )
-    match = match_tensors(stored, config, layout, modules)
+    try:
+        _, modules = parse_quantization(raw)  # the default is in the tensors themselves
+        if layout is None:
+            raise no_weights(files.folder, stored)
+        match = match_tensors(stored, config, layout, modules)
+    except (CheckpointError, ConfigError) as error:
+        reason = explain(raw, config, layout, stored)
+        if reason is None:
+            raise
+        raise CheckpointError(reason) from error
     return Checkpoint(
         folder=files.folder,
         files=files.weights,
@@ -98,6 +105,31 @@ def open_checkpoint(folder: str | Path, *, strict: bool = False) -> Checkpoint:
         layout=layout,
         structure=match.structure,
         tensors=match.tensors,
+    )
+
+
+def no_weights(folder: Path, stored: Mapping[str, StoredTensor]) -> CheckpointError:
+    """Make the error for tensors that are none of gpt-oss's."""
+    first = f": the first of its tensors is `{min(stored)}`" if stored else ""
+    return CheckpointError(
+        f"`{folder}` holds no gpt-oss weights{first}; give a gpt-oss checkpoint"
+    )
+
+
+def check_not_tied(raw: Mapping[str, Any], files: CheckpointFiles) -> None:
+    """Refuse a head that is the embedding, telling whether there is another one."""
+    if raw.get("tie_word_embeddings") is not True:
+        return
+    heads = {HEAD, *(layout.stored_name(HEAD) for layout in LAYOUTS)}
+    if heads.isdisjoint(read_headers(files)):
+        raise ConfigError(
+            "`config.json` has `tie_word_embeddings` = True and the weights have no "
+            "head of their own (`lm_head.weight`), which is not supported: save the "
+            "model untied"
+        )
+    raise ConfigError(
+        "`config.json` has `tie_word_embeddings` = True, but the weights have a head "
+        "of their own (`lm_head.weight`): say false there if that head is the model's"
     )
 
 

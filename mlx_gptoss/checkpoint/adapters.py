@@ -1,0 +1,48 @@
+"""Folders of LoRA adapters, which are no models: PEFT's and mlx-lm's.
+
+Reads one small JSON file.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+SETTINGS = "adapter_config.json"
+PEFT_WEIGHTS = "adapter_model.safetensors"
+MLX_WEIGHTS = "adapters.safetensors"
+WEIGHTS = (PEFT_WEIGHTS, MLX_WEIGHTS)
+
+
+def adapter_files(folder: Path) -> list[Path]:
+    """List the weights of adapters that lie in a folder."""
+    return [folder / name for name in WEIGHTS if (folder / name).is_file()]
+
+
+def describe_adapter(folder: Path) -> str | None:
+    """Say what adapter a folder is and what to do with it; None: it is none."""
+    if not (folder / SETTINGS).is_file() and not adapter_files(folder):
+        return None
+    settings = read_settings(folder / SETTINGS)
+    peft = "peft_type" in settings or (folder / PEFT_WEIGHTS).is_file()
+    base = settings.get("base_model_name_or_path" if peft else "model")
+    of = f" for `{base}`" if isinstance(base, str) and base else ""
+    if peft:
+        kind = settings.get("peft_type", "LORA")
+        return (
+            f"a {kind} adapter of PEFT{of}, not a model: merge it into its model "
+            "(`merge_and_unload()`, then `save_pretrained`) and give that folder"
+        )
+    model = base if of else "MODEL"
+    return (
+        f"an adapter of mlx-lm{of}, not a model: merge it with `mlx_lm.fuse --model "
+        f"{model} --adapter-path {folder} --dequantize` and give that folder"
+    )
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read an object; {} where there is none, as an adapter is named all the same."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,146 @@
+"""Signs of other tools in the names of tensors, and what to do about each.
+
+Data first: a pattern, what it means, what to do. Knows names, no shapes.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+MERGE = (
+    "merge them first (PEFT: `merge_and_unload()`, then `save_pretrained`; mlx-lm: "
+    "`mlx_lm.fuse --dequantize`)"
+)
+NOT_READ = "not read here, take the checkpoint it was quantized from"
+UNSLOTH = 'save it with `save_pretrained_merged(DST, tokenizer, "merged_16bit")`'
+EXPORT = "export it under Hugging Face's names"
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A pattern in the name of a tensor, what that tensor is, and what to do."""
+
+    pattern: re.Pattern[str]
+    what: str
+    advice: str
+
+
+def sign(pattern: str, what: str, advice: str) -> Sign:
+    return Sign(re.compile(pattern), what, advice)
+
+
+SIGNS = (
+    sign(
+        r"\.(lora_[ABab]|lora_embedding_[AB]|lora_magnitude_vector|base_layer|"
+        r"modules_to_save|original_module)(\.|$)",
+        "belongs to LoRA adapters that were saved unmerged",
+        MERGE,
+    ),
+    sign(
+        r"\.(absmax|quant_map|nested_absmax|nested_quant_map|SCB)$|\.quant_state\.",
+        "belongs to weights quantized by bitsandbytes",
+        NOT_READ,
+    ),
+    sign(r"\.g_idx$", "belongs to weights quantized by GPTQ", NOT_READ),
+    sign(
+        r"\.(qweight|qzeros)$", "belongs to weights quantized by AWQ or GPTQ", NOT_READ
+    ),
+    sign(
+        r"[._](weight_packed|weight_shape|weight_zero_point|weight_global_scale|"
+        r"weight_scale|weight_scale_2|weight_scale_inv|scale_inv|input_scale|"
+        r"input_global_scale)$",
+        "belongs to weights quantized to FP8, FP4 or integers (compressed-tensors, "
+        "ModelOpt, Quark)",
+        NOT_READ,
+    ),
+    sign(r"\.(W_q|q_weight|trellis|suh|svh)$", "is quantized (HQQ or EXL)", NOT_READ),
+    sign(
+        r"\.mlp\.experts\.(gate_up_projs|down_projs)\.|\.mlp\.router\.linear\.",
+        "has the name of Unsloth's training form",
+        UNSLOTH,
+    ),
+    sign(
+        r"\.mlp\.experts\.\d+\.",
+        "is one expert alone, where gpt-oss stacks the experts of a layer",
+        f"{EXPORT} (`mlp.experts.gate_up_proj`, all experts in one tensor)",
+    ),
+    sign(
+        r"\.block_sparse_moe\.",
+        "has the name of a Mixtral's",
+        "give a gpt-oss checkpoint",
+    ),
+    sign(
+        r"\.(w13|w2)_(weight|bias)|\.self_attn\.qkv_proj\.",
+        "has a name that vLLM gives to joined weights",
+        "give the checkpoint that was loaded there",
+    ),
+    sign(
+        r"(^|\.)(linear_qkv|linear_fc[12]|linear_proj|word_embeddings|self_attention)\.",
+        "has a name of Megatron or NeMo",
+        EXPORT,
+    ),
+    sign(
+        r"^blk\.\d+\.",
+        "has a name of llama.cpp",
+        "convert the GGUF itself: `mlx-gptoss convert FILE.gguf DST`",
+    ),
+)
+
+# What a wrapper puts before every name, and how to save what is inside it.
+WRAPPERS = {
+    "base_model.": ("PEFT", "save `model.merge_and_unload()`"),
+    "_orig_mod.": ("torch.compile", "save `model._orig_mod`"),
+    "module.": ("DistributedDataParallel", "save `model.module`"),
+    "_fsdp_wrapped_module.": ("FSDP", "save its full state dict"),
+    "_forward_module.": ("Fabric", "save the model inside it"),
+    "language_model.": ("a model of pictures and text", "save its text model alone"),
+}
+HOME = re.compile(r"(model\.layers|block)\.\d+\.")
+INSIDE = re.compile(
+    r"(?P<prefix>(?:.*?\.)??)(?:model\.)?(?:layers|block)\.\d+\."
+    r"(?:self_attn|mlp|attn|input_layernorm|post_attention_layernorm)\b"
+)
+
+
+def foreign_names(names: Iterable[str]) -> tuple[str, str] | None:
+    """Find a tensor named by another tool: its name, and what it is and what to do."""
+    ordered = sorted(names)
+    for known in SIGNS:
+        name = next((name for name in ordered if known.pattern.search(name)), None)
+        if name is not None:
+            return name, f"{known.what}: {known.advice}"
+    return prefixed(ordered)
+
+
+def prefixed(names: list[str]) -> tuple[str, str] | None:
+    """Find a prefix that all the layers of a model have, or the one they lack."""
+    if any(HOME.match(name) for name in names):
+        return None
+    for name in names:
+        found = INSIDE.match(name)
+        if found is None:
+            continue
+        prefix = found["prefix"]
+        if not prefix:
+            return name, (
+                "lacks `model.` before its name, as where the model was saved without "
+                "its head: save the whole model (`GptOssForCausalLM`)"
+            )
+        for part, (wrapper, advice) in WRAPPERS.items():
+            if part in prefix:
+                return name, (
+                    f"has `{prefix}` before its name, which {wrapper} puts there: "
+                    f"{advice}"
+                )
+        return name, f"has `{prefix}` before its name: save the model without that"
+    return None
+
+
+def quant_method(raw: Mapping[str, Any]) -> str | None:
+    """Return which other tool `config.json` says the weights were quantized by."""
+    settings = raw.get("quantization_config")
+    if not isinstance(settings, Mapping):
+        return None
+    method = cast("Mapping[str, Any]", settings).get("quant_method")
+    return method if isinstance(method, str) and method != "mxfp4" else None
