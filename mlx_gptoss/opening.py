@@ -7,11 +7,13 @@ All that can be refused is refused before a weight is read, most of it before a 
 downloaded.
 """
 
+import logging
 import threading
 from pathlib import Path
 
 from mlx_gptoss.batching import BatchOptions
 from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.checkpoint.notes import doubts
 from mlx_gptoss.experts.curve import recorded_curve
 from mlx_gptoss.hub import resolve
 from mlx_gptoss.loading import (
@@ -34,6 +36,8 @@ from mlx_gptoss.prompt_cache import (
 from mlx_gptoss.runtime import TOKENIZER, Runtime
 from mlx_gptoss.tokenizer import Tokenizer
 from mlx_gptoss.wiring import check_wired, wire
+
+LOGGER = logging.getLogger(__name__)
 
 
 def load(
@@ -90,6 +94,8 @@ def load(
             checkpoint, compute, memory, context, experts=experts, curve=curve
         )
         require_fit(plan, checkpoint.config, name)
+        for doubt in doubts(checkpoint):
+            LOGGER.warning("%s", doubt)
         homes = [checkpoint.folder, folder]
         home = next((h for h in homes if (h / TOKENIZER).is_file()), folder)
         tokenizer: Tokenizer | Path = home

@@ -64,9 +64,8 @@ class Tokenizer:
             )
         self.source = source
         self._vocabulary = vocabulary
+        self.notes = turn_off(vocabulary, harmony=has_harmony(vocabulary))
         added = vocabulary.get_added_tokens_decoder()
-        contents = {token.content for token in added.values()}
-        self.notes = turn_off(vocabulary, harmony=contents.issuperset(HARMONY_TOKENS))
         self._added = {token_id: token.content for token_id, token in added.items()}
         names = {
             token.content: token_id
@@ -203,6 +202,12 @@ class Tokenizer:
                 "the text holds half of a surrogate pair, which is not valid Unicode: "
                 "decode the input as UTF-8 first"
             ) from error
+
+
+def has_harmony(vocabulary: tokenizers.Tokenizer) -> bool:
+    """Whether a vocabulary has every control token of the Harmony format."""
+    added = vocabulary.get_added_tokens_decoder().values()
+    return {token.content for token in added}.issuperset(HARMONY_TOKENS)
 
 
 class Detokenizer:

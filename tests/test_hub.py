@@ -35,6 +35,8 @@ REPOS = {
     "owner/small": FILES,
     "owner/llama": {"config.json": b'{"model_type": "llama"}', "m.safetensors": b"x"},
     "owner/gguf": {"model.gguf": b"GGUF"},
+    "owner/adapter": {"adapter_config.json": b"{}", "adapter_model.safetensors": b"x"},
+    "owner/adapter-with-config": {"config.json": CONFIG, "adapters.safetensors": b"x"},
     "owner/holes": {"config.json": CONFIG, "model.safetensors.index.json": INDEX}
     | {"model-1.safetensors": b"1"},
 }
@@ -137,6 +139,8 @@ def test_too_little_disk_is_said_before_a_file_is_fetched(
         ("owner/nothing", "is not on the Hub, or is private"),
         ("owner/llama", "is a `llama` model: only gpt-oss models run here"),
         ("owner/gguf", r"published as GGUF.*convert it with"),
+        ("owner/adapter", "is an adapter .LoRA., not a model: merge it into"),
+        ("owner/adapter-with-config", "is an adapter .LoRA., not a model"),
         ("owner/holes", "without some of the weight files"),
     ],
 )

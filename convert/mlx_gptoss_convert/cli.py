@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from mlx_gptoss.cli.options import MemorySize, folder_or_name
+from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.hub.folders import DEMO
 from mlx_gptoss_convert.recipe import DEFAULT, EXPERT_BITS, RECIPES
 
@@ -147,6 +148,8 @@ def command(
     check_recipe(chosen, force=force, to=to)
     asked = Asked(target_size, fit_memory, context, calibration)
     opened = open_source(find_source(src, offline=offline), tokenizer=tokenizer)
+    for line in opened.notes:
+        note(line)
     if chosen.experts is not None and chosen.experts.mode == "affine" and not force:
         click.echo(f"Experts: {cost_of_experts(chosen.experts)}", err=True)
 

@@ -63,6 +63,7 @@ class Report:
     """What was found; `faults` is empty when all is as it should be."""
 
     faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # no faults, but to be known
     digests: int = 0  # tensors whose digest is that of the journal
     expert_bytes: int = 0  # equal to the source's
     errors: dict[str, Error] = field(default_factory=dict)
@@ -79,6 +80,7 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         return {
             "faults": self.faults,
+            "notes": self.notes,
             "digests": self.digests,
             "expert_bytes": self.expert_bytes,
             "errors": {kind: error.summary() for kind, error in self.errors.items()},

@@ -1,20 +1,28 @@
-"""The small files of a converted folder: its config, and what comes along unchanged.
+"""The small files of a converted folder: its config, and what comes along.
 
 Knows `config.json` and file names, no tensors.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import tokenizers
+
 from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.config import MXFP4, ModelConfig, Quantization
+from mlx_gptoss.leftovers import turn_off
+from mlx_gptoss.tokenizer import has_harmony
 
+TOKENIZER_FILE = "tokenizer.json"
+UNREADABLE = (
+    f"`{TOKENIZER_FILE}` cannot be read as a tokenizer: give another with `--tokenizer`"
+)
 # Copied from the source where it has them.
 COMPANIONS = (
-    "tokenizer.json",
+    TOKENIZER_FILE,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -44,15 +52,32 @@ REPLACED = frozenset(
 
 @dataclass(frozen=True)
 class SmallFiles:
-    """What goes with the weights unchanged: texts by file name, files to be copied."""
+    """What goes with the weights: texts by file name, files to be copied."""
 
     texts: Mapping[str, bytes]
     copied: tuple[Path, ...]
+    notes: tuple[str, ...] = ()  # on what was changed in them
 
     def updated(self, texts: Mapping[str, bytes]) -> "SmallFiles":
         """Put `texts` in the place of what has their names."""
         copied = tuple(path for path in self.copied if path.name not in texts)
-        return SmallFiles({**self.texts, **texts}, copied)
+        return SmallFiles({**self.texts, **texts}, copied, self.notes)
+
+    def mended(self) -> "SmallFiles":
+        """Leave out of `tokenizer.json` what would change a prompt, and note it.
+
+        A file without such settings stays as it is, byte for byte.
+        """
+        raw = self.read(TOKENIZER_FILE)
+        if raw is None:
+            return self
+        try:
+            vocabulary = tokenizers.Tokenizer.from_buffer(raw)
+        except Exception:  # the library raises bare Exception for any fault
+            return replace(self, notes=(UNREADABLE,))
+        notes = turn_off(vocabulary, harmony=has_harmony(vocabulary))
+        texts = {TOKENIZER_FILE: vocabulary.to_str(pretty=True).encode()}
+        return replace(self.updated(texts) if notes else self, notes=notes)
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of one file, None if there is none."""
@@ -64,7 +89,7 @@ class SmallFiles:
 
 def small_files(folder: Path) -> SmallFiles:
     """Take the files that lie with a checkpoint."""
-    return SmallFiles({}, companions(folder))
+    return SmallFiles({}, companions(folder)).mended()
 
 
 def companions(folder: Path) -> tuple[Path, ...]:

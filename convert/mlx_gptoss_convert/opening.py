@@ -15,11 +15,12 @@ from mlx_gptoss.checkpoint import Checkpoint, StoredTensor, open_checkpoint
 from mlx_gptoss.checkpoint.diagnosis import explain_sizes
 from mlx_gptoss.checkpoint.files import CONFIG
 from mlx_gptoss.checkpoint.matching import Match, match_tensors
+from mlx_gptoss.checkpoint.notes import remarks
 from mlx_gptoss.config import MXFP4 as MXFP4_SETTING
 from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import CheckpointError, ConversionError
 from mlx_gptoss.layout import BITS_PER_WORD, DTYPE_BYTES
-from mlx_gptoss_convert.folder import SmallFiles, small_files
+from mlx_gptoss_convert.folder import SmallFiles, companions, small_files
 from mlx_gptoss_convert.gguf_format import (
     F32,
     MXFP4,
@@ -56,6 +57,13 @@ class Opened:
     checkpoint: Checkpoint
     files: SmallFiles
 
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of the source and its small files."""
+        if self.checkpoint.layout is GGUF:
+            return list(self.files.notes)
+        return [*remarks(self.checkpoint), *self.files.notes]
+
 
 def open_source(path: Path, *, tokenizer: Path | None = None) -> Opened:
     """Open a checkpoint in any form. `tokenizer` is a file or a folder with one.
@@ -81,13 +89,14 @@ def with_tokenizer(files: SmallFiles, tokenizer: Path | None) -> SmallFiles:
     if tokenizer is None:
         return files
     if tokenizer.is_file():
-        return files.updated({TOKENIZER_FILE: tokenizer.read_bytes()})
+        return files.updated({TOKENIZER_FILE: tokenizer.read_bytes()}).mended()
     if not (tokenizer / TOKENIZER_FILE).is_file():
         raise ConversionError(
             f"`{tokenizer}` has no `{TOKENIZER_FILE}`: give the file, or its folder"
         )
-    found = small_files(tokenizer).copied
-    return files.updated({path.name: path.read_bytes() for path in found})
+    found = companions(tokenizer)
+    texts = {path.name: path.read_bytes() for path in found}
+    return files.updated(texts).mended()
 
 
 def find_ggufs(path: Path) -> list[Path]:

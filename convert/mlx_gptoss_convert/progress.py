@@ -187,5 +187,7 @@ def show_report(report: Report, *, as_json: bool) -> None:
         click.echo(DIVERGENCE.format(**report.divergence))
     for fault in report.faults:
         click.echo(fault, err=True)
+    for line in report.notes:
+        click.echo(f"note: {line}", err=True)
     if not report.faults:
         click.echo("all is as it should be")

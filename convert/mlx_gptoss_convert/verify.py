@@ -39,8 +39,9 @@ def verify(
     Raises CheckpointError where a side cannot be opened at all; what is found wrong
     in one that can is in the report's `faults`.
     """
-    made = open_source(folder).checkpoint
-    report = Report()
+    opened = open_source(folder)
+    made = opened.checkpoint
+    report = Report(notes=opened.notes)
     check_digests(made, report, progress)
     if against is not None:
         source = open_source(against).checkpoint

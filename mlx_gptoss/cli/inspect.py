@@ -39,7 +39,8 @@ def inspect(
     """Check every header of MODEL and describe it: layers, sizes, quantization.
 
     MODEL is a path (./x), a Hub id (a/b) or `demo`; without it, the default model.
-    Exits with 1 at the first fault. Reads headers only, unless --deep.
+    Exits with 1 at the first fault. Reads headers only, unless --deep. Notes tell what
+    was turned off, is not read, or contradicts the weights.
     """
     from mlx_gptoss.checkpoint import check_values, open_checkpoint
 
@@ -55,12 +56,14 @@ def inspect(
 def describe(name: str, checkpoint: "Checkpoint", *, deep: bool) -> dict[str, Any]:
     """Return what a checkpoint's headers say, as plain values."""
     from mlx_gptoss.checkpoint import facts
+    from mlx_gptoss.checkpoint.notes import notes
 
     return {
         "model": name,
         **facts(checkpoint),
         "memory_by_part": checkpoint.loaded_bytes_by_part(BFLOAT16_BYTES),
         "checked": "headers and values" if deep else "headers",
+        "notes": notes(checkpoint),
     }
 
 
@@ -79,6 +82,7 @@ def _text(found: dict[str, Any]) -> str:
         "",
         *(f"  {name}  {format_bytes(size)}" for name, size in found["files"].items()),
         f"  {found['tensors']} tensors, {found['checked']} checked: all good",
+        *(f"  note: {line}" for line in found["notes"]),
     ]
     return "\n".join(lines)
 

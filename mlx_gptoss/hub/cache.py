@@ -37,6 +37,7 @@ from mlx_gptoss.memory import format_bytes
 # What a model needs, in the order it comes: config.json last, so that a folder that
 # has it has everything. Files in folders (`original/`, `metal/`) never match.
 NEEDED = (WEIGHTS, "*.json", "*.jinja", "LICENSE*", CONFIG)
+ADAPTERS = {"adapter_config.json", "adapter_model.safetensors", "adapters.safetensors"}
 BRANCH = "main"
 REPOS = "models--*--*"  # how the cache names the folder of `owner/name`
 UNFINISHED = "*.incomplete"  # and the part of a file that has come
@@ -314,7 +315,13 @@ def _needed_files(model: str, facts: Any) -> dict[str, int]:
             if fnmatch(name, pattern):
                 needed.pop(name, None)  # the last pattern that matches decides
                 needed[name] = sizes[name]
-    if CONFIG not in needed or not any(fnmatch(name, WEIGHTS) for name in needed):
+    weights = {name for name in needed if fnmatch(name, WEIGHTS)}
+    if CONFIG not in needed or weights <= ADAPTERS:
+        if not ADAPTERS.isdisjoint(sizes):
+            raise HubError(
+                f"`{model}` is an adapter (LoRA), not a model: merge it into its model "
+                "with the tool that made it, and give the merged folder"
+            )
         if _has_gguf(sizes):
             raise GgufOnlyError(
                 f"`{model}` is published as GGUF, which is not run here: convert it "

@@ -1,0 +1,183 @@
+"""What files beside the weights say that a user should know of.
+
+Nothing here stops a model: it is turned off, not read, or computed as it says. Doubts
+are what may make answers worse than they were meant to be; loading says them too.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from mlx_gptoss.checkpoint.adapters import adapter_files
+from mlx_gptoss.checkpoint.files import GENERATION_CONFIG, read_json
+from mlx_gptoss.checkpoint.opening import Checkpoint
+from mlx_gptoss.config import read_token_ids
+from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.layout import EXPERTS
+from mlx_gptoss.tokenizer import Tokenizer
+
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TEMPLATES = ("chat_template.jinja", "chat_template.json", TOKENIZER_CONFIG)
+ORIGINAL = "original"
+HARMONY_MARK = "<|channel|>"  # in every template of Harmony, in no other's
+# How drawing tokens is suggested, and the value of each that changes nothing.
+NEUTRAL = {
+    "temperature": (None, 1.0),
+    "top_p": (None, 1.0),
+    "top_k": (None, 0),
+    "min_p": (None, 0.0),
+    "repetition_penalty": (None, 1.0),
+    "do_sample": (None, True),
+}
+IGNORED_SETTINGS = ("add_bos_token", "add_eos_token", "add_prefix_space")
+
+
+def notes(checkpoint: Checkpoint) -> list[str]:
+    """Read the small files of a checkpoint; return a line for each thing to know.
+
+    Raises CheckpointError for a `tokenizer.json` that cannot be used.
+    """
+    folder = home_of(checkpoint, TOKENIZER)
+    if folder is None:
+        missing = f"there is no `{TOKENIZER}`: only token ids can be used"
+        return [*remarks(checkpoint), missing]
+    return [
+        *remarks(checkpoint),
+        *tokenizer_notes(checkpoint, Tokenizer.open(folder)),
+    ]
+
+
+def remarks(checkpoint: Checkpoint) -> list[str]:
+    """Return the notes that need no tokenizer."""
+    found = [*doubts(checkpoint), *config_notes(checkpoint)]
+    generation = read_small(checkpoint, GENERATION_CONFIG)
+    for key, neutral in NEUTRAL.items():
+        value = generation.get(key)
+        if value not in neutral:
+            found.append(
+                f"`{GENERATION_CONFIG}` suggests `{key}` = {value!r:.40}: not read, "
+                "say it where you ask"
+            )
+    settings = read_small(checkpoint, TOKENIZER_CONFIG)
+    longest = checkpoint.config.max_position_embeddings
+    length = settings.get("model_max_length")
+    if isinstance(length, int) and length < longest:
+        found.append(
+            f"`{TOKENIZER_CONFIG}` has `model_max_length` = {length:,}: not read, the "
+            f"model knows {longest:,} tokens"
+        )
+    found += [
+        f"`{TOKENIZER_CONFIG}` has `{key}`: not read, nothing is added to a prompt"
+        for key in IGNORED_SETTINGS
+        if settings.get(key) is True
+    ]
+    return found
+
+
+def doubts(checkpoint: Checkpoint) -> list[str]:
+    """Return what may make answers worse than they were meant to be."""
+    found = [
+        f"`{path.name}` beside the model is not applied: merge it into the model"
+        for path in adapter_files(checkpoint.folder)
+        if path not in checkpoint.files
+    ]
+    name = foreign_template(checkpoint)
+    if name is not None:
+        found.append(
+            f"the chat template in `{name}` is not Harmony's, which this model is "
+            "spoken to in: if it was trained on another format, its answers suffer"
+        )
+    return found
+
+
+def foreign_template(checkpoint: Checkpoint) -> str | None:
+    """Return the file whose chat template is another format than Harmony."""
+    for name in TEMPLATES:
+        folder = home_of(checkpoint, name)
+        if folder is None:
+            continue
+        if name.endswith(".json"):
+            text = str(read_small(checkpoint, name).get("chat_template") or "")
+        else:
+            text = (folder / name).read_text("utf-8", "replace")
+        if text.strip():  # the first there is goes before the others
+            return None if HARMONY_MARK in text else name
+    return None
+
+
+def config_notes(checkpoint: Checkpoint) -> Iterator[str]:
+    config, raw = checkpoint.config, checkpoint.raw_config
+    scaling = config.rope_scaling
+    if scaling is None:
+        yield (
+            "`config.json` asks for plain rotary positions, without gpt-oss's YaRN: "
+            "computed so"
+        )
+    else:
+        reach = int(scaling.factor * scaling.original_max_position_embeddings)
+        if config.max_position_embeddings > reach:
+            yield (
+                f"`config.json` allows {config.max_position_embeddings:,} tokens, its "
+                f"rotary scaling reaches {reach:,}"
+            )
+        initial = raw.get("initial_context_length")
+        original = scaling.original_max_position_embeddings
+        if initial is not None and initial != original:
+            yield (
+                f"`config.json` has `initial_context_length` = {initial!r:.40}: not "
+                f"read, its rotary settings say {original:,}"
+            )
+    settings = raw.get("quantization_config")
+    says_mxfp4 = isinstance(settings, Mapping) and (
+        cast("Mapping[str, Any]", settings).get("quant_method") == "mxfp4"
+    )
+    packed = any(EXPERTS in path for path in checkpoint.structure.quantization)
+    if says_mxfp4 and not packed:
+        yield (
+            "`config.json` says that experts are MXFP4, the tensors are not: taken as "
+            "they are"
+        )
+
+
+def tokenizer_notes(checkpoint: Checkpoint, tokenizer: Tokenizer) -> Iterator[str]:
+    """Say what was turned off, and which ends and ids do not go with the model."""
+    yield from tokenizer.notes
+    rows = checkpoint.config.vocab_size
+    generation = read_small(checkpoint, GENERATION_CONFIG)
+    said = {
+        "config.json": read_token_ids(checkpoint.raw_config, "eos_token_id"),
+        GENERATION_CONFIG: read_token_ids(generation, "eos_token_id"),
+    }
+    for file, ids in said.items():
+        for token in ids:
+            name = tokenizer.decode([token])
+            if token >= rows:
+                yield f"`{file}` ends answers at token {token}, which there is not"
+            elif not tokenizer.may_end(token):
+                yield (
+                    f"`{file}` ends answers at token {token} (`{name}`), which is text "
+                    "or part of a message: not done"
+                )
+    if tokenizer.vocab_size > rows:
+        yield (
+            f"`{TOKENIZER}` has tokens up to {tokenizer.vocab_size - 1:,}, the model "
+            f"{rows:,} rows: text with those that are beyond is refused"
+        )
+
+
+def home_of(checkpoint: Checkpoint, name: str) -> Path | None:
+    """Find the folder that has a small file: `original/` may leave it one above."""
+    folders = [checkpoint.folder]
+    if checkpoint.folder.name == ORIGINAL:
+        folders.append(checkpoint.folder.parent)
+    return next((folder for folder in folders if (folder / name).is_file()), None)
+
+
+def read_small(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    """Read a file that nothing depends on; {} where there is none or it is damaged."""
+    folder = home_of(checkpoint, name)
+    try:
+        return {} if folder is None else read_json(folder / name)
+    except ConfigError:
+        return {}
