@@ -218,10 +218,13 @@ def test_a_conversion_leaves_it_out_and_says_so(folder: Path, tmp_path: Path) ->
     assert "note: `tokenizer.json` cuts prompts" in run("verify", made).stderr
 
 
-def test_a_given_tokenizer_is_mended_too(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sort_keys", [False, True])
+def test_a_given_tokenizer_is_mended_too(
+    folder: Path, tmp_path: Path, sort_keys: bool
+) -> None:
     given = tmp_path / "given.json"
-    given.write_bytes((folder / "tokenizer.json").read_bytes())
-    edit(tmp_path, "given.json", LEFT)
+    raw = json.loads((folder / "tokenizer.json").read_text()) | LEFT
+    given.write_text(json.dumps(raw, sort_keys=sort_keys))
 
     run("convert", folder, tmp_path / "made", "--tokenizer", given)
 

@@ -20,6 +20,15 @@ TOKENIZER_FILE = "tokenizer.json"
 UNREADABLE = (
     f"`{TOKENIZER_FILE}` cannot be read as a tokenizer: give another with `--tokenizer`"
 )
+SETTINGS = (  # of a tokenizer, in the order in which the library writes them
+    b"truncation",
+    b"padding",
+    b"added_tokens",
+    b"normalizer",
+    b"pre_tokenizer",
+    b"post_processor",
+    b"model",
+)
 # Copied from the source where it has them.
 COMPANIONS = (
     TOKENIZER_FILE,
@@ -66,10 +75,11 @@ class SmallFiles:
     def mended(self) -> "SmallFiles":
         """Leave out of `tokenizer.json` what would change a prompt, and note it.
 
-        A file without such settings stays as it is, byte for byte.
+        A file without such settings stays as it is, byte for byte. Where there are
+        some the whole is read: 280 MB for the vocabulary of gpt-oss.
         """
         raw = self.read(TOKENIZER_FILE)
-        if raw is None:
+        if raw is None or is_clean(raw):
             return self
         try:
             vocabulary = tokenizers.Tokenizer.from_buffer(raw)
@@ -85,6 +95,22 @@ class SmallFiles:
             return self.texts[name]
         path = next((path for path in self.copied if path.name == name), None)
         return None if path is None else path.read_bytes()
+
+
+def is_clean(raw: bytes) -> bool:
+    """Tell from what stands before the words of a vocabulary that nothing is to do.
+
+    False also where the settings may stand elsewhere: then the whole must be read.
+    """
+    head = raw[: max(raw.find(b'"vocab"'), 0)]
+    if not all(b'"%s"' % name in head for name in SETTINGS):
+        return False
+    hollow = head + b'"vocab": {}, "merges": []}}'
+    try:
+        vocabulary = tokenizers.Tokenizer.from_buffer(hollow)
+    except Exception:  # the library raises bare Exception for any fault
+        return False
+    return not turn_off(vocabulary, harmony=has_harmony(vocabulary))
 
 
 def small_files(folder: Path) -> SmallFiles:
