@@ -13,6 +13,7 @@ from typing import Any, cast
 import tokenizers
 from tokenizers import AddedToken, pre_tokenizers
 
+TEMPLATE = "TemplateProcessing"
 BYTE_LEVEL = "ByteLevel"  # as a post-processor it only moves offsets
 
 
@@ -48,10 +49,18 @@ def batch_settings(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
 
 
 def added_by_post_processor(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
-    kinds = [kind for kind in kinds_in(vocabulary.post_processor) if kind != BYTE_LEVEL]
-    if kinds:
+    parts = parts_of(state_of(vocabulary.post_processor))
+    adding = [part["type"] for part in parts if not adds_nothing(part)]
+    if adding:
         vocabulary.post_processor = None  # pyright: ignore[reportAttributeAccessIssue]
-        yield f"adds tokens to prompts (`post_processor` {kinds[0]})"
+        yield f"adds tokens to prompts (`post_processor` {adding[0]})"
+
+
+def adds_nothing(post_processor: dict[str, Any]) -> bool:
+    """Whether it leaves a text as it is, as transformers 5 writes it."""
+    if post_processor["type"] == TEMPLATE:
+        return [list(piece) for piece in post_processor["single"]] == [["Sequence"]]
+    return post_processor["type"] == BYTE_LEVEL
 
 
 def dropout(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:

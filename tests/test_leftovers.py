@@ -212,11 +212,19 @@ def test_byte_level_normalizers_are_the_vocabulary_itself() -> None:
     assert (tokenizer.encode("a é"), tokenizer.notes) == ([*"a é".encode()], ())
 
 
-def test_a_post_processor_that_only_moves_offsets_needs_no_note() -> None:
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        processors.ByteLevel(trim_offsets=False),
+        processors.TemplateProcessing(single="$A", pair="$A $B"),  # transformers 5's
+        processors.Sequence([processors.ByteLevel(trim_offsets=False)]),
+    ],
+)
+def test_a_post_processor_that_adds_nothing_needs_no_note(harmless: Any) -> None:
     vocabulary = byte_vocabulary()
-    vocabulary.post_processor = processors.ByteLevel(trim_offsets=False)
+    vocabulary.post_processor = harmless
 
-    assert Tokenizer(vocabulary, "offsets").notes == ()
+    assert Tokenizer(vocabulary, "harmless").notes == ()
 
 
 def test_other_kinds_of_model_have_no_dropout() -> None:

@@ -182,8 +182,9 @@ def find_source(src: str, *, offline: bool) -> Path:
     from mlx_gptoss.cli.services import Services
     from mlx_gptoss_convert.opening import find_ggufs
 
-    src = folder_or_name(src)
     path = Path(src).expanduser()
+    if not path.is_file():
+        path = Path(src := folder_or_name(src)).expanduser()
     if path.is_file() or find_ggufs(path):
         return path
     services = click.get_current_context().find_object(Services) or Services()

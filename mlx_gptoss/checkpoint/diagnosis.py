@@ -173,7 +173,7 @@ def wrong_heads(
 
     q, k = rows("q_proj"), rows("k_proj")
     heads = wrong.get("num_attention_heads", config.num_attention_heads)
-    if q is None or k is None or q == k or q % heads:
+    if not q or not k or q == k or not heads or q % heads:
         return {}
     found = {"head_dim": q // heads, "num_key_value_heads": k * heads // q}
     return {key: size for key, size in found.items() if size != getattr(config, key)}

@@ -72,12 +72,13 @@ def as_written(model: str) -> tuple[str, str | None]:
         return model, None
     if model == DEMO:
         return model, "`demo` is the built-in model: for the folder here write `./demo`"
+    what = "folder" if Path(model).is_dir() else "file"
     if HUB_ID.fullmatch(model):
         return f"./{model}", (
-            f"`{model}` is a folder here, and goes before the Hub's model of that "
+            f"`{model}` is a {what} here, and goes before the Hub's model of that "
             f"name: write `./{model}` to say so"
         )
-    return f"./{model}", f"`{model}` is a folder here: taken as `./{model}`"
+    return f"./{model}", f"`{model}` is a {what} here: taken as `./{model}`"
 
 
 def named_folder(model: str) -> Path | None:
