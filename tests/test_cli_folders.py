@@ -48,8 +48,10 @@ def run(line: str, cache: Path) -> Result:
     return CliRunner().invoke(cli, line.split(), input=CONVERSATION, obj=services)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [*((command, NAMES[1]) for command in COMMANDS), (COMMANDS[0], NAMES[0])],
+)
 def test_the_folder_is_meant_and_one_note_says_so(
     command: str, name: str, beside_folders: Path
 ) -> None:
