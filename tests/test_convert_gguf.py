@@ -470,6 +470,47 @@ def test_other_kinds_of_gguf_are_refused(source: Path, tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
+def copied(source: Path, path: Path, leave_out: str) -> Path:
+    """Copy a GGUF by the judge's own writer, without one tensor."""
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(path, "gpt-oss")
+    for key, field in reader.fields.items():
+        if not key.startswith("GGUF.") and key != "general.architecture":
+            kinds = [*field.types, None]
+            writer.add_key_value(key, field.contents(), *kinds[:2])
+    for tensor in reader.tensors:
+        if tensor.name != leave_out:
+            kind = tensor.tensor_type
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_what_another_tool_made_of_a_gguf_is_said(source: Path, tmp_path: Path) -> None:
+    out = to_gguf(source, tmp_path / "out") / FILE
+    whole = out.read_bytes()
+    path = tmp_path / "other.gguf"
+    renamed = whole.replace(b"post_attention_norm", b"ffn_norm_of_a_model")
+    path.write_bytes(renamed)
+    with pytest.raises(CheckpointError, match=r"ffn_norm.* has no name of llama.cpp's"):
+        open_source(path)
+    path.write_bytes(whole.replace(b"gpt-oss", b"gptoss_"))
+    with pytest.raises(CheckpointError, match=r"made by llama\.cpp.s converter"):
+        open_source(path)
+    place = whole.index(b"blk.0.attn_q.weight") + len("blk.0.attn_q.weight") + 4 + 16
+    path.write_bytes(whole[:place] + (12).to_bytes(4, "little") + whole[place + 4 :])
+    with pytest.raises(CheckpointError, match="is stored as Q4_K, read are F32, F16"):
+        open_source(path)
+    tied = copied(out, tmp_path / "tied.gguf", "output.weight")
+    with pytest.raises(CheckpointError, match=r"there is no output head \(`output"):
+        open_source(tied)
+    for x in (copied(out, tmp_path / "whole.gguf", ""), out):
+        assert open_source(x).checkpoint.config.num_hidden_layers
+
+
 def test_a_list_of_words_is_written_as_the_judge_writes_it() -> None:
     assert value_bytes(ARRAY, ["a", "bc"]) == gguf.GGUFWriter(
         None, "gpt-oss"
