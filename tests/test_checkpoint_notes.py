@@ -105,6 +105,11 @@ CASES: dict[str, tuple[str, Json, str]] = {
         {"max_position_embeddings": 262_144},
         "allows 262,144 tokens, its rotary scaling reaches 131,072",
     ),
+    "no-sliding-layers": (
+        "config.json",
+        {"layer_types": ["full_attention"] * 6, "sliding_window": None},
+        "`layer_types` that are not gpt-oss's",
+    ),
     "initial-length": (
         "config.json",
         {"initial_context_length": 8192},

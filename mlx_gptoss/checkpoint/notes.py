@@ -12,6 +12,7 @@ from mlx_gptoss.checkpoint.adapters import adapter_files
 from mlx_gptoss.checkpoint.files import GENERATION_CONFIG, read_json
 from mlx_gptoss.checkpoint.opening import Checkpoint
 from mlx_gptoss.config import read_token_ids
+from mlx_gptoss.config.model import read_layer_types
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.layout import EXPERTS
 from mlx_gptoss.tokenizer import Tokenizer
@@ -128,6 +129,12 @@ def config_notes(checkpoint: Checkpoint) -> Iterator[str]:
                 f"`config.json` has `initial_context_length` = {initial!r:.40}: not "
                 f"read, its rotary settings say {original:,}"
             )
+    kinds = read_layer_types({}, config.num_hidden_layers)
+    if config.layer_types != kinds:
+        yield (
+            "`config.json` has `layer_types` that are not gpt-oss's (sliding and full "
+            "in turn): computed so"
+        )
     settings = raw.get("quantization_config")
     says_mxfp4 = isinstance(settings, Mapping) and (
         cast("Mapping[str, Any]", settings).get("quant_method") == "mxfp4"
