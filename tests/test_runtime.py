@@ -61,8 +61,7 @@ def test_a_loaded_runtime_says_what_it_is(runtime: Runtime) -> None:
     assert runtime.plan is not None
     assert runtime.plan.fits
     assert runtime.context == 131072
-    assert runtime.stop_tokens == {
-        2: "stop",  # the config's eos
+    assert runtime.stop_tokens == {  # the config's eos, 2, is text here
         runtime.tokenizer.special("<|return|>"): "stop",
         runtime.tokenizer.special("<|endoftext|>"): "stop",
         runtime.tokenizer.special("<|call|>"): "tool_calls",
