@@ -22,8 +22,9 @@ import numpy as np
 from mlx_gptoss.errors import PromptError, SchemaError
 from mlx_gptoss.harmony.automaton import Automaton, Place, Turn, build
 from mlx_gptoss.harmony.constrain import Constraints, Target, turn_of
-from mlx_gptoss.harmony.grammar import Grammars, Matcher
+from mlx_gptoss.harmony.grammar import Compiled, Grammars, Matcher
 from mlx_gptoss.harmony.loops import EXACTLY, NEARLY, LoopDetector
+from mlx_gptoss.harmony.schema_grammar import Freed
 from mlx_gptoss.tokenizer import Tokenizer
 
 ILLEGAL, UNNAMED, TEXT = -1, 0, 1  # a target; classes of tokens without own edges
@@ -73,15 +74,15 @@ class Guides:
 
     def _compiled(
         self, constraints: Constraints, turn: Turn, targets: Sequence[Target]
-    ) -> dict[str | None, str]:
+    ) -> dict[str | None, Compiled]:
         """The grammar of each recipient; of the answer under None."""
         bound = {call.recipient for call in turn.calls if call.grammar}
-        found: dict[str | None, str] = {
+        found: dict[str | None, Compiled] = {
             target.call.recipient: self.grammars.compile(
                 target.kind,
                 target.source,
                 what=f"the schema of `{target.call.recipient}`",
-                advice="change it, or leave arguments free with `enforce='headers'`",
+                strict=target.strict,
             )
             for target in targets
             if target.call.recipient in bound
@@ -89,7 +90,10 @@ class Guides:
         answer = constraints.response_format
         if answer is not None:
             found[None] = self.grammars.compile(
-                answer.kind, answer.source, what="the response format"
+                answer.kind,
+                answer.source,
+                what="the response format",
+                strict=answer.strict,
             )
         return found
 
@@ -109,7 +113,7 @@ class Guide:
         automaton: Automaton,
         tokenizer: Tokenizer,
         grammars: Grammars,
-        compiled: dict[str | None, str],
+        compiled: dict[str | None, Compiled],
         constraints: Constraints,
     ) -> None:
         self._automaton = automaton
@@ -131,6 +135,12 @@ class Guide:
         self.reasoning_tokens = 0
         self.calls = 0  # that were begun
         self.details: tuple[str, ...] = ()
+
+    @property
+    def freed(self) -> Freed:
+        """What is left free of schemas, by recipient; of the answer's under None."""
+        found = {where: one.freed for where, one in self._compiled.items()}
+        return {where: freed for where, freed in found.items() if freed}
 
     @property
     def place(self) -> Place:

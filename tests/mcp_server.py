@@ -6,10 +6,12 @@ python tests/mcp_server.py            # over stdio
 import asyncio
 import base64
 import os
+from typing import Annotated
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, ImageContent, TextContent
+from pydantic import Field
 
 server = MCPServer("for tests")
 
@@ -51,6 +53,20 @@ def draw() -> CallToolResult:
     data = base64.b64encode(b"no picture").decode()
     picture = ImageContent(type="image", data=data, mime_type="image/png")
     return CallToolResult(content=[TextContent(type="text", text="a cat"), picture])
+
+
+@server.tool()
+def twice(
+    text: Annotated[str, Field(json_schema_extra={"pattern": r"^(.)\1$"})],
+) -> str:
+    """Take a letter twice, which no grammar can tell."""
+    return text
+
+
+@server.tool()
+def vast(text: Annotated[str, Field(description="very " * 30_000)]) -> str:
+    """Take a text, of which far too much is said."""
+    return text
 
 
 if __name__ == "__main__":

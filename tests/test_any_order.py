@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from mlx_gptoss.harmony.any_order import MOST_FIELDS, any_order
-from mlx_gptoss.harmony.grammar import Grammars, Kind, leniently
+from mlx_gptoss.harmony.grammar import Grammars, Kind
+from mlx_gptoss.harmony.objects import MOST_FIELDS
 from mlx_gptoss.tokenizer import Tokenizer
 from tests.fakes import byte_tokenizer
 
@@ -152,29 +152,75 @@ def test_an_answer_keeps_the_order_of_its_schema() -> None:
 
 def test_what_cannot_be_kept_is_passed_over_in_any_order() -> None:
     odd = {"type": "integer", "not": {"const": 1}}
-    schema = leniently({**WEATHER, "properties": {"city": odd, "days": odd}})
+    schema = {**WEATHER, "properties": {"city": odd, "days": odd}}
 
     assert takes(schema, '{"days":1,"city":2}')
     assert not takes(schema, '{"days":"x","city":2}')
 
 
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {"type": "object"},
-        {"type": "object", "properties": {"a": {}}, "additionalProperties": False},
-        {**WEATHER, "minProperties": 1},
-        {**WEATHER, "required": ["city", "wind"]},
-        {**WEATHER, "properties": {"a": {}, "b": False}},
-        {**WEATHER, "properties": {"a": {"$id": "elsewhere"}, "b": {}}},
-        {**WEATHER, "properties": {f"f{n}": {} for n in range(MOST_FIELDS + 1)}},
+BOOLEAN = {"type": "boolean"}
+TEXTS = {"type": "object", "properties": {"q": {"type": "string"}}}
+
+
+@pytest.mark.parametrize("most", [0, 1, 2])
+@pytest.mark.parametrize("least", [0, 1])
+def test_arrays_of_few_items_change_no_order(least: int, most: int) -> None:
+    """`{0,0}` is no repetition to the library: the order of the schema was kept."""
+    items = {"type": "array", "items": TEXTS, "minItems": least, "maxItems": most}
+    declared = {**WEATHER, "properties": {"a": items, "b": BOOLEAN}, "required": ["b"]}
+    others = {
+        "type": "object",
+        "properties": {"b": BOOLEAN},
+        "required": ["b"],
+        "additionalProperties": items,
+    }
+    for schema in (declared, others):
+        for count in range(4):
+            value = ",".join(['{"q":""}'] * count)
+            fits = least <= count <= most
+            assert takes(schema, f'{{"a":[{value}],"b":true}}') == fits
+            assert takes(schema, f'{{"b":true,"a":[{value}]}}') == fits
+
+
+MANY = {f"f{n}": {} for n in range(MOST_FIELDS + 1)}
+IN_ANY_ORDER = [
+    ({**WEATHER, "minProperties": 2}, '{"days":3,"city":"Oslo"}', '{"city":"Oslo"}'),
+    ({**WEATHER, "maxProperties": 1}, '{"city":"a"}', '{"days":3,"city":"Oslo"}'),
+    ({**TEXTS, "minProperties": 1}, '{"x":1,"q":""}', "{}"),
+    ({**TEXTS, "required": ["ghost"]}, '{"ghost":[1],"q":""}', '{"q":""}'),
+    ({**TEXTS, "properties": {"a": {}, "b": False}}, '{"c":1,"a":2}', '{"b":1}'),
+    (
         {"$ref": "#/$defs/a%20b", "$defs": {"a b": WEATHER}},
-        {"$ref": "#"},
-        True,
-    ],
-)
-def test_other_schemas_are_left_to_the_library(schema: Any) -> None:
-    assert any_order(schema, options=OPTIONS) is None
+        '{"days":3,"city":""}',
+        "{}",
+    ),
+    (
+        {"allOf": [WEATHER, {"properties": {"days": {"maximum": 9}}}]},
+        '{"days":3,"city":"a"}',
+        '{"days":12,"city":"a"}',
+    ),
+    (
+        {"type": "object", "maxProperties": 2, "additionalProperties": BOOLEAN},
+        '{"a":true,"b":false}',
+        '{"a":true,"b":false,"c":true}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("schema", "right", "wrong"), IN_ANY_ORDER)
+def test_objects_of_other_keywords_come_in_any_order_too(
+    schema: Any, right: str, wrong: str
+) -> None:
+    assert takes(schema, right)
+    assert not takes(schema, wrong)
+
+
+def test_more_fields_than_can_be_remembered_keep_the_order_of_the_schema() -> None:
+    schema = {"type": "object", "properties": MANY, "required": ["f7"]}
+
+    assert takes(schema, '{"f0":1,"f7":2,"f64":3,"more":4}')
+    assert not takes(schema, '{"f7":1,"f0":2}')
+    assert not takes(schema, '{"f0":1}')
 
 
 def test_references_to_each_other_are_followed_once() -> None:
@@ -183,28 +229,17 @@ def test_references_to_each_other_are_followed_once() -> None:
     other = [{"$ref": f"#/$defs/{name}"} for name in names]
     schema = {**other[0], "$defs": {name: {"anyOf": other} for name in names}}
 
-    assert any_order(schema, options=OPTIONS) is None
+    found = GRAMMARS.compile("arguments", schema, what="a schema")
+
+    assert found.freed == (("", "schema"),)
 
 
 def test_a_grammar_does_not_grow_without_end() -> None:
-    """Each part that refers to others would bring the whole schema with it."""
-    free = {**WEATHER, "required": []}
-
-    def part(least: int) -> Any:
-        return {"allOf": [{"$ref": "#/$defs/n"}, {"minimum": least}]}
-
-    objects = {
-        f"o{o}": {**free, "properties": {f"f{n}": part(100 * o + n) for n in range(60)}}
-        for o in range(9)
+    large = {
+        "type": "object",
+        "properties": {f"f{n}": {"const": n} for n in range(9000)},
     }
-    large = {**free, "properties": objects}
 
-    assert any_order({**large, "$defs": {"n": {}}}, options=OPTIONS) is None
+    found = GRAMMARS.compile("arguments", large, what="a schema")
 
-
-def test_where_rules_cannot_say_it_the_order_of_the_schema_must_do() -> None:
-    countless = {"type": "array", "items": WEATHER, "maxItems": 10**12}
-
-    assert any_order(countless, options=OPTIONS)
-    assert takes(countless, '[{"city":"Oslo","days":3}]')
-    assert not takes(countless, '[{"days":3,"city":"Oslo"}]')
+    assert found.freed == (("", "schema"),)

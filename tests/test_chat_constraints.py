@@ -150,17 +150,24 @@ def test_constraints_that_contradict_are_refused(
         Constraints(**wrong)
 
 
-def test_a_tool_with_a_schema_that_cannot_be_kept_is_refused_in_time() -> None:
+def test_a_tool_with_an_odd_schema_ends_no_conversation() -> None:
     odd = {"name": "odd", "parameters": {"properties": {"x": {"not": {}}}}}
     with answering(BYE) as runtime:
-        chat = start(runtime, tools=[odd])
+        chat = start(runtime, tools=[odd, get_weather])
 
-        with pytest.raises(SchemaError, match=r"schema of `functions.odd` cannot"):
+        assert done(list(chat.send("hi"))).finish_reason == "stop"
+        assert chat.unenforced == ["not enforced in `functions.odd`: `not` of `x`"]
+
+
+def test_a_strict_answer_that_cannot_be_kept_is_refused_in_time() -> None:
+    answer = AnswerFormat.json_schema({"type": "array", "contains": {}}, strict=True)
+    with answering(BYE) as runtime:
+        chat = start(runtime, Constraints(response_format=answer))
+
+        with pytest.raises(SchemaError, match=r"response format cannot .*`contains`"):
             list(chat.send("hi"))
 
         assert (chat.messages, runtime.model.feeds) == ([], [])
-        chat.constraints = Constraints(enforce="headers")
-        assert done(list(chat.send("hi"))).finish_reason == "stop"
 
 
 def test_a_budget_holds_for_all_rounds_of_a_turn() -> None:

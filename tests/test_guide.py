@@ -354,8 +354,10 @@ def test_a_response_format_binds_the_answer_alone(
             "response format cannot be enforced .*unknown name",
         ),
         (
-            Constraints(response_format=AnswerFormat.json_schema({"not": {}})),
-            r"response format cannot be enforced .*\"not\"",
+            Constraints(
+                response_format=AnswerFormat.json_schema({"not": {}}, strict=True)
+            ),
+            "response format cannot be enforced .*`not`",
         ),
     ],
 )
@@ -374,8 +376,10 @@ def test_a_format_that_cannot_be_kept_is_refused_before_anything_is_said(
         ({"not": {"type": "string"}}, "not"),
         ({"if": {"type": "string"}, "then": False}, "if"),
         ({"type": "object", "propertyNames": {"maxLength": 3}}, "propertyNames"),
-        ({"type": "strin"}, "strin"),
-        ({"$ref": "https://example.com/x"}, "example.com"),
+        ({"type": "strin"}, "`type` of `x`"),
+        ({"$ref": "https://example.com/x"}, "ref"),
+        ({"type": "string", "pattern": "(?=a)b"}, "`pattern` of `x`"),
+        ({"required": None}, "`required` of `x`"),
         ({"oneOf": [{"type": "string"}, {"maxLength": 3, "type": "string"}]}, "oneOf"),
     ],
 )
@@ -383,12 +387,15 @@ def test_a_schema_that_cannot_be_kept_names_the_tool_and_the_feature(
     schema: dict[str, Any], feature: str
 ) -> None:
     parameters = {"type": "object", "properties": {"x": schema}}
-    targets = function_targets([ToolDescription("odd", parameters=parameters)])
+    odd = [ToolDescription("odd", parameters=parameters)]
+    targets = function_targets(odd, strict={"odd"})
 
     with pytest.raises(SchemaError, match=rf"schema of `functions.odd`.*{feature}"):
         GUIDES.guide(Constraints(), targets)
     assert GUIDES.guide(Constraints(enforce="headers"), targets) is not None
     assert GUIDES.guide(Constraints(tool_choice="none"), targets) is not None
+    guide = GUIDES.guide(Constraints(), function_targets(odd))
+    assert guide is not None and len(guide.freed["functions.odd"]) == 1
 
 
 def test_a_reasoning_budget_closes_the_reasoning_and_the_answer_follows() -> None:

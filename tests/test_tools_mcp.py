@@ -15,20 +15,12 @@ pytest.importorskip("mcp", reason="the extra `mcp` is not installed")
 uvicorn = pytest.importorskip("uvicorn")
 
 from mlx_gptoss.chat import Chat  # noqa: E402
-from mlx_gptoss.errors import SchemaError, ToolError  # noqa: E402
+from mlx_gptoss.errors import ToolError  # noqa: E402
 from mlx_gptoss.harmony.events import ToolResult  # noqa: E402
-from mlx_gptoss.harmony.grammar import Grammars  # noqa: E402
-from mlx_gptoss.harmony.messages import ToolDescription, developer  # noqa: E402
-from mlx_gptoss.harmony.render import content_text  # noqa: E402
 from mlx_gptoss.sampling import SamplingParams  # noqa: E402
 from mlx_gptoss.tools import Tool  # noqa: E402
-from mlx_gptoss.tools.mcp import (  # noqa: E402
-    McpServers,
-    Server,
-    enforceable,
-    read_servers,
-)
-from tests.fakes import answering, byte_tokenizer  # noqa: E402
+from mlx_gptoss.tools.mcp import McpServers, Server, read_servers  # noqa: E402
+from tests.fakes import answering  # noqa: E402
 
 SCRIPT = str(Path(__file__).parent / "mcp_server.py")
 STDIO = Server("my test", command=sys.executable, args=(SCRIPT,))
@@ -185,26 +177,20 @@ def test_a_server_that_says_nothing_is_named() -> None:
         McpServers.start([silent], start_seconds=0.5)
 
 
-def test_a_schema_no_grammar_can_keep_is_kept_as_far_as_it_can() -> None:
-    """`Grammars` refuses it as it is; a server's tool must not end every chat."""
-    odd: dict[str, Any] = {
-        "type": "object",
-        "properties": {"a": {"type": "string", "not": {"const": "x"}}},
-        "required": ["a"],
-    }
-    plain = {"type": "object", "properties": {"a": {"type": "string"}}}
-    grammars = Grammars(byte_tokenizer())
+def test_an_odd_schema_is_offered_and_one_that_cannot_be_shown_is_left_out(
+    stdio: McpServers,
+) -> None:
+    tools = tools_of(stdio)
+    [left_out] = stdio.left_out
 
-    with pytest.raises(SchemaError, match="not"):
-        grammars.compile("json_schema", odd, what="the arguments")
-    grammars.compile("json_schema", enforceable(odd), what="the arguments")
-
-    assert enforceable(plain) is plain
-    described = [
-        developer(tools=[ToolDescription("f", "", one)])
-        for one in (odd, enforceable(odd))
-    ]
-    assert len({content_text(one) for one in described}) == 1
+    assert tools["my_test_twice"].run('{"text": "aa"}') == "aa"
+    assert "my_test_vast" not in tools
+    assert left_out.startswith("`my_test_vast` is left out: its schema has ")
+    with answering("<|channel|>final<|message|>Hi<|return|>") as runtime:
+        chat = Chat(runtime, tools=[stdio])
+        assert chat.unenforced == [
+            "not enforced in `functions.my_test_twice`: `pattern` of `text`"
+        ]
 
 
 # Configuration

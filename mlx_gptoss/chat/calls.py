@@ -6,6 +6,7 @@ Knows messages and tools; nothing of models, prompts or of when a call is run.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from mlx_gptoss.harmony.constrain import Target, built_in_targets, function_targets
 from mlx_gptoss.harmony.events import ToolCall, ToolCallFailed
 from mlx_gptoss.harmony.messages import Message, ToolDescription, ToolNamespace
 from mlx_gptoss.tools import Approval, ApprovalLike, ToolLike, ToolSet, tools_by_name
@@ -132,6 +133,11 @@ class Toolbox:
         """The tools of the developer message; the others are built-in."""
         tools = self.tools.values()
         return [tool.description for tool in tools if tool.namespace is None]
+
+    @property
+    def targets(self) -> list[Target]:
+        """What may be called, and with what."""
+        return function_targets(self.functions) + built_in_targets(self.namespaces)
 
     @property
     def namespaces(self) -> tuple[ToolNamespace, ...]:

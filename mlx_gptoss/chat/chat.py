@@ -44,6 +44,7 @@ from mlx_gptoss.harmony.messages import (
     user,
 )
 from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.harmony.schema_grammar import in_lines
 from mlx_gptoss.overflow import ERROR, OVERFLOWS, fitted
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
@@ -165,6 +166,16 @@ class Chat:
     def namespaces(self) -> tuple[ToolNamespace, ...]:
         """The built-in tools, as the system message declares them."""
         return self.toolbox.namespaces
+
+    @property
+    def unenforced(self) -> list[str]:
+        """What the schemas of the tools and the answer ask for and no grammar keeps.
+
+        A line for each schema. Raises SchemaError for a grammar that is wrong.
+        """
+        targets = self.toolbox.targets
+        guide = self.runtime.guides.guide(self.constraints, targets)
+        return [] if guide is None else in_lines(guide.freed)
 
     @property
     def waiting(self) -> list[ToolCall]:

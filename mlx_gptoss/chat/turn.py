@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING
 from mlx_gptoss.endings import TOOL_ROUNDS, cause
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.guide import Guide
-from mlx_gptoss.harmony.constrain import (
-    AUTO,
-    NONE,
-    Constraints,
-    built_in_targets,
-    function_targets,
-)
+from mlx_gptoss.harmony.constrain import AUTO, NONE, Constraints
 from mlx_gptoss.harmony.events import (
     Answer,
     Done,
@@ -59,8 +53,7 @@ class Turn:
             seed += chat.generations
             chat.generations += 1
         params = replace(chat.params, max_tokens=max_tokens, seed=seed)
-        targets = function_targets(tools.functions) + built_in_targets(tools.namespaces)
-        self._guide = chat.runtime.guides.guide(self._constraints(), targets)
+        self._guide = chat.runtime.guides.guide(self._constraints(), tools.targets)
         return chat.runtime.generate(
             ids, params, reuse=True, guide=self._guide, cancelled=chat.is_cancelled
         )

@@ -15,6 +15,7 @@ import click
 
 from mlx_gptoss.cli.options import LoadOptions
 from mlx_gptoss.cli.progress import ByteProgress
+from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.hub import Check, Hub
 
 if TYPE_CHECKING:
@@ -151,7 +152,9 @@ class Services:
         **more: Any,
     ) -> "Chat":
         """Begin a conversation; `more` is for Chat."""
-        return self.chat(runtime, effort=effort, system=system, params=params, **more)
+        chat = self.chat(runtime, effort=effort, system=system, params=params, **more)
+        note_unenforced(chat)
+        return chat
 
     def resume_chat(
         self, runtime: "Runtime", data: Mapping[str, Any], **options: Any
@@ -159,7 +162,15 @@ class Services:
         """Go on with a conversation that was saved; `options` are those of Chat."""
         from mlx_gptoss.chat import Chat
 
-        return Chat.from_json(runtime, data, **options)
+        chat = Chat.from_json(runtime, data, **options)
+        note_unenforced(chat)
+        return chat
+
+
+def note_unenforced(chat: "Chat") -> None:
+    """Say on stderr what of the schemas does not bind the model."""
+    for line in chat.unenforced:
+        note(f"({line})")
 
 
 def batch_options(options: LoadOptions) -> "BatchOptions | None":

@@ -121,7 +121,10 @@ def open_tools(
             servers = [one for path in options.mcp for one in read_servers(path)]
             for one in servers:
                 check_offline(one.url, "--mcp")
-            found.tools.append(stack.enter_context(McpServers.start(servers)))
+            started = stack.enter_context(McpServers.start(servers))
+            for line in started.left_out:
+                note(f"({line})")
+            found.tools.append(started)
         yield found
 
 

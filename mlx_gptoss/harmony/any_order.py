@@ -1,251 +1,288 @@
-r"""JSON schemas as grammars that take the fields of an object in any order.
+r"""JSON schemas as grammars, whose objects take their fields in any order or in theirs.
 
-llguidance takes fields in the order of their schema. A model that begins with
-another one could not come back to those before it, and a mask would push it to
-fields it did not want. Here an object of named fields becomes rules that remember
-which have come (the library's parametric grammars, a bit for each field); whatever
-these do not say stays a schema of the library's, inside:
+A union of shapes becomes a rule with an alternative for each. An object in any order
+remembers which fields have come (the library's parametric rules, a bit for each):
 
-    start: "{" ( "\"a\"" COLON a rest::0x1 | "\"b\"" COLON b rest::0x2 )? "}"
-    rest::_: "" | "," "\"a\"" COLON a rest::set_bit(0) %if bit_clear(0) | ...
+    v1: OPEN v1first CLOSE | EMPTY
+    v1first: T0 COLON v2 v1rest::0x1 | T1 COLON v3 v1rest::0x2
+    v1rest::_: "" | COMMA T0 COLON v2 v1rest::set_bit(0) %if bit_clear(0) | ...
 
-Schemas in, grammars out; which schemas are refused is not its business.
+Strings with a pattern or a format, and multiples of a number, are left to the library
+(`%json`); white space is in the marks between values. Where nothing fits, nothing is
+offered: a field whose schema allows no value cannot come. Knows no vocabulary.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-Schema = Mapping[str, Any]
+from mlx_gptoss.harmony import spelling
+from mlx_gptoss.harmony.numbers import Bound, number
+from mlx_gptoss.harmony.objects import (
+    MOST_FIELDS,
+    Fields,
+    Pair,
+    in_any_order,
+    in_order,
+    repeated,
+)
+from mlx_gptoss.harmony.rules import Rules
+from mlx_gptoss.harmony.scalars import Refuses, Scalars
+from mlx_gptoss.harmony.shapes import (
+    ALL,
+    Array,
+    Constant,
+    Number,
+    Object,
+    Schema,
+    Shape,
+    Text,
+    ends,
+    matches,
+)
+from mlx_gptoss.harmony.unions import Unions
 
-MOST_FIELDS = 64  # bits of a rule's parameter
-MOST_TEXT = 1 << 20  # characters of a grammar: parts that refer repeat the whole schema
-WHOLE = "whole"  # the definition under which a schema finds itself
-REMARKS = {  # keys that bind nothing
-    *("title", "description", "default", "examples", "deprecated", "readOnly"),
-    *("writeOnly", "$comment", "$schema", "$defs", "definitions", "x-guidance"),
-}
-DEFINITIONS = ("$defs", "definitions")
-VERBATIM = ("const", "enum", "default", "examples")  # no schemas
-OBJECT = {"type", "properties", "required", "additionalProperties"}
-ARRAY = {"type", "items", "minItems", "maxItems"}
-ELSEWHERE = {"$id", "$anchor", "$dynamicRef", "$dynamicAnchor"}  # other bases of $ref
-HEAD = r"""%llguidance {"skip_repetition": "once", "no_initial_skip": true}
-%ignore /SPACE{1,64}/
-COLON: /:SPACE{0,64}/
-COMMA: /,SPACE{0,64}/
-OPEN: /\[SPACE{0,64}/
-NAME: /"([^"\\\x00-\x1F\x7F]|\\["\\bfnrt])*"/
-""".replace("SPACE", r"[\x20\x0A\x0D\x09]")
+DEEPEST = 64  # objects and lists around a part of a schema; those within are any
+REMARKS = frozenset(  # keys that bind nothing
+    (
+        *("title", "description", "default", "examples", "deprecated", "readOnly"),
+        *("writeOnly", "$comment", "$schema", "$defs", "definitions", "$id"),
+    )
+)
+ANY = "any"
+ANYTHING = (
+    *("STRING", "NUMBER", '"true"', '"false"', '"null"', "EMPTY", "NONE"),
+    "OPEN STRING COLON any ( COMMA STRING COLON any )* CLOSE",
+    "BEGIN any ( COMMA any )* END",
+)
 
 
-def any_order(schema: Any, *, options: Schema) -> str | None:
-    """Return a Lark grammar for `schema`; None where it would change nothing.
+@dataclass(frozen=True)
+class Written:
+    """A grammar in Lark; `freed` are the fields and keywords that it does not keep.
 
-    `options` are the library's own (`x-guidance`), for what stays a schema. It must
-    have found `schema` to be one that it can keep.
+    It is `exact` if all that it lets through is what the schema allows. `lark` is None
+    for a schema that allows nothing.
     """
-    if not isinstance(schema, Mapping) or _speaks_of_elsewhere(schema):
-        return None
-    writer = _Writer(schema, options)
-    try:
-        if not writer.gains(schema):
-            return None
-        return "\n".join([HEAD, f"start: {writer.value(schema)}", *writer.rules])
-    except (LookupError, TypeError):  # a reference that is written in another way
-        return None
-    except OverflowError:  # it would be too large
-        return None
+
+    lark: str | None
+    freed: tuple[tuple[str, str], ...]
+    exact: bool
+
+
+def write(
+    schema: Schema, refuses: Refuses, *, ordered: bool = False, forgiving: bool = False
+) -> Written:
+    """Write the grammar of a schema.
+
+    `refuses` says why the library cannot keep a schema of its own kind, or None. With
+    `forgiving`, what contradicts is left out. Raises OverflowError for a schema whose
+    grammar would be too large.
+    """
+    writer = _Writer(schema, refuses, ordered=ordered, forgiving=forgiving)
+    lark = writer.write()
+    freed = tuple(writer.unions.freed)
+    return Written(lark, freed, writer.is_exact and not freed)
 
 
 class _Writer:
-    """Writes a rule for each schema that is met; `rules` are those so far."""
-
-    def __init__(self, root: Schema, options: Schema) -> None:
-        self.rules: list[str] = []
+    def __init__(
+        self, root: Schema, refuses: Refuses, *, ordered: bool, forgiving: bool
+    ) -> None:
+        self.unions = Unions(root, forgiving=forgiving)
+        self._exact = True
         self._root = root
-        self._options = options
-        self._names: dict[str, str] = {}  # of rules, by reference or by their text
-        self._count = 0
-        self._size = 0
-
-    def gains(self, schema: Any, seen: set[str] | None = None) -> bool:
-        """Whether an object within reach may have its fields in several orders.
-
-        `seen` are the references that were followed, each once.
-        """
-        seen = set() if seen is None else seen
-        if fields := _fields(schema):
-            inner = [*fields.values(), _others(schema)]
-            several = len(fields) > 1 or _others(schema) is not False
-            return several or any(self.gains(one, seen) for one in inner)
-        if (parts := _union(schema) or _items(schema)) is not None:
-            return any(self.gains(one, seen) for one in parts)
-        if (where := _reference(schema)) is not None and where not in seen:
-            seen.add(where)
-            return self.gains(self._target(where), seen)
-        return False
-
-    def value(self, schema: Any) -> str:
-        """Write the rules of `schema`; return the name of the first."""
-        if not self.gains(schema):
-            return self._library(schema)
-        if (where := _reference(schema)) is not None:
-            if where not in self._names:
-                self._names[where] = self._name()
-                target = self.value(self._target(where))
-                self._rule(self._names[where], [target])
-            return self._names[where]
-        name = self._name()
-        if fields := _fields(schema):
-            self._object(name, fields, schema)
-        elif parts := _union(schema):
-            self._rule(name, [self.value(one) for one in parts])
-        else:
-            self._array(name, schema)
-        return name
-
-    def _object(self, name: str, fields: Schema, schema: Schema) -> None:
-        # The fields that must come have the lowest bits.
-        needed = [one for one in fields if one in schema.get("required", ())]
-        names = [*needed, *(one for one in fields if one not in needed)]
-        bits = {field: bit for bit, field in enumerate(names)}
-        pairs = {
-            bits[field]: f"{_literal(field)} COLON {self.value(inner)}"
-            for field, inner in fields.items()
-        }
-        rest = f"{name}rest"
-        first = [f"{pair} {rest}::{1 << bit:#x}" for bit, pair in pairs.items()]
-        more = [
-            f'"," {pair} {rest}::set_bit({bit}) %if bit_clear({bit})'
-            for bit, pair in pairs.items()
-        ]
-        if (others := _others(schema)) is not False:
-            known = " | ".join(map(_literal, fields))
-            self.rules.append(f"OTHER{name.upper()}: NAME & ~({known})")
-            pair = f"OTHER{name.upper()} COLON {self.value(others)}"
-            first.append(f"{pair} {rest}::0x0")
-            more.append(f'"," {pair} {rest}::_')
-        end = f'"" %if is_ones([0:{len(needed)}])' if needed else '""'
-        maybe = "" if needed else "?"
-        self._rule(name, [f'"{{" ( {" | ".join(first)} ){maybe} "}}"'])
-        self._rule(f"{rest}::_", [end, *more])
-
-    def _array(self, name: str, schema: Schema) -> None:
-        item = self.value(schema["items"])
-        least, most = schema.get("minItems", 0), schema.get("maxItems", "")
-        if most == 0:
-            self._rule(name, ['OPEN "]"'])
-            return
-        times = f"{{{max(least - 1, 0)},{most - 1 if most != '' else ''}}}"
-        maybe = "" if least else "?"
-        self._rule(name, [f'OPEN ( {item} ( COMMA {item} ){times} ){maybe} "]"'])
-
-    def _library(self, schema: Any) -> str:
-        """Leave a schema to the library, with what its references need."""
-        given = {} if schema is True else schema
-        own: dict[str, Any] = {
-            key: value for key, value in given.items() if key not in DEFINITIONS
-        }
-        if _refers(own):
-            own = {**_moved(own), "$defs": {WHOLE: _moved(self._root)}}
-        text = f"%json {json.dumps({**own, 'x-guidance': self._options})}"
-        if text not in self._names:
-            self._names[text] = self._name()
-            self._rule(self._names[text], [text])
-        return self._names[text]
-
-    def _target(self, where: str) -> Any:
-        found: Any = self._root
-        for step in where.removeprefix("#").split("/")[1:]:
-            found = found[step.replace("~1", "/").replace("~0", "~")]
-        return found
-
-    def _name(self) -> str:
-        self._count += 1
-        return f"v{self._count}"
-
-    def _rule(self, name: str, ways: Sequence[str]) -> None:
-        self.rules.append(f"{name}: {(chr(10) + '  | ').join(ways)}")
-        self._size += len(self.rules[-1])
-        if self._size > MOST_TEXT:
-            raise OverflowError("the grammar is too large")
-
-
-def _fields(schema: Any) -> Schema | None:
-    """The named fields of an object that nothing else binds."""
-    if not _has_only(schema, OBJECT) or schema.get("type") != "object":
-        return None
-    given = schema.get("properties")
-    if not isinstance(given, Mapping) or not 0 < len(given) <= MOST_FIELDS:
-        return None
-    required = set(schema.get("required", ()))
-    named = required <= given.keys() and False not in given.values()
-    return given if named else None
-
-
-def _others(schema: Schema) -> Any:
-    """The schema of fields without a name; False if there may be none."""
-    return schema.get("additionalProperties", True)
-
-
-def _union(schema: Any) -> list[Any] | None:
-    """The schemas of a union that nothing else binds."""
-    if _has_only(schema, {"anyOf"}) and False not in schema.get("anyOf", [False]):
-        return schema["anyOf"]
-    kinds = schema.get("type") if _has_only(schema, OBJECT) else None
-    if isinstance(kinds, list) and "object" in kinds and len(kinds) > 1:
-        others = [kind for kind in kinds if kind != "object"]
-        return [{**schema, "type": "object"}, {"type": others}]
-    return None
-
-
-def _items(schema: Any) -> list[Any] | None:
-    """The schema of an array's items, if nothing else binds them."""
-    if not _has_only(schema, ARRAY) or schema.get("type") != "array":
-        return None
-    return [schema["items"]] if schema.get("items") else None
-
-
-def _reference(schema: Any) -> str | None:
-    """Where a schema that says nothing else refers to."""
-    return schema["$ref"] if _has_only(schema, {"$ref"}) and "$ref" in schema else None
-
-
-def _has_only(schema: Any, keys: set[str]) -> bool:
-    return isinstance(schema, Mapping) and schema.keys() <= keys | REMARKS
-
-
-def _literal(text: str) -> str:
-    """A name as JSON writes it, as a grammar writes that."""
-    return json.dumps(json.dumps(text, ensure_ascii=False), ensure_ascii=False)
-
-
-def _refers(schema: Any) -> bool:
-    if isinstance(schema, Mapping):
-        return "$ref" in schema or any(map(_refers, schema.values()))
-    return isinstance(schema, list) and any(map(_refers, schema))
-
-
-def _speaks_of_elsewhere(schema: Any) -> bool:
-    if isinstance(schema, Mapping):
-        return bool(schema.keys() & ELSEWHERE) or any(
-            map(_speaks_of_elsewhere, schema.values())
+        self._ordered = ordered
+        self._forgiving = forgiving
+        self._rules = Rules(f"{spelling.HEAD}NUMBER: {number()}\n")
+        self._names: dict[str, str] = {}  # of rules, by what they write
+        self._scalars = Scalars(
+            self._rules, refuses, self.unions.free, forgiving=forgiving
         )
-    return isinstance(schema, list) and any(map(_speaks_of_elsewhere, schema))
+        self._left: deque[tuple[str, Schema, str]] = deque()
+
+    @property
+    def is_exact(self) -> bool:
+        return self._exact and self._scalars.exact
+
+    def write(self) -> str | None:
+        start = self._value(self._root, "")
+        while self._left:
+            name, schema, where = self._left.popleft()
+            self._union(name, self.unions.of(schema, where), where)
+        return self._rules.text(start)
+
+    def _value(self, schema: Schema, where: str) -> str:
+        """The name of a schema's rule, which will be written."""
+        if isinstance(schema, Mapping):
+            schema = {k: v for k, v in schema.items() if k not in REMARKS}
+        if schema is True or schema == {}:
+            return self._any()
+        key = json.dumps(schema)
+        if key not in self._names:
+            self._names[key] = self._rules.name()
+            self._left.append((self._names[key], schema, where))
+        return self._names[key]
+
+    def _any(self) -> str:
+        """The name of the rule for every value."""
+        if ANY not in self._names:
+            self._names[ANY] = ANY
+            for text in ANYTHING:
+                self._rules.add(ANY, text)
+        return ANY
+
+    def _union(self, name: str, shapes: Sequence[Shape], where: str) -> None:
+        """Write a rule with an alternative for each shape."""
+        if len(shapes) == len(ALL) and all(map(_same, shapes, ALL)):
+            self._rules.add(name, self._any(), [ANY])
+            return
+        texts = []
+        for shape in shapes:
+            if isinstance(shape, Constant) and isinstance(shape.value, str):
+                texts.append(shape.value)
+                continue
+            for text, needs in self._ways(shape, where):
+                self._rules.add(name, text, needs)
+        if texts:
+            self._rules.add(name, self._rules.terminal(spelling.one_of(texts)))
+
+    def _ways(self, shape: Shape, where: str) -> Iterable[tuple[str, Sequence[str]]]:
+        """The alternatives of a shape, and the rules that each needs."""
+        if isinstance(shape, Constant):
+            if (text := self._scalars.long(shape.value)) is not None:
+                yield text, ()
+                return
+            shape = _of_constant(shape.value)
+        if isinstance(shape, Constant):
+            yield spelling.literal(shape.value), ()
+        elif isinstance(shape, Number):
+            yield from ((text, ()) for text in self._scalars.number(shape, where))
+        elif isinstance(shape, Text):
+            yield from ((text, ()) for text in self._scalars.text(shape, where))
+        else:
+            rule = self._container(shape, where)
+            yield rule, (rule,)
+
+    def _container(self, shape: Array | Object, where: str) -> str:
+        key = repr(shape)
+        if key not in self._names:
+            self._names[key] = self._rules.name()
+            if isinstance(shape, Object):
+                self._object(self._names[key], shape, where)
+            else:
+                self._array(self._names[key], shape, where)
+        return self._names[key]
+
+    def _object(self, name: str, shape: Object, where: str) -> None:
+        if self._forgiving:
+            possible = [
+                name
+                for name in shape.required
+                if self.unions.of(shape.schema_of(name), where)
+            ]
+            if len(possible) < len(shape.required):
+                self.unions.free(where, "required")
+            shape = replace(shape, required=tuple(possible))
+        names = dict.fromkeys([*shape.fields, *shape.required])
+        pairs = {
+            field: Pair(
+                self._rules.terminal(spelling.one_of([field])),
+                self._value(shape.schema_of(field), f"{where}.{field}".lstrip(".")),
+            )
+            for field in names
+        }
+        fields = Fields(
+            pairs,
+            shape.required,
+            list(self._others(shape, names, where)),
+            shape.least,
+            shape.most,
+        )
+        ordered = self._ordered or len(pairs) > MOST_FIELDS
+        if not fields.countable(ordered=ordered):
+            if shape.most is not None:
+                self.unions.free(where, "maxProperties")
+            if fields.least_open > 1 or (fields.least_open and shape.most is not None):
+                self.unions.free(where, "minProperties")
+            least = min(shape.least, 1)
+            fields = replace(fields, least=least, most=None)
+        (in_order if ordered else in_any_order)(self._rules, name, fields)
+
+    def _others(
+        self, shape: Object, names: Iterable[str], where: str
+    ) -> Iterable[Pair]:
+        """What may come beside the named fields of an object."""
+        for pattern, schema in shape.patterns.items():
+            own = {"type": "string", "pattern": pattern}
+            reason = self._scalars.refuses(own)
+            if reason is None:
+                text = self._scalars.of_library(own)
+            else:
+                text = self._other(names)
+                self.unions.free(where, "patternProperties")
+            yield Pair(text, self._value(schema, where))
+            named = any(matches(pattern, name) for name in names)
+            if named or len(shape.patterns) > 1 or shape.others is not False:
+                self._exact = False  # a name may match two, and takes either way
+        if shape.others is not False:
+            yield Pair(self._other(names), self._value(shape.others, where))
+
+    def _other(self, names: Iterable[str]) -> str:
+        """The terminal of a name that is none of `names`."""
+        if not names:
+            return "STRING"
+        return self._rules.terminal(f"NAME & ~({spelling.one_of(names)})")
+
+    def _array(self, name: str, shape: Array, where: str) -> None:
+        most = shape.most
+        prefix = shape.prefix if most is None else shape.prefix[:most]
+        item = self._value(shape.items, where)
+        if shape.least == 0:
+            self._rules.add(name, "NONE")
+        if most == 0:
+            return
+        if not prefix:
+            items = repeated(item, max(shape.least, 1), most)
+            self._rules.add(name, f"BEGIN {items} END", [item])
+            return
+        places = [self._value(one, where) for one in prefix]
+        behind = [f"{name}after{place}" for place in range(1, len(places) + 1)]
+        self._rules.add(
+            name, f"BEGIN {places[0]} {behind[0]} END", [places[0], behind[0]]
+        )
+        for place, rest in enumerate(behind[:-1], 1):
+            if shape.least <= place:
+                self._rules.add(rest, '""')
+            self._rules.add(
+                rest,
+                f"COMMA {places[place]} {behind[place]}",
+                [places[place], behind[place]],
+            )
+        count = len(places)
+        if shape.least <= count:
+            self._rules.add(behind[-1], '""')
+        if most is None or most > count:
+            end = None if most is None else most - count
+            items = repeated(item, max(shape.least - count, 1), end)
+            self._rules.add(behind[-1], f"COMMA {items}", [item])
 
 
-def _moved(schema: Any) -> Any:
-    """The same below `#/$defs/WHOLE`: references follow."""
-    if isinstance(schema, list):
-        return [_moved(one) for one in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    where = schema.get("$ref")
-    out = {
-        key: value if key in VERBATIM else _moved(value)
-        for key, value in schema.items()
-    }
-    if isinstance(where, str):
-        out["$ref"] = f"#/$defs/{WHOLE}{where.removeprefix('#')}"
-    return out
+def _of_constant(value: Any) -> Shape:
+    """The shape that only this value has; of true, false and null the constant."""
+    if value is None or isinstance(value, bool):
+        return Constant.of(value)
+    if isinstance(value, int | float):
+        low, high = map(Bound, ends(value))
+        return Number(low, high)
+    if isinstance(value, list | tuple):
+        items = tuple({"const": one} for one in value)
+        return Array(len(items), len(items), items, False)
+    fields = {name: {"const": one} for name, one in value.items()}
+    return Object(fields, tuple(fields), False)
+
+
+def _same(one: Shape, two: Shape) -> bool:
+    return one is two or one == two

@@ -10,7 +10,7 @@ Plain settings and what follows from them; the work is done by `guide.py`.
     Constraints(enforce="headers")                          # arguments are not bound
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -29,7 +29,10 @@ from mlx_gptoss.harmony.messages import (
 Enforce = Literal["all", "headers", "off"]
 ENFORCE = ("all", "headers", "off")
 AUTO, NONE, REQUIRED = "auto", "none", "required"
-COMBINING = ("$ref", "anyOf", "oneOf", "allOf")  # may name fields elsewhere
+NAMING = (  # keywords that may name more fields
+    *("additionalProperties", "$ref", "anyOf", "oneOf", "allOf", "if", "then", "else"),
+    *("dependentSchemas", "dependencies", "unevaluatedProperties", "$dynamicRef"),
+)
 ANY_OBJECT: JsonSchema = {"type": "object"}
 NO_ARGUMENTS: JsonSchema = {
     "type": "object",
@@ -43,7 +46,9 @@ Kind = Literal["json_schema", "regex", "lark", "grammar"]
 class AnswerFormat:
     """A grammar for the answer: a JSON schema, a regular expression, Lark, or GBNF.
 
-    `told` says that the model reads the schema in its instructions, too.
+    `told` says that the model reads the schema in its instructions, too. A schema that
+    is `strict` is kept to the letter or refused; of another one, what no grammar keeps
+    is left free.
     """
 
     kind: Kind
@@ -51,6 +56,7 @@ class AnswerFormat:
     name: str = "answer"
     description: str = ""
     told: bool = False
+    strict: bool = False
 
     @classmethod
     def json_object(cls) -> "AnswerFormat":
@@ -59,9 +65,14 @@ class AnswerFormat:
 
     @classmethod
     def json_schema(
-        cls, schema: JsonSchema, *, name: str = "answer", description: str = ""
+        cls,
+        schema: JsonSchema,
+        *,
+        name: str = "answer",
+        description: str = "",
+        strict: bool = False,
     ) -> "AnswerFormat":
-        return cls("json_schema", schema, name, description, told=True)
+        return cls("json_schema", schema, name, description, told=True, strict=strict)
 
     @classmethod
     def regex(cls, pattern: str) -> "AnswerFormat":
@@ -103,6 +114,7 @@ class AnswerFormat:
                 named["schema"],
                 name=named.get("name") or "answer",
                 description=named.get("description") or "",
+                strict=named.get("strict") is True,
             )
         if kind in ("regex", "lark", "grammar") and isinstance(value.get(kind), str):
             return cls(kind, value[kind])
@@ -175,20 +187,30 @@ class Target:
     """Something that can be called: how it is addressed and what its text must be.
 
     `source` is the schema or grammar of its text; None means free text. "arguments"
-    is a JSON schema whose fields may come in any order.
+    is a JSON schema whose fields may come in any order, `strict` as in AnswerFormat.
     """
 
     call: Call
     source: JsonSchema | str | None
     kind: Literal["arguments"] | Kind = "arguments"
+    strict: bool = False
 
 
-def function_targets(tools: Iterable[ToolDescription]) -> list[Target]:
-    """The functions a caller offers: called on commentary, with JSON or plain text."""
+def function_targets(
+    tools: Iterable[ToolDescription], *, strict: Collection[str] = ()
+) -> list[Target]:
+    """The functions a caller offers: called on commentary, with JSON or plain text.
+
+    Those named in `strict` are called with what their schema allows to the letter.
+    """
     return [
         _text_target(tool)
         if tool.takes_text
-        else Target(Call(FUNCTION_PREFIX + tool.wire_name), closed(tool.parameters))
+        else Target(
+            Call(FUNCTION_PREFIX + tool.wire_name),
+            closed(tool.parameters),
+            strict=tool.name in strict,
+        )
         for tool in tools
     ]
 
@@ -222,9 +244,19 @@ def closed(schema: JsonSchema | None) -> JsonSchema:
     """The schema of arguments: an object, of the named fields unless it says more."""
     if schema is None:
         return NO_ARGUMENTS
-    if "properties" not in schema or any(key in schema for key in COMBINING):
-        return {"type": "object", **schema}
-    return {"type": "object", "additionalProperties": False, **schema}
+    object_only = {**schema, "type": "object"}
+    named = isinstance(schema.get("properties"), Mapping)
+    if not named or any(key in schema for key in NAMING):
+        return object_only
+    return {**_with_required(object_only), "additionalProperties": False}
+
+
+def _with_required(schema: dict[str, Any]) -> dict[str, Any]:
+    """Name the fields that a schema requires and does not describe."""
+    required = schema.get("required")
+    names = required if isinstance(required, list) else []
+    ghosts = {name: {} for name in names if isinstance(name, str)}
+    return {**schema, "properties": {**ghosts, **schema["properties"]}}
 
 
 def turn_of(constraints: Constraints, targets: Sequence[Target]) -> Turn:

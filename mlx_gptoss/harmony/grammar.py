@@ -1,10 +1,12 @@
 """Grammars over a tokenizer: which tokens keep a text on the way to being valid.
 
-JSON schemas, regular expressions, Lark and GBNF, by `llguidance`. A schema that
-cannot be kept to the letter is refused before anything is generated:
+JSON schemas, regular expressions, Lark and GBNF, by `llguidance`. Of a schema, what
+cannot be kept is left free, and named; one that is `strict` is refused instead, before
+anything is generated:
 
     grammars = Grammars(tokenizer)
     grammar = grammars.compile("arguments", schema, what="the arguments of `f`")
+    grammar.freed                    # (("n", "pattern"),)
     matcher = grammars.matcher(grammar)
     matcher.allowed(vocab_size)      # bool for every id
     matcher.feed(token)
@@ -15,35 +17,22 @@ Knows text tokens only; what ends a text is not its business.
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import llguidance
 import numpy as np
 
 from mlx_gptoss.errors import SchemaError
-from mlx_gptoss.harmony.any_order import any_order
 from mlx_gptoss.harmony.gbnf import as_lark
+from mlx_gptoss.harmony.schema_grammar import (
+    Compiled,
+    reason_against,
+    schema_grammar,
+    shallow,
+)
 from mlx_gptoss.tokenizer import Tokenizer
 
-# Space between the parts of JSON: enough for deep indentation, never without end.
-WHITESPACE = r"[\x20\x0A\x0D\x09]{1,64}"
-FORMATS = (  # of strings that are enforced
-    "date-time",
-    "time",
-    "date",
-    "duration",
-    "email",
-    "hostname",
-    "ipv4",
-    "ipv6",
-    "uuid",
-    "uri",
-)
-LENIENT = "x-guidance"  # the library's own key in a schema
-VERBATIM = ("const", "enum", "default", "examples", LENIENT)  # no schemas
-EXCLUSIVE = ("exclusiveMinimum", "exclusiveMaximum")  # numbers, no longer bools
-BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
 Kind = Literal["json_schema", "arguments", "regex", "lark", "grammar"]
 REMEMBERED = 256  # grammars that were checked: a server reads many
 QUIET = 0  # the log level at which the library prints nothing
@@ -58,7 +47,7 @@ class Grammars:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._source = tokenizer
-        self._checked: dict[tuple[str, str], str] = {}  # by kind and first form
+        self._compiled: dict[tuple[str, bool, str], Compiled] = {}
         self._reading = threading.Lock()
         self._read: llguidance.LLTokenizer | None = None
 
@@ -68,34 +57,27 @@ class Grammars:
         source: Any,
         *,
         what: str,
-        advice: str = "change it",
-    ) -> str:
-        """Return the library's form of a grammar.
+        strict: bool = False,
+    ) -> Compiled:
+        """Return the library's form of a grammar, and what it leaves free.
 
         "arguments" is a JSON schema whose objects take their fields in any order.
         Raises SchemaError, which names `what`, the feature that is not supported, and
-        what to do.
+        what to do: for a schema with `strict` only, for other grammars always.
         """
-        try:
-            grammar = as_grammar(kind, source)
-            found = self._checked.pop((kind, grammar), None)
-            if found is None:
-                check(grammar)
-                free = _freed(source) if kind == "arguments" else None
-                found = free or grammar
-        except ValueError as error:
-            raise SchemaError(
-                f"{what} cannot be enforced ({error}): {advice}"
-            ) from error
-        self._checked[kind, grammar] = found
-        if len(self._checked) > REMEMBERED:
-            del self._checked[next(iter(self._checked))]
+        key = (kind, strict, _written(source, what))
+        found = self._compiled.pop(key, None)
+        if found is None:
+            found = _compile(kind, source, what=what, strict=strict)
+        self._compiled[key] = found
+        if len(self._compiled) > REMEMBERED:
+            del self._compiled[next(iter(self._compiled))]
         return found
 
-    def matcher(self, grammar: str) -> "Matcher":
+    def matcher(self, compiled: Compiled) -> "Matcher":
         """Start to match a text against what `compile` returned."""
         tokenizer = self._tokenizer()
-        matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=QUIET)
+        matcher = llguidance.LLMatcher(tokenizer, compiled.grammar, log_level=QUIET)
         return Matcher(matcher, tokenizer.eos_token)
 
     def prepare(self) -> None:
@@ -166,84 +148,44 @@ class _Source:
         return self._encode(text)
 
 
-def can_enforce(source: Any, kind: str = "json_schema") -> bool:
-    """Whether a schema, or a grammar of another kind, can be kept to the letter."""
+def can_enforce(kind: Literal["regex", "lark"], source: str) -> bool:
+    """Whether the library takes a grammar."""
+    return reason_against(_as_grammar(kind, source)) is None
+
+
+def _compile(kind: Kind, source: Any, *, what: str, strict: bool) -> Compiled:
+    if kind in ("regex", "lark", "grammar"):
+        try:
+            grammar = _as_grammar(kind, source)
+            reason = reason_against(grammar)
+        except ValueError as error:  # GBNF that is none
+            raise SchemaError(
+                f"{what} cannot be enforced ({error}): change it"
+            ) from error
+        if reason is not None:
+            raise SchemaError(f"{what} cannot be enforced ({reason}): change it")
+        return Compiled(grammar)
     try:
-        check(as_grammar(kind, source))
-    except ValueError:
-        return False
-    return True
+        return schema_grammar(source, ordered=kind == "json_schema", strict=strict)
+    except ValueError as error:
+        advice = "leave that out, or do not ask for `strict`" if strict else "change it"
+        raise SchemaError(f"{what} cannot be enforced ({error}): {advice}") from error
 
 
-def leniently(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema of which what cannot be enforced is passed over, the rest is kept."""
-    return {**schema, LENIENT: {"lenient": True}}
-
-
-def as_grammar(kind: str, source: Any) -> str:
-    """Write a grammar as the library wants it. Raises ValueError if it cannot be."""
+def _as_grammar(kind: Kind, source: str) -> str:
     matcher = llguidance.LLMatcher
     if kind == "regex":
         return matcher.grammar_from_regex(source)
-    if kind in ("lark", "grammar"):
-        lark = as_lark(source) if kind == "grammar" else source
-        return matcher.grammar_from_lark(lark)
+    if kind == "grammar":
+        source = as_lark(source)
+    return matcher.grammar_from_lark(source)
+
+
+def _written(source: Any, what: str) -> str:
+    """A source as text, to know it by. Raises SchemaError for what is no JSON."""
+    if isinstance(source, str):
+        return source
     try:
-        text = json.dumps(_understood(source))
-    except TypeError as error:
-        raise ValueError(str(error)) from error
-    return matcher.grammar_from_json_schema(
-        text, overrides={"whitespace_pattern": WHITESPACE}
-    )
-
-
-def _freed(schema: Any) -> str | None:
-    """The grammar of a schema in any order of fields, or None."""
-    given = schema.get(LENIENT, {}) if isinstance(schema, Mapping) else {}
-    options = {**given, "whitespace_pattern": WHITESPACE}
-    lark = any_order(_understood(schema), options=options)
-    if lark is None:
-        return None
-    grammar = llguidance.LLMatcher.grammar_from_lark(lark)
-    try:
-        check(grammar)
-    except ValueError:  # too large, so the order of the schema must do
-        return None
-    return grammar
-
-
-def _understood(schema: Any) -> Any:
-    return understood(schema, lenient=isinstance(schema, Mapping) and LENIENT in schema)
-
-
-def check(grammar: str) -> None:
-    """Raise ValueError, with the reason, for what the library cannot enforce."""
-    failed, lines = llguidance.LLMatcher.validate_grammar_with_warnings(grammar)
-    if failed:
-        raise ValueError(" ".join(" ".join(lines).split()))
-
-
-def understood(schema: Any, *, lenient: bool = False) -> Any:
-    """Return a schema without what the library would take wrongly.
-
-    A format that nobody here knows is a remark to JSON Schema, and left out. Raises
-    ValueError for keywords of older drafts that would be passed over in silence.
-    """
-    if isinstance(schema, list):
-        return [understood(one, lenient=lenient) for one in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    out: dict[str, Any] = {}
-    for key, value in schema.items():
-        if key == "additionalItems" or (key in EXCLUSIVE and isinstance(value, bool)):
-            if not lenient:
-                raise ValueError(f"`{key}: {json.dumps(value)}` is of an old draft")
-        elif key in VERBATIM:
-            out[key] = value
-        elif key in BY_NAME and isinstance(value, Mapping):
-            out[key] = {
-                name: understood(one, lenient=lenient) for name, one in value.items()
-            }
-        elif key != "format" or value in FORMATS:
-            out[key] = understood(value, lenient=lenient)
-    return out
+        return json.dumps(shallow(source))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SchemaError(f"{what} is no JSON ({error}): change it") from error

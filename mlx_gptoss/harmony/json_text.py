@@ -1,6 +1,7 @@
 """JSON as the model has seen it: compact, real letters, numbers written shortest."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ def json_text(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, int):
-        return str(value) if value in INT_RANGE else _float(float(value))
+        return str(value) if value in INT_RANGE else _float(_as_float(value))
     if isinstance(value, float):
         return _float(value)
     if isinstance(value, Mapping):
@@ -26,6 +27,14 @@ def json_text(value: Any) -> str:
 
 def _string(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
+
+
+def _as_float(value: int) -> float:
+    """The nearest float, as the reference writes it; infinite if there is none."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _float(value: float) -> str:

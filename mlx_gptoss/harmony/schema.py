@@ -106,13 +106,23 @@ class _Resolver:
             part = self.plain(one, seen, depth + 1)
             if not isinstance(part, Mapping):
                 continue
-            properties = {**out.get("properties", {}), **part.get("properties", {})}
-            required = [*out.get("required", []), *part.get("required", [])]
+            properties = {**_fields(out), **_fields(part)}
+            required = [*_required(out), *_required(part)]
             out |= part
             if properties:
                 fields = {"properties": properties, "required": required}
                 out |= {"type": "object", **fields}
         return out
+
+
+def _fields(schema: Schema) -> Mapping[str, Any]:
+    found = schema.get("properties")
+    return found if isinstance(found, Mapping) else {}
+
+
+def _required(schema: Schema) -> list[Any]:
+    found = schema.get("required")
+    return found if isinstance(found, list) else []
 
 
 def _references(schema: Any) -> Iterator[str]:

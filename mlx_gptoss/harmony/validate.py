@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlx_gptoss.harmony.json_text import json_text
+from mlx_gptoss.harmony.references import References
 
 Schema = Mapping[str, Any]
 SHOWN = 60  # characters of a wrong value that an error repeats
@@ -18,6 +19,8 @@ SHOWN = 60  # characters of a wrong value that an error repeats
 def errors(value: Any, schema: Schema, root: Schema, path: str = "") -> Iterator[str]:
     """Yield one line for each place where `value` is not what `schema` says."""
     schema = _resolved(schema, root)
+    if value is None and schema.get("nullable") is True:
+        return
     name = f"`{path}`" if path else "the arguments"
     types = _types(schema)
     if types and not any(_is(value, one) for one in types):
@@ -46,8 +49,14 @@ def integral(value: Any, schema: Schema, root: Schema) -> Any:
     if isinstance(value, float) and types in ("integer", ["integer", "null"]):
         return int(value) if value.is_integer() else value
     if isinstance(value, dict):
-        fields = schema.get("properties", {})
-        return {k: integral(v, fields.get(k, {}), root) for k, v in value.items()}
+        given = schema.get("properties")
+        known = given if isinstance(given, Mapping) else {}
+        return {
+            name: integral(item, known[name], root)
+            if isinstance(known.get(name), Mapping)
+            else item
+            for name, item in value.items()
+        }
     if isinstance(value, list) and isinstance(schema.get("items"), Mapping):
         return [integral(item, schema["items"], root) for item in value]
     return value
@@ -100,24 +109,26 @@ def _resolved(schema: Schema, root: Schema) -> Schema:
     seen: list[str] = []
     while isinstance(where := schema.get("$ref"), str) and where not in seen:
         seen.append(where)
-        found: Any = root
-        for step in where.removeprefix("#").split("/")[1:]:
-            found = found.get(step, {}) if isinstance(found, Mapping) else {}
-        schema = found if isinstance(found, Mapping) else {}
+        found = References(root).find(where)
+        beside = {key: one for key, one in schema.items() if key != "$ref"}
+        schema = {**(found if isinstance(found, Mapping) else {}), **beside}
     return schema
 
 
 def _is(value: Any, kind: str) -> bool:
+    if kind not in PYTHON_TYPES:  # no type of JSON Schema, so no constraint
+        return True
     if isinstance(value, bool):
         return kind == "boolean"
     if kind == "integer":
         whole = isinstance(value, float) and value.is_integer()
         return isinstance(value, int) or whole
-    return isinstance(value, PYTHON_TYPES.get(kind, object))
+    return isinstance(value, PYTHON_TYPES[kind])
 
 
 PYTHON_TYPES: dict[str, Any] = {
     "string": str,
+    "integer": int,
     "number": (int, float),
     "array": list,
     "object": dict,

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.generate import room
+from mlx_gptoss.guide import Guide
 from mlx_gptoss.harmony.constrain import Constraints, Target, function_targets
-from mlx_gptoss.harmony.grammar import can_enforce, leniently
-from mlx_gptoss.harmony.messages import Message, ToolDescription
+from mlx_gptoss.harmony.messages import FUNCTION_PREFIX, Message, ToolDescription
 from mlx_gptoss.harmony.render import (
     Vocabulary,
     begun_pieces,
@@ -66,18 +65,13 @@ class Ask:
         return encode_pieces(begun_pieces(self.conversation[-1]), vocabulary)
 
     def targets(self) -> list[Target]:
-        """What may be called, with the arguments as far as they can be enforced."""
-        return function_targets(
-            replace(tool, parameters=self._enforceable(tool))
+        """What may be called."""
+        tools = [
+            tool
             for tool in self.tools
             if self.callable_tools is None or tool.name in self.callable_tools
-        )
-
-    def _enforceable(self, tool: ToolDescription) -> Any:
-        schema = tool.parameters
-        if schema is None or tool.name in self.strict_tools or can_enforce(schema):
-            return schema
-        return leniently(schema)
+        ]
+        return function_targets(tools, strict=self.strict_tools)
 
 
 def prompts_of(ask: Ask, runtime: Runtime) -> list[Prompt]:
@@ -104,6 +98,7 @@ def prompts_of(ask: Ask, runtime: Runtime) -> list[Prompt]:
             guide,
             ask.history if ask.choices == 1 else (),
             shared=ask.choices > 1,
+            freed=_freed(ask, guide),
         )
         prompts.append(prompt)
     return prompts
@@ -125,6 +120,24 @@ def check_length(tokens: int, runtime: Runtime) -> None:
     """Raise ApiError for a prompt that leaves no room to answer."""
     if runtime.context is not None and tokens >= runtime.context:
         raise too_long(tokens, runtime.context)
+
+
+def _freed(ask: Ask, guide: Guide | None) -> list[str]:
+    """What is left free of schemas, by the number of a function: a header says it."""
+    if guide is None:
+        return []
+    free = guide.freed
+    named = {
+        FUNCTION_PREFIX + tool.wire_name: f"functions[{at}]"
+        for at, tool in enumerate(ask.tools)
+    }
+    places: dict[str | None, str] = {**named, None: "response_format"}
+    found = [
+        f"{place}.{keyword}"
+        for recipient, place in places.items()
+        for _, keyword in free.get(recipient, ())
+    ]
+    return list(dict.fromkeys(found))
 
 
 def seed_of(seed: int | None, number: int) -> int | None:

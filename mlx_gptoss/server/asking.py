@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from mlx_gptoss.harmony.constrain import AUTO, NONE, REQUIRED, AnswerFormat
-from mlx_gptoss.harmony.grammar import can_enforce, leniently
 from mlx_gptoss.harmony.messages import (
     DeveloperContent,
     Effort,
@@ -90,19 +89,14 @@ def read_tool_choice(given: str | Mapping[str, Any] | None) -> ToolChoice:
 def read_answer_format(
     given: Mapping[str, Any] | None, limits: Limits
 ) -> AnswerFormat | None:
-    """Read a `response_format`; one that is not strict binds as far as it can be."""
+    """Read a `response_format`."""
     if given is None:
         return None
     found = AnswerFormat.of(given)
     if found is None or found.kind != "json_schema" or not found.told:
         return found
     check_schema("`response_format`", found.source, limits)
-    named = given.get("json_schema", given)
-    if named.get("strict") or can_enforce(found.source):
-        return found
-    return AnswerFormat(
-        found.kind, leniently(found.source), found.name, found.description, told=True
-    )
+    return found
 
 
 def goes_on(

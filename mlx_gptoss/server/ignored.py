@@ -4,11 +4,12 @@ Only names from the lists here are written: what a client sent is never echoed, 
 that nothing can be smuggled into a header or a log. Others are counted.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from mlx_gptoss.server.spellings import PATHS
 
 HEADER = "x-mlx-gptoss-ignored"
+MOST_KEYWORDS = 16  # of schemas that are named
 
 # Fields of OpenAI's and Anthropic's APIs, and of common servers, without effect here.
 FIELDS = {
@@ -284,3 +285,19 @@ def ignored(
     if unknown:
         parts.append(f"unknown={unknown}")
     return {HEADER: "; ".join(parts)} if parts else {}
+
+
+def with_freed(
+    headers: Mapping[str, str] | None, freed: Sequence[str]
+) -> dict[str, str]:
+    """Return the headers, and in theirs the keywords of schemas that bind nothing.
+
+    x-mlx-gptoss-ignored: schemas=functions[1].pattern,response_format.not
+    """
+    found = dict(headers or {})
+    if freed:
+        more = len(freed) - MOST_KEYWORDS
+        shown = [*freed[:MOST_KEYWORDS], *([f"{more} more"] if more > 0 else [])]
+        parts = [found[HEADER]] if HEADER in found else []
+        found[HEADER] = "; ".join([*parts, f"schemas={','.join(shown)}"])
+    return found

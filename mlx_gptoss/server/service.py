@@ -23,6 +23,7 @@ from mlx_gptoss.reasoning_memory import ReasoningMemory
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server.ask import Ask, prepare_next, prompts_of
 from mlx_gptoss.server.errors import ApiError
+from mlx_gptoss.server.ignored import with_freed
 from mlx_gptoss.server.metrics import Metrics
 from mlx_gptoss.server.models import Models
 from mlx_gptoss.server.responses.kept import Kept
@@ -124,7 +125,7 @@ class Service:
             reply = await while_connected(request, work)
         finally:
             await job.close()
-        return json_reply(reply, headers)
+        return json_reply(reply, with_freed(headers, job.turn.prompt.freed))
 
     def stream(
         self,
@@ -142,7 +143,7 @@ class Service:
             heartbeat_seconds=limits.heartbeat_seconds,
             alive=job.sign_of_life,
             tell=tell,
-            headers=dict(headers or {}),
+            headers=with_freed(headers, job.turn.prompt.freed),
         )
 
     async def _begin(

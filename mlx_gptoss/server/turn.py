@@ -33,6 +33,7 @@ class Prompt:
     """What the model is given, and who reads the answer. For one turn only.
 
     It is `shared` where other turns have the same `ids`: they are read once for all.
+    `freed` are keywords of schemas that do not bind what is sampled.
     """
 
     ids: list[int]
@@ -41,6 +42,7 @@ class Prompt:
     guide: Guidance | None = None
     conversation: Sequence[Message] = ()  # before the answer, if it will go on
     shared: bool = False
+    freed: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

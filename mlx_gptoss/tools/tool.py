@@ -22,11 +22,13 @@ from mlx_gptoss.harmony.messages import (
     ToolDescription,
     ToolNamespace,
 )
+from mlx_gptoss.harmony.typescript import typescript
 from mlx_gptoss.tools import signature
 from mlx_gptoss.tools.docstring import read_docstring
 from mlx_gptoss.tools.running import Interrupted, Overtime, run_within
 
 Schema = Mapping[str, Any]
+MOST_SHOWN = 100_000  # characters of a schema in a prompt
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,17 @@ def tools_by_name(sources: Iterable[ToolLike]) -> dict[str, Tool]:
     return found
 
 
+def why_not_shown(tool: ToolDescription) -> str | None:
+    """Say why a tool's schema cannot stand in a prompt; None if it can."""
+    try:
+        shown = "" if tool.parameters is None else typescript(tool.parameters)
+    except RecursionError:
+        return "its schema is nested too deeply"
+    if len(shown) > MOST_SHOWN:
+        return f"its schema has {len(shown)} characters, more than {MOST_SHOWN}"
+    return None
+
+
 def as_tool(source: ToolLike) -> Tool:
     """Make a Tool of a function, a description, or an OpenAI `tools` entry."""
     if isinstance(source, Tool):
@@ -197,6 +210,12 @@ def as_tool(source: ToolLike) -> Tool:
         entry = source.get("function", source)
         if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
             raise PromptError("a tool given as a dict needs a `name`")
+        given = entry.get("parameters")
+        if given is not None and not isinstance(given, Mapping):
+            raise PromptError(
+                f"`parameters` of tool `{entry['name']}` are no JSON schema: "
+                "give a dict"
+            )
         return Tool.from_schema(
             entry["name"], entry.get("description") or "", entry.get("parameters")
         )

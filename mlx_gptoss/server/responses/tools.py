@@ -49,7 +49,7 @@ def read_custom(tool: ResponsesTool, where: str, limits: Limits) -> ToolDescript
         )
     told = f"The input is plain text, not JSON, of this {grammar.kind} grammar:\n"
     text = "\n\n".join(filter(None, [description.description, told + grammar.source]))
-    bound = grammar if can_enforce(grammar.source, grammar.kind) else None
+    bound = grammar if can_enforce(grammar.kind, grammar.source) else None
     return replace(description, description=text, grammar=bound)
 
 

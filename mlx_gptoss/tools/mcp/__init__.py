@@ -19,10 +19,9 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from mlx_gptoss.errors import ToolError
-from mlx_gptoss.harmony.grammar import can_enforce, leniently
 from mlx_gptoss.harmony.messages import ToolDescription
 from mlx_gptoss.tools.mcp.config import Server, read_servers
-from mlx_gptoss.tools.tool import Tool
+from mlx_gptoss.tools.tool import Tool, why_not_shown
 
 if TYPE_CHECKING:
     from mcp.types import Tool as RemoteTool
@@ -46,6 +45,7 @@ class McpServers:
         self._call_seconds = call_seconds
         self._connections: list[Connection] = []
         self._tools: list[Tool] = []
+        self._left_out: list[str] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -89,6 +89,11 @@ class McpServers:
     def tools(self) -> Sequence[Tool]:
         return self._tools
 
+    @property
+    def left_out(self) -> Sequence[str]:
+        """The tools that cannot be offered, each with the reason, in a line."""
+        return self._left_out
+
     def reset(self) -> None:
         """Nothing of a conversation is kept here."""
 
@@ -116,11 +121,13 @@ class McpServers:
                 )
             self._connections.append(ready.result())
         check_count(self._connections)
-        self._tools = [
-            self._tool(connection, remote)
-            for connection in self._connections
-            for remote in connection.tools
-        ]
+        for connection in self._connections:
+            for remote in connection.tools:
+                tool = self._tool(connection, remote)
+                if reason := why_not_shown(tool.description):
+                    self._left_out.append(f"`{tool.name}` is left out: {reason}")
+                else:
+                    self._tools.append(tool)
 
     async def _begin(
         self, server: Server, ready: "Future[Connection]", wire: "Wire"
@@ -157,7 +164,7 @@ class McpServers:
         name = NOT_IN_NAMES.sub("_", f"{server.name}_{remote.name}")
         text = remote.description or remote.title or ""
         return Tool(
-            ToolDescription(name, text, enforceable(remote.input_schema or {})),
+            ToolDescription(name, text, remote.input_schema or {}),
             calls.run,
             limits_itself=True,
             interrupt=calls.interrupt,
@@ -195,14 +202,6 @@ def check_count(connections: "Sequence[Connection]") -> None:
             "need in `includeTools` of a server's entry, like "
             '["read_*"], or disable a server'
         )
-
-
-def enforceable(schema: dict[str, Any]) -> dict[str, Any]:
-    """Let the grammar of the arguments pass over what it cannot keep.
-
-    The server checks what it gets; one unusual schema must not end every chat.
-    """
-    return schema if can_enforce(schema) else leniently(schema)
 
 
 def _library() -> ModuleType:

@@ -1,0 +1,174 @@
+"""The grammar of a JSON schema: kept as far as it goes, or to the letter.
+
+    found = schema_grammar(schema, ordered=False, strict=False)
+    found.grammar, found.freed
+
+What cannot be kept is left free: the keyword; where that does not help (the schema
+allows nothing, or is too large) what contradicts; at last all of it. With `strict`
+a schema is kept to the letter, by rules of our own or by the library's, or refused.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import llguidance
+
+from mlx_gptoss.harmony.any_order import Written, write
+from mlx_gptoss.harmony.keywords import FORMATS
+from mlx_gptoss.harmony.spelling import WHITESPACE
+
+DEEPEST = 64  # objects and lists around a part of a schema: those within say nothing
+VERBATIM = ("const", "enum", "default", "examples")  # no schemas
+WHOLE = ("", "schema")  # freed: all of it
+MOST_BITS = 4096  # of a whole number
+Freed = dict[str | None, tuple[tuple[str, str], ...]]  # by recipient; None: the answer
+SHOWN = 3  # keywords that an error names
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The library's form of a grammar, and what it leaves free of a schema.
+
+    `freed` are fields ("" is the schema itself) and their keywords.
+    """
+
+    grammar: str
+    freed: tuple[tuple[str, str], ...] = ()
+
+
+def schema_grammar(schema: Any, *, ordered: bool, strict: bool) -> Compiled:
+    """Return the grammar of a schema, which is JSON.
+
+    With `strict`, raises ValueError that says what cannot be kept.
+    """
+    cut = shallow(schema)
+    notes = () if cut is schema else (WHOLE,)
+    written = _written(cut, ordered=ordered)
+    if strict and not (written and written.exact and written.lark and not notes):
+        return _by_the_library(schema, written)
+    if written is not None and written.lark is None:
+        written = _written(cut, ordered=ordered, forgiving=True)
+    if written is not None and written.lark is not None:
+        grammar = llguidance.LLMatcher.grammar_from_lark(written.lark)
+        if reason_against(grammar) is None:
+            return Compiled(grammar, notes + written.freed)
+    anything = schema_grammar(
+        True if ordered else {"type": "object"}, ordered=ordered, strict=False
+    )
+    return Compiled(anything.grammar, (WHOLE,))
+
+
+def in_words(freed: Sequence[tuple[str, str]]) -> str:
+    """Name what is left free: `pattern` of `n`, `not` of `x` and 2 more."""
+    words = []
+    for where, keyword in freed[:SHOWN]:
+        if keyword == "schema":
+            words.append(f"`{where}`, which is no schema" if where else "all it says")
+        else:
+            words.append(f"`{keyword}`{f' of `{where}`' * bool(where)}")
+    more = f" and {len(freed) - SHOWN} more" if len(freed) > SHOWN else ""
+    return ", ".join(words) + more
+
+
+def in_lines(freed: Freed) -> list[str]:
+    """Say what is left free of each schema, in a line for people."""
+    return [
+        f"not enforced in {'the answer' if recipient is None else f'`{recipient}`'}: "
+        + in_words(found)
+        for recipient, found in freed.items()
+    ]
+
+
+def shallow(schema: Any, deepest: int = DEEPEST) -> Any:
+    """The schema, or one in which what is nested too deeply says nothing.
+
+    Nor does a number that Python would not write.
+    """
+    level, depth, huge = [schema], 0, False
+    while level and depth <= deepest and not huge:
+        level = [inner for outer in level for inner in _inside(outer)]
+        huge = any(map(_is_huge, level))
+        depth += 1
+    return _cut(schema, deepest) if level or huge else schema
+
+
+def reason_against(grammar: str) -> str | None:
+    """Why the library does not take a grammar, in a line; None if it does."""
+    failed, lines = llguidance.LLMatcher.validate_grammar_with_warnings(grammar)
+    if not failed:
+        return None
+    lines = [line.strip() for text in lines for line in text.splitlines()]
+    errors = [line for line in lines if line.startswith("error:")]
+    found = (errors or [line for line in lines if line] or ["it says nothing"])[0]
+    return found.removeprefix("error:").strip()
+
+
+def _written(schema: Any, *, ordered: bool, forgiving: bool = False) -> Written | None:
+    """The grammar in Lark; None if it would be too large."""
+    try:
+        return write(schema, _refusal, ordered=ordered, forgiving=forgiving)
+    except (OverflowError, RecursionError):
+        return None
+
+
+def _refusal(schema: Mapping[str, Any]) -> str | None:
+    return _refusal_of(json.dumps(schema))
+
+
+@lru_cache(1024)
+def _refusal_of(text: str) -> str | None:
+    return reason_against(llguidance.LLMatcher.grammar_from_json_schema(text))
+
+
+def _by_the_library(schema: Any, written: Written | None) -> Compiled:
+    """The library's own grammar, which takes fields in the schema's order only."""
+    grammar = llguidance.LLMatcher.grammar_from_json_schema(
+        json.dumps(_for_library(schema)), overrides={"whitespace_pattern": WHITESPACE}
+    )
+    if reason_against(grammar) is None:
+        return Compiled(grammar)
+    freed = written.freed if written else ()
+    if freed:
+        raise ValueError(f"no grammar keeps {in_words(freed)}")
+    if written and written.lark is None:
+        raise ValueError("it allows no value")
+    raise ValueError("it is too large, or says too much at once")
+
+
+def _for_library(schema: Any) -> Any:
+    """The same without formats that are remarks; `nullable` in JSON Schema's words."""
+    if isinstance(schema, list):
+        return [_for_library(one) for one in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    out = {
+        key: value if key in VERBATIM else _for_library(value)
+        for key, value in schema.items()
+        if key != "format" or not isinstance(value, str) or value in FORMATS
+    }
+    if out.get("nullable") is not True:
+        return out
+    return {"anyOf": [{**out, "nullable": False}, {"type": "null"}]}
+
+
+def _cut(schema: Any, left: int) -> Any:
+    if isinstance(schema, Mapping):
+        if left <= 0:
+            return {}
+        return {key: _cut(value, left - 1) for key, value in schema.items()}
+    if isinstance(schema, list):
+        return [] if left <= 0 else [_cut(value, left - 1) for value in schema]
+    return None if _is_huge(schema) else schema
+
+
+def _is_huge(value: Any) -> bool:
+    return isinstance(value, int) and value.bit_length() > MOST_BITS
+
+
+def _inside(value: Any) -> list[Any]:
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return list(value) if isinstance(value, list) else []

@@ -1,0 +1,237 @@
+"""A JSON schema as a union of shapes: `$ref`, `allOf`, `anyOf`, `oneOf`, `enum` read.
+
+    unions = Unions(schema)
+    unions.of({"$ref": "#/$defs/name"}, "name")     # [Text(least=1), NULL]
+    unions.freed                                    # {("name", "not")}
+
+Every value that a schema allows has one of its shapes. A keyword that cannot be kept,
+or that makes no sense, is left out and named in `freed`, behind the field it binds.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mlx_gptoss.harmony.keywords import Keywords
+from mlx_gptoss.harmony.references import References
+from mlx_gptoss.harmony.shapes import (
+    ALL,
+    NULL,
+    Constant,
+    Object,
+    Schema,
+    Shape,
+    Text,
+    fits,
+    meet,
+)
+
+MOST_SHAPES = 128  # of one schema that are no constants
+MOST_STEPS = 2_000  # schemas that are read for one: those it refers to, each time
+MOST_REFERENCES = 64  # in a chain
+APPLIED = ("$ref", "allOf", "anyOf", "oneOf")
+
+
+class Unions:
+    """Reads the schemas of one document, and remembers what it could not keep.
+
+    With `forgiving`, what contradicts is left out, too: where the schema as it stands
+    allows nothing. Raises OverflowError for a document that refers too much.
+    """
+
+    def __init__(self, root: Schema, *, forgiving: bool = False) -> None:
+        self.freed: dict[tuple[str, str], None] = {}  # a set that keeps its order
+        self._root = root
+        self._forgiving = forgiving
+        self._steps = 0
+        self._references = References(root)
+
+    def of(self, schema: Schema, where: str) -> list[Shape]:
+        """The union of a schema; `where` names the field that it binds."""
+        self._steps = 0
+        return self._of(schema, where)
+
+    def _of(
+        self, schema: Schema, where: str | None = None, seen: tuple[str, ...] = ()
+    ) -> list[Shape]:
+        """The same; without `where` nothing is noted. `seen` are references around."""
+        self._steps += 1
+        if self._steps > MOST_STEPS:
+            raise OverflowError("the schema refers to too much")
+        if isinstance(schema, bool):
+            return [*ALL] if schema else []
+        if not isinstance(schema, Mapping):
+            self.free(where, "schema")
+            return [*ALL]
+        keywords = Keywords(schema, lambda keyword: self.free(where, keyword))
+        found = keywords.shapes(forgiving=self._forgiving)
+        for keyword in ("const", "enum"):
+            if keyword in schema:
+                found = self._meeting(found, self._values(schema, keyword, where))
+        if "propertyNames" in schema:
+            found = self._named(found, schema["propertyNames"], where)
+        for keyword in APPLIED:
+            for union in self._applied(schema, keyword, where, seen):
+                met = self._meeting(found, union)
+                lost = self._forgiving and found and not met
+                if lost or len(met) - _constants(met) > MOST_SHAPES:
+                    self.free(where, keyword)
+                else:
+                    found = met
+        if schema.get("nullable") is True and NULL not in found:
+            found.append(NULL)
+        return found
+
+    def free(self, where: str | None, keyword: str) -> None:
+        """Note that a keyword is not kept."""
+        if where is not None:
+            self.freed[where, keyword] = None
+
+    def allows(self, value: Any, schema: Schema) -> bool:
+        """Whether a schema allows a value, as far as its shapes say it."""
+        return any(fits(value, shape, self.allows) for shape in self._of(schema))
+
+    def _values(
+        self, schema: Mapping[str, Any], keyword: str, where: str | None
+    ) -> list[Shape]:
+        given = schema[keyword]
+        values = [given] if keyword == "const" else given
+        if not isinstance(values, list | tuple) or not values:
+            self.free(where, keyword)
+            return [*ALL]
+        finite = [one for one in values if not _is_endless(one)]
+        if len(finite) < len(values):
+            self.free(where, keyword)
+        return [*dict.fromkeys(map(Constant.of, finite))] if finite else [*ALL]
+
+    def _named(
+        self, shapes: Sequence[Shape], schema: Schema, where: str | None
+    ) -> list[Shape]:
+        """Shapes whose objects have the names that a schema allows."""
+        names = [one for one in self._of(schema) if isinstance(one, Constant | Text)]
+        if Text() in names:
+            return [*shapes]
+        if any(isinstance(one, Text) for one in names):
+            self.free(where, "propertyNames")
+            return [*shapes]
+        texts = [one.value for one in names if isinstance(one, Constant)]
+        return [
+            replace(
+                shape,
+                fields={
+                    name: shape.schema_of(name)
+                    for name in texts
+                    if isinstance(name, str)
+                },
+                others=False,
+                patterns={},
+            )
+            if isinstance(shape, Object)
+            else shape
+            for shape in shapes
+        ]
+
+    def _meeting(self, ones: Sequence[Shape], twos: Sequence[Shape]) -> list[Shape]:
+        """What has a shape of both unions."""
+        if len(twos) == len(ALL) and all(map(_same, twos, ALL)):
+            return [*ones]
+        known = {one for one in ones if isinstance(one, Constant)}
+        others = [one for one in ones if not isinstance(one, Constant)]
+        found: dict[Any, Shape] = {}
+        for two in twos:
+            if isinstance(two, Constant) and two in known:
+                found[two] = two
+                continue
+            pairs = others if isinstance(two, Constant) else ones
+            for one in pairs:
+                met = meet(one, two, self.allows)
+                if isinstance(met, Constant):
+                    found[met] = met
+                elif met is not None and met not in found.values():
+                    found[len(found), "shape"] = met
+        return [*found.values()]
+
+    def _applied(
+        self,
+        schema: Mapping[str, Any],
+        keyword: str,
+        where: str | None,
+        seen: tuple[str, ...],
+    ) -> Iterable[list[Shape]]:
+        """The unions that a keyword brings, of which each must be met."""
+        if keyword not in schema:
+            return
+        given = schema[keyword]
+        if keyword == "$ref":
+            yield self._referred(given, where, seen)
+            return
+        if not isinstance(given, list | tuple) or not given:
+            self.free(where, keyword)
+            return
+        parts = [self._of(one, where, seen) for one in given]
+        if keyword == "allOf":
+            yield from parts
+            return
+        if keyword == "oneOf" and not self._are_disjoint(parts):
+            self.free(where, keyword)
+        yield _joined(parts)
+
+    def _referred(
+        self, where_to: Any, where: str | None, seen: tuple[str, ...]
+    ) -> list[Shape]:
+        if where_to in seen:  # a circle adds nothing to a union
+            return []
+        found = self._references.find(where_to)
+        if found is None or len(seen) >= MOST_REFERENCES:
+            self.free(where, "$ref")
+            return [*ALL]
+        return self._of(found, where, (*seen, where_to))
+
+    def _are_disjoint(self, unions: Sequence[Sequence[Shape]]) -> bool:
+        return all(
+            self._apart(one, two)
+            for place, ones in enumerate(unions)
+            for twos in unions[place + 1 :]
+            for one in ones
+            for two in twos
+        )
+
+    def _apart(self, one: Shape, two: Shape) -> bool:
+        """Whether nothing has both shapes, as far as is easily seen."""
+        met = meet(one, two, self.allows)
+        if not isinstance(met, Object):
+            return met is None
+        return any(
+            not self._meeting(
+                self._of(one.schema_of(name)), self._of(two.schema_of(name))
+            )
+            for name in met.required
+            if isinstance(one, Object) and isinstance(two, Object)
+        )
+
+
+def _joined(unions: Iterable[Iterable[Shape]]) -> list[Shape]:
+    found: list[Shape] = []
+    known: set[Constant] = set()
+    for union in unions:
+        for shape in union:
+            if isinstance(shape, Constant):
+                if shape not in known:
+                    known.add(shape)
+                    found.append(shape)
+            elif shape not in found:
+                found.append(shape)
+    return found
+
+
+def _is_endless(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _constants(union: Iterable[Shape]) -> int:
+    return sum(isinstance(shape, Constant) for shape in union)
+
+
+def _same(one: Shape, two: Shape) -> bool:
+    return one is two or one == two
