@@ -16,6 +16,7 @@ them (`batching`) are the same steps. Knows token ids, nothing of text, threads,
 or of other answers.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_gptoss.drawing import Draw, Wish, draw
+from mlx_gptoss.errors import NonFiniteError, PromptError
 from mlx_gptoss.interfaces import Guidance, LanguageModel
 from mlx_gptoss.linear import on_gpu
 from mlx_gptoss.memory import PREFILL_CHUNK
@@ -35,6 +37,15 @@ SEED_BYTES = 8
 # Step n draws with the key of seed + n * golden ratio * 2^64: small seeds never meet.
 SEED_STRIDE = 0x9E3779B97F4A7C15
 SEED_RANGE = 1 << 64
+NOT_FINITE = (
+    "the model's logits for token {} of the answer are not finite: its weights are "
+    "damaged or overflow in this dtype; check them with `mlx-gptoss inspect --deep`, "
+    "or try `--dtype float32`"
+)
+NONE_LEGAL = (
+    "the constraints leave no token to be token {} of the answer: loosen them, or "
+    "change `logit_bias`"
+)
 
 
 class Decoding:
@@ -136,7 +147,11 @@ class Decoding:
             self.guide.drew(ahead.token)
 
     def read(self) -> Step:
-        """Wait for the token that `next_token` gave, and see whether it is the end."""
+        """Wait for the token that `next_draw` gave, and see whether it is the end.
+
+        Raises NonFiniteError where the model's logits are no numbers, and PromptError
+        where the guide left nothing to draw.
+        """
         assert self._draw is not None
         last = self._logits is None
         step = self._computed(self._draw, last=last)
@@ -195,6 +210,10 @@ class Decoding:
 
     def _computed(self, drawn: Draw, *, last: bool) -> Step:
         token, logprob, top = drawn.read()
+        if math.isnan(logprob):
+            raise NonFiniteError(NOT_FINITE.format(len(self.tokens) + 1))
+        if logprob == math.inf:
+            raise PromptError(NONE_LEGAL.format(len(self.tokens) + 1))
         reason = self.stop_tokens.get(token) or (LENGTH if last else None)
         return Step(token, logprob, reason, tuple(top))
 

@@ -4,6 +4,7 @@ Each row of logits has its own settings and its own seed, and gets the token tha
 would get alone. Dimensions: B rows, V vocabulary.
 """
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, cast
@@ -37,7 +38,11 @@ class Draw:
         return self.draws.tokens[self.row]
 
     def read(self) -> tuple[int, float, list[tuple[int, float]]]:
-        """Wait for it: the token, its log-probability, and the likeliest ones."""
+        """Wait for it: the token, its log-probability, and the likeliest ones.
+
+        The log-probability is NaN or +inf where no token could be drawn: see
+        `logprobs_of`.
+        """
         token, logprob = self.draws.values[self.row]
         top = [cast("list[Any]", part.tolist()) for part in self.top or ()]
         return token, logprob, list(zip(*top, strict=True))
@@ -66,16 +71,32 @@ def draw(logits: mx.array, wishes: Sequence[Wish | None]) -> list[Draw | None]:
         return drawn
     if len(rows) < len(wishes):
         logits = logits[mx.array(rows)]
-    tokens = choose_rows(legal_rows(logits, wanted), wanted)
-    logprobs = log_softmax(logits)
-    chosen = mx.take_along_axis(logprobs, tokens[:, None], axis=-1)[:, 0]
+    legal = legal_rows(logits, wanted)
+    tokens = choose_rows(legal, wanted)
+    chosen = logprobs_of(tokens, logits, legal)
     draws = Draws(tokens, chosen)
     for n, (b, wish) in enumerate(zip(rows, wanted, strict=True)):
         count = wish.params.top_logprobs
-        top = top_logprobs(logprobs[n], count) if count else None
+        top = top_logprobs(log_softmax(logits[n]), count) if count else None
         drawn[b] = Draw(draws, n, top)
     mx.async_eval(tokens, chosen, [one.top for one in drawn if one and one.top])
     return drawn
+
+
+def logprobs_of(tokens: mx.array, logits: mx.array, legal: mx.array) -> mx.array:
+    """Return the log-probabilities (B,) of tokens (B,) by logits (B, V).
+
+    NaN where a row is no distribution (a NaN, +inf, or nothing but -inf), and +inf
+    where `legal`, from which the tokens were drawn, left none.
+    """
+    places = tokens[:, None]
+    total = mx.logsumexp(logits, axis=-1, keepdims=True)
+    total = mx.where(total == math.inf, math.nan, total)
+    chosen = mx.take_along_axis(logits, places, axis=-1) - total
+    if legal is not logits:
+        drawn_from = mx.take_along_axis(legal, places, axis=-1)
+        chosen = chosen + mx.where(drawn_from == -math.inf, math.inf, 0.0)
+    return chosen[:, 0]
 
 
 def legal_rows(logits: mx.array, wishes: Sequence[Wish]) -> mx.array:

@@ -9,6 +9,7 @@
     │   └── SchemaError     a schema or grammar cannot be enforced
     ├── BusyError           too many requests wait already: try again later
     ├── ModelError          the model failed while it computed
+    │   └── NonFiniteError  its logits are NaN or infinite: no token can be drawn
     ├── SessionError        saved chats cannot be read, or a chat cannot be saved
     ├── ToolError           a tool cannot be started or reached
     └── ConversionError     a conversion cannot start or cannot be trusted
@@ -67,6 +68,10 @@ class BusyError(GptOssError):
 
 class ModelError(GptOssError):
     """The model failed while it computed; the answers it was computing are lost."""
+
+
+class NonFiniteError(ModelError):
+    """The model's logits are NaN or infinite: this answer cannot go on."""
 
 
 class SessionError(GptOssError):

@@ -16,6 +16,7 @@ from mlx_gptoss.errors import PromptError
 
 GREEDY_BELOW = 1e-5  # temperatures smaller than this differ from 0 in rounding only
 MAX_TOP_LOGPROBS = 20
+MOST_BIAS = 1e30  # decides by itself, and is far from the end of float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,14 +125,15 @@ _categorical_rows = mx.vmap(lambda row, key: mx.random.categorical(row, key=key)
 
 
 def add_bias(logits: mx.array, logit_bias: Mapping[int, float]) -> mx.array:
-    """Add to the logits of single tokens."""
+    """Add to the logits of single tokens; what is beyond MOST_BIAS counts as that."""
     tokens, V = list(logit_bias), logits.shape[-1]
     if max(tokens) >= V:
         raise PromptError(
             f"`logit_bias` names token {max(tokens)}, but the vocabulary has {V}: "
             "use the ids of this model's tokenizer"
         )
-    bias = mx.array(list(logit_bias.values()), logits.dtype)
+    values = [max(-MOST_BIAS, min(value, MOST_BIAS)) for value in logit_bias.values()]
+    bias = mx.array(values, logits.dtype)
     return logits.at[..., mx.array(tokens)].add(bias)
 
 

@@ -7,8 +7,9 @@ waits for more than a chunk and a step. Requests come from any thread.
 Where the keys and values of all would take more than there is, the newest pauses: its
 cache goes back to the prompt cache, and it goes on from there with the same tokens.
 
-An error that comes of one request (its guide, its callbacks) ends that one. One that
-comes of the model ends all that were being computed; those that wait are served.
+An error that comes of one request (its guide, its callbacks, logits that are not
+finite) ends that one. One that comes of the model ends all that were being computed;
+those that wait are served.
 """
 
 import logging
@@ -33,7 +34,7 @@ from mlx_gptoss.batching.queue import Queue
 from mlx_gptoss.batching.reading import Reading
 from mlx_gptoss.batching.ticket import DECODE, ENDED, Ticket
 from mlx_gptoss.decoding import Decoding
-from mlx_gptoss.errors import BusyError
+from mlx_gptoss.errors import BusyError, NonFiniteError
 from mlx_gptoss.interfaces import LanguageModel
 from mlx_gptoss.memory import PREFILL_CHUNK
 from mlx_gptoss.owner import Owner
@@ -299,7 +300,10 @@ class Engine:
         ticket.end()
         if lease is not None:
             # In the middle of a step the cache has read what was not told yet.
-            lease.drop() if error is not None or self._stepping else lease.release()
+            if error is not None or self._stepping:
+                lease.drop(broken=isinstance(error, NonFiniteError))
+            else:
+                lease.release()
         self._figures.count(
             failed=error is not None, cancelled=stopped, finished=not (stopped or error)
         )

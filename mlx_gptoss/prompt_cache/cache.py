@@ -20,6 +20,7 @@ from typing import Any, Self
 import mlx.core as mx
 import numpy as np
 
+from mlx_gptoss.errors import NonFiniteError
 from mlx_gptoss.prompt_cache.files import PromptFiles, UnusableFile
 from mlx_gptoss.prompt_cache.live import Live
 from mlx_gptoss.prompt_cache.options import DEFAULT_LIMIT
@@ -136,6 +137,25 @@ class PromptCache:
         for node in list(self.tree):
             if not node.live and node.parent is not None:
                 self.tree.remove(node)
+
+    def forget_broken(self, live: Live) -> None:
+        """Forget what a sequence stands on, from where its numbers are not finite.
+
+        Later prompts would begin with it, and never be answered.
+        """
+        broken = first_broken(live.path, self._rows)
+        if broken is None:
+            return
+        gone = list(broken.below())
+        self.tree.remove(broken)
+        for other in [x for x in self._lives if not x.busy and broken in x.path]:
+            self._drop(other, trusted=False)
+        names = {node.file.name for node in gone if node.file is not None}
+        if self._files is not None and names:
+            self._files.discard(names)
+            self._forget_files(names)
+        for node in gone:
+            node.rows = node.snapshot = node.file = None
 
     def make_room(self, most: int) -> None:
         """Keep no more than `most` bytes, but for the caches in use."""
@@ -373,15 +393,33 @@ class Lease:
         if kind is None or issubclass(kind, GeneratorExit):
             self.release()
         else:
-            self.drop()
+            self.drop(broken=issubclass(kind, NonFiniteError))
 
     def release(self) -> None:
         """Give the cache back; what it holds is kept."""
         self._owner._release(self._live)
 
-    def drop(self) -> None:
-        """Give it up, because nothing in it can be trusted."""
+    def drop(self, *, broken: bool = False) -> None:
+        """Give it up, because nothing in it can be trusted.
+
+        With `broken`, what it began with is not trusted either.
+        """
+        if broken:
+            self._owner.forget_broken(self._live)
         self._owner._drop(self._live, trusted=False)
+
+
+def first_broken(path: Sequence[Node], rows: Callable[[Node], Any]) -> Node | None:
+    """Return the first node of a path with a key or value that is not finite.
+
+    Whatever the model reads behind it is not finite, either.
+    """
+    for node in path:
+        kept = [x for x in (rows(node), node.snapshot) if x is not None]
+        arrays = [array for x in kept for array in x.arrays]
+        if not all(mx.isfinite(array).all().item() for array in arrays):
+            return node
+    return None
 
 
 def _arrays(path: list[Node]) -> list[Any]:

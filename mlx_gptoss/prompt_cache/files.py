@@ -16,6 +16,7 @@ import logging
 import os
 import time
 import zlib
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,6 +194,11 @@ class PromptFiles:
             if node.file is None or ended:
                 first, last = node.start - start, node.end - start
                 node.file = FileSpan(self, name, first, last, has_snapshot=ended)
+
+    def discard(self, names: Iterable[str]) -> None:
+        """Remove files whose contents are of no use."""
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
 
     def touch(self, path: list[Node]) -> None:
         """Note that a path was used just now."""

@@ -12,6 +12,7 @@ from typing import Any
 from mlx_gptoss.errors import (
     GptOssError,
     MemoryBudgetError,
+    NonFiniteError,
     PromptError,
     SchemaError,
 )
@@ -111,6 +112,9 @@ def as_api_error(error: BaseException) -> ApiError:
         return busy(str(error), error.retry_after)  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(error, MemoryBudgetError):
         return ApiError(507, str(error), "insufficient_memory", None, "server_error")
+    if isinstance(error, NonFiniteError):
+        log.error("an answer ended: %s", error)
+        return ApiError(500, str(error), "model_failed", None, "server_error")
     if isinstance(error, GptOssError):  # its words may name files
         log.error("a model cannot be used: %s", error)
         return ApiError(
