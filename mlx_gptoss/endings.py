@@ -6,14 +6,15 @@ happens and kept with the last message of the turn. Knows names and words only.
 
 from collections.abc import Sequence
 
-LENGTH, CANCELLED = "length", "cancelled"
-FINAL_LOOP, TOOL_ROUNDS = "final_loop", "tool_rounds"
+from mlx_gptoss.steps import CALL_LOOP, CANCELLED, FINAL_LOOP, LENGTH
+
+TOOL_ROUNDS = "tool_rounds"
 CUTS = {
     "reasoning_budget": "the reasoning was cut at --max-reasoning",
     "analysis_loop": "the reasoning went in circles and was cut",
     "commentary_loop": "a preamble went in circles and was cut",
     "preamble_budget": "the text before calls was cut: it found no end",
-    "call_loop": "a call went in circles and was cut",
+    CALL_LOOP: "a call went in circles and was cut: it was not run",
     FINAL_LOOP: "the answer went in circles and was cut",
     TOOL_ROUNDS: "stopped: the model called tools again and again",
 }

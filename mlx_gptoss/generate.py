@@ -22,6 +22,9 @@ from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.steps import CANCELLED, Statistics, Step
 
 CLEAR_EVERY = 256  # steps
+ANSWER_SHARE = 4  # of the room for tokens, one part in so many is the answer's
+HEADERS = 12  # tokens around reasoning and answer
+TOO_LITTLE = 64  # tokens in which nobody could think and answer: they answer
 
 
 def generate(
@@ -161,3 +164,10 @@ def room(prompt: int, cached: int, context: int | None, wanted: int | None) -> i
             f"{context:,}: shorten it, or start a new conversation"
         )
     return room if wanted is None else min(room, wanted)
+
+
+def reasoning_share(room: int) -> int:
+    """How many tokens of so many may be reasoning, so that an answer follows."""
+    if room < TOO_LITTLE:
+        return 0
+    return (room - HEADERS) - (room - HEADERS) // ANSWER_SHARE

@@ -23,18 +23,28 @@ from mlx_gptoss.errors import PromptError, SchemaError
 from mlx_gptoss.harmony.automaton import Automaton, Place, Turn, build
 from mlx_gptoss.harmony.constrain import Constraints, Target, turn_of
 from mlx_gptoss.harmony.grammar import Compiled, Grammars, Matcher
-from mlx_gptoss.harmony.loops import EXACTLY, NEARLY, LoopDetector
+from mlx_gptoss.harmony.loops import (
+    EXACTLY,
+    NEARLY,
+    CycleDetector,
+    Detector,
+    LoopDetector,
+)
 from mlx_gptoss.harmony.schema_grammar import Freed
+from mlx_gptoss.steps import CALL_LOOP, FINAL_LOOP, LENGTH
 from mlx_gptoss.tokenizer import Tokenizer
 
+CALL = "call"  # what the loop guard calls the text of calls, on whatever channel
 ILLEGAL, UNNAMED, TEXT = -1, 0, 1  # a target; classes of tokens without own edges
 LEAST = -1e30  # a legal token is drawn before any other, however unlikely it is
-# Channels that the loop guard watches. Reasoning loses little when it is cut short; an
-# answer of many like records (JSON, a table) must come out whole.
-GUARDED = {"analysis": NEARLY, "commentary": NEARLY, "final": EXACTLY}
 REMEMBERED = 16  # automata: a conversation needs two or three
 
-REASONING_BUDGET = "reasoning_budget"  # what a guide may report in `details`
+# Text before calls, in one turn: a sentence or two, unless the model finds no end.
+MOST_PREAMBLES = 4
+PREAMBLE_TOKENS = 4096
+
+# What a guide may report in `details`.
+REASONING_BUDGET, PREAMBLE_BUDGET = "reasoning_budget", "preamble_budget"
 
 
 @dataclass(frozen=True)
@@ -121,11 +131,9 @@ class Guide:
         self._grammars = grammars
         self._compiled = compiled
         self._budget = constraints.max_reasoning_tokens
-        self._guards = (
-            {name: LoopDetector(share=share) for name, share in GUARDED.items()}
-            if constraints.loop_guard
-            else {}
-        )
+        bound = constraints.response_format is not None
+        self._guards = guards(bound_final=bound) if constraints.loop_guard else {}
+        self._cut: str | None = None  # why the answer ends here, if it must
         self._state = automaton.start  # behind the tokens that were read
         self._ahead: mx.array | None = None  # the row behind the tokens that were drawn
         self._next: mx.array | None = None  # (V,) the row behind each token drawn next
@@ -133,6 +141,7 @@ class Guide:
         self._table: OnDevice | None = None
         self._text = np.zeros(0, bool)
         self.reasoning_tokens = 0
+        self._preambles = self._preamble_tokens = 0
         self.calls = 0  # that were begun
         self.details: tuple[str, ...] = ()
 
@@ -155,7 +164,7 @@ class Guide:
     @property
     def finish_reason(self) -> str | None:
         """Why the answer is over, once it is."""
-        return self.place.finish_reason
+        return self._cut or self.place.finish_reason
 
     def begin(self, ids: Sequence[int]) -> None:
         """Start behind `ids` of the turn, which the prompt holds already.
@@ -224,12 +233,16 @@ class Guide:
         self._state = state
         place = self.place
         self._follow_grammar(before, token)
-        why = self._why_to_close(token) if before == state and is_text else None
+        why = self._why_to_cut(token) if before == state and is_text else None
         if why is not None:
-            self.details += (why,)
-            self._state = self._automaton.closings[state]
+            self._cut_short(why)
         self.calls += place.recipient is not None and before != state
-        ended = self._automaton.places[before].kind == "text" and before != state
+        left = self._automaton.places[before]
+        ended = left.kind == "text" and before != state
+        if ended and left.channel == "commentary" and left.recipient is None:
+            self._preambles += 1
+            if self._preambles >= MOST_PREAMBLES:
+                self._state = self._automaton.settled
         again = why is not None or self.waits or ended
         if again:
             self._look_again()
@@ -262,19 +275,46 @@ class Guide:
             raise SchemaError("a grammar leaves no token to go on with: change it")
         return legal
 
-    def _why_to_close(self, token: int) -> str | None:
-        """Say what is wrong with free text that goes on with `token`, if anything."""
+    def _cut_short(self, why: str) -> None:
+        """Leave reasoning and preambles for the answer; end all else as it stands."""
+        self.details += (why,)
+        if why in (FINAL_LOOP, CALL_LOOP):
+            self._cut = LENGTH
+        else:
+            self._state = self._automaton.closings[self._state]
+
+    def _why_to_cut(self, token: int) -> str | None:
+        """Say what is wrong with text that goes on with `token`, if anything."""
         place = self.place
-        if self._state not in self._automaton.closings:
-            return None
+        if place.recipient is not None:
+            return CALL_LOOP if self._circles(CALL, token) else None
         if place.channel == "analysis":
             self.reasoning_tokens += 1
             if self._budget is not None and self.reasoning_tokens >= self._budget:
                 return REASONING_BUDGET
-        guard = self._guards.get(place.channel)
-        if guard is not None and guard.feed(token):
-            return f"{place.channel}_loop"
-        return None
+        if place.channel == "commentary":
+            self._preamble_tokens += 1
+            if self._preamble_tokens >= PREAMBLE_TOKENS:
+                return PREAMBLE_BUDGET
+        return f"{place.channel}_loop" if self._circles(place.channel, token) else None
+
+    def _circles(self, text: str, token: int) -> bool:
+        guard = self._guards.get(text)
+        return guard is not None and guard.feed(token)
+
+
+def guards(*, bound_final: bool) -> dict[str, Detector]:
+    """What watches the text of each channel, and that of all calls.
+
+    Reasoning loses little when it is cut short; an answer of many like records must
+    come out whole; what a program reads is cut only where it is nothing but a cycle.
+    """
+    return {
+        "analysis": LoopDetector(share=NEARLY),
+        "commentary": LoopDetector(share=NEARLY),
+        "final": CycleDetector() if bound_final else LoopDetector(share=EXACTLY),
+        CALL: CycleDetector(),
+    }
 
 
 class OnDevice:

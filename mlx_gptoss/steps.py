@@ -5,7 +5,7 @@ Step and carries the finish reason:
 
     stop         the model ended its answer (`<|return|>`, `<|endoftext|>`, an eos id)
     tool_calls   the model called a tool and waits (`<|call|>`)
-    length       `max_tokens`, or the end of the context
+    length       `max_tokens`, the end of the context, or text that goes in circles
     cancelled    never on a Step: the caller asked to stop (see `stats`)
 """
 
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from mlx_gptoss.tokenizer import Tokenizer
 
 STOP, TOOL_CALLS, LENGTH, CANCELLED = "stop", "tool_calls", "length", "cancelled"
+# Finish details of what went in circles until it was cut: there the answer ends.
+FINAL_LOOP, CALL_LOOP = "final_loop", "call_loop"
 STOP_NAMES = {"<|return|>": STOP, "<|endoftext|>": STOP, "<|call|>": TOOL_CALLS}
 
 
@@ -38,8 +40,8 @@ class Statistics:
 
     `prompt_tokens` includes the `cached_tokens`, which were not read again.
     `finish_details` are what cut a text short before its end: `reasoning_budget`,
-    `analysis_loop`, `commentary_loop`, `final_loop`, `stop_string`; or a whole turn:
-    `tool_rounds`.
+    `preamble_budget`, `analysis_loop`, `commentary_loop`, `final_loop`, `call_loop`,
+    `stop_string`; or a whole turn: `tool_rounds`.
     Adding two, as those of the rounds of one turn, sums them up.
     """
 
@@ -53,6 +55,11 @@ class Statistics:
     finish_reason: str | None = None
     generations: int = 1
     finish_details: tuple[str, ...] = ()
+
+    @property
+    def circled(self) -> bool:
+        """Whether the answer was ended because it went in circles."""
+        return FINAL_LOOP in self.finish_details or CALL_LOOP in self.finish_details
 
     @property
     def prompt_tokens_per_second(self) -> float:

@@ -183,7 +183,7 @@ def test_built_in_tools_are_called_where_they_were_trained() -> None:
         assert (found.kind, found.recipient) == ("text", "python")
 
 
-@pytest.mark.parametrize("channel", ["analysis", "commentary", "final"])
+@pytest.mark.parametrize("channel", ["analysis", "commentary"])
 def test_cut_text_is_closed_and_reasoning_does_not_begin_again(channel: str) -> None:
     automaton = build(O200K, Turn(calls=TOOLS))
     state = automaton.start
@@ -194,15 +194,23 @@ def test_cut_text_is_closed_and_reasoning_does_not_begin_again(channel: str) -> 
 
     closing = automaton.closings[state]
 
-    if channel == "final":
-        assert list(automaton.edges[closing]) == [SPECIALS["<|return|>"]]
-        return
     assert list(automaton.edges[closing]) == [SPECIALS["<|end|>"]]
     rest = "<|end|><|start|>assistant<|channel|>"
     assert walk(automaton, ids_of(rest + "final<|message|>"), closing) is not None
     assert walk(automaton, ids_of(rest + "commentary to=functions.get"), closing)
     assert walk(automaton, ids_of(rest + "analysis"), closing) is None
     assert walk(automaton, ids_of(rest + "commentary<|message|>"), closing) is None
+
+
+def test_behind_one_message_of_a_forced_turn_stands_a_call() -> None:
+    automaton = build(O200K, Turn(channels=("analysis",), calls=TOOLS, forced=True))
+    thought = "<|channel|>analysis<|message|>x<|end|><|start|>assistant"
+
+    for legal in ("<|channel|>commentary to=functions.get", " to=functions.get"):
+        assert walk(automaton, ids_of(legal)) is not None
+        assert walk(automaton, ids_of(thought + legal)) is not None
+    for again in ("<|channel|>analysis", "<|channel|>final"):
+        assert walk(automaton, ids_of(thought + again)) is None
 
 
 def test_names_may_hold_whatever_the_vocabulary_makes_of_them() -> None:

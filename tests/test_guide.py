@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import cycle, islice
 from typing import Any
 
 import mlx.core as mx
@@ -21,7 +23,8 @@ from mlx_gptoss.harmony.constrain import (
     function_targets,
     turn_of,
 )
-from mlx_gptoss.harmony.messages import ToolDescription
+from mlx_gptoss.harmony.loops import ALLOWED
+from mlx_gptoss.harmony.messages import ToolDescription, text_tool
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.steps import Statistics
 from tests.build_model import build
@@ -44,6 +47,9 @@ WEATHER = ToolDescription(
 )
 TIME = ToolDescription("get_time")
 TARGETS = function_targets([WEATHER, TIME])
+NOTE = ToolDescription(
+    "note", parameters={"type": "object", "additionalProperties": True}
+)
 THINK = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
 ANSWER = "<|channel|>final<|message|>Yes.<|return|>"
 CALL = (
@@ -453,11 +459,74 @@ def test_a_loop_in_the_answer_ends_the_turn() -> None:
     text, stats = said(model, params=LONG)
     free, unguarded = said(model, Constraints(loop_guard=False), params=LONG)
 
-    assert text.endswith("<|return|>")
-    assert stats.finish_reason == "stop"
-    assert stats.finish_details == ("final_loop",)
+    assert (stats.finish_reason, stats.finish_details) == ("length", ("final_loop",))
     assert (unguarded.finish_reason, unguarded.finish_details) == ("length", ())
-    assert free.startswith(text.removesuffix("<|return|>"))
+    assert free.startswith(text) and free != text
+
+
+def circled(
+    header: str, text: str, constraints: Constraints, most: int = 6000
+) -> Guide:
+    """A guide that has read `header`, and `text` again and again until it cuts it."""
+    guide = GUIDES.guide(constraints, [*TARGETS, *function_targets([PATCH, NOTE])])
+    assert guide is not None
+    guide.masked(mx.zeros(ROWS))
+    for token in token_ids(header, TOKENIZER):
+        guide.read(token)
+    for token in islice(cycle(token_ids(text, TOKENIZER)), most):
+        guide.read(token)
+        if guide.details:
+            break
+    return guide
+
+
+PATCH = text_tool("patch")
+OF_TEXT = AnswerFormat.json_schema({"type": "object"})
+BOUND = {
+    "a patch": ("commentary to=functions.patch", "-old\n+new\n", Constraints()),
+    "free arguments": (
+        "commentary to=functions.get_weather",
+        '{"city": 1} ',
+        Constraints(enforce="headers"),
+    ),
+    "a bound answer": ("final", "x", Constraints(response_format=OF_TEXT)),
+    "arguments": ("commentary to=functions.note", "la ", Constraints()),
+}
+
+
+@pytest.mark.parametrize("what", BOUND)
+def test_a_cycle_in_what_programs_read_ends_the_answer(what: str) -> None:
+    header, text, constraints = BOUND[what]
+    header = f"<|channel|>{header}<|message|>"
+    begun = '{"a":"' if what in ("arguments", "a bound answer") else ""
+
+    guide = circled(header + begun, text, constraints)
+
+    loop = "final_loop" if what == "a bound answer" else "call_loop"
+    assert (guide.finish_reason, guide.details) == ("length", (loop,))
+    free = circled(header + begun, text, replace(constraints, loop_guard=False))
+    assert (free.finish_reason, free.details) == (None, ())
+
+
+def test_the_same_call_again_and_again_ends_the_answer() -> None:
+    """A text of its own is short; all of them together are a cycle."""
+    call = "<|channel|>commentary to=functions.patch<|message|>-x+y-z<|end|>"
+    guide = circled("", call + "<|start|>assistant", Constraints(), most=200_000)
+
+    assert (guide.finish_reason, guide.details) == ("length", ("call_loop",))
+    assert ALLOWED / 6 <= guide.calls < ALLOWED / 6 + 60
+
+
+def test_a_loop_in_the_arguments_ends_the_generation_there() -> None:
+    header = "<|channel|>commentary to=functions.get_weather<|message|>"
+    free = Constraints(enforce="headers")
+    params = SamplingParams(temperature=0, max_tokens=ALLOWED + 2000)
+
+    text, stats = said(circling(header, '{"city": "Oslo"} '), free, params=params)
+
+    assert text.startswith(header) and "<|end|>" not in text
+    assert (stats.finish_reason, stats.finish_details) == ("length", ("call_loop",))
+    assert ALLOWED < stats.completion_tokens < ALLOWED + 400
 
 
 def test_built_in_tools_are_guided_too() -> None:

@@ -64,9 +64,10 @@ def damaged(request: Any, tmp_path: Path) -> Iterator[Runtime]:
 
 
 def test_a_damaged_model_says_so_instead_of_anything_else(damaged: Runtime) -> None:
-    guide = damaged.guides.guide(Constraints())
+    guided = {"guide": damaged.guides.guide(Constraints())}
+    ways: list[dict[str, Any]] = [{}, guided, {"reuse": True}]
     for params in (GREEDY, SAMPLED):
-        for options in ({}, {"guide": guide}, {"reuse": True}):
+        for options in ways:
             with pytest.raises(NonFiniteError, match="token 1 of the answer"):
                 list(damaged.generate(IDS, params, **options))
     with pytest.raises(NonFiniteError, match="token 1 of the answer"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlx_gptoss.endings import TOOL_ROUNDS, cause
 from mlx_gptoss.errors import PromptError
+from mlx_gptoss.generate import reasoning_share, room
 from mlx_gptoss.guide import Guide
 from mlx_gptoss.harmony.constrain import AUTO, NONE, Constraints
 from mlx_gptoss.harmony.events import (
@@ -53,7 +54,12 @@ class Turn:
             seed += chat.generations
             chat.generations += 1
         params = replace(chat.params, max_tokens=max_tokens, seed=seed)
-        self._guide = chat.runtime.guides.guide(self._constraints(), tools.targets)
+        constraints = self._constraints()
+        if constraints.forces_a_call and constraints.max_reasoning_tokens is None:
+            space = room(len(ids), 0, chat.runtime.context, max_tokens)
+            share = reasoning_share(space)
+            constraints = replace(constraints, max_reasoning_tokens=share)
+        self._guide = chat.runtime.guides.guide(constraints, tools.targets)
         return chat.runtime.generate(
             ids, params, reuse=True, guide=self._guide, cancelled=chat.is_cancelled
         )

@@ -58,13 +58,15 @@ class Call:
 class Turn:
     """What a turn may consist of: messages on `channels`, and `calls`.
 
-    With `parallel`, `<|end|>` behind a call leads to another call. `bound_final`
-    tells that a grammar binds the answer.
+    With `parallel`, `<|end|>` behind a call leads to another call. With `forced`, one
+    message is followed by a call and by nothing else. `bound_final` tells that a
+    grammar binds the answer.
     """
 
     channels: tuple[str, ...] = CHANNELS
     calls: tuple[Call, ...] = ()
     parallel: bool = True
+    forced: bool = False
     bound_final: bool = False
 
 
@@ -83,13 +85,15 @@ class Automaton:
     """States by number: what each is, and where its named tokens lead.
 
     In content every text token that is not named leads back to the same state.
-    `closings` give, for content that can be cut short, the state that closes it.
+    `closings` give, for reasoning and preambles, the state that cuts them short.
+    Behind `settled`, which stands for `<|end|>`, come only an answer or calls.
     """
 
     start: int = 0
     places: list[Place] = field(default_factory=list)
     edges: list[dict[int, int]] = field(default_factory=list)
     closings: dict[int, int] = field(default_factory=dict)
+    settled: int = 0
 
     def add(self, place: Place) -> int:
         self.places.append(place)
@@ -121,7 +125,7 @@ class _Builder:
         self.called = self._done(TOOL_CALLS)
         # Behind a call stand more calls, behind cut reasoning no more reasoning.
         self.more_calls = self.out.add(HEADER)
-        self.only_answer = self.out.add(HEADER)
+        self.settled = self.out.settled = self.out.add(HEADER)
 
     def build(self) -> Automaton:
         turn, out = self.turn, self.out
@@ -129,7 +133,7 @@ class _Builder:
         if turn.parallel:
             self._phase(self.more_calls, ())
         final = tuple(channel for channel in turn.channels if channel == "final")
-        self._phase(self.only_answer, final)
+        self._phase(self.settled, final)
         self._add_closings()
         return out
 
@@ -164,7 +168,7 @@ class _Builder:
         if channel == "final":
             ends = {RETURN: self.stopped, END: self.stopped}
         else:
-            ends = {END: behind}
+            ends = {END: self.settled if self.turn.forced else behind}
         return self._ended(content, ends)
 
     def _call(self, call: Call, channel: str) -> int:
@@ -179,14 +183,11 @@ class _Builder:
         return content
 
     def _add_closings(self) -> None:
-        """One way to cut reasoning or a preamble short, one for the answer."""
-        end_message, end_turn = self.out.add(HEADER), self.out.add(HEADER)
-        self._ended(end_message, {END: self.only_answer})
-        self._ended(end_turn, {RETURN: self.stopped})
+        """Give reasoning and preambles a way to be cut short."""
+        end_message = self._ended(self.out.add(HEADER), {END: self.settled})
         for state, place in enumerate(self.out.places):
-            if place.kind == "text" and place.recipient is None:
-                final = place.channel == "final"
-                self.out.closings[state] = end_turn if final else end_message
+            if place.recipient is None and place.channel in ("analysis", "commentary"):
+                self.out.closings[state] = end_message
 
     def _spell(
         self, root: int, path: Iterable[str | tuple[str, ...]], target: int

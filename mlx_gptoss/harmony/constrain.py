@@ -138,11 +138,12 @@ class Constraints:
 
     `enforce`: "all" binds headers and the arguments of calls, "headers" leaves the
     arguments free, "off" leaves everything to the model. `tool_choice` is auto, none,
-    required, or the name of a tool. `response_format` binds the answer (channel
-    `final`) only; `max_reasoning_tokens` closes the reasoning of a turn and lets the
-    answer follow. `loop_guard` ends text that goes in circles. `stop` are strings that
-    end the answer; they are looked for on `final` only. `calls_on_analysis` lets a
-    function call count there (only `enforce="off"` lets one be written).
+    required, or the name of a tool; a call that is asked for comes behind one stretch
+    of reasoning. `response_format` binds the answer (channel `final`) only;
+    `max_reasoning_tokens` closes the reasoning of a turn and lets the answer follow.
+    `loop_guard` ends text that goes in circles. `stop` are strings that end the
+    answer; they are looked for on `final` only. `calls_on_analysis` lets a function
+    call count there (only `enforce="off"` lets one be written).
     Raises PromptError for what contradicts itself.
     """
 
@@ -154,6 +155,10 @@ class Constraints:
     loop_guard: bool = True
     stop: tuple[str, ...] = ()
     calls_on_analysis: bool = True
+
+    @property
+    def forces_a_call(self) -> bool:
+        return self.tool_choice not in (AUTO, NONE)
 
     def __post_init__(self) -> None:
         if self.enforce not in ENFORCE:
@@ -266,14 +271,13 @@ def turn_of(constraints: Constraints, targets: Sequence[Target]) -> Turn:
     if choice not in (AUTO, NONE, REQUIRED):
         names = (choice, FUNCTION_PREFIX + wire_name(choice))
         chosen = [target for target in targets if target.call.recipient in names]
-    if not chosen and choice not in (AUTO, NONE):
+    if not chosen and constraints.forces_a_call:
         known = ", ".join(f"`{target.call.recipient}`" for target in targets) or "none"
         raise PromptError(
             f"`tool_choice` is `{choice}`, but the tools on offer are: {known}"
         )
-    channels = CHANNELS
-    if choice not in (AUTO, NONE):
-        channels = tuple(name for name in channels if name != "final")
+    forced = constraints.forces_a_call
+    channels = ("analysis",) if forced else CHANNELS
     if constraints.max_reasoning_tokens == 0:
         channels = tuple(name for name in channels if name != "analysis")
     free = constraints.enforce == "headers"
@@ -284,5 +288,6 @@ def turn_of(constraints: Constraints, targets: Sequence[Target]) -> Turn:
             for target in chosen
         ),
         parallel=constraints.parallel_tool_calls,
+        forced=forced,
         bound_final=constraints.response_format is not None,
     )

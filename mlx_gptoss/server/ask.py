@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.generate import room
+from mlx_gptoss.generate import reasoning_share, room
 from mlx_gptoss.guide import Guide
 from mlx_gptoss.harmony.constrain import Constraints, Target, function_targets
 from mlx_gptoss.harmony.messages import FUNCTION_PREFIX, Message, ToolDescription
@@ -21,10 +21,6 @@ from mlx_gptoss.server.errors import too_long
 from mlx_gptoss.server.reading import HarmonyReader
 from mlx_gptoss.server.turn import Prompt, Turn
 from mlx_gptoss.steps import CANCELLED
-
-ANSWER_SHARE = 4  # of the room for tokens, one part in so many is the answer's
-HEADERS = 12  # tokens around reasoning and answer
-TOO_LITTLE = 64  # tokens in which nobody could think and answer: they answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +145,4 @@ def _with_budget(ask: Ask, tokens: int, runtime: Runtime) -> Constraints:
     if not ask.auto_budget or constraints.max_reasoning_tokens is not None:
         return constraints
     space = room(tokens, 0, runtime.context, ask.params.max_tokens)
-    budget = 0
-    if space >= TOO_LITTLE:
-        budget = (space - HEADERS) - (space - HEADERS) // ANSWER_SHARE
-    return replace(constraints, max_reasoning_tokens=budget)
+    return replace(constraints, max_reasoning_tokens=reasoning_share(space))

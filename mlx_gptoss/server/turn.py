@@ -23,9 +23,7 @@ from mlx_gptoss.listener import STOP_STRING
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.server.reading import Heard, Reader
-from mlx_gptoss.steps import CANCELLED, LENGTH, STOP, TOOL_CALLS, Statistics, Step
-
-FINAL_LOOP = "final_loop"  # a finish detail: see Statistics
+from mlx_gptoss.steps import CANCELLED, STOP, TOOL_CALLS, Statistics, Step
 
 
 @dataclass(frozen=True)
@@ -122,12 +120,9 @@ class Turn:
     def finish_reason(self) -> str:
         """stop, length, tool_calls or cancelled, once the turn has ended.
 
-        Calls count as such only where one has come to its end, and an answer that
-        went in circles until it was cut has not stopped of its own.
+        Calls count as such only where one has come to its end.
         """
         stats = self.stats
-        if FINAL_LOOP in self.finish_details:
-            return LENGTH
         reason = (stats.finish_reason if stats else None) or CANCELLED
         if reason in (STOP, TOOL_CALLS):
             return TOOL_CALLS if self.reader.called else STOP

@@ -25,7 +25,7 @@ from mlx_gptoss.server.schema.messages_reply import (
 from mlx_gptoss.server.service import Service, json_reply
 from mlx_gptoss.server.settings import Settings
 from mlx_gptoss.server.stream import sse_json
-from mlx_gptoss.server.turn import FINAL_LOOP, Turn
+from mlx_gptoss.server.turn import Turn
 from mlx_gptoss.steps import STOP, TOOL_CALLS
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -111,7 +111,7 @@ def stop_reason(turn: Turn) -> StopReason:
         return "end_turn" if turn.reader.stop_found is None else "stop_sequence"
     most, used = turn.prompt.params.max_tokens, turn.usage.completion_tokens
     full = most is not None and used >= most
-    cut = full or FINAL_LOOP in turn.finish_details
+    cut = full or (turn.stats is not None and turn.stats.circled)
     return "max_tokens" if cut else "model_context_window_exceeded"
 
 
