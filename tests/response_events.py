@@ -57,8 +57,12 @@ def _items(events: list[Event]) -> list[Event]:
         assert added["output_index"] == len(items)
         item, own = added["item"], []
         assert item["status"] == "in_progress"
-        while rest[0]["type"] != "response.output_item.done":
+        while rest and rest[0]["type"] != "response.output_item.done":
             own.append(rest.pop(0))
+        if not rest:  # a call that was cut: it never ends, and nothing follows
+            assert item["type"].endswith("call")
+            assert {e["type"].rpartition(".")[2] for e in own} <= {"delta"}
+            break
         done = rest.pop(0)
         assert all(e["item_id"] == item["id"] for e in own)
         assert all(e["output_index"] == len(items) for e in [*own, done])

@@ -223,8 +223,6 @@ def test_what_was_cut_off_is_incomplete() -> None:
     assert final["status"] == "incomplete"
     assert final["incomplete_details"] == {"reason": "max_output_tokens"}
     assert [item["status"] for item in final["output"]] == ["completed", "incomplete"]
-    [call] = response(called("f", '{"a"').removesuffix("<|call|>"), "length")["output"]
-    assert (call["arguments"], call["status"]) == ('{"a"', "incomplete")
 
 
 def test_an_empty_answer_is_still_a_message() -> None:
@@ -253,3 +251,31 @@ def test_a_failure_is_the_last_event() -> None:
         "code": "server_error",
         "message": "internal error",
     }
+
+
+@pytest.mark.parametrize("name", ["f", "apply_patch", "bound"])
+@pytest.mark.parametrize("written", ["", '{"a"', "{}", "*** Begin Patch"])
+@pytest.mark.parametrize("reason", ["length", "cancelled"])
+def test_a_call_that_is_cut_is_no_item_and_never_ends(
+    name: str, written: str, reason: str
+) -> None:
+    """Clients run a call when its item is done, whatever the status of that is."""
+    text = called("f", "{}").replace("<|call|>", "<|end|><|start|>assistant")
+    text += called(name, written).removesuffix("<|call|>")
+    events = heard(token_ids(text, TOKENIZER), reason)
+
+    [whole] = rebuilt(events)["output"]
+    assert (whole["arguments"], whole["status"]) == ("{}", "completed")
+    done = [e for e in events if e["type"].startswith("response.output_item.done")]
+    assert len(done) == 1
+    assert not [e for e in events if e["type"].endswith("input.done")]
+
+
+def test_a_failure_within_a_call_leaves_no_call() -> None:
+    output, parser = Output(reply()), Parser(TOKENIZER, tools=TOOLS)
+    for token in token_ids(called("f", "{").removesuffix("<|call|>"), TOKENIZER):
+        output.feed(parser.feed(token))
+
+    assert len(output.snapshot()["output"]) == 1
+    failed = output.fail(ApiError(500, "internal error", "internal_error"))
+    assert failed["response"]["output"] == []

@@ -124,7 +124,7 @@ def test_calls_come_in_parallel_and_each_result_finds_its_call() -> None:
     assert len({one["id"] for one in calls}) == 2
 
 
-def test_a_call_that_is_cut_off_is_told_as_cut(demo: Runtime) -> None:
+def test_a_call_that_is_cut_off_is_no_call(demo: Runtime) -> None:
     whole = choice(post(demo, question(OSLO, tools=[WEATHER])))
     tokens = post(demo, question(OSLO, tools=[WEATHER])).json()["usage"]
     cut = tokens["completion_tokens"] - 2
@@ -134,9 +134,7 @@ def test_a_call_that_is_cut_off_is_told_as_cut(demo: Runtime) -> None:
 
     assert whole["finish_reason"] == "tool_calls"
     assert got["finish_reason"] == "length"
-    [call] = got["message"]["tool_calls"]
-    with pytest.raises(json.JSONDecodeError, match=r"\w"):
-        json.loads(call["function"]["arguments"])
+    assert "tool_calls" not in got["message"]
 
 
 def test_tools_of_one_name_are_refused(demo: Runtime) -> None:

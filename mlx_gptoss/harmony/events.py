@@ -69,7 +69,7 @@ class ToolCall:
 class ToolCallFailed:
     """A call that must not be run; `problem` is an answer for the model.
 
-    `cut_off` tells that the tokens ran out within it.
+    `cut_off` tells that it has no end: the tokens ran out within it, or it was stopped.
     """
 
     id: str

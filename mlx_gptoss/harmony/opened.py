@@ -26,7 +26,7 @@ from mlx_gptoss.harmony.header import Header
 from mlx_gptoss.harmony.messages import Message
 from mlx_gptoss.harmony.offered import Offered, Target
 
-CUT_OFF = "the arguments were cut off: the limit of tokens was reached"
+CUT_OFF = "the call was cut off before its end"
 NOT_ON_ANALYSIS = "calls on the analysis channel are not run: use commentary"
 Mend = tuple[str, str]  # kind and detail of a repair
 

@@ -76,6 +76,7 @@ class HarmonyReader:
         self._listener = Listener(self._parser, stop)
         self.stopped = False
         self.called = False
+        self._cut_call = False  # the last message is a call without an end
         self.reasoned = 0
         self.call_ids: list[str] = []
 
@@ -85,7 +86,9 @@ class HarmonyReader:
 
     @property
     def messages(self) -> Sequence[Message]:
-        return self._parser.messages
+        """Without the call that was cut: no client hears of it."""
+        said = self._parser.messages
+        return said[:-1] if self._cut_call else said
 
     def feed(self, step: Step) -> Heard:
         before = self._parser.reading
@@ -100,9 +103,10 @@ class HarmonyReader:
     def _noted(self, events: Sequence[ParserEvent]) -> Sequence[ParserEvent]:
         self.stopped = self._listener.stopped
         for event in events:
-            if isinstance(event, ToolCall | ToolCallFailed):
-                cut = isinstance(event, ToolCallFailed) and event.cut_off
-                self.called = self.called or not cut
+            if isinstance(event, ToolCallFailed) and event.cut_off:
+                self._cut_call = True
+            elif isinstance(event, ToolCall | ToolCallFailed):
+                self.called = True
                 self.call_ids.append(event.id)
         return events
 

@@ -21,6 +21,7 @@ from mlx_gptoss.server.turn import Turn, merged
 from mlx_gptoss.server.usage import usage_of
 from mlx_gptoss.steps import LENGTH, STOP, TOOL_CALLS, Step
 
+CLOSING = " \t\r\n]}"  # what JSON may end with
 BETWEEN = "\n\n"  # a preamble and the answer behind it
 FINISH = {STOP: STOP, TOOL_CALLS: TOOL_CALLS, LENGTH: LENGTH}
 
@@ -40,6 +41,37 @@ class Writing:
         return shown
 
 
+class Arguments:
+    """The arguments of a call as a stream shows them: whole only once the call is.
+
+    The brackets they may end with are held back until something follows, or the call
+    has come to its end. So what a client has of a call that was cut is no JSON.
+    """
+
+    def __init__(self) -> None:
+        self._sent: list[str] = []
+        self._held = ""
+
+    @property
+    def begun(self) -> bool:
+        """Whether any of it has been shown."""
+        return bool(self._sent)
+
+    def add(self, text: str) -> str:
+        """Take a piece; return what may be shown now."""
+        text = self._held + text
+        shown = text.rstrip(CLOSING)
+        self._held = text[len(shown) :]
+        if shown:
+            self._sent.append(shown)
+        return shown
+
+    def end(self, whole: str) -> str:
+        """Return what is left to show of the arguments as they are to be run."""
+        sent = "".join(self._sent)
+        return whole.removeprefix(sent) if whole.startswith(sent) else self._held
+
+
 class Collected:
     """What one turn has said: as deltas while it goes on, at its end as a message."""
 
@@ -47,6 +79,7 @@ class Collected:
         self.manner = manner
         self._content, self._reasoning = Writing(), Writing()
         self._calls: dict[str, wire.ToolCallReply] = {}
+        self._arguments: dict[str, Arguments] = {}
         self._steps: list[Step] = []
 
     def add(self, heard: Heard) -> tuple[list[wire.Delta], wire.Logprobs | None]:
@@ -55,46 +88,52 @@ class Collected:
         if heard.visible and heard.step is not None:
             self._steps.append(heard.step)
             logprobs = self.manner.token_logprobs([heard.step])
-        deltas = [self._delta(event) for event in heard.events]
-        return [delta for delta in deltas if delta is not None], logprobs
+        deltas = [one for event in heard.events for one in self._deltas(event)]
+        return deltas, logprobs
 
-    def _delta(self, event: ParserEvent) -> wire.Delta | None:
+    def _deltas(self, event: ParserEvent) -> list[wire.Delta]:
         match event:
             case Reasoning(text):
                 shown = self._reasoning.add(text, Reasoning)
                 fields = self.manner.reasoning(shown)
-                return wire.Delta(**fields) if fields else None
+                return [wire.Delta(**fields)] if fields else []
             case Preamble(text) | Answer(text):
-                return wire.Delta(content=self._content.add(text, type(event)))
+                return [wire.Delta(content=self._content.add(text, type(event)))]
             case ToolCallStarted(call_id, name):
-                return self._begin_call(call_id, name)
+                function = wire.CalledFunction(name=name, arguments="")
+                self._calls[call_id] = wire.ToolCallReply(
+                    id=call_id, type="function", function=function
+                )
+                self._arguments[call_id] = Arguments()
             case ToolCallDelta(call_id, text):
-                return self._more(call_id, text)
-            case ToolCall(call_id, _, arguments):
-                self._calls[call_id].function.arguments = arguments
-            case ToolCallFailed(call_id, _, text):
-                self._calls[call_id].function.arguments = text
-        return None
+                arguments = self._arguments[call_id]
+                first = not arguments.begun
+                if shown := arguments.add(text):
+                    return self._more(call_id, shown, first=first)
+            case ToolCallFailed(call_id, _, _, _, cut_off=True):
+                del self._calls[call_id]
+            case ToolCall(call_id, _, whole) | ToolCallFailed(call_id, _, whole):
+                arguments = self._arguments[call_id]
+                self._calls[call_id].function.arguments = whole
+                shown, first = arguments.end(whole), not arguments.begun
+                if shown or first:
+                    return self._more(call_id, shown, first=first)
+        return []
 
-    def _begin_call(self, call_id: str, name: str) -> wire.Delta:
-        function = wire.CalledFunction(name=name, arguments="")
-        self._calls[call_id] = wire.ToolCallReply(
-            id=call_id, type="function", function=function
-        )
-        begun = wire.ToolCallDelta(
-            index=len(self._calls) - 1,
-            id=call_id,
-            type="function",
-            function=wire.FunctionDelta(name=name, arguments=""),
-        )
-        return wire.Delta(tool_calls=[begun])
-
-    def _more(self, call_id: str, text: str) -> wire.Delta:
-        index = list(self._calls).index(call_id)
-        function = wire.FunctionDelta(arguments=text)
-        return wire.Delta(
-            tool_calls=[wire.ToolCallDelta(index=index, function=function)]
-        )
+    def _more(self, call_id: str, text: str, *, first: bool) -> list[wire.Delta]:
+        """The next piece of a call's arguments; with the first one its name."""
+        index, called = list(self._calls).index(call_id), self._calls[call_id]
+        pieces = [wire.FunctionDelta(arguments=text)] if text else []
+        deltas = [wire.ToolCallDelta(index=index, function=one) for one in pieces]
+        if first:
+            begun = wire.FunctionDelta(name=called.function.name, arguments="")
+            deltas.insert(
+                0,
+                wire.ToolCallDelta(
+                    index=index, id=call_id, type="function", function=begun
+                ),
+            )
+        return [wire.Delta(tool_calls=[one]) for one in deltas]
 
     @property
     def message(self) -> wire.MessageReply:

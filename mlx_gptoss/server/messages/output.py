@@ -6,7 +6,8 @@
     events = output.end(turn...)          # message_delta, message_stop
     output.reply                          # the message
 
-A whole reply is made by the same steps, so that both ways say the same.
+A whole reply is made by the same steps, so that both ways say the same. A call has its
+block once it is whole: of one that is cut there is none, in streams either.
 """
 
 import json
@@ -22,13 +23,15 @@ from mlx_gptoss.harmony.events import (
     Reasoning,
     ToolCall,
     ToolCallDelta,
-    ToolCallStarted,
+    ToolCallFailed,
 )
 from mlx_gptoss.server.schema import messages_reply as wire
 from mlx_gptoss.server.sealed import seal
 from mlx_gptoss.server.turn import Usage
 
 Event = dict[str, Any]
+INVALID = "INVALID_JSON"  # Anthropic's name for it
+PING_EVERY = 64  # pieces of arguments
 
 
 def new_message(model: str) -> wire.MessageReply:
@@ -53,7 +56,7 @@ class Output:
         self._open: wire.ThinkingBlock | wire.TextBlock | wire.ToolUseBlock | None
         self._open, self._kind = None, object
         self._pieces: list[str] = []
-        self._whole: str | None = None  # the arguments of a call, as they are run
+        self._waited = 0  # pieces of arguments
 
     def begin(self, usage: Usage) -> list[Event]:
         self.reply.usage = usage_of(usage)
@@ -75,15 +78,15 @@ class Output:
                     out += self._begin(wire.TextBlock(text=""), type(one))
                     out += self._delta("text_delta", text=text)
                     self._pieces.append(text)
-                case ToolCallStarted(id, name):
-                    out += self.close()
+                case ToolCallDelta():
+                    out += self._wait()
+                case ToolCallFailed(cut_off=True):
+                    pass  # clients run what they see of a block, whatever the reason
+                case ToolCall(id, name, text) | ToolCallFailed(id, name, text):
                     block = wire.ToolUseBlock(id=id, name=name, input={})
-                    out += self._begin(block, ToolCallStarted)
-                case ToolCallDelta(_, text):
-                    out += self._delta("input_json_delta", partial_json=text)
-                    self._pieces.append(text)
-                case ToolCall(_, _, arguments):
-                    self._whole = arguments
+                    out += self._begin(block, ToolCall)
+                    block.input, written = as_object(text)
+                    out += self._delta("input_json_delta", partial_json=written)
                 case MessageEnded():
                     out += self.close()
         return out
@@ -101,14 +104,8 @@ class Output:
                 out += self._delta("signature_delta", signature=block.signature)
             case wire.TextBlock():
                 block.text = text
-            case wire.ToolUseBlock():
-                whole = self._whole if self._whole is not None else text
-                if whole != text and whole.startswith(text):
-                    rest = whole.removeprefix(text)
-                    out += self._delta("input_json_delta", partial_json=rest)
-                block.input = as_object(whole)
         out.append({"type": "content_block_stop", "index": self._index})
-        self._open, self._kind, self._pieces, self._whole = None, object, [], None
+        self._open, self._kind, self._pieces = None, object, []
         return out
 
     def end(
@@ -142,19 +139,30 @@ class Output:
         begun = {"type": "content_block_start", "index": self._index}
         return [*out, {**begun, "content_block": shown}]
 
+    def _wait(self) -> list[Event]:
+        """Give a sign of life now and then while arguments are written."""
+        self._waited += 1
+        return [] if self._waited % PING_EVERY else [{"type": "ping"}]
+
     def _delta(self, kind: str, **fields: Any) -> list[Event]:
         delta = {"type": kind, **fields}
         event = {"type": "content_block_delta", "index": self._index, "delta": delta}
         return [event]
 
 
-def as_object(arguments: str) -> dict[str, Any]:
-    """The arguments of a call as an object; what was cut off or is none is empty."""
+def as_object(arguments: str) -> tuple[dict[str, Any], str]:
+    """The arguments of a call as an object, and as its JSON; other text lies in one.
+
+    An empty object would be run by a tool that needs no arguments.
+    """
     try:
         found = json.loads(arguments or "{}")
     except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        found = None
+    if isinstance(found, dict):
+        return found, arguments
+    wrapped = {INVALID: arguments}
+    return wrapped, json.dumps(wrapped)
 
 
 def usage_of(usage: Usage) -> wire.MessagesUsage:

@@ -8,7 +8,8 @@
 
 A whole reply is made by the same steps, so that both ways say the same. Events are
 JSON values with consecutive numbers. The deltas of an item join to its text, but for
-arguments that had to be repaired: there the event at the end has them right.
+arguments that had to be repaired: there the event at the end has them right. A call
+that is cut has no end, and is no item of the response.
 """
 
 import json
@@ -125,6 +126,8 @@ class Output:
 
     def fail(self, error: ApiError) -> Event:
         """Say that the server failed in the middle of it."""
+        if isinstance(self._open, OpenCall):
+            self._close(complete=False)
         code = "server_error" if error.status >= 500 else error.code or "invalid_prompt"
         self.reply.status = "failed"
         self.reply.error = wire.ResponseFailure(code=code, message=error.message)
@@ -168,6 +171,11 @@ class Output:
 
     def _close(self, *, complete: bool) -> list[Event]:
         opened, self._open = self._open, None
+        if isinstance(opened, OpenCall) and not complete:
+            # Clients run a call at its `output_item.done`, whatever its status: half
+            # a call has none, and is no item of the response.
+            self.reply.output.pop()
+            return []
         return opened.end(complete=complete) if opened else []
 
 
