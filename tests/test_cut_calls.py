@@ -14,6 +14,8 @@ import httpx2
 import openai
 import pytest
 
+from mlx_gptoss.harmony.loops import ALLOWED
+from mlx_gptoss.opening import load
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server.settings import Settings
 from tests.answering_app import constant
@@ -195,7 +197,35 @@ def test_what_openais_client_gathers_cannot_be_run(url: str, cut: str) -> None:
             kinds = [event.type for event in items]
 
     for call in choice.message.tool_calls or ():
+        assert call.type == "function"
         with pytest.raises(json.JSONDecodeError):
             json.loads(call.function.arguments)
     assert kinds[-1] == "response.incomplete"
     assert "response.output_item.done" not in kinds
+
+
+@pytest.mark.soak
+def test_arguments_in_circles_are_cut_on_every_api() -> None:
+    """The demo model made to say one word for ever, within a string."""
+    with load("demo") as demo:
+        [word] = demo.tokenizer.encode(" is")
+        forced: dict[str, Any] = {"logit_bias": {str(word): 100}, "temperature": 0}
+        forced |= {"tool_choice": "required"}
+        schema = SCHEMA | {"required": ["city"]}
+        function = {**FUNCTION, "parameters": schema}
+        tools = [{"type": "function", "function": function}]
+        body = chat(20_000, **forced, reasoning_effort="none") | {"tools": tools}
+        reply = post(demo, "/v1/chat/completions", body).json()
+        tools = [{"type": "function", **function}]
+        body = responses(20_000, **forced, reasoning={"effort": "none"})
+        response = post(demo, "/v1/responses", body | {"tools": tools})
+
+    [choice] = reply["choices"]
+    assert "tool_calls" not in choice["message"]
+    assert (choice["finish_reason"], choice["finish_details"]) == (
+        "length",
+        ["call_loop"],
+    )
+    assert ALLOWED < reply["usage"]["completion_tokens"] < ALLOWED + 400
+    assert response.json()["output"] == []
+    assert response.json()["finish_details"] == ["call_loop"]

@@ -50,6 +50,7 @@ WEATHER = ToolDescription(
 TIME = ToolDescription("get_time", "Tells the time.")
 SHORT = SamplingParams(temperature=0, max_tokens=120)
 LONGER = SamplingParams(temperature=0, max_tokens=250)
+LONG_ENOUGH = 600  # seconds, for a machine that has other things to do
 BUSY = 16  # turns at once
 PREAMBLE_HEADER = "<|channel|>commentary<|message|>"
 PREAMBLE = PREAMBLE_HEADER + "I look.<|end|><|start|>assistant"
@@ -73,7 +74,7 @@ def with_a_call(runtime: Runtime, choice: str, seeds: range) -> int:
             tool_result("get_weather", '{"temperature": 12, "sky": "clear"}'),
         ],
         tools=tools,
-        params=SamplingParams(temperature=1, seed=seeds.start, max_tokens=120),
+        params=SamplingParams(temperature=1, seed=seeds.start, max_tokens=160),
         constraints=Constraints(tool_choice=choice, parallel_tool_calls=False),
         auto_budget=True,
         choices=len(seeds),
@@ -83,8 +84,10 @@ def with_a_call(runtime: Runtime, choice: str, seeds: range) -> int:
         for prompt in prompts_of(ask, runtime)
     ]
     for prompt, one in asked:
-        for step in one.answer():
+        for step in one.answer(LONG_ENOUGH):
             prompt.reader.feed(step)
+        if not prompt.reader.called:
+            print(repr(runtime.tokenizer.decode(one.tokens)))
     return sum(prompt.reader.called for prompt, _ in asked)
 
 
