@@ -1,6 +1,7 @@
 """JSON schemas with values that may fit them, at random: `jsonschema` is the judge."""
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import jsonschema
@@ -176,6 +177,26 @@ for name, known in FORMATS.items():
 def is_valid(schema: Any, value: Any) -> bool:
     validator = jsonschema.Draft202012Validator(schema, format_checker=CHECKER)
     return validator.is_valid(value)
+
+
+def exactly(text: str) -> Any:
+    """Read JSON; whole numbers stay so, where Python would round them."""
+
+    def number(digits: str) -> int | float:
+        value = Decimal(digits)
+        small = abs(value.adjusted()) < 2000
+        return int(value) if small and value == int(value) else float(digits)
+
+    return json.loads(text, parse_float=number)
+
+
+def has_rounded(value: Any) -> bool:
+    """Whether a float stands in it of which the shortest decimal is not all digits."""
+    if isinstance(value, dict):
+        return any(map(has_rounded, value.values()))
+    if isinstance(value, list):
+        return any(map(has_rounded, value))
+    return isinstance(value, float) and abs(value) >= 2**53
 
 
 def spellings(value: Any) -> list[str]:

@@ -9,7 +9,7 @@ a schema is kept to the letter, by rules of our own or by the library's, or refu
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -45,7 +45,7 @@ def schema_grammar(schema: Any, *, ordered: bool, strict: bool) -> Compiled:
     With `strict`, raises ValueError that says what cannot be kept.
     """
     cut = shallow(schema)
-    notes = () if cut is schema else (WHOLE,)
+    notes = (WHOLE,) if _is_deep(schema, DEEPEST) else ()
     written = _written(cut, ordered=ordered)
     if strict and not (written and written.exact and written.lark and not notes):
         return _by_the_library(schema, written)
@@ -87,12 +87,8 @@ def shallow(schema: Any, deepest: int = DEEPEST) -> Any:
 
     Nor does a number that Python would not write.
     """
-    level, depth, huge = [schema], 0, False
-    while level and depth <= deepest and not huge:
-        level = [inner for outer in level for inner in _inside(outer)]
-        huge = any(map(_is_huge, level))
-        depth += 1
-    return _cut(schema, deepest) if level or huge else schema
+    huge = any(any(map(_is_huge, level)) for level in _levels(schema, deepest))
+    return _cut(schema, deepest) if huge or _is_deep(schema, deepest) else schema
 
 
 def reason_against(grammar: str) -> str | None:
@@ -152,6 +148,20 @@ def _for_library(schema: Any) -> Any:
     if out.get("nullable") is not True:
         return out
     return {"anyOf": [{**out, "nullable": False}, {"type": "null"}]}
+
+
+def _is_deep(schema: Any, deepest: int) -> bool:
+    return sum(1 for _ in _levels(schema, deepest + 1)) > deepest + 1
+
+
+def _levels(schema: Any, deepest: int) -> Iterator[list[Any]]:
+    """What stands at each depth, from the outside, to `deepest` objects and lists."""
+    level = [schema]
+    for _ in range(deepest + 1):
+        if not level:
+            return
+        yield level
+        level = [inner for outer in level for inner in _inside(outer)]
 
 
 def _cut(schema: Any, left: int) -> Any:
