@@ -74,9 +74,10 @@ def with_a_call(runtime: Runtime, choice: str, seeds: range) -> int:
             tool_result("get_weather", '{"temperature": 12, "sky": "clear"}'),
         ],
         tools=tools,
-        params=SamplingParams(temperature=1, seed=seeds.start, max_tokens=160),
-        constraints=Constraints(tool_choice=choice, parallel_tool_calls=False),
-        auto_budget=True,
+        params=SamplingParams(temperature=1, seed=seeds.start, max_tokens=300),
+        constraints=Constraints(
+            tool_choice=choice, parallel_tool_calls=False, max_reasoning_tokens=100
+        ),
         choices=len(seeds),
     )
     asked = [
