@@ -354,3 +354,63 @@ def test_a_stored_answer_that_was_cut_goes_on(demo: Runtime, tmp_path: Any) -> N
     assert (first["status"], again["status"]) == ("incomplete", "completed")
     assert api.text(first) + api.text(again) == AT_ONCE
     assert f"<|message|>{AT_ONCE}<|end|><|start|>user" in prompt
+
+
+def test_a_stored_answer_that_was_closed_is_one_of_its_own(
+    demo: Runtime, tmp_path: Any
+) -> None:
+    api = APIS[1]
+
+    async def work() -> list[Any]:
+        async with asked(demo, Settings(date=DATE, store=tmp_path)) as client:
+            fields: dict[str, Any] = {"reasoning": {"effort": "none"}}
+            body = api.body([WHO, Said("Done.")], add_generation_prompt=True, **fields)
+            first = (await client.post(api.path, json=body)).json()
+            body = api.body([User("and?")], previous_response_id=first["id"])
+            shown = (await client.post(api.render, json=body)).json()
+            return [first, shown["prompt"]]
+
+    first, prompt = asyncio.run(work())
+    assert [one["type"] for one in first["output"]] == ["message"]
+    assert "<|message|>Done.<|end|>" in prompt
+    assert f"<|message|>{api.text(first)}<|end|>" in prompt
+
+
+def test_items_of_a_continued_answer_are_listed_as_they_were(
+    demo: Runtime, tmp_path: Any
+) -> None:
+    api = APIS[1]
+
+    async def work() -> list[Any]:
+        async with asked(demo, Settings(date=DATE, store=tmp_path)) as client:
+            previous, outputs = None, []
+            for talk in ([WHO, Said("I ")], [], []):
+                body = api.body(talk, max_tokens=2, previous_response_id=previous)
+                reply = (await client.post(api.path, json=body)).json()
+                previous, outputs = reply["id"], [*outputs, reply["output"]]
+            path = f"{api.path}/{previous}"
+            items = (await client.get(f"{path}/input_items?order=asc")).json()["data"]
+            return [(await client.get(path)).json() == reply, items[2:], outputs[:2]]
+
+    same, listed, outputs = asyncio.run(work())
+    assert same
+    assert listed == [one for output in outputs for one in output]
+
+
+def test_what_is_wrong_is_named_by_its_place_in_the_request_or_before(
+    demo: Runtime, tmp_path: Any
+) -> None:
+    api = APIS[1]
+    stored = [ASK, Called("A"), Result("A")]
+
+    async def work() -> list[Any]:
+        async with asked(demo, Settings(date=DATE, store=tmp_path)) as client:
+            reply = await client.post(api.path, json=api.body(stored, max_tokens=1))
+            again = {"previous_response_id": reply.json()["id"]}
+            talks = [[Result("B")], [User("look", picture=True)], [Result("A")]]
+            bodies = [api.body(talk, **again) for talk in talks]
+            bodies[2]["input"].append({"type": "additional_tools", "tools": 1})
+            replies = [await client.post(api.path, json=body) for body in bodies]
+            return [one.json()["error"]["param"] for one in replies]
+
+    assert asyncio.run(work()) == ["input[0]", "input[0]", "input[1]"]

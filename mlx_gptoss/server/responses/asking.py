@@ -55,12 +55,19 @@ class Question:
         request, limits = self.request, settings.limits
         items = referred([*self.earlier, *self.items], self.find)
         check_count("input", len(items), limits.messages)
-        self.offer = offer = read_offer(request.tools or (), items, limits)
-        read = read_items(items, offer=offer, restore=self.restore, find=self.find)
+        earlier = len(self.earlier)
+        tools = request.tools or ()
+        self.offer = offer = read_offer(tools, items, limits, earlier=earlier)
+        read = read_items(
+            items,
+            earlier=earlier,
+            offer=offer,
+            restore=self.restore,
+            find=self.find,
+        )
         self.ignored_items = read.ignored
         if not read.messages and not read.instructions:
             raise bad_request("there is no `input`: send a question", param="input")
-        tools = offer.tools
         choice = asking.read_tool_choice(tool_choice(request.tool_choice, offer.names))
         form = request.text.format if request.text else None
         answer = asking.read_answer_format(form, limits)
@@ -77,8 +84,8 @@ class Question:
         self.asked = Ask(
             conversation=conversation,
             begun=asking.goes_on(request, conversation, choice.choice),
-            tools=tools.descriptions,
-            strict_tools=tools.strict,
+            tools=offer.tools.descriptions,
+            strict_tools=offer.tools.strict,
             callable_tools=choice.callable,
             params=self._params(runtime, settings),
             constraints=Constraints(
@@ -185,10 +192,8 @@ def without_effect(request: InputRequest) -> list[str]:
     """The fields of a request that change nothing."""
     given = [n for n in WITHOUT_EFFECT if getattr(request, n, None) not in (None, {})]
     verbosity = request.text.verbosity if request.text else None
-    reasoning = request.reasoning.unknown if request.reasoning else []
     return [
         *request.unknown,
         *given,
         *(["verbosity"] if verbosity else []),
-        *(f"reasoning.{name}" for name in reasoning),
     ]

@@ -23,7 +23,7 @@ from mlx_gptoss.harmony.parts import BETWEEN, Part, read_part
 from mlx_gptoss.harmony.render import is_begun
 from mlx_gptoss.server.errors import as_api_error, bad_request
 from mlx_gptoss.server.responses.names import namespace_of
-from mlx_gptoss.server.responses.offer import Offer, found_text
+from mlx_gptoss.server.responses.offer import Offer, found_text, place_of
 from mlx_gptoss.server.responses.store import CONTINUES
 from mlx_gptoss.server.sealed import unseal, unsealed_parts
 
@@ -46,18 +46,20 @@ class Read:
 def read_items(
     items: Sequence[Any],
     *,
+    earlier: int = 0,
     offer: Offer | None = None,
     restore: Restore | None = None,
     find: Find | None = None,
 ) -> Read:
-    """Read a whole input, that of earlier responses first.
+    """Read a whole input; its first items are `earlier`, of other responses.
 
     `offer` has the names of tools, and those that items bring; `restore` puts back
     the reasoning of calls that came without it; `find` returns the item that an
     `item_reference` means. Raises ApiError (400) that names the item which cannot be
     read.
     """
-    reader = _Reader(items, offer or Offer(), restore, find)
+    places = [place_of(at, earlier) for at in range(len(items))]
+    reader = _Reader(items, places, offer or Offer(), restore, find)
     try:
         for at in range(len(items)):
             reader.take(at)
@@ -70,6 +72,7 @@ class _Reader:
     def __init__(
         self,
         items: Sequence[Any],
+        places: Sequence[str],
         offer: Offer,
         restore: Restore | None,
         find: Find | None,
@@ -78,9 +81,10 @@ class _Reader:
         self._offer = offer
         self._restore = restore
         self._find = find
-        self._items = [self._resolved(x, f"input[{n}]") for n, x in enumerate(items)]
+        self._places = places
+        self._items = list(map(self._resolved, items, places))
         asked = [n for n, item in enumerate(self._items) if is_question(item)]
-        self._newest = f"input[{asked[-1]}]" if asked else ""  # what the user said last
+        self._newest = places[asked[-1]] if asked else ""  # what the user said last
         self._pairing = Pairing("call_id")
         self._turn: list[m.Message] = []  # what the model said, until others speak
         self._calls: list[tuple[str, str]] = []  # ids and places of its calls
@@ -88,7 +92,7 @@ class _Reader:
         self._others: set[str] = set()  # ids of calls that are passed over
 
     def take(self, at: int) -> None:
-        item, where = self._items[at], f"input[{at}]"
+        item, where = self._items[at], self._places[at]
         kind = kind_of(item)
         reads = READERS.get(kind)
         if reads is None:
@@ -199,7 +203,7 @@ class _Reader:
 
     def _said(self, item: Json, at: int) -> None:
         """What the model told the user: before calls it is no answer."""
-        parts = parts_of(item.get("content"), f"input[{at}]")
+        parts = parts_of(item.get("content"), self._places[at])
         self._note(parts)
         thoughts = [part.text for part in parts if part.is_thought and part.text]
         if thoughts:
@@ -286,9 +290,10 @@ def is_reference(item: Any) -> bool:
 
 def with_parts(item: Json) -> dict[str, Any]:
     """Return an item as it is listed: the text of a message as a list of parts."""
+    item = {key: value for key, value in item.items() if key != CONTINUES}
     content = item.get("content")
     if kind_of(item) != "message" or not isinstance(content, str):
-        return dict(item)
+        return item
     part: Json = {"type": "input_text", "text": content}
     if item.get("role") == "assistant":
         part = {"type": "output_text", "text": content, "annotations": []}

@@ -40,6 +40,7 @@ class Live:
     manner: Manner
     items: list[Json]
     stored: bool
+    continues: bool = False  # an answer that had begun
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     _steps: list[Step] = field(default_factory=list)
 
@@ -195,7 +196,8 @@ class Kept:
         if not live.stored or self.store is None:
             return
         reply = live.output.snapshot()
-        stored = Stored(reply, live.items, live.output.reply.previous_response_id)
+        previous = live.output.reply.previous_response_id
+        stored = Stored(reply, live.items, previous, live.continues)
         try:
             await asyncio.to_thread(self.store.save, stored)
         except (OSError, sqlite3.Error) as error:

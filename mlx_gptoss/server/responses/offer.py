@@ -53,18 +53,22 @@ class Entry:
 
 
 def read_offer(
-    given: Sequence[ResponsesTool], items: Sequence[Any], limits: Limits
+    given: Sequence[ResponsesTool],
+    items: Sequence[Any],
+    limits: Limits,
+    *,
+    earlier: int = 0,
 ) -> Offer:
     """Read the tools of a request; raises ApiError (400) for one that cannot be read.
 
-    `items` have no references any more.
+    `items` have no references any more; the first ones are `earlier`: see `place_of`.
     """
     reader = _Reader(limits)
     opening = reader.read(given, "tools", again=False)
     found: dict[str, Shown] = {}
     talked = False
     for at, item in enumerate(items):
-        where = f"input[{at}]"
+        where = place_of(at, earlier)
         kind = item.get("type") if isinstance(item, Mapping) else None
         if kind in WITH_TOOLS:
             tools = reader.read(listed(item, where), f"{where}.tools", again=True)
@@ -78,6 +82,12 @@ def read_offer(
     tools = Tools(descriptions, frozenset(reader.strict), tuple(reader.ignored))
     check_tools(tools, limits)
     return Offer(tools, reader.names, tuple(opening.values()), found)
+
+
+def place_of(at: int, earlier: int) -> str:
+    """The place of an item as its client knows it: so many are of earlier responses."""
+    own = at - earlier
+    return f"input[{own}]" if own >= 0 else f"previous_response_id[{at}]"
 
 
 def listed(item: Mapping[str, Any], where: str) -> list[ResponsesTool]:

@@ -37,7 +37,7 @@ def begun(question: Question, job: Job, service: Service) -> Live:
         reasoning_events=service.settings.reasoning_events,
     )
     manner = Manner(job.model, job.runtime.tokenizer, logprobs=wants_logprobs(request))
-    return Live(job.turn, output, manner, question.items, stored)
+    return Live(job.turn, output, manner, question.items, stored, ask.begun)
 
 
 def reply_to(

@@ -68,20 +68,17 @@ CONTINUES = "continues"  # marks what a response said behind an answer that had 
 Json = dict[str, Any]
 
 
-def is_answer(item: Any) -> bool:
-    """Whether an item is what the model told the user, and no preamble."""
-    if not isinstance(item, dict) or item.get("phase") == "commentary":
-        return False
-    return item.get("type", "message") == "message" and item.get("role") == "assistant"
-
-
 @dataclass(frozen=True)
 class Stored:
-    """A response as it was given, and the items it was asked with."""
+    """A response as it was given, and the items it was asked with.
+
+    It `continues` the answer that these, or those before them, end with.
+    """
 
     reply: Json
     items: list[Json]
     previous: str | None = None
+    continues: bool = False
 
 
 def open_store(settings: Settings) -> "ResponseStore | None":
@@ -156,7 +153,8 @@ class ResponseStore:
         for item in one.items:
             prefix = PREFIXES.get(str(item.get("type")), "item")
             item.setdefault("id", f"{prefix}_{secrets.token_hex(12)}")
-        reply, items = json.dumps(one.reply), json.dumps(one.items)
+        mark = {CONTINUES: True} if one.continues else {}
+        reply, items = json.dumps(one.reply | mark), json.dumps(one.items)
         size = len(reply) + len(items)
         if size > self.most_bytes:
             log.warning("a response of %d bytes is too large to be stored", size)
@@ -186,7 +184,9 @@ class ResponseStore:
             ).fetchone()
         if row is None:
             return None
-        return Stored(json.loads(row[0]), json.loads(row[1]), row[2])
+        reply = json.loads(row[0])
+        continues = reply.pop(CONTINUES, False)
+        return Stored(reply, json.loads(row[1]), row[2], continues)
 
     def history(self, id: str) -> list[Json] | None:
         """Return all items up to and with a response, None if any of it is gone."""
@@ -201,11 +201,11 @@ class ResponseStore:
             self._touch(id, time.time())
         out: list[Json] = []
         for _, items, reply in rows:
-            out += json.loads(items)
-            output = json.loads(reply).get("output", [])
-            if output and is_answer(output[0]) and out and is_answer(out[-1]):
+            found = json.loads(reply)
+            output = found.get("output", [])
+            if output and found.get(CONTINUES):
                 output[0][CONTINUES] = True
-            out += output
+            out += [*json.loads(items), *output]
         return out
 
     def find(self, item_id: str) -> Json | None:
