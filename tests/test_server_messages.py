@@ -266,15 +266,14 @@ def test_what_is_passed_over_is_named(demo: Runtime) -> None:
         {"type": "web_search_20250305", "name": "web_search"},
         {"type": "bash_20250124", "name": "bash"},
     ]
-    fields = {"metadata": {"user_id": "x"}, "betas": ["y"], "max_tokens": 4}
-    reply = run(
-        demo,
-        lambda client: client.post(PATH, json=body("Hi", tools=others, **fields)),
-    )
+    fields = {"metadata": {"user_id": "x"}, "betas": ["y"], "temperature": 0}
+    for path in (PATH, f"{PATH}/render"):
+        given = body("Hi", tools=others, max_tokens=4, **fields)
+        reply = run(demo, lambda client, p=path, g=given: client.post(p, json=g))
 
-    assert reply.headers["x-mlx-gptoss-ignored"] == (
-        "fields=betas,metadata; tools=bash,web_search"
-    )
+        assert reply.headers["x-mlx-gptoss-ignored"] == (
+            "fields=betas,metadata; tools=bash,web_search"
+        )
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,12 @@ import pytest
 
 from mlx_gptoss import load
 from mlx_gptoss.harmony.constrain import AnswerFormat
+from mlx_gptoss.harmony.parts import NAMES
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server.errors import ApiError
-from mlx_gptoss.server.ignored import FIELDS, HEADER, ignored
+from mlx_gptoss.server.ignored import BLOCKS, FIELDS, HEADER, ignored
 from mlx_gptoss.server.schema.chat import ChatRequest
+from mlx_gptoss.server.schema.completions import CompletionRequest
 from mlx_gptoss.server.schema.messages import MessagesRequest
 from mlx_gptoss.server.schema.responses import ResponsesRequest
 from mlx_gptoss.server.spellings import OWN, SPELLINGS
@@ -125,8 +127,26 @@ def test_no_field_stands_in_the_table_twice() -> None:
     }
 
 
-def test_every_field_of_the_table_can_be_named() -> None:
+def test_every_field_of_the_table_or_of_an_api_can_be_named() -> None:
+    apis = (*APIS.values(), CompletionRequest)
     assert {path for one in SPELLINGS for path in one.paths} <= FIELDS
+    fields = {name for api in apis for name in api.model_fields}
+    assert fields - {"model"} <= FIELDS  # which every API has
+
+
+def test_parts_blocks_and_versions_of_tools_can_be_named() -> None:
+    items = [*NAMES, *BLOCKS, "function_call_output"]
+    tools = ["web_search_2025_08_26", "bash_20250124", "web_search_preview"]
+
+    assert ignored(items=items) == {HEADER: f"items={','.join(sorted(set(items)))}"}
+    named = {HEADER: "tools=bash,web_search,web_search_preview"}
+    assert ignored(tools=tools) == named
+
+
+def test_what_is_not_known_is_counted_once(fake: Runtime) -> None:
+    fields = {"reasoning": {"effort": "low", "x": 1, "y": 2}}
+    for reply in posts(fake, [(path, fields) for path in TURNS]):
+        assert reply.headers[HEADER] == "unknown=2"
 
 
 # Efforts
@@ -227,6 +247,50 @@ def test_the_apis_own_word_goes_first_and_what_it_overrules_is_named(
     assert ignored(read(CHAT, **fields).unknown) == named
 
 
+@pytest.mark.parametrize(
+    ("fields", "effort", "named"),
+    [
+        (
+            {"thinking": {"type": "disabled"}, "reasoning_effort": "high"},
+            "none",
+            ["reasoning_effort"],
+        ),
+        (
+            {"thinking": {"type": "disabled"}, "output_config": {"effort": "max"}},
+            "none",
+            ["output_config.effort"],
+        ),
+        (
+            {"thinking": {"type": "disabled"}, "enable_thinking": True},
+            "none",
+            ["enable_thinking"],
+        ),
+        ({"thinking": {"type": "adaptive"}, "think": False}, None, ["think"]),
+        ({"thinking": {"type": "enabled"}, "think": "low"}, "low", []),
+        ({"thinking": {"type": "disabled"}, "think": False}, "none", []),
+    ],
+    ids=str,
+)
+def test_what_messages_says_of_thinking_goes_before_all_else(
+    fields: dict[str, Any], effort: str | None, named: list[str]
+) -> None:
+    request = read(MESSAGES, **fields)
+
+    assert (effort_of(MESSAGES, **fields)[0], request.unknown) == (effort, named)
+    assert request.thinking.type == fields["thinking"]["type"]
+
+
+def test_budgets_of_messages_that_disagree_are_named() -> None:
+    thinking = {"type": "enabled", "budget_tokens": 50}
+    request = read(MESSAGES, thinking=thinking, max_reasoning_tokens=10)
+
+    assert (request.thinking.budget_tokens, request.unknown) == (
+        50,
+        ["max_reasoning_tokens"],
+    )
+    assert effort_of(MESSAGES, thinking=thinking, max_reasoning_tokens=10)[1] == 50
+
+
 # Limits
 
 LIMITS = {CHAT: "max_completion_tokens", RESPONSES: "max_output_tokens"}
@@ -308,6 +372,10 @@ OF_SCHEMA = AnswerFormat.json_schema(SCHEMA)
 BOUND: list[tuple[dict[str, Any], AnswerFormat | None]] = [
     ({"json_schema": SCHEMA}, OF_SCHEMA),
     ({"json_schema": AS_TEXT}, OF_SCHEMA),
+    (
+        {"json_schema": {"name": "who", "schema": SCHEMA}},
+        AnswerFormat.json_schema(SCHEMA, name="who"),
+    ),
     ({"format": SCHEMA}, OF_SCHEMA),
     ({"format": "json"}, AnswerFormat.json_object()),
     ({"format": ""}, None),
@@ -487,4 +555,5 @@ def test_choices_and_stops_are_read_in_other_spellings() -> None:
     request = read(CHAT, n_cmpl=2, stop_sequences=["x"])
 
     assert (request.n, request.stop) == (2, ["x"])
-    assert read(MESSAGES, stop=["x"]).stop_sequences == ["x"]
+    for stop in ({"stop": ["x"]}, {"stop": "x"}, {"options": {"stop": "x"}}):
+        assert read(MESSAGES, **stop).stop_sequences == ["x"]

@@ -4,15 +4,19 @@ Only names from the lists here are written: what a client sent is never echoed, 
 that nothing can be smuggled into a header or a log. Others are counted.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from mlx_gptoss.harmony.parts import NAMES
 from mlx_gptoss.server.spellings import PATHS
 
 HEADER = "x-mlx-gptoss-ignored"
 MOST_KEYWORDS = 16  # of schemas that are named
+VERSION = re.compile(r"_(\d{8}|\d{4}_\d\d_\d\d)$")  # of a provider's tool
 
 # Fields of OpenAI's and Anthropic's APIs, and of common servers, without effect here.
 FIELDS = {
+    "add_generation_prompt",
     "adaptive_decay",
     "adaptive_target",
     "add_special_tokens",
@@ -29,6 +33,7 @@ FIELDS = {
     "chat_format",
     "chat_template",
     "chat_template_kwargs",
+    "chat_template_kwargs.add_generation_prompt",
     "chat_template_kwargs.builtin_tools",
     "chat_template_kwargs.clear_thinking",
     "chat_template_kwargs.model_identity",
@@ -36,6 +41,7 @@ FIELDS = {
     "client_metadata",
     "container",
     "context_management",
+    "continue_final_message",
     "conversation",
     "custom_logit_processor",
     "custom_params",
@@ -58,11 +64,15 @@ FIELDS = {
     "guided_whitespace_pattern",
     "id_slot",
     "ignore_eos",
+    "include",
     "include_reasoning",
     "include_stop_str_in_output",
+    "input",
+    "instructions",
     "keep_alive",
     "kv_transfer_params",
     "length_penalty",
+    "logit_bias",
     "logits_processors",
     "logprobs",
     "lora",
@@ -70,6 +80,7 @@ FIELDS = {
     "max_tool_calls",
     "mcp_servers",
     "metadata",
+    "messages",
     "min_keep",
     "min_tokens",
     "mirostat",
@@ -102,11 +113,14 @@ FIELDS = {
     "options.repeat_penalty",
     "options.tfs_z",
     "options.typical_p",
+    "parallel_tool_calls",
+    "parse_special",
     "parse_tool_calls",
     "plugins",
     "post_sampling_probs",
     "prediction",
     "presence_penalty",
+    "previous_response_id",
     "priority",
     "prompt",
     "prompt_cache_key",
@@ -153,6 +167,7 @@ FIELDS = {
     "stop_regex",
     "stop_token_ids",
     "store",
+    "stream",
     "stream_interval",
     "stream_obfuscation",
     "stream_options",
@@ -163,14 +178,18 @@ FIELDS = {
     "structured_outputs.disable_additional_properties",
     "structured_outputs.disable_any_whitespace",
     "structured_outputs.whitespace_pattern",
+    "suffix",
     "system",
     "t_max_predict_ms",
     "t_max_prompt_ms",
     "template",
+    "text.verbosity",
     "tfs_z",
     "thinking_forced_open",
     "timings_per_token",
+    "tool_choice",
     "tool_resources",
+    "tools",
     "top_a",
     "top_logprobs",
     "top_n_sigma",
@@ -208,12 +227,26 @@ TOOLS = {
     "shell",
     "text_editor",
     "tool_search",
+    "tool_search_tool_bm25",
+    "tool_search_tool_regex",
     "web_fetch",
     "web_search",
     "web_search_preview",
 }
-
-
+# Blocks of tools that Anthropic runs.
+BLOCKS = (
+    "bash_code_execution_tool_result",
+    "code_execution_tool_result",
+    "container_upload",
+    "mcp_tool_result",
+    "mcp_tool_use",
+    "server_tool_use",
+    "text_editor_code_execution_tool_result",
+    "tool_reference",
+    "tool_search_tool_result",
+    "web_fetch_tool_result",
+    "web_search_tool_result",
+)
 # Items of an input that belong to such tools, or to other providers; parts of a
 # content of which the model is told only that they were there.
 ITEMS = {
@@ -227,16 +260,14 @@ ITEMS = {
     "computer_call_output",
     "configuration_update",
     "context_compaction",
+    "custom_tool_call_output",
     "document",
     "file",
     "file_search_call",
+    "function_call_output",
     "ghost_snapshot",
     "image",
     "image_generation_call",
-    "image_url",
-    "input_audio",
-    "input_file",
-    "input_image",
     "local_shell_call",
     "local_shell_call_output",
     "mcp_approval_request",
@@ -245,23 +276,14 @@ ITEMS = {
     "mcp_list_tools",
     "program",
     "program_output",
+    "resource",
+    "resource_link",
     "shell_call",
     "shell_call_output",
     "tool_search_call",
-    "video_url",
     "web_search_call",
-    # Blocks of Anthropic's
-    "bash_code_execution_tool_result",
-    "code_execution_tool_result",
-    "container_upload",
-    "mcp_tool_result",
-    "mcp_tool_use",
-    "server_tool_use",
-    "text_editor_code_execution_tool_result",
-    "tool_reference",
-    "tool_search_tool_result",
-    "web_fetch_tool_result",
-    "web_search_tool_result",
+    *BLOCKS,
+    *NAMES,
 }
 
 
@@ -275,7 +297,7 @@ def ignored(
     parts, unknown = [], 0
     for word, names, known in (
         ("fields", fields, FIELDS),
-        ("tools", tools, TOOLS),
+        ("tools", [VERSION.sub("", tool) for tool in tools], TOOLS),
         ("items", items, ITEMS),
     ):
         given = list(names)

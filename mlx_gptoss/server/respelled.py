@@ -22,12 +22,12 @@ from mlx_gptoss.server.spellings import (
     OWN,
     PATHS,
     SPELLINGS,
-    STOP,
     THINKS,
     plain,
 )
 
-# Fields that an API itself has beside the one a meaning is kept in.
+# Fields that an API itself has beside the one a meaning is kept in: they stay where
+# they are, and go before it.
 BESIDE = {MESSAGES: ("thinking.type", "thinking.budget_tokens")}
 CONTAINERS = {path.split(".")[0] for path in PATHS if "." in path}
 TEXT = {"type": "text"}  # a format that binds nothing
@@ -97,6 +97,8 @@ def _settle(means: str, api: str, found: Respelled) -> None:
         value = _take(found.body, path)
         if value is None:
             continue
+        if path in BESIDE.get(api, ()):
+            _put(found.body, path, value)
         try:
             value = read(value)
         except ValueError as error:
@@ -125,12 +127,12 @@ def _settle(means: str, api: str, found: Respelled) -> None:
 def _readers(
     means: str, own: str | None, api: str
 ) -> list[tuple[str, Callable[[Any], Any]]]:
-    """The places to look at, the API's own first."""
+    """The places to look at, those of the API itself first."""
     rows = [one for one in SPELLINGS if one.means == means]
     table = {path: row.read for row in rows for path in row.paths}
-    for path in BESIDE.get(api, ()):
-        table.pop(path, None)
-    first = {} if own is None else {own: table.get(own, plain)}
+    first = {path: table[path] for path in BESIDE.get(api, ()) if path in table}
+    if own is not None:
+        first[own] = table.get(own, plain)
     return list((first | table).items())
 
 
@@ -140,13 +142,7 @@ def _agree(means: str, one: Any, other: Any) -> bool:
             return NO_REASONING not in (one, other)
         none = NO_REASONING in (one, other)
         return one == other or (not none and EFFORTS.get(one) == EFFORTS.get(other))
-    if means == STOP:
-        return _listed(one) == _listed(other)
     return one == other
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 def _take(body: dict[str, Any], path: str) -> Any:

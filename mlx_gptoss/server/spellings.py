@@ -131,13 +131,21 @@ def budget(value: Any) -> Any:
     raise ValueError("give a whole number, 0 or more, or -1")
 
 
+def texts(value: Any) -> Any:
+    """Strings that end an answer; one may stand alone."""
+    listed = [value] if isinstance(value, str) else value
+    if isinstance(listed, list) and all(isinstance(one, str) for one in listed):
+        return listed
+    raise ValueError("give a text, or a list of texts")
+
+
 def plain(value: Any) -> Any:
     """What is checked where it stands with us."""
     return value
 
 
 def schema(value: Any) -> Any:
-    """A JSON schema, or one as a text."""
+    """A JSON schema, or one as a text; perhaps with a name, as OpenAI has it."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -147,7 +155,8 @@ def schema(value: Any) -> Any:
             ) from None
     if not isinstance(value, dict):
         raise ValueError("give a JSON schema, as an object or as its text")
-    return {"type": "json_schema", "json_schema": {"schema": value}}
+    named = isinstance(value.get("schema"), dict)  # which is no keyword of a schema
+    return {"type": "json_schema", "json_schema": value if named else {"schema": value}}
 
 
 def format_of(value: Any) -> Any:
@@ -266,7 +275,7 @@ SPELLINGS = (
     Spelling(("format",), "Ollama", FORMAT, format_of),
     Spelling(("reasoning_format",), "llama.cpp, Groq", SHOWN, shown),
     Spelling(("n_cmpl",), "llama.cpp", CHOICES, plain),
-    Spelling(("stop", "stop_sequences", "options.stop"), "all", STOP, plain),
+    Spelling(("stop", "stop_sequences", "options.stop"), "all", STOP, texts),
     *(Spelling((f"options.{name}",), "Ollama", name, plain) for name in SAMPLING),
 )
 # Every field that has a meaning here, wherever it is sent.

@@ -1,6 +1,5 @@
 """What a request for a message asks of the model."""
 
-import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +18,6 @@ from mlx_gptoss.server.settings import Settings
 
 CHOICES = {"auto": AUTO, "any": REQUIRED, "none": NONE}
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed")
-VERSION = re.compile(r"_\d{8}$")  # of a tool that Anthropic defines
 WITHOUT_EFFECT = ("metadata", "service_tier")
 DISABLED, OMITTED = "disabled", "omitted"
 
@@ -100,7 +98,7 @@ def read_tools(request: CountRequest, settings: Settings) -> asking.Tools:
     descriptions, strict, others = [], set(), []
     for at, tool in enumerate(request.tools or ()):
         if tool.type not in (None, "custom"):
-            others.append(VERSION.sub("", tool.type))
+            others.append(tool.type)
             continue
         if not tool.name:
             raise bad_request(f"`tools[{at}]` has no `name`", param=f"tools[{at}].name")

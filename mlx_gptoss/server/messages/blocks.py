@@ -17,6 +17,7 @@ from mlx_gptoss.harmony.openai_chat import Restore
 from mlx_gptoss.harmony.pairing import Pairing
 from mlx_gptoss.harmony.parts import BETWEEN, read_part
 from mlx_gptoss.server.errors import as_api_error, bad_request
+from mlx_gptoss.server.ignored import BLOCKS
 from mlx_gptoss.server.schema.messages import InputMessage
 from mlx_gptoss.server.sealed import unseal
 
@@ -24,19 +25,6 @@ FAILED = "Error: "
 Json = Mapping[str, Any]
 CALL, RESULT = "tool_use", "tool_result"
 THOUGHTS = ("thinking", "redacted_thinking")
-OTHERS = (  # blocks of tools that Anthropic runs
-    "server_tool_use",
-    "web_search_tool_result",
-    "web_fetch_tool_result",
-    "code_execution_tool_result",
-    "bash_code_execution_tool_result",
-    "text_editor_code_execution_tool_result",
-    "tool_search_tool_result",
-    "mcp_tool_use",
-    "mcp_tool_result",
-    "container_upload",
-    "tool_reference",
-)
 
 
 @dataclass
@@ -136,7 +124,7 @@ class _Reader:
     ) -> str | None:
         """The text of a block, or what stands for it; None if it is passed over."""
         kind = block.get("type")
-        if kind in OTHERS:
+        if kind in BLOCKS:
             self.ignored.append(str(kind))
             return None
         if kind in (CALL, RESULT):

@@ -15,7 +15,11 @@ from mlx_gptoss.server.messages.asking import Question, read_tools, without_effe
 from mlx_gptoss.server.messages.output import Event, Output, new_message
 from mlx_gptoss.server.routes.chat import render_reply
 from mlx_gptoss.server.schema.chat_reply import RenderReply
-from mlx_gptoss.server.schema.messages import CountRequest, MessagesRequest
+from mlx_gptoss.server.schema.messages import (
+    CountRequest,
+    MessagesRequest,
+    RenderRequest,
+)
 from mlx_gptoss.server.schema.messages_reply import (
     AnthropicErrorReply,
     MessageReply,
@@ -66,14 +70,14 @@ async def count_tokens(body: CountRequest, request: Request) -> TokenCount:
 
 
 @router.post("/v1/messages/render", response_model=RenderReply)
-async def render_message(body: CountRequest, request: Request) -> Response:
+async def render_message(body: RenderRequest, request: Request) -> Response:
     """Show the exact prompt of a request: what the model would read."""
     service = Service.of(request)
     question = Question(body, service.restore)
     async with service.models.lease(body.model) as runtime:
         ask = await asyncio.to_thread(question.ask, runtime, service.settings)
         reply = render_reply(ask, runtime)
-    return json_reply(reply, ignored(items=question.ignored_blocks))
+    return json_reply(reply, passed_over(question, service.settings))
 
 
 async def events(turn: Turn, output: Output) -> AsyncIterator[Event]:

@@ -57,10 +57,9 @@ class CountRequest(Body, Continuing):
     max_reasoning_tokens: Annotated[int, Field(ge=0)] | None = None
 
 
-class MessagesRequest(CountRequest):
-    """The body of `/v1/messages`."""
+class AnswerFields(CountRequest):
+    """How an answer is written: the fields of a message beside those of its prompt."""
 
-    max_tokens: TokenLimit
     stop_sequences: list[str] | None = None
     stream: bool | None = None
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -70,3 +69,15 @@ class MessagesRequest(CountRequest):
     seed: Seed | None = None
     metadata: Json | None = None
     service_tier: str | None = None
+
+
+class MessagesRequest(AnswerFields):
+    """The body of `/v1/messages`."""
+
+    max_tokens: TokenLimit
+
+
+class RenderRequest(AnswerFields):
+    """The body of `/v1/messages/render`."""
+
+    max_tokens: TokenLimit | None = None
