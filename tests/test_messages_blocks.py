@@ -62,6 +62,16 @@ def read(*given: tuple[str, Any], **options: Any) -> Any:
             [m.reasoning("a")],
         ),
         ([("assistant", [{"type": "redacted_thinking", "data": "foreign"}])], []),
+        ([("assistant", [text("a"), text("b")])], [m.answer("a\n\nb")]),
+        (
+            [("assistant", [text("a"), text("b"), USE]), ("user", [RESULT])],
+            [
+                m.preamble("a"),
+                m.preamble("b"),
+                m.tool_call("f", '{"a": 1}'),
+                m.tool_result("f", "42"),
+            ],
+        ),
         (
             [
                 ("assistant", [USE]),

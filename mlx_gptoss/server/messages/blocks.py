@@ -16,6 +16,7 @@ from mlx_gptoss.harmony.json_text import json_text
 from mlx_gptoss.harmony.openai_chat import Restore
 from mlx_gptoss.harmony.pairing import Pairing
 from mlx_gptoss.harmony.parts import BETWEEN, read_part
+from mlx_gptoss.harmony.render import is_begun
 from mlx_gptoss.server.errors import as_api_error, bad_request
 from mlx_gptoss.server.ignored import BLOCKS
 from mlx_gptoss.server.schema.messages import InputMessage
@@ -104,7 +105,12 @@ class _Reader:
                 calls.append((id, place))
                 out.append(m.tool_call(name, json_text(block.get("input") or {})))
             elif text := self._text(block, place):
-                out.append(m.preamble(text) if called else m.answer(text))
+                if called:
+                    out.append(m.preamble(text))
+                elif out and is_begun(out[-1]):  # an answer in several blocks
+                    out[-1] = m.answer(out[-1].text + BETWEEN + text)
+                else:
+                    out.append(m.answer(text))
         said: Sequence[m.Message] = out
         if self._restore is not None and calls:
             said = self._restore(out, [id for id, _ in calls])
