@@ -305,6 +305,19 @@ def test_a_begun_answer_keeps_to_its_format(demo: Runtime, stream: bool) -> None
     assert "does not fit the response format" in message
 
 
+@pytest.mark.parametrize("kind", ["json_object", "json_schema"])
+def test_a_schema_of_the_answer_is_shown_alike_on_every_api(
+    demo: Runtime, kind: str
+) -> None:
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}}
+    form = {"type": kind, "schema": schema}
+    talks = [(api.render, api.body([WHO], response_format=form)) for api in APIS]
+    prompts = [reply.json()["prompt"] for reply in post(demo, *talks)]
+
+    assert json.dumps(schema, separators=(",", ":")) in prompts[0]
+    assert prompts == [prompts[0]] * len(APIS)
+
+
 def test_choices_of_a_begun_answer_go_on_each_on_its_own(demo: Runtime) -> None:
     api = APIS[0]
     body = api.body([WHO, Said(BEGUN)], n=2, temperature=0)

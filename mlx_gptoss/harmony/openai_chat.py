@@ -15,6 +15,7 @@ from typing import Any
 
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
+from mlx_gptoss.harmony.constrain import AnswerFormat
 from mlx_gptoss.harmony.json_text import json_text
 from mlx_gptoss.harmony.pairing import Pairing
 from mlx_gptoss.harmony.parts import BETWEEN, read_part
@@ -152,13 +153,15 @@ def _id(entry: Json) -> str | None:
 
 def _formats(given: Any) -> tuple[m.ResponseFormat, ...]:
     """The schema of a `response_format`, if it has one for the model to read."""
-    if not isinstance(given, Mapping) or given.get("type") != "json_schema":
+    kind = given.get("type") if isinstance(given, Mapping) else None
+    if kind == "json_schema":
+        where = "`response_format.json_schema`"
+        found = _mapping(given.get("json_schema", given), where)
+        _mapping(found.get("schema"), f"`schema` of {where}")
+    elif kind != "json_object":
         return ()
-    where = "`response_format.json_schema`"
-    found = _mapping(given.get("json_schema", given), where)
-    schema = _mapping(found.get("schema"), f"`schema` of {where}")
-    name = found.get("name") or "response"
-    return (m.ResponseFormat(name, schema, found.get("description") or ""),)
+    answer = AnswerFormat.of(given)
+    return (answer.shown,) if answer is not None and answer.shown else ()
 
 
 def hidden_parts(messages: Iterable[Any]) -> list[str]:
