@@ -510,6 +510,12 @@ def test_what_has_no_effect_is_named_wherever_it_asks_for_something(
     assert told == [(200, named)] * len(BODIES)
 
 
+def test_calls_one_by_one_are_not_asked_for_in_silence() -> None:
+    for parallel, named in ((False, ["parallel_tool_calls"]), (True, [])):
+        assert read(MESSAGES, parallel_tool_calls=parallel).unknown == named
+        assert read(CHAT, parallel_tool_calls=parallel).unknown == []
+
+
 def test_a_raw_completion_has_no_reasoning_to_steer(fake: Runtime) -> None:
     reply = post(fake, COMPLETIONS, reasoning_effort="low", thinking_budget=3)
 

@@ -38,6 +38,7 @@ NEUTRAL: Mapping[str, Any] = {  # values that ask for what is done anyway
     "include_reasoning": True,
     "include_stop_str_in_output": False,
     "length_penalty": 1,
+    "parallel_tool_calls": True,
     "parse_tool_calls": True,
     "n": 1,
     "repeat_penalty": 1,
