@@ -97,6 +97,21 @@ def test_taking_messages_back_shows_the_older_ones_again(runtime: Runtime) -> No
     assert len(shown(chat)) > 1
 
 
+def test_what_is_saved_after_an_undo_or_a_branch_can_be_read(
+    runtime: Runtime,
+) -> None:
+    chat = start(runtime, DROP_OLDEST)
+    for n in range(9):
+        list(chat.send(f"{n} " + "x" * 100))
+    assert chat.forgotten
+    assert Chat.from_json(runtime, chat.branch(1).to_json()).forgotten == 0
+    while chat.messages:
+        chat.undo()
+        again = Chat.from_json(runtime, chat.to_json())
+        assert again.conversation == chat.conversation
+    assert chat.forgotten == 0
+
+
 def test_a_turn_goes_with_all_its_messages() -> None:
     turn = [user("a"), tool_call("f", "{}"), tool_result("f", "r"), answer("b")]
     sizes = [100 - 10 * n for n in range(12)]

@@ -27,6 +27,7 @@ from mlx_gptoss.chat.history import (
     going_on,
     questions,
     start_of_turn,
+    still_forgotten,
     title_of,
 )
 from mlx_gptoss.chat.opening import opening
@@ -237,6 +238,7 @@ class Chat:
             with self.moment:
                 del self.messages[place:]
                 self.calls.waiting.clear()
+                self.forgotten = still_forgotten(self.messages, self.forgotten)
             self._turn = Turn(self)
             self.changed()
         return question
@@ -253,10 +255,11 @@ class Chat:
         with self.moment:
             other.messages, other.calls = list(self.messages), self.calls.copy()
         if turn is not None:
-            end = end_of_turn(self.messages, turn)
+            end = end_of_turn(other.messages, turn)
             if end < len(other.messages):
                 del other.messages[end:]
                 other.calls.waiting.clear()
+                other.forgotten = still_forgotten(other.messages, other.forgotten)
         other._cancelled = threading.Event()
         other._claim, other.moment = Claim(), threading.RLock()
         other._turn = Turn(other, self._turn.reasoned)
@@ -310,9 +313,7 @@ class Chat:
 
     def prompt(self) -> list[int]:
         """Render the conversation, without its oldest turns if it is too long."""
-        asked = questions(self.messages)
-        if asked and self.forgotten >= asked[-1]:  # those before may have been undone
-            self.forgotten = 0
+        self.forgotten = still_forgotten(self.messages, self.forgotten)
         if self.overflow == ERROR or self.runtime.context is None:
             return self._render(self.forgotten)
         ids, self.forgotten = fitted(
@@ -346,18 +347,19 @@ class Chat:
     def _ask(self, history: Callable[[], list[Message]]) -> Generator[Event]:
         """Answer a history that ends with a question; if it cannot, keep the old."""
         messages = history()
-        before = self.forgotten, self._turn
-        kept = self.messages, self.calls.waiting
+        turn = self._turn
+        kept = self.messages, self.calls.waiting, self.forgotten
         self._cancelled.clear()
         with self.moment:
             self.messages, self.calls.waiting = messages, {}
+            self.forgotten = still_forgotten(messages, self.forgotten)
         self._turn = Turn(self)
         try:
             stream = self._turn.start(self.params.max_tokens)
         except GptOssError:
             with self.moment:
-                self.messages, self.calls.waiting = kept
-            self.forgotten, self._turn = before
+                self.messages, self.calls.waiting, self.forgotten = kept
+            self._turn = turn
             raise
         with closing(stream):
             self.changed()

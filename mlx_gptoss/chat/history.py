@@ -32,6 +32,15 @@ def end_of_turn(messages: Sequence[Message], turn: int) -> int:
     return [*questions(messages), len(messages)][turn]
 
 
+def still_forgotten(messages: Sequence[Message], forgotten: int) -> int:
+    """Return how many messages stay forgotten after later ones may have been removed.
+
+    All or none: without a turn behind them the older ones are shown again.
+    """
+    asked = questions(messages)
+    return forgotten if asked and forgotten < asked[-1] else 0
+
+
 def ending(messages: Sequence[Message]) -> str | None:
     """Return what cut the last turn short; None if it is whole, or goes on."""
     for message in reversed(messages):
