@@ -39,6 +39,16 @@ def answer(way: str, method: str, params: dict[str, Any]) -> dict[str, Any] | No
             return {"result": served | {"serverInfo": INFO}}
         case ("endless", "tools/list"):
             return {"result": {"tools": [TOOL] * 500, "nextCursor": "on"}}
+        case ("prompts-only", "tools/list"):
+            return {"error": {"code": -32601, "message": "Method not found"}}
+        case ("alike", "tools/list"):
+            names = ("a.b", "a_b", "a b", "a_b")
+            return {"result": {"tools": [{**TOOL, "name": name} for name in names]}}
+        case ("alike", "tools/call"):
+            seen = {"content": [{"type": "text", "text": params["name"]}]}
+            return {"result": seen}
+        case ("refuses-call", "tools/call"):
+            return {"error": {"code": -32602, "message": "wrong:\n- `a` is missing"}}
         case ("many", "tools/list"):
             many = [{**TOOL, "name": f"look_{number}"} for number in range(5000)]
             return {"result": {"tools": many}}
@@ -46,6 +56,8 @@ def answer(way: str, method: str, params: dict[str, Any]) -> dict[str, Any] | No
             return {"result": {"tools": [TOOL]} | COMPLETE}
         case ("broken-call", "tools/call"):
             return {"result": {"content": "seen"}}
+        case ("latin-call", "tools/call"):
+            return {"result": {"content": [{"type": "text", "text": "caf\udce9"}]}}
         case ("noisy-call", "tools/call"):
             print("looking ...", flush=True)
             time.sleep(600)
@@ -65,7 +77,9 @@ def main(way: str) -> None:
         reply = answer(way, message["method"], message.get("params", {}))
         if reply is not None:
             whole = {"jsonrpc": "2.0", "id": message["id"], **reply}
-            print(json.dumps(whole), flush=True)
+            text = json.dumps(whole, ensure_ascii=way != "latin-call")
+            sys.stdout.buffer.write(f"{text}\n".encode(errors="surrogateescape"))
+            sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

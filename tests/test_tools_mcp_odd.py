@@ -79,6 +79,37 @@ def test_what_is_wrong_with_a_server_is_named(way: str, message: str) -> None:
         started(odd(way))
 
 
+def test_a_server_that_fails_is_named_before_one_that_is_slow() -> None:
+    slow = Server("slow", command=sys.executable, args=(ODD, "no-list"))
+    with pytest.raises(ToolError, match=r"`odd` .* did not start: no licence"):
+        McpServers.start([slow, odd("refuses")], start_seconds=5.0)
+
+
+def test_a_server_without_the_request_for_tools_has_none() -> None:
+    with started(odd("prompts-only")) as servers:
+        assert servers.tools == []
+
+
+def test_tools_with_names_that_look_alike_are_numbered_and_each_is_called() -> None:
+    with started(odd("alike")) as servers:
+        said = {tool.name: tool.run("{}") for tool in servers.tools}
+    assert said == {"odd_a_b": "a.b", "odd_a_b_2": "a_b", "odd_a_b_3": "a b"}
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        ("latin-call", "caf\ufffd"),
+        ("refuses-call", "Error: MCP server `odd` failed: wrong:\n- `a` is missing"),
+    ],
+)
+def test_what_a_call_gives_reaches_the_model_whole(way: str, said: str) -> None:
+    with McpServers.start(
+        [odd(way)], start_seconds=PATIENCE, call_seconds=5.0
+    ) as servers:
+        assert [servers.tools[0].run("{}") for _ in range(2)] == [said, said]
+
+
 @pytest.mark.parametrize(
     ("way", "message"),
     [

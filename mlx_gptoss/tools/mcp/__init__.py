@@ -13,8 +13,9 @@ config.py    which servers there are; session.py one connection, in the loop
 import asyncio
 import re
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from itertools import count
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -112,7 +113,10 @@ class McpServers:
         ]
         for server, ready, wire in waiting:
             self._submit(self._begin(server, ready, wire)).result()
-        _, late = wait([ready for _, ready, _ in waiting], seconds)
+        starts = [ready for _, ready, _ in waiting]
+        done, late = wait(starts, seconds, return_when=FIRST_EXCEPTION)
+        for ready in done:  # one that failed is named before any that is only slow
+            ready.result()
         for server, ready, wire in waiting:
             if ready in late:
                 raise ToolError(
@@ -121,13 +125,12 @@ class McpServers:
                 )
             self._connections.append(ready.result())
         check_count(self._connections)
-        for connection in self._connections:
-            for remote in connection.tools:
-                tool = self._tool(connection, remote)
-                if reason := why_not_shown(tool.description):
-                    self._left_out.append(f"`{tool.name}` is left out: {reason}")
-                else:
-                    self._tools.append(tool)
+        for connection, remote, name in named(self._connections):
+            tool = self._tool(connection, remote, name)
+            if reason := why_not_shown(tool.description):
+                self._left_out.append(f"`{tool.name}` is left out: {reason}")
+            else:
+                self._tools.append(tool)
 
     async def _begin(
         self, server: Server, ready: "Future[Connection]", wire: "Wire"
@@ -148,7 +151,7 @@ class McpServers:
     def _submit(self, coroutine: Coroutine[Any, Any, Any]) -> "Future[Any]":
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def _tool(self, connection: "Connection", remote: "RemoteTool") -> Tool:
+    def _tool(self, connection: "Connection", remote: "RemoteTool", name: str) -> Tool:
         server = connection.server
 
         def submit(arguments: dict[str, Any]) -> "Future[str]":
@@ -161,7 +164,6 @@ class McpServers:
             )
 
         calls = Calls(submit)
-        name = NOT_IN_NAMES.sub("_", f"{server.name}_{remote.name}")
         text = remote.description or remote.title or ""
         return Tool(
             ToolDescription(name, text, remote.input_schema or {}),
@@ -189,6 +191,26 @@ class Calls:
         running = self._running
         if running is not None:
             running.cancel()
+
+
+def named(
+    connections: "Iterable[Connection]",
+) -> "Iterator[tuple[Connection, RemoteTool, str]]":
+    """Name each tool SERVER_TOOL, and number a name that another tool has already.
+
+    Servers may differ from each other, and tools, in characters that names cannot have.
+    A tool that its server lists twice is one tool.
+    """
+    taken: set[str] = set()
+    for connection in connections:
+        for remote in {tool.name: tool for tool in connection.tools}.values():
+            whole = NOT_IN_NAMES.sub("_", f"{connection.server.name}_{remote.name}")
+            numbers = count(2)
+            name = whole
+            while name in taken:
+                name = f"{whole}_{next(numbers)}"
+            taken.add(name)
+            yield connection, remote, name
 
 
 def check_count(connections: "Sequence[Connection]") -> None:

@@ -15,7 +15,12 @@ from typing import Any, TextIO
 import httpx2
 from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.types import CONNECTION_CLOSED, CallToolResult, ContentBlock
+from mcp.types import (
+    CONNECTION_CLOSED,
+    METHOD_NOT_FOUND,
+    CallToolResult,
+    ContentBlock,
+)
 from mcp.types import Tool as RemoteTool
 from pydantic import ValidationError
 
@@ -92,6 +97,8 @@ async def call(
     except TimeoutError as error:
         hint = connection.wire.hint()
         raise ToolError(f"{where} gave no result within {seconds:g} s{hint}") from error
+    except MCPError as error:  # the model reads all of it
+        raise ToolError(f"{where} failed: {error.message}") from error
     except Exception as error:  # of several libraries; the server's fault or its end
         raise ToolError(f"{where} failed: {_reason(error)}") from error
     text = _result_text(result)
@@ -135,6 +142,7 @@ async def _entered(
             args=list(server.args),
             env=dict(server.env),
             cwd=server.cwd,
+            encoding_error_handler="replace",  # else one wrong byte ends all reading
         )
         transport = stdio_client(parameters, errlog=log)
     client = Client(transport, mode=mode, message_handler=wire.note)
@@ -142,11 +150,19 @@ async def _entered(
 
 
 async def _all_tools(client: Client, server: Server) -> list[RemoteTool]:
-    """List the tools, page by page, as far as the configuration wants them."""
+    """List the tools, page by page, as far as the configuration wants them.
+
+    A server of prompts or resources alone may not know the request: it has no tools.
+    """
     tools: list[RemoteTool] = []
     cursor: str | None = None
     while True:
-        page = await client.list_tools(cursor=cursor)
+        try:
+            page = await client.list_tools(cursor=cursor)
+        except MCPError as error:
+            if error.code == METHOD_NOT_FOUND:
+                return []
+            raise
         tools += page.tools
         if len(tools) > MAX_LISTED:
             raise ToolError(
