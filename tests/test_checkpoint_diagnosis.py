@@ -91,6 +91,22 @@ CASES: dict[str, tuple[Case, str]] = {
     # wrappers
     "base-model": (beginning_with("base_model.model."), "which PEFT puts there"),
     "compiled": (beginning_with("_orig_mod."), "save `model._orig_mod`"),
+    "compiled-layers": (
+        renamed(lambda name: name.replace(".0.", ".0._orig_mod.", 1)),
+        "has `_orig_mod.` in its name, which a wrapper around single layers puts",
+    ),
+    "fsdp-layers": (
+        renamed(lambda name: name.replace(".mlp.", "._fsdp_wrapped_module.mlp.")),
+        "has `_fsdp_wrapped_module.` in its name",
+    ),
+    "checkpointed-layers": (
+        renamed(
+            lambda name: name.replace(
+                ".self_attn.", ".self_attn._checkpoint_wrapped_module."
+            )
+        ),
+        "has `_checkpoint_wrapped_module.` in its name",
+    ),
     "ddp": (beginning_with("module."), "save `model.module`"),
     "ddp-compiled": (beginning_with("module._orig_mod."), "`module._orig_mod.` before"),
     "language-model": (beginning_with("language_model."), "of pictures and text"),

@@ -87,6 +87,9 @@ SIGNS = (
     ),
 )
 
+# What a wrapper of single layers puts inside their names.
+INNER = re.compile(r"\b(_[a-z_]*(?:wrapped_module|orig_mod|forward_module))\.")
+
 # What a wrapper puts before every name, and how to save what is inside it.
 WRAPPERS = {
     "base_model.": ("PEFT", "save `model.merge_and_unload()`"),
@@ -116,7 +119,7 @@ def foreign_names(names: Iterable[str]) -> tuple[str, str] | None:
 def prefixed(names: list[str]) -> tuple[str, str] | None:
     """Find a prefix that all the layers of a model have, or the one they lack."""
     if any(HOME.match(name) for name in names):
-        return None
+        return wrapped_layers(names)
     for name in names:
         found = INSIDE.match(name)
         if found is None:
@@ -134,6 +137,19 @@ def prefixed(names: list[str]) -> tuple[str, str] | None:
                     f"{advice}"
                 )
         return name, f"has `{prefix}` before its name: save the model without that"
+    return None
+
+
+def wrapped_layers(names: list[str]) -> tuple[str, str] | None:
+    """Find a layer that was wrapped alone: by torch.compile, FSDP, checkpointing."""
+    for name in names:
+        found = INNER.search(name)
+        if found is not None:
+            return name, (
+                f"has `{found[1]}.` in its name, which a wrapper around single layers "
+                "puts there: save the model without wrappers, or take that out of "
+                "every name"
+            )
     return None
 
 
