@@ -213,6 +213,10 @@ DISAGREEING = [
         "`rope_parameters.rope_type` = 'default' but `rope_scaling.rope_type` = 'yarn'",
     ),
     (
+        {"rope_scaling": YARN | {"type": "linear"}},
+        "`rope_scaling.rope_type` = 'yarn' but `rope_scaling.type` = 'linear'",
+    ),
+    (
         {"rope_scaling": PARAMETERS | {"rope_theta": 10000}},
         "`rope_scaling.rope_theta` = 10000 but `rope_theta` = 150000",
     ),

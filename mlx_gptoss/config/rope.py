@@ -134,6 +134,8 @@ def read_rope_scaling(
     settings: Mapping[str, Any], raw: Mapping[str, Any], where: str
 ) -> RopeScaling | None:
     kind = settings.get("rope_type", settings.get("type"))
+    if settings.get("type") is not None:  # older tools' name of it; mlx-lm reads it
+        check_same((where + "rope_type", kind), (where + "type", settings["type"]))
     if kind == "default":
         return None
     if kind != "yarn":
