@@ -79,6 +79,21 @@ CASES: dict[str, tuple[str, Json, str]] = {
         {"do_sample": False},
         "suggests `do_sample` = False: not read",
     ),
+    "length": (
+        "generation_config.json",
+        {"max_new_tokens": 20},
+        "suggests `max_new_tokens` = 20: not read",
+    ),
+    "stop-strings": (
+        "generation_config.json",
+        {"stop_strings": ["###"]},
+        "suggests `stop_strings` = ['###']: not read",
+    ),
+    "suppressed": (
+        "generation_config.json",
+        {"suppress_tokens": [5]},
+        "suggests `suppress_tokens` = [5]: not read",
+    ),
     "model-max-length": (
         "tokenizer_config.json",
         {"model_max_length": 2048},
@@ -164,7 +179,7 @@ def test_a_tokenizer_with_more_tokens_than_rows_is_noted(folder: Path) -> None:
 
     (note,) = notes(open_checkpoint(folder))
 
-    assert "has tokens up to 1,536, the model 1,536 rows" in note
+    assert "has token ids up to 1,536, the model up to 1,535: text" in note
 
 
 def test_loading_says_what_may_make_answers_worse(

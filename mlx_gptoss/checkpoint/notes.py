@@ -22,7 +22,7 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 TEMPLATES = ("chat_template.jinja", "chat_template.json", TOKENIZER_CONFIG)
 ORIGINAL = "original"
 HARMONY_MARK = "<|channel|>"  # in every template of Harmony, in no other's
-# How drawing tokens is suggested, and the value of each that changes nothing.
+# What is suggested for drawing and ending, and the values of each that change nothing.
 NEUTRAL = {
     "temperature": (None, 1.0),
     "top_p": (None, 1.0),
@@ -30,6 +30,16 @@ NEUTRAL = {
     "min_p": (None, 0.0),
     "repetition_penalty": (None, 1.0),
     "do_sample": (None, True),
+    "no_repeat_ngram_size": (None, 0),
+    "suppress_tokens": (None, []),
+    "begin_suppress_tokens": (None, []),
+    "bad_words_ids": (None, []),
+    "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,),
+    "stop_strings": (None, []),
+    "max_new_tokens": (None,),
+    "min_new_tokens": (None, 0),
+    "num_beams": (None, 1),
 }
 IGNORED_SETTINGS = ("add_bos_token", "add_eos_token", "add_prefix_space")
 
@@ -168,8 +178,8 @@ def tokenizer_notes(checkpoint: Checkpoint, tokenizer: Tokenizer) -> Iterator[st
                 )
     if tokenizer.vocab_size > rows:
         yield (
-            f"`{TOKENIZER}` has tokens up to {tokenizer.vocab_size - 1:,}, the model "
-            f"{rows:,} rows: text with those that are beyond is refused"
+            f"`{TOKENIZER}` has token ids up to {tokenizer.vocab_size - 1:,}, the "
+            f"model up to {rows - 1:,}: text with those beyond is refused"
         )
 
 
