@@ -61,6 +61,13 @@ def test_the_folder_is_meant_and_one_note_says_so(
     assert (result.exit_code, len(notes)) == (0, 1), result.stderr
 
 
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_file_of_a_model_here_is_no_hub_id(file: str, beside_folders: Path) -> None:
+    result = run(f"inspect --offline q8/{file}", beside_folders / "cache")
+
+    assert f"`./q8/{file}` is a file: give the folder it lies in" in result.stderr
+
+
 def test_serve_names_it_by_its_folder() -> None:
     sources = sources_of(["q8", "fast=owner/q8"], LoadOptions(), Services())
 

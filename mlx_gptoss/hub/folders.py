@@ -92,10 +92,11 @@ def named_folder(model: str) -> Path | None:
 
 
 def is_weights_here(model: str) -> bool:
-    """Whether a name is a folder here that holds weights, or a weight file here."""
+    """Whether a name is a folder here that holds weights, or a file of a model here."""
     path = Path(model)
     try:
-        if path.suffix in WEIGHT_SUFFIXES and path.is_file():
+        named = path.suffix in WEIGHT_SUFFIXES or path.name in (CONFIG, INDEX)
+        if named and path.is_file():
             return True
         return bool(model) and path.is_dir() and holds_weights(path)
     except (OSError, ValueError):  # a name too long for a path, or no name at all
