@@ -1,5 +1,7 @@
 """What a machine does to the command line: one line on stderr, never a traceback."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,14 @@ def test_a_target_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"Error: `{tmp_path / 'file'}")
     assert result.stderr.count("\n") == 1
+
+
+def test_closed_streams_are_empty_ones() -> None:
+    chat = f"{sys.executable} -m mlx_gptoss chat --private -m demo <&- >&-"
+    done = subprocess.run(
+        ["sh", "-c", chat], capture_output=True, text=True, input="", check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("command", ["generate", "chat"])

@@ -5,11 +5,13 @@ error (one line on stderr), 2 wrong usage, 130 interrupted. This module imports
 click and nothing heavy, so that `mlx-gptoss --help` is instant.
 """
 
+import os
 import signal
 import sys
 import threading
 from importlib import import_module
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
@@ -105,6 +107,13 @@ def ended(signum: int, _frame: object) -> None:
     sys.exit(SIGNALLED + signum)
 
 
+def open_closed_streams() -> None:
+    """Put an empty file where a standard stream was closed, as by `<&-` in a shell."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - stays open
+
+
 @click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mlx-gptoss")
 def cli() -> None:
@@ -120,6 +129,7 @@ def cli() -> None:
         click.get_current_context().call_on_close(
             lambda: signal.signal(signal.SIGTERM, before)
         )
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # A terminal without UTF-8 shows `?` for an emoji instead of failing.
         if isinstance(stream, TextIOWrapper):
