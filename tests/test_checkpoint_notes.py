@@ -15,6 +15,7 @@ from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.hub import DEMO, local_folder
 from mlx_gptoss.tokenizer import Tokenizer
+from mlx_gptoss_convert.folder import small_files
 from tests.test_leftovers import PADDING, TRUNCATION
 
 Json = dict[str, Any]
@@ -249,6 +250,17 @@ def test_a_given_tokenizer_is_mended_too(
     run("convert", folder, tmp_path / "made", "--tokenizer", given)
 
     assert Tokenizer.open(tmp_path / "made").notes == ()
+
+
+def test_a_setting_behind_the_words_of_a_tokenizer_is_found(folder: Path) -> None:
+    raw = json.loads((folder / "tokenizer.json").read_text())
+    words = {key: raw["model"].pop(key) for key in ("vocab", "merges")}
+    raw["model"] = {"type": raw["model"]["type"], **words, "dropout": 0.1}
+    (folder / "tokenizer.json").write_text(json.dumps(raw))
+
+    [note] = small_files(folder).notes
+
+    assert "cuts words at random (`dropout` 0.1): turned off" in note
 
 
 def test_a_clean_tokenizer_is_copied_byte_for_byte(

@@ -28,6 +28,7 @@ SETTINGS = (  # of a tokenizer, in the order in which the library writes them
     b"pre_tokenizer",
     b"post_processor",
     b"model",
+    b"dropout",
 )
 # Copied from the source where it has them.
 COMPANIONS = (
