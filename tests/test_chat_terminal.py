@@ -446,6 +446,17 @@ def test_python_is_not_allowed_by_accident() -> None:
         leave(terminal)
 
 
+def test_a_question_is_seen_on_the_smallest_screen() -> None:
+    call = "<|channel|>analysis to=python code<|message|>print(6 * 7)<|call|>"
+    replies = json.dumps([call, final("It is 42.")])
+    with Terminal([sys.executable, "-c", WITH_PYTHON, replies], rows=3) as terminal:
+        terminal.wait_for(lambda screen: PROMPT in screen or "isolated" in screen)
+        if "isolated" in terminal.screen:
+            pytest.skip(terminal.screen)
+        terminal.send("go" + ENTER)
+        terminal.wait_for("Run python?  [o]nce  [a]lways  [n]o  ne[v]er")
+
+
 def test_a_pipe_into_a_terminal_is_answered_in_full_dress() -> None:
     given = json.dumps([[final("# T\n\non and " + "on and " * 400)], 0.002, ["review"]])
     program = shlex.join([sys.executable, "-c", PROGRAM, given])

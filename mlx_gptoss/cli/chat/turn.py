@@ -184,7 +184,9 @@ class Turn:
             other = call != self.view.called  # of several, say which one is meant
             shown = [Part(call_line(call.name, call.arguments))] if other else []
             asked = [*shown, Part(self._question.text())]
-            return [*self._lines(asked, tail), *self._drafted(columns), *status]
+            lines = [*self._lines(asked, tail), *self._drafted(columns)]
+            fits = len(lines) + len(status) <= tail.room  # else the question alone
+            return [*lines, *status] if fits else lines
         lines = self._lines(self.view.rest(), tail)
         return [
             *lines[-max(1, tail.room - 3) :],
