@@ -52,6 +52,8 @@ def answer(way: str, method: str, params: dict[str, Any]) -> dict[str, Any] | No
         case ("many", "tools/list"):
             many = [{**TOOL, "name": f"look_{number}"} for number in range(5000)]
             return {"result": {"tools": many}}
+        case ("no-schema", "tools/list"):
+            return {"result": {"tools": [{"name": "peek"}]} | COMPLETE}
         case (_, "tools/list"):
             return {"result": {"tools": [TOOL]} | COMPLETE}
         case ("broken-call", "tools/call"):

@@ -69,6 +69,7 @@ def test_a_server_made_with_the_first_library_is_called() -> None:
     ("way", "message"),
     [
         ("broken", r"`odd` \(.*\) did not start: it sent a reply that is not MCP's: `"),
+        ("no-schema", r"`tools\.0\.inputSchema` of `peek`: Field required"),
         ("refuses", r"`odd` \(.*\) did not start: no licence$"),
         ("endless", r"`odd` lists more than 10,000 tools$"),
         ("many", r"more than 256 tools \(`odd` 5,000\): name those you need in `incl"),

@@ -7,6 +7,7 @@ it was. Importing this takes a second: the library is large.
 import asyncio
 import logging
 import tempfile
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -204,8 +205,10 @@ def _reason(error: BaseException) -> str:
     error = _cause(error)
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        return f"it sent a reply that is not MCP's: `{place}`: {first['msg']}"
+        place, given = ".".join(map(str, first["loc"])), first["input"]
+        name = given.get("name") if isinstance(given, Mapping) else None
+        whose = f" of `{name}`" if isinstance(name, str) else ""
+        return f"it sent a reply that is not MCP's: `{place}`{whose}: {first['msg']}"
     if isinstance(error, MCPError):
         return error.message.split("\n")[0]
     line = str(error).split("\n")[0]
