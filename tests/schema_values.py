@@ -180,12 +180,13 @@ def is_valid(schema: Any, value: Any) -> bool:
 
 
 def exactly(text: str) -> Any:
-    """Read JSON; whole numbers stay so, where Python would round them."""
+    """Read JSON without rounding: what Python would round becomes infinite."""
 
     def number(digits: str) -> int | float:
-        value = Decimal(digits)
-        small = abs(value.adjusted()) < 2000
-        return int(value) if small and value == int(value) else float(digits)
+        value, near = Decimal(digits), float(digits)
+        if abs(value.adjusted()) < 2000 and value == int(value):
+            return int(value)
+        return near if Decimal(repr(near)) == value else float("inf")
 
     return json.loads(text, parse_float=number)
 

@@ -110,7 +110,7 @@ def check(schema: Any, seed: int, kind: Kind = "json_schema") -> bool:
     if text is None:
         return False
     value = exactly(text)
-    if "Infinity" in json.dumps(value):  # 1e9999 comes back from Python so
+    if "Infinity" in json.dumps(value):  # a number that cannot be judged
         return False
     jsonschema.Draft202012Validator(
         schema, format_checker=jsonschema.FormatChecker()
