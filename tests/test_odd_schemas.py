@@ -316,3 +316,32 @@ def test_parameters_that_are_no_schema_are_named() -> None:
         PromptError, match="`parameters` of tool `t` are no JSON schema"
     ):
         as_tool({"name": "t", "parameters": "a string"})
+
+
+def test_a_union_of_many_kinds_of_things_is_kept() -> None:
+    kinds = [
+        {
+            "type": "object",
+            "properties": {"type": {"const": f"k{n}"}, "v": {"type": "integer"}},
+            "required": ["type", "v"],
+        }
+        for n in range(60)
+    ]
+    schema = {"type": "object", "properties": {"block": {"oneOf": kinds}}}
+
+    assert not GRAMMARS.compile("arguments", schema, what="it", strict=True).freed
+    assert takes(schema, '{"block": {"v": 3, "type": "k59"}}')
+    assert not takes(schema, '{"block": {"v": 3, "type": "k60"}}')
+    doubled = {"type": "object", "properties": {"block": {"oneOf": kinds + kinds[:1]}}}
+    freed = GRAMMARS.compile("arguments", doubled, what="it").freed
+    assert freed == (("block", "oneOf"),)
+
+
+@pytest.mark.parametrize("keyword", ["anyOf", "oneOf"])
+def test_a_list_of_many_constants_is_kept(keyword: str) -> None:
+    zones = [{"const": f"Zone/{n}", "title": f"{n}"} for n in range(2100)]
+    schema = {"type": "object", "properties": {"zone": {keyword: zones}}}
+
+    assert not GRAMMARS.compile("arguments", schema, what="it").freed
+    assert takes(schema, '{"zone": "Zone/2099"}')
+    assert not takes(schema, '{"zone": "Zone/2100"}')

@@ -18,6 +18,11 @@ class References:
     def __init__(self, root: Schema) -> None:
         self._root = root
 
+    @property
+    def size(self) -> int:
+        """How many mappings the document has; a schema is one."""
+        return sum(1 for _ in _mappings(self._root))
+
     def find(self, where: Any) -> Schema | None:
         """The schema that a reference leads to, or None."""
         if not isinstance(where, str) or self._has_bases:

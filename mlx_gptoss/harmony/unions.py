@@ -9,8 +9,9 @@ or that makes no sense, is left out and named in `freed`, behind the field it bi
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, product
 from typing import Any
 
 from mlx_gptoss.harmony.keywords import Keywords
@@ -28,7 +29,8 @@ from mlx_gptoss.harmony.shapes import (
 )
 
 MOST_SHAPES = 128  # of one schema that are no constants
-MOST_STEPS = 2_000  # schemas that are read for one: those it refers to, each time
+MOST_STEPS = 10_000  # schemas that are read, beside each of the document READINGS times
+READINGS = 4
 MOST_REFERENCES = 64  # in a chain
 APPLIED = ("$ref", "allOf", "anyOf", "oneOf")
 
@@ -46,10 +48,10 @@ class Unions:
         self._forgiving = forgiving
         self._steps = 0
         self._references = References(root)
+        self._most_steps = MOST_STEPS + READINGS * self._references.size
 
     def of(self, schema: Schema, where: str) -> list[Shape]:
         """The union of a schema; `where` names the field that it binds."""
-        self._steps = 0
         return self._of(schema, where)
 
     def _of(
@@ -57,7 +59,7 @@ class Unions:
     ) -> list[Shape]:
         """The same; without `where` nothing is noted. `seen` are references around."""
         self._steps += 1
-        if self._steps > MOST_STEPS:
+        if self._steps > self._most_steps:
             raise OverflowError("the schema refers to too much")
         if isinstance(schema, bool):
             return [*ALL] if schema else []
@@ -189,26 +191,42 @@ class Unions:
         return self._of(found, where, (*seen, where_to))
 
     def _are_disjoint(self, unions: Sequence[Sequence[Shape]]) -> bool:
-        return all(
-            self._apart(one, two)
-            for place, ones in enumerate(unions)
-            for twos in unions[place + 1 :]
-            for one in ones
-            for two in twos
-        )
+        """Whether no value has shapes of two unions, as far as is easily seen."""
+        fields = _Fields(self._of)
+        others: list[Shape] = []
+        constants: set[Shape] = set()
+        for union in unions:
+            values = {shape for shape in union if isinstance(shape, Constant)}
+            own = [shape for shape in union if not isinstance(shape, Constant)]
+            pairs = chain(product(others, union), product(own, constants))
+            if constants & values or not all(
+                self._apart(one, two, fields) for one, two in pairs
+            ):
+                return False
+            others += own
+            constants |= values
+        return True
 
-    def _apart(self, one: Shape, two: Shape) -> bool:
-        """Whether nothing has both shapes, as far as is easily seen."""
-        met = meet(one, two, self.allows)
-        if not isinstance(met, Object):
-            return met is None
-        return any(
-            not self._meeting(
-                self._of(one.schema_of(name)), self._of(two.schema_of(name))
-            )
-            for name in met.required
-            if isinstance(one, Object) and isinstance(two, Object)
-        )
+    def _apart(self, one: Shape, two: Shape, fields: "_Fields") -> bool:
+        if isinstance(one, Object) and isinstance(two, Object):
+            for name in dict.fromkeys(one.required + two.required):
+                if not self._meeting(fields.of(one, name), fields.of(two, name)):
+                    return True
+        return meet(one, two, self.allows) is None
+
+
+class _Fields:
+    """The unions of the fields of objects, each read once."""
+
+    def __init__(self, read: Callable[[Schema], list[Shape]]) -> None:
+        self._read = read
+        self._known: dict[tuple[int, str], list[Shape]] = {}
+
+    def of(self, shape: Object, name: str) -> list[Shape]:
+        key = (id(shape), name)
+        if key not in self._known:
+            self._known[key] = self._read(shape.schema_of(name))
+        return self._known[key]
 
 
 def _joined(unions: Iterable[Iterable[Shape]]) -> list[Shape]:
