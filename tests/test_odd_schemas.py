@@ -65,6 +65,14 @@ FIELDS: dict[str, tuple[Any, str, str]] = {
         "maximum",
         "7",
     ),
+    "numbers for texts": ({"type": "string", "enum": [1, 2]}, "enum", '"1"'),
+    "texts for numbers": ({"type": "integer", "enum": ["1"]}, "enum", "1"),
+    "numbers for texts, or null": (
+        {"type": "string", "enum": [1], "nullable": True},
+        "enum",
+        '"1"',
+    ),
+    "a constant of another type": ({"type": "string", "const": 1}, "type", "1"),
     "int64": (
         {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
         NOTHING_FREED,

@@ -51,8 +51,23 @@ class Unions:
         self._most_steps = MOST_STEPS + READINGS * self._references.size
 
     def of(self, schema: Schema, where: str) -> list[Shape]:
-        """The union of a schema; `where` names the field that it binds."""
+        """The union of a schema; `where` names the field that it binds.
+
+        Of constants that are all of another type than the schema says, what the model
+        is not shown is left out: it is shown the type, or the one constant.
+        """
+        if isinstance(schema, Mapping):
+            for keyword, hidden in (("const", "type"), ("enum", "enum")):
+                if self._is_mistyped(schema, keyword):
+                    self.free(where, hidden)
+                    schema = {k: one for k, one in schema.items() if k != hidden}
         return self._of(schema, where)
+
+    def _is_mistyped(self, schema: Mapping[str, Any], keyword: str) -> bool:
+        """Whether the type of a schema leaves none of its constants."""
+        if "type" not in schema or keyword not in schema:
+            return False
+        return not self._of({"type": schema["type"], keyword: schema[keyword]})
 
     def _of(
         self, schema: Schema, where: str | None = None, seen: tuple[str, ...] = ()
