@@ -319,6 +319,45 @@ def test_a_tool_is_called_with_what_its_odd_schema_lets_through() -> None:
     assert tool.run('{"part": 3}') == "Error: `part` must be string, not 3"
 
 
+FORMS: dict[str, tuple[Any, str]] = {
+    "allOf": ({"allOf": [{"properties": {"a": {"type": "integer"}}}]}, '{"a": 1}'),
+    "anyOf": (
+        {"anyOf": [{"required": ["a"], "properties": {"a": {}}}, {"required": ["b"]}]},
+        '{"b": 1}',
+    ),
+    "any object": ({"type": "object"}, '{"a": 1}'),
+    "a required ghost": ({"properties": {"a": {}}, "required": ["b"]}, '{"b": 1}'),
+    "patterns": (
+        {"patternProperties": {"^x-": {}}, "additionalProperties": False},
+        '{"x-a": 1}',
+    ),
+    "an enum of another type": (
+        {"properties": {"a": {"type": "string", "enum": [1, 2]}}},
+        '{"a": "1"}',
+    ),
+    "a constant of another type": (
+        {"properties": {"a": {"type": "string", "const": 1}}},
+        '{"a": 1}',
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_what_the_model_may_write_a_tool_takes(form: tuple[Any, str]) -> None:
+    schema, arguments = form
+    tool = Tool.from_schema("t", "", schema, function=lambda **given: given)
+
+    assert takes(closed(schema), arguments)
+    assert json.loads(tool.run(arguments)) == json.loads(arguments)
+
+
+def test_a_field_is_what_all_of_its_patterns_say() -> None:
+    schema = {"patternProperties": {"^x": {"type": "integer"}, "-n$": {"minimum": 3}}}
+    tool = Tool.from_schema("t", "", schema, function=lambda **given: given)
+
+    assert tool.run('{"x-n": "3"}') == 'Error: `x-n` must be integer, not "3"'
+
+
 def test_parameters_that_are_no_schema_are_named() -> None:
     with pytest.raises(
         PromptError, match="`parameters` of tool `t` are no JSON schema"

@@ -11,6 +11,7 @@ from typing import Any
 
 from mlx_gptoss.harmony.json_text import json_text
 from mlx_gptoss.harmony.references import References
+from mlx_gptoss.harmony.shapes import matches
 
 Schema = Mapping[str, Any]
 SHOWN = 60  # characters of a wrong value that an error repeats
@@ -23,12 +24,18 @@ def errors(value: Any, schema: Schema, root: Schema, path: str = "") -> Iterator
         return
     name = f"`{path}`" if path else "the arguments"
     types = _types(schema)
-    if types and not any(_is(value, one) for one in types):
+    if "const" in schema and not _fits(schema["const"], types):
+        types = []  # the model is shown the constant
+    if not _fits(value, types):
         yield f"{name} must be {' or '.join(types)}, not {_shown(value)}"
         return
-    if isinstance(schema.get("enum"), list) and value not in schema["enum"]:
-        choices = ", ".join(map(json_text, schema["enum"]))
-        yield f"{name} must be one of {choices}, not {_shown(value)}"
+    listed = schema.get("enum")
+    choices = (
+        [one for one in listed if _fits(one, types)] if isinstance(listed, list) else []
+    )
+    if choices and value not in choices:
+        named = ", ".join(map(json_text, choices))
+        yield f"{name} must be one of {named}, not {_shown(value)}"
     if "const" in schema and value != schema["const"]:
         yield f"{name} must be {json_text(schema['const'])}, not {_shown(value)}"
     for key in ("anyOf", "oneOf"):
@@ -69,12 +76,16 @@ def _fields(value: Any, schema: Schema, root: Schema, path: str) -> Iterator[str
     for name in required if isinstance(required, list) else ():
         if isinstance(name, str) and name not in value:
             yield f"`{_join(path, name)}` is missing"
+    patterns = schema.get("patternProperties")
+    patterns = patterns if isinstance(patterns, Mapping) else {}
     others = schema.get("additionalProperties", True)
     for name, item in value.items():
         where = _join(path, name)
-        if name in known:
-            if isinstance(known[name], Mapping):
-                yield from errors(item, known[name], root, where)
+        found = [one for key, one in patterns.items() if matches(key, name)]
+        found += [known[name]] if name in known else []
+        if found:
+            for one in _schemas(found):
+                yield from errors(item, one, root, where)
         elif others is False:
             names = ", ".join(f"`{one}`" for one in known) or "nothing"
             yield f"`{where}` is unknown: the tool takes {names}"
@@ -90,6 +101,10 @@ def _alternatives(
     failures = [list(errors(value, one, root, path)) for one in schemas]
     if all(failures):
         yield " or ".join(lines[0] for lines in failures)
+
+
+def _fits(value: Any, types: list[str]) -> bool:
+    return not types or any(_is(value, one) for one in types)
 
 
 def _types(schema: Schema) -> list[str]:

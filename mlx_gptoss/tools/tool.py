@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from mlx_gptoss.errors import GptOssError, PromptError
 from mlx_gptoss.harmony import validate
+from mlx_gptoss.harmony.constrain import closed
 from mlx_gptoss.harmony.messages import (
     FUNCTION_PREFIX,
     ToolDescription,
@@ -128,10 +129,10 @@ class Tool:
 
     def _read(self, arguments: str) -> tuple[Any, str]:
         """Return the arguments, and what is wrong with them."""
-        schema = self.description.parameters or {}
+        schema = self._closed_schema()
         try:
             values = json.loads(arguments or "{}")
-            problems = validate.errors(values, self._closed_schema(), schema)
+            problems = validate.errors(values, schema, schema)
             return values, "; ".join(problems)
         except ValueError as error:
             return None, f"the arguments are not valid JSON ({error})"
@@ -139,14 +140,12 @@ class Tool:
             return None, "the arguments are nested too deeply"
 
     def _closed_schema(self) -> Schema:
-        """The schema of the arguments; unknown ones are refused unless it says so.
+        """The schema of the arguments, as it binds the model.
 
-        Not those of built-in tools: the model was trained with more than are told.
+        Not of built-in tools: the model was trained with more than is told.
         """
-        schema = self.description.parameters or {}
-        if "$ref" in schema or self.namespace is not None:
-            return schema
-        return {"type": "object", "additionalProperties": False, **schema}
+        schema = self.description.parameters
+        return (schema or {}) if self.namespace is not None else closed(schema)
 
     def _call(self, text: str, values: dict[str, Any]) -> Any:
         assert self.function is not None
