@@ -7,11 +7,10 @@ mention one while it reasons. Knows nothing of models and of histories.
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from mlx_gptoss.endings import FINAL_LOOP
 from mlx_gptoss.harmony.events import Answer, MessageEnded, ParserEvent
 from mlx_gptoss.harmony.parse import Parser
 from mlx_gptoss.harmony.stops import StopStrings
-from mlx_gptoss.steps import LENGTH, STOP, Statistics
+from mlx_gptoss.steps import STOP, Statistics
 
 STOP_STRING = "stop_string"
 
@@ -40,13 +39,9 @@ class Listener:
         return [] if self.stopped else list(self._until_stop(self._parser.finish()))
 
     def judged(self, stats: Statistics) -> Statistics:
-        """Say in the statistics that a stop string ended the answer, if one did.
-
-        An answer that went in circles until it was cut has not stopped of its own.
-        """
+        """Say in the statistics that a stop string ended the answer, if one did."""
         if not self.stopped:
-            looped = stats.finish_reason == STOP and FINAL_LOOP in stats.finish_details
-            return replace(stats, finish_reason=LENGTH) if looped else stats
+            return stats
         details = (*stats.finish_details, STOP_STRING)
         return replace(stats, finish_reason=STOP, finish_details=details)
 
