@@ -205,3 +205,11 @@ def test_what_is_decoded_is_what_was_encoded_however_it_comes(
             asyncio.run(work())
     else:
         assert asyncio.run(work()) == data
+
+
+def test_a_number_that_python_does_not_read_is_named(fake: Runtime) -> None:
+    reply = post(fake, b'{"seed": ' + b"1" * 5000 + b"}", "identity")
+
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"]) == (400, "invalid_body")
+    assert "numbers of at most 4,300 digits" in error["message"]

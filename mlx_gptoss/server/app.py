@@ -6,6 +6,7 @@ Any ASGI server runs it; `running.py` is ours.
 """
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -140,7 +141,10 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     if status == 405 and not could_be_there(request):
         status, headers = 404, None
     if status == 400 and not isinstance(error, UnreadableError):
-        message = "the body cannot be read: send JSON in UTF-8"
+        message = (
+            "the body cannot be read: send JSON in UTF-8, with numbers of at most "
+            f"{sys.get_int_max_str_digits():,} digits"
+        )
     elif status == 404:
         message = "there is no such route here: see /docs"
     elif status == 405:
