@@ -40,7 +40,7 @@ class Draw:
     def read(self) -> tuple[int, float, list[tuple[int, float]]]:
         """Wait for it: the token, its log-probability, and the likeliest ones.
 
-        The log-probability is NaN or +inf where no token could be drawn: see
+        The log-probability is not finite where no token could be drawn: see
         `logprobs_of`.
         """
         token, logprob = self.draws.values[self.row]
@@ -86,12 +86,11 @@ def draw(logits: mx.array, wishes: Sequence[Wish | None]) -> list[Draw | None]:
 def logprobs_of(tokens: mx.array, logits: mx.array, legal: mx.array) -> mx.array:
     """Return the log-probabilities (B,) of tokens (B,) by logits (B, V).
 
-    NaN where a row is no distribution (a NaN, +inf, or nothing but -inf), and +inf
-    where `legal`, from which the tokens were drawn, left none.
+    NaN or -inf where a row is no distribution (a NaN, +inf, or nothing but -inf), and
+    +inf where `legal`, from which the tokens were drawn, left none.
     """
     places = tokens[:, None]
     total = mx.logsumexp(logits, axis=-1, keepdims=True)
-    total = mx.where(total == math.inf, math.nan, total)
     chosen = mx.take_along_axis(logits, places, axis=-1) - total
     if legal is not logits:
         drawn_from = mx.take_along_axis(legal, places, axis=-1)
