@@ -11,8 +11,10 @@ Step and carries the finish reason:
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from mlx_gptoss.tokenizer import Tokenizer
+if TYPE_CHECKING:
+    from mlx_gptoss.tokenizer import Tokenizer
 
 STOP, TOOL_CALLS, LENGTH, CANCELLED = "stop", "tool_calls", "length", "cancelled"
 # Finish details of what went in circles until it was cut: there the answer ends.
@@ -87,7 +89,7 @@ class Statistics:
 
 
 def stop_reasons(
-    tokenizer: Tokenizer | None, eos_token_ids: Iterable[int] = ()
+    tokenizer: "Tokenizer | None", eos_token_ids: Iterable[int] = ()
 ) -> dict[int, str]:
     """Map stop tokens to finish reasons: by name where the vocabulary has them."""
     if tokenizer is None:
