@@ -162,6 +162,25 @@ def test_a_broken_response_stream_is_named(
         assemble_response(found)
 
 
+def test_a_call_that_was_cut_is_no_item_of_an_incomplete_response() -> None:
+    found = response_stream()
+    last = found.pop()
+    call = {"type": "function_call", "id": "c", "call_id": "c", "name": "f"}
+    at = {"item_id": "c", "output_index": 1}
+    for name, fields in [
+        ("response.output_item.added", {"output_index": 1, "item": call}),
+        ("response.function_call_arguments.delta", at | {"delta": "{"}),
+        ("response.incomplete", {"response": last.data["response"]}),
+    ]:
+        found.append(Event(name, {"type": name} | fields))
+    found[-1].data["response"]["status"] = "incomplete"
+    numbered(found)
+
+    (item,) = assemble_response(found).output
+
+    assert item.type == "message"
+
+
 def message_stream() -> Events:
     message = {
         "id": "msg",

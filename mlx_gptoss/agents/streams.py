@@ -121,6 +121,8 @@ def assemble_response(events: Iterable[Event]) -> Response:
     items = _Items()
     for event in found[1:-1]:
         items.take(event.data)
+    if response.status == "incomplete":
+        items.drop_cut_call()
     items.compare(found[-1].data["response"]["output"])
     return response
 
@@ -130,6 +132,7 @@ class _Items:
 
     def __init__(self) -> None:
         self._open: str | None = None
+        self._is_call = False  # what is open
         self._texts: dict[tuple[str, int], str] = {}
         self._done: list[Any] = []
 
@@ -140,6 +143,7 @@ class _Items:
             require(self._open is None, "an item begins inside another")
             require(data["output_index"] == len(self._done), "output_index is wrong")
             self._open = data["item"]["id"]
+            self._is_call = data["item"]["type"].endswith("_call")
         elif kind == "response.output_item.done":
             require(data["item"]["id"] == self._open, "an item ends that never began")
             self._done.append(data["item"])
@@ -152,6 +156,12 @@ class _Items:
             elif kind == ends:
                 told = self._texts.pop(at, "")
                 require(told == data[key], f"{kind} differs from its deltas")
+
+    def drop_cut_call(self) -> None:
+        """Forget a call that was cut: it never ends, and is not in the response."""
+        if self._is_call and self._open is not None:
+            self._open = None
+            self._texts.clear()
 
     def compare(self, output: Sequence[Any]) -> None:
         """Hold the items against those of the whole response."""

@@ -13,7 +13,7 @@ TOOL = "get_weather"
 DESCRIPTION = "Gets the weather for a city."
 CITY = {
     "type": "object",
-    "properties": {"city": {"type": "string"}},
+    "properties": {"city": {"type": "string", "maxLength": 40}},
     "required": ["city"],
     "additionalProperties": False,
 }
