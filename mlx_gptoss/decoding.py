@@ -210,11 +210,10 @@ class Decoding:
 
     def _computed(self, drawn: Draw, *, last: bool) -> Step:
         token, logprob, top = drawn.read()
-        if not math.isfinite(logprob):
-            number = len(self.tokens) + 1
-            if logprob == math.inf:
-                raise PromptError(NONE_LEGAL.format(number))
-            raise NonFiniteError(NOT_FINITE.format(number))
+        if math.isnan(logprob):
+            raise NonFiniteError(NOT_FINITE.format(len(self.tokens) + 1))
+        if logprob == math.inf:
+            raise PromptError(NONE_LEGAL.format(len(self.tokens) + 1))
         reason = self.stop_tokens.get(token) or (LENGTH if last else None)
         return Step(token, logprob, reason, tuple(top))
 

@@ -40,7 +40,7 @@ class Draw:
     def read(self) -> tuple[int, float, list[tuple[int, float]]]:
         """Wait for it: the token, its log-probability, and the likeliest ones.
 
-        The log-probability is not finite where no token could be drawn: see
+        The log-probability is NaN or +inf where no token could be drawn: see
         `logprobs_of`.
         """
         token, logprob = self.draws.values[self.row]
@@ -86,15 +86,17 @@ def draw(logits: mx.array, wishes: Sequence[Wish | None]) -> list[Draw | None]:
 def logprobs_of(tokens: mx.array, logits: mx.array, legal: mx.array) -> mx.array:
     """Return the log-probabilities (B,) of tokens (B,) by logits (B, V).
 
-    NaN or -inf where a row is no distribution (a NaN, +inf, or nothing but -inf), and
-    +inf where `legal`, from which the tokens were drawn, left none.
+    NaN where a row is no distribution (a NaN, +inf, or nothing but -inf), and +inf
+    where `legal`, from which the tokens were drawn, left none. Without a mask a row
+    with +inf has its token there, and inf - inf is NaN without another operation.
     """
     places = tokens[:, None]
     total = mx.logsumexp(logits, axis=-1, keepdims=True)
     chosen = mx.take_along_axis(logits, places, axis=-1) - total
     if legal is not logits:
         drawn_from = mx.take_along_axis(legal, places, axis=-1)
-        chosen = chosen + mx.where(drawn_from == -math.inf, math.inf, 0.0)
+        none_left = mx.where(drawn_from == -math.inf, math.inf, 0.0)
+        chosen = chosen + mx.where(total == math.inf, math.nan, none_left)
     return chosen[:, 0]
 
 
