@@ -20,6 +20,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -111,8 +112,17 @@ class Decoding:
             mx.clear_cache()  # chunks differ in size: their buffers pile up
         if not self._unread and self._draw is None:
             self._logits = last_logits(self.model, hidden)
-            self._draw = self._drawn(self._logits, 0)
+            if self.pending is None:
+                self._draw = self._drawn(self._logits, 0)
         return len(part)
+
+    @property
+    def pending(self) -> "Future[object] | None":
+        """What `next_draw` would have to wait for, if it is not there yet."""
+        if self._draw is not None or self.guide is None:
+            return None
+        pending = self.guide.pending
+        return None if pending is None or pending.done() else pending
 
     def next_draw(self) -> Draw | None:
         """Return the token for the model to read, or None if it is the last one."""

@@ -6,7 +6,7 @@ happens and kept with the last message of the turn. Knows names and words only.
 
 from collections.abc import Sequence
 
-from mlx_gptoss.steps import CALL_LOOP, CANCELLED, FINAL_LOOP, LENGTH
+from mlx_gptoss.steps import CALL_LOOP, CANCELLED, FINAL_LOOP, LENGTH, UNBOUND
 
 TOOL_ROUNDS = "tool_rounds"
 CUTS = {
@@ -14,6 +14,7 @@ CUTS = {
     "analysis_loop": "the reasoning went in circles and was cut",
     "commentary_loop": "a preamble went in circles and was cut",
     "preamble_budget": "the text before calls was cut: it found no end",
+    UNBOUND: "a schema asked too much and was not kept to the end",
     CALL_LOOP: "a call went in circles and was cut: it was not run",
     FINAL_LOOP: "the answer went in circles and was cut",
     TOOL_ROUNDS: "stopped: the model called tools again and again",
@@ -23,6 +24,7 @@ GOES_ON = (  # behind the cut
     "analysis_loop",
     "commentary_loop",
     "preamble_budget",
+    UNBOUND,
 )
 ENDINGS = {
     LENGTH: "stopped at --max-tokens or the end of the context",

@@ -12,8 +12,10 @@ that the reasoning has used up its budget) makes it draw the next token again: `
 says so. Knows token ids; one Guide serves one generation.
 """
 
+import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -22,7 +24,6 @@ import numpy as np
 from mlx_gptoss.errors import PromptError, SchemaError
 from mlx_gptoss.harmony.automaton import Automaton, Place, Turn, build
 from mlx_gptoss.harmony.constrain import Constraints, Target, turn_of
-from mlx_gptoss.harmony.grammar import Compiled, Grammars, Matcher
 from mlx_gptoss.harmony.loops import (
     EXACTLY,
     NEARLY,
@@ -30,9 +31,12 @@ from mlx_gptoss.harmony.loops import (
     Detector,
     LoopDetector,
 )
-from mlx_gptoss.harmony.schema_grammar import Freed
-from mlx_gptoss.steps import CALL_LOOP, FINAL_LOOP, LENGTH
+from mlx_gptoss.harmony.schema_grammar import WHOLE, Compiled, Freed
+from mlx_gptoss.harmony.worker import GrammarLostError, Grammars, Matcher
+from mlx_gptoss.steps import CALL_LOOP, FINAL_LOOP, LENGTH, UNBOUND
 from mlx_gptoss.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 CALL = "call"  # what the loop guard calls the text of calls, on whatever channel
 ILLEGAL, UNNAMED, TEXT = -1, 0, 1  # a target; classes of tokens without own edges
@@ -75,20 +79,24 @@ class Guides:
         if constraints.enforce == "off":
             return None
         turn = turn_of(constraints, targets)
+        compiled = self._compiled(constraints, turn, targets)
         with self._lock:
-            grammars = self._compiled(constraints, turn, targets)
             automaton = self._automaton(turn)
-        if grammars:
+        if compiled:
             self.grammars.prepare()
-        return Guide(automaton, self._tokenizer, self.grammars, grammars, constraints)
+        return Guide(automaton, self._tokenizer, self.grammars, compiled, constraints)
+
+    def close(self) -> None:
+        """Let go of the process that compiles grammars, if no one else needs it."""
+        self.grammars.close()
 
     def _compiled(
         self, constraints: Constraints, turn: Turn, targets: Sequence[Target]
     ) -> dict[str | None, Compiled]:
         """The grammar of each recipient; of the answer under None."""
         bound = {call.recipient for call in turn.calls if call.grammar}
-        found: dict[str | None, Compiled] = {
-            target.call.recipient: self.grammars.compile(
+        begun: dict[str | None, Callable[[], Compiled]] = {
+            target.call.recipient: self.grammars.begin(
                 target.kind,
                 target.source,
                 what=f"the schema of `{target.call.recipient}`",
@@ -99,13 +107,13 @@ class Guides:
         }
         answer = constraints.response_format
         if answer is not None:
-            found[None] = self.grammars.compile(
+            begun[None] = self.grammars.begin(
                 answer.kind,
                 answer.source,
                 what="the response format",
                 strict=answer.strict,
             )
-        return found
+        return {where: finish() for where, finish in begun.items()}
 
     def _automaton(self, turn: Turn) -> Automaton:
         found = self._automata.pop(turn, None) or build(self._tokenizer, turn)
@@ -138,6 +146,7 @@ class Guide:
         self._ahead: mx.array | None = None  # the row behind the tokens that were drawn
         self._next: mx.array | None = None  # (V,) the row behind each token drawn next
         self._matcher: Matcher | None = None
+        self._unbound: set[str | None] = set()  # whose grammars turned out too costly
         self._table: OnDevice | None = None
         self._text = np.zeros(0, bool)
         self.reasoning_tokens = 0
@@ -148,7 +157,10 @@ class Guide:
     @property
     def freed(self) -> Freed:
         """What is left free of schemas, by recipient; of the answer's under None."""
-        found = {where: one.freed for where, one in self._compiled.items()}
+        found = {
+            where: (WHOLE,) if where in self._unbound else one.freed
+            for where, one in self._compiled.items()
+        }
         return {where: freed for where, freed in found.items() if freed}
 
     @property
@@ -160,6 +172,13 @@ class Guide:
     def waits(self) -> bool:
         """Whether the next token can be drawn only when this one has been read."""
         return self._matcher is not None
+
+    @property
+    def pending(self) -> "Future[object] | None":
+        """What is awaited of another process before `masked` can answer at once."""
+        if self._matcher is None or self.place.recipient in self._unbound:
+            return None
+        return self._matcher.look()
 
     @property
     def finish_reason(self) -> str | None:
@@ -182,13 +201,18 @@ class Guide:
                 said = self._tokenizer.decode(ids)
                 raise PromptError(f"a turn cannot go on behind `{said}`")
             self._state = state
-            try:
-                self._follow_grammar(before, token)
-            except SchemaError as error:
-                raise PromptError(
-                    "the answer that was begun does not fit the response format: leave "
-                    "out one of them"
-                ) from error
+            self._follow_grammar(before, token)
+        if self._matcher is None:
+            return
+        try:
+            _ = self._matcher.complete
+        except GrammarLostError:
+            return  # the first token is drawn without it, or not at all
+        except SchemaError as error:
+            raise PromptError(
+                "the answer that was begun does not fit the response format: leave "
+                "out one of them"
+            ) from error
 
     # On the device
 
@@ -233,6 +257,8 @@ class Guide:
         self._state = state
         place = self.place
         self._follow_grammar(before, token)
+        if self._matcher is not None:
+            self._matcher.look()  # while the model computes
         why = self._why_to_cut(token) if before == state and is_text else None
         if why is not None:
             self._cut_short(why)
@@ -260,6 +286,8 @@ class Guide:
             if self._matcher is not None:  # what was drawn ahead knew nothing of it
                 self._look_again()
             self._matcher = None
+        elif place.recipient in self._unbound:
+            pass
         elif before == self._state and self._matcher is not None:
             self._matcher.feed(token)
         else:
@@ -268,8 +296,19 @@ class Guide:
 
     def _grammatical(self, matcher: Matcher) -> np.ndarray:
         """What the grammar allows (V,), and what may end the text once it is whole."""
-        legal = matcher.allowed(len(self._text)) & self._text
-        if matcher.complete:
+        recipient, complete = self.place.recipient, True
+        legal = self._text.copy()
+        if recipient not in self._unbound:
+            try:
+                legal &= matcher.allowed(len(legal))
+                complete = matcher.complete
+            except GrammarLostError as error:
+                if not self._compiled[recipient].loosely:
+                    raise
+                log.warning("%s goes on free: %s", recipient or "the answer", error)
+                self._unbound.add(recipient)
+                self.details += (UNBOUND,)
+        if complete:
             legal[list(self._automaton.edges[self._state])] = True
         if not legal.any():
             raise SchemaError("a grammar leaves no token to go on with: change it")

@@ -1,5 +1,6 @@
 """What generation needs of a model, and of something that guides it: shapes of both."""
 
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -30,6 +31,11 @@ class Guidance(Protocol):
     @property
     def waits(self) -> bool:
         """Whether a token can be drawn only when the one before has been read."""
+        ...
+
+    @property
+    def pending(self) -> "Future[object] | None":
+        """What `masked` would have to wait for; None if it can answer at once."""
         ...
 
     @property

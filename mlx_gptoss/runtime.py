@@ -389,6 +389,8 @@ class Runtime:
         for ids in self._prepared:  # there may have been no idle time to write them
             while self._prompts is not None and self._prompts.save(ids):
                 pass
+        if self._guides is not None:
+            self._guides.close()
         self._model = self._prompts = None
         if self._storage is not None:
             self._storage.close()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 STOP, TOOL_CALLS, LENGTH, CANCELLED = "stop", "tool_calls", "length", "cancelled"
 # Finish details of what went in circles until it was cut: there the answer ends.
 FINAL_LOOP, CALL_LOOP = "final_loop", "call_loop"
+UNBOUND = "unbound"  # the finish detail of text whose schema was given up on the way
 STOP_NAMES = {"<|return|>": STOP, "<|endoftext|>": STOP, "<|call|>": TOOL_CALLS}
 
 
@@ -43,7 +44,8 @@ class Statistics:
     `prompt_tokens` includes the `cached_tokens`, which were not read again.
     `finish_details` are what cut a text short before its end: `reasoning_budget`,
     `preamble_budget`, `analysis_loop`, `commentary_loop`, `final_loop`, `call_loop`,
-    `stop_string`; or a whole turn: `tool_rounds`.
+    `stop_string`; or a whole turn: `tool_rounds`. `unbound` says that a schema asked
+    too much and was not kept to the end.
     Adding two, as those of the rounds of one turn, sums them up.
     """
 

@@ -102,6 +102,10 @@ class Tokenizer:
             ) from error
         return cls(vocabulary, str(path))
 
+    def serialized(self) -> str:
+        """The vocabulary in the form of `tokenizer.json`, for another process."""
+        return self._vocabulary.to_str()
+
     @cached_property
     def vocab_size(self) -> int:
         """One more than the highest token id."""

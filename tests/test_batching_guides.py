@@ -80,7 +80,7 @@ def test_a_guide_that_fails_ends_its_answer_only(runtime: Runtime) -> None:
     class Failing:
         """Free for three tokens; then a grammar that leaves none."""
 
-        waits, finish_reason, details = False, None, ()
+        waits, pending, finish_reason, details = False, None, None, ()
         count = 0
 
         def masked(self, logits: object) -> object:

@@ -11,11 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.errors import SchemaError
-from mlx_gptoss.harmony.grammar import (
-    REMEMBERED,
-    Grammars,
-    Kind,
-)
+from mlx_gptoss.harmony.grammar import Grammars, Kind
 from mlx_gptoss.harmony.keywords import FORMATS
 from tests.fakes import byte_tokenizer
 from tests.schema_values import exactly
@@ -187,20 +183,6 @@ def test_a_format_that_nobody_knows_is_a_remark() -> None:
     }
 
     assert any(check(schema, seed) for seed in range(9))
-
-
-def test_a_server_that_reads_many_schemas_remembers_some() -> None:
-    grammars = Grammars(byte_tokenizer())
-
-    for number in range(REMEMBERED + 9):
-        grammars.compile("arguments", {"const": number}, what="a schema")
-
-    assert len(grammars._compiled) == REMEMBERED
-
-
-def test_a_source_that_is_no_json_is_refused() -> None:
-    with pytest.raises(SchemaError, match="a schema is no JSON"):
-        GRAMMARS.compile("json_schema", {"const": object()}, what="a schema")
 
 
 def test_ids_beyond_the_vocabulary_are_never_allowed() -> None:

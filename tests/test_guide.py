@@ -13,7 +13,6 @@ import pytest
 from mlx_gptoss.errors import PromptError, SchemaError
 from mlx_gptoss.generate import generate
 from mlx_gptoss.guide import Guide, Guides
-from mlx_gptoss.harmony import grammar as grammar_module
 from mlx_gptoss.harmony.builtin import BROWSER, PYTHON
 from mlx_gptoss.harmony.constrain import (
     AnswerFormat,
@@ -27,6 +26,7 @@ from mlx_gptoss.harmony.loops import ALLOWED
 from mlx_gptoss.harmony.messages import ToolDescription, text_tool
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.steps import Statistics
+from mlx_gptoss.tokenizer import Tokenizer
 from tests.build_model import build
 from tests.checkpoints import hf_config, random_tensors
 from tests.fakes import SURE, FakeModel, byte_tokenizer, token_ids
@@ -562,14 +562,19 @@ def test_a_guide_can_begin_inside_a_message() -> None:
 
 
 def test_the_vocabulary_is_read_once_for_all_guides() -> None:
-    guides = Guides(TOKENIZER)
+    guides, sent = Guides(TOKENIZER), []
+    serialized = TOKENIZER.serialized
 
-    for _ in range(2):
-        guide = guides.guide(Constraints(), TARGETS)
-        list(generate(wishing(CALL), PROMPT, GREEDY, guide=guide))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Tokenizer, "serialized", lambda own: sent.append(own) or serialized()
+        )
+        for _ in range(2):
+            guide = guides.guide(Constraints(), TARGETS)
+            list(generate(wishing(CALL), PROMPT, GREEDY, guide=guide))
 
-    assert guides.grammars._tokenizer() is guides.grammars._tokenizer()
-    assert isinstance(guides.grammars, grammar_module.Grammars)
+    assert sent == [TOKENIZER]
+    guides.close()
 
 
 def test_the_same_seed_says_the_same_with_a_guide() -> None:

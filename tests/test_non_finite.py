@@ -195,7 +195,7 @@ def test_a_chat_keeps_what_came_and_names_the_error(value: float) -> None:
 class Masking:
     """A guide that leaves the tokens of a range."""
 
-    waits, finish_reason, details = False, None, ()
+    waits, pending, finish_reason, details = False, None, None, ()
 
     def __init__(self, legal: range) -> None:
         self.legal = legal

@@ -16,6 +16,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import wait
 from contextlib import contextmanager
 from functools import partial
 
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 
 BUSY_SHARE = 4  # chunks are so many times shorter while others decode
 LEAST_CHUNK = 32
+MASK_SECONDS = 0.02  # that all wait for what one answer's grammar allows
 
 
 class Engine:
@@ -143,7 +145,7 @@ class Engine:
             with self._lock:
                 self._awake = False
                 self._lock.notify_all()
-            if not self._owner.closed:
+            if not self._owner.closed and not self._stands:
                 self.wake()
 
     def _end_cancelled(self) -> None:
@@ -256,7 +258,7 @@ class Engine:
     def _fed(self) -> list[tuple[Ticket, Decoding]]:
         """Have the model read a token of each answer, and draw those after them."""
         ready: list[Fed] = []
-        for ticket in [t for t in self._running if t.state == DECODE]:
+        for ticket in self._ready():
             with self._alone(ticket):
                 assert ticket.decoding is not None
                 ready.append((ticket, ticket.decoding, ticket.decoding.next_draw()))
@@ -272,6 +274,33 @@ class Engine:
             if drawn is None and ticket.state == DECODE:
                 decoding.take(None)
         return [(ticket, decoding) for ticket, decoding, _ in ready]
+
+    def _ready(self) -> list[Ticket]:
+        """Those that can have their next token now.
+
+        What may come next can be slow to find out: for that all wait a moment, once;
+        then the others go on without that answer until it is found.
+        """
+        ready, until = [], time.perf_counter() + MASK_SECONDS
+        for ticket in [t for t in self._running if t.decoding and t.state == DECODE]:
+            with self._alone(ticket):
+                assert ticket.decoding is not None
+                pending = ticket.decoding.pending
+                if pending is not None and pending is not ticket.late:
+                    wait([pending], max(0, until - time.perf_counter()))
+                    ticket.late = pending
+                    pending.add_done_callback(lambda _: self.wake())
+                if pending is None or pending.done():
+                    ready.append(ticket)
+        return ready
+
+    @property
+    def _stands(self) -> bool:
+        """Whether all that run wait for what may come next, which ends with `wake`."""
+        return bool(self._running) and all(
+            t.decoding is not None and t.state == DECODE and t.decoding.pending
+            for t in self._running
+        )
 
     @contextmanager
     def _alone(self, ticket: Ticket) -> Iterator[None]:

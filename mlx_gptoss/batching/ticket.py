@@ -50,6 +50,7 @@ class Ticket:
         self.lease: Lease | None = None
         self.decoding: Decoding | None = None
         self.cancelled = False
+        self.late: object = None  # what it waits for, and the others do not any more
         # The engine puts its own here when it takes the ticket.
         self.find: Callable[[Ticket], int] = lambda ticket: 0
         self.wake: Callable[[], None] = lambda: None

@@ -6,7 +6,7 @@ recursion is one terminal, and of any other each character is a terminal of its 
 which is exact and slower. Knows no notation but Lark.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
@@ -64,16 +64,33 @@ def lark_of(rules: Rules, root: str) -> str:
 
 def ending(rules: Rules) -> dict[str, Node]:
     """Leave out what never comes to an end, whatever is written."""
-    done: dict[str, Node] = {}
-    while True:
-        found = {name: pruned(body, done) for name, body in rules.items()}
-        left = {name: body for name, body in found.items() if body is not None}
-        if left.keys() == done.keys():
-            return left
-        done = left
+    users: dict[str, set[str]] = {}
+    for name, body in rules.items():
+        for other in refs(body):
+            users.setdefault(other, set()).add(name)
+    done: set[str] = set()
+    left = list(rules)
+    while left:  # a rule is looked at again when one that it names is done
+        name = left.pop()
+        if name not in done and ends(rules[name], done):
+            done.add(name)
+            left += users.get(name, ())
+    found = {name: pruned(rules[name], done) for name in rules if name in done}
+    return {name: body for name, body in found.items() if body is not None}
 
 
-def pruned(node: Node, done: Rules) -> Node | None:
+def ends(node: Node, done: Set[str]) -> bool:
+    """Whether a part comes to an end, if the rules that are `done` do."""
+    if isinstance(node, Ref):
+        return node.name in done
+    if isinstance(node, Repeated):
+        return not node.least or ends(node.part, done)
+    if isinstance(node, Choice):
+        return any(ends(one, done) for one in node.options)
+    return all(ends(one, done) for one in inside(node))
+
+
+def pruned(node: Node, done: Set[str]) -> Node | None:
     """A part without the options that name rules other than those `done`."""
     if isinstance(node, Ref):
         return node if node.name in done else None

@@ -1,7 +1,8 @@
 """Grammars over a tokenizer: which tokens keep a text on the way to being valid.
 
-JSON schemas, regular expressions, Lark and GBNF, by `llguidance`. Of a schema, what
-cannot be kept is left free, and named; one that is `strict` is refused instead, before
+JSON schemas, regular expressions, Lark and GBNF, by `llguidance`, in this very process:
+what callers send goes through `worker`, which is used alike. Of a schema, what cannot
+be kept is left free, and named; one that is `strict` is refused instead, before
 anything is generated:
 
     grammars = Grammars(tokenizer)
@@ -24,7 +25,9 @@ import llguidance
 import numpy as np
 
 from mlx_gptoss.errors import SchemaError
+from mlx_gptoss.harmony.depth import DEEPEST, leads_too_deep
 from mlx_gptoss.harmony.gbnf import as_lark
+from mlx_gptoss.harmony.schema_grammar import DEEPEST as DEEPEST_NESTING
 from mlx_gptoss.harmony.schema_grammar import (
     Compiled,
     reason_against,
@@ -34,58 +37,34 @@ from mlx_gptoss.harmony.schema_grammar import (
 from mlx_gptoss.tokenizer import Tokenizer
 
 Kind = Literal["json_schema", "arguments", "regex", "lark", "grammar"]
-REMEMBERED = 256  # grammars that were checked: a server reads many
 QUIET = 0  # the log level at which the library prints nothing
 
 
 class Grammars:
-    """Compiles grammars for one tokenizer; one thread at a time may `compile`.
+    """Compiles grammars for one tokenizer, and matches texts against them.
 
-    The library takes a second or two to read a large vocabulary, once: `prepare`
-    begins with it while other things are done.
+    The library takes a second or two to read a large vocabulary, on first use.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._source = tokenizer
-        self._compiled: dict[tuple[str, bool, str], Compiled] = {}
         self._reading = threading.Lock()
         self._read: llguidance.LLTokenizer | None = None
 
     def compile(
-        self,
-        kind: Kind,
-        source: Any,
-        *,
-        what: str,
-        strict: bool = False,
+        self, kind: Kind, source: Any, *, what: str, strict: bool = False
     ) -> Compiled:
-        """Return the library's form of a grammar, and what it leaves free.
-
-        "arguments" is a JSON schema whose objects take their fields in any order.
-        Raises SchemaError, which names `what`, the feature that is not supported, and
-        what to do: for a schema with `strict` only, for other grammars always.
-        """
-        key = (kind, strict, _written(source, what))
-        found = self._compiled.pop(key, None)
-        if found is None:
-            found = _compile(kind, source, what=what, strict=strict)
-        self._compiled[key] = found
-        if len(self._compiled) > REMEMBERED:
-            del self._compiled[next(iter(self._compiled))]
-        return found
+        """Return the library's form of a grammar: see `compiled`."""
+        return compiled(kind, source, what=what, strict=strict)
 
     def matcher(self, compiled: Compiled) -> "Matcher":
         """Start to match a text against what `compile` returned."""
-        tokenizer = self._tokenizer()
+        tokenizer = self.tokenizer()
         matcher = llguidance.LLMatcher(tokenizer, compiled.grammar, log_level=QUIET)
         return Matcher(matcher, tokenizer.eos_token)
 
-    def prepare(self) -> None:
-        """Begin to read the vocabulary, in a thread of its own."""
-        if self._read is None and not self._reading.locked():
-            threading.Thread(target=self._tokenizer, name="grammars").start()
-
-    def _tokenizer(self) -> llguidance.LLTokenizer:
+    def tokenizer(self) -> llguidance.LLTokenizer:
+        """The vocabulary as the library has it; any thread may be the first to ask."""
         with self._reading:
             if self._read is None:
                 source = _Source(self._source)
@@ -104,20 +83,20 @@ class Matcher:
         self._matcher = matcher
         self._end = end  # the library's sign that the text may end
 
-    def allowed(self, size: int) -> np.ndarray:
-        """Return a bool (size,): the tokens that may come next; none may be left.
+    def bits(self) -> bytearray:
+        """Return a bit for each token, the lowest first: whether it may come next.
 
         Raises SchemaError when the grammar asks too much of the library.
         """
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        bits = bytearray(self._matcher.compute_bitmask())
         if self._matcher.is_error():
             raise SchemaError(f"a grammar failed: {self._matcher.get_error()}")
-        found = np.unpackbits(bits, bitorder="little").astype(bool)
-        found[self._end] = False
-        allowed = np.zeros(size, bool)
-        shared = min(size, len(found))
-        allowed[:shared] = found[:shared]
-        return allowed
+        bits[self._end // 8] &= ~(1 << self._end % 8)
+        return bits
+
+    def allowed(self, size: int) -> np.ndarray:
+        """Return the same as a bool (size,); none may be left."""
+        return unpacked(self.bits(), size)
 
     @property
     def complete(self) -> bool:
@@ -148,17 +127,35 @@ class _Source:
         return self._encode(text)
 
 
+def unpacked(bits: bytes | bytearray, size: int) -> np.ndarray:
+    """Write bits, the lowest of each byte first, as a bool (size,)."""
+    found = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
+    allowed = np.zeros(size, bool)
+    shared = min(size, len(found))
+    allowed[:shared] = found[:shared]
+    return allowed
+
+
 def can_enforce(kind: Literal["regex", "lark"], source: str) -> bool:
     """Whether the library takes a grammar."""
-    return reason_against(_as_grammar(kind, source)) is None
+    try:
+        return reason_against(_as_grammar(kind, source)) is None
+    except ValueError:
+        return False
 
 
-def _compile(kind: Kind, source: Any, *, what: str, strict: bool) -> Compiled:
+def compiled(kind: Kind, source: Any, *, what: str, strict: bool = False) -> Compiled:
+    """Return the library's form of a grammar, and what it leaves free.
+
+    "arguments" is a JSON schema whose objects take their fields in any order.
+    Raises SchemaError, which names `what`, the feature that is not supported, and
+    what to do: for a schema with `strict` only, for other grammars always.
+    """
     if kind in ("regex", "lark", "grammar"):
         try:
             grammar = _as_grammar(kind, source)
             reason = reason_against(grammar)
-        except ValueError as error:  # GBNF that is none
+        except ValueError as error:
             raise SchemaError(
                 f"{what} cannot be enforced ({error}): change it"
             ) from error
@@ -173,19 +170,23 @@ def _compile(kind: Kind, source: Any, *, what: str, strict: bool) -> Compiled:
 
 
 def _as_grammar(kind: Kind, source: str) -> str:
-    matcher = llguidance.LLMatcher
+    """The library's form. Raises ValueError for GBNF that is none, and what is deep."""
     if kind == "regex":
-        return matcher.grammar_from_regex(source)
-    if kind == "grammar":
-        source = as_lark(source)
-    return matcher.grammar_from_lark(source)
+        return llguidance.LLMatcher.grammar_from_regex(source)
+    lark = as_lark(source) if kind == "grammar" else source
+    if leads_too_deep(lark):
+        raise ValueError(f"its rules lead more than {DEEPEST:,} deep")
+    return llguidance.LLMatcher.grammar_from_lark(lark)
 
 
-def _written(source: Any, what: str) -> str:
-    """A source as text, to know it by. Raises SchemaError for what is no JSON."""
+def written(source: Any, what: str) -> str:
+    """A source as text: JSON, but for a grammar. Raises SchemaError for what is none.
+
+    What is nested so deeply that it will say nothing is cut, a little further down.
+    """
     if isinstance(source, str):
         return source
     try:
-        return json.dumps(shallow(source))
+        return json.dumps(shallow(source, DEEPEST_NESTING + 2))
     except (TypeError, ValueError, RecursionError) as error:
         raise SchemaError(f"{what} is no JSON ({error}): change it") from error

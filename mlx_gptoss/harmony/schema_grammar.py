@@ -10,19 +10,25 @@ a schema is kept to the letter, by rules of our own or by the library's, or refu
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import llguidance
 
 from mlx_gptoss.harmony.any_order import Written, write
+from mlx_gptoss.harmony.depth import DEEPEST as DEEPEST_WAY
+from mlx_gptoss.harmony.depth import depth_of_schema, leads_too_deep
 from mlx_gptoss.harmony.keywords import FORMATS
 from mlx_gptoss.harmony.spelling import WHITESPACE
 
 DEEPEST = 64  # objects and lists around a part of a schema: those within say nothing
 VERBATIM = ("const", "enum", "default", "examples")  # no schemas
 WHOLE = ("", "schema")  # freed: all of it
+ANYTHING = {
+    True: True,
+    False: {"type": "object"},
+}  # schemas: of an answer, of arguments
 MOST_BITS = 4096  # of a whole number
 Freed = dict[str | None, tuple[tuple[str, str], ...]]  # by recipient; None: the answer
 SHOWN = 3  # keywords that an error names
@@ -32,11 +38,13 @@ SHOWN = 3  # keywords that an error names
 class Compiled:
     """The library's form of a grammar, and what it leaves free of a schema.
 
-    `freed` are fields ("" is the schema itself) and their keywords.
+    `freed` are fields ("" is the schema itself) and their keywords. A text bound so
+    `loosely` may be left free altogether, where its grammar turns out to cost too much.
     """
 
     grammar: str
     freed: tuple[tuple[str, str], ...] = ()
+    loosely: bool = False
 
 
 def schema_grammar(schema: Any, *, ordered: bool, strict: bool) -> Compiled:
@@ -44,21 +52,23 @@ def schema_grammar(schema: Any, *, ordered: bool, strict: bool) -> Compiled:
 
     With `strict`, raises ValueError that says what cannot be kept.
     """
-    cut = shallow(schema)
+    if strict and _is_deep(schema, DEEPEST):
+        raise ValueError(f"its parts are nested more than {DEEPEST} deep")
+    leads = depth_of_schema(cut := shallow(schema))
+    if strict and leads > DEEPEST_WAY:
+        raise ValueError(f"its references lead more than {DEEPEST_WAY:,} deep")
     notes = (WHOLE,) if _is_deep(schema, DEEPEST) else ()
-    written = _written(cut, ordered=ordered)
-    if strict and not (written and written.exact and written.lark and not notes):
+    written = None if leads > DEEPEST_WAY else _written(cut, ordered=ordered)
+    if strict and not (written and written.exact and written.lark):
         return _by_the_library(schema, written)
     if written is not None and written.lark is None:
         written = _written(cut, ordered=ordered, forgiving=True)
     if written is not None and written.lark is not None:
         grammar = llguidance.LLMatcher.grammar_from_lark(written.lark)
-        if reason_against(grammar) is None:
-            return Compiled(grammar, notes + written.freed)
-    anything = schema_grammar(
-        True if ordered else {"type": "object"}, ordered=ordered, strict=False
-    )
-    return Compiled(anything.grammar, (WHOLE,))
+        if not leads_too_deep(written.lark) and reason_against(grammar) is None:
+            return Compiled(grammar, notes + written.freed, loosely=not strict)
+    anything = schema_grammar(ANYTHING[ordered], ordered=ordered, strict=False)
+    return replace(anything, freed=(WHOLE,))
 
 
 def in_words(freed: Sequence[tuple[str, str]]) -> str:
