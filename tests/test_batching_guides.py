@@ -1,18 +1,24 @@
 """Guided answers in a batch: each keeps its grammar, beside others that are free."""
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
 from mlx_gptoss import AnswerFormat, Constraints
 from mlx_gptoss.errors import SchemaError
+from mlx_gptoss.harmony.schema_grammar import WHOLE
+from mlx_gptoss.harmony.worker import Grammars, grammars
+from mlx_gptoss.harmony.worker.supervisor import Supervisor
 from mlx_gptoss.opening import load
 from mlx_gptoss.prompt_cache import CacheOptions
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
-from mlx_gptoss.steps import Step
+from mlx_gptoss.steps import UNBOUND, Step
 from tests.asking import Asked
 from tests.fakes import token_ids
 
@@ -103,3 +109,101 @@ def test_a_guide_that_fails_ends_its_answer_only(runtime: Runtime) -> None:
     with pytest.raises(SchemaError, match="leaves no token"):
         failing.answer()
     same_up_to_a_tie(other, alone)
+
+
+class Slow:
+    """Free; but for the third token it waits for something."""
+
+    waits, finish_reason, details = True, None, ()
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.found: Future[object] = Future()
+
+    @property
+    def pending(self) -> "Future[object] | None":
+        return self.found if self.count == 2 else None
+
+    def masked(self, logits: object) -> object:
+        assert self.pending is None or self.found.done(), "the owner would have waited"
+        return logits
+
+    def drew(self, token: object) -> None: ...
+
+    def read(self, token: int) -> bool:
+        self.count += 1
+        return True
+
+
+def test_an_answer_that_waits_for_its_mask_holds_up_no_other(runtime: Runtime) -> None:
+    ids = prompt(runtime, 5)
+    alone = list(runtime.generate(ids, GREEDY))
+    guide: Any = Slow()
+    waiting = Asked(runtime, ids, GREEDY, guide=guide)
+    other = Asked(runtime, ids, GREEDY)
+
+    same_up_to_a_tie(other, alone)
+    assert len(waiting.steps) == 2 and not waiting.ended.is_set()
+    guide.found.set_result(None)
+    same_up_to_a_tie(waiting, alone)
+
+
+def test_nothing_turns_while_all_wait_for_their_masks(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guides: list[Any] = [Slow(), Slow()]
+    waiting = [Asked(runtime, prompt(runtime, 5), GREEDY, guide=one) for one in guides]
+    while any(len(one.steps) < 2 for one in waiting):
+        runtime.run(lambda: None)
+    engine, rounds = runtime._engine, []
+    round_of = engine._round
+    monkeypatch.setattr(engine, "_round", lambda: rounds.append(1) or round_of())
+    for _ in range(50):  # the owner is free for other work
+        runtime.run(lambda: None)
+
+    assert len(rounds) < 9
+    waiting[0].ticket.cancel()
+    assert len(waiting[0].answer()) == 2
+    guides[1].found.set_result(None)
+    waiting[1].answer()
+
+
+LONG = {"type": "array", "items": {"const": "aye"}, "minItems": 9, "maxItems": 9}
+
+
+@pytest.mark.parametrize("strict", (False, True))
+def test_a_grammar_that_hangs_its_process_ends_or_frees_its_answer_only(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, strict: bool
+) -> None:
+    supervisor = Supervisor()
+    own = Grammars(runtime.tokenizer, supervisor)
+    monkeypatch.setattr(runtime.guides, "grammars", own)
+    bound = AnswerFormat.json_schema(LONG, strict=strict)
+    how = Constraints(response_format=bound, max_reasoning_tokens=0)
+    lost_guide, other_guide = (runtime.guides.guide(how) for _ in range(2))
+    assert lost_guide is not None
+
+    hung: list[object] = []
+
+    def hang(step: Step) -> None:
+        if lost_guide.place.kind == "grammar" and not hung and supervisor.pid:
+            monkeypatch.setattr(grammars, "MASK_SECONDS", 0.2)
+            os.kill(supervisor.pid, signal.SIGSTOP)
+            lost_guide._matcher = own.matcher(lost_guide._compiled[None])
+            hung.append(lost_guide._matcher.look())
+            monkeypatch.setattr(grammars, "MASK_SECONDS", 60)
+
+    lost = Asked(runtime, prompt(runtime, 5), GREEDY, on_step=hang, guide=lost_guide)
+    other = Asked(runtime, prompt(runtime, 6), GREEDY, guide=other_guide)
+
+    if strict:
+        with pytest.raises(SchemaError, match="cannot be enforced any more"):
+            lost.answer()
+    else:
+        lost.answer()
+        [(stats, _)] = lost.ends
+        assert stats is not None and UNBOUND in stats.finish_details
+        assert lost_guide.freed == {None: (WHOLE,)}
+    said = runtime.tokenizer.decode(other.tokens)
+    assert said.replace(" ", "").count('"aye"') >= 3
+    own.close()

@@ -296,9 +296,12 @@ class Engine:
 
     @property
     def _stands(self) -> bool:
-        """Whether all that run wait for what may come next, which ends with `wake`."""
+        """Whether all that run were found to wait: what they wait for wakes this."""
         return bool(self._running) and all(
-            t.decoding is not None and t.state == DECODE and t.decoding.pending
+            t.decoding is not None
+            and t.state == DECODE
+            and t.late is not None
+            and t.decoding.pending is t.late
             for t in self._running
         )
 
