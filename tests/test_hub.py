@@ -50,15 +50,13 @@ def running() -> Iterator[HubServer]:
 
 @pytest.fixture
 def server(running: HubServer) -> HubServer:
-    running.requests.clear()
-    running.agents.clear()
-    running.refuse.clear()
+    running.forget()
     return running
 
 
 @pytest.fixture
 def hub(server: HubServer, tmp_path: Path) -> Hub:
-    return Hub(server.url, tmp_path / "cache")
+    return Hub(server.url, tmp_path / "cache", wait=lambda seconds: None)
 
 
 def names(folder: Path) -> set[str]:

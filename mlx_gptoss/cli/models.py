@@ -8,7 +8,7 @@ import click
 
 from mlx_gptoss.cli.lines import confirm
 from mlx_gptoss.cli.options import json_option
-from mlx_gptoss.cli.progress import ByteProgress
+from mlx_gptoss.cli.progress import DownloadProgress
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.hub import LocalModel
@@ -40,16 +40,17 @@ def models(services: Services, delete: str | None, yes: bool, as_json: bool) -> 
 def pull(services: Services, model: str) -> None:
     """Download a model from the Hub, or what is new of it.
 
-    Only what is needed comes: weights, settings, tokenizer. An interrupted download
-    goes on where it stopped, file by file. Prints the folder.
+    Only what is needed comes: weights, settings, tokenizer. A download that was
+    interrupted or killed goes on at the byte where it stopped; sizes and hashes are
+    checked. Prints the folder.
     """
     if as_written(model)[0] != model:
         note(
             f"`{model}` is a folder here too, and goes before what is pulled: name the "
             "model from another folder"
         )
-    with ByteProgress(f"Downloading {model}") as progress:
-        folder = services.hub.pull(model, progress=progress)
+    with DownloadProgress(model) as shown:
+        folder = services.hub.pull(model, progress=shown, say=shown.say)
     click.echo(folder)
 
 
@@ -63,11 +64,17 @@ def _delete(services: Services, model: str, *, yes: bool) -> None:
 def _table(found: Sequence[LocalModel]) -> str:
     rows = [("MODEL", "SIZE", "KIND", "LAST USED")]
     for model in found:
-        kind = model.kind if model.complete else f"{model.kind} (incomplete)"
+        kind = model.kind if model.complete else f"{model.kind} ({_lack(model)})"
         rows.append((model.name, format_bytes(model.bytes), kind, _day(model)))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(lines)
+
+
+def _lack(model: LocalModel) -> str:
+    if model.missing is None:
+        return "incomplete"
+    return f"incomplete, {format_bytes(model.missing)} missing"
 
 
 def _day(model: LocalModel) -> str:
@@ -85,6 +92,7 @@ def _as_json(found: Sequence[LocalModel]) -> str:
             "kind": model.kind,
             "last_used": model.last_used,
             "complete": model.complete,
+            "missing": model.missing,
         }
         for model in found
     ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_gptoss.cli.options import LoadOptions
-from mlx_gptoss.cli.progress import ByteProgress
+from mlx_gptoss.cli.progress import ByteProgress, DownloadProgress
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.hub import Check, Hub
 
@@ -122,9 +122,13 @@ class Services:
 
     def fetch(self, model: str, *, offline: bool, check: Check | None = None) -> Path:
         """Return the folder of a model; a download shows its progress."""
-        with ByteProgress(f"Downloading {model}") as progress:
+        with DownloadProgress(model) as progress:
             return self.hub.resolve(
-                model, offline=offline, progress=progress, check=check
+                model,
+                offline=offline,
+                progress=progress,
+                check=check,
+                say=progress.say,
             )
 
     def fetch_source(self, model: str, *, offline: bool) -> Path:
@@ -134,13 +138,17 @@ class Services:
 
         repo, name = split_name(model)
         is_gguf = name is not None or cached_gguf(self.hub, repo, None) is not None
-        with ByteProgress(f"Downloading {model}") as progress:
+        with DownloadProgress(model) as shown:
             if not is_gguf:
                 try:
-                    return self.hub.resolve(model, offline=offline, progress=progress)
+                    return self.hub.resolve(
+                        model, offline=offline, progress=shown, say=shown.say
+                    )
                 except GgufOnlyError:
                     name = None  # the one it has
-            return fetch_gguf(self.hub, repo, name, offline=offline, progress=progress)
+            return fetch_gguf(
+                self.hub, repo, name, offline=offline, progress=shown, say=shown.say
+            )
 
     def start_chat(
         self,

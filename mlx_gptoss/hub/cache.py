@@ -4,46 +4,36 @@ A model that is whole in the cache is used without asking the Hub anything; `pul
 asks for what is newer. The hub library's telemetry is off before it is used.
 """
 
-import os
 import shutil
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import ModuleType
-from typing import Any
 
 from mlx_gptoss.errors import HubError
-from mlx_gptoss.hub.errors import GgufOnlyError, named_errors
+from mlx_gptoss.hub.download import Download, Progress
+from mlx_gptoss.hub.errors import named_errors
 from mlx_gptoss.hub.folders import (
     CONFIG,
     DEMO,
     DEMO_FOLDER,
-    HUB_ID,
-    MODEL_TYPE,
-    UNKNOWN,
-    WEIGHTS,
     LocalModel,
     describe,
     empty_folder,
     is_complete,
     local_folder,
     named_folder,
-    read_json,
 )
+from mlx_gptoss.hub.library import fetch_by_library, is_offline, library
+from mlx_gptoss.hub.published import HubFile, Published, ask, is_weights, needed_files
+from mlx_gptoss.hub.repos import BRANCH, WHOLE, RepoFolder
+from mlx_gptoss.hub.retries import Say, Wait
+from mlx_gptoss.hub.stored import describe_lack, stored_models
 from mlx_gptoss.memory import format_bytes
 
-# What a model needs, in the order it comes: config.json last, so that a folder that
-# has it has everything. Files in folders (`original/`, `metal/`) never match.
-NEEDED = (WEIGHTS, "*.json", "*.jinja", "LICENSE*", CONFIG)
-ADAPTERS = {"adapter_config.json", "adapter_model.safetensors", "adapters.safetensors"}
-BRANCH = "main"
-REPOS = "models--*--*"  # how the cache names the folder of `owner/name`
-UNFINISHED = "*.incomplete"  # and the part of a file that has come
 FREE_RESERVE = 10**9  # bytes of disk to leave free after a download
 
-Progress = Callable[[int, int], None]  # bytes done, bytes in all
 Check = Callable[[Path, int], None]  # its config.json, bytes of all its weight files
 
 
@@ -58,6 +48,7 @@ class Hub:
     endpoint: str | None = None
     cache: Path | None = None
     free_disk: Callable[[Path], int] = _free_disk
+    wait: Wait = time.sleep  # between tries
 
     @property
     def folder(self) -> Path:
@@ -71,34 +62,51 @@ class Hub:
         offline: bool = False,
         progress: Progress | None = None,
         check: Check | None = None,
+        say: Say | None = None,
     ) -> Path:
         """Return the folder of `model`, downloading it if it is not here yet.
 
         `check` is called before weights are downloaded, and may raise to refuse them.
+        `say` is told in a line what a download does besides: it waits, it tries again.
         """
         here = local_folder(model) or self.cached(model)
         if here is not None:
             return here
         self.require_network(model, offline=offline)
-        return self._download(model, progress, check)
+        return self._download(model, progress, say, check)
 
     def require_network(self, model: str, *, offline: bool) -> None:
         """Raise HubError where a download is needed and forbidden."""
-        if offline or _offline():
-            here = " (the folder of that name here holds no weights)"
+        if offline or is_offline():
             raise HubError(
-                f"`{model}` is not on this machine"
-                f"{here if empty_folder(model) else ''} and downloads are off: run "
+                f"`{model}` {self._lack(model)} and downloads are off: run "
                 f"`mlx-gptoss pull {model}` without `--offline` or `HF_HUB_OFFLINE`"
             )
 
-    def pull(self, model: str, *, progress: Progress | None = None) -> Path:
-        """Download the newest files of a Hub id; what is here already is kept."""
+    def _lack(self, model: str) -> str:
+        """Say that a model is not here, or how much of it is not."""
+        lack = describe_lack(RepoFolder(self.folder, model))
+        if lack is not None:
+            return lack
+        here = " (the folder of that name here holds no weights)"
+        return f"is not on this machine{here if empty_folder(model) else ''}"
+
+    def pull(
+        self,
+        model: str,
+        *,
+        progress: Progress | None = None,
+        say: Say | None = None,
+    ) -> Path:
+        """Download the newest files of a Hub id; what is here already is kept.
+
+        A download that was interrupted, or killed, goes on where it stopped.
+        """
         if named_folder(model) is not None:
             raise HubError(f"`{model}` is already here: only Hub ids can be pulled")
-        if _offline():
+        if is_offline():
             raise HubError(f"`HF_HUB_OFFLINE` is set: unset it to pull `{model}`")
-        return self._download(model, progress)
+        return self._download(model, progress, say)
 
     def cached(self, model: str) -> Path | None:
         """Return the folder of a Hub id if all of it was downloaded."""
@@ -107,19 +115,13 @@ class Hub:
 
     def snapshot(self, repo: str) -> Path | None:
         """Return the folder of what was downloaded of a Hub id, whole or not."""
-        folder = self.folder / REPOS.replace("*--*", repo.replace("/", "--"))
-        try:
-            commit = (folder / "refs" / BRANCH).read_text()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return folder / "snapshots" / commit
+        return RepoFolder(self.folder, repo).snapshot(BRANCH)
 
     def listing(self, repo: str) -> dict[str, int]:
         """Ask the Hub for the files of a repository: size by name."""
         with named_errors(repo):
-            api = library().HfApi(self.endpoint)
-            facts = api.model_info(repo, files_metadata=True)
-        return {file.rfilename: file.size or 0 for file in facts.siblings or ()}
+            files = ask(self.endpoint, repo).files
+        return {file.name: file.size or 0 for file in files.values()}
 
     def fetch_files(
         self,
@@ -128,22 +130,23 @@ class Hub:
         progress: Progress | None,
         *,
         revision: str,
+        say: Say | None = None,
     ) -> Path:
         """Download the files of `sizes` (size by name) that are not here yet.
 
         Returns the folder they lie in.
         """
         with named_errors(repo):
-            missing = [x for x in sizes if not self._find(repo, x, revision)]
-            self._require_disk(repo, sum(sizes[name] for name in missing))
-            total = sum(sizes.values())
-            done = total - sum(sizes[name] for name in missing)
-            for name in missing:
-                self._fetch(repo, name, revision, _progress_bar(done, total, progress))
-                done += sizes[name]
-        folder = self.snapshot(repo)
-        assert folder is not None, f"{repo=} has no ref after a download"
-        return folder
+            published = ask(self.endpoint, repo, revision)
+            gone = [name for name in sizes if name not in published.files]
+            if gone:
+                raise HubError(
+                    f"`{gone[0]}` is gone from `{repo}`: choose another file"
+                )
+            files = [published.files[name] for name in sizes]
+            download = self._prepare(published, files, progress, say)
+            download.run()
+        return download.target
 
     def models(self) -> list[LocalModel]:
         """List the demo and the gpt-oss models in the cache, by name.
@@ -151,25 +154,34 @@ class Hub:
         Among them is what an interrupted download left, of whatever model that was.
         """
         demo = [describe(DEMO, DEMO_FOLDER, None)] if is_complete(DEMO_FOLDER) else []
-        found = self._interrupted()
-        for repo in self._repos():
-            newest = max(repo.revisions, key=lambda revision: revision.last_modified)
-            folder = newest.snapshot_path
-            if read_json(folder / CONFIG).get("model_type") == MODEL_TYPE:
-                used, size = repo.last_accessed, repo.size_on_disk
-                found.append(describe(repo.repo_id, folder, used, size))
-        return demo + sorted(found, key=lambda model: model.name)
+        return demo + sorted(stored_models(self.folder), key=lambda model: model.name)
 
     def delete(self, model: str) -> int:
         """Remove a downloaded model from the cache; return the bytes freed."""
         if named_folder(model) is not None:
             raise HubError(f"`{model}` was not downloaded: only Hub ids can be deleted")
-        folder = self.folder / REPOS.replace("*--*", model.replace("/", "--"))
-        if not folder.is_dir():
+        repo = RepoFolder(self.folder, model)
+        if not repo.path.is_dir():
             raise HubError(f"`{model}` is not on this machine: see `mlx-gptoss models`")
-        freed = sum(path.stat().st_size for path in _files(folder))
-        shutil.rmtree(folder)
-        return freed
+
+        def held() -> None:
+            raise HubError(
+                f"`{model}` is being downloaded: stop that, then delete the model"
+            )
+
+        with repo.locked(WHOLE, held):
+            sizes = {path: path.stat().st_size for path in repo.contents()}
+            if repo.is_shared():
+                self._delete_shared(model)
+            shutil.rmtree(repo.path, ignore_errors=not repo.path.exists())
+        return sum(size for path, size in sizes.items() if not path.exists())
+
+    def _delete_shared(self, model: str) -> None:
+        """Let the library delete a model: files may belong to others, too."""
+        cache = library().scan_cache_dir(self.folder)
+        found = [r for r in cache.repos if (r.repo_type, r.repo_id) == ("model", model)]
+        hashes = [x.commit_hash for repo in found for x in repo.revisions]
+        cache.delete_revisions(*hashes).execute()
 
     def _find(self, model: str, name: str, revision: str) -> Path | None:
         found = library().try_to_load_from_cache(
@@ -177,76 +189,53 @@ class Hub:
         )
         return Path(found) if isinstance(found, str) else None
 
-    def _interrupted(self) -> list[LocalModel]:
-        """List what has weights or parts of files, but no config.json: that is last."""
-        found = []
-        for repo in self.folder.glob(REPOS):
-            name = repo.name.split("--", 1)[1].replace("--", "/")
-            begun = (*repo.glob(f"snapshots/*/{WEIGHTS}"), *repo.rglob(UNFINISHED))
-            if not HUB_ID.fullmatch(name) or not begun:
-                continue
-            if any(repo.glob(f"snapshots/*/{CONFIG}")):
-                continue
-            facts = [path.stat() for path in _files(repo)]
-            size = sum(fact.st_size for fact in facts)
-            used = max((fact.st_mtime for fact in facts), default=None)
-            found.append(LocalModel(name, repo, size, UNKNOWN, used, complete=False))
-        return found
-
-    def _repos(self) -> list[Any]:
-        if not self.folder.is_dir():
-            return []
-        repos = library().scan_cache_dir(self.folder).repos
-        return [repo for repo in repos if repo.repo_type == "model" and repo.revisions]
-
     def _download(
-        self, model: str, progress: Progress | None, check: Check | None = None
+        self,
+        model: str,
+        progress: Progress | None,
+        say: Say | None,
+        check: Check | None = None,
     ) -> Path:
-        """Fetch file by file, so that an interruption loses one file at most."""
         with named_errors(model):
-            facts = (
-                library().HfApi(self.endpoint).model_info(model, files_metadata=True)
-            )
-            sizes = _needed_files(model, facts)
-            missing = [n for n in sizes if not self._find(model, n, facts.sha)]
-            if check and missing:
-                self._check(model, facts.sha, check, _weight_bytes(sizes))
-            self._require_disk(model, sum(sizes[name] for name in missing))
-            done = sum(sizes.values()) - sum(sizes[name] for name in missing)
-            for name in missing:
-                self._fetch(
-                    model,
-                    name,
-                    facts.sha,
-                    _progress_bar(done, sum(sizes.values()), progress),
-                )
-                done += sizes[name]
-            # Written down last: the branch never names a folder with holes.
-            self._fetch(model, CONFIG, BRANCH, _progress_bar(done, done, None))
+            published = ask(self.endpoint, model)
+            files = needed_files(published)
+            download = self._prepare(published, files, progress, say)
+            if check and download.missing():
+                self._check(published, check)
+            download.run()
         return self._downloaded(model)
 
-    def _fetch(self, model: str, name: str, revision: str, bar: type) -> None:
-        library().hf_hub_download(
-            model,
-            name,
-            revision=revision,
-            cache_dir=self.folder,
+    def _prepare(
+        self,
+        published: Published,
+        files: Sequence[HubFile],
+        progress: Progress | None,
+        say: Say | None,
+    ) -> Download:
+        return Download(
             endpoint=self.endpoint,
-            tqdm_class=bar,
+            folder=RepoFolder(self.folder, published.repo),
+            commit=published.commit,
+            files=files,
+            etags=published.etags,
+            require_disk=lambda needed: self._require_disk(published.repo, needed),
+            wait=self.wait,
+            progress=progress,
+            say=say,
         )
 
-    def _check(self, model: str, revision: str, check: Check, weights: int) -> None:
+    def _check(self, published: Published, check: Check) -> None:
         """Show `check` the config, outside the cache: a refusal leaves nothing."""
+        weights = (f.size or 0 for f in needed_files(published) if is_weights(f.name))
         with TemporaryDirectory() as folder:
-            config = library().hf_hub_download(
-                model,
+            config = fetch_by_library(
+                published.repo,
                 CONFIG,
-                revision=revision,
-                local_dir=folder,
+                published.commit,
                 endpoint=self.endpoint,
-                tqdm_class=_progress_bar(0, 0, None),
+                local=Path(folder),
             )
-            check(Path(config), weights)
+            check(config, sum(weights))
 
     def _require_disk(self, model: str, needed: int) -> None:
         cache = self.folder
@@ -275,88 +264,12 @@ def resolve(
     offline: bool = False,
     progress: Progress | None = None,
     check: Check | None = None,
+    say: Say | None = None,
 ) -> Path:
     """Return the folder of `model`: `demo`, a path (`./x`, `~/x`, `/x`) or a Hub id.
 
     A folder here that holds weights goes before a Hub id, with a warning.
     """
-    return Hub().resolve(model, offline=offline, progress=progress, check=check)
-
-
-def library() -> ModuleType:
-    """Import huggingface_hub with its telemetry off, whoever imported it before."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import huggingface_hub  # noqa: PLC0415 - half a second
-    from huggingface_hub import constants  # noqa: PLC0415
-
-    constants.HF_HUB_DISABLE_TELEMETRY = True
-    return huggingface_hub
-
-
-def _files(folder: Path) -> list[Path]:
-    """List the files in a folder of the cache, each once: links are left out."""
-    return [p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()]
-
-
-def _offline() -> bool:
-    return bool(library().constants.HF_HUB_OFFLINE)
-
-
-def _needed_files(model: str, facts: Any) -> dict[str, int]:
-    """Name and size of the files to fetch, in the order of NEEDED."""
-    kind = (facts.config or {}).get("model_type", MODEL_TYPE)
-    if kind != MODEL_TYPE:
-        raise HubError(f"`{model}` is a `{kind}` model: only gpt-oss models run here")
-    sizes = {file.rfilename: file.size or 0 for file in facts.siblings or ()}
-    top = sorted(name for name in sizes if "/" not in name)
-    needed: dict[str, int] = {}
-    for pattern in NEEDED:
-        for name in top:
-            if fnmatch(name, pattern):
-                needed.pop(name, None)  # the last pattern that matches decides
-                needed[name] = sizes[name]
-    weights = {name for name in needed if fnmatch(name, WEIGHTS)}
-    if CONFIG not in needed or weights <= ADAPTERS:
-        if not ADAPTERS.isdisjoint(sizes):
-            raise HubError(
-                f"`{model}` is an adapter (LoRA), not a model: merge it into its model "
-                "with the tool that made it, and give the merged folder"
-            )
-        if _has_gguf(sizes):
-            raise GgufOnlyError(
-                f"`{model}` is published as GGUF, which is not run here: convert it "
-                f"with `mlx-gptoss convert {model} DST`, or choose a model published "
-                "as safetensors"
-            )
-        raise HubError(
-            f"`{model}` has no `{CONFIG}` with safetensors weights beside it: "
-            "choose a model published as safetensors"
-        )
-    return needed
-
-
-def _weight_bytes(sizes: dict[str, int]) -> int:
-    return sum(size for name, size in sizes.items() if fnmatch(name, WEIGHTS))
-
-
-def _has_gguf(names: dict[str, int]) -> bool:
-    return any(name.endswith(".gguf") for name in names)
-
-
-def _progress_bar(before: int, total: int, progress: Progress | None) -> type:
-    """Return a stand-in for tqdm that reports to `progress` and never prints."""
-    from huggingface_hub.utils import tqdm  # noqa: PLC0415
-
-    class Reporter(tqdm):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            # hf_xet has a second bar for the network; it counts the same file.
-            self.counts = not (options.get("name") or "").endswith(".transfer")
-            super().__init__(*args, **(options | {"disable": True}))
-
-        def update(self, n: float | None = 1) -> bool | None:
-            self.n += n or 0
-            if progress and self.counts:
-                progress(min(before + int(self.n), total), total)
-            return None
-
-    return Reporter
+    return Hub().resolve(
+        model, offline=offline, progress=progress, check=check, say=say
+    )

@@ -1,12 +1,15 @@
 """What the hub library raises -> one HubError line: what, where, what to do."""
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mlx_gptoss.errors import HubError
 
 FORBIDDEN = (401, 403)
+DISK_FAILS = (errno.EIO, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class GgufOnlyError(HubError):
@@ -40,15 +43,24 @@ def _explanation(model: str, error: Exception) -> str:
         )
     if isinstance(error, errors.HfHubHTTPError):
         return _status(model, error.response.status_code)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"the disk is full: make room, then `mlx-gptoss pull {model}` again"
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return (
+            f"the disk is full ({os.strerror(error.errno)}): make room, then "
+            f"`mlx-gptoss pull {model}` goes on where it stopped"
+        )
     if isinstance(error, PermissionError) and error.filename:
         return f"cannot write `{error.filename}`: check its owner, or set `HF_HOME`"
+    if isinstance(error, OSError) and error.errno in DISK_FAILS:
+        where = f" `{error.filename}`" if error.filename else ""
+        return (
+            f"the cache of downloads cannot be written{where} "
+            f"({os.strerror(error.errno)}): check the disk, or set `HF_HOME`"
+        )
     if isinstance(error, OSError) and "Consistency check" in str(error):
         return f"a file of `{model}` came damaged: run `mlx-gptoss pull {model}` again"
     return (
         f"cannot get `{model}` from {constants.ENDPOINT} ({_cause(error)}): check the "
-        "network and try again, files already finished are kept"
+        "network and try again, what has come is kept"
     )
 
 

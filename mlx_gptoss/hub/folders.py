@@ -27,6 +27,9 @@ INDEX = "model.safetensors.index.json"
 MODEL_TYPE = "gpt_oss"
 GGUF = ".gguf"
 WEIGHT_SUFFIXES = (".safetensors", GGUF)
+SHARD = re.compile(
+    r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})(?P<suffix>\.(?:safetensors|gguf))"
+)
 ORIGINAL = "original"  # a folder with OpenAI's own form of a model, inside its folder
 UNKNOWN = "unknown"  # the kind of a model whose config.json has not come yet
 SIZES_BY_EXPERTS = {32: "20b", 128: "120b"}
@@ -42,6 +45,7 @@ class LocalModel:
     kind: str
     last_used: float | None
     complete: bool
+    missing: int | None = None  # bytes, if it is not complete and something says so
 
 
 def is_path(model: str) -> bool:
@@ -159,10 +163,41 @@ def is_complete(folder: Path) -> bool:
     if not (folder / CONFIG).exists():
         return False
     if not (folder / INDEX).exists():
-        return any(path.exists() for path in folder.glob(WEIGHTS))
+        here = {path.name for path in folder.glob(WEIGHTS) if path.exists()}
+        return bool(here) and all(part in here for name in here for part in parts(name))
+    names = _indexed(folder)
+    return bool(names) and all((folder / name).exists() for name in names)
+
+
+def missing_weights(folder: Path) -> int | None:
+    """Count the bytes of weights that an index names and are not here, about.
+
+    None where there is no index, or it does not say.
+    """
+    metadata = read_json(folder / INDEX).get("metadata")
+    total = metadata.get("total_size") if isinstance(metadata, dict) else None
+    if not isinstance(total, int):
+        return None
+    here = [folder / name for name in _indexed(folder) if (folder / name).exists()]
+    return max(0, total - sum(path.stat().st_size for path in here)) or None
+
+
+def _indexed(folder: Path) -> set[str]:
+    """Name the weight files of an index; none where there is no index to read."""
     weight_map = read_json(folder / INDEX).get("weight_map")
-    names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
-    return bool(names) and all((folder / str(name)).exists() for name in names)
+    return set(map(str, weight_map.values())) if isinstance(weight_map, dict) else set()
+
+
+def parts(name: str) -> list[str]:
+    """Name all files of a model cut into parts, by one of them; or that one alone."""
+    found = SHARD.fullmatch(name)
+    if found is None:
+        return [name]
+    count = int(found["count"])
+    return [
+        f"{found['stem']}-{part:05d}-of-{count:05d}{found['suffix']}"
+        for part in range(1, count + 1)
+    ]
 
 
 def describe(

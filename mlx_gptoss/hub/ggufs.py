@@ -6,26 +6,27 @@
 Knows names and downloads, nothing of what is in the files.
 """
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from mlx_gptoss.errors import HubError
-from mlx_gptoss.hub.cache import BRANCH, Hub, Progress
-from mlx_gptoss.hub.folders import HUB_ID, is_complete
+from mlx_gptoss.hub.cache import Hub
+from mlx_gptoss.hub.download import Progress
+from mlx_gptoss.hub.folders import HUB_ID, is_complete, parts
+from mlx_gptoss.hub.repos import BRANCH
+from mlx_gptoss.hub.retries import Say
 
 SUFFIX = ".gguf"
-SHARD = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
 SHOWN = 8  # names listed where one must be chosen
 ID_PARTS = 2  # owner and name
 
 
 def split_name(model: str) -> tuple[str, str | None]:
     """Take `owner/name/FILE.gguf` apart; the file is None for a plain Hub id."""
-    parts = model.split("/")
-    repo = "/".join(parts[:ID_PARTS])
-    if len(parts) > ID_PARTS and model.endswith(SUFFIX) and HUB_ID.fullmatch(repo):
-        return repo, "/".join(parts[ID_PARTS:])
+    pieces = model.split("/")
+    repo = "/".join(pieces[:ID_PARTS])
+    if len(pieces) > ID_PARTS and model.endswith(SUFFIX) and HUB_ID.fullmatch(repo):
+        return repo, "/".join(pieces[ID_PARTS:])
     return model, None
 
 
@@ -41,7 +42,7 @@ def cached_gguf(hub: Hub, repo: str, name: str | None) -> Path | None:
         found = (path.relative_to(folder) for path in folder.rglob(f"*{SUFFIX}"))
         firsts = first_parts(map(str, found))
         name = firsts[0] if len(firsts) == 1 else None
-    whole = name is not None and all((folder / x).is_file() for x in all_parts(name))
+    whole = name is not None and all((folder / x).is_file() for x in parts(name))
     return folder / name if name is not None and whole else None
 
 
@@ -52,6 +53,7 @@ def fetch_gguf(
     *,
     offline: bool = False,
     progress: Progress | None = None,
+    say: Say | None = None,
 ) -> Path:
     """Return the (first) GGUF file of a model, downloading what is not here yet.
 
@@ -63,13 +65,14 @@ def fetch_gguf(
     hub.require_network(repo, offline=offline)
     sizes = hub.listing(repo)
     name = name or only_model(repo, [x for x in sizes if x.endswith(SUFFIX)])
-    missing = [part for part in all_parts(name) if part not in sizes]
+    missing = [part for part in parts(name) if part not in sizes]
     if missing:
         raise HubError(
             f"`{repo}` has no file `{missing[0]}`: see https://huggingface.co/{repo}"
         )
-    needed = {part: sizes[part] for part in all_parts(name)}
-    return hub.fetch_files(repo, needed, progress, revision=BRANCH) / name
+    needed = {part: sizes[part] for part in parts(name)}
+    folder = hub.fetch_files(repo, needed, progress, revision=BRANCH, say=say)
+    return folder / name
 
 
 def only_model(repo: str, names: list[str]) -> str:
@@ -87,15 +90,4 @@ def only_model(repo: str, names: list[str]) -> str:
 
 def first_parts(names: Iterable[str]) -> list[str]:
     """Of files that are parts of one model, keep the first."""
-    return sorted({all_parts(name)[0] for name in names})
-
-
-def all_parts(name: str) -> list[str]:
-    """Name every part of the model that `name` is the whole or a part of."""
-    found = SHARD.fullmatch(name)
-    if found is None:
-        return [name]
-    count = int(found[2])
-    return [
-        f"{found[1]}-{part:05d}-of-{count:05d}.gguf" for part in range(1, count + 1)
-    ]
+    return sorted({parts(name)[0] for name in names})

@@ -1,0 +1,229 @@
+"""The folder of one repository in the Hub's cache, laid out as the hub library does.
+
+    models--owner--name/blobs/ETAG                    a file, whole
+    models--owner--name/blobs/ETAG.mlx-gptoss.incomplete   the start of a file, ours
+    models--owner--name/blobs/ETAG.RANDOM.incomplete  a part of the library's
+    models--owner--name/snapshots/COMMIT/NAME         a link to a blob
+    models--owner--name/refs/main                     the commit of a whole snapshot
+    models--owner--name/.mlx-gptoss.json              what a begun download needs
+    .locks/models--owner--name/ETAG.lock              held while a blob is written
+
+The library never goes on with a part it left, and nobody removes it: we do. Knows
+files and locks; nothing of the network.
+"""
+
+import errno
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_gptoss.errors import HubError
+from mlx_gptoss.hub.folders import read_json
+from mlx_gptoss.hub.published import HubFile
+
+OUR_PART = ".mlx-gptoss.incomplete"
+PART = re.compile(r"(?P<etag>.+?)(?:\.[0-9a-f]{8}|\.mlx-gptoss)?\.incomplete")
+BEGUN = ".mlx-gptoss.json"
+BRANCH = "main"
+WHOLE = "mlx-gptoss"  # the lock of the whole repository: no etag
+# A part is somebody's while its lock is held. Some network file systems grant a lock
+# to everyone: there, only that nothing has been written for a while tells.
+QUIET_SECONDS = 60
+LOCK_SECONDS = 0.2  # to find out whether somebody holds a lock
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+SAFE = re.compile(r"\w[\w.+=-]{0,150}", re.ASCII)  # an etag or commit as a file's name
+
+
+@dataclass(frozen=True)
+class RepoFolder:
+    """What the cache holds of a repository; it need not exist yet."""
+
+    cache: Path
+    repo: str
+
+    @property
+    def path(self) -> Path:
+        return self.cache / self._name
+
+    @property
+    def _name(self) -> str:
+        return f"models--{self.repo.replace('/', '--')}"
+
+    def blob(self, etag: str) -> Path:
+        return self.path / "blobs" / _safe(etag)
+
+    def part(self, etag: str) -> Path:
+        return self.path / "blobs" / f"{_safe(etag)}{OUR_PART}"
+
+    def pointer(self, commit: str, name: str) -> Path:
+        if any(part in ("", ".", "..") for part in name.split("/")):
+            raise HubError(
+                f"the Hub lists a file `{name}`, which is no path: stop here"
+            )
+        return self.path / "snapshots" / _safe(commit) / name
+
+    def snapshot(self, branch: str = BRANCH) -> Path | None:
+        """Return the folder that a branch names, or else the newest, if any."""
+        try:
+            named = self.path / "snapshots" / (self.path / "refs" / branch).read_text()
+        except (FileNotFoundError, NotADirectoryError):
+            named = None
+        if named is not None and named.is_dir():
+            return named
+        found = [path for path in self.path.glob("snapshots/*") if path.is_dir()]
+        return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+    def parts(self) -> Iterator[Path]:
+        """List what has come of files that are not whole, ours and the library's."""
+        return self.path.glob("blobs/*.incomplete")
+
+    def contents(self) -> set[Path]:
+        """List the files that hold the bytes of this repository, each once."""
+        found = (*self.path.glob("blobs/*"), *self.path.glob("snapshots/*/**/*"))
+        return {path.resolve() for path in found if path.is_file()}
+
+    def is_shared(self) -> bool:
+        """Whether blobs are links to a store of several repositories (hub 2.x)."""
+        return any(path.is_symlink() for path in self.path.glob("blobs/*"))
+
+    def has(self, commit: str, file: HubFile) -> bool:
+        """Whether a file is here, with the size that the Hub names."""
+        try:
+            size = self.pointer(commit, file.name).stat().st_size
+        except FileNotFoundError:
+            return False
+        return file.size in (None, size)
+
+    def has_blob(self, etag: str, size: int | None) -> bool:
+        """Whether the bytes of a file are here, under whatever name."""
+        blob = self.blob(etag)
+        return blob.exists() and size in (None, blob.stat().st_size)
+
+    def begun_bytes(self, file: HubFile) -> int:
+        """How much of a file has come that is not finished."""
+        if file.etag is None:
+            return 0
+        if self.has_blob(file.etag, file.size):
+            return file.size or 0
+        part = self.part(file.etag)
+        return min(part.stat().st_size, file.size or 0) if part.exists() else 0
+
+    def link(self, commit: str, name: str, etag: str) -> None:
+        """Show a blob under its name; where there are no links it moves there."""
+        pointer, blob = self.pointer(commit, name), self.blob(etag)
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.path / f".mlx-gptoss-{os.getpid()}.link"
+        draft.unlink(missing_ok=True)
+        try:
+            draft.symlink_to(os.path.relpath(blob, pointer.parent))
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            blob.replace(pointer)
+        else:
+            draft.replace(pointer)
+
+    def name_commit(self, branch: str, commit: str) -> None:
+        """Let a branch name a commit, whose files are here."""
+        ref = self.path / "refs" / branch
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        if not ref.exists() or ref.read_text() != commit:
+            draft = self.path / f".mlx-gptoss-{os.getpid()}.ref"
+            draft.write_text(commit)
+            draft.replace(ref)
+
+    def begin(self, commit: str, files: Iterable[HubFile]) -> None:
+        """Write down what a download needs, for those who look at what it left."""
+        facts = {file.name: [file.size, file.etag] for file in files}
+        draft = self.path / f".mlx-gptoss-{os.getpid()}.begun"
+        self.path.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps({"commit": commit, "files": facts}))
+        draft.replace(self.path / BEGUN)
+
+    def end(self) -> None:
+        (self.path / BEGUN).unlink(missing_ok=True)
+
+    def missing_bytes(self) -> int | None:
+        """Count what a begun download of ours has still to bring; None without one."""
+        begun = read_json(self.path / BEGUN)
+        try:
+            files = [HubFile(n, s, e, None) for n, (s, e) in begun["files"].items()]
+            left = [file for file in files if not self.has(begun["commit"], file)]
+            return sum((file.size or 0) - self.begun_bytes(file) for file in left)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None  # none was begun, or what was written down is damaged
+
+    @contextmanager
+    def locked(self, what: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold a lock that other processes respect; call `waiting` if one has it.
+
+        `what` is an etag, as the library locks blobs, or a name that is none.
+        """
+        from huggingface_hub.utils import WeakFileLock  # noqa: PLC0415 - half a second
+
+        path = self._lock(what)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as held:
+            try:
+                held.enter_context(WeakFileLock(path, timeout=LOCK_SECONDS))
+            except TimeoutError:
+                waiting()
+                held.enter_context(WeakFileLock(path))
+            yield
+
+    def remove_stale_parts(self, current: set[str]) -> int:
+        """Remove parts that nobody writes and nobody can go on with; count the bytes.
+
+        `current` are the etags of the repository: our parts of these are kept.
+        """
+        return sum(map(self._removed, self._stale_parts(current)))
+
+    def _stale_parts(self, current: set[str]) -> Iterator[tuple[Path, str]]:
+        for path in self.parts():
+            found = PART.fullmatch(path.name)
+            if found is None:
+                continue
+            etag = found["etag"]
+            if path.name == f"{etag}{OUR_PART}":
+                goes_on = not current or etag in current
+                if goes_on and not self.blob(etag).exists():
+                    continue
+            elif time.time() - path.stat().st_mtime < QUIET_SECONDS:
+                continue
+            yield path, etag
+
+    def _removed(self, stale: tuple[Path, str]) -> int:
+        path, etag = stale
+        try:
+            with self.locked(etag, _held):
+                size = path.stat().st_size
+                path.unlink()
+                return size
+        except (_HeldError, FileNotFoundError):
+            return 0
+
+    def _lock(self, what: str) -> Path:
+        return self.cache / ".locks" / self._name / f"{_safe(what)}.lock"
+
+
+class _HeldError(Exception):
+    """Somebody holds a lock."""
+
+
+def _held() -> None:
+    raise _HeldError
+
+
+def _safe(name: str) -> str:
+    """Check a name that the Hub gave before it becomes the name of a file."""
+    if not SAFE.fullmatch(name) or ".." in name:
+        raise HubError(
+            f"the Hub answered with `{name}` as the tag of a file or commit, which "
+            "cannot name a file: check `HF_ENDPOINT`"
+        )
+    return name
