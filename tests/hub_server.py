@@ -55,6 +55,7 @@ class HubServer:
     ranges: list[str] = field(default_factory=list)
     tokens: dict[str, set[str]] = field(default_factory=dict)  # by host
     sizes: dict[str, int | None] = field(default_factory=dict)  # told instead of true
+    etags: dict[str, str] = field(default_factory=dict)  # told instead of true
     served: int = 0  # bytes of large files
     held: threading.Event = field(default_factory=threading.Event)
     let_go: threading.Event = field(default_factory=threading.Event)
@@ -78,6 +79,7 @@ class HubServer:
             self.ranges,
             self.tokens,
             self.sizes,
+            self.etags,
         ):
             collected.clear()
         self.served = 0
@@ -161,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = hub.repos.get(model, {}).get(name)
         if status or content is None:
             return self._send(status or 404, b"", {"X-Error-Code": "EntryNotFound"})
-        etag = f'"{etag_of(name, content)}"'
+        etag = hub.etags.get(name) or f'"{etag_of(name, content)}"'
         if not name.endswith(LARGE):
             return self._send(200, content, {"ETag": etag, "X-Repo-Commit": COMMIT})
         headers = {

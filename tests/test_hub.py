@@ -384,6 +384,19 @@ def test_the_hub_librarys_own_variables_are_respected(
     assert bool(server.requests) is not offline
 
 
+def test_without_symbolic_links_files_lie_under_their_names(
+    server: HubServer, tmp_path: Path
+) -> None:
+    variables = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path)}
+    variables |= {"HF_HUB_DISABLE_SYMLINKS": "1"}
+    folder = Path(run_program(variables).strip())
+    assert names(folder) == NEEDED
+    assert not [path for path in folder.iterdir() if path.is_symlink()]
+    served = server.served
+    assert run_program(variables | {"HF_HUB_OFFLINE": "1"}).strip() == str(folder)
+    assert server.served == served
+
+
 def test_telemetry_is_off_even_where_a_variable_says_on(
     server: HubServer, tmp_path: Path
 ) -> None:

@@ -31,6 +31,7 @@ ETAG = etag_of(NAME, WEIGHTS)
 REPOS = {
     "owner/model": {"config.json": CONFIG, "tokenizer.json": b"{}", NAME: WEIGHTS},
     "owner/gguf": {"a.gguf": WEIGHTS},
+    "owner/outside": {"../../../a.gguf": WEIGHTS},
 }
 
 
@@ -269,6 +270,56 @@ def test_a_whole_file_of_another_size_is_fetched_again(trial: Trial) -> None:
 def test_a_size_that_the_hub_does_not_name_is_the_answers(trial: Trial) -> None:
     trial.server.sizes["tokenizer.json"] = None
     assert (trial.pull() / "tokenizer.json").read_bytes() == b"{}"
+
+
+def test_a_small_file_without_a_hash_is_not_gone_on_with(trial: Trial) -> None:
+    part = trial.repo.part(etag_of("tokenizer.json", b"{}"))
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x")
+    assert (trial.pull() / "tokenizer.json").read_bytes() == b"{}"
+
+
+# Where a Hub sends us, and what it calls things
+
+
+@pytest.mark.parametrize(
+    "where", ["http://[", "ftp://x/", "http://x:99999/", "file:///x"]
+)
+def test_an_address_that_is_none_is_named(trial: Trial, where: str) -> None:
+    trial.server.odd[NAME] = [Odd(status=302, headers={"Location": where})]
+    with pytest.raises(HubError, match=r"the Hub sends to `.*no address of the web"):
+        trial.pull()
+
+
+def test_redirects_in_a_circle_end(trial: Trial) -> None:
+    back = f"{trial.server.url}/owner/model/resolve/{COMMIT}/{NAME}"
+    trial.server.odd[NAME] = [Odd(status=302, headers={"Location": back})] * 50
+    with pytest.raises(HubError, match="is redirected more than 10 times"):
+        trial.pull()
+
+
+@pytest.mark.parametrize("etag", ['"../../../x"', '"a/b"', '""', '".hidden"'])
+def test_a_tag_that_cannot_name_a_file_is_refused(trial: Trial, etag: str) -> None:
+    trial.server.etags["tokenizer.json"] = etag
+    with pytest.raises(HubError, match=r"check `HF_ENDPOINT`"):
+        trial.pull()
+
+
+def test_a_file_that_leads_out_of_the_cache_is_refused(trial: Trial) -> None:
+    with pytest.raises(HubError, match="whose path leads out of its folder"):
+        fetch_gguf(trial.hub, "owner/outside", "../../../a.gguf")
+    assert not list(trial.hub.folder.rglob("*.gguf"))
+
+
+def test_a_file_that_changed_in_between_is_not_mixed(trial: Trial) -> None:
+    def change(_line: str) -> None:
+        trial.server.etags[NAME] = '"another"'
+
+    trial.server.odd[NAME] = [Odd(cut=1000)]
+    with pytest.raises(HubError, match=r"changed while it was downloaded: pull it ag"):
+        trial.hub.pull("owner/model", say=change)
+    assert trial.part.read_bytes() == WEIGHTS[:1000]
+    assert len(trial.server.ranges) == 1
 
 
 # The token

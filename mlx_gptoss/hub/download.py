@@ -23,6 +23,8 @@ from mlx_gptoss.memory import format_bytes
 
 LOGGER = logging.getLogger(__name__)
 
+WORTH_RESUMING = 10**7  # bytes; the Hub names the hashes of files that are larger
+
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
@@ -91,6 +93,8 @@ class Download:
 
         path = self.folder.part(remote.etag)
         with Part(path, hashed=remote.sha256 is not None) as part:
+            if remote.sha256 is None and (remote.size or 0) < WORTH_RESUMING:
+                part.clear()  # nothing would tell that what came before is right
             Transfer(remote, part, report, self._tell, self.wait).run()
             part.move(self.folder.blob(remote.etag))
 

@@ -43,7 +43,12 @@ class Published:
 def ask(endpoint: str | None, repo: str, revision: str | None = None) -> Published:
     """Ask the Hub what a repository holds."""
     api = library().HfApi(endpoint)
-    facts = api.model_info(repo, revision=revision, files_metadata=True)
+    facts = api.model_info(
+        repo,
+        revision=revision,
+        files_metadata=True,
+        timeout=library().constants.HF_HUB_ETAG_TIMEOUT,
+    )
     if not facts.sha:
         raise HubError(f"the Hub names no commit of `{repo}`: check `HF_ENDPOINT`")
     files = [_file(sibling) for sibling in facts.siblings or ()]

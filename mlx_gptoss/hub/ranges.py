@@ -52,7 +52,7 @@ def open_from(url: str, start: int, etag: str) -> Iterator[Any]:
             timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
         ) as response:
             if response.has_redirect_location:
-                at = urljoin(at, response.headers["Location"])
+                at = _joined(at, response.headers["Location"])
                 _require_same(response.headers.get("X-Linked-Etag"), etag, url)
                 continue
             if not is_hub and response.status_code in REFUSED:
@@ -77,6 +77,13 @@ def continues(response: Any, start: int, size: int | None) -> bool:
         return False
     total = None if found[2] == "*" else int(found[2])
     return int(found[1]) == start and (None in (total, size) or total == size)
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return location  # no address either: `origin` says so
 
 
 def origin(url: str) -> tuple[str, str, int]:

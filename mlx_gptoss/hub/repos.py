@@ -24,6 +24,7 @@ from pathlib import Path
 
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.hub.folders import read_json
+from mlx_gptoss.hub.library import library
 from mlx_gptoss.hub.published import HubFile
 
 OUR_PART = ".mlx-gptoss.incomplete"
@@ -63,7 +64,8 @@ class RepoFolder:
     def pointer(self, commit: str, name: str) -> Path:
         if any(part in ("", ".", "..") for part in name.split("/")):
             raise HubError(
-                f"the Hub lists a file `{name}`, which is no path: stop here"
+                f"`{self.repo}` lists a file `{name}`, whose path leads out of its "
+                "folder: use another model"
             )
         return self.path / "snapshots" / _safe(commit) / name
 
@@ -117,6 +119,13 @@ class RepoFolder:
         """Show a blob under its name; where there are no links it moves there."""
         pointer, blob = self.pointer(commit, name), self.blob(etag)
         pointer.parent.mkdir(parents=True, exist_ok=True)
+        if not self._symlinked(blob, pointer):
+            blob.replace(pointer)
+
+    def _symlinked(self, blob: Path, pointer: Path) -> bool:
+        """Make a link, at once and over any old one; False where there are none."""
+        if library().constants.HF_HUB_DISABLE_SYMLINKS:
+            return False
         draft = self.path / f".mlx-gptoss-{os.getpid()}.link"
         draft.unlink(missing_ok=True)
         try:
@@ -124,9 +133,9 @@ class RepoFolder:
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
-            blob.replace(pointer)
-        else:
-            draft.replace(pointer)
+            return False
+        draft.replace(pointer)
+        return True
 
     def name_commit(self, branch: str, commit: str) -> None:
         """Let a branch name a commit, whose files are here."""

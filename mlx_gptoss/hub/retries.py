@@ -78,4 +78,4 @@ def _reason(error: Exception, status: int | None) -> str:
         return f"the Hub answered {status}"
     if isinstance(error, (StorageError, ShortError)):
         return str(error)
-    return f"the connection failed ({type(error).__name__})"
+    return f"the connection failed with {type(error).__name__}"
