@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 COMMIT = "c0ffee" * 6 + "beef"
 Repos = Mapping[str, Mapping[str, bytes]]
@@ -143,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        hub, path = self.hub, self.path.split("?")[0]
+        hub, path = self.hub, urlsplit(self.path).path  # a proxy is asked for all of it
         host = self.headers.get("host", "")
         hub.tokens.setdefault(f"http://{host}", set()).add(
             self.headers.get("authorization", "")

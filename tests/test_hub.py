@@ -230,6 +230,27 @@ def test_only_what_was_downloaded_can_be_deleted(
         hub.delete(model)
 
 
+def test_a_model_in_the_librarys_store_of_shared_files_is_deleted_with_them(
+    hub: Hub,
+) -> None:
+    """Where the library keeps equal files of several models once (2.0 and later)."""
+    shared = pytest.importorskip("huggingface_hub.utils._shared_blobs")
+    blob = (hub.resolve("owner/small") / "model-1.safetensors").resolve()
+    shared.publish_blob_to_shared_store(
+        blob_path=str(blob),
+        xet_hash="a" * 64,
+        cache_dir=str(hub.folder),
+        expected_size=1000,
+        replace_existing=False,
+    )
+    assert blob.is_symlink()
+    total = sum(len(FILES[name]) for name in NEEDED)
+    listed = {model.name: model.bytes for model in hub.models()}
+    assert listed["owner/small"] == total
+    assert hub.delete("owner/small") == total
+    assert b"1" * 1000 not in [p.read_bytes() for p in hub.folder.rglob("a" * 64)]
+
+
 def test_a_path_is_a_path_only_when_written_as_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,6 +403,13 @@ def test_the_hub_librarys_own_variables_are_respected(
     wanted = "downloads are off" if offline else str(tmp_path / "hub")
     assert wanted in printed
     assert bool(server.requests) is not offline
+
+
+def test_a_proxy_is_asked_for_everything(server: HubServer, tmp_path: Path) -> None:
+    variables = {"HF_ENDPOINT": "http://hub.test", "HF_HOME": str(tmp_path)}
+    variables |= {"HTTP_PROXY": server.url, "http_proxy": server.url, "NO_PROXY": ""}
+    assert names(Path(run_program(variables | {"no_proxy": ""}).strip())) == NEEDED
+    assert set(server.tokens) == {"http://hub.test", server.storage}
 
 
 def test_without_symbolic_links_files_lie_under_their_names(

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.utils import WeakFileLock
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.hub import Hub
@@ -334,6 +336,51 @@ def test_the_token_is_for_the_hub_alone(
     hub, storage = trial.server.url, trial.server.storage
     assert trial.server.tokens[hub] == {"Bearer hf_secret"}
     assert trial.server.tokens[storage] == {""}
+
+
+# Whatever happens
+
+
+odd_answers = st.builds(
+    Odd,
+    status=st.sampled_from([None, None, None, 403, 416, 500]),
+    ignores_range=st.booleans(),
+    shift=st.sampled_from([0, 0, -1, 1]),
+    honest_shift=st.booleans(),
+    cut=st.none() | st.integers(0, SIZE),
+    damages=st.booleans(),
+    longer=st.sampled_from([b"", b"", b"more"]),
+    chunked_end=st.booleans(),
+)
+starts = st.integers(0, SIZE).map(lambda size: WEIGHTS[:size])
+parts = starts | st.binary(max_size=9) | st.just(WEIGHTS + b"more")
+
+
+@given(odd=st.lists(odd_answers, max_size=12), part=parts)
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_what_lies_in_the_cache_is_the_file_or_nothing(
+    running: HubServer,
+    tmp_path_factory: pytest.TempPathFactory,
+    odd: list[Odd],
+    part: bytes,
+) -> None:
+    running.forget()
+    trial = Trial(running, tmp_path_factory.mktemp("cache"))
+    trial.begin(part)
+    running.odd[NAME] = odd
+    try:
+        assert is_whole(trial.pull())
+    except HubError:
+        assert trial.hub.cached("owner/model") is None
+        assert not trial.repo.blob(ETAG).exists()
+        running.odd.clear()
+        assert is_whole(trial.pull())
+    assert len(running.ranges) <= 2 * (len(PAUSES) + 1) * 3
+    assert left_over(trial) == []
 
 
 # What others left, and what others hold

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from mlx_gptoss.doctor.facts import OFFLINE, Facts
+from mlx_gptoss.hub.stored import missing_part
 from mlx_gptoss.memory import format_bytes
 
 OLDEST_MACOS = 14
@@ -138,7 +139,7 @@ def _judge_storage(facts: Facts) -> list[Finding]:
     findings = [
         Finding(
             WARNING,
-            f"`{model.name}` was not downloaded completely",
+            f"`{model.name}` was not downloaded completely{missing_part(model)}",
             f"`mlx-gptoss pull {model.name}` goes on with it, and `mlx-gptoss models "
             f"--delete {model.name}` gives its room back",
         )
