@@ -126,6 +126,16 @@ def test_a_part_is_gone_on_with_at_its_last_byte(trial: Trial, begun: int) -> No
     assert left_over(trial) == []
 
 
+def test_a_file_that_came_but_was_not_linked_yet_does_not_come_again(
+    trial: Trial,
+) -> None:
+    """Killed between the last byte and its name."""
+    trial.begin(WEIGHTS)
+    trial.part.replace(trial.repo.blob(ETAG))
+    assert is_whole(trial.pull())
+    assert trial.server.served == 0
+
+
 @pytest.mark.parametrize("cut", [0, 1, 65536, SIZE - 1])
 @pytest.mark.parametrize("without_length", [False, True])
 def test_a_connection_that_breaks_is_taken_up_again_there(

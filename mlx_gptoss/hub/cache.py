@@ -170,7 +170,7 @@ class Hub:
             )
 
         with repo.locked(WHOLE, held):
-            sizes = {path: path.stat().st_size for path in repo.contents()}
+            sizes = {path: fact.st_size for path, fact in repo.contents().items()}
             if repo.is_shared():
                 self._delete_shared(model)
             shutil.rmtree(repo.path, ignore_errors=not repo.path.exists())

@@ -84,10 +84,11 @@ class RepoFolder:
         """List what has come of files that are not whole, ours and the library's."""
         return self.path.glob("blobs/*.incomplete")
 
-    def contents(self) -> set[Path]:
-        """List the files that hold the bytes of this repository, each once."""
+    def contents(self) -> dict[Path, os.stat_result]:
+        """Look at the files that hold the bytes of this repository, each once."""
         found = (*self.path.glob("blobs/*"), *self.path.glob("snapshots/*/**/*"))
-        return {path.resolve() for path in found if path.is_file()}
+        facts = {path.resolve(): _facts(path) for path in found if path.is_file()}
+        return {path: fact for path, fact in facts.items() if fact is not None}
 
     def is_shared(self) -> bool:
         """Whether blobs are links to a store of several repositories (hub 2.x)."""
@@ -95,16 +96,11 @@ class RepoFolder:
 
     def has(self, commit: str, file: HubFile) -> bool:
         """Whether a file is here, with the size that the Hub names."""
-        try:
-            size = self.pointer(commit, file.name).stat().st_size
-        except FileNotFoundError:
-            return False
-        return file.size in (None, size)
+        return _is_whole(self.pointer(commit, file.name), file.size)
 
     def has_blob(self, etag: str, size: int | None) -> bool:
         """Whether the bytes of a file are here, under whatever name."""
-        blob = self.blob(etag)
-        return blob.exists() and size in (None, blob.stat().st_size)
+        return _is_whole(self.blob(etag), size)
 
     def begun_bytes(self, file: HubFile) -> int:
         """How much of a file has come that is not finished."""
@@ -112,8 +108,8 @@ class RepoFolder:
             return 0
         if self.has_blob(file.etag, file.size):
             return file.size or 0
-        part = self.part(file.etag)
-        return min(part.stat().st_size, file.size or 0) if part.exists() else 0
+        part = _facts(self.part(file.etag))
+        return min(part.st_size, file.size or 0) if part else 0
 
     def link(self, commit: str, name: str, etag: str) -> None:
         """Show a blob under its name; where there are no links it moves there."""
@@ -194,15 +190,15 @@ class RepoFolder:
 
     def _stale_parts(self, current: set[str]) -> Iterator[tuple[Path, str]]:
         for path in self.parts():
-            found = PART.fullmatch(path.name)
-            if found is None:
+            found, facts = PART.fullmatch(path.name), _facts(path)
+            if found is None or facts is None:
                 continue
             etag = found["etag"]
             if path.name == f"{etag}{OUR_PART}":
                 goes_on = not current or etag in current
                 if goes_on and not self.blob(etag).exists():
                     continue
-            elif time.time() - path.stat().st_mtime < QUIET_SECONDS:
+            elif time.time() - facts.st_mtime < QUIET_SECONDS:
                 continue
             yield path, etag
 
@@ -226,6 +222,19 @@ class _HeldError(Exception):
 
 def _held() -> None:
     raise _HeldError
+
+
+def _is_whole(path: Path, size: int | None) -> bool:
+    facts = _facts(path)
+    return facts is not None and size in (None, facts.st_size)
+
+
+def _facts(path: Path) -> os.stat_result | None:
+    """Look at a file; None if there is none, or no longer: others download, too."""
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _safe(name: str) -> str:

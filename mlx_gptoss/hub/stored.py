@@ -54,7 +54,7 @@ def _look(repo: RepoFolder) -> LocalModel | None:
     if config.get("model_type") != MODEL_TYPE and (config or not begun):
         return None
     complete = folder is not None and is_complete(folder)
-    facts = [path.stat() for path in repo.contents()]
+    facts = repo.contents().values()
     missing = None
     if not complete:
         missing = repo.missing_bytes()
