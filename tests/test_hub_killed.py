@@ -99,7 +99,7 @@ def test_ctrl_c_says_what_stays_and_how_to_go_on(
 
     assert (code, stdout) == (130, "")
     assert "stopped at 1.5 MB of 3.0 MB" in stderr
-    assert "`mlx-gptoss pull owner/model` goes on there" in stderr
+    assert "which stay: the same command goes on there" in stderr
     assert "Traceback" not in stderr
     assert part.stat().st_size == 1_500_000
 
@@ -138,7 +138,7 @@ def test_a_full_disk_keeps_what_fitted_and_says_so(
     assert (found.returncode, found.stdout) == (1, "")
     assert found.stderr.count("\n") == 1
     assert "the disk is full" in found.stderr
-    assert "`mlx-gptoss pull owner/model` goes on where it stopped" in found.stderr
+    assert "run the same command again, which goes on where it" in found.stderr
     part = RepoFolder(tmp_path / "hub", "owner/model").part(etag_of(NAME, WEIGHTS))
     assert part.stat().st_size == 2_000_000
     server.served = 0

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.hub import Hub
 from mlx_gptoss.hub.ggufs import fetch_gguf
-from mlx_gptoss.hub.repos import OUR_PART, QUIET_SECONDS, RepoFolder
+from mlx_gptoss.hub.repos import BEGUN, OUR_PART, QUIET_SECONDS, RepoFolder
 from mlx_gptoss.hub.retries import LONGEST_PAUSE, PAUSES
 from tests.hub_server import COMMIT, HubServer, Odd, etag_of, hub_server
 
@@ -159,7 +159,7 @@ def test_a_storage_that_never_answers_well_is_the_end(trial: Trial) -> None:
 
 def test_an_answer_that_always_ends_early_is_the_end(trial: Trial) -> None:
     trial.server.odd[NAME] = [Odd(cut=9, chunked_end=True)] * 20
-    with pytest.raises(HubError, match=r"ended at .*run `mlx-gptoss pull owner/model`"):
+    with pytest.raises(HubError, match=r"ended at .*run the same command later"):
         trial.pull()
     assert len(trial.server.ranges) == len(PAUSES) + 1
 
@@ -464,6 +464,45 @@ def test_offline_a_model_in_part_says_how_much_and_what_completes_it(
     trial.pull()
     [listed] = [m for m in trial.hub.models() if m.name == "owner/model"]
     assert (listed.complete, listed.missing) == (True, None)
+
+
+def test_offline_a_gguf_in_part_names_the_command_that_fetches_ggufs(
+    trial: Trial,
+) -> None:
+    trial.server.odd["a.gguf"] = [Odd(cut=200)] + [Odd(cut=0)] * 20
+    with pytest.raises(HubError):
+        fetch_gguf(trial.hub, "owner/gguf")
+    with pytest.raises(
+        HubError, match=r"missing\).*run `mlx-gptoss convert owner/gguf"
+    ):
+        fetch_gguf(trial.hub, "owner/gguf", offline=True)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "",
+        "[1]",
+        "{}",
+        '{"commit": 1, "files": {"a": [1, "b"]}}',
+        '{"commit": "c", "files": 5}',
+        '{"commit": "c", "files": {"a": 1}}',
+        '{"commit": "c", "files": {"a": ["x", "b"]}}',
+        '{"commit": "c", "files": {"a": [[], null]}}',
+        '{"commit": "c", "files": {"a": [1, "../b"]}}',
+        '{"commit": "../c", "files": {"../a": [1, "b"]}}',
+    ],
+)
+def test_a_damaged_note_of_what_is_missing_is_as_good_as_none(
+    trial: Trial, note: str
+) -> None:
+    trial.begin(b"1")
+    trial.part.with_name(f"b{OUR_PART}").write_bytes(b"2")
+    (trial.repo.path / BEGUN).write_text(note)
+    [listed] = [m for m in trial.hub.models() if m.name == "owner/model"]
+    assert (listed.complete, listed.missing) == (False, None)
+    with pytest.raises(HubError, match="only in part and downloads are off"):
+        trial.hub.resolve("owner/model", offline=True)
 
 
 INDEX = b'{"metadata": {"total_size": 1000}, "weight_map": {"a": "m-1.safetensors", '

@@ -65,7 +65,6 @@ class DownloadProgress(ByteProgress):
 
     def __init__(self, model: str) -> None:
         super().__init__(f"Downloading {model}")
-        self.model = model
         self._done = self._total = 0
 
     def __call__(self, done: int, total: int) -> None:
@@ -77,8 +76,8 @@ class DownloadProgress(ByteProgress):
         if kind is KeyboardInterrupt and self._started:
             note(
                 f"(stopped at {format_bytes(self._done)} of "
-                f"{format_bytes(self._total)}, which stay: `mlx-gptoss pull "
-                f"{self.model}` goes on there)"
+                f"{format_bytes(self._total)}, which stay: the same command goes on "
+                "there)"
             )
 
     def say(self, line: str) -> None:

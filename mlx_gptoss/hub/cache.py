@@ -18,6 +18,7 @@ from mlx_gptoss.hub.folders import (
     CONFIG,
     DEMO,
     DEMO_FOLDER,
+    GGUF,
     LocalModel,
     describe,
     empty_folder,
@@ -80,7 +81,7 @@ class Hub:
         if offline or is_offline():
             raise HubError(
                 f"`{model}` {self._lack(model)} and downloads are off: run "
-                f"`mlx-gptoss pull {model}` without `--offline` or `HF_HUB_OFFLINE`"
+                f"{self._again(model)} without `--offline` or `HF_HUB_OFFLINE`"
             )
 
     def _lack(self, model: str) -> str:
@@ -90,6 +91,12 @@ class Hub:
             return lack
         here = " (the folder of that name here holds no weights)"
         return f"is not on this machine{here if empty_folder(model) else ''}"
+
+    def _again(self, model: str) -> str:
+        """Name what downloads a model: GGUF files come with their conversion."""
+        _, files = RepoFolder(self.folder, model).begun()
+        is_gguf = any(file.name.endswith(GGUF) for file in files)
+        return f"`mlx-gptoss {f'convert {model} DST' if is_gguf else f'pull {model}'}`"
 
     def pull(
         self,

@@ -45,8 +45,8 @@ def _explanation(model: str, error: Exception) -> str:
         return _status(model, error.response.status_code)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return (
-            f"the disk is full ({os.strerror(error.errno)}): make room, then "
-            f"`mlx-gptoss pull {model}` goes on where it stopped"
+            f"the disk is full ({os.strerror(error.errno)}): make room, then run the "
+            "same command again, which goes on where it stopped"
         )
     if isinstance(error, PermissionError) and error.filename:
         return f"cannot write `{error.filename}`: check its owner, or set `HF_HOME`"

@@ -153,15 +153,28 @@ class RepoFolder:
     def end(self) -> None:
         (self.path / BEGUN).unlink(missing_ok=True)
 
-    def missing_bytes(self) -> int | None:
-        """Count what a begun download of ours has still to bring; None without one."""
+    def begun(self) -> tuple[str, list[HubFile]]:
+        """Read what `begin` wrote down: a commit and its files; none if none was."""
         begun = read_json(self.path / BEGUN)
         try:
-            files = [HubFile(n, s, e, None) for n, (s, e) in begun["files"].items()]
-            left = [file for file in files if not self.has(begun["commit"], file)]
-            return sum((file.size or 0) - self.begun_bytes(file) for file in left)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            return None  # none was begun, or what was written down is damaged
+            files = [
+                HubFile(name, None if size is None else int(size), etag, None)
+                for name, (size, etag) in begun["files"].items()
+            ]
+            for file in files:
+                self.pointer(begun["commit"], file.name)
+                self.begun_bytes(file)
+        except (HubError, KeyError, TypeError, ValueError, AttributeError):
+            return "", []  # damaged, which is as good as none
+        return begun["commit"], files
+
+    def missing_bytes(self) -> int | None:
+        """Count what a begun download of ours has still to bring; None without one."""
+        commit, files = self.begun()
+        if not files:
+            return None
+        left = [file for file in files if not self.has(commit, file)]
+        return sum((file.size or 0) - self.begun_bytes(file) for file in left)
 
     @contextmanager
     def locked(self, what: str, waiting: Callable[[], None]) -> Iterator[None]:

@@ -101,8 +101,8 @@ class Transfer:
                     patience.after(error)
                 except (ShortError, StorageError) as last:
                     raise HubError(
-                        f"{self.remote.title}: {last}; run `mlx-gptoss pull "
-                        f"{self.remote.model}` later to go on there"
+                        f"{self.remote.title}: {last}; what has come is kept, run the "
+                        "same command later to go on there"
                     ) from last
         if not self.part.is_valid(self.remote.sha256):
             raise _DamagedError("its SHA-256 is not the one that the Hub names")
