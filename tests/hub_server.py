@@ -169,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, content, {"ETag": etag, "X-Repo-Commit": COMMIT})
         headers = {
             "X-Linked-Etag": etag,
-            "X-Linked-Size": str(hub.sizes.get(name) or len(content)),
+            "X-Linked-Size": str(hub.sizes.get(name, len(content)) or ""),
             "X-Repo-Commit": COMMIT,
             "Location": f"{hub.storage}/storage/{model}/{name}?signature=x",
         }

@@ -11,7 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from huggingface_hub import snapshot_download, try_to_load_from_cache
+from huggingface_hub import (
+    scan_cache_dir,
+    snapshot_download,
+    try_to_load_from_cache,
+)
 from huggingface_hub.utils import WeakFileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -95,6 +99,7 @@ def test_a_pull_lies_in_the_cache_as_the_librarys_own_would(trial: Trial) -> Non
     assert os.readlink(folder / NAME) == f"../../blobs/{ETAG}"
     assert (trial.repo.path / "refs/main").read_text() == COMMIT
     assert left_over(trial) == []
+    assert scan_cache_dir(trial.hub.folder).warnings == []
     assert trial.hub.pull("owner/model") == folder
     assert trial.server.served == SIZE
 
@@ -279,9 +284,17 @@ def test_a_whole_file_of_another_size_is_fetched_again(trial: Trial) -> None:
     assert trial.server.served == 2 * SIZE
 
 
-def test_a_size_that_the_hub_does_not_name_is_the_answers(trial: Trial) -> None:
-    trial.server.sizes["tokenizer.json"] = None
-    assert (trial.pull() / "tokenizer.json").read_bytes() == b"{}"
+@pytest.mark.parametrize("begun", [b"", WEIGHTS[:1000], WEIGHTS])
+@pytest.mark.parametrize("first", [Odd(), Odd(cut=5000), Odd(damages=True)])
+def test_a_size_that_the_hub_does_not_name_is_the_answers(
+    trial: Trial, begun: bytes, first: Odd
+) -> None:
+    trial.server.sizes |= {"tokenizer.json": None, NAME: None}
+    trial.server.odd[NAME] = [first]
+    trial.begin(begun)
+    folder = trial.pull()
+    assert (folder / "tokenizer.json").read_bytes() == b"{}"
+    assert is_whole(folder)
 
 
 def test_a_small_file_without_a_hash_is_not_gone_on_with(trial: Trial) -> None:

@@ -146,4 +146,5 @@ class Transfer:
 
     def _start_over(self) -> None:
         self.part.clear()
+        self._ended = False
         self.report(0)
