@@ -28,7 +28,9 @@ COULD_READ = "read a file of the user"
 COULD_WRITE = "write where the user can"
 COULD_CONNECT = "open a network connection"
 COULD_FORK = "start a process"
+COULD_SHARE = "keep memory outside its process"
 PROBE_SECONDS = 2
+IPC_PRIVATE, IPC_RMID = 0, 0
 
 
 def main(given: dict[str, Any]) -> None:
@@ -115,6 +117,7 @@ def leaks(file: str, port: int) -> list[str]:
         COULD_WRITE: lambda: _write(file + ".written"),
         COULD_CONNECT: lambda: _connect(port),
         COULD_FORK: _fork,
+        COULD_SHARE: _share,
     }
     return [name for name, probe in probes.items() if _succeeds(probe)]
 
@@ -146,6 +149,16 @@ def _fork() -> None:
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
+
+
+def _share() -> None:
+    import ctypes  # noqa: PLC0415 - not for the process that only loads this file
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    segment = libc.shmget(IPC_PRIVATE, 1, 0o600)
+    if segment < 0:
+        raise OSError(ctypes.get_errno(), "shmget")
+    libc.shmctl(segment, IPC_RMID, None)
 
 
 # Streams

@@ -40,7 +40,7 @@ CAPABILITY_VERSION_3 = 0x20080522
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP = 1, 38, 24
 LAST_CAPABILITY = 63
 USER = 1000  # who the code seems to be, inside
-DEVICES = ("null", "zero", "full", "random", "urandom")
+DEVICES = ("null", "full", "random", "urandom")  # not zero: mapped, it is memory
 OLD = "/old"  # the machine's files, while the new root is built
 FEW_FILES = 256
 

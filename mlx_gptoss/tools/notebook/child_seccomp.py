@@ -1,35 +1,47 @@
-"""A filter of system calls for Linux: no sockets, no processes, no namespaces.
+"""A filter of system calls for Linux: no sockets, no processes, no hidden memory.
 
 Closes what namespaces leave open (the kernel's own surface, a fork bomb), for this
-process and for good. Imports nothing but the standard library: it is run by its
-path. Numbers are those of the kernel's asm/unistd.h; seccomp(2), bpf in
-linux/filter.h.
+process and for good. It also refuses memory that no count of this process would show
+(shared segments, message queues, queues of file events, pages kept in pipes) and
+signals from timers or files that would wake the process while it is stopped.
+Imports nothing but the standard library: it is run by its path. Numbers are those of
+the kernel's asm/unistd.h; seccomp(2), bpf in linux/filter.h.
 """
 
 import ctypes
 import errno
 import platform
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # Audit architecture, numbers of the calls that are refused.
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 REFUSED = {
     "x86_64": {
+        "shmget": 29,
         "socket": 41,
         "fork": 57,
         "vfork": 58,
         "execve": 59,
+        "semget": 64,
+        "msgget": 68,
         "ptrace": 101,
         "pivot_root": 155,
         "chroot": 161,
         "mount": 165,
         "umount2": 166,
+        "io_setup": 206,
+        "timer_create": 222,
+        "mq_open": 240,
         "add_key": 248,
         "request_key": 249,
         "keyctl": 250,
+        "inotify_init": 253,
         "unshare": 272,
+        "vmsplice": 278,
+        "inotify_init1": 294,
         "perf_event_open": 298,
+        "fanotify_init": 300,
         "open_by_handle_at": 304,
         "setns": 308,
         "process_vm_readv": 310,
@@ -40,18 +52,27 @@ REFUSED = {
         "userfaultfd": 323,
     },
     "aarch64": {
+        "io_setup": 0,
+        "inotify_init1": 26,
         "umount2": 39,
         "mount": 40,
         "pivot_root": 41,
         "chroot": 51,
+        "vmsplice": 75,
         "unshare": 97,
+        "timer_create": 107,
         "ptrace": 117,
+        "mq_open": 180,
+        "msgget": 186,
+        "semget": 190,
+        "shmget": 194,
         "socket": 198,
         "add_key": 217,
         "request_key": 218,
         "keyctl": 219,
         "execve": 221,
         "perf_event_open": 241,
+        "fanotify_init": 262,
         "open_by_handle_at": 265,
         "setns": 268,
         "process_vm_readv": 270,
@@ -68,13 +89,23 @@ REFUSED_EVERYWHERE = {  # newer calls have one number on all machines
     "move_mount": 429,
     "fsopen": 430,
     "mount_setattr": 442,
+    "memfd_secret": 447,
 }
+# Calls that are refused for some arguments only.
 CLONE = {"x86_64": 56, "aarch64": 220}
+MMAP = {"x86_64": 9, "aarch64": 222}
+FCNTL = {"x86_64": 72, "aarch64": 25}
+PRCTL = {"x86_64": 157, "aarch64": 167}
 CLONE3 = 435
 CLONE_THREAD = 0x10000  # a thread, which is allowed, and not a process
+MAP_SHARED, MAP_ANONYMOUS = 0x01, 0x20  # both: memory that outlives its mapping
+F_SETSIG, F_SETPIPE_SZ = 10, 1031  # wake by any signal; a pipe of a megabyte
+FCNTL_REFUSED = (F_SETSIG, F_SETPIPE_SZ)
+PR_SET_PDEATHSIG = 1  # what ends this process with its guard
 X32 = 0x40000000  # x86 calls of another numbering begin here
 
 NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
+ARGUMENT_BYTES = 8
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, KILL = 0x7FFF0000, 0x80000000
 FAIL = 0x00050000  # with an errno in the low bits
@@ -100,6 +131,9 @@ def filter_calls() -> None:
 def program(machine: str) -> list[Instruction]:
     """The filter as instructions: each test skips the return behind it, or not."""
     refused = [*REFUSED[machine].values(), *REFUSED_EVERYWHERE.values()]
+    refuse = (RETURN, 0, 0, FAIL | errno.EPERM)
+    only_threads = [(ANY_BIT, 1, 0, CLONE_THREAD), refuse]
+    not_shared = [(ANY_BIT, 0, 2, MAP_ANONYMOUS), (ANY_BIT, 0, 1, MAP_SHARED), refuse]
     return [
         (LOAD, 0, 0, ARCHITECTURE),
         (EQUAL, 1, 0, ARCHITECTURES[machine]),
@@ -108,11 +142,10 @@ def program(machine: str) -> list[Instruction]:
         *_unless(AT_LEAST, [X32], FAIL | errno.EPERM),
         *_unless(EQUAL, refused, FAIL | errno.EPERM),
         *_unless(EQUAL, [CLONE3], FAIL | errno.ENOSYS),  # libc falls back to clone
-        (EQUAL, 1, 0, CLONE[machine]),
-        (RETURN, 0, 0, ALLOW),
-        (LOAD, 0, 0, FIRST_ARGUMENT),
-        (ANY_BIT, 1, 0, CLONE_THREAD),
-        (RETURN, 0, 0, FAIL | errno.EPERM),
+        *_look_at(CLONE[machine], 0, only_threads),
+        *_look_at(MMAP[machine], 3, not_shared),
+        *_look_at(FCNTL[machine], 1, _unless(EQUAL, FCNTL_REFUSED, refuse[3])),
+        *_look_at(PRCTL[machine], 0, _unless(EQUAL, [PR_SET_PDEATHSIG], refuse[3])),
         (RETURN, 0, 0, ALLOW),
     ]
 
@@ -123,3 +156,12 @@ def _unless(test: int, operands: Iterable[int], result: int) -> list[Instruction
         for operand in operands
         for instruction in ((test, 0, 1, operand), (RETURN, 0, 0, result))
     ]
+
+
+def _look_at(
+    call: int, argument: int, tests: Sequence[Instruction]
+) -> list[Instruction]:
+    """Allow `call` unless `tests` of one of its arguments (the low word) refuse it."""
+    at = FIRST_ARGUMENT + ARGUMENT_BYTES * argument
+    body = [(LOAD, 0, 0, at), *tests, (RETURN, 0, 0, ALLOW)]
+    return [(EQUAL, 0, len(body), call), *body]

@@ -1,8 +1,8 @@
 """The profile of macOS's sandbox (`sandbox-exec`, SBPL) that the notebook runs in.
 
 Everything is denied that is not named here: the network, other files, other
-processes. What is named is what the dynamic loader and Python need to start. Text in
-and out; nothing is run here.
+processes, shared memory. What is named is what the dynamic loader and Python need to
+start. Text in and out; nothing is run here.
 """
 
 from collections.abc import Iterable, Sequence
@@ -51,6 +51,8 @@ def profile(readable: Sequence[str], drive: str) -> str:
             "(allow process-info* (target self))",
             "(deny network*)",
             "(deny process-fork)",
+            "(deny ipc-posix-shm*)",
+            "(deny ipc-sysv*)",
             "",
         ]
     )
