@@ -7,37 +7,30 @@ skipped with its reason; that it refuses to start there is tested everywhere.
 import json
 import os
 import struct
-import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 
 from mlx_gptoss.errors import ToolError
 from mlx_gptoss.harmony.builtin import PYTHON
 from mlx_gptoss.tools.notebook import Limits, Notebook, child_seccomp, macos
 from mlx_gptoss.tools.notebook.isolation import (
+    GUARD,
     KERNEL,
     LINUX,
     Start,
     isolate,
     readable_folders,
 )
-from mlx_gptoss.tools.notebook.process import SHOWN, Process
+from mlx_gptoss.tools.notebook.output import SHOWN
+from mlx_gptoss.tools.notebook.process import Process
+from tests.notebooks import MB, SMALL, kernel_of, open_notebook
 
 GOLDEN = Path(__file__).parent / "golden"
-MB = 1 << 20
-SMALL = Limits(memory=256 * MB, drive_bytes=8 * MB, seconds=1)
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="namespaces of Linux")
-
-
-def open_notebook(limits: Limits) -> Notebook:
-    try:
-        return Notebook(limits)
-    except ToolError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +43,6 @@ def notebook() -> Iterator[Notebook]:
 def small() -> Iterator[Notebook]:
     with open_notebook(SMALL) as found:
         yield found
-
-
-def pid_of(notebook: Notebook) -> int:
-    assert notebook._process is not None
-    return notebook._process._pid
 
 
 # A notebook
@@ -217,7 +205,7 @@ def test_an_endless_loop_is_stopped_and_the_names_stay(small: Notebook) -> None:
 
 
 def test_code_that_will_not_stop_is_killed(small: Notebook) -> None:
-    kernel = psutil.Process(pid_of(small))
+    kernel = kernel_of(small)
     stubborn = "import signal; signal.signal(2, signal.SIG_IGN)\nwhile True: pass"
     said = small.run("x = 5\n" + stubborn)
     assert said == (
@@ -262,8 +250,15 @@ def test_a_process_that_ends_itself_is_replaced(small: Notebook) -> None:
     assert small.run("1 + 1") == "2\n"
 
 
-def test_a_reply_made_up_by_the_code_harms_nobody(small: Notebook) -> None:
-    forge = "import os\nfor n in range(3, 1024):\n try: os.write(n, b'not JSON\\n')\n"
+def test_a_process_that_is_killed_between_cells_is_replaced(small: Notebook) -> None:
+    kernel_of(small).kill()
+    assert "ended; the notebook was restarted" in small.run("1 + 1")
+    assert small.run("1 + 1") == "2\n"
+
+
+@pytest.mark.parametrize("reply", ["not JSON", '{"done": true}', "[]", "[" * 5000])
+def test_a_reply_made_up_by_the_code_harms_nobody(small: Notebook, reply: str) -> None:
+    forge = f"import os\nfor n in range(3, 256):\n try: os.write(n, b'{reply}\\n')\n"
     said = small.run(forge + " except OSError: pass")
     assert "the process broke its connection" in said
     assert small.run("1 + 1") == "2\n"
@@ -282,27 +277,9 @@ def test_a_cell_can_be_interrupted(notebook: Notebook) -> None:
 
 def test_closing_ends_the_process() -> None:
     with open_notebook(SMALL) as own:
-        kernel, drive = psutil.Process(pid_of(own)), own._workspace
+        kernel, drive = kernel_of(own), own._workspace
     kernel.wait(10)
     assert not os.path.exists(drive)
-
-
-OWNER = """
-import sys
-from mlx_gptoss.tools.notebook import Notebook
-notebook = Notebook()
-print(notebook._process._pid, flush=True)
-notebook.run("while True: pass")
-"""
-
-
-def test_the_process_ends_with_its_owner(small: Notebook) -> None:
-    owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE)
-    with owner:
-        assert owner.stdout is not None
-        kernel = psutil.Process(int(owner.stdout.readline()))
-        owner.kill()
-    kernel.wait(10)
 
 
 # Without isolation it does not start
@@ -337,6 +314,12 @@ def test_a_system_that_refuses_namespaces_is_an_error(tmp_path: Path) -> None:
         Process(start, SMALL)
 
 
+@linux_only
+def test_a_root_that_cannot_be_built_says_why(small: Notebook) -> None:
+    with pytest.raises(ToolError, match=r"mount /mnt/data: Invalid argument"):
+        Notebook(replace(SMALL, files=-9))
+
+
 def test_a_sandbox_that_does_not_start_is_an_error(tmp_path: Path) -> None:
     start = Start(str(tmp_path), (sys.executable, "-c", "raise SystemExit('no luck')"))
     with pytest.raises(ToolError, match=r"cannot be isolated here \(no luck\)"):
@@ -366,11 +349,14 @@ def test_the_profile_for_a_mac_is_as_reviewed() -> None:
 
 def test_a_mac_starts_python_in_its_sandbox(tmp_path: Path) -> None:
     start = isolate(SMALL, str(tmp_path), "darwin")
-    command = start.command({"replies": 3})
+    *guarded, settings = start.command({"replies": 3})
+    assert guarded[0] == sys.executable and guarded[-1] == str(GUARD)
+    given = json.loads(settings)
+    command = given["command"]
     assert command[:2] == ["/usr/bin/sandbox-exec", "-p"]
     assert f'(allow file-read* file-write*\n  (subpath "{tmp_path}"))' in command[2]
-    assert command[3:4] == [sys.executable] and command[-2] == str(KERNEL)
-    assert json.loads(command[-1]) == {"replies": 3}
+    assert command[3] == sys.executable and command[-1] == str(KERNEL)
+    assert (given["replies"], given["drive_bytes"]) == (3, SMALL.drive_bytes)
 
 
 # The filter of system calls, on a machine made of Python

@@ -1,19 +1,23 @@
-"""What a notebook takes stays within its limits."""
+"""What a notebook takes stays within its limits, in memory and in files."""
 
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mlx_gptoss.tools.notebook import Limits, Notebook
-from tests.test_tools_notebook import MB, open_notebook
+from mlx_gptoss.tools.notebook.watch import count_files
+from tests.notebooks import MB, open_notebook
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="held by Linux itself")
+GONE = "the notebook was restarted, its variables and files are gone]\n"
 
 
 @pytest.fixture(scope="module")
 def notebook() -> Iterator[Notebook]:
-    limits = Limits(memory=512 * MB, drive_bytes=8 * MB)
+    limits = Limits(memory=512 * MB, drive_bytes=8 * MB, files=50)
     with open_notebook(limits) as found:
         found.run("import ctypes, fcntl, mmap, os, resource\nr, w = os.pipe()")
         found.run("libc, M = ctypes.CDLL(None), os.uname().machine")
@@ -67,3 +71,96 @@ def test_memory_of_its_own_and_files_in_memory_are_there(notebook: Notebook) -> 
     file = "f = open('m', 'w+b'); f.truncate(4096); m = mmap.mmap(f.fileno(), 0)\n"
     assert notebook.run(file + "m[:3] = b'abc'; m.flush(); f.read(3)") == "b'abc'\n"
     assert notebook.run("del m; f.close(); os.remove('m')").startswith("[There was")
+
+
+@linux_only
+@pytest.mark.parametrize(
+    "make",
+    [
+        "open(name, 'x').close()",
+        "os.mkdir(name)",
+        "os.symlink('x', name)",
+        "link(name)",
+    ],
+    ids=["files", "folders", "symlinks", "links"],
+)
+def test_files_are_counted(notebook: Notebook, make: str) -> None:
+    notebook.run("open('a', 'w').close()\ndef link(name): os.link('a', name)")
+    each = "for i in range(300):\n    name = f'{i}'; "
+    assert "No space left on device" in notebook.run(each + make)
+    assert (
+        notebook.run("len(os.listdir()), len({*os.listdir()} - {'a'})") == "(50, 49)\n"
+    )
+    tidy = "for name in os.listdir():\n (os.rmdir if os.path.isdir(name) and not "
+    assert notebook.run(tidy + "os.path.islink(name) else os.remove)(name)")
+    assert notebook.run("os.listdir()") == "[]\n"
+
+
+@linux_only
+def test_memory_counts_the_files_that_are_in_it() -> None:
+    with open_notebook(Limits(memory=96 * MB, drive_bytes=64 * MB)) as own:
+        own.run("for i in range(48): open(str(i), 'wb').write(bytes(1 << 20))")
+        said = own.run("kept = []\nfor i in range(50): kept.append(bytearray(1 << 20))")
+        assert said.startswith("[the code took more than 101 MB of memory, ")
+        assert said.endswith(f" MB of it in files; {GONE}")
+
+
+PAGE_TABLES = """
+import ctypes
+libc, size = ctypes.CDLL(None), 1 << 42
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 4
+start = libc.mmap(None, size, 1, 0x4022, -1, 0)  # to read only: limited by nothing
+libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), 15)  # in small pages
+for at in range(start, start + size, 1 << 21): ctypes.c_char.from_address(at).value
+"""
+
+
+@linux_only
+def test_page_tables_are_memory_too() -> None:
+    with open_notebook(Limits(memory=64 * MB, drive_bytes=MB)) as own:
+        said = own.run(PAGE_TABLES)
+        assert said == f"[the code took more than 67 MB of memory; {GONE}"
+
+
+def test_threads_are_counted() -> None:
+    code = (
+        "import threading\nthreading.stack_size(1 << 15)\nend = threading.Event()\n"
+        "for _ in range(5000): threading.Thread(target=end.wait, daemon=True).start()\n"
+        "end.wait()"
+    )
+    with open_notebook(Limits(memory=256 * MB, drive_bytes=MB)) as own:
+        assert own.run(code) == f"[the code started more than 512 threads; {GONE}"
+
+
+# Where the drive is a folder of the disk, its files are counted from outside
+
+
+def test_bytes_are_counted_once_and_names_each(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_bytes(bytes(100_000))
+    os.link(tmp_path / "folder" / "file", tmp_path / "again")
+    (tmp_path / "link").symlink_to("/usr")
+    with open(tmp_path / "sparse", "wb") as sparse:
+        sparse.truncate(1 << 30)
+    size, files = count_files(str(tmp_path), 100)
+    assert files == 5
+    assert 100_000 <= size < 200_000
+
+
+def test_counting_stops_beyond_the_limit(tmp_path: Path) -> None:
+    for name in "abcdef":
+        (tmp_path / name).mkdir()
+    assert count_files(str(tmp_path), 3)[1] == 4
+
+
+def test_files_out_of_reach_are_an_error(tmp_path: Path) -> None:
+    name, folder = "d" * 250, os.open(tmp_path, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir(name, dir_fd=folder)
+        deeper = os.open(name, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = deeper
+    os.close(folder)
+    with pytest.raises(OSError, match="name too long"):
+        count_files(str(tmp_path), 100)

@@ -8,9 +8,17 @@ names: no network, no files but an empty folder and Python's own, no other proce
 memory, time and files are limited. Where that cannot be had, `Notebook` raises
 ToolError. A Notebook belongs to one Chat.
 
+Only a cell runs code: the process is stopped between cells. A thread that a cell
+leaves running is told to end; where it does not, the notebook is restarted and the
+model is told. On Linux the kernel itself holds the limits; macOS's sandbox cannot, so
+there they are watched from outside (macos.py).
+
 isolation.py      how the process is started; macos.py the profile for a Mac
 process.py        the process: cells in, text out, within limits
-child_kernel.py   what runs in it; child_linux.py, child_seccomp.py shut it in
+conversation.py   its pipes; output.py what of an endless text is kept
+watch.py          what it uses, and how it is stopped
+child_kernel.py   what runs in it; child_threads.py ends what a cell leaves behind
+child_linux.py    shuts it in, with child_seccomp.py; child_guard.py ends it with us
 """
 
 import os

@@ -1,13 +1,14 @@
 """Runs cells of Python, one after another, in one set of names; a process of its own.
 
-    python -I child_kernel.py '{"replies": 3, "life": 4, "file": ..., "port": ...}'
+    python -I child_kernel.py '{"replies": 3, "file": ..., "port": ...}'
 
 Requests come on stdin, replies go to the descriptor `replies`, JSON, one a line:
-{"code": "..."} is answered by {"done": true} once the cell has ended. What the cell
-writes, its last value and its traceback go to stdout as they come. The process ends
-when `life`, the end of a pipe that nobody writes to, is closed at the other end.
-`file` and `port` are what a sandbox must keep out of reach. Imports nothing but the
-standard library: it is run by its path, inside a sandbox.
+{"code": "...", "token": "..."} is answered by {"done": the token, "told": how many
+threads were told to end, "stubborn": how many did not} once the cell has ended. What
+the cell writes, its last value and its traceback go to stdout as they come. `file`
+and `port` are what a sandbox must keep out of reach. Imports nothing but the
+standard library and child_threads.py beside it: it is run by its path, inside a
+sandbox.
 """
 
 import ast
@@ -16,12 +17,13 @@ import inspect
 import json
 import linecache
 import os
+import runpy
 import signal
 import socket
 import sys
-import threading
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TextIO
 
 COULD_READ = "read a file of the user"
@@ -32,6 +34,10 @@ COULD_SHARE = "keep memory outside its process"
 PROBE_SECONDS = 2
 IPC_PRIVATE, IPC_RMID = 0, 0
 
+threads = runpy.run_path(
+    str(Path(__file__).with_name("child_threads.py")), run_name="child_threads"
+)
+
 
 def main(given: dict[str, Any]) -> None:
     """Take over the standard streams, tell what the sandbox lets through, serve."""
@@ -41,7 +47,6 @@ def main(given: dict[str, Any]) -> None:
     for number, name in ((1, "stdout"), (2, "stderr")):
         setattr(sys, name, _text(number))
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for good
-    threading.Thread(target=_die_with_parent, args=[given["life"]], daemon=True).start()
     with os.fdopen(given["replies"], "w", encoding="utf-8") as answers:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         _reply(answers, {"ready": True, "leaks": leaks(given["file"], given["port"])})
@@ -51,9 +56,15 @@ def main(given: dict[str, Any]) -> None:
 def serve(requests: TextIO, answers: TextIO) -> None:
     """Run the cells that come, until no more can come."""
     names: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
+    left_behind = threads["Threads"]()
     for number, line in enumerate(requests, 1):
-        run_cell(json.loads(line)["code"], names, number)
-        _reply(answers, {"done": True})
+        request = json.loads(line)
+        run_cell(request["code"], names, number)
+        left = left_behind.end()
+        _flush()
+        reply = {"done": request["token"], "told": left.told, "stubborn": left.stubborn}
+        _reply(answers, reply)
+    os._exit(0)  # nothing that a cell registered runs at the end
 
 
 def run_cell(code: str, names: dict[str, Any], number: int) -> None:
@@ -67,8 +78,8 @@ def run_cell(code: str, names: dict[str, Any], number: int) -> None:
         _show(error, file)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        threads["disarm"]()
+        _flush()
 
 
 def _run(cell: ast.Module, names: dict[str, Any], file: str) -> None:
@@ -180,9 +191,9 @@ def _reply(answers: TextIO, reply: dict[str, Any]) -> None:
     answers.flush()
 
 
-def _die_with_parent(life: int) -> None:
-    os.read(life, 1)
-    os._exit(1)
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

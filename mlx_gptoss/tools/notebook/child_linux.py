@@ -42,28 +42,30 @@ LAST_CAPABILITY = 63
 USER = 1000  # who the code seems to be, inside
 DEVICES = ("null", "full", "random", "urandom")  # not zero: mapped, it is memory
 OLD = "/old"  # the machine's files, while the new root is built
-FEW_FILES = 256
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main(given: dict[str, Any]) -> None:
-    """Fork the kernel into new namespaces, tell its process id, wait for its end."""
+    """Fork the kernel into new namespaces, tell its process id, guard it."""
     here = Path(__file__).parent
     kernel = runpy.run_path(str(here / "child_kernel.py"))
     seccomp = runpy.run_path(str(here / "child_seccomp.py"))
+    guard = runpy.run_path(str(here / "child_guard.py"))
     try:
         enter_namespaces()
     except OSError as error:
         refuse(given["replies"], error)
     child = os.fork()  # the first of its process namespace: all end with it
     if child != 0:
-        tell(given["replies"], {"pid": child})
-        wait(child, given)
+        guard["tell"](given["replies"], {"pid": child})
+        guard["guard"](child, given["replies"], given["life"])
+    os.close(given["life"])
     try:
         check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL), "prctl")
-        build_root(given["readable"], given["drive"], given["drive_bytes"])
-        limit(given["memory"], given["drive_bytes"])
+        build_root(given["readable"], given["drive"], drive_options(given))
+        limit_memory(given["memory"])
+        guard["limit_files"](given["drive_bytes"])
         drop_privileges()
         seccomp["filter_calls"]()
     except OSError as error:
@@ -80,7 +82,12 @@ def enter_namespaces() -> None:
     write("/proc/self/gid_map", f"{USER} {group} 1")
 
 
-def build_root(readable: list[str], drive: str, drive_bytes: int) -> None:
+def drive_options(given: dict[str, Any]) -> str:
+    """Bound the bytes of the drive, and its files, folders and links (with itself)."""
+    return f"size={given['drive_bytes']},nr_inodes={given['files'] + 1},mode=700"
+
+
+def build_root(readable: list[str], drive: str, options: str) -> None:
     """Make a root of `readable`, a few devices and `drive`; leave the old one."""
     shown = [*readable, *(f"/dev/{device}" for device in DEVICES)]
     sources = {path: OLD + os.path.realpath(path) for path in shown}
@@ -95,7 +102,7 @@ def build_root(readable: list[str], drive: str, drive_bytes: int) -> None:
     check(libc.umount2(OLD.encode(), MNT_DETACH), "umount")
     os.rmdir(OLD)
     freeze("/")
-    mount("drive", drive, "tmpfs", MS_NOSUID | MS_NODEV, f"size={drive_bytes},mode=700")
+    mount("drive", drive, "tmpfs", MS_NOSUID | MS_NODEV, options)
     os.chdir(drive)
 
 
@@ -132,12 +139,9 @@ def freeze(path: str) -> None:
     check(done, "mount_setattr")
 
 
-def limit(memory: int, file_bytes: int) -> None:
+def limit_memory(memory: int) -> None:
     """Bound memory (that of the process' own; RLIMIT_AS would count mappings)."""
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (FEW_FILES, FEW_FILES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def drop_privileges() -> None:
@@ -181,24 +185,12 @@ def write(path: str, text: str) -> None:
         file.write(text)
 
 
-def tell(replies: int, reply: dict[str, Any]) -> None:
-    os.write(replies, (json.dumps(reply) + "\n").encode())
-
-
 def refuse(replies: int, error: OSError) -> None:
     """Say why the code cannot be isolated, and end."""
     where = f" ({error.filename})" if error.filename else ""
-    tell(replies, {"refused": f"{error.strerror or error}{where}"})
+    reply = json.dumps({"refused": f"{error.strerror or error}{where}"})
+    os.write(replies, f"{reply}\n".encode())
     os._exit(1)
-
-
-def wait(child: int, given: dict[str, Any]) -> None:
-    """Hold on to nothing that the parent waits for; end as the child does."""
-    for descriptor in (0, 1, 2, given["replies"], given["life"]):
-        os.close(descriptor)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _, status = os.waitpid(child, 0)
-    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@
     subprocess.Popen(start.command(given), env=start.environment, ...)
 
 macOS: `sandbox-exec` with the profile of macos.py. Linux: namespaces, made by
-child_linux.py. What a sandbox really lets through is tried by the kernel when it
-starts (child_kernel.py); nothing here is taken on trust.
+child_linux.py. Either way a guard (child_guard.py) ends the kernel with us. What a
+sandbox really lets through is tried by the kernel when it starts (child_kernel.py);
+nothing here is taken on trust.
 """
 
 import json
@@ -21,6 +22,8 @@ from mlx_gptoss.tools.notebook import macos
 
 HERE = Path(__file__).parent
 KERNEL = HERE / "child_kernel.py"
+THREADS_OF_CELLS = HERE / "child_threads.py"  # which the kernel loads
+GUARD = HERE / "child_guard.py"
 LINUX = HERE / "child_linux.py"
 LINUX_DRIVE = "/mnt/data"  # where the model was trained to keep its files
 LINUX_LIBRARIES = (
@@ -39,11 +42,16 @@ THREADS = 4  # of a numerical library: each takes memory
 
 @dataclass(frozen=True)
 class Limits:
-    """What the code may use: bytes of memory, of files, seconds a cell."""
+    """What the code may use.
+
+    `memory` counts files too where the drive is in memory (Linux); `files` counts
+    folders and links as well; `seconds` are those of a cell.
+    """
 
     memory: int = 1 << 30
     drive_bytes: int = 256 << 20
     seconds: float = 120.0
+    files: int = 10_000
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ class Start:
     drive: str
     prefix: tuple[str, ...]  # of the command line
     settings: Mapping[str, Any] = field(default_factory=dict)
+    in_memory: bool = False  # the drive is a file system that only the kernel sees
 
     def command(self, given: Mapping[str, Any]) -> list[str]:
         """The command line; `given` is what only the caller knows (descriptors)."""
@@ -85,11 +94,13 @@ def isolate(limits: Limits, workspace: str, platform: str = sys.platform) -> Sta
             "drive": LINUX_DRIVE,
             **asdict(limits),
         }
-        return Start(LINUX_DRIVE, (*python, str(LINUX)), settings)
+        return Start(LINUX_DRIVE, (*python, str(LINUX)), settings, in_memory=True)
     if platform == "darwin":
-        readable = readable_folders((str(KERNEL.resolve()),))
-        profile = macos.profile(readable, workspace)
-        return Start(workspace, (macos.COMMAND, "-p", profile, *python, str(KERNEL)))
+        own = (str(KERNEL.resolve()), str(THREADS_OF_CELLS.resolve()))
+        profile = macos.profile(readable_folders(own), workspace)
+        command = (macos.COMMAND, "-p", profile, *python, str(KERNEL))
+        settings = {"command": command, **asdict(limits)}
+        return Start(workspace, (*python, str(GUARD)), settings)
     raise ToolError(
         f"the `python` tool needs isolation, which is not there for `{platform}`: "
         "leave the tool out"

@@ -3,6 +3,12 @@
 Everything is denied that is not named here: the network, other files, other
 processes, shared memory. What is named is what the dynamic loader and Python need to
 start. Text in and out; nothing is run here.
+
+The sandbox says what may be opened, not how much may be used. Memory, the drive and
+its files are therefore counted from outside, and code that grows fast can pass a
+limit for a moment before it is ended; memory that macOS has compressed is not
+counted. On Linux the kernel itself holds these limits. The profile has not been run
+on a Mac by our tests: what it really lets through is tried at each start.
 """
 
 from collections.abc import Iterable, Sequence

@@ -3,13 +3,12 @@
     with Process(start, limits) as process:
         process.run("1 + 1")               # -> Result("2\\n")
 
-Knows the pipes, the limits and how to end it; nothing of models or tools.
+Between cells the process is stopped: no thread of it runs, and what it holds stays
+within the limits. Knows the limits and how to end it; nothing of models or tools.
 """
 
-import json
 import os
-import selectors
-import signal
+import secrets
 import socket
 import subprocess
 import tempfile
@@ -17,19 +16,26 @@ import threading
 from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import psutil
 
 from mlx_gptoss.errors import ToolError
 from mlx_gptoss.memory import format_bytes
+from mlx_gptoss.tools.notebook.conversation import BROKEN, Conversation, Gone
 from mlx_gptoss.tools.notebook.isolation import Limits, Start
+from mlx_gptoss.tools.notebook.output import Output
+from mlx_gptoss.tools.notebook.watch import Drive, Use, Watch
 
 START_SECONDS = 30.0
 GRACE_SECONDS = 2.0  # for code to end after an interrupt, before it is killed
-LOOK = 0.05  # seconds between two looks at memory and clock
-CHUNK = 1 << 16
-SHOWN = 16_000  # characters of output that are kept, half from either end
+END_SECONDS = 5.0  # for the guard to see the end of the process
+MOST_THREADS = 512  # each takes memory of the system that no other limit counts
+LEFT_RUNNING = (
+    "a thread was still running after the cell and would not end: wait for threads "
+    "(`join`, `with`) before a cell ends"
+)
+HAS_ENDED = (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError)
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,6 @@ class Result:
 
     text: str
     ended: str = ""
-
-
-class Gone(Exception):
-    """The process has ended, or had to be."""
 
 
 class Process:
@@ -71,12 +73,18 @@ class Process:
                 pass_fds=(replies_end, life_end),
                 start_new_session=True,  # Ctrl-C is for us
             )
-            self._replies = os.fdopen(replies, "rb", buffering=0)
+            self._pipes = Conversation(self._process, replies)
             os.close(replies_end)
             os.close(life_end)
-            self._pid = self._process.pid
+            self._drive = _drive(start, self._process.pid)
+            self._watch = Watch(self._process.pid, self._drive)
             try:
                 self._check_isolation()
+                self._watch.stop()
+                self._check_use()
+            except (Gone, *HAS_ENDED) as gone:
+                self.close()
+                raise ToolError(_refused(str(gone))) from gone
             except BaseException:
                 self.close()
                 raise
@@ -97,11 +105,13 @@ class Process:
         self._interrupted.clear()
         self._output = Output()
         try:
-            self._send({"code": code})
-            notes = self._wait_for_cell()
+            notes = self._run(code)
         except Gone as gone:
             self.close()
             return Result(self._output.text, str(gone))
+        except HAS_ENDED:
+            self.close()
+            return Result(self._output.text, "the process ended")
         return Result(self._output.text + notes)
 
     def interrupt(self) -> None:
@@ -110,21 +120,23 @@ class Process:
 
     def close(self) -> None:
         """End the process and all it holds."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._replies):
-            assert pipe is not None
-            _close(pipe)
+        self._watch.kill()
         if self._life >= 0:
-            os.close(self._life)
+            os.close(self._life)  # the guard ends
             self._life = -1
+        self._pipes.close()
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    # Its start
 
     def _check_isolation(self) -> None:
         """Read the first replies: the process is there, and shut in."""
-        reply = self._first_reply()
-        if "pid" in reply:
-            self._pid = reply["pid"]
-            reply = self._first_reply()
+        first = self._first_reply()
+        reply = self._first_reply() if "pid" in first else first
         if "refused" in reply:
             raise ToolError(_refused(reply["refused"]))
         if reply["leaks"]:
@@ -132,10 +144,13 @@ class Process:
                 "the `python` tool is not isolated here, its code could "
                 f"{' and '.join(reply['leaks'])}: leave the tool out"
             )
+        if "pid" in first:  # of the kernel: the process we have started guards it
+            self._watch = Watch(first["pid"], self._drive)
 
     def _first_reply(self) -> dict[str, Any]:
+        end = monotonic() + START_SECONDS
         try:
-            reply = self._reply(monotonic() + START_SECONDS)
+            reply = self._pipes.reply(self._output.add, lambda: True, end)
         except Gone as gone:
             raise ToolError(_refused(self._last_words())) from gone
         if reply is None:
@@ -147,114 +162,91 @@ class Process:
         said = [line.strip() for line in lines if line.strip()]
         return said[-1] if said else "the process ended at once"
 
-    # Conversation
+    # A cell
 
-    def _send(self, request: dict[str, Any]) -> None:
-        stdin = self._process.stdin
-        assert stdin is not None
-        try:
-            stdin.write((json.dumps(request) + "\n").encode())
-            stdin.flush()
-        except OSError as error:
-            raise Gone("the process had ended") from error
+    def _run(self, code: str) -> str:
+        """Run a cell and stop the process; return what to say of its end."""
+        token = secrets.token_hex(8)  # code that makes up a reply does not know it
+        self._pipes.say({"code": code, "token": token})
+        self._watch.go_on()
+        reply, note = self._wait_for_cell()
+        if reply.get("done") != token:
+            raise Gone(BROKEN)
+        rests = not reply.get("stubborn") and self._watch.at_rest()
+        self._watch.stop()
+        self._pipes.drain(self._output.add)
+        self._check_use()
+        if not rests:
+            raise Gone(LEFT_RUNNING)
+        return note + _told(reply.get("told"))
 
-    def _wait_for_cell(self) -> str:
-        """Wait for the end of a cell; return what to say about it."""
+    def _wait_for_cell(self) -> tuple[dict[str, Any], str]:
+        """Wait for the end of a cell; return the reply and what to say about it."""
         limit = self.limits.seconds
-        if self._reply(monotonic() + limit) is not None:
-            return ""
+        if (reply := self._reply(limit)) is not None:
+            return reply, ""
         why = "it was stopped" if self._interrupted.is_set() else _over(limit)
         self._interrupted.clear()
-        self._signal(signal.SIGINT)
-        if self._reply(monotonic() + GRACE_SECONDS) is not None:
-            return f"[{why}; the variables are kept]\n"
+        self._watch.interrupt()
+        if (reply := self._reply(GRACE_SECONDS)) is not None:
+            return reply, f"[{why}; the variables are kept]\n"
         raise Gone(why)
 
-    def _reply(self, end: float) -> dict[str, Any] | None:
-        """Read output and one reply; None at `end`, or once interrupted.
+    def _reply(self, seconds: float) -> dict[str, Any] | None:
+        """Read output and the reply; None after `seconds`, or once interrupted."""
+        end = monotonic() + seconds
+        return self._pipes.reply(self._output.add, self._goes_on, end)
 
-        Raises Gone if the process ends or takes too much memory.
-        """
-        stdout = self._process.stdout
-        assert stdout is not None
-        line = b""
-        with selectors.DefaultSelector() as ready:
-            ready.register(stdout, selectors.EVENT_READ)
-            ready.register(self._replies, selectors.EVENT_READ)
-            while not line.endswith(b"\n"):
-                if monotonic() >= end or self._interrupted.is_set():
-                    return None
-                self._check_memory()
-                for key, _ in ready.select(LOOK):
-                    if key.fileobj is self._replies:
-                        byte = self._replies.read(1)
-                        if not byte:
-                            self._drain(stdout)
-                            return self._end()
-                        line += byte
-                    elif data := os.read(stdout.fileno(), CHUNK):
-                        self._output.add(data)
-                    else:
-                        ready.unregister(stdout)
-        self._drain(stdout)
+    def _goes_on(self) -> bool:
+        self._check_use()
+        return not self._interrupted.is_set()
+
+    def _check_use(self) -> None:
+        """Raise Gone if the process has taken more than it may."""
+        limits = self.limits
         try:
-            return json.loads(line)
-        except ValueError as error:  # the code wrote where it should not
-            raise Gone("the process broke its connection") from error
-
-    def _drain(self, stdout: IO[bytes]) -> None:
-        """Read what was written before the reply: it is all in the pipe."""
-        os.set_blocking(stdout.fileno(), False)
-        try:
-            while data := os.read(stdout.fileno(), CHUNK):
-                self._output.add(data)
-        except BlockingIOError:
-            return
-        finally:
-            os.set_blocking(stdout.fileno(), True)
-
-    def _end(self) -> None:
-        raise Gone("the process ended")
-
-    def _check_memory(self) -> None:
-        try:
-            used = psutil.Process(self._pid).memory_info().rss
-        except psutil.NoSuchProcess:
+            use = self._watch.use(limits.files)
+        except HAS_ENDED:
             return  # the end of its pipes tells
-        if used > self.limits.memory:
-            limit = format_bytes(self.limits.memory)
-            raise Gone(f"the code took more than {limit} of memory")
+        except OSError as error:
+            raise Gone(f"its files can no longer be counted ({error})") from error
+        if use.memory > limits.memory:
+            raise Gone(_over_memory(use, limits))
+        if use.drive_bytes > limits.drive_bytes:
+            most = format_bytes(limits.drive_bytes)
+            raise Gone(f"the code kept more than {most} in files")
+        if use.files > limits.files:
+            raise Gone(f"the code kept more than {limits.files} files and folders")
+        if use.threads > MOST_THREADS:
+            raise Gone(f"the code started more than {MOST_THREADS} threads")
 
-    def _signal(self, number: int) -> None:
-        try:
-            os.kill(self._pid, number)
-        except ProcessLookupError as error:
-            raise Gone("the process ended") from error
+
+def _drive(start: Start, guard: int) -> Drive:
+    """The drive as we see it: one in memory is in the guard's root, and in no other."""
+    if start.in_memory:
+        return Drive(f"/proc/{guard}/root{start.drive}", in_memory=True)
+    return Drive(start.drive, in_memory=False)
 
 
-class Output:
-    """Text that may be endless: its two ends are kept."""
+def _told(threads: int | None) -> str:
+    """Say that threads of the cell were told to end, if any were."""
+    if not threads:
+        return ""
+    were = "1 thread was" if threads == 1 else f"{threads} threads were"
+    return (
+        f"[{were} still running after the cell and told to end: only a cell runs "
+        "code; the variables are kept]\n"
+    )
 
-    def __init__(self) -> None:
-        self._head = bytearray()
-        self._tail = bytearray()
-        self._dropped = 0
 
-    def add(self, data: bytes) -> None:
-        room = SHOWN // 2 - len(self._head)
-        self._head += data[:room]
-        self._tail += data[room:]
-        over = len(self._tail) - SHOWN // 2
-        if over > 0:
-            del self._tail[:over]
-            self._dropped += over
+def _over(seconds: float) -> str:
+    return f"the code ran longer than {seconds:g} s and was stopped"
 
-    @property
-    def text(self) -> str:
-        parts = [bytes(self._head), bytes(self._tail)]
-        if self._dropped:
-            parts.insert(1, f"\n[... {self._dropped} bytes left out ...]\n".encode())
-        return b"".join(parts).decode("utf-8", "replace")
+
+def _over_memory(use: Use, limits: Limits) -> str:
+    in_files = format_bytes(use.memory_in_files)
+    files = f", {in_files} of it in files" if use.memory_in_files else ""
+    return f"the code took more than {format_bytes(limits.memory)} of memory{files}"
 
 
 def _refused(why: str) -> str:
@@ -265,17 +257,6 @@ def _refused(why: str) -> str:
     )
 
 
-def _over(seconds: float) -> str:
-    return f"the code ran longer than {seconds:g} s and was stopped"
-
-
 def _listener() -> socket.socket:
     """A port of this machine that a connection would reach."""
     return socket.create_server(("127.0.0.1", 0))
-
-
-def _close(pipe: IO[bytes]) -> None:
-    try:
-        pipe.close()
-    except BrokenPipeError:
-        return  # what was not written yet is for nobody now

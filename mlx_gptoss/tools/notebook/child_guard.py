@@ -1,0 +1,69 @@
+"""Ends the kernel with its owner, even a kernel that is stopped.
+
+    python -I child_guard.py '{"command": [...], "replies": 3, "life": 4, ...}'
+
+The kernel is stopped between cells and cannot see that its owner is gone, so this
+process, which runs no code of the model, waits for that: it holds `life`, the end of
+a pipe that closes with the owner. On Linux child_linux.py forks the kernel and calls
+`guard`; elsewhere `command` starts it, with the settings as its last argument.
+Imports nothing but the standard library: it is run by its path.
+"""
+
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+from typing import Any, NoReturn
+
+FEW_FILES = 256  # open at a time
+CHUNK = 4096
+
+
+def main(given: dict[str, Any]) -> NoReturn:
+    """Start `command` within limits, tell its process id, guard it."""
+    limit_files(given["drive_bytes"])
+    replies = given["replies"]
+    kernel = subprocess.Popen(
+        [*given["command"], json.dumps(given)], pass_fds=[replies]
+    )
+    tell(replies, {"pid": kernel.pid})
+    guard(kernel.pid, replies, given["life"])
+
+
+def limit_files(file_bytes: int) -> None:
+    """Bound the size of a file and the number of open ones; leave no core file."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FEW_FILES, FEW_FILES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def guard(child: int, replies: int, life: int) -> NoReturn:
+    """Wait for the end of `child`, or kill it once `life` is closed; then end."""
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for descriptor in (0, 1, 2, replies):  # the owner waits for their end
+        os.close(descriptor)
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+        ready, _, _ = select.select([life, woken], [], [])
+        if life in ready:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            os._exit(1)
+        os.read(woken, CHUNK)
+
+
+def tell(replies: int, reply: dict[str, Any]) -> None:
+    os.write(replies, (json.dumps(reply) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

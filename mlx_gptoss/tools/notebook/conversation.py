@@ -1,0 +1,114 @@
+"""The pipes of a kernel: a request in, its output and one reply out.
+
+Nothing it waits for can hold it up: the kernel may not read, write without end, or
+make up replies. Knows nothing of what is said.
+"""
+
+import json
+import os
+import selectors
+import subprocess
+from collections.abc import Callable
+from time import monotonic
+from typing import IO, Any
+
+LOOK = 0.05  # seconds between two looks at clock and limits
+CHUNK = 1 << 16
+REPLY_BYTES = 1000  # more is no reply of the kernel's
+BROKEN = "the process broke its connection"
+
+
+class Gone(Exception):
+    """The process has ended, or has to."""
+
+
+class Conversation:
+    """Talks with one process; raises Gone once it has ended."""
+
+    def __init__(self, process: subprocess.Popen[bytes], replies: int) -> None:
+        assert process.stdin is not None and process.stdout is not None
+        self._requests, self._stdout = process.stdin, process.stdout
+        self._replies: IO[bytes] = os.fdopen(replies, "rb", buffering=0)
+        os.set_blocking(self._requests.fileno(), False)
+        self._unsent = b""
+
+    def say(self, request: dict[str, Any]) -> None:
+        """Let the next `reply` send this."""
+        self._unsent = (json.dumps(request) + "\n").encode()
+
+    def reply(
+        self, add: Callable[[bytes], None], goes_on: Callable[[], bool], end: float
+    ) -> dict[str, Any] | None:
+        """Give output to `add` until a reply comes.
+
+        Returns None at `end`, or when `goes_on`, which is asked every moment and may
+        raise, says no.
+        """
+        line, asked = b"", 0.0
+        with selectors.DefaultSelector() as ready:
+            ready.register(self._stdout, selectors.EVENT_READ)
+            ready.register(self._replies, selectors.EVENT_READ)
+            if self._unsent:
+                ready.register(self._requests, selectors.EVENT_WRITE)
+            while not line.endswith(b"\n"):
+                if (now := monotonic()) >= asked + LOOK:
+                    asked = now
+                    if now >= end or not goes_on():
+                        return None
+                for key, _ in ready.select(LOOK):
+                    if key.fileobj is self._requests:
+                        if not self._send():
+                            ready.unregister(self._requests)
+                    elif key.fileobj is self._replies:
+                        line += self._reply_byte(add)
+                        if len(line) > REPLY_BYTES:
+                            raise Gone(BROKEN)
+                    elif data := os.read(self._stdout.fileno(), CHUNK):
+                        add(data)
+                    else:
+                        ready.unregister(self._stdout)
+        return _parsed(line)
+
+    def drain(self, add: Callable[[bytes], None]) -> None:
+        """Read what is in the pipe; for a process that writes no more."""
+        os.set_blocking(self._stdout.fileno(), False)
+        try:
+            while data := os.read(self._stdout.fileno(), CHUNK):
+                add(data)
+        except BlockingIOError:
+            return
+        finally:
+            os.set_blocking(self._stdout.fileno(), True)
+
+    def close(self) -> None:
+        for pipe in (self._requests, self._stdout, self._replies):
+            try:
+                pipe.close()
+            except BrokenPipeError:
+                continue  # what was not written yet is for nobody now
+
+    def _send(self) -> bool:
+        """Send a piece of the request; False once there is none left."""
+        try:
+            sent = os.write(self._requests.fileno(), self._unsent[:CHUNK])
+        except BrokenPipeError as error:
+            raise Gone("the process had ended") from error
+        self._unsent = self._unsent[sent:]
+        return bool(self._unsent)
+
+    def _reply_byte(self, add: Callable[[bytes], None]) -> bytes:
+        byte = self._replies.read(1)
+        if not byte:
+            self.drain(add)
+            raise Gone("the process ended")
+        return byte
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        reply = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise Gone(BROKEN) from error
+    if not isinstance(reply, dict):
+        raise Gone(BROKEN)
+    return reply
