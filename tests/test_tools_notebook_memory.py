@@ -1,4 +1,4 @@
-"""What a notebook takes stays within its limits, in memory and in files."""
+"""A notebook stays within its limits of memory and files."""
 
 import os
 import sys
@@ -38,12 +38,17 @@ HIDDEN = {
     "shared mapping": "mmap.mmap(-1, 1 << 20)",
     "shared mapping, checked": "mmap.mmap(-1, 1 << 20, flags=0x23)",
     "zeroes": "mmap.mmap(os.open('/dev/zero', os.O_RDWR), 1 << 20)",
+    "large socket": "import socket\nmine, other = socket.socketpair()\n"
+    "mine.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)",
+    "locks without an owner": "fcntl.fcntl(w, 37, bytes(32))",
+    "rules": "assert libc.syscall(444, bytes(16), 16, 0) >= 0",
+    "filters": "assert libc.prctl(22, 2, bytes(16)) >= 0",
     "large pipe": "fcntl.fcntl(w, 1031, 1 << 20)",
     "events of files": "assert libc.inotify_init1(0) >= 0",
     "pages in a pipe": "assert libc.vmsplice(w, bytes(16), 0, 0) >= 0",
     "a higher limit": "resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))",
 }
-# What would let a stopped process go on, or outlive its guard.
+# Ways for a stopped process to go on, or to outlive its guard.
 UNDYING = {
     "any signal by a timer": "timer = ctypes.c_int()\n"
     "assert libc.timer_create(1, None, ctypes.byref(timer)) >= 0",
@@ -131,6 +136,38 @@ def test_threads_are_counted() -> None:
     )
     with open_notebook(Limits(memory=256 * MB, drive_bytes=MB)) as own:
         assert own.run(code) == f"[the code started more than 512 threads; {GONE}"
+
+
+SOCKETS = """
+import socket
+pairs = [socket.socketpair() for _ in range(100)]
+for one in sum(pairs, ()):
+    one.setblocking(False)
+    try:
+        while True: one.send(bytes(1 << 16))
+    except BlockingIOError: continue
+"""
+
+
+@linux_only
+def test_what_sockets_hold_is_memory_too() -> None:
+    with open_notebook(Limits(memory=48 * MB, drive_bytes=MB)) as own:
+        said = own.run("import asyncio\nawait asyncio.sleep(0, 'sockets work')")
+        assert said == "'sockets work'\n"
+        ended = f"[the code took more than 50 MB of memory; {GONE}"
+        assert own.run(SOCKETS) == ended
+
+
+@linux_only
+def test_locks_on_files_are_counted() -> None:
+    code = (
+        "import fcntl\nfiles = [open(str(i), 'w') for i in range(20)]\n"
+        "for file in files:\n  for at in range(0, 2000, 2):\n"
+        "    fcntl.lockf(file, fcntl.LOCK_EX, 1, at)"
+    )
+    with open_notebook(Limits(memory=256 * MB, drive_bytes=MB)) as own:
+        ended = f"[the code held more than 10000 locks on files; {GONE}"
+        assert own.run(code) == ended
 
 
 # Where the drive is a folder of the disk, its files are counted from outside

@@ -2,8 +2,9 @@
 
 Closes what namespaces leave open (the kernel's own surface, a fork bomb), for this
 process and for good. It also refuses memory that no count of this process would show
-(shared segments, message queues, queues of file events, pages kept in pipes) and
-signals from timers or files that would wake the process while it is stopped.
+(shared segments, message queues, queues of file events, pages kept in pipes, large
+buffers of sockets, rules and filters) and signals from timers or files that would
+wake the process while it is stopped.
 Imports nothing but the standard library: it is run by its path. Numbers are those of
 the kernel's asm/unistd.h; seccomp(2), bpf in linux/filter.h.
 """
@@ -20,6 +21,7 @@ REFUSED = {
     "x86_64": {
         "shmget": 29,
         "socket": 41,
+        "setsockopt": 54,
         "fork": 57,
         "vfork": 58,
         "execve": 59,
@@ -46,6 +48,7 @@ REFUSED = {
         "setns": 308,
         "process_vm_readv": 310,
         "process_vm_writev": 311,
+        "seccomp": 317,
         "memfd_create": 319,
         "bpf": 321,
         "execveat": 322,
@@ -67,6 +70,7 @@ REFUSED = {
         "semget": 190,
         "shmget": 194,
         "socket": 198,
+        "setsockopt": 208,
         "add_key": 217,
         "request_key": 218,
         "keyctl": 219,
@@ -77,6 +81,7 @@ REFUSED = {
         "setns": 268,
         "process_vm_readv": 270,
         "process_vm_writev": 271,
+        "seccomp": 277,
         "memfd_create": 279,
         "bpf": 280,
         "execveat": 281,
@@ -89,6 +94,7 @@ REFUSED_EVERYWHERE = {  # newer calls have one number on all machines
     "move_mount": 429,
     "fsopen": 430,
     "mount_setattr": 442,
+    "landlock_create_ruleset": 444,
     "memfd_secret": 447,
 }
 # Calls that are refused for some arguments only.
@@ -100,8 +106,10 @@ CLONE3 = 435
 CLONE_THREAD = 0x10000  # a thread, which is allowed, and not a process
 MAP_SHARED, MAP_ANONYMOUS = 0x01, 0x20  # both: memory that outlives its mapping
 F_SETSIG, F_SETPIPE_SZ = 10, 1031  # wake by any signal; a pipe of a megabyte
-FCNTL_REFUSED = (F_SETSIG, F_SETPIPE_SZ)
-PR_SET_PDEATHSIG = 1  # what ends this process with its guard
+F_OFD_SETLK, F_OFD_SETLKW = 37, 38  # locks that nobody can count, as they have no owner
+FCNTL_REFUSED = (F_SETSIG, F_SETPIPE_SZ, F_OFD_SETLK, F_OFD_SETLKW)
+PR_SET_PDEATHSIG, PR_SET_SECCOMP = 1, 22  # what ends us with the guard; more filters
+PRCTL_REFUSED = (PR_SET_PDEATHSIG, PR_SET_SECCOMP)
 X32 = 0x40000000  # x86 calls of another numbering begin here
 
 NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
@@ -109,7 +117,7 @@ ARGUMENT_BYTES = 8
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, KILL = 0x7FFF0000, 0x80000000
 FAIL = 0x00050000  # with an errno in the low bits
-PR_SET_SECCOMP, MODE_FILTER = 22, 2
+MODE_FILTER = 2
 
 Instruction = tuple[int, int, int, int]  # code, jumps if true and if false, operand
 
@@ -145,7 +153,7 @@ def program(machine: str) -> list[Instruction]:
         *_look_at(CLONE[machine], 0, only_threads),
         *_look_at(MMAP[machine], 3, not_shared),
         *_look_at(FCNTL[machine], 1, _unless(EQUAL, FCNTL_REFUSED, refuse[3])),
-        *_look_at(PRCTL[machine], 0, _unless(EQUAL, [PR_SET_PDEATHSIG], refuse[3])),
+        *_look_at(PRCTL[machine], 0, _unless(EQUAL, PRCTL_REFUSED, refuse[3])),
         (RETURN, 0, 0, ALLOW),
     ]
 

@@ -25,7 +25,7 @@ from mlx_gptoss.memory import format_bytes
 from mlx_gptoss.tools.notebook.conversation import BROKEN, Conversation, Gone
 from mlx_gptoss.tools.notebook.isolation import Limits, Start
 from mlx_gptoss.tools.notebook.output import Output
-from mlx_gptoss.tools.notebook.watch import Drive, Use, Watch
+from mlx_gptoss.tools.notebook.watch import MOST_LOCKS, Drive, Use, Watch
 
 START_SECONDS = 30.0
 GRACE_SECONDS = 2.0  # for code to end after an interrupt, before it is killed
@@ -77,7 +77,7 @@ class Process:
             os.close(replies_end)
             os.close(life_end)
             self._drive = _drive(start, self._process.pid)
-            self._watch = Watch(self._process.pid, self._drive)
+            self._watch = Watch(self._process.pid, self._drive, self._process.pid)
             try:
                 self._check_isolation()
                 self._watch.stop()
@@ -145,7 +145,7 @@ class Process:
                 f"{' and '.join(reply['leaks'])}: leave the tool out"
             )
         if "pid" in first:  # of the kernel: the process we have started guards it
-            self._watch = Watch(first["pid"], self._drive)
+            self._watch = Watch(first["pid"], self._drive, self._process.pid)
 
     def _first_reply(self) -> dict[str, Any]:
         end = monotonic() + START_SECONDS
@@ -219,6 +219,8 @@ class Process:
             raise Gone(f"the code kept more than {limits.files} files and folders")
         if use.threads > MOST_THREADS:
             raise Gone(f"the code started more than {MOST_THREADS} threads")
+        if use.locks > MOST_LOCKS:
+            raise Gone(f"the code held more than {MOST_LOCKS} locks on files")
 
 
 def _drive(start: Start, guard: int) -> Drive:

@@ -1,6 +1,6 @@
-"""What a kernel uses and whether it runs, seen from outside, where it cannot lie.
+"""Watches a kernel from outside, where it cannot lie: its use, and whether it runs.
 
-    watch = Watch(pid, drive)
+    watch = Watch(pid, drive, guard)
     watch.use()            # -> Use(memory=..., threads=..., drive_bytes=..., files=...)
     watch.stop()           # no thread of it runs until watch.go_on()
 
@@ -25,9 +25,12 @@ WINDOW = 0.02  # no thread runs within it: the kernel is at rest
 STOP_SECONDS = 5.0
 COUNT_SECONDS = 1.0  # between two counts of files, one by one, while a cell runs
 BUSY_SHARE = 0.2  # of a processor, where only its time is known
-# Memory of a process' own, of files it has mapped, swapped, and of its page tables.
+# Memory of its own, of files it has mapped, swapped out, and of its page tables.
 # Not RssShmem: that is the drive, counted whole.
 MEMORY_FIELDS = ("RssAnon", "RssFile", "VmSwap", "VmPTE")
+BUFFER = Path("/proc/sys/net/core/wmem_default")  # what a socket may hold
+LOCKS = Path("/proc/locks")
+MOST_LOCKS = 10_000  # on files: no more are counted
 STOPPED, RUNNING = "Tt", "RD"
 BLOCK = 512  # bytes, the unit of st_blocks
 
@@ -47,6 +50,7 @@ class Use:
     memory: int
     memory_in_files: int
     threads: int
+    locks: int
     drive_bytes: int
     files: int
 
@@ -57,8 +61,9 @@ class Watch:
     Raises psutil.Error, FileNotFoundError or ProcessLookupError once it has ended.
     """
 
-    def __init__(self, pid: int, drive: Drive) -> None:
+    def __init__(self, pid: int, drive: Drive, guard: int) -> None:
         self._process = psutil.Process(pid)
+        self._guard = guard  # lives longer, in the same network
         self._drive = drive
         self._counted, self._counted_at = (0, 0), float("-inf")
 
@@ -73,11 +78,12 @@ class Watch:
         if LINUX:
             fields = _status(f"/proc/{self._process.pid}")
             memory = 1024 * sum(_number(fields, name) for name in MEMORY_FIELDS)
-            threads = _number(fields, "Threads")
+            memory += _sockets(self._guard) * int(BUFFER.read_text())
+            threads, locks = _number(fields, "Threads"), _locks(self._process.pid)
         else:
-            memory = self._process.memory_info().rss
+            memory, locks = self._process.memory_info().rss, 0
             threads = self._process.num_threads()
-        return Use(memory + in_files, in_files, threads, drive_bytes, files)
+        return Use(memory + in_files, in_files, threads, locks, drive_bytes, files)
 
     def at_rest(self) -> bool:
         """Wait until no thread but the first runs; False if one goes on and on."""
@@ -185,6 +191,22 @@ def _ran(
 def _status(process: str) -> Mapping[str, str]:
     lines = Path(process, "status").read_text(errors="replace").splitlines()
     return {name: value.strip() for name, _, value in (x.partition(":") for x in lines)}
+
+
+def _sockets(guard: int) -> int:
+    """The sockets of its network, even those on their way in another socket."""
+    return Path(f"/proc/{guard}/net/unix").read_text().count("\n") - 1
+
+
+def _locks(pid: int) -> int:
+    """Locks on files that a process holds; stops beyond MOST_LOCKS."""
+    owner, count = str(pid), 0
+    with LOCKS.open() as lines:
+        for line in lines:
+            count += owner in line.split()
+            if count > MOST_LOCKS:
+                break
+    return count
 
 
 def _number(fields: Mapping[str, str], name: str) -> int:
