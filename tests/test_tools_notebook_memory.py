@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlx_gptoss.tools.notebook import Limits, Notebook
-from mlx_gptoss.tools.notebook.watch import count_files
+from mlx_gptoss.tools.notebook.watch import count_files, socket_buffer
 from tests.notebooks import MB, open_notebook
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="held by Linux itself")
@@ -168,6 +168,13 @@ def test_locks_on_files_are_counted() -> None:
     with open_notebook(Limits(memory=256 * MB, drive_bytes=MB)) as own:
         ended = f"[the code held more than 10000 locks on files; {GONE}"
         assert own.run(code) == ended
+
+
+def test_a_socket_counts_in_a_container_too(tmp_path: Path) -> None:
+    """Its own network does not tell the size of a buffer."""
+    (tmp_path / "told").write_text("4096\n")
+    assert socket_buffer(tmp_path / "told") == 4096
+    assert socket_buffer(tmp_path / "missing") == 212_992
 
 
 # Where the drive is a folder of the disk, its files are counted from outside

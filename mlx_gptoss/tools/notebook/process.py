@@ -81,6 +81,7 @@ class Process:
             try:
                 self._check_isolation()
                 self._watch.stop()
+                self._watch.use(limits.files)  # can it be counted at all?
                 self._check_use()
             except (Gone, *HAS_ENDED) as gone:
                 self.close()

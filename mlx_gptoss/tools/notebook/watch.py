@@ -28,7 +28,8 @@ BUSY_SHARE = 0.2  # of a processor, where only its time is known
 # Memory of its own, of files it has mapped, swapped out, and of its page tables.
 # Not RssShmem: that is the drive, counted whole.
 MEMORY_FIELDS = ("RssAnon", "RssFile", "VmSwap", "VmPTE")
-BUFFER = Path("/proc/sys/net/core/wmem_default")  # what a socket may hold
+BUFFER = Path("/proc/sys/net/core/wmem_default")
+BUFFER_BYTES = 212_992  # of a socket, where a container does not tell
 LOCKS = Path("/proc/locks")
 MOST_LOCKS = 10_000  # on files: no more are counted
 STOPPED, RUNNING = "Tt", "RD"
@@ -65,6 +66,7 @@ class Watch:
         self._process = psutil.Process(pid)
         self._guard = guard  # lives longer, in the same network
         self._drive = drive
+        self._buffer = socket_buffer()
         self._counted, self._counted_at = (0, 0), float("-inf")
 
     @property
@@ -78,7 +80,7 @@ class Watch:
         if LINUX:
             fields = _status(f"/proc/{self._process.pid}")
             memory = 1024 * sum(_number(fields, name) for name in MEMORY_FIELDS)
-            memory += _sockets(self._guard) * int(BUFFER.read_text())
+            memory += _sockets(self._guard) * self._buffer
             threads, locks = _number(fields, "Threads"), _locks(self._process.pid)
         else:
             memory, locks = self._process.memory_info().rss, 0
@@ -177,6 +179,11 @@ def count_files(folder: str, most: int) -> tuple[int, int]:
                 if files > most:
                     break
     return sum(sizes.values()), files
+
+
+def socket_buffer(told: Path = BUFFER) -> int:
+    """Bytes that a socket may hold before anybody reads them."""
+    return int(told.read_text()) if told.exists() else BUFFER_BYTES
 
 
 def _ran(
