@@ -22,9 +22,10 @@ import psutil
 LINUX = sys.platform == "linux"
 REST_SECONDS = 1.0  # for a numerical library's threads to end their spinning
 WINDOW = 0.02  # no thread runs within it: the kernel is at rest
+CPU_WINDOW = 0.1  # the same where only the time of all threads is known
 STOP_SECONDS = 5.0
 COUNT_SECONDS = 1.0  # between two counts of files, one by one, while a cell runs
-BUSY_SHARE = 0.2  # of a processor, where only its time is known
+BUSY_SECONDS = 0.005  # of a processor within it
 # Memory of its own, of files it has mapped, swapped out, and of its page tables.
 # Not RssShmem: that is the drive, counted whole.
 MEMORY_FIELDS = ("RssAnon", "RssFile", "VmSwap", "VmPTE")
@@ -92,7 +93,7 @@ class Watch:
         end = monotonic() + REST_SECONDS
         before = self._activity()
         while len(before) > 1 and monotonic() < end:
-            sleep(WINDOW)
+            sleep(WINDOW if LINUX else CPU_WINDOW)
             after = self._activity()
             if not _ran(before, after):
                 return True
@@ -192,7 +193,7 @@ def _ran(
     if LINUX:
         return before != after or any(state in RUNNING for state, _ in after.values())
     spent = max(after.values())[1] - max(before.values())[1]
-    return spent > WINDOW * BUSY_SHARE
+    return spent > BUSY_SECONDS
 
 
 def _status(process: str) -> Mapping[str, str]:
