@@ -197,7 +197,9 @@ class Supervisor:
                     self._waiting.appendleft(task)
             if self._waiting:
                 self._dispatch()
-        if guilty is not None:
+        if (
+            guilty is not None and guilty in tasks
+        ):  # and not answered at the last moment
             log.warning("a grammar is given up: it %s", why)
             guilty.future.set_exception(LostError(why))
 
