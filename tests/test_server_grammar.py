@@ -10,6 +10,7 @@ import os
 import random
 import re
 import signal
+from contextlib import suppress
 from typing import Any
 
 import httpx2
@@ -38,13 +39,17 @@ def question(number: int, **more: Any) -> dict[str, Any]:
 def worker_of(served: Served) -> psutil.Process | None:
     """The process in which a server's grammars run."""
     for child in psutil.Process(served.pid).children():
-        if any("harmony.worker" in word for word in child.cmdline()):
-            return child
+        with suppress(psutil.Error):  # it has just ended
+            if any("harmony.worker" in word for word in child.cmdline()):
+                return child
     return None
 
 
 def still_starts(worker: psutil.Process) -> bool:
-    return worker.cpu_times().user < 0.2
+    try:
+        return worker.cpu_times().user < 0.2
+    except psutil.Error:  # it has just ended
+        return True
 
 
 async def ask_while_it_is_killed(served: Served, asks: int, kills: int) -> list[str]:
