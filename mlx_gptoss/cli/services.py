@@ -43,7 +43,7 @@ def _chat(runtime: "Runtime", **options: Any) -> "Chat":
 def _sessions() -> "Sessions":
     from mlx_gptoss.sessions import Sessions
 
-    return Sessions.open()
+    return Sessions.open(say=note)
 
 
 def _forget_prompts() -> int:

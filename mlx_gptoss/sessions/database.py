@@ -6,6 +6,7 @@ several processes may take turns. What is deleted is overwritten with zeros. Kno
 nothing of chats beyond the columns.
 """
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -13,11 +14,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from mlx_gptoss.errors import SessionError
+from mlx_gptoss.sessions import index
 
 APPLICATION = 0x67707473  # "gpts": whose file this is
 VERSION = 1
 PATIENCE = 10.0  # seconds to wait for another process
+OPERATIONS = 100_000  # of SQLite's machine: some milliseconds
 OWNER_FILE, OWNER_FOLDER = 0o600, 0o700
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 SCHEMA = """
 CREATE TABLE chats (
@@ -39,24 +43,12 @@ CREATE TABLE messages (
     UNIQUE (chat, place)
 );
 """
-# Three letters make a word of it, so that parts of words are found in any language.
-FULL_TEXT = """
-CREATE VIRTUAL TABLE words USING fts5(
-    text, content='messages', content_rowid='number', tokenize='trigram'
-);
-CREATE TRIGGER word_in AFTER INSERT ON messages BEGIN
-    INSERT INTO words (rowid, text) VALUES (new.number, new.text);
-END;
-CREATE TRIGGER word_out AFTER DELETE ON messages BEGIN
-    INSERT INTO words (words, rowid, text) VALUES ('delete', old.number, old.text);
-END;
-"""
-FORGETS_AT_ONCE = (3, 42)  # SQLite's full-text index can, from this version on
 
 PROBLEMS = {
     "SQLITE_BUSY": "another program is using it: try again",
     "SQLITE_LOCKED": "another program is using it: try again",
     "SQLITE_FULL": "the disk is full: make room",
+    "SQLITE_IOERR": "the disk fails: see whether it is full",
     "SQLITE_NOTADB": "it holds no chats: move it away",
     "SQLITE_CORRUPT": "it is damaged: move it away, or restore a copy",
     "SQLITE_READONLY": "it cannot be written: check its permissions",
@@ -77,33 +69,72 @@ class Database:
             _make_private(path)
             with closing(self._connect()) as connection:
                 self._prepare(connection, full_text)
-                self.full_text = _has_table(connection, "words")
+                self.full_text = index.exists(connection) or (
+                    full_text is not False and index.possible()
+                )
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """See one state of the file. Raises SessionError for what goes wrong."""
-        with self._transaction("BEGIN") as connection:
+        with self._named(), self._transaction("BEGIN") as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Change the file: all of it or, after an exception, nothing."""
-        with self._transaction("BEGIN IMMEDIATE") as connection:
+        with self._named(), self._transaction("BEGIN IMMEDIATE") as connection:
+            self.check_index(connection)
             yield connection
 
-    def forget(self, connection: sqlite3.Connection) -> None:
-        """Take out of the full-text index what was deleted in this transaction."""
-        if self.full_text and sqlite3.sqlite_version_info < FORGETS_AT_ONCE:
-            connection.execute("INSERT INTO words (words) VALUES ('optimize')")
+    @property
+    def searches_index(self) -> bool:
+        return self.full_text and index.possible()
 
-    def shrink(self) -> None:
-        """Give the room of what was deleted back to the disk."""
-        with self._named(), closing(self._connect()) as connection:
-            connection.execute("PRAGMA incremental_vacuum").fetchall()
+    def check_index(self, connection: sqlite3.Connection) -> None:
+        """See that the index is there, if there should be one. Looks at no content."""
+        if self.full_text and not index.complete(connection):
+            raise index.Broken("a part of the index is missing")
+
+    def blames_index(self, error: SessionError, *, damage: bool = False) -> bool:
+        """Say whether a broken index could have led to this, `damage` to it alone."""
+        cause = error.__cause__
+        if not self.full_text or not isinstance(cause, sqlite3.Error):
+            return False
+        return _is(cause, "SQLITE_CORRUPT") if damage else index.may_have_led_to(cause)
+
+    def mend(self, *, thorough: bool = False) -> bool:
+        """Build a broken index anew; `thorough`, any index, and the file around it.
+
+        Returns whether it was built. Raises SessionError, and leaves all messages as
+        they are, where it cannot be.
+        """
+        with self._named():
+            if not thorough:
+                try:
+                    return self._build_index()
+                except sqlite3.DatabaseError as error:
+                    if not _is(error, "SQLITE_CORRUPT"):
+                        raise
+            with self._transaction("BEGIN IMMEDIATE") as connection:
+                if not index.messages_are_sound(connection):
+                    raise self._error(PROBLEMS["SQLITE_CORRUPT"])
+                index.give_up(connection)
+            return self._build_index()
+
+    def _build_index(self) -> bool:
+        with closing(self._connect()) as connection:
+            if index.given_up(connection):
+                connection.execute("VACUUM")
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            if not index.problem(connection):  # another process was faster
+                return False
+            index.build_anew(connection)
+            free_pages(connection)
+        return True
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
-        with self._named(), closing(self._connect()) as connection:
+        with closing(self._connect()) as connection:
             connection.execute(begin)
             try:
                 yield connection
@@ -118,6 +149,8 @@ class Database:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")
+        # Python is called now and then, so that Ctrl-C ends a long statement.
+        connection.set_progress_handler(lambda: 0, OPERATIONS)
         return connection
 
     def _prepare(self, connection: sqlite3.Connection, full_text: bool | None) -> None:
@@ -131,7 +164,7 @@ class Database:
             return
         _run(connection, SCHEMA)
         if full_text is not False:
-            _add_full_text(connection)
+            index.build_anew(connection)
         connection.execute(f"PRAGMA application_id = {APPLICATION}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
@@ -158,9 +191,9 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
-            name = getattr(error, "sqlite_errorname", "")
-            known = [text for key, text in PROBLEMS.items() if name.startswith(key)]
-            raise self._error(known[0] if known else str(error)) from error
+            if _is(error, "SQLITE_INTERRUPT"):
+                raise KeyboardInterrupt from error
+            raise self._error(explain(error)) from error
         except OSError as error:
             raise self._error(
                 f"{error.strerror}: check the path and its permissions"
@@ -170,31 +203,44 @@ class Database:
         return SessionError(f"chats are kept in `{self.path}`, but {problem}")
 
 
+def free_pages(connection: sqlite3.Connection) -> None:
+    """Give the room of what was deleted back to the disk, with the transaction."""
+    [pages] = connection.execute("PRAGMA freelist_count").fetchone()
+    for _ in range(pages):
+        # A page each time: Python's `sqlite3` ends a statement that has no columns at
+        # its first step.
+        connection.execute("PRAGMA incremental_vacuum")
+
+
+def explain(error: sqlite3.Error) -> str:
+    """Say what is wrong with a file, and what to do."""
+    known = [text for key, text in PROBLEMS.items() if _is(error, key)]
+    return known[0] if known else str(error)
+
+
+def _is(error: sqlite3.Error, kind: str) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith(kind)
+
+
 def _make_private(path: Path) -> None:
-    """Make the file and, where needed, its folder; nobody else may look in."""
+    """Make the file and, where needed, its folder; nobody else may look in.
+
+    A file that can be read and not written is left as it is: its chats can be seen.
+    """
     if not path.parent.exists():
         path.parent.mkdir(parents=True, mode=OWNER_FOLDER)
         path.parent.chmod(OWNER_FOLDER)  # whatever the umask took away
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, OWNER_FILE)
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, OWNER_FILE)
+    except OSError as error:
+        if error.errno in UNWRITABLE and path.is_file() and os.access(path, os.R_OK):
+            return
+        raise
     try:
         if os.fstat(handle).st_mode & 0o777 != OWNER_FILE:
             os.fchmod(handle, OWNER_FILE)
     finally:
         os.close(handle)
-
-
-def _add_full_text(connection: sqlite3.Connection) -> None:
-    """Index the messages, if this SQLite can."""
-    try:
-        _run(connection, FULL_TEXT)
-    except sqlite3.OperationalError as error:
-        if "no such" not in str(error):  # module fts5, or tokenizer trigram
-            raise
-        return
-    if sqlite3.sqlite_version_info >= FORGETS_AT_ONCE:
-        connection.execute(
-            "INSERT INTO words (words, rank) VALUES ('secure-delete', 1)"
-        )
 
 
 def _run(connection: sqlite3.Connection, script: str) -> None:
@@ -205,8 +251,3 @@ def _run(connection: sqlite3.Connection, script: str) -> None:
         if sqlite3.complete_statement(statement):
             connection.execute(statement)
             statement = ""
-
-
-def _has_table(connection: sqlite3.Connection, name: str) -> bool:
-    found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [name])
-    return found.fetchone() is not None

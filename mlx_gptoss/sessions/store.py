@@ -4,45 +4,35 @@ Knows chats as the data of `Chat.to_json`; nothing of models and of terminals.
 """
 
 import json
+import logging
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from mlx_gptoss.chat import Chat
 from mlx_gptoss.errors import SessionError
 from mlx_gptoss.home import data_home
-from mlx_gptoss.sessions.database import Database
-from mlx_gptoss.sessions.markdown import as_markdown
+from mlx_gptoss.sessions import index
+from mlx_gptoss.sessions.database import Database, free_pages
+from mlx_gptoss.sessions.searching import (
+    SHOWN_ID,
+    Found,
+    Summary,
+    can_be_indexed,
+    search,
+)
+
+if TYPE_CHECKING:
+    from mlx_gptoss.chat import Chat
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 FILE = "chats.sqlite3"
-SHOWN_ID = 8  # characters of an id: enough to tell chats apart
-SNIPPET = 80  # characters around what was found
-LEAST_INDEXED = 3  # characters of a word that the index can find
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A chat in a list. Times are ISO 8601 with a zone."""
-
-    id: str
-    title: str
-    created: str
-    updated: str
-    turns: int
-
-    @property
-    def short_id(self) -> str:
-        return self.id[:SHOWN_ID]
-
-
-@dataclass(frozen=True)
-class Found:
-    """A chat that holds what was searched, and the text around it."""
-
-    chat: Summary
-    snippet: str
+MENDED = (
+    "the search index of the chats that are kept was damaged and has been built anew: "
+    "nothing is lost"
+)
 
 
 class Sessions:
@@ -51,20 +41,30 @@ class Sessions:
     Everything raises SessionError for a file that cannot be used.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, say: Callable[[str], None]) -> None:
         self._database = database
         self._revisions: dict[str, int] = {}  # as this object last saw them
+        self.say = say
 
     @classmethod
-    def open(cls, path: Path | None = None, *, full_text: bool | None = None) -> Self:
-        """Open the user's chats, or those in a file; it is made if it is not there."""
-        return cls(Database(path or default_path(), full_text=full_text))
+    def open(
+        cls,
+        path: Path | None = None,
+        *,
+        full_text: bool | None = None,
+        say: Callable[[str], None] = log.warning,
+    ) -> Self:
+        """Open the user's chats, or those in a file; it is made if it is not there.
+
+        `say` is told, in one line, when a broken index was mended.
+        """
+        return cls(Database(path or default_path(), full_text=full_text), say)
 
     @property
     def path(self) -> Path:
         return self._database.path
 
-    def save(self, chat: Chat) -> None:
+    def save(self, chat: "Chat") -> None:
         """Write what is new in a chat, in one transaction; an empty one is not kept.
 
         Raises SessionError, and writes nothing, if another process has changed or
@@ -73,27 +73,31 @@ class Sessions:
         data = chat.to_json()
         messages = [json.dumps(message) for message in data.pop("messages")]
         texts = [_searched(message) for message in chat.messages]
-        with self._database.writing() as db:
-            revision = self._next_revision(db, chat.id)
-            if not messages:
-                self._remove(db, chat.id)
-            else:
-                db.execute(
-                    "INSERT INTO chats VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) "
-                    "DO UPDATE SET title = excluded.title, updated = excluded.updated, "
-                    "turns = excluded.turns, revision = excluded.revision, "
-                    "data = excluded.data",
-                    [
-                        chat.id,
-                        _writable(chat.title),
-                        data["created"],
-                        data["updated"],
-                        len(chat.questions),
-                        revision,
-                        json.dumps(data),
-                    ],
-                )
-                self._write(db, chat.id, messages, texts)
+        row = [
+            chat.id,
+            _writable(chat.title),
+            data["created"],
+            data["updated"],
+            len(chat.questions),
+        ]
+
+        def write() -> int:
+            with self._database.writing() as db:
+                revision = self._next_revision(db, chat.id)
+                if not messages:
+                    self._remove(db, [chat.id])
+                else:
+                    db.execute(
+                        "INSERT INTO chats VALUES (?, ?, ?, ?, ?, ?, ?) "
+                        "ON CONFLICT (id) DO UPDATE SET title = excluded.title, "
+                        "updated = excluded.updated, turns = excluded.turns, "
+                        "revision = excluded.revision, data = excluded.data",
+                        [*row, revision, json.dumps(data)],
+                    )
+                    self._write(db, chat.id, messages, texts)
+            return revision
+
+        revision = self._mending(write)
         if messages:
             self._revisions[chat.id] = revision
         else:
@@ -117,25 +121,14 @@ class Sessions:
         words = text.lower().split()
         if not words:
             return ()
-        indexed = self._database.full_text and all(
-            len(word) >= LEAST_INDEXED and "\0" not in word for word in words
-        )
-        where, wanted = "holds(text)", []
-        if indexed:
-            quoted = ['"' + word.replace('"', '""') + '"' for word in words]
-            where = "number IN (SELECT rowid FROM words WHERE words MATCH ?)"
-            wanted = [" AND ".join(quoted)]
-        with self._database.reading() as db:
-            db.create_function("holds", 1, lambda x: _place(x, words) is not None)
-            rows = db.execute(
-                "SELECT id, title, created, updated, turns, "
-                f"(SELECT text FROM messages WHERE chat = id AND {where} "
-                "ORDER BY place LIMIT 1) AS found FROM chats "
-                "WHERE found IS NOT NULL OR holds(title) "
-                "ORDER BY updated DESC, chats.rowid DESC",
-                wanted,
-            ).fetchall()
-        return tuple(_found(dict(row), words) for row in rows)
+        if self._database.searches_index and can_be_indexed(words):
+            try:
+                return self._mending(lambda: self._search(words, indexed=True))
+            except SessionError as error:
+                found = self._search(words, indexed=False)
+                self.say(f"the search index cannot be used, so all was read: {error}")
+                return found
+        return self._search(words, indexed=False)
 
     def find(self, id: str) -> str:
         """Return the whole id of the one chat whose id begins so."""
@@ -156,16 +149,62 @@ class Sessions:
 
     def markdown(self, id: str) -> str:
         """Return a chat as a Markdown document."""
+        from mlx_gptoss.sessions.markdown import as_markdown  # noqa: PLC0415 - MLX
+
         return as_markdown(self.load(id))
 
     def delete(self, id: str) -> str:
         """Overwrite a chat and its words in the index; return its whole id."""
-        with self._database.writing() as db:
-            id = self._whole_id(db, id)
-            self._remove(db, id)
-        self._revisions.pop(id, None)
-        self._database.shrink()
-        return id
+        whole = self.find(id)
+        self.delete_all([whole])
+        return whole
+
+    def delete_all(self, ids: Sequence[str] | None = None) -> int:
+        """Overwrite these chats, or every one: all of them or, if it fails, none.
+
+        Returns how many there were.
+        """
+
+        def remove() -> int:
+            with self._database.writing() as db:
+                gone = self._remove(db, ids)
+                free_pages(db)
+            return gone
+
+        gone = self._mending(remove)
+        for id in self._revisions.copy() if ids is None else ids:
+            self._revisions.pop(id, None)
+        return gone
+
+    def questions(self, ids: Sequence[str] | None = None) -> "list[str]":
+        """Return what the user said in these chats, or in every one."""
+        with self._database.reading() as db:
+            chosen = _choose(db, ids)
+            rows = db.execute(f"SELECT data FROM messages WHERE chat {chosen}")
+            said = (json.loads(row["data"]) for row in rows)
+            return [one["content"] for one in said if one["role"] == "user"]
+
+    def mend(self) -> None:
+        """Build the search index anew, whatever its state; chats stay as they are."""
+        self._database.mend(thorough=True)
+
+    def _mending(self, work: Callable[[], T]) -> T:
+        """Do `work`; if the index is broken, mend it and do the work again."""
+        for thorough in (False, True):
+            try:
+                return work()
+            except SessionError as error:
+                if not self._database.blames_index(error, damage=thorough):
+                    raise
+                if self._database.mend(thorough=thorough):
+                    self.say(MENDED)
+        return work()
+
+    def _search(self, words: Sequence[str], *, indexed: bool) -> tuple[Found, ...]:
+        with self._database.reading() as db:
+            if indexed:
+                self._database.check_index(db)
+            return search(db, words, indexed=indexed)
 
     def _next_revision(self, db: sqlite3.Connection, id: str) -> int:
         row = db.execute("SELECT revision FROM chats WHERE id = ?", [id]).fetchone()
@@ -195,17 +234,22 @@ class Sessions:
             min(len(rows), len(messages)),
         )
         if same < len(rows):
-            db.execute("DELETE FROM messages WHERE chat = ? AND place >= ?", [id, same])
-            self._database.forget(db)
+            self._delete_messages(db, "chat = ? AND place >= ?", [id, same])
         db.executemany(
             "INSERT INTO messages (chat, place, text, data) VALUES (?, ?, ?, ?)",
             [(id, n, texts[n], messages[n]) for n in range(same, len(messages))],
         )
 
-    def _remove(self, db: sqlite3.Connection, id: str) -> None:
-        db.execute("DELETE FROM messages WHERE chat = ?", [id])
-        db.execute("DELETE FROM chats WHERE id = ?", [id])
-        self._database.forget(db)
+    def _remove(self, db: sqlite3.Connection, ids: Sequence[str] | None) -> int:
+        chosen = _choose(db, ids)
+        self._delete_messages(db, f"chat {chosen}", [])
+        return db.execute(f"DELETE FROM chats WHERE id {chosen}").rowcount
+
+    def _delete_messages(
+        self, db: sqlite3.Connection, where: str, values: Sequence[Any]
+    ) -> None:
+        indexed = self._database.searches_index
+        index.delete(db, where, values, indexed=indexed)
 
     def _whole_id(self, db: sqlite3.Connection, id: str) -> str:
         rows = db.execute(
@@ -227,6 +271,15 @@ def default_path() -> Path:
     return data_home() / FILE
 
 
+def _choose(db: sqlite3.Connection, ids: Sequence[str] | None) -> str:
+    """Return what SQL says of an id that is one of these; any if there are none."""
+    if ids is None:
+        return "IS NOT NULL"
+    db.execute("CREATE TEMP TABLE chosen (id TEXT PRIMARY KEY)")
+    db.executemany("INSERT OR IGNORE INTO chosen VALUES (?)", [(id,) for id in ids])
+    return "IN (SELECT id FROM temp.chosen)"
+
+
 def _searched(message: Any) -> str:
     """The text of what was said to and by the user; "" for all else."""
     said = message.role == "user" or (
@@ -240,19 +293,3 @@ def _searched(message: Any) -> str:
 def _writable(text: str) -> str:
     """SQLite takes UTF-8, which has no half of a pair."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _place(text: str, words: Sequence[str]) -> int | None:
-    """Return where the first word stands in a text that holds all of them."""
-    places = [text.lower().find(word) for word in words]
-    return None if -1 in places else places[0]
-
-
-def _found(row: dict[str, Any], words: Sequence[str]) -> Found:
-    text = row.pop("found") or row["title"]
-    chat = Summary(**row)
-    start = max((_place(text, words) or 0) - SNIPPET // 2, 0)
-    cut = " ".join(text[start : start + SNIPPET].split())
-    before = "…" if start else ""
-    after = "…" if start + SNIPPET < len(text) else ""
-    return Found(chat, before + cut + after)

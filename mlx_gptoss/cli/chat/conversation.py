@@ -62,6 +62,8 @@ class Conversation:
         self.given = tools
         self.runtime = runtime
         self.store = store
+        if store is not None:
+            store.say = self._warn  # not into an answer that is being shown
         self.attached: list[tuple[str, str]] = []  # names and texts of files
         self.stats: Statistics | None = None  # of the last answer
         self.used = 0  # tokens of the history
@@ -166,7 +168,7 @@ class Conversation:
             self.store.save(self.chat)
 
     def take_problem(self) -> str:
-        """Return, once, why the chat could not be kept."""
+        """Return, once, what was wrong with keeping the chat."""
         problem, self._problem = self._problem, ""
         return problem
 
@@ -225,7 +227,10 @@ class Conversation:
         try:
             self.store.save(chat)
         except SessionError as error:
-            self._problem = str(error)
+            self._warn(str(error))
+
+    def _warn(self, problem: str) -> None:
+        self._problem = problem
 
 
 @contextmanager

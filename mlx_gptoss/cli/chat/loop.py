@@ -70,8 +70,7 @@ class Loop:
             raise KeyboardInterrupt
         if shown.stopped:
             note("(stopped)")
-        if problem := conversation.take_problem():
-            click.echo(f"Warning: {problem}", err=True)
+        self._warn()
         note_ending(shown.stats, answer=shown.answer)
         show_sources(conversation.browser, shown.answer)
         return True
@@ -86,6 +85,12 @@ class Loop:
             command.run(self, argument.strip())
         except (GptOssError, click.UsageError) as error:
             self._fail(error)
+        self._warn()
+
+    def _warn(self) -> None:
+        """Say what was wrong with keeping the chat."""
+        if problem := self.conversation.take_problem():
+            click.echo(f"Warning: {problem}", err=True)
 
     def _fail(self, error: GptOssError | click.UsageError) -> None:
         """Name what went wrong; with a person there the conversation is still good."""

@@ -1,0 +1,78 @@
+"""How a chat is found, and what a list shows of it. Reads; knows rows, not files."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+SHOWN_ID = 8  # characters of an id: enough to tell chats apart
+SNIPPET = 80  # characters around what was found
+LEAST_INDEXED = 3  # characters of a word that the index can find
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A chat in a list. Times are ISO 8601 with a zone."""
+
+    id: str
+    title: str
+    created: str
+    updated: str
+    turns: int
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:SHOWN_ID]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A chat that holds what was searched, and the text around it."""
+
+    chat: Summary
+    snippet: str
+
+
+def can_be_indexed(words: Sequence[str]) -> bool:
+    """Say whether the index knows words as short, or as odd, as these."""
+    return all(len(word) >= LEAST_INDEXED and "\0" not in word for word in words)
+
+
+def search(
+    db: sqlite3.Connection, words: Sequence[str], *, indexed: bool
+) -> tuple[Found, ...]:
+    """Return the chats with a message, or a title, that holds all words (lower case).
+
+    `indexed` looks into the index, else every message is read.
+    """
+    where, wanted = "holds(text)", []
+    if indexed:
+        quoted = ['"' + word.replace('"', '""') + '"' for word in words]
+        where = "number IN (SELECT rowid FROM words WHERE words MATCH ?)"
+        wanted = [" AND ".join(quoted)]
+    db.create_function("holds", 1, lambda x: _place(x, words) is not None)
+    rows = db.execute(
+        "SELECT id, title, created, updated, turns, "
+        f"(SELECT text FROM messages WHERE chat = id AND {where} "
+        "ORDER BY place LIMIT 1) AS found FROM chats "
+        "WHERE found IS NOT NULL OR holds(title) "
+        "ORDER BY updated DESC, chats.rowid DESC",
+        wanted,
+    ).fetchall()
+    return tuple(_found(dict(row), words) for row in rows)
+
+
+def _place(text: str, words: Sequence[str]) -> int | None:
+    """Return where the first word stands in a text that holds all of them."""
+    places = [text.lower().find(word) for word in words]
+    return None if -1 in places else places[0]
+
+
+def _found(row: dict[str, Any], words: Sequence[str]) -> Found:
+    text = row.pop("found") or row["title"]
+    chat = Summary(**row)
+    start = max((_place(text, words) or 0) - SNIPPET // 2, 0)
+    cut = " ".join(text[start : start + SNIPPET].split())
+    before = "…" if start else ""
+    after = "…" if start + SNIPPET < len(text) else ""
+    return Found(chat, before + cut + after)
