@@ -5,10 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from mlx_gptoss.blas import Blas
+from mlx_gptoss.cli import cli
 from mlx_gptoss.doctor import ERROR, NOTE, WARNING, Facts, examine, judge, machine
 from mlx_gptoss.hub import Hub, LocalModel
+from mlx_gptoss.sessions import Sessions
+from mlx_gptoss.sessions.checkup import ChatsFile, check_file
+from tests.kept_chats import FAULTS, fill, many_levels, noise_in
 
 GB = 10**9
 MAC = Facts(
@@ -39,11 +44,12 @@ LINUX = replace(
     metal=False,
     blas=Blas("loaded", "`libopenblas.so.0` answers for MLX", 2),
 )
+CHATS = ChatsFile("/chats.sqlite3", 10**6, "3.40.1", chats=9, levels=3)
 HALF_A_MODEL = LocalModel("a/b", Path("/a/b"), 5 * GB, "gpt-oss-20b", 0.0, False)
 
 
 def test_a_good_mac_has_nothing_to_be_told() -> None:
-    assert judge(MAC) == []
+    assert judge(MAC) == judge(replace(MAC, chats=CHATS)) == []
 
 
 def test_a_good_linux_machine_is_only_told_that_it_is_no_mac() -> None:
@@ -81,6 +87,24 @@ def test_a_good_linux_machine_is_only_told_that_it_is_no_mac() -> None:
             "MLX_GPTOSS_BLAS=off",
             "unset",
         ),
+        (
+            replace(MAC, chats=replace(CHATS, broken_index="no words")),
+            WARNING,
+            "the search index of `/chats.sqlite3` is broken: no words",
+            "`mlx-gptoss sessions repair`",
+        ),
+        (
+            replace(MAC, chats=replace(CHATS, levels=1500)),
+            WARNING,
+            "has 1,500 levels",
+            "`mlx-gptoss sessions repair`",
+        ),
+        (
+            replace(MAC, chats=replace(CHATS, damage="it is damaged: move it away")),
+            WARNING,
+            "kept in `/chats.sqlite3`, but it is damaged",
+            "move it away",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -111,3 +135,60 @@ def test_one_line_describes_the_machine() -> None:
     assert "cores" in line
     assert "mlx 0." in line
     assert "\n" not in line
+
+
+def test_the_file_of_chats_is_looked_at_and_not_changed(tmp_path: Path) -> None:
+    path = Sessions.open(tmp_path / "c.sqlite3").path
+    fill(path, 7)
+    before = path.read_bytes()
+
+    found = check_file(path)
+
+    assert found is not None and path.read_bytes() == before
+    assert (found.chats, found.levels, found.bytes) == (7, 1, len(before))
+    assert (found.damage, found.broken_index) == ("", "")
+    assert check_file(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_whatever_is_wrong_with_the_index_is_found(tmp_path: Path, fault: str) -> None:
+    path = Sessions.open(tmp_path / "c.sqlite3").path
+    fill(path, 60)
+    FAULTS[fault](path)
+    before = path.read_bytes()
+
+    found = check_file(path)
+
+    assert found is not None and found.damage == ""
+    assert found.broken_index and path.read_bytes() == before
+
+
+def test_damage_and_other_files_are_told_apart(tmp_path: Path) -> None:
+    path = Sessions.open(tmp_path / "c.sqlite3").path
+    fill(path, 60)
+    noise_in(path, "messages")
+    (noise := tmp_path / "noise").write_bytes(b"not a database " * 500)
+    (tmp_path / "empty").touch()
+
+    damages = [check_file(p) for p in (path, noise, tmp_path / "empty")]
+
+    assert [one.damage.partition(":")[0] for one in damages if one] == [
+        "it is damaged",
+        "it holds no chats",
+        "",
+    ]
+
+
+def test_doctor_says_what_to_do_about_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    many_levels(Sessions.open().path)
+
+    told = CliRunner().invoke(cli, ["doctor"]).stdout
+
+    assert "warning: the search index of `" in told
+    assert "`mlx-gptoss sessions repair` builds it anew" in told
+    CliRunner().invoke(cli, ["sessions", "repair"])
+    assert "search index" not in CliRunner().invoke(cli, ["doctor"]).stdout

@@ -101,6 +101,12 @@ def _facts(facts: "Facts", chosen: str) -> list[str]:
         f"model {model.name}": f"{format_bytes(model.bytes)}, {model.kind}"
         for model in facts.models
     }
+    if (chats := facts.chats) is not None:
+        levels = "" if chats.levels is None else f", index of {chats.levels} levels"
+        rows["chats"] = (
+            f"{chats.path} ({chats.chats:,} conversations, "
+            f"{format_bytes(chats.bytes)}{levels}, SQLite {chats.sqlite})"
+        )
     width = max(map(len, rows))
     return [f"{name:<{width}}  {value}" for name, value in rows.items()]
 

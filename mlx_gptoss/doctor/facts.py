@@ -1,4 +1,4 @@
-"""What is on this machine: system, MLX, memory, disk, models. Judges nothing."""
+"""What is on this machine: system, MLX, memory, disk, models, chats. Judges nothing."""
 
 import os
 import platform
@@ -11,6 +11,7 @@ from pathlib import Path
 from mlx_gptoss.blas import Blas, preload_blas
 from mlx_gptoss.hub import Hub, LocalModel
 from mlx_gptoss.memory import device_budget, format_bytes
+from mlx_gptoss.sessions.checkup import ChatsFile, check_file
 
 PACKAGES = ("mlx-gptoss", "mlx", "mlx-lm", "tokenizers", "safetensors")
 BACKENDS = ("mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")
@@ -38,6 +39,7 @@ class Facts:
     free_disk: int
     offline: bool
     models: tuple[LocalModel, ...]
+    chats: ChatsFile | None = None  # where conversations are kept
 
 
 def gather(hub: Hub) -> Facts:
@@ -63,6 +65,7 @@ def gather(hub: Hub) -> Facts:
         free_disk=_free_disk(cache),
         offline=os.environ.get(OFFLINE, "0") not in ("", "0"),
         models=tuple(hub.models()),
+        chats=check_file(),
     )
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from mlx_gptoss.doctor.facts import OFFLINE, Facts
 from mlx_gptoss.hub.stored import missing_part
 from mlx_gptoss.memory import format_bytes
+from mlx_gptoss.sessions.checkup import ChatsFile
+from mlx_gptoss.sessions.index import MOST_LEVELS
 
 OLDEST_MACOS = 14
 NEWEST_WHEEL = 26  # MLX has wheels for macOS 14, 15 and 26
@@ -33,6 +35,7 @@ def judge(facts: Facts) -> list[Finding]:
         *_judge_memory(facts),
         *_judge_storage(facts),
         *_judge_blas(facts),
+        *_judge_chats(facts.chats),
     ]
     order = (ERROR, WARNING, NOTE)
     return sorted(findings, key=lambda finding: order.index(finding.level))
@@ -168,3 +171,20 @@ def _judge_blas(facts: Facts) -> list[Finding]:
     what, _, advice = facts.blas.explanation.partition(": ")
     level = NOTE if facts.blas.state == "off" else WARNING
     return [Finding(level, what, advice or "unset it to have float32 fast")]
+
+
+def _judge_chats(chats: ChatsFile | None) -> list[Finding]:
+    if chats is None:
+        return []
+    repair = "`mlx-gptoss sessions repair` builds it anew from the conversations"
+    if chats.damage:
+        what, _, advice = chats.damage.partition(": ")
+        what = f"conversations are kept in `{chats.path}`, but {what}"
+        return [Finding(WARNING, what, advice or "check the path and its permissions")]
+    if chats.broken_index:
+        what = f"the search index of `{chats.path}` is broken: {chats.broken_index}"
+        return [Finding(WARNING, what, f"{repair}; none is lost")]
+    if chats.levels is not None and chats.levels > MOST_LEVELS:
+        what = f"the search index of `{chats.path}` has {chats.levels:,} levels"
+        return [Finding(WARNING, f"{what}, and SQLite opens it up to 2,000", repair)]
+    return []
