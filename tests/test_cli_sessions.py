@@ -13,10 +13,14 @@ from click.testing import CliRunner, Result
 from prompt_toolkit.history import FileHistory
 
 from mlx_gptoss.cli import cli
+from mlx_gptoss.cli.serve import STORE
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.typed import history_file
+from mlx_gptoss.home import home
 from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.server.responses.store import FILE as RESPONSES
 from mlx_gptoss.sessions import Sessions
+from tests.kept_chats import fill, many_levels
 from tests.serving import question
 from tests.talking import talking
 from tests.test_server_process import started
@@ -80,6 +84,7 @@ def test_a_chat_is_kept_and_gone_on_with() -> None:
         (["sessions", "show", "zz"], 1, "no chat has an id"),
         (["sessions", "delete"], 2, "give IDs, or --all"),
         (["sessions", "delete", "a", "--all"], 2, "give IDs, or --all"),
+        (["sessions", "delete", "--all", "--older-than", "1"], 2, "give IDs, or"),
     ],
 )
 def test_what_cannot_be_gone_on_with_is_named(
@@ -158,6 +163,93 @@ def test_what_was_typed_for_a_chat_goes_with_it() -> None:
     run("sessions", "delete", "--all", "--yes")
     assert not history_file().exists()
     assert [three["title"], chats()] == ["three", []]
+
+
+def test_what_was_not_used_for_long_is_deleted(tmp_path: Path) -> None:
+    run("chat", stdin="three\n")
+    fill(Sessions.open().path, 30, "quartz")
+
+    done = run("sessions", "delete", "--older-than", "7", "--yes")
+
+    assert done.stderr.splitlines()[-3:-1] == [
+        "Deleting 30 conversations …",
+        "Deleted 30 conversations",
+    ]
+    assert [one["title"] for one in chats()] == ["three"]
+    assert b"quartz" not in Sessions.open().path.read_bytes().lower()
+    none = run("sessions", "delete", "--older-than", "7", "--yes")
+    assert none.exit_code == 0 and len(chats()) == 1
+    run("sessions", "delete", "--older-than", "0", "--yes")
+    assert chats() == []
+
+
+def test_it_is_said_what_deleting_does_not_touch(own_home: Path) -> None:
+    run("chat", stdin="three\n")
+    place = home() / STORE / RESPONSES
+
+    done = run("sessions", "delete", "--all", "--yes")
+
+    assert done.stderr.splitlines()[-1] == (
+        f"Not touched: responses that `serve` stored (`{place}`), its log, what you "
+        "exported, the history of your shell, backups"
+    )
+
+
+def test_a_chat_that_is_deleted_goes_after_what_was_typed_for_it() -> None:
+    """So that the command can be run again when it ends in between."""
+    run("chat", stdin="quartz one\n")
+    FileHistory(str(history_file())).store_string("quartz one")
+
+    def fails() -> int:
+        raise OSError(28, "No space left on device", "prompts")
+
+    words = ["sessions", "delete", "--all", "--yes"]
+    done = CliRunner().invoke(cli, words, obj=Services(forget_prompts=fails))
+
+    assert done.exit_code == 1 and "No space left" in done.stderr
+    assert len(chats()) == 1 and not history_file().exists()
+
+
+def test_a_broken_index_is_mended_in_one_line_or_by_repair() -> None:
+    run("chat", stdin="three\n")
+    many_levels(Sessions.open().path)
+
+    found = run("sessions", "search", "three")
+
+    assert "three" in found.stdout and len(found.stderr.splitlines()) == 1
+    assert "built anew: nothing is lost" in found.stderr
+    many_levels(Sessions.open().path)
+    repaired = run("sessions", "repair")
+    assert repaired.stderr.startswith("The search index of 1 conversation is new: ")
+    assert run("sessions", "search", "three").stderr == ""
+
+
+def test_a_chat_mends_the_index_and_says_so() -> None:
+    run("chat", stdin="one\n")
+    many_levels(Sessions.open().path)
+
+    talk = run("chat", "--continue", stdin="two\n")
+
+    assert talk.exit_code == 0 and talk.stderr.count("has been built anew") == 1
+    assert [chat["turns"] for chat in chats()] == [2]
+
+
+def test_an_undo_that_cannot_be_kept_is_told_at_once() -> None:
+    run("chat", stdin="one\n")
+    others = Sessions.open()
+    kept = others.list()[0].id
+
+    class Deleting(Sessions):
+        def load(self, id: str) -> dict[str, Any]:
+            data = super().load(id)
+            others.delete(kept)
+            return data
+
+    words = ["chat", "-m", "demo", "--continue"]
+    services = Services(load=lambda *_, **__: talking(YES), sessions=Deleting.open)
+    talk = CliRunner().invoke(cli, words, obj=services, input="/undo\n")
+
+    assert "was deleted by another program" in talk.stderr
 
 
 def test_the_example_goes_on_with_a_chat() -> None:

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,22 @@ import click
 
 from mlx_gptoss.cli.lines import confirm
 from mlx_gptoss.cli.options import json_option
+from mlx_gptoss.cli.serve import STORE
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.terminal import CONTROL
 from mlx_gptoss.cli.typed import forget
+from mlx_gptoss.home import home
 from mlx_gptoss.memory import format_bytes
 
 if TYPE_CHECKING:
     from mlx_gptoss.sessions import Summary
+
+SAID_ALONE = 20  # deleted conversations: of more, only the number is said
+RESPONSES = f"{STORE}/responses.sqlite3"  # of `serve`, in the user's folder
+NOT_TOUCHED = (
+    "responses that `serve` stored (`{}`), its log, what you exported, the history of "
+    "your shell, backups"
+)
 
 
 @click.group(
@@ -101,34 +110,70 @@ def export(
 @sessions.command(short_help="Delete conversations")
 @click.argument("ids", nargs=-1, metavar="ID...")
 @click.option("--all", "everything", is_flag=True, help="Delete all of them")
+@click.option(
+    "--older-than",
+    "days",
+    type=click.IntRange(min=0),
+    metavar="DAYS",
+    help="Delete those that were not used for so many days",
+)
 @click.option("--yes", is_flag=True, help="Delete without asking")
 @pass_services
 def delete(
-    services: Services, ids: Sequence[str], *, everything: bool, yes: bool
+    services: Services,
+    ids: Sequence[str],
+    *,
+    everything: bool,
+    days: int | None,
+    yes: bool,
 ) -> None:
     """Delete conversations: their text is overwritten, not only forgotten.
 
-    What was typed for them goes too, and so do all prompts that are kept on disk:
-    they may hold it.
+    All of them go or, after an error, none. What was typed for them goes too, and so
+    do all prompts that are kept on disk: they may hold it.
+
+    Not touched are the responses that `serve` stored, its log, conversations that you
+    exported or piped elsewhere, the history of your shell, and backups.
     """
-    if bool(ids) == everything:
-        raise click.UsageError("give IDs, or --all")
+    if [bool(ids), everything, days is not None].count(True) != 1:
+        raise click.UsageError("give IDs, or --all, or --older-than DAYS")
     store = services.sessions()
-    chosen = (
-        [chat.id for chat in store.list()] if everything else [*map(store.find, ids)]
-    )
+    if days is not None:
+        chosen = [chat.id for chat in store.list() if _age(chat) >= days]
+    elif everything:
+        chosen = [chat.id for chat in store.list()]
+    else:
+        chosen = [*dict.fromkeys(map(store.find, ids))]
+    many = "1 conversation" if len(chosen) == 1 else f"{len(chosen):,} conversations"
     if not yes:
-        many = "1 conversation" if len(chosen) == 1 else f"{len(chosen)} conversations"
         confirm(f"Delete {many} for good?")
-    questions: list[str] = []
-    for id in chosen:
-        messages = store.load(id)["messages"]
-        questions += [one["content"] for one in messages if one["role"] == "user"]
-        store.delete(id)
-        click.echo(f"Deleted {id}", err=True)
-    forget(None if everything else questions)
+    # The conversations go last: after a kill the command can be run again.
+    forget(None if everything else store.questions(chosen))
     if chosen and (freed := services.forget_prompts()):
         click.echo(f"Emptied the disk cache: {format_bytes(freed)} freed", err=True)
+    if len(chosen) > SAID_ALONE:
+        click.echo(f"Deleting {many} …", err=True)
+    store.delete_all(None if everything else chosen)
+    for id in chosen if len(chosen) <= SAID_ALONE else ():
+        click.echo(f"Deleted {id}", err=True)
+    if len(chosen) > SAID_ALONE:
+        click.echo(f"Deleted {many}", err=True)
+    click.echo(f"Not touched: {NOT_TOUCHED.format(home() / RESPONSES)}", err=True)
+
+
+@sessions.command(short_help="Build the search index anew")
+@pass_services
+def repair(services: Services) -> None:
+    """Build the search index anew and give unused room back; conversations stay.
+
+    An index found broken is mended by itself. This mends what nothing stumbled over
+    yet: `doctor` says when there is something.
+    """
+    store = services.sessions()
+    store.mend()
+    count = len(store.list())
+    many = "1 conversation" if count == 1 else f"{count:,} conversations"
+    click.echo(f"The search index of {many} is new: {store.path}", err=True)
 
 
 def _document(services: Services, id: str, *, as_json: bool) -> str:
@@ -143,6 +188,11 @@ def _table(found: Sequence["Summary"]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(3)] + [0]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(lines)
+
+
+def _age(chat: "Summary") -> float:
+    """How many days ago a chat was used."""
+    return (datetime.now(UTC) - datetime.fromisoformat(chat.updated)) / timedelta(1)
 
 
 def _day(chat: "Summary") -> str:

@@ -27,11 +27,8 @@ def forget(questions: Collection[str] | None = None) -> None:
         path.unlink()
         return
     text = path.read_text("utf-8", "replace")
-    kept = [
-        block
-        for block, typed in _blocks(text)
-        if not any(typed.strip() in question for question in questions)
-    ]
+    deleted = "\n".join(questions)  # one search a line, however many there are
+    kept = [block for block, typed in _blocks(text) if typed.strip() not in deleted]
     draft = path.with_name(f"{FILE}.draft")
     draft.unlink(missing_ok=True)
     handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
