@@ -274,6 +274,22 @@ def test_the_room_of_what_was_deleted_goes_back_to_the_disk(
         assert db.execute("PRAGMA freelist_count").fetchone() == (0,)
 
 
+def test_a_write_ahead_log_keeps_no_deleted_text(
+    tmp_path: Path, kept: ModuleType
+) -> None:
+    """Another program may set it, and hold the file open."""
+    sessions = kept.Sessions.open(tmp_path / "c.sqlite3")
+    ids = fill(sessions.path, 300)
+    with opened(sessions.path) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+        other.execute("UPDATE chats SET title = 'quartz'")
+        assert b"quartz" in sessions.path.with_name("c.sqlite3-wal").read_bytes()
+        sessions.delete(ids[0])
+        sessions.delete_all()
+
+        assert b"quartz" not in content(sessions.path)
+
+
 def test_a_chat_without_an_index_is_given_one(tmp_path: Path, kept: ModuleType) -> None:
     path = kept.Sessions.open(tmp_path / "c.sqlite3", full_text=False).path
     with opened(path) as db:

@@ -102,7 +102,7 @@ def _facts(facts: "Facts", chosen: str) -> list[str]:
         for model in facts.models
     }
     if (chats := facts.chats) is not None:
-        levels = "" if chats.levels is None else f", index of {chats.levels} levels"
+        levels = "" if chats.levels is None else f", index levels: {chats.levels}"
         rows["chats"] = (
             f"{chats.path} ({chats.chats:,} conversations, "
             f"{format_bytes(chats.bytes)}{levels}, SQLite {chats.sqlite})"

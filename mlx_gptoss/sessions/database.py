@@ -18,6 +18,7 @@ from mlx_gptoss.sessions import index
 
 APPLICATION = 0x67707473  # "gpts": whose file this is
 VERSION = 1
+READ, WRITE = "BEGIN", "BEGIN IMMEDIATE"
 PATIENCE = 10.0  # seconds to wait for another process
 OPERATIONS = 100_000  # of SQLite's machine: some milliseconds
 OWNER_FILE, OWNER_FOLDER = 0o600, 0o700
@@ -76,13 +77,13 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """See one state of the file. Raises SessionError for what goes wrong."""
-        with self._named(), self._transaction("BEGIN") as connection:
+        with self._named(), self._transaction(READ) as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Change the file: all of it or, after an exception, nothing."""
-        with self._named(), self._transaction("BEGIN IMMEDIATE") as connection:
+        with self._named(), self._transaction(WRITE) as connection:
             self.check_index(connection)
             yield connection
 
@@ -115,7 +116,7 @@ class Database:
                 except sqlite3.DatabaseError as error:
                     if not _is(error, "SQLITE_CORRUPT"):
                         raise
-            with self._transaction("BEGIN IMMEDIATE") as connection:
+            with self._transaction(WRITE) as connection:
                 if not index.messages_are_sound(connection):
                     raise self._error(PROBLEMS["SQLITE_CORRUPT"])
                 index.give_up(connection)
@@ -125,7 +126,7 @@ class Database:
         with closing(self._connect()) as connection:
             if index.given_up(connection):
                 connection.execute("VACUUM")
-        with self._transaction("BEGIN IMMEDIATE") as connection:
+        with self._transaction(WRITE) as connection:
             if not index.problem(connection):  # another process was faster
                 return False
             index.build_anew(connection)
@@ -142,6 +143,10 @@ class Database:
                 connection.rollback()
                 raise
             connection.execute("COMMIT")
+            if begin == WRITE:
+                # Does nothing, unless another program gave the file a write-ahead log:
+                # what was deleted must not stay there.
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _connect(self) -> sqlite3.Connection:
         # A connection an operation: any thread may ask, and nothing stays locked.

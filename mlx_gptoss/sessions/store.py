@@ -30,8 +30,8 @@ T = TypeVar("T")
 
 FILE = "chats.sqlite3"
 MENDED = (
-    "the search index of the chats that are kept was damaged and has been built anew: "
-    "nothing is lost"
+    "the search index of the chats that are kept could not be used and has been built "
+    "anew: nothing is lost"
 )
 
 
