@@ -245,8 +245,7 @@ def test_the_index_keeps_no_letters_of_deleted_text(
     tmp_path: Path, kept: ModuleType, runtime: Runtime, chats: int
 ) -> None:
     sessions = kept.Sessions.open(tmp_path / "c.sqlite3")
-    for n in range(chats):
-        sessions.save(said(runtime, f"keep this {n}"))
+    fill(sessions.path, chats, "keep this")
     chat = said(runtime, "hello", "Xylophone quartz")
     sessions.save(chat)
     assert b"xylo" in content(sessions.path)
