@@ -42,6 +42,7 @@ from mlx_gptoss.owner import MOST_IDLE_WORK, Owner
 from mlx_gptoss.prompt_cache import (
     CachedGeneration,
     CacheOptions,
+    CacheSize,
     CacheStatistics,
     Lease,
     Preparation,
@@ -329,6 +330,13 @@ class Runtime:
     def cache_statistics(self) -> CacheStatistics:
         """What the prompt cache did so far, and what it holds."""
         return self.run(lambda: self._prompt_cache().statistics)
+
+    @property
+    def cache_size(self) -> CacheSize:
+        """Bytes of prompts in memory, and their bound; never waits for the model."""
+        prompts = self._prompts
+        held = prompts.held if prompts is not None else 0
+        return CacheSize(held, self._options.limit(self.plan))
 
     def clear_cache(self) -> None:
         """Forget the prompts that were read and are not in use; files stay."""

@@ -241,6 +241,23 @@ def test_clearing_forgets_all_but_what_is_in_use() -> None:
     assert (cache.statistics.kept_tokens, cache.nbytes) == (0, 0)
 
 
+def test_what_is_held_is_known_without_asking_the_owner() -> None:
+    cache = prompt_cache()
+    held = []
+    read(cache, [5, 5, 9])
+    held.append((cache.held, cache.nbytes))
+    with cache.lease(FIRST) as lease:
+        held.append((cache.held, cache.nbytes))
+        feed(lease, FIRST)
+    held.append((cache.held, cache.nbytes))
+    cache.lease(SYSTEM).drop()
+    held.append((cache.held, cache.nbytes))
+    cache.clear()
+
+    assert all(told == true > 0 for told, true in held)
+    assert cache.held == cache.nbytes == 0
+
+
 def test_a_tree_finds_splits_and_adds() -> None:
     tree = Tree()
     tree.extend(tree.root, as_tokens([1, 2, 3, 4]))

@@ -75,3 +75,17 @@ def test_a_result_is_read_alone_although_its_reasoning_was_left_out(
 
     new = render_messages([tool_result("get_weather", text)], demo.tokenizer)
     assert asyncio.run(work()) == len(new)
+
+
+def test_figures_tell_the_bytes_of_prompts_and_their_bound(demo: Runtime) -> None:
+    async def work() -> str:
+        async with asked(demo) as client:
+            await ask(client, [{"role": "user", "content": "What is 417 + 285?"}])
+            demo.run(lambda: None)  # the answer has given its cache back
+            return (await client.get("/metrics")).text
+
+    figures = dict(line.rsplit(" ", 1) for line in asyncio.run(work()).splitlines())
+    name = 'mlx_gptoss_prompt_cache{}bytes{{model="demo"}}'
+    size = demo.cache_size
+    assert float(figures[name.format("_")]) > 100_000
+    assert float(figures[name.format("_limit_")]) == size.limit > size.nbytes

@@ -5,7 +5,12 @@ the part on disk, `digest` what its files are valid for, `options` say how much 
 kept; `reading` generates with it.
 """
 
-from mlx_gptoss.prompt_cache.cache import CacheStatistics, Lease, PromptCache
+from mlx_gptoss.prompt_cache.cache import (
+    CacheSize,
+    CacheStatistics,
+    Lease,
+    PromptCache,
+)
 from mlx_gptoss.prompt_cache.digest import cache_digest
 from mlx_gptoss.prompt_cache.files import WORTH_A_FILE, PromptFiles, forget_files
 from mlx_gptoss.prompt_cache.options import CacheOptions
@@ -14,6 +19,7 @@ from mlx_gptoss.prompt_cache.reading import CachedGeneration, Preparation
 __all__ = [
     "WORTH_A_FILE",
     "CacheOptions",
+    "CacheSize",
     "CacheStatistics",
     "CachedGeneration",
     "Lease",

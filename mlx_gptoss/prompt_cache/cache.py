@@ -49,8 +49,19 @@ class CacheStatistics:
     disk_bytes: int = 0
 
 
+@dataclass(frozen=True)
+class CacheSize:
+    """Bytes of memory that the prompts kept take, and may take, the ones in use too."""
+
+    nbytes: int
+    limit: int
+
+
 class PromptCache:
-    """A prefix tree of what caches of one model have read."""
+    """A prefix tree of what caches of one model have read.
+
+    `held` is `nbytes` when that last changed; any thread may look at it.
+    """
 
     def __init__(
         self,
@@ -61,6 +72,7 @@ class PromptCache:
         files: PromptFiles | None = None,
     ) -> None:
         self.limit = limit
+        self.held = 0
         self.tree = Tree()
         self._make_cache = make_cache
         self._message_ends = as_tokens(message_ends)
@@ -93,6 +105,7 @@ class PromptCache:
             marks.append(len(wanted) - 1)
         live.cache.mark(marks)
         self._evict()
+        self._weigh()
         return Lease(self, live, ahead=ahead)
 
     def save(self, ids: Sequence[int]) -> bool:
@@ -137,6 +150,7 @@ class PromptCache:
         for node in list(self.tree):
             if not node.live and node.parent is not None:
                 self.tree.remove(node)
+        self._weigh()
 
     def forget_broken(self, live: Live) -> None:
         """Forget what a sequence stands on, from where its numbers are not finite.
@@ -163,6 +177,7 @@ class PromptCache:
         for live in sorted(self._lives, key=lambda live: live.used):
             if not live.busy and self.nbytes > most:
                 self._drop(live, trusted=False)
+        self._weigh()
 
     @property
     def nbytes(self) -> int:
@@ -303,6 +318,7 @@ class PromptCache:
         if nodes and not nodes[-1].restorable:
             nodes[-1].snapshot = snapshot
         self._touch(live)
+        self._weigh()
 
     def _release(self, live: Live) -> None:
         """Keep a sequence where it stands."""
@@ -318,6 +334,7 @@ class PromptCache:
         for old in idle[:-MOST_IDLE]:
             self._drop(old)
         self._evict()
+        self._weigh()
 
     def _touch(self, live: Live) -> None:
         live.used = self._counts.requests
@@ -328,6 +345,9 @@ class PromptCache:
         """Add to the statistics."""
         sums = {name: getattr(self._counts, name) + n for name, n in more.items()}
         self._counts = replace(self._counts, **sums)
+
+    def _weigh(self) -> None:
+        self.held = self.nbytes
 
     def _evict(self, most: int | None = None) -> None:
         """Bring memory under the limit, least recently used first.
@@ -407,6 +427,7 @@ class Lease:
         if broken:
             self._owner.forget_broken(self._live)
         self._owner._drop(self._live, trusted=False)
+        self._owner._weigh()
 
 
 def first_broken(path: Sequence[Node], rows: Callable[[Node], Any]) -> Node | None:

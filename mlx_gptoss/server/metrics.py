@@ -86,6 +86,10 @@ class _Now(Collector):
         planned = _gauge("model_bytes", "Memory a loaded model may take", ["model"])
         running = _gauge("running", "Answers being computed", ["model"])
         waiting = _gauge("waiting", "Requests that wait for their turn", ["model"])
+        kept = _gauge("prompt_cache_bytes", "Memory of prompts kept", ["model"])
+        bound = _gauge(
+            "prompt_cache_limit_bytes", "Memory that prompts kept may take", ["model"]
+        )
         for name in self._models.names:
             runtime = self._models.runtime(name)
             loaded.add_metric([name], float(runtime is not None))
@@ -95,9 +99,12 @@ class _Now(Collector):
             planned.add_metric([name], plan.total_bytes if plan else 0)
             running.add_metric([name], batch.running)
             waiting.add_metric([name], batch.waiting)
+            size = runtime.cache_size
+            kept.add_metric([name], size.nbytes)
+            bound.add_metric([name], size.limit)
         tasks = _gauge("tasks", "Tasks of the event loop", [])
         tasks.add_metric([], len(asyncio.all_tasks()))
-        yield from (loaded, planned, running, waiting, tasks)
+        yield from (loaded, planned, running, waiting, kept, bound, tasks)
 
 
 def _gauge(name: str, help: str, labels: list[str]) -> GaugeMetricFamily:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from mlx_gptoss.memory import Plan
+from mlx_gptoss.memory import Plan, format_bytes
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server.errors import draining, model_not_found
 
@@ -121,6 +121,7 @@ class Models:
         entry = self._entries[name]
         entry.runtime = runtime
         entry.unused.set()
+        log_loaded(name, runtime)
 
     def resolve(self, name: str | None) -> str:
         """Return the name of the model that is meant; raises ApiError (404)."""
@@ -189,7 +190,7 @@ class Models:
                 entry.runtime = await asyncio.to_thread(entry.source.load)
                 entry.used = time.monotonic()
                 entry.unused.set()
-                log.info("loaded `%s`", entry.source.name)
+                log_loaded(entry.source.name, entry.runtime)
                 for hope in entry.hopes:
                     if not hope.done():
                         hope.set_result(entry.take())
@@ -226,3 +227,8 @@ class Models:
         if runtime is not None:
             await asyncio.to_thread(runtime.close)
             log.info("unloaded `%s`", entry.source.name)
+
+
+def log_loaded(name: str, runtime: Runtime) -> None:
+    limit = format_bytes(runtime.cache_size.limit)
+    log.info("loaded `%s`; prompts that were read may take %s of memory", name, limit)
