@@ -69,12 +69,13 @@ def test_a_stream_ends_in_the_error_event_of_its_api(path: str) -> None:
     event = json.loads(data)
     assert "H" in "".join(before)
     if path == "/v1/responses":
-        assert event["type"] == "response.failed"
-        assert event["response"]["error"]["code"] == "server_error"
-        assert "logits" in event["response"]["error"]["message"]
-    else:
-        assert name == ("event: error\n" if path == "/v1/messages" else "")
-        assert "logits for token" in messages_of(event, path)
+        failed = json.loads(before[-1].rpartition("data: ")[2])
+        assert failed["type"] == "response.failed"
+        assert failed["response"]["error"]["code"] == "server_error"
+        assert "logits" in failed["response"]["error"]["message"]
+    named = path in ("/v1/messages", "/v1/responses")
+    assert name == ("event: error\n" if named else "")
+    assert "logits for token" in messages_of(event, path)
 
 
 @pytest.mark.parametrize(

@@ -243,9 +243,12 @@ def test_usage_tells_cached_and_reasoning_tokens() -> None:
 
 def test_a_failure_is_the_last_event() -> None:
     output = Output(reply())
-    failed = output.fail(ApiError(500, "internal error", "internal_error"))
+    failed, error = output.fail(ApiError(500, "internal error", "internal_error"))
 
-    assert failed["type"] == "response.failed"
+    assert (failed["type"], error["type"]) == ("response.failed", "error")
+    assert error["sequence_number"] == failed["sequence_number"] + 1
+    assert (error["code"], error["message"]) == ("internal_error", "internal error")
+    assert error["error"]["message"] == "internal error"  # what OpenAI's client raises
     assert failed["response"]["status"] == "failed"
     assert failed["response"]["error"] == {
         "code": "server_error",
@@ -277,5 +280,5 @@ def test_a_failure_within_a_call_leaves_no_call() -> None:
         output.feed(parser.feed(token))
 
     assert len(output.snapshot()["output"]) == 1
-    failed = output.fail(ApiError(500, "internal error", "internal_error"))
+    failed, _ = output.fail(ApiError(500, "internal error", "internal_error"))
     assert failed["response"]["output"] == []

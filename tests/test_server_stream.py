@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from mlx_gptoss.server.connection import patient
+from mlx_gptoss.server.draining import Drain
 from mlx_gptoss.server.running import Place, Server, listen, url_of
 from mlx_gptoss.server.stream import ALIVE, EventStream, sse, sse_json
 
@@ -112,7 +113,7 @@ def test_a_client_that_leaves_ends_the_frames() -> None:
 @contextlib.contextmanager
 def served(app: Starlette, write_seconds: float) -> Iterator[int]:
     """A real server of `app` in a thread; gives its port."""
-    place = Place(port=0)
+    place = Place(port=0, drain_seconds=0)
     with listen(place) as listening:
         port = int(url_of(listening).rpartition(":")[2])
         config = uvicorn.Config(
@@ -120,10 +121,9 @@ def served(app: Starlette, write_seconds: float) -> Iterator[int]:
             http=patient(0.3, write_seconds),
             loop="asyncio",
             log_config=None,
-            timeout_graceful_shutdown=0,
         )
         ready = threading.Event()
-        server = Server(config, place, ready.set)
+        server = Server(config, place, ready.set, Drain())
         server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()

@@ -64,7 +64,8 @@ def serve(
     if not given["lazy"]:
         served.adopt(first.name, first.load())
     ready = {"token": settings.api_key, "model": first.name}
-    ended_by = serve(create_app(served, settings), listening, place, ready)
+    app = create_app(served, settings)
+    ended_by = serve(app, listening, place, ready, app.state.service.drain)
     click.get_current_context().exit(INTERRUPTED if ended_by == signal.SIGINT else 0)
 
 

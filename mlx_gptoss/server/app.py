@@ -20,7 +20,6 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mlx_gptoss import __version__
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.server.encoded import UnreadableError
 from mlx_gptoss.server.errors import ApiError, as_api_error, body_for
@@ -59,6 +58,7 @@ NO_TELEMETRY: TelemetryConfig = {
     "operation_spans": False,
     "auto_configure": False,
 }
+API_VERSION = "1"  # in the document, which anyone may read: not the package's
 ID_PREFIX = "resp_"  # of the ids of responses
 CODES = {
     400: "invalid_body",
@@ -89,7 +89,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         telemetry=NO_TELEMETRY,
         title="mlx-gptoss",
-        version=__version__,
+        version=API_VERSION,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -113,7 +113,10 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
             expose_headers=[IGNORED],
         )
     app.add_middleware(  # the outermost
-        Guard, settings=service.settings, on_request=service.on_request
+        Guard,
+        settings=service.settings,
+        on_request=service.on_request,
+        drain=service.drain,
     )
     return app
 

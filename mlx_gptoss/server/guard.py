@@ -3,8 +3,9 @@
 Browsers let every web page send requests to this machine. So the Host header must be
 a name of ours (a page whose name was rebound to 127.0.0.1 has another), and what a
 page of another origin sends is refused unless that origin is listed. With a key, only
-who knows it is answered; `/health` and the pages of documentation tell nothing and are
-open. A compressed body is decoded within the limit of bodies. Knows HTTP headers and
+who knows it is answered; the pages of documentation tell nothing and are open, and so
+is `/health`, which tells only those who know the key more than that the server
+answers. A compressed body is decoded within the limit of bodies. Knows HTTP headers and
 bytes; nothing of routes.
 """
 
@@ -19,11 +20,13 @@ from http import HTTPStatus
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlx_gptoss.server.draining import Drain
 from mlx_gptoss.server.encoded import ACCEPTED, Decoded, can_decode, codings_of
-from mlx_gptoss.server.errors import ApiError, body_for
+from mlx_gptoss.server.errors import ApiError, body_for, draining
 from mlx_gptoss.server.settings import Settings
 
 OPEN = ("/health", "/docs", "/openapi.json")  # and what lies below
+KNOWS_KEY = "knows_key"  # in the state of a request: whether it may hear everything
 PAGES = ("/docs",)
 SAME = ("same-origin", "none")  # of Sec-Fetch-Site: our own pages, and typed addresses
 POLICY = (
@@ -46,16 +49,22 @@ class Guard:
     """Lets through what may pass; answers everything else itself.
 
     `on_request(method, route, status, seconds)` is told of each request at its end;
-    the route is a pattern, so that nothing a client wrote is passed on.
+    the route is a pattern, so that nothing a client wrote is passed on. What a server
+    that ends cancels while it `drain`s is told so, if no answer has begun.
     """
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, on_request: Callable[..., None]
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        on_request: Callable[..., None],
+        drain: Drain,
     ) -> None:
         self._app = app
         self._on_request = on_request
         self._settings = settings
         self._limits = settings.limits
+        self._drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -64,6 +73,11 @@ class Guard:
         secured, started = _Secured(send), time.monotonic()
         try:
             await self._pass(scope, receive, secured)
+        except asyncio.CancelledError:
+            if not self._drain.over:
+                raise
+            if not secured.status:
+                await _refuse(scope["path"], draining(), secured)
         finally:
             method = scope["method"] if scope["method"] in METHODS else OTHER
             route = getattr(scope.get("route"), "path", OTHER)
@@ -71,7 +85,9 @@ class Guard:
             self._on_request(method, route, secured.status, seconds)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = self.refusal(scope["method"], scope["path"], headers_of(scope))
+        headers = headers_of(scope)
+        error = self.refusal(scope["method"], scope["path"], headers)
+        scope.setdefault("state", {})[KNOWS_KEY] = self._knows_key(headers)
         codings, most = codings_of(scope["headers"]), self._limits.body_bytes
         if error is None and not can_decode(codings):
             error = unknown_encoding()
@@ -98,7 +114,8 @@ class Guard:
                 "origin_not_allowed",
             )
         preflight = method == "OPTIONS" and "access-control-request-method" in headers
-        if not preflight and not self._has_key(path, headers):
+        open_to_all = preflight or is_below(path, OPEN)
+        if not open_to_all and not self._knows_key(headers):
             return ApiError(
                 401,
                 "the API key is missing or wrong: send `Authorization: Bearer KEY`",
@@ -128,9 +145,10 @@ class Guard:
         followed = headers.get("sec-fetch-mode") == "navigate" and method == "GET"
         return followed and is_below(path, PAGES)
 
-    def _has_key(self, path: str, headers: Headers) -> bool:
+    def _knows_key(self, headers: Headers) -> bool:
+        """Whether a request has the key, or needs none."""
         key = self._settings.api_key
-        if key is None or is_below(path, OPEN):
+        if key is None:
             return True
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = bearer.strip() if scheme.lower() == "bearer" else ""

@@ -3,10 +3,13 @@
     listening = listen(place)                     # before a model is loaded
     serve(app, listening, place, ready={"token": ..., "model": ...})
 
-SIGTERM and SIGINT let running answers end for `drain_seconds`, then end them and give
-the memory back; a second signal does not wait. Knows nothing of models.
+SIGTERM, SIGINT and SIGHUP (unless that is ignored, as under nohup) let running answers
+end for `drain_seconds`. Those that have not are cut: each ends with the error of its
+API, and the memory is given back. A second signal does not wait. Knows nothing of
+models.
 """
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -23,10 +26,13 @@ import uvicorn
 
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.server.connection import patient
+from mlx_gptoss.server.draining import Drain
 
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 75
+TELL_SECONDS = 1.0  # for clients to take the error that ends their answer
+LOOK_SECONDS = 0.05
 PRIVATE = 0o600
 OTHERS = 0o177  # the bits of a mode that nobody else gets
 
@@ -53,10 +59,16 @@ class Server(uvicorn.Server):
     """Uvicorn that tells when it is ready, and ends as we want it to."""
 
     def __init__(
-        self, config: uvicorn.Config, place: Place, on_ready: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        place: Place,
+        on_ready: Callable[[], None],
+        drain: Drain,
     ) -> None:
         super().__init__(config)
         self._place = place
+        self._drain = drain
+        self._drain_seconds = place.drain_seconds
         self._on_ready = on_ready
         self._parent = os.getppid()
         self.ended_by: int | None = None
@@ -69,14 +81,16 @@ class Server(uvicorn.Server):
         """Look for the parent, ten times a second."""
         if self._place.exit_with_parent and os.getppid() != self._parent:
             log.warning("the parent process has ended, so this one does")
-            self.config.timeout_graceful_shutdown = 0
+            self._drain_seconds = 0
             self.should_exit = True
         return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         """Take SIGINT and SIGTERM, and give them back without raising them again."""
-        signals = (signal.SIGINT, signal.SIGTERM)
+        signals = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signals.append(signal.SIGHUP)
         # Foundation's Process starts a child with its signals blocked.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         before = {one: signal.signal(one, self.handle_exit) for one in signals}
@@ -87,18 +101,56 @@ class Server(uvicorn.Server):
                 signal.signal(one, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.force_exit = self.should_exit  # the second one does not wait
+        if self.should_exit:  # the second one does not wait
+            self._drain_seconds = 0
         self.should_exit = True
         self.ended_by = self.ended_by or sig
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._drain.begin()
+        cutting = asyncio.create_task(self._cut_in_time())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cutting.cancel()
+            await asyncio.gather(cutting, return_exceptions=True)
+
+    async def _cut_in_time(self) -> None:
+        """End what still runs when the time is over: by its error, then by force."""
+        clock = asyncio.get_running_loop().time
+        started, state = clock(), self.server_state
+        while clock() - started < self._drain_seconds:
+            await asyncio.sleep(LOOK_SECONDS)
+        if count := self._drain.cut():
+            log.warning("%d answers were cut: there was no time left for them", count)
+        await self._end_of_requests(TELL_SECONDS)
+        for connection in list(state.connections):
+            cycle = getattr(connection, "cycle", None)
+            if cycle is not None and cycle.response_started:
+                connection.transport.abort()  # its client does not read
+        for task in list(state.tasks):
+            task.cancel()  # the guard tells those that wait for an answer
+        await self._end_of_requests(TELL_SECONDS)
+        for connection in list(state.connections):
+            connection.transport.abort()
+
+    async def _end_of_requests(self, seconds: float) -> None:
+        """Wait for the requests under way, but no longer than so."""
+        if tasks := list(self.server_state.tasks):
+            await asyncio.wait(tasks, timeout=seconds)
+
 
 def serve(
-    app: Any, listening: socket.socket, place: Place, ready: Mapping[str, Any]
+    app: Any,
+    listening: socket.socket,
+    place: Place,
+    ready: Mapping[str, Any],
+    drain: Drain,
 ) -> int | None:
     """Serve until a signal or the parent ends it; return the signal.
 
     `ready` is written into the ready file, with `url` and `pid`, once requests are
-    served; the file goes away with the server.
+    served; the file goes away with the server. `drain` is the app's own.
     """
     config = uvicorn.Config(
         app,
@@ -110,7 +162,6 @@ def serve(
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=place.drain_seconds,  # pyright: ignore[reportArgumentType] - as asyncio has it
         log_config=None,
         access_log=False,
     )
@@ -122,7 +173,7 @@ def serve(
             facts = {"url": url, **ready, "pid": os.getpid()}
             write_private(place.ready_file, json.dumps(facts) + "\n")
 
-    server = Server(config, place, tell)
+    server = Server(config, place, tell, drain)
     try:
         server.run([listening])
     finally:

@@ -22,6 +22,7 @@ from mlx_gptoss.harmony.openai_chat import Restore
 from mlx_gptoss.reasoning_memory import ReasoningMemory
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server.ask import Ask, prepare_next, prompts_of
+from mlx_gptoss.server.draining import Drain
 from mlx_gptoss.server.errors import ApiError
 from mlx_gptoss.server.ignored import with_freed
 from mlx_gptoss.server.metrics import Metrics
@@ -79,6 +80,7 @@ class Service:
     settings: Settings = field(default_factory=Settings)
     kept: Kept = field(default_factory=Kept)
     memory: ReasoningMemory = field(default_factory=ReasoningMemory)
+    drain: Drain = field(default_factory=Drain)
     metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:
@@ -149,6 +151,8 @@ class Service:
     async def _begin(
         self, model: str | None, make: Callable[[Runtime], list[Prompt]]
     ) -> Job:
+        if (refusal := self.drain.refusal()) is not None:
+            raise refusal
         name = self.models.resolve(model)
         async with AsyncExitStack() as stack:
             runtime = await stack.enter_async_context(self.models.lease(name))
@@ -157,6 +161,7 @@ class Service:
                 for prompt in prompts:
                     log.info("prompt: %r", runtime.tokenizer.decode(prompt.ids))
             turns = await start_turns(runtime, prompts, partial(self._ended, runtime))
+            stack.callback(self.drain.watch(turns))
             return Job(name, runtime, turns, stack.pop_all())
         raise AssertionError("unreachable")
 

@@ -78,6 +78,7 @@ class Turn:
         self._cancelled = False
         self._stats: Statistics | None = None
         self._error: BaseException | None = None
+        self._ended = False
         self._heard = 0
 
     async def start(self) -> None:
@@ -89,6 +90,12 @@ class Turn:
         self._cancelled = True
         if self._ticket is not None:
             self._ticket.cancel()
+
+    def fail(self, error: Exception) -> None:
+        """End it with an error, which who reads it gets; one that ended stays so."""
+        if not self._ended and not self.reader.stopped:
+            self._end(None, error)
+            self.cancel()
 
     @property
     def place(self) -> int:
@@ -182,6 +189,9 @@ class Turn:
         self._arrived.put_nowait(step)
 
     def _end(self, stats: Statistics | None, error: BaseException | None) -> None:
+        if self._ended:  # the first end counts
+            return
+        self._ended = True
         self._stats, self._error = stats, error
         self.begun.set()
         self._arrived.put_nowait(None)

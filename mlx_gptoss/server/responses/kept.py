@@ -118,7 +118,7 @@ class Kept:
                     yield event
             last = live.end()
         except Exception as error:
-            last = [live.output.fail(as_api_error(error))]
+            last = live.output.fail(as_api_error(error))
         await self._finish(live)
         for event in last:
             yield event

@@ -124,14 +124,22 @@ class Output:
         kind = "completed" if reply.status == "completed" else "incomplete"
         return [*out, self.event(f"response.{kind}", response=self.snapshot())]
 
-    def fail(self, error: ApiError) -> Event:
-        """Say that the server failed in the middle of it."""
+    def fail(self, error: ApiError) -> list[Event]:
+        """Say that the server failed in the middle of it.
+
+        The response that failed comes first, which is where some clients stop to read;
+        others raise what comes as an `error`, as OpenAI's own library does.
+        """
         if isinstance(self._open, OpenCall):
             self._close(complete=False)
         code = "server_error" if error.status >= 500 else error.code or "invalid_prompt"
         self.reply.status = "failed"
         self.reply.error = wire.ResponseFailure(code=code, message=error.message)
-        return self.event("response.failed", response=self.snapshot())
+        flat = {"code": error.code, "message": error.message, "param": error.param}
+        return [
+            self.event("response.failed", response=self.snapshot()),
+            self.event("error", **flat, **error.body),
+        ]
 
     def snapshot(self) -> dict[str, Any]:
         return self.reply.model_dump()
