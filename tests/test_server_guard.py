@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from mlx_gptoss import __version__
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server.settings import Limits, Settings
 from tests.fakes import answering
@@ -116,7 +117,33 @@ def test_what_tells_nothing_needs_no_key(silent: Runtime, path: str) -> None:
     assert get(silent, path, Settings(api_key=KEY)).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/v1/models", "/docsx", "/nothing"])
+@pytest.mark.parametrize("headers", [{}, {"x-api-key": "wrong"}])
+def test_without_its_key_health_says_only_that_it_answers(
+    silent: Runtime, headers: dict[str, str]
+) -> None:
+    told = get(silent, "/health", Settings(api_key=KEY), headers=headers).json()
+    assert told == {"status": "ok"}
+
+
+def test_who_may_ask_hears_from_health_what_runs(silent: Runtime) -> None:
+    whole = {
+        "status": "ok",
+        "version": __version__,
+        "models": ["demo"],
+        "loaded": ["demo"],
+        "running": 0,
+    }
+    known = {"authorization": f"Bearer {KEY}"}
+    assert get(silent, "/health", Settings(api_key=KEY), headers=known).json() == whole
+    assert get(silent, "/health", Settings()).json() == whole
+
+
+def test_the_document_does_not_tell_which_version_answers(silent: Runtime) -> None:
+    told = get(silent, "/openapi.json", Settings(api_key=KEY)).text
+    assert f'"{__version__}"' not in told
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/v1/models", "/docsx", "/nothing"])
 def test_everything_else_does(silent: Runtime, path: str) -> None:
     assert get(silent, path, Settings(api_key=KEY)).status_code == 401
 

@@ -5,6 +5,7 @@ from starlette.requests import Request
 
 from mlx_gptoss import __version__
 from mlx_gptoss.server.errors import model_not_found
+from mlx_gptoss.server.guard import KNOWS_KEY
 from mlx_gptoss.server.models import Models
 from mlx_gptoss.server.routes import ERRORS
 from mlx_gptoss.server.schema.models import Health, ModelList, ModelReply
@@ -32,9 +33,11 @@ async def retrieve_model(model: str, request: Request) -> ModelReply:
     return described(models, model)
 
 
-@router.get("/health")
+@router.get("/health", response_model_exclude_unset=True)
 async def health(request: Request) -> Health:
-    """Say that the server answers, and what it has loaded."""
+    """Say that the server answers; and what it has loaded, to who may know."""
+    if not getattr(request.state, KNOWS_KEY):
+        return Health(status="ok")
     models = Service.of(request).models
     return Health(
         status="ok",

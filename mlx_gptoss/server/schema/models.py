@@ -22,8 +22,10 @@ class ModelList(Reply):
 
 
 class Health(Reply):
+    """Where there is a key, who does not send it gets the `status` only."""
+
     status: Literal["ok"]
-    version: str
-    models: list[str]
-    loaded: list[str]
-    running: int
+    version: str | None = None
+    models: list[str] | None = None
+    loaded: list[str] | None = None
+    running: int | None = None
