@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ class Journal:
         self._check_same(lines[0]["identity"])
         entries = [Entry(**line) for line in lines[1:]]
         done = {next(iter(entry.outputs)): entry for entry in entries}
-        return done, lines[0]["stamps"] == stamps
+        return done, lines[0].get("stamps") == stamps
 
     def _check_same(self, begun: Mapping[str, Any]) -> None:
         if begun and any(begun.get(key) != x for key, x in self.identity.items()):
@@ -120,22 +120,62 @@ class Journal:
 def read_result(folder: Path) -> dict[str, Any]:
     """Read the finished journal of a folder killed just before it got its name."""
     path = folder / RESULT
-    return json.loads(path.read_bytes()) if path.is_file() else {}
+    try:
+        found = json.loads(path.read_bytes()) if path.is_file() else {}
+    except ValueError as error:
+        raise damaged(path, error) from error
+    if not isinstance(found, dict):
+        raise damaged(path, "it is no JSON object")
+    return found
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Read a journal's whole lines, and how many bytes they take.
+    """Read the whole lines a journal begins with, and how many bytes they take.
 
-    What follows the last newline was cut short by a kill and never counted.
+    What follows was cut short by a kill, or filled with zeros when the power went, and
+    never counted: those steps are done again.
     """
-    lines, _, torn = path.read_bytes().rpartition(b"\n")
-    whole = path.stat().st_size - len(torn)
+    content = path.read_bytes()
+    lines: list[dict[str, Any]] = []
+    whole = 0
+    for line in content.splitlines(keepends=True):
+        found = parsed(line)
+        if not (is_entry(found) if lines else is_opening(found)):
+            break
+        lines.append(found)
+        whole += len(line)
+    if not lines and (b"\n" in content or b"\0" in content):
+        raise damaged(path, "it does not say what was converted")
+    return lines, whole
+
+
+def parsed(line: bytes) -> Any:
+    """The value of a line, None for what is none."""
+    if not line.endswith(b"\n"):
+        return None
     try:
-        return [json.loads(line) for line in lines.splitlines()], whole
-    except ValueError as error:
-        raise ConversionError(
-            f"`{path}` is damaged ({error}): remove `{path.parent}` and convert again"
-        ) from error
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def is_opening(line: Any) -> bool:
+    """Whether it can be the first line of a journal."""
+    return isinstance(line, dict) and isinstance(line.get("identity"), dict)
+
+
+def is_entry(line: Any) -> bool:
+    """Whether it says which tensors were written, and of what."""
+    names = {one.name for one in fields(Entry)}
+    if not isinstance(line, dict) or line.keys() != names or not line["outputs"]:
+        return False
+    return all(isinstance(value, dict) for value in line.values())
+
+
+def damaged(path: Path, why: object) -> ConversionError:
+    return ConversionError(
+        f"`{path}` is damaged ({why}): remove `{path.parent}` and convert again"
+    )
 
 
 def difference(ours: Any, theirs: Mapping[str, Any]) -> str:
