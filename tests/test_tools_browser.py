@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,7 @@ from mlx_gptoss.errors import ToolError
 from mlx_gptoss.harmony.events import ToolResult
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.tools.browser import Browser, Citation, Folders, Service
+from mlx_gptoss.tools.browser.folders import _entries, _read
 from mlx_gptoss.tools.browser.formats import html_page
 from mlx_gptoss.tools.browser.pages import VIEW_BYTES, WIDTH, wrapped
 from tests.fakes import answering
@@ -221,6 +223,58 @@ def test_a_pipe_is_no_file(folder: Path) -> None:
     with pytest.raises(ToolError, match=r"there is no `pipe.txt`"):
         Folders(folder).open("pipe.txt")
     Folders(folder).search("ferry", 5)  # and does not hang
+
+
+@pytest.fixture
+def odd(folder: Path) -> Path:
+    """The folder with what nobody would expect in one."""
+    (folder / "loop").symlink_to("loop")
+    (folder / "there").symlink_to("back")
+    (folder / "back").symlink_to("there")
+    (folder / "trips" / "round").symlink_to("../trips")
+    (folder / "gone").symlink_to("nowhere")
+    (folder / "line\nbreak.txt").write_text("ferry")
+    (folder / os.fsdecode(b"bytes\xff.txt")).write_text("ferry")
+    (folder / "large.txt").write_bytes(b"ferry " * (1 << 20))
+    os.mkfifo(folder / "pipe.txt")
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(folder / "socket"))
+    return folder
+
+
+def test_odd_neighbours_do_not_hide_a_folder(odd: Path) -> None:
+    browser = Browser(Folders(odd))
+    listed = browser.open("")
+    found = browser.search("ferry")
+
+    assert "trips/" in listed and "packing.txt" in listed and "large.txt" in listed
+    assert "packing.txt" in found
+    for name in ("loop", "there", "gone", "pipe", "socket", "break", "bytes"):
+        assert name not in listed + found
+
+
+@pytest.mark.parametrize("address", ["loop", "there/x", "gone", "pipe.txt", "socket"])
+def test_what_is_no_file_is_not_there(odd: Path, address: str) -> None:
+    with pytest.raises(ToolError, match="there is no"):
+        Folders(odd).open(address)
+
+
+@pytest.mark.parametrize("name", ["loop", "pipe.txt", "socket", "gone"])
+def test_no_browser_begins_with_what_is_no_folder(odd: Path, name: str) -> None:
+    with pytest.raises(ToolError, match=f"cannot read `.*{name}`: "):
+        Folders(odd / name)
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_is_not_read(odd: Path) -> None:
+    with pytest.raises(ToolError, match="it is no file"):
+        _read(odd / "pipe.txt", "packing.txt")
+
+
+def test_what_vanishes_is_said(folder: Path) -> None:
+    with pytest.raises(ToolError, match="`x` cannot be read: No such file"):
+        _read(folder / "x", "x")
+    with pytest.raises(ToolError, match="`x` cannot be read: No such file"):
+        _entries(folder / "x", "x")
 
 
 def test_a_search_sees_neither_hidden_nor_outside_files(browser: Browser) -> None:

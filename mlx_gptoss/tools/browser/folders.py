@@ -2,13 +2,16 @@
 
 An address is a path relative to a folder that was named (`notes/a.md`), the folder's
 own name before it if there are several. What leads out of the folder, by `..` or by
-a link, and hidden names (`.git`, `.env`) are not there.
+a link, hidden names (`.git`, `.env`), names that are no text, and what is no file and
+no folder (a pipe, a device) are not there.
 """
 
+import errno
 import math
 import os
 import posixpath
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +30,8 @@ BINARY_SAMPLE = 1 << 13  # bytes in which a text has no NUL
 NAME_WEIGHT = 3.0  # a word in a file's name counts as so many in its text
 SNIPPET = 200  # characters
 WORD = re.compile(r"\w+")
+# Characters that stand in no name of ours: control characters, bytes that are no UTF-8.
+NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Folders:
@@ -42,10 +47,12 @@ class Folders:
         for path in paths:
             try:
                 root = Path(path).expanduser().resolve(strict=True)
-            except OSError as error:
-                raise ToolError(
-                    f"the browser cannot read `{path}`: {error.strerror}"
-                ) from error
+                readable = root.is_file() or root.is_dir()
+            except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+                why = error.strerror if isinstance(error, OSError) else "it never ends"
+                raise ToolError(f"the browser cannot read `{path}`: {why}") from error
+            if not readable:
+                raise ToolError(f"the browser cannot read `{path}`: it is no file")
             alone = len(paths) == 1 and root.is_dir()
             self._roots["" if alone else _free_name(root.name, self._roots)] = root
 
@@ -59,7 +66,8 @@ class Folders:
             return self._listing("", sorted(self._roots))
         path = self._path(address)
         if path.is_dir():
-            names = [n for n in _entries(path) if self._linked(f"{address}/", quote(n))]
+            entries = _entries(path, address)
+            names = [n for n in entries if self._linked(f"{address}/", quote(n))]
             return self._listing(address, names)
         text = _read(path, address)
         if raw:
@@ -94,12 +102,13 @@ class Folders:
             if root is None or any(part.startswith(".") for part in rest):
                 raise FileNotFoundError
             path = root.joinpath(*rest).resolve(strict=True)
+            is_page = path.is_file() or path.is_dir()
         except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
             raise ToolError(f"there is no `{address}`") from error
         if not path.is_relative_to(root):
             raise ToolError(f"`{address}` is outside the folders that may be read")
         hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if hidden or not (path.is_file() or path.is_dir()):
+        if hidden or not is_page:
             raise ToolError(f"there is no `{address}`")
         return path
 
@@ -175,35 +184,58 @@ class Scanned:
 
 
 def _free_name(name: str, taken: dict[str, Path]) -> str:
+    name = "files" if not name or NO_TEXT.search(name) else name
     numbered = (f"{name}-{number}" for number in range(2, len(taken) + 3))
-    return next(one for one in [name or "files", *numbered] if one not in taken)
+    return next(one for one in [name, *numbered] if one not in taken)
 
 
-def _entries(folder: Path) -> list[str]:
+def _entries(folder: Path, address: str) -> list[str]:
     """The names in a folder, folders with a slash and first; no hidden ones."""
-    with os.scandir(folder) as found:
-        names = [(not one.is_dir(), one.name) for one in found]
-    shown = sorted(pair for pair in names if not pair[1].startswith("."))
+    try:
+        with os.scandir(folder) as found:
+            names = [(not _is_folder(one), one.name) for one in found]
+    except OSError as error:
+        raise ToolError(f"`{address}` cannot be read: {error.strerror}") from error
+    shown = sorted(pair for pair in names if _is_shown(pair[1]))
     return [name if is_file else name + "/" for is_file, name in shown]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle, or it is no longer there
+        return False
+
+
+def _is_shown(name: str) -> bool:
+    """Whether a name is text and not hidden."""
+    return not name.startswith(".") and NO_TEXT.search(name) is None
 
 
 def _walk(root: Path) -> Iterator[Path]:
     if root.is_file():
         yield root
     for folder, folders, files in os.walk(root):
-        folders[:] = sorted(one for one in folders if not one.startswith("."))
-        yield from (
-            Path(folder, name) for name in sorted(files) if not name.startswith(".")
-        )
+        folders[:] = sorted(one for one in folders if _is_shown(one))
+        yield from (Path(folder, name) for name in sorted(files) if _is_shown(name))
 
 
 def _read(path: Path, address: str) -> str:
     """The text of a file, as far as it is shown; raises ToolError if it is none."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES)
+        with open(path, "rb", opener=_open_file) as file:
+            data = file.read(MOST_BYTES) or b""  # None: there would be more, later
     except OSError as error:
         raise ToolError(f"`{address}` cannot be read: {error.strerror}") from error
     if b"\0" in data[:BINARY_SAMPLE]:
         raise ToolError(f"`{address}` is not a text")
     return data.decode("utf-8", "replace")
+
+
+def _open_file(path: str, flags: int) -> int:
+    """Open a file, and nothing else that came in its place: a pipe might never end."""
+    found = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(found).st_mode):
+        return found
+    os.close(found)
+    raise OSError(errno.EINVAL, "it is no file")
