@@ -3,14 +3,12 @@
 Knows sizes and folders; keeps nothing.
 """
 
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_gptoss.home import CACHE, cache_home, named
 from mlx_gptoss.memory import Plan, parse_bytes
 
-FOLDER = "MLX_GPTOSS_CACHE"  # environment variable: another place for the files
 DEFAULT_LIMIT = 2**30  # bytes of memory, where there is no plan of it
 SHARE_OF_FREE = 0.5  # of the memory that the plan leaves
 
@@ -50,9 +48,4 @@ class CacheOptions:
 
 def default_folder() -> Path:
     """Return $MLX_GPTOSS_CACHE, else where caches of this user belong."""
-    if named := os.environ.get(FOLDER):
-        return Path(named)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "mlx-gptoss" / "prompts"
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "mlx-gptoss" / "prompts"
+    return named(CACHE) or cache_home() / "prompts"
