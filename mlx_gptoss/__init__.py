@@ -1,17 +1,20 @@
 """Run OpenAI's gpt-oss on a Mac: load, generate, chat.
 
 The public names below are imported on first use, so that importing a light
-module (errors, config, harmony) does not start MLX. The one exception to "no work
-at import": on Linux an optimized BLAS, if installed, is loaded (see `blas.py`).
+module (errors, config, harmony) does not start MLX, and so that the command is soon
+where a Ctrl-C ends it without a trace (see `__main__.py`). The one exception to "no
+work at import": on Linux an optimized BLAS, if installed, is loaded (see `blas.py`).
 """
 
+import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
-from mlx_gptoss.blas import preload_blas
 from mlx_gptoss.errors import GptOssError
 
+TYPE_CHECKING = False  # of `typing`, which takes longer to import than all this
 if TYPE_CHECKING:
+    from typing import Any
+
     from mlx_gptoss.chat import Chat
     from mlx_gptoss.harmony.constrain import AnswerFormat, Constraints
     from mlx_gptoss.harmony.events import (
@@ -53,7 +56,10 @@ __all__ = [
     "load",
 ]
 
-preload_blas()  # in time only before `mlx.core` is imported
+if sys.platform == "linux":  # in time only before `mlx.core` is imported
+    from mlx_gptoss.blas import preload_blas
+
+    preload_blas()
 
 _CONSTRAIN = "mlx_gptoss.harmony.constrain"
 _EVENTS = "mlx_gptoss.harmony.events"
@@ -78,7 +84,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _HOMES:
         raise AttributeError(f"module `mlx_gptoss` has no attribute `{name}`")
     return getattr(import_module(_HOMES[name]), name)

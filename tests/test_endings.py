@@ -17,7 +17,7 @@ def report():
     print("active", mx.get_active_memory(), flush=True)
 
 from mlx_gptoss import SamplingParams, load
-from mlx_gptoss.cli import ended
+from mlx_gptoss.cli.edge import end
 """
 RUN = (
     REPORT
@@ -31,7 +31,7 @@ def run():
             for step in runtime.generate([1, 2, 3], SamplingParams(max_tokens=50)):
                 pass
 
-signal.signal(signal.SIGTERM, ended)
+signal.signal(signal.SIGTERM, end)
 run()
 """
 )

@@ -5,22 +5,19 @@ error (one line on stderr), 2 wrong usage, 130 interrupted. This module imports
 click and nothing heavy, so that `mlx-gptoss --help` is instant.
 """
 
-import os
-import signal
 import sys
 import threading
+from functools import partial
 from importlib import import_module
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
 from mlx_gptoss import __version__
+from mlx_gptoss.cli.edge import INTERRUPTED, run, take_ending_signals
 from mlx_gptoss.errors import GptOssError
-
-INTERRUPTED = 130
-SIGNALLED = 128  # and the signal's number, as shells report it
+from mlx_gptoss.home import check_named_folders
 
 
 class Entry(NamedTuple):
@@ -85,13 +82,18 @@ class CommandLine(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, e.summary) for name, e in COMMANDS.items()])
 
+    def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
+        """Run a command; unless that is left to the caller, exit with its code."""
+        work = partial(super().main, *args, standalone_mode=False, **options)
+        return run(work) if standalone_mode else work()
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except GptOssError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
-            if error.filename is None:  # a pipe that was closed: click's to end
+            if error.filename is None:  # as of stdout: see `edge.py`
                 raise
             raise click.ClickException(
                 f"`{error.filename}`: {error.strerror}; check the path and its "
@@ -100,18 +102,6 @@ class CommandLine(click.Group):
         except KeyboardInterrupt:
             click.echo(err=True)
             ctx.exit(INTERRUPTED)
-
-
-def ended(signum: int, _frame: object) -> None:
-    """End as an exception does, so that models give their memory back."""
-    sys.exit(SIGNALLED + signum)
-
-
-def open_closed_streams() -> None:
-    """Put an empty file where a standard stream was closed, as by `<&-` in a shell."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - stays open
 
 
 @click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"]})
@@ -125,11 +115,8 @@ def cli() -> None:
     mlx-gptoss use openai/gpt-oss-20b
     """
     if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGTERM, ended)
-        click.get_current_context().call_on_close(
-            lambda: signal.signal(signal.SIGTERM, before)
-        )
-    open_closed_streams()
+        click.get_current_context().call_on_close(take_ending_signals())
+    check_named_folders()
     for stream in (sys.stdout, sys.stderr):
         # A terminal without UTF-8 shows `?` for an emoji instead of failing.
         if isinstance(stream, TextIOWrapper):
