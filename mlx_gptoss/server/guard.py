@@ -58,13 +58,13 @@ class Guard:
         app: ASGIApp,
         settings: Settings,
         on_request: Callable[..., None],
-        drain: Drain,
+        drain: Drain | None = None,
     ) -> None:
         self._app = app
         self._on_request = on_request
         self._settings = settings
         self._limits = settings.limits
-        self._drain = drain
+        self._drain = drain or Drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
