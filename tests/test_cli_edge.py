@@ -62,12 +62,37 @@ def test_closed_streams_are_empty_ones() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("command", ["generate", "chat"])
+@pytest.mark.parametrize("command", ["generate", "chat", "render", "parse"])
 def test_stdin_that_is_no_text_is_one_line(command: str) -> None:
     result = run(command, "-m", "demo", stdin=b"hi\n\xff\xfe\n")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("Error: what comes on stdin is not utf-8 text")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["render", "-m", "demo", "file"],
+        ["parse", "-m", "demo", "file"],
+        ["generate", "-m", "demo", "--grammar", "file", "hi"],
+        ["serve", "-m", "demo", "--api-key", "file"],
+        ["agents", "check", "--api-key", "file"],
+    ],
+    ids=lambda call: call[0],
+)
+def test_a_file_that_is_no_text_is_one_line(
+    call: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_bytes(b"ab\xff")
+    (tmp_path / "file").chmod(0o600)
+    result = run(*call)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "Error: `file` is not utf-8 text (byte 2 cannot be read): convert it first, "
+        "with `iconv` for one\n"
+    )
 
 
 def test_inspect_deep_of_a_broken_value_is_one_line(tmp_path: Path) -> None:

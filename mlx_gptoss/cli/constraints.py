@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlx_gptoss.cli.lines import text_expected
+
 if TYPE_CHECKING:
     from mlx_gptoss.harmony.constrain import AnswerFormat
 
@@ -109,7 +111,8 @@ def _answer_format(
     if json_schema is not None:
         return AnswerFormat.json_schema(_schema(json_schema))
     if grammar is not None:
-        return AnswerFormat.grammar(grammar.read_text("utf-8"))
+        with text_expected(f"`{grammar}`"):
+            return AnswerFormat.grammar(grammar.read_text("utf-8"))
     return None if regex is None else AnswerFormat.regex(regex)
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Protocol
+from typing import Protocol, TextIO
 
 import click
 
@@ -17,6 +17,7 @@ from mlx_gptoss.errors import PromptError
 PROMPT = "> "
 SETTLE = 0.5  # seconds: a line that ends so soon was begun before the question
 CHUNK = 4096
+STDIN = "what comes on stdin"
 
 
 class Keyboard:
@@ -138,15 +139,22 @@ def read_all() -> str:
         return sys.stdin.read()
 
 
+def read_file(file: TextIO) -> str:
+    """Return all of a file that was given to a command, or of stdin."""
+    named = file.name not in ("-", "<stdin>")
+    with text_expected(f"`{file.name}`" if named else STDIN):
+        return file.read()
+
+
 @contextmanager
-def text_expected() -> Iterator[None]:
-    """Name the fault when stdin is not text."""
+def text_expected(what: str = STDIN) -> Iterator[None]:
+    """Name the fault when what is read is not text."""
     try:
         yield
     except UnicodeDecodeError as error:
         raise PromptError(
-            f"what comes on stdin is not {error.encoding} text (byte {error.start} "
-            "cannot be read): convert it first, with `iconv` for one"
+            f"{what} is not {error.encoding} text (byte {error.start} cannot be "
+            "read): convert it first, with `iconv` for one"
         ) from error
 
 

@@ -5,6 +5,7 @@ from typing import IO
 
 import click
 
+from mlx_gptoss.cli.lines import read_file
 from mlx_gptoss.cli.options import json_option, model_option, named_model
 from mlx_gptoss.cli.services import Services, pass_services
 
@@ -43,7 +44,7 @@ def parse(
     if tools and no_tools:
         raise click.UsageError("choose one of --tool and --no-tools")
     tokenizer = services.tokenizer(named_model(model))
-    ids = read_stream(file.read(), tokenizer)
+    ids = read_stream(read_file(file), tokenizer)
     built_in = [name for name in tools if is_built_in(name)]
     functions = [name for name in tools if not is_built_in(name)]
     found = explain(

@@ -5,6 +5,7 @@ from typing import IO
 
 import click
 
+from mlx_gptoss.cli.lines import read_file
 from mlx_gptoss.cli.options import json_option, model_option, named_model
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.harmony.messages import EFFORTS, Effort
@@ -46,7 +47,7 @@ def render(
 
     if ids + text + as_json > 1:
         raise click.UsageError("choose one of --ids, --text and --json")
-    given = read_conversation(file.read(), effort=effort, conversation_date=date)
+    given = read_conversation(read_file(file), effort=effort, conversation_date=date)
     name = named_model(model)
     tokenizer = services.tokenizer(name)
     pieces = history_pieces(given, keep_analysis=keep_analysis)

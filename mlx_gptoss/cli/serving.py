@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlx_gptoss.cli.lines import text_expected
 from mlx_gptoss.cli.options import LoadOptions, named_model
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.terminal import note
@@ -150,7 +151,8 @@ def _read_key(given: str) -> str:
         )
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         note(f"others can read `{given}`: chmod 600 it")
-    return path.read_text("utf-8").strip()
+    with text_expected(f"`{given}`"):
+        return path.read_text("utf-8").strip()
 
 
 def _named(given: str | None) -> tuple[str, str]:
