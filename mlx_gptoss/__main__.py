@@ -1,7 +1,7 @@
 """The door of the mlx-gptoss command; also `python -m mlx_gptoss`.
 
-Whoever presses Ctrl-C while the program is still being imported ends it without a
-trace: nothing has begun that could be lost.
+Whoever presses Ctrl-C while the program is still being imported, or is at its end, ends
+it without a trace: nothing could be lost.
 """
 
 import os
@@ -20,7 +20,11 @@ def main() -> None:
 
     if interruptible:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    cli(prog_name="mlx-gptoss")
+    try:
+        cli(prog_name="mlx-gptoss")
+    finally:
+        if interruptible:
+            signal.signal(signal.SIGINT, leave_at_once)
 
 
 def leave_at_once(_signum: int, _frame: FrameType | None) -> None:

@@ -18,6 +18,7 @@ import click
 import pytest
 
 from mlx_gptoss.cli import cli
+from mlx_gptoss.cli.edge import run
 from mlx_gptoss.cli.streams import Output, OutputError
 from tests.test_server_process import PATIENCE, wait_until
 
@@ -196,6 +197,28 @@ def test_ctrl_c_while_it_is_imported_leaves_no_trace(texts: Path, module: str) -
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    ("stop", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)]
+)
+def test_an_interrupt_while_a_class_is_made_is_one(
+    stop: BaseException, code: int
+) -> None:
+    """Python 3.11 tells what `__set_name__` raises as a RuntimeError."""
+
+    class Named:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise stop
+
+    with pytest.raises(SystemExit) as ended:
+        run(lambda: type("Class", (), {"named": Named()}))
+    assert ended.value.code == code
+
+
+def test_another_error_keeps_its_trace() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run(lambda: 1 / 0)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ and the system's, and nothing of commands.
 """
 
 import errno
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -29,7 +28,6 @@ def run(work: Callable[[], Any]) -> NoReturn:
     with standard_streams():
         try:
             code = _settled(work)
-            _leave_at_once_from_now_on()
             try:
                 sys.stdout.flush()
             except OutputError as error:
@@ -65,6 +63,8 @@ def _settled(work: Callable[[], Any]) -> int:
         code = work()
     except SystemExit as ended:
         code = ended.code
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except click.Abort as abort:
         if isinstance(abort.__cause__, KeyboardInterrupt):
             return INTERRUPTED
@@ -80,6 +80,11 @@ def _settled(work: Callable[[], Any]) -> int:
         hint = ": make room and try again" if full else ""
         _say(f"Error: {error.strerror or error}{hint}")
         return FAILED
+    except Exception as error:  # an interrupt in disguise, else it goes on
+        stopped = _what_stopped(error)
+        if stopped is None:
+            raise
+        code = INTERRUPTED if isinstance(stopped, KeyboardInterrupt) else stopped.code
     return code if isinstance(code, int) else 0
 
 
@@ -94,9 +99,13 @@ def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _leave_at_once_from_now_on() -> None:
-    """Let a second Ctrl-C end what is left of the program without a trace."""
-    try:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
-    except ValueError:  # not in the main thread, where no Ctrl-C arrives
-        return
+def _what_stopped(error: BaseException | None) -> KeyboardInterrupt | SystemExit | None:
+    """Return the interrupt behind an error, if there is one.
+
+    One that comes while a class is made, as by an import, is told as a RuntimeError.
+    """
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Protocol, TextIO
+from typing import IO, Protocol
 
 import click
 
@@ -139,7 +139,7 @@ def read_all() -> str:
         return sys.stdin.read()
 
 
-def read_file(file: TextIO) -> str:
+def read_file(file: IO[str]) -> str:
     """Return all of a file that was given to a command, or of stdin."""
     named = file.name not in ("-", "<stdin>")
     with text_expected(f"`{file.name}`" if named else STDIN):

@@ -122,7 +122,7 @@ class Server(uvicorn.Server):
         while clock() - started < self._drain_seconds:
             await asyncio.sleep(LOOK_SECONDS)
         if count := self._drain.cut():
-            log.warning("%d answers were cut: there was no time left for them", count)
+            log.warning("answers cut for want of time: %d", count)
         await self._end_of_requests(TELL_SECONDS)
         for connection in list(state.connections):
             cycle = getattr(connection, "cycle", None)
