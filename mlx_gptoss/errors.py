@@ -10,6 +10,7 @@
     ├── BusyError           too many requests wait already: try again later
     ├── ModelError          the model failed while it computed
     │   └── NonFiniteError  its logits are NaN or infinite: no token can be drawn
+    ├── StorageError        a file cannot be written: a full disk, a missing permission
     ├── SessionError        saved chats cannot be read, or a chat cannot be saved
     ├── ToolError           a tool cannot be started or reached
     └── ConversionError     a conversion cannot start or cannot be trusted
@@ -72,6 +73,18 @@ class ModelError(GptOssError):
 
 class NonFiniteError(ModelError):
     """The model's logits are NaN or infinite: this answer cannot go on."""
+
+
+class StorageError(GptOssError):
+    """A file cannot be written, or what is stored not changed.
+
+    `reason` says why without naming a file; the disk may be `full`.
+    """
+
+    def __init__(self, message: str, *, reason: str = "", full: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.full = full
 
 
 class SessionError(GptOssError):

@@ -68,11 +68,3 @@ def check_named_folders() -> None:
     """Raise GptOssError, before any work, for a variable that names no folder."""
     for variable in ("HOME", *OPTIONAL, *OF_THE_HUB):
         named(variable)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file beside its place and rename it, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

@@ -3,9 +3,11 @@
 matplotlib draws it, and is an extra: `pip install 'mlx-gptoss[plot]'`.
 """
 
+from io import BytesIO
 from pathlib import Path
 
 from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.files import write
 from mlx_gptoss.memory import HitCurve, Plan, Range, predict, work_of
 from mlx_gptoss.memory.plan import HYBRID, STREAMED
 from mlx_gptoss.planning import Forecast
@@ -17,7 +19,10 @@ GIGA = 10**9
 def plot_forecast(
     forecast: Forecast, path: Path, *, curve: HitCurve | None = None
 ) -> Path:
-    """Draw a forecast into a PNG file. Raises ConfigError without matplotlib."""
+    """Draw a forecast into a PNG file.
+
+    Raises ConfigError without matplotlib, and StorageError.
+    """
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an optional extra
     except ImportError as error:
@@ -30,9 +35,10 @@ def plot_forecast(
     _draw_speed(right, forecast, curve or HitCurve())
     name = forecast.prediction.machine.name
     figure.suptitle(f"{forecast.subject.name} on {name}")
-    draft = path.with_name(path.name + ".draft")
-    figure.savefig(draft, format="png")
-    return draft.rename(path)
+    picture = BytesIO()
+    figure.savefig(picture, format="png")
+    write(path, picture.getvalue(), private=False)
+    return path
 
 
 def memory_by_part(plan: Plan) -> dict[str, int]:

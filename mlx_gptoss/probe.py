@@ -9,7 +9,6 @@ import fcntl
 import os
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +21,7 @@ from mlx_gptoss.config import MXFP4
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.experts.reader import Reader, Run
 from mlx_gptoss.experts.resident import Experts
+from mlx_gptoss.files import named, remove_leftovers, scratch
 from mlx_gptoss.layout import PACKED, Structure
 from mlx_gptoss.loading import choose_dtype
 from mlx_gptoss.memory import format_bytes
@@ -66,15 +66,17 @@ def probe(folder: Path | None = None, *, size: int = DISK_BYTES, say: Say) -> Pr
 
 def disk_rate(folder: Path, size: int = DISK_BYTES) -> float:
     """Read random pieces of a fresh file with nothing cached: bytes a second."""
+    remove_leftovers(folder)
     free = os.statvfs(folder)
     if free.f_bavail * free.f_frsize < 2 * size:
         raise GptOssError(
             f"`{folder}` has no room to measure its disk with {format_bytes(size)}: "
             "name another folder with `--folder`, or a smaller `--size`"
         )
-    with tempfile.TemporaryDirectory(prefix=".mlx-gptoss-probe-", dir=folder) as inside:
-        path = Path(inside) / "probe"
-        write_uncached(path, size)
+    with scratch(folder) as inside:
+        path = inside / "probe"
+        with named(folder):
+            write_uncached(path, size)
         return read_rate(path, size)
 
 

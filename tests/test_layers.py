@@ -19,6 +19,7 @@ FLOORS = {
     "blas": 0,
     "owner": 0,
     "home": 0,
+    "files": 0,
     "linear": 1,
     "hollow": 1,
     "floats": 1,

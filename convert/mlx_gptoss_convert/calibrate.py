@@ -16,6 +16,7 @@ import numpy as np
 
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.config import Quantization
+from mlx_gptoss.files import write
 from mlx_gptoss.layout import PACKED, Structure
 from mlx_gptoss.model import Attention, Block
 from mlx_gptoss_convert.kl import (
@@ -31,7 +32,6 @@ from mlx_gptoss_convert.requantize import decode_affine, encode_affine
 from mlx_gptoss_convert.source import Source
 from mlx_gptoss_convert.steps import AFFINE_FLOATS
 from mlx_gptoss_convert.streamed import EMBEDDING, LM_HEAD, Streamed
-from mlx_gptoss_convert.writer import write_file
 
 DENSE = Structure(quantization={}, experts=PACKED)
 Calibration = dict[str, dict[str, float]]  # KL in nats, by kind and bits
@@ -151,4 +151,4 @@ def calibrate_folder(
 def save_calibration(table: Calibration, text: str, path: Path) -> None:
     """Write what `convert --calibration` reads; `text` says what it was measured on."""
     content = json.dumps({"text": text, "kl": table}, indent=2) + "\n"
-    write_file(path, content.encode())
+    write(path, content, private=False)

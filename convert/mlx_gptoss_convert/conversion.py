@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.errors import ConversionError, StorageError
+from mlx_gptoss.files import sync_folder, write
 from mlx_gptoss_convert.card import CARD, model_card
 from mlx_gptoss_convert.digests import Digests
 from mlx_gptoss_convert.journal import RESULT, Entry, Journal
@@ -24,8 +25,6 @@ from mlx_gptoss_convert.writer import (
     Shard,
     ShardFile,
     existing_path,
-    sync_folder,
-    write_file,
 )
 
 PARTIAL = ".partial"
@@ -75,10 +74,11 @@ def convert(
         check_target(dst, partial, resume=True)
         partial.rename(dst)
         sync_folder(dst.parent)
-    except OSError as error:  # a full disk, a broken one, one taken away
+    except (OSError, StorageError) as error:  # a full disk, one taken away
+        why = error.strerror if isinstance(error, OSError) else error.reason
         raise ConversionError(
-            f"`{partial}` could not be finished: {error.strerror}; put that right, "
-            "then go on with `--resume`"
+            f"`{partial}` could not be finished: {why}; put that right, then go on "
+            "with `--resume`"
         ) from error
 
 
@@ -269,7 +269,7 @@ def write_small_files(work: Work) -> None:
         CARD: model_card(work.plan, work.journal).encode(),
     }
     for path in work.plan.companions:
-        write_file(work.folder / path.name, path.read_bytes())
+        write(work.folder / path.name, path.read_bytes(), private=False)
     for name, text in texts.items():
-        write_file(work.folder / name, text)
+        write(work.folder / name, text, private=False)
     sync_folder(work.folder)

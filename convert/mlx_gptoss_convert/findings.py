@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_gptoss_convert.writer import write_file
+from mlx_gptoss.files import write
 
 REPORT = "report.json"
 
@@ -91,4 +91,4 @@ class Report:
 def save_report(report: Report, folder: Path) -> None:
     """Keep what was found beside the weights."""
     text = json.dumps(report.as_dict(), indent=2) + "\n"
-    write_file(folder / REPORT, text.encode())
+    write(folder / REPORT, text, private=False)

@@ -12,7 +12,6 @@ gpt-oss-120b that is 1.8 GB for the layer and about 1 GB for the rest.
 Dimensions: B passages, L tokens, M hidden size, N counted positions, V vocabulary.
 """
 
-import tempfile
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import numpy as np
 from mlx_gptoss.attention import Masks
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.files import named, scratch, temporary
 from mlx_gptoss.model import Block
 from mlx_gptoss.rope import rotation, yarn_periods
 from mlx_gptoss.tokenizer import Tokenizer
@@ -53,7 +53,8 @@ class HiddenStates:
         return self.folder / f"{model}-{batch}.npy"
 
     def save(self, model: int, batch: int, hidden: np.ndarray) -> None:
-        np.save(self.path(model, batch), hidden)
+        with named(self.folder):
+            np.save(self.path(model, batch), hidden)
 
     def load(self, model: int, batch: int) -> np.ndarray:
         return np.load(self.path(model, batch))
@@ -71,8 +72,8 @@ def diverge(
     `progress` is told (bytes of the teacher's layers done, bytes of all, what).
     """
     given = list(batches(passages))
-    with tempfile.TemporaryDirectory(prefix="mlx-gptoss-kl-") as folder:
-        states = HiddenStates(Path(folder))
+    with scratch(temporary()) as folder:
+        states = HiddenStates(folder)
         models: list[Student] = [teacher, *students]
         for number, model in enumerate(models):
             embed_all(model, number, given, states)

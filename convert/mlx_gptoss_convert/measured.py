@@ -5,9 +5,9 @@ Knows reports and the card's file; reads no weights.
 
 from pathlib import Path
 
+from mlx_gptoss.files import write
 from mlx_gptoss_convert.card import CARD
 from mlx_gptoss_convert.findings import Report
-from mlx_gptoss_convert.writer import write_file
 
 MEASURED = "## Measured against the source"
 
@@ -19,7 +19,7 @@ def add_to_card(report: Report, folder: Path) -> None:
     path = folder / CARD
     if path.is_file():
         card = path.read_text(encoding="utf-8").partition(MEASURED)[0].rstrip()
-        write_file(path, f"{card}\n\n{measured_text(report)}".encode())
+        write(path, f"{card}\n\n{measured_text(report)}", private=False)
 
 
 def measured_text(report: Report) -> str:

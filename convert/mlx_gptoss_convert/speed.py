@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ import mlx_gptoss
 from mlx_gptoss.bench.peak import peak_rss
 from mlx_gptoss.bench.random_checkpoint import write_random
 from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.files import named, scratch, temporary
 from mlx_gptoss_convert.source import SLICE_BYTES
 
 COPY, LOSSLESS, Q8, PEER = "copy + fsync", "lossless", "q8", "mlx-lm q8"
@@ -88,18 +88,19 @@ def bench_convert(
     Takes three times `size` of disk. Raises ConversionError where one of our own runs
     fails; mlx-lm's failure is a row.
     """
-    with tempfile.TemporaryDirectory(prefix="bench-convert-", dir=folder) as made:
-        source = Path(made) / "source"
+    with scratch(folder or temporary()) as made:
+        source = made / "source"
         progress(f"writing {size / 1e9:.1f} GB of noise")
         write_random(source, size)
         demo = Path(mlx_gptoss.__file__).parent / "demo" / TOKENIZER
-        shutil.copyfile(demo, source / TOKENIZER)
+        with named(source):
+            shutil.copyfile(demo, source / TOKENIZER)
         found: dict[str, list[Row]] = {}
         for turn in range(rounds):
             for engine in ENGINES:
                 progress(f"round {turn + 1}: {engine}")
                 os.sync()
-                row = run_engine(engine, source, Path(made) / "result")
+                row = run_engine(engine, source, made / "result")
                 found.setdefault(engine, []).append(row)
         nbytes = folder_bytes(source)
     return ConvertBench(nbytes, tuple(map(middle, found.values())))

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_gptoss.files import sync_folder
 from mlx_gptoss.layout import DTYPE_BYTES
 
 PAGE = 16 * 1024  # Apple silicon's
@@ -185,25 +186,6 @@ def write_all(descriptor: int, piece: bytes | memoryview, offset: int) -> None:
         written = os.pwrite(descriptor, left, offset)
         left = left[written:]
         offset += written
-
-
-def write_file(path: Path, text: bytes) -> None:
-    """Write a small file beside its name, bring it to the disk, then rename it."""
-    unfinished = path.with_name(path.name + UNFINISHED)
-    with unfinished.open("wb") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.rename(path)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _file_name(number: int, count: int) -> str:

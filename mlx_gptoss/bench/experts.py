@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from mlx_gptoss.bench.random_checkpoint import Shape, make_config, write_config
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.doctor import machine
 from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.files import scratch, temporary
 
 MODULE = "mlx_gptoss.bench.experts_runs"
 VOCABULARY = 16384
@@ -88,9 +88,9 @@ def subject(folder: Path | None, shape: Shape, layers: int, say: Say) -> Iterato
     if folder is not None:
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="mlx-gptoss-bench-") as inside:
+    with scratch(temporary()) as inside:
         say("writing a random checkpoint")
-        yield write_config(Path(inside) / "model", make_config(shape, layers))
+        yield write_config(inside / "model", make_config(shape, layers))
 
 
 def measure(model: Path, *, rounds: int, stock: bool, say: Say) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import CheckpointError
+from mlx_gptoss.files import named, scratch
 from mlx_gptoss.layout import (
     BYTES_PER_BLOCK,
     DTYPE_BYTES,
@@ -120,19 +121,20 @@ def write_config(
         raise CheckpointError(f"`{folder}` exists already: choose another folder")
     tensors = list(stored_tensors(config))
     total = sum(tensor.nbytes for tensor in tensors)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with named(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
     free = free_disk(folder.parent)
     if total > free:
         raise CheckpointError(
             f"a checkpoint of {format_bytes(total)} does not fit in `{folder.parent}`, "
             f"which has {format_bytes(free)} free: make room or ask for less"
         )
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    _write_weights(partial, tensors, shard_bytes, np.random.default_rng(seed))
-    (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    return partial.rename(folder)
+    with scratch(folder.parent) as inside, named(folder):
+        made = inside / "model"
+        made.mkdir()
+        _write_weights(made, tensors, shard_bytes, np.random.default_rng(seed))
+        (made / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        return made.rename(folder)
 
 
 def stored_tensors(config: dict[str, Any]) -> Iterator[Tensor]:

@@ -4,15 +4,14 @@ The prompt is read once and written in idle time; then another runtime, that kno
 nothing, is asked for its next token. Times are to that token, files in the page cache.
 """
 
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import mlx.core as mx
 
 from mlx_gptoss.checkpoint import Checkpoint
+from mlx_gptoss.files import scratch, temporary
 from mlx_gptoss.interfaces import LanguageModel
 from mlx_gptoss.prompt_cache import CacheOptions, PromptFiles, cache_digest
 from mlx_gptoss.runtime import Runtime
@@ -40,8 +39,8 @@ def bench_restart(
     model: LanguageModel, checkpoint: Checkpoint, dtype: mx.Dtype, ids: Sequence[int]
 ) -> Restart:
     """Time both ways for the prompt `ids`; the files are temporary."""
-    with tempfile.TemporaryDirectory() as folder:
-        options = CacheOptions(disk=ROOM_ON_DISK, folder=Path(folder))
+    with scratch(temporary()) as folder:
+        options = CacheOptions(disk=ROOM_ON_DISK, folder=folder)
 
         def files(options: CacheOptions) -> PromptFiles:
             digest = cache_digest(checkpoint, dtype)

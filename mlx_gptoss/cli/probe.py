@@ -8,6 +8,7 @@ import click
 
 from mlx_gptoss.cli.options import MemorySize, json_option
 from mlx_gptoss.cli.terminal import note
+from mlx_gptoss.files import make_folder, require
 
 
 @click.command(short_help="Measure this disk and device")
@@ -29,9 +30,11 @@ def probe(folder: Path | None, size: int, as_json: bool) -> None:
 
     The disk is read past the system's cache.
     """
-    from mlx_gptoss.memory.measured import save_probe
+    from mlx_gptoss.memory.measured import probe_file, save_probe
     from mlx_gptoss.probe import probe as measure
 
+    make_folder(probe_file().parent)
+    require(probe_file())
     found = measure(folder, size=size, say=note)
     path = save_probe(found)
     if as_json:

@@ -1,7 +1,6 @@
 """`mlx-gptoss sessions`: the conversations that were kept."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from mlx_gptoss.cli.serve import STORE
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.terminal import CONTROL
 from mlx_gptoss.cli.typed import forget
+from mlx_gptoss.files import write
 from mlx_gptoss.home import home
 from mlx_gptoss.memory import format_bytes
 
@@ -98,12 +98,7 @@ def export(
     text = _document(services, id, as_json=as_json)
     if file.exists() and not force:
         raise click.UsageError(f"`{file}` is there: choose another name, or --force")
-    draft = file.with_name(f".{file.name}.draft")
-    draft.unlink(missing_ok=True)
-    handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with open(handle, "w", encoding="utf-8", errors="replace") as out:
-        out.write(text)
-    draft.replace(file)
+    write(file, text, replace=force)
     click.echo(f"Wrote {file}", err=True)
 
 

@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 from mlx_gptoss.errors import ConfigError
-from mlx_gptoss.home import home, write_text
+from mlx_gptoss.files import make_folder, write
+from mlx_gptoss.home import home
 from mlx_gptoss.hub.folders import DEMO
 
 VARIABLE = "MLX_GPTOSS_MODEL"
@@ -38,7 +39,8 @@ def chosen_model() -> str | None:
 def choose_model(model: str) -> Path:
     """Store the default model; return the file it is stored in."""
     path = settings_file()
-    write_text(path, json.dumps({"model": model}, indent=2) + "\n")
+    make_folder(path.parent)
+    write(path, json.dumps({"model": model}, indent=2) + "\n")
     return path
 
 

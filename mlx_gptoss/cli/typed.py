@@ -3,10 +3,10 @@
 Lines that begin with `+` are text, all others end it.
 """
 
-import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from mlx_gptoss.files import write
 from mlx_gptoss.home import data_home
 
 FILE = "history"
@@ -29,12 +29,7 @@ def forget(questions: Collection[str] | None = None) -> None:
     text = path.read_text("utf-8", "replace")
     deleted = "\n".join(questions)  # one search a line, however many there are
     kept = [block for block, typed in _blocks(text) if typed.strip() not in deleted]
-    draft = path.with_name(f"{FILE}.draft")
-    draft.unlink(missing_ok=True)
-    handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with open(handle, "w", encoding="utf-8") as out:
-        out.write("".join(kept))
-    draft.replace(path)
+    write(path, "".join(kept))
 
 
 def _blocks(text: str) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,6 @@ Each check says what it found. A fallback that is used is no failure: what count
 that numbers are right either way, so every fallback can be forced as well.
 """
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from mlx_gptoss.config import MXFP4
 from mlx_gptoss.doctor.facts import machine
 from mlx_gptoss.experts.pool import Pool
 from mlx_gptoss.experts.selfcheck import check_writes
+from mlx_gptoss.files import named, scratch, temporary
 from mlx_gptoss.hub import resolve
 from mlx_gptoss.linear import on_gpu
 from mlx_gptoss.loading import choose_dtype
@@ -165,9 +165,10 @@ def check_adoption(*, forced: bool) -> tuple[bool, str]:
 
     share: Share = refuse if forced else share_pages
     values = np.random.default_rng(1).integers(0, 1 << 32, 10_000, dtype=np.uint32)
-    with tempfile.TemporaryDirectory() as inside:
-        path = Path(inside) / "weights"
-        path.write_bytes(bytes(OFFSET) + values.tobytes())
+    with scratch(temporary()) as inside:
+        path = inside / "weights"
+        with named(path):
+            path.write_bytes(bytes(OFFSET) + values.tobytes())
         stored = StoredTensor("x", path, "U32", values.shape, OFFSET, values.nbytes)
         array = adopt(
             Parameter("x", "experts", WORD, values.shape, (stored,)), mx.float32, share

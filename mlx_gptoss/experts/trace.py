@@ -18,10 +18,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.experts.resident import Experts
+from mlx_gptoss.files import write
 from mlx_gptoss.model import GptOss
 
 UNSEEN = -1
@@ -98,10 +99,9 @@ def save_trace(trace: Trace, path: Path) -> Path:
     """Write a trace: about 300 bytes a token for the 120b."""
     about = {"version": str(VERSION), "experts": str(trace.experts)}
     about |= {"model": trace.model, "format": "mlx-gptoss routing trace"}
-    draft = path.with_name(path.name + ".draft")
     tensors = {"routing": trace.routing, "calls": trace.calls}
-    save_file(tensors, draft, metadata=about)
-    return draft.rename(path)
+    write(path, save(tensors, metadata=about), private=False)
+    return path
 
 
 def open_trace(path: Path) -> Trace:

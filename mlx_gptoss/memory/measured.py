@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mlx_gptoss.errors import ConfigError
-from mlx_gptoss.home import home, write_text
+from mlx_gptoss.files import make_folder, write
+from mlx_gptoss.home import home
 from mlx_gptoss.memory.machines import UNKNOWN, Machine, find_chip
 from mlx_gptoss.memory.units import UNITS
 
@@ -33,7 +34,8 @@ def probe_file() -> Path:
 def save_probe(probe: Probe, path: Path | None = None) -> Path:
     """Keep a measurement for later plans; returns its file."""
     path = path or probe_file()
-    write_text(path, json.dumps(asdict(probe), indent=2) + "\n")
+    make_folder(path.parent)
+    write(path, json.dumps(asdict(probe), indent=2) + "\n")
     return path
 
 

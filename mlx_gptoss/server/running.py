@@ -24,7 +24,8 @@ from typing import Any
 
 import uvicorn
 
-from mlx_gptoss.errors import GptOssError
+from mlx_gptoss import files
+from mlx_gptoss.errors import GptOssError, StorageError
 from mlx_gptoss.server.connection import patient
 from mlx_gptoss.server.draining import Drain
 
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 KEEP_ALIVE_SECONDS = 75
 TELL_SECONDS = 1.0  # for clients to take the error that ends their answer
 LOOK_SECONDS = 0.05
-PRIVATE = 0o600
 OTHERS = 0o177  # the bits of a mode that nobody else gets
 
 
@@ -72,10 +72,15 @@ class Server(uvicorn.Server):
         self._on_ready = on_ready
         self._parent = os.getppid()
         self.ended_by: int | None = None
+        self.failed_by: StorageError | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._on_ready()
+        try:
+            self._on_ready()
+        except StorageError as error:  # whoever started it waits for the file
+            self.failed_by = error
+            self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
         """Look for the parent, ten times a second."""
@@ -150,7 +155,8 @@ def serve(
     """Serve until a signal or the parent ends it; return the signal.
 
     `ready` is written into the ready file, with `url` and `pid`, once requests are
-    served; the file goes away with the server. `drain` is the app's own.
+    served; the file goes away with the server. `drain` is the app's own. Raises
+    StorageError if it cannot be written.
     """
     config = uvicorn.Config(
         app,
@@ -171,7 +177,7 @@ def serve(
         log.info("serving at %s", url)
         if place.ready_file is not None:
             facts = {"url": url, **ready, "pid": os.getpid()}
-            write_private(place.ready_file, json.dumps(facts) + "\n")
+            files.write(place.ready_file, json.dumps(facts) + "\n")
 
     server = Server(config, place, tell, drain)
     try:
@@ -180,14 +186,18 @@ def serve(
         for path in (place.ready_file, place.uds):
             if path is not None:
                 path.unlink(missing_ok=True)
+    if server.failed_by is not None:
+        raise server.failed_by
     return server.ended_by
 
 
 def listen(place: Place) -> socket.socket:
     """Take the address; nobody can connect before it is served.
 
-    Raises GptOssError if it cannot be had.
+    Raises GptOssError if it cannot be had, or if the ready file cannot be written.
     """
+    if place.ready_file is not None:
+        files.require(place.ready_file)
     if place.uds is not None:
         return _listen_at_path(place.uds)
     try:
@@ -216,14 +226,6 @@ def url_of(listening: socket.socket) -> str:
         return f"http+unix://{os.path.abspath(name)}"
     host, port = name[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner reads, beside its place, then rename it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE), "w") as f:
-        f.write(text)
-    draft.replace(path)
 
 
 def _listen_at_path(path: Path) -> socket.socket:

@@ -1,7 +1,6 @@
 """Commands about files and the chats on disk."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from mlx_gptoss.cli.chat.layout import clean
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.endings import in_words
 from mlx_gptoss.errors import PromptError
+from mlx_gptoss.files import write
 
 if TYPE_CHECKING:
     from mlx_gptoss.cli.chat.conversation import Conversation
@@ -87,15 +87,9 @@ def export(loop: "Loop", argument: str) -> None:
         text = json.dumps(data, ensure_ascii=False, indent=2) + "\n"
     else:
         text = as_markdown(data)
-    try:
-        # For this user alone, and never over another file.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as target:
-            target.write(text)
-    except FileExistsError:
-        raise PromptError(f"`{path}` is there already: name another file") from None
-    except OSError as error:
-        raise PromptError(f"`{path}` cannot be written: {error.strerror}") from error
+    if path.exists():
+        raise PromptError(f"`{path}` is there already: name another file")
+    write(path, text, replace=False)
     note(f"Written to {path}")
 
 
