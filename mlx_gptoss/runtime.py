@@ -31,7 +31,13 @@ from mlx_gptoss.batching import (
 from mlx_gptoss.batching.ticket import OnEnd, OnProgress, OnStep
 from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.decoding import Decoding
-from mlx_gptoss.errors import CheckpointError, ConfigError, GptOssError, PromptError
+from mlx_gptoss.errors import (
+    CheckpointError,
+    ConfigError,
+    GptOssError,
+    PromptError,
+    StorageError,
+)
 from mlx_gptoss.experts.statistics import ExpertStatistics
 from mlx_gptoss.experts.storage import Storage
 from mlx_gptoss.generate import Generation, generate, room
@@ -383,12 +389,8 @@ class Runtime:
             return None
         try:
             return self._files(self._options)
-        except OSError as error:
-            log.warning(
-                "prompts are not kept on disk: `%s`: %s",
-                error.filename,
-                error.strerror,
-            )
+        except StorageError as error:
+            log.warning("prompts are not kept on disk: %s", error)
             return None
 
     def _release(self) -> None:

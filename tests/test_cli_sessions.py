@@ -17,6 +17,7 @@ from mlx_gptoss.cli.serve import STORE
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.typed import history_file
 from mlx_gptoss.home import home
+from mlx_gptoss.prompt_cache.options import default_folder
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server.responses.store import FILE as RESPONSES
 from mlx_gptoss.sessions import Sessions
@@ -293,6 +294,28 @@ def test_the_disk_cache_is_on_and_can_be_sized() -> None:
         seen: dict[str, Any] = {}
         assert run(*words, stdin="", seen=seen).exit_code == 0
         assert seen["cache"].disk_bytes == size
+
+
+def test_a_lower_disk_cache_shrinks_what_is_there_and_private_does_not(
+    tmp_path: Path,
+) -> None:
+    folder = default_folder() / "digest"
+    folder.mkdir(parents=True)
+    for number in range(3):
+        (folder / f"{number}.safetensors").write_bytes(bytes(1000))
+        os.utime(folder / f"{number}.safetensors", (number, number))
+
+    nowhere = str(tmp_path / "no" / "socket")  # a server that does not start
+    for words, left in (
+        (["chat", "--disk-cache", "5kB"], "012"),
+        (["chat", "--disk-cache", "0", "--private"], "012"),
+        (["serve", "--disk-cache", "2kB", "--uds", nowhere], "12"),
+        (["generate", "hi", "--disk-cache", "0"], ""),
+    ):
+        before = len(list(folder.iterdir()))
+        result = run(*words, stdin="")
+        assert [path.stem for path in sorted(folder.iterdir())] == list(left)
+        assert ("freed" in result.stderr) == (len(left) < before)
 
 
 def test_chats_that_cannot_be_kept_are_a_warning(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The part of the prompt cache on disk: found again, or left out, never half."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -15,11 +16,18 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.files import draft
 from mlx_gptoss.model import GptOss
-from mlx_gptoss.prompt_cache import Preparation, PromptCache, PromptFiles, cache_digest
-from mlx_gptoss.prompt_cache.files import STALE_SECONDS
+from mlx_gptoss.prompt_cache import (
+    Preparation,
+    PromptCache,
+    PromptFiles,
+    cache_digest,
+    shrink_files,
+)
 from tests.build_model import build
 from tests.checkpoints import hf_config, random_tensors, write_checkpoint
+from tests.full_disks import fill, small_disk
 
 END = 9
 SYSTEM = [*range(20, 35), END]
@@ -212,15 +220,14 @@ def test_what_a_dead_process_left_half_written_is_removed(
     model: GptOss, tmp_path: Path
 ) -> None:
     [path] = stored(model, tmp_path, SYSTEM)
-    left, fresh = (path.with_name(f"partial-{n}-{path.name}") for n in (1, 2))
-    for partial in (left, fresh):
-        partial.write_bytes(path.read_bytes()[:100])
-    long_ago = path.stat().st_mtime - 2 * STALE_SECONDS
-    os.utime(left, (long_ago, long_ago))
+    with draft(path) as written:  # by a process that lives
+        left = written.with_name(f".mlx-gptoss-00.draft{path.suffix}")
+        for partial in (left, written):
+            partial.write_bytes(path.read_bytes()[:100])
 
-    prepare(model, opened(model, tmp_path), OTHER)
+        prepare(model, opened(model, tmp_path), OTHER)
 
-    assert (left.exists(), fresh.exists(), path.exists()) == (False, True, True)
+        assert (left.exists(), written.exists()) == (False, True)
 
 
 FULL = """
@@ -254,7 +261,7 @@ def test_a_disk_that_takes_no_more_is_one_warning(
 
     assert (ended.returncode, ended.stdout) == (0, f"{len(SYSTEM + ASK)}\n")
     assert ended.stderr.count("prompts are no longer kept in") == 1
-    assert list(tmp_path.glob("d/partial-*")) == []
+    assert list(tmp_path.glob("d/.mlx-gptoss-*")) == []
     assert ask(model, opened(model, tmp_path), [*SYSTEM, *ASK, 1])[0] == len(SYSTEM)
 
 
@@ -270,9 +277,10 @@ cache = t.opened(model, Path(sys.argv[1]))
 t.prepare(model, cache, t.SYSTEM)
 save = mx.save_safetensors
 
-def save_and_die(path, *rest):
-    save(path, *rest)
-    os.truncate(path, os.path.getsize(path) // 2)
+def save_and_die(file, *rest):
+    save(file, *rest)
+    file.truncate(file.tell() // 2)
+    file.flush()
     os.kill(os.getpid(), signal.SIGKILL)
 
 mx.save_safetensors = save_and_die
@@ -292,7 +300,7 @@ def test_a_process_killed_while_it_writes_leaves_a_usable_cache(
     )
 
     assert ended.returncode == -9, ended.stderr.decode()
-    assert len(list(tmp_path.glob("d/partial-*"))) == 1
+    assert len(list(tmp_path.glob("d/.mlx-gptoss-*"))) == 1
     assert ask(model, opened(model, tmp_path), [*SYSTEM, *ASK, 1])[0] == len(SYSTEM)
 
 
@@ -319,3 +327,57 @@ def test_the_digest_is_of_weights_config_dtype_and_runtime(
     monkeypatch.setattr("mlx_gptoss.prompt_cache.digest.version", lambda name: "0.99")
     differing.append(cache_digest(one, mx.float32))
     assert len({digest, *differing}) == 5
+
+
+def test_a_lower_bound_takes_the_oldest_away_at_the_start(
+    model: GptOss, tmp_path: Path
+) -> None:
+    prompts = [[n, *SYSTEM] for n in range(3)]
+    one = stored(model, tmp_path, prompts[0])[0].stat().st_size
+    stored(model, tmp_path, *prompts[1:])
+
+    opened(model, tmp_path, digest="of another model", cap=2 * one)
+
+    assert len(list(tmp_path.glob("d/*"))) == 2
+    known = [ask(model, opened(model, tmp_path), [*ids, 1])[0] > 0 for ids in prompts]
+    assert known == [False, True, True]
+
+
+def test_what_is_stored_can_be_brought_under_any_bound(
+    model: GptOss, tmp_path: Path
+) -> None:
+    sizes = [p.stat().st_size for p in stored(model, tmp_path, SYSTEM, OTHER)]
+
+    assert shrink_files(sum(sizes), tmp_path) == 0
+    freed = shrink_files(sum(sizes) - 1, tmp_path)
+    assert freed in sizes
+    assert shrink_files(0, tmp_path) == sum(sizes) - freed
+    assert shrink_files(0, tmp_path / "none") == 0
+
+
+def test_a_folder_that_is_removed_meanwhile_is_made_again(
+    model: GptOss, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = opened(model, tmp_path)
+    prepare(model, cache, SYSTEM)
+    shutil.rmtree(tmp_path / "d")
+
+    prepare(model, cache, SYSTEM + ASK)
+
+    assert caplog.messages == []
+    assert len(list(tmp_path.glob("d/*"))) == 1
+
+
+def test_a_full_disk_names_its_reason_and_keeps_what_was_there(
+    model: GptOss, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with small_disk(tmp_path / "disk", 2**20) as disk:
+        cache = opened(model, disk)
+        prepare(model, cache, SYSTEM)
+        fill(disk)
+        prepare(model, cache, SYSTEM + ASK)
+
+        [warning] = caplog.messages
+        assert warning.endswith("cannot be written: the disk is full: make room")
+        assert len(list(disk.glob("d/*"))) == 1
+        assert ask(model, opened(model, disk), [*SYSTEM, 1])[0] == len(SYSTEM)

@@ -16,6 +16,10 @@ from typing import Any
 import click
 
 from mlx_gptoss.cli.options import LoadOptions, MemorySize
+from mlx_gptoss.cli.services import Services
+from mlx_gptoss.cli.terminal import note
+from mlx_gptoss.errors import StorageError
+from mlx_gptoss.memory import format_bytes
 
 PRIVATE = "MLX_GPTOSS_PRIVATE"
 DISK_CACHE = "4GB"
@@ -27,7 +31,8 @@ PROMPT_OPTIONS = (
         type=MemorySize(may_be_none=True),
         default=DISK_CACHE,
         show_default=True,
-        help="Disk for prompts that were read, of all models; 0 keeps none",
+        help="Disk for prompts that were read, of all models: what is there beyond "
+        "it goes, the oldest first; 0 keeps none",
     ),
     click.option(
         "--private",
@@ -46,9 +51,26 @@ def keeps_prompts(function: Callable[..., Any]) -> Callable[..., Any]:
         *args: Any, options: LoadOptions, disk_cache: int, private: bool, **rest: Any
     ) -> Any:
         disk = 0 if private else disk_cache
+        if not private:
+            shrink(disk)
         options = replace(options, private=private, disk_cache=disk)
         return function(*args, options=options, **rest)
 
     for option in reversed(PROMPT_OPTIONS):
         wrapper = option(wrapper)
     return wrapper
+
+
+def shrink(most: int) -> None:
+    """Bring what lies on the disk under the bound that was given."""
+    services = click.get_current_context().find_object(Services) or Services()
+    try:
+        freed = services.shrink_prompts(most)
+    except StorageError as error:
+        note(str(error))
+        return
+    if freed:
+        note(
+            f"Prompts on disk were brought under {format_bytes(most)}: "
+            f"{format_bytes(freed)} freed"
+        )

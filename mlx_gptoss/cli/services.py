@@ -52,6 +52,12 @@ def _forget_prompts() -> int:
     return forget_files()
 
 
+def _shrink_prompts(most: int) -> int:
+    from mlx_gptoss.prompt_cache import shrink_files
+
+    return shrink_files(most)
+
+
 def _device() -> "tuple[Machine, Budget]":
     from mlx_gptoss.memory import device_budget
     from mlx_gptoss.memory.measured import this_machine
@@ -67,6 +73,7 @@ class Services:
     chat: Callable[..., Any] = _chat
     sessions: Callable[[], "Sessions"] = _sessions
     forget_prompts: Callable[[], int] = _forget_prompts
+    shrink_prompts: Callable[[int], int] = _shrink_prompts
     device: "Callable[[], tuple[Machine, Budget]]" = _device
     hub: Hub = field(default_factory=Hub)
 

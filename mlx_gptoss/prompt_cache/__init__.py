@@ -12,7 +12,12 @@ from mlx_gptoss.prompt_cache.cache import (
     PromptCache,
 )
 from mlx_gptoss.prompt_cache.digest import cache_digest
-from mlx_gptoss.prompt_cache.files import WORTH_A_FILE, PromptFiles, forget_files
+from mlx_gptoss.prompt_cache.files import (
+    WORTH_A_FILE,
+    PromptFiles,
+    forget_files,
+    shrink_files,
+)
 from mlx_gptoss.prompt_cache.options import CacheOptions
 from mlx_gptoss.prompt_cache.reading import CachedGeneration, Preparation
 
@@ -28,4 +33,5 @@ __all__ = [
     "PromptFiles",
     "cache_digest",
     "forget_files",
+    "shrink_files",
 ]

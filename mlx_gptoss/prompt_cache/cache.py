@@ -20,7 +20,7 @@ from typing import Any, Self
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.errors import NonFiniteError
+from mlx_gptoss.errors import NonFiniteError, StorageError
 from mlx_gptoss.prompt_cache.files import PromptFiles, UnusableFile
 from mlx_gptoss.prompt_cache.live import Live
 from mlx_gptoss.prompt_cache.options import DEFAULT_LIMIT
@@ -131,7 +131,7 @@ class PromptCache:
     def _write(self, files: PromptFiles, run: list[Node]) -> bool:
         try:
             self._forget_files(files.write(run, [self._rows(node) for node in run]))
-        except (OSError, RuntimeError) as error:  # the latter is what MLX raises
+        except StorageError as error:
             self._writes = False
             log.warning("prompts are no longer kept in `%s`: %s", files.folder, error)
         return self._writes and run[-1].file is not None

@@ -6,11 +6,13 @@ DIGEST names the weights, config, dtype and runtime that computed the keys and v
 (see `digest`), START and KEY the tokens. A file holds all tokens from the first on, of
 its own stretch the rows of the full layers, and the windows at its end. It is written
 beside its place, synced and renamed, for its owner's eyes only. Whatever is damaged,
-cut short or from elsewhere is reported and left out.
+cut short or from elsewhere is reported and left out. What was used longest ago goes
+when the cap is passed, or when it is lower than what lies there at the start.
 
 What stands in these files can be read back as text: they are as private as the chats.
 """
 
+import errno
 import hashlib
 import logging
 import os
@@ -29,14 +31,13 @@ from mlx_gptoss.cache import Pair, Rows, Snapshot
 from mlx_gptoss.checkpoint.headers import read_header
 from mlx_gptoss.config import SLIDING, ModelConfig
 from mlx_gptoss.errors import CheckpointError
+from mlx_gptoss.files import draft, is_draft, make_folder, named, reason
 from mlx_gptoss.prompt_cache.options import default_folder
 from mlx_gptoss.prompt_cache.tree import Node, Tree
 
 FORMAT = "mlx-gptoss prompt 1"
 SUFFIX = ".safetensors"
-PARTIAL = "partial-"  # how the name of a file begins that is being written
 WORTH_A_FILE = 256  # tokens: read again sooner than their windows are loaded
-STALE_SECONDS = 3600  # older ones were left by a process that died
 START_DIGITS = 9
 KEY_BYTES = 16
 TOKENS = "tokens"
@@ -84,7 +85,7 @@ class FileSpan:
 class PromptFiles:
     """The files of one model under one runtime, and a cap on those of all models.
 
-    Raises OSError if their folder cannot be made.
+    Raises StorageError if their folder cannot be made.
     """
 
     def __init__(
@@ -107,18 +108,19 @@ class PromptFiles:
         self._window = config.sliding_window
         sliding = sum(kind == SLIDING for kind in config.layer_types)
         self._layers = {FULL: len(config.layer_types) - sliding, WINDOW: sliding}
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self.folder)
+        self._shrink()
 
     @property
     def nbytes(self) -> int:
         """Bytes of the files of all models."""
-        return sum(size for _, _, size in self._by_age())
+        return sum(size for _, _, size in _by_age(self.root))
 
     def plant(self, tree: Tree) -> None:
         """Put what is on disk into a tree; of the files only the tokens are read."""
         found: list[tuple[int, np.ndarray, str]] = []
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
-            if path.name.startswith(PARTIAL):
+            if is_draft(path):
                 continue
             try:
                 start, arrays = self._open(path.name)
@@ -136,8 +138,8 @@ class PromptFiles:
         """Write nodes that follow each other, of which the last has a snapshot.
 
         Returns the names of older files that had to go for it. What is larger than
-        the cap by itself is not written. Raises OSError or RuntimeError, and leaves no
-        part of a file, if the disk does not take it.
+        the cap by itself is not written. Raises StorageError, and leaves no part of a
+        file, if the disk does not take it.
         """
         path, start = run[-1].path(), run[0].start
         tokens = np.concatenate([part.tokens for part in path])
@@ -155,17 +157,9 @@ class PromptFiles:
             "start": str(start),
             "checksum": _checksum(arrays),
         }
-        partial = self.folder / f"{PARTIAL}{os.getpid()}-{name}"
-        partial.unlink(missing_ok=True)
-        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        try:
-            mx.save_safetensors(str(partial), arrays, metadata)
-            _sync(partial)
-            partial.rename(self.folder / name)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        _sync(self.folder)
+        make_folder(self.folder)  # somebody may have removed it
+        with draft(self.folder / name) as place:
+            _save(place, arrays, metadata)
         self._place(run, name, start)
         self.touch(path)
         return self._shrink()
@@ -198,7 +192,7 @@ class PromptFiles:
     def discard(self, names: Iterable[str]) -> None:
         """Remove files whose contents are of no use."""
         for name in names:
-            (self.folder / name).unlink(missing_ok=True)
+            _remove(self.folder / name)
 
     def touch(self, path: list[Node]) -> None:
         """Note that a path was used just now."""
@@ -236,8 +230,8 @@ class PromptFiles:
         mx.eval(arrays)
         if int(_checksum(arrays), 16) != expected:
             path = self.folder / name
-            path.unlink(missing_ok=True)
-            raise CheckpointError(f"`{path}` is damaged: it was removed")
+            _remove(path)
+            raise CheckpointError(f"`{path}` is damaged: it is not used")
 
     def _forms(self, tokens: int, start: int) -> dict[str, tuple[object, ...]]:
         """The dtype and shape of every tensor of a file."""
@@ -254,32 +248,18 @@ class PromptFiles:
         names = [_names(kind, n) for n in range(self._layers[kind])]
         return [(arrays[keys], arrays[values]) for keys, values in names]
 
-    def _by_age(self) -> list[tuple[int, Path, int]]:
-        """All files, the least recently used first; of one use the last first."""
-        ages: list[tuple[int, Path, int]] = []
-        for path in self.root.glob(f"*/*{SUFFIX}"):
-            try:
-                facts = path.stat()
-            except FileNotFoundError:  # another process removed it
-                continue
-            ages.append((facts.st_mtime_ns, path, facts.st_size))
-        by_start = sorted(ages, key=lambda one: one[1].name, reverse=True)
-        return sorted(by_start, key=lambda one: one[0])
-
     def _shrink(self) -> set[str]:
         """Remove the oldest files until the cap holds; return the names of ours."""
-        ages = self._by_age()
-        excess = sum(size for _, _, size in ages) - self.cap
-        stale = time.time_ns() - STALE_SECONDS * 10**9
-        gone: set[str] = set()
-        for used, path, size in ages:
-            left_over = path.name.startswith(PARTIAL) and used < stale
-            if excess > 0 or left_over:
-                path.unlink(missing_ok=True)
-                excess -= size
-                if path.parent == self.folder:
-                    gone.add(path.name)
-        return gone
+        gone, _ = _remove_beyond(self.root, self.cap)
+        return {path.name for path in gone if path.parent == self.folder}
+
+
+def shrink_files(most: int, root: Path | None = None) -> int:
+    """Remove the prompts used longest ago until `most` bytes are left; 0 leaves none.
+
+    Returns the bytes that are free again. Raises StorageError.
+    """
+    return _remove_beyond(root or default_folder(), most)[1]
 
 
 def forget_files(root: Path | None = None) -> int:
@@ -287,12 +267,43 @@ def forget_files(root: Path | None = None) -> int:
 
     A process that knows one of them reads it again as if it had never been there.
     """
+    return shrink_files(0, root)
+
+
+def _remove_beyond(root: Path, cap: int) -> tuple[list[Path], int]:
+    """Remove the oldest files until the cap holds; return them and their bytes."""
+    ages = _by_age(root)
+    excess = sum(size for _, _, size in ages) - cap
+    gone: list[Path] = []
     freed = 0
-    for path in (root or default_folder()).glob(f"*/*{SUFFIX}"):
-        with suppress(FileNotFoundError):  # another process was faster
-            freed += path.stat().st_size
-            path.unlink()
-    return freed
+    for _, path, size in ages:
+        if freed >= excess:
+            break
+        with named(path, "removed"):
+            path.unlink(missing_ok=True)
+        freed += size
+        gone.append(path)
+    return gone, freed
+
+
+def _by_age(root: Path) -> list[tuple[int, Path, int]]:
+    """All files, the least recently used first; of one use the last first."""
+    ages: list[tuple[int, Path, int]] = []
+    for path in root.glob(f"*/*{SUFFIX}"):
+        try:
+            facts = path.stat()
+        except FileNotFoundError:  # another process removed it
+            continue
+        ages.append((facts.st_mtime_ns, path, facts.st_size))
+    by_start = sorted(ages, key=lambda one: one[1].name, reverse=True)
+    return sorted(by_start, key=lambda one: one[0])
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:  # a read-only disk: it is found of no use again
+        log.warning("`%s` cannot be removed: %s", path, reason(error))
 
 
 def _file_name(tokens: np.ndarray, start: int) -> str:
@@ -319,10 +330,10 @@ def _checksum(arrays: Arrays) -> str:
     return f"{total:08x}"
 
 
-def _sync(path: Path) -> None:
-    """Make what was written to a file or folder last."""
-    handle = os.open(path, os.O_RDONLY)
+def _save(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
+    """Write a file. Raises OSError."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        with path.open("wb") as file:  # of a path MLX would not say why it failed
+            mx.save_safetensors(file, arrays, metadata)
+    except RuntimeError as error:
+        raise OSError(errno.EIO, str(error), str(path)) from error
