@@ -2,16 +2,20 @@
 
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.errors import GptOssError, StorageError
 from mlx_gptoss.server.responses import store as store_module
 from mlx_gptoss.server.responses.store import FILE, ResponseStore, Stored, open_store
 from mlx_gptoss.server.settings import Settings
+from tests.full_disks import fill, small_disk
 
 
 @pytest.fixture
@@ -170,3 +174,125 @@ def test_nothing_is_kept_unless_there_is_a_place_for_it(tmp_path: Path) -> None:
     assert store is not None
     store.close()
     assert (tmp_path / FILE).is_file()
+
+
+def test_a_clock_that_goes_back_takes_nothing_new_away(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ResponseStore.open(path, most=3)
+    for clock, id in ((5000.0, "a"), (6000.0, "b"), (50.0, "c"), (40.0, "d")):
+        monkeypatch.setattr(time, "time", lambda clock=clock: clock)
+        store.save(stored(id))
+    assert [id for id in "abcd" if store.load(id)] == ["b", "c", "d"]
+    assert store.history("b") is not None  # used last, at the same wrong time
+    store.save(stored("e"))
+    assert [id for id in "bcde" if store.load(id)] == ["b", "d", "e"]
+
+
+def test_a_store_that_can_only_be_read_is_read(
+    path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with small_disk(tmp_path / "disk", 2**20) as disk:
+        ResponseStore.open(disk / FILE).save(stored("r1"))
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        store = ResponseStore.open(disk / FILE)
+
+        assert ids(store.history("r1")) == ["q_r1", "a_r1"]
+        assert store.find("a_r1") is not None
+        with pytest.raises(StorageError, match="it can only be read") as found:
+            store.save(stored("r2"))
+        with pytest.raises(StorageError, match="it can only be read"):
+            store.delete("r1")
+        assert not found.value.full
+    assert "responses are not kept now" in caplog.messages[0]
+
+
+def test_a_full_disk_at_the_start_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with small_disk(tmp_path / "disk", 2**20) as disk:
+        filled = fill(disk)
+        store = ResponseStore.open(disk / "deep" / FILE)
+        with pytest.raises(StorageError):
+            store.save(stored("r1"))
+        filled.unlink()
+        store.save(stored("r2"))
+
+        assert ids(store.history("r2")) == ["q_r2", "a_r2"]
+    [warning] = caplog.messages
+    assert "the disk takes no more: make room" in warning
+
+
+def test_two_servers_set_one_damaged_file_aside_once(path: Path) -> None:
+    stores = [ResponseStore.open(path) for _ in range(2)]
+    stores[0].save(stored("r1"))
+    path.write_bytes(b"no database" * 999)
+    for number, store in enumerate(stores):
+        store.save(stored(f"s{number}"))
+
+    assert len(list(path.parent.glob("*.damaged-*"))) == 1
+    assert ids(stores[0].history("s1")) == ["q_s1", "a_s1"]
+    assert ids(stores[1].history("s0")) == ["q_s0", "a_s0"]
+
+
+def test_damage_after_damage_overwrites_nothing_that_was_set_aside(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    store = ResponseStore.open(path)
+    for number in range(3):
+        path.write_bytes(f"{number}".encode() * 9999)
+        path.with_name(f"{FILE}-journal").write_bytes(b"of the old one")
+        store.save(stored(f"r{number}"))
+        assert store.load(f"r{number}") is not None
+
+    aside = [p for p in path.parent.glob("*.damaged-*") if "journal" not in p.name]
+    assert sorted(p.read_bytes()[:1] for p in aside) == [b"0", b"1", b"2"]
+
+
+def test_a_row_that_is_no_json_is_damage(path: Path) -> None:
+    store = ResponseStore.open(path)
+    store.save(stored("r1"))
+    database = sqlite3.connect(path)
+    database.execute("update responses set items = '[{'")
+    database.commit()
+    database.close()
+
+    assert store.history("r1") is None
+    assert len(list(path.parent.glob("*.damaged-*"))) == 1
+
+
+def test_a_folder_in_its_place_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / FILE).mkdir(0o755)
+    (tmp_path / FILE).chmod(0o755)
+    with pytest.raises(GptOssError, match="cannot be used"):
+        ResponseStore.open(tmp_path / FILE)
+    assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o755
+
+
+SAVING = """
+import sys
+from pathlib import Path
+from tests.test_responses_store import ResponseStore, stored
+store = ResponseStore.open(Path(sys.argv[1]), most=40)
+for number in range(100_000):
+    store.save(stored(f"r{number}", text="y" * 9000))
+    sys.stdout.write(f"r{number}\\n")
+    sys.stdout.flush()
+    if number % 7 == 6:
+        store.delete(f"r{number - 3}")
+"""
+
+
+def test_a_kill_in_a_write_loses_nothing_that_was_stored(path: Path) -> None:
+    for kill in range(3):
+        command = [sys.executable, "-c", SAVING, str(path)]
+        root = Path(__file__).parents[1]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root) as saving:
+            assert saving.stdout is not None
+            for _ in range(10 + kill):
+                last = saving.stdout.readline().decode().strip()
+            saving.kill()
+        store = ResponseStore.open(path)
+        assert ids(store.history(last)) == [f"q_{last}", f"a_{last}"]
+    assert list(path.parent.glob("*.damaged-*")) == []

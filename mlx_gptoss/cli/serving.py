@@ -20,6 +20,7 @@ from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.hub import is_path
+from mlx_gptoss.server.log_file import LogFile
 from mlx_gptoss.server.settings import LOOPBACK_HOSTS
 
 if TYPE_CHECKING:
@@ -131,8 +132,7 @@ def start_log(path: Path | None) -> None:
     """Log to a file of the user's own, or to stderr."""
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if path is not None:
-        handler = logging.FileHandler(path, encoding="utf-8")
-        path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+        handler = LogFile(path, say=note)
     logging.basicConfig(level=logging.INFO, format=LOG_LINE, handlers=[handler])
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 

@@ -15,6 +15,7 @@ from mlx_gptoss.errors import (
     NonFiniteError,
     PromptError,
     SchemaError,
+    StorageError,
 )
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,13 @@ def draining() -> ApiError:
     )
 
 
+def cannot_store(error: StorageError) -> ApiError:
+    """What the server keeps cannot be used; its reason names no file."""
+    status, code = (507, "insufficient_storage") if error.full else (503, "storage")
+    message = f"what this server stores cannot be changed or read now: {error.reason}"
+    return ApiError(status, message, code, None, "server_error")
+
+
 def as_api_error(error: BaseException) -> ApiError:
     """Return what the client is told; what it is not told goes to the log."""
     if isinstance(error, ApiError):
@@ -115,6 +123,9 @@ def as_api_error(error: BaseException) -> ApiError:
     if isinstance(error, NonFiniteError):
         log.error("an answer ended: %s", error)
         return ApiError(500, str(error), "model_failed", None, "server_error")
+    if isinstance(error, StorageError):
+        log.error("%s", error)
+        return cannot_store(error)
     if isinstance(error, GptOssError):  # its words may name files
         log.error("a model cannot be used: %s", error)
         return ApiError(

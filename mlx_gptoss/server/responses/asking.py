@@ -1,6 +1,6 @@
 """What a request for a response asks of the model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from mlx_gptoss.server.limits import check_count, check_depth, check_stops
 from mlx_gptoss.server.responses.choice import tool_choice
 from mlx_gptoss.server.responses.items import BETWEEN, Find, is_reference, read_items
 from mlx_gptoss.server.responses.offer import Offer, read_offer
+from mlx_gptoss.server.responses.store import CONTINUES
 from mlx_gptoss.server.schema.responses import InputRequest, ResponsesRequest
 from mlx_gptoss.server.settings import Settings
 
@@ -44,18 +45,15 @@ class Question:
     ignored_items: list[str] = field(default_factory=list)
     offer: Offer = field(default_factory=Offer)  # the tools
     asked: Ask | None = None  # what it became
-
-    @property
-    def items(self) -> list[Any]:
-        """The items of this request itself."""
-        return input_items(self.request)
+    items: list[Any] = field(default_factory=list)  # of this request itself, then
 
     def ask(self, runtime: Runtime, settings: Settings) -> Ask:
         """Say what is asked; raises ApiError or PromptError."""
         request, limits = self.request, settings.limits
-        items = referred([*self.earlier, *self.items], self.find)
+        items = referred([*self.earlier, *input_items(request)], self.find)
         check_count("input", len(items), limits.messages)
         earlier = len(self.earlier)
+        self.items = items[earlier:]
         tools = request.tools or ()
         self.offer = offer = read_offer(tools, items, limits, earlier=earlier)
         read = read_items(
@@ -144,11 +142,21 @@ def input_items(request: InputRequest) -> list[Any]:
 
 
 def referred(items: Sequence[Any], find: Find | None) -> list[Any]:
-    """Return items with what is stored here in the place of references to it."""
-    return [
-        (find(str(one.get("id"))) if find and is_reference(one) else None) or one
-        for one in items
-    ]
+    """Return items with what they mean in the place of references.
+
+    An item of this conversation goes before what others call by the same id.
+    """
+    known: dict[str, Any] = {}
+    out: list[Any] = []
+    for item in items:
+        if is_reference(item):
+            id = str(item.get("id"))
+            found = known.get(id) or (find(id) if find else None) or item
+            item = {key: value for key, value in found.items() if key != CONTINUES}
+        elif isinstance(item, Mapping) and isinstance(item.get("id"), str):
+            known[item["id"]] = item
+        out.append(item)
+    return out
 
 
 def check_served(request: InputRequest, settings: Settings) -> None:

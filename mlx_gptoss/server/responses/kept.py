@@ -9,11 +9,11 @@ Knows turns and the store; nothing of HTTP.
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlx_gptoss.errors import StorageError
 from mlx_gptoss.server.chat.manner import Manner
 from mlx_gptoss.server.errors import ApiError, as_api_error, bad_request
 from mlx_gptoss.server.reading import Heard
@@ -121,6 +121,8 @@ class Kept:
             last = live.output.fail(as_api_error(error))
         await self._finish(live)
         for event in last:
+            if "response" in event:  # it is known only now whether it was stored
+                event["response"]["store"] = live.output.reply.store
             yield event
 
     async def whole(self, live: Live) -> ResponseReply:
@@ -192,16 +194,18 @@ class Kept:
         self.forget(live)
 
     async def _save(self, live: Live) -> None:
-        """Without room on the disk it is only told."""
+        """Without room on the disk the answer goes out, and says `store: false`."""
         if not live.stored or self.store is None:
             return
         reply = live.output.snapshot()
         previous = live.output.reply.previous_response_id
         stored = Stored(reply, live.items, previous, live.continues)
         try:
-            await asyncio.to_thread(self.store.save, stored)
-        except (OSError, sqlite3.Error) as error:
+            live.stored = await asyncio.to_thread(self.store.save, stored)
+        except StorageError as error:
             log.error("a response could not be stored: %s", error)
+            live.stored = False
+        live.output.reply.store = live.stored
 
 
 def not_found() -> ApiError:

@@ -10,43 +10,56 @@ What is deleted is overwritten. Knows JSON values; nothing of what they mean. Ma
 called from any thread.
 """
 
-import contextlib
 import json
 import logging
 import os
 import secrets
 import sqlite3
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.errors import GptOssError, StorageError
+from mlx_gptoss.server.responses.database import DamagedError, Database
 from mlx_gptoss.server.settings import Settings
 
 log = logging.getLogger(__name__)
 
-PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
 FILE = "responses.sqlite3"
-VERSION = 1
 MOST_RESPONSES = 10_000
 MOST_BYTES = 512 * 2**20
-BUSY_SECONDS = 10.0
+TICK = 1e-6  # seconds: what is used later has a later time, though a clock goes back
 
-SCHEMA = """
-create table if not exists responses (
-    id text primary key, previous text, used real not null, number integer not null,
-    bytes integer not null, reply text not null, items text not null
-);
-create index if not exists by_use on responses (used);
-create table if not exists items (
-    id text primary key, response text not null
-        references responses (id) on delete cascade
-);
-create index if not exists by_response on items (response);
-"""
+# What makes a file of each version one of the next; the first makes it of nothing.
+STEPS = (
+    """
+    create table responses (
+        id text primary key, previous text, used real not null,
+        number integer not null, bytes integer not null, reply text not null,
+        items text not null
+    );
+    create index by_use on responses (used);
+    create table items (
+        id text primary key, response text not null
+            references responses (id) on delete cascade
+    );
+    create index by_response on items (response)
+    """,
+    # An item may be part of several responses; it is that of the first.
+    """
+    create table parts (
+        item text not null,
+        response text not null references responses (id) on delete cascade,
+        primary key (item, response)
+    ) without rowid;
+    create index parts_by_response on parts (response);
+    insert into parts select id, response from items;
+    drop table items
+    """,
+)
+VERSION = len(STEPS)
 CHAIN = """
 with recursive chain (id, previous, depth) as (
     select id, previous, 0 from responses where id = ?
@@ -89,13 +102,10 @@ def open_store(settings: Settings) -> "ResponseStore | None":
 
 
 class ResponseStore:
-    """See the module."""
+    """See the module. Everything raises StorageError where the disk does not do it."""
 
-    def __init__(
-        self, database: sqlite3.Connection, *, most: int, most_bytes: int
-    ) -> None:
+    def __init__(self, database: Database, *, most: int, most_bytes: int) -> None:
         self._database = database
-        self._lock = threading.Lock()
         self.most = most
         self.most_bytes = most_bytes
 
@@ -105,159 +115,191 @@ class ResponseStore:
     ) -> "ResponseStore":
         """Open the store, making what is missing; a damaged file is set aside.
 
-        Raises GptOssError for a place that cannot be written.
+        Raises GptOssError for a place that cannot be used. One that is full, or can
+        only be read, is a warning: there may be room later.
         """
+        database = Database(path, STEPS)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE))
-            path.chmod(PRIVATE)
-            database = cls._connect(path)
-        except (OSError, sqlite3.OperationalError) as error:
-            raise GptOssError(
-                f"the store of responses `{path}` cannot be used ({error}): give "
-                "another folder, or keep nothing with --no-store"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
-            log.warning("`%s` is damaged (%s): kept as `%s`", path, error, aside.name)
-            path.rename(aside)
-            return cls.open(path, most=most, most_bytes=most_bytes)
+            database.read(_count)
+        except StorageError as error:
+            if not error.full:
+                raise GptOssError(
+                    f"the store of responses `{path}` cannot be used "
+                    f"({error.reason}): give another folder, or keep nothing with "
+                    "--no-store"
+                ) from error
+            log.warning("responses are not kept now: %s", error)
+        else:
+            if not os.access(path, os.W_OK):
+                log.warning("responses are not kept now: `%s` can only be read", path)
         return cls(database, most=most, most_bytes=most_bytes)
 
-    @staticmethod
-    def _connect(path: Path) -> sqlite3.Connection:
-        database = sqlite3.connect(
-            path, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None
-        )
-        try:
-            database.execute("pragma foreign_keys = on")
-            database.execute("pragma secure_delete = on")
-            [version] = database.execute("pragma user_version").fetchone()
-            if version > VERSION:
-                raise sqlite3.OperationalError(
-                    "a newer version of this program made it"
-                )
-            database.executescript(SCHEMA)
-            database.execute(f"pragma user_version = {VERSION}")
-            database.execute("select count(*) from responses").fetchone()
-        except BaseException:
-            database.close()
-            raise
-        return database
-
-    def save(self, one: Stored) -> None:
+    def save(self, one: Stored) -> bool:
         """Keep a response and let go of what no longer has room.
 
-        Items without an id are given one. One that has no room alone is not kept.
+        Items without an id are given one. Says whether it was kept: one that has no
+        room alone is not.
         """
         for item in one.items:
-            prefix = PREFIXES.get(str(item.get("type")), "item")
-            item.setdefault("id", f"{prefix}_{secrets.token_hex(12)}")
+            if not _is_text(item.get("id")):
+                prefix = PREFIXES.get(str(item.get("type")), "item")
+                item["id"] = f"{prefix}_{secrets.token_hex(12)}"
         mark = {CONTINUES: True} if one.continues else {}
         reply, items = json.dumps(one.reply | mark), json.dumps(one.items)
         size = len(reply) + len(items)
         if size > self.most_bytes:
             log.warning("a response of %d bytes is too large to be stored", size)
-            return
-        id, now = one.reply["id"], time.time()
-        with self._changing() as database:
-            self._touch(one.previous, now)
-            [number] = database.execute(
+            return False
+        id = one.reply["id"]
+        parts = _ids([*one.items, *one.reply.get("output", [])])
+
+        def work(db: sqlite3.Connection) -> None:
+            now = _touch(db, one.previous)
+            [number] = db.execute(
                 "select coalesce(max(number), 0) + 1 from responses"
             ).fetchone()
-            database.execute(
+            db.execute(
                 "insert or replace into responses values (?, ?, ?, ?, ?, ?, ?)",
                 (id, one.previous, now, number, size, reply, items),
             )
-            named = [*one.items, *one.reply.get("output", [])]
-            database.executemany(
-                "insert or replace into items values (?, ?)",
-                [(item["id"], id) for item in named if isinstance(item.get("id"), str)],
+            db.executemany(
+                "insert or ignore into parts values (?, ?)",
+                [(part, id) for part in parts],
             )
-            self._make_room()
+            self._make_room(db)
+
+        self._database.change(work)
+        return True
 
     def load(self, id: str) -> Stored | None:
         """Return a response, None if it is not here."""
-        with self._lock:
-            row = self._database.execute(
+        if not _is_text(id):
+            return None
+
+        def work(db: sqlite3.Connection) -> Stored | None:
+            row = db.execute(
                 "select reply, items, previous from responses where id = ?", (id,)
             ).fetchone()
-        if row is None:
-            return None
-        reply = json.loads(row[0])
-        continues = reply.pop(CONTINUES, False)
-        return Stored(reply, json.loads(row[1]), row[2], continues)
+            if row is None:
+                return None
+            reply = _parsed(row[0])
+            continues = reply.pop(CONTINUES, False)
+            return Stored(reply, _parsed(row[1]), row[2], continues)
+
+        return self._database.read(work)
 
     def history(self, id: str) -> list[Json] | None:
         """Return all items up to and with a response, None if any of it is gone."""
-        with self._changing() as database:
-            rows = database.execute(
+        if not _is_text(id):
+            return None
+
+        def work(db: sqlite3.Connection) -> list[Json] | None:
+            rows = db.execute(
                 CHAIN + "select r.previous, r.items, r.reply from chain "
                 "join responses r on r.id = chain.id order by depth desc",
                 (id,),
             ).fetchall()
             if not rows or rows[0][0] is not None:
                 return None
-            self._touch(id, time.time())
-        out: list[Json] = []
-        for _, items, reply in rows:
-            found = json.loads(reply)
-            output = found.get("output", [])
-            if output and found.get(CONTINUES):
-                output[0][CONTINUES] = True
-            out += [*json.loads(items), *output]
-        return out
+            out: list[Json] = []
+            for _, items, reply in rows:
+                found = _parsed(reply)
+                output = found.get("output", [])
+                if output and found.get(CONTINUES):
+                    output[0][CONTINUES] = True
+                out += [*_parsed(items), *output]
+            return out
+
+        found = self._database.read(work)
+        if found is not None:
+            self._used(id)
+        return found
 
     def find(self, item_id: str) -> Json | None:
-        """Return an item by its id, None if it is not here."""
-        with self._lock:
-            row = self._database.execute(
-                "select r.items, r.reply from items i join responses r "
-                "on r.id = i.response where i.id = ?",
+        """Return an item by its id, None if it is not here.
+
+        Where clients gave several items one id it is that of the first response.
+        """
+        if not _is_text(item_id):
+            return None
+
+        def work(db: sqlite3.Connection) -> Json | None:
+            row = db.execute(
+                "select r.items, r.reply from parts p join responses r "
+                "on r.id = p.response where p.item = ? order by r.number limit 1",
                 (item_id,),
             ).fetchone()
-        if row is None:
-            return None
-        named = [*json.loads(row[0]), *json.loads(row[1]).get("output", [])]
-        return next((one for one in named if one.get("id") == item_id), None)
+            if row is None:
+                return None
+            named = [*_parsed(row[1]).get("output", []), *_parsed(row[0])]
+            return next((one for one in named if one.get("id") == item_id), None)
+
+        return self._database.read(work)
 
     def delete(self, id: str) -> bool:
         """Forget a response; say whether it was here."""
-        with self._changing() as database:
-            found = database.execute("delete from responses where id = ?", (id,))
+        if not _is_text(id):
+            return False
+
+        def work(db: sqlite3.Connection) -> bool:
+            found = db.execute("delete from responses where id = ?", (id,))
             return found.rowcount > 0
 
+        return self._database.remove(work)
+
     def close(self) -> None:
-        with self._lock:
-            self._database.close()
+        """Let go of the file, which nothing holds open between operations."""
 
-    @contextlib.contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        """All of what is done in it, or nothing."""
-        with self._lock:
-            self._database.execute("begin immediate")
-            try:
-                yield self._database
-            except BaseException:
-                self._database.execute("rollback")
-                raise
-            self._database.execute("commit")
+    def _used(self, id: str) -> None:
+        """Mark a conversation as used; it was read, whether or not that can be said."""
+        try:
+            self._database.change(lambda db: _touch(db, id))
+        except StorageError as error:
+            log.warning("a response was read and could not be marked: %s", error)
 
-    def _touch(self, id: str | None, now: float) -> None:
-        """Mark a response and those before it as used."""
-        self._database.execute(
-            CHAIN + "update responses set used = ? where id in (select id from chain)",
-            (id, now),
-        )
-
-    def _make_room(self) -> None:
+    def _make_room(self, db: sqlite3.Connection) -> None:
         """Delete what was used longest ago; of a conversation, its end first."""
-        count, size = self._database.execute(
+        count, size = db.execute(
             "select count(*), coalesce(sum(bytes), 0) from responses"
         ).fetchone()
         while count > self.most or size > self.most_bytes:
-            id, freed = self._database.execute(
+            id, freed = db.execute(
                 "select id, bytes from responses order by used, number desc limit 1"
             ).fetchone()
-            self._database.execute("delete from responses where id = ?", (id,))
+            db.execute("delete from responses where id = ?", (id,))
             count, size = count - 1, size - freed
+
+
+def _touch(db: sqlite3.Connection, id: str | None) -> float:
+    """Mark a response and those before it as used last; return the time of that."""
+    [latest] = db.execute("select coalesce(max(used), 0) from responses").fetchone()
+    now = max(time.time(), latest + TICK)
+    db.execute(
+        CHAIN + "update responses set used = ? where id in (select id from chain)",
+        (id, now),
+    )
+    return now
+
+
+def _count(db: sqlite3.Connection) -> int:
+    [count] = db.execute("select count(*) from responses").fetchone()
+    return count
+
+
+def _ids(items: Iterable[Json]) -> list[str]:
+    return [item["id"] for item in items if _is_text(item.get("id"))]
+
+
+def _is_text(id: object) -> bool:
+    """Whether it can be the key of a row: half a pair of surrogates cannot."""
+    try:
+        return isinstance(id, str) and id.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DamagedError(f"a row holds no JSON: {error}") from error

@@ -1,0 +1,84 @@
+"""A log in a file that may be full, renamed or removed while the server runs.
+
+A line is written at once. What the disk does not take is lost and counted: stderr is
+told when that begins, and the log when it is over. Logging never fails a request.
+"""
+
+import logging
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from mlx_gptoss.files import OWNER_FILE, named, reason
+
+FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+
+
+class LogFile(logging.Handler):
+    """Append records to a file for its owner alone; `say` is told what goes wrong.
+
+    Raises StorageError if the file cannot be opened.
+    """
+
+    def __init__(self, path: Path, *, say: Callable[[str], None]) -> None:
+        self.path = path
+        self._say = say
+        self._lost = 0
+        with named(path):
+            self._handle = self._open()
+        super().__init__()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, to a new file if the old one is no longer there."""
+        text = self.format(record) + "\n"
+        if self._lost:
+            text = f"\n{self._lost} lines are missing here\n{text}"
+        try:
+            self._follow()
+            self._write(text)
+            self._lost = 0
+        except OSError as error:
+            if not self._lost:
+                self._tell(error)
+            self._lost += 1
+
+    def close(self) -> None:
+        self.acquire()
+        try:
+            if self._handle >= 0:
+                os.close(self._handle)
+                self._handle = -1
+        finally:
+            self.release()
+        super().close()
+
+    def _open(self) -> int:
+        handle = os.open(self.path, FLAGS, OWNER_FILE)
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            os.fchmod(handle, OWNER_FILE)
+        return handle
+
+    def _follow(self) -> None:
+        """Open the file again where another one, or none, has its name."""
+        ours = os.fstat(self._handle)
+        with suppress(FileNotFoundError):
+            there = os.stat(self.path)
+            if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+                return
+        new = self._open()
+        os.close(self._handle)
+        self._handle = new
+
+    def _write(self, text: str) -> None:
+        data = text.encode("utf-8", "replace")
+        while data:  # a disk that is nearly full takes a part of it
+            data = data[os.write(self._handle, data) :]
+
+    def _tell(self, error: OSError) -> None:
+        why = reason(error)
+        with suppress(OSError):  # stderr may lie on the same disk
+            self._say(
+                f"the log `{self.path}` is not written now, the server goes on: {why}"
+            )

@@ -1,0 +1,200 @@
+"""The SQLite file of a store: private, opened anew for every operation, never trusted.
+
+    database = Database(path, STEPS)          # scripts, each from a version to the next
+    database.read(lambda db: db.execute(...).fetchall())
+    database.change(work)                     # one transaction: all of it or nothing
+
+A file that was removed, emptied or replaced while the server runs is only another file:
+nothing holds on to the old one. A damaged one is set aside at once, and the work done
+again on a new one. What the disk refuses is a StorageError. Any thread may ask.
+"""
+
+import logging
+import os
+import sqlite3
+import stat
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from mlx_gptoss.errors import StorageError
+from mlx_gptoss.files import OWNER_FILE, make_folder, named
+
+log = logging.getLogger(__name__)
+
+BUSY_SECONDS = 10.0
+JOURNALS = ("-journal", "-wal", "-shm")  # endings of what belongs to a file
+BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
+DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ")
+# A limit or a quota that is reached comes as a write that failed.
+FULL = (
+    "SQLITE_FULL",
+    "SQLITE_IOERR_WRITE",
+    "SQLITE_IOERR_TRUNCATE",
+    "SQLITE_IOERR_FSYNC",
+)
+UNREADABLE = ("no such table", "no such column", "Could not decode to UTF-8")
+REASONS = {
+    "SQLITE_BUSY": "another program is using it: try again",
+    "SQLITE_LOCKED": "another program is using it: try again",
+    **dict.fromkeys(FULL, "the disk takes no more: make room"),
+    "SQLITE_IOERR": "the disk failed: check it",
+    "SQLITE_READONLY": "it can only be read: check its permissions",
+    "SQLITE_CANTOPEN": "it cannot be opened: check its folder and its permissions",
+}
+NEWER = "a newer version of this program made it"
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
+
+
+class DamagedError(Exception):
+    """What was read cannot be what was written."""
+
+
+class Database:
+    """See the module. Raises StorageError for a place that cannot be used."""
+
+    def __init__(self, path: Path, steps: Sequence[str]) -> None:
+        self.path = path
+        self._steps = steps
+        self._lock = threading.Lock()
+        self._seen = False  # whether the file was there before
+
+    def read(self, work: Work[T]) -> T:
+        """Return what `work` finds in one state of the file."""
+        return self._run("begin", work)
+
+    def change(self, work: Work[T]) -> T:
+        """Do all of `work`, or nothing."""
+        return self._run("begin immediate", work)
+
+    def remove(self, work: Work[T]) -> T:
+        """Do `work`, which only takes away, on a disk without room for a journal, too.
+
+        There SQLite keeps the journal in memory. If the process is killed in these
+        milliseconds the file may be damaged; else what should go could not.
+        """
+        try:
+            return self.change(work)
+        except StorageError as error:
+            cause = error.__cause__
+            if not isinstance(cause, sqlite3.Error) or _is(cause, BUSY):
+                raise
+        return self._run("begin immediate", work, journal="memory")
+
+    def _run(self, begin: str, work: Work[T], *, journal: str = "delete") -> T:
+        with self._lock:
+            try:
+                return self._once(begin, work, journal)
+            except DamagedError as error:
+                self._set_aside(error)
+            try:
+                return self._once(begin, work, journal)
+            except DamagedError as error:
+                raise self._error("it is damaged: move it away") from error
+
+    def _once(self, begin: str, work: Work[T], journal: str) -> T:
+        with self._named(), closing(self._connect()) as connection:
+            if journal != "delete":
+                connection.execute(f"pragma journal_mode = {journal}")
+            connection.execute(begin)
+            try:
+                done = work(connection)
+                connection.execute("commit")
+            except BaseException:
+                if connection.in_transaction:  # SQLite may have ended it itself
+                    connection.execute("rollback")
+                raise
+            return done
+
+    def _connect(self) -> sqlite3.Connection:
+        self._make_file()
+        connection = sqlite3.connect(self.path, BUSY_SECONDS, isolation_level=None)
+        try:
+            connection.execute("pragma foreign_keys = on")
+            connection.execute("pragma secure_delete = on")
+            self._make_tables(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _make_file(self) -> None:
+        """Make the file if it is not there; nobody else may read it."""
+        with named(self.path):
+            if not self.path.exists():
+                if self._seen:
+                    log.warning("`%s` was removed: a new one is begun", self.path)
+                make_folder(self.path.parent)
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                os.close(os.open(self.path, flags, OWNER_FILE))
+            facts = self.path.stat()
+            if stat.S_ISREG(facts.st_mode) and facts.st_mode & 0o777 != OWNER_FILE:
+                self.path.chmod(OWNER_FILE)
+        self._seen, self._inode = True, facts.st_ino
+
+    def _make_tables(self, connection: sqlite3.Connection) -> None:
+        """Bring the file to the newest version; one that is there is not written to."""
+        version, newest = _version(connection), len(self._steps)
+        if version > newest:
+            raise self._error(NEWER)
+        if version == newest:
+            return
+        connection.execute("begin immediate")
+        for step in self._steps[_version(connection) :]:
+            for statement in step.split(";"):
+                connection.execute(statement)
+        connection.execute(f"pragma user_version = {newest}")
+        connection.execute("commit")
+
+    def _set_aside(self, error: DamagedError) -> None:
+        """Give a damaged file another name, with its journal."""
+        with named(self.path, "set aside"):
+            if not self.path.exists() or self.path.stat().st_ino != self._inode:
+                return  # another server was faster
+            aside = _free_name(self.path)
+            self.path.rename(aside)
+            for ending in JOURNALS:
+                journal = self.path.with_name(self.path.name + ending)
+                if journal.exists():
+                    journal.rename(aside.with_name(aside.name + ending))
+        self._seen = False
+        log.warning("`%s` is damaged (%s): kept as `%s`", self.path, error, aside.name)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Turn what SQLite reports into a DamagedError or a StorageError."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if _is(error, DAMAGE) or any(text in str(error) for text in UNREADABLE):
+                raise DamagedError(str(error)) from error
+            name = getattr(error, "sqlite_errorname", "")
+            known = [text for key, text in REASONS.items() if name.startswith(key)]
+            why = known[0] if known else str(error)
+            raise self._error(why, full=_is(error, FULL)) from error
+
+    def _error(self, why: str, *, full: bool = False) -> StorageError:
+        return StorageError(
+            f"`{self.path}` cannot be used: {why}", reason=why, full=full
+        )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    [version] = connection.execute("pragma user_version").fetchone()
+    return version
+
+
+def _is(error: sqlite3.Error, names: tuple[str, ...]) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith(names)
+
+
+def _free_name(path: Path) -> Path:
+    """A name that no file has, whatever the clock says."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    return aside
