@@ -36,10 +36,7 @@ REASONS = {
     errno.EDQUOT: "your share of the disk is used up: make room",
     errno.EFBIG: "it would be larger than this system allows: see `ulimit -f`",
     errno.EROFS: "the disk is read-only: choose another place",
-    errno.EACCES: "it is not permitted: check the permissions of it and its folder",
-    errno.EPERM: "it is not permitted: check the permissions of it and its folder",
     errno.ENOENT: "its folder is not there: make it first",
-    errno.ENOTDIR: "a part of its path is a file: choose another place",
     errno.EISDIR: "it is a folder: choose another name",
     errno.EEXIST: "it is there already: choose another name",
     errno.ENAMETOOLONG: "its name is too long: choose a shorter one",
@@ -50,7 +47,9 @@ REASONS = {
 
 def reason(error: OSError) -> str:
     """Return why the system refused, and what to do; names no file."""
-    return REASONS.get(error.errno or 0) or error.strerror or str(error)
+    if known := REASONS.get(error.errno or 0):
+        return known
+    return f"{error.strerror or error}; check the path and its permissions"
 
 
 @contextmanager

@@ -112,7 +112,7 @@ def a_folder_that_may_not_be_written(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        (a_file_in_the_way, "a part of its path is a file"),
+        (a_file_in_the_way, "Not a directory; check the path"),
         (a_folder_of_that_name, "it is a folder"),
         (a_link_that_loops, "lead in a circle"),
         (no_folder, "its folder is not there"),
