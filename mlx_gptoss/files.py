@@ -47,6 +47,8 @@ REASONS = {
 
 def reason(error: OSError) -> str:
     """Return why the system refused, and what to do; names no file."""
+    if error.errno is None:  # NumPy's, of a write that came to an end too early
+        return f"the disk takes no more ({error}): make room"
     if known := REASONS.get(error.errno or 0):
         return known
     return f"{error.strerror or error}; check the path and its permissions"

@@ -504,3 +504,19 @@ def test_a_question_is_edited_and_the_answer_copied(tmp_path: Path) -> None:
     sessions = Sessions.open()
     [kept] = sessions.list()
     assert sessions.load(kept.id)["messages"][0]["content"] == "hello again"
+
+
+def test_what_is_typed_may_be_lost_but_ends_no_chat(home: Path) -> None:
+    with chat(HELLO, SUM, SUM) as terminal:
+        ready(terminal, 1)
+        [history] = home.rglob("history")
+        history.unlink()
+        history.mkdir()  # whatever a disk has against it
+        terminal.send("hi" + ENTER)
+        ready(terminal, 2)
+        terminal.send("and now?" + ENTER)
+        ready(terminal, 3)
+        terminal.wait_for("It is 702.")
+        leave(terminal)
+    assert terminal.raw.count("What you type is not kept: it is a folder") == 1
+    assert "Traceback" not in terminal.raw

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mlx_gptoss.errors import StorageError
-from mlx_gptoss.files import draft, remove_leftovers, require, scratch, write
+from mlx_gptoss.files import draft, named, remove_leftovers, require, scratch, write
 from tests.full_disks import fill, small_disk
 
 OLD, NEW = "the old text", "the new text" * 9_000
@@ -254,6 +254,11 @@ def test_files_are_written_in_one_place() -> None:
     }
     known = {one for one in writers if one.startswith(tuple(WRITERS))}
     assert writers == known
+
+
+def test_a_write_that_numpy_could_not_finish_has_a_reason() -> None:
+    with pytest.raises(StorageError, match="the disk takes no more"), named(Path("x")):
+        raise OSError("9000 requested and 992 written")
 
 
 def test_an_error_of_the_writer_leaves_the_old_file(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
 
 from mlx_gptoss.cli.chat.completion import is_completed
+from mlx_gptoss.cli.terminal import note
+from mlx_gptoss.files import reason
 
 MARK = "> "
 GOES_ON = "  "  # before the lines after the first
@@ -111,6 +113,25 @@ class _Output(Vt100_Output):
         return 1
 
 
+class _TypedLines(FileHistory):
+    """What was typed, in a file as long as the disk takes it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._writes = True
+
+    def store_string(self, string: str) -> None:
+        """Keep a line; where the file does not take it, until the chat ends only."""
+        if not self._writes:
+            return
+        try:
+            super().store_string(string)
+        except OSError as error:
+            self._writes = False
+            why = reason(error)
+            run_in_terminal(lambda: note(f"What you type is not kept: {why}"))
+
+
 def _open_output() -> _Output:
     def size() -> Size:
         columns, rows = shutil.get_terminal_size()
@@ -134,4 +155,4 @@ def _history(path: Path | None) -> History:
         path.chmod(0o600)
     except OSError:
         return InMemoryHistory()
-    return FileHistory(str(path))
+    return _TypedLines(path)
