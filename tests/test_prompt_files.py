@@ -5,6 +5,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from mlx_gptoss.prompt_cache import (
     cache_digest,
     shrink_files,
 )
+from mlx_gptoss.prompt_cache.cache import RETRY_SECONDS
 from tests.build_model import build
 from tests.checkpoints import hf_config, random_tensors, write_checkpoint
 from tests.full_disks import fill, small_disk
@@ -368,16 +370,25 @@ def test_a_folder_that_is_removed_meanwhile_is_made_again(
     assert len(list(tmp_path.glob("d/*"))) == 1
 
 
-def test_a_full_disk_names_its_reason_and_keeps_what_was_there(
-    model: GptOss, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_full_disk_names_its_reason_and_is_tried_again(
+    model: GptOss,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with small_disk(tmp_path / "disk", 2**20) as disk:
         cache = opened(model, disk)
         prepare(model, cache, SYSTEM)
-        fill(disk)
+        filled = fill(disk)
         prepare(model, cache, SYSTEM + ASK)
 
         [warning] = caplog.messages
         assert warning.endswith("cannot be written: the disk is full: make room")
         assert len(list(disk.glob("d/*"))) == 1
         assert ask(model, opened(model, disk), [*SYSTEM, 1])[0] == len(SYSTEM)
+        filled.unlink()
+        later = time.monotonic() + RETRY_SECONDS
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+        prepare(model, cache, SYSTEM + ASK)
+        assert len(list(disk.glob("d/*"))) == 2
+        assert caplog.messages[1:] == [f"prompts are kept in `{disk}` again"]

@@ -12,6 +12,7 @@ two do not share is copied out. All of this runs in the owner thread.
 """
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -29,6 +30,7 @@ from mlx_gptoss.prompt_cache.tree import Node, Tree, as_tokens, common
 SNAPSHOT_EVERY = 2048  # tokens without a message end
 WORTH_A_SNAPSHOT = 64  # tokens of an unfinished message
 KEPT_SNAPSHOTS = 4  # the newest of a live conversation, which are never given up
+RETRY_SECONDS = 60.0  # after which a disk that took nothing is tried again
 MOST_IDLE = 1  # live sequences kept whole while nobody uses them
 
 log = logging.getLogger(__name__)
@@ -78,7 +80,8 @@ class PromptCache:
         self._message_ends = as_tokens(message_ends)
         self._lives: list[Live] = []
         self._files = files
-        self._writes = files is not None
+        self._writes_from = 0.0  # seconds of the monotonic clock
+        self._failed = False
         self._counts = CacheStatistics()
         if files is not None:
             files.plant(self.tree)
@@ -111,10 +114,10 @@ class PromptCache:
     def save(self, ids: Sequence[int]) -> bool:
         """Write the next part of `ids` that is not on disk; say if there was any.
 
-        A disk that does not take it is a warning, and nothing is written any more.
+        A disk that does not take it is a warning, and is asked again after a while.
         """
         files = self._files
-        if files is None or not self._writes:
+        if files is None or time.monotonic() < self._writes_from:
             return False
         run: list[Node] = []  # a file ends on a snapshot, so it may hold several nodes
         for node in self.tree.match(as_tokens(ids)):
@@ -132,9 +135,15 @@ class PromptCache:
         try:
             self._forget_files(files.write(run, [self._rows(node) for node in run]))
         except StorageError as error:
-            self._writes = False
-            log.warning("prompts are no longer kept in `%s`: %s", files.folder, error)
-        return self._writes and run[-1].file is not None
+            if not self._failed:
+                log.warning("prompts are no longer kept in `%s`: %s", files.root, error)
+            self._writes_from = time.monotonic() + RETRY_SECONDS
+            self._failed = True
+            return False
+        if self._failed:
+            log.warning("prompts are kept in `%s` again", files.root)
+            self._failed = False
+        return run[-1].file is not None
 
     def _forget_files(self, names: set[str]) -> None:
         for node in list(self.tree) if names else ():
