@@ -26,7 +26,7 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
     except FileNotFoundError:
         pytest.skip("there is no `mount` here")
     if done.returncode:
-        pytest.skip(f"no file system may be mounted here: {done.stderr.strip()}")
+        pytest.skip(f"nothing may be mounted here: {done.stderr.splitlines()[:1]}")
     try:
         yield folder
     finally:

@@ -117,7 +117,7 @@ def a_folder_that_may_not_be_written(folder: Path) -> Path:
         (a_link_that_loops, "lead in a circle"),
         (no_folder, "its folder is not there"),
         (a_long_name, "its name is too long"),
-        (a_folder_that_may_not_be_written, "check the permissions"),
+        (a_folder_that_may_not_be_written, "check the path and its permissions"),
     ],
 )
 def test_what_cannot_be_written_is_named_and_leaves_nothing(

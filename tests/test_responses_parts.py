@@ -37,7 +37,7 @@ def histories(draw: st.DrawFn) -> list[tuple[str, Any]]:
     return steps
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(histories())
 def test_an_item_is_that_of_the_first_response_that_has_it(
     steps: list[tuple[str, Any]],

@@ -194,6 +194,7 @@ def test_a_store_that_can_only_be_read_is_read(
 ) -> None:
     with small_disk(tmp_path / "disk", 2**20) as disk:
         ResponseStore.open(disk / FILE).save(stored("r1"))
+        (disk / FILE).chmod(0o644)
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         store = ResponseStore.open(disk / FILE)
 

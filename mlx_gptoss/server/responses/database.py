@@ -15,7 +15,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -133,7 +133,8 @@ class Database:
                 os.close(os.open(self.path, flags, OWNER_FILE))
             facts = self.path.stat()
             if stat.S_ISREG(facts.st_mode) and facts.st_mode & 0o777 != OWNER_FILE:
-                self.path.chmod(OWNER_FILE)
+                with suppress(OSError):  # on a read-only disk it stays as it is
+                    self.path.chmod(OWNER_FILE)
         self._seen, self._inode = True, facts.st_ino
 
     def _make_tables(self, connection: sqlite3.Connection) -> None:
