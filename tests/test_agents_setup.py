@@ -4,17 +4,13 @@ import json
 import os
 import stat
 import tomllib
-from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from mlx_gptoss.agents.documents import parse
 from mlx_gptoss.agents.endpoint import Endpoint
 from mlx_gptoss.agents.setup import prepare
 from mlx_gptoss.agents.tools import TOOLS
@@ -167,14 +163,14 @@ def test_aider_knows_the_context_and_keeps_its_comments(home: Path) -> None:
         ("aider", "a: 1\n---\nb: 2\n", "it is not YAML"),
         ("aider", "- a\n", "it does not hold settings by name"),
         ("continue", "models: none\n", "`models` is 'none'"),
-        ("opencode", '{"a": 1, // mine\n}', "it is not plain JSON"),
+        ("opencode", '{"a": 1, /* mine }', "it is not plain JSON"),
+        ("opencode", "{'a': 1}", "it is not plain JSON"),
         (
             "opencode",
             '{"a": 1, "a": 2}',
             "it is not plain JSON (`a` stands in it twice",
         ),
         ("cline", '{"a": NaN}', "it is not plain JSON (NaN is no number there"),
-        ("cline", '{"a": 1e999}', "it cannot be written back"),
         ("cline", "[" * 100_000, "it is not plain JSON"),
         ("claude-code", '{"env": []}', "`env` is []"),
     ],
@@ -199,55 +195,16 @@ def test_a_file_that_is_no_text_is_refused(home: Path) -> None:
         prepare("codex", OURS)
 
 
-# what is kept: any document at all
-
-names = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=8)
-# Dates, numbers of any size and odd strings; keys that tools own are among the names.
-scalars = st.booleans() | st.integers(-(2**63), 2**63 - 1) | names
-trees = st.recursive(
-    scalars,
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3)
-    ),
-    max_leaves=12,
-)
-documents = st.dictionaries(names, trees, max_size=4)
-
-
-def written(kind: str, data: Any) -> str:
-    document = parse(kind, "")
-    document.data.update(data)
-    return document.text()
-
-
-def strip(data: Any) -> Any:
-    """Plain Python of what the libraries read."""
-    if isinstance(data, MutableMapping):
-        return {str(name): strip(value) for name, value in data.items()}
-    return [strip(item) for item in data] if isinstance(data, list) else data
-
-
-@pytest.mark.parametrize("kind", ["json", "toml", "yaml"])
-@settings(max_examples=80, deadline=None)
-@given(data=documents, name=names, value=scalars)
-def test_a_changed_setting_changes_nothing_else(
-    kind: str, data: dict[str, Any], name: str, value: Any
-) -> None:
-    text = written(kind, data)
-    document = parse(kind, text)
-    assert strip(document.data) == data
-    document.data[name] = value
-    assert strip(parse(kind, document.text()).data) == data | {name: value}
-
-
 # how it is written
 
 
 def test_the_old_file_is_kept_and_its_permissions_too(home: Path) -> None:
     path = put(home, FILES["codex"], CODEX)
     path.chmod(0o640)
-    (change,) = prepare("codex", OURS)
-    first, second = change.write(), change.write()
+    (one,) = prepare("codex", OURS)
+    first = one.write()
+    (other,) = prepare("codex", Endpoint(model="other"))
+    second = other.write()
     assert first is not None and first.read_text() == CODEX
     assert second is not None and second != first
     assert stat.S_IMODE(path.stat().st_mode) == 0o640

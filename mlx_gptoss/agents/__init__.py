@@ -5,8 +5,10 @@
     change.write()                           # with a backup of every file
 
 tools.py       which tools there are: their files and keys
-documents.py   TOML, YAML and JSON edited without losing the rest
+documents.py   settings edited in place: read, changed, put into the text, read again
+*_text.py      TOML, YAML and JSON as text: where a value stands, and how to put one
 setup.py       from a tool to the change of its files
+writing.py     files replaced whole, all of them or none
 client.py      HTTP as those tools speak it, by the standard library
 shapes.py      what a reply must look like for them
 steps/         the conversation of `agents check`

@@ -1,134 +1,66 @@
-"""Settings files edited in place: what is not meant stays, comments included.
+"""Settings files edited in place: what is not meant stays, byte for byte.
 
-    document = parse("toml", text)
-    document.data["model"] = "gpt-oss-20b"
-    text = document.text()
+    text = edited("toml", text, lambda settings: settings.update(model="gpt-oss-20b"))
 
-TOML by `tomlkit` and YAML by `ruamel.yaml`, which keep comments, order and quotes.
-JSON by the standard library: it has no comments, and a file that has some is refused.
-Knows formats, not tools.
+An edit changes plain data. What it changed is put into the text, which is then read
+again: it must hold the edited data, no more and no less. Knows formats, not tools.
 """
 
-import json
-import re
-from collections.abc import Iterable, MutableMapping
-from io import StringIO
-from typing import Any, Protocol
+from collections.abc import Callable
+from copy import deepcopy
+from types import ModuleType
+from typing import Any
 
-import tomlkit
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import YAMLError
-from tomlkit.exceptions import TOMLKitError
-
+from mlx_gptoss.agents import json_text, toml_text, yaml_text
+from mlx_gptoss.agents.differences import Drop, First, Put, differences, same
 from mlx_gptoss.errors import ConfigError
 
-INDENT = re.compile(r"^([ \t]+)\S", re.MULTILINE)
-LONGEST_LINE = 1 << 20  # never fold what somebody wrote on one line
+MARK = "\ufeff"  # of byte order; editors of Windows put it before a text
+KINDS = {"toml": toml_text, "yaml": yaml_text, "json": json_text}
+TITLES = {"toml": "TOML", "yaml": "YAML", "json": "plain JSON"}
 
 
-class Document(Protocol):
-    """Settings that were read: change `data`, then ask for the `text`."""
-
-    data: MutableMapping[str, Any]
-
-    def text(self) -> str: ...
-
-
-def parse(kind: str, text: str) -> Document:
+def read(kind: str, text: str) -> dict[str, Any]:
     """Read settings of a kind: toml, yaml or json. Raises ConfigError."""
-    document = KINDS[kind](text)
-    if not isinstance(document.data, MutableMapping):
+    try:
+        data = KINDS[kind].read(text.removeprefix(MARK))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"it is not {TITLES[kind]} ({error})") from error
+    if not isinstance(data, dict):
         raise ConfigError("it does not hold settings by name")
-    return document
+    return data
 
 
-class Toml:
-    """A TOML file; an empty one has no settings."""
+def edited(kind: str, text: str, edit: Callable[[dict[str, Any]], None]) -> str:
+    """Return the text after an edit; the same text where that changes nothing.
 
-    def __init__(self, text: str) -> None:
-        try:
-            self.data: MutableMapping[str, Any] = tomlkit.parse(text)
-        except TOMLKitError as error:
-            raise ConfigError(f"it is not TOML ({error})") from error
-
-    def text(self) -> str:
-        return tomlkit.dumps(self.data)
-
-
-class Yaml:
-    """A YAML file of one document, written with the indentation it came with."""
-
-    def __init__(self, text: str) -> None:
-        self._yaml = YAML()
-        self._yaml.preserve_quotes = True
-        self._yaml.width = LONGEST_LINE
-        self._yaml.indent(mapping=2, **_sequence_indent(text))
-        try:
-            read = self._yaml.load(text)
-        except (YAMLError, ValueError) as error:
-            raise ConfigError(f"it is not YAML ({_first_line(error)})") from error
-        self._head = text if read is None else ""  # comments and nothing else
-        self.data: MutableMapping[str, Any] = CommentedMap() if read is None else read
-
-    def text(self) -> str:
-        written = StringIO()
-        if self._head:
-            written.write(self._head.rstrip("\n") + "\n")
-        self._yaml.dump(self.data, written)
-        return written.getvalue()
+    Raises ConfigError for a text that cannot be read, or not be changed in place.
+    """
+    before = read(kind, text)
+    mark = MARK if text.startswith(MARK) else ""
+    new = text.removeprefix(MARK)
+    try:
+        after = deepcopy(before)
+        edit(after)
+        for change in differences(before, after):
+            new = _changed(KINDS[kind], new, change)
+        if not _reads(kind, new, after):
+            raise ValueError("what is written would not read the same")
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"it cannot be changed in place ({error})") from error
+    return mark + new
 
 
-class Json:
-    """A JSON file, written with the indentation it came with."""
-
-    def __init__(self, text: str) -> None:
-        found = INDENT.search(text)
-        self._indent = found.group(1) if found else "  "
-        try:
-            self.data: MutableMapping[str, Any] = (
-                json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
-                if text.strip()
-                else {}
-            )
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"it is not plain JSON ({error})") from error
-
-    def text(self) -> str:
-        try:
-            written = json.dumps(
-                self.data, indent=self._indent, ensure_ascii=False, allow_nan=False
-            )
-        except ValueError as error:
-            raise ConfigError(f"it cannot be written back ({error})") from error
-        return written + "\n"
+def _reads(kind: str, text: str, data: dict[str, Any]) -> bool:
+    try:
+        return same(KINDS[kind].read(text), data)
+    except ValueError:
+        return False
 
 
-KINDS = {"toml": Toml, "yaml": Yaml, "json": Json}
-
-
-def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"`{name}` stands in it twice")
-        found[name] = value
-    return found
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number there")
-
-
-def _first_line(error: Exception) -> str:
-    return re.sub(r"\s+", " ", str(error))[:160]
-
-
-def _sequence_indent(text: str) -> dict[str, int]:
-    """How lists are indented: `- x` under its key, or two spaces further in."""
-    for above, below in zip(text.split("\n"), text.split("\n")[1:], strict=False):
-        if above.rstrip().endswith(":") and below.lstrip().startswith("- "):
-            inner = len(below) - len(below.lstrip())
-            offset = inner - (len(above) - len(above.lstrip()))
-            return {"sequence": offset + 2, "offset": max(offset, 0)}
-    return {"sequence": 4, "offset": 2}
+def _changed(kind: ModuleType, text: str, change: Put | Drop | First) -> str:
+    if isinstance(change, Drop):
+        return kind.drop(text, change.path)
+    if isinstance(change, First):
+        return kind.first(text, change.path, change.value)
+    return kind.put(text, change.path, change.value)

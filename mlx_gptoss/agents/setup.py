@@ -1,25 +1,19 @@
 """From a tool's name to the change of its files: shown first, then written.
 
-A file is written beside its place and renamed over it, keeps its permissions, and
-its old text stays in a backup. A file that cannot be read as what it should be is
-never touched.
+A file that cannot be read as what it should be is never touched. Knows which texts
+are to stand where; documents.py makes them and writing.py puts them there.
 """
 
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from difflib import unified_diff
 from pathlib import Path
 
-from mlx_gptoss.agents.documents import parse
+from mlx_gptoss.agents import writing
+from mlx_gptoss.agents.documents import edited
 from mlx_gptoss.agents.endpoint import Endpoint
 from mlx_gptoss.agents.tools import TOOLS, SettingsFile
 from mlx_gptoss.errors import ConfigError
-
-PRIVATE = 0o600  # of new files: they may hold a key
 
 
 @dataclass(frozen=True)
@@ -37,8 +31,7 @@ class FileChange:
 
     def diff(self) -> str:
         """Return what changes, as `diff -u` would print it."""
-        old = (self.before or "").splitlines(keepends=True)
-        new = self.after.splitlines(keepends=True)
+        old, new = _lines(self.before or ""), _lines(self.after)
         name = str(self.path)
         origin = name if self.before is not None else "/dev/null"
         lines = (_ended(line) for line in unified_diff(old, new, origin, name))
@@ -46,27 +39,24 @@ class FileChange:
 
     def write(self) -> Path | None:
         """Write the file; return the backup of the old one, or None for a new one."""
-        path = self.path.resolve()  # a link stays one
-        path.parent.mkdir(parents=True, exist_ok=True)
-        backup = None
-        if self.before is not None:
-            backup = _free_name(path)
-            shutil.copy2(path, backup)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                file.write(self.after)
-                file.flush()
-                os.fsync(file.fileno())
-            if backup is not None:
-                shutil.copymode(path, draft)
-            else:
-                os.chmod(draft, PRIVATE)
-            os.replace(draft, path)
-        except BaseException:
-            os.unlink(draft)
-            raise
-        return backup
+        return write([self])[0]
+
+
+def write(changes: Sequence[FileChange]) -> list[Path | None]:
+    """Write all files or none; return their backups, None for a new file.
+
+    Raises ConfigError, with every file as it was, when one cannot be written.
+    """
+    return writing.replace(
+        [
+            writing.Replacement(
+                change.path,
+                None if change.before is None else change.before.encode(),
+                change.after.encode(),
+            )
+            for change in changes
+        ]
+    )
 
 
 def prepare(
@@ -94,7 +84,15 @@ def prepare(
 def _change(place: SettingsFile, endpoint: Endpoint, tool: str) -> FileChange:
     before = _read(place.path)
     try:
-        after = _edited(before or "", place, endpoint)
+        after = edited(
+            place.kind, before or "", lambda settings: place.edit(settings, endpoint)
+        )
+        after.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{error.object[error.start : error.end]!r} in the model's id, the URL or "
+            "the key is no text that a settings file can hold"
+        ) from error
     except ConfigError as error:
         raise ConfigError(
             f"`{place.path}`: {error}; nothing was changed: add by hand what "
@@ -103,39 +101,21 @@ def _change(place: SettingsFile, endpoint: Endpoint, tool: str) -> FileChange:
     return FileChange(place.path, before, after)
 
 
-def _edited(before: str, place: SettingsFile, endpoint: Endpoint) -> str:
-    """Return the new text; the old one where it says the same already."""
-    windows = "\r\n" in before
-    text = before.replace("\r\n", "\n") if windows else before
-    document = parse(place.kind, text)
-    place.edit(document.data, endpoint)
-    if before and parse(place.kind, text).data == document.data:
-        return before
-    after = document.text()
-    if parse(place.kind, after).data != document.data:
-        raise ConfigError("it would not read the same when written back")
-    return after.replace("\n", "\r\n") if windows else after
-
-
 def _read(path: Path) -> str | None:
+    found = writing.read(path)
     try:
-        return path.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        return None
+        return None if found is None else found.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"`{path}` is not UTF-8 (byte {error.start}); nothing was changed"
         ) from error
 
 
-def _free_name(path: Path) -> Path:
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    backup = path.with_name(f"{path.name}.backup-{stamp}")
-    number = 1
-    while backup.exists():
-        number += 1
-        backup = path.with_name(f"{path.name}.backup-{stamp}-{number}")
-    return backup
+def _lines(text: str) -> list[str]:
+    """The lines of a text with their ends: those of files, not of Unicode."""
+    return [line + "\n" for line in text.split("\n")[:-1]] + (
+        [last] if (last := text.rsplit("\n", 1)[-1]) else []
+    )
 
 
 def _ended(line: str) -> str:

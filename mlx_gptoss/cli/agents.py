@@ -1,6 +1,7 @@
 """`mlx-gptoss agents`: settings of coding agents, and whether a server suits them."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,6 @@ from mlx_gptoss.hub.folders import is_path
 if TYPE_CHECKING:
     from mlx_gptoss.agents.cases import Ran
     from mlx_gptoss.agents.client import Client
-    from mlx_gptoss.agents.setup import FileChange
     from mlx_gptoss.agents.steps import Outcome
 
 SHOWN = 60  # characters of a note in the table
@@ -77,7 +77,7 @@ def setup(
     copied beside itself first. The change is shown.
     """
     from mlx_gptoss.agents.client import Client
-    from mlx_gptoss.agents.setup import prepare
+    from mlx_gptoss.agents.setup import prepare, write
 
     token = api_key(key, needed=False, made=False)
     chosen = model or _served_model(Client(url, token, seconds=5))
@@ -90,16 +90,18 @@ def setup(
     elif dry_run:
         note("Nothing was written (--dry-run)")
     else:
-        for change in needed:
-            note(_written(change))
+        for change, backup in zip(needed, write(needed), strict=True):
+            note(_written(change.path, backup))
         note(f"Start the model with `mlx-gptoss serve`, then `{TOOLS[tool].start}`")
 
 
-def _written(change: "FileChange") -> str:
-    backup = change.write()
+def _written(path: Path, backup: Path | None) -> str:
     if backup is None:
-        return f"Wrote {change.path}"
-    return f"Wrote {change.path}; undo: mv '{backup}' '{change.path}'"
+        return f"Wrote {path}; undo: rm {shlex.quote(str(path))}"
+    undo = shlex.join(["mv", str(backup), str(path.resolve())])
+    linked = backup.stat().st_nlink > 1
+    others = ", whose other names (hard links) stay as they were" if linked else ""
+    return f"Wrote {path}{others}; undo: {undo}"
 
 
 def _served_model(client: "Client") -> str:
