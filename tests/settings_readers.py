@@ -64,10 +64,13 @@ def _aider(data: Any, end: Endpoint) -> Any:
 def _opencode(data: Any, end: Endpoint) -> Any:
     providers = data.get("provider", {})
     ours = providers.get("mlx-gptoss", {})
-    model = {"name": end.model, "reasoning": True, "tool_call": True}
-    model["limit"] = {
-        "context": end.context,
-        "output": min(32_768, end.context // 2),
+    model = ours.get("models", {}).get(end.model, {})
+    limit = {"context": end.context, "output": min(32_768, end.context // 2)}
+    model = model | {
+        "name": end.model,
+        "reasoning": True,
+        "tool_call": True,
+        "limit": model.get("limit", {}) | limit,
     }
     ours = ours | {
         "npm": "@ai-sdk/openai-compatible",
@@ -95,13 +98,18 @@ def _continue(data: Any, end: Endpoint) -> Any:
         "apiKey": end.key or "none",
         "roles": ["chat", "edit", "apply", "summarize"],
         "capabilities": ["tool_use"],
-        "defaultCompletionOptions": {"contextLength": end.context},
     }
+
+    def set_up(model: Any) -> Any:
+        options = model.get("defaultCompletionOptions") or {}
+        options = options | {"contextLength": end.context}
+        return model | wanted | {"defaultCompletionOptions": options}
+
     models = data.get("models") or []
     if any(one.get("name") == wanted["name"] for one in models):
-        models = [m | wanted if m.get("name") == wanted["name"] else m for m in models]
+        models = [set_up(m) if m.get("name") == wanted["name"] else m for m in models]
     else:
-        models = [wanted, *models]
+        models = [set_up({}), *models]
     head = {"name": "Local Config", "version": "1.0.0", "schema": "v1"}
     return head | data | {"models": models}
 

@@ -45,8 +45,9 @@ CODEX = {
         "[tui]\n"
     ),
     "lists of tables": (
-        '[[skills.config]]\npath = "/x"\n[[skills.config]]\npath = "/y"\n'
-        "[skills.config.more]\na = [ { b = 1 }, { b = 2 } ]\n"
+        '[[skills.config]]\npath = "/x"\nenabled = true\n[[skills.config]]\n'
+        'path = "/y"\nenabled = false\n'
+        "[more.deep]\na = [ { b = 1 }, { b = 2 } ]\n"
     ),
     "text that looks like settings": (
         'developer_instructions = """\n[tui]\nhi = "x" # no\n"quoted"""""\n'
@@ -54,7 +55,7 @@ CODEX = {
         "odd = [inf, -nan, 1e3, 0xFF]\n"
     ),
     "indented": "  # a\n  approval = 1\n\n  [tui]\n    a = 1\n",
-    "windows": 'model = "old"\r\nnotify = "x"\r\n\r\n[tui]\r\na = 1\r\n',
+    "windows": 'model = "old"\r\nnotify = ["x"]\r\n\r\n[tui]\r\na = 1\r\n',
     "a byte order mark": '\ufeffmodel = "old"\n',
     "empty": "",
 }
@@ -95,7 +96,9 @@ OPENCODE = {
     "empty": "",
     "ours of another model": (
         '{\n  "provider": {\n    "mlx-gptoss": {\n      "npm": "old",\n'
-        '      "models": {\n        "other": { "z": 1 }\n      }\n    }\n  }\n}\n'
+        '      "models": {\n        "other": { "z": 1 },\n        "demo": {\n'
+        '          "limit": {\n            "input": 5\n          }\n        }\n'
+        "      }\n    }\n  }\n}\n"
     ),
 }
 
@@ -156,7 +159,8 @@ CONTINUE = {
     "dashes far in": "models:\n    -   name: A\n        provider: x\n",
     "ours already": (
         "models:\n  - name: first\n    model: x\n  - name: demo (mlx_gptoss)\n"
-        "    model: old # mine\n    roles:\n      - old\n    temperature: 1\n"
+        "    model: old # mine\n    roles:\n      - old\n"
+        "    defaultCompletionOptions: # careful\n      temperature: 0.5\n"
     ),
     "secrets": "models:\n  - name: A\n    key: ${{ secrets.KEY }}\n",
     "windows": "name: Mine\r\nmodels:\r\n  - name: A\r\n",

@@ -1,13 +1,20 @@
 """Settings of agents as people keep them: ours are put in, all else stays as it is."""
 
+import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from mlx_gptoss.agents.documents import edited
 from mlx_gptoss.agents.endpoint import Endpoint
 from mlx_gptoss.agents.setup import prepare
 from mlx_gptoss.agents.tools import TOOLS
+from tests.settings_layouts import LAYOUTS
 from tests.settings_readers import expected, read
 from tests.settings_samples import SAMPLES
 
@@ -16,6 +23,7 @@ OWNED = (
     *("wire_api", "old", '"env": {}'),
 )
 """What may stand in a line that is changed."""
+OLD_VALUE = re.compile(r"[^\s:=]*[-\s]*old[^\w\s#]*|\*m")
 FIRST = Endpoint()
 OTHER = Endpoint("http://localhost:9", "gpt-oss:20b", "se'c\"ret #1", 8192)
 CASES = [(tool, name) for tool in TOOLS for name in SAMPLES[tool]]
@@ -23,6 +31,10 @@ CASES = [(tool, name) for tool in TOOLS for name in SAMPLES[tool]]
 
 def kind_of(tool: str, path: Path) -> str:
     return TOOLS[tool].files(path)[0].kind
+
+
+def edit_of(tool: str) -> Callable[..., None]:
+    return TOOLS[tool].files(Path())[0].edit
 
 
 def set_up(tool: str, path: Path, endpoint: Endpoint = FIRST) -> str:
@@ -100,3 +112,22 @@ def test_it_is_set_up_anew_for_another_server_and_back(
     back = set_up(tool, path)
     wanted = expected(tool, read(kind, other), FIRST)
     assert plain(read(kind, back)) == plain(wanted)
+
+
+@pytest.mark.parametrize("tool", LAYOUTS)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_any_layout_keeps_its_lines_and_gains_ours(
+    tool: str, data: st.DataObject
+) -> None:
+    before = data.draw(LAYOUTS[tool])
+    kind = kind_of(tool, Path())
+    first, other = (partial(edit_of(tool), endpoint=end) for end in (FIRST, OTHER))
+    once = edited(kind, before, first)
+    assert plain(read(kind, once)) == plain(expected(tool, read(kind, before), FIRST))
+    rest = iter(once)
+    assert all(letter in rest for letter in OLD_VALUE.sub("", before)), once
+    assert once.count("\r\n") == ("\r\n" in before) * once.count("\n")
+    assert edited(kind, once, first) == once
+    again = edited(kind, once, other)
+    assert plain(read(kind, again)) == plain(expected(tool, read(kind, once), OTHER))

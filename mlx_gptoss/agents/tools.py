@@ -67,12 +67,9 @@ def _opencode(settings: Settings, endpoint: Endpoint) -> None:
     section(provider, "options")["baseURL"] = endpoint.v1
     section(provider, "options")["apiKey"] = endpoint.key_or_none
     output = min(OUTPUT, endpoint.context // 2)
-    section(section(provider, "models"), endpoint.model).update(
-        name=endpoint.model,
-        reasoning=True,
-        tool_call=True,
-        limit={"context": endpoint.context, "output": output},
-    )
+    model = section(section(provider, "models"), endpoint.model)
+    model.update(name=endpoint.model, reasoning=True, tool_call=True)
+    section(model, "limit").update(context=endpoint.context, output=output)
     settings["model"] = f"{NAME}/{endpoint.model}"
 
 
@@ -91,15 +88,15 @@ def _aider(settings: Settings, endpoint: Endpoint) -> None:
 
 
 def _aider_metadata(settings: Settings, endpoint: Endpoint) -> None:
-    settings[f"openai/{endpoint.model}"] = {
-        "max_tokens": min(OUTPUT, endpoint.context // 2),
-        "max_input_tokens": endpoint.context,
-        "max_output_tokens": min(OUTPUT, endpoint.context // 2),
-        "input_cost_per_token": 0,
-        "output_cost_per_token": 0,
-        "litellm_provider": "openai",
-        "mode": "chat",
-    }
+    section(settings, f"openai/{endpoint.model}").update(
+        max_tokens=min(OUTPUT, endpoint.context // 2),
+        max_input_tokens=endpoint.context,
+        max_output_tokens=min(OUTPUT, endpoint.context // 2),
+        input_cost_per_token=0,
+        output_cost_per_token=0,
+        litellm_provider="openai",
+        mode="chat",
+    )
 
 
 def _aider_files(home: Path) -> Sequence[SettingsFile]:
@@ -126,13 +123,16 @@ def _continue(settings: Settings, endpoint: Endpoint) -> None:
         "apiKey": endpoint.key_or_none,
         "roles": ["chat", "edit", "apply", "summarize"],
         "capabilities": ["tool_use"],
-        "defaultCompletionOptions": {"contextLength": endpoint.context},
     }
+    ours: Settings = {}
     for model in models:
         if isinstance(model, MutableMapping) and model.get("name") == wanted["name"]:
-            model.update(wanted)
-            return
-    models.insert(0, wanted)  # the first is the default
+            ours = model
+            break
+    else:
+        models.insert(0, ours)  # the first is the default
+    ours.update(wanted)
+    section(ours, "defaultCompletionOptions")["contextLength"] = endpoint.context
 
 
 def _continue_files(home: Path) -> Sequence[SettingsFile]:

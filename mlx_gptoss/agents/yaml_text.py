@@ -89,7 +89,9 @@ def put(text: str, path: Sequence[Any], value: Any) -> str:
     key = table.keys[number]
     colon = text.index(":", key.end) + 1
     if not table.block or not isinstance(value, list | dict) or not value:
-        return splice(text, colon, old.end, " " + _flow(value))
+        end = splicing.line_end(text, colon) if old.hangs else colon
+        text = splice(text, end, max(end, old.end), "")
+        return splice(text, colon, colon, " " + _flow(value))
     margin = _margin(text, old.start if old.hangs else key.start) + STEP * old.empty
     lines = _lines(text, value, margin)
     end, line = splicing.line_end(text, colon), splicing.newline(text)
