@@ -106,10 +106,9 @@ def _continue(data: Any, end: Endpoint) -> Any:
         return model | wanted | {"defaultCompletionOptions": options}
 
     models = data.get("models") or []
-    if any(one.get("name") == wanted["name"] for one in models):
-        models = [set_up(m) if m.get("name") == wanted["name"] else m for m in models]
-    else:
-        models = [set_up({}), *models]
+    ours = [one for one in models if one.get("name") == wanted["name"]]
+    others = [one for one in models if one.get("name") != wanted["name"]]
+    models = [set_up(ours[0] if ours else {}), *others]
     head = {"name": "Local Config", "version": "1.0.0", "schema": "v1"}
     return head | data | {"models": models}
 

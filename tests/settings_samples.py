@@ -63,8 +63,10 @@ CODEX = {
 CLINE = {
     "another provider": (
         '{\n  "version": 1,\n  "lastUsedProvider": "old",\n  "providers": {\n'
-        '    "anthropic": {\n      "settings": {\n        "x": "sk-\\u00e9",\n'
-        '        "n": 1.50\n      }\n    }\n  }\n}\n'
+        '    "anthropic": {\n      "settings": {\n        "provider": "anthropic",\n'
+        '        "apiKey": "sk-\\u00e9",\n        "timeout": 1.50e3\n      },\n'
+        '      "updatedAt": "2026-01-01T00:00:00.000Z"\n'
+        "    }\n  }\n}\n"
     ),
     "empty": "",
 }
@@ -76,17 +78,17 @@ OPENCODE = {
     ),
     "comments": (
         '// mine\n{\n\t/* how it\n\t   looks */\n\t"theme": "system", // dark\n'
-        '\t// "autoshare": true,\n\t"plugin": ["a", "b"] // two\n\t// end\n}\n'
+        '\t// "autoshare": true,\n\t"instructions": ["a.md"] // one\n\t// end\n}\n'
         "// behind\n"
     ),
     "other providers": (
         '{\n    "theme": "x",\n    "provider": {\n        "ollama": {"npm": "y"}\n'
-        '    },\n    "mcp": {"a": {"command": ["npx", "-y"]}}\n}\n'
+        '    },\n    "mcp": {"a": {"type": "local", "command": ["npx", "-y"]}}\n}\n'
     ),
     "one line": '{"theme": "x", "mcp": {}}',
     "no members": "{}\n",
     "a comment in braces": "{\n  // later\n}\n",
-    "half on one line": '{ "theme": "x",\n  "mcp": { "a": "old" } }\n',
+    "half on one line": '{ "theme": "x",\n  "mcp": {}, "instructions": ["old"] }\n',
     "numbers and escapes as they came": (
         '{\n  "a": 1.0e3,\n  "b": "\\u00e9\\/",\n  "c": [1,2,\n 3],\n  "d": -0.0,\n'
         '  "e": 123456789012345678901234567890,\n  "f": "\\ud800"\n}'
@@ -105,7 +107,8 @@ OPENCODE = {
 CLAUDE = {
     "permissions and hooks": (
         '{\n  "permissions": {\n    "allow": ["Bash(git:*)"],\n    "deny": []\n  },\n'
-        '  "hooks": {\n    "Stop": [\n      {"hooks": [{"type": "x"}]}\n    ]\n  }\n}\n'
+        '  "hooks": {\n    "Stop": [\n      {"hooks": '
+        '[{"type": "command", "command": "true"}]}\n    ]\n  }\n}\n'
     ),
     "an environment": '{\n  "env": {\n    "A": "b"\n  },\n  "model": "opus"\n}\n',
     "an empty environment": '{\n  "env": {},\n  "x": "opus"\n}\n',
@@ -123,6 +126,7 @@ AIDER = {
     "no value": "model:\nopenai-api-key: # later\nread: A.md\n",
     "text of lines": "commit-prompt: |\n  write\n    it\n\n  well\n\nstream: no\n",
     "text of lines at the end": "stream: no\ncommit-prompt: |+\n  write\n\n\n",
+    "text of lines at the very end": "stream: no\ncommit-prompt: |\n  write",
     "our key as text of lines": "model: >-\n  old\nstream: no\n",
     "a start and an end": "---\nstream: no\n...\n",
     "braces": "{stream: no, read: [A.md]}\n",
@@ -145,25 +149,42 @@ CONTINUE = {
     ),
     "a list at the margin": (
         "name: Mine\nversion: '1'\nschema: v1\nmodels:\n# first\n- name: A\n"
-        "  provider: ollama\n\n- name: B\n  provider: ollama\nrules: [a, b]\n"
+        "  provider: ollama\n  model: a\n\n- provider: ollama\n  model: b\n  name: B\n"
+        "rules: [a, b]\n"
     ),
     "defaults by an anchor": (
         "%YAML 1.1\n---\nname: Mine\nversion: 0.0.1\nschema: v1\n\n"
         "defaults: &defaults\n  provider: openai\n  x: my\n\nmodels:\n"
         "  - name: mistral\n    <<: *defaults\n    model: mistral\n    roles: [chat]\n"
     ),
-    "models in brackets": "models: [{name: A, provider: ollama}, {uses: a/b}] # old\n",
-    "models each in brackets": "models:\n  - {name: A, provider: x}\n  - {uses: a/b}\n",
+    "models in brackets": "models: [{name: A, provider: x, model: a}] # old\n",
+    "models each in brackets": (
+        "models:\n  - {name: A, provider: ollama, model: a}\n"
+        "  - {name: B, provider: ollama, model: b}\n"
+    ),
     "no models": "name: Mine\nmodels: # none\nrules:\n  - Be brief.\n",
     "an empty list": "name: Mine\nmodels: [] # old\n",
-    "dashes far in": "models:\n    -   name: A\n        provider: x\n",
-    "ours already": (
-        "models:\n  - name: first\n    model: x\n  - name: demo (mlx_gptoss)\n"
-        "    model: old # mine\n    roles:\n      - old\n"
-        "    defaultCompletionOptions: # careful\n      temperature: 0.5\n"
+    "dashes far in": (
+        "models:\n    -   name: A\n        provider: ollama\n        model: a\n"
     ),
-    "secrets": "models:\n  - name: A\n    key: ${{ secrets.KEY }}\n",
-    "windows": "name: Mine\r\nmodels:\r\n  - name: A\r\n",
+    "ours already": (
+        "models:\n  - name: first\n    provider: ollama\n    model: x\n"
+        "  - name: demo (mlx_gptoss) # old\n    provider: old\n"
+        "    model: old # mine\n    roles: # old\n      - old\n"
+        "    defaultCompletionOptions: # old\n      temperature: 0.5 # old\n"
+        "  # third\n  - name: third\n    provider: ollama\n    model: x\n"
+    ),
+    "ours in brackets": (
+        "models: [{name: A, model: a}, {name: demo (mlx_gptoss), model: old}]\n"
+    ),
+    "secrets": (
+        "models:\n  - name: A\n    provider: openai\n    model: a\n"
+        "    apiKey: ${{ secrets.KEY }}\n"
+    ),
+    "windows": (
+        "name: Mine\r\nmodels:\r\n  - name: A\r\n    provider: ollama\r\n"
+        "    model: a\r\n"
+    ),
     "empty": "",
 }
 

@@ -76,14 +76,19 @@ def catalog(codex: Path, folder: Path, known: dict[str, Any]) -> list[str]:
 
 
 def settings_of(url: str, home: Path) -> None:
-    """Set Codex up as our command does, with an MCP server beside it."""
+    """Set Codex up as our command does, in a file of somebody who used other models."""
+    path = home / ".codex" / "config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        'model = "gpt-5.4" # the old one\nmodel_reasoning_effort = "high"\n'
+        'model_providers.azure.name = "Azure"\n'
+        'model_providers.azure.base_url = "https://azure.invalid/v1"\n\n'
+        f"[mcp_servers.numbers]\ncommand = {json.dumps(sys.executable)}\n"
+        f"args = [{json.dumps(str(NUMBERS))}]\nrequired = true\n\n"
+        '[projects."/home/a"]\ntrust_level = "trusted"\n'
+    )
     for change in prepare("codex", Endpoint(url), home=home):
         change.write()
-    with (home / ".codex" / "config.toml").open("a") as file:
-        file.write(
-            f"\n[mcp_servers.numbers]\ncommand = {json.dumps(sys.executable)}\n"
-            f"args = [{json.dumps(str(NUMBERS))}]\nrequired = true\n"
-        )
 
 
 @pytest.mark.parametrize("session", SESSIONS)

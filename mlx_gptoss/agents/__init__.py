@@ -1,8 +1,8 @@
 """Coding agents and editors beside this model: their settings, and a proof.
 
-    change = prepare("codex", endpoint)      # what would be written, nothing is yet
-    for edit in change.edits: print(edit.diff())
-    change.write()                           # with a backup of every file
+    changes = prepare("codex", endpoint)     # what would be written, nothing is yet
+    for change in changes: print(change.diff())
+    write(changes)                           # all files or none; the old ones are kept
 
 tools.py       which tools there are: their files and keys
 documents.py   settings edited in place: read, changed, put into the text, read again

@@ -1,7 +1,7 @@
 """What an edit changed in a tree of settings, as a list of small changes.
 
     for change in differences(before, after):
-        ...                     # Put("model", ...), Drop(...), First(...)
+        ...                     # Put(...), Drop(...), First(...), Move(...)
 
 Values are compared strictly: `1`, `1.0` and `true` are three values to whoever reads
 a settings file, and NaN is the NaN it was. Knows trees, not text.
@@ -37,7 +37,15 @@ class First:
     value: Any
 
 
-Change = Put | Drop | First
+@dataclass(frozen=True)
+class Move:
+    """Bring item `number` of the list at `path` before all others."""
+
+    path: Path
+    number: int
+
+
+Change = Put | Drop | First | Move
 
 
 def differences(before: Any, after: Any, path: Path = ()) -> Iterator[Change]:
@@ -77,8 +85,19 @@ def _between(old: Any, new: Any, path: Path) -> Iterator[Change]:
 def _between_lists(old: list[Any], new: list[Any], path: Path) -> Iterator[Change]:
     if new and same(new[1:], old):
         yield First(path, new[0])
+    elif (number := _moved(old, new)) is not None:
+        yield Move(path, number)
+        yield from _between(old[number], new[0], (*path, 0))
     elif len(old) == len(new):
         for number, (left, right) in enumerate(zip(old, new, strict=True)):
             yield from _between(left, right, (*path, number))
     else:
         yield Put(path, new)
+
+
+def _moved(old: list[Any], new: list[Any]) -> int | None:
+    """Which item of a list is the first of the new one, the others as they were."""
+    for number in range(1, len(old)):
+        if same([*old[:number], *old[number + 1 :]], new[1:]):
+            return number
+    return None

@@ -12,7 +12,14 @@ from types import ModuleType
 from typing import Any
 
 from mlx_gptoss.agents import json_text, toml_text, yaml_text
-from mlx_gptoss.agents.differences import Drop, First, Put, differences, same
+from mlx_gptoss.agents.differences import (
+    Change,
+    Drop,
+    First,
+    Move,
+    differences,
+    same,
+)
 from mlx_gptoss.errors import ConfigError
 
 MARK = "\ufeff"  # of byte order; editors of Windows put it before a text
@@ -58,9 +65,11 @@ def _reads(kind: str, text: str, data: dict[str, Any]) -> bool:
         return False
 
 
-def _changed(kind: ModuleType, text: str, change: Put | Drop | First) -> str:
+def _changed(kind: ModuleType, text: str, change: Change) -> str:
     if isinstance(change, Drop):
         return kind.drop(text, change.path)
     if isinstance(change, First):
         return kind.first(text, change.path, change.value)
+    if isinstance(change, Move):
+        return kind.move(text, change.path, change.number)
     return kind.put(text, change.path, change.value)

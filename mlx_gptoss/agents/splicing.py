@@ -1,8 +1,18 @@
 """Text with a piece put in: the rest of it stays, byte for byte."""
 
+import json
 import re
+from typing import Any
 
 INDENT = re.compile(r"^([ \t]+)\S", re.MULTILINE)
+
+UNPRINTED = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff]")
+
+
+def quoted(value: Any) -> str:
+    """Write a text or number as JSON does, in characters that TOML and YAML take."""
+    written = json.dumps(value, ensure_ascii=False)
+    return UNPRINTED.sub(lambda found: f"\\u{ord(found[0]):04x}", written)
 
 
 def splice(text: str, start: int, end: int, piece: str) -> str:

@@ -5,7 +5,6 @@ are found with their places: headers of tables, `name = value`, tables in braces
 Knows TOML, not tools.
 """
 
-import json
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -200,7 +199,7 @@ def _value(value: Any) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(_set((n,), v) for n, v in value.items()) + " }"
     # Strings, numbers, booleans and lists of them are written as in JSON.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return splicing.quoted(value)
 
 
 # reading

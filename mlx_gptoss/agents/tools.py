@@ -125,12 +125,11 @@ def _continue(settings: Settings, endpoint: Endpoint) -> None:
         "capabilities": ["tool_use"],
     }
     ours: Settings = {}
-    for model in models:
+    for number, model in enumerate(models):
         if isinstance(model, MutableMapping) and model.get("name") == wanted["name"]:
-            ours = model
+            ours = models.pop(number)
             break
-    else:
-        models.insert(0, ours)  # the first is the default
+    models.insert(0, ours)  # the first is the default
     ours.update(wanted)
     section(ours, "defaultCompletionOptions")["contextLength"] = endpoint.context
 

@@ -4,7 +4,6 @@
 written is laid out as the text around it. Knows YAML, not tools.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +40,7 @@ class Node:
     keys: list["Node"] = field(default_factory=list)
     items: list["Node"] = field(default_factory=list)
     empty: bool = False  # nothing stands there: null
+    lines: bool = False  # it ends with text in lines of its own, by `|` or `>`
     anchor: str | None = None
     alias: str | None = None  # the anchor it refers to
 
@@ -121,10 +121,40 @@ def first(text: str, path: Sequence[Any], value: Any) -> str:
     if not found.block:
         more = ", " if found.items else ""
         return splice(text, found.start + 1, found.start + 1, _flow(value) + more)
-    dash = text.rindex("-", 0, found.items[0].start + 1)
+    dash = _dash(text, found.items[0])
     margin = _margin(text, dash)
     lines = _lines(text, [value], margin).removeprefix(margin)
     return splice(text, dash, dash, lines + margin)
+
+
+def move(text: str, path: Sequence[Any], number: int) -> str:
+    """Return the text with an item, as it stands, before all others of its list.
+
+    Raises ValueError where that list is an alias of another.
+    """
+    root = _root(text)
+    assert root is not None
+    items = _at(root, path)
+    item = items.items[number]
+    if not items.block:
+        moved = text[item.start : item.end]
+        text = splice(text, items.items[number - 1].end, item.end, "")
+        return splice(text, items.start + 1, items.start + 1, moved + ", ")
+    text = splicing.ended(text)
+    start = splicing.line_start(text, _dash(text, item))
+    end = _end(text, item)
+    moved = text[start:end]
+    top = splicing.line_start(text, _dash(text, items.items[0]))
+    return splice(splice(text, start, end, ""), top, top, moved)
+
+
+def _dash(text: str, item: Node) -> int:
+    return text.rindex("-", 0, item.start + 1)
+
+
+def _end(text: str, node: Node) -> int:
+    """Where the lines of a value end; those of `|` and `>` have theirs already."""
+    return node.end if node.lines else text.find("\n", node.end) + 1 or len(text)
 
 
 def _add(text: str, table: Node, name: str, value: Any) -> str:
@@ -132,10 +162,13 @@ def _add(text: str, table: Node, name: str, value: Any) -> str:
         at = table.items[-1].end if table.items else text.index("{", table.start) + 1
         more = ", " if table.items else ""
         return splice(text, at, at, f"{more}{_flow({name: value})[1:-1]}")
-    end = table.end
-    if text[end - 1 : end] != "\n":  # but for block scalars, whose line end is theirs
-        end = text.find("\n", end) + 1 or len(text)
-    lines = _lines(text, {name: value}, _margin(text, table.keys[0].start))
+    first_key = table.keys[0].start
+    margin = _margin(text, first_key)
+    lines = _lines(text, {name: value}, margin)
+    if table.lines and not text[: table.end].endswith("\n"):
+        # Lines that end with the file: one more line end would be one of theirs.
+        return splice(text, first_key, first_key, lines[len(margin) :] + margin)
+    end = _end(text, table)
     return splicing.ended(text[:end]) + lines + text[end:]
 
 
@@ -175,11 +208,7 @@ def _flow(value: Any) -> str:
         pairs = (f"{_flow(name)}: {_flow(item)}" for name, item in value.items())
         return "{" + ", ".join(pairs) + "}"
     plain = isinstance(value, str) and PLAIN.fullmatch(value)
-    return (
-        value
-        if plain and value.lower() not in WORDS
-        else json.dumps(value, ensure_ascii=False)
-    )
+    return value if plain and value.lower() not in WORDS else splicing.quoted(value)
 
 
 # reading
@@ -200,7 +229,9 @@ def _node(event: Event, events: Iterator[Event], text: str, before: int) -> Node
     if isinstance(event, ScalarEvent):
         if start == end:
             return Node(before, before, text="", empty=True)
-        return Node(start, end, text=event.value, anchor=event.anchor)
+        node = Node(start, end, text=event.value, anchor=event.anchor)
+        node.lines = event.style in ("|", ">")
+        return node
     if not isinstance(event, MappingStartEvent | SequenceStartEvent):
         return Node(start, end, alias=getattr(event, "anchor", None))
     node = Node(start, end, block=not event.flow_style, anchor=event.anchor)
@@ -214,7 +245,7 @@ def _node(event: Event, events: Iterator[Event], text: str, before: int) -> Node
             colon = text.find(":", item.end) + 1
             item = _node(next(events), events, text, colon)
         node.items.append(item)
-        node.end = item.end
+        node.end, node.lines = item.end, item.lines
     if not node.block:
         node.end = event.end_mark.index
     return node

@@ -73,8 +73,8 @@ def setup(
 ) -> None:
     """Write the settings of a coding agent so that it uses this server.
 
-    What else stands in its files stays, comments included, and each changed file is
-    copied beside itself first. The change is shown.
+    What else stands in its files stays as it is, comments included, and the old file
+    is kept beside each new one. The change is shown, and how to undo it.
     """
     from mlx_gptoss.agents.client import Client
     from mlx_gptoss.agents.setup import prepare, write
