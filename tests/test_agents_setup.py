@@ -195,6 +195,31 @@ def test_a_file_that_is_no_text_is_refused(home: Path) -> None:
         prepare("codex", OURS)
 
 
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("model", ["a\udc80", "a\nb"])
+def test_an_id_that_is_no_text_is_refused(home: Path, tool: str, model: str) -> None:
+    result = CliRunner().invoke(cli, ["agents", "setup", tool, "-m", model])
+    assert result.stderr.startswith("Error: the model's id 'a")
+    assert (result.stderr.count("\n"), list(home.iterdir())) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("tool", "text", "fault"),
+    [
+        ("aider", "a: &a [*a]\n", "maximum recursion depth exceeded"),
+        ("continue", "models: &m\n- model: a\nb: *m\n", "`*m` is written elsewhere"),
+        ("cline", '{"a": ' + "[" * 2000 + "]" * 2000 + "}", "it is not plain JSON"),
+    ],
+)
+def test_what_cannot_be_changed_in_place_is_left_alone(
+    home: Path, tool: str, text: str, fault: str
+) -> None:
+    path = put(home, FILES[tool], text)
+    result = CliRunner().invoke(cli, ["agents", "setup", tool, "-m", "demo"])
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert fault in result.stderr and path.read_text() == text
+
+
 # how it is written
 
 

@@ -68,6 +68,7 @@ def prepare(
     that cannot be read, with what to do.
     """
     known = TOOLS[tool]
+    _check(endpoint)
     home = home or Path.home()
     files = list(known.files(home))
     if file is not None:
@@ -87,18 +88,19 @@ def _change(place: SettingsFile, endpoint: Endpoint, tool: str) -> FileChange:
         after = edited(
             place.kind, before or "", lambda settings: place.edit(settings, endpoint)
         )
-        after.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigError(
-            f"{error.object[error.start : error.end]!r} in the model's id, the URL or "
-            "the key is no text that a settings file can hold"
-        ) from error
     except ConfigError as error:
         raise ConfigError(
             f"`{place.path}`: {error}; nothing was changed: add by hand what "
             f"`mlx-gptoss agents setup {tool} --file NEW --dry-run` prints"
         ) from error
     return FileChange(place.path, before, after)
+
+
+def _check(endpoint: Endpoint) -> None:
+    """Refuse what no file can hold, such as bytes of a command line beyond UTF-8."""
+    for name, value in (("URL", endpoint.url), ("model's id", endpoint.model)):
+        if not value.isprintable():
+            raise ConfigError(f"the {name} {value!r} holds what cannot be printed")
 
 
 def _read(path: Path) -> str | None:

@@ -211,7 +211,8 @@ def _pairs(tables: Sequence[Table]) -> Iterator[Pair]:
 
 
 def _tables(text: str) -> list[Table]:
-    """Find every table of a text that `tomllib` has read; the root comes first."""
+    """Find every table of a text; the root comes first. Raises ValueError."""
+    read(text)  # what follows relies on a text that is TOML
     tables = [Table((), 0, 0)]
     section, at = tables[0], _skip(TRIVIA, text, 0)
     while at < len(text):

@@ -6,6 +6,7 @@ written is laid out as the text around it. Knows YAML, not tools.
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,10 +65,8 @@ class Node:
 
 def read(text: str) -> Any:
     """Return the data; no document is no settings. Raises ValueError."""
-    try:
+    with _one_line():
         data = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise ValueError(re.sub(r"\s+", " ", str(error))[:160]) from error
     return {} if data is None else data
 
 
@@ -215,12 +214,22 @@ def _flow(value: Any) -> str:
 
 
 def _root(text: str) -> Node | None:
-    """Find where the values of a text stand that was read; None for no document."""
-    events = iter(YAML(typ="safe", pure=True).parse(text))
-    for event in events:
-        if isinstance(event, MappingStartEvent | SequenceStartEvent | ScalarEvent):
-            return _node(event, events, text, 0)
+    """Find where the values of a text stand; None for no document."""
+    with _one_line():
+        events = iter(YAML(typ="safe", pure=True).parse(text))
+        for event in events:
+            if isinstance(event, MappingStartEvent | SequenceStartEvent | ScalarEvent):
+                return _node(event, events, text, 0)
     return None
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Turn the many lines of an error of `ruamel.yaml` into a ValueError of one."""
+    try:
+        yield
+    except YAMLError as error:
+        raise ValueError(re.sub(r"\s+", " ", str(error))[:160]) from error
 
 
 def _node(event: Event, events: Iterator[Event], text: str, before: int) -> Node:
