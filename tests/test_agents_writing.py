@@ -36,6 +36,20 @@ sys.addaudithook(hook)
 cli()
 """
 
+FAILING = """
+import errno, os, sys
+event, count = sys.argv.pop(1), int(sys.argv.pop(1))
+def hook(seen, _arguments):
+    global count
+    if seen == event:
+        count -= 1
+        if count == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+from mlx_gptoss.cli import cli
+sys.addaudithook(hook)
+cli()
+"""
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -68,6 +82,14 @@ def in_child(tool: str, largest: int) -> subprocess.CompletedProcess[str]:
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
         timeout=60,
+    )
+
+
+def failing(event: str, count: int, tool: str) -> subprocess.CompletedProcess[str]:
+    """Set a tool up in a process whose system fails at the `count`th `event`."""
+    command = [sys.executable, "-c", FAILING, event, str(count), "agents", "setup"]
+    return subprocess.run(
+        [*command, tool, "-m", "demo"], capture_output=True, text=True
     )
 
 
@@ -105,6 +127,20 @@ def test_of_two_files_none_is_written_when_one_cannot_be(home: Path) -> None:
     ended = in_child("aider", largest=200)  # enough for the first, not for the second
     assert ".aider.model.metadata.json`: File too large" in last_line(ended.stderr)
     assert (files(home), first.read_text()) == ([".aider.conf.yml"], "stream: no\n")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_of_two_files_none_is_new_when_one_cannot_take_its_place(
+    home: Path, count: int
+) -> None:
+    first, second = home / ".aider.conf.yml", home / ".aider.model.metadata.json"
+    first.write_text("stream: no\n")
+    second.write_text("{}\n")
+    old = [path.stat().st_ino for path in (first, second)]
+    ended = failing("os.rename", count, "aider")
+    assert "Input/output error; nothing was changed" in last_line(ended.stderr)
+    assert [path.stat().st_ino for path in (first, second)] == old
+    assert files(home) == [first.name, second.name]
 
 
 @pytest.fixture
@@ -276,6 +312,13 @@ def test_undone_it_is_the_same_file_again(config: Path) -> None:
         old.st_mode,
     )
     assert (files(config.parent), config.read_text()) == (["config.toml"], OLD)
+
+
+def test_without_hard_links_the_old_file_is_copied(config: Path) -> None:
+    assert failing("os.link", 1, "codex").returncode == 0
+    backup, name = files(config.parent)[::-1]
+    assert name == "config.toml" and BACKUP.fullmatch(backup)
+    assert (config.parent / backup).read_text() == OLD and "demo" in config.read_text()
 
 
 def test_undone_a_link_is_a_link_again(config: Path, home: Path) -> None:

@@ -92,7 +92,7 @@ def _rename(one: Replacement, draft: Path, undo: ExitStack) -> Path | None:
             undo.callback(path.unlink)
             return None
         backup = _keep(path)
-        undo.callback(os.replace, backup, path)
+        undo.callback(_put_back, backup, path)
         os.replace(draft, path)
         return backup
 
@@ -112,6 +112,11 @@ def _keep(path: Path) -> Path:
             os.unlink(copy)
             raise
     return backup
+
+
+def _put_back(backup: Path, path: Path) -> None:
+    os.replace(backup, path)
+    backup.unlink(missing_ok=True)  # both may name one file: then it is still there
 
 
 def _permitted(path: Path, old: os.stat_result) -> None:
