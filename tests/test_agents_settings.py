@@ -116,7 +116,7 @@ def test_it_is_set_up_anew_for_another_server_and_back(
 
 
 @pytest.mark.parametrize("tool", LAYOUTS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_any_layout_keeps_its_lines_and_gains_ours(
     tool: str, data: st.DataObject
