@@ -6,7 +6,8 @@
     ├── HubError            a model could not be found or downloaded
     ├── MemoryBudgetError   the model does not fit; the message says what would
     ├── PromptError         the conversation or prompt cannot be rendered or run
-    │   └── SchemaError     a schema or grammar cannot be enforced
+    │   ├── SchemaError     a schema or grammar cannot be enforced
+    │   └── LongPromptError it was found too long before all of it was read
     ├── BusyError           too many requests wait already: try again later
     ├── ModelError          the model failed while it computed
     │   └── NonFiniteError  its logits are NaN or infinite: no token can be drawn
@@ -57,6 +58,18 @@ class PromptError(GptOssError):
 
 class SchemaError(PromptError):
     """A JSON schema, regular expression or grammar asks for what cannot be enforced."""
+
+
+class LongPromptError(PromptError):
+    """A prompt fills the context: `tokens` of it were counted, if not more."""
+
+    def __init__(self, tokens: int, context: int) -> None:
+        super().__init__(
+            f"the prompt has at least {tokens:,} tokens and the context holds "
+            f"{context:,}: shorten it, or start a new conversation"
+        )
+        self.tokens = tokens
+        self.context = context
 
 
 class BusyError(GptOssError):

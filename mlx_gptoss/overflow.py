@@ -8,7 +8,9 @@ is left out at once, so that it happens seldom.
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
+from mlx_gptoss.errors import LongPromptError
 from mlx_gptoss.harmony.messages import Message
 
 ERROR, DROP_OLDEST = "error", "drop-oldest"
@@ -35,12 +37,21 @@ def fitted(
     """Return a prompt that fits, and from which message on it shows them.
 
     `render(n)` gives the prompt with the messages from `n` on; `forgotten` is where it
-    began before. If the last turn alone is too long, that comes back, to be refused.
+    began before. If the last turn alone is too long, that comes back, to be refused;
+    where it is so long that `render` raises LongPromptError, that is raised.
     """
-    ids = render(forgotten)
-    if len(ids) <= room(context, max_tokens):
-        return ids, forgotten
-    later = first_kept(messages, context, lambda start: len(render(start)))
+
+    def size(start: int) -> int:
+        try:
+            return len(render(start))
+        except LongPromptError as error:
+            return error.tokens
+
+    with suppress(LongPromptError):
+        ids = render(forgotten)
+        if len(ids) <= room(context, max_tokens):
+            return ids, forgotten
+    later = first_kept(messages, context, size)
     ids = render(later)
     return ids, later if len(ids) < context else forgotten
 

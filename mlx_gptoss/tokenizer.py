@@ -14,7 +14,7 @@ Three guarantees the rest builds on:
 
 import codecs
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +22,7 @@ from types import MappingProxyType
 
 import tokenizers
 
+from mlx_gptoss.cutting import LONGEST_WORD, PIECE, cutter_of
 from mlx_gptoss.errors import CheckpointError, PromptError
 from mlx_gptoss.leftovers import turn_off
 
@@ -37,6 +38,7 @@ HARMONY_TOKENS = (
 # Text that normalizers and pre-tokenizers of other models would change.
 PROBE = " a  B\u00e9\t1\n\n e\u0301 \uff21 \u6f22 \U0001f600 <x> "
 FRAME = frozenset(HARMONY_TOKENS) - {"<|call|>", "<|return|>"}  # ends no answer
+SHORT = 2**12  # characters: some thousandths of a second
 ID_LIMIT = 2**32  # the library's ids are 32-bit
 CONTROL_NAME = re.compile(r"<\|[^|]+\|>")  # special, whatever its flag says
 
@@ -83,6 +85,7 @@ class Tokenizer:
             ]
         )
         vocabulary.encode_special_tokens = True  # "<|end|>" in text is text
+        self._cutter = cutter_of(vocabulary)
         self._check_text()
 
     @classmethod
@@ -154,6 +157,45 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Encode plain text; never returns the id of a special token."""
+        return [token for piece in self.pieces(text) for token in self._whole(piece)]
+
+    def pieces(self, text: str) -> Iterator[str]:
+        """Cut a long text so that its pieces have the tokens of the whole.
+
+        Where it has no such place for long, a piece is long, too.
+        """
+        if self._cutter is None or len(text) <= PIECE:
+            return iter((text,))
+        return self._cutter.pieces(text)
+
+    def fewest(self, text: str, *, closely: bool = False) -> int:
+        """Say how many tokens a text has at least, without encoding it.
+
+        So many as if all were the longest there is; `closely`, the longest that is made
+        of the bytes of this text, which takes longer to find.
+        """
+        if not self._spellings:
+            return 0
+        data = text if text.isascii() else text.encode("utf-8", "surrogatepass")
+        longest = len(self._spellings[0])
+        if closely and data:
+            raw = data.encode() if isinstance(data, str) else data
+            found = "".join(c for c, byte in BYTE_OF_CHARACTER.items() if byte in raw)
+            made = (len(one) for one in self._spellings if not one.strip(found))
+            longest = next(made, longest)
+        return -(-len(data) // longest)
+
+    @cached_property
+    def _spellings(self) -> Sequence[str]:
+        """Tokens of text, the longest first: a character for each byte.
+
+        None where a text may have fewer bytes as tokens than as it is written.
+        """
+        known = self._vocabulary.get_vocab(with_added_tokens=False)
+        exact = self._cutter is not None and known.keys() >= BYTE_OF_CHARACTER.keys()
+        return sorted(known, key=len, reverse=True) if exact else ()
+
+    def _whole(self, text: str) -> list[int]:
         ids = self._encode(text)
         if self._special_ids.isdisjoint(ids):
             return ids
@@ -199,8 +241,17 @@ class Tokenizer:
         )
 
     def _encode(self, text: str) -> list[int]:
+        if self._cutter is not None and len(text) > LONGEST_WORD:
+            raise PromptError(
+                f"the text has more than {LONGEST_WORD:,} characters in a row without "
+                "the end of a word: shorten them"
+            )
         try:
-            return self._vocabulary.encode(text, add_special_tokens=False).ids
+            if len(text) <= SHORT:
+                return self._vocabulary.encode(text, add_special_tokens=False).ids
+            # Only this one lets other threads go on meanwhile.
+            batch = self._vocabulary.encode_batch_fast([text], add_special_tokens=False)
+            return batch[0].ids
         except TypeError as error:
             raise PromptError(
                 "the text holds half of a surrogate pair, which is not valid Unicode: "

@@ -35,6 +35,7 @@ FLOORS = {
     "hub": 3,
     "checkpoint": 3,
     "leftovers": 3,
+    "cutting": 3,
     "tokenizer": 3,
     "harmony": 4,
     "interfaces": 4,

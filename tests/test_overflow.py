@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from mlx_gptoss import load
 from mlx_gptoss.chat import Chat
-from mlx_gptoss.errors import PromptError
+from mlx_gptoss.errors import LongPromptError, PromptError
 from mlx_gptoss.harmony.events import Done
 from mlx_gptoss.harmony.messages import answer, tool_call, tool_result, user
 from mlx_gptoss.harmony.render import render_messages
@@ -125,3 +126,23 @@ def test_a_turn_goes_with_all_its_messages() -> None:
 def test_how_to_overflow_is_checked(runtime: Runtime) -> None:
     with pytest.raises(PromptError, match="overflow `shrink` is unknown"):
         start(runtime, "shrink")
+
+
+def test_a_turn_of_megabytes_is_refused_before_it_is_encoded() -> None:
+    with load("demo", context=CONTEXT) as demo:
+        chat = Chat(demo, params=GREEDY, overflow=DROP_OLDEST)
+
+        with pytest.raises(LongPromptError, match="the prompt has at least"):
+            list(chat.send("so it goes " * 10**6))
+
+        assert (chat.messages, chat.forgotten) == ([], 0)
+
+
+def test_an_old_turn_of_megabytes_is_dropped() -> None:
+    with load("demo", context=CONTEXT) as demo:
+        chat = Chat(demo, params=GREEDY, overflow=DROP_OLDEST)
+        chat.messages = [user("so it goes " * 10**6), answer("Yes.")]
+        *_, done = chat.send("What is 2 + 3?")
+
+    assert isinstance(done, Done) and done.stats is not None
+    assert (done.stats.prompt_tokens < CONTEXT, chat.forgotten) == (True, 2)

@@ -15,7 +15,7 @@ import datetime
 import threading
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from copy import copy
 from typing import Any, Self
 
@@ -32,7 +32,7 @@ from mlx_gptoss.chat.history import (
 )
 from mlx_gptoss.chat.opening import opening
 from mlx_gptoss.chat.turn import Turn
-from mlx_gptoss.errors import GptOssError, PromptError
+from mlx_gptoss.errors import GptOssError, LongPromptError, PromptError
 from mlx_gptoss.harmony.constrain import Constraints
 from mlx_gptoss.harmony.events import Event, ToolCall
 from mlx_gptoss.harmony.messages import (
@@ -44,7 +44,7 @@ from mlx_gptoss.harmony.messages import (
     ToolNamespace,
     user,
 )
-from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.harmony.render import encode_within, history_pieces
 from mlx_gptoss.harmony.schema_grammar import in_lines
 from mlx_gptoss.overflow import ERROR, OVERFLOWS, fitted
 from mlx_gptoss.runtime import Runtime
@@ -327,7 +327,8 @@ class Chat:
 
     def prepare(self) -> None:
         """Have the history read as the next prompt will show it, while nobody asks."""
-        self.runtime.prepare(self._render(self.forgotten, complete=False))
+        with suppress(LongPromptError):  # the next prompt begins elsewhere
+            self.runtime.prepare(self._render(self.forgotten, complete=False))
 
     def answer(self, calls: Iterable[Call], text: str) -> None:
         """Put the result of calls that wait into the history."""
@@ -376,7 +377,8 @@ class Chat:
 
     def _render(self, forgotten: int, *, complete: bool = True) -> list[int]:
         shown = [*opening(self), *self.messages[forgotten:]]
-        return render_messages(shown, self.runtime.tokenizer, complete=complete)
+        pieces = history_pieces(shown, complete=complete)
+        return encode_within(pieces, self.runtime.tokenizer, self.runtime.context)
 
 
 def _now() -> datetime.datetime:

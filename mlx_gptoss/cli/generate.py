@@ -114,7 +114,10 @@ def continuation(
     runtime: "Runtime", text: str, params: "SamplingParams", *, stop: Sequence[str] = ()
 ) -> Iterator[Event]:
     """Continue plain text; the model's vocabulary need not know Harmony."""
-    generation = runtime.generate(runtime.tokenizer.encode(text), params)
+    from mlx_gptoss.harmony.render import Piece, encode_within
+
+    ids = encode_within([Piece(text)], runtime.tokenizer, runtime.context)
+    generation = runtime.generate(ids, params)
     detokenizer, strings = runtime.tokenizer.detokenizer(), StopStrings(stop)
     reason = None
     for step in generation:

@@ -15,11 +15,11 @@ on commentary with the recipient behind the channel; `recipient_in="channel"`
 gives that form.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from mlx_gptoss.errors import PromptError
+from mlx_gptoss.errors import LongPromptError, PromptError
 from mlx_gptoss.harmony.contents import developer_text, system_text
 from mlx_gptoss.harmony.messages import (
     CONSTRAIN,
@@ -35,6 +35,8 @@ RETURN, CALL = "<|return|>", "<|call|>"
 
 
 TO_EVERYONE = "all"  # a recipient that is not written
+SHORT = 2**17  # characters: a prompt that is counted whole
+LONG_WORD = 2**17  # characters: worth to look at before it is encoded
 Place = Literal["role", "channel"]
 
 
@@ -43,6 +45,13 @@ class Vocabulary(Protocol):
 
     def encode(self, text: str) -> list[int]: ...
     def special(self, name: str) -> int: ...
+
+
+class CountingVocabulary(Vocabulary, Protocol):
+    """A vocabulary that can stop early: see `Tokenizer`, which is one."""
+
+    def pieces(self, text: str) -> Iterator[str]: ...
+    def fewest(self, text: str, *, closely: bool = False) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -214,6 +223,44 @@ def content_text(message: Message, *, has_function_tools: bool = False) -> str:
     if isinstance(content, SystemContent):
         return system_text(content, has_function_tools=has_function_tools)
     return developer_text(content)
+
+
+def encode_within(
+    pieces: Iterable[Piece],
+    vocabulary: CountingVocabulary,
+    context: int | None,
+    *,
+    counted: int | None = None,
+) -> list[int]:
+    """Encode a prompt, but a long one only if it leaves room for an answer.
+
+    Raises LongPromptError as soon as it cannot: before anything is encoded, if it has
+    too many bytes. With `counted` it is encoded to so many tokens all the same.
+    """
+    pieces = list(pieces)
+    short = sum(len(piece.text) for piece in pieces) <= SHORT
+    if context is None or short:
+        return encode_pieces(pieces, vocabulary)
+    least = sum(
+        1 if piece.special else vocabulary.fewest(piece.text) for piece in pieces
+    )
+    if least >= context:
+        raise LongPromptError(least, context)
+    most = context if counted is None else counted
+    ids: list[int] = []
+    for piece in pieces:
+        if piece.special:
+            ids.append(vocabulary.special(piece.text))
+            continue
+        for part in vocabulary.pieces(whole_characters(piece.text)):
+            if len(part) > LONG_WORD:
+                least = len(ids) + vocabulary.fewest(part, closely=True)
+                if least >= most:
+                    raise LongPromptError(least, context)
+            ids += vocabulary.encode(part)
+            if len(ids) >= most:
+                raise LongPromptError(len(ids), context)
+    return ids
 
 
 def encode_pieces(pieces: Iterable[Piece], vocabulary: Vocabulary) -> list[int]:

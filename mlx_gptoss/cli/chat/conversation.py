@@ -90,9 +90,12 @@ class Conversation:
 
     def attach(self, path: Path) -> int:
         """Let a file go with the next message; return its tokens."""
-        text = read_file(path)
+        from mlx_gptoss.harmony.render import Piece, encode_within
+
+        text, runtime = read_file(path), self.runtime
+        tokens = len(encode_within([Piece(text)], runtime.tokenizer, runtime.context))
         self.attached.append((str(path), text))
-        return len(self.runtime.tokenizer.encode(text))
+        return tokens
 
     def answered(self, stats: "Statistics | None") -> None:
         """Take note of what an answer took, and how long the history is now."""
