@@ -84,6 +84,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
             with suppress(asyncio.CancelledError):
                 await watching
             await models.close()
+            service.lanes.close()
             service.kept.close()
 
     app = FastAPI(

@@ -13,6 +13,8 @@ from mlx_gptoss.harmony.render import (
     Vocabulary,
     begun_pieces,
     encode_pieces,
+    encode_within,
+    history_pieces,
     render_messages,
 )
 from mlx_gptoss.runtime import Runtime
@@ -21,6 +23,8 @@ from mlx_gptoss.server.errors import too_long
 from mlx_gptoss.server.reading import HarmonyReader
 from mlx_gptoss.server.turn import Prompt, Turn
 from mlx_gptoss.steps import CANCELLED
+
+COUNTED = 4  # contexts, to which a prompt is counted that is only shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,7 @@ class Ask:
     the letter or refused; `callable_tools` those that may be called now, None for
     all. `auto_budget` leaves a part of the room for the answer. With several
     `choices` each draws with a seed of its own: the given one, and those after it.
+    `passed_over` are types of tools, and `hidden` of parts, that are not shown.
     """
 
     conversation: Sequence[Message]
@@ -44,10 +49,33 @@ class Ask:
     constraints: Constraints = field(default_factory=Constraints)
     auto_budget: bool = False
     choices: int = 1
+    passed_over: Sequence[str] = ()
+    hidden: Sequence[str] = ()
 
-    def rendered(self, vocabulary: Vocabulary) -> list[int]:
-        """The exact prompt."""
-        return render_messages(self.conversation, vocabulary, begun=self.begun)
+    @property
+    def size(self) -> int:
+        """Characters of the conversation, but for the developer's."""
+        return sum(len(message.text) for message in self.conversation)
+
+    @property
+    def compiles(self) -> bool:
+        """Whether something that the client sent has to be compiled."""
+        return bool(self.tools) or self.constraints.response_format is not None
+
+    def rendered(self, runtime: Runtime) -> list[int]:
+        """The exact prompt. Raises LongPromptError if it fills the context."""
+        pieces = history_pieces(self.conversation, begun=self.begun)
+        return encode_within(pieces, runtime.tokenizer, runtime.context)
+
+    def counted(self, runtime: Runtime) -> list[int]:
+        """The exact prompt, also one that fills the context.
+
+        Raises LongPromptError for what could never fit, or is far too long.
+        """
+        pieces = history_pieces(self.conversation, begun=self.begun)
+        context = runtime.context
+        most = None if context is None else context * COUNTED
+        return encode_within(pieces, runtime.tokenizer, context, counted=most)
 
     @property
     def history(self) -> Sequence[Message]:
@@ -75,7 +103,7 @@ def prompts_of(ask: Ask, runtime: Runtime) -> list[Prompt]:
 
     Raises ApiError for a prompt that fills the context, and PromptError.
     """
-    ids = ask.rendered(runtime.tokenizer)
+    ids = ask.rendered(runtime)
     check_length(len(ids), runtime)
     constraints, targets = _with_budget(ask, len(ids), runtime), ask.targets()
     begun = ask.begun_ids(runtime.tokenizer)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlx_gptoss.harmony.events import Answer
+from mlx_gptoss.harmony.render import Piece, encode_within
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.server import asking
@@ -46,7 +47,7 @@ def prompts_of(
     stops = check_stops(request.stop, limits)
     prompts = []
     for text in texts:
-        ids = _ids(text, runtime.tokenizer, special=bool(request.parse_special))
+        ids = _ids(text, runtime, special=bool(request.parse_special))
         check_length(len(ids), runtime)
         for number in range(copies):
             seeded = replace(params, seed=seed_of(params.seed, number))
@@ -81,17 +82,17 @@ def _prompts(given: Any) -> list[str | list[int]]:
     return given
 
 
-def _ids(prompt: str | list[int], tokenizer: Tokenizer, *, special: bool) -> list[int]:
+def _ids(prompt: str | list[int], runtime: Runtime, *, special: bool) -> list[int]:
+    """The ids of a prompt. Raises LongPromptError if it fills the context."""
     if not isinstance(prompt, str):
         return prompt
-    if not special:
-        return tokenizer.encode(prompt)
+    tokenizer = runtime.tokenizer
     names = "|".join(map(re.escape, tokenizer.specials))
-    ids: list[int] = []
-    for piece in re.split(f"({names})", prompt):
-        named = tokenizer.specials.get(piece)
-        ids += tokenizer.encode(piece) if named is None else [named]
-    return ids
+    parts = re.split(f"({names})", prompt) if special else [prompt]
+    pieces = [
+        Piece(part, special=special and part in tokenizer.specials) for part in parts
+    ]
+    return encode_within(pieces, tokenizer, runtime.context)
 
 
 def _params(

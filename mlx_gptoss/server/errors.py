@@ -11,6 +11,7 @@ from typing import Any
 
 from mlx_gptoss.errors import (
     GptOssError,
+    LongPromptError,
     MemoryBudgetError,
     NonFiniteError,
     PromptError,
@@ -59,19 +60,23 @@ def bad_request(message: str, *, param: str | None = None) -> ApiError:
     return ApiError(400, message, "invalid_value", param)
 
 
-def too_long(tokens: int, context: int) -> ApiError:
+def too_long(tokens: int, context: int, *, at_least: bool = False) -> ApiError:
     """The prompt fills the context: clients compact by this code and these words.
 
-    One token at least is the answer's.
+    One token at least is the answer's. `at_least`: they were not counted to the end.
     """
+    more, uncounted = (
+        (" or more", " (at least: the rest was not counted)") if at_least else ("", "")
+    )
     return ApiError(
         400,
         f"This model's maximum context length is {context} tokens. However, your "
-        f"messages resulted in {tokens} tokens and leave no room to answer. Please "
-        "reduce the length of the messages.",
+        f"messages resulted in {tokens} tokens{more} and leave no room to answer. "
+        "Please reduce the length of the messages.",
         "context_length_exceeded",
         "messages",
-        anthropics=f"prompt is too long: {tokens} tokens > {context - 1} maximum",
+        anthropics=f"prompt is too long: {tokens} tokens > {context - 1} maximum"
+        f"{uncounted}",
     )
 
 
@@ -112,6 +117,8 @@ def as_api_error(error: BaseException) -> ApiError:
     """Return what the client is told; what it is not told goes to the log."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, LongPromptError):
+        return too_long(error.tokens, error.context, at_least=True)
     if isinstance(error, SchemaError):
         return ApiError(400, str(error), "invalid_schema")
     if isinstance(error, PromptError):

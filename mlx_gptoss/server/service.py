@@ -9,11 +9,18 @@ A job ends exactly once, whatever its end is: its turns stop, its model is given
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -25,6 +32,7 @@ from mlx_gptoss.server.ask import Ask, prepare_next, prompts_of
 from mlx_gptoss.server.draining import Drain
 from mlx_gptoss.server.errors import ApiError
 from mlx_gptoss.server.ignored import with_freed
+from mlx_gptoss.server.lanes import Lanes
 from mlx_gptoss.server.metrics import Metrics
 from mlx_gptoss.server.models import Models
 from mlx_gptoss.server.responses.kept import Kept
@@ -39,6 +47,7 @@ from mlx_gptoss.server.stream import (
 )
 from mlx_gptoss.server.turn import Prompt, Turn, start_turns
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -50,6 +59,13 @@ class Job:
     runtime: Runtime
     turns: Sequence[Turn]
     _stack: AsyncExitStack
+    _ask: Ask | None = None
+
+    @property
+    def ask(self) -> Ask:
+        """What was asked, where that is a conversation."""
+        assert self._ask is not None
+        return self._ask
 
     @property
     def turn(self) -> Turn:
@@ -81,6 +97,7 @@ class Service:
     kept: Kept = field(default_factory=Kept)
     memory: ReasoningMemory = field(default_factory=ReasoningMemory)
     drain: Drain = field(default_factory=Drain)
+    lanes: Lanes = field(default_factory=Lanes)
     metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:
@@ -100,11 +117,16 @@ class Service:
 
         `make_ask` is called in a thread: it may take its time.
         """
+        size, asks = self.size_of(request), list[Ask]()
 
-        def prompts(runtime: Runtime) -> list[Prompt]:
-            return prompts_of(make_ask(runtime), runtime)
+        async def prompts(runtime: Runtime) -> list[Prompt]:
+            ask = await self.lanes.run(size, make_ask, runtime)
+            asks.append(ask)
+            run = self.lanes.compile if ask.compiles else self.lanes.run
+            return await run(max(size, ask.size), prompts_of, ask, runtime)
 
-        return await self.begin_prompts(request, model, prompts)
+        job = await while_connected(request, self._begin(model, prompts))
+        return replace(job, _ask=asks[0])
 
     async def begin_prompts(
         self,
@@ -113,7 +135,30 @@ class Service:
         make: Callable[[Runtime], list[Prompt]],
     ) -> Job:
         """Lease a model and start the prompts that `make` makes, in a thread."""
-        return await while_connected(request, self._begin(model, make))
+        prompts = partial(self.lanes.run, self.size_of(request), make)
+        return await while_connected(request, self._begin(model, prompts))
+
+    async def look(
+        self,
+        request: Request,
+        model: str | None,
+        make_ask: Callable[[Runtime], Ask],
+        work: Callable[[Ask, Runtime], T],
+    ) -> tuple[Ask, T]:
+        """Lease a model; return what is asked, and what `work` made of it."""
+
+        async def looked() -> tuple[Ask, T]:
+            size = self.size_of(request)
+            async with self.models.lease(model) as runtime:
+                ask = await self.lanes.run(size, make_ask, runtime)
+                longer = max(size, ask.size)
+                return ask, await self.lanes.run(longer, work, ask, runtime)
+
+        return await while_connected(request, looked())
+
+    def size_of(self, request: Request) -> int:
+        """The bytes of a request's body."""
+        return getattr(request.state, "body_bytes", 0)
 
     async def whole(
         self,
@@ -149,14 +194,14 @@ class Service:
         )
 
     async def _begin(
-        self, model: str | None, make: Callable[[Runtime], list[Prompt]]
+        self, model: str | None, make: Callable[[Runtime], Awaitable[list[Prompt]]]
     ) -> Job:
         if (refusal := self.drain.refusal()) is not None:
             raise refusal
         name = self.models.resolve(model)
         async with AsyncExitStack() as stack:
             runtime = await stack.enter_async_context(self.models.lease(name))
-            prompts = await asyncio.to_thread(make, runtime)
+            prompts = await make(runtime)
             if self.settings.log_prompts:
                 for prompt in prompts:
                     log.info("prompt: %r", runtime.tokenizer.decode(prompt.ids))

@@ -5,7 +5,12 @@ from typing import Any
 
 from mlx_gptoss.harmony.constrain import Constraints
 from mlx_gptoss.harmony.messages import Message
-from mlx_gptoss.harmony.openai_chat import Restore, from_chat_messages, read_tool
+from mlx_gptoss.harmony.openai_chat import (
+    Restore,
+    from_chat_messages,
+    hidden_parts,
+    read_tool,
+)
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server import asking
 from mlx_gptoss.server.ask import Ask
@@ -50,6 +55,8 @@ def ask_of(
         constraints=constraints,
         auto_budget=auto,
         choices=request.n or 1,
+        passed_over=tools.ignored,
+        hidden=hidden_parts(request.plain_messages),
     )
 
 

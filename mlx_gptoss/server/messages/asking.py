@@ -1,6 +1,6 @@
 """What a request for a message asks of the model."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlx_gptoss.harmony import messages as m
@@ -28,7 +28,6 @@ class Question:
 
     request: CountRequest
     restore: Restore | None = None
-    ignored_blocks: list[str] = field(default_factory=list)
 
     def ask(self, runtime: Runtime, settings: Settings) -> Ask:
         """Say what is asked; raises ApiError or PromptError."""
@@ -36,7 +35,6 @@ class Question:
         check_shape(request, settings)
         tools = read_tools(request, settings)
         read = read_messages(request.messages, self.restore)
-        self.ignored_blocks = read.ignored
         budget, auto = self._budget(settings)
         form = request.output_config.format if request.output_config else None
         answer = asking.read_answer_format(form, limits)
@@ -65,6 +63,8 @@ class Question:
                 stop=check_stops(stops, limits),
             ),
             auto_budget=auto,
+            passed_over=tools.ignored,
+            hidden=read.ignored,
         )
 
     @property

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mlx_gptoss.errors import LongPromptError
 from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.constrain import Constraints
 from mlx_gptoss.harmony.openai_chat import Restore
@@ -127,7 +128,10 @@ def shortened(
 
     def size(kept_from: int) -> int:
         shown = replace(ask, conversation=[*opening, *messages[kept_from:]])
-        return len(shown.rendered(runtime.tokenizer))
+        try:
+            return len(shown.rendered(runtime))
+        except LongPromptError as error:
+            return error.tokens
 
     if context is None or size(0) <= room(context, ask.params.max_tokens):
         return ask

@@ -1,6 +1,5 @@
 """`/v1/chat/completions` and `/v1/chat/render`."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
@@ -8,10 +7,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_gptoss.harmony.openai_chat import hidden_parts
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server.ask import Ask
-from mlx_gptoss.server.chat.asking import ask_of, tools_of
+from mlx_gptoss.server.bodies import ReadingRoute
+from mlx_gptoss.server.chat.asking import ask_of
 from mlx_gptoss.server.chat.manner import Manner
 from mlx_gptoss.server.chat.output import chunks, whole_reply
 from mlx_gptoss.server.ignored import ignored
@@ -19,11 +18,10 @@ from mlx_gptoss.server.routes import ERRORS
 from mlx_gptoss.server.schema.chat import ChatRequest
 from mlx_gptoss.server.schema.chat_reply import ChatReply, RenderReply
 from mlx_gptoss.server.service import Service, json_reply
-from mlx_gptoss.server.settings import Settings
 from mlx_gptoss.server.stream import DONE, sse
 from mlx_gptoss.server.turn import Turn
 
-router = APIRouter(tags=["chat"])
+router = APIRouter(tags=["chat"], route_class=ReadingRoute)
 
 
 @router.post("/v1/chat/completions", response_model=ChatReply, responses=ERRORS)
@@ -34,7 +32,7 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
     ask = partial(ask_of, body, settings=settings, restore=service.restore)
     job = await service.begin(request, body.model, ask)
     manner = Manner.of(body, job.model, job.runtime, settings)
-    headers = passed_over(body, settings)
+    headers = passed_over(body, job.ask)
     if body.stream:
         return service.stream(job, frames(job.turns, manner), headers)
     return await service.whole(request, job, whole_reply(job.turns, manner), headers)
@@ -44,17 +42,14 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
 async def chat_render(body: ChatRequest, request: Request) -> Response:
     """Show the exact prompt of a request: what the model would read."""
     service = Service.of(request)
-    async with service.models.lease(body.model) as runtime:
-        ask = await asyncio.to_thread(
-            ask_of, body, runtime, service.settings, service.restore
-        )
-        reply = render_reply(ask, runtime)
-    return json_reply(reply, passed_over(body, service.settings))
+    make = partial(ask_of, body, settings=service.settings, restore=service.restore)
+    ask, reply = await service.look(request, body.model, make, render_reply)
+    return json_reply(reply, passed_over(body, ask))
 
 
 def render_reply(ask: Ask, runtime: Runtime) -> RenderReply:
     """What the model would read."""
-    ids = ask.rendered(runtime.tokenizer)
+    ids = ask.counted(runtime)
     text = runtime.tokenizer.decode(ids)
     return RenderReply(prompt=text, token_ids=ids, prompt_tokens=len(ids))
 
@@ -65,7 +60,11 @@ async def frames(turns: Sequence[Turn], manner: Manner) -> AsyncIterator[bytes]:
     yield DONE
 
 
-def passed_over(body: ChatRequest, settings: Settings) -> dict[str, str]:
+def count(ask: Ask, runtime: Runtime) -> int:
+    """How many tokens the model would read."""
+    return len(ask.counted(runtime))
+
+
+def passed_over(body: ChatRequest, ask: Ask) -> dict[str, str]:
     """The header that names what has no effect."""
-    others = tools_of(body, settings).ignored
-    return ignored(body.unknown, others, hidden_parts(body.plain_messages))
+    return ignored(body.unknown, ask.passed_over, ask.hidden)

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mlx_gptoss.server.bodies import ReadingRoute
 from mlx_gptoss.server.completions import Manner, chunks, prompts_of, whole_reply
 from mlx_gptoss.server.ignored import ignored
 from mlx_gptoss.server.routes import ERRORS
@@ -15,7 +16,7 @@ from mlx_gptoss.server.service import Service
 from mlx_gptoss.server.stream import DONE, sse
 from mlx_gptoss.server.turn import Turn
 
-router = APIRouter(tags=["completions"])
+router = APIRouter(tags=["completions"], route_class=ReadingRoute)
 
 
 @router.post("/v1/completions", response_model=CompletionReply, responses=ERRORS)

@@ -1,6 +1,5 @@
 """`/v1/messages` and `/v1/messages/count_tokens`, as Anthropic has them; `…/render`."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -9,11 +8,13 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mlx_gptoss.server.ask import Ask
+from mlx_gptoss.server.bodies import ReadingRoute
 from mlx_gptoss.server.errors import ApiError, anthropic_body
 from mlx_gptoss.server.ignored import ignored
-from mlx_gptoss.server.messages.asking import Question, read_tools, without_effect
+from mlx_gptoss.server.messages.asking import Question, without_effect
 from mlx_gptoss.server.messages.output import Event, Output, new_message
-from mlx_gptoss.server.routes.chat import render_reply
+from mlx_gptoss.server.routes.chat import count, render_reply
 from mlx_gptoss.server.schema.chat_reply import RenderReply
 from mlx_gptoss.server.schema.messages import (
     CountRequest,
@@ -27,7 +28,6 @@ from mlx_gptoss.server.schema.messages_reply import (
     TokenCount,
 )
 from mlx_gptoss.server.service import Service, json_reply
-from mlx_gptoss.server.settings import Settings
 from mlx_gptoss.server.stream import sse_json
 from mlx_gptoss.server.turn import Turn
 from mlx_gptoss.steps import STOP, TOOL_CALLS
@@ -36,7 +36,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": AnthropicErrorReply, "description": "The request is at fault"},
     "5XX": {"model": AnthropicErrorReply, "description": "The server is at fault"},
 }
-router = APIRouter(tags=["messages"], responses=ERRORS)
+router = APIRouter(tags=["messages"], responses=ERRORS, route_class=ReadingRoute)
 
 
 @router.post("/v1/messages", response_model=MessageReply)
@@ -51,7 +51,7 @@ async def create_message(body: MessagesRequest, request: Request) -> Response:
         thinking=question.shows_thinking,
         omitted=question.omits_thinking,
     )
-    headers = passed_over(question, service.settings)
+    headers = passed_over(question, job.ask)
     if body.stream:
         said = frames(job.turn, output)
         return service.stream(job, said, headers, tell=error_frame)
@@ -63,10 +63,9 @@ async def count_tokens(body: CountRequest, request: Request) -> TokenCount:
     """Count the tokens of the prompt that a request would make."""
     service = Service.of(request)
     question = Question(body, service.restore)
-    async with service.models.lease(body.model) as runtime:
-        ask = await asyncio.to_thread(question.ask, runtime, service.settings)
-        ids = ask.rendered(runtime.tokenizer)
-    return TokenCount(input_tokens=len(ids))
+    make = partial(question.ask, settings=service.settings)
+    _, tokens = await service.look(request, body.model, make, count)
+    return TokenCount(input_tokens=tokens)
 
 
 @router.post("/v1/messages/render", response_model=RenderReply)
@@ -74,10 +73,9 @@ async def render_message(body: RenderRequest, request: Request) -> Response:
     """Show the exact prompt of a request: what the model would read."""
     service = Service.of(request)
     question = Question(body, service.restore)
-    async with service.models.lease(body.model) as runtime:
-        ask = await asyncio.to_thread(question.ask, runtime, service.settings)
-        reply = render_reply(ask, runtime)
-    return json_reply(reply, passed_over(question, service.settings))
+    make = partial(question.ask, settings=service.settings)
+    ask, reply = await service.look(request, body.model, make, render_reply)
+    return json_reply(reply, passed_over(question, ask))
 
 
 async def events(turn: Turn, output: Output) -> AsyncIterator[Event]:
@@ -119,7 +117,6 @@ def stop_reason(turn: Turn) -> StopReason:
     return "max_tokens" if cut else "model_context_window_exceeded"
 
 
-def passed_over(question: Question, settings: Settings) -> dict[str, str]:
+def passed_over(question: Question, ask: Ask) -> dict[str, str]:
     """The header that names what has no effect."""
-    others = read_tools(question.request, settings).ignored
-    return ignored(without_effect(question.request), others, question.ignored_blocks)
+    return ignored(without_effect(question.request), ask.passed_over, ask.hidden)

@@ -1,6 +1,5 @@
 """`/v1/responses`, and what can be done with a response later."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, Literal
@@ -9,6 +8,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mlx_gptoss.server.bodies import ReadingRoute
 from mlx_gptoss.server.errors import bad_request
 from mlx_gptoss.server.ignored import ignored
 from mlx_gptoss.server.responses.asking import (
@@ -20,7 +20,7 @@ from mlx_gptoss.server.responses.items import with_parts
 from mlx_gptoss.server.responses.kept import Kept, Live
 from mlx_gptoss.server.responses.reply import begun
 from mlx_gptoss.server.routes import ERRORS
-from mlx_gptoss.server.routes.chat import render_reply
+from mlx_gptoss.server.routes.chat import count, render_reply
 from mlx_gptoss.server.schema.base import Json
 from mlx_gptoss.server.schema.chat_reply import RenderReply
 from mlx_gptoss.server.schema.responses import InputRequest, ResponsesRequest
@@ -33,7 +33,7 @@ from mlx_gptoss.server.schema.responses_reply import (
 from mlx_gptoss.server.service import Service, json_reply
 from mlx_gptoss.server.stream import DONE, sse_json
 
-router = APIRouter(tags=["responses"], responses=ERRORS)
+router = APIRouter(tags=["responses"], responses=ERRORS, route_class=ReadingRoute)
 MOST_ITEMS = 100  # on a page
 
 
@@ -41,7 +41,7 @@ MOST_ITEMS = 100  # on a page
 async def create_response(body: ResponsesRequest, request: Request) -> Response:
     """Answer items of a conversation, whole or as a stream of events."""
     service = Service.of(request)
-    question = await asked(body, service)
+    question = await asked(body, request, service)
     ask = partial(question.ask, settings=service.settings)
     job = await service.begin(request, body.model, ask)
     live = service.kept.start(begun(question, job, service))
@@ -56,21 +56,19 @@ async def create_response(body: ResponsesRequest, request: Request) -> Response:
 async def count_input_tokens(body: InputRequest, request: Request) -> InputTokens:
     """Count the tokens of the prompt that a request would make."""
     service = Service.of(request)
-    question = await asked(body, service)
-    async with service.models.lease(body.model) as runtime:
-        ask = await asyncio.to_thread(question.ask, runtime, service.settings)
-        ids = ask.rendered(runtime.tokenizer)
-    return InputTokens(input_tokens=len(ids))
+    question = await asked(body, request, service)
+    make = partial(question.ask, settings=service.settings)
+    _, tokens = await service.look(request, body.model, make, count)
+    return InputTokens(input_tokens=tokens)
 
 
 @router.post("/v1/responses/render", response_model=RenderReply)
 async def render_response(body: ResponsesRequest, request: Request) -> Response:
     """Show the exact prompt of a request: what the model would read."""
     service = Service.of(request)
-    question = await asked(body, service)
-    async with service.models.lease(body.model) as runtime:
-        ask = await asyncio.to_thread(question.ask, runtime, service.settings)
-        reply = render_reply(ask, runtime)
+    question = await asked(body, request, service)
+    make = partial(question.ask, settings=service.settings)
+    _, reply = await service.look(request, body.model, make, render_reply)
     return json_reply(reply, passed_over(question))
 
 
@@ -119,9 +117,10 @@ async def list_input_items(
     return ItemList(data=page, first_id=first, last_id=last, has_more=more)
 
 
-async def asked(body: InputRequest, service: Service) -> Question:
+async def asked(body: InputRequest, request: Request, service: Service) -> Question:
     """A request with what came before it."""
-    check_served(body, service.settings)
+    size = service.size_of(request)
+    await service.lanes.run(size, check_served, body, service.settings)
     kept = service.kept
     earlier = await kept.earlier(body.previous_response_id)
     find = kept.store.find if kept.store else None

@@ -5,11 +5,12 @@ wrong type are refused, not converted. Replies are written with the fields that 
 set and no others. Errors do not repeat values: they may be read in a log.
 """
 
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
     model_validator,
@@ -18,13 +19,21 @@ from pydantic import (
 from mlx_gptoss.server.errors import bad_request
 from mlx_gptoss.server.respelled import asks, respelled
 
+T = TypeVar("T")
 Json = dict[str, Any]
+# The first entry that is wrong is enough to refuse a list.
+Many = Annotated[list[T], Field(fail_fast=True)]
 
 
 class Request(BaseModel):
     """A request, or a part of one."""
 
     model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True)
+
+    @model_validator(mode="after")
+    def _let_others_go_on(self) -> Self:
+        """Be Python between parts without number: there threads take turns."""
+        return self
 
     @property
     def unknown(self) -> list[str]:

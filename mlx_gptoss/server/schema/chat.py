@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from mlx_gptoss.server.schema.base import Body, Continuing, Json, Request
+from mlx_gptoss.server.schema.base import Body, Continuing, Json, Many, Request
 from mlx_gptoss.server.spellings import CHAT, NO_LIMIT
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -78,9 +78,9 @@ class ChatMessage(Request):
     """
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[Part] | None = None
+    content: str | Many[Part] | None = None
     name: str | None = None
-    tool_calls: list[CalledTool] | None = None
+    tool_calls: Many[CalledTool] | None = None
     tool_call_id: str | None = None
     function_call: FunctionCall | None = None
     reasoning: str | None = None
@@ -123,7 +123,7 @@ class SamplingFields(Body):
     min_p: Probability | None = None
     seed: Seed | None = None
     logit_bias: Biases | None = None
-    stop: str | list[str] | None = None
+    stop: str | Many[str] | None = None
 
 
 class ChatRequest(SamplingFields, Continuing):
@@ -132,8 +132,8 @@ class ChatRequest(SamplingFields, Continuing):
     api: ClassVar[str] = CHAT
 
     model: str | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    tools: list[ChatTool] | None = None
+    messages: Annotated[Many[ChatMessage], Field(min_length=1)]
+    tools: Many[ChatTool] | None = None
     tool_choice: str | Json | None = None
     parallel_tool_calls: bool | None = None
     response_format: Json | None = None

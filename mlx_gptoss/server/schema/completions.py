@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from mlx_gptoss.server.schema.base import Reply, TokenUsage
+from mlx_gptoss.server.schema.base import Many, Reply, TokenUsage
 from mlx_gptoss.server.schema.chat import (
     Positive,
     RawTokenLimit,
@@ -26,7 +26,7 @@ class CompletionRequest(SamplingFields):
     api: ClassVar[str] = COMPLETIONS
 
     model: str | None = None
-    prompt: str | list[str] | list[Token] | list[list[Token]]
+    prompt: str | Many[str] | Many[Token] | Many[Many[Token]]
     parse_special: bool | None = None
     suffix: str | None = None
     echo: bool | None = None

@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from mlx_gptoss.server.schema.base import Body, Continuing, Json, Request
+from mlx_gptoss.server.schema.base import Body, Continuing, Json, Many, Request
 from mlx_gptoss.server.schema.chat import Effort, Probability, Seed, TokenLimit, TopK
 from mlx_gptoss.server.spellings import MESSAGES
 
-Blocks = str | list[Json]
+Blocks = str | Many[Json]
 
 
 class InputMessage(Request):
@@ -48,9 +48,9 @@ class CountRequest(Body, Continuing):
     api: ClassVar[str] = MESSAGES
 
     model: str | None = None
-    messages: Annotated[list[InputMessage], Field(min_length=1)]
+    messages: Annotated[Many[InputMessage], Field(min_length=1)]
     system: Blocks | None = None
-    tools: list[AnthropicTool] | None = None
+    tools: Many[AnthropicTool] | None = None
     tool_choice: Json | None = None
     thinking: ThinkingOptions | None = None
     output_config: OutputOptions | None = None
@@ -60,7 +60,7 @@ class CountRequest(Body, Continuing):
 class AnswerFields(CountRequest):
     """How an answer is written: the fields of a message beside those of its prompt."""
 
-    stop_sequences: list[str] | None = None
+    stop_sequences: Many[str] | None = None
     stream: bool | None = None
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None

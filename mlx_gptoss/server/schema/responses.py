@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from mlx_gptoss.server.schema.base import Continuing, Json, Request
+from mlx_gptoss.server.schema.base import Continuing, Json, Many, Request
 from mlx_gptoss.server.schema.chat import Effort, SamplingFields, TokenLimit
 from mlx_gptoss.server.spellings import RESPONSES
 
@@ -54,10 +54,10 @@ class InputRequest(SamplingFields, Continuing):
     api: ClassVar[str] = RESPONSES
 
     model: str | None = None
-    input: str | list[Json] | None = None
+    input: str | Many[Json] | None = None
     instructions: str | None = None
     previous_response_id: str | None = None
-    tools: list[ResponsesTool] | None = None
+    tools: Many[ResponsesTool] | None = None
     tool_choice: str | Json | None = None
     parallel_tool_calls: bool | None = None
     reasoning: ReasoningOptions | None = None
@@ -71,7 +71,7 @@ class InputRequest(SamplingFields, Continuing):
 class ResponsesRequest(InputRequest):
     """The body of `/v1/responses`."""
 
-    include: list[str] | None = None
+    include: Many[str] | None = None
     store: bool | None = None
     stream: bool | None = None
     background: bool | None = None
