@@ -42,6 +42,10 @@ class OurServer:
         assert port is not None
         self.address = Address(NAME, port, facts["token"])
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def close(self) -> None:
         """End the process; kill it if it does not listen."""
         self._process.terminate()

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from mlx_gptoss.cli.bench_serve import serve
+from mlx_gptoss.cli.bench_stalls import stalls
 from mlx_gptoss.cli.bench_tables import (
     conversions_table,
     decode_table,
@@ -30,6 +31,7 @@ def bench() -> None:
 
 
 bench.add_command(serve)
+bench.add_command(stalls)
 
 
 @bench.command(short_help="Prefill and decode speed")

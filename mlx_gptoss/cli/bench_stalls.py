@@ -1,0 +1,79 @@
+"""`mlx-gptoss bench stalls`: what others feel of a heavy request."""
+
+import json
+from typing import Any
+
+import click
+
+from mlx_gptoss.cli.options import LoadOptions, json_option, loads_model
+from mlx_gptoss.cli.services import Services, pass_services
+from mlx_gptoss.cli.tables import aligned
+from mlx_gptoss.cli.terminal import note
+
+HEAD = [
+    "beside",
+    "size",
+    "status",
+    "took",
+    "/health",
+    "first token",
+    "token gap",
+    "memory",
+]
+NOTHING = "-"
+
+
+@click.command(short_help="What others feel of a heavy request")
+@loads_model
+@click.option(
+    "--heavy",
+    multiple=True,
+    metavar="NAME",
+    help="One of the heavy requests, by its name in the table; may be repeated. "
+    "[default: all]",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    help="How long each is sent, again and again; once at least",
+)
+@json_option
+@pass_services
+def stalls(
+    services: Services, *, options: LoadOptions, as_json: bool, **measured: Any
+) -> None:
+    """Measure `/health` and a short stream beside each heavy request.
+
+    Times are medians and the longest; memory is by how much the server has grown.
+    The first row has no heavy request.
+    """
+    from mlx_gptoss.bench.stalls import bench_stalls
+
+    folder = services.find(options.named_model(), options)
+    found = bench_stalls(folder, dtype=options.dtype, progress=note, **measured)
+    click.echo(json.dumps(found.as_json(), indent=2) if as_json else table(found))
+
+
+def table(found: Any) -> str:
+    """One row a heavy request."""
+    rows = [HEAD]
+    for row in found.rows:
+        rows.append(
+            [
+                row.name,
+                f"{row.megabytes:.1f} MB" if row.status else NOTHING,
+                str(row.status or NOTHING),
+                f"{row.seconds:.2f} s" if row.seconds is not None else NOTHING,
+                *map(times, (row.health, row.first_token, row.token_gap)),
+                f"{row.kept_bytes / 1e6:+.0f} MB",
+            ]
+        )
+    where = f"{found.model} on {found.machine}; load average {found.load_average:.1f}"
+    return "\n".join([aligned(rows, columns=len(HEAD)), where])
+
+
+def times(measured: Any) -> str:
+    """The median and the longest, in milliseconds."""
+    return f"{measured.median * 1e3:.0f} / {measured.most * 1e3:.0f} ms"
