@@ -196,6 +196,8 @@ def ask_streams(address: Address, felt: Felt, _: Heavy | None) -> None:
                     arrived.append(time.perf_counter())
         finally:
             connection.close()
+        if not arrived:
+            raise EngineFailure(f"{address.name} broke off a stream")
         felt.firsts.append(arrived[0] - began)
         felt.gaps += [b - a for a, b in pairwise(arrived)]
 
