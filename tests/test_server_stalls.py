@@ -241,6 +241,17 @@ def test_a_long_body_is_refused_for_what_is_wrong_with_it(
     )
 
 
+@pytest.mark.parametrize("kind", ["regex", "grammar", "ebnf", "guided_regex"])
+def test_a_grammar_is_as_short_as_a_schema_has_to_be(demo: Runtime, kind: str) -> None:
+    ask = {"messages": [{"role": "user", "content": "Hi"}], kind: "a" * 600_000}
+
+    reply = run(demo, lambda client: client.post("/v1/chat/completions", json=ask))
+
+    says = "the grammar of `response_format` has 600000 characters: this server takes"
+    assert reply.status_code == 400
+    assert reply.json()["error"]["message"] == f"{says} 524288 at most"
+
+
 @pytest.mark.parametrize("filler", [10, 40_000])
 @pytest.mark.parametrize(
     ("end", "says"),
@@ -285,14 +296,14 @@ def test_a_server_answers_beside_the_largest_prompt_and_gives_its_memory_back() 
     chance = random.Random(0)
     words = ["the", "river", "was", "wide", "12", "and", "slow,", "\n"]
     text = " ".join(chance.choices(words, k=50_000)) + " "
-    prompts = [(text * 200)[: ALLOWED - MB], (text * 200)[: 9 * MB]]
+    prompts = [(text * 200)[: ALLOWED - MB], *[(text * 9)[: MB // 2]] * 3]
     bodies = [{"messages": [{"role": "user", "content": one}]} for one in prompts]
-    with serve() as server:
+    with serve("--context", str(8 * CONTEXT)) as server:
         key = {"authorization": f"Bearer {server.token}"}
         with httpx2.Client(base_url=server.v1, headers=key, timeout=120) as client:
             client.post("/completions", json={"prompt": "Hi", "max_tokens": 1})
             before = psutil.Process(server.pid).memory_info().rss
-            waits, replies = beside(client, server.url, bodies * 2)
+            waits, replies = beside(client, server.url, bodies)
             kept = psutil.Process(server.pid).memory_info().rss - before
 
     assert [reply.status_code for reply in replies] == [400] * 4

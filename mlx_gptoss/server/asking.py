@@ -93,9 +93,16 @@ def read_answer_format(
     if given is None:
         return None
     found = AnswerFormat.of(given)
-    if found is None or found.kind != "json_schema" or not found.told:
+    if found is None or found == AnswerFormat.json_object():
         return found
-    check_schema("`response_format`", found.source, limits)
+    if found.kind == "json_schema":
+        check_schema("`response_format`", found.source, limits)
+    elif len(found.source) > limits.schema_bytes:
+        raise bad_request(
+            f"the grammar of `response_format` has {len(found.source)} characters: "
+            f"this server takes {limits.schema_bytes} at most",
+            param="response_format",
+        )
     return found
 
 
