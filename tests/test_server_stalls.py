@@ -79,6 +79,15 @@ def test_a_prompt_that_can_never_fit_is_refused_in_the_words_of_its_api(
         assert " tokens or more and leave no room" in error["message"]
 
 
+def test_names_of_tokens_without_number_are_refused(demo: Runtime) -> None:
+    body = {"prompt": "<|start|>" * 20_000, "parse_special": True}
+
+    reply = run(demo, lambda client: client.post("/v1/completions", json=body))
+
+    says = "resulted in 20000 tokens or more and leave no room"
+    assert (reply.status_code, says in reply.json()["error"]["message"]) == (400, True)
+
+
 def test_what_is_only_counted_may_fill_the_context(demo: Runtime) -> None:
     text = "so it goes " * (CONTEXT // 2)  # some 3,000 tokens
 

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mlx_gptoss.errors import LongPromptError
 from mlx_gptoss.harmony.events import Answer
-from mlx_gptoss.harmony.render import Piece, encode_within
+from mlx_gptoss.harmony.render import SHORT, Piece, encode_within
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.server import asking
@@ -87,12 +88,17 @@ def _ids(prompt: str | list[int], runtime: Runtime, *, special: bool) -> list[in
     if not isinstance(prompt, str):
         return prompt
     tokenizer = runtime.tokenizer
+    context = runtime.context
+    if special and context is not None and len(prompt) > SHORT:
+        named = max(map(prompt.count, tokenizer.specials), default=0)
+        if named >= context:  # before they are taken apart
+            raise LongPromptError(named, context)
     names = "|".join(map(re.escape, tokenizer.specials))
     parts = re.split(f"({names})", prompt) if special else [prompt]
     pieces = [
         Piece(part, special=special and part in tokenizer.specials) for part in parts
     ]
-    return encode_within(pieces, tokenizer, runtime.context)
+    return encode_within(pieces, tokenizer, context)
 
 
 def _params(
