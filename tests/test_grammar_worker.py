@@ -121,7 +121,8 @@ def test_a_process_that_hangs_is_killed_and_only_who_hung_it_is_lost(
     own: Grammars, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost, other = ship(own), ship(own)
-    walk(lost, 4, most=5), walk(other, 3, most=5)
+    walk(lost, 4, most=5)
+    walk(other, 3, most=5)
     for text in (lost, other):
         text.feed(draw(text))
     stop(supervisor)

@@ -16,6 +16,7 @@ import pytest
 
 from mlx_gptoss.errors import StorageError
 from mlx_gptoss.server import running
+from mlx_gptoss.server.draining import Drain
 from mlx_gptoss.server.log_file import LogFile
 from mlx_gptoss.server.responses.store import FILE, ResponseStore, Stored
 from tests.full_disks import fill, limit_of, small_disk
@@ -247,7 +248,7 @@ def test_a_ready_file_that_cannot_be_written_ends_the_server(
     listening = running.listen(place)
     folder.rmdir()
     with listening, pytest.raises(StorageError, match=why):
-        running.serve(nothing, listening, place, {})
+        running.serve(nothing, listening, place, {}, Drain())
 
     assert [one for one in caplog.records if one.levelno > logging.INFO] == []
 
@@ -258,5 +259,5 @@ def test_a_ready_file_on_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
         listening = running.listen(place)
         fill(disk)
         with listening, pytest.raises(StorageError, match="the disk is full"):
-            running.serve(nothing, listening, place, {})
+            running.serve(nothing, listening, place, {}, Drain())
         assert [path.name for path in disk.iterdir()] == ["fill"]
