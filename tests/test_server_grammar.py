@@ -46,8 +46,9 @@ def worker_of(served: Served) -> psutil.Process | None:
 
 
 def still_starts(worker: psutil.Process) -> bool:
+    """Whether it has no thread for a task yet."""
     try:
-        return worker.cpu_times().user < 0.2
+        return worker.num_threads() < 2
     except psutil.Error:  # it has just ended
         return True
 
