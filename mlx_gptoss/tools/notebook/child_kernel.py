@@ -5,14 +5,14 @@
 Requests come on stdin, replies go to the descriptor `replies`, JSON, one a line:
 {"code": "...", "token": "..."} is answered by {"done": the token, "told": how many
 threads were told to end, "stubborn": how many did not} once the cell has ended. What
-the cell writes, its last value and its traceback go to stdout as they come. `file`
+the cell writes, its last value and its traceback go to stdout as they come; each cell
+finds the standard streams whole, whatever the one before did to them. `file`
 and `port` are what a sandbox must keep out of reach. Imports nothing but the
 standard library and child_threads.py beside it: it is run by its path, inside a
 sandbox.
 """
 
 import ast
-import builtins
 import inspect
 import json
 import linecache
@@ -23,7 +23,9 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TextIO
 
 COULD_READ = "read a file of the user"
@@ -44,55 +46,58 @@ def main(given: dict[str, Any]) -> None:
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)  # input() finds an end, not the next request
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        setattr(sys, name, _text(number))
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for good
+    streams = Streams()
     with os.fdopen(given["replies"], "w", encoding="utf-8") as answers:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         _reply(answers, {"ready": True, "leaks": leaks(given["file"], given["port"])})
-        serve(requests, answers)
+        serve(requests, answers, streams)
 
 
-def serve(requests: TextIO, answers: TextIO) -> None:
+def serve(requests: TextIO, answers: TextIO, streams: "Streams") -> None:
     """Run the cells that come, until no more can come."""
-    names: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
+    module = sys.modules["__main__"] = ModuleType("__main__")  # where pickle looks
     left_behind = threads["Threads"]()
     for number, line in enumerate(requests, 1):
         request = json.loads(line)
-        run_cell(request["code"], names, number)
+        run_cell(request["code"], vars(module), number, streams)
         left = left_behind.end()
-        _flush()
+        streams.flush()
         reply = {"done": request["token"], "told": left.told, "stubborn": left.stubborn}
         _reply(answers, reply)
     os._exit(0)  # nothing that a cell registered runs at the end
 
 
-def run_cell(code: str, names: dict[str, Any], number: int) -> None:
+def run_cell(code: str, names: dict[str, Any], number: int, streams: "Streams") -> None:
     """Run one cell; show its last value, or the traceback of what ended it."""
     file = f"<cell {number}>"
     linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        _run(ast.parse(code, file), names, file)
+        try:
+            value = _run(ast.parse(code, file), names, file)
+        finally:
+            streams.renew()
+        if value is not None:
+            names["_"] = value
+            sys.stdout.write(f"{value!r}\n")
     except BaseException as error:  # SystemExit too: the next cell is to run
         _show(error, file)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threads["disarm"]()
-        _flush()
+        streams.flush()
 
 
-def _run(cell: ast.Module, names: dict[str, Any], file: str) -> None:
+def _run(cell: ast.Module, names: dict[str, Any], file: str) -> Any:
+    """Run a cell; return the value of an expression at its end."""
     last = (
         cell.body.pop() if cell.body and isinstance(cell.body[-1], ast.Expr) else None
     )
     if cell.body:
         _evaluate(cell, "exec", names, file)
     if isinstance(last, ast.Expr):
-        value = _evaluate(ast.Expression(last.value), "eval", names, file)
-        if value is not None:
-            names["_"] = value
-            print(repr(value))
+        return _evaluate(ast.Expression(last.value), "eval", names, file)
+    return None
 
 
 def _evaluate(tree: ast.AST, mode: str, names: dict[str, Any], file: str) -> Any:
@@ -115,7 +120,7 @@ def _show(error: BaseException, file: str) -> None:
     try:
         traceback.print_exception(type(error), error, place, file=sys.stdout)
     except BaseException:  # its own __str__ fails, or the stack is at its end
-        print(type(error).__name__)
+        sys.stdout.write(f"{type(error).__name__}\n")
 
 
 # What the sandbox should not let through
@@ -175,6 +180,35 @@ def _share() -> None:
 # Streams
 
 
+class Streams:
+    """The standard streams; a cell may close or replace them, for itself alone."""
+
+    def __init__(self) -> None:
+        self._kept = [os.dup(number) for number in range(3)]
+        self._own: tuple[TextIO, ...] = ()
+        self.renew()
+
+    def renew(self) -> None:
+        """Write out what the streams hold, and open them anew."""
+        before = (*self._own, sys.stdout, sys.stderr)
+        for number, kept in enumerate(self._kept):
+            os.dup2(kept, number)
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stdout, sys.stderr = self._own = _text(1), _text(2)
+        for stream in before:
+            _flush(stream)
+
+    def flush(self) -> None:
+        for stream in self._own:
+            _flush(stream)
+
+
+def _flush(stream: TextIO | None) -> None:
+    with suppress(ValueError):  # a cell has closed it, or taken its file
+        if stream is not None:
+            stream.flush()
+
+
 def _text(number: int) -> TextIO:
     return open(
         number,
@@ -189,11 +223,6 @@ def _text(number: int) -> TextIO:
 def _reply(answers: TextIO, reply: dict[str, Any]) -> None:
     answers.write(json.dumps(reply) + "\n")
     answers.flush()
-
-
-def _flush() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
 
 
 if __name__ == "__main__":
