@@ -8,6 +8,7 @@ import json
 import os
 import struct
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -270,6 +271,25 @@ def test_a_cell_can_be_interrupted(notebook: Notebook) -> None:
     said = tool.run("while True: pass", cancelled=lambda: next(given_up, True))
     assert said == "Error: the call was interrupted"
     assert notebook.run("1 + 1") == "2\n"  # waits for the end of the other cell
+
+
+def test_a_cell_that_waits_for_its_process_can_be_interrupted(
+    notebook: Notebook,
+) -> None:
+    """While it is started anew, and while another cell runs."""
+    answers: list[str] = []
+    notebook.run("kept = 'here'")
+    with notebook._lock:
+        cell = threading.Thread(
+            target=lambda: answers.append(notebook.run("kept = 'gone'"))
+        )
+        cell.start()
+        while not notebook._calls:
+            assert cell.is_alive()
+        notebook.interrupt()
+    cell.join()
+    assert answers == ["[it was stopped before it began]\n"]
+    assert notebook.run("kept") == "'here'\n"
 
 
 # The process ends when it should

@@ -57,6 +57,7 @@ class Notebook:
         """Start the process; raises ToolError where it cannot be isolated."""
         self.limits = limits or Limits()
         self._lock = threading.Lock()
+        self._calls: set[threading.Event] = set()  # each is set to end the call
         self._workspace = ""
         self._process: Process | None = None
         self._start = self._fresh_start()
@@ -87,21 +88,28 @@ class Notebook:
 
     def run(self, code: str) -> str:
         """Run a cell and return what it wrote; raises ToolError if it cannot start."""
-        with self._lock:
-            if self._process is None:
-                self._start = self._fresh_start()
-                self._process = self._started()
-            result = self._process.run(code)
-            if not result.ended:
-                return result.text or NO_OUTPUT
-            self._forget()
-            return f"{result.text}[{result.ended}; {RESTARTED}]\n"
+        interrupted = threading.Event()
+        self._calls.add(interrupted)
+        try:
+            with self._lock:
+                return self._run(code, interrupted)
+        finally:
+            self._calls.discard(interrupted)
+
+    def _run(self, code: str, interrupted: threading.Event) -> str:
+        if self._process is None:
+            self._start = self._fresh_start()
+            self._process = self._started()
+        result = self._process.run(code, interrupted)
+        if not result.ended:
+            return result.text or NO_OUTPUT
+        self._forget()
+        return f"{result.text}[{result.ended}; {RESTARTED}]\n"
 
     def interrupt(self) -> None:
-        """End the cell under way, if there is one; from any thread."""
-        process = self._process
-        if process is not None:
-            process.interrupt()
+        """End the cell under way, and those that wait for it; from any thread."""
+        for interrupted in tuple(self._calls):
+            interrupted.set()
 
     def reset(self) -> None:
         """Forget variables and files; the next cell finds a new process."""

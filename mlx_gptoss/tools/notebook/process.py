@@ -52,7 +52,6 @@ class Process:
     def __init__(self, start: Start, limits: Limits) -> None:
         """Start the kernel; raises ToolError if it is not isolated."""
         self.limits = limits
-        self._interrupted = threading.Event()
         self._output = Output()
         replies, replies_end = os.pipe()
         life_end, self._life = os.pipe()
@@ -101,12 +100,16 @@ class Process:
     ) -> None:
         self.close()
 
-    def run(self, code: str) -> Result:
-        """Run a cell; one at a time. A Result with `ended` is the last one."""
-        self._interrupted.clear()
+    def run(self, code: str, interrupted: threading.Event) -> Result:
+        """Run a cell; one at a time. A Result with `ended` is the last one.
+
+        The cell ends early once `interrupted` is set.
+        """
+        if interrupted.is_set():
+            return Result("[it was stopped before it began]\n")
         self._output = Output()
         try:
-            notes = self._run(code)
+            notes = self._run(code, interrupted)
         except Gone as gone:
             self.close()
             return Result(self._output.text, str(gone))
@@ -114,10 +117,6 @@ class Process:
             self.close()
             return Result(self._output.text, "the process ended")
         return Result(self._output.text + notes)
-
-    def interrupt(self) -> None:
-        """End the cell under way; from any thread."""
-        self._interrupted.set()
 
     def close(self) -> None:
         """End the process and all it holds."""
@@ -165,12 +164,12 @@ class Process:
 
     # A cell
 
-    def _run(self, code: str) -> str:
+    def _run(self, code: str, interrupted: threading.Event) -> str:
         """Run a cell and stop the process; return what to say of its end."""
         token = secrets.token_hex(8)  # code that makes up a reply does not know it
         self._pipes.say({"code": code, "token": token})
         self._watch.go_on()
-        reply, note = self._wait_for_cell()
+        reply, note = self._wait_for_cell(interrupted)
         if reply.get("done") != token:
             raise Gone(BROKEN)
         rests = not reply.get("stubborn") and self._watch.at_rest()
@@ -181,26 +180,30 @@ class Process:
             raise Gone(LEFT_RUNNING)
         return note + _told(reply.get("told"))
 
-    def _wait_for_cell(self) -> tuple[dict[str, Any], str]:
+    def _wait_for_cell(
+        self, interrupted: threading.Event
+    ) -> tuple[dict[str, Any], str]:
         """Wait for the end of a cell; return the reply and what to say about it."""
         limit = self.limits.seconds
-        if (reply := self._reply(limit)) is not None:
+        if (reply := self._reply(limit, interrupted)) is not None:
             return reply, ""
-        why = "it was stopped" if self._interrupted.is_set() else _over(limit)
-        self._interrupted.clear()
+        why = "it was stopped" if interrupted.is_set() else _over(limit)
         self._watch.interrupt()
-        if (reply := self._reply(GRACE_SECONDS)) is not None:
+        if (reply := self._reply(GRACE_SECONDS, threading.Event())) is not None:
             return reply, f"[{why}; the variables are kept]\n"
         raise Gone(why)
 
-    def _reply(self, seconds: float) -> dict[str, Any] | None:
+    def _reply(
+        self, seconds: float, interrupted: threading.Event
+    ) -> dict[str, Any] | None:
         """Read output and the reply; None after `seconds`, or once interrupted."""
-        end = monotonic() + seconds
-        return self._pipes.reply(self._output.add, self._goes_on, end)
 
-    def _goes_on(self) -> bool:
-        self._check_use()
-        return not self._interrupted.is_set()
+        def goes_on() -> bool:
+            self._check_use()
+            return not interrupted.is_set()
+
+        end = monotonic() + seconds
+        return self._pipes.reply(self._output.add, goes_on, end)
 
     def _check_use(self) -> None:
         """Raise Gone if the process has taken more than it may."""
