@@ -297,9 +297,8 @@ def test_a_cell_that_waits_for_its_process_can_be_interrupted(
 
 def test_closing_ends_the_process() -> None:
     with open_notebook(SMALL) as own:
-        kernel, drive = kernel_of(own), own._workspace
+        kernel = kernel_of(own)
     kernel.wait(10)
-    assert not os.path.exists(drive)
 
 
 # Without isolation it does not start
@@ -327,8 +326,8 @@ runpy.run_path({str(LINUX)!r}, run_name="__main__")
 
 
 @linux_only
-def test_a_system_that_refuses_namespaces_is_an_error(tmp_path: Path) -> None:
-    found = isolate(SMALL, str(tmp_path), "linux")
+def test_a_system_that_refuses_namespaces_is_an_error() -> None:
+    found = isolate(SMALL, "linux")
     start = Start(found.drive, (sys.executable, "-c", NO_NAMESPACES), found.settings)
     with pytest.raises(ToolError, match=r"cannot be isolated here \(unshare: Op"):
         Process(start, SMALL)
@@ -348,7 +347,7 @@ def test_a_sandbox_that_does_not_start_is_an_error(tmp_path: Path) -> None:
 
 def test_another_system_is_refused() -> None:
     with pytest.raises(ToolError, match="isolation, which is not there for `win32`"):
-        isolate(Limits(), "", "win32")
+        isolate(Limits(), "win32")
 
 
 def test_a_python_around_the_users_home_is_refused(
@@ -367,16 +366,21 @@ def test_the_profile_for_a_mac_is_as_reviewed() -> None:
     assert text == golden.read_text()
 
 
-def test_a_mac_starts_python_in_its_sandbox(tmp_path: Path) -> None:
-    start = isolate(SMALL, str(tmp_path), "darwin")
+def test_a_mac_starts_python_in_its_sandbox(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    start = isolate(SMALL, "darwin")
+    assert os.listdir(start.drive) == [] and Path(start.drive).parent == tmp_path
     *guarded, settings = start.command({"replies": 3})
     assert guarded[0] == sys.executable and guarded[-1] == str(GUARD)
     given = json.loads(settings)
     command = given["command"]
     assert command[:2] == ["/usr/bin/sandbox-exec", "-p"]
-    assert f'(allow file-read* file-write*\n  (subpath "{tmp_path}"))' in command[2]
+    assert f'(allow file-read* file-write*\n  (subpath "{start.drive}"))' in command[2]
     assert command[3] == sys.executable and command[-1] == str(KERNEL)
     assert (given["replies"], given["drive_bytes"]) == (3, SMALL.drive_bytes)
+    assert given["drive"] == start.drive
 
 
 # The filter of system calls, on a machine made of Python

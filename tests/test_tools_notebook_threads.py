@@ -188,19 +188,35 @@ print(notebook._process._watch.pid, flush=True)
 """
 
 
-@pytest.mark.parametrize("does", ["notebook.run('while True: pass')", "input()"])
-def test_the_process_ends_with_its_owner(notebook: Notebook, does: str) -> None:
-    """In the middle of a cell, and stopped between two."""
+STOPS_ITS_GROUP = "import os, signal; os.kill(0, signal.SIGSTOP)"
+
+
+@pytest.mark.parametrize(
+    "does",
+    [
+        "notebook.run('while True: pass')",
+        f"notebook.run({STOPS_ITS_GROUP!r}); print('run', flush=True); input()",
+    ],
+    ids=["in a cell", "between cells"],
+)
+def test_the_process_ends_with_its_owner(
+    notebook: Notebook, tmp_path: Path, does: str
+) -> None:
+    """With nothing left in the folder of temporary files; nothing stops the guard."""
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER.format(does)],
+        env=os.environ | {"TMPDIR": str(tmp_path)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
     with owner:
         assert owner.stdout is not None
         kernel = psutil.Process(int(owner.stdout.readline()))
+        if "print" in does:
+            assert owner.stdout.readline() == b"run\n"
         owner.kill()
     kernel.wait(10)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_guard_of_a_mac_ends_a_stopped_kernel(tmp_path: Path) -> None:
@@ -208,8 +224,11 @@ def test_the_guard_of_a_mac_ends_a_stopped_kernel(tmp_path: Path) -> None:
     replies, replies_end = os.pipe()
     life_end, life = os.pipe()
     command = [sys.executable, "-c", "input()"]
+    drive = tmp_path / "drive"
+    drive.mkdir()
+    (drive / "file").touch()
     given = {"replies": replies_end, "life": life_end, "drive_bytes": MB}
-    settings = json.dumps({**given, "command": command})
+    settings = json.dumps({**given, "command": command, "drive": str(drive)})
     guard = subprocess.Popen(
         [sys.executable, "-I", str(GUARD), settings],
         stdin=subprocess.PIPE,
@@ -221,9 +240,11 @@ def test_the_guard_of_a_mac_ends_a_stopped_kernel(tmp_path: Path) -> None:
         kernel = psutil.Process(json.loads(told.readline())["pid"])
         if sys.platform == "linux":
             assert kernel.rlimit(psutil.RLIMIT_FSIZE) == (MB, MB)
+        assert os.getpgid(kernel.pid) == kernel.pid
         kernel.send_signal(signal.SIGSTOP)
         os.close(life)
         kernel.wait(10)
         assert told.read() == ""
     with guard:
         assert guard.wait(10) == 1
+    assert not drive.exists()

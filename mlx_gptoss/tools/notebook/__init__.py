@@ -21,9 +21,7 @@ child_kernel.py   what runs in it; child_threads.py ends what a cell leaves behi
 child_linux.py    shuts it in, with child_seccomp.py; child_guard.py ends it with us
 """
 
-import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,7 +30,7 @@ from typing import Self
 
 from mlx_gptoss.harmony.builtin import PYTHON
 from mlx_gptoss.harmony.messages import ToolDescription, ToolNamespace
-from mlx_gptoss.tools.notebook.isolation import Limits, Start, isolate
+from mlx_gptoss.tools.notebook.isolation import Limits, isolate
 from mlx_gptoss.tools.notebook.process import Process
 from mlx_gptoss.tools.tool import Tool
 
@@ -58,9 +56,8 @@ class Notebook:
         self.limits = limits or Limits()
         self._lock = threading.Lock()
         self._calls: set[threading.Event] = set()  # each is set to end the call
-        self._workspace = ""
         self._process: Process | None = None
-        self._start = self._fresh_start()
+        self._start = isolate(self.limits)
         self._process = self._started()
 
     def __enter__(self) -> Self:
@@ -98,7 +95,7 @@ class Notebook:
 
     def _run(self, code: str, interrupted: threading.Event) -> str:
         if self._process is None:
-            self._start = self._fresh_start()
+            self._start = isolate(self.limits)
             self._process = self._started()
         result = self._process.run(code, interrupted)
         if not result.ended:
@@ -121,11 +118,6 @@ class Notebook:
         """End the process and remove its files."""
         self.reset()
 
-    def _fresh_start(self) -> Start:
-        folder = tempfile.mkdtemp(prefix="mlx-gptoss-python-")
-        self._workspace = os.path.realpath(folder)
-        return isolate(self.limits, self._workspace)
-
     def _started(self) -> Process:
         try:
             return Process(self._start, self.limits)
@@ -137,7 +129,8 @@ class Notebook:
         if self._process is not None:
             self._process.close()
             self._process = None
-        shutil.rmtree(self._workspace, ignore_errors=True)
+        if not self._start.in_memory:
+            shutil.rmtree(self._start.drive, ignore_errors=True)
 
 
 def namespace(limits: Limits, drive: str) -> ToolNamespace:

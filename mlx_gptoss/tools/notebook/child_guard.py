@@ -1,11 +1,12 @@
-"""Ends the kernel with its owner, even a kernel that is stopped.
+"""Ends the kernel with its owner, even a kernel that is stopped, and its files.
 
     python -I child_guard.py '{"command": [...], "replies": 3, "life": 4, ...}'
 
 The kernel is stopped between cells and cannot see that its owner is gone, so this
 process, which runs no code of the model, waits for that: it holds `life`, the end of
 a pipe that closes with the owner. On Linux child_linux.py forks the kernel and calls
-`guard`; elsewhere `command` starts it, with the settings as its last argument.
+`guard`; elsewhere `command` starts it, with the settings as its last argument, and
+`drive`, a folder on disk, is removed where the owner no longer can.
 Imports nothing but the standard library: it is run by its path.
 """
 
@@ -13,6 +14,7 @@ import json
 import os
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,10 +29,12 @@ def main(given: dict[str, Any]) -> NoReturn:
     limit_files(given["drive_bytes"])
     replies = given["replies"]
     kernel = subprocess.Popen(
-        [*given["command"], json.dumps(given)], pass_fds=[replies]
+        [*given["command"], json.dumps(given)],
+        pass_fds=[replies],
+        start_new_session=True,  # what it sends to its group does not reach us
     )
     tell(replies, {"pid": kernel.pid})
-    guard(kernel.pid, replies, given["life"])
+    guard(kernel.pid, replies, given["life"], given["drive"])
 
 
 def limit_files(file_bytes: int) -> None:
@@ -40,7 +44,7 @@ def limit_files(file_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def guard(child: int, replies: int, life: int) -> NoReturn:
+def guard(child: int, replies: int, life: int, drive: str | None = None) -> NoReturn:
     """Wait for the end of `child`, or kill it once `life` is closed; then end."""
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -57,6 +61,8 @@ def guard(child: int, replies: int, life: int) -> NoReturn:
         if life in ready:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+            if drive is not None:
+                shutil.rmtree(drive, ignore_errors=True)
             os._exit(1)
         os.read(woken, CHUNK)
 

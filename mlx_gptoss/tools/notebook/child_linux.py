@@ -60,6 +60,7 @@ def main(given: dict[str, Any]) -> None:
     if child != 0:
         guard["tell"](given["replies"], {"pid": child})
         guard["guard"](child, given["replies"], given["life"])
+    os.setsid()  # `kill(0, ...)` of a cell would reach the guard, too
     os.close(given["life"])
     try:
         check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL), "prctl")

@@ -1,6 +1,6 @@
 """How Python is started so that the operating system shuts it in.
 
-    start = isolate(Limits(), workspace)       # raises ToolError where it cannot be
+    start = isolate(Limits())                  # raises ToolError where it cannot be
     subprocess.Popen(start.command(given), env=start.environment, ...)
 
 macOS: `sandbox-exec` with the profile of macos.py. Linux: namespaces, made by
@@ -12,6 +12,7 @@ nothing here is taken on trust.
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -56,7 +57,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Start:
-    """The command that starts a shut-in kernel, and its folder for files."""
+    """The command that starts a shut-in kernel, and its folder for files.
+
+    A folder that is not in memory is the caller's to remove.
+    """
 
     drive: str
     prefix: tuple[str, ...]  # of the command line
@@ -81,12 +85,8 @@ class Start:
         }
 
 
-def isolate(limits: Limits, workspace: str, platform: str = sys.platform) -> Start:
-    """Choose the isolation of this system.
-
-    `workspace` is an empty folder for the code's files; Linux does without, in
-    memory. Raises ToolError where there is none.
-    """
+def isolate(limits: Limits, platform: str = sys.platform) -> Start:
+    """Choose the isolation of this system; raises ToolError where there is none."""
     python = (sys.executable, "-I", "-B", "-X", "utf8")
     if platform == "linux":
         settings = {
@@ -97,10 +97,12 @@ def isolate(limits: Limits, workspace: str, platform: str = sys.platform) -> Sta
         return Start(LINUX_DRIVE, (*python, str(LINUX)), settings, in_memory=True)
     if platform == "darwin":
         own = (str(KERNEL.resolve()), str(THREADS_OF_CELLS.resolve()))
-        profile = macos.profile(readable_folders(own), workspace)
+        readable = readable_folders(own)
+        drive = os.path.realpath(tempfile.mkdtemp(prefix="mlx-gptoss-python-"))
+        profile = macos.profile(readable, drive)
         command = (macos.COMMAND, "-p", profile, *python, str(KERNEL))
-        settings = {"command": command, **asdict(limits)}
-        return Start(workspace, (*python, str(GUARD)), settings)
+        settings = {"command": command, "drive": drive, **asdict(limits)}
+        return Start(drive, (*python, str(GUARD)), settings)
     raise ToolError(
         f"the `python` tool needs isolation, which is not there for `{platform}`: "
         "leave the tool out"
