@@ -33,6 +33,7 @@ class Odd:
     """What is wrong with one answer of the storage."""
 
     status: int | None = None
+    body: bytes = b""  # of that status
     ignores_range: bool = False
     shift: int = 0  # of where the bytes begin, against what the answer says
     honest_shift: bool = False  # the answer says it
@@ -57,6 +58,7 @@ class HubServer:
     tokens: dict[str, set[str]] = field(default_factory=dict)  # by host
     sizes: dict[str, int | None] = field(default_factory=dict)  # told instead of true
     etags: dict[str, str] = field(default_factory=dict)  # told instead of true
+    answers: dict[str, bytes] = field(default_factory=dict)  # what is said of a model
     served: int = 0  # bytes of large files
     held: threading.Event = field(default_factory=threading.Event)
     let_go: threading.Event = field(default_factory=threading.Event)
@@ -81,6 +83,7 @@ class HubServer:
             self.tokens,
             self.sizes,
             self.etags,
+            self.answers,
         ):
             collected.clear()
         self.served = 0
@@ -182,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
         asked = self.headers.get("range", "")
         hub.ranges.append(asked)
         if odd.status:
-            return self._send(odd.status, b"", dict(odd.headers))
+            return self._send(odd.status, odd.body, dict(odd.headers))
         if odd.damages:
             content = bytes(byte ^ 1 for byte in content)
         content += odd.longer
@@ -233,6 +236,8 @@ class _Handler(BaseHTTPRequestHandler):
         files = self.hub.repos.get(model)
         if status := self.hub.refuse.get(model):
             return self._send(status, b"{}", {})
+        if model in self.hub.answers:
+            return self._send(200, self.hub.answers[model], {})
         if files is None:
             return self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
         siblings = [self._sibling(name, content) for name, content in files.items()]

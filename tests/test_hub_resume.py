@@ -176,7 +176,10 @@ def test_an_answer_that_may_pass_is_waited_for(trial: Trial, status: int) -> Non
     assert trial.waits == list(PAUSES[:2])
 
 
-@pytest.mark.parametrize(("asked", "waited"), [("7", 7), ("9999", LONGEST_PAUSE)])
+@pytest.mark.parametrize(
+    ("asked", "waited"),
+    [("7", 7), ("9999", LONGEST_PAUSE), ("9" * 5000, LONGEST_PAUSE)],
+)
 def test_a_pause_that_is_asked_for_is_kept_within_bounds(
     trial: Trial, asked: str, waited: int
 ) -> None:
@@ -209,6 +212,21 @@ def test_a_storage_that_knows_no_ranges_sends_all_once(trial: Trial) -> None:
     assert is_whole(trial.pull())
     assert trial.server.served == SIZE
     assert "starts over: the server sends whole files only" in trial.said[-1]
+
+
+@pytest.mark.parametrize("status", [200, 203])
+def test_a_page_instead_of_the_rest_costs_nothing_of_what_has_come(
+    trial: Trial, status: int
+) -> None:
+    """As of a network that wants a login, or a proxy that refuses."""
+    trial.begin(WEIGHTS[:1000])
+    page = Odd(status=status, body=b"<html>Log in</html>")
+    trial.server.odd[NAME] = [page] * (len(PAUSES) + 1)
+    with pytest.raises(HubError, match=r"what came is not the file; what has come is"):
+        trial.pull()
+    assert trial.part.read_bytes() == WEIGHTS[:1000]
+    assert is_whole(trial.pull())
+    assert trial.server.served == SIZE - 1000
 
 
 @pytest.mark.parametrize("shift", [-500, 400])

@@ -20,7 +20,7 @@ PARTIAL = 206
 RANGE_REFUSED = 416
 REFUSED = (401, 403, 404, 410)  # by a storage: other addresses are given by the Hub
 OWN_HEADERS = ("authorization", "if-range")  # for the Hub alone
-RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)", re.ASCII)
+RANGE = re.compile(r"bytes (\d{1,18})-\d+/(\d{1,18}|\*)", re.ASCII)
 PORTS = {"http": 80, "https": 443}
 
 
@@ -72,11 +72,25 @@ def continues(response: Any, start: int, size: int | None) -> bool:
     if response.status_code != PARTIAL:
         return start == 0
     found = RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    encoded = response.headers.get("Content-Encoding", "identity") != "identity"
-    if found is None or encoded:
+    if found is None or _is_encoded(response):
         return False
     total = None if found[2] == "*" else int(found[2])
     return int(found[1]) == start and (None in (total, size) or total == size)
+
+
+def is_something_else(response: Any, size: int | None) -> bool:
+    """Whether an answer with a length of its own is no file of `size` bytes.
+
+    A page, say, of a network that wants a login.
+    """
+    length = response.headers.get("Content-Length")
+    if response.status_code == PARTIAL or _is_encoded(response) or size is None:
+        return False
+    return length is not None and length != str(size)
+
+
+def _is_encoded(response: Any) -> bool:
+    return bool(response.headers.get("Content-Encoding", "identity") != "identity")
 
 
 def _joined(url: str, location: str) -> str:

@@ -13,6 +13,7 @@ PAUSES = (
     16,
 )  # seconds before the next try; after the last the error stands
 LONGEST_PAUSE = 60  # seconds, whatever a server asks for
+DIGITS = 9  # that a number of seconds may have
 PASSING = (408, 429, 500, 502, 503, 504)  # answers that may be others in a moment
 
 Say = Callable[[str], None]
@@ -70,7 +71,7 @@ def _asked_pause(error: Exception) -> int:
     """Read the seconds that an answer asks to wait; 0 where it names none."""
     response = getattr(error, "response", None)
     asked = response.headers.get("Retry-After", "") if response is not None else ""
-    return int(asked) if asked.isdecimal() and asked.isascii() else 0
+    return int(asked[:DIGITS]) if asked.isdecimal() and asked.isascii() else 0
 
 
 def _reason(error: Exception, status: int | None) -> str:

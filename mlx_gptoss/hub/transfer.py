@@ -11,7 +11,7 @@ from typing import Any
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.hub.library import Report, library
 from mlx_gptoss.hub.parts import Part
-from mlx_gptoss.hub.ranges import RANGE_REFUSED, continues, open_from
+from mlx_gptoss.hub.ranges import RANGE_REFUSED, continues, is_something_else, open_from
 from mlx_gptoss.hub.retries import (
     Patience,
     Say,
@@ -122,6 +122,8 @@ class Transfer:
             if response.status_code == RANGE_REFUSED:
                 raise _DamagedError(f"the Hub has nothing from byte {start} on")
             if not continues(response, start, remote.size):
+                if is_something_else(response, remote.size):
+                    raise ShortError("what came is not the file")
                 if start == 0:
                     raise _DamagedError("the answer does not begin at the beginning")
                 self._start_over()
