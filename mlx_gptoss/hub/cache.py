@@ -28,7 +28,7 @@ from mlx_gptoss.hub.folders import (
 )
 from mlx_gptoss.hub.library import fetch_by_library, is_offline, library
 from mlx_gptoss.hub.published import HubFile, Published, ask, is_weights, needed_files
-from mlx_gptoss.hub.repos import BRANCH, WHOLE, RepoFolder
+from mlx_gptoss.hub.repos import WHOLE, RepoFolder
 from mlx_gptoss.hub.retries import Say, Wait
 from mlx_gptoss.hub.stored import describe_lack, stored_models
 from mlx_gptoss.memory import format_bytes
@@ -117,12 +117,12 @@ class Hub:
 
     def cached(self, model: str) -> Path | None:
         """Return the folder of a Hub id if all of it was downloaded."""
-        found = self._find(model, CONFIG, BRANCH)
-        return found.parent if found and is_complete(found.parent) else None
+        folder = RepoFolder(self.folder, model).named()
+        return folder if folder and is_complete(folder) else None
 
     def snapshot(self, repo: str) -> Path | None:
         """Return the folder of what was downloaded of a Hub id, whole or not."""
-        return RepoFolder(self.folder, repo).snapshot(BRANCH)
+        return RepoFolder(self.folder, repo).snapshot()
 
     def listing(self, repo: str) -> dict[str, int]:
         """Ask the Hub for the files of a repository: size by name."""
@@ -189,12 +189,6 @@ class Hub:
         found = [r for r in cache.repos if (r.repo_type, r.repo_id) == ("model", model)]
         hashes = [x.commit_hash for repo in found for x in repo.revisions]
         cache.delete_revisions(*hashes).execute()
-
-    def _find(self, model: str, name: str, revision: str) -> Path | None:
-        found = library().try_to_load_from_cache(
-            model, name, cache_dir=self.folder, revision=revision
-        )
-        return Path(found) if isinstance(found, str) else None
 
     def _download(
         self,

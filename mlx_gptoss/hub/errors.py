@@ -6,9 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mlx_gptoss.errors import HubError
+from mlx_gptoss.hub.library import library
 
 FORBIDDEN = (401, 403)
-DISK_FAILS = (errno.EIO, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+DISK_FAILS = (
+    errno.EIO,
+    errno.EROFS,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -19,7 +28,8 @@ class GgufOnlyError(HubError):
 @contextmanager
 def named_errors(model: str) -> Iterator[None]:
     """Turn every failure of a download into a HubError about `model`."""
-    from huggingface_hub import errors  # noqa: PLC0415 - half a second
+    library()  # its variables are read, or refused, here
+    from huggingface_hub import errors  # noqa: PLC0415
 
     # httpx's base class, or httpx2's: the hub library changed from one to the other.
     http = errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]

@@ -5,6 +5,7 @@ Reads small JSON files only; knows nothing of the network.
 
 import json
 import logging
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,7 +167,7 @@ def is_complete(folder: Path) -> bool:
         here = {path.name for path in folder.glob(WEIGHTS) if path.exists()}
         return bool(here) and all(part in here for name in here for part in parts(name))
     names = _indexed(folder)
-    return bool(names) and all((folder / name).exists() for name in names)
+    return bool(names) and all(os.path.exists(folder / name) for name in names)
 
 
 def missing_weights(folder: Path) -> int | None:
@@ -178,7 +179,8 @@ def missing_weights(folder: Path) -> int | None:
     total = metadata.get("total_size") if isinstance(metadata, dict) else None
     if not isinstance(total, int):
         return None
-    here = [folder / name for name in _indexed(folder) if (folder / name).exists()]
+    paths = (folder / name for name in _indexed(folder))
+    here = [path for path in paths if os.path.exists(path)]
     return max(0, total - sum(path.stat().st_size for path in here)) or None
 
 
@@ -227,6 +229,6 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read an object; {} where there is none: a list must not fail on one bad file."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return read if isinstance(read, dict) else {}

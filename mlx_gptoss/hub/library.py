@@ -8,18 +8,68 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
+
+from mlx_gptoss.errors import HubError
 
 Report = Callable[[int], None]  # bytes of one file that have come
 
 
 def library() -> ModuleType:
-    """Import huggingface_hub with its telemetry off, whoever imported it before."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import huggingface_hub  # noqa: PLC0415 - half a second
-    from huggingface_hub import constants  # noqa: PLC0415
+    """Import huggingface_hub with its telemetry off, whoever imported it before.
 
+    Raises HubError where its variables are not what it can read.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        import huggingface_hub  # noqa: PLC0415 - half a second
+        from huggingface_hub import constants  # noqa: PLC0415
+
+        _require_address(constants.ENDPOINT)
+    except ValueError as error:
+        raise HubError(
+            f"the variables of the Hub cannot be read ({error}): check `HF_ENDPOINT` "
+            "and those that begin with `HF_HUB_`"
+        ) from error
     constants.HF_HUB_DISABLE_TELEMETRY = True
     return huggingface_hub
+
+
+def _require_address(endpoint: str) -> None:
+    parts = urlsplit(endpoint)
+    plain = endpoint.isascii() and endpoint.isprintable() and " " not in endpoint
+    if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
+        raise ValueError(f"`{endpoint}` is no address of the web")
+    _ = parts.port  # raises ValueError for a number that is none
+
+
+def require_session() -> None:
+    """Raise HubError where no request can be sent: certificates, proxies, the token."""
+    token = library().get_token()
+    from huggingface_hub import utils  # noqa: PLC0415
+
+    try:
+        utils.get_session()
+    except ImportError as error:
+        raise HubError(
+            "a SOCKS proxy needs a package that is not here: `pip install socksio`, "
+            "or unset `ALL_PROXY`"
+        ) from error
+    except ValueError as error:
+        raise HubError(
+            f"a proxy cannot be used ({error}): check `HTTP_PROXY`, `HTTPS_PROXY` and "
+            "`ALL_PROXY`"
+        ) from error
+    except OSError as error:
+        raise HubError(
+            f"the certificates cannot be read ({error.strerror or error}): check "
+            "`SSL_CERT_FILE` and `SSL_CERT_DIR`"
+        ) from error
+    if not (token or "").isascii():
+        raise HubError(
+            "the token for the Hub holds a character that no token has: check "
+            "`HF_TOKEN`, or `hf auth login`"
+        )
 
 
 def is_offline() -> bool:

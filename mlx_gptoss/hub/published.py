@@ -8,7 +8,7 @@ from typing import Any
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.hub.errors import GgufOnlyError
 from mlx_gptoss.hub.folders import CONFIG, MODEL_TYPE, WEIGHTS
-from mlx_gptoss.hub.library import library
+from mlx_gptoss.hub.library import library, require_session
 
 # What a model needs, in the order it comes: config.json last, so that a folder that
 # has it has everything. Files in folders (`original/`, `metal/`) never match.
@@ -42,6 +42,17 @@ class Published:
 
 def ask(endpoint: str | None, repo: str, revision: str | None = None) -> Published:
     """Ask the Hub what a repository holds."""
+    require_session()
+    try:
+        return _ask(endpoint, repo, revision)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise HubError(
+            f"what came as the Hub's answer about `{repo}` is none: check "
+            "`HF_ENDPOINT`, your proxy, and whether this network wants a login"
+        ) from error
+
+
+def _ask(endpoint: str | None, repo: str, revision: str | None) -> Published:
     api = library().HfApi(endpoint)
     facts = api.model_info(
         repo,
@@ -58,7 +69,10 @@ def ask(endpoint: str | None, repo: str, revision: str | None = None) -> Publish
 
 def _file(sibling: Any) -> HubFile:
     sha256 = sibling.lfs.sha256 if sibling.lfs else None
-    return HubFile(sibling.rfilename, sibling.size, sha256 or sibling.blob_id, sha256)
+    name, size = sibling.rfilename, sibling.size
+    if "\0" in name or (size is not None and size < 0):
+        raise ValueError(f"`{name!r}` of {size} bytes is no file")
+    return HubFile(name, size, sha256 or sibling.blob_id, sha256)
 
 
 def needed_files(published: Published) -> list[HubFile]:

@@ -71,14 +71,25 @@ class RepoFolder:
 
     def snapshot(self, branch: str = BRANCH) -> Path | None:
         """Return the folder that a branch names, or else the newest, if any."""
-        try:
-            named = self.path / "snapshots" / (self.path / "refs" / branch).read_text()
-        except (FileNotFoundError, NotADirectoryError):
-            named = None
-        if named is not None and named.is_dir():
+        named = self.named(branch)
+        if named is not None:
             return named
         found = [path for path in self.path.glob("snapshots/*") if path.is_dir()]
         return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+    def named(self, branch: str = BRANCH) -> Path | None:
+        """Return the folder that a branch names, if both are here."""
+        commit = self._commit(branch)
+        folder = self.path / "snapshots" / commit
+        return folder if commit and folder.is_dir() else None
+
+    def _commit(self, branch: str) -> str:
+        """Read which commit a branch names; "" where nothing whole says so."""
+        try:
+            told = (self.path / "refs" / branch).read_text(encoding="ascii")
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+            return ""
+        return told if _is_safe(told) else ""
 
     def parts(self) -> Iterator[Path]:
         """List what has come of files that are not whole, ours and the library's."""
@@ -122,7 +133,7 @@ class RepoFolder:
         """Make a link, at once and over any old one; False where there are none."""
         if library().constants.HF_HUB_DISABLE_SYMLINKS:
             return False
-        draft = self.path / f".mlx-gptoss-{os.getpid()}.link"
+        draft = self.path / ".mlx-gptoss.link"
         draft.unlink(missing_ok=True)
         try:
             draft.symlink_to(os.path.relpath(blob, pointer.parent))
@@ -137,15 +148,15 @@ class RepoFolder:
         """Let a branch name a commit, whose files are here."""
         ref = self.path / "refs" / branch
         ref.parent.mkdir(parents=True, exist_ok=True)
-        if not ref.exists() or ref.read_text() != commit:
-            draft = self.path / f".mlx-gptoss-{os.getpid()}.ref"
+        if self._commit(branch) != commit:
+            draft = self.path / ".mlx-gptoss.ref"
             draft.write_text(commit)
             draft.replace(ref)
 
     def begin(self, commit: str, files: Iterable[HubFile]) -> None:
         """Write down what a download needs, for those who look at what it left."""
         facts = {file.name: [file.size, file.etag] for file in files}
-        draft = self.path / f".mlx-gptoss-{os.getpid()}.begun"
+        draft = self.path / ".mlx-gptoss.begun"
         self.path.mkdir(parents=True, exist_ok=True)
         draft.write_text(json.dumps({"commit": commit, "files": facts}))
         draft.replace(self.path / BEGUN)
@@ -250,9 +261,13 @@ def _facts(path: Path) -> os.stat_result | None:
         return None
 
 
+def _is_safe(name: str) -> bool:
+    return SAFE.fullmatch(name) is not None and ".." not in name
+
+
 def _safe(name: str) -> str:
     """Check a name that the Hub gave before it becomes the name of a file."""
-    if not SAFE.fullmatch(name) or ".." in name:
+    if not _is_safe(name):
         raise HubError(
             f"the Hub answered with `{name}` as the tag of a file or commit, which "
             "cannot name a file: check `HF_ENDPOINT`"

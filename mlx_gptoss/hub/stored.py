@@ -53,7 +53,8 @@ def _look(repo: RepoFolder) -> LocalModel | None:
     begun = any(repo.parts()) or (folder is not None and any(folder.glob(WEIGHTS)))
     if config.get("model_type") != MODEL_TYPE and (config or not begun):
         return None
-    complete = folder is not None and is_complete(folder)
+    # What another revision brought whole is not what a Hub id means.
+    complete = folder is not None and folder == repo.named() and is_complete(folder)
     facts = repo.contents().values()
     missing = None
     if not complete:
