@@ -2,6 +2,7 @@
 
 import logging
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from mlx_gptoss.cli.serving import (
     start_log,
 )
 from mlx_gptoss.errors import MemoryBudgetError
+from mlx_gptoss.hub import Hub
 from mlx_gptoss.server.guard import Guard
 from mlx_gptoss.server.settings import Settings
+from tests.hub_server import hub_server
 
 
 @pytest.fixture(autouse=True)
@@ -154,17 +157,32 @@ def test_times_and_budgets_are_read() -> None:
         Budget().convert("-5", None, None)
 
 
-def test_a_log_file_is_for_its_owner_only(tmp_path: Path) -> None:
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Path]:
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     root.handlers.clear()
     try:
         start_log(tmp_path / "log")
-        logging.getLogger("x").info("said")
+        yield tmp_path / "log"
         for handler in root.handlers:
             handler.close()
     finally:
         root.handlers[:] = before
         root.setLevel(level)
-    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o600
-    assert (tmp_path / "log").read_text().endswith("INFO said\n")
+
+
+def test_a_log_file_is_for_its_owner_only(log: Path) -> None:
+    logging.getLogger("x").info("said")
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    assert log.read_text().endswith("INFO said\n")
+
+
+def test_the_signed_addresses_of_a_download_are_not_logged(
+    log: Path, tmp_path: Path
+) -> None:
+    files = {"config.json": b'{"model_type": "gpt_oss"}', "model.safetensors": b"w"}
+    with hub_server({"owner/model": files}) as server:
+        Hub(server.url, tmp_path / "cache").pull("owner/model")
+        assert server.ranges
+    assert "signature" not in log.read_text()

@@ -37,6 +37,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANYWHERE = ("0.0.0.0", "::")
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*]+")
 LOG_LINE = "%(asctime)s %(levelname)s %(message)s"
+# They log each request; a download's addresses are signed, and let anyone in.
+QUIET_LOGGERS = ("uvicorn", "httpx", "httpx2")
 
 
 class Duration(click.ParamType):
@@ -134,7 +136,8 @@ def start_log(path: Path | None) -> None:
     if path is not None:
         handler = LogFile(path, say=note)
     logging.basicConfig(level=logging.INFO, format=LOG_LINE, handlers=[handler])
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    for name in QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _read_key(given: str) -> str:
