@@ -399,7 +399,7 @@ parts = starts | st.binary(max_size=9) | st.just(WEIGHTS + b"more")
 
 @given(odd=st.lists(odd_answers, max_size=12), part=parts)
 @settings(
-    max_examples=12,
+    max_examples=6,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
