@@ -21,7 +21,7 @@ import pytest
 
 from mlx_gptoss.errors import GptOssError, SchemaError
 from mlx_gptoss.harmony import grammar
-from mlx_gptoss.harmony.depth import DEEPEST
+from mlx_gptoss.harmony.depth import DEEPEST, depth_of_lark
 from mlx_gptoss.harmony.schema_grammar import WHOLE
 from mlx_gptoss.harmony.worker import GrammarLostError, Grammars, Matcher, grammars
 from mlx_gptoss.harmony.worker.supervisor import Supervisor
@@ -352,6 +352,12 @@ def test_references_that_lead_back_are_no_depth(own: Grammars) -> None:
         ("lark", 'r{0}: "a" r{1}\n', 'r{0}: "b"', "start: r0\n"),
         ("lark", 'T{0}: "a" T{1}\n', 'T{0}: "b"', "start: T0\n"),
         ("lark", "\n  r{0} : r{1} // r0 r0\n", 'r{0}: "b"', "start: r0\n"),
+        ("lark", 'r-{0}: "a" r-{1}\n', 'r-{0}: "b"', "start: r-0\n"),
+        ("lark", "r{0}: Ar{1}\n", 'r{0}: "b"', 'start: r0\nA: "a"\n'),
+        ("lark", 'T{0}: "a"iT{1}\n', 'T{0}: "b"', "start: T0\n"),
+        ("lark", "T{0}: /a/iT{1}\n", 'T{0}: "b"', "start: T0\n"),
+        ("lark", 'T{0}: /\n"/ T{1} "a"\n', 'T{0}: "b"', "start: T0\n"),
+        ("lark", 'T{0}: T{1} "a"\n', 'T{0}: "b"', 'start: "a"\n%ignore T0\n'),
         ("grammar", 'r{0} ::= "a" r{1}\n', 'r{0} ::= "b"', "root ::= r0\n"),
     ),
 )
@@ -365,6 +371,49 @@ def test_rules_may_lead_as_deep_as_they_may(
     own.compile(kind, chain(DEEPEST - 100), what="a chain")
     with pytest.raises(SchemaError, match="its rules lead more than 1,000 deep"):
         own.compile(kind, chain(DEEPEST + 1), what="a chain")
+
+
+SHALLOW = " ".join(f"r{n}" for n in reversed(range(DEEPEST + 2)))
+
+
+@pytest.mark.parametrize(
+    "around",
+    (
+        "{0}\nstart: r0",  # the last rule first
+        "start: " + SHALLOW + "\n{0}\n%override start: r0",
+        "start: %lark {{ start: r0\n{0}\n}}",
+        "start: "
+        + SHALLOW
+        + " %lark {{ start: r0\n{0}\n}}\n"
+        + "\n".join(f'{name}: "c"' for name in SHALLOW.split()),
+    ),
+)
+def test_no_order_of_rules_hides_their_depth(own: Grammars, around: str) -> None:
+    def chain(count: int) -> str:
+        rules = [f'r{n}: "a" r{n + 1}' for n in range(count)]
+        return around.format("\n".join([f'r{count}: "b"', *reversed(rules)]))
+
+    with pytest.raises(SchemaError, match="its rules lead more than 1,000 deep"):
+        own.compile("lark", chain(DEEPEST + 1), what="a chain")
+
+
+def test_a_long_way_through_brackets_and_attributes_is_no_depth() -> None:
+    text = """start[capture="a:b"]: pair::0 [word] (word
+      | NUMBER){2,3} <[1-3]>
+    pair::_: "x" pair::incr([0:8]) %if lt([0:8], 5)
+      | "y"
+    word[stop=NUMBER]: /[a-z"]+/i
+    NUMBER.2: "1".."9"
+    """
+    assert depth_of_lark(text) == len(("start", "word", "NUMBER"))
+
+
+def test_text_that_never_closes_is_read_once() -> None:
+    began = time.process_time()
+    for end in ('"', "/"):
+        depth_of_lark("start: " + f"{end}\\" * 100_000)
+
+    assert time.process_time() - began < 5  # quadratic: minutes
 
 
 def test_a_schema_in_a_grammar_counts_too(own: Grammars) -> None:

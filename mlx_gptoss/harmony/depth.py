@@ -9,6 +9,7 @@ of its thread. Depth is that of a walk which enters everything once, in the orde
 the document: what leads back to itself is as deep as what lies in between.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -19,17 +20,24 @@ from mlx_gptoss.harmony.references import References
 DEEPEST = 1000  # a tenth of what the library manages in the worker's threads
 Node = TypeVar("Node")
 
-# What a grammar in Lark consists of, as far as depth is concerned.
+# What a grammar in Lark consists of, as the library reads it.
 LARK = re.compile(
     r"""
-    (?P<space>\s+|//[^\n]*|\#[^\n]*)
-    | %json\s*(?P<json>)
-    | (?P<literal>"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/)
-    | [?!]?(?P<rule>[A-Za-z_]\w*)(?:\.-?\d+)?(?:\[[^]]*\])?(?:::\w+)?\s*:(?!:)
-    | (?P<name>[A-Za-z_]\w*)
-    | (?P<sign>.)""",
+    (?P<space>[ \t]+|(?:\#|//)[^\n]*)
+    | %(?:json|regex|llguidance)\s*(?P<json>)
+    | (?P<scope>%lark[ \t]*\{)
+    | (?P<literal>
+        "(?:\\.|[^"\\])*(?:"i?|\\?\Z)  # to the end where none is closed:
+        | /(?:\\.|[^/\\])+(?:/[imslux]*|\\?\Z)  # what fails is read once
+        | <[^<>\s]+> | @[A-Za-z0-9_-]+ | %[a-z]+
+        | 0[xX][0-9a-fA-F]+ | [+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?
+      )
+    | [!]?[?]?(?P<name>_?(?:[a-z][_a-z0-9-]*|[A-Z][_A-Z0-9-]*))
+    | (?P<sign>::|.)""",
     re.VERBOSE | re.DOTALL,
 )
+IGNORED, START = "%ignore", "start"
+Rule = tuple[int, str]  # the grammar that it stands in, and its name
 
 
 def depth_of_schema(schema: Any) -> int:
@@ -53,21 +61,18 @@ def depth_of_lark(text: str) -> int:
 
     The schemas within (`%json`) count as the rule that they stand in.
     """
-    rules: dict[str, list[str]] = {}
-    named: list[str] = []  # in the rule that is being read
+    reader = _Reader()
     deepest, at = 0, 0
     while found := LARK.match(text, at):
         kind, at = found.lastgroup, found.end()
         if kind == "json":
             schema, at = _json(text, at)
             deepest = max(deepest, depth_of_schema(schema))
-        elif kind == "rule":
-            named = rules.setdefault(found["rule"], [])
         elif kind == "name":
-            named.append(found["name"])
-    return deepest + _depth(
-        rules, lambda one: [name for name in rules[one] if name in rules], str
-    )
+            reader.name(found["name"])
+        elif kind != "space":
+            reader.sign(found[0])
+    return deepest + _depth(reader.roots, reader.inside, lambda rule: rule)
 
 
 def leads_too_deep(lark: str) -> bool:
@@ -75,6 +80,53 @@ def leads_too_deep(lark: str) -> bool:
     lines = lark.count("\n") + 1  # a line begins one rule at most
     few = lines <= DEEPEST and "%json" not in lark
     return not few and depth_of_lark(lark) > DEEPEST
+
+
+class _Reader:
+    """Collects the rules of a grammar, of those within it, too, and what each names."""
+
+    def __init__(self) -> None:
+        self._rules: dict[Rule, list[Rule]] = {}
+        self._ends: dict[Rule, list[Rule]] = {}  # named in front of the colon
+        self._named: list[Rule] = []  # by the rule that is being read
+        self._first = 0  # of them, the last that stands in no brackets
+        self._level = 0  # brackets
+        self._grammar = 0
+        self._count = itertools.count(1)
+        self._around: list[tuple[int, int, list[Rule]]] = []
+
+    @property
+    def roots(self) -> list[Rule]:
+        """All rules; where the library begins comes first."""
+        first = {IGNORED: 0, START: 1}
+        return sorted(self._rules, key=lambda rule: first.get(rule[1], 2))
+
+    def inside(self, rule: Rule) -> list[Rule]:
+        named = [*self._rules[rule], *self._ends.get(rule, ())]
+        return [one for one in named if one in self._rules]
+
+    def name(self, name: str) -> None:
+        if not self._level:
+            self._first = len(self._named)
+        self._named.append((self._grammar, name))
+
+    def sign(self, sign: str) -> None:
+        if sign.startswith("%lark"):
+            self._around.append((self._grammar, self._level, self._named))
+            self._grammar, self._level, self._named = next(self._count), 0, []
+        elif sign == "}" and not self._level and self._around:
+            self._grammar, self._level, self._named = self._around.pop()
+        elif sign in ("(", "[", "{"):
+            self._level += 1
+        elif sign in (")", "]", "}"):
+            self._level -= 1
+        elif sign == IGNORED:
+            self._named = self._rules.setdefault((self._grammar, IGNORED), [])
+        elif sign == ":" and not self._level:
+            rule, *ends = self._named[self._first :] or [(self._grammar, "")]
+            del self._named[self._first :]
+            self._named = self._rules[rule] = []
+            self._ends[rule] = ends
 
 
 def _depth(
