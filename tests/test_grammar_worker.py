@@ -276,7 +276,7 @@ def test_the_process_ends_with_the_one_who_started_it(own: Grammars) -> None:
 def test_texts_that_nobody_follows_are_forgotten(
     own: Grammars, supervisor: Supervisor
 ) -> None:
-    supervisor.forget("matchers", 0)
+    supervisor.forget(0)
     keys = [ship(own)._key for _ in range(3)]
 
     assert set(keys) <= {key for _, key in supervisor._forgotten}

@@ -25,7 +25,7 @@ from mlx_gptoss.harmony.bnf import (
 ROOT = "root"
 DEEPEST = 64  # groups around an item
 MOST_RULES = 2000
-LARK = re.compile(r"(?m)^\s*(?:%llguidance\b|start(?:\.\d+)?\s*:(?!:=))")
+LARK = re.compile(r"(?m)^[^\S\n]*(?:%llguidance\b|start(?:\.\d+)?\s*:(?!:=))")
 TOKEN = re.compile(
     r"""(?P<space>\s+|\#[^\n]*)
     | (?P<rule>[A-Za-z0-9_-]+(?=\s*::=))

@@ -8,13 +8,12 @@ The process ends when the other side of its pipe is closed.
 import json
 import mmap
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any
 
 import tokenizers
@@ -37,7 +36,6 @@ Message = Mapping[str, Any]
 
 def main(link: int, shared: int) -> None:
     """Serve what comes through the socket `link`; write masks into `shared`, a file."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who asks
     sys.setswitchinterval(SWITCH_SECONDS)
     threading.stack_size(STACK)
     Child(Connection(link), mmap.mmap(shared, SHARED)).serve()
@@ -61,8 +59,7 @@ class Child:
 
     def serve(self) -> None:
         """Do everything that comes, each thing in a thread, until nothing can come."""
-        compilers = ThreadPoolExecutor(COMPILERS, "compile")
-        followers = ThreadPoolExecutor(FOLLOWERS, "follow")
+        compilers, followers = self._threads(COMPILERS), self._threads(FOLLOWERS)
         self._send({"id": None})
         while True:
             try:
@@ -74,9 +71,21 @@ class Child:
             elif message["do"] == "forget":
                 self._forget(message)
             elif message["do"] == "follow":
-                followers.submit(self._answer, message)
+                followers.put(message)
             else:
-                compilers.submit(self._answer, message)
+                compilers.put(message)
+
+    def _threads(self, count: int) -> "SimpleQueue[Message]":
+        """Start threads for what is put in a queue: all now, or the process ends."""
+        queue: SimpleQueue[Message] = SimpleQueue()
+
+        def work() -> None:
+            while True:
+                self._answer(queue.get())
+
+        for _ in range(count):
+            threading.Thread(target=work, daemon=True).start()
+        return queue
 
     def _answer(self, message: Message) -> None:
         answer: dict[str, Any] = {"id": message["id"]}

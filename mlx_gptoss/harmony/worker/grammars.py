@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 from weakref import finalize
 
@@ -16,7 +16,12 @@ import numpy as np
 
 from mlx_gptoss.errors import SchemaError
 from mlx_gptoss.harmony.grammar import Kind, unpacked, written
-from mlx_gptoss.harmony.schema_grammar import ANYTHING, WHOLE, Compiled
+from mlx_gptoss.harmony.schema_grammar import (
+    ANYTHING,
+    WHOLE,
+    Compiled,
+    schema_grammar,
+)
 from mlx_gptoss.harmony.worker.life import Life
 from mlx_gptoss.harmony.worker.supervisor import LostError, Supervisor, Task
 from mlx_gptoss.tokenizer import Tokenizer
@@ -48,8 +53,8 @@ class Grammars:
         self._lost: dict[str, str] = {}  # grammars, and what they did
         self._lock = threading.Lock()
         self._prepared: Future[Any] | None = None
-        self.supervisor.enter()
-        self._close = finalize(self, _closed, self.supervisor, self._key)
+        self.supervisor.enter(self._key)
+        self._close = finalize(self, self.supervisor.leave, self._key)
 
     def close(self) -> None:
         """Have the vocabulary forgotten; without any the worker ends. Twice is once."""
@@ -99,13 +104,7 @@ class Grammars:
         """Complete a message about this vocabulary, which the process may not have."""
         if self._key not in life.vocabularies:
             life.vocabularies.add(self._key)
-            life.send(
-                {
-                    "do": "vocabulary",
-                    "vocabulary": self._key,
-                    "tokenizer": self._tokenizer.serialized(),
-                }
-            )
+            life.send(self._vocabulary)
         return {"vocabulary": self._key, **message}
 
     def lose(self, compiled: Compiled, why: str) -> None:
@@ -114,6 +113,13 @@ class Grammars:
             self._lost[compiled.grammar] = why
             if len(self._lost) > REMEMBERED:
                 del self._lost[next(iter(self._lost))]
+
+    def _vocabulary(self) -> dict[str, Any]:
+        return {
+            "do": "vocabulary",
+            "vocabulary": self._key,
+            "tokenizer": self._tokenizer.serialized(),
+        }
 
     @property
     def key(self) -> int:
@@ -145,8 +151,7 @@ class Grammars:
             raise GrammarLostError(
                 f"{what} cannot be enforced (its grammar {why}): change it"
             )
-        anything = self.compile(kind, ANYTHING[kind == "json_schema"], what=what)
-        return replace(anything, freed=(WHOLE,))
+        return replace(_anything(ordered=kind == "json_schema"), freed=(WHOLE,))
 
 
 class Matcher:
@@ -161,7 +166,7 @@ class Matcher:
         self._known = 0  # how many of its tokens
         self._seen: Future[Any] | None = None
         forget = grammars.supervisor.forget
-        finalize(self, forget, "matchers", self._key).atexit = False
+        finalize(self, forget, self._key).atexit = False
 
     def feed(self, token: int) -> None:
         """Take the token that was chosen; it must be one that was allowed."""
@@ -173,10 +178,9 @@ class Matcher:
     def look(self) -> "Future[Any]":
         """Begin to work out what may come next, if that is not under way."""
         if self._seen is None:
-            again = len(self._tokens) - self._known
             task = Task(
                 self._message,
-                MASK_SECONDS + TOKEN_SECONDS * again,
+                MASK_SECONDS,
                 vocabulary=self._grammars.key,
                 is_follow=True,
             )
@@ -209,11 +213,13 @@ class Matcher:
 
     def _message(self, life: Life) -> dict[str, Any]:
         knows = life is self._life
+        tokens = self._tokens[self._known if knows else 0 :]
         message = {
             "do": "follow",
             "matcher": self._key,
             "grammar": None if knows else self._compiled.grammar,
-            "tokens": self._tokens[self._known if knows else 0 :],
+            "tokens": tokens,
+            "more_seconds": TOKEN_SECONDS * len(tokens),
         }
         return self._grammars.message(life, message)
 
@@ -228,11 +234,12 @@ def can_enforce(kind: Literal["regex", "lark"], source: str) -> bool:
         return False
 
 
+@cache
+def _anything(*, ordered: bool) -> Compiled:
+    """Compile what nobody sent, here, where it cannot be lost."""
+    return schema_grammar(ANYTHING[ordered], ordered=ordered, strict=False)
+
+
 def _failed(found: "Future[Any]") -> bool:
     """Whether a task ended with an error that another time may end without."""
     return not isinstance(found.exception(), LostError | None)
-
-
-def _closed(supervisor: Supervisor, key: int) -> None:
-    supervisor.forget("vocabularies", key)
-    supervisor.leave()

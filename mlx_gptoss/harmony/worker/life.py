@@ -1,7 +1,7 @@
 """One process of the worker: its start, its pipe, the masks it writes, its end.
 
     life = Life(on_answer, on_end)
-    life.send({"id": 1, "do": "compile", ...})
+    life.send({"id": 1, "do": "compile", ...})    # or what returns something long
     life.mask(place, size)           # what a thread that followed a text left there
     life.kill()
 
@@ -10,6 +10,7 @@ the process is gone or closed its end; both in a thread of the life's own.
 """
 
 import errno
+import fcntl
 import json
 import mmap
 import os
@@ -20,24 +21,33 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from multiprocessing import spawn
 from multiprocessing.connection import Connection
 from typing import Any
 
 import psutil
 
+import mlx_gptoss
+
 FOLLOWERS, COMPILERS = 4, 2  # threads in the process
 SLOT = 1 << 16  # bytes of a mask: half a million tokens
 NUMBER = 8  # bytes
 MASKS = FOLLOWERS * SLOT
 SHARED = MASKS + (FOLLOWERS + COMPILERS) * NUMBER  # then what each thread is at
+FIRST_FREE = 3  # the descriptors below belong to the standard streams, closed or not
 START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "import json, signal, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    # Ctrl-C and the end of a terminal or service are for who asks; this ends with it.
+    "[signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM, "
+    "signal.SIGHUP)]; "
     "from mlx_gptoss.harmony.worker.child import main; "
     "main(int(sys.argv[2]), int(sys.argv[3]))"
 )
 SEND_TIMEOUT = struct.pack("ll", 10, 0)  # a timeval: to a process that reads no more
 Answer = Mapping[str, Any]
+Message = Mapping[str, Any]
+HOME = os.path.dirname(os.path.dirname(mlx_gptoss.__file__))
 
 
 class Life:
@@ -50,35 +60,36 @@ class Life:
     ) -> None:
         self._on_answer = on_answer
         self._on_end = on_end
-        self._sending = threading.Lock()
+        self._sending = threading.Lock()  # held for a moment
+        self._writing = threading.Lock()
+        self._later: list[Message | Callable[[], Message]] | None = []
         self.vocabularies: set[int] = set()  # that it was sent
         self.read: set[int] = set()  # and those that it has read
         self.started = False
-        masks = shared_file(SHARED)
-        ours, theirs = socket.socketpair()
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, SEND_TIMEOUT)
-        with theirs:
-            try:
-                self._shared = mmap.mmap(masks, SHARED)
-                self._process = subprocess.Popen(
-                    # An app that carries Python names it by `set_executable`.
-                    [
-                        *(os.fsdecode(spawn.get_executable()), "-I", "-c", START),
-                        *(json.dumps(sys.path), str(theirs.fileno()), str(masks)),
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(), masks),
-                )
-            except BaseException:
-                ours.close()
-                raise
-            finally:
-                os.close(masks)
-        self._seen = psutil.Process(self._process.pid)
-        self._link: Connection[Any, Any] = Connection(ours.detach())
-        threading.Thread(target=self._listen, name="grammars", daemon=True).start()
+        with ExitStack() as stack:
+            masks = shared_file(SHARED)
+            stack.callback(os.close, masks)
+            ours, theirs = map(stack.enter_context, socket.socketpair())
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, SEND_TIMEOUT)
+            given = [_inherited(one, stack) for one in (theirs.fileno(), masks)]
+            self._shared = mmap.mmap(masks, SHARED)
+            self._process = subprocess.Popen(
+                [program(), "-I", "-c", START, search_path(), *map(str, given)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=given,
+            )
+            self._seen = psutil.Process(self._process.pid)
+            self._link: Connection[Any, Any] = Connection(ours.detach())
+        listener = threading.Thread(target=self._listen, name="grammars", daemon=True)
+        try:
+            listener.start()
+        except RuntimeError as error:  # the system has no more threads
+            self._process.kill()
+            self._process.wait()
+            self._link.close()
+            raise OSError(str(error)) from error
 
     @property
     def pid(self) -> int:
@@ -92,12 +103,37 @@ class Life:
         except psutil.Error:  # it is gone: `on_end` says so
             return 0
 
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Send a message; one that cannot arrive is no error: `on_end` says so."""
-        written = json.dumps(message).encode()
+    def send(self, message: Message | Callable[[], Message]) -> None:
+        """Send a message, or what a call returns, behind all that was sent before.
+
+        Nobody waits until the process has started, nor for a call. What cannot arrive
+        is no error: `on_end` says so.
+        """
         with self._sending:
+            if self._later is None and callable(message):
+                self._later = []
+                threading.Thread(target=self._catch_up, daemon=True).start()
+            if self._later is None:
+                self._write(message)
+            else:
+                self._later.append(message)
+
+    def _catch_up(self) -> None:
+        """Write what was to be sent until there is nothing left."""
+        while True:
+            with self._sending:
+                messages, self._later = self._later, []
+                if not messages:
+                    self._later = None
+                    return
+            for message in messages:
+                self._write(message)
+
+    def _write(self, message: Message | Callable[[], Message]) -> None:
+        said = message() if callable(message) else message
+        with self._writing:
             try:
-                self._link.send_bytes(written)
+                self._link.send_bytes(json.dumps(said).encode())
             except OSError:
                 self.kill()
 
@@ -118,13 +154,37 @@ class Life:
                 answer = json.loads(self._link.recv_bytes())
             except (EOFError, OSError):
                 break
-            self.started = True
+            first, self.started = not self.started, True
             self._on_answer(self, answer)
+            if first:
+                self._catch_up()
         self._process.kill()  # it may have lost its pipe only
         self._process.wait()
-        with self._sending:
+        with self._writing:
             self._link.close()
         self._on_end(self)
+
+
+def program() -> str:
+    """The Python to start. An app that carries one names it by `set_executable`."""
+    found = spawn.get_executable()
+    if not found:
+        raise OSError("no Python is known: name one, `multiprocessing.set_executable`")
+    return os.fsdecode(found)
+
+
+def search_path() -> str:
+    """Where modules are, as JSON; this package is found from another folder, too."""
+    return json.dumps([*(one for one in sys.path if isinstance(one, str)), HOME])
+
+
+def _inherited(found: int, stack: ExitStack) -> int:
+    """A descriptor for a child, which the standard streams of that do not replace."""
+    if found >= FIRST_FREE:
+        return found
+    moved = fcntl.fcntl(found, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE)
+    stack.callback(os.close, moved)
+    return moved
 
 
 def read_number(shared: mmap.mmap, place: int) -> int:

@@ -44,8 +44,9 @@ class Task:
     """Something for the worker to do.
 
     `message(life)` is what that process is to be sent. It is killed if it has no answer
-    within `seconds`, and the time that it takes to read its `vocabulary`, if it has one
-    to read. `place` is that of its thread, while the task is under way.
+    within `seconds`, those `more_seconds` that the message names, and the time that it
+    takes to read its `vocabulary`, if it has one to read. `place` is that of its
+    thread, while the task is under way.
     """
 
     message: Callable[[Life], Message]
@@ -54,6 +55,7 @@ class Task:
     is_follow: bool = False
     alone: bool = False
     future: "Future[Any]" = field(default_factory=Future)
+    more_seconds: float = 0.0
     begun: float = 0.0
     memory: int = 0
     place: int = 0
@@ -73,7 +75,7 @@ class Supervisor:
         self._waiting: deque[Task] = deque()
         self._places = places()
         self._numbers = itertools.count(1)
-        self._users = 0
+        self._users: set[int] = set()
         self._left_at = 0.0  # when anybody was there last
         self._floor = 0  # bytes of the process with its vocabularies
         self._fruitless = 0  # lives that ended without an answer
@@ -83,21 +85,21 @@ class Supervisor:
         self._resting = False
         self._looked = 0.0
 
-    def enter(self) -> None:
-        """Somebody may have tasks from now on."""
-        with self._changed:
-            self._users += 1
+    def enter(self, key: int) -> None:
+        """Somebody, with a vocabulary of that key, may have tasks from now on."""
+        self._users.add(key)
 
-    def leave(self) -> None:
+    # What finalizers call takes no lock: they run in the middle of anything.
+
+    def leave(self, key: int) -> None:
         """And from now on no more; without anyone the process ends after a while."""
-        with self._changed:
-            self._users -= 1
-            self._left_at = time.monotonic()
-            self._changed.notify_all()
+        self._users.discard(key)
+        self._left_at = time.monotonic()
+        self._forgotten.append(("vocabularies", key))
 
-    def forget(self, what: str, key: int) -> None:
-        """Have one of `matchers` or `vocabularies` forgotten; safe in a finalizer."""
-        self._forgotten.append((what, key))
+    def forget(self, matcher: int) -> None:
+        """Have one who follows a text forgotten."""
+        self._forgotten.append(("matchers", matcher))
 
     def submit(self, task: Task) -> "Future[Any]":
         """Have a task done; its future raises LostError, or SchemaError if it fails."""
@@ -115,6 +117,8 @@ class Supervisor:
     def _dispatch(self) -> None:
         """Send what may be under way now."""
         for task in list(self._waiting):
+            if not any(self._places.values()):
+                return
             alone = [one for one in self._under_way.values() if one.alone]
             if alone or (task.alone and self._under_way):
                 return
@@ -155,8 +159,12 @@ class Supervisor:
             what, key = self._forgotten.popleft()
             forgotten[what].append(key)
         if any(forgotten.values()):
+            life.vocabularies.difference_update(forgotten["vocabularies"])
+            life.read.difference_update(forgotten["vocabularies"])
             life.send({"do": "forget", **forgotten})
-        life.send({"id": number, "place": task.place, **task.message(life)})
+        message = task.message(life)
+        task.more_seconds = message.get("more_seconds", 0.0)
+        life.send({"id": number, "place": task.place, **message})
         if self._resting:
             self._changed.notify_all()
 
@@ -164,10 +172,10 @@ class Supervisor:
         with self._changed:
             if life is not self._life:
                 return
-            self._fruitless = 0
             if answer["id"] is None:  # it has started
-                self._floor = life.memory
+                self._begin_now(life, list(self._under_way.values()))
                 return
+            self._fruitless = 0
             task = self._under_way.pop(answer["id"])
             value = answer.get("value")
             self._places[task.is_follow].append(task.place)
@@ -175,7 +183,12 @@ class Supervisor:
                 value = (value[0], life.mask(task.place, value[1]))
             if task.vocabulary is not None and task.vocabulary not in life.read:
                 life.read.add(task.vocabulary)
-                self._floor = life.memory
+                waited = [
+                    one
+                    for one in self._under_way.values()
+                    if one.vocabulary == task.vocabulary
+                ]
+                self._begin_now(life, waited)
             self._dispatch()
         # Outside: what waits for it may submit the next task at once.
         if "error" in answer:
@@ -183,15 +196,23 @@ class Supervisor:
         else:
             task.future.set_result((life, value))
 
+    def _begin_now(self, life: Life, tasks: list[Task]) -> None:
+        """Count time and memory of tasks from here: they waited for something else."""
+        self._floor = life.memory
+        for task in tasks:
+            task.begun, task.memory = time.monotonic(), self._floor
+
     def _ended(self, life: Life) -> None:
         """Find out who is to blame, and do all else again."""
         with self._changed:
             tasks, verdict = list(self._under_way.values()), self._verdict
-            verdict = verdict or self._by_itself(life)
+            guilty, why = verdict or self._by_itself(life)
+            if guilty not in tasks:  # its answer came in time, just
+                guilty = None
             self._life, self._under_way, self._verdict = None, {}, None
             self._places = places()
-            self._fruitless += not life.started
-            guilty, why = verdict or (None, "")
+            # In vain, unless somebody is at fault, or will be tried alone.
+            self._fruitless += guilty is None and not any(one.alone for one in tasks)
             for task in reversed(tasks):
                 if task is not guilty:
                     self._waiting.appendleft(task)
@@ -203,7 +224,7 @@ class Supervisor:
             log.warning("a grammar is given up: it %s", why)
             guilty.future.set_exception(LostError(why))
 
-    def _by_itself(self, life: Life) -> tuple[Task, str] | None:
+    def _by_itself(self, life: Life) -> tuple[Task | None, str]:
         """Who is to blame for an end that nobody ordered; of several, nobody yet."""
         suspects = [
             task
@@ -214,7 +235,7 @@ class Supervisor:
             return suspects[0], "ended the process that checks grammars"
         for task in suspects:
             task.alone = True
-        return None
+        return None, ""
 
     def _fail_all(self, error: Exception) -> None:
         tasks = [*self._under_way.values(), *self._waiting]
@@ -231,8 +252,10 @@ class Supervisor:
                 life, rest = self._life, TICK_SECONDS
                 if life is not None and self._under_way:
                     self._look(life, time.monotonic())
-                elif life is None or self._users:
+                elif life is None:
                     rest = None
+                elif self._users:
+                    rest = self._linger  # nobody says so when they leave
                 else:
                     rest = self._left_at + self._linger - time.monotonic()
                     if rest <= 0:
@@ -255,7 +278,8 @@ class Supervisor:
             task for task in self._under_way.values() if now >= self._end(life, task)
         ]
         if late and self._verdict is None:
-            why = f"took more than {round(late[0].seconds, 1):g} seconds"
+            seconds = late[0].seconds + late[0].more_seconds
+            why = f"took more than {round(seconds, 1):g} seconds"
             self._verdict = late[0], why
             life.kill()
         elif life.started and life.memory - self._floor > self._most_bytes:
@@ -270,7 +294,8 @@ class Supervisor:
         ready = life.started and (
             task.vocabulary is None or task.vocabulary in life.read
         )
-        return task.begun + task.seconds + FIRST_SECONDS * (not ready)
+        seconds = task.seconds + task.more_seconds
+        return task.begun + seconds + FIRST_SECONDS * (not ready)
 
 
 def places() -> dict[bool, list[int]]:
