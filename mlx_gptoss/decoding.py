@@ -113,7 +113,7 @@ class Decoding:
         if not self._unread and self._draw is None:
             self._logits = last_logits(self.model, hidden)
             if self.pending is None:
-                self._draw = self._drawn(self._logits, 0)
+                self._draw = self._drawn(self._logits, len(self.tokens))
         return len(part)
 
     @property
@@ -177,8 +177,11 @@ class Decoding:
         return step
 
     def pause(self) -> None:
-        """Let go of the cache; what is drawn already is fed and read afterwards."""
-        if not self.reading:
+        """Let go of the cache; what is drawn already is fed and read afterwards.
+
+        What cannot be drawn yet is drawn when the last token has been read again.
+        """
+        if not self.reading and self.pending is None:
             self.next_draw()
             assert self._draw is not None
             mx.eval(self._draw.draws.tokens)

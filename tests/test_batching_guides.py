@@ -148,6 +148,24 @@ def test_an_answer_that_waits_for_its_mask_holds_up_no_other(runtime: Runtime) -
     same_up_to_a_tie(waiting, alone)
 
 
+def test_an_answer_may_be_paused_while_it_waits_for_its_mask(runtime: Runtime) -> None:
+    params = SamplingParams(temperature=1, seed=5, max_tokens=30)
+    ids = prompt(runtime, 5)
+    alone = [step.token for step in runtime.generate(ids, params)]
+    guide: Any = Slow()
+    waiting = Asked(runtime, ids, params, guide=guide)
+    while len(waiting.steps) < 2:
+        runtime.run(lambda: None)
+    engine = runtime._engine
+    assert engine is not None
+    runtime.run(engine._pause, waiting.ticket)
+    guide.found.set_result(None)
+    engine.wake()
+
+    waiting.answer()
+    assert waiting.tokens == alone
+
+
 def test_nothing_turns_while_all_wait_for_their_masks(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
