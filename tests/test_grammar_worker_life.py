@@ -240,3 +240,36 @@ os.chdir("/")
         timeout=3 * SOON,
     )
     assert done.returncode == 0
+
+
+def test_a_fork_has_a_process_of_its_own() -> None:
+    forked = """
+import os, warnings
+warnings.simplefilter("ignore")  # threads are there, but none that the fork needs
+from mlx_gptoss.harmony.worker import Grammars
+from tests.fakes import byte_tokenizer
+own = Grammars(byte_tokenizer())
+text = own.matcher(own.compile("regex", "a+", what="a pattern"))
+text.allowed(256)
+before = own.supervisor.pid
+child = os.fork()
+text.feed(97)
+assert text.allowed(256)[97]
+if child:
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    text.feed(97)
+    assert text.allowed(256)[97]
+assert (own.supervisor.pid == before) == bool(child)
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", forked], timeout=3 * SOON)
+    assert done.returncode == 0
+
+
+def test_the_tools_of_a_large_agent_are_read_once(own: Grammars) -> None:
+    tools = [{"type": "object", "title": str(number)} for number in range(400)]
+
+    def begin() -> list[object]:
+        return [own.begin("arguments", one, what="a tool").args[1] for one in tools]
+
+    assert begin() == begin()

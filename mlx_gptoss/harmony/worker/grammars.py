@@ -4,6 +4,7 @@ What brought the worker down once is not asked of it again.
 """
 
 import itertools
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -29,10 +30,11 @@ from mlx_gptoss.tokenizer import Tokenizer
 COMPILE_SECONDS = 20.0
 MASK_SECONDS = 5.0
 TOKEN_SECONDS = 0.002  # more for each token that is followed again
-REMEMBERED = 256  # grammars that were checked: a server reads many
+REMEMBERED = 512  # grammars that were checked: 400 tools are offered again each turn
 SCHEMAS = ("json_schema", "arguments")
 _keys = itertools.count(1)
 _shared = Supervisor()  # one process serves all models
+os.register_at_fork(after_in_child=_shared.begin_anew)
 Key = tuple[Kind, bool, str]
 
 

@@ -148,6 +148,11 @@ class Life:
     def kill(self) -> None:
         self._process.kill()
 
+    def disown(self) -> None:
+        """Let go of a process that belongs to the one who was forked."""
+        self._link.close()
+        self._process.returncode = 0
+
     def _listen(self) -> None:
         while True:
             try:

@@ -69,13 +69,20 @@ class Supervisor:
     ) -> None:
         self._most_bytes = most_bytes
         self._linger = linger
-        self._changed = threading.Condition(threading.RLock())
         self._life: Life | None = None
+        self._users: set[int] = set()
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Have no process, without touching one: that of whom this was forked from."""
+        if self._life is not None:
+            self._life.disown()
+        self._changed = threading.Condition(threading.RLock())
+        self._life = None
         self._under_way: dict[int, Task] = {}
         self._waiting: deque[Task] = deque()
         self._places = places()
         self._numbers = itertools.count(1)
-        self._users: set[int] = set()
         self._left_at = 0.0  # when anybody was there last
         self._floor = 0  # bytes of the process with its vocabularies
         self._fruitless = 0  # lives that ended without an answer
