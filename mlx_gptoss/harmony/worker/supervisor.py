@@ -179,10 +179,10 @@ class Supervisor:
         with self._changed:
             if life is not self._life:
                 return
+            self._fruitless = 0
             if answer["id"] is None:  # it has started
                 self._begin_now(life, list(self._under_way.values()))
                 return
-            self._fruitless = 0
             task = self._under_way.pop(answer["id"])
             value = answer.get("value")
             self._places[task.is_follow].append(task.place)
@@ -218,8 +218,7 @@ class Supervisor:
                 guilty = None
             self._life, self._under_way, self._verdict = None, {}, None
             self._places = places()
-            # In vain, unless somebody is at fault, or will be tried alone.
-            self._fruitless += guilty is None and not any(one.alone for one in tasks)
+            self._fruitless += not life.started
             for task in reversed(tasks):
                 if task is not guilty:
                     self._waiting.appendleft(task)
