@@ -174,6 +174,12 @@ CONTINUE = {
         "    defaultCompletionOptions: # old\n      temperature: 0.5 # old\n"
         "  # third\n  - name: third\n    provider: ollama\n    model: x\n"
     ),
+    "ours before text of lines": (
+        "models:\n- name: A\n- name: demo (mlx_gptoss)\nrules: x\nname: |+\n  z"
+    ),
+    "ours ends with text of lines": (
+        "models:\n- name: A\n- name: demo (mlx_gptoss)\n  env: |2+ # old\n    z"
+    ),
     "ours in brackets": (
         "models: [{name: A, model: a}, {name: demo (mlx_gptoss), model: old}]\n"
     ),

@@ -24,7 +24,7 @@ OWNED = (
     *("wire_api", "old", '"env": {}'),
 )
 """What may stand in a line that is changed."""
-OLD_VALUE = re.compile(r"[^\s:=]*[-\s]*old[^\w\s#]*|\*m")
+OLD_VALUE = re.compile(r"[^\s:=]*[-\s]*old[^\w\s#]*|\*m|(?<=\|)\+(?=\s+z\Z)")
 FIRST = Endpoint()
 OTHER = Endpoint("http://localhost:9", "gpt-oss:20b", "se'c\"ret #1", 8192)
 CASES = [(tool, name) for tool in TOOLS for name in SAMPLES[tool]]

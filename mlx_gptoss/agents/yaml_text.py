@@ -27,6 +27,7 @@ from mlx_gptoss.agents.splicing import splice
 STEP = "  "
 # Text that needs no quotes in YAML 1.1 (aider) and 1.2 (Continue) alike.
 PLAIN = re.compile(r"[A-Za-z](?:[A-Za-z0-9_./()@+ -]|:(?=[^\s]))*(?<! )")
+BLOCK_HEADER = re.compile(r"([|>][1-9]?)[+-]?([1-9]?)(?=[ \t\r]*(?: #.*)?\n)")
 WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
 
@@ -139,12 +140,19 @@ def move(text: str, path: Sequence[Any], number: int) -> str:
         moved = text[item.start : item.end]
         text = splice(text, items.items[number - 1].end, item.end, "")
         return splice(text, items.start + 1, items.start + 1, moved + ", ")
-    text = splicing.ended(text)
     start = splicing.line_start(text, _dash(text, item))
     end = _end(text, item)
     moved = text[start:end]
+    if not moved.endswith("\n"):
+        moved = splicing.ended(_without_end(moved) if item.lines else moved)
     top = splicing.line_start(text, _dash(text, items.items[0]))
     return splice(splice(text, start, end, ""), top, top, moved)
+
+
+def _without_end(text: str) -> str:
+    """Say of the `|` or `>` that a text ends with that no line end belongs to it."""
+    header = list(BLOCK_HEADER.finditer(text))[-1]
+    return splice(text, *header.span(), header.expand(r"\1-\2"))
 
 
 def _dash(text: str, item: Node) -> int:
