@@ -241,6 +241,29 @@ def test_damaged_settings_are_an_error_that_says_where() -> None:
     assert f"Error: `{settings_file()}` cannot be read" in result.stderr
 
 
+@pytest.mark.parametrize("text", ["\0\0", "[1]", '{"model": 3}', "[" * 9999, "\xff"])
+def test_settings_of_no_use_are_an_error(text: str) -> None:
+    settings_file().parent.mkdir(parents=True)
+    settings_file().write_bytes(text.encode("latin-1"))
+    result = run("use")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: `{settings_file()}` cannot be read")
+    assert result.stderr.count("\n") == 1
+
+
+def test_doctor_tells_of_damaged_settings_and_goes_on(services: Services) -> None:
+    settings_file().parent.mkdir(parents=True)
+    settings_file().symlink_to(settings_file())
+    result = run("doctor", "--json", services=services)
+    facts = json.loads(result.stdout)
+    levels = {one["what"]: one["level"] for one in facts["findings"]}
+    what = f"`{settings_file()}` cannot be read (Too many levels of symbolic links)"
+    assert (result.exit_code, levels[what], facts["healthy"]) == (1, "error", False)
+    assert facts["default_model"] is None
+    text = run("doctor", services=services).stdout
+    assert f"ERROR: {what}; delete it, then run `mlx-gptoss use MODEL`" in text
+
+
 def test_on_a_mac_settings_lie_in_application_support(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

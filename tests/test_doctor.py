@@ -179,6 +179,20 @@ def test_damage_and_other_files_are_told_apart(tmp_path: Path) -> None:
     ]
 
 
+def test_a_place_that_can_hold_no_chats_is_told(tmp_path: Path) -> None:
+    (folder := tmp_path / "folder").mkdir()
+    (link := tmp_path / "link").symlink_to(link)
+    (tmp_path / "file").touch()
+
+    damages = [check_file(p) for p in (folder, link, tmp_path / "file" / "c")]
+
+    assert [one.damage.partition(":")[0] for one in damages if one] == [
+        "it is no file",
+        "Too many levels of symbolic links",
+        "Not a directory",
+    ]
+
+
 def test_doctor_says_what_to_do_about_an_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

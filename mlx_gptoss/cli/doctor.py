@@ -1,6 +1,7 @@
 """`mlx-gptoss doctor`: what this machine is, and what is wrong with it."""
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -8,6 +9,7 @@ import click
 from mlx_gptoss.cli.options import json_option
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.settings import default_model, settings_file
+from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.memory import format_bytes
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def doctor(
     Exits with 1 when something must be repaired before a model can run, or when the
     self-test fails.
     """
-    from mlx_gptoss.doctor import examine
+    from mlx_gptoss.doctor import ERROR, Finding, examine
 
     if force and not self_test:
         raise click.UsageError("--force needs --self-test")
@@ -52,7 +54,13 @@ def doctor(
             ctx.exit(1)
         return
     found = examine(services.hub)
-    chosen = default_model()[0]
+    try:
+        chosen = default_model()[0]
+    except ConfigError as error:
+        chosen = None
+        what, _, advice = str(error).rpartition(": ")
+        broken = Finding(ERROR, what, advice)
+        found = replace(found, findings=(broken, *found.findings))
     if as_json:
         facts = found.as_json() | {"default_model": chosen}
         click.echo(json.dumps(facts, indent=2))
@@ -83,7 +91,7 @@ def _self_test(force: tuple[str, ...], *, as_json: bool) -> bool:
     return found.passed
 
 
-def _facts(facts: "Facts", chosen: str) -> list[str]:
+def _facts(facts: "Facts", chosen: str | None) -> list[str]:
     gpu = "Metal" if facts.metal else "no Metal GPU"
     usable = f"{format_bytes(facts.usable_memory)} usable: {facts.usable_because}"
     versions = ", ".join(f"{n} {v}" for n, v in facts.packages.items() if v)
@@ -95,7 +103,7 @@ def _facts(facts: "Facts", chosen: str) -> list[str]:
         "blas": facts.blas.explanation,
         "cache": f"{facts.cache} ({format_bytes(facts.free_disk)} free)",
         "settings": str(settings_file()),
-        "default": chosen,
+        "default": chosen or "-",
     }
     rows |= {
         f"model {model.name}": f"{format_bytes(model.bytes)}, {model.kind}"

@@ -24,16 +24,24 @@ def settings_file() -> Path:
 def chosen_model() -> str | None:
     """Return what `mlx-gptoss use` stored."""
     path = settings_file()
-    if not path.exists():
-        return None
     try:
-        model = json.loads(path.read_text(encoding="utf-8"))["model"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"`{path}` cannot be read ({type(error).__name__}): delete it, then run "
-            "`mlx-gptoss use MODEL`"
-        ) from error
-    return str(model)
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, "it is not JSON") from error
+    model = stored.get("model") if isinstance(stored, dict) else None
+    if not isinstance(model, str):
+        raise _unreadable(path, "it names no `model`")
+    return model
+
+
+def _unreadable(path: Path, why: str) -> ConfigError:
+    return ConfigError(
+        f"`{path}` cannot be read ({why}): delete it, then run `mlx-gptoss use MODEL`"
+    )
 
 
 def choose_model(model: str) -> Path:

@@ -1,6 +1,7 @@
 """What a file of chats is like, without changing it: for `doctor`."""
 
 import sqlite3
+import stat
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,15 +38,17 @@ class ChatsFile:
 def check_file(path: Path | None = None) -> ChatsFile | None:
     """Look at the user's chats, or those in a file; None where there are none."""
     path = path or default_path()
+    found = ChatsFile(str(path), 0, sqlite3.sqlite_version)
     try:
-        if not path.is_file():
-            return None
-        size = path.stat().st_size
+        status = path.stat()
+    except FileNotFoundError:
+        return None
     except OSError as error:
-        return ChatsFile(
-            str(path), 0, sqlite3.sqlite_version, damage=error.strerror or str(error)
-        )
-    found = ChatsFile(str(path), size, sqlite3.sqlite_version)
+        why = error.strerror or str(error)
+        return replace(found, damage=f"{why}: check the path and its permissions")
+    if not stat.S_ISREG(status.st_mode):
+        return replace(found, damage="it is no file: move it away")
+    found = replace(found, bytes=status.st_size)
     uri = f"{path.absolute().as_uri()}?mode=rw"  # makes no file
     try:
         with closing(
