@@ -3,7 +3,8 @@
 The public names below are imported on first use, so that importing a light
 module (errors, config, harmony) does not start MLX, and so that the command is soon
 where a Ctrl-C ends it without a trace (see `__main__.py`). The one exception to "no
-work at import": on Linux an optimized BLAS, if installed, is loaded (see `blas.py`).
+work at import": on Linux an optimized BLAS, if installed, is loaded (see
+`blas_library.py`).
 """
 
 import sys
@@ -57,9 +58,9 @@ __all__ = [
 ]
 
 if sys.platform == "linux":  # in time only before `mlx.core` is imported
-    from mlx_gptoss.blas import preload_blas
+    from mlx_gptoss.blas_library import preloaded
 
-    preload_blas()
+    preloaded()
 
 _CONSTRAIN = "mlx_gptoss.harmony.constrain"
 _EVENTS = "mlx_gptoss.harmony.events"

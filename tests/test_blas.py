@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mlx_gptoss.blas import Blas, _preload, preload_blas
+from mlx_gptoss.blas import Blas, preload_blas
+from mlx_gptoss.blas_library import preload
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the BLAS is lent on Linux")
 
@@ -82,11 +83,12 @@ def test_a_machine_without_the_library_is_told_the_package(tmp_path: Path) -> No
         pytest.skip("this process starts with OpenBLAS preloaded")
     absent = str(tmp_path / "libopenblas.so.0")
     code = f"""
-import dataclasses, json
+import json
 import os; os.environ["MLX_GPTOSS_BLAS"] = "off"
-from mlx_gptoss.blas import _preload
-print(json.dumps(dataclasses.asdict(_preload(
-    platform="linux", switch="", mlx_imported=False, library={absent!r}))))
+from mlx_gptoss.blas_library import preload
+names = "state", "explanation", "threads"
+print(json.dumps(dict(zip(names, preload(
+    platform="linux", switch="", mlx_imported=False, library={absent!r})))))
 """
     found = in_fresh_process(code)
     assert found["state"] == "missing"
@@ -94,9 +96,10 @@ print(json.dumps(dataclasses.asdict(_preload(
 
 
 def test_a_mac_is_left_alone() -> None:
-    blas = _preload(
+    found = preload(
         platform="darwin", switch="", mlx_imported=False, library="libopenblas.so.0"
     )
+    blas = Blas(*found)
     assert blas == Blas("unneeded", "MLX brings its own BLAS on this system")
     assert blas.optimized
 
@@ -111,7 +114,7 @@ def test_these_tests_run_with_the_blas_that_users_get() -> None:
 
 SPENT = """
 import json, os, time
-import mlx_gptoss
+from mlx_gptoss.blas import preload_blas
 import mlx.core as mx
 a = mx.random.normal((600, 600))
 mx.eval(a @ a)
@@ -119,7 +122,7 @@ before = time.process_time()
 time.sleep(0.3)
 print(json.dumps({"spent": time.process_time() - before,
                   "set": os.environ.get("OPENBLAS_THREAD_TIMEOUT"),
-                  "state": mlx_gptoss.blas.preload_blas().state}))
+                  "state": preload_blas().state}))
 """
 
 

@@ -201,6 +201,15 @@ def test_ctrl_c_while_it_is_imported_leaves_no_trace(texts: Path, module: str) -
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")
 
 
+def test_little_is_imported_before_ctrl_c_is_taken() -> None:
+    code = (
+        "import sys; before = {*sys.modules}; import mlx_gptoss.__main__; "
+        "print(*sorted({'ast', 'click', 're', 'typing'} & {*sys.modules} - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout == b"\n"
+
+
 @pytest.mark.parametrize(
     ("stop", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)]
 )

@@ -1,0 +1,96 @@
+"""Lend MLX an optimized BLAS on Linux; knows nothing of models.
+
+The Linux wheel of MLX bundles the *reference* BLAS, in which every float32 matrix
+product runs at a small fraction of what the machine can do. Loaded with global
+symbols before `mlx.core` is first imported, an installed OpenBLAS answers MLX's
+calls instead (Debian, Ubuntu: `apt-get install libopenblas0-pthread`).
+
+`mlx_gptoss/__init__.py` calls `preloaded()`: the one exception to "no work at
+import", because afterwards it is too late. It is never required, does nothing on a
+Mac (MLX uses Accelerate and Metal there), and `MLX_GPTOSS_BLAS=off` forbids it.
+OpenBLAS keeps its own number of threads (`OPENBLAS_NUM_THREADS`): MLX runs one
+thread a stream and waits for each product, so the two do not compete. Between products
+its threads would spin for a while, on cores that Python's threads want; they are told
+to sleep (`OPENBLAS_THREAD_TIMEOUT`, unless it is set).
+
+Until it is done a Ctrl-C makes a trace (see `__main__.py`), so this imports little.
+"""
+
+import ctypes
+import os
+import sys
+from functools import cache
+
+SWITCH = "MLX_GPTOSS_BLAS"
+LIBRARY = "libopenblas.so.0"
+PACKAGE = "libopenblas0-pthread"
+SPINNING = "OPENBLAS_THREAD_TIMEOUT"  # cycles as a power of two; read when it is loaded
+SHORTEST_SPIN = "4"
+
+
+@cache
+def preloaded() -> tuple[str, str, int | None]:
+    """Load it for this process, and say the same whenever asked again."""
+    return preload(
+        platform=sys.platform,
+        switch=os.environ.get(SWITCH, ""),
+        mlx_imported="mlx.core" in sys.modules,
+        library=LIBRARY,
+    )
+
+
+def preload(
+    *, platform: str, switch: str, mlx_imported: bool, library: str
+) -> tuple[str, str, int | None]:
+    """Load it and return state, explanation and threads: see `blas.Blas`."""
+    if platform != "linux":
+        return "unneeded", "MLX brings its own BLAS on this system", None
+    if switch.lower() == "off":
+        return "off", f"switched off by {SWITCH}={switch}", None
+    present = ctypes.CDLL(None)  # what the process has in its global scope
+    if _answers_mlx(present):
+        return "present", "OpenBLAS was already in this process", _threads(present)
+    if mlx_imported:
+        return (
+            "late",
+            "`mlx.core` was imported before `mlx_gptoss`, so MLX keeps its slow BLAS: "
+            "import `mlx_gptoss` first",
+            None,
+        )
+    try:
+        loaded = _loaded(library)
+    except OSError:
+        return (
+            "missing",
+            f"no `{library}`, so float32 is slow on this CPU: "
+            f"`apt-get install {PACKAGE}`",
+            None,
+        )
+    if not _answers_mlx(loaded):
+        return (
+            "missing",
+            f"`{library}` here has no CBLAS, so float32 is slow on this CPU: "
+            f"`apt-get install {PACKAGE}`",
+            None,
+        )
+    return "loaded", f"`{library}` answers for MLX", _threads(loaded)
+
+
+def _loaded(library: str) -> ctypes.CDLL:
+    if SPINNING in os.environ:
+        return ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+    os.environ[SPINNING] = SHORTEST_SPIN
+    try:
+        return ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+    finally:
+        del os.environ[SPINNING]
+
+
+def _answers_mlx(library: ctypes.CDLL) -> bool:
+    return hasattr(library, "openblas_get_num_threads") and hasattr(
+        library, "cblas_sgemm"
+    )
+
+
+def _threads(library: ctypes.CDLL) -> int:
+    return int(library.openblas_get_num_threads())
