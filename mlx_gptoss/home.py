@@ -14,6 +14,7 @@ from mlx_gptoss.errors import GptOssError
 NAME = "mlx-gptoss"
 CACHE = "MLX_GPTOSS_CACHE"  # another place for prompts that were read
 OPTIONAL = ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", CACHE)
+OF_AGENTS = ("CODEX_HOME", "CLAUDE_CONFIG_DIR")  # asked for by `agents setup` only
 # These may begin with `~`. Empty, the Hub's library takes them for the current folder.
 OF_THE_HUB = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
 
@@ -52,7 +53,7 @@ def user_home() -> Path:
 def named(variable: str) -> Path | None:
     """Return the folder that a variable names, None for none; may raise GptOssError."""
     given = os.environ.get(variable)
-    if given is None or (not given and variable in OPTIONAL):
+    if given is None or (not given and variable in (*OPTIONAL, *OF_AGENTS)):
         return None
     shown = f"`{given}`, which is no whole path" if given else "empty"
     path = os.path.expanduser(given) if variable in OF_THE_HUB else given

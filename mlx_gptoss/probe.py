@@ -22,6 +22,7 @@ from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.experts.reader import Reader, Run
 from mlx_gptoss.experts.resident import Experts
 from mlx_gptoss.files import named, remove_leftovers, scratch
+from mlx_gptoss.home import user_home
 from mlx_gptoss.layout import PACKED, Structure
 from mlx_gptoss.loading import choose_dtype
 from mlx_gptoss.memory import format_bytes
@@ -53,7 +54,7 @@ def probe(folder: Path | None = None, *, size: int = DISK_BYTES, say: Say) -> Pr
     Raises GptOssError when the disk has no room. Takes `size` bytes of it meanwhile.
     """
     say(f"writing {format_bytes(size)} and reading it past the cache")
-    ssd = disk_rate(folder or Path.home(), size)
+    ssd = disk_rate(folder or user_home(), size)
     say("reading memory on the device")
     bandwidth = memory_rate()
     say("waiting for the device, layer by layer")

@@ -15,7 +15,7 @@ from mlx_gptoss.agents.endpoint import Endpoint
 from mlx_gptoss.agents.setup import prepare
 from mlx_gptoss.agents.tools import TOOLS
 from mlx_gptoss.cli import cli
-from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.errors import ConfigError, GptOssError
 
 OURS = Endpoint(model="gpt-oss-20b")
 FILES = {
@@ -299,3 +299,17 @@ def test_another_file_may_be_named(home: Path) -> None:
     assert CliRunner().invoke(cli, arguments).exit_code == 0
     assert read(other)["env"]["ANTHROPIC_MODEL"] == "demo"
     assert not (home / ".claude").exists()
+
+
+@pytest.mark.parametrize(
+    ("tool", "name"), [("codex", "CODEX_HOME"), ("claude-code", "CLAUDE_CONFIG_DIR")]
+)
+def test_folders_of_tools_are_whole_paths(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tool: str, name: str
+) -> None:
+    for value in ("relative", "~/x"):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(GptOssError, match=f"`{name}` is `{value}`, which is no"):
+            prepare(tool, OURS)
+    monkeypatch.setenv(name, "")  # as if it were not set
+    assert prepare(tool, OURS)[0].path.is_relative_to(home)

@@ -14,6 +14,7 @@ from mlx_gptoss.agents.documents import edited
 from mlx_gptoss.agents.endpoint import Endpoint
 from mlx_gptoss.agents.tools import TOOLS, SettingsFile
 from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.home import user_home
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def prepare(
     """
     known = TOOLS[tool]
     _check(endpoint)
-    home = home or Path.home()
+    home = home or user_home()
     files = list(known.files(home))
     if file is not None:
         files = [SettingsFile(file, files[0].kind, files[0].edit)]

@@ -5,7 +5,6 @@ Each was run against a server with the settings written here (codex 0.171, openc
 those of its documentation. Knows files and keys; reads and writes nothing.
 """
 
-import os
 from collections.abc import Callable, MutableMapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from typing import Any
 
 from mlx_gptoss.agents.endpoint import Endpoint
 from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.home import named
 
 NAME = "mlx-gptoss"
 OUTPUT = 32_768  # tokens of one answer, where a tool wants a number
@@ -55,7 +55,7 @@ def _codex(settings: Settings, endpoint: Endpoint) -> None:
 
 
 def _codex_files(home: Path) -> Sequence[SettingsFile]:
-    folder = Path(os.environ.get("CODEX_HOME") or home / ".codex")
+    folder = named("CODEX_HOME") or home / ".codex"
     return [SettingsFile(folder / "config.toml", "toml", _codex)]
 
 
@@ -74,7 +74,7 @@ def _opencode(settings: Settings, endpoint: Endpoint) -> None:
 
 
 def _opencode_files(home: Path) -> Sequence[SettingsFile]:
-    configs = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
+    configs = named("XDG_CONFIG_HOME") or home / ".config"
     folder = configs / "opencode"
     commented = folder / "opencode.jsonc"  # read after opencode.json, so it wins
     path = commented if commented.exists() else folder / "opencode.json"
@@ -185,7 +185,7 @@ def _claude_code(settings: Settings, endpoint: Endpoint) -> None:
 
 
 def _claude_code_files(home: Path) -> Sequence[SettingsFile]:
-    folder = Path(os.environ.get("CLAUDE_CONFIG_DIR") or home / ".claude")
+    folder = named("CLAUDE_CONFIG_DIR") or home / ".claude"
     return [SettingsFile(folder / "settings.json", "json", _claude_code)]
 
 
