@@ -227,6 +227,30 @@ def test_an_interrupt_while_a_class_is_made_is_one(
     assert ended.value.code == code
 
 
+DRAWS_AT_ITS_END = """
+import os, signal
+from mlx_gptoss.cli.edge import run, take_ending_signals
+def work():
+    take_ending_signals()
+    try:
+        os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        print("as `chat` draws its prompt once more", flush=True)
+run(work)
+"""
+
+
+def test_what_is_drawn_while_a_terminal_goes_away_is_no_answer() -> None:
+    with open("/dev/full", "wb") as gone:
+        done = subprocess.run(
+            [sys.executable, "-c", DRAWS_AT_ITS_END],
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGHUP, b"")
+
+
 def test_another_error_keeps_its_trace() -> None:
     with pytest.raises(ZeroDivisionError):
         run(lambda: 1 / 0)

@@ -14,7 +14,11 @@ from typing import Any, NoReturn
 
 import click
 
-from mlx_gptoss.cli.streams import OutputError, standard_streams
+from mlx_gptoss.cli.streams import (
+    OutputError,
+    expect_no_reader,
+    standard_streams,
+)
 
 FAILED = 1
 INTERRUPTED = 130
@@ -39,6 +43,7 @@ def run(work: Callable[[], Any]) -> NoReturn:
 
 def end(signum: int, _frame: object) -> None:
     """End as an exception does, so that models give their memory back."""
+    expect_no_reader()  # what is still drawn on its way out is no answer
     sys.exit(SIGNALLED + signum)
 
 

@@ -30,7 +30,7 @@ class Output(io.FileIO):
 
     def __init__(self, number: int, *, needed: bool) -> None:
         super().__init__(number, "w", closefd=False)
-        self._needed = needed
+        self.needed = needed
         self._broken = False
 
     def write(self, data: Any, /) -> int:
@@ -39,13 +39,20 @@ class Output(io.FileIO):
                 written = super().write(data)
             except OSError as error:
                 self._broken = True
-                if self._needed:
+                if self.needed:
                     raise OutputError(error.errno, error.strerror) from error
             else:
                 if written is not None:
                     return written
                 select.select([], [self], [])  # its reader made it one that never waits
         return memoryview(data).nbytes
+
+
+def expect_no_reader() -> None:
+    """Raise no OutputError from here on: the terminal may have gone away."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if isinstance(raw, Output):
+        raw.needed = False
 
 
 @contextmanager
