@@ -142,9 +142,9 @@ def test_what_was_measured_or_typed_stays_as_it_was(
         assert texts(disk) == before
 
 
-def test_export_never_does_away_with_a_device(chat: str) -> None:
-    result = CliRunner().invoke(
-        cli, ["sessions", "export", chat, "/dev/null", "--force"]
-    )
+@pytest.mark.parametrize("options", [[], ["--force"]])
+def test_export_never_does_away_with_a_device(chat: str, options: list[str]) -> None:
+    command = ["sessions", "export", chat, "/dev/null", *options]
+    result = CliRunner().invoke(cli, command)
     assert (result.exit_code, result.stderr) == (0, "Wrote /dev/null\n")
     assert Path("/dev/null").is_char_device()

@@ -259,6 +259,13 @@ def test_what_is_no_file_is_not_there(odd: Path, address: str) -> None:
         Folders(odd).open(address)
 
 
+def test_half_a_pair_in_an_address_is_no_file(folder: Path) -> None:
+    with pytest.raises(ToolError, match="no file of a name that is no text"):
+        Folders(folder).open("trips/\ud800")
+    with pytest.raises(ToolError, match="cannot read 'a"):
+        Folders("a\0b")
+
+
 @pytest.mark.parametrize("name", ["loop", "pipe.txt", "socket", "gone"])
 def test_no_browser_begins_with_what_is_no_folder(odd: Path, name: str) -> None:
     with pytest.raises(ToolError, match=f"cannot read `.*{name}`: "):

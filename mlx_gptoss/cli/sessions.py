@@ -96,7 +96,7 @@ def export(
     """Write a conversation to FILE, as Markdown; as JSON with --json or by `.json`."""
     as_json = as_json or file.suffix.lower() == ".json"
     text = _document(services, id, as_json=as_json)
-    if file.exists() and not force:
+    if file.is_file() and not force:  # a device or a pipe loses nothing
         raise click.UsageError(f"`{file}` is there: choose another name, or --force")
     write(file, text, replace=force)
     click.echo(f"Wrote {file}", err=True)

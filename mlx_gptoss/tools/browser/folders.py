@@ -48,6 +48,8 @@ class Folders:
             try:
                 root = Path(path).expanduser().resolve(strict=True)
                 readable = root.is_file() or root.is_dir()
+            except ValueError as error:
+                raise ToolError(f"the browser cannot read {str(path)!r}") from error
             except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
                 why = error.strerror if isinstance(error, OSError) else "it never ends"
                 raise ToolError(f"the browser cannot read `{path}`: {why}") from error
@@ -105,6 +107,8 @@ class Folders:
             is_page = path.is_file() or path.is_dir()
         except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
             raise ToolError(f"there is no `{address}`") from error
+        except UnicodeEncodeError as error:  # half of a pair, which JSON can spell
+            raise ToolError("there is no file of a name that is no text") from error
         if not path.is_relative_to(root):
             raise ToolError(f"`{address}` is outside the folders that may be read")
         hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
