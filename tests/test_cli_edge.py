@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss.cli import cli
+from mlx_gptoss.cli import cli, edge
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.runtime import Runtime
 from tests.checkpoints import write_checkpoint
@@ -127,3 +128,23 @@ def test_a_vocabulary_without_harmony_continues_text() -> None:
     words = ["generate", "--raw", "-m", "demo", "--max-tokens", "2", "Once"]
     result = CliRunner().invoke(cli, words, obj=Services(load=lambda *_, **__: plain))
     assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "said"),
+    [(KeyboardInterrupt, 130, "\n"), (EOFError, 1, "Aborted!\n")],
+)
+def test_ctrl_c_at_a_question_is_an_interrupt(
+    stop: type[BaseException], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `click.confirm` tells of it; the end of input is an answer: no."""
+
+    def asks() -> None:
+        try:
+            raise stop
+        except (KeyboardInterrupt, EOFError):
+            raise click.Abort() from None
+
+    with pytest.raises(SystemExit) as ended:
+        edge.run(asks)
+    assert (ended.value.code, capsys.readouterr().err) == (code, said)

@@ -73,6 +73,9 @@ def _settled(work: Callable[[], Any]) -> int:
     except click.Abort as abort:
         if isinstance(abort.__cause__, KeyboardInterrupt):
             return INTERRUPTED
+        if isinstance(abort.__context__, KeyboardInterrupt):  # at a question
+            _say("")
+            return INTERRUPTED
         _say("Aborted!")
         return FAILED
     except click.ClickException as error:
