@@ -38,10 +38,11 @@ def test_the_limits_are_those_of_the_code() -> None:
     for words in (
         f"a body of {limits.body_bytes // 2**20} MiB",
         f"within {limits.body_seconds:.0f} s",
+        {8: "of all bodies under way together eight times that"}[limits.bodies],
         f"{limits.messages:,} messages",
         f"{limits.tools} tools, {limits.values:,} JSON values",
         f"schemas {limits.schema_depth} deep and {limits.schema_bytes // 2**10} KiB",
         f"{limits.choices} choices, {limits.prompts} raw prompts, {limits.stops} stop",
     ):
         assert words in told, words
-    assert len(fields(Limits)) == 12
+    assert len(fields(Limits)) == 13

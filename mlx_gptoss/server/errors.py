@@ -22,6 +22,7 @@ from mlx_gptoss.errors import (
 log = logging.getLogger(__name__)
 
 INVALID = "invalid_request_error"
+MOST_SHOWN = 2000  # characters of a message, which may hold what a client wrote
 INTERNAL_MESSAGE = "internal error: the server's log says more"
 UNAVAILABLE_MESSAGE = "the model cannot be used: the server's log says why"
 
@@ -31,6 +32,7 @@ class ApiError(Exception):
     """An error with its place in OpenAI's API; `param` is the field at fault.
 
     `anthropics` is the message in Anthropic's words, where clients look for those.
+    What is far too long to be read is shortened.
     """
 
     status: int
@@ -40,6 +42,10 @@ class ApiError(Exception):
     kind: str = INVALID
     headers: Mapping[str, str] = field(default_factory=dict)
     anthropics: str | None = None
+
+    def __post_init__(self) -> None:
+        self.message = shortened(self.message)
+        self.param = None if self.param is None else shortened(self.param)
 
     def __str__(self) -> str:
         return self.message
@@ -54,6 +60,14 @@ class ApiError(Exception):
             "code": self.code,
         }
         return {"error": error}
+
+
+def shortened(text: str) -> str:
+    """Leave out the middle of a text that nobody would read to its end."""
+    if len(text) <= MOST_SHOWN:
+        return text
+    half = MOST_SHOWN // 2
+    return f"{text[:half]} … {text[-half:]}"
 
 
 def bad_request(message: str, *, param: str | None = None) -> ApiError:

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mlx_gptoss.server.draining import Drain
 from mlx_gptoss.server.encoded import ACCEPTED, Decoded, can_decode, codings_of
 from mlx_gptoss.server.errors import ApiError, body_for, draining
+from mlx_gptoss.server.held import Held
 from mlx_gptoss.server.settings import Settings
 
 OPEN = ("/health", "/docs", "/openapi.json")  # and what lies below
@@ -65,6 +66,7 @@ class Guard:
         self._settings = settings
         self._limits = settings.limits
         self._drain = drain or Drain()
+        self._held = Held(self._limits.bodies * self._limits.body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -97,7 +99,11 @@ class Guard:
         body: Receive = _Body(receive, most, self._limits.body_seconds)
         if codings:
             body = Decoded(body, codings, most, lambda: _too_large(most))
-        await self._app(scope, body, send)
+        share = self._held.share(body)
+        try:
+            await self._app(scope, share, send)
+        finally:
+            share.give_back()
 
     def refusal(self, method: str, path: str, headers: Headers) -> ApiError | None:
         """Why a request may not pass, or None if it may."""

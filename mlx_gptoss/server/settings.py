@@ -17,10 +17,12 @@ class Limits:
     """How much one request may ask; more is refused before any work is done.
 
     Bytes and counts; times are in seconds. `schema_depth` counts the objects and
-    lists around a value, `values` the values in all of a body.
+    lists around a value, `values` the values in all of a body, `bodies` how many of
+    the largest bodies may be under way: smaller ones may be more.
     """
 
     body_bytes: int = 32 * 2**20
+    bodies: int = 8
     values: int = 2**19
     body_seconds: float = 60.0  # for a request's body to arrive
     heartbeat_seconds: float = 15.0  # between signs of life in a silent stream

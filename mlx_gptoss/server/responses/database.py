@@ -14,6 +14,7 @@ import os
 import sqlite3
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -57,10 +58,14 @@ class DamagedError(Exception):
 class Database:
     """See the module. Raises StorageError for a place that cannot be used."""
 
-    def __init__(self, path: Path, steps: Sequence[str]) -> None:
+    def __init__(
+        self, path: Path, steps: Sequence[str], *, busy_seconds: float = BUSY_SECONDS
+    ) -> None:
         self.path = path
         self._steps = steps
+        self._busy_seconds = busy_seconds
         self._lock = threading.Lock()
+        self._until = 0.0  # when whoever has the lock gives up, by the clock
         self._seen = False  # whether the file was there before
 
     def read(self, work: Work[T]) -> T:
@@ -86,7 +91,7 @@ class Database:
         return self._run("begin immediate", work, journal="memory")
 
     def _run(self, begin: str, work: Work[T], *, journal: str = "delete") -> T:
-        with self._lock:
+        with self._alone():
             try:
                 return self._once(begin, work, journal)
             except DamagedError as error:
@@ -95,6 +100,18 @@ class Database:
                 return self._once(begin, work, journal)
             except DamagedError as error:
                 raise self._error("it is damaged: move it away") from error
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let one thread work; each waits `busy_seconds` in all, for whatever it is."""
+        until = time.monotonic() + self._busy_seconds
+        if not self._lock.acquire(timeout=self._busy_seconds):
+            raise self._error(REASONS["SQLITE_BUSY"])
+        self._until = until
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _once(self, begin: str, work: Work[T], journal: str) -> T:
         with self._named(), closing(self._connect()) as connection:
@@ -112,7 +129,8 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         self._make_file()
-        connection = sqlite3.connect(self.path, BUSY_SECONDS, isolation_level=None)
+        left = max(0.0, self._until - time.monotonic())
+        connection = sqlite3.connect(self.path, left, isolation_level=None)
         try:
             connection.execute("pragma foreign_keys = on")
             connection.execute("pragma secure_delete = on")

@@ -9,9 +9,10 @@ Knows turns and the store; nothing of HTTP.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from mlx_gptoss.errors import StorageError
 from mlx_gptoss.server.chat.manner import Manner
@@ -28,7 +29,10 @@ log = logging.getLogger(__name__)
 
 CANCEL_SECONDS = 5.0  # for a turn to end that was told to
 NO_STORE = "this server keeps no responses (--no-store)"
+THREADS = 8  # that wait for the store, which is another program's for a while
 Json = dict[str, Any]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass
@@ -73,6 +77,8 @@ class Kept:
     def __init__(self, store: ResponseStore | None = None) -> None:
         self.store = store
         self.running: dict[str, Live] = {}
+        # Those of others must not run out while a store is locked.
+        self._threads = ThreadPoolExecutor(THREADS, "responses")
 
     def start(self, live: Live) -> Live:
         self.running[live.id] = live
@@ -84,6 +90,7 @@ class Kept:
         self.running.pop(live.id, None)
 
     def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
         if self.store is not None:
             self.store.close()
 
@@ -97,7 +104,7 @@ class Kept:
                 param="previous_response_id",
             )
         store = self._store("previous_response_id")
-        items = await asyncio.to_thread(store.history, previous)
+        items = await self._do(store.history, previous)
         if items is None:
             raise ApiError(
                 400,
@@ -147,7 +154,7 @@ class Kept:
         assert self.store is not None
         before = None
         if stored.previous is not None:
-            before = await asyncio.to_thread(self.store.history, stored.previous)
+            before = await self._do(self.store.history, stored.previous)
         return [*(before or []), *stored.items]
 
     async def cancel(self, id: str) -> Json:
@@ -172,13 +179,19 @@ class Kept:
         if live is not None:
             live.stored = False
             live.turn.cancel()
-        elif self.store is None or not await asyncio.to_thread(self.store.delete, id):
+        elif self.store is None or not await self._do(self.store.delete, id):
             raise not_found()
+
+    async def _do(
+        self, work: Callable[P, T], /, *args: P.args, **options: P.kwargs
+    ) -> T:
+        """Do what the store does, in a thread."""
+        return await asyncio.wrap_future(self._threads.submit(work, *args, **options))
 
     async def _stored(self, id: str) -> Stored:
         found = None
         if self.store is not None:
-            found = await asyncio.to_thread(self.store.load, id)
+            found = await self._do(self.store.load, id)
         if found is None:
             raise not_found()
         return found
@@ -201,7 +214,7 @@ class Kept:
         previous = live.output.reply.previous_response_id
         stored = Stored(reply, live.items, previous, live.continues)
         try:
-            live.stored = await asyncio.to_thread(self.store.save, stored)
+            live.stored = await self._do(self.store.save, stored)
         except StorageError as error:
             log.error("a response could not be stored: %s", error)
             live.stored = False

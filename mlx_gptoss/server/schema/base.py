@@ -19,6 +19,7 @@ from pydantic import (
 from mlx_gptoss.server.errors import bad_request
 from mlx_gptoss.server.respelled import asks, respelled
 
+PIECE = 2**14  # characters that are replaced at a time: some thousandths of a second
 T = TypeVar("T")
 Json = dict[str, Any]
 # The first entry that is wrong is enough to refuse a list.
@@ -95,13 +96,25 @@ def mended(value: Any) -> Any:
         try:
             value.encode()
         except UnicodeEncodeError:
-            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            return without_halves(value)
         return value
     if isinstance(value, list):
         return [mended(one) for one in value]
     if isinstance(value, dict):
         return {mended(key): mended(one) for key, one in value.items()}
     return value
+
+
+def without_halves(text: str) -> str:
+    """Replace half surrogate pairs by U+FFFD; other threads go on meanwhile.
+
+    The halves of whole pairs are one character already, so it can be cut anywhere.
+    """
+    pieces = (text[at : at + PIECE] for at in range(0, len(text), PIECE))
+    return "".join(
+        one.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        for one in pieces
+    )
 
 
 class Reply(BaseModel):
