@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import sys
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Iterator
@@ -213,3 +214,21 @@ def test_a_number_that_python_does_not_read_is_named(fake: Runtime) -> None:
     error = reply.json()["error"]
     assert (reply.status_code, error["code"]) == (400, "invalid_body")
     assert "numbers of at most 4,300 digits" in error["message"]
+
+
+def test_nothing_is_decoded_in_the_event_loop(fake: Runtime) -> None:
+    called = set[str]()
+
+    def note(frame: Any, event: str, _: Any) -> None:
+        called.add(frame.f_code.co_qualname)
+
+    encoding, content = ENCODED[0]
+    sys.setprofile(note)  # of this thread, which is the event loop's
+    try:
+        reply = post(fake, content, encoding)
+    finally:
+        sys.setprofile(None)
+
+    assert reply.status_code == 200
+    assert "Decoded.__call__" in called
+    assert "Decoded._decoded" not in called

@@ -6,6 +6,7 @@ A few kilobytes can stand for gigabytes: what is decoded counts, at each stage, 
 never held beyond the limit. Knows bytes; nothing of what they mean.
 """
 
+import asyncio
 import sys
 import zlib
 from collections.abc import Callable, Iterable
@@ -147,7 +148,9 @@ class Decoded:
         if self._whole or message["type"] != "http.request":
             return message
         self._whole = not message.get("more_body", False)
-        return {**message, "body": self._decoded(message.get("body", b""))}
+        # In a thread: some bytes may become a whole body.
+        body = await asyncio.to_thread(self._decoded, message.get("body", b""))
+        return {**message, "body": body}
 
     def _decoded(self, data: bytes) -> bytes:
         for at, (name, decoder) in enumerate(self._stages):
