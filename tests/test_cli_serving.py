@@ -10,6 +10,7 @@ import click
 import pytest
 
 from mlx_gptoss.cli.options import LoadOptions
+from mlx_gptoss.cli.serve import serve
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.serving import (
     Budget,
@@ -186,3 +187,11 @@ def test_the_signed_addresses_of_a_download_are_not_logged(
         Hub(server.url, tmp_path / "cache").pull("owner/model")
         assert server.ranges
     assert "signature" not in log.read_text()
+
+
+def test_a_duration_is_zero_only_where_that_makes_sense() -> None:
+    assert Duration(zero=True).convert("0", None, None) == 0
+    with pytest.raises(click.BadParameter):
+        Duration(zero=True).convert("soon", None, None)
+    options = {one.name: one for one in serve.params}
+    assert options["drain"].type.convert("0s", None, None) == 0

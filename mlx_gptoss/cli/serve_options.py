@@ -48,7 +48,7 @@ WHERE = (
     click.option(
         "--drain",
         metavar="TIME",
-        type=Duration(),
+        type=Duration(zero=True),
         default="30s",
         show_default=True,
         help="How long running answers may go on after SIGTERM",

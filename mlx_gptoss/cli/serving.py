@@ -42,15 +42,18 @@ QUIET_LOGGERS = ("uvicorn", "httpx", "httpx2")
 
 
 class Duration(click.ParamType):
-    """`90`, `90s`, `10m`, `2h`: seconds, as a number."""
+    """`90`, `90s`, `10m`, `2h`: seconds, as a number; `0` where `zero` makes sense."""
 
     name = "duration"
+
+    def __init__(self, *, zero: bool = False) -> None:
+        self._zero = zero
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         found = DURATION.fullmatch(str(value))
-        if not found or not float(found[1]):
+        if not found or not (self._zero or float(found[1])):
             return self.fail(f"`{value}` is no duration: write 90s, 10m or 2h")
         return float(found[1]) * SECONDS[found[2]]
 
