@@ -66,7 +66,7 @@ def test_pieces_have_the_tokens_of_the_whole(
     assert ids == tokenizer.encode(text)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(text=TEXTS)
 def test_a_text_has_no_fewer_tokens_than_is_said(
     tokenizer: Tokenizer, text: str

@@ -125,6 +125,14 @@ def test_without_its_key_health_says_only_that_it_answers(
     assert told == {"status": "ok"}
 
 
+def test_health_may_be_asked_by_head(silent: Runtime) -> None:
+    async def work() -> int:
+        async with asked(silent) as client:
+            return (await client.head("/health")).status_code
+
+    assert asyncio.run(work()) == 200
+
+
 def test_who_may_ask_hears_from_health_what_runs(silent: Runtime) -> None:
     whole = {
         "status": "ok",

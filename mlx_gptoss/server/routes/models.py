@@ -33,6 +33,7 @@ async def retrieve_model(model: str, request: Request) -> ModelReply:
     return described(models, model)
 
 
+@router.head("/health", include_in_schema=False)  # what watches servers may ask so
 @router.get("/health", response_model_exclude_unset=True)
 async def health(request: Request) -> Health:
     """Say that the server answers; and what it has loaded, to who may know."""
