@@ -29,7 +29,7 @@ LINGER_SECONDS = 20  # without anyone who may ask, before the process is ended
 MOST_BYTES = 1 << 30  # that the process may grow by
 BLAMED_SHARE = 4  # a task that took one in so many of these bytes took too much
 FIRST_SECONDS = 60.0  # to start, and to read a vocabulary
-STARTS = 3  # processes in a row that do nothing
+STARTS = 8  # processes in a row that do nothing: some are killed while they start
 Message = Mapping[str, Any]
 
 log = logging.getLogger(__name__)
