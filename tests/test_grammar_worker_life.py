@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.harmony import shapes
 from mlx_gptoss.harmony.schema_grammar import WHOLE
 from mlx_gptoss.harmony.worker import Grammars, Matcher, grammars
+from mlx_gptoss.harmony.worker.life import FOLLOWERS
 from mlx_gptoss.harmony.worker.supervisor import Supervisor
 from mlx_gptoss.tokenizer import Tokenizer
 from tests.fakes import SPECIALS, byte_tokenizer, byte_vocabulary
@@ -275,3 +277,28 @@ def test_the_tools_of_a_large_agent_are_read_once(own: Grammars) -> None:
         return list(own._compiled.values())
 
     assert begun() == begun()
+
+
+def test_texts_whose_masks_are_slow_leave_room_for_the_others(
+    own: Grammars, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, quick = [ship(own) for _ in range(FOLLOWERS)], ship(own)
+    for text in [*texts, quick]:
+        text.allowed(BYTES)
+        text.feed(ord("{"))
+    stop(supervisor)
+    monkeypatch.setattr(grammars, "SLOW_SECONDS", -1.0)
+    seen = [text.look() for text in texts]
+    monkeypatch.setattr(grammars, "SLOW_SECONDS", SOON)
+    seen.append(quick.look())
+    under_way = [task.is_slow for task in supervisor._under_way.values()]
+    resume(supervisor)
+
+    assert sorted(under_way) == [False, *[True] * (FOLLOWERS - 2)]
+    assert all(one.result() for one in seen)
+
+
+def test_a_search_that_takes_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not shapes.matches("c$", "ab" * 1000)
+    monkeypatch.setattr(shapes, "MATCH_SECONDS", 1e-9)
+    assert shapes.matches("c$", "ab" * 100_000)

@@ -6,14 +6,16 @@ stay as they are: where two shapes meet, theirs become `allOf`.
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
+import regex
+
 from mlx_gptoss.harmony.numbers import Bound
 
+MATCH_SECONDS = 0.2
 FEW_DIGITS = 2.0**53  # whole numbers below it are floats without loss
 
 
@@ -192,11 +194,16 @@ def fits(value: Any, shape: Shape, allows: Allows) -> bool:
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Whether a pattern is found in a text; so is one that Python cannot read."""
+    """Whether a pattern is found in a text.
+
+    So is one that cannot be read, or takes long: patterns come from callers, and a
+    search may go back and forth for ever.
+    """
     try:
-        return re.search(pattern, text) is not None
-    except (re.error, OverflowError, RecursionError):
+        found = regex.search(pattern, text, timeout=MATCH_SECONDS, concurrent=True)
+    except (regex.error, OverflowError, RecursionError, TimeoutError):
         return True
+    return found is not None
 
 
 def numeral(value: int | float) -> Decimal:

@@ -29,6 +29,7 @@ from mlx_gptoss.tokenizer import Tokenizer
 
 COMPILE_SECONDS = 20.0
 MASK_SECONDS = 5.0
+SLOW_SECONDS = 0.1  # a mask that took longer: the next one will, too
 TOKEN_SECONDS = 0.002  # more for each token that is followed again
 REMEMBERED = 512  # grammars that were checked: 400 tools are offered again each turn
 SCHEMAS = ("json_schema", "arguments")
@@ -167,6 +168,7 @@ class Matcher:
         self._life: Life | None = None  # the process that knows the text, and
         self._known = 0  # how many of its tokens
         self._seen: Future[Any] | None = None
+        self._last: Task | None = None
         forget = grammars.supervisor.forget
         finalize(self, forget, self._key).atexit = False
 
@@ -180,13 +182,14 @@ class Matcher:
     def look(self) -> "Future[Any]":
         """Begin to work out what may come next, if that is not under way."""
         if self._seen is None:
-            task = Task(
+            self._last = Task(
                 self._message,
                 MASK_SECONDS,
                 vocabulary=self._grammars.key,
                 is_follow=True,
+                is_slow=self._last is not None and self._last.took > SLOW_SECONDS,
             )
-            self._seen = self._grammars.supervisor.submit(task)
+            self._seen = self._grammars.supervisor.submit(self._last)
         return self._seen
 
     def allowed(self, size: int) -> np.ndarray:

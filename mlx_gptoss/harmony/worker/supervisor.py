@@ -30,6 +30,7 @@ MOST_BYTES = 1 << 30  # that the process may grow by
 BLAMED_SHARE = 4  # a task that took one in so many of these bytes took too much
 FIRST_SECONDS = 60.0  # to start, and to read a vocabulary
 STARTS = 8  # processes in a row that do nothing: some are killed while they start
+MOST_SLOW = FOLLOWERS - 2  # texts with costly masks, beside which others go on
 Message = Mapping[str, Any]
 
 log = logging.getLogger(__name__)
@@ -53,10 +54,12 @@ class Task:
     seconds: float
     vocabulary: int | None = None
     is_follow: bool = False
+    is_slow: bool = False
     alone: bool = False
     future: "Future[Any]" = field(default_factory=Future)
     more_seconds: float = 0.0
     begun: float = 0.0
+    took: float = 0.0
     memory: int = 0
     place: int = 0
 
@@ -129,7 +132,8 @@ class Supervisor:
             alone = [one for one in self._under_way.values() if one.alone]
             if alone or (task.alone and self._under_way):
                 return
-            if not self._places[task.is_follow]:
+            slow = sum(one.is_slow for one in self._under_way.values())
+            if not self._places[task.is_follow] or (task.is_slow and slow >= MOST_SLOW):
                 continue
             life = self._living()
             if life is None:
@@ -186,6 +190,7 @@ class Supervisor:
             task = self._under_way.pop(answer["id"])
             value = answer.get("value")
             self._places[task.is_follow].append(task.place)
+            task.took = time.monotonic() - task.begun
             if task.is_follow and value is not None:
                 value = (value[0], life.mask(task.place, value[1]))
             if task.vocabulary is not None and task.vocabulary not in life.read:
