@@ -230,6 +230,7 @@ def test_an_interrupt_while_a_class_is_made_is_one(
 DRAWS_AT_ITS_END = """
 import os, signal
 from mlx_gptoss.cli.edge import run, take_ending_signals
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever started the tests ignores
 def work():
     take_ending_signals()
     try:
