@@ -1,4 +1,4 @@
-"""What an edit changed in a tree of settings, as a list of small changes.
+"""Tell what an edit changed in a tree of settings, as a list of small changes.
 
     for change in differences(before, after):
         ...                     # Put(...), Drop(...), First(...), Move(...)

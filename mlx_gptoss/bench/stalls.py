@@ -1,4 +1,4 @@
-"""How much others feel of a heavy request: `/health` and a short stream beside it.
+"""Measure what others feel of a heavy request: `/health`, and a short stream.
 
 Our server runs in its own process. A heavy request is sent to it again and again for
 some seconds, to its end; meanwhile `/health` is asked all the time, and one short

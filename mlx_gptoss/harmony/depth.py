@@ -1,4 +1,4 @@
-"""How deep a schema or a grammar leads, along its references and rules too.
+"""Count how deep a schema or a grammar leads, along its references and rules too.
 
     depth_of_schema(schema)      # objects and lists, through `$ref`
     depth_of_lark(grammar)       # rules and terminals

@@ -1,4 +1,4 @@
-"""What the Hub says of a repository: its commit and files, and which are needed."""
+"""Ask the Hub about a repository: its commit and files, and which are needed."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How many bytes of bodies a server holds: of all requests under way, together.
+"""Bound the bytes of bodies that a server holds, of all requests under way.
 
     share = held.share(receive)      # for one request; `receive` it instead
     share.give_back()                # at its end

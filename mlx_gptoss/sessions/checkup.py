@@ -1,4 +1,4 @@
-"""What a file of chats is like, without changing it: for `doctor`."""
+"""Examine a file of chats, without changing it: for `doctor`."""
 
 import sqlite3
 import stat

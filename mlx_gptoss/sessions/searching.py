@@ -1,4 +1,4 @@
-"""How a chat is found, and what a list shows of it. Reads; knows rows, not files."""
+"""Find chats, and what a list shows of them. Reads; knows rows, not files."""
 
 import sqlite3
 from collections.abc import Sequence
