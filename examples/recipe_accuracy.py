@@ -17,8 +17,8 @@ from examples.demo_model.evaluate import outputs
 from examples.real_language_model.quality import convert_all, measure_all, size
 from mlx_gptoss import load
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
+from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.hub import resolve
 from mlx_gptoss_convert.divergence import Divergence
 from mlx_gptoss_convert.kl import choose_passages
 

@@ -58,7 +58,7 @@ __all__ = [
 ]
 
 if sys.platform == "linux":  # in time only before `mlx.core` is imported
-    from mlx_gptoss.blas_library import preloaded
+    from mlx_gptoss.model.blas_library import preloaded
 
     preloaded()
 

@@ -29,8 +29,8 @@ import mlx.core as mx
 from mlx_gptoss.drawing import Draw, Wish, draw
 from mlx_gptoss.errors import NonFiniteError, PromptError
 from mlx_gptoss.interfaces import Guidance, LanguageModel
-from mlx_gptoss.linear import on_gpu
 from mlx_gptoss.memory import PREFILL_CHUNK
+from mlx_gptoss.model.linear import on_gpu
 from mlx_gptoss.sampling import SamplingParams, add_bias
 from mlx_gptoss.steps import LENGTH, Statistics, Step
 

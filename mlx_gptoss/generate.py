@@ -16,8 +16,8 @@ from mlx_gptoss.decoding import Decoding, last_logits
 from mlx_gptoss.drawing import tokens_of
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.interfaces import Guidance, LanguageModel
-from mlx_gptoss.linear import on_gpu
 from mlx_gptoss.memory import PREFILL_CHUNK
+from mlx_gptoss.model.linear import on_gpu
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.steps import CANCELLED, Statistics, Step
 

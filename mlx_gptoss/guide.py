@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import PromptError, SchemaError
 from mlx_gptoss.harmony.automaton import Automaton, Place, Turn, build
 from mlx_gptoss.harmony.constrain import Constraints, Target, turn_of
@@ -34,7 +35,6 @@ from mlx_gptoss.harmony.loops import (
 from mlx_gptoss.harmony.schema_grammar import WHOLE, Compiled, Freed
 from mlx_gptoss.harmony.worker import GrammarLostError, Grammars, Matcher
 from mlx_gptoss.steps import CALL_LOOP, FINAL_LOOP, LENGTH, UNBOUND
-from mlx_gptoss.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 

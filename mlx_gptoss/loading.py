@@ -18,12 +18,8 @@ from mlx_gptoss.checkpoint.records import (
     expert_records,
     refusal,
 )
-from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import ConfigError
-from mlx_gptoss.experts.reader import Reader
-from mlx_gptoss.experts.selfcheck import writes_are_seen
-from mlx_gptoss.experts.storage import Placement, Storage, stream
-from mlx_gptoss.linear import on_gpu
+from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory import (
     Budget,
     HitCurve,
@@ -35,7 +31,11 @@ from mlx_gptoss.memory import (
 )
 from mlx_gptoss.memory.measured import this_machine
 from mlx_gptoss.memory.plan import AUTO, MODES
-from mlx_gptoss.model import GptOss
+from mlx_gptoss.model.experts.reader import Reader
+from mlx_gptoss.model.experts.selfcheck import writes_are_seen
+from mlx_gptoss.model.experts.storage import Placement, Storage, stream
+from mlx_gptoss.model.gpt_oss import GptOss
+from mlx_gptoss.model.linear import on_gpu
 
 Progress = Callable[[int, int], None]  # done, total
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from mlx_gptoss.batching import BatchOptions
 from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.notes import doubts
-from mlx_gptoss.experts.curve import recorded_curve
-from mlx_gptoss.hub import resolve
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+from mlx_gptoss.engine.hit_curve import recorded_curve
 from mlx_gptoss.loading import (
     Progress,
     check_experts,
@@ -26,6 +27,7 @@ from mlx_gptoss.loading import (
     until,
 )
 from mlx_gptoss.memory import parse_bytes, require_fit
+from mlx_gptoss.memory.wired import check_wired, wire
 from mlx_gptoss.owner import Owner
 from mlx_gptoss.prompt_cache import (
     WORTH_A_FILE,
@@ -34,8 +36,6 @@ from mlx_gptoss.prompt_cache import (
     cache_digest,
 )
 from mlx_gptoss.runtime import TOKENIZER, Runtime
-from mlx_gptoss.tokenizer import Tokenizer
-from mlx_gptoss.wiring import check_wired, wire
 
 LOGGER = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.records import bytes_in_memory, refusal
-from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import MemoryBudgetError
-from mlx_gptoss.layout import EXPERTS
+from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.format.layout import EXPERTS
 from mlx_gptoss.memory import (
     SYSTEM_RESERVE,
     Budget,

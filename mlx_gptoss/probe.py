@@ -17,18 +17,18 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.config import MXFP4
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.experts.reader import Reader, Run
-from mlx_gptoss.experts.resident import Experts
 from mlx_gptoss.files import named, remove_leftovers, scratch
+from mlx_gptoss.format.config import MXFP4
+from mlx_gptoss.format.layout import PACKED, Structure
 from mlx_gptoss.home import user_home
-from mlx_gptoss.layout import PACKED, Structure
 from mlx_gptoss.loading import choose_dtype
 from mlx_gptoss.memory import format_bytes
 from mlx_gptoss.memory.measured import Probe
 from mlx_gptoss.memory.shapes import published
 from mlx_gptoss.memory.sizes import record_bytes
+from mlx_gptoss.model.experts.reader import Reader, Run
+from mlx_gptoss.model.experts.resident import Experts
 
 DISK_BYTES = 10**9
 PIECE_BYTES = 4 * 2**20  # a projection of a published model's expert

@@ -29,7 +29,7 @@ from mlx_gptoss.batching import (
     Ticket,
 )
 from mlx_gptoss.batching.ticket import OnEnd, OnProgress, OnStep
-from mlx_gptoss.config import ModelConfig
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.decoding import Decoding
 from mlx_gptoss.errors import (
     CheckpointError,
@@ -38,12 +38,13 @@ from mlx_gptoss.errors import (
     PromptError,
     StorageError,
 )
-from mlx_gptoss.experts.statistics import ExpertStatistics
-from mlx_gptoss.experts.storage import Storage
+from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.generate import Generation, generate, room
 from mlx_gptoss.guide import Guides
 from mlx_gptoss.interfaces import Guidance, LanguageModel
 from mlx_gptoss.memory import PREFILL_CHUNK, Plan
+from mlx_gptoss.model.experts.statistics import ExpertStatistics
+from mlx_gptoss.model.experts.storage import Storage
 from mlx_gptoss.owner import MOST_IDLE_WORK, Owner
 from mlx_gptoss.prompt_cache import (
     CachedGeneration,
@@ -58,7 +59,6 @@ from mlx_gptoss.prompt_cache import (
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.steps import stop_reasons
 from mlx_gptoss.stream import Stream
-from mlx_gptoss.tokenizer import Tokenizer
 
 MESSAGE_ENDS = ("<|end|>", "<|return|>", "<|call|>")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlx_gptoss.tokenizer import Tokenizer
+    from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 
 STOP, TOOL_CALLS, LENGTH, CANCELLED = "stop", "tool_calls", "length", "cancelled"
 # Finish details of what went in circles until it was cut: there the answer ends.

@@ -6,9 +6,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.config import MXFP4, ModelConfig
-from mlx_gptoss.layout import PACKED, Structure
-from mlx_gptoss.model import GptOss
+from mlx_gptoss.format.config import MXFP4, ModelConfig
+from mlx_gptoss.format.layout import PACKED, Structure
+from mlx_gptoss.model.gpt_oss import GptOss
 
 
 def build(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-import mlx_gptoss  # noqa: F401 - see mlx_gptoss/blas_library.py
+import mlx_gptoss  # noqa: F401 - see mlx_gptoss/model/blas_library.py
 from tests.o200k import vocabulary_folder
 from tests.serve_process import Served, serve
 

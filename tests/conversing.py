@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.model import GptOss
+from mlx_gptoss.model.gpt_oss import GptOss
 from mlx_gptoss.prompt_cache import Preparation, PromptCache
 
 START, END, RETURN, CALL = 290, 291, 292, 293  # of a vocabulary of 301

@@ -19,9 +19,9 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from mlx_gptoss.checkpoint.tokenizer import BYTE_OF_CHARACTER, Tokenizer
 from mlx_gptoss.prompt_cache import CacheOptions
 from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.tokenizer import BYTE_OF_CHARACTER, Tokenizer
 
 SPECIALS = (
     "<|startoftext|>",

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlx_gptoss.tokenizer import BYTE_OF_CHARACTER
+from mlx_gptoss.checkpoint.tokenizer import BYTE_OF_CHARACTER
 
 TOKENS = 199998  # those that are text; the named ones follow
 NAMED_END = 200019

@@ -10,10 +10,10 @@ import mlx.core as mx
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.load import load_model, load_parameters
 from mlx_gptoss.checkpoint.records import expert_records
-from mlx_gptoss.experts.pressure import Pressure
-from mlx_gptoss.experts.reader import Reader
-from mlx_gptoss.experts.storage import Placement, Storage, stream
-from mlx_gptoss.model import GptOss
+from mlx_gptoss.model.experts.pressure import Pressure
+from mlx_gptoss.model.experts.reader import Reader
+from mlx_gptoss.model.experts.storage import Placement, Storage, stream
+from mlx_gptoss.model.gpt_oss import GptOss
 from tests import checkpoints, layout_writers
 
 SMALL: dict[str, Any] = {

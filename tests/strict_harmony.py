@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import openai_harmony
 
-from mlx_gptoss.tokenizer import Tokenizer
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from tests.vocabulary import O200k, oracle
 
 NAMES = "<|start|> <|end|> <|message|> <|channel|> <|constrain|> <|call|> <|return|>"

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.harmony.grammar import Grammars, Kind
 from mlx_gptoss.harmony.objects import MOST_FIELDS
-from mlx_gptoss.tokenizer import Tokenizer
 from tests.fakes import byte_tokenizer
 
 BYTES = byte_tokenizer()

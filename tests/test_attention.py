@@ -6,8 +6,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_gptoss import attention
-from mlx_gptoss.attention import Masks, attend, attend_fused, attend_plain, blocks
+from mlx_gptoss.model import attention
+from mlx_gptoss.model.attention import Masks, attend, attend_fused, attend_plain, blocks
 
 B, H, Hk, D = 2, 6, 2, 16
 SCALE = 0.31

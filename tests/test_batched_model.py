@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss.config import ModelConfig
+from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.loading import load_placed, plan_checkpoint
 from mlx_gptoss.memory.plan import RESIDENT, STREAMED, with_slots
-from mlx_gptoss.model import JOINED_TOKENS
-from mlx_gptoss.rope import rotation, yarn_periods
+from mlx_gptoss.model.gpt_oss import JOINED_TOKENS
+from mlx_gptoss.model.rope import rotation, yarn_periods
 from tests.build_model import build
 from tests.checkpoints import hf_config, random_tensors, write_checkpoint
 

@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from mlx_gptoss.bench.constrain import bench_constrain, undisturbed
+from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.hub import resolve
 from tests.checkpoints import write_checkpoint
 
 

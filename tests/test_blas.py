@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from mlx_gptoss.blas import Blas, preload_blas
-from mlx_gptoss.blas_library import preload
+from mlx_gptoss.model.blas import Blas, preload_blas
+from mlx_gptoss.model.blas_library import preload
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the BLAS is lent on Linux")
 
 REPORT = """
 import dataclasses, json, sys
-from mlx_gptoss.blas import preload_blas
+from mlx_gptoss.model.blas import preload_blas
 blas = preload_blas()
 maps = open("/proc/self/maps").read()
 print(json.dumps(dict(
@@ -85,7 +85,7 @@ def test_a_machine_without_the_library_is_told_the_package(tmp_path: Path) -> No
     code = f"""
 import json
 import os; os.environ["MLX_GPTOSS_BLAS"] = "off"
-from mlx_gptoss.blas_library import preload
+from mlx_gptoss.model.blas_library import preload
 names = "state", "explanation", "threads"
 print(json.dumps(dict(zip(names, preload(
     platform="linux", switch="", mlx_imported=False, library={absent!r})))))
@@ -114,7 +114,7 @@ def test_these_tests_run_with_the_blas_that_users_get() -> None:
 
 SPENT = """
 import json, os, time
-from mlx_gptoss.blas import preload_blas
+from mlx_gptoss.model.blas import preload_blas
 import mlx.core as mx
 a = mx.random.normal((600, 600))
 mx.eval(a @ a)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_gptoss.cache import GROWTH, Cache, FullCache, WindowCache
+from mlx_gptoss.model.kv_cache import GROWTH, Cache, FullCache, WindowCache
 
 B, Hk, D = 2, 3, 2
 

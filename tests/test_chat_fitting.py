@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from mlx_gptoss.checkpoint.hub import Hub
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
-from mlx_gptoss.hub import Hub
 from mlx_gptoss.memory import describe_device
 from mlx_gptoss.memory.shapes import published
 from mlx_gptoss.planning import forecast, limited, subject_of_shape

@@ -19,7 +19,7 @@ from mlx_gptoss.checkpoint.adopt import (
     start_read_ahead,
 )
 from mlx_gptoss.checkpoint.headers import StoredTensor
-from mlx_gptoss.checkpoint.reading import read_ahead
+from mlx_gptoss.checkpoint.read import read_ahead
 from tests import checkpoints, layout_writers
 
 SIZES = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.checkpoint import facts, load_model, open_checkpoint
-from mlx_gptoss.config import MXFP4, Quantization
-from mlx_gptoss.layout import fuses_qkv
+from mlx_gptoss.format.config import MXFP4, Quantization
+from mlx_gptoss.format.layout import fuses_qkv
 from tests import checkpoints, layout_writers, oracle
 
 # Float32 with sums in another order: 1e-5 is usual on logits of size about 4.

@@ -16,12 +16,12 @@ from mlx_gptoss.checkpoint import (
     open_checkpoint,
 )
 from mlx_gptoss.checkpoint.matching import matrix_specs
-from mlx_gptoss.checkpoint.reading import CHUNK_BYTES
-from mlx_gptoss.config import MXFP4, ModelConfig
+from mlx_gptoss.checkpoint.read import CHUNK_BYTES
 from mlx_gptoss.errors import CheckpointError, MemoryBudgetError
-from mlx_gptoss.floats import bfloat16_to_float32, float32_to_bfloat16
-from mlx_gptoss.hollow import empty
-from mlx_gptoss.layout import DTYPE_BYTES, EXPERTS, HF, matrices, vectors
+from mlx_gptoss.format.config import MXFP4, ModelConfig
+from mlx_gptoss.format.dtypes import bfloat16_to_float32, float32_to_bfloat16
+from mlx_gptoss.format.layout import DTYPE_BYTES, EXPERTS, HF, matrices, vectors
+from mlx_gptoss.model.buffers import empty
 from tests import checkpoints, layout_writers
 
 SMALL = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}

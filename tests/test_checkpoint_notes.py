@@ -10,11 +10,11 @@ from click.testing import CliRunner, Result
 
 from mlx_gptoss import load
 from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.checkpoint.hub import DEMO, local_folder
 from mlx_gptoss.checkpoint.notes import doubts, notes
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import CheckpointError
-from mlx_gptoss.hub import DEMO, local_folder
-from mlx_gptoss.tokenizer import Tokenizer
 from mlx_gptoss_convert.folder import small_files
 from tests.test_leftovers import PADDING, TRUNCATION
 

@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlx_gptoss import __version__
+from mlx_gptoss.checkpoint.hub import Hub
 from mlx_gptoss.cli import COMMANDS, cli
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.settings import settings_file
 from mlx_gptoss.errors import GptOssError, HubError
-from mlx_gptoss.hub import Hub
 from tests.checkpoints import write_checkpoint
 from tests.hub_server import hub_server
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from mlx_gptoss.checkpoint.hub import DEMO, Hub, local_folder
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.options import LoadOptions
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.serving import sources_of
-from mlx_gptoss.hub import DEMO, Hub, local_folder
 
 NAMES = ("q8", "owner/q8")
 CONVERSATION = '[{"role": "user", "content": "hi"}]'

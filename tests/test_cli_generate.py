@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from mlx_gptoss.checkpoint.hub import Hub
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
-from mlx_gptoss.hub import Hub
 from mlx_gptoss.prompt_cache import CacheOptions
 from mlx_gptoss.runtime import Runtime
 from tests.fakes import scripted

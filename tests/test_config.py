@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_gptoss.config import (
+from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.format.config import (
     MXFP4,
     ModelConfig,
     Quantization,
     RopeScaling,
     parse_quantization,
 )
-from mlx_gptoss.errors import ConfigError
 
 YARN = {
     "beta_fast": 32.0,

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
-from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import ConversionError
-from mlx_gptoss.layout import MLX_PACKED, PACKED, matrices
+from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.format.layout import MLX_PACKED, PACKED, matrices
 from mlx_gptoss_convert.conversion import convert
 from mlx_gptoss_convert.plan import make_plan
 from mlx_gptoss_convert.recipe import RECIPES, Recipe, affine

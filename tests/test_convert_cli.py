@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from mlx_gptoss.checkpoint.hub import Hub
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
-from mlx_gptoss.hub import Hub
 from tests.checkpoints import write_checkpoint
 
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
 from mlx_gptoss.cli import cli
-from mlx_gptoss.config import MXFP4
+from mlx_gptoss.format.config import MXFP4
 from mlx_gptoss_convert.conversion import convert
 from mlx_gptoss_convert.plan import make_plan
 from mlx_gptoss_convert.recipe import (

@@ -12,8 +12,8 @@ import tokenizers
 from gguf.quants import dequantize, quantize
 
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import CheckpointError, ConversionError, GptOssError
+from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss_convert.conversion import convert
 from mlx_gptoss_convert.gguf_format import ARRAY, read_gguf, value_bytes
 from mlx_gptoss_convert.gguf_output import FILE, make_gguf_plan

@@ -14,9 +14,9 @@ from mlx_gptoss.bench.random_checkpoint import (
     write_random,
 )
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import ConversionError
-from mlx_gptoss.tokenizer import Tokenizer
 from mlx_gptoss_convert.conversion import convert
 from mlx_gptoss_convert.divergence import Divergence, compare_logits
 from mlx_gptoss_convert.findings import Report

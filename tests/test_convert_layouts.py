@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_gptoss.mxfp4 import decode
+from mlx_gptoss.format.mxfp4 import decode
 from tests import oracle
 from tests.layout_writers import AFFINE, WRITERS
 from tests.test_convert import (

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from mlx_gptoss.config import MXFP4
 from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.format.config import MXFP4
 from mlx_gptoss_convert.recipe import (
     HALF,
     KINDS,

@@ -8,8 +8,8 @@ from click.testing import CliRunner, Result
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.cli import cli
-from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss_convert.conversion import convert
 from mlx_gptoss_convert.estimates import check_memory, estimate_plan, peak_bytes
 from mlx_gptoss_convert.plan import Plan, make_plan

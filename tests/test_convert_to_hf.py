@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss_convert.conversion import convert
 from mlx_gptoss_convert.hf_output import make_hf_plan
 from mlx_gptoss_convert.plan import make_plan

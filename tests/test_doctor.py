@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mlx_gptoss.blas import Blas
+from mlx_gptoss.checkpoint.hub import Hub, LocalModel
 from mlx_gptoss.cli import cli
 from mlx_gptoss.doctor import ERROR, NOTE, WARNING, Facts, examine, judge, machine
-from mlx_gptoss.hub import Hub, LocalModel
+from mlx_gptoss.model.blas import Blas
 from mlx_gptoss.sessions import Sessions
 from mlx_gptoss.sessions.checkup import ChatsFile, check_file
 from tests.kept_chats import FAULTS, fill, many_levels, noise_in

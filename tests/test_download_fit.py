@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from mlx_gptoss.checkpoint.hub import Hub
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
-from mlx_gptoss.hub import Hub
 from mlx_gptoss.opening import load
 from mlx_gptoss.runtime import Runtime
 from tests.checkpoints import write_checkpoint

@@ -7,9 +7,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_gptoss.config import MXFP4, ModelConfig, Quantization
-from mlx_gptoss.experts.resident import Experts, swiglu, swiglu_plain
-from mlx_gptoss.layout import PACKED, SPLIT, Structure
+from mlx_gptoss.format.config import MXFP4, ModelConfig, Quantization
+from mlx_gptoss.format.layout import PACKED, SPLIT, Structure
+from mlx_gptoss.model.experts.resident import Experts, swiglu, swiglu_plain
 from tests import oracle
 from tests.checkpoints import hf_config, random_tensors
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.harmony import shapes
 from mlx_gptoss.harmony.schema_grammar import WHOLE
 from mlx_gptoss.harmony.worker import Grammars, Matcher, grammars
 from mlx_gptoss.harmony.worker.life import FOLLOWERS
 from mlx_gptoss.harmony.worker.supervisor import Supervisor
-from mlx_gptoss.tokenizer import Tokenizer
 from tests.fakes import SPECIALS, byte_tokenizer, byte_vocabulary
 from tests.test_grammar_worker import BYTES, SOON, kill, ship, stop, until, walk
 

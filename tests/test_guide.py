@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import PromptError, SchemaError
 from mlx_gptoss.generate import generate
 from mlx_gptoss.guide import Guide, Guides
@@ -26,7 +27,6 @@ from mlx_gptoss.harmony.loops import ALLOWED
 from mlx_gptoss.harmony.messages import ToolDescription, text_tool
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.steps import Statistics
-from mlx_gptoss.tokenizer import Tokenizer
 from tests.build_model import build
 from tests.checkpoints import hf_config, random_tensors
 from tests.fakes import SURE, FakeModel, byte_tokenizer, token_ids

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from mlx_gptoss.checkpoint.hub import Hub, is_complete, local_folder, resolve
+from mlx_gptoss.checkpoint.hub.folders import kind_of
 from mlx_gptoss.errors import HubError
-from mlx_gptoss.hub import Hub, is_complete, local_folder, resolve
-from mlx_gptoss.hub.folders import kind_of
 from tests.hub_server import HubServer, hub_server
 
 CONFIG = json.dumps({"model_type": "gpt_oss", "num_local_experts": 32}).encode()
@@ -373,7 +373,7 @@ def test_kinds_are_named(raw: dict[str, object], kind: str) -> None:
 PROGRAM = """
 import sys
 from mlx_gptoss.errors import HubError
-from mlx_gptoss.hub import resolve
+from mlx_gptoss.checkpoint.hub import resolve
 try:
     print(resolve("owner/small"))
 except HubError as error:

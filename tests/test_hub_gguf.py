@@ -7,11 +7,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.checkpoint.hub import Hub
+from mlx_gptoss.checkpoint.hub.ggufs import fetch_gguf, split_name
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.errors import HubError
-from mlx_gptoss.hub import Hub
-from mlx_gptoss.hub.ggufs import fetch_gguf, split_name
 from tests.hub_server import HubServer, hub_server
 from tests.test_convert_gguf import to_gguf, write_source
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from mlx_gptoss.checkpoint.hub import Hub
+from mlx_gptoss.checkpoint.hub.repos import RepoFolder
 from mlx_gptoss.errors import HubError
-from mlx_gptoss.hub import Hub
-from mlx_gptoss.hub.repos import RepoFolder
 from tests.hub_server import COMMIT, HubServer, hub_server
 
 CONFIG = b'{"model_type": "gpt_oss", "num_local_experts": 32}'
@@ -149,7 +149,7 @@ def test_an_answer_that_is_none_is_said(
 PULLS = """
 import json, os, sys
 from mlx_gptoss.errors import HubError
-from mlx_gptoss.hub import Hub
+from mlx_gptoss.checkpoint.hub import Hub
 for setting, _ in json.loads(sys.argv[1]):
     before = dict(os.environ)
     os.environ.update(setting)

@@ -20,11 +20,11 @@ from huggingface_hub.utils import WeakFileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mlx_gptoss.checkpoint.hub import Hub
+from mlx_gptoss.checkpoint.hub.ggufs import fetch_gguf
+from mlx_gptoss.checkpoint.hub.repos import BEGUN, OUR_PART, QUIET_SECONDS, RepoFolder
+from mlx_gptoss.checkpoint.hub.retries import LONGEST_PAUSE, PAUSES
 from mlx_gptoss.errors import HubError
-from mlx_gptoss.hub import Hub
-from mlx_gptoss.hub.ggufs import fetch_gguf
-from mlx_gptoss.hub.repos import BEGUN, OUR_PART, QUIET_SECONDS, RepoFolder
-from mlx_gptoss.hub.retries import LONGEST_PAUSE, PAUSES
 from tests.hub_server import COMMIT, HubServer, Odd, etag_of, hub_server
 
 CONFIG = b'{"model_type": "gpt_oss", "num_local_experts": 32}'

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from mlx_gptoss.checkpoint.matching import matrix_specs
-from mlx_gptoss.config import MXFP4, ModelConfig, Quantization
-from mlx_gptoss.layout import (
+from mlx_gptoss.format.config import MXFP4, ModelConfig, Quantization
+from mlx_gptoss.format.layout import (
     DENSE,
     DENSE_BLOCKS,
     DTYPE_BYTES,

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors
 
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import CheckpointError
-from mlx_gptoss.tokenizer import Tokenizer
 from tests.fakes import byte_vocabulary, write_tokenizer
 
 Json = dict[str, Any]

@@ -5,8 +5,8 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import MemoryBudgetError
+from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory import (
     Budget,
     device_budget,

@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_gptoss.model import GptOss, route
+from mlx_gptoss.model.gpt_oss import GptOss, route
 from tests import oracle
 from tests.build_model import build
 from tests.checkpoints import hf_config, random_tensors

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mlx_gptoss import mxfp4
 from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.format import mxfp4
 from tests import oracle
 
 SHAPE = (3, 5, 2)  # experts, rows, blocks

@@ -6,8 +6,8 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from mlx_gptoss.experts import pressure
-from mlx_gptoss.experts.pressure import (
+from mlx_gptoss.model.experts import pressure
+from mlx_gptoss.model.experts.pressure import (
     CRITICAL,
     GROW,
     NORMAL,
@@ -16,7 +16,7 @@ from mlx_gptoss.experts.pressure import (
     WARNING,
     Pressure,
 )
-from mlx_gptoss.linear import on_gpu
+from mlx_gptoss.model.linear import on_gpu
 from tests.streaming import resident, streamed, write
 
 

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.files import draft
-from mlx_gptoss.model import GptOss
+from mlx_gptoss.model.gpt_oss import GptOss
 from mlx_gptoss.prompt_cache import (
     Preparation,
     PromptCache,

@@ -4,8 +4,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_gptoss.config import ModelConfig
-from mlx_gptoss.rope import attention_scale, ramp_bounds, rotation, yarn_periods
+from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.model.rope import attention_scale, ramp_bounds, rotation, yarn_periods
 from tests import oracle
 from tests.checkpoints import hf_config
 

@@ -3,8 +3,8 @@
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.experts import selfcheck
-from mlx_gptoss.experts.pool import Pool
+from mlx_gptoss.model.experts import selfcheck
+from mlx_gptoss.model.experts.pool import Pool
 
 
 def test_this_device_sees_what_is_written() -> None:

@@ -17,11 +17,11 @@ import httpx2
 import pytest
 from click.testing import CliRunner
 
+from mlx_gptoss.checkpoint.hub.folders import DEMO_FOLDER
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.hub.folders import DEMO_FOLDER
 from mlx_gptoss.server.running import Place, listen, url_of
-from mlx_gptoss.tokenizer import Tokenizer
 from tests.serving import question
 
 SERVE = [sys.executable, "-m", "mlx_gptoss", "serve", "-m", "demo"]

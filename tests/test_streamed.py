@@ -8,8 +8,8 @@ import pytest
 
 from mlx_gptoss.checkpoint.records import expert_records
 from mlx_gptoss.errors import ConfigError, MemoryBudgetError
-from mlx_gptoss.linear import on_gpu
-from mlx_gptoss.model import GptOss
+from mlx_gptoss.model.gpt_oss import GptOss
+from mlx_gptoss.model.linear import on_gpu
 from tests.streaming import SMALL, resident, run, streamed, write
 
 E, T = SMALL["num_local_experts"], 3
@@ -25,7 +25,7 @@ exact = pytest.mark.skipif(on_gpu(), reason="kernels of a GPU round differently"
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways of a CPU through a prompt: experts this small go the second one."""
     if request.param == "expert by expert":
-        monkeypatch.setattr("mlx_gptoss.experts.resident.DECODED_PRODUCTS", 0)
+        monkeypatch.setattr("mlx_gptoss.model.experts.resident.DECODED_PRODUCTS", 0)
 
 
 @exact

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from openai_harmony import load_harmony_encoding
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
+from mlx_gptoss.checkpoint.tokenizer import BYTE_OF_CHARACTER, Tokenizer
 from mlx_gptoss.errors import CheckpointError, PromptError
-from mlx_gptoss.tokenizer import BYTE_OF_CHARACTER, Tokenizer
 from tests.fakes import SPECIALS, byte_tokenizer, byte_vocabulary, write_tokenizer
 
 FIRST_SPECIAL = 199_998

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.errors import CheckpointError
-from mlx_gptoss.experts.trace import (
+from mlx_gptoss.model.experts.trace import (
     UNSEEN,
     Trace,
     hit_curve,

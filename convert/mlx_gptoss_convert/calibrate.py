@@ -15,10 +15,10 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
-from mlx_gptoss.config import Quantization
 from mlx_gptoss.files import write
-from mlx_gptoss.layout import PACKED, Structure
-from mlx_gptoss.model import Attention, Block
+from mlx_gptoss.format.config import Quantization
+from mlx_gptoss.format.layout import PACKED, Structure
+from mlx_gptoss.model.gpt_oss import Attention, Block
 from mlx_gptoss_convert.kl import (
     HARMONY_TEXT,
     Progress,

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 
 from mlx_gptoss import __version__
-from mlx_gptoss.config import MXFP4, Quantization
+from mlx_gptoss.format.config import MXFP4, Quantization
 from mlx_gptoss.memory import format_bytes
 from mlx_gptoss_convert.journal import Journal
 from mlx_gptoss_convert.plan import Plan

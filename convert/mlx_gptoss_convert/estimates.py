@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlx_gptoss.config import Quantization
 from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.format.config import Quantization
 from mlx_gptoss.memory import format_bytes
 from mlx_gptoss_convert.digests import WAITING
 from mlx_gptoss_convert.plan import Plan

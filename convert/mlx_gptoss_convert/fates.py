@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mlx_gptoss.checkpoint import Checkpoint
-from mlx_gptoss.config import Quantization
 from mlx_gptoss.errors import ConversionError
-from mlx_gptoss.layout import (
+from mlx_gptoss.format.config import Quantization
+from mlx_gptoss.format.layout import (
     BITS_PER_WORD,
     BLOCKS,
     BYTES_PER_BLOCK,

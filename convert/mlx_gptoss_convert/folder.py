@@ -12,9 +12,9 @@ from typing import Any
 import tokenizers
 
 from mlx_gptoss.checkpoint import Checkpoint
-from mlx_gptoss.config import MXFP4, ModelConfig, Quantization
-from mlx_gptoss.leftovers import turn_off
-from mlx_gptoss.tokenizer import has_harmony
+from mlx_gptoss.checkpoint.tokenizer import has_harmony
+from mlx_gptoss.checkpoint.tokenizer_settings import turn_off
+from mlx_gptoss.format.config import MXFP4, ModelConfig, Quantization
 
 TOKENIZER_FILE = "tokenizer.json"
 UNREADABLE = (

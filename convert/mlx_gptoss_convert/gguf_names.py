@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mlx_gptoss.config import FULL, SLIDING, ModelConfig
 from mlx_gptoss.errors import CheckpointError, ConversionError
-from mlx_gptoss.layout import LAYER, PLAIN, SPLIT, Layout
+from mlx_gptoss.format.config import FULL, SLIDING, ModelConfig
+from mlx_gptoss.format.layout import LAYER, PLAIN, SPLIT, Layout
 from mlx_gptoss_convert.gguf_format import FLOAT32, STRING, UINT32
 
 ARCHITECTURE = "gpt-oss"

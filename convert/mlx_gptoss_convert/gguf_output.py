@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_gptoss.checkpoint import Checkpoint
-from mlx_gptoss.config import MXFP4 as MXFP4_SETTING
 from mlx_gptoss.errors import ConversionError
-from mlx_gptoss.layout import EXPERTS, IN_OUT, ROUTER, Matrix, matrices, vectors
+from mlx_gptoss.format.config import MXFP4 as MXFP4_SETTING
+from mlx_gptoss.format.layout import EXPERTS, IN_OUT, ROUTER, Matrix, matrices, vectors
 from mlx_gptoss_convert import gguf_format as ggml
 from mlx_gptoss_convert.fates import AFTER_LAYERS, Target, layer_of
 from mlx_gptoss_convert.folder import SmallFiles, small_files

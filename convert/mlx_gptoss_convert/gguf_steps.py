@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlx_gptoss.config import Quantization
-from mlx_gptoss.layout import BYTES_PER_BLOCK
+from mlx_gptoss.format.config import Quantization
+from mlx_gptoss.format.layout import BYTES_PER_BLOCK
 from mlx_gptoss_convert.gguf_format import MXFP4
 from mlx_gptoss_convert.gguf_views import encode_q8_0, ggml_blocks
 from mlx_gptoss_convert.requantize import from_float32, to_float32

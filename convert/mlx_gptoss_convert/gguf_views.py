@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlx_gptoss.layout import BYTES_PER_BLOCK, VALUES_PER_BLOCK
+from mlx_gptoss.format.layout import BYTES_PER_BLOCK, VALUES_PER_BLOCK
 from mlx_gptoss_convert.gguf_format import F32, MXFP4, Q8_0
 
 READ_BYTES = 4 * 1024**2  # of the file, at a time

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from mlx_gptoss.checkpoint import Checkpoint
-from mlx_gptoss.config import MXFP4, Quantization
 from mlx_gptoss.errors import ConversionError
-from mlx_gptoss.layout import EXPERTS, HF, Matrix, matrices, vectors
+from mlx_gptoss.format.config import MXFP4, Quantization
+from mlx_gptoss.format.layout import EXPERTS, HF, Matrix, matrices, vectors
 from mlx_gptoss_convert.fates import (
     AFTER_LAYERS,
     Target,

@@ -18,13 +18,13 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.attention import Masks
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.files import named, scratch, temporary
-from mlx_gptoss.model import Block
-from mlx_gptoss.rope import rotation, yarn_periods
-from mlx_gptoss.tokenizer import Tokenizer
+from mlx_gptoss.model.attention import Masks
+from mlx_gptoss.model.gpt_oss import Block
+from mlx_gptoss.model.rope import rotation, yarn_periods
 from mlx_gptoss_convert.divergence import Divergence, compare_logits
 from mlx_gptoss_convert.findings import Report
 from mlx_gptoss_convert.opening import find_ggufs

@@ -16,10 +16,10 @@ from mlx_gptoss.checkpoint.diagnosis import explain_sizes
 from mlx_gptoss.checkpoint.files import CONFIG
 from mlx_gptoss.checkpoint.matching import Match, match_tensors
 from mlx_gptoss.checkpoint.notes import remarks
-from mlx_gptoss.config import MXFP4 as MXFP4_SETTING
-from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import CheckpointError, ConversionError
-from mlx_gptoss.layout import BITS_PER_WORD, DTYPE_BYTES
+from mlx_gptoss.format.config import MXFP4 as MXFP4_SETTING
+from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.format.layout import BITS_PER_WORD, DTYPE_BYTES
 from mlx_gptoss_convert.folder import SmallFiles, companions, small_files
 from mlx_gptoss_convert.gguf_format import (
     F32,

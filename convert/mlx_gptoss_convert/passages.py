@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.harmony.messages import (
     Conversation,
@@ -21,7 +22,6 @@ from mlx_gptoss.harmony.messages import (
     system,
 )
 from mlx_gptoss.harmony.render import encode_pieces, message_pieces
-from mlx_gptoss.tokenizer import Tokenizer
 
 CONVERSATIONS = Path(__file__).parent / "data" / "conversations.json"
 PROMPTED_PIECES = 2  # `<|start|>` and `assistant` are given to a model, not written

@@ -14,8 +14,8 @@ from typing import Any
 
 from mlx_gptoss import __version__
 from mlx_gptoss.checkpoint import Checkpoint
-from mlx_gptoss.config import Quantization
-from mlx_gptoss.layout import (
+from mlx_gptoss.format.config import Quantization
+from mlx_gptoss.format.layout import (
     EXPERTS,
     MLX_PACKED,
     MLX_SPLIT,

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlx_gptoss.config import MXFP4, Quantization
 from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.format.config import MXFP4, Quantization
 
 # The kinds with a choice, and the end of the module path that says so.
 KINDS = {

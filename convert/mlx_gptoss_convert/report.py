@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from mlx_gptoss.checkpoint.parameters import part_of
-from mlx_gptoss.layout import PARTS
+from mlx_gptoss.format.layout import PARTS
 from mlx_gptoss_convert.plan import Plan
 
 

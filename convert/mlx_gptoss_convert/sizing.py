@@ -11,8 +11,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory import Budget, estimate, format_bytes
 from mlx_gptoss_convert.plan import Plan
 from mlx_gptoss_convert.recipe import DENSE, KINDS, Recipe, affine, kind_of

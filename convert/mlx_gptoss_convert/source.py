@@ -18,7 +18,7 @@ import numpy as np
 from mlx_gptoss.checkpoint import StoredTensor
 from mlx_gptoss.checkpoint.deep import bad_values
 from mlx_gptoss.errors import ConversionError
-from mlx_gptoss.layout import BYTES, DTYPE_BYTES, FLOATS
+from mlx_gptoss.format.layout import BYTES, DTYPE_BYTES, FLOATS
 
 Observer = Callable[["Stored", np.ndarray], None]
 

@@ -12,10 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
-from mlx_gptoss.config import MXFP4, Quantization
 from mlx_gptoss.errors import ConversionError
-from mlx_gptoss.layout import BYTES_PER_BLOCK, DTYPE_BYTES
-from mlx_gptoss.mxfp4 import VALUES_PER_BLOCK, decode, encode
+from mlx_gptoss.format.config import MXFP4, Quantization
+from mlx_gptoss.format.layout import BYTES_PER_BLOCK, DTYPE_BYTES
+from mlx_gptoss.format.mxfp4 import VALUES_PER_BLOCK, decode, encode
 from mlx_gptoss_convert.requantize import (
     Affine,
     decode_affine,

@@ -14,8 +14,8 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_gptoss.checkpoint import Checkpoint, Parameter, load_parameters
-from mlx_gptoss.layout import PACKED, matrices
-from mlx_gptoss.model import Block
+from mlx_gptoss.format.layout import PACKED, matrices
+from mlx_gptoss.model.gpt_oss import Block
 from mlx_gptoss_convert.source import Source
 from mlx_gptoss_convert.values import Values
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from mlx_gptoss.checkpoint import Checkpoint
-from mlx_gptoss.config import Quantization
-from mlx_gptoss.layout import BYTES_PER_BLOCK, IN_OUT, SPLIT, Matrix
-from mlx_gptoss.mxfp4 import decode
+from mlx_gptoss.format.config import Quantization
+from mlx_gptoss.format.layout import BYTES_PER_BLOCK, IN_OUT, SPLIT, Matrix
+from mlx_gptoss.format.mxfp4 import decode
 from mlx_gptoss_convert.requantize import Affine, decode_affine, to_float32
 from mlx_gptoss_convert.source import Source, Stored
 from mlx_gptoss_convert.steps import CODEC_SLICE_BYTES, items

@@ -15,7 +15,7 @@ import numpy as np
 
 from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.errors import ConversionError
-from mlx_gptoss.layout import EXPERTS, PACKED, Matrix, matrices, vectors
+from mlx_gptoss.format.layout import EXPERTS, PACKED, Matrix, matrices, vectors
 from mlx_gptoss_convert.digests import Digests
 from mlx_gptoss_convert.findings import Error, Report
 from mlx_gptoss_convert.journal import RESULT

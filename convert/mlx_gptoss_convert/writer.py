@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_gptoss.files import sync_folder
-from mlx_gptoss.layout import DTYPE_BYTES
+from mlx_gptoss.format.layout import DTYPE_BYTES
 
 PAGE = 16 * 1024  # Apple silicon's
 SHARD_BYTES = 5 * 1024**3

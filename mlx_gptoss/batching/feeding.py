@@ -14,7 +14,7 @@ from mlx_gptoss.drawing import Draw, Wish, draw, tokens_of
 from mlx_gptoss.errors import GptOssError, ModelError
 from mlx_gptoss.generate import CLEAR_EVERY
 from mlx_gptoss.interfaces import LanguageModel
-from mlx_gptoss.linear import on_gpu
+from mlx_gptoss.model.linear import on_gpu
 
 Fed = tuple[Ticket, Decoding, Draw | None]  # and the token to feed, if any
 Alone = Callable[[Ticket], AbstractContextManager[None]]

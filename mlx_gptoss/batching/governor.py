@@ -7,8 +7,8 @@ rows a token is drawn from, and the scratch of a prompt longer than was planned 
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import MemoryBudgetError
+from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory import Plan, format_bytes, kv_bytes
 from mlx_gptoss.memory.sizes import CACHE_STEP, scratch_bytes
 

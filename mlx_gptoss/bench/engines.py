@@ -15,12 +15,12 @@ import mlx.core as mx
 
 from mlx_gptoss.bench.primitives import count_primitives
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss.experts.curve import recorded_curve
+from mlx_gptoss.engine.hit_curve import recorded_curve
 from mlx_gptoss.generate import generate
-from mlx_gptoss.linear import on_gpu
 from mlx_gptoss.loading import load_placed, plan_checkpoint
 from mlx_gptoss.memory import describe_placement, require_fit
 from mlx_gptoss.memory.plan import RESIDENT
+from mlx_gptoss.model.linear import on_gpu
 from mlx_gptoss.sampling import SamplingParams
 
 OURS, MLX_LM = "mlx_gptoss", "mlx-lm"

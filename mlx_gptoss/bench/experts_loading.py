@@ -9,8 +9,8 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
-from mlx_gptoss.checkpoint.reading import CHUNK_BYTES
-from mlx_gptoss.experts.reader import THREADS
+from mlx_gptoss.checkpoint.read import CHUNK_BYTES
+from mlx_gptoss.model.experts.reader import THREADS
 
 
 def read_plainly(folder: Path) -> dict[str, float]:

@@ -24,14 +24,14 @@ from mlx_gptoss.bench.experts_loading import load_ours, load_stock, read_plainly
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.records import expert_records
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.experts.reader import THREADS, Reader, Run
-from mlx_gptoss.experts.slots import Slots
-from mlx_gptoss.experts.storage import Storage
-from mlx_gptoss.experts.streamed import distinct
 from mlx_gptoss.loading import choose_dtype, load_placed, plan_checkpoint
 from mlx_gptoss.memory import HitCurve, Machine, Plan, predict, work_of
 from mlx_gptoss.memory.plan import STREAMED, with_slots
-from mlx_gptoss.model import GptOss
+from mlx_gptoss.model.experts.reader import THREADS, Reader, Run
+from mlx_gptoss.model.experts.slots import Slots
+from mlx_gptoss.model.experts.storage import Storage
+from mlx_gptoss.model.experts.streamed import distinct
+from mlx_gptoss.model.gpt_oss import GptOss
 from mlx_gptoss.probe import expert_rate, memory_rate, sync_seconds
 
 CONTEXT = 4096

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_gptoss.tokenizer import Tokenizer
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 
 CHAT, RAW = "/v1/chat/completions", "/v1/completions"
 LARGEST = 31 * 10**6  # bytes of a text; a body may have 32 MiB

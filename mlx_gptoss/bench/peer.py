@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mlx_gptoss.bench.peak import peak_rss
-from mlx_gptoss.blas import preload_blas
+from mlx_gptoss.model.blas import preload_blas
 
 AS_SHIPPED = "as-shipped"
 

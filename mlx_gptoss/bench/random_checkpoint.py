@@ -15,10 +15,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.files import named, scratch
-from mlx_gptoss.layout import (
+from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.format.layout import (
     BYTES_PER_BLOCK,
     DTYPE_BYTES,
     EXPERTS,

@@ -24,11 +24,11 @@ from mlx_gptoss.bench.stock_client import StockServer
 from mlx_gptoss.bench.streams import Address, Timed, ask_together
 from mlx_gptoss.bench.worker import EngineFailure
 from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.doctor import machine
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import device_budget
 from mlx_gptoss.steps import stop_reasons
-from mlx_gptoss.tokenizer import Tokenizer
 
 DEFAULT_STREAMS = (1, 4, 16)
 DEFAULT_PROMPT, DEFAULT_TOKENS, DEFAULT_ROUNDS = 64, 64, 3

@@ -25,9 +25,9 @@ from mlx_gptoss.bench.our_server import OurServer
 from mlx_gptoss.bench.streams import ANSWERING_S, EVENT, Address
 from mlx_gptoss.bench.worker import EngineFailure
 from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.doctor import machine
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.tokenizer import Tokenizer
 
 NOTHING = "nothing"
 HEALTH = "/health"

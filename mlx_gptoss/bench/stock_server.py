@@ -12,7 +12,7 @@ the end of the system block works as it does with the published template.
 import sys
 from typing import Any
 
-from mlx_gptoss.blas import preload_blas
+from mlx_gptoss.model.blas import preload_blas
 
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'user' %}<|start|>user<|message|>"

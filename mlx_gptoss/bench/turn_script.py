@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.harmony.messages import (
     Message,
     ToolDescription,
@@ -26,7 +27,6 @@ from mlx_gptoss.harmony.render import (
     render_message,
     render_messages,
 )
-from mlx_gptoss.tokenizer import Tokenizer
 
 WORDS = """
     the a one some of in to and or not is was can will do say see ask know use find

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from mlx_gptoss.bench.peer import AS_SHIPPED, Ready
-from mlx_gptoss.blas_library import SWITCH
 from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.model.blas_library import SWITCH
 
 PATIENCE_S = 10.0  # for a process that was told to end
 

@@ -9,10 +9,10 @@ inspected without starting MLX.
 
 from typing import TYPE_CHECKING, Any
 
+from mlx_gptoss.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.deep import check_values
 from mlx_gptoss.checkpoint.facts import facts
 from mlx_gptoss.checkpoint.headers import StoredTensor, read_header
-from mlx_gptoss.checkpoint.opening import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.parameters import Parameter
 
 if TYPE_CHECKING:

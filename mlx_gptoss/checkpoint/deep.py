@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mlx_gptoss.checkpoint.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.headers import StoredTensor
-from mlx_gptoss.checkpoint.opening import Checkpoint
-from mlx_gptoss.checkpoint.reading import Chunk, chunks, open_files, read_values
+from mlx_gptoss.checkpoint.read import Chunk, chunks, open_files, read_values
 from mlx_gptoss.errors import CheckpointError
-from mlx_gptoss.layout import BYTES, FLOATS
+from mlx_gptoss.format.layout import BYTES, FLOATS
 
 E8M0_NAN = 255
 BF16_EXPONENT = 0x7F80  # all ones: infinite or NaN

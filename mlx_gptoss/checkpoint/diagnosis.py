@@ -12,8 +12,8 @@ from typing import Any
 
 from mlx_gptoss.checkpoint.foreign import foreign_names, quant_method
 from mlx_gptoss.checkpoint.headers import StoredTensor
-from mlx_gptoss.config import ModelConfig
-from mlx_gptoss.layout import FLOATS, Layout
+from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.format.layout import FLOATS, Layout
 
 Stored = Mapping[str, StoredTensor]
 

@@ -4,9 +4,9 @@ from collections import Counter, defaultdict
 from math import prod
 from typing import Any
 
-from mlx_gptoss.checkpoint.opening import Checkpoint
-from mlx_gptoss.config import Quantization
-from mlx_gptoss.layout import PARTS, Matrix, matrices, vectors
+from mlx_gptoss.checkpoint.checkpoint import Checkpoint
+from mlx_gptoss.format.config import Quantization
+from mlx_gptoss.format.layout import PARTS, Matrix, matrices, vectors
 
 
 def facts(checkpoint: Checkpoint) -> dict[str, Any]:

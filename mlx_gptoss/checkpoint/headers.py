@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from mlx_gptoss.errors import CheckpointError
-from mlx_gptoss.layout import DTYPE_BYTES
+from mlx_gptoss.format.layout import DTYPE_BYTES
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 16 << 20  # gpt-oss-120b takes less than 1 MB over all its files

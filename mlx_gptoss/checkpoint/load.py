@@ -19,19 +19,13 @@ from mlx_gptoss.checkpoint.adopt import (
     device_share,
     start_read_ahead,
 )
-from mlx_gptoss.checkpoint.opening import Checkpoint
+from mlx_gptoss.checkpoint.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.parameters import BYTE, FLOAT, WORD, Parameter
-from mlx_gptoss.checkpoint.reading import (
-    Chunk,
-    chunks,
-    fill,
-    fill_transposed,
-    open_files,
-)
+from mlx_gptoss.checkpoint.read import Chunk, chunks, fill, fill_transposed, open_files
 from mlx_gptoss.errors import CheckpointError, MemoryBudgetError
-from mlx_gptoss.hollow import empty
 from mlx_gptoss.memory import device_budget, format_bytes
-from mlx_gptoss.model import GptOss
+from mlx_gptoss.model.buffers import empty
+from mlx_gptoss.model.gpt_oss import GptOss
 
 THREADS = 8
 Progress = Callable[[int, int], None]  # bytes read so far, bytes in all

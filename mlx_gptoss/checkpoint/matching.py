@@ -10,9 +10,14 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from mlx_gptoss.checkpoint.headers import StoredTensor
-from mlx_gptoss.config import MXFP4, QUANTIZATION_MODES, ModelConfig, Quantization
 from mlx_gptoss.errors import CheckpointError, ConfigError
-from mlx_gptoss.layout import (
+from mlx_gptoss.format.config import (
+    MXFP4,
+    QUANTIZATION_MODES,
+    ModelConfig,
+    Quantization,
+)
+from mlx_gptoss.format.layout import (
     BITS_PER_WORD,
     BLOCKS,
     BYTES,

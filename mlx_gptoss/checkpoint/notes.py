@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from mlx_gptoss.checkpoint.adapters import adapter_files
+from mlx_gptoss.checkpoint.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.files import GENERATION_CONFIG, read_json
-from mlx_gptoss.checkpoint.opening import Checkpoint
-from mlx_gptoss.config import read_token_ids
-from mlx_gptoss.config.model import read_layer_types
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import ConfigError
-from mlx_gptoss.layout import EXPERTS
-from mlx_gptoss.tokenizer import Tokenizer
+from mlx_gptoss.format.config import read_token_ids
+from mlx_gptoss.format.config.model import read_layer_types
+from mlx_gptoss.format.layout import EXPERTS
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"

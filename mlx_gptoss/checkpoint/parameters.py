@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from math import prod
 
 from mlx_gptoss.checkpoint.headers import StoredTensor
-from mlx_gptoss.config import ModelConfig, Quantization
-from mlx_gptoss.layout import (
+from mlx_gptoss.format.config import ModelConfig, Quantization
+from mlx_gptoss.format.layout import (
     BITS_PER_WORD,
     EXPERTS,
     LAYER_NUMBER,

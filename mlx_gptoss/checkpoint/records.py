@@ -1,10 +1,10 @@
 """Where a checkpoint keeps the experts of each layer, for reading them one by one."""
 
-from mlx_gptoss.checkpoint.opening import Checkpoint
+from mlx_gptoss.checkpoint.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.parameters import FLOAT
 from mlx_gptoss.errors import ConfigError
-from mlx_gptoss.experts.records import Records, Stack
-from mlx_gptoss.layout import EXPERTS, LAYER_NUMBER
+from mlx_gptoss.format.layout import EXPERTS, LAYER_NUMBER
+from mlx_gptoss.model.experts.records import Records, Stack
 
 
 def expert_records(checkpoint: Checkpoint) -> dict[int, Records]:

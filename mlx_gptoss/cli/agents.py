@@ -10,11 +10,11 @@ import click
 
 from mlx_gptoss.agents.endpoint import CONTEXT, URL, Endpoint
 from mlx_gptoss.agents.tools import TOOLS
+from mlx_gptoss.checkpoint.hub.folders import is_path
 from mlx_gptoss.cli.options import folder_or_name, json_option
 from mlx_gptoss.cli.serving import KEY_VARIABLE, api_key
 from mlx_gptoss.cli.settings import default_model
 from mlx_gptoss.cli.terminal import note
-from mlx_gptoss.hub.folders import is_path
 
 if TYPE_CHECKING:
     from mlx_gptoss.agents.cases import Ran

@@ -6,13 +6,13 @@ from datetime import datetime
 
 import click
 
+from mlx_gptoss.checkpoint.hub import LocalModel
+from mlx_gptoss.checkpoint.hub.folders import as_written
 from mlx_gptoss.cli.lines import confirm
 from mlx_gptoss.cli.options import json_option
 from mlx_gptoss.cli.progress import DownloadProgress
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.terminal import note
-from mlx_gptoss.hub import LocalModel
-from mlx_gptoss.hub.folders import as_written
 from mlx_gptoss.memory import format_bytes
 
 

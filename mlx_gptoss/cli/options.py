@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
+from mlx_gptoss.checkpoint.hub.folders import as_written
 from mlx_gptoss.cli.settings import default_model
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.hub.folders import as_written
 from mlx_gptoss.memory import parse_bytes
 
 

@@ -90,7 +90,7 @@ def plan(
     mlx-gptoss plan openai/gpt-oss-120b --device "M4 Max 64GB"
     mlx-gptoss plan ./gpt-oss-20b-q8 --memory 10GB --context 32768
     """
-    from mlx_gptoss.experts.curve import recorded_curve
+    from mlx_gptoss.engine.hit_curve import recorded_curve
     from mlx_gptoss.memory import describe_device
     from mlx_gptoss.planning import forecast, limited
 
@@ -117,7 +117,7 @@ def _subject(
     services: Services, model: str, recipe: str | None, *, offline: bool
 ) -> "Subject":
     """Find a model: a folder, a local or published one."""
-    from mlx_gptoss.config import ModelConfig
+    from mlx_gptoss.format.config import ModelConfig
     from mlx_gptoss.loading import choose_dtype
     from mlx_gptoss.memory.shapes import published
     from mlx_gptoss.planning import (

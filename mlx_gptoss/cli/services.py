@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlx_gptoss.checkpoint.hub import Check, Hub
 from mlx_gptoss.cli.options import LoadOptions
 from mlx_gptoss.cli.progress import ByteProgress, DownloadProgress
 from mlx_gptoss.cli.terminal import note
-from mlx_gptoss.hub import Check, Hub
 
 if TYPE_CHECKING:
     from mlx_gptoss.batching import BatchOptions
     from mlx_gptoss.chat import Chat
+    from mlx_gptoss.checkpoint.tokenizer import Tokenizer
     from mlx_gptoss.memory import Budget, Machine
     from mlx_gptoss.runtime import Runtime
     from mlx_gptoss.sampling import SamplingParams
     from mlx_gptoss.sessions import Sessions
-    from mlx_gptoss.tokenizer import Tokenizer
 
 
 def _load(model: str, **options: Any) -> "Runtime":
@@ -121,7 +121,7 @@ class Services:
 
     def tokenizer(self, model: str) -> "Tokenizer":
         """Open the tokenizer of a model that is on this machine; nothing is loaded."""
-        from mlx_gptoss.tokenizer import Tokenizer
+        from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 
         tokenizer = Tokenizer.open(self.fetch(model, offline=True))
         tokenizer.require_harmony()
@@ -140,8 +140,8 @@ class Services:
 
     def fetch_source(self, model: str, *, offline: bool) -> Path:
         """Return the folder of a model to convert, or the GGUF file that it is."""
-        from mlx_gptoss.hub.errors import GgufOnlyError
-        from mlx_gptoss.hub.ggufs import cached_gguf, fetch_gguf, split_name
+        from mlx_gptoss.checkpoint.hub.errors import GgufOnlyError
+        from mlx_gptoss.checkpoint.hub.ggufs import cached_gguf, fetch_gguf, split_name
 
         repo, name = split_name(model)
         is_gguf = name is not None or cached_gguf(self.hub, repo, None) is not None

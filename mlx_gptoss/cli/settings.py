@@ -4,10 +4,10 @@ import json
 import os
 from pathlib import Path
 
+from mlx_gptoss.checkpoint.hub.folders import DEMO
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.files import make_folder, write
 from mlx_gptoss.home import home
-from mlx_gptoss.hub.folders import DEMO
 
 VARIABLE = "MLX_GPTOSS_MODEL"
 FILE = "settings.json"

@@ -43,7 +43,7 @@ def record(
     mlx-gptoss trace record routing.trace "Tell me a story" --tokens 300
     mlx-gptoss trace replay routing.trace --slots 16 --slots 32
     """
-    from mlx_gptoss.experts.trace import recording, save_trace
+    from mlx_gptoss.model.experts.trace import recording, save_trace
     from mlx_gptoss.sampling import SamplingParams
 
     text = prompt if prompt is not None else read_all()
@@ -82,8 +82,8 @@ def replay(
     file: Path, slots: tuple[int, ...], policy: tuple[str, ...], as_json: bool
 ) -> None:
     """Print the hit rate of a recorded run for any number of slots."""
-    from mlx_gptoss.experts.trace import open_trace
-    from mlx_gptoss.experts.trace import replay as run
+    from mlx_gptoss.model.experts.trace import open_trace
+    from mlx_gptoss.model.experts.trace import replay as run
 
     found = open_trace(file)
     k = found.routing.shape[2]

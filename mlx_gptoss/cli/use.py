@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
+from mlx_gptoss.checkpoint.hub.folders import is_path, local_folder
 from mlx_gptoss.cli.options import folder_or_name
 from mlx_gptoss.cli.settings import VARIABLE, choose_model, default_model
-from mlx_gptoss.hub.folders import is_path, local_folder
 
 
 @click.command(short_help="Choose the default model")

@@ -10,9 +10,9 @@ Downloads and changes nothing.
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mlx_gptoss.checkpoint.hub import Hub
 from mlx_gptoss.doctor.facts import Facts, gather, machine
 from mlx_gptoss.doctor.judge import ERROR, NOTE, WARNING, Finding, judge
-from mlx_gptoss.hub import Hub
 
 __all__ = [
     "ERROR",

@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from mlx_gptoss.checkpoint.hub.stored import missing_part
 from mlx_gptoss.doctor.facts import OFFLINE, Facts
-from mlx_gptoss.hub.stored import missing_part
 from mlx_gptoss.memory import format_bytes
 from mlx_gptoss.sessions.checkup import ChatsFile
 from mlx_gptoss.sessions.index import MOST_LEVELS

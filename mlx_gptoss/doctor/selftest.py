@@ -13,20 +13,20 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss import mxfp4
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
 from mlx_gptoss.checkpoint.adopt import Share, adopt, share_pages
 from mlx_gptoss.checkpoint.headers import StoredTensor
+from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.parameters import WORD, Parameter
-from mlx_gptoss.config import MXFP4
 from mlx_gptoss.doctor.facts import machine
-from mlx_gptoss.experts.pool import Pool
-from mlx_gptoss.experts.selfcheck import check_writes
 from mlx_gptoss.files import named, scratch, temporary
-from mlx_gptoss.hub import resolve
-from mlx_gptoss.linear import on_gpu
+from mlx_gptoss.format import mxfp4
+from mlx_gptoss.format.config import MXFP4
 from mlx_gptoss.loading import choose_dtype
-from mlx_gptoss.model import GptOss
+from mlx_gptoss.model.experts.pool import Pool
+from mlx_gptoss.model.experts.selfcheck import check_writes
+from mlx_gptoss.model.gpt_oss import GptOss
+from mlx_gptoss.model.linear import on_gpu
 from mlx_gptoss.modes import compare_modes
 
 ADOPTION, POOL_WRITES = "adoption", "pool-writes"

@@ -24,6 +24,7 @@ from typing import Any, Literal
 import llguidance
 import numpy as np
 
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import SchemaError
 from mlx_gptoss.harmony.depth import DEEPEST, leads_too_deep
 from mlx_gptoss.harmony.gbnf import as_lark
@@ -34,7 +35,6 @@ from mlx_gptoss.harmony.schema_grammar import (
     schema_grammar,
     shallow,
 )
-from mlx_gptoss.tokenizer import Tokenizer
 
 Kind = Literal["json_schema", "arguments", "regex", "lark", "grammar"]
 QUIET = 0  # the log level at which the library prints nothing

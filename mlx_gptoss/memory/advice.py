@@ -2,8 +2,8 @@
 
 import shlex
 
-from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import MemoryBudgetError
+from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory.plan import HYBRID, RESIDENT, Plan
 from mlx_gptoss.memory.sizes import OFFERED_RECIPES, recipe_bytes
 from mlx_gptoss.memory.units import format_bytes

@@ -6,9 +6,9 @@ Knows sizes only: it never opens a file and never allocates an array.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from mlx_gptoss.config import ModelConfig
 from mlx_gptoss.errors import ConfigError
-from mlx_gptoss.layout import EMBEDDING, EXPERTS
+from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.format.layout import EMBEDDING, EXPERTS
 from mlx_gptoss.memory.budget import Budget
 from mlx_gptoss.memory.machines import UNKNOWN, Machine
 from mlx_gptoss.memory.sizes import (

@@ -6,7 +6,7 @@ Under the recipes of `mlx-gptoss convert`; "lossless" is as OpenAI published the
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_gptoss.config import ModelConfig
+from mlx_gptoss.format.config import ModelConfig
 
 COMMON: dict[str, Any] = {
     "model_type": "gpt_oss",

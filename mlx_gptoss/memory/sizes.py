@@ -1,7 +1,14 @@
 """Bytes of a model's parts, of its caches, and of what it works in; opens no file."""
 
-from mlx_gptoss.config import ModelConfig
-from mlx_gptoss.layout import ATTENTION, EMBEDDING, EXPERTS, LM_HEAD, NORMS, ROUTER
+from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.format.layout import (
+    ATTENTION,
+    EMBEDDING,
+    EXPERTS,
+    LM_HEAD,
+    NORMS,
+    ROUTER,
+)
 
 MXFP4_BITS = 4.25  # per expert weight: 4 bits and one scale byte for 32 values
 # Bits per weight of attention, embedding and lm_head; None stays a float. Each affine

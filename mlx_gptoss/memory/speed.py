@@ -18,7 +18,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mlx_gptoss.config import ModelConfig
+from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory.machines import Machine, Range
 
 # Share of its memory bandwidth that decoding reaches; of its arithmetic, in prompts.

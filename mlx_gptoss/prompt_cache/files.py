@@ -27,11 +27,11 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.cache import Pair, Rows, Snapshot
 from mlx_gptoss.checkpoint.headers import read_header
-from mlx_gptoss.config import SLIDING, ModelConfig
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.files import draft, is_draft, make_folder, named, reason
+from mlx_gptoss.format.config import SLIDING, ModelConfig
+from mlx_gptoss.model.kv_cache import Pair, Rows, Snapshot
 from mlx_gptoss.prompt_cache.options import default_folder
 from mlx_gptoss.prompt_cache.tree import Node, Tree
 

@@ -10,7 +10,7 @@ from mlx_gptoss.prompt_cache.tree import Node
 
 
 class KvCache(Protocol):
-    """What keeping prompts needs of a cache (see `mlx_gptoss.cache.Cache`)."""
+    """What keeping prompts needs of a cache (see `mlx_gptoss.model.kv_cache.Cache`)."""
 
     @property
     def offset(self) -> int: ...

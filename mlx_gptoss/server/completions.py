@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import LongPromptError
 from mlx_gptoss.harmony.events import Answer
 from mlx_gptoss.harmony.render import SHORT, Piece, encode_within
@@ -28,7 +29,6 @@ from mlx_gptoss.server.spellings import NO_LIMIT
 from mlx_gptoss.server.turn import Prompt, Turn, merged
 from mlx_gptoss.server.usage import usage_of
 from mlx_gptoss.steps import LENGTH, STOP
-from mlx_gptoss.tokenizer import Tokenizer
 
 DEFAULT_TOKENS = 16  # as OpenAI has it
 

@@ -2,7 +2,7 @@
 
 import math
 
-from mlx_gptoss.tokenizer import Tokenizer
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 
 NEVER = -9999.0  # what stands for the logarithm of nothing, as OpenAI has it
 

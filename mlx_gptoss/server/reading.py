@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.harmony.events import Answer, ParserEvent, ToolCall, ToolCallFailed
 from mlx_gptoss.harmony.messages import Message, ToolDescription
 from mlx_gptoss.harmony.parse import Parser
 from mlx_gptoss.harmony.stops import StopStrings
 from mlx_gptoss.listener import Listener
 from mlx_gptoss.steps import Step
-from mlx_gptoss.tokenizer import Tokenizer
 
 VISIBLE = ("final", "commentary")
 CALL_ID_BYTES = 12

@@ -18,6 +18,7 @@ from typing import Any
 
 import tokenizers
 
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.harmony import grammar
 from mlx_gptoss.harmony.worker.life import (
@@ -27,7 +28,6 @@ from mlx_gptoss.harmony.worker.life import (
     SLOT,
     write_number,
 )
-from mlx_gptoss.tokenizer import Tokenizer
 
 STACK = 128 << 20  # bytes of address space for a thread: the library goes down deep
 SWITCH_SECONDS = 0.0005  # a mask does not wait long for a grammar that is compiled

@@ -15,6 +15,7 @@ from weakref import finalize
 
 import numpy as np
 
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import SchemaError
 from mlx_gptoss.harmony.grammar import Kind, unpacked, written
 from mlx_gptoss.harmony.schema_grammar import (
@@ -25,7 +26,6 @@ from mlx_gptoss.harmony.schema_grammar import (
 )
 from mlx_gptoss.harmony.worker.life import Life
 from mlx_gptoss.harmony.worker.supervisor import LostError, Supervisor, Task
-from mlx_gptoss.tokenizer import Tokenizer
 
 COMPILE_SECONDS = 20.0
 MASK_SECONDS = 5.0

@@ -1,0 +1,137 @@
+"""Files of a repository into the cache: one after the other, resumed and checked.
+
+One download of a repository at a time: another process waits, and then finds what it
+wanted. The branch is named last, so that it never names a folder with holes.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlx_gptoss.checkpoint.hub.library import (
+    fetch_by_library,
+    is_too_large_for_http,
+    library,
+)
+from mlx_gptoss.checkpoint.hub.parts import Part
+from mlx_gptoss.checkpoint.hub.published import HubFile
+from mlx_gptoss.checkpoint.hub.repos import BRANCH, WHOLE, RepoFolder
+from mlx_gptoss.checkpoint.hub.retries import Say, Wait
+from mlx_gptoss.checkpoint.hub.transfer import Remote, Transfer, look_up
+from mlx_gptoss.memory import format_bytes
+
+LOGGER = logging.getLogger(__name__)
+
+WORTH_RESUMING = 10**7  # bytes; the Hub names the hashes of files that are larger
+
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
+
+
+@dataclass
+class Download:
+    """What it takes to bring `files` of a commit into `folder`."""
+
+    endpoint: str | None
+    folder: RepoFolder
+    commit: str
+    files: Sequence[HubFile]
+    etags: set[str]  # of all files of the repository
+    require_disk: Callable[[int], None]  # raises if so many bytes do not fit
+    wait: Wait
+    progress: Progress | None = None
+    say: Say | None = None
+    _come: dict[str, int] = field(default_factory=dict, init=False)
+
+    @property
+    def target(self) -> Path:
+        """The folder that will hold the files."""
+        return self.folder.path / "snapshots" / self.commit
+
+    def missing(self) -> list[HubFile]:
+        return [file for file in self.files if not self.folder.has(self.commit, file)]
+
+    def run(self) -> None:
+        """Fetch what is not here, with everything that went before counted."""
+        with self.folder.locked(WHOLE, self._another_pull):
+            self._remove_stale()
+            missing = self.missing()
+            begun = {file.name: self.folder.begun_bytes(file) for file in missing}
+            self._come = {f.name: begun.get(f.name, f.size or 0) for f in self.files}
+            self.require_disk(sum((f.size or 0) - begun[f.name] for f in missing))
+            if missing:
+                self.folder.begin(self.commit, self.files)
+                self._report()
+            for file in missing:
+                self._fetch(file)
+            self.folder.name_commit(BRANCH, self.commit)
+            self.folder.end()
+            self._remove_stale()
+
+    def _fetch(self, file: HubFile) -> None:
+        folder, repo, name = self.folder, self.folder.repo, file.name
+        url = library().hf_hub_url(
+            repo, name, revision=self.commit, endpoint=self.endpoint
+        )
+        facts = look_up(repo, name, url, wait=self.wait, say=self._tell)
+        size = file.size if facts.size is None else facts.size
+        remote = Remote(repo, name, url, facts.etag, size, file.sha256)
+        if is_too_large_for_http(size):
+            self._fetch_by_library(name)
+        else:
+            with folder.locked(remote.etag, lambda: self._another_program(name)):
+                if not folder.has_blob(remote.etag, size):
+                    self._transfer(remote)
+                folder.link(self.commit, name, remote.etag)
+        self._come[name] = size or 0
+        self._report()
+
+    def _transfer(self, remote: Remote) -> None:
+        def report(come: int) -> None:
+            self._come[remote.name] = come
+            self._report()
+
+        path = self.folder.part(remote.etag)
+        with Part(path, hashed=remote.sha256 is not None) as part:
+            if remote.sha256 is None and (remote.size or 0) < WORTH_RESUMING:
+                part.clear()  # nothing would tell that what came before is right
+            Transfer(remote, part, report, self._tell, self.wait).run()
+            part.move(self.folder.blob(remote.etag))
+
+    def _fetch_by_library(self, name: str) -> None:
+        def report(come: int) -> None:
+            self._come[name] = come
+            self._report()
+
+        self._tell(f"`{name}` comes by the Hub's own transfer, which cannot be resumed")
+        fetch_by_library(
+            self.folder.repo,
+            name,
+            self.commit,
+            endpoint=self.endpoint,
+            cache=self.folder.cache,
+            report=report,
+        )
+
+    def _remove_stale(self) -> None:
+        if freed := self.folder.remove_stale_parts(self.etags):
+            self._tell(
+                f"removed {format_bytes(freed)} that interrupted downloads of "
+                f"`{self.folder.repo}` had left"
+            )
+
+    def _report(self) -> None:
+        if self.progress:
+            total = sum(file.size or 0 for file in self.files)
+            self.progress(min(sum(self._come.values()), total), total)
+
+    def _another_pull(self) -> None:
+        self._tell(
+            f"`{self.folder.repo}` is being downloaded already: waiting for that"
+        )
+
+    def _another_program(self, name: str) -> None:
+        self._tell(f"another program downloads `{name}`: waiting for that")
+
+    def _tell(self, line: str) -> None:
+        (self.say or LOGGER.info)(line)

@@ -1,0 +1,93 @@
+"""GGUF files of the Hub, to be converted: nothing runs them here.
+
+    owner/name               a repository whose only weights are one model as GGUF
+    owner/name/FILE.gguf     one file of many; parts of one model come together
+
+Knows names and downloads, nothing of what is in the files.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mlx_gptoss.checkpoint.hub.cache import Hub
+from mlx_gptoss.checkpoint.hub.download import Progress
+from mlx_gptoss.checkpoint.hub.folders import HUB_ID, is_complete, parts
+from mlx_gptoss.checkpoint.hub.repos import BRANCH
+from mlx_gptoss.checkpoint.hub.retries import Say
+from mlx_gptoss.errors import HubError
+
+SUFFIX = ".gguf"
+SHOWN = 8  # names listed where one must be chosen
+ID_PARTS = 2  # owner and name
+
+
+def split_name(model: str) -> tuple[str, str | None]:
+    """Take `owner/name/FILE.gguf` apart; the file is None for a plain Hub id."""
+    pieces = model.split("/")
+    repo = "/".join(pieces[:ID_PARTS])
+    if len(pieces) > ID_PARTS and model.endswith(SUFFIX) and HUB_ID.fullmatch(repo):
+        return repo, "/".join(pieces[ID_PARTS:])
+    return model, None
+
+
+def cached_gguf(hub: Hub, repo: str, name: str | None) -> Path | None:
+    """Return a model's (first) GGUF file if all of it was downloaded.
+
+    With `name` None only where it is the only model there is.
+    """
+    folder = hub.snapshot(repo)
+    if folder is None or (name is None and is_complete(folder)):
+        return None
+    if name is None:
+        found = (path.relative_to(folder) for path in folder.rglob(f"*{SUFFIX}"))
+        firsts = first_parts(map(str, found))
+        name = firsts[0] if len(firsts) == 1 else None
+    whole = name is not None and all((folder / x).is_file() for x in parts(name))
+    return folder / name if name is not None and whole else None
+
+
+def fetch_gguf(
+    hub: Hub,
+    repo: str,
+    name: str | None = None,
+    *,
+    offline: bool = False,
+    progress: Progress | None = None,
+    say: Say | None = None,
+) -> Path:
+    """Return the (first) GGUF file of a model, downloading what is not here yet.
+
+    Raises HubError where `name` is None and the repository has none, or several.
+    """
+    here = cached_gguf(hub, repo, name)
+    if here is not None:
+        return here
+    hub.require_network(repo, offline=offline)
+    sizes = hub.listing(repo)
+    name = name or only_model(repo, [x for x in sizes if x.endswith(SUFFIX)])
+    missing = [part for part in parts(name) if part not in sizes]
+    if missing:
+        raise HubError(
+            f"`{repo}` has no file `{missing[0]}`: see https://huggingface.co/{repo}"
+        )
+    needed = {part: sizes[part] for part in parts(name)}
+    folder = hub.fetch_files(repo, needed, progress, revision=BRANCH, say=say)
+    return folder / name
+
+
+def only_model(repo: str, names: list[str]) -> str:
+    firsts = first_parts(names)
+    if not firsts:
+        raise HubError(f"`{repo}` has no weights that can be converted: choose another")
+    if len(firsts) > 1:
+        shown = ", ".join(f"`{name}`" for name in firsts[:SHOWN])
+        raise HubError(
+            f"`{repo}` has {len(firsts)} models as GGUF: give one with MXFP4 experts, "
+            f"`{repo}/FILE.gguf`, of {shown}"
+        )
+    return firsts[0]
+
+
+def first_parts(names: Iterable[str]) -> list[str]:
+    """Of files that are parts of one model, keep the first."""
+    return sorted({parts(name)[0] for name in names})

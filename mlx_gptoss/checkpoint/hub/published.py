@@ -1,0 +1,116 @@
+"""Ask the Hub about a repository: its commit and files, and which are needed."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Any
+
+from mlx_gptoss.checkpoint.hub.errors import GgufOnlyError
+from mlx_gptoss.checkpoint.hub.folders import CONFIG, MODEL_TYPE, WEIGHTS
+from mlx_gptoss.checkpoint.hub.library import library, require_session
+from mlx_gptoss.errors import HubError
+
+# What a model needs, in the order it comes: config.json last, so that a folder that
+# has it has everything. Files in folders (`original/`, `metal/`) never match.
+NEEDED = (WEIGHTS, "*.json", "*.jinja", "LICENSE*", CONFIG)
+ADAPTERS = {"adapter_config.json", "adapter_model.safetensors", "adapters.safetensors"}
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file as the Hub lists it; what it does not say is None."""
+
+    name: str
+    size: int | None
+    etag: str | None  # names the file in the cache
+    sha256: str | None  # of large files only
+
+
+@dataclass(frozen=True)
+class Published:
+    """A repository at one commit."""
+
+    repo: str
+    commit: str
+    model_type: str
+    files: dict[str, HubFile]
+
+    @property
+    def etags(self) -> set[str]:
+        return {file.etag for file in self.files.values() if file.etag}
+
+
+def ask(endpoint: str | None, repo: str, revision: str | None = None) -> Published:
+    """Ask the Hub what a repository holds."""
+    require_session()
+    try:
+        return _ask(endpoint, repo, revision)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise HubError(
+            f"what came as the Hub's answer about `{repo}` is none: check "
+            "`HF_ENDPOINT`, your proxy, and whether this network wants a login"
+        ) from error
+
+
+def _ask(endpoint: str | None, repo: str, revision: str | None) -> Published:
+    api = library().HfApi(endpoint)
+    facts = api.model_info(
+        repo,
+        revision=revision,
+        files_metadata=True,
+        timeout=library().constants.HF_HUB_ETAG_TIMEOUT,
+    )
+    if not facts.sha:
+        raise HubError(f"the Hub names no commit of `{repo}`: check `HF_ENDPOINT`")
+    files = [_file(sibling) for sibling in facts.siblings or ()]
+    kind = (facts.config or {}).get("model_type", MODEL_TYPE)
+    return Published(repo, facts.sha, kind, {file.name: file for file in files})
+
+
+def _file(sibling: Any) -> HubFile:
+    sha256 = sibling.lfs.sha256 if sibling.lfs else None
+    name, size = sibling.rfilename, sibling.size
+    if "\0" in name or (size is not None and size < 0):
+        raise ValueError(f"`{name!r}` of {size} bytes is no file")
+    return HubFile(name, size, sha256 or sibling.blob_id, sha256)
+
+
+def needed_files(published: Published) -> list[HubFile]:
+    """List the files to fetch of a model, in the order of NEEDED."""
+    model, kind, files = published.repo, published.model_type, published.files
+    if kind != MODEL_TYPE:
+        raise HubError(f"`{model}` is a `{kind}` model: only gpt-oss models run here")
+    top = sorted(name for name in files if "/" not in name)
+    needed: dict[str, HubFile] = {}
+    for pattern in NEEDED:
+        for name in top:
+            if fnmatch(name, pattern):
+                needed.pop(name, None)  # the last pattern that matches decides
+                needed[name] = files[name]
+    weights = {name for name in needed if is_weights(name)}
+    if CONFIG not in needed or weights <= ADAPTERS:
+        _refuse(model, files.keys())
+    return list(needed.values())
+
+
+def is_weights(name: str) -> bool:
+    return fnmatch(name, WEIGHTS)
+
+
+def _refuse(model: str, names: Collection[str]) -> None:
+    """Say what a repository is that holds no model to run."""
+    if not ADAPTERS.isdisjoint(names):
+        raise HubError(
+            f"`{model}` is an adapter (LoRA), not a model: merge it into its model "
+            "with the tool that made it, and give the merged folder"
+        )
+    if any(name.endswith(".gguf") for name in names):
+        raise GgufOnlyError(
+            f"`{model}` is published as GGUF, which is not run here: convert it "
+            f"with `mlx-gptoss convert {model} DST`, or choose a model published "
+            "as safetensors"
+        )
+    raise HubError(
+        f"`{model}` has no `{CONFIG}` with safetensors weights beside it: "
+        "choose a model published as safetensors"
+    )

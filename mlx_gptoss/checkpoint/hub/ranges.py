@@ -1,0 +1,117 @@
+"""Ask the Hub for a file from some byte on: one answer, wherever it lies.
+
+The Hub itself answers, or names another host where the bytes lie. The token goes to
+the Hub alone, never along to where it sends us. Proxies and certificates are those of
+the hub library's session.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from mlx_gptoss.checkpoint.hub.library import library
+from mlx_gptoss.checkpoint.hub.retries import StorageError
+from mlx_gptoss.errors import HubError
+
+MAX_REDIRECTS = 10
+PARTIAL = 206
+RANGE_REFUSED = 416
+REFUSED = (401, 403, 404, 410)  # by a storage: other addresses are given by the Hub
+OWN_HEADERS = ("authorization", "if-range")  # for the Hub alone
+RANGE = re.compile(r"bytes (\d{1,18})-\d+/(\d{1,18}|\*)", re.ASCII)
+PORTS = {"http": 80, "https": 443}
+
+
+@contextmanager
+def open_from(url: str, start: int, etag: str) -> Iterator[Any]:
+    """Open the answer to a request for a file's bytes from `start` on.
+
+    Raises HubError if the file on the Hub is no longer the one that `etag` names.
+    """
+    from huggingface_hub import constants  # noqa: PLC0415 - half a second
+
+    utils = library().utils
+    headers = {**utils.build_hf_headers(), "Accept-Encoding": "identity"}
+    if start:
+        # `If-Range`: the Hub sends all of a file that changed since. A storage knows
+        # the file by another tag; there its hash is what tells.
+        headers |= {"Range": f"bytes={start}-", "If-Range": f'"{etag}"'}
+    home, at = origin(url), url
+    for _ in range(MAX_REDIRECTS):
+        is_hub = origin(at) == home
+        sent = {
+            k: v for k, v in headers.items() if is_hub or k.lower() not in OWN_HEADERS
+        }
+        with utils.get_session().stream(
+            "GET",
+            at,
+            headers=sent,
+            follow_redirects=False,
+            timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+        ) as response:
+            if response.has_redirect_location:
+                at = _joined(at, response.headers["Location"])
+                _require_same(response.headers.get("X-Linked-Etag"), etag, url)
+                continue
+            if not is_hub and response.status_code in REFUSED:
+                raise StorageError(response.status_code)
+            if response.status_code != RANGE_REFUSED:
+                utils.hf_raise_for_status(response)
+            if is_hub and response.status_code != RANGE_REFUSED:
+                linked = response.headers.get("X-Linked-Etag")
+                _require_same(linked or response.headers.get("ETag"), etag, url)
+            yield response
+            return
+    raise HubError(f"`{url}` is redirected more than {MAX_REDIRECTS} times: try later")
+
+
+def continues(response: Any, start: int, size: int | None) -> bool:
+    """Whether an answer begins at byte `start` of a file of `size` bytes."""
+    if response.status_code != PARTIAL:
+        return start == 0
+    found = RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if found is None or _is_encoded(response):
+        return False
+    total = None if found[2] == "*" else int(found[2])
+    return int(found[1]) == start and (None in (total, size) or total == size)
+
+
+def is_something_else(response: Any, size: int | None) -> bool:
+    """Whether an answer with a length of its own is no file of `size` bytes.
+
+    A page, say, of a network that wants a login.
+    """
+    length = response.headers.get("Content-Length")
+    if response.status_code == PARTIAL or _is_encoded(response) or size is None:
+        return False
+    return length is not None and length != str(size)
+
+
+def _is_encoded(response: Any) -> bool:
+    return bool(response.headers.get("Content-Encoding", "identity") != "identity")
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return location  # no address either: `origin` says so
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port of an address; raises HubError for no address."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in PORTS or not parts.hostname:
+        raise HubError(f"the Hub sends to `{url}`, which is no address of the web")
+    return parts.scheme, parts.hostname, port or PORTS[parts.scheme]
+
+
+def _require_same(found: str | None, etag: str, url: str) -> None:
+    if found is not None and found.removeprefix("W/").strip('"') != etag:
+        raise HubError(f"`{url}` changed while it was downloaded: pull it again")

@@ -1,0 +1,275 @@
+"""The folder of one repository in the Hub's cache, laid out as the hub library does.
+
+    models--owner--name/blobs/ETAG                    a file, whole
+    models--owner--name/blobs/ETAG.mlx-gptoss.incomplete   the start of a file, ours
+    models--owner--name/blobs/ETAG.RANDOM.incomplete  a part of the library's
+    models--owner--name/snapshots/COMMIT/NAME         a link to a blob
+    models--owner--name/refs/main                     the commit of a whole snapshot
+    models--owner--name/.mlx-gptoss.json              what a begun download needs
+    .locks/models--owner--name/ETAG.lock              held while a blob is written
+
+The library never goes on with a part it left, and nobody removes it: we do. Knows
+files and locks; nothing of the network.
+"""
+
+import errno
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_gptoss.checkpoint.hub.folders import read_json
+from mlx_gptoss.checkpoint.hub.library import library
+from mlx_gptoss.checkpoint.hub.published import HubFile
+from mlx_gptoss.errors import HubError
+
+OUR_PART = ".mlx-gptoss.incomplete"
+PART = re.compile(r"(?P<etag>.+?)(?:\.[0-9a-f]{8}|\.mlx-gptoss)?\.incomplete")
+BEGUN = ".mlx-gptoss.json"
+BRANCH = "main"
+WHOLE = "mlx-gptoss"  # the lock of the whole repository: no etag
+# A part is somebody's while its lock is held. Some network file systems grant a lock
+# to everyone: there, only that nothing has been written for a while tells.
+QUIET_SECONDS = 60
+LOCK_SECONDS = 0.2  # to find out whether somebody holds a lock
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+SAFE = re.compile(r"\w[\w.+=-]{0,150}", re.ASCII)  # an etag or commit as a file's name
+
+
+@dataclass(frozen=True)
+class RepoFolder:
+    """What the cache holds of a repository; it need not exist yet."""
+
+    cache: Path
+    repo: str
+
+    @property
+    def path(self) -> Path:
+        return self.cache / self._name
+
+    @property
+    def _name(self) -> str:
+        return f"models--{self.repo.replace('/', '--')}"
+
+    def blob(self, etag: str) -> Path:
+        return self.path / "blobs" / _safe(etag)
+
+    def part(self, etag: str) -> Path:
+        return self.path / "blobs" / f"{_safe(etag)}{OUR_PART}"
+
+    def pointer(self, commit: str, name: str) -> Path:
+        if any(part in ("", ".", "..") for part in name.split("/")):
+            raise HubError(
+                f"`{self.repo}` lists a file `{name}`, whose path leads out of its "
+                "folder: use another model"
+            )
+        return self.path / "snapshots" / _safe(commit) / name
+
+    def snapshot(self, branch: str = BRANCH) -> Path | None:
+        """Return the folder that a branch names, or else the newest, if any."""
+        named = self.named(branch)
+        if named is not None:
+            return named
+        found = [path for path in self.path.glob("snapshots/*") if path.is_dir()]
+        return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+    def named(self, branch: str = BRANCH) -> Path | None:
+        """Return the folder that a branch names, if both are here."""
+        commit = self._commit(branch)
+        folder = self.path / "snapshots" / commit
+        return folder if commit and folder.is_dir() else None
+
+    def _commit(self, branch: str) -> str:
+        """Read which commit a branch names; "" where nothing whole says so."""
+        try:
+            told = (self.path / "refs" / branch).read_text(encoding="ascii")
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+            return ""
+        return told if _is_safe(told) else ""
+
+    def parts(self) -> Iterator[Path]:
+        """List what has come of files that are not whole, ours and the library's."""
+        return self.path.glob("blobs/*.incomplete")
+
+    def contents(self) -> dict[Path, os.stat_result]:
+        """Look at the files that hold the bytes of this repository, each once."""
+        found = (*self.path.glob("blobs/*"), *self.path.glob("snapshots/*/**/*"))
+        facts = {path.resolve(): _facts(path) for path in found if path.is_file()}
+        return {path: fact for path, fact in facts.items() if fact is not None}
+
+    def is_shared(self) -> bool:
+        """Whether blobs are links to a store of several repositories (hub 2.x)."""
+        return any(path.is_symlink() for path in self.path.glob("blobs/*"))
+
+    def has(self, commit: str, file: HubFile) -> bool:
+        """Whether a file is here, with the size that the Hub names."""
+        return _is_whole(self.pointer(commit, file.name), file.size)
+
+    def has_blob(self, etag: str, size: int | None) -> bool:
+        """Whether the bytes of a file are here, under whatever name."""
+        return _is_whole(self.blob(etag), size)
+
+    def begun_bytes(self, file: HubFile) -> int:
+        """How much of a file has come that is not finished."""
+        if file.etag is None:
+            return 0
+        if self.has_blob(file.etag, file.size):
+            return file.size or 0
+        part = _facts(self.part(file.etag))
+        return min(part.st_size, file.size or 0) if part else 0
+
+    def link(self, commit: str, name: str, etag: str) -> None:
+        """Show a blob under its name; where there are no links it moves there."""
+        pointer, blob = self.pointer(commit, name), self.blob(etag)
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        if not self._symlinked(blob, pointer):
+            blob.replace(pointer)
+
+    def _symlinked(self, blob: Path, pointer: Path) -> bool:
+        """Make a link, at once and over any old one; False where there are none."""
+        if library().constants.HF_HUB_DISABLE_SYMLINKS:
+            return False
+        draft = self.path / ".mlx-gptoss.link"
+        draft.unlink(missing_ok=True)
+        try:
+            draft.symlink_to(os.path.relpath(blob, pointer.parent))
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            return False
+        draft.replace(pointer)
+        return True
+
+    def name_commit(self, branch: str, commit: str) -> None:
+        """Let a branch name a commit, whose files are here."""
+        ref = self.path / "refs" / branch
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        if self._commit(branch) != commit:
+            draft = self.path / ".mlx-gptoss.ref"
+            draft.write_text(commit)
+            draft.replace(ref)
+
+    def begin(self, commit: str, files: Iterable[HubFile]) -> None:
+        """Write down what a download needs, for those who look at what it left."""
+        facts = {file.name: [file.size, file.etag] for file in files}
+        draft = self.path / ".mlx-gptoss.begun"
+        self.path.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps({"commit": commit, "files": facts}))
+        draft.replace(self.path / BEGUN)
+
+    def end(self) -> None:
+        (self.path / BEGUN).unlink(missing_ok=True)
+
+    def begun(self) -> tuple[str, list[HubFile]]:
+        """Read what `begin` wrote down: a commit and its files; none if none was."""
+        begun = read_json(self.path / BEGUN)
+        try:
+            files = [
+                HubFile(name, None if size is None else int(size), etag, None)
+                for name, (size, etag) in begun["files"].items()
+            ]
+            for file in files:
+                self.pointer(begun["commit"], file.name)
+                self.begun_bytes(file)
+        except (HubError, KeyError, TypeError, ValueError, AttributeError):
+            return "", []  # damaged, which is as good as none
+        return begun["commit"], files
+
+    def missing_bytes(self) -> int | None:
+        """Count what a begun download of ours has still to bring; None without one."""
+        commit, files = self.begun()
+        if not files:
+            return None
+        left = [file for file in files if not self.has(commit, file)]
+        return sum((file.size or 0) - self.begun_bytes(file) for file in left)
+
+    @contextmanager
+    def locked(self, what: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold a lock that other processes respect; call `waiting` if one has it.
+
+        `what` is an etag, as the library locks blobs, or a name that is none.
+        """
+        from huggingface_hub.utils import WeakFileLock  # noqa: PLC0415 - half a second
+
+        path = self._lock(what)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as held:
+            try:
+                held.enter_context(WeakFileLock(path, timeout=LOCK_SECONDS))
+            except TimeoutError:
+                waiting()
+                held.enter_context(WeakFileLock(path))
+            yield
+
+    def remove_stale_parts(self, current: set[str]) -> int:
+        """Remove parts that nobody writes and nobody can go on with; count the bytes.
+
+        `current` are the etags of the repository: our parts of these are kept.
+        """
+        return sum(map(self._removed, self._stale_parts(current)))
+
+    def _stale_parts(self, current: set[str]) -> Iterator[tuple[Path, str]]:
+        for path in self.parts():
+            found, facts = PART.fullmatch(path.name), _facts(path)
+            if found is None or facts is None:
+                continue
+            etag = found["etag"]
+            if path.name == f"{etag}{OUR_PART}":
+                goes_on = not current or etag in current
+                if goes_on and not self.blob(etag).exists():
+                    continue
+            elif time.time() - facts.st_mtime < QUIET_SECONDS:
+                continue
+            yield path, etag
+
+    def _removed(self, stale: tuple[Path, str]) -> int:
+        path, etag = stale
+        try:
+            with self.locked(etag, _held):
+                size = path.stat().st_size
+                path.unlink()
+                return size
+        except (_HeldError, FileNotFoundError):
+            return 0
+
+    def _lock(self, what: str) -> Path:
+        return self.cache / ".locks" / self._name / f"{_safe(what)}.lock"
+
+
+class _HeldError(Exception):
+    """Somebody holds a lock."""
+
+
+def _held() -> None:
+    raise _HeldError
+
+
+def _is_whole(path: Path, size: int | None) -> bool:
+    facts = _facts(path)
+    return facts is not None and size in (None, facts.st_size)
+
+
+def _facts(path: Path) -> os.stat_result | None:
+    """Look at a file; None if there is none, or no longer: others download, too."""
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _is_safe(name: str) -> bool:
+    return SAFE.fullmatch(name) is not None and ".." not in name
+
+
+def _safe(name: str) -> str:
+    """Check a name that the Hub gave before it becomes the name of a file."""
+    if not _is_safe(name):
+        raise HubError(
+            f"the Hub answered with `{name}` as the tag of a file or commit, which "
+            "cannot name a file: check `HF_ENDPOINT`"
+        )
+    return name

@@ -1,0 +1,72 @@
+"""The models that lie in the Hub's cache, whole or in part. Asks nobody."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlx_gptoss.checkpoint.hub.folders import (
+    CONFIG,
+    HUB_ID,
+    MODEL_TYPE,
+    UNKNOWN,
+    WEIGHTS,
+    LocalModel,
+    is_complete,
+    kind_of,
+    missing_weights,
+    read_json,
+)
+from mlx_gptoss.checkpoint.hub.repos import RepoFolder
+from mlx_gptoss.memory import format_bytes
+
+REPOS = "models--*--*"  # how the cache names the folder of `owner/name`
+
+
+def stored_models(cache: Path) -> list[LocalModel]:
+    """List gpt-oss models, and what an interrupted download left of any model."""
+    return [model for repo in _repos(cache) if (model := _look(repo)) is not None]
+
+
+def describe_lack(repo: RepoFolder) -> str | None:
+    """Say how much of a model is not here; None if nothing of it is."""
+    model = _look(repo)
+    if model is None or model.complete:
+        return None
+    return f"is on this machine only in part{missing_part(model)}"
+
+
+def missing_part(model: LocalModel) -> str:
+    """Write ` (8.6 GB missing)`, or nothing where that is not known."""
+    return f" ({format_bytes(model.missing)} missing)" if model.missing else ""
+
+
+def _repos(cache: Path) -> Iterator[RepoFolder]:
+    for path in cache.glob(REPOS):
+        name = path.name.split("--", 1)[1].replace("--", "/")
+        if HUB_ID.fullmatch(name):
+            yield RepoFolder(cache, name)
+
+
+def _look(repo: RepoFolder) -> LocalModel | None:
+    """Describe a repository if it is, or may become, a model to run."""
+    folder = repo.snapshot()
+    config = read_json(folder / CONFIG) if folder else {}
+    begun = any(repo.parts()) or (folder is not None and any(folder.glob(WEIGHTS)))
+    if config.get("model_type") != MODEL_TYPE and (config or not begun):
+        return None
+    # What another revision brought whole is not what a Hub id means.
+    complete = folder is not None and folder == repo.named() and is_complete(folder)
+    facts = repo.contents().values()
+    missing = None
+    if not complete:
+        missing = repo.missing_bytes()
+        if missing is None and folder is not None:
+            missing = missing_weights(folder)
+    return LocalModel(
+        repo.repo,
+        folder if folder and config else repo.path,
+        sum(fact.st_size for fact in facts),
+        kind_of(config) if config else UNKNOWN,
+        max((max(x.st_atime, x.st_mtime) for x in facts), default=None),
+        complete,
+        missing,
+    )

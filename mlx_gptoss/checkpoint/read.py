@@ -1,0 +1,124 @@
+"""Bytes of stored tensors into memory that is there already, floats cast on the way.
+
+Works on numpy views and file descriptors; knows nothing of models or MLX. bfloat16,
+which numpy lacks, is uint16 here.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mlx_gptoss.checkpoint.headers import StoredTensor
+from mlx_gptoss.errors import CheckpointError
+from mlx_gptoss.format.dtypes import RAW_DTYPES, cast
+from mlx_gptoss.format.layout import FLOATS
+
+CHUNK_BYTES = 8 << 20  # read by one thread in one go
+CAST_BYTES = 1 << 20  # where floats are cast: these bytes, and what they become
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some values of a tensor, from `start` up to `stop`, counted flat."""
+
+    tensor: StoredTensor
+    start: int
+    stop: int
+
+    @property
+    def nbytes(self) -> int:
+        return (self.stop - self.start) * self.tensor.itemsize
+
+
+@contextmanager
+def open_files(paths: Iterable[Path]) -> Iterator[dict[Path, int]]:
+    """Open weight files; gives their descriptors."""
+    with ExitStack() as stack:
+        files: dict[Path, int] = {}
+        for path in paths:
+            try:
+                files[path] = stack.enter_context(path.open("rb")).fileno()
+            except OSError as error:
+                raise CheckpointError(
+                    f"cannot read `{path}`: {error.strerror}"
+                ) from error
+        yield files
+
+
+def chunks(tensor: StoredTensor, *, values: int | None = None) -> Iterator[Chunk]:
+    """Cut a tensor into pieces of `values` values, by default of `CHUNK_BYTES`."""
+    step = values or CHUNK_BYTES // tensor.itemsize
+    for start in range(0, tensor.count, step):
+        yield Chunk(tensor, start, min(start + step, tensor.count))
+
+
+def read_bytes(
+    descriptor: int, tensor: StoredTensor, start: int, out: memoryview
+) -> None:
+    """Fill `out` with the bytes of a tensor from `start` on; raises if they end."""
+    at, done = tensor.offset + start, 0
+    while done < len(out):
+        try:
+            count = os.preadv(descriptor, [out[done:]], at + done)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot read tensor `{tensor.name}` in `{tensor.file}`: "
+                f"{error.strerror}"
+            ) from error
+        if count == 0:
+            raise CheckpointError(
+                f"`{tensor.file}` ended inside tensor `{tensor.name}`: it changed "
+                "while it was read, load it again"
+            )
+        done += count
+
+
+def read_ahead(tensor: StoredTensor, stopped: Callable[[], bool]) -> None:
+    """Read a tensor and forget it, so that the system has its pages in memory.
+
+    A failure is left to whoever uses the tensor.
+    """
+    scratch = memoryview(bytearray(CHUNK_BYTES))
+    with suppress(OSError), tensor.file.open("rb", buffering=0) as file:
+        for start in range(0, tensor.nbytes, CHUNK_BYTES):
+            if stopped():
+                return
+            size = min(CHUNK_BYTES, tensor.nbytes - start)
+            os.preadv(file.fileno(), [scratch[:size]], tensor.offset + start)
+
+
+def read_values(descriptor: int, chunk: Chunk) -> np.ndarray:
+    """Read a chunk as it is stored (bfloat16 as uint16)."""
+    values = np.empty(chunk.stop - chunk.start, RAW_DTYPES[chunk.tensor.dtype])
+    start = chunk.start * values.itemsize
+    read_bytes(descriptor, chunk.tensor, start, values.view(np.uint8).data)
+    return values
+
+
+def fill(descriptor: int, chunk: Chunk, out: np.ndarray) -> None:
+    """Read a chunk into `out` (flat), cast to its dtype; uint16 stands for bfloat16.
+
+    Straight into place where nothing is cast.
+    """
+    dtype = chunk.tensor.dtype
+    if dtype not in FLOATS or RAW_DTYPES[dtype] == out.dtype:
+        view = out.view(np.uint8).data
+        start = chunk.start * chunk.tensor.itemsize
+        read_bytes(descriptor, chunk.tensor, start, view)
+        return
+    step = CAST_BYTES // chunk.tensor.itemsize
+    for start in range(chunk.start, chunk.stop, step):
+        part = Chunk(chunk.tensor, start, min(start + step, chunk.stop))
+        place = out[start - chunk.start : part.stop - chunk.start]
+        place[:] = cast(read_values(descriptor, part), dtype, out.dtype)
+
+
+def fill_transposed(descriptor: int, chunk: Chunk, out: np.ndarray) -> None:
+    """Read one matrix stored (out, in) into a view shaped (in, out)."""
+    columns, rows = out.shape
+    values = read_values(descriptor, chunk)
+    out[:] = cast(values, chunk.tensor.dtype, out.dtype).reshape(rows, columns).T

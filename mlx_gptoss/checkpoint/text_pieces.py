@@ -1,0 +1,140 @@
+"""Where a long text can be cut, so that its pieces have the tokens of the whole.
+
+A vocabulary like gpt-oss's is used word by word: a regular expression cuts the text
+into words, from left to right. Behind a letter or a digit, before a character of
+another kind, it always cuts, whatever else the text holds, and behind punctuation
+before a space. So long texts need not be encoded at once. Knows the expressions below,
+of which that is true; of others, nothing.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+import tokenizers
+
+from mlx_gptoss.checkpoint.tokenizer_settings import parts_of, state_of
+
+PIECE = 2**15  # characters: some hundredths of a second
+LONGEST_WORD = 2**20  # characters: the library's expressions give up on far longer ones
+LOOK_BACK = (2**8, PIECE)  # characters in which a cut is looked for
+SPACES = " \t\r\n"
+APOSTROPHE = "'"  # goes on with the word before it, as in "don't"
+
+HEAD = r"[^\r\n\p{L}\p{N}]?"
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+ENDING = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+GPT_OSS = (
+    rf"{HEAD}{UPPER}*{LOWER}+{ENDING}|{HEAD}{UPPER}+{LOWER}*{ENDING}|\p{{N}}{{1,3}}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+PLAIN = r"\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # the demo model's
+# Before those, phrases that are words as a whole, and words with their space.
+PHRASE = r"(?:\\[^0-9A-Za-z]|[^\\.^$*+?{}\[\]()|])+"
+SPACED = r" \(\?:[A-Za-z|]+\)\(\?!\\p\{L\}\)"
+BEFORE = re.compile(rf"((?:{PHRASE}\|)*)(?:{SPACED}\|)?", re.DOTALL)
+
+CANDIDATE = re.compile(
+    r"[^\W_](?=[^\w'])|[^\W\d_](?=[\d_])|\d(?=[^\W\d])|(?:[^\w\s]|_)(?=[ \t])"
+)
+
+
+class Cutter:
+    """Cuts texts, but within none of the `phrases`."""
+
+    def __init__(self, phrases: Sequence[str] = ()) -> None:
+        self._phrases = phrases
+
+    def pieces(self, text: str, size: int = PIECE) -> Iterator[str]:
+        """Yield the text in pieces of `size` characters at most, where it has cuts."""
+        start = 0
+        while len(text) - start > size:
+            cut = self._last(text, start, start + size)
+            if cut is None:
+                cut = self._first(text, start + size, size)
+            yield text[start:cut]
+            start = cut
+        if start < len(text):
+            yield text[start:]
+
+    def _last(self, text: str, start: int, end: int) -> int | None:
+        """The last cut behind `start`, up to `end`."""
+        for back in LOOK_BACK:
+            cuts = list(self._cuts(text, max(start, end - back), end))
+            if cuts:
+                return cuts[-1]
+        return None
+
+    def _first(self, text: str, start: int, size: int) -> int:
+        """The first cut behind `start`, or where a word is too long, or the end."""
+        end = min(len(text), start + LONGEST_WORD)
+        for at in range(start, end, size):
+            for cut in self._cuts(text, at, at + size):
+                return cut
+        return end
+
+    def _cuts(self, text: str, start: int, end: int) -> Iterator[int]:
+        """Yield the cuts behind `start`, up to `end`."""
+        for found in CANDIDATE.finditer(text, start, end + 1):
+            at = found.end()
+            if is_cut(text[at - 1], text[at]) and not self._in_phrase(text, at):
+                yield at
+
+    def _in_phrase(self, text: str, at: int) -> bool:
+        return any(
+            text.find(one, max(0, at - len(one) + 1), at + len(one) - 1) >= 0
+            for one in self._phrases
+        )
+
+
+def is_cut(left: str, right: str) -> bool:
+    """Whether a text is always cut between two characters."""
+    before, after = kind(left), kind(right)
+    if before is None or before == "Z":
+        return False
+    if right in " \t":
+        return True
+    differ = after not in (None, before) and right != APOSTROPHE
+    return differ and before in ("L", "N")
+
+
+def kind(character: str) -> str | None:
+    """L, N, P, S as Unicode has it, Z for common spaces; None for all else.
+
+    None, too, where an old version of Unicode and ours differ: the library has
+    a version of its own.
+    """
+    if character in SPACES:
+        return "Z"
+    found = unicodedata.category(character)[0]
+    same = found == unicodedata.ucd_3_2_0.category(character)[0]
+    return found if same and found in "LNPS" else None
+
+
+def cutter_of(vocabulary: tokenizers.Tokenizer) -> Cutter | None:
+    """Return what cuts texts for a vocabulary, or None where nobody knows how."""
+    if vocabulary.normalizer is not None:
+        return None
+    added = vocabulary.get_added_tokens_decoder().values()
+    parts = list(parts_of(state_of(vocabulary.pre_tokenizer)))
+    if [part["type"] for part in parts] != ["Split", "ByteLevel"]:
+        return None
+    split, byte_level = parts
+    plain = split["behavior"] == "Isolated" and not split["invert"]
+    as_it_is = not byte_level["use_regex"] and not byte_level["add_prefix_space"]
+    if not (plain and as_it_is and all(token.special for token in added)):
+        return None
+    phrases = phrases_of(split["pattern"].get("Regex", ""))
+    if phrases is None:
+        return None
+    return Cutter([*phrases, *(token.content for token in added)])
+
+
+def phrases_of(expression: str) -> list[str] | None:
+    """Return the phrases of an expression that is known, None of any other."""
+    for known in (GPT_OSS, PLAIN):
+        before = expression.removesuffix(known)
+        if before != expression and (found := BEFORE.fullmatch(before)):
+            phrases = re.findall(PHRASE, found[1], re.DOTALL)
+            return [re.sub(r"\\(.)", r"\1", one, flags=re.DOTALL) for one in phrases]
+    return None

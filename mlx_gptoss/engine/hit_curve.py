@@ -1,0 +1,34 @@
+"""What a recorded run says of slots: the hit curve by which its model is planned."""
+
+from pathlib import Path
+
+from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.memory import HitCurve
+from mlx_gptoss.model.experts.trace import hit_curve, layers_by_hit_rate, open_trace
+
+POINTS = 16  # between which a curve is interpolated
+
+
+def recorded_curve(path: Path, config: ModelConfig) -> HitCurve:
+    """Replay a trace that `trace record` wrote with every share of the experts.
+
+    Raises CheckpointError for a file that is no trace, and ConfigError for one of a
+    model of another shape.
+    """
+    trace = open_trace(path)
+    E, k = config.num_local_experts, config.num_experts_per_tok
+    here = (config.num_hidden_layers, E, k)
+    recorded = (trace.layers, trace.experts, trace.routing.shape[2])
+    if recorded != here:
+        raise ConfigError(
+            f"`{path}` was recorded with {_shape(*recorded)}, this model has "
+            f"{_shape(*here)}: record its own with `mlx-gptoss trace record`"
+        )
+    slots = sorted({k, *range(k, E + 1, max(1, E // POINTS))})
+    worst = layers_by_hit_rate(trace, max(k, E // 2))
+    return HitCurve.recorded(hit_curve(trace, slots), f"recorded in {path}", worst)
+
+
+def _shape(layers: int, experts: int, chosen: int) -> str:
+    return f"{layers} layers of {experts} experts, {chosen} a token"

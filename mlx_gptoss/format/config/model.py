@@ -1,0 +1,163 @@
+"""The sizes and constants of one model, checked against each other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.format.config.keys import (
+    SIZE_LIMITS,
+    SUPPORTED,
+    check_supported,
+    check_unknown,
+    positive,
+    read_token_ids,
+    size,
+)
+from mlx_gptoss.format.config.rope import RopeScaling, read_rope
+
+FULL = "full_attention"
+SLIDING = "sliding_attention"
+
+MAX_PARAMETERS = 10**13  # a hundred times gpt-oss-120b
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The sizes and constants of one gpt-oss model; fields are `config.json` keys."""
+
+    num_hidden_layers: int
+    hidden_size: int
+    intermediate_size: int
+    head_dim: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    num_local_experts: int
+    num_experts_per_tok: int
+    vocab_size: int
+    sliding_window: int
+    layer_types: tuple[str, ...]
+    rope_theta: float
+    rope_scaling: RopeScaling | None
+    rms_norm_eps: float
+    swiglu_limit: float
+    max_position_embeddings: int
+    eos_token_ids: tuple[int, ...]
+
+    @classmethod
+    def from_dict(
+        cls, raw: Mapping[str, Any], *, strict: bool = False, quiet: bool = False
+    ) -> "ModelConfig":
+        """Read a parsed `config.json`.
+
+        Raises ConfigError for impossible sizes, unsupported maths and, when `strict`,
+        for keys nobody here knows (otherwise one warning names them, unless `quiet`).
+        """
+        check_supported(raw, SUPPORTED, "")
+        check_unknown(raw, strict=strict, quiet=quiet)
+        layers = size(raw, "num_hidden_layers")
+        rope_theta, rope_scaling = read_rope(raw)
+        layer_types = read_layer_types(raw, layers)
+        config = cls(
+            num_hidden_layers=layers,
+            hidden_size=size(raw, "hidden_size"),
+            intermediate_size=size(raw, "intermediate_size"),
+            head_dim=size(raw, "head_dim"),
+            num_attention_heads=size(raw, "num_attention_heads"),
+            num_key_value_heads=size(raw, "num_key_value_heads"),
+            num_local_experts=size(raw, "num_local_experts"),
+            num_experts_per_tok=size(raw, "num_experts_per_tok"),
+            vocab_size=size(raw, "vocab_size"),
+            sliding_window=read_sliding_window(raw, layer_types),
+            layer_types=layer_types,
+            rope_theta=rope_theta,
+            rope_scaling=rope_scaling,
+            rms_norm_eps=positive(raw, "rms_norm_eps", 1e-5),
+            swiglu_limit=positive(raw, "swiglu_limit", 7.0),
+            max_position_embeddings=read_context(raw, rope_scaling),
+            eos_token_ids=read_token_ids(raw, "eos_token_id"),
+        )
+        check_sizes_agree(config)
+        return config
+
+
+def read_layer_types(raw: Mapping[str, Any], layers: int) -> tuple[str, ...]:
+    """Read each layer's kind; alternating from `sliding_attention` when left out."""
+    kinds = raw.get("layer_types")
+    if kinds is None:
+        return tuple(SLIDING if layer % 2 == 0 else FULL for layer in range(layers))
+    if not isinstance(kinds, list | tuple):
+        raise ConfigError(
+            f"`config.json` has `layer_types` = {kinds!r}, expected a list"
+        )
+    names = tuple(cast("list[object]", kinds))
+    for kind in names:
+        if kind not in (FULL, SLIDING):
+            raise ConfigError(
+                f"`config.json` has {kind!r} in `layer_types`, expected "
+                f"`{SLIDING}` or `{FULL}`"
+            )
+    if len(names) != layers:
+        raise ConfigError(
+            f"`config.json` has {len(names)} `layer_types` for {layers} "
+            "`num_hidden_layers`: give one kind a layer"
+        )
+    return cast("tuple[str, ...]", names)
+
+
+def read_sliding_window(raw: Mapping[str, Any], layer_types: tuple[str, ...]) -> int:
+    """Read the window; a model without sliding layers may say null."""
+    if raw.get("sliding_window") is None and SLIDING not in layer_types:
+        return size({}, "sliding_window", 128)
+    return size(raw, "sliding_window")
+
+
+def read_context(raw: Mapping[str, Any], scaling: RopeScaling | None) -> int:
+    """Read the longest context; `original/` says it as a product of two keys."""
+    if "max_position_embeddings" in raw or scaling is None:
+        return size(raw, "max_position_embeddings", 4096)
+    product = scaling.factor * scaling.original_max_position_embeddings
+    longest = SIZE_LIMITS["max_position_embeddings"]
+    return size({}, "max_position_embeddings", int(min(product, longest)))
+
+
+def check_sizes_agree(config: ModelConfig) -> None:
+    """Refuse sizes that no model of this shape can have."""
+    heads, groups = config.num_attention_heads, config.num_key_value_heads
+    if heads % groups:
+        raise ConfigError(
+            f"`config.json` has `num_attention_heads` = {heads}, not a multiple of "
+            f"`num_key_value_heads` = {groups}"
+        )
+    if config.head_dim % 2:
+        raise ConfigError(
+            f"`config.json` has `head_dim` = {config.head_dim}, expected an even "
+            "number (rotary pairs)"
+        )
+    if config.num_experts_per_tok > config.num_local_experts:
+        raise ConfigError(
+            f"`config.json` has `num_experts_per_tok` = {config.num_experts_per_tok}, "
+            f"more than `num_local_experts` = {config.num_local_experts}"
+        )
+    for token in config.eos_token_ids:
+        if token >= config.vocab_size:
+            raise ConfigError(
+                f"`config.json` has `eos_token_id` {token}, outside `vocab_size` = "
+                f"{config.vocab_size}"
+            )
+    count = count_parameters(config)
+    if count > MAX_PARAMETERS:
+        raise ConfigError(
+            f"`config.json` describes {count:.3g} parameters, more than the "
+            f"{MAX_PARAMETERS:.0e} allowed: correct its sizes"
+        )
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """Count the weights of the matrices (norms, biases and sinks left out)."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    heads = config.num_attention_heads + config.num_key_value_heads
+    attention = 2 * hidden * heads * config.head_dim
+    experts = config.num_local_experts * (3 * hidden * inner + hidden)
+    vocabulary = 2 * config.vocab_size * hidden
+    return config.num_hidden_layers * (attention + experts) + vocabulary

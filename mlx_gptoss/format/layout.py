@@ -1,0 +1,323 @@
+"""The checkpoint contract: which tensors a model has, and how they may be stored.
+
+Canonical names are Hugging Face's module paths with `.weight`, `.scales`, `.biases` and
+`.bias`, q, k and v apart: `model.layers.0.mlp.experts.gate_up_proj.scales`. A `Layout`
+says under which name a file holds each of them. Tables only: reads no file.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import product
+
+from mlx_gptoss.format.config import ModelConfig, Quantization
+
+PACKED = "packed"
+SPLIT = "split"
+
+ATTENTION, EXPERTS, ROUTER = "attention", "experts", "router"
+EMBEDDING, LM_HEAD, NORMS = "embedding", "lm_head", "norms"
+PARTS = (EMBEDDING, ATTENTION, ROUTER, EXPERTS, NORMS, LM_HEAD)
+
+VALUES_PER_BLOCK = 32
+BYTES_PER_BLOCK = 16  # of one MXFP4 block: two values a byte, low nibble first
+BITS_PER_WORD = 32  # MLX packs quantized weights into uint32
+
+# How a stack of experts is stored: MXFP4 blocks (experts, out, in/32, 16), dense
+# (experts, in, out), or as MLX has any matrix: (experts, out, in), dense or packed.
+BLOCKS, IN_OUT, PLAIN = "blocks", "in_out", "plain"
+
+# Bytes of one value of every safetensors dtype that is a whole number of bytes.
+DTYPE_BYTES = {
+    "BOOL": 1,
+    "U8": 1,
+    "I8": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "F8_E8M0": 1,
+    "U16": 2,
+    "I16": 2,
+    "F16": 2,
+    "BF16": 2,
+    "U32": 4,
+    "I32": 4,
+    "F32": 4,
+    "U64": 8,
+    "I64": 8,
+    "F64": 8,
+}
+FLOATS = ("BF16", "F16", "F32")
+BYTES = ("U8", "F8_E8M0")
+WORDS = ("U32",)
+
+# Tensors some exporters add and no computation needs.
+HARMLESS_TENSORS = re.compile(r"(.*\.)?rotary_emb\.(inv_freq|original_inv_freq)")
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How the weights lie in memory; decided at opening, obeyed by the model.
+
+    `quantization` maps module paths ("model.layers.0.self_attn.q_proj", "lm_head",
+    "model.layers.0.mlp.experts.gate_up_proj") to settings; a path left out is dense.
+    `experts` is "packed" (one gate_up_proj, rows interleaved: even gate, odd up) or
+    "split" (gate_proj and up_proj apart).
+    """
+
+    quantization: Mapping[str, Quantization]
+    experts: str
+
+
+def fuses_qkv(structure: Structure, layer: int) -> bool:
+    """Say whether q, k and v share one setting and so lie in memory as one matrix."""
+    attention = f"model.layers.{layer}.self_attn"
+    settings = [structure.quantization.get(f"{attention}.{x}_proj") for x in "qkv"]
+    return settings[0] == settings[1] == settings[2]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix (out, in) or a stack of them (experts, out, in); `bias` drops `in`."""
+
+    path: str
+    part: str
+    shape: tuple[int, ...]
+    has_bias: bool
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A norm's scale or the sinks: one name, always floats."""
+
+    name: str
+    part: str
+    shape: tuple[int, ...]
+
+
+# Dimensions: V vocabulary, M hidden, Q query rows, K key rows, H heads, E experts,
+# F intermediate, G = 2F (gate and up rows interleaved).
+TOP_MATRICES = {
+    "model.embed_tokens": (EMBEDDING, "VM"),
+    "lm_head": (LM_HEAD, "VM"),
+}
+LAYER_MATRICES = {
+    "self_attn.q_proj": (ATTENTION, "QM"),
+    "self_attn.k_proj": (ATTENTION, "KM"),
+    "self_attn.v_proj": (ATTENTION, "KM"),
+    "self_attn.o_proj": (ATTENTION, "MQ"),
+    "mlp.router": (ROUTER, "EM"),
+}
+EXPERT_MATRICES = {
+    PACKED: {
+        "mlp.experts.gate_up_proj": (EXPERTS, "EGM"),
+        "mlp.experts.down_proj": (EXPERTS, "EMF"),
+    },
+    SPLIT: {
+        "mlp.experts.gate_proj": (EXPERTS, "EFM"),
+        "mlp.experts.up_proj": (EXPERTS, "EFM"),
+        "mlp.experts.down_proj": (EXPERTS, "EMF"),
+    },
+}
+TOP_VECTORS = {"model.norm.weight": (NORMS, "M")}
+LAYER_VECTORS = {
+    "input_layernorm.weight": (NORMS, "M"),
+    "post_attention_layernorm.weight": (NORMS, "M"),
+    "self_attn.sinks": (ATTENTION, "H"),
+}
+
+
+def dimensions(config: ModelConfig) -> dict[str, int]:
+    """Give every letter of the tables its size."""
+    return {
+        "V": config.vocab_size,
+        "M": config.hidden_size,
+        "Q": config.num_attention_heads * config.head_dim,
+        "K": config.num_key_value_heads * config.head_dim,
+        "H": config.num_attention_heads,
+        "E": config.num_local_experts,
+        "F": config.intermediate_size,
+        "G": 2 * config.intermediate_size,
+    }
+
+
+def matrices(config: ModelConfig, experts: str) -> Iterator[Matrix]:
+    """List every matrix of a model whose experts are "packed" or "split"."""
+    sizes = dimensions(config)
+
+    def matrix(path: str, part: str, letters: str, *, has_bias: bool) -> Matrix:
+        return Matrix(path, part, tuple(sizes[x] for x in letters), has_bias)
+
+    in_layer = LAYER_MATRICES | EXPERT_MATRICES[experts]
+    for path, (part, letters) in TOP_MATRICES.items():
+        yield matrix(path, part, letters, has_bias=False)
+    for n, (path, (part, letters)) in product(
+        range(config.num_hidden_layers), in_layer.items()
+    ):
+        yield matrix(f"model.layers.{n}.{path}", part, letters, has_bias=True)
+
+
+def vectors(config: ModelConfig) -> Iterator[Vector]:
+    """List every norm and every layer's sinks."""
+    sizes = dimensions(config)
+    for name, (part, letter) in TOP_VECTORS.items():
+        yield Vector(name, part, (sizes[letter],))
+    for n, (name, (part, letter)) in product(
+        range(config.num_hidden_layers), LAYER_VECTORS.items()
+    ):
+        yield Vector(f"model.layers.{n}.{name}", part, (sizes[letter],))
+
+
+@cache
+def part_table() -> dict[str, str]:
+    """Map every canonical name, with `{n}` for the layer, to its part."""
+    inside = LAYER_MATRICES | EXPERT_MATRICES[PACKED] | EXPERT_MATRICES[SPLIT]
+    paths = {path: part for path, (part, _) in TOP_MATRICES.items()}
+    paths |= {LAYER + path: part for path, (part, _) in inside.items()}
+    table = {
+        f"{path}.{kind}": part
+        for path, part in paths.items()
+        for kind in ("weight", "scales", "biases", "bias")
+    }
+    table |= {name: part for name, (part, _) in TOP_VECTORS.items()}
+    return table | {LAYER + name: part for name, (part, _) in LAYER_VECTORS.items()}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to store a model.
+
+    `names` gives the stored name where it is not the canonical one; `{n}` is the
+    layer. Matrices that share a stored name lie in it one after the other, by rows.
+    `expert_form` is BLOCKS, IN_OUT or PLAIN.
+    """
+
+    name: str
+    title: str
+    experts: str
+    names: Mapping[str, str] = field(repr=False)
+    expert_form: str
+
+    def stored_name(self, name: str) -> str:
+        """Return the name under which a file of this layout holds a tensor."""
+        found = LAYER_NUMBER.search(name)
+        if found is None:
+            return self.names.get(name, name)
+        template = name.replace(found[0], ".{n}.", 1)
+        return self.names.get(template, template).replace("{n}", found[1])
+
+
+LAYER_NUMBER = re.compile(r"\.(\d+)\.")
+LAYER = "model.layers.{n}."
+BLOCK = "block.{n}."
+
+
+def expert_names(weight: str, scales: str | None) -> dict[str, str]:
+    """Spell the packed experts as Hugging Face does: `gate_up_proj` and a suffix."""
+    suffixes = {"weight": weight, "bias": "_bias"}
+    if scales is not None:
+        suffixes["scales"] = scales
+    return {
+        f"{LAYER}mlp.experts.{name}.{kind}": f"{LAYER}mlp.experts.{name}{suffix}"
+        for name in ("gate_up_proj", "down_proj")
+        for kind, suffix in suffixes.items()
+    }
+
+
+ORIGINAL_NAMES = {
+    "model.embed_tokens.weight": "embedding.weight",
+    "model.norm.weight": "norm.scale",
+    "lm_head.weight": "unembedding.weight",
+    LAYER + "input_layernorm.weight": BLOCK + "attn.norm.scale",
+    LAYER + "self_attn.q_proj.weight": BLOCK + "attn.qkv.weight",
+    LAYER + "self_attn.k_proj.weight": BLOCK + "attn.qkv.weight",
+    LAYER + "self_attn.v_proj.weight": BLOCK + "attn.qkv.weight",
+    LAYER + "self_attn.q_proj.bias": BLOCK + "attn.qkv.bias",
+    LAYER + "self_attn.k_proj.bias": BLOCK + "attn.qkv.bias",
+    LAYER + "self_attn.v_proj.bias": BLOCK + "attn.qkv.bias",
+    LAYER + "self_attn.sinks": BLOCK + "attn.sinks",
+    LAYER + "self_attn.o_proj.weight": BLOCK + "attn.out.weight",
+    LAYER + "self_attn.o_proj.bias": BLOCK + "attn.out.bias",
+    LAYER + "post_attention_layernorm.weight": BLOCK + "mlp.norm.scale",
+    LAYER + "mlp.router.weight": BLOCK + "mlp.gate.weight",
+    LAYER + "mlp.router.bias": BLOCK + "mlp.gate.bias",
+    LAYER + "mlp.experts.gate_up_proj.weight": BLOCK + "mlp.mlp1_weight.blocks",
+    LAYER + "mlp.experts.gate_up_proj.scales": BLOCK + "mlp.mlp1_weight.scales",
+    LAYER + "mlp.experts.gate_up_proj.bias": BLOCK + "mlp.mlp1_bias",
+    LAYER + "mlp.experts.down_proj.weight": BLOCK + "mlp.mlp2_weight.blocks",
+    LAYER + "mlp.experts.down_proj.scales": BLOCK + "mlp.mlp2_weight.scales",
+    LAYER + "mlp.experts.down_proj.bias": BLOCK + "mlp.mlp2_bias",
+}
+
+HF = Layout(
+    name="hf",
+    title="Hugging Face, MXFP4 experts",
+    experts=PACKED,
+    names=expert_names("_blocks", "_scales"),
+    expert_form=BLOCKS,
+)
+MLX_PACKED = Layout(
+    name="mlx-packed",
+    title="MLX, experts as OpenAI packed them",
+    experts=PACKED,
+    names=HF.names,
+    expert_form=BLOCKS,
+)
+MLX_SPLIT = Layout(
+    name="mlx-split",
+    title="MLX, gate and up projections apart",
+    experts=SPLIT,
+    names={},
+    expert_form=PLAIN,
+)
+ORIGINAL = Layout(
+    name="original",
+    title="OpenAI's original/",
+    experts=PACKED,
+    names=ORIGINAL_NAMES,
+    expert_form=BLOCKS,
+)
+DENSE = Layout(
+    name="dense",
+    title="Hugging Face, dense experts",
+    experts=PACKED,
+    names=expert_names("", None),
+    expert_form=IN_OUT,
+)
+DENSE_BLOCKS = Layout(
+    name="dense-blocks",
+    title="Hugging Face, dense experts named as blocks",
+    experts=PACKED,
+    names=expert_names("_blocks", None),
+    expert_form=IN_OUT,
+)
+LAYOUTS = (HF, MLX_PACKED, MLX_SPLIT, ORIGINAL, DENSE, DENSE_BLOCKS)
+
+
+Form = tuple[str, tuple[int, ...]]  # dtype and shape
+
+
+def detect_layout(tensors: Mapping[str, Form], *, mlx: bool) -> Layout | None:
+    """Tell the layout from names, and packed from dense experts by dtype and rank.
+
+    `mlx` says that `config.json` has MLX's `quantization`. None: nothing in `tensors`
+    (by stored name) looks like gpt-oss.
+    """
+
+    def first(pattern: str) -> Form | None:
+        found = (name for name in tensors if re.fullmatch(pattern, name))
+        name = next(found, None)
+        return None if name is None else tensors[name]
+
+    if first(r"block\.\d+\..+") is not None:
+        return ORIGINAL
+    experts = r"model\.layers\.\d+\.mlp\.experts\."
+    if first(experts + r"gate_proj\.weight") is not None:
+        return MLX_SPLIT
+    blocks = first(experts + "gate_up_proj_blocks")
+    if blocks is not None and blocks[0] not in BYTES and len(blocks[1]) == 3:
+        return DENSE_BLOCKS
+    if blocks is not None:
+        quantized = any(name.endswith(".scales") for name in tensors)
+        return MLX_PACKED if mlx or quantized else HF
+    return None if first(experts + "gate_up_proj") is None else DENSE

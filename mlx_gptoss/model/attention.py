@@ -1,0 +1,190 @@
+"""Grouped-query attention with sinks and a window; knows nothing of layers or caches.
+
+Every head has one extra logit, its sink, that takes part in the softmax and carries no
+value. Queries see the keys up to their own position, and of those the last `window`
+when there is one. Keys may begin before the queries; both end at the same position.
+
+Dimensions: B batch, L queries, S keys, H query heads, Hk key/value heads, D head dim.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import mlx.core as mx
+
+from mlx_gptoss.model.linear import on_gpu
+
+# Rows of queries attended at once on a CPU: keys after a block are never multiplied,
+# and the scores of one block fit the processor's cache.
+CPU_BLOCK = 128
+
+
+class Masks:
+    """The masks of one forward pass, each made once for all layers of a kind."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, int, int | None, int], mx.array] = {}
+        self._held: dict[tuple[tuple[int, ...], int, bool], mx.array] = {}
+
+    def visible(self, rows: int, keys: int, window: int | None) -> mx.array:
+        """Return (rows, keys) bool: True where a key is seen."""
+        key = (rows, keys, window, 0)
+        if key not in self._made:
+            self._made[key] = visible(rows, keys, window)
+        return self._made[key]
+
+    def additive(
+        self, rows: int, keys: int, window: int | None, repeats: int
+    ) -> mx.array:
+        """Return (repeats * rows, keys) float32: 0 where seen, -inf elsewhere."""
+        key = (rows, keys, window, repeats)
+        if key not in self._made:
+            seen = self.visible(rows, keys, window)
+            mask = mx.where(seen, mx.array(0.0), mx.array(-mx.inf))
+            self._made[key] = mx.tile(mask, (repeats, 1))
+        return self._made[key]
+
+    def held(self, held: Sequence[int], keys: int, *, additive: bool) -> mx.array:
+        """Return (B, 1, 1, keys): whether a key is among the first `held` of its row.
+
+        As bool, or as float32 to be added.
+        """
+        key = (tuple(held), keys, additive)
+        if key not in self._held:
+            seen = mx.arange(keys) < mx.array(list(held))[:, None, None, None]
+            mask = mx.where(seen, mx.array(0.0), mx.array(-mx.inf))
+            self._held[key] = mask if additive else seen
+        return self._held[key]
+
+
+def visible(rows: int, keys: int, window: int | None) -> mx.array:
+    """Say which of `keys` the last `rows` positions see: (rows, keys) bool."""
+    query = mx.arange(keys - rows, keys)[:, None]
+    key = mx.arange(keys)[None, :]
+    seen = key <= query
+    return seen if window is None else seen & (key > query - window)
+
+
+def attend(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    scale: float,
+    sinks: mx.array,
+    window: int | None,
+    masks: Masks,
+) -> mx.array:
+    """Attend q (B, H, L, D) to k, v (B, Hk, S, D); sinks (H,) -> (B, H, L, D)."""
+    L, S = q.shape[2], k.shape[2]
+    # On a CPU the fused function is many operations and multiplies head by head.
+    plain = not on_gpu() and q.dtype == mx.float32
+    step = window or (CPU_BLOCK if plain else L)
+    one_block = attend_plain if plain else attend_fused
+    outputs = [
+        one_block(
+            q[:, :, rows],
+            k[:, :, keys],
+            v[:, :, keys],
+            scale=scale,
+            sinks=sinks,
+            window=window,
+            masks=masks,
+        )
+        for rows, keys in blocks(L, S, window, step)
+    ]
+    return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
+
+
+def blocks(
+    L: int, S: int, window: int | None, step: int
+) -> Iterator[tuple[slice, slice]]:
+    """Cut L queries into blocks, each with the keys that any of its rows sees."""
+    for start in range(0, L, step):
+        end = min(start + step, L)
+        last = S - L + end
+        first = 0 if window is None else max(0, S - L + start - window + 1)
+        yield slice(start, end), slice(first, last)
+
+
+def attend_fused(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    scale: float,
+    sinks: mx.array,
+    window: int | None,
+    masks: Masks,
+) -> mx.array:
+    """Attend with MLX's fused kernel."""
+    L, S = q.shape[2], k.shape[2]
+    mask: str | mx.array | None = None  # one query sees every key it is given
+    if L > 1:
+        mask = "causal" if window is None else masks.visible(L, S, window)
+    return mx.fast.scaled_dot_product_attention(
+        q, k, v, scale=scale, mask=mask, sinks=sinks.astype(q.dtype)
+    )
+
+
+def attend_plain(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    scale: float,
+    sinks: mx.array,
+    window: int | None,
+    masks: Masks,
+) -> mx.array:
+    """Attend with few plain operations."""
+    L, S, repeats = q.shape[2], k.shape[2], q.shape[1] // k.shape[1]
+    mask = masks.additive(L, S, window, repeats) if L > 1 else mx.array(0.0)
+    return weighted(q, k, v, mask, scale=scale, sinks=sinks)
+
+
+def weighted(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    mask: mx.array,
+    *,
+    scale: float,
+    sinks: mx.array,
+) -> mx.array:
+    """Attend under an additive mask: one product a key head serves its queries."""
+    B, H, L, D = q.shape
+    Hk, S = k.shape[1:3]
+    rows = H // Hk * L
+    q, k = q.reshape(B, Hk, rows, D), k.swapaxes(-1, -2)
+    scores = mx.addmm(mask, q, k, alpha=scale)  # (B, Hk, rows, S)
+    sinks = mx.broadcast_to(sinks[:, None], (B, H, L)).reshape(B, Hk, rows, 1)
+    shares = mx.softmax(mx.concatenate([scores, sinks], axis=-1), axis=-1)
+    return (shares[..., :S] @ v).reshape(B, H, L, D)
+
+
+def attend_held(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    held: Sequence[int],
+    *,
+    scale: float,
+    sinks: mx.array,
+    masks: Masks,
+) -> mx.array:
+    """Attend one query a row, q (B, H, 1, D), to the first `held` keys of each row.
+
+    k, v (B, Hk, S, D) -> (B, H, 1, D).
+    """
+    S = k.shape[2]
+    if not on_gpu() and q.dtype == mx.float32:
+        mask = masks.held(held, S, additive=True)
+        return weighted(q, k, v, mask, scale=scale, sinks=sinks)
+    return mx.fast.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        scale=scale,
+        mask=masks.held(held, S, additive=False),
+        sinks=sinks.astype(q.dtype),
+    )

@@ -1,0 +1,183 @@
+"""A projection of which only S experts are in memory, in slots.
+
+The weights of a slot are written from outside, straight into the memory of an array
+that MLX has evaluated: `out` gives the place, `commit` says that it is filled. Where a
+device would not see such writes (`selfcheck` finds out) the bytes take a detour over
+an assignment, and where floats lie in memory in another dtype than in their file (those
+of affine weights may) over a cast. Biases of all E experts are resident and go by
+expert, not by slot.
+"""
+
+from collections.abc import Iterable, Mapping
+from math import prod
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlx_gptoss.format.config import Quantization
+from mlx_gptoss.format.dtypes import RAW_DTYPES, cast
+from mlx_gptoss.model.buffers import empty
+from mlx_gptoss.model.experts.resident import WORD_BITS, Projection
+from mlx_gptoss.model.experts.slots import Slots
+
+
+class Pool:
+    """S slots of one stacked array, contiguous, with a writable view of its memory.
+
+    `stored` is the dtype in the file of floats; other values lie there as they lie
+    here. A slot holds anything until it is filled.
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        shape: tuple[int, ...],
+        dtype: mx.Dtype,
+        *,
+        in_place: bool,
+        stored: str | None = None,
+    ) -> None:
+        self.in_place = in_place
+        self._dtype = dtype
+        self._stored = stored
+        # Evaluated, so that its memory exists. That we hold the array keeps MLX from
+        # giving its memory to a result. uint16 stands for bfloat16, as numpy has it.
+        raw = mx.uint16 if dtype == mx.bfloat16 else dtype
+        self._raw = empty((slots, *shape), raw)
+        self.view = np.asarray(self._raw)
+        self._staged: dict[int, np.ndarray] = {}
+
+    @property
+    def array(self) -> mx.array:
+        """All slots: (S, ...)."""
+        same = self._raw.dtype == self._dtype
+        return self._raw if same else self._raw.view(self._dtype)  # shares the memory
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes that fill a slot, as stored."""
+        return prod(self.view.shape[1:]) * self._source.itemsize
+
+    @property
+    def _source(self) -> np.dtype:
+        return self.view.dtype if self._stored is None else RAW_DTYPES[self._stored]
+
+    @property
+    def _direct(self) -> bool:
+        """Whether files are read straight into the slots."""
+        return self.in_place and self._source == self.view.dtype
+
+    def out(self, slot: int) -> memoryview:
+        """Return where the bytes of a slot are to be written."""
+        if self._direct:
+            return self.view[slot].reshape(-1).view(np.uint8).data
+        staged = self._staged[slot] = np.empty(self.slot_bytes, np.uint8)
+        return staged.data
+
+    def commit(self, slots: Iterable[int]) -> None:
+        """Make what was written into `out` part of the array."""
+        if self._direct:
+            return
+        for slot in slots:
+            values = self._staged.pop(slot).view(self._source)
+            if self._stored is not None:
+                values = cast(values, self._stored, self.view.dtype)
+            values = values.reshape(self.view.shape[1:])
+            if self.in_place:
+                self.view[slot] = values
+            else:
+                self._raw[slot] = mx.array(values)
+        if not self.in_place:
+            mx.eval(self._raw)
+            self.view = np.asarray(self._raw)
+
+    def resized(self, kept: list[int], slots: int) -> "Pool":
+        """Return a pool of another size that begins with copies of slots `kept`."""
+        pool = Pool(
+            slots,
+            self.view.shape[1:],
+            self._dtype,
+            in_place=self.in_place,
+            stored=self._stored,
+        )
+        if self.in_place:
+            for new, old in enumerate(kept):
+                pool.view[new] = self.view[old]
+            return pool
+        for new, old in enumerate(kept):
+            pool._raw[new] = self._raw[old]
+        mx.eval(pool._raw)
+        pool.view = np.asarray(pool._raw)
+        return pool
+
+
+class PooledProjection(Projection):
+    """E matrices of which those in `slots` are here: quantized, with biases of rows.
+
+    `stored` gives the dtypes in the file of weight, scales and, if affine, biases;
+    floats lie in memory as `dtype`.
+    """
+
+    def __init__(
+        self,
+        slots: Slots,
+        inputs: int,
+        outputs: int,
+        packing: Quantization,
+        *,
+        stored: Mapping[str, str],
+        dtype: mx.Dtype,
+        in_place: bool,
+    ) -> None:
+        nn.Module.__init__(self)  # not the stacks of a Projection
+        self.packing = packing
+        self.bias = mx.zeros((slots.experts, outputs))
+        self._slots = slots
+        words = inputs * packing.bits // WORD_BITS
+        groups = inputs // packing.group_size
+        shapes = {"weight": (words, mx.uint32)}
+        if packing.mode == "mxfp4":
+            shapes["scales"] = (groups, mx.uint8)
+        else:
+            shapes |= {"scales": (groups, dtype), "biases": (groups, dtype)}
+        self._pools = {
+            kind: Pool(
+                slots.count,
+                (outputs, columns),
+                form,
+                in_place=in_place,
+                stored=stored[kind] if form == dtype else None,
+            )
+            for kind, (columns, form) in shapes.items()
+        }
+
+    @property
+    def weight(self) -> mx.array:
+        return self._pools["weight"].array
+
+    @property
+    def scales(self) -> mx.array:
+        return self._pools["scales"].array
+
+    @property
+    def biases(self) -> mx.array | None:
+        found = self._pools.get("biases")
+        return None if found is None else found.array
+
+    @property
+    def pools(self) -> dict[str, Pool]:
+        """The pools by the kind of tensor."""
+        return self._pools
+
+    def resize(self, kept: list[int], slots: int) -> None:
+        """Change to another number of slots, the first of which hold `kept`."""
+        self._pools = {
+            kind: pool.resized(kept, slots) for kind, pool in self._pools.items()
+        }
+
+    def places(self, chosen: mx.array) -> mx.array:
+        return mx.take(self._slots.table, chosen)
+
+    def place(self, expert: int) -> int:
+        return self._slots[expert]

@@ -1,0 +1,261 @@
+"""Experts that are all in memory, in any form a checkpoint may have them.
+
+Other storage only has to offer what `Experts` does:
+
+    experts(x, chosen, shares) -> y     # (N, M), (N, T), (N, T) -> (N, M)
+
+Knows nothing of routing or of layers. Dimensions: N tokens, T experts per token,
+E experts, M hidden size, F intermediate size, R = N * T rows of work.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from itertools import pairwise
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlx_gptoss.format import mxfp4
+from mlx_gptoss.format.config import ModelConfig, Quantization
+from mlx_gptoss.format.layout import PACKED, Structure
+from mlx_gptoss.model.linear import DECODED_ROWS, decoding_pays, on_gpu
+
+SWISH_SLOPE = 1.702
+WORD_BITS = 32
+
+# Sort rows by expert from here on: the gathered kernels of a GPU then read each expert
+# once. Those of a CPU do not look at the order.
+SORTED_ROWS = 64
+
+# A stream of a CPU is one thread, so from this many multiplications on (about 2 ms)
+# half of the experts go to a second stream; handing over costs about 0.1 ms.
+TWO_STREAM_PRODUCTS = 2_000_000
+
+# Decoding expert by expert waits for each of them, some 0.2 ms: with fewer
+# multiplications than these the scalar loops are through before.
+DECODED_PRODUCTS = 6_000_000
+
+
+class Projection(nn.Module):
+    """E matrices of one shape with their biases, packed or dense.
+
+    Packed: weight uint32 [E, out, in / values a word], scales and, if affine, biases.
+    Dense: weight [E, in, out]. Always: bias [E, out].
+    """
+
+    def __init__(
+        self, E: int, inputs: int, outputs: int, packing: Quantization | None
+    ) -> None:
+        super().__init__()
+        self.packing = packing
+        self.bias = mx.zeros((E, outputs))
+        if packing is None:
+            self.weight = mx.zeros((E, inputs, outputs))
+            return
+        groups = inputs // packing.group_size
+        words = inputs * packing.bits // WORD_BITS
+        self.weight = mx.zeros((E, outputs, words), mx.uint32)
+        if packing.mode == "mxfp4":
+            self.scales = mx.zeros((E, outputs, groups), mx.uint8)
+        else:
+            self.scales = mx.zeros((E, outputs, groups))
+            self.biases = mx.zeros((E, outputs, groups))
+
+    def __call__(
+        self, x: mx.array, chosen: mx.array, *, ordered: bool = False
+    ) -> mx.array:
+        """Multiply x (..., 1, in) by the chosen matrices (...) -> (..., 1, out)."""
+        places = self.places(chosen)
+        if self.packing is None:
+            y = mx.gather_mm(x, self.weight, rhs_indices=places, sorted_indices=ordered)
+        else:
+            y = mx.gather_qmm(
+                x,
+                self.weight,
+                self.scales,
+                getattr(self, "biases", None),  # of affine weights
+                rhs_indices=places,
+                transpose=True,
+                group_size=self.packing.group_size,
+                bits=self.packing.bits,
+                mode=self.packing.mode,
+                sorted_indices=ordered,
+            )
+        return y + self.bias[chosen][..., None, :]
+
+    def places(self, chosen: mx.array) -> mx.array:
+        """Say where in the stacks the chosen experts lie: here, in their own places."""
+        return chosen
+
+    def place(self, expert: int) -> int:
+        """Say where one expert lies."""
+        return expert
+
+    def through(self, x: mx.array, expert: int) -> mx.array:
+        """Multiply x (rows, in) by one matrix -> (rows, out); on a CPU, for prefill."""
+        if len(x) < DECODED_ROWS:
+            return self(x[:, None], mx.full(len(x), expert, mx.uint32)).squeeze(1)
+        return mx.addmm(self.bias[expert], x, self.decoded(expert))
+
+    def decoded(self, expert: int) -> mx.array:
+        """Return one matrix as float32 (in, out)."""
+        place = self.place(expert)
+        one = slice(place, place + 1)  # a view; an index would copy
+        if self.packing is None:
+            return self.weight[one].squeeze(0)
+        if self.packing.mode == "mxfp4":
+            # Numpy's table look-up is five times faster than `mx.dequantize`.
+            scales = np.asarray(self.scales)[place]
+            blocks = np.asarray(self.weight)[place].view(np.uint8)
+            blocks = blocks.reshape(*scales.shape, mxfp4.BYTES_PER_BLOCK)
+            return mx.array(mxfp4.decode(blocks, scales)).T
+        weight = mx.dequantize(
+            self.weight[one],
+            self.scales[one],
+            self.biases[one],
+            group_size=self.packing.group_size,
+            bits=self.packing.bits,
+            mode=self.packing.mode,
+        )
+        return weight.squeeze(0).T
+
+
+class Experts(nn.Module):
+    """The experts of one layer, resident.
+
+    Gate and up are one `gate_up_proj` with interleaved rows, as OpenAI packed them, or
+    two projections, as mlx-lm splits them.
+    """
+
+    def __init__(self, config: ModelConfig, structure: Structure, path: str) -> None:
+        super().__init__()
+        M, F = config.hidden_size, config.intermediate_size
+        self.count = config.num_local_experts
+        self.products = 3 * M * F  # multiplications of one token and expert
+        self.limit = config.swiglu_limit
+
+        def projection(name: str, inputs: int, outputs: int) -> Projection:
+            packing = structure.quantization.get(f"{path}.{name}")
+            return self.projection(name, inputs, outputs, packing)
+
+        self.packed = structure.experts == PACKED
+        if self.packed:
+            self.gate_up_proj = projection("gate_up_proj", M, 2 * F)
+        else:
+            self.gate_proj = projection("gate_proj", M, F)
+            self.up_proj = projection("up_proj", M, F)
+        self.down_proj = projection("down_proj", F, M)
+
+    def projection(
+        self, name: str, inputs: int, outputs: int, packing: Quantization | None
+    ) -> Projection:
+        """Make one projection of all experts."""
+        return Projection(self.count, inputs, outputs, packing)
+
+    @property
+    def projections(self) -> dict[str, Projection]:
+        """The projections by name."""
+        names = ("gate_up_proj",) if self.packed else ("gate_proj", "up_proj")
+        return {name: getattr(self, name) for name in (*names, "down_proj")}
+
+    def __call__(self, x: mx.array, chosen: mx.array, shares: mx.array) -> mx.array:
+        """Send x (N, M) through experts (N, T), weighted by shares (N, T) -> (N, M)."""
+        return (shares[:, None] @ self.send(x, chosen)).squeeze(1)
+
+    def send(self, x: mx.array, chosen: mx.array) -> mx.array:
+        """Multiply in the way that suits the number of rows: -> (N, T, M)."""
+        rows = chosen.size
+        if self.decodes(rows, x.dtype):
+            return self.one_by_one(x, chosen)
+        if on_gpu() and rows >= SORTED_ROWS:
+            return self.sorted(x, chosen)
+        if not on_gpu() and rows * self.products >= TWO_STREAM_PRODUCTS:
+            return self.halved(x, chosen)
+        return self.gathered(x, chosen)
+
+    def decodes(self, rows: int, dtype: mx.Dtype) -> bool:
+        """Whether so many rows of work go expert by expert: on a CPU, in prefill."""
+        many = not self.training and rows * self.products >= DECODED_PRODUCTS
+        return many and decoding_pays(rows // self.count, dtype)
+
+    def gathered(self, x: mx.array, chosen: mx.array) -> mx.array:
+        """Multiply all rows at once, as they come: -> (N, T, M)."""
+        x = x[:, None, None]  # (N, 1, 1, M)
+        return self.work(x, lambda p, x: p(x, chosen)).squeeze(2)
+
+    def halved(self, x: mx.array, chosen: mx.array) -> mx.array:
+        """Do the same on two threads: -> (N, T, M)."""
+        half = chosen.shape[1] // 2
+        if half == 0:
+            return self.gathered(x, chosen)
+        with mx.stream(second_stream()):
+            second = self.gathered(x, chosen[:, half:])
+        return mx.concatenate([self.gathered(x, chosen[:, :half]), second], axis=1)
+
+    def sorted(self, x: mx.array, chosen: mx.array) -> mx.array:
+        """Order the rows by expert for the gathered kernels: -> (N, T, M)."""
+        N, T = chosen.shape
+        order = mx.argsort(self.down_proj.places(chosen).flatten())
+        ordered = chosen.flatten()[order]
+        rows = x[order // T][:, None]  # (R, 1, M)
+        y = self.work(rows, lambda p, x: p(x, ordered, ordered=True)).squeeze(1)
+        return y[mx.argsort(order)].reshape(N, T, -1)
+
+    def one_by_one(self, x: mx.array, chosen: mx.array) -> mx.array:
+        """Decode one expert after the other and let the BLAS multiply: -> (N, T, M).
+
+        Decoding is exact, so only the order of summation differs from the gathered
+        product. Evaluates, because sizes are read and one decoded expert is to be in
+        memory at a time. Peak: one projection in float32.
+        """
+        N, T = chosen.shape
+        choice = np.array(chosen).ravel()
+        order = np.argsort(choice, kind="stable")
+        bounds = np.searchsorted(choice[order], np.arange(self.count + 1)).tolist()
+        rows = x[mx.array(order // T)]  # (R, M)
+        parts = []
+        for expert, (start, end) in enumerate(pairwise(bounds)):
+            if start < end:
+                parts.append(self.alone(rows[start:end], expert))
+                mx.eval(parts[-1])
+        back = np.argsort(order)
+        return mx.concatenate(parts)[mx.array(back)].reshape(N, T, -1)
+
+    def alone(self, x: mx.array, expert: int) -> mx.array:
+        """Run x (rows, M) through one expert -> (rows, M)."""
+        return self.work(x, lambda p, x: p.through(x, expert))
+
+    def work(
+        self, x: mx.array, multiply: Callable[[Projection, mx.array], mx.array]
+    ) -> mx.array:
+        """Run (..., M) through gate, up and down -> (..., M)."""
+        if self.packed:
+            z = multiply(self.gate_up_proj, x)
+            gate, up = z[..., 0::2], z[..., 1::2]
+        else:
+            gate, up = multiply(self.gate_proj, x), multiply(self.up_proj, x)
+        return multiply(self.down_proj, swiglu(gate, up, self.limit))
+
+
+@cache
+def second_stream() -> mx.ThreadLocalStream:
+    """Return a CPU stream beside the default one, in whatever thread asks."""
+    return mx.new_thread_local_stream(mx.Device(mx.cpu))
+
+
+def swiglu_plain(gate: mx.array, up: mx.array, limit: float) -> mx.array:
+    """Gate `up + 1`; the gate is clamped from above only."""
+    gate = mx.minimum(gate, limit)
+    up = mx.clip(up, -limit, limit)
+    return gate * mx.sigmoid(SWISH_SLOPE * gate) * (up + 1)
+
+
+_swiglu_compiled = mx.compile(swiglu_plain, shapeless=True)
+
+
+def swiglu(gate: mx.array, up: mx.array, limit: float) -> mx.array:
+    """Gate `up + 1`, in one kernel on a GPU (a CPU would start a C++ compiler)."""
+    if on_gpu():
+        return _swiglu_compiled(gate, up, limit)
+    return swiglu_plain(gate, up, limit)

@@ -1,0 +1,63 @@
+"""Does this device see what is written into an array's memory from outside?
+
+MLX gives out writable views of evaluated arrays, and Metal's buffers are shared with
+the CPU, so it should. Nothing rests on that: it is tried once on every device, before
+the first pool is filled, by the very path that fills pools.
+"""
+
+from functools import cache
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_gptoss.format.config import MXFP4
+from mlx_gptoss.model.experts.pool import Pool
+
+SLOTS, ROWS, COLUMNS = 4, 8, 64
+ROUNDS = 3  # the device has read the slots before, and may have kept what it read
+
+
+def writes_are_seen() -> bool:
+    """Say whether slots may be filled in place on the default device."""
+    return _seen(str(mx.default_device()))
+
+
+@cache
+def _seen(_device: str) -> bool:
+    return check_writes()
+
+
+def check_writes() -> bool:
+    """Fill slots in place, again and again, and gather what the device reads there."""
+    words = COLUMNS * MXFP4.bits // 32
+    weight = Pool(SLOTS, (ROWS, words), mx.uint32, in_place=True)
+    scales = Pool(SLOTS, (ROWS, COLUMNS // MXFP4.group_size), mx.uint8, in_place=True)
+    draw = np.random.default_rng(0)
+    chosen = mx.arange(SLOTS, dtype=mx.uint32)
+    x = mx.ones((SLOTS, 1, COLUMNS))
+    for _ in range(ROUNDS):
+        for slot in range(SLOTS):
+            weight.out(slot)[:] = draw.bytes(weight.slot_bytes)
+            scales.out(slot)[:] = bytes([127] * scales.slot_bytes)
+        found = _product(x, weight.array, scales.array, chosen)
+        expected = _product(
+            x, mx.array(weight.view.copy()), mx.array(scales.view.copy()), chosen
+        )
+        if not mx.array_equal(found, expected):
+            return False
+    return True
+
+
+def _product(
+    x: mx.array, weight: mx.array, scales: mx.array, chosen: mx.array
+) -> mx.array:
+    return mx.gather_qmm(
+        x,
+        weight,
+        scales,
+        rhs_indices=chosen,
+        transpose=True,
+        group_size=MXFP4.group_size,
+        bits=MXFP4.bits,
+        mode=MXFP4.mode,
+    )

@@ -1,0 +1,141 @@
+"""Put a placement into a model: which layers are resident, and the slots of others.
+
+    storage = stream(model, placement, records)
+    storage.statistics(); storage.close()
+
+`Placement` is what a planner decides; nothing here knows of budgets.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from mlx_gptoss.format.layout import Structure
+from mlx_gptoss.model.experts.pressure import SHRINK, STAY, Pressure
+from mlx_gptoss.model.experts.reader import Reader
+from mlx_gptoss.model.experts.records import Records
+from mlx_gptoss.model.experts.statistics import ExpertStatistics, gathered
+from mlx_gptoss.model.experts.streamed import StreamedExperts
+from mlx_gptoss.model.gpt_oss import GptOss
+
+SHRUNK = 3 / 4  # of its slots a pool keeps when memory is short
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Slots of every streamed layer by its number; the other layers are resident."""
+
+    slots: Mapping[int, int]
+
+    @property
+    def streamed(self) -> bool:
+        return bool(self.slots)
+
+    def pools(self, parameter: str) -> bool:
+        """Say whether a parameter of the model lies in a pool, not in the model."""
+        parts = parameter.split(".")
+        if parts[:2] != ["model", "layers"] or "experts" not in parts:
+            return False
+        return int(parts[2]) in self.slots and parts[-1] != "bias"
+
+
+class Storage:
+    """The streamed layers of a model and the reader that fills them."""
+
+    def __init__(
+        self,
+        layers: Mapping[int, StreamedExperts],
+        reader: Reader,
+        whole: int,
+        pressure: Pressure | None = None,
+    ) -> None:
+        self.layers = dict(layers)
+        self.reader = reader
+        self._resident_layers = whole
+        self._planned = {layer: x.slots for layer, x in layers.items()}
+        self._pressure = pressure or Pressure()
+        self._round: list[int] = []  # layers whose size is still to be changed
+        self._direction = STAY
+        self.cache_limit_before: int | None = None
+        for layer in layers.values():
+            layer.watch(self._react)
+
+    def statistics(self) -> ExpertStatistics:
+        """Copy the counts so far."""
+        return gathered(
+            [(n, x.slots, x.statistics) for n, x in self.layers.items()],
+            self._resident_layers,
+        )
+
+    def _react(self, layer: StreamedExperts) -> None:
+        """Change the size of one layer at a time, while memory is short or no more."""
+        if not self._round:
+            self._begin_round()
+        if not self._round or self.layers.get(self._round[-1]) is not layer:
+            return
+        number = self._round.pop()
+        factor = SHRUNK if self._direction == SHRINK else 1 / SHRUNK
+        wanted = math.ceil(layer.slots * factor)
+        layer.target = max(layer.least, min(wanted, self._planned[number]))
+        if not self._round:
+            self._pressure.acted()
+
+    def _begin_round(self) -> None:
+        self._direction = self._pressure.direction()
+        if self._direction == STAY:
+            return
+        self._round = [
+            number
+            for number, layer in sorted(self.layers.items(), reverse=True)
+            if self._direction == SHRINK or layer.slots < self._planned[number]
+        ]
+
+    def close(self) -> None:
+        """End the threads, close the files, let go of the pools. Twice is once."""
+        self.layers.clear()
+        self.reader.close()
+        if self.cache_limit_before is not None:
+            mx.set_cache_limit(self.cache_limit_before)
+            self.cache_limit_before = None
+
+    def limit_cache(self, limit: int) -> None:
+        """Have MLX keep less freed memory until this is closed."""
+        self.cache_limit_before = mx.set_cache_limit(limit)
+
+
+def stream(
+    model: GptOss,
+    structure: Structure,
+    placement: Placement,
+    records: Mapping[int, Records],
+    *,
+    dtype: mx.Dtype = mx.float32,
+    reader: Reader | None = None,
+    in_place: bool = True,
+    pressure: Pressure | None = None,
+) -> Storage:
+    """Replace the experts of the placement's layers by streamed ones, with empty pools.
+
+    Their biases are parameters of the model and still to be loaded; other floats of
+    theirs lie in memory as `dtype`.
+    """
+    used = [records[layer] for layer in placement.slots]
+    reader = reader or Reader(path for record in used for path in record.files)
+    layers: dict[int, StreamedExperts] = {}
+    for layer, slots in placement.slots.items():
+        layers[layer] = StreamedExperts(
+            model.config,
+            structure,
+            f"model.layers.{layer}.mlp.experts",
+            slots=slots,
+            records=records[layer],
+            reader=reader,
+            dtype=dtype,
+            in_place=in_place,
+        )
+        layers[layer].eval()
+        model.model.layers[layer].mlp.experts = layers[layer]
+    whole = model.config.num_hidden_layers - len(layers)
+    return Storage(layers, reader, whole, pressure)

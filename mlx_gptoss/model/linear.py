@@ -1,0 +1,69 @@
+"""Linear layers and embeddings, dense or packed; knows nothing of models.
+
+They are MLX's own layers, so that tools for those (adapters, for one) see what they
+know. Only prefill on a CPU differs: see `decoding_pays`.
+"""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_gptoss.format.config import Quantization
+from mlx_gptoss.model.blas import preload_blas
+
+# MLX's packed products on a CPU are scalar loops that read the matrix anew for each
+# row. Decoding it once costs as much as 4 to 6 rows; an optimized BLAS then does
+# hundreds of rows in the time of one.
+DECODED_ROWS = 8
+
+
+def on_gpu() -> bool:
+    """Whether work goes to a GPU: asked of the default device, which a user may set."""
+    return mx.default_device().type == mx.DeviceType.gpu
+
+
+def decoding_pays(rows: int, dtype: mx.Dtype) -> bool:
+    """Say whether to decode a packed matrix before it meets so many rows."""
+    return (
+        rows >= DECODED_ROWS
+        and dtype == mx.float32  # the only one a BLAS multiplies
+        and not on_gpu()
+        and preload_blas().optimized
+    )
+
+
+class PackedLinear(nn.QuantizedLinear):
+    """A quantized linear layer; on a CPU long inputs meet the decoded weight."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if self.training or not decoding_pays(x.size // x.shape[-1], x.dtype):
+            return super().__call__(x)
+        weight = mx.dequantize(
+            self.weight,
+            self.scales,
+            self.get("biases"),
+            group_size=self.group_size,
+            bits=self.bits,
+            mode=self.mode,
+            dtype=x.dtype,
+        )
+        return mx.addmm(self.bias, x, weight.T) if "bias" in self else x @ weight.T
+
+
+def linear(
+    inputs: int, outputs: int, packing: Quantization | None, *, bias: bool = True
+) -> nn.Module:
+    """Make a linear layer: (..., inputs) -> (..., outputs)."""
+    if packing is None:
+        return nn.Linear(inputs, outputs, bias)
+    return PackedLinear(
+        inputs, outputs, bias, packing.group_size, packing.bits, packing.mode
+    )
+
+
+def embedding(rows: int, size: int, packing: Quantization | None) -> nn.Module:
+    """Make an embedding: ids (...) -> (..., size)."""
+    if packing is None:
+        return nn.Embedding(rows, size)
+    return nn.QuantizedEmbedding(
+        rows, size, packing.group_size, packing.bits, packing.mode
+    )

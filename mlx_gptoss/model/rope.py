@@ -1,0 +1,96 @@
+"""Rotary positions with YaRN scaling, exact; knows nothing of heads or caches.
+
+gpt-oss says `truncate: false`: the bounds of YaRN's ramp are real numbers. Rounding
+them, as is usual, moves 9 of 32 frequencies by up to 76 %.
+
+The factor `0.1 ln(factor) + 1` on both cos and sin is not applied here: it multiplies
+every q·k by its square, so the model folds it into the attention scale.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_gptoss.format.config import ModelConfig, RopeScaling
+from mlx_gptoss.model.linear import on_gpu
+
+Rotation = Callable[[mx.array], mx.array]
+
+RAMP_MINIMUM = 0.001  # width of a ramp whose bounds coincide, as in the reference
+
+
+def yarn_periods(config: ModelConfig) -> np.ndarray:
+    """Return radians-to-position factors (D/2,) in float64: angle = position / period.
+
+    "NTK by parts" (arXiv 2309.00071): fast pairs keep their period, slow ones are
+    stretched by `factor`, a ramp lies between.
+    """
+    pairs = config.head_dim // 2
+    periods = config.rope_theta ** (np.arange(pairs) / pairs)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return periods
+    low, high = ramp_bounds(config, scaling)
+    ramp = np.clip((np.arange(pairs) - low) / (high - low), 0, 1)
+    return 1 / (ramp / (scaling.factor * periods) + (1 - ramp) / periods)
+
+
+def ramp_bounds(config: ModelConfig, scaling: RopeScaling) -> tuple[float, float]:
+    """Return the pairs, as real numbers, where stretching begins and is complete."""
+    pairs = config.head_dim // 2
+    context = scaling.original_max_position_embeddings
+
+    def pair_turning(rotations: float) -> float:
+        turns = math.log(context / (rotations * 2 * math.pi))
+        return pairs * turns / math.log(config.rope_theta)
+
+    low, high = pair_turning(scaling.beta_fast), pair_turning(scaling.beta_slow)
+    if scaling.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    return low, max(high, low + RAMP_MINIMUM)
+
+
+def attention_scale(config: ModelConfig) -> float:
+    """Return the factor on q·k: 1/sqrt(D) times YaRN's factor squared."""
+    scale = config.head_dim**-0.5
+    if config.rope_scaling is not None:
+        scale *= (0.1 * math.log(config.rope_scaling.factor) + 1) ** 2
+    return scale
+
+
+def rotation(periods: np.ndarray, offset: int | Sequence[int], length: int) -> Rotation:
+    """Return what rotates (B, heads, length, D) from position `offset` on.
+
+    Rows that stand at positions of their own have an offset each. Made once a forward
+    pass, for all layers. On a GPU it is the fused kernel. On a CPU that would be a
+    dozen operations a call, so cos and sin are tabled here, from float64 angles:
+    float32 ones are off by 0.002 at position 100,000.
+    """
+    pairs = len(periods)
+    if on_gpu():
+        frequencies = mx.array(periods, mx.float32)
+        return lambda x: mx.fast.rope(
+            x,
+            2 * pairs,
+            traditional=False,
+            base=None,
+            scale=1.0,
+            offset=offset
+            if isinstance(offset, int)
+            else mx.array(list(offset), mx.int32),
+            freqs=frequencies,
+        )
+    starts = np.reshape(offset, (-1, 1, 1, 1))  # (B or 1, 1, 1, 1)
+    angles = (starts + np.arange(length)[:, None]) / periods
+    cos, sin = np.cos(angles), np.sin(angles)
+    # (B or 1, 1, L, D)
+    cosines = mx.array(np.concatenate([cos, cos], axis=-1), mx.float32)
+    sines = mx.array(np.concatenate([-sin, sin], axis=-1), mx.float32)
+
+    def rotate(x: mx.array) -> mx.array:
+        swapped = mx.concatenate([x[..., pairs:], x[..., :pairs]], axis=-1)
+        return (x * cosines + swapped * sines).astype(x.dtype)
+
+    return rotate
