@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mlx_gptoss.chat import Chat
-    from mlx_gptoss.harmony.constrain import AnswerFormat, Constraints
+    from mlx_gptoss.harmony.constrain.constraints import AnswerFormat, Constraints
     from mlx_gptoss.harmony.events import (
         Answer,
         Done,
@@ -62,7 +62,7 @@ if sys.platform == "linux":  # in time only before `mlx.core` is imported
 
     preloaded()
 
-_CONSTRAIN = "mlx_gptoss.harmony.constrain"
+_CONSTRAIN = "mlx_gptoss.harmony.constrain.constraints"
 _EVENTS = "mlx_gptoss.harmony.events"
 _HOMES = {
     "Answer": _EVENTS,

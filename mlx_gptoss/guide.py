@@ -23,17 +23,17 @@ import numpy as np
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import PromptError, SchemaError
-from mlx_gptoss.harmony.automaton import Automaton, Place, Turn, build
-from mlx_gptoss.harmony.constrain import Constraints, Target, turn_of
-from mlx_gptoss.harmony.loops import (
+from mlx_gptoss.harmony.constrain.automaton import Automaton, Place, Turn, build
+from mlx_gptoss.harmony.constrain.constraints import Constraints, Target, turn_of
+from mlx_gptoss.harmony.constrain.loops import (
     EXACTLY,
     NEARLY,
     CycleDetector,
     Detector,
     LoopDetector,
 )
-from mlx_gptoss.harmony.schema_grammar import WHOLE, Compiled, Freed
-from mlx_gptoss.harmony.worker import GrammarLostError, Grammars, Matcher
+from mlx_gptoss.harmony.constrain.schema_grammar import WHOLE, Compiled, Freed
+from mlx_gptoss.harmony.constrain.worker import GrammarLostError, Grammars, Matcher
 from mlx_gptoss.steps import CALL_LOOP, FINAL_LOOP, LENGTH, UNBOUND
 
 log = logging.getLogger(__name__)

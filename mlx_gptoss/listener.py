@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from mlx_gptoss.harmony.events import Answer, MessageEnded, ParserEvent
-from mlx_gptoss.harmony.parse import Parser
-from mlx_gptoss.harmony.stops import StopStrings
+from mlx_gptoss.harmony.parse.parser import Parser
+from mlx_gptoss.harmony.parse.stop_strings import StopStrings
 from mlx_gptoss.steps import STOP, Statistics
 
 STOP_STRING = "stop_string"

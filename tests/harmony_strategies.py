@@ -10,7 +10,7 @@ from typing import Any
 import openai_harmony
 from hypothesis import strategies as st
 
-from mlx_gptoss.harmony.builtin import BROWSER, PYTHON
+from mlx_gptoss.harmony.built_in_tools import BROWSER, PYTHON
 from mlx_gptoss.harmony.messages import (
     CHANNELS,
     CONSTRAINED_JSON,

@@ -6,8 +6,8 @@
 from collections.abc import Sequence
 
 from mlx_gptoss.harmony import events as e
-from mlx_gptoss.harmony.parse import Parser
-from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.harmony.parse.parser import Parser
+from mlx_gptoss.harmony.render.prompt import render_messages
 from tests.vocabulary import SPECIALS, O200k
 
 VOCABULARY = O200k()

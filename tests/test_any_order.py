@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.harmony.grammar import Grammars, Kind
-from mlx_gptoss.harmony.objects import MOST_FIELDS
+from mlx_gptoss.harmony.constrain.grammar import Grammars, Kind
+from mlx_gptoss.harmony.constrain.schema.objects import MOST_FIELDS
 from tests.fakes import byte_tokenizer
 
 BYTES = byte_tokenizer()

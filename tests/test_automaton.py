@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.guide import table_of
-from mlx_gptoss.harmony.automaton import (
+from mlx_gptoss.harmony.constrain.automaton import (
     CODE_KINDS,
     Automaton,
     Call,
@@ -16,7 +16,7 @@ from mlx_gptoss.harmony.automaton import (
     build,
 )
 from mlx_gptoss.harmony.messages import answer, preamble, reasoning, tool_call
-from mlx_gptoss.harmony.render import render_message
+from mlx_gptoss.harmony.render.prompt import render_message
 from tests.fakes import byte_tokenizer
 from tests.vocabulary import FIRST_SPECIAL, SPECIALS, O200k, ids_of
 

@@ -11,9 +11,9 @@ import pytest
 
 from mlx_gptoss import AnswerFormat, Constraints
 from mlx_gptoss.errors import SchemaError
-from mlx_gptoss.harmony.schema_grammar import WHOLE
-from mlx_gptoss.harmony.worker import Grammars, grammars
-from mlx_gptoss.harmony.worker.supervisor import Supervisor
+from mlx_gptoss.harmony.constrain.schema_grammar import WHOLE
+from mlx_gptoss.harmony.constrain.worker import Grammars, grammars
+from mlx_gptoss.harmony.constrain.worker.supervisor import Supervisor
 from mlx_gptoss.opening import load
 from mlx_gptoss.prompt_cache import CacheOptions
 from mlx_gptoss.runtime import Runtime

@@ -10,7 +10,7 @@ import pytest
 
 from mlx_gptoss.chat import Chat
 from mlx_gptoss.errors import PromptError
-from mlx_gptoss.harmony.constrain import Constraints
+from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.events import (
     Answer,
     Done,
@@ -30,7 +30,7 @@ from mlx_gptoss.harmony.messages import (
     tool_result,
     user,
 )
-from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.harmony.render.prompt import render_messages
 from mlx_gptoss.opening import load
 from mlx_gptoss.prompt_cache import CacheOptions
 from mlx_gptoss.runtime import Runtime

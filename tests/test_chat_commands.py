@@ -18,7 +18,7 @@ from mlx_gptoss.cli.options import LoadOptions
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.tools import ToolOptions
 from mlx_gptoss.errors import CheckpointError, PromptError
-from mlx_gptoss.harmony.constrain import Constraints
+from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.events import Answer
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlx_gptoss.harmony.constrain import Constraints
+from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.messages import ToolDescription
 from mlx_gptoss.opening import load
 from mlx_gptoss.runtime import Runtime

@@ -14,7 +14,7 @@ import httpx2
 import openai
 import pytest
 
-from mlx_gptoss.harmony.loops import ALLOWED
+from mlx_gptoss.harmony.constrain.loops import ALLOWED
 from mlx_gptoss.opening import load
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server.settings import Settings

@@ -10,7 +10,7 @@ import mlx_gptoss
 from mlx_gptoss.checkpoint.text_pieces import LONGEST_WORD, PIECE, Cutter, cutter_of
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import LongPromptError, PromptError
-from mlx_gptoss.harmony.render import SHORT, Piece, encode_pieces, encode_within
+from mlx_gptoss.harmony.render.prompt import SHORT, Piece, encode_pieces, encode_within
 
 DEMO = Path(mlx_gptoss.__file__).parent / "demo"
 CONTEXT = 4096

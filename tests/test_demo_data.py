@@ -21,7 +21,7 @@ from examples.demo_model.data import (
 )
 from examples.demo_model.words import Words
 from mlx_gptoss.harmony.messages import Message
-from mlx_gptoss.harmony.render import encode_pieces, history_pieces, pieces_text
+from mlx_gptoss.harmony.render.prompt import encode_pieces, history_pieces, pieces_text
 from tests.harmony_strategies import oracle_conversation
 from tests.vocabulary import O200k, oracle
 

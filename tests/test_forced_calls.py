@@ -10,7 +10,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_gptoss.guide import MOST_PREAMBLES, PREAMBLE_TOKENS
-from mlx_gptoss.harmony.constrain import Constraints
+from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.messages import (
     ToolDescription,
     developer,

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.errors import SchemaError
-from mlx_gptoss.harmony.gbnf import as_lark, is_lark
-from mlx_gptoss.harmony.grammar import Grammars
+from mlx_gptoss.harmony.constrain.gbnf import as_lark, is_lark
+from mlx_gptoss.harmony.constrain.grammar import Grammars
 from tests.fakes import byte_tokenizer
 
 GRAMMARS = Grammars(byte_tokenizer())

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.errors import SchemaError
-from mlx_gptoss.harmony.grammar import Grammars, Kind
-from mlx_gptoss.harmony.keywords import FORMATS
+from mlx_gptoss.harmony.constrain.grammar import Grammars, Kind
+from mlx_gptoss.harmony.constrain.schema.keywords import FORMATS
 from tests.fakes import byte_tokenizer
 from tests.schema_values import exactly
 

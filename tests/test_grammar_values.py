@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.errors import SchemaError
-from mlx_gptoss.harmony.grammar import Kind
+from mlx_gptoss.harmony.constrain.grammar import Kind
 from tests.schema_values import ROOTED, exactly, has_rounded, is_valid, spellings
 from tests.test_any_order import GRAMMARS, takes
 from tests.test_grammar import drawn

@@ -20,11 +20,16 @@ import psutil
 import pytest
 
 from mlx_gptoss.errors import GptOssError, SchemaError
-from mlx_gptoss.harmony import grammar
-from mlx_gptoss.harmony.depth import DEEPEST, depth_of_lark
-from mlx_gptoss.harmony.schema_grammar import WHOLE
-from mlx_gptoss.harmony.worker import GrammarLostError, Grammars, Matcher, grammars
-from mlx_gptoss.harmony.worker.supervisor import Supervisor
+from mlx_gptoss.harmony.constrain import grammar
+from mlx_gptoss.harmony.constrain.depth import DEEPEST, depth_of_lark
+from mlx_gptoss.harmony.constrain.schema_grammar import WHOLE
+from mlx_gptoss.harmony.constrain.worker import (
+    GrammarLostError,
+    Grammars,
+    Matcher,
+    grammars,
+)
+from mlx_gptoss.harmony.constrain.worker.supervisor import Supervisor
 from tests.fakes import byte_tokenizer
 
 BYTES = 256
@@ -257,7 +262,7 @@ def test_the_process_ends_when_nobody_needs_it() -> None:
 def test_the_process_ends_with_the_one_who_started_it(own: Grammars) -> None:
     code = """if True:
         import time
-        from mlx_gptoss.harmony.worker import Grammars
+        from mlx_gptoss.harmony.constrain.worker import Grammars
         from tests.fakes import byte_tokenizer
         grammars = Grammars(byte_tokenizer())
         grammars.compile("regex", "a", what="a pattern")

@@ -16,16 +16,16 @@ import pytest
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.harmony import shapes
-from mlx_gptoss.harmony.schema_grammar import WHOLE
-from mlx_gptoss.harmony.worker import Grammars, Matcher, grammars
-from mlx_gptoss.harmony.worker.life import FOLLOWERS
-from mlx_gptoss.harmony.worker.supervisor import Supervisor
+from mlx_gptoss.harmony.constrain.schema import shapes
+from mlx_gptoss.harmony.constrain.schema_grammar import WHOLE
+from mlx_gptoss.harmony.constrain.worker import Grammars, Matcher, grammars
+from mlx_gptoss.harmony.constrain.worker.life import FOLLOWERS
+from mlx_gptoss.harmony.constrain.worker.supervisor import Supervisor
 from tests.fakes import SPECIALS, byte_tokenizer, byte_vocabulary
 from tests.test_grammar_worker import BYTES, SOON, kill, ship, stop, until, walk
 
 COMPILE = """
-from mlx_gptoss.harmony.worker import Grammars
+from mlx_gptoss.harmony.constrain.worker import Grammars
 from tests.fakes import byte_tokenizer
 own = Grammars(byte_tokenizer())
 text = own.matcher(own.compile("regex", "a+", what="a pattern"))
@@ -231,7 +231,7 @@ def test_an_app_may_work_in_another_folder(tmp_path: Path) -> None:
     moved = """
 import os, sys
 sys.path.insert(0, ".")
-import mlx_gptoss.harmony.worker, tests.fakes
+import mlx_gptoss.harmony.constrain.worker, tests.fakes
 os.chdir("/")
 """
     packages = os.pathsep.join(one for one in sys.path if "site-packages" in one)
@@ -248,7 +248,7 @@ def test_a_fork_has_a_process_of_its_own() -> None:
     forked = """
 import os, warnings
 warnings.simplefilter("ignore")  # threads are there, but none that the fork needs
-from mlx_gptoss.harmony.worker import Grammars
+from mlx_gptoss.harmony.constrain.worker import Grammars
 from tests.fakes import byte_tokenizer
 own = Grammars(byte_tokenizer())
 text = own.matcher(own.compile("regex", "a+", what="a pattern"))

@@ -14,8 +14,8 @@ from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import PromptError, SchemaError
 from mlx_gptoss.generate import generate
 from mlx_gptoss.guide import Guide, Guides
-from mlx_gptoss.harmony.builtin import BROWSER, PYTHON
-from mlx_gptoss.harmony.constrain import (
+from mlx_gptoss.harmony.built_in_tools import BROWSER, PYTHON
+from mlx_gptoss.harmony.constrain.constraints import (
     AnswerFormat,
     Constraints,
     Target,
@@ -23,7 +23,7 @@ from mlx_gptoss.harmony.constrain import (
     function_targets,
     turn_of,
 )
-from mlx_gptoss.harmony.loops import ALLOWED
+from mlx_gptoss.harmony.constrain.loops import ALLOWED
 from mlx_gptoss.harmony.messages import ToolDescription, text_tool
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.steps import Statistics

@@ -17,10 +17,10 @@ import pytest
 import mlx_gptoss.harmony
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
-from mlx_gptoss.harmony.arguments import read_arguments
-from mlx_gptoss.harmony.offered import is_tool_name
-from mlx_gptoss.harmony.parse import Parser
-from mlx_gptoss.harmony.render import (
+from mlx_gptoss.harmony.parse.arguments import read_arguments
+from mlx_gptoss.harmony.parse.parser import Parser
+from mlx_gptoss.harmony.parse.tool_names import is_tool_name
+from mlx_gptoss.harmony.render.prompt import (
     encode_pieces,
     render_message,
     render_messages,

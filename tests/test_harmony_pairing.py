@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
-from mlx_gptoss.harmony.pairing import UNANSWERED, Pairing
+from mlx_gptoss.harmony.tool_results import UNANSWERED, Pairing
 
 NO_RESULT = m.tool_result("f", UNANSWERED)
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 import mlx_gptoss.harmony
 from mlx_gptoss.harmony import events as e
 from mlx_gptoss.harmony import messages as m
-from mlx_gptoss.harmony.arguments import read_arguments
-from mlx_gptoss.harmony.parse import Parser
-from mlx_gptoss.harmony.render import Place, render_messages
+from mlx_gptoss.harmony.parse.arguments import read_arguments
+from mlx_gptoss.harmony.parse.parser import Parser
+from mlx_gptoss.harmony.render.prompt import Place, render_messages
 from tests import golden_streams
 from tests.fakes import byte_tokenizer
 from tests.harmony_strategies import names, texts

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mlx_gptoss.errors import PromptError
-from mlx_gptoss.harmony.parts import Part, read_part
+from mlx_gptoss.harmony.content_parts import Part, read_part
 
 NOTES = base64.b64encode("Grüße".encode()).decode()
 PDF = base64.b64encode(b"%PDF-1.7").decode()

@@ -11,7 +11,11 @@ import openai_harmony
 import pytest
 
 from mlx_gptoss.harmony.conversations import read_conversation
-from mlx_gptoss.harmony.render import history_pieces, pieces_text, render_messages
+from mlx_gptoss.harmony.render.prompt import (
+    history_pieces,
+    pieces_text,
+    render_messages,
+)
 from tests.harmony_strategies import oracle_conversation
 from tests.vocabulary import SPECIALS, O200k, is_oss_harmony, oracle
 

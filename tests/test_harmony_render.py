@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
-from mlx_gptoss.harmony.render import (
+from mlx_gptoss.harmony.render.prompt import (
     drop_analysis,
     encode_pieces,
     pieces_text,

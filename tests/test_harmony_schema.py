@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from mlx_gptoss.harmony.json_text import json_text
-from mlx_gptoss.harmony.schema import MAX_WRITTEN
-from mlx_gptoss.harmony.typescript import typescript
+from mlx_gptoss.harmony.render.plain_schema import MAX_WRITTEN
+from mlx_gptoss.harmony.render.typescript import typescript
 
 
 def field(schema: dict[str, Any], **root: Any) -> str:

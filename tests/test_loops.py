@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_gptoss.harmony.loops import (
+from mlx_gptoss.harmony.constrain.loops import (
     ALLOWED,
     EXACTLY,
     LONGEST_CYCLE,

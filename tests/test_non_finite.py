@@ -15,7 +15,7 @@ import pytest
 
 from mlx_gptoss.chat import Chat
 from mlx_gptoss.errors import ModelError, NonFiniteError, PromptError
-from mlx_gptoss.harmony.constrain import Constraints
+from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.opening import WORTH_A_FILE, load
 from mlx_gptoss.prompt_cache import CacheOptions
 from mlx_gptoss.runtime import Runtime

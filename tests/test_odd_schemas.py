@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from mlx_gptoss import load
 from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import PromptError
-from mlx_gptoss.harmony import validate
-from mlx_gptoss.harmony.constrain import closed
-from mlx_gptoss.harmony.grammar import Grammars
-from mlx_gptoss.harmony.typescript import typescript
+from mlx_gptoss.harmony.constrain.constraints import closed
+from mlx_gptoss.harmony.constrain.grammar import Grammars
+from mlx_gptoss.harmony.parse import validate
+from mlx_gptoss.harmony.render.typescript import typescript
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server.ignored import HEADER, with_freed
 from mlx_gptoss.tools import Tool

@@ -17,7 +17,7 @@ from mlx_gptoss.harmony.messages import (
     user,
 )
 from mlx_gptoss.harmony.openai_chat import from_chat_messages
-from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.harmony.render.prompt import render_messages
 from mlx_gptoss.reasoning_memory import ReasoningMemory
 from mlx_gptoss.sampling import SamplingParams
 from tests.fakes import AnsweringModel, answering, byte_tokenizer

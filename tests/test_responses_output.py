@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.harmony.messages import TextGrammar, ToolDescription, text_tool
-from mlx_gptoss.harmony.parse import Parser
+from mlx_gptoss.harmony.parse.parser import Parser
 from mlx_gptoss.server.errors import ApiError
 from mlx_gptoss.server.responses.names import Names, Origin
 from mlx_gptoss.server.responses.output import Output

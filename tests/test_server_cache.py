@@ -9,7 +9,7 @@ import pytest
 
 from mlx_gptoss import load
 from mlx_gptoss.harmony.messages import tool_result, user
-from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.harmony.render.prompt import render_messages
 from mlx_gptoss.runtime import Runtime
 from tests.serving import WEATHER, asked, question
 

@@ -11,8 +11,8 @@ import httpx2
 import pytest
 
 from mlx_gptoss import load
-from mlx_gptoss.harmony.constrain import AnswerFormat
-from mlx_gptoss.harmony.parts import NAMES
+from mlx_gptoss.harmony.constrain.constraints import AnswerFormat
+from mlx_gptoss.harmony.content_parts import NAMES
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server.errors import ApiError
 from mlx_gptoss.server.ignored import BLOCKS, FIELDS, HEADER, ignored

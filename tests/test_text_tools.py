@@ -7,7 +7,7 @@ import pytest
 
 from mlx_gptoss.chat import Chat
 from mlx_gptoss.errors import SchemaError
-from mlx_gptoss.harmony.constrain import Constraints
+from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.events import ToolCall
 from mlx_gptoss.harmony.messages import (
     Message,
@@ -16,8 +16,8 @@ from mlx_gptoss.harmony.messages import (
     text_call,
     text_tool,
 )
-from mlx_gptoss.harmony.parse import Parser
-from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.harmony.parse.parser import Parser
+from mlx_gptoss.harmony.render.prompt import render_messages
 from mlx_gptoss.opening import load
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams

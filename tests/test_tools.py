@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.errors import PromptError
-from mlx_gptoss.harmony import validate
 from mlx_gptoss.harmony.messages import ToolDescription
+from mlx_gptoss.harmony.parse import validate
 from mlx_gptoss.tools import Tool, as_tool
 from mlx_gptoss.tools.docstring import read_docstring
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from mlx_gptoss.errors import ToolError
-from mlx_gptoss.harmony.builtin import PYTHON
+from mlx_gptoss.harmony.built_in_tools import PYTHON
 from mlx_gptoss.tools.notebook import Limits, Notebook, child_seccomp, macos
 from mlx_gptoss.tools.notebook.isolation import (
     GUARD,

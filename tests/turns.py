@@ -7,11 +7,15 @@ from dataclasses import dataclass, field, replace
 
 import jsonschema
 
-from mlx_gptoss.harmony.constrain import Constraints, closed, function_targets
+from mlx_gptoss.harmony.constrain.constraints import (
+    Constraints,
+    closed,
+    function_targets,
+)
 from mlx_gptoss.harmony.events import ToolCall
 from mlx_gptoss.harmony.messages import ToolDescription, developer, system, user
-from mlx_gptoss.harmony.parse import Parser
-from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.harmony.parse.parser import Parser
+from mlx_gptoss.harmony.render.prompt import render_messages
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.steps import Statistics, Step

@@ -21,7 +21,7 @@ from mlx_gptoss.harmony.messages import (
     function_tools,
     system,
 )
-from mlx_gptoss.harmony.render import encode_pieces, message_pieces
+from mlx_gptoss.harmony.render.prompt import encode_pieces, message_pieces
 
 CONVERSATIONS = Path(__file__).parent / "data" / "conversations.json"
 PROMPTED_PIECES = 2  # `<|start|>` and `assistant` are given to a model, not written

@@ -12,7 +12,7 @@ from examples.demo_model import tasks, tool_tasks
 from examples.demo_model.data import Author, Branch, turn
 from examples.demo_model.tasks import EFFORTS, Task
 from mlx_gptoss.harmony.messages import Effort, Message
-from mlx_gptoss.harmony.render import drop_analysis
+from mlx_gptoss.harmony.render.prompt import drop_analysis
 
 SEED = 990_001
 THREE_DIGITS = re.compile(r"\d{3} [+-] \d{3}\b")

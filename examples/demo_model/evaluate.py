@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from examples.demo_model.cases import Case, Output, cases
 from examples.demo_model.scores import report
 from mlx_gptoss import Runtime, SamplingParams, load
-from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.harmony.render.prompt import render_messages
 
 GREEDY = SamplingParams(temperature=0, max_tokens=400)
 

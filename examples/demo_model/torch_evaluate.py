@@ -25,7 +25,7 @@ from examples.demo_model.torch_model import (
     bfloat16,
     mxfp4,
 )
-from mlx_gptoss.harmony.render import render_messages
+from mlx_gptoss.harmony.render.prompt import render_messages
 
 BATCH = 64
 LONGEST_OUTPUT = 400

@@ -22,7 +22,7 @@ from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.doctor import machine
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.guide import Guide, Guides
-from mlx_gptoss.harmony.constrain import Constraints
+from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.opening import load
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams

@@ -20,7 +20,7 @@ from typing import Any, Self
 from mlx_gptoss.bench.stock_server import HOST
 from mlx_gptoss.bench.worker import PATIENCE_S, EngineFailure
 from mlx_gptoss.harmony.messages import Message
-from mlx_gptoss.harmony.render import message_pieces, pieces_text
+from mlx_gptoss.harmony.render.prompt import message_pieces, pieces_text
 
 STARTING_S, ANSWERING_S, ASK_AGAIN_S = 600.0, 3600.0, 0.2
 

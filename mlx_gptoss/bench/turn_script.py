@@ -22,7 +22,7 @@ from mlx_gptoss.harmony.messages import (
     tool_result,
     user,
 )
-from mlx_gptoss.harmony.render import (
+from mlx_gptoss.harmony.render.prompt import (
     drop_analysis,
     render_message,
     render_messages,

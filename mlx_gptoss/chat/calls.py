@@ -6,7 +6,11 @@ Knows messages and tools; nothing of models, prompts or of when a call is run.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from mlx_gptoss.harmony.constrain import Target, built_in_targets, function_targets
+from mlx_gptoss.harmony.constrain.constraints import (
+    Target,
+    built_in_targets,
+    function_targets,
+)
 from mlx_gptoss.harmony.events import ToolCall, ToolCallFailed
 from mlx_gptoss.harmony.messages import Message, ToolDescription, ToolNamespace
 from mlx_gptoss.tools import Approval, ApprovalLike, ToolLike, ToolSet, tools_by_name

@@ -33,7 +33,8 @@ from mlx_gptoss.chat.history import (
 from mlx_gptoss.chat.opening import opening
 from mlx_gptoss.chat.turn import Turn
 from mlx_gptoss.errors import GptOssError, LongPromptError, PromptError
-from mlx_gptoss.harmony.constrain import Constraints
+from mlx_gptoss.harmony.constrain.constraints import Constraints
+from mlx_gptoss.harmony.constrain.schema_grammar import in_lines
 from mlx_gptoss.harmony.events import Event, ToolCall
 from mlx_gptoss.harmony.messages import (
     IDENTITY,
@@ -44,8 +45,7 @@ from mlx_gptoss.harmony.messages import (
     ToolNamespace,
     user,
 )
-from mlx_gptoss.harmony.render import encode_within, history_pieces
-from mlx_gptoss.harmony.schema_grammar import in_lines
+from mlx_gptoss.harmony.render.prompt import encode_within, history_pieces
 from mlx_gptoss.overflow import ERROR, OVERFLOWS, fitted
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams

@@ -12,7 +12,7 @@ from mlx_gptoss.endings import TOOL_ROUNDS, cause
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.generate import reasoning_share, room
 from mlx_gptoss.guide import Guide
-from mlx_gptoss.harmony.constrain import AUTO, NONE, Constraints
+from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, Constraints
 from mlx_gptoss.harmony.events import (
     Answer,
     Done,
@@ -25,7 +25,7 @@ from mlx_gptoss.harmony.events import (
     ToolCallFailed,
     ToolResult,
 )
-from mlx_gptoss.harmony.parse import Parser
+from mlx_gptoss.harmony.parse.parser import Parser
 from mlx_gptoss.listener import Listener
 from mlx_gptoss.steps import CANCELLED, LENGTH, STOP, TOOL_CALLS, Statistics
 from mlx_gptoss.stream import Stream

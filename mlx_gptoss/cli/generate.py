@@ -19,10 +19,10 @@ from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.statistics import expert_facts, expert_lines, one_line
 from mlx_gptoss.cli.terminal import Screen, Transcript, note
 from mlx_gptoss.harmony.events import Answer, Done, Event
-from mlx_gptoss.harmony.stops import StopStrings
+from mlx_gptoss.harmony.parse.stop_strings import StopStrings
 
 if TYPE_CHECKING:
-    from mlx_gptoss.harmony.constrain import Constraints
+    from mlx_gptoss.harmony.constrain.constraints import Constraints
     from mlx_gptoss.runtime import Runtime
     from mlx_gptoss.sampling import SamplingParams
 
@@ -114,7 +114,7 @@ def continuation(
     runtime: "Runtime", text: str, params: "SamplingParams", *, stop: Sequence[str] = ()
 ) -> Iterator[Event]:
     """Continue plain text; the model's vocabulary need not know Harmony."""
-    from mlx_gptoss.harmony.render import Piece, encode_within
+    from mlx_gptoss.harmony.render.prompt import Piece, encode_within
 
     ids = encode_within([Piece(text)], runtime.tokenizer, runtime.context)
     generation = runtime.generate(ids, params)

@@ -38,8 +38,8 @@ def parse(
     echo '<|channel|>final<|message|>Hi<|return|>' | mlx-gptoss parse
     mlx-gptoss render conversation.json --ids | mlx-gptoss parse
     """
-    from mlx_gptoss.harmony.explain import explain, read_stream
-    from mlx_gptoss.harmony.offered import is_built_in
+    from mlx_gptoss.harmony.parse.explain import explain, read_stream
+    from mlx_gptoss.harmony.parse.tool_names import is_built_in
 
     if tools and no_tools:
         raise click.UsageError("choose one of --tool and --no-tools")

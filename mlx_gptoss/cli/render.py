@@ -43,7 +43,11 @@ def render(
     echo '[{"role": "user", "content": "Hi"}]' | mlx-gptoss render
     """
     from mlx_gptoss.harmony.conversations import read_conversation
-    from mlx_gptoss.harmony.render import encode_pieces, history_pieces, pieces_text
+    from mlx_gptoss.harmony.render.prompt import (
+        encode_pieces,
+        history_pieces,
+        pieces_text,
+    )
 
     if ids + text + as_json > 1:
         raise click.UsageError("choose one of --ids, --text and --json")

@@ -4,8 +4,8 @@ Token ids in and out, over any tokenizer that knows the special tokens by name;
 knows nothing of models, and does not import MLX.
 
     from mlx_gptoss.harmony import messages as m
-    from mlx_gptoss.harmony.parse import Parser
-    from mlx_gptoss.harmony.render import render_messages
+    from mlx_gptoss.harmony.parse.parser import Parser
+    from mlx_gptoss.harmony.render.prompt import render_messages
 
     history = [m.system("low", conversation_date="2026-11-22"), m.user("Hello")]
     ids = render_messages(history, tokenizer)        # ends with <|start|>assistant

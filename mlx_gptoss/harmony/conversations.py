@@ -8,7 +8,7 @@ from typing import Any
 
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
-from mlx_gptoss.harmony.builtin import BROWSER, PYTHON
+from mlx_gptoss.harmony.built_in_tools import BROWSER, PYTHON
 from mlx_gptoss.harmony.openai_chat import from_chat_messages, read_tool
 
 SAVED_KEYS = {"effort", "system", "identity", "date", "messages"}

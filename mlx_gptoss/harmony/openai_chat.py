@@ -15,10 +15,10 @@ from typing import Any
 
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
-from mlx_gptoss.harmony.constrain import AnswerFormat
+from mlx_gptoss.harmony.constrain.constraints import AnswerFormat
+from mlx_gptoss.harmony.content_parts import BETWEEN, read_part
 from mlx_gptoss.harmony.json_text import json_text
-from mlx_gptoss.harmony.pairing import Pairing
-from mlx_gptoss.harmony.parts import BETWEEN, read_part
+from mlx_gptoss.harmony.tool_results import Pairing
 
 INSTRUCTIONS = ("system", "developer")
 RESULTS = ("tool", "function")

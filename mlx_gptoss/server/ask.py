@@ -7,9 +7,13 @@ from dataclasses import dataclass, field, replace
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.generate import reasoning_share, room
 from mlx_gptoss.guide import Guide
-from mlx_gptoss.harmony.constrain import Constraints, Target, function_targets
+from mlx_gptoss.harmony.constrain.constraints import (
+    Constraints,
+    Target,
+    function_targets,
+)
 from mlx_gptoss.harmony.messages import FUNCTION_PREFIX, Message, ToolDescription
-from mlx_gptoss.harmony.render import (
+from mlx_gptoss.harmony.render.prompt import (
     Vocabulary,
     begun_pieces,
     encode_pieces,

@@ -13,7 +13,7 @@ from typing import Any
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import LongPromptError
 from mlx_gptoss.harmony.events import Answer
-from mlx_gptoss.harmony.render import SHORT, Piece, encode_within
+from mlx_gptoss.harmony.render.prompt import SHORT, Piece, encode_within
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.server import asking

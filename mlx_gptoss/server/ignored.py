@@ -7,7 +7,7 @@ that nothing can be smuggled into a header or a log. Others are counted.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from mlx_gptoss.harmony.parts import NAMES
+from mlx_gptoss.harmony.content_parts import NAMES
 from mlx_gptoss.server.spellings import PATHS
 
 HEADER = "x-mlx-gptoss-ignored"

@@ -11,8 +11,8 @@ from typing import Protocol
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.harmony.events import Answer, ParserEvent, ToolCall, ToolCallFailed
 from mlx_gptoss.harmony.messages import Message, ToolDescription
-from mlx_gptoss.harmony.parse import Parser
-from mlx_gptoss.harmony.stops import StopStrings
+from mlx_gptoss.harmony.parse.parser import Parser
+from mlx_gptoss.harmony.parse.stop_strings import StopStrings
 from mlx_gptoss.listener import Listener
 from mlx_gptoss.steps import Step
 

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from mlx_gptoss.errors import GptOssError, PromptError
-from mlx_gptoss.harmony import validate
-from mlx_gptoss.harmony.constrain import closed
+from mlx_gptoss.harmony.constrain.constraints import closed
 from mlx_gptoss.harmony.messages import (
     FUNCTION_PREFIX,
     ToolDescription,
     ToolNamespace,
 )
-from mlx_gptoss.harmony.typescript import typescript
+from mlx_gptoss.harmony.parse import validate
+from mlx_gptoss.harmony.render.typescript import typescript
 from mlx_gptoss.tools import signature
 from mlx_gptoss.tools.docstring import read_docstring
 from mlx_gptoss.tools.running import Interrupted, Overtime, run_within

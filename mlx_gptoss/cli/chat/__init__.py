@@ -23,7 +23,7 @@ from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.tools import ToolOptions, takes_tools
 
 if TYPE_CHECKING:
-    from mlx_gptoss.harmony.constrain import Constraints
+    from mlx_gptoss.harmony.constrain.constraints import Constraints
 
 
 @click.command(short_help="Hold a conversation")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlx_gptoss.chat import Chat
     from mlx_gptoss.cli.options import LoadOptions
     from mlx_gptoss.cli.services import Services
-    from mlx_gptoss.harmony.constrain import Constraints
+    from mlx_gptoss.harmony.constrain.constraints import Constraints
     from mlx_gptoss.harmony.events import Event, ToolCall
     from mlx_gptoss.runtime import Runtime
     from mlx_gptoss.sampling import SamplingParams
@@ -90,7 +90,7 @@ class Conversation:
 
     def attach(self, path: Path) -> int:
         """Let a file go with the next message; return its tokens."""
-        from mlx_gptoss.harmony.render import Piece, encode_within
+        from mlx_gptoss.harmony.render.prompt import Piece, encode_within
 
         text, runtime = read_file(path), self.runtime
         tokens = len(encode_within([Piece(text)], runtime.tokenizer, runtime.context))
@@ -104,7 +104,7 @@ class Conversation:
 
     def measure(self) -> None:
         """Count the tokens of the history."""
-        from mlx_gptoss.harmony.render import render_messages
+        from mlx_gptoss.harmony.render.prompt import render_messages
 
         shown = self.chat.conversation
         tokenizer = self.runtime.tokenizer

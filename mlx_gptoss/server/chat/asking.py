@@ -3,7 +3,7 @@
 import datetime
 from typing import Any
 
-from mlx_gptoss.harmony.constrain import Constraints
+from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.messages import Message
 from mlx_gptoss.harmony.openai_chat import (
     Restore,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlx_gptoss.harmony import messages as m
-from mlx_gptoss.harmony.constrain import AUTO, NONE, REQUIRED, Constraints
+from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, REQUIRED, Constraints
 from mlx_gptoss.harmony.openai_chat import Restore
 from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.sampling import SamplingParams

@@ -12,11 +12,11 @@ from typing import Any
 
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
+from mlx_gptoss.harmony.content_parts import BETWEEN, read_part
 from mlx_gptoss.harmony.json_text import json_text
 from mlx_gptoss.harmony.openai_chat import Restore
-from mlx_gptoss.harmony.pairing import Pairing
-from mlx_gptoss.harmony.parts import BETWEEN, read_part
-from mlx_gptoss.harmony.render import is_begun
+from mlx_gptoss.harmony.render.prompt import is_begun
+from mlx_gptoss.harmony.tool_results import Pairing
 from mlx_gptoss.server.errors import as_api_error, bad_request
 from mlx_gptoss.server.ignored import BLOCKS
 from mlx_gptoss.server.schema.messages import InputMessage

@@ -6,7 +6,7 @@ from typing import Any
 
 from mlx_gptoss.errors import LongPromptError
 from mlx_gptoss.harmony import messages as m
-from mlx_gptoss.harmony.constrain import Constraints
+from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.openai_chat import Restore
 from mlx_gptoss.overflow import first_kept, room
 from mlx_gptoss.runtime import Runtime

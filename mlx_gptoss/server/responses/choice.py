@@ -8,7 +8,7 @@ those allowed.
 from collections.abc import Mapping
 from typing import Any
 
-from mlx_gptoss.harmony.constrain import REQUIRED
+from mlx_gptoss.harmony.constrain.constraints import REQUIRED
 from mlx_gptoss.server.errors import bad_request
 from mlx_gptoss.server.responses.names import SEARCH, Names, namespace_of
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mlx_gptoss.harmony.contents import developer_text
 from mlx_gptoss.harmony.messages import DeveloperContent, ToolDescription
+from mlx_gptoss.harmony.render.contents import developer_text
 from mlx_gptoss.server.asking import Tools, check_tools
 from mlx_gptoss.server.errors import bad_request
 from mlx_gptoss.server.responses.names import SEARCH, Names, Origin

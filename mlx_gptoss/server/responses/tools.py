@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from mlx_gptoss.harmony.constrain.worker import can_enforce
 from mlx_gptoss.harmony.messages import TextGrammar, ToolDescription, text_tool
 from mlx_gptoss.harmony.openai_chat import read_tool
-from mlx_gptoss.harmony.worker import can_enforce
 from mlx_gptoss.server.errors import bad_request
 from mlx_gptoss.server.responses.names import SEARCH
 from mlx_gptoss.server.schema.responses import ResponsesTool

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from mlx_gptoss.errors import ToolError
-from mlx_gptoss.harmony.builtin import BROWSER
+from mlx_gptoss.harmony.built_in_tools import BROWSER
 from mlx_gptoss.harmony.messages import ToolDescription, ToolNamespace
 from mlx_gptoss.tools.browser.folders import Folders
 from mlx_gptoss.tools.browser.pages import LINES_BEFORE, Page, display, find

@@ -28,7 +28,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from mlx_gptoss.harmony.builtin import PYTHON
+from mlx_gptoss.harmony.built_in_tools import PYTHON
 from mlx_gptoss.harmony.messages import ToolDescription, ToolNamespace
 from mlx_gptoss.tools.notebook.isolation import Limits, isolate
 from mlx_gptoss.tools.notebook.process import Process

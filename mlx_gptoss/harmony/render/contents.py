@@ -12,7 +12,7 @@ from mlx_gptoss.harmony.messages import (
     ToolDescription,
     ToolNamespace,
 )
-from mlx_gptoss.harmony.typescript import typescript
+from mlx_gptoss.harmony.render.typescript import typescript
 
 CHANNEL_REQUIRED = "Channel must be included for every message."
 FUNCTIONS_LINE = "Calls to these tools must go to the commentary channel: 'functions'."

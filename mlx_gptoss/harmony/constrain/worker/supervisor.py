@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_gptoss.errors import GptOssError, SchemaError
-from mlx_gptoss.harmony.worker.life import COMPILERS, FOLLOWERS, Answer, Life
+from mlx_gptoss.harmony.constrain.worker.life import COMPILERS, FOLLOWERS, Answer, Life
 
 TICK_SECONDS = 0.02  # between looks at what is under way
 STOPPED_SECONDS = 1.0

@@ -18,7 +18,7 @@ from mlx_gptoss.harmony.messages import (
     FUNCTION_PREFIX,
     ROLES,
 )
-from mlx_gptoss.harmony.offered import Offered, is_tool_name
+from mlx_gptoss.harmony.parse.tool_names import Offered, is_tool_name
 
 CHANNEL = "<|channel|>"
 NOT_TOOLS = ("assistant", "user", "all", "system", "developer")

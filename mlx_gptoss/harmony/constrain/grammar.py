@@ -26,10 +26,10 @@ import numpy as np
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import SchemaError
-from mlx_gptoss.harmony.depth import DEEPEST, leads_too_deep
-from mlx_gptoss.harmony.gbnf import as_lark
-from mlx_gptoss.harmony.schema_grammar import DEEPEST as DEEPEST_NESTING
-from mlx_gptoss.harmony.schema_grammar import (
+from mlx_gptoss.harmony.constrain.depth import DEEPEST, leads_too_deep
+from mlx_gptoss.harmony.constrain.gbnf import as_lark
+from mlx_gptoss.harmony.constrain.schema_grammar import DEEPEST as DEEPEST_NESTING
+from mlx_gptoss.harmony.constrain.schema_grammar import (
     Compiled,
     reason_against,
     schema_grammar,

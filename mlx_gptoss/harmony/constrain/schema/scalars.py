@@ -8,11 +8,11 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from mlx_gptoss.harmony import spelling
+from mlx_gptoss.harmony.constrain.schema import spelling
+from mlx_gptoss.harmony.constrain.schema.numbers import comparable, number
+from mlx_gptoss.harmony.constrain.schema.rules import Rules
+from mlx_gptoss.harmony.constrain.schema.shapes import Number, Text, numeral
 from mlx_gptoss.harmony.json_text import json_text
-from mlx_gptoss.harmony.numbers import comparable, number
-from mlx_gptoss.harmony.rules import Rules
-from mlx_gptoss.harmony.shapes import Number, Text, numeral
 
 OPTIONS = {"whitespace_flexible": False}  # of the library
 NOT_PLAIN = r"[^eE]*(\.0+|[eE][^eE]*)"  # numbers of which multiples are not known

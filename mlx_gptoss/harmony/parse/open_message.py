@@ -9,8 +9,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mlx_gptoss.harmony import validate
-from mlx_gptoss.harmony.arguments import read_arguments
 from mlx_gptoss.harmony.events import (
     Answer,
     OtherText,
@@ -22,9 +20,11 @@ from mlx_gptoss.harmony.events import (
     ToolCallFailed,
     ToolCallStarted,
 )
-from mlx_gptoss.harmony.header import Header
 from mlx_gptoss.harmony.messages import Message
-from mlx_gptoss.harmony.offered import Offered, Target
+from mlx_gptoss.harmony.parse import validate
+from mlx_gptoss.harmony.parse.arguments import read_arguments
+from mlx_gptoss.harmony.parse.header import Header
+from mlx_gptoss.harmony.parse.tool_names import Offered, Target
 
 CUT_OFF = "the call was cut off before its end"
 NOT_ON_ANALYSIS = "calls on the analysis channel are not run: use commentary"

@@ -8,7 +8,7 @@ What the rules become is `bnf`'s business. Knows text only.
 import re
 from collections.abc import Iterator
 
-from mlx_gptoss.harmony.bnf import (
+from mlx_gptoss.harmony.constrain.bnf import (
     Chars,
     Choice,
     Node,

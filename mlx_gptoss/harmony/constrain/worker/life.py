@@ -41,7 +41,7 @@ START = (
     # Ctrl-C and the end of a terminal or service are for who asks; this ends with it.
     "[signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM, "
     "signal.SIGHUP)]; "
-    "from mlx_gptoss.harmony.worker.child import main; "
+    "from mlx_gptoss.harmony.constrain.worker.child import main; "
     "main(int(sys.argv[2]), int(sys.argv[3]))"
 )
 SEND_TIMEOUT = struct.pack("ll", 10, 0)  # a timeval: to a process that reads no more

@@ -9,9 +9,9 @@ no constraint. Raises RecursionError for values nested too deeply, nothing else.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mlx_gptoss.harmony.constrain.schema.shapes import matches
 from mlx_gptoss.harmony.json_text import json_text
 from mlx_gptoss.harmony.references import References
-from mlx_gptoss.harmony.shapes import matches
 
 Schema = Mapping[str, Any]
 SHOWN = 60  # characters of a wrong value that an error repeats

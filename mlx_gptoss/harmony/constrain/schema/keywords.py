@@ -12,8 +12,8 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from mlx_gptoss.harmony.numbers import Bound, comparable
-from mlx_gptoss.harmony.shapes import (
+from mlx_gptoss.harmony.constrain.schema.numbers import Bound, comparable
+from mlx_gptoss.harmony.constrain.schema.shapes import (
     BOOLEANS,
     NULL,
     Array,

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from mlx_gptoss.errors import LongPromptError, PromptError
-from mlx_gptoss.harmony.contents import developer_text, system_text
 from mlx_gptoss.harmony.messages import (
     CONSTRAIN,
     FUNCTION_PREFIX,
@@ -29,6 +28,7 @@ from mlx_gptoss.harmony.messages import (
     function_tools,
     wire_name,
 )
+from mlx_gptoss.harmony.render.contents import developer_text, system_text
 
 START, END, MESSAGE, CHANNEL = "<|start|>", "<|end|>", "<|message|>", "<|channel|>"
 RETURN, CALL = "<|return|>", "<|call|>"

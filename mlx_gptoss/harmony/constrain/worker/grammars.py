@@ -17,15 +17,15 @@ import numpy as np
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import SchemaError
-from mlx_gptoss.harmony.grammar import Kind, unpacked, written
-from mlx_gptoss.harmony.schema_grammar import (
+from mlx_gptoss.harmony.constrain.grammar import Kind, unpacked, written
+from mlx_gptoss.harmony.constrain.schema_grammar import (
     ANYTHING,
     WHOLE,
     Compiled,
     schema_grammar,
 )
-from mlx_gptoss.harmony.worker.life import Life
-from mlx_gptoss.harmony.worker.supervisor import LostError, Supervisor, Task
+from mlx_gptoss.harmony.constrain.worker.life import Life
+from mlx_gptoss.harmony.constrain.worker.supervisor import LostError, Supervisor, Task
 
 COMPILE_SECONDS = 20.0
 MASK_SECONDS = 5.0

@@ -14,9 +14,8 @@ from dataclasses import replace
 from itertools import chain, product
 from typing import Any
 
-from mlx_gptoss.harmony.keywords import Keywords
-from mlx_gptoss.harmony.references import References
-from mlx_gptoss.harmony.shapes import (
+from mlx_gptoss.harmony.constrain.schema.keywords import Keywords
+from mlx_gptoss.harmony.constrain.schema.shapes import (
     ALL,
     NULL,
     Constant,
@@ -27,6 +26,7 @@ from mlx_gptoss.harmony.shapes import (
     fits,
     meet,
 )
+from mlx_gptoss.harmony.references import References
 
 MOST_SHAPES = 128  # of one schema that are no constants
 MOST_STEPS = 10_000  # schemas that are read, beside each of the document READINGS times

@@ -16,11 +16,11 @@ from typing import Any
 
 import llguidance
 
-from mlx_gptoss.harmony.any_order import Written, write
-from mlx_gptoss.harmony.depth import DEEPEST as DEEPEST_WAY
-from mlx_gptoss.harmony.depth import depth_of_schema, leads_too_deep
-from mlx_gptoss.harmony.keywords import FORMATS
-from mlx_gptoss.harmony.spelling import WHITESPACE
+from mlx_gptoss.harmony.constrain.depth import DEEPEST as DEEPEST_WAY
+from mlx_gptoss.harmony.constrain.depth import depth_of_schema, leads_too_deep
+from mlx_gptoss.harmony.constrain.schema.any_order import Written, write
+from mlx_gptoss.harmony.constrain.schema.keywords import FORMATS
+from mlx_gptoss.harmony.constrain.schema.spelling import WHITESPACE
 
 DEEPEST = 64  # objects and lists around a part of a schema: those within say nothing
 VERBATIM = ("const", "enum", "default", "examples")  # no schemas

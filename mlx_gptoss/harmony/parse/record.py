@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from mlx_gptoss.harmony.events import ParserEvent, Repair, Repaired
-from mlx_gptoss.harmony.header import Part
+from mlx_gptoss.harmony.parse.header import Part
 
 Fate = Literal["text", "header", "control", "repaired"]
 

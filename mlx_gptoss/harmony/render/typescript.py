@@ -10,7 +10,7 @@ from typing import Any
 
 from mlx_gptoss.harmony.json_text import json_text
 from mlx_gptoss.harmony.messages import JsonSchema
-from mlx_gptoss.harmony.schema import LITERAL, UNION, plain_schema
+from mlx_gptoss.harmony.render.plain_schema import LITERAL, UNION, plain_schema
 
 SCALARS = {
     "string": "string",

@@ -13,7 +13,7 @@ from typing import Any
 
 import regex
 
-from mlx_gptoss.harmony.numbers import Bound
+from mlx_gptoss.harmony.constrain.schema.numbers import Bound
 
 MATCH_SECONDS = 0.2
 FEW_DIGITS = 2.0**53  # whole numbers below it are floats without loss

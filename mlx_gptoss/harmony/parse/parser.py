@@ -25,12 +25,12 @@ from itertools import count
 from typing import Protocol
 
 from mlx_gptoss.harmony.events import MessageEnded, ParserEvent, Repair
-from mlx_gptoss.harmony.header import Header, Part, read_header
 from mlx_gptoss.harmony.messages import ROLES, Message, ToolDescription
-from mlx_gptoss.harmony.offered import Offered
-from mlx_gptoss.harmony.opened import Opened, open_message, text_event
-from mlx_gptoss.harmony.record import Fate, Record
-from mlx_gptoss.harmony.recover import Recovered, recover
+from mlx_gptoss.harmony.parse.header import Header, Part, read_header
+from mlx_gptoss.harmony.parse.open_message import Opened, open_message, text_event
+from mlx_gptoss.harmony.parse.record import Fate, Record
+from mlx_gptoss.harmony.parse.recover import Recovered, recover
+from mlx_gptoss.harmony.parse.tool_names import Offered
 
 CLOSERS = ("<|end|>", "<|return|>", "<|call|>", "<|endoftext|>")
 LONGEST_STRAY_HEADER = 8  # words; more of them before a mark are text of their own

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from mlx_gptoss.errors import PromptError
-from mlx_gptoss.harmony.automaton import CODE_KINDS, JSON_KINDS, Call, Turn
+from mlx_gptoss.harmony.constrain.automaton import CODE_KINDS, JSON_KINDS, Call, Turn
 from mlx_gptoss.harmony.messages import (
     CHANNELS,
     FUNCTION_PREFIX,

@@ -8,7 +8,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlx_gptoss.harmony.header import (
+from mlx_gptoss.harmony.messages import CHANNELS, CONSTRAIN
+from mlx_gptoss.harmony.parse.header import (
     CHANNEL,
     Header,
     Part,
@@ -16,8 +17,7 @@ from mlx_gptoss.harmony.header import (
     read_header,
     take_words,
 )
-from mlx_gptoss.harmony.messages import CHANNELS, CONSTRAIN
-from mlx_gptoss.harmony.offered import Offered, is_tool_name
+from mlx_gptoss.harmony.parse.tool_names import Offered, is_tool_name
 
 # `to=NAME`, a content type, then what is left: a body without its `<|message|>`
 HEADLESS = re.compile(

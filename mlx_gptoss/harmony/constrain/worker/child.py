@@ -20,8 +20,8 @@ import tokenizers
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.harmony import grammar
-from mlx_gptoss.harmony.worker.life import (
+from mlx_gptoss.harmony.constrain import grammar
+from mlx_gptoss.harmony.constrain.worker.life import (
     COMPILERS,
     FOLLOWERS,
     SHARED,

@@ -18,9 +18,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlx_gptoss.harmony import spelling
-from mlx_gptoss.harmony.numbers import Bound, number
-from mlx_gptoss.harmony.objects import (
+from mlx_gptoss.harmony.constrain.schema import spelling
+from mlx_gptoss.harmony.constrain.schema.numbers import Bound, number
+from mlx_gptoss.harmony.constrain.schema.objects import (
     MOST_FIELDS,
     Fields,
     Pair,
@@ -28,9 +28,9 @@ from mlx_gptoss.harmony.objects import (
     in_order,
     repeated,
 )
-from mlx_gptoss.harmony.rules import Rules
-from mlx_gptoss.harmony.scalars import Refuses, Scalars
-from mlx_gptoss.harmony.shapes import (
+from mlx_gptoss.harmony.constrain.schema.rules import Rules
+from mlx_gptoss.harmony.constrain.schema.scalars import Refuses, Scalars
+from mlx_gptoss.harmony.constrain.schema.shapes import (
     ALL,
     Array,
     Constant,
@@ -42,7 +42,7 @@ from mlx_gptoss.harmony.shapes import (
     ends,
     matches,
 )
-from mlx_gptoss.harmony.unions import Unions
+from mlx_gptoss.harmony.constrain.schema.unions import Unions
 
 DEEPEST = 64  # objects and lists around a part of a schema; those within are any
 REMARKS = frozenset(  # keys that bind nothing

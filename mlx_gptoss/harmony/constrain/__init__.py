@@ -1,0 +1,1 @@
+"""Constrain sampling: legal headers, tool calls, answer formats, loop guards."""

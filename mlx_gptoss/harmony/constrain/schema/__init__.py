@@ -1,0 +1,1 @@
+"""JSON schemas as grammars: fields in any order, or in the order of the schema."""

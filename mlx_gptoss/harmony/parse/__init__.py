@@ -1,0 +1,1 @@
+"""Parse token ids into events, one id at a time; never raise."""

@@ -1,0 +1,1 @@
+"""Render messages as token ids, byte-identical to OpenAI's renderer."""
