@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mlx_gptoss.chat import Chat
+    from mlx_gptoss.chat.reasoning_memory import ReasoningMemory
+    from mlx_gptoss.chat.sessions import Sessions
+    from mlx_gptoss.chat.tools import Approval, Tool
+    from mlx_gptoss.engine.load import load
+    from mlx_gptoss.engine.runtime import Runtime
+    from mlx_gptoss.engine.sampling import SamplingParams
     from mlx_gptoss.harmony.constrain.constraints import AnswerFormat, Constraints
     from mlx_gptoss.harmony.events import (
         Answer,
@@ -27,12 +33,6 @@ if TYPE_CHECKING:
         ToolCallFailed,
         ToolResult,
     )
-    from mlx_gptoss.opening import load
-    from mlx_gptoss.reasoning_memory import ReasoningMemory
-    from mlx_gptoss.runtime import Runtime
-    from mlx_gptoss.sampling import SamplingParams
-    from mlx_gptoss.sessions import Sessions
-    from mlx_gptoss.tools import Approval, Tool
 
 __version__ = "0.1.0"
 __all__ = [
@@ -67,21 +67,21 @@ _EVENTS = "mlx_gptoss.harmony.events"
 _HOMES = {
     "Answer": _EVENTS,
     "AnswerFormat": _CONSTRAIN,
-    "Approval": "mlx_gptoss.tools",
+    "Approval": "mlx_gptoss.chat.tools",
     "Chat": "mlx_gptoss.chat",
     "Constraints": _CONSTRAIN,
     "Done": _EVENTS,
     "Preamble": _EVENTS,
     "Reasoning": _EVENTS,
-    "ReasoningMemory": "mlx_gptoss.reasoning_memory",
-    "Runtime": "mlx_gptoss.runtime",
-    "SamplingParams": "mlx_gptoss.sampling",
-    "Sessions": "mlx_gptoss.sessions",
-    "Tool": "mlx_gptoss.tools",
+    "ReasoningMemory": "mlx_gptoss.chat.reasoning_memory",
+    "Runtime": "mlx_gptoss.engine.runtime",
+    "SamplingParams": "mlx_gptoss.engine.sampling",
+    "Sessions": "mlx_gptoss.chat.sessions",
+    "Tool": "mlx_gptoss.chat.tools",
     "ToolCall": _EVENTS,
     "ToolCallFailed": _EVENTS,
     "ToolResult": _EVENTS,
-    "load": "mlx_gptoss.opening",
+    "load": "mlx_gptoss.engine.load",
 }
 
 

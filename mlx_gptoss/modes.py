@@ -13,8 +13,8 @@ import mlx.core as mx
 
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.records import expert_records
+from mlx_gptoss.engine.place import choose_dtype, load_placed, plan_checkpoint
 from mlx_gptoss.errors import MemoryBudgetError
-from mlx_gptoss.loading import choose_dtype, load_placed, plan_checkpoint
 from mlx_gptoss.memory import Plan, device_budget
 from mlx_gptoss.memory.plan import HYBRID, RESIDENT, STREAMED, with_slots
 from mlx_gptoss.model.linear import on_gpu

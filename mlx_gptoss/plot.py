@@ -6,11 +6,11 @@ matplotlib draws it, and is an extra: `pip install 'mlx-gptoss[plot]'`.
 from io import BytesIO
 from pathlib import Path
 
+from mlx_gptoss.engine.forecast import Forecast
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.files import write
 from mlx_gptoss.memory import HitCurve, Plan, Range, predict, work_of
 from mlx_gptoss.memory.plan import HYBRID, STREAMED
-from mlx_gptoss.planning import Forecast
 
 INCHES = (11, 4.5)
 GIGA = 10**9

@@ -17,12 +17,12 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from mlx_gptoss.engine.place import choose_dtype
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.files import named, remove_leftovers, scratch
 from mlx_gptoss.format.config import MXFP4
 from mlx_gptoss.format.layout import PACKED, Structure
 from mlx_gptoss.home import user_home
-from mlx_gptoss.loading import choose_dtype
 from mlx_gptoss.memory import format_bytes
 from mlx_gptoss.memory.measured import Probe
 from mlx_gptoss.memory.shapes import published

@@ -10,8 +10,8 @@ import re
 import time
 from collections.abc import Callable, Sequence
 
-from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.engine.prompt_cache import CacheOptions
+from mlx_gptoss.engine.runtime import Runtime
 from tests.fakes import SURE, FakeModel, byte_tokenizer, token_ids
 
 ANSWER = (

@@ -9,7 +9,7 @@ from typing import Any
 from mlx_gptoss.chat import Chat
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
-from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.engine.runtime import Runtime
 
 
 def get_weather(city: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from mlx_gptoss.engine.prompt_cache import Preparation, PromptCache
 from mlx_gptoss.model.gpt_oss import GptOss
-from mlx_gptoss.prompt_cache import Preparation, PromptCache
 
 START, END, RETURN, CALL = 290, 291, 292, 293  # of a vocabulary of 301
 MESSAGE_ENDS = (END, RETURN, CALL)

@@ -20,8 +20,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from mlx_gptoss.checkpoint.tokenizer import BYTE_OF_CHARACTER, Tokenizer
-from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.engine.prompt_cache import CacheOptions
+from mlx_gptoss.engine.runtime import Runtime
 
 SPECIALS = (
     "<|startoftext|>",

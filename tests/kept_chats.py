@@ -12,26 +12,26 @@ from typing import Any
 import pytest
 
 import mlx_gptoss
-from mlx_gptoss.sessions.index import FORGETS_AT_ONCE
+from mlx_gptoss.chat.sessions.index import FORGETS_AT_ONCE
 
 OLD = sqlite3.sqlite_version_info < FORGETS_AT_ONCE
 AGES = ("this Python's", "a newer")
 
 
 def age(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Return `mlx_gptoss.sessions` as it is with this Python's SQLite or a newer."""
+    """Return `mlx_gptoss.chat.sessions` as it is with this Python's SQLite or a newer."""
     for module in ("checkup", "markdown"):  # so that each is put back
-        importlib.import_module(f"mlx_gptoss.sessions.{module}")
+        importlib.import_module(f"mlx_gptoss.chat.sessions.{module}")
     if name == AGES[0]:
-        return importlib.import_module("mlx_gptoss.sessions")
+        return importlib.import_module("mlx_gptoss.chat.sessions")
     newer = pytest.importorskip(
         "pysqlite3", reason="pysqlite3 has no wheel for this machine"
     )
     monkeypatch.setattr(mlx_gptoss, "sessions", None, raising=False)
     monkeypatch.setitem(sys.modules, "sqlite3", newer)
-    for loaded in [m for m in sys.modules if m.startswith("mlx_gptoss.sessions")]:
+    for loaded in [m for m in sys.modules if m.startswith("mlx_gptoss.chat.sessions")]:
         monkeypatch.delitem(sys.modules, loaded)
-    return importlib.import_module("mlx_gptoss.sessions")
+    return importlib.import_module("mlx_gptoss.chat.sessions")
 
 
 def fill(path: Path, chats: int, text: str = "quartz", messages: int = 2) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import uvicorn
 
-from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.app import create_app
 from mlx_gptoss.server.models import Models
 from mlx_gptoss.server.service import Service

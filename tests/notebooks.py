@@ -3,8 +3,8 @@
 import psutil
 import pytest
 
+from mlx_gptoss.chat.tools.notebook import Limits, Notebook
 from mlx_gptoss.errors import ToolError
-from mlx_gptoss.tools.notebook import Limits, Notebook
 
 MB = 1 << 20
 SMALL = Limits(memory=256 * MB, drive_bytes=8 * MB, seconds=1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 
-from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.app import create_app
 from mlx_gptoss.server.models import Models
 from mlx_gptoss.server.settings import Settings

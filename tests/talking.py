@@ -8,8 +8,8 @@ fed, so that a test sees what the model was shown.
 
 from time import sleep
 
-from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.engine.prompt_cache import CacheOptions
+from mlx_gptoss.engine.runtime import Runtime
 from tests.fakes import SURE, FakeModel, byte_tokenizer
 
 TOKENIZER = byte_tokenizer()

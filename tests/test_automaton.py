@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mlx_gptoss.guide import table_of
+from mlx_gptoss.engine.guide import table_of
 from mlx_gptoss.harmony.constrain.automaton import (
     CODE_KINDS,
     Automaton,

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mlx_gptoss.batching import BatchOptions, Governor
+from mlx_gptoss.engine.load import load
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.scheduler import BatchOptions, Governor
 from mlx_gptoss.errors import BusyError, ConfigError, MemoryBudgetError
-from mlx_gptoss.opening import load
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
 from tests.asking import Asked
 from tests.checkpoints import write_checkpoint
 from tests.fakes import write_tokenizer

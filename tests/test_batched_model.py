@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.engine.place import load_placed, plan_checkpoint
 from mlx_gptoss.format.config import ModelConfig
-from mlx_gptoss.loading import load_placed, plan_checkpoint
 from mlx_gptoss.memory.plan import RESIDENT, STREAMED, with_slots
 from mlx_gptoss.model.gpt_oss import JOINED_TOKENS
 from mlx_gptoss.model.rope import rotation, yarn_periods

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from mlx_gptoss.batching import BatchOptions
+from mlx_gptoss.engine.load import load
+from mlx_gptoss.engine.prompt_cache import CacheOptions
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.scheduler import BatchOptions
 from mlx_gptoss.errors import BusyError, ModelError, PromptError
-from mlx_gptoss.opening import load
-from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
 from tests.asking import PATIENCE, Asked
 from tests.checkpoints import write_checkpoint
 from tests.fakes import byte_tokenizer, noisy, scripted, write_tokenizer

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from mlx_gptoss.batching import BatchOptions
-from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
+from mlx_gptoss.engine.prompt_cache import CacheOptions
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.scheduler import BatchOptions
 from tests.asking import Asked
 from tests.fakes import noisy
 

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from mlx_gptoss import AnswerFormat, Constraints
+from mlx_gptoss.engine.load import load
+from mlx_gptoss.engine.outputs import UNBOUND, Step
+from mlx_gptoss.engine.prompt_cache import CacheOptions
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import SchemaError
 from mlx_gptoss.harmony.constrain.schema_grammar import WHOLE
 from mlx_gptoss.harmony.constrain.worker import Grammars, grammars
 from mlx_gptoss.harmony.constrain.worker.supervisor import Supervisor
-from mlx_gptoss.opening import load
-from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
-from mlx_gptoss.steps import UNBOUND, Step
 from tests.asking import Asked
 from tests.fakes import token_ids
 

@@ -16,12 +16,12 @@ from collections.abc import Iterator, Sequence
 import mlx.core as mx
 import pytest
 
-from mlx_gptoss.batching import BatchOptions
-from mlx_gptoss.opening import load
-from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
-from mlx_gptoss.steps import Step
+from mlx_gptoss.engine.load import load
+from mlx_gptoss.engine.outputs import Step
+from mlx_gptoss.engine.prompt_cache import CacheOptions
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.scheduler import BatchOptions
 from tests.asking import Asked
 from tests.fakes import token_ids
 

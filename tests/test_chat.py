@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 
 from mlx_gptoss.chat import Chat
+from mlx_gptoss.engine.load import load
+from mlx_gptoss.engine.prompt_cache import CacheOptions
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.events import (
@@ -31,10 +35,6 @@ from mlx_gptoss.harmony.messages import (
     user,
 )
 from mlx_gptoss.harmony.render.prompt import render_messages
-from mlx_gptoss.opening import load
-from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
 from tests.checkpoints import write_checkpoint
 from tests.fakes import (
     AnsweringModel,

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from mlx_gptoss.chat import Call, Chat
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.events import Answer, Done, Event, ToolResult
 from mlx_gptoss.harmony.messages import answer, user
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
 from tests.fakes import answering
 
 ONE, TWO, THREE = (

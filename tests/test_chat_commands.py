@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from mlx_gptoss.chat.sessions import Sessions
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.chat import clipboard
 from mlx_gptoss.cli.chat.commands import COMMANDS
@@ -17,12 +18,11 @@ from mlx_gptoss.cli.chat.files import expand, with_file
 from mlx_gptoss.cli.options import LoadOptions
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.tools import ToolOptions
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import CheckpointError, PromptError
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.events import Answer
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
-from mlx_gptoss.sessions import Sessions
 from tests.talking import TalkingModel, talking
 
 ONE, TWO, THREE = (

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from mlx_gptoss.chat import Chat
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import PromptError, SchemaError
 from mlx_gptoss.harmony.constrain.constraints import AnswerFormat, Constraints
 from mlx_gptoss.harmony.events import (
@@ -18,8 +20,6 @@ from mlx_gptoss.harmony.events import (
     ToolResult,
 )
 from mlx_gptoss.harmony.messages import answer, reasoning
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
 from tests.fakes import AnsweringModel, answering, byte_tokenizer
 
 TOKENIZER = byte_tokenizer()

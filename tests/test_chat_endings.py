@@ -9,16 +9,16 @@ from click.testing import CliRunner, Result
 
 from mlx_gptoss.chat import Chat
 from mlx_gptoss.chat.history import ending
+from mlx_gptoss.chat.sessions import as_markdown
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.endings import note_ending
 from mlx_gptoss.cli.services import Services
-from mlx_gptoss.endings import NO_ANSWER, NOTHING_SAID, cause, in_words
+from mlx_gptoss.engine.finish_reasons import NO_ANSWER, NOTHING_SAID, cause, in_words
+from mlx_gptoss.engine.outputs import Statistics
+from mlx_gptoss.engine.prompt_cache import CacheOptions
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.harmony.events import Done, Event, ToolCall, ToolResult
-from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
-from mlx_gptoss.sessions import as_markdown
-from mlx_gptoss.steps import Statistics
 from tests.fakes import answering
 from tests.talking import TOKENIZER, TalkingModel, talking
 

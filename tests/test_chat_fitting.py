@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 from mlx_gptoss.checkpoint.hub import Hub
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
+from mlx_gptoss.engine.forecast import forecast, limited, subject_of_shape
 from mlx_gptoss.memory import describe_device
 from mlx_gptoss.memory.shapes import published
-from mlx_gptoss.planning import forecast, limited, subject_of_shape
 
 COMMAND = re.compile(r"^  (mlx-gptoss .+)$", re.MULTILINE)
 

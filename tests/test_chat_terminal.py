@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mlx_gptoss.sessions import Sessions
+from mlx_gptoss.chat.sessions import Sessions
 from tests.terminals import PATIENCE, ROOT, Terminal
 
 FINAL = "<|channel|>final<|message|>"

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.terminal import Screen
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.events import Answer, Event, Reasoning
-from mlx_gptoss.runtime import Runtime
 from tests.fakes import byte_tokenizer
 from tests.talking import TalkingModel, talking
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
-from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.engine.runtime import Runtime
 from tests.talking import talking
 
 HELLO = (

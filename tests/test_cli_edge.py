@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.cli import cli, edge
 from mlx_gptoss.cli.services import Services
-from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.engine.runtime import Runtime
 from tests.checkpoints import write_checkpoint
 from tests.fakes import byte_tokenizer
 from tests.talking import TalkingModel, talking

@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from mlx_gptoss.checkpoint.hub import Hub
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
-from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.engine.prompt_cache import CacheOptions
+from mlx_gptoss.engine.runtime import Runtime
 from tests.fakes import scripted
 from tests.talking import TOKENIZER, token_ids
 
@@ -161,7 +161,7 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_read() -> None:
 ENDLESS = """
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
-from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.engine.runtime import Runtime
 from tests.fakes import scripted
 from tests.talking import TOKENIZER
 runtime = Runtime(scripted([97] * 10**6, 1), tokenizer=TOKENIZER)

@@ -9,11 +9,11 @@ from io import StringIO
 import click
 import pytest
 
+from mlx_gptoss.chat.tools import Approval
 from mlx_gptoss.cli.chat.approval import Asking, with_policy
 from mlx_gptoss.cli.chat.plain import PlainInterface
 from mlx_gptoss.cli.lines import SETTLE, Keyboard, PipedLines, TypedLines, confirm
 from mlx_gptoss.harmony.events import ToolCall
-from mlx_gptoss.tools import Approval
 
 PYTHON = ToolCall("call_1", "python", "print(1)")
 SEARCH = ToolCall("call_2", "browser.search", "{}")

@@ -12,15 +12,15 @@ import pytest
 from click.testing import CliRunner, Result
 from prompt_toolkit.history import FileHistory
 
+from mlx_gptoss.chat.sessions import Sessions
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.serve import STORE
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.typed import history_file
+from mlx_gptoss.engine.prompt_cache.options import default_folder
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.home import home
-from mlx_gptoss.prompt_cache.options import default_folder
-from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server.responses.store import FILE as RESPONSES
-from mlx_gptoss.sessions import Sessions
 from tests.kept_chats import fill, many_levels
 from tests.serving import question
 from tests.talking import talking

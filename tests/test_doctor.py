@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from mlx_gptoss.chat.sessions import Sessions
+from mlx_gptoss.chat.sessions.checkup import ChatsFile, check_file
 from mlx_gptoss.checkpoint.hub import Hub, LocalModel
 from mlx_gptoss.cli import cli
 from mlx_gptoss.doctor import ERROR, NOTE, WARNING, Facts, examine, judge, machine
 from mlx_gptoss.model.blas import Blas
-from mlx_gptoss.sessions import Sessions
-from mlx_gptoss.sessions.checkup import ChatsFile, check_file
 from tests.kept_chats import FAULTS, fill, many_levels, noise_in
 
 GB = 10**9

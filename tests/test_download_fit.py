@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from mlx_gptoss.checkpoint.hub import Hub
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
-from mlx_gptoss.opening import load
-from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.engine.load import load
+from mlx_gptoss.engine.runtime import Runtime
 from tests.checkpoints import write_checkpoint
 from tests.hub_server import HubServer, hub_server
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_gptoss.drawing import Draw, Wish, draw, tokens_of
-from mlx_gptoss.sampling import SamplingParams, log_softmax, sample
+from mlx_gptoss.engine.sampler import Draw, Wish, draw, tokens_of
+from mlx_gptoss.engine.sampling import SamplingParams, log_softmax, sample
 
 VOCABULARY = 50
 PARAMS = st.builds(

@@ -9,7 +9,10 @@ from collections.abc import Iterator
 import mlx.core as mx
 import pytest
 
-from mlx_gptoss.guide import MOST_PREAMBLES, PREAMBLE_TOKENS
+from mlx_gptoss.engine.guide import MOST_PREAMBLES, PREAMBLE_TOKENS
+from mlx_gptoss.engine.load import load
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.messages import (
     ToolDescription,
@@ -19,9 +22,6 @@ from mlx_gptoss.harmony.messages import (
     tool_result,
     user,
 )
-from mlx_gptoss.opening import load
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.server.ask import Ask, prompts_of
 from tests.asking import Asked
 from tests.fakes import token_ids

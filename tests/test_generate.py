@@ -8,10 +8,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlx_gptoss.engine.generate import generate
+from mlx_gptoss.engine.outputs import Statistics, stop_reasons
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import PromptError
-from mlx_gptoss.generate import generate
-from mlx_gptoss.sampling import SamplingParams
-from mlx_gptoss.steps import Statistics, stop_reasons
 from tests.build_model import build
 from tests.checkpoints import hf_config, random_tensors
 from tests.fakes import FakeModel, byte_tokenizer, noisy, scripted

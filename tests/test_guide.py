@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+from mlx_gptoss.engine.generate import generate
+from mlx_gptoss.engine.guide import Guide, Guides
+from mlx_gptoss.engine.outputs import Statistics
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import PromptError, SchemaError
-from mlx_gptoss.generate import generate
-from mlx_gptoss.guide import Guide, Guides
 from mlx_gptoss.harmony.built_in_tools import BROWSER, PYTHON
 from mlx_gptoss.harmony.constrain.constraints import (
     AnswerFormat,
@@ -25,8 +27,6 @@ from mlx_gptoss.harmony.constrain.constraints import (
 )
 from mlx_gptoss.harmony.constrain.loops import ALLOWED
 from mlx_gptoss.harmony.messages import ToolDescription, text_tool
-from mlx_gptoss.sampling import SamplingParams
-from mlx_gptoss.steps import Statistics
 from tests.build_model import build
 from tests.checkpoints import hf_config, random_tensors
 from tests.fakes import SURE, FakeModel, byte_tokenizer, token_ids

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from mlx_gptoss.chat.conversation_file import read_conversation
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
-from mlx_gptoss.harmony.conversations import read_conversation
 from mlx_gptoss.harmony.openai_chat import from_chat_messages
 
 CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}

@@ -10,7 +10,7 @@ from pathlib import Path
 import openai_harmony
 import pytest
 
-from mlx_gptoss.harmony.conversations import read_conversation
+from mlx_gptoss.chat.conversation_file import read_conversation
 from mlx_gptoss.harmony.render.prompt import (
     history_pieces,
     pieces_text,

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from mlx_gptoss import home
 from mlx_gptoss.cli import cli
+from mlx_gptoss.engine.prompt_cache.options import default_folder
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.prompt_cache.options import default_folder
 
 VARIABLES = ("HOME", *home.OPTIONAL, *home.OF_THE_HUB)
 

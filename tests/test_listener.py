@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlx_gptoss.engine.answer import Listener
+from mlx_gptoss.engine.outputs import Statistics
 from mlx_gptoss.harmony.events import Answer, MessageEnded, Reasoning
 from mlx_gptoss.harmony.messages import answer, reasoning
 from mlx_gptoss.harmony.parse.parser import Parser
 from mlx_gptoss.harmony.parse.stop_strings import StopStrings
-from mlx_gptoss.listener import Listener
-from mlx_gptoss.steps import Statistics
 from tests.fakes import byte_tokenizer, token_ids
 
 TOKENIZER = byte_tokenizer()

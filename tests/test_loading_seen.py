@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.bench.experts import drop_pages
-from mlx_gptoss.opening import load
+from mlx_gptoss.engine.load import load
 from tests.streaming import write
 
 LOADS = """

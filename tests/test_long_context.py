@@ -11,11 +11,11 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from mlx_gptoss.engine.load import load
+from mlx_gptoss.engine.prompt_cache import CacheOptions
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.memory import kv_bytes
-from mlx_gptoss.opening import load
-from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.sampling import SamplingParams
 from tests.checkpoints import write_checkpoint
 from tests.fakes import write_tokenizer
 

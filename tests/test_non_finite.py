@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.chat import Chat
+from mlx_gptoss.engine.load import WORTH_A_FILE, load
+from mlx_gptoss.engine.prompt_cache import CacheOptions
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import ModelError, NonFiniteError, PromptError
 from mlx_gptoss.harmony.constrain.constraints import Constraints
-from mlx_gptoss.opening import WORTH_A_FILE, load
-from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
 from tests.asking import Asked
 from tests.checkpoints import hf_config, random_tensors, write_folder
 from tests.fakes import (

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlx_gptoss.cli import cli
-from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.engine.runtime import Runtime
 from tests.serving import asked
 from tests.test_non_finite import TURN, broken, saying
 

@@ -6,14 +6,14 @@ import pytest
 
 from mlx_gptoss import load
 from mlx_gptoss.chat import Chat
+from mlx_gptoss.chat.truncate import DROP_OLDEST, first_kept, room
+from mlx_gptoss.engine.prompt_cache import CacheOptions
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import LongPromptError, PromptError
 from mlx_gptoss.harmony.events import Done
 from mlx_gptoss.harmony.messages import answer, tool_call, tool_result, user
 from mlx_gptoss.harmony.render.prompt import render_messages
-from mlx_gptoss.overflow import DROP_OLDEST, first_kept, room
-from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
 from tests.fakes import byte_tokenizer
 from tests.talking import TalkingModel
 

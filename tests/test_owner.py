@@ -9,8 +9,8 @@ from concurrent.futures import Future
 
 import pytest
 
+from mlx_gptoss.engine.thread import MOST_IDLE_WORK, Items, Owner
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.owner import MOST_IDLE_WORK, Items, Owner
 
 PATIENCE = 60  # seconds, for work that takes none
 
@@ -249,7 +249,7 @@ def test_closing_and_too_much_waiting_give_idle_work_up() -> None:
 
 END_WITHOUT_CLOSING = """
 import mlx.core as mx
-from mlx_gptoss.owner import Owner
+from mlx_gptoss.engine.thread import Owner
 
 def sums():
     total = mx.zeros((256, 256))

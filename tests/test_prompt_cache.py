@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_gptoss.prompt_cache import PromptCache
-from mlx_gptoss.prompt_cache.cache import (
+from mlx_gptoss.engine.prompt_cache import PromptCache
+from mlx_gptoss.engine.prompt_cache.cache import (
     KEPT_SNAPSHOTS,
     SNAPSHOT_EVERY,
     WORTH_A_SNAPSHOT,
 )
-from mlx_gptoss.prompt_cache.tree import Tree, as_tokens
+from mlx_gptoss.engine.prompt_cache.tree import Tree, as_tokens
 from tests.fakes import FakeCache
 
 ENDS = (9, 8)

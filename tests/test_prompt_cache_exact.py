@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlx_gptoss.engine.prompt_cache import PromptCache, PromptFiles
 from mlx_gptoss.memory import kv_bytes
 from mlx_gptoss.model.gpt_oss import GptOss
 from mlx_gptoss.model.kv_cache import FullCache, WindowCache
-from mlx_gptoss.prompt_cache import PromptCache, PromptFiles
 from tests.build_model import build
 from tests.checkpoints import hf_config, random_tensors
 from tests.conversing import (

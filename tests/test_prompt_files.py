@@ -17,16 +17,16 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss.files import draft
-from mlx_gptoss.model.gpt_oss import GptOss
-from mlx_gptoss.prompt_cache import (
+from mlx_gptoss.engine.prompt_cache import (
     Preparation,
     PromptCache,
     PromptFiles,
     cache_digest,
     shrink_files,
 )
-from mlx_gptoss.prompt_cache.cache import RETRY_SECONDS
+from mlx_gptoss.engine.prompt_cache.cache import RETRY_SECONDS
+from mlx_gptoss.files import draft
+from mlx_gptoss.model.gpt_oss import GptOss
 from tests.build_model import build
 from tests.checkpoints import hf_config, random_tensors, write_checkpoint
 from tests.full_disks import fill, small_disk
@@ -326,7 +326,9 @@ def test_the_digest_is_of_weights_config_dtype_and_runtime(
         cache_digest(changed, mx.float32),
         cache_digest(one, mx.bfloat16),
     ]
-    monkeypatch.setattr("mlx_gptoss.prompt_cache.digest.version", lambda name: "0.99")
+    monkeypatch.setattr(
+        "mlx_gptoss.engine.prompt_cache.digest.version", lambda name: "0.99"
+    )
     differing.append(cache_digest(one, mx.float32))
     assert len({digest, *differing}) == 5
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from mlx_gptoss.chat import Chat
+from mlx_gptoss.chat.reasoning_memory import ReasoningMemory
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.harmony.events import ToolCall
 from mlx_gptoss.harmony.messages import (
     Message,
@@ -18,8 +20,6 @@ from mlx_gptoss.harmony.messages import (
 )
 from mlx_gptoss.harmony.openai_chat import from_chat_messages
 from mlx_gptoss.harmony.render.prompt import render_messages
-from mlx_gptoss.reasoning_memory import ReasoningMemory
-from mlx_gptoss.sampling import SamplingParams
 from tests.fakes import AnsweringModel, answering, byte_tokenizer
 
 TOKENIZER = byte_tokenizer()

@@ -11,6 +11,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlx_gptoss.engine.load import load
+from mlx_gptoss.engine.place import choose_dtype
+from mlx_gptoss.engine.prompt_cache import CacheOptions
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import (
     CheckpointError,
     ConfigError,
@@ -19,11 +24,6 @@ from mlx_gptoss.errors import (
     MemoryBudgetError,
     PromptError,
 )
-from mlx_gptoss.loading import choose_dtype
-from mlx_gptoss.opening import load
-from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
 from tests.checkpoints import write_checkpoint
 from tests.fakes import byte_tokenizer, noisy, scripted, write_tokenizer
 

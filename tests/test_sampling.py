@@ -4,8 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_gptoss.errors import PromptError
-from mlx_gptoss.sampling import (
+from mlx_gptoss.engine.sampling import (
     SamplingParams,
     keep_min_p,
     keep_top_k,
@@ -14,6 +13,7 @@ from mlx_gptoss.sampling import (
     sample,
     top_logprobs,
 )
+from mlx_gptoss.errors import PromptError
 
 # Probabilities 0.4, 0.3, 0.2, 0.1, out of order.
 PROBABILITIES = np.array([0.2, 0.4, 0.1, 0.3])

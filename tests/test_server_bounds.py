@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import StorageError
-from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server.errors import MOST_SHOWN, ApiError
 from mlx_gptoss.server.responses.database import Database
 from mlx_gptoss.server.responses.kept import Kept

@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 
 from mlx_gptoss import load
-from mlx_gptoss.batching import BatchOptions
+from mlx_gptoss.engine.scheduler import BatchOptions
 from mlx_gptoss.server.settings import Limits, Settings
 from tests.serving import DATE, asked, question
 

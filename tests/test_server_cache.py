@@ -8,9 +8,9 @@ import httpx2
 import pytest
 
 from mlx_gptoss import load
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.messages import tool_result, user
 from mlx_gptoss.harmony.render.prompt import render_messages
-from mlx_gptoss.runtime import Runtime
 from tests.serving import WEATHER, asked, question
 
 PATIENCE = 30.0  # seconds, for work that takes none

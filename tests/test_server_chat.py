@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mlx_gptoss import load
-from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.engine.runtime import Runtime
 from tests.serving import WEATHER, asked, events, question
 
 SUM = "What is 417 + 285?"

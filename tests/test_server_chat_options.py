@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 
 from mlx_gptoss import load
-from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.settings import Limits, Settings
 from tests.fakes import answering
 from tests.serving import DATE, WEATHER, asked, events, question

@@ -19,8 +19,8 @@ import httpx2
 import openai
 import pytest
 
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.server.errors import draining
 from mlx_gptoss.server.reading import TextReader
 from mlx_gptoss.server.settings import Settings

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.encoded import CODINGS, Decoded, UnreadableError, zstd
 from mlx_gptoss.server.settings import Limits, Settings
 from tests.answering_app import constant

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from mlx_gptoss import load
-from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.sealed import unseal
 from mlx_gptoss.server.settings import Settings
 from tests.answering_app import constant

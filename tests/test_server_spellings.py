@@ -11,9 +11,9 @@ import httpx2
 import pytest
 
 from mlx_gptoss import load
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.constrain.constraints import AnswerFormat
 from mlx_gptoss.harmony.content_parts import NAMES
-from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server.errors import ApiError
 from mlx_gptoss.server.ignored import BLOCKS, FIELDS, HEADER, ignored
 from mlx_gptoss.server.schema.chat import ChatRequest

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss import load
-from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.bodies import MANY, count_values
 from mlx_gptoss.server.lanes import LONG, Lanes
 from mlx_gptoss.server.settings import Limits

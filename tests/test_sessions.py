@@ -18,6 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.chat import Chat
+from mlx_gptoss.chat.sessions import Sessions, as_markdown
+from mlx_gptoss.chat.sessions.database import APPLICATION
+from mlx_gptoss.chat.sessions.store import default_path
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import PromptError, SessionError
 from mlx_gptoss.harmony.events import Answer
 from mlx_gptoss.harmony.messages import (
@@ -30,11 +35,6 @@ from mlx_gptoss.harmony.messages import (
     tool_result,
     user,
 )
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
-from mlx_gptoss.sessions import Sessions, as_markdown
-from mlx_gptoss.sessions.database import APPLICATION
-from mlx_gptoss.sessions.store import default_path
 from tests.fakes import answering
 from tests.talking import talking
 
@@ -404,7 +404,7 @@ import sys
 from pathlib import Path
 from mlx_gptoss.chat import Chat
 from mlx_gptoss.harmony.messages import answer, user
-from mlx_gptoss.sessions import Sessions
+from mlx_gptoss.chat.sessions import Sessions
 from tests.talking import talking
 sessions = Sessions.open(Path(sys.argv[1]))
 chat = Chat(talking(""), date="")

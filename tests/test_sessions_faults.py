@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from mlx_gptoss.chat.sessions import Sessions
+from mlx_gptoss.chat.sessions.checkup import check_file
 from mlx_gptoss.errors import SessionError
-from mlx_gptoss.sessions import Sessions
-from mlx_gptoss.sessions.checkup import check_file
 from tests.kept_chats import fill, many_levels
 
 ROOT = Path(__file__).parents[1]
@@ -102,7 +102,7 @@ import sys
 from pathlib import Path
 from mlx_gptoss.chat import Chat
 from mlx_gptoss.harmony.messages import answer, user
-from mlx_gptoss.sessions import Sessions
+from mlx_gptoss.chat.sessions import Sessions
 from tests.talking import talking
 chat = Chat(talking(""), date="")
 sessions = Sessions.open(Path(sys.argv[1]))

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from mlx_gptoss.chat import Chat
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import SessionError
 from mlx_gptoss.harmony.messages import answer, user
-from mlx_gptoss.runtime import Runtime
 from tests.kept_chats import (
     AGES,
     FAULTS,
@@ -54,7 +54,7 @@ def said(runtime: Runtime, *texts: str) -> Chat:
 
 def part(name: str) -> ModuleType:
     """A module of the package, of the age that is in use."""
-    return import_module(f"mlx_gptoss.sessions.{name}")
+    return import_module(f"mlx_gptoss.chat.sessions.{name}")
 
 
 def levels(sessions: Any) -> int:

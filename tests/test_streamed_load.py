@@ -13,14 +13,14 @@ from click.testing import CliRunner
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.hub.folders import DEMO_FOLDER
 from mlx_gptoss.cli import cli
+from mlx_gptoss.engine.load import load
+from mlx_gptoss.engine.place import STREAMED_CACHE_BYTES, plan_checkpoint
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import CheckpointError, ConfigError, MemoryBudgetError
-from mlx_gptoss.loading import STREAMED_CACHE_BYTES, plan_checkpoint
 from mlx_gptoss.memory import Budget, Plan
 from mlx_gptoss.memory.wired import wired_bytes
 from mlx_gptoss.model.experts.trace import Trace, save_trace
 from mlx_gptoss.model.linear import on_gpu
-from mlx_gptoss.opening import load
-from mlx_gptoss.sampling import SamplingParams
 from tests.streaming import write
 
 IDS = list(range(3, 40))

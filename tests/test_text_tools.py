@@ -6,6 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from mlx_gptoss.chat import Chat
+from mlx_gptoss.engine.load import load
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import SchemaError
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.events import ToolCall
@@ -18,9 +21,6 @@ from mlx_gptoss.harmony.messages import (
 )
 from mlx_gptoss.harmony.parse.parser import Parser
 from mlx_gptoss.harmony.render.prompt import render_messages
-from mlx_gptoss.opening import load
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
 from tests.fakes import answering, byte_tokenizer, token_ids
 
 PATCH = text_tool("apply_patch", "Edit files.")

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mlx_gptoss.chat.tools import Tool, as_tool
+from mlx_gptoss.chat.tools.docstring import read_docstring
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.messages import ToolDescription
 from mlx_gptoss.harmony.parse import validate
-from mlx_gptoss.tools import Tool, as_tool
-from mlx_gptoss.tools.docstring import read_docstring
 
 KEYS = st.sampled_from(
     [

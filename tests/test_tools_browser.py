@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_gptoss.chat import Chat
+from mlx_gptoss.chat.tools.browser import Browser, Citation, Folders, Service
+from mlx_gptoss.chat.tools.browser.folders import _entries, _read
+from mlx_gptoss.chat.tools.browser.formats import html_page
+from mlx_gptoss.chat.tools.browser.pages import VIEW_BYTES, WIDTH, wrapped
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import ToolError
 from mlx_gptoss.harmony.events import ToolResult
-from mlx_gptoss.sampling import SamplingParams
-from mlx_gptoss.tools.browser import Browser, Citation, Folders, Service
-from mlx_gptoss.tools.browser.folders import _entries, _read
-from mlx_gptoss.tools.browser.formats import html_page
-from mlx_gptoss.tools.browser.pages import VIEW_BYTES, WIDTH, wrapped
 from tests.fakes import answering
 
 OUTSIDE = ("read", "`{}` is outside the folders that may be read")

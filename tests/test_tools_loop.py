@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from mlx_gptoss.chat import Chat
+from mlx_gptoss.chat.tools import Approval, Tool
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.built_in_tools import BROWSER, PYTHON
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.events import Answer, Done, Event, ToolCall, ToolResult
 from mlx_gptoss.harmony.messages import Message, ToolDescription, reasoning, user
 from mlx_gptoss.harmony.render.prompt import render_messages
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
-from mlx_gptoss.tools import Approval, Tool
 from tests.fakes import AnsweringModel, answering, byte_tokenizer, token_ids
 
 TOKENIZER = byte_tokenizer()

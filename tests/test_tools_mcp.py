@@ -15,11 +15,11 @@ pytest.importorskip("mcp", reason="the extra `mcp` is not installed")
 uvicorn = pytest.importorskip("uvicorn")
 
 from mlx_gptoss.chat import Chat  # noqa: E402
+from mlx_gptoss.chat.tools import Tool  # noqa: E402
+from mlx_gptoss.chat.tools.mcp import McpServers, Server, read_servers  # noqa: E402
+from mlx_gptoss.engine.sampling import SamplingParams  # noqa: E402
 from mlx_gptoss.errors import ToolError  # noqa: E402
 from mlx_gptoss.harmony.events import ToolResult  # noqa: E402
-from mlx_gptoss.sampling import SamplingParams  # noqa: E402
-from mlx_gptoss.tools import Tool  # noqa: E402
-from mlx_gptoss.tools.mcp import McpServers, Server, read_servers  # noqa: E402
 from tests.fakes import answering  # noqa: E402
 
 SCRIPT = str(Path(__file__).parent / "mcp_server.py")
@@ -274,7 +274,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_without_the_library_an_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "mlx_gptoss.tools.mcp.session", None)
-    monkeypatch.delattr("mlx_gptoss.tools.mcp.session", raising=False)
+    monkeypatch.setitem(sys.modules, "mlx_gptoss.chat.tools.mcp.session", None)
+    monkeypatch.delattr("mlx_gptoss.chat.tools.mcp.session", raising=False)
     with pytest.raises(ToolError, match=r"pip install 'mlx-gptoss\[mcp\]'"):
         McpServers.start([])

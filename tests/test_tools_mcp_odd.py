@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("mcp", reason="the extra `mcp` is not installed")
 
+from mlx_gptoss.chat.tools.mcp import McpServers, Server
+from mlx_gptoss.chat.tools.mcp.config import server_of
 from mlx_gptoss.errors import ToolError
-from mlx_gptoss.tools.mcp import McpServers, Server
-from mlx_gptoss.tools.mcp.config import server_of
 
 HERE = Path(__file__).parent
 ODD = str(HERE / "odd_mcp_server.py")

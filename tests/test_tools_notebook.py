@@ -15,10 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from mlx_gptoss.errors import ToolError
-from mlx_gptoss.harmony.built_in_tools import PYTHON
-from mlx_gptoss.tools.notebook import Limits, Notebook, child_seccomp, macos
-from mlx_gptoss.tools.notebook.isolation import (
+from mlx_gptoss.chat.tools.notebook import Limits, Notebook, child_seccomp, macos
+from mlx_gptoss.chat.tools.notebook.isolation import (
     GUARD,
     KERNEL,
     LINUX,
@@ -26,8 +24,10 @@ from mlx_gptoss.tools.notebook.isolation import (
     isolate,
     readable_folders,
 )
-from mlx_gptoss.tools.notebook.output import SHOWN
-from mlx_gptoss.tools.notebook.process import Process
+from mlx_gptoss.chat.tools.notebook.output import SHOWN
+from mlx_gptoss.chat.tools.notebook.process import Process
+from mlx_gptoss.errors import ToolError
+from mlx_gptoss.harmony.built_in_tools import PYTHON
 from tests.notebooks import MB, SMALL, kernel_of, open_notebook
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlx_gptoss.tools.notebook import Limits, Notebook
+from mlx_gptoss.chat.tools.notebook import Limits, Notebook
 from tests.notebooks import MB, open_notebook
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlx_gptoss.tools.notebook import Limits, Notebook
-from mlx_gptoss.tools.notebook.isolation import GUARD
+from mlx_gptoss.chat.tools.notebook import Limits, Notebook
+from mlx_gptoss.chat.tools.notebook.isolation import GUARD
 from tests.notebooks import MB, kernel_of, open_notebook
 
 RESTARTED = (
@@ -181,7 +181,7 @@ def test_nothing_arranged_by_a_cell_interrupts_the_next(
 
 OWNER = """
 import sys
-from mlx_gptoss.tools.notebook import Notebook
+from mlx_gptoss.chat.tools.notebook import Notebook
 notebook = Notebook()
 print(notebook._process._watch.pid, flush=True)
 {}

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import jsonschema
 
+from mlx_gptoss.engine.outputs import Statistics, Step
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.harmony.constrain.constraints import (
     Constraints,
     closed,
@@ -16,9 +19,6 @@ from mlx_gptoss.harmony.events import ToolCall
 from mlx_gptoss.harmony.messages import ToolDescription, developer, system, user
 from mlx_gptoss.harmony.parse.parser import Parser
 from mlx_gptoss.harmony.render.prompt import render_messages
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
-from mlx_gptoss.steps import Statistics, Step
 from tests.strict_harmony import faults
 
 FREE = Constraints(enforce="off")

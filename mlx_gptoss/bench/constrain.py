@@ -20,12 +20,12 @@ from mlx_gptoss.bench.subject import random_prompt
 from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.doctor import machine
+from mlx_gptoss.engine.guide import Guide, Guides
+from mlx_gptoss.engine.load import load
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.guide import Guide, Guides
 from mlx_gptoss.harmony.constrain.constraints import Constraints
-from mlx_gptoss.opening import load
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
 
 DEFAULT_DEPTH, DEFAULT_TOKENS, DEFAULT_ROUNDS = 128, 16, 100
 LEAST_TOKENS = 2

@@ -22,8 +22,8 @@ from mlx_gptoss.bench.worker import EngineFailure
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.doctor import machine
 from mlx_gptoss.engine.hit_curve import recorded_curve
+from mlx_gptoss.engine.place import check_context, choose_dtype, plan_checkpoint
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.loading import check_context, choose_dtype, plan_checkpoint
 from mlx_gptoss.memory import device_budget, parse_bytes, require_fit
 from mlx_gptoss.memory.plan import AUTO
 

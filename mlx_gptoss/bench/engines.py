@@ -15,13 +15,13 @@ import mlx.core as mx
 
 from mlx_gptoss.bench.primitives import count_primitives
 from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.engine.generate import generate
 from mlx_gptoss.engine.hit_curve import recorded_curve
-from mlx_gptoss.generate import generate
-from mlx_gptoss.loading import load_placed, plan_checkpoint
+from mlx_gptoss.engine.place import load_placed, plan_checkpoint
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.memory import describe_placement, require_fit
 from mlx_gptoss.memory.plan import RESIDENT
 from mlx_gptoss.model.linear import on_gpu
-from mlx_gptoss.sampling import SamplingParams
 
 OURS, MLX_LM = "mlx_gptoss", "mlx-lm"
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}

@@ -23,8 +23,8 @@ import numpy as np
 from mlx_gptoss.bench.experts_loading import load_ours, load_stock, read_plainly
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.records import expert_records
+from mlx_gptoss.engine.place import choose_dtype, load_placed, plan_checkpoint
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.loading import choose_dtype, load_placed, plan_checkpoint
 from mlx_gptoss.memory import HitCurve, Machine, Plan, predict, work_of
 from mlx_gptoss.memory.plan import STREAMED, with_slots
 from mlx_gptoss.model.experts.reader import THREADS, Reader, Run

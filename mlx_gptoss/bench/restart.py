@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from mlx_gptoss.checkpoint import Checkpoint
+from mlx_gptoss.engine.interfaces import LanguageModel
+from mlx_gptoss.engine.prompt_cache import CacheOptions, PromptFiles, cache_digest
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.files import scratch, temporary
-from mlx_gptoss.interfaces import LanguageModel
-from mlx_gptoss.prompt_cache import CacheOptions, PromptFiles, cache_digest
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
 
 ROOM_ON_DISK = 2**40  # bytes: no cap
 ONE_TOKEN = SamplingParams(temperature=0, max_tokens=1)

@@ -26,9 +26,9 @@ from mlx_gptoss.bench.worker import EngineFailure
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.doctor import machine
+from mlx_gptoss.engine.outputs import stop_reasons
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import device_budget
-from mlx_gptoss.steps import stop_reasons
 
 DEFAULT_STREAMS = (1, 4, 16)
 DEFAULT_PROMPT, DEFAULT_TOKENS, DEFAULT_ROUNDS = 64, 64, 3

@@ -29,13 +29,13 @@ from mlx_gptoss.bench.worker import EngineFailure
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.doctor import machine
+from mlx_gptoss.engine.interfaces import LanguageModel
+from mlx_gptoss.engine.prompt_cache import CacheOptions
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.harmony.messages import user
-from mlx_gptoss.interfaces import LanguageModel
 from mlx_gptoss.memory import device_budget
-from mlx_gptoss.prompt_cache import CacheOptions
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
 
 DEFAULT_TURNS = 10
 SURE = 1e4  # a logit that leaves the others no chance

@@ -6,6 +6,13 @@ Knows messages and tools; nothing of models, prompts or of when a call is run.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from mlx_gptoss.chat.tools import (
+    Approval,
+    ApprovalLike,
+    ToolLike,
+    ToolSet,
+    tools_by_name,
+)
 from mlx_gptoss.harmony.constrain.constraints import (
     Target,
     built_in_targets,
@@ -13,7 +20,6 @@ from mlx_gptoss.harmony.constrain.constraints import (
 )
 from mlx_gptoss.harmony.events import ToolCall, ToolCallFailed
 from mlx_gptoss.harmony.messages import Message, ToolDescription, ToolNamespace
-from mlx_gptoss.tools import Approval, ApprovalLike, ToolLike, ToolSet, tools_by_name
 
 TOOL_SECONDS = 120.0
 

@@ -30,8 +30,12 @@ from mlx_gptoss.chat.history import (
     still_forgotten,
     title_of,
 )
-from mlx_gptoss.chat.opening import opening
+from mlx_gptoss.chat.preamble import opening
+from mlx_gptoss.chat.tools import ApprovalLike, Tool, ToolLike
+from mlx_gptoss.chat.truncate import ERROR, OVERFLOWS, fitted
 from mlx_gptoss.chat.turn import Turn
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import GptOssError, LongPromptError, PromptError
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.constrain.schema_grammar import in_lines
@@ -46,10 +50,6 @@ from mlx_gptoss.harmony.messages import (
     user,
 )
 from mlx_gptoss.harmony.render.prompt import encode_within, history_pieces
-from mlx_gptoss.overflow import ERROR, OVERFLOWS, fitted
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
-from mlx_gptoss.tools import ApprovalLike, Tool, ToolLike
 
 UNANSWERED = "Error: the call was interrupted"
 

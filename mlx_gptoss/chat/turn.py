@@ -8,10 +8,13 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING
 
-from mlx_gptoss.endings import TOOL_ROUNDS, cause
+from mlx_gptoss.engine.answer import Listener
+from mlx_gptoss.engine.finish_reasons import TOOL_ROUNDS, cause
+from mlx_gptoss.engine.generate import reasoning_share, room
+from mlx_gptoss.engine.guide import Guide
+from mlx_gptoss.engine.outputs import CANCELLED, LENGTH, STOP, TOOL_CALLS, Statistics
+from mlx_gptoss.engine.stream import Stream
 from mlx_gptoss.errors import PromptError
-from mlx_gptoss.generate import reasoning_share, room
-from mlx_gptoss.guide import Guide
 from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, Constraints
 from mlx_gptoss.harmony.events import (
     Answer,
@@ -26,9 +29,6 @@ from mlx_gptoss.harmony.events import (
     ToolResult,
 )
 from mlx_gptoss.harmony.parse.parser import Parser
-from mlx_gptoss.listener import Listener
-from mlx_gptoss.steps import CANCELLED, LENGTH, STOP, TOOL_CALLS, Statistics
-from mlx_gptoss.stream import Stream
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat.chat import Chat

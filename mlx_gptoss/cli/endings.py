@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mlx_gptoss.cli.terminal import note
-from mlx_gptoss.endings import (
+from mlx_gptoss.engine.finish_reasons import (
     CUTS,
     LENGTH,
     NO_ANSWER,
@@ -13,7 +13,7 @@ from mlx_gptoss.endings import (
 )
 
 if TYPE_CHECKING:
-    from mlx_gptoss.steps import Statistics
+    from mlx_gptoss.engine.outputs import Statistics
 
 STOP, STOP_STRING = "stop", "stop_string"
 

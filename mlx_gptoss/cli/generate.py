@@ -22,9 +22,9 @@ from mlx_gptoss.harmony.events import Answer, Done, Event
 from mlx_gptoss.harmony.parse.stop_strings import StopStrings
 
 if TYPE_CHECKING:
+    from mlx_gptoss.engine.runtime import Runtime
+    from mlx_gptoss.engine.sampling import SamplingParams
     from mlx_gptoss.harmony.constrain.constraints import Constraints
-    from mlx_gptoss.runtime import Runtime
-    from mlx_gptoss.sampling import SamplingParams
 
 HARMONY_ONLY = (
     "effort",

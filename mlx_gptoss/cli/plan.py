@@ -12,8 +12,8 @@ from mlx_gptoss.memory import format_bytes
 from mlx_gptoss.memory.sizes import RECIPE_BITS
 
 if TYPE_CHECKING:
+    from mlx_gptoss.engine.forecast import Forecast, Subject
     from mlx_gptoss.memory import Plan, Range
-    from mlx_gptoss.planning import Forecast, Subject
 
 FORMULA = (
     "ms a token = active bytes / (65 % of memory bandwidth) + streamed layers x wait "
@@ -90,9 +90,9 @@ def plan(
     mlx-gptoss plan openai/gpt-oss-120b --device "M4 Max 64GB"
     mlx-gptoss plan ./gpt-oss-20b-q8 --memory 10GB --context 32768
     """
+    from mlx_gptoss.engine.forecast import forecast, limited
     from mlx_gptoss.engine.hit_curve import recorded_curve
     from mlx_gptoss.memory import describe_device
-    from mlx_gptoss.planning import forecast, limited
 
     machine, budget = describe_device(device) if device else services.device()
     subject = _subject(services, named_model(model), recipe, offline=offline)
@@ -117,14 +117,14 @@ def _subject(
     services: Services, model: str, recipe: str | None, *, offline: bool
 ) -> "Subject":
     """Find a model: a folder, a local or published one."""
-    from mlx_gptoss.format.config import ModelConfig
-    from mlx_gptoss.loading import choose_dtype
-    from mlx_gptoss.memory.shapes import published
-    from mlx_gptoss.planning import (
+    from mlx_gptoss.engine.forecast import (
         subject_of_config,
         subject_of_folder,
         subject_of_shape,
     )
+    from mlx_gptoss.engine.place import choose_dtype
+    from mlx_gptoss.format.config import ModelConfig
+    from mlx_gptoss.memory.shapes import published
 
     shape = published(model)
     local = model == "demo" or Path(model).expanduser().exists()

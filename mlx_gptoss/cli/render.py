@@ -42,7 +42,7 @@ def render(
     mlx-gptoss render conversation.json --ids
     echo '[{"role": "user", "content": "Hi"}]' | mlx-gptoss render
     """
-    from mlx_gptoss.harmony.conversations import read_conversation
+    from mlx_gptoss.chat.conversation_file import read_conversation
     from mlx_gptoss.harmony.render.prompt import (
         encode_pieces,
         history_pieces,

@@ -79,7 +79,7 @@ def settings_of(
     log_file: Path | None,
     **given: Any,
 ) -> Any:
-    from mlx_gptoss.sampling import SamplingParams
+    from mlx_gptoss.engine.sampling import SamplingParams
     from mlx_gptoss.server.settings import Limits, Settings
 
     if no_store and log_file is not None:

@@ -19,17 +19,17 @@ from mlx_gptoss.cli.progress import ByteProgress, DownloadProgress
 from mlx_gptoss.cli.terminal import note
 
 if TYPE_CHECKING:
-    from mlx_gptoss.batching import BatchOptions
     from mlx_gptoss.chat import Chat
+    from mlx_gptoss.chat.sessions import Sessions
     from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+    from mlx_gptoss.engine.runtime import Runtime
+    from mlx_gptoss.engine.sampling import SamplingParams
+    from mlx_gptoss.engine.scheduler import BatchOptions
     from mlx_gptoss.memory import Budget, Machine
-    from mlx_gptoss.runtime import Runtime
-    from mlx_gptoss.sampling import SamplingParams
-    from mlx_gptoss.sessions import Sessions
 
 
 def _load(model: str, **options: Any) -> "Runtime":
-    from mlx_gptoss.opening import load
+    from mlx_gptoss.engine.load import load
 
     return load(model, **options)
 
@@ -41,19 +41,19 @@ def _chat(runtime: "Runtime", **options: Any) -> "Chat":
 
 
 def _sessions() -> "Sessions":
-    from mlx_gptoss.sessions import Sessions
+    from mlx_gptoss.chat.sessions import Sessions
 
     return Sessions.open(say=note)
 
 
 def _forget_prompts() -> int:
-    from mlx_gptoss.prompt_cache import forget_files
+    from mlx_gptoss.engine.prompt_cache import forget_files
 
     return forget_files()
 
 
 def _shrink_prompts(most: int) -> int:
-    from mlx_gptoss.prompt_cache import shrink_files
+    from mlx_gptoss.engine.prompt_cache import shrink_files
 
     return shrink_files(most)
 
@@ -83,7 +83,7 @@ class Services:
         What can be refused without the model is refused before it is downloaded,
         and with `harmony` a model that cannot chat before its weights are read.
         """
-        from mlx_gptoss.prompt_cache import CacheOptions
+        from mlx_gptoss.engine.prompt_cache import CacheOptions
 
         model = options.named_model()
         self.find(model, options)
@@ -106,7 +106,11 @@ class Services:
 
     def find(self, model: str, options: LoadOptions) -> Path:
         """Return the folder of a model that `options` do not forbid to load."""
-        from mlx_gptoss.loading import check_experts, choose_dtype, fit_before_download
+        from mlx_gptoss.engine.place import (
+            check_experts,
+            choose_dtype,
+            fit_before_download,
+        )
 
         check_experts(options.experts)
         choose_dtype(options.dtype)
@@ -190,7 +194,7 @@ def note_unenforced(chat: "Chat") -> None:
 
 def batch_options(options: LoadOptions) -> "BatchOptions | None":
     """How many requests are taken at once, where that was said."""
-    from mlx_gptoss.batching import BatchOptions
+    from mlx_gptoss.engine.scheduler import BatchOptions
 
     given = {"max_running": options.running, "max_waiting": options.waiting}
     chosen = {name: value for name, value in given.items() if value is not None}

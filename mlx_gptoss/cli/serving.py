@@ -24,8 +24,8 @@ from mlx_gptoss.server.log_file import LogFile
 from mlx_gptoss.server.settings import LOOPBACK_HOSTS
 
 if TYPE_CHECKING:
+    from mlx_gptoss.engine.runtime import Runtime
     from mlx_gptoss.memory import Plan
-    from mlx_gptoss.runtime import Runtime
     from mlx_gptoss.server.models import Source
 
 KEY_VARIABLE = "MLX_GPTOSS_API_KEY"
@@ -173,7 +173,7 @@ def _named(given: str | None) -> tuple[str, str]:
 def _source(
     name: str, model: str, options: LoadOptions, services: Services
 ) -> "Source":
-    from mlx_gptoss.loading import choose_dtype, plan_checkpoint
+    from mlx_gptoss.engine.place import choose_dtype, plan_checkpoint
     from mlx_gptoss.server.models import Source
 
     def plan() -> "Plan":

@@ -20,7 +20,7 @@ from mlx_gptoss.home import home
 from mlx_gptoss.memory import format_bytes
 
 if TYPE_CHECKING:
-    from mlx_gptoss.sessions import Summary
+    from mlx_gptoss.chat.sessions import Summary
 
 SAID_ALONE = 20  # deleted conversations: of more, only the number is said
 RESPONSES = f"{STORE}/responses.sqlite3"  # of `serve`, in the user's folder

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from mlx_gptoss.memory import format_bytes
 
 if TYPE_CHECKING:
+    from mlx_gptoss.engine.outputs import Statistics
     from mlx_gptoss.model.experts.statistics import ExpertStatistics, LayerStatistics
-    from mlx_gptoss.steps import Statistics
 
 
 def one_line(stats: "Statistics") -> str:

@@ -21,9 +21,9 @@ import click
 from mlx_gptoss.cli.terminal import CONTROL, note
 
 if TYPE_CHECKING:
-    from mlx_gptoss.tools import Approval, ToolLike
-    from mlx_gptoss.tools.approval import Ask
-    from mlx_gptoss.tools.browser import Browser
+    from mlx_gptoss.chat.tools import Approval, ToolLike
+    from mlx_gptoss.chat.tools.approval import Ask
+    from mlx_gptoss.chat.tools.browser import Browser
 
 PYTHON, BROWSER = "python", "browser"
 BETWEEN_TOOLS = re.compile(rf",(?={PYTHON}\b|{BROWSER}\b)")  # a path may have commas
@@ -109,14 +109,14 @@ def open_tools(
     with ExitStack() as stack:
         for name, target in _named(options.tools):
             if name == PYTHON:
-                from mlx_gptoss.tools.notebook import Notebook
+                from mlx_gptoss.chat.tools.notebook import Notebook
 
                 found.tools.append(stack.enter_context(Notebook()))
             else:
                 found.browser = _browser(target, check_offline)
                 found.tools.append(found.browser)
         if options.mcp:
-            from mlx_gptoss.tools.mcp import McpServers, read_servers
+            from mlx_gptoss.chat.tools.mcp import McpServers, read_servers
 
             servers = [one for path in options.mcp for one in read_servers(path)]
             for one in servers:
@@ -130,7 +130,7 @@ def open_tools(
 
 def read_approval(given: tuple[str, ...], ask: "Ask") -> "Approval":
     """Read what `--approve` was given; later ones win."""
-    from mlx_gptoss.tools import Approval
+    from mlx_gptoss.chat.tools import Approval
 
     policy: Any = None
     by_tool: dict[str, Any] = {}
@@ -179,7 +179,7 @@ def _named(given: tuple[str, ...]) -> list[tuple[str, str]]:
 
 
 def _browser(target: str, check_offline: "CheckUrl") -> "Browser":
-    from mlx_gptoss.tools.browser import Browser, Folders, Service
+    from mlx_gptoss.chat.tools.browser import Browser, Folders, Service
 
     is_url = target.startswith(("http://", "https://"))
     if is_url or (target.endswith(".json") and Path(target).is_file()):

@@ -43,8 +43,8 @@ def record(
     mlx-gptoss trace record routing.trace "Tell me a story" --tokens 300
     mlx-gptoss trace replay routing.trace --slots 16 --slots 32
     """
+    from mlx_gptoss.engine.sampling import SamplingParams
     from mlx_gptoss.model.experts.trace import recording, save_trace
-    from mlx_gptoss.sampling import SamplingParams
 
     text = prompt if prompt is not None else read_all()
     with services.open(options, harmony=False) as runtime:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from mlx_gptoss.chat.sessions.checkup import ChatsFile, check_file
 from mlx_gptoss.checkpoint.hub import Hub, LocalModel
 from mlx_gptoss.memory import device_budget, format_bytes
 from mlx_gptoss.model.blas import Blas, preload_blas
-from mlx_gptoss.sessions.checkup import ChatsFile, check_file
 
 PACKAGES = ("mlx-gptoss", "mlx", "mlx-lm", "tokenizers", "safetensors")
 BACKENDS = ("mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")

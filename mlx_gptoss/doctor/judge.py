@@ -3,11 +3,11 @@
 import re
 from dataclasses import dataclass
 
+from mlx_gptoss.chat.sessions.checkup import ChatsFile
+from mlx_gptoss.chat.sessions.index import MOST_LEVELS
 from mlx_gptoss.checkpoint.hub.stored import missing_part
 from mlx_gptoss.doctor.facts import OFFLINE, Facts
 from mlx_gptoss.memory import format_bytes
-from mlx_gptoss.sessions.checkup import ChatsFile
-from mlx_gptoss.sessions.index import MOST_LEVELS
 
 OLDEST_MACOS = 14
 NEWEST_WHEEL = 26  # MLX has wheels for macOS 14, 15 and 26

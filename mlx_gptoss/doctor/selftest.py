@@ -19,10 +19,10 @@ from mlx_gptoss.checkpoint.headers import StoredTensor
 from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.parameters import WORD, Parameter
 from mlx_gptoss.doctor.facts import machine
+from mlx_gptoss.engine.place import choose_dtype
 from mlx_gptoss.files import named, scratch, temporary
 from mlx_gptoss.format import mxfp4
 from mlx_gptoss.format.config import MXFP4
-from mlx_gptoss.loading import choose_dtype
 from mlx_gptoss.model.experts.pool import Pool
 from mlx_gptoss.model.experts.selfcheck import check_writes
 from mlx_gptoss.model.gpt_oss import GptOss

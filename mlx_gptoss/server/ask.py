@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from mlx_gptoss.engine.generate import reasoning_share, room
+from mlx_gptoss.engine.guide import Guide
+from mlx_gptoss.engine.outputs import CANCELLED
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.generate import reasoning_share, room
-from mlx_gptoss.guide import Guide
 from mlx_gptoss.harmony.constrain.constraints import (
     Constraints,
     Target,
@@ -21,12 +24,9 @@ from mlx_gptoss.harmony.render.prompt import (
     history_pieces,
     render_messages,
 )
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.server.errors import too_long
 from mlx_gptoss.server.reading import HarmonyReader
 from mlx_gptoss.server.turn import Prompt, Turn
-from mlx_gptoss.steps import CANCELLED
 
 COUNTED = 4  # contexts, to which a prompt is counted that is only shown
 

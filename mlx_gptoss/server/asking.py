@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, REQUIRED, AnswerFormat
 from mlx_gptoss.harmony.messages import (
     DeveloperContent,
@@ -14,7 +15,6 @@ from mlx_gptoss.harmony.messages import (
     system,
 )
 from mlx_gptoss.harmony.render.prompt import is_begun
-from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.server.efforts import EFFORTS, NO_REASONING
 from mlx_gptoss.server.errors import bad_request
 from mlx_gptoss.server.limits import check_count, check_schema

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+from mlx_gptoss.engine.outputs import LENGTH, STOP
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import LongPromptError
 from mlx_gptoss.harmony.events import Answer
 from mlx_gptoss.harmony.render.prompt import SHORT, Piece, encode_within
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.server import asking
 from mlx_gptoss.server.ask import check_length, seed_of
 from mlx_gptoss.server.errors import bad_request
@@ -28,7 +29,6 @@ from mlx_gptoss.server.settings import Settings
 from mlx_gptoss.server.spellings import NO_LIMIT
 from mlx_gptoss.server.turn import Prompt, Turn, merged
 from mlx_gptoss.server.usage import usage_of
-from mlx_gptoss.steps import LENGTH, STOP
 
 DEFAULT_TOKENS = 16  # as OpenAI has it
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+from mlx_gptoss.engine.answer import Listener
+from mlx_gptoss.engine.outputs import Step
 from mlx_gptoss.harmony.events import Answer, ParserEvent, ToolCall, ToolCallFailed
 from mlx_gptoss.harmony.messages import Message, ToolDescription
 from mlx_gptoss.harmony.parse.parser import Parser
 from mlx_gptoss.harmony.parse.stop_strings import StopStrings
-from mlx_gptoss.listener import Listener
-from mlx_gptoss.steps import Step
 
 VISIBLE = ("final", "commentary")
 CALL_ID_BYTES = 12

@@ -25,9 +25,9 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mlx_gptoss.chat.reasoning_memory import ReasoningMemory
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.openai_chat import Restore
-from mlx_gptoss.reasoning_memory import ReasoningMemory
-from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server.ask import Ask, prepare_next, prompts_of
 from mlx_gptoss.server.draining import Drain
 from mlx_gptoss.server.errors import ApiError

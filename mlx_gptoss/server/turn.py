@@ -16,14 +16,14 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlx_gptoss.batching.ticket import Ticket
+from mlx_gptoss.engine.answer import STOP_STRING
+from mlx_gptoss.engine.interfaces import Guidance
+from mlx_gptoss.engine.outputs import CANCELLED, STOP, TOOL_CALLS, Statistics, Step
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.scheduler.request import Ticket
 from mlx_gptoss.harmony.messages import Message
-from mlx_gptoss.interfaces import Guidance
-from mlx_gptoss.listener import STOP_STRING
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.server.reading import Heard, Reader
-from mlx_gptoss.steps import CANCELLED, STOP, TOOL_CALLS, Statistics, Step
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from mlx_gptoss.cli.tools import BROWSER
 
 if TYPE_CHECKING:
+    from mlx_gptoss.chat.tools import Approval
     from mlx_gptoss.harmony.events import ToolCall
-    from mlx_gptoss.tools import Approval
 
 ONCE, ALWAYS, NO, NEVER = "once", "always", "no", "never"
 LASTING: dict[str, Any] = {ALWAYS: "allow", NEVER: "deny"}

@@ -19,15 +19,15 @@ from mlx_gptoss.errors import GptOssError, PromptError, SessionError
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat import Chat
+    from mlx_gptoss.chat.sessions import Sessions
+    from mlx_gptoss.chat.tools.browser import Browser
     from mlx_gptoss.cli.options import LoadOptions
     from mlx_gptoss.cli.services import Services
+    from mlx_gptoss.engine.outputs import Statistics
+    from mlx_gptoss.engine.runtime import Runtime
+    from mlx_gptoss.engine.sampling import SamplingParams
     from mlx_gptoss.harmony.constrain.constraints import Constraints
     from mlx_gptoss.harmony.events import Event, ToolCall
-    from mlx_gptoss.runtime import Runtime
-    from mlx_gptoss.sampling import SamplingParams
-    from mlx_gptoss.sessions import Sessions
-    from mlx_gptoss.steps import Statistics
-    from mlx_gptoss.tools.browser import Browser
 
 
 @dataclass(frozen=True)

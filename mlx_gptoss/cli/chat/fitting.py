@@ -20,7 +20,7 @@ from mlx_gptoss.memory.sizes import OFFERED_RECIPES
 if TYPE_CHECKING:
     from mlx_gptoss.cli.options import LoadOptions
     from mlx_gptoss.cli.services import Services
-    from mlx_gptoss.planning import Forecast, Subject
+    from mlx_gptoss.engine.forecast import Forecast, Subject
 
 SHORTER = (4096, 2048)  # tokens of context
 MOST = 3  # commands that are shown beside the demo
@@ -42,7 +42,7 @@ def require_place(services: "Services", options: "LoadOptions") -> None:
 
     Raises MemoryBudgetError, before the network is touched.
     """
-    from mlx_gptoss.planning import forecast, limited, subject_of_shape
+    from mlx_gptoss.engine.forecast import forecast, limited, subject_of_shape
 
     name = options.named_model()
     shape = published(name)
@@ -78,8 +78,8 @@ def explain(
 
 def _subject(services: "Services", name: str) -> "Subject | None":
     """What can be planned: a published model, or one that is on this machine."""
-    from mlx_gptoss.loading import choose_dtype
-    from mlx_gptoss.planning import subject_of_folder, subject_of_shape
+    from mlx_gptoss.engine.forecast import subject_of_folder, subject_of_shape
+    from mlx_gptoss.engine.place import choose_dtype
 
     shape = published(name)
     if shape is not None:
@@ -93,7 +93,7 @@ def _subject(services: "Services", name: str) -> "Subject | None":
 
 def _plan(subject: "Subject", options: "LoadOptions", budget: Budget) -> list[str]:
     """The plan that does not fit, part by part."""
-    from mlx_gptoss.planning import limited
+    from mlx_gptoss.engine.forecast import limited
 
     made = plan_storage(
         subject.config,
@@ -110,7 +110,7 @@ def _working(
     subject: "Subject", options: "LoadOptions", machine: Machine, budget: Budget
 ) -> Iterator[tuple[str, str]]:
     """Commands for what fits, those that change least first."""
-    from mlx_gptoss.planning import forecast, limited, subject_of_shape
+    from mlx_gptoss.engine.forecast import forecast, limited, subject_of_shape
 
     seen: set[str] = set()
     for changed in _changes(options):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from mlx_gptoss.engine.outputs import Statistics
     from mlx_gptoss.harmony.events import Event, ToolCall
-    from mlx_gptoss.steps import Statistics
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from mlx_gptoss.cli.typed import history_file
 from mlx_gptoss.errors import SessionError
 
 if TYPE_CHECKING:
+    from mlx_gptoss.chat.sessions import Sessions
     from mlx_gptoss.cli.options import LoadOptions
     from mlx_gptoss.cli.services import Services
     from mlx_gptoss.harmony.events import ToolCall
-    from mlx_gptoss.sessions import Sessions
 
 STDIN = "stdin"  # how what was piped in is called
 

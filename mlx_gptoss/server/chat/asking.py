@@ -3,6 +3,7 @@
 import datetime
 from typing import Any
 
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.messages import Message
 from mlx_gptoss.harmony.openai_chat import (
@@ -11,7 +12,6 @@ from mlx_gptoss.harmony.openai_chat import (
     hidden_parts,
     read_tool,
 )
-from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server import asking
 from mlx_gptoss.server.ask import Ask
 from mlx_gptoss.server.errors import bad_request

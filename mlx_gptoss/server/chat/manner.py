@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.engine.outputs import Step
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.logprobs import finite, token_text
 from mlx_gptoss.server.schema import chat_reply as wire
 from mlx_gptoss.server.schema.chat import ChatRequest
 from mlx_gptoss.server.settings import BOTH, REASONING, REASONING_CONTENT, Settings
-from mlx_gptoss.steps import Step
 
 HIDDEN = "hidden"
 

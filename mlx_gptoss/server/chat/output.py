@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from mlx_gptoss.engine.outputs import LENGTH, STOP, TOOL_CALLS, Step
 from mlx_gptoss.harmony.events import (
     Answer,
     ParserEvent,
@@ -19,7 +20,6 @@ from mlx_gptoss.server.schema import chat_reply as wire
 from mlx_gptoss.server.schema.base import TokenUsage
 from mlx_gptoss.server.turn import Turn, merged
 from mlx_gptoss.server.usage import usage_of
-from mlx_gptoss.steps import LENGTH, STOP, TOOL_CALLS, Step
 
 CLOSING = " \t\r\n]}"  # what JSON may end with
 BETWEEN = "\n\n"  # a preamble and the answer behind it

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, REQUIRED, Constraints
 from mlx_gptoss.harmony.openai_chat import Restore
-from mlx_gptoss.runtime import Runtime
-from mlx_gptoss.sampling import SamplingParams
 from mlx_gptoss.server import asking
 from mlx_gptoss.server.ask import Ask
 from mlx_gptoss.server.errors import bad_request

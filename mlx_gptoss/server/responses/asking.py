@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mlx_gptoss.chat.truncate import first_kept, room
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import LongPromptError
 from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.openai_chat import Restore
-from mlx_gptoss.overflow import first_kept, room
-from mlx_gptoss.runtime import Runtime
 from mlx_gptoss.server import asking
 from mlx_gptoss.server.ask import Ask
 from mlx_gptoss.server.errors import bad_request

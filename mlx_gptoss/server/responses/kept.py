@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
+from mlx_gptoss.engine.outputs import CANCELLED, Step
 from mlx_gptoss.errors import StorageError
 from mlx_gptoss.server.chat.manner import Manner
 from mlx_gptoss.server.errors import ApiError, as_api_error, bad_request
@@ -23,7 +24,6 @@ from mlx_gptoss.server.responses.store import ResponseStore, Stored
 from mlx_gptoss.server.schema.chat_reply import TokenLogprob
 from mlx_gptoss.server.schema.responses_reply import ResponseReply
 from mlx_gptoss.server.turn import Turn
-from mlx_gptoss.steps import CANCELLED, Step
 
 log = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
+from mlx_gptoss.engine.outputs import CANCELLED, LENGTH
 from mlx_gptoss.harmony.events import (
     Answer,
     MessageEnded,
@@ -38,7 +39,6 @@ from mlx_gptoss.server.schema import responses_reply as wire
 from mlx_gptoss.server.schema.chat_reply import TokenLogprob
 from mlx_gptoss.server.settings import OPENAI
 from mlx_gptoss.server.turn import Usage
-from mlx_gptoss.steps import CANCELLED, LENGTH
 
 Event = dict[str, Any]
 ID_BYTES = 24

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_gptoss.runtime import Runtime
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.ask import Ask
 from mlx_gptoss.server.bodies import ReadingRoute
 from mlx_gptoss.server.chat.asking import ask_of

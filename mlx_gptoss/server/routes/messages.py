@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mlx_gptoss.engine.outputs import STOP, TOOL_CALLS
 from mlx_gptoss.server.ask import Ask
 from mlx_gptoss.server.bodies import ReadingRoute
 from mlx_gptoss.server.errors import ApiError, anthropic_body
@@ -30,7 +31,6 @@ from mlx_gptoss.server.schema.messages_reply import (
 from mlx_gptoss.server.service import Service, json_reply
 from mlx_gptoss.server.stream import sse_json
 from mlx_gptoss.server.turn import Turn
-from mlx_gptoss.steps import STOP, TOOL_CALLS
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": AnthropicErrorReply, "description": "The request is at fault"},

@@ -11,15 +11,15 @@ from mlx_gptoss.cli.chat.commands.history import last_answer, short
 from mlx_gptoss.cli.chat.files import NO_PICTURES
 from mlx_gptoss.cli.chat.layout import clean
 from mlx_gptoss.cli.terminal import note
-from mlx_gptoss.endings import in_words
+from mlx_gptoss.engine.finish_reasons import in_words
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.files import write
 
 if TYPE_CHECKING:
+    from mlx_gptoss.chat.sessions import Summary
     from mlx_gptoss.cli.chat.conversation import Conversation
     from mlx_gptoss.cli.chat.interface import Interface
     from mlx_gptoss.cli.chat.loop import Loop
-    from mlx_gptoss.sessions import Summary
 
 LISTED = 20  # chats that /sessions lists
 
@@ -76,7 +76,7 @@ def search(loop: "Loop", argument: str) -> None:
 
 def export(loop: "Loop", argument: str) -> None:
     """Write the chat to a new file: Markdown, or JSON if its name ends so."""
-    from mlx_gptoss.sessions import as_markdown
+    from mlx_gptoss.chat.sessions import as_markdown
 
     chat = loop.conversation.chat
     if not chat.messages:

@@ -1,0 +1,86 @@
+"""Examine a file of chats, without changing it: for `doctor`."""
+
+import sqlite3
+import stat
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mlx_gptoss.chat.sessions import index
+from mlx_gptoss.chat.sessions.database import APPLICATION, PATIENCE, PROBLEMS, explain
+from mlx_gptoss.chat.sessions.store import default_path
+
+SOUND = [("ok",)]
+
+
+@dataclass(frozen=True)
+class ChatsFile:
+    """What a file of chats holds, and what is wrong with it: "" for nothing.
+
+    With `damage` not all chats can be read. A `broken_index` can be built anew from
+    them. `levels` are those of the index, where it can be looked into.
+    """
+
+    path: str
+    bytes: int
+    sqlite: str
+    chats: int = 0
+    levels: int | None = None
+    damage: str = ""
+    broken_index: str = ""
+
+
+def check_file(path: Path | None = None) -> ChatsFile | None:
+    """Look at the user's chats, or those in a file; None where there are none."""
+    path = path or default_path()
+    found = ChatsFile(str(path), 0, sqlite3.sqlite_version)
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        why = error.strerror or str(error)
+        return replace(found, damage=f"{why}: check the path and its permissions")
+    if not stat.S_ISREG(status.st_mode):
+        return replace(found, damage="it is no file: move it away")
+    found = replace(found, bytes=status.st_size)
+    uri = f"{path.absolute().as_uri()}?mode=rw"  # makes no file
+    try:
+        with closing(
+            sqlite3.connect(uri, PATIENCE, isolation_level=None, uri=True)
+        ) as connection:
+            return _look(found, connection)
+    except sqlite3.Error as error:
+        return replace(found, damage=explain(error))
+
+
+def _look(found: ChatsFile, db: sqlite3.Connection) -> ChatsFile:
+    [application] = db.execute("PRAGMA application_id").fetchone()
+    if application != APPLICATION:
+        empty = db.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+        other = "it is a database of another program: move it away"
+        return replace(found, damage="" if empty else other)
+    if not index.messages_are_sound(db):
+        return replace(found, damage=PROBLEMS["SQLITE_CORRUPT"])
+    [chats] = db.execute("SELECT count(*) FROM chats").fetchone()
+    levels, broken = _look_at_index(db)
+    if not broken and db.execute("PRAGMA quick_check(1)").fetchall() != SOUND:
+        broken = "pages of the file are damaged beside it"
+    return replace(found, chats=chats, levels=levels, broken_index=broken)
+
+
+def _look_at_index(db: sqlite3.Connection) -> tuple[int | None, str]:
+    """Return the levels of the index, and what is wrong with it."""
+    if not index.exists(db):
+        return None, ""
+    try:
+        db.execute("BEGIN IMMEDIATE")  # SQLite checks an index where it may write only
+    except sqlite3.OperationalError as error:
+        if not explain(error) == PROBLEMS["SQLITE_READONLY"]:
+            raise
+        return (index.levels(db), "") if index.complete(db) else (None, "")
+    try:
+        broken = index.problem(db)
+        return (None if broken else index.levels(db)), broken
+    finally:
+        db.execute("ROLLBACK")

@@ -1,0 +1,258 @@
+"""One SQLite file for one user: schema, transactions, permissions, named errors.
+
+The file can be read by its owner alone (0600, whatever the umask), and SQLite gives its
+journal the same mode. A transaction is whole or not there, also after `kill -9`, and
+several processes may take turns. What is deleted is overwritten with zeros. Knows
+nothing of chats beyond the columns.
+"""
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from mlx_gptoss.chat.sessions import index
+from mlx_gptoss.errors import SessionError
+
+APPLICATION = 0x67707473  # "gpts": whose file this is
+VERSION = 1
+READ, WRITE = "BEGIN", "BEGIN IMMEDIATE"
+PATIENCE = 10.0  # seconds to wait for another process
+OPERATIONS = 100_000  # of SQLite's machine: some milliseconds
+OWNER_FILE, OWNER_FOLDER = 0o600, 0o700
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+SCHEMA = """
+CREATE TABLE chats (
+    id TEXT PRIMARY KEY,
+    title TEXT NOT NULL,
+    created TEXT NOT NULL,
+    updated TEXT NOT NULL,
+    turns INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    data TEXT NOT NULL  -- all of `Chat.to_json` but the messages
+);
+CREATE INDEX chats_by_time ON chats (updated);
+CREATE TABLE messages (
+    number INTEGER PRIMARY KEY,
+    chat TEXT NOT NULL REFERENCES chats ON DELETE CASCADE,
+    place INTEGER NOT NULL,
+    text TEXT NOT NULL,  -- what is searched: "" for reasoning, calls and results
+    data TEXT NOT NULL,
+    UNIQUE (chat, place)
+);
+"""
+
+PROBLEMS = {
+    "SQLITE_BUSY": "another program is using it: try again",
+    "SQLITE_LOCKED": "another program is using it: try again",
+    "SQLITE_FULL": "the disk is full: make room",
+    "SQLITE_IOERR": "the disk fails: see whether it is full",
+    "SQLITE_NOTADB": "it holds no chats: move it away",
+    "SQLITE_CORRUPT": "it is damaged: move it away, or restore a copy",
+    "SQLITE_READONLY": "it cannot be written: check its permissions",
+    "SQLITE_CANTOPEN": "it cannot be opened: check the path and its permissions",
+}
+
+
+class Database:
+    """A file of the schema above, made if it is not there.
+
+    `full_text` False does without SQLite's full-text index; None takes it where there
+    is one. Raises SessionError for a file of another program or of a later version.
+    """
+
+    def __init__(self, path: Path, *, full_text: bool | None = None) -> None:
+        self.path = path
+        with self._named():
+            _make_private(path)
+            with closing(self._connect()) as connection:
+                self._prepare(connection, full_text)
+                self.full_text = index.exists(connection) or (
+                    full_text is not False and index.possible()
+                )
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """See one state of the file. Raises SessionError for what goes wrong."""
+        with self._named(), self._transaction(READ) as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Change the file: all of it or, after an exception, nothing."""
+        with self._named(), self._transaction(WRITE) as connection:
+            self.check_index(connection)
+            yield connection
+
+    @property
+    def searches_index(self) -> bool:
+        return self.full_text and index.possible()
+
+    def check_index(self, connection: sqlite3.Connection) -> None:
+        """See that the index is there, if there should be one. Looks at no content."""
+        if self.full_text and not index.complete(connection):
+            raise index.Broken("a part of the index is missing")
+
+    def blames_index(self, error: SessionError, *, damage: bool = False) -> bool:
+        """Say whether a broken index could have led to this, `damage` to it alone."""
+        cause = error.__cause__
+        if not self.full_text or not isinstance(cause, sqlite3.Error):
+            return False
+        return _is(cause, "SQLITE_CORRUPT") if damage else index.may_have_led_to(cause)
+
+    def mend(self, *, thorough: bool = False) -> bool:
+        """Build a broken index anew; `thorough`, any index, and the file around it.
+
+        Returns whether it was built. Raises SessionError, and leaves all messages as
+        they are, where it cannot be.
+        """
+        with self._named():
+            if not thorough:
+                try:
+                    return self._build_index()
+                except sqlite3.DatabaseError as error:
+                    if not _is(error, "SQLITE_CORRUPT"):
+                        raise
+            with self._transaction(WRITE) as connection:
+                if not index.messages_are_sound(connection):
+                    raise self._error(PROBLEMS["SQLITE_CORRUPT"])
+                index.give_up(connection)
+            return self._build_index()
+
+    def _build_index(self) -> bool:
+        with closing(self._connect()) as connection:
+            if index.given_up(connection):
+                connection.execute("VACUUM")
+        with self._transaction(WRITE) as connection:
+            if not index.problem(connection):  # another process was faster
+                return False
+            index.build_anew(connection)
+            free_pages(connection)
+        return True
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        with closing(self._connect()) as connection:
+            connection.execute(begin)
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.execute("COMMIT")
+            if begin == WRITE:
+                # Does nothing, unless another program gave the file a write-ahead log:
+                # what was deleted must not stay there.
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _connect(self) -> sqlite3.Connection:
+        # A connection an operation: any thread may ask, and nothing stays locked.
+        connection = sqlite3.connect(self.path, PATIENCE, isolation_level=None)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")
+        # Python is called now and then, so that Ctrl-C ends a long statement.
+        connection.set_progress_handler(lambda: 0, OPERATIONS)
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection, full_text: bool | None) -> None:
+        """Check whose file this is; make the tables in an empty one."""
+        if self._is_ours(connection):
+            return
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before any table
+        connection.execute("BEGIN IMMEDIATE")
+        if self._is_ours(connection):  # another process was faster
+            connection.execute("ROLLBACK")
+            return
+        _run(connection, SCHEMA)
+        if full_text is not False:
+            index.build_anew(connection)
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+
+    def _is_ours(self, connection: sqlite3.Connection) -> bool:
+        """Whether the tables are there. Raises SessionError if others are."""
+        [tables] = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if not tables:
+            return False
+        [application] = connection.execute("PRAGMA application_id").fetchone()
+        [version] = connection.execute("PRAGMA user_version").fetchone()
+        if application != APPLICATION:
+            raise self._error("it is a database of another program: move it away")
+        if version != VERSION:
+            raise self._error(
+                f"it is of version {version}, and this mlx-gptoss reads {VERSION}: "
+                "update mlx-gptoss"
+            )
+        return True
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Turn what SQLite and the system report into a SessionError."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if _is(error, "SQLITE_INTERRUPT"):
+                raise KeyboardInterrupt from error
+            raise self._error(explain(error)) from error
+        except OSError as error:
+            raise self._error(
+                f"{error.strerror}: check the path and its permissions"
+            ) from error
+
+    def _error(self, problem: str) -> SessionError:
+        return SessionError(f"chats are kept in `{self.path}`, but {problem}")
+
+
+def free_pages(connection: sqlite3.Connection) -> None:
+    """Give the room of what was deleted back to the disk, with the transaction."""
+    [pages] = connection.execute("PRAGMA freelist_count").fetchone()
+    for _ in range(pages):
+        # A page each time: Python's `sqlite3` ends a statement that has no columns at
+        # its first step.
+        connection.execute("PRAGMA incremental_vacuum")
+
+
+def explain(error: sqlite3.Error) -> str:
+    """Say what is wrong with a file, and what to do."""
+    known = [text for key, text in PROBLEMS.items() if _is(error, key)]
+    return known[0] if known else str(error)
+
+
+def _is(error: sqlite3.Error, kind: str) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith(kind)
+
+
+def _make_private(path: Path) -> None:
+    """Make the file and, where needed, its folder; nobody else may look in.
+
+    A file that can be read and not written is left as it is: its chats can be seen.
+    """
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True, mode=OWNER_FOLDER)
+        path.parent.chmod(OWNER_FOLDER)  # whatever the umask took away
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, OWNER_FILE)
+    except OSError as error:
+        if error.errno in UNWRITABLE and path.is_file() and os.access(path, os.R_OK):
+            return
+        raise
+    try:
+        if os.fstat(handle).st_mode & 0o777 != OWNER_FILE:
+            os.fchmod(handle, OWNER_FILE)
+    finally:
+        os.close(handle)
+
+
+def _run(connection: sqlite3.Connection, script: str) -> None:
+    """Run statements within the transaction; `executescript` would end it."""
+    statement = ""
+    for line in script.splitlines():
+        statement += line + "\n"
+        if sqlite3.complete_statement(statement):
+            connection.execute(statement)
+            statement = ""

@@ -1,0 +1,164 @@
+"""The built-in `browser` tool: search, open and find, as the model was trained.
+
+    browser = Browser(Folders("notes"))
+    chat = Chat(runtime, tools=[browser])
+    browser.citations("It rains 【0†L3-L5】.")      # -> [Citation(...)]
+
+Every display is numbered (its cursor); the model cites lines by it. Pages come from
+a backend: `Folders`, the user's own files, or `Service`, an HTTP endpoint. A Browser
+belongs to one Chat.
+
+pages.py     a page as the model reads it; formats.py Markdown and HTML as pages
+folders.py   local files; service.py a search service
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from mlx_gptoss.chat.tools.browser.folders import Folders
+from mlx_gptoss.chat.tools.browser.pages import LINES_BEFORE, Page, display, find
+from mlx_gptoss.chat.tools.browser.service import Service
+from mlx_gptoss.chat.tools.tool import Tool
+from mlx_gptoss.errors import ToolError
+from mlx_gptoss.harmony.built_in_tools import BROWSER
+from mlx_gptoss.harmony.messages import ToolDescription, ToolNamespace
+
+__all__ = ["Browser", "Citation", "Folders", "Page", "Service"]
+
+CITATION = re.compile(r"【(\d+)†L(\d+)(?:-L(\d+))?[^】]*】")
+TRAINED_SOURCES = "sources=web (default: web)"
+MOST_RESULTS = 20
+
+
+class Backend(Protocol):
+    """Where pages come from. Both raise ToolError with a text for the model."""
+
+    @property
+    def source(self) -> str: ...
+    def search(self, query: str, count: int, /) -> Page: ...
+    def open(self, address: str, /, *, raw: bool = False) -> Page: ...
+
+
+@dataclass(frozen=True)
+class Citation:
+    """What an answer cites: characters `start` to `end` of it, lines of a page."""
+
+    start: int
+    end: int
+    address: str
+    title: str
+    first_line: int
+    last_line: int
+
+
+class Browser:
+    """Shows pages of a backend to the model; keeps what was shown, by cursor."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._shown: list[Page] = []
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        functions = {"search": self.search, "open": self.open, "find": self.find}
+        own = namespace(self._backend.source)
+        return [
+            Tool(
+                ToolDescription(f"browser.{one.name}", one.description, one.parameters),
+                functions[one.name],
+                own,
+            )
+            for one in own.tools
+        ]
+
+    def reset(self) -> None:
+        """Forget what was shown."""
+        self._shown.clear()
+
+    def search(self, query: str, topn: float = 10, **others: Any) -> str:
+        """Search, and show the list of what was found."""
+        count = min(max(int(topn), 1), MOST_RESULTS)
+        return self._show(self._backend.search(query, count))
+
+    def open(
+        self,
+        id: float | str = -1,
+        cursor: float = -1,
+        loc: float = -1,
+        num_lines: float = -1,
+        view_source: bool = False,
+        **others: Any,
+    ) -> str:
+        """Open a link of a page, an address, or another place of a page."""
+        line = 0
+        if isinstance(id, str) and not id.isdecimal():
+            page = self._backend.open(id, raw=view_source)
+        elif int(id) >= 0:
+            page, line = self._followed(int(id), int(cursor), raw=view_source)
+        elif not self._shown:
+            page = self._backend.open("", raw=view_source)
+        else:
+            page = self._page(int(cursor))
+            if view_source:
+                page = self._backend.open(page.address, raw=True)
+        return self._show(page, int(loc) if loc >= 0 else line, int(num_lines))
+
+    def find(self, pattern: str, cursor: float = -1, **others: Any) -> str:
+        """List the places of `pattern` in a page."""
+        page = self._page(int(cursor))
+        if page.listing:
+            raise ToolError(
+                "Cannot run `find` on search results page or find results page"
+            )
+        return self._show(find(page, pattern))
+
+    def citations(self, answer: str) -> list[Citation]:
+        """Read the citations of an answer; those of no page are left out."""
+        found: list[Citation] = []
+        for mark in CITATION.finditer(answer):
+            cursor, first, last = (int(one or -1) for one in mark.groups())
+            if cursor < len(self._shown):
+                page = self._shown[cursor]
+                last = max(first, last)
+                place = (page.address, page.title, first, last)
+                found.append(Citation(*mark.span(), *place))
+        return found
+
+    def _followed(self, link: int, cursor: int, *, raw: bool) -> tuple[Page, int]:
+        """Open a link; return its page and the line it points at."""
+        current = self._page(cursor)
+        if link not in current.links:
+            raise ToolError(f"Invalid link id `{link}`.")
+        address = current.links[link]
+        line = current.lines.get(link, 0)
+        known = [one for one in self._shown if one.address == address]
+        page = known[-1] if known and not raw else self._backend.open(address, raw=raw)
+        return page, line - LINES_BEFORE if line > LINES_BEFORE else line
+
+    def _page(self, cursor: int) -> Page:
+        if not self._shown:
+            raise ToolError("No pages to access!")
+        if not -1 <= cursor < len(self._shown):
+            raise ToolError(
+                f"Cursor `{cursor}` is out of range. Available cursor indices: "
+                f"[0 - {len(self._shown) - 1}]."
+            )
+        return self._shown[cursor]
+
+    def _show(self, page: Page, line: int = 0, count: int = -1) -> str:
+        try:
+            text = display(page, len(self._shown), line, count)
+        except IndexError as error:
+            raise ToolError(str(error)) from error
+        self._shown.append(page)
+        return text
+
+
+def namespace(source: str) -> ToolNamespace:
+    """The description the model was trained with, for another source."""
+    text = BROWSER.description or ""
+    assert TRAINED_SOURCES in text
+    sources = f"sources={source} (default: {source})"
+    return replace(BROWSER, description=text.replace(TRAINED_SOURCES, sources))

@@ -1,0 +1,161 @@
+"""Markdown, HTML and plain text as pages; knows nothing of files or networks."""
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+
+from mlx_gptoss.chat.tools.browser.pages import BRACKETS, Links, Page
+
+HTML_SUFFIXES = (".html", ".htm", ".xhtml")
+MARKDOWN_SUFFIXES = (".md", ".markdown", ".mdown")
+MARKDOWN_LINK = re.compile(r"(!?)\[([^\[\]]*)\]\(\s*<?([^()\s<>]+)>?[^()]*\)")
+MARKDOWN_TITLE = re.compile(r"^#\s+(.+?)\s*#*\s*$", re.MULTILINE)
+HIDDEN = ("script", "style", "template", "noscript", "svg", "math")
+BLOCKS = (
+    "address article aside blockquote body dd details div dl dt fieldset figcaption "
+    "figure footer form h1 h2 h3 h4 h5 h6 header hr li main nav ol p pre section "
+    "summary table tbody td tfoot th thead tr ul"
+)
+BLOCK_NAMES = frozenset(BLOCKS.split())
+WITH_A_GAP = ("p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "table", "pre")
+CELLS = ("td", "th")
+BULLET = "  * "
+Resolve = Callable[[str], str | None]  # a link as written -> an address, or none
+
+
+def page_of(address: str, text: str, resolve: Resolve) -> Page:
+    """Make a page of the text of a file, by the suffix of its address."""
+    lower = address.lower()
+    text = text.replace("\r\n", "\n").translate(BRACKETS)
+    if lower.endswith(HTML_SUFFIXES):
+        return html_page(address, text, resolve)
+    if lower.endswith(MARKDOWN_SUFFIXES):
+        return _markdown_page(address, text, resolve)
+    return Page(address, address.rpartition("/")[2], text)
+
+
+def html_page(address: str, html: str, resolve: Resolve, title: str = "") -> Page:
+    """Make a page of HTML: its text, by lines, with its links."""
+    reader = Reader(resolve)
+    reader.feed(html.translate(BRACKETS))
+    reader.close()
+    name = title or reader.title or address.rpartition("/")[2]
+    return Page(address, " ".join(name.split()), reader.text, reader.links.found)
+
+
+def _markdown_page(address: str, text: str, resolve: Resolve) -> Page:
+    links = Links()
+
+    def mark(found: re.Match[str]) -> str:
+        image, shown, target = found.groups()
+        goal = None if image else resolve(target)
+        if goal is None:
+            return f"[Image: {shown}]" if image else found.group()
+        return links.mark(shown or target, goal)
+
+    marked = MARKDOWN_LINK.sub(mark, text)
+    title = MARKDOWN_TITLE.search(text)
+    name = title.group(1) if title else address.rpartition("/")[2]
+    return Page(address, name, marked, links.found)
+
+
+class Reader(HTMLParser):
+    """Reads the visible text of HTML: blocks as lines, lists and headings marked."""
+
+    def __init__(self, resolve: Resolve) -> None:
+        super().__init__(convert_charrefs=True)
+        self.links = Links()
+        self.title = ""
+        self._resolve = resolve
+        self._out: list[str] = []
+        self._hidden = 0
+        self._in_title = False
+        self._kept_lines = 0  # open <pre>
+        self._link: tuple[str, list[str]] | None = None
+
+    @property
+    def text(self) -> str:
+        lines = [line.rstrip() for line in "".join(self._out).split("\n")]
+        return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n")
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "title":
+            self._in_title = True
+        elif tag in HIDDEN:
+            self._hidden += 1
+        elif tag == "br":
+            self._write("\n")
+        elif tag == "img":
+            name = given.get("alt") or given.get("title")
+            self._write(f"[Image: {name}]" if name else "[Image]")
+        elif tag == "a":
+            self._end_link()
+            if goal := self._resolve(given.get("href") or ""):
+                self._link = (goal, [])
+        elif tag in BLOCK_NAMES:
+            self._block(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "title":
+            self._in_title = False
+        elif tag in HIDDEN:
+            self._hidden = max(self._hidden - 1, 0)
+        elif tag == "a":
+            self._end_link()
+        elif tag in CELLS:
+            self._write(" ")
+        elif tag in BLOCK_NAMES:
+            if tag == "pre":
+                self._kept_lines = max(self._kept_lines - 1, 0)
+            if self._link is not None and any(map(str.strip, self._link[1])):
+                self._end_link()
+            self._line(gap=tag in WITH_A_GAP)
+
+    def handle_data(self, data: str) -> None:
+        if self._in_title:
+            self.title += data
+        elif not self._hidden:
+            self._write(data if self._kept_lines else re.sub(r"\s+", " ", data))
+
+    def close(self) -> None:
+        super().close()
+        self._end_link()
+
+    def _block(self, tag: str) -> None:
+        if tag in CELLS:
+            return
+        self._line(gap=tag in WITH_A_GAP)
+        if tag == "pre":
+            self._kept_lines += 1
+        elif tag == "li":
+            self._out.append(BULLET)
+        elif tag[0] == "h" and tag[1:].isdigit():
+            self._out.append("#" * int(tag[1:]) + " ")
+
+    def _write(self, text: str) -> None:
+        if self._hidden:
+            return
+        target = self._out if self._link is None else self._link[1]
+        if text.startswith(" ") and self._at_line_start():
+            text = text.lstrip(" ")
+        target.append(text)
+
+    def _at_line_start(self) -> bool:
+        if self._kept_lines or self._link is not None:
+            return False
+        return not self._out or self._out[-1].endswith(("\n", " "))
+
+    def _end_link(self) -> None:
+        if self._link is None:
+            return
+        (goal, pieces), self._link = self._link, None
+        if text := " ".join("".join(pieces).split()):
+            self._write(self.links.mark(text, goal))
+
+    def _line(self, *, gap: bool) -> None:
+        if self._link is not None:
+            self._link[1].append(" ")
+        elif self._out and self._out[-1] != BULLET:
+            ended = self._out[-1].endswith("\n")
+            self._out.append("\n" * (gap + (not ended)))

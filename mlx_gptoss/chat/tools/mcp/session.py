@@ -1,0 +1,228 @@
+"""One connection to an MCP server, from its start to its end; runs in a loop.
+
+What the library and a server may raise becomes a ToolError that says which server
+it was. Importing this takes a second: the library is large.
+"""
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import httpx2
+from mcp import Client, MCPError, StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.types import (
+    CONNECTION_CLOSED,
+    METHOD_NOT_FOUND,
+    CallToolResult,
+    ContentBlock,
+)
+from mcp.types import Tool as RemoteTool
+from pydantic import ValidationError
+
+from mlx_gptoss.chat.tools.mcp.config import Server
+from mlx_gptoss.errors import ToolError
+from mlx_gptoss.harmony.json_text import json_text
+
+HTTP_SECONDS = httpx2.Timeout(30.0, read=300.0)  # a stream may be silent for long
+LAST_WORDS = 2000  # characters of a server's stderr that are looked at
+LINE_SHOWN = 80  # characters of a line that is no message
+MAX_LISTED = 10_000  # tools of one server; a list without an end stops there
+INITIALIZE, LIST_TOOLS = "initialize", "tools/list"
+
+# Without a handler of the application's, its tracebacks would go to stderr.
+logging.getLogger("mcp").addHandler(logging.NullHandler())
+
+
+@dataclass
+class Wire:
+    """The request a starting server has not answered, and its last broken line."""
+
+    waiting_for: str = INITIALIZE
+    broken: str | None = None
+
+    async def note(self, message: Any) -> None:
+        """Keep what came over the wire and is no message; the library passes it on."""
+        if isinstance(message, ValidationError):
+            line = str(message.errors()[0]["input"])
+            self.broken = "".join(filter(str.isprintable, line))[:LINE_SHOWN]
+
+    def hint(self) -> str:
+        """Return the end of an error about an answer that did not come."""
+        if not self.broken:
+            return ""
+        return f"; it wrote a line that is not JSON-RPC: {self.broken}"
+
+
+@dataclass
+class Connection:
+    """A server that runs, what it offers, and the task that holds it."""
+
+    server: Server
+    client: Client
+    tools: list[RemoteTool]
+    wire: Wire
+    task: "asyncio.Task[Any] | None"
+    ended: asyncio.Event  # set it, and the connection is closed
+
+
+async def serve(server: Server, ready: "Future[Connection]", wire: Wire) -> None:
+    """Connect, tell `ready`, stay until `ended`; one task from start to end."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+        try:
+            async with AsyncExitStack() as stack:
+                client = await _connected(server, stack, log, wire)
+                wire.waiting_for = LIST_TOOLS
+                tools = await _all_tools(client, server)
+                task, ended = asyncio.current_task(), asyncio.Event()
+                ready.set_result(Connection(server, client, tools, wire, task, ended))
+                await ended.wait()
+        except Exception as error:  # groups of errors, of several libraries
+            if not ready.done():
+                ready.set_exception(_not_started(server, error, log))
+
+
+async def call(
+    connection: Connection, name: str, arguments: dict[str, Any], seconds: float
+) -> str:
+    """Call a remote tool; raises ToolError with what the model should know."""
+    where = f"MCP server `{connection.server.name}`"
+    try:
+        async with asyncio.timeout(seconds):
+            result = await connection.client.call_tool(name, arguments)
+    except TimeoutError as error:
+        hint = connection.wire.hint()
+        raise ToolError(f"{where} gave no result within {seconds:g} s{hint}") from error
+    except MCPError as error:  # the model reads all of it
+        raise ToolError(f"{where} failed: {error.message}") from error
+    except Exception as error:  # of several libraries; the server's fault or its end
+        raise ToolError(f"{where} failed: {_reason(error)}") from error
+    text = _result_text(result)
+    if result.is_error:
+        raise ToolError(text or f"{where} failed and did not say why")
+    return text
+
+
+async def _connected(
+    server: Server, stack: AsyncExitStack, log: TextIO, wire: Wire
+) -> Client:
+    """Connect by `initialize`, or by `server/discover` where that is refused.
+
+    Protocols up to 2025-11-25 begin with `initialize`, later ones with
+    `server/discover`. Servers of the later kind answer both, or refuse `initialize`
+    with an error; servers of the earlier kind may end on `server/discover` (Rust's
+    rmcp 1.7) or pass over it (the library then waits for ten seconds). So `initialize`
+    is asked first.
+    """
+    try:
+        return await _entered(server, stack, log, wire, mode="legacy")
+    except (MCPError, ExceptionGroup) as error:
+        cause = _cause(error)
+        if not isinstance(cause, MCPError) or cause.code == CONNECTION_CLOSED:
+            raise
+        return await _entered(server, stack, log, wire, mode="auto")
+
+
+async def _entered(
+    server: Server, stack: AsyncExitStack, log: TextIO, wire: Wire, *, mode: str
+) -> Client:
+    """Start the server, or open its address, and agree on a protocol."""
+    if server.url is not None:
+        http = httpx2.AsyncClient(headers=dict(server.headers), timeout=HTTP_SECONDS)
+        await stack.enter_async_context(http)
+        transport = streamable_http_client(server.url, http_client=http)
+    else:
+        assert server.command is not None
+        parameters = StdioServerParameters(
+            command=server.command,
+            args=list(server.args),
+            env=dict(server.env),
+            cwd=server.cwd,
+            encoding_error_handler="replace",  # else one wrong byte ends all reading
+        )
+        transport = stdio_client(parameters, errlog=log)
+    client = Client(transport, mode=mode, message_handler=wire.note)
+    return await stack.enter_async_context(client)
+
+
+async def _all_tools(client: Client, server: Server) -> list[RemoteTool]:
+    """List the tools, page by page, as far as the configuration wants them.
+
+    A server of prompts or resources alone may not know the request: it has no tools.
+    """
+    tools: list[RemoteTool] = []
+    cursor: str | None = None
+    while True:
+        try:
+            page = await client.list_tools(cursor=cursor)
+        except MCPError as error:
+            if error.code == METHOD_NOT_FOUND:
+                return []
+            raise
+        tools += page.tools
+        if len(tools) > MAX_LISTED:
+            raise ToolError(
+                f"MCP server `{server.name}` lists more than {MAX_LISTED:,} tools"
+            )
+        cursor = page.next_cursor
+        if not cursor:
+            return [tool for tool in tools if server.wants(tool.name)]
+
+
+def _result_text(result: CallToolResult) -> str:
+    """Write a result as text; what is no text is named."""
+    parts = [_block_text(block) for block in result.content]
+    if not parts and result.structured_content is not None:
+        return json_text(result.structured_content)
+    return "\n".join(parts)
+
+
+def _block_text(block: ContentBlock) -> str:
+    if block.type == "text":
+        return block.text
+    if block.type == "resource":
+        text = getattr(block.resource, "text", None)
+        return text or f"[{block.resource.uri}: cannot be shown here]"
+    if block.type == "resource_link":
+        return f"[{block.name}: {block.uri}]"
+    return f"[{block.mime_type}: cannot be shown here]"
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the first error of a group, and of the groups in it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    """Say in one line what went wrong."""
+    error = _cause(error)
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        place, given = ".".join(map(str, first["loc"])), first["input"]
+        name = given.get("name") if isinstance(given, Mapping) else None
+        whose = f" of `{name}`" if isinstance(name, str) else ""
+        return f"it sent a reply that is not MCP's: `{place}`{whose}: {first['msg']}"
+    if isinstance(error, MCPError):
+        return error.message.split("\n")[0]
+    line = str(error).split("\n")[0]
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def _not_started(server: Server, error: Exception, log: TextIO) -> ToolError:
+    cause = _cause(error)
+    if isinstance(cause, ToolError):
+        return cause
+    log.seek(0)
+    words = [line.strip() for line in log.read()[-LAST_WORDS:].split("\n")]
+    last = next((f"; it said: {line}" for line in reversed(words) if line), "")
+    start = server.url or server.command
+    return ToolError(
+        f"MCP server `{server.name}` (`{start}`) did not start: {_reason(error)}{last}"
+    )

@@ -1,0 +1,146 @@
+"""The built-in `python` tool: a notebook that the operating system shuts in.
+
+    with Notebook() as notebook:
+        chat = Chat(runtime, tools=[notebook])
+
+Code of the model runs in a process of its own, one cell after another in the same
+names: no network, no files but an empty folder and Python's own, no other process;
+memory, time and files are limited. Where that cannot be had, `Notebook` raises
+ToolError. A Notebook belongs to one Chat.
+
+Only a cell runs code: the process is stopped between cells. A thread that a cell
+leaves running is told to end; where it does not, the notebook is restarted and the
+model is told. On Linux the kernel itself holds the limits; macOS's sandbox cannot, so
+there they are watched from outside (macos.py).
+
+isolation.py      how the process is started; macos.py the profile for a Mac
+process.py        the process: cells in, text out, within limits
+conversation.py   its pipes; output.py what of an endless text is kept
+watch.py          what it uses, and how it is stopped
+child_kernel.py   what runs in it; child_threads.py ends what a cell leaves behind
+child_linux.py    shuts it in, with child_seccomp.py; child_guard.py ends it with us
+"""
+
+import shutil
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from mlx_gptoss.chat.tools.notebook.isolation import Limits, isolate
+from mlx_gptoss.chat.tools.notebook.process import Process
+from mlx_gptoss.chat.tools.tool import Tool
+from mlx_gptoss.harmony.built_in_tools import PYTHON
+from mlx_gptoss.harmony.messages import ToolDescription, ToolNamespace
+
+__all__ = ["Limits", "Notebook"]
+
+NO_OUTPUT = "[There was no output: print what you want to see.]"
+RESTARTED = "the notebook was restarted, its variables and files are gone"
+# Words of the trained description that are not true of this notebook.
+TRAINED_SECONDS = "120.0 seconds"
+TRAINED_DRIVE = "'/mnt/data'"
+TRAINED_NETWORK = "Internet access for this session is UNKNOWN. Depends on the cluster."
+NETWORK = (
+    "Internet access for this session is disabled. Do not make external web requests "
+    "or API calls as they will fail."
+)
+
+
+class Notebook:
+    """Runs the model's Python; give it to a Chat as a tool, and close it."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        """Start the process; raises ToolError where it cannot be isolated."""
+        self.limits = limits or Limits()
+        self._lock = threading.Lock()
+        self._calls: set[threading.Event] = set()  # each is set to end the call
+        self._process: Process | None = None
+        self._start = isolate(self.limits)
+        self._process = self._started()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        tool = Tool(
+            ToolDescription("python"),
+            self.run,
+            namespace(self.limits, self._start.drive),
+            takes_text=True,
+            limits_itself=True,
+            interrupt=self.interrupt,
+        )
+        return [tool]
+
+    def run(self, code: str) -> str:
+        """Run a cell and return what it wrote; raises ToolError if it cannot start."""
+        interrupted = threading.Event()
+        self._calls.add(interrupted)
+        try:
+            with self._lock:
+                return self._run(code, interrupted)
+        finally:
+            self._calls.discard(interrupted)
+
+    def _run(self, code: str, interrupted: threading.Event) -> str:
+        if self._process is None:
+            self._start = isolate(self.limits)
+            self._process = self._started()
+        result = self._process.run(code, interrupted)
+        if not result.ended:
+            return result.text or NO_OUTPUT
+        self._forget()
+        return f"{result.text}[{result.ended}; {RESTARTED}]\n"
+
+    def interrupt(self) -> None:
+        """End the cell under way, and those that wait for it; from any thread."""
+        for interrupted in tuple(self._calls):
+            interrupted.set()
+
+    def reset(self) -> None:
+        """Forget variables and files; the next cell finds a new process."""
+        self.interrupt()
+        with self._lock:
+            self._forget()
+
+    def close(self) -> None:
+        """End the process and remove its files."""
+        self.reset()
+
+    def _started(self) -> Process:
+        try:
+            return Process(self._start, self.limits)
+        except BaseException:
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+        if not self._start.in_memory:
+            shutil.rmtree(self._start.drive, ignore_errors=True)
+
+
+def namespace(limits: Limits, drive: str) -> ToolNamespace:
+    """The description the model was trained with, corrected where it is not true."""
+    text = PYTHON.description or ""
+    for trained, true in (
+        (TRAINED_SECONDS, f"{limits.seconds} seconds"),
+        (TRAINED_DRIVE, f"'{drive}'"),
+        (TRAINED_NETWORK, NETWORK),
+    ):
+        assert trained in text
+        text = text.replace(trained, true)
+    return replace(PYTHON, description=text)

@@ -1,0 +1,410 @@
+"""Keeps one answer to its constraints while it is sampled.
+
+    guides = Guides(tokenizer)
+    guide = guides.guide(Constraints(max_reasoning_tokens=500), targets)
+    generate(model, ids, guide=guide)          # ids end with `<|start|>assistant`
+
+Decoding stays a step ahead: a token is drawn before the one behind it has been read.
+In free text it is drawn as if the text went on, under one mask that stays the same; in
+a header the automaton of legal headers follows, as a table on the device. What only
+the reader can know (that a message has ended, where the arguments of a call go on,
+that the reasoning has used up its budget) makes it draw the next token again: `read`
+says so. Knows token ids; one Guide serves one generation.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+from mlx_gptoss.engine.outputs import CALL_LOOP, FINAL_LOOP, LENGTH, UNBOUND
+from mlx_gptoss.errors import PromptError, SchemaError
+from mlx_gptoss.harmony.constrain.automaton import Automaton, Place, Turn, build
+from mlx_gptoss.harmony.constrain.constraints import Constraints, Target, turn_of
+from mlx_gptoss.harmony.constrain.loops import (
+    EXACTLY,
+    NEARLY,
+    CycleDetector,
+    Detector,
+    LoopDetector,
+)
+from mlx_gptoss.harmony.constrain.schema_grammar import WHOLE, Compiled, Freed
+from mlx_gptoss.harmony.constrain.worker import GrammarLostError, Grammars, Matcher
+
+log = logging.getLogger(__name__)
+
+CALL = "call"  # what the loop guard calls the text of calls, on whatever channel
+ILLEGAL, UNNAMED, TEXT = -1, 0, 1  # a target; classes of tokens without own edges
+LEAST = -1e30  # a legal token is drawn before any other, however unlikely it is
+REMEMBERED = 16  # automata: a conversation needs two or three
+
+# Text before calls, in one turn: a sentence or two, unless the model finds no end.
+MOST_PREAMBLES = 4
+PREAMBLE_TOKENS = 4096
+
+# What a guide may report in `details`.
+REASONING_BUDGET, PREAMBLE_BUDGET = "reasoning_budget", "preamble_budget"
+
+
+@dataclass(frozen=True)
+class Table:
+    """An automaton as arrays: `targets` (S, C) and `classes` (V,) of the tokens."""
+
+    targets: np.ndarray
+    classes: np.ndarray
+
+
+class Guides:
+    """Makes guides for one tokenizer, and keeps what they share. Thread-safe."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.grammars = Grammars(tokenizer)
+        self._tokenizer = tokenizer
+        self._automata: dict[Turn, Automaton] = {}
+        self._lock = threading.Lock()
+
+    def guide(
+        self, constraints: Constraints, targets: Sequence[Target] = ()
+    ) -> "Guide | None":
+        """Start a guide, or None where nothing is to be enforced.
+
+        Raises SchemaError for a schema that cannot be kept, and PromptError for a
+        tool choice without such a tool.
+        """
+        if constraints.enforce == "off":
+            return None
+        turn = turn_of(constraints, targets)
+        compiled = self._compiled(constraints, turn, targets)
+        with self._lock:
+            automaton = self._automaton(turn)
+        if compiled:
+            self.grammars.prepare()
+        return Guide(automaton, self._tokenizer, self.grammars, compiled, constraints)
+
+    def close(self) -> None:
+        """Let go of the process that compiles grammars, if no one else needs it."""
+        self.grammars.close()
+
+    def _compiled(
+        self, constraints: Constraints, turn: Turn, targets: Sequence[Target]
+    ) -> dict[str | None, Compiled]:
+        """The grammar of each recipient; of the answer under None."""
+        bound = {call.recipient for call in turn.calls if call.grammar}
+        begun: dict[str | None, Callable[[], Compiled]] = {
+            target.call.recipient: self.grammars.begin(
+                target.kind,
+                target.source,
+                what=f"the schema of `{target.call.recipient}`",
+                strict=target.strict,
+            )
+            for target in targets
+            if target.call.recipient in bound
+        }
+        answer = constraints.response_format
+        if answer is not None:
+            begun[None] = self.grammars.begin(
+                answer.kind,
+                answer.source,
+                what="the response format",
+                strict=answer.strict,
+            )
+        return {where: finish() for where, finish in begun.items()}
+
+    def _automaton(self, turn: Turn) -> Automaton:
+        found = self._automata.pop(turn, None) or build(self._tokenizer, turn)
+        self._automata[turn] = found
+        while len(self._automata) > REMEMBERED:
+            del self._automata[next(iter(self._automata))]
+        return found
+
+
+class Guide:
+    """Follows one answer; see the module. Use it in the thread that runs the model."""
+
+    def __init__(
+        self,
+        automaton: Automaton,
+        tokenizer: Tokenizer,
+        grammars: Grammars,
+        compiled: dict[str | None, Compiled],
+        constraints: Constraints,
+    ) -> None:
+        self._automaton = automaton
+        self._tokenizer = tokenizer
+        self._grammars = grammars
+        self._compiled = compiled
+        self._budget = constraints.max_reasoning_tokens
+        bound = constraints.response_format is not None
+        self._guards = guards(bound_final=bound) if constraints.loop_guard else {}
+        self._cut: str | None = None  # why the answer ends here, if it must
+        self._state = automaton.start  # behind the tokens that were read
+        self._ahead: mx.array | None = None  # the row behind the tokens that were drawn
+        self._next: mx.array | None = None  # (V,) the row behind each token drawn next
+        self._matcher: Matcher | None = None
+        self._unbound: set[str | None] = set()  # whose grammars turned out too costly
+        self._table: OnDevice | None = None
+        self._text = np.zeros(0, bool)
+        self.reasoning_tokens = 0
+        self._preambles = self._preamble_tokens = 0
+        self.calls = 0  # that were begun
+        self.details: tuple[str, ...] = ()
+
+    @property
+    def freed(self) -> Freed:
+        """What is left free of schemas, by recipient; of the answer's under None."""
+        found = {
+            where: (WHOLE,) if where in self._unbound else one.freed
+            for where, one in self._compiled.items()
+        }
+        return {where: freed for where, freed in found.items() if freed}
+
+    @property
+    def place(self) -> Place:
+        """Where the tokens that were read end."""
+        return self._automaton.places[self._state]
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next token can be drawn only when this one has been read."""
+        return self._matcher is not None
+
+    @property
+    def pending(self) -> "Future[object] | None":
+        """What is awaited of another process before `masked` can answer at once."""
+        if self._matcher is None or self.place.recipient in self._unbound:
+            return None
+        return self._matcher.look()
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the answer is over, once it is."""
+        return self._cut or self.place.finish_reason
+
+    def begin(self, ids: Sequence[int]) -> None:
+        """Start behind `ids` of the turn, which the prompt holds already.
+
+        The arguments of a call begin with their first token. Raises PromptError if the
+        turn cannot begin so.
+        """
+        marks = set(self._tokenizer.specials.values())
+        for token in ids:
+            before = self._state
+            state = self._automaton.step(before, token, text=token not in marks)
+            place = None if state is None else self._automaton.places[state]
+            in_call = place and place.kind == "grammar" and place.recipient is not None
+            if state is None or in_call:
+                said = self._tokenizer.decode(ids)
+                raise PromptError(f"a turn cannot go on behind `{said}`")
+            self._state = state
+            self._follow_grammar(before, token)
+        if self._matcher is None:
+            return
+        try:
+            _ = self._matcher.complete
+        except GrammarLostError:
+            return  # the first token is drawn without it, or not at all
+        except SchemaError as error:
+            raise PromptError(
+                "the answer that was begun does not fit the response format: leave "
+                "out one of them"
+            ) from error
+
+    # On the device
+
+    def masked(self, logits: mx.array) -> mx.array:
+        """Return the logits (V,) of the next token, -inf where it is not legal."""
+        table = self._table or self._upload(logits.shape[-1])
+        self._next = None
+        if self._matcher is not None:
+            legal = mx.array(self._grammatical(self._matcher))
+        elif self.place.kind == "text":
+            legal = table.text(self._state)
+        else:
+            assert self._ahead is not None
+            self._next = mx.take(table.rows, self._ahead + table.classes)
+            legal = self._next >= table.first
+        return mx.where(legal, mx.maximum(logits, table.least), table.never)
+
+    def drew(self, token: mx.array) -> None:
+        """Go on behind a token (), which nobody needs to have read."""
+        if self._next is not None:
+            self._ahead = mx.take(self._next, token)
+
+    def _upload(self, size: int) -> "OnDevice":
+        text = np.array(self._tokenizer.text_ids)
+        self._text = np.zeros(size, bool)
+        self._text[text[text < size]] = True
+        self._table = OnDevice(table_of(self._automaton, self._text))
+        self._ahead = self._table.row(self._state)
+        return self._table
+
+    # Where tokens are read
+
+    def read(self, token: int) -> bool:
+        """Take the next token that was drawn; True if the one after it was not rightly.
+
+        Then what was drawn behind `token` is to be drawn again.
+        """
+        before = self._state
+        is_text = bool(self._text[token])
+        state = self._automaton.step(before, token, text=is_text)
+        assert state is not None, f"{token=} is not legal in {self.place}"
+        self._state = state
+        place = self.place
+        self._follow_grammar(before, token)
+        if self._matcher is not None:
+            self._matcher.look()  # while the model computes
+        why = self._why_to_cut(token) if before == state and is_text else None
+        if why is not None:
+            self._cut_short(why)
+        self.calls += place.recipient is not None and before != state
+        left = self._automaton.places[before]
+        ended = left.kind == "text" and before != state
+        if ended and left.channel == "commentary" and left.recipient is None:
+            self._preambles += 1
+            if self._preambles >= MOST_PREAMBLES:
+                self._state = self._automaton.settled
+        again = why is not None or self.waits or ended
+        if again:
+            self._look_again()
+        return again
+
+    def _look_again(self) -> None:
+        """Let what is drawn next be drawn behind the tokens that were read."""
+        assert self._table is not None
+        self._ahead = self._table.row(self._state)
+
+    def _follow_grammar(self, before: int, token: int) -> None:
+        """Feed the grammar of the content, begin that of a new one, or end it."""
+        place = self.place
+        if place.kind != "grammar":
+            if self._matcher is not None:  # what was drawn ahead knew nothing of it
+                self._look_again()
+            self._matcher = None
+        elif place.recipient in self._unbound:
+            pass
+        elif before == self._state and self._matcher is not None:
+            self._matcher.feed(token)
+        else:
+            grammar = self._compiled[place.recipient]
+            self._matcher = self._grammars.matcher(grammar)
+
+    def _grammatical(self, matcher: Matcher) -> np.ndarray:
+        """What the grammar allows (V,), and what may end the text once it is whole."""
+        recipient, complete = self.place.recipient, True
+        legal = self._text.copy()
+        if recipient not in self._unbound:
+            try:
+                legal &= matcher.allowed(len(legal))
+                complete = matcher.complete
+            except GrammarLostError as error:
+                if not self._compiled[recipient].loosely:
+                    raise
+                log.warning("%s goes on free: %s", recipient or "the answer", error)
+                self._unbound.add(recipient)
+                self.details += (UNBOUND,)
+        if complete:
+            legal[list(self._automaton.edges[self._state])] = True
+        if not legal.any():
+            raise SchemaError("a grammar leaves no token to go on with: change it")
+        return legal
+
+    def _cut_short(self, why: str) -> None:
+        """Leave reasoning and preambles for the answer; end all else as it stands."""
+        self.details += (why,)
+        if why in (FINAL_LOOP, CALL_LOOP):
+            self._cut = LENGTH
+        else:
+            self._state = self._automaton.closings[self._state]
+
+    def _why_to_cut(self, token: int) -> str | None:
+        """Say what is wrong with text that goes on with `token`, if anything."""
+        place = self.place
+        if place.recipient is not None:
+            return CALL_LOOP if self._circles(CALL, token) else None
+        if place.channel == "analysis":
+            self.reasoning_tokens += 1
+            if self._budget is not None and self.reasoning_tokens >= self._budget:
+                return REASONING_BUDGET
+        if place.channel == "commentary":
+            self._preamble_tokens += 1
+            if self._preamble_tokens >= PREAMBLE_TOKENS:
+                return PREAMBLE_BUDGET
+        return f"{place.channel}_loop" if self._circles(place.channel, token) else None
+
+    def _circles(self, text: str, token: int) -> bool:
+        guard = self._guards.get(text)
+        return guard is not None and guard.feed(token)
+
+
+def guards(*, bound_final: bool) -> dict[str, Detector]:
+    """What watches the text of each channel, and that of all calls.
+
+    Reasoning loses little when it is cut short; an answer of many like records must
+    come out whole; what a program reads is cut only where it is nothing but a cycle.
+    """
+    return {
+        "analysis": LoopDetector(share=NEARLY),
+        "commentary": LoopDetector(share=NEARLY),
+        "final": CycleDetector() if bound_final else LoopDetector(share=EXACTLY),
+        CALL: CycleDetector(),
+    }
+
+
+class OnDevice:
+    """A table as generation uses it, so that a step takes few operations.
+
+    A state is where its row begins in the flat table, whose entries are such rows.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._width = table.targets.shape[1]
+        self._table = table
+        self._texts: dict[int, mx.array] = {}
+        targets = table.targets.astype(np.int32)
+        rows = np.where(targets < 0, ILLEGAL, targets * self._width)
+        self.rows = mx.array(rows.reshape(-1))
+        self.classes = mx.array(table.classes)  # (V,)
+        self.first = mx.array(0, mx.int32)
+        self.least = mx.array(LEAST, mx.float32)
+        self.never = mx.array(-mx.inf, mx.float32)
+
+    def text(self, state: int) -> mx.array:
+        """Return the mask (V,) of what is legal at a state of text."""
+        if state not in self._texts:
+            legal = self._table.targets[state] >= 0
+            self._texts[state] = mx.array(legal[self._table.classes])
+        return self._texts[state]
+
+    def row(self, state: int) -> mx.array:
+        """Return where the row of a state begins."""
+        return mx.array(state * self._width, mx.int32)
+
+
+def table_of(automaton: Automaton, text: np.ndarray) -> Table:
+    """Write an automaton as arrays, for a vocabulary whose text tokens are `text`.
+
+    `targets[state, classes[token]]` is the next state, or -1. Tokens that lead
+    somewhere of their own have a class of their own.
+    """
+    named = sorted({token for edges in automaton.edges for token in edges})
+    classes = np.where(text, TEXT, UNNAMED).astype(np.int32)
+    class_of = {token: number for number, token in enumerate(named, TEXT + 1)}
+    classes[named] = list(class_of.values())
+    shape = len(automaton.places), TEXT + 1 + len(named)
+    small = shape[0] <= np.iinfo(np.int16).max
+    targets = np.full(shape, ILLEGAL, np.int16 if small else np.int32)
+    columns = np.flatnonzero(np.r_[False, True, text[named]])  # those of text tokens
+    for state, place in enumerate(automaton.places):
+        if place.kind in ("text", "grammar"):
+            targets[state, columns] = state
+        elif place.kind == "done":  # what is drawn ahead of the end is thrown away
+            targets[state] = state
+        for token, target in automaton.edges[state].items():
+            targets[state, class_of[token]] = target
+    return Table(targets, classes)

@@ -1,0 +1,54 @@
+"""A cache in use and the nodes of the tree that lie in it.
+
+Knows nothing of how the tree is searched or how much memory there is.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from mlx_gptoss.engine.prompt_cache.tree import Node
+
+
+class KvCache(Protocol):
+    """What keeping prompts needs of a cache (see `mlx_gptoss.model.kv_cache.Cache`)."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def arrays(self) -> Sequence[Any]: ...
+    def mark(self, offsets: Iterable[int]) -> None: ...
+    def take_snapshots(self) -> Sequence[Any]: ...
+    def snapshot(self) -> Any: ...
+    def rows(self, start: int, end: int) -> Any: ...
+    def rebuild(
+        self, length: int, rows: Sequence[Any], snapshot: Any = None
+    ) -> None: ...
+
+
+class Live:
+    """One sequence that can go on at once: its cache, and its path in the tree."""
+
+    def __init__(self, cache: Any) -> None:
+        self.cache: KvCache = cache
+        self.path: list[Node] = []
+        self.pending: list[int] = []  # read since the last node ended
+        self.busy = False
+        self.used = 0
+
+    @property
+    def end(self) -> int:
+        """Where its last node ends."""
+        return self.path[-1].end if self.path else 0
+
+    def push(self, node: Node) -> None:
+        """Take note that the cache holds `node` too; no other copy is needed."""
+        node.rows = None
+        node.live.append(self)
+        self.path.append(node)
+
+    def pop(self) -> Node:
+        node = self.path.pop()
+        node.live.remove(self)
+        return node

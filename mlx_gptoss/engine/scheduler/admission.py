@@ -1,0 +1,60 @@
+"""Who may begin, and who may wait for that: a rule for places, memory and the queue.
+
+The queue bounds requests that must wait, and nothing else: what can begin at once is
+never refused, and neither are the other answers of a request that was taken. Knows
+tickets and sizes; nothing of models.
+"""
+
+from collections.abc import Callable, Sequence
+
+from mlx_gptoss.engine.scheduler.kv_budget import Governor
+from mlx_gptoss.engine.scheduler.options import BatchOptions
+from mlx_gptoss.engine.scheduler.request import ENDED, Ticket
+from mlx_gptoss.errors import BusyError
+from mlx_gptoss.memory.sizes import CACHE_STEP
+
+
+class Admission:
+    """Says who fits beside whom; may be asked in any thread."""
+
+    def __init__(self, options: BatchOptions, governor: Governor) -> None:
+        self._options = options
+        self._governor = governor
+
+    def lets_in(self, running: Sequence[Ticket], ticket: Ticket) -> bool:
+        """Whether a ticket may begin: there is a place, and room to grow a little."""
+        if len(running) >= self._options.max_running:
+            return False
+        lengths = [one.length + CACHE_STEP for one in (*running, ticket)]
+        return not running or self._governor.fits(lengths)
+
+    def refusal(
+        self,
+        ticket: Ticket,
+        running: Sequence[Ticket],
+        queued: Sequence[Ticket],
+        retry_after: Callable[[], float],
+    ) -> BusyError | None:
+        """Say why a ticket may not even wait; None where it may, or need not.
+
+        Those who left, and those at their end, are about to make room.
+        """
+        if len(queued) < self._options.max_waiting:
+            return None
+        served = [one for one in running if one.state != ENDED and not one.cancelled]
+        waiting = [one for one in queued if one not in served and not one.cancelled]
+        waiting.append(ticket)
+        while waiting and self.lets_in(served, waiting[0]):
+            served.append(waiting.pop(0))
+        taken = {one.request for one in (*served, *waiting[:-1])}
+        if not waiting or ticket.request in taken:
+            return None
+        count = len({one.request for one in waiting} - {one.request for one in served})
+        if count <= self._options.max_waiting:
+            return None
+        seconds = retry_after()
+        return BusyError(
+            f"as many requests run as fit, and {count - 1} wait already: try again in "
+            f"{seconds:.0f} s",
+            seconds,
+        )
