@@ -10,11 +10,11 @@ from typing import Any
 
 import uvicorn
 
+from mlx_gptoss.api.settings import Settings
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.app import create_app
 from mlx_gptoss.server.models import Models
 from mlx_gptoss.server.service import Service
-from mlx_gptoss.server.settings import Settings
 
 LONGEST_SECONDS = 60.0
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import httpx2
 
+from mlx_gptoss.api.settings import Settings
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.app import create_app
 from mlx_gptoss.server.models import Models
-from mlx_gptoss.server.settings import Settings
 
 DATE = "2026-11-22"
 WEATHER = {

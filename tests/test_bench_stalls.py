@@ -5,13 +5,13 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from mlx_gptoss.api.settings import Limits
 from mlx_gptoss.bench.heavy import LARGEST, heavy_requests
 from mlx_gptoss.bench.stalls import bench_stalls
 from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.server.settings import Limits
 
 
 def test_it_shows_what_others_feel_beside_each_heavy_request() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import pytest
 
+from mlx_gptoss.api.settings import Settings
 from mlx_gptoss.checkpoint.hub import Hub
 from mlx_gptoss.cli.options import LoadOptions
 from mlx_gptoss.cli.serve import serve
@@ -25,7 +26,6 @@ from mlx_gptoss.cli.serving import (
 )
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.server.guard import Guard
-from mlx_gptoss.server.settings import Settings
 from tests.hub_server import hub_server
 
 

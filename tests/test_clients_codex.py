@@ -16,7 +16,7 @@ import pytest
 
 from mlx_gptoss.agents.endpoint import Endpoint
 from mlx_gptoss.agents.setup import prepare
-from mlx_gptoss.server.settings import Settings
+from mlx_gptoss.api.settings import Settings
 from tests.codex_requests import Recorder, write
 from tests.fakes import AnsweringModel, answering
 from tests.live import live

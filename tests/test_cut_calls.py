@@ -14,10 +14,10 @@ import httpx2
 import openai
 import pytest
 
+from mlx_gptoss.api.settings import Settings
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.constrain.loops import ALLOWED
-from mlx_gptoss.server.settings import Settings
 from tests.answering_app import constant
 from tests.fakes import byte_tokenizer, token_ids
 from tests.live import live

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import mlx.core as mx
 import pytest
 
+from mlx_gptoss.api.prompt import Ask, prompts_of
 from mlx_gptoss.engine.guide import MOST_PREAMBLES, PREAMBLE_TOKENS
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.runtime import Runtime
@@ -22,7 +23,6 @@ from mlx_gptoss.harmony.messages import (
     tool_result,
     user,
 )
-from mlx_gptoss.server.ask import Ask, prompts_of
 from tests.asking import Asked
 from tests.fakes import token_ids
 from tests.test_guide import (

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from mlx_gptoss.api.errors import ApiError
+from mlx_gptoss.api.messages.blocks import read_messages, system_text
+from mlx_gptoss.api.messages.wire import InputMessage
+from mlx_gptoss.api.sealed import seal
 from mlx_gptoss.harmony import messages as m
-from mlx_gptoss.server.errors import ApiError
-from mlx_gptoss.server.messages.blocks import read_messages, system_text
-from mlx_gptoss.server.schema.messages import InputMessage
-from mlx_gptoss.server.sealed import seal
 
 USE = {"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}}
 RESULT = {"type": "tool_result", "tool_use_id": "t1", "content": "42"}

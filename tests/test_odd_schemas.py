@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss import load
+from mlx_gptoss.api.ignored import HEADER, with_freed
 from mlx_gptoss.chat.tools import Tool
 from mlx_gptoss.chat.tools.tool import as_tool
 from mlx_gptoss.cli import cli
@@ -21,7 +22,6 @@ from mlx_gptoss.harmony.constrain.constraints import closed
 from mlx_gptoss.harmony.constrain.grammar import Grammars
 from mlx_gptoss.harmony.parse import validate
 from mlx_gptoss.harmony.render.typescript import typescript
-from mlx_gptoss.server.ignored import HEADER, with_freed
 from tests.fakes import byte_tokenizer
 from tests.serving import WEATHER, asked, question
 from tests.test_any_order import takes

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from mlx_gptoss.api.errors import ApiError
+from mlx_gptoss.api.responses.items import Read, read_items
+from mlx_gptoss.api.sealed import seal, unseal
 from mlx_gptoss.harmony import messages as m
-from mlx_gptoss.server.errors import ApiError
-from mlx_gptoss.server.responses.items import Read, read_items
-from mlx_gptoss.server.sealed import seal, unseal
 
 THOUGHT = {"type": "reasoning_text", "text": "Hm."}
 SUMMARY = {"type": "summary_text", "text": "Hm."}

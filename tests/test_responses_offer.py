@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlx_gptoss.api.errors import ApiError
+from mlx_gptoss.api.responses.items import read_items
+from mlx_gptoss.api.responses.tool_choice import tool_choice
+from mlx_gptoss.api.responses.tool_list import Offer, read_offer
+from mlx_gptoss.api.responses.tool_names import Names, Origin
+from mlx_gptoss.api.responses.wire import ResponsesTool
+from mlx_gptoss.api.settings import Limits
 from mlx_gptoss.harmony import messages as m
-from mlx_gptoss.server.errors import ApiError
-from mlx_gptoss.server.responses.choice import tool_choice
-from mlx_gptoss.server.responses.items import read_items
-from mlx_gptoss.server.responses.names import Names, Origin
-from mlx_gptoss.server.responses.offer import Offer, read_offer
-from mlx_gptoss.server.schema.responses import ResponsesTool
-from mlx_gptoss.server.settings import Limits
 
 ADD = {"type": "function", "name": "add", "description": "Add.", "strict": True}
 PATCH = {"type": "custom", "name": "patch"}

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlx_gptoss.api.errors import ApiError
+from mlx_gptoss.api.generation import Usage
+from mlx_gptoss.api.responses.reply import Output
+from mlx_gptoss.api.responses.tool_names import Names, Origin
+from mlx_gptoss.api.responses.wire_reply import ResponseReply
+from mlx_gptoss.api.sealed import unseal
 from mlx_gptoss.harmony.messages import TextGrammar, ToolDescription, text_tool
 from mlx_gptoss.harmony.parse.parser import Parser
-from mlx_gptoss.server.errors import ApiError
-from mlx_gptoss.server.responses.names import Names, Origin
-from mlx_gptoss.server.responses.output import Output
-from mlx_gptoss.server.schema.responses_reply import ResponseReply
-from mlx_gptoss.server.sealed import unseal
-from mlx_gptoss.server.turn import Usage
 from tests.fakes import byte_tokenizer, token_ids
 from tests.response_events import rebuilt
 

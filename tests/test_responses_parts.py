@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_gptoss.server.responses.asking import referred
+from mlx_gptoss.api.responses.request import referred
 from mlx_gptoss.server.responses.store import FILE, STEPS, ResponseStore, Stored
 
 IDS = ["msg_a", "msg_b", "1", ""]

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from mlx_gptoss.api.settings import Settings
 from mlx_gptoss.errors import GptOssError, StorageError
 from mlx_gptoss.server.responses import store as store_module
 from mlx_gptoss.server.responses.store import FILE, ResponseStore, Stored, open_store
-from mlx_gptoss.server.settings import Settings
 from tests.full_disks import fill, small_disk
 
 

@@ -20,7 +20,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
 from mlx_gptoss import load
-from mlx_gptoss.server.settings import Settings
+from mlx_gptoss.api.settings import Settings
 from tests.live import Live, live
 from tests.response_events import rebuilt
 from tests.serving import DATE, WEATHER

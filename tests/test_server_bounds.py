@@ -10,14 +10,14 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from mlx_gptoss.api.errors import MOST_SHOWN, ApiError
+from mlx_gptoss.api.settings import Limits, Settings
+from mlx_gptoss.api.wire import mended
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import StorageError
-from mlx_gptoss.server.errors import MOST_SHOWN, ApiError
 from mlx_gptoss.server.responses.database import Database
-from mlx_gptoss.server.responses.kept import Kept
+from mlx_gptoss.server.responses.live import Kept
 from mlx_gptoss.server.responses.store import FILE, STEPS, ResponseStore
-from mlx_gptoss.server.schema.base import mended
-from mlx_gptoss.server.settings import Limits, Settings
 from tests.answering_app import constant
 from tests.serving import DATE, asked
 

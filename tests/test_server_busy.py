@@ -6,8 +6,8 @@ from typing import Any
 import httpx2
 
 from mlx_gptoss import load
+from mlx_gptoss.api.settings import Limits, Settings
 from mlx_gptoss.engine.scheduler import BatchOptions
-from mlx_gptoss.server.settings import Limits, Settings
 from tests.serving import DATE, asked, question
 
 FEW = BatchOptions(max_running=1, max_waiting=1)

@@ -11,8 +11,8 @@ import jsonschema
 import pytest
 
 from mlx_gptoss import load
+from mlx_gptoss.api.settings import Limits, Settings
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.server.settings import Limits, Settings
 from tests.fakes import answering
 from tests.serving import DATE, WEATHER, asked, events, question
 

@@ -13,7 +13,7 @@ import pytest
 from openai.types.responses import Response
 
 from mlx_gptoss import load
-from mlx_gptoss.server.settings import Settings
+from mlx_gptoss.api.settings import Settings
 from tests.codex_requests import FOLDER, requests
 from tests.fakes import AnsweringModel, answering
 from tests.response_events import rebuilt

@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from mlx_gptoss.server.settings import Settings
+from mlx_gptoss.api.settings import Settings
 from tests.answering_app import ANSWER, constant
 from tests.live import Live, live
 from tests.serving import DATE

@@ -19,12 +19,12 @@ import httpx2
 import openai
 import pytest
 
+from mlx_gptoss.api.errors import draining
+from mlx_gptoss.api.generation import Prompt, Turn
+from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.text_parser import TextReader
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
-from mlx_gptoss.server.errors import draining
-from mlx_gptoss.server.reading import TextReader
-from mlx_gptoss.server.settings import Settings
-from mlx_gptoss.server.turn import Prompt, Turn
 from tests.answering_app import constant
 from tests.live import Live, live
 from tests.serving import DATE

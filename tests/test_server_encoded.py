@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlx_gptoss.api.settings import Limits, Settings
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.server.encoded import CODINGS, Decoded, UnreadableError, zstd
-from mlx_gptoss.server.settings import Limits, Settings
+from mlx_gptoss.server.content_encoding import CODINGS, Decoded, UnreadableError, zstd
 from tests.answering_app import constant
 from tests.serving import DATE, asked
 

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from mlx_gptoss.errors import StorageError
-from mlx_gptoss.server import running
+from mlx_gptoss.server import process as running
 from mlx_gptoss.server.draining import Drain
 from mlx_gptoss.server.log_file import LogFile
 from mlx_gptoss.server.responses.store import FILE, ResponseStore, Stored

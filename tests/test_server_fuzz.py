@@ -15,10 +15,10 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 
+from mlx_gptoss.api.settings import Limits, Settings
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.app import create_app
 from mlx_gptoss.server.models import Models
-from mlx_gptoss.server.settings import Limits, Settings
 from tests.answering_app import constant
 from tests.serving import DATE, WEATHER, asked
 

@@ -8,8 +8,8 @@ import httpx2
 import pytest
 
 from mlx_gptoss import __version__
+from mlx_gptoss.api.settings import Limits, Settings
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.server.settings import Limits, Settings
 from tests.fakes import answering
 from tests.serving import asked
 

@@ -10,9 +10,9 @@ import httpx2
 import pytest
 
 from mlx_gptoss import load
+from mlx_gptoss.api.sealed import unseal
+from mlx_gptoss.api.settings import Settings
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.server.sealed import unseal
-from mlx_gptoss.server.settings import Settings
 from tests.answering_app import constant
 from tests.fakes import answering
 from tests.serving import DATE, WEATHER, asked

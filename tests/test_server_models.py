@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from mlx_gptoss.api.errors import ApiError
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.memory import Plan
 from mlx_gptoss.memory.budget import Budget
-from mlx_gptoss.server.errors import ApiError
 from mlx_gptoss.server.models import Models, Source
 from tests.fakes import answering
 

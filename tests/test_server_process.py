@@ -21,7 +21,7 @@ from mlx_gptoss.checkpoint.hub.folders import DEMO_FOLDER
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.server.running import Place, listen, url_of
+from mlx_gptoss.server.process import Place, listen, url_of
 from tests.serving import question
 
 SERVE = [sys.executable, "-m", "mlx_gptoss", "serve", "-m", "demo"]

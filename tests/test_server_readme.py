@@ -6,9 +6,9 @@ from pathlib import Path
 
 from fastapi.routing import APIRoute
 
+from mlx_gptoss.api.settings import Limits
 from mlx_gptoss.cli.serve import serve
 from mlx_gptoss.server.app import ROUTERS
-from mlx_gptoss.server.settings import Limits
 
 ROOT = Path(__file__).resolve().parents[1]
 SUITES = r"(?s)```sh\n.*?```"  # commands of other people's programs

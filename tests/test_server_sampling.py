@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from mlx_gptoss import SamplingParams, load
+from mlx_gptoss.api.settings import Settings
 from mlx_gptoss.cli.serve import serve as serve_command
 from mlx_gptoss.cli.serve import settings_of
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.server.settings import Settings
 from tests.serving import DATE, asked
 
 SUM = "What is 417 + 285?"

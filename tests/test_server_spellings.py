@@ -11,16 +11,16 @@ import httpx2
 import pytest
 
 from mlx_gptoss import load
+from mlx_gptoss.api.aliases import OWN, SPELLINGS
+from mlx_gptoss.api.chat.wire import ChatRequest
+from mlx_gptoss.api.completions.wire import CompletionRequest
+from mlx_gptoss.api.errors import ApiError
+from mlx_gptoss.api.ignored import BLOCKS, FIELDS, HEADER, ignored
+from mlx_gptoss.api.messages.wire import MessagesRequest
+from mlx_gptoss.api.responses.wire import ResponsesRequest
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.constrain.constraints import AnswerFormat
 from mlx_gptoss.harmony.content_parts import NAMES
-from mlx_gptoss.server.errors import ApiError
-from mlx_gptoss.server.ignored import BLOCKS, FIELDS, HEADER, ignored
-from mlx_gptoss.server.schema.chat import ChatRequest
-from mlx_gptoss.server.schema.completions import CompletionRequest
-from mlx_gptoss.server.schema.messages import MessagesRequest
-from mlx_gptoss.server.schema.responses import ResponsesRequest
-from mlx_gptoss.server.spellings import OWN, SPELLINGS
 from tests.answering_app import constant
 from tests.serving import asked
 

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss import load
+from mlx_gptoss.api.settings import Limits
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.bodies import MANY, count_values
 from mlx_gptoss.server.lanes import LONG, Lanes
-from mlx_gptoss.server.settings import Limits
 from tests.serve_process import serve
 from tests.serving import WEATHER, asked
 

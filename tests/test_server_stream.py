@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from mlx_gptoss.server.connection import patient
 from mlx_gptoss.server.draining import Drain
-from mlx_gptoss.server.running import Place, Server, listen, url_of
+from mlx_gptoss.server.process import Place, Server, listen, url_of
 from mlx_gptoss.server.stream import ALIVE, EventStream, sse, sse_json
 
 FRAME = b"data: " + b"x" * 65536 + b"\n\n"

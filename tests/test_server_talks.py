@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from mlx_gptoss import load
+from mlx_gptoss.api.settings import Settings
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.openai_chat import from_chat_messages
 from mlx_gptoss.harmony.render.prompt import render_messages
-from mlx_gptoss.server.settings import Settings
 from tests.serving import DATE, WEATHER, asked
 from tests.talks import APIS, Api, Called, Result, Said, Step, User, call, result
 

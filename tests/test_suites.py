@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mlx_gptoss.server.settings import OPEN_RESPONSES, Settings
+from mlx_gptoss.api.settings import OPEN_RESPONSES, Settings
 from tests.answering_app import obliging
 from tests.live import Live, live
 from tests.serve_process import run

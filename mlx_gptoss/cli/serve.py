@@ -44,7 +44,7 @@ def serve(
     from mlx_gptoss.memory.budget import device_budget
     from mlx_gptoss.server.app import create_app
     from mlx_gptoss.server.models import Models
-    from mlx_gptoss.server.running import listen, serve
+    from mlx_gptoss.server.process import listen, serve
 
     if options.private or given["no_store"]:  # neither answers nor prompts
         given["no_store"], options = True, replace(options, disk_cache=0)
@@ -79,8 +79,8 @@ def settings_of(
     log_file: Path | None,
     **given: Any,
 ) -> Any:
+    from mlx_gptoss.api.settings import Limits, Settings
     from mlx_gptoss.engine.sampling import SamplingParams
-    from mlx_gptoss.server.settings import Limits, Settings
 
     if no_store and log_file is not None:
         raise click.UsageError("--no-store keeps nothing: leave out --log-file")
@@ -111,7 +111,7 @@ def place_of(
     drain: float,
     **_: Any,
 ) -> Any:
-    from mlx_gptoss.server.running import Place
+    from mlx_gptoss.server.process import Place
 
     return Place(
         host=host,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlx_gptoss.api.settings import LOOPBACK_HOSTS
 from mlx_gptoss.checkpoint.hub import is_path
 from mlx_gptoss.cli.lines import text_expected
 from mlx_gptoss.cli.options import LoadOptions, named_model
@@ -21,7 +22,6 @@ from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.server.log_file import LogFile
-from mlx_gptoss.server.settings import LOOPBACK_HOSTS
 
 if TYPE_CHECKING:
     from mlx_gptoss.engine.runtime import Runtime

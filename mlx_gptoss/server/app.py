@@ -20,13 +20,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from mlx_gptoss.api.errors import ApiError, as_api_error, body_for
+from mlx_gptoss.api.ignored import HEADER as IGNORED
+from mlx_gptoss.api.settings import Settings
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.server.encoded import UnreadableError
-from mlx_gptoss.server.errors import ApiError, as_api_error, body_for
+from mlx_gptoss.server.content_encoding import UnreadableError
 from mlx_gptoss.server.guard import Guard
-from mlx_gptoss.server.ignored import HEADER as IGNORED
 from mlx_gptoss.server.models import Models
-from mlx_gptoss.server.responses.kept import Kept
+from mlx_gptoss.server.responses.live import Kept
 from mlx_gptoss.server.responses.store import open_store
 from mlx_gptoss.server.routes import (
     chat,
@@ -38,7 +39,6 @@ from mlx_gptoss.server.routes import (
     responses,
 )
 from mlx_gptoss.server.service import Service
-from mlx_gptoss.server.settings import Settings
 from mlx_gptoss.server.stream import CLIENT_CLOSED, ClientGone
 
 ROUTERS = (

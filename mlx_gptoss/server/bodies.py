@@ -20,9 +20,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from mlx_gptoss.server.errors import ApiError
-from mlx_gptoss.server.limits import check_count
-from mlx_gptoss.server.settings import Limits
+from mlx_gptoss.api.errors import ApiError
+from mlx_gptoss.api.limits import check_count
+from mlx_gptoss.api.settings import Limits
 
 SHORT = 2**15  # bytes: some thousandths of a second
 MANY = 2**14  # values

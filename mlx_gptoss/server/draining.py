@@ -9,7 +9,7 @@ Knows answers only as something that can fail; nothing of HTTP, signals or time.
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from mlx_gptoss.server.errors import ApiError, draining
+from mlx_gptoss.api.errors import ApiError, draining
 
 
 class Failing(Protocol):

@@ -8,7 +8,7 @@ Knows messages of ASGI; nothing of what is in them.
 
 from starlette.types import Message, Receive
 
-from mlx_gptoss.server.errors import busy
+from mlx_gptoss.api.errors import busy
 
 RETRY_SECONDS = 5.0
 

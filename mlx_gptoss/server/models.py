@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from mlx_gptoss.api.errors import draining, model_not_found
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.memory import Plan, format_bytes
-from mlx_gptoss.server.errors import draining, model_not_found
 
 log = logging.getLogger(__name__)
 

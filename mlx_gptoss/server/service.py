@@ -25,19 +25,20 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mlx_gptoss.api.errors import ApiError
+from mlx_gptoss.api.generation import Prompt, Turn, start_turns
+from mlx_gptoss.api.ignored import with_freed
+from mlx_gptoss.api.prompt import Ask, prepare_next, prompts_of
+from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.wire import Reply
 from mlx_gptoss.chat.reasoning_memory import ReasoningMemory
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.openai_chat import Restore
-from mlx_gptoss.server.ask import Ask, prepare_next, prompts_of
 from mlx_gptoss.server.draining import Drain
-from mlx_gptoss.server.errors import ApiError
-from mlx_gptoss.server.ignored import with_freed
 from mlx_gptoss.server.lanes import Lanes
 from mlx_gptoss.server.metrics import Metrics
 from mlx_gptoss.server.models import Models
-from mlx_gptoss.server.responses.kept import Kept
-from mlx_gptoss.server.schema.base import Reply
-from mlx_gptoss.server.settings import Settings
+from mlx_gptoss.server.responses.live import Kept
 from mlx_gptoss.server.stream import (
     ALIVE,
     WAITING,
@@ -45,7 +46,6 @@ from mlx_gptoss.server.stream import (
     error_frame,
     while_connected,
 )
-from mlx_gptoss.server.turn import Prompt, Turn, start_turns
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

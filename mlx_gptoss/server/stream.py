@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from mlx_gptoss.server.errors import ApiError, as_api_error
+from mlx_gptoss.api.errors import ApiError, as_api_error
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlx_gptoss.api.settings import Settings
 from mlx_gptoss.errors import GptOssError, StorageError
 from mlx_gptoss.server.responses.database import DamagedError, Database
-from mlx_gptoss.server.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mlx_gptoss.server.schema.base import ErrorReply
+from mlx_gptoss.api.wire import ErrorReply
 
 # What a document of the API says of every route: errors have one form.
 ERRORS: dict[int | str, dict[str, Any]] = {

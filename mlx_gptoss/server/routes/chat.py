@@ -7,19 +7,19 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mlx_gptoss.api.chat.reply import chunks, whole_reply
+from mlx_gptoss.api.chat.reply_style import Manner
+from mlx_gptoss.api.chat.request import ask_of
+from mlx_gptoss.api.chat.wire import ChatRequest
+from mlx_gptoss.api.chat.wire_reply import ChatReply, RenderReply
+from mlx_gptoss.api.generation import Turn
+from mlx_gptoss.api.ignored import ignored
+from mlx_gptoss.api.prompt import Ask
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.server.ask import Ask
 from mlx_gptoss.server.bodies import ReadingRoute
-from mlx_gptoss.server.chat.asking import ask_of
-from mlx_gptoss.server.chat.manner import Manner
-from mlx_gptoss.server.chat.output import chunks, whole_reply
-from mlx_gptoss.server.ignored import ignored
 from mlx_gptoss.server.routes import ERRORS
-from mlx_gptoss.server.schema.chat import ChatRequest
-from mlx_gptoss.server.schema.chat_reply import ChatReply, RenderReply
 from mlx_gptoss.server.service import Service, json_reply
 from mlx_gptoss.server.stream import DONE, sse
-from mlx_gptoss.server.turn import Turn
 
 router = APIRouter(tags=["chat"], route_class=ReadingRoute)
 

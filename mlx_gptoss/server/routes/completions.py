@@ -7,14 +7,19 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mlx_gptoss.api.completions.completions import (
+    Manner,
+    chunks,
+    prompts_of,
+    whole_reply,
+)
+from mlx_gptoss.api.completions.wire import CompletionReply, CompletionRequest
+from mlx_gptoss.api.generation import Turn
+from mlx_gptoss.api.ignored import ignored
 from mlx_gptoss.server.bodies import ReadingRoute
-from mlx_gptoss.server.completions import Manner, chunks, prompts_of, whole_reply
-from mlx_gptoss.server.ignored import ignored
 from mlx_gptoss.server.routes import ERRORS
-from mlx_gptoss.server.schema.completions import CompletionReply, CompletionRequest
 from mlx_gptoss.server.service import Service
 from mlx_gptoss.server.stream import DONE, sse
-from mlx_gptoss.server.turn import Turn
 
 router = APIRouter(tags=["completions"], route_class=ReadingRoute)
 

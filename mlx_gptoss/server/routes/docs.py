@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mlx_gptoss.server.errors import ApiError
+from mlx_gptoss.api.errors import ApiError
 
 router = APIRouter(include_in_schema=False)
 # Carried by the package `fastapi-offline`, whose page would run inline scripts.

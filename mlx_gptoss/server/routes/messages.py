@@ -8,29 +8,25 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_gptoss.engine.outputs import STOP, TOOL_CALLS
-from mlx_gptoss.server.ask import Ask
-from mlx_gptoss.server.bodies import ReadingRoute
-from mlx_gptoss.server.errors import ApiError, anthropic_body
-from mlx_gptoss.server.ignored import ignored
-from mlx_gptoss.server.messages.asking import Question, without_effect
-from mlx_gptoss.server.messages.output import Event, Output, new_message
-from mlx_gptoss.server.routes.chat import count, render_reply
-from mlx_gptoss.server.schema.chat_reply import RenderReply
-from mlx_gptoss.server.schema.messages import (
-    CountRequest,
-    MessagesRequest,
-    RenderRequest,
-)
-from mlx_gptoss.server.schema.messages_reply import (
+from mlx_gptoss.api.chat.wire_reply import RenderReply
+from mlx_gptoss.api.errors import ApiError, anthropic_body
+from mlx_gptoss.api.generation import Turn
+from mlx_gptoss.api.ignored import ignored
+from mlx_gptoss.api.messages.reply import Event, Output, new_message
+from mlx_gptoss.api.messages.request import Question, without_effect
+from mlx_gptoss.api.messages.wire import CountRequest, MessagesRequest, RenderRequest
+from mlx_gptoss.api.messages.wire_reply import (
     AnthropicErrorReply,
     MessageReply,
     StopReason,
     TokenCount,
 )
+from mlx_gptoss.api.prompt import Ask
+from mlx_gptoss.engine.outputs import STOP, TOOL_CALLS
+from mlx_gptoss.server.bodies import ReadingRoute
+from mlx_gptoss.server.routes.chat import count, render_reply
 from mlx_gptoss.server.service import Service, json_reply
 from mlx_gptoss.server.stream import sse_json
-from mlx_gptoss.server.turn import Turn
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": AnthropicErrorReply, "description": "The request is at fault"},

@@ -4,11 +4,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from mlx_gptoss import __version__
-from mlx_gptoss.server.errors import model_not_found
+from mlx_gptoss.api.errors import model_not_found
+from mlx_gptoss.api.models.wire import Health, ModelList, ModelReply
 from mlx_gptoss.server.guard import KNOWS_KEY
 from mlx_gptoss.server.models import Models
 from mlx_gptoss.server.routes import ERRORS
-from mlx_gptoss.server.schema.models import Health, ModelList, ModelReply
 from mlx_gptoss.server.service import Service
 
 router = APIRouter(tags=["models"], responses=ERRORS)

@@ -8,28 +8,24 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_gptoss.server.bodies import ReadingRoute
-from mlx_gptoss.server.errors import bad_request
-from mlx_gptoss.server.ignored import ignored
-from mlx_gptoss.server.responses.asking import (
-    Question,
-    check_served,
-    without_effect,
-)
-from mlx_gptoss.server.responses.items import with_parts
-from mlx_gptoss.server.responses.kept import Kept, Live
-from mlx_gptoss.server.responses.reply import begun
-from mlx_gptoss.server.routes import ERRORS
-from mlx_gptoss.server.routes.chat import count, render_reply
-from mlx_gptoss.server.schema.base import Json
-from mlx_gptoss.server.schema.chat_reply import RenderReply
-from mlx_gptoss.server.schema.responses import InputRequest, ResponsesRequest
-from mlx_gptoss.server.schema.responses_reply import (
+from mlx_gptoss.api.chat.wire_reply import RenderReply
+from mlx_gptoss.api.errors import bad_request
+from mlx_gptoss.api.ignored import ignored
+from mlx_gptoss.api.responses.items import with_parts
+from mlx_gptoss.api.responses.request import Question, check_served, without_effect
+from mlx_gptoss.api.responses.wire import InputRequest, ResponsesRequest
+from mlx_gptoss.api.responses.wire_reply import (
     DeletedResponse,
     InputTokens,
     ItemList,
     ResponseReply,
 )
+from mlx_gptoss.api.wire import Json
+from mlx_gptoss.server.bodies import ReadingRoute
+from mlx_gptoss.server.responses.live import Kept, Live
+from mlx_gptoss.server.responses.start import begun
+from mlx_gptoss.server.routes import ERRORS
+from mlx_gptoss.server.routes.chat import count, render_reply
 from mlx_gptoss.server.service import Service, json_reply
 from mlx_gptoss.server.stream import DONE, sse_json
 

@@ -1,0 +1,158 @@
+"""Chat completions: what is asked."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from mlx_gptoss.api.aliases import CHAT, NO_LIMIT
+from mlx_gptoss.api.wire import Body, Continuing, Json, Many, Request
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Positive = Annotated[int, Field(ge=1)]
+ANY_SEED = -1  # as other servers have it
+
+
+def some(value: int) -> int:
+    """A number of tokens, or -1 for no limit."""
+    if value == 0:
+        raise PydanticCustomError("limit", "give 1 or more, or -1 for no limit")
+    return value
+
+
+def limited(value: int) -> int | None:
+    return None if some(value) == NO_LIMIT else value
+
+
+def drawn(seed: int) -> int | None:
+    return None if seed == ANY_SEED else seed
+
+
+def as_biases(value: Any) -> Any:
+    """llama.cpp's forms of a bias: pairs in a list, and false for never."""
+    pairs = value.items() if isinstance(value, dict) else value
+    if not isinstance(value, dict | list):
+        return value
+    if not all(isinstance(one, list | tuple) and len(one) == 2 for one in pairs):
+        return value
+    return {
+        str(token) if type(token) is int else token: -100.0 if bias is False else bias
+        for token, bias in pairs
+    }
+
+
+# -1 is no limit, as other servers have it.
+Tokens = Annotated[int, Field(ge=-1, json_schema_extra={"not": {"const": 0}})]
+TokenLimit = Annotated[Tokens, AfterValidator(limited)]
+RawTokenLimit = Annotated[Tokens, AfterValidator(some)]
+TopK = Annotated[int, Field(ge=-1), AfterValidator(lambda k: max(k, 0))]  # -1 is off
+Seed = Annotated[int, AfterValidator(drawn)]
+Biases = Annotated[dict[str, float], BeforeValidator(as_biases)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Part(Request):
+    """A part of a content; gpt-oss reads those that have text."""
+
+    type: str
+    text: str | None = None
+
+
+class FunctionCall(Request):
+    name: str
+    arguments: str = ""
+
+
+class CalledTool(Request):
+    id: str | None = None
+    type: str = "function"
+    function: FunctionCall
+
+
+class ChatMessage(Request):
+    """A message of the conversation.
+
+    `reasoning` (or `reasoning_content`) of an assistant's message is read again by
+    the model where it belongs to a call; with old answers it is left out, as the
+    format has it. `function_call` is what `tool_calls` were called before.
+    """
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | Many[Part] | None = None
+    name: str | None = None
+    tool_calls: Many[CalledTool] | None = None
+    tool_call_id: str | None = None
+    function_call: FunctionCall | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+
+
+class FunctionTool(Request):
+    name: str
+    description: str | None = None
+    parameters: Json | None = None
+    strict: bool | None = None
+
+
+class ChatTool(Request):
+    """A tool; of types other than `function` nothing is offered to the model."""
+
+    type: str
+    function: FunctionTool | None = None
+
+
+class StreamOptions(Request):
+    include_usage: bool | None = None
+
+
+class ReasoningOptions(Request):
+    """How reasoning goes, and whether it is shown."""
+
+    effort: Effort | None = None
+    exclude: bool | None = None
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
+
+
+class SamplingFields(Body):
+    """How tokens are chosen: the fields that all routes share."""
+
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: TopK | None = None
+    min_p: Probability | None = None
+    seed: Seed | None = None
+    logit_bias: Biases | None = None
+    stop: str | Many[str] | None = None
+
+
+class ChatRequest(SamplingFields, Continuing):
+    """The body of `/v1/chat/completions` and `/v1/chat/render`."""
+
+    api: ClassVar[str] = CHAT
+
+    model: str | None = None
+    messages: Annotated[Many[ChatMessage], Field(min_length=1)]
+    tools: Many[ChatTool] | None = None
+    tool_choice: str | Json | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: Json | None = None
+    reasoning_effort: Effort | None = None
+    reasoning: ReasoningOptions | None = None
+    include_reasoning: bool | None = None
+    reasoning_format: (
+        Literal["reasoning", "reasoning_content", "both", "hidden"] | None
+    ) = None
+    max_reasoning_tokens: Annotated[int, Field(ge=0)] | None = None
+    max_completion_tokens: TokenLimit | None = None
+    max_tokens: TokenLimit | None = None
+    n: Positive | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @property
+    def plain_messages(self) -> list[dict[str, Any]]:
+        """The messages as plain values."""
+        return [one.model_dump(exclude_none=True) for one in self.messages]

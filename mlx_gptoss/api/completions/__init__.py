@@ -1,0 +1,1 @@
+"""Raw completions: wire types, requests, replies; no HTTP."""

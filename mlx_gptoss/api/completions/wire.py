@@ -1,0 +1,64 @@
+"""Raw completions: what is asked, and what is answered."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from mlx_gptoss.api.aliases import COMPLETIONS
+from mlx_gptoss.api.chat.wire import (
+    Positive,
+    RawTokenLimit,
+    SamplingFields,
+    StreamOptions,
+)
+from mlx_gptoss.api.wire import Many, Reply, TokenUsage
+
+Token = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class CompletionRequest(SamplingFields):
+    """The body of `/v1/completions`: a prompt that is continued as it stands.
+
+    A `prompt` is text, token ids, or a list of either. With `parse_special`, names
+    of control tokens in a text, such as `<|start|>`, are those tokens.
+    """
+
+    api: ClassVar[str] = COMPLETIONS
+
+    model: str | None = None
+    prompt: str | Many[str] | Many[Token] | Many[Many[Token]]
+    parse_special: bool | None = None
+    suffix: str | None = None
+    echo: bool | None = None
+    best_of: Positive | None = None
+    n: Positive | None = None
+    max_tokens: RawTokenLimit | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+
+class CompletionLogprobs(Reply):
+    """Lists of one length: a place for each token."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None
+    text_offset: list[int]
+
+
+class CompletionChoice(Reply):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class CompletionReply(Reply):
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: TokenUsage | None = None
+    system_fingerprint: str | None = None

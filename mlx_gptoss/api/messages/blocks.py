@@ -1,0 +1,182 @@
+"""Anthropic's messages of content blocks, as plain JSON values, to Harmony messages.
+
+Reasoning comes as `thinking`, or sealed in a signature; blocks of tools that others
+run are passed over and counted. What an assistant said beside calls is no answer.
+Results stand behind their calls, in the order of the calls. Of what is no text stays a
+line in its place; in the newest message of the user it is refused.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlx_gptoss.api.errors import as_api_error, bad_request
+from mlx_gptoss.api.ignored import BLOCKS
+from mlx_gptoss.api.messages.wire import InputMessage
+from mlx_gptoss.api.sealed import unseal
+from mlx_gptoss.errors import PromptError
+from mlx_gptoss.harmony import messages as m
+from mlx_gptoss.harmony.content_parts import BETWEEN, read_part
+from mlx_gptoss.harmony.json_text import json_text
+from mlx_gptoss.harmony.openai_chat import Restore
+from mlx_gptoss.harmony.render.prompt import is_begun
+from mlx_gptoss.harmony.tool_results import Pairing
+
+FAILED = "Error: "
+Json = Mapping[str, Any]
+CALL, RESULT = "tool_use", "tool_result"
+THOUGHTS = ("thinking", "redacted_thinking")
+
+
+@dataclass
+class Read:
+    """What was read; `ignored` are the types of blocks that are not shown."""
+
+    messages: list[m.Message] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+
+
+def read_messages(
+    given: Sequence[InputMessage], restore: Restore | None = None
+) -> Read:
+    """Read a conversation. Raises ApiError (400) that names what cannot be read.
+
+    `restore` puts back the reasoning of calls that came without it.
+    """
+    reader = _Reader(restore)
+    read = [blocks_of(x.content, f"messages[{n}].content") for n, x in enumerate(given)]
+    newest = newest_question(given, read)
+    try:
+        for at, (one, blocks) in enumerate(zip(given, read, strict=True)):
+            where = f"messages[{at}].content"
+            if one.role == "assistant":
+                reader.assistant(blocks, where)
+            else:
+                reader.others(one.role, blocks, where, newest=at == newest)
+        return Read(reader.pairing.messages(), reader.ignored)
+    except PromptError as error:
+        raise as_api_error(error) from error
+
+
+def newest_question(
+    given: Sequence[InputMessage], read: Sequence[Sequence[Json]]
+) -> int | None:
+    """The place of what the user said last; what comes with results is no question."""
+    for at in range(len(given) - 1, -1, -1):
+        kinds = [block.get("type") for block in read[at]]
+        if given[at].role == "user" and RESULT not in kinds:
+            return at
+    return None
+
+
+class _Reader:
+    def __init__(self, restore: Restore | None) -> None:
+        self.pairing = Pairing("tool_use_id")
+        self.ignored: list[str] = []
+        self._restore = restore
+
+    def others(
+        self, role: str, blocks: Sequence[Json], where: str, *, newest: bool
+    ) -> None:
+        """Take what a user says: results of tools, and texts."""
+        texts: list[str] = []
+        for at, block in enumerate(blocks):
+            place = f"{where}[{at}]"
+            if block.get("type") == RESULT:
+                self._result(block, place)
+            elif (text := self._text(block, place, must_be_text=newest)) is not None:
+                texts.append(text)
+        if texts:
+            says = m.user if role == "user" else m.developer
+            self.pairing.say([says(BETWEEN.join(texts))])
+
+    def assistant(self, blocks: Sequence[Json], where: str) -> None:
+        """Take what the model said: thoughts, texts, calls."""
+        out: list[m.Message] = []
+        calls: list[tuple[str, str]] = []
+        called = any(block.get("type") == CALL for block in blocks)
+        for at, block in enumerate(blocks):
+            kind, place = block.get("type"), f"{where}[{at}]"
+            if kind in THOUGHTS:
+                if thought := thought_of(block):
+                    out.append(m.reasoning(thought))
+            elif kind == CALL:
+                name, id = named(block, "name", place), named(block, "id", place)
+                calls.append((id, place))
+                out.append(m.tool_call(name, json_text(block.get("input") or {})))
+            elif text := self._text(block, place):
+                if called:
+                    out.append(m.preamble(text))
+                elif out and is_begun(out[-1]):  # an answer in several blocks
+                    out[-1] = m.answer(out[-1].text + BETWEEN + text)
+                else:
+                    out.append(m.answer(text))
+        said: Sequence[m.Message] = out
+        if self._restore is not None and calls:
+            said = self._restore(out, [id for id, _ in calls])
+        self.pairing.say(said, calls)
+
+    def _result(self, block: Json, where: str) -> None:
+        parts = blocks_of(block.get("content") or "", f"{where}.content")
+        places = [f"{where}.content[{at}]" for at in range(len(parts))]
+        texts = map(self._text, parts, places)
+        text = BETWEEN.join(one for one in texts if one)
+        id = named(block, "tool_use_id", where)
+        text = FAILED + text if block.get("is_error") else text
+        self.pairing.result(text, id=id, where=f"{where}.tool_use_id")
+
+    def _text(
+        self, block: Json, where: str, *, must_be_text: bool = False
+    ) -> str | None:
+        """The text of a block, or what stands for it; None if it is passed over."""
+        kind = block.get("type")
+        if kind in BLOCKS:
+            self.ignored.append(str(kind))
+            return None
+        if kind in (CALL, RESULT):
+            raise bad_request(f"`{where}` is no block that belongs here", param=where)
+        part = read_part(block, where, must_be_text=must_be_text)
+        if part.hidden:
+            self.ignored.append(part.hidden)
+        return part.text
+
+
+def blocks_of(content: Any, where: str) -> list[Json]:
+    """The blocks of a content, which may be one text."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    if not isinstance(content, list):
+        raise bad_request(f"`{where}` is no text and no list of blocks", param=where)
+    for at, block in enumerate(content):
+        if not isinstance(block, Mapping):
+            place = f"{where}[{at}]"
+            raise bad_request(f"`{place}` is no JSON object", param=place)
+    return content
+
+
+def system_text(given: Any) -> str:
+    """The text of `system`, which may come in blocks."""
+    texts = []
+    for at, block in enumerate(blocks_of(given or "", "system")):
+        text = block.get("text")
+        if block.get("type") != "text" or not isinstance(text, str):
+            place = f"system[{at}]"
+            raise bad_request(f"`{place}` is no text block", param=place)
+        texts.append(text)
+    return BETWEEN.join(filter(None, texts))
+
+
+def thought_of(block: Json) -> str:
+    """The reasoning in a thinking block, sealed or not; "" where it is not ours."""
+    text = block.get("thinking")
+    if isinstance(text, str) and text:
+        return text
+    sealed = block.get("signature") or block.get("data")
+    return unseal(sealed) or "" if isinstance(sealed, str) else ""
+
+
+def named(block: Json, key: str, where: str) -> str:
+    value = block.get(key)
+    if not isinstance(value, str) or not value:
+        raise bad_request(f"`{where}.{key}` must be a text", param=f"{where}.{key}")
+    return value

@@ -1,0 +1,73 @@
+"""`tool_choice` of responses, written as that of chat completions.
+
+An entry names a tool as its client knows it: a function or a custom tool, perhaps with
+its `namespace`, a whole namespace, or the search. Other types are passed over among
+those allowed.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlx_gptoss.api.errors import bad_request
+from mlx_gptoss.api.responses.tool_names import SEARCH, Names, namespace_of
+from mlx_gptoss.harmony.constrain.constraints import REQUIRED
+
+Json = Mapping[str, Any]
+CALLED = ("function", "custom")
+
+
+def tool_choice(given: str | Json | None, names: Names) -> Any:
+    """Write a choice by the names that the model reads. Raises ApiError (400)."""
+    if not isinstance(given, Mapping):
+        return given
+    kind = given.get("type")
+    if kind == "namespace":
+        return allowed(REQUIRED, _chosen(given, names))
+    if kind in (*CALLED, SEARCH):
+        [name] = _chosen(given, names)
+        return {"type": "function", "name": name}
+    if kind == "allowed_tools" and isinstance(given.get("tools"), list):
+        entries = [one for one in given["tools"] if isinstance(one, Mapping)]
+        named = [name for one in entries for name in _chosen(one, names)]
+        return {**given, **allowed(given.get("mode", "auto"), named)}
+    return given
+
+
+def allowed(mode: Any, named: list[str]) -> dict[str, Any]:
+    tools = [{"type": "function", "name": name} for name in named]
+    return {"type": "allowed_tools", "mode": mode, "tools": tools}
+
+
+def _chosen(entry: Json, names: Names) -> list[str]:
+    """The tools that an entry means, none for those that are not offered here."""
+    kind, function = entry.get("type"), entry.get("function", entry)
+    if kind == SEARCH:
+        return [names.search]
+    if kind == "namespace":
+        return _within(entry, names)
+    if kind not in CALLED:
+        return []
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(name, str):
+        raise bad_request(
+            "`tool_choice` has an entry without a name", param="tool_choice"
+        )
+    found = names.candidates(name, namespace_of(entry))
+    if len(found) > 1:
+        raise bad_request(
+            f"`tool_choice` names `{name}`, which {len(found)} namespaces have: give "
+            "its `namespace`",
+            param="tool_choice",
+        )
+    return found or [names.shown(name, namespace_of(entry))]
+
+
+def _within(entry: Json, names: Names) -> list[str]:
+    name = entry.get("name")
+    found = names.within(name) if isinstance(name, str) else []
+    if not found:
+        raise bad_request(
+            "`tool_choice` names a namespace that has no tools here",
+            param="tool_choice",
+        )
+    return found

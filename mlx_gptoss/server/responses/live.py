@@ -1,0 +1,225 @@
+"""Responses by id: those under way, and those in the store.
+
+    kept = Kept(store)                       # None: nothing outlives its request
+    earlier = await kept.earlier(previous_response_id)
+    live = kept.start(Live(...))             # can be looked at and cancelled
+
+Knows turns and the store; nothing of HTTP.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar
+
+from mlx_gptoss.api.chat.reply_style import Manner
+from mlx_gptoss.api.chat.wire_reply import TokenLogprob
+from mlx_gptoss.api.errors import ApiError, as_api_error, bad_request
+from mlx_gptoss.api.generation import Turn
+from mlx_gptoss.api.responses.reply import Event, Output
+from mlx_gptoss.api.responses.wire_reply import ResponseReply
+from mlx_gptoss.api.text_parser import Heard
+from mlx_gptoss.engine.outputs import CANCELLED, Step
+from mlx_gptoss.errors import StorageError
+from mlx_gptoss.server.responses.store import ResponseStore, Stored
+
+log = logging.getLogger(__name__)
+
+CANCEL_SECONDS = 5.0  # for a turn to end that was told to
+NO_STORE = "this server keeps no responses (--no-store)"
+THREADS = 8  # that wait for the store, which is another program's for a while
+Json = dict[str, Any]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass
+class Live:
+    """A response under way."""
+
+    turn: Turn
+    output: Output
+    manner: Manner
+    items: list[Json]
+    stored: bool
+    continues: bool = False  # an answer that had begun
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    _steps: list[Step] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return self.output.reply.id
+
+    def hear(self, heard: Heard) -> list[Event]:
+        """Take a token; return the events it makes."""
+        if heard.visible and heard.step is not None:
+            self._steps.append(heard.step)
+        return self.output.feed(heard.events, self._logprobs(heard))
+
+    def _logprobs(self, heard: Heard) -> Sequence[TokenLogprob]:
+        """Those of the text that is told now: a part of a character waits."""
+        if not heard.events:
+            return ()
+        steps, self._steps = self._steps, []
+        found = self.manner.token_logprobs(steps)
+        return found.content if found else ()
+
+    def end(self) -> list[Event]:
+        turn = self.turn
+        return self.output.end(turn.finish_reason, turn.usage, turn.finish_details)
+
+
+class Kept:
+    """See the module. Use it in one event loop."""
+
+    def __init__(self, store: ResponseStore | None = None) -> None:
+        self.store = store
+        self.running: dict[str, Live] = {}
+        # Those of others must not run out while a store is locked.
+        self._threads = ThreadPoolExecutor(THREADS, "responses")
+
+    def start(self, live: Live) -> Live:
+        self.running[live.id] = live
+        return live
+
+    def forget(self, live: Live) -> None:
+        """A response is no longer under way, whatever its end was. Twice is once."""
+        live.ended.set()
+        self.running.pop(live.id, None)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self.store is not None:
+            self.store.close()
+
+    async def earlier(self, previous: str | None) -> list[Json]:
+        """Return the items of a conversation up to response `previous`."""
+        if previous is None:
+            return []
+        if previous in self.running:
+            raise bad_request(
+                "the previous response is not finished: wait for its end",
+                param="previous_response_id",
+            )
+        store = self._store("previous_response_id")
+        items = await self._do(store.history, previous)
+        if items is None:
+            raise ApiError(
+                400,
+                "the previous response, or one before it, is not stored here: send "
+                "the items",
+                "previous_response_not_found",
+                "previous_response_id",
+            )
+        return items
+
+    async def events(self, live: Live) -> AsyncIterator[Event]:
+        """The events of a stream, to the last; a failure is one of them."""
+        for event in live.output.begin():
+            yield event
+        try:
+            async for heard in live.turn:
+                for event in live.hear(heard):
+                    yield event
+            last = live.end()
+        except Exception as error:
+            last = live.output.fail(as_api_error(error))
+        await self._finish(live)
+        for event in last:
+            if "response" in event:  # it is known only now whether it was stored
+                event["response"]["store"] = live.output.reply.store
+            yield event
+
+    async def whole(self, live: Live) -> ResponseReply:
+        """Read a turn to its end."""
+        async for heard in live.turn:
+            live.hear(heard)
+        live.end()
+        await self._finish(live)
+        return live.output.reply
+
+    async def reply(self, id: str) -> Json:
+        """Return a response as it is now. Raises ApiError (404)."""
+        if id in self.running:
+            return self.running[id].output.snapshot()
+        return (await self._stored(id)).reply
+
+    async def items(self, id: str) -> list[Json]:
+        """Return the items a response was asked with, those of earlier ones too."""
+        if id in self.running:
+            return self.running[id].items
+        stored = await self._stored(id)
+        assert self.store is not None
+        before = None
+        if stored.previous is not None:
+            before = await self._do(self.store.history, stored.previous)
+        return [*(before or []), *stored.items]
+
+    async def cancel(self, id: str) -> Json:
+        """End a response under way; one that was cancelled may be again."""
+        live = self.running.get(id)
+        if live is not None:
+            live.turn.cancel()
+            try:
+                async with asyncio.timeout(CANCEL_SECONDS):
+                    await live.ended.wait()
+            except TimeoutError:  # its client does not read; it gets no more tokens
+                return live.output.snapshot() | {"status": CANCELLED}
+            return live.output.snapshot()
+        found = (await self._stored(id)).reply
+        if found["status"] != CANCELLED:
+            raise bad_request("the response has ended: there is nothing to cancel")
+        return found
+
+    async def delete(self, id: str) -> None:
+        """Forget a response; one under way is ended and not stored."""
+        live = self.running.get(id)
+        if live is not None:
+            live.stored = False
+            live.turn.cancel()
+        elif self.store is None or not await self._do(self.store.delete, id):
+            raise not_found()
+
+    async def _do(
+        self, work: Callable[P, T], /, *args: P.args, **options: P.kwargs
+    ) -> T:
+        """Do what the store does, in a thread."""
+        return await asyncio.wrap_future(self._threads.submit(work, *args, **options))
+
+    async def _stored(self, id: str) -> Stored:
+        found = None
+        if self.store is not None:
+            found = await self._do(self.store.load, id)
+        if found is None:
+            raise not_found()
+        return found
+
+    def _store(self, param: str) -> ResponseStore:
+        if self.store is None:
+            raise bad_request(f"{NO_STORE}: send the items themselves", param=param)
+        return self.store
+
+    async def _finish(self, live: Live) -> None:
+        """Store a response that has ended: whoever hears of its end finds it there."""
+        await self._save(live)
+        self.forget(live)
+
+    async def _save(self, live: Live) -> None:
+        """Without room on the disk the answer goes out, and says `store: false`."""
+        if not live.stored or self.store is None:
+            return
+        reply = live.output.snapshot()
+        previous = live.output.reply.previous_response_id
+        stored = Stored(reply, live.items, previous, live.continues)
+        try:
+            live.stored = await self._do(self.store.save, stored)
+        except StorageError as error:
+            log.error("a response could not be stored: %s", error)
+            live.stored = False
+        live.output.reply.store = live.stored
+
+
+def not_found() -> ApiError:
+    return ApiError(404, "there is no such response here", "not_found", "response_id")

@@ -1,0 +1,97 @@
+"""The response object of a request, before anything has been said."""
+
+import time
+from typing import Any
+
+from mlx_gptoss.api.chat.reply_style import Manner
+from mlx_gptoss.api.prompt import Ask
+from mlx_gptoss.api.responses.reasoning import wants_summary
+from mlx_gptoss.api.responses.reply import Output, new_id
+from mlx_gptoss.api.responses.request import Question, wants_logprobs, wants_sealed
+from mlx_gptoss.api.responses.wire import ResponsesRequest, ResponsesTool
+from mlx_gptoss.api.responses.wire_reply import ResponseReply
+from mlx_gptoss.server.responses.live import Live
+from mlx_gptoss.server.service import Job, Service
+
+PLAIN_TEXT: dict[str, Any] = {"format": {"type": "text"}}
+
+
+def begun(question: Question, job: Job, service: Service) -> Live:
+    """Make what is known of a response when its turn has started."""
+    request = question.request
+    ask = question.asked
+    assert isinstance(request, ResponsesRequest) and ask is not None
+    stored = request.store is not False and service.kept.store is not None
+    tools = ask.tools
+    output = Output(
+        reply_to(request, ask, job.model, stored=stored),
+        text_tools={tool.name for tool in tools if tool.takes_text},
+        bound_tools={tool.name for tool in tools if tool.grammar},
+        names=question.offer.names,
+        sealed=wants_sealed(request),
+        summarized=wants_summary(summary_of(request)),
+        reasoning_events=service.settings.reasoning_events,
+    )
+    manner = Manner(job.model, job.runtime.tokenizer, logprobs=wants_logprobs(request))
+    return Live(job.turn, output, manner, question.items, stored, ask.begun)
+
+
+def reply_to(
+    request: ResponsesRequest, ask: Ask, model: str, *, stored: bool
+) -> ResponseReply:
+    params, constraints = ask.params, ask.constraints
+    given = request.reasoning
+    return ResponseReply(
+        id=new_id("resp"),
+        created_at=int(time.time()),
+        status="in_progress",
+        instructions=request.instructions,
+        max_output_tokens=request.max_output_tokens,
+        max_tool_calls=request.max_tool_calls,
+        model=model,
+        output=[],
+        parallel_tool_calls=constraints.parallel_tool_calls,
+        previous_response_id=request.previous_response_id,
+        prompt_cache_key=request.prompt_cache_key,
+        reasoning={
+            "effort": (given and given.effort) or "medium",
+            "summary": summary_of(request),
+        },
+        safety_identifier=request.safety_identifier,
+        service_tier="default",
+        store=stored,
+        temperature=params.temperature,
+        text=text_of(request),
+        tool_choice=request.tool_choice or "auto",
+        tools=[shown_tool(one) for one in request.tools or ()],
+        top_logprobs=request.top_logprobs or 0,
+        top_p=params.top_p,
+        truncation=request.truncation or "disabled",
+        user=request.user,
+        metadata=request.metadata or {},
+    )
+
+
+def text_of(request: ResponsesRequest) -> dict[str, Any]:
+    given = request.text.model_dump(exclude_none=True) if request.text else {}
+    text = PLAIN_TEXT | given
+    form = text["format"]
+    if form.get("type") != "json_schema":
+        return text
+    whole = {"description": None, **form, "strict": bool(form.get("strict"))}
+    return text | {"format": whole}
+
+
+def summary_of(request: ResponsesRequest) -> str | None:
+    """The summary that is asked for, perhaps by the older name of the field."""
+    given = request.reasoning
+    return (given.summary or given.generate_summary) if given else None
+
+
+def shown_tool(tool: ResponsesTool) -> dict[str, Any]:
+    """A tool as it was given; a function with all its fields, as the API has it."""
+    given = tool.model_dump(exclude_unset=True)
+    if tool.type != "function":
+        return given
+    missing = {"description": None, "parameters": None} | given
+    return missing | {"strict": bool(tool.strict)}
