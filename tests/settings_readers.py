@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from mlx_gptoss.agents.endpoint import Endpoint
+from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
 
 STRING = r'("(?:\\.|[^"\\])*")'
 CODEX_KEYS = ("model", "model_provider", "model_context_window", "model_providers")

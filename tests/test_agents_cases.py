@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 from jsonschema import Draft202012Validator
 
-from mlx_gptoss.agents.cases import (
+from mlx_gptoss.diagnostics.agents.cases import (
     TALKS,
     Call,
     Case,
@@ -15,7 +15,7 @@ from mlx_gptoss.agents.cases import (
     read_cases,
     run_cases,
 )
-from mlx_gptoss.agents.client import Client
+from mlx_gptoss.diagnostics.agents.client import Client
 from tests.serve_process import Served
 
 CASES = read_cases()

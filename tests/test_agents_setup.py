@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 from ruamel.yaml import YAML
 
-from mlx_gptoss.agents.endpoint import Endpoint
-from mlx_gptoss.agents.setup import prepare
-from mlx_gptoss.agents.tools import TOOLS
 from mlx_gptoss.cli import cli
+from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
+from mlx_gptoss.diagnostics.agents.setup import prepare
+from mlx_gptoss.diagnostics.agents.tools import TOOLS
 from mlx_gptoss.errors import ConfigError, GptOssError
 
 OURS = Endpoint(model="gpt-oss-20b")

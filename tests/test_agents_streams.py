@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from mlx_gptoss.agents.client import Event, events
-from mlx_gptoss.agents.shapes import BadShape
-from mlx_gptoss.agents.streams import (
+from mlx_gptoss.diagnostics.agents.client import Event, events
+from mlx_gptoss.diagnostics.agents.shapes import BadShape
+from mlx_gptoss.diagnostics.agents.streams import (
     assemble_chat,
     assemble_message,
     assemble_response,

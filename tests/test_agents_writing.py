@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from mlx_gptoss.agents.endpoint import Endpoint
-from mlx_gptoss.agents.setup import prepare, write
 from mlx_gptoss.cli import cli
+from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
+from mlx_gptoss.diagnostics.agents.setup import prepare, write
 from mlx_gptoss.errors import ConfigError
 
 OLD = 'model = "gpt-5-codex"\n\n[tui]\nnotifications = true\n'

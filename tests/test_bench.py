@@ -8,14 +8,14 @@ import mlx.core as mx
 import pytest
 from click.testing import CliRunner
 
-from mlx_gptoss.bench.decode import bench_decode
-from mlx_gptoss.bench.primitives import count_primitives
-from mlx_gptoss.bench.random_checkpoint import random_config, write_random
-from mlx_gptoss.bench.results import Column, DecodeBench, Point, Ratio
-from mlx_gptoss.bench.subject import Condition, Subject, random_prompt
-from mlx_gptoss.bench.worker import EngineFailure, Worker
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.cli import cli
+from mlx_gptoss.diagnostics.bench.decode import bench_decode
+from mlx_gptoss.diagnostics.bench.primitives import count_primitives
+from mlx_gptoss.diagnostics.bench.random_checkpoint import random_config, write_random
+from mlx_gptoss.diagnostics.bench.results import Column, DecodeBench, Point, Ratio
+from mlx_gptoss.diagnostics.bench.subject import Condition, Subject, random_prompt
+from mlx_gptoss.diagnostics.bench.worker import EngineFailure, Worker
 from mlx_gptoss.errors import CheckpointError, GptOssError
 from tests.checkpoints import write_checkpoint
 

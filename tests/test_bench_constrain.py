@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mlx_gptoss.bench.constrain import bench_constrain, undisturbed
 from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.cli import cli
+from mlx_gptoss.diagnostics.bench.constrain import bench_constrain, undisturbed
 from mlx_gptoss.errors import GptOssError
 from tests.checkpoints import write_checkpoint
 

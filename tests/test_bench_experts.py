@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mlx_gptoss.bench.experts import Aim, aims_of, bench_experts, run_apart
-from mlx_gptoss.bench.random_checkpoint import Shape
 from mlx_gptoss.cli import cli
+from mlx_gptoss.diagnostics.bench.experts import Aim, aims_of, bench_experts, run_apart
+from mlx_gptoss.diagnostics.bench.random_checkpoint import Shape
 from mlx_gptoss.errors import GptOssError
 
 TINY = Shape(64, 16, 2, 1, 256)

@@ -5,13 +5,13 @@ import sys
 
 import numpy as np
 
-from mlx_gptoss.bench.peak import peak_rss
+from mlx_gptoss.diagnostics.bench.peak import peak_rss
 
 PARENT_BYTES = 200 * 2**20
 CHILD_BYTES = 60 * 2**20
 CHILD = """
 import sys
-from mlx_gptoss.bench.peak import peak_rss
+from mlx_gptoss.diagnostics.bench.peak import peak_rss
 before = peak_rss()
 taken = b"x" * int(sys.argv[1])
 print(before, peak_rss() - before)

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mlx_gptoss.bench.engines import MLX_LM
-from mlx_gptoss.bench.serve import (
+from mlx_gptoss.cli import cli
+from mlx_gptoss.cli.bench_serve import table
+from mlx_gptoss.diagnostics.bench.engines import MLX_LM
+from mlx_gptoss.diagnostics.bench.serve import (
     Asking,
     Level,
     ServeBench,
@@ -17,10 +19,8 @@ from mlx_gptoss.bench.serve import (
     level,
     medians,
 )
-from mlx_gptoss.bench.streams import Address, Timed, ask
-from mlx_gptoss.bench.worker import EngineFailure
-from mlx_gptoss.cli import cli
-from mlx_gptoss.cli.bench_serve import table
+from mlx_gptoss.diagnostics.bench.streams import Address, Timed, ask
+from mlx_gptoss.diagnostics.bench.worker import EngineFailure
 from mlx_gptoss.errors import GptOssError
 from tests.checkpoints import write_checkpoint
 from tests.fakes import byte_tokenizer, write_tokenizer

@@ -6,11 +6,11 @@ import pytest
 from click.testing import CliRunner
 
 from mlx_gptoss.api.settings import Limits
-from mlx_gptoss.bench.heavy import LARGEST, heavy_requests
-from mlx_gptoss.bench.stalls import bench_stalls
 from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.cli import cli
+from mlx_gptoss.diagnostics.bench.heavy import LARGEST, heavy_requests
+from mlx_gptoss.diagnostics.bench.stalls import bench_stalls
 from mlx_gptoss.errors import GptOssError
 
 

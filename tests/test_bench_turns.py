@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from mlx_gptoss.bench.restart import Restart
-from mlx_gptoss.bench.stock_client import StockServer
-from mlx_gptoss.bench.turn_script import Lengths, Request, Script
-from mlx_gptoss.bench.turns import Measured, Turn, TurnsBench, bench_turns
-from mlx_gptoss.bench.worker import EngineFailure
 from mlx_gptoss.cli.bench_tables import turns_table
+from mlx_gptoss.diagnostics.bench.restart import Restart
+from mlx_gptoss.diagnostics.bench.stock_client import StockServer
+from mlx_gptoss.diagnostics.bench.turn_script import Lengths, Request, Script
+from mlx_gptoss.diagnostics.bench.turns import Measured, Turn, TurnsBench, bench_turns
+from mlx_gptoss.diagnostics.bench.worker import EngineFailure
 from mlx_gptoss.errors import GptOssError
 from tests.checkpoints import write_checkpoint
 from tests.fakes import SPECIALS, byte_tokenizer, write_tokenizer

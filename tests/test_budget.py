@@ -17,9 +17,9 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from mlx_gptoss.bench.experts import SHAPE_120B
-from mlx_gptoss.bench.random_checkpoint import make_config, write_config
 from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.diagnostics.bench.experts import SHAPE_120B
+from mlx_gptoss.diagnostics.bench.random_checkpoint import make_config, write_config
 from mlx_gptoss.engine.place import plan_checkpoint
 from mlx_gptoss.memory import Plan
 from tests import checkpoints

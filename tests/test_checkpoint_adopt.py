@@ -10,7 +10,6 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_gptoss.bench.primitives import count_primitives
 from mlx_gptoss.checkpoint import Checkpoint, load_parameters, open_checkpoint
 from mlx_gptoss.checkpoint.adopt import (
     PAGE_BYTES,
@@ -20,6 +19,7 @@ from mlx_gptoss.checkpoint.adopt import (
 )
 from mlx_gptoss.checkpoint.headers import StoredTensor
 from mlx_gptoss.checkpoint.read import read_ahead
+from mlx_gptoss.diagnostics.bench.primitives import count_primitives
 from tests import checkpoints, layout_writers
 
 SIZES = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}

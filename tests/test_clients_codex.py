@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from mlx_gptoss.agents.endpoint import Endpoint
-from mlx_gptoss.agents.setup import prepare
 from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
+from mlx_gptoss.diagnostics.agents.setup import prepare
 from tests.codex_requests import Recorder, write
 from tests.fakes import AnsweringModel, answering
 from tests.live import live

@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from mlx_gptoss.agents.endpoint import Endpoint
-from mlx_gptoss.agents.setup import prepare
-from mlx_gptoss.agents.tools import TOOLS
+from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
+from mlx_gptoss.diagnostics.agents.setup import prepare
+from mlx_gptoss.diagnostics.agents.tools import TOOLS
 from tests.serve_process import Served, run
 
 ASK = "What is the weather in Oslo?"

@@ -343,7 +343,7 @@ def test_nothing_of_the_source_is_written_to(source: Path, tmp_path: Path) -> No
 MEASURED = """
 import sys
 from pathlib import Path
-from mlx_gptoss.bench.peak import peak_rss
+from mlx_gptoss.diagnostics.bench.peak import peak_rss
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss_convert.conversion import convert
 from mlx_gptoss_convert.plan import make_plan

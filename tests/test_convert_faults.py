@@ -254,7 +254,7 @@ def test_a_folder_killed_just_before_its_name_is_not_another_conversion(
 MEASURED = """
 import sys
 from pathlib import Path
-from mlx_gptoss.bench.peak import peak_rss
+from mlx_gptoss.diagnostics.bench.peak import peak_rss
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss_convert.conversion import convert
 from mlx_gptoss_convert.estimates import peak_bytes

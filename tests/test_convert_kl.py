@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mlx_gptoss.bench.random_checkpoint import (
+from mlx_gptoss.checkpoint import load_model, open_checkpoint
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+from mlx_gptoss.cli import cli
+from mlx_gptoss.diagnostics.bench.random_checkpoint import (
     random_config,
     write_config,
     write_random,
 )
-from mlx_gptoss.checkpoint import load_model, open_checkpoint
-from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss_convert.conversion import convert
 from mlx_gptoss_convert.divergence import Divergence, compare_logits
@@ -231,7 +231,7 @@ import sys
 import mlx_gptoss  # first, for its BLAS
 import mlx.core as mx
 import numpy as np
-from mlx_gptoss.bench.peak import peak_rss
+from mlx_gptoss.diagnostics.bench.peak import peak_rss
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss_convert.kl import measure
 from mlx_gptoss_convert.passages import whole_passage

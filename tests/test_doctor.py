@@ -11,7 +11,15 @@ from mlx_gptoss.chat.sessions import Sessions
 from mlx_gptoss.chat.sessions.checkup import ChatsFile, check_file
 from mlx_gptoss.checkpoint.hub import Hub, LocalModel
 from mlx_gptoss.cli import cli
-from mlx_gptoss.doctor import ERROR, NOTE, WARNING, Facts, examine, judge, machine
+from mlx_gptoss.diagnostics.doctor import (
+    ERROR,
+    NOTE,
+    WARNING,
+    Facts,
+    examine,
+    judge,
+    machine,
+)
 from mlx_gptoss.model.blas import Blas
 from tests.kept_chats import FAULTS, fill, many_levels, noise_in
 

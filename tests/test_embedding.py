@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mlx_gptoss.agents.client import Client, Refused, Unreachable
-from mlx_gptoss.agents.steps import chat, models
 from mlx_gptoss.cli import cli
+from mlx_gptoss.diagnostics.agents.client import Client, Refused, Unreachable
+from mlx_gptoss.diagnostics.agents.steps import chat, models
 from tests.serve_process import COMMAND, gone, run, serve, wait_for
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_gptoss.bench.experts import drop_pages
+from mlx_gptoss.diagnostics.bench.experts import drop_pages
 from mlx_gptoss.engine.load import load
 from tests.streaming import write
 

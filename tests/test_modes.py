@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from mlx_gptoss.cli import cli
+from mlx_gptoss.diagnostics.storage_check import Comparison, compare_modes, largest
 from mlx_gptoss.errors import ConfigError, MemoryBudgetError
-from mlx_gptoss.modes import Comparison, compare_modes, largest
 from tests.streaming import write
 
 NAMES = [

@@ -5,7 +5,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from mlx_gptoss import probe
+from mlx_gptoss.diagnostics import probe
 from mlx_gptoss.errors import ConfigError, GptOssError
 from mlx_gptoss.memory.measured import (
     Probe,

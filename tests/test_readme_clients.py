@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_gptoss.agents.tools import TOOLS
+from mlx_gptoss.diagnostics.agents.tools import TOOLS
 from tests.serve_process import Served
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()

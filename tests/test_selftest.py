@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlx_gptoss.cli import cli
-from mlx_gptoss.doctor import selftest
-from mlx_gptoss.doctor.selftest import FALLBACKS, Check, SelfTest
+from mlx_gptoss.diagnostics.doctor import selftest
+from mlx_gptoss.diagnostics.doctor.selftest import FALLBACKS, Check, SelfTest
 
 
 def run(*arguments: str) -> Result:

@@ -18,8 +18,8 @@ from statistics import median
 from typing import Any
 
 import mlx_gptoss
-from mlx_gptoss.bench.peak import peak_rss
-from mlx_gptoss.bench.random_checkpoint import write_random
+from mlx_gptoss.diagnostics.bench.peak import peak_rss
+from mlx_gptoss.diagnostics.bench.random_checkpoint import write_random
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.files import named, scratch, temporary
 from mlx_gptoss_convert.source import SLICE_BYTES

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlx_gptoss.agents.endpoint import CONTEXT, URL, Endpoint
-from mlx_gptoss.agents.tools import TOOLS
 from mlx_gptoss.checkpoint.hub.folders import is_path
 from mlx_gptoss.cli.options import folder_or_name, json_option
 from mlx_gptoss.cli.serving import KEY_VARIABLE, api_key
 from mlx_gptoss.cli.settings import default_model
 from mlx_gptoss.cli.terminal import note
+from mlx_gptoss.diagnostics.agents.endpoint import CONTEXT, URL, Endpoint
+from mlx_gptoss.diagnostics.agents.tools import TOOLS
 
 if TYPE_CHECKING:
-    from mlx_gptoss.agents.cases import Ran
-    from mlx_gptoss.agents.client import Client
-    from mlx_gptoss.agents.steps import Outcome
+    from mlx_gptoss.diagnostics.agents.cases import Ran
+    from mlx_gptoss.diagnostics.agents.client import Client
+    from mlx_gptoss.diagnostics.agents.steps import Outcome
 
 SHOWN = 60  # characters of a note in the table
 
@@ -76,8 +76,8 @@ def setup(
     What else stands in its files stays as it is, comments included, and the old file
     is kept beside each new one. The change is shown, and how to undo it.
     """
-    from mlx_gptoss.agents.client import Client
-    from mlx_gptoss.agents.setup import prepare, write
+    from mlx_gptoss.diagnostics.agents.client import Client
+    from mlx_gptoss.diagnostics.agents.setup import prepare, write
 
     token = api_key(key, needed=False, made=False)
     chosen = model or _served_model(Client(url, token, seconds=5))
@@ -106,8 +106,8 @@ def _written(path: Path, backup: Path | None) -> str:
 
 def _served_model(client: "Client") -> str:
     """The first model the server lists; without a server, the default model's id."""
-    from mlx_gptoss.agents.client import Unreachable
-    from mlx_gptoss.agents.steps import models
+    from mlx_gptoss.diagnostics.agents.client import Unreachable
+    from mlx_gptoss.diagnostics.agents.steps import models
 
     try:
         return models(client)[0]
@@ -152,9 +152,9 @@ def check(
     one it speaks. Every reply must have the shape that clients read. Exits with 1 when
     a step fails; a call the model does not make is counted, and fails nothing.
     """
-    from mlx_gptoss.agents.client import Client
-    from mlx_gptoss.agents.steps import check as run
-    from mlx_gptoss.agents.steps import models
+    from mlx_gptoss.diagnostics.agents.client import Client
+    from mlx_gptoss.diagnostics.agents.steps import check as run
+    from mlx_gptoss.diagnostics.agents.steps import models
 
     client = Client(url, api_key(key, needed=False, made=False))
     if ready_file is not None:
@@ -178,7 +178,7 @@ def check(
 
 
 def _run_cases(client: "Client", model: str, *, quiet: bool) -> "list[Ran]":
-    from mlx_gptoss.agents.cases import read_cases, run_cases
+    from mlx_gptoss.diagnostics.agents.cases import read_cases, run_cases
 
     ran = []
     for one in run_cases(client, model, read_cases()):

@@ -78,7 +78,7 @@ def decode(
     the same dtype and BLAS; a third column is mlx-lm as shipped. Ratios above 1 say
     that mlx_gptoss is faster.
     """
-    from mlx_gptoss.bench.decode import bench_decode
+    from mlx_gptoss.diagnostics.bench.decode import bench_decode
 
     folder = services.find(options.named_model(), options)
     found = bench_decode(
@@ -138,8 +138,8 @@ def turns(
     Back to back, the last answer has to be read as history shows it, without its
     reasoning, and the new message; with time to read ahead, the new message alone.
     """
-    from mlx_gptoss.bench.turn_script import Lengths
-    from mlx_gptoss.bench.turns import bench_turns
+    from mlx_gptoss.diagnostics.bench.turn_script import Lengths
+    from mlx_gptoss.diagnostics.bench.turns import bench_turns
 
     folder = services.find(options.named_model(), options)
     found = bench_turns(
@@ -185,7 +185,7 @@ def constrain(
     A guide keeps headers and control tokens legal. The cost is the share of time that
     it adds to a token.
     """
-    from mlx_gptoss.bench.constrain import bench_constrain
+    from mlx_gptoss.diagnostics.bench.constrain import bench_constrain
 
     folder = services.find(options.named_model(), options)
     found = bench_constrain(
@@ -265,7 +265,7 @@ def experts(model: Path | None, layers: int, rounds: int, as_json: bool) -> None
     Every run is a process of its own. Ends with how far the planner's prediction for
     this machine is off.
     """
-    from mlx_gptoss.bench.experts import bench_experts
+    from mlx_gptoss.diagnostics.bench.experts import bench_experts
 
     found = bench_experts(model, layers=layers, rounds=rounds, say=note)
     show(found, experts_table, as_json=as_json)
@@ -286,7 +286,7 @@ def make_random(folder: Path, size: int, seed: int) -> None:
 
     Its weights are noise: it cannot talk, and has no tokenizer. Prints the folder.
     """
-    from mlx_gptoss.bench.random_checkpoint import write_random
+    from mlx_gptoss.diagnostics.bench.random_checkpoint import write_random
 
     click.echo(write_random(folder, size, seed=seed))
 

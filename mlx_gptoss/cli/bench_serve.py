@@ -57,7 +57,7 @@ def serve(
     Both servers run in their own processes, with the same dtype and BLAS. Ratios
     above 1 say that mlx_gptoss is faster.
     """
-    from mlx_gptoss.bench.serve import bench_serve
+    from mlx_gptoss.diagnostics.bench.serve import bench_serve
 
     folder = services.find(options.named_model(), options)
     found = bench_serve(folder, dtype=options.dtype, progress=note, **measured)

@@ -49,7 +49,7 @@ def stalls(
     Times are medians and the longest; memory is by how much the server has grown.
     The first row has no heavy request.
     """
-    from mlx_gptoss.bench.stalls import bench_stalls
+    from mlx_gptoss.diagnostics.bench.stalls import bench_stalls
 
     folder = services.find(options.named_model(), options)
     found = bench_stalls(folder, dtype=options.dtype, progress=note, **measured)

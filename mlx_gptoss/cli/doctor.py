@@ -13,7 +13,7 @@ from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.memory import format_bytes
 
 if TYPE_CHECKING:
-    from mlx_gptoss.doctor import Examination, Facts
+    from mlx_gptoss.diagnostics.doctor import Examination, Facts
 
 MARKS = {"error": "ERROR", "warning": "warning", "note": "note"}
 
@@ -45,7 +45,7 @@ def doctor(
     Exits with 1 when something must be repaired before a model can run, or when the
     self-test fails.
     """
-    from mlx_gptoss.doctor import ERROR, Finding, examine
+    from mlx_gptoss.diagnostics.doctor import ERROR, Finding, examine
 
     if force and not self_test:
         raise click.UsageError("--force needs --self-test")
@@ -73,7 +73,7 @@ def doctor(
 def _self_test(force: tuple[str, ...], *, as_json: bool) -> bool:
     """Run the self-test and print it; returns whether it passed."""
     from mlx_gptoss.cli.terminal import note
-    from mlx_gptoss.doctor.selftest import self_test as run
+    from mlx_gptoss.diagnostics.doctor.selftest import self_test as run
 
     found = run(force, say=note)
     if as_json:

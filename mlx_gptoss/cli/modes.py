@@ -12,7 +12,7 @@ from mlx_gptoss.errors import GptOssError
 
 def verify_modes(folder: Path, *, as_json: bool) -> None:
     """Compare the storages of a model's experts; raises GptOssError if they differ."""
-    from mlx_gptoss.modes import compare_modes
+    from mlx_gptoss.diagnostics.storage_check import compare_modes
 
     found = compare_modes(folder, say=note)
     if as_json:

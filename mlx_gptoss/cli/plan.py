@@ -107,7 +107,7 @@ def plan(
         prompt_tokens=prompt,
     )
     if plot is not None:
-        from mlx_gptoss.plot import plot_forecast
+        from mlx_gptoss.diagnostics.plot import plot_forecast
 
         plot_forecast(found, plot, curve=curve)
     click.echo(json.dumps(found.as_json(), indent=2) if as_json else _report(found))

@@ -1,0 +1,1 @@
+"""Measure and examine: benchmarks, the doctor, checks of coding agents."""

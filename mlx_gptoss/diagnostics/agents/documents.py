@@ -1,0 +1,75 @@
+"""Settings files edited in place: what is not meant stays, byte for byte.
+
+    text = edited("toml", text, lambda settings: settings.update(model="gpt-oss-20b"))
+
+An edit changes plain data. What it changed is put into the text, which is then read
+again: it must hold the edited data, no more and no less. Knows formats, not tools.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from types import ModuleType
+from typing import Any
+
+from mlx_gptoss.diagnostics.agents import json_text, toml_text, yaml_text
+from mlx_gptoss.diagnostics.agents.differences import (
+    Change,
+    Drop,
+    First,
+    Move,
+    differences,
+    same,
+)
+from mlx_gptoss.errors import ConfigError
+
+MARK = "\ufeff"  # of byte order; editors of Windows put it before a text
+KINDS = {"toml": toml_text, "yaml": yaml_text, "json": json_text}
+TITLES = {"toml": "TOML", "yaml": "YAML", "json": "plain JSON"}
+
+
+def read(kind: str, text: str) -> dict[str, Any]:
+    """Read settings of a kind: toml, yaml or json. Raises ConfigError."""
+    try:
+        data = KINDS[kind].read(text.removeprefix(MARK))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"it is not {TITLES[kind]} ({error})") from error
+    if not isinstance(data, dict):
+        raise ConfigError("it does not hold settings by name")
+    return data
+
+
+def edited(kind: str, text: str, edit: Callable[[dict[str, Any]], None]) -> str:
+    """Return the text after an edit; the same text where that changes nothing.
+
+    Raises ConfigError for a text that cannot be read, or not be changed in place.
+    """
+    before = read(kind, text)
+    mark = MARK if text.startswith(MARK) else ""
+    new = text.removeprefix(MARK)
+    try:
+        after = deepcopy(before)
+        edit(after)
+        for change in differences(before, after):
+            new = _changed(KINDS[kind], new, change)
+        if not _reads(kind, new, after):
+            raise ValueError("what is written would not read the same")
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"it cannot be changed in place ({error})") from error
+    return mark + new
+
+
+def _reads(kind: str, text: str, data: dict[str, Any]) -> bool:
+    try:
+        return same(KINDS[kind].read(text), data)
+    except ValueError:
+        return False
+
+
+def _changed(kind: ModuleType, text: str, change: Change) -> str:
+    if isinstance(change, Drop):
+        return kind.drop(text, change.path)
+    if isinstance(change, First):
+        return kind.first(text, change.path, change.value)
+    if isinstance(change, Move):
+        return kind.move(text, change.path, change.number)
+    return kind.put(text, change.path, change.value)

@@ -1,0 +1,181 @@
+"""JSON settings as text: read, and changed without writing the rest anew.
+
+Comments and commas behind the last item are taken, as VS Code and opencode take them
+(`.jsonc`). Knows JSON, not tools.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from mlx_gptoss.diagnostics.agents import splicing
+from mlx_gptoss.diagnostics.agents.splicing import splice
+
+TRIVIA = re.compile(r"(?:[ \t\r\n]+|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
+LINE_COMMENTS = re.compile(r"(?:[ \t]*/\*[^\n]*?\*/)*(?:[ \t]*//[^\r\n]*)?")
+LONGEST_INT = 4000  # digits; Python reads no longer ones without being told to
+
+
+@dataclass
+class Node:
+    """A value and where it stands; `comma` is where a last comma ends."""
+
+    start: int
+    end: int = 0
+    value: Any = None
+    members: dict[str, "Node"] = field(default_factory=dict)
+    keys: dict[str, int] = field(default_factory=dict)
+    comma: int | None = None
+
+
+def read(text: str) -> Any:
+    """Return the data; an empty file has no settings. Raises ValueError."""
+    root = _root(text)
+    return {} if root is None else root.value
+
+
+def put(text: str, path: Sequence[str], value: Any) -> str:
+    """Return the text with a value at `path`, whose table is there already."""
+    node = _root(text)
+    if node is None:
+        text = splicing.ended(text) + "{}" + splicing.newline(text)
+        node = _root(text)
+    assert node is not None
+    for name in path[:-1]:
+        node = node.members[name]
+    name = path[-1]
+    if name not in node.members:
+        return _add(text, node, name, value)
+    old, key = node.members[name], node.keys[name]
+    broken = splicing.begins_line(text, key)
+    return splice(text, old.start, old.end, _dumped(text, value, key, broken))
+
+
+def _add(text: str, table: Node, name: str, value: Any) -> str:
+    key = json.dumps(name, ensure_ascii=False)
+    if not table.members:
+        return _add_first(text, table, key, value)
+    last, last_key = list(table.members)[-1], list(table.keys.values())[-1]
+    end = table.members[last].end
+    after = table.comma or end
+    broken = splicing.begins_line(text, last_key)
+    piece = f"{key}: {_dumped(text, value, last_key, broken)}"
+    if broken:
+        piece = splicing.newline(text) + splicing.margin(text, last_key) + piece
+    else:
+        piece = " " + piece
+    if broken and (found := LINE_COMMENTS.match(text, after)):
+        at = found.end()
+    else:
+        at = after
+    text = splice(text, at, at, piece + ("," if table.comma else ""))
+    return text if table.comma else splice(text, end, end, ",")
+
+
+def _add_first(text: str, table: Node, key: str, value: Any) -> str:
+    inside = table.start + 1
+    root = table.start == _skip(text, 0)
+    if not root and "\n" not in text.strip():
+        dumped = json.dumps(value, ensure_ascii=False)
+        return splice(text, inside, inside, f"{key}: {dumped}")
+    line, outer = splicing.newline(text), splicing.margin(text, table.start)
+    inner = outer + splicing.unit(text)
+    dumped = _indented(value, splicing.unit(text), line + inner)
+    closing = "" if "\n" in text[inside : table.end] else line + outer
+    return splice(text, inside, inside, f"{line}{inner}{key}: {dumped}{closing}")
+
+
+def _dumped(text: str, value: Any, at: int, broken: bool) -> str:
+    if not broken:
+        return json.dumps(value, ensure_ascii=False)
+    line = splicing.newline(text) + splicing.margin(text, at)
+    return _indented(value, splicing.unit(text), line)
+
+
+def _indented(value: Any, unit: str, line: str) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=unit).replace("\n", line)
+
+
+# reading
+
+
+def _root(text: str) -> Node | None:
+    at = _skip(text, 0)
+    if at == len(text):
+        return None
+    node = _value(text, at)
+    if (rest := _skip(text, node.end)) != len(text):
+        raise json.JSONDecodeError("more follows the settings", text, rest)
+    return node
+
+
+def _value(text: str, at: int) -> Node:
+    opened = text[at : at + 1]
+    if opened == "{":
+        return _table(text, at)
+    if opened == "[":
+        return _list(text, at)
+    value, end = SCALARS.raw_decode(text, at)
+    return Node(at, end, value)
+
+
+def _table(text: str, start: int) -> Node:
+    node = Node(start, value={})
+    at = _skip(text, start + 1)
+    while text[at : at + 1] != "}":
+        if text[at : at + 1] != '"':
+            raise json.JSONDecodeError("a name in quotes was expected", text, at)
+        name, end = SCALARS.raw_decode(text, at)
+        if name in node.members:
+            raise ValueError(f"`{name}` stands in it twice")
+        colon = _skip(text, end)
+        if text[colon : colon + 1] != ":":
+            raise json.JSONDecodeError("`:` was expected", text, colon)
+        found = _value(text, _skip(text, colon + 1))
+        node.keys[name], node.members[name] = at, found
+        node.value[name] = found.value
+        at = _next(text, node, found.end, "}")
+    node.end = at + 1
+    return node
+
+
+def _list(text: str, start: int) -> Node:
+    node = Node(start, value=[])
+    at = _skip(text, start + 1)
+    while text[at : at + 1] != "]":
+        found = _value(text, at)
+        node.value.append(found.value)
+        at = _next(text, node, found.end, "]")
+    node.end = at + 1
+    return node
+
+
+def _next(text: str, node: Node, end: int, closing: str) -> int:
+    """Where the next item begins, or the bracket that closes `node` stands."""
+    at = _skip(text, end)
+    node.comma = None
+    if text[at : at + 1] == ",":
+        node.comma = at + 1
+        return _skip(text, at + 1)
+    if text[at : at + 1] != closing:
+        raise json.JSONDecodeError(f"`,` or `{closing}` was expected", text, at)
+    return at
+
+
+def _skip(text: str, at: int) -> int:
+    found = TRIVIA.match(text, at)
+    return found.end() if found else at
+
+
+def _integer(digits: str) -> int | Decimal:
+    return int(digits) if len(digits) < LONGEST_INT else Decimal(digits)
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number there")
+
+
+SCALARS = json.JSONDecoder(parse_constant=_refuse, parse_int=_integer)

@@ -1,0 +1,125 @@
+"""From a tool's name to the change of its files: shown first, then written.
+
+A file that cannot be read as what it should be is never touched. Knows which texts
+are to stand where; documents.py makes them and writing.py puts them there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import unified_diff
+from pathlib import Path
+
+from mlx_gptoss.diagnostics.agents import writing
+from mlx_gptoss.diagnostics.agents.documents import edited
+from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
+from mlx_gptoss.diagnostics.agents.tools import TOOLS, SettingsFile
+from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.home import user_home
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """A file and its texts; `before` is None for one that is not there yet."""
+
+    path: Path
+    before: str | None
+    after: str
+
+    @property
+    def needed(self) -> bool:
+        """Whether the file says something else than it should."""
+        return self.before != self.after
+
+    def diff(self) -> str:
+        """Return what changes, as `diff -u` would print it."""
+        old, new = _lines(self.before or ""), _lines(self.after)
+        name = str(self.path)
+        origin = name if self.before is not None else "/dev/null"
+        lines = (_ended(line) for line in unified_diff(old, new, origin, name))
+        return "".join(lines)
+
+    def write(self) -> Path | None:
+        """Write the file; return the backup of the old one, or None for a new one."""
+        return write([self])[0]
+
+
+def write(changes: Sequence[FileChange]) -> list[Path | None]:
+    """Write all files or none; return their backups, None for a new file.
+
+    Raises ConfigError, with every file as it was, when one cannot be written.
+    """
+    return writing.replace(
+        [
+            writing.Replacement(
+                change.path,
+                None if change.before is None else change.before.encode(),
+                change.after.encode(),
+            )
+            for change in changes
+        ]
+    )
+
+
+def prepare(
+    tool: str, endpoint: Endpoint, *, home: Path | None = None, file: Path | None = None
+) -> Sequence[FileChange]:
+    """Return the changes that point `tool` at `endpoint`; write nothing.
+
+    `file` is another place for the tool's first file. Raises ConfigError for a file
+    that cannot be read, with what to do.
+    """
+    known = TOOLS[tool]
+    _check(endpoint)
+    home = home or user_home()
+    files = list(known.files(home))
+    if file is not None:
+        files = [SettingsFile(file, files[0].kind, files[0].edit)]
+    elif hidden := known.hidden_by(home):
+        raise ConfigError(
+            f"{known.title} reads `{hidden}` and would not any more beside a new "
+            f"`{files[0].path.name}`: convert it first (docs.continue.dev/reference/"
+            "yaml-migration), then run this again"
+        )
+    return [_change(place, endpoint, tool) for place in files]
+
+
+def _change(place: SettingsFile, endpoint: Endpoint, tool: str) -> FileChange:
+    before = _read(place.path)
+    try:
+        after = edited(
+            place.kind, before or "", lambda settings: place.edit(settings, endpoint)
+        )
+    except ConfigError as error:
+        raise ConfigError(
+            f"`{place.path}`: {error}; nothing was changed: add by hand what "
+            f"`mlx-gptoss agents setup {tool} --file NEW --dry-run` prints"
+        ) from error
+    return FileChange(place.path, before, after)
+
+
+def _check(endpoint: Endpoint) -> None:
+    """Refuse what no file can hold, such as bytes of a command line beyond UTF-8."""
+    for name, value in (("URL", endpoint.url), ("model's id", endpoint.model)):
+        if not value.isprintable():
+            raise ConfigError(f"the {name} {value!r} holds what cannot be printed")
+
+
+def _read(path: Path) -> str | None:
+    found = writing.read(path)
+    try:
+        return None if found is None else found.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"`{path}` is not UTF-8 (byte {error.start}); nothing was changed"
+        ) from error
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a text with their ends: those of files, not of Unicode."""
+    return [line + "\n" for line in text.split("\n")[:-1]] + (
+        [last] if (last := text.rsplit("\n", 1)[-1]) else []
+    )
+
+
+def _ended(line: str) -> str:
+    return line if line.endswith("\n") else line + "\n"

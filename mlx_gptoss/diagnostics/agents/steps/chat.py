@@ -1,0 +1,122 @@
+"""Steps by `/v1/chat/completions`, as most editors and agents ask."""
+
+import json
+from typing import Any
+
+from mlx_gptoss.diagnostics.agents.client import Client, Refused
+from mlx_gptoss.diagnostics.agents.shapes import BadShape, Completion, read, require
+from mlx_gptoss.diagnostics.agents.steps.prompts import (
+    ASK,
+    CITY,
+    DESCRIPTION,
+    HELLO,
+    RESULT,
+    TOKENS,
+    TOOL,
+    Body,
+    city_of,
+    said,
+    user,
+)
+from mlx_gptoss.diagnostics.agents.streams import assemble_chat
+
+CHAT = "/v1/chat/completions"
+NAME = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 40}},
+    "required": ["name"],
+    "additionalProperties": False,
+}
+CHAT_TOOL = {
+    "type": "function",
+    "function": {"name": TOOL, "description": DESCRIPTION, "parameters": CITY},
+}
+
+
+def _chat(model: str, *messages: Body, **more: Any) -> Body:
+    """A request; greedy, so that two runs of a check agree."""
+    return {
+        "model": model,
+        "messages": list(messages),
+        "max_completion_tokens": TOKENS,
+        "reasoning_effort": "low",
+        "temperature": 0,
+        **more,
+    }
+
+
+def _stream_chat(client: Client, body: Body) -> Completion:
+    more = {"stream": True, "stream_options": {"include_usage": True}}
+    return assemble_chat(client.stream(CHAT, body | more))
+
+
+def plain(client: Client, model: str) -> str:
+    """One question, one answer."""
+    reply = read(Completion, client.post(CHAT, _chat(model, user(HELLO))))
+    return said(reply.choices[0].message.content)
+
+
+def streamed(client: Client, model: str) -> str:
+    """The same in chunks."""
+    reply = _stream_chat(client, _chat(model, user(HELLO)))
+    return said(reply.choices[0].message.content)
+
+
+def tool(client: Client, model: str) -> str:
+    """A call, streamed; its result; the answer."""
+    asked = user(ASK)
+    reply = _stream_chat(client, _chat(model, asked, tools=[CHAT_TOOL]))
+    require(reply.choices[0].finish_reason == "tool_calls", "no call was made")
+    message = reply.choices[0].message
+    calls = message.tool_calls or []
+    require(len(calls) == 1, f"{len(calls)} calls where one was expected")
+    city = city_of(calls[0].function.name, calls[0].function.arguments)
+    back = message.model_dump(exclude_none=True) | {"content": message.content}
+    result = {"role": "tool", "tool_call_id": calls[0].id, "content": RESULT}
+    body = _chat(model, asked, back, result, tools=[CHAT_TOOL])
+    last = read(Completion, client.post(CHAT, body))
+    return f"{TOOL}({city}) -> {said(last.choices[0].message.content)}"
+
+
+def forced(client: Client, model: str) -> str:
+    """A call that is demanded though nothing asks for it."""
+    choice = {"type": "function", "function": {"name": TOOL}}
+    body = _chat(model, user(HELLO), tools=[CHAT_TOOL], tool_choice=choice)
+    message = read(Completion, client.post(CHAT, body)).choices[0].message
+    require(message.tool_calls, "no call was made")
+    function = (message.tool_calls or [])[0].function
+    return f"{TOOL}({city_of(function.name, function.arguments)})"
+
+
+def schema(client: Client, model: str) -> str:
+    """An answer bound by a JSON schema."""
+    form = {"name": "person", "schema": NAME, "strict": True}
+    form = {"type": "json_schema", "json_schema": form}
+    body = _chat(model, user("My name is Maria."), response_format=form)
+    content = read(Completion, client.post(CHAT, body)).choices[0].message.content
+    return f"{_named(content)}"
+
+
+def unknown(client: Client, model: str) -> str:
+    """Fields and tool types nobody knows are let pass."""
+    body = _chat(model, user(HELLO), tools=[CHAT_TOOL, {"type": "web_search"}])
+    body |= {"an_unknown_field": {"a": 1}, "metadata": {"a": "b"}, "user": "me"}
+    read(Completion, client.post(CHAT, body))
+    return "accepted"
+
+
+def wrong(client: Client, model: str) -> str:
+    """A wrong type is an error of the protocol."""
+    body = _chat(model, user(HELLO)) | {"temperature": "warm"}
+    try:
+        client.post(CHAT, body)
+    except Refused as error:
+        require(error.status == 400, f"status {error.status} where 400 was expected")
+        return str(error)
+    raise BadShape("temperature `warm` was accepted")
+
+
+def _named(content: str | None) -> str:
+    found = json.loads(said(content))
+    require(set(found) == {"name"}, f"the answer is {content}")
+    return str(content)

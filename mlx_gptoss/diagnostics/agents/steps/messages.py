@@ -1,0 +1,95 @@
+"""Steps by `/v1/messages`, as Claude Code asks."""
+
+import json
+from typing import Any
+
+from mlx_gptoss.diagnostics.agents.client import Client
+from mlx_gptoss.diagnostics.agents.shapes import AnthropicMessage, read, require
+from mlx_gptoss.diagnostics.agents.steps.prompts import (
+    ASK,
+    CITY,
+    DESCRIPTION,
+    HELLO,
+    RESULT,
+    TOKENS,
+    TOOL,
+    Body,
+    city_of,
+    said,
+    user,
+)
+from mlx_gptoss.diagnostics.agents.streams import assemble_message
+
+MESSAGES = "/v1/messages"
+MESSAGES_TOOL = {"name": TOOL, "description": DESCRIPTION, "input_schema": CITY}
+PATCH_TOOL = {
+    "type": "custom",
+    "name": "apply_patch",
+    "description": "Edits files by a patch.",
+}
+
+
+def _message(model: str, *messages: Body, **more: Any) -> Body:
+    return {
+        "model": model,
+        "max_tokens": TOKENS,
+        "messages": list(messages),
+        "temperature": 0,
+        **more,
+    }
+
+
+def plain(client: Client, model: str) -> str:
+    """One question, one answer."""
+    body = _message(model, user(HELLO))
+    return said(_blocks(read(AnthropicMessage, client.post(MESSAGES, body))))
+
+
+def streamed(client: Client, model: str) -> str:
+    """The same in events."""
+    body = _message(model, user(HELLO), stream=True)
+    return said(_blocks(assemble_message(client.stream(MESSAGES, body))))
+
+
+def tool(client: Client, model: str) -> str:
+    """A call, streamed; its result; the answer."""
+    asked = user(ASK)
+    body = _message(model, asked, tools=[MESSAGES_TOOL], stream=True)
+    first = assemble_message(client.stream(MESSAGES, body))
+    calls = [block for block in first.content if block.type == "tool_use"]
+    require(len(calls) == 1, f"{len(calls)} calls where one was expected")
+    require(first.stop_reason == "tool_use", f"stop_reason is {first.stop_reason}")
+    city = city_of(calls[0].name, json.dumps(calls[0].input))
+    back = {"role": "assistant", "content": first.model_dump()["content"]}
+    result = {"type": "tool_result", "tool_use_id": calls[0].id, "content": RESULT}
+    after = {"role": "user", "content": [result]}
+    body = _message(model, asked, back, after, tools=[MESSAGES_TOOL])
+    last = read(AnthropicMessage, client.post(MESSAGES, body))
+    return f"{TOOL}({city}) -> {said(_blocks(last))}"
+
+
+def claude_code(client: Client, model: str) -> str:
+    """The request Claude Code begins with: a beta path and fields of its own."""
+    cached = {"type": "ephemeral"}
+    system = {
+        "type": "text",
+        "text": "You are a coding agent.",
+        "cache_control": cached,
+    }
+    body = _message(
+        model,
+        {"role": "user", "content": [{"type": "text", "text": HELLO}]},
+        system=[system],
+        tools=[MESSAGES_TOOL | {"cache_control": cached}],
+        thinking={"type": "enabled", "budget_tokens": 512},
+        context_management={"edits": []},
+        output_config={"effort": "low"},
+        metadata={"user_id": "a"},
+        stream=True,
+    )
+    assemble_message(client.stream(MESSAGES + "?beta=true", body))
+    return "accepted"
+
+
+def _blocks(message: AnthropicMessage) -> str:
+    return "".join(block.text for block in message.content if block.type == "text")

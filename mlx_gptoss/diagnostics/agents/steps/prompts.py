@@ -1,0 +1,40 @@
+"""What every step says and expects: easy words, one tool, its result."""
+
+import json
+from typing import Any
+
+from mlx_gptoss.diagnostics.agents.shapes import require
+
+TOKENS = 1024
+HELLO = "Hello!"
+ASK = "What is the weather in Oslo?"
+RESULT = '{"temperature": 21}'
+TOOL = "get_weather"
+DESCRIPTION = "Gets the weather for a city."
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 40}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+
+Body = dict[str, Any]
+
+
+def user(text: str) -> Body:
+    """A message of the user."""
+    return {"role": "user", "content": text}
+
+
+def said(text: str | None) -> str:
+    """Return an answer that is not empty."""
+    require(text and text.strip(), "the answer is empty")
+    return str(text).strip()
+
+
+def city_of(name: str, arguments: str) -> str:
+    """Return the city a call of the tool names; its arguments are JSON as text."""
+    require(name == TOOL, f"`{name}` was called, which was not offered")
+    found = json.loads(arguments)
+    require(isinstance(found.get("city"), str), f"the arguments are {arguments}")
+    return found["city"]

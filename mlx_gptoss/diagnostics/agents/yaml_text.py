@@ -1,0 +1,278 @@
+"""YAML settings as text: read, and changed without writing the rest anew.
+
+`ruamel.yaml` reads the data, and its events tell where each value stands; what is
+written is laid out as the text around it. Knows YAML, not tools.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import (
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+
+from mlx_gptoss.diagnostics.agents import splicing
+from mlx_gptoss.diagnostics.agents.splicing import splice
+
+STEP = "  "
+# Text that needs no quotes in YAML 1.1 (aider) and 1.2 (Continue) alike.
+PLAIN = re.compile(r"[A-Za-z](?:[A-Za-z0-9_./()@+ -]|:(?=[^\s]))*(?<! )")
+BLOCK_HEADER = re.compile(r"([|>][1-9]?)[+-]?([1-9]?)(?=[ \t\r]*(?: #.*)?\n)")
+WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
+
+
+@dataclass
+class Node:
+    """A value and where it stands; `end` is behind the last of it, comments apart."""
+
+    start: int
+    end: int
+    text: str | None = None  # of scalars
+    block: bool = False  # by indentation, not in brackets
+    keys: list["Node"] = field(default_factory=list)
+    items: list["Node"] = field(default_factory=list)
+    empty: bool = False  # nothing stands there: null
+    lines: bool = False  # it ends with text in lines of its own, by `|` or `>`
+    anchor: str | None = None
+    alias: str | None = None  # the anchor it refers to
+
+    def number(self, name: Any) -> int | None:
+        """Return which item has a name, or None; a number is its own."""
+        if isinstance(name, int):
+            return name
+        return next((n for n, key in enumerate(self.keys) if key.text == name), None)
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it stands below its key, in lines of its own."""
+        return self.block and bool(self.items)
+
+    def walk(self) -> "Iterator[Node]":
+        """Yield this value and all within, in the order of the text."""
+        yield self
+        for item in self.items:
+            yield from item.walk()
+
+
+def read(text: str) -> Any:
+    """Return the data; no document is no settings. Raises ValueError."""
+    with _one_line():
+        data = YAML(typ="safe", pure=True).load(text)
+    return {} if data is None else data
+
+
+def put(text: str, path: Sequence[Any], value: Any) -> str:
+    """Return the text with a value at `path`, whose table is there already.
+
+    Raises ValueError where that table is an alias of another.
+    """
+    root = _root(text)
+    if root is None or root.empty:
+        return splicing.ended(text) + _lines(text, {path[-1]: value}, "")
+    table = _at(root, path[:-1])
+    number = table.number(path[-1])
+    if number is None:
+        return _add(text, table, path[-1], value)
+    old = table.items[number]
+    if not old.empty and not old.hangs:
+        return _replace(text, root, old, _flow(value))
+    key = table.keys[number]
+    colon = text.index(":", key.end) + 1
+    if not table.block or not isinstance(value, list | dict) or not value:
+        end = splicing.line_end(text, colon) if old.hangs else colon
+        text = splice(text, end, max(end, old.end), "")
+        return splice(text, colon, colon, " " + _flow(value))
+    margin = _margin(text, old.start if old.hangs else key.start) + STEP * old.empty
+    lines = _lines(text, value, margin)
+    end, line = splicing.line_end(text, colon), splicing.newline(text)
+    return splice(text, end, max(end, old.end), line + lines.removesuffix(line))
+
+
+def _replace(text: str, root: Node, old: Node, piece: str) -> str:
+    """Replace a value; where others refer to it, the next of them keeps it."""
+    others = [node for node in root.walk() if node.start > old.start]
+    heir = next(
+        (node for node in others if node.alias and node.alias == old.anchor), None
+    )
+    if heir is not None:
+        text = splice(text, heir.start, heir.end, text[old.start : old.end])
+    stands = text[old.start : old.end].rstrip("\r\n ")  # a block scalar ends in lines
+    return splice(text, old.start, old.start + len(stands), piece)
+
+
+def first(text: str, path: Sequence[Any], value: Any) -> str:
+    """Return the text with an item before all others of the list at `path`.
+
+    Raises ValueError where that list is an alias of another.
+    """
+    root = _root(text)
+    assert root is not None
+    found = _at(root, path)
+    if not found.block:
+        more = ", " if found.items else ""
+        return splice(text, found.start + 1, found.start + 1, _flow(value) + more)
+    dash = _dash(text, found.items[0])
+    margin = _margin(text, dash)
+    lines = _lines(text, [value], margin).removeprefix(margin)
+    return splice(text, dash, dash, lines + margin)
+
+
+def move(text: str, path: Sequence[Any], number: int) -> str:
+    """Return the text with an item, as it stands, before all others of its list.
+
+    Raises ValueError where that list is an alias of another.
+    """
+    root = _root(text)
+    assert root is not None
+    items = _at(root, path)
+    item = items.items[number]
+    if not items.block:
+        moved = text[item.start : item.end]
+        text = splice(text, items.items[number - 1].end, item.end, "")
+        return splice(text, items.start + 1, items.start + 1, moved + ", ")
+    start = splicing.line_start(text, _dash(text, item))
+    end = _end(text, item)
+    moved = text[start:end]
+    if not moved.endswith("\n"):
+        moved = splicing.ended(_without_end(moved) if item.lines else moved)
+    top = splicing.line_start(text, _dash(text, items.items[0]))
+    return splice(splice(text, start, end, ""), top, top, moved)
+
+
+def _without_end(text: str) -> str:
+    """Say of the `|` or `>` that a text ends with that no line end belongs to it."""
+    header = list(BLOCK_HEADER.finditer(text))[-1]
+    return splice(text, *header.span(), header.expand(r"\1-\2"))
+
+
+def _dash(text: str, item: Node) -> int:
+    return text.rindex("-", 0, item.start + 1)
+
+
+def _end(text: str, node: Node) -> int:
+    """Where the lines of a value end; those of `|` and `>` have theirs already."""
+    return node.end if node.lines else text.find("\n", node.end) + 1 or len(text)
+
+
+def _add(text: str, table: Node, name: str, value: Any) -> str:
+    if not table.block:
+        at = table.items[-1].end if table.items else text.index("{", table.start) + 1
+        more = ", " if table.items else ""
+        return splice(text, at, at, f"{more}{_flow({name: value})[1:-1]}")
+    first_key = table.keys[0].start
+    margin = _margin(text, first_key)
+    lines = _lines(text, {name: value}, margin)
+    if table.lines and not text[: table.end].endswith("\n"):
+        # Lines that end with the file: one more line end would be one of theirs.
+        return splice(text, first_key, first_key, lines[len(margin) :] + margin)
+    end = _end(text, table)
+    return splicing.ended(text[:end]) + lines + text[end:]
+
+
+def _margin(text: str, at: int) -> str:
+    """White space up to the column of position `at`."""
+    return " " * (at - splicing.line_start(text, at))
+
+
+def _lines(text: str, value: Any, margin: str) -> str:
+    line = splicing.newline(text)
+    return "".join(margin + one + line for one in _layout(value))
+
+
+def _layout(value: Any) -> Iterator[str]:
+    """Lay a value out by indentation, a line at a time."""
+    if isinstance(value, list):
+        for item in value:
+            lines = list(_layout(item))
+            yield "- " + lines[0]
+            yield from (STEP + line for line in lines[1:])
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if isinstance(item, list | dict) and item:
+                yield _flow(name) + ":"
+                yield from (STEP + line for line in _layout(item))
+            else:
+                yield f"{_flow(name)}: {_flow(item)}"
+    else:
+        yield _flow(value)
+
+
+def _flow(value: Any) -> str:
+    """Write a value on one line."""
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, dict):
+        pairs = (f"{_flow(name)}: {_flow(item)}" for name, item in value.items())
+        return "{" + ", ".join(pairs) + "}"
+    plain = isinstance(value, str) and PLAIN.fullmatch(value)
+    return value if plain and value.lower() not in WORDS else splicing.quoted(value)
+
+
+# reading
+
+
+def _root(text: str) -> Node | None:
+    """Find where the values of a text stand; None for no document."""
+    with _one_line():
+        events = iter(YAML(typ="safe", pure=True).parse(text))
+        for event in events:
+            if isinstance(event, MappingStartEvent | SequenceStartEvent | ScalarEvent):
+                return _node(event, events, text, 0)
+    return None
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Turn the many lines of an error of `ruamel.yaml` into a ValueError of one."""
+    try:
+        yield
+    except YAMLError as error:
+        raise ValueError(re.sub(r"\s+", " ", str(error))[:160]) from error
+
+
+def _node(event: Event, events: Iterator[Event], text: str, before: int) -> Node:
+    """Build a value from its events; an empty one stands at `before`."""
+    start, end = event.start_mark.index, event.end_mark.index
+    if isinstance(event, ScalarEvent):
+        if start == end:
+            return Node(before, before, text="", empty=True)
+        node = Node(start, end, text=event.value, anchor=event.anchor)
+        node.lines = event.style in ("|", ">")
+        return node
+    if not isinstance(event, MappingStartEvent | SequenceStartEvent):
+        return Node(start, end, alias=getattr(event, "anchor", None))
+    node = Node(start, end, block=not event.flow_style, anchor=event.anchor)
+    pairs = isinstance(event, MappingStartEvent)
+    for event in events:
+        if isinstance(event, MappingEndEvent | SequenceEndEvent):
+            break
+        item = _node(event, events, text, node.end)
+        if pairs:
+            node.keys.append(item)
+            colon = text.find(":", item.end) + 1
+            item = _node(next(events), events, text, colon)
+        node.items.append(item)
+        node.end, node.lines = item.end, item.lines
+    if not node.block:
+        node.end = event.end_mark.index
+    return node
+
+
+def _at(node: Node, path: Sequence[Any]) -> Node:
+    for name in path:
+        number = node.number(name)
+        assert number is not None, path
+        node = node.items[number]
+    if node.alias:
+        raise ValueError(f"`*{node.alias}` is written elsewhere")
+    return node

@@ -1,0 +1,162 @@
+"""What it costs to keep free text legal: decoding with a guide and without.
+
+One process, one model, the same prompt. A round is one run of each, next to each other
+and in turn the first. Other work on the machine only ever slows a run down, so what is
+compared is the fastest tenth of either: the runs that nobody disturbed. The prompt ends
+inside a message, and the token that would end the message is ruled out in both, so
+every token is free text. A model without a tokenizer borrows the demo's: what a guide
+does depends on the size of the vocabulary, not on its words.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from mlx_gptoss.checkpoint.hub import resolve
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+from mlx_gptoss.diagnostics.bench.subject import random_prompt
+from mlx_gptoss.diagnostics.doctor import machine
+from mlx_gptoss.engine.guide import Guide, Guides
+from mlx_gptoss.engine.load import load
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.harmony.constrain.constraints import Constraints
+
+DEFAULT_DEPTH, DEFAULT_TOKENS, DEFAULT_ROUNDS = 128, 16, 100
+LEAST_TOKENS = 2
+FASTEST = 10  # one in so many rounds was undisturbed
+NEVER = -1e9  # added to the logit of a token that must not come
+SEED = 7
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ConstrainBench:
+    """Tokens per second, undisturbed, and the share of time that a guide adds.
+
+    `paired` is the median share within a round, for comparison.
+    """
+
+    model: str
+    machine: str
+    load_average: float
+    vocabulary: int
+    depth: int
+    tokens: int
+    rounds: int
+    free: float
+    guided: float
+    paired: float
+
+    @property
+    def cost(self) -> float:
+        return self.free / self.guided - 1
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"cost": self.cost}
+
+
+def bench_constrain(
+    model: Path,
+    *,
+    dtype: str | None = None,
+    memory: str | int | None = None,
+    depth: int = DEFAULT_DEPTH,
+    tokens: int = DEFAULT_TOKENS,
+    rounds: int = DEFAULT_ROUNDS,
+    temperature: float = 1.0,
+    progress: Progress | None = None,
+) -> ConstrainBench:
+    """Measure a model in a folder: `tokens` behind a prompt of `depth`, `rounds` times.
+
+    Raises GptOssError for numbers that measure nothing.
+    """
+    if tokens < LEAST_TOKENS or rounds < 1:
+        raise GptOssError(
+            f"{tokens} tokens and {rounds} rounds measure nothing: decode at least "
+            f"{LEAST_TOKENS} tokens in at least one round"
+        )
+    say = progress or (lambda _: None)
+    load_average = os.getloadavg()[0]
+    with load(model, dtype=dtype, memory=memory) as runtime:
+        text = FreeText(runtime, depth, tokens, temperature)
+        free, guided = [], []
+        text.seconds_per_token(text.guide())  # the first run is not timed
+        for turn in range(rounds):
+            say(f"round {turn + 1} of {rounds}")
+            runs = [(free, None), (guided, text.guide())]
+            for found, guide in runs if turn % 2 == 0 else reversed(runs):
+                found.append(text.seconds_per_token(guide))
+        pairs = zip(free, guided, strict=True)
+        return ConstrainBench(
+            model=str(model),
+            machine=machine(),
+            load_average=load_average,
+            vocabulary=runtime.config.vocab_size,
+            depth=depth,
+            tokens=tokens,
+            rounds=rounds,
+            free=1 / undisturbed(free),
+            guided=1 / undisturbed(guided),
+            paired=median(with_it / without - 1 for without, with_it in pairs),
+        )
+
+
+def undisturbed(seconds: Sequence[float]) -> float:
+    """Return the slowest of the fastest tenth."""
+    return sorted(seconds)[len(seconds) // FASTEST]
+
+
+class FreeText:
+    """Decodes text inside a message that cannot end."""
+
+    def __init__(
+        self, runtime: Runtime, depth: int, tokens: int, temperature: float
+    ) -> None:
+        own = runtime.has_tokenizer and runtime.tokenizer.has_harmony
+        self._runtime = runtime
+        self._words = runtime.tokenizer if own else Tokenizer.open(resolve("demo"))
+        size = runtime.config.vocab_size
+        if size < self._words.vocab_size:
+            raise GptOssError(
+                f"the model has {size} tokens, fewer than the vocabulary: nothing "
+                "to measure"
+            )
+        self._guides = Guides(self._words)
+        special = self._words.special
+        self._header = [
+            special("<|channel|>"),
+            *self._words.encode("analysis"),
+            special("<|message|>"),
+        ]
+        self._prompt = random_prompt(depth, size) + self._header
+        self._params = SamplingParams(
+            max_tokens=tokens,
+            temperature=temperature,
+            seed=SEED,
+            logit_bias={special("<|end|>"): NEVER},
+        )
+
+    def guide(self) -> Guide:
+        """A guide that has followed the prompt."""
+        guide = self._guides.guide(Constraints())
+        assert guide is not None
+        guide.begin(self._header)
+        return guide
+
+    def seconds_per_token(self, guide: Guide | None) -> float:
+        """Decode once; the time from the first token to the last, by their number."""
+        stream = self._runtime.generate(
+            self._prompt, self._params, stop_tokens={}, guide=guide
+        )
+        with stream:
+            next(stream)
+            start = time.perf_counter()
+            count = sum(1 for _ in stream)
+            return (time.perf_counter() - start) / count

@@ -1,0 +1,193 @@
+"""Prefill and decode speed of a model, alone or beside stock mlx-lm.
+
+Each engine runs in its own process, with the same BLAS and the same dtype. Rounds are
+interleaved (ours, theirs, ours, ...), so that a busy machine slows both, and the
+figures are medians. A third column is mlx-lm as shipped (the checkpoint's dtype and
+MLX's own BLAS; one round at the first depth, because on a CPU it is slow); it is left
+out where it would be the second column again.
+Prompts are random token ids from a fixed seed and every token is decoded greedily,
+whatever it is: nothing here judges text.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.diagnostics.bench.engines import MLX_LM, OURS, default_dtype
+from mlx_gptoss.diagnostics.bench.results import DecodeBench
+from mlx_gptoss.diagnostics.bench.subject import Condition, Subject
+from mlx_gptoss.diagnostics.bench.worker import EngineFailure
+from mlx_gptoss.diagnostics.doctor import machine
+from mlx_gptoss.engine.hit_curve import recorded_curve
+from mlx_gptoss.engine.place import check_context, choose_dtype, plan_checkpoint
+from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.memory import device_budget, parse_bytes, require_fit
+from mlx_gptoss.memory.plan import AUTO
+
+PEERS = (MLX_LM,)
+GPU_DEPTHS = (128, 2048, 8192)
+CPU_DEPTHS = (32, 256)
+DEFAULT_TOKENS = 32
+DEFAULT_ROUNDS = 3
+SHIPPED_ROUNDS = 1
+LEAST_TOKENS = 2  # decode is timed from the first token to the last
+SHARE_OF_MEMORY = 0.7  # in which all engines together stay loaded between rounds
+READ_BYTES = 2**24
+
+Progress = Callable[[str], None]
+
+
+def bench_decode(
+    model: Path,
+    *,
+    against: str | None = None,
+    dtype: str | None = None,
+    memory: str | int | None = None,
+    experts: str = AUTO,
+    trace: Path | None = None,
+    context: int | None = None,
+    strict: bool = False,
+    depths: Sequence[int] | None = None,
+    tokens: int = DEFAULT_TOKENS,
+    rounds: int = DEFAULT_ROUNDS,
+    progress: Progress | None = None,
+) -> DecodeBench:
+    """Measure the model in a folder, and `against` "mlx-lm" on the same folder.
+
+    `depths` are prompt lengths; `tokens` are decoded behind each. `progress` gets a
+    line before each step. `memory`, `experts`, `trace`, `context` and `strict` mean
+    what they mean to `load`: prompt and answer stay within `context`. Raises
+    EngineFailure if ours cannot be measured; a peer that cannot has its reason in its
+    column.
+    """
+    say = progress or (lambda _: None)
+    checkpoint = open_checkpoint(model, strict=strict)
+    config, folder = checkpoint.config, checkpoint.folder
+    check_context(config, context)
+    budget = device_budget(memory)
+    room = (context or config.max_position_embeddings) - tokens
+    chosen = tuple(depths or _default_depths(room, gpu=budget.metal))
+    _check(chosen, tokens=tokens, rounds=rounds, room=room, against=against)
+    options = {
+        "experts": experts,
+        "memory": None if memory is None else parse_bytes(memory),
+        "context": max(chosen) + tokens,
+        "trace": None if trace is None else str(trace),
+    }
+    plan = plan_checkpoint(
+        checkpoint,
+        choose_dtype(dtype),
+        memory,
+        options["context"],
+        experts=experts,
+        budget=budget,
+        curve=None if trace is None else recorded_curve(trace, config),
+    )
+    require_fit(plan, config, str(model))
+    conditions = _conditions(against, dtype or default_dtype(), chosen, rounds, options)
+    subjects = [Subject(each, folder, config.vocab_size) for each in conditions]
+    shared = int(budget.total * SHARE_OF_MEMORY)
+    load_average = os.getloadavg()[0]
+
+    if plan.whole_bytes < shared:
+        say("reading the weights once, so that nobody loads from a cold disk")
+        _warm_page_cache(checkpoint.files)
+    theirs = plan.whole_bytes * (len(subjects) - 1)
+    together = plan.weight_bytes + theirs < shared
+    with ExitStack() as stack:
+        running = _started(subjects, together=together, stack=stack, say=say)
+        for turn in range(rounds):
+            for subject in running:
+                if turn < subject.condition.rounds:
+                    say(f"round {turn + 1} of {rounds}: {subject.column.name}")
+                    subject.turn(tokens)
+    return DecodeBench(
+        model=str(model),
+        machine=machine(),
+        load_average=load_average,
+        tokens=tokens,
+        columns=tuple(
+            subject.result()
+            for subject in subjects
+            if subject in running or subject.column.failure
+        ),
+    )
+
+
+def _default_depths(room: int, *, gpu: bool) -> tuple[int, ...]:
+    """Choose the usual depths that the context has room for, or the whole of it."""
+    usual = GPU_DEPTHS if gpu else CPU_DEPTHS
+    return tuple(depth for depth in usual if depth <= room) or (room,)
+
+
+def _warm_page_cache(files: Iterable[Path]) -> None:
+    for path in files:
+        with path.open("rb", buffering=0) as file:
+            while file.read(READ_BYTES):
+                pass
+
+
+def _check(
+    depths: Sequence[int], *, tokens: int, rounds: int, room: int, against: str | None
+) -> None:
+    if against not in (None, *PEERS):
+        raise GptOssError(f"cannot compare with `{against}`: only `{MLX_LM}` is known")
+    if tokens < LEAST_TOKENS or rounds < 1:
+        raise GptOssError(
+            f"{tokens} tokens and {rounds} rounds measure nothing: decode at least "
+            f"{LEAST_TOKENS} tokens in at least one round"
+        )
+    wrong = [depth for depth in depths if not 1 <= depth <= room]
+    if wrong:
+        raise GptOssError(
+            f"depth {wrong[0]} and {tokens} tokens do not fit the context of this "
+            f"model: choose depths from 1 to {room}"
+        )
+
+
+def _conditions(
+    against: str | None,
+    dtype: str,
+    depths: tuple[int, ...],
+    rounds: int,
+    options: Mapping[str, Any],
+) -> list[Condition]:
+    ours = Condition(OURS, OURS, dtype, depths, rounds, options=options)
+    if against is None:
+        return [ours]
+    peer = Condition(against, against, dtype, depths, rounds)
+    shipped = Condition(
+        f"{against} as shipped",
+        against,
+        None,
+        depths[:1],
+        min(rounds, SHIPPED_ROUNDS),
+        lend_blas=False,
+    )
+    return [ours, peer, shipped]
+
+
+def _started(
+    subjects: list[Subject], *, together: bool, stack: ExitStack, say: Progress
+) -> list[Subject]:
+    """Start everyone once; leave out a peer that fails or that repeats a column."""
+    running: list[Subject] = []
+    failed: set[str] = set()
+    for subject in subjects:
+        if subject.condition.engine in failed:
+            continue  # as shipped it would fail on the same folder
+        say(f"loading {subject.column.name}")
+        try:
+            subject.start(stack, keep=together)
+        except EngineFailure as error:
+            if not running:
+                raise
+            subject.column.failure = str(error)
+            failed.add(subject.condition.engine)
+            continue
+        if not any(subject.repeats(other) for other in running):
+            running.append(subject)
+    return running

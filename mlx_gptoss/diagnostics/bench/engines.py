@@ -1,0 +1,176 @@
+"""Two engines behind one surface: ours and stock mlx-lm, each as its users run it.
+
+An engine is opened on a folder and a dtype, and then asked for runs: a prompt of
+token ids in, greedy tokens out, two durations back. Token ids only, no text.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import mlx.core as mx
+
+from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.diagnostics.bench.primitives import count_primitives
+from mlx_gptoss.engine.generate import generate
+from mlx_gptoss.engine.hit_curve import recorded_curve
+from mlx_gptoss.engine.place import load_placed, plan_checkpoint
+from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.memory import describe_placement, require_fit
+from mlx_gptoss.memory.plan import RESIDENT
+from mlx_gptoss.model.linear import on_gpu
+
+OURS, MLX_LM = "mlx_gptoss", "mlx-lm"
+DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
+
+
+@dataclass(frozen=True)
+class Run:
+    """Seconds to the first token, and from there to the last of `tokens`."""
+
+    first_token_s: float
+    decode_s: float
+    tokens: int
+
+
+class Engine(Protocol):
+    """What a benchmark needs of an engine."""
+
+    package: str
+    dtype: str
+    load_s: float  # without the imports
+    experts: str  # how they are stored
+
+    def tokens(self, prompt: list[int], count: int) -> Iterator[int]:
+        """Yield `count` greedy tokens after `prompt`, whatever they are."""
+        ...
+
+    @property
+    def hit_rate(self) -> float:
+        """Return the share of experts that were in slots, so far."""
+        ...
+
+    def primitives(self, prompt: list[int]) -> Mapping[str, int]:
+        """Count the primitives of the token that follows `prompt` and one more."""
+        ...
+
+
+def default_dtype() -> str:
+    """Name the dtype of activations for this device, as everything here uses it."""
+    return "bfloat16" if on_gpu() else "float32"
+
+
+def timed_run(engine: Engine, prompt: list[int], count: int) -> Run:
+    """Time one run from the call to the moment each token is known here."""
+    mx.synchronize()
+    start = time.perf_counter()
+    tokens = engine.tokens(prompt, count)
+    next(tokens)
+    first = time.perf_counter()
+    produced = 1 + sum(1 for _ in tokens)
+    end = time.perf_counter()
+    mx.synchronize()  # a step in flight must not slow the next run
+    assert produced == count, f"{produced=} {count=}"
+    return Run(first - start, end - first, produced)
+
+
+class Ours:
+    """This package, by the loader and the generator that everything here uses.
+
+    Its experts lie as `plan_checkpoint` says of the options, by default resident.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dtype: str | None,
+        *,
+        experts: str = RESIDENT,
+        memory: int | None = None,
+        context: int | None = None,
+        trace: str | None = None,
+    ) -> None:
+        chosen = DTYPES[dtype or default_dtype()]
+        start = time.perf_counter()
+        checkpoint = open_checkpoint(folder)
+        curve = recorded_curve(Path(trace), checkpoint.config) if trace else None
+        plan = plan_checkpoint(
+            checkpoint, chosen, memory, context, experts=experts, curve=curve
+        )
+        require_fit(plan, checkpoint.config, str(folder))
+        self._model, self._storage = load_placed(checkpoint, plan, dtype=chosen)
+        self._chunk = plan.prefill_chunk
+        self.experts = describe_placement(plan, checkpoint.config)
+        self.load_s = time.perf_counter() - start
+        self.package = f"mlx_gptoss {version('mlx-gptoss')}"
+        self.dtype = _name(chosen)
+
+    def tokens(self, prompt: list[int], count: int) -> Iterator[int]:
+        greedy = SamplingParams(max_tokens=count, temperature=0)
+        for step in generate(
+            self._model, prompt, greedy, stop_tokens={}, chunk=self._chunk
+        ):
+            yield step.token
+
+    @property
+    def hit_rate(self) -> float:
+        return self._storage.statistics().total.hit_rate if self._storage else 1.0
+
+    def primitives(self, prompt: list[int]) -> Mapping[str, int]:
+        cache = self._model.make_cache()
+        return _count_step(lambda ids: self._model(ids, cache), prompt)
+
+
+class MlxLm:
+    """Stock mlx-lm: its loader, its generator, its caches; nothing of ours.
+
+    Without a dtype it runs as shipped, in the checkpoint's own.
+    """
+
+    experts = RESIDENT
+    hit_rate = 1.0
+
+    def __init__(self, folder: Path, dtype: str | None) -> None:
+        from mlx_lm.utils import load_model as load_stock
+
+        self._model: Any
+        start = time.perf_counter()
+        self._model, _ = load_stock(folder, lazy=True)
+        if dtype is not None:
+            self._model.set_dtype(DTYPES[dtype])
+        mx.eval(self._model.parameters())
+        self.load_s = time.perf_counter() - start
+        self.package = f"mlx-lm {version('mlx-lm')}"
+        self.dtype = _name(self._model.model.norm.weight.dtype)
+
+    def tokens(self, prompt: list[int], count: int) -> Iterator[int]:
+        from mlx_lm.generate import generate_step
+
+        stream = generate_step(mx.array(prompt), self._model, max_tokens=count)
+        for token, _ in stream:
+            yield int(token)
+
+    def primitives(self, prompt: list[int]) -> Mapping[str, int]:
+        cache = self._model.make_cache()
+        return _count_step(lambda ids: self._model(ids, cache=cache), prompt)
+
+
+ENGINES: dict[str, Callable[..., Engine]] = {
+    OURS: Ours,
+    MLX_LM: MlxLm,
+}
+
+
+def _count_step(
+    logits: Callable[[mx.array], mx.array], prompt: list[int]
+) -> Mapping[str, int]:
+    first = mx.argmax(logits(mx.array([prompt]))[:, -1], axis=-1)
+    mx.eval(first)
+    return count_primitives(mx.argmax(logits(first[:, None])[:, -1], axis=-1))
+
+
+def _name(dtype: mx.Dtype) -> str:
+    return str(dtype).removeprefix("mlx.core.")

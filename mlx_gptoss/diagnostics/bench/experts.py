@@ -1,0 +1,166 @@
+"""`bench experts`: loading and streaming, measured side by side on one checkpoint.
+
+The checkpoint is shaped like the 120b (hidden 2880, 128 experts) and cut to a few
+layers and a small vocabulary. Every run is a process of its own; what is compared is
+run in turns. Cold means that the pages of the files were dropped just before.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.diagnostics.bench.random_checkpoint import (
+    Shape,
+    make_config,
+    write_config,
+)
+from mlx_gptoss.diagnostics.doctor import machine
+from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.files import scratch, temporary
+
+MODULE = "mlx_gptoss.diagnostics.bench.experts_runs"
+VOCABULARY = 16384
+SHAPE_120B = Shape(2880, 128, 64, 8, VOCABULARY)
+LAYERS = 2
+ROUNDS = 3
+
+# What the runs should reach; ratios, microseconds, bytes.
+WARM_LOAD, COLD_SHARE, DECODE_SHARE, FILL_SHARE = 2.0, 0.9, 0.9, 0.7
+HOST_MICROSECONDS, RSS_GROWTH = 20.0, 2_000_000
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A figure beside what it should be."""
+
+    name: str
+    value: float
+    bound: float
+    unit: str
+    at_least: bool = True
+
+    @property
+    def reached(self) -> bool:
+        return self.value >= self.bound if self.at_least else self.value <= self.bound
+
+
+@dataclass(frozen=True)
+class ExpertsBench:
+    """All that was measured."""
+
+    machine: str
+    load_average: float
+    model: str
+    runs: dict[str, Any]
+    aims: tuple[Aim, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        aims = [asdict(aim) | {"reached": aim.reached} for aim in self.aims]
+        return asdict(self) | {"aims": aims}
+
+
+def bench_experts(
+    folder: Path | None = None,
+    *,
+    shape: Shape = SHAPE_120B,
+    layers: int = LAYERS,
+    rounds: int = ROUNDS,
+    stock: bool = True,
+    say: Say = lambda _: None,
+) -> ExpertsBench:
+    """Measure a checkpoint, or a random one that is deleted afterwards."""
+    load_average = os.getloadavg()[0]
+    with subject(folder, shape, layers, say) as model:
+        runs = measure(model, rounds=rounds, stock=stock, say=say)
+    named = str(folder) if folder else f"{layers} layers of {shape}"
+    return ExpertsBench(machine(), load_average, named, runs, aims_of(runs))
+
+
+@contextmanager
+def subject(folder: Path | None, shape: Shape, layers: int, say: Say) -> Iterator[Path]:
+    """Give the checkpoint to measure."""
+    if folder is not None:
+        yield folder
+        return
+    with scratch(temporary()) as inside:
+        say("writing a random checkpoint")
+        yield write_config(inside / "model", make_config(shape, layers))
+
+
+def measure(model: Path, *, rounds: int, stock: bool, say: Say) -> dict[str, Any]:
+    """Run everything; rounds of what is compared are interleaved."""
+    files = open_checkpoint(model).files
+    engines = ["read", "load", *(["stock"] if stock else [])]
+    run_apart("read", model)  # the first may find nothing cached
+    found: dict[str, Any] = {}
+    for heat in ("warm", "cold"):
+        seconds: dict[str, list[float]] = {engine: [] for engine in engines}
+        for turn in range(rounds):
+            first = turn % len(engines)  # a disk may slow down when it is asked a lot
+            for engine in engines[first:] + engines[:first]:
+                say(f"{heat} {engine}, round {turn + 1} of {rounds}")
+                if heat == "cold":
+                    drop_pages(files)
+                seconds[engine].append(run_apart(engine, model)["seconds"])
+        found[heat] = {engine: median(taken) for engine, taken in seconds.items()}
+    found["bytes"] = sum(path.stat().st_size for path in files)
+    for name in ("decode", "fill", "steady", "prediction"):
+        say(f"measuring {name}")
+        found[name] = run_apart(name, model)
+    return found
+
+
+def run_apart(name: str, model: Path) -> dict[str, Any]:
+    """Run one measurement in its own process."""
+    command = [sys.executable, "-m", MODULE, name, str(model)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
+        raise GptOssError(f"measuring `{name}` failed: {reason[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def drop_pages(files: tuple[Path, ...]) -> None:
+    """Have the system forget files' pages; does nothing where it cannot be asked."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def aims_of(runs: dict[str, Any]) -> tuple[Aim, ...]:
+    """Compare what was measured with what it should be."""
+    warm, cold, steady = runs["warm"], runs["cold"], runs["steady"]
+    aims = []
+    if "stock" in warm:
+        speedup = warm["stock"] / warm["load"]
+        aims.append(Aim("warm load against mlx-lm", speedup, WARM_LOAD, "x"))
+    share = cold["read"] / cold["load"]
+    decode, fill = runs["decode"], runs["fill"]
+    return (
+        *aims,
+        Aim("cold load against plain preadv", share, COLD_SHARE, "x"),
+        Aim("streamed against resident decode", decode["ratio"], DECODE_SHARE, "x"),
+        Aim(
+            "host cost a layer, all hit",
+            decode["host_microseconds"],
+            HOST_MICROSECONDS,
+            "us",
+            at_least=False,
+        ),
+        Aim("slot fill against plain preadv", fill["ratio"], FILL_SHARE, "x"),
+        Aim("MLX bytes moved when steady", steady["active_spread"], 0, "B", False),
+        Aim("RSS growth over 500 tokens", steady["rss_growth"], RSS_GROWTH, "B", False),
+    )

@@ -1,0 +1,285 @@
+"""How fast a server answers many at once, beside mlx-lm's server.
+
+Both serve the same folder in their own processes, with the same dtype and BLAS, and
+are asked in turns by the same client for the same raw completions: prompts that
+nobody has read before, greedy, and so many tokens each (the tokens that would end an
+answer are biased away on both sides). Throughput counts the tokens of all streams
+from the first request to the last token; a first token is timed from the request,
+with all other streams under way.
+"""
+
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+from mlx_gptoss.diagnostics.bench.decode import SHARE_OF_MEMORY
+from mlx_gptoss.diagnostics.bench.engines import DTYPES, MLX_LM, default_dtype
+from mlx_gptoss.diagnostics.bench.our_server import NAME, OurServer
+from mlx_gptoss.diagnostics.bench.stock_client import StockServer
+from mlx_gptoss.diagnostics.bench.streams import Address, Timed, ask_together
+from mlx_gptoss.diagnostics.bench.worker import EngineFailure
+from mlx_gptoss.diagnostics.doctor import machine
+from mlx_gptoss.engine.outputs import stop_reasons
+from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.memory import device_budget
+
+DEFAULT_STREAMS = (1, 4, 16)
+DEFAULT_PROMPT, DEFAULT_TOKENS, DEFAULT_ROUNDS = 64, 64, 3
+WARM_UP_TOKENS = 4
+NEVER = -100.0  # a bias
+WORDS = (
+    "the river was wide and slow that year so they went along its bank until night "
+    "fell over hills of which nobody knew a name or had ever drawn any map"
+)
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Level:
+    """Medians over the rounds of one server at so many streams."""
+
+    streams: int
+    tokens_per_second: float
+    first_token_s: float  # of the median stream
+    last_first_token_s: float  # of the stream that waited longest
+
+
+@dataclass(frozen=True)
+class Served:
+    """One server, at every number of streams; `failure` says why it was not timed."""
+
+    name: str
+    levels: tuple[Level, ...] = ()
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Ours by theirs: above 1 we are faster."""
+
+    streams: int
+    throughput: float
+    first_token: float
+
+
+@dataclass(frozen=True)
+class ServeBench:
+    """Ours first, then the peer."""
+
+    model: str
+    machine: str
+    load_average: float
+    dtype: str
+    prompt_tokens: int
+    tokens: int
+    rounds: int
+    sides: tuple[Served, ...]
+
+    @property
+    def ratios(self) -> tuple[Ratio, ...]:
+        if len(self.sides) == 1 or self.sides[1].failure:
+            return ()
+        return tuple(
+            Ratio(
+                ours.streams,
+                ours.tokens_per_second / theirs.tokens_per_second,
+                theirs.first_token_s / ours.first_token_s,
+            )
+            for ours, theirs in zip(
+                self.sides[0].levels, self.sides[1].levels, strict=True
+            )
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"ratios": [asdict(ratio) for ratio in self.ratios]}
+
+
+def bench_serve(
+    model: Path,
+    *,
+    against: str | None = None,
+    dtype: str | None = None,
+    streams: Sequence[int] = DEFAULT_STREAMS,
+    prompt_tokens: int = DEFAULT_PROMPT,
+    tokens: int = DEFAULT_TOKENS,
+    rounds: int = DEFAULT_ROUNDS,
+    progress: Progress | None = None,
+) -> ServeBench:
+    """Measure our server on the model in a folder, and mlx-lm's beside it.
+
+    Where memory allows both run at once and are asked in turns. Raises GptOssError if
+    ours cannot be measured; of a peer that cannot, why.
+    """
+    if against not in (None, MLX_LM):
+        raise GptOssError(f"cannot compare with `{against}`: only `{MLX_LM}` is known")
+    say = progress or (lambda _: None)
+    checkpoint = open_checkpoint(model)
+    folder = checkpoint.folder.absolute()
+    tokenizer = Tokenizer.open(folder)
+    chosen = dtype or default_dtype()
+    asking = Asking(
+        tokenizer,
+        list(stop_reasons(tokenizer, checkpoint.config.eos_token_ids)),
+        streams=tuple(streams or DEFAULT_STREAMS),
+        prompt_tokens=prompt_tokens,
+        tokens=tokens,
+    )
+    starts: dict[str, Start] = {NAME: lambda: our_side(folder, chosen)}
+    if against is not None:
+        starts[against] = lambda: peer_side(folder, chosen)
+    weights = sum(checkpoint.loaded_bytes_by_part(DTYPES[chosen].size).values())
+    together = 2 * weights < device_budget().total * SHARE_OF_MEMORY
+    load_average = os.getloadavg()[0]
+    sides = _measure(starts, asking, rounds, together=together, say=say)
+    if sides[0].failure:
+        raise EngineFailure(sides[0].failure)
+    return ServeBench(
+        str(model),
+        machine(),
+        load_average,
+        chosen,
+        prompt_tokens,
+        tokens,
+        rounds,
+        tuple(sides),
+    )
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What is asked of every server: the same in the same round."""
+
+    tokenizer: Tokenizer
+    ends: Sequence[int]
+    streams: tuple[int, ...]
+    prompt_tokens: int
+    tokens: int
+
+    def bodies(self, streams: int, seed: int) -> list[dict[str, Any]]:
+        """Make requests with prompts that share nothing but chance."""
+        draw = random.Random(f"{streams} {seed}")
+        return [
+            {
+                "prompt": self._prompt(draw),
+                "max_tokens": self.tokens,
+                "temperature": 0,
+                "logit_bias": dict.fromkeys(map(str, self.ends), NEVER),
+            }
+            for _ in range(streams)
+        ]
+
+    def _prompt(self, draw: random.Random) -> str:
+        """Words of about so many tokens, and of no fewer."""
+        words = [f"{draw.randrange(10**6)}"]
+        while len(self.tokenizer.encode(" ".join(words))) < self.prompt_tokens:
+            words.append(draw.choice(WORDS.split()))
+        return " ".join(words)
+
+
+Start = Callable[[], Any]  # a context manager that gives an Address
+
+
+@contextmanager
+def our_side(folder: Path, dtype: str) -> Iterator[Address]:
+    with OurServer(folder, dtype) as server:
+        yield server.address
+
+
+@contextmanager
+def peer_side(folder: Path, dtype: str) -> Iterator[Address]:
+    with StockServer(folder, dtype) as server:
+        yield Address(server.package, server.port)
+
+
+def _measure(
+    starts: dict[str, Start],
+    asking: Asking,
+    rounds: int,
+    *,
+    together: bool,
+    say: Progress,
+) -> list[Served]:
+    """Ask all sides in turns, or one side after the other where memory is short."""
+    groups = [list(starts)] if together else [[name] for name in starts]
+    found: dict[str, Served] = {}
+    for group in groups:
+        with ExitStack() as stack:
+            found |= _rounds(
+                {name: starts[name] for name in group}, asking, rounds, stack, say
+            )
+    return [found[name] for name in starts]
+
+
+def _rounds(
+    starts: dict[str, Start],
+    asking: Asking,
+    rounds: int,
+    stack: ExitStack,
+    say: Progress,
+) -> dict[str, Served]:
+    addresses: dict[str, Address] = {}
+    found = {name: Served(name) for name in starts}
+    timed: dict[tuple[str, int], list[Level]] = {}
+    warm_up = replace(asking, tokens=WARM_UP_TOKENS)
+
+    def attempt(name: str, work: Callable[[], None]) -> None:
+        """A side that fails is left out from there on."""
+        try:
+            work()
+        except EngineFailure as error:
+            found[name] = Served(name, failure=str(error))
+            addresses.pop(name, None)
+
+    def start(name: str) -> None:
+        say(f"starting {name}")
+        addresses[name] = stack.enter_context(starts[name]())
+        ask_together(addresses[name], warm_up.bodies(max(asking.streams), -1))
+
+    def time(name: str, streams: int, n: int) -> None:
+        say(f"round {n + 1}: {name}, {streams} streams")
+        answers = ask_together(addresses[name], asking.bodies(streams, n))
+        timed.setdefault((name, streams), []).append(level(answers, asking.tokens))
+
+    for name in starts:
+        attempt(name, lambda name=name: start(name))
+    for n in range(rounds):
+        for streams in asking.streams:
+            # Whoever is asked first changes with the round.
+            for name in list(addresses)[:: 1 if n % 2 == 0 else -1]:
+                attempt(name, lambda a=name, b=streams, c=n: time(a, b, c))
+    for name in addresses:
+        levels = [medians(timed[name, streams]) for streams in asking.streams]
+        found[name] = Served(name, tuple(levels))
+    return found
+
+
+def level(answers: Sequence[Timed], tokens: int) -> Level:
+    """Sum up one round. Raises EngineFailure if an answer was cut short."""
+    short = [x.completion_tokens for x in answers if x.completion_tokens != tokens]
+    if short:
+        raise EngineFailure(
+            f"an answer has {short[0]} tokens and not {tokens}: nothing to compare"
+        )
+    seconds = max(x.ended for x in answers) - min(x.asked for x in answers)
+    firsts = [x.first - x.asked for x in answers]
+    return Level(
+        len(answers), len(answers) * tokens / seconds, median(firsts), max(firsts)
+    )
+
+
+def medians(levels: Sequence[Level]) -> Level:
+    """The median of each figure over the rounds."""
+    return Level(
+        levels[0].streams,
+        median(x.tokens_per_second for x in levels),
+        median(x.first_token_s for x in levels),
+        median(x.last_first_token_s for x in levels),
+    )

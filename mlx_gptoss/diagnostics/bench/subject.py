@@ -1,0 +1,118 @@
+"""One engine under one condition: its process, its turns, its column."""
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from mlx_gptoss.diagnostics.bench.results import Column, Point
+from mlx_gptoss.diagnostics.bench.worker import Worker
+
+WARM_UP_DEPTH, WARM_UP_TOKENS = 8, 2  # of the run that is not timed
+SEED = 7
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How an engine is run; `dtype` None means as the checkpoint says.
+
+    `options` are the engine's own (see `engines`).
+    """
+
+    name: str
+    engine: str
+    dtype: str | None
+    depths: tuple[int, ...]
+    rounds: int
+    lend_blas: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Subject:
+    """Measures one engine, turn by turn."""
+
+    def __init__(self, condition: Condition, folder: Path, vocab_size: int) -> None:
+        self.condition = condition
+        self.column = Column(condition.name)
+        self._folder = folder
+        self._vocab_size = vocab_size
+        self._kept: Worker | None = None
+        self._loads: list[float] = []
+        self._runs: dict[int, list[Mapping[str, float]]] = defaultdict(list)
+
+    def start(self, stack: ExitStack, *, keep: bool) -> None:
+        """Load once. Kept, the process waits between turns until `stack` ends."""
+        worker = stack.enter_context(self._load())
+        prompt = random_prompt(WARM_UP_DEPTH, self._vocab_size)
+        self.column.primitives = worker.primitives(prompt)
+        if keep:
+            self._kept = worker
+        else:
+            worker.close()
+
+    def repeats(self, other: "Subject") -> bool:
+        """Say whether this would be the same measurement again."""
+        mine, theirs = self.column, other.column
+        return (mine.package, mine.dtype, mine.blas) == (
+            theirs.package,
+            theirs.dtype,
+            theirs.blas,
+        )
+
+    def turn(self, tokens: int) -> None:
+        """Run once at every depth."""
+        if self._kept is not None:
+            self._run(self._kept, tokens)
+        else:
+            with self._load() as worker:
+                self._run(worker, tokens)
+
+    def result(self) -> Column:
+        """Return the column with its medians."""
+        self.column.load_s = median(self._loads or [0.0])
+        self.column.points = [
+            Point(
+                depth,
+                prefill=depth / median(run["first_token_s"] for run in runs),
+                decode=median((run["tokens"] - 1) / run["decode_s"] for run in runs),
+                first_token_s=median(run["first_token_s"] for run in runs),
+                rounds=len(runs),
+            )
+            for depth, runs in self._runs.items()
+        ]
+        return self.column
+
+    def _load(self) -> Worker:
+        condition, column = self.condition, self.column
+        worker = Worker(
+            condition.engine,
+            self._folder,
+            dtype=condition.dtype,
+            lend_blas=condition.lend_blas,
+            options=condition.options,
+        )
+        ready = worker.ready
+        column.package, column.dtype = ready.package, ready.dtype
+        column.blas, column.experts = ready.blas, ready.experts
+        self._loads.append(ready.load_s)
+        worker.run(random_prompt(WARM_UP_DEPTH, self._vocab_size), WARM_UP_TOKENS)
+        return worker
+
+    def _run(self, worker: Worker, tokens: int) -> None:
+        for depth in self.condition.depths:
+            prompt = random_prompt(depth, self._vocab_size)
+            self._runs[depth].append(worker.run(prompt, tokens))
+        totals, column = worker.totals(), self.column
+        column.peak_memory = max(column.peak_memory, totals["peak_memory"])
+        column.peak_rss = max(column.peak_rss, totals["peak_rss"])
+        column.hit_rate = totals["hit_rate"]
+
+
+def random_prompt(depth: int, vocab_size: int) -> list[int]:
+    """Draw the same `depth` token ids every time: all engines read one prompt."""
+    draw = random.Random(SEED)
+    return [draw.randrange(vocab_size) for _ in range(depth)]

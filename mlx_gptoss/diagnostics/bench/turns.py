@@ -1,0 +1,242 @@
+"""How much of a conversation is read again at each turn, beside mlx-lm's server.
+
+All read the prompts of one script (`turn_script`), which is what is said in it too:
+ours says it token by token through `Runtime.generate`, as a Chat would; of mlx-lm one
+token is asked, since what it says it could not use in the next prompt. Ours is
+measured twice: back to back, and when there was time enough after each answer to read
+ahead. Where memory allows, all answer each request before the next, so that a busy
+machine slows all alike. The first token is timed from the call, on their side with
+HTTP on the loopback.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from mlx_gptoss.checkpoint import load_model, open_checkpoint
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+from mlx_gptoss.diagnostics.bench.decode import SHARE_OF_MEMORY
+from mlx_gptoss.diagnostics.bench.engines import DTYPES, MLX_LM, default_dtype
+from mlx_gptoss.diagnostics.bench.restart import Restart, bench_restart
+from mlx_gptoss.diagnostics.bench.stock_client import StockServer
+from mlx_gptoss.diagnostics.bench.turn_script import Lengths, Request, Script
+from mlx_gptoss.diagnostics.bench.worker import EngineFailure
+from mlx_gptoss.diagnostics.doctor import machine
+from mlx_gptoss.engine.interfaces import LanguageModel
+from mlx_gptoss.engine.prompt_cache import CacheOptions
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.harmony.messages import user
+from mlx_gptoss.memory import device_budget
+
+DEFAULT_TURNS = 10
+SURE = 1e4  # a logit that leaves the others no chance
+GREEDY = SamplingParams(temperature=0)
+PEER = MLX_LM
+
+Progress = Callable[[str], None]
+Ask = Callable[[Request], "Measured"]
+Side = Callable[[], AbstractContextManager[Ask]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Tokens that were read before the first token came, and how long it took."""
+
+    read: int
+    first_token_s: float
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One request; `new` and `answer` are what it had to read at least."""
+
+    name: str
+    prompt: int
+    new: int
+    answer: int
+    back_to_back: Measured
+    after_idle: Measured
+    peer: Measured | None = None
+
+
+@dataclass(frozen=True)
+class TurnsBench:
+    """All turns; `peer` names what was compared, `failure` says why it was not."""
+
+    model: str
+    machine: str
+    load_average: float
+    dtype: str
+    turns: tuple[Turn, ...]
+    restart: Restart | None = None
+    peer: str | None = None
+    failure: str | None = None
+
+    @property
+    def worst_back_to_back(self) -> float:
+        """Most tokens read for one that an answer or a new message has."""
+        return max(t.back_to_back.read / (t.answer + t.new) for t in self.turns)
+
+    @property
+    def worst_after_idle(self) -> float:
+        """Most tokens read for one of a new message, when there was time."""
+        return max(t.after_idle.read / t.new for t in self.turns)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {
+            "worst_back_to_back": self.worst_back_to_back,
+            "worst_after_idle": self.worst_after_idle,
+        }
+
+
+def bench_turns(
+    model: Path,
+    *,
+    against: str | None = None,
+    dtype: str | None = None,
+    turns: int = DEFAULT_TURNS,
+    lengths: Lengths | None = None,
+    restart_tokens: int = 0,
+    progress: Progress | None = None,
+) -> TurnsBench:
+    """Measure a conversation with the model in a folder, and with mlx-lm's server.
+
+    `restart_tokens` also times a prompt so long after a restart, read and from disk.
+    Raises GptOssError if ours cannot be measured; of a peer that cannot, why.
+    """
+    if against not in (None, MLX_LM):
+        raise GptOssError(f"cannot compare with `{against}`: only `{MLX_LM}` is known")
+    say = progress or (lambda _: None)
+    checkpoint = open_checkpoint(model)
+    tokenizer = Tokenizer.open(checkpoint.folder)
+    tokenizer.require_harmony()
+    chosen = dtype or default_dtype()
+    script = Script(tokenizer, turns=turns, lengths=lengths)
+    requests = list(script.requests())
+    load_average = os.getloadavg()[0]
+
+    say("loading mlx_gptoss")
+    loaded = load_model(checkpoint, dtype=DTYPES[chosen])
+    sides: list[Side] = [
+        partial(_ours, loaded, tokenizer, idle=False),
+        partial(_ours, loaded, tokenizer, idle=True),
+    ]
+    failure = None
+    if against is not None:
+        sides.append(partial(_peer, checkpoint.folder.absolute(), chosen))
+    weights = sum(checkpoint.loaded_bytes_by_part(DTYPES[chosen].size).values())
+    together = 2 * weights < device_budget().total * SHARE_OF_MEMORY
+    try:
+        found = _measure(sides, requests, together=together, say=say)
+    except EngineFailure as error:
+        failure = str(error)
+        found = _measure(sides[:2], requests, together=together, say=say)
+    turns_found = tuple(
+        Turn(request.name, len(request.prompt), request.new, request.answer, *measured)
+        for request, measured in zip(requests, found, strict=True)
+    )
+    restart = None
+    if restart_tokens:
+        say(f"a restart with {restart_tokens} tokens")
+        prompt = (requests[0].prompt * restart_tokens)[:restart_tokens]
+        restart = bench_restart(loaded, checkpoint, DTYPES[chosen], prompt)
+    return TurnsBench(
+        str(model),
+        machine(),
+        load_average,
+        chosen,
+        turns_found,
+        restart,
+        peer=PEER if against and failure is None else None,
+        failure=failure,
+    )
+
+
+def _measure(
+    sides: list["Side"], requests: list[Request], *, together: bool, say: Progress
+) -> list[list[Measured]]:
+    """Ask all sides each request in turn, or one side after the other."""
+    found: list[list[Measured]] = [[] for _ in requests]
+    groups = [sides] if together else [[side] for side in sides]
+    for group in groups:
+        with ExitStack() as stack:
+            say("starting")
+            asked = [stack.enter_context(side()) for side in group]
+            for request, measured in zip(requests, found, strict=True):
+                say(f"turn {request.name}")
+                measured += [ask(request) for ask in asked]
+    return found
+
+
+class Saying:
+    """A model that computes all it should, and then says what it is told to."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self._said: Sequence[int] = ()
+        self._place = 0
+        self.make_cache = model.make_cache
+        self.hidden = model.hidden
+
+    def say(self, ids: Sequence[int]) -> None:
+        self._said, self._place = ids, 0
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        logits = self._model.logits(hidden)
+        token = self._said[min(self._place, len(self._said) - 1)]
+        self._place += 1
+        return mx.where(mx.arange(logits.shape[-1]) == token, SURE, logits)
+
+
+@contextmanager
+def _ours(model: LanguageModel, tokenizer: Tokenizer, *, idle: bool) -> Iterator[Ask]:
+    """Our side; with `idle`, it first waits until all is read that can be."""
+    saying = Saying(model)
+    with Runtime(saying, tokenizer=tokenizer, cache=CacheOptions(idle=idle)) as runtime:
+
+        def ask(request: Request) -> Measured:
+            if idle and request.before:
+                ahead = runtime.prepare(request.before)
+                assert ahead is not None
+                ahead.result()
+            saying.say(request.said)
+            start = time.perf_counter()
+            stream = runtime.generate(request.prompt, GREEDY, reuse=True)
+            next(stream)
+            seconds = time.perf_counter() - start
+            for _ in stream:
+                pass
+            stats = stream.stats
+            return Measured(stats.prompt_tokens - stats.cached_tokens, seconds)
+
+        saying.say([0])  # warms up on a prompt that has nothing to do with the rest
+        list(runtime.generate([0, 0, 0], replace(GREEDY, max_tokens=2)))
+        yield ask
+
+
+@contextmanager
+def _peer(folder: Path, dtype: str) -> Iterator[Ask]:
+    """The server of mlx-lm. Raises EngineFailure where it cannot be compared."""
+    with StockServer(folder, dtype) as server:
+
+        def ask(request: Request) -> Measured:
+            answered = server.ask(request.messages)
+            if answered.prompt_tokens != len(request.prompt):
+                raise EngineFailure(
+                    f"{PEER} read {answered.prompt_tokens} tokens where the prompt "
+                    f"of turn `{request.name}` has {len(request.prompt)}"
+                )
+            read = answered.prompt_tokens - answered.cached_tokens
+            return Measured(read, answered.first_token_s)
+
+        server.ask((user("good day"),))  # loads and warms up
+        yield ask

@@ -1,0 +1,113 @@
+"""Ask an engine that runs in its own process; the other end is `peer.py`."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from mlx_gptoss.diagnostics.bench.peer import AS_SHIPPED, Ready
+from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.model.blas_library import SWITCH
+
+PATIENCE_S = 10.0  # for a process that was told to end
+
+
+class EngineFailure(GptOssError):
+    """An engine could not load the folder or died while it was measured."""
+
+
+class Worker:
+    """One engine on one folder. Use it in a `with`: the process ends with it."""
+
+    def __init__(
+        self,
+        engine: str,
+        folder: Path,
+        *,
+        dtype: str | None,
+        lend_blas: bool = True,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._engine = engine
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in close()
+        environment = dict(os.environ, HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1")
+        if not lend_blas:
+            environment[SWITCH] = "off"
+        given = json.dumps(dict(options or {}))
+        arguments = [engine, str(folder), dtype or AS_SHIPPED, given]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "mlx_gptoss.diagnostics.bench.peer", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=environment,
+        )
+        try:
+            self.ready = Ready(**self._answer())
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, prompt: list[int], tokens: int) -> Mapping[str, float]:
+        return self._ask(ask="run", prompt=prompt, tokens=tokens)
+
+    def primitives(self, prompt: list[int]) -> Mapping[str, int]:
+        return self._ask(ask="primitives", prompt=prompt)
+
+    def totals(self) -> Mapping[str, Any]:
+        return self._ask(ask="totals")
+
+    def close(self) -> None:
+        """End the process; kill it if it does not listen."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _ask(self, **question: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise self._died() from error
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise self._died()
+        answer = json.loads(line)
+        if "error" in answer:
+            raise EngineFailure(f"{self._engine}: {answer['error']}")
+        return answer
+
+    def _died(self) -> EngineFailure:
+        code = self._process.wait()
+        self._errors.seek(0)
+        last = self._errors.read().strip().splitlines()[-1:] or ["without a word"]
+        return EngineFailure(f"{self._engine} ended with code {code}: {last[0]}")

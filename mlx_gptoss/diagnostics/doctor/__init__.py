@@ -1,0 +1,51 @@
+"""Examine this machine: facts about it, and what is wrong with what to do about it.
+
+facts.py    what is here; gathers, judges nothing
+judge.py    what is wrong in given facts, so that every finding can be tested on a
+            machine that never had it
+
+Downloads and changes nothing.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mlx_gptoss.checkpoint.hub import Hub
+from mlx_gptoss.diagnostics.doctor.facts import Facts, gather, machine
+from mlx_gptoss.diagnostics.doctor.judge import ERROR, NOTE, WARNING, Finding, judge
+
+__all__ = [
+    "ERROR",
+    "NOTE",
+    "WARNING",
+    "Examination",
+    "Facts",
+    "Finding",
+    "examine",
+    "judge",
+    "machine",
+]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """The facts and what follows from them."""
+
+    facts: Facts
+    findings: tuple[Finding, ...]
+
+    @property
+    def healthy(self) -> bool:
+        return all(finding.level != ERROR for finding in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        found = asdict(self)
+        for model in found["facts"]["models"]:
+            model["path"] = str(model["path"])
+        return found | {"healthy": self.healthy}
+
+
+def examine(hub: Hub | None = None) -> Examination:
+    """Look at this machine and the models of `hub` on it."""
+    facts = gather(hub or Hub())
+    return Examination(facts, tuple(judge(facts)))

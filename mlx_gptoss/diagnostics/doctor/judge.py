@@ -1,0 +1,190 @@
+"""What is wrong in the facts about a machine, and what to do about it."""
+
+import re
+from dataclasses import dataclass
+
+from mlx_gptoss.chat.sessions.checkup import ChatsFile
+from mlx_gptoss.chat.sessions.index import MOST_LEVELS
+from mlx_gptoss.checkpoint.hub.stored import missing_part
+from mlx_gptoss.diagnostics.doctor.facts import OFFLINE, Facts
+from mlx_gptoss.memory import format_bytes
+
+OLDEST_MACOS = 14
+NEWEST_WHEEL = 26  # MLX has wheels for macOS 14, 15 and 26
+PUBLISHED_20B = 13_800_000_000  # bytes of gpt-oss-20b's weights
+SMALLEST_20B = 11_200_000_000  # converted with `--recipe q4`
+DISK_RESERVE = 1_000_000_000
+
+ERROR, WARNING, NOTE = "error", "warning", "note"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something to know: an `error` stops the work, a `warning` costs, a `note` not."""
+
+    level: str
+    what: str
+    advice: str
+
+
+def judge(facts: Facts) -> list[Finding]:
+    """Find what is wrong in the facts, the worst first."""
+    findings = [
+        *_judge_mlx(facts),
+        *_judge_macos(facts),
+        *_judge_memory(facts),
+        *_judge_storage(facts),
+        *_judge_blas(facts),
+        *_judge_chats(facts.chats),
+    ]
+    order = (ERROR, WARNING, NOTE)
+    return sorted(findings, key=lambda finding: order.index(finding.level))
+
+
+def _judge_mlx(facts: Facts) -> list[Finding]:
+    findings = []
+    if facts.mlx_failure is not None:
+        reinstall = "reinstall it: `pip install --force-reinstall mlx`"
+        findings.append(
+            Finding(ERROR, f"MLX does not start: {facts.mlx_failure}", reinstall)
+        )
+    findings += [
+        Finding(ERROR, f"`{name}` is not installed", f"`pip install {name}`")
+        for name, version in facts.packages.items()
+        if version is None
+    ]
+    return findings
+
+
+def _judge_macos(facts: Facts) -> list[Finding]:
+    if facts.macos is None:
+        if facts.mlx_failure is None and not facts.metal:
+            return [
+                Finding(
+                    NOTE,
+                    "there is no Apple GPU here: everything runs on the CPU",
+                    "good for tests and small models; use a Mac for gpt-oss",
+                )
+            ]
+        return []
+    if facts.architecture != "arm64":
+        return [
+            Finding(
+                ERROR,
+                f"this Python is built for {facts.architecture}, and MLX needs arm64",
+                "on Apple silicon install an arm64 Python (python.org, Homebrew, uv); "
+                "Macs with Intel processors cannot run MLX",
+            )
+        ]
+    return [*_judge_macos_version(facts.macos), *_judge_metal(facts)]
+
+
+def _judge_macos_version(macos: str) -> list[Finding]:
+    if int(macos.split(".")[0]) >= OLDEST_MACOS:
+        return []
+    return [
+        Finding(
+            ERROR,
+            f"macOS {macos} is too old for MLX",
+            f"update to macOS {OLDEST_MACOS} or newer",
+        )
+    ]
+
+
+def _judge_metal(facts: Facts) -> list[Finding]:
+    findings = []
+    if facts.mlx_failure is None and not facts.metal:
+        findings.append(
+            Finding(
+                ERROR,
+                "MLX sees no Metal GPU",
+                "virtual machines need one passed through; else reinstall: "
+                "`pip install --force-reinstall mlx mlx-metal`",
+            )
+        )
+    built_for = re.match(r"macosx_(\d+)", facts.wheel or "")
+    if facts.macos is not None and built_for is not None:
+        running = min(int(facts.macos.split(".")[0]), NEWEST_WHEEL)
+        if int(built_for[1]) < running:
+            findings.append(
+                Finding(
+                    WARNING,
+                    f"MLX here was built for macOS {built_for[1]}, and this is "
+                    f"{facts.macos}: newer kernels are not used",
+                    "`pip install --force-reinstall --no-cache-dir mlx mlx-metal`",
+                )
+            )
+    return findings
+
+
+def _judge_memory(facts: Facts) -> list[Finding]:
+    if facts.mlx_failure is not None or facts.usable_memory > PUBLISHED_20B:
+        return []
+    usable = f"{format_bytes(facts.usable_memory)} ({facts.usable_because})"
+    if facts.usable_memory > SMALLEST_20B:
+        advice = (
+            "`mlx-gptoss convert openai/gpt-oss-20b gpt-oss-20b-q4 --recipe q4` makes "
+            f"one of {format_bytes(SMALLEST_20B)}"
+        )
+    else:
+        advice = "close other programs, or use a machine with 16 GB or more"
+    return [
+        Finding(
+            WARNING if facts.metal else NOTE,
+            f"a model may use {usable}, and gpt-oss-20b as published takes "
+            f"{format_bytes(PUBLISHED_20B)}",
+            advice,
+        )
+    ]
+
+
+def _judge_storage(facts: Facts) -> list[Finding]:
+    findings = [
+        Finding(
+            WARNING,
+            f"`{model.name}` was not downloaded completely{missing_part(model)}",
+            f"`mlx-gptoss pull {model.name}` goes on with it, and `mlx-gptoss models "
+            f"--delete {model.name}` gives its room back",
+        )
+        for model in facts.models
+        if not model.complete
+    ]
+    if facts.free_disk < PUBLISHED_20B + DISK_RESERVE:
+        findings.append(
+            Finding(
+                WARNING,
+                f"`{facts.cache}` has {format_bytes(facts.free_disk)} free, and "
+                f"gpt-oss-20b takes {format_bytes(PUBLISHED_20B)}",
+                "make room (`mlx-gptoss models --delete MODEL`), or set `HF_HOME` to "
+                "a larger disk",
+            )
+        )
+    if facts.offline:
+        advice = "unset it to download models"
+        findings.append(Finding(NOTE, f"`{OFFLINE}` forbids the network", advice))
+    return findings
+
+
+def _judge_blas(facts: Facts) -> list[Finding]:
+    if facts.blas.optimized or facts.mlx_failure is not None:
+        return []
+    what, _, advice = facts.blas.explanation.partition(": ")
+    level = NOTE if facts.blas.state == "off" else WARNING
+    return [Finding(level, what, advice or "unset it to have float32 fast")]
+
+
+def _judge_chats(chats: ChatsFile | None) -> list[Finding]:
+    if chats is None:
+        return []
+    repair = "`mlx-gptoss sessions repair` builds it anew from the conversations"
+    if chats.damage:
+        what, _, advice = chats.damage.partition(": ")
+        what = f"conversations are kept in `{chats.path}`, but {what}"
+        return [Finding(WARNING, what, advice or "check the path and its permissions")]
+    if chats.broken_index:
+        what = f"the search index of `{chats.path}` is broken: {chats.broken_index}"
+        return [Finding(WARNING, what, f"{repair}; none is lost")]
+    if chats.levels is not None and chats.levels > MOST_LEVELS:
+        what = f"the search index of `{chats.path}` has {chats.levels:,} levels"
+        return [Finding(WARNING, f"{what}, and SQLite opens it up to 2,000", repair)]
+    return []
