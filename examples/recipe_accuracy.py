@@ -19,8 +19,8 @@ from mlx_gptoss import load
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss_convert.divergence import Divergence
-from mlx_gptoss_convert.kl import choose_passages
+from mlx_gptoss_convert.measure.divergence import Divergence
+from mlx_gptoss_convert.measure.kl import choose_passages
 
 HEADER = """\
 | | size | tasks right | outputs as the source's | KL, mean | top token another |

@@ -13,11 +13,11 @@ from mlx_gptoss.checkpoint import load_model, open_checkpoint
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.format.layout import MLX_PACKED, PACKED, matrices
-from mlx_gptoss_convert.conversion import convert
-from mlx_gptoss_convert.plan import make_plan
-from mlx_gptoss_convert.recipe import RECIPES, Recipe, affine
-from mlx_gptoss_convert.requantize import Affine, decode_affine
-from mlx_gptoss_convert.writer import PAGE
+from mlx_gptoss_convert.plan.plan import make_plan
+from mlx_gptoss_convert.plan.recipe import RECIPES, Recipe, affine
+from mlx_gptoss_convert.steps.affine import Affine, decode_affine
+from mlx_gptoss_convert.write.conversion import convert
+from mlx_gptoss_convert.write.writer import PAGE
 from tests import oracle
 from tests.checkpoints import hf_config, random_tensors, write_folder
 from tests.layout_writers import WRITERS, write_hf, write_split_mxfp4

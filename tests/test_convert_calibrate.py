@@ -7,13 +7,13 @@ from click.testing import CliRunner
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.cli import cli
-from mlx_gptoss_convert.calibrate import calibrate, save_calibration
-from mlx_gptoss_convert.conversion import convert
-from mlx_gptoss_convert.kl import measure
-from mlx_gptoss_convert.passages import whole_passage
-from mlx_gptoss_convert.plan import make_plan
-from mlx_gptoss_convert.recipe import KINDS, parse_recipe
-from mlx_gptoss_convert.sizing import losses
+from mlx_gptoss_convert.measure.calibrate import calibrate, save_calibration
+from mlx_gptoss_convert.measure.kl import measure
+from mlx_gptoss_convert.measure.passages import whole_passage
+from mlx_gptoss_convert.plan.plan import make_plan
+from mlx_gptoss_convert.plan.recipe import KINDS, parse_recipe
+from mlx_gptoss_convert.plan.sizing import losses
+from mlx_gptoss_convert.write.conversion import convert
 from tests.checkpoints import hf_config, random_tensors
 from tests.layout_writers import write_hf
 

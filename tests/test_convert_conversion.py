@@ -13,10 +13,10 @@ import pytest
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.errors import ConversionError
-from mlx_gptoss_convert.conversion import Progress, convert
-from mlx_gptoss_convert.journal import Journal
-from mlx_gptoss_convert.plan import Plan, make_plan
-from mlx_gptoss_convert.recipe import RECIPES
+from mlx_gptoss_convert.plan.plan import Plan, make_plan
+from mlx_gptoss_convert.plan.recipe import RECIPES
+from mlx_gptoss_convert.write.conversion import Progress, convert
+from mlx_gptoss_convert.write.journal import Journal
 from tests.checkpoints import hf_config, random_tensors, write_folder
 
 CONFIG = hf_config(num_hidden_layers=2)
@@ -301,9 +301,9 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss_convert.conversion import convert
-from mlx_gptoss_convert.plan import make_plan
-from mlx_gptoss_convert.recipe import RECIPES
+from mlx_gptoss_convert.write.conversion import convert
+from mlx_gptoss_convert.plan.plan import make_plan
+from mlx_gptoss_convert.plan.recipe import RECIPES
 
 source, dst, shard_bytes, calls = sys.argv[1:]
 left = iter(range(int(calls)))
@@ -345,9 +345,9 @@ import sys
 from pathlib import Path
 from mlx_gptoss.diagnostics.bench.peak import peak_rss
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss_convert.conversion import convert
-from mlx_gptoss_convert.plan import make_plan
-from mlx_gptoss_convert.recipe import RECIPES
+from mlx_gptoss_convert.write.conversion import convert
+from mlx_gptoss_convert.plan.plan import make_plan
+from mlx_gptoss_convert.plan.recipe import RECIPES
 
 source, dst = sys.argv[1:]
 before = peak_rss()

@@ -11,9 +11,8 @@ from click.testing import CliRunner, Result
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
 from mlx_gptoss.cli import cli
 from mlx_gptoss.format.config import MXFP4
-from mlx_gptoss_convert.conversion import convert
-from mlx_gptoss_convert.plan import make_plan
-from mlx_gptoss_convert.recipe import (
+from mlx_gptoss_convert.plan.plan import make_plan
+from mlx_gptoss_convert.plan.recipe import (
     EXPERT_ERRORS,
     HALF,
     KINDS,
@@ -22,8 +21,9 @@ from mlx_gptoss_convert.recipe import (
     affine,
     with_experts,
 )
-from mlx_gptoss_convert.source import Source
-from mlx_gptoss_convert.values import Values
+from mlx_gptoss_convert.read.source import Source
+from mlx_gptoss_convert.read.values import Values
+from mlx_gptoss_convert.write.conversion import convert
 from tests.checkpoints import hf_config, random_tensors
 from tests.layout_writers import WRITERS
 

@@ -14,14 +14,14 @@ import pytest
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.errors import ConversionError
-from mlx_gptoss_convert.conversion import convert
-from mlx_gptoss_convert.estimates import SLICES
-from mlx_gptoss_convert.journal import NAME, RESULT
-from mlx_gptoss_convert.opening import open_source
-from mlx_gptoss_convert.outputs import plan_output
-from mlx_gptoss_convert.plan import make_plan
-from mlx_gptoss_convert.recipe import RECIPES
-from mlx_gptoss_convert.source import SLICE_BYTES
+from mlx_gptoss_convert.plan.estimates import SLICES
+from mlx_gptoss_convert.plan.plan import make_plan
+from mlx_gptoss_convert.plan.recipe import RECIPES
+from mlx_gptoss_convert.read.checkpoint import open_source
+from mlx_gptoss_convert.read.source import SLICE_BYTES
+from mlx_gptoss_convert.write.conversion import convert
+from mlx_gptoss_convert.write.journal import NAME, RESULT
+from mlx_gptoss_convert.write.outputs import plan_output
 from tests.checkpoints import hf_config, random_tensors, write_folder
 from tests.test_convert_gguf import write_tokenizer
 
@@ -37,10 +37,10 @@ import resource, signal, sys
 from pathlib import Path
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.errors import ConversionError
-from mlx_gptoss_convert.conversion import convert
-from mlx_gptoss_convert.plan import make_plan
-from mlx_gptoss_convert.recipe import RECIPES
-from mlx_gptoss_convert.writer import SHARD_BYTES
+from mlx_gptoss_convert.write.conversion import convert
+from mlx_gptoss_convert.plan.plan import make_plan
+from mlx_gptoss_convert.plan.recipe import RECIPES
+from mlx_gptoss_convert.write.writer import SHARD_BYTES
 
 source, dst, file_bytes, shard_bytes = sys.argv[1:]
 if int(file_bytes):
@@ -63,10 +63,10 @@ except ConversionError as error:
 KILLED = """
 import os, random, select, signal, sys, time
 from pathlib import Path
-from mlx_gptoss_convert.conversion import convert
-from mlx_gptoss_convert.opening import open_source
-from mlx_gptoss_convert.outputs import plan_output
-from mlx_gptoss_convert.recipe import RECIPES
+from mlx_gptoss_convert.write.conversion import convert
+from mlx_gptoss_convert.read.checkpoint import open_source
+from mlx_gptoss_convert.write.outputs import plan_output
+from mlx_gptoss_convert.plan.recipe import RECIPES
 
 source, dst, to, kills, seed = sys.argv[1:]
 draw = random.Random(int(seed))
@@ -256,10 +256,10 @@ import sys
 from pathlib import Path
 from mlx_gptoss.diagnostics.bench.peak import peak_rss
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss_convert.conversion import convert
-from mlx_gptoss_convert.estimates import peak_bytes
-from mlx_gptoss_convert.plan import make_plan
-from mlx_gptoss_convert.recipe import RECIPES, with_experts
+from mlx_gptoss_convert.write.conversion import convert
+from mlx_gptoss_convert.plan.estimates import peak_bytes
+from mlx_gptoss_convert.plan.plan import make_plan
+from mlx_gptoss_convert.plan.recipe import RECIPES, with_experts
 
 source, dst, bits = sys.argv[1:]
 recipe = with_experts(RECIPES["q8"], bits=int(bits) or None)

@@ -14,15 +14,15 @@ from gguf.quants import dequantize, quantize
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.errors import CheckpointError, ConversionError, GptOssError
 from mlx_gptoss.format.config import ModelConfig
-from mlx_gptoss_convert.conversion import convert
-from mlx_gptoss_convert.gguf_format import ARRAY, read_gguf, value_bytes
-from mlx_gptoss_convert.gguf_output import FILE, make_gguf_plan
-from mlx_gptoss_convert.gguf_tokenizer import PRE_TOKENIZERS
-from mlx_gptoss_convert.hf_output import make_hf_plan
-from mlx_gptoss_convert.opening import open_source
-from mlx_gptoss_convert.plan import Plan, make_plan
-from mlx_gptoss_convert.recipe import RECIPES, affine
-from mlx_gptoss_convert.verify import verify
+from mlx_gptoss_convert.measure.verify import verify
+from mlx_gptoss_convert.plan.plan import Plan, make_plan
+from mlx_gptoss_convert.plan.recipe import RECIPES, affine
+from mlx_gptoss_convert.read.checkpoint import open_source
+from mlx_gptoss_convert.read.gguf import ARRAY, read_gguf, value_bytes
+from mlx_gptoss_convert.write.conversion import convert
+from mlx_gptoss_convert.write.gguf import FILE, make_gguf_plan
+from mlx_gptoss_convert.write.gguf_tokenizer import PRE_TOKENIZERS
+from mlx_gptoss_convert.write.hf import make_hf_plan
 from tests import oracle
 from tests.checkpoints import hf_config, random_tensors, to_bfloat16, write_folder
 from tests.layout_writers import WRITERS, dense_experts

@@ -17,20 +17,20 @@ from mlx_gptoss.diagnostics.bench.random_checkpoint import (
     write_random,
 )
 from mlx_gptoss.errors import ConversionError
-from mlx_gptoss_convert.conversion import convert
-from mlx_gptoss_convert.divergence import Divergence, compare_logits
-from mlx_gptoss_convert.findings import Report
-from mlx_gptoss_convert.kl import add_divergence, measure
-from mlx_gptoss_convert.passages import (
+from mlx_gptoss_convert.measure.divergence import Divergence, compare_logits
+from mlx_gptoss_convert.measure.findings import Report
+from mlx_gptoss_convert.measure.kl import add_divergence, measure
+from mlx_gptoss_convert.measure.passages import (
     Passage,
     batches,
     conversation_passages,
     text_passages,
     whole_passage,
 )
-from mlx_gptoss_convert.plan import make_plan
-from mlx_gptoss_convert.recipe import RECIPES
-from mlx_gptoss_convert.verify import verify
+from mlx_gptoss_convert.measure.verify import verify
+from mlx_gptoss_convert.plan.plan import make_plan
+from mlx_gptoss_convert.plan.recipe import RECIPES
+from mlx_gptoss_convert.write.conversion import convert
 from tests.checkpoints import hf_config, random_tensors
 from tests.layout_writers import WRITERS
 
@@ -233,8 +233,8 @@ import mlx.core as mx
 import numpy as np
 from mlx_gptoss.diagnostics.bench.peak import peak_rss
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss_convert.kl import measure
-from mlx_gptoss_convert.passages import whole_passage
+from mlx_gptoss_convert.measure.kl import measure
+from mlx_gptoss_convert.measure.passages import whole_passage
 
 mx.eval(mx.zeros(9) @ mx.zeros(9))  # what starting costs is not the model's
 before = peak_rss()

@@ -4,7 +4,7 @@ import pytest
 
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.config import MXFP4
-from mlx_gptoss_convert.recipe import (
+from mlx_gptoss_convert.plan.recipe import (
     HALF,
     KINDS,
     RECIPES,

@@ -2,7 +2,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_gptoss_convert.requantize import (
+from mlx_gptoss_convert.steps.affine import (
     REFITS,
     Affine,
     decode_affine,

@@ -10,11 +10,10 @@ from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.config import ModelConfig
-from mlx_gptoss_convert.conversion import convert
-from mlx_gptoss_convert.estimates import check_memory, estimate_plan, peak_bytes
-from mlx_gptoss_convert.plan import Plan, make_plan
-from mlx_gptoss_convert.recipe import KINDS, RECIPES, Recipe, affine, with_experts
-from mlx_gptoss_convert.sizing import (
+from mlx_gptoss_convert.plan.estimates import check_memory, estimate_plan, peak_bytes
+from mlx_gptoss_convert.plan.plan import Plan, make_plan
+from mlx_gptoss_convert.plan.recipe import KINDS, RECIPES, Recipe, affine, with_experts
+from mlx_gptoss_convert.plan.sizing import (
     Planner,
     Point,
     Room,
@@ -26,6 +25,7 @@ from mlx_gptoss_convert.sizing import (
     memory_room,
     settings,
 )
+from mlx_gptoss_convert.write.conversion import convert
 from tests.checkpoints import hf_config, random_tensors, write_folder
 from tests.layout_writers import write_dense
 

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlx_gptoss.cli import cli
-from mlx_gptoss_convert.speed import COPY, LOSSLESS, PEER, Q8, ConvertBench, Row
+from mlx_gptoss_convert.measure.speed import COPY, LOSSLESS, PEER, Q8, ConvertBench, Row
 from tests.checkpoints import write_checkpoint
 
 

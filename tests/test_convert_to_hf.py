@@ -9,11 +9,11 @@ import pytest
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.config import ModelConfig
-from mlx_gptoss_convert.conversion import convert
-from mlx_gptoss_convert.hf_output import make_hf_plan
-from mlx_gptoss_convert.plan import make_plan
-from mlx_gptoss_convert.recipe import RECIPES
-from mlx_gptoss_convert.requantize import to_float32
+from mlx_gptoss_convert.plan.plan import make_plan
+from mlx_gptoss_convert.plan.recipe import RECIPES
+from mlx_gptoss_convert.steps.affine import to_float32
+from mlx_gptoss_convert.write.conversion import convert
+from mlx_gptoss_convert.write.hf import make_hf_plan
 from tests import oracle
 from tests.checkpoints import to_bfloat16
 from tests.layout_writers import WRITERS

@@ -7,11 +7,11 @@ from click.testing import CliRunner
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import ConversionError
-from mlx_gptoss_convert.conversion import convert
-from mlx_gptoss_convert.findings import Report
-from mlx_gptoss_convert.plan import make_plan
-from mlx_gptoss_convert.recipe import RECIPES
-from mlx_gptoss_convert.verify import verify
+from mlx_gptoss_convert.measure.findings import Report
+from mlx_gptoss_convert.measure.verify import verify
+from mlx_gptoss_convert.plan.plan import make_plan
+from mlx_gptoss_convert.plan.recipe import RECIPES
+from mlx_gptoss_convert.write.conversion import convert
 from tests.checkpoints import hf_config, random_tensors
 from tests.layout_writers import AFFINE, WRITERS, write_hf
 

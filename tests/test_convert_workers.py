@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlx_gptoss_convert.workers import in_order, worker_count
+from mlx_gptoss_convert.steps.workers import in_order, worker_count
 
 
 def test_results_come_in_the_order_of_the_pieces() -> None:

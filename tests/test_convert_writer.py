@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from mlx_gptoss_convert.writer import (
+from mlx_gptoss_convert.write.writer import (
     PAGE,
     ShardFile,
     Tensor,

@@ -7,7 +7,7 @@ from examples.demo_model.cases import Output, cases
 from examples.real_language_model.quality import convert_all
 from examples.recipe_accuracy import right, run, same, table
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss_convert.divergence import Divergence
+from mlx_gptoss_convert.measure.divergence import Divergence
 
 DEMO = Path(__file__).parents[1] / "mlx_gptoss" / "demo"
 DIVERGENCE = Divergence(9, 0.25, 0.5, 0.125, 0.9, 3, 4)

@@ -14,15 +14,15 @@ from pathlib import Path
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import format_bytes
-from mlx_gptoss_convert.conversion import convert
-from mlx_gptoss_convert.divergence import Divergence
-from mlx_gptoss_convert.kl import Progress, choose_passages, diverge
-from mlx_gptoss_convert.passages import Passage
-from mlx_gptoss_convert.plan import make_plan
-from mlx_gptoss_convert.recipe import RECIPES, Recipe, with_experts
-from mlx_gptoss_convert.source import Source
-from mlx_gptoss_convert.streamed import Streamed
-from mlx_gptoss_convert.verify import verify
+from mlx_gptoss_convert.measure.divergence import Divergence
+from mlx_gptoss_convert.measure.kl import Progress, choose_passages, diverge
+from mlx_gptoss_convert.measure.passages import Passage
+from mlx_gptoss_convert.measure.verify import verify
+from mlx_gptoss_convert.plan.plan import make_plan
+from mlx_gptoss_convert.plan.recipe import RECIPES, Recipe, with_experts
+from mlx_gptoss_convert.read.source import Source
+from mlx_gptoss_convert.read.streamed import Streamed
+from mlx_gptoss_convert.write.conversion import convert
 
 TEXT = Path(__file__).parent / "persuasion.txt"
 MEASURED: dict[str, Recipe] = {

@@ -41,12 +41,16 @@ COMMANDS = {
     "pull": Entry("mlx_gptoss.cli.models", "pull", "Download a model"),
     "models": Entry("mlx_gptoss.cli.models", "models", "List or delete local models"),
     "inspect": Entry("mlx_gptoss.cli.inspect", "inspect", "Check and describe a model"),
-    "convert": Entry("mlx_gptoss_convert.cli", "command", "Convert a checkpoint"),
+    "convert": Entry(
+        "mlx_gptoss_convert.cli.convert", "command", "Convert a checkpoint"
+    ),
     "verify": Entry(
-        "mlx_gptoss_convert.cli", "verify_command", "Prove what a conversion did"
+        "mlx_gptoss_convert.cli.convert",
+        "verify_command",
+        "Prove what a conversion did",
     ),
     "compare": Entry(
-        "mlx_gptoss_convert.cli_compare", "command", "Two conversions side by side"
+        "mlx_gptoss_convert.cli.compare", "command", "Two conversions side by side"
     ),
     "plan": Entry("mlx_gptoss.cli.plan", "plan", "What fits, and how fast it would be"),
     "probe": Entry("mlx_gptoss.cli.probe", "probe", "Measure this disk and device"),

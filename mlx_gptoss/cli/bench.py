@@ -230,7 +230,7 @@ def convert(size: int, folder: Path | None, rounds: int, as_json: bool) -> None:
     Every run is a process of its own, on one disk, with the source in memory. Ratios
     above 1 say that mlx_gptoss is faster, or takes less memory.
     """
-    from mlx_gptoss_convert.speed import bench_convert
+    from mlx_gptoss_convert.measure.speed import bench_convert
 
     found = bench_convert(size, folder, rounds=rounds, progress=note)
     show(found, conversions_table, as_json=as_json)

@@ -1,0 +1,21 @@
+"""The command `compare`: two reports side by side."""
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command(name="compare", short_help="Two conversions side by side")
+@click.argument("a", metavar="A", type=click.Path(path_type=Path))
+@click.argument("b", metavar="B", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object")
+def command(a: Path, b: Path, as_json: bool) -> None:
+    """Print what `verify --against` found in the folders A and B side by side."""
+    from mlx_gptoss_convert.measure.compare import compare, table
+
+    rows = compare(a, b)
+    if as_json:
+        click.echo(json.dumps({label or "name": [x, y] for label, x, y in rows}))
+    else:
+        click.echo(table(rows))

@@ -1,0 +1,193 @@
+"""What a user sees: a bar on stderr, tables or JSON lines on stdout."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import click
+
+from mlx_gptoss.memory import format_bytes
+from mlx_gptoss_convert.measure.findings import Report
+from mlx_gptoss_convert.measure.report import sizes_by_part
+from mlx_gptoss_convert.plan.estimates import estimate_plan
+from mlx_gptoss_convert.plan.plan import Plan
+from mlx_gptoss_convert.plan.sizing import Found, Point, frontier_lines
+from mlx_gptoss_convert.steps.steps import Step
+from mlx_gptoss_convert.write.writer import Tensor
+
+DIVERGENCE = (
+    "KL {kl:.5f} nats, 99 % below {kl_99:.5f}; {flips:.2%} of top tokens flipped, "
+    "{top5_overlap:.2%} of top 5 kept\nperplexity {perplexity_before:.3f} -> "
+    "{perplexity_after:.3f}, at {positions} positions of {text}"
+)
+EVENT_SECONDS = 0.5  # between two JSON progress lines
+
+
+class Bar:
+    """A progress bar with bytes, rate and time left; a context manager."""
+
+    def __init__(self, title: str) -> None:
+        from rich.console import Console  # noqa: PLC0415 - not needed for JSON
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn(title),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None)
+
+    def __enter__(self) -> "Bar":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, done: int, total: int, tensor: str) -> None:
+        self._bar.update(self._task, completed=done, total=total)
+
+
+class JsonLines:
+    """Progress as JSON events on stdout, a few a second; a context manager."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def __enter__(self) -> "JsonLines":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing is left open."""
+
+    def __call__(self, done: int, total: int, tensor: str) -> None:
+        now = time.monotonic()
+        if now >= self._next or done == total:
+            self._next = now + EVENT_SECONDS
+            emit("progress", bytes=done, bytes_total=total, tensor=tensor)
+
+
+def emit(event: str, **facts: Any) -> None:
+    """Write one JSON event."""
+    click.echo(json.dumps({"event": event, **facts}))
+
+
+def show_result(plan: Plan, dst: Path, *, as_json: bool) -> None:
+    """Say what there is now."""
+    sizes = sizes_by_part(plan)
+    if as_json:
+        parts = {part: asdict(size) for part, size in sizes.items()}
+        emit("done", folder=str(dst), bytes=plan.nbytes, parts=parts)
+        return
+    for part, size in sizes.items():
+        before, after = format_bytes(size.bytes_before), format_bytes(size.bytes_after)
+        click.echo(f"{part:10} {before:>9} -> {after:>9}  {'; '.join(size.fates)}")
+    click.echo(f"{format_bytes(plan.nbytes)} in {dst}")
+
+
+def show_frontier(found: Found, *, as_json: bool) -> None:
+    """Say which recipes there are to choose from, and which one was chosen."""
+    if not as_json:
+        for line in frontier_lines(found.points, found.chosen, found.room):
+            click.echo(line)
+        return
+    emit(
+        "frontier",
+        room=found.room.nbytes,
+        why=found.room.why,
+        chosen=spell_point(found.chosen),
+        points=[spell_point(point) for point in found.points],
+    )
+
+
+def spell_point(point: Point) -> dict[str, Any]:
+    bits = {kind: found and found.bits for kind, found in point.recipe.settings.items()}
+    return {"bytes": point.nbytes, "loss": point.loss, "recipe": bits}
+
+
+def show_plan(plan: Plan, *, as_json: bool) -> None:
+    """Say what would be done with every tensor."""
+    show = emit_tensor if as_json else echo_tensor
+    for step in plan.steps:
+        for tensor in step.outputs:
+            show(step, tensor)
+    read = sum(stored.nbytes for step in plan.steps for stored in step.sources)
+    found = estimate_plan(plan)
+    if as_json:
+        files = len(plan.shards)
+        emit("plan", bytes=plan.nbytes, bytes_read=read, files=files, **asdict(found))
+        return
+    count = len(plan.shards)
+    click.echo(found)
+    click.echo(
+        f"{format_bytes(plan.nbytes)} in {count} file{'s' if count > 1 else ''}, from "
+        f"{format_bytes(read)}; nothing was written"
+    )
+
+
+def emit_tensor(step: Step, tensor: Tensor) -> None:
+    emit(
+        "tensor",
+        tensor=tensor.name,
+        sources=[stored.name for stored in step.sources],
+        fate=step.fate,
+        dtype=tensor.dtype,
+        shape=list(tensor.shape),
+        bytes=tensor.nbytes,
+    )
+
+
+def echo_tensor(step: Step, tensor: Tensor) -> None:
+    shape = "x".join(map(str, tensor.shape))
+    size = format_bytes(tensor.nbytes)
+    click.echo(f"{size:>10}  {tensor.dtype:4} {step.fate:18}  {tensor.name} {shape}")
+
+
+def show_report(report: Report, *, as_json: bool) -> None:
+    """Say what a verification found."""
+    if as_json:
+        emit("report", **report.as_dict())
+        return
+    for kind, error in report.errors.items():
+        found = error.summary()
+        click.echo(
+            f"{kind:10} max {found['max']:.2e}  rms {found['rms']:.2e}  relative "
+            f"{found['relative_rms']:.4f}  cosine {found['cosine']:.6f}"
+        )
+    if report.expert_bytes:
+        click.echo(f"{format_bytes(report.expert_bytes)} of experts equal the source's")
+    if report.digests:
+        click.echo(f"{report.digests} tensors have the digests of conversion.json")
+    if report.divergence is not None:
+        click.echo(DIVERGENCE.format(**report.divergence))
+    for fault in report.faults:
+        click.echo(fault, err=True)
+    for line in report.notes:
+        click.echo(f"note: {line}", err=True)
+    if not report.faults:
+        click.echo("all is as it should be")

@@ -1,0 +1,1 @@
+"""Prove and measure conversions: byte checks, KL divergence, calibration, reports."""

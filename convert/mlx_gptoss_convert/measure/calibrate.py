@@ -1,0 +1,154 @@
+"""What each kind of tensor costs in so many bits, measured: KL by kind and width.
+
+The model is run once as it is and once for every kind and width, with that kind
+packed and unpacked again and all else as it is; all of them together, layer by layer.
+`convert --calibration` chooses recipes by the result.
+
+Peak memory: one layer, with its attention once more in float32.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
+from mlx_gptoss.files import write
+from mlx_gptoss.format.config import Quantization
+from mlx_gptoss.format.layout import PACKED, Structure
+from mlx_gptoss.model.gpt_oss import Attention, Block
+from mlx_gptoss_convert.measure.kl import (
+    HARMONY_TEXT,
+    Progress,
+    choose_passages,
+    diverge,
+    refuse_gguf,
+)
+from mlx_gptoss_convert.measure.passages import Passage
+from mlx_gptoss_convert.plan.recipe import BITS, KINDS, affine, fit_columns
+from mlx_gptoss_convert.read.source import Source
+from mlx_gptoss_convert.read.streamed import EMBEDDING, LM_HEAD, Streamed
+from mlx_gptoss_convert.steps.affine import decode_affine, encode_affine
+from mlx_gptoss_convert.steps.steps import AFFINE_FLOATS
+
+DENSE = Structure(quantization={}, experts=PACKED)
+Calibration = dict[str, dict[str, float]]  # KL in nats, by kind and bits
+
+
+class Altered:
+    """A model whose tensors of one kind are in fewer bits, the others as they are."""
+
+    def __init__(self, teacher: Streamed, kind: str, setting: Quantization) -> None:
+        self.teacher = teacher
+        self.kind = kind
+        self.setting = setting
+
+    def embed(self, ids: np.ndarray) -> np.ndarray:
+        table = self.teacher.embed(ids)
+        return self.alter(table) if KINDS[self.kind] == EMBEDDING else table
+
+    def block(self, layer: int, teacher: Block) -> Block:
+        if KINDS[self.kind] in (EMBEDDING, LM_HEAD):
+            return teacher
+        checkpoint = self.teacher.checkpoint
+        block = Block(checkpoint.config, checkpoint.structure, layer)
+        block.self_attn = self.attention(layer, teacher)
+        block.mlp = teacher.mlp
+        block.input_layernorm = teacher.input_layernorm
+        block.post_attention_layernorm = teacher.post_attention_layernorm
+        block.eval()
+        return block
+
+    def attention(self, layer: int, teacher: Block) -> Attention:
+        """Make the teacher's attention dense, with one of its matrices altered."""
+        prefix = f"model.layers.{layer}"
+        weights, biases = {}, {}
+        for kind in "qkvo":
+            path = prefix + KINDS[kind]
+            slices = self.teacher.rows(path)
+            if kind == self.kind:
+                slices = map(self.alter, slices)
+            weights[kind] = np.concatenate(list(slices))
+            biases[kind] = self.teacher.values.floats(f"{path}.bias")
+        attention = Attention(self.teacher.checkpoint.config, DENSE, layer)
+        attention.load_weights(
+            [
+                ("qkv_proj.weight", joined(weights, "qkv")),
+                ("qkv_proj.bias", joined(biases, "qkv")),
+                ("o_proj.weight", joined(weights, "o")),
+                ("o_proj.bias", joined(biases, "o")),
+                ("sinks", teacher.self_attn.sinks),
+            ],
+            strict=True,
+        )
+        return attention
+
+    def norm(self) -> mx.array:
+        return self.teacher.norm()
+
+    def head(self) -> Iterator[np.ndarray]:
+        rows = self.teacher.head()
+        return map(self.alter, rows) if KINDS[self.kind] == LM_HEAD else rows
+
+    def alter(self, rows: np.ndarray) -> np.ndarray:
+        """Pack rows and unpack them, as a conversion would."""
+        setting = fit_columns(self.setting, rows.shape[1])
+        if setting is None:
+            return rows
+        bits, group_size = setting.bits, setting.group_size
+        packed = encode_affine(
+            np.ascontiguousarray(rows),
+            bits=bits,
+            group_size=group_size,
+            dtype=AFFINE_FLOATS,
+        )
+        return decode_affine(
+            packed, bits=bits, group_size=group_size, dtype=AFFINE_FLOATS
+        )
+
+
+def joined(arrays: dict[str, np.ndarray], kinds: str) -> mx.array:
+    return mx.array(np.concatenate([arrays[kind] for kind in kinds]))
+
+
+def calibrate(
+    checkpoint: Checkpoint,
+    passages: Sequence[Passage],
+    *,
+    bits: Sequence[int] = BITS,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Measure every kind of tensor in every width on `passages`."""
+    with Source() as source:
+        teacher = Streamed(checkpoint, source)
+        students = [
+            Altered(teacher, kind, affine(width)) for kind in KINDS for width in bits
+        ]
+        found = diverge(teacher, students, passages, progress=progress)
+    table: Calibration = {kind: {} for kind in KINDS}
+    for student, divergence in zip(students, found, strict=True):
+        table[student.kind][str(student.setting.bits)] = divergence.kl
+    return table
+
+
+def calibrate_folder(
+    folder: Path,
+    path: Path,
+    *,
+    text: Path | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Calibrate a checkpoint on `text` or the bundled conversations; write `path`."""
+    refuse_gguf(folder)
+    checkpoint = open_checkpoint(folder)
+    passages = choose_passages(checkpoint, text)
+    table = calibrate(checkpoint, passages, progress=progress)
+    save_calibration(table, HARMONY_TEXT if text is None else text.name, path)
+
+
+def save_calibration(table: Calibration, text: str, path: Path) -> None:
+    """Write what `convert --calibration` reads; `text` says what it was measured on."""
+    content = json.dumps({"text": text, "kl": table}, indent=2) + "\n"
+    write(path, content, private=False)

@@ -1,0 +1,102 @@
+"""Two reports of `verify` side by side: which conversion lost what.
+
+Knows reports and the journal's recipe; opens no weights.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.memory import format_bytes
+from mlx_gptoss_convert.measure.findings import REPORT
+from mlx_gptoss_convert.write.journal import RESULT
+
+NOTHING = "-"
+SHOWN = ("max", "relative_rms", "cosine")  # of the errors of a kind of tensor
+
+
+@dataclass(frozen=True)
+class Side:
+    """One folder: its facts and its report as numbers under their paths."""
+
+    name: str
+    size: int  # bytes of weights
+    recipe: Mapping[str, Any]
+    numbers: Mapping[str, float]
+
+
+def open_side(folder: Path) -> Side:
+    """Read a converted folder's report; ConversionError where it has none."""
+    report = read_table(folder, REPORT, "run `mlx-gptoss verify --against` first")
+    journal = read_table(folder, RESULT, "it is no folder of `mlx-gptoss convert`")
+    size = sum(
+        path.stat().st_size
+        for path in folder.iterdir()
+        if path.suffix in {".safetensors", ".gguf"}
+    )
+    numbers = {"faults": float(len(report.get("faults", ())))}
+    for kind, error in report.get("errors", {}).items():
+        numbers |= {f"{kind} {name}": error[name] for name in SHOWN}
+    numbers |= dict(flatten(report.get("divergence") or {}))
+    return Side(folder.name, size, journal.get("recipe") or {}, numbers)
+
+
+def read_table(folder: Path, name: str, advice: str) -> dict[str, Any]:
+    path = folder / name
+    if not path.is_file():
+        raise ConversionError(f"`{path}` is missing: {advice}")
+    try:
+        table = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ConversionError(f"`{path}` is damaged ({error}): {advice}") from error
+    if not isinstance(table, dict):
+        raise ConversionError(f"`{path}` is no report: {advice}")
+    return table
+
+
+def flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """List the numbers of nested tables under their paths: `kl.mean`."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float):
+            yield f"{prefix}{name}", float(value)
+
+
+def compare(left: Path, right: Path) -> list[tuple[str, str, str]]:
+    """Return rows of a label and both sides' values, everything either has."""
+    sides = open_side(left), open_side(right)
+    first, second = sides
+    rows = [
+        ("", first.name, second.name),
+        ("weights", *(format_bytes(side.size) for side in sides)),
+    ]
+    for kind in dict.fromkeys([*first.recipe, *second.recipe]):
+        rows.append((kind, *(spell(side.recipe.get(kind)) for side in sides)))
+    for name in dict.fromkeys([*first.numbers, *second.numbers]):
+        rows.append((name, *(number(side.numbers.get(name)) for side in sides)))
+    return rows
+
+
+def spell(setting: Mapping[str, Any] | None) -> str:
+    """Write one entry of a recipe: `8/64`, bits and group."""
+    if setting is None:
+        return "as it was"
+    affine = setting["mode"] == "affine"
+    return f"{setting['bits']}/{setting['group_size']}" if affine else setting["mode"]
+
+
+def number(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.6g}"
+
+
+def table(rows: list[tuple[str, str, str]]) -> str:
+    """Align rows into lines."""
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        f"{label:{widths[0]}}  {left:>{widths[1]}}  {right:>{widths[2]}}"
+        for label, left, right in rows
+    )

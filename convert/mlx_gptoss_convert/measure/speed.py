@@ -1,0 +1,190 @@
+"""How fast the converter is: beside a copy of the same bytes, and beside mlx-lm.
+
+Every run is a process of its own, on the same disk, with the source in the page cache:
+`python -m mlx_gptoss_convert.measure.speed ENGINE SRC DST` prints its seconds, without the
+imports, and its peak memory. Knows engines and clocks, nothing of tensors.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import mlx_gptoss
+from mlx_gptoss.diagnostics.bench.peak import peak_rss
+from mlx_gptoss.diagnostics.bench.random_checkpoint import write_random
+from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.files import named, scratch, temporary
+from mlx_gptoss_convert.read.source import SLICE_BYTES
+
+COPY, LOSSLESS, Q8, PEER = "copy + fsync", "lossless", "q8", "mlx-lm q8"
+TOKENIZER = "tokenizer.json"  # mlx-lm wants one
+
+
+@dataclass(frozen=True)
+class Row:
+    """One engine: the median of its rounds, its result and its peak memory."""
+
+    engine: str
+    seconds: float
+    nbytes: int  # written
+    peak: int  # of the process, in bytes
+    failure: str = ""
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second."""
+        return self.nbytes / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class ConvertBench:
+    """What was measured, and the two ratios that count."""
+
+    source_bytes: int
+    rows: tuple[Row, ...]
+
+    def row(self, engine: str) -> Row:
+        return next(row for row in self.rows if row.engine == engine)
+
+    @property
+    def copy_share(self) -> float:
+        """The rate of a lossless conversion as a share of a plain copy's."""
+        return self.row(LOSSLESS).rate / self.row(COPY).rate
+
+    @property
+    def peer_ratios(self) -> tuple[float, float] | None:
+        """mlx-lm's time and peak memory as multiples of ours, both making 8 bits."""
+        ours, peer = self.row(Q8), self.row(PEER)
+        if peer.failure:
+            return None
+        return peer.seconds / ours.seconds, peer.peak / ours.peak
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "source_bytes": self.source_bytes,
+            "rows": [asdict(row) for row in self.rows],
+            "copy_share": self.copy_share,
+            "peer_ratios": self.peer_ratios,
+        }
+
+
+def bench_convert(
+    size: int,
+    folder: Path | None = None,
+    *,
+    rounds: int = 3,
+    progress: Callable[[str], None] = lambda line: None,
+) -> ConvertBench:
+    """Measure on a random checkpoint of `size` bytes, made in `folder` and removed.
+
+    Takes three times `size` of disk. Raises ConversionError where one of our own runs
+    fails; mlx-lm's failure is a row.
+    """
+    with scratch(folder or temporary()) as made:
+        source = made / "source"
+        progress(f"writing {size / 1e9:.1f} GB of noise")
+        write_random(source, size)
+        demo = Path(mlx_gptoss.__file__).parent / "demo" / TOKENIZER
+        with named(source):
+            shutil.copyfile(demo, source / TOKENIZER)
+        found: dict[str, list[Row]] = {}
+        for turn in range(rounds):
+            for engine in ENGINES:
+                progress(f"round {turn + 1}: {engine}")
+                os.sync()
+                row = run_engine(engine, source, made / "result")
+                found.setdefault(engine, []).append(row)
+        nbytes = folder_bytes(source)
+    return ConvertBench(nbytes, tuple(map(middle, found.values())))
+
+
+def folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def middle(rows: Sequence[Row]) -> Row:
+    """Take the median of the times and the largest of the peaks."""
+    if rows[0].failure:
+        return rows[0]
+    seconds = median(row.seconds for row in rows)
+    peak = max(row.peak for row in rows)
+    return Row(rows[0].engine, seconds, rows[0].nbytes, peak)
+
+
+def run_engine(engine: str, source: Path, result: Path) -> Row:
+    """Run an engine in a process of its own, and remove what it made."""
+    module = "mlx_gptoss_convert.measure.speed"
+    command = [sys.executable, "-m", module, engine, str(source), str(result)]
+    done = subprocess.run(command, capture_output=True, check=False, text=True)
+    try:
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+            if engine != PEER:
+                raise ConversionError(f"the benchmark's `{engine}` failed: {last}")
+            return Row(engine, 0.0, 0, 0, last)
+        told = json.loads(done.stdout.splitlines()[-1])
+        return Row(engine, told["seconds"], folder_bytes(result), told["peak"])
+    finally:
+        shutil.rmtree(result, ignore_errors=True)
+
+
+def copy(source: Path, result: Path) -> None:
+    """Copy a folder as `cp` does, then bring it to the disk."""
+    result.mkdir()
+    for path in source.iterdir():
+        with path.open("rb") as reader, (result / path.name).open("wb") as writer:
+            shutil.copyfileobj(reader, writer, SLICE_BYTES)
+            writer.flush()
+            os.fsync(writer.fileno())
+
+
+def ours(recipe: str) -> Callable[[Path, Path], None]:
+    # Here, so that the processes of the others are not larger for it.
+    from mlx_gptoss.checkpoint import open_checkpoint  # noqa: PLC0415
+    from mlx_gptoss_convert.plan.plan import make_plan  # noqa: PLC0415
+    from mlx_gptoss_convert.plan.recipe import RECIPES  # noqa: PLC0415
+    from mlx_gptoss_convert.write.conversion import convert  # noqa: PLC0415
+
+    def run(source: Path, result: Path) -> None:
+        convert(make_plan(open_checkpoint(source), RECIPES[recipe]), result)
+
+    return run
+
+
+def peer() -> Callable[[Path, Path], None]:
+    from mlx_lm import convert
+
+    def run(source: Path, result: Path) -> None:
+        convert(str(source), str(result), quantize=True, q_bits=8, q_group_size=64)
+
+    return run
+
+
+# What imports, and gives what is timed.
+ENGINES: dict[str, Callable[[], Callable[[Path, Path], None]]] = {
+    COPY: lambda: copy,
+    LOSSLESS: lambda: ours(LOSSLESS),
+    Q8: lambda: ours(Q8),
+    PEER: peer,
+}
+
+
+def main(engine: str, source: str, result: str) -> None:
+    """Run one engine here and print what it took, as the last line."""
+    work = ENGINES[engine]()
+    start = time.perf_counter()
+    work(Path(source), Path(result))
+    seconds = time.perf_counter() - start
+    sys.stdout.write(json.dumps({"seconds": seconds, "peak": peak_rss()}) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

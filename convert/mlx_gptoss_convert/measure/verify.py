@@ -1,0 +1,184 @@
+"""Prove what a conversion did, from the bytes of both sides alone.
+
+Level 0: a folder against its own journal: digests, and values that are finite numbers.
+Level 1: every byte of every expert against the source. Level 2: how far the rest is
+from the source, by kind of tensor. Nothing of the converter's own steps is trusted:
+both sides are read anew. Peak memory: one expert of each side in float32.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from mlx_gptoss.checkpoint import Checkpoint
+from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.format.layout import EXPERTS, PACKED, Matrix, matrices, vectors
+from mlx_gptoss_convert.measure.findings import Error, Report
+from mlx_gptoss_convert.plan.recipe import kind_of
+from mlx_gptoss_convert.read.checkpoint import open_source, written_tensors
+from mlx_gptoss_convert.read.source import Source, check_values
+from mlx_gptoss_convert.read.values import Values
+from mlx_gptoss_convert.write.digests import Digests
+from mlx_gptoss_convert.write.journal import RESULT
+
+LEAST_COSINE = 0.97  # 3 bits leave 0.98, 4 bits 0.996; another matrix leaves 0
+Progress = Callable[[int, int, str], None]
+
+
+def verify(
+    folder: Path,
+    against: Path | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Report:
+    """Check `folder` by itself, and against the checkpoint it was made of.
+
+    Raises CheckpointError where a side cannot be opened at all; what is found wrong
+    in one that can is in the report's `faults`.
+    """
+    opened = open_source(folder)
+    made = opened.checkpoint
+    report = Report(notes=opened.notes)
+    check_digests(made, report, progress)
+    if against is not None:
+        source = open_source(against).checkpoint
+        check_models_agree(source, made)
+        with Source() as left, Source() as right:
+            compare_all(Values(source, left), Values(made, right), report, progress)
+    return report
+
+
+def check_digests(made: Checkpoint, report: Report, progress: Progress | None) -> None:
+    """Read every byte: values must be numbers, digests those of the journal."""
+    expected = read_digests(made.folder)
+    tensors = written_tensors(made)
+    total = sum(stored.nbytes for stored in tensors.values())
+    done = 0
+    with Digests() as digests, Source() as source:
+        for name, stored in tensors.items():
+            try:
+                for raw in source.slices(stored):
+                    digests.feed(name, raw)
+                    check_values(stored, raw)
+            except ConversionError as error:
+                report.faults.append(str(error))
+            done += stored.nbytes
+            if progress is not None:
+                progress(done, total, name)
+        found = digests.take()
+    for written, digest in found.items():
+        if expected.get(written) == digest:
+            report.digests += 1
+        elif written in expected:
+            report.faults.append(f"`{written}` is not what `{RESULT}` says was written")
+        elif expected:
+            report.faults.append(f"`{written}` is not in `{RESULT}`")
+
+
+def read_digests(folder: Path) -> dict[str, str]:
+    path = folder / RESULT
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text())["tensors"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConversionError(f"`{path}` is damaged: {error}") from error
+
+
+def check_models_agree(source: Checkpoint, made: Checkpoint) -> None:
+    before, after = asdict(source.config), asdict(made.config)
+    del before["eos_token_ids"], after["eos_token_ids"]  # say nothing of the maths
+    for key, value in before.items():
+        if after[key] != value:
+            raise ConversionError(
+                f"`{made.folder}` has `{key}` = {after[key]!r}, `{source.folder}` has "
+                f"{value!r}: one was not made of the other"
+            )
+
+
+def compare_all(
+    before: Values, after: Values, report: Report, progress: Progress | None
+) -> None:
+    chosen = list(matrices(before.checkpoint.config, PACKED))
+    total = sum(tensor.nbytes for tensor in before.checkpoint.tensors.values())
+    done = 0
+    for matrix in chosen:
+        if matrix.part == EXPERTS:
+            compare_experts(matrix, before, after, report)
+        else:
+            compare_matrix(matrix, before, after, report)
+        if matrix.has_bias:
+            biases = before.bias(matrix.path), after.bias(matrix.path)
+            report.error("biases").add(*biases)
+            if not np.array_equal(*biases):
+                report.same_experts.discard(matrix.path)
+        done += sum(
+            before.checkpoint.tensors[f"{path}.weight"].nbytes
+            for path in before.paths(matrix.path)
+        )
+        if progress is not None:
+            progress(done, total, matrix.path)
+    for vector in vectors(before.checkpoint.config):
+        kind = "sinks" if vector.name.endswith("sinks") else "norms"
+        report.error(kind).add(before.floats(vector.name), after.floats(vector.name))
+    check_untouched(report)
+
+
+def compare_matrix(
+    matrix: Matrix, before: Values, after: Values, report: Report
+) -> None:
+    """Compare the values; equal where both sides store them alike, else close."""
+    path, error = matrix.path, Error()
+    for rows in zip(before.rows(matrix), after.rows(matrix), strict=True):
+        error.add(*rows)
+    report.error(kind_of(path) or "router").merge(error)
+    cosine = error.summary()["cosine"]
+    if before.storage(path) == after.storage(path) and error.largest > 0:
+        report.faults.append(f"`{path}` differs from the source, stored alike")
+    elif cosine < LEAST_COSINE:
+        report.faults.append(
+            f"`{path}` has the cosine {cosine:.3f} to the source's, expected at least "
+            f"{LEAST_COSINE}"
+        )
+
+
+def compare_experts(
+    matrix: Matrix, before: Values, after: Values, report: Report
+) -> None:
+    """Compare bytes where both sides are packed alike, else values."""
+    path = matrix.path
+    same = before.setting(path) == after.setting(path) is not None
+    kinds = [
+        kind
+        for kind in ("weight", "scales", "biases")
+        if f"{before.paths(path)[0]}.{kind}" in before.checkpoint.tensors
+    ]
+    faults = len(report.faults)
+    for expert in range(matrix.shape[0]):
+        if not same:
+            error = report.error("experts")
+            error.add(before.expert(path, expert), after.expert(path, expert))
+            continue
+        for kind in kinds:
+            left = before.packed_expert(path, kind, expert)
+            right = after.packed_expert(path, kind, expert)
+            if np.array_equal(left, right):
+                report.expert_bytes += left.nbytes
+                continue
+            row = int((left != right).any(axis=1).argmax())
+            report.faults.append(
+                f"`{path}` {kind} of expert {expert} differs from the source, first in "
+                f"row {row}"
+            )
+    if same and len(report.faults) == faults:
+        report.same_experts.add(path)
+
+
+def check_untouched(report: Report) -> None:
+    """Norms, sinks and biases are never changed by a conversion, nor is the router."""
+    for kind in ("router", "norms", "sinks", "biases"):
+        if kind in report.errors and report.errors[kind].largest > 0:
+            report.faults.append(f"{kind} differ from the source")

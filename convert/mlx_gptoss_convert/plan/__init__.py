@@ -1,0 +1,1 @@
+"""Decide what each tensor becomes: recipes, rules, sizes, estimates."""

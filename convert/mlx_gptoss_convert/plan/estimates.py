@@ -1,0 +1,128 @@
+"""What a plan will take of memory and time, said before it is carried out.
+
+Memory is a bound from the sizes of slices; time is measured here on a small sample of
+each codec, with an assumed disk. Writes nothing.
+"""
+
+import hashlib
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.format.config import Quantization
+from mlx_gptoss.memory import format_bytes
+from mlx_gptoss_convert.plan.plan import Plan
+from mlx_gptoss_convert.read.source import SLICE_BYTES
+from mlx_gptoss_convert.steps.steps import (
+    Encode,
+    Quantize,
+    Requantize,
+    Step,
+    encode_rows,
+)
+from mlx_gptoss_convert.steps.workers import worker_count
+from mlx_gptoss_convert.write.digests import WAITING
+
+MAX_MEMORY = 10**9  # above the program itself, unless more is allowed
+# Slices alive at once: two threads' queues and what is in hand, in and out.
+SLICES = 2 * (WAITING + 2) + 4
+ENCODED_COPIES = 4  # of one expert in float32: read, joined, turned, packed
+FLOAT32_BYTES = 4
+DISK_RATE = 10**9  # bytes a second, read and written together; an assumption
+PROBED_SHAPE = (256, 2880)  # rows of a published size
+HASHED_BYTES = 2**22
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Peak memory above the program itself, and seconds, of carrying out a plan."""
+
+    memory: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"about {spell_seconds(self.seconds)} with a disk of "
+            f"{format_bytes(DISK_RATE)}/s, at most {format_bytes(self.memory)} of "
+            "memory"
+        )
+
+
+def estimate_plan(plan: Plan) -> Estimate:
+    """Measure the codecs for some tenths of a second and add up the plan."""
+    return Estimate(peak_bytes(plan), plan_seconds(plan))
+
+
+def check_memory(plan: Plan, max_memory: int = MAX_MEMORY) -> None:
+    """Raise ConversionError for a plan that may need more than is allowed."""
+    needed = peak_bytes(plan)
+    if needed > max_memory:
+        raise ConversionError(
+            f"this conversion may take {format_bytes(needed)} of memory, allowed are "
+            f"{format_bytes(max_memory)}: allow more with `--max-memory`"
+        )
+
+
+def peak_bytes(plan: Plan) -> int:
+    """Bound the memory of the largest step."""
+    return SLICES * SLICE_BYTES + max(map(expert_bytes, plan.steps), default=0)
+
+
+def expert_bytes(step: Step) -> int:
+    if not isinstance(step, Encode):
+        return 0
+    return ENCODED_COPIES * FLOAT32_BYTES * values_of(step) // step.sources[0].shape[0]
+
+
+def values_of(step: Encode | Quantize | Requantize) -> int:
+    """Count the weights a step packs."""
+    tensors = [t for t in step.outputs if t.name.endswith(("weight", "_blocks"))]
+    return sum(tensor.nbytes for tensor in tensors) * 8 // step.setting.bits
+
+
+def plan_seconds(plan: Plan) -> float:
+    """Estimate the time: codecs as fast as here, in their threads, then the disk."""
+    packed: dict[Quantization, int] = defaultdict(int)
+    for step in plan.steps:
+        if isinstance(step, Encode | Quantize | Requantize):
+            packed[step.setting] += values_of(step)
+    codecs = sum(
+        count * codec_seconds(setting) / math.prod(PROBED_SHAPE)
+        for setting, count in packed.items()
+    )
+    read = sum(stored.nbytes for step in plan.steps for stored in step.sources)
+    hashing = read * hash_seconds() / HASHED_BYTES
+    return codecs / worker_count() + max(hashing, (read + plan.nbytes) / DISK_RATE)
+
+
+def codec_seconds(setting: Quantization) -> float:
+    rows = np.random.default_rng(0).standard_normal(PROBED_SHAPE, np.float32)
+    columns = PROBED_SHAPE[1] - PROBED_SHAPE[1] % setting.group_size
+    rows = np.ascontiguousarray(rows[:, :columns])
+    return timed(lambda: encode_rows(rows, setting))
+
+
+def hash_seconds() -> float:
+    sample = bytes(HASHED_BYTES)
+    return timed(lambda: hashlib.sha256(sample))
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Return the seconds of a second run: the first one pays for what is new."""
+    work()
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def spell_seconds(seconds: float) -> str:
+    if seconds < 1:
+        return "a second"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min"

@@ -1,0 +1,153 @@
+"""Decide everything before a byte is written: each tensor's fate, name and place.
+
+Takes an opened checkpoint (headers only) and a recipe, gives a `Plan`. Reads no
+weights.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mlx_gptoss import __version__
+from mlx_gptoss.checkpoint import Checkpoint
+from mlx_gptoss.format.config import Quantization
+from mlx_gptoss.format.layout import (
+    EXPERTS,
+    MLX_PACKED,
+    MLX_SPLIT,
+    PACKED,
+    SPLIT,
+    Layout,
+    matrices,
+)
+from mlx_gptoss_convert.plan.recipe import Recipe
+from mlx_gptoss_convert.plan.rules import Target, plan_steps
+from mlx_gptoss_convert.steps.steps import Step
+from mlx_gptoss_convert.write.small_files import SmallFiles, config_json, small_files
+from mlx_gptoss_convert.write.writer import (
+    INDEX,
+    SHARD_BYTES,
+    Shard,
+    index_json,
+    plan_shards,
+)
+
+FORMAT = 1  # of the result and its journal
+LAYOUTS = {PACKED: MLX_PACKED, SPLIT: MLX_SPLIT}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every step, where its outputs go, and the small files that go with them."""
+
+    recipe: Recipe
+    steps: tuple[Step, ...]
+    shards: tuple[Shard, ...]
+    quantization: Mapping[str, Quantization]  # by module path of the result
+    texts: Mapping[str, bytes]
+    companions: tuple[Path, ...]
+    identity: Mapping[str, Any]
+    files: tuple[Path, ...]  # of the source
+    to: str = "mlx"  # or "hf" or "gguf"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of tensors the result holds."""
+        return sum(tensor.nbytes for step in self.steps for tensor in step.outputs)
+
+    @cached_property
+    def _steps_by_output(self) -> dict[str, Step]:
+        return {step.outputs[0].name: step for step in self.steps}
+
+    def steps_of(self, shard: Shard) -> list[Step]:
+        """List the steps that write `shard`, in the order of the plan."""
+        names = {tensor.name for tensor in shard.tensors}
+        return [step for first, step in self._steps_by_output.items() if first in names]
+
+
+def make_plan(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    *,
+    experts: str = PACKED,
+    files: SmallFiles | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> Plan:
+    """Plan the conversion of `checkpoint` to an MLX folder.
+
+    `experts` is "packed" (OpenAI's own packing) or "split" (gate and up apart, as
+    mlx-community has them). Affine experts have no packed form and stay split.
+    """
+    target = Target(checkpoint, recipe, output_layout(checkpoint, recipe, experts))
+    steps = tuple(plan_steps(target))
+    shards = plan_shards((step.outputs for step in steps), shard_bytes)
+    files = small_files(checkpoint.folder) if files is None else files
+    return Plan(
+        recipe=recipe,
+        steps=steps,
+        shards=shards,
+        quantization=target.quantization,
+        texts={
+            **files.texts,
+            "config.json": config_json(checkpoint, target.quantization).encode(),
+            INDEX: index_json(shards).encode(),
+        },
+        companions=files.copied,
+        identity={
+            "format": FORMAT,
+            "converter": converter(),
+            "experts": target.layout.experts,
+            "recipe": describe_recipe(recipe),
+            "source": describe_source(checkpoint),
+        },
+        files=checkpoint.files,
+    )
+
+
+def converter() -> str:
+    return f"mlx_gptoss {__version__}"
+
+
+def output_layout(checkpoint: Checkpoint, recipe: Recipe, experts: str) -> Layout:
+    found = (
+        checkpoint.structure.quantization.get(matrix.path)
+        for matrix in matrices(checkpoint.config, checkpoint.layout.experts)
+        if matrix.part == EXPERTS
+    )
+    modes = {recipe.expert_setting(setting).mode for setting in found}
+    return LAYOUTS[SPLIT if "affine" in modes else experts]
+
+
+def describe_recipe(recipe: Recipe) -> dict[str, Any]:
+    settings = {**recipe.settings, "experts": recipe.experts}.items()
+    return {kind: setting and asdict(setting) for kind, setting in settings}
+
+
+def describe_source(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Say what the source is by its contents: no paths, no dates."""
+    config = json.dumps(checkpoint.raw_config, sort_keys=True).encode()
+    return {
+        "layout": checkpoint.layout.name,
+        "config_sha256": hashlib.sha256(config).hexdigest(),
+        "files": [
+            {
+                "name": path.name,
+                "bytes": path.stat().st_size,
+                "header_sha256": hashlib.sha256(
+                    read_header(checkpoint, path)
+                ).hexdigest(),
+            }
+            for path in checkpoint.files
+        ],
+    }
+
+
+def read_header(checkpoint: Checkpoint, path: Path) -> bytes:
+    """Read what comes before the first tensor of a file."""
+    starts = [x.offset for x in checkpoint.tensors.values() if x.file == path]
+    with path.open("rb") as file:
+        return file.read(min(starts, default=0))

@@ -1,0 +1,274 @@
+"""Find the best recipe within a size: what each kind of tensor may cost, and loses.
+
+Four groups of tensors in five widths are 625 recipes; sizes and losses add up over the
+groups, so all of them are tried. Knows recipes and plans' sizes, no arrays.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.memory import Budget, estimate, format_bytes
+from mlx_gptoss_convert.plan.plan import Plan
+from mlx_gptoss_convert.plan.recipe import DENSE, KINDS, Recipe, affine, kind_of
+
+Planner = Callable[[Recipe], Plan]
+WIDTHS = (None, 8, 6, 5, 4)  # None: dense
+# q, k and v of one width are one matrix in memory, which is faster.
+GROUPS = (("embed",), ("lm_head",), ("q", "k", "v"), ("o",))
+Table = Mapping[str, Mapping[int | None, float]]  # a number by kind and width
+
+# Relative rms error of a Gaussian row in groups of 64, by bits.
+ERRORS = {None: 0.0, 8: 0.0053, 6: 0.021, 5: 0.042, 4: 0.085}
+# How much an error of each kind counts, where nothing was measured: what is known of
+# other models says attention > lm_head > embedding.
+SENSITIVITY = {"embed": 1.0, "lm_head": 2.0, "q": 4.0, "k": 4.0, "v": 4.0, "o": 4.0}
+
+RECORD_BYTES = 400  # of index and journal, a tensor
+# Of a Mac's memory, what macOS lets the GPU use unless told otherwise.
+GPU_SHARE = 0.74
+SHOWN = 12  # rows of the frontier
+
+
+@dataclass(frozen=True)
+class Point:
+    """A recipe with its size on disk and what it is expected to lose."""
+
+    recipe: Recipe
+    nbytes: int  # of the folder
+    loss: float
+
+
+@dataclass(frozen=True)
+class Room:
+    """How large the folder may be, and in words why."""
+
+    nbytes: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line said about sizes."""
+
+    target_size: int | None = None  # bytes of the folder
+    fit_memory: int | None = None  # bytes of the Mac that is to run it
+    context: int | None = None  # tokens
+    calibration: Path | None = None
+
+    @property
+    def any(self) -> bool:
+        return self != Asked()
+
+
+@dataclass(frozen=True)
+class Found:
+    """The recipe found, among those no other beats, and the room it had."""
+
+    points: Sequence[Point]
+    chosen: Point
+    room: Room
+
+
+def check_asked(asked: Asked, *, to: str, recipe_given: bool) -> None:
+    """Raise ConversionError where options contradict each other."""
+    if asked.target_size is None and asked.fit_memory is None:
+        raise ConversionError(
+            "`--calibration` and `--context` belong to `--target-size` and "
+            "`--fit-memory`: give one of these"
+        )
+    if asked.context is not None and asked.fit_memory is None:
+        raise ConversionError("`--context` belongs to `--fit-memory`: leave it out")
+    if recipe_given:
+        raise ConversionError(
+            "`--target-size` and `--fit-memory` choose the recipe: leave `--recipe` out"
+        )
+    if to != "mlx":
+        raise ConversionError(
+            "`--target-size` and `--fit-memory` are for MLX folders: leave `--to` out"
+        )
+
+
+def find_recipe(
+    plan_for: Planner, base: Recipe, config: ModelConfig, asked: Asked
+) -> Found:
+    """Find the recipe of least loss within what was asked.
+
+    Raises ConversionError where none fits or the calibration is none.
+    """
+    table = losses(asked.calibration)
+    rooms = []
+    if asked.target_size is not None:
+        rooms.append(Room(asked.target_size, "the size asked for"))
+    if asked.fit_memory is not None:
+        rooms.append(memory_room(config, asked.fit_memory, asked.context))
+    room = min(rooms, key=lambda room: room.nbytes)
+    points = frontier(all_points(plan_for, base, table))
+    return Found(points, choose(points, room), room)
+
+
+def losses(measured: Path | None = None) -> Table:
+    """Return the loss of every kind in every width: a prior, or what was measured.
+
+    `measured` is a JSON file `{"kl": {"embed": {"8": nats, ...}, ...}}`; the KL
+    divergence with that kind alone in so many bits. Raises ConversionError.
+    """
+    if measured is None:
+        return {
+            kind: {width: weight * ERRORS[width] ** 2 for width in WIDTHS}
+            for kind, weight in SENSITIVITY.items()
+        }
+    try:
+        raw = json.loads(measured.read_text())["kl"]
+        table = {kind: {int(b): float(x) for b, x in raw[kind].items()} for kind in raw}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConversionError(
+            f"`{measured}` is no calibration: expected "
+            '{"kl": {"embed": {"8": nats, ...}, ...}}'
+        ) from error
+    return {kind: complete(table.get(kind, {}), kind, measured) for kind in KINDS}
+
+
+def complete(
+    known: Mapping[int, float], kind: str, measured: Path
+) -> Mapping[int | None, float]:
+    """Fill in the widths that were not measured: loss goes with the squared error."""
+    if not known or set(known) - set(WIDTHS):
+        raise ConversionError(
+            f"`{measured}` has for `{kind}` the widths {sorted(known)}: expected some "
+            "of 4, 5, 6 and 8"
+        )
+    filled: dict[int | None, float] = {None: 0.0}
+    for width in (8, 6, 5, 4):
+        nearest = min(known, key=lambda bits: abs(bits - width))
+        share = (ERRORS[width] / ERRORS[nearest]) ** 2
+        filled[width] = max(known[nearest], 0.0) * share
+    return filled
+
+
+def all_points(plan_for: Planner, base: Recipe, table: Table) -> list[Point]:
+    """Size and judge every recipe; `base` says what becomes of the experts."""
+    plans = {width: plan_for(uniform(base, width)) for width in WIDTHS}
+    sizes = {width: bytes_by_kind(plan) for width, plan in plans.items()}
+    around = max(
+        folder_bytes(plan) - sum(sizes[w].values()) for w, plan in plans.items()
+    )
+    # What the source has in fewer bits stays as it is, and loses nothing more.
+    costs = {
+        kind: {
+            width: (sizes[width][kind], table[kind][width])
+            if sizes[width][kind] < sizes[None][kind]
+            else (sizes[None][kind], 0.0)
+            for width in WIDTHS
+        }
+        for kind in KINDS
+    }
+    points = []
+    for widths in product(WIDTHS, repeat=len(GROUPS)):
+        chosen = [
+            costs[kind][width]
+            for group, width in zip(GROUPS, widths, strict=True)
+            for kind in group
+        ]
+        recipe = replace(base, name="sized", settings=settings(widths))
+        nbytes = around + sum(size for size, _ in chosen)
+        points.append(Point(recipe, nbytes, sum(loss for _, loss in chosen)))
+    return points
+
+
+def uniform(base: Recipe, width: int | None) -> Recipe:
+    return replace(base, settings=settings((width,) * len(GROUPS)))
+
+
+def settings(widths: Sequence[int | None]) -> dict[str, Any]:
+    """Give every kind the width of its group."""
+    return {
+        kind: None if width is None else affine(width)
+        for group, width in zip(GROUPS, widths, strict=True)
+        for kind in group
+    }
+
+
+def bytes_by_kind(plan: Plan) -> dict[str, int]:
+    """Add up what each kind of tensor takes in the result, its biases included."""
+    sizes = dict.fromkeys(KINDS, 0)
+    for step in plan.steps:
+        kind = kind_of(step.sources[0].name.rpartition(".")[0])
+        if kind is not None:
+            sizes[kind] += sum(tensor.nbytes for tensor in step.outputs)
+    return sizes
+
+
+def folder_bytes(plan: Plan) -> int:
+    """Return what the finished folder takes, small files included, from above."""
+    tensors = sum(len(step.outputs) for step in plan.steps)
+    return (
+        sum(shard.nbytes for shard in plan.shards)
+        + sum(map(len, plan.texts.values()))
+        + sum(path.stat().st_size for path in plan.companions)
+        + tensors * RECORD_BYTES
+    )
+
+
+def frontier(points: Sequence[Point]) -> list[Point]:
+    """Keep the recipes that no other beats in size and loss, the smallest first."""
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.nbytes, point.loss)):
+        if not kept or point.loss < kept[-1].loss:
+            kept.append(point)
+    return kept
+
+
+def choose(points: Sequence[Point], room: Room) -> Point:
+    """Return the recipe of least loss that fits; `points` are a frontier.
+
+    Raises ConversionError, saying how small it gets and what else would help.
+    """
+    fitting = [point for point in points if point.nbytes <= room.nbytes]
+    if fitting:
+        return fitting[-1]
+    least = points[0]
+    raise ConversionError(
+        f"no recipe fits {format_bytes(room.nbytes)} ({room.why}): the smallest takes "
+        f"{format_bytes(least.nbytes)}, nearly all of it experts, so it takes "
+        "`--expert-bits 3`, which costs quality, or more room"
+    )
+
+
+def memory_room(config: ModelConfig, memory: int, context: int | None = None) -> Room:
+    """Say how large the weights may be on a Mac with `memory` bytes."""
+    usable = int(memory * GPU_SHARE)
+    budget = Budget(usable, memory, "what macOS gives the GPU", metal=True)
+    plan = estimate(config, {}, budget=budget, context=context)
+    why = (
+        f"of {format_bytes(memory)} macOS gives the GPU {format_bytes(usable)}, and "
+        f"{plan.context:,} tokens take {format_bytes(plan.total_bytes)} to work on"
+    )
+    return Room(max(usable - plan.total_bytes, 0), why)
+
+
+def frontier_lines(points: Sequence[Point], chosen: Point, room: Room) -> Iterator[str]:
+    """Write the frontier as a table, thinned out, the chosen recipe marked."""
+    yield f"room for {format_bytes(room.nbytes)}: {room.why}"
+    yield f"  {'size':>9}  {'loss':>8}  " + "  ".join(f"{k:>7}" for k in KINDS)
+    for point in thinned(points, chosen):
+        mark = ">" if point is chosen else " "
+        bits = "  ".join(f"{said:>7}" for said in spell_widths(point.recipe))
+        yield f"{mark} {format_bytes(point.nbytes):>9}  {point.loss:8.2e}  {bits}"
+
+
+def thinned(points: Sequence[Point], chosen: Point) -> list[Point]:
+    """Take about `SHOWN` of the points, evenly by rank, the chosen one among them."""
+    step = max(1, -(-(len(points) - 1) // (SHOWN - 1)))
+    kept = {*range(0, len(points), step), len(points) - 1, points.index(chosen)}
+    return [points[n] for n in sorted(kept)]
+
+
+def spell_widths(recipe: Recipe) -> list[str]:
+    found = (recipe.settings[kind] for kind in KINDS)
+    return [DENSE if setting is None else f"{setting.bits}" for setting in found]

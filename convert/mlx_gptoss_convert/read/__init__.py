@@ -1,0 +1,1 @@
+"""Read checkpoints of any supported format in slices: safetensors and GGUF."""

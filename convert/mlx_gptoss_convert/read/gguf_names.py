@@ -1,0 +1,182 @@
+"""What llama.cpp calls the tensors and settings of gpt-oss: tables, both ways.
+
+Reads no file.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mlx_gptoss.errors import CheckpointError, ConversionError
+from mlx_gptoss.format.config import FULL, SLIDING, ModelConfig
+from mlx_gptoss.format.layout import LAYER, PLAIN, SPLIT, Layout
+from mlx_gptoss_convert.read.gguf import FLOAT32, STRING, UINT32
+
+ARCHITECTURE = "gpt-oss"
+BLOCK = "blk.{n}."
+MODULES = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.router": "ffn_gate_inp",
+    "mlp.experts.gate_proj": "ffn_gate_exps",
+    "mlp.experts.up_proj": "ffn_up_exps",
+    "mlp.experts.down_proj": "ffn_down_exps",
+}
+NAMES = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+    LAYER + "input_layernorm.weight": BLOCK + "attn_norm.weight",
+    LAYER + "post_attention_layernorm.weight": BLOCK + "post_attention_norm.weight",
+    LAYER + "self_attn.sinks": BLOCK + "attn_sinks.weight",
+} | {
+    f"{LAYER}{module}.{kind}": f"{BLOCK}{name}.{kind}"
+    for module, name in MODULES.items()
+    for kind in ("weight", "scales", "bias")
+}
+GGUF = Layout(
+    name="gguf",
+    title="GGUF, as llama.cpp runs it",
+    experts=SPLIT,
+    names=NAMES,
+    expert_form=PLAIN,
+)
+
+LAYER_NUMBER = re.compile(r"^blk\.\d+\.")
+
+
+def is_known(name: str) -> bool:
+    """Whether llama.cpp's gpt-oss has a tensor of that name, in some layer."""
+    return LAYER_NUMBER.sub(BLOCK, name) in NAMES.values()
+
+
+# `config.json` to metadata, after the architecture's own prefix.
+SIZES = {
+    "max_position_embeddings": "context_length",
+    "hidden_size": "embedding_length",
+    "num_hidden_layers": "block_count",
+    "intermediate_size": "expert_feed_forward_length",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "num_local_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+    "sliding_window": "attention.sliding_window",
+}
+NUMBERS = {
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    "rope_theta": "rope.freq_base",
+}
+SCALING = "rope.scaling."
+ORIGINAL_CONTEXT = SCALING + "original_context_length"
+BETAS = {"beta_fast": 32.0, "beta_slow": 1.0}  # what llama.cpp takes them for
+SWIGLU_LIMIT = 7.0  # fixed in llama.cpp's code
+
+
+def read_config(metadata: Mapping[str, Any], vocab_size: int, where: str) -> dict:
+    """Say in Hugging Face's spelling what a GGUF's metadata says of the maths."""
+    found = metadata.get("general.architecture")
+    if found != ARCHITECTURE:
+        whose = " (Ollama's)" if found == "gptoss" else ""
+        raise CheckpointError(
+            f"`{where}` has the architecture {found!r}{whose}, expected "
+            f"`{ARCHITECTURE}`: give a GGUF of gpt-oss made by llama.cpp's converter"
+        )
+
+    def value(key: str) -> Any:
+        full = f"{ARCHITECTURE}.{key}"
+        if full not in metadata:
+            raise CheckpointError(
+                f"`{where}` has no `{full}`: make it anew with a current llama.cpp"
+            )
+        return metadata[full]
+
+    config: dict[str, Any] = {name: value(key) for name, key in SIZES.items()}
+    config |= {name: shortest(value(key)) for name, key in NUMBERS.items()}
+    layers = config["num_hidden_layers"]
+    return config | {
+        "architectures": ["GptOssForCausalLM"],
+        "layer_types": alternating(layers) if type(layers) is int else None,
+        "model_type": "gpt_oss",
+        "rope_scaling": read_scaling(metadata),
+        "swiglu_limit": SWIGLU_LIMIT,
+        "vocab_size": vocab_size,
+    }
+
+
+def read_scaling(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
+    prefix = f"{ARCHITECTURE}.{SCALING}"
+    if metadata.get(prefix + "type", "none") == "none":
+        return None
+    betas = {
+        name: shortest(metadata.get(f"{prefix}yarn_{name}", default))
+        for name, default in BETAS.items()
+    }
+    return {
+        **betas,
+        "factor": shortest(metadata.get(prefix + "factor", 1.0)),
+        "original_max_position_embeddings": metadata.get(
+            f"{ARCHITECTURE}.{ORIGINAL_CONTEXT}"
+        ),
+        "rope_type": metadata[prefix + "type"],
+        "truncate": False,
+    }
+
+
+def shortest(value: Any) -> Any:
+    """Turn a float32 into the number it was written as: 1e-05, not 9.99999975e-06."""
+    return float(str(np.float32(value))) if isinstance(value, float) else value
+
+
+def alternating(layers: int) -> list[str]:
+    """List the kinds of layers as llama.cpp takes them to be."""
+    return [SLIDING if layer % 2 == 0 else FULL for layer in range(layers)]
+
+
+def write_config(config: ModelConfig) -> dict[str, tuple[int, Any]]:
+    """Say in metadata what a config says; raises where llama.cpp computes otherwise."""
+    refuse_other_maths(config)
+    said: dict[str, tuple[int, Any]] = {
+        "general.architecture": (STRING, ARCHITECTURE),
+        "general.name": (STRING, ARCHITECTURE),
+        "general.quantization_version": (UINT32, 2),
+    }
+    prefix = ARCHITECTURE + "."
+    said |= {
+        prefix + key: (UINT32, getattr(config, name)) for name, key in SIZES.items()
+    }
+    said |= {
+        prefix + key: (FLOAT32, getattr(config, name)) for name, key in NUMBERS.items()
+    }
+    said[prefix + "feed_forward_length"] = (UINT32, config.intermediate_size)
+    said[prefix + "attention.value_length"] = (UINT32, config.head_dim)
+    said[prefix + "vocab_size"] = (UINT32, config.vocab_size)
+    scaling = config.rope_scaling
+    if scaling is not None:
+        original = scaling.original_max_position_embeddings
+        said[prefix + SCALING + "type"] = (STRING, scaling.rope_type)
+        said[prefix + SCALING + "factor"] = (FLOAT32, scaling.factor)
+        said[prefix + ORIGINAL_CONTEXT] = (UINT32, original)
+        for name, default in BETAS.items():
+            if getattr(scaling, name) != default:
+                key = f"{prefix}{SCALING}yarn_{name}"
+                said[key] = (FLOAT32, getattr(scaling, name))
+    return said
+
+
+def refuse_other_maths(config: ModelConfig) -> None:
+    """Refuse what GGUF has no word for and llama.cpp takes for granted."""
+    if config.swiglu_limit != SWIGLU_LIMIT:
+        raise ConversionError(
+            f"`swiglu_limit` is {config.swiglu_limit}, llama.cpp computes with "
+            f"{SWIGLU_LIMIT}: this model has no GGUF"
+        )
+    if list(config.layer_types) != alternating(config.num_hidden_layers):
+        raise ConversionError(
+            "`layer_types` do not alternate from `sliding_attention`, as llama.cpp "
+            "takes for granted: this model has no GGUF"
+        )

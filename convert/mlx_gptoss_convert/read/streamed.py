@@ -1,0 +1,106 @@
+"""Models part by part: one layer at a time in memory, matrices in slices of rows.
+
+What a measurement asks of a model (`Student`), and a checkpoint that gives it
+(`Streamed`). Knows checkpoints and layers; nothing of texts or of what is measured.
+
+Dimensions: U ids, M hidden size.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, Protocol
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+
+from mlx_gptoss.checkpoint import Checkpoint, Parameter, load_parameters
+from mlx_gptoss.format.layout import PACKED, matrices
+from mlx_gptoss.model.gpt_oss import Block
+from mlx_gptoss_convert.read.source import Source
+from mlx_gptoss_convert.read.values import Values
+
+EMBEDDING, LM_HEAD, NORM = "model.embed_tokens", "lm_head", "model.norm.weight"
+EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
+
+
+class Student(Protocol):
+    """A model that can be had part by part."""
+
+    def embed(self, ids: np.ndarray) -> np.ndarray:
+        """Return the embeddings of `ids` (U,), in rising order: (U, M) float32."""
+        ...
+
+    def block(self, layer: int, teacher: Block) -> Block:
+        """Load one layer, or take what is the same from the teacher's."""
+        ...
+
+    def norm(self) -> mx.array:
+        """Return the final norm's weight (M,)."""
+        ...
+
+    def head(self) -> Iterator[np.ndarray]:
+        """Return slices (rows, M) of lm_head, cut alike for every model."""
+        ...
+
+
+class Streamed:
+    """A checkpoint whose layers are loaded one at a time, in float32."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, source: Source, *, shared: Collection[str] = ()
+    ) -> None:
+        """`shared` are paths of experts whose bytes are the teacher's."""
+        self.checkpoint = checkpoint
+        self.values = Values(checkpoint, source)
+        self.shared = shared
+        self.matrices = {x.path: x for x in matrices(checkpoint.config, PACKED)}
+
+    def embed(self, ids: np.ndarray) -> np.ndarray:
+        return gather(self.rows(EMBEDDING), ids)
+
+    def rows(self, path: str) -> Iterator[np.ndarray]:
+        """Return a matrix outside the experts as float32 rows, some at a time."""
+        return self.values.rows(self.matrices[path])
+
+    def block(self, layer: int, teacher: Block | None = None) -> Block:
+        prefix = f"model.layers.{layer}."
+        if any(prefix + path not in self.shared for path in EXPERTS):
+            teacher = None
+
+        def wanted(parameter: Parameter) -> bool:
+            given = teacher is not None and ".mlp.experts." in parameter.name
+            return parameter.name.startswith(prefix) and not given
+
+        loaded = load_parameters(self.checkpoint, dtype=mx.float32, select=wanted)
+        weights: list[tuple[str, Any]] = [
+            (name.removeprefix(prefix), x) for name, x in loaded.items()
+        ]
+        block = Block(self.checkpoint.config, self.checkpoint.structure, layer)
+        if teacher is not None:
+            block.mlp.experts = teacher.mlp.experts
+            experts = tree_flatten(teacher.mlp.experts.parameters())
+            weights += [(f"mlp.experts.{name}", x) for name, x in experts]
+        block.load_weights(weights, strict=True)
+        block.eval()
+        return block
+
+    def norm(self) -> mx.array:
+        return mx.array(self.values.floats(NORM))
+
+    def head(self) -> Iterator[np.ndarray]:
+        return self.rows(LM_HEAD)
+
+    def layer_bytes(self, layer: int) -> int:
+        prefix = f"model.layers.{layer}."
+        tensors = self.checkpoint.tensors.items()
+        return sum(x.nbytes for name, x in tensors if name.startswith(prefix))
+
+
+def gather(slices: Iterable[np.ndarray], ids: np.ndarray) -> np.ndarray:
+    """Pick the rows `ids` (rising) of a matrix that comes in slices of rows."""
+    picked, first = [], 0
+    for rows in slices:
+        start, stop = np.searchsorted(ids, [first, first + len(rows)])
+        picked.append(rows[ids[start:stop] - first])
+        first += len(rows)
+    return np.concatenate(picked)

@@ -1,0 +1,148 @@
+"""What a checkpoint means, whatever its layout: matrices as floats, slice by slice.
+
+Speaks of matrices by their packed canonical path: `model.layers.0.mlp.experts.
+gate_up_proj` has its rows interleaved here even where the files hold gate and up apart.
+Peak memory: one expert or one slice of rows in float32.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mlx_gptoss.checkpoint import Checkpoint
+from mlx_gptoss.format.config import Quantization
+from mlx_gptoss.format.layout import BYTES_PER_BLOCK, IN_OUT, SPLIT, Matrix
+from mlx_gptoss.format.mxfp4 import decode
+from mlx_gptoss_convert.read.source import Source, Stored
+from mlx_gptoss_convert.steps.affine import Affine, decode_affine, to_float32
+from mlx_gptoss_convert.steps.steps import CODEC_SLICE_BYTES, items
+
+FUSED = "gate_up_proj"
+PARTS = ("gate_proj", "up_proj")  # whose rows alternate in the fused projection
+
+
+class Values:
+    """The tensors of an opened checkpoint, decoded as they are asked for."""
+
+    def __init__(self, checkpoint: Checkpoint, source: Source) -> None:
+        self.checkpoint = checkpoint
+        self.source = source
+
+    def stored(self, name: str) -> Stored:
+        return Stored.at(name, self.checkpoint.tensors[name])
+
+    def paths(self, path: str) -> list[str]:
+        """Return the projections whose rows, in turn, are those of `path`."""
+        if self.checkpoint.layout.experts != SPLIT or not path.endswith(FUSED):
+            return [path]
+        return [path.removesuffix(FUSED) + part for part in PARTS]
+
+    def setting(self, path: str) -> Quantization | None:
+        """Say how a matrix is packed."""
+        return self.checkpoint.structure.quantization.get(self.paths(path)[0])
+
+    def storage(self, path: str) -> tuple[Quantization | None, str, str | None]:
+        """Say how a matrix outside the experts is stored, to be compared."""
+        weight = self.stored(f"{path}.weight")
+        view = None if weight.view is None else weight.view.name
+        return self.setting(path), weight.dtype, view if view == "Q8_0" else None
+
+    def packed_expert(self, path: str, kind: str, expert: int) -> np.ndarray:
+        """Read one expert as bytes (rows, bytes of a row), gate and up fused."""
+        halves = []
+        for part in self.paths(path):
+            stored = self.stored(f"{part}.{kind}")
+            start = expert * stored.row_bytes
+            raw = self.source.read(stored, start, start + stored.row_bytes)
+            halves.append(raw.reshape(stored.shape[1], -1))
+        return np.stack(halves, axis=1).reshape(-1, halves[0].shape[1])
+
+    def expert(self, path: str, expert: int) -> np.ndarray:
+        """Decode the weight of one expert to float32 (out, in)."""
+        setting = self.setting(path)
+        if setting is None:
+            return self.dense_expert(path, expert)
+        packed = {
+            kind: self.packed_expert(path, kind, expert)
+            for kind in ("weight", "scales", "biases")
+            if f"{self.paths(path)[0]}.{kind}" in self.checkpoint.tensors
+        }
+        if setting.mode == "mxfp4":
+            scales = packed["scales"]
+            blocks = packed["weight"].reshape(*scales.shape, BYTES_PER_BLOCK)
+            return decode(blocks, scales)
+        return self.affine_rows(path, packed, setting)
+
+    def dense_expert(self, path: str, expert: int) -> np.ndarray:
+        is_transposed = self.checkpoint.layout.expert_form == IN_OUT
+        halves = []
+        for part in self.paths(path):
+            stored = self.stored(f"{part}.weight")
+            start = expert * stored.row_bytes
+            raw = self.source.read(stored, start, start + stored.row_bytes)
+            matrix = to_float32(items(raw, stored), stored.dtype)
+            matrix = matrix.reshape(stored.shape[1:])
+            halves.append(matrix.T if is_transposed else matrix)
+        return np.stack(halves, axis=1).reshape(-1, halves[0].shape[1])
+
+    def rows(self, matrix: Matrix) -> Iterator[np.ndarray]:
+        """Decode a matrix outside the experts to float32 rows, some at a time.
+
+        The slices depend on the shape alone, so two checkpoints' go together.
+        """
+        path, (count, columns) = matrix.path, matrix.shape
+        setting = self.setting(path)
+        kinds = ("weight",) if setting is None else ("weight", "scales", "biases")
+        parts = {
+            kind: self.stored(f"{path}.{kind}")
+            for kind in kinds
+            if f"{path}.{kind}" in self.checkpoint.tensors
+        }
+        step = max(1, CODEC_SLICE_BYTES // (2 * columns))
+        for start in range(0, count, step):
+            stop = min(start + step, count)
+            raw = {
+                kind: self.source.read(
+                    part, start * part.row_bytes, stop * part.row_bytes
+                ).reshape(stop - start, -1)
+                for kind, part in parts.items()
+            }
+            if setting is None:
+                dtype = parts["weight"].dtype
+                yield to_float32(items(raw["weight"], parts["weight"]), dtype)
+            elif setting.mode == "mxfp4":
+                scales = raw["scales"]
+                blocks = raw["weight"].reshape(*scales.shape, BYTES_PER_BLOCK)
+                yield decode(blocks, scales)
+            else:
+                yield self.affine_rows(path, raw, setting)
+
+    def affine_rows(
+        self, path: str, raw: dict[str, np.ndarray], setting: Quantization
+    ) -> np.ndarray:
+        first = self.paths(path)[0]
+        scales = self.stored(f"{first}.scales")
+        return decode_affine(
+            Affine(
+                raw["weight"].view(np.uint32),
+                items(raw["scales"], scales),
+                items(raw["biases"], scales),
+            ),
+            bits=setting.bits,
+            group_size=setting.group_size,
+            dtype=scales.dtype,
+        )
+
+    def floats(self, name: str) -> np.ndarray:
+        """Read a small tensor of floats (norms, sinks, biases) as float32, flat."""
+        stored = self.stored(name)
+        raw = self.source.read(stored, 0, stored.nbytes)
+        return to_float32(items(raw, stored), stored.dtype)
+
+    def bias(self, path: str) -> np.ndarray:
+        """Read a bias as float32 (..., out), gate and up fused."""
+        halves = []
+        for part in self.paths(path):
+            stored = self.stored(f"{part}.bias")
+            halves.append(self.floats(stored.name).reshape(-1, stored.shape[-1]))
+        return np.stack(halves, axis=-1).reshape(halves[0].shape[0], -1)

@@ -1,0 +1,1 @@
+"""Operations on single tensors, and the codecs they use."""

@@ -1,0 +1,1 @@
+"""Write conversions: files, the journal, Hugging Face and GGUF outputs."""

@@ -1,0 +1,35 @@
+"""Which plan makes which output.
+
+Knows the names of the outputs; decides nothing itself.
+"""
+
+from mlx_gptoss_convert.plan.plan import Plan, make_plan
+from mlx_gptoss_convert.plan.recipe import Recipe
+from mlx_gptoss_convert.read.checkpoint import Opened
+from mlx_gptoss_convert.write.gguf import make_gguf_plan
+from mlx_gptoss_convert.write.hf import make_hf_plan
+from mlx_gptoss_convert.write.writer import SHARD_BYTES
+
+
+def plan_output(
+    opened: Opened,
+    recipe: Recipe,
+    *,
+    to: str = "mlx",
+    experts: str = "packed",
+    pre: str | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> Plan:
+    """Plan the conversion of an opened source to "mlx", "hf" or "gguf".
+
+    `experts` counts for MLX only, `pre` (see `gguf_tokenizer`) for GGUF only, which
+    is one file whatever `shard_bytes` says.
+    """
+    checkpoint, files = opened.checkpoint, opened.files
+    if to == "gguf":
+        return make_gguf_plan(checkpoint, recipe, files=files, pre=pre)
+    if to == "hf":
+        return make_hf_plan(checkpoint, recipe, files=files, shard_bytes=shard_bytes)
+    return make_plan(
+        checkpoint, recipe, experts=experts, files=files, shard_bytes=shard_bytes
+    )
