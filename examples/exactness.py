@@ -3,7 +3,7 @@
     python -m examples.exactness
 
 A random checkpoint in the published layout, 300 tokens, window 128, float32; the
-judge is tests/oracle.py, the model in float64.
+judge is tests/support/oracle.py, the model in float64.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,8 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss import load
-from tests import oracle
-from tests.checkpoints import hf_config, random_tensors, write_folder
+from tests.support import oracle
+from tests.support.checkpoints import hf_config, random_tensors, write_folder
 
 TOKENS = 300
 CHUNKS = (50, 200, 50)  # the second is longer than the window

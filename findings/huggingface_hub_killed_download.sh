@@ -10,7 +10,7 @@
 # one part.
 #
 # mlx_gptoss downloads by ranges into parts of its own, and removes the library's that
-# nobody writes (mlx_gptoss/checkpoint/hub/transfer.py, tests/test_hub_killed.py).
+# nobody writes (mlx_gptoss/checkpoint/hub/transfer.py, tests/checkpoint/test_hub_killed.py).
 #
 #     findings/huggingface_hub_killed_download.sh     # exit 0: as described
 set -euo pipefail

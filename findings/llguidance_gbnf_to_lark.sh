@@ -7,7 +7,7 @@
 # `b`, too, and the `"b"` that must follow never comes. And an escape loses its leading
 # zeros: `"caf\u00e9"` becomes `"caf\ue9"`, which is no escape.
 #
-# mlx_gptoss reads GBNF itself (mlx_gptoss/harmony/constrain/gbnf.py, tests/test_gbnf.py).
+# mlx_gptoss reads GBNF itself (mlx_gptoss/harmony/constrain/gbnf.py, tests/harmony/test_gbnf.py).
 #
 #     findings/llguidance_gbnf_to_lark.sh         # exit 0: as described
 set -euo pipefail

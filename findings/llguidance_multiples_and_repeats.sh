@@ -9,7 +9,7 @@
 # and `\u0041` are refused, and `{0,0}` is an error.
 #
 # mlx_gptoss writes the grammars of schemas itself (mlx_gptoss/harmony/constrain/schema_grammar.py,
-# tests/test_grammar_values.py).
+# tests/harmony/test_grammar_values.py).
 #
 #     findings/llguidance_multiples_and_repeats.sh     # exit 0: as described
 set -euo pipefail

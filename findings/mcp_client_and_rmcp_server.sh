@@ -7,7 +7,7 @@
 # Seen: the first message ends the server ("expect initialized request"), and with it
 # the connection, so that there is nothing left to fall back on. `mode="legacy"` works.
 #
-# mlx_gptoss asks by `initialize` first (tests/test_tools_mcp_odd.py).
+# mlx_gptoss asks by `initialize` first (tests/chat/test_tools_mcp_odd.py).
 #
 #     findings/mcp_client_and_rmcp_server.sh      # Linux on x86-64; exit 0: as described
 set -euo pipefail

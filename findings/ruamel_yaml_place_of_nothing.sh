@@ -7,7 +7,7 @@
 # that follows, on another line. A value put there becomes a part of that key.
 #
 # mlx_gptoss finds the colon itself (mlx_gptoss/diagnostics/agents/yaml_text.py,
-# tests/test_agents_settings.py).
+# tests/diagnostics/test_agents_settings.py).
 #
 #     findings/ruamel_yaml_place_of_nothing.sh     # exit 0: as described
 set -euo pipefail

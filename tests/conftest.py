@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 import mlx_gptoss  # noqa: F401 - see mlx_gptoss/model/blas_library.py
-from tests.o200k import vocabulary_folder
-from tests.serve_process import Served, serve
+from tests.support.o200k import vocabulary_folder
+from tests.support.serve_process import Served, serve
 
 ORACLE = "MLX_GPTOSS_ORACLE"
 

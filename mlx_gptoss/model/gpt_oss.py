@@ -12,7 +12,7 @@ Dimensions: B batch, L new tokens, S keys attended, H query heads, Hk key/value 
 D head dim, M hidden size, F intermediate size, E experts, T experts per token,
 V vocabulary.
 
-The maths is judged by tests/oracle.py.
+The maths is judged by tests/support/oracle.py.
 """
 
 from collections.abc import Sequence

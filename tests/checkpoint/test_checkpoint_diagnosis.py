@@ -1,0 +1,374 @@
+"""Odd checkpoints as other tools write them: what each is, and advice that is true."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.errors import CheckpointError, ConfigError
+from tests.support import checkpoints
+from tests.support.odd_checkpoints import (
+    CONFIG,
+    DENSE,
+    FIRST,
+    PLAIN,
+    Q_PROJ,
+    TENSORS,
+    Case,
+    Config,
+    adapter,
+    affine,
+    beginning_with,
+    cut_experts,
+    cut_layers,
+    gguf_only,
+    instead,
+    numbered,
+    one_expert_a_tensor,
+    renamed,
+    stacked,
+    stored_as,
+    trainer_output,
+    transposed,
+    with_tensors,
+    write,
+)
+
+PEFT = {"peft_type": "LORA", "base_model_name_or_path": "openai/gpt-oss-20b"}
+MLX_LM = {"fine_tune_type": "lora", "model": "openai/gpt-oss-20b"}
+MERGE = "merge them first (PEFT: `merge_and_unload()`"
+UNQUANTIZED = "take the checkpoint it was quantized from"
+BF16 = "not supported, save the model as bf16"
+
+CASES: dict[str, tuple[Case, str]] = {
+    # adapters and what is left of them
+    "peft": (
+        adapter(PEFT, "adapter_model.safetensors"),
+        "is a LORA adapter of PEFT for `openai/gpt-oss-20b`, not a model: merge it",
+    ),
+    "peft-with-config": (
+        adapter(PEFT, "adapter_model.safetensors", config=True),
+        "is a LORA adapter of PEFT for",
+    ),
+    "peft-prompt": (
+        adapter({"peft_type": "IA3"}, "adapter_model.safetensors"),
+        "is a IA3 adapter of PEFT, not a model",
+    ),
+    "peft-pickled": (adapter(PEFT, None), "is a LORA adapter of PEFT for"),
+    "peft-without-settings": (
+        adapter(None, "adapter_model.safetensors"),
+        "is a LORA adapter of PEFT, not a model",
+    ),
+    "mlx-lm-adapter": (
+        adapter(MLX_LM, "adapters.safetensors"),
+        "`mlx_lm.fuse --model openai/gpt-oss-20b --adapter-path",
+    ),
+    "lora-leftovers": (
+        with_tensors(Q_PROJ.replace("weight", "lora_A.weight")),
+        MERGE,
+    ),
+    "lora-default": (
+        with_tensors(FIRST + "self_attn.q_proj.lora_B.default.weight"),
+        MERGE,
+    ),
+    "lora-mlx": (with_tensors(FIRST + "self_attn.q_proj.lora_a"), MERGE),
+    "lora-on-experts": (with_tensors(FIRST + "mlp.experts.lora_A.weight"), MERGE),
+    "dora": (
+        with_tensors(FIRST + "self_attn.q_proj.lora_magnitude_vector.default"),
+        MERGE,
+    ),
+    "base-layer": (
+        renamed(lambda name: name.replace("q_proj.", "q_proj.base_layer.")),
+        MERGE,
+    ),
+    "modules-to-save": (with_tensors("lm_head.modules_to_save.weight"), MERGE),
+    "original-module": (
+        instead("lm_head.weight", "lm_head.original_module.weight"),
+        MERGE,
+    ),
+    # wrappers
+    "base-model": (beginning_with("base_model.model."), "which PEFT puts there"),
+    "compiled": (beginning_with("_orig_mod."), "save `model._orig_mod`"),
+    "compiled-layers": (
+        renamed(lambda name: name.replace(".0.", ".0._orig_mod.", 1)),
+        "has `_orig_mod.` in its name, which a wrapper around single layers puts",
+    ),
+    "fsdp-layers": (
+        renamed(lambda name: name.replace(".mlp.", "._fsdp_wrapped_module.mlp.")),
+        "has `_fsdp_wrapped_module.` in its name",
+    ),
+    "checkpointed-layers": (
+        renamed(
+            lambda name: name.replace(
+                ".self_attn.", ".self_attn._checkpoint_wrapped_module."
+            )
+        ),
+        "has `_checkpoint_wrapped_module.` in its name",
+    ),
+    "ddp": (beginning_with("module."), "save `model.module`"),
+    "ddp-compiled": (beginning_with("module._orig_mod."), "`module._orig_mod.` before"),
+    "language-model": (beginning_with("language_model."), "of pictures and text"),
+    "language-model-inside": (
+        renamed(lambda name: name.replace("model.", "model.language_model.", 1)),
+        "has `model.language_model.` before its name",
+    ),
+    "unknown-prefix": (beginning_with("student."), "save the model without that"),
+    "no-model": (
+        renamed(lambda name: name.removeprefix("model.")),
+        "lacks `model.` before its name",
+    ),
+    # other tools' names
+    "unsloth-experts": (
+        one_expert_a_tensor("{part}s.{e}"),
+        'save it with `save_pretrained_merged(DST, tokenizer, "merged_16bit")`',
+    ),
+    "unsloth-router": (
+        renamed(lambda name: name.replace(".router.", ".router.linear.")),
+        "Unsloth's training form",
+    ),
+    "one-expert-a-tensor": (
+        one_expert_a_tensor("{e}.{part}"),
+        "is one expert alone, where gpt-oss stacks the experts of a layer",
+    ),
+    "vllm": (
+        renamed(lambda name: name.replace("q_proj", "qkv_proj")),
+        "a name that vLLM gives to joined weights",
+    ),
+    "megatron": (
+        lambda folder: write(
+            folder,
+            {"decoder.layers.0.self_attention.linear_qkv.weight": DENSE[Q_PROJ]},
+        ),
+        "a name of Megatron or NeMo",
+    ),
+    "mixtral": (
+        with_tensors(FIRST + "block_sparse_moe.gate.weight"),
+        "the name of a Mixtral's",
+    ),
+    "gguf-names": (
+        lambda folder: write(folder, {"blk.0.attn_q.weight": DENSE[Q_PROJ]}),
+        "convert the GGUF itself",
+    ),
+    "llama": (
+        lambda folder: write(folder, DENSE, model_type="llama"),
+        "`model_type` = 'llama'",
+    ),
+    "llama-without-a-type": (
+        lambda folder: write(
+            folder,
+            {"model.layers.0.mlp.gate_proj.weight": DENSE[Q_PROJ]},
+            model_type=...,
+        ),
+        "holds no gpt-oss weights",
+    ),
+    # quantized by others
+    "bitsandbytes": (
+        with_tensors(Q_PROJ + ".absmax", Q_PROJ + ".quant_map"),
+        f"quantized by bitsandbytes: not read here, {UNQUANTIZED}",
+    ),
+    "bitsandbytes-state": (
+        with_tensors(Q_PROJ + ".quant_state.bitsandbytes__nf4"),
+        "quantized by bitsandbytes",
+    ),
+    "gptq": (
+        instead(Q_PROJ, *(Q_PROJ.replace("weight", x) for x in ("qweight", "g_idx"))),
+        "quantized by GPTQ",
+    ),
+    "awq": (
+        instead(Q_PROJ, *(Q_PROJ.replace("weight", x) for x in ("qweight", "qzeros"))),
+        "quantized by AWQ or GPTQ",
+    ),
+    "fp8-scales": (with_tensors(Q_PROJ + "_scale_inv"), "quantized to FP8"),
+    "nvfp4": (with_tensors(Q_PROJ + "_scale_2"), "quantized to FP8, FP4"),
+    "compressed-tensors": (
+        instead(Q_PROJ, Q_PROJ + "_packed", Q_PROJ + "_shape"),
+        "compressed-tensors",
+    ),
+    "exl": (with_tensors(FIRST + "self_attn.q_proj.trellis"), "(HQQ or EXL)"),
+    "stale-method": (
+        lambda folder: write(
+            folder, DENSE, quantization_config={"quant_method": "bitsandbytes"}
+        ),
+        "but the tensors are not quantized: remove `quantization_config`",
+    ),
+    "method-without-signs": (
+        lambda folder: checkpoints.write_folder(
+            folder, PLAIN | {"quantization_config": {"quant_method": "quark"}}, TENSORS
+        ),
+        "`quantization_config.quant_method` = 'quark', expected `mxfp4`",
+    ),
+    "stale-bits": (
+        affine(lambda table: table.update(lm_head={"group_size": 64, "bits": 4})),
+        "`quantization.lm_head` = affine in 4 bits, groups of 64, but",
+    ),
+    "stale-group": (
+        affine(lambda table: table.update(lm_head={"group_size": 32, "bits": 8})),
+        "is affine in 8 bits, groups of 64: remove that entry",
+    ),
+    "stale-false": (
+        affine(lambda table: table.update({"model.embed_tokens": False})),
+        "`quantization.model.embed_tokens` = false, but",
+    ),
+    "stale-true": (
+        lambda folder: write(
+            folder,
+            DENSE,
+            quantization={"bits": 8, "group_size": 64, "lm_head": True},
+        ),
+        "but `lm_head.weight` in",
+    ),
+    "unknown-mode": (
+        affine(lambda table: table.update(mode="nvfp4")),
+        "in mode 'nvfp4', expected one of affine, mxfp4",
+    ),
+    # dtypes
+    "f64-experts": (stored_as(FIRST + "mlp.experts.down_proj", "F64"), BF16),
+    "f64-attention": (stored_as(Q_PROJ, "F64"), BF16),
+    "f64-blocks": (
+        stored_as(FIRST + "mlp.experts.gate_up_proj_blocks", "F64", blocks="_blocks"),
+        BF16,
+    ),
+    "f8-experts": (stored_as(FIRST + "mlp.experts.gate_up_proj", "F8_E4M3"), BF16),
+    "f8-blocks": (
+        stored_as(FIRST + "mlp.experts.down_proj_blocks", "F8_E5M2", blocks="_blocks"),
+        BF16,
+    ),
+    # sizes
+    "cut-in-the-middle": (
+        cut_layers(2),
+        "layer 2 of 4 is missing from",
+    ),
+    "cut-at-the-end": (
+        cut_layers(3),
+        "holds 3 layers, `config.json` says `num_hidden_layers` = 4: if layers were "
+        "cut out, say 3 there (and 3 `layer_types`)",
+    ),
+    "fewer-in-the-config": (
+        cut_layers(num_hidden_layers=2, layer_types=...),
+        "say 4 there (and 4 `layer_types`)",
+    ),
+    "layer-types-too-many": (
+        cut_layers(3, num_hidden_layers=3),
+        "4 `layer_types` for 3",
+    ),
+    "fewer-experts": (
+        cut_experts(lambda layer: 3),
+        "`num_local_experts` = 5, the weights in",
+    ),
+    "fewer-experts-here-and-there": (
+        cut_experts(lambda layer: 5 - layer % 2),
+        "gpt-oss has one value throughout",
+    ),
+    "fewer-experts-than-chosen": (
+        cut_experts(lambda layer: 2, num_local_experts=2),
+        "`num_experts_per_tok` = 3, more than `num_local_experts` = 2",
+    ),
+    "grown-vocabulary": (
+        lambda folder: write(
+            folder, DENSE | stacked(3, "model.embed_tokens.weight", "lm_head.weight")
+        ),
+        "`vocab_size` = 301, the weights in",
+    ),
+    "grown-embedding-only": (
+        lambda folder: write(folder, DENSE | stacked(3, "model.embed_tokens.weight")),
+        "says that `vocab_size` is 304, tensor `lm_head.weight` 301",
+    ),
+    "other-heads": (
+        lambda folder: write(folder, DENSE, num_attention_heads=4, head_dim=32),
+        "`num_attention_heads` = 4, `head_dim` = 32, the weights in",
+    ),
+    "transposed-experts": (transposed, "it lies transposed"),
+    "no-head": (instead("lm_head.weight"), "there is no output head (`lm_head.weight`"),
+    "tied": (
+        instead("lm_head.weight", tie_word_embeddings=True),
+        "no head of their own (`lm_head.weight`), which is not supported",
+    ),
+    "tied-with-a-head": (
+        with_tensors(tie_word_embeddings=True),
+        "say false there if that head is the model's",
+    ),
+    "another-part": (with_tensors("mtp.layers.0.mlp.w.weight"), "has no place in this"),
+    # files
+    "gap-in-shards": (
+        numbered("00001-of-00003", "00003-of-00003"),
+        "shard 2 of 3 is missing from",
+    ),
+    "last-shard-missing": (
+        numbered("00000-of-00002", "00001-of-00002"),
+        "shard 2 of 2 is missing from",
+    ),
+    "gguf": (gguf_only, "but a GGUF: convert it with `mlx-gptoss convert"),
+    "no-config": (
+        lambda folder: checkpoints.save_tensors(folder / "model.safetensors", DENSE),
+        "copy the one that was saved with these weights into it",
+    ),
+    "trainer-output": (trainer_output, "give one of the checkpoints in it, such as"),
+}
+
+
+@pytest.mark.parametrize(("case", "says"), CASES.values(), ids=CASES)
+def test_what_a_checkpoint_is_and_what_to_do(
+    case: Case, says: str, tmp_path: Path
+) -> None:
+    case(tmp_path)
+
+    with pytest.raises((CheckpointError, ConfigError)) as error:
+        open_checkpoint(tmp_path)
+
+    message = str(error.value)
+    assert says in message
+    assert "\n" not in message
+    assert not re.search(r"download.*again|belong to this", message)
+
+
+HARMLESS: dict[str, Case] = {
+    "stale-mxfp4": lambda folder: checkpoints.write_folder(folder, CONFIG, DENSE),
+    "no-method": lambda folder: checkpoints.write_folder(folder, PLAIN, TENSORS),
+    "no-table": lambda folder: affine(dict.clear)(folder),
+    "shards-from-0": numbered("00000-of-00002", "00001-of-00002", "00002-of-00002"),
+    "shards-from-1": numbered("00001-of-00002", "00002-of-00002"),
+    "adapter-beside": lambda folder: [
+        write(folder, DENSE),
+        adapter(PEFT, "adapter_model.safetensors")(folder),
+    ],
+}
+
+
+@pytest.mark.parametrize("case", HARMLESS.values(), ids=HARMLESS)
+def test_what_only_looks_odd_opens(case: Case, tmp_path: Path) -> None:
+    case(tmp_path)
+
+    assert open_checkpoint(tmp_path).config.num_hidden_layers == 4
+
+
+ADVICE: dict[str, tuple[Case, Config]] = {
+    "remove-the-method": (CASES["stale-method"][0], {"quantization_config": ...}),
+    "say-the-layers": (
+        CASES["cut-at-the-end"][0],
+        {"num_hidden_layers": 3, "layer_types": CONFIG["layer_types"][:3]},
+    ),
+    "say-the-experts": (CASES["fewer-experts"][0], {"num_local_experts": 3}),
+    "say-the-vocabulary": (CASES["grown-vocabulary"][0], {"vocab_size": 304}),
+    "say-the-heads": (
+        CASES["other-heads"][0],
+        {"num_attention_heads": 2, "head_dim": 64},
+    ),
+    "say-it-is-not-tied": (
+        CASES["tied-with-a-head"][0],
+        {"tie_word_embeddings": False},
+    ),
+    "remove-the-entry": (CASES["stale-true"][0], {"quantization": {}}),
+}
+
+
+@pytest.mark.parametrize(("case", "changes"), ADVICE.values(), ids=ADVICE)
+def test_the_advice_works(case: Case, changes: Config, tmp_path: Path) -> None:
+    case(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | changes
+    config |= {"num_experts_per_tok": 3, "experts_per_token": 3}
+    kept = {key: value for key, value in config.items() if value is not ...}
+    (tmp_path / "config.json").write_text(json.dumps(kept))
+
+    assert open_checkpoint(tmp_path).config.hidden_size == 64

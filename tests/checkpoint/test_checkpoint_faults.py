@@ -1,0 +1,472 @@
+"""What is wrong with a checkpoint is named, and with it what to do."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlx_gptoss.checkpoint import check_values, open_checkpoint, read_header
+from mlx_gptoss.errors import CheckpointError, ConfigError
+from tests.support import checkpoints, layout_writers
+
+Tensors = dict[str, np.ndarray]
+CONFIG = checkpoints.hf_config(
+    num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1
+)
+TENSORS = checkpoints.random_tensors(CONFIG, seed=5)
+LAYER = "model.layers.1."
+BLOCKS = LAYER + "mlp.experts.gate_up_proj_blocks"
+ADVICE = "or take the `config.json` that was saved with these weights"
+REMOVE = "remove that entry, the tensors say it themselves"
+
+
+def message(folder: Path, opened: Path | None = None) -> str:
+    """The error of opening, with the folder's own path left out."""
+    with pytest.raises((CheckpointError, ConfigError)) as error:
+        open_checkpoint(opened or folder)
+    assert "\n" not in str(error.value)
+    return str(error.value).replace(str(folder), "FOLDER")
+
+
+def hf(
+    folder: Path, change: Callable[[Tensors], object] = lambda tensors: None
+) -> Path:
+    tensors = dict(TENSORS)
+    change(tensors)
+    return checkpoints.write_folder(folder, CONFIG, tensors)
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    """Change keys of config.json; `...` removes one."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | changes
+    kept = {key: value for key, value in config.items() if value is not ...}
+    path.write_text(json.dumps(kept))
+
+
+def edit_index(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    change(index["weight_map"])
+    path.write_text(json.dumps(index))
+
+
+# Files and folders
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    assert message(tmp_path, absent) == (
+        "`FOLDER/absent` does not exist: give a checkpoint's folder"
+    )
+
+
+def test_folder_without_config(tmp_path: Path) -> None:
+    assert message(tmp_path) == (
+        "`FOLDER` has no `config.json`: give a checkpoint's folder"
+    )
+
+
+def test_folder_without_weights(tmp_path: Path) -> None:
+    (hf(tmp_path) / "model.safetensors").unlink()
+    assert message(tmp_path) == (
+        "`FOLDER` has no `*.safetensors`: download the weights"
+    )
+
+
+def test_folder_with_pickled_weights_only(tmp_path: Path) -> None:
+    (hf(tmp_path) / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    assert message(tmp_path) == (
+        "`FOLDER` has no `*.safetensors` but `*.bin`: pickled weights and model.bin "
+        "are not read, for safety; download the safetensors files"
+    )
+
+
+def test_file_of_another_kind(tmp_path: Path) -> None:
+    gguf = tmp_path / "gpt-oss.gguf"
+    gguf.write_bytes(b"GGUF")
+    assert message(tmp_path, gguf) == (
+        "cannot load `FOLDER/gpt-oss.gguf`: a GGUF is converted first (`mlx-gptoss "
+        "convert SRC DST`); give a folder"
+    )
+
+
+def test_single_file_without_config(tmp_path: Path) -> None:
+    hf(tmp_path)
+    (tmp_path / "config.json").unlink()
+    assert message(tmp_path, tmp_path / "model.safetensors") == (
+        "`FOLDER/model.safetensors` has no `config.json` beside it: give a "
+        "checkpoint's folder"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "`FOLDER/config.json` is not valid JSON (Expecting property name"),
+        ("[]", "`FOLDER/config.json` is not a JSON object: download it again"),
+        ("\xff", "`FOLDER/config.json` is not valid JSON ("),
+        ("[" * 200_000, "`FOLDER/config.json` is not valid JSON (maximum"),
+    ],
+)
+def test_corrupt_config(text: str, says: str, tmp_path: Path) -> None:
+    hf(tmp_path)
+    (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
+    assert message(tmp_path).startswith(says)
+
+
+def test_corrupt_generation_config(tmp_path: Path) -> None:
+    hf(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": "two"}')
+    assert message(tmp_path) == (
+        "`generation_config.json` has `eos_token_id` = 'two', expected token ids"
+    )
+
+
+# Shards and their index
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    layout_writers.write_sharded(tmp_path, CONFIG, TENSORS)
+    return tmp_path
+
+
+def test_missing_shard(sharded: Path) -> None:
+    (sharded / "model-00001-of-00002.safetensors").unlink()
+    assert message(sharded) == (
+        "shard `FOLDER/model-00001-of-00002.safetensors` is missing (3 are needed): "
+        "download it"
+    )
+
+
+@pytest.mark.parametrize(
+    "shard",
+    [
+        "../secret.safetensors",
+        "/etc/x.safetensors",
+        "a/b.safetensors",
+        "..",
+        "x.bin",
+        3,
+    ],
+)
+def test_index_naming_something_else_than_a_file_beside_it(
+    shard: object, sharded: Path
+) -> None:
+    edit_index(sharded, lambda weight_map: weight_map.update({"lm_head.weight": shard}))
+    assert message(sharded) == (
+        "`FOLDER/model.safetensors.index.json` places tensor `lm_head.weight` in "
+        f"{shard!r}, expected the name of a safetensors file in the same folder: do "
+        "not use this checkpoint"
+    )
+
+
+def test_index_without_a_map(sharded: Path) -> None:
+    (sharded / "model.safetensors.index.json").write_text('{"weight_map": {}}')
+    assert message(sharded) == (
+        "`FOLDER/model.safetensors.index.json` has no `weight_map`: download it again"
+    )
+
+
+def test_corrupt_index(sharded: Path) -> None:
+    (sharded / "model.safetensors.index.json").write_text("nonsense")
+    with pytest.raises(CheckpointError, match="is not valid JSON"):
+        open_checkpoint(sharded)
+
+
+def test_index_placing_a_tensor_in_the_wrong_shard(sharded: Path) -> None:
+    wrong = "model-00002-of-00002.safetensors"
+    edit_index(sharded, lambda weight_map: weight_map.update({"lm_head.weight": wrong}))
+    assert message(sharded) == (
+        "tensor `lm_head.weight` is in `model-00000-of-00002.safetensors`, "
+        f"`FOLDER/model.safetensors.index.json` says `{wrong}`: download both again"
+    )
+
+
+def test_index_naming_a_tensor_no_shard_has(sharded: Path) -> None:
+    shard = "model-00000-of-00002.safetensors"
+    edit_index(sharded, lambda weight_map: weight_map.update({"x": shard}))
+    assert message(sharded) == (
+        "tensor `x` is nowhere, `FOLDER/model.safetensors.index.json` says "
+        f"`{shard}`: download both again"
+    )
+
+
+def test_tensor_in_two_shards(tmp_path: Path) -> None:
+    hf(tmp_path)
+    again = {"lm_head.weight": TENSORS["lm_head.weight"]}
+    checkpoints.save_tensors(tmp_path / "model-again.safetensors", again)
+    assert message(tmp_path) == (
+        "tensor `lm_head.weight` is in `model-again.safetensors` and again in "
+        "`model.safetensors` of `FOLDER`: remove the file that does not belong there"
+    )
+
+
+def test_truncated_shard(sharded: Path) -> None:
+    path = sharded / "model-00001-of-00002.safetensors"
+    raw = path.read_bytes()
+    path.write_bytes(raw[:-100])
+    assert message(sharded) == (
+        f"`FOLDER/model-00001-of-00002.safetensors` has {len(raw) - 100} bytes, its "
+        f"header expects {len(raw)}: the file is cut short, download it again"
+    )
+
+
+def test_dtypes_json_that_disagrees(tmp_path: Path) -> None:
+    layout_writers.write_original(tmp_path, CONFIG, TENSORS)
+    dtypes = {"embedding.weight": "FP4"}
+    (tmp_path / "dtypes.json").write_text(json.dumps(dtypes))
+    assert message(tmp_path) == (
+        "tensor `embedding.weight` in `model.safetensors` has dtype BF16, "
+        "`FOLDER/dtypes.json` says 'FP4': download both again"
+    )
+
+
+# Tensors
+
+
+def test_missing_tensor(tmp_path: Path) -> None:
+    hf(tmp_path, lambda tensors: tensors.pop(LAYER + "self_attn.sinks"))
+    assert message(tmp_path) == (
+        "tensor `model.layers.1.self_attn.sinks` (BF16 or F16 or F32, shape (2,)) is "
+        "missing from `model.safetensors`: download the checkpoint again, or save it "
+        "again with all of its tensors"
+    )
+
+
+@pytest.mark.parametrize("name", sorted(set(TENSORS) - {"lm_head.weight"}))
+def test_any_missing_tensor_is_named(name: str, tmp_path: Path) -> None:
+    hf(tmp_path, lambda tensors: tensors.pop(name))
+    assert message(tmp_path).startswith(f"tensor `{name}` (")
+
+
+def test_missing_tensor_of_original_has_the_name_in_the_file(tmp_path: Path) -> None:
+    layout_writers.write_original(tmp_path, CONFIG, TENSORS)
+    edit_config(tmp_path, num_hidden_layers=3)
+    edit_config(tmp_path, num_hidden_layers=2)
+    stored = dict(read_header(tmp_path / "model.safetensors"))
+    kept = {
+        name: np.zeros(tensor.shape, np.uint8 if tensor.dtype == "U8" else np.float32)
+        for name, tensor in stored.items()
+        if name != "block.1.attn.qkv.weight"
+    }
+    checkpoints.save_tensors(tmp_path / "model.safetensors", kept)
+    (tmp_path / "dtypes.json").unlink()
+    assert message(tmp_path).startswith("tensor `block.1.attn.qkv.weight` (")
+
+
+def test_wrong_shape(tmp_path: Path) -> None:
+    hf(tmp_path, lambda tensors: tensors.update({BLOCKS: TENSORS[BLOCKS][:, :-1]}))
+    assert message(tmp_path) == (
+        f"tensor `{BLOCKS}` in `FOLDER/model.safetensors` has shape (5, 191, 6, 16), "
+        f"expected (5, 192, 6, 16): {ADVICE[3:]}"
+    )
+
+
+def test_wrong_dtype(tmp_path: Path) -> None:
+    name = LAYER + "mlp.router.weight"
+    wrong = TENSORS[name].astype(np.uint8)
+    hf(tmp_path, lambda tensors: tensors.update({name: wrong}))
+    assert message(tmp_path) == (
+        f"tensor `{name}` in `FOLDER/model.safetensors` has dtype U8, expected BF16 or "
+        "F16 or F32: not supported, save the model as bf16"
+    )
+
+
+def test_unexpected_tensors(tmp_path: Path) -> None:
+    extra = dict.fromkeys(["model.layers.1.extra", "zzz"], np.ones(3, np.float32))
+    hf(tmp_path, lambda tensors: tensors.update(extra))
+    assert message(tmp_path) == (
+        "tensor `model.layers.1.extra` (and 1 more) in `FOLDER/model.safetensors` has "
+        f"no place in this model: save the model without it, {ADVICE}"
+    )
+
+
+def test_config_with_fewer_layers_than_the_weights(tmp_path: Path) -> None:
+    hf(tmp_path)
+    edit_config(tmp_path, num_hidden_layers=1, layer_types=...)
+    assert message(tmp_path) == (
+        "`FOLDER` holds 2 layers, `config.json` says `num_hidden_layers` = 1: say 2 "
+        f"there (and 2 `layer_types`), {ADVICE}"
+    )
+
+
+def test_another_models_weights(tmp_path: Path) -> None:
+    llama = {"model.layers.0.mlp.gate_proj.weight": np.ones((3, 2), np.float32)}
+    checkpoints.write_folder(tmp_path, CONFIG, llama)
+    assert message(tmp_path) == (
+        "`FOLDER` holds no gpt-oss weights: the first of its tensors is "
+        "`model.layers.0.mlp.gate_proj.weight`; give a gpt-oss checkpoint"
+    )
+
+
+def test_file_without_tensors(tmp_path: Path) -> None:
+    checkpoints.write_folder(tmp_path, CONFIG, {})
+    assert message(tmp_path) == (
+        "`FOLDER` holds no gpt-oss weights; give a gpt-oss checkpoint"
+    )
+
+
+def test_sizes_that_mxfp4_cannot_have(tmp_path: Path) -> None:
+    hf(tmp_path)
+    edit_config(tmp_path, hidden_size=100, num_hidden_layers=1, layer_types=...)
+    blocks = BLOCKS.replace(".1.", ".0.")
+    kept = {blocks: TENSORS[blocks]}  # without those that tell the size
+    checkpoints.save_tensors(tmp_path / "model.safetensors", kept)
+    assert message(tmp_path) == (
+        "`config.json` has `hidden_size` = 100, not a multiple of 32 as MXFP4 "
+        "experts demand"
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_size": -192},
+        {"num_attention_heads": 3, "num_key_value_heads": 2},
+        {"vocab_size": 1 << 50},
+        {"num_hidden_layers": 1 << 30, "layer_types": ...},
+        {"hidden_size": 1 << 20, "intermediate_size": 1 << 20},
+        {"head_dim": 0},
+    ],
+)
+def test_impossible_sizes(changes: dict[str, Any], tmp_path: Path) -> None:
+    hf(tmp_path)
+    edit_config(tmp_path, **changes)
+    assert message(tmp_path).startswith("`config.json` ")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_size": 64},
+        {"vocab_size": 300},
+        {"num_local_experts": 4},
+        {"head_dim": 32},
+    ],
+)
+def test_sizes_of_another_model(changes: dict[str, Any], tmp_path: Path) -> None:
+    hf(tmp_path)
+    edit_config(tmp_path, **changes)
+    assert ADVICE in message(tmp_path)
+
+
+# Quantization
+
+
+@pytest.fixture
+def q8(tmp_path: Path) -> Path:
+    layout_writers.write_mlx_packed(tmp_path, CONFIG, TENSORS)
+    return tmp_path
+
+
+def edit_quantization(folder: Path, **changes: Any) -> None:
+    raw = json.loads((folder / "config.json").read_text())
+    edit_config(folder, quantization=raw["quantization"] | changes)
+
+
+def test_setting_that_the_tensors_contradict(q8: Path) -> None:
+    edit_quantization(q8, lm_head={"group_size": 64, "bits": 4})
+    assert message(q8) == (
+        "`config.json` has `quantization.lm_head` = affine in 4 bits, groups of 64, "
+        "but `lm_head.weight` in `FOLDER/model.safetensors` is affine in 8 bits, "
+        f"groups of 64: {REMOVE}"
+    )
+
+
+def test_module_said_to_be_quantized_that_is_not(tmp_path: Path) -> None:
+    layout_writers.write_mlx_lossless(tmp_path, CONFIG, TENSORS)
+    edit_quantization(tmp_path, lm_head={"group_size": 64, "bits": 4})
+    assert message(tmp_path) == (
+        "`config.json` has `quantization.lm_head` = affine in 4 bits, groups of 64, "
+        f"but `lm_head.weight` in `FOLDER/model.safetensors` is BF16: {REMOVE}"
+    )
+
+
+def test_module_said_to_be_dense_that_is_not(q8: Path) -> None:
+    edit_quantization(q8, lm_head=False)
+    assert message(q8) == (
+        "`config.json` has `quantization.lm_head` = false, but `lm_head.weight` in "
+        f"`FOLDER/model.safetensors` is affine in 8 bits, groups of 64: {REMOVE}"
+    )
+
+
+def test_packed_experts_said_to_be_affine(q8: Path) -> None:
+    path = "model.layers.0.mlp.experts.up_proj"
+    edit_quantization(q8, **{path: {"group_size": 64, "bits": 4}})
+    assert message(q8) == (
+        f"`config.json` has `quantization.{path}` = affine in 4 bits, groups of 64, "
+        f"but these experts are stored as MXFP4: {REMOVE}"
+    )
+
+
+@pytest.mark.parametrize("kind", ["weight", "scales", "biases"])
+def test_missing_piece_of_a_quantized_matrix(kind: str, tmp_path: Path) -> None:
+    words, _ = layout_writers.affine(TENSORS["lm_head.weight"], 8, 64)
+    pieces = {f"lm_head.{name}": x for name, x in words.items() if name != kind}
+    stored = {name: x for name, x in TENSORS.items() if name != "lm_head.weight"}
+    checkpoints.write_folder(tmp_path, CONFIG, stored | pieces)
+    assert message(tmp_path).startswith(f"tensor `lm_head.{kind}` ")
+
+
+def test_quantization_nobody_packs(tmp_path: Path) -> None:
+    pieces = {
+        "lm_head.weight": np.zeros((301, 48), np.uint32),
+        "lm_head.scales": np.zeros((301, 6), np.uint8),
+    }
+    checkpoints.write_folder(tmp_path, CONFIG, TENSORS | pieces)
+    assert message(tmp_path) == (
+        "tensor `lm_head.weight` in `FOLDER/model.safetensors` has shape (301, 48) and "
+        "its scales (U8) have shape (301, 6): no supported quantization packs 192 "
+        "columns so (affine or mxfp4), convert anew from the original"
+    )
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value", "what"),
+    [
+        (
+            LAYER + "mlp.experts.down_proj_scales",
+            (4, 7, 2),
+            255,
+            "a scale of 255 (NaN)",
+        ),
+        ("model.embed_tokens.weight", (300, 191), np.inf, "a non-finite value"),
+        (LAYER + "self_attn.sinks", (1,), np.nan, "a non-finite value"),
+        ("model.norm.weight", (5,), -np.inf, "a non-finite value"),
+    ],
+)
+def test_values_no_sound_model_has(
+    name: str, place: tuple[int, ...], value: float, what: str, tmp_path: Path
+) -> None:
+    tensors = TENSORS | {name: TENSORS[name].copy()}
+    if np.isnan(value):  # the writer's rounding is for numbers
+        tensors[name].view(np.uint32)[place] = 0x7FC00000
+    else:
+        tensors[name][place] = value
+    checkpoints.write_folder(tmp_path, CONFIG, tensors)
+    checkpoint = open_checkpoint(tmp_path)
+    with pytest.raises(CheckpointError) as error:
+        check_values(checkpoint)
+    assert str(error.value) == (
+        f"tensor `{name}` in `{tmp_path}/model.safetensors` has {what} at {place}: the "
+        "file is damaged or the model is broken, download it again"
+    )
+
+
+def test_byte_255_in_blocks_is_two_good_values(tmp_path: Path) -> None:
+    tensors = TENSORS | {BLOCKS: np.full_like(TENSORS[BLOCKS], 255)}
+    checkpoints.write_folder(tmp_path, CONFIG, tensors)
+    seen: list[tuple[int, int]] = []
+    check_values(
+        open_checkpoint(tmp_path),
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen[-1][0] == seen[-1][1] > 0

@@ -1,0 +1,94 @@
+"""The tool cases of `agents check --cases`: what they are, and a slice of a run."""
+
+from collections.abc import Sequence
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from mlx_gptoss.diagnostics.agents.cases import (
+    TALKS,
+    Call,
+    Case,
+    Ran,
+    Reply,
+    judge,
+    read_cases,
+    run_cases,
+)
+from mlx_gptoss.diagnostics.agents.client import Client
+from tests.support.serve_process import Served
+
+CASES = read_cases()
+SLICE = ("get_weather", "play_song", "get_weather-2", "find_flights")
+
+
+def test_there_are_thirty_cases_of_their_own_names() -> None:
+    assert len({case.name for case in CASES}) == len(CASES) == 30
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_arguments_expected_fit_the_first_tool(case: Case) -> None:
+    for tool in case.tools:
+        Draft202012Validator.check_schema(tool["parameters"])
+    schema = case.tools[0]["parameters"]
+    assert Draft202012Validator(schema).is_valid(case.arguments)
+
+
+def test_every_reply_is_well_formed_and_easy_calls_are_made(served: Served) -> None:
+    chosen = [case for case in CASES if case.name in SLICE]
+    ran = list(run_cases(Client(served.url, served.token), served.model, chosen))
+    assert [(one.case.name, one.fault) for one in ran if one.fault] == []
+    assert [one.api for one in ran] == list(TALKS) * len(SLICE)
+    exact = {one.case.name for one in ran if one.exact}
+    assert exact >= {"get_weather", "play_song", "get_weather-2"}
+
+
+class Scripted:
+    """A talk that says what it is told to."""
+
+    def __init__(self, *replies: Reply) -> None:
+        self._replies = list(replies)
+        self.given: list[str] = []
+
+    def ask(self, *, streamed: bool) -> Reply:
+        return self._replies.pop(0)
+
+    def give(self, call: Call, result: str) -> None:
+        self.given.append(result)
+
+
+def judged(*calls: Call, reasoning: str = "So.", then: str = "21.") -> Ran:
+    replies: Sequence[Reply] = [Reply(reasoning, "", calls)] if calls else []
+    return judge(CASES[0], "chat", Scripted(*replies, Reply("", then, [])))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fits", "exact"),
+    [
+        ('{"city":"Oslo"}', True, True),
+        ('{"city":"Rome"}', True, False),
+        ('{"town":"Oslo"}', False, False),
+        ('{"city":', False, False),
+    ],
+)
+def test_a_call_is_counted_by_its_arguments(
+    arguments: str, fits: bool, exact: bool
+) -> None:
+    ran = judged(Call("1", "get_weather", arguments))
+    assert (ran.called, ran.fits, ran.exact, ran.fault) == (True, fits, exact, None)
+    assert ran.answer == "21."
+
+
+def test_a_tool_that_was_not_offered_is_a_fault_of_the_server() -> None:
+    assert "was not offered" in str(judged(Call("1", "rm", "{}")).fault)
+
+
+def test_no_reasoning_at_all_is_a_fault_of_the_server() -> None:
+    call = Call("1", "get_weather", '{"city":"Oslo"}')
+    assert judged(call, reasoning="").fault == "no reasoning came in any turn"
+
+
+@pytest.mark.parametrize(("cut", "answered"), [(False, True), (True, False)])
+def test_an_answer_that_was_cut_is_no_answer(cut: bool, answered: bool) -> None:
+    talk = Scripted(Reply("So.", "It is 2", [], cut=cut))
+    assert judge(CASES[0], "chat", talk).answered is answered

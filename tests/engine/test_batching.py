@@ -1,0 +1,353 @@
+"""Many answers at once: each as it would be alone, and none in the way of another."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from mlx_gptoss.engine.load import load
+from mlx_gptoss.engine.prompt_cache import CacheOptions
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.scheduler import BatchOptions
+from mlx_gptoss.errors import BusyError, ModelError, PromptError
+from tests.support.asking import PATIENCE, Asked
+from tests.support.checkpoints import write_checkpoint
+from tests.support.fakes import byte_tokenizer, noisy, scripted, write_tokenizer
+
+GREEDY = SamplingParams(temperature=0, max_tokens=12)
+IDS = [3, 1, 4, 1, 5]
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
+    folder = write_checkpoint(tmp_path_factory.mktemp("model"), seed=1)
+    write_tokenizer(folder)
+    with load(folder) as runtime:
+        yield runtime
+
+
+@pytest.fixture
+def fake() -> Iterator[Runtime]:
+    with Runtime(noisy(), cache=CacheOptions(idle=False)) as runtime:
+        yield runtime
+
+
+def test_answers_at_once_are_those_that_come_alone(runtime: Runtime) -> None:
+    prompts = [[(7 * n + k) % 200 for k in range(5 + 9 * n)] for n in range(6)]
+    params = [
+        SamplingParams(temperature=n % 2, seed=n, max_tokens=8 + n, top_logprobs=n % 3)
+        for n in range(6)
+    ]
+    alone = [
+        [step.token for step in runtime.generate(ids, how)]
+        for ids, how in zip(prompts, params, strict=True)
+    ]
+
+    asked = [Asked(runtime, ids, how) for ids, how in zip(prompts, params, strict=True)]
+
+    assert [one.tokens for one in asked] == alone
+
+
+def test_the_stop_token_is_the_last_step() -> None:
+    model = scripted([104, 105, 258], prompt=3)
+    with Runtime(model, tokenizer=byte_tokenizer()) as runtime:
+        asked = Asked(runtime, [1, 2, 3], SamplingParams(temperature=0))
+
+        assert asked.tokens == [104, 105, 258]
+    assert asked.steps[-1].finish_reason == "stop"
+    assert (asked.stats.completion_tokens, asked.stats.finish_reason) == (3, "stop")
+
+
+def test_requests_share_the_prompt_cache(fake: Runtime) -> None:
+    prompt = [n % 10 for n in range(80)]
+    first = Asked(fake, prompt, GREEDY)
+    first.answer()
+
+    second = Asked(fake, prompt, GREEDY)
+
+    assert second.tokens == first.tokens
+    assert (first.stats.cached_tokens, second.stats.cached_tokens) == (0, 79)
+
+
+def test_cancelling_ends_within_one_step(fake: Runtime) -> None:
+    asked = Asked(fake, IDS, on_step=lambda step: asked.ticket.cancel())
+
+    assert len(asked.answer()) == 1
+    assert asked.stats.finish_reason == "cancelled"
+    assert asked.ticket.state == "ended"
+    asked.ticket.cancel()
+
+
+def test_what_waits_can_be_cancelled(fake: Runtime) -> None:
+    release = threading.Event()
+    fake._owner.post(release.wait)
+    asked = Asked(fake, IDS)
+
+    assert (asked.ticket.state, asked.ticket.position) == ("queued", 1)
+    asked.ticket.cancel()
+    release.set()
+
+    assert asked.answer() == []
+    assert asked.ends == [(None, None)]
+    assert (asked.ticket.state, asked.ticket.position) == ("ended", 0)
+
+
+def test_more_than_may_wait_are_refused_with_a_time_to_try_again() -> None:
+    options = BatchOptions(max_running=1, max_waiting=2)
+    release = threading.Event()
+    with Runtime(noisy(), batch=options) as runtime:
+        runtime._owner.post(release.wait)
+        waiting = [Asked(runtime, IDS, GREEDY) for _ in range(3)]  # one can begin
+        with pytest.raises(BusyError, match="2 wait already: try again") as refused:
+            Asked(runtime, IDS, GREEDY)
+        release.set()
+        answers = [one.tokens for one in waiting]
+
+        assert refused.value.retry_after > 0
+        assert answers[0] == answers[1]
+        assert runtime.batch_statistics.refused == 1
+
+
+def test_what_can_begin_at_once_is_never_refused() -> None:
+    """Neither on an idle runtime, nor where another has just ended, or was left."""
+    with Runtime(noisy(), batch=BatchOptions(max_running=2, max_waiting=0)) as runtime:
+        endless = Asked(runtime, IDS)
+        for n in range(20):
+            assert len(Asked(runtime, [*IDS, n], GREEDY).tokens) == 12
+        while not endless.steps:
+            endless.ended.wait(0.001)
+        left = Asked(runtime, [7])
+        with pytest.raises(BusyError, match="as fit, and 0 wait already"):
+            Asked(runtime, [8], GREEDY)
+        left.ticket.cancel()
+
+        assert len(Asked(runtime, [8], GREEDY).tokens) == 12
+        assert (runtime.batch_statistics.refused, endless.ends) == (1, [])
+
+
+def test_one_that_is_asked_for_at_the_end_of_another_begins() -> None:
+    """The place of an answer is free when its end is told."""
+    with Runtime(noisy(), batch=BatchOptions(max_running=1, max_waiting=0)) as runtime:
+        next_ones: list[Asked] = []
+
+        class Follower(Asked):
+            def _end(self, stats: Any, error: Any) -> None:
+                next_ones.append(Asked(runtime, [9], GREEDY))
+                super()._end(stats, error)
+
+        Follower(runtime, IDS, GREEDY).answer()
+        assert len(next_ones[0].tokens) == 12
+
+
+def test_the_answers_of_one_request_are_taken_together() -> None:
+    options = BatchOptions(max_running=2, max_waiting=1)
+    release = threading.Event()
+    with Runtime(noisy(), batch=options) as runtime:
+        runtime._owner.post(release.wait)
+        mine, yours = object(), object()
+        many = [Asked(runtime, IDS, GREEDY, request=mine) for _ in range(9)]
+        others = [Asked(runtime, [n], GREEDY, request=yours) for n in range(3)]
+        with pytest.raises(BusyError, match="1 wait already"):
+            Asked(runtime, [5], GREEDY)
+        more = Asked(runtime, IDS, GREEDY, request=yours)
+        release.set()
+
+        assert {len(one.tokens) for one in (*many, *others, more)} == {12}
+
+
+def test_what_cannot_be_served_is_refused_at_once() -> None:
+    with Runtime(noisy(), context=4) as runtime:
+        with pytest.raises(PromptError, match="the context holds 4"):
+            Asked(runtime, [1, 2, 3, 4])
+        with pytest.raises(PromptError, match="prompt is empty"):
+            Asked(runtime, [])
+
+
+def test_an_error_of_one_callback_ends_that_answer_only(fake: Runtime) -> None:
+    def fail(step: object) -> None:
+        raise ValueError("no room in the client")
+
+    alone = [step.token for step in fake.generate(IDS, GREEDY)]
+    failing = Asked(fake, IDS, GREEDY, on_step=fail)
+    other = Asked(fake, IDS, GREEDY)
+
+    with pytest.raises(ValueError, match="no room"):
+        failing.answer()
+    assert other.tokens == alone
+
+
+def test_closing_ends_all(fake: Runtime) -> None:
+    running = Asked(fake, IDS)
+    while not running.steps:
+        running.ended.wait(0.001)
+
+    fake.close()
+
+    assert running.ended.wait(PATIENCE)
+    assert running.stats.finish_reason == "cancelled"
+
+
+def test_an_error_of_the_model_ends_all_and_the_next_is_served() -> None:
+    model = noisy()
+    logits_of, broken = model.logits_of, threading.Event()
+
+    def logits_or_fail(ids: list[int]) -> Sequence[float]:
+        if broken.is_set():
+            raise RuntimeError("device lost")
+        return logits_of(ids)
+
+    model.logits_of = logits_or_fail
+    with Runtime(model, cache=CacheOptions(idle=False)) as runtime:
+        alone = [step.token for step in runtime.generate(IDS, GREEDY)]
+        both = [Asked(runtime, [*IDS, n]) for n in range(2)]
+        both[1]._on_step = lambda step: broken.set()
+        for one in both:
+            with pytest.raises(ModelError, match="failed while it decoded: device"):
+                one.answer()
+        broken.clear()
+        runtime.clear_cache()
+
+        assert Asked(runtime, IDS, GREEDY).tokens == alone
+        assert runtime.batch_statistics.failed == 2
+
+
+def test_decoding_goes_on_while_a_long_prompt_is_read() -> None:
+    """Between two steps of an answer lies one chunk of another's prompt at most."""
+    model = noisy()
+    with Runtime(model, cache=CacheOptions(idle=False)) as runtime:
+        first = Asked(runtime, IDS, SamplingParams(seed=1))  # goes on for ever
+        while not first.steps:
+            first.ended.wait(0.001)
+        long = Asked(runtime, [n % 10 for n in range(600)], GREEDY)
+        long.answer()
+        first.ticket.cancel()
+        first.answer()
+
+    sizes = [len(feed) for feed in model.feeds]
+    chunks = [n for n, size in enumerate(sizes) if size > len(IDS)]
+    assert {sizes[n] for n in chunks} == {128, 600 % 128}
+    assert all(sizes[n + 1] == 1 for n in chunks)
+    assert len(long.steps) == 12
+
+
+def test_answers_to_one_prompt_share_its_reading(fake: Runtime) -> None:
+    """However short: all but the last token, which each reads for its own cache."""
+    model = fake.model
+    release = threading.Event()
+    fake._owner.post(release.wait)
+    asked = [
+        Asked(fake, IDS, SamplingParams(seed=n, max_tokens=4), shared=True)
+        for n in range(4)
+    ]
+    release.set()
+    answers = [one.tokens for one in asked]
+
+    assert [one.stats.cached_tokens for one in asked] == [0, 4, 4, 4]
+    assert [feed for feed in model.feeds if len(feed) > 1] == [IDS]
+    alone = [
+        [s.token for s in fake.generate(IDS, SamplingParams(seed=n, max_tokens=4))]
+        for n in range(4)
+    ]
+    assert answers == alone
+
+
+def test_a_prompt_that_is_being_read_is_waited_for(fake: Runtime) -> None:
+    """Two long prompts that begin alike are not both read from the start."""
+    release = threading.Event()
+    fake._owner.post(release.wait)
+    prompt = [n % 10 for n in range(1500)]
+    first = Asked(fake, [*prompt, 1], GREEDY)
+    second = Asked(fake, [*prompt, 1, 2], GREEDY)
+    short = Asked(fake, [7, 7, 7], GREEDY)
+    release.set()
+    for one in (first, second, short):
+        one.answer()
+
+    assert (first.stats.cached_tokens, second.stats.cached_tokens) == (0, 1500)
+    assert short.stats.time_to_first_token < second.stats.time_to_first_token
+
+
+def test_draining_lets_all_end_and_takes_no_more(fake: Runtime) -> None:
+    asked = [Asked(fake, [*IDS, n], GREEDY) for n in range(3)]
+
+    assert fake.drain(PATIENCE)
+
+    assert [len(one.ends) for one in asked] == [1, 1, 1]
+    assert all(one.stats.finish_reason == "length" for one in asked)
+    with pytest.raises(BusyError, match="shutting down"):
+        Asked(fake, IDS)
+
+
+def test_draining_gives_up_in_time(fake: Runtime) -> None:
+    endless = Asked(fake, IDS)
+
+    assert not fake.drain(0.01)
+
+    assert endless.ends == []
+    fake.close()
+    assert endless.stats.finish_reason == "cancelled"
+
+
+def test_other_work_of_the_owner_keeps_its_place(fake: Runtime) -> None:
+    """While answers go on for ever, others get their turn and their own tokens."""
+    alone = [step.token for step in fake.generate(IDS, GREEDY)]
+    endless = Asked(fake, [1, 2, 3])
+
+    assert fake.run(lambda: 5) == 5
+    assert [step.token for step in fake.generate(IDS, GREEDY)] == alone
+    assert endless.ends == []
+
+
+def test_figures_of_what_was_done(fake: Runtime) -> None:
+    release = threading.Event()
+    fake._owner.post(release.wait)
+    asked = [Asked(fake, [*IDS, n], GREEDY) for n in range(2)]
+    waiting = fake.batch_statistics
+    release.set()
+    for one in asked:
+        one.answer()
+    cancelled = Asked(fake, IDS, on_step=lambda step: cancelled.ticket.cancel())
+    cancelled.answer()
+    fake.run(lambda: None)
+    done = fake.batch_statistics
+
+    assert (waiting.waiting, waiting.running) == (2, 0)
+    assert (done.waiting, done.running) == (0, 0)
+    assert (done.requests, done.finished, done.cancelled, done.failed) == (3, 2, 1, 0)
+    assert done.prompt_tokens == 6 + 6 + 5
+    assert set(done.batch_sizes) == {1, 2}
+
+
+def test_a_callback_may_close_everything(fake: Runtime) -> None:
+    """It ends in the middle of a step; each of them ends once."""
+
+    def close(step: object) -> None:
+        fake.close()
+        raise ValueError("and fail")
+
+    release = threading.Event()
+    fake._owner.post(release.wait)
+    asked = [Asked(fake, [*IDS, n]) for n in range(3)]
+    asked[1]._on_step = close
+    release.set()
+
+    for one in asked:
+        assert one.ended.wait(PATIENCE)
+    assert [len(one.ends) for one in asked] == [1, 1, 1]
+    assert fake.batch_statistics.running == 0
+
+
+def test_an_answer_begins_while_prompts_of_others_wait() -> None:
+    """16 come at once: not all of them are read before the first one is told more."""
+    model = noisy()
+    prompts = [[(n + k) % 200 for k in range(64)] for n in range(16)]
+    with Runtime(model, cache=CacheOptions(idle=False)) as runtime:
+        # In the owner thread, so that none is served before all are there.
+        asked = runtime.run(lambda: [Asked(runtime, ids, GREEDY) for ids in prompts])
+        assert all(len(one.tokens) == 12 for one in asked)
+
+    read = [len(feed) > 1 for feed in model.feeds]
+    assert read.index(False) < 4
+    assert sum(read) == 16

@@ -1,0 +1,311 @@
+"""The prompt cache: what is found again, what is kept once, what goes first.
+
+The caches here hold the very ids they were fed, and a snapshot all ids before it, so
+that a cache put together wrongly shows at once. A message ends with 9 or 8.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlx_gptoss.engine.prompt_cache import PromptCache
+from mlx_gptoss.engine.prompt_cache.cache import (
+    KEPT_SNAPSHOTS,
+    SNAPSHOT_EVERY,
+    WORTH_A_SNAPSHOT,
+)
+from mlx_gptoss.engine.prompt_cache.tree import Tree, as_tokens
+from tests.support.fakes import FakeCache
+
+ENDS = (9, 8)
+ROOMY = 10**9
+
+
+def prompt_cache(limit: int = ROOMY) -> PromptCache:
+    return PromptCache(FakeCache, message_ends=ENDS, limit=limit)
+
+
+def read(
+    cache: PromptCache,
+    ids: Sequence[int],
+    answer: Sequence[int] = (),
+    *,
+    chunk: int = 10**6,
+    ahead: bool = False,
+) -> int:
+    """Read a prompt in chunks and an answer one by one; return how much was known."""
+    with cache.lease(ids, ahead=ahead) as lease:
+        assert lease.cache.ids == list(ids[: lease.cached])
+        for start in range(lease.cached, len(ids), chunk):
+            feed(lease, ids[start : start + chunk])
+        for token in answer:
+            feed(lease, [token])
+        return lease.cached
+
+
+def feed(lease, ids: Sequence[int]) -> None:  # type: ignore[no-untyped-def]
+    lease.cache.ids += ids
+    lease.fed(list(ids))
+
+
+SYSTEM = [1, 2, 3, 9]
+ASK = [4, 5, 9]
+OPEN = [6]  # the start of an answer
+THINK = [7, 7, 7, 9]
+SAY = [6, 5, 4, 8]
+SAID = [6, 5, 4, 9]
+MORE = [4, 4, 9]
+
+FIRST = [*SYSTEM, *ASK, *OPEN]
+SECOND = [*SYSTEM, *ASK, *SAID, *MORE, *OPEN]  # the thinking has gone
+
+
+def test_the_next_turn_reads_the_answer_without_its_analysis_and_the_question() -> None:
+    cache = prompt_cache()
+
+    known = [read(cache, FIRST, THINK + SAY), read(cache, SECOND)]
+
+    assert known == [0, len(SYSTEM + ASK)]
+
+
+def test_after_idle_time_the_next_turn_reads_the_question_alone() -> None:
+    cache = prompt_cache()
+    read(cache, FIRST, THINK + SAY)
+
+    read(cache, SYSTEM + ASK + SAID, ahead=True)
+
+    assert read(cache, SECOND) == len(SYSTEM + ASK + SAID)
+    assert cache.statistics.prepared_tokens == len(SAID)
+
+
+def test_a_tool_loop_keeps_what_was_thought_before_the_call() -> None:
+    cache = prompt_cache()
+    read(cache, FIRST, THINK + SAY)
+
+    result = [*FIRST, *THINK, 2, 2, 9, 1, 1, 9, *OPEN]  # the call is written otherwise
+
+    assert read(cache, result) == len(FIRST + THINK)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "known"),
+    [
+        (FIRST, len(SYSTEM + ASK)),  # again, or exactly repeated
+        ([*SYSTEM, 5, 5, 9, *OPEN], len(SYSTEM)),  # an edited question
+        ([*SYSTEM, *MORE, *OPEN], len(SYSTEM)),  # another session
+        ([3, *SYSTEM], 0),
+    ],
+    ids=["again", "edited", "shared system block", "unknown"],
+)
+def test_any_known_beginning_is_used(prompt: list[int], known: int) -> None:
+    cache = prompt_cache()
+    read(cache, FIRST, THINK + SAY)
+    read(cache, SECOND, THINK + SAY)
+
+    assert read(cache, prompt, SAY) == known
+    assert read(cache, SECOND) == len(SECOND) - 1  # and nothing was lost for it
+
+
+def test_a_long_message_has_points_within() -> None:
+    cache = prompt_cache()
+    long = [1] * (2 * SNAPSHOT_EVERY + 100)
+    read(cache, long, chunk=500)
+
+    changed = [*long[: SNAPSHOT_EVERY + 7], 2, 3]
+
+    assert read(cache, changed) == SNAPSHOT_EVERY
+
+
+def test_a_long_answer_has_points_within() -> None:
+    cache = prompt_cache()
+    answer = [2] * (SNAPSHOT_EVERY + 100)
+    read(cache, FIRST, answer)
+
+    known = read(cache, [*FIRST, *answer[:-50], 3])
+
+    # since the end of the last message
+    assert known == len(SYSTEM + ASK) + SNAPSHOT_EVERY
+
+
+def test_a_prompt_without_messages_is_repeated_and_gone_on_with() -> None:
+    cache = prompt_cache()
+    prompt = [1] * (WORTH_A_SNAPSHOT + 1)
+    read(cache, prompt, [2, 3])
+
+    known = [read(cache, ids) for ids in (prompt, [*prompt, 4], [*prompt, 5])]
+
+    assert known == [len(prompt) - 1, len(prompt), len(prompt) - 1]
+
+
+def test_reading_that_was_broken_off_goes_on_where_it_stood() -> None:
+    cache = prompt_cache()
+    with cache.lease(FIRST) as lease:
+        feed(lease, FIRST[:6])
+
+    assert read(cache, FIRST) == 6
+
+
+def test_what_was_read_for_long_survives_another_session() -> None:
+    cache = prompt_cache()
+    prompt = [1] * (3 * WORTH_A_SNAPSHOT)
+    with cache.lease(prompt) as lease:
+        feed(lease, prompt[: 2 * WORTH_A_SNAPSHOT])
+
+    read(cache, [2, 2])
+
+    assert read(cache, prompt) == 2 * WORTH_A_SNAPSHOT
+
+
+def test_a_failure_leaves_nothing_of_its_cache() -> None:
+    cache = prompt_cache()
+    read(cache, [*SYSTEM, *MORE])
+    with pytest.raises(RuntimeError), cache.lease(FIRST) as lease:
+        feed(lease, FIRST[lease.cached :])
+        raise RuntimeError("device lost")
+
+    assert read(cache, FIRST) == 0
+    assert cache.statistics.kept_tokens == len(FIRST)
+
+
+def test_memory_of_shared_parts_counts_once() -> None:
+    cache = prompt_cache()
+    tails = [[n, n, 9] for n in range(4)]
+    for tail in tails:
+        read(cache, SYSTEM + tail)
+
+    statistics = cache.statistics
+
+    assert statistics.kept_tokens == len(SYSTEM) + 3 * len(tails)
+    assert statistics.nbytes == statistics.kept_tokens + 3 * statistics.snapshots
+    assert (statistics.prompt_tokens, statistics.cached_tokens) == (28, 12)
+
+
+def test_the_least_recently_used_goes_first_and_the_live_one_stays() -> None:
+    branch = 20
+    cache = prompt_cache(limit=3 * branch)
+    for n in range(5):
+        read(cache, [n] * (branch - 1) + [9])
+        assert cache.nbytes <= cache.limit
+
+    known = [n for n in range(5) if cache.tree.match(as_tokens([n] * 19 + [9]))]
+
+    assert known == [3, 4]
+
+
+def test_a_live_conversation_larger_than_the_limit_goes_on() -> None:
+    cache = prompt_cache(limit=10)
+    ids = [n for _ in range(9) for n in MORE]
+
+    read(cache, ids)
+
+    assert cache.statistics.snapshots == KEPT_SNAPSHOTS
+    assert read(cache, [*ids, *MORE]) == len(ids)
+
+
+def test_several_leases_at_once_share_what_is_known() -> None:
+    cache = prompt_cache()
+    read(cache, SYSTEM + ASK)
+
+    with cache.lease(SYSTEM + MORE) as one, cache.lease([*SYSTEM, 5, 9]) as two:
+        cached = [one.cached, two.cached]
+        feed(two, [5, 9])
+        feed(one, MORE)
+        assert (one.cache.ids, two.cache.ids) == (SYSTEM + MORE, [*SYSTEM, 5, 9])
+
+    assert cached == [len(SYSTEM)] * 2
+    tails = (ASK, MORE, [5, 9])
+    assert [read(cache, [*SYSTEM, *tail, 1]) for tail in tails] == [7, 7, 6]
+
+
+def test_two_that_read_the_same_at_once_keep_it_once() -> None:
+    cache = prompt_cache()
+    with cache.lease(FIRST) as one, cache.lease(FIRST) as two:
+        for lease in (one, two):
+            feed(lease, FIRST)
+
+    assert cache.statistics.kept_tokens == len(FIRST)
+
+
+def test_clearing_forgets_all_but_what_is_in_use() -> None:
+    cache = prompt_cache()
+    read(cache, [5, 5, 9])
+    with cache.lease(FIRST) as lease:
+        feed(lease, FIRST)
+        cache.clear()
+        assert cache.statistics.kept_tokens == len(SYSTEM + ASK)
+    cache.clear()
+
+    assert (cache.statistics.kept_tokens, cache.nbytes) == (0, 0)
+
+
+def test_what_is_held_is_known_without_asking_the_owner() -> None:
+    cache = prompt_cache()
+    held = []
+    read(cache, [5, 5, 9])
+    held.append((cache.held, cache.nbytes))
+    with cache.lease(FIRST) as lease:
+        held.append((cache.held, cache.nbytes))
+        feed(lease, FIRST)
+    held.append((cache.held, cache.nbytes))
+    cache.lease(SYSTEM).drop()
+    held.append((cache.held, cache.nbytes))
+    cache.clear()
+
+    assert all(told == true > 0 for told, true in held)
+    assert cache.held == cache.nbytes == 0
+
+
+def test_a_tree_finds_splits_and_adds() -> None:
+    tree = Tree()
+    tree.extend(tree.root, as_tokens([1, 2, 3, 4]))
+
+    nodes = tree.extend(tree.root, as_tokens([1, 2, 5]))
+
+    spans = [(node.start, node.tokens.tolist()) for node in nodes]
+    assert spans == [(0, [1, 2]), (2, [5])]
+    assert tree.known(as_tokens([1, 2, 3, 9])) == 3
+    assert [n.end for n in tree.match(as_tokens([1, 2, 3, 4, 5]))] == [2, 4]
+    assert [n.end for n in tree.match(as_tokens([1, 2, 3]))] == [2]
+
+
+TURNS = st.lists(
+    st.tuples(
+        st.lists(st.integers(0, 9), min_size=1, max_size=12),  # the prompt
+        st.lists(st.integers(0, 9), max_size=6),  # the answer
+        st.integers(0, 12),  # how many of its tokens were known from the last
+        st.integers(1, 5),  # the size of a chunk
+        st.booleans(),  # reading ahead
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(TURNS, st.sampled_from([0, 15, 40, ROOMY]))
+def test_whatever_was_read_the_longest_known_point_is_found(
+    turns: list[tuple[list[int], list[int], int, int, bool]], limit: int
+) -> None:
+    """`read` checks the content; here, how far back each prompt had to go."""
+    cache = prompt_cache(limit)
+    points: set[tuple[int, ...]] = {()}
+    last: list[int] = []
+    for tail, answer, shared, chunk, ahead in turns:
+        ids = [*last[:shared], *tail]
+        usable = ids if ahead else ids[:-1]
+        best = max(n for n in range(len(usable) + 1) if tuple(usable[:n]) in points)
+
+        known = read(cache, ids, answer, chunk=chunk, ahead=ahead)
+
+        if limit == ROOMY:  # where it stood at the end may be even better
+            assert known == best or usable[:known] == last
+        last = ids + answer
+        whole = np.array(last)
+        ends = np.flatnonzero(np.isin(whole, ENDS)) + 1
+        points |= {tuple(last[:end]) for end in ends}
+        statistics = cache.statistics
+        held = sum(live.cache.nbytes for live in cache._lives)
+        assert statistics.nbytes <= max(limit, held + 3 * KEPT_SNAPSHOTS)

@@ -1,0 +1,430 @@
+"""Grammars in their own process: the same masks, and what happens when it fails.
+
+The process is stopped or killed by the tests: no grammar here asks too much of it.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing import spawn
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from mlx_gptoss.errors import GptOssError, SchemaError
+from mlx_gptoss.harmony.constrain import grammar
+from mlx_gptoss.harmony.constrain.depth import DEEPEST, depth_of_lark
+from mlx_gptoss.harmony.constrain.schema_grammar import WHOLE
+from mlx_gptoss.harmony.constrain.worker import (
+    GrammarLostError,
+    Grammars,
+    Matcher,
+    grammars,
+)
+from mlx_gptoss.harmony.constrain.worker.supervisor import Supervisor
+from tests.support.fakes import byte_tokenizer
+
+BYTES = 256
+TOKENIZER = byte_tokenizer()
+SHIP = {
+    "type": "object",
+    "properties": {"name": {"enum": ["Fram", "Maud"]}, "crew": {"type": "integer"}},
+    "required": ["name", "crew"],
+    "additionalProperties": False,
+}
+SOON = 20.0  # seconds; things take far less, unless the machine is busy
+
+
+@pytest.fixture(scope="module")
+def supervisor() -> Supervisor:
+    return Supervisor(linger=SOON)
+
+
+@pytest.fixture
+def own(supervisor: Supervisor) -> Iterator[Grammars]:
+    """Grammars with a process that the test may stop and kill."""
+    found = Grammars(TOKENIZER, supervisor)
+    ship(found).allowed(BYTES)
+    yield found
+    found.close()
+
+
+def until(condition: Any) -> None:
+    end = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.002)
+
+
+def ship(own: Grammars) -> Matcher:
+    return own.matcher(own.compile("arguments", SHIP, what="a ship"))
+
+
+def walk(matcher: Any, seed: int, most: int = 60) -> bytes:
+    """Draw a text that a matcher lets through."""
+    draw, text = random.Random(seed), bytearray()
+    while len(text) < most and not matcher.complete:
+        token = draw.choice(np.flatnonzero(matcher.allowed(BYTES)).tolist())
+        matcher.feed(token)
+        text.append(token)
+    return bytes(text)
+
+
+def draw(matcher: Matcher) -> int:
+    return int(np.flatnonzero(matcher.allowed(BYTES))[0])
+
+
+def kill(supervisor: Supervisor) -> None:
+    pid = supervisor.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not psutil.pid_exists(pid))
+
+
+def stop(supervisor: Supervisor) -> None:
+    assert supervisor.pid is not None
+    os.kill(supervisor.pid, signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_masks_are_those_of_the_library(own: Grammars, seed: int) -> None:
+    here = grammar.Grammars(TOKENIZER)
+    compiled = here.compile("arguments", SHIP, what="a ship")
+    assert own.compile("arguments", SHIP, what="a ship") == compiled
+    near, far = here.matcher(compiled), own.matcher(compiled)
+
+    for token in walk(here.matcher(compiled), seed):
+        assert (far.allowed(400) == near.allowed(400)).all()
+        assert far.complete == near.complete
+        near.feed(token)
+        far.feed(token)
+
+
+def test_a_text_goes_on_where_it_was_when_the_process_was_killed(
+    own: Grammars, supervisor: Supervisor
+) -> None:
+    texts = [ship(own) for _ in range(3)]
+    begun = [walk(text, seed, most=9) for seed, text in enumerate(texts)]
+    kill(supervisor)
+    alone = [ship(own) for _ in texts]
+    for other, text in zip(alone, begun, strict=True):
+        for token in text:
+            other.feed(token)
+
+    assert [walk(text, 7) for text in texts] == [walk(other, 7) for other in alone]
+
+
+def test_a_process_that_hangs_is_killed_and_only_who_hung_it_is_lost(
+    own: Grammars, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, other = ship(own), ship(own)
+    walk(lost, 4, most=5)
+    walk(other, 3, most=5)
+    for text in (lost, other):
+        text.feed(draw(text))
+    stop(supervisor)
+    monkeypatch.setattr(grammars, "MASK_SECONDS", 0.1)
+    for text in (lost, other):
+        text.look()
+        monkeypatch.setattr(grammars, "MASK_SECONDS", SOON)
+
+    with pytest.raises(GrammarLostError, match=r"it took more than 0\.1 seconds"):
+        lost.allowed(BYTES)
+    assert walk(other, 3).endswith(b"}")
+
+
+def test_what_was_lost_once_is_not_asked_of_a_process_again(
+    own: Grammars, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pattern = own.compile("regex", "a+", what="a pattern")
+    texts = [ship(own), own.matcher(pattern)]
+    for text in texts:
+        monkeypatch.setattr(grammars, "MASK_SECONDS", SOON)
+        text.feed(draw(text))
+        stop(supervisor)
+        monkeypatch.setattr(grammars, "MASK_SECONDS", 0.05)
+        with pytest.raises(GrammarLostError):
+            text.allowed(BYTES)
+
+    assert own.compile("arguments", SHIP, what="a ship").freed == (WHOLE,)
+    with pytest.raises(GrammarLostError, match="a pattern cannot be enforced"):
+        own.compile("regex", "a+", what="a pattern")
+
+
+@pytest.mark.parametrize("strict", (False, True))
+def test_a_schema_that_hangs_the_process_is_free_or_refused(
+    own: Grammars,
+    supervisor: Supervisor,
+    monkeypatch: pytest.MonkeyPatch,
+    strict: bool,
+) -> None:
+    boat = {**SHIP, "description": "a small one"}
+    monkeypatch.setattr(grammars, "COMPILE_SECONDS", 0.1)
+    stop(supervisor)
+    finish = own.begin("arguments", boat, what="a boat", strict=strict)
+    monkeypatch.setattr(grammars, "COMPILE_SECONDS", SOON)
+
+    if strict:
+        with pytest.raises(GrammarLostError, match="a boat cannot be enforced"):
+            finish()
+    else:
+        assert finish().freed == (WHOLE,)
+
+
+def test_a_process_that_grows_too_large_is_killed(
+    own: Grammars, supervisor: Supervisor
+) -> None:
+    text = ship(own)
+    text.allowed(BYTES)
+    supervisor._most_bytes = -(1 << 60)  # it is over any bound
+    stop(supervisor)
+    text.feed(ord("{"))
+    text.look()
+    until(lambda: supervisor._verdict is not None or text.look().done())
+    supervisor._most_bytes = 1 << 60
+
+    with pytest.raises(GrammarLostError, match=r"it took more than .* MB"):
+        text.allowed(BYTES)
+
+
+def test_of_several_that_were_under_way_each_is_tried_again(
+    own: Grammars, supervisor: Supervisor
+) -> None:
+    """The process is killed from outside: nobody is found to be at fault."""
+    patterns = [
+        own.compile("regex", letter * 50_000, what="a long name") for letter in "abc"
+    ]
+    texts = [own.matcher(pattern) for pattern in patterns]
+    seen = [text.look() for text in texts]
+    until(lambda: len(begun(supervisor)) == 3 or all(one.done() for one in seen))
+    assert supervisor.pid is not None
+    os.kill(supervisor.pid, signal.SIGKILL)
+
+    for text, letter in zip(texts, "abc", strict=True):
+        assert np.flatnonzero(text.allowed(BYTES)).tolist() == [ord(letter)]
+
+
+def begun(supervisor: Supervisor) -> list[int]:
+    life = supervisor._life
+    assert life is not None
+    tasks = dict(supervisor._under_way)
+    return [number for number, task in tasks.items() if life.began(task.place, number)]
+
+
+def test_who_was_alone_under_way_is_to_blame(
+    own: Grammars, supervisor: Supervisor
+) -> None:
+    pattern = own.compile("regex", "a" * 300_000, what="a long name")
+    text = own.matcher(pattern)
+    text.look()
+    until(lambda: begun(supervisor))
+    kill(supervisor)
+
+    with pytest.raises(GrammarLostError, match="ended the process that checks"):
+        text.allowed(BYTES)
+
+
+@pytest.mark.parametrize(
+    ("program", "said"), (("/nowhere/python", "No such file"), ("/bin/true", "it ends"))
+)
+def test_without_a_process_there_is_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch, program: str, said: str
+) -> None:
+    monkeypatch.setattr(spawn, "get_executable", lambda: program)
+    own = Grammars(TOKENIZER, Supervisor())
+
+    with pytest.raises(GptOssError, match=f"checks grammars cannot start: .*{said}"):
+        own.compile("regex", "a", what="a pattern")
+    monkeypatch.undo()
+    assert own.compile("regex", "a", what="a pattern").freed == ()
+    own.close()
+
+
+def test_the_process_ends_when_nobody_needs_it() -> None:
+    supervisor = Supervisor(linger=0.1)
+    grammars = Grammars(TOKENIZER, supervisor)
+    grammars.compile("regex", "a", what="a pattern")
+    pid = supervisor.pid
+
+    grammars.close()
+    until(lambda: supervisor.pid is None)
+    assert pid is not None and not psutil.pid_exists(pid)
+
+
+def test_the_process_ends_with_the_one_who_started_it(own: Grammars) -> None:
+    code = """if True:
+        import time
+        from mlx_gptoss.harmony.constrain.worker import Grammars
+        from tests.support.fakes import byte_tokenizer
+        grammars = Grammars(byte_tokenizer())
+        grammars.compile("regex", "a", what="a pattern")
+        print(grammars.supervisor.pid, flush=True)
+        time.sleep(60)
+    """
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as user:
+        assert user.stdout is not None
+        pid = int(user.stdout.readline())
+        assert psutil.pid_exists(pid)
+        user.kill()
+
+    until(lambda: not psutil.pid_exists(pid))
+
+
+def test_texts_that_nobody_follows_are_forgotten(
+    own: Grammars, supervisor: Supervisor
+) -> None:
+    supervisor.forget(0)
+    keys = [ship(own)._key for _ in range(3)]
+
+    assert set(keys) <= {key for _, key in supervisor._forgotten}
+    ship(own).allowed(BYTES)
+    assert not set(keys) & {key for _, key in supervisor._forgotten}
+
+
+def test_many_threads_may_ask_at_once(own: Grammars) -> None:
+    wanted = walk(ship(own), 11)
+    found: list[bytes] = []
+
+    def ask() -> None:
+        found.append(walk(ship(own), 11))
+
+    threads = [threading.Thread(target=ask) for _ in range(9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [wanted] * 9
+
+
+def test_grammars_that_were_read_are_remembered_some(own: Grammars) -> None:
+    first = own.compile("regex", "a", what="a pattern")
+    assert own.compile("regex", "a", what="another") is not None
+    for number in range(grammars.REMEMBERED + 3):
+        own.begin("regex", f"a{{{number}}}", what="a pattern")
+
+    assert len(own._compiled) == grammars.REMEMBERED
+    assert own.compile("regex", "a", what="a pattern") == first
+
+
+def test_a_source_that_is_no_json_is_refused(own: Grammars) -> None:
+    with pytest.raises(SchemaError, match="a schema is no JSON"):
+        own.compile("json_schema", {"const": object()}, what="a schema")
+
+
+# Depth
+
+
+def chained(count: int) -> dict[str, Any]:
+    """Objects in each other by reference, `count` in all."""
+    fields = [{"a": {"$ref": f"#/$defs/at{n + 1}"}} for n in range(count)]
+    link = {f"at{n}": {"properties": one} for n, one in enumerate(fields)}
+    return {"$ref": "#/$defs/at0", "$defs": {**link, f"at{count}": {"const": 1}}}
+
+
+JUST = DEEPEST // 3  # objects: each is a schema, its fields, and a reference
+
+
+def test_references_may_lead_as_deep_as_they_may(own: Grammars) -> None:
+    fine, deep = chained(JUST - 100), chained(JUST + 1)
+
+    assert own.compile("json_schema", fine, what="a chain").freed == ()
+    assert own.compile("json_schema", deep, what="a chain").freed == (WHOLE,)
+    with pytest.raises(SchemaError, match="its references lead more than 1,000 deep"):
+        own.compile("json_schema", deep, what="a chain", strict=True)
+
+
+def test_references_that_lead_back_are_no_depth(own: Grammars) -> None:
+    tree = {
+        "type": "object",
+        "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}},
+        "additionalProperties": False,
+    }
+
+    assert own.compile("arguments", tree, what="a tree").freed == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "rule", "last", "start"),
+    (
+        ("lark", 'r{0}: "a" r{1}\n', 'r{0}: "b"', "start: r0\n"),
+        ("lark", 'T{0}: "a" T{1}\n', 'T{0}: "b"', "start: T0\n"),
+        ("lark", "\n  r{0} : r{1} // r0 r0\n", 'r{0}: "b"', "start: r0\n"),
+        ("lark", 'r-{0}: "a" r-{1}\n', 'r-{0}: "b"', "start: r-0\n"),
+        ("lark", "r{0}: Ar{1}\n", 'r{0}: "b"', 'start: r0\nA: "a"\n'),
+        ("lark", 'T{0}: "a"iT{1}\n', 'T{0}: "b"', "start: T0\n"),
+        ("lark", "T{0}: /a/iT{1}\n", 'T{0}: "b"', "start: T0\n"),
+        ("lark", 'T{0}: /\n"/ T{1} "a"\n', 'T{0}: "b"', "start: T0\n"),
+        ("lark", 'T{0}: T{1} "a"\n', 'T{0}: "b"', 'start: "a"\n%ignore T0\n'),
+        ("grammar", 'r{0} ::= "a" r{1}\n', 'r{0} ::= "b"', "root ::= r0\n"),
+    ),
+)
+def test_rules_may_lead_as_deep_as_they_may(
+    own: Grammars, kind: grammar.Kind, rule: str, last: str, start: str
+) -> None:
+    def chain(count: int) -> str:
+        rules = "".join(rule.format(n, n + 1) for n in range(count))
+        return start + rules + last.format(count)
+
+    own.compile(kind, chain(DEEPEST - 100), what="a chain")
+    with pytest.raises(SchemaError, match="its rules lead more than 1,000 deep"):
+        own.compile(kind, chain(DEEPEST + 1), what="a chain")
+
+
+SHALLOW = " ".join(f"r{n}" for n in reversed(range(DEEPEST + 2)))
+
+
+@pytest.mark.parametrize(
+    "around",
+    (
+        "{0}\nstart: r0",  # the last rule first
+        "start: " + SHALLOW + "\n{0}\n%override start: r0",
+        "start: %lark {{ start: r0\n{0}\n}}",
+        "start: "
+        + SHALLOW
+        + " %lark {{ start: r0\n{0}\n}}\n"
+        + "\n".join(f'{name}: "c"' for name in SHALLOW.split()),
+    ),
+)
+def test_no_order_of_rules_hides_their_depth(own: Grammars, around: str) -> None:
+    def chain(count: int) -> str:
+        rules = [f'r{n}: "a" r{n + 1}' for n in range(count)]
+        return around.format("\n".join([f'r{count}: "b"', *reversed(rules)]))
+
+    with pytest.raises(SchemaError, match="its rules lead more than 1,000 deep"):
+        own.compile("lark", chain(DEEPEST + 1), what="a chain")
+
+
+def test_a_long_way_through_brackets_and_attributes_is_no_depth() -> None:
+    text = """start[capture="a:b"]: pair::0 [word] (word
+      | NUMBER){2,3} <[1-3]>
+    pair::_: "x" pair::incr([0:8]) %if lt([0:8], 5)
+      | "y"
+    word[stop=NUMBER]: /[a-z"]+/i
+    NUMBER.2: "1".."9"
+    """
+    assert depth_of_lark(text) == len(("start", "word", "NUMBER"))
+
+
+def test_text_that_never_closes_is_read_once() -> None:
+    began = time.process_time()
+    for end in ('"', "/"):
+        depth_of_lark("start: " + f"{end}\\" * 100_000)
+
+    assert time.process_time() - began < 5  # quadratic: minutes
+
+
+def test_a_schema_in_a_grammar_counts_too(own: Grammars) -> None:
+    def wrapped(count: int) -> str:
+        return f"start: %json {json.dumps(chained(count))}"
+
+    own.compile("lark", wrapped(JUST - 100), what="a chain")
+    with pytest.raises(SchemaError, match="lead more than 1,000 deep"):
+        own.compile("lark", wrapped(JUST + 1), what="a chain")

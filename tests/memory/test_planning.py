@@ -1,0 +1,172 @@
+"""`mlx-gptoss plan`, `probe` and `trace` as they are typed; no weights but the demo."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mlx_gptoss.checkpoint.records import expert_records
+from mlx_gptoss.cli import cli
+from mlx_gptoss.diagnostics.plot import memory_by_part, plot_forecast, speed_by_slots
+from mlx_gptoss.engine.forecast import forecast, subject_of_folder, subject_of_shape
+from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.memory import HitCurve, describe_device
+from mlx_gptoss.memory.shapes import published
+from tests.support.streaming import write
+
+PNG = b"\x89PNG\r\n"
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what a test measures away from the user's own."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+
+
+def run(*arguments: Any) -> Result:
+    return CliRunner().invoke(cli, [str(word) for word in arguments])
+
+
+def test_the_120b_is_planned_for_a_mac_one_does_not_have() -> None:
+    result = run("plan", "openai/gpt-oss-120b", "--device", "M4 Max 64GB")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "openai/gpt-oss-120b, lossless on M4 Max"
+    budget = next(line for line in lines if line.startswith("budget "))
+    assert budget.endswith("51.5 GB  (what macOS gives the GPU of 68.7 GB)")
+    assert any(line.startswith("Experts are hybrid: ") for line in lines)
+    assert any(line.startswith("Expected: ") for line in lines)
+    changes = result.stdout[result.stdout.index("What would change it") :]
+    for change in ("--context 131072", "--recipe q4", "iogpu.wired_limit_mb="):
+        assert change in changes
+
+
+def test_json_has_every_figure_of_the_plan() -> None:
+    result = run("plan", "openai/gpt-oss-20b", "--device", "M4 16GB", "--json")
+    found = json.loads(result.stdout)
+    plan = found["plan"]
+    parts = sum(plan["bytes_by_part"].values())
+    rest = plan["kv_bytes"] + plan["scratch_bytes"] + plan["headroom_bytes"]
+    assert plan["total_bytes"] == parts + rest <= plan["budget"]["bytes"]
+    assert set(found["prediction"]["milliseconds"]) == {"memory", "sync", "disk"}
+
+
+def test_a_model_that_cannot_run_is_refused() -> None:
+    result = run(
+        "plan", "openai/gpt-oss-120b", "--device", "M1 16GB", "--memory", "5GB"
+    )
+    assert result.exit_code == 1
+    assert "room for 0 experts a layer" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo", "--device", "M4 Max"], "needs its memory"),
+        (["demo", "--device", "toaster 8GB"], "is not known"),
+        (["./nowhere"], "does not exist"),
+    ],
+)
+def test_mistakes_are_named(arguments: list[str], message: str) -> None:
+    result = run("plan", *arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert message in result.stderr
+
+
+def test_a_folder_is_planned_from_its_headers(tmp_path: Path) -> None:
+    checkpoint = write(tmp_path / "model")
+    result = run("plan", checkpoint.folder, "--device", "M2 8GB", "--json")
+    plan = json.loads(result.stdout)["plan"]
+    assert plan["mode"] == "resident"
+    assert plan["whole_bytes"] > 0
+
+
+def test_dense_experts_are_planned_resident_only(tmp_path: Path) -> None:
+    write(tmp_path, "dense")
+    subject = subject_of_folder(tmp_path, "tuned", 2)
+    machine, budget = describe_device("M4 Max 36GB")
+    assert forecast(subject, budget, machine).plan.mode == "resident"
+    with pytest.raises(ConfigError, match="are not quantized, and only those that"):
+        forecast(subject, budget, machine, experts="streamed")
+    result = run("plan", tmp_path, "--device", "M4 Max 36GB")
+    assert "Experts are resident: all of the model is in memory" in result.stdout
+    assert "are not quantized, and only those" in result.stdout
+
+
+def test_affine_experts_are_planned_as_large_as_they_are(tmp_path: Path) -> None:
+    checkpoint = write(tmp_path, "mlx-split-affine")
+    subject = subject_of_folder(tmp_path, "affine", 2)
+    machine, budget = describe_device("M4 Max 36GB")
+    plan = forecast(subject, budget, machine, experts="streamed").plan
+    assert plan.mode == "streamed"
+    assert plan.record_bytes == expert_records(checkpoint)[0].record_bytes
+
+
+def test_alternatives_change_one_thing() -> None:
+    shape = published("gpt-oss-120b")
+    assert shape is not None
+    machine, budget = describe_device("M4 Max 36GB")
+    found = forecast(subject_of_shape(shape, "120b"), budget, machine)
+    by_change = {other.change.split()[0]: other for other in found.alternatives}
+    assert set(by_change) == {"--context", "convert", "sudo"}
+    raised = by_change["sudo"]
+    assert raised.plan.least_slots > found.plan.least_slots
+
+
+def test_recipes_that_shrink_a_folder_are_offered(tmp_path: Path) -> None:
+    write(tmp_path / "tuned", "dense")
+    machine, budget = describe_device("M4 Max 36GB")
+    found = forecast(subject_of_folder(tmp_path / "tuned", "x", 2), budget, machine)
+    changes = [other.change for other in found.alternatives]
+    assert any(change.startswith("convert --recipe lossless") for change in changes)
+    write(tmp_path / "packed", "mlx-split-mxfp4")
+    found = forecast(subject_of_folder(tmp_path / "packed", "x", 2), budget, machine)
+    changes = [other.change for other in found.alternatives]
+    assert not any(change.startswith("convert --recipe lossless") for change in changes)
+
+
+def test_a_picture_is_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "plan.png"
+    result = run(
+        "plan", "openai/gpt-oss-120b", "--device", "M5 Pro 48GB", "--plot", path
+    )
+    assert result.exit_code == 0, result.output
+    assert path.read_bytes().startswith(PNG)
+    assert path.stat().st_size > 10_000
+
+
+def test_a_resident_plan_can_be_drawn_too(tmp_path: Path) -> None:
+    shape = published("gpt-oss-20b")
+    assert shape is not None
+    machine, budget = describe_device("M4 Max 64GB")
+    found = forecast(subject_of_shape(shape, "20b"), budget, machine)
+    assert sum(memory_by_part(found.plan).values()) == found.plan.total_bytes
+    speeds = [x.expected for x in speed_by_slots(found, HitCurve()).values()]
+    assert speeds == sorted(speeds)
+    assert plot_forecast(found, tmp_path / "x.png").exists()
+
+
+def test_a_run_is_recorded_replayed_and_planned_with(tmp_path: Path) -> None:
+    file = tmp_path / "routing.trace"
+    result = run("trace", "record", file, "17+4=", "-m", "demo", "--tokens", "6")
+    assert result.exit_code == 0, result.output
+    result = run("trace", "replay", file, "--json", "--policy", "lru")
+    rates = [row["hit_rate"] for row in json.loads(result.stdout)["rates"]]
+    assert rates == sorted(rates)
+    text = run("trace", "replay", file, "--slots", "8", "--policy", "ideal").stdout
+    assert text.splitlines()[0] == "slots  share  policy  hit rate"
+    plan = run("plan", "demo", "--device", "M2 8GB", "--trace", file, "--json")
+    assert plan.exit_code == 0, plan.output
+
+
+def test_a_probe_is_kept_for_plans(tmp_path: Path) -> None:
+    result = run("probe", "--folder", tmp_path, "--size", "8MB", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert Path(found["file"]).is_file()
+    machine = json.loads(run("plan", "demo", "--json").stdout)["machine"]
+    assert (machine["ssd"], machine["measured"]) == (found["ssd"], True)

@@ -1,0 +1,99 @@
+"""A step of several sequences at once, against each of them alone, in float32."""
+
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.engine.place import load_placed, plan_checkpoint
+from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.memory.plan import RESIDENT, STREAMED, with_slots
+from mlx_gptoss.model.gpt_oss import JOINED_TOKENS
+from mlx_gptoss.model.rope import rotation, yarn_periods
+from tests.support.build_model import build
+from tests.support.checkpoints import hf_config, random_tensors, write_checkpoint
+
+# Within the window, at its edges, far past it; where rows begin to be attended alone.
+LENGTHS = (1, 3, 8, JOINED_TOKENS + 30, 9, 10, 40, JOINED_TOKENS - 5, 300)
+STEPS = 12  # enough that every sequence wraps around its ring
+TOLERANCE = 5e-4  # as in test_model: sums in another order
+
+
+def stepped(model: Any, *, together: bool) -> np.ndarray:
+    """Read prompts of LENGTHS, then STEPS tokens of each: logits (STEPS, B, V)."""
+    draw = np.random.default_rng(4)
+    caches = [model.make_cache() for _ in LENGTHS]
+    for length, cache in zip(LENGTHS, caches, strict=True):
+        prompt = draw.integers(0, 90, (1, length))
+        mx.eval(model.hidden(mx.array(prompt), cache, last=True))
+    found = []
+    for tokens in draw.integers(0, 90, (STEPS, len(LENGTHS))):
+        if together:
+            hidden = model.hidden(mx.array(tokens)[:, None], caches)
+        else:
+            pairs = zip(tokens.tolist(), caches, strict=True)
+            hidden = mx.concatenate(
+                [model.hidden(mx.array([[token]]), cache) for token, cache in pairs]
+            )
+        found.append(np.array(model.logits(hidden)[:, -1]))
+    return np.stack(found)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"sliding_window": 9},
+        {"sliding_window": 9, "num_attention_heads": 8, "num_key_value_heads": 1},
+        {"layer_types": ["full_attention"] * 2, "num_hidden_layers": 2},
+    ],
+    ids=["window 9", "one key head", "all layers full"],
+)
+def test_sequences_together_have_the_logits_they_have_alone(
+    overrides: dict[str, Any],
+) -> None:
+    config = hf_config(**overrides)
+    model = build(config, random_tensors(config, seed=2))
+
+    alone, together = (stepped(model, together=x) for x in (False, True))
+
+    np.testing.assert_allclose(together, alone, atol=TOLERANCE)
+    assert np.abs(alone).max() > 1  # they are worth comparing
+
+
+def test_streamed_experts_serve_sequences_together(tmp_path: Path) -> None:
+    """With the fewest slots: a batch chooses more experts than there is room for."""
+    checkpoint = open_checkpoint(write_checkpoint(tmp_path, sliding_window=9))
+    whole, base = (
+        plan_checkpoint(checkpoint, mx.float32, None, 64, experts=mode)
+        for mode in (RESIDENT, STREAMED)
+    )
+    config = checkpoint.config
+    slots = dict.fromkeys(range(config.num_hidden_layers), config.num_experts_per_tok)
+    plans = [whole, with_slots(base, config, slots, STREAMED)]
+    found = []
+    for plan in plans:
+        model, storage = load_placed(checkpoint, plan, dtype=mx.float32)
+        found.append(stepped(model, together=True))
+        if storage is not None:
+            storage.close()
+
+    resident, streamed = found
+    np.testing.assert_array_equal(streamed, resident)
+
+
+def test_rows_are_rotated_by_their_own_positions() -> None:
+    config = ModelConfig.from_dict(hf_config())
+    periods = yarn_periods(config)
+    x = mx.array(np.random.default_rng(0).normal(size=(3, 2, 1, config.head_dim)))
+    x = x.astype(mx.float32)
+    offsets = [0, 7, 100_000]
+
+    together = np.array(rotation(periods, offsets, 1)(x))
+
+    alone = [rotation(periods, at, 1)(x[n : n + 1]) for n, at in enumerate(offsets)]
+    np.testing.assert_array_equal(
+        together, np.concatenate([np.array(y) for y in alone])
+    )

@@ -1,0 +1,156 @@
+"""Every form of resident experts against tests/support/oracle.py."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_gptoss.format.config import MXFP4, ModelConfig, Quantization
+from mlx_gptoss.format.layout import PACKED, SPLIT, Structure
+from mlx_gptoss.model.experts.resident import Experts, swiglu, swiglu_plain
+from tests.support import oracle
+from tests.support.checkpoints import hf_config, random_tensors
+
+AFFINE = Quantization(bits=4, group_size=32, mode="affine")
+PATH = "model.layers.0.mlp.experts"
+RAW = hf_config(num_local_experts=6, swiglu_limit=1.5)
+FORMS = [
+    (PACKED, MXFP4),
+    (SPLIT, MXFP4),
+    (PACKED, AFFINE),
+    (SPLIT, AFFINE),
+    (PACKED, None),
+    (SPLIT, None),
+]
+# Tokens: decode; a prefill chunk too short to decode for; one of 8 rows an expert.
+TOKENS = [1, 2, 11, 40]
+
+
+def words(blocks: np.ndarray) -> mx.array:
+    packed = np.ascontiguousarray(blocks).view(np.uint32)
+    return mx.array(packed.reshape(*blocks.shape[:2], -1))
+
+
+def weights_of(
+    name: str, packing: Quantization | None, rows: slice, tensors: dict[str, Any]
+) -> dict[str, mx.array]:
+    """Parameters of the rows of one projection; affine ones are put into `tensors`."""
+    blocks = tensors[f"{PATH}.{name}_blocks"][:, rows]
+    scales = tensors[f"{PATH}.{name}_scales"][:, rows]
+    bias = mx.array(tensors[f"{PATH}.{name}_bias"][:, rows])
+    if packing == MXFP4:
+        return {"weight": words(blocks), "scales": mx.array(scales), "bias": bias}
+    dense = mx.array(oracle.mxfp4_decode(blocks, scales), mx.float32)
+    if packing is None:
+        return {"weight": dense.swapaxes(1, 2), "bias": bias}
+    weight, scale, biases = mx.quantize(dense, packing.group_size, packing.bits)
+    return {"weight": weight, "scales": scale, "biases": biases, "bias": bias}
+
+
+def made(form: str, packing: Quantization | None) -> tuple[Experts, dict[str, Any]]:
+    """Return experts of a form, and the tensors for the oracle to judge them by."""
+    tensors: dict[str, Any] = random_tensors(RAW, seed=5)
+    names = {
+        "gate_up_proj": ("gate_up_proj", slice(None)),
+        "gate_proj": ("gate_up_proj", slice(0, None, 2)),
+        "up_proj": ("gate_up_proj", slice(1, None, 2)),
+        "down_proj": ("down_proj", slice(None)),
+    }
+    for name in ("gate_up_proj",) if form == SPLIT else ("gate_proj", "up_proj"):
+        del names[name]
+    settings = {f"{PATH}.{name}": packing for name in names if packing is not None}
+    experts = Experts(ModelConfig.from_dict(RAW), Structure(settings, form), PATH)
+    experts.eval()
+    weights = [
+        (f"{name}.{key}", value)
+        for name, (source, rows) in names.items()
+        for key, value in weights_of(source, packing, rows, tensors).items()
+    ]
+    experts.load_weights(weights, strict=True)
+    if packing == AFFINE:
+        for name in ("gate_up_proj", "down_proj"):
+            parts = weights_of(name, packing, slice(None), tensors)
+            dense = mx.dequantize(
+                parts["weight"],
+                parts["scales"],
+                parts["biases"],
+                AFFINE.group_size,
+                AFFINE.bits,
+            )
+            tensors[f"{PATH}.{name}"] = np.array(dense).swapaxes(1, 2)
+    return experts, tensors
+
+
+@pytest.mark.parametrize("count", TOKENS)
+@pytest.mark.parametrize(("form", "packing"), FORMS)
+def test_every_form_equals_the_oracle(
+    form: str, packing: Quantization | None, count: int
+) -> None:
+    experts, tensors = made(form, packing)
+    x = np.random.default_rng(count).normal(size=(count, RAW["hidden_size"]))
+    router = oracle.linear(x, tensors, "model.layers.0.mlp.router")
+    chosen = np.argsort(-router, axis=-1)[:, : RAW["num_experts_per_tok"]]
+    shares = oracle.softmax(np.take_along_axis(router, chosen, axis=-1))
+    found = experts(
+        mx.array(x, mx.float32), mx.array(chosen), mx.array(shares, mx.float32)
+    )
+    expected = oracle.mixture_of_experts(x, tensors, RAW, 0)
+    assert np.abs(expected).max() > 1
+    np.testing.assert_allclose(np.array(found), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("way", ["sorted", "one_by_one", "halved"])
+@pytest.mark.parametrize(("form", "packing"), FORMS)
+def test_every_way_gives_the_same_rows(
+    form: str, packing: Quantization | None, way: str
+) -> None:
+    experts, _ = made(form, packing)
+    draw = np.random.default_rng(0)
+    x = mx.array(draw.normal(size=(45, RAW["hidden_size"])), mx.float32)
+    chosen = np.stack([draw.permutation(6)[:3] for _ in range(45)])
+    chosen[chosen == 4] = 0  # one expert that nobody chose
+    found = getattr(experts, way)(x, mx.array(chosen))
+    plain = experts.gathered(x, mx.array(chosen))
+    np.testing.assert_allclose(np.array(found), np.array(plain), atol=2e-5)
+
+
+def test_one_expert_a_token_is_not_halved() -> None:
+    experts, _ = made(PACKED, MXFP4)
+    x, chosen = mx.ones((2, RAW["hidden_size"])), mx.array([[3], [1]])
+    found = np.array(experts.halved(x, chosen))
+    np.testing.assert_array_equal(found, np.array(experts.gathered(x, chosen)))
+
+
+def test_two_streams_work_in_any_thread() -> None:
+    experts, _ = made(PACKED, MXFP4)
+    x, chosen = mx.ones((1, RAW["hidden_size"])), mx.array([[3, 1, 0]])
+    expected = np.array(experts.halved(x, chosen))
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(lambda: np.array(experts.halved(x, chosen))).result()
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_gradients_flow_in_training() -> None:
+    experts, _ = made(PACKED, MXFP4)
+    experts.train()
+    chosen = mx.array([[0, 1, 2]] * 40)
+    shares = mx.ones((40, 3)) / 3
+
+    def loss(x: mx.array) -> mx.array:
+        return experts(x, chosen, shares).sum()
+
+    gradient = mx.grad(loss)(mx.ones((40, RAW["hidden_size"])))
+    assert np.abs(np.array(gradient)).max() > 0
+
+
+def test_the_gate_is_clamped_from_above_only() -> None:
+    gate, up = mx.array([-20.0, 9.0, 1.0]), mx.array([3.0, -9.0, 9.0])
+    expected = oracle.swiglu(
+        np.stack([np.array(gate), np.array(up)], -1).astype(float).ravel(), 7.0
+    )
+    for function in (swiglu, swiglu_plain):
+        np.testing.assert_allclose(
+            np.array(function(gate, up, 7.0)), expected, rtol=1e-5
+        )

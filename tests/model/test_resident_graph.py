@@ -1,0 +1,61 @@
+"""Resident experts are plain arrays and stock operations: no wrapper, remap or sync."""
+
+import io
+import re
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from mlx_gptoss.checkpoint import load_model, open_checkpoint
+from mlx_gptoss.model.experts.resident import Experts, Projection, swiglu_plain
+from tests.support import checkpoints
+
+ADDRESS = re.compile(r"\b\d{6,}\b")
+
+
+def plain(experts: Experts, x: mx.array, chosen: mx.array, limit: float) -> mx.array:
+    """Write out one layer's experts with stock operations only."""
+    sizes = {"group_size": 32, "bits": 4, "mode": "mxfp4", "transpose": True}
+
+    def product(p: Projection, x: mx.array) -> mx.array:
+        y = mx.gather_qmm(x, p.weight, p.scales, None, rhs_indices=chosen, **sizes)  # pyright: ignore
+        return y + p.bias[chosen][..., None, :]
+
+    z = product(experts.gate_up_proj, x[:, None, None])
+    y = swiglu_plain(z[..., 0::2], z[..., 1::2], limit)
+    return product(experts.down_proj, y).squeeze(2)
+
+
+def drawn(y: mx.array) -> str:
+    """Draw a graph with its operations numbered as they come, not by address."""
+    graph = io.StringIO()
+    mx.export_to_dot(graph, y)
+    numbers: dict[str, str] = {}
+    return ADDRESS.sub(
+        lambda found: numbers.setdefault(found[0], str(len(numbers))), graph.getvalue()
+    )
+
+
+@pytest.mark.skipif(mx.metal.is_available(), reason="compiles the activation there")
+def test_the_graph_is_the_plain_one(tmp_path: Path) -> None:
+    folder = checkpoints.write_checkpoint(tmp_path)
+    model = load_model(open_checkpoint(folder), dtype=mx.float32)
+    config = model.config
+    for block in model.model.layers:
+        experts = block.mlp.experts
+        assert type(experts) is Experts
+        x, chosen = mx.ones((2, config.hidden_size)), mx.array([[0, 3, 1], [4, 2, 0]])
+        found = experts.gathered(x, chosen)
+        expected = plain(experts, x, chosen, config.swiglu_limit)
+        assert drawn(found) == drawn(expected)
+        assert mx.array_equal(found, expected)
+
+
+def test_building_a_token_evaluates_nothing(tmp_path: Path) -> None:
+    folder = checkpoints.write_checkpoint(tmp_path)
+    model = load_model(open_checkpoint(folder), dtype=mx.float32)
+    before = mx.get_active_memory()
+    logits = model(mx.array([[1]]))
+    assert mx.get_active_memory() - before < 1000  # the ids and nothing computed
+    mx.eval(logits)

@@ -1,0 +1,40 @@
+"""The clients the README shows: run as they stand, with a port of the moment."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlx_gptoss.diagnostics.agents.tools import TOOLS
+from tests.support.serve_process import Served
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+BASE = "http://localhost:8080"
+PROGRAMS = [
+    program
+    for program in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    if BASE in program
+]
+
+
+def library(program: str) -> str:
+    return program.split()[1]
+
+
+def test_the_readme_shows_clients_of_both_protocols() -> None:
+    assert [library(program) for program in PROGRAMS] == ["openai", "anthropic"]
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=library)
+def test_a_client_of_the_readme_is_answered(served: Served, program: str) -> None:
+    pytest.importorskip(library(program), reason="pip install 'mlx-gptoss[test]'")
+    here = program.replace(BASE, served.url).replace('"none"', repr(served.token))
+    done = subprocess.run([sys.executable, "-c", here], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("417 + 285 = 702\n", "")
+
+
+def test_every_agent_the_readme_names_can_be_set_up() -> None:
+    line = next(one for one in README.splitlines() if "agents setup" in one)
+    assert [tool for tool in TOOLS if tool not in line] == []

@@ -1,0 +1,343 @@
+"""Heavy requests: refused early and in the right words, and nobody else waits."""
+
+import asyncio
+import json
+import random
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlx_gptoss import load
+from mlx_gptoss.api.settings import Limits
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.server.bodies import MANY, count_values
+from mlx_gptoss.server.lanes import LONG, Lanes
+from tests.support.serve_process import serve
+from tests.support.serving import WEATHER, asked
+
+CONTEXT = 2048
+MB = 10**6
+ALLOWED = 32 * 2**20  # bytes of a body
+GROWTH = 150 * MB  # what a server may keep of bodies that it refused
+HEALTH_SECONDS = 5.0  # on a machine that is busy with other tests
+TEXT = "so it goes " * 40_000  # more bytes than so many of the longest tokens
+USER = {"role": "user", "content": TEXT}
+REFUSED = {
+    "/v1/chat/completions": {"messages": [USER]},
+    "/v1/chat/render": {"messages": [USER]},
+    "/v1/responses": {"input": TEXT},
+    "/v1/responses/render": {"input": TEXT},
+    "/v1/responses/input_tokens": {"input": TEXT},
+    "/v1/messages": {"messages": [USER], "max_tokens": 9},
+    "/v1/messages/render": {"messages": [USER], "max_tokens": 9},
+    "/v1/messages/count_tokens": {"messages": [USER]},
+    "/v1/completions": {"prompt": ["Hi", TEXT]},
+}
+Client = httpx2.AsyncClient
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Runtime]:
+    with load("demo", context=CONTEXT) as runtime:
+        yield runtime
+
+
+def run(
+    runtime: Runtime,
+    work: Callable[[Client], Awaitable[Any]],
+) -> Any:
+    async def main() -> Any:
+        async with asked(runtime) as client:
+            return await work(client)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("path", REFUSED)
+def test_a_prompt_that_can_never_fit_is_refused_in_the_words_of_its_api(
+    demo: Runtime, path: str
+) -> None:
+    assert len(TEXT) // len(demo.tokenizer._spellings[0]) > CONTEXT
+
+    reply = run(demo, lambda client: client.post(path, json=REFUSED[path]))
+
+    error = reply.json()["error"]
+    assert (reply.status_code, error["type"]) == (400, "invalid_request_error")
+    if path.startswith("/v1/messages"):
+        assert "prompt is too long: " in error["message"]
+        assert f"tokens > {CONTEXT - 1} maximum (at least" in error["message"]
+    else:
+        assert error["code"] == "context_length_exceeded"
+        assert " tokens or more and leave no room" in error["message"]
+
+
+def test_names_of_tokens_without_number_are_refused(demo: Runtime) -> None:
+    body = {"prompt": "<|start|>" * 20_000, "parse_special": True}
+
+    reply = run(demo, lambda client: client.post("/v1/completions", json=body))
+
+    says = "resulted in 20000 tokens or more and leave no room"
+    assert (reply.status_code, says in reply.json()["error"]["message"]) == (400, True)
+
+
+def test_what_is_only_counted_may_fill_the_context(demo: Runtime) -> None:
+    text = "so it goes " * (CONTEXT // 2)  # some 3,000 tokens
+
+    reply = run(
+        demo,
+        lambda client: client.post(
+            "/v1/messages/count_tokens",
+            json={"messages": [{"role": "user", "content": text}]},
+        ),
+    )
+
+    assert reply.json()["input_tokens"] > CONTEXT
+
+
+def test_an_outgrown_conversation_is_shortened_however_long_it_is(
+    demo: Runtime,
+) -> None:
+    items = [USER, {"role": "assistant", "content": "Yes."}]
+    items.append({"role": "user", "content": "Hello!"})
+    body = {"input": items, "truncation": "auto"}
+
+    reply = run(demo, lambda client: client.post("/v1/responses/render", json=body))
+
+    assert reply.json()["prompt"].count("so it goes") == 0
+    assert "Hello!" in reply.json()["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"tools": [WEATHER]}),
+        ("/v1/chat/render", {"tools": [WEATHER]}),
+        ("/v1/messages", {"tools": [{"name": "f", "input_schema": {}}]}),
+        ("/v1/responses", {"tools": [{"type": "function", "name": "f"}]}),
+    ],
+)
+def test_no_tool_is_read_or_checked_in_the_event_loop(
+    demo: Runtime, path: str, body: dict[str, Any]
+) -> None:
+    ask = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1} | body
+    if path == "/v1/responses":
+        ask = {"input": "Hi", "max_output_tokens": 1} | body
+    called: set[str] = set()
+
+    def note(frame: Any, event: str, _: Any) -> None:
+        called.add(frame.f_code.co_name)
+
+    async def work(client: Client) -> Any:
+        sys.setprofile(note)  # of this thread, which is the event loop's
+        try:
+            return await client.post(path, json=ask)
+        finally:
+            sys.setprofile(None)
+
+    reply = run(demo, work)
+
+    assert reply.status_code == 200
+    assert "read_and_handle" in called
+    checks = {"check_tools", "check_schema", "check_depth", "depth_of", "read_tool"}
+    assert called & {*checks, "check_served", "encode_pieces", "_encode"} == set()
+
+
+def test_long_work_does_not_keep_short_work_waiting() -> None:
+    async def main() -> tuple[list[str], set[int]]:
+        lanes, gate, done = Lanes(), threading.Event(), list[str]()
+
+        def long() -> int:
+            assert gate.wait(60)
+            done.append("long")
+            return threading.get_ident()
+
+        work = [lanes.run(LONG + 1, long) for _ in range(3)]
+        waiting = [asyncio.ensure_future(one) for one in work]
+        await lanes.run(LONG, done.append, "short")
+        await lanes.compile(1, done.append, "grammar")
+        gate.set()
+        threads = set(await asyncio.gather(*waiting))
+        lanes.close()
+        return done, threads
+
+    done, threads = asyncio.run(main())
+
+    assert done == ["short", "grammar", "long", "long", "long"]
+    assert len(threads) == 1
+
+
+# Bodies.
+
+KEYS = st.text(alphabet='a,[{"\\:é', max_size=4)
+VALUES = st.recursive(
+    st.none() | st.integers() | KEYS,
+    lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner),
+    max_leaves=20,
+)
+
+
+def values_in(value: Any) -> int:
+    """One for each list and object, and for each entry behind the first."""
+    if isinstance(value, list | dict):
+        inner = value if isinstance(value, list) else list(value.values())
+        return max(len(inner), 1) + sum(map(values_in, inner))
+    return 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(value=VALUES, text=KEYS)
+def test_many_values_are_counted_and_no_text_is(value: Any, text: str) -> None:
+    many = [1] * (MANY + 1)
+
+    body = json.dumps([many, value, text * 9]).encode()
+
+    assert count_values(body, 2 * MANY) == values_in([many, value, text * 9])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "says"),
+    [
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": "Hi"}] * 20_000},
+            400,
+            "`messages` has 20000 entries: this server takes 10000 at most",
+        ),
+        (
+            "/v1/responses",
+            {"input": [{"role": "user", "content": "Hi"}] * 20_000},
+            400,
+            "`input` has 20000 entries: this server takes 10000 at most",
+        ),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": "Hi"}], "tools": [{}] * 20_000},
+            400,
+            "`tools` has 20000 entries: this server takes 256 at most",
+        ),
+        (
+            "/v1/completions",
+            {"prompt": [1] * (Limits().values + 2)},
+            413,
+            "the body has more than 524288 values: shorten the conversation",
+        ),
+        ("/v1/completions", {"prompt": [1] * 20_000}, 400, "resulted in 20000 tokens"),
+        ("/v1/completions", {"prompt": [1, "a"] * 20_000}, 400, "prompt"),
+        (
+            "/v1/completions",
+            {"prompt": "a " * 30_000, "max_tokens": "many"},
+            400,
+            "`max_tokens`: Input should be a valid integer",
+        ),
+    ],
+)
+def test_a_long_body_is_refused_for_what_is_wrong_with_it(
+    demo: Runtime, path: str, body: Any, status: int, says: str
+) -> None:
+    reply = run(demo, lambda client: client.post(path, json=body))
+
+    assert (reply.status_code, says in reply.json()["error"]["message"]) == (
+        status,
+        True,
+    )
+
+
+@pytest.mark.parametrize("kind", ["regex", "grammar", "ebnf", "guided_regex"])
+def test_a_grammar_is_as_short_as_a_schema_has_to_be(demo: Runtime, kind: str) -> None:
+    ask = {"messages": [{"role": "user", "content": "Hi"}], kind: "a" * 600_000}
+
+    reply = run(demo, lambda client: client.post("/v1/chat/completions", json=ask))
+
+    says = "the grammar of `response_format` has 600000 characters: this server takes"
+    assert reply.status_code == 400
+    assert reply.json()["error"]["message"] == f"{says} 524288 at most"
+
+
+@pytest.mark.parametrize("filler", [10, 40_000])
+@pytest.mark.parametrize(
+    ("end", "says"),
+    [
+        ("", "the body is no JSON"),
+        ('"x": ' + "9" * 5000 + "}", "the body cannot be read: send JSON in UTF-8"),
+        ('"x": ' + "[" * 9000 + "]" * 9000 + "}", "the body"),
+        ('"messages": []}', "`messages`: List should have at least 1 item"),
+    ],
+)
+def test_a_body_is_refused_in_the_same_words_however_long_it_is(
+    demo: Runtime, filler: int, end: str, says: str
+) -> None:
+    text = '{"user": "' + "a" * filler + '", ' + end
+
+    reply = run(
+        demo,
+        lambda client: client.post(
+            "/v1/chat/completions",
+            content=text.encode(),
+            headers={"content-type": "application/json"},
+        ),
+    )
+
+    assert reply.status_code == 400
+    assert reply.json()["error"]["message"].startswith(says)
+
+
+def test_a_long_body_that_is_not_called_json_is_refused(demo: Runtime) -> None:
+    body = json.dumps({"prompt": "a " * 30_000}).encode()
+    headers = {"content-type": "text/plain"}
+
+    reply = run(
+        demo,
+        lambda client: client.post("/v1/completions", content=body, headers=headers),
+    )
+
+    assert "sent as `application/json`" in reply.json()["error"]["message"]
+
+
+def test_a_server_answers_beside_the_largest_prompt_and_gives_its_memory_back() -> None:
+    chance = random.Random(0)
+    words = ["the", "river", "was", "wide", "12", "and", "slow,", "\n"]
+    text = " ".join(chance.choices(words, k=50_000)) + " "
+    prompts = [(text * 200)[: ALLOWED - MB], *[(text * 9)[: MB // 2]] * 3]
+    bodies = [{"messages": [{"role": "user", "content": one}]} for one in prompts]
+    with serve("--context", str(8 * CONTEXT)) as server:
+        key = {"authorization": f"Bearer {server.token}"}
+        with httpx2.Client(base_url=server.v1, headers=key, timeout=120) as client:
+            client.post("/completions", json={"prompt": "Hi", "max_tokens": 1})
+            before = psutil.Process(server.pid).memory_info().rss
+            waits, replies = beside(client, server.url, bodies)
+            kept = psutil.Process(server.pid).memory_info().rss - before
+
+    assert [reply.status_code for reply in replies] == [400] * 4
+    assert {reply.json()["error"]["code"] for reply in replies} == {
+        "context_length_exceeded"
+    }
+    assert len(waits) > 1 and max(waits) < HEALTH_SECONDS
+    assert kept < GROWTH
+
+
+def beside(
+    client: httpx2.Client, url: str, bodies: list[Any]
+) -> tuple[list[float], list[httpx2.Response]]:
+    """Send all at once; how long `/health` took meanwhile, and their replies."""
+    replies: list[httpx2.Response] = []
+
+    def ask(body: Any) -> None:
+        replies.append(client.post("/chat/completions", json=body))
+
+    threads = [threading.Thread(target=ask, args=(body,)) for body in bodies]
+    for thread in threads:
+        thread.start()
+    waits: list[float] = []
+    while any(thread.is_alive() for thread in threads):
+        began = time.monotonic()
+        assert httpx2.get(f"{url}/health", timeout=60).status_code == 200
+        waits.append(time.monotonic() - began)
+    return waits, replies

@@ -1,0 +1,66 @@
+"""A model that holds a scripted conversation, in Harmony, on the real Runtime.
+
+    runtime = talking("<|channel|>final<|message|>Hello<|return|>", ...)
+
+The n-th reply is what it says after the n-th question. `model.read` is all it was
+fed, so that a test sees what the model was shown.
+"""
+
+from time import sleep
+
+from mlx_gptoss.engine.prompt_cache import CacheOptions
+from mlx_gptoss.engine.runtime import Runtime
+from tests.support.fakes import SURE, FakeModel, byte_tokenizer
+
+TOKENIZER = byte_tokenizer()
+START = TOKENIZER.special("<|start|>")
+VOCABULARY = 300
+
+
+def as_characters(ids: list[int]) -> str:
+    """Return a string with one character an id, to search in."""
+    return "".join(map(chr, ids))
+
+
+OPENING = as_characters([START, *TOKENIZER.encode("assistant")])
+QUESTION = as_characters([START, *TOKENIZER.encode("user")])
+
+
+def token_ids(text: str) -> list[int]:
+    """Return the ids of text in which `<|...|>` are special tokens."""
+    ids: list[int] = []
+    while text:
+        name = next((n for n in TOKENIZER.specials if text.startswith(n)), None)
+        ids += [TOKENIZER.special(name)] if name else TOKENIZER.encode(text[0])
+        text = text[len(name or " ") :]
+    return ids
+
+
+class TalkingModel(FakeModel):
+    """Says the reply to the last question, token by token."""
+
+    def __init__(self, replies: tuple[str, ...], pause: float = 0) -> None:
+        super().__init__(self._logits_of)
+        self.pause = pause  # seconds before each token
+        self.replies = [token_ids(reply) for reply in replies]
+
+    @property
+    def read(self) -> str:
+        """Everything it was fed, as text."""
+        return TOKENIZER.decode([token for feed in self.feeds for token in feed])
+
+    def _logits_of(self, ids: list[int]) -> list[float]:
+        sleep(self.pause)
+        read = as_characters(ids)
+        opening = read.find(OPENING, read.rfind(QUESTION))
+        said = len(ids) - opening - len(OPENING) if opening >= 0 else -1
+        turn = read.count(QUESTION) - 1
+        reply = self.replies[min(max(turn, 0), len(self.replies) - 1)]
+        token = reply[said] if 0 <= said < len(reply) else 0
+        return [SURE if n == token else 0.0 for n in range(VOCABULARY)]
+
+
+def talking(*replies: str, pause: float = 0) -> Runtime:
+    """Return a runtime that answers the n-th question with the n-th reply."""
+    model = TalkingModel(replies, pause)
+    return Runtime(model, tokenizer=TOKENIZER, cache=CacheOptions(idle=False))
