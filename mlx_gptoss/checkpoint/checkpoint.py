@@ -34,9 +34,9 @@ HEAD = "lm_head.weight"
 class Checkpoint:
     """A checkpoint whose headers are right.
 
-    `tensors` maps canonical names (`mlx_gptoss.format.layout`) to where their bytes lie: file,
-    offset from its start, length, stored dtype and shape. q, k and v of a fused file
-    are three ranges of one stored tensor.
+    `tensors` maps canonical names (see `format/layout.py`) to where their bytes lie:
+    file, offset from its start, length, stored dtype and shape. q, k and v of a fused
+    file are three ranges of one stored tensor.
     """
 
     folder: Path

@@ -41,7 +41,7 @@ def from_chat_messages(
     """Return the whole conversation, the system message first.
 
     `restore(messages, call_ids)` may put back what an assistant message with calls
-    came without (see `mlx_gptoss.chat.reasoning_memory`). Calls at the end must have their
+    came without (see `ReasoningMemory`). Calls at the end must have their
     results, unless `to_answer` is off: then nobody goes on from here.
     Raises PromptError that names the message or tool which cannot be read.
     """

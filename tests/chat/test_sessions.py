@@ -38,7 +38,7 @@ from mlx_gptoss.harmony.messages import (
 from tests.support.fakes import answering
 from tests.support.talking import talking
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GREEDY = SamplingParams(temperature=0)
 REPLY = "<|channel|>final<|message|>Yes.<|return|>"
 CALL = (

@@ -18,7 +18,7 @@ from mlx_gptoss.chat.sessions.checkup import check_file
 from mlx_gptoss.errors import SessionError
 from tests.support.kept_chats import fill, many_levels
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "mlx_gptoss", "sessions"]
 NOBODY = 65534
 SOME, MANY = 4000, 10_000

@@ -22,7 +22,7 @@ from mlx_gptoss.errors import ToolError  # noqa: E402
 from mlx_gptoss.harmony.events import ToolResult  # noqa: E402
 from tests.support.fakes import answering  # noqa: E402
 
-SCRIPT = str(Path(__file__).parent / "mcp_server.py")
+SCRIPT = str(Path(__file__).parents[1] / "support" / "mcp_server.py")
 STDIO = Server("my test", command=sys.executable, args=(SCRIPT,))
 BROKEN = (sys.executable, ("-c", "import sys; sys.exit('no such database')"))
 SILENT = (sys.executable, ("-c", "import sys; sys.stdin.read()"))

@@ -14,7 +14,7 @@ from mlx_gptoss.chat.tools.mcp import McpServers, Server
 from mlx_gptoss.chat.tools.mcp.config import server_of
 from mlx_gptoss.errors import ToolError
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "support"
 ODD = str(HERE / "odd_mcp_server.py")
 RUST = Path(sysconfig.get_path("scripts")) / "cnb-rs-mcp"
 OLD_LIBRARY = Path(os.environ.get("MLX_GPTOSS_MCP_1", ""))

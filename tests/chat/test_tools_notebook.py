@@ -30,7 +30,7 @@ from mlx_gptoss.errors import ToolError
 from mlx_gptoss.harmony.built_in_tools import PYTHON
 from tests.support.notebooks import MB, SMALL, kernel_of, open_notebook
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="namespaces of Linux")
 
 

@@ -20,7 +20,7 @@ from mlx_gptoss.errors import GptOssError, HubError
 from tests.support.checkpoints import write_checkpoint
 from tests.support.hub_server import hub_server
 
-GOLDEN = Path(__file__).parent / "golden" / "help"
+GOLDEN = Path(__file__).parents[1] / "golden" / "help"
 UPDATE = "MLX_GPTOSS_UPDATE_GOLDEN"
 
 

@@ -32,7 +32,7 @@ class Loads:
         return Runtime(scripted(self.script, self.prompt), tokenizer=TOKENIZER)
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

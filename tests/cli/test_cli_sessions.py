@@ -26,7 +26,7 @@ from tests.support.kept_chats import fill, many_levels
 from tests.support.serving import question
 from tests.support.talking import talking
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 YES = "<|channel|>final<|message|>Yes.<|return|>"
 
 

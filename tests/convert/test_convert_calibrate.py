@@ -17,7 +17,7 @@ from mlx_gptoss_convert.write.conversion import convert
 from tests.support.checkpoints import hf_config, random_tensors
 from tests.support.layout_writers import write_hf
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "mlx_gptoss" / "demo"
 CONFIG = hf_config(num_hidden_layers=2, intermediate_size=128)
 PASSAGES = [

@@ -34,7 +34,7 @@ from mlx_gptoss_convert.write.conversion import convert
 from tests.support.checkpoints import hf_config, random_tensors
 from tests.support.layout_writers import WRITERS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "mlx_gptoss" / "demo"
 CONFIG = hf_config(num_hidden_layers=3, intermediate_size=128)
 TENSORS = random_tensors(CONFIG, seed=8)

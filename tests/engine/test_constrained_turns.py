@@ -1,7 +1,8 @@
 """The proof: constrained turns are well-formed whatever the model wants.
 
-In a test run a few turns each; `pytest -m soak -s tests/engine/test_constrained_turns.py`
-runs 1,000 at each temperature, half of them with tools, and prints the numbers.
+In a test run a few turns each;
+`pytest -m soak -s tests/engine/test_constrained_turns.py` runs 1,000
+at each temperature, half of them with tools, and prints the numbers.
 """
 
 from collections.abc import Iterator

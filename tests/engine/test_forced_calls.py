@@ -1,7 +1,8 @@
 """A call that is demanded comes, and preambles cannot eat a turn.
 
-`pytest -m soak -s tests/engine/test_forced_calls.py` lets the demo model take 600 turns after
-the result of a tool, where it would rather answer, and prints how many had a call.
+`pytest -m soak -s tests/engine/test_forced_calls.py` lets the demo model take 600
+turns after the result of a tool, where it would rather answer, and prints how
+many had a call.
 """
 
 from collections.abc import Iterator

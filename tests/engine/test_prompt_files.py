@@ -254,7 +254,7 @@ def test_a_disk_that_takes_no_more_is_one_warning(
     """In the real process: a file may not grow past 5,000 bytes there."""
     ended = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path)],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=120,
@@ -295,7 +295,7 @@ def test_a_process_killed_while_it_writes_leaves_a_usable_cache(
 ) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path)],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         timeout=120,
         check=False,

@@ -244,7 +244,7 @@ WRITERS = {  # files and rooms that write past `files.py`, and why
 
 def test_files_are_written_in_one_place() -> None:
     """A new writer uses `files.py`, or says here why it cannot."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     folders = (root / "mlx_gptoss", root / "convert" / "mlx_gptoss_convert")
     writers = {
         str(path.relative_to(folder))

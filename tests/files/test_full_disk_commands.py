@@ -18,7 +18,7 @@ from mlx_gptoss_convert.measure.findings import Report, save_report
 from tests.support.full_disks import fill, small_disk
 from tests.support.talking import talking
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SAID = "<|channel|>final<|message|>Nobody else may read this.<|return|>"
 SIZE = 96 * 1024
 OLD = "the old file"

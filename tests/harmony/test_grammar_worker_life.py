@@ -227,7 +227,7 @@ def test_standard_streams_may_be_closed(closed: str) -> None:
 
 def test_an_app_may_work_in_another_folder(tmp_path: Path) -> None:
     for part in ("mlx_gptoss", "tests"):
-        (tmp_path / part).symlink_to(Path(__file__).parents[1] / part)
+        (tmp_path / part).symlink_to(Path(__file__).parents[2] / part)
     moved = """
 import os, sys
 sys.path.insert(0, ".")

@@ -19,7 +19,7 @@ from mlx_gptoss.harmony.render.prompt import (
 from tests.support.harmony_strategies import oracle_conversation
 from tests.support.vocabulary import SPECIALS, O200k, is_oss_harmony, oracle
 
-FOLDER = Path(__file__).parent / "golden" / "prompts"
+FOLDER = Path(__file__).parents[1] / "golden" / "prompts"
 GOLDEN = sorted(FOLDER.glob("*.json"))
 UPDATE = "MLX_GPTOSS_UPDATE_GOLDEN"
 VOCABULARY = O200k()

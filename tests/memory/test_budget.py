@@ -1,7 +1,7 @@
 """Budgets are obeyed: real processes, and the peak the system saw of them.
 
-By hand, on 3.7 GB: `pytest -m soak tests/memory/test_budget.py`, which takes a folder that is
-there already from $MLX_GPTOSS_LARGE.
+By hand, on 3.7 GB: `pytest -m soak tests/memory/test_budget.py`, which takes a folder
+that is there already from $MLX_GPTOSS_LARGE.
 """
 
 import json
@@ -24,7 +24,7 @@ from mlx_gptoss.engine.place import plan_checkpoint
 from mlx_gptoss.memory import Plan
 from tests.support import checkpoints
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONTEXT = 256
 SIZES: dict[str, Any] = {
     "num_hidden_layers": 4,

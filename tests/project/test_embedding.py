@@ -16,7 +16,7 @@ from mlx_gptoss.diagnostics.agents.client import Client, Refused, Unreachable
 from mlx_gptoss.diagnostics.agents.steps import chat, models
 from tests.support.serve_process import COMMAND, gone, run, serve, wait_for
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def test_a_program_embeds_the_library_and_stays_responsive() -> None:

@@ -1,74 +1,46 @@
-"""A module imports only its own floor or lower: read from the source by `ast`."""
+"""The rooms of the package, from the ground up, and what each may import.
+
+A room imports only rooms above it in this list, never one beside or below. README.md
+shows the same list. Imports are read from the source by `ast`.
+"""
 
 import ast
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from mlx_gptoss import __version__
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "mlx_gptoss"
 
-FLOORS = {
-    "errors": 0,
-    "config": 0,
-    "layout": 0,
-    "blas": 0,
-    "blas_library": 0,
-    "owner": 0,
-    "home": 0,
-    "files": 0,
-    "linear": 1,
-    "hollow": 1,
-    "floats": 1,
-    "mxfp4": 1,
-    "rope": 1,
-    "attention": 1,
-    "cache": 1,
-    "sampling": 1,
-    "experts": 2,
-    "model": 2,
-    "memory": 2,
-    "wiring": 3,
-    "hub": 3,
-    "checkpoint": 3,
-    "leftovers": 3,
-    "cutting": 3,
-    "tokenizer": 3,
-    "harmony": 4,
-    "interfaces": 4,
-    "steps": 4,
-    "endings": 4,
-    "decoding": 4,
-    "drawing": 4,
-    "generate": 4,
-    "prompt_cache": 4,
-    "guide": 4,
-    "stream": 4,
-    "loading": 4,
-    "planning": 4,
-    "plot": 5,
-    "probe": 4,
-    "modes": 5,
-    "tools": 5,
-    "opening": 5,
-    "runtime": 5,
-    "batching": 5,
-    "chat": 5,
-    "sessions": 5,
-    "reasoning_memory": 5,
-    "overflow": 5,
-    "listener": 5,
-    "agents": 6,
-    "bench": 6,
-    "doctor": 6,
-    "server": 6,
-    "cli": 7,
-}
-TOP = {"__init__", "__main__", "demo"}  # lazy re-exports, the door, data
+ROOMS = (
+    "errors",
+    "files",
+    "format",
+    "model",
+    "memory",
+    "checkpoint",
+    "harmony",
+    "engine",
+    "chat",
+    "api",
+    "server",
+    "diagnostics",
+    "cli",
+)
+DOORS = ("__init__", "__main__")  # lazy re-exports, and the command
+WITHOUT_MLX = (  # what is imported before MLX, or by programs that never start it
+    "errors",
+    "files",
+    "format/config",
+    "format/layout",
+    "model/blas_library",
+    "checkpoint/tokenizer",
+    "harmony",
+    "api",
+)
+DESCRIBES_MACHINES = {"memory", "diagnostics"}
 
 
 def modules() -> list[Path]:
@@ -80,6 +52,7 @@ def room(path: Path) -> str:
 
 
 def imports(path: Path) -> list[str]:
+    """Return every module that a file imports, at its top or inside a function."""
     names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -92,38 +65,41 @@ def imports(path: Path) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_go_down_or_stay_on_the_floor(path: Path) -> None:
-    if room(path) in TOP:
-        return
-    floor = FLOORS[room(path)]
-    above = []
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] == "mlx_gptoss" and len(parts) > 1 and parts[1] in FLOORS:
-            if FLOORS[parts[1]] > floor:
-                above.append(name)
-        elif parts[0] == "mlx_gptoss_convert" and room(path) != "cli":
-            above.append(name)
-    assert above == []
+def may_import(importer: str, name: str) -> bool:
+    """Say whether a module of the room `importer` may import the module `name`."""
+    package, *rest = name.split(".")
+    if package == "mlx_gptoss_convert":
+        return False  # the converter stands on the package, never the reverse
+    if package != "mlx_gptoss" or not rest or rest[0] not in ROOMS:
+        return True
+    return ROOMS.index(rest[0]) <= ROOMS.index(importer)
 
 
-def test_every_room_of_the_package_has_a_floor() -> None:
-    rooms = {room(path) for path in modules()} - TOP
-    assert rooms <= set(FLOORS)
+def test_a_room_imports_only_rooms_below_it() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules()
+        if room(path) not in DOORS
+        for name in imports(path)
+        if not may_import(room(path), name)
+    ]
+    assert wrong == []
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_harmony_and_the_lowest_floor_do_not_start_mlx(path: Path) -> None:
-    if room(path) in {
-        "errors",
-        "config",
-        "layout",
-        "blas_library",
-        "harmony",
-        "tokenizer",
-    }:
-        assert not [name for name in imports(path) if name.split(".")[0] == "mlx"]
+def test_every_file_of_the_package_is_in_a_room() -> None:
+    data = {"demo"}  # the demo checkpoint and a README
+    places = {path.name.removesuffix(".py") for path in PACKAGE.iterdir()}
+    assert places - {"__pycache__"} == {*ROOMS, *DOORS, *data}
+
+
+def test_what_must_not_start_mlx_does_not_import_it() -> None:
+    starters = [
+        str(path.relative_to(PACKAGE))
+        for path in modules()
+        if path.relative_to(PACKAGE).with_suffix("").as_posix().startswith(WITHOUT_MLX)
+        and any(name.split(".")[0] == "mlx" for name in imports(path))
+    ]
+    assert starters == []
 
 
 def test_the_package_can_be_run_as_a_module() -> None:
@@ -135,4 +111,4 @@ def test_the_package_can_be_run_as_a_module() -> None:
 def test_only_those_who_describe_the_machine_ask_for_metal() -> None:
     """Code that computes asks `on_gpu`: a user may choose the CPU of a Mac."""
     askers = [path for path in modules() if "metal.is_available" in path.read_text()]
-    assert {room(path) for path in askers} == {"memory", "doctor"}
+    assert {room(path) for path in askers} == DESCRIBES_MACHINES

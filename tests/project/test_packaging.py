@@ -13,7 +13,7 @@ import pytest
 
 import mlx_gptoss
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DEMO_FILES = {
     "config.json",
     "generation_config.json",

@@ -9,7 +9,7 @@ import pytest
 
 from examples.chat_screen.capture import as_text, converse
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 MEASURED = re.compile(r"\d+\.\d (?:s|tok/s)|\d+ MB")  # times, speeds, memory
 PROGRAMS = ("chat.py", "tool.py")

@@ -10,7 +10,7 @@ import pytest
 from mlx_gptoss.diagnostics.agents.tools import TOOLS
 from tests.support.serve_process import Served
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 BASE = "http://localhost:8080"
 PROGRAMS = [
     program

@@ -14,7 +14,7 @@ from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss_convert.measure.passages import whole_passage
 from tests.support.checkpoints import write_checkpoint
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SAME_MODEL = 1.03  # the forms agree within 3 % where experts are bfloat16
 MXFP4_COST = 1.6  # a model that was not trained in MXFP4
 

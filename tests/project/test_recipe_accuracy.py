@@ -9,7 +9,7 @@ from examples.recipe_accuracy import right, run, same, table
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss_convert.measure.divergence import Divergence
 
-DEMO = Path(__file__).parents[1] / "mlx_gptoss" / "demo"
+DEMO = Path(__file__).parents[2] / "mlx_gptoss" / "demo"
 DIVERGENCE = Divergence(9, 0.25, 0.5, 0.125, 0.9, 3, 4)
 
 

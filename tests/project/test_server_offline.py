@@ -58,7 +58,7 @@ with serve() as served:
     command = [sys.executable, "-c", sys.argv[1], served.url, served.token]
     print(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 """
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def can_be_alone() -> bool:

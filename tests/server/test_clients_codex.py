@@ -25,7 +25,7 @@ from tests.support.serve_process import run
 
 pytestmark = pytest.mark.soak
 
-NUMBERS = Path(__file__).with_name("mcp_server.py")
+NUMBERS = Path(__file__).parents[1] / "support" / "mcp_server.py"
 TASK = "What is 2 + 3? Add by the tool, and write the sum to sum.txt."
 OPTIONS = ["--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"]
 SECONDS = 120

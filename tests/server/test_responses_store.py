@@ -289,7 +289,7 @@ def test_a_kill_in_a_write_loses_nothing_that_was_stored(path: Path) -> None:
     last = ""
     for kill in range(2):
         command = [sys.executable, "-c", SAVING, str(path)]
-        root = Path(__file__).parents[1]
+        root = Path(__file__).parents[2]
         with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root) as saving:
             assert saving.stdout is not None
             for _ in range(10 + kill):

@@ -1,7 +1,8 @@
 """What the real Codex sent, sent again: its tools reach the model, its calls come back.
 
-The sessions of `tests/golden/codex/` were recorded by `tests/server/test_clients_codex.py`.
-Beside each is the prompt that its last request became, which a person can read.
+The sessions of `tests/golden/codex/` were recorded by
+`tests/server/test_clients_codex.py`. Beside each is the prompt that its
+last request became, which a person can read.
 """
 
 import asyncio

@@ -10,7 +10,7 @@ from mlx_gptoss.api.settings import Limits
 from mlx_gptoss.cli.serve import serve
 from mlx_gptoss.server.app import ROUTERS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SUITES = r"(?s)```sh\n.*?```"  # commands of other people's programs
 TEXT = (ROOT / "mlx_gptoss" / "server" / "README.md").read_text()
 

@@ -24,7 +24,7 @@ from mlx_gptoss.harmony.content_parts import NAMES
 from tests.support.answering_app import constant
 from tests.support.serving import asked
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "mlx_gptoss" / "server" / "README.md").read_text()
 USER = {"role": "user", "content": "Is it?"}
 BODIES: dict[str, dict[str, Any]] = {

@@ -23,7 +23,7 @@ from tests.support.live import Live, live
 from tests.support.serve_process import run
 from tests.support.serving import DATE
 
-README = Path(__file__).parent.parent / "mlx_gptoss" / "server" / "README.md"
+README = Path(__file__).parents[2] / "mlx_gptoss" / "server" / "README.md"
 NODE = Path(os.environ.get("MLX_GPTOSS_NODE", "node-clients"))
 # A name of models that reason, by which llm-comply runs its tests of reasoning, too.
 MODEL = "claude-4-gpt-5"

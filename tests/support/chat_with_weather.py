@@ -1,6 +1,7 @@
-"""`mlx-gptoss chat` with a Python function as a tool: python -m tests.support.chat_with_weather
+"""Run `mlx-gptoss chat` with a Python function as a tool.
 
-The function stands for a tool of an MCP server, which takes seconds to start.
+`python -m tests.support.chat_with_weather`. The function stands for a tool of
+an MCP server, which takes seconds to start.
 """
 
 from collections.abc import Mapping

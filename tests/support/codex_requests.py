@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parent / "golden" / "codex"
+FOLDER = Path(__file__).parents[1] / "golden" / "codex"
 RESPONSES = "/v1/responses"
 TEXTS = {  # of Codex, by the key they stand at
     "description": "(what it is)",

@@ -12,7 +12,7 @@ from tests.vocabulary import O200k
 from mlx_gptoss.harmony import events as e
 from mlx_gptoss.harmony.parse import Parser, TokenSource
 
-FOLDER = Path(__file__).parent / "golden" / "malformed"
+FOLDER = Path(__file__).parents[1] / "golden" / "malformed"
 OFFERED = ["get_weather", "manage_cart", "Web Search", "write_file"]
 BUILT_IN = ["python", "browser.search"]
 TEXTS = {

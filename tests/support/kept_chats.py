@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import mlx_gptoss
+import mlx_gptoss.chat
 from mlx_gptoss.chat.sessions.index import FORGETS_AT_ONCE
 
 OLD = sqlite3.sqlite_version_info < FORGETS_AT_ONCE
@@ -19,7 +19,7 @@ AGES = ("this Python's", "a newer")
 
 
 def age(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Return `mlx_gptoss.chat.sessions` as it is with this Python's SQLite or a newer."""
+    """Return `chat.sessions` as it is with this Python's SQLite or a newer."""
     for module in ("checkup", "markdown"):  # so that each is put back
         importlib.import_module(f"mlx_gptoss.chat.sessions.{module}")
     if name == AGES[0]:
@@ -27,7 +27,7 @@ def age(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     newer = pytest.importorskip(
         "pysqlite3", reason="pysqlite3 has no wheel for this machine"
     )
-    monkeypatch.setattr(mlx_gptoss, "sessions", None, raising=False)
+    monkeypatch.setattr(mlx_gptoss.chat, "sessions", None, raising=False)
     monkeypatch.setitem(sys.modules, "sqlite3", newer)
     for loaded in [m for m in sys.modules if m.startswith("mlx_gptoss.chat.sessions")]:
         monkeypatch.delitem(sys.modules, loaded)

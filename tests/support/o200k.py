@@ -64,7 +64,7 @@ def vocabulary_folder(cache: Path) -> Path:
     if not all((cache / name).is_file() for name in SHA256):
         # Apart: it needs oss-harmony whichever library the tests compare with.
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-        root = Path(__file__).resolve().parents[1]
+        root = Path(__file__).resolve().parents[2]
         command = [sys.executable, "-m", "tests.support.o200k", str(cache)]
         subprocess.run(command, check=True, cwd=root, env=environment)
     return cache

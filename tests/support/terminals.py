@@ -17,7 +17,7 @@ from typing import Self
 import pexpect
 import pyte
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0  # seconds: machines that run tests are slow
 QUIET = 0.3  # seconds without output after which a screen is at rest
 

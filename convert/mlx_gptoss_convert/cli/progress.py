@@ -30,8 +30,8 @@ class Bar:
     """A progress bar with bytes, rate and time left; a context manager."""
 
     def __init__(self, title: str) -> None:
-        from rich.console import Console  # noqa: PLC0415 - not needed for JSON
-        from rich.progress import (  # noqa: PLC0415
+        from rich.console import Console
+        from rich.progress import (
             BarColumn,
             DownloadColumn,
             Progress,

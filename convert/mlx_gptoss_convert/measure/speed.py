@@ -1,8 +1,8 @@
 """How fast the converter is: beside a copy of the same bytes, and beside mlx-lm.
 
 Every run is a process of its own, on the same disk, with the source in the page cache:
-`python -m mlx_gptoss_convert.measure.speed ENGINE SRC DST` prints its seconds, without the
-imports, and its peak memory. Knows engines and clocks, nothing of tensors.
+`python -m mlx_gptoss_convert.measure.speed ENGINE SRC DST` prints its seconds, without
+the imports, and its peak memory. Knows engines and clocks, nothing of tensors.
 """
 
 import json

@@ -25,10 +25,10 @@ from mlx_gptoss.harmony.json_text import json_text
 from mlx_gptoss.harmony.openai_chat import Restore
 from mlx_gptoss.harmony.render.prompt import is_begun
 from mlx_gptoss.harmony.tool_results import Pairing
-from mlx_gptoss.server.responses.store import CONTINUES
 
 INSTRUCTIONS = ("system", "developer")
 COMMENTARY = "commentary"
+CONTINUES = "continues"  # marks what a response said behind an answer that had begun
 CALLS = ("function_call", "custom_tool_call", "tool_search_call")
 Json = Mapping[str, Any]
 Find = Callable[[str], Json | None]

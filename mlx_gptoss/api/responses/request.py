@@ -8,7 +8,13 @@ from mlx_gptoss.api import options as asking
 from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.limits import check_count, check_depth, check_stops
 from mlx_gptoss.api.prompt import Ask
-from mlx_gptoss.api.responses.items import BETWEEN, Find, is_reference, read_items
+from mlx_gptoss.api.responses.items import (
+    BETWEEN,
+    CONTINUES,
+    Find,
+    is_reference,
+    read_items,
+)
 from mlx_gptoss.api.responses.tool_choice import tool_choice
 from mlx_gptoss.api.responses.tool_list import Offer, read_offer
 from mlx_gptoss.api.responses.wire import InputRequest, ResponsesRequest
@@ -19,7 +25,6 @@ from mlx_gptoss.errors import LongPromptError
 from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.openai_chat import Restore
-from mlx_gptoss.server.responses.store import CONTINUES
 
 AUTO_TRUNCATION = "auto"
 LOGPROBS = "message.output_text.logprobs"

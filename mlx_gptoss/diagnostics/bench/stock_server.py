@@ -1,4 +1,4 @@
-"""Stock mlx-lm's server on a folder: `python -m mlx_gptoss.diagnostics.bench.stock_server ...`.
+"""Run stock mlx-lm's server on a folder, in a process of its own.
 
     stock_server FOLDER PORT DTYPE
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlx_gptoss.api.responses.items import CONTINUES
 from mlx_gptoss.api.settings import Settings
 from mlx_gptoss.errors import GptOssError, StorageError
 from mlx_gptoss.server.responses.database import DamagedError, Database
@@ -77,7 +78,6 @@ PREFIXES = {
     "tool_search_output": "tso",
     "additional_tools": "at",
 }
-CONTINUES = "continues"  # marks what a response said behind an answer that had begun
 Json = dict[str, Any]
 
 

@@ -1,0 +1,1 @@
+"""Responses under way and those in the store."""
