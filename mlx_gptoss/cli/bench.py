@@ -10,11 +10,11 @@ import click
 from mlx_gptoss.cli.bench_serve import serve
 from mlx_gptoss.cli.bench_stalls import stalls
 from mlx_gptoss.cli.bench_tables import (
-    conversions_table,
     decode_table,
     experts_table,
     turns_table,
 )
+from mlx_gptoss.cli.lazy import LazyCommand, LazyGroup
 from mlx_gptoss.cli.options import (
     LoadOptions,
     MemorySize,
@@ -24,8 +24,13 @@ from mlx_gptoss.cli.options import (
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.terminal import note
 
+# The converter stands on this package, so its command is found by name.
+CONVERT = LazyCommand(
+    "mlx_gptoss_convert.cli.bench", "command", "Speed and memory of converting"
+)
 
-@click.group(short_help="Measure speed")
+
+@click.group(cls=LazyGroup, lazy={"convert": CONVERT}, short_help="Measure speed")
 def bench() -> None:
     """Measure speed and memory on this machine."""
 
@@ -201,39 +206,6 @@ def constrain(
         f"vocabulary of {found.vocabulary:,}; {found.model} on {found.machine}; "
         f"load average {found.load_average:.1f}"
     )
-
-
-@bench.command("convert", short_help="Speed and memory of converting")
-@click.option(
-    "--size",
-    type=MemorySize(),
-    default="1GB",
-    show_default=True,
-    help="Size of the random checkpoint to convert, at least",
-)
-@click.option(
-    "--folder",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Where to write, three times the size. [default: the system's]",
-)
-@click.option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="Interleaved rounds; times are their medians",
-)
-@json_option
-def convert(size: int, folder: Path | None, rounds: int, as_json: bool) -> None:
-    """Measure the converter beside a plain copy and beside mlx_lm.convert.
-
-    Every run is a process of its own, on one disk, with the source in memory. Ratios
-    above 1 say that mlx_gptoss is faster, or takes less memory.
-    """
-    from mlx_gptoss_convert.measure.speed import bench_convert
-
-    found = bench_convert(size, folder, rounds=rounds, progress=note)
-    show(found, conversions_table, as_json=as_json)
 
 
 @bench.command("experts", short_help="Loading and streaming of experts")

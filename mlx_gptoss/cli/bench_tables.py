@@ -69,27 +69,6 @@ def experts_table(found: Any) -> str:
     return "\n".join(lines)
 
 
-def conversions_table(found: Any) -> str:
-    rows = [["", "time", "rate", "peak memory"]]
-    rows += [
-        [
-            row.engine,
-            f"{row.seconds:.2f} s",
-            f"{format_bytes(round(row.rate))}/s",
-            format_bytes(row.peak),
-        ]
-        for row in found.rows
-        if not row.failure
-    ]
-    lines = [aligned(rows, columns=4)]
-    lines += [f"{row.engine}: {row.failure}" for row in found.rows if row.failure]
-    lines.append(f"lossless reaches {found.copy_share:.0%} of the rate of a copy")
-    if found.peer_ratios is not None:
-        times, peaks = found.peer_ratios
-        lines.append(f"mlx-lm / q8: {times:.2f}x the time, {peaks:.2f}x the memory")
-    return "\n".join([*lines, f"from {format_bytes(found.source_bytes)}"])
-
-
 def decode_table(found: Any) -> str:
     columns = found.columns
     rows = [["", *(column.name for column in columns)]]

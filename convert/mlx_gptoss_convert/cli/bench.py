@@ -1,0 +1,72 @@
+"""The command `bench convert`: speed and memory of the converter."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mlx_gptoss.cli.options import MemorySize, json_option
+from mlx_gptoss.cli.tables import aligned
+from mlx_gptoss.cli.terminal import note
+from mlx_gptoss.memory import format_bytes
+
+if TYPE_CHECKING:
+    from mlx_gptoss_convert.measure.speed import ConvertBench
+
+
+@click.command("convert", short_help="Speed and memory of converting")
+@click.option(
+    "--size",
+    type=MemorySize(),
+    default="1GB",
+    show_default=True,
+    help="Size of the random checkpoint to convert, at least",
+)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Where to write, three times the size. [default: the system's]",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Interleaved rounds; times are their medians",
+)
+@json_option
+def command(size: int, folder: Path | None, rounds: int, as_json: bool) -> None:
+    """Measure the converter beside a plain copy and beside mlx_lm.convert.
+
+    Every run is a process of its own, on one disk, with the source in memory. Ratios
+    above 1 say that mlx_gptoss is faster, or takes less memory.
+    """
+    from mlx_gptoss_convert.measure.speed import bench_convert
+
+    found = bench_convert(size, folder, rounds=rounds, progress=note)
+    if as_json:
+        click.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        click.echo(conversions_table(found))
+
+
+def conversions_table(found: "ConvertBench") -> str:
+    rows = [["", "time", "rate", "peak memory"]]
+    rows += [
+        [
+            row.engine,
+            f"{row.seconds:.2f} s",
+            f"{format_bytes(round(row.rate))}/s",
+            format_bytes(row.peak),
+        ]
+        for row in found.rows
+        if not row.failure
+    ]
+    lines = [aligned(rows, columns=4)]
+    lines += [f"{row.engine}: {row.failure}" for row in found.rows if row.failure]
+    lines.append(f"lossless reaches {found.copy_share:.0%} of the rate of a copy")
+    if found.peer_ratios is not None:
+        times, peaks = found.peer_ratios
+        lines.append(f"mlx-lm / q8: {times:.2f}x the time, {peaks:.2f}x the memory")
+    return "\n".join([*lines, f"from {format_bytes(found.source_bytes)}"])
