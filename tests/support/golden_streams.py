@@ -7,10 +7,9 @@ name, its ids, and what the parser is to make of it, one line a result.
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.vocabulary import O200k
-
 from mlx_gptoss.harmony import events as e
 from mlx_gptoss.harmony.parse import Parser, TokenSource
+from tests.support.vocabulary import O200k
 
 FOLDER = Path(__file__).parents[1] / "golden" / "malformed"
 OFFERED = ["get_weather", "manage_cart", "Web Search", "write_file"]
