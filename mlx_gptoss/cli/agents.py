@@ -18,8 +18,8 @@ from mlx_gptoss.diagnostics.agents.tools import TOOLS
 
 if TYPE_CHECKING:
     from mlx_gptoss.diagnostics.agents.cases import Ran
-    from mlx_gptoss.diagnostics.agents.client import Client
     from mlx_gptoss.diagnostics.agents.steps import Outcome
+    from mlx_gptoss.diagnostics.http_client import Client
 
 SHOWN = 60  # characters of a note in the table
 
@@ -76,8 +76,8 @@ def setup(
     What else stands in its files stays as it is, comments included, and the old file
     is kept beside each new one. The change is shown, and how to undo it.
     """
-    from mlx_gptoss.diagnostics.agents.client import Client
     from mlx_gptoss.diagnostics.agents.setup import prepare, write
+    from mlx_gptoss.diagnostics.http_client import Client
 
     token = api_key(key, needed=False, made=False)
     chosen = model or _served_model(Client(url, token, seconds=5))
@@ -106,8 +106,8 @@ def _written(path: Path, backup: Path | None) -> str:
 
 def _served_model(client: "Client") -> str:
     """The first model the server lists; without a server, the default model's id."""
-    from mlx_gptoss.diagnostics.agents.client import Unreachable
     from mlx_gptoss.diagnostics.agents.steps import models
+    from mlx_gptoss.diagnostics.http_client import Unreachable
 
     try:
         return models(client)[0]
@@ -152,9 +152,9 @@ def check(
     one it speaks. Every reply must have the shape that clients read. Exits with 1 when
     a step fails; a call the model does not make is counted, and fails nothing.
     """
-    from mlx_gptoss.diagnostics.agents.client import Client
     from mlx_gptoss.diagnostics.agents.steps import check as run
     from mlx_gptoss.diagnostics.agents.steps import models
+    from mlx_gptoss.diagnostics.http_client import Client
 
     client = Client(url, api_key(key, needed=False, made=False))
     if ready_file is not None:

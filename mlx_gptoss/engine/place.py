@@ -32,8 +32,8 @@ from mlx_gptoss.memory import (
 from mlx_gptoss.memory.measured import this_machine
 from mlx_gptoss.memory.plan import AUTO, MODES
 from mlx_gptoss.model.experts.reader import Reader
-from mlx_gptoss.model.experts.selfcheck import writes_are_seen
 from mlx_gptoss.model.experts.storage import Placement, Storage, stream
+from mlx_gptoss.model.experts.write_check import writes_are_seen
 from mlx_gptoss.model.gpt_oss import GptOss
 from mlx_gptoss.model.linear import on_gpu
 

@@ -15,7 +15,7 @@ from mlx_gptoss.diagnostics.agents.cases import (
     read_cases,
     run_cases,
 )
-from mlx_gptoss.diagnostics.agents.client import Client
+from mlx_gptoss.diagnostics.http_client import Client
 from tests.support.serve_process import Served
 
 CASES = read_cases()

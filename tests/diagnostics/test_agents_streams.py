@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from mlx_gptoss.diagnostics.agents.client import Event, events
 from mlx_gptoss.diagnostics.agents.shapes import BadShape
 from mlx_gptoss.diagnostics.agents.streams import (
     assemble_chat,
     assemble_message,
     assemble_response,
 )
+from mlx_gptoss.diagnostics.http_client import Event, events
 
 Events = list[Event]
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}

@@ -11,11 +11,15 @@ from click.testing import CliRunner
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.cli import cli
 from mlx_gptoss.diagnostics.bench.decode import bench_decode
+from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure, Worker
+from mlx_gptoss.diagnostics.bench.measured_engine import (
+    Condition,
+    Subject,
+    random_prompt,
+)
 from mlx_gptoss.diagnostics.bench.primitives import count_primitives
 from mlx_gptoss.diagnostics.bench.random_checkpoint import random_config, write_random
 from mlx_gptoss.diagnostics.bench.results import Column, DecodeBench, Point, Ratio
-from mlx_gptoss.diagnostics.bench.subject import Condition, Subject, random_prompt
-from mlx_gptoss.diagnostics.bench.worker import EngineFailure, Worker
 from mlx_gptoss.errors import CheckpointError, GptOssError
 from tests.support.checkpoints import write_checkpoint
 

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.bench_serve import table
+from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.engines import MLX_LM
 from mlx_gptoss.diagnostics.bench.serve import (
     Asking,
@@ -20,7 +21,6 @@ from mlx_gptoss.diagnostics.bench.serve import (
     medians,
 )
 from mlx_gptoss.diagnostics.bench.streams import Address, Timed, ask
-from mlx_gptoss.diagnostics.bench.worker import EngineFailure
 from mlx_gptoss.errors import GptOssError
 from tests.support.checkpoints import write_checkpoint
 from tests.support.fakes import byte_tokenizer, write_tokenizer

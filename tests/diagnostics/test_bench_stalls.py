@@ -9,7 +9,7 @@ from mlx_gptoss.api.settings import Limits
 from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.cli import cli
-from mlx_gptoss.diagnostics.bench.heavy import LARGEST, heavy_requests
+from mlx_gptoss.diagnostics.bench.heavy_requests import LARGEST, heavy_requests
 from mlx_gptoss.diagnostics.bench.stalls import bench_stalls
 from mlx_gptoss.errors import GptOssError
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from mlx_gptoss.cli.bench_tables import turns_table
+from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.restart import Restart
 from mlx_gptoss.diagnostics.bench.stock_client import StockServer
 from mlx_gptoss.diagnostics.bench.turn_script import Lengths, Request, Script
 from mlx_gptoss.diagnostics.bench.turns import Measured, Turn, TurnsBench, bench_turns
-from mlx_gptoss.diagnostics.bench.worker import EngineFailure
 from mlx_gptoss.errors import GptOssError
 from tests.support.checkpoints import write_checkpoint
 from tests.support.fakes import SPECIALS, byte_tokenizer, write_tokenizer

@@ -3,13 +3,13 @@
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.model.experts import selfcheck
+from mlx_gptoss.model.experts import write_check
 from mlx_gptoss.model.experts.pool import Pool
 
 
 def test_this_device_sees_what_is_written() -> None:
-    assert selfcheck.check_writes()
-    assert selfcheck.writes_are_seen()
+    assert write_check.check_writes()
+    assert write_check.writes_are_seen()
 
 
 def test_both_ways_of_filling_show_in_the_array() -> None:

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from mlx_gptoss.cli import cli
-from mlx_gptoss.diagnostics.agents.client import Client, Refused, Unreachable
 from mlx_gptoss.diagnostics.agents.steps import chat, models
+from mlx_gptoss.diagnostics.http_client import Client, Refused, Unreachable
 from tests.support.serve_process import COMMAND, gone, run, serve, wait_for
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

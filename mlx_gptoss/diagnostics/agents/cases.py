@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 from jsonschema import Draft202012Validator
 
-from mlx_gptoss.diagnostics.agents.client import Client
 from mlx_gptoss.diagnostics.agents.shapes import (
     BadShape,
     Completion,
@@ -24,6 +23,7 @@ from mlx_gptoss.diagnostics.agents.shapes import (
     require,
 )
 from mlx_gptoss.diagnostics.agents.streams import assemble_chat, assemble_response
+from mlx_gptoss.diagnostics.http_client import Client
 from mlx_gptoss.errors import GptOssError
 
 CHAT = "/v1/chat/completions"

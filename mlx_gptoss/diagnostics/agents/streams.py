@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mlx_gptoss.diagnostics.agents.client import Event
 from mlx_gptoss.diagnostics.agents.shapes import (
     AnthropicMessage,
     CallDelta,
@@ -19,6 +18,7 @@ from mlx_gptoss.diagnostics.agents.shapes import (
     read,
     require,
 )
+from mlx_gptoss.diagnostics.http_client import Event
 
 DONE = "[DONE]"
 PIECES = (  # the event that adds, the one that ends, the key of the whole text

@@ -18,7 +18,7 @@ from typing import Any
 
 from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.diagnostics.bench.subject import random_prompt
+from mlx_gptoss.diagnostics.bench.measured_engine import random_prompt
 from mlx_gptoss.diagnostics.doctor import machine
 from mlx_gptoss.engine.guide import Guide, Guides
 from mlx_gptoss.engine.load import load

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.engines import MLX_LM, OURS, default_dtype
+from mlx_gptoss.diagnostics.bench.measured_engine import Condition, Subject
 from mlx_gptoss.diagnostics.bench.results import DecodeBench
-from mlx_gptoss.diagnostics.bench.subject import Condition, Subject
-from mlx_gptoss.diagnostics.bench.worker import EngineFailure
 from mlx_gptoss.diagnostics.doctor import machine
 from mlx_gptoss.engine.hit_curve import recorded_curve
 from mlx_gptoss.engine.place import check_context, choose_dtype, plan_checkpoint

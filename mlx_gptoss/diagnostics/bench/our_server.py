@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from mlx_gptoss.diagnostics.bench.engine_process import PATIENCE_S, EngineFailure
 from mlx_gptoss.diagnostics.bench.streams import Address
-from mlx_gptoss.diagnostics.bench.worker import PATIENCE_S, EngineFailure
 
 NAME = "mlx_gptoss"
 STARTING_S, LOOK_S = 600.0, 0.1

@@ -20,11 +20,11 @@ from typing import Any
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.diagnostics.bench.decode import SHARE_OF_MEMORY
+from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.engines import DTYPES, MLX_LM, default_dtype
 from mlx_gptoss.diagnostics.bench.our_server import NAME, OurServer
 from mlx_gptoss.diagnostics.bench.stock_client import StockServer
 from mlx_gptoss.diagnostics.bench.streams import Address, Timed, ask_together
-from mlx_gptoss.diagnostics.bench.worker import EngineFailure
 from mlx_gptoss.diagnostics.doctor import machine
 from mlx_gptoss.engine.outputs import stop_reasons
 from mlx_gptoss.errors import GptOssError

@@ -21,11 +21,11 @@ import psutil
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.engines import default_dtype
-from mlx_gptoss.diagnostics.bench.heavy import RAW, Heavy, heavy_requests
+from mlx_gptoss.diagnostics.bench.heavy_requests import RAW, Heavy, heavy_requests
 from mlx_gptoss.diagnostics.bench.our_server import OurServer
 from mlx_gptoss.diagnostics.bench.streams import ANSWERING_S, EVENT, Address
-from mlx_gptoss.diagnostics.bench.worker import EngineFailure
 from mlx_gptoss.diagnostics.doctor import machine
 from mlx_gptoss.errors import GptOssError
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from mlx_gptoss.diagnostics.bench.engine_process import PATIENCE_S, EngineFailure
 from mlx_gptoss.diagnostics.bench.stock_server import HOST
-from mlx_gptoss.diagnostics.bench.worker import PATIENCE_S, EngineFailure
 from mlx_gptoss.harmony.messages import Message
 from mlx_gptoss.harmony.render.prompt import message_pieces, pieces_text
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_gptoss.diagnostics.bench.worker import EngineFailure
+from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
 
 ANSWERING_S = 3600.0
 ATTEMPTS = 5  # to have a connection taken

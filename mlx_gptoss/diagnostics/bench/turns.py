@@ -23,11 +23,11 @@ import mlx.core as mx
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.diagnostics.bench.decode import SHARE_OF_MEMORY
+from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.engines import DTYPES, MLX_LM, default_dtype
 from mlx_gptoss.diagnostics.bench.restart import Restart, bench_restart
 from mlx_gptoss.diagnostics.bench.stock_client import StockServer
 from mlx_gptoss.diagnostics.bench.turn_script import Lengths, Request, Script
-from mlx_gptoss.diagnostics.bench.worker import EngineFailure
 from mlx_gptoss.diagnostics.doctor import machine
 from mlx_gptoss.engine.interfaces import LanguageModel
 from mlx_gptoss.engine.prompt_cache import CacheOptions

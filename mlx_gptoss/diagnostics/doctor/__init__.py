@@ -12,7 +12,7 @@ from typing import Any
 
 from mlx_gptoss.checkpoint.hub import Hub
 from mlx_gptoss.diagnostics.doctor.facts import Facts, gather, machine
-from mlx_gptoss.diagnostics.doctor.judge import ERROR, NOTE, WARNING, Finding, judge
+from mlx_gptoss.diagnostics.doctor.findings import ERROR, NOTE, WARNING, Finding, judge
 
 __all__ = [
     "ERROR",

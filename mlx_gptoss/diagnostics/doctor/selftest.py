@@ -25,7 +25,7 @@ from mlx_gptoss.files import named, scratch, temporary
 from mlx_gptoss.format import mxfp4
 from mlx_gptoss.format.config import MXFP4
 from mlx_gptoss.model.experts.pool import Pool
-from mlx_gptoss.model.experts.selfcheck import check_writes
+from mlx_gptoss.model.experts.write_check import check_writes
 from mlx_gptoss.model.gpt_oss import GptOss
 from mlx_gptoss.model.linear import on_gpu
 

@@ -2,7 +2,7 @@
 
 The weights of a slot are written from outside, straight into the memory of an array
 that MLX has evaluated: `out` gives the place, `commit` says that it is filled. Where a
-device would not see such writes (`selfcheck` finds out) the bytes take a detour over
+device would not see such writes (`write_check` finds out) the bytes take a detour over
 an assignment, and where floats lie in memory in another dtype than in their file (those
 of affine weights may) over a cast. Biases of all E experts are resident and go by
 expert, not by slot.

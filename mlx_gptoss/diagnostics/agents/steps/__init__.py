@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mlx_gptoss.diagnostics.agents.client import Client
 from mlx_gptoss.diagnostics.agents.steps import chat, messages, responses
+from mlx_gptoss.diagnostics.http_client import Client
 from mlx_gptoss.errors import GptOssError
 
 Run = Callable[[Client, str], str]

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-from mlx_gptoss.diagnostics.agents.client import Client, Refused
 from mlx_gptoss.diagnostics.agents.shapes import BadShape, Completion, read, require
 from mlx_gptoss.diagnostics.agents.steps.prompts import (
     ASK,
@@ -19,6 +18,7 @@ from mlx_gptoss.diagnostics.agents.steps.prompts import (
     user,
 )
 from mlx_gptoss.diagnostics.agents.streams import assemble_chat
+from mlx_gptoss.diagnostics.http_client import Client, Refused
 
 CHAT = "/v1/chat/completions"
 NAME = {

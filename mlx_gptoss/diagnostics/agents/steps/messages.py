@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-from mlx_gptoss.diagnostics.agents.client import Client
 from mlx_gptoss.diagnostics.agents.shapes import AnthropicMessage, read, require
 from mlx_gptoss.diagnostics.agents.steps.prompts import (
     ASK,
@@ -19,6 +18,7 @@ from mlx_gptoss.diagnostics.agents.steps.prompts import (
     user,
 )
 from mlx_gptoss.diagnostics.agents.streams import assemble_message
+from mlx_gptoss.diagnostics.http_client import Client
 
 MESSAGES = "/v1/messages"
 MESSAGES_TOOL = {"name": TOOL, "description": DESCRIPTION, "input_schema": CITY}

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import Any
 
-from mlx_gptoss.diagnostics.agents.client import Client
 from mlx_gptoss.diagnostics.agents.shapes import Response, read, require
 from mlx_gptoss.diagnostics.agents.steps.prompts import (
     ASK,
@@ -19,6 +18,7 @@ from mlx_gptoss.diagnostics.agents.steps.prompts import (
     user,
 )
 from mlx_gptoss.diagnostics.agents.streams import assemble_response
+from mlx_gptoss.diagnostics.http_client import Client
 
 RESPONSES = "/v1/responses"
 RESPONSES_TOOL = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from mlx_gptoss.diagnostics.bench.peer import AS_SHIPPED, Ready
+from mlx_gptoss.diagnostics.bench.engine_main import AS_SHIPPED, Ready
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.model.blas_library import SWITCH
 
@@ -41,7 +41,12 @@ class Worker:
         given = json.dumps(dict(options or {}))
         arguments = [engine, str(folder), dtype or AS_SHIPPED, given]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "mlx_gptoss.diagnostics.bench.peer", *arguments],
+            [
+                sys.executable,
+                "-m",
+                "mlx_gptoss.diagnostics.bench.engine_main",
+                *arguments,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

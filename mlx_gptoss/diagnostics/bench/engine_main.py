@@ -1,6 +1,6 @@
 """The process an engine runs in.
 
-    python -m mlx_gptoss.diagnostics.bench.peer ENGINE FOLDER DTYPE OPTIONS
+    python -m mlx_gptoss.diagnostics.bench.engine_main ENGINE FOLDER DTYPE OPTIONS
 
 Reads one JSON object a line from stdin and answers each with one on stdout; what
 libraries print goes to stderr. First, unasked, comes a `Ready`, or `{"error": ...}`.
