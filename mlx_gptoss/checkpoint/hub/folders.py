@@ -16,7 +16,7 @@ from mlx_gptoss.errors import HubError
 LOGGER = logging.getLogger(__name__)
 
 DEMO = "demo"
-DEMO_FOLDER = Path(__file__).parents[1] / "demo"
+DEMO_FOLDER = Path(__file__).parents[2] / "demo"
 # The Hub's own rule: no `--`, no `..`, no `-` or `.` at either end, 96 characters.
 NAME = r"[A-Za-z0-9_](?:[\w.-]*\w)?"
 HUB_ID = re.compile(rf"(?!.*(?:--|\.\.))(?=.{{3,96}}$){NAME}/{NAME}", re.ASCII)
