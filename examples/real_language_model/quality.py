@@ -16,12 +16,12 @@ from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import format_bytes
 from mlx_gptoss_convert.measure.divergence import Divergence
 from mlx_gptoss_convert.measure.kl import Progress, choose_passages, diverge
-from mlx_gptoss_convert.measure.passages import Passage
+from mlx_gptoss_convert.measure.layers import Streamed
+from mlx_gptoss_convert.measure.texts import Passage
 from mlx_gptoss_convert.measure.verify import verify
 from mlx_gptoss_convert.plan.plan import make_plan
 from mlx_gptoss_convert.plan.recipe import RECIPES, Recipe, with_experts
 from mlx_gptoss_convert.read.source import Source
-from mlx_gptoss_convert.read.streamed import Streamed
 from mlx_gptoss_convert.write.conversion import convert
 
 TEXT = Path(__file__).parent / "persuasion.txt"

@@ -15,7 +15,7 @@ from mlx_gptoss.checkpoint.notes import doubts, notes
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import CheckpointError
-from mlx_gptoss_convert.write.small_files import small_files
+from mlx_gptoss_convert.read.companions import small_files
 from tests.checkpoint.test_leftovers import PADDING, TRUNCATION
 
 Json = dict[str, Any]

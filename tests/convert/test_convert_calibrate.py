@@ -9,7 +9,7 @@ from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.cli import cli
 from mlx_gptoss_convert.measure.calibrate import calibrate, save_calibration
 from mlx_gptoss_convert.measure.kl import measure
-from mlx_gptoss_convert.measure.passages import whole_passage
+from mlx_gptoss_convert.measure.texts import whole_passage
 from mlx_gptoss_convert.plan.plan import make_plan
 from mlx_gptoss_convert.plan.recipe import KINDS, parse_recipe
 from mlx_gptoss_convert.plan.sizing import losses

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
 from mlx_gptoss.cli import cli
 from mlx_gptoss.format.config import MXFP4
+from mlx_gptoss_convert.measure.matrices import Values
 from mlx_gptoss_convert.plan.plan import make_plan
 from mlx_gptoss_convert.plan.recipe import (
     EXPERT_ERRORS,
@@ -22,7 +23,6 @@ from mlx_gptoss_convert.plan.recipe import (
     with_experts,
 )
 from mlx_gptoss_convert.read.source import Source
-from mlx_gptoss_convert.read.values import Values
 from mlx_gptoss_convert.write.conversion import convert
 from tests.support.checkpoints import hf_config, random_tensors
 from tests.support.layout_writers import WRITERS

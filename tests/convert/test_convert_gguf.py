@@ -19,9 +19,9 @@ from mlx_gptoss_convert.plan.plan import Plan, make_plan
 from mlx_gptoss_convert.plan.recipe import RECIPES, affine
 from mlx_gptoss_convert.read.checkpoint import open_source
 from mlx_gptoss_convert.read.gguf import ARRAY, read_gguf, value_bytes
+from mlx_gptoss_convert.read.gguf_tokenizer import PRE_TOKENIZERS
 from mlx_gptoss_convert.write.conversion import convert
 from mlx_gptoss_convert.write.gguf import FILE, make_gguf_plan
-from mlx_gptoss_convert.write.gguf_tokenizer import PRE_TOKENIZERS
 from mlx_gptoss_convert.write.hf import make_hf_plan
 from tests.convert.test_convert import IDS, LOGITS, expert_bytes, logits, raw_tensors
 from tests.support import oracle

@@ -18,9 +18,9 @@ from mlx_gptoss.diagnostics.bench.random_checkpoint import (
 )
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss_convert.measure.divergence import Divergence, compare_logits
-from mlx_gptoss_convert.measure.findings import Report
 from mlx_gptoss_convert.measure.kl import add_divergence, measure
-from mlx_gptoss_convert.measure.passages import (
+from mlx_gptoss_convert.measure.report import Report
+from mlx_gptoss_convert.measure.texts import (
     Passage,
     batches,
     conversation_passages,
@@ -234,7 +234,7 @@ import numpy as np
 from mlx_gptoss.diagnostics.bench.peak import peak_rss
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss_convert.measure.kl import measure
-from mlx_gptoss_convert.measure.passages import whole_passage
+from mlx_gptoss_convert.measure.texts import whole_passage
 
 mx.eval(mx.zeros(9) @ mx.zeros(9))  # what starting costs is not the model's
 before = peak_rss()

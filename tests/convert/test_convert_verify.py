@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import ConversionError
-from mlx_gptoss_convert.measure.findings import Report
+from mlx_gptoss_convert.measure.report import Report
 from mlx_gptoss_convert.measure.verify import verify
 from mlx_gptoss_convert.plan.plan import make_plan
 from mlx_gptoss_convert.plan.recipe import RECIPES

@@ -14,7 +14,7 @@ from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.typed import forget, history_file
 from mlx_gptoss.errors import StorageError
 from mlx_gptoss.memory.measured import Probe, probe_file, save_probe
-from mlx_gptoss_convert.measure.findings import Report, save_report
+from mlx_gptoss_convert.measure.report import Report, save_report
 from tests.support.full_disks import fill, small_disk
 from tests.support.talking import talking
 

@@ -11,7 +11,7 @@ import pytest
 from examples.real_language_model.perplexity import LATER_HALF, WINDOW, perplexity
 from examples.real_language_model.quality import convert_all, measure_all, table
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss_convert.measure.passages import whole_passage
+from mlx_gptoss_convert.measure.texts import whole_passage
 from tests.support.checkpoints import write_checkpoint
 
 ROOT = Path(__file__).parents[2]

@@ -126,7 +126,6 @@ def command(
         show_plan,
         show_result,
     )
-    from mlx_gptoss_convert.measure.card import cost_of_experts
     from mlx_gptoss_convert.plan.estimates import check_memory
     from mlx_gptoss_convert.plan.plan import Plan
     from mlx_gptoss_convert.plan.recipe import (
@@ -138,6 +137,7 @@ def command(
     from mlx_gptoss_convert.plan.sizing import Asked, check_asked, find_recipe
     from mlx_gptoss_convert.read.checkpoint import open_source
     from mlx_gptoss_convert.write.conversion import convert
+    from mlx_gptoss_convert.write.model_card import cost_of_experts
     from mlx_gptoss_convert.write.outputs import plan_output
 
     chosen = with_experts(
@@ -242,8 +242,8 @@ def verify_command(
         return
     from mlx_gptoss.errors import ConversionError
     from mlx_gptoss_convert.cli.progress import Bar, JsonLines, show_report
-    from mlx_gptoss_convert.measure.findings import save_report
-    from mlx_gptoss_convert.measure.measured import add_to_card
+    from mlx_gptoss_convert.measure.card import add_to_card
+    from mlx_gptoss_convert.measure.report import save_report
     from mlx_gptoss_convert.measure.verify import verify
 
     if (kl and against is None) or (text is not None and not (kl or calibrate)):

@@ -10,12 +10,12 @@ from typing import Any
 import click
 
 from mlx_gptoss.memory import format_bytes
-from mlx_gptoss_convert.measure.findings import Report
-from mlx_gptoss_convert.measure.report import sizes_by_part
+from mlx_gptoss_convert.measure.report import Report
 from mlx_gptoss_convert.plan.estimates import estimate_plan
+from mlx_gptoss_convert.plan.parts import sizes_by_part
 from mlx_gptoss_convert.plan.plan import Plan
 from mlx_gptoss_convert.plan.sizing import Found, Point, frontier_lines
-from mlx_gptoss_convert.steps.steps import Step
+from mlx_gptoss_convert.steps.quantize import Step
 from mlx_gptoss_convert.write.writer import Tensor
 
 DIVERGENCE = (

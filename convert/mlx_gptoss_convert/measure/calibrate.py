@@ -26,12 +26,12 @@ from mlx_gptoss_convert.measure.kl import (
     diverge,
     refuse_gguf,
 )
-from mlx_gptoss_convert.measure.passages import Passage
+from mlx_gptoss_convert.measure.layers import EMBEDDING, LM_HEAD, Streamed
+from mlx_gptoss_convert.measure.texts import Passage
 from mlx_gptoss_convert.plan.recipe import BITS, KINDS, affine, fit_columns
 from mlx_gptoss_convert.read.source import Source
-from mlx_gptoss_convert.read.streamed import EMBEDDING, LM_HEAD, Streamed
 from mlx_gptoss_convert.steps.affine import decode_affine, encode_affine
-from mlx_gptoss_convert.steps.steps import AFFINE_FLOATS
+from mlx_gptoss_convert.steps.quantize import AFFINE_FLOATS
 
 DENSE = Structure(quantization={}, experts=PACKED)
 Calibration = dict[str, dict[str, float]]  # KL in nats, by kind and bits

@@ -11,7 +11,7 @@ from typing import Any
 
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.memory import format_bytes
-from mlx_gptoss_convert.measure.findings import REPORT
+from mlx_gptoss_convert.measure.report import REPORT
 from mlx_gptoss_convert.write.journal import RESULT
 
 NOTHING = "-"

@@ -26,8 +26,9 @@ from mlx_gptoss.model.attention import Masks
 from mlx_gptoss.model.gpt_oss import Block
 from mlx_gptoss.model.rope import rotation, yarn_periods
 from mlx_gptoss_convert.measure.divergence import Divergence, compare_logits
-from mlx_gptoss_convert.measure.findings import Report
-from mlx_gptoss_convert.measure.passages import (
+from mlx_gptoss_convert.measure.layers import Streamed, Student
+from mlx_gptoss_convert.measure.report import Report
+from mlx_gptoss_convert.measure.texts import (
     Batch,
     Passage,
     batches,
@@ -36,7 +37,6 @@ from mlx_gptoss_convert.measure.passages import (
 )
 from mlx_gptoss_convert.read.checkpoint import find_ggufs
 from mlx_gptoss_convert.read.source import Source
-from mlx_gptoss_convert.read.streamed import Streamed, Student
 
 TEXT_TOKENS = 4096  # of a text file; the rest of it is left out
 HARMONY_TEXT = "the bundled Harmony conversations"

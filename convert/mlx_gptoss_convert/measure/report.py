@@ -1,32 +1,94 @@
-"""What a conversion does, in numbers: sizes by part.
+"""What a verification finds: faults, equal bytes, errors by kind of tensor.
 
-Knows plans; reads no weights.
+Knows numbers, no files but the report it is kept in.
 """
 
-from collections import defaultdict
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from mlx_gptoss.checkpoint.parameters import part_of
-from mlx_gptoss.format.layout import PARTS
-from mlx_gptoss_convert.plan.plan import Plan
+import numpy as np
+
+from mlx_gptoss.files import write
+
+REPORT = "report.json"
 
 
 @dataclass
-class PartSize:
-    """One part of the model: bytes before and after, and what was done to it."""
+class Error:
+    """How far numbers are from those they stand for; adds up over pieces."""
 
-    bytes_before: int = 0
-    bytes_after: int = 0
-    fates: tuple[str, ...] = ()
+    values: int = 0
+    largest: float = 0.0
+    squares: float = 0.0  # of the differences
+    before: float = 0.0  # sum of squares
+    after: float = 0.0
+    product: float = 0.0
+
+    def add(self, before: np.ndarray, after: np.ndarray) -> None:
+        before, after = (x.reshape(-1).astype(np.float64) for x in (before, after))
+        difference = after - before
+        self.values += difference.size
+        self.largest = max(self.largest, float(np.abs(difference).max(initial=0)))
+        self.squares += float(difference @ difference)
+        self.before += float(before @ before)
+        self.after += float(after @ after)
+        self.product += float(before @ after)
+
+    def merge(self, other: "Error") -> None:
+        """Take in what another has added up."""
+        self.values += other.values
+        self.largest = max(self.largest, other.largest)
+        self.squares += other.squares
+        self.before += other.before
+        self.after += other.after
+        self.product += other.product
+
+    def summary(self) -> dict[str, float]:
+        """Give the largest, the rms, the rms as a share of the source's, the cosine."""
+        count = max(self.values, 1)
+        norm = (self.before * self.after) ** 0.5
+        return {
+            "values": self.values,
+            "max": self.largest,
+            "rms": (self.squares / count) ** 0.5,
+            "relative_rms": (self.squares / self.before) ** 0.5 if self.before else 0.0,
+            "cosine": self.product / norm if norm else 1.0,
+        }
 
 
-def sizes_by_part(plan: Plan) -> dict[str, PartSize]:
-    """Add up the plan by embedding, attention, router, experts, norms and lm_head."""
-    sizes: dict[str, PartSize] = defaultdict(PartSize)
-    for step in plan.steps:
-        size = sizes[part_of(step.sources[0].name)]
-        size.bytes_before += sum(stored.nbytes for stored in step.sources)
-        size.bytes_after += sum(tensor.nbytes for tensor in step.outputs)
-        if step.fate not in size.fates:
-            size.fates += (step.fate,)
-    return {part: sizes[part] for part in PARTS}
+@dataclass
+class Report:
+    """What was found; `faults` is empty when all is as it should be."""
+
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # no faults, but to be known
+    digests: int = 0  # tensors whose digest is that of the journal
+    expert_bytes: int = 0  # equal to the source's
+    errors: dict[str, Error] = field(default_factory=dict)
+    same_experts: set[str] = field(default_factory=set)  # paths, biases included
+    divergence: dict[str, Any] | None = None  # of the predictions, where measured
+
+    @property
+    def is_sound(self) -> bool:
+        return not self.faults
+
+    def error(self, kind: str) -> Error:
+        return self.errors.setdefault(kind, Error())
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "faults": self.faults,
+            "notes": self.notes,
+            "digests": self.digests,
+            "expert_bytes": self.expert_bytes,
+            "errors": {kind: error.summary() for kind, error in self.errors.items()},
+            "divergence": self.divergence,
+        }
+
+
+def save_report(report: Report, folder: Path) -> None:
+    """Keep what was found beside the weights."""
+    text = json.dumps(report.as_dict(), indent=2) + "\n"
+    write(folder / REPORT, text, private=False)

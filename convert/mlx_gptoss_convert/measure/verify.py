@@ -16,12 +16,12 @@ import numpy as np
 from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.layout import EXPERTS, PACKED, Matrix, matrices, vectors
-from mlx_gptoss_convert.measure.findings import Error, Report
+from mlx_gptoss_convert.measure.matrices import Values
+from mlx_gptoss_convert.measure.report import Error, Report
 from mlx_gptoss_convert.plan.recipe import kind_of
 from mlx_gptoss_convert.read.checkpoint import open_source, written_tensors
+from mlx_gptoss_convert.read.digests import Digests
 from mlx_gptoss_convert.read.source import Source, check_values
-from mlx_gptoss_convert.read.values import Values
-from mlx_gptoss_convert.write.digests import Digests
 from mlx_gptoss_convert.write.journal import RESULT
 
 LEAST_COSINE = 0.97  # 3 bits leave 0.98, 4 bits 0.996; another matrix leaves 0

@@ -17,8 +17,9 @@ from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.config import Quantization
 from mlx_gptoss.memory import format_bytes
 from mlx_gptoss_convert.plan.plan import Plan
+from mlx_gptoss_convert.read.digests import WAITING
 from mlx_gptoss_convert.read.source import SLICE_BYTES
-from mlx_gptoss_convert.steps.steps import (
+from mlx_gptoss_convert.steps.quantize import (
     Encode,
     Quantize,
     Requantize,
@@ -26,7 +27,6 @@ from mlx_gptoss_convert.steps.steps import (
     encode_rows,
 )
 from mlx_gptoss_convert.steps.workers import worker_count
-from mlx_gptoss_convert.write.digests import WAITING
 
 MAX_MEMORY = 10**9  # above the program itself, unless more is allowed
 # Slices alive at once: two threads' queues and what is in hand, in and out.

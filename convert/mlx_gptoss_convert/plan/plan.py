@@ -26,8 +26,8 @@ from mlx_gptoss.format.layout import (
 )
 from mlx_gptoss_convert.plan.recipe import Recipe
 from mlx_gptoss_convert.plan.rules import Target, plan_steps
-from mlx_gptoss_convert.steps.steps import Step
-from mlx_gptoss_convert.write.small_files import SmallFiles, config_json, small_files
+from mlx_gptoss_convert.read.companions import SmallFiles, config_json, small_files
+from mlx_gptoss_convert.steps.quantize import Step
 from mlx_gptoss_convert.write.writer import (
     INDEX,
     SHARD_BYTES,

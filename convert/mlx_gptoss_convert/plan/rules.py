@@ -28,8 +28,8 @@ from mlx_gptoss.format.layout import (
 )
 from mlx_gptoss_convert.plan.recipe import HALF, Recipe, fit_columns
 from mlx_gptoss_convert.read.source import Stored
-from mlx_gptoss_convert.steps.ggml import Q8_0, Recast
-from mlx_gptoss_convert.steps.steps import (
+from mlx_gptoss_convert.steps.gguf import Q8_0, Recast
+from mlx_gptoss_convert.steps.quantize import (
     AFFINE_FLOATS,
     ENCODED_KINDS,
     Cast,

@@ -20,9 +20,15 @@ from mlx_gptoss.errors import CheckpointError, ConversionError
 from mlx_gptoss.format.config import MXFP4 as MXFP4_SETTING
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.format.layout import BITS_PER_WORD, DTYPE_BYTES
+from mlx_gptoss_convert.read.companions import SmallFiles, companions, small_files
 from mlx_gptoss_convert.read.gguf import F32, MXFP4, Q8_0, Gguf, GgufTensor, read_gguf
 from mlx_gptoss_convert.read.gguf_names import GGUF, is_known, read_config
-from mlx_gptoss_convert.read.gguf_views import (
+from mlx_gptoss_convert.read.gguf_tokenizer import (
+    GENERATION_FILE,
+    TOKENIZER_FILE,
+    read_tokenizer,
+)
+from mlx_gptoss_convert.read.gguf_types import (
     BLOCKS_VIEW,
     NARROW_VIEW,
     Q8_0_VIEW,
@@ -31,12 +37,6 @@ from mlx_gptoss_convert.read.gguf_views import (
     is_bfloat16,
 )
 from mlx_gptoss_convert.read.source import Source, Stored, ViewedTensor
-from mlx_gptoss_convert.write.gguf_tokenizer import (
-    GENERATION_FILE,
-    TOKENIZER_FILE,
-    read_tokenizer,
-)
-from mlx_gptoss_convert.write.small_files import SmallFiles, companions, small_files
 
 SUFFIX = ".gguf"
 SHARD = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")

@@ -15,12 +15,12 @@ import numpy as np
 
 from mlx_gptoss.errors import ConversionError, StorageError
 from mlx_gptoss.files import sync_folder, write
-from mlx_gptoss_convert.measure.card import CARD, model_card
 from mlx_gptoss_convert.plan.plan import Plan
+from mlx_gptoss_convert.read.digests import Digests
 from mlx_gptoss_convert.read.source import Source, Stored, check_values, stamp_of
-from mlx_gptoss_convert.steps.steps import Copy, Step
-from mlx_gptoss_convert.write.digests import Digests
+from mlx_gptoss_convert.steps.quantize import Copy, Step
 from mlx_gptoss_convert.write.journal import RESULT, Entry, Journal
+from mlx_gptoss_convert.write.model_card import CARD, model_card
 from mlx_gptoss_convert.write.writer import Shard, ShardFile, existing_path
 
 PARTIAL = ".partial"

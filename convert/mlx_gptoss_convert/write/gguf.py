@@ -23,12 +23,10 @@ from mlx_gptoss_convert.plan.plan import (
 from mlx_gptoss_convert.plan.recipe import Recipe
 from mlx_gptoss_convert.plan.rules import AFTER_LAYERS, Target, layer_of
 from mlx_gptoss_convert.read import gguf as ggml
+from mlx_gptoss_convert.read.companions import SmallFiles, small_files
 from mlx_gptoss_convert.read.gguf import UINT32, Described, Kind, gguf_header
 from mlx_gptoss_convert.read.gguf_names import GGUF, write_config
-from mlx_gptoss_convert.read.source import Stored
-from mlx_gptoss_convert.steps.ggml import Q8_0, EncodeToGgml, Recast, ToGgml
-from mlx_gptoss_convert.steps.steps import Copy, Step
-from mlx_gptoss_convert.write.gguf_tokenizer import (
+from mlx_gptoss_convert.read.gguf_tokenizer import (
     GENERATION_FILE,
     TEMPLATE,
     TEMPLATE_FILE,
@@ -36,8 +34,10 @@ from mlx_gptoss_convert.write.gguf_tokenizer import (
     write_stops,
     write_tokenizer,
 )
+from mlx_gptoss_convert.read.source import Stored
+from mlx_gptoss_convert.steps.gguf import Q8_0, EncodeToGgml, Recast, ToGgml
+from mlx_gptoss_convert.steps.quantize import Copy, Step
 from mlx_gptoss_convert.write.hf import packed_sources, refuse_affine
-from mlx_gptoss_convert.write.small_files import SmallFiles, small_files
 from mlx_gptoss_convert.write.writer import Shard, Tensor
 
 FILE = "model.gguf"

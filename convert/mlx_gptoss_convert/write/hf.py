@@ -22,9 +22,9 @@ from mlx_gptoss_convert.plan.rules import (
     expert_steps,
     layer_of,
 )
-from mlx_gptoss_convert.steps.ggml import Recast
-from mlx_gptoss_convert.steps.steps import ENCODED_KINDS, Step
-from mlx_gptoss_convert.write.small_files import SmallFiles, config_json, small_files
+from mlx_gptoss_convert.read.companions import SmallFiles, config_json, small_files
+from mlx_gptoss_convert.steps.gguf import Recast
+from mlx_gptoss_convert.steps.quantize import ENCODED_KINDS, Step
 from mlx_gptoss_convert.write.writer import INDEX, SHARD_BYTES, index_json, plan_shards
 
 RECIPE = RECIPES["lossless"]

@@ -11,10 +11,10 @@ import numpy as np
 from mlx_gptoss.format.config import Quantization
 from mlx_gptoss.format.layout import BYTES_PER_BLOCK
 from mlx_gptoss_convert.read.gguf import MXFP4
-from mlx_gptoss_convert.read.gguf_views import encode_q8_0, ggml_blocks
+from mlx_gptoss_convert.read.gguf_types import encode_q8_0, ggml_blocks
 from mlx_gptoss_convert.read.source import Source, Stored
 from mlx_gptoss_convert.steps.affine import from_float32, to_float32
-from mlx_gptoss_convert.steps.steps import (
+from mlx_gptoss_convert.steps.quantize import (
     CODEC_SLICE_BYTES,
     Encode,
     Pieces,

@@ -15,7 +15,7 @@ from mlx_gptoss.format.layout import BYTES_PER_BLOCK, IN_OUT, SPLIT, Matrix
 from mlx_gptoss.format.mxfp4 import decode
 from mlx_gptoss_convert.read.source import Source, Stored
 from mlx_gptoss_convert.steps.affine import Affine, decode_affine, to_float32
-from mlx_gptoss_convert.steps.steps import CODEC_SLICE_BYTES, items
+from mlx_gptoss_convert.steps.quantize import CODEC_SLICE_BYTES, items
 
 FUSED = "gate_up_proj"
 PARTS = ("gate_proj", "up_proj")  # whose rows alternate in the fused projection

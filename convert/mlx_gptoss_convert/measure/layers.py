@@ -16,8 +16,8 @@ from mlx.utils import tree_flatten
 from mlx_gptoss.checkpoint import Checkpoint, Parameter, load_parameters
 from mlx_gptoss.format.layout import PACKED, matrices
 from mlx_gptoss.model.gpt_oss import Block
+from mlx_gptoss_convert.measure.matrices import Values
 from mlx_gptoss_convert.read.source import Source
-from mlx_gptoss_convert.read.values import Values
 
 EMBEDDING, LM_HEAD, NORM = "model.embed_tokens", "lm_head", "model.norm.weight"
 EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")

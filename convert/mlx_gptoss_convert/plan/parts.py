@@ -1,0 +1,32 @@
+"""What a conversion does, in numbers: sizes by part.
+
+Knows plans; reads no weights.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from mlx_gptoss.checkpoint.parameters import part_of
+from mlx_gptoss.format.layout import PARTS
+from mlx_gptoss_convert.plan.plan import Plan
+
+
+@dataclass
+class PartSize:
+    """One part of the model: bytes before and after, and what was done to it."""
+
+    bytes_before: int = 0
+    bytes_after: int = 0
+    fates: tuple[str, ...] = ()
+
+
+def sizes_by_part(plan: Plan) -> dict[str, PartSize]:
+    """Add up the plan by embedding, attention, router, experts, norms and lm_head."""
+    sizes: dict[str, PartSize] = defaultdict(PartSize)
+    for step in plan.steps:
+        size = sizes[part_of(step.sources[0].name)]
+        size.bytes_before += sum(stored.nbytes for stored in step.sources)
+        size.bytes_after += sum(tensor.nbytes for tensor in step.outputs)
+        if step.fate not in size.fates:
+            size.fates += (step.fate,)
+    return {part: sizes[part] for part in PARTS}

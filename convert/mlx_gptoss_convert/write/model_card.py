@@ -1,0 +1,155 @@
+"""The model card of a converted folder: what was made of what, and what was lost.
+
+The same plan gives the same words: no dates, no paths, no names of recipe files. Knows
+plans and journals; reads no weights.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from mlx_gptoss import __version__
+from mlx_gptoss.format.config import MXFP4, Quantization
+from mlx_gptoss.memory import format_bytes
+from mlx_gptoss_convert.plan.parts import sizes_by_part
+from mlx_gptoss_convert.plan.plan import Plan
+from mlx_gptoss_convert.plan.recipe import (
+    EXPERT_ERRORS,
+    RECIPES,
+    Recipe,
+    bits_per_weight,
+)
+from mlx_gptoss_convert.steps.quantize import Encode, spell
+from mlx_gptoss_convert.write.journal import Journal
+
+CARD = "README.md"
+FRONT_MATTER = """---
+library_name: {library}
+pipeline_tag: text-generation
+tags:
+- {library}
+- gpt_oss
+---
+"""
+TITLE = """# gpt-oss, converted for {name}
+
+Made by mlx_gptoss {version}. `conversion.json` holds the sha256 of every tensor
+here and of the bytes it was made of.
+"""
+HOW_TO_RUN = """## How to run it
+
+    {command}
+
+{others}
+"""
+OUTPUTS = {  # by `Plan.to`
+    "mlx": {
+        "library": "mlx",
+        "name": "MLX",
+        "command": "mlx-gptoss chat -m ./THIS_FOLDER",
+        "others": "mlx-lm opens the folder too.",
+    },
+    "hf": {
+        "library": "transformers",
+        "name": "Hugging Face's layout",
+        "command": "transformers chat ./THIS_FOLDER",
+        "others": "It has the names and the packing of the published checkpoints.",
+    },
+    "gguf": {
+        "library": "gguf",
+        "name": "llama.cpp",
+        "command": "llama-cli -m ./THIS_FOLDER/model.gguf",
+        "others": "The tokenizer is inside the file.",
+    },
+}
+
+
+def model_card(plan: Plan, journal: Journal) -> str:
+    """Write the result's README.md: how it was made, its sizes, what was lost."""
+    lossy = {k: v for e in journal.done.values() for k, v in e.lossy_blocks.items()}
+    words = {**OUTPUTS[plan.to], "version": __version__}
+    sections = (
+        FRONT_MATTER.format(**words),
+        TITLE.format(**words),
+        recipe_text(plan.recipe),
+        sizes_table(plan),
+        experts_text(plan, lossy),
+        source_text(plan),
+        HOW_TO_RUN.format(**words),
+    )
+    return "\n".join(sections)
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Name a recipe of ours, spell out another; a file's own name says nothing."""
+    known = (x for x in RECIPES.values() if x.settings == recipe.settings)
+    name = next((f"`{found.name}`" for found in known), "its own")
+    kinds = ", ".join(
+        f"{kind} {spell_setting(setting)}" for kind, setting in recipe.settings.items()
+    )
+    return f"Recipe: {name} ({kinds}).\n"
+
+
+def spell_setting(setting: Quantization | None) -> str:
+    if setting is None:
+        return "as it was"
+    if setting.mode != "affine":
+        return setting.mode
+    return f"{setting.bits} bits in groups of {setting.group_size}"
+
+
+def sizes_table(plan: Plan) -> str:
+    rows = ["| part | before | after | how |", "|---|---:|---:|---|"]
+    sizes = sizes_by_part(plan)
+    rows += [
+        f"| {part} | {format_bytes(size.bytes_before)} | "
+        f"{format_bytes(size.bytes_after)} | {'; '.join(size.fates)} |"
+        for part, size in sizes.items()
+    ]
+    before = sum(size.bytes_before for size in sizes.values())
+    rows.append(f"| all | {format_bytes(before)} | {format_bytes(plan.nbytes)} | |")
+    return "\n".join(rows) + "\n"
+
+
+def experts_text(plan: Plan, lossy: Mapping[str, int]) -> str:
+    """Say in words whether the experts are what they were."""
+    encoded = [step for step in plan.steps if isinstance(step, Encode)]
+    if not encoded:
+        order = ", in ggml's order" if plan.to == "gguf" else ""
+        return (
+            f"The bytes of the experts are those of the source{order}, none was "
+            "changed.\n"
+        )
+    first = encoded[0]
+    found = "dense" if first.found is None else spell(first.found)
+    if first.setting != MXFP4:
+        return f"The experts were {found}. {cost_of_experts(first.setting)}\n"
+    blocks = sum(step.block_count for step in encoded)
+    count = sum(lossy.values())
+    return (
+        f"The experts were {found} and are now MXFP4: {count} of {blocks} blocks of 32 "
+        f"values ({count / blocks:.2%}) could not be kept exactly.\n"
+    )
+
+
+def cost_of_experts(setting: Quantization) -> str:
+    """Say what affine experts save and cost, before and after they are made."""
+    error = EXPERT_ERRORS[setting.bits]
+    return (
+        f"They are affine with {setting.bits} bits now, {bits_per_weight(setting):g} "
+        f"bits a weight in all where MXFP4 takes {bits_per_weight(MXFP4):g}, and not "
+        f"what was trained: about {error:.0%} of relative rms error on MXFP4 weights."
+    )
+
+
+def source_text(plan: Plan) -> str:
+    """Name the source by a digest of what `conversion.json` says of it."""
+    source = plan.identity["source"]
+    text = json.dumps(source, sort_keys=True).encode()
+    digest = hashlib.sha256(text).hexdigest()
+    count = len(source["files"])
+    return (
+        f"Source: {count} file{'s' if count > 1 else ''} in the layout "
+        f"`{source['layout']}`, digest of names, sizes and headers `{digest}`; the "
+        "digests of its tensors are in `conversion.json`.\n"
+    )
