@@ -18,7 +18,7 @@ from mlx_gptoss.checkpoint.headers import StoredTensor
 from mlx_gptoss.checkpoint.parameters import BYTE, FLOAT, WORD, Parameter
 from mlx_gptoss.checkpoint.read import read_ahead
 from mlx_gptoss.format.dtypes import RAW_DTYPES
-from mlx_gptoss.model.linear import on_gpu
+from mlx_gptoss.model.device import on_gpu
 
 PAGE_BYTES = 16384  # of Apple silicon; a multiple of everyone else's
 READ_AHEAD_THREADS = 4

@@ -122,9 +122,9 @@ def _subject(
         subject_of_folder,
         subject_of_shape,
     )
-    from mlx_gptoss.engine.place import choose_dtype
     from mlx_gptoss.format.config import ModelConfig
     from mlx_gptoss.memory.shapes import published
+    from mlx_gptoss.model.device import choose_dtype
 
     shape = published(model)
     local = model == "demo" or Path(model).expanduser().exists()

@@ -106,11 +106,8 @@ class Services:
 
     def find(self, model: str, options: LoadOptions) -> Path:
         """Return the folder of a model that `options` do not forbid to load."""
-        from mlx_gptoss.engine.place import (
-            check_experts,
-            choose_dtype,
-            fit_before_download,
-        )
+        from mlx_gptoss.engine.place import check_experts, fit_before_download
+        from mlx_gptoss.model.device import choose_dtype
 
         check_experts(options.experts)
         choose_dtype(options.dtype)

@@ -173,7 +173,8 @@ def _named(given: str | None) -> tuple[str, str]:
 def _source(
     name: str, model: str, options: LoadOptions, services: Services
 ) -> "Source":
-    from mlx_gptoss.engine.place import choose_dtype, plan_checkpoint
+    from mlx_gptoss.engine.place import plan_checkpoint
+    from mlx_gptoss.model.device import choose_dtype
     from mlx_gptoss.server.models import Source
 
     def plan() -> "Plan":

@@ -17,7 +17,6 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.engine.place import choose_dtype
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.files import named, remove_leftovers, scratch
 from mlx_gptoss.format.config import MXFP4
@@ -27,6 +26,7 @@ from mlx_gptoss.memory import format_bytes
 from mlx_gptoss.memory.measured import Probe
 from mlx_gptoss.memory.shapes import published
 from mlx_gptoss.memory.sizes import record_bytes
+from mlx_gptoss.model.device import choose_dtype
 from mlx_gptoss.model.experts.reader import Reader, Run
 from mlx_gptoss.model.experts.resident import Experts
 

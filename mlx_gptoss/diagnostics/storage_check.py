@@ -13,11 +13,11 @@ import mlx.core as mx
 
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.records import expert_records
-from mlx_gptoss.engine.place import choose_dtype, load_placed, plan_checkpoint
+from mlx_gptoss.engine.place import load_placed, plan_checkpoint
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.memory import Plan, device_budget
 from mlx_gptoss.memory.plan import HYBRID, RESIDENT, STREAMED, with_slots
-from mlx_gptoss.model.linear import on_gpu
+from mlx_gptoss.model.device import choose_dtype, on_gpu
 
 PROMPT_TOKENS, DECODED_TOKENS = 48, 8
 CONTEXT = 256

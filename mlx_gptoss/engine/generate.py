@@ -19,7 +19,7 @@ from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.engine.sequence import Decoding, last_logits
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.memory import PREFILL_CHUNK
-from mlx_gptoss.model.linear import on_gpu
+from mlx_gptoss.model.device import use_gpu_paths
 
 CLEAR_EVERY = 256  # steps
 ANSWER_SHARE = 4  # of the room for tokens, one part in so many is the answer's
@@ -142,7 +142,7 @@ def advance(decoding: Decoding) -> Step:
     """
     drawn, logits = decoding.next_draw(), None
     if drawn is not None:
-        if on_gpu() and (len(decoding.tokens) + 1) % CLEAR_EVERY == 0:
+        if use_gpu_paths() and (len(decoding.tokens) + 1) % CLEAR_EVERY == 0:
             mx.clear_cache()  # the growing cache leaves its former arrays behind
         hidden = decoding.model.hidden(tokens_of([drawn])[None], decoding.cache)
         logits = last_logits(decoding.model, hidden)

@@ -19,7 +19,6 @@ from mlx_gptoss.engine.hit_curve import recorded_curve
 from mlx_gptoss.engine.place import (
     Progress,
     check_experts,
-    choose_dtype,
     fit_before_download,
     load_placed,
     plan_checkpoint,
@@ -36,6 +35,7 @@ from mlx_gptoss.engine.scheduler import BatchOptions
 from mlx_gptoss.engine.thread import Owner
 from mlx_gptoss.memory import parse_bytes, require_fit
 from mlx_gptoss.memory.wired import check_wired, wire
+from mlx_gptoss.model.device import choose_dtype
 
 LOGGER = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""From a checkpoint to a model as planned: dtype, storage of experts, the plan.
+"""From a checkpoint to a model as planned: storage of experts, the plan.
 
 Everything is decided from headers and sizes before a weight is read.
 """
@@ -35,27 +35,11 @@ from mlx_gptoss.model.experts.reader import Reader
 from mlx_gptoss.model.experts.storage import Placement, Storage, stream
 from mlx_gptoss.model.experts.write_check import writes_are_seen
 from mlx_gptoss.model.gpt_oss import GptOss
-from mlx_gptoss.model.linear import on_gpu
 
 Progress = Callable[[int, int], None]  # done, total
 
-DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
 # MLX keeps freed memory for reuse; beside pools that memory is worth more.
 STREAMED_CACHE_BYTES = 256 * 2**20
-
-
-def choose_dtype(name: str | None) -> mx.Dtype:
-    """Return the compute dtype by name; None asks the device."""
-    if name is None:
-        return mx.bfloat16 if on_gpu() else mx.float32
-    if name == "float16":
-        raise ConfigError(
-            "dtype `float16` cannot hold gpt-oss: activations overflow it at layer 35 "
-            "of the 120b; use bfloat16 or float32"
-        )
-    if name not in DTYPES:
-        raise ConfigError(f"dtype `{name}` is unknown: use bfloat16 or float32")
-    return DTYPES[name]
 
 
 def check_experts(experts: str) -> None:

@@ -32,7 +32,7 @@ from mlx_gptoss.engine.sampler import Draw, Wish, draw
 from mlx_gptoss.engine.sampling import SamplingParams, add_bias
 from mlx_gptoss.errors import NonFiniteError, PromptError
 from mlx_gptoss.memory import PREFILL_CHUNK
-from mlx_gptoss.model.linear import on_gpu
+from mlx_gptoss.model.device import use_gpu_paths
 
 SEED_BYTES = 8
 # Step n draws with the key of seed + n * golden ratio * 2^64: small seeds never meet.
@@ -108,7 +108,7 @@ class Decoding:
         hidden = self.model.hidden(batch, self.cache, last=True)
         mx.eval(self.cache.arrays if self._unread else [hidden])
         self._note_fed(part)
-        if on_gpu():
+        if use_gpu_paths():
             mx.clear_cache()  # chunks differ in size: their buffers pile up
         if not self._unread and self._draw is None:
             self._logits = last_logits(self.model, hidden)

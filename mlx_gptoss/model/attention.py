@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import mlx.core as mx
 
-from mlx_gptoss.model.linear import on_gpu
+from mlx_gptoss.model.device import use_gpu_paths
 
 # Rows of queries attended at once on a CPU: keys after a block are never multiplied,
 # and the scores of one block fit the processor's cache.
@@ -77,7 +77,7 @@ def attend(
     """Attend q (B, H, L, D) to k, v (B, Hk, S, D); sinks (H,) -> (B, H, L, D)."""
     L, S = q.shape[2], k.shape[2]
     # On a CPU the fused function is many operations and multiplies head by head.
-    plain = not on_gpu() and q.dtype == mx.float32
+    plain = not use_gpu_paths() and q.dtype == mx.float32
     step = window or (CPU_BLOCK if plain else L)
     one_block = attend_plain if plain else attend_fused
     outputs = [
@@ -177,7 +177,7 @@ def attend_held(
     k, v (B, Hk, S, D) -> (B, H, 1, D).
     """
     S = k.shape[2]
-    if not on_gpu() and q.dtype == mx.float32:
+    if not use_gpu_paths() and q.dtype == mx.float32:
         mask = masks.held(held, S, additive=True)
         return weighted(q, k, v, mask, scale=scale, sinks=sinks)
     return mx.fast.scaled_dot_product_attention(

@@ -18,7 +18,7 @@ from math import prod
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.model.linear import on_gpu
+from mlx_gptoss.model.device import use_gpu_paths
 
 NAME = "x"
 DTYPES = {
@@ -68,7 +68,7 @@ class Hollow:
 
 def empty(shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
     """Return an evaluated array of any content, to be written through its memory."""
-    if on_gpu() or dtype not in DTYPES or not prod(shape):
+    if use_gpu_paths() or dtype not in DTYPES or not prod(shape):
         array = mx.zeros(shape, dtype)
         mx.eval(array)
         return array

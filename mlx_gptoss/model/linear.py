@@ -9,6 +9,7 @@ import mlx.nn as nn
 
 from mlx_gptoss.format.config import Quantization
 from mlx_gptoss.model.blas import preload_blas
+from mlx_gptoss.model.device import use_gpu_paths
 
 # MLX's packed products on a CPU are scalar loops that read the matrix anew for each
 # row. Decoding it once costs as much as 4 to 6 rows; an optimized BLAS then does
@@ -16,17 +17,12 @@ from mlx_gptoss.model.blas import preload_blas
 DECODED_ROWS = 8
 
 
-def on_gpu() -> bool:
-    """Whether work goes to a GPU: asked of the default device, which a user may set."""
-    return mx.default_device().type == mx.DeviceType.gpu
-
-
 def decoding_pays(rows: int, dtype: mx.Dtype) -> bool:
     """Say whether to decode a packed matrix before it meets so many rows."""
     return (
         rows >= DECODED_ROWS
         and dtype == mx.float32  # the only one a BLAS multiplies
-        and not on_gpu()
+        and not use_gpu_paths()
         and preload_blas().optimized
     )
 

@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.format.config import ModelConfig, RopeScaling
-from mlx_gptoss.model.linear import on_gpu
+from mlx_gptoss.model.device import use_gpu_paths
 
 Rotation = Callable[[mx.array], mx.array]
 
@@ -69,7 +69,7 @@ def rotation(periods: np.ndarray, offset: int | Sequence[int], length: int) -> R
     float32 ones are off by 0.002 at position 100,000.
     """
     pairs = len(periods)
-    if on_gpu():
+    if use_gpu_paths():
         frequencies = mx.array(periods, mx.float32)
         return lambda x: mx.fast.rope(
             x,

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.engine.load import load
-from mlx_gptoss.engine.place import choose_dtype
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
@@ -24,6 +23,7 @@ from mlx_gptoss.errors import (
     MemoryBudgetError,
     PromptError,
 )
+from mlx_gptoss.model.device import choose_dtype
 from tests.support.checkpoints import write_checkpoint
 from tests.support.fakes import byte_tokenizer, noisy, scripted, write_tokenizer
 

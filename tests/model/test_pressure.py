@@ -6,6 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
+from mlx_gptoss.model.device import on_gpu
 from mlx_gptoss.model.experts import pressure
 from mlx_gptoss.model.experts.pressure import (
     CRITICAL,
@@ -16,7 +17,6 @@ from mlx_gptoss.model.experts.pressure import (
     WARNING,
     Pressure,
 )
-from mlx_gptoss.model.linear import on_gpu
 from tests.support.streaming import resident, streamed, write
 
 

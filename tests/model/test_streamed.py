@@ -8,8 +8,8 @@ import pytest
 
 from mlx_gptoss.checkpoint.records import expert_records
 from mlx_gptoss.errors import ConfigError, MemoryBudgetError
+from mlx_gptoss.model.device import on_gpu
 from mlx_gptoss.model.gpt_oss import GptOss
-from mlx_gptoss.model.linear import on_gpu
 from tests.support.streaming import SMALL, resident, run, streamed, write
 
 E, T = SMALL["num_local_experts"], 3

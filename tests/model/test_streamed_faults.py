@@ -16,9 +16,9 @@ import pytest
 from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.records import expert_records
 from mlx_gptoss.errors import CheckpointError, GptOssError, MemoryBudgetError
+from mlx_gptoss.model.device import on_gpu
 from mlx_gptoss.model.experts.reader import Reader, Run
 from mlx_gptoss.model.experts.slots import Slots
-from mlx_gptoss.model.linear import on_gpu
 from tests.support.streaming import Streamed, resident, streamed, write
 
 Call = Callable[[int, Sequence[memoryview], int], int]

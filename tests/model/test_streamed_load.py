@@ -19,8 +19,8 @@ from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import CheckpointError, ConfigError, MemoryBudgetError
 from mlx_gptoss.memory import Budget, Plan
 from mlx_gptoss.memory.wired import wired_bytes
+from mlx_gptoss.model.device import on_gpu
 from mlx_gptoss.model.experts.trace import Trace, save_trace
-from mlx_gptoss.model.linear import on_gpu
 from tests.support.streaming import write
 
 IDS = list(range(3, 40))

@@ -15,9 +15,9 @@ import pytest
 from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.load import load_parameters
 from mlx_gptoss.checkpoint.records import expert_records
+from mlx_gptoss.model.device import on_gpu
 from mlx_gptoss.model.experts.reader import Reader, Reading, Run
 from mlx_gptoss.model.experts.streamed import StreamedExperts
-from mlx_gptoss.model.linear import on_gpu
 from tests.support.streaming import SMALL, resident, write
 
 E, TOKENS, LAYER = SMALL["num_local_experts"], 40, 1

@@ -79,7 +79,7 @@ def explain(
 def _subject(services: "Services", name: str) -> "Subject | None":
     """What can be planned: a published model, or one that is on this machine."""
     from mlx_gptoss.engine.forecast import subject_of_folder, subject_of_shape
-    from mlx_gptoss.engine.place import choose_dtype
+    from mlx_gptoss.model.device import choose_dtype
 
     shape = published(name)
     if shape is not None:

@@ -22,10 +22,11 @@ from mlx_gptoss.diagnostics.bench.measured_engine import Condition, Subject
 from mlx_gptoss.diagnostics.bench.results import DecodeBench
 from mlx_gptoss.diagnostics.doctor import machine
 from mlx_gptoss.engine.hit_curve import recorded_curve
-from mlx_gptoss.engine.place import check_context, choose_dtype, plan_checkpoint
+from mlx_gptoss.engine.place import check_context, plan_checkpoint
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import device_budget, parse_bytes, require_fit
 from mlx_gptoss.memory.plan import AUTO
+from mlx_gptoss.model.device import choose_dtype
 
 PEERS = (MLX_LM,)
 GPU_DEPTHS = (128, 2048, 8192)

@@ -21,7 +21,7 @@ from mlx_gptoss.engine.place import load_placed, plan_checkpoint
 from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.memory import describe_placement, require_fit
 from mlx_gptoss.memory.plan import RESIDENT
-from mlx_gptoss.model.linear import on_gpu
+from mlx_gptoss.model.device import on_gpu
 
 OURS, MLX_LM = "mlx_gptoss", "mlx-lm"
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}

@@ -28,10 +28,11 @@ from mlx_gptoss.diagnostics.bench.experts_loading import (
     read_plainly,
 )
 from mlx_gptoss.diagnostics.probe import expert_rate, memory_rate, sync_seconds
-from mlx_gptoss.engine.place import choose_dtype, load_placed, plan_checkpoint
+from mlx_gptoss.engine.place import load_placed, plan_checkpoint
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import HitCurve, Machine, Plan, predict, work_of
 from mlx_gptoss.memory.plan import STREAMED, with_slots
+from mlx_gptoss.model.device import choose_dtype
 from mlx_gptoss.model.experts.reader import THREADS, Reader, Run
 from mlx_gptoss.model.experts.slots import Slots
 from mlx_gptoss.model.experts.storage import Storage

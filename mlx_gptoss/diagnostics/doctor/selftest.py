@@ -20,14 +20,13 @@ from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.parameters import WORD, Parameter
 from mlx_gptoss.diagnostics.doctor.facts import machine
 from mlx_gptoss.diagnostics.storage_check import compare_modes
-from mlx_gptoss.engine.place import choose_dtype
 from mlx_gptoss.files import named, scratch, temporary
 from mlx_gptoss.format import mxfp4
 from mlx_gptoss.format.config import MXFP4
+from mlx_gptoss.model.device import choose_dtype, on_gpu
 from mlx_gptoss.model.experts.pool import Pool
 from mlx_gptoss.model.experts.write_check import check_writes
 from mlx_gptoss.model.gpt_oss import GptOss
-from mlx_gptoss.model.linear import on_gpu
 
 ADOPTION, POOL_WRITES = "adoption", "pool-writes"
 FALLBACKS = (ADOPTION, POOL_WRITES)

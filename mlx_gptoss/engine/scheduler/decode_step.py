@@ -14,7 +14,7 @@ from mlx_gptoss.engine.sampler import Draw, Wish, draw, tokens_of
 from mlx_gptoss.engine.scheduler.request import ENDED, Ticket
 from mlx_gptoss.engine.sequence import Decoding
 from mlx_gptoss.errors import GptOssError, ModelError
-from mlx_gptoss.model.linear import on_gpu
+from mlx_gptoss.model.device import use_gpu_paths
 
 Fed = tuple[Ticket, Decoding, Draw | None]  # and the token to feed, if any
 Alone = Callable[[Ticket], AbstractContextManager[None]]
@@ -51,7 +51,7 @@ class Feeder:
         """Return the logits (B, V) behind each token."""
         model = self._model()
         self._passes += 1
-        if on_gpu() and self._passes % CLEAR_EVERY == 0:
+        if use_gpu_paths() and self._passes % CLEAR_EVERY == 0:
             mx.clear_cache()  # growing caches leave their former arrays behind
         tokens = tokens_of([drawn for *_, drawn in feeding if drawn is not None])
         caches = [decoding.cache for _, decoding, _ in feeding]

@@ -19,7 +19,8 @@ import numpy as np
 from mlx_gptoss.format import mxfp4
 from mlx_gptoss.format.config import ModelConfig, Quantization
 from mlx_gptoss.format.layout import PACKED, Structure
-from mlx_gptoss.model.linear import DECODED_ROWS, decoding_pays, on_gpu
+from mlx_gptoss.model.device import use_gpu_paths
+from mlx_gptoss.model.linear import DECODED_ROWS, decoding_pays
 
 SWISH_SLOPE = 1.702
 WORD_BITS = 32
@@ -168,9 +169,9 @@ class Experts(nn.Module):
         rows = chosen.size
         if self.decodes(rows, x.dtype):
             return self.one_by_one(x, chosen)
-        if on_gpu() and rows >= SORTED_ROWS:
+        if use_gpu_paths() and rows >= SORTED_ROWS:
             return self.sorted(x, chosen)
-        if not on_gpu() and rows * self.products >= TWO_STREAM_PRODUCTS:
+        if not use_gpu_paths() and rows * self.products >= TWO_STREAM_PRODUCTS:
             return self.halved(x, chosen)
         return self.gathered(x, chosen)
 
@@ -256,6 +257,6 @@ _swiglu_compiled = mx.compile(swiglu_plain, shapeless=True)
 
 def swiglu(gate: mx.array, up: mx.array, limit: float) -> mx.array:
     """Gate `up + 1`, in one kernel on a GPU (a CPU would start a C++ compiler)."""
-    if on_gpu():
+    if use_gpu_paths():
         return _swiglu_compiled(gate, up, limit)
     return swiglu_plain(gate, up, limit)

@@ -22,13 +22,13 @@ import numpy as np
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.format.config import ModelConfig, Quantization
 from mlx_gptoss.format.layout import Structure
+from mlx_gptoss.model.device import use_gpu_paths
 from mlx_gptoss.model.experts.pool import PooledProjection
 from mlx_gptoss.model.experts.reader import Reader, Reading, Run
 from mlx_gptoss.model.experts.records import Records
 from mlx_gptoss.model.experts.resident import SORTED_ROWS, Experts, Projection
 from mlx_gptoss.model.experts.slots import Slots
 from mlx_gptoss.model.experts.statistics import LayerStatistics
-from mlx_gptoss.model.linear import on_gpu
 
 # Up to so many tokens a result may wait to be evaluated (decoding, batches of it); of
 # more it would hold too much memory back.
@@ -257,7 +257,7 @@ class StreamedExperts(Experts):
                 mx.eval(parts[-1])
             return mx.concatenate(parts)
         chosen = mx.array(experts.astype(np.uint32))
-        if on_gpu() and len(experts) >= SORTED_ROWS:
+        if use_gpu_paths() and len(experts) >= SORTED_ROWS:
             return self.sorted(x, chosen[:, None]).squeeze(1)
         return self.gathered(x, chosen[:, None]).squeeze(1)
 

@@ -1,0 +1,56 @@
+"""The device that computes, and the dtype of its activations; knows nothing of models.
+
+Code that computes asks `use_gpu_paths`. Its answer is that of `on_gpu`, the default
+device, which a user may set; inside `forced_gpu_paths` it is True on a CPU too, because
+everything behind it also runs on MLX's CPU backend and is tested there. Calls that
+only a GPU can answer (wired memory, adopted file pages) ask `on_gpu`, the fact.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import mlx.core as mx
+
+from mlx_gptoss.errors import ConfigError
+
+COMPUTE_DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
+
+_forced = ContextVar("gpu_paths_forced", default=False)  # per thread
+
+
+def on_gpu() -> bool:
+    """Return whether the default device is a GPU."""
+    return mx.default_device().type == mx.DeviceType.gpu
+
+
+def use_gpu_paths() -> bool:
+    """Return whether to compute as on a GPU: fused kernels, rows sorted by expert."""
+    return on_gpu() or _forced.get()
+
+
+@contextmanager
+def forced_gpu_paths() -> Iterator[None]:
+    """Compute as on a GPU in this thread, whatever the device: for tests."""
+    token = _forced.set(True)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def choose_dtype(name: str | None) -> mx.Dtype:
+    """Return the compute dtype called `name`; None means the default of the device.
+
+    Raises ConfigError for a name that is unknown, and for float16.
+    """
+    if name is None:
+        return mx.bfloat16 if on_gpu() else mx.float32
+    if name == "float16":
+        raise ConfigError(
+            "dtype `float16` cannot hold gpt-oss: activations overflow it at layer 35 "
+            "of the 120b; use bfloat16 or float32"
+        )
+    if name not in COMPUTE_DTYPES:
+        raise ConfigError(f"dtype `{name}` is unknown: use bfloat16 or float32")
+    return COMPUTE_DTYPES[name]
