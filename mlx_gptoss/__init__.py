@@ -8,7 +8,9 @@ work at import": on Linux an optimized BLAS, if installed, is loaded (see
 """
 
 import sys
+import warnings
 from importlib import import_module
+from importlib.machinery import ModuleSpec
 
 from mlx_gptoss.errors import GptOssError
 
@@ -83,6 +85,60 @@ _HOMES = {
     "ToolResult": _EVENTS,
     "load": "mlx_gptoss.engine.load",
 }
+
+
+# Former import paths that documentation or examples showed: importable until 0.3.
+_MOVED = {
+    "mlx_gptoss.config": "mlx_gptoss.format.config",
+    "mlx_gptoss.experts": "mlx_gptoss.model.experts",
+    "mlx_gptoss.hub": "mlx_gptoss.checkpoint.hub",
+    "mlx_gptoss.layout": "mlx_gptoss.format.layout",
+    "mlx_gptoss.mxfp4": "mlx_gptoss.format.mxfp4",
+    "mlx_gptoss.opening": "mlx_gptoss.engine.load",
+    "mlx_gptoss.reasoning_memory": "mlx_gptoss.chat.reasoning_memory",
+    "mlx_gptoss.runtime": "mlx_gptoss.engine.runtime",
+    "mlx_gptoss.sampling": "mlx_gptoss.engine.sampling",
+    "mlx_gptoss.sessions": "mlx_gptoss.chat.sessions",
+    "mlx_gptoss.tokenizer": "mlx_gptoss.checkpoint.tokenizer",
+    "mlx_gptoss.tools": "mlx_gptoss.chat.tools",
+    "mlx_gptoss_convert.conversion": "mlx_gptoss_convert.write.conversion",
+    "mlx_gptoss_convert.divergence": "mlx_gptoss_convert.measure.divergence",
+    "mlx_gptoss_convert.kl": "mlx_gptoss_convert.measure.kl",
+    "mlx_gptoss_convert.passages": "mlx_gptoss_convert.measure.passages",
+    "mlx_gptoss_convert.recipe": "mlx_gptoss_convert.plan.recipe",
+    "mlx_gptoss_convert.source": "mlx_gptoss_convert.read.source",
+    "mlx_gptoss_convert.streamed": "mlx_gptoss_convert.read.streamed",
+    "mlx_gptoss_convert.verify": "mlx_gptoss_convert.measure.verify",
+}
+
+
+class _MovedFinder:
+    """Import by a former path: the module of today, and a DeprecationWarning."""
+
+    @staticmethod
+    def find_spec(name: str, path: "Any" = None, target: "Any" = None) -> "Any":
+        for old, new in _MOVED.items():
+            if name == old or name.startswith(f"{old}."):
+                return ModuleSpec(name, _MovedLoader(name, new + name[len(old) :]))
+        return None
+
+
+class _MovedLoader:
+    def __init__(self, old: str, new: str) -> None:
+        self._old, self._new = old, new
+
+    def create_module(self, spec: "Any") -> "Any":
+        message = f"`{self._old}` is now `{self._new}`; the old path goes with 0.3"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        module = import_module(self._new)
+        self._spec = module.__spec__
+        return module
+
+    def exec_module(self, module: "Any") -> None:
+        module.__spec__ = self._spec  # the import system has just replaced it
+
+
+sys.meta_path.insert(0, _MovedFinder)  # before the path: a moved package has submodules
 
 
 def __getattr__(name: str) -> "Any":

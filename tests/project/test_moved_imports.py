@@ -1,0 +1,63 @@
+"""Import paths of version 0.1 that READMEs and examples showed still work."""
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+MOVED = {
+    "mlx_gptoss.experts.resident": ("SWISH_SLOPE",),
+    "mlx_gptoss.hub": ("resolve",),
+    "mlx_gptoss.mxfp4": ("encode",),
+    "mlx_gptoss_convert.conversion": ("convert",),
+    "mlx_gptoss_convert.divergence": ("Divergence",),
+    "mlx_gptoss_convert.kl": ("choose_passages", "diverge"),
+    "mlx_gptoss_convert.passages": ("Passage",),
+    "mlx_gptoss_convert.recipe": ("RECIPES", "Recipe", "with_experts"),
+    "mlx_gptoss_convert.source": ("Source",),
+    "mlx_gptoss_convert.streamed": ("Streamed",),
+    "mlx_gptoss_convert.verify": ("verify",),
+}
+UNMOVED = {
+    "mlx_gptoss.checkpoint": ("Checkpoint", "open_checkpoint"),
+    "mlx_gptoss.errors": ("GptOssError",),
+    "mlx_gptoss.harmony.messages": ("Effort", "Message", "ToolDescription"),
+    "mlx_gptoss.harmony.parse": ("Parser",),
+    "mlx_gptoss.harmony.render": (
+        "Piece",
+        "Place",
+        "Vocabulary",
+        "drop_analysis",
+        "render_messages",
+        "training_pieces",
+    ),
+    "mlx_gptoss.memory": ("format_bytes",),
+    "mlx_gptoss.server.app": ("create_app",),
+    "mlx_gptoss.server.models": ("Models",),
+    "mlx_gptoss_convert.plan": ("make_plan",),
+}
+
+
+@pytest.mark.parametrize("path", MOVED)
+def test_a_path_that_was_documented_gives_the_module_of_today(path: str) -> None:
+    code = (
+        "import importlib, sys, warnings\n"
+        "warnings.simplefilter('error')\n"
+        "warnings.filterwarnings('default', category=DeprecationWarning)\n"
+        f"old = importlib.import_module({path!r})\n"
+        "new = importlib.import_module(old.__spec__.name)\n"
+        f"names = [n for n in {MOVED[path]!r} if not hasattr(old, n)]\n"
+        f"print(old is new, old.__name__ != {path!r}, names)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert done.stdout == "True True []\n"
+    assert f"DeprecationWarning: `{path}` is now `" in done.stderr
+
+
+@pytest.mark.parametrize("path", UNMOVED)
+def test_a_path_that_was_documented_and_stayed_has_its_names(path: str) -> None:
+    module = import_module(path)
+
+    assert [name for name in UNMOVED[path] if not hasattr(module, name)] == []
