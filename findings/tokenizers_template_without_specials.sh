@@ -7,7 +7,7 @@
 # as often as the template names them: `$A $A` gives every id twice.
 #
 # mlx_gptoss turns such post-processors off when it opens a tokenizer, and says so
-# (mlx_gptoss/checkpoint/tokenizer_settings.py, tests/checkpoint/test_leftovers.py).
+# (mlx_gptoss/checkpoint/tokenizer/settings.py, tests/checkpoint/test_tokenizer_settings.py).
 #
 #     findings/tokenizers_template_without_specials.sh     # exit 0: as described
 set -euo pipefail

@@ -10,10 +10,10 @@ inspected without starting MLX.
 from typing import TYPE_CHECKING, Any
 
 from mlx_gptoss.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from mlx_gptoss.checkpoint.deep import check_values
-from mlx_gptoss.checkpoint.facts import facts
-from mlx_gptoss.checkpoint.headers import StoredTensor, read_header
 from mlx_gptoss.checkpoint.parameters import Parameter
+from mlx_gptoss.checkpoint.safetensors_header import StoredTensor, read_header
+from mlx_gptoss.checkpoint.summary import facts
+from mlx_gptoss.checkpoint.value_checks import check_values
 
 if TYPE_CHECKING:
     from mlx_gptoss.checkpoint.load import load_model, load_parameters

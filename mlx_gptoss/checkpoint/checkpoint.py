@@ -11,8 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mlx_gptoss.checkpoint.diagnosis import explain
-from mlx_gptoss.checkpoint.files import (
+from mlx_gptoss.checkpoint.folder import (
     CONFIG,
     GENERATION_CONFIG,
     CheckpointFiles,
@@ -20,9 +19,10 @@ from mlx_gptoss.checkpoint.files import (
     read_headers,
     read_json,
 )
-from mlx_gptoss.checkpoint.headers import StoredTensor
 from mlx_gptoss.checkpoint.matching import match_tensors
+from mlx_gptoss.checkpoint.mismatch import explain
 from mlx_gptoss.checkpoint.parameters import Parameter, list_parameters, part_of
+from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
 from mlx_gptoss.errors import CheckpointError, ConfigError
 from mlx_gptoss.format.config import ModelConfig, parse_quantization, read_token_ids
 from mlx_gptoss.format.layout import LAYOUTS, PARTS, Layout, Structure, detect_layout

@@ -12,16 +12,22 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.checkpoint.adopt import (
+from mlx_gptoss.checkpoint.checkpoint import Checkpoint
+from mlx_gptoss.checkpoint.mapping import (
     Share,
     adopt,
     can_adopt,
     device_share,
     start_read_ahead,
 )
-from mlx_gptoss.checkpoint.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.parameters import BYTE, FLOAT, WORD, Parameter
-from mlx_gptoss.checkpoint.read import Chunk, chunks, fill, fill_transposed, open_files
+from mlx_gptoss.checkpoint.tensor_reads import (
+    Chunk,
+    chunks,
+    fill,
+    fill_transposed,
+    open_files,
+)
 from mlx_gptoss.errors import CheckpointError, MemoryBudgetError
 from mlx_gptoss.memory import device_budget, format_bytes
 from mlx_gptoss.model.buffers import empty

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
-from mlx_gptoss.checkpoint.headers import StoredTensor
+from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
 from mlx_gptoss.errors import CheckpointError, ConfigError
 from mlx_gptoss.format.config import (
     MXFP4,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
-from mlx_gptoss.checkpoint.headers import StoredTensor
+from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
 from mlx_gptoss.format.config import ModelConfig, Quantization
 from mlx_gptoss.format.layout import (
     BITS_PER_WORD,

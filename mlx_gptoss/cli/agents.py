@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlx_gptoss.checkpoint.hub.folders import is_path
+from mlx_gptoss.checkpoint.hub.local_models import is_path
 from mlx_gptoss.cli.options import folder_or_name, json_option
 from mlx_gptoss.cli.serving import KEY_VARIABLE, api_key
 from mlx_gptoss.cli.settings import default_model

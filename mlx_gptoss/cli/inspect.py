@@ -56,7 +56,7 @@ def inspect(
 def describe(name: str, checkpoint: "Checkpoint", *, deep: bool) -> dict[str, Any]:
     """Return what a checkpoint's headers say, as plain values."""
     from mlx_gptoss.checkpoint import facts
-    from mlx_gptoss.checkpoint.notes import notes
+    from mlx_gptoss.checkpoint.notices import notes
 
     return {
         "model": name,

@@ -7,7 +7,7 @@ from datetime import datetime
 import click
 
 from mlx_gptoss.checkpoint.hub import LocalModel
-from mlx_gptoss.checkpoint.hub.folders import as_written
+from mlx_gptoss.checkpoint.hub.local_models import as_written
 from mlx_gptoss.cli.lines import confirm
 from mlx_gptoss.cli.options import json_option
 from mlx_gptoss.cli.progress import DownloadProgress

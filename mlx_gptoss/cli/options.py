@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mlx_gptoss.checkpoint.hub.folders import as_written
+from mlx_gptoss.checkpoint.hub.local_models import as_written
 from mlx_gptoss.cli.settings import default_model
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.errors import GptOssError

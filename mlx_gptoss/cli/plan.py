@@ -123,7 +123,7 @@ def _subject(
         subject_of_shape,
     )
     from mlx_gptoss.format.config import ModelConfig
-    from mlx_gptoss.memory.shapes import published
+    from mlx_gptoss.memory.published_models import published
     from mlx_gptoss.model.device import choose_dtype
 
     shape = published(model)
@@ -144,7 +144,7 @@ class _NotHere(Exception):
     """Ends a download before it begins: what is known by then is enough."""
 
     def __init__(self, config: Path, weights: int) -> None:
-        from mlx_gptoss.checkpoint.files import read_json
+        from mlx_gptoss.checkpoint.folder import read_json
 
         super().__init__(str(config))
         self.raw = read_json(config)  # the file goes when this is raised

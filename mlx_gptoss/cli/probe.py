@@ -31,7 +31,7 @@ def probe(folder: Path | None, size: int, as_json: bool) -> None:
     The disk is read past the system's cache.
     """
     from mlx_gptoss.diagnostics.probe import probe as measure
-    from mlx_gptoss.memory.measured import probe_file, save_probe
+    from mlx_gptoss.memory.saved_probe import probe_file, save_probe
 
     make_folder(probe_file().parent)
     require(probe_file())

@@ -60,7 +60,7 @@ def _shrink_prompts(most: int) -> int:
 
 def _device() -> "tuple[Machine, Budget]":
     from mlx_gptoss.memory import device_budget
-    from mlx_gptoss.memory.measured import this_machine
+    from mlx_gptoss.memory.saved_probe import this_machine
 
     return this_machine(), device_budget()
 
@@ -142,7 +142,7 @@ class Services:
     def fetch_source(self, model: str, *, offline: bool) -> Path:
         """Return the folder of a model to convert, or the GGUF file that it is."""
         from mlx_gptoss.checkpoint.hub.errors import GgufOnlyError
-        from mlx_gptoss.checkpoint.hub.ggufs import cached_gguf, fetch_gguf, split_name
+        from mlx_gptoss.checkpoint.hub.gguf import cached_gguf, fetch_gguf, split_name
 
         repo, name = split_name(model)
         is_gguf = name is not None or cached_gguf(self.hub, repo, None) is not None

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from mlx_gptoss.checkpoint.hub.folders import DEMO
+from mlx_gptoss.checkpoint.hub.local_models import DEMO
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.files import make_folder, write
 from mlx_gptoss.home import home

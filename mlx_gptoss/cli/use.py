@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mlx_gptoss.checkpoint.hub.folders import is_path, local_folder
+from mlx_gptoss.checkpoint.hub.local_models import is_path, local_folder
 from mlx_gptoss.cli.options import folder_or_name
 from mlx_gptoss.cli.settings import VARIABLE, choose_model, default_model
 

@@ -23,8 +23,8 @@ from mlx_gptoss.format.config import MXFP4
 from mlx_gptoss.format.layout import PACKED, Structure
 from mlx_gptoss.home import user_home
 from mlx_gptoss.memory import format_bytes
-from mlx_gptoss.memory.measured import Probe
-from mlx_gptoss.memory.shapes import published
+from mlx_gptoss.memory.published_models import published
+from mlx_gptoss.memory.saved_probe import Probe
 from mlx_gptoss.memory.sizes import record_bytes
 from mlx_gptoss.model.device import choose_dtype
 from mlx_gptoss.model.experts.reader import Reader, Run

@@ -12,7 +12,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
-from mlx_gptoss.checkpoint.records import expert_records
+from mlx_gptoss.checkpoint.expert_records import expert_records
 from mlx_gptoss.engine.place import load_placed, plan_checkpoint
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.memory import Plan, device_budget

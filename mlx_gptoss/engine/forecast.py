@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss.checkpoint.records import bytes_in_memory, refusal
+from mlx_gptoss.checkpoint.expert_records import bytes_in_memory, refusal
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.format.layout import EXPERTS
@@ -32,7 +32,7 @@ from mlx_gptoss.memory import (
     work_of,
 )
 from mlx_gptoss.memory.plan import AUTO, RESIDENT
-from mlx_gptoss.memory.shapes import Shape
+from mlx_gptoss.memory.published_models import Shape
 from mlx_gptoss.memory.sizes import (
     FLOAT_BYTES,
     OFFERED_RECIPES,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.hub import resolve
-from mlx_gptoss.checkpoint.notes import doubts
+from mlx_gptoss.checkpoint.notices import doubts
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.hit_curve import recorded_curve
 from mlx_gptoss.engine.place import (

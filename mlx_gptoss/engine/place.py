@@ -10,14 +10,14 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlx_gptoss.checkpoint import Checkpoint
-from mlx_gptoss.checkpoint.adopt import Share, device_share
-from mlx_gptoss.checkpoint.files import read_json
-from mlx_gptoss.checkpoint.load import load_model, load_parameters
-from mlx_gptoss.checkpoint.records import (
+from mlx_gptoss.checkpoint.expert_records import (
     bytes_in_memory,
     expert_records,
     refusal,
 )
+from mlx_gptoss.checkpoint.folder import read_json
+from mlx_gptoss.checkpoint.load import load_model, load_parameters
+from mlx_gptoss.checkpoint.mapping import Share, device_share
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory import (
@@ -29,8 +29,8 @@ from mlx_gptoss.memory import (
     plan_storage,
     require_fit,
 )
-from mlx_gptoss.memory.measured import this_machine
 from mlx_gptoss.memory.plan import AUTO, MODES
+from mlx_gptoss.memory.saved_probe import this_machine
 from mlx_gptoss.model.experts.reader import Reader
 from mlx_gptoss.model.experts.storage import Placement, Storage, stream
 from mlx_gptoss.model.experts.write_check import writes_are_seen

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.checkpoint import StoredTensor, read_header
-from mlx_gptoss.checkpoint.headers import MAX_HEADER_BYTES
+from mlx_gptoss.checkpoint.safetensors_header import MAX_HEADER_BYTES
 from mlx_gptoss.errors import CheckpointError
 
 GOOD = {

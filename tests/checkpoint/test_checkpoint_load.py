@@ -16,7 +16,7 @@ from mlx_gptoss.checkpoint import (
     open_checkpoint,
 )
 from mlx_gptoss.checkpoint.matching import matrix_specs
-from mlx_gptoss.checkpoint.read import CHUNK_BYTES
+from mlx_gptoss.checkpoint.tensor_reads import CHUNK_BYTES
 from mlx_gptoss.errors import CheckpointError, MemoryBudgetError
 from mlx_gptoss.format.config import MXFP4, ModelConfig
 from mlx_gptoss.format.dtypes import bfloat16_to_float32, float32_to_bfloat16

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlx_gptoss.checkpoint.hub import Hub, is_complete, local_folder, resolve
-from mlx_gptoss.checkpoint.hub.folders import kind_of
+from mlx_gptoss.checkpoint.hub.local_models import kind_of
 from mlx_gptoss.errors import HubError
 from tests.support.hub_server import HubServer, hub_server
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.hub import Hub
-from mlx_gptoss.checkpoint.hub.ggufs import fetch_gguf, split_name
+from mlx_gptoss.checkpoint.hub.gguf import fetch_gguf, split_name
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.errors import HubError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_gptoss.checkpoint.hub.repos import RepoFolder
+from mlx_gptoss.checkpoint.hub.repo_folder import RepoFolder
 from tests.support.hub_server import HubServer, Odd, etag_of, hub_server
 
 CONFIG = b'{"model_type": "gpt_oss", "num_local_experts": 32}'

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlx_gptoss.checkpoint.hub import Hub
-from mlx_gptoss.checkpoint.hub.repos import RepoFolder
+from mlx_gptoss.checkpoint.hub.repo_folder import RepoFolder
 from mlx_gptoss.errors import HubError
 from tests.support.hub_server import COMMIT, HubServer, hub_server
 

@@ -21,8 +21,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.checkpoint.hub import Hub
-from mlx_gptoss.checkpoint.hub.ggufs import fetch_gguf
-from mlx_gptoss.checkpoint.hub.repos import BEGUN, OUR_PART, QUIET_SECONDS, RepoFolder
+from mlx_gptoss.checkpoint.hub.gguf import fetch_gguf
+from mlx_gptoss.checkpoint.hub.repo_folder import (
+    BEGUN,
+    OUR_PART,
+    QUIET_SECONDS,
+    RepoFolder,
+)
 from mlx_gptoss.checkpoint.hub.retries import LONGEST_PAUSE, PAUSES
 from mlx_gptoss.errors import HubError
 from tests.support.hub_server import COMMIT, HubServer, Odd, etag_of, hub_server

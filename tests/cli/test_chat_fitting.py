@@ -13,7 +13,7 @@ from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.engine.forecast import forecast, limited, subject_of_shape
 from mlx_gptoss.memory import describe_device
-from mlx_gptoss.memory.shapes import published
+from mlx_gptoss.memory.published_models import published
 
 COMMAND = re.compile(r"^  (mlx-gptoss .+)$", re.MULTILINE)
 

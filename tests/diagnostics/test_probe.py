@@ -7,12 +7,7 @@ import pytest
 
 from mlx_gptoss.diagnostics import probe
 from mlx_gptoss.errors import ConfigError, GptOssError
-from mlx_gptoss.memory.measured import (
-    Probe,
-    save_probe,
-    saved_probe,
-    this_machine,
-)
+from mlx_gptoss.memory.saved_probe import Probe, save_probe, saved_probe, this_machine
 
 MEGA = 10**6
 

@@ -13,7 +13,7 @@ from mlx_gptoss.chat.sessions import Sessions
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.typed import forget, history_file
 from mlx_gptoss.errors import StorageError
-from mlx_gptoss.memory.measured import Probe, probe_file, save_probe
+from mlx_gptoss.memory.saved_probe import Probe, probe_file, save_probe
 from mlx_gptoss_convert.measure.report import Report, save_report
 from tests.support.full_disks import fill, small_disk
 from tests.support.talking import talking

@@ -20,7 +20,7 @@ from mlx_gptoss.memory import (
     work_of,
 )
 from mlx_gptoss.memory.machines import CHIPS, Range, find_chip, working_set
-from mlx_gptoss.memory.shapes import Shape, published
+from mlx_gptoss.memory.published_models import Shape, published
 from mlx_gptoss.memory.speed import USUAL_HITS
 
 GB = 10**9

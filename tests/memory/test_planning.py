@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from mlx_gptoss.checkpoint.records import expert_records
+from mlx_gptoss.checkpoint.expert_records import expert_records
 from mlx_gptoss.cli import cli
 from mlx_gptoss.diagnostics.plot import memory_by_part, plot_forecast, speed_by_slots
 from mlx_gptoss.engine.forecast import forecast, subject_of_folder, subject_of_shape
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.memory import HitCurve, describe_device
-from mlx_gptoss.memory.shapes import published
+from mlx_gptoss.memory.published_models import published
 from tests.support.streaming import write
 
 PNG = b"\x89PNG\r\n"

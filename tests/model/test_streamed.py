@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_gptoss.checkpoint.records import expert_records
+from mlx_gptoss.checkpoint.expert_records import expert_records
 from mlx_gptoss.errors import ConfigError, MemoryBudgetError
 from mlx_gptoss.model.device import on_gpu
 from mlx_gptoss.model.gpt_oss import GptOss

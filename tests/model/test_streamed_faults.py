@@ -14,7 +14,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_gptoss.checkpoint import Checkpoint
-from mlx_gptoss.checkpoint.records import expert_records
+from mlx_gptoss.checkpoint.expert_records import expert_records
 from mlx_gptoss.errors import CheckpointError, GptOssError, MemoryBudgetError
 from mlx_gptoss.model.device import on_gpu
 from mlx_gptoss.model.experts.reader import Reader, Run

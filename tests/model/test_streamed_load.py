@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss.checkpoint.hub.folders import DEMO_FOLDER
+from mlx_gptoss.checkpoint.hub.local_models import DEMO_FOLDER
 from mlx_gptoss.cli import cli
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.place import STREAMED_CACHE_BYTES, plan_checkpoint

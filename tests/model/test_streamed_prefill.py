@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.checkpoint import Checkpoint
+from mlx_gptoss.checkpoint.expert_records import expert_records
 from mlx_gptoss.checkpoint.load import load_parameters
-from mlx_gptoss.checkpoint.records import expert_records
 from mlx_gptoss.model.device import on_gpu
 from mlx_gptoss.model.experts.reader import Reader, Reading, Run
 from mlx_gptoss.model.experts.streamed import StreamedExperts

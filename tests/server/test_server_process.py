@@ -17,7 +17,7 @@ import httpx2
 import pytest
 from click.testing import CliRunner
 
-from mlx_gptoss.checkpoint.hub.folders import DEMO_FOLDER
+from mlx_gptoss.checkpoint.hub.local_models import DEMO_FOLDER
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import GptOssError

@@ -8,8 +8,8 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
+from mlx_gptoss.checkpoint.expert_records import expert_records
 from mlx_gptoss.checkpoint.load import load_model, load_parameters
-from mlx_gptoss.checkpoint.records import expert_records
 from mlx_gptoss.model.experts.pressure import Pressure
 from mlx_gptoss.model.experts.reader import Reader
 from mlx_gptoss.model.experts.storage import Placement, Storage, stream

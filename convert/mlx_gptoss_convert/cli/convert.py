@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mlx_gptoss.checkpoint.hub.folders import DEMO
+from mlx_gptoss.checkpoint.hub.local_models import DEMO
 from mlx_gptoss.cli.options import MemorySize, folder_or_name
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss_convert.plan.recipe import DEFAULT, EXPERT_BITS, RECIPES

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_gptoss.checkpoint import Checkpoint, StoredTensor, open_checkpoint
-from mlx_gptoss.checkpoint.diagnosis import explain_sizes
-from mlx_gptoss.checkpoint.files import CONFIG
+from mlx_gptoss.checkpoint.folder import CONFIG
 from mlx_gptoss.checkpoint.matching import Match, match_tensors
-from mlx_gptoss.checkpoint.notes import remarks
+from mlx_gptoss.checkpoint.mismatch import explain_sizes
+from mlx_gptoss.checkpoint.notices import remarks
 from mlx_gptoss.errors import CheckpointError, ConversionError
 from mlx_gptoss.format.config import MXFP4 as MXFP4_SETTING
 from mlx_gptoss.format.config import ModelConfig

@@ -13,7 +13,7 @@ import tokenizers
 
 from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.tokenizer import has_harmony
-from mlx_gptoss.checkpoint.tokenizer_settings import turn_off
+from mlx_gptoss.checkpoint.tokenizer.settings import turn_off
 from mlx_gptoss.format.config import MXFP4, ModelConfig, Quantization
 
 TOKENIZER_FILE = "tokenizer.json"

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from mlx_gptoss.checkpoint import StoredTensor
-from mlx_gptoss.checkpoint.deep import bad_values
+from mlx_gptoss.checkpoint.value_checks import bad_values
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.layout import BYTES, DTYPE_BYTES, FLOATS
 

@@ -14,7 +14,7 @@ errors.py      what the hub library raises -> one line that says what to do
 
 from mlx_gptoss.checkpoint.hub.cache import Check, Hub, resolve
 from mlx_gptoss.checkpoint.hub.download import Progress
-from mlx_gptoss.checkpoint.hub.folders import (
+from mlx_gptoss.checkpoint.hub.local_models import (
     DEMO,
     LocalModel,
     is_complete,

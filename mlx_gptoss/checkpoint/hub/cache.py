@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from mlx_gptoss.checkpoint.hub.cached_models import describe_lack, stored_models
 from mlx_gptoss.checkpoint.hub.download import Download, Progress
 from mlx_gptoss.checkpoint.hub.errors import named_errors
-from mlx_gptoss.checkpoint.hub.folders import (
+from mlx_gptoss.checkpoint.hub.library import fetch_by_library, is_offline, library
+from mlx_gptoss.checkpoint.hub.local_models import (
     CONFIG,
     DEMO,
     DEMO_FOLDER,
@@ -25,17 +27,15 @@ from mlx_gptoss.checkpoint.hub.folders import (
     local_folder,
     named_folder,
 )
-from mlx_gptoss.checkpoint.hub.library import fetch_by_library, is_offline, library
-from mlx_gptoss.checkpoint.hub.published import (
+from mlx_gptoss.checkpoint.hub.repo_folder import WHOLE, RepoFolder
+from mlx_gptoss.checkpoint.hub.repo_listing import (
     HubFile,
     Published,
     ask,
     is_weights,
     needed_files,
 )
-from mlx_gptoss.checkpoint.hub.repos import WHOLE, RepoFolder
 from mlx_gptoss.checkpoint.hub.retries import Say, Wait
-from mlx_gptoss.checkpoint.hub.stored import describe_lack, stored_models
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.memory import format_bytes
 

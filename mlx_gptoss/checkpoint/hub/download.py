@@ -14,9 +14,9 @@ from mlx_gptoss.checkpoint.hub.library import (
     is_too_large_for_http,
     library,
 )
-from mlx_gptoss.checkpoint.hub.parts import Part
-from mlx_gptoss.checkpoint.hub.published import HubFile
-from mlx_gptoss.checkpoint.hub.repos import BRANCH, WHOLE, RepoFolder
+from mlx_gptoss.checkpoint.hub.partial_file import Part
+from mlx_gptoss.checkpoint.hub.repo_folder import BRANCH, WHOLE, RepoFolder
+from mlx_gptoss.checkpoint.hub.repo_listing import HubFile
 from mlx_gptoss.checkpoint.hub.retries import Say, Wait
 from mlx_gptoss.checkpoint.hub.transfer import Remote, Transfer, look_up
 from mlx_gptoss.memory import format_bytes

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_gptoss.checkpoint.hub.library import Report, library
-from mlx_gptoss.checkpoint.hub.parts import Part
+from mlx_gptoss.checkpoint.hub.partial_file import Part
 from mlx_gptoss.checkpoint.hub.ranges import (
     RANGE_REFUSED,
     continues,

@@ -14,7 +14,7 @@ from mlx_gptoss.cli.plan import memory_lines, range_text
 from mlx_gptoss.errors import GptOssError, MemoryBudgetError
 from mlx_gptoss.memory import Budget, Machine, format_bytes, plan_storage
 from mlx_gptoss.memory.plan import AUTO, RESIDENT
-from mlx_gptoss.memory.shapes import published
+from mlx_gptoss.memory.published_models import published
 from mlx_gptoss.memory.sizes import OFFERED_RECIPES
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
-from mlx_gptoss.checkpoint.read import CHUNK_BYTES
+from mlx_gptoss.checkpoint.tensor_reads import CHUNK_BYTES
 from mlx_gptoss.model.experts.reader import THREADS
 
 

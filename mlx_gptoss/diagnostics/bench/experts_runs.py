@@ -21,7 +21,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
-from mlx_gptoss.checkpoint.records import expert_records
+from mlx_gptoss.checkpoint.expert_records import expert_records
 from mlx_gptoss.diagnostics.bench.experts_loading import (
     load_ours,
     load_stock,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mlx_gptoss.chat.sessions.checkup import ChatsFile
 from mlx_gptoss.chat.sessions.index import MOST_LEVELS
-from mlx_gptoss.checkpoint.hub.stored import missing_part
+from mlx_gptoss.checkpoint.hub.cached_models import missing_part
 from mlx_gptoss.diagnostics.doctor.facts import OFFLINE, Facts
 from mlx_gptoss.memory import format_bytes
 

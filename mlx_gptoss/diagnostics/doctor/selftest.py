@@ -14,10 +14,10 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
-from mlx_gptoss.checkpoint.adopt import Share, adopt, share_pages
-from mlx_gptoss.checkpoint.headers import StoredTensor
 from mlx_gptoss.checkpoint.hub import resolve
+from mlx_gptoss.checkpoint.mapping import Share, adopt, share_pages
 from mlx_gptoss.checkpoint.parameters import WORD, Parameter
+from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
 from mlx_gptoss.diagnostics.doctor.facts import machine
 from mlx_gptoss.diagnostics.storage_check import compare_modes
 from mlx_gptoss.files import named, scratch, temporary

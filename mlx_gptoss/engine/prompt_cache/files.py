@@ -27,7 +27,7 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.checkpoint.headers import read_header
+from mlx_gptoss.checkpoint.safetensors_header import read_header
 from mlx_gptoss.engine.prompt_cache.options import default_folder
 from mlx_gptoss.engine.prompt_cache.tree import Node, Tree
 from mlx_gptoss.errors import CheckpointError

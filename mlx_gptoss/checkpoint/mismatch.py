@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_gptoss.checkpoint.foreign import foreign_names, quant_method
-from mlx_gptoss.checkpoint.headers import StoredTensor
+from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
+from mlx_gptoss.checkpoint.tool_signatures import foreign_names, quant_method
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.format.layout import FLOATS, Layout
 

@@ -7,8 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mlx_gptoss
-from mlx_gptoss.checkpoint.text_pieces import LONGEST_WORD, PIECE, Cutter, cutter_of
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+from mlx_gptoss.checkpoint.tokenizer.text_splitter import (
+    LONGEST_WORD,
+    PIECE,
+    Cutter,
+    cutter_of,
+)
 from mlx_gptoss.errors import LongPromptError, PromptError
 from mlx_gptoss.harmony.render.prompt import SHORT, Piece, encode_pieces, encode_within
 

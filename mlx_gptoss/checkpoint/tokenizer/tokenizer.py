@@ -22,8 +22,8 @@ from types import MappingProxyType
 
 import tokenizers
 
-from mlx_gptoss.checkpoint.text_pieces import LONGEST_WORD, PIECE, cutter_of
-from mlx_gptoss.checkpoint.tokenizer_settings import turn_off
+from mlx_gptoss.checkpoint.tokenizer.settings import turn_off
+from mlx_gptoss.checkpoint.tokenizer.text_splitter import LONGEST_WORD, PIECE, cutter_of
 from mlx_gptoss.errors import CheckpointError, PromptError
 
 HARMONY_TOKENS = (

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mlx_gptoss.checkpoint.hub.cache import Hub
 from mlx_gptoss.checkpoint.hub.download import Progress
-from mlx_gptoss.checkpoint.hub.folders import HUB_ID, is_complete, parts
-from mlx_gptoss.checkpoint.hub.repos import BRANCH
+from mlx_gptoss.checkpoint.hub.local_models import HUB_ID, is_complete, parts
+from mlx_gptoss.checkpoint.hub.repo_folder import BRANCH
 from mlx_gptoss.checkpoint.hub.retries import Say
 from mlx_gptoss.errors import HubError
 

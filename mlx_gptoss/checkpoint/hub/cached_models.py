@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlx_gptoss.checkpoint.hub.folders import (
+from mlx_gptoss.checkpoint.hub.local_models import (
     CONFIG,
     HUB_ID,
     MODEL_TYPE,
@@ -15,7 +15,7 @@ from mlx_gptoss.checkpoint.hub.folders import (
     missing_weights,
     read_json,
 )
-from mlx_gptoss.checkpoint.hub.repos import RepoFolder
+from mlx_gptoss.checkpoint.hub.repo_folder import RepoFolder
 from mlx_gptoss.memory import format_bytes
 
 REPOS = "models--*--*"  # how the cache names the folder of `owner/name`

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 
 from mlx_gptoss.checkpoint.checkpoint import Checkpoint
-from mlx_gptoss.checkpoint.headers import StoredTensor
-from mlx_gptoss.checkpoint.read import Chunk, chunks, open_files, read_values
+from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
+from mlx_gptoss.checkpoint.tensor_reads import Chunk, chunks, open_files, read_values
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.format.layout import BYTES, FLOATS
 

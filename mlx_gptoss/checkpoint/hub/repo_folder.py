@@ -22,9 +22,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_gptoss.checkpoint.hub.folders import read_json
 from mlx_gptoss.checkpoint.hub.library import library
-from mlx_gptoss.checkpoint.hub.published import HubFile
+from mlx_gptoss.checkpoint.hub.local_models import read_json
+from mlx_gptoss.checkpoint.hub.repo_listing import HubFile
 from mlx_gptoss.errors import HubError
 
 OUR_PART = ".mlx-gptoss.incomplete"

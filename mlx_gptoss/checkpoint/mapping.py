@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.checkpoint.headers import StoredTensor
 from mlx_gptoss.checkpoint.parameters import BYTE, FLOAT, WORD, Parameter
-from mlx_gptoss.checkpoint.read import read_ahead
+from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
+from mlx_gptoss.checkpoint.tensor_reads import read_ahead
 from mlx_gptoss.format.dtypes import RAW_DTYPES
 from mlx_gptoss.model.device import on_gpu
 

@@ -11,12 +11,12 @@ from click.testing import CliRunner, Result
 from mlx_gptoss import load
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.hub import DEMO, local_folder
-from mlx_gptoss.checkpoint.notes import doubts, notes
+from mlx_gptoss.checkpoint.notices import doubts, notes
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss_convert.read.companions import small_files
-from tests.checkpoint.test_leftovers import PADDING, TRUNCATION
+from tests.checkpoint.test_tokenizer_settings import PADDING, TRUNCATION
 
 Json = dict[str, Any]
 DEMO_FOLDER = local_folder(DEMO) or Path()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_gptoss.checkpoint.headers import StoredTensor
+from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.format.dtypes import RAW_DTYPES, cast
 from mlx_gptoss.format.layout import FLOATS

@@ -6,8 +6,8 @@ from fnmatch import fnmatch
 from typing import Any
 
 from mlx_gptoss.checkpoint.hub.errors import GgufOnlyError
-from mlx_gptoss.checkpoint.hub.folders import CONFIG, MODEL_TYPE, WEIGHTS
 from mlx_gptoss.checkpoint.hub.library import library, require_session
+from mlx_gptoss.checkpoint.hub.local_models import CONFIG, MODEL_TYPE, WEIGHTS
 from mlx_gptoss.errors import HubError
 
 # What a model needs, in the order it comes: config.json last, so that a folder that

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from mlx_gptoss.checkpoint.adapters import adapter_files
 from mlx_gptoss.checkpoint.checkpoint import Checkpoint
-from mlx_gptoss.checkpoint.files import GENERATION_CONFIG, read_json
+from mlx_gptoss.checkpoint.folder import GENERATION_CONFIG, read_json
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.format.config import read_token_ids

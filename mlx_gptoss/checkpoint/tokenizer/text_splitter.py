@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import tokenizers
 
-from mlx_gptoss.checkpoint.tokenizer_settings import parts_of, state_of
+from mlx_gptoss.checkpoint.tokenizer.settings import parts_of, state_of
 
 PIECE = 2**15  # characters: some hundredths of a second
 LONGEST_WORD = 2**20  # characters: the library's expressions give up on far longer ones

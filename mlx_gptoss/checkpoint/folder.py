@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_gptoss.checkpoint.adapters import adapter_files, describe_adapter
-from mlx_gptoss.checkpoint.headers import StoredTensor, read_header
+from mlx_gptoss.checkpoint.safetensors_header import StoredTensor, read_header
 from mlx_gptoss.errors import CheckpointError, ConfigError
 
 MAX_JSON_BYTES = 64 << 20

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.checkpoint import Checkpoint, load_parameters, open_checkpoint
-from mlx_gptoss.checkpoint.adopt import (
+from mlx_gptoss.checkpoint.mapping import (
     PAGE_BYTES,
     map_pages,
     share_pages,
     start_read_ahead,
 )
-from mlx_gptoss.checkpoint.headers import StoredTensor
-from mlx_gptoss.checkpoint.read import read_ahead
+from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
+from mlx_gptoss.checkpoint.tensor_reads import read_ahead
 from mlx_gptoss.diagnostics.bench.primitives import count_primitives
 from tests.support import checkpoints, layout_writers
 
