@@ -60,9 +60,9 @@ __all__ = [
 ]
 
 if sys.platform == "linux":  # in time only before `mlx.core` is imported
-    from mlx_gptoss.model.blas_library import preloaded
+    from mlx_gptoss.model.blas_library import preload_once
 
-    preloaded()
+    preload_once()
 
 _CONSTRAIN = "mlx_gptoss.harmony.constrain.constraints"
 _EVENTS = "mlx_gptoss.harmony.events"

@@ -15,48 +15,48 @@ from mlx_gptoss.model.device import use_gpu_paths
 
 # Rows of queries attended at once on a CPU: keys after a block are never multiplied,
 # and the scores of one block fit the processor's cache.
-CPU_BLOCK = 128
+CPU_QUERY_BLOCK = 128
 
 
 class Masks:
     """The masks of one forward pass, each made once for all layers of a kind."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[int, int, int | None, int], mx.array] = {}
-        self._held: dict[tuple[tuple[int, ...], int, bool], mx.array] = {}
+        self._causal: dict[tuple[int, int, int | None, int], mx.array] = {}
+        self._padding: dict[tuple[tuple[int, ...], int, bool], mx.array] = {}
 
-    def visible(self, rows: int, keys: int, window: int | None) -> mx.array:
+    def causal(self, rows: int, keys: int, window: int | None) -> mx.array:
         """Return (rows, keys) bool: True where a key is seen."""
         key = (rows, keys, window, 0)
-        if key not in self._made:
-            self._made[key] = visible(rows, keys, window)
-        return self._made[key]
+        if key not in self._causal:
+            self._causal[key] = causal_mask(rows, keys, window)
+        return self._causal[key]
 
-    def additive(
+    def causal_additive(
         self, rows: int, keys: int, window: int | None, repeats: int
     ) -> mx.array:
         """Return (repeats * rows, keys) float32: 0 where seen, -inf elsewhere."""
         key = (rows, keys, window, repeats)
-        if key not in self._made:
-            seen = self.visible(rows, keys, window)
+        if key not in self._causal:
+            seen = self.causal(rows, keys, window)
             mask = mx.where(seen, mx.array(0.0), mx.array(-mx.inf))
-            self._made[key] = mx.tile(mask, (repeats, 1))
-        return self._made[key]
+            self._causal[key] = mx.tile(mask, (repeats, 1))
+        return self._causal[key]
 
-    def held(self, held: Sequence[int], keys: int, *, additive: bool) -> mx.array:
+    def padding(self, held: Sequence[int], keys: int, *, additive: bool) -> mx.array:
         """Return (B, 1, 1, keys): whether a key is among the first `held` of its row.
 
         As bool, or as float32 to be added.
         """
         key = (tuple(held), keys, additive)
-        if key not in self._held:
+        if key not in self._padding:
             seen = mx.arange(keys) < mx.array(list(held))[:, None, None, None]
             mask = mx.where(seen, mx.array(0.0), mx.array(-mx.inf))
-            self._held[key] = mask if additive else seen
-        return self._held[key]
+            self._padding[key] = mask if additive else seen
+        return self._padding[key]
 
 
-def visible(rows: int, keys: int, window: int | None) -> mx.array:
+def causal_mask(rows: int, keys: int, window: int | None) -> mx.array:
     """Say which of `keys` the last `rows` positions see: (rows, keys) bool."""
     query = mx.arange(keys - rows, keys)[:, None]
     key = mx.arange(keys)[None, :]
@@ -78,7 +78,7 @@ def attend(
     L, S = q.shape[2], k.shape[2]
     # On a CPU the fused function is many operations and multiplies head by head.
     plain = not use_gpu_paths() and q.dtype == mx.float32
-    step = window or (CPU_BLOCK if plain else L)
+    step = window or (CPU_QUERY_BLOCK if plain else L)
     one_block = attend_plain if plain else attend_fused
     outputs = [
         one_block(
@@ -90,12 +90,12 @@ def attend(
             window=window,
             masks=masks,
         )
-        for rows, keys in blocks(L, S, window, step)
+        for rows, keys in query_blocks(L, S, window, step)
     ]
     return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
 
 
-def blocks(
+def query_blocks(
     L: int, S: int, window: int | None, step: int
 ) -> Iterator[tuple[slice, slice]]:
     """Cut L queries into blocks, each with the keys that any of its rows sees."""
@@ -120,7 +120,7 @@ def attend_fused(
     L, S = q.shape[2], k.shape[2]
     mask: str | mx.array | None = None  # one query sees every key it is given
     if L > 1:
-        mask = "causal" if window is None else masks.visible(L, S, window)
+        mask = "causal" if window is None else masks.causal(L, S, window)
     return mx.fast.scaled_dot_product_attention(
         q, k, v, scale=scale, mask=mask, sinks=sinks.astype(q.dtype)
     )
@@ -138,11 +138,11 @@ def attend_plain(
 ) -> mx.array:
     """Attend with few plain operations."""
     L, S, repeats = q.shape[2], k.shape[2], q.shape[1] // k.shape[1]
-    mask = masks.additive(L, S, window, repeats) if L > 1 else mx.array(0.0)
-    return weighted(q, k, v, mask, scale=scale, sinks=sinks)
+    mask = masks.causal_additive(L, S, window, repeats) if L > 1 else mx.array(0.0)
+    return attend_masked(q, k, v, mask, scale=scale, sinks=sinks)
 
 
-def weighted(
+def attend_masked(
     q: mx.array,
     k: mx.array,
     v: mx.array,
@@ -162,7 +162,7 @@ def weighted(
     return (shares[..., :S] @ v).reshape(B, H, L, D)
 
 
-def attend_held(
+def attend_padded(
     q: mx.array,
     k: mx.array,
     v: mx.array,
@@ -178,13 +178,13 @@ def attend_held(
     """
     S = k.shape[2]
     if not use_gpu_paths() and q.dtype == mx.float32:
-        mask = masks.held(held, S, additive=True)
-        return weighted(q, k, v, mask, scale=scale, sinks=sinks)
+        mask = masks.padding(held, S, additive=True)
+        return attend_masked(q, k, v, mask, scale=scale, sinks=sinks)
     return mx.fast.scaled_dot_product_attention(
         q,
         k,
         v,
         scale=scale,
-        mask=masks.held(held, S, additive=False),
+        mask=masks.padding(held, S, additive=False),
         sinks=sinks.astype(q.dtype),
     )

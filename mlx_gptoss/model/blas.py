@@ -6,11 +6,11 @@ The work is done by `blas_library.py`, once, when the package is imported.
 from dataclasses import dataclass
 from functools import cache
 
-from mlx_gptoss.model.blas_library import preloaded
+from mlx_gptoss.model.blas_library import preload_once
 
 
 @dataclass(frozen=True)
-class Blas:
+class BlasStatus:
     """What became of the BLAS in this process.
 
     `state` is `loaded` (by us), `present` (somebody preloaded it), `missing`,
@@ -28,9 +28,9 @@ class Blas:
 
 
 @cache
-def preload_blas() -> Blas:
+def preload_blas() -> BlasStatus:
     """Load the optimized BLAS if it is wanted, installed and still in time.
 
     Runs once a process; later calls return what the first one did.
     """
-    return Blas(*preloaded())
+    return BlasStatus(*preload_once())

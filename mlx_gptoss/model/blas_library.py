@@ -21,19 +21,21 @@ import os
 import sys
 from functools import cache
 
-SWITCH = "MLX_GPTOSS_BLAS"
+BLAS_VARIABLE = "MLX_GPTOSS_BLAS"
 LIBRARY = "libopenblas.so.0"
 PACKAGE = "libopenblas0-pthread"
-SPINNING = "OPENBLAS_THREAD_TIMEOUT"  # cycles as a power of two; read when it is loaded
-SHORTEST_SPIN = "4"
+SPIN_VARIABLE = (
+    "OPENBLAS_THREAD_TIMEOUT"  # cycles as a power of two; read when it is loaded
+)
+MIN_SPIN = "4"
 
 
 @cache
-def preloaded() -> tuple[str, str, int | None]:
+def preload_once() -> tuple[str, str, int | None]:
     """Load it for this process, and say the same whenever asked again."""
     return preload(
         platform=sys.platform,
-        switch=os.environ.get(SWITCH, ""),
+        switch=os.environ.get(BLAS_VARIABLE, ""),
         mlx_imported="mlx.core" in sys.modules,
         library=LIBRARY,
     )
@@ -46,10 +48,10 @@ def preload(
     if platform != "linux":
         return "unneeded", "MLX brings its own BLAS on this system", None
     if switch.lower() == "off":
-        return "off", f"switched off by {SWITCH}={switch}", None
+        return "off", f"switched off by {BLAS_VARIABLE}={switch}", None
     present = ctypes.CDLL(None)  # what the process has in its global scope
-    if _answers_mlx(present):
-        return "present", "OpenBLAS was already in this process", _threads(present)
+    if _has_cblas(present):
+        return "present", "OpenBLAS was already in this process", _thread_count(present)
     if mlx_imported:
         return (
             "late",
@@ -58,7 +60,7 @@ def preload(
             None,
         )
     try:
-        loaded = _loaded(library)
+        loaded = _load(library)
     except OSError:
         return (
             "missing",
@@ -66,31 +68,31 @@ def preload(
             f"`apt-get install {PACKAGE}`",
             None,
         )
-    if not _answers_mlx(loaded):
+    if not _has_cblas(loaded):
         return (
             "missing",
             f"`{library}` here has no CBLAS, so float32 is slow on this CPU: "
             f"`apt-get install {PACKAGE}`",
             None,
         )
-    return "loaded", f"`{library}` answers for MLX", _threads(loaded)
+    return "loaded", f"`{library}` answers for MLX", _thread_count(loaded)
 
 
-def _loaded(library: str) -> ctypes.CDLL:
-    if SPINNING in os.environ:
+def _load(library: str) -> ctypes.CDLL:
+    if SPIN_VARIABLE in os.environ:
         return ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
-    os.environ[SPINNING] = SHORTEST_SPIN
+    os.environ[SPIN_VARIABLE] = MIN_SPIN
     try:
         return ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
     finally:
-        del os.environ[SPINNING]
+        del os.environ[SPIN_VARIABLE]
 
 
-def _answers_mlx(library: ctypes.CDLL) -> bool:
+def _has_cblas(library: ctypes.CDLL) -> bool:
     return hasattr(library, "openblas_get_num_threads") and hasattr(
         library, "cblas_sgemm"
     )
 
 
-def _threads(library: ctypes.CDLL) -> int:
+def _thread_count(library: ctypes.CDLL) -> int:
     return int(library.openblas_get_num_threads())

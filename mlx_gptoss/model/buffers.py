@@ -21,66 +21,66 @@ import numpy as np
 from mlx_gptoss.model.device import use_gpu_paths
 
 NAME = "x"
-DTYPES = {
+SAFETENSORS_DTYPES = {
     mx.uint8: ("U8", 1),
     mx.uint16: ("U16", 2),
     mx.uint32: ("U32", 4),
     mx.float32: ("F32", 4),
 }
 HUGE_PAGE = 2 << 20
-WORTH_IT = 2 * HUGE_PAGE  # bytes; less is over before it pays
+HUGE_PAGES_MIN_BYTES = 2 * HUGE_PAGE  # bytes; less is over before it pays
 
 
-class Hollow:
+class HeaderOnlyFile:
     """A safetensors file of one tensor of which only the header can be read."""
 
     closed = False
 
     def __init__(self, shape: tuple[int, ...], dtype: mx.Dtype) -> None:
-        name, width = DTYPES[dtype]
+        name, width = SAFETENSORS_DTYPES[dtype]
         self._bytes = prod(shape) * width
         offsets = [0, self._bytes]
         entry = {"dtype": name, "shape": list(shape), "data_offsets": offsets}
         text = json.dumps({NAME: entry}).encode()
         self._header = len(text).to_bytes(8, "little") + text
-        self._at = 0
+        self._position = 0
 
     def read(self, count: int = -1) -> bytes:
-        end = len(self._header) if count < 0 else self._at + count
-        part = self._header[self._at : end]
-        self._at += len(part)
+        end = len(self._header) if count < 0 else self._position + count
+        part = self._header[self._position : end]
+        self._position += len(part)
         return part
 
     def readinto(self, memory: memoryview) -> int:
-        part = self._header[self._at : self._at + len(memory)]
+        part = self._header[self._position : self._position + len(memory)]
         memory[: len(part)] = part
-        self._at += len(memory)
+        self._position += len(memory)
         return len(memory)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        start = (0, self._at, len(self._header) + self._bytes)[whence]
-        self._at = start + offset
-        return self._at
+        start = (0, self._position, len(self._header) + self._bytes)[whence]
+        self._position = start + offset
+        return self._position
 
     def tell(self) -> int:
-        return self._at
+        return self._position
 
 
 def empty(shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
     """Return an evaluated array of any content, to be written through its memory."""
-    if use_gpu_paths() or dtype not in DTYPES or not prod(shape):
+    if use_gpu_paths() or dtype not in SAFETENSORS_DTYPES or not prod(shape):
         array = mx.zeros(shape, dtype)
         mx.eval(array)
         return array
-    loaded = mx.load(Hollow(shape, dtype), format="safetensors")  # pyright: ignore
+    loaded = mx.load(HeaderOnlyFile(shape, dtype), format="safetensors")  # pyright: ignore
     array = loaded[NAME]  # pyright: ignore
     mx.eval(array)
-    if sys.platform == "linux" and array.nbytes >= WORTH_IT:
-        ask_for_huge_pages(np.asarray(array))
+    if sys.platform == "linux" and array.nbytes >= HUGE_PAGES_MIN_BYTES:
+        advise_huge_pages(np.asarray(array))
     return array
 
 
-def ask_for_huge_pages(memory: np.ndarray) -> None:
+def advise_huge_pages(memory: np.ndarray) -> None:
     """Advise the system about the whole huge pages inside some memory.
 
     Only advice: whether it is taken changes nothing but the time.

@@ -22,15 +22,15 @@ import mlx.nn as nn
 
 from mlx_gptoss.format.config import SLIDING, ModelConfig
 from mlx_gptoss.format.layout import Structure, fuses_qkv
-from mlx_gptoss.model.attention import Masks, attend, attend_held
+from mlx_gptoss.model.attention import Masks, attend, attend_padded
 from mlx_gptoss.model.experts.resident import Experts
-from mlx_gptoss.model.kv_cache import Cache, FullCache, WindowCache, joined
-from mlx_gptoss.model.linear import embedding, linear
-from mlx_gptoss.model.rope import Rotation, attention_scale, rotation, yarn_periods
+from mlx_gptoss.model.kv_cache import FullCache, KVCache, WindowCache, stack_caches
+from mlx_gptoss.model.linear import make_embedding, make_linear
+from mlx_gptoss.model.rope import Rotation, attention_scale, make_rotation, yarn_periods
 
 LayerCache = FullCache | WindowCache
 
-JOINED_TOKENS = 768  # keys of a row that are still copied to be attended with others
+STACKED_MAX_KEYS = 768  # keys of a row that are still copied to be attended with others
 
 
 class Attention(nn.Module):
@@ -49,12 +49,12 @@ class Attention(nn.Module):
         q, k, v, o = (structure.quantization.get(f"{path}.{x}_proj") for x in "qkvo")
         self.fused = fuses_qkv(structure, layer)
         if self.fused:
-            self.qkv_proj = linear(M, (H + 2 * Hk) * D, q)
+            self.qkv_proj = make_linear(M, (H + 2 * Hk) * D, q)
         else:
-            self.q_proj = linear(M, H * D, q)
-            self.k_proj = linear(M, Hk * D, k)
-            self.v_proj = linear(M, Hk * D, v)
-        self.o_proj = linear(H * D, M, o)
+            self.q_proj = make_linear(M, H * D, q)
+            self.k_proj = make_linear(M, Hk * D, k)
+            self.v_proj = make_linear(M, Hk * D, v)
+        self.o_proj = make_linear(H * D, M, o)
         self.sinks = mx.zeros((H,))
 
     def __call__(
@@ -82,7 +82,7 @@ class Attention(nn.Module):
     ) -> mx.array:
         """Attend to what the cache holds and to the new keys: -> (B, H, L, D)."""
         if isinstance(cache, Sequence):
-            return self.attend_rows(q, k, v, masks, cache)
+            return self.attend_batch(q, k, v, masks, cache)
         if cache is not None:
             k, v = cache.update(k, v)  # (B, Hk, S, D)
         return attend(
@@ -95,7 +95,7 @@ class Attention(nn.Module):
             masks=masks,
         )
 
-    def attend_rows(
+    def attend_batch(
         self,
         q: mx.array,
         k: mx.array,
@@ -109,7 +109,7 @@ class Attention(nn.Module):
         """
         if len(caches) == 1:
             return self.attend(q, k, v, masks, caches[0])
-        if q.shape[2] > 1 or any(own.held >= JOINED_TOKENS for own in caches):
+        if q.shape[2] > 1 or any(own.length >= STACKED_MAX_KEYS for own in caches):
             half = len(caches) // 2  # halves of halves, down to a long row alone
             parts = (slice(0, half), slice(half, None))
             return mx.concatenate(
@@ -118,9 +118,9 @@ class Attention(nn.Module):
         held = []
         for b, own in enumerate(caches):
             own.update(k[b : b + 1], v[b : b + 1])
-            held.append(own.held)
-        keys, values = joined(caches)  # (B, Hk, S, D)
-        return attend_held(
+            held.append(own.length)
+        keys, values = stack_caches(caches)  # (B, Hk, S, D)
+        return attend_padded(
             q, keys, values, held, scale=self.scale, sinks=self.sinks, masks=masks
         )
 
@@ -139,7 +139,7 @@ class MoE(nn.Module):
         M, E = config.hidden_size, config.num_local_experts
         path = f"model.layers.{layer}.mlp"
         self.experts_per_token = config.num_experts_per_tok
-        self.router = linear(M, E, structure.quantization.get(f"{path}.router"))
+        self.router = make_linear(M, E, structure.quantization.get(f"{path}.router"))
         self.experts = Experts(config, structure, f"{path}.experts")
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -149,11 +149,11 @@ class MoE(nn.Module):
         return self.experts(x, chosen, shares).reshape(B, L, M)
 
 
-def route(scores: mx.array, T: int) -> tuple[mx.array, mx.array]:
+def route(router_logits: mx.array, T: int) -> tuple[mx.array, mx.array]:
     """Return the best T of (N, E) scores, in any order, and the softmax over those."""
-    E = scores.shape[-1]
-    chosen = mx.argpartition(scores, kth=E - T, axis=-1)[..., E - T :]
-    best = mx.take_along_axis(scores, chosen, axis=-1)
+    E = router_logits.shape[-1]
+    chosen = mx.argpartition(router_logits, kth=E - T, axis=-1)[..., E - T :]
+    best = mx.take_along_axis(router_logits, chosen, axis=-1)
     return chosen, mx.softmax(best, axis=-1, precise=True)
 
 
@@ -183,14 +183,14 @@ class Block(nn.Module):
         return h + self.mlp(self.post_attention_layernorm(h))
 
 
-class Trunk(nn.Module):
+class Transformer(nn.Module):
     """Embedding, layers and final norm: what a checkpoint names `model.*`."""
 
     def __init__(self, config: ModelConfig, structure: Structure) -> None:
         super().__init__()
         V, M = config.vocab_size, config.hidden_size
         packing = structure.quantization.get("model.embed_tokens")
-        self.embed_tokens = embedding(V, M, packing)
+        self.embed_tokens = make_embedding(V, M, packing)
         self.layers = [
             Block(config, structure, layer) for layer in range(config.num_hidden_layers)
         ]
@@ -200,7 +200,7 @@ class Trunk(nn.Module):
     def __call__(
         self,
         ids: mx.array,
-        cache: Cache | Sequence[Cache] | None,
+        cache: KVCache | Sequence[KVCache] | None,
         *,
         last: bool = False,
     ) -> mx.array:
@@ -215,7 +215,7 @@ class Trunk(nn.Module):
         else:
             offset = 0 if cache is None else cache.offset
             caches = cache or [None] * len(self.layers)
-        rotate = rotation(self._periods, offset, ids.shape[1])
+        rotate = make_rotation(self._periods, offset, ids.shape[1])
         masks = Masks()
         h = self.embed_tokens(ids)
         for layer, (block, kept) in enumerate(zip(self.layers, caches, strict=True)):
@@ -231,19 +231,19 @@ class GptOss(nn.Module):
         super().__init__()
         V, M = config.vocab_size, config.hidden_size
         self.config = config
-        self.model = Trunk(config, structure)
+        self.model = Transformer(config, structure)
         packing = structure.quantization.get("lm_head")
-        self.lm_head = linear(M, V, packing, bias=False)
+        self.lm_head = make_linear(M, V, packing, bias=False)
         self.eval()  # `train()` keeps to what can be differentiated
 
-    def __call__(self, ids: mx.array, cache: Cache | None = None) -> mx.array:
+    def __call__(self, ids: mx.array, cache: KVCache | None = None) -> mx.array:
         """Return float32 logits of every position: (B, L) int32 -> (B, L, V)."""
         return self.logits(self.hidden(ids, cache))
 
     def hidden(
         self,
         ids: mx.array,
-        cache: Cache | Sequence[Cache] | None = None,
+        cache: KVCache | Sequence[KVCache] | None = None,
         *,
         last: bool = False,
     ) -> mx.array:
@@ -258,10 +258,10 @@ class GptOss(nn.Module):
         """Unembed (..., M) -> (..., V) float32."""
         return self.lm_head(hidden).astype(mx.float32)
 
-    def make_cache(self) -> Cache:
+    def make_cache(self) -> KVCache:
         """Return an empty cache for one sequence, or for a batch of equal lengths."""
         window = self.config.sliding_window
-        return Cache(
+        return KVCache(
             [
                 WindowCache(window) if kind == SLIDING else FullCache()
                 for kind in self.config.layer_types

@@ -14,13 +14,13 @@ from mlx_gptoss.model.device import use_gpu_paths
 # MLX's packed products on a CPU are scalar loops that read the matrix anew for each
 # row. Decoding it once costs as much as 4 to 6 rows; an optimized BLAS then does
 # hundreds of rows in the time of one.
-DECODED_ROWS = 8
+DEQUANTIZE_MIN_ROWS = 8
 
 
-def decoding_pays(rows: int, dtype: mx.Dtype) -> bool:
+def should_dequantize(rows: int, dtype: mx.Dtype) -> bool:
     """Say whether to decode a packed matrix before it meets so many rows."""
     return (
-        rows >= DECODED_ROWS
+        rows >= DEQUANTIZE_MIN_ROWS
         and dtype == mx.float32  # the only one a BLAS multiplies
         and not use_gpu_paths()
         and preload_blas().optimized
@@ -31,7 +31,7 @@ class PackedLinear(nn.QuantizedLinear):
     """A quantized linear layer; on a CPU long inputs meet the decoded weight."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        if self.training or not decoding_pays(x.size // x.shape[-1], x.dtype):
+        if self.training or not should_dequantize(x.size // x.shape[-1], x.dtype):
             return super().__call__(x)
         weight = mx.dequantize(
             self.weight,
@@ -45,21 +45,28 @@ class PackedLinear(nn.QuantizedLinear):
         return mx.addmm(self.bias, x, weight.T) if "bias" in self else x @ weight.T
 
 
-def linear(
-    inputs: int, outputs: int, packing: Quantization | None, *, bias: bool = True
+def make_linear(
+    inputs: int, outputs: int, quantization: Quantization | None, *, bias: bool = True
 ) -> nn.Module:
     """Make a linear layer: (..., inputs) -> (..., outputs)."""
-    if packing is None:
+    if quantization is None:
         return nn.Linear(inputs, outputs, bias)
     return PackedLinear(
-        inputs, outputs, bias, packing.group_size, packing.bits, packing.mode
+        inputs,
+        outputs,
+        bias,
+        quantization.group_size,
+        quantization.bits,
+        quantization.mode,
     )
 
 
-def embedding(rows: int, size: int, packing: Quantization | None) -> nn.Module:
+def make_embedding(
+    rows: int, size: int, quantization: Quantization | None
+) -> nn.Module:
     """Make an embedding: ids (...) -> (..., size)."""
-    if packing is None:
+    if quantization is None:
         return nn.Embedding(rows, size)
     return nn.QuantizedEmbedding(
-        rows, size, packing.group_size, packing.bits, packing.mode
+        rows, size, quantization.group_size, quantization.bits, quantization.mode
     )

@@ -18,7 +18,7 @@ from mlx_gptoss.model.device import use_gpu_paths
 
 Rotation = Callable[[mx.array], mx.array]
 
-RAMP_MINIMUM = 0.001  # width of a ramp whose bounds coincide, as in the reference
+MIN_RAMP_WIDTH = 0.001  # width of a ramp whose bounds coincide, as in the reference
 
 
 def yarn_periods(config: ModelConfig) -> np.ndarray:
@@ -49,7 +49,7 @@ def ramp_bounds(config: ModelConfig, scaling: RopeScaling) -> tuple[float, float
     low, high = pair_turning(scaling.beta_fast), pair_turning(scaling.beta_slow)
     if scaling.truncate:
         low, high = math.floor(low), math.ceil(high)
-    return low, max(high, low + RAMP_MINIMUM)
+    return low, max(high, low + MIN_RAMP_WIDTH)
 
 
 def attention_scale(config: ModelConfig) -> float:
@@ -60,7 +60,9 @@ def attention_scale(config: ModelConfig) -> float:
     return scale
 
 
-def rotation(periods: np.ndarray, offset: int | Sequence[int], length: int) -> Rotation:
+def make_rotation(
+    periods: np.ndarray, offset: int | Sequence[int], length: int
+) -> Rotation:
     """Return what rotates (B, heads, length, D) from position `offset` on.
 
     Rows that stand at positions of their own have an offset each. Made once a forward

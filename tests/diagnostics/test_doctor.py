@@ -20,7 +20,7 @@ from mlx_gptoss.diagnostics.doctor import (
     judge,
     machine,
 )
-from mlx_gptoss.model.blas import Blas
+from mlx_gptoss.model.blas import BlasStatus
 from tests.support.kept_chats import FAULTS, fill, many_levels, noise_in
 
 GB = 10**9
@@ -37,7 +37,7 @@ MAC = Facts(
     memory=36 * GB,
     usable_memory=27 * GB,
     usable_because="the GPU's recommended working set",
-    blas=Blas("unneeded", "MLX brings its own BLAS on this system"),
+    blas=BlasStatus("unneeded", "MLX brings its own BLAS on this system"),
     cache="/Users/me/.cache/huggingface/hub",
     free_disk=200 * GB,
     offline=False,
@@ -50,7 +50,7 @@ LINUX = replace(
     macos=None,
     wheel="manylinux_2_35_x86_64",
     metal=False,
-    blas=Blas("loaded", "`libopenblas.so.0` answers for MLX", 2),
+    blas=BlasStatus("loaded", "`libopenblas.so.0` answers for MLX", 2),
 )
 CHATS = ChatsFile("/chats.sqlite3", 10**6, "3.40.1", chats=9, levels=3)
 HALF_A_MODEL = LocalModel("a/b", Path("/a/b"), 5 * GB, "gpt-oss-20b", 0.0, False)
@@ -84,13 +84,15 @@ def test_a_good_linux_machine_is_only_told_that_it_is_no_mac() -> None:
         (replace(MAC, offline=True), NOTE, "HF_HUB_OFFLINE", "unset"),
         (replace(MAC, models=(HALF_A_MODEL,)), WARNING, "`a/b`", "pull a/b"),
         (
-            replace(LINUX, blas=Blas("missing", "no BLAS: `apt-get install x`")),
+            replace(LINUX, blas=BlasStatus("missing", "no BLAS: `apt-get install x`")),
             WARNING,
             "no BLAS",
             "apt-get install x",
         ),
         (
-            replace(LINUX, blas=Blas("off", "switched off by MLX_GPTOSS_BLAS=off")),
+            replace(
+                LINUX, blas=BlasStatus("off", "switched off by MLX_GPTOSS_BLAS=off")
+            ),
             NOTE,
             "MLX_GPTOSS_BLAS=off",
             "unset",

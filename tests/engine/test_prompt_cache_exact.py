@@ -281,7 +281,7 @@ def test_memory_is_what_the_arithmetic_says(model: GptOss, length: int) -> None:
 
 def test_window_layers_never_hold_more_than_window_and_chunk() -> None:
     layer, chunk = WindowCache(WINDOW), 50
-    layer.marks = frozenset({30, 77, 100})
+    layer.snapshot_offsets = frozenset({30, 77, 100})
     for length in (chunk, chunk, 1, 1):
         new = mx.zeros((1, 2, length, 4))
         k, v = layer.update(new, new)

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.model import attention
-from mlx_gptoss.model.attention import Masks, attend, attend_fused, attend_plain, blocks
+from mlx_gptoss.model.attention import (
+    Masks,
+    attend,
+    attend_fused,
+    attend_plain,
+    query_blocks,
+)
 
 B, H, Hk, D = 2, 6, 2, 16
 SCALE = 0.31
@@ -81,7 +87,7 @@ def test_large_scores_and_sinks_do_not_overflow() -> None:
 
 
 def test_a_window_layer_never_multiplies_keys_far_back() -> None:
-    cuts = list(blocks(300, 400, 128, 128))
+    cuts = list(query_blocks(300, 400, 128, 128))
     assert cuts == [
         (slice(0, 128), slice(0, 228)),
         (slice(128, 256), slice(101, 356)),
@@ -91,12 +97,12 @@ def test_a_window_layer_never_multiplies_keys_far_back() -> None:
 
 def test_a_mask_is_made_once_for_all_layers() -> None:
     masks = Masks()
-    assert masks.visible(3, 5, 2) is masks.visible(3, 5, 2)
-    assert masks.additive(3, 5, 2, 4) is masks.additive(3, 5, 2, 4)
+    assert masks.causal(3, 5, 2) is masks.causal(3, 5, 2)
+    assert masks.causal_additive(3, 5, 2, 4) is masks.causal_additive(3, 5, 2, 4)
 
 
 def test_the_visible_keys_of_a_window_include_the_query_itself() -> None:
-    assert np.array(attention.visible(3, 5, 2)).astype(int).tolist() == [
+    assert np.array(attention.causal_mask(3, 5, 2)).astype(int).tolist() == [
         [0, 1, 1, 0, 0],
         [0, 0, 1, 1, 0],
         [0, 0, 0, 1, 1],

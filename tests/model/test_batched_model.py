@@ -11,13 +11,13 @@ from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.engine.place import load_placed, plan_checkpoint
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory.plan import RESIDENT, STREAMED, with_slots
-from mlx_gptoss.model.gpt_oss import JOINED_TOKENS
-from mlx_gptoss.model.rope import rotation, yarn_periods
+from mlx_gptoss.model.gpt_oss import STACKED_MAX_KEYS
+from mlx_gptoss.model.rope import make_rotation, yarn_periods
 from tests.support.build_model import build
 from tests.support.checkpoints import hf_config, random_tensors, write_checkpoint
 
 # Within the window, at its edges, far past it; where rows begin to be attended alone.
-LENGTHS = (1, 3, 8, JOINED_TOKENS + 30, 9, 10, 40, JOINED_TOKENS - 5, 300)
+LENGTHS = (1, 3, 8, STACKED_MAX_KEYS + 30, 9, 10, 40, STACKED_MAX_KEYS - 5, 300)
 STEPS = 12  # enough that every sequence wraps around its ring
 TOLERANCE = 5e-4  # as in test_model: sums in another order
 
@@ -91,9 +91,11 @@ def test_rows_are_rotated_by_their_own_positions() -> None:
     x = x.astype(mx.float32)
     offsets = [0, 7, 100_000]
 
-    together = np.array(rotation(periods, offsets, 1)(x))
+    together = np.array(make_rotation(periods, offsets, 1)(x))
 
-    alone = [rotation(periods, at, 1)(x[n : n + 1]) for n, at in enumerate(offsets)]
+    alone = [
+        make_rotation(periods, at, 1)(x[n : n + 1]) for n, at in enumerate(offsets)
+    ]
     np.testing.assert_array_equal(
         together, np.concatenate([np.array(y) for y in alone])
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_gptoss.model.blas import Blas, preload_blas
+from mlx_gptoss.model.blas import BlasStatus, preload_blas
 from mlx_gptoss.model.blas_library import preload
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the BLAS is lent on Linux")
@@ -99,8 +99,8 @@ def test_a_mac_is_left_alone() -> None:
     found = preload(
         platform="darwin", switch="", mlx_imported=False, library="libopenblas.so.0"
     )
-    blas = Blas(*found)
-    assert blas == Blas("unneeded", "MLX brings its own BLAS on this system")
+    blas = BlasStatus(*found)
+    assert blas == BlasStatus("unneeded", "MLX brings its own BLAS on this system")
     assert blas.optimized
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_gptoss.model.kv_cache import GROWTH, Cache, FullCache, WindowCache
+from mlx_gptoss.model.kv_cache import GROWTH, FullCache, KVCache, WindowCache
 
 B, Hk, D = 2, 3, 2
 
@@ -108,11 +108,11 @@ def test_a_state_is_not_touched_by_later_tokens(
         np.testing.assert_array_equal(np.array(array), copy)
 
 
-def model_cache() -> Cache:
-    return Cache([WindowCache(4), FullCache(), WindowCache(4)])
+def model_cache() -> KVCache:
+    return KVCache([WindowCache(4), FullCache(), WindowCache(4)])
 
 
-def read(cache: Cache, count: int, value: float = 0.0) -> list[list[float]]:
+def read(cache: KVCache, count: int, value: float = 0.0) -> list[list[float]]:
     return [sorted(add(layer, count, value)) for layer in cache]
 
 

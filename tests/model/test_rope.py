@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.format.config import ModelConfig
-from mlx_gptoss.model.rope import attention_scale, ramp_bounds, rotation, yarn_periods
+from mlx_gptoss.model.rope import (
+    attention_scale,
+    make_rotation,
+    ramp_bounds,
+    yarn_periods,
+)
 from tests.support import oracle
 from tests.support.checkpoints import hf_config
 
@@ -49,7 +54,7 @@ def test_rotation_equals_the_oracles_without_its_factor(
     periods = yarn_periods(ModelConfig.from_dict(raw))
     x = np.random.default_rng(0).normal(size=(offset + length, 3, 64))
     expected = oracle.rotate(x, raw)[offset:].swapaxes(0, 1)
-    rotate = rotation(periods, offset, length)
+    rotate = make_rotation(periods, offset, length)
     found = rotate(mx.array(x[offset:], mx.float32).swapaxes(0, 1)[None])
     np.testing.assert_allclose(np.array(found[0]), expected, atol=2e-6)
 
@@ -66,10 +71,10 @@ def test_rotation_equals_the_fused_kernels() -> None:
         offset=9,
         freqs=mx.array(periods, mx.float32),
     )
-    found = rotation(periods, 9, 5)(x)
+    found = make_rotation(periods, 9, 5)(x)
     np.testing.assert_allclose(np.array(found), np.array(fused), atol=1e-5)
 
 
 def test_rotation_keeps_bfloat16() -> None:
     x = mx.ones((1, 2, 3, 6), mx.bfloat16)
-    assert rotation(np.ones(3), 4, 3)(x).dtype == mx.bfloat16
+    assert make_rotation(np.ones(3), 4, 3)(x).dtype == mx.bfloat16

@@ -67,7 +67,7 @@ class FakeIds:
     def nbytes(self) -> int:
         return len(self.ids)
 
-    def part(self, start: int, end: int) -> "FakeIds":
+    def slice(self, start: int, end: int) -> "FakeIds":
         return FakeIds(self.ids[start:end])
 
 
@@ -101,7 +101,7 @@ class FakeCache:
     def nbytes(self) -> int:
         return len(self.ids)
 
-    def mark(self, offsets: Iterable[int]) -> None:
+    def request_snapshots(self, offsets: Iterable[int]) -> None:
         self.marks = set(offsets)
 
     def take_snapshots(self) -> list[FakeSnapshot]:
@@ -112,7 +112,7 @@ class FakeCache:
     def snapshot(self) -> FakeSnapshot:
         return FakeSnapshot(tuple(self.ids))
 
-    def rows(self, start: int, end: int) -> FakeIds:
+    def copy_segment(self, start: int, end: int) -> FakeIds:
         assert end <= self.offset
         return FakeIds(tuple(self.ids[start:end]))
 

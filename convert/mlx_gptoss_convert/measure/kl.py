@@ -24,7 +24,7 @@ from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.files import named, scratch, temporary
 from mlx_gptoss.model.attention import Masks
 from mlx_gptoss.model.gpt_oss import Block
-from mlx_gptoss.model.rope import rotation, yarn_periods
+from mlx_gptoss.model.rope import make_rotation, yarn_periods
 from mlx_gptoss_convert.measure.divergence import Divergence, compare_logits
 from mlx_gptoss_convert.measure.layers import Streamed, Student
 from mlx_gptoss_convert.measure.report import Report
@@ -126,7 +126,7 @@ def run_block(
     """Take one model's hidden states of every batch through one layer."""
     periods = yarn_periods(teacher.checkpoint.config)
     for place, batch in enumerate(given):
-        rotate = rotation(periods, 0, batch.ids.shape[1])
+        rotate = make_rotation(periods, 0, batch.ids.shape[1])
         hidden = mx.array(states.load(number, place))
         states.save(number, place, np.array(block(hidden, rotate, Masks(), None)))
 

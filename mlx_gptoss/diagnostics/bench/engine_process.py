@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from mlx_gptoss.diagnostics.bench.engine_main import AS_SHIPPED, Ready
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.model.blas_library import SWITCH
+from mlx_gptoss.model.blas_library import BLAS_VARIABLE
 
 PATIENCE_S = 10.0  # for a process that was told to end
 
@@ -37,7 +37,7 @@ class Worker:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in close()
         environment = dict(os.environ, HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1")
         if not lend_blas:
-            environment[SWITCH] = "off"
+            environment[BLAS_VARIABLE] = "off"
         given = json.dumps(dict(options or {}))
         arguments = [engine, str(folder), dtype or AS_SHIPPED, given]
         self._process = subprocess.Popen(

@@ -11,7 +11,7 @@ from pathlib import Path
 from mlx_gptoss.chat.sessions.checkup import ChatsFile, check_file
 from mlx_gptoss.checkpoint.hub import Hub, LocalModel
 from mlx_gptoss.memory import device_budget, format_bytes
-from mlx_gptoss.model.blas import Blas, preload_blas
+from mlx_gptoss.model.blas import BlasStatus, preload_blas
 
 PACKAGES = ("mlx-gptoss", "mlx", "mlx-lm", "tokenizers", "safetensors")
 BACKENDS = ("mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")
@@ -34,7 +34,7 @@ class Facts:
     memory: int
     usable_memory: int
     usable_because: str
-    blas: Blas
+    blas: BlasStatus
     cache: str
     free_disk: int
     offline: bool

@@ -106,7 +106,7 @@ class PromptCache:
         marks = self._marks(live, wanted, ahead=ahead)
         if shared and len(wanted) - 1 > live.cache.offset:
             marks.append(len(wanted) - 1)
-        live.cache.mark(marks)
+        live.cache.request_snapshots(marks)
         self._evict()
         self._weigh()
         return Lease(self, live, ahead=ahead)
@@ -252,7 +252,7 @@ class PromptCache:
     def _rows(self, node: Node) -> Any:
         """What the full layers hold of a node, from where it lies in memory."""
         if node.live:
-            return node.live[0].cache.rows(node.start, node.end)
+            return node.live[0].cache.copy_segment(node.start, node.end)
         return node.rows
 
     def _move(self, live: Live, target: list[Node], kept: int) -> None:
@@ -277,7 +277,7 @@ class PromptCache:
             if node.live:
                 continue
             if node.restorable or node.children:
-                node.rows = live.cache.rows(node.start, node.end)
+                node.rows = live.cache.copy_segment(node.start, node.end)
                 mx.eval(node.rows.arrays)
             else:
                 self.tree.remove(node)
@@ -335,7 +335,7 @@ class PromptCache:
             f"{live.cache.offset=} {live.end=} {len(live.pending)=}"
         )
         self._commit(live, len(live.pending))
-        live.cache.mark(())
+        live.cache.request_snapshots(())
         live.busy = False
         # Unevaluated, they would hold on to all that they were computed from.
         mx.eval([live.cache.arrays, *_arrays(live.path)])

@@ -33,7 +33,7 @@ from mlx_gptoss.engine.prompt_cache.tree import Node, Tree
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.files import draft, is_draft, make_folder, named, reason
 from mlx_gptoss.format.config import SLIDING, ModelConfig
-from mlx_gptoss.model.kv_cache import Pair, Rows, Snapshot
+from mlx_gptoss.model.kv_cache import KeysValues, Segment, Snapshot
 
 FORMAT = "mlx-gptoss prompt 1"
 SUFFIX = ".safetensors"
@@ -74,7 +74,7 @@ class FileSpan:
             FileSpan(files, name, cut, self.last, self.has_snapshot),
         )
 
-    def load(self, node: Node) -> tuple[Rows, Snapshot | None]:
+    def load(self, node: Node) -> tuple[Segment, Snapshot | None]:
         """Read rows, and the snapshot if it has one. Raises UnusableFile."""
         try:
             return self.files.read(self, node.start)
@@ -134,7 +134,7 @@ class PromptFiles:
             nodes = tree.extend(tree.root, tokens)
             self._place([node for node in nodes if node.start >= start], name, start)
 
-    def write(self, run: list[Node], rows: list[Rows]) -> set[str]:
+    def write(self, run: list[Node], rows: list[Segment]) -> set[str]:
         """Write nodes that follow each other, of which the last has a snapshot.
 
         Returns the names of older files that had to go for it. What is larger than
@@ -144,7 +144,7 @@ class PromptFiles:
         path, start = run[-1].path(), run[0].start
         tokens = np.concatenate([part.tokens for part in path])
         arrays = {TOKENS: mx.array(tokens)}
-        for n, pair in enumerate(Rows.joined(rows).layers):
+        for n, pair in enumerate(Segment.concatenate(rows).layers):
             arrays |= dict(zip(_names(FULL, n), pair, strict=True))
         for n, (_, keys, values) in enumerate(run[-1].snapshot.windows):
             arrays |= dict(zip(_names(WINDOW, n), (keys, values), strict=True))
@@ -164,16 +164,16 @@ class PromptFiles:
         self.touch(path)
         return self._shrink()
 
-    def read(self, span: FileSpan, node_start: int) -> tuple[Rows, Snapshot | None]:
+    def read(self, span: FileSpan, node_start: int) -> tuple[Segment, Snapshot | None]:
         """Read a stretch of a file whose every byte is checked."""
         start, arrays = self._open(span.name)
         self._check_bytes(span.name, arrays)
         if start + span.first != node_start:
             raise CheckpointError(f"`{self.folder / span.name}` begins elsewhere")
         length = arrays[TOKENS].shape[0] - start
-        rows = Rows(tuple(self._pairs(arrays, FULL)))
+        rows = Segment(tuple(self._pairs(arrays, FULL)))
         if (span.first, span.last) != (0, length):
-            rows = rows.part(span.first, span.last)
+            rows = rows.slice(span.first, span.last)
         mx.eval(rows.arrays)
         if not span.has_snapshot:
             return rows, None
@@ -244,7 +244,7 @@ class PromptFiles:
                 forms |= dict.fromkeys(_names(kind, n), form)
         return forms
 
-    def _pairs(self, arrays: Arrays, kind: str) -> list[Pair]:
+    def _pairs(self, arrays: Arrays, kind: str) -> list[KeysValues]:
         names = [_names(kind, n) for n in range(self._layers[kind])]
         return [(arrays[keys], arrays[values]) for keys, values in names]
 

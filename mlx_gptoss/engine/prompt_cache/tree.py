@@ -17,7 +17,7 @@ import numpy as np
 class Cuttable(Protocol):
     """What is kept of a stretch of tokens, of which a part can be taken."""
 
-    def part(self, start: int, end: int) -> Any: ...
+    def slice(self, start: int, end: int) -> Any: ...
 
 
 class Node:
@@ -122,8 +122,8 @@ class Tree:
         assert parent is not None and 0 < at < len(node.tokens), f"{at=}"
         upper = Node(node.tokens[:at], node.start, parent)
         if node.rows is not None:
-            upper.rows = node.rows.part(0, at)
-            node.rows = node.rows.part(at, len(node.tokens))
+            upper.rows = node.rows.slice(0, at)
+            node.rows = node.rows.slice(at, len(node.tokens))
         if node.file is not None:
             upper.file, node.file = node.file.split(at)
         upper.used = node.used

@@ -20,7 +20,7 @@ from mlx_gptoss.format import mxfp4
 from mlx_gptoss.format.config import ModelConfig, Quantization
 from mlx_gptoss.format.layout import PACKED, Structure
 from mlx_gptoss.model.device import use_gpu_paths
-from mlx_gptoss.model.linear import DECODED_ROWS, decoding_pays
+from mlx_gptoss.model.linear import DEQUANTIZE_MIN_ROWS, should_dequantize
 
 SWISH_SLOPE = 1.702
 WORD_BITS = 32
@@ -95,7 +95,7 @@ class Projection(nn.Module):
 
     def through(self, x: mx.array, expert: int) -> mx.array:
         """Multiply x (rows, in) by one matrix -> (rows, out); on a CPU, for prefill."""
-        if len(x) < DECODED_ROWS:
+        if len(x) < DEQUANTIZE_MIN_ROWS:
             return self(x[:, None], mx.full(len(x), expert, mx.uint32)).squeeze(1)
         return mx.addmm(self.bias[expert], x, self.decoded(expert))
 
@@ -178,7 +178,7 @@ class Experts(nn.Module):
     def decodes(self, rows: int, dtype: mx.Dtype) -> bool:
         """Whether so many rows of work go expert by expert: on a CPU, in prefill."""
         many = not self.training and rows * self.products >= DECODED_PRODUCTS
-        return many and decoding_pays(rows // self.count, dtype)
+        return many and should_dequantize(rows // self.count, dtype)
 
     def gathered(self, x: mx.array, chosen: mx.array) -> mx.array:
         """Multiply all rows at once, as they come: -> (N, T, M)."""

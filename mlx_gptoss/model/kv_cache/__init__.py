@@ -15,30 +15,30 @@ from collections.abc import Iterable, Iterator, Sequence
 import mlx.core as mx
 
 from mlx_gptoss.model.kv_cache.full import GROWTH, FullCache
-from mlx_gptoss.model.kv_cache.snapshot import Pair, Rows, Snapshot, State
+from mlx_gptoss.model.kv_cache.snapshot import KeysValues, LayerState, Segment, Snapshot
 from mlx_gptoss.model.kv_cache.window import WindowCache
 
-JOINED_ROUND = 64  # keys
+PADDING_MULTIPLE = 64  # keys
 
 __all__ = [
     "GROWTH",
-    "Cache",
     "FullCache",
-    "Pair",
-    "Rows",
+    "KVCache",
+    "KeysValues",
+    "LayerState",
+    "Segment",
     "Snapshot",
-    "State",
     "WindowCache",
-    "joined",
+    "stack_caches",
 ]
 
 
-class Cache:
+class KVCache:
     """One FullCache or WindowCache a layer."""
 
     def __init__(self, layers: Sequence[FullCache | WindowCache]) -> None:
         self.layers = tuple(layers)
-        self._marks: frozenset[int] = frozenset()
+        self._snapshot_offsets: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -79,29 +79,29 @@ class Cache:
             else:
                 layer.trim(layer.offset - snapshot.offset)
 
-    def mark(self, offsets: Iterable[int]) -> None:
+    def request_snapshots(self, offsets: Iterable[int]) -> None:
         """Take snapshots when these offsets are passed, and no others any more."""
-        self._marks = frozenset(offsets)
+        self._snapshot_offsets = frozenset(offsets)
         for layer in self._windows:
-            layer.marks = self._marks
+            layer.snapshot_offsets = self._snapshot_offsets
 
     def take_snapshots(self) -> list[Snapshot]:
         """Hand over the snapshots of marks that were passed since, in order."""
-        passed = sorted(mark for mark in self._marks if mark <= self.offset)
+        passed = sorted(mark for mark in self._snapshot_offsets if mark <= self.offset)
         if not passed:
             return []
-        self.mark(self._marks.difference(passed))
+        self.request_snapshots(self._snapshot_offsets.difference(passed))
         return [
-            Snapshot(offset, tuple(x.marked.pop(offset) for x in self._windows))
+            Snapshot(offset, tuple(x.states.pop(offset) for x in self._windows))
             for offset in passed
         ]
 
-    def rows(self, start: int, end: int) -> Rows:
+    def copy_segment(self, start: int, end: int) -> Segment:
         """Copy what the full layers hold of tokens `start` to `end`."""
-        return Rows(tuple(layer.rows(start, end) for layer in self._full))
+        return Segment(tuple(layer.copy_segment(start, end) for layer in self._full))
 
     def rebuild(
-        self, length: int, rows: Sequence[Rows], snapshot: Snapshot | None = None
+        self, length: int, segments: Sequence[Segment], snapshot: Snapshot | None = None
     ) -> None:
         """Keep the first `length` tokens, append `rows`, put back the windows there.
 
@@ -109,7 +109,7 @@ class Cache:
         Peak: the rows of one layer more than what is kept.
         """
         for n, layer in enumerate(self._full):
-            layer.rebuild(length, [part.layers[n] for part in rows])
+            layer.rebuild(length, [part.layers[n] for part in segments])
             mx.eval(layer.arrays)  # layer by layer, so that one is held twice
         if snapshot is not None:
             for layer, state in zip(self._windows, snapshot.windows, strict=True):
@@ -133,22 +133,22 @@ class Cache:
             layer.trim(count)
 
 
-def joined(caches: Sequence[FullCache | WindowCache]) -> Pair:
+def stack_caches(caches: Sequence[FullCache | WindowCache]) -> KeysValues:
     """Copy what caches of one layer hold side by side: (B, Hk, S, D), S >= most held.
 
     S is rounded up, so that most steps find the buffers of those before.
     """
-    pairs = [cache.stored for cache in caches]
-    held = max(cache.held for cache in caches)
-    room = -(-held // JOINED_ROUND) * JOINED_ROUND
+    pairs = [cache.buffers for cache in caches]
+    held = max(cache.length for cache in caches)
+    room = -(-held // PADDING_MULTIPLE) * PADDING_MULTIPLE
     keys, values = (
-        mx.concatenate([sized(x, room) for x in side])
+        mx.concatenate([fit_length(x, room) for x in side])
         for side in zip(*pairs, strict=True)
     )
     return keys, values
 
 
-def sized(x: mx.array, room: int) -> mx.array:
+def fit_length(x: mx.array, room: int) -> mx.array:
     """Cut (B, Hk, S, D) to `room` keys, or add zeros up to that."""
     missing = room - x.shape[2]
     if missing > 0:

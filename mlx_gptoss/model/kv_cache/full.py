@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from mlx_gptoss.model.kv_cache.snapshot import Pair, State
+from mlx_gptoss.model.kv_cache.snapshot import KeysValues, LayerState
 
 GROWTH = 256  # tokens added to a full cache at a time
-SLACK = 8 * GROWTH  # tokens of unused room that are not worth a copy to be rid of
+MAX_SLACK = 8 * GROWTH  # tokens of unused room that are not worth a copy to be rid of
 
 
 class FullCache:
@@ -21,7 +21,7 @@ class FullCache:
         self._keys: mx.array | None = None
         self._values: mx.array | None = None
 
-    def update(self, k: mx.array, v: mx.array) -> Pair:
+    def update(self, k: mx.array, v: mx.array) -> KeysValues:
         """Append (B, Hk, L, D); return all keys and values (B, Hk, S, D) in order."""
         start, end = self.offset, self.offset + k.shape[2]
         self._keys = reserve(self._keys, k, start, end)
@@ -32,12 +32,12 @@ class FullCache:
         return self._keys[:, :, :end], self._values[:, :, :end]
 
     @property
-    def held(self) -> int:
+    def length(self) -> int:
         """How many keys are here."""
         return self.offset
 
     @property
-    def stored(self) -> Pair:
+    def buffers(self) -> KeysValues:
         """The arrays (B, Hk, capacity, D) as they are; what `update` gave is first."""
         assert self._keys is not None and self._values is not None
         return self._keys, self._values
@@ -50,14 +50,14 @@ class FullCache:
         assert self.can_trim(count), f"{count=} {self.offset=}"
         self.offset -= count
 
-    def rows(self, start: int, end: int) -> Pair:
+    def copy_segment(self, start: int, end: int) -> KeysValues:
         """Copy the keys and values (B, Hk, end - start, D) of a stretch."""
         keys, values = self._keys, self._values
         assert keys is not None and values is not None and end <= self.offset
         # `mx.array` copies; a slice would share memory and make later writes copy.
         return mx.array(keys[:, :, start:end]), mx.array(values[:, :, start:end])
 
-    def rebuild(self, length: int, parts: Sequence[Pair]) -> None:
+    def rebuild(self, length: int, parts: Sequence[KeysValues]) -> None:
         """Keep the first `length` tokens and append what was taken out elsewhere."""
         self.trim(self.offset - length)
         end = length + sum(k.shape[2] for k, _ in parts)
@@ -68,7 +68,7 @@ class FullCache:
             self._keys[:, :, start : self.offset] = k
             self._values[:, :, start : self.offset] = v
         keys, values = self._keys, self._values
-        if keys is None or values is None or keys.shape[2] - end <= end + SLACK:
+        if keys is None or values is None or keys.shape[2] - end <= end + MAX_SLACK:
             return
         self._keys = reserve(None, keys, 0, end)
         self._values = reserve(None, values, 0, end)
@@ -76,7 +76,7 @@ class FullCache:
         self._values[:, :, :end] = values[:, :, :end]
 
     @property
-    def state(self) -> State:
+    def state(self) -> LayerState:
         """The offset and, of that length, keys and values (B, Hk, S, D) in order."""
         keys, values = self._keys, self._values
         if keys is None or values is None:
@@ -85,7 +85,7 @@ class FullCache:
         return end, keys[:, :, :end], values[:, :, :end]
 
     @state.setter
-    def state(self, state: State) -> None:
+    def state(self, state: LayerState) -> None:
         self.offset, keys, values = state
         self._keys = None if keys is None else keys[...]
         self._values = None if values is None else values[...]

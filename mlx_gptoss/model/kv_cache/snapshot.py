@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-State = tuple[int, mx.array | None, mx.array | None]  # offset, keys, values
-Pair = tuple[mx.array, mx.array]  # keys, values
+LayerState = tuple[int, mx.array | None, mx.array | None]  # offset, keys, values
+KeysValues = tuple[mx.array, mx.array]  # keys, values
 
 
 @dataclass(frozen=True)
-class Rows:
+class Segment:
     """What the full layers hold of a stretch of tokens: an own copy."""
 
-    layers: tuple[Pair, ...]  # (B, Hk, n, D) each
+    layers: tuple[KeysValues, ...]  # (B, Hk, n, D) each
 
     @property
     def arrays(self) -> list[mx.array]:
@@ -27,10 +27,10 @@ class Rows:
         return sum(x.nbytes for x in self.arrays)
 
     @staticmethod
-    def joined(parts: "Sequence[Rows]") -> "Rows":
+    def concatenate(parts: "Sequence[Segment]") -> "Segment":
         """Join stretches that follow each other."""
         layers = zip(*(part.layers for part in parts), strict=True)
-        return Rows(
+        return Segment(
             tuple(
                 (
                     mx.concatenate([k for k, _ in pairs], axis=2),
@@ -40,9 +40,9 @@ class Rows:
             )
         )
 
-    def part(self, start: int, end: int) -> "Rows":
+    def slice(self, start: int, end: int) -> "Segment":
         """Copy a stretch of it."""
-        return Rows(
+        return Segment(
             tuple(
                 (mx.array(k[:, :, start:end]), mx.array(v[:, :, start:end]))
                 for k, v in self.layers
@@ -55,7 +55,7 @@ class Snapshot:
     """A point of a conversation to come back to: what trimming cannot bring back."""
 
     offset: int
-    windows: tuple[State, ...]
+    windows: tuple[LayerState, ...]
 
     @property
     def nbytes(self) -> int:

@@ -5,7 +5,7 @@ Dimensions: B batch, Hk key/value heads, L new tokens, S keys attended, D head d
 
 import mlx.core as mx
 
-from mlx_gptoss.model.kv_cache.snapshot import Pair, State
+from mlx_gptoss.model.kv_cache.snapshot import KeysValues, LayerState
 
 
 class WindowCache:
@@ -19,12 +19,14 @@ class WindowCache:
     def __init__(self, window: int) -> None:
         self.window = window
         self.offset = 0
-        self.marks: frozenset[int] = frozenset()  # offsets whose state is to be kept
-        self.marked: dict[int, State] = {}  # those passed since
+        self.snapshot_offsets: frozenset[int] = (
+            frozenset()
+        )  # offsets whose state is to be kept
+        self.states: dict[int, LayerState] = {}  # those passed since
         self._keys: mx.array | None = None
         self._values: mx.array | None = None
 
-    def update(self, k: mx.array, v: mx.array) -> Pair:
+    def update(self, k: mx.array, v: mx.array) -> KeysValues:
         """Add (B, Hk, L, D); return what the new queries may see (B, Hk, S, D).
 
         One token gets exactly the keys of its window, in any order. More get the
@@ -33,37 +35,37 @@ class WindowCache:
         L = k.shape[2]
         old, self.offset = self.offset, self.offset + L
         if L == 1:
-            self._keys = put(self._keys, k, old, self.window)
-            self._values = put(self._values, v, old, self.window)
-            if self.offset in self.marks:
-                self.marked[self.offset] = self.state
+            self._keys = write_token(self._keys, k, old, self.window)
+            self._values = write_token(self._values, v, old, self.window)
+            if self.offset in self.snapshot_offsets:
+                self.states[self.offset] = self.state
             held = min(self.offset, self.window)
             return self._keys[:, :, :held], self._values[:, :, :held]
-        k = ordered(self._keys, k, old, self.window)
-        v = ordered(self._values, v, old, self.window)
-        for offset in sorted(self.marks):
+        k = append_in_order(self._keys, k, old, self.window)
+        v = append_in_order(self._values, v, old, self.window)
+        for offset in sorted(self.snapshot_offsets):
             if old < offset < self.offset:
-                self.marked[offset] = (offset, *self._rings(k, v, offset))
-        self._keys, self._values = self._rings(k, v, self.offset)
-        if self.offset in self.marks:
-            self.marked[self.offset] = self.state
+                self.states[offset] = (offset, *self._rings_at(k, v, offset))
+        self._keys, self._values = self._rings_at(k, v, self.offset)
+        if self.offset in self.snapshot_offsets:
+            self.states[self.offset] = self.state
         seen = self.window - 1 + L
         return k[:, :, -seen:], v[:, :, -seen:]
 
-    def _rings(self, k: mx.array, v: mx.array, offset: int) -> Pair:
+    def _rings_at(self, k: mx.array, v: mx.array, offset: int) -> KeysValues:
         """Make the rings at `offset` of keys in order that end at `self.offset`."""
         later = self.offset - offset
-        return ring_of(k, later, offset, self.window), ring_of(
+        return make_ring(k, later, offset, self.window), make_ring(
             v, later, offset, self.window
         )
 
     @property
-    def held(self) -> int:
+    def length(self) -> int:
         """How many keys are here."""
         return min(self.offset, self.window)
 
     @property
-    def stored(self) -> Pair:
+    def buffers(self) -> KeysValues:
         """The arrays (B, Hk, capacity, D) as they are; what `update` gave is first."""
         assert self._keys is not None and self._values is not None
         return self._keys, self._values
@@ -78,7 +80,7 @@ class WindowCache:
         self.offset -= count
 
     @property
-    def state(self) -> State:
+    def state(self) -> LayerState:
         """The offset and the rings as they are now; later updates copy first."""
         keys, values = self._keys, self._values
         if keys is None or values is None:
@@ -87,7 +89,7 @@ class WindowCache:
         return self.offset, keys[...], values[...]
 
     @state.setter
-    def state(self, state: State) -> None:
+    def state(self, state: LayerState) -> None:
         self.offset, keys, values = state
         self._keys = None if keys is None else keys[...]
         self._values = None if values is None else values[...]
@@ -95,11 +97,13 @@ class WindowCache:
     @property
     def arrays(self) -> list[mx.array]:
         """What must be evaluated for the cache to be complete."""
-        states = [(self._keys, self._values), *(s[1:] for s in self.marked.values())]
+        states = [(self._keys, self._values), *(s[1:] for s in self.states.values())]
         return [x for state in states for x in state if x is not None]
 
 
-def put(ring: mx.array | None, new: mx.array, offset: int, window: int) -> mx.array:
+def write_token(
+    ring: mx.array | None, new: mx.array, offset: int, window: int
+) -> mx.array:
     """Write one token in its slot."""
     if ring is None:
         B, Hk, _, D = new.shape
@@ -109,7 +113,9 @@ def put(ring: mx.array | None, new: mx.array, offset: int, window: int) -> mx.ar
     return ring
 
 
-def ordered(ring: mx.array | None, new: mx.array, offset: int, window: int) -> mx.array:
+def append_in_order(
+    ring: mx.array | None, new: mx.array, offset: int, window: int
+) -> mx.array:
     """Return the keys the ring holds and the new ones, in order."""
     if ring is None or offset == 0:
         return new
@@ -119,7 +125,7 @@ def ordered(ring: mx.array | None, new: mx.array, offset: int, window: int) -> m
     return mx.concatenate([ring[:, :, slot:], ring[:, :, :slot], new], axis=2)
 
 
-def ring_of(keys: mx.array, later: int, offset: int, window: int) -> mx.array:
+def make_ring(keys: mx.array, later: int, offset: int, window: int) -> mx.array:
     """Return the ring at `offset`, given keys in order up to `later` tokens after it.
 
     Always an own array: a slice would hold the memory of the whole chunk.
