@@ -20,7 +20,7 @@ from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss_convert.measure.divergence import Divergence
-from mlx_gptoss_convert.measure.kl import choose_passages
+from mlx_gptoss_convert.measure.kl import choose_texts
 
 HEADER = """\
 | | size | tasks right | outputs as the source's | KL, mean | top token another |
@@ -40,7 +40,7 @@ def main() -> None:
         chosen = cases(given.count)
         print(f"{len(chosen)} tasks, {given.count} of each kind", flush=True)
         answers = [run(folder, chosen) for folder in folders(source, made)]
-        found = measure_all(source, made, choose_passages(source, None))
+        found = measure_all(source, made, choose_texts(source, None))
     except GptOssError as error:
         parser.exit(1, f"{error}\n")
     print(table(source, made, chosen, answers, found))

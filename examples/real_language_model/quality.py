@@ -15,13 +15,13 @@ from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import format_bytes
 from mlx_gptoss_convert.measure.divergence import Divergence
-from mlx_gptoss_convert.measure.kl import Progress, choose_passages, diverge
-from mlx_gptoss_convert.measure.layers import Streamed
-from mlx_gptoss_convert.measure.texts import Passage
+from mlx_gptoss_convert.measure.kl import Progress, choose_texts, diverge
+from mlx_gptoss_convert.measure.layers import CheckpointModel
+from mlx_gptoss_convert.measure.texts import EvaluationText
 from mlx_gptoss_convert.measure.verify import verify
 from mlx_gptoss_convert.plan.plan import make_plan
 from mlx_gptoss_convert.plan.recipe import RECIPES, Recipe, with_experts
-from mlx_gptoss_convert.read.source import Source
+from mlx_gptoss_convert.read.source import TensorReader
 from mlx_gptoss_convert.write.conversion import convert
 
 TEXT = Path(__file__).parent / "persuasion.txt"
@@ -52,7 +52,7 @@ def main() -> None:
     try:
         source = open_checkpoint(given.checkpoint)
         made = convert_all(source, given.work)
-        passages = choose_passages(source, given.text)
+        passages = choose_texts(source, given.text)
         found = measure_all(source, made, passages, progress=progress)
     except GptOssError as error:
         parser.exit(1, f"{error}\n")
@@ -74,7 +74,7 @@ def convert_all(source: Checkpoint, work: Path) -> dict[str, Checkpoint]:
 def measure_all(
     source: Checkpoint,
     made: dict[str, Checkpoint],
-    passages: Sequence[Passage],
+    passages: Sequence[EvaluationText],
     *,
     progress: Progress | None = None,
 ) -> list[Divergence]:
@@ -85,9 +85,9 @@ def measure_all(
     ]
     with ExitStack() as stack:
         read = stack.enter_context
-        teacher = Streamed(source, read(Source()))
+        teacher = CheckpointModel(source, read(TensorReader()))
         students = [
-            Streamed(checkpoint, read(Source()), shared=same)
+            CheckpointModel(checkpoint, read(TensorReader()), shared=same)
             for checkpoint, same in zip(made.values(), shared, strict=True)
         ]
         return diverge(teacher, students, passages, progress=progress)

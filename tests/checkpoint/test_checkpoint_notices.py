@@ -15,7 +15,7 @@ from mlx_gptoss.checkpoint.notices import doubts, notes
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import CheckpointError
-from mlx_gptoss_convert.read.companions import small_files
+from mlx_gptoss_convert.read.companions import companion_files
 from tests.checkpoint.test_tokenizer_settings import PADDING, TRUNCATION
 
 Json = dict[str, Any]
@@ -258,7 +258,7 @@ def test_a_setting_behind_the_words_of_a_tokenizer_is_found(folder: Path) -> Non
     raw["model"] = {"type": raw["model"]["type"], **words, "dropout": 0.1}
     (folder / "tokenizer.json").write_text(json.dumps(raw))
 
-    [note] = small_files(folder).notes
+    [note] = companion_files(folder).notes
 
     assert "cuts words at random (`dropout` 0.1): turned off" in note
 

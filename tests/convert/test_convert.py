@@ -15,7 +15,7 @@ from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.format.layout import MLX_PACKED, PACKED, matrices
 from mlx_gptoss_convert.plan.plan import make_plan
 from mlx_gptoss_convert.plan.recipe import RECIPES, Recipe, affine
-from mlx_gptoss_convert.steps.affine import Affine, decode_affine
+from mlx_gptoss_convert.steps.affine import AffineRows, decode_affine
 from mlx_gptoss_convert.write.conversion import convert
 from mlx_gptoss_convert.write.writer import PAGE
 from tests.support import oracle
@@ -99,7 +99,7 @@ def decoded(folder: Path) -> dict[str, np.ndarray]:
             continue
         rows = len(TENSORS[f"{path}.weight"])
         types = {"weight": np.uint32, "scales": np.uint16, "biases": np.uint16}
-        encoded = Affine(
+        encoded = AffineRows(
             *(
                 np.frombuffer(found[f"{path}.{kind}"], dtype).reshape(rows, -1)
                 for kind, dtype in types.items()

@@ -8,11 +8,11 @@ from click.testing import CliRunner
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.cli import cli
 from mlx_gptoss_convert.measure.calibrate import calibrate, save_calibration
-from mlx_gptoss_convert.measure.kl import measure
-from mlx_gptoss_convert.measure.texts import whole_passage
+from mlx_gptoss_convert.measure.kl import measure_divergence
+from mlx_gptoss_convert.measure.texts import fully_scored
 from mlx_gptoss_convert.plan.plan import make_plan
 from mlx_gptoss_convert.plan.recipe import KINDS, parse_recipe
-from mlx_gptoss_convert.plan.sizing import losses
+from mlx_gptoss_convert.plan.sizing import loss_table
 from mlx_gptoss_convert.write.conversion import convert
 from tests.support.checkpoints import hf_config, random_tensors
 from tests.support.layout_writers import write_hf
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "mlx_gptoss" / "demo"
 CONFIG = hf_config(num_hidden_layers=2, intermediate_size=128)
 PASSAGES = [
-    whole_passage(np.random.default_rng(7).integers(0, 301, length).tolist())
+    fully_scored(np.random.default_rng(7).integers(0, 301, length).tolist())
     for length in (12, 31)
 ]
 FLOAT32_NOISE = 2e-3  # relative, of a KL that is itself about 1e-4
@@ -42,7 +42,9 @@ def test_every_kind_costs_what_converting_it_alone_does(
     for kind in KINDS:
         plan = make_plan(checkpoint, parse_recipe({kind: 4}, kind))
         convert(plan, tmp_path / kind)
-        found = measure(checkpoint, open_checkpoint(tmp_path / kind), PASSAGES)
+        found = measure_divergence(
+            checkpoint, open_checkpoint(tmp_path / kind), PASSAGES
+        )
         converted[kind] = {"4": found.kl}
     assert {kind: row["4"] for kind, row in table.items()} == pytest.approx(
         {kind: row["4"] for kind, row in converted.items()}, rel=FLOAT32_NOISE
@@ -57,7 +59,7 @@ def test_fewer_bits_cost_more(source: Path) -> None:
 def test_a_saved_calibration_is_read_back(tmp_path: Path) -> None:
     table = {kind: {"4": 0.5, "8": 0.25} for kind in KINDS}
     save_calibration(table, "a text", tmp_path / "table.json")
-    read = losses(tmp_path / "table.json")
+    read = loss_table(tmp_path / "table.json")
     expected = dict.fromkeys(KINDS, (0.5, 0.25))
     assert {kind: (row[4], row[8]) for kind, row in read.items()} == expected
 

@@ -13,7 +13,7 @@ import pytest
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.errors import ConversionError
-from mlx_gptoss_convert.plan.plan import Plan, make_plan
+from mlx_gptoss_convert.plan.plan import ConversionPlan, make_plan
 from mlx_gptoss_convert.plan.recipe import RECIPES
 from mlx_gptoss_convert.write.conversion import Progress, convert
 from mlx_gptoss_convert.write.journal import Journal
@@ -33,7 +33,7 @@ def source(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "source", CONFIG, TENSORS)
 
 
-def plan_of(source: Path, recipe: str = "q8") -> Plan:
+def plan_of(source: Path, recipe: str = "q8") -> ConversionPlan:
     return make_plan(open_checkpoint(source), RECIPES[recipe], shard_bytes=SHARD_BYTES)
 
 
@@ -47,7 +47,9 @@ def stop_after(calls: int) -> Progress:
     return progress
 
 
-def interrupt(plan: Plan, dst: Path, calls: int, *, resume: bool = False) -> None:
+def interrupt(
+    plan: ConversionPlan, dst: Path, calls: int, *, resume: bool = False
+) -> None:
     with pytest.raises(Stopped):
         convert(plan, dst, resume=resume, progress=stop_after(calls))
 

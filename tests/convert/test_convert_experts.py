@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
 from mlx_gptoss.cli import cli
 from mlx_gptoss.format.config import MXFP4
-from mlx_gptoss_convert.measure.matrices import Values
+from mlx_gptoss_convert.measure.matrices import MatrixReader
 from mlx_gptoss_convert.plan.plan import make_plan
 from mlx_gptoss_convert.plan.recipe import (
     EXPERT_ERRORS,
@@ -22,7 +22,7 @@ from mlx_gptoss_convert.plan.recipe import (
     affine,
     with_experts,
 )
-from mlx_gptoss_convert.read.source import Source
+from mlx_gptoss_convert.read.source import TensorReader
 from mlx_gptoss_convert.write.conversion import convert
 from tests.support.checkpoints import hf_config, random_tensors
 from tests.support.layout_writers import WRITERS
@@ -41,8 +41,8 @@ def run(folder: Path, layout: str, recipe: Recipe) -> Path:
 
 
 def expert(folder: Path, path: str = GATE_UP) -> np.ndarray:
-    with Source() as source:
-        return Values(open_checkpoint(folder), source).expert(path, 2)
+    with TensorReader() as source:
+        return MatrixReader(open_checkpoint(folder), source).expert(path, 2)
 
 
 def relative_error(before: np.ndarray, after: np.ndarray) -> float:

@@ -15,10 +15,10 @@ from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.errors import CheckpointError, ConversionError, GptOssError
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss_convert.measure.verify import verify
-from mlx_gptoss_convert.plan.plan import Plan, make_plan
+from mlx_gptoss_convert.plan.plan import ConversionPlan, make_plan
 from mlx_gptoss_convert.plan.recipe import RECIPES, affine
 from mlx_gptoss_convert.read.checkpoint import open_source
-from mlx_gptoss_convert.read.gguf import ARRAY, read_gguf, value_bytes
+from mlx_gptoss_convert.read.gguf import ARRAY, encode_value, read_gguf
 from mlx_gptoss_convert.read.gguf_tokenizer import PRE_TOKENIZERS
 from mlx_gptoss_convert.write.conversion import convert
 from mlx_gptoss_convert.write.gguf import FILE, make_gguf_plan
@@ -379,7 +379,7 @@ class Stopped(Exception):
     """Stands for Ctrl-C, a crash, a power cut."""
 
 
-def interrupt(plan: Plan, dst: Path, pieces: int) -> None:
+def interrupt(plan: ConversionPlan, dst: Path, pieces: int) -> None:
     left = iter(range(pieces))
 
     def stop(done: int, total: int, tensor: str) -> None:
@@ -517,6 +517,6 @@ def test_what_another_tool_made_of_a_gguf_is_said(source: Path, tmp_path: Path) 
 
 
 def test_a_list_of_words_is_written_as_the_judge_writes_it() -> None:
-    assert value_bytes(ARRAY, ["a", "bc"]) == gguf.GGUFWriter(
+    assert encode_value(ARRAY, ["a", "bc"]) == gguf.GGUFWriter(
         None, "gpt-oss"
     )._pack_val(["a", "bc"], gguf.GGUFValueType.ARRAY, add_vtype=False)

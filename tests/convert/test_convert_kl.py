@@ -18,14 +18,14 @@ from mlx_gptoss.diagnostics.bench.random_checkpoint import (
 )
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss_convert.measure.divergence import Divergence, compare_logits
-from mlx_gptoss_convert.measure.kl import add_divergence, measure
-from mlx_gptoss_convert.measure.report import Report
+from mlx_gptoss_convert.measure.kl import add_divergence, measure_divergence
+from mlx_gptoss_convert.measure.report import VerificationReport
 from mlx_gptoss_convert.measure.texts import (
-    Passage,
-    batches,
-    conversation_passages,
-    text_passages,
-    whole_passage,
+    EvaluationText,
+    conversation_texts,
+    file_texts,
+    fully_scored,
+    make_batches,
 )
 from mlx_gptoss_convert.measure.verify import verify
 from mlx_gptoss_convert.plan.plan import make_plan
@@ -54,17 +54,17 @@ def converted(tmp_path: Path, recipe: str, *, experts: str = "packed") -> Path:
     return tmp_path / "made"
 
 
-def random_passages(*lengths: int) -> list[Passage]:
+def random_passages(*lengths: int) -> list[EvaluationText]:
     draw = np.random.default_rng(4)
-    return [whole_passage(draw.integers(0, 301, length).tolist()) for length in lengths]
+    return [fully_scored(draw.integers(0, 301, length).tolist()) for length in lengths]
 
 
-def log_softmax(folder: Path, passages: list[Passage]) -> np.ndarray:
+def log_softmax(folder: Path, passages: list[EvaluationText]) -> np.ndarray:
     """Log-probabilities of every counted position, from the whole model: (N, V)."""
     model = load_model(open_checkpoint(folder), dtype=mx.float32)
     rows = []
     for passage in passages:
-        logits = np.array(model(mx.array(passage.ids)[None])[0])[passage.counted]
+        logits = np.array(model(mx.array(passage.ids)[None])[0])[passage.scored]
         logits = logits.astype(np.float64)
         top = logits.max(axis=1, keepdims=True)
         rows.append(logits - top - np.log(np.exp(logits - top).sum(1, keepdims=True)))
@@ -102,7 +102,9 @@ def test_layer_by_layer_equals_the_whole_models(
     after = converted(tmp_path, recipe, experts=experts)
     passages = random_passages(9, 30, 17)
     passages.sort(key=lambda passage: len(passage.ids))  # as batches have them
-    found = measure(open_checkpoint(before), open_checkpoint(after), passages)
+    found = measure_divergence(
+        open_checkpoint(before), open_checkpoint(after), passages
+    )
     targets = np.concatenate([passage.ids[1:] for passage in passages])
     expected = by_hand(
         log_softmax(before, passages), log_softmax(after, passages), targets
@@ -123,14 +125,14 @@ def test_shared_experts_change_nothing(tmp_path: Path) -> None:
     assert report.same_experts == paths
     passages = random_passages(40)
     after = open_checkpoint(folder)
-    apart = measure(before, after, passages).as_dict()
-    together = measure(before, after, passages, shared=paths).as_dict()
+    apart = measure_divergence(before, after, passages).as_dict()
+    together = measure_divergence(before, after, passages, shared=paths).as_dict()
     assert together == pytest.approx(apart, rel=FLOAT32_NOISE)
 
 
 def test_a_model_does_not_diverge_from_itself(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(source(tmp_path))
-    found = measure(checkpoint, checkpoint, random_passages(20))
+    found = measure_divergence(checkpoint, checkpoint, random_passages(20))
     assert (found.kl, found.flips, found.top5_overlap) == (0, 0, 1)
 
 
@@ -158,7 +160,7 @@ def test_slices_of_the_vocabulary_add_up() -> None:
 
 def test_batches_hold_every_counted_position_once() -> None:
     passages = random_passages(5, 90, 33, 7, 60)
-    found = list(batches(passages, tokens=100))
+    found = list(make_batches(passages, tokens=100))
     assert [batch.ids.shape for batch in found] == [(3, 33), (1, 60), (1, 90)]
     targets = np.concatenate([batch.targets for batch in found])
     ordered = sorted(passages, key=lambda passage: len(passage.ids))
@@ -167,8 +169,8 @@ def test_batches_hold_every_counted_position_once() -> None:
 
 def test_bundled_conversations_count_what_an_assistant_writes() -> None:
     tokenizer = Tokenizer.open(DEMO)
-    first = conversation_passages(tokenizer)[0]
-    following = first.ids[1:][first.counted[:-1]]
+    first = conversation_texts(tokenizer)[0]
+    following = first.ids[1:][first.scored[:-1]]
     text = tokenizer.decode(following.tolist())
     assert text.startswith("<|channel|>analysis<|message|>The user wants")
     assert text.count("<|channel|>") == 2
@@ -179,13 +181,13 @@ def test_a_tokenizer_without_harmony_needs_a_text(tmp_path: Path) -> None:
     tokenizer = Tokenizer.open(DEMO)
     tokenizer.specials = {}
     with pytest.raises(ConversionError, match="give a text with `--text`"):
-        conversation_passages(tokenizer)
+        conversation_texts(tokenizer)
 
 
 def test_a_text_is_cut_into_windows(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("The cat sat on the mat. " * 400)
-    passages = text_passages(path, Tokenizer.open(DEMO), first=7, limit=1030)
+    passages = file_texts(path, Tokenizer.open(DEMO), first=7, limit=1030)
     assert [len(passage.ids) for passage in passages] == [513, 513]
     assert passages[0].ids[0] == 7
 
@@ -194,7 +196,7 @@ def test_a_text_too_short_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("Hi")
     with pytest.raises(ConversionError, match="give a text of 16 or more"):
-        text_passages(path, Tokenizer.open(DEMO), first=None)
+        file_texts(path, Tokenizer.open(DEMO), first=None)
 
 
 def test_verify_keeps_the_divergence_in_report_and_card(tmp_path: Path) -> None:
@@ -218,7 +220,7 @@ def test_a_gguf_is_not_run(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF")
     with pytest.raises(ConversionError, match="convert it with `--recipe lossless`"):
-        add_divergence(Report(), DEMO, path)
+        add_divergence(VerificationReport(), DEMO, path)
 
 
 def test_kl_needs_a_source(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from mlx_gptoss_convert.steps.affine import (
     REFITS,
-    Affine,
+    AffineRows,
     decode_affine,
     encode_affine,
     from_float32,
@@ -27,7 +27,7 @@ def rms(x: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(x, dtype=np.float64))))
 
 
-def mlx_decode(encoded: Affine, bits: int, group_size: int) -> np.ndarray:
+def mlx_decode(encoded: AffineRows, bits: int, group_size: int) -> np.ndarray:
     scales, biases = (
         mx.array(to_float32(raw, "BF16")) for raw in (encoded.scales, encoded.biases)
     )
@@ -105,7 +105,7 @@ def test_one_row_at_a_time_gives_the_same_bytes() -> None:
     rows = [
         encode_affine(row[None], bits=4, group_size=64, dtype="BF16") for row in values
     ]
-    for part, name in enumerate(Affine._fields):
+    for part, name in enumerate(AffineRows._fields):
         np.testing.assert_array_equal(
             whole[part], np.concatenate([row[part] for row in rows]), err_msg=name
         )

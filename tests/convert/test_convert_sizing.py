@@ -11,19 +11,19 @@ from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss_convert.plan.estimates import check_memory, estimate_plan, peak_bytes
-from mlx_gptoss_convert.plan.plan import Plan, make_plan
+from mlx_gptoss_convert.plan.plan import ConversionPlan, make_plan
 from mlx_gptoss_convert.plan.recipe import KINDS, RECIPES, Recipe, affine, with_experts
 from mlx_gptoss_convert.plan.sizing import (
     Planner,
-    Point,
-    Room,
-    all_points,
+    SizedRecipe,
+    SizeLimit,
     choose,
     folder_bytes,
     frontier,
-    losses,
-    memory_room,
+    loss_table,
+    memory_limit,
     settings,
+    size_recipes,
 )
 from mlx_gptoss_convert.write.conversion import convert
 from tests.support.checkpoints import hf_config, random_tensors, write_folder
@@ -39,26 +39,26 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def points(source: Path) -> list[Point]:
-    return all_points(planner(source), RECIPES["q8"], losses())
+def points(source: Path) -> list[SizedRecipe]:
+    return size_recipes(planner(source), RECIPES["q8"], loss_table())
 
 
 def planner(source: Path) -> Planner:
     checkpoint = open_checkpoint(source)
 
-    def plan_for(recipe: Recipe) -> Plan:
+    def plan_for(recipe: Recipe) -> ConversionPlan:
         return make_plan(checkpoint, recipe)
 
     return plan_for
 
 
-def of_widths(points: list[Point], *widths: int | None) -> Point:
+def of_widths(points: list[SizedRecipe], *widths: int | None) -> SizedRecipe:
     wanted = settings(widths)
     return next(point for point in points if point.recipe.settings == wanted)
 
 
 def test_sizes_are_those_of_the_plans_and_never_too_small(
-    source: Path, points: list[Point]
+    source: Path, points: list[SizedRecipe]
 ) -> None:
     for widths in [(8,) * 4, (None,) * 4, (4, 6, 8, 5), (None, 4, 5, 6)]:
         point = of_widths(points, *widths)
@@ -67,25 +67,25 @@ def test_sizes_are_those_of_the_plans_and_never_too_small(
 
 
 def test_the_folder_is_not_larger_than_was_asked_for(
-    source: Path, points: list[Point], tmp_path: Path
+    source: Path, points: list[SizedRecipe], tmp_path: Path
 ) -> None:
     wanted = of_widths(points, 6, 6, 6, 6).nbytes
-    found = choose(frontier(points), Room(wanted, "asked"))
+    found = choose(frontier(points), SizeLimit(wanted, "asked"))
     convert(planner(source)(found.recipe), tmp_path / "dst")
     assert sum(path.stat().st_size for path in (tmp_path / "dst").iterdir()) <= wanted
 
 
-def test_the_choice_is_the_best_of_all_that_fit(points: list[Point]) -> None:
+def test_the_choice_is_the_best_of_all_that_fit(points: list[SizedRecipe]) -> None:
     for limit in range(700_000, 1_400_000, 50_000):
         fitting = [point for point in points if point.nbytes <= limit]
         if fitting:
-            found = choose(frontier(points), Room(limit, "asked"))
+            found = choose(frontier(points), SizeLimit(limit, "asked"))
             assert found.nbytes <= limit
             assert found.loss == min(point.loss for point in fitting)
 
 
 def test_the_frontier_goes_down_in_loss_as_it_goes_up_in_size(
-    points: list[Point],
+    points: list[SizedRecipe],
 ) -> None:
     found = frontier(points)
     assert found == sorted(found, key=lambda point: -point.loss)
@@ -96,7 +96,7 @@ def test_the_frontier_goes_down_in_loss_as_it_goes_up_in_size(
 
 
 def test_the_embedding_gives_way_before_lm_head_and_that_before_attention(
-    points: list[Point],
+    points: list[SizedRecipe],
 ) -> None:
     embed, head, q = (of_widths(points, *widths) for widths in ONE_AT_FOUR)
     assert embed.loss < head.loss < q.loss
@@ -109,7 +109,7 @@ def test_measured_losses_take_the_place_of_the_table(tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
     nats = {kind: {"8": 0.001, "4": 0.1} for kind in KINDS} | {"embed": {"4": 3.0}}
     path.write_text(json.dumps({"kl": nats}))
-    table = losses(path)
+    table = loss_table(path)
     assert (table["q"][None], table["q"][8], table["q"][4]) == (0.0, 0.001, 0.1)
     assert table["embed"][4] == 3.0 > table["embed"][6] > table["embed"][8] > 0
 
@@ -121,31 +121,33 @@ def test_a_calibration_that_is_none_is_refused(tmp_path: Path, text: str) -> Non
     path = tmp_path / "calibration.json"
     path.write_text(text)
     with pytest.raises(ConversionError, match=r"calibration\.json"):
-        losses(path)
+        loss_table(path)
 
 
 def test_what_the_source_has_in_fewer_bits_costs_nothing_more(
     source: Path, tmp_path: Path
 ) -> None:
     convert(planner(source)(RECIPES["q6"]), tmp_path / "q6")
-    found = all_points(planner(tmp_path / "q6"), RECIPES["q8"], losses())
+    found = size_recipes(planner(tmp_path / "q6"), RECIPES["q8"], loss_table())
     assert of_widths(found, 8, 8, 8, 8).loss == 0
     assert of_widths(found, 8, 8, 8, 5).loss > 0
 
 
-def test_nothing_fits_a_room_smaller_than_the_experts(points: list[Point]) -> None:
+def test_nothing_fits_a_room_smaller_than_the_experts(
+    points: list[SizedRecipe],
+) -> None:
     with pytest.raises(ConversionError, match=r"no recipe fits .* `--expert-bits 3`"):
-        choose(frontier(points), Room(100_000, "asked"))
+        choose(frontier(points), SizeLimit(100_000, "asked"))
 
 
 def test_three_bit_experts_make_the_smallest_smaller(
-    tmp_path: Path, points: list[Point]
+    tmp_path: Path, points: list[SizedRecipe]
 ) -> None:
     config = hf_config(num_hidden_layers=2, intermediate_size=128)
     folder = write_folder(tmp_path / "hf", config, random_tensors(config, seed=1))
     plan_for = planner(folder)
     small, usual = (
-        frontier(all_points(plan_for, recipe, losses()))[0].nbytes
+        frontier(size_recipes(plan_for, recipe, loss_table()))[0].nbytes
         for recipe in (with_experts(RECIPES["q8"], bits=3), RECIPES["q8"])
     )
     assert small < usual
@@ -168,7 +170,7 @@ def published(layers: int, experts: int) -> ModelConfig:
 
 
 def test_a_mac_of_16_gb_has_room_for_gpt_oss_20b_in_four_bits() -> None:
-    room = memory_room(published(24, 32), 16 * 10**9)
+    room = memory_limit(published(24, 32), 16 * 10**9)
     assert 11.18e9 < room.nbytes < 11.63e9  # q4 and q6 of the published shapes
     assert "8,192 tokens" in room.why
 
@@ -176,7 +178,7 @@ def test_a_mac_of_16_gb_has_room_for_gpt_oss_20b_in_four_bits() -> None:
 def test_longer_contexts_leave_less_room() -> None:
     config = published(24, 32)
     assert (
-        memory_room(config, 10**10, 65536).nbytes < memory_room(config, 10**10).nbytes
+        memory_limit(config, 10**10, 65536).nbytes < memory_limit(config, 10**10).nbytes
     )
 
 
@@ -210,7 +212,7 @@ def command(source: Path, dst: Path, *options: str) -> Result:
 
 
 def test_a_target_size_prints_the_frontier_then_converts(
-    source: Path, points: list[Point], tmp_path: Path
+    source: Path, points: list[SizedRecipe], tmp_path: Path
 ) -> None:
     limit = of_widths(points, 5, 5, 6, 6).nbytes
     result = command(source, tmp_path / "dst", "--target-size", str(limit))

@@ -7,7 +7,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlx_gptoss.cli import cli
-from mlx_gptoss_convert.measure.speed import COPY, LOSSLESS, PEER, Q8, ConvertBench, Row
+from mlx_gptoss_convert.measure.speed import (
+    COPY,
+    LOSSLESS,
+    PEER,
+    Q8,
+    ConvertBench,
+    EngineResult,
+)
 from tests.support.checkpoints import write_checkpoint
 
 
@@ -28,12 +35,18 @@ def test_bench_convert_measures_four_engines(tmp_path: Path) -> None:
 
 def test_ratios_say_how_often_ours_fits_into_the_others() -> None:
     rows = [(COPY, 1.0, 0), (LOSSLESS, 2.0, 5), (Q8, 2.0, 5), (PEER, 6.0, 50)]
-    found = ConvertBench(100, tuple(Row(e, s, 100, peak) for e, s, peak in rows))
+    found = ConvertBench(
+        100, tuple(EngineResult(e, s, 100, peak) for e, s, peak in rows)
+    )
     assert (found.copy_share, found.peer_ratios) == (0.5, (3.0, 10.0))
 
 
 def test_a_peer_that_fails_has_no_ratio() -> None:
-    rows = [Row(COPY, 1, 1, 1), Row(Q8, 1, 1, 1), Row(PEER, 0, 0, 0, "no such module")]
+    rows = [
+        EngineResult(COPY, 1, 1, 1),
+        EngineResult(Q8, 1, 1, 1),
+        EngineResult(PEER, 0, 0, 0, "no such module"),
+    ]
     assert ConvertBench(1, tuple(rows)).peer_ratios is None
 
 

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import ConversionError
-from mlx_gptoss_convert.measure.report import Report
+from mlx_gptoss_convert.measure.report import VerificationReport
 from mlx_gptoss_convert.measure.verify import verify
 from mlx_gptoss_convert.plan.plan import make_plan
 from mlx_gptoss_convert.plan.recipe import RECIPES
@@ -130,7 +130,7 @@ def test_progress_ends_with_everything_read(tmp_path: Path) -> None:
 
 
 def test_an_empty_report_is_sound() -> None:
-    assert Report().is_sound
+    assert VerificationReport().is_sound
 
 
 def test_verify_prints_a_table_and_keeps_the_report(tmp_path: Path) -> None:

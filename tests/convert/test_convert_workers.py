@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlx_gptoss_convert.steps.workers import in_order, worker_count
+from mlx_gptoss_convert.steps.workers import map_in_order, worker_count
 
 
 def test_results_come_in_the_order_of_the_pieces() -> None:
@@ -16,7 +16,7 @@ def test_results_come_in_the_order_of_the_pieces() -> None:
         first_may_end.set()
         return piece * piece
 
-    assert list(in_order(work, range(pieces))) == [n * n for n in range(pieces)]
+    assert list(map_in_order(work, range(pieces))) == [n * n for n in range(pieces)]
 
 
 def test_pieces_are_taken_only_as_they_are_needed() -> None:
@@ -27,7 +27,7 @@ def test_pieces_are_taken_only_as_they_are_needed() -> None:
             taken.append(piece)
             yield piece
 
-    results = in_order(str, pieces())
+    results = map_in_order(str, pieces())
     assert next(results) == "0"
     assert len(taken) == worker_count() + 1
     results.close()
@@ -38,7 +38,7 @@ def test_an_error_is_raised_where_its_result_would_have_come() -> None:
     def work(piece: int) -> float:
         return 6 / piece
 
-    results = in_order(work, [3, 0, 1])
+    results = map_in_order(work, [3, 0, 1])
     assert next(results) == 2
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -50,4 +50,4 @@ def test_an_error_of_the_pieces_goes_through() -> None:
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        list(in_order(str, pieces()))
+        list(map_in_order(str, pieces()))

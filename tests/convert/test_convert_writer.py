@@ -6,23 +6,23 @@ from safetensors import safe_open
 
 from mlx_gptoss_convert.write.writer import (
     PAGE,
+    OutputTensor,
     ShardFile,
-    Tensor,
     index_json,
     lay_out,
     plan_shards,
 )
 
 ODD = [
-    Tensor("norm", "BF16", (5,)),
-    Tensor("scales", "U8", (3, 7)),
-    Tensor("blocks", "U8", (2, PAGE)),
-    Tensor("weight", "U32", (3, 4)),
-    Tensor("bias", "F32", (3,)),
+    OutputTensor("norm", "BF16", (5,)),
+    OutputTensor("scales", "U8", (3, 7)),
+    OutputTensor("blocks", "U8", (2, PAGE)),
+    OutputTensor("weight", "U32", (3, 4)),
+    OutputTensor("bias", "F32", (3,)),
 ]
 
 
-def write(folder: Path, tensors: list[Tensor]) -> Path:
+def write(folder: Path, tensors: list[OutputTensor]) -> Path:
     file = ShardFile(folder, lay_out("model.safetensors", tensors))
     for n, tensor in enumerate(tensors):
         file.write(tensor.name, 0, memoryview(bytes([n]) * tensor.nbytes))
@@ -65,7 +65,7 @@ def test_the_same_tensors_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_shards_are_filled_in_order_and_named_from_one() -> None:
-    bundles = [[Tensor(f"t{n}", "U8", (100,))] for n in range(5)]
+    bundles = [[OutputTensor(f"t{n}", "U8", (100,))] for n in range(5)]
     shards = plan_shards(bundles, shard_bytes=250)
     assert {shard.name: [t.name for t in shard.tensors] for shard in shards} == {
         "model-00001-of-00003.safetensors": ["t0", "t1"],
@@ -76,7 +76,7 @@ def test_shards_are_filled_in_order_and_named_from_one() -> None:
 
 
 def test_a_bundle_stays_in_one_file_even_when_larger_than_the_limit() -> None:
-    one, two, three = (Tensor(name, "U8", (100,)) for name in "abc")
+    one, two, three = (OutputTensor(name, "U8", (100,)) for name in "abc")
     shards = plan_shards([[one], [two, three]], shard_bytes=150)
     assert [len(shard.tensors) for shard in shards] == [1, 2]
 

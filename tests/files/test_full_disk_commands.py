@@ -14,7 +14,7 @@ from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.typed import forget, history_file
 from mlx_gptoss.errors import StorageError
 from mlx_gptoss.memory.saved_probe import Probe, probe_file, save_probe
-from mlx_gptoss_convert.measure.report import Report, save_report
+from mlx_gptoss_convert.measure.report import VerificationReport, save_report
 from tests.support.full_disks import fill, small_disk
 from tests.support.talking import talking
 
@@ -129,7 +129,7 @@ def test_what_was_measured_or_typed_stays_as_it_was(
         monkeypatch.setenv("XDG_DATA_HOME", str(disk))
         save_probe(probe := Probe("a machine", 1.0, 2.0, 3.0))
         history_file().write_text(2000 * "\n# then\n+a secret\n+of two lines\n")
-        save_report(Report(), disk)
+        save_report(VerificationReport(), disk)
         before = texts(disk)
         filled = fill(disk)
         with pytest.raises(StorageError, match=str(probe_file())):
@@ -137,7 +137,7 @@ def test_what_was_measured_or_typed_stays_as_it_was(
         with pytest.raises(StorageError, match=str(history_file())):
             forget({"something else"})
         with pytest.raises(StorageError, match=r"report\.json"):
-            save_report(Report(faults=["x"]), disk)
+            save_report(VerificationReport(faults=["x"]), disk)
         filled.unlink()
         assert texts(disk) == before
 

@@ -11,7 +11,7 @@ import pytest
 from examples.real_language_model.perplexity import LATER_HALF, WINDOW, perplexity
 from examples.real_language_model.quality import convert_all, measure_all, table
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss_convert.measure.texts import whole_passage
+from mlx_gptoss_convert.measure.texts import fully_scored
 from tests.support.checkpoints import write_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +80,7 @@ def test_the_quality_table_measures_every_recipe(tmp_path: Path) -> None:
     made = convert_all(source, tmp_path / "work")
     assert list(convert_all(source, tmp_path / "work")) == list(made)  # kept
     draw = np.random.default_rng(3)
-    passages = [whole_passage(draw.integers(0, 301, 40).tolist())]
+    passages = [fully_scored(draw.integers(0, 301, 40).tolist())]
     found = dict(zip(made, measure_all(source, made, passages), strict=True))
     assert (found["lossless"].kl, found["lossless"].flips) == (0, 0)
     assert 0 < found["q8"].kl < found["q6"].kl < found["q4"].kl

@@ -12,10 +12,10 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object")
 def command(a: Path, b: Path, as_json: bool) -> None:
     """Print what `verify --against` found in the folders A and B side by side."""
-    from mlx_gptoss_convert.measure.compare import compare, table
+    from mlx_gptoss_convert.measure.compare import align_rows, compare
 
     rows = compare(a, b)
     if as_json:
         click.echo(json.dumps({label or "name": [x, y] for label, x, y in rows}))
     else:
-        click.echo(table(rows))
+        click.echo(align_rows(rows))

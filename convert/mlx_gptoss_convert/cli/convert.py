@@ -127,14 +127,18 @@ def command(
         show_result,
     )
     from mlx_gptoss_convert.plan.estimates import check_memory
-    from mlx_gptoss_convert.plan.plan import Plan
+    from mlx_gptoss_convert.plan.plan import ConversionPlan
     from mlx_gptoss_convert.plan.recipe import (
         Recipe,
         check_recipe,
         open_recipe,
         with_experts,
     )
-    from mlx_gptoss_convert.plan.sizing import Asked, check_asked, find_recipe
+    from mlx_gptoss_convert.plan.sizing import (
+        SizeRequest,
+        check_size_request,
+        find_recipe,
+    )
     from mlx_gptoss_convert.read.checkpoint import open_source
     from mlx_gptoss_convert.write.conversion import convert
     from mlx_gptoss_convert.write.model_card import cost_of_experts
@@ -146,19 +150,19 @@ def command(
         mxfp4=expert_format == "mxfp4",
     )
     check_recipe(chosen, force=force, to=to)
-    asked = Asked(target_size, fit_memory, context, calibration)
+    request = SizeRequest(target_size, fit_memory, context, calibration)
     opened = open_source(find_source(src, offline=offline), tokenizer=tokenizer)
     for line in opened.notes:
         note(line)
     if chosen.experts is not None and chosen.experts.mode == "affine" and not force:
         click.echo(f"Experts: {cost_of_experts(chosen.experts)}", err=True)
 
-    def plan_for(recipe: Recipe) -> Plan:
+    def plan_for(recipe: Recipe) -> ConversionPlan:
         return plan_output(opened, recipe, to=to, experts=layout, pre=tokenizer_pre)
 
-    if asked.any:
-        check_asked(asked, to=to, recipe_given=given("recipe"))
-        found = find_recipe(plan_for, chosen, opened.checkpoint.config, asked)
+    if request.is_set:
+        check_size_request(request, to=to, recipe_given=given("recipe"))
+        found = find_recipe(plan_for, chosen, opened.checkpoint.config, request)
         show_frontier(found, as_json=as_json)
         chosen = found.chosen.recipe
     plan = plan_for(chosen)
@@ -180,12 +184,12 @@ def given(option: str) -> bool:
 def find_source(src: str, *, offline: bool) -> Path:
     """Find the file or folder that SRC names, downloading it if it is a Hub id."""
     from mlx_gptoss.cli.services import Services
-    from mlx_gptoss_convert.read.checkpoint import find_ggufs
+    from mlx_gptoss_convert.read.checkpoint import find_gguf_files
 
     path = Path(src).expanduser()
     if not path.is_file():
         path = Path(src := folder_or_name(src)).expanduser()
-    if path.is_file() or find_ggufs(path):
+    if path.is_file() or find_gguf_files(path):
         return path
     services = click.get_current_context().find_object(Services) or Services()
     return services.fetch_source(src, offline=offline)

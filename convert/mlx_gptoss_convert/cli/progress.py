@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 from mlx_gptoss.memory import format_bytes
-from mlx_gptoss_convert.measure.report import Report
+from mlx_gptoss_convert.measure.report import VerificationReport
 from mlx_gptoss_convert.plan.estimates import estimate_plan
-from mlx_gptoss_convert.plan.parts import sizes_by_part
-from mlx_gptoss_convert.plan.plan import Plan
-from mlx_gptoss_convert.plan.sizing import Found, Point, frontier_lines
-from mlx_gptoss_convert.steps.quantize import Step
-from mlx_gptoss_convert.write.writer import Tensor
+from mlx_gptoss_convert.plan.parts import PartSize, sizes_by_part
+from mlx_gptoss_convert.plan.plan import ConversionPlan
+from mlx_gptoss_convert.plan.sizing import RecipeChoice, SizedRecipe, frontier_lines
+from mlx_gptoss_convert.steps.quantize import TensorStep
+from mlx_gptoss_convert.write.writer import OutputTensor
 
 DIVERGENCE = (
     "KL {kl:.5f} nats, 99 % below {kl_99:.5f}; {flips:.2%} of top tokens flipped, "
@@ -97,40 +97,48 @@ def emit(event: str, **facts: Any) -> None:
     click.echo(json.dumps({"event": event, **facts}))
 
 
-def show_result(plan: Plan, dst: Path, *, as_json: bool) -> None:
+def show_result(plan: ConversionPlan, dst: Path, *, as_json: bool) -> None:
     """Say what there is now."""
     sizes = sizes_by_part(plan)
     if as_json:
-        parts = {part: asdict(size) for part, size in sizes.items()}
+        parts = {part: describe_part(size) for part, size in sizes.items()}
         emit("done", folder=str(dst), bytes=plan.nbytes, parts=parts)
         return
     for part, size in sizes.items():
         before, after = format_bytes(size.bytes_before), format_bytes(size.bytes_after)
-        click.echo(f"{part:10} {before:>9} -> {after:>9}  {'; '.join(size.fates)}")
+        click.echo(f"{part:10} {before:>9} -> {after:>9}  {'; '.join(size.operations)}")
     click.echo(f"{format_bytes(plan.nbytes)} in {dst}")
 
 
-def show_frontier(found: Found, *, as_json: bool) -> None:
+def describe_part(size: PartSize) -> dict[str, Any]:
+    return {
+        "bytes_before": size.bytes_before,
+        "bytes_after": size.bytes_after,
+        "fates": size.operations,
+    }
+
+
+def show_frontier(found: RecipeChoice, *, as_json: bool) -> None:
     """Say which recipes there are to choose from, and which one was chosen."""
     if not as_json:
-        for line in frontier_lines(found.points, found.chosen, found.room):
+        for line in frontier_lines(found.frontier, found.chosen, found.limit):
             click.echo(line)
         return
     emit(
         "frontier",
-        room=found.room.nbytes,
-        why=found.room.why,
-        chosen=spell_point(found.chosen),
-        points=[spell_point(point) for point in found.points],
+        room=found.limit.nbytes,
+        why=found.limit.why,
+        chosen=describe_sized_recipe(found.chosen),
+        points=[describe_sized_recipe(point) for point in found.frontier],
     )
 
 
-def spell_point(point: Point) -> dict[str, Any]:
+def describe_sized_recipe(point: SizedRecipe) -> dict[str, Any]:
     bits = {kind: found and found.bits for kind, found in point.recipe.settings.items()}
     return {"bytes": point.nbytes, "loss": point.loss, "recipe": bits}
 
 
-def show_plan(plan: Plan, *, as_json: bool) -> None:
+def show_plan(plan: ConversionPlan, *, as_json: bool) -> None:
     """Say what would be done with every tensor."""
     show = emit_tensor if as_json else echo_tensor
     for step in plan.steps:
@@ -150,25 +158,27 @@ def show_plan(plan: Plan, *, as_json: bool) -> None:
     )
 
 
-def emit_tensor(step: Step, tensor: Tensor) -> None:
+def emit_tensor(step: TensorStep, tensor: OutputTensor) -> None:
     emit(
         "tensor",
         tensor=tensor.name,
         sources=[stored.name for stored in step.sources],
-        fate=step.fate,
+        fate=step.operation,
         dtype=tensor.dtype,
         shape=list(tensor.shape),
         bytes=tensor.nbytes,
     )
 
 
-def echo_tensor(step: Step, tensor: Tensor) -> None:
+def echo_tensor(step: TensorStep, tensor: OutputTensor) -> None:
     shape = "x".join(map(str, tensor.shape))
     size = format_bytes(tensor.nbytes)
-    click.echo(f"{size:>10}  {tensor.dtype:4} {step.fate:18}  {tensor.name} {shape}")
+    click.echo(
+        f"{size:>10}  {tensor.dtype:4} {step.operation:18}  {tensor.name} {shape}"
+    )
 
 
-def show_report(report: Report, *, as_json: bool) -> None:
+def show_report(report: VerificationReport, *, as_json: bool) -> None:
     """Say what a verification found."""
     if as_json:
         emit("report", **report.as_dict())

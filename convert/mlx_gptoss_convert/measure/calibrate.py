@@ -22,14 +22,14 @@ from mlx_gptoss.model.gpt_oss import Attention, Block
 from mlx_gptoss_convert.measure.kl import (
     HARMONY_TEXT,
     Progress,
-    choose_passages,
+    choose_texts,
     diverge,
     refuse_gguf,
 )
-from mlx_gptoss_convert.measure.layers import EMBEDDING, LM_HEAD, Streamed
-from mlx_gptoss_convert.measure.texts import Passage
+from mlx_gptoss_convert.measure.layers import EMBEDDING, LM_HEAD, CheckpointModel
+from mlx_gptoss_convert.measure.texts import EvaluationText
 from mlx_gptoss_convert.plan.recipe import BITS, KINDS, affine, fit_columns
-from mlx_gptoss_convert.read.source import Source
+from mlx_gptoss_convert.read.source import TensorReader
 from mlx_gptoss_convert.steps.affine import decode_affine, encode_affine
 from mlx_gptoss_convert.steps.quantize import AFFINE_FLOATS
 
@@ -37,17 +37,19 @@ DENSE = Structure(quantization={}, experts=PACKED)
 Calibration = dict[str, dict[str, float]]  # KL in nats, by kind and bits
 
 
-class Altered:
+class FakeQuantizedModel:
     """A model whose tensors of one kind are in fewer bits, the others as they are."""
 
-    def __init__(self, teacher: Streamed, kind: str, setting: Quantization) -> None:
+    def __init__(
+        self, teacher: CheckpointModel, kind: str, setting: Quantization
+    ) -> None:
         self.teacher = teacher
         self.kind = kind
         self.setting = setting
 
     def embed(self, ids: np.ndarray) -> np.ndarray:
         table = self.teacher.embed(ids)
-        return self.alter(table) if KINDS[self.kind] == EMBEDDING else table
+        return self.fake_quantize(table) if KINDS[self.kind] == EMBEDDING else table
 
     def block(self, layer: int, teacher: Block) -> Block:
         if KINDS[self.kind] in (EMBEDDING, LM_HEAD):
@@ -69,16 +71,16 @@ class Altered:
             path = prefix + KINDS[kind]
             slices = self.teacher.rows(path)
             if kind == self.kind:
-                slices = map(self.alter, slices)
+                slices = map(self.fake_quantize, slices)
             weights[kind] = np.concatenate(list(slices))
             biases[kind] = self.teacher.values.floats(f"{path}.bias")
         attention = Attention(self.teacher.checkpoint.config, DENSE, layer)
         attention.load_weights(
             [
-                ("qkv_proj.weight", joined(weights, "qkv")),
-                ("qkv_proj.bias", joined(biases, "qkv")),
-                ("o_proj.weight", joined(weights, "o")),
-                ("o_proj.bias", joined(biases, "o")),
+                ("qkv_proj.weight", concatenated(weights, "qkv")),
+                ("qkv_proj.bias", concatenated(biases, "qkv")),
+                ("o_proj.weight", concatenated(weights, "o")),
+                ("o_proj.bias", concatenated(biases, "o")),
                 ("sinks", teacher.self_attn.sinks),
             ],
             strict=True,
@@ -90,9 +92,9 @@ class Altered:
 
     def head(self) -> Iterator[np.ndarray]:
         rows = self.teacher.head()
-        return map(self.alter, rows) if KINDS[self.kind] == LM_HEAD else rows
+        return map(self.fake_quantize, rows) if KINDS[self.kind] == LM_HEAD else rows
 
-    def alter(self, rows: np.ndarray) -> np.ndarray:
+    def fake_quantize(self, rows: np.ndarray) -> np.ndarray:
         """Pack rows and unpack them, as a conversion would."""
         setting = fit_columns(self.setting, rows.shape[1])
         if setting is None:
@@ -109,22 +111,24 @@ class Altered:
         )
 
 
-def joined(arrays: dict[str, np.ndarray], kinds: str) -> mx.array:
+def concatenated(arrays: dict[str, np.ndarray], kinds: str) -> mx.array:
     return mx.array(np.concatenate([arrays[kind] for kind in kinds]))
 
 
 def calibrate(
     checkpoint: Checkpoint,
-    passages: Sequence[Passage],
+    passages: Sequence[EvaluationText],
     *,
     bits: Sequence[int] = BITS,
     progress: Progress | None = None,
 ) -> Calibration:
     """Measure every kind of tensor in every width on `passages`."""
-    with Source() as source:
-        teacher = Streamed(checkpoint, source)
+    with TensorReader() as source:
+        teacher = CheckpointModel(checkpoint, source)
         students = [
-            Altered(teacher, kind, affine(width)) for kind in KINDS for width in bits
+            FakeQuantizedModel(teacher, kind, affine(width))
+            for kind in KINDS
+            for width in bits
         ]
         found = diverge(teacher, students, passages, progress=progress)
     table: Calibration = {kind: {} for kind in KINDS}
@@ -143,7 +147,7 @@ def calibrate_folder(
     """Calibrate a checkpoint on `text` or the bundled conversations; write `path`."""
     refuse_gguf(folder)
     checkpoint = open_checkpoint(folder)
-    passages = choose_passages(checkpoint, text)
+    passages = choose_texts(checkpoint, text)
     table = calibrate(checkpoint, passages, progress=progress)
     save_calibration(table, HARMONY_TEXT if text is None else text.name, path)
 

@@ -6,13 +6,13 @@ Knows reports and the card's file; reads no weights.
 from pathlib import Path
 
 from mlx_gptoss.files import write
-from mlx_gptoss_convert.measure.report import Report
+from mlx_gptoss_convert.measure.report import VerificationReport
 from mlx_gptoss_convert.write.model_card import CARD
 
 MEASURED = "## Measured against the source"
 
 
-def add_to_card(report: Report, folder: Path) -> None:
+def add_to_card(report: VerificationReport, folder: Path) -> None:
     """Put what `verify` found at the end of the model card, in the place of what it
     found before. A folder without a card gets none.
     """
@@ -22,7 +22,7 @@ def add_to_card(report: Report, folder: Path) -> None:
         write(path, f"{card}\n\n{measured_text(report)}", private=False)
 
 
-def measured_text(report: Report) -> str:
+def measured_text(report: VerificationReport) -> str:
     """Write the errors by kind of tensor, and the divergence where it was measured."""
     rows = ["| tensors | largest error | rms, share of the source's | cosine |"]
     rows.append("|---|---:|---:|---:|")

@@ -19,7 +19,7 @@ SHOWN = ("max", "relative_rms", "cosine")  # of the errors of a kind of tensor
 
 
 @dataclass(frozen=True)
-class Side:
+class ComparedFolder:
     """One folder: its facts and its report as numbers under their paths."""
 
     name: str
@@ -28,7 +28,7 @@ class Side:
     numbers: Mapping[str, float]
 
 
-def open_side(folder: Path) -> Side:
+def open_compared_folder(folder: Path) -> ComparedFolder:
     """Read a converted folder's report; ConversionError where it has none."""
     report = read_table(folder, REPORT, "run `mlx-gptoss verify --against` first")
     journal = read_table(folder, RESULT, "it is no folder of `mlx-gptoss convert`")
@@ -41,7 +41,7 @@ def open_side(folder: Path) -> Side:
     for kind, error in report.get("errors", {}).items():
         numbers |= {f"{kind} {name}": error[name] for name in SHOWN}
     numbers |= dict(flatten(report.get("divergence") or {}))
-    return Side(folder.name, size, journal.get("recipe") or {}, numbers)
+    return ComparedFolder(folder.name, size, journal.get("recipe") or {}, numbers)
 
 
 def read_table(folder: Path, name: str, advice: str) -> dict[str, Any]:
@@ -68,20 +68,22 @@ def flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, f
 
 def compare(left: Path, right: Path) -> list[tuple[str, str, str]]:
     """Return rows of a label and both sides' values, everything either has."""
-    sides = open_side(left), open_side(right)
+    sides = open_compared_folder(left), open_compared_folder(right)
     first, second = sides
     rows = [
         ("", first.name, second.name),
         ("weights", *(format_bytes(side.size) for side in sides)),
     ]
     for kind in dict.fromkeys([*first.recipe, *second.recipe]):
-        rows.append((kind, *(spell(side.recipe.get(kind)) for side in sides)))
+        rows.append(
+            (kind, *(describe_setting(side.recipe.get(kind)) for side in sides))
+        )
     for name in dict.fromkeys([*first.numbers, *second.numbers]):
-        rows.append((name, *(number(side.numbers.get(name)) for side in sides)))
+        rows.append((name, *(format_number(side.numbers.get(name)) for side in sides)))
     return rows
 
 
-def spell(setting: Mapping[str, Any] | None) -> str:
+def describe_setting(setting: Mapping[str, Any] | None) -> str:
     """Write one entry of a recipe: `8/64`, bits and group."""
     if setting is None:
         return "as it was"
@@ -89,11 +91,11 @@ def spell(setting: Mapping[str, Any] | None) -> str:
     return f"{setting['bits']}/{setting['group_size']}" if affine else setting["mode"]
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.6g}"
 
 
-def table(rows: list[tuple[str, str, str]]) -> str:
+def align_rows(rows: list[tuple[str, str, str]]) -> str:
     """Align rows into lines."""
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(

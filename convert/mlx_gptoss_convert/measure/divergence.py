@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-BEST = 5  # tokens compared besides the first
+TOP_TOKENS = 5  # tokens compared besides the first
 TAIL = 0.99  # of the positions diverge by less than `kl_99`
 
 
@@ -33,7 +33,7 @@ class Divergence:
         return {key: getattr(self, key) for key in self.__dataclass_fields__}
 
 
-class LogSum:
+class LogSumExp:
     """log(sum(exp(logits))) of N rows, in float64 over slices."""
 
     def __init__(self, rows: int) -> None:
@@ -55,7 +55,7 @@ class LogSum:
         return self.top + np.log(self.sum)
 
 
-class BestTokens:
+class TopTokens:
     """The ids of the `BEST` largest logits of N rows, over slices."""
 
     def __init__(self, rows: int) -> None:
@@ -63,25 +63,25 @@ class BestTokens:
         self.ids = np.zeros((rows, 0), np.int64)
 
     def add(self, logits: mx.array, first: int) -> None:
-        count = min(BEST, logits.shape[1])
+        count = min(TOP_TOKENS, logits.shape[1])
         places = mx.argpartition(logits, kth=-count, axis=1)[:, -count:]
         values = mx.take_along_axis(logits, places, axis=1)
         both = np.concatenate([self.logits, np.array(values)], axis=1)
         ids = np.concatenate([self.ids, np.array(places).astype(np.int64) + first], 1)
-        order = np.argsort(-both, axis=1, kind="stable")[:, :BEST]
+        order = np.argsort(-both, axis=1, kind="stable")[:, :TOP_TOKENS]
         self.logits = np.take_along_axis(both, order, 1)
         self.ids = np.take_along_axis(ids, order, 1)
 
 
-class Comparison:
+class LogitComparison:
     """Two models' logits at N positions, slice by slice; then their divergence."""
 
     def __init__(self, targets: np.ndarray) -> None:
         """`targets` (N,) are the tokens that truly follow."""
         rows = len(targets)
         self.targets = targets
-        self.before, self.after = LogSum(rows), LogSum(rows)
-        self.best_before, self.best_after = BestTokens(rows), BestTokens(rows)
+        self.before, self.after = LogSumExp(rows), LogSumExp(rows)
+        self.best_before, self.best_after = TopTokens(rows), TopTokens(rows)
         self.target_before, self.target_after = np.zeros(rows), np.zeros(rows)
         self.seen = 0
 
@@ -135,7 +135,7 @@ def compare_logits(
     targets: np.ndarray, slices: Iterable[tuple[mx.array, mx.array]]
 ) -> Divergence:
     """Compare logits (N, S) of two models, given in slices of the vocabulary."""
-    comparison = Comparison(targets)
+    comparison = LogitComparison(targets)
     for before, after in slices:
         comparison.add(before, after)
     return comparison.result()

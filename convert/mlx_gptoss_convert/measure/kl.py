@@ -26,17 +26,17 @@ from mlx_gptoss.model.attention import Masks
 from mlx_gptoss.model.gpt_oss import Block
 from mlx_gptoss.model.rope import make_rotation, yarn_periods
 from mlx_gptoss_convert.measure.divergence import Divergence, compare_logits
-from mlx_gptoss_convert.measure.layers import Streamed, Student
-from mlx_gptoss_convert.measure.report import Report
+from mlx_gptoss_convert.measure.layers import CheckpointModel, LayeredModel
+from mlx_gptoss_convert.measure.report import VerificationReport
 from mlx_gptoss_convert.measure.texts import (
-    Batch,
-    Passage,
-    batches,
-    conversation_passages,
-    text_passages,
+    EvaluationText,
+    TextBatch,
+    conversation_texts,
+    file_texts,
+    make_batches,
 )
-from mlx_gptoss_convert.read.checkpoint import find_ggufs
-from mlx_gptoss_convert.read.source import Source
+from mlx_gptoss_convert.read.checkpoint import find_gguf_files
+from mlx_gptoss_convert.read.source import TensorReader
 
 TEXT_TOKENS = 4096  # of a text file; the rest of it is left out
 HARMONY_TEXT = "the bundled Harmony conversations"
@@ -61,9 +61,9 @@ class HiddenStates:
 
 
 def diverge(
-    teacher: Streamed,
-    students: Sequence[Student],
-    passages: Sequence[Passage],
+    teacher: CheckpointModel,
+    students: Sequence[LayeredModel],
+    passages: Sequence[EvaluationText],
     *,
     progress: Progress | None = None,
 ) -> list[Divergence]:
@@ -71,10 +71,10 @@ def diverge(
 
     `progress` is told (bytes of the teacher's layers done, bytes of all, what).
     """
-    given = list(batches(passages))
+    given = list(make_batches(passages))
     with scratch(temporary()) as folder:
         states = HiddenStates(folder)
-        models: list[Student] = [teacher, *students]
+        models: list[LayeredModel] = [teacher, *students]
         for number, model in enumerate(models):
             embed_all(model, number, given, states)
         run_layers(teacher, students, given, states, progress)
@@ -85,7 +85,7 @@ def diverge(
 
 
 def embed_all(
-    model: Student, number: int, given: Sequence[Batch], states: HiddenStates
+    model: LayeredModel, number: int, given: Sequence[TextBatch], states: HiddenStates
 ) -> None:
     ids = np.unique(np.concatenate([batch.ids.reshape(-1) for batch in given]))
     table = model.embed(ids)
@@ -94,9 +94,9 @@ def embed_all(
 
 
 def run_layers(
-    teacher: Streamed,
-    students: Sequence[Student],
-    given: Sequence[Batch],
+    teacher: CheckpointModel,
+    students: Sequence[LayeredModel],
+    given: Sequence[TextBatch],
     states: HiddenStates,
     progress: Progress | None,
 ) -> None:
@@ -117,10 +117,10 @@ def run_layers(
 
 
 def run_block(
-    teacher: Streamed,
+    teacher: CheckpointModel,
     block: Block,
     number: int,
-    given: Sequence[Batch],
+    given: Sequence[TextBatch],
     states: HiddenStates,
 ) -> None:
     """Take one model's hidden states of every batch through one layer."""
@@ -132,19 +132,19 @@ def run_block(
 
 
 def compare_heads(
-    teacher: Streamed,
-    student: Student,
+    teacher: CheckpointModel,
+    student: LayeredModel,
     number: int,
-    given: Sequence[Batch],
+    given: Sequence[TextBatch],
     states: HiddenStates,
 ) -> Divergence:
     """Unembed both models' final states, a slice of the vocabulary at a time."""
     eps = teacher.checkpoint.config.rms_norm_eps
 
-    def final(model: Student, number: int) -> mx.array:
+    def final(model: LayeredModel, number: int) -> mx.array:
         """Normed states of the counted positions: (N, M)."""
         counted = [
-            states.load(number, place)[batch.counted]
+            states.load(number, place)[batch.scored]
             for place, batch in enumerate(given)
         ]
         return mx.fast.rms_norm(mx.array(np.concatenate(counted)), model.norm(), eps)
@@ -159,7 +159,7 @@ def compare_heads(
 
 
 def add_divergence(
-    report: Report,
+    report: VerificationReport,
     folder: Path,
     against: Path,
     *,
@@ -174,8 +174,8 @@ def add_divergence(
     refuse_gguf(against)
     refuse_gguf(folder)
     source, made = open_checkpoint(against), open_checkpoint(folder)
-    passages = choose_passages(source, text)
-    found = measure(
+    passages = choose_texts(source, text)
+    found = measure_divergence(
         source, made, passages, shared=report.same_experts, progress=progress
     )
     said = HARMONY_TEXT if text is None else text.name
@@ -184,27 +184,27 @@ def add_divergence(
 
 def refuse_gguf(path: Path) -> None:
     """Raise ConversionError for a model that is not read as it is run."""
-    if find_ggufs(path):
+    if find_gguf_files(path):
         raise ConversionError(
             f"`{path}` is a GGUF, which cannot be run here: convert it with `--recipe "
             "lossless`, verify that, and give it with `--kl`"
         )
 
 
-def choose_passages(checkpoint: Checkpoint, text: Path | None) -> list[Passage]:
+def choose_texts(checkpoint: Checkpoint, text: Path | None) -> list[EvaluationText]:
     """Encode `text`, or the bundled conversations, for this checkpoint."""
     tokenizer = Tokenizer.open(checkpoint.folder)
     if text is None:
-        return conversation_passages(tokenizer)
+        return conversation_texts(tokenizer)
     first = checkpoint.raw_config.get("bos_token_id")
     first = first if type(first) is int else None
-    return text_passages(text, tokenizer, first=first, limit=TEXT_TOKENS)
+    return file_texts(text, tokenizer, first=first, limit=TEXT_TOKENS)
 
 
-def measure(
+def measure_divergence(
     source: Checkpoint,
     made: Checkpoint,
-    passages: Sequence[Passage],
+    passages: Sequence[EvaluationText],
     *,
     shared: Collection[str] = (),
     progress: Progress | None = None,
@@ -214,7 +214,7 @@ def measure(
     `shared` are packed paths of experts known to be the same, byte for byte: they are
     loaded once.
     """
-    with Source() as left, Source() as right:
-        teacher = Streamed(source, left)
-        student = Streamed(made, right, shared=shared)
+    with TensorReader() as left, TensorReader() as right:
+        teacher = CheckpointModel(source, left)
+        student = CheckpointModel(made, right, shared=shared)
         return diverge(teacher, [student], passages, progress=progress)[0]

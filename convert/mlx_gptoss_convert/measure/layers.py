@@ -16,14 +16,14 @@ from mlx.utils import tree_flatten
 from mlx_gptoss.checkpoint import Checkpoint, Parameter, load_parameters
 from mlx_gptoss.format.layout import PACKED, matrices
 from mlx_gptoss.model.gpt_oss import Block
-from mlx_gptoss_convert.measure.matrices import Values
-from mlx_gptoss_convert.read.source import Source
+from mlx_gptoss_convert.measure.matrices import MatrixReader
+from mlx_gptoss_convert.read.source import TensorReader
 
 EMBEDDING, LM_HEAD, NORM = "model.embed_tokens", "lm_head", "model.norm.weight"
 EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
 
 
-class Student(Protocol):
+class LayeredModel(Protocol):
     """A model that can be had part by part."""
 
     def embed(self, ids: np.ndarray) -> np.ndarray:
@@ -43,20 +43,24 @@ class Student(Protocol):
         ...
 
 
-class Streamed:
+class CheckpointModel:
     """A checkpoint whose layers are loaded one at a time, in float32."""
 
     def __init__(
-        self, checkpoint: Checkpoint, source: Source, *, shared: Collection[str] = ()
+        self,
+        checkpoint: Checkpoint,
+        source: TensorReader,
+        *,
+        shared: Collection[str] = (),
     ) -> None:
         """`shared` are paths of experts whose bytes are the teacher's."""
         self.checkpoint = checkpoint
-        self.values = Values(checkpoint, source)
+        self.values = MatrixReader(checkpoint, source)
         self.shared = shared
         self.matrices = {x.path: x for x in matrices(checkpoint.config, PACKED)}
 
     def embed(self, ids: np.ndarray) -> np.ndarray:
-        return gather(self.rows(EMBEDDING), ids)
+        return gather_rows(self.rows(EMBEDDING), ids)
 
     def rows(self, path: str) -> Iterator[np.ndarray]:
         """Return a matrix outside the experts as float32 rows, some at a time."""
@@ -96,7 +100,7 @@ class Streamed:
         return sum(x.nbytes for name, x in tensors if name.startswith(prefix))
 
 
-def gather(slices: Iterable[np.ndarray], ids: np.ndarray) -> np.ndarray:
+def gather_rows(slices: Iterable[np.ndarray], ids: np.ndarray) -> np.ndarray:
     """Pick the rows `ids` (rising) of a matrix that comes in slices of rows."""
     picked, first = [], 0
     for rows in slices:

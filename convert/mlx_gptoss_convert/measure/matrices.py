@@ -13,23 +13,23 @@ from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.format.config import Quantization
 from mlx_gptoss.format.layout import BYTES_PER_BLOCK, IN_OUT, SPLIT, Matrix
 from mlx_gptoss.format.mxfp4 import decode
-from mlx_gptoss_convert.read.source import Source, Stored
-from mlx_gptoss_convert.steps.affine import Affine, decode_affine, to_float32
-from mlx_gptoss_convert.steps.quantize import CODEC_SLICE_BYTES, items
+from mlx_gptoss_convert.read.source import SourceTensor, TensorReader
+from mlx_gptoss_convert.steps.affine import AffineRows, decode_affine, to_float32
+from mlx_gptoss_convert.steps.quantize import CODEC_SLICE_BYTES, as_elements
 
 FUSED = "gate_up_proj"
 PARTS = ("gate_proj", "up_proj")  # whose rows alternate in the fused projection
 
 
-class Values:
+class MatrixReader:
     """The tensors of an opened checkpoint, decoded as they are asked for."""
 
-    def __init__(self, checkpoint: Checkpoint, source: Source) -> None:
+    def __init__(self, checkpoint: Checkpoint, source: TensorReader) -> None:
         self.checkpoint = checkpoint
         self.source = source
 
-    def stored(self, name: str) -> Stored:
-        return Stored.at(name, self.checkpoint.tensors[name])
+    def stored(self, name: str) -> SourceTensor:
+        return SourceTensor.from_checkpoint(name, self.checkpoint.tensors[name])
 
     def paths(self, path: str) -> list[str]:
         """Return the projections whose rows, in turn, are those of `path`."""
@@ -44,7 +44,7 @@ class Values:
     def storage(self, path: str) -> tuple[Quantization | None, str, str | None]:
         """Say how a matrix outside the experts is stored, to be compared."""
         weight = self.stored(f"{path}.weight")
-        view = None if weight.view is None else weight.view.name
+        view = None if weight.decoder is None else weight.decoder.name
         return self.setting(path), weight.dtype, view if view == "Q8_0" else None
 
     def packed_expert(self, path: str, kind: str, expert: int) -> np.ndarray:
@@ -80,7 +80,7 @@ class Values:
             stored = self.stored(f"{part}.weight")
             start = expert * stored.row_bytes
             raw = self.source.read(stored, start, start + stored.row_bytes)
-            matrix = to_float32(items(raw, stored), stored.dtype)
+            matrix = to_float32(as_elements(raw, stored), stored.dtype)
             matrix = matrix.reshape(stored.shape[1:])
             halves.append(matrix.T if is_transposed else matrix)
         return np.stack(halves, axis=1).reshape(-1, halves[0].shape[1])
@@ -109,7 +109,7 @@ class Values:
             }
             if setting is None:
                 dtype = parts["weight"].dtype
-                yield to_float32(items(raw["weight"], parts["weight"]), dtype)
+                yield to_float32(as_elements(raw["weight"], parts["weight"]), dtype)
             elif setting.mode == "mxfp4":
                 scales = raw["scales"]
                 blocks = raw["weight"].reshape(*scales.shape, BYTES_PER_BLOCK)
@@ -123,10 +123,10 @@ class Values:
         first = self.paths(path)[0]
         scales = self.stored(f"{first}.scales")
         return decode_affine(
-            Affine(
+            AffineRows(
                 raw["weight"].view(np.uint32),
-                items(raw["scales"], scales),
-                items(raw["biases"], scales),
+                as_elements(raw["scales"], scales),
+                as_elements(raw["biases"], scales),
             ),
             bits=setting.bits,
             group_size=setting.group_size,
@@ -137,7 +137,7 @@ class Values:
         """Read a small tensor of floats (norms, sinks, biases) as float32, flat."""
         stored = self.stored(name)
         raw = self.source.read(stored, 0, stored.nbytes)
-        return to_float32(items(raw, stored), stored.dtype)
+        return to_float32(as_elements(raw, stored), stored.dtype)
 
     def bias(self, path: str) -> np.ndarray:
         """Read a bias as float32 (..., out), gate and up fused."""

@@ -16,7 +16,7 @@ REPORT = "report.json"
 
 
 @dataclass
-class Error:
+class ErrorStats:
     """How far numbers are from those they stand for; adds up over pieces."""
 
     values: int = 0
@@ -36,7 +36,7 @@ class Error:
         self.after += float(after @ after)
         self.product += float(before @ after)
 
-    def merge(self, other: "Error") -> None:
+    def merge(self, other: "ErrorStats") -> None:
         """Take in what another has added up."""
         self.values += other.values
         self.largest = max(self.largest, other.largest)
@@ -59,14 +59,14 @@ class Error:
 
 
 @dataclass
-class Report:
+class VerificationReport:
     """What was found; `faults` is empty when all is as it should be."""
 
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # no faults, but to be known
     digests: int = 0  # tensors whose digest is that of the journal
     expert_bytes: int = 0  # equal to the source's
-    errors: dict[str, Error] = field(default_factory=dict)
+    errors: dict[str, ErrorStats] = field(default_factory=dict)
     same_experts: set[str] = field(default_factory=set)  # paths, biases included
     divergence: dict[str, Any] | None = None  # of the predictions, where measured
 
@@ -74,8 +74,8 @@ class Report:
     def is_sound(self) -> bool:
         return not self.faults
 
-    def error(self, kind: str) -> Error:
-        return self.errors.setdefault(kind, Error())
+    def error(self, kind: str) -> ErrorStats:
+        return self.errors.setdefault(kind, ErrorStats())
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -88,7 +88,7 @@ class Report:
         }
 
 
-def save_report(report: Report, folder: Path) -> None:
+def save_report(report: VerificationReport, folder: Path) -> None:
     """Keep what was found beside the weights."""
     text = json.dumps(report.as_dict(), indent=2) + "\n"
     write(folder / REPORT, text, private=False)

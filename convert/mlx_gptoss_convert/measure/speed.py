@@ -29,7 +29,7 @@ TOKENIZER = "tokenizer.json"  # mlx-lm wants one
 
 
 @dataclass(frozen=True)
-class Row:
+class EngineResult:
     """One engine: the median of its rounds, its result and its peak memory."""
 
     engine: str
@@ -49,9 +49,9 @@ class ConvertBench:
     """What was measured, and the two ratios that count."""
 
     source_bytes: int
-    rows: tuple[Row, ...]
+    rows: tuple[EngineResult, ...]
 
-    def row(self, engine: str) -> Row:
+    def row(self, engine: str) -> EngineResult:
         return next(row for row in self.rows if row.engine == engine)
 
     @property
@@ -95,7 +95,7 @@ def bench_convert(
         demo = Path(mlx_gptoss.__file__).parent / "demo" / TOKENIZER
         with named(source):
             shutil.copyfile(demo, source / TOKENIZER)
-        found: dict[str, list[Row]] = {}
+        found: dict[str, list[EngineResult]] = {}
         for turn in range(rounds):
             for engine in ENGINES:
                 progress(f"round {turn + 1}: {engine}")
@@ -103,23 +103,23 @@ def bench_convert(
                 row = run_engine(engine, source, made / "result")
                 found.setdefault(engine, []).append(row)
         nbytes = folder_bytes(source)
-    return ConvertBench(nbytes, tuple(map(middle, found.values())))
+    return ConvertBench(nbytes, tuple(map(median_result, found.values())))
 
 
 def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def middle(rows: Sequence[Row]) -> Row:
+def median_result(rows: Sequence[EngineResult]) -> EngineResult:
     """Take the median of the times and the largest of the peaks."""
     if rows[0].failure:
         return rows[0]
     seconds = median(row.seconds for row in rows)
     peak = max(row.peak for row in rows)
-    return Row(rows[0].engine, seconds, rows[0].nbytes, peak)
+    return EngineResult(rows[0].engine, seconds, rows[0].nbytes, peak)
 
 
-def run_engine(engine: str, source: Path, result: Path) -> Row:
+def run_engine(engine: str, source: Path, result: Path) -> EngineResult:
     """Run an engine in a process of its own, and remove what it made."""
     module = "mlx_gptoss_convert.measure.speed"
     command = [sys.executable, "-m", module, engine, str(source), str(result)]
@@ -129,9 +129,9 @@ def run_engine(engine: str, source: Path, result: Path) -> Row:
             last = (done.stderr.strip().splitlines() or ["no output"])[-1]
             if engine != PEER:
                 raise ConversionError(f"the benchmark's `{engine}` failed: {last}")
-            return Row(engine, 0.0, 0, 0, last)
+            return EngineResult(engine, 0.0, 0, 0, last)
         told = json.loads(done.stdout.splitlines()[-1])
-        return Row(engine, told["seconds"], folder_bytes(result), told["peak"])
+        return EngineResult(engine, told["seconds"], folder_bytes(result), told["peak"])
     finally:
         shutil.rmtree(result, ignore_errors=True)
 

@@ -32,40 +32,42 @@ BATCH_TOKENS = 2048  # run at once, padding included
 
 
 @dataclass(frozen=True)
-class Passage:
+class EvaluationText:
     """Token ids (L,), and which positions' predictions of their next token count."""
 
     ids: np.ndarray
-    counted: np.ndarray  # bool (L,); never the last
+    scored: np.ndarray  # bool (L,); never the last
 
 
 @dataclass(frozen=True)
-class Batch:
+class TextBatch:
     """Passages side by side: ids and counted are (B, L), padded at the right."""
 
     ids: np.ndarray
-    counted: np.ndarray
+    scored: np.ndarray
 
     @property
     def targets(self) -> np.ndarray:
         """The token that follows each counted position, in their order."""
         following = np.roll(self.ids, -1, axis=1)
-        return following[self.counted]
+        return following[self.scored]
 
 
-def conversation_passages(tokenizer: Tokenizer) -> list[Passage]:
+def conversation_texts(tokenizer: Tokenizer) -> list[EvaluationText]:
     """Encode the bundled conversations; what an assistant writes is counted."""
     if not tokenizer.has_harmony:
         raise ConversionError(
             f"`{tokenizer.source}` does not speak Harmony: give a text with `--text`"
         )
     return [
-        conversation_passage(read_conversation(one), tokenizer)
+        conversation_text(read_conversation(one), tokenizer)
         for one in json.loads(CONVERSATIONS.read_text(encoding="utf-8"))
     ]
 
 
-def conversation_passage(conversation: Conversation, tokenizer: Tokenizer) -> Passage:
+def conversation_text(
+    conversation: Conversation, tokenizer: Tokenizer
+) -> EvaluationText:
     ids: list[int] = []
     written: list[bool] = []
     has_tools = bool(function_tools(conversation))
@@ -76,7 +78,7 @@ def conversation_passage(conversation: Conversation, tokenizer: Tokenizer) -> Pa
             by_model = message.role == "assistant" and number >= PROMPTED_PIECES
             ids += tokens
             written += [by_model] * len(tokens)
-    return Passage(np.array(ids), np.array([*written[1:], False]))
+    return EvaluationText(np.array(ids), np.array([*written[1:], False]))
 
 
 def read_conversation(messages: Sequence[Mapping[str, Any]]) -> Conversation:
@@ -93,9 +95,9 @@ def read_message(raw: Mapping[str, Any]) -> Message:
     return Message(**raw)
 
 
-def text_passages(
+def file_texts(
     path: Path, tokenizer: Tokenizer, *, first: int | None, limit: int | None = None
-) -> list[Passage]:
+) -> list[EvaluationText]:
     """Cut a text file into windows, each led by the token `first` (not counted).
 
     At most `limit` tokens are taken. Raises ConversionError for what cannot be read.
@@ -112,19 +114,19 @@ def text_passages(
         raise ConversionError(
             f"`{path}` has {len(ids)} tokens: give a text of {LEAST_WINDOW} or more"
         )
-    return [whole_passage(lead + window) for window in kept]
+    return [fully_scored(lead + window) for window in kept]
 
 
-def whole_passage(ids: Sequence[int]) -> Passage:
+def fully_scored(ids: Sequence[int]) -> EvaluationText:
     """Count every position that has a next token."""
-    return Passage(np.array(ids), np.arange(len(ids)) < len(ids) - 1)
+    return EvaluationText(np.array(ids), np.arange(len(ids)) < len(ids) - 1)
 
 
-def batches(
-    passages: Sequence[Passage], *, tokens: int = BATCH_TOKENS
-) -> Iterator[Batch]:
+def make_batches(
+    passages: Sequence[EvaluationText], *, tokens: int = BATCH_TOKENS
+) -> Iterator[TextBatch]:
     """Put passages of like length side by side, at most `tokens` (or one passage)."""
-    waiting: list[Passage] = []
+    waiting: list[EvaluationText] = []
     for passage in sorted(passages, key=lambda passage: len(passage.ids)):
         if waiting and (len(waiting) + 1) * len(passage.ids) > tokens:
             yield pad(waiting)
@@ -134,11 +136,11 @@ def batches(
         yield pad(waiting)
 
 
-def pad(passages: Sequence[Passage]) -> Batch:
+def pad(passages: Sequence[EvaluationText]) -> TextBatch:
     """Fill up at the right, where no earlier position sees it."""
     shape = len(passages), max(len(passage.ids) for passage in passages)
     ids, counted = np.zeros(shape, np.int32), np.zeros(shape, bool)
     for row, passage in enumerate(passages):
         ids[row, : len(passage.ids)] = passage.ids
-        counted[row, : len(passage.ids)] = passage.counted
-    return Batch(ids, counted)
+        counted[row, : len(passage.ids)] = passage.scored
+    return TextBatch(ids, counted)

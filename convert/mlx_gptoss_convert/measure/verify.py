@@ -16,12 +16,12 @@ import numpy as np
 from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.layout import EXPERTS, PACKED, Matrix, matrices, vectors
-from mlx_gptoss_convert.measure.matrices import Values
-from mlx_gptoss_convert.measure.report import Error, Report
+from mlx_gptoss_convert.measure.matrices import MatrixReader
+from mlx_gptoss_convert.measure.report import ErrorStats, VerificationReport
 from mlx_gptoss_convert.plan.recipe import kind_of
-from mlx_gptoss_convert.read.checkpoint import open_source, written_tensors
+from mlx_gptoss_convert.read.checkpoint import open_source, tensors_in_files
 from mlx_gptoss_convert.read.digests import Digests
-from mlx_gptoss_convert.read.source import Source, check_values
+from mlx_gptoss_convert.read.source import TensorReader, check_values
 from mlx_gptoss_convert.write.journal import RESULT
 
 LEAST_COSINE = 0.97  # 3 bits leave 0.98, 4 bits 0.996; another matrix leaves 0
@@ -33,7 +33,7 @@ def verify(
     against: Path | None = None,
     *,
     progress: Progress | None = None,
-) -> Report:
+) -> VerificationReport:
     """Check `folder` by itself, and against the checkpoint it was made of.
 
     Raises CheckpointError where a side cannot be opened at all; what is found wrong
@@ -41,27 +41,31 @@ def verify(
     """
     opened = open_source(folder)
     made = opened.checkpoint
-    report = Report(notes=opened.notes)
+    report = VerificationReport(notes=opened.notes)
     check_digests(made, report, progress)
     if against is not None:
         source = open_source(against).checkpoint
         check_models_agree(source, made)
-        with Source() as left, Source() as right:
-            compare_all(Values(source, left), Values(made, right), report, progress)
+        with TensorReader() as left, TensorReader() as right:
+            compare_all(
+                MatrixReader(source, left), MatrixReader(made, right), report, progress
+            )
     return report
 
 
-def check_digests(made: Checkpoint, report: Report, progress: Progress | None) -> None:
+def check_digests(
+    made: Checkpoint, report: VerificationReport, progress: Progress | None
+) -> None:
     """Read every byte: values must be numbers, digests those of the journal."""
     expected = read_digests(made.folder)
-    tensors = written_tensors(made)
+    tensors = tensors_in_files(made)
     total = sum(stored.nbytes for stored in tensors.values())
     done = 0
-    with Digests() as digests, Source() as source:
+    with Digests() as digests, TensorReader() as source:
         for name, stored in tensors.items():
             try:
                 for raw in source.slices(stored):
-                    digests.feed(name, raw)
+                    digests.add(name, raw)
                     check_values(stored, raw)
             except ConversionError as error:
                 report.faults.append(str(error))
@@ -100,7 +104,10 @@ def check_models_agree(source: Checkpoint, made: Checkpoint) -> None:
 
 
 def compare_all(
-    before: Values, after: Values, report: Report, progress: Progress | None
+    before: MatrixReader,
+    after: MatrixReader,
+    report: VerificationReport,
+    progress: Progress | None,
 ) -> None:
     chosen = list(matrices(before.checkpoint.config, PACKED))
     total = sum(tensor.nbytes for tensor in before.checkpoint.tensors.values())
@@ -128,10 +135,13 @@ def compare_all(
 
 
 def compare_matrix(
-    matrix: Matrix, before: Values, after: Values, report: Report
+    matrix: Matrix,
+    before: MatrixReader,
+    after: MatrixReader,
+    report: VerificationReport,
 ) -> None:
     """Compare the values; equal where both sides store them alike, else close."""
-    path, error = matrix.path, Error()
+    path, error = matrix.path, ErrorStats()
     for rows in zip(before.rows(matrix), after.rows(matrix), strict=True):
         error.add(*rows)
     report.error(kind_of(path) or "router").merge(error)
@@ -146,7 +156,10 @@ def compare_matrix(
 
 
 def compare_experts(
-    matrix: Matrix, before: Values, after: Values, report: Report
+    matrix: Matrix,
+    before: MatrixReader,
+    after: MatrixReader,
+    report: VerificationReport,
 ) -> None:
     """Compare bytes where both sides are packed alike, else values."""
     path = matrix.path
@@ -177,7 +190,7 @@ def compare_experts(
         report.same_experts.add(path)
 
 
-def check_untouched(report: Report) -> None:
+def check_untouched(report: VerificationReport) -> None:
     """Norms, sinks and biases are never changed by a conversion, nor is the router."""
     for kind in ("router", "norms", "sinks", "biases"):
         if kind in report.errors and report.errors[kind].largest > 0:

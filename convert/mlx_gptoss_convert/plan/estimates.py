@@ -16,14 +16,14 @@ import numpy as np
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.config import Quantization
 from mlx_gptoss.memory import format_bytes
-from mlx_gptoss_convert.plan.plan import Plan
+from mlx_gptoss_convert.plan.plan import ConversionPlan
 from mlx_gptoss_convert.read.digests import WAITING
 from mlx_gptoss_convert.read.source import SLICE_BYTES
 from mlx_gptoss_convert.steps.quantize import (
     Encode,
     Quantize,
     Requantize,
-    Step,
+    TensorStep,
     encode_rows,
 )
 from mlx_gptoss_convert.steps.workers import worker_count
@@ -53,12 +53,12 @@ class Estimate:
         )
 
 
-def estimate_plan(plan: Plan) -> Estimate:
+def estimate_plan(plan: ConversionPlan) -> Estimate:
     """Measure the codecs for some tenths of a second and add up the plan."""
     return Estimate(peak_bytes(plan), plan_seconds(plan))
 
 
-def check_memory(plan: Plan, max_memory: int = MAX_MEMORY) -> None:
+def check_memory(plan: ConversionPlan, max_memory: int = MAX_MEMORY) -> None:
     """Raise ConversionError for a plan that may need more than is allowed."""
     needed = peak_bytes(plan)
     if needed > max_memory:
@@ -68,12 +68,12 @@ def check_memory(plan: Plan, max_memory: int = MAX_MEMORY) -> None:
         )
 
 
-def peak_bytes(plan: Plan) -> int:
+def peak_bytes(plan: ConversionPlan) -> int:
     """Bound the memory of the largest step."""
     return SLICES * SLICE_BYTES + max(map(expert_bytes, plan.steps), default=0)
 
 
-def expert_bytes(step: Step) -> int:
+def expert_bytes(step: TensorStep) -> int:
     if not isinstance(step, Encode):
         return 0
     return ENCODED_COPIES * FLOAT32_BYTES * values_of(step) // step.sources[0].shape[0]
@@ -85,7 +85,7 @@ def values_of(step: Encode | Quantize | Requantize) -> int:
     return sum(tensor.nbytes for tensor in tensors) * 8 // step.setting.bits
 
 
-def plan_seconds(plan: Plan) -> float:
+def plan_seconds(plan: ConversionPlan) -> float:
     """Estimate the time: codecs as fast as here, in their threads, then the disk."""
     packed: dict[Quantization, int] = defaultdict(int)
     for step in plan.steps:

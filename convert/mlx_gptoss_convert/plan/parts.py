@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mlx_gptoss.checkpoint.parameters import part_of
 from mlx_gptoss.format.layout import PARTS
-from mlx_gptoss_convert.plan.plan import Plan
+from mlx_gptoss_convert.plan.plan import ConversionPlan
 
 
 @dataclass
@@ -17,16 +17,16 @@ class PartSize:
 
     bytes_before: int = 0
     bytes_after: int = 0
-    fates: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()
 
 
-def sizes_by_part(plan: Plan) -> dict[str, PartSize]:
+def sizes_by_part(plan: ConversionPlan) -> dict[str, PartSize]:
     """Add up the plan by embedding, attention, router, experts, norms and lm_head."""
     sizes: dict[str, PartSize] = defaultdict(PartSize)
     for step in plan.steps:
         size = sizes[part_of(step.sources[0].name)]
         size.bytes_before += sum(stored.nbytes for stored in step.sources)
         size.bytes_after += sum(tensor.nbytes for tensor in step.outputs)
-        if step.fate not in size.fates:
-            size.fates += (step.fate,)
+        if step.operation not in size.operations:
+            size.operations += (step.operation,)
     return {part: sizes[part] for part in PARTS}

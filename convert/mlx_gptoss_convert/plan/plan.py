@@ -25,9 +25,13 @@ from mlx_gptoss.format.layout import (
     matrices,
 )
 from mlx_gptoss_convert.plan.recipe import Recipe
-from mlx_gptoss_convert.plan.rules import Target, plan_steps
-from mlx_gptoss_convert.read.companions import SmallFiles, config_json, small_files
-from mlx_gptoss_convert.steps.quantize import Step
+from mlx_gptoss_convert.plan.rules import StepBuilder, plan_steps
+from mlx_gptoss_convert.read.companions import (
+    CompanionFiles,
+    companion_files,
+    config_json,
+)
+from mlx_gptoss_convert.steps.quantize import TensorStep
 from mlx_gptoss_convert.write.writer import (
     INDEX,
     SHARD_BYTES,
@@ -41,11 +45,11 @@ LAYOUTS = {PACKED: MLX_PACKED, SPLIT: MLX_SPLIT}
 
 
 @dataclass(frozen=True)
-class Plan:
+class ConversionPlan:
     """Every step, where its outputs go, and the small files that go with them."""
 
     recipe: Recipe
-    steps: tuple[Step, ...]
+    steps: tuple[TensorStep, ...]
     shards: tuple[Shard, ...]
     quantization: Mapping[str, Quantization]  # by module path of the result
     texts: Mapping[str, bytes]
@@ -60,10 +64,10 @@ class Plan:
         return sum(tensor.nbytes for step in self.steps for tensor in step.outputs)
 
     @cached_property
-    def _steps_by_output(self) -> dict[str, Step]:
+    def _steps_by_output(self) -> dict[str, TensorStep]:
         return {step.outputs[0].name: step for step in self.steps}
 
-    def steps_of(self, shard: Shard) -> list[Step]:
+    def steps_of(self, shard: Shard) -> list[TensorStep]:
         """List the steps that write `shard`, in the order of the plan."""
         names = {tensor.name for tensor in shard.tensors}
         return [step for first, step in self._steps_by_output.items() if first in names]
@@ -74,33 +78,35 @@ def make_plan(
     recipe: Recipe,
     *,
     experts: str = PACKED,
-    files: SmallFiles | None = None,
+    files: CompanionFiles | None = None,
     shard_bytes: int = SHARD_BYTES,
-) -> Plan:
+) -> ConversionPlan:
     """Plan the conversion of `checkpoint` to an MLX folder.
 
     `experts` is "packed" (OpenAI's own packing) or "split" (gate and up apart, as
     mlx-community has them). Affine experts have no packed form and stay split.
     """
-    target = Target(checkpoint, recipe, output_layout(checkpoint, recipe, experts))
-    steps = tuple(plan_steps(target))
+    builder = StepBuilder(
+        checkpoint, recipe, output_layout(checkpoint, recipe, experts)
+    )
+    steps = tuple(plan_steps(builder))
     shards = plan_shards((step.outputs for step in steps), shard_bytes)
-    files = small_files(checkpoint.folder) if files is None else files
-    return Plan(
+    files = companion_files(checkpoint.folder) if files is None else files
+    return ConversionPlan(
         recipe=recipe,
         steps=steps,
         shards=shards,
-        quantization=target.quantization,
+        quantization=builder.quantization,
         texts={
             **files.texts,
-            "config.json": config_json(checkpoint, target.quantization).encode(),
+            "config.json": config_json(checkpoint, builder.quantization).encode(),
             INDEX: index_json(shards).encode(),
         },
         companions=files.copied,
         identity={
             "format": FORMAT,
-            "converter": converter(),
-            "experts": target.layout.experts,
+            "converter": converter_version(),
+            "experts": builder.layout.experts,
             "recipe": describe_recipe(recipe),
             "source": describe_source(checkpoint),
         },
@@ -108,7 +114,7 @@ def make_plan(
     )
 
 
-def converter() -> str:
+def converter_version() -> str:
     return f"mlx_gptoss {__version__}"
 
 

@@ -27,21 +27,21 @@ from mlx_gptoss.format.layout import (
     vectors,
 )
 from mlx_gptoss_convert.plan.recipe import HALF, Recipe, fit_columns
-from mlx_gptoss_convert.read.source import Stored
-from mlx_gptoss_convert.steps.gguf import Q8_0, Recast
+from mlx_gptoss_convert.read.source import SourceTensor
+from mlx_gptoss_convert.steps.gguf import Q8_0, Reencode
 from mlx_gptoss_convert.steps.quantize import (
     AFFINE_FLOATS,
     ENCODED_KINDS,
-    Cast,
     Copy,
     Deinterleave,
     Encode,
     Interleave,
     Quantize,
     Requantize,
-    Step,
+    RoundToHalf,
+    TensorStep,
 )
-from mlx_gptoss_convert.write.writer import Tensor
+from mlx_gptoss_convert.write.writer import OutputTensor
 
 SCALE_DTYPES = {"affine": AFFINE_FLOATS, "mxfp4": "U8"}  # of what is packed here
 
@@ -63,7 +63,7 @@ AFTER_LAYERS = 1 << 30  # sorts what belongs to no layer last
 
 
 @dataclass
-class Target:
+class StepBuilder:
     """From what, by which recipe, into which layout; fills in `quantization`.
 
     `quantization` is keyed as `config.json` of the result is to say it.
@@ -77,46 +77,46 @@ class Target:
     def has(self, name: str) -> bool:
         return name in self.checkpoint.tensors
 
-    def stored(self, name: str) -> Stored:
+    def stored(self, name: str) -> SourceTensor:
         """Find a tensor of the source by its canonical name."""
-        return Stored.at(name, self.checkpoint.tensors[name])
+        return SourceTensor.from_checkpoint(name, self.checkpoint.tensors[name])
 
     def setting_of(self, path: str) -> Quantization | None:
         return self.checkpoint.structure.quantization.get(path)
 
-    def copy(self, name: str) -> Step:
+    def copy(self, name: str) -> TensorStep:
         """Plan the same bytes, dtype and shape under the result's name.
 
         What a GGUF has as Q8_0 becomes bfloat16, there being no such dtype here.
         """
         stored = self.stored(name)
-        if stored.view is not None and stored.view.name == Q8_0:
+        if stored.decoder is not None and stored.decoder.name == Q8_0:
             output = self.output(name, "BF16", stored.shape)
-            return Recast((stored,), (output,), "BF16")
+            return Reencode((stored,), (output,), "BF16")
         return Copy((stored,), (self.output(name, stored.dtype, stored.shape),))
 
-    def output(self, name: str, dtype: str, shape: tuple[int, ...]) -> Tensor:
+    def output(self, name: str, dtype: str, shape: tuple[int, ...]) -> OutputTensor:
         dtype = "U8" if dtype == "F8_E8M0" else dtype  # as OpenAI writes scales
-        return Tensor(self.layout.stored_name(name), dtype, shape)
+        return OutputTensor(self.layout.stored_name(name), dtype, shape)
 
 
-def plan_steps(target: Target) -> Iterator[Step]:
+def plan_steps(builder: StepBuilder) -> Iterator[TensorStep]:
     """List every step: layer by layer with experts first, then what is in no layer."""
-    config = target.checkpoint.config
-    chosen = list(matrices(config, target.layout.experts))
+    config = builder.checkpoint.config
+    chosen = list(matrices(config, builder.layout.experts))
     outputs = {matrix.path: matrix for matrix in chosen}
     rest = [matrix for matrix in chosen if matrix.part != EXPERTS]
     rest.sort(key=lambda matrix: layer_of(matrix.path))
     floats = sorted(vectors(config), key=lambda vector: layer_of(vector.name))
     for layer in (*range(config.num_hidden_layers), AFTER_LAYERS):
         if layer != AFTER_LAYERS:
-            yield from expert_steps(target, layer, outputs)
+            yield from expert_steps(builder, layer, outputs)
         for matrix in rest:
             if layer_of(matrix.path) == layer:
-                yield from rest_steps(target, matrix)
+                yield from rest_steps(builder, matrix)
         for vector in floats:
             if layer_of(vector.name) == layer:
-                yield target.copy(vector.name)
+                yield builder.copy(vector.name)
 
 
 def layer_of(name: str) -> int:
@@ -124,31 +124,33 @@ def layer_of(name: str) -> int:
     return AFTER_LAYERS if found is None else int(found[1])
 
 
-def rest_steps(target: Target, matrix: Matrix) -> Iterator[Step]:
+def rest_steps(builder: StepBuilder, matrix: Matrix) -> Iterator[TensorStep]:
     """Plan a matrix outside the experts: quantized, requantized or copied."""
     path = matrix.path
-    found = target.setting_of(path)
-    wanted = target.recipe.setting(path)
+    found = builder.setting_of(path)
+    wanted = builder.recipe.setting(path)
     setting = wanted and fit_columns(wanted, matrix.shape[-1])
     if setting == HALF and found is None:
-        source = target.stored(f"{path}.weight")
-        yield Cast((source,), (target.output(f"{path}.weight", "F16", source.shape),))
-    elif setting not in (None, HALF) and found is None:
-        target.quantization[path] = setting
-        source = target.stored(f"{path}.weight")
-        yield Quantize((source,), packed(target, matrix, setting), setting)
-    elif setting is not None and found is not None and is_lower(setting, found):
-        target.quantization[path] = setting
-        weight, scales, biases = (
-            target.stored(f"{path}.{kind}") for kind in ENCODED_KINDS["affine"]
+        source = builder.stored(f"{path}.weight")
+        yield RoundToHalf(
+            (source,), (builder.output(f"{path}.weight", "F16", source.shape),)
         )
-        outputs = packed(target, matrix, setting)
+    elif setting not in (None, HALF) and found is None:
+        builder.quantization[path] = setting
+        source = builder.stored(f"{path}.weight")
+        yield Quantize((source,), packed_outputs(builder, matrix, setting), setting)
+    elif setting is not None and found is not None and is_lower(setting, found):
+        builder.quantization[path] = setting
+        weight, scales, biases = (
+            builder.stored(f"{path}.{kind}") for kind in ENCODED_KINDS["affine"]
+        )
+        outputs = packed_outputs(builder, matrix, setting)
         yield Requantize((weight, scales, biases), outputs, setting, found)
     else:
         if found is not None:
-            target.quantization[path] = found
-        yield from copies(target, path, ENCODED_KINDS["affine"])
-    yield from copies(target, path, ("bias",))
+            builder.quantization[path] = found
+        yield from copy_steps(builder, path, ENCODED_KINDS["affine"])
+    yield from copy_steps(builder, path, ("bias",))
 
 
 def is_lower(setting: Quantization, found: Quantization) -> bool:
@@ -156,51 +158,55 @@ def is_lower(setting: Quantization, found: Quantization) -> bool:
     return found.mode == "affine" and setting.bits < found.bits
 
 
-def copies(target: Target, path: str, kinds: tuple[str, ...]) -> Iterator[Step]:
+def copy_steps(
+    builder: StepBuilder, path: str, kinds: tuple[str, ...]
+) -> Iterator[TensorStep]:
     for kind in kinds:
-        if target.has(f"{path}.{kind}"):
-            yield target.copy(f"{path}.{kind}")
+        if builder.has(f"{path}.{kind}"):
+            yield builder.copy(f"{path}.{kind}")
 
 
-def packed(target: Target, matrix: Matrix, setting: Quantization) -> tuple[Tensor, ...]:
+def packed_outputs(
+    builder: StepBuilder, matrix: Matrix, setting: Quantization
+) -> tuple[OutputTensor, ...]:
     """Name and shape what a packed matrix outside the experts is stored as."""
     *rows, columns = matrix.shape
     words = (*rows, columns * setting.bits // BITS_PER_WORD)
     groups = (*rows, columns // setting.group_size)
-    weight = target.output(f"{matrix.path}.weight", "U32", words)
+    weight = builder.output(f"{matrix.path}.weight", "U32", words)
     dtype = SCALE_DTYPES[setting.mode]
     return weight, *(
-        target.output(f"{matrix.path}.{kind}", dtype, groups)
+        builder.output(f"{matrix.path}.{kind}", dtype, groups)
         for kind in ENCODED_KINDS[setting.mode][1:]
     )
 
 
 def expert_steps(
-    target: Target, layer: int, outputs: dict[str, Matrix]
-) -> Iterator[Step]:
+    builder: StepBuilder, layer: int, outputs: dict[str, Matrix]
+) -> Iterator[TensorStep]:
     """Plan the experts of one layer."""
     prefix = f"model.layers.{layer}.mlp.experts."
-    moves = EXPERT_MOVES[target.checkpoint.layout.experts, target.layout.experts]
+    moves = EXPERT_MOVES[builder.checkpoint.layout.experts, builder.layout.experts]
     for source_names, output_names in moves:
         sources = [prefix + name for name in source_names]
         made = [outputs[prefix + name] for name in output_names]
-        found = shared_setting(target, sources)
-        setting = expert_setting(target, found, made[0])
+        found = shared_setting(builder, sources)
+        setting = expert_setting(builder, found, made[0])
         for name in output_names:
             for stock in STOCK_NAMES.get(name, (name,)):
-                target.quantization[prefix + stock] = setting
+                builder.quantization[prefix + stock] = setting
         if setting != found:
-            yield encode(target, sources, made, found, setting)
+            yield encode_step(builder, sources, made, found, setting)
         else:
             for kind in ENCODED_KINDS[setting.mode]:
-                yield move(target, sources, made, kind, setting)
-        yield move(target, sources, made, "bias", setting)
+                yield lossless_step(builder, sources, made, kind, setting)
+        yield lossless_step(builder, sources, made, "bias", setting)
 
 
 def expert_setting(
-    target: Target, found: Quantization | None, matrix: Matrix
+    builder: StepBuilder, found: Quantization | None, matrix: Matrix
 ) -> Quantization:
-    wanted = target.recipe.expert_setting(found)
+    wanted = builder.recipe.expert_setting(found)
     setting = wanted if wanted == found else fit_columns(wanted, matrix.shape[-1])
     if setting is None:
         raise ConversionError(
@@ -210,8 +216,8 @@ def expert_setting(
     return setting
 
 
-def shared_setting(target: Target, sources: list[str]) -> Quantization | None:
-    settings = {target.setting_of(path) for path in sources}
+def shared_setting(builder: StepBuilder, sources: list[str]) -> Quantization | None:
+    settings = {builder.setting_of(path) for path in sources}
     if len(settings) > 1:
         raise ConversionError(
             f"`{sources[0]}` and `{sources[1]}` are packed differently: convert anew "
@@ -220,15 +226,15 @@ def shared_setting(target: Target, sources: list[str]) -> Quantization | None:
     return settings.pop()
 
 
-def move(
-    target: Target,
+def lossless_step(
+    builder: StepBuilder,
     sources: list[str],
     made: list[Matrix],
     kind: str,
     setting: Quantization,
-) -> Step:
+) -> TensorStep:
     """Plan one tensor of an expert projection: the same bytes, perhaps rearranged."""
-    stored = [target.stored(f"{path}.{kind}") for path in sources]
+    stored = [builder.stored(f"{path}.{kind}") for path in sources]
     dtypes = {tensor.dtype for tensor in stored}
     if len(dtypes) > 1:
         raise ConversionError(
@@ -236,7 +242,7 @@ def move(
             f"{sorted(dtypes)}: they cannot be one tensor, use `--layout split`"
         )
     dtype = dtypes.pop()
-    tensors = [expert_tensor(target, matrix, kind, setting, dtype) for matrix in made]
+    tensors = [expert_tensor(builder, matrix, kind, setting, dtype) for matrix in made]
     if len(stored) > 1:
         return Interleave((stored[0], stored[1]), (tensors[0],))
     if len(tensors) > 1:
@@ -244,43 +250,43 @@ def move(
     return Copy((stored[0],), (tensors[0],))
 
 
-def encode(
-    target: Target,
+def encode_step(
+    builder: StepBuilder,
     sources: list[str],
     made: list[Matrix],
     found: Quantization | None,
     setting: Quantization,
-) -> Step:
+) -> TensorStep:
     """Plan experts in another form than they were `found` in (None: dense)."""
     read = ("weight",) if found is None else ENCODED_KINDS[found.mode]
     dtype = SCALE_DTYPES[setting.mode]
     return Encode(
         sources=tuple(
-            target.stored(f"{path}.{kind}") for path in sources for kind in read
+            builder.stored(f"{path}.{kind}") for path in sources for kind in read
         ),
         outputs=tuple(
-            expert_tensor(target, matrix, kind, setting, dtype)
+            expert_tensor(builder, matrix, kind, setting, dtype)
             for matrix in made
             for kind in ENCODED_KINDS[setting.mode]
         ),
         setting=setting,
-        found=found,
-        is_transposed=target.checkpoint.layout.expert_form == IN_OUT,
+        source_setting=found,
+        is_transposed=builder.checkpoint.layout.expert_form == IN_OUT,
     )
 
 
 def expert_tensor(
-    target: Target, matrix: Matrix, kind: str, setting: Quantization, dtype: str
-) -> Tensor:
+    builder: StepBuilder, matrix: Matrix, kind: str, setting: Quantization, dtype: str
+) -> OutputTensor:
     """Name and shape one tensor of an expert projection of the result."""
     name = f"{matrix.path}.{kind}"
     *outer, columns = matrix.shape
     groups = columns // setting.group_size
     if kind == "bias":
-        return target.output(name, dtype, tuple(outer))
-    if kind == "weight" and target.layout.expert_form == BLOCKS:
-        return target.output(name, "U8", (*outer, groups, BYTES_PER_BLOCK))
+        return builder.output(name, dtype, tuple(outer))
+    if kind == "weight" and builder.layout.expert_form == BLOCKS:
+        return builder.output(name, "U8", (*outer, groups, BYTES_PER_BLOCK))
     if kind == "weight":
         words = columns * setting.bits // BITS_PER_WORD
-        return target.output(name, "U32", (*outer, words))
-    return target.output(name, dtype, (*outer, groups))
+        return builder.output(name, "U32", (*outer, words))
+    return builder.output(name, dtype, (*outer, groups))

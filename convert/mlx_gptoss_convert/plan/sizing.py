@@ -14,14 +14,14 @@ from typing import Any
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory import Budget, estimate, format_bytes
-from mlx_gptoss_convert.plan.plan import Plan
+from mlx_gptoss_convert.plan.plan import ConversionPlan
 from mlx_gptoss_convert.plan.recipe import DENSE, KINDS, Recipe, affine, kind_of
 
-Planner = Callable[[Recipe], Plan]
+Planner = Callable[[Recipe], ConversionPlan]
 WIDTHS = (None, 8, 6, 5, 4)  # None: dense
 # q, k and v of one width are one matrix in memory, which is faster.
 GROUPS = (("embed",), ("lm_head",), ("q", "k", "v"), ("o",))
-Table = Mapping[str, Mapping[int | None, float]]  # a number by kind and width
+LossTable = Mapping[str, Mapping[int | None, float]]  # a number by kind and width
 
 # Relative rms error of a Gaussian row in groups of 64, by bits.
 ERRORS = {None: 0.0, 8: 0.0053, 6: 0.021, 5: 0.042, 4: 0.085}
@@ -36,7 +36,7 @@ SHOWN = 12  # rows of the frontier
 
 
 @dataclass(frozen=True)
-class Point:
+class SizedRecipe:
     """A recipe with its size on disk and what it is expected to lose."""
 
     recipe: Recipe
@@ -45,7 +45,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Room:
+class SizeLimit:
     """How large the folder may be, and in words why."""
 
     nbytes: int
@@ -53,7 +53,7 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Asked:
+class SizeRequest:
     """What the command line said about sizes."""
 
     target_size: int | None = None  # bytes of the folder
@@ -62,27 +62,27 @@ class Asked:
     calibration: Path | None = None
 
     @property
-    def any(self) -> bool:
-        return self != Asked()
+    def is_set(self) -> bool:
+        return self != SizeRequest()
 
 
 @dataclass(frozen=True)
-class Found:
-    """The recipe found, among those no other beats, and the room it had."""
+class RecipeChoice:
+    """The recipe found, among those no other beats, and the limit it met."""
 
-    points: Sequence[Point]
-    chosen: Point
-    room: Room
+    frontier: Sequence[SizedRecipe]
+    chosen: SizedRecipe
+    limit: SizeLimit
 
 
-def check_asked(asked: Asked, *, to: str, recipe_given: bool) -> None:
+def check_size_request(request: SizeRequest, *, to: str, recipe_given: bool) -> None:
     """Raise ConversionError where options contradict each other."""
-    if asked.target_size is None and asked.fit_memory is None:
+    if request.target_size is None and request.fit_memory is None:
         raise ConversionError(
             "`--calibration` and `--context` belong to `--target-size` and "
             "`--fit-memory`: give one of these"
         )
-    if asked.context is not None and asked.fit_memory is None:
+    if request.context is not None and request.fit_memory is None:
         raise ConversionError("`--context` belongs to `--fit-memory`: leave it out")
     if recipe_given:
         raise ConversionError(
@@ -95,24 +95,24 @@ def check_asked(asked: Asked, *, to: str, recipe_given: bool) -> None:
 
 
 def find_recipe(
-    plan_for: Planner, base: Recipe, config: ModelConfig, asked: Asked
-) -> Found:
-    """Find the recipe of least loss within what was asked.
+    plan_for: Planner, base: Recipe, config: ModelConfig, request: SizeRequest
+) -> RecipeChoice:
+    """Find the recipe of least loss within the requested size.
 
     Raises ConversionError where none fits or the calibration is none.
     """
-    table = losses(asked.calibration)
-    rooms = []
-    if asked.target_size is not None:
-        rooms.append(Room(asked.target_size, "the size asked for"))
-    if asked.fit_memory is not None:
-        rooms.append(memory_room(config, asked.fit_memory, asked.context))
-    room = min(rooms, key=lambda room: room.nbytes)
-    points = frontier(all_points(plan_for, base, table))
-    return Found(points, choose(points, room), room)
+    table = loss_table(request.calibration)
+    limits = []
+    if request.target_size is not None:
+        limits.append(SizeLimit(request.target_size, "the size asked for"))
+    if request.fit_memory is not None:
+        limits.append(memory_limit(config, request.fit_memory, request.context))
+    limit = min(limits, key=lambda limit: limit.nbytes)
+    recipes = frontier(size_recipes(plan_for, base, table))
+    return RecipeChoice(recipes, choose(recipes, limit), limit)
 
 
-def losses(measured: Path | None = None) -> Table:
+def loss_table(measured: Path | None = None) -> LossTable:
     """Return the loss of every kind in every width: a prior, or what was measured.
 
     `measured` is a JSON file `{"kl": {"embed": {"8": nats, ...}, ...}}`; the KL
@@ -131,10 +131,10 @@ def losses(measured: Path | None = None) -> Table:
             f"`{measured}` is no calibration: expected "
             '{"kl": {"embed": {"8": nats, ...}, ...}}'
         ) from error
-    return {kind: complete(table.get(kind, {}), kind, measured) for kind in KINDS}
+    return {kind: fill_widths(table.get(kind, {}), kind, measured) for kind in KINDS}
 
 
-def complete(
+def fill_widths(
     known: Mapping[int, float], kind: str, measured: Path
 ) -> Mapping[int | None, float]:
     """Fill in the widths that were not measured: loss goes with the squared error."""
@@ -151,7 +151,9 @@ def complete(
     return filled
 
 
-def all_points(plan_for: Planner, base: Recipe, table: Table) -> list[Point]:
+def size_recipes(
+    plan_for: Planner, base: Recipe, table: LossTable
+) -> list[SizedRecipe]:
     """Size and judge every recipe; `base` says what becomes of the experts."""
     plans = {width: plan_for(uniform(base, width)) for width in WIDTHS}
     sizes = {width: bytes_by_kind(plan) for width, plan in plans.items()}
@@ -168,7 +170,7 @@ def all_points(plan_for: Planner, base: Recipe, table: Table) -> list[Point]:
         }
         for kind in KINDS
     }
-    points = []
+    recipes = []
     for widths in product(WIDTHS, repeat=len(GROUPS)):
         chosen = [
             costs[kind][width]
@@ -177,8 +179,8 @@ def all_points(plan_for: Planner, base: Recipe, table: Table) -> list[Point]:
         ]
         recipe = replace(base, name="sized", settings=settings(widths))
         nbytes = around + sum(size for size, _ in chosen)
-        points.append(Point(recipe, nbytes, sum(loss for _, loss in chosen)))
-    return points
+        recipes.append(SizedRecipe(recipe, nbytes, sum(loss for _, loss in chosen)))
+    return recipes
 
 
 def uniform(base: Recipe, width: int | None) -> Recipe:
@@ -194,7 +196,7 @@ def settings(widths: Sequence[int | None]) -> dict[str, Any]:
     }
 
 
-def bytes_by_kind(plan: Plan) -> dict[str, int]:
+def bytes_by_kind(plan: ConversionPlan) -> dict[str, int]:
     """Add up what each kind of tensor takes in the result, its biases included."""
     sizes = dict.fromkeys(KINDS, 0)
     for step in plan.steps:
@@ -204,7 +206,7 @@ def bytes_by_kind(plan: Plan) -> dict[str, int]:
     return sizes
 
 
-def folder_bytes(plan: Plan) -> int:
+def folder_bytes(plan: ConversionPlan) -> int:
     """Return what the finished folder takes, small files included, from above."""
     tensors = sum(len(step.outputs) for step in plan.steps)
     return (
@@ -215,32 +217,34 @@ def folder_bytes(plan: Plan) -> int:
     )
 
 
-def frontier(points: Sequence[Point]) -> list[Point]:
+def frontier(recipes: Sequence[SizedRecipe]) -> list[SizedRecipe]:
     """Keep the recipes that no other beats in size and loss, the smallest first."""
-    kept: list[Point] = []
-    for point in sorted(points, key=lambda point: (point.nbytes, point.loss)):
-        if not kept or point.loss < kept[-1].loss:
-            kept.append(point)
+    kept: list[SizedRecipe] = []
+    for sized in sorted(recipes, key=lambda sized: (sized.nbytes, sized.loss)):
+        if not kept or sized.loss < kept[-1].loss:
+            kept.append(sized)
     return kept
 
 
-def choose(points: Sequence[Point], room: Room) -> Point:
-    """Return the recipe of least loss that fits; `points` are a frontier.
+def choose(recipes: Sequence[SizedRecipe], limit: SizeLimit) -> SizedRecipe:
+    """Return the recipe of least loss that fits; `recipes` are a frontier.
 
     Raises ConversionError, saying how small it gets and what else would help.
     """
-    fitting = [point for point in points if point.nbytes <= room.nbytes]
+    fitting = [sized for sized in recipes if sized.nbytes <= limit.nbytes]
     if fitting:
         return fitting[-1]
-    least = points[0]
+    least = recipes[0]
     raise ConversionError(
-        f"no recipe fits {format_bytes(room.nbytes)} ({room.why}): the smallest takes "
-        f"{format_bytes(least.nbytes)}, nearly all of it experts, so it takes "
+        f"no recipe fits {format_bytes(limit.nbytes)} ({limit.why}): the smallest "
+        f"takes {format_bytes(least.nbytes)}, nearly all of it experts, so it takes "
         "`--expert-bits 3`, which costs quality, or more room"
     )
 
 
-def memory_room(config: ModelConfig, memory: int, context: int | None = None) -> Room:
+def memory_limit(
+    config: ModelConfig, memory: int, context: int | None = None
+) -> SizeLimit:
     """Say how large the weights may be on a Mac with `memory` bytes."""
     usable = int(memory * GPU_SHARE)
     budget = Budget(usable, memory, "what macOS gives the GPU", metal=True)
@@ -249,26 +253,28 @@ def memory_room(config: ModelConfig, memory: int, context: int | None = None) ->
         f"of {format_bytes(memory)} macOS gives the GPU {format_bytes(usable)}, and "
         f"{plan.context:,} tokens take {format_bytes(plan.total_bytes)} to work on"
     )
-    return Room(max(usable - plan.total_bytes, 0), why)
+    return SizeLimit(max(usable - plan.total_bytes, 0), why)
 
 
-def frontier_lines(points: Sequence[Point], chosen: Point, room: Room) -> Iterator[str]:
+def frontier_lines(
+    recipes: Sequence[SizedRecipe], chosen: SizedRecipe, limit: SizeLimit
+) -> Iterator[str]:
     """Write the frontier as a table, thinned out, the chosen recipe marked."""
-    yield f"room for {format_bytes(room.nbytes)}: {room.why}"
+    yield f"room for {format_bytes(limit.nbytes)}: {limit.why}"
     yield f"  {'size':>9}  {'loss':>8}  " + "  ".join(f"{k:>7}" for k in KINDS)
-    for point in thinned(points, chosen):
-        mark = ">" if point is chosen else " "
-        bits = "  ".join(f"{said:>7}" for said in spell_widths(point.recipe))
-        yield f"{mark} {format_bytes(point.nbytes):>9}  {point.loss:8.2e}  {bits}"
+    for sized in thinned(recipes, chosen):
+        mark = ">" if sized is chosen else " "
+        bits = "  ".join(f"{said:>7}" for said in describe_widths(sized.recipe))
+        yield f"{mark} {format_bytes(sized.nbytes):>9}  {sized.loss:8.2e}  {bits}"
 
 
-def thinned(points: Sequence[Point], chosen: Point) -> list[Point]:
-    """Take about `SHOWN` of the points, evenly by rank, the chosen one among them."""
-    step = max(1, -(-(len(points) - 1) // (SHOWN - 1)))
-    kept = {*range(0, len(points), step), len(points) - 1, points.index(chosen)}
-    return [points[n] for n in sorted(kept)]
+def thinned(recipes: Sequence[SizedRecipe], chosen: SizedRecipe) -> list[SizedRecipe]:
+    """Take about `SHOWN` of the recipes, evenly by rank, the chosen one among them."""
+    step = max(1, -(-(len(recipes) - 1) // (SHOWN - 1)))
+    kept = {*range(0, len(recipes), step), len(recipes) - 1, recipes.index(chosen)}
+    return [recipes[n] for n in sorted(kept)]
 
 
-def spell_widths(recipe: Recipe) -> list[str]:
+def describe_widths(recipe: Recipe) -> list[str]:
     found = (recipe.settings[kind] for kind in KINDS)
     return [DENSE if setting is None else f"{setting.bits}" for setting in found]

@@ -20,23 +20,34 @@ from mlx_gptoss.errors import CheckpointError, ConversionError
 from mlx_gptoss.format.config import MXFP4 as MXFP4_SETTING
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.format.layout import BITS_PER_WORD, DTYPE_BYTES
-from mlx_gptoss_convert.read.companions import SmallFiles, companions, small_files
-from mlx_gptoss_convert.read.gguf import F32, MXFP4, Q8_0, Gguf, GgufTensor, read_gguf
-from mlx_gptoss_convert.read.gguf_names import GGUF, is_known, read_config
+from mlx_gptoss_convert.read.companions import (
+    CompanionFiles,
+    companion_files,
+    companion_paths,
+)
+from mlx_gptoss_convert.read.gguf import (
+    F32,
+    MXFP4,
+    Q8_0,
+    GgufHeader,
+    GgufTensor,
+    read_gguf,
+)
+from mlx_gptoss_convert.read.gguf_names import GGUF, config_from_metadata, is_known
 from mlx_gptoss_convert.read.gguf_tokenizer import (
     GENERATION_FILE,
     TOKENIZER_FILE,
     read_tokenizer,
 )
 from mlx_gptoss_convert.read.gguf_types import (
-    BLOCKS_VIEW,
-    NARROW_VIEW,
-    Q8_0_VIEW,
-    SCALES_VIEW,
-    View,
+    F32_AS_BF16,
+    MXFP4_BLOCKS,
+    MXFP4_SCALES,
+    Q8_0_FLOATS,
+    BlockDecoder,
     is_bfloat16,
 )
-from mlx_gptoss_convert.read.source import Source, Stored, ViewedTensor
+from mlx_gptoss_convert.read.source import DecodedTensor, SourceTensor, TensorReader
 
 SUFFIX = ".gguf"
 SHARD = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
@@ -44,11 +55,11 @@ EMBEDDING = "token_embd.weight"
 
 
 @dataclass(frozen=True)
-class Opened:
+class ConversionSource:
     """A checkpoint to convert, and the small files that go with it."""
 
     checkpoint: Checkpoint
-    files: SmallFiles
+    files: CompanionFiles
 
     @property
     def notes(self) -> list[str]:
@@ -58,41 +69,41 @@ class Opened:
         return [*remarks(self.checkpoint), *self.files.notes]
 
 
-def open_source(path: Path, *, tokenizer: Path | None = None) -> Opened:
+def open_source(path: Path, *, tokenizer: Path | None = None) -> ConversionSource:
     """Open a checkpoint in any form. `tokenizer` is a file or a folder with one.
 
     Raises CheckpointError or ConfigError for the first thing that is wrong.
     """
-    ggufs = find_ggufs(path)
+    ggufs = find_gguf_files(path)
     if not ggufs:
         checkpoint = open_checkpoint(path)
-        files = small_files(checkpoint.folder)
-        return Opened(checkpoint, with_tokenizer(files, tokenizer))
+        files = companion_files(checkpoint.folder)
+        return ConversionSource(checkpoint, with_tokenizer(files, tokenizer))
     parts = [read_gguf(part) for part in ggufs]
-    files = SmallFiles({}, ())
+    files = CompanionFiles({}, ())
     if tokenizer is None:
         texts = read_tokenizer(parts[0].metadata, parts[0].path.name)
-        files = SmallFiles(texts, ())
+        files = CompanionFiles(texts, ())
     files = with_tokenizer(files, tokenizer)
-    return Opened(gguf_checkpoint(parts, files), files)
+    return ConversionSource(gguf_checkpoint(parts, files), files)
 
 
-def with_tokenizer(files: SmallFiles, tokenizer: Path | None) -> SmallFiles:
+def with_tokenizer(files: CompanionFiles, tokenizer: Path | None) -> CompanionFiles:
     """Put the given tokenizer, and what lies with it, in place of the source's."""
     if tokenizer is None:
         return files
     if tokenizer.is_file():
-        return files.updated({TOKENIZER_FILE: tokenizer.read_bytes()}).mended()
+        return files.with_texts({TOKENIZER_FILE: tokenizer.read_bytes()}).cleaned()
     if not (tokenizer / TOKENIZER_FILE).is_file():
         raise ConversionError(
             f"`{tokenizer}` has no `{TOKENIZER_FILE}`: give the file, or its folder"
         )
-    found = companions(tokenizer)
+    found = companion_paths(tokenizer)
     texts = {path.name: path.read_bytes() for path in found}
-    return files.updated(texts).mended()
+    return files.with_texts(texts).cleaned()
 
 
-def find_ggufs(path: Path) -> list[Path]:
+def find_gguf_files(path: Path) -> list[Path]:
     """List the GGUF files that `path` stands for: none, one, or all parts of one."""
     if path.is_dir() and not (path / CONFIG).is_file():
         found = sorted(path.glob(f"*{SUFFIX}"))
@@ -121,7 +132,7 @@ def all_parts(path: Path) -> list[Path]:
     return [path.parent / name for name in names]
 
 
-def gguf_checkpoint(parts: list[Gguf], files: SmallFiles) -> Checkpoint:
+def gguf_checkpoint(parts: list[GgufHeader], files: CompanionFiles) -> Checkpoint:
     """See a GGUF as a checkpoint with gate and up apart."""
     first = parts[0]
     tensors = {name: tensor for part in parts for name, tensor in part.tensors.items()}
@@ -129,11 +140,11 @@ def gguf_checkpoint(parts: list[Gguf], files: SmallFiles) -> Checkpoint:
         raise CheckpointError(
             f"`{first.path}` has no `{EMBEDDING}`: give a GGUF of gpt-oss"
         )
-    raw = read_config(
+    raw = config_from_metadata(
         first.metadata, tensors[EMBEDDING].shape[0], first.path.name
-    ) | stops(first, files)
+    ) | eos_setting(first, files)
     config = ModelConfig.from_dict(raw)
-    stored = {seen.name: seen for seen in see(tensors.values())}
+    stored = {seen.name: seen for seen in stored_tensors(tensors.values())}
     match = match_gguf(stored, config)
     return Checkpoint(
         folder=first.path.parent,
@@ -162,7 +173,7 @@ def match_gguf(stored: Mapping[str, StoredTensor], config: ModelConfig) -> Match
         raise CheckpointError(reason) from error
 
 
-def stops(part: Gguf, files: SmallFiles) -> dict[str, object]:
+def eos_setting(part: GgufHeader, files: CompanionFiles) -> dict[str, object]:
     """Say which tokens end a turn, from the file and what goes with it."""
     raw = files.read(GENERATION_FILE)
     found = None if raw is None else json.loads(raw).get("eos_token_id")
@@ -171,81 +182,89 @@ def stops(part: Gguf, files: SmallFiles) -> dict[str, object]:
     return {} if found is None else {"eos_token_id": found}
 
 
-def see(tensors: Iterable[GgufTensor]) -> Iterator[StoredTensor]:
+def stored_tensors(tensors: Iterable[GgufTensor]) -> Iterator[StoredTensor]:
     """See every tensor in the dtype and the bytes of a checkpoint of ours.
 
     float32 is seen as bfloat16 where none of it holds more than that.
     """
     found = list(tensors)
-    is_narrow = holds_bfloat16([tensor for tensor in found if tensor.kind == F32])
+    is_narrow = holds_bfloat16([tensor for tensor in found if tensor.ggml_type == F32])
     for tensor in found:
-        if tensor.kind == MXFP4:
-            yield from see_mxfp4(tensor)
-        elif tensor.kind == Q8_0:
-            yield viewed(tensor, "F32", tensor.shape, Q8_0_VIEW)
-        elif tensor.kind == F32 and is_narrow:
-            yield viewed(tensor, "BF16", tensor.shape, NARROW_VIEW)
+        if tensor.ggml_type == MXFP4:
+            yield from mxfp4_tensors(tensor)
+        elif tensor.ggml_type == Q8_0:
+            yield decoded_tensor(tensor, "F32", tensor.shape, Q8_0_FLOATS)
+        elif tensor.ggml_type == F32 and is_narrow:
+            yield decoded_tensor(tensor, "BF16", tensor.shape, F32_AS_BF16)
         else:
             yield StoredTensor(
                 tensor.name,
                 tensor.file,
-                tensor.kind.name,
+                tensor.ggml_type.name,
                 tensor.shape,
                 tensor.offset,
                 tensor.nbytes,
             )
 
 
-def see_mxfp4(tensor: GgufTensor) -> Iterator[ViewedTensor]:
+def mxfp4_tensors(tensor: GgufTensor) -> Iterator[DecodedTensor]:
     """See one stack of experts as MLX's weight and scales."""
     *rows, columns = tensor.shape
     words = columns * MXFP4_SETTING.bits // BITS_PER_WORD
-    yield viewed(tensor, "U32", (*rows, words), BLOCKS_VIEW)
+    yield decoded_tensor(tensor, "U32", (*rows, words), MXFP4_BLOCKS)
     name = tensor.name.removesuffix(".weight") + ".scales"
     groups = (*rows, columns // MXFP4_SETTING.group_size)
-    yield viewed(tensor, "U8", groups, SCALES_VIEW, name)
+    yield decoded_tensor(tensor, "U8", groups, MXFP4_SCALES, name)
 
 
-def viewed(
-    tensor: GgufTensor, dtype: str, shape: tuple[int, ...], view: View, name: str = ""
-) -> ViewedTensor:
-    return ViewedTensor(
+def decoded_tensor(
+    tensor: GgufTensor,
+    dtype: str,
+    shape: tuple[int, ...],
+    view: BlockDecoder,
+    name: str = "",
+) -> DecodedTensor:
+    return DecodedTensor(
         name=name or tensor.name,
         file=tensor.file,
         dtype=dtype,
         shape=shape,
         offset=tensor.offset,
         nbytes=math.prod(shape) * DTYPE_BYTES[dtype],
-        view=view,
+        decoder=view,
     )
 
 
 def holds_bfloat16(tensors: list[GgufTensor]) -> bool:
-    with Source() as source:
+    with TensorReader() as source:
         return all(
             is_bfloat16(raw)
             for tensor in tensors
             for raw in source.slices(
-                Stored(tensor.name, "F32", tensor.shape, tensor.file, tensor.offset)
+                SourceTensor(
+                    tensor.name, "F32", tensor.shape, tensor.file, tensor.offset
+                )
             )
         )
 
 
-def written_tensors(checkpoint: Checkpoint) -> dict[str, Stored]:
+def tensors_in_files(checkpoint: Checkpoint) -> dict[str, SourceTensor]:
     """Find every tensor under its name in the file, as the bytes that lie there."""
     if checkpoint.layout is not GGUF:
         return {
-            checkpoint.layout.stored_name(name): Stored.at(name, tensor)
+            checkpoint.layout.stored_name(name): SourceTensor.from_checkpoint(
+                name, tensor
+            )
             for name, tensor in checkpoint.tensors.items()
         }
     found = [x for path in checkpoint.files for x in read_gguf(path).tensors.values()]
-    return {tensor.name: raw_bytes(tensor) for tensor in found}
+    return {tensor.name: undecoded(tensor) for tensor in found}
 
 
-def raw_bytes(tensor: GgufTensor) -> Stored:
-    name, kind, shape = tensor.name, tensor.kind, tensor.shape
+def undecoded(tensor: GgufTensor) -> SourceTensor:
+    name, kind, shape = tensor.name, tensor.ggml_type, tensor.shape
     if kind.block == 1:
-        return Stored(name, kind.name, shape, tensor.file, tensor.offset)
+        return SourceTensor(name, kind.name, shape, tensor.file, tensor.offset)
     rows = math.prod(shape[:-1])
     size = shape[-1] // kind.block * kind.nbytes
-    return Stored(name, "U8", (rows, size), tensor.file, tensor.offset)
+    return SourceTensor(name, "U8", (rows, size), tensor.file, tensor.offset)

@@ -61,19 +61,19 @@ REPLACED = frozenset(
 
 
 @dataclass(frozen=True)
-class SmallFiles:
+class CompanionFiles:
     """What goes with the weights: texts by file name, files to be copied."""
 
     texts: Mapping[str, bytes]
     copied: tuple[Path, ...]
     notes: tuple[str, ...] = ()  # on what was changed in them
 
-    def updated(self, texts: Mapping[str, bytes]) -> "SmallFiles":
+    def with_texts(self, texts: Mapping[str, bytes]) -> "CompanionFiles":
         """Put `texts` in the place of what has their names."""
         copied = tuple(path for path in self.copied if path.name not in texts)
-        return SmallFiles({**self.texts, **texts}, copied, self.notes)
+        return CompanionFiles({**self.texts, **texts}, copied, self.notes)
 
-    def mended(self) -> "SmallFiles":
+    def cleaned(self) -> "CompanionFiles":
         """Leave out of `tokenizer.json` what would change a prompt, and note it.
 
         A file without such settings stays as it is, byte for byte. Where there are
@@ -88,7 +88,7 @@ class SmallFiles:
             return replace(self, notes=(UNREADABLE,))
         notes = turn_off(vocabulary, harmony=has_harmony(vocabulary))
         texts = {TOKENIZER_FILE: vocabulary.to_str(pretty=True).encode()}
-        return replace(self.updated(texts) if notes else self, notes=notes)
+        return replace(self.with_texts(texts) if notes else self, notes=notes)
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of one file, None if there is none."""
@@ -114,12 +114,12 @@ def is_clean(raw: bytes) -> bool:
     return not turn_off(vocabulary, harmony=has_harmony(vocabulary))
 
 
-def small_files(folder: Path) -> SmallFiles:
+def companion_files(folder: Path) -> CompanionFiles:
     """Take the files that lie with a checkpoint."""
-    return SmallFiles({}, companions(folder)).mended()
+    return CompanionFiles({}, companion_paths(folder)).cleaned()
 
 
-def companions(folder: Path) -> tuple[Path, ...]:
+def companion_paths(folder: Path) -> tuple[Path, ...]:
     """List the files that come along, from the checkpoint's folder or the one above."""
     folders = [folder]
     if folder.name == ORIGINAL_FOLDER:

@@ -37,7 +37,7 @@ class Digests:
         self._pieces.put(None)
         self._thread.join()
 
-    def feed(self, name: str, piece: np.ndarray) -> None:
+    def add(self, name: str, piece: np.ndarray) -> None:
         """Add bytes to the digest of `name`; the array must not change afterwards."""
         self._pieces.put((name, piece))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mlx_gptoss.errors import CheckpointError
-from mlx_gptoss_convert.read.gguf_kinds import OTHER_KINDS
+from mlx_gptoss_convert.read.gguf_kinds import UNSUPPORTED_TYPES
 
 MAGIC = b"GGUF"
 VERSION = 3
@@ -48,7 +48,7 @@ DAMAGED = "the file is damaged, download it again"
 
 
 @dataclass(frozen=True)
-class Kind:
+class GgmlType:
     """How ggml stores values: a name, and bytes for a block of so many values."""
 
     name: str
@@ -57,12 +57,12 @@ class Kind:
     nbytes: int
 
 
-F32 = Kind("F32", 0, 1, 4)
-F16 = Kind("F16", 1, 1, 2)
-Q8_0 = Kind("Q8_0", 8, 32, 34)
-BF16 = Kind("BF16", 30, 1, 2)
-MXFP4 = Kind("MXFP4", 39, 32, 17)
-KINDS = {kind.number: kind for kind in (F32, F16, Q8_0, BF16, MXFP4)}
+F32 = GgmlType("F32", 0, 1, 4)
+F16 = GgmlType("F16", 1, 1, 2)
+Q8_0 = GgmlType("Q8_0", 8, 32, 34)
+BF16 = GgmlType("BF16", 30, 1, 2)
+MXFP4 = GgmlType("MXFP4", 39, 32, 17)
+TYPES = {kind.number: kind for kind in (F32, F16, Q8_0, BF16, MXFP4)}
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,18 @@ class GgufTensor:
     """One tensor: `shape` with rows first (ggml counts from the other end)."""
 
     name: str
-    kind: Kind
+    ggml_type: GgmlType
     shape: tuple[int, ...]
     offset: int  # from the start of the file
     file: Path
 
     @property
     def nbytes(self) -> int:
-        return math.prod(self.shape) // self.kind.block * self.kind.nbytes
+        return math.prod(self.shape) // self.ggml_type.block * self.ggml_type.nbytes
 
 
 @dataclass(frozen=True)
-class Gguf:
+class GgufHeader:
     """The header of one file."""
 
     path: Path
@@ -90,7 +90,7 @@ class Gguf:
     data_start: int
 
 
-class Cursor:
+class HeaderReader:
     """Reads typed values from a file's head; every step is checked against its end."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
@@ -101,11 +101,11 @@ class Cursor:
 
     def take(self, count: int) -> bytes:
         if count > min(self.size, MAX_HEADER_BYTES) - self.at:
-            raise self.ended()
+            raise self.truncated()
         self.at += count
         return self._file.read(count)
 
-    def ended(self) -> CheckpointError:
+    def truncated(self) -> CheckpointError:
         return CheckpointError(f"`{self.path}` ends inside its header: {DAMAGED}")
 
     def number(self, letter: str) -> Any:
@@ -122,7 +122,7 @@ class Cursor:
             length = int.from_bytes(read(LENGTH_BYTES), "little")
             self.at += LENGTH_BYTES + length
             if self.at > limit:
-                raise self.ended()
+                raise self.truncated()
             found.append(read(length).decode("utf-8", errors="replace"))
         return found
 
@@ -159,7 +159,7 @@ class Cursor:
         return self.number(NUMBERS[kind])
 
 
-def read_gguf(path: Path) -> Gguf:
+def read_gguf(path: Path) -> GgufHeader:
     """Read the header of one file; check that every tensor lies inside it.
 
     Raises CheckpointError for what is no GGUF, is cut short, or holds tensors stored in
@@ -167,12 +167,12 @@ def read_gguf(path: Path) -> Gguf:
     """
     try:
         with path.open("rb") as file:
-            return read_head(Cursor(file, path))
+            return read_header(HeaderReader(file, path))
     except OSError as error:
         raise CheckpointError(f"cannot read `{path}`: {error.strerror}") from error
 
 
-def read_head(cursor: Cursor) -> Gguf:
+def read_header(cursor: HeaderReader) -> GgufHeader:
     path = cursor.path
     if cursor.size < len(MAGIC) or cursor.take(len(MAGIC)) != MAGIC:
         raise CheckpointError(f"`{path}` is not a GGUF file: download it again")
@@ -190,7 +190,9 @@ def read_head(cursor: Cursor) -> Gguf:
     return read_tensors(cursor, metadata, tensors)
 
 
-def read_tensors(cursor: Cursor, metadata: Mapping[str, Any], count: int) -> Gguf:
+def read_tensors(
+    cursor: HeaderReader, metadata: Mapping[str, Any], count: int
+) -> GgufHeader:
     path = cursor.path
     if count > MAX_TENSORS:
         raise CheckpointError(f"`{path}` announces {count} tensors: {DAMAGED}")
@@ -211,10 +213,12 @@ def read_tensors(cursor: Cursor, metadata: Mapping[str, Any], count: int) -> Ggu
         if name in tensors:
             raise CheckpointError(f"`{path}` has `{name}` twice: {DAMAGED}")
         tensors[name] = tensor
-    return Gguf(path, metadata, tensors, start)
+    return GgufHeader(path, metadata, tensors, start)
 
 
-def read_description(cursor: Cursor) -> tuple[str, Kind, tuple[int, ...], int]:
+def read_description(
+    cursor: HeaderReader,
+) -> tuple[str, GgmlType, tuple[int, ...], int]:
     name, rank = cursor.name(), cursor.number("I")
     if not 0 < rank <= MAX_RANK:
         raise CheckpointError(
@@ -222,15 +226,15 @@ def read_description(cursor: Cursor) -> tuple[str, Kind, tuple[int, ...], int]:
         )
     shape = tuple(cursor.number("Q") for _ in range(rank))[::-1]
     number, offset = cursor.number("I"), cursor.number("Q")
-    if number not in KINDS:
-        names = ", ".join(kind.name for kind in KINDS.values())
-        stored_as = OTHER_KINDS.get(number, f"ggml type {number}")
+    if number not in TYPES:
+        names = ", ".join(kind.name for kind in TYPES.values())
+        stored_as = UNSUPPORTED_TYPES.get(number, f"ggml type {number}")
         raise CheckpointError(
             f"tensor `{name}` in `{cursor.path}` is stored as {stored_as}, read are "
             f"{names}: use a GGUF of which all tensors are those, or the safetensors "
             "files"
         )
-    kind = KINDS[number]
+    kind = TYPES[number]
     if not all(shape) or shape[-1] % kind.block:
         raise CheckpointError(
             f"tensor `{name}` in `{cursor.path}` has shape {shape}, which {kind.name} "
@@ -240,20 +244,20 @@ def read_description(cursor: Cursor) -> tuple[str, Kind, tuple[int, ...], int]:
 
 
 @dataclass(frozen=True)
-class Described:
+class GgufOutput:
     """A tensor to be written."""
 
     name: str
-    kind: Kind
+    ggml_type: GgmlType
     shape: tuple[int, ...]
 
     @property
     def nbytes(self) -> int:
-        return math.prod(self.shape) // self.kind.block * self.kind.nbytes
+        return math.prod(self.shape) // self.ggml_type.block * self.ggml_type.nbytes
 
 
-def gguf_header(
-    metadata: Mapping[str, tuple[int, Any]], tensors: Sequence[Described]
+def encode_header(
+    metadata: Mapping[str, tuple[int, Any]], tensors: Sequence[GgufOutput]
 ) -> tuple[bytes, dict[str, int]]:
     """Write a whole header; `metadata` gives a type number and a value by key.
 
@@ -262,16 +266,16 @@ def gguf_header(
     """
     parts = [MAGIC, struct.pack("<IQQ", VERSION, len(tensors), len(metadata))]
     for key, (kind, value) in metadata.items():
-        parts += [text_bytes(key), struct.pack("<I", kind), value_bytes(kind, value)]
+        parts += [encode_text(key), struct.pack("<I", kind), encode_value(kind, value)]
     starts: dict[str, int] = {}
     end = 0
     for tensor in tensors:
         starts[tensor.name] = end
         rank = len(tensor.shape)
         parts += [
-            text_bytes(tensor.name),
+            encode_text(tensor.name),
             struct.pack(f"<I{rank}Q", rank, *reversed(tensor.shape)),
-            struct.pack("<IQ", tensor.kind.number, end),
+            struct.pack("<IQ", tensor.ggml_type.number, end),
         ]
         end += tensor.nbytes + -tensor.nbytes % ALIGNMENT
     header = b"".join(parts)
@@ -279,17 +283,17 @@ def gguf_header(
     return header, {name: len(header) + start for name, start in starts.items()}
 
 
-def text_bytes(text: str) -> bytes:
+def encode_text(text: str) -> bytes:
     raw = text.encode()
     return struct.pack("<Q", len(raw)) + raw
 
 
-def value_bytes(kind: int, value: Any) -> bytes:
+def encode_value(kind: int, value: Any) -> bytes:
     """Write one value; a list's type is that of its first item."""
     if kind == STRING:
-        return text_bytes(value)
+        return encode_text(value)
     if kind == ARRAY:
         inner = STRING if isinstance(value[0], str) else INT32
-        items = [value_bytes(inner, item) for item in value]
+        items = [encode_value(inner, item) for item in value]
         return struct.pack("<IQ", inner, len(value)) + b"".join(items)
     return struct.pack("<" + NUMBERS[kind], value)

@@ -1,6 +1,6 @@
 """What ggml calls the ways to store values that are not read here, by number."""
 
-OTHER_KINDS = {
+UNSUPPORTED_TYPES = {
     2: "Q4_0",
     3: "Q4_1",
     6: "Q5_0",

@@ -77,7 +77,9 @@ BETAS = {"beta_fast": 32.0, "beta_slow": 1.0}  # what llama.cpp takes them for
 SWIGLU_LIMIT = 7.0  # fixed in llama.cpp's code
 
 
-def read_config(metadata: Mapping[str, Any], vocab_size: int, where: str) -> dict:
+def config_from_metadata(
+    metadata: Mapping[str, Any], vocab_size: int, where: str
+) -> dict:
     """Say in Hugging Face's spelling what a GGUF's metadata says of the maths."""
     found = metadata.get("general.architecture")
     if found != ARCHITECTURE:
@@ -96,29 +98,29 @@ def read_config(metadata: Mapping[str, Any], vocab_size: int, where: str) -> dic
         return metadata[full]
 
     config: dict[str, Any] = {name: value(key) for name, key in SIZES.items()}
-    config |= {name: shortest(value(key)) for name, key in NUMBERS.items()}
+    config |= {name: shortest_float(value(key)) for name, key in NUMBERS.items()}
     layers = config["num_hidden_layers"]
     return config | {
         "architectures": ["GptOssForCausalLM"],
-        "layer_types": alternating(layers) if type(layers) is int else None,
+        "layer_types": alternating_layer_types(layers) if type(layers) is int else None,
         "model_type": "gpt_oss",
-        "rope_scaling": read_scaling(metadata),
+        "rope_scaling": rope_scaling_from_metadata(metadata),
         "swiglu_limit": SWIGLU_LIMIT,
         "vocab_size": vocab_size,
     }
 
 
-def read_scaling(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
+def rope_scaling_from_metadata(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     prefix = f"{ARCHITECTURE}.{SCALING}"
     if metadata.get(prefix + "type", "none") == "none":
         return None
     betas = {
-        name: shortest(metadata.get(f"{prefix}yarn_{name}", default))
+        name: shortest_float(metadata.get(f"{prefix}yarn_{name}", default))
         for name, default in BETAS.items()
     }
     return {
         **betas,
-        "factor": shortest(metadata.get(prefix + "factor", 1.0)),
+        "factor": shortest_float(metadata.get(prefix + "factor", 1.0)),
         "original_max_position_embeddings": metadata.get(
             f"{ARCHITECTURE}.{ORIGINAL_CONTEXT}"
         ),
@@ -127,19 +129,19 @@ def read_scaling(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def shortest(value: Any) -> Any:
+def shortest_float(value: Any) -> Any:
     """Turn a float32 into the number it was written as: 1e-05, not 9.99999975e-06."""
     return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
-def alternating(layers: int) -> list[str]:
+def alternating_layer_types(layers: int) -> list[str]:
     """List the kinds of layers as llama.cpp takes them to be."""
     return [SLIDING if layer % 2 == 0 else FULL for layer in range(layers)]
 
 
-def write_config(config: ModelConfig) -> dict[str, tuple[int, Any]]:
+def config_to_metadata(config: ModelConfig) -> dict[str, tuple[int, Any]]:
     """Say in metadata what a config says; raises where llama.cpp computes otherwise."""
-    refuse_other_maths(config)
+    check_maths(config)
     said: dict[str, tuple[int, Any]] = {
         "general.architecture": (STRING, ARCHITECTURE),
         "general.name": (STRING, ARCHITECTURE),
@@ -168,14 +170,14 @@ def write_config(config: ModelConfig) -> dict[str, tuple[int, Any]]:
     return said
 
 
-def refuse_other_maths(config: ModelConfig) -> None:
+def check_maths(config: ModelConfig) -> None:
     """Refuse what GGUF has no word for and llama.cpp takes for granted."""
     if config.swiglu_limit != SWIGLU_LIMIT:
         raise ConversionError(
             f"`swiglu_limit` is {config.swiglu_limit}, llama.cpp computes with "
             f"{SWIGLU_LIMIT}: this model has no GGUF"
         )
-    if list(config.layer_types) != alternating(config.num_hidden_layers):
+    if list(config.layer_types) != alternating_layer_types(config.num_hidden_layers):
         raise ConversionError(
             "`layer_types` do not alternate from `sliding_attention`, as llama.cpp "
             "takes for granted: this model has no GGUF"

@@ -80,8 +80,8 @@ def read_tokenizer(metadata: Mapping[str, Any], where: str) -> dict[str, bytes]:
     if len(kinds) != len(tokens):
         raise CheckpointError(f"`{where}` has no whole tokenizer: {GIVE_ONE}")
     files = {
-        TOKENIZER_FILE: dump(tokenizer_json(tokens, kinds, merges, pre)),
-        GENERATION_FILE: dump(generation_config(metadata, tokens)),
+        TOKENIZER_FILE: to_json(tokenizer_json(tokens, kinds, merges, pre)),
+        GENERATION_FILE: to_json(generation_config(metadata, tokens)),
     }
     if isinstance(metadata.get(TEMPLATE), str):
         files[TEMPLATE_FILE] = metadata[TEMPLATE].encode()
@@ -153,11 +153,11 @@ def generation_config(metadata: Mapping[str, Any], tokens: list[str]) -> dict[st
     return said
 
 
-def dump(value: Mapping[str, Any]) -> bytes:
+def to_json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()
 
 
-def write_tokenizer(
+def tokenizer_metadata(
     raw: Mapping[str, Any], vocab_size: int, pre: str | None
 ) -> dict[str, tuple[int, Any]]:
     """Say a parsed `tokenizer.json` in metadata, padded to the rows of the embedding.
@@ -186,7 +186,7 @@ def write_tokenizer(
     ids = range(vocab_size)
     said: dict[str, tuple[int, Any]] = {
         "model": (STRING, MODEL),
-        "pre": (STRING, pre or name_of(raw["pre_tokenizer"])),
+        "pre": (STRING, pre or pre_tokenizer_name(raw["pre_tokenizer"])),
         "tokens": (ARRAY, [tokens.get(i, f"[PAD{i}]") for i in ids]),
         "token_type": (ARRAY, [kinds.get(i, UNUSED) for i in ids]),
         "merges": (ARRAY, merges),
@@ -195,11 +195,11 @@ def write_tokenizer(
     return {PREFIX + key: value for key, value in said.items() if value[1] != []}
 
 
-def name_of(pre_tokenizer: Any) -> str:
+def pre_tokenizer_name(pre_tokenizer: Any) -> str:
     """Find llama.cpp's name of a pre-tokenizer by what it does."""
-    wanted = essence(pre_tokenizer)
+    wanted = without_offsets(pre_tokenizer)
     for name, known in PRE_TOKENIZERS.items():
-        if essence(known) == wanted:
+        if without_offsets(known) == wanted:
             return name
     raise ConversionError(
         f"`{TOKENIZER_FILE}` cuts text in a way that has no known name in llama.cpp: "
@@ -207,16 +207,16 @@ def name_of(pre_tokenizer: Any) -> str:
     )
 
 
-def essence(pre_tokenizer: Any) -> Any:
+def without_offsets(pre_tokenizer: Any) -> Any:
     """Drop what does not change where text is cut."""
     if not isinstance(pre_tokenizer, Mapping):
         return pre_tokenizer
     if pre_tokenizer.get("type") == "Sequence":
-        return [essence(part) for part in pre_tokenizer["pretokenizers"]]
+        return [without_offsets(part) for part in pre_tokenizer["pretokenizers"]]
     return {k: v for k, v in pre_tokenizer.items() if k != "trim_offsets"}
 
 
-def write_stops(
+def stop_token_metadata(
     eos_token_ids: tuple[int, ...], generation: Mapping[str, Any]
 ) -> dict[str, tuple[int, Any]]:
     """Say which tokens end, begin and pad a text."""

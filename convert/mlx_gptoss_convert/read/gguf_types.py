@@ -19,12 +19,12 @@ LARGEST = np.float32(127)  # of the whole numbers of Q8_0
 
 
 @dataclass(frozen=True)
-class View:
+class BlockDecoder:
     """Blocks of `stored_bytes` in the file, seen as `seen_bytes` each."""
 
     name: str
     stored_bytes: int
-    seen_bytes: int
+    decoded_bytes: int
     decode: Callable[[np.ndarray], np.ndarray]  # uint8 (n, stored) to (n, seen)
 
     def read(
@@ -34,8 +34,8 @@ class View:
 
         Peak memory: the result and a few times READ_BYTES.
         """
-        first, last = start // self.seen_bytes, -(-stop // self.seen_bytes)
-        seen = np.empty((last - first, self.seen_bytes), np.uint8)
+        first, last = start // self.decoded_bytes, -(-stop // self.decoded_bytes)
+        seen = np.empty((last - first, self.decoded_bytes), np.uint8)
         step = READ_BYTES // self.stored_bytes
         for at in range(first, last, step):
             end = min(at + step, last)
@@ -43,11 +43,11 @@ class View:
             seen[at - first : end - first] = self.decode(
                 raw.reshape(-1, self.stored_bytes)
             )
-        skipped = start - first * self.seen_bytes
+        skipped = start - first * self.decoded_bytes
         return seen.reshape(-1)[skipped : skipped + stop - start]
 
 
-def blocks_of(stored: np.ndarray) -> np.ndarray:
+def decode_mxfp4_blocks(stored: np.ndarray) -> np.ndarray:
     """Take ggml's blocks (n, 17) to ours (n, 16): neighbours into one byte."""
     low, high = stored[:, 1::2], stored[:, 2::2]  # values 2i and 16 + 2i, then 2i + 1
     blocks = np.empty((len(stored), BYTES_PER_BLOCK), np.uint8)
@@ -56,11 +56,11 @@ def blocks_of(stored: np.ndarray) -> np.ndarray:
     return blocks
 
 
-def scales_of(stored: np.ndarray) -> np.ndarray:
+def decode_mxfp4_scales(stored: np.ndarray) -> np.ndarray:
     return stored[:, :1]
 
 
-def ggml_blocks(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
+def encode_mxfp4(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """Take our blocks (n, 16) and scales (n,) to ggml's (n, 17)."""
     first, second = blocks[:, :8], blocks[:, 8:]
     stored = np.empty((len(blocks), MXFP4.nbytes), np.uint8)
@@ -92,7 +92,7 @@ def encode_q8_0(values: np.ndarray) -> np.ndarray:
     return stored.reshape(len(values), -1)
 
 
-def narrow(stored: np.ndarray) -> np.ndarray:
+def decode_narrow(stored: np.ndarray) -> np.ndarray:
     """Drop the lower half of float32 values (n, 4) that are bfloat16."""
     return stored[:, 2:]
 
@@ -103,7 +103,9 @@ def is_bfloat16(raw: np.ndarray) -> bool:
     return not (values.view(np.uint32) & np.uint32(0xFFFF)).any()
 
 
-BLOCKS_VIEW = View("blocks", MXFP4.nbytes, BYTES_PER_BLOCK, blocks_of)
-SCALES_VIEW = View("scales", MXFP4.nbytes, 1, scales_of)
-Q8_0_VIEW = View("Q8_0", Q8_0.nbytes, 4 * VALUES_PER_BLOCK, decode_q8_0)
-NARROW_VIEW = View("narrow", F32.nbytes, 2, narrow)
+MXFP4_BLOCKS = BlockDecoder(
+    "blocks", MXFP4.nbytes, BYTES_PER_BLOCK, decode_mxfp4_blocks
+)
+MXFP4_SCALES = BlockDecoder("scales", MXFP4.nbytes, 1, decode_mxfp4_scales)
+Q8_0_FLOATS = BlockDecoder("Q8_0", Q8_0.nbytes, 4 * VALUES_PER_BLOCK, decode_q8_0)
+F32_AS_BF16 = BlockDecoder("narrow", F32.nbytes, 2, decode_narrow)

@@ -20,7 +20,7 @@ from mlx_gptoss.checkpoint.value_checks import bad_values
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.layout import BYTES, DTYPE_BYTES, FLOATS
 
-Observer = Callable[["Stored", np.ndarray], None]
+Observer = Callable[["SourceTensor", np.ndarray], None]
 
 # How `bad_values` wants to see raw bytes: bfloat16 as bits, no numpy type being it.
 VALUE_TYPES = {
@@ -33,7 +33,7 @@ VALUE_TYPES = {
 SLICE_BYTES = 8 * 1024**2
 
 
-class View(Protocol):
+class ByteDecoder(Protocol):
     """How bytes in a file are seen as other bytes, a fixed number for each block."""
 
     @property
@@ -46,14 +46,14 @@ class View(Protocol):
 
 
 @dataclass(frozen=True)
-class ViewedTensor(StoredTensor):
+class DecodedTensor(StoredTensor):
     """A tensor whose dtype, shape and length are those seen through a view."""
 
-    view: View
+    decoder: ByteDecoder
 
 
 @dataclass(frozen=True)
-class Stored:
+class SourceTensor:
     """Where a tensor, or some rows of one, lies in a file."""
 
     name: str  # as the file calls it
@@ -61,12 +61,12 @@ class Stored:
     shape: tuple[int, ...]
     file: Path
     offset: int
-    view: View | None = None  # None: the bytes of the file as they are
+    decoder: ByteDecoder | None = None  # None: the bytes of the file as they are
 
     @classmethod
-    def at(cls, name: str, tensor: StoredTensor) -> "Stored":
+    def from_checkpoint(cls, name: str, tensor: StoredTensor) -> "SourceTensor":
         """Take a tensor of an opened checkpoint, under its canonical name."""
-        view = tensor.view if isinstance(tensor, ViewedTensor) else None
+        view = tensor.decoder if isinstance(tensor, DecodedTensor) else None
         return cls(name, tensor.dtype, tensor.shape, tensor.file, tensor.offset, view)
 
     @property
@@ -77,18 +77,18 @@ class Stored:
     def nbytes(self) -> int:
         return self.shape[0] * self.row_bytes
 
-    def flat(self, row_axes: int) -> "Stored":
+    def flat(self, row_axes: int) -> "SourceTensor":
         """See the first `row_axes` axes as one, the rest as one."""
         rows, columns = math.prod(self.shape[:row_axes]), self.shape[row_axes:]
         return replace(self, shape=(rows, math.prod(columns)))
 
-    def pairs(self) -> "Stored":
+    def pairs(self) -> "SourceTensor":
         """See rows of the second axis two by two: (E, 2F, ...) as (E * F, ...)."""
         rows, columns = self.flat(2).shape
         return replace(self, shape=(rows // 2, 2 * columns))
 
 
-class Source:
+class TensorReader:
     """The open files of a checkpoint; a context manager that closes them."""
 
     def __init__(self, observer: Observer | None = None) -> None:
@@ -96,7 +96,7 @@ class Source:
         self._observer = observer
         self._descriptors: dict[Path, int] = {}
 
-    def __enter__(self) -> "Source":
+    def __enter__(self) -> "TensorReader":
         return self
 
     def __exit__(
@@ -109,18 +109,18 @@ class Source:
             os.close(descriptor)
         self._descriptors.clear()
 
-    def read(self, stored: Stored, start: int, stop: int) -> np.ndarray:
+    def read(self, stored: SourceTensor, start: int, stop: int) -> np.ndarray:
         """Read bytes `start` to `stop` of a tensor as uint8."""
-        if stored.view is None:
+        if stored.decoder is None:
             raw = self._read_file(stored, start, stop)
         else:
-            raw = stored.view.read(partial(self._read_file, stored), start, stop)
+            raw = stored.decoder.read(partial(self._read_file, stored), start, stop)
         if self._observer is not None:
             self._observer(stored, raw)
         return raw
 
     def slices(
-        self, stored: Stored, slice_bytes: int = SLICE_BYTES
+        self, stored: SourceTensor, slice_bytes: int = SLICE_BYTES
     ) -> Iterator[np.ndarray]:
         """Read a tensor in slices of whole rows, at least one row each."""
         step = max(1, slice_bytes // max(1, stored.row_bytes)) * stored.row_bytes
@@ -128,7 +128,7 @@ class Source:
             yield self.read(stored, start, min(start + step, stored.nbytes))
 
     def rows_of(
-        self, stored: Sequence[Stored], step: int
+        self, stored: Sequence[SourceTensor], step: int
     ) -> Iterator[list[np.ndarray]]:
         """Read `step` rows at a time of tensors that have as many rows each."""
         for start in range(0, stored[0].shape[0], step):
@@ -138,7 +138,7 @@ class Source:
                 for part in stored
             ]
 
-    def _read_file(self, stored: Stored, start: int, stop: int) -> np.ndarray:
+    def _read_file(self, stored: SourceTensor, start: int, stop: int) -> np.ndarray:
         raw = np.empty(stop - start, np.uint8)
         view = raw.data
         descriptor = self._open(stored.file)
@@ -160,7 +160,7 @@ class Source:
         return self._descriptors[path]
 
 
-def stamp_of(path: Path) -> tuple[int, int]:
+def file_stamp(path: Path) -> tuple[int, int]:
     """Return what changes when a file is written: its size and its time in ns."""
     try:
         status = path.stat()
@@ -169,7 +169,7 @@ def stamp_of(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def check_values(stored: Stored, raw: np.ndarray) -> None:
+def check_values(stored: SourceTensor, raw: np.ndarray) -> None:
     """Refuse a piece with values no sound model has: NaN scales, non-finite floats."""
     is_scales = stored.name.endswith(".scales") and stored.dtype in BYTES
     if not is_scales and stored.dtype not in FLOATS:

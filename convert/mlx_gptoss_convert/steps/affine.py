@@ -23,7 +23,7 @@ FLOAT_TYPES = {"BF16": np.uint16, "F16": np.uint16, "F32": np.float32}  # as sto
 GROUPS_AT_ONCE = 1024  # their values stay in a core's own cache
 
 
-class Affine(NamedTuple):
+class AffineRows(NamedTuple):
     """One encoded block of rows; floats are raw bits of the stored dtype."""
 
     weight: np.ndarray  # uint32 (R, columns * bits / 32)
@@ -33,7 +33,7 @@ class Affine(NamedTuple):
 
 def encode_affine(
     values: np.ndarray, *, bits: int, group_size: int, dtype: str
-) -> Affine:
+) -> AffineRows:
     """Encode float32 rows (R, columns); scales and biases are stored as `dtype`.
 
     Peak: one byte a value for the codes, the result, and some MB.
@@ -53,7 +53,7 @@ def encode_affine(
         )
         codes[some] = chosen.astype(np.uint8).T
     shape = (rows, columns // group_size)
-    return Affine(
+    return AffineRows(
         pack_codes(codes.reshape(rows, columns), bits),
         floats[0].reshape(shape),
         floats[1].reshape(shape),
@@ -61,7 +61,7 @@ def encode_affine(
 
 
 def decode_affine(
-    encoded: Affine, *, bits: int, group_size: int, dtype: str
+    encoded: AffineRows, *, bits: int, group_size: int, dtype: str
 ) -> np.ndarray:
     """Decode to float32 rows (R, columns)."""
     codes = unpack_codes(encoded.weight, bits).astype(np.float32)

@@ -16,16 +16,16 @@ from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.config import MXFP4, Quantization
 from mlx_gptoss.format.layout import BYTES_PER_BLOCK, DTYPE_BYTES
 from mlx_gptoss.format.mxfp4 import VALUES_PER_BLOCK, decode, encode
-from mlx_gptoss_convert.read.source import SLICE_BYTES, Source, Stored
+from mlx_gptoss_convert.read.source import SLICE_BYTES, SourceTensor, TensorReader
 from mlx_gptoss_convert.steps.affine import (
-    Affine,
+    AffineRows,
     decode_affine,
     encode_affine,
     from_float32,
     to_float32,
 )
-from mlx_gptoss_convert.steps.workers import in_order
-from mlx_gptoss_convert.write.writer import Tensor
+from mlx_gptoss_convert.steps.workers import map_in_order
+from mlx_gptoss_convert.write.writer import OutputTensor
 
 CODEC_SLICE_BYTES = SLICE_BYTES // 4
 ENCODED_ROWS = 512  # an even number, so that gate and up rows stay in step
@@ -40,31 +40,31 @@ LARGEST_HALF = 65504.0
 Pieces = Generator[tuple[int, np.ndarray], None, int]
 
 
-class Step(Protocol):
+class TensorStep(Protocol):
     """One step: what it reads, what it writes, and in a few words what it does."""
 
     @property
-    def sources(self) -> tuple[Stored, ...]: ...
+    def sources(self) -> tuple[SourceTensor, ...]: ...
     @property
-    def outputs(self) -> tuple[Tensor, ...]: ...
+    def outputs(self) -> tuple[OutputTensor, ...]: ...
     @property
-    def fate(self) -> str: ...
-    def pieces(self, source: Source) -> Pieces: ...
+    def operation(self) -> str: ...
+    def pieces(self, reader: TensorReader) -> Pieces: ...
 
 
 @dataclass(frozen=True)
 class Copy:
     """The same bytes under another name."""
 
-    sources: tuple[Stored]
-    outputs: tuple[Tensor]
-    fate = "copy"
+    sources: tuple[SourceTensor]
+    outputs: tuple[OutputTensor]
+    operation = "copy"
 
-    def pieces(self, source: Source) -> Pieces:
+    def pieces(self, reader: TensorReader) -> Pieces:
         stored = self.sources[0]
         for start in range(0, stored.nbytes, SLICE_BYTES):
             stop = min(start + SLICE_BYTES, stored.nbytes)
-            yield 0, source.read(stored, start, stop)
+            yield 0, reader.read(stored, start, stop)
         return 0
 
 
@@ -72,13 +72,13 @@ class Copy:
 class Interleave:
     """Rows of gate and of up (E, F, ...), made one: gate 0, up 0, gate 1, up 1."""
 
-    sources: tuple[Stored, Stored]
-    outputs: tuple[Tensor]
-    fate = "interleave rows"
+    sources: tuple[SourceTensor, SourceTensor]
+    outputs: tuple[OutputTensor]
+    operation = "interleave rows"
 
-    def pieces(self, source: Source) -> Pieces:
+    def pieces(self, reader: TensorReader) -> Pieces:
         gate, up = (stored.flat(2) for stored in self.sources)
-        for pair in zip(source.slices(gate), source.slices(up), strict=True):
+        for pair in zip(reader.slices(gate), reader.slices(up), strict=True):
             rows = [half.reshape(-1, gate.row_bytes) for half in pair]
             yield 0, np.stack(rows, axis=1)
         return 0
@@ -88,13 +88,13 @@ class Interleave:
 class Deinterleave:
     """The inverse: even rows of gate_up (E, 2F, ...) to gate, odd rows to up."""
 
-    sources: tuple[Stored]
-    outputs: tuple[Tensor, Tensor]
-    fate = "deinterleave rows"
+    sources: tuple[SourceTensor]
+    outputs: tuple[OutputTensor, OutputTensor]
+    operation = "deinterleave rows"
 
-    def pieces(self, source: Source) -> Pieces:
+    def pieces(self, reader: TensorReader) -> Pieces:
         row_bytes = self.sources[0].flat(2).row_bytes
-        for raw in source.slices(self.sources[0].pairs()):
+        for raw in reader.slices(self.sources[0].pairs()):
             rows = raw.reshape(-1, 2, row_bytes)
             yield 0, np.ascontiguousarray(rows[:, 0])
             yield 1, np.ascontiguousarray(rows[:, 1])
@@ -102,17 +102,17 @@ class Deinterleave:
 
 
 @dataclass(frozen=True)
-class Cast:
+class RoundToHalf:
     """The same numbers rounded to half precision."""
 
-    sources: tuple[Stored]
-    outputs: tuple[Tensor]
-    fate = "round to fp16"
+    sources: tuple[SourceTensor]
+    outputs: tuple[OutputTensor]
+    operation = "round to fp16"
 
-    def pieces(self, source: Source) -> Pieces:
+    def pieces(self, reader: TensorReader) -> Pieces:
         stored = self.sources[0]
-        for raw in source.slices(stored, CODEC_SLICE_BYTES):
-            values = to_float32(items(raw, stored), stored.dtype)
+        for raw in reader.slices(stored, CODEC_SLICE_BYTES):
+            values = to_float32(as_elements(raw, stored), stored.dtype)
             if np.abs(values).max(initial=0) > LARGEST_HALF:
                 raise ConversionError(
                     f"`{stored.name}` has values that half precision cannot hold: "
@@ -126,22 +126,22 @@ class Cast:
 class Quantize:
     """Dense rows to packed weight and scales, and biases if affine."""
 
-    sources: tuple[Stored]
-    outputs: tuple[Tensor, ...]
+    sources: tuple[SourceTensor]
+    outputs: tuple[OutputTensor, ...]
     setting: Quantization
 
     @property
-    def fate(self) -> str:
-        return f"quantize to {spell(self.setting)}"
+    def operation(self) -> str:
+        return f"quantize to {describe_setting(self.setting)}"
 
-    def pieces(self, source: Source) -> Pieces:
+    def pieces(self, reader: TensorReader) -> Pieces:
         stored = self.sources[0]
 
         def pack(raw: np.ndarray) -> tuple[np.ndarray, ...]:
-            values = to_float32(items(raw, stored), stored.dtype)
+            values = to_float32(as_elements(raw, stored), stored.dtype)
             return encode_rows(values.reshape(-1, stored.shape[1]), self.setting)
 
-        for packed in in_order(pack, source.slices(stored, CODEC_SLICE_BYTES)):
+        for packed in map_in_order(pack, reader.slices(stored, CODEC_SLICE_BYTES)):
             yield from enumerate(packed)
         return 0
 
@@ -150,23 +150,24 @@ class Quantize:
 class Requantize:
     """Affine rows to fewer bits, by way of the values they stand for."""
 
-    sources: tuple[Stored, Stored, Stored]
-    outputs: tuple[Tensor, ...]
+    sources: tuple[SourceTensor, SourceTensor, SourceTensor]
+    outputs: tuple[OutputTensor, ...]
     setting: Quantization
-    found: Quantization
+    source_setting: Quantization
 
     @property
-    def fate(self) -> str:
-        return f"requantize from {spell(self.found)} to {spell(self.setting)}"
+    def operation(self) -> str:
+        before, after = map(describe_setting, (self.source_setting, self.setting))
+        return f"requantize from {before} to {after}"
 
-    def pieces(self, source: Source) -> Pieces:
+    def pieces(self, reader: TensorReader) -> Pieces:
         def pack(raw: list[np.ndarray]) -> tuple[np.ndarray, ...]:
             count = raw[0].nbytes // self.sources[0].row_bytes
-            rows = decode_rows(self.sources, raw, count, self.found)
+            rows = decode_rows(self.sources, raw, count, self.source_setting)
             return encode_rows(rows, self.setting)
 
         step = max(1, CODEC_SLICE_BYTES // (2 * self.sources[0].row_bytes))
-        for packed in in_order(pack, source.rows_of(self.sources, step)):
+        for packed in map_in_order(pack, reader.rows_of(self.sources, step)):
             yield from enumerate(packed)
         return 0
 
@@ -180,32 +181,32 @@ class Encode:
     the first, odd rows to the second).
     """
 
-    sources: tuple[Stored, ...]  # (E, out, ...), or (E, in, out) if transposed
-    outputs: tuple[Tensor, ...]
+    sources: tuple[SourceTensor, ...]  # (E, out, ...), or (E, in, out) if transposed
+    outputs: tuple[OutputTensor, ...]
     is_transposed: bool
     setting: Quantization = MXFP4
-    found: Quantization | None = None
+    source_setting: Quantization | None = None
 
     @property
-    def fate(self) -> str:
-        return f"encode to {spell(self.setting)}"
+    def operation(self) -> str:
+        return f"encode to {describe_setting(self.setting)}"
 
     @property
     def block_count(self) -> int:
         """Count the blocks of 32 that MXFP4 has: one byte of scale each."""
         return sum(tensor.nbytes for tensor in self.outputs[1::2])
 
-    def pieces(self, source: Source) -> Pieces:
+    def pieces(self, reader: TensorReader) -> Pieces:
         lossy = 0
-        for encoded, wrong in in_order(self.encode, self.slices(source)):
+        for encoded, wrong in map_in_order(self.encode, self.slices(reader)):
             lossy += wrong
-            yield from self.deal(encoded)
+            yield from self.split_rows(encoded)
         return lossy
 
-    def slices(self, source: Source) -> Iterator[np.ndarray]:
+    def slices(self, reader: TensorReader) -> Iterator[np.ndarray]:
         """Read every expert as float32 rows, some at a time."""
         for expert in range(self.sources[0].shape[0]):
-            parts = self.read(source, expert)
+            parts = self.read_expert(reader, expert)
             values = np.stack(parts, axis=1).reshape(-1, parts[0].shape[1])
             for start in range(0, len(values), ENCODED_ROWS):
                 yield values[start : start + ENCODED_ROWS]
@@ -217,26 +218,30 @@ class Encode:
             return encoded, 0
         return encoded, count_lossy(rows, encoded[0], encoded[1])
 
-    def read(self, source: Source, expert: int) -> list[np.ndarray]:
+    def read_expert(self, reader: TensorReader, expert: int) -> list[np.ndarray]:
         """Read one expert of every projection as float32 (out, in)."""
-        kinds = 1 if self.found is None else len(ENCODED_KINDS[self.found.mode])
+        kinds = (
+            1
+            if self.source_setting is None
+            else len(ENCODED_KINDS[self.source_setting.mode])
+        )
         matrices = []
         for first in range(0, len(self.sources), kinds):
             stored = self.sources[first : first + kinds]
             raw = [
-                source.read(x, expert * x.row_bytes, (expert + 1) * x.row_bytes)
+                reader.read(x, expert * x.row_bytes, (expert + 1) * x.row_bytes)
                 for x in stored
             ]
-            if self.found is not None:
+            if self.source_setting is not None:
                 rows = stored[0].shape[1]
-                matrices.append(decode_rows(stored, raw, rows, self.found))
+                matrices.append(decode_rows(stored, raw, rows, self.source_setting))
                 continue
-            values = to_float32(items(raw[0], stored[0]), stored[0].dtype)
+            values = to_float32(as_elements(raw[0], stored[0]), stored[0].dtype)
             matrix = values.reshape(stored[0].shape[1:])
             matrices.append(matrix.T if self.is_transposed else matrix)
         return matrices
 
-    def deal(self, encoded: tuple[np.ndarray, ...]) -> Pieces:
+    def split_rows(self, encoded: tuple[np.ndarray, ...]) -> Pieces:
         """Give rows to the outputs in turn."""
         kinds = len(encoded)
         ways = len(self.outputs) // kinds
@@ -246,7 +251,7 @@ class Encode:
         return 0
 
 
-def spell(setting: Quantization) -> str:
+def describe_setting(setting: Quantization) -> str:
     return setting.mode if setting == MXFP4 else f"{setting.bits} bits"
 
 
@@ -260,20 +265,21 @@ def encode_rows(rows: np.ndarray, setting: Quantization) -> tuple[np.ndarray, ..
 
 
 def decode_rows(
-    stored: tuple[Stored, ...],
+    stored: tuple[SourceTensor, ...],
     raw: list[np.ndarray],
     rows: int,
     found: Quantization,
 ) -> np.ndarray:
     """Unpack the raw bytes of `rows` rows, a piece of every tensor, to float32."""
     weight, *others = (
-        items(part, x).reshape(rows, -1) for part, x in zip(raw, stored, strict=True)
+        as_elements(part, x).reshape(rows, -1)
+        for part, x in zip(raw, stored, strict=True)
     )
     if found.mode == MXFP4.mode:
         blocks = weight.view(np.uint8).reshape(rows, -1, BYTES_PER_BLOCK)
         return decode(blocks, others[0])
     return decode_affine(
-        Affine(weight, *others),
+        AffineRows(weight, *others),
         bits=found.bits,
         group_size=found.group_size,
         dtype=stored[1].dtype,
@@ -286,7 +292,7 @@ def count_lossy(values: np.ndarray, blocks: np.ndarray, scales: np.ndarray) -> i
     return int(wrong.any(axis=1).sum())
 
 
-def items(raw: np.ndarray, stored: Stored) -> np.ndarray:
+def as_elements(raw: np.ndarray, stored: SourceTensor) -> np.ndarray:
     """See raw bytes as the items of a tensor: floats of two bytes as their bits."""
     types = {1: np.uint8, 2: np.uint16, 4: np.uint32}
     return raw.view(types[DTYPE_BYTES[stored.dtype]])

@@ -20,7 +20,7 @@ def worker_count() -> int:
     return min(MOST_WORKERS, os.cpu_count() or 1)
 
 
-def in_order(
+def map_in_order(
     work: Callable[[Piece], Result], pieces: Iterable[Piece]
 ) -> Generator[Result, None, None]:
     """Yield `work(piece)` of every piece; `pieces` are taken in the caller's thread.

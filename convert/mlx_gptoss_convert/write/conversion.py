@@ -15,11 +15,16 @@ import numpy as np
 
 from mlx_gptoss.errors import ConversionError, StorageError
 from mlx_gptoss.files import sync_folder, write
-from mlx_gptoss_convert.plan.plan import Plan
+from mlx_gptoss_convert.plan.plan import ConversionPlan
 from mlx_gptoss_convert.read.digests import Digests
-from mlx_gptoss_convert.read.source import Source, Stored, check_values, stamp_of
-from mlx_gptoss_convert.steps.quantize import Copy, Step
-from mlx_gptoss_convert.write.journal import RESULT, Entry, Journal
+from mlx_gptoss_convert.read.source import (
+    SourceTensor,
+    TensorReader,
+    check_values,
+    file_stamp,
+)
+from mlx_gptoss_convert.steps.quantize import Copy, TensorStep
+from mlx_gptoss_convert.write.journal import RESULT, Journal, JournalEntry
 from mlx_gptoss_convert.write.model_card import CARD, model_card
 from mlx_gptoss_convert.write.writer import Shard, ShardFile, existing_path
 
@@ -31,13 +36,13 @@ Progress = Callable[[int, int, str], None]
 
 
 @dataclass
-class Work:
+class RunningConversion:
     """What the parts of one running conversion share."""
 
-    plan: Plan
+    plan: ConversionPlan
     folder: Path
     journal: Journal
-    source: Source
+    source: TensorReader
     written: Digests
     read: Digests
     progress: Progress
@@ -49,7 +54,7 @@ class Work:
 
 
 def convert(
-    plan: Plan,
+    plan: ConversionPlan,
     dst: Path,
     *,
     resume: bool = False,
@@ -62,12 +67,12 @@ def convert(
     finished tensors are read again and compared with their digests first. Raises
     ConversionError, and leaves at most `DST.partial`.
     """
-    partial = partial_of(dst)
-    check_target(dst, partial, resume=resume)
+    partial = partial_folder(dst)
+    check_destination(dst, partial, resume=resume)
     check_disk(plan, partial, free_disk or free_bytes)
     try:
-        fill(plan, partial, progress or no_progress)
-        check_target(dst, partial, resume=True)
+        write_folder(plan, partial, progress or no_progress)
+        check_destination(dst, partial, resume=True)
         partial.rename(dst)
         sync_folder(dst.parent)
     except (OSError, StorageError) as error:  # a full disk, one taken away
@@ -78,18 +83,20 @@ def convert(
         ) from error
 
 
-def fill(plan: Plan, partial: Path, progress: Progress) -> None:
+def write_folder(plan: ConversionPlan, partial: Path, progress: Progress) -> None:
     """Write what is missing in `partial`, until it is the whole result."""
     partial.mkdir(exist_ok=True)
-    stamps = {path.name: list(stamp_of(path)) for path in plan.files}
+    stamps = {path.name: list(file_stamp(path)) for path in plan.files}
     with (
         closing(Journal(partial, plan.identity, stamps)) as journal,
         Digests() as written,
         Digests() as read,
-        Source(inspector(read)) as source,
+        TensorReader(read_inspector(read)) as source,
     ):
-        work = Work(plan, partial, journal, source, written, read, progress)
-        if not journal.untouched:
+        work = RunningConversion(
+            plan, partial, journal, source, written, read, progress
+        )
+        if not journal.source_unchanged:
             check_sources(work)
         for shard in plan.shards:
             write_shard(work, shard)
@@ -98,27 +105,27 @@ def fill(plan: Plan, partial: Path, progress: Progress) -> None:
         journal.remove()
 
 
-def check_unchanged(plan: Plan, stamps: Mapping[str, list[int]]) -> None:
+def check_unchanged(plan: ConversionPlan, stamps: Mapping[str, list[int]]) -> None:
     """Raise ConversionError if a file of the source is not what it was at first."""
     for path in plan.files:
-        if list(stamp_of(path)) != stamps[path.name]:
+        if list(file_stamp(path)) != stamps[path.name]:
             raise ConversionError(
                 f"`{path}` changed while it was read: convert again from a source "
                 "that stays as it is"
             )
 
 
-def inspector(digests: Digests) -> Callable[[Stored, np.ndarray], None]:
+def read_inspector(digests: Digests) -> Callable[[SourceTensor, np.ndarray], None]:
     """Make what looks at every piece read: digests it and refuses broken values."""
 
-    def inspect(stored: Stored, raw: np.ndarray) -> None:
-        digests.feed(stored.name, raw)
+    def inspect(stored: SourceTensor, raw: np.ndarray) -> None:
+        digests.add(stored.name, raw)
         check_values(stored, raw)
 
     return inspect
 
 
-def partial_of(dst: Path) -> Path:
+def partial_folder(dst: Path) -> Path:
     return dst.with_name(dst.name + PARTIAL)
 
 
@@ -126,7 +133,7 @@ def no_progress(done: int, total: int, tensor: str) -> None:
     """Report to nobody."""
 
 
-def check_target(dst: Path, partial: Path, *, resume: bool) -> None:
+def check_destination(dst: Path, partial: Path, *, resume: bool) -> None:
     """Refuse to overwrite anything."""
     if dst.exists() or dst.is_symlink():
         raise ConversionError(
@@ -145,7 +152,9 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def check_disk(plan: Plan, partial: Path, free_disk: Callable[[Path], int]) -> None:
+def check_disk(
+    plan: ConversionPlan, partial: Path, free_disk: Callable[[Path], int]
+) -> None:
     """Refuse to begin what the disk cannot hold."""
     there = sum(path.stat().st_blocks * 512 for path in partial.glob("*"))
     needed = plan.nbytes + SPARE_BYTES - there
@@ -157,7 +166,7 @@ def check_disk(plan: Plan, partial: Path, free_disk: Callable[[Path], int]) -> N
         )
 
 
-def check_sources(work: Work) -> None:
+def check_sources(work: RunningConversion) -> None:
     """Compare the source of every finished step with what it was read as."""
     for step in work.plan.steps:
         entry = work.journal.done.get(step.outputs[0].name)
@@ -169,14 +178,16 @@ def check_sources(work: Work) -> None:
             )
 
 
-def source_digests(work: Work, sources: tuple[Stored, ...]) -> dict[str, str]:
+def source_digests(
+    work: RunningConversion, sources: tuple[SourceTensor, ...]
+) -> dict[str, str]:
     for stored in sources:
         for _ in work.source.slices(stored):
             pass  # reading feeds the digests
     return work.read.take()
 
 
-def write_shard(work: Work, shard: Shard) -> None:
+def write_shard(work: RunningConversion, shard: Shard) -> None:
     """Write what is missing of one file, then give it its name."""
     steps = work.plan.steps_of(shard)
     finished = [is_finished(work, shard, step) for step in steps]
@@ -196,7 +207,7 @@ def has_header(path: Path, shard: Shard) -> bool:
         return file.read(len(shard.header)) == shard.header
 
 
-def is_finished(work: Work, shard: Shard, step: Step) -> bool:
+def is_finished(work: RunningConversion, shard: Shard, step: TensorStep) -> bool:
     """Say whether a step's bytes are on the disk; forget its entry if they are not."""
     first = step.outputs[0].name
     entry = work.journal.done.get(first)
@@ -210,21 +221,23 @@ def is_finished(work: Work, shard: Shard, step: Step) -> bool:
     return False
 
 
-def written_digests(work: Work, shard: Shard, step: Step) -> dict[str, str]:
+def written_digests(
+    work: RunningConversion, shard: Shard, step: TensorStep
+) -> dict[str, str]:
     """Digest a step's outputs as they lie in the unfinished or finished file."""
     path = existing_path(work.folder, shard)
     if path is None or path.stat().st_size != shard.nbytes:
         return {}
-    with Source(lambda stored, raw: work.written.feed(stored.name, raw)) as reader:
+    with TensorReader(lambda stored, raw: work.written.add(stored.name, raw)) as reader:
         for tensor in step.outputs:
             at = shard.offsets[tensor.name]
-            stored = Stored(tensor.name, tensor.dtype, tensor.shape, path, at)
+            stored = SourceTensor(tensor.name, tensor.dtype, tensor.shape, path, at)
             for _ in reader.slices(stored):
                 pass  # reading feeds the digests
     return work.written.take()
 
 
-def write_step(work: Work, file: ShardFile, step: Step) -> None:
+def write_step(work: RunningConversion, file: ShardFile, step: TensorStep) -> None:
     copied = isinstance(step, Copy)  # then reading it digests it
     ends = [0] * len(step.outputs)
     pieces = step.pieces(work.source)
@@ -237,7 +250,7 @@ def write_step(work: Work, file: ShardFile, step: Step) -> None:
         name = step.outputs[output].name
         raw = piece.reshape(-1).view("uint8")
         if not copied:
-            work.written.feed(name, raw)
+            work.written.add(name, raw)
         file.write(name, ends[output], raw.data)
         ends[output] += raw.nbytes
         work.advance(raw.nbytes, name)
@@ -246,7 +259,7 @@ def write_step(work: Work, file: ShardFile, step: Step) -> None:
     first = step.outputs[0].name
     sources = work.read.take()
     work.journal.record(
-        Entry(
+        JournalEntry(
             outputs={first: sources[step.sources[0].name]}
             if copied
             else work.written.take(),
@@ -256,7 +269,7 @@ def write_step(work: Work, file: ShardFile, step: Step) -> None:
     )
 
 
-def write_small_files(work: Work) -> None:
+def write_small_files(work: RunningConversion) -> None:
     """Write the config, the index, the card and the journal; copy what comes along."""
     result = work.journal.result()
     texts: Mapping[str, bytes] = {

@@ -13,18 +13,27 @@ from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.config import MXFP4, Quantization
 from mlx_gptoss.format.layout import EXPERTS, HF, Matrix, matrices, vectors
-from mlx_gptoss_convert.plan.plan import FORMAT, Plan, converter, describe_source
+from mlx_gptoss_convert.plan.plan import (
+    FORMAT,
+    ConversionPlan,
+    converter_version,
+    describe_source,
+)
 from mlx_gptoss_convert.plan.recipe import RECIPES, Recipe
 from mlx_gptoss_convert.plan.rules import (
     AFTER_LAYERS,
-    Target,
-    copies,
+    StepBuilder,
+    copy_steps,
     expert_steps,
     layer_of,
 )
-from mlx_gptoss_convert.read.companions import SmallFiles, config_json, small_files
-from mlx_gptoss_convert.steps.gguf import Recast
-from mlx_gptoss_convert.steps.quantize import ENCODED_KINDS, Step
+from mlx_gptoss_convert.read.companions import (
+    CompanionFiles,
+    companion_files,
+    config_json,
+)
+from mlx_gptoss_convert.steps.gguf import Reencode
+from mlx_gptoss_convert.steps.quantize import ENCODED_KINDS, TensorStep
 from mlx_gptoss_convert.write.writer import INDEX, SHARD_BYTES, index_json, plan_shards
 
 RECIPE = RECIPES["lossless"]
@@ -40,22 +49,22 @@ def make_hf_plan(
     checkpoint: Checkpoint,
     recipe: Recipe = RECIPE,
     *,
-    files: SmallFiles | None = None,
+    files: CompanionFiles | None = None,
     shard_bytes: int = SHARD_BYTES,
-) -> Plan:
+) -> ConversionPlan:
     """Plan the conversion of any checkpoint to Hugging Face's MXFP4 layout.
 
     Of the recipe only what it says of the experts counts; the rest is dense there.
     Raises ConversionError for affine experts, which that layout cannot hold.
     """
-    refuse_affine(checkpoint, recipe, "Hugging Face's layout")
-    target = Target(checkpoint, replace(RECIPE, experts=recipe.experts), HF)
-    steps = tuple(hf_steps(target))
+    refuse_affine_experts(checkpoint, recipe, "Hugging Face's layout")
+    builder = StepBuilder(checkpoint, replace(RECIPE, experts=recipe.experts), HF)
+    steps = tuple(hf_steps(builder))
     bundles = (step.outputs for step in steps)
     shards = plan_shards(bundles, shard_bytes, framework="pt")
-    files = small_files(checkpoint.folder) if files is None else files
-    return Plan(
-        recipe=target.recipe,
+    files = companion_files(checkpoint.folder) if files is None else files
+    return ConversionPlan(
+        recipe=builder.recipe,
         steps=steps,
         shards=shards,
         quantization={},
@@ -67,7 +76,7 @@ def make_hf_plan(
         companions=files.copied,
         identity={
             "format": FORMAT,
-            "converter": converter(),
+            "converter": converter_version(),
             "to": "hf",
             "source": describe_source(checkpoint),
         },
@@ -76,7 +85,7 @@ def make_hf_plan(
     )
 
 
-def refuse_affine(checkpoint: Checkpoint, recipe: Recipe, where: str) -> None:
+def refuse_affine_experts(checkpoint: Checkpoint, recipe: Recipe, where: str) -> None:
     """Refuse experts that would be affine in a layout that has MXFP4 only."""
     for path, found in checkpoint.structure.quantization.items():
         if ".experts." not in path:
@@ -90,37 +99,39 @@ def refuse_affine(checkpoint: Checkpoint, recipe: Recipe, where: str) -> None:
             )
 
 
-def hf_steps(target: Target) -> Iterator[Step]:
+def hf_steps(builder: StepBuilder) -> Iterator[TensorStep]:
     """List every step, layer by layer, then what is in no layer."""
-    config = target.checkpoint.config
+    config = builder.checkpoint.config
     chosen = list(matrices(config, HF.experts))
     outputs = {matrix.path: matrix for matrix in chosen}
     for layer in (*range(config.num_hidden_layers), AFTER_LAYERS):
         if layer != AFTER_LAYERS:
-            yield from expert_steps(target, layer, outputs)
+            yield from expert_steps(builder, layer, outputs)
         for matrix in chosen:
             if matrix.part != EXPERTS and layer_of(matrix.path) == layer:
-                yield from dense_steps(target, matrix)
+                yield from dense_steps(builder, matrix)
         for vector in vectors(config):
             if layer_of(vector.name) == layer:
-                yield target.copy(vector.name)
+                yield builder.copy(vector.name)
 
 
-def dense_steps(target: Target, matrix: Matrix) -> Iterator[Step]:
+def dense_steps(builder: StepBuilder, matrix: Matrix) -> Iterator[TensorStep]:
     """Plan a matrix outside the experts as dense floats."""
-    name, found = f"{matrix.path}.weight", target.setting_of(matrix.path)
+    name, found = f"{matrix.path}.weight", builder.setting_of(matrix.path)
     if found is None:
-        yield target.copy(name)
+        yield builder.copy(name)
     else:
-        sources = packed_sources(target, matrix.path, found)
-        output = target.output(name, "BF16", matrix.shape)
-        yield Recast(sources, (output,), "BF16", found)
-    yield from copies(target, matrix.path, ("bias",))
+        sources = packed_sources(builder, matrix.path, found)
+        output = builder.output(name, "BF16", matrix.shape)
+        yield Reencode(sources, (output,), "BF16", found)
+    yield from copy_steps(builder, matrix.path, ("bias",))
 
 
-def packed_sources(target: Target, path: str, found: Quantization) -> tuple[Any, ...]:
+def packed_sources(
+    builder: StepBuilder, path: str, found: Quantization
+) -> tuple[Any, ...]:
     kinds = ENCODED_KINDS[found.mode]
-    return tuple(target.stored(f"{path}.{kind}") for kind in kinds)
+    return tuple(builder.stored(f"{path}.{kind}") for kind in kinds)
 
 
 def hf_config(checkpoint: Checkpoint) -> bytes:

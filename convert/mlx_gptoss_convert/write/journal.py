@@ -21,7 +21,7 @@ RESULT = "conversion.json"
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """A finished step: sha256 of every output and source, and what was lost."""
 
     outputs: Mapping[str, str]
@@ -45,12 +45,12 @@ class Journal:
         self._descriptor = os.open(self.path, flags, 0o644)
         try:
             self._lock()
-            self.done, self.untouched = self._recall(stamps)
+            self.done, self.source_unchanged = self._recall(stamps)
         except BaseException:
             self.close()
             raise
 
-    def record(self, entry: Entry) -> None:
+    def record(self, entry: JournalEntry) -> None:
         """Append a finished step; its bytes must have been handed to the system."""
         self._append(asdict(entry))
         self.done[next(iter(entry.outputs))] = entry
@@ -96,7 +96,9 @@ class Journal:
         while left:  # a disk that is nearly full takes a part of it
             left = left[os.write(self._descriptor, left) :]
 
-    def _recall(self, stamps: Mapping[str, Any]) -> tuple[dict[str, Entry], bool]:
+    def _recall(
+        self, stamps: Mapping[str, Any]
+    ) -> tuple[dict[str, JournalEntry], bool]:
         lines, whole = read_lines(self.path)
         os.ftruncate(self._descriptor, whole)
         if not lines:
@@ -104,7 +106,7 @@ class Journal:
             self._append({"identity": self.identity, "stamps": stamps})
             return {}, True
         self._check_same(lines[0]["identity"])
-        entries = [Entry(**line) for line in lines[1:]]
+        entries = [JournalEntry(**line) for line in lines[1:]]
         done = {next(iter(entry.outputs)): entry for entry in entries}
         return done, lines[0].get("stamps") == stamps
 
@@ -112,8 +114,8 @@ class Journal:
         if begun and any(begun.get(key) != x for key, x in self.identity.items()):
             raise ConversionError(
                 f"`{self.path.parent}` was begun with another "
-                f"{difference(begun, self.identity)}: remove it, or repeat the command "
-                "it was begun with"
+                f"{first_difference(begun, self.identity)}: remove it, or repeat the "
+                "command it was begun with"
             )
 
 
@@ -123,9 +125,9 @@ def read_result(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes()) if path.is_file() else {}
     except ValueError as error:
-        raise damaged(path, error) from error
+        raise damaged_error(path, error) from error
     if not isinstance(found, dict):
-        raise damaged(path, "it is no JSON object")
+        raise damaged_error(path, "it is no JSON object")
     return found
 
 
@@ -139,17 +141,17 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     lines: list[dict[str, Any]] = []
     whole = 0
     for line in content.splitlines(keepends=True):
-        found = parsed(line)
-        if not (is_entry(found) if lines else is_opening(found)):
+        found = parse_line(line)
+        if not (is_entry(found) if lines else is_header(found)):
             break
         lines.append(found)
         whole += len(line)
     if not lines and (b"\n" in content or b"\0" in content):
-        raise damaged(path, "it does not say what was converted")
+        raise damaged_error(path, "it does not say what was converted")
     return lines, whole
 
 
-def parsed(line: bytes) -> Any:
+def parse_line(line: bytes) -> Any:
     """The value of a line, None for what is none."""
     if not line.endswith(b"\n"):
         return None
@@ -159,25 +161,25 @@ def parsed(line: bytes) -> Any:
         return None
 
 
-def is_opening(line: Any) -> bool:
+def is_header(line: Any) -> bool:
     """Whether it can be the first line of a journal."""
     return isinstance(line, dict) and isinstance(line.get("identity"), dict)
 
 
 def is_entry(line: Any) -> bool:
     """Whether it says which tensors were written, and of what."""
-    names = {one.name for one in fields(Entry)}
+    names = {one.name for one in fields(JournalEntry)}
     if not isinstance(line, dict) or line.keys() != names or not line["outputs"]:
         return False
     return all(isinstance(value, dict) for value in line.values())
 
 
-def damaged(path: Path, why: object) -> ConversionError:
+def damaged_error(path: Path, why: object) -> ConversionError:
     return ConversionError(
         f"`{path}` is damaged ({why}): remove `{path.parent}` and convert again"
     )
 
 
-def difference(ours: Any, theirs: Mapping[str, Any]) -> str:
+def first_difference(ours: Any, theirs: Mapping[str, Any]) -> str:
     """Name the first key in which two identities differ."""
     return next((key for key in theirs if ours.get(key) != theirs[key]), "format")

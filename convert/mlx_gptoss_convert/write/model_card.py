@@ -12,14 +12,14 @@ from mlx_gptoss import __version__
 from mlx_gptoss.format.config import MXFP4, Quantization
 from mlx_gptoss.memory import format_bytes
 from mlx_gptoss_convert.plan.parts import sizes_by_part
-from mlx_gptoss_convert.plan.plan import Plan
+from mlx_gptoss_convert.plan.plan import ConversionPlan
 from mlx_gptoss_convert.plan.recipe import (
     EXPERT_ERRORS,
     RECIPES,
     Recipe,
     bits_per_weight,
 )
-from mlx_gptoss_convert.steps.quantize import Encode, spell
+from mlx_gptoss_convert.steps.quantize import Encode, describe_setting
 from mlx_gptoss_convert.write.journal import Journal
 
 CARD = "README.md"
@@ -64,7 +64,7 @@ OUTPUTS = {  # by `Plan.to`
 }
 
 
-def model_card(plan: Plan, journal: Journal) -> str:
+def model_card(plan: ConversionPlan, journal: Journal) -> str:
     """Write the result's README.md: how it was made, its sizes, what was lost."""
     lossy = {k: v for e in journal.done.values() for k, v in e.lossy_blocks.items()}
     words = {**OUTPUTS[plan.to], "version": __version__}
@@ -85,12 +85,13 @@ def recipe_text(recipe: Recipe) -> str:
     known = (x for x in RECIPES.values() if x.settings == recipe.settings)
     name = next((f"`{found.name}`" for found in known), "its own")
     kinds = ", ".join(
-        f"{kind} {spell_setting(setting)}" for kind, setting in recipe.settings.items()
+        f"{kind} {describe_recipe_setting(setting)}"
+        for kind, setting in recipe.settings.items()
     )
     return f"Recipe: {name} ({kinds}).\n"
 
 
-def spell_setting(setting: Quantization | None) -> str:
+def describe_recipe_setting(setting: Quantization | None) -> str:
     if setting is None:
         return "as it was"
     if setting.mode != "affine":
@@ -98,12 +99,12 @@ def spell_setting(setting: Quantization | None) -> str:
     return f"{setting.bits} bits in groups of {setting.group_size}"
 
 
-def sizes_table(plan: Plan) -> str:
+def sizes_table(plan: ConversionPlan) -> str:
     rows = ["| part | before | after | how |", "|---|---:|---:|---|"]
     sizes = sizes_by_part(plan)
     rows += [
         f"| {part} | {format_bytes(size.bytes_before)} | "
-        f"{format_bytes(size.bytes_after)} | {'; '.join(size.fates)} |"
+        f"{format_bytes(size.bytes_after)} | {'; '.join(size.operations)} |"
         for part, size in sizes.items()
     ]
     before = sum(size.bytes_before for size in sizes.values())
@@ -111,7 +112,7 @@ def sizes_table(plan: Plan) -> str:
     return "\n".join(rows) + "\n"
 
 
-def experts_text(plan: Plan, lossy: Mapping[str, int]) -> str:
+def experts_text(plan: ConversionPlan, lossy: Mapping[str, int]) -> str:
     """Say in words whether the experts are what they were."""
     encoded = [step for step in plan.steps if isinstance(step, Encode)]
     if not encoded:
@@ -121,7 +122,11 @@ def experts_text(plan: Plan, lossy: Mapping[str, int]) -> str:
             "changed.\n"
         )
     first = encoded[0]
-    found = "dense" if first.found is None else spell(first.found)
+    found = (
+        "dense"
+        if first.source_setting is None
+        else describe_setting(first.source_setting)
+    )
     if first.setting != MXFP4:
         return f"The experts were {found}. {cost_of_experts(first.setting)}\n"
     blocks = sum(step.block_count for step in encoded)
@@ -142,7 +147,7 @@ def cost_of_experts(setting: Quantization) -> str:
     )
 
 
-def source_text(plan: Plan) -> str:
+def source_text(plan: ConversionPlan) -> str:
     """Name the source by a digest of what `conversion.json` says of it."""
     source = plan.identity["source"]
     text = json.dumps(source, sort_keys=True).encode()

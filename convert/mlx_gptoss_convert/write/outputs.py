@@ -3,23 +3,23 @@
 Knows the names of the outputs; decides nothing itself.
 """
 
-from mlx_gptoss_convert.plan.plan import Plan, make_plan
+from mlx_gptoss_convert.plan.plan import ConversionPlan, make_plan
 from mlx_gptoss_convert.plan.recipe import Recipe
-from mlx_gptoss_convert.read.checkpoint import Opened
+from mlx_gptoss_convert.read.checkpoint import ConversionSource
 from mlx_gptoss_convert.write.gguf import make_gguf_plan
 from mlx_gptoss_convert.write.hf import make_hf_plan
 from mlx_gptoss_convert.write.writer import SHARD_BYTES
 
 
 def plan_output(
-    opened: Opened,
+    opened: ConversionSource,
     recipe: Recipe,
     *,
     to: str = "mlx",
     experts: str = "packed",
     pre: str | None = None,
     shard_bytes: int = SHARD_BYTES,
-) -> Plan:
+) -> ConversionPlan:
     """Plan the conversion of an opened source to "mlx", "hf" or "gguf".
 
     `experts` counts for MLX only, `pre` (see `gguf_tokenizer`) for GGUF only, which

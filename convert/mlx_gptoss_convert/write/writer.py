@@ -27,7 +27,7 @@ INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
-class Tensor:
+class OutputTensor:
     """What a tensor is called and how it is stored."""
 
     name: str
@@ -45,7 +45,7 @@ class Shard:
 
     name: str
     header: bytes
-    tensors: tuple[Tensor, ...]
+    tensors: tuple[OutputTensor, ...]
     offsets: Mapping[str, int]
 
     @property
@@ -55,7 +55,7 @@ class Shard:
 
 
 def plan_shards(
-    bundles: Iterable[Sequence[Tensor]],
+    bundles: Iterable[Sequence[OutputTensor]],
     shard_bytes: int = SHARD_BYTES,
     *,
     framework: str = "mlx",
@@ -65,7 +65,7 @@ def plan_shards(
     The tensors of one bundle stay in one file; only a bundle larger than the limit
     makes a larger file. `framework` is who the file says it is for: "mlx" or "pt".
     """
-    groups: list[list[Tensor]] = []
+    groups: list[list[OutputTensor]] = []
     room = 0
     for bundle in bundles:
         needed = sum(tensor.nbytes for tensor in bundle)
@@ -81,9 +81,11 @@ def plan_shards(
     )
 
 
-def lay_out(name: str, tensors: Sequence[Tensor], *, framework: str = "mlx") -> Shard:
+def lay_out(
+    name: str, tensors: Sequence[OutputTensor], *, framework: str = "mlx"
+) -> Shard:
     """Order the tensors of one file by alignment and write its header."""
-    ordered = tuple(sorted(tensors, key=alignment, reverse=True))  # stable
+    ordered = tuple(sorted(tensors, key=tensor_alignment, reverse=True))  # stable
     entries: dict[str, object] = {"__metadata__": {"format": framework}}
     starts: dict[str, int] = {}
     end = 0
@@ -102,7 +104,7 @@ def lay_out(name: str, tensors: Sequence[Tensor], *, framework: str = "mlx") -> 
     return Shard(name, header, ordered, offsets)
 
 
-def alignment(tensor: Tensor) -> int:
+def tensor_alignment(tensor: OutputTensor) -> int:
     """Return the boundary the tensor starts on: the power of two its size holds."""
     return math.gcd(tensor.nbytes, PAGE)
 
