@@ -6,7 +6,7 @@
 # Seen: its mark is where the next token begins, behind line end and comment: at the key
 # that follows, on another line. A value put there becomes a part of that key.
 #
-# mlx_gptoss finds the colon itself (mlx_gptoss/diagnostics/agents/yaml_text.py,
+# mlx_gptoss finds the colon itself (mlx_gptoss/diagnostics/agents/settings/yaml_format.py,
 # tests/diagnostics/test_agents_settings.py).
 #
 #     findings/ruamel_yaml_place_of_nothing.sh     # exit 0: as described

@@ -8,7 +8,7 @@
 # new, not replaced, is compared well, so that a test without the key shows nothing.
 #
 # mlx_gptoss compares plain values and changes TOML without it
-# (mlx_gptoss/diagnostics/agents/toml_text.py, tests/diagnostics/test_agents_settings.py).
+# (mlx_gptoss/diagnostics/agents/settings/toml_format.py, tests/diagnostics/test_agents_settings.py).
 #
 #     findings/tomlkit_replaced_value_compares.sh      # exit 0: as described
 set -euo pipefail

@@ -9,7 +9,7 @@
 # (The second is known there: python-poetry/tomlkit, pull request 588.)
 #
 # Both are shapes of Codex's config.toml. mlx_gptoss puts settings into the text itself
-# (mlx_gptoss/diagnostics/agents/toml_text.py, tests/diagnostics/test_agents_settings.py).
+# (mlx_gptoss/diagnostics/agents/settings/toml_format.py, tests/diagnostics/test_agents_settings.py).
 #
 #     findings/tomlkit_tables_among_others.sh      # exit 0: as described
 set -euo pipefail

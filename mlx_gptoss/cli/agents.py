@@ -14,7 +14,7 @@ from mlx_gptoss.cli.serving import KEY_VARIABLE, api_key
 from mlx_gptoss.cli.settings import default_model
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.diagnostics.agents.endpoint import CONTEXT, URL, Endpoint
-from mlx_gptoss.diagnostics.agents.tools import TOOLS
+from mlx_gptoss.diagnostics.agents.known_agents import TOOLS
 
 if TYPE_CHECKING:
     from mlx_gptoss.diagnostics.agents.cases import Ran

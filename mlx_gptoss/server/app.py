@@ -27,7 +27,7 @@ from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.server.content_encoding import UnreadableError
 from mlx_gptoss.server.guard import Guard
 from mlx_gptoss.server.models import Models
-from mlx_gptoss.server.responses.live import Kept
+from mlx_gptoss.server.responses.registry import Kept
 from mlx_gptoss.server.responses.store import open_store
 from mlx_gptoss.server.routes import (
     chat,

@@ -22,9 +22,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlx_gptoss.api.errors import ApiError, body_for, draining
 from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.server.body_budget import Held
 from mlx_gptoss.server.content_encoding import ACCEPTED, Decoded, can_decode, codings_of
-from mlx_gptoss.server.draining import Drain
-from mlx_gptoss.server.held import Held
+from mlx_gptoss.server.drain import Drain
 
 OPEN = ("/health", "/docs", "/openapi.json")  # and what lies below
 KNOWS_KEY = "knows_key"  # in the state of a request: whether it may hear everything

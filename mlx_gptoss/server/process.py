@@ -27,7 +27,7 @@ import uvicorn
 from mlx_gptoss import files
 from mlx_gptoss.errors import GptOssError, StorageError
 from mlx_gptoss.server.connection import patient
-from mlx_gptoss.server.draining import Drain
+from mlx_gptoss.server.drain import Drain
 
 log = logging.getLogger(__name__)
 

@@ -34,11 +34,10 @@ from mlx_gptoss.api.wire import Reply
 from mlx_gptoss.chat.reasoning_memory import ReasoningMemory
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.openai_chat import Restore
-from mlx_gptoss.server.draining import Drain
-from mlx_gptoss.server.lanes import Lanes
+from mlx_gptoss.server.drain import Drain
 from mlx_gptoss.server.metrics import Metrics
 from mlx_gptoss.server.models import Models
-from mlx_gptoss.server.responses.live import Kept
+from mlx_gptoss.server.responses.registry import Kept
 from mlx_gptoss.server.stream import (
     ALIVE,
     WAITING,
@@ -46,6 +45,7 @@ from mlx_gptoss.server.stream import (
     error_frame,
     while_connected,
 )
+from mlx_gptoss.server.thread_pools import Lanes
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

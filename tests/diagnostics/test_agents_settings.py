@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_gptoss.diagnostics.agents.documents import edited
 from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
+from mlx_gptoss.diagnostics.agents.known_agents import TOOLS
+from mlx_gptoss.diagnostics.agents.settings.edit import edited
 from mlx_gptoss.diagnostics.agents.setup import prepare
-from mlx_gptoss.diagnostics.agents.tools import TOOLS
 from tests.support.settings_layouts import LAYOUTS
 from tests.support.settings_readers import expected, read
 from tests.support.settings_samples import SAMPLES

@@ -13,8 +13,8 @@ from ruamel.yaml import YAML
 
 from mlx_gptoss.cli import cli
 from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
+from mlx_gptoss.diagnostics.agents.known_agents import TOOLS
 from mlx_gptoss.diagnostics.agents.setup import prepare
-from mlx_gptoss.diagnostics.agents.tools import TOOLS
 from mlx_gptoss.errors import ConfigError, GptOssError
 
 OURS = Endpoint(model="gpt-oss-20b")

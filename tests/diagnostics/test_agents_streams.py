@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mlx_gptoss.diagnostics.agents.shapes import BadShape
+from mlx_gptoss.diagnostics.agents.received import BadShape
 from mlx_gptoss.diagnostics.agents.streams import (
     assemble_chat,
     assemble_message,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_gptoss.diagnostics.agents.tools import TOOLS
+from mlx_gptoss.diagnostics.agents.known_agents import TOOLS
 from tests.support.serve_process import Served
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()

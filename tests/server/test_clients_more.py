@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
+from mlx_gptoss.diagnostics.agents.known_agents import TOOLS
 from mlx_gptoss.diagnostics.agents.setup import prepare
-from mlx_gptoss.diagnostics.agents.tools import TOOLS
 from tests.support.serve_process import Served, run
 
 ASK = "What is the weather in Oslo?"

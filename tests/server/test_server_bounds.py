@@ -16,7 +16,7 @@ from mlx_gptoss.api.wire import mended
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import StorageError
 from mlx_gptoss.server.responses.database import Database
-from mlx_gptoss.server.responses.live import Kept
+from mlx_gptoss.server.responses.registry import Kept
 from mlx_gptoss.server.responses.store import FILE, STEPS, ResponseStore
 from tests.support.answering_app import constant
 from tests.support.serving import DATE, asked

@@ -16,7 +16,7 @@ import pytest
 
 from mlx_gptoss.errors import StorageError
 from mlx_gptoss.server import process as running
-from mlx_gptoss.server.draining import Drain
+from mlx_gptoss.server.drain import Drain
 from mlx_gptoss.server.log_file import LogFile
 from mlx_gptoss.server.responses.store import FILE, ResponseStore, Stored
 from tests.support.full_disks import fill, limit_of, small_disk

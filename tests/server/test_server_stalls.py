@@ -19,7 +19,7 @@ from mlx_gptoss import load
 from mlx_gptoss.api.settings import Limits
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.bodies import MANY, count_values
-from mlx_gptoss.server.lanes import LONG, Lanes
+from mlx_gptoss.server.thread_pools import LONG, Lanes
 from tests.support.serve_process import serve
 from tests.support.serving import WEATHER, asked
 

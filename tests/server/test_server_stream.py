@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from mlx_gptoss.server.connection import patient
-from mlx_gptoss.server.draining import Drain
+from mlx_gptoss.server.drain import Drain
 from mlx_gptoss.server.process import Place, Server, listen, url_of
 from mlx_gptoss.server.stream import ALIVE, EventStream, sse, sse_json
 

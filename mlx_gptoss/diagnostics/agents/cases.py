@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from jsonschema import Draft202012Validator
 
-from mlx_gptoss.diagnostics.agents.shapes import (
+from mlx_gptoss.diagnostics.agents.received import (
     BadShape,
     Completion,
     Response,

@@ -1,7 +1,7 @@
 """From a tool's name to the change of its files: shown first, then written.
 
 A file that cannot be read as what it should be is never touched. Knows which texts
-are to stand where; documents.py makes them and writing.py puts them there.
+are to stand where; documents.py makes them and replacement.py puts them there.
 """
 
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from difflib import unified_diff
 from pathlib import Path
 
-from mlx_gptoss.diagnostics.agents import writing
-from mlx_gptoss.diagnostics.agents.documents import edited
 from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
-from mlx_gptoss.diagnostics.agents.tools import TOOLS, SettingsFile
+from mlx_gptoss.diagnostics.agents.known_agents import TOOLS, SettingsFile
+from mlx_gptoss.diagnostics.agents.settings import replacement
+from mlx_gptoss.diagnostics.agents.settings.edit import edited
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.home import user_home
 
@@ -48,9 +48,9 @@ def write(changes: Sequence[FileChange]) -> list[Path | None]:
 
     Raises ConfigError, with every file as it was, when one cannot be written.
     """
-    return writing.replace(
+    return replacement.replace(
         [
-            writing.Replacement(
+            replacement.Replacement(
                 change.path,
                 None if change.before is None else change.before.encode(),
                 change.after.encode(),
@@ -105,7 +105,7 @@ def _check(endpoint: Endpoint) -> None:
 
 
 def _read(path: Path) -> str | None:
-    found = writing.read(path)
+    found = replacement.read(path)
     try:
         return None if found is None else found.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mlx_gptoss.diagnostics.agents.shapes import (
+from mlx_gptoss.diagnostics.agents.received import (
     AnthropicMessage,
     CallDelta,
     Chunk,

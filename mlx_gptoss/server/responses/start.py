@@ -10,7 +10,7 @@ from mlx_gptoss.api.responses.reply import Output, new_id
 from mlx_gptoss.api.responses.request import Question, wants_logprobs, wants_sealed
 from mlx_gptoss.api.responses.wire import ResponsesRequest, ResponsesTool
 from mlx_gptoss.api.responses.wire_reply import ResponseReply
-from mlx_gptoss.server.responses.live import Live
+from mlx_gptoss.server.responses.registry import Live
 from mlx_gptoss.server.service import Job, Service
 
 PLAIN_TEXT: dict[str, Any] = {"format": {"type": "text"}}

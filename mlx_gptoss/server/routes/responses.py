@@ -22,7 +22,7 @@ from mlx_gptoss.api.responses.wire_reply import (
 )
 from mlx_gptoss.api.wire import Json
 from mlx_gptoss.server.bodies import ReadingRoute
-from mlx_gptoss.server.responses.live import Kept, Live
+from mlx_gptoss.server.responses.registry import Kept, Live
 from mlx_gptoss.server.responses.start import begun
 from mlx_gptoss.server.routes import ERRORS
 from mlx_gptoss.server.routes.chat import count, render_reply

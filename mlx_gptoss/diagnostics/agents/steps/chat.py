@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from mlx_gptoss.diagnostics.agents.shapes import BadShape, Completion, read, require
+from mlx_gptoss.diagnostics.agents.received import BadShape, Completion, read, require
 from mlx_gptoss.diagnostics.agents.steps.prompts import (
     ASK,
     CITY,

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from mlx_gptoss.diagnostics.agents.shapes import AnthropicMessage, read, require
+from mlx_gptoss.diagnostics.agents.received import AnthropicMessage, read, require
 from mlx_gptoss.diagnostics.agents.steps.prompts import (
     ASK,
     CITY,

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from mlx_gptoss.diagnostics.agents.shapes import require
+from mlx_gptoss.diagnostics.agents.received import require
 
 TOKENS = 1024
 HELLO = "Hello!"

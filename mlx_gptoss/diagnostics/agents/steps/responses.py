@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from mlx_gptoss.diagnostics.agents.shapes import Response, read, require
+from mlx_gptoss.diagnostics.agents.received import Response, read, require
 from mlx_gptoss.diagnostics.agents.steps.prompts import (
     ASK,
     CITY,

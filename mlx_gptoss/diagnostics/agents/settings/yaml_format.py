@@ -21,8 +21,8 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
-from mlx_gptoss.diagnostics.agents import splicing
-from mlx_gptoss.diagnostics.agents.splicing import splice
+from mlx_gptoss.diagnostics.agents.settings import splicing
+from mlx_gptoss.diagnostics.agents.settings.splicing import splice
 
 STEP = "  "
 # Text that needs no quotes in YAML 1.1 (aider) and 1.2 (Continue) alike.

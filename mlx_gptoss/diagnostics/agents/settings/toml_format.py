@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlx_gptoss.diagnostics.agents import splicing
-from mlx_gptoss.diagnostics.agents.splicing import splice
+from mlx_gptoss.diagnostics.agents.settings import splicing
+from mlx_gptoss.diagnostics.agents.settings.splicing import splice
 
 Names = tuple[str, ...]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from mlx_gptoss.diagnostics.agents import splicing
-from mlx_gptoss.diagnostics.agents.splicing import splice
+from mlx_gptoss.diagnostics.agents.settings import splicing
+from mlx_gptoss.diagnostics.agents.settings.splicing import splice
 
 TRIVIA = re.compile(r"(?:[ \t\r\n]+|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
 LINE_COMMENTS = re.compile(r"(?:[ \t]*/\*[^\n]*?\*/)*(?:[ \t]*//[^\r\n]*)?")

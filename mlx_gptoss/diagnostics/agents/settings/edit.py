@@ -11,8 +11,8 @@ from copy import deepcopy
 from types import ModuleType
 from typing import Any
 
-from mlx_gptoss.diagnostics.agents import json_text, toml_text, yaml_text
-from mlx_gptoss.diagnostics.agents.differences import (
+from mlx_gptoss.diagnostics.agents.settings import json_format, toml_format, yaml_format
+from mlx_gptoss.diagnostics.agents.settings.changes import (
     Change,
     Drop,
     First,
@@ -23,7 +23,7 @@ from mlx_gptoss.diagnostics.agents.differences import (
 from mlx_gptoss.errors import ConfigError
 
 MARK = "\ufeff"  # of byte order; editors of Windows put it before a text
-KINDS = {"toml": toml_text, "yaml": yaml_text, "json": json_text}
+KINDS = {"toml": toml_format, "yaml": yaml_format, "json": json_format}
 TITLES = {"toml": "TOML", "yaml": "YAML", "json": "plain JSON"}
 
 
