@@ -111,9 +111,9 @@ def place_of(
     drain: float,
     **_: Any,
 ) -> Any:
-    from mlx_gptoss.server.process import Place
+    from mlx_gptoss.server.process import ServeOptions
 
-    return Place(
+    return ServeOptions(
         host=host,
         port=port,
         uds=uds,

@@ -26,7 +26,7 @@ from mlx_gptoss.server.log_file import LogFile
 if TYPE_CHECKING:
     from mlx_gptoss.engine.runtime import Runtime
     from mlx_gptoss.memory import Plan
-    from mlx_gptoss.server.models import Source
+    from mlx_gptoss.server.models import ModelSource
 
 KEY_VARIABLE = "MLX_GPTOSS_API_KEY"
 KEY_BYTES = 24
@@ -77,7 +77,7 @@ class Budget(click.ParamType):
 
 def sources_of(
     models: Sequence[str], options: LoadOptions, services: Services
-) -> "list[Source]":
+) -> "list[ModelSource]":
     """Name the models, the default first; raises UsageError for one name twice."""
     given = [_named(one) for one in models or [None]]
     names = [name for name, _ in given]
@@ -137,7 +137,7 @@ def start_log(path: Path | None) -> None:
     """Log to a file of the user's own, or to stderr."""
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if path is not None:
-        handler = LogFile(path, say=note)
+        handler = LogFile(path, warn=note)
     logging.basicConfig(level=logging.INFO, format=LOG_LINE, handlers=[handler])
     for name in QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -172,10 +172,10 @@ def _named(given: str | None) -> tuple[str, str]:
 
 def _source(
     name: str, model: str, options: LoadOptions, services: Services
-) -> "Source":
+) -> "ModelSource":
     from mlx_gptoss.engine.place import plan_checkpoint
     from mlx_gptoss.model.device import choose_dtype
-    from mlx_gptoss.server.models import Source
+    from mlx_gptoss.server.models import ModelSource
 
     def plan() -> "Plan":
         from mlx_gptoss.checkpoint import open_checkpoint
@@ -194,4 +194,4 @@ def _source(
         except MemoryBudgetError as error:  # clients read it: no path of this machine
             raise MemoryBudgetError(str(error).replace(model, name)) from error
 
-    return Source(name, load, plan)
+    return ModelSource(name, load, plan)

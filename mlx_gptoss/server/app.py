@@ -24,10 +24,10 @@ from mlx_gptoss.api.errors import ApiError, as_api_error, body_for
 from mlx_gptoss.api.ignored import HEADER as IGNORED
 from mlx_gptoss.api.settings import Settings
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.server.content_encoding import UnreadableError
+from mlx_gptoss.server.content_encoding import UndecodableBodyError
 from mlx_gptoss.server.guard import Guard
 from mlx_gptoss.server.models import Models
-from mlx_gptoss.server.responses.registry import Kept
+from mlx_gptoss.server.responses.registry import ResponseRegistry
 from mlx_gptoss.server.responses.store import open_store
 from mlx_gptoss.server.routes import (
     chat,
@@ -39,7 +39,7 @@ from mlx_gptoss.server.routes import (
     responses,
 )
 from mlx_gptoss.server.service import Service
-from mlx_gptoss.server.stream import CLIENT_CLOSED, ClientGone
+from mlx_gptoss.server.stream import CLIENT_CLOSED_REQUEST, ClientDisconnected
 
 ROUTERS = (
     chat.router,
@@ -72,11 +72,11 @@ CODES = {
 def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     """Make the app for some models; it closes them when it is shut down."""
     settings = settings or Settings()
-    service = Service(models, settings, Kept(open_store(settings)))
+    service = Service(models, settings, ResponseRegistry(open_store(settings)))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(models.watch())
+        watching = asyncio.create_task(models.unload_idle())
         try:
             yield
         finally:
@@ -84,8 +84,8 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
             with suppress(asyncio.CancelledError):
                 await watching
             await models.close()
-            service.lanes.close()
-            service.kept.close()
+            service.pools.close()
+            service.responses.close()
 
     app = FastAPI(
         telemetry=NO_TELEMETRY,
@@ -116,7 +116,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     app.add_middleware(  # the outermost
         Guard,
         settings=service.settings,
-        on_request=service.on_request,
+        on_request=service.record_request,
         drain=service.drain,
     )
     return app
@@ -136,15 +136,15 @@ async def on_error(request: Request, error: Exception) -> Response:
 
 async def on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return error_reply(request, invalid(error.errors()))
+    return error_reply(request, validation_error(error.errors()))
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status, message, headers = error.status_code, str(error.detail), error.headers
-    if status == 405 and not could_be_there(request):
+    if status == 405 and not may_exist(request):
         status, headers = 404, None
-    if status == 400 and not isinstance(error, UnreadableError):
+    if status == 400 and not isinstance(error, UndecodableBodyError):
         message = (
             "the body cannot be read: send JSON in UTF-8, with numbers of at most "
             f"{sys.get_int_max_str_digits():,} digits"
@@ -157,16 +157,16 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     return error_reply(request, told)
 
 
-def could_be_there(request: Request) -> bool:
+def may_exist(request: Request) -> bool:
     """Whether a path names what may exist: `/v1/responses/compact` is no response."""
     return request.path_params.get("response_id", ID_PREFIX).startswith(ID_PREFIX)
 
 
-async def on_gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=CLIENT_CLOSED)
+async def on_disconnect(request: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-def invalid(problems: Any) -> ApiError:
+def validation_error(problems: Any) -> ApiError:
     """Say what the first problem of a body is, and where; values are not repeated."""
     problem = problems[0]
     place = [one for one in problem["loc"] if one != "body"]
@@ -186,6 +186,6 @@ HANDLERS: dict[Any, Any] = {
     GptOssError: on_error,
     RequestValidationError: on_invalid,
     HTTPException: on_http_error,
-    ClientGone: on_gone,
+    ClientDisconnected: on_disconnect,
     Exception: on_error,
 }

@@ -1,6 +1,6 @@
 """Bodies of requests, read where they keep nobody waiting.
 
-    router = APIRouter(route_class=ReadingRoute)
+    router = APIRouter(route_class=JsonBodyRoute)
 
 A short one is read in the event loop, as the framework has it; a longer one in a
 thread, and with many values so that other threads go on meanwhile. What is more than a
@@ -24,12 +24,12 @@ from mlx_gptoss.api.errors import ApiError
 from mlx_gptoss.api.limits import check_count
 from mlx_gptoss.api.settings import Limits
 
-SHORT = 2**15  # bytes: some thousandths of a second
-MANY = 2**14  # values
+SHORT_BODY = 2**15  # bytes: some thousandths of a second
+MANY_VALUES = 2**14  # values
 BODY = "body"  # what routes call it
-MARKS = (b",", b"[", b"{")  # each goes before a value
+VALUE_MARKS = (b",", b"[", b"{")  # each goes before a value
 QUOTE = b'"'
-IN_TEXT = re.compile(rb'(?:[^"\\]++|\\.){0,4096}+', re.DOTALL)  # no more at a time
+STRING_CHUNK = re.compile(rb'(?:[^"\\]++|\\.){0,4096}+', re.DOTALL)  # no more at a time
 UNSET: Any = object()
 
 
@@ -50,18 +50,18 @@ class BodyRequest(Request):
         """Read the body if it is long. Raises what is wrong with it."""
         body = await super().body()
         self.state.body_bytes = len(body)
-        if len(body) <= SHORT or not is_json(self.headers.get("content-type", "")):
+        if len(body) <= SHORT_BODY or not is_json(self.headers.get("content-type", "")):
             return
         service = self.app.state.service
         limits = service.settings.limits
-        self.value = await service.lanes.run(len(body), parsed, body, model, limits)
+        self.value = await service.pools.run(len(body), parse_body, body, model, limits)
         self._body = b"{}"  # give the bytes back
 
     async def json(self) -> Any:
         return await super().json() if self.value is UNSET else self.value
 
 
-class ReadingRoute(APIRoute):
+class JsonBodyRoute(APIRoute):
     """A route whose `body` is read by `BodyRequest`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -86,14 +86,14 @@ def is_json(content_type: str) -> bool:
     return kind == "application/json" or kind.endswith("+json")
 
 
-def parsed(body: bytes, model: type[BaseModel], limits: Limits) -> BaseModel:
+def parse_body(body: bytes, model: type[BaseModel], limits: Limits) -> BaseModel:
     """Return what a body says; raises the framework's errors, and ApiError."""
     try:
         values = count_values(body, limits.values)
         if values > limits.values:
             raise too_many_values(limits.values)
-        decoder = YieldingDecoder if values > MANY else json.JSONDecoder
-        value = json.loads(body, cls=decoder, parse_int=whole_number)
+        decoder = YieldingDecoder if values > MANY_VALUES else json.JSONDecoder
+        value = json.loads(body, cls=decoder, parse_int=parse_integer)
     except json.JSONDecodeError as error:
         raise RequestValidationError(
             [{"type": "json_invalid", "loc": (BODY, error.pos), "msg": error.msg}]
@@ -110,34 +110,34 @@ def parsed(body: bytes, model: type[BaseModel], limits: Limits) -> BaseModel:
         raise RequestValidationError([{**first, "loc": place}]) from None
 
 
-def count_values(body: bytes, most: int) -> int:
+def count_values(body: bytes, limit: int) -> int:
     """Count the values of a JSON text at least, and exactly once they are many.
 
     It stops behind `most`.
     """
-    count = sum(map(body.count, MARKS))
-    if count <= MANY:
+    count = sum(map(body.count, VALUE_MARKS))
+    if count <= MANY_VALUES:
         return count
     count, at = 0, 0
-    while count <= most and at < len(body):
+    while count <= limit and at < len(body):
         text = body.find(QUOTE, at)
         end = len(body) if text < 0 else text
-        count += sum(body.count(mark, at, end) for mark in MARKS)
-        at = end_of_text(body, end + 1)
+        count += sum(body.count(mark, at, end) for mark in VALUE_MARKS)
+        at = end_of_string(body, end + 1)
     return count
 
 
-def end_of_text(body: bytes, at: int) -> int:
+def end_of_string(body: bytes, at: int) -> int:
     """Where it goes on behind a text that begins before `at`."""
     while at < len(body) and body[at : at + 1] != QUOTE:
-        found = IN_TEXT.match(body, at)
+        found = STRING_CHUNK.match(body, at)
         if found is None or found.end() == at:  # a backslash is the last byte
             return len(body)
         at = found.end()
     return at + 1
 
 
-def whole_number(digits: str) -> int:
+def parse_integer(digits: str) -> int:
     """`int`, but of Python: other threads go on between many of them."""
     return int(digits)
 
@@ -152,9 +152,9 @@ def check_lengths(value: Any, limits: Limits) -> None:
             check_count(name, len(value[name]), count)
 
 
-def too_many_values(most: int) -> ApiError:
+def too_many_values(limit: int) -> ApiError:
     return ApiError(
         413,
-        f"the body has more than {most} values: shorten the conversation",
+        f"the body has more than {limit} values: shorten the conversation",
         "request_too_large",
     )

@@ -13,41 +13,41 @@ from mlx_gptoss.api.errors import busy
 RETRY_SECONDS = 5.0
 
 
-class Held:
+class BodyBudget:
     """Bounds what is held to `most` bytes. For one event loop."""
 
     def __init__(self, most: int) -> None:
-        self.most = most
-        self.bytes = 0
+        self.limit = most
+        self.used = 0
 
-    def share(self, receive: Receive) -> "Share":
-        return Share(self, receive)
+    def charge(self, receive: Receive) -> "BudgetedBody":
+        return BudgetedBody(self, receive)
 
 
-class Share:
+class BudgetedBody:
     """Receives the body of one request; raises ApiError (429) without room for it."""
 
-    def __init__(self, held: Held, receive: Receive) -> None:
-        self._held = held
+    def __init__(self, held: BodyBudget, receive: Receive) -> None:
+        self._budget = held
         self._receive = receive
-        self._bytes = 0
+        self._charged = 0
 
     async def __call__(self) -> Message:
         message = await self._receive()
         size = len(message.get("body", b""))
-        if self._held.bytes + size > self._held.most:
-            raise too_much()
-        self._held.bytes += size
-        self._bytes += size
+        if self._budget.used + size > self._budget.limit:
+            raise budget_exhausted()
+        self._budget.used += size
+        self._charged += size
         return message
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """What it held is free. Twice is once."""
-        self._held.bytes -= self._bytes
-        self._bytes = 0
+        self._budget.used -= self._charged
+        self._charged = 0
 
 
-def too_much() -> Exception:
+def budget_exhausted() -> Exception:
     error = busy("the bodies under way fill the memory they may take", RETRY_SECONDS)
     error.headers = {**error.headers, "Connection": "close"}
     return error

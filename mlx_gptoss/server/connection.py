@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
-class Connection(H11Protocol):
+class TimedConnection(H11Protocol):
     """Uvicorn's protocol, with an end to patience. Times are in seconds."""
 
     read_seconds: ClassVar[float] = 30.0  # until the first request has begun
@@ -48,7 +48,9 @@ class Connection(H11Protocol):
             self._waiting = None
 
 
-def patient(read_seconds: float, write_seconds: float) -> type[Connection]:
+def connection_with_timeouts(
+    read_seconds: float, write_seconds: float
+) -> type[TimedConnection]:
     """Return a kind of connection with these limits."""
     limits = {"read_seconds": read_seconds, "write_seconds": write_seconds}
-    return type("PatientConnection", (Connection,), limits)
+    return type("PatientConnection", (TimedConnection,), limits)

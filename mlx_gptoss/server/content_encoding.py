@@ -20,18 +20,18 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-MOST_CODINGS = 3  # one over the other
+MAX_CODINGS = 3  # one over the other
 ALIASES = {"x-gzip": "gzip"}
 IDENTITY = "identity"
-LEAST_WINDOW = 23  # 8 MiB, which every decoder should have (RFC 8878)
+MIN_WINDOW_LOG = 23  # 8 MiB, which every decoder should have (RFC 8878)
 CLOSE = {"Connection": "close"}
 
 
-class UnreadableError(HTTPException):
+class UndecodableBodyError(HTTPException):
     """A body that cannot be decoded; the message says why."""
 
 
-class Decoder(Protocol):
+class ContentDecoder(Protocol):
     """One coding of a body. `whole`: what has come may be all of it."""
 
     whole: bool
@@ -41,7 +41,7 @@ class Decoder(Protocol):
         ...
 
 
-class Zlib:
+class ZlibDecoder:
     """gzip, of one member after another, and deflate, with a header or without."""
 
     def __init__(self, *, gzip: bool) -> None:
@@ -75,14 +75,14 @@ class Zlib:
         return zlib.MAX_WBITS if headed else -zlib.MAX_WBITS
 
 
-class Zstd:
+class ZstdDecoder:
     """Zstandard, of one frame after another; its window is no larger than a body."""
 
     def __init__(self, most: int) -> None:
         self.whole = True
         name = zstd.DecompressionParameter.window_log_max
         low, high = name.bounds()
-        window = max(LEAST_WINDOW, most.bit_length())
+        window = max(MIN_WINDOW_LOG, most.bit_length())
         self._options: dict[int, int] = {name: min(max(window, low), high)}
         self._stream: Any = None
 
@@ -103,15 +103,15 @@ class Zstd:
         return out
 
 
-CODINGS: dict[str, Callable[[int], Decoder]] = {
-    "gzip": lambda most: Zlib(gzip=True),
-    "deflate": lambda most: Zlib(gzip=False),
-    "zstd": Zstd,
+CODINGS: dict[str, Callable[[int], ContentDecoder]] = {
+    "gzip": lambda most: ZlibDecoder(gzip=True),
+    "deflate": lambda most: ZlibDecoder(gzip=False),
+    "zstd": ZstdDecoder,
 }
 ACCEPTED = ", ".join(CODINGS)
 
 
-def codings_of(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
+def content_codings(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
     """How a body is encoded, in the order in which that was done."""
     given = [
         one.strip().lower()
@@ -124,10 +124,10 @@ def codings_of(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
 
 
 def can_decode(codings: list[str]) -> bool:
-    return len(codings) <= MOST_CODINGS and all(one in CODINGS for one in codings)
+    return len(codings) <= MAX_CODINGS and all(one in CODINGS for one in codings)
 
 
-class Decoded:
+class DecodedBody:
     """Receives a body and gives it decoded. Raises HTTPException for what is wrong."""
 
     def __init__(
@@ -157,14 +157,14 @@ class Decoded:
             try:
                 data = decoder.feed(data, self._left[at])
             except (zlib.error, zstd.ZstdError):
-                raise broken(name, "it is damaged, or encoded otherwise") from None
+                raise undecodable(name, "it is damaged, or encoded otherwise") from None
             self._left[at] -= len(data)
             if self._left[at] < 0:
                 raise self._too_large()
             if self._whole and not decoder.whole:
-                raise broken(name, "its end is missing")
+                raise undecodable(name, "its end is missing")
         return data
 
 
-def broken(name: str, why: str) -> UnreadableError:
-    return UnreadableError(400, f"the body is no whole `{name}`: {why}", CLOSE)
+def undecodable(name: str, why: str) -> UndecodableBodyError:
+    return UndecodableBodyError(400, f"the body is no whole `{name}`: {why}", CLOSE)

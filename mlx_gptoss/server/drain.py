@@ -12,7 +12,7 @@ from typing import Protocol
 from mlx_gptoss.api.errors import ApiError, draining
 
 
-class Failing(Protocol):
+class Failable(Protocol):
     """An answer under way; to fail one that has ended does nothing."""
 
     def fail(self, error: Exception) -> None: ...
@@ -22,28 +22,28 @@ class Drain:
     """Which answers are under way, and whether they may go on. For one event loop."""
 
     def __init__(self) -> None:
-        self.begun = False
-        self.over = False
-        self._under_way: set[Failing] = set()
+        self.started = False
+        self.aborted = False
+        self._running: set[Failable] = set()
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Refuse what is asked from now on; what runs goes on."""
-        self.begun = True
+        self.started = True
 
-    def cut(self) -> int:
+    def abort(self) -> int:
         """End the answers under way, and say how many there were."""
-        self.begun = self.over = True
-        for one in self._under_way:
+        self.started = self.aborted = True
+        for one in self._running:
             one.fail(draining())
-        return len(self._under_way)
+        return len(self._running)
 
     def refusal(self) -> ApiError | None:
         """Why nothing new may begin, or None if it may."""
-        return draining() if self.begun else None
+        return draining() if self.started else None
 
-    def watch(self, answers: Sequence[Failing]) -> Callable[[], None]:
+    def track(self, answers: Sequence[Failable]) -> Callable[[], None]:
         """Cut these too, when it comes to that; call what is returned at their end."""
-        self._under_way.update(answers)
-        if self.over:
-            self.cut()
-        return lambda: self._under_way.difference_update(answers)
+        self._running.update(answers)
+        if self.aborted:
+            self.abort()
+        return lambda: self._running.difference_update(answers)

@@ -22,15 +22,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlx_gptoss.api.errors import ApiError, body_for, draining
 from mlx_gptoss.api.settings import Settings
-from mlx_gptoss.server.body_budget import Held
-from mlx_gptoss.server.content_encoding import ACCEPTED, Decoded, can_decode, codings_of
+from mlx_gptoss.server.body_budget import BodyBudget
+from mlx_gptoss.server.content_encoding import (
+    ACCEPTED,
+    DecodedBody,
+    can_decode,
+    content_codings,
+)
 from mlx_gptoss.server.drain import Drain
 
-OPEN = ("/health", "/docs", "/openapi.json")  # and what lies below
-KNOWS_KEY = "knows_key"  # in the state of a request: whether it may hear everything
+PUBLIC_PATHS = ("/health", "/docs", "/openapi.json")  # and what lies below
+AUTHORIZED = "knows_key"  # in the state of a request: whether it may hear everything
 PAGES = ("/docs",)
-SAME = ("same-origin", "none")  # of Sec-Fetch-Site: our own pages, and typed addresses
-POLICY = (
+SAME_ORIGIN = (
+    "same-origin",
+    "none",
+)  # of Sec-Fetch-Site: our own pages, and typed addresses
+CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
@@ -39,10 +47,10 @@ SECURITY_HEADERS = (
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    (b"content-security-policy", POLICY.encode()),
+    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
 )
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-OTHER = "other"  # a method or a route that is not served
+UNKNOWN = "other"  # a method or a route that is not served
 Headers = Mapping[str, str]
 
 
@@ -66,62 +74,62 @@ class Guard:
         self._settings = settings
         self._limits = settings.limits
         self._drain = drain or Drain()
-        self._held = Held(self._limits.bodies * self._limits.body_bytes)
+        self._body_budget = BodyBudget(self._limits.bodies * self._limits.body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        secured, started = _Secured(send), time.monotonic()
+        secured, started = _SecuredSend(send), time.monotonic()
         try:
-            await self._pass(scope, receive, secured)
+            await self._forward(scope, receive, secured)
         except asyncio.CancelledError:
-            if not self._drain.over:
+            if not self._drain.aborted:
                 raise
             if not secured.status:
                 await _refuse(scope["path"], draining(), secured)
         finally:
-            method = scope["method"] if scope["method"] in METHODS else OTHER
-            route = getattr(scope.get("route"), "path", OTHER)
+            method = scope["method"] if scope["method"] in METHODS else UNKNOWN
+            route = getattr(scope.get("route"), "path", UNKNOWN)
             seconds = time.monotonic() - started
             self._on_request(method, route, secured.status, seconds)
 
-    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = headers_of(scope)
+    async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = decode_headers(scope)
         error = self.refusal(scope["method"], scope["path"], headers)
-        scope.setdefault("state", {})[KNOWS_KEY] = self._knows_key(headers)
-        codings, most = codings_of(scope["headers"]), self._limits.body_bytes
+        scope.setdefault("state", {})[AUTHORIZED] = self._is_authorized(headers)
+        codings, most = content_codings(scope["headers"]), self._limits.body_bytes
         if error is None and not can_decode(codings):
-            error = unknown_encoding()
+            error = unsupported_encoding()
         if error is not None:
             await _refuse(scope["path"], error, send)
             return
-        body: Receive = _Body(receive, most, self._limits.body_seconds)
+        body: Receive = _LimitedBody(receive, most, self._limits.body_seconds)
         if codings:
-            body = Decoded(body, codings, most, lambda: _too_large(most))
-        share = self._held.share(body)
+            body = DecodedBody(body, codings, most, lambda: _too_large(most))
+        share = self._body_budget.charge(body)
         try:
             await self._app(scope, share, send)
         finally:
-            share.give_back()
+            share.release()
 
     def refusal(self, method: str, path: str, headers: Headers) -> ApiError | None:
         """Why a request may not pass, or None if it may."""
-        if not self._is_our_name(headers.get("host", "")):
+        if not self._is_allowed_host(headers.get("host", "")):
             return ApiError(
                 403,
                 "this Host is not served: use localhost, or --allow-host",
                 "host_not_allowed",
             )
-        if not self._is_our_page(method, path, headers):
+        if not self._is_allowed_origin(method, path, headers):
             return ApiError(
                 403,
                 "pages of this origin may not ask: list it with --cors-origin",
                 "origin_not_allowed",
             )
         preflight = method == "OPTIONS" and "access-control-request-method" in headers
-        open_to_all = preflight or is_below(path, OPEN)
-        if not open_to_all and not self._knows_key(headers):
+        open_to_all = preflight or is_under(path, PUBLIC_PATHS)
+        if not open_to_all and not self._is_authorized(headers):
             return ApiError(
                 401,
                 "the API key is missing or wrong: send `Authorization: Bearer KEY`",
@@ -133,25 +141,25 @@ class Guard:
             return too_large(self._limits.body_bytes)
         return None
 
-    def _is_our_name(self, host: str) -> bool:
-        hosts, name = self._settings.hosts, name_of(host)
+    def _is_allowed_host(self, host: str) -> bool:
+        hosts, name = self._settings.hosts, host_name(host)
         if hosts is None or name in hosts:
             return True
-        return self._settings.any_address and is_address(name)
+        return self._settings.any_address and is_ip_address(name)
 
-    def _is_our_page(self, method: str, path: str, headers: Headers) -> bool:
+    def _is_allowed_origin(self, method: str, path: str, headers: Headers) -> bool:
         origin = headers.get("origin")
         if origin is not None:
             host = headers.get("host")
             own = (f"http://{host}", f"https://{host}")
             return origin in own or origin in self._settings.origins
-        if headers.get("sec-fetch-site", "none") in SAME:
+        if headers.get("sec-fetch-site", "none") in SAME_ORIGIN:
             return True
         # A link to our pages may stand anywhere: who follows it only looks at them.
         followed = headers.get("sec-fetch-mode") == "navigate" and method == "GET"
-        return followed and is_below(path, PAGES)
+        return followed and is_under(path, PAGES)
 
-    def _knows_key(self, headers: Headers) -> bool:
+    def _is_authorized(self, headers: Headers) -> bool:
         """Whether a request has the key, or needs none."""
         key = self._settings.api_key
         if key is None:
@@ -164,7 +172,7 @@ class Guard:
         )
 
 
-def headers_of(scope: Scope) -> dict[str, str]:
+def decode_headers(scope: Scope) -> dict[str, str]:
     """The headers by their lower-case names; of one that is repeated, the last."""
     return {
         name.decode("latin-1").lower(): value.decode("latin-1")
@@ -172,14 +180,14 @@ def headers_of(scope: Scope) -> dict[str, str]:
     }
 
 
-def name_of(host: str) -> str:
+def host_name(host: str) -> str:
     """The name in a Host header, without the port: `localhost`, `[::1]`."""
     if host.startswith("["):
         return host.partition("]")[0].lower() + "]"
     return host.partition(":")[0].lower()
 
 
-def is_address(name: str) -> bool:
+def is_ip_address(name: str) -> bool:
     """Whether a host is an address, which no name can be rebound to be."""
     try:
         ipaddress.ip_address(name.strip("[]"))
@@ -188,8 +196,8 @@ def is_address(name: str) -> bool:
     return True
 
 
-def is_below(path: str, places: tuple[str, ...]) -> bool:
-    return any(path == place or path.startswith(f"{place}/") for place in places)
+def is_under(path: str, prefixes: tuple[str, ...]) -> bool:
+    return any(path == place or path.startswith(f"{place}/") for place in prefixes)
 
 
 def too_large(most: int) -> ApiError:
@@ -201,7 +209,7 @@ def too_large(most: int) -> ApiError:
     )
 
 
-def unknown_encoding() -> ApiError:
+def unsupported_encoding() -> ApiError:
     return ApiError(
         415,
         f"the body's `Content-Encoding` is not read here: send {ACCEPTED}, or "
@@ -211,7 +219,7 @@ def unknown_encoding() -> ApiError:
     )
 
 
-class _Body:
+class _LimitedBody:
     """Receives a body no longer and no slower than the limits say.
 
     Raises HTTPException, which frameworks pass on as it is.
@@ -231,7 +239,7 @@ class _Body:
             async with asyncio.timeout_at(self._end):
                 message = await self._receive()
         except TimeoutError:
-            raise _broken(408, "the body took too long to arrive") from None
+            raise _closing_error(408, "the body took too long to arrive") from None
         self._size += len(message.get("body", b""))
         if self._size > self._most:
             raise _too_large(self._most)
@@ -240,14 +248,14 @@ class _Body:
 
 
 def _too_large(most: int) -> HTTPException:
-    return _broken(413, too_large(most).message)
+    return _closing_error(413, too_large(most).message)
 
 
-def _broken(status: int, message: str) -> HTTPException:
+def _closing_error(status: int, message: str) -> HTTPException:
     return HTTPException(status, message, {"Connection": "close"})
 
 
-class _Secured:
+class _SecuredSend:
     """Sends what a route sends, with headers that keep browsers honest."""
 
     def __init__(self, send: Send) -> None:

@@ -22,10 +22,10 @@ class LogFile(logging.Handler):
     Raises StorageError if the file cannot be opened.
     """
 
-    def __init__(self, path: Path, *, say: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, *, warn: Callable[[str], None]) -> None:
         self.path = path
-        self._say = say
-        self._lost = 0
+        self._warn = warn
+        self._lost_lines = 0
         with named(path):
             self._handle = self._open()
         super().__init__()
@@ -33,16 +33,16 @@ class LogFile(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, to a new file if the old one is no longer there."""
         text = self.format(record) + "\n"
-        if self._lost:
-            text = f"\n{self._lost} lines are missing here\n{text}"
+        if self._lost_lines:
+            text = f"\n{self._lost_lines} lines are missing here\n{text}"
         try:
-            self._follow()
+            self._reopen_if_replaced()
             self._write(text)
-            self._lost = 0
+            self._lost_lines = 0
         except OSError as error:
-            if not self._lost:
-                self._tell(error)
-            self._lost += 1
+            if not self._lost_lines:
+                self._report_failure(error)
+            self._lost_lines += 1
 
     def close(self) -> None:
         self.acquire()
@@ -60,7 +60,7 @@ class LogFile(logging.Handler):
             os.fchmod(handle, OWNER_FILE)
         return handle
 
-    def _follow(self) -> None:
+    def _reopen_if_replaced(self) -> None:
         """Open the file again where another one, or none, has its name."""
         ours = os.fstat(self._handle)
         with suppress(FileNotFoundError):
@@ -76,9 +76,9 @@ class LogFile(logging.Handler):
         while data:  # a disk that is nearly full takes a part of it
             data = data[os.write(self._handle, data) :]
 
-    def _tell(self, error: OSError) -> None:
+    def _report_failure(self, error: OSError) -> None:
         why = reason(error)
         with suppress(OSError):  # stderr may lie on the same disk
-            self._say(
+            self._warn(
                 f"the log `{self.path}` is not written now, the server goes on: {why}"
             )

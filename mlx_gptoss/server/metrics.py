@@ -23,7 +23,7 @@ class Metrics:
 
     def __init__(self, models: Models) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_Now(models))
+        self.registry.register(_CurrentState(models))
         self._requests = self._counter(
             "requests", "Requests answered", ["method", "route", "status"]
         )
@@ -71,7 +71,7 @@ class Metrics:
         return Counter(f"mlx_gptoss_{name}", help, labels, registry=self.registry)
 
 
-class _Now(Collector):
+class _CurrentState(Collector):
     """What is so at the moment somebody asks."""
 
     def __init__(self, models: Models) -> None:

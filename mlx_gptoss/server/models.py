@@ -20,11 +20,11 @@ from mlx_gptoss.memory import Plan, format_bytes
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0  # between two looks for models that are idle
+IDLE_CHECK_SECONDS = 1.0  # between two looks for models that are idle
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """A model that can be loaded: its public name, and how.
 
     `plan` says what it takes without loading it; None where nobody knows.
@@ -36,36 +36,36 @@ class Source:
 
 
 @dataclass
-class Entry:
+class ModelEntry:
     """A source and what is loaded of it.
 
     A model that is `leaving` makes room for another: who asks for it now has it
     loaded again after that. `hopes` are of those who wait for it to be loaded.
     """
 
-    source: Source
+    source: ModelSource
     runtime: Runtime | None = None
     loading: "asyncio.Task[None] | None" = None
-    leaving: bool = False
-    hopes: "list[asyncio.Future[Runtime]]" = field(default_factory=list)
+    evicting: bool = False
+    waiters: "list[asyncio.Future[Runtime]]" = field(default_factory=list)
     leases: int = 0
-    unused: asyncio.Event = field(default_factory=asyncio.Event)
-    used: float = field(default_factory=time.monotonic)
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    last_used: float = field(default_factory=time.monotonic)
 
-    def take(self) -> Runtime:
+    def acquire(self) -> Runtime:
         assert self.runtime is not None
         self.leases += 1
-        self.unused.clear()
+        self.idle.clear()
         return self.runtime
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         self.leases -= 1
-        self.used = time.monotonic()
+        self.last_used = time.monotonic()
         if not self.leases:
-            self.unused.set()
+            self.idle.set()
 
     @property
-    def bytes(self) -> int:
+    def planned_bytes(self) -> int:
         plan = self.runtime.plan if self.runtime else None
         return plan.total_bytes if plan else 0
 
@@ -78,24 +78,24 @@ class Models:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[ModelSource],
         *,
         idle_seconds: float | None = None,
         any_model: bool = False,
         budget: int | None = None,
     ) -> None:
-        self._entries = {one.name: Entry(one) for one in sources}
+        self._entries = {one.name: ModelEntry(one) for one in sources}
         self._idle_seconds = idle_seconds
         self._any_model = any_model
         self._budget = budget
-        self._moving = asyncio.Lock()  # one model comes or goes at a time
+        self._change_lock = asyncio.Lock()  # one model comes or goes at a time
         self._closed = False
         self.created = int(time.time())
 
     @classmethod
     def of(cls, runtime: Runtime, name: str) -> "Models":
         """Serve one runtime that was loaded elsewhere; `close` closes it."""
-        models = cls([Source(name, lambda: runtime)])
+        models = cls([ModelSource(name, lambda: runtime)])
         models.adopt(name, runtime)
         return models
 
@@ -108,7 +108,7 @@ class Models:
         return [name for name in self._entries if self.runtime(name)]
 
     @property
-    def in_use(self) -> int:
+    def active_leases(self) -> int:
         """How many leases there are."""
         return sum(entry.leases for entry in self._entries.values())
 
@@ -120,7 +120,7 @@ class Models:
         """Take a model that was loaded elsewhere, as at the start."""
         entry = self._entries[name]
         entry.runtime = runtime
-        entry.unused.set()
+        entry.idle.set()
         log_loaded(name, runtime)
 
     def resolve(self, name: str | None) -> str:
@@ -135,94 +135,96 @@ class Models:
     async def lease(self, name: str | None) -> AsyncIterator[Runtime]:
         """Keep a model loaded for as long as the block runs."""
         entry = self._entries[self.resolve(name)]
-        runtime = await self._borrowed(entry)
+        runtime = await self._acquire(entry)
         try:
             yield runtime
         finally:
-            entry.give_back()
+            entry.release()
 
-    async def watch(self) -> None:
+    async def unload_idle(self) -> None:
         """Unload what nobody has used for `idle_seconds`, for ever."""
         while self._idle_seconds is not None:
-            await asyncio.sleep(min(LOOK_SECONDS, self._idle_seconds))
+            await asyncio.sleep(min(IDLE_CHECK_SECONDS, self._idle_seconds))
             for entry in self._entries.values():
                 if self._is_idle(entry):
-                    async with self._moving:
+                    async with self._change_lock:
                         if self._is_idle(entry):
                             await self._unload(entry)
 
     async def close(self) -> None:
         """Unload everything; what still runs is ended."""
         self._closed = True
-        async with self._moving:
+        async with self._change_lock:
             for entry in self._entries.values():
                 await self._unload(entry)
 
-    def _is_idle(self, entry: Entry) -> bool:
+    def _is_idle(self, entry: ModelEntry) -> bool:
         if entry.runtime is None or entry.leases or self._idle_seconds is None:
             return False
-        return time.monotonic() - entry.used >= self._idle_seconds
+        return time.monotonic() - entry.last_used >= self._idle_seconds
 
-    async def _borrowed(self, entry: Entry) -> Runtime:
-        if entry.runtime is not None and not entry.leaving:
-            return entry.take()
+    async def _acquire(self, entry: ModelEntry) -> Runtime:
+        if entry.runtime is not None and not entry.evicting:
+            return entry.acquire()
         hope: asyncio.Future[Runtime] = asyncio.get_running_loop().create_future()
-        entry.hopes.append(hope)
+        entry.waiters.append(hope)
         if entry.loading is None:
             entry.loading = asyncio.create_task(self._load(entry))
         try:
             return await hope
         except asyncio.CancelledError:
             if not hope.cancelled() and hope.exception() is None:
-                entry.give_back()  # it came too late
+                entry.release()  # it came too late
             raise
 
-    async def _load(self, entry: Entry) -> None:
+    async def _load(self, entry: ModelEntry) -> None:
         """Load a model, and lend it at once to all who wait: others may want its room.
 
         A client that leaves does not stop this: the next one will want the model.
         """
         try:
-            async with self._moving:
+            async with self._change_lock:
                 if self._closed:
                     raise draining()
                 await self._make_room(entry)
                 entry.runtime = await asyncio.to_thread(entry.source.load)
-                entry.used = time.monotonic()
-                entry.unused.set()
+                entry.last_used = time.monotonic()
+                entry.idle.set()
                 log_loaded(entry.source.name, entry.runtime)
-                for hope in entry.hopes:
+                for hope in entry.waiters:
                     if not hope.done():
-                        hope.set_result(entry.take())
+                        hope.set_result(entry.acquire())
         except Exception as error:  # told to all who wait
-            for hope in entry.hopes:
+            for hope in entry.waiters:
                 if not hope.done():
                     hope.set_exception(error)
         finally:
-            entry.hopes.clear()
+            entry.waiters.clear()
             entry.loading = None
 
-    async def _make_room(self, wanted: Entry) -> None:
+    async def _make_room(self, wanted: ModelEntry) -> None:
         """Unload others until `wanted` fits, those used longest ago first."""
         others = [one for one in self._entries.values() if one.runtime is not None]
-        others.sort(key=lambda one: one.used)
-        needed = await self._needed(wanted) if others and self._budget else None
+        others.sort(key=lambda one: one.last_used)
+        needed = await self._planned_bytes(wanted) if others and self._budget else None
         for one in others:
-            held = sum(entry.bytes for entry in others if entry.runtime is not None)
+            held = sum(
+                entry.planned_bytes for entry in others if entry.runtime is not None
+            )
             if needed is not None and held + needed <= (self._budget or 0):
                 return
-            one.leaving = True
+            one.evicting = True
             try:
-                await one.unused.wait()
+                await one.idle.wait()
                 await self._unload(one)
             finally:
-                one.leaving = False
+                one.evicting = False
 
-    async def _needed(self, entry: Entry) -> int | None:
+    async def _planned_bytes(self, entry: ModelEntry) -> int | None:
         plan = entry.source.plan
         return (await asyncio.to_thread(plan)).total_bytes if plan else None
 
-    async def _unload(self, entry: Entry) -> None:
+    async def _unload(self, entry: ModelEntry) -> None:
         runtime, entry.runtime = entry.runtime, None
         if runtime is not None:
             await asyncio.to_thread(runtime.close)

@@ -26,19 +26,19 @@ import uvicorn
 
 from mlx_gptoss import files
 from mlx_gptoss.errors import GptOssError, StorageError
-from mlx_gptoss.server.connection import patient
+from mlx_gptoss.server.connection import connection_with_timeouts
 from mlx_gptoss.server.drain import Drain
 
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 75
-TELL_SECONDS = 1.0  # for clients to take the error that ends their answer
-LOOK_SECONDS = 0.05
-OTHERS = 0o177  # the bits of a mode that nobody else gets
+ERROR_DELIVERY_SECONDS = 1.0  # for clients to take the error that ends their answer
+POLL_SECONDS = 0.05
+GROUP_AND_OTHERS = 0o177  # the bits of a mode that nobody else gets
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ServeOptions:
     """Where a server listens, for how long it waits, and who is told.
 
     `read_seconds` is how long a client may take to begin a request, `write_seconds`
@@ -55,36 +55,36 @@ class Place:
     write_seconds: float = 30.0
 
 
-class Server(uvicorn.Server):
+class ServerProcess(uvicorn.Server):
     """Uvicorn that tells when it is ready, and ends as we want it to."""
 
     def __init__(
         self,
         config: uvicorn.Config,
-        place: Place,
+        options: ServeOptions,
         on_ready: Callable[[], None],
         drain: Drain,
     ) -> None:
         super().__init__(config)
-        self._place = place
+        self._options = options
         self._drain = drain
-        self._drain_seconds = place.drain_seconds
+        self._drain_seconds = options.drain_seconds
         self._on_ready = on_ready
         self._parent = os.getppid()
-        self.ended_by: int | None = None
-        self.failed_by: StorageError | None = None
+        self.exit_signal: int | None = None
+        self.startup_error: StorageError | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         try:
             self._on_ready()
         except StorageError as error:  # whoever started it waits for the file
-            self.failed_by = error
+            self.startup_error = error
             self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
         """Look for the parent, ten times a second."""
-        if self._place.exit_with_parent and os.getppid() != self._parent:
+        if self._options.exit_with_parent and os.getppid() != self._parent:
             log.warning("the parent process has ended, so this one does")
             self._drain_seconds = 0
             self.should_exit = True
@@ -109,37 +109,37 @@ class Server(uvicorn.Server):
         if self.should_exit:  # the second one does not wait
             self._drain_seconds = 0
         self.should_exit = True
-        self.ended_by = self.ended_by or sig
+        self.exit_signal = self.exit_signal or sig
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._drain.begin()
-        cutting = asyncio.create_task(self._cut_in_time())
+        self._drain.start()
+        cutting = asyncio.create_task(self._abort_after_drain())
         try:
             await super().shutdown(sockets)
         finally:
             cutting.cancel()
             await asyncio.gather(cutting, return_exceptions=True)
 
-    async def _cut_in_time(self) -> None:
+    async def _abort_after_drain(self) -> None:
         """End what still runs when the time is over: by its error, then by force."""
         clock = asyncio.get_running_loop().time
         started, state = clock(), self.server_state
         while clock() - started < self._drain_seconds:
-            await asyncio.sleep(LOOK_SECONDS)
-        if count := self._drain.cut():
+            await asyncio.sleep(POLL_SECONDS)
+        if count := self._drain.abort():
             log.warning("answers cut for want of time: %d", count)
-        await self._end_of_requests(TELL_SECONDS)
+        await self._wait_for_requests(ERROR_DELIVERY_SECONDS)
         for connection in list(state.connections):
             cycle = getattr(connection, "cycle", None)
             if cycle is not None and cycle.response_started:
                 connection.transport.abort()  # its client does not read
         for task in list(state.tasks):
             task.cancel()  # the guard tells those that wait for an answer
-        await self._end_of_requests(TELL_SECONDS)
+        await self._wait_for_requests(ERROR_DELIVERY_SECONDS)
         for connection in list(state.connections):
             connection.transport.abort()
 
-    async def _end_of_requests(self, seconds: float) -> None:
+    async def _wait_for_requests(self, seconds: float) -> None:
         """Wait for the requests under way, but no longer than so."""
         if tasks := list(self.server_state.tasks):
             await asyncio.wait(tasks, timeout=seconds)
@@ -148,7 +148,7 @@ class Server(uvicorn.Server):
 def serve(
     app: Any,
     listening: socket.socket,
-    place: Place,
+    options: ServeOptions,
     ready: Mapping[str, Any],
     drain: Drain,
 ) -> int | None:
@@ -161,7 +161,7 @@ def serve(
     config = uvicorn.Config(
         app,
         # Pure Python and everywhere the same; a token takes far longer than its frame.
-        http=patient(place.read_seconds, place.write_seconds),
+        http=connection_with_timeouts(options.read_seconds, options.write_seconds),
         loop="asyncio",
         ws="none",
         lifespan="on",
@@ -173,36 +173,36 @@ def serve(
     )
 
     def tell() -> None:
-        url = url_of(listening)
+        url = listening_url(listening)
         log.info("serving at %s", url)
-        if place.ready_file is not None:
+        if options.ready_file is not None:
             facts = {"url": url, **ready, "pid": os.getpid()}
-            files.write(place.ready_file, json.dumps(facts) + "\n")
+            files.write(options.ready_file, json.dumps(facts) + "\n")
 
-    server = Server(config, place, tell, drain)
+    server = ServerProcess(config, options, tell, drain)
     try:
         server.run([listening])
     finally:
-        for path in (place.ready_file, place.uds):
+        for path in (options.ready_file, options.uds):
             if path is not None:
                 path.unlink(missing_ok=True)
-    if server.failed_by is not None:
-        raise server.failed_by
-    return server.ended_by
+    if server.startup_error is not None:
+        raise server.startup_error
+    return server.exit_signal
 
 
-def listen(place: Place) -> socket.socket:
+def listen(options: ServeOptions) -> socket.socket:
     """Take the address; nobody can connect before it is served.
 
     Raises GptOssError if it cannot be had, or if the ready file cannot be written.
     """
-    if place.ready_file is not None:
-        files.require(place.ready_file)
-    if place.uds is not None:
-        return _listen_at_path(place.uds)
+    if options.ready_file is not None:
+        files.require(options.ready_file)
+    if options.uds is not None:
+        return _listen_at_path(options.uds)
     try:
         family, kind, _, _, address = socket.getaddrinfo(
-            place.host, place.port, type=socket.SOCK_STREAM
+            options.host, options.port, type=socket.SOCK_STREAM
         )[0]
         found = socket.socket(family, kind)
         try:
@@ -213,13 +213,13 @@ def listen(place: Place) -> socket.socket:
             raise
     except OSError as error:
         raise GptOssError(
-            f"cannot listen at {place.host}:{place.port} ({error.strerror}): choose "
-            "another with `--host` and `--port`"
+            f"cannot listen on {options.host}:{options.port} ({error.strerror}): "
+            "choose another address with `--host` and `--port`"
         ) from error
     return found
 
 
-def url_of(listening: socket.socket) -> str:
+def listening_url(listening: socket.socket) -> str:
     """The address it serves at; of a Unix socket, `http+unix://` and its path."""
     name = listening.getsockname()
     if listening.family == socket.AF_UNIX:
@@ -229,15 +229,15 @@ def url_of(listening: socket.socket) -> str:
 
 
 def _listen_at_path(path: Path) -> socket.socket:
-    _remove_dead(path)
+    _remove_stale_socket(path)
     found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(OTHERS)
+    mask = os.umask(GROUP_AND_OTHERS)
     try:
         found.bind(str(path))
     except OSError as error:
         found.close()
         raise GptOssError(
-            f"cannot listen at `{path}` ({error.strerror or error}): give another "
+            f"cannot listen on `{path}` ({error.strerror or error}): give another "
             "`--uds`"
         ) from error
     finally:
@@ -245,7 +245,7 @@ def _listen_at_path(path: Path) -> socket.socket:
     return found
 
 
-def _remove_dead(path: Path) -> None:
+def _remove_stale_socket(path: Path) -> None:
     """Remove a socket that nobody listens at any more."""
     if not path.exists():
         return

@@ -37,15 +37,15 @@ from mlx_gptoss.harmony.openai_chat import Restore
 from mlx_gptoss.server.drain import Drain
 from mlx_gptoss.server.metrics import Metrics
 from mlx_gptoss.server.models import Models
-from mlx_gptoss.server.responses.registry import Kept
+from mlx_gptoss.server.responses.registry import ResponseRegistry
 from mlx_gptoss.server.stream import (
-    ALIVE,
-    WAITING,
+    KEEP_ALIVE,
+    QUEUED,
     EventStream,
     error_frame,
     while_connected,
 )
-from mlx_gptoss.server.thread_pools import Lanes
+from mlx_gptoss.server.thread_pools import ThreadPools
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -72,10 +72,10 @@ class Job:
         """The answer, where there is one."""
         return self.turns[0]
 
-    def sign_of_life(self) -> bytes:
+    def heartbeat(self) -> bytes:
         """A comment for a stream that is silent: the place in the queue, if any."""
         place = max(turn.place for turn in self.turns)
-        return WAITING % place if place else ALIVE
+        return QUEUED % place if place else KEEP_ALIVE
 
     def on_close(self, then: Callable[[], object]) -> None:
         """Have `then` called when the job has ended."""
@@ -94,10 +94,10 @@ class Service:
 
     models: Models
     settings: Settings = field(default_factory=Settings)
-    kept: Kept = field(default_factory=Kept)
+    responses: ResponseRegistry = field(default_factory=ResponseRegistry)
     memory: ReasoningMemory = field(default_factory=ReasoningMemory)
     drain: Drain = field(default_factory=Drain)
-    lanes: Lanes = field(default_factory=Lanes)
+    pools: ThreadPools = field(default_factory=ThreadPools)
     metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:
@@ -107,7 +107,7 @@ class Service:
     def of(cls, request: Request) -> "Service":
         return request.app.state.service
 
-    async def begin(
+    async def start(
         self,
         request: Request,
         model: str | None,
@@ -117,28 +117,28 @@ class Service:
 
         `make_ask` is called in a thread: it may take its time.
         """
-        size, asks = self.size_of(request), list[Ask]()
+        size, asks = self.body_size(request), list[Ask]()
 
         async def prompts(runtime: Runtime) -> list[Prompt]:
-            ask = await self.lanes.run(size, make_ask, runtime)
+            ask = await self.pools.run(size, make_ask, runtime)
             asks.append(ask)
-            run = self.lanes.compile if ask.compiles else self.lanes.run
+            run = self.pools.compile if ask.compiles else self.pools.run
             return await run(max(size, ask.size), prompts_of, ask, runtime)
 
-        job = await while_connected(request, self._begin(model, prompts))
+        job = await while_connected(request, self._start(model, prompts))
         return replace(job, _ask=asks[0])
 
-    async def begin_prompts(
+    async def start_prompts(
         self,
         request: Request,
         model: str | None,
         make: Callable[[Runtime], list[Prompt]],
     ) -> Job:
         """Lease a model and start the prompts that `make` makes, in a thread."""
-        prompts = partial(self.lanes.run, self.size_of(request), make)
-        return await while_connected(request, self._begin(model, prompts))
+        prompts = partial(self.pools.run, self.body_size(request), make)
+        return await while_connected(request, self._start(model, prompts))
 
-    async def look(
+    async def inspect(
         self,
         request: Request,
         model: str | None,
@@ -148,19 +148,19 @@ class Service:
         """Lease a model; return what is asked, and what `work` made of it."""
 
         async def looked() -> tuple[Ask, T]:
-            size = self.size_of(request)
+            size = self.body_size(request)
             async with self.models.lease(model) as runtime:
-                ask = await self.lanes.run(size, make_ask, runtime)
+                ask = await self.pools.run(size, make_ask, runtime)
                 longer = max(size, ask.size)
-                return ask, await self.lanes.run(longer, work, ask, runtime)
+                return ask, await self.pools.run(longer, work, ask, runtime)
 
         return await while_connected(request, looked())
 
-    def size_of(self, request: Request) -> int:
+    def body_size(self, request: Request) -> int:
         """The bytes of a request's body."""
         return getattr(request.state, "body_bytes", 0)
 
-    async def whole(
+    async def reply(
         self,
         request: Request,
         job: Job,
@@ -180,7 +180,7 @@ class Service:
         frames: AsyncIterator[bytes],
         headers: Mapping[str, str] | None = None,
         *,
-        tell: Callable[[ApiError], bytes] = error_frame,
+        error_frame: Callable[[ApiError], bytes] = error_frame,
     ) -> EventStream:
         """Reply with `frames` as the client reads them; `tell` writes an error."""
         limits = self.settings.limits
@@ -188,12 +188,12 @@ class Service:
             frames,
             close=job.close,
             heartbeat_seconds=limits.heartbeat_seconds,
-            alive=job.sign_of_life,
-            tell=tell,
+            heartbeat=job.heartbeat,
+            error_frame=error_frame,
             headers=with_freed(headers, job.turn.prompt.freed),
         )
 
-    async def _begin(
+    async def _start(
         self, model: str | None, make: Callable[[Runtime], Awaitable[list[Prompt]]]
     ) -> Job:
         if (refusal := self.drain.refusal()) is not None:
@@ -205,8 +205,10 @@ class Service:
             if self.settings.log_prompts:
                 for prompt in prompts:
                     log.info("prompt: %r", runtime.tokenizer.decode(prompt.ids))
-            turns = await start_turns(runtime, prompts, partial(self._ended, runtime))
-            stack.callback(self.drain.watch(turns))
+            turns = await start_turns(
+                runtime, prompts, partial(self._record_turn, runtime)
+            )
+            stack.callback(self.drain.track(turns))
             return Job(name, runtime, turns, stack.pop_all())
         raise AssertionError("unreachable")
 
@@ -215,12 +217,14 @@ class Service:
         """Puts back the reasoning that calls come without, unless that is off."""
         return self.memory.restore if self.settings.reasoning_memory else None
 
-    def on_request(self, method: str, route: str, status: int, seconds: float) -> None:
+    def record_request(
+        self, method: str, route: str, status: int, seconds: float
+    ) -> None:
         """Count and log a request that has ended; never what was in it."""
         self.metrics.request(method, route, status)
         log.info("%s %s %d in %.3f s", method, route, status, seconds)
 
-    def _ended(self, runtime: Runtime, turn: Turn) -> None:
+    def _record_turn(self, runtime: Runtime, turn: Turn) -> None:
         self.metrics.turn(turn)
         if turn.reader.called and self.settings.reasoning_memory:
             self.memory.remember(turn.reader.call_ids, turn.reader.messages)

@@ -19,12 +19,12 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 DONE = b"data: [DONE]\n\n"
-ALIVE = b": alive\n\n"  # a comment, which every client passes over
-WAITING = b": waiting, place %d in the queue\n\n"
-CLIENT_CLOSED = 499  # nginx's number for it; nobody is there to read it
+KEEP_ALIVE = b": alive\n\n"  # a comment, which every client passes over
+QUEUED = b": waiting, place %d in the queue\n\n"
+CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; nobody is there to read it
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """Nobody waits for the reply any more."""
 
 
@@ -43,7 +43,7 @@ def error_frame(error: ApiError) -> bytes:
     return sse_json(error.body) + DONE
 
 
-async def disconnected(receive: Receive) -> None:
+async def wait_for_disconnect(receive: Receive) -> None:
     """Return once the client has left. The body must have been read before."""
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -51,15 +51,17 @@ async def disconnected(receive: Receive) -> None:
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Return what `work` returns; raise ClientGone if the client leaves before."""
-    return await _unless(disconnected(request.receive), work)
+    return await _cancel_on_disconnect(wait_for_disconnect(request.receive), work)
 
 
-async def _unless(gone: Coroutine[Any, Any, None], work: Coroutine[Any, Any, T]) -> T:
+async def _cancel_on_disconnect(
+    gone: Coroutine[Any, Any, None], work: Coroutine[Any, Any, T]
+) -> T:
     leaving, working = asyncio.create_task(gone), asyncio.create_task(work)
     try:
         await asyncio.wait({leaving, working}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise ClientGone
+            raise ClientDisconnected
         return working.result()
     finally:
         for task in (leaving, working):
@@ -82,8 +84,8 @@ class EventStream(Response):
         *,
         close: Callable[[], Awaitable[Any]],
         heartbeat_seconds: float,
-        alive: Callable[[], bytes] = lambda: ALIVE,
-        tell: Callable[[ApiError], bytes] = error_frame,
+        heartbeat: Callable[[], bytes] = lambda: KEEP_ALIVE,
+        error_frame: Callable[[ApiError], bytes] = error_frame,
         headers: dict[str, str] | None = None,
     ) -> None:
         quiet = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -92,14 +94,16 @@ class EventStream(Response):
         self._frames = frames
         self._close = close
         self._heartbeat_seconds = heartbeat_seconds
-        self._alive = alive
-        self._tell = tell
-        self._sent = 0.0  # when the last frame was, by the clock of the event loop
+        self._heartbeat = heartbeat
+        self._error_frame = error_frame
+        self._last_sent = 0.0  # when the last frame was, by the clock of the event loop
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await _unless(disconnected(receive), self._send_all(send))
-        except ClientGone:
+            await _cancel_on_disconnect(
+                wait_for_disconnect(receive), self._send_all(send)
+            )
+        except ClientDisconnected:
             log.info("a client left in the middle of a stream")
         finally:
             await self._close()
@@ -111,10 +115,10 @@ class EventStream(Response):
             "headers": self.raw_headers,
         }
         await send(start)
-        self._sent = asyncio.get_running_loop().time()
-        beating = asyncio.create_task(self._beat(send))
+        self._last_sent = asyncio.get_running_loop().time()
+        beating = asyncio.create_task(self._send_heartbeats(send))
         try:
-            async for frame in self._told():
+            async for frame in self._frames_then_error():
                 await self._send(send, frame)
                 await asyncio.sleep(0)  # frames at hand must not keep others waiting
         finally:
@@ -124,22 +128,22 @@ class EventStream(Response):
 
     async def _send(self, send: Send, frame: bytes) -> None:
         await send({"type": "http.response.body", "body": frame, "more_body": True})
-        self._sent = asyncio.get_running_loop().time()
+        self._last_sent = asyncio.get_running_loop().time()
 
-    async def _beat(self, send: Send) -> None:
+    async def _send_heartbeats(self, send: Send) -> None:
         """Give signs of life while frames are long in coming."""
         clock = asyncio.get_running_loop().time
         while True:
-            quiet = clock() - self._sent
+            quiet = clock() - self._last_sent
             if quiet >= self._heartbeat_seconds:
-                await self._send(send, self._alive())
+                await self._send(send, self._heartbeat())
             else:
                 await asyncio.sleep(self._heartbeat_seconds - quiet)
 
-    async def _told(self) -> AsyncIterator[bytes]:
+    async def _frames_then_error(self) -> AsyncIterator[bytes]:
         """The frames, and an error in their midst as the last of them."""
         try:
             async for frame in self._frames:
                 yield frame
         except Exception as error:
-            yield self._tell(as_api_error(error))
+            yield self._error_frame(as_api_error(error))

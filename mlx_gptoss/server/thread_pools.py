@@ -13,22 +13,22 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LONG = 2**18  # characters or bytes: a tenth of a second or more
-COMPILING = 2  # threads
+LONG_WORK = 2**18  # characters or bytes: a tenth of a second or more
+COMPILE_THREADS = 2  # threads
 
 
-class Lanes:
+class ThreadPools:
     """The threads of one server."""
 
     def __init__(self) -> None:
         self._long = ThreadPoolExecutor(1, "long-request")
-        self._compiling = ThreadPoolExecutor(COMPILING, "grammars")
+        self._compiling = ThreadPoolExecutor(COMPILE_THREADS, "grammars")
 
     async def run(
         self, size: int, work: Callable[P, T], /, *args: P.args, **options: P.kwargs
     ) -> T:
         """Run work on so many characters or bytes."""
-        if size <= LONG:
+        if size <= LONG_WORK:
             return await asyncio.to_thread(work, *args, **options)
         return await asyncio.wrap_future(self._long.submit(work, *args, **options))
 
@@ -36,7 +36,7 @@ class Lanes:
         self, size: int, work: Callable[P, T], /, *args: P.args, **options: P.kwargs
     ) -> T:
         """Run work that compiles what a client sent."""
-        if size > LONG:
+        if size > LONG_WORK:
             return await self.run(size, work, *args, **options)
         return await asyncio.wrap_future(self._compiling.submit(work, *args, **options))
 

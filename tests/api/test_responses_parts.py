@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.api.responses.request import referred
-from mlx_gptoss.server.responses.store import FILE, STEPS, ResponseStore, Stored
+from mlx_gptoss.server.responses.store import FILE, STEPS, ResponseStore, StoredResponse
 
 IDS = ["msg_a", "msg_b", "1", ""]
 Json = dict[str, Any]
@@ -33,7 +33,7 @@ def histories(draw: st.DrawFn) -> list[tuple[str, Any]]:
         items = [item(id, f"{said} asked {n}") for n, id in enumerate(given)]
         own = item(draw(st.sampled_from(IDS)), f"{said} answered")
         own["id"] += "o" if draw(st.booleans()) else ""
-        steps.append(("save", Stored({"id": said, "output": [own]}, items)))
+        steps.append(("save", StoredResponse({"id": said, "output": [own]}, items)))
     return steps
 
 
@@ -44,7 +44,7 @@ def test_an_item_is_that_of_the_first_response_that_has_it(
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = ResponseStore.open(Path(folder) / FILE)
-        there: dict[str, Stored] = {}
+        there: dict[str, StoredResponse] = {}
         for kind, what in steps:
             if kind == "delete":
                 assert store.delete(what) == (there.pop(what, None) is not None)
@@ -64,8 +64,10 @@ def test_an_item_is_that_of_the_first_response_that_has_it(
 def test_a_clients_id_does_not_take_over_an_answer(tmp_path: Path) -> None:
     store = ResponseStore.open(tmp_path / FILE)
     said = item("msg_a", "the answer")
-    store.save(Stored({"id": "r1", "output": [said]}, []))
-    store.save(Stored({"id": "r2", "output": []}, [item("msg_a", "an impostor")]))
+    store.save(StoredResponse({"id": "r1", "output": [said]}, []))
+    store.save(
+        StoredResponse({"id": "r2", "output": []}, [item("msg_a", "an impostor")])
+    )
 
     assert store.find("msg_a") == said
     store.delete("r2")
@@ -77,9 +79,9 @@ def test_what_is_referred_to_is_stored_and_outlives_its_first_response(
 ) -> None:
     store = ResponseStore.open(tmp_path / FILE)
     said = item("msg_a", "the answer")
-    store.save(Stored({"id": "r1", "output": [said]}, []))
+    store.save(StoredResponse({"id": "r1", "output": [said]}, []))
     items = referred([{"type": "item_reference", "id": "msg_a"}], store.find)
-    store.save(Stored({"id": "r2", "output": []}, items))
+    store.save(StoredResponse({"id": "r2", "output": []}, items))
     store.delete("r1")
 
     assert store.history("r2") == [said]
@@ -102,7 +104,7 @@ def test_a_reference_means_an_item_of_its_own_conversation_first() -> None:
 def test_odd_ids_harm_nothing(id: object, tmp_path: Path) -> None:
     store = ResponseStore.open(tmp_path / FILE)
     odd = {"type": "message", "id": id, "content": "x"}
-    store.save(Stored({"id": "r1", "output": []}, [odd]))
+    store.save(StoredResponse({"id": "r1", "output": []}, [odd]))
 
     [kept] = store.history("r1") or []
     assert isinstance(kept["id"], str)
@@ -124,7 +126,7 @@ def test_a_store_of_the_first_version_goes_on(tmp_path: Path) -> None:
     old.close()
 
     store = ResponseStore.open(tmp_path / FILE)
-    store.save(Stored({"id": "r2", "output": []}, [item("msg_a", "x")], "r1"))
+    store.save(StoredResponse({"id": "r2", "output": []}, [item("msg_a", "x")], "r1"))
 
     assert store.find("msg_a") == said
     assert len(store.history("r2") or []) == 2

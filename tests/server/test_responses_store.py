@@ -14,7 +14,12 @@ import pytest
 from mlx_gptoss.api.settings import Settings
 from mlx_gptoss.errors import GptOssError, StorageError
 from mlx_gptoss.server.responses import store as store_module
-from mlx_gptoss.server.responses.store import FILE, ResponseStore, Stored, open_store
+from mlx_gptoss.server.responses.store import (
+    FILE,
+    ResponseStore,
+    StoredResponse,
+    open_store,
+)
 from tests.support.full_disks import fill, small_disk
 
 
@@ -23,10 +28,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "deep" / FILE
 
 
-def stored(id: str, previous: str | None = None, text: str = "x") -> Stored:
+def stored(id: str, previous: str | None = None, text: str = "x") -> StoredResponse:
     items = [{"type": "message", "id": f"q_{id}", "text": f"{text}?"}]
     output = [{"type": "message", "id": f"a_{id}", "text": f"{text}!"}]
-    return Stored({"id": id, "output": output}, items, previous)
+    return StoredResponse({"id": id, "output": output}, items, previous)
 
 
 def ids(items: list[dict[str, Any]] | None) -> list[str] | None:
@@ -58,7 +63,7 @@ def test_history_is_the_whole_conversation_oldest_first(path: Path) -> None:
 def test_items_get_ids_and_are_found_by_them(path: Path) -> None:
     store = ResponseStore.open(path)
     item: dict[str, Any] = {"type": "message", "text": "hi"}
-    store.save(Stored({"id": "r1", "output": [{"id": "a1"}]}, [item], None))
+    store.save(StoredResponse({"id": "r1", "output": [{"id": "a1"}]}, [item], None))
 
     assert store.find(item["id"]) == item
     assert store.find("a1") == {"id": "a1"}
@@ -69,7 +74,7 @@ def test_items_get_ids_and_are_found_by_them(path: Path) -> None:
 def test_what_was_used_longest_ago_goes_first_and_ends_before_beginnings(
     path: Path,
 ) -> None:
-    store = ResponseStore.open(path, most=4)
+    store = ResponseStore.open(path, max_responses=4)
     for one in (stored("a1"), stored("a2", "a1"), stored("b1"), stored("b2", "b1")):
         store.save(one)
     assert store.history("a2") is not None  # used now
@@ -86,7 +91,7 @@ def test_what_was_used_longest_ago_goes_first_and_ends_before_beginnings(
 
 
 def test_bytes_are_bounded_too(path: Path) -> None:
-    store = ResponseStore.open(path, most_bytes=2000)
+    store = ResponseStore.open(path, max_bytes=2000)
     for number in range(20):
         store.save(stored(f"r{number}", text="y" * 100))
     store.save(stored("huge", text="z" * 5000))
@@ -149,7 +154,7 @@ def test_the_file_of_a_newer_version_is_left_alone(path: Path) -> None:
 
 
 def test_threads_may_use_one_store(path: Path) -> None:
-    store = ResponseStore.open(path, most=30)
+    store = ResponseStore.open(path, max_responses=30)
 
     def work(name: int) -> None:
         before = None
@@ -179,7 +184,7 @@ def test_nothing_is_kept_unless_there_is_a_place_for_it(tmp_path: Path) -> None:
 def test_a_clock_that_goes_back_takes_nothing_new_away(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = ResponseStore.open(path, most=3)
+    store = ResponseStore.open(path, max_responses=3)
     for clock, id in ((5000.0, "a"), (6000.0, "b"), (50.0, "c"), (40.0, "d")):
         monkeypatch.setattr(time, "time", lambda clock=clock: clock)
         store.save(stored(id))

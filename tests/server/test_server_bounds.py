@@ -16,7 +16,7 @@ from mlx_gptoss.api.wire import mended
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import StorageError
 from mlx_gptoss.server.responses.database import Database
-from mlx_gptoss.server.responses.registry import Kept
+from mlx_gptoss.server.responses.registry import ResponseRegistry
 from mlx_gptoss.server.responses.store import FILE, STEPS, ResponseStore
 from tests.support.answering_app import constant
 from tests.support.serving import DATE, asked
@@ -125,14 +125,14 @@ def test_who_waits_for_the_store_takes_no_thread_of_others(tmp_path: Path) -> No
         locked.set()
         assert gate.wait(60)
 
-    async def look(kept: Kept) -> None:
+    async def look(kept: ResponseRegistry) -> None:
         with pytest.raises(ApiError, match="no such response"):
-            await kept.reply("resp_1")
+            await kept.snapshot("resp_1")
         done.append("stored")
 
     async def main() -> None:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-        kept = Kept(store)
+        kept = ResponseRegistry(store)
         holding = threading.Thread(target=store._database.read, args=(hold,))
         holding.start()
         locked.wait(60)

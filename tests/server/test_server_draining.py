@@ -53,7 +53,7 @@ def slow(tmp_path: Path) -> Iterator[Live]:
 
 def cut(server: Live) -> None:
     """What is done when the time to drain is over."""
-    server.loop.call_soon_threadsafe(server.service.drain.cut)
+    server.loop.call_soon_threadsafe(server.service.drain.abort)
 
 
 @pytest.mark.parametrize("path", ASKS)
@@ -67,7 +67,7 @@ def test_an_answer_that_is_cut_ends_with_the_error_of_its_api(
         with client.stream("POST", url, json=body | {"stream": True}) as reply:
             lines = iter(reply.iter_lines())
             next(lines)
-            wait_until(lambda: slow.service.models.in_use == 2)
+            wait_until(lambda: slow.service.models.active_leases == 2)
             cut(slow)
             last = [line for line in lines if line.startswith("data: {")][-1]
         told = whole.result()
@@ -94,7 +94,7 @@ def test_a_response_that_is_cut_is_stored_as_one_that_failed(slow: Live) -> None
 
 
 def test_what_comes_while_it_drains_is_told_to_come_back(slow: Live) -> None:
-    slow.service.drain.begin()
+    slow.service.drain.start()
     with httpx2.Client(base_url=slow.url, timeout=60) as client:
         for path, body in ASKS.items():
             reply = client.post(path, json=body)

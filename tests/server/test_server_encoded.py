@@ -17,7 +17,12 @@ from hypothesis import strategies as st
 
 from mlx_gptoss.api.settings import Limits, Settings
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.server.content_encoding import CODINGS, Decoded, UnreadableError, zstd
+from mlx_gptoss.server.content_encoding import (
+    CODINGS,
+    DecodedBody,
+    UndecodableBodyError,
+    zstd,
+)
 from tests.support.answering_app import constant
 from tests.support.serving import DATE, asked
 
@@ -198,11 +203,11 @@ def test_what_is_decoded_is_what_was_encoded_however_it_comes(
         async def receive() -> Any:
             return messages.pop(0)
 
-        body = Decoded(receive, codings, 1000, lambda: AssertionError("too large"))
+        body = DecodedBody(receive, codings, 1000, lambda: AssertionError("too large"))
         return b"".join([(await body())["body"] for _ in pieces])
 
     if lost:
-        with pytest.raises(UnreadableError):
+        with pytest.raises(UndecodableBodyError):
             asyncio.run(work())
     else:
         assert asyncio.run(work()) == data

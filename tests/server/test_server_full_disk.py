@@ -18,7 +18,7 @@ from mlx_gptoss.errors import StorageError
 from mlx_gptoss.server import process as running
 from mlx_gptoss.server.drain import Drain
 from mlx_gptoss.server.log_file import LogFile
-from mlx_gptoss.server.responses.store import FILE, ResponseStore, Stored
+from mlx_gptoss.server.responses.store import FILE, ResponseStore, StoredResponse
 from tests.support.full_disks import fill, limit_of, small_disk
 from tests.support.serve_process import Served, serve
 
@@ -144,7 +144,7 @@ def without_its_folder(path: Path) -> None:
 
 def replaced_by_another(path: Path) -> None:
     path.rename(path.with_name("moved"))
-    ResponseStore.open(path).save(Stored({"id": "resp_of_another"}, []))
+    ResponseStore.open(path).save(StoredResponse({"id": "resp_of_another"}, []))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_log_in_a_folder_that_is_gone_ends_no_request(tmp_path: Path) -> None:
     said: list[str] = []
     folder = tmp_path / "logs"
     folder.mkdir()
-    log = LogFile(folder / "log", say=said.append)
+    log = LogFile(folder / "log", warn=said.append)
     shutil.rmtree(folder)
     for _ in range(3):
         log.emit(logging.makeLogRecord({"msg": "lost"}))
@@ -240,7 +240,7 @@ def test_a_ready_file_that_cannot_be_written_ends_the_server(
 ) -> None:
     """Whoever waits for it would wait for ever. No model is loaded for nothing."""
     folder = tmp_path / "run"
-    place = running.Place(port=0, ready_file=folder / "ready")
+    place = running.ServeOptions(port=0, ready_file=folder / "ready")
     why = rf"`{place.ready_file}` cannot be written: its folder is not there"
     with pytest.raises(StorageError, match=why):
         running.listen(place)
@@ -255,7 +255,7 @@ def test_a_ready_file_that_cannot_be_written_ends_the_server(
 
 def test_a_ready_file_on_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", SIZE) as disk:
-        place = running.Place(port=0, ready_file=disk / "ready")
+        place = running.ServeOptions(port=0, ready_file=disk / "ready")
         listening = running.listen(place)
         fill(disk)
         with listening, pytest.raises(StorageError, match="the disk is full"):

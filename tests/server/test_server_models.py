@@ -12,7 +12,7 @@ from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.memory import Plan
 from mlx_gptoss.memory.budget import Budget
-from mlx_gptoss.server.models import Models, Source
+from mlx_gptoss.server.models import Models, ModelSource
 from tests.support.fakes import answering
 
 GIGABYTE = 10**9
@@ -30,13 +30,13 @@ class Shelf:
         self.events: list[str] = []
         self.open: set[str] = set()
 
-    def source(self, name: str, size: int = GIGABYTE) -> Source:
+    def source(self, name: str, size: int = GIGABYTE) -> ModelSource:
         def load() -> Runtime:
             self.events.append(f"load {name}")
             self.open.add(name)
             return Shelved(self, name, size)
 
-        return Source(name, load, lambda: plan(size))
+        return ModelSource(name, load, lambda: plan(size))
 
 
 class Shelved(Runtime):
@@ -129,7 +129,7 @@ def test_many_who_ask_for_different_models_are_all_served() -> None:
         models = Models([shelf.source(name) for name in "abc"])
         async with asyncio.timeout(20):
             await asyncio.gather(*(use(models, name) for name in "abcbacabc" * 3))
-        assert models.in_use == 0
+        assert models.active_leases == 0
         await models.close()
         assert shelf.open == set()
 
@@ -139,7 +139,7 @@ def test_many_who_ask_for_different_models_are_all_served() -> None:
 def test_an_idle_model_is_unloaded_and_comes_back() -> None:
     async def work(shelf: Shelf) -> None:
         models = Models([shelf.source("a")], idle_seconds=0.05)
-        watching = asyncio.create_task(models.watch())
+        watching = asyncio.create_task(models.unload_idle())
         async with models.lease("a") as runtime:
             await asyncio.sleep(0.2)
             assert not runtime.closed

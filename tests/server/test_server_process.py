@@ -21,7 +21,7 @@ from mlx_gptoss.checkpoint.hub.local_models import DEMO_FOLDER
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.server.process import Place, listen, url_of
+from mlx_gptoss.server.process import ServeOptions, listen, listening_url
 from tests.support.serving import question
 
 SERVE = [sys.executable, "-m", "mlx_gptoss", "serve", "-m", "demo"]
@@ -287,15 +287,15 @@ def test_what_cannot_be_served_is_one_line(
 
 
 def test_an_address_in_use_is_refused_before_a_model_is_loaded() -> None:
-    with listen(Place(port=0)) as one:
+    with listen(ServeOptions(port=0)) as one:
         one.listen()
-        port = int(url_of(one).rpartition(":")[2])
+        port = int(listening_url(one).rpartition(":")[2])
         with pytest.raises(GptOssError, match="choose another"):
-            listen(Place(port=port))
+            listen(ServeOptions(port=port))
 
 
 def test_a_socket_that_was_left_behind_is_replaced(tmp_path: Path) -> None:
-    place = Place(uds=tmp_path / "s")
+    place = ServeOptions(uds=tmp_path / "s")
     listen(place).close()
     with listen(place) as found:
         found.listen()
@@ -306,7 +306,7 @@ def test_a_socket_that_was_left_behind_is_replaced(tmp_path: Path) -> None:
 def test_a_file_in_the_way_of_a_socket_is_kept(tmp_path: Path) -> None:
     (tmp_path / "s").write_text("mine")
     with pytest.raises(GptOssError, match="remove it"):
-        listen(Place(uds=tmp_path / "s"))
+        listen(ServeOptions(uds=tmp_path / "s"))
     assert (tmp_path / "s").read_text() == "mine"
 
 

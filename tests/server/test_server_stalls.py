@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from mlx_gptoss import load
 from mlx_gptoss.api.settings import Limits
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.server.bodies import MANY, count_values
-from mlx_gptoss.server.thread_pools import LONG, Lanes
+from mlx_gptoss.server.bodies import MANY_VALUES, count_values
+from mlx_gptoss.server.thread_pools import LONG_WORK, ThreadPools
 from tests.support.serve_process import serve
 from tests.support.serving import WEATHER, asked
 
@@ -152,16 +152,16 @@ def test_no_tool_is_read_or_checked_in_the_event_loop(
 
 def test_long_work_does_not_keep_short_work_waiting() -> None:
     async def main() -> tuple[list[str], set[int]]:
-        lanes, gate, done = Lanes(), threading.Event(), list[str]()
+        lanes, gate, done = ThreadPools(), threading.Event(), list[str]()
 
         def long() -> int:
             assert gate.wait(60)
             done.append("long")
             return threading.get_ident()
 
-        work = [lanes.run(LONG + 1, long) for _ in range(3)]
+        work = [lanes.run(LONG_WORK + 1, long) for _ in range(3)]
         waiting = [asyncio.ensure_future(one) for one in work]
-        await lanes.run(LONG, done.append, "short")
+        await lanes.run(LONG_WORK, done.append, "short")
         await lanes.compile(1, done.append, "grammar")
         gate.set()
         threads = set(await asyncio.gather(*waiting))
@@ -195,11 +195,11 @@ def values_in(value: Any) -> int:
 @settings(max_examples=30, deadline=None)
 @given(value=VALUES, text=KEYS)
 def test_many_values_are_counted_and_no_text_is(value: Any, text: str) -> None:
-    many = [1] * (MANY + 1)
+    many = [1] * (MANY_VALUES + 1)
 
     body = json.dumps([many, value, text * 9]).encode()
 
-    assert count_values(body, 2 * MANY) == values_in([many, value, text * 9])
+    assert count_values(body, 2 * MANY_VALUES) == values_in([many, value, text * 9])
 
 
 @pytest.mark.parametrize(

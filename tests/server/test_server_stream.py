@@ -11,10 +11,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
 
-from mlx_gptoss.server.connection import patient
+from mlx_gptoss.server.connection import connection_with_timeouts
 from mlx_gptoss.server.drain import Drain
-from mlx_gptoss.server.process import Place, Server, listen, url_of
-from mlx_gptoss.server.stream import ALIVE, EventStream, sse, sse_json
+from mlx_gptoss.server.process import ServeOptions, ServerProcess, listen, listening_url
+from mlx_gptoss.server.stream import KEEP_ALIVE, EventStream, sse, sse_json
 
 FRAME = b"data: " + b"x" * 65536 + b"\n\n"
 
@@ -62,7 +62,7 @@ def test_a_stream_that_is_silent_shows_that_it_lives() -> None:
     stream = EventStream(frames(), close=closing, heartbeat_seconds=0.01)
     got = asyncio.run(received(stream))
 
-    assert got.startswith(ALIVE)
+    assert got.startswith(KEEP_ALIVE)
     assert got.endswith(b"data: {}\n\n")
     assert closing.times == 1
 
@@ -113,17 +113,17 @@ def test_a_client_that_leaves_ends_the_frames() -> None:
 @contextlib.contextmanager
 def served(app: Starlette, write_seconds: float) -> Iterator[int]:
     """A real server of `app` in a thread; gives its port."""
-    place = Place(port=0, drain_seconds=0)
+    place = ServeOptions(port=0, drain_seconds=0)
     with listen(place) as listening:
-        port = int(url_of(listening).rpartition(":")[2])
+        port = int(listening_url(listening).rpartition(":")[2])
         config = uvicorn.Config(
             app,
-            http=patient(0.3, write_seconds),
+            http=connection_with_timeouts(0.3, write_seconds),
             loop="asyncio",
             log_config=None,
         )
         ready = threading.Event()
-        server = Server(config, place, ready.set, Drain())
+        server = ServerProcess(config, place, ready.set, Drain())
         server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()

@@ -30,8 +30,8 @@ class Live:
     @property
     def quiet(self) -> bool:
         """Whether nothing is left of any request."""
-        kept, models = self.service.kept, self.service.models
-        return not kept.running and not models.in_use
+        kept, models = self.service.responses, self.service.models
+        return not kept.running and not models.active_leases
 
     def wait_until_quiet(self) -> None:
         until = time.monotonic() + LONGEST_SECONDS

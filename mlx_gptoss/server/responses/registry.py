@@ -23,20 +23,20 @@ from mlx_gptoss.api.responses.wire_reply import ResponseReply
 from mlx_gptoss.api.text_parser import Heard
 from mlx_gptoss.engine.outputs import CANCELLED, Step
 from mlx_gptoss.errors import StorageError
-from mlx_gptoss.server.responses.store import ResponseStore, Stored
+from mlx_gptoss.server.responses.store import ResponseStore, StoredResponse
 
 log = logging.getLogger(__name__)
 
 CANCEL_SECONDS = 5.0  # for a turn to end that was told to
 NO_STORE = "this server keeps no responses (--no-store)"
-THREADS = 8  # that wait for the store, which is another program's for a while
+STORE_THREADS = 8  # that wait for the store, which is another program's for a while
 Json = dict[str, Any]
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 @dataclass
-class Live:
+class LiveResponse:
     """A response under way."""
 
     turn: Turn
@@ -52,7 +52,7 @@ class Live:
     def id(self) -> str:
         return self.output.reply.id
 
-    def hear(self, heard: Heard) -> list[Event]:
+    def feed(self, heard: Heard) -> list[Event]:
         """Take a token; return the events it makes."""
         if heard.visible and heard.step is not None:
             self._steps.append(heard.step)
@@ -71,20 +71,20 @@ class Live:
         return self.output.end(turn.finish_reason, turn.usage, turn.finish_details)
 
 
-class Kept:
+class ResponseRegistry:
     """See the module. Use it in one event loop."""
 
     def __init__(self, store: ResponseStore | None = None) -> None:
         self.store = store
-        self.running: dict[str, Live] = {}
+        self.running: dict[str, LiveResponse] = {}
         # Those of others must not run out while a store is locked.
-        self._threads = ThreadPoolExecutor(THREADS, "responses")
+        self._threads = ThreadPoolExecutor(STORE_THREADS, "responses")
 
-    def start(self, live: Live) -> Live:
+    def add(self, live: LiveResponse) -> LiveResponse:
         self.running[live.id] = live
         return live
 
-    def forget(self, live: Live) -> None:
+    def remove(self, live: LiveResponse) -> None:
         """A response is no longer under way, whatever its end was. Twice is once."""
         live.ended.set()
         self.running.pop(live.id, None)
@@ -94,7 +94,7 @@ class Kept:
         if self.store is not None:
             self.store.close()
 
-    async def earlier(self, previous: str | None) -> list[Json]:
+    async def history(self, previous: str | None) -> list[Json]:
         """Return the items of a conversation up to response `previous`."""
         if previous is None:
             return []
@@ -103,8 +103,8 @@ class Kept:
                 "the previous response is not finished: wait for its end",
                 param="previous_response_id",
             )
-        store = self._store("previous_response_id")
-        items = await self._do(store.history, previous)
+        store = self._require_store("previous_response_id")
+        items = await self._in_thread(store.history, previous)
         if items is None:
             raise ApiError(
                 400,
@@ -115,13 +115,13 @@ class Kept:
             )
         return items
 
-    async def events(self, live: Live) -> AsyncIterator[Event]:
+    async def events(self, live: LiveResponse) -> AsyncIterator[Event]:
         """The events of a stream, to the last; a failure is one of them."""
         for event in live.output.begin():
             yield event
         try:
             async for heard in live.turn:
-                for event in live.hear(heard):
+                for event in live.feed(heard):
                     yield event
             last = live.end()
         except Exception as error:
@@ -132,29 +132,29 @@ class Kept:
                 event["response"]["store"] = live.output.reply.store
             yield event
 
-    async def whole(self, live: Live) -> ResponseReply:
+    async def reply_to_end(self, live: LiveResponse) -> ResponseReply:
         """Read a turn to its end."""
         async for heard in live.turn:
-            live.hear(heard)
+            live.feed(heard)
         live.end()
         await self._finish(live)
         return live.output.reply
 
-    async def reply(self, id: str) -> Json:
+    async def snapshot(self, id: str) -> Json:
         """Return a response as it is now. Raises ApiError (404)."""
         if id in self.running:
             return self.running[id].output.snapshot()
-        return (await self._stored(id)).reply
+        return (await self._load(id)).reply
 
-    async def items(self, id: str) -> list[Json]:
+    async def input_items(self, id: str) -> list[Json]:
         """Return the items a response was asked with, those of earlier ones too."""
         if id in self.running:
             return self.running[id].items
-        stored = await self._stored(id)
+        stored = await self._load(id)
         assert self.store is not None
         before = None
         if stored.previous is not None:
-            before = await self._do(self.store.history, stored.previous)
+            before = await self._in_thread(self.store.history, stored.previous)
         return [*(before or []), *stored.items]
 
     async def cancel(self, id: str) -> Json:
@@ -168,7 +168,7 @@ class Kept:
             except TimeoutError:  # its client does not read; it gets no more tokens
                 return live.output.snapshot() | {"status": CANCELLED}
             return live.output.snapshot()
-        found = (await self._stored(id)).reply
+        found = (await self._load(id)).reply
         if found["status"] != CANCELLED:
             raise bad_request("the response has ended: there is nothing to cancel")
         return found
@@ -179,42 +179,42 @@ class Kept:
         if live is not None:
             live.stored = False
             live.turn.cancel()
-        elif self.store is None or not await self._do(self.store.delete, id):
+        elif self.store is None or not await self._in_thread(self.store.delete, id):
             raise not_found()
 
-    async def _do(
+    async def _in_thread(
         self, work: Callable[P, T], /, *args: P.args, **options: P.kwargs
     ) -> T:
         """Do what the store does, in a thread."""
         return await asyncio.wrap_future(self._threads.submit(work, *args, **options))
 
-    async def _stored(self, id: str) -> Stored:
+    async def _load(self, id: str) -> StoredResponse:
         found = None
         if self.store is not None:
-            found = await self._do(self.store.load, id)
+            found = await self._in_thread(self.store.load, id)
         if found is None:
             raise not_found()
         return found
 
-    def _store(self, param: str) -> ResponseStore:
+    def _require_store(self, param: str) -> ResponseStore:
         if self.store is None:
             raise bad_request(f"{NO_STORE}: send the items themselves", param=param)
         return self.store
 
-    async def _finish(self, live: Live) -> None:
+    async def _finish(self, live: LiveResponse) -> None:
         """Store a response that has ended: whoever hears of its end finds it there."""
         await self._save(live)
-        self.forget(live)
+        self.remove(live)
 
-    async def _save(self, live: Live) -> None:
+    async def _save(self, live: LiveResponse) -> None:
         """Without room on the disk the answer goes out, and says `store: false`."""
         if not live.stored or self.store is None:
             return
         reply = live.output.snapshot()
         previous = live.output.reply.previous_response_id
-        stored = Stored(reply, live.items, previous, live.continues)
+        stored = StoredResponse(reply, live.items, previous, live.continues)
         try:
-            live.stored = await self._do(self.store.save, stored)
+            live.stored = await self._in_thread(self.store.save, stored)
         except StorageError as error:
             log.error("a response could not be stored: %s", error)
             live.stored = False

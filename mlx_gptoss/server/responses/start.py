@@ -10,33 +10,33 @@ from mlx_gptoss.api.responses.reply import Output, new_id
 from mlx_gptoss.api.responses.request import Question, wants_logprobs, wants_sealed
 from mlx_gptoss.api.responses.wire import ResponsesRequest, ResponsesTool
 from mlx_gptoss.api.responses.wire_reply import ResponseReply
-from mlx_gptoss.server.responses.registry import Live
+from mlx_gptoss.server.responses.registry import LiveResponse
 from mlx_gptoss.server.service import Job, Service
 
 PLAIN_TEXT: dict[str, Any] = {"format": {"type": "text"}}
 
 
-def begun(question: Question, job: Job, service: Service) -> Live:
+def start_response(question: Question, job: Job, service: Service) -> LiveResponse:
     """Make what is known of a response when its turn has started."""
     request = question.request
     ask = question.asked
     assert isinstance(request, ResponsesRequest) and ask is not None
-    stored = request.store is not False and service.kept.store is not None
+    stored = request.store is not False and service.responses.store is not None
     tools = ask.tools
     output = Output(
-        reply_to(request, ask, job.model, stored=stored),
+        initial_reply(request, ask, job.model, stored=stored),
         text_tools={tool.name for tool in tools if tool.takes_text},
         bound_tools={tool.name for tool in tools if tool.grammar},
         names=question.offer.names,
         sealed=wants_sealed(request),
-        summarized=wants_summary(summary_of(request)),
+        summarized=wants_summary(requested_summary(request)),
         reasoning_events=service.settings.reasoning_events,
     )
     manner = Manner(job.model, job.runtime.tokenizer, logprobs=wants_logprobs(request))
-    return Live(job.turn, output, manner, question.items, stored, ask.begun)
+    return LiveResponse(job.turn, output, manner, question.items, stored, ask.begun)
 
 
-def reply_to(
+def initial_reply(
     request: ResponsesRequest, ask: Ask, model: str, *, stored: bool
 ) -> ResponseReply:
     params, constraints = ask.params, ask.constraints
@@ -55,15 +55,15 @@ def reply_to(
         prompt_cache_key=request.prompt_cache_key,
         reasoning={
             "effort": (given and given.effort) or "medium",
-            "summary": summary_of(request),
+            "summary": requested_summary(request),
         },
         safety_identifier=request.safety_identifier,
         service_tier="default",
         store=stored,
         temperature=params.temperature,
-        text=text_of(request),
+        text=text_options(request),
         tool_choice=request.tool_choice or "auto",
-        tools=[shown_tool(one) for one in request.tools or ()],
+        tools=[echo_tool(one) for one in request.tools or ()],
         top_logprobs=request.top_logprobs or 0,
         top_p=params.top_p,
         truncation=request.truncation or "disabled",
@@ -72,7 +72,7 @@ def reply_to(
     )
 
 
-def text_of(request: ResponsesRequest) -> dict[str, Any]:
+def text_options(request: ResponsesRequest) -> dict[str, Any]:
     given = request.text.model_dump(exclude_none=True) if request.text else {}
     text = PLAIN_TEXT | given
     form = text["format"]
@@ -82,13 +82,13 @@ def text_of(request: ResponsesRequest) -> dict[str, Any]:
     return text | {"format": whole}
 
 
-def summary_of(request: ResponsesRequest) -> str | None:
+def requested_summary(request: ResponsesRequest) -> str | None:
     """The summary that is asked for, perhaps by the older name of the field."""
     given = request.reasoning
     return (given.summary or given.generate_summary) if given else None
 
 
-def shown_tool(tool: ResponsesTool) -> dict[str, Any]:
+def echo_tool(tool: ResponsesTool) -> dict[str, Any]:
     """A tool as it was given; a function with all its fields, as the API has it."""
     given = tool.model_dump(exclude_unset=True)
     if tool.type != "function":

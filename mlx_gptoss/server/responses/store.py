@@ -29,8 +29,8 @@ from mlx_gptoss.server.responses.database import DamagedError, Database
 log = logging.getLogger(__name__)
 
 FILE = "responses.sqlite3"
-MOST_RESPONSES = 10_000
-MOST_BYTES = 512 * 2**20
+MAX_RESPONSES = 10_000
+MAX_BYTES = 512 * 2**20
 TICK = 1e-6  # seconds: what is used later has a later time, though a clock goes back
 
 # What makes a file of each version one of the next; the first makes it of nothing.
@@ -82,7 +82,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredResponse:
     """A response as it was given, and the items it was asked with.
 
     It `continues` the answer that these, or those before them, end with.
@@ -104,14 +104,20 @@ def open_store(settings: Settings) -> "ResponseStore | None":
 class ResponseStore:
     """See the module. Everything raises StorageError where the disk does not do it."""
 
-    def __init__(self, database: Database, *, most: int, most_bytes: int) -> None:
+    def __init__(
+        self, database: Database, *, max_responses: int, max_bytes: int
+    ) -> None:
         self._database = database
-        self.most = most
-        self.most_bytes = most_bytes
+        self.max_responses = max_responses
+        self.max_bytes = max_bytes
 
     @classmethod
     def open(
-        cls, path: Path, *, most: int = MOST_RESPONSES, most_bytes: int = MOST_BYTES
+        cls,
+        path: Path,
+        *,
+        max_responses: int = MAX_RESPONSES,
+        max_bytes: int = MAX_BYTES,
     ) -> "ResponseStore":
         """Open the store, making what is missing; a damaged file is set aside.
 
@@ -132,22 +138,22 @@ class ResponseStore:
         else:
             if not os.access(path, os.W_OK):
                 log.warning("responses are not kept now: `%s` can only be read", path)
-        return cls(database, most=most, most_bytes=most_bytes)
+        return cls(database, most=max_responses, most_bytes=max_bytes)
 
-    def save(self, one: Stored) -> bool:
+    def save(self, one: StoredResponse) -> bool:
         """Keep a response and let go of what no longer has room.
 
         Items without an id are given one. Says whether it was kept: one that has no
         room alone is not.
         """
         for item in one.items:
-            if not _is_text(item.get("id")):
+            if not _is_valid_key(item.get("id")):
                 prefix = PREFIXES.get(str(item.get("type")), "item")
                 item["id"] = f"{prefix}_{secrets.token_hex(12)}"
         mark = {CONTINUES: True} if one.continues else {}
         reply, items = json.dumps(one.reply | mark), json.dumps(one.items)
         size = len(reply) + len(items)
-        if size > self.most_bytes:
+        if size > self.max_bytes:
             log.warning("a response of %d bytes is too large to be stored", size)
             return False
         id = one.reply["id"]
@@ -171,26 +177,26 @@ class ResponseStore:
         self._database.change(work)
         return True
 
-    def load(self, id: str) -> Stored | None:
+    def load(self, id: str) -> StoredResponse | None:
         """Return a response, None if it is not here."""
-        if not _is_text(id):
+        if not _is_valid_key(id):
             return None
 
-        def work(db: sqlite3.Connection) -> Stored | None:
+        def work(db: sqlite3.Connection) -> StoredResponse | None:
             row = db.execute(
                 "select reply, items, previous from responses where id = ?", (id,)
             ).fetchone()
             if row is None:
                 return None
-            reply = _parsed(row[0])
+            reply = _parse(row[0])
             continues = reply.pop(CONTINUES, False)
-            return Stored(reply, _parsed(row[1]), row[2], continues)
+            return StoredResponse(reply, _parse(row[1]), row[2], continues)
 
         return self._database.read(work)
 
     def history(self, id: str) -> list[Json] | None:
         """Return all items up to and with a response, None if any of it is gone."""
-        if not _is_text(id):
+        if not _is_valid_key(id):
             return None
 
         def work(db: sqlite3.Connection) -> list[Json] | None:
@@ -203,16 +209,16 @@ class ResponseStore:
                 return None
             out: list[Json] = []
             for _, items, reply in rows:
-                found = _parsed(reply)
+                found = _parse(reply)
                 output = found.get("output", [])
                 if output and found.get(CONTINUES):
                     output[0][CONTINUES] = True
-                out += [*_parsed(items), *output]
+                out += [*_parse(items), *output]
             return out
 
         found = self._database.read(work)
         if found is not None:
-            self._used(id)
+            self._mark_used(id)
         return found
 
     def find(self, item_id: str) -> Json | None:
@@ -220,7 +226,7 @@ class ResponseStore:
 
         Where clients gave several items one id it is that of the first response.
         """
-        if not _is_text(item_id):
+        if not _is_valid_key(item_id):
             return None
 
         def work(db: sqlite3.Connection) -> Json | None:
@@ -231,14 +237,14 @@ class ResponseStore:
             ).fetchone()
             if row is None:
                 return None
-            named = [*_parsed(row[1]).get("output", []), *_parsed(row[0])]
+            named = [*_parse(row[1]).get("output", []), *_parse(row[0])]
             return next((one for one in named if one.get("id") == item_id), None)
 
         return self._database.read(work)
 
     def delete(self, id: str) -> bool:
         """Forget a response; say whether it was here."""
-        if not _is_text(id):
+        if not _is_valid_key(id):
             return False
 
         def work(db: sqlite3.Connection) -> bool:
@@ -250,7 +256,7 @@ class ResponseStore:
     def close(self) -> None:
         """Let go of the file, which nothing holds open between operations."""
 
-    def _used(self, id: str) -> None:
+    def _mark_used(self, id: str) -> None:
         """Mark a conversation as used; it was read, whether or not that can be said."""
         try:
             self._database.change(lambda db: _touch(db, id))
@@ -262,7 +268,7 @@ class ResponseStore:
         count, size = db.execute(
             "select count(*), coalesce(sum(bytes), 0) from responses"
         ).fetchone()
-        while count > self.most or size > self.most_bytes:
+        while count > self.max_responses or size > self.max_bytes:
             id, freed = db.execute(
                 "select id, bytes from responses order by used, number desc limit 1"
             ).fetchone()
@@ -287,10 +293,10 @@ def _count(db: sqlite3.Connection) -> int:
 
 
 def _ids(items: Iterable[Json]) -> list[str]:
-    return [item["id"] for item in items if _is_text(item.get("id"))]
+    return [item["id"] for item in items if _is_valid_key(item.get("id"))]
 
 
-def _is_text(id: object) -> bool:
+def _is_valid_key(id: object) -> bool:
     """Whether it can be the key of a row: half a pair of surrogates cannot."""
     try:
         return isinstance(id, str) and id.encode() is not None
@@ -298,7 +304,7 @@ def _is_text(id: object) -> bool:
         return False
 
 
-def _parsed(text: str) -> Any:
+def _parse(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

@@ -16,12 +16,12 @@ from mlx_gptoss.api.generation import Turn
 from mlx_gptoss.api.ignored import ignored
 from mlx_gptoss.api.prompt import Ask
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.server.bodies import ReadingRoute
+from mlx_gptoss.server.bodies import JsonBodyRoute
 from mlx_gptoss.server.routes import ERRORS
 from mlx_gptoss.server.service import Service, json_reply
 from mlx_gptoss.server.stream import DONE, sse
 
-router = APIRouter(tags=["chat"], route_class=ReadingRoute)
+router = APIRouter(tags=["chat"], route_class=JsonBodyRoute)
 
 
 @router.post("/v1/chat/completions", response_model=ChatReply, responses=ERRORS)
@@ -30,12 +30,12 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
     service = Service.of(request)
     settings = service.settings
     ask = partial(ask_of, body, settings=settings, restore=service.restore)
-    job = await service.begin(request, body.model, ask)
+    job = await service.start(request, body.model, ask)
     manner = Manner.of(body, job.model, job.runtime, settings)
-    headers = passed_over(body, job.ask)
+    headers = ignored_headers(body, job.ask)
     if body.stream:
         return service.stream(job, frames(job.turns, manner), headers)
-    return await service.whole(request, job, whole_reply(job.turns, manner), headers)
+    return await service.reply(request, job, whole_reply(job.turns, manner), headers)
 
 
 @router.post("/v1/chat/render", response_model=RenderReply, responses=ERRORS)
@@ -43,8 +43,8 @@ async def chat_render(body: ChatRequest, request: Request) -> Response:
     """Show the exact prompt of a request: what the model would read."""
     service = Service.of(request)
     make = partial(ask_of, body, settings=service.settings, restore=service.restore)
-    ask, reply = await service.look(request, body.model, make, render_reply)
-    return json_reply(reply, passed_over(body, ask))
+    ask, reply = await service.inspect(request, body.model, make, render_reply)
+    return json_reply(reply, ignored_headers(body, ask))
 
 
 def render_reply(ask: Ask, runtime: Runtime) -> RenderReply:
@@ -60,11 +60,11 @@ async def frames(turns: Sequence[Turn], manner: Manner) -> AsyncIterator[bytes]:
     yield DONE
 
 
-def count(ask: Ask, runtime: Runtime) -> int:
+def count_prompt_tokens(ask: Ask, runtime: Runtime) -> int:
     """How many tokens the model would read."""
     return len(ask.counted(runtime))
 
 
-def passed_over(body: ChatRequest, ask: Ask) -> dict[str, str]:
+def ignored_headers(body: ChatRequest, ask: Ask) -> dict[str, str]:
     """The header that names what has no effect."""
     return ignored(body.unknown, ask.passed_over, ask.hidden)

@@ -16,12 +16,12 @@ from mlx_gptoss.api.completions.completions import (
 from mlx_gptoss.api.completions.wire import CompletionReply, CompletionRequest
 from mlx_gptoss.api.generation import Turn
 from mlx_gptoss.api.ignored import ignored
-from mlx_gptoss.server.bodies import ReadingRoute
+from mlx_gptoss.server.bodies import JsonBodyRoute
 from mlx_gptoss.server.routes import ERRORS
 from mlx_gptoss.server.service import Service
 from mlx_gptoss.server.stream import DONE, sse
 
-router = APIRouter(tags=["completions"], route_class=ReadingRoute)
+router = APIRouter(tags=["completions"], route_class=JsonBodyRoute)
 
 
 @router.post("/v1/completions", response_model=CompletionReply, responses=ERRORS)
@@ -29,12 +29,12 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
     """Continue a prompt, whole or as a stream of chunks."""
     service = Service.of(request)
     make = partial(prompts_of, body, settings=service.settings)
-    job = await service.begin_prompts(request, body.model, make)
+    job = await service.start_prompts(request, body.model, make)
     manner = Manner.of(body, job.model, job.runtime)
     headers = ignored(body.unknown)
     if body.stream:
         return service.stream(job, frames(job.turns, manner), headers)
-    return await service.whole(request, job, whole_reply(job.turns, manner), headers)
+    return await service.reply(request, job, whole_reply(job.turns, manner), headers)
 
 
 async def frames(turns: Sequence[Turn], manner: Manner) -> AsyncIterator[bytes]:

@@ -23,8 +23,8 @@ from mlx_gptoss.api.messages.wire_reply import (
 )
 from mlx_gptoss.api.prompt import Ask
 from mlx_gptoss.engine.outputs import STOP, TOOL_CALLS
-from mlx_gptoss.server.bodies import ReadingRoute
-from mlx_gptoss.server.routes.chat import count, render_reply
+from mlx_gptoss.server.bodies import JsonBodyRoute
+from mlx_gptoss.server.routes.chat import count_prompt_tokens, render_reply
 from mlx_gptoss.server.service import Service, json_reply
 from mlx_gptoss.server.stream import sse_json
 
@@ -32,7 +32,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": AnthropicErrorReply, "description": "The request is at fault"},
     "5XX": {"model": AnthropicErrorReply, "description": "The server is at fault"},
 }
-router = APIRouter(tags=["messages"], responses=ERRORS, route_class=ReadingRoute)
+router = APIRouter(tags=["messages"], responses=ERRORS, route_class=JsonBodyRoute)
 
 
 @router.post("/v1/messages", response_model=MessageReply)
@@ -41,17 +41,17 @@ async def create_message(body: MessagesRequest, request: Request) -> Response:
     service = Service.of(request)
     question = Question(body, service.restore)
     ask = partial(question.ask, settings=service.settings)
-    job = await service.begin(request, body.model, ask)
+    job = await service.start(request, body.model, ask)
     output = Output(
         new_message(job.model),
         thinking=question.shows_thinking,
         omitted=question.omits_thinking,
     )
-    headers = passed_over(question, job.ask)
+    headers = ignored_headers(question, job.ask)
     if body.stream:
         said = frames(job.turn, output)
-        return service.stream(job, said, headers, tell=error_frame)
-    return await service.whole(request, job, whole(job.turn, output), headers)
+        return service.stream(job, said, headers, error_frame=error_frame)
+    return await service.reply(request, job, whole_message(job.turn, output), headers)
 
 
 @router.post("/v1/messages/count_tokens")
@@ -60,7 +60,7 @@ async def count_tokens(body: CountRequest, request: Request) -> TokenCount:
     service = Service.of(request)
     question = Question(body, service.restore)
     make = partial(question.ask, settings=service.settings)
-    _, tokens = await service.look(request, body.model, make, count)
+    _, tokens = await service.inspect(request, body.model, make, count_prompt_tokens)
     return TokenCount(input_tokens=tokens)
 
 
@@ -70,8 +70,8 @@ async def render_message(body: RenderRequest, request: Request) -> Response:
     service = Service.of(request)
     question = Question(body, service.restore)
     make = partial(question.ask, settings=service.settings)
-    ask, reply = await service.look(request, body.model, make, render_reply)
-    return json_reply(reply, passed_over(question, ask))
+    ask, reply = await service.inspect(request, body.model, make, render_reply)
+    return json_reply(reply, ignored_headers(question, ask))
 
 
 async def events(turn: Turn, output: Output) -> AsyncIterator[Event]:
@@ -85,7 +85,7 @@ async def events(turn: Turn, output: Output) -> AsyncIterator[Event]:
         yield event
 
 
-async def whole(turn: Turn, output: Output) -> MessageReply:
+async def whole_message(turn: Turn, output: Output) -> MessageReply:
     """Read a turn to its end."""
     async for _ in events(turn, output):
         pass
@@ -113,6 +113,6 @@ def stop_reason(turn: Turn) -> StopReason:
     return "max_tokens" if cut else "model_context_window_exceeded"
 
 
-def passed_over(question: Question, ask: Ask) -> dict[str, str]:
+def ignored_headers(question: Question, ask: Ask) -> dict[str, str]:
     """The header that names what has no effect."""
     return ignored(without_effect(question.request), ask.passed_over, ask.hidden)

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from mlx_gptoss import __version__
 from mlx_gptoss.api.errors import model_not_found
 from mlx_gptoss.api.models.wire import Health, ModelList, ModelReply
-from mlx_gptoss.server.guard import KNOWS_KEY
+from mlx_gptoss.server.guard import AUTHORIZED
 from mlx_gptoss.server.models import Models
 from mlx_gptoss.server.routes import ERRORS
 from mlx_gptoss.server.service import Service
@@ -20,7 +20,7 @@ async def list_models(request: Request) -> ModelList:
     """List the models that can be asked for, loaded or not."""
     models = Service.of(request).models
     return ModelList(
-        object="list", data=[described(models, name) for name in models.names]
+        object="list", data=[describe(models, name) for name in models.names]
     )
 
 
@@ -30,14 +30,14 @@ async def retrieve_model(model: str, request: Request) -> ModelReply:
     models = Service.of(request).models
     if model not in models.names:
         raise model_not_found(model, models.names)
-    return described(models, model)
+    return describe(models, model)
 
 
 @router.head("/health", include_in_schema=False)  # what watches servers may ask so
 @router.get("/health", response_model_exclude_unset=True)
 async def health(request: Request) -> Health:
     """Say that the server answers; and what it has loaded, to who may know."""
-    if not getattr(request.state, KNOWS_KEY):
+    if not getattr(request.state, AUTHORIZED):
         return Health(status="ok")
     models = Service.of(request).models
     return Health(
@@ -45,11 +45,11 @@ async def health(request: Request) -> Health:
         version=__version__,
         models=models.names,
         loaded=models.loaded,
-        running=models.in_use,
+        running=models.active_leases,
     )
 
 
-def described(models: Models, name: str) -> ModelReply:
+def describe(models: Models, name: str) -> ModelReply:
     runtime = models.runtime(name)
     return ModelReply(
         id=name,

@@ -21,40 +21,42 @@ from mlx_gptoss.api.responses.wire_reply import (
     ResponseReply,
 )
 from mlx_gptoss.api.wire import Json
-from mlx_gptoss.server.bodies import ReadingRoute
-from mlx_gptoss.server.responses.registry import Kept, Live
-from mlx_gptoss.server.responses.start import begun
+from mlx_gptoss.server.bodies import JsonBodyRoute
+from mlx_gptoss.server.responses.registry import LiveResponse, ResponseRegistry
+from mlx_gptoss.server.responses.start import start_response
 from mlx_gptoss.server.routes import ERRORS
-from mlx_gptoss.server.routes.chat import count, render_reply
+from mlx_gptoss.server.routes.chat import count_prompt_tokens, render_reply
 from mlx_gptoss.server.service import Service, json_reply
 from mlx_gptoss.server.stream import DONE, sse_json
 
-router = APIRouter(tags=["responses"], responses=ERRORS, route_class=ReadingRoute)
-MOST_ITEMS = 100  # on a page
+router = APIRouter(tags=["responses"], responses=ERRORS, route_class=JsonBodyRoute)
+MAX_ITEMS = 100  # on a page
 
 
 @router.post("/v1/responses", response_model=ResponseReply)
 async def create_response(body: ResponsesRequest, request: Request) -> Response:
     """Answer items of a conversation, whole or as a stream of events."""
     service = Service.of(request)
-    question = await asked(body, request, service)
+    question = await load_question(body, request, service)
     ask = partial(question.ask, settings=service.settings)
-    job = await service.begin(request, body.model, ask)
-    live = service.kept.start(begun(question, job, service))
-    job.on_close(partial(service.kept.forget, live))
-    headers = passed_over(question)
+    job = await service.start(request, body.model, ask)
+    live = service.responses.add(start_response(question, job, service))
+    job.on_close(partial(service.responses.remove, live))
+    headers = ignored_headers(question)
     if body.stream:
-        return service.stream(job, frames(service.kept, live), headers)
-    return await service.whole(request, job, service.kept.whole(live), headers)
+        return service.stream(job, frames(service.responses, live), headers)
+    return await service.reply(
+        request, job, service.responses.reply_to_end(live), headers
+    )
 
 
 @router.post("/v1/responses/input_tokens")
 async def count_input_tokens(body: InputRequest, request: Request) -> InputTokens:
     """Count the tokens of the prompt that a request would make."""
     service = Service.of(request)
-    question = await asked(body, request, service)
+    question = await load_question(body, request, service)
     make = partial(question.ask, settings=service.settings)
-    _, tokens = await service.look(request, body.model, make, count)
+    _, tokens = await service.inspect(request, body.model, make, count_prompt_tokens)
     return InputTokens(input_tokens=tokens)
 
 
@@ -62,10 +64,10 @@ async def count_input_tokens(body: InputRequest, request: Request) -> InputToken
 async def render_response(body: ResponsesRequest, request: Request) -> Response:
     """Show the exact prompt of a request: what the model would read."""
     service = Service.of(request)
-    question = await asked(body, request, service)
+    question = await load_question(body, request, service)
     make = partial(question.ask, settings=service.settings)
-    _, reply = await service.look(request, body.model, make, render_reply)
-    return json_reply(reply, passed_over(question))
+    _, reply = await service.inspect(request, body.model, make, render_reply)
+    return json_reply(reply, ignored_headers(question))
 
 
 @router.get("/v1/responses/{response_id}", response_model=ResponseReply)
@@ -75,20 +77,20 @@ async def retrieve_response(
     """Look at a response, stored or under way."""
     if stream:
         raise bad_request("a stream cannot be resumed here", param="stream")
-    return await Service.of(request).kept.reply(response_id)
+    return await Service.of(request).responses.snapshot(response_id)
 
 
 @router.delete("/v1/responses/{response_id}")
 async def delete_response(response_id: str, request: Request) -> DeletedResponse:
     """Forget a response; one under way is ended."""
-    await Service.of(request).kept.delete(response_id)
+    await Service.of(request).responses.delete(response_id)
     return DeletedResponse(id=response_id)
 
 
 @router.post("/v1/responses/{response_id}/cancel", response_model=ResponseReply)
 async def cancel_response(response_id: str, request: Request) -> Json:
     """End a response under way and return what there is of it."""
-    return await Service.of(request).kept.cancel(response_id)
+    return await Service.of(request).responses.cancel(response_id)
 
 
 @router.get("/v1/responses/{response_id}/input_items")
@@ -96,11 +98,11 @@ async def list_input_items(
     response_id: str,
     request: Request,
     after: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=MOST_ITEMS)] = 20,
+    limit: Annotated[int, Query(ge=1, le=MAX_ITEMS)] = 20,
     order: Literal["asc", "desc"] = "desc",
 ) -> ItemList:
     """List the items that a response was asked with, those of earlier ones too."""
-    items = await Service.of(request).kept.items(response_id)
+    items = await Service.of(request).responses.input_items(response_id)
     if order == "desc":
         items = items[::-1]
     ids = [item.get("id") for item in items]
@@ -113,23 +115,25 @@ async def list_input_items(
     return ItemList(data=page, first_id=first, last_id=last, has_more=more)
 
 
-async def asked(body: InputRequest, request: Request, service: Service) -> Question:
+async def load_question(
+    body: InputRequest, request: Request, service: Service
+) -> Question:
     """A request with what came before it."""
-    size = service.size_of(request)
-    await service.lanes.run(size, check_served, body, service.settings)
-    kept = service.kept
-    earlier = await kept.earlier(body.previous_response_id)
+    size = service.body_size(request)
+    await service.pools.run(size, check_served, body, service.settings)
+    kept = service.responses
+    earlier = await kept.history(body.previous_response_id)
     find = kept.store.find if kept.store else None
     return Question(body, earlier, find, service.restore)
 
 
-async def frames(kept: Kept, live: Live) -> AsyncIterator[bytes]:
+async def frames(kept: ResponseRegistry, live: LiveResponse) -> AsyncIterator[bytes]:
     async for event in kept.events(live):
         yield sse_json(event, event["type"])
     yield DONE
 
 
-def passed_over(question: Question) -> dict[str, str]:
+def ignored_headers(question: Question) -> dict[str, str]:
     """The header that names what has no effect."""
     others = question.offer.tools.ignored
     return ignored(without_effect(question.request), others, question.ignored_items)
