@@ -21,7 +21,7 @@ from mlx_gptoss.harmony import messages as harmony
 from mlx_gptoss.harmony.messages import Effort, Message, ToolDescription
 from mlx_gptoss.harmony.render.prompt import (
     Piece,
-    Place,
+    RecipientPosition,
     drop_analysis,
     training_pieces,
 )
@@ -311,7 +311,7 @@ def turn(task: Task, fact: str = "") -> list[Message]:
 
 
 def branch_pieces(
-    start: list[Message], branch: Branch, *, recipient_in: Place = "role"
+    start: list[Message], branch: Branch, *, recipient_in: RecipientPosition = "role"
 ) -> tuple[list[Piece], list[Piece]]:
     """Render a branch behind its start: the start's pieces and the branch's.
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from mlx_gptoss.api.aliases import PATHS
-from mlx_gptoss.harmony.content_parts import NAMES
+from mlx_gptoss.harmony.content_parts import PART_NAMES
 
 HEADER = "x-mlx-gptoss-ignored"
 MOST_KEYWORDS = 16  # of schemas that are named
@@ -283,7 +283,7 @@ ITEMS = {
     "tool_search_call",
     "web_search_call",
     *BLOCKS,
-    *NAMES,
+    *PART_NAMES,
 }
 
 

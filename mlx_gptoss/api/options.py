@@ -20,7 +20,7 @@ from mlx_gptoss.harmony.messages import (
     ToolDescription,
     system,
 )
-from mlx_gptoss.harmony.render.prompt import is_begun
+from mlx_gptoss.harmony.render.prompt import can_continue
 
 MAX_BIAS = 100.0
 LONGEST_NAME = 256
@@ -123,7 +123,7 @@ def goes_on(
             param="continue_final_message",
         )
     demanded = continues is True or starts is False
-    begun = is_begun(conversation[-1])
+    begun = can_continue(conversation[-1])
     if demanded and not begun:
         raise bad_request(
             f"`{field}` asks to go on with a begun answer: the last message must be "

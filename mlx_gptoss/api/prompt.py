@@ -21,7 +21,7 @@ from mlx_gptoss.harmony.constrain.constraints import (
 from mlx_gptoss.harmony.messages import FUNCTION_PREFIX, Message, ToolDescription
 from mlx_gptoss.harmony.render.prompt import (
     Vocabulary,
-    begun_pieces,
+    continuation_pieces,
     encode_pieces,
     encode_within,
     history_pieces,
@@ -68,7 +68,7 @@ class Ask:
 
     def rendered(self, runtime: Runtime) -> list[int]:
         """The exact prompt. Raises LongPromptError if it fills the context."""
-        pieces = history_pieces(self.conversation, begun=self.begun)
+        pieces = history_pieces(self.conversation, continue_last=self.begun)
         return encode_within(pieces, runtime.tokenizer, runtime.context)
 
     def counted(self, runtime: Runtime) -> list[int]:
@@ -76,10 +76,10 @@ class Ask:
 
         Raises LongPromptError for what could never fit, or is far too long.
         """
-        pieces = history_pieces(self.conversation, begun=self.begun)
+        pieces = history_pieces(self.conversation, continue_last=self.begun)
         context = runtime.context
         most = None if context is None else context * COUNTED
-        return encode_within(pieces, runtime.tokenizer, context, counted=most)
+        return encode_within(pieces, runtime.tokenizer, context, count_to=most)
 
     @property
     def history(self) -> Sequence[Message]:
@@ -90,7 +90,7 @@ class Ask:
         """What the prompt holds of the answer."""
         if not self.begun:
             return []
-        return encode_pieces(begun_pieces(self.conversation[-1]), vocabulary)
+        return encode_pieces(continuation_pieces(self.conversation[-1]), vocabulary)
 
     def targets(self) -> list[Target]:
         """What may be called."""

@@ -91,9 +91,9 @@ class HarmonyReader:
         return said[:-1] if self._cut_call else said
 
     def feed(self, step: Step) -> Heard:
-        before = self._parser.reading
+        before = self._parser.open_channel
         events = self._noted(self._listener.feed(step.token))
-        is_text = self._parser.fates[-1:] == ["text"]
+        is_text = self._parser.token_kinds[-1:] == ["text"]
         self.reasoned += is_text and before == "analysis"
         return Heard(events, step, visible=is_text and before in VISIBLE)
 

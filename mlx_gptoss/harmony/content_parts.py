@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_gptoss.errors import PromptError
+from mlx_gptoss.harmony.json_text import Json
 
 NOT_SHOWN = "[{}, not shown: gpt-oss reads text]"
-BETWEEN = "\n\n"
+PARAGRAPH_BREAK = "\n\n"
 TEXTS = ("text", "input_text", "output_text", "summary_text")
 THOUGHTS = ("thinking", "reasoning", "reasoning_text")
 SEALED = "redacted_thinking"  # thoughts that only another server can read
-NAMES = {  # what a part is, where its type says it in other words
+PART_NAMES = {  # what a part is, where its type says it in other words
     "image_url": "image",
     "image_file": "image",
     "input_image": "image",
@@ -38,11 +39,10 @@ NAMES = {  # what a part is, where its type says it in other words
 TYPE = re.compile(r"[A-Za-z][\w.-]{0,39}")  # a type that the model may be told
 DATA_URL = re.compile(r"data:([\w.+/-]*)(?:;[\w.=+-]+)*?;base64,(.*)", re.DOTALL)
 TEXT_TYPES = re.compile(r"text/.*|application/(?:.*\+)?(?:json|xml|yaml|toml)")
-Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Part:
+class ContentPart:
     """The text of a part; `hidden` is its type where that text only stands for it."""
 
     text: str
@@ -50,7 +50,7 @@ class Part:
     is_thought: bool = False
 
 
-def read_part(given: Any, where: str, *, must_be_text: bool = False) -> Part:
+def read_part(given: Any, where: str, *, must_be_text: bool = False) -> ContentPart:
     """Read a part of a content.
 
     Raises PromptError for one without the text that its type promises, and with
@@ -61,17 +61,17 @@ def read_part(given: Any, where: str, *, must_be_text: bool = False) -> Part:
     if kind in TEXTS or kind in THOUGHTS or kind == "refusal":
         return _text(part, kind, where)
     if kind == SEALED:
-        return Part("", is_thought=True)
+        return ContentPart("", is_thought=True)
     text = _text_inside(part)
     if text is not None:
-        return Part(text)
+        return ContentPart(text)
     named = _type(part)
     if must_be_text:
         raise PromptError(
             f"{where} has content of type `{named}`: gpt-oss reads text only",
             where=where,
         )
-    return Part(_line(named), hidden=named)
+    return ContentPart(_line(named), hidden=named)
 
 
 def _type(given: Any) -> str:
@@ -82,17 +82,17 @@ def _type(given: Any) -> str:
 
 def _line(kind: str) -> str:
     """What stands for a part of a type that has no text."""
-    return NOT_SHOWN.format(NAMES.get(kind, kind))
+    return NOT_SHOWN.format(PART_NAMES.get(kind, kind))
 
 
-def _text(part: Json, kind: str, where: str) -> Part:
+def _text(part: Json, kind: str, where: str) -> ContentPart:
     """The text of a part that is text; of thoughts under any of their names."""
     for key in ("text",) if kind in TEXTS else (kind, "text"):
         value = part.get(key)
         if isinstance(value, list):  # thoughts in parts of their own
             value = "".join(filter(None, map(_own_text, value)))
         if isinstance(value, str):
-            return Part(value, is_thought=kind in THOUGHTS)
+            return ContentPart(value, is_thought=kind in THOUGHTS)
     raise PromptError(f"{where} has content of type `{kind}` without text", where=where)
 
 
@@ -132,7 +132,7 @@ def _inner_text(content: Any) -> str | None:
     for one in content:
         text = _own_text(one)
         texts.append(_line(_type(one)) if text is None else text)
-    return BETWEEN.join(texts)
+    return PARAGRAPH_BREAK.join(texts)
 
 
 def _own_text(given: Any) -> str | None:
@@ -145,7 +145,7 @@ def _titled(text: str | None, given: Json, keys: tuple[str, ...]) -> str | None:
     if text is None:
         return None
     titles = [given[key] for key in keys if isinstance(given.get(key), str)]
-    return BETWEEN.join(filter(None, ["\n".join(filter(None, titles)), text]))
+    return PARAGRAPH_BREAK.join(filter(None, ["\n".join(filter(None, titles)), text]))
 
 
 def _of_data_url(url: str) -> str | None:

@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+Json = Mapping[str, Any]  # a JSON object
+
 INT_RANGE = range(-(2**63), 2**64)  # beyond it the reference writes a float
 FIXED_EXPONENTS = range(-5, 16)  # between them a float is written without `e`
 

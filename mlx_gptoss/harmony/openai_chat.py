@@ -16,14 +16,13 @@ from typing import Any
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.constrain.constraints import AnswerFormat
-from mlx_gptoss.harmony.content_parts import BETWEEN, read_part
-from mlx_gptoss.harmony.json_text import json_text
+from mlx_gptoss.harmony.content_parts import PARAGRAPH_BREAK, read_part
+from mlx_gptoss.harmony.json_text import Json, json_text
 from mlx_gptoss.harmony.tool_results import Pairing
 
 INSTRUCTIONS = ("system", "developer")
 RESULTS = ("tool", "function")
 REASONING_KEYS = ("reasoning", "reasoning_content", "thinking")
-Json = Mapping[str, Any]
 Restore = Callable[[Sequence[m.Message], Sequence[str]], Sequence[m.Message]]
 
 
@@ -51,7 +50,7 @@ def from_chat_messages(
         opening += 1
     said = [_text(one, f"messages[{at}]") for at, one in enumerate(given[:opening])]
     content = m.DeveloperContent(
-        BETWEEN.join(filter(None, said)) or None,
+        PARAGRAPH_BREAK.join(filter(None, said)) or None,
         tuple(read_tool(one, f"tools[{at}]") for at, one in enumerate(tools)),
         response_formats=_formats(response_format),
     )
@@ -59,7 +58,7 @@ def from_chat_messages(
     if not content.empty:
         out.append(m.Message("developer", content))
     pairing = Pairing("tool_call_id")
-    pairing.say(out)
+    pairing.add_messages(out)
     asked = [at for at, one in enumerate(given) if one.get("role") == "user"]
     for at in range(opening, len(given)):
         newest = at == asked[-1] if asked else False
@@ -86,7 +85,7 @@ def _take(
     """Read a message; `newest` is what the user said last."""
     if one.get("role") in RESULTS:
         id, name = one.get("tool_call_id"), one.get("name")
-        pairing.result(
+        pairing.add_result(
             _text(one, where),
             id=None if id is None else str(id),
             name=name if isinstance(name, str) else None,
@@ -96,9 +95,9 @@ def _take(
         own, calls = _assistant(one, where)
         if restore is not None and calls:
             own = restore(own, [str(id) for id, _ in calls])
-        pairing.say(own, calls)
+        pairing.add_messages(own, calls)
     else:
-        pairing.say([_said(one, where, must_be_text=newest)])
+        pairing.add_messages([_said(one, where, must_be_text=newest)])
 
 
 def _said(one: Json, where: str, *, must_be_text: bool) -> m.Message:
@@ -121,10 +120,10 @@ def _assistant(
     thoughts, texts = _split(one, where)
     out: list[m.Message] = []
     fields = [one[key] for key in REASONING_KEYS if isinstance(one.get(key), str)]
-    if thought := next(filter(None, [*fields, BETWEEN.join(thoughts)]), ""):
+    if thought := next(filter(None, [*fields, PARAGRAPH_BREAK.join(thoughts)]), ""):
         out.append(m.reasoning(thought))
     calls = _calls(one, where)
-    if text := BETWEEN.join(texts) or one.get("refusal") or "":
+    if text := PARAGRAPH_BREAK.join(texts) or one.get("refusal") or "":
         out.append(m.preamble(text) if calls else m.answer(text))
     for entry, place in calls:
         function = _mapping(entry.get("function"), place)
@@ -174,7 +173,7 @@ def hidden_parts(messages: Iterable[Any]) -> list[str]:
 
 def _text(one: Json, where: str, *, must_be_text: bool = False) -> str:
     thoughts, texts = _split(one, where, must_be_text=must_be_text)
-    return BETWEEN.join([*thoughts, *texts])
+    return PARAGRAPH_BREAK.join([*thoughts, *texts])
 
 
 def _split(

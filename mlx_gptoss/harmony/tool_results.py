@@ -73,11 +73,11 @@ class Pairing:
         self._open = False  # the last round may get more calls
 
     @property
-    def begun(self) -> bool:
+    def has_messages(self) -> bool:
         """Whether anything has been said."""
         return bool(self._said)
 
-    def say(
+    def add_messages(
         self, messages: Iterable[Message], calls: Iterable[tuple[str | None, str]] = ()
     ) -> None:
         """Take messages that are no results, with the id and place of each call."""
@@ -90,7 +90,7 @@ class Pairing:
             elif message.role != "assistant":
                 self._open = False
 
-    def result(
+    def add_result(
         self, text: str, *, id: str | None, where: str, name: str | None = None
     ) -> None:
         """Take the result of a call. Raises PromptError if it is of none.

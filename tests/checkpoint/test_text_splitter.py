@@ -15,7 +15,12 @@ from mlx_gptoss.checkpoint.tokenizer.text_splitter import (
     cutter_of,
 )
 from mlx_gptoss.errors import LongPromptError, PromptError
-from mlx_gptoss.harmony.render.prompt import SHORT, Piece, encode_pieces, encode_within
+from mlx_gptoss.harmony.render.prompt import (
+    SHORT_PROMPT,
+    Piece,
+    encode_pieces,
+    encode_within,
+)
 
 DEMO = Path(mlx_gptoss.__file__).parent / "demo"
 CONTEXT = 4096
@@ -114,7 +119,7 @@ def test_what_cannot_fit_is_refused_before_all_of_it_is_encoded(
 
 
 def test_what_fills_the_context_is_encoded_no_further(tokenizer: Tokenizer) -> None:
-    text = "so it goes " * (SHORT // 5)
+    text = "so it goes " * (SHORT_PROMPT // 5)
 
     with pytest.raises(LongPromptError) as found:
         encode_within([Piece(text)], tokenizer, CONTEXT)
@@ -123,10 +128,12 @@ def test_what_fills_the_context_is_encoded_no_further(tokenizer: Tokenizer) -> N
 
 
 def test_what_is_only_counted_may_fill_the_context(tokenizer: Tokenizer) -> None:
-    text = "so it goes " * (SHORT // 5)
+    text = "so it goes " * (SHORT_PROMPT // 5)
     whole = encode_pieces([Piece(text)], tokenizer)
 
-    found = encode_within([Piece(text)], tokenizer, CONTEXT * 9, counted=len(whole) + 1)
+    found = encode_within(
+        [Piece(text)], tokenizer, CONTEXT * 9, count_to=len(whole) + 1
+    )
 
     assert found == whole
 

@@ -17,7 +17,7 @@ import pytest
 import mlx_gptoss.harmony
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
-from mlx_gptoss.harmony.parse.arguments import read_arguments
+from mlx_gptoss.harmony.parse.arguments import parse_arguments
 from mlx_gptoss.harmony.parse.parser import Parser
 from mlx_gptoss.harmony.parse.tool_names import is_tool_name
 from mlx_gptoss.harmony.render.prompt import (
@@ -339,11 +339,11 @@ MISREADINGS: dict[str, Callable[[str, list[Read]], bool]] = {
         lambda one: (
             is_call(one)
             and one[0] == "analysis"
-            and bool(read_arguments(one[3]).problem)
+            and bool(parse_arguments(one[3]).problem)
         )
     ),
     "arguments that can be mended": any_of(
-        lambda one: is_call(one) and bool(read_arguments(one[3]).repair)
+        lambda one: is_call(one) and bool(parse_arguments(one[3]).repair)
     ),
 }
 

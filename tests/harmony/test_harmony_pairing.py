@@ -27,11 +27,11 @@ def paired(*said: Any, to_answer: bool = True) -> list[m.Message]:
     for at, one in enumerate(said):
         where = f"messages[{at}]"
         if isinstance(one, tuple):
-            pairing.say(map(call, one), [(id, where) for id in one])
+            pairing.add_messages(map(call, one), [(id, where) for id in one])
         elif isinstance(one, str):
-            pairing.result(f"of {one}", id=one, where=where)
+            pairing.add_result(f"of {one}", id=one, where=where)
         else:
-            pairing.say([one])
+            pairing.add_messages([one])
     return pairing.messages(to_answer=to_answer)
 
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 import mlx_gptoss.harmony
 from mlx_gptoss.harmony import events as e
 from mlx_gptoss.harmony import messages as m
-from mlx_gptoss.harmony.parse.arguments import read_arguments
+from mlx_gptoss.harmony.parse.arguments import parse_arguments
 from mlx_gptoss.harmony.parse.parser import Parser
-from mlx_gptoss.harmony.render.prompt import Place, render_messages
+from mlx_gptoss.harmony.render.prompt import RecipientPosition, render_messages
 from tests.support import golden_streams
 from tests.support.fakes import byte_tokenizer
 from tests.support.harmony_strategies import names, texts
@@ -161,7 +161,7 @@ turns = st.lists(
 ).filter(lambda some: some[0].role == "assistant")
 
 
-def same_as_library(turn: list[m.Message], place: Place) -> None:
+def same_as_library(turn: list[m.Message], place: RecipientPosition) -> None:
     ids = render_messages(
         turn, VOCABULARY, complete=False, keep_analysis=True, recipient_in=place
     )[2:]
@@ -172,7 +172,7 @@ def same_as_library(turn: list[m.Message], place: Place) -> None:
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(turns, st.sampled_from(["role", "channel"]))
 def test_well_formed_turns_parse_as_in_the_library(
-    turn: list[m.Message], place: Place
+    turn: list[m.Message], place: RecipientPosition
 ) -> None:
     same_as_library(turn, place)
 
@@ -332,7 +332,7 @@ NOT_OBJECTS = [
 
 @pytest.mark.parametrize("text", NOT_OBJECTS, ids=lambda text: text[:12])
 def test_arguments_that_are_no_json_object_are_a_problem(text: str) -> None:
-    assert read_arguments(text).problem
+    assert parse_arguments(text).problem
 
 
 def test_a_call_with_unreadable_arguments_fails_with_the_reason() -> None:

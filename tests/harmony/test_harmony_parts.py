@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mlx_gptoss.errors import PromptError
-from mlx_gptoss.harmony.content_parts import Part, read_part
+from mlx_gptoss.harmony.content_parts import ContentPart, read_part
 
 NOTES = base64.b64encode("Grüße".encode()).decode()
 PDF = base64.b64encode(b"%PDF-1.7").decode()
@@ -84,7 +84,7 @@ TEXTS: dict[str, tuple[dict[str, Any], str]] = {
 def test_text_is_read(case: str, must_be_text: bool) -> None:
     given, text = TEXTS[case]
 
-    assert read_part(given, "it", must_be_text=must_be_text) == Part(text)
+    assert read_part(given, "it", must_be_text=must_be_text) == ContentPart(text)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_text_is_read(case: str, must_be_text: bool) -> None:
     ],
 )
 def test_thoughts_are_told_apart(given: dict[str, Any]) -> None:
-    assert read_part(given, "it") == Part("a", is_thought=True)
+    assert read_part(given, "it") == ContentPart("a", is_thought=True)
 
 
 HIDDEN: list[tuple[Any, str]] = [

@@ -20,7 +20,7 @@ from mlx_gptoss.api.messages.wire import MessagesRequest
 from mlx_gptoss.api.responses.wire import ResponsesRequest
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.constrain.constraints import AnswerFormat
-from mlx_gptoss.harmony.content_parts import NAMES
+from mlx_gptoss.harmony.content_parts import PART_NAMES
 from tests.support.answering_app import constant
 from tests.support.serving import asked
 
@@ -135,7 +135,7 @@ def test_every_field_of_the_table_or_of_an_api_can_be_named() -> None:
 
 
 def test_parts_blocks_and_versions_of_tools_can_be_named() -> None:
-    items = [*NAMES, *BLOCKS, "function_call_output"]
+    items = [*PART_NAMES, *BLOCKS, "function_call_output"]
     tools = ["web_search_2025_08_26", "bash_20250124", "web_search_preview"]
 
     assert ignored(items=items) == {HEADER: f"items={','.join(sorted(set(items)))}"}

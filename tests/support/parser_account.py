@@ -35,15 +35,15 @@ def account(stream: Sequence[int]) -> Parser:
     parser = Parser(VOCABULARY, tools=["f"], built_in=BUILT_IN)
     events = [event for token in stream for event in parser.feed(token)]
     events += parser.finish()
-    fates = list(zip(stream, parser.fates, strict=True))
+    fates = list(zip(stream, parser.token_kinds, strict=True))
     kept = [token for token, fate in fates if fate == "text"]
     marks = set(SPECIALS.values())
 
-    assert set(parser.fates) <= {"text", "header", "control", "repaired"}
+    assert set(parser.token_kinds) <= {"text", "header", "control", "repaired"}
     assert not marks & set(kept)
     assert all(token in marks for token, fate in fates if fate == "control")
     assert without_spaces(told_text(events)) == without_spaces(text_of(fates))
-    assert len(parser.repairs) >= ("repaired" in parser.fates)
+    assert len(parser.repairs) >= ("repaired" in parser.token_kinds)
     render_messages(parser.messages, VOCABULARY)
     return parser
 

@@ -28,7 +28,7 @@ from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import LongPromptError
 from mlx_gptoss.harmony.events import Answer
-from mlx_gptoss.harmony.render.prompt import SHORT, Piece, encode_within
+from mlx_gptoss.harmony.render.prompt import SHORT_PROMPT, Piece, encode_within
 
 DEFAULT_TOKENS = 16  # as OpenAI has it
 
@@ -89,7 +89,7 @@ def _ids(prompt: str | list[int], runtime: Runtime, *, special: bool) -> list[in
         return prompt
     tokenizer = runtime.tokenizer
     context = runtime.context
-    if special and context is not None and len(prompt) > SHORT:
+    if special and context is not None and len(prompt) > SHORT_PROMPT:
         named = max(map(prompt.count, tokenizer.specials), default=0)
         if named >= context:  # before they are taken apart
             raise LongPromptError(named, context)

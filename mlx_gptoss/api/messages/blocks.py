@@ -16,10 +16,10 @@ from mlx_gptoss.api.messages.wire import InputMessage
 from mlx_gptoss.api.sealed import unseal
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
-from mlx_gptoss.harmony.content_parts import BETWEEN, read_part
+from mlx_gptoss.harmony.content_parts import PARAGRAPH_BREAK, read_part
 from mlx_gptoss.harmony.json_text import json_text
 from mlx_gptoss.harmony.openai_chat import Restore
-from mlx_gptoss.harmony.render.prompt import is_begun
+from mlx_gptoss.harmony.render.prompt import can_continue
 from mlx_gptoss.harmony.tool_results import Pairing
 
 FAILED = "Error: "
@@ -88,7 +88,7 @@ class _Reader:
                 texts.append(text)
         if texts:
             says = m.user if role == "user" else m.developer
-            self.pairing.say([says(BETWEEN.join(texts))])
+            self.pairing.add_messages([says(PARAGRAPH_BREAK.join(texts))])
 
     def assistant(self, blocks: Sequence[Json], where: str) -> None:
         """Take what the model said: thoughts, texts, calls."""
@@ -107,23 +107,23 @@ class _Reader:
             elif text := self._text(block, place):
                 if called:
                     out.append(m.preamble(text))
-                elif out and is_begun(out[-1]):  # an answer in several blocks
-                    out[-1] = m.answer(out[-1].text + BETWEEN + text)
+                elif out and can_continue(out[-1]):  # an answer in several blocks
+                    out[-1] = m.answer(out[-1].text + PARAGRAPH_BREAK + text)
                 else:
                     out.append(m.answer(text))
         said: Sequence[m.Message] = out
         if self._restore is not None and calls:
             said = self._restore(out, [id for id, _ in calls])
-        self.pairing.say(said, calls)
+        self.pairing.add_messages(said, calls)
 
     def _result(self, block: Json, where: str) -> None:
         parts = blocks_of(block.get("content") or "", f"{where}.content")
         places = [f"{where}.content[{at}]" for at in range(len(parts))]
         texts = map(self._text, parts, places)
-        text = BETWEEN.join(one for one in texts if one)
+        text = PARAGRAPH_BREAK.join(one for one in texts if one)
         id = named(block, "tool_use_id", where)
         text = FAILED + text if block.get("is_error") else text
-        self.pairing.result(text, id=id, where=f"{where}.tool_use_id")
+        self.pairing.add_result(text, id=id, where=f"{where}.tool_use_id")
 
     def _text(
         self, block: Json, where: str, *, must_be_text: bool = False
@@ -163,7 +163,7 @@ def system_text(given: Any) -> str:
             place = f"system[{at}]"
             raise bad_request(f"`{place}` is no text block", param=place)
         texts.append(text)
-    return BETWEEN.join(filter(None, texts))
+    return PARAGRAPH_BREAK.join(filter(None, texts))
 
 
 def thought_of(block: Json) -> str:

@@ -20,10 +20,10 @@ from mlx_gptoss.api.responses.tool_names import namespace_of
 from mlx_gptoss.api.sealed import unseal, unsealed_parts
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
-from mlx_gptoss.harmony.content_parts import BETWEEN, Part, read_part
+from mlx_gptoss.harmony.content_parts import PARAGRAPH_BREAK, ContentPart, read_part
 from mlx_gptoss.harmony.json_text import json_text
 from mlx_gptoss.harmony.openai_chat import Restore
-from mlx_gptoss.harmony.render.prompt import is_begun
+from mlx_gptoss.harmony.render.prompt import can_continue
 from mlx_gptoss.harmony.tool_results import Pairing
 
 INSTRUCTIONS = ("system", "developer")
@@ -114,13 +114,13 @@ class _Reader:
         said: Sequence[m.Message] = self._turn
         if self._restore is not None and self._calls:
             said = self._restore(said, [id for id, _ in self._calls])
-        self._pairing.say(said, self._calls)
+        self._pairing.add_messages(said, self._calls)
         self._turn, self._calls = [], []
 
     def _hear(self, message: m.Message) -> None:
         """Keep what somebody else said."""
         self._end_turn()
-        self._pairing.say([message])
+        self._pairing.add_messages([message])
 
     def message(self, item: Json, where: str) -> None:
         role = item.get("role")
@@ -134,7 +134,7 @@ class _Reader:
         text = self._text(item.get("content"), where, must_be_text=newest)
         if role == "user":
             self._hear(m.user(text))
-        elif self._turn or self._pairing.begun:
+        elif self._turn or self._pairing.has_messages:
             self._hear(m.developer(text))
         elif text:
             self.read.instructions.append(text)
@@ -180,7 +180,7 @@ class _Reader:
             return
         text = found_text(self._offer.found.get(where, ()))
         self._end_turn()
-        self._pairing.result(text, id=call_id, where=where)
+        self._pairing.add_result(text, id=call_id, where=where)
 
     def agent_message(self, item: Json, where: str) -> None:
         """What another agent of the client tells this one, which is like a user's."""
@@ -194,7 +194,7 @@ class _Reader:
             return
         text = self._text(item.get("output"), where)
         self._end_turn()
-        self._pairing.result(
+        self._pairing.add_result(
             text,
             id=None if id is None else str(id),
             name=self._named(item),
@@ -207,20 +207,22 @@ class _Reader:
         self._note(parts)
         thoughts = [part.text for part in parts if part.is_thought and part.text]
         if thoughts:
-            self._turn.append(m.reasoning(BETWEEN.join(thoughts)))
-        if text := BETWEEN.join(part.text for part in parts if not part.is_thought):
+            self._turn.append(m.reasoning(PARAGRAPH_BREAK.join(thoughts)))
+        if text := PARAGRAPH_BREAK.join(
+            part.text for part in parts if not part.is_thought
+        ):
             before = item.get("phase") == COMMENTARY or self._call_follows(at)
             said = m.preamble(text) if before else m.answer(text)
-            if item.get(CONTINUES) and self._turn and is_begun(self._turn[-1]):
+            if item.get(CONTINUES) and self._turn and can_continue(self._turn[-1]):
                 said = m.answer(self._turn.pop().text + text)
             self._turn.append(said)
 
     def _text(self, content: Any, where: str, *, must_be_text: bool = False) -> str:
         parts = parts_of(content, where, must_be_text=must_be_text)
         self._note(parts)
-        return BETWEEN.join(part.text for part in parts)
+        return PARAGRAPH_BREAK.join(part.text for part in parts)
 
-    def _note(self, parts: Sequence[Part]) -> None:
+    def _note(self, parts: Sequence[ContentPart]) -> None:
         self.read.ignored += [part.hidden for part in parts if part.hidden]
 
     def _call_follows(self, at: int) -> bool:
@@ -304,16 +306,18 @@ def is_question(item: Json) -> bool:
     return kind_of(item) == "message" and item.get("role") == "user"
 
 
-def parts_of(content: Any, where: str, *, must_be_text: bool = False) -> list[Part]:
+def parts_of(
+    content: Any, where: str, *, must_be_text: bool = False
+) -> list[ContentPart]:
     """The parts of a content or an output, which may be one text."""
     if content is None or isinstance(content, str):
-        return [Part(content)] if content else []
+        return [ContentPart(content)] if content else []
     if not isinstance(content, list):
         raise bad_request(
             f"the content of `{where}` is no text and no list of parts", param=where
         )
     return [
-        Part(part)
+        ContentPart(part)
         if isinstance(part, str)
         else read_part(part, where, must_be_text=must_be_text)
         for part in content

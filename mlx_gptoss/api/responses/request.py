@@ -9,8 +9,8 @@ from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.limits import check_count, check_depth, check_stops
 from mlx_gptoss.api.prompt import Ask
 from mlx_gptoss.api.responses.items import (
-    BETWEEN,
     CONTINUES,
+    PARAGRAPH_BREAK,
     Find,
     is_reference,
     read_items,
@@ -79,7 +79,7 @@ class Question:
         opening = asking.opening(
             settings,
             effort=request.reasoning.effort if request.reasoning else None,
-            instructions=BETWEEN.join(filter(None, said)),
+            instructions=PARAGRAPH_BREAK.join(filter(None, said)),
             tools=offer.opening,
             answer=answer,
         )

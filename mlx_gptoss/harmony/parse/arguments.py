@@ -12,7 +12,7 @@ TRAILING_JUNK = "]}`,; \t\r\n"  # what models add behind a finished object
 
 
 @dataclass(frozen=True)
-class Arguments:
+class ParsedArguments:
     """`text` is a JSON object unless `problem` says why not; `repair` what changed."""
 
     text: str
@@ -20,40 +20,42 @@ class Arguments:
     problem: str | None = None
 
 
-def read_arguments(text: str) -> Arguments:
+def parse_arguments(text: str) -> ParsedArguments:
     """Read `text` as a JSON object; unwrap a list of one and drop stray brackets."""
     if not text.strip():
-        return Arguments("{}", repair="empty arguments were read as {}")
+        return ParsedArguments("{}", repair="empty arguments were read as {}")
     try:
         return _read(text)
     except RecursionError:
-        return Arguments(text, problem=_problem("it is nested too deeply"))
+        return ParsedArguments(text, problem=_problem("it is nested too deeply"))
     except ValueError as error:
-        return Arguments(text, problem=_problem(str(error)))
+        return ParsedArguments(text, problem=_problem(str(error)))
 
 
-def _read(text: str) -> Arguments:
+def _read(text: str) -> ParsedArguments:
     fenced = FENCED.fullmatch(text)
     body = fenced["body"] if fenced else text.lstrip()
     value, end = LENIENT.raw_decode(body)
     rest = body[end:]
     if rest.strip(TRAILING_JUNK):
-        return Arguments(text, problem=_problem("there is text behind the JSON value"))
+        return ParsedArguments(
+            text, problem=_problem("there is text behind the JSON value")
+        )
     inner = _unwrapped(value)
     if not isinstance(inner, dict):
-        return Arguments(text, problem=_problem(f"this is a {_kind(inner)}"))
+        return ParsedArguments(text, problem=_problem(f"this is a {_kind(inner)}"))
     if inner is not value:
         kind = "list of one object" if isinstance(value, list) else "string of JSON"
-        return Arguments(_write(inner), repair=f"a {kind} was unwrapped")
+        return ParsedArguments(_write(inner), repair=f"a {kind} was unwrapped")
     if fenced:
-        return Arguments(_write(inner), repair="a code fence was taken off")
+        return ParsedArguments(_write(inner), repair="a code fence was taken off")
     if rest.strip():
-        return Arguments(_write(value), repair=f"`{rest.strip()}` was dropped")
+        return ParsedArguments(_write(value), repair=f"`{rest.strip()}` was dropped")
     try:
         json.loads(text)
     except ValueError:  # raw line breaks inside a string
-        return Arguments(_write(value), repair="control characters were escaped")
-    return Arguments(text)
+        return ParsedArguments(_write(value), repair="control characters were escaped")
+    return ParsedArguments(text)
 
 
 def _unwrapped(value: Any) -> Any:

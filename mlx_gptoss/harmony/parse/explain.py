@@ -28,7 +28,7 @@ from mlx_gptoss.harmony.events import (
 from mlx_gptoss.harmony.json_text import json_text
 from mlx_gptoss.harmony.messages import Message, ToolDescription
 from mlx_gptoss.harmony.parse.parser import Parser
-from mlx_gptoss.harmony.parse.record import Fate
+from mlx_gptoss.harmony.parse.record import TokenKind
 
 START = "<|start|>"
 TITLES: Mapping[type, str] = {
@@ -40,7 +40,7 @@ TITLES: Mapping[type, str] = {
 }
 
 
-class Tokens(Protocol):
+class StreamTokenizer(Protocol):
     """What explaining needs of a tokenizer."""
 
     @property
@@ -50,7 +50,7 @@ class Tokens(Protocol):
 
 
 @dataclass(frozen=True)
-class Run:
+class TokenSpan:
     """Neighbouring ids of one fate, and the events that the last of them brought.
 
     `at` is the place of the first one.
@@ -58,7 +58,7 @@ class Run:
 
     at: int
     ids: list[int]
-    fate: Fate
+    kind: TokenKind
     text: str
     events: list[ParserEvent]
 
@@ -67,37 +67,39 @@ class Run:
 class Explanation:
     """The whole stream: its runs, what the parser made of it, ids by fate."""
 
-    runs: list[Run]
+    spans: list[TokenSpan]
     messages: list[Message]
     repairs: list[Repair]
-    fates: Counter[str] = field(default_factory=Counter)
+    kind_counts: Counter[str] = field(default_factory=Counter)
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
         return {
-            "runs": [{**vars(run), "events": _plain(run.events)} for run in self.runs],
+            "runs": [_span_fields(span) for span in self.spans],
             "messages": [_fields(message) for message in self.messages],
             "repairs": [asdict(repair) for repair in self.repairs],
-            "ids": {"all": self.fates.total(), **self.fates},
+            "ids": {"all": self.kind_counts.total(), **self.kind_counts},
         }
 
     def lines(self) -> Iterator[str]:
         """The same as lines to read: each run, below it what it brought."""
-        width = len(str(self.fates.total()))
-        for run in self.runs:
+        width = len(str(self.kind_counts.total()))
+        for run in self.spans:
             if run.ids:
                 text = json_text(run.text)
-                yield f"{run.at:>{width}}  {run.fate:8}  {len(run.ids):>4}  {text}"
+                yield f"{run.at:>{width}}  {run.kind:8}  {len(run.ids):>4}  {text}"
             for event in run.events:
                 yield f"{'':{width}}  -> {describe(event)}"
-        parts = " + ".join(f"{n} {fate}" for fate, n in sorted(self.fates.items()))
-        yield f"{self.fates.total()} ids = {parts or 'none'}"
+        parts = " + ".join(
+            f"{n} {fate}" for fate, n in sorted(self.kind_counts.items())
+        )
+        yield f"{self.kind_counts.total()} ids = {parts or 'none'}"
         yield f"{len(self.messages)} messages, {len(self.repairs)} repairs"
 
 
 def explain(
     ids: Sequence[int],
-    tokenizer: Tokens,
+    tokenizer: StreamTokenizer,
     *,
     tools: Iterable[str | ToolDescription] | None = None,
     built_in: Iterable[str] = (),
@@ -114,16 +116,18 @@ def explain(
     )
     brought = [parser.feed(token) for token in ids]
     brought.append(parser.finish())
-    runs = list(_runs(ids, parser.fates, brought, tokenizer))
-    return Explanation(runs, parser.messages, parser.repairs, Counter(parser.fates))
+    runs = list(_runs(ids, parser.token_kinds, brought, tokenizer))
+    return Explanation(
+        runs, parser.messages, parser.repairs, Counter(parser.token_kinds)
+    )
 
 
 def _runs(
     ids: Sequence[int],
-    fates: Sequence[Fate],
+    fates: Sequence[TokenKind],
     brought: Sequence[list[ParserEvent]],
-    tokenizer: Tokens,
-) -> Iterator[Run]:
+    tokenizer: StreamTokenizer,
+) -> Iterator[TokenSpan]:
     names = {token: name for name, token in tokenizer.specials.items()}
     for _, group in groupby(range(len(ids)), key=lambda place: fates[place]):
         group = list(group)
@@ -132,9 +136,9 @@ def _runs(
             own = [ids[place] for place in places]
             events = [event for place in places for event in brought[place]]
             text = _text(own, names, tokenizer)
-            yield Run(places[0], own, fate, text, merged(events))
+            yield TokenSpan(places[0], own, fate, text, merge_pieces(events))
     if brought[-1]:  # what only the end of the stream decided
-        yield Run(len(ids), [], "text", "", merged(brought[-1]))
+        yield TokenSpan(len(ids), [], "text", "", merge_pieces(brought[-1]))
 
 
 def _cut(
@@ -151,7 +155,7 @@ def _cut(
         yield run
 
 
-def merged(events: Iterable[ParserEvent]) -> list[ParserEvent]:
+def merge_pieces(events: Iterable[ParserEvent]) -> list[ParserEvent]:
     """Join neighbouring pieces of one text."""
     out: list[ParserEvent] = []
     for event in events:
@@ -188,7 +192,9 @@ def _ended(message: Message, *, complete: bool) -> str:
     return f"message {'ended' if complete else 'cut off'}: {' '.join(said)}"
 
 
-def _text(ids: Iterable[int], names: Mapping[int, str], tokenizer: Tokens) -> str:
+def _text(
+    ids: Iterable[int], names: Mapping[int, str], tokenizer: StreamTokenizer
+) -> str:
     data = b"".join(
         names[token].encode() if token in names else tokenizer.token_bytes(token)
         for token in ids
@@ -201,11 +207,21 @@ def _fields(message: Message) -> dict[str, Any]:
     return {key: value for key, value in asdict(message).items() if key != "ended"}
 
 
+def _span_fields(span: TokenSpan) -> dict[str, Any]:
+    return {
+        "at": span.at,
+        "ids": span.ids,
+        "fate": span.kind,
+        "text": span.text,
+        "events": _plain(span.events),
+    }
+
+
 def _plain(events: Iterable[ParserEvent]) -> list[dict[str, Any]]:
     return [{"event": type(event).__name__, **asdict(event)} for event in events]
 
 
-def read_stream(text: str, tokenizer: Tokens) -> list[int]:
+def read_stream(text: str, tokenizer: StreamTokenizer) -> list[int]:
     """Read ids (numbers, commas, brackets), or text in which `<|start|>` is the token.
 
     A JSON object with `ids` will do too. A line break at the end is none of the text.

@@ -18,21 +18,21 @@ from mlx_gptoss.harmony.messages import (
     FUNCTION_PREFIX,
     ROLES,
 )
-from mlx_gptoss.harmony.parse.tool_names import Offered, is_tool_name
+from mlx_gptoss.harmony.parse.tool_names import OfferedTools, is_tool_name
 
 CHANNEL = "<|channel|>"
 NOT_TOOLS = ("assistant", "user", "all", "system", "developer")
 CONTENT_TYPES = ("json", "code", "text", "json_object", "application/json")
-KIND = re.compile(r"[A-Za-z][\w/+.-]*")  # what a content type looks like
+CONTENT_TYPE = re.compile(r"[A-Za-z][\w/+.-]*")  # what a content type looks like
 SHORTEST_CUT_NAME = 3  # `fin` is taken for `final`, `fi` is not
 LONGEST_NAME = 5  # words of a tool name with spaces
 
 
 @dataclass
-class Part:
+class HeaderPart:
     """A stretch of a header: what follows `mark`, token by token, with its place."""
 
-    mark: str | None
+    marker: str | None
     tokens: list[tuple[int, bytes]] = field(default_factory=list)
 
     @property
@@ -77,22 +77,24 @@ class Header:
     recipient: str | None = None
     content_type: str | None = None
     unnamed_channel: bool = False  # a mark without a name
-    stranger: str = ""  # stands where the role should: the name of a tool?
+    unknown_author: str = ""  # stands where the role should: the name of a tool?
     repairs: list[tuple[str, str]] = field(default_factory=list)
 
-    def mend(self, kind: str, detail: str) -> None:
+    def add_repair(self, kind: str, detail: str) -> None:
         self.repairs.append((kind, detail))
 
 
-def read_header(parts: Sequence[Part], role: str | None, offered: Offered) -> Header:
+def read_header(
+    parts: Sequence[HeaderPart], role: str | None, offered: OfferedTools
+) -> Header:
     """Read a header that `<|message|>` closed; `role` if the prompt gave it."""
     header = Header(role)
     loose: list[str] = []
     for part in parts:
         words = part.text.split()
-        if part.mark is None:
+        if part.marker is None:
             words = _take_role(header, words)
-        elif part.mark == CHANNEL:
+        elif part.marker == CHANNEL:
             words = _take_channel(header, words)
         else:
             header.content_type = CONSTRAIN + "".join(words[:1])
@@ -100,24 +102,24 @@ def read_header(parts: Sequence[Part], role: str | None, offered: Offered) -> He
         loose += take_words(header, words, offered)
     _settle_role(header, loose)
     if loose:
-        header.mend("header-words", f"`{' '.join(loose)}` was ignored")
+        header.add_repair("header-words", f"`{' '.join(loose)}` was ignored")
     if header.channel is None and header.unnamed_channel:
         header.channel = "commentary" if header.recipient else "final"
     elif header.channel is None and header.role == "assistant":
-        header.mend("missing-channel", "the message has no channel")
+        header.add_repair("missing-channel", "the message has no channel")
     return header
 
 
 def _settle_role(header: Header, loose: list[str]) -> None:
     """Decide what the recipient tells of the role, and the other way round."""
-    if header.stranger in loose and header.recipient == "assistant":
-        header.role, header.name = "tool", header.stranger
-        loose.remove(header.stranger)
+    if header.unknown_author in loose and header.recipient == "assistant":
+        header.role, header.name = "tool", header.unknown_author
+        loose.remove(header.unknown_author)
     if header.role is None:
         header.role = "assistant"
-        header.mend("missing-role", "the message was taken for the assistant's")
+        header.add_repair("missing-role", "the message was taken for the assistant's")
     if header.role == "assistant" and header.recipient in NOT_TOOLS:
-        header.mend("no-tool", f"recipient `{header.recipient}` was ignored")
+        header.add_repair("no-tool", f"recipient `{header.recipient}` was ignored")
         header.recipient = None
 
 
@@ -136,10 +138,10 @@ def _take_role(header: Header, words: list[str]) -> list[str]:
         header.role, header.name = "tool", first
         return rest
     if not first.startswith("to="):
-        header.stranger = first
+        header.unknown_author = first
     header.role = "assistant"
     if first.startswith("assistant"):
-        header.mend("role-runs-on", f"`{first}` was taken apart")
+        header.add_repair("role-runs-on", f"`{first}` was taken apart")
         return [first.removeprefix("assistant"), *rest]
     return words
 
@@ -148,24 +150,26 @@ def _take_channel(header: Header, words: list[str]) -> list[str]:
     """Take the channel off the front of a channel part; the last known one wins."""
     if not words or words[0].startswith("to="):
         if header.channel is None:
-            header.mend("empty-channel", "the channel has no name")
+            header.add_repair("empty-channel", "the channel has no name")
             header.unnamed_channel = True
         return words
-    channel, rest = known_channel(words[0])
+    channel, rest = match_channel(words[0])
     if channel is None:
         if header.channel is None:
             header.channel = words[0]
-            header.mend("unknown-channel", f"channel `{words[0]}` was taken for final")
+            header.add_repair(
+                "unknown-channel", f"channel `{words[0]}` was taken for final"
+            )
         return words[1:]
     if header.channel is not None:
-        header.mend("second-channel", f"`{channel}` replaced `{header.channel}`")
+        header.add_repair("second-channel", f"`{channel}` replaced `{header.channel}`")
     if channel != words[0]:
-        header.mend("channel-name", f"`{words[0]}` was taken for `{channel}`")
+        header.add_repair("channel-name", f"`{words[0]}` was taken for `{channel}`")
     header.channel = channel
     return [rest, *words[1:]] if rest else words[1:]
 
 
-def known_channel(word: str) -> tuple[str | None, str]:
+def match_channel(word: str) -> tuple[str | None, str]:
     """The channel that `word` begins with or begins, and what runs on behind it."""
     said = word.lower()
     for channel in CHANNELS:
@@ -178,7 +182,7 @@ def known_channel(word: str) -> tuple[str | None, str]:
     return None, ""
 
 
-def take_words(header: Header, words: list[str], offered: Offered) -> list[str]:
+def take_words(header: Header, words: list[str], offered: OfferedTools) -> list[str]:
     """Take recipient and content type; return the words that mean nothing."""
     loose = []
     place = 0
@@ -190,9 +194,11 @@ def take_words(header: Header, words: list[str], offered: Offered) -> list[str]:
             name, used = _recipient(word, after, offered)
             place += used
             if not name:
-                header.mend("no-tool", "an empty recipient was ignored")
+                header.add_repair("no-tool", "an empty recipient was ignored")
             if name and header.recipient not in (None, name):
-                header.mend("second-recipient", f"`{header.recipient}` was replaced")
+                header.add_repair(
+                    "second-recipient", f"`{header.recipient}` was replaced"
+                )
             header.recipient = name or header.recipient
         elif word in CONTENT_TYPES:
             header.content_type = header.content_type or word
@@ -200,8 +206,12 @@ def take_words(header: Header, words: list[str], offered: Offered) -> list[str]:
             header.recipient = word
         elif header.channel is None and word in CHANNELS:
             header.channel = word
-            header.mend("missing-channel-mark", f"`{word}` was taken for the channel")
-        elif _is_last_of_addressed(header, place, words) and KIND.fullmatch(word):
+            header.add_repair(
+                "missing-channel-mark", f"`{word}` was taken for the channel"
+            )
+        elif _is_last_of_addressed(header, place, words) and CONTENT_TYPE.fullmatch(
+            word
+        ):
             header.content_type = word
         else:
             loose.append(word)
@@ -209,12 +219,12 @@ def take_words(header: Header, words: list[str], offered: Offered) -> list[str]:
 
 
 def _is_last_of_addressed(header: Header, place: int, words: list[str]) -> bool:
-    by_a_tool = header.role == "tool" or header.stranger
+    by_a_tool = header.role == "tool" or header.unknown_author
     addressed = header.recipient and (by_a_tool or header.recipient not in NOT_TOOLS)
     return bool(addressed) and header.content_type is None and place == len(words)
 
 
-def _recipient(word: str, after: list[str], offered: Offered) -> tuple[str, int]:
+def _recipient(word: str, after: list[str], offered: OfferedTools) -> tuple[str, int]:
     """Read a name behind `to=`, with its spaces if so offered; words used too."""
     name = word.removeprefix("to=")
     used = 0
@@ -228,5 +238,5 @@ def _recipient(word: str, after: list[str], offered: Offered) -> tuple[str, int]
     return name, used
 
 
-def _names_a_tool(word: str, offered: Offered) -> bool:
+def _names_a_tool(word: str, offered: OfferedTools) -> bool:
     return word.startswith(FUNCTION_PREFIX) or word in offered.names

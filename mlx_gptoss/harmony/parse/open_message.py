@@ -22,13 +22,13 @@ from mlx_gptoss.harmony.events import (
 )
 from mlx_gptoss.harmony.messages import Message
 from mlx_gptoss.harmony.parse import validate
-from mlx_gptoss.harmony.parse.arguments import read_arguments
+from mlx_gptoss.harmony.parse.arguments import parse_arguments
 from mlx_gptoss.harmony.parse.header import Header
-from mlx_gptoss.harmony.parse.tool_names import Offered, Target
+from mlx_gptoss.harmony.parse.tool_names import CalledTool, OfferedTools
 
 CUT_OFF = "the call was cut off before its end"
 NOT_ON_ANALYSIS = "calls on the analysis channel are not run: use commentary"
-Mend = tuple[str, str]  # kind and detail of a repair
+RepairNote = tuple[str, str]  # kind and detail of a repair
 
 
 def text_event(message: Message, text: str | None = None) -> ParserEvent:
@@ -41,11 +41,11 @@ def text_event(message: Message, text: str | None = None) -> ParserEvent:
 
 
 @dataclass
-class Opened:
+class OpenMessage:
     """An open message. A call on analysis is `held`: told only when it is whole."""
 
     message: Message
-    target: Target | None = None
+    tool: CalledTool | None = None
     call_id: str = ""
     held: bool = False
     accepted_on_analysis: bool = True
@@ -55,10 +55,10 @@ class Opened:
         default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace")
     )
 
-    def started(self) -> list[ParserEvent]:
-        if self.target is None or self.held:
+    def start_events(self) -> list[ParserEvent]:
+        if self.tool is None or self.held:
             return []
-        return [ToolCallStarted(self.call_id, self.target.name)]
+        return [ToolCallStarted(self.call_id, self.tool.name)]
 
     def feed(self, data: bytes) -> list[ParserEvent]:
         """Take bytes; return the text that is complete."""
@@ -66,12 +66,12 @@ class Opened:
 
     def end(
         self, closer: str | None, *, complete: bool
-    ) -> tuple[Message, list[ParserEvent], list[Mend]]:
+    ) -> tuple[Message, list[ParserEvent], list[RepairNote]]:
         """Close the message: what history keeps, last events, repairs made."""
         events = self._piece(self.decoder.decode(b"", final=True))
         text = "".join(self.pieces)
         message = self._with(text)
-        if self.target is None:
+        if self.tool is None:
             return message, events, []
         if not complete:
             return message, events + self._failed(text, CUT_OFF, cut_off=True), []
@@ -83,8 +83,8 @@ class Opened:
         text: str,
         events: list[ParserEvent],
         closer: str | None,
-    ) -> tuple[Message, list[ParserEvent], list[Mend]]:
-        assert self.target is not None
+    ) -> tuple[Message, list[ParserEvent], list[RepairNote]]:
+        assert self.tool is not None
         arguments, mends, problem = self._read(text)
         if self.held and problem and closer != "<|call|>":
             thought = Message(message.role, text, message.channel)
@@ -95,26 +95,26 @@ class Opened:
         if self.held:
             mends.append(("call-on-analysis", "a call on analysis was accepted"))
             events += [
-                ToolCallStarted(self.call_id, self.target.name),
+                ToolCallStarted(self.call_id, self.tool.name),
                 ToolCallDelta(self.call_id, text),
             ]
-        call = ToolCall(self.call_id, self.target.name, arguments)
+        call = ToolCall(self.call_id, self.tool.name, arguments)
         return self._with(arguments), [*events, call], mends
 
-    def _read(self, text: str) -> tuple[str, list[Mend], str]:
+    def _read(self, text: str) -> tuple[str, list[RepairNote], str]:
         """The arguments of a call, the repairs made, and why it cannot be run."""
-        assert self.target is not None
-        mends: list[Mend] = []
-        if self.target.recipient != self.message.recipient:
-            detail = f"`{self.message.recipient}` is `{self.target.recipient}`"
+        assert self.tool is not None
+        mends: list[RepairNote] = []
+        if self.tool.recipient != self.message.recipient:
+            detail = f"`{self.message.recipient}` is `{self.tool.recipient}`"
             mends.append(("tool-name", detail))
-        if not self.target.offered:
+        if not self.tool.offered:
             return text, mends, self.missing
         if self.held and not self.accepted_on_analysis:
             return text, mends, NOT_ON_ANALYSIS
-        if not self.target.takes_json:
+        if not self.tool.takes_json:
             return text, mends, ""
-        arguments = read_arguments(text)
+        arguments = parse_arguments(text)
         if arguments.repair:
             mends.append(("arguments", arguments.repair))
         problem = arguments.problem or ""
@@ -124,8 +124,8 @@ class Opened:
 
     def _not_as_described(self, arguments: str) -> str:
         """What the tool's schema has against `arguments`, if it was given."""
-        assert self.target is not None
-        schema = self.target.parameters
+        assert self.tool is not None
+        schema = self.tool.parameters
         if schema is None:
             return ""
         try:
@@ -136,8 +136,8 @@ class Opened:
     def _failed(
         self, text: str, problem: str, *, cut_off: bool = False
     ) -> list[ParserEvent]:
-        assert self.target is not None
-        name = self.target.name
+        assert self.tool is not None
+        name = self.tool.name
         started = [ToolCallStarted(self.call_id, name)] if self.held else []
         return [*started, ToolCallFailed(self.call_id, name, text, problem, cut_off)]
 
@@ -147,15 +147,15 @@ class Opened:
         self.pieces.append(text)
         if self.held:
             return []
-        if self.target is not None:
+        if self.tool is not None:
             return [ToolCallDelta(self.call_id, text)]
         return [text_event(self.message, text)]
 
     def _with(self, text: str) -> Message:
         old = self.message
         recipient = old.recipient
-        if self.target is not None and self.target.offered:
-            recipient = self.target.recipient
+        if self.tool is not None and self.tool.offered:
+            recipient = self.tool.recipient
         return Message(
             old.role, text, old.channel, recipient, old.content_type, old.name
         )
@@ -163,11 +163,11 @@ class Opened:
 
 def open_message(
     header: Header,
-    offered: Offered,
+    offered: OfferedTools,
     *,
     calls_on_analysis: bool,
     next_id: Callable[[], str],
-) -> Opened:
+) -> OpenMessage:
     """Open the message that `header` announces."""
     role = header.role or "assistant"
     message = Message(
@@ -179,13 +179,13 @@ def open_message(
         header.name or ("tool" if role == "tool" else None),
     )
     if role != "assistant" or header.recipient is None:
-        return Opened(message)
-    target = offered.target(header.recipient)
-    return Opened(
+        return OpenMessage(message)
+    target = offered.resolve(header.recipient)
+    return OpenMessage(
         message,
         target,
         call_id=next_id(),
         held=header.channel == "analysis" and not target.built_in,
         accepted_on_analysis=calls_on_analysis,
-        missing=offered.missing(target),
+        missing=offered.missing_message(target),
     )

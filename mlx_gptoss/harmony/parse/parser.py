@@ -26,11 +26,11 @@ from typing import Protocol
 
 from mlx_gptoss.harmony.events import MessageEnded, ParserEvent, Repair
 from mlx_gptoss.harmony.messages import ROLES, Message, ToolDescription
-from mlx_gptoss.harmony.parse.header import Header, Part, read_header
-from mlx_gptoss.harmony.parse.open_message import Opened, open_message, text_event
-from mlx_gptoss.harmony.parse.record import Fate, Record
-from mlx_gptoss.harmony.parse.recover import Recovered, recover
-from mlx_gptoss.harmony.parse.tool_names import Offered
+from mlx_gptoss.harmony.parse.header import Header, HeaderPart, read_header
+from mlx_gptoss.harmony.parse.open_message import OpenMessage, open_message, text_event
+from mlx_gptoss.harmony.parse.record import ParserOutput, TokenKind
+from mlx_gptoss.harmony.parse.recover import RecoveredMessage, recover
+from mlx_gptoss.harmony.parse.tool_names import OfferedTools
 
 CLOSERS = ("<|end|>", "<|return|>", "<|call|>", "<|endoftext|>")
 LONGEST_STRAY_HEADER = 8  # words; more of them before a mark are text of their own
@@ -65,33 +65,33 @@ class Parser:
     ) -> None:
         numbers = count(1)
         self.messages: list[Message] = []
-        self._record = Record()
+        self._record = ParserOutput()
         self.answered = False  # a message on final has ended in this turn
         self._bytes = tokenizer.token_bytes
         self._names = {token: name for name, token in tokenizer.specials.items()}
-        self._offered = Offered.of(tools, built_in)
+        self._offered = OfferedTools.from_tools(tools, built_in)
         self._calls_on_analysis = calls_on_analysis
         self._next_id = next_id or (lambda: f"call_{next(numbers)}")
-        self._parts: list[Part] | None = None  # of the header being read
+        self._parts: list[HeaderPart] | None = None  # of the header being read
         self._role: str | None = None  # of that header, where the prompt gave it
-        self._opened: Opened | None = None
+        self._opened: OpenMessage | None = None
         self._undecided: list[tuple[str, bool]] = []  # texts without a header, whole?
         if role is not None:
             self._begin_header(role)
 
     @property
-    def fates(self) -> list[Fate]:
+    def token_kinds(self) -> list[TokenKind]:
         """What each id was: text, header, control or repaired."""
-        return self._record.fates
+        return self._record.token_kinds
 
     @property
     def repairs(self) -> list[Repair]:
         return self._record.repairs
 
     @property
-    def reading(self) -> str | None:
+    def open_channel(self) -> str | None:
         """The channel of the text that is open now; None in a header or a call."""
-        if self._opened is None or self._opened.target is not None:
+        if self._opened is None or self._opened.tool is not None:
             return None
         channel = self._opened.message.channel
         return channel if channel in ("analysis", "commentary") else "final"
@@ -99,7 +99,7 @@ class Parser:
     def feed(self, token_id: int) -> list[ParserEvent]:
         """Take one id; return what it completed, often one piece of text."""
         name = self._names.get(token_id)
-        self._record.next_id()
+        self._record.add_token()
         if name is None:
             self._text(self._bytes(token_id))
         elif name == "<|start|>":
@@ -113,7 +113,7 @@ class Parser:
         elif name in CLOSERS:
             self._close(name)
         else:
-            self._record.refuse("unknown-token", f"`{name}` was dropped")
+            self._record.drop_token("unknown-token", f"`{name}` was dropped")
         return self._record.take_events()
 
     def finish(self) -> list[ParserEvent]:
@@ -129,19 +129,19 @@ class Parser:
 
     def _text(self, data: bytes) -> None:
         if not data:
-            self._record.refuse("unknown-token", "an id without text was dropped")
+            self._record.drop_token("unknown-token", "an id without text was dropped")
         elif self._opened is not None:
-            self._record.this_id_is("text")
-            self._record.tell(self._opened.feed(data))
+            self._record.set_kind("text")
+            self._record.emit(self._opened.feed(data))
         else:
             self._imply_start()
             assert self._parts is not None
-            self._record.this_id_is("header")
-            self._parts[-1].tokens.append((self._record.at, data))
+            self._record.set_kind("header")
+            self._parts[-1].tokens.append((self._record.index, data))
 
     def _start(self) -> None:
         if self._opened is not None:
-            self._record.mend("missing-end", "a message was ended by `<|start|>`")
+            self._record.add_repair("missing-end", "a message was ended by `<|start|>`")
             self._end_message(None, complete=True)
         elif self._parts is not None and self._header_has_content():
             self._end_header("<|start|>")
@@ -149,7 +149,7 @@ class Parser:
 
     def _message(self) -> None:
         if self._opened is not None:
-            self._record.refuse(
+            self._record.drop_token(
                 "stray-mark", "`<|message|>` inside a message was dropped"
             )
             return
@@ -163,23 +163,25 @@ class Parser:
 
     def _channel(self) -> None:
         if self._opened is not None:
-            self._record.mend("missing-end", "a message was ended by `<|channel|>`")
+            self._record.add_repair(
+                "missing-end", "a message was ended by `<|channel|>`"
+            )
             self._end_message(None, complete=True)
             self._begin_header("assistant")
         self._imply_start()
         self._rescue_prose()
         assert self._parts is not None
-        self._parts.append(Part("<|channel|>"))
+        self._parts.append(HeaderPart("<|channel|>"))
 
     def _constrain(self) -> None:
         if self._opened is not None:
-            self._record.refuse(
+            self._record.drop_token(
                 "stray-mark", "`<|constrain|>` inside a message was dropped"
             )
             return
         self._imply_start()
         assert self._parts is not None
-        self._parts.append(Part("<|constrain|>"))
+        self._parts.append(HeaderPart("<|constrain|>"))
 
     def _close(self, name: str) -> None:
         if self._opened is not None:
@@ -187,17 +189,19 @@ class Parser:
         elif self._parts is not None:
             self._end_header(name)
         elif name != "<|endoftext|>":
-            self._record.refuse("stray-end", f"`{name}` outside a message was dropped")
+            self._record.drop_token(
+                "stray-end", f"`{name}` outside a message was dropped"
+            )
 
     # Headers
 
     def _begin_header(self, role: str | None) -> None:
         self._role = role
-        self._parts = [Part(None)]
+        self._parts = [HeaderPart(None)]
 
     def _imply_start(self) -> None:
         if self._parts is None:
-            self._record.mend("missing-start", "`<|start|>assistant` was put in")
+            self._record.add_repair("missing-start", "`<|start|>assistant` was put in")
             self._begin_header("assistant")
 
     def _header_has_content(self) -> bool:
@@ -207,7 +211,7 @@ class Parser:
     def _rescue_prose(self) -> None:
         """Make a long text before a mark a message of its own."""
         assert self._parts is not None
-        if self._parts[-1].mark == "<|constrain|>":
+        if self._parts[-1].marker == "<|constrain|>":
             return
         if len(self._parts[-1].text.split()) > LONGEST_STRAY_HEADER:
             self._end_header("<|channel|>")
@@ -218,41 +222,47 @@ class Parser:
         assert self._parts is not None
         parts, self._parts = self._parts, None
         found = recover(parts, self._role, self._offered)
-        if closer is None and found is not None and found.is_cut(self._role):
+        if closer is None and found is not None and found.is_truncated(self._role):
             found = None
         begun = len(parts) == 1 and self._role is None and parts[0].text in ROLES
         if closer is None and begun:
             return  # a prompt ends so: the next message has only begun
         if found is None:
             if any(part.tokens for part in parts) or len(parts) > 1:
-                text = "".join(f"{part.mark or ''}{part.text}" for part in parts)
-                self._record.drop(parts, "bad-header", f"`{text}` was dropped")
+                text = "".join(f"{part.marker or ''}{part.text}" for part in parts)
+                self._record.drop_parts(parts, "bad-header", f"`{text}` was dropped")
         elif found.headless:
             self._keep_headless(found, parts[-1], closer)
         else:
-            self._record.mend("missing-message", "`<|message|>` was put into a header")
-            self._record.was_text(parts[-1], found.body)
+            self._record.add_repair(
+                "missing-message", "`<|message|>` was put into a header"
+            )
+            self._record.mark_text(parts[-1], found.body)
             self._open(found.header)
             assert self._opened is not None
             if found.body:
-                self._record.tell(self._opened.feed(found.body.encode()))
+                self._record.emit(self._opened.feed(found.body.encode()))
             self._end_message(closer)
 
-    def _keep_headless(self, found: Recovered, part: Part, closer: str | None) -> None:
+    def _keep_headless(
+        self, found: RecoveredMessage, part: HeaderPart, closer: str | None
+    ) -> None:
         """Text without a header: analysis if a message follows, else the answer."""
         header = found.header
         if header.role != "assistant":
             self._open(header)
             assert self._opened is not None
-            self._record.tell(self._opened.feed(found.body.encode()))
-            self._record.was_text(part, found.body)
+            self._record.emit(self._opened.feed(found.body.encode()))
+            self._record.mark_text(part, found.body)
             self._end_message(closer)
             return
         if self.answered:
-            self._record.drop([part], "stray-text", f"`{found.body}` after the answer")
+            self._record.drop_parts(
+                [part], "stray-text", f"`{found.body}` after the answer"
+            )
             return
-        self._record.mend("no-header", "text without a header was kept")
-        self._record.was_text(part, found.body)
+        self._record.add_repair("no-header", "text without a header was kept")
+        self._record.mark_text(part, found.body)
         self._undecided.append((found.body, closer is not None))
         if closer == "<|return|>":
             self._decide(follows=False)
@@ -264,7 +274,7 @@ class Parser:
             last = index == len(undecided) - 1
             channel = "final" if last and not follows else "analysis"
             message = Message("assistant", text, channel)
-            self._record.tell([text_event(message)])
+            self._record.emit([text_event(message)])
             self._store(message, complete=complete)
 
     # Messages
@@ -272,23 +282,23 @@ class Parser:
     def _open(self, header: Header) -> None:
         self._decide(follows=header.role == "assistant")
         for kind, detail in header.repairs:
-            self._record.mend(kind, detail)
+            self._record.add_repair(kind, detail)
         self._opened = open_message(
             header,
             self._offered,
             calls_on_analysis=self._calls_on_analysis,
             next_id=self._next_id,
         )
-        self._record.tell(self._opened.started())
+        self._record.emit(self._opened.start_events())
 
     def _end_message(self, closer: str | None, *, complete: bool = False) -> None:
         assert self._opened is not None
         opened, self._opened = self._opened, None
         complete = complete or closer is not None
         message, events, repairs = opened.end(closer, complete=complete)
-        self._record.tell(events)
+        self._record.emit(events)
         for kind, detail in repairs:
-            self._record.mend(kind, detail)
+            self._record.add_repair(kind, detail)
         self._store(message, complete=complete)
 
     def _store(self, message: Message, *, complete: bool) -> None:
@@ -297,4 +307,4 @@ class Parser:
         elif message.channel not in ("analysis", "commentary") and not message.is_call:
             self.answered = True
         self.messages.append(message)
-        self._record.tell([MessageEnded(message, complete)])
+        self._record.emit([MessageEnded(message, complete)])

@@ -12,35 +12,35 @@ from mlx_gptoss.harmony.messages import CHANNELS, CONSTRAIN
 from mlx_gptoss.harmony.parse.header import (
     CHANNEL,
     Header,
-    Part,
-    known_channel,
+    HeaderPart,
+    match_channel,
     read_header,
     take_words,
 )
-from mlx_gptoss.harmony.parse.tool_names import Offered, is_tool_name
+from mlx_gptoss.harmony.parse.tool_names import OfferedTools, is_tool_name
 
 # `to=NAME`, a content type, then what is left: a body without its `<|message|>`
 HEADLESS = re.compile(
     r"\s*(?P<to>to=\s*[^\s({]+)?\s*(?P<kind>(?:json|code)\b)?\s*(?P<body>.*)", re.DOTALL
 )
-RUN_ON = re.compile(  # what is left of a whole header when its marks are
+RUN_ON_ROLE = re.compile(  # what is left of a whole header when its marks are
     rf"\s*assistant(?P<channel>{'|'.join(CHANNELS)})\s*(?P<body>.*)", re.DOTALL
 )
-SAID_ROLE = re.compile(
+LEADING_ROLE = re.compile(
     r"\s*(?P<role>assistant(?![a-z])|(?:user|system|developer|tool)\b)"
 )
 CONSTRAINED = re.compile(r"\s*(?P<kind>[A-Za-z_]*)\s*(?P<body>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Recovered:
+class RecoveredMessage:
     """A message whose `<|message|>` never came; without `header` it has no channel."""
 
     header: Header
     body: str
     headless: bool = False
 
-    def is_cut(self, role: str | None) -> bool:
+    def is_truncated(self, role: str | None) -> bool:
         """Tell a header that the limit of tokens cut short from text.
 
         `role` is the one the prompt gave.
@@ -52,15 +52,15 @@ class Recovered:
 
 
 def recover(
-    parts: Sequence[Part], role: str | None, offered: Offered
-) -> Recovered | None:
+    parts: Sequence[HeaderPart], role: str | None, offered: OfferedTools
+) -> RecoveredMessage | None:
     """Read a header that ended without `<|message|>`; None if nothing is in it."""
-    if all(part.mark is None for part in parts):
+    if all(part.marker is None for part in parts):
         return _recover_prose(parts[0], role, offered)
     last = parts[-1]
-    if last.mark == CHANNEL:
+    if last.marker == CHANNEL:
         word = (last.text.split() or [""])[0]
-        channel, _ = known_channel(word)
+        channel, _ = match_channel(word)
         if channel is None:
             return None
         header = read_header([*parts[:-1], _named(channel)], role, offered)
@@ -74,27 +74,31 @@ def recover(
         assert found is not None
         header.content_type = CONSTRAIN + found["kind"]
     body = last.whole_tokens(found["body"])
-    if body != found["body"] and last.mark == CONSTRAIN:
+    if body != found["body"] and last.marker == CONSTRAIN:
         header.content_type = CONSTRAIN
     if not header.recipient and not any(map(str.isalnum, body)):
         return None
-    return Recovered(header, body)
+    return RecoveredMessage(header, body)
 
 
-def _named(channel: str) -> Part:
-    return Part(CHANNEL, [(-1, channel.encode())])
+def _named(channel: str) -> HeaderPart:
+    return HeaderPart(CHANNEL, [(-1, channel.encode())])
 
 
-def _recover_prose(part: Part, role: str | None, offered: Offered) -> Recovered | None:
+def _recover_prose(
+    part: HeaderPart, role: str | None, offered: OfferedTools
+) -> RecoveredMessage | None:
     """Tell a bare `to=NAME` from text that stands where a header should be."""
     text = part.text
     header = Header(role or "assistant")
-    run_on = RUN_ON.fullmatch(text)
+    run_on = RUN_ON_ROLE.fullmatch(text)
     if run_on is not None and header.role == "assistant":
         header.channel = run_on["channel"]
-        header.mend("role-runs-on", f"`assistant{header.channel}` was taken apart")
-        return Recovered(header, part.whole_tokens(run_on["body"]))
-    said = SAID_ROLE.match(text)
+        header.add_repair(
+            "role-runs-on", f"`assistant{header.channel}` was taken apart"
+        )
+        return RecoveredMessage(header, part.whole_tokens(run_on["body"]))
+    said = LEADING_ROLE.match(text)
     body = text
     if said is not None and role in (None, said["role"]):
         header.role, body = said["role"], part.whole_tokens(text[said.end() :])
@@ -102,10 +106,10 @@ def _recover_prose(part: Part, role: str | None, offered: Offered) -> Recovered 
     assert found is not None
     if found["to"] and not found["body"]:
         take_words(header, _words(found["to"], found["kind"]), offered)
-        return Recovered(header, "")
+        return RecoveredMessage(header, "")
     if not body.strip() or is_tool_name(body.split()[0]):
         return None
-    return Recovered(header, body, headless=True)
+    return RecoveredMessage(header, body, headless=True)
 
 
 def _words(*groups: str | None) -> list[str]:

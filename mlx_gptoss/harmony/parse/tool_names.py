@@ -11,8 +11,14 @@ from mlx_gptoss.harmony.messages import (
 )
 
 PLAIN_TEXT_TOOLS = frozenset({"python"})  # take code, not JSON
-AROUND = ".,:;\"'`"  # what models write around a name
-GLUED = ("json", "code", "commentary", "analysis", "final")  # header words run on
+PUNCTUATION = ".,:;\"'`"  # what models write around a name
+RUN_ON_WORDS = (
+    "json",
+    "code",
+    "commentary",
+    "analysis",
+    "final",
+)  # header words run on
 
 
 def is_built_in(recipient: str) -> bool:
@@ -26,7 +32,7 @@ def is_tool_name(word: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Target:
+class CalledTool:
     """Whom a call addresses: the recipient to write, the tool's own name.
 
     `parameters` is the schema of its arguments, if the caller gave it.
@@ -49,20 +55,20 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Offered:
+class OfferedTools:
     """The recipients on offer; `any_name` when the caller did not say which."""
 
     names: dict[str, str] = field(default_factory=dict)  # recipient -> tool name
     schemas: dict[str, JsonSchema] = field(default_factory=dict)  # by recipient
     any_name: bool = False
-    texts: frozenset[str] = frozenset()  # recipients that take plain text
+    text_tools: frozenset[str] = frozenset()  # recipients that take plain text
 
     @classmethod
-    def of(
+    def from_tools(
         cls,
         tools: Iterable[str | ToolDescription] | None,
         built_in: Iterable[str] = (),
-    ) -> "Offered":
+    ) -> "OfferedTools":
         names: dict[str, str] = {}
         schemas: dict[str, JsonSchema] = {}
         texts: set[str] = set()
@@ -81,37 +87,37 @@ class Offered:
 
     def find(self, written: str) -> str | None:
         """Return the offered recipient that `written` means, if there is one."""
-        for name in self._readings(written):
+        for name in self._candidates(written):
             if name in self.names:
                 return name
         return None
 
-    def target(self, written: str) -> Target:
+    def resolve(self, written: str) -> CalledTool:
         found = self.find(written)
         if found is not None:
-            return Target(
+            return CalledTool(
                 found,
                 self.names[found],
                 offered=True,
                 parameters=self.schemas.get(found),
-                takes_text=found in self.texts,
+                takes_text=found in self.text_tools,
             )
         name = written.removeprefix(FUNCTION_PREFIX)
-        return Target(written, name, offered=self.any_name and bool(name))
+        return CalledTool(written, name, offered=self.any_name and bool(name))
 
-    def missing(self, target: Target) -> str:
+    def missing_message(self, target: CalledTool) -> str:
         """Say to the model that the tool is not there, and what is."""
         known = ", ".join(f"`{name}`" for name in self.names) or "none"
         return f"there is no tool `{target.recipient}`; the tools are: {known}"
 
     @staticmethod
-    def _readings(written: str) -> list[str]:
+    def _candidates(written: str) -> list[str]:
         """The name as it stands, then with the slips that models make undone."""
-        bare = written.split("<", 1)[0].strip(AROUND)
+        bare = written.split("<", 1)[0].strip(PUNCTUATION)
         readings = [written, bare]
         readings += [
-            bare.removesuffix(word).strip(AROUND)
-            for word in GLUED
+            bare.removesuffix(word).strip(PUNCTUATION)
+            for word in RUN_ON_WORDS
             if bare.endswith(word)
         ]
         readings += [wire_name(reading) for reading in list(readings)]

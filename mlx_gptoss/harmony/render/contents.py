@@ -65,7 +65,7 @@ def _namespace(namespace: ToolNamespace) -> str:
     mark = "// " if namespace.tools else ""
     lines += [mark + line for line in text_lines(namespace.description or "")]
     if namespace.tools:
-        _refuse_doubles(namespace)
+        _check_unique_names(namespace)
         lines.append(f"namespace {namespace.name} {{\n")
         lines += [line for tool in namespace.tools for line in _tool(tool)]
         lines.append(f"}} // namespace {namespace.name}")
@@ -80,7 +80,7 @@ def _tool(tool: ToolDescription) -> list[str]:
     return [*comments, f"type {tool.wire_name} = ({arguments}) => any;\n"]
 
 
-def _refuse_doubles(namespace: ToolNamespace) -> None:
+def _check_unique_names(namespace: ToolNamespace) -> None:
     names = [tool.wire_name for tool in namespace.tools]
     doubles = sorted({name for name in names if names.count(name) > 1})
     if doubles:

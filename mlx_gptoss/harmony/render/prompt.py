@@ -35,9 +35,9 @@ RETURN, CALL = "<|return|>", "<|call|>"
 
 
 TO_EVERYONE = "all"  # a recipient that is not written
-SHORT = 2**17  # characters: a prompt that is counted whole
+SHORT_PROMPT = 2**17  # characters: a prompt that is counted whole
 LONG_WORD = 2**17  # characters: worth to look at before it is encoded
-Place = Literal["role", "channel"]
+RecipientPosition = Literal["role", "channel"]
 
 
 class Vocabulary(Protocol):
@@ -71,7 +71,7 @@ def render_message(
     vocabulary: Vocabulary,
     *,
     has_function_tools: bool = False,
-    recipient_in: Place = "role",
+    recipient_in: RecipientPosition = "role",
 ) -> list[int]:
     """Render one message with its closing token.
 
@@ -89,8 +89,8 @@ def render_messages(
     *,
     complete: bool = True,
     keep_analysis: bool = False,
-    recipient_in: Place = "role",
-    begun: bool = False,
+    recipient_in: RecipientPosition = "role",
+    continue_last: bool = False,
 ) -> list[int]:
     """Render a conversation as history, and the start of the next assistant message.
 
@@ -103,7 +103,7 @@ def render_messages(
         complete=complete,
         keep_analysis=keep_analysis,
         recipient_in=recipient_in,
-        begun=begun,
+        continue_last=continue_last,
     )
     return encode_pieces(pieces, vocabulary)
 
@@ -113,13 +113,13 @@ def history_pieces(
     *,
     complete: bool = True,
     keep_analysis: bool = False,
-    recipient_in: Place = "role",
-    begun: bool = False,
+    recipient_in: RecipientPosition = "role",
+    continue_last: bool = False,
 ) -> list[Piece]:
     """The pieces of `render_messages`: its exact text, and where tokens break."""
     given = list(messages)
-    last = given[-1:] if begun else []
-    if begun and not (last and is_begun(last[0])):
+    last = given[-1:] if continue_last else []
+    if continue_last and not (last and can_continue(last[0])):
         raise PromptError("the last message is no answer that could be gone on with")
     shown = given[: len(given) - len(last)]
     kept = [*(shown if keep_analysis else drop_analysis(shown)), *last]
@@ -129,25 +129,25 @@ def history_pieces(
         pieces += message_pieces(
             message, has_function_tools=with_tools, recipient_in=recipient_in
         )
-    if begun:
+    if continue_last:
         return pieces[:-1]
     if complete:
         pieces += [Piece(START, special=True), Piece("assistant")]
     return pieces
 
 
-def begun_pieces(message: Message) -> list[Piece]:
+def continuation_pieces(message: Message) -> list[Piece]:
     """What a begun answer has behind `<|start|>assistant`."""
     return message_pieces(message)[2:-1]
 
 
-def is_begun(message: Message) -> bool:
+def can_continue(message: Message) -> bool:
     """Whether an answer may be gone on with: one that has some text."""
     return _ends_turn(message) and bool(message.text)
 
 
 def training_pieces(
-    messages: Iterable[Message], *, recipient_in: Place = "role"
+    messages: Iterable[Message], *, recipient_in: RecipientPosition = "role"
 ) -> list[Piece]:
     """The pieces of a training example: everything kept, the last turn a target.
 
@@ -199,7 +199,7 @@ def message_pieces(
     message: Message,
     *,
     has_function_tools: bool = False,
-    recipient_in: Place = "role",
+    recipient_in: RecipientPosition = "role",
 ) -> list[Piece]:
     """Cut one message into the stretches that are encoded on their own."""
     pieces = [Piece(START, special=True), Piece(_author(message))]
@@ -230,7 +230,7 @@ def encode_within(
     vocabulary: CountingVocabulary,
     context: int | None,
     *,
-    counted: int | None = None,
+    count_to: int | None = None,
 ) -> list[int]:
     """Encode a prompt, but a long one only if it leaves room for an answer.
 
@@ -238,7 +238,7 @@ def encode_within(
     too many bytes. With `counted` it is encoded to so many tokens all the same.
     """
     pieces = list(pieces)
-    short = sum(len(piece.text) for piece in pieces) <= SHORT
+    short = sum(len(piece.text) for piece in pieces) <= SHORT_PROMPT
     if context is None or short:
         return encode_pieces(pieces, vocabulary)
     least = sum(
@@ -246,7 +246,7 @@ def encode_within(
     )
     if least >= context:
         raise LongPromptError(least, context)
-    most = context if counted is None else counted
+    most = context if count_to is None else count_to
     ids: list[int] = []
     for piece in pieces:
         if piece.special:
