@@ -194,7 +194,7 @@ def opening(
     answer: AnswerFormat | None,
 ) -> list[Message]:
     """The messages before a conversation: the system's, and the developer's."""
-    told = answer.shown if answer else None
+    told = answer.prompt_format if answer else None
     content = DeveloperContent(
         instructions or None,
         tuple(tools),

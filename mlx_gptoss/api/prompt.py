@@ -15,8 +15,8 @@ from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.harmony.constrain.constraints import (
     Constraints,
-    Target,
-    function_targets,
+    ToolConstraint,
+    function_constraints,
 )
 from mlx_gptoss.harmony.messages import FUNCTION_PREFIX, Message, ToolDescription
 from mlx_gptoss.harmony.render.prompt import (
@@ -92,14 +92,14 @@ class Ask:
             return []
         return encode_pieces(continuation_pieces(self.conversation[-1]), vocabulary)
 
-    def targets(self) -> list[Target]:
+    def targets(self) -> list[ToolConstraint]:
         """What may be called."""
         tools = [
             tool
             for tool in self.tools
             if self.callable_tools is None or tool.name in self.callable_tools
         ]
-        return function_targets(tools, strict=self.strict_tools)
+        return function_constraints(tools, strict=self.strict_tools)
 
 
 def prompts_of(ask: Ask, runtime: Runtime) -> list[Prompt]:

@@ -14,9 +14,9 @@ from mlx_gptoss.chat.tools import (
     tools_by_name,
 )
 from mlx_gptoss.harmony.constrain.constraints import (
-    Target,
-    built_in_targets,
-    function_targets,
+    ToolConstraint,
+    built_in_constraints,
+    function_constraints,
 )
 from mlx_gptoss.harmony.events import ToolCall, ToolCallFailed
 from mlx_gptoss.harmony.messages import Message, ToolDescription, ToolNamespace
@@ -145,9 +145,11 @@ class Toolbox:
         return [tool.description for tool in tools if tool.namespace is None]
 
     @property
-    def targets(self) -> list[Target]:
+    def targets(self) -> list[ToolConstraint]:
         """What may be called, and with what."""
-        return function_targets(self.functions) + built_in_targets(self.namespaces)
+        return function_constraints(self.functions) + built_in_constraints(
+            self.namespaces
+        )
 
     @property
     def namespaces(self) -> tuple[ToolNamespace, ...]:

@@ -21,7 +21,7 @@ def opening(chat: "Chat") -> list[Message]:
     )
     messages = [Message("system", content)]
     told = chat.constraints.response_format
-    formats = [told.shown] if told and told.shown else []
+    formats = [told.prompt_format] if told and told.prompt_format else []
     if chat.system or chat.functions or formats:
         messages.append(
             developer(chat.system, tools=chat.functions, response_formats=formats)

@@ -24,8 +24,17 @@ import numpy as np
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.outputs import CALL_LOOP, FINAL_LOOP, LENGTH, UNBOUND
 from mlx_gptoss.errors import PromptError, SchemaError
-from mlx_gptoss.harmony.constrain.automaton import Automaton, Place, Turn, build
-from mlx_gptoss.harmony.constrain.constraints import Constraints, Target, turn_of
+from mlx_gptoss.harmony.constrain.automaton import (
+    AllowedTurn,
+    Automaton,
+    State,
+    build_automaton,
+)
+from mlx_gptoss.harmony.constrain.constraints import (
+    Constraints,
+    ToolConstraint,
+    allowed_turn,
+)
 from mlx_gptoss.harmony.constrain.loops import (
     EXACTLY,
     NEARLY,
@@ -33,8 +42,16 @@ from mlx_gptoss.harmony.constrain.loops import (
     Detector,
     LoopDetector,
 )
-from mlx_gptoss.harmony.constrain.schema_grammar import WHOLE, Compiled, Freed
-from mlx_gptoss.harmony.constrain.worker import GrammarLostError, Grammars, Matcher
+from mlx_gptoss.harmony.constrain.schema_grammar import (
+    WHOLE_SCHEMA,
+    CompiledGrammar,
+    Unenforced,
+)
+from mlx_gptoss.harmony.constrain.worker import (
+    GrammarLostError,
+    WorkerGrammars,
+    WorkerMatcher,
+)
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +80,13 @@ class Guides:
     """Makes guides for one tokenizer, and keeps what they share. Thread-safe."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self.grammars = Grammars(tokenizer)
+        self.grammars = WorkerGrammars(tokenizer)
         self._tokenizer = tokenizer
-        self._automata: dict[Turn, Automaton] = {}
+        self._automata: dict[AllowedTurn, Automaton] = {}
         self._lock = threading.Lock()
 
     def guide(
-        self, constraints: Constraints, targets: Sequence[Target] = ()
+        self, constraints: Constraints, targets: Sequence[ToolConstraint] = ()
     ) -> "Guide | None":
         """Start a guide, or None where nothing is to be enforced.
 
@@ -78,7 +95,7 @@ class Guides:
         """
         if constraints.enforce == "off":
             return None
-        turn = turn_of(constraints, targets)
+        turn = allowed_turn(constraints, targets)
         compiled = self._compiled(constraints, turn, targets)
         with self._lock:
             automaton = self._automaton(turn)
@@ -91,12 +108,15 @@ class Guides:
         self.grammars.close()
 
     def _compiled(
-        self, constraints: Constraints, turn: Turn, targets: Sequence[Target]
-    ) -> dict[str | None, Compiled]:
+        self,
+        constraints: Constraints,
+        turn: AllowedTurn,
+        targets: Sequence[ToolConstraint],
+    ) -> dict[str | None, CompiledGrammar]:
         """The grammar of each recipient; of the answer under None."""
-        bound = {call.recipient for call in turn.calls if call.grammar}
-        begun: dict[str | None, Callable[[], Compiled]] = {
-            target.call.recipient: self.grammars.begin(
+        bound = {call.recipient for call in turn.calls if call.has_grammar}
+        begun: dict[str | None, Callable[[], CompiledGrammar]] = {
+            target.call.recipient: self.grammars.start_compile(
                 target.kind,
                 target.source,
                 what=f"the schema of `{target.call.recipient}`",
@@ -107,7 +127,7 @@ class Guides:
         }
         answer = constraints.response_format
         if answer is not None:
-            begun[None] = self.grammars.begin(
+            begun[None] = self.grammars.start_compile(
                 answer.kind,
                 answer.source,
                 what="the response format",
@@ -115,8 +135,8 @@ class Guides:
             )
         return {where: finish() for where, finish in begun.items()}
 
-    def _automaton(self, turn: Turn) -> Automaton:
-        found = self._automata.pop(turn, None) or build(self._tokenizer, turn)
+    def _automaton(self, turn: AllowedTurn) -> Automaton:
+        found = self._automata.pop(turn, None) or build_automaton(self._tokenizer, turn)
         self._automata[turn] = found
         while len(self._automata) > REMEMBERED:
             del self._automata[next(iter(self._automata))]
@@ -130,8 +150,8 @@ class Guide:
         self,
         automaton: Automaton,
         tokenizer: Tokenizer,
-        grammars: Grammars,
-        compiled: dict[str | None, Compiled],
+        grammars: WorkerGrammars,
+        compiled: dict[str | None, CompiledGrammar],
         constraints: Constraints,
     ) -> None:
         self._automaton = automaton
@@ -145,7 +165,7 @@ class Guide:
         self._state = automaton.start  # behind the tokens that were read
         self._ahead: mx.array | None = None  # the row behind the tokens that were drawn
         self._next: mx.array | None = None  # (V,) the row behind each token drawn next
-        self._matcher: Matcher | None = None
+        self._matcher: WorkerMatcher | None = None
         self._unbound: set[str | None] = set()  # whose grammars turned out too costly
         self._table: OnDevice | None = None
         self._text = np.zeros(0, bool)
@@ -155,18 +175,18 @@ class Guide:
         self.details: tuple[str, ...] = ()
 
     @property
-    def freed(self) -> Freed:
+    def freed(self) -> Unenforced:
         """What is left free of schemas, by recipient; of the answer's under None."""
         found = {
-            where: (WHOLE,) if where in self._unbound else one.freed
+            where: (WHOLE_SCHEMA,) if where in self._unbound else one.unenforced
             for where, one in self._compiled.items()
         }
         return {where: freed for where, freed in found.items() if freed}
 
     @property
-    def place(self) -> Place:
+    def place(self) -> State:
         """Where the tokens that were read end."""
-        return self._automaton.places[self._state]
+        return self._automaton.states[self._state]
 
     @property
     def waits(self) -> bool:
@@ -178,7 +198,7 @@ class Guide:
         """What is awaited of another process before `masked` can answer at once."""
         if self._matcher is None or self.place.recipient in self._unbound:
             return None
-        return self._matcher.look()
+        return self._matcher.start_mask()
 
     @property
     def finish_reason(self) -> str | None:
@@ -195,7 +215,7 @@ class Guide:
         for token in ids:
             before = self._state
             state = self._automaton.step(before, token, text=token not in marks)
-            place = None if state is None else self._automaton.places[state]
+            place = None if state is None else self._automaton.states[state]
             in_call = place and place.kind == "grammar" and place.recipient is not None
             if state is None or in_call:
                 said = self._tokenizer.decode(ids)
@@ -205,7 +225,7 @@ class Guide:
         if self._matcher is None:
             return
         try:
-            _ = self._matcher.complete
+            _ = self._matcher.is_accepting
         except GrammarLostError:
             return  # the first token is drawn without it, or not at all
         except SchemaError as error:
@@ -258,17 +278,17 @@ class Guide:
         place = self.place
         self._follow_grammar(before, token)
         if self._matcher is not None:
-            self._matcher.look()  # while the model computes
+            self._matcher.start_mask()  # while the model computes
         why = self._why_to_cut(token) if before == state and is_text else None
         if why is not None:
             self._cut_short(why)
         self.calls += place.recipient is not None and before != state
-        left = self._automaton.places[before]
+        left = self._automaton.states[before]
         ended = left.kind == "text" and before != state
         if ended and left.channel == "commentary" and left.recipient is None:
             self._preambles += 1
             if self._preambles >= MOST_PREAMBLES:
-                self._state = self._automaton.settled
+                self._state = self._automaton.answer_state
         again = why is not None or self.waits or ended
         if again:
             self._look_again()
@@ -289,21 +309,21 @@ class Guide:
         elif place.recipient in self._unbound:
             pass
         elif before == self._state and self._matcher is not None:
-            self._matcher.feed(token)
+            self._matcher.accept(token)
         else:
             grammar = self._compiled[place.recipient]
             self._matcher = self._grammars.matcher(grammar)
 
-    def _grammatical(self, matcher: Matcher) -> np.ndarray:
+    def _grammatical(self, matcher: WorkerMatcher) -> np.ndarray:
         """What the grammar allows (V,), and what may end the text once it is whole."""
         recipient, complete = self.place.recipient, True
         legal = self._text.copy()
         if recipient not in self._unbound:
             try:
-                legal &= matcher.allowed(len(legal))
-                complete = matcher.complete
+                legal &= matcher.token_mask(len(legal))
+                complete = matcher.is_accepting
             except GrammarLostError as error:
-                if not self._compiled[recipient].loosely:
+                if not self._compiled[recipient].best_effort:
                     raise
                 log.warning("%s goes on free: %s", recipient or "the answer", error)
                 self._unbound.add(recipient)
@@ -320,7 +340,7 @@ class Guide:
         if why in (FINAL_LOOP, CALL_LOOP):
             self._cut = LENGTH
         else:
-            self._state = self._automaton.closings[self._state]
+            self._state = self._automaton.cut_states[self._state]
 
     def _why_to_cut(self, token: int) -> str | None:
         """Say what is wrong with text that goes on with `token`, if anything."""
@@ -396,11 +416,11 @@ def table_of(automaton: Automaton, text: np.ndarray) -> Table:
     classes = np.where(text, TEXT, UNNAMED).astype(np.int32)
     class_of = {token: number for number, token in enumerate(named, TEXT + 1)}
     classes[named] = list(class_of.values())
-    shape = len(automaton.places), TEXT + 1 + len(named)
+    shape = len(automaton.states), TEXT + 1 + len(named)
     small = shape[0] <= np.iinfo(np.int16).max
     targets = np.full(shape, ILLEGAL, np.int16 if small else np.int32)
     columns = np.flatnonzero(np.r_[False, True, text[named]])  # those of text tokens
-    for state, place in enumerate(automaton.places):
+    for state, place in enumerate(automaton.states):
         if place.kind in ("text", "grammar"):
             targets[state, columns] = state
         elif place.kind == "done":  # what is drawn ahead of the end is thrown away

@@ -160,7 +160,9 @@ def _formats(given: Any) -> tuple[m.ResponseFormat, ...]:
     elif kind != "json_object":
         return ()
     answer = AnswerFormat.of(given)
-    return (answer.shown,) if answer is not None and answer.shown else ()
+    return (
+        (answer.prompt_format,) if answer is not None and answer.prompt_format else ()
+    )
 
 
 def hidden_parts(messages: Iterable[Any]) -> list[str]:

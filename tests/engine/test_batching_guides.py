@@ -16,8 +16,8 @@ from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import SchemaError
-from mlx_gptoss.harmony.constrain.schema_grammar import WHOLE
-from mlx_gptoss.harmony.constrain.worker import Grammars, grammars
+from mlx_gptoss.harmony.constrain.schema_grammar import WHOLE_SCHEMA
+from mlx_gptoss.harmony.constrain.worker import WorkerGrammars, grammars
 from mlx_gptoss.harmony.constrain.worker.supervisor import Supervisor
 from tests.support.asking import Asked
 from tests.support.fakes import token_ids
@@ -194,7 +194,7 @@ def test_a_grammar_that_hangs_its_process_ends_or_frees_its_answer_only(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, strict: bool
 ) -> None:
     supervisor = Supervisor()
-    own = Grammars(runtime.tokenizer, supervisor)
+    own = WorkerGrammars(runtime.tokenizer, supervisor)
     monkeypatch.setattr(runtime.guides, "grammars", own)
     bound = AnswerFormat.json_schema(LONG, strict=strict)
     how = Constraints(response_format=bound, max_reasoning_tokens=0)
@@ -208,7 +208,7 @@ def test_a_grammar_that_hangs_its_process_ends_or_frees_its_answer_only(
             monkeypatch.setattr(grammars, "MASK_SECONDS", 0.2)
             os.kill(supervisor.pid, signal.SIGSTOP)
             lost_guide._matcher = own.matcher(lost_guide._compiled[None])
-            hung.append(lost_guide._matcher.look())
+            hung.append(lost_guide._matcher.start_mask())
             monkeypatch.setattr(grammars, "MASK_SECONDS", 60)
 
     lost = Asked(runtime, prompt(runtime, 5), GREEDY, on_step=hang, guide=lost_guide)
@@ -221,7 +221,7 @@ def test_a_grammar_that_hangs_its_process_ends_or_frees_its_answer_only(
         lost.answer()
         [(stats, _)] = lost.ends
         assert stats is not None and UNBOUND in stats.finish_details
-        assert lost_guide.freed == {None: (WHOLE,)}
+        assert lost_guide.freed == {None: (WHOLE_SCHEMA,)}
     said = runtime.tokenizer.decode(other.tokens)
     assert said.replace(" ", "").count('"aye"') >= 3
     own.close()

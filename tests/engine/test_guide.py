@@ -20,10 +20,10 @@ from mlx_gptoss.harmony.built_in_tools import BROWSER, PYTHON
 from mlx_gptoss.harmony.constrain.constraints import (
     AnswerFormat,
     Constraints,
-    Target,
-    built_in_targets,
-    function_targets,
-    turn_of,
+    ToolConstraint,
+    allowed_turn,
+    built_in_constraints,
+    function_constraints,
 )
 from mlx_gptoss.harmony.constrain.loops import ALLOWED
 from mlx_gptoss.harmony.messages import ToolDescription, text_tool
@@ -46,7 +46,7 @@ WEATHER = ToolDescription(
     },
 )
 TIME = ToolDescription("get_time")
-TARGETS = function_targets([WEATHER, TIME])
+TARGETS = function_constraints([WEATHER, TIME])
 NOTE = ToolDescription(
     "note", parameters={"type": "object", "additionalProperties": True}
 )
@@ -80,7 +80,7 @@ def wishing(text: str, then: str = "x") -> FakeModel:
 def said(
     model: FakeModel,
     constraints: Constraints | None = None,
-    targets: Sequence[Target] = TARGETS,
+    targets: Sequence[ToolConstraint] = TARGETS,
     params: SamplingParams = GREEDY,
 ) -> tuple[str, Statistics]:
     """What the model says under constraints, as text, and the statistics."""
@@ -267,7 +267,7 @@ def test_a_tool_without_arguments_gets_none() -> None:
 
 
 def test_only_offered_tools_can_be_called() -> None:
-    text, _ = said(wishing(CALL), targets=function_targets([TIME]))
+    text, _ = said(wishing(CALL), targets=function_constraints([TIME]))
 
     assert "to=functions.get_weather" not in text
 
@@ -285,7 +285,7 @@ def test_a_choice_of_tools_decides_what_may_follow(
     choice: str, tools: list[str], final: bool
 ) -> None:
     constraints = Constraints(tool_choice=choice)
-    turn = turn_of(constraints, TARGETS)
+    turn = allowed_turn(constraints, TARGETS)
 
     assert [call.recipient for call in turn.calls] == [f"functions.{t}" for t in tools]
     assert ("final" in turn.channels) == final
@@ -394,13 +394,13 @@ def test_a_schema_that_cannot_be_kept_names_the_tool_and_the_feature(
 ) -> None:
     parameters = {"type": "object", "properties": {"x": schema}}
     odd = [ToolDescription("odd", parameters=parameters)]
-    targets = function_targets(odd, strict={"odd"})
+    targets = function_constraints(odd, strict={"odd"})
 
     with pytest.raises(SchemaError, match=rf"schema of `functions.odd`.*{feature}"):
         GUIDES.guide(Constraints(), targets)
     assert GUIDES.guide(Constraints(enforce="headers"), targets) is not None
     assert GUIDES.guide(Constraints(tool_choice="none"), targets) is not None
-    guide = GUIDES.guide(Constraints(), function_targets(odd))
+    guide = GUIDES.guide(Constraints(), function_constraints(odd))
     assert guide is not None and len(guide.freed["functions.odd"]) == 1
 
 
@@ -468,7 +468,7 @@ def circled(
     header: str, text: str, constraints: Constraints, most: int = 6000
 ) -> Guide:
     """A guide that has read `header`, and `text` again and again until it cuts it."""
-    guide = GUIDES.guide(constraints, [*TARGETS, *function_targets([PATCH, NOTE])])
+    guide = GUIDES.guide(constraints, [*TARGETS, *function_constraints([PATCH, NOTE])])
     assert guide is not None
     guide.masked(mx.zeros(ROWS))
     for token in token_ids(header, TOKENIZER):
@@ -530,7 +530,7 @@ def test_a_loop_in_the_arguments_ends_the_generation_there() -> None:
 
 
 def test_built_in_tools_are_guided_too() -> None:
-    targets = built_in_targets([BROWSER, PYTHON])
+    targets = built_in_constraints([BROWSER, PYTHON])
     python = "<|channel|>analysis to=python code<|message|>print(1 < 2)<|call|>"
     find = '<|channel|>analysis to=browser.find code<|message|>{"pattern":"x"}<|call|>'
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.harmony.constrain.grammar import Grammars, Kind
+from mlx_gptoss.harmony.constrain.grammar import GrammarKind, LocalGrammars
 from mlx_gptoss.harmony.constrain.schema.objects import MOST_FIELDS
 from tests.support.fakes import byte_tokenizer
 
 BYTES = byte_tokenizer()
-GRAMMARS = Grammars(BYTES)
+GRAMMARS = LocalGrammars(BYTES)
 OPTIONS = {"whitespace_flexible": True}
 WEATHER = {
     "type": "object",
@@ -76,17 +76,17 @@ ODD = {
 def takes(
     schema: Any,
     text: str,
-    kind: Kind = "arguments",
-    grammars: Grammars = GRAMMARS,
+    kind: GrammarKind = "arguments",
+    grammars: LocalGrammars = GRAMMARS,
     tokenizer: Tokenizer = BYTES,
 ) -> bool:
     """Whether the grammar lets `text` through, token by token, to its end."""
     matcher = grammars.matcher(grammars.compile(kind, schema, what="a schema"))
     for token in tokenizer.encode(text):
-        if not matcher.allowed(tokenizer.vocab_size)[token]:
+        if not matcher.token_mask(tokenizer.vocab_size)[token]:
             return False
-        matcher.feed(token)
-    return matcher.complete
+        matcher.accept(token)
+    return matcher.is_accepting
 
 
 RIGHT = [
@@ -135,7 +135,7 @@ def test_and_nothing_else_comes(schema: Any, text: str) -> None:
 def test_it_is_so_with_the_tokens_of_gpt_oss(o200k_folder: Path) -> None:
     """Whose tokens hold the end of a value, a comma and the next name in one."""
     tokenizer = Tokenizer.open(o200k_folder)
-    grammars = Grammars(tokenizer)
+    grammars = LocalGrammars(tokenizer)
 
     right = [takes(*pair, "arguments", grammars, tokenizer) for pair in RIGHT]
     wrong = [takes(*pair, "arguments", grammars, tokenizer) for pair in WRONG]
@@ -231,7 +231,7 @@ def test_references_to_each_other_are_followed_once() -> None:
 
     found = GRAMMARS.compile("arguments", schema, what="a schema")
 
-    assert found.freed == (("", "schema"),)
+    assert found.unenforced == (("", "schema"),)
 
 
 def test_a_grammar_does_not_grow_without_end() -> None:
@@ -242,4 +242,4 @@ def test_a_grammar_does_not_grow_without_end() -> None:
 
     found = GRAMMARS.compile("arguments", large, what="a schema")
 
-    assert found.freed == (("", "schema"),)
+    assert found.unenforced == (("", "schema"),)

@@ -7,13 +7,13 @@ import pytest
 
 from mlx_gptoss.engine.guide import table_of
 from mlx_gptoss.harmony.constrain.automaton import (
-    CODE_KINDS,
+    CODE_CONTENT_TYPES,
+    AllowedCall,
+    AllowedTurn,
     Automaton,
-    Call,
-    Place,
-    Turn,
+    State,
     Vocabulary,
-    build,
+    build_automaton,
 )
 from mlx_gptoss.harmony.messages import answer, preamble, reasoning, tool_call
 from mlx_gptoss.harmony.render.prompt import render_message
@@ -22,13 +22,15 @@ from tests.support.vocabulary import FIRST_SPECIAL, SPECIALS, O200k, ids_of
 
 BYTES = byte_tokenizer()
 O200K = O200k()
-TOOLS = (Call("functions.get"), Call("functions.get_weather"))
-PYTHON = Call("python", ("analysis", "commentary"), CODE_KINDS, grammar=False)
+TOOLS = (AllowedCall("functions.get"), AllowedCall("functions.get_weather"))
+PYTHON = AllowedCall(
+    "python", ("analysis", "commentary"), CODE_CONTENT_TYPES, has_grammar=False
+)
 
 
 def walk(
     automaton: Automaton, ids: list[int], state: int | None = None
-) -> Place | None:
+) -> State | None:
     """The place behind `ids`, or None where one of them is not legal."""
     found: int | None = automaton.start if state is None else state
     for token in ids:
@@ -37,15 +39,15 @@ def walk(
         if found is None:
             return None
     assert found is not None
-    return automaton.places[found]
+    return automaton.states[found]
 
 
 LEGAL = {
-    "<|channel|>analysis<|message|>": Place("text", "analysis"),
-    "<|channel|>commentary<|message|>": Place("text", "commentary"),
-    "<|channel|>final<|message|>": Place("text", "final"),
+    "<|channel|>analysis<|message|>": State("text", "analysis"),
+    "<|channel|>commentary<|message|>": State("text", "commentary"),
+    "<|channel|>final<|message|>": State("text", "final"),
 } | {
-    header: Place("grammar", "commentary", recipient)
+    header: State("grammar", "commentary", recipient)
     for recipient in ("functions.get", "functions.get_weather")
     for kind in ("", " json", " <|constrain|>json", "<|constrain|>json")
     for header in (
@@ -57,7 +59,7 @@ LEGAL = {
 
 @pytest.mark.parametrize("header", LEGAL)
 def test_a_legal_header_leads_to_its_content(header: str) -> None:
-    automaton = build(O200K, Turn(calls=TOOLS))
+    automaton = build_automaton(O200K, AllowedTurn(calls=TOOLS))
 
     assert walk(automaton, ids_of(header)) == LEGAL[header]
 
@@ -88,14 +90,16 @@ def test_a_legal_header_leads_to_its_content(header: str) -> None:
     ],
 )
 def test_every_other_header_is_refused(header: str) -> None:
-    automaton = build(O200K, Turn(calls=TOOLS))
+    automaton = build_automaton(O200K, AllowedTurn(calls=TOOLS))
 
     assert walk(automaton, ids_of(header)) is None
 
 
 def test_our_own_rendering_is_legal_in_both_forms() -> None:
     """What history shows the model is what the model may write."""
-    automaton = build(O200K, Turn(calls=(Call("functions.get_weather"),)))
+    automaton = build_automaton(
+        O200K, AllowedTurn(calls=(AllowedCall("functions.get_weather"),))
+    )
     messages = [reasoning("r"), preamble("p"), answer("a")]
     messages.append(tool_call("get_weather", "{}"))
 
@@ -124,9 +128,9 @@ def test_our_own_rendering_is_legal_in_both_forms() -> None:
     ],
 )
 def test_a_turn_ends_for_a_reason(stream: str, reason: str) -> None:
-    automaton = build(O200K, Turn(calls=TOOLS))
+    automaton = build_automaton(O200K, AllowedTurn(calls=TOOLS))
 
-    assert walk(automaton, ids_of(stream)) == Place("done", finish_reason=reason)
+    assert walk(automaton, ids_of(stream)) == State("done", finish_reason=reason)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +145,7 @@ def test_a_turn_ends_for_a_reason(stream: str, reason: str) -> None:
 def test_content_is_ended_by_its_own_tokens_only(
     content: str, enders: set[str]
 ) -> None:
-    automaton = build(O200K, Turn(calls=TOOLS))
+    automaton = build_automaton(O200K, AllowedTurn(calls=TOOLS))
     begun = ids_of(content + "x")
 
     legal = {
@@ -156,7 +160,8 @@ def test_content_is_ended_by_its_own_tokens_only(
 def test_behind_a_call_stand_only_calls_and_only_if_they_may() -> None:
     one = "<|channel|>commentary to=functions.get<|message|>{}<|end|>"
     parallel, single = (
-        build(O200K, Turn(calls=TOOLS, parallel=more)) for more in (True, False)
+        build_automaton(O200K, AllowedTurn(calls=TOOLS, parallel=more))
+        for more in (True, False)
     )
 
     for message in (
@@ -167,11 +172,11 @@ def test_behind_a_call_stand_only_calls_and_only_if_they_may() -> None:
         ids = ids_of(one + "<|start|>assistant" + message.removesuffix("<|"))
         ended = [*ids, SPECIALS["<|message|>"]]
         assert walk(parallel, ended) is None
-    assert walk(single, ids_of(one)) == Place("done", finish_reason="tool_calls")
+    assert walk(single, ids_of(one)) == State("done", finish_reason="tool_calls")
 
 
 def test_built_in_tools_are_called_where_they_were_trained() -> None:
-    automaton = build(O200K, Turn(calls=(PYTHON,)))
+    automaton = build_automaton(O200K, AllowedTurn(calls=(PYTHON,)))
 
     for header in (
         "<|channel|>analysis to=python code<|message|>",
@@ -185,14 +190,14 @@ def test_built_in_tools_are_called_where_they_were_trained() -> None:
 
 @pytest.mark.parametrize("channel", ["analysis", "commentary"])
 def test_cut_text_is_closed_and_reasoning_does_not_begin_again(channel: str) -> None:
-    automaton = build(O200K, Turn(calls=TOOLS))
+    automaton = build_automaton(O200K, AllowedTurn(calls=TOOLS))
     state = automaton.start
     for token in ids_of(f"<|channel|>{channel}<|message|>x"):
         found = automaton.step(state, token, text=token < FIRST_SPECIAL)
         assert found is not None
         state = found
 
-    closing = automaton.closings[state]
+    closing = automaton.cut_states[state]
 
     assert list(automaton.edges[closing]) == [SPECIALS["<|end|>"]]
     rest = "<|end|><|start|>assistant<|channel|>"
@@ -203,7 +208,9 @@ def test_cut_text_is_closed_and_reasoning_does_not_begin_again(channel: str) -> 
 
 
 def test_behind_one_message_of_a_forced_turn_stands_a_call() -> None:
-    automaton = build(O200K, Turn(channels=("analysis",), calls=TOOLS, forced=True))
+    automaton = build_automaton(
+        O200K, AllowedTurn(channels=("analysis",), calls=TOOLS, forced=True)
+    )
     thought = "<|channel|>analysis<|message|>x<|end|><|start|>assistant"
 
     for legal in ("<|channel|>commentary to=functions.get", " to=functions.get"):
@@ -215,9 +222,9 @@ def test_behind_one_message_of_a_forced_turn_stands_a_call() -> None:
 
 def test_names_may_hold_whatever_the_vocabulary_makes_of_them() -> None:
     names = ["a", "a_b", "äöü.ß", "get-the_2nd", "x" * 40]
-    calls = tuple(Call(f"functions.{name}") for name in names)
+    calls = tuple(AllowedCall(f"functions.{name}") for name in names)
     for vocabulary in (O200K, BYTES):
-        automaton = build(vocabulary, Turn(calls=calls))
+        automaton = build_automaton(vocabulary, AllowedTurn(calls=calls))
         for call in calls:
             rendered = render_message(tool_call(call.recipient[10:], "{}"), vocabulary)
             end = rendered.index(vocabulary.special("<|message|>")) + 1
@@ -227,15 +234,15 @@ def test_names_may_hold_whatever_the_vocabulary_makes_of_them() -> None:
                 found = automaton.step(state, token, text=False)
                 assert found is not None
                 state = found
-            assert automaton.places[state].recipient == call.recipient
+            assert automaton.states[state].recipient == call.recipient
 
 
 def test_a_hundred_tools_make_a_small_table() -> None:
-    calls = tuple(Call(f"functions.tool_number_{n}_of_many") for n in range(128))
+    calls = tuple(AllowedCall(f"functions.tool_number_{n}_of_many") for n in range(128))
     text = np.zeros(201_088, bool)
     text[:FIRST_SPECIAL] = True
 
-    table = table_of(build(O200K, Turn(calls=calls)), text)
+    table = table_of(build_automaton(O200K, AllowedTurn(calls=calls)), text)
 
     assert table.targets.nbytes < 4_000_000
     assert table.targets.dtype == np.int16
@@ -243,7 +250,7 @@ def test_a_hundred_tools_make_a_small_table() -> None:
 
 @pytest.mark.parametrize("vocabulary", [O200K, BYTES], ids=["o200k", "bytes"])
 def test_the_table_says_what_the_automaton_says(vocabulary: Vocabulary) -> None:
-    automaton = build(vocabulary, Turn(calls=(*TOOLS, PYTHON)))
+    automaton = build_automaton(vocabulary, AllowedTurn(calls=(*TOOLS, PYTHON)))
     size = 300 if vocabulary is BYTES else 201_088
     text = np.zeros(size, bool)
     text[: 256 if vocabulary is BYTES else FIRST_SPECIAL] = True
@@ -252,8 +259,8 @@ def test_the_table_says_what_the_automaton_says(vocabulary: Vocabulary) -> None:
 
     table = table_of(automaton, text)
 
-    for state, token in product(range(len(automaton.places)), some):
-        if automaton.places[state].kind == "done":
+    for state, token in product(range(len(automaton.states)), some):
+        if automaton.states[state].kind == "done":
             continue
         expected = automaton.step(state, token, text=bool(text[token]))
         found = table.targets[state, table.classes[token]]

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.errors import SchemaError
-from mlx_gptoss.harmony.constrain.gbnf import as_lark, is_lark
-from mlx_gptoss.harmony.constrain.grammar import Grammars
+from mlx_gptoss.harmony.constrain.gbnf import is_lark, to_lark
+from mlx_gptoss.harmony.constrain.grammar import LocalGrammars
 from tests.support.fakes import byte_tokenizer
 
-GRAMMARS = Grammars(byte_tokenizer())
+GRAMMARS = LocalGrammars(byte_tokenizer())
 BYTES = 256
 LETTERS = "abc"
 NAMES = ("root", "r-1", "r-2")
@@ -36,10 +36,10 @@ def accepts(grammar: str, text: str) -> bool:
     compiled = GRAMMARS.compile("grammar", grammar, what="the grammar")
     matcher = GRAMMARS.matcher(compiled)
     for byte in text.encode():
-        if not matcher.allowed(BYTES)[byte]:
+        if not matcher.token_mask(BYTES)[byte]:
             return False
-        matcher.feed(byte)
-    return matcher.complete
+        matcher.accept(byte)
+    return matcher.is_accepting
 
 
 @pytest.mark.parametrize(
@@ -214,4 +214,4 @@ def test_lark_lets_through_the_very_texts_of_a_grammar(
 
     assert {text: accepts(grammar, text) for text in texts} == {
         text: recognized(rules, text) for text in texts
-    }, as_lark(grammar)
+    }, to_lark(grammar)

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.errors import SchemaError
-from mlx_gptoss.harmony.constrain.grammar import Grammars, Kind
+from mlx_gptoss.harmony.constrain.grammar import GrammarKind, LocalGrammars
 from mlx_gptoss.harmony.constrain.schema.keywords import FORMATS
 from tests.support.fakes import byte_tokenizer
 from tests.support.schema_values import exactly
 
-GRAMMARS = Grammars(byte_tokenizer())
+GRAMMARS = LocalGrammars(byte_tokenizer())
 BYTES = 256
 PATIENCE = 400  # tokens; a text that takes longer is left unfinished
 TO_THE_END = np.frombuffer(b'"}],', np.uint8)  # drawn more often, to come to an end
@@ -77,11 +77,11 @@ def grown(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 SCHEMAS = st.recursive(LEAVES, grown, max_leaves=6)
 
 
-KINDS: tuple[Kind, ...] = ("json_schema", "arguments")
+KINDS: tuple[GrammarKind, ...] = ("json_schema", "arguments")
 
 
 def drawn(
-    schema: Any, seed: int, kind: Kind = "json_schema", *, strict: bool = False
+    schema: Any, seed: int, kind: GrammarKind = "json_schema", *, strict: bool = False
 ) -> str | None:
     """A text that the grammar of `schema` lets through, or None if it takes long."""
     compiled = GRAMMARS.compile(kind, schema, what="a schema", strict=strict)
@@ -89,18 +89,18 @@ def drawn(
     source = random.Random(seed)
     text = bytearray()
     for _ in range(PATIENCE):
-        legal = np.flatnonzero(matcher.allowed(BYTES))
-        if matcher.complete and (not len(legal) or source.random() < 0.5):
+        legal = np.flatnonzero(matcher.token_mask(BYTES))
+        if matcher.is_accepting and (not len(legal) or source.random() < 0.5):
             return text.decode()
         ends = np.intersect1d(legal, TO_THE_END)
         some = ends if len(ends) and source.random() < 0.5 else legal
         token = int(source.choice(some))
-        matcher.feed(token)
+        matcher.accept(token)
         text.append(token)
     return None
 
 
-def check(schema: Any, seed: int, kind: Kind = "json_schema") -> bool:
+def check(schema: Any, seed: int, kind: GrammarKind = "json_schema") -> bool:
     """Draw one text; it must be JSON that the schema allows. False if none came."""
     text = drawn(schema, seed, kind)
     if text is None:
@@ -127,14 +127,14 @@ def shuffled(value: Any, source: random.Random) -> Any:
     return {name: shuffled(value[name], source) for name in names}
 
 
-def lets_through(schema: Any, text: str, kind: Kind) -> bool:
+def lets_through(schema: Any, text: str, kind: GrammarKind) -> bool:
     """Whether the grammar takes `text`, to its end."""
     matcher = GRAMMARS.matcher(GRAMMARS.compile(kind, schema, what="a schema"))
     for byte in text.encode():
-        if not matcher.allowed(BYTES)[byte]:
+        if not matcher.token_mask(BYTES)[byte]:
             return False
-        matcher.feed(byte)
-    return matcher.complete
+        matcher.accept(byte)
+    return matcher.is_accepting
 
 
 NOISY = [HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -144,7 +144,7 @@ NOISY = [HealthCheck.too_slow, HealthCheck.data_too_large]
 @settings(max_examples=60, deadline=None, suppress_health_check=NOISY)
 @given(schema=SCHEMAS, seed=st.integers(0, 2**16))
 def test_a_finished_text_is_what_its_schema_allows(
-    kind: Kind, schema: Any, seed: int
+    kind: GrammarKind, schema: Any, seed: int
 ) -> None:
     check(schema, seed, kind)
 
@@ -154,7 +154,7 @@ def test_a_finished_text_is_what_its_schema_allows(
 @settings(max_examples=5000, deadline=None, suppress_health_check=NOISY)
 @given(schema=SCHEMAS, seed=st.integers(0, 2**16))
 def test_a_finished_text_is_what_its_schema_allows_at_length(
-    kind: Kind, schema: Any, seed: int
+    kind: GrammarKind, schema: Any, seed: int
 ) -> None:
     check(schema, seed, kind)
 
@@ -171,7 +171,7 @@ def test_formats_are_enforced(name: str) -> None:
             GRAMMARS.compile("json_schema", schema, what="a schema")
         )
         for byte in b'"no such thing: !"':
-            matcher.feed(byte)
+            matcher.accept(byte)
 
 
 def test_a_format_that_nobody_knows_is_a_remark() -> None:
@@ -188,7 +188,7 @@ def test_a_format_that_nobody_knows_is_a_remark() -> None:
 def test_ids_beyond_the_vocabulary_are_never_allowed() -> None:
     matcher = GRAMMARS.matcher(GRAMMARS.compile("regex", ".*", what="a pattern"))
 
-    allowed = matcher.allowed(400)
+    allowed = matcher.token_mask(400)
 
     assert allowed[ord("a")] and not allowed[BYTES:].any()
-    assert matcher.allowed(64).shape == (64,)
+    assert matcher.token_mask(64).shape == (64,)

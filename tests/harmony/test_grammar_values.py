@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.errors import SchemaError
-from mlx_gptoss.harmony.constrain.grammar import Kind
+from mlx_gptoss.harmony.constrain.grammar import GrammarKind
 from tests.harmony.test_any_order import GRAMMARS, takes
 from tests.harmony.test_grammar import drawn
 from tests.support.schema_values import (
@@ -22,7 +22,7 @@ from tests.support.schema_values import (
 )
 
 NOISY = [HealthCheck.too_slow, HealthCheck.filter_too_much]
-KINDS: tuple[Kind, ...] = ("arguments", "json_schema")
+KINDS: tuple[GrammarKind, ...] = ("arguments", "json_schema")
 
 
 def check(schema: Any, value: Any) -> None:
@@ -48,7 +48,7 @@ def test_every_valid_value_can_be_written_at_length(pair: tuple[Any, Any]) -> No
 @settings(max_examples=60, deadline=None, suppress_health_check=NOISY)
 @given(pair=ROOTED, seed=st.integers(0, 2**16))
 def test_what_is_begun_can_be_ended_and_strict_is_valid(
-    kind: Kind, pair: tuple[Any, Any], seed: int
+    kind: GrammarKind, pair: tuple[Any, Any], seed: int
 ) -> None:
     schema, _ = pair
     text = drawn(schema, seed, kind)
@@ -98,7 +98,7 @@ def test_a_bound_is_kept_in_every_notation(
 ) -> None:
     schema = {"type": kind, "minimum": low, "exclusiveMaximum": high}
     assume(low < high)
-    freed = GRAMMARS.compile("arguments", schema, what="it").freed
+    freed = GRAMMARS.compile("arguments", schema, what="it").unenforced
     is_kept = not freed and max(abs(low), abs(high)) < 2**53  # floats are rounded there
     for text in written(value):
         found = exactly(text)
@@ -143,7 +143,7 @@ RIGHT = [
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("schema", "texts"), RIGHT)
 def test_what_a_schema_allows_can_be_written(
-    schema: Any, texts: list[str], kind: Kind
+    schema: Any, texts: list[str], kind: GrammarKind
 ) -> None:
     assert [text for text in texts if not takes(schema, text, kind)] == []
 
@@ -165,7 +165,7 @@ WRONG = [
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("schema", "texts"), WRONG)
 def test_and_what_it_does_not_allow_cannot(
-    schema: Any, texts: list[str], kind: Kind
+    schema: Any, texts: list[str], kind: GrammarKind
 ) -> None:
     assert [text for text in texts if takes(schema, text, kind)] == []
     GRAMMARS.compile(kind, schema, what="it", strict=True)
@@ -190,17 +190,17 @@ def test_strict_is_to_the_letter(schema: Any, right: str, wrong: str) -> None:
     found = GRAMMARS.compile("arguments", schema, what="it", strict=True)
     matcher = GRAMMARS.matcher(found)
     for byte in right.encode():
-        assert matcher.allowed(256)[byte]
-        matcher.feed(byte)
-    assert matcher.complete
+        assert matcher.token_mask(256)[byte]
+        matcher.accept(byte)
+    assert matcher.is_accepting
 
     matcher = GRAMMARS.matcher(found)
     legal = True
     for byte in wrong.encode():
-        legal = legal and bool(matcher.allowed(256)[byte])
+        legal = legal and bool(matcher.token_mask(256)[byte])
         if legal:
-            matcher.feed(byte)
-    assert not (legal and matcher.complete)
+            matcher.accept(byte)
+    assert not (legal and matcher.is_accepting)
 
 
 ARRAY = {"type": "array", "items": {"type": "object", "additionalProperties": True}}
@@ -209,7 +209,9 @@ SPACED = {"type": "object", "properties": {"a": {"type": "integer"}, "b": ARRAY}
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("strict", [False, True])
-def test_white_space_is_a_separator_and_an_indent(kind: Kind, strict: bool) -> None:
+def test_white_space_is_a_separator_and_an_indent(
+    kind: GrammarKind, strict: bool
+) -> None:
     value = {"a": 1, "b": [{"c": [1, {"d": "e"}]}, {}]}
     right = [*spellings(value), json.dumps(value, indent=8), '{ "a" : 1 , "b" : [ ] }']
     right += [text.replace("\n", "\r\n") for text in right]
@@ -222,17 +224,17 @@ def test_white_space_is_a_separator_and_an_indent(kind: Kind, strict: bool) -> N
         found = GRAMMARS.compile(kind, SPACED, what="it", strict=strict)
         matcher = GRAMMARS.matcher(found)
         for byte in text.encode():
-            if not matcher.allowed(256)[byte]:
+            if not matcher.token_mask(256)[byte]:
                 return False
-            matcher.feed(byte)
-        return matcher.complete
+            matcher.accept(byte)
+        return matcher.is_accepting
 
     assert [text for text in right if not fits(text)] == []
     assert [text for text in wrong if fits(text)] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_endless_run_of_space_ends_everywhere(kind: Kind) -> None:
+def test_an_endless_run_of_space_ends_everywhere(kind: GrammarKind) -> None:
     """Whatever was begun, blanks and line breaks come to an end."""
     text = '{"a": 1, "b": [{"c": "d"}, {"e": [true]}]}'
     compiled = GRAMMARS.compile(kind, SPACED, what="it")
@@ -241,10 +243,10 @@ def test_an_endless_run_of_space_ends_everywhere(kind: Kind) -> None:
             continue
         matcher = GRAMMARS.matcher(compiled)
         for byte in text[:end].encode():
-            matcher.feed(byte)
+            matcher.accept(byte)
         for blank in b"\n ":
             count = 0
-            while matcher.allowed(256)[blank] and count < 500:
-                matcher.feed(blank)
+            while matcher.token_mask(256)[blank] and count < 500:
+                matcher.accept(blank)
                 count += 1
             assert count < 200, text[:end]

@@ -21,12 +21,12 @@ import pytest
 
 from mlx_gptoss.errors import GptOssError, SchemaError
 from mlx_gptoss.harmony.constrain import grammar
-from mlx_gptoss.harmony.constrain.depth import DEEPEST, depth_of_lark
-from mlx_gptoss.harmony.constrain.schema_grammar import WHOLE
+from mlx_gptoss.harmony.constrain.depth import MAX_DEPTH, depth_of_lark
+from mlx_gptoss.harmony.constrain.schema_grammar import WHOLE_SCHEMA
 from mlx_gptoss.harmony.constrain.worker import (
     GrammarLostError,
-    Grammars,
-    Matcher,
+    WorkerGrammars,
+    WorkerMatcher,
     grammars,
 )
 from mlx_gptoss.harmony.constrain.worker.supervisor import Supervisor
@@ -45,14 +45,14 @@ SOON = 20.0  # seconds; things take far less, unless the machine is busy
 
 @pytest.fixture(scope="module")
 def supervisor() -> Supervisor:
-    return Supervisor(linger=SOON)
+    return Supervisor(idle_seconds=SOON)
 
 
 @pytest.fixture
-def own(supervisor: Supervisor) -> Iterator[Grammars]:
+def own(supervisor: Supervisor) -> Iterator[WorkerGrammars]:
     """Grammars with a process that the test may stop and kill."""
-    found = Grammars(TOKENIZER, supervisor)
-    ship(found).allowed(BYTES)
+    found = WorkerGrammars(TOKENIZER, supervisor)
+    ship(found).token_mask(BYTES)
     yield found
     found.close()
 
@@ -64,7 +64,7 @@ def until(condition: Any) -> None:
         time.sleep(0.002)
 
 
-def ship(own: Grammars) -> Matcher:
+def ship(own: WorkerGrammars) -> WorkerMatcher:
     return own.matcher(own.compile("arguments", SHIP, what="a ship"))
 
 
@@ -78,8 +78,8 @@ def walk(matcher: Any, seed: int, most: int = 60) -> bytes:
     return bytes(text)
 
 
-def draw(matcher: Matcher) -> int:
-    return int(np.flatnonzero(matcher.allowed(BYTES))[0])
+def draw(matcher: WorkerMatcher) -> int:
+    return int(np.flatnonzero(matcher.token_mask(BYTES))[0])
 
 
 def kill(supervisor: Supervisor) -> None:
@@ -95,21 +95,21 @@ def stop(supervisor: Supervisor) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_masks_are_those_of_the_library(own: Grammars, seed: int) -> None:
-    here = grammar.Grammars(TOKENIZER)
+def test_the_masks_are_those_of_the_library(own: WorkerGrammars, seed: int) -> None:
+    here = grammar.LocalGrammars(TOKENIZER)
     compiled = here.compile("arguments", SHIP, what="a ship")
     assert own.compile("arguments", SHIP, what="a ship") == compiled
     near, far = here.matcher(compiled), own.matcher(compiled)
 
     for token in walk(here.matcher(compiled), seed):
-        assert (far.allowed(400) == near.allowed(400)).all()
-        assert far.complete == near.complete
-        near.feed(token)
-        far.feed(token)
+        assert (far.token_mask(400) == near.token_mask(400)).all()
+        assert far.is_accepting == near.is_accepting
+        near.accept(token)
+        far.accept(token)
 
 
 def test_a_text_goes_on_where_it_was_when_the_process_was_killed(
-    own: Grammars, supervisor: Supervisor
+    own: WorkerGrammars, supervisor: Supervisor
 ) -> None:
     texts = [ship(own) for _ in range(3)]
     begun = [walk(text, seed, most=9) for seed, text in enumerate(texts)]
@@ -117,51 +117,51 @@ def test_a_text_goes_on_where_it_was_when_the_process_was_killed(
     alone = [ship(own) for _ in texts]
     for other, text in zip(alone, begun, strict=True):
         for token in text:
-            other.feed(token)
+            other.accept(token)
 
     assert [walk(text, 7) for text in texts] == [walk(other, 7) for other in alone]
 
 
 def test_a_process_that_hangs_is_killed_and_only_who_hung_it_is_lost(
-    own: Grammars, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+    own: WorkerGrammars, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost, other = ship(own), ship(own)
     walk(lost, 4, most=5)
     walk(other, 3, most=5)
     for text in (lost, other):
-        text.feed(draw(text))
+        text.accept(draw(text))
     stop(supervisor)
     monkeypatch.setattr(grammars, "MASK_SECONDS", 0.1)
     for text in (lost, other):
-        text.look()
+        text.start_mask()
         monkeypatch.setattr(grammars, "MASK_SECONDS", SOON)
 
     with pytest.raises(GrammarLostError, match=r"it took more than 0\.1 seconds"):
-        lost.allowed(BYTES)
+        lost.token_mask(BYTES)
     assert walk(other, 3).endswith(b"}")
 
 
 def test_what_was_lost_once_is_not_asked_of_a_process_again(
-    own: Grammars, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+    own: WorkerGrammars, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pattern = own.compile("regex", "a+", what="a pattern")
     texts = [ship(own), own.matcher(pattern)]
     for text in texts:
         monkeypatch.setattr(grammars, "MASK_SECONDS", SOON)
-        text.feed(draw(text))
+        text.accept(draw(text))
         stop(supervisor)
         monkeypatch.setattr(grammars, "MASK_SECONDS", 0.05)
         with pytest.raises(GrammarLostError):
-            text.allowed(BYTES)
+            text.token_mask(BYTES)
 
-    assert own.compile("arguments", SHIP, what="a ship").freed == (WHOLE,)
+    assert own.compile("arguments", SHIP, what="a ship").unenforced == (WHOLE_SCHEMA,)
     with pytest.raises(GrammarLostError, match="a pattern cannot be enforced"):
         own.compile("regex", "a+", what="a pattern")
 
 
 @pytest.mark.parametrize("strict", (False, True))
 def test_a_schema_that_hangs_the_process_is_free_or_refused(
-    own: Grammars,
+    own: WorkerGrammars,
     supervisor: Supervisor,
     monkeypatch: pytest.MonkeyPatch,
     strict: bool,
@@ -169,67 +169,69 @@ def test_a_schema_that_hangs_the_process_is_free_or_refused(
     boat = {**SHIP, "description": "a small one"}
     monkeypatch.setattr(grammars, "COMPILE_SECONDS", 0.1)
     stop(supervisor)
-    finish = own.begin("arguments", boat, what="a boat", strict=strict)
+    finish = own.start_compile("arguments", boat, what="a boat", strict=strict)
     monkeypatch.setattr(grammars, "COMPILE_SECONDS", SOON)
 
     if strict:
         with pytest.raises(GrammarLostError, match="a boat cannot be enforced"):
             finish()
     else:
-        assert finish().freed == (WHOLE,)
+        assert finish().unenforced == (WHOLE_SCHEMA,)
 
 
 def test_a_process_that_grows_too_large_is_killed(
-    own: Grammars, supervisor: Supervisor
+    own: WorkerGrammars, supervisor: Supervisor
 ) -> None:
     text = ship(own)
-    text.allowed(BYTES)
+    text.token_mask(BYTES)
     supervisor._most_bytes = -(1 << 60)  # it is over any bound
     stop(supervisor)
-    text.feed(ord("{"))
-    text.look()
-    until(lambda: supervisor._verdict is not None or text.look().done())
+    text.accept(ord("{"))
+    text.start_mask()
+    until(lambda: supervisor._verdict is not None or text.start_mask().done())
     supervisor._most_bytes = 1 << 60
 
     with pytest.raises(GrammarLostError, match=r"it took more than .* MB"):
-        text.allowed(BYTES)
+        text.token_mask(BYTES)
 
 
 def test_of_several_that_were_under_way_each_is_tried_again(
-    own: Grammars, supervisor: Supervisor
+    own: WorkerGrammars, supervisor: Supervisor
 ) -> None:
     """The process is killed from outside: nobody is found to be at fault."""
     patterns = [
         own.compile("regex", letter * 50_000, what="a long name") for letter in "abc"
     ]
     texts = [own.matcher(pattern) for pattern in patterns]
-    seen = [text.look() for text in texts]
+    seen = [text.start_mask() for text in texts]
     until(lambda: len(begun(supervisor)) == 3 or all(one.done() for one in seen))
     assert supervisor.pid is not None
     os.kill(supervisor.pid, signal.SIGKILL)
 
     for text, letter in zip(texts, "abc", strict=True):
-        assert np.flatnonzero(text.allowed(BYTES)).tolist() == [ord(letter)]
+        assert np.flatnonzero(text.token_mask(BYTES)).tolist() == [ord(letter)]
 
 
 def begun(supervisor: Supervisor) -> list[int]:
     life = supervisor._life
     assert life is not None
     tasks = dict(supervisor._under_way)
-    return [number for number, task in tasks.items() if life.began(task.place, number)]
+    return [
+        number for number, task in tasks.items() if life.has_begun(task.slot, number)
+    ]
 
 
 def test_who_was_alone_under_way_is_to_blame(
-    own: Grammars, supervisor: Supervisor
+    own: WorkerGrammars, supervisor: Supervisor
 ) -> None:
     pattern = own.compile("regex", "a" * 300_000, what="a long name")
     text = own.matcher(pattern)
-    text.look()
+    text.start_mask()
     until(lambda: begun(supervisor))
     kill(supervisor)
 
     with pytest.raises(GrammarLostError, match="ended the process that checks"):
-        text.allowed(BYTES)
+        text.token_mask(BYTES)
 
 
 @pytest.mark.parametrize(
@@ -239,18 +241,18 @@ def test_without_a_process_there_is_one_clear_error(
     monkeypatch: pytest.MonkeyPatch, program: str, said: str
 ) -> None:
     monkeypatch.setattr(spawn, "get_executable", lambda: program)
-    own = Grammars(TOKENIZER, Supervisor())
+    own = WorkerGrammars(TOKENIZER, Supervisor())
 
     with pytest.raises(GptOssError, match=f"checks grammars cannot start: .*{said}"):
         own.compile("regex", "a", what="a pattern")
     monkeypatch.undo()
-    assert own.compile("regex", "a", what="a pattern").freed == ()
+    assert own.compile("regex", "a", what="a pattern").unenforced == ()
     own.close()
 
 
 def test_the_process_ends_when_nobody_needs_it() -> None:
-    supervisor = Supervisor(linger=0.1)
-    grammars = Grammars(TOKENIZER, supervisor)
+    supervisor = Supervisor(idle_seconds=0.1)
+    grammars = WorkerGrammars(TOKENIZER, supervisor)
     grammars.compile("regex", "a", what="a pattern")
     pid = supervisor.pid
 
@@ -259,7 +261,7 @@ def test_the_process_ends_when_nobody_needs_it() -> None:
     assert pid is not None and not psutil.pid_exists(pid)
 
 
-def test_the_process_ends_with_the_one_who_started_it(own: Grammars) -> None:
+def test_the_process_ends_with_the_one_who_started_it(own: WorkerGrammars) -> None:
     code = """if True:
         import time
         from mlx_gptoss.harmony.constrain.worker import Grammars
@@ -279,17 +281,17 @@ def test_the_process_ends_with_the_one_who_started_it(own: Grammars) -> None:
 
 
 def test_texts_that_nobody_follows_are_forgotten(
-    own: Grammars, supervisor: Supervisor
+    own: WorkerGrammars, supervisor: Supervisor
 ) -> None:
-    supervisor.forget(0)
+    supervisor.forget_matcher(0)
     keys = [ship(own)._key for _ in range(3)]
 
     assert set(keys) <= {key for _, key in supervisor._forgotten}
-    ship(own).allowed(BYTES)
+    ship(own).token_mask(BYTES)
     assert not set(keys) & {key for _, key in supervisor._forgotten}
 
 
-def test_many_threads_may_ask_at_once(own: Grammars) -> None:
+def test_many_threads_may_ask_at_once(own: WorkerGrammars) -> None:
     wanted = walk(ship(own), 11)
     found: list[bytes] = []
 
@@ -304,17 +306,17 @@ def test_many_threads_may_ask_at_once(own: Grammars) -> None:
     assert found == [wanted] * 9
 
 
-def test_grammars_that_were_read_are_remembered_some(own: Grammars) -> None:
+def test_grammars_that_were_read_are_remembered_some(own: WorkerGrammars) -> None:
     first = own.compile("regex", "a", what="a pattern")
     assert own.compile("regex", "a", what="another") is not None
     for number in range(grammars.REMEMBERED + 3):
-        own.begin("regex", f"a{{{number}}}", what="a pattern")
+        own.start_compile("regex", f"a{{{number}}}", what="a pattern")
 
     assert len(own._compiled) == grammars.REMEMBERED
     assert own.compile("regex", "a", what="a pattern") == first
 
 
-def test_a_source_that_is_no_json_is_refused(own: Grammars) -> None:
+def test_a_source_that_is_no_json_is_refused(own: WorkerGrammars) -> None:
     with pytest.raises(SchemaError, match="a schema is no JSON"):
         own.compile("json_schema", {"const": object()}, what="a schema")
 
@@ -329,26 +331,28 @@ def chained(count: int) -> dict[str, Any]:
     return {"$ref": "#/$defs/at0", "$defs": {**link, f"at{count}": {"const": 1}}}
 
 
-JUST = DEEPEST // 3  # objects: each is a schema, its fields, and a reference
+JUST = MAX_DEPTH // 3  # objects: each is a schema, its fields, and a reference
 
 
-def test_references_may_lead_as_deep_as_they_may(own: Grammars) -> None:
+def test_references_may_lead_as_deep_as_they_may(own: WorkerGrammars) -> None:
     fine, deep = chained(JUST - 100), chained(JUST + 1)
 
-    assert own.compile("json_schema", fine, what="a chain").freed == ()
-    assert own.compile("json_schema", deep, what="a chain").freed == (WHOLE,)
+    assert own.compile("json_schema", fine, what="a chain").unenforced == ()
+    assert own.compile("json_schema", deep, what="a chain").unenforced == (
+        WHOLE_SCHEMA,
+    )
     with pytest.raises(SchemaError, match="its references lead more than 1,000 deep"):
         own.compile("json_schema", deep, what="a chain", strict=True)
 
 
-def test_references_that_lead_back_are_no_depth(own: Grammars) -> None:
+def test_references_that_lead_back_are_no_depth(own: WorkerGrammars) -> None:
     tree = {
         "type": "object",
         "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}},
         "additionalProperties": False,
     }
 
-    assert own.compile("arguments", tree, what="a tree").freed == ()
+    assert own.compile("arguments", tree, what="a tree").unenforced == ()
 
 
 @pytest.mark.parametrize(
@@ -367,18 +371,18 @@ def test_references_that_lead_back_are_no_depth(own: Grammars) -> None:
     ),
 )
 def test_rules_may_lead_as_deep_as_they_may(
-    own: Grammars, kind: grammar.Kind, rule: str, last: str, start: str
+    own: WorkerGrammars, kind: grammar.GrammarKind, rule: str, last: str, start: str
 ) -> None:
     def chain(count: int) -> str:
         rules = "".join(rule.format(n, n + 1) for n in range(count))
         return start + rules + last.format(count)
 
-    own.compile(kind, chain(DEEPEST - 100), what="a chain")
+    own.compile(kind, chain(MAX_DEPTH - 100), what="a chain")
     with pytest.raises(SchemaError, match="its rules lead more than 1,000 deep"):
-        own.compile(kind, chain(DEEPEST + 1), what="a chain")
+        own.compile(kind, chain(MAX_DEPTH + 1), what="a chain")
 
 
-SHALLOW = " ".join(f"r{n}" for n in reversed(range(DEEPEST + 2)))
+SHALLOW = " ".join(f"r{n}" for n in reversed(range(MAX_DEPTH + 2)))
 
 
 @pytest.mark.parametrize(
@@ -393,13 +397,13 @@ SHALLOW = " ".join(f"r{n}" for n in reversed(range(DEEPEST + 2)))
         + "\n".join(f'{name}: "c"' for name in SHALLOW.split()),
     ),
 )
-def test_no_order_of_rules_hides_their_depth(own: Grammars, around: str) -> None:
+def test_no_order_of_rules_hides_their_depth(own: WorkerGrammars, around: str) -> None:
     def chain(count: int) -> str:
         rules = [f'r{n}: "a" r{n + 1}' for n in range(count)]
         return around.format("\n".join([f'r{count}: "b"', *reversed(rules)]))
 
     with pytest.raises(SchemaError, match="its rules lead more than 1,000 deep"):
-        own.compile("lark", chain(DEEPEST + 1), what="a chain")
+        own.compile("lark", chain(MAX_DEPTH + 1), what="a chain")
 
 
 def test_a_long_way_through_brackets_and_attributes_is_no_depth() -> None:
@@ -421,7 +425,7 @@ def test_text_that_never_closes_is_read_once() -> None:
     assert time.process_time() - began < 5  # quadratic: minutes
 
 
-def test_a_schema_in_a_grammar_counts_too(own: Grammars) -> None:
+def test_a_schema_in_a_grammar_counts_too(own: WorkerGrammars) -> None:
     def wrapped(count: int) -> str:
         return f"start: %json {json.dumps(chained(count))}"
 

@@ -17,9 +17,9 @@ import pytest
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.harmony.constrain.schema import shapes
-from mlx_gptoss.harmony.constrain.schema_grammar import WHOLE
-from mlx_gptoss.harmony.constrain.worker import Grammars, Matcher, grammars
-from mlx_gptoss.harmony.constrain.worker.life import FOLLOWERS
+from mlx_gptoss.harmony.constrain.schema_grammar import WHOLE_SCHEMA
+from mlx_gptoss.harmony.constrain.worker import WorkerGrammars, WorkerMatcher, grammars
+from mlx_gptoss.harmony.constrain.worker.life import MASK_THREADS
 from mlx_gptoss.harmony.constrain.worker.supervisor import Supervisor
 from tests.harmony.test_grammar_worker import BYTES, SOON, kill, ship, stop, until, walk
 from tests.support.fakes import SPECIALS, byte_tokenizer, byte_vocabulary
@@ -35,14 +35,14 @@ raise SystemExit(not text.allowed(256)[97])
 
 @pytest.fixture(scope="module")
 def supervisor() -> Iterator[Supervisor]:
-    found = Supervisor(linger=0.1)
+    found = Supervisor(idle_seconds=0.1)
     yield found
     until(lambda: found.pid is None)
 
 
 @pytest.fixture
-def own(supervisor: Supervisor) -> Iterator[Grammars]:
-    found = Grammars(byte_tokenizer(), supervisor)
+def own(supervisor: Supervisor) -> Iterator[WorkerGrammars]:
+    found = WorkerGrammars(byte_tokenizer(), supervisor)
     yield found
     found.close()
 
@@ -63,8 +63,8 @@ def resume(supervisor: Supervisor) -> None:
 
 
 def test_nobody_waits_for_the_vocabulary_to_be_sent(supervisor: Supervisor) -> None:
-    slow = Grammars(Slow(byte_vocabulary(SPECIALS), "bytes"), supervisor)
-    seen = ship(slow).look()
+    slow = WorkerGrammars(Slow(byte_vocabulary(SPECIALS), "bytes"), supervisor)
+    seen = ship(slow).start_mask()
     assert not seen.done()
     Slow.may_go.set()
 
@@ -73,69 +73,69 @@ def test_nobody_waits_for_the_vocabulary_to_be_sent(supervisor: Supervisor) -> N
 
 
 def test_time_and_memory_count_from_when_the_vocabulary_is_read(
-    own: Grammars, supervisor: Supervisor
+    own: WorkerGrammars, supervisor: Supervisor
 ) -> None:
     costly = own.compile("regex", "a" * 100_000, what="a long name")
     texts = [ship(own), own.matcher(costly)]
     stop(supervisor)
     for text in texts:
-        text.look()
+        text.start_mask()
     for task in supervisor._under_way.values():
-        task.begun -= SOON  # while it waits for the first to read
+        task.started_at -= SOON  # while it waits for the first to read
     resume(supervisor)
 
-    assert [int(text.allowed(BYTES).sum()) > 0 for text in texts] == [True, True]
+    assert [int(text.token_mask(BYTES).sum()) > 0 for text in texts] == [True, True]
 
 
 def test_what_is_followed_again_has_time_for_all_its_tokens(
-    own: Grammars, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+    own: WorkerGrammars, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = ship(own)
-    wanted = np.flatnonzero(walked(text).allowed(BYTES)).tolist()
+    wanted = np.flatnonzero(walked(text).token_mask(BYTES)).tolist()
     kill(supervisor)
-    ship(own).allowed(BYTES)  # a new process has read the vocabulary
+    ship(own).token_mask(BYTES)  # a new process has read the vocabulary
     again = walked(ship(own))
     monkeypatch.setattr(grammars, "MASK_SECONDS", -1.0)
     monkeypatch.setattr(grammars, "TOKEN_SECONDS", SOON)
     stop(supervisor)
     for one in (text, again):
         one._seen = None
-        one.look()
+        one.start_mask()
     looked = supervisor._looked
     until(lambda: supervisor._looked > looked + 0.1)
     resume(supervisor)
 
-    found = [np.flatnonzero(one.allowed(BYTES)).tolist() for one in (text, again)]
+    found = [np.flatnonzero(one.token_mask(BYTES)).tolist() for one in (text, again)]
     assert found == [wanted, wanted]
 
 
-def walked(text: Matcher) -> Matcher:
+def walked(text: WorkerMatcher) -> WorkerMatcher:
     walk(text, 5, most=9)
     return text
 
 
 @pytest.mark.parametrize("kind", ("arguments", "json_schema"))
 def test_any_object_is_never_lost(
-    own: Grammars,
+    own: WorkerGrammars,
     supervisor: Supervisor,
     monkeypatch: pytest.MonkeyPatch,
-    kind: grammars.Kind,
+    kind: grammars.GrammarKind,
 ) -> None:
     own.compile("regex", "a", what="a pattern")
     stop(supervisor)
     monkeypatch.setattr(grammars, "COMPILE_SECONDS", 0.05)
-    source = grammars.ANYTHING[kind == "json_schema"]
+    source = grammars.ANY_VALUE[kind == "json_schema"]
 
-    assert own.compile(kind, source, what="any object").freed == (WHOLE,)
+    assert own.compile(kind, source, what="any object").unenforced == (WHOLE_SCHEMA,)
 
 
 def test_an_answer_that_comes_just_in_time_counts(
-    own: Grammars, supervisor: Supervisor
+    own: WorkerGrammars, supervisor: Supervisor
 ) -> None:
     text = ship(own)
-    text.look()
+    text.start_mask()
     [task] = supervisor._under_way.values()
-    assert text.allowed(BYTES)[ord("{")]
+    assert text.token_mask(BYTES)[ord("{")]
     supervisor._verdict = task, "was too slow"  # as the watch finds at the same moment
     kill(supervisor)
 
@@ -143,7 +143,7 @@ def test_an_answer_that_comes_just_in_time_counts(
 
 
 def test_who_lets_go_waits_for_no_lock(supervisor: Supervisor) -> None:
-    found = Grammars(byte_tokenizer(), supervisor)
+    found = WorkerGrammars(byte_tokenizer(), supervisor)
     text = ship(found)
     with supervisor._changed:
 
@@ -159,9 +159,9 @@ def test_who_lets_go_waits_for_no_lock(supervisor: Supervisor) -> None:
         assert not thread.is_alive()
 
 
-def test_a_text_may_go_on_when_its_grammars_were_closed(own: Grammars) -> None:
+def test_a_text_may_go_on_when_its_grammars_were_closed(own: WorkerGrammars) -> None:
     text = ship(own)
-    text.allowed(BYTES)
+    text.token_mask(BYTES)
     own.close()
     other = ship(own)
 
@@ -169,14 +169,14 @@ def test_a_text_may_go_on_when_its_grammars_were_closed(own: Grammars) -> None:
 
 
 def test_signals_to_all_of_a_service_do_not_end_it(
-    own: Grammars, supervisor: Supervisor
+    own: WorkerGrammars, supervisor: Supervisor
 ) -> None:
-    ship(own).allowed(BYTES)
+    ship(own).token_mask(BYTES)
     pid = supervisor.pid
     assert pid is not None
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(pid, one)
-    ship(own).allowed(BYTES)
+    ship(own).token_mask(BYTES)
 
     assert supervisor.pid == pid
 
@@ -268,37 +268,37 @@ os._exit(0)
     assert done.returncode == 0
 
 
-def test_the_tools_of_a_large_agent_are_read_once(own: Grammars) -> None:
+def test_the_tools_of_a_large_agent_are_read_once(own: WorkerGrammars) -> None:
     tools = [{"type": "object", "title": str(number)} for number in range(400)]
 
     def begun() -> list[object]:
         for one in tools:
-            own.begin("arguments", one, what="a tool")
+            own.start_compile("arguments", one, what="a tool")
         return list(own._compiled.values())
 
     assert begun() == begun()
 
 
 def test_texts_whose_masks_are_slow_leave_room_for_the_others(
-    own: Grammars, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+    own: WorkerGrammars, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    texts, quick = [ship(own) for _ in range(FOLLOWERS)], ship(own)
+    texts, quick = [ship(own) for _ in range(MASK_THREADS)], ship(own)
     for text in [*texts, quick]:
-        text.allowed(BYTES)
-        text.feed(ord("{"))
+        text.token_mask(BYTES)
+        text.accept(ord("{"))
     stop(supervisor)
     monkeypatch.setattr(grammars, "SLOW_SECONDS", -1.0)
-    seen = [text.look() for text in texts]
+    seen = [text.start_mask() for text in texts]
     monkeypatch.setattr(grammars, "SLOW_SECONDS", SOON)
-    seen.append(quick.look())
+    seen.append(quick.start_mask())
     under_way = [task.is_slow for task in supervisor._under_way.values()]
     resume(supervisor)
 
-    assert sorted(under_way) == [False, *[True] * (FOLLOWERS - 2)]
+    assert sorted(under_way) == [False, *[True] * (MASK_THREADS - 2)]
     assert all(one.result() for one in seen)
 
 
 def test_a_search_that_takes_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not shapes.matches("c$", "ab" * 1000)
+    assert not shapes.pattern_matches("c$", "ab" * 1000)
     monkeypatch.setattr(shapes, "MATCH_SECONDS", 1e-9)
-    assert shapes.matches("c$", "ab" * 100_000)
+    assert shapes.pattern_matches("c$", "ab" * 100_000)

@@ -18,15 +18,15 @@ from mlx_gptoss.chat.tools.tool import as_tool
 from mlx_gptoss.cli import cli
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import PromptError
-from mlx_gptoss.harmony.constrain.constraints import closed
-from mlx_gptoss.harmony.constrain.grammar import Grammars
+from mlx_gptoss.harmony.constrain.constraints import close_schema
+from mlx_gptoss.harmony.constrain.grammar import LocalGrammars
 from mlx_gptoss.harmony.parse import validate
 from mlx_gptoss.harmony.render.typescript import typescript
 from tests.harmony.test_any_order import takes
 from tests.support.fakes import byte_tokenizer
 from tests.support.serving import WEATHER, asked, question
 
-GRAMMARS = Grammars(byte_tokenizer())
+GRAMMARS = LocalGrammars(byte_tokenizer())
 LONG_AGO = (
     "^P(?!$)(\\d+Y)?(\\d+M)?(T(?=\\d)(\\d+H)?)?$"  # of the form of zod's durations
 )
@@ -115,14 +115,14 @@ def test_what_cannot_be_kept_of_a_field_is_left_free(
         "required": ["n", "m"],
     }
 
-    freed = GRAMMARS.compile("arguments", closed(tool), what="it").freed
+    freed = GRAMMARS.compile("arguments", close_schema(tool), what="it").unenforced
 
     assert [key for _, key in freed][:1] == ([keyword] if keyword else [])
-    assert takes(closed(tool), f'{{"m": 3, "n": {value}}}')
+    assert takes(close_schema(tool), f'{{"m": 3, "n": {value}}}')
     assert "n" in typescript(tool)
     if keyword != "schema":  # the rest of the arguments is bound as before
-        assert not takes(closed(tool), f'{{"m": "3", "n": {value}}}')
-        assert not takes(closed(tool), '{"m": 3}')
+        assert not takes(close_schema(tool), f'{{"m": "3", "n": {value}}}')
+        assert not takes(close_schema(tool), '{"m": 3}')
 
 
 TOOLS: dict[str, tuple[Any, str]] = {
@@ -161,8 +161,10 @@ TOOLS: dict[str, tuple[Any, str]] = {
 def test_odd_arguments_are_still_an_object(case: tuple[Any, str]) -> None:
     schema, arguments = case
 
-    assert takes(closed(schema), arguments)
-    assert not takes(closed(schema), "1") and not takes(closed(schema), '"x"')
+    assert takes(close_schema(schema), arguments)
+    assert not takes(close_schema(schema), "1") and not takes(
+        close_schema(schema), '"x"'
+    )
     assert typescript(schema)
 
 
@@ -176,7 +178,7 @@ def test_a_schema_without_an_end_says_nothing_in_its_depths() -> None:
     assert takes(schema, '{"n":[[]]}') and not takes(schema, '{"n":[["x"]]}')
     assert takes(schema, f'{{"n":{"[" * 70}"x"{"]" * 70}}}')
     found = GRAMMARS.compile("arguments", schema, what="it")
-    assert found.freed == (("", "schema"),)
+    assert found.unenforced == (("", "schema"),)
 
 
 KEYS = (
@@ -206,7 +208,7 @@ def test_nothing_that_is_json_breaks_a_tool(schema: Any, value: Any) -> None:
     assert isinstance(typescript(schema), str)
     list(validate.errors(value, schema, schema))
     validate.integral(value, schema, schema)
-    assert GRAMMARS.compile("arguments", closed(schema), what="it").grammar
+    assert GRAMMARS.compile("arguments", close_schema(schema), what="it").grammar
     assert GRAMMARS.compile("json_schema", schema, what="it").grammar
 
 
@@ -347,7 +349,7 @@ def test_what_the_model_may_write_a_tool_takes(form: tuple[Any, str]) -> None:
     schema, arguments = form
     tool = Tool.from_schema("t", "", schema, function=lambda **given: given)
 
-    assert takes(closed(schema), arguments)
+    assert takes(close_schema(schema), arguments)
     assert json.loads(tool.run(arguments)) == json.loads(arguments)
 
 
@@ -376,11 +378,11 @@ def test_a_union_of_many_kinds_of_things_is_kept() -> None:
     ]
     schema = {"type": "object", "properties": {"block": {"oneOf": kinds}}}
 
-    assert not GRAMMARS.compile("arguments", schema, what="it", strict=True).freed
+    assert not GRAMMARS.compile("arguments", schema, what="it", strict=True).unenforced
     assert takes(schema, '{"block": {"v": 3, "type": "k59"}}')
     assert not takes(schema, '{"block": {"v": 3, "type": "k60"}}')
     doubled = {"type": "object", "properties": {"block": {"oneOf": kinds + kinds[:1]}}}
-    freed = GRAMMARS.compile("arguments", doubled, what="it").freed
+    freed = GRAMMARS.compile("arguments", doubled, what="it").unenforced
     assert freed == (("block", "oneOf"),)
 
 
@@ -389,6 +391,6 @@ def test_a_list_of_many_constants_is_kept(keyword: str) -> None:
     zones = [{"const": f"Zone/{n}", "title": f"{n}"} for n in range(2100)]
     schema = {"type": "object", "properties": {"zone": {keyword: zones}}}
 
-    assert not GRAMMARS.compile("arguments", schema, what="it").freed
+    assert not GRAMMARS.compile("arguments", schema, what="it").unenforced
     assert takes(schema, '{"zone": "Zone/2099"}')
     assert not takes(schema, '{"zone": "Zone/2100"}')

@@ -12,8 +12,8 @@ from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.harmony.constrain.constraints import (
     Constraints,
-    closed,
-    function_targets,
+    close_schema,
+    function_constraints,
 )
 from mlx_gptoss.harmony.events import ToolCall
 from mlx_gptoss.harmony.messages import ToolDescription, developer, system, user
@@ -109,7 +109,7 @@ def count_turns(
         runtime.submit(
             render_messages(prompt, runtime.tokenizer),
             replace(params, seed=seed),
-            guide=runtime.guides.guide(constraints, function_targets(tools)),
+            guide=runtime.guides.guide(constraints, function_constraints(tools)),
             on_step=steps.append,
             on_end=end,
         )
@@ -136,7 +136,7 @@ def add_turn(
     found.cut_off += cut_off
     found.malformed += bool(wrong)
     found.faults += [f"{fault}: {runtime.tokenizer.decode(said)!r}" for fault in wrong]
-    schemas = {tool.name: closed(tool.parameters) for tool in tools}
+    schemas = {tool.name: close_schema(tool.parameters) for tool in tools}
     parser = Parser(runtime.tokenizer, tools=tools)
     events = [event for token in said for event in parser.feed(token)]
     for call in [event for event in events if isinstance(event, ToolCall)]:

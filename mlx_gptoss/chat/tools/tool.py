@@ -19,7 +19,7 @@ from mlx_gptoss.chat.tools import signature
 from mlx_gptoss.chat.tools.docstring import read_docstring
 from mlx_gptoss.chat.tools.running import Interrupted, Overtime, run_within
 from mlx_gptoss.errors import GptOssError, PromptError
-from mlx_gptoss.harmony.constrain.constraints import closed
+from mlx_gptoss.harmony.constrain.constraints import close_schema
 from mlx_gptoss.harmony.messages import (
     FUNCTION_PREFIX,
     ToolDescription,
@@ -145,7 +145,7 @@ class Tool:
         Not of built-in tools: the model was trained with more than is told.
         """
         schema = self.description.parameters
-        return (schema or {}) if self.namespace is not None else closed(schema)
+        return (schema or {}) if self.namespace is not None else close_schema(schema)
 
     def _call(self, text: str, values: dict[str, Any]) -> Any:
         assert self.function is not None

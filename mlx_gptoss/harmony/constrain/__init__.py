@@ -6,9 +6,9 @@ from mlx_gptoss.harmony.constrain.constraints import (
     REQUIRED,
     AnswerFormat,
     Constraints,
-    Target,
-    built_in_targets,
-    function_targets,
+    ToolConstraint,
+    built_in_constraints,
+    function_constraints,
 )
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "REQUIRED",
     "AnswerFormat",
     "Constraints",
-    "Target",
-    "built_in_targets",
-    "function_targets",
+    "ToolConstraint",
+    "built_in_constraints",
+    "function_constraints",
 ]

@@ -27,14 +27,14 @@ START, END, MESSAGE, CHANNEL = "<|start|>", "<|end|>", "<|message|>", "<|channel
 CONSTRAIN, RETURN, CALL = "<|constrain|>", "<|return|>", "<|call|>"
 ROLE = "assistant"
 STOP, TOOL_CALLS = "stop", "tool_calls"  # how a turn may end
-JSON_KINDS: tuple[tuple[str, ...], ...] = (
+JSON_CONTENT_TYPES: tuple[tuple[str, ...], ...] = (
     (" json",),
     (" ", CONSTRAIN, "json"),
     (CONSTRAIN, "json"),
 )
-CODE_KINDS = ((" code",),)
+CODE_CONTENT_TYPES = ((" code",),)
 
-Kind = Literal["header", "text", "grammar", "done"]
+StateKind = Literal["header", "text", "grammar", "done"]
 
 
 class Vocabulary(Protocol):
@@ -45,17 +45,17 @@ class Vocabulary(Protocol):
 
 
 @dataclass(frozen=True)
-class Call:
+class AllowedCall:
     """A recipient that may be called; `grammar` tells that its text is bound."""
 
     recipient: str
     channels: tuple[str, ...] = ("commentary",)
-    kinds: tuple[tuple[str, ...], ...] = JSON_KINDS
-    grammar: bool = True
+    content_types: tuple[tuple[str, ...], ...] = JSON_CONTENT_TYPES
+    has_grammar: bool = True
 
 
 @dataclass(frozen=True)
-class Turn:
+class AllowedTurn:
     """What a turn may consist of: messages on `channels`, and `calls`.
 
     With `parallel`, `<|end|>` behind a call leads to another call. With `forced`, one
@@ -64,17 +64,17 @@ class Turn:
     """
 
     channels: tuple[str, ...] = CHANNELS
-    calls: tuple[Call, ...] = ()
+    calls: tuple[AllowedCall, ...] = ()
     parallel: bool = True
     forced: bool = False
-    bound_final: bool = False
+    final_has_grammar: bool = False
 
 
 @dataclass(frozen=True)
-class Place:
+class State:
     """What stands at a state: a part of a header, content, or the end of the turn."""
 
-    kind: Kind
+    kind: StateKind
     channel: str = ""
     recipient: str | None = None
     finish_reason: str | None = None  # of `done`
@@ -90,46 +90,46 @@ class Automaton:
     """
 
     start: int = 0
-    places: list[Place] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
     edges: list[dict[int, int]] = field(default_factory=list)
-    closings: dict[int, int] = field(default_factory=dict)
-    settled: int = 0
+    cut_states: dict[int, int] = field(default_factory=dict)
+    answer_state: int = 0
 
-    def add(self, place: Place) -> int:
-        self.places.append(place)
+    def add_state(self, place: State) -> int:
+        self.states.append(place)
         self.edges.append({})
-        return len(self.places) - 1
+        return len(self.states) - 1
 
     def step(self, state: int, token: int, *, text: bool) -> int | None:
         """The state behind `token`; `text` says that it is no control token."""
         if (target := self.edges[state].get(token)) is not None:
             return target
-        free = self.places[state].kind in ("text", "grammar")
+        free = self.states[state].kind in ("text", "grammar")
         return state if free and text else None
 
 
-HEADER = Place("header")
+HEADER = State("header")
 
 
-def build(vocabulary: Vocabulary, turn: Turn) -> Automaton:
+def build_automaton(vocabulary: Vocabulary, turn: AllowedTurn) -> Automaton:
     """Build the automaton of `turn`, which begins behind `<|start|>assistant`."""
     return _Builder(vocabulary, turn).build()
 
 
 class _Builder:
-    def __init__(self, vocabulary: Vocabulary, turn: Turn) -> None:
+    def __init__(self, vocabulary: Vocabulary, turn: AllowedTurn) -> None:
         self.vocabulary = vocabulary
         self.turn = turn
         self.out = Automaton()
         self.stopped = self._done(STOP)
         self.called = self._done(TOOL_CALLS)
         # Behind a call stand more calls, behind cut reasoning no more reasoning.
-        self.more_calls = self.out.add(HEADER)
-        self.settled = self.out.settled = self.out.add(HEADER)
+        self.more_calls = self.out.add_state(HEADER)
+        self.settled = self.out.answer_state = self.out.add_state(HEADER)
 
     def build(self) -> Automaton:
         turn, out = self.turn, self.out
-        out.start = self._phase(out.add(HEADER), turn.channels)
+        out.start = self._phase(out.add_state(HEADER), turn.channels)
         if turn.parallel:
             self._phase(self.more_calls, ())
         final = tuple(channel for channel in turn.channels if channel == "final")
@@ -138,14 +138,14 @@ class _Builder:
         return out
 
     def _done(self, reason: str) -> int:
-        return self.out.add(Place("done", finish_reason=reason))
+        return self.out.add_state(State("done", finish_reason=reason))
 
     def _phase(self, opening: int, channels: Sequence[str]) -> int:
         """Let headers follow `opening`, and again behind what they announce.
 
         Returns the state behind `<|start|>assistant`.
         """
-        root = self.out.add(HEADER)
+        root = self.out.add_state(HEADER)
         role = self.vocabulary.encode(ROLE)
         self._insert(opening, [self._id(START), *role], root)
         self._headers(root, channels, behind=opening)
@@ -163,17 +163,17 @@ class _Builder:
                     self._spell(root, path, content)
 
     def _message(self, channel: str, behind: int) -> int:
-        bound = channel == "final" and self.turn.bound_final
-        content = self.out.add(Place("grammar" if bound else "text", channel))
+        bound = channel == "final" and self.turn.final_has_grammar
+        content = self.out.add_state(State("grammar" if bound else "text", channel))
         if channel == "final":
             ends = {RETURN: self.stopped, END: self.stopped}
         else:
             ends = {END: self.settled if self.turn.forced else behind}
         return self._ended(content, ends)
 
-    def _call(self, call: Call, channel: str) -> int:
-        kind = "grammar" if call.grammar else "text"
-        content = self.out.add(Place(kind, channel, call.recipient))
+    def _call(self, call: AllowedCall, channel: str) -> int:
+        kind = "grammar" if call.has_grammar else "text"
+        content = self.out.add_state(State(kind, channel, call.recipient))
         more = self.more_calls if self.turn.parallel else self.called
         return self._ended(content, {CALL: self.called, END: more})
 
@@ -184,10 +184,10 @@ class _Builder:
 
     def _add_closings(self) -> None:
         """Give reasoning and preambles a way to be cut short."""
-        end_message = self._ended(self.out.add(HEADER), {END: self.settled})
-        for state, place in enumerate(self.out.places):
+        end_message = self._ended(self.out.add_state(HEADER), {END: self.settled})
+        for state, place in enumerate(self.out.states):
             if place.recipient is None and place.channel in ("analysis", "commentary"):
-                self.out.closings[state] = end_message
+                self.out.cut_states[state] = end_message
 
     def _spell(
         self, root: int, path: Iterable[str | tuple[str, ...]], target: int
@@ -209,7 +209,7 @@ class _Builder:
         for token in tokens[:-1]:
             edges = self.out.edges[state]
             if token not in edges:
-                edges[token] = self.out.add(HEADER)
+                edges[token] = self.out.add_state(HEADER)
             state = edges[token]
         self.out.edges[state][tokens[-1]] = target
 
@@ -217,11 +217,11 @@ class _Builder:
         return self.vocabulary.special(name)
 
 
-def call_headers(call: Call, channel: str) -> list[list[str | tuple[str, ...]]]:
+def call_headers(call: AllowedCall, channel: str) -> list[list[str | tuple[str, ...]]]:
     """The headers that call `call` on `channel`, cut at control tokens."""
     to = f" to={call.recipient}"
     paths: list[list[str | tuple[str, ...]]] = []
-    for kind in ((), *call.kinds):
+    for kind in ((), *call.content_types):
         paths.append([*_segments([CHANNEL, channel, to, *kind]), MESSAGE])
         paths.append([*_segments([to, CHANNEL, channel, *kind]), MESSAGE])
     return paths

@@ -12,164 +12,170 @@ from graphlib import CycleError, TopologicalSorter
 
 
 @dataclass(frozen=True)
-class Chars:
+class CharacterClass:
     """One character, by a regular expression."""
 
     pattern: str
 
 
 @dataclass(frozen=True)
-class Ref:
+class RuleReference:
     """Another rule, by its name."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class Sequenced:
+class Concatenation:
     """Parts that follow each other; without parts, the empty text."""
 
-    parts: "tuple[Node, ...]"
+    parts: "tuple[Expression, ...]"
 
 
 @dataclass(frozen=True)
-class Choice:
+class Alternation:
     """One of several."""
 
-    options: "tuple[Node, ...]"
+    options: "tuple[Expression, ...]"
 
 
 @dataclass(frozen=True)
-class Repeated:
+class Repetition:
     """A part several times; without end where `most` is None."""
 
-    part: "Node"
+    part: "Expression"
     least: int
     most: int | None
 
 
-Node = Chars | Ref | Sequenced | Choice | Repeated
+Expression = CharacterClass | RuleReference | Concatenation | Alternation | Repetition
 
 
-Rules = Mapping[str, Node]
+RuleSet = Mapping[str, Expression]
 
 
-def lark_of(rules: Rules, root: str) -> str:
+def write_lark(rules: RuleSet, root: str) -> str:
     """Write rules in Lark, which begins at `start`."""
     head = "R" if is_regular(rules) else "r"  # large letters: a terminal
     names = {name: f"{head}{number}" for number, name in enumerate(rules)}
-    lines = [f"{names[name]}: {written(body, names)}" for name, body in rules.items()]
+    lines = [
+        f"{names[name]}: {write_expression(body, names)}"
+        for name, body in rules.items()
+    ]
     return "\n".join([f"start: {names[root]}", *lines, ""])
 
 
-def ending(rules: Rules) -> dict[str, Node]:
+def productive_rules(rules: RuleSet) -> dict[str, Expression]:
     """Leave out what never comes to an end, whatever is written."""
     users: dict[str, set[str]] = {}
     for name, body in rules.items():
-        for other in refs(body):
+        for other in referenced_rules(body):
             users.setdefault(other, set()).add(name)
     done: set[str] = set()
     left = list(rules)
     while left:  # a rule is looked at again when one that it names is done
         name = left.pop()
-        if name not in done and ends(rules[name], done):
+        if name not in done and is_productive(rules[name], done):
             done.add(name)
             left += users.get(name, ())
-    found = {name: pruned(rules[name], done) for name in rules if name in done}
+    found = {name: prune(rules[name], done) for name in rules if name in done}
     return {name: body for name, body in found.items() if body is not None}
 
 
-def ends(node: Node, done: Set[str]) -> bool:
+def is_productive(node: Expression, done: Set[str]) -> bool:
     """Whether a part comes to an end, if the rules that are `done` do."""
-    if isinstance(node, Ref):
+    if isinstance(node, RuleReference):
         return node.name in done
-    if isinstance(node, Repeated):
-        return not node.least or ends(node.part, done)
-    if isinstance(node, Choice):
-        return any(ends(one, done) for one in node.options)
-    return all(ends(one, done) for one in inside(node))
+    if isinstance(node, Repetition):
+        return not node.least or is_productive(node.part, done)
+    if isinstance(node, Alternation):
+        return any(is_productive(one, done) for one in node.options)
+    return all(is_productive(one, done) for one in children(node))
 
 
-def pruned(node: Node, done: Set[str]) -> Node | None:
+def prune(node: Expression, done: Set[str]) -> Expression | None:
     """A part without the options that name rules other than those `done`."""
-    if isinstance(node, Ref):
+    if isinstance(node, RuleReference):
         return node if node.name in done else None
-    if isinstance(node, Repeated):
-        part = pruned(node.part, done)
+    if isinstance(node, Repetition):
+        part = prune(node.part, done)
         if part is None:
-            return None if node.least else Sequenced(())
-        return Repeated(part, node.least, node.most)
-    if isinstance(node, Sequenced):
-        parts = [pruned(one, done) for one in node.parts]
+            return None if node.least else Concatenation(())
+        return Repetition(part, node.least, node.most)
+    if isinstance(node, Concatenation):
+        parts = [prune(one, done) for one in node.parts]
         whole = tuple(one for one in parts if one is not None)
-        return Sequenced(whole) if len(whole) == len(parts) else None
-    if isinstance(node, Choice):
-        options = [pruned(one, done) for one in node.options]
+        return Concatenation(whole) if len(whole) == len(parts) else None
+    if isinstance(node, Alternation):
+        options = [prune(one, done) for one in node.options]
         left = tuple(one for one in options if one is not None)
-        return Choice(left) if left else None
+        return Alternation(left) if left else None
     return node
 
 
-def straight(name: str, body: Node) -> Node:
+def unroll_recursion(name: str, body: Expression) -> Expression:
     """A rule that repeats itself at its end, or its beginning, as a repetition.
 
     `a ::= "x" a | "y"` is `"x"* "y"`, and `a ::= a "x" | "y"` is `"y" "x"*`.
     """
-    options = body.options if isinstance(body, Choice) else (body,)
+    options = body.options if isinstance(body, Alternation) else (body,)
     for last in (True, False):
         again, others = [], []
         for option in options:
-            parts = option.parts if isinstance(option, Sequenced) else (option,)
-            edge = (parts[-1:] if last else parts[:1]) == (Ref(name),)
-            rest = Sequenced(parts[:-1] if last else parts[1:]) if edge else option
+            parts = option.parts if isinstance(option, Concatenation) else (option,)
+            edge = (parts[-1:] if last else parts[:1]) == (RuleReference(name),)
+            rest = Concatenation(parts[:-1] if last else parts[1:]) if edge else option
             (again if edge else others).append(rest)
-        free = all(name not in refs(one) for one in [*again, *others])
+        free = all(name not in referenced_rules(one) for one in [*again, *others])
         if again and others and free:
-            many, end = Repeated(Choice(tuple(again)), 0, None), Choice(tuple(others))
-            return Sequenced((many, end) if last else (end, many))
+            many, end = (
+                Repetition(Alternation(tuple(again)), 0, None),
+                Alternation(tuple(others)),
+            )
+            return Concatenation((many, end) if last else (end, many))
     return body
 
 
-def refs(node: Node) -> Iterator[str]:
+def referenced_rules(node: Expression) -> Iterator[str]:
     """The rules that a part names."""
-    if isinstance(node, Ref):
+    if isinstance(node, RuleReference):
         yield node.name
-    for one in inside(node):
-        yield from refs(one)
+    for one in children(node):
+        yield from referenced_rules(one)
 
 
-def inside(node: Node) -> Sequence[Node]:
-    if isinstance(node, Sequenced):
+def children(node: Expression) -> Sequence[Expression]:
+    if isinstance(node, Concatenation):
         return node.parts
-    if isinstance(node, Choice):
+    if isinstance(node, Alternation):
         return node.options
-    return (node.part,) if isinstance(node, Repeated) else ()
+    return (node.part,) if isinstance(node, Repetition) else ()
 
 
-def is_regular(rules: Rules) -> bool:
+def is_regular(rules: RuleSet) -> bool:
     """Whether no rule leads back to itself."""
     try:
         TopologicalSorter(
-            {name: set(refs(one)) for name, one in rules.items()}
+            {name: set(referenced_rules(one)) for name, one in rules.items()}
         ).prepare()
     except CycleError:
         return False
     return True
 
 
-def code(character: str) -> str:
+def escape_character(character: str) -> str:
     return f"\\x{{{ord(character):x}}}"
 
 
-def written(node: Node, names: Mapping[str, str]) -> str:
+def write_expression(node: Expression, names: Mapping[str, str]) -> str:
     """Write a part in Lark."""
-    if isinstance(node, Chars):
+    if isinstance(node, CharacterClass):
         return f"/{node.pattern}/"
-    if isinstance(node, Ref):
+    if isinstance(node, RuleReference):
         return names[node.name]
-    if isinstance(node, Sequenced):
-        return " ".join(written(one, names) for one in node.parts) or '""'
-    if isinstance(node, Choice):
-        return f"({' | '.join(written(one, names) for one in node.options)})"
+    if isinstance(node, Concatenation):
+        return " ".join(write_expression(one, names) for one in node.parts) or '""'
+    if isinstance(node, Alternation):
+        return f"({' | '.join(write_expression(one, names) for one in node.options)})"
     most = "" if node.most is None else node.most
-    return f"({written(node.part, names)}){{{node.least},{most}}}"
+    return f"({write_expression(node.part, names)}){{{node.least},{most}}}"

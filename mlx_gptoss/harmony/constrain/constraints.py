@@ -15,7 +15,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from mlx_gptoss.errors import PromptError
-from mlx_gptoss.harmony.constrain.automaton import CODE_KINDS, JSON_KINDS, Call, Turn
+from mlx_gptoss.harmony.constrain.automaton import (
+    CODE_CONTENT_TYPES,
+    JSON_CONTENT_TYPES,
+    AllowedCall,
+    AllowedTurn,
+)
 from mlx_gptoss.harmony.messages import (
     CHANNELS,
     FUNCTION_PREFIX,
@@ -29,7 +34,7 @@ from mlx_gptoss.harmony.messages import (
 Enforce = Literal["all", "headers", "off"]
 ENFORCE = ("all", "headers", "off")
 AUTO, NONE, REQUIRED = "auto", "none", "required"
-NAMING = (  # keywords that may name more fields
+NAMING_KEYWORDS = (  # keywords that may name more fields
     *("additionalProperties", "$ref", "anyOf", "oneOf", "allOf", "if", "then", "else"),
     *("dependentSchemas", "dependencies", "unevaluatedProperties", "$dynamicRef"),
 )
@@ -39,7 +44,7 @@ NO_ARGUMENTS: JsonSchema = {
     "properties": {},
     "additionalProperties": False,
 }
-Kind = Literal["json_schema", "regex", "lark", "grammar"]
+FormatKind = Literal["json_schema", "regex", "lark", "grammar"]
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,11 @@ class AnswerFormat:
     is left free.
     """
 
-    kind: Kind
+    kind: FormatKind
     source: Any
     name: str = "answer"
     description: str = ""
-    told: bool = False
+    in_prompt: bool = False
     strict: bool = False
 
     @classmethod
@@ -72,7 +77,9 @@ class AnswerFormat:
         description: str = "",
         strict: bool = False,
     ) -> "AnswerFormat":
-        return cls("json_schema", schema, name, description, told=True, strict=strict)
+        return cls(
+            "json_schema", schema, name, description, in_prompt=True, strict=strict
+        )
 
     @classmethod
     def regex(cls, pattern: str) -> "AnswerFormat":
@@ -125,9 +132,9 @@ class AnswerFormat:
         )
 
     @property
-    def shown(self) -> ResponseFormat | None:
+    def prompt_format(self) -> ResponseFormat | None:
         """What the instructions tell the model of it."""
-        if not self.told:
+        if not self.in_prompt:
             return None
         return ResponseFormat(self.name, self.source, self.description)
 
@@ -188,22 +195,22 @@ class Constraints:
 
 
 @dataclass(frozen=True)
-class Target:
+class ToolConstraint:
     """Something that can be called: how it is addressed and what its text must be.
 
     `source` is the schema or grammar of its text; None means free text. "arguments"
     is a JSON schema whose fields may come in any order, `strict` as in AnswerFormat.
     """
 
-    call: Call
+    call: AllowedCall
     source: JsonSchema | str | None
-    kind: Literal["arguments"] | Kind = "arguments"
+    kind: Literal["arguments"] | FormatKind = "arguments"
     strict: bool = False
 
 
-def function_targets(
+def function_constraints(
     tools: Iterable[ToolDescription], *, strict: Collection[str] = ()
-) -> list[Target]:
+) -> list[ToolConstraint]:
     """The functions a caller offers: called on commentary, with JSON or plain text.
 
     Those named in `strict` are called with what their schema allows to the letter.
@@ -211,23 +218,27 @@ def function_targets(
     return [
         _text_target(tool)
         if tool.takes_text
-        else Target(
-            Call(FUNCTION_PREFIX + tool.wire_name),
-            closed(tool.parameters),
+        else ToolConstraint(
+            AllowedCall(FUNCTION_PREFIX + tool.wire_name),
+            close_schema(tool.parameters),
             strict=tool.name in strict,
         )
         for tool in tools
     ]
 
 
-def _text_target(tool: ToolDescription) -> Target:
+def _text_target(tool: ToolDescription) -> ToolConstraint:
     grammar = tool.grammar
     recipient = FUNCTION_PREFIX + tool.wire_name
-    call = Call(recipient, kinds=(), grammar=grammar is not None)
-    return Target(call, grammar.source, grammar.kind) if grammar else Target(call, None)
+    call = AllowedCall(recipient, content_types=(), has_grammar=grammar is not None)
+    return (
+        ToolConstraint(call, grammar.source, grammar.kind)
+        if grammar
+        else ToolConstraint(call, None)
+    )
 
 
-def built_in_targets(namespaces: Iterable[ToolNamespace]) -> list[Target]:
+def built_in_constraints(namespaces: Iterable[ToolNamespace]) -> list[ToolConstraint]:
     """Tools of the system message: called on analysis; without functions, with text.
 
     Fields that are not told are let through: the model was trained with more of them.
@@ -237,21 +248,23 @@ def built_in_targets(namespaces: Iterable[ToolNamespace]) -> list[Target]:
         where = ("analysis", "commentary")
         for tool in space.tools:
             name = f"{wire_name(space.name)}.{tool.wire_name}"
-            call = Call(name, where, JSON_KINDS + CODE_KINDS)
-            targets.append(Target(call, tool.parameters or ANY_OBJECT))
+            call = AllowedCall(name, where, JSON_CONTENT_TYPES + CODE_CONTENT_TYPES)
+            targets.append(ToolConstraint(call, tool.parameters or ANY_OBJECT))
         if not space.tools:
-            call = Call(wire_name(space.name), where, CODE_KINDS, grammar=False)
-            targets.append(Target(call, None))
+            call = AllowedCall(
+                wire_name(space.name), where, CODE_CONTENT_TYPES, has_grammar=False
+            )
+            targets.append(ToolConstraint(call, None))
     return targets
 
 
-def closed(schema: JsonSchema | None) -> JsonSchema:
+def close_schema(schema: JsonSchema | None) -> JsonSchema:
     """The schema of arguments: an object, of the named fields unless it says more."""
     if schema is None:
         return NO_ARGUMENTS
     object_only = {**schema, "type": "object"}
     named = isinstance(schema.get("properties"), Mapping)
-    if not named or any(key in schema for key in NAMING):
+    if not named or any(key in schema for key in NAMING_KEYWORDS):
         return object_only
     return {**_with_required(object_only), "additionalProperties": False}
 
@@ -264,7 +277,9 @@ def _with_required(schema: dict[str, Any]) -> dict[str, Any]:
     return {**schema, "properties": {**ghosts, **schema["properties"]}}
 
 
-def turn_of(constraints: Constraints, targets: Sequence[Target]) -> Turn:
+def allowed_turn(
+    constraints: Constraints, targets: Sequence[ToolConstraint]
+) -> AllowedTurn:
     """What a turn may consist of. Raises PromptError if there is no tool to choose."""
     choice = constraints.tool_choice
     chosen = [] if choice == NONE else list(targets)
@@ -281,7 +296,7 @@ def turn_of(constraints: Constraints, targets: Sequence[Target]) -> Turn:
     if constraints.max_reasoning_tokens == 0:
         channels = tuple(name for name in channels if name != "analysis")
     free = constraints.enforce == "headers"
-    return Turn(
+    return AllowedTurn(
         channels=channels,
         calls=tuple(
             replace(target.call, grammar=False) if free else target.call
@@ -289,5 +304,5 @@ def turn_of(constraints: Constraints, targets: Sequence[Target]) -> Turn:
         ),
         parallel=constraints.parallel_tool_calls,
         forced=forced,
-        bound_final=constraints.response_format is not None,
+        final_has_grammar=constraints.response_format is not None,
     )

@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 from mlx_gptoss.harmony.references import References
 
-DEEPEST = 1000  # a tenth of what the library manages in the worker's threads
+MAX_DEPTH = 1000  # a tenth of what the library manages in the worker's threads
 Node = TypeVar("Node")
 
 # What a grammar in Lark consists of, as the library reads it.
-LARK = re.compile(
+LARK_TOKEN = re.compile(
     r"""
     (?P<space>[ \t]+|(?:\#|//)[^\n]*)
     | %(?:json|regex|llguidance)\s*(?P<json>)
@@ -37,7 +37,7 @@ LARK = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 IGNORED, START = "%ignore", "start"
-Rule = tuple[int, str]  # the grammar that it stands in, and its name
+ScopedRule = tuple[int, str]  # the grammar that it stands in, and its name
 
 
 def depth_of_schema(schema: Any) -> int:
@@ -61,56 +61,58 @@ def depth_of_lark(text: str) -> int:
 
     The schemas within (`%json`) count as the rule that they stand in.
     """
-    reader = _Reader()
+    reader = _RuleGraph()
     deepest, at = 0, 0
-    while found := LARK.match(text, at):
+    while found := LARK_TOKEN.match(text, at):
         kind, at = found.lastgroup, found.end()
         if kind == "json":
             schema, at = _json(text, at)
             deepest = max(deepest, depth_of_schema(schema))
         elif kind == "name":
-            reader.name(found["name"])
+            reader.add_name(found["name"])
         elif kind != "space":
-            reader.sign(found[0])
+            reader.add_sign(found[0])
     return deepest + _depth(reader.roots, reader.inside, lambda rule: rule)
 
 
-def leads_too_deep(lark: str) -> bool:
+def is_too_deep(lark: str) -> bool:
     """Whether a grammar leads deeper than the library should go."""
     lines = lark.count("\n") + 1  # a line begins one rule at most
-    few = lines <= DEEPEST and "%json" not in lark
-    return not few and depth_of_lark(lark) > DEEPEST
+    few = lines <= MAX_DEPTH and "%json" not in lark
+    return not few and depth_of_lark(lark) > MAX_DEPTH
 
 
-class _Reader:
+class _RuleGraph:
     """Collects the rules of a grammar, of those within it, too, and what each names."""
 
     def __init__(self) -> None:
-        self._rules: dict[Rule, list[Rule]] = {}
-        self._ends: dict[Rule, list[Rule]] = {}  # named in front of the colon
-        self._named: list[Rule] = []  # by the rule that is being read
+        self._rules: dict[ScopedRule, list[ScopedRule]] = {}
+        self._ends: dict[
+            ScopedRule, list[ScopedRule]
+        ] = {}  # named in front of the colon
+        self._named: list[ScopedRule] = []  # by the rule that is being read
         self._first = 0  # of them, the last that stands in no brackets
         self._level = 0  # brackets
         self._grammar = 0
         self._count = itertools.count(1)
-        self._around: list[tuple[int, int, list[Rule]]] = []
+        self._around: list[tuple[int, int, list[ScopedRule]]] = []
 
     @property
-    def roots(self) -> list[Rule]:
+    def roots(self) -> list[ScopedRule]:
         """All rules; where the library begins comes first."""
         first = {IGNORED: 0, START: 1}
         return sorted(self._rules, key=lambda rule: first.get(rule[1], 2))
 
-    def inside(self, rule: Rule) -> list[Rule]:
+    def inside(self, rule: ScopedRule) -> list[ScopedRule]:
         named = [*self._rules[rule], *self._ends.get(rule, ())]
         return [one for one in named if one in self._rules]
 
-    def name(self, name: str) -> None:
+    def add_name(self, name: str) -> None:
         if not self._level:
             self._first = len(self._named)
         self._named.append((self._grammar, name))
 
-    def sign(self, sign: str) -> None:
+    def add_sign(self, sign: str) -> None:
         if sign.startswith("%lark"):
             self._around.append((self._grammar, self._level, self._named))
             self._grammar, self._level, self._named = next(self._count), 0, []

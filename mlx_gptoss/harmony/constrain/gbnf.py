@@ -9,17 +9,17 @@ import re
 from collections.abc import Iterator
 
 from mlx_gptoss.harmony.constrain.bnf import (
-    Chars,
-    Choice,
-    Node,
-    Ref,
-    Repeated,
-    Sequenced,
-    code,
-    ending,
-    lark_of,
-    refs,
-    straight,
+    Alternation,
+    CharacterClass,
+    Concatenation,
+    Expression,
+    Repetition,
+    RuleReference,
+    escape_character,
+    productive_rules,
+    referenced_rules,
+    unroll_recursion,
+    write_lark,
 )
 
 ROOT = "root"
@@ -51,11 +51,11 @@ def is_lark(text: str) -> bool:
     return LARK.search(text) is not None
 
 
-def as_lark(text: str) -> str:
+def to_lark(text: str) -> str:
     """Write a grammar in Lark, if it is not. Raises ValueError, which says where."""
     if is_lark(text):
         return text
-    rules = dict(Reader(text).rules())
+    rules = dict(GbnfParser(text).rules())
     if len(rules) > MOST_RULES:
         raise ValueError(f"it has more than {MOST_RULES} rules")
     if ROOT not in rules:
@@ -63,61 +63,67 @@ def as_lark(text: str) -> str:
             f"it has no rule `{ROOT}`: GBNF begins at `{ROOT}`, Lark at `start`"
         )
     for name, body in rules.items():
-        for other in refs(body):
+        for other in referenced_rules(body):
             if other not in rules:
                 raise ValueError(f"rule `{name}` names `{other}`, which is no rule")
-    rules = ending({name: straight(name, body) for name, body in rules.items()})
+    rules = productive_rules(
+        {name: unroll_recursion(name, body) for name, body in rules.items()}
+    )
     if ROOT not in rules:
         raise ValueError(
             f"rule `{ROOT}` never comes to an end: it leads back to itself"
         )
-    return lark_of(rules, ROOT)
+    return write_lark(rules, ROOT)
 
 
-class Reader:
+class GbnfParser:
     """Reads the rules of a grammar, one token after another."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._tokens = list(tokens(text))
+        self._tokens = list(tokenize(text))
         self._at = 0
         self._depth = 0
 
-    def rules(self) -> Iterator[tuple[str, Node]]:
+    def rules(self) -> Iterator[tuple[str, Expression]]:
         """The rules by their names; lines may break anywhere within one."""
         while self._at < len(self._tokens):
             name = self._take("rule")
             self._take("::=")
             yield name, self._choice()
 
-    def _choice(self) -> Node:
+    def _choice(self) -> Expression:
         options = [self._sequence()]
         while self._next == "|":
             self._take("|")
             options.append(self._sequence())
-        return options[0] if len(options) == 1 else Choice(tuple(options))
+        return options[0] if len(options) == 1 else Alternation(tuple(options))
 
-    def _sequence(self) -> Node:
-        parts: list[Node] = []
+    def _sequence(self) -> Expression:
+        parts: list[Expression] = []
         while self._next in ("name", "literal", "chars", ".", "("):
             parts.append(self._item())
             while self._next == "repeat":
-                parts[-1] = Repeated(parts[-1], *counts(self._take("repeat")))
-        return parts[0] if len(parts) == 1 else Sequenced(tuple(parts))
+                parts[-1] = Repetition(parts[-1], *repeat_counts(self._take("repeat")))
+        return parts[0] if len(parts) == 1 else Concatenation(tuple(parts))
 
-    def _item(self) -> Node:
+    def _item(self) -> Expression:
         kind = self._next
         if kind == "(":
             return self._group()
         text = self._take(kind)
         if kind == "name":
-            return Ref(text)
+            return RuleReference(text)
         if kind == "literal":
-            codes = characters(text[1:-1], "literal")
-            return Sequenced(tuple(Chars(f"[{code(one)}]") for one, _ in codes))
-        return Chars(ANY) if kind == "." else Chars(char_class(text))
+            codes = parse_characters(text[1:-1], "literal")
+            return Concatenation(
+                tuple(CharacterClass(f"[{escape_character(one)}]") for one, _ in codes)
+            )
+        return (
+            CharacterClass(ANY) if kind == "." else CharacterClass(class_pattern(text))
+        )
 
-    def _group(self) -> Node:
+    def _group(self) -> Expression:
         self._take("(")
         self._depth += 1
         if self._depth > DEEPEST:
@@ -141,7 +147,7 @@ class Reader:
         return self._tokens[self._at - 1][1]
 
 
-def tokens(text: str) -> Iterator[tuple[str, str, int]]:
+def tokenize(text: str) -> Iterator[tuple[str, str, int]]:
     """The words of a grammar: kind (of a sign, the sign itself), text and place."""
     at = 0
     while at < len(text):
@@ -158,7 +164,7 @@ def line_of(text: str, at: int) -> int:
     return text.count("\n", 0, at) + 1
 
 
-def counts(text: str) -> tuple[int, int | None]:
+def repeat_counts(text: str) -> tuple[int, int | None]:
     """How often a repetition may come: `*`, `{2}`, `{2,}`, `{2,3}`."""
     if text in REPEATS:
         return REPEATS[text]
@@ -168,7 +174,7 @@ def counts(text: str) -> tuple[int, int | None]:
     return int(least), int(most) if most.strip() else None
 
 
-def characters(text: str, where: str) -> Iterator[tuple[str, bool]]:
+def parse_characters(text: str, where: str) -> Iterator[tuple[str, bool]]:
     """The characters that a literal or a class spells, and which were escaped."""
     for found in CHARACTER.finditer(text):
         *numbers, name, plain = found.groups()
@@ -183,11 +189,11 @@ def characters(text: str, where: str) -> Iterator[tuple[str, bool]]:
             yield (ESCAPED[name] if name else plain), name is not None
 
 
-def char_class(text: str) -> str:
+def class_pattern(text: str) -> str:
     """Write `[^a-z]` as a regular expression."""
     inner = text[1:-1]
     negated = inner.startswith("^")
-    spelled = list(characters(inner[negated:], "class"))
+    spelled = list(parse_characters(inner[negated:], "class"))
     parts: list[str] = []
     while spelled:
         low, _ = spelled.pop(0)
@@ -196,9 +202,9 @@ def char_class(text: str) -> str:
             del spelled[:2]
             if high < low:
                 raise ValueError(f"the class `{text}` has a range that runs backwards")
-            parts.append(f"{code(low)}-{code(high)}")
+            parts.append(f"{escape_character(low)}-{escape_character(high)}")
         else:
-            parts.append(code(low))
+            parts.append(escape_character(low))
     if not parts:
         raise ValueError(f"the class `{text}` is empty")
     return f"[{'^' if negated else ''}{''.join(parts)}]"

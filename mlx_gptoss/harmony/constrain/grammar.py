@@ -26,21 +26,21 @@ import numpy as np
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import SchemaError
-from mlx_gptoss.harmony.constrain.depth import DEEPEST, leads_too_deep
-from mlx_gptoss.harmony.constrain.gbnf import as_lark
-from mlx_gptoss.harmony.constrain.schema_grammar import DEEPEST as DEEPEST_NESTING
+from mlx_gptoss.harmony.constrain.depth import MAX_DEPTH, is_too_deep
+from mlx_gptoss.harmony.constrain.gbnf import to_lark
+from mlx_gptoss.harmony.constrain.schema_grammar import MAX_NESTING as DEEPEST_NESTING
 from mlx_gptoss.harmony.constrain.schema_grammar import (
-    Compiled,
-    reason_against,
-    schema_grammar,
-    shallow,
+    CompiledGrammar,
+    compile_schema,
+    limit_nesting,
+    unsupported_reason,
 )
 
-Kind = Literal["json_schema", "arguments", "regex", "lark", "grammar"]
+GrammarKind = Literal["json_schema", "arguments", "regex", "lark", "grammar"]
 QUIET = 0  # the log level at which the library prints nothing
 
 
-class Grammars:
+class LocalGrammars:
     """Compiles grammars for one tokenizer, and matches texts against them.
 
     The library takes a second or two to read a large vocabulary, on first use.
@@ -52,22 +52,22 @@ class Grammars:
         self._read: llguidance.LLTokenizer | None = None
 
     def compile(
-        self, kind: Kind, source: Any, *, what: str, strict: bool = False
-    ) -> Compiled:
+        self, kind: GrammarKind, source: Any, *, what: str, strict: bool = False
+    ) -> CompiledGrammar:
         """Return the library's form of a grammar: see `compiled`."""
-        return compiled(kind, source, what=what, strict=strict)
+        return compile_grammar(kind, source, what=what, strict=strict)
 
-    def matcher(self, compiled: Compiled) -> "Matcher":
+    def matcher(self, compiled: CompiledGrammar) -> "LocalMatcher":
         """Start to match a text against what `compile` returned."""
         tokenizer = self.tokenizer()
         matcher = llguidance.LLMatcher(tokenizer, compiled.grammar, log_level=QUIET)
-        return Matcher(matcher, tokenizer.eos_token)
+        return LocalMatcher(matcher, tokenizer.eos_token)
 
     def tokenizer(self) -> llguidance.LLTokenizer:
         """The vocabulary as the library has it; any thread may be the first to ask."""
         with self._reading:
             if self._read is None:
-                source = _Source(self._source)
+                source = _LibraryTokenizer(self._source)
                 self._read = llguidance.LLTokenizer(
                     llguidance.TokenizerWrapper(source),
                     n_vocab=len(source.tokens),
@@ -76,14 +76,14 @@ class Grammars:
             return self._read
 
 
-class Matcher:
+class LocalMatcher:
     """One text on its way through a grammar."""
 
     def __init__(self, matcher: "llguidance.LLMatcher", end: int) -> None:
         self._matcher = matcher
         self._end = end  # the library's sign that the text may end
 
-    def bits(self) -> bytearray:
+    def packed_mask(self) -> bytearray:
         """Return a bit for each token, the lowest first: whether it may come next.
 
         Raises SchemaError when the grammar asks too much of the library.
@@ -94,22 +94,22 @@ class Matcher:
         bits[self._end // 8] &= ~(1 << self._end % 8)
         return bits
 
-    def allowed(self, size: int) -> np.ndarray:
+    def token_mask(self, size: int) -> np.ndarray:
         """Return the same as a bool (size,); none may be left."""
-        return unpacked(self.bits(), size)
+        return unpack_mask(self.packed_mask(), size)
 
     @property
-    def complete(self) -> bool:
+    def is_accepting(self) -> bool:
         """Whether the text may end here."""
         return self._matcher.is_accepting()
 
-    def feed(self, token: int) -> None:
+    def accept(self, token: int) -> None:
         """Take the token that was chosen; it must be one that was allowed."""
         if not self._matcher.consume_token(token):
             raise SchemaError(f"a grammar failed: {self._matcher.get_error()}")
 
 
-class _Source:
+class _LibraryTokenizer:
     """A tokenizer as the library wants to see it."""
 
     bos_token_id = None
@@ -127,7 +127,7 @@ class _Source:
         return self._encode(text)
 
 
-def unpacked(bits: bytes | bytearray, size: int) -> np.ndarray:
+def unpack_mask(bits: bytes | bytearray, size: int) -> np.ndarray:
     """Write bits, the lowest of each byte first, as a bool (size,)."""
     found = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
     allowed = np.zeros(size, bool)
@@ -139,12 +139,14 @@ def unpacked(bits: bytes | bytearray, size: int) -> np.ndarray:
 def can_enforce(kind: Literal["regex", "lark"], source: str) -> bool:
     """Whether the library takes a grammar."""
     try:
-        return reason_against(_as_grammar(kind, source)) is None
+        return unsupported_reason(_as_grammar(kind, source)) is None
     except ValueError:
         return False
 
 
-def compiled(kind: Kind, source: Any, *, what: str, strict: bool = False) -> Compiled:
+def compile_grammar(
+    kind: GrammarKind, source: Any, *, what: str, strict: bool = False
+) -> CompiledGrammar:
     """Return the library's form of a grammar, and what it leaves free.
 
     "arguments" is a JSON schema whose objects take their fields in any order.
@@ -154,32 +156,32 @@ def compiled(kind: Kind, source: Any, *, what: str, strict: bool = False) -> Com
     if kind in ("regex", "lark", "grammar"):
         try:
             grammar = _as_grammar(kind, source)
-            reason = reason_against(grammar)
+            reason = unsupported_reason(grammar)
         except ValueError as error:
             raise SchemaError(
                 f"{what} cannot be enforced ({error}): change it"
             ) from error
         if reason is not None:
             raise SchemaError(f"{what} cannot be enforced ({reason}): change it")
-        return Compiled(grammar)
+        return CompiledGrammar(grammar)
     try:
-        return schema_grammar(source, ordered=kind == "json_schema", strict=strict)
+        return compile_schema(source, ordered=kind == "json_schema", strict=strict)
     except ValueError as error:
         advice = "leave that out, or do not ask for `strict`" if strict else "change it"
         raise SchemaError(f"{what} cannot be enforced ({error}): {advice}") from error
 
 
-def _as_grammar(kind: Kind, source: str) -> str:
+def _as_grammar(kind: GrammarKind, source: str) -> str:
     """The library's form. Raises ValueError for GBNF that is none, and what is deep."""
     if kind == "regex":
         return llguidance.LLMatcher.grammar_from_regex(source)
-    lark = as_lark(source) if kind == "grammar" else source
-    if leads_too_deep(lark):
-        raise ValueError(f"its rules lead more than {DEEPEST:,} deep")
+    lark = to_lark(source) if kind == "grammar" else source
+    if is_too_deep(lark):
+        raise ValueError(f"its rules lead more than {MAX_DEPTH:,} deep")
     return llguidance.LLMatcher.grammar_from_lark(lark)
 
 
-def written(source: Any, what: str) -> str:
+def source_text(source: Any, what: str) -> str:
     """A source as text: JSON, but for a grammar. Raises SchemaError for what is none.
 
     What is nested so deeply that it will say nothing is cut, a little further down.
@@ -187,6 +189,6 @@ def written(source: Any, what: str) -> str:
     if isinstance(source, str):
         return source
     try:
-        return json.dumps(shallow(source, DEEPEST_NESTING + 2))
+        return json.dumps(limit_nesting(source, DEEPEST_NESTING + 2))
     except (TypeError, ValueError, RecursionError) as error:
         raise SchemaError(f"{what} is no JSON ({error}): change it") from error

@@ -16,26 +16,30 @@ from typing import Any
 
 import llguidance
 
-from mlx_gptoss.harmony.constrain.depth import DEEPEST as DEEPEST_WAY
-from mlx_gptoss.harmony.constrain.depth import depth_of_schema, leads_too_deep
-from mlx_gptoss.harmony.constrain.schema.any_order import Written, write
+from mlx_gptoss.harmony.constrain.depth import MAX_DEPTH as DEEPEST_WAY
+from mlx_gptoss.harmony.constrain.depth import depth_of_schema, is_too_deep
+from mlx_gptoss.harmony.constrain.schema.any_order import LarkGrammar, write_grammar
 from mlx_gptoss.harmony.constrain.schema.keywords import FORMATS
 from mlx_gptoss.harmony.constrain.schema.spelling import WHITESPACE
 
-DEEPEST = 64  # objects and lists around a part of a schema: those within say nothing
+MAX_NESTING = (
+    64  # objects and lists around a part of a schema: those within say nothing
+)
 VERBATIM = ("const", "enum", "default", "examples")  # no schemas
-WHOLE = ("", "schema")  # freed: all of it
-ANYTHING = {
+WHOLE_SCHEMA = ("", "schema")  # freed: all of it
+ANY_VALUE = {
     True: True,
     False: {"type": "object"},
 }  # schemas: of an answer, of arguments
 MOST_BITS = 4096  # of a whole number
-Freed = dict[str | None, tuple[tuple[str, str], ...]]  # by recipient; None: the answer
+Unenforced = dict[
+    str | None, tuple[tuple[str, str], ...]
+]  # by recipient; None: the answer
 SHOWN = 3  # keywords that an error names
 
 
 @dataclass(frozen=True)
-class Compiled:
+class CompiledGrammar:
     """The library's form of a grammar, and what it leaves free of a schema.
 
     `freed` are fields ("" is the schema itself) and their keywords. A text bound so
@@ -43,21 +47,21 @@ class Compiled:
     """
 
     grammar: str
-    freed: tuple[tuple[str, str], ...] = ()
-    loosely: bool = False
+    unenforced: tuple[tuple[str, str], ...] = ()
+    best_effort: bool = False
 
 
-def schema_grammar(schema: Any, *, ordered: bool, strict: bool) -> Compiled:
+def compile_schema(schema: Any, *, ordered: bool, strict: bool) -> CompiledGrammar:
     """Return the grammar of a schema, which is JSON.
 
     With `strict`, raises ValueError that says what cannot be kept.
     """
-    if strict and _is_deep(schema, DEEPEST):
-        raise ValueError(f"its parts are nested more than {DEEPEST} deep")
-    leads = depth_of_schema(cut := shallow(schema))
+    if strict and _is_deep(schema, MAX_NESTING):
+        raise ValueError(f"its parts are nested more than {MAX_NESTING} deep")
+    leads = depth_of_schema(cut := limit_nesting(schema))
     if strict and leads > DEEPEST_WAY:
         raise ValueError(f"its references lead more than {DEEPEST_WAY:,} deep")
-    notes = (WHOLE,) if _is_deep(schema, DEEPEST) else ()
+    notes = (WHOLE_SCHEMA,) if _is_deep(schema, MAX_NESTING) else ()
     written = None if leads > DEEPEST_WAY else _written(cut, ordered=ordered)
     if strict and not (written and written.exact and written.lark):
         return _by_the_library(schema, written)
@@ -65,13 +69,15 @@ def schema_grammar(schema: Any, *, ordered: bool, strict: bool) -> Compiled:
         written = _written(cut, ordered=ordered, forgiving=True)
     if written is not None and written.lark is not None:
         grammar = llguidance.LLMatcher.grammar_from_lark(written.lark)
-        if not leads_too_deep(written.lark) and reason_against(grammar) is None:
-            return Compiled(grammar, notes + written.freed, loosely=not strict)
-    anything = schema_grammar(ANYTHING[ordered], ordered=ordered, strict=False)
-    return replace(anything, freed=(WHOLE,))
+        if not is_too_deep(written.lark) and unsupported_reason(grammar) is None:
+            return CompiledGrammar(
+                grammar, notes + written.unenforced, best_effort=not strict
+            )
+    anything = compile_schema(ANY_VALUE[ordered], ordered=ordered, strict=False)
+    return replace(anything, freed=(WHOLE_SCHEMA,))
 
 
-def in_words(freed: Sequence[tuple[str, str]]) -> str:
+def list_unenforced(freed: Sequence[tuple[str, str]]) -> str:
     """Name what is left free: `pattern` of `n`, `not` of `x` and 2 more."""
     words = []
     for where, keyword in freed[:SHOWN]:
@@ -83,16 +89,16 @@ def in_words(freed: Sequence[tuple[str, str]]) -> str:
     return ", ".join(words) + more
 
 
-def in_lines(freed: Freed) -> list[str]:
+def unenforced_lines(freed: Unenforced) -> list[str]:
     """Say what is left free of each schema, in a line for people."""
     return [
         f"not enforced in {'the answer' if recipient is None else f'`{recipient}`'}: "
-        + in_words(found)
+        + list_unenforced(found)
         for recipient, found in freed.items()
     ]
 
 
-def shallow(schema: Any, deepest: int = DEEPEST) -> Any:
+def limit_nesting(schema: Any, deepest: int = MAX_NESTING) -> Any:
     """The schema, or one in which what is nested too deeply says nothing.
 
     Nor does a number that Python would not write.
@@ -101,7 +107,7 @@ def shallow(schema: Any, deepest: int = DEEPEST) -> Any:
     return _cut(schema, deepest) if huge or _is_deep(schema, deepest) else schema
 
 
-def reason_against(grammar: str) -> str | None:
+def unsupported_reason(grammar: str) -> str | None:
     """Why the library does not take a grammar, in a line; None if it does."""
     failed, lines = llguidance.LLMatcher.validate_grammar_with_warnings(grammar)
     if not failed:
@@ -112,10 +118,14 @@ def reason_against(grammar: str) -> str | None:
     return found.removeprefix("error:").strip()
 
 
-def _written(schema: Any, *, ordered: bool, forgiving: bool = False) -> Written | None:
+def _written(
+    schema: Any, *, ordered: bool, forgiving: bool = False
+) -> LarkGrammar | None:
     """The grammar in Lark; None if it would be too large."""
     try:
-        return write(schema, _refusal, ordered=ordered, forgiving=forgiving)
+        return write_grammar(
+            schema, _refusal, ordered=ordered, drop_contradictions=forgiving
+        )
     except (OverflowError, RecursionError):
         return None
 
@@ -126,19 +136,19 @@ def _refusal(schema: Mapping[str, Any]) -> str | None:
 
 @lru_cache(1024)
 def _refusal_of(text: str) -> str | None:
-    return reason_against(llguidance.LLMatcher.grammar_from_json_schema(text))
+    return unsupported_reason(llguidance.LLMatcher.grammar_from_json_schema(text))
 
 
-def _by_the_library(schema: Any, written: Written | None) -> Compiled:
+def _by_the_library(schema: Any, written: LarkGrammar | None) -> CompiledGrammar:
     """The library's own grammar, which takes fields in the schema's order only."""
     grammar = llguidance.LLMatcher.grammar_from_json_schema(
         json.dumps(_for_library(schema)), overrides={"whitespace_pattern": WHITESPACE}
     )
-    if reason_against(grammar) is None:
-        return Compiled(grammar)
-    freed = written.freed if written else ()
+    if unsupported_reason(grammar) is None:
+        return CompiledGrammar(grammar)
+    freed = written.unenforced if written else ()
     if freed:
-        raise ValueError(f"no grammar keeps {in_words(freed)}")
+        raise ValueError(f"no grammar keeps {list_unenforced(freed)}")
     if written and written.lark is None:
         raise ValueError("it allows no value")
     raise ValueError("it is too large, or says too much at once")

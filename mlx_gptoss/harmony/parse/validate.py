@@ -9,15 +9,17 @@ no constraint. Raises RecursionError for values nested too deeply, nothing else.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlx_gptoss.harmony.constrain.schema.shapes import matches
+from mlx_gptoss.harmony.constrain.schema.shapes import pattern_matches
 from mlx_gptoss.harmony.json_text import json_text
+from mlx_gptoss.harmony.messages import JsonSchema
 from mlx_gptoss.harmony.references import References
 
-Schema = Mapping[str, Any]
 SHOWN = 60  # characters of a wrong value that an error repeats
 
 
-def errors(value: Any, schema: Schema, root: Schema, path: str = "") -> Iterator[str]:
+def errors(
+    value: Any, schema: JsonSchema, root: JsonSchema, path: str = ""
+) -> Iterator[str]:
     """Yield one line for each place where `value` is not what `schema` says."""
     schema = _resolved(schema, root)
     if value is None and schema.get("nullable") is True:
@@ -49,7 +51,7 @@ def errors(value: Any, schema: Schema, root: Schema, path: str = "") -> Iterator
             yield from errors(item, schema["items"], root, f"{path}[{index}]")
 
 
-def integral(value: Any, schema: Schema, root: Schema) -> Any:
+def integral(value: Any, schema: JsonSchema, root: JsonSchema) -> Any:
     """Write 3.0 as 3 where the schema wants an integer; else give `value` back."""
     schema = _resolved(schema, root)
     types = schema.get("type")
@@ -69,7 +71,9 @@ def integral(value: Any, schema: Schema, root: Schema) -> Any:
     return value
 
 
-def _fields(value: Any, schema: Schema, root: Schema, path: str) -> Iterator[str]:
+def _fields(
+    value: Any, schema: JsonSchema, root: JsonSchema, path: str
+) -> Iterator[str]:
     given = schema.get("properties")
     known = given if isinstance(given, Mapping) else {}
     required = schema.get("required")
@@ -81,7 +85,7 @@ def _fields(value: Any, schema: Schema, root: Schema, path: str) -> Iterator[str
     others = schema.get("additionalProperties", True)
     for name, item in value.items():
         where = _join(path, name)
-        found = [one for key, one in patterns.items() if matches(key, name)]
+        found = [one for key, one in patterns.items() if pattern_matches(key, name)]
         found += [known[name]] if name in known else []
         if found:
             for one in _schemas(found):
@@ -94,7 +98,7 @@ def _fields(value: Any, schema: Schema, root: Schema, path: str) -> Iterator[str
 
 
 def _alternatives(
-    value: Any, schemas: list[Schema], root: Schema, path: str
+    value: Any, schemas: list[JsonSchema], root: JsonSchema, path: str
 ) -> Iterator[str]:
     if not schemas:
         return
@@ -107,19 +111,19 @@ def _fits(value: Any, types: list[str]) -> bool:
     return not types or any(_is(value, one) for one in types)
 
 
-def _types(schema: Schema) -> list[str]:
+def _types(schema: JsonSchema) -> list[str]:
     given = schema.get("type")
     kinds = given if isinstance(given, list) else [given]
     return [kind for kind in kinds if isinstance(kind, str)]
 
 
-def _schemas(given: Any) -> list[Schema]:
+def _schemas(given: Any) -> list[JsonSchema]:
     """The schemas of a list; those that are none allow everything."""
     parts = given if isinstance(given, list) else []
     return [part if isinstance(part, Mapping) else {} for part in parts]
 
 
-def _resolved(schema: Schema, root: Schema) -> Schema:
+def _resolved(schema: JsonSchema, root: JsonSchema) -> JsonSchema:
     """Follow local references; what cannot be followed allows everything."""
     seen: list[str] = []
     while isinstance(where := schema.get("$ref"), str) and where not in seen:

@@ -13,15 +13,15 @@ again, in all orders there are.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mlx_gptoss.harmony.messages import JsonSchema
+
 UNION = "\0union"  # list of plain schemas; a key no JSON schema uses
 LITERAL = "\0literal"  # one JSON value
 MAX_DEPTH = 64  # nesting and reference chains deeper than this become `any`
 MAX_WRITTEN = 10_000  # parts that references bring; those beyond become `any`
 
-Schema = Mapping[str, Any]
 
-
-def plain_schema(schema: Schema) -> Schema:
+def plain_schema(schema: JsonSchema) -> JsonSchema:
     """Return an equal schema without `$ref`, `anyOf`, `allOf` and `const`."""
     return _Resolver(schema).plain(schema, (), 0)
 
@@ -29,7 +29,7 @@ def plain_schema(schema: Schema) -> Schema:
 class _Resolver:
     """Resolves the parts of one schema; `seen` are the references they stand in."""
 
-    def __init__(self, root: Schema) -> None:
+    def __init__(self, root: JsonSchema) -> None:
         self._root = root
         self._reached: dict[str, set[str]] = {}
         self._written = 0  # parts inside references
@@ -63,7 +63,7 @@ class _Resolver:
             out["oneOf"] = [self.plain(one, seen, depth + 1) for one in out["oneOf"]]
         return out
 
-    def _reference(self, schema: Schema, seen: tuple[str, ...], depth: int) -> Any:
+    def _reference(self, schema: JsonSchema, seen: tuple[str, ...], depth: int) -> Any:
         """Replace a `$ref` by its target; its own keys win. A circle becomes `any`."""
         beside = {key: value for key, value in schema.items() if key != "$ref"}
         where = schema["$ref"]
@@ -89,7 +89,9 @@ class _Resolver:
             self._reached[where] = found
         return self._reached[where]
 
-    def _union(self, schema: Schema, seen: tuple[str, ...], depth: int) -> Schema:
+    def _union(
+        self, schema: JsonSchema, seen: tuple[str, ...], depth: int
+    ) -> JsonSchema:
         beside = {key: value for key, value in schema.items() if key != "anyOf"}
         parts = [self.plain(one, seen, depth + 1) for one in schema["anyOf"]]
         flat: list[Any] = []
@@ -98,7 +100,9 @@ class _Resolver:
             flat += [one for one in inner if one not in flat]
         return {**beside, UNION: flat} if flat else beside
 
-    def _merged(self, schema: Schema, seen: tuple[str, ...], depth: int) -> Schema:
+    def _merged(
+        self, schema: JsonSchema, seen: tuple[str, ...], depth: int
+    ) -> JsonSchema:
         """One schema that says what all of `allOf` say; objects join their fields."""
         beside = {key: value for key, value in schema.items() if key != "allOf"}
         out: dict[str, Any] = {}
@@ -115,12 +119,12 @@ class _Resolver:
         return out
 
 
-def _fields(schema: Schema) -> Mapping[str, Any]:
+def _fields(schema: JsonSchema) -> Mapping[str, Any]:
     found = schema.get("properties")
     return found if isinstance(found, Mapping) else {}
 
 
-def _required(schema: Schema) -> list[Any]:
+def _required(schema: JsonSchema) -> list[Any]:
     found = schema.get("required")
     return found if isinstance(found, list) else []
 
@@ -138,7 +142,7 @@ def _references(schema: Any) -> Iterator[str]:
             left += one
 
 
-def _lookup(where: Any, root: Schema) -> Any:
+def _lookup(where: Any, root: JsonSchema) -> Any:
     if not isinstance(where, str) or not where.startswith("#"):
         return None
     found: Any = root

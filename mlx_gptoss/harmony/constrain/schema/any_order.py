@@ -19,17 +19,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlx_gptoss.harmony.constrain.schema import spelling
-from mlx_gptoss.harmony.constrain.schema.numbers import Bound, number
+from mlx_gptoss.harmony.constrain.schema.numbers import Bound, number_terminal
 from mlx_gptoss.harmony.constrain.schema.objects import (
     MOST_FIELDS,
-    Fields,
-    Pair,
+    FieldRule,
+    ObjectFields,
     in_any_order,
     in_order,
     repeated,
 )
-from mlx_gptoss.harmony.constrain.schema.rules import Rules
-from mlx_gptoss.harmony.constrain.schema.scalars import Refuses, Scalars
+from mlx_gptoss.harmony.constrain.schema.rules import GrammarBuilder
+from mlx_gptoss.harmony.constrain.schema.scalars import Scalars, UnsupportedReason
 from mlx_gptoss.harmony.constrain.schema.shapes import (
     ALL,
     Array,
@@ -37,10 +37,10 @@ from mlx_gptoss.harmony.constrain.schema.shapes import (
     Number,
     Object,
     Schema,
-    Shape,
     Text,
-    ends,
-    matches,
+    ValueSet,
+    decimal_range,
+    pattern_matches,
 )
 from mlx_gptoss.harmony.constrain.schema.unions import Unions
 
@@ -60,7 +60,7 @@ ANYTHING = (
 
 
 @dataclass(frozen=True)
-class Written:
+class LarkGrammar:
     """A grammar in Lark; `freed` are the fields and keywords that it does not keep.
 
     It is `exact` if all that it lets through is what the schema allows. `lark` is None
@@ -68,38 +68,47 @@ class Written:
     """
 
     lark: str | None
-    freed: tuple[tuple[str, str], ...]
+    unenforced: tuple[tuple[str, str], ...]
     exact: bool
 
 
-def write(
-    schema: Schema, refuses: Refuses, *, ordered: bool = False, forgiving: bool = False
-) -> Written:
+def write_grammar(
+    schema: Schema,
+    refuses: UnsupportedReason,
+    *,
+    ordered: bool = False,
+    drop_contradictions: bool = False,
+) -> LarkGrammar:
     """Write the grammar of a schema.
 
     `refuses` says why the library cannot keep a schema of its own kind, or None. With
     `forgiving`, what contradicts is left out. Raises OverflowError for a schema whose
     grammar would be too large.
     """
-    writer = _Writer(schema, refuses, ordered=ordered, forgiving=forgiving)
+    writer = _Writer(schema, refuses, ordered=ordered, forgiving=drop_contradictions)
     lark = writer.write()
-    freed = tuple(writer.unions.freed)
-    return Written(lark, freed, writer.is_exact and not freed)
+    freed = tuple(writer.unions.unenforced)
+    return LarkGrammar(lark, freed, writer.is_exact and not freed)
 
 
 class _Writer:
     def __init__(
-        self, root: Schema, refuses: Refuses, *, ordered: bool, forgiving: bool
+        self,
+        root: Schema,
+        refuses: UnsupportedReason,
+        *,
+        ordered: bool,
+        forgiving: bool,
     ) -> None:
         self.unions = Unions(root, forgiving=forgiving)
         self._exact = True
         self._root = root
         self._ordered = ordered
         self._forgiving = forgiving
-        self._rules = Rules(f"{spelling.HEAD}NUMBER: {number()}\n")
+        self._rules = GrammarBuilder(f"{spelling.HEAD}NUMBER: {number_terminal()}\n")
         self._names: dict[str, str] = {}  # of rules, by what they write
         self._scalars = Scalars(
-            self._rules, refuses, self.unions.free, forgiving=forgiving
+            self._rules, refuses, self.unions.note_unenforced, forgiving=forgiving
         )
         self._left: deque[tuple[str, Schema, str]] = deque()
 
@@ -111,8 +120,8 @@ class _Writer:
         start = self._value(self._root, "")
         while self._left:
             name, schema, where = self._left.popleft()
-            self._union(name, self.unions.of(schema, where), where)
-        return self._rules.text(start)
+            self._union(name, self.unions.union(schema, where), where)
+        return self._rules.to_lark(start)
 
     def _value(self, schema: Schema, where: str) -> str:
         """The name of a schema's rule, which will be written."""
@@ -122,7 +131,7 @@ class _Writer:
             return self._any()
         key = json.dumps(schema)
         if key not in self._names:
-            self._names[key] = self._rules.name()
+            self._names[key] = self._rules.new_name()
             self._left.append((self._names[key], schema, where))
         return self._names[key]
 
@@ -134,7 +143,7 @@ class _Writer:
                 self._rules.add(ANY, text)
         return ANY
 
-    def _union(self, name: str, shapes: Sequence[Shape], where: str) -> None:
+    def _union(self, name: str, shapes: Sequence[ValueSet], where: str) -> None:
         """Write a rule with an alternative for each shape."""
         if len(shapes) == len(ALL) and all(map(_same, shapes, ALL)):
             self._rules.add(name, self._any(), [ANY])
@@ -147,17 +156,17 @@ class _Writer:
             for text, needs in self._ways(shape, where):
                 self._rules.add(name, text, needs)
         if texts:
-            self._rules.add(name, self._rules.terminal(spelling.one_of(texts)))
+            self._rules.add(name, self._rules.terminal(spelling.string_terminal(texts)))
 
-    def _ways(self, shape: Shape, where: str) -> Iterable[tuple[str, Sequence[str]]]:
+    def _ways(self, shape: ValueSet, where: str) -> Iterable[tuple[str, Sequence[str]]]:
         """The alternatives of a shape, and the rules that each needs."""
         if isinstance(shape, Constant):
-            if (text := self._scalars.long(shape.value)) is not None:
+            if (text := self._scalars.long_number(shape.value)) is not None:
                 yield text, ()
                 return
-            shape = _of_constant(shape.value)
+            shape = constant_set(shape.value)
         if isinstance(shape, Constant):
-            yield spelling.literal(shape.value), ()
+            yield spelling.literal_terminal(shape.value), ()
         elif isinstance(shape, Number):
             yield from ((text, ()) for text in self._scalars.number(shape, where))
         elif isinstance(shape, Text):
@@ -169,7 +178,7 @@ class _Writer:
     def _container(self, shape: Array | Object, where: str) -> str:
         key = repr(shape)
         if key not in self._names:
-            self._names[key] = self._rules.name()
+            self._names[key] = self._rules.new_name()
             if isinstance(shape, Object):
                 self._object(self._names[key], shape, where)
             else:
@@ -181,20 +190,20 @@ class _Writer:
             possible = [
                 name
                 for name in shape.required
-                if self.unions.of(shape.schema_of(name), where)
+                if self.unions.union(shape.schema_of(name), where)
             ]
             if len(possible) < len(shape.required):
-                self.unions.free(where, "required")
+                self.unions.note_unenforced(where, "required")
             shape = replace(shape, required=tuple(possible))
         names = dict.fromkeys([*shape.fields, *shape.required])
         pairs = {
-            field: Pair(
-                self._rules.terminal(spelling.one_of([field])),
+            field: FieldRule(
+                self._rules.terminal(spelling.string_terminal([field])),
                 self._value(shape.schema_of(field), f"{where}.{field}".lstrip(".")),
             )
             for field in names
         }
-        fields = Fields(
+        fields = ObjectFields(
             pairs,
             shape.required,
             list(self._others(shape, names, where)),
@@ -204,37 +213,37 @@ class _Writer:
         ordered = self._ordered or len(pairs) > MOST_FIELDS
         if not fields.countable(ordered=ordered):
             if shape.most is not None:
-                self.unions.free(where, "maxProperties")
+                self.unions.note_unenforced(where, "maxProperties")
             if fields.least_open > 1 or (fields.least_open and shape.most is not None):
-                self.unions.free(where, "minProperties")
+                self.unions.note_unenforced(where, "minProperties")
             least = min(shape.least, 1)
             fields = replace(fields, least=least, most=None)
         (in_order if ordered else in_any_order)(self._rules, name, fields)
 
     def _others(
         self, shape: Object, names: Iterable[str], where: str
-    ) -> Iterable[Pair]:
+    ) -> Iterable[FieldRule]:
         """What may come beside the named fields of an object."""
         for pattern, schema in shape.patterns.items():
             own = {"type": "string", "pattern": pattern}
-            reason = self._scalars.refuses(own)
+            reason = self._scalars.unsupported_reason(own)
             if reason is None:
-                text = self._scalars.of_library(own)
+                text = self._scalars.library_rule(own)
             else:
                 text = self._other(names)
-                self.unions.free(where, "patternProperties")
-            yield Pair(text, self._value(schema, where))
-            named = any(matches(pattern, name) for name in names)
+                self.unions.note_unenforced(where, "patternProperties")
+            yield FieldRule(text, self._value(schema, where))
+            named = any(pattern_matches(pattern, name) for name in names)
             if named or len(shape.patterns) > 1 or shape.others is not False:
                 self._exact = False  # a name may match two, and takes either way
         if shape.others is not False:
-            yield Pair(self._other(names), self._value(shape.others, where))
+            yield FieldRule(self._other(names), self._value(shape.others, where))
 
     def _other(self, names: Iterable[str]) -> str:
         """The terminal of a name that is none of `names`."""
         if not names:
             return "STRING"
-        return self._rules.terminal(f"NAME & ~({spelling.one_of(names)})")
+        return self._rules.terminal(f"NAME & ~({spelling.string_terminal(names)})")
 
     def _array(self, name: str, shape: Array, where: str) -> None:
         most = shape.most
@@ -270,12 +279,12 @@ class _Writer:
             self._rules.add(behind[-1], f"COMMA {items}", [item])
 
 
-def _of_constant(value: Any) -> Shape:
+def constant_set(value: Any) -> ValueSet:
     """The shape that only this value has; of true, false and null the constant."""
     if value is None or isinstance(value, bool):
         return Constant.of(value)
     if isinstance(value, int | float):
-        low, high = map(Bound, ends(value))
+        low, high = map(Bound, decimal_range(value))
         return Number(low, high)
     if isinstance(value, list | tuple):
         items = tuple({"const": one} for one in value)
@@ -284,5 +293,5 @@ def _of_constant(value: Any) -> Shape:
     return Object(fields, tuple(fields), False)
 
 
-def _same(one: Shape, two: Shape) -> bool:
+def _same(one: ValueSet, two: ValueSet) -> bool:
     return one is two or one == two

@@ -19,12 +19,12 @@ from mlx_gptoss.harmony.constrain.schema.shapes import (
     Array,
     Number,
     Object,
-    Shape,
     Text,
-    both,
-    contradicts,
-    ends,
-    matches,
+    ValueSet,
+    all_of,
+    decimal_range,
+    is_empty,
+    pattern_matches,
 )
 
 KINDS = ("null", "boolean", "number", "integer", "string", "array", "object")
@@ -40,7 +40,7 @@ FORMATS = (  # of strings that are enforced; others are remarks
     "uuid",
     "uri",
 )
-UNKEPT = (  # keywords that no grammar here can keep, with values that say nothing
+UNENFORCEABLE = (  # keywords that no grammar here expresses, with no-op values
     ("not", (False,)),
     ("dependentRequired", ({},)),
     ("dependentSchemas", ({},)),
@@ -64,12 +64,12 @@ class Keywords:
         self._schema = schema
         self._note = note
 
-    def shapes(self, *, forgiving: bool = False) -> list[Shape]:
+    def value_sets(self, *, forgiving: bool = False) -> list[ValueSet]:
         """The shapes of what these keywords allow; None is left of a contradiction.
 
         If `forgiving`, contradicting bounds are left out instead.
         """
-        for key, idle in UNKEPT:
+        for key, idle in UNENFORCEABLE:
             given = self._schema.get(key)
             if given is not None and not any(
                 given is one or given == one for one in idle
@@ -77,7 +77,7 @@ class Keywords:
                 self._note(key)
         if "if" in self._schema and self._schema.keys() & {"then", "else"}:
             self._note("if")
-        found: list[Shape] = []
+        found: list[ValueSet] = []
         for kind in self._types():
             found += self._of_type(kind, forgiving=forgiving)
         return found
@@ -96,7 +96,7 @@ class Keywords:
             known = [kind for kind in known if kind != "integer"]
         return tuple(dict.fromkeys(known))
 
-    def _of_type(self, kind: str, *, forgiving: bool) -> list[Shape]:
+    def _of_type(self, kind: str, *, forgiving: bool) -> list[ValueSet]:
         if kind == "null":
             return [NULL]
         if kind == "boolean":
@@ -107,7 +107,7 @@ class Keywords:
             shape = {"string": self._text, "array": self._array}.get(
                 kind, self._object
             )()
-        if not contradicts(shape):
+        if not is_empty(shape):
             return [shape]
         if not forgiving:
             return []
@@ -129,10 +129,14 @@ class Keywords:
         side = 0 if highest else 1
         given = self._read(name, _is_finite)
         other = self._schema.get(exclusive)
-        found = [] if given is None else [Bound(ends(given)[side], other is not True)]
+        found = (
+            []
+            if given is None
+            else [Bound(decimal_range(given)[side], other is not True)]
+        )
         if not isinstance(other, bool):
             more = self._read(exclusive, _is_finite)
-            found += [] if more is None else [Bound(ends(more)[side], False)]
+            found += [] if more is None else [Bound(decimal_range(more)[side], False)]
         if not found:
             return None
         pick = max if highest else min
@@ -178,7 +182,9 @@ class Keywords:
             self._note("additionalProperties")
             others = True
         fields = {
-            name: both(one, *(s for key, s in patterns.items() if matches(key, name)))
+            name: all_of(
+                one, *(s for key, s in patterns.items() if pattern_matches(key, name))
+            )
             for name, one in fields.items()
         }
         return Object(

@@ -37,7 +37,7 @@ class Bound:
         return Bound(-self.value, self.inclusive)
 
 
-def number(
+def number_terminal(
     low: Bound | None = None, high: Bound | None = None, *, integral: bool = False
 ) -> str | None:
     """Return a terminal of Lark for the numbers of a range; None if it has none."""

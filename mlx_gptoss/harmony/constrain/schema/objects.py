@@ -3,13 +3,13 @@ r"""Rules for the fields of one object, in any order or in that of its schema.""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mlx_gptoss.harmony.constrain.schema.rules import Rules
+from mlx_gptoss.harmony.constrain.schema.rules import GrammarBuilder
 
 MOST_FIELDS = 64  # bits of a rule's parameter
 
 
 @dataclass(frozen=True)
-class Pair:
+class FieldRule:
     """A field as it is written: its terminal and colon, and the rule of its value."""
 
     text: str
@@ -20,15 +20,15 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Fields:
+class ObjectFields:
     """What an object is made of: `named` fields, of which some are `required`.
 
     `others` are what may come beside them. `least` and `most` count all fields.
     """
 
-    named: Mapping[str, Pair]
+    named: Mapping[str, FieldRule]
     required: Sequence[str]
-    others: Sequence[Pair]
+    others: Sequence[FieldRule]
     least: int = 0
     most: int | None = None
 
@@ -57,7 +57,7 @@ class Fields:
         return self.most is None and self.least <= 1
 
 
-def in_any_order(rules: Rules, name: str, fields: Fields) -> None:
+def in_any_order(rules: GrammarBuilder, name: str, fields: ObjectFields) -> None:
     """Write the rules of an object whose fields come in any order, each once."""
     if not fields.named:
         _map(rules, name, fields)
@@ -93,7 +93,7 @@ def in_any_order(rules: Rules, name: str, fields: Fields) -> None:
         rules.add(f"{rest}::_", f"COMMA {pair} {rest}::_", [pair.value])
 
 
-def in_order(rules: Rules, name: str, fields: Fields) -> None:
+def in_order(rules: GrammarBuilder, name: str, fields: ObjectFields) -> None:
     """Write the rules of an object whose fields come in the order of its schema."""
     names = list(fields.named)
     if not names:
@@ -121,7 +121,7 @@ def in_order(rules: Rules, name: str, fields: Fields) -> None:
             rules.add(first, f"{pair} {behind[-1]}", [pair.value])
 
 
-def _map(rules: Rules, name: str, fields: Fields) -> None:
+def _map(rules: GrammarBuilder, name: str, fields: ObjectFields) -> None:
     """An object without named fields."""
     if fields.least == 0:
         rules.add(name, "EMPTY")

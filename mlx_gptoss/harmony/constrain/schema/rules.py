@@ -15,25 +15,25 @@ MOST_TEXT = 1 << 20  # characters of a grammar
 
 
 @dataclass(frozen=True)
-class Way:
+class Alternative:
     """One alternative of a rule, and the rules that must have a text for it."""
 
     text: str
     needs: tuple[str, ...] = ()
 
 
-class Rules:
+class GrammarBuilder:
     """Collects rules and terminals. Raises OverflowError when it becomes too large."""
 
     def __init__(self, head: str = "") -> None:
         self._head = head
-        self._ways: dict[str, list[Way]] = {}
+        self._ways: dict[str, list[Alternative]] = {}
         self._parametric: set[str] = set()
         self._terminals: dict[str, str] = {}  # names by text
         self._size = 0
         self._count = 0
 
-    def name(self) -> str:
+    def new_name(self) -> str:
         """A name for a rule that nobody has."""
         self._count += 1
         return f"v{self._count}"
@@ -43,7 +43,7 @@ class Rules:
         bare = name.removesuffix("::_")
         if bare != name:
             self._parametric.add(bare)
-        self._ways.setdefault(bare, []).append(Way(text, tuple(needs)))
+        self._ways.setdefault(bare, []).append(Alternative(text, tuple(needs)))
         self._grow(text)
 
     def terminal(self, text: str) -> str:
@@ -53,9 +53,9 @@ class Rules:
             self._grow(text)
         return self._terminals[text]
 
-    def text(self, start: str) -> str | None:
+    def to_lark(self, start: str) -> str | None:
         """Write the grammar; None if no text leads out of `start`."""
-        ends = self._with_an_end()
+        ends = self._productive()
         if start not in ends:
             return None
         lines = [self._head, f"start: {start}"]
@@ -67,10 +67,10 @@ class Rules:
         lines += [f"{name}: {text}" for text, name in self._terminals.items()]
         return "\n".join(lines)
 
-    def _with_an_end(self) -> set[str]:
+    def _productive(self) -> set[str]:
         """The rules out of which a text leads."""
         found: set[str] = set()
-        waiting: dict[str, list[tuple[str, Way]]] = {}
+        waiting: dict[str, list[tuple[str, Alternative]]] = {}
         left = [(name, way) for name, ways in self._ways.items() for way in ways]
         while left:
             name, way = left.pop()

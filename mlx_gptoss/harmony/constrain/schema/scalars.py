@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mlx_gptoss.harmony.constrain.schema import spelling
-from mlx_gptoss.harmony.constrain.schema.numbers import comparable, number
-from mlx_gptoss.harmony.constrain.schema.rules import Rules
-from mlx_gptoss.harmony.constrain.schema.shapes import Number, Text, numeral
+from mlx_gptoss.harmony.constrain.schema.numbers import comparable, number_terminal
+from mlx_gptoss.harmony.constrain.schema.rules import GrammarBuilder
+from mlx_gptoss.harmony.constrain.schema.shapes import Number, Text, to_decimal
 from mlx_gptoss.harmony.json_text import json_text
 
 OPTIONS = {"whitespace_flexible": False}  # of the library
 NOT_PLAIN = r"[^eE]*(\.0+|[eE][^eE]*)"  # numbers of which multiples are not known
 IPV6 = r"^([0-9a-fA-F]{0,4}:){2,7}([0-9]{1,3}\.){3}[0-9]{1,3}$"  # with an IPv4 in it
-Refuses = Callable[[Mapping[str, Any]], str | None]
+UnsupportedReason = Callable[[Mapping[str, Any]], str | None]
 
 
 class Scalars:
@@ -29,33 +29,33 @@ class Scalars:
 
     def __init__(
         self,
-        rules: Rules,
-        refuses: Refuses,
+        rules: GrammarBuilder,
+        refuses: UnsupportedReason,
         free: Callable[[str, str], None],
         *,
         forgiving: bool,
     ) -> None:
-        self.refuses = refuses
+        self.unsupported_reason = refuses
         self.exact = True
         self._rules = rules
         self._free = free
         self._forgiving = forgiving
         self._names: dict[str, str] = {}  # of rules, by what they write
 
-    def long(self, value: Any) -> str | None:
+    def long_number(self, value: Any) -> str | None:
         """The terminal of a number with too many digits for a range; else None."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
-        if comparable(numeral(value)):
+        if comparable(to_decimal(value)):
             return None
         ways = {json.dumps(value), json_text(value)}
         return self._rules.terminal(" | ".join(json.dumps(one) for one in sorted(ways)))
 
     def number(self, shape: Number, where: str) -> Iterable[str]:
-        terminal = number(shape.low, shape.high, integral=shape.integral)
+        terminal = number_terminal(shape.low, shape.high, integral=shape.integral)
         if terminal is None:
             return
-        plain = terminal == number()
+        plain = terminal == number_terminal()
         name = "NUMBER" if plain else self._rules.terminal(terminal)
         if not shape.multiples:
             yield name
@@ -65,7 +65,7 @@ class Scalars:
         for multiple in shape.multiples:
             kind = "integer" if shape.integral else "number"
             own = {"type": kind, "multipleOf": multiple}
-            if self.refuses(own):
+            if self.unsupported_reason(own):
                 self._free(where, "multipleOf")
                 yield name
                 return
@@ -81,13 +81,15 @@ class Scalars:
             if bound is not None
         }
         own = {"allOf": [*kept, {"type": "number", **bounds}]}
-        yield self.of_library(own if self.refuses(own) is None else kept[0])
+        yield self.library_rule(
+            own if self.unsupported_reason(own) is None else kept[0]
+        )
         yield self._rules.terminal(f"({terminal}) & /{NOT_PLAIN}/")
 
     def text(self, shape: Text, where: str) -> Iterable[str]:
         if not shape.patterns and not shape.formats:
             bounded = shape.least or shape.most is not None
-            terminal = spelling.lengths(shape.least, shape.most)
+            terminal = spelling.length_terminal(shape.least, shape.most)
             yield self._rules.terminal(terminal) if bounded else "STRING"
             return
         parts: list[tuple[str, Mapping[str, Any]]] = []
@@ -98,22 +100,22 @@ class Scalars:
         parts += [("pattern", {"pattern": one}) for one in shape.patterns]
         kept: list[Mapping[str, Any]] = []
         for keyword, part in parts:
-            reason = self.refuses(_string(*kept, part))
+            reason = self.unsupported_reason(_string(*kept, part))
             if reason is None:
                 kept.append(part)
             elif "nsatisfiable" in reason and not self._forgiving:
                 return
             else:
                 self._free(where, keyword)
-        yield self.of_library(_string(*kept)) if kept else "STRING"
+        yield self.library_rule(_string(*kept)) if kept else "STRING"
         if shape.formats == ("ipv6",) and len(parts) == 1:
-            yield self.of_library(_string({"pattern": IPV6}))
+            yield self.library_rule(_string({"pattern": IPV6}))
 
-    def of_library(self, schema: Mapping[str, Any]) -> str:
+    def library_rule(self, schema: Mapping[str, Any]) -> str:
         """The rule of a schema that is left to the library."""
         text = f"%json {json.dumps({**schema, 'x-guidance': OPTIONS})}"
         if text not in self._names:
-            self._names[text] = self._rules.name()
+            self._names[text] = self._rules.new_name()
             self._rules.add(self._names[text], text)
         return self._names[text]
 

@@ -14,23 +14,23 @@ from typing import Any
 import regex
 
 from mlx_gptoss.harmony.constrain.schema.numbers import Bound
+from mlx_gptoss.harmony.references import Schema
 
 MATCH_SECONDS = 0.2
 FEW_DIGITS = 2.0**53  # whole numbers below it are floats without loss
 
 
-def canonical(value: Any) -> Any:
+def canonical_json(value: Any) -> Any:
     """The same for 1 and 1.0, as JSON Schema has it."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, Mapping):
-        return {key: canonical(one) for key, one in value.items()}
+        return {key: canonical_json(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [canonical(one) for one in value]
+        return [canonical_json(one) for one in value]
     return value
 
 
-Schema = Any  # a mapping or a bool; clients send other things, too
 Allows = Callable[[Any, Schema], bool]
 
 
@@ -43,7 +43,7 @@ class Constant:
 
     @classmethod
     def of(cls, value: Any) -> "Constant":
-        return cls(json.dumps(canonical(value), sort_keys=True), value)
+        return cls(json.dumps(canonical_json(value), sort_keys=True), value)
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,19 @@ class Object:
         return self.fields[name] if name in self.fields else self.unnamed(name)
 
     def unnamed(self, name: str) -> Schema:
-        found = [one for key, one in self.patterns.items() if matches(key, name)]
-        return both(*found) if found else self.others
+        found = [
+            one for key, one in self.patterns.items() if pattern_matches(key, name)
+        ]
+        return all_of(*found) if found else self.others
 
 
-Shape = Constant | Number | Text | Array | Object
+ValueSet = Constant | Number | Text | Array | Object
 NULL = Constant.of(None)
 BOOLEANS = (Constant.of(True), Constant.of(False))
-ALL: tuple[Shape, ...] = (NULL, *BOOLEANS, Number(), Text(), Array(), Object())
+ALL: tuple[ValueSet, ...] = (NULL, *BOOLEANS, Number(), Text(), Array(), Object())
 
 
-def both(*schemas: Schema) -> Schema:
+def all_of(*schemas: Schema) -> Schema:
     """A schema that says what all of these say."""
     found: list[Schema] = []
     for one in schemas:
@@ -109,12 +111,12 @@ def both(*schemas: Schema) -> Schema:
     return {"allOf": found}
 
 
-def meet(one: Shape, two: Shape, allows: Allows) -> Shape | None:
+def intersect(one: ValueSet, two: ValueSet, allows: Allows) -> ValueSet | None:
     """The shape of what has both shapes; None if nothing has."""
     if isinstance(two, Constant):
         one, two = two, one
     if isinstance(one, Constant):
-        return one if fits(one.value, two, allows) else None
+        return one if is_member(one.value, two, allows) else None
     if isinstance(one, Number) and isinstance(two, Number):
         return _possible(
             Number(
@@ -140,7 +142,7 @@ def meet(one: Shape, two: Shape, allows: Allows) -> Shape | None:
     return None
 
 
-def contradicts(shape: Shape) -> bool:
+def is_empty(shape: ValueSet) -> bool:
     """Whether bounds leave nothing; other contradictions are not looked for."""
     if isinstance(shape, Number):
         return _is_empty(shape)
@@ -167,7 +169,7 @@ def _is_empty(shape: Number) -> bool:
     return low.value > high.value
 
 
-def fits(value: Any, shape: Shape, allows: Allows) -> bool:
+def is_member(value: Any, shape: ValueSet, allows: Allows) -> bool:
     """Whether a value has a shape; formats are not looked at."""
     if isinstance(shape, Constant):
         return Constant.of(value) == shape
@@ -177,7 +179,7 @@ def fits(value: Any, shape: Shape, allows: Allows) -> bool:
         return (
             isinstance(value, str)
             and _counts(len(value), shape)
-            and all(matches(pattern, value) for pattern in shape.patterns)
+            and all(pattern_matches(pattern, value) for pattern in shape.patterns)
         )
     if isinstance(shape, Array):
         return (
@@ -193,7 +195,7 @@ def fits(value: Any, shape: Shape, allows: Allows) -> bool:
     )
 
 
-def matches(pattern: str, text: str) -> bool:
+def pattern_matches(pattern: str, text: str) -> bool:
     """Whether a pattern is found in a text.
 
     So is one that cannot be read, or takes long: patterns come from callers, and a
@@ -206,24 +208,24 @@ def matches(pattern: str, text: str) -> bool:
     return found is not None
 
 
-def numeral(value: int | float) -> Decimal:
+def to_decimal(value: int | float) -> Decimal:
     """A number as its shortest decimal, which is what JSON shows of it."""
     return Decimal(value if isinstance(value, int) else repr(value))
 
 
-def ends(value: int | float) -> tuple[Decimal, Decimal]:
+def decimal_range(value: int | float) -> tuple[Decimal, Decimal]:
     """The least and the largest decimal that a number may be meant to be.
 
     A large float is a whole number, of which its shortest decimal is not all digits.
     """
-    written, exact = numeral(value), Decimal(value)
+    written, exact = to_decimal(value), Decimal(value)
     if isinstance(value, float) and abs(value) >= FEW_DIGITS:
         return min(written, exact), max(written, exact)
     return written, written
 
 
-def _possible(shape: Shape) -> Shape | None:
-    return None if contradicts(shape) else shape
+def _possible(shape: ValueSet) -> ValueSet | None:
+    return None if is_empty(shape) else shape
 
 
 def _tighter(one: Bound | None, two: Bound | None, *, highest: bool) -> Bound | None:
@@ -243,8 +245,8 @@ def _arrays(one: Array, two: Array) -> Array:
     return Array(
         max(one.least, two.least),
         _fewer(one.most, two.most),
-        tuple(both(_item(one, place), _item(two, place)) for place in places),
-        both(one.items, two.items),
+        tuple(all_of(_item(one, place), _item(two, place)) for place in places),
+        all_of(one.items, two.items),
     )
 
 
@@ -261,11 +263,11 @@ def _objects(one: Object, two: Object) -> Object:
         **{key: _unless(one.patterns, two.patterns[key], one) for key in two.patterns},
     }
     for key in one.patterns.keys() & two.patterns.keys():
-        patterns[key] = both(one.patterns[key], two.patterns[key])
+        patterns[key] = all_of(one.patterns[key], two.patterns[key])
     return Object(
-        {name: both(one.schema_of(name), two.schema_of(name)) for name in names},
+        {name: all_of(one.schema_of(name), two.schema_of(name)) for name in names},
         tuple(dict.fromkeys(one.required + two.required)),
-        both(one.others, two.others),
+        all_of(one.others, two.others),
         patterns,
         max(one.least, two.least),
         _fewer(one.most, two.most),
@@ -273,7 +275,7 @@ def _objects(one: Object, two: Object) -> Object:
 
 
 def _unless(patterns: Mapping[str, Schema], schema: Schema, other: Object) -> Schema:
-    return schema if patterns else both(schema, other.others)
+    return schema if patterns else all_of(schema, other.others)
 
 
 def _paired(value: Sequence[Any], shape: Array) -> Iterator[tuple[Any, Schema]]:
@@ -286,7 +288,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _in_range(value: int | float, shape: Number) -> bool:
-    least, most = ends(value)
+    least, most = decimal_range(value)
     low, high = shape.low, shape.high
     if low and (most < low.value or (most == low.value and not low.inclusive)):
         return False

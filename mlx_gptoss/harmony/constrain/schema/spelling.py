@@ -37,22 +37,22 @@ META = set(r"\.+*?()|[]{}^$#&-~/")
 SHORT = {'"': '"', "\\": r"\\", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t"}
 
 
-def one_of(texts: Iterable[str]) -> str:
+def string_terminal(texts: Iterable[str]) -> str:
     """A terminal for these strings, as JSON writes them in all its ways."""
-    return f'/"({"|".join(map(spelled, texts))})"/'
+    return f'/"({"|".join(map(string_pattern, texts))})"/'
 
 
-def spelled(text: str) -> str:
+def string_pattern(text: str) -> str:
     """A regular expression for the characters of a string in JSON."""
     return "".join(map(_character, text))
 
 
-def lengths(least: int, most: int | None) -> str:
+def length_terminal(least: int, most: int | None) -> str:
     """A terminal for strings of `least` to `most` characters."""
     return f'/"{CHARACTER}{{{least},{"" if most is None else most}}}"/'
 
 
-def literal(value: Any) -> str:
+def literal_terminal(value: Any) -> str:
     """A terminal for true, false or null."""
     return json.dumps(json.dumps(value))
 

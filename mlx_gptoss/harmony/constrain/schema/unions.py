@@ -21,10 +21,10 @@ from mlx_gptoss.harmony.constrain.schema.shapes import (
     Constant,
     Object,
     Schema,
-    Shape,
     Text,
-    fits,
-    meet,
+    ValueSet,
+    intersect,
+    is_member,
 )
 from mlx_gptoss.harmony.references import References
 
@@ -43,14 +43,14 @@ class Unions:
     """
 
     def __init__(self, root: Schema, *, forgiving: bool = False) -> None:
-        self.freed: dict[tuple[str, str], None] = {}  # a set that keeps its order
+        self.unenforced: dict[tuple[str, str], None] = {}  # a set that keeps its order
         self._root = root
         self._forgiving = forgiving
         self._steps = 0
         self._references = References(root)
         self._most_steps = MOST_STEPS + READINGS * self._references.size
 
-    def of(self, schema: Schema, where: str) -> list[Shape]:
+    def union(self, schema: Schema, where: str) -> list[ValueSet]:
         """The union of a schema; `where` names the field that it binds.
 
         Of constants that are all of another type than the schema says, what the model
@@ -59,7 +59,7 @@ class Unions:
         if isinstance(schema, Mapping):
             for keyword, hidden in (("const", "type"), ("enum", "enum")):
                 if self._is_mistyped(schema, keyword):
-                    self.free(where, hidden)
+                    self.note_unenforced(where, hidden)
                     schema = {k: one for k, one in schema.items() if k != hidden}
         return self._of(schema, where)
 
@@ -71,7 +71,7 @@ class Unions:
 
     def _of(
         self, schema: Schema, where: str | None = None, seen: tuple[str, ...] = ()
-    ) -> list[Shape]:
+    ) -> list[ValueSet]:
         """The same; without `where` nothing is noted. `seen` are references around."""
         self._steps += 1
         if self._steps > self._most_steps:
@@ -79,10 +79,12 @@ class Unions:
         if isinstance(schema, bool):
             return [*ALL] if schema else []
         if not isinstance(schema, Mapping):
-            self.free(where, "schema")
+            self.note_unenforced(where, "schema")
             return [*ALL]
-        keywords = Keywords(schema, lambda keyword: self.free(where, keyword))
-        found = keywords.shapes(forgiving=self._forgiving)
+        keywords = Keywords(
+            schema, lambda keyword: self.note_unenforced(where, keyword)
+        )
+        found = keywords.value_sets(forgiving=self._forgiving)
         for keyword in ("const", "enum"):
             if keyword in schema:
                 found = self._meeting(found, self._values(schema, keyword, where))
@@ -93,44 +95,44 @@ class Unions:
                 met = self._meeting(found, union)
                 lost = self._forgiving and found and not met
                 if lost or len(met) - _constants(met) > MOST_SHAPES:
-                    self.free(where, keyword)
+                    self.note_unenforced(where, keyword)
                 else:
                     found = met
         if schema.get("nullable") is True and NULL not in found:
             found.append(NULL)
         return found
 
-    def free(self, where: str | None, keyword: str) -> None:
+    def note_unenforced(self, where: str | None, keyword: str) -> None:
         """Note that a keyword is not kept."""
         if where is not None:
-            self.freed[where, keyword] = None
+            self.unenforced[where, keyword] = None
 
     def allows(self, value: Any, schema: Schema) -> bool:
         """Whether a schema allows a value, as far as its shapes say it."""
-        return any(fits(value, shape, self.allows) for shape in self._of(schema))
+        return any(is_member(value, shape, self.allows) for shape in self._of(schema))
 
     def _values(
         self, schema: Mapping[str, Any], keyword: str, where: str | None
-    ) -> list[Shape]:
+    ) -> list[ValueSet]:
         given = schema[keyword]
         values = [given] if keyword == "const" else given
         if not isinstance(values, list | tuple) or not values:
-            self.free(where, keyword)
+            self.note_unenforced(where, keyword)
             return [*ALL]
         finite = [one for one in values if not _is_endless(one)]
         if len(finite) < len(values):
-            self.free(where, keyword)
+            self.note_unenforced(where, keyword)
         return [*dict.fromkeys(map(Constant.of, finite))] if finite else [*ALL]
 
     def _named(
-        self, shapes: Sequence[Shape], schema: Schema, where: str | None
-    ) -> list[Shape]:
+        self, shapes: Sequence[ValueSet], schema: Schema, where: str | None
+    ) -> list[ValueSet]:
         """Shapes whose objects have the names that a schema allows."""
         names = [one for one in self._of(schema) if isinstance(one, Constant | Text)]
         if Text() in names:
             return [*shapes]
         if any(isinstance(one, Text) for one in names):
-            self.free(where, "propertyNames")
+            self.note_unenforced(where, "propertyNames")
             return [*shapes]
         texts = [one.value for one in names if isinstance(one, Constant)]
         return [
@@ -149,20 +151,22 @@ class Unions:
             for shape in shapes
         ]
 
-    def _meeting(self, ones: Sequence[Shape], twos: Sequence[Shape]) -> list[Shape]:
+    def _meeting(
+        self, ones: Sequence[ValueSet], twos: Sequence[ValueSet]
+    ) -> list[ValueSet]:
         """What has a shape of both unions."""
         if len(twos) == len(ALL) and all(map(_same, twos, ALL)):
             return [*ones]
         known = {one for one in ones if isinstance(one, Constant)}
         others = [one for one in ones if not isinstance(one, Constant)]
-        found: dict[Any, Shape] = {}
+        found: dict[Any, ValueSet] = {}
         for two in twos:
             if isinstance(two, Constant) and two in known:
                 found[two] = two
                 continue
             pairs = others if isinstance(two, Constant) else ones
             for one in pairs:
-                met = meet(one, two, self.allows)
+                met = intersect(one, two, self.allows)
                 if isinstance(met, Constant):
                     found[met] = met
                 elif met is not None and met not in found.values():
@@ -175,7 +179,7 @@ class Unions:
         keyword: str,
         where: str | None,
         seen: tuple[str, ...],
-    ) -> Iterable[list[Shape]]:
+    ) -> Iterable[list[ValueSet]]:
         """The unions that a keyword brings, of which each must be met."""
         if keyword not in schema:
             return
@@ -184,32 +188,32 @@ class Unions:
             yield self._referred(given, where, seen)
             return
         if not isinstance(given, list | tuple) or not given:
-            self.free(where, keyword)
+            self.note_unenforced(where, keyword)
             return
         parts = [self._of(one, where, seen) for one in given]
         if keyword == "allOf":
             yield from parts
             return
         if keyword == "oneOf" and not self._are_disjoint(parts):
-            self.free(where, keyword)
+            self.note_unenforced(where, keyword)
         yield _joined(parts)
 
     def _referred(
         self, where_to: Any, where: str | None, seen: tuple[str, ...]
-    ) -> list[Shape]:
+    ) -> list[ValueSet]:
         if where_to in seen:  # a circle adds nothing to a union
             return []
         found = self._references.find(where_to)
         if found is None or len(seen) >= MOST_REFERENCES:
-            self.free(where, "$ref")
+            self.note_unenforced(where, "$ref")
             return [*ALL]
         return self._of(found, where, (*seen, where_to))
 
-    def _are_disjoint(self, unions: Sequence[Sequence[Shape]]) -> bool:
+    def _are_disjoint(self, unions: Sequence[Sequence[ValueSet]]) -> bool:
         """Whether no value has shapes of two unions, as far as is easily seen."""
         fields = _Fields(self._of)
-        others: list[Shape] = []
-        constants: set[Shape] = set()
+        others: list[ValueSet] = []
+        constants: set[ValueSet] = set()
         for union in unions:
             values = {shape for shape in union if isinstance(shape, Constant)}
             own = [shape for shape in union if not isinstance(shape, Constant)]
@@ -222,30 +226,30 @@ class Unions:
             constants |= values
         return True
 
-    def _apart(self, one: Shape, two: Shape, fields: "_Fields") -> bool:
+    def _apart(self, one: ValueSet, two: ValueSet, fields: "_Fields") -> bool:
         if isinstance(one, Object) and isinstance(two, Object):
             for name in dict.fromkeys(one.required + two.required):
                 if not self._meeting(fields.of(one, name), fields.of(two, name)):
                     return True
-        return meet(one, two, self.allows) is None
+        return intersect(one, two, self.allows) is None
 
 
 class _Fields:
     """The unions of the fields of objects, each read once."""
 
-    def __init__(self, read: Callable[[Schema], list[Shape]]) -> None:
+    def __init__(self, read: Callable[[Schema], list[ValueSet]]) -> None:
         self._read = read
-        self._known: dict[tuple[int, str], list[Shape]] = {}
+        self._known: dict[tuple[int, str], list[ValueSet]] = {}
 
-    def of(self, shape: Object, name: str) -> list[Shape]:
+    def of(self, shape: Object, name: str) -> list[ValueSet]:
         key = (id(shape), name)
         if key not in self._known:
             self._known[key] = self._read(shape.schema_of(name))
         return self._known[key]
 
 
-def _joined(unions: Iterable[Iterable[Shape]]) -> list[Shape]:
-    found: list[Shape] = []
+def _joined(unions: Iterable[Iterable[ValueSet]]) -> list[ValueSet]:
+    found: list[ValueSet] = []
     known: set[Constant] = set()
     for union in unions:
         for shape in union:
@@ -262,9 +266,9 @@ def _is_endless(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def _constants(union: Iterable[Shape]) -> int:
+def _constants(union: Iterable[ValueSet]) -> int:
     return sum(isinstance(shape, Constant) for shape in union)
 
 
-def _same(one: Shape, two: Shape) -> bool:
+def _same(one: ValueSet, two: ValueSet) -> bool:
     return one is two or one == two

@@ -20,9 +20,9 @@ others are followed again in a new process (`supervisor`).
 
 from mlx_gptoss.harmony.constrain.worker.grammars import (
     GrammarLostError,
-    Grammars,
-    Matcher,
+    WorkerGrammars,
+    WorkerMatcher,
     can_enforce,
 )
 
-__all__ = ["GrammarLostError", "Grammars", "Matcher", "can_enforce"]
+__all__ = ["GrammarLostError", "WorkerGrammars", "WorkerMatcher", "can_enforce"]

@@ -10,7 +10,7 @@ import mmap
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -22,23 +22,23 @@ from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.harmony.constrain import grammar
 from mlx_gptoss.harmony.constrain.worker.life import (
-    COMPILERS,
-    FOLLOWERS,
-    SHARED,
-    SLOT,
+    COMPILE_THREADS,
+    MASK_BYTES,
+    MASK_THREADS,
+    SHARED_BYTES,
     write_number,
 )
+from mlx_gptoss.harmony.json_text import Json
 
 STACK = 128 << 20  # bytes of address space for a thread: the library goes down deep
 SWITCH_SECONDS = 0.0005  # a mask does not wait long for a grammar that is compiled
-Message = Mapping[str, Any]
 
 
 def main(link: int, shared: int) -> None:
     """Serve what comes through the socket `link`; write masks into `shared`, a file."""
     sys.setswitchinterval(SWITCH_SECONDS)
     threading.stack_size(STACK)
-    Child(Connection(link), mmap.mmap(shared, SHARED)).serve()
+    Child(Connection(link), mmap.mmap(shared, SHARED_BYTES)).serve()
 
 
 class Child:
@@ -48,9 +48,9 @@ class Child:
         self._link = link
         self._shared = shared
         self._sending = threading.Lock()
-        self._vocabularies: dict[int, Vocabulary] = {}
-        self._matchers: dict[int, grammar.Matcher] = {}
-        self._tasks: dict[str, Callable[[Message], Any]] = {
+        self._vocabularies: dict[int, LazyGrammars] = {}
+        self._matchers: dict[int, grammar.LocalMatcher] = {}
+        self._tasks: dict[str, Callable[[Json], Any]] = {
             "prepare": self._prepare,
             "compile": self._compile,
             "can_enforce": self._can_enforce,
@@ -59,7 +59,10 @@ class Child:
 
     def serve(self) -> None:
         """Do everything that comes, each thing in a thread, until nothing can come."""
-        compilers, followers = self._threads(COMPILERS), self._threads(FOLLOWERS)
+        compilers, followers = (
+            self._threads(COMPILE_THREADS),
+            self._threads(MASK_THREADS),
+        )
         self._send({"id": None})
         while True:
             try:
@@ -75,9 +78,9 @@ class Child:
             else:
                 compilers.put(message)
 
-    def _threads(self, count: int) -> "SimpleQueue[Message]":
+    def _threads(self, count: int) -> "SimpleQueue[Json]":
         """Start threads for what is put in a queue: all now, or the process ends."""
-        queue: SimpleQueue[Message] = SimpleQueue()
+        queue: SimpleQueue[Json] = SimpleQueue()
 
         def work() -> None:
             while True:
@@ -87,7 +90,7 @@ class Child:
             threading.Thread(target=work, daemon=True).start()
         return queue
 
-    def _answer(self, message: Message) -> None:
+    def _answer(self, message: Json) -> None:
         answer: dict[str, Any] = {"id": message["id"]}
         write_number(self._shared, message["place"], message["id"])
         try:
@@ -98,26 +101,26 @@ class Child:
             answer["error"] = f"the grammar worker failed: {error!r}"
         self._send(answer)
 
-    def _send(self, answer: Message) -> None:
+    def _send(self, answer: Json) -> None:
         with self._sending:
             self._link.send_bytes(json.dumps(answer).encode())
 
-    def _learn(self, message: Message) -> None:
-        self._vocabularies[message["vocabulary"]] = Vocabulary(message["tokenizer"])
+    def _learn(self, message: Json) -> None:
+        self._vocabularies[message["vocabulary"]] = LazyGrammars(message["tokenizer"])
 
-    def _forget(self, message: Message) -> None:
+    def _forget(self, message: Json) -> None:
         for key in message["matchers"]:
             self._matchers.pop(key, None)
         for key in message["vocabularies"]:
             self._vocabularies.pop(key, None)
 
-    def _prepare(self, message: Message) -> None:
+    def _prepare(self, message: Json) -> None:
         self._vocabularies[message["vocabulary"]].grammars()
 
-    def _compile(self, message: Message) -> Any:
+    def _compile(self, message: Json) -> Any:
         kind, text = message["kind"], message["source"]
         is_schema = kind in ("json_schema", "arguments")
-        found = grammar.compiled(
+        found = grammar.compile_grammar(
             kind,
             json.loads(text) if is_schema else text,
             what=message["what"],
@@ -125,10 +128,10 @@ class Child:
         )
         return asdict(found)
 
-    def _can_enforce(self, message: Message) -> bool:
+    def _can_enforce(self, message: Json) -> bool:
         return grammar.can_enforce(message["kind"], message["source"])
 
-    def _follow(self, message: Message) -> tuple[bool, int]:
+    def _follow(self, message: Json) -> tuple[bool, int]:
         """Go on with a text, and write which tokens may come next, a bit for each.
 
         Returns whether the text may end here, and the bytes of the mask.
@@ -136,29 +139,29 @@ class Child:
         key, begun = message["matcher"], message["grammar"]
         if begun is not None:
             grammars = self._vocabularies[message["vocabulary"]].grammars()
-            self._matchers[key] = grammars.matcher(grammar.Compiled(begun))
+            self._matchers[key] = grammars.matcher(grammar.CompiledGrammar(begun))
         matcher = self._matchers[key]
         for token in message["tokens"]:
-            matcher.feed(token)
-        bits = matcher.bits()
-        start = message["place"] * SLOT
+            matcher.accept(token)
+        bits = matcher.packed_mask()
+        start = message["place"] * MASK_BYTES
         self._shared[start : start + len(bits)] = bits
-        return matcher.complete, len(bits)
+        return matcher.is_accepting, len(bits)
 
 
-class Vocabulary:
+class LazyGrammars:
     """A tokenizer that is read when it is needed first, by whichever thread."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._reading = threading.Lock()
-        self._read: grammar.Grammars | None = None
+        self._read: grammar.LocalGrammars | None = None
 
-    def grammars(self) -> grammar.Grammars:
+    def grammars(self) -> grammar.LocalGrammars:
         with self._reading:
             if self._read is None:
                 vocabulary = tokenizers.Tokenizer.from_str(self._text)
-                read = grammar.Grammars(Tokenizer(vocabulary, "of the model"))
+                read = grammar.LocalGrammars(Tokenizer(vocabulary, "of the model"))
                 read.tokenizer()
                 self._read, self._text = read, ""
             return self._read

@@ -17,14 +17,14 @@ import numpy as np
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import SchemaError
-from mlx_gptoss.harmony.constrain.grammar import Kind, unpacked, written
+from mlx_gptoss.harmony.constrain.grammar import GrammarKind, source_text, unpack_mask
 from mlx_gptoss.harmony.constrain.schema_grammar import (
-    ANYTHING,
-    WHOLE,
-    Compiled,
-    schema_grammar,
+    ANY_VALUE,
+    WHOLE_SCHEMA,
+    CompiledGrammar,
+    compile_schema,
 )
-from mlx_gptoss.harmony.constrain.worker.life import Life
+from mlx_gptoss.harmony.constrain.worker.life import WorkerProcess
 from mlx_gptoss.harmony.constrain.worker.supervisor import LostError, Supervisor, Task
 
 COMPILE_SECONDS = 20.0
@@ -35,15 +35,15 @@ REMEMBERED = 512  # grammars that were checked: 400 tools are offered again each
 SCHEMAS = ("json_schema", "arguments")
 _keys = itertools.count(1)
 _shared = Supervisor()  # one process serves all models
-os.register_at_fork(after_in_child=_shared.begin_anew)
-Key = tuple[Kind, bool, str]
+os.register_at_fork(after_in_child=_shared.reset)
+Key = tuple[GrammarKind, bool, str]
 
 
 class GrammarLostError(SchemaError):
     """A grammar brought the worker down: nothing enforces it any more."""
 
 
-class Grammars:
+class WorkerGrammars:
     """Compiles grammars for one tokenizer; any thread may."""
 
     def __init__(
@@ -52,12 +52,12 @@ class Grammars:
         self.supervisor = supervisor or _shared
         self._tokenizer = tokenizer
         self._key = next(_keys)
-        self._compiled: dict[Key, Future[Compiled]] = {}
+        self._compiled: dict[Key, Future[CompiledGrammar]] = {}
         self._lost: dict[str, str] = {}  # grammars, and what they did
         self._lock = threading.Lock()
         self._prepared: Future[Any] | None = None
-        self.supervisor.enter(self._key)
-        self._close = finalize(self, self.supervisor.leave, self._key)
+        self.supervisor.register(self._key)
+        self._close = finalize(self, self.supervisor.unregister, self._key)
 
     def close(self) -> None:
         """Have the vocabulary forgotten; without any the worker ends. Twice is once."""
@@ -68,28 +68,28 @@ class Grammars:
         with self._lock:
             if self._prepared is None:
                 task = Task(
-                    partial(self.message, message={"do": "prepare"}),
+                    partial(self.address, message={"do": "prepare"}),
                     MASK_SECONDS,
                     vocabulary=self._key,
                 )
                 self._prepared = self.supervisor.submit(task)
 
     def compile(
-        self, kind: Kind, source: Any, *, what: str, strict: bool = False
-    ) -> Compiled:
+        self, kind: GrammarKind, source: Any, *, what: str, strict: bool = False
+    ) -> CompiledGrammar:
         """Return the library's form of a grammar, and what it leaves free.
 
         "arguments" is a JSON schema whose objects take their fields in any order.
         Raises SchemaError, which names `what`, the feature that is not supported, and
         what to do: for a schema with `strict` only, for other grammars always.
         """
-        return self.begin(kind, source, what=what, strict=strict)()
+        return self.start_compile(kind, source, what=what, strict=strict)()
 
-    def begin(
-        self, kind: Kind, source: Any, *, what: str, strict: bool = False
-    ) -> Callable[[], Compiled]:
+    def start_compile(
+        self, kind: GrammarKind, source: Any, *, what: str, strict: bool = False
+    ) -> Callable[[], CompiledGrammar]:
         """Begin to compile; what is returned waits for it."""
-        key = (kind, strict, written(source, what))
+        key = (kind, strict, source_text(source, what))
         with self._lock:
             found = self._compiled.pop(key, None)
             if found is None or (found.done() and _failed(found)):
@@ -99,18 +99,18 @@ class Grammars:
                 del self._compiled[next(iter(self._compiled))]
         return partial(self._finished, key, found, what)
 
-    def matcher(self, compiled: Compiled) -> "Matcher":
+    def matcher(self, compiled: CompiledGrammar) -> "WorkerMatcher":
         """Start to match a text against what `compile` returned."""
-        return Matcher(self, compiled)
+        return WorkerMatcher(self, compiled)
 
-    def message(self, life: Life, message: dict[str, Any]) -> dict[str, Any]:
+    def address(self, life: WorkerProcess, message: dict[str, Any]) -> dict[str, Any]:
         """Complete a message about this vocabulary, which the process may not have."""
         if self._key not in life.vocabularies:
             life.vocabularies.add(self._key)
             life.send(self._vocabulary)
         return {"vocabulary": self._key, **message}
 
-    def lose(self, compiled: Compiled, why: str) -> None:
+    def give_up(self, compiled: CompiledGrammar, why: str) -> None:
         """Never ask for a grammar again, which brought the worker down."""
         with self._lock:
             self._lost[compiled.grammar] = why
@@ -128,7 +128,7 @@ class Grammars:
     def key(self) -> int:
         return self._key
 
-    def _submit(self, key: Key, what: str) -> "Future[Compiled]":
+    def _submit(self, key: Key, what: str) -> "Future[CompiledGrammar]":
         kind, strict, source = key
         message = {
             "do": "compile",
@@ -139,12 +139,12 @@ class Grammars:
         }
         return self.supervisor.submit(Task(lambda life: message, COMPILE_SECONDS))
 
-    def _finished(self, key: Key, found: "Future[Any]", what: str) -> Compiled:
+    def _finished(self, key: Key, found: "Future[Any]", what: str) -> CompiledGrammar:
         kind, strict, _ = key
         try:
             _, value = found.result()
-            freed = tuple(map(tuple, value["freed"]))
-            compiled = Compiled(value["grammar"], freed, value["loosely"])
+            freed = tuple(map(tuple, value["unenforced"]))
+            compiled = CompiledGrammar(value["grammar"], freed, value["best_effort"])
             why = self._lost.get(compiled.grammar)
         except LostError as error:
             compiled, why = None, str(error)
@@ -154,69 +154,69 @@ class Grammars:
             raise GrammarLostError(
                 f"{what} cannot be enforced (its grammar {why}): change it"
             )
-        return replace(_anything(ordered=kind == "json_schema"), freed=(WHOLE,))
+        return replace(_anything(ordered=kind == "json_schema"), freed=(WHOLE_SCHEMA,))
 
 
-class Matcher:
+class WorkerMatcher:
     """One text on its way through a grammar. One thread at a time may use it."""
 
-    def __init__(self, grammars: Grammars, compiled: Compiled) -> None:
+    def __init__(self, grammars: WorkerGrammars, compiled: CompiledGrammar) -> None:
         self._grammars = grammars
         self._compiled = compiled
         self._key = next(_keys)
         self._tokens: list[int] = []
-        self._life: Life | None = None  # the process that knows the text, and
+        self._life: WorkerProcess | None = None  # the process that knows the text, and
         self._known = 0  # how many of its tokens
         self._seen: Future[Any] | None = None
         self._last: Task | None = None
-        forget = grammars.supervisor.forget
+        forget = grammars.supervisor.forget_matcher
         finalize(self, forget, self._key).atexit = False
 
-    def feed(self, token: int) -> None:
+    def accept(self, token: int) -> None:
         """Take the token that was chosen; it must be one that was allowed."""
         if self._seen is not None:  # two threads must not follow one text
             self._found()
         self._tokens.append(token)
         self._seen = None
 
-    def look(self) -> "Future[Any]":
+    def start_mask(self) -> "Future[Any]":
         """Begin to work out what may come next, if that is not under way."""
         if self._seen is None:
             self._last = Task(
                 self._message,
                 MASK_SECONDS,
                 vocabulary=self._grammars.key,
-                is_follow=True,
-                is_slow=self._last is not None and self._last.took > SLOW_SECONDS,
+                computes_mask=True,
+                is_slow=self._last is not None and self._last.duration > SLOW_SECONDS,
             )
             self._seen = self._grammars.supervisor.submit(self._last)
         return self._seen
 
-    def allowed(self, size: int) -> np.ndarray:
+    def token_mask(self, size: int) -> np.ndarray:
         """Return a bool (size,): the tokens that may come next; none may be left.
 
         Waits for it. Raises SchemaError when the grammar asks too much of the library,
         and GrammarLostError when it brought the worker down.
         """
-        return unpacked(self._found()[1], size)
+        return unpack_mask(self._found()[1], size)
 
     @property
-    def complete(self) -> bool:
+    def is_accepting(self) -> bool:
         """Whether the text may end here. Waits for it."""
         return self._found()[0]
 
     def _found(self) -> tuple[bool, bytes]:
         try:
-            life, found = self.look().result()
+            life, found = self.start_mask().result()
         except LostError as error:
-            self._grammars.lose(self._compiled, str(error))
+            self._grammars.give_up(self._compiled, str(error))
             raise GrammarLostError(
                 f"a grammar cannot be enforced any more (it {error}): change it"
             ) from error
         self._life, self._known = life, len(self._tokens)
         return found
 
-    def _message(self, life: Life) -> dict[str, Any]:
+    def _message(self, life: WorkerProcess) -> dict[str, Any]:
         knows = life is self._life
         tokens = self._tokens[self._known if knows else 0 :]
         message = {
@@ -226,7 +226,7 @@ class Matcher:
             "tokens": tokens,
             "more_seconds": TOKEN_SECONDS * len(tokens),
         }
-        return self._grammars.message(life, message)
+        return self._grammars.address(life, message)
 
 
 def can_enforce(kind: Literal["regex", "lark"], source: str) -> bool:
@@ -240,9 +240,9 @@ def can_enforce(kind: Literal["regex", "lark"], source: str) -> bool:
 
 
 @cache
-def _anything(*, ordered: bool) -> Compiled:
+def _anything(*, ordered: bool) -> CompiledGrammar:
     """Compile what nobody sent, here, where it cannot be lost."""
-    return schema_grammar(ANYTHING[ordered], ordered=ordered, strict=False)
+    return compile_schema(ANY_VALUE[ordered], ordered=ordered, strict=False)
 
 
 def _failed(found: "Future[Any]") -> bool:

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from multiprocessing import spawn
 from multiprocessing.connection import Connection
@@ -29,12 +29,15 @@ from typing import Any
 import psutil
 
 import mlx_gptoss
+from mlx_gptoss.harmony.json_text import Json
 
-FOLLOWERS, COMPILERS = 4, 2  # threads in the process
-SLOT = 1 << 16  # bytes of a mask: half a million tokens
-NUMBER = 8  # bytes
-MASKS = FOLLOWERS * SLOT
-SHARED = MASKS + (FOLLOWERS + COMPILERS) * NUMBER  # then what each thread is at
+MASK_THREADS, COMPILE_THREADS = 4, 2  # threads in the process
+MASK_BYTES = 1 << 16  # bytes of a mask: half a million tokens
+NUMBER_BYTES = 8  # bytes
+MASKS_BYTES = MASK_THREADS * MASK_BYTES
+SHARED_BYTES = (
+    MASKS_BYTES + (MASK_THREADS + COMPILE_THREADS) * NUMBER_BYTES
+)  # then what each thread is at
 FIRST_FREE = 3  # the descriptors below belong to the standard streams, closed or not
 START = (
     "import json, signal, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -45,36 +48,41 @@ START = (
     "main(int(sys.argv[2]), int(sys.argv[3]))"
 )
 SEND_TIMEOUT = struct.pack("ll", 10, 0)  # a timeval: to a process that reads no more
-Answer = Mapping[str, Any]
-Message = Mapping[str, Any]
 HOME = os.path.dirname(os.path.dirname(mlx_gptoss.__file__))
 
 
-class Life:
+class WorkerProcess:
     """Starts a process; see the module. Raises OSError if it cannot."""
 
     def __init__(
         self,
-        on_answer: Callable[["Life", Answer], None],
-        on_end: Callable[["Life"], None],
+        on_answer: Callable[["WorkerProcess", Json], None],
+        on_end: Callable[["WorkerProcess"], None],
     ) -> None:
         self._on_answer = on_answer
         self._on_end = on_end
         self._sending = threading.Lock()  # held for a moment
         self._writing = threading.Lock()
-        self._later: list[Message | Callable[[], Message]] | None = []
+        self._later: list[Json | Callable[[], Json]] | None = []
         self.vocabularies: set[int] = set()  # that it was sent
-        self.read: set[int] = set()  # and those that it has read
+        self.vocabularies_read: set[int] = set()  # and those that it has read
         self.started = False
         with ExitStack() as stack:
-            masks = shared_file(SHARED)
+            masks = shared_file(SHARED_BYTES)
             stack.callback(os.close, masks)
             ours, theirs = map(stack.enter_context, socket.socketpair())
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, SEND_TIMEOUT)
             given = [_inherited(one, stack) for one in (theirs.fileno(), masks)]
-            self._shared = mmap.mmap(masks, SHARED)
+            self._shared = mmap.mmap(masks, SHARED_BYTES)
             self._process = subprocess.Popen(
-                [program(), "-I", "-c", START, search_path(), *map(str, given)],
+                [
+                    python_executable(),
+                    "-I",
+                    "-c",
+                    START,
+                    search_path(),
+                    *map(str, given),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -103,7 +111,7 @@ class Life:
         except psutil.Error:  # it is gone: `on_end` says so
             return 0
 
-    def send(self, message: Message | Callable[[], Message]) -> None:
+    def send(self, message: Json | Callable[[], Json]) -> None:
         """Send a message, or what a call returns, behind all that was sent before.
 
         Nobody waits until the process has started, nor for a call. What cannot arrive
@@ -129,7 +137,7 @@ class Life:
             for message in messages:
                 self._write(message)
 
-    def _write(self, message: Message | Callable[[], Message]) -> None:
+    def _write(self, message: Json | Callable[[], Json]) -> None:
         said = message() if callable(message) else message
         with self._writing:
             try:
@@ -139,9 +147,9 @@ class Life:
 
     def mask(self, place: int, size: int) -> bytes:
         """Copy the first `size` bytes of a mask."""
-        return self._shared[place * SLOT : place * SLOT + size]
+        return self._shared[place * MASK_BYTES : place * MASK_BYTES + size]
 
-    def began(self, place: int, number: int) -> bool:
+    def has_begun(self, place: int, number: int) -> bool:
         """Whether the thread at a place has begun with the task of that number."""
         return read_number(self._shared, place) == number
 
@@ -170,7 +178,7 @@ class Life:
         self._on_end(self)
 
 
-def program() -> str:
+def python_executable() -> str:
     """The Python to start. An app that carries one names it by `set_executable`."""
     found = spawn.get_executable()
     if not found:
@@ -194,13 +202,13 @@ def _inherited(found: int, stack: ExitStack) -> int:
 
 def read_number(shared: mmap.mmap, place: int) -> int:
     """The number of the task that the thread at a place began last."""
-    start = MASKS + place * NUMBER
-    return int.from_bytes(shared[start : start + NUMBER], "little")
+    start = MASKS_BYTES + place * NUMBER_BYTES
+    return int.from_bytes(shared[start : start + NUMBER_BYTES], "little")
 
 
 def write_number(shared: mmap.mmap, place: int, number: int) -> None:
-    start = MASKS + place * NUMBER
-    shared[start : start + NUMBER] = number.to_bytes(NUMBER, "little")
+    start = MASKS_BYTES + place * NUMBER_BYTES
+    shared[start : start + NUMBER_BYTES] = number.to_bytes(NUMBER_BYTES, "little")
 
 
 def shared_file(size: int) -> int:

@@ -15,23 +15,29 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_gptoss.errors import GptOssError, SchemaError
-from mlx_gptoss.harmony.constrain.worker.life import COMPILERS, FOLLOWERS, Answer, Life
+from mlx_gptoss.harmony.constrain.worker.life import (
+    COMPILE_THREADS,
+    MASK_THREADS,
+    WorkerProcess,
+)
+from mlx_gptoss.harmony.json_text import Json
 
 TICK_SECONDS = 0.02  # between looks at what is under way
 STOPPED_SECONDS = 1.0
-LINGER_SECONDS = 20  # without anyone who may ask, before the process is ended
+IDLE_SECONDS = 20  # without anyone who may ask, before the process is ended
 MOST_BYTES = 1 << 30  # that the process may grow by
 BLAMED_SHARE = 4  # a task that took one in so many of these bytes took too much
 FIRST_SECONDS = 60.0  # to start, and to read a vocabulary
-STARTS = 8  # processes in a row that do nothing: some are killed while they start
-MOST_SLOW = FOLLOWERS - 2  # texts with costly masks, beside which others go on
-Message = Mapping[str, Any]
+MAX_FAILED_STARTS = (
+    8  # processes in a row that do nothing: some are killed while they start
+)
+MOST_SLOW = MASK_THREADS - 2  # texts with costly masks, beside which others go on
 
 log = logging.getLogger(__name__)
 
@@ -50,33 +56,33 @@ class Task:
     thread, while the task is under way.
     """
 
-    message: Callable[[Life], Message]
+    message: Callable[[WorkerProcess], Json]
     seconds: float
     vocabulary: int | None = None
-    is_follow: bool = False
+    computes_mask: bool = False
     is_slow: bool = False
-    alone: bool = False
+    runs_alone: bool = False
     future: "Future[Any]" = field(default_factory=Future)
     more_seconds: float = 0.0
-    begun: float = 0.0
-    took: float = 0.0
+    started_at: float = 0.0
+    duration: float = 0.0
     memory: int = 0
-    place: int = 0
+    slot: int = 0
 
 
 class Supervisor:
     """Runs tasks in one process at a time; any thread may submit them."""
 
     def __init__(
-        self, *, most_bytes: int = MOST_BYTES, linger: float = LINGER_SECONDS
+        self, *, most_bytes: int = MOST_BYTES, idle_seconds: float = IDLE_SECONDS
     ) -> None:
         self._most_bytes = most_bytes
-        self._linger = linger
-        self._life: Life | None = None
+        self._linger = idle_seconds
+        self._life: WorkerProcess | None = None
         self._users: set[int] = set()
-        self.begin_anew()
+        self.reset()
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Have no process, without touching one: that of whom this was forked from."""
         if self._life is not None:
             self._life.disown()
@@ -84,7 +90,7 @@ class Supervisor:
         self._life = None
         self._under_way: dict[int, Task] = {}
         self._waiting: deque[Task] = deque()
-        self._places = places()
+        self._places = free_slots()
         self._numbers = itertools.count(1)
         self._left_at = 0.0  # when anybody was there last
         self._floor = 0  # bytes of the process with its vocabularies
@@ -95,19 +101,19 @@ class Supervisor:
         self._resting = False
         self._looked = 0.0
 
-    def enter(self, key: int) -> None:
+    def register(self, key: int) -> None:
         """Somebody, with a vocabulary of that key, may have tasks from now on."""
         self._users.add(key)
 
     # What finalizers call takes no lock: they run in the middle of anything.
 
-    def leave(self, key: int) -> None:
+    def unregister(self, key: int) -> None:
         """And from now on no more; without anyone the process ends after a while."""
         self._users.discard(key)
         self._left_at = time.monotonic()
         self._forgotten.append(("vocabularies", key))
 
-    def forget(self, matcher: int) -> None:
+    def forget_matcher(self, matcher: int) -> None:
         """Have one who follows a text forgotten."""
         self._forgotten.append(("matchers", matcher))
 
@@ -129,25 +135,27 @@ class Supervisor:
         for task in list(self._waiting):
             if not any(self._places.values()):
                 return
-            alone = [one for one in self._under_way.values() if one.alone]
-            if alone or (task.alone and self._under_way):
+            alone = [one for one in self._under_way.values() if one.runs_alone]
+            if alone or (task.runs_alone and self._under_way):
                 return
             slow = sum(one.is_slow for one in self._under_way.values())
-            if not self._places[task.is_follow] or (task.is_slow and slow >= MOST_SLOW):
+            if not self._places[task.computes_mask] or (
+                task.is_slow and slow >= MOST_SLOW
+            ):
                 continue
             life = self._living()
             if life is None:
                 return
             self._waiting.remove(task)
-            if task.begun or task.future.set_running_or_notify_cancel():
+            if task.started_at or task.future.set_running_or_notify_cancel():
                 self._send(life, task)
 
-    def _living(self) -> Life | None:
+    def _living(self) -> WorkerProcess | None:
         """The process; a new one if there is none. None, and all fail, if it cannot."""
         try:
-            if self._fruitless >= STARTS:
+            if self._fruitless >= MAX_FAILED_STARTS:
                 raise OSError("it ends as soon as it is started")
-            self._life = self._life or Life(self._answered, self._ended)
+            self._life = self._life or WorkerProcess(self._answered, self._ended)
         except OSError as error:
             self._fruitless = 0
             self._fail_all(
@@ -159,27 +167,27 @@ class Supervisor:
             self._watch.start()
         return self._life
 
-    def _send(self, life: Life, task: Task) -> None:
+    def _send(self, life: WorkerProcess, task: Task) -> None:
         number = next(self._numbers)
         self._under_way[number] = task
-        task.begun = self._left_at = time.monotonic()
+        task.started_at = self._left_at = time.monotonic()
         task.memory = life.memory
-        task.place = self._places[task.is_follow].pop()
+        task.slot = self._places[task.computes_mask].pop()
         forgotten: dict[str, list[int]] = {"matchers": [], "vocabularies": []}
         while self._forgotten:
             what, key = self._forgotten.popleft()
             forgotten[what].append(key)
         if any(forgotten.values()):
             life.vocabularies.difference_update(forgotten["vocabularies"])
-            life.read.difference_update(forgotten["vocabularies"])
+            life.vocabularies_read.difference_update(forgotten["vocabularies"])
             life.send({"do": "forget", **forgotten})
         message = task.message(life)
         task.more_seconds = message.get("more_seconds", 0.0)
-        life.send({"id": number, "place": task.place, **message})
+        life.send({"id": number, "place": task.slot, **message})
         if self._resting:
             self._changed.notify_all()
 
-    def _answered(self, life: Life, answer: Answer) -> None:
+    def _answered(self, life: WorkerProcess, answer: Json) -> None:
         with self._changed:
             if life is not self._life:
                 return
@@ -189,12 +197,15 @@ class Supervisor:
                 return
             task = self._under_way.pop(answer["id"])
             value = answer.get("value")
-            self._places[task.is_follow].append(task.place)
-            task.took = time.monotonic() - task.begun
-            if task.is_follow and value is not None:
-                value = (value[0], life.mask(task.place, value[1]))
-            if task.vocabulary is not None and task.vocabulary not in life.read:
-                life.read.add(task.vocabulary)
+            self._places[task.computes_mask].append(task.slot)
+            task.duration = time.monotonic() - task.started_at
+            if task.computes_mask and value is not None:
+                value = (value[0], life.mask(task.slot, value[1]))
+            if (
+                task.vocabulary is not None
+                and task.vocabulary not in life.vocabularies_read
+            ):
+                life.vocabularies_read.add(task.vocabulary)
                 waited = [
                     one
                     for one in self._under_way.values()
@@ -208,13 +219,13 @@ class Supervisor:
         else:
             task.future.set_result((life, value))
 
-    def _begin_now(self, life: Life, tasks: list[Task]) -> None:
+    def _begin_now(self, life: WorkerProcess, tasks: list[Task]) -> None:
         """Count time and memory of tasks from here: they waited for something else."""
         self._floor = life.memory
         for task in tasks:
-            task.begun, task.memory = time.monotonic(), self._floor
+            task.started_at, task.memory = time.monotonic(), self._floor
 
-    def _ended(self, life: Life) -> None:
+    def _ended(self, life: WorkerProcess) -> None:
         """Find out who is to blame, and do all else again."""
         with self._changed:
             tasks, verdict = list(self._under_way.values()), self._verdict
@@ -222,7 +233,7 @@ class Supervisor:
             if guilty not in tasks:  # its answer came in time, just
                 guilty = None
             self._life, self._under_way, self._verdict = None, {}, None
-            self._places = places()
+            self._places = free_slots()
             self._fruitless += not life.started
             for task in reversed(tasks):
                 if task is not guilty:
@@ -235,24 +246,24 @@ class Supervisor:
             log.warning("a grammar is given up: it %s", why)
             guilty.future.set_exception(LostError(why))
 
-    def _by_itself(self, life: Life) -> tuple[Task | None, str]:
+    def _by_itself(self, life: WorkerProcess) -> tuple[Task | None, str]:
         """Who is to blame for an end that nobody ordered; of several, nobody yet."""
         suspects = [
             task
             for number, task in self._under_way.items()
-            if life.began(task.place, number)
+            if life.has_begun(task.slot, number)
         ]
         if len(suspects) == 1:
             return suspects[0], "ended the process that checks grammars"
         for task in suspects:
-            task.alone = True
+            task.runs_alone = True
         return None, ""
 
     def _fail_all(self, error: Exception) -> None:
         tasks = [*self._under_way.values(), *self._waiting]
         self._under_way.clear()
         self._waiting.clear()
-        self._places = places()
+        self._places = free_slots()
         for task in tasks:
             task.future.set_exception(error)
 
@@ -278,12 +289,12 @@ class Supervisor:
                     self._looked = time.monotonic()
                 self._resting = False
 
-    def _look(self, life: Life, now: float) -> None:
+    def _look(self, life: WorkerProcess, now: float) -> None:
         """Have the process killed for what takes too long, or too much memory."""
         slept = now - self._looked - TICK_SECONDS
         if slept > STOPPED_SECONDS:  # both were, by Ctrl-Z or a lid
             for task in self._under_way.values():
-                task.begun = min(now, task.begun + slept)
+                task.started_at = min(now, task.started_at + slept)
         self._looked = now
         late = [
             task for task in self._under_way.values() if now >= self._end(life, task)
@@ -300,16 +311,16 @@ class Supervisor:
             self._verdict = self._verdict or (most if blamed else None, why)
             life.kill()
 
-    def _end(self, life: Life, task: Task) -> float:
+    def _end(self, life: WorkerProcess, task: Task) -> float:
         """When a task must have its answer."""
         ready = life.started and (
-            task.vocabulary is None or task.vocabulary in life.read
+            task.vocabulary is None or task.vocabulary in life.vocabularies_read
         )
         seconds = task.seconds + task.more_seconds
-        return task.begun + seconds + FIRST_SECONDS * (not ready)
+        return task.started_at + seconds + FIRST_SECONDS * (not ready)
 
 
-def places() -> dict[bool, list[int]]:
+def free_slots() -> dict[bool, list[int]]:
     """Where threads have nothing to do: those that follow texts, and the others."""
-    others = range(FOLLOWERS, FOLLOWERS + COMPILERS)
-    return {True: list(range(FOLLOWERS)), False: list(others)}
+    others = range(MASK_THREADS, MASK_THREADS + COMPILE_THREADS)
+    return {True: list(range(MASK_THREADS)), False: list(others)}
