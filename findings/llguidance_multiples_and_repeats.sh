@@ -8,7 +8,7 @@
 # Seen: a multiple is compared as it is spelled (10 and 1.5 are taken), the escapes `\/`
 # and `\u0041` are refused, and `{0,0}` is an error.
 #
-# mlx_gptoss writes the grammars of schemas itself (mlx_gptoss/harmony/constrain/schema_grammar.py,
+# mlx_gptoss writes the grammars of schemas itself (mlx_gptoss/harmony/constrain/schema/compile.py,
 # tests/harmony/test_grammar_values.py).
 #
 #     findings/llguidance_multiples_and_repeats.sh     # exit 0: as described

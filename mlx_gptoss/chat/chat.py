@@ -38,7 +38,7 @@ from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import GptOssError, LongPromptError, PromptError
 from mlx_gptoss.harmony.constrain.constraints import Constraints
-from mlx_gptoss.harmony.constrain.schema_grammar import unenforced_lines
+from mlx_gptoss.harmony.constrain.schema.compile import unenforced_lines
 from mlx_gptoss.harmony.events import Event, ToolCall
 from mlx_gptoss.harmony.messages import (
     IDENTITY,

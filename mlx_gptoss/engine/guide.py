@@ -42,7 +42,7 @@ from mlx_gptoss.harmony.constrain.loops import (
     Detector,
     LoopDetector,
 )
-from mlx_gptoss.harmony.constrain.schema_grammar import (
+from mlx_gptoss.harmony.constrain.schema.compile import (
     WHOLE_SCHEMA,
     CompiledGrammar,
     Unenforced,

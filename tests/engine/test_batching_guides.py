@@ -16,8 +16,8 @@ from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import SchemaError
-from mlx_gptoss.harmony.constrain.schema_grammar import WHOLE_SCHEMA
-from mlx_gptoss.harmony.constrain.worker import WorkerGrammars, grammars
+from mlx_gptoss.harmony.constrain.schema.compile import WHOLE_SCHEMA
+from mlx_gptoss.harmony.constrain.worker import WorkerGrammars, client
 from mlx_gptoss.harmony.constrain.worker.supervisor import Supervisor
 from tests.support.asking import Asked
 from tests.support.fakes import token_ids
@@ -205,11 +205,11 @@ def test_a_grammar_that_hangs_its_process_ends_or_frees_its_answer_only(
 
     def hang(step: Step) -> None:
         if lost_guide.place.kind == "grammar" and not hung and supervisor.pid:
-            monkeypatch.setattr(grammars, "MASK_SECONDS", 0.2)
+            monkeypatch.setattr(client, "MASK_SECONDS", 0.2)
             os.kill(supervisor.pid, signal.SIGSTOP)
             lost_guide._matcher = own.matcher(lost_guide._compiled[None])
             hung.append(lost_guide._matcher.start_mask())
-            monkeypatch.setattr(grammars, "MASK_SECONDS", 60)
+            monkeypatch.setattr(client, "MASK_SECONDS", 60)
 
     lost = Asked(runtime, prompt(runtime, 5), GREEDY, on_step=hang, guide=lost_guide)
     other = Asked(runtime, prompt(runtime, 6), GREEDY, guide=other_guide)

@@ -22,12 +22,12 @@ import pytest
 from mlx_gptoss.errors import GptOssError, SchemaError
 from mlx_gptoss.harmony.constrain import grammar
 from mlx_gptoss.harmony.constrain.depth import MAX_DEPTH, depth_of_lark
-from mlx_gptoss.harmony.constrain.schema_grammar import WHOLE_SCHEMA
+from mlx_gptoss.harmony.constrain.schema.compile import WHOLE_SCHEMA
 from mlx_gptoss.harmony.constrain.worker import (
     GrammarLostError,
     WorkerGrammars,
     WorkerMatcher,
-    grammars,
+    client,
 )
 from mlx_gptoss.harmony.constrain.worker.supervisor import Supervisor
 from tests.support.fakes import byte_tokenizer
@@ -131,10 +131,10 @@ def test_a_process_that_hangs_is_killed_and_only_who_hung_it_is_lost(
     for text in (lost, other):
         text.accept(draw(text))
     stop(supervisor)
-    monkeypatch.setattr(grammars, "MASK_SECONDS", 0.1)
+    monkeypatch.setattr(client, "MASK_SECONDS", 0.1)
     for text in (lost, other):
         text.start_mask()
-        monkeypatch.setattr(grammars, "MASK_SECONDS", SOON)
+        monkeypatch.setattr(client, "MASK_SECONDS", SOON)
 
     with pytest.raises(GrammarLostError, match=r"it took more than 0\.1 seconds"):
         lost.token_mask(BYTES)
@@ -147,10 +147,10 @@ def test_what_was_lost_once_is_not_asked_of_a_process_again(
     pattern = own.compile("regex", "a+", what="a pattern")
     texts = [ship(own), own.matcher(pattern)]
     for text in texts:
-        monkeypatch.setattr(grammars, "MASK_SECONDS", SOON)
+        monkeypatch.setattr(client, "MASK_SECONDS", SOON)
         text.accept(draw(text))
         stop(supervisor)
-        monkeypatch.setattr(grammars, "MASK_SECONDS", 0.05)
+        monkeypatch.setattr(client, "MASK_SECONDS", 0.05)
         with pytest.raises(GrammarLostError):
             text.token_mask(BYTES)
 
@@ -167,10 +167,10 @@ def test_a_schema_that_hangs_the_process_is_free_or_refused(
     strict: bool,
 ) -> None:
     boat = {**SHIP, "description": "a small one"}
-    monkeypatch.setattr(grammars, "COMPILE_SECONDS", 0.1)
+    monkeypatch.setattr(client, "COMPILE_SECONDS", 0.1)
     stop(supervisor)
     finish = own.start_compile("arguments", boat, what="a boat", strict=strict)
-    monkeypatch.setattr(grammars, "COMPILE_SECONDS", SOON)
+    monkeypatch.setattr(client, "COMPILE_SECONDS", SOON)
 
     if strict:
         with pytest.raises(GrammarLostError, match="a boat cannot be enforced"):
@@ -264,9 +264,9 @@ def test_the_process_ends_when_nobody_needs_it() -> None:
 def test_the_process_ends_with_the_one_who_started_it(own: WorkerGrammars) -> None:
     code = """if True:
         import time
-        from mlx_gptoss.harmony.constrain.worker import Grammars
+        from mlx_gptoss.harmony.constrain.worker import WorkerGrammars
         from tests.support.fakes import byte_tokenizer
-        grammars = Grammars(byte_tokenizer())
+        grammars = WorkerGrammars(byte_tokenizer())
         grammars.compile("regex", "a", what="a pattern")
         print(grammars.supervisor.pid, flush=True)
         time.sleep(60)
@@ -309,10 +309,10 @@ def test_many_threads_may_ask_at_once(own: WorkerGrammars) -> None:
 def test_grammars_that_were_read_are_remembered_some(own: WorkerGrammars) -> None:
     first = own.compile("regex", "a", what="a pattern")
     assert own.compile("regex", "a", what="another") is not None
-    for number in range(grammars.REMEMBERED + 3):
+    for number in range(client.REMEMBERED + 3):
         own.start_compile("regex", f"a{{{number}}}", what="a pattern")
 
-    assert len(own._compiled) == grammars.REMEMBERED
+    assert len(own._compiled) == client.REMEMBERED
     assert own.compile("regex", "a", what="a pattern") == first
 
 

@@ -16,20 +16,20 @@ import pytest
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.harmony.constrain.schema import shapes
-from mlx_gptoss.harmony.constrain.schema_grammar import WHOLE_SCHEMA
-from mlx_gptoss.harmony.constrain.worker import WorkerGrammars, WorkerMatcher, grammars
-from mlx_gptoss.harmony.constrain.worker.life import MASK_THREADS
+from mlx_gptoss.harmony.constrain.schema import value_sets
+from mlx_gptoss.harmony.constrain.schema.compile import WHOLE_SCHEMA
+from mlx_gptoss.harmony.constrain.worker import WorkerGrammars, WorkerMatcher, client
+from mlx_gptoss.harmony.constrain.worker.process import MASK_THREADS
 from mlx_gptoss.harmony.constrain.worker.supervisor import Supervisor
 from tests.harmony.test_grammar_worker import BYTES, SOON, kill, ship, stop, until, walk
 from tests.support.fakes import SPECIALS, byte_tokenizer, byte_vocabulary
 
 COMPILE = """
-from mlx_gptoss.harmony.constrain.worker import Grammars
+from mlx_gptoss.harmony.constrain.worker import WorkerGrammars
 from tests.support.fakes import byte_tokenizer
-own = Grammars(byte_tokenizer())
+own = WorkerGrammars(byte_tokenizer())
 text = own.matcher(own.compile("regex", "a+", what="a pattern"))
-raise SystemExit(not text.allowed(256)[97])
+raise SystemExit(not text.token_mask(256)[97])
 """
 
 
@@ -95,8 +95,8 @@ def test_what_is_followed_again_has_time_for_all_its_tokens(
     kill(supervisor)
     ship(own).token_mask(BYTES)  # a new process has read the vocabulary
     again = walked(ship(own))
-    monkeypatch.setattr(grammars, "MASK_SECONDS", -1.0)
-    monkeypatch.setattr(grammars, "TOKEN_SECONDS", SOON)
+    monkeypatch.setattr(client, "MASK_SECONDS", -1.0)
+    monkeypatch.setattr(client, "TOKEN_SECONDS", SOON)
     stop(supervisor)
     for one in (text, again):
         one._seen = None
@@ -119,12 +119,12 @@ def test_any_object_is_never_lost(
     own: WorkerGrammars,
     supervisor: Supervisor,
     monkeypatch: pytest.MonkeyPatch,
-    kind: grammars.GrammarKind,
+    kind: client.GrammarKind,
 ) -> None:
     own.compile("regex", "a", what="a pattern")
     stop(supervisor)
-    monkeypatch.setattr(grammars, "COMPILE_SECONDS", 0.05)
-    source = grammars.ANY_VALUE[kind == "json_schema"]
+    monkeypatch.setattr(client, "COMPILE_SECONDS", 0.05)
+    source = client.ANY_VALUE[kind == "json_schema"]
 
     assert own.compile(kind, source, what="any object").unenforced == (WHOLE_SCHEMA,)
 
@@ -204,8 +204,8 @@ def test_without_descriptors_nothing_is_left_open() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def nothing() -> grammars.Task:
-    return grammars.Task(lambda life: {"do": "prepare"}, SOON)
+def nothing() -> client.Task:
+    return client.Task(lambda life: {"do": "prepare"}, SOON)
 
 
 @pytest.mark.parametrize("program", (None, ""))
@@ -248,19 +248,19 @@ def test_a_fork_has_a_process_of_its_own() -> None:
     forked = """
 import os, warnings
 warnings.simplefilter("ignore")  # threads are there, but none that the fork needs
-from mlx_gptoss.harmony.constrain.worker import Grammars
+from mlx_gptoss.harmony.constrain.worker import WorkerGrammars
 from tests.support.fakes import byte_tokenizer
-own = Grammars(byte_tokenizer())
+own = WorkerGrammars(byte_tokenizer())
 text = own.matcher(own.compile("regex", "a+", what="a pattern"))
-text.allowed(256)
+text.token_mask(256)
 before = own.supervisor.pid
 child = os.fork()
-text.feed(97)
-assert text.allowed(256)[97]
+text.accept(97)
+assert text.token_mask(256)[97]
 if child:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    text.feed(97)
-    assert text.allowed(256)[97]
+    text.accept(97)
+    assert text.token_mask(256)[97]
 assert (own.supervisor.pid == before) == bool(child)
 os._exit(0)
 """
@@ -287,9 +287,9 @@ def test_texts_whose_masks_are_slow_leave_room_for_the_others(
         text.token_mask(BYTES)
         text.accept(ord("{"))
     stop(supervisor)
-    monkeypatch.setattr(grammars, "SLOW_SECONDS", -1.0)
+    monkeypatch.setattr(client, "SLOW_SECONDS", -1.0)
     seen = [text.start_mask() for text in texts]
-    monkeypatch.setattr(grammars, "SLOW_SECONDS", SOON)
+    monkeypatch.setattr(client, "SLOW_SECONDS", SOON)
     seen.append(quick.start_mask())
     under_way = [task.is_slow for task in supervisor._under_way.values()]
     resume(supervisor)
@@ -299,6 +299,6 @@ def test_texts_whose_masks_are_slow_leave_room_for_the_others(
 
 
 def test_a_search_that_takes_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not shapes.pattern_matches("c$", "ab" * 1000)
-    monkeypatch.setattr(shapes, "MATCH_SECONDS", 1e-9)
-    assert shapes.pattern_matches("c$", "ab" * 100_000)
+    assert not value_sets.pattern_matches("c$", "ab" * 1000)
+    monkeypatch.setattr(value_sets, "MATCH_SECONDS", 1e-9)
+    assert value_sets.pattern_matches("c$", "ab" * 100_000)

@@ -28,8 +28,8 @@ from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import SchemaError
 from mlx_gptoss.harmony.constrain.depth import MAX_DEPTH, is_too_deep
 from mlx_gptoss.harmony.constrain.gbnf import to_lark
-from mlx_gptoss.harmony.constrain.schema_grammar import MAX_NESTING as DEEPEST_NESTING
-from mlx_gptoss.harmony.constrain.schema_grammar import (
+from mlx_gptoss.harmony.constrain.schema.compile import (
+    MAX_NESTING,
     CompiledGrammar,
     compile_schema,
     limit_nesting,
@@ -189,6 +189,6 @@ def source_text(source: Any, what: str) -> str:
     if isinstance(source, str):
         return source
     try:
-        return json.dumps(limit_nesting(source, DEEPEST_NESTING + 2))
+        return json.dumps(limit_nesting(source, MAX_NESTING + 2))
     except (TypeError, ValueError, RecursionError) as error:
         raise SchemaError(f"{what} is no JSON ({error}): change it") from error

@@ -27,8 +27,8 @@ from mlx_gptoss.harmony.events import (
 )
 from mlx_gptoss.harmony.json_text import json_text
 from mlx_gptoss.harmony.messages import Message, ToolDescription
+from mlx_gptoss.harmony.parse.output import TokenKind
 from mlx_gptoss.harmony.parse.parser import Parser
-from mlx_gptoss.harmony.parse.record import TokenKind
 
 START = "<|start|>"
 TITLES: Mapping[type, str] = {

@@ -28,7 +28,7 @@ from mlx_gptoss.harmony.events import MessageEnded, ParserEvent, Repair
 from mlx_gptoss.harmony.messages import ROLES, Message, ToolDescription
 from mlx_gptoss.harmony.parse.header import Header, HeaderPart, read_header
 from mlx_gptoss.harmony.parse.open_message import OpenMessage, open_message, text_event
-from mlx_gptoss.harmony.parse.record import ParserOutput, TokenKind
+from mlx_gptoss.harmony.parse.output import ParserOutput, TokenKind
 from mlx_gptoss.harmony.parse.recover import RecoveredMessage, recover
 from mlx_gptoss.harmony.parse.tool_names import OfferedTools
 

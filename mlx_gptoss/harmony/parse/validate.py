@@ -9,7 +9,7 @@ no constraint. Raises RecursionError for values nested too deeply, nothing else.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlx_gptoss.harmony.constrain.schema.shapes import pattern_matches
+from mlx_gptoss.harmony.constrain.schema.value_sets import pattern_matches
 from mlx_gptoss.harmony.json_text import json_text
 from mlx_gptoss.harmony.messages import JsonSchema
 from mlx_gptoss.harmony.references import References

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from mlx_gptoss.harmony.constrain.schema.numbers import Bound, comparable
-from mlx_gptoss.harmony.constrain.schema.shapes import (
+from mlx_gptoss.harmony.constrain.schema.value_sets import (
     BOOLEANS,
     NULL,
     Array,

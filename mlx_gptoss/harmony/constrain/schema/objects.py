@@ -3,7 +3,7 @@ r"""Rules for the fields of one object, in any order or in that of its schema.""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mlx_gptoss.harmony.constrain.schema.rules import GrammarBuilder
+from mlx_gptoss.harmony.constrain.schema.grammar_builder import GrammarBuilder
 
 MOST_FIELDS = 64  # bits of a rule's parameter
 

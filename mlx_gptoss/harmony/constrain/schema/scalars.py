@@ -8,10 +8,10 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from mlx_gptoss.harmony.constrain.schema import spelling
+from mlx_gptoss.harmony.constrain.schema import terminals
+from mlx_gptoss.harmony.constrain.schema.grammar_builder import GrammarBuilder
 from mlx_gptoss.harmony.constrain.schema.numbers import comparable, number_terminal
-from mlx_gptoss.harmony.constrain.schema.rules import GrammarBuilder
-from mlx_gptoss.harmony.constrain.schema.shapes import Number, Text, to_decimal
+from mlx_gptoss.harmony.constrain.schema.value_sets import Number, Text, to_decimal
 from mlx_gptoss.harmony.json_text import json_text
 
 OPTIONS = {"whitespace_flexible": False}  # of the library
@@ -89,7 +89,7 @@ class Scalars:
     def text(self, shape: Text, where: str) -> Iterable[str]:
         if not shape.patterns and not shape.formats:
             bounded = shape.least or shape.most is not None
-            terminal = spelling.length_terminal(shape.least, shape.most)
+            terminal = terminals.length_terminal(shape.least, shape.most)
             yield self._rules.terminal(terminal) if bounded else "STRING"
             return
         parts: list[tuple[str, Mapping[str, Any]]] = []

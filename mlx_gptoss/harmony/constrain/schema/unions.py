@@ -15,7 +15,7 @@ from itertools import chain, product
 from typing import Any
 
 from mlx_gptoss.harmony.constrain.schema.keywords import Keywords
-from mlx_gptoss.harmony.constrain.schema.shapes import (
+from mlx_gptoss.harmony.constrain.schema.value_sets import (
     ALL,
     NULL,
     Constant,

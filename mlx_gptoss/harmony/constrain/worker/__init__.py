@@ -18,7 +18,7 @@ others are followed again in a new process (`supervisor`).
               └ child (what runs in there)
 """
 
-from mlx_gptoss.harmony.constrain.worker.grammars import (
+from mlx_gptoss.harmony.constrain.worker.client import (
     GrammarLostError,
     WorkerGrammars,
     WorkerMatcher,

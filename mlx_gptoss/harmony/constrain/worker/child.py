@@ -21,7 +21,7 @@ import tokenizers
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.harmony.constrain import grammar
-from mlx_gptoss.harmony.constrain.worker.life import (
+from mlx_gptoss.harmony.constrain.worker.process import (
     COMPILE_THREADS,
     MASK_BYTES,
     MASK_THREADS,

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_gptoss.errors import GptOssError, SchemaError
-from mlx_gptoss.harmony.constrain.worker.life import (
+from mlx_gptoss.harmony.constrain.worker.process import (
     COMPILE_THREADS,
     MASK_THREADS,
     WorkerProcess,

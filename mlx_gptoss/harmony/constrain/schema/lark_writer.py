@@ -18,7 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlx_gptoss.harmony.constrain.schema import spelling
+from mlx_gptoss.harmony.constrain.schema import terminals
+from mlx_gptoss.harmony.constrain.schema.grammar_builder import GrammarBuilder
 from mlx_gptoss.harmony.constrain.schema.numbers import Bound, number_terminal
 from mlx_gptoss.harmony.constrain.schema.objects import (
     MOST_FIELDS,
@@ -28,9 +29,9 @@ from mlx_gptoss.harmony.constrain.schema.objects import (
     in_order,
     repeated,
 )
-from mlx_gptoss.harmony.constrain.schema.rules import GrammarBuilder
 from mlx_gptoss.harmony.constrain.schema.scalars import Scalars, UnsupportedReason
-from mlx_gptoss.harmony.constrain.schema.shapes import (
+from mlx_gptoss.harmony.constrain.schema.unions import Unions
+from mlx_gptoss.harmony.constrain.schema.value_sets import (
     ALL,
     Array,
     Constant,
@@ -42,7 +43,6 @@ from mlx_gptoss.harmony.constrain.schema.shapes import (
     decimal_range,
     pattern_matches,
 )
-from mlx_gptoss.harmony.constrain.schema.unions import Unions
 
 DEEPEST = 64  # objects and lists around a part of a schema; those within are any
 REMARKS = frozenset(  # keys that bind nothing
@@ -105,7 +105,7 @@ class _Writer:
         self._root = root
         self._ordered = ordered
         self._forgiving = forgiving
-        self._rules = GrammarBuilder(f"{spelling.HEAD}NUMBER: {number_terminal()}\n")
+        self._rules = GrammarBuilder(f"{terminals.HEAD}NUMBER: {number_terminal()}\n")
         self._names: dict[str, str] = {}  # of rules, by what they write
         self._scalars = Scalars(
             self._rules, refuses, self.unions.note_unenforced, forgiving=forgiving
@@ -156,7 +156,9 @@ class _Writer:
             for text, needs in self._ways(shape, where):
                 self._rules.add(name, text, needs)
         if texts:
-            self._rules.add(name, self._rules.terminal(spelling.string_terminal(texts)))
+            self._rules.add(
+                name, self._rules.terminal(terminals.string_terminal(texts))
+            )
 
     def _ways(self, shape: ValueSet, where: str) -> Iterable[tuple[str, Sequence[str]]]:
         """The alternatives of a shape, and the rules that each needs."""
@@ -166,7 +168,7 @@ class _Writer:
                 return
             shape = constant_set(shape.value)
         if isinstance(shape, Constant):
-            yield spelling.literal_terminal(shape.value), ()
+            yield terminals.literal_terminal(shape.value), ()
         elif isinstance(shape, Number):
             yield from ((text, ()) for text in self._scalars.number(shape, where))
         elif isinstance(shape, Text):
@@ -198,7 +200,7 @@ class _Writer:
         names = dict.fromkeys([*shape.fields, *shape.required])
         pairs = {
             field: FieldRule(
-                self._rules.terminal(spelling.string_terminal([field])),
+                self._rules.terminal(terminals.string_terminal([field])),
                 self._value(shape.schema_of(field), f"{where}.{field}".lstrip(".")),
             )
             for field in names
@@ -243,7 +245,7 @@ class _Writer:
         """The terminal of a name that is none of `names`."""
         if not names:
             return "STRING"
-        return self._rules.terminal(f"NAME & ~({spelling.string_terminal(names)})")
+        return self._rules.terminal(f"NAME & ~({terminals.string_terminal(names)})")
 
     def _array(self, name: str, shape: Array, where: str) -> None:
         most = shape.most

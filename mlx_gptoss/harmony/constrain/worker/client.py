@@ -18,13 +18,13 @@ import numpy as np
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import SchemaError
 from mlx_gptoss.harmony.constrain.grammar import GrammarKind, source_text, unpack_mask
-from mlx_gptoss.harmony.constrain.schema_grammar import (
+from mlx_gptoss.harmony.constrain.schema.compile import (
     ANY_VALUE,
     WHOLE_SCHEMA,
     CompiledGrammar,
     compile_schema,
 )
-from mlx_gptoss.harmony.constrain.worker.life import WorkerProcess
+from mlx_gptoss.harmony.constrain.worker.process import WorkerProcess
 from mlx_gptoss.harmony.constrain.worker.supervisor import LostError, Supervisor, Task
 
 COMPILE_SECONDS = 20.0

@@ -16,11 +16,10 @@ from typing import Any
 
 import llguidance
 
-from mlx_gptoss.harmony.constrain.depth import MAX_DEPTH as DEEPEST_WAY
-from mlx_gptoss.harmony.constrain.depth import depth_of_schema, is_too_deep
-from mlx_gptoss.harmony.constrain.schema.any_order import LarkGrammar, write_grammar
+from mlx_gptoss.harmony.constrain.depth import MAX_DEPTH, depth_of_schema, is_too_deep
 from mlx_gptoss.harmony.constrain.schema.keywords import FORMATS
-from mlx_gptoss.harmony.constrain.schema.spelling import WHITESPACE
+from mlx_gptoss.harmony.constrain.schema.lark_writer import LarkGrammar, write_grammar
+from mlx_gptoss.harmony.constrain.schema.terminals import WHITESPACE
 
 MAX_NESTING = (
     64  # objects and lists around a part of a schema: those within say nothing
@@ -59,10 +58,10 @@ def compile_schema(schema: Any, *, ordered: bool, strict: bool) -> CompiledGramm
     if strict and _is_deep(schema, MAX_NESTING):
         raise ValueError(f"its parts are nested more than {MAX_NESTING} deep")
     leads = depth_of_schema(cut := limit_nesting(schema))
-    if strict and leads > DEEPEST_WAY:
-        raise ValueError(f"its references lead more than {DEEPEST_WAY:,} deep")
+    if strict and leads > MAX_DEPTH:
+        raise ValueError(f"its references lead more than {MAX_DEPTH:,} deep")
     notes = (WHOLE_SCHEMA,) if _is_deep(schema, MAX_NESTING) else ()
-    written = None if leads > DEEPEST_WAY else _written(cut, ordered=ordered)
+    written = None if leads > MAX_DEPTH else _written(cut, ordered=ordered)
     if strict and not (written and written.exact and written.lark):
         return _by_the_library(schema, written)
     if written is not None and written.lark is None:
