@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from mlx_gptoss.harmony.messages import Effort
 
-EFFORTS: Mapping[str, Effort] = {
+EFFORT_BY_NAME: Mapping[str, Effort] = {
     "none": "low",
     "minimal": "low",
     "low": "low",

@@ -21,8 +21,10 @@ from mlx_gptoss.errors import (
 
 log = logging.getLogger(__name__)
 
-INVALID = "invalid_request_error"
-MOST_SHOWN = 2000  # characters of a message, which may hold what a client wrote
+INVALID_REQUEST = "invalid_request_error"
+MAX_MESSAGE_CHARACTERS = (
+    2000  # characters of a message, which may hold what a client wrote
+)
 INTERNAL_MESSAGE = "internal error: the server's log says more"
 UNAVAILABLE_MESSAGE = "the model cannot be used: the server's log says why"
 
@@ -39,13 +41,13 @@ class ApiError(Exception):
     message: str
     code: str | None = None
     param: str | None = None
-    kind: str = INVALID
+    type: str = INVALID_REQUEST
     headers: Mapping[str, str] = field(default_factory=dict)
-    anthropics: str | None = None
+    anthropic_message: str | None = None
 
     def __post_init__(self) -> None:
-        self.message = shortened(self.message)
-        self.param = None if self.param is None else shortened(self.param)
+        self.message = abbreviate(self.message)
+        self.param = None if self.param is None else abbreviate(self.param)
 
     def __str__(self) -> str:
         return self.message
@@ -55,18 +57,18 @@ class ApiError(Exception):
         """OpenAI's form of it."""
         error = {
             "message": self.message,
-            "type": self.kind,
+            "type": self.type,
             "param": self.param,
             "code": self.code,
         }
         return {"error": error}
 
 
-def shortened(text: str) -> str:
+def abbreviate(text: str) -> str:
     """Leave out the middle of a text that nobody would read to its end."""
-    if len(text) <= MOST_SHOWN:
+    if len(text) <= MAX_MESSAGE_CHARACTERS:
         return text
-    half = MOST_SHOWN // 2
+    half = MAX_MESSAGE_CHARACTERS // 2
     return f"{text[:half]} … {text[-half:]}"
 
 
@@ -74,7 +76,7 @@ def bad_request(message: str, *, param: str | None = None) -> ApiError:
     return ApiError(400, message, "invalid_value", param)
 
 
-def too_long(tokens: int, context: int, *, at_least: bool = False) -> ApiError:
+def context_exceeded(tokens: int, context: int, *, at_least: bool = False) -> ApiError:
     """The prompt fills the context: clients compact by this code and these words.
 
     One token at least is the answer's. `at_least`: they were not counted to the end.
@@ -89,7 +91,7 @@ def too_long(tokens: int, context: int, *, at_least: bool = False) -> ApiError:
         "Please reduce the length of the messages.",
         "context_length_exceeded",
         "messages",
-        anthropics=f"prompt is too long: {tokens} tokens > {context - 1} maximum"
+        anthropic_message=f"prompt is too long: {tokens} tokens > {context - 1} maximum"
         f"{uncounted}",
     )
 
@@ -132,7 +134,7 @@ def as_api_error(error: BaseException) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, LongPromptError):
-        return too_long(error.tokens, error.context, at_least=True)
+        return context_exceeded(error.tokens, error.context, at_least=True)
     if isinstance(error, SchemaError):
         return ApiError(400, str(error), "invalid_schema")
     if isinstance(error, PromptError):
@@ -156,7 +158,7 @@ def as_api_error(error: BaseException) -> ApiError:
     return ApiError(500, INTERNAL_MESSAGE, "internal_error", None, "server_error")
 
 
-ANTHROPIC_KINDS = {
+ANTHROPIC_TYPES = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
@@ -170,14 +172,14 @@ ANTHROPIC_KINDS = {
 
 def anthropic_body(error: ApiError) -> dict[str, Any]:
     """Anthropic's form of an error."""
-    other = INVALID if error.status < 500 else "api_error"
-    kind = ANTHROPIC_KINDS.get(error.status, other)
-    message = error.anthropics or error.message
+    other = INVALID_REQUEST if error.status < 500 else "api_error"
+    kind = ANTHROPIC_TYPES.get(error.status, other)
+    message = error.anthropic_message or error.message
     told = {"type": kind, "message": message}
     return {"type": "error", "error": told, "request_id": None}
 
 
-def body_for(path: str, error: ApiError) -> dict[str, Any]:
+def error_body(path: str, error: ApiError) -> dict[str, Any]:
     """The form of an error that clients of a route expect."""
     if path.startswith("/v1/messages"):
         return anthropic_body(error)

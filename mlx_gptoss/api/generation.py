@@ -16,7 +16,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlx_gptoss.api.text_parser import Heard, Reader
+from mlx_gptoss.api.text_parser import AnswerParser, ParsedToken
 from mlx_gptoss.engine.answer import STOP_STRING
 from mlx_gptoss.engine.interfaces import Guidance
 from mlx_gptoss.engine.outputs import CANCELLED, STOP, TOOL_CALLS, Statistics, Step
@@ -27,7 +27,7 @@ from mlx_gptoss.harmony.messages import Message
 
 
 @dataclass(frozen=True)
-class Prompt:
+class PreparedPrompt:
     """What the model is given, and who reads the answer. For one turn only.
 
     It is `shared` where other turns have the same `ids`: they are read once for all.
@@ -36,7 +36,7 @@ class Prompt:
 
     ids: list[int]
     params: SamplingParams
-    reader: Reader
+    reader: AnswerParser
     guide: Guidance | None = None
     conversation: Sequence[Message] = ()  # before the answer, if it will go on
     shared: bool = False
@@ -44,7 +44,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Usage:
+class TokenCounts:
     """Tokens: of the prompt, those not read again, of the answer, of its thoughts."""
 
     prompt_tokens: int = 0
@@ -53,7 +53,7 @@ class Usage:
     reasoning_tokens: int = 0
 
 
-class Turn:
+class AnswerStream:
     """One answer under way: an async iterator of Heard, to be read once.
 
     `on_end` is called once, with the turn at its end, before who reads it knows.
@@ -62,8 +62,8 @@ class Turn:
     def __init__(
         self,
         runtime: Runtime,
-        prompt: Prompt,
-        on_end: "Callable[[Turn], Any] | None" = None,
+        prompt: PreparedPrompt,
+        on_end: "Callable[[AnswerStream], Any] | None" = None,
         request: object = None,
     ) -> None:
         self.prompt = prompt
@@ -108,12 +108,12 @@ class Turn:
         self._tell_end()
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> TokenCounts:
         """What was used, so far or in all."""
         stats = self._stats or (self._ticket.stats if self._ticket else None)
         cached = stats.cached_tokens if stats else 0
         ids = self.prompt.ids
-        return Usage(len(ids), cached, self._heard, self.reader.reasoned)
+        return TokenCounts(len(ids), cached, self._heard, self.reader.reasoned)
 
     @property
     def stats(self) -> Statistics | None:
@@ -141,7 +141,7 @@ class Turn:
         stats = self.stats
         return stats.finish_details if stats else ()
 
-    async def __aiter__(self) -> AsyncGenerator[Heard]:
+    async def __aiter__(self) -> AsyncGenerator[ParsedToken]:
         """Read the answer to its end; raises what the model's thread raised."""
         try:
             while (step := await self._arrived.get()) is not None:
@@ -197,24 +197,24 @@ class Turn:
         self._arrived.put_nowait(None)
 
 
-async def start_turns(
+async def start_answers(
     runtime: Runtime,
-    prompts: Sequence[Prompt],
-    on_end: Callable[[Turn], Any] | None = None,
-) -> list[Turn]:
+    prompts: Sequence[PreparedPrompt],
+    on_end: Callable[[AnswerStream], Any] | None = None,
+) -> list[AnswerStream]:
     """Start a turn of each prompt; of equal ones the ids are read once.
 
     They are one request: once the first is taken, the others may wait. Raises what is
     wrong with one of them, and then stops the others.
     """
-    turns: list[Turn] = []
+    turns: list[AnswerStream] = []
     request = object()
     try:
         for prompt in prompts:
             same = [turn for turn in turns if turn.prompt.ids == prompt.ids]
             if same:
                 await same[0].begun.wait()  # then the prompt is in the cache
-            turns.append(Turn(runtime, prompt, on_end, request))
+            turns.append(AnswerStream(runtime, prompt, on_end, request))
             await turns[-1].start()
     except BaseException:
         for turn in turns:
@@ -223,7 +223,9 @@ async def start_turns(
     return turns
 
 
-async def merged(turns: Sequence[Turn]) -> AsyncIterator[tuple[int, Heard | None]]:
+async def merge_answers(
+    turns: Sequence[AnswerStream],
+) -> AsyncIterator[tuple[int, ParsedToken | None]]:
     """Read several turns as their tokens come: (which, what), None at its end."""
     if len(turns) == 1:
         async with aclosing(aiter(turns[0])) as alone:
@@ -231,9 +233,9 @@ async def merged(turns: Sequence[Turn]) -> AsyncIterator[tuple[int, Heard | None
                 yield 0, one
         yield 0, None
         return
-    arrived: asyncio.Queue[tuple[int, Heard | Exception | None]] = asyncio.Queue()
+    arrived: asyncio.Queue[tuple[int, ParsedToken | Exception | None]] = asyncio.Queue()
 
-    async def read(number: int, turn: Turn) -> None:
+    async def read(number: int, turn: AnswerStream) -> None:
         try:
             async with aclosing(aiter(turn)) as heard:
                 async for one in heard:

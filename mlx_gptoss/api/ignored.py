@@ -7,15 +7,15 @@ that nothing can be smuggled into a header or a log. Others are counted.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from mlx_gptoss.api.aliases import PATHS
+from mlx_gptoss.api.aliases import KNOWN_PATHS
 from mlx_gptoss.harmony.content_parts import PART_NAMES
 
-HEADER = "x-mlx-gptoss-ignored"
-MOST_KEYWORDS = 16  # of schemas that are named
-VERSION = re.compile(r"_(\d{8}|\d{4}_\d\d_\d\d)$")  # of a provider's tool
+IGNORED_HEADER = "x-mlx-gptoss-ignored"
+MAX_KEYWORDS = 16  # of schemas that are named
+TOOL_VERSION = re.compile(r"_(\d{8}|\d{4}_\d\d_\d\d)$")  # of a provider's tool
 
 # Fields of OpenAI's and Anthropic's APIs, and of common servers, without effect here.
-FIELDS = {
+NAMEABLE_FIELDS = {
     "add_generation_prompt",
     "adaptive_decay",
     "adaptive_target",
@@ -207,9 +207,9 @@ FIELDS = {
     "web_search_options",
     "xtc_probability",
     "xtc_threshold",
-} | {part for path in PATHS for part in (path, path.split(".")[0])}
+} | {part for path in KNOWN_PATHS for part in (path, path.split(".")[0])}
 # Tools that a provider would run itself, or that only Responses know.
-TOOLS = {
+PROVIDER_TOOLS = {
     "apply_patch",
     "bash",
     "code_execution",
@@ -234,7 +234,7 @@ TOOLS = {
     "web_search_preview",
 }
 # Blocks of tools that Anthropic runs.
-BLOCKS = (
+PROVIDER_BLOCKS = (
     "bash_code_execution_tool_result",
     "code_execution_tool_result",
     "container_upload",
@@ -249,7 +249,7 @@ BLOCKS = (
 )
 # Items of an input that belong to such tools, or to other providers; parts of a
 # content of which the model is told only that they were there.
-ITEMS = {
+PROVIDER_ITEMS = {
     "apply_patch_call",
     "apply_patch_call_output",
     "audio",
@@ -282,12 +282,12 @@ ITEMS = {
     "shell_call_output",
     "tool_search_call",
     "web_search_call",
-    *BLOCKS,
+    *PROVIDER_BLOCKS,
     *PART_NAMES,
 }
 
 
-def ignored(
+def ignored_header(
     fields: Iterable[str] = (), tools: Iterable[str] = (), items: Iterable[str] = ()
 ) -> dict[str, str]:
     """Return the header that says what was passed over; {} if nothing was.
@@ -296,9 +296,9 @@ def ignored(
     """
     parts, unknown = [], 0
     for word, names, known in (
-        ("fields", fields, FIELDS),
-        ("tools", [VERSION.sub("", tool) for tool in tools], TOOLS),
-        ("items", items, ITEMS),
+        ("fields", fields, NAMEABLE_FIELDS),
+        ("tools", [TOOL_VERSION.sub("", tool) for tool in tools], PROVIDER_TOOLS),
+        ("items", items, PROVIDER_ITEMS),
     ):
         given = list(names)
         unknown += sum(name not in known for name in given)
@@ -306,10 +306,10 @@ def ignored(
             parts.append(f"{word}={','.join(shown)}")
     if unknown:
         parts.append(f"unknown={unknown}")
-    return {HEADER: "; ".join(parts)} if parts else {}
+    return {IGNORED_HEADER: "; ".join(parts)} if parts else {}
 
 
-def with_freed(
+def add_unenforced_keywords(
     headers: Mapping[str, str] | None, freed: Sequence[str]
 ) -> dict[str, str]:
     """Return the headers, and in theirs the keywords of schemas that bind nothing.
@@ -318,8 +318,8 @@ def with_freed(
     """
     found = dict(headers or {})
     if freed:
-        more = len(freed) - MOST_KEYWORDS
-        shown = [*freed[:MOST_KEYWORDS], *([f"{more} more"] if more > 0 else [])]
-        parts = [found[HEADER]] if HEADER in found else []
-        found[HEADER] = "; ".join([*parts, f"schemas={','.join(shown)}"])
+        more = len(freed) - MAX_KEYWORDS
+        shown = [*freed[:MAX_KEYWORDS], *([f"{more} more"] if more > 0 else [])]
+        parts = [found[IGNORED_HEADER]] if IGNORED_HEADER in found else []
+        found[IGNORED_HEADER] = "; ".join([*parts, f"schemas={','.join(shown)}"])
     return found

@@ -5,62 +5,66 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlx_gptoss.api.errors import bad_request
-from mlx_gptoss.api.settings import Limits
+from mlx_gptoss.api.settings import RequestLimits
 
-AROUND_SCHEMAS = 8  # objects and lists around a schema, or in an item of a request
+LEVELS_AROUND_SCHEMA = (
+    8  # objects and lists around a schema, or in an item of a request
+)
 
 
-def check_count(what: str, count: int, most: int) -> None:
+def check_count(field: str, count: int, limit: int) -> None:
     """Raise ApiError (400) for too many of something."""
-    if count > most:
+    if count > limit:
         raise bad_request(
-            f"`{what}` has {count} entries: this server takes {most} at most",
-            param=what,
+            f"`{field}` has {count} entries: this server takes {limit} at most",
+            param=field,
         )
 
 
-def check_most(what: str, value: int, most: int) -> None:
+def check_maximum(field: str, value: int, limit: int) -> None:
     """Raise ApiError (400) for a number that is too large."""
-    if value > most:
+    if value > limit:
         raise bad_request(
-            f"`{what}` is {value}: this server takes {most} at most", param=what
+            f"`{field}` is {value}: this server takes {limit} at most", param=field
         )
 
 
-def check_depth(what: str, value: Any, limits: Limits) -> None:
+def check_depth(field: str, value: Any, limits: RequestLimits) -> None:
     """Raise ApiError (400) for a JSON value that is nested too deeply."""
-    most = limits.schema_depth + AROUND_SCHEMAS
-    if depth_of(value, most) > most:
-        raise bad_request(f"`{what}` is nested more than {most} deep", param=what)
+    most = limits.schema_depth + LEVELS_AROUND_SCHEMA
+    if nesting_depth(value, most) > most:
+        raise bad_request(f"`{field}` is nested more than {most} deep", param=field)
 
 
-def check_schema(what: str, schema: Any, limits: Limits) -> None:
+def check_schema(name: str, schema: Any, limits: RequestLimits) -> None:
     """Raise ApiError (400) for a schema that is too deep or too long to compile."""
-    if depth_of(schema, limits.schema_depth) > limits.schema_depth:
+    if nesting_depth(schema, limits.schema_depth) > limits.schema_depth:
         raise bad_request(
-            f"the schema of {what} is nested more than {limits.schema_depth} deep: "
+            f"the schema of {name} is nested more than {limits.schema_depth} deep: "
             "flatten it",
-            param=what,
+            param=name,
         )
     size = len(json.dumps(schema))
     if size > limits.schema_bytes:
         raise bad_request(
-            f"the schema of {what} has {size} bytes: this server takes "
+            f"the schema of {name} has {size} bytes: this server takes "
             f"{limits.schema_bytes} at most",
-            param=what,
+            param=name,
         )
 
 
-def depth_of(value: Any, most: int) -> int:
+def nesting_depth(value: Any, limit: int) -> int:
     """Count the objects and lists around the innermost value, to `most` + 1."""
     level, depth = [value], 0
-    while level and depth <= most:
-        level = [inner for outer in level for inner in _inside(outer)]
+    while level and depth <= limit:
+        level = [inner for outer in level for inner in _children(outer)]
         depth += bool(level)
     return depth
 
 
-def check_stops(stop: str | Sequence[str] | None, limits: Limits) -> tuple[str, ...]:
+def read_stop_strings(
+    stop: str | Sequence[str] | None, limits: RequestLimits
+) -> tuple[str, ...]:
     """Return the stop strings; raises ApiError (400) for too many or empty ones."""
     stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
     check_count("stop", len(stops), limits.stops)
@@ -74,7 +78,7 @@ def check_stops(stop: str | Sequence[str] | None, limits: Limits) -> tuple[str, 
     return stops
 
 
-def _inside(value: Any) -> list[Any]:
+def _children(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return list(value.values()) or [None]
     if isinstance(value, list):

@@ -4,12 +4,12 @@ import math
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 
-NEVER = -9999.0  # what stands for the logarithm of nothing, as OpenAI has it
+MIN_LOGPROB = -9999.0  # what stands for the logarithm of nothing, as OpenAI has it
 
 
-def finite(logprob: float) -> float:
+def clamp_logprob(logprob: float) -> float:
     """Return a logprob that JSON can write."""
-    return max(logprob, NEVER) if math.isfinite(logprob) else NEVER
+    return max(logprob, MIN_LOGPROB) if math.isfinite(logprob) else MIN_LOGPROB
 
 
 def token_text(tokenizer: Tokenizer, token: int) -> str:

@@ -13,25 +13,25 @@ from typing import Any
 
 from mlx_gptoss.api.aliases import (
     ABSENT,
+    ANSWER_FORMAT,
     EFFORT,
-    FORMAT,
+    FIELD_ALIASES,
     IGNORED,
+    KNOWN_PATHS,
     MESSAGES,
-    OWN,
-    PATHS,
-    SPELLINGS,
-    THINKS,
-    plain,
+    OWN_FIELDS,
+    SOME_REASONING,
+    unparsed,
 )
-from mlx_gptoss.api.efforts import EFFORTS, NO_REASONING
+from mlx_gptoss.api.efforts import EFFORT_BY_NAME, NO_REASONING
 from mlx_gptoss.api.errors import bad_request
 
 # Fields that an API itself has beside the one a meaning is kept in: they stay where
 # they are, and go before it.
-BESIDE = {MESSAGES: ("thinking.type", "thinking.budget_tokens")}
-CONTAINERS = {path.split(".")[0] for path in PATHS if "." in path}
-TEXT = {"type": "text"}  # a format that binds nothing
-NEUTRAL: Mapping[str, Any] = {  # values that ask for what is done anyway
+ADDITIONAL_FIELDS = {MESSAGES: ("thinking.type", "thinking.budget_tokens")}
+CONTAINERS = {path.split(".")[0] for path in KNOWN_PATHS if "." in path}
+TEXT_FORMAT = {"type": "text"}  # a format that binds nothing
+NEUTRAL_VALUES: Mapping[str, Any] = {  # values that ask for what is done anyway
     "add_special_tokens": False,
     "cache_prompt": True,
     "chat_template_kwargs.add_generation_prompt": True,
@@ -55,14 +55,16 @@ NEUTRAL: Mapping[str, Any] = {  # values that ask for what is done anyway
 
 
 @dataclass
-class Respelled:
+class NormalizedBody:
     """A body in its API's own words, and the names of what has no effect."""
 
     body: dict[str, Any]
-    passed_over: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
 
 
-def respelled(given: Mapping[str, Any], api: str, fields: Container[str]) -> Respelled:
+def normalize_fields(
+    given: Mapping[str, Any], api: str, fields: Container[str]
+) -> NormalizedBody:
     """Read a body by the table; `fields` are those that its API knows.
 
     Raises ApiError (400), which names the field as it was sent.
@@ -71,34 +73,34 @@ def respelled(given: Mapping[str, Any], api: str, fields: Container[str]) -> Res
         name: dict(value) if isinstance(value, dict) and name in CONTAINERS else value
         for name, value in given.items()
     }
-    found = Respelled(body)
-    for means in dict.fromkeys(one.means for one in SPELLINGS):
-        _settle(means, api, found)
+    found = NormalizedBody(body)
+    for means in dict.fromkeys(one.meaning for one in FIELD_ALIASES):
+        _resolve(means, api, found)
     for name in CONTAINERS:
         if name not in fields and isinstance(body.get(name), dict):
             left = body.pop(name)
-            found.passed_over += [
-                path for key in left if asks(path := f"{name}.{key}", left[key])
+            found.ignored += [
+                path for key in left if has_request(path := f"{name}.{key}", left[key])
             ]
     return found
 
 
-def asks(name: str, value: Any) -> bool:
+def has_request(name: str, value: Any) -> bool:
     """Whether a field that has no effect here asked for anything."""
-    if name in NEUTRAL:
-        return value is not None and value != NEUTRAL[name]
+    if name in NEUTRAL_VALUES:
+        return value is not None and value != NEUTRAL_VALUES[name]
     return bool(value)
 
 
-def _settle(means: str, api: str, found: Respelled) -> None:
+def _resolve(means: str, api: str, found: NormalizedBody) -> None:
     """Put what several spellings of one meaning say into the API's own field."""
-    own = OWN[means].get(api)
+    own = OWN_FIELDS[means].get(api)
     winner: Any = ABSENT
-    for path, read in _readers(means, own, api):
+    for path, read in _parsers(means, own, api):
         value = _take(found.body, path)
         if value is None:
             continue
-        if path in BESIDE.get(api, ()):
+        if path in ADDITIONAL_FIELDS.get(api, ()):
             _put(found.body, path, value)
         try:
             value = read(value)
@@ -109,40 +111,44 @@ def _settle(means: str, api: str, found: Respelled) -> None:
             raise bad_request(f"`{path}`: {error}", param=path) from None
         if value is ABSENT:
             continue
-        if own is None and means == FORMAT and value != TEXT:
+        if own is None and means == ANSWER_FORMAT and value != TEXT_FORMAT:
             raise bad_request(
                 f"`{path}` cannot bind a raw completion here: ask "
                 "`/v1/chat/completions` or `/v1/responses`",
                 param=path,
             )
         if value is IGNORED or own is None:
-            found.passed_over.append(path)
+            found.ignored.append(path)
         elif winner is ABSENT or _agree(means, winner, value):
-            winner = value if winner in (ABSENT, THINKS) else winner
+            winner = value if winner in (ABSENT, SOME_REASONING) else winner
         else:
-            found.passed_over.append(path)
-    if own is not None and winner not in (ABSENT, THINKS):
+            found.ignored.append(path)
+    if own is not None and winner not in (ABSENT, SOME_REASONING):
         _put(found.body, own, winner)
 
 
-def _readers(
+def _parsers(
     means: str, own: str | None, api: str
 ) -> list[tuple[str, Callable[[Any], Any]]]:
     """The places to look at, those of the API itself first."""
-    rows = [one for one in SPELLINGS if one.means == means]
-    table = {path: row.read for row in rows for path in row.paths}
-    first = {path: table[path] for path in BESIDE.get(api, ()) if path in table}
+    rows = [one for one in FIELD_ALIASES if one.meaning == means]
+    table = {path: row.parse for row in rows for path in row.paths}
+    first = {
+        path: table[path] for path in ADDITIONAL_FIELDS.get(api, ()) if path in table
+    }
     if own is not None:
-        first[own] = table.get(own, plain)
+        first[own] = table.get(own, unparsed)
     return list((first | table).items())
 
 
 def _agree(means: str, one: Any, other: Any) -> bool:
     if means == EFFORT:
-        if THINKS in (one, other):
+        if SOME_REASONING in (one, other):
             return NO_REASONING not in (one, other)
         none = NO_REASONING in (one, other)
-        return one == other or (not none and EFFORTS.get(one) == EFFORTS.get(other))
+        return one == other or (
+            not none and EFFORT_BY_NAME.get(one) == EFFORT_BY_NAME.get(other)
+        )
     return one == other
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from mlx_gptoss.api.chat.wire import SamplingFields
-from mlx_gptoss.api.efforts import EFFORTS, NO_REASONING
+from mlx_gptoss.api.efforts import EFFORT_BY_NAME, NO_REASONING
 from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.limits import check_count, check_schema
-from mlx_gptoss.api.settings import Limits, Settings
-from mlx_gptoss.api.wire import Continuing
+from mlx_gptoss.api.settings import RequestLimits, ServerSettings
+from mlx_gptoss.api.wire import ContinuationFields
 from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, REQUIRED, AnswerFormat
 from mlx_gptoss.harmony.messages import (
@@ -23,12 +23,12 @@ from mlx_gptoss.harmony.messages import (
 from mlx_gptoss.harmony.render.prompt import can_continue
 
 MAX_BIAS = 100.0
-LONGEST_NAME = 256
-LONGEST_ID = 2**31 - 1
+MAX_NAME_CHARACTERS = 256
+MAX_TOKEN_ID = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Tools:
+class OfferedTools:
     """The functions a request offers, and the types of what it offers beside them."""
 
     descriptions: tuple[ToolDescription, ...] = ()
@@ -44,12 +44,12 @@ class ToolChoice:
     callable: frozenset[str] | None = None
 
 
-def check_tools(tools: Tools, limits: Limits) -> Tools:
+def check_tools(tools: OfferedTools, limits: RequestLimits) -> OfferedTools:
     """Return `tools`; raises ApiError (400) for too many or too large ones."""
     check_count("tools", len(tools.descriptions), limits.tools)
     names = [tool.wire_name for tool in tools.descriptions]
     for tool in tools.descriptions:
-        if not 0 < len(tool.name) <= LONGEST_NAME:
+        if not 0 < len(tool.name) <= MAX_NAME_CHARACTERS:
             raise bad_request("a tool's name is too long", param="tools")
         if names.count(tool.wire_name) > 1:
             raise bad_request(
@@ -76,9 +76,9 @@ def read_tool_choice(given: str | Mapping[str, Any] | None) -> ToolChoice:
         entries = allowed.get("tools") if isinstance(allowed, Mapping) else None
         mode = allowed.get("mode", AUTO) if isinstance(allowed, Mapping) else None
         if isinstance(entries, list) and mode in (AUTO, REQUIRED):
-            return ToolChoice(mode, frozenset(map(_named, entries)))
+            return ToolChoice(mode, frozenset(map(_tool_name, entries)))
     elif kind == "function":
-        return ToolChoice(_named(given))
+        return ToolChoice(_tool_name(given))
     raise bad_request(
         "`tool_choice` names no function: give "
         '{"type": "function", "function": {"name": ...}}',
@@ -87,7 +87,7 @@ def read_tool_choice(given: str | Mapping[str, Any] | None) -> ToolChoice:
 
 
 def read_answer_format(
-    given: Mapping[str, Any] | None, limits: Limits
+    given: Mapping[str, Any] | None, limits: RequestLimits
 ) -> AnswerFormat | None:
     """Read a `response_format`."""
     if given is None:
@@ -106,8 +106,8 @@ def read_answer_format(
     return found
 
 
-def goes_on(
-    request: Continuing, conversation: Sequence[Message], tool_choice: str
+def continues_answer(
+    request: ContinuationFields, conversation: Sequence[Message], tool_choice: str
 ) -> bool:
     """Whether the last message is an answer that the model is to go on with.
 
@@ -141,9 +141,9 @@ def goes_on(
     return begun and continues is not False and starts is not True
 
 
-def sampling_params(
+def read_sampling_params(
     request: SamplingFields,
-    settings: Settings,
+    settings: ServerSettings,
     *,
     max_tokens: int | None,
     top_logprobs: int = 0,
@@ -170,7 +170,7 @@ def read_logit_bias(
     """Read a bias by token ids, which JSON has as text."""
     if not given:
         return None
-    limit = LONGEST_ID if vocab_size is None else vocab_size
+    limit = MAX_TOKEN_ID if vocab_size is None else vocab_size
     out: dict[int, float] = {}
     for token, bias in given.items():
         known = token.isascii() and token.isdigit() and len(token) < 12
@@ -185,8 +185,8 @@ def read_logit_bias(
     return out
 
 
-def opening(
-    settings: Settings,
+def opening_messages(
+    settings: ServerSettings,
     *,
     effort: str | None,
     instructions: str,
@@ -201,16 +201,16 @@ def opening(
         response_formats=(told,) if told else (),
     )
     today = settings.date or datetime.date.today().isoformat()
-    first = system(effort_of(effort), conversation_date=today)
+    first = system(gpt_oss_effort(effort), conversation_date=today)
     return [first] if content.empty else [first, Message("developer", content)]
 
 
-def effort_of(given: str | None) -> Effort:
-    return EFFORTS[given or "medium"]
+def gpt_oss_effort(given: str | None) -> Effort:
+    return EFFORT_BY_NAME[given or "medium"]
 
 
-def reasoning_budget(
-    effort: str | None, asked: Sequence[int | None], settings: Settings
+def read_reasoning_budget(
+    effort: str | None, asked: Sequence[int | None], settings: ServerSettings
 ) -> tuple[int | None, bool]:
     """Return the limit of reasoning tokens, and whether a share of the room is it."""
     if effort == NO_REASONING:
@@ -223,7 +223,7 @@ def reasoning_budget(
     return cast("int | None", settings.max_reasoning), False
 
 
-def _named(entry: Any) -> str:
+def _tool_name(entry: Any) -> str:
     """The name in an entry of `tool_choice`."""
     if isinstance(entry, Mapping):
         function = entry.get("function", entry)

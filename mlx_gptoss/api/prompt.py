@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from mlx_gptoss.api.errors import too_long
-from mlx_gptoss.api.generation import Prompt, Turn
-from mlx_gptoss.api.text_parser import HarmonyReader
+from mlx_gptoss.api.errors import context_exceeded
+from mlx_gptoss.api.generation import AnswerStream, PreparedPrompt
+from mlx_gptoss.api.text_parser import HarmonyAnswerParser
 from mlx_gptoss.engine.generate import reasoning_share, room
 from mlx_gptoss.engine.guide import Guide
 from mlx_gptoss.engine.outputs import CANCELLED
@@ -28,11 +28,11 @@ from mlx_gptoss.harmony.render.prompt import (
     render_messages,
 )
 
-COUNTED = 4  # contexts, to which a prompt is counted that is only shown
+MAX_CONTEXTS_COUNTED = 4  # contexts, to which a prompt is counted that is only shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class ConversationRequest:
     """A conversation and how it should go on.
 
     `conversation` is complete, the system message first. With `begun` its last message
@@ -78,7 +78,7 @@ class Ask:
         """
         pieces = history_pieces(self.conversation, continue_last=self.begun)
         context = runtime.context
-        most = None if context is None else context * COUNTED
+        most = None if context is None else context * MAX_CONTEXTS_COUNTED
         return encode_within(pieces, runtime.tokenizer, context, count_to=most)
 
     @property
@@ -102,13 +102,13 @@ class Ask:
         return function_constraints(tools, strict=self.strict_tools)
 
 
-def prompts_of(ask: Ask, runtime: Runtime) -> list[Prompt]:
+def prepare_prompts(ask: ConversationRequest, runtime: Runtime) -> list[PreparedPrompt]:
     """Render a conversation and compile what binds the answer, for each choice.
 
     Raises ApiError for a prompt that fills the context, and PromptError.
     """
     ids = ask.rendered(runtime)
-    check_length(len(ids), runtime)
+    check_prompt_length(len(ids), runtime)
     constraints, targets = _with_budget(ask, len(ids), runtime), ask.targets()
     begun = ask.begun_ids(runtime.tokenizer)
     prompts = []
@@ -116,23 +116,23 @@ def prompts_of(ask: Ask, runtime: Runtime) -> list[Prompt]:
         guide = runtime.guides.guide(constraints, targets)
         if guide is not None:
             guide.begin(begun)
-        reader = HarmonyReader(
+        reader = HarmonyAnswerParser(
             runtime.tokenizer, tools=ask.tools, stop=ask.constraints.stop, begun=begun
         )
-        prompt = Prompt(
+        prompt = PreparedPrompt(
             ids,
-            replace(ask.params, seed=seed_of(ask.params.seed, number)),
+            replace(ask.params, seed=choice_seed(ask.params.seed, number)),
             reader,
             guide,
             ask.history if ask.choices == 1 else (),
             shared=ask.choices > 1,
-            freed=_freed(ask, guide),
+            freed=_unenforced_keywords(ask, guide),
         )
         prompts.append(prompt)
     return prompts
 
 
-def prepare_next(turn: Turn, runtime: Runtime) -> None:
+def prefill_next_prompt(turn: AnswerStream, runtime: Runtime) -> None:
     """Have read, in idle time, what the request after a turn will begin with.
 
     That is the conversation and the answer without its reasoning, or the calls with
@@ -144,13 +144,13 @@ def prepare_next(turn: Turn, runtime: Runtime) -> None:
             runtime.prepare(render_messages(shown, runtime.tokenizer, complete=False))
 
 
-def check_length(tokens: int, runtime: Runtime) -> None:
+def check_prompt_length(tokens: int, runtime: Runtime) -> None:
     """Raise ApiError for a prompt that leaves no room to answer."""
     if runtime.context is not None and tokens >= runtime.context:
-        raise too_long(tokens, runtime.context)
+        raise context_exceeded(tokens, runtime.context)
 
 
-def _freed(ask: Ask, guide: Guide | None) -> list[str]:
+def _unenforced_keywords(ask: ConversationRequest, guide: Guide | None) -> list[str]:
     """What is left free of schemas, by the number of a function: a header says it."""
     if guide is None:
         return []
@@ -168,11 +168,13 @@ def _freed(ask: Ask, guide: Guide | None) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def seed_of(seed: int | None, number: int) -> int | None:
+def choice_seed(seed: int | None, number: int) -> int | None:
     return None if seed is None else seed + number
 
 
-def _with_budget(ask: Ask, tokens: int, runtime: Runtime) -> Constraints:
+def _with_budget(
+    ask: ConversationRequest, tokens: int, runtime: Runtime
+) -> Constraints:
     constraints = ask.constraints
     if not ask.auto_budget or constraints.max_reasoning_tokens is not None:
         return constraints

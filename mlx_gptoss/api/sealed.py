@@ -12,22 +12,22 @@ import binascii
 import zlib
 from typing import Any
 
-MARK = "mlxg1."
+PREFIX = "mlxg1."
 CHECK_BYTES = 4
 
 
 def seal(text: str) -> str:
     data = text.encode("utf-8", "replace")
     check = zlib.crc32(data).to_bytes(CHECK_BYTES, "big")
-    return MARK + base64.urlsafe_b64encode(check + data).decode()
+    return PREFIX + base64.urlsafe_b64encode(check + data).decode()
 
 
 def unseal(blob: str) -> str | None:
     """Return the text, or None for what is foreign or damaged."""
-    if not blob.startswith(MARK):
+    if not blob.startswith(PREFIX):
         return None
     try:
-        raw = base64.b64decode(blob[len(MARK) :], altchars=b"-_", validate=True)
+        raw = base64.b64decode(blob[len(PREFIX) :], altchars=b"-_", validate=True)
         check, data = raw[:CHECK_BYTES], raw[CHECK_BYTES:]
         text = data.decode()
     except (binascii.Error, ValueError):
@@ -35,7 +35,7 @@ def unseal(blob: str) -> str | None:
     return text if zlib.crc32(data).to_bytes(CHECK_BYTES, "big") == check else None
 
 
-def unsealed_parts(content: Any) -> Any:
+def unseal_parts(content: Any) -> Any:
     """Return parts of a content with plain text where a sealed one stood.
 
     Codex calls an argument sealed that OpenAI's server would have sealed: from this

@@ -13,7 +13,7 @@ LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class RequestLimits:
     """How much one request may ask; more is refused before any work is done.
 
     Bytes and counts; times are in seconds. `schema_depth` counts the objects and
@@ -37,7 +37,7 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class ServerSettings:
     """How a server answers, and whom.
 
     `hosts` None trusts every Host header, as is right behind a Unix socket; with
@@ -54,7 +54,7 @@ class Settings:
     hosts: tuple[str, ...] | None = LOOPBACK_HOSTS
     any_address: bool = False
     origins: tuple[str, ...] = ()
-    limits: Limits = field(default_factory=Limits)
+    limits: RequestLimits = field(default_factory=RequestLimits)
     reasoning_field: str = REASONING
     reasoning_events: str = OPENAI
     max_reasoning: int | str | None = "auto"

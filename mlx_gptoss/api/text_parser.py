@@ -21,7 +21,7 @@ CALL_ID_BYTES = 12
 
 
 @dataclass(frozen=True)
-class Heard:
+class ParsedToken:
     """One token and what it completed; the last one of a turn has no token.
 
     `visible` tells that the token is text of the answer or of a preamble.
@@ -32,7 +32,7 @@ class Heard:
     visible: bool = False
 
 
-class Reader(Protocol):
+class AnswerParser(Protocol):
     """Makes sense of the tokens of one answer."""
 
     stopped: bool  # a stop string was found: the rest is not wanted
@@ -50,8 +50,8 @@ class Reader(Protocol):
         """What was said so far, as history keeps it."""
         ...
 
-    def feed(self, step: Step) -> Heard: ...
-    def finish(self) -> Heard: ...
+    def feed(self, step: Step) -> ParsedToken: ...
+    def finish(self) -> ParsedToken: ...
 
 
 def new_call_id() -> str:
@@ -59,7 +59,7 @@ def new_call_id() -> str:
     return f"call_{secrets.token_hex(CALL_ID_BYTES)}"
 
 
-class HarmonyReader:
+class HarmonyAnswerParser:
     """Reads a turn of a conversation, behind the ids of it that the prompt holds."""
 
     def __init__(
@@ -90,15 +90,15 @@ class HarmonyReader:
         said = self._parser.messages
         return said[:-1] if self._cut_call else said
 
-    def feed(self, step: Step) -> Heard:
+    def feed(self, step: Step) -> ParsedToken:
         before = self._parser.open_channel
         events = self._noted(self._listener.feed(step.token))
         is_text = self._parser.token_kinds[-1:] == ["text"]
         self.reasoned += is_text and before == "analysis"
-        return Heard(events, step, visible=is_text and before in VISIBLE)
+        return ParsedToken(events, step, visible=is_text and before in VISIBLE)
 
-    def finish(self) -> Heard:
-        return Heard(self._noted(self._listener.finish()))
+    def finish(self) -> ParsedToken:
+        return ParsedToken(self._noted(self._listener.finish()))
 
     def _noted(self, events: Sequence[ParserEvent]) -> Sequence[ParserEvent]:
         self.stopped = self._listener.stopped
@@ -111,7 +111,7 @@ class HarmonyReader:
         return events
 
 
-class TextReader:
+class TextAnswerParser:
     """Reads text as it stands, control tokens by their names."""
 
     called = False
@@ -128,15 +128,15 @@ class TextReader:
     def stop_found(self) -> str | None:
         return self._strings.found
 
-    def feed(self, step: Step) -> Heard:
+    def feed(self, step: Step) -> ParsedToken:
         # The token that ends an answer is none of its text.
         ended = step.finish_reason not in (None, "length")
         text = "" if ended else self._strings.feed(self._text.feed(step.token))
         self.stopped = self._strings.found is not None
-        return Heard([Answer(text)] if text else [], step, visible=not ended)
+        return ParsedToken([Answer(text)] if text else [], step, visible=not ended)
 
-    def finish(self) -> Heard:
+    def finish(self) -> ParsedToken:
         if self.stopped:
-            return Heard([])
+            return ParsedToken([])
         text = self._strings.feed(self._text.flush()) + self._strings.flush()
-        return Heard([Answer(text)] if text else [])
+        return ParsedToken([Answer(text)] if text else [])

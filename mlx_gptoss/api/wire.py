@@ -17,33 +17,35 @@ from pydantic import (
 )
 
 from mlx_gptoss.api.errors import bad_request
-from mlx_gptoss.api.normalize import asks, respelled
+from mlx_gptoss.api.normalize import has_request, normalize_fields
 
-PIECE = 2**14  # characters that are replaced at a time: some thousandths of a second
+CHUNK_CHARACTERS = (
+    2**14
+)  # characters that are replaced at a time: some thousandths of a second
 T = TypeVar("T")
 Json = dict[str, Any]
 # The first entry that is wrong is enough to refuse a list.
-Many = Annotated[list[T], Field(fail_fast=True)]
+FailFastList = Annotated[list[T], Field(fail_fast=True)]
 
 
-class Request(BaseModel):
+class RequestModel(BaseModel):
     """A request, or a part of one."""
 
     model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True)
 
     @model_validator(mode="after")
-    def _let_others_go_on(self) -> Self:
+    def _yield_to_other_threads(self) -> Self:
         """Be Python between parts without number: there threads take turns."""
         return self
 
     @property
-    def unknown(self) -> list[str]:
+    def ignored_fields(self) -> list[str]:
         """The fields that are not understood, unless they ask for nothing."""
         extra = self.model_extra or {}
-        return [name for name, value in extra.items() if asks(name, value)]
+        return [name for name, value in extra.items() if has_request(name, value)]
 
 
-class Body(Request):
+class RequestBody(RequestModel):
     """A whole request, in the words of its API or in those of other servers.
 
     Half a surrogate pair in any text of it becomes U+FFFD: JSON can write such halves,
@@ -51,36 +53,36 @@ class Body(Request):
     """
 
     api: ClassVar[str]
-    _passed_over: list[str] = PrivateAttr(default_factory=list)
+    _overruled: list[str] = PrivateAttr(default_factory=list)
 
     @model_validator(mode="wrap")
     @classmethod
-    def _read(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _normalize(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         try:
-            given = mended(given)
+            value = replace_lone_surrogates(value)
         except RecursionError:
             raise bad_request("the body is nested too deeply") from None
-        if not isinstance(given, dict):
-            return handler(given)
-        found = respelled(given, cls.api, cls.model_fields)
+        if not isinstance(value, dict):
+            return handler(value)
+        found = normalize_fields(value, cls.api, cls.model_fields)
         body = handler(found.body)
-        body._passed_over = found.passed_over
+        body._overruled = found.ignored
         return body
 
     @property
-    def unknown(self) -> list[str]:
+    def ignored_fields(self) -> list[str]:
         """What has no effect: overruled, not understood, or that within a field."""
         parts = ((name, getattr(self, name)) for name in type(self).model_fields)
         inner = [
             f"{name}.{one}"
             for name, part in parts
-            if isinstance(part, Request)
-            for one in part.unknown
+            if isinstance(part, RequestModel)
+            for one in part.ignored_fields
         ]
-        return [*self._passed_over, *super().unknown, *inner]
+        return [*self._overruled, *super().ignored_fields, *inner]
 
 
-class Continuing(Request):
+class ContinuationFields(RequestModel):
     """Whether an assistant's message at the end goes on, in vLLM's words.
 
     It does unless `continue_final_message` is false or `add_generation_prompt` true.
@@ -90,34 +92,39 @@ class Continuing(Request):
     add_generation_prompt: bool | None = None
 
 
-def mended(value: Any) -> Any:
+def replace_lone_surrogates(value: Any) -> Any:
     """Return a JSON value whose texts can be written as UTF-8."""
     if isinstance(value, str):
         try:
             value.encode()
         except UnicodeEncodeError:
-            return without_halves(value)
+            return _replace_in_text(value)
         return value
     if isinstance(value, list):
-        return [mended(one) for one in value]
+        return [replace_lone_surrogates(one) for one in value]
     if isinstance(value, dict):
-        return {mended(key): mended(one) for key, one in value.items()}
+        return {
+            replace_lone_surrogates(key): replace_lone_surrogates(one)
+            for key, one in value.items()
+        }
     return value
 
 
-def without_halves(text: str) -> str:
+def _replace_in_text(text: str) -> str:
     """Replace half surrogate pairs by U+FFFD; other threads go on meanwhile.
 
     The halves of whole pairs are one character already, so it can be cut anywhere.
     """
-    pieces = (text[at : at + PIECE] for at in range(0, len(text), PIECE))
+    pieces = (
+        text[at : at + CHUNK_CHARACTERS] for at in range(0, len(text), CHUNK_CHARACTERS)
+    )
     return "".join(
         one.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         for one in pieces
     )
 
 
-class Reply(BaseModel):
+class ReplyModel(BaseModel):
     """A reply, or a part of one."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -126,32 +133,32 @@ class Reply(BaseModel):
         return self.model_dump_json(exclude_unset=True)
 
 
-class TokenUsage(Reply):
+class CompletionUsage(ReplyModel):
     """Tokens of a request, as chat completions and completions count them."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-    prompt_tokens_details: "PromptDetails"
-    completion_tokens_details: "CompletionDetails"
+    prompt_tokens_details: "PromptTokensDetails"
+    completion_tokens_details: "CompletionTokensDetails"
 
 
-class PromptDetails(Reply):
+class PromptTokensDetails(ReplyModel):
     cached_tokens: int
 
 
-class CompletionDetails(Reply):
+class CompletionTokensDetails(ReplyModel):
     reasoning_tokens: int
 
 
-class ErrorBody(Reply):
+class ErrorObject(ReplyModel):
     message: str
     type: str
     param: str | None
     code: str | None
 
 
-class ErrorReply(Reply):
+class ErrorReply(ReplyModel):
     """OpenAI's form of an error."""
 
-    error: ErrorBody
+    error: ErrorObject

@@ -79,18 +79,18 @@ def settings_of(
     log_file: Path | None,
     **given: Any,
 ) -> Any:
-    from mlx_gptoss.api.settings import Limits, Settings
+    from mlx_gptoss.api.settings import RequestLimits, ServerSettings
     from mlx_gptoss.engine.sampling import SamplingParams
 
     if no_store and log_file is not None:
         raise click.UsageError("--no-store keeps nothing: leave out --log-file")
     local = uds is not None or is_loopback(host)
-    return Settings(
+    return ServerSettings(
         api_key=api_key(key, needed=not local, made=ready_file is not None),
         hosts=None if uds else hosts_of(host, given["allowed_hosts"]),
         any_address=not local,
         origins=checked_origins(given["origins"]),
-        limits=Limits(body_bytes=given["max_body"]),
+        limits=RequestLimits(body_bytes=given["max_body"]),
         reasoning_field=given["reasoning_field"],
         reasoning_events=given["reasoning_events"],
         max_reasoning=given["max_reasoning"],

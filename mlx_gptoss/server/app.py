@@ -20,9 +20,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mlx_gptoss.api.errors import ApiError, as_api_error, body_for
-from mlx_gptoss.api.ignored import HEADER as IGNORED
-from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.errors import ApiError, as_api_error, error_body
+from mlx_gptoss.api.ignored import IGNORED_HEADER as IGNORED
+from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.server.content_encoding import UndecodableBodyError
 from mlx_gptoss.server.guard import Guard
@@ -69,9 +69,9 @@ CODES = {
 }
 
 
-def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
+def create_app(models: Models, settings: ServerSettings | None = None) -> FastAPI:
     """Make the app for some models; it closes them when it is shut down."""
-    settings = settings or Settings()
+    settings = settings or ServerSettings()
     service = Service(models, settings, ResponseRegistry(open_store(settings)))
 
     @asynccontextmanager
@@ -126,7 +126,7 @@ def error_reply(request: Request, error: BaseException) -> Response:
     """Answer with an error, in the form that clients of this route expect."""
     told = as_api_error(error)
     return JSONResponse(
-        body_for(request.url.path, told), told.status, headers=dict(told.headers)
+        error_body(request.url.path, told), told.status, headers=dict(told.headers)
     )
 
 

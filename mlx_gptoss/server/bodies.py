@@ -22,7 +22,7 @@ from starlette.responses import Response
 
 from mlx_gptoss.api.errors import ApiError
 from mlx_gptoss.api.limits import check_count
-from mlx_gptoss.api.settings import Limits
+from mlx_gptoss.api.settings import RequestLimits
 
 SHORT_BODY = 2**15  # bytes: some thousandths of a second
 MANY_VALUES = 2**14  # values
@@ -86,7 +86,7 @@ def is_json(content_type: str) -> bool:
     return kind == "application/json" or kind.endswith("+json")
 
 
-def parse_body(body: bytes, model: type[BaseModel], limits: Limits) -> BaseModel:
+def parse_body(body: bytes, model: type[BaseModel], limits: RequestLimits) -> BaseModel:
     """Return what a body says; raises the framework's errors, and ApiError."""
     try:
         values = count_values(body, limits.values)
@@ -142,7 +142,7 @@ def parse_integer(digits: str) -> int:
     return int(digits)
 
 
-def check_lengths(value: Any, limits: Limits) -> None:
+def check_lengths(value: Any, limits: RequestLimits) -> None:
     """Raise ApiError (400) for lists that are too long to look at each entry."""
     if not isinstance(value, dict):
         return

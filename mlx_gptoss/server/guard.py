@@ -20,8 +20,8 @@ from http import HTTPStatus
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mlx_gptoss.api.errors import ApiError, body_for, draining
-from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.errors import ApiError, draining, error_body
+from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.server.body_budget import BodyBudget
 from mlx_gptoss.server.content_encoding import (
     ACCEPTED,
@@ -65,7 +65,7 @@ class Guard:
     def __init__(
         self,
         app: ASGIApp,
-        settings: Settings,
+        settings: ServerSettings,
         on_request: Callable[..., None],
         drain: Drain | None = None,
     ) -> None:
@@ -270,7 +270,7 @@ class _SecuredSend:
 
 
 async def _refuse(path: str, error: ApiError, send: Send) -> None:
-    body = json.dumps(body_for(path, error)).encode()
+    body = json.dumps(error_body(path, error)).encode()
     headers = {
         "content-type": "application/json",
         "content-length": str(len(body)),

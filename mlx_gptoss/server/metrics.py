@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from mlx_gptoss.api.generation import Turn
+from mlx_gptoss.api.generation import AnswerStream
 from mlx_gptoss.server.models import Models
 
 FIRST_TOKEN_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -46,7 +46,7 @@ class Metrics:
         """Count a request; `route` is the pattern of the route, not its path."""
         self._requests.labels(method, route, str(status)).inc()
 
-    def turn(self, turn: Turn) -> None:
+    def turn(self, turn: AnswerStream) -> None:
         """Count an answer that has ended."""
         usage, stats = turn.usage, turn.stats
         self._turns.labels(turn.finish_reason).inc()

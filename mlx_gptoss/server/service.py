@@ -26,11 +26,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mlx_gptoss.api.errors import ApiError
-from mlx_gptoss.api.generation import Prompt, Turn, start_turns
-from mlx_gptoss.api.ignored import with_freed
-from mlx_gptoss.api.prompt import Ask, prepare_next, prompts_of
-from mlx_gptoss.api.settings import Settings
-from mlx_gptoss.api.wire import Reply
+from mlx_gptoss.api.generation import AnswerStream, PreparedPrompt, start_answers
+from mlx_gptoss.api.ignored import add_unenforced_keywords
+from mlx_gptoss.api.prompt import (
+    ConversationRequest,
+    prefill_next_prompt,
+    prepare_prompts,
+)
+from mlx_gptoss.api.settings import ServerSettings
+from mlx_gptoss.api.wire import ReplyModel
 from mlx_gptoss.chat.reasoning_memory import ReasoningMemory
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.openai_chat import Restore
@@ -57,18 +61,18 @@ class Job:
 
     model: str
     runtime: Runtime
-    turns: Sequence[Turn]
+    turns: Sequence[AnswerStream]
     _stack: AsyncExitStack
-    _ask: Ask | None = None
+    _ask: ConversationRequest | None = None
 
     @property
-    def ask(self) -> Ask:
+    def ask(self) -> ConversationRequest:
         """What was asked, where that is a conversation."""
         assert self._ask is not None
         return self._ask
 
     @property
-    def turn(self) -> Turn:
+    def turn(self) -> AnswerStream:
         """The answer, where there is one."""
         return self.turns[0]
 
@@ -93,7 +97,7 @@ class Service:
     """The parts of one server."""
 
     models: Models
-    settings: Settings = field(default_factory=Settings)
+    settings: ServerSettings = field(default_factory=ServerSettings)
     responses: ResponseRegistry = field(default_factory=ResponseRegistry)
     memory: ReasoningMemory = field(default_factory=ReasoningMemory)
     drain: Drain = field(default_factory=Drain)
@@ -111,19 +115,19 @@ class Service:
         self,
         request: Request,
         model: str | None,
-        make_ask: Callable[[Runtime], Ask],
+        make_ask: Callable[[Runtime], ConversationRequest],
     ) -> Job:
         """Lease a model and start to answer. Raises what is wrong with the request.
 
         `make_ask` is called in a thread: it may take its time.
         """
-        size, asks = self.body_size(request), list[Ask]()
+        size, asks = self.body_size(request), list[ConversationRequest]()
 
-        async def prompts(runtime: Runtime) -> list[Prompt]:
+        async def prompts(runtime: Runtime) -> list[PreparedPrompt]:
             ask = await self.pools.run(size, make_ask, runtime)
             asks.append(ask)
             run = self.pools.compile if ask.compiles else self.pools.run
-            return await run(max(size, ask.size), prompts_of, ask, runtime)
+            return await run(max(size, ask.size), prepare_prompts, ask, runtime)
 
         job = await while_connected(request, self._start(model, prompts))
         return replace(job, _ask=asks[0])
@@ -132,7 +136,7 @@ class Service:
         self,
         request: Request,
         model: str | None,
-        make: Callable[[Runtime], list[Prompt]],
+        make: Callable[[Runtime], list[PreparedPrompt]],
     ) -> Job:
         """Lease a model and start the prompts that `make` makes, in a thread."""
         prompts = partial(self.pools.run, self.body_size(request), make)
@@ -142,12 +146,12 @@ class Service:
         self,
         request: Request,
         model: str | None,
-        make_ask: Callable[[Runtime], Ask],
-        work: Callable[[Ask, Runtime], T],
-    ) -> tuple[Ask, T]:
+        make_ask: Callable[[Runtime], ConversationRequest],
+        work: Callable[[ConversationRequest, Runtime], T],
+    ) -> tuple[ConversationRequest, T]:
         """Lease a model; return what is asked, and what `work` made of it."""
 
-        async def looked() -> tuple[Ask, T]:
+        async def looked() -> tuple[ConversationRequest, T]:
             size = self.body_size(request)
             async with self.models.lease(model) as runtime:
                 ask = await self.pools.run(size, make_ask, runtime)
@@ -164,7 +168,7 @@ class Service:
         self,
         request: Request,
         job: Job,
-        work: Coroutine[Any, Any, Reply],
+        work: Coroutine[Any, Any, ReplyModel],
         headers: Mapping[str, str] | None = None,
     ) -> Response:
         """Reply with what `work` returns, unless the client leaves before."""
@@ -172,7 +176,9 @@ class Service:
             reply = await while_connected(request, work)
         finally:
             await job.close()
-        return json_reply(reply, with_freed(headers, job.turn.prompt.freed))
+        return json_reply(
+            reply, add_unenforced_keywords(headers, job.turn.prompt.freed)
+        )
 
     def stream(
         self,
@@ -190,11 +196,13 @@ class Service:
             heartbeat_seconds=limits.heartbeat_seconds,
             heartbeat=job.heartbeat,
             error_frame=error_frame,
-            headers=with_freed(headers, job.turn.prompt.freed),
+            headers=add_unenforced_keywords(headers, job.turn.prompt.freed),
         )
 
     async def _start(
-        self, model: str | None, make: Callable[[Runtime], Awaitable[list[Prompt]]]
+        self,
+        model: str | None,
+        make: Callable[[Runtime], Awaitable[list[PreparedPrompt]]],
     ) -> Job:
         if (refusal := self.drain.refusal()) is not None:
             raise refusal
@@ -205,7 +213,7 @@ class Service:
             if self.settings.log_prompts:
                 for prompt in prompts:
                     log.info("prompt: %r", runtime.tokenizer.decode(prompt.ids))
-            turns = await start_turns(
+            turns = await start_answers(
                 runtime, prompts, partial(self._record_turn, runtime)
             )
             stack.callback(self.drain.track(turns))
@@ -224,15 +232,15 @@ class Service:
         self.metrics.request(method, route, status)
         log.info("%s %s %d in %.3f s", method, route, status, seconds)
 
-    def _record_turn(self, runtime: Runtime, turn: Turn) -> None:
+    def _record_turn(self, runtime: Runtime, turn: AnswerStream) -> None:
         self.metrics.turn(turn)
         if turn.reader.called and self.settings.reasoning_memory:
             self.memory.remember(turn.reader.call_ids, turn.reader.messages)
         work = asyncio.get_running_loop().run_in_executor
-        work(None, prepare_next, turn, runtime)
+        work(None, prefill_next_prompt, turn, runtime)
 
 
-def json_reply(reply: Reply, headers: Mapping[str, str] | None = None) -> Response:
+def json_reply(reply: ReplyModel, headers: Mapping[str, str] | None = None) -> Response:
     return Response(
         reply.json_text(), media_type="application/json", headers=dict(headers or {})
     )

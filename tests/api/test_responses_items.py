@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mlx_gptoss.api.errors import ApiError
-from mlx_gptoss.api.responses.items import Read, read_items
+from mlx_gptoss.api.responses.items import ParsedItems, read_items
 from mlx_gptoss.api.sealed import seal, unseal
 from mlx_gptoss.harmony import messages as m
 
@@ -110,13 +110,13 @@ def test_items_are_read_as_messages(
 def test_leading_instructions_stand_before_the_conversation() -> None:
     found = read_items([asked("a", "system"), asked("b", "developer"), asked("hi")])
 
-    assert found == Read(["a", "b"], [m.user("hi")], [])
+    assert found == ParsedItems(["a", "b"], [m.user("hi")], [])
 
 
 def test_items_of_other_providers_are_passed_over_and_counted() -> None:
     others = [{"type": "web_search_call", "id": "ws"}, {"type": "spaceship"}, {}]
 
-    assert read_items([asked("hi"), *others]) == Read(
+    assert read_items([asked("hi"), *others]) == ParsedItems(
         [], [m.user("hi")], ["web_search_call", "spaceship", ""]
     )
 

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from mlx_gptoss.api.errors import ApiError
 from mlx_gptoss.api.responses.items import read_items
-from mlx_gptoss.api.responses.tool_choice import tool_choice
-from mlx_gptoss.api.responses.tool_list import Offer, read_offer
-from mlx_gptoss.api.responses.tool_names import Names, Origin
+from mlx_gptoss.api.responses.tool_choice import to_chat_tool_choice
+from mlx_gptoss.api.responses.tool_list import ResponsesTools, read_tools
+from mlx_gptoss.api.responses.tool_names import ToolNames, ToolOrigin
 from mlx_gptoss.api.responses.wire import ResponsesTool
-from mlx_gptoss.api.settings import Limits
+from mlx_gptoss.api.settings import RequestLimits
 from mlx_gptoss.harmony import messages as m
 
 ADD = {"type": "function", "name": "add", "description": "Add.", "strict": True}
@@ -35,13 +35,13 @@ def searched(*tools: Any, call_id: str | None = "c1") -> list[dict[str, Any]]:
     return [call, {"type": "tool_search_output", "tools": list(tools), **own}]
 
 
-def offer(*tools: Any, items: Any = ()) -> Offer:
+def offer(*tools: Any, items: Any = ()) -> ResponsesTools:
     given = [ResponsesTool.model_validate(tool) for tool in tools]
-    return read_offer(given, items, Limits())
+    return read_tools(given, items, RequestLimits())
 
 
 def offered(*tools: Any, items: Any = ()) -> list[str]:
-    return [tool.name for tool in offer(*tools, items=items).tools.descriptions]
+    return [tool.name for tool in offer(*tools, items=items).offered.descriptions]
 
 
 def messages(items: list[Any], *tools: Any) -> list[m.Message]:
@@ -54,49 +54,49 @@ def messages(items: list[Any], *tools: Any) -> list[m.Message]:
 def test_tools_of_one_name_are_told_apart_by_their_namespaces() -> None:
     found = offer(ADD, space("a", ADD, PATCH), space("mcp__b__", ADD))
 
-    assert [tool.name for tool in found.tools.descriptions] == [
+    assert [tool.name for tool in found.offered.descriptions] == [
         "add",
         "a__add",
         "a__patch",
         "mcp__b__add",
     ]
-    assert found.names.origin("mcp__b__add") == Origin("add", "mcp__b__")
-    assert found.tools.strict == {"add", "a__add", "mcp__b__add"}
+    assert found.names.origin("mcp__b__add") == ToolOrigin("add", "mcp__b__")
+    assert found.offered.strict == {"add", "a__add", "mcp__b__add"}
 
 
 def test_a_name_that_is_taken_gets_a_number() -> None:
     found = offer(ADD | {"name": "a__add"}, space("a", ADD), space("functions", ADD))
 
-    assert [tool.name for tool in found.tools.descriptions] == [
+    assert [tool.name for tool in found.offered.descriptions] == [
         "a__add",
         "a__add_2",
         "add",
     ]
-    assert found.names.origin("a__add_2") == Origin("add", "a")
-    assert found.names.shown("add", "a") == "a__add_2"
+    assert found.names.origin("a__add_2") == ToolOrigin("add", "a")
+    assert found.names.model_name("add", "a") == "a__add_2"
 
 
 words = st.text("ab_. <", min_size=1, max_size=4)
-origins = st.builds(Origin, words, st.none() | words | st.just("functions"))
+origins = st.builds(ToolOrigin, words, st.none() | words | st.just("functions"))
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(origins, unique=True))
-def test_every_tool_has_a_name_of_its_own(tools: list[Origin]) -> None:
-    names = Names()
+def test_every_tool_has_a_name_of_its_own(tools: list[ToolOrigin]) -> None:
+    names = ToolNames()
     shown = [names.add(tool) for tool in tools]
 
     assert len({m.wire_name(name) for name in shown}) == len(tools)
     assert [names.origin(name) for name in shown] == tools
-    assert [names.shown(one.name, one.namespace) for one in tools] == shown
+    assert [names.model_name(one.name, one.namespace) for one in tools] == shown
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(origins, unique=True), origins)
 def test_a_tool_that_is_found_later_renames_none(
-    tools: list[Origin], later: Origin
+    tools: list[ToolOrigin], later: ToolOrigin
 ) -> None:
-    names = Names()
+    names = ToolNames()
     before = [names.add(tool) for tool in tools]
     names.add(later)
 
@@ -124,7 +124,7 @@ def test_what_cannot_be_offered_is_named() -> None:
     ]
 
     found = offer(*given, items=[added({"type": "image_generation"})])
-    assert found.tools.ignored == (
+    assert found.offered.ignored == (
         "web_search",
         "namespace",
         "namespace",
@@ -132,7 +132,7 @@ def test_what_cannot_be_offered_is_named() -> None:
         "local_shell",
         "image_generation",
     )
-    assert [tool.name for tool in found.tools.descriptions] == ["a__add"]
+    assert [tool.name for tool in found.offered.descriptions] == ["a__add"]
 
 
 def test_tools_of_the_first_items_stand_in_the_opening() -> None:
@@ -140,22 +140,22 @@ def test_tools_of_the_first_items_stand_in_the_opening() -> None:
     found = offer(PATCH, items=[rules, added(space("a", ADD)), USER])
 
     assert [tool.name for tool in found.opening] == ["patch", "a__add"]
-    assert found.found == {}
+    assert found.by_item == {}
 
 
 def test_tools_that_come_later_are_shown_where_they_come() -> None:
     found, [_, shown] = offer(items=[USER, added(ADD)]), messages([USER, added(ADD)])
 
     assert found.opening == ()
-    assert shown == m.developer(tools=found.tools.descriptions)
+    assert shown == m.developer(tools=found.offered.descriptions)
 
 
 def test_a_tool_defined_again_counts_as_it_was_defined_last() -> None:
     again = ADD | {"description": "Add, better.", "strict": False}
     found = offer(ADD, items=[USER, added(again)])
 
-    assert [tool.description for tool in found.tools.descriptions] == ["Add, better."]
-    assert found.tools.strict == frozenset()
+    assert [tool.description for tool in found.offered.descriptions] == ["Add, better."]
+    assert found.offered.strict == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_a_message_between_agents_is_read_whole() -> None:
 )
 def test_a_choice_is_written_by_the_names_shown(given: Any, names: Any) -> None:
     found = offer(space("a", ADD, PATCH), space("b", ADD), SEARCH)
-    read = tool_choice(given, found.names)
+    read = to_chat_tool_choice(given, found.names)
 
     chosen = (
         [tool["name"] for tool in read["tools"]] if "tools" in read else read["name"]
@@ -308,4 +308,4 @@ def test_a_choice_that_may_mean_two_tools_asks_for_the_namespace() -> None:
     found = offer(space("a", ADD), space("b", ADD))
 
     with pytest.raises(ApiError, match="give its `namespace`"):
-        tool_choice({"type": "function", "name": "add"}, found.names)
+        to_chat_tool_choice({"type": "function", "name": "add"}, found.names)

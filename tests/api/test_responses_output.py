@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.api.errors import ApiError
-from mlx_gptoss.api.generation import Usage
-from mlx_gptoss.api.responses.reply import Output
-from mlx_gptoss.api.responses.tool_names import Names, Origin
+from mlx_gptoss.api.generation import TokenCounts
+from mlx_gptoss.api.responses.reply import ResponseBuilder
+from mlx_gptoss.api.responses.tool_names import ToolNames, ToolOrigin
 from mlx_gptoss.api.responses.wire_reply import ResponseReply
 from mlx_gptoss.api.sealed import unseal
 from mlx_gptoss.harmony.messages import TextGrammar, ToolDescription, text_tool
@@ -25,10 +25,10 @@ TOOLS = [
     ToolDescription("a__f", "", {"type": "object"}),
     ToolDescription("tool_search", "", {"type": "object"}),
 ]
-NAMES = Names()
-NAMES.add(Origin("f", "a"))
-NAMES.add(Origin("tool_search", is_search=True))
-USAGE = Usage(10, 4, 7, 3)
+NAMES = ToolNames()
+NAMES.add(ToolOrigin("f", "a"))
+NAMES.add(ToolOrigin("tool_search", is_search=True))
+USAGE = TokenCounts(10, 4, 7, 3)
 THINK = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
 ANSWER = "<|channel|>final<|message|>Yes.<|return|>"
 
@@ -69,7 +69,7 @@ def reply() -> ResponseReply:
 
 def heard(ids: list[int], reason: str = "stop", **options: Any) -> list[dict[str, Any]]:
     """The events of a stream in which the model says `ids`."""
-    output = Output(
+    output = ResponseBuilder(
         reply(),
         text_tools={"apply_patch", "bound"},
         bound_tools={"bound"},
@@ -242,7 +242,7 @@ def test_usage_tells_cached_and_reasoning_tokens() -> None:
 
 
 def test_a_failure_is_the_last_event() -> None:
-    output = Output(reply())
+    output = ResponseBuilder(reply())
     failed, error = output.fail(ApiError(500, "internal error", "internal_error"))
 
     assert (failed["type"], error["type"]) == ("response.failed", "error")
@@ -275,7 +275,7 @@ def test_a_call_that_is_cut_is_no_item_and_never_ends(
 
 
 def test_a_failure_within_a_call_leaves_no_call() -> None:
-    output, parser = Output(reply()), Parser(TOKENIZER, tools=TOOLS)
+    output, parser = ResponseBuilder(reply()), Parser(TOKENIZER, tools=TOOLS)
     for token in token_ids(called("f", "{").removesuffix("<|call|>"), TOKENIZER):
         output.feed(parser.feed(token))
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_gptoss.api.responses.request import referred
+from mlx_gptoss.api.responses.request import resolve_references
 from mlx_gptoss.server.responses.store import FILE, STEPS, ResponseStore, StoredResponse
 
 IDS = ["msg_a", "msg_b", "1", ""]
@@ -80,7 +80,7 @@ def test_what_is_referred_to_is_stored_and_outlives_its_first_response(
     store = ResponseStore.open(tmp_path / FILE)
     said = item("msg_a", "the answer")
     store.save(StoredResponse({"id": "r1", "output": [said]}, []))
-    items = referred([{"type": "item_reference", "id": "msg_a"}], store.find)
+    items = resolve_references([{"type": "item_reference", "id": "msg_a"}], store.find)
     store.save(StoredResponse({"id": "r2", "output": []}, items))
     store.delete("r1")
 
@@ -93,11 +93,11 @@ def test_a_reference_means_an_item_of_its_own_conversation_first() -> None:
     later = item("1", "ours, later")
     reference = {"type": "item_reference", "id": "1"}
 
-    assert referred([ours, reference], lambda id: others) == [ours, ours]
-    assert referred([ours, later, {"id": "1"}], lambda id: others)[2] == later
-    assert referred([reference, ours], lambda id: others) == [others, ours]
-    assert referred([reference], lambda id: None) == [reference]
-    assert referred([ours, reference], None) == [ours, ours]
+    assert resolve_references([ours, reference], lambda id: others) == [ours, ours]
+    assert resolve_references([ours, later, {"id": "1"}], lambda id: others)[2] == later
+    assert resolve_references([reference, ours], lambda id: others) == [others, ours]
+    assert resolve_references([reference], lambda id: None) == [reference]
+    assert resolve_references([ours, reference], None) == [ours, ours]
 
 
 @pytest.mark.parametrize("id", [None, 7, "", "half a pair \ud800", "\0", ["x"]])

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import pytest
 
-from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.checkpoint.hub import Hub
 from mlx_gptoss.cli.options import LoadOptions
 from mlx_gptoss.cli.serve import serve
@@ -131,7 +131,7 @@ def test_other_addresses_need_a_key_and_are_known_by_their_name() -> None:
 def test_beyond_loopback_an_address_is_a_name_and_a_strange_name_is_none(
     host: str, served: bool
 ) -> None:
-    settings = Settings(hosts=hosts_of("0.0.0.0", ()), any_address=True)
+    settings = ServerSettings(hosts=hosts_of("0.0.0.0", ()), any_address=True)
     guard = Guard(lambda *_: None, settings, lambda *_: None)  # type: ignore[arg-type,return-value]
 
     assert (guard.refusal("GET", "/v1/models", {"host": host}) is None) == served

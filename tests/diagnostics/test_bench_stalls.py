@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from mlx_gptoss.api.settings import Limits
+from mlx_gptoss.api.settings import RequestLimits
 from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.cli import cli
@@ -35,7 +35,7 @@ def test_heavy_requests_are_within_the_bytes_a_server_takes() -> None:
     made = [make() for make in heavy_requests(tokenizer, 131072).values()]
 
     sizes = [len(one.body) for one in made]
-    assert LARGEST < max(sizes) < Limits().body_bytes
+    assert LARGEST < max(sizes) < RequestLimits().body_bytes
     assert len({one.name for one in made}) == len(made) == 6
 
 

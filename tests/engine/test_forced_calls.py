@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import mlx.core as mx
 import pytest
 
-from mlx_gptoss.api.prompt import Ask, prompts_of
+from mlx_gptoss.api.prompt import ConversationRequest, prepare_prompts
 from mlx_gptoss.engine.guide import MOST_PREAMBLES, PREAMBLE_TOKENS
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.runtime import Runtime
@@ -66,7 +66,7 @@ def demo() -> Iterator[Runtime]:
 def with_a_call(runtime: Runtime, choice: str, seeds: range) -> int:
     """Count the turns after a tool's result in which a whole call came."""
     tools = (WEATHER, TIME)
-    ask = Ask(
+    ask = ConversationRequest(
         conversation=[
             system("low", conversation_date="2026-11-22"),
             developer(tools=tools),
@@ -83,7 +83,7 @@ def with_a_call(runtime: Runtime, choice: str, seeds: range) -> int:
     )
     asked = [
         (prompt, Asked(runtime, prompt.ids, prompt.params, guide=prompt.guide))
-        for prompt in prompts_of(ask, runtime)
+        for prompt in prepare_prompts(ask, runtime)
     ]
     for prompt, one in asked:
         for step in one.answer(LONG_ENOUGH):

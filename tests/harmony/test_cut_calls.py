@@ -14,7 +14,7 @@ import httpx2
 import openai
 import pytest
 
-from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.constrain.loops import ALLOWED
@@ -153,7 +153,10 @@ def test_a_whole_call_streams_as_it_is_written(runtime: Runtime) -> None:
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     answer = f"{HEADER}{ARGUMENTS}<|call|>"
-    with constant(answer) as runtime, live(runtime, Settings(date=DATE)) as server:
+    with (
+        constant(answer) as runtime,
+        live(runtime, ServerSettings(date=DATE)) as server,
+    ):
         yield server.url
 
 

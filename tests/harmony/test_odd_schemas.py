@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss import load
-from mlx_gptoss.api.ignored import HEADER, with_freed
+from mlx_gptoss.api.ignored import IGNORED_HEADER, add_unenforced_keywords
 from mlx_gptoss.chat.tools import Tool
 from mlx_gptoss.chat.tools.tool import as_tool
 from mlx_gptoss.cli import cli
@@ -260,8 +260,8 @@ def test_an_odd_tool_refuses_a_request_only_if_it_is_strict(
             body = {**odd_bodies(strict=None)[path], "stream": True}
             streamed = await client.post(path, json=body)
             strict = await client.post(path, json=odd_bodies(strict=True)[path])
-        assert (free.status_code, free.headers[HEADER]) == (200, FREED)
-        assert (streamed.status_code, streamed.headers[HEADER]) == (200, FREED)
+        assert (free.status_code, free.headers[IGNORED_HEADER]) == (200, FREED)
+        assert (streamed.status_code, streamed.headers[IGNORED_HEADER]) == (200, FREED)
         assert strict.status_code == 400 and SAID in strict.json()["error"]["message"]
 
     asyncio.run(work())
@@ -276,7 +276,7 @@ def test_so_does_an_odd_answer_format(demo: Runtime, strict: bool | None) -> Non
     async def work() -> tuple[int, str | None]:
         async with asked(demo) as client:
             reply = await client.post("/v1/chat/completions", json=body)
-        return reply.status_code, reply.headers.get(HEADER)
+        return reply.status_code, reply.headers.get(IGNORED_HEADER)
 
     found = asyncio.run(work())
     assert found == (
@@ -287,11 +287,13 @@ def test_so_does_an_odd_answer_format(demo: Runtime, strict: bool | None) -> Non
 def test_a_header_names_some_keywords_and_counts_the_others() -> None:
     many = [f"functions[{n}].not" for n in range(20)]
 
-    found = with_freed({HEADER: "fields=user"}, many)[HEADER]
+    found = add_unenforced_keywords({IGNORED_HEADER: "fields=user"}, many)[
+        IGNORED_HEADER
+    ]
 
     assert found.startswith("fields=user; schemas=functions[0].not,")
     assert found.endswith("functions[15].not,4 more")
-    assert with_freed(None, []) == {}
+    assert add_unenforced_keywords(None, []) == {}
 
 
 def test_the_command_line_says_what_it_does_not_enforce(tmp_path: Path) -> None:

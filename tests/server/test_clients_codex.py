@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
 from mlx_gptoss.diagnostics.agents.setup import prepare
 from tests.server.test_clients_more import node_package
@@ -109,7 +109,7 @@ def test_codex_works_with_the_tools_of_an_mcp_server(
 
     with (
         answering(*SESSIONS[session]) as runtime,
-        live(runtime, Settings(), around) as server,
+        live(runtime, ServerSettings(), around) as server,
     ):
         settings_of(server.url, home)
         done = run(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.errors import GptOssError, StorageError
 from mlx_gptoss.server.responses import store as store_module
 from mlx_gptoss.server.responses.store import (
@@ -174,8 +174,8 @@ def test_threads_may_use_one_store(path: Path) -> None:
 
 
 def test_nothing_is_kept_unless_there_is_a_place_for_it(tmp_path: Path) -> None:
-    assert open_store(Settings()) is None
-    store = open_store(Settings(store=tmp_path))
+    assert open_store(ServerSettings()) is None
+    store = open_store(ServerSettings(store=tmp_path))
     assert store is not None
     store.close()
     assert (tmp_path / FILE).is_file()

@@ -20,7 +20,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
 from mlx_gptoss import load
-from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.settings import ServerSettings
 from tests.support.live import Live, live
 from tests.support.response_events import rebuilt
 from tests.support.serving import DATE, WEATHER
@@ -48,7 +48,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     folder: Path = tmp_path_factory.mktemp("store")
     with (
         load("demo") as runtime,
-        live(runtime, Settings(date=DATE, store=folder)) as it,
+        live(runtime, ServerSettings(date=DATE, store=folder)) as it,
     ):
         yield it
 

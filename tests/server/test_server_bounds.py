@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from mlx_gptoss.api.errors import MOST_SHOWN, ApiError
-from mlx_gptoss.api.settings import Limits, Settings
-from mlx_gptoss.api.wire import mended
+from mlx_gptoss.api.errors import MAX_MESSAGE_CHARACTERS, ApiError
+from mlx_gptoss.api.settings import RequestLimits, ServerSettings
+from mlx_gptoss.api.wire import replace_lone_surrogates
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import StorageError
 from mlx_gptoss.server.responses.database import Database
@@ -34,7 +34,7 @@ def fake() -> Iterator[Runtime]:
 def test_half_surrogates_are_replaced_wherever_a_text_is_cut() -> None:
     text = "a\ud800😀\udc00é" * 9_000
 
-    assert mended([text]) == ["a�😀�é" * 9_000]
+    assert replace_lone_surrogates([text]) == ["a�😀�é" * 9_000]
 
 
 def test_other_threads_go_on_while_half_surrogates_are_replaced() -> None:
@@ -49,7 +49,7 @@ def test_other_threads_go_on_while_half_surrogates_are_replaced() -> None:
     ticking = threading.Thread(target=tick)
     ticking.start()
     began = time.monotonic()
-    mended(text)
+    replace_lone_surrogates(text)
     took = time.monotonic() - began
     ended.set()
     ticking.join()
@@ -78,7 +78,10 @@ def test_an_error_does_not_repeat_a_long_name(
     reply = asyncio.run(work())
     message = reply.json()["error"]["message"]
 
-    assert (reply.status_code, len(message)) == (404, MOST_SHOWN + len(" … "))
+    assert (reply.status_code, len(message)) == (
+        404,
+        MAX_MESSAGE_CHARACTERS + len(" … "),
+    )
     assert message.startswith("The model `xxx")
     assert message.endswith("xxx` does not exist: this server has `demo`")
 
@@ -86,7 +89,7 @@ def test_an_error_does_not_repeat_a_long_name(
 def test_bodies_that_are_too_large_together_are_told_to_come_back(
     fake: Runtime,
 ) -> None:
-    limits = Limits(body_bytes=100_000, bodies=1)
+    limits = RequestLimits(body_bytes=100_000, bodies=1)
     begin = b'{"messages": [{"role": "user", "content": "Hi"}], "user": "'
     end = b'"}'
 
@@ -99,7 +102,7 @@ def test_bodies_that_are_too_large_together_are_told_to_come_back(
             await goes_on.wait()
             yield end
 
-        async with asked(fake, Settings(date=DATE, limits=limits)) as client:
+        async with asked(fake, ServerSettings(date=DATE, limits=limits)) as client:
             body = begin + b"a" * 60_000 + end
             slow = asyncio.create_task(
                 client.post(CHAT, content=slowly(), headers=JSON)

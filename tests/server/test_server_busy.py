@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 
 from mlx_gptoss import load
-from mlx_gptoss.api.settings import Limits, Settings
+from mlx_gptoss.api.settings import RequestLimits, ServerSettings
 from mlx_gptoss.engine.scheduler import BatchOptions
 from tests.support.serving import DATE, asked, question
 
@@ -35,7 +35,7 @@ def test_who_does_not_fit_into_the_queue_is_told_when_to_come_back() -> None:
 
 
 def test_a_stream_that_waits_tells_its_place_in_the_queue() -> None:
-    quick = Settings(date=DATE, limits=Limits(heartbeat_seconds=0.01))
+    quick = ServerSettings(date=DATE, limits=RequestLimits(heartbeat_seconds=0.01))
 
     async def work() -> list[httpx2.Response]:
         with load("demo", batch=BatchOptions(max_running=1, max_waiting=4)) as runtime:
@@ -55,7 +55,7 @@ def test_a_prompt_that_memory_can_never_hold_is_told_what_would_help() -> None:
     async def work() -> tuple[httpx2.Response, httpx2.Response]:
         small = BatchOptions(kv_memory=3 * 2**20)
         with load("demo", batch=small) as runtime:
-            async with asked(runtime, Settings(date=DATE)) as client:
+            async with asked(runtime, ServerSettings(date=DATE)) as client:
                 long = question("word " * 4000)
                 refused = await client.post("/v1/chat/completions", json=long)
                 brief = question("Hi!", max_tokens=4)

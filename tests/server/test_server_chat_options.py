@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 
 from mlx_gptoss import load
-from mlx_gptoss.api.settings import Limits, Settings
+from mlx_gptoss.api.settings import RequestLimits, ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from tests.support.fakes import answering
 from tests.support.serving import DATE, WEATHER, asked, events, question
@@ -32,7 +32,7 @@ def post(
     body: dict[str, Any],
     *,
     path: str = "/v1/chat/completions",
-    settings: Settings | None = None,
+    settings: ServerSettings | None = None,
 ) -> httpx2.Response:
     async def work() -> httpx2.Response:
         async with asked(runtime, settings) as client:
@@ -264,7 +264,7 @@ def test_reasoning_leaves_room_for_the_answer(demo: Runtime) -> None:
         post(
             demo,
             question(SUM, max_completion_tokens=64),
-            settings=Settings(date=DATE, max_reasoning=None),
+            settings=ServerSettings(date=DATE, max_reasoning=None),
         ).json()["choices"][0]["message"]["content"]
         == ""
     )
@@ -508,8 +508,9 @@ def test_half_a_surrogate_is_no_error(demo: Runtime) -> None:
 
 # Limits
 
-NARROW = Settings(
-    limits=Limits(tools=1, messages=2, schema_depth=4, schema_bytes=200), date=DATE
+NARROW = ServerSettings(
+    limits=RequestLimits(tools=1, messages=2, schema_depth=4, schema_bytes=200),
+    date=DATE,
 )
 
 

@@ -14,7 +14,7 @@ import pytest
 from openai.types.responses import Response
 
 from mlx_gptoss import load
-from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.settings import ServerSettings
 from tests.server.test_clients_codex import END, SESSIONS
 from tests.support.codex_requests import FOLDER, requests
 from tests.support.fakes import AnsweringModel, answering
@@ -42,7 +42,7 @@ IGNORED = {
 }
 
 
-def replay(session: str, settings: Settings) -> tuple[list[Any], str]:
+def replay(session: str, settings: ServerSettings) -> tuple[list[Any], str]:
     """Send a session again; return the replies, and the last prompt."""
 
     async def send() -> list[Any]:
@@ -68,7 +68,7 @@ def streamed(reply: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("session", CALLED)
 def test_a_recorded_session_is_understood(session: str, tmp_path: Path) -> None:
-    settings = Settings(date=DATE, store=tmp_path)
+    settings = ServerSettings(date=DATE, store=tmp_path)
     replies, prompt = replay(session, settings)
     outputs = [streamed(reply)["output"] for reply in replies]
     calls = [item for output in outputs for item in output if item["type"] in CALLS]
@@ -92,7 +92,7 @@ CALL = "<|channel|>commentary to=functions.numbers__add <|constrain|>json<|messa
 
 def test_a_call_of_a_namespace_is_remembered_with_it(tmp_path: Path) -> None:
     async def converse() -> Any:
-        async with asked(runtime, Settings(date=DATE, store=tmp_path)) as client:
+        async with asked(runtime, ServerSettings(date=DATE, store=tmp_path)) as client:
             body = {"model": "demo", "tools": [NUMBERS]}
             first = await client.post("/v1/responses", json=body | {"input": "Add."})
             [call] = first.json()["output"]
@@ -133,7 +133,7 @@ def test_a_model_calls_the_tool_of_the_namespace_that_was_chosen() -> None:
     }
 
     async def send() -> Any:
-        async with asked(runtime, Settings(date=DATE)) as client:
+        async with asked(runtime, ServerSettings(date=DATE)) as client:
             return await client.post("/v1/responses", json=body)
 
     with load("demo") as runtime:

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from mlx_gptoss import SamplingParams, load
-from mlx_gptoss.api.settings import Limits, Settings
+from mlx_gptoss.api.settings import RequestLimits, ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from tests.support.serving import asked, events
 
@@ -22,7 +22,7 @@ def demo() -> Iterator[Runtime]:
 
 
 def post(
-    runtime: Runtime, settings: Settings | None = None, **fields: Any
+    runtime: Runtime, settings: ServerSettings | None = None, **fields: Any
 ) -> httpx2.Response:
     async def work() -> httpx2.Response:
         async with asked(runtime, settings) as client:
@@ -138,6 +138,6 @@ def test_what_cannot_be_done_is_refused(
 
 
 def test_limits_are_those_of_the_server(demo: Runtime) -> None:
-    narrow = Settings(limits=Limits(prompts=1))
+    narrow = ServerSettings(limits=RequestLimits(prompts=1))
 
     assert post(demo, narrow, prompt=["a", "b"]).status_code == 400

@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.settings import ServerSettings
 from tests.support.answering_app import ANSWER, constant
 from tests.support.live import Live, live
 from tests.support.serving import DATE
@@ -65,7 +65,7 @@ class Server:
 def serving(answer: str, store: Path, step_seconds: float = 0) -> Iterator[Server]:
     with (
         constant(answer, step_seconds=step_seconds) as runtime,
-        live(runtime, Settings(date=DATE, store=store)) as running,
+        live(runtime, ServerSettings(date=DATE, store=store)) as running,
         httpx2.Client(base_url=running.url, timeout=60) as client,
     ):
         yield Server(running, client)

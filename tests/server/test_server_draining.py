@@ -20,9 +20,9 @@ import openai
 import pytest
 
 from mlx_gptoss.api.errors import draining
-from mlx_gptoss.api.generation import Prompt, Turn
-from mlx_gptoss.api.settings import Settings
-from mlx_gptoss.api.text_parser import TextReader
+from mlx_gptoss.api.generation import AnswerStream, PreparedPrompt
+from mlx_gptoss.api.settings import ServerSettings
+from mlx_gptoss.api.text_parser import TextAnswerParser
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
 from tests.server.test_server_disconnect import ASKS, ENDLESS
@@ -46,7 +46,7 @@ def slow(tmp_path: Path) -> Iterator[Live]:
     """A server whose answers do not end before the test does."""
     with (
         constant(ENDLESS, step_seconds=0.005) as runtime,
-        live(runtime, Settings(date=DATE, store=tmp_path)) as found,
+        live(runtime, ServerSettings(date=DATE, store=tmp_path)) as found,
     ):
         yield found
 
@@ -103,9 +103,11 @@ def test_what_comes_while_it_drains_is_told_to_come_back(slow: Live) -> None:
 
 
 def test_an_answer_that_has_ended_is_not_cut() -> None:
-    async def ended_then_failed(runtime: Runtime) -> Turn:
-        reader = TextReader(runtime.tokenizer)
-        turn = Turn(runtime, Prompt([1, 2], SamplingParams(max_tokens=3), reader))
+    async def ended_then_failed(runtime: Runtime) -> AnswerStream:
+        reader = TextAnswerParser(runtime.tokenizer)
+        turn = AnswerStream(
+            runtime, PreparedPrompt([1, 2], SamplingParams(max_tokens=3), reader)
+        )
         await turn.start()
         while turn.stats is None:
             await asyncio.sleep(0.005)

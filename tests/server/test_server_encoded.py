@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_gptoss.api.settings import Limits, Settings
+from mlx_gptoss.api.settings import RequestLimits, ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.content_encoding import (
     CODINGS,
@@ -66,7 +66,7 @@ def post(
     path: str = PATH,
 ) -> httpx2.Response:
     headers = {"content-type": "application/json", "content-encoding": encoding}
-    limits = Settings(date=DATE, limits=Limits(body_bytes=most))
+    limits = ServerSettings(date=DATE, limits=RequestLimits(body_bytes=most))
 
     async def work() -> httpx2.Response:
         async with asked(runtime, limits) as client:

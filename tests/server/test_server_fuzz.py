@@ -15,14 +15,14 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 
-from mlx_gptoss.api.settings import Limits, Settings
+from mlx_gptoss.api.settings import RequestLimits, ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.app import create_app
 from mlx_gptoss.server.models import Models
 from tests.support.answering_app import constant
 from tests.support.serving import DATE, WEATHER, asked
 
-SETTINGS = Settings(date=DATE, limits=Limits(body_bytes=100_000))
+SETTINGS = ServerSettings(date=DATE, limits=RequestLimits(body_bytes=100_000))
 MADE = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from mlx_gptoss import __version__
-from mlx_gptoss.api.settings import Limits, Settings
+from mlx_gptoss.api.settings import RequestLimits, ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from tests.support.fakes import answering
 from tests.support.serving import asked
@@ -24,7 +24,11 @@ def silent() -> Iterator[Runtime]:
 
 
 def get(
-    runtime: Runtime, path: str, settings: Settings, method: str = "GET", **request: Any
+    runtime: Runtime,
+    path: str,
+    settings: ServerSettings,
+    method: str = "GET",
+    **request: Any,
 ) -> httpx2.Response:
     async def work() -> httpx2.Response:
         async with asked(runtime, settings) as client:
@@ -49,7 +53,7 @@ def get(
 def test_only_names_of_this_machine_are_served(
     silent: Runtime, host: str, status: int
 ) -> None:
-    reply = get(silent, "/v1/models", Settings(), headers={"host": host})
+    reply = get(silent, "/v1/models", ServerSettings(), headers={"host": host})
 
     assert reply.status_code == status
     if status == 403:
@@ -78,7 +82,7 @@ def test_only_names_of_this_machine_are_served(
 def test_pages_of_other_origins_may_not_ask(
     silent: Runtime, headers: dict[str, str], status: int
 ) -> None:
-    settings = Settings(origins=("https://app.example",))
+    settings = ServerSettings(origins=("https://app.example",))
     reply = get(silent, "/v1/models", settings, headers=headers)
 
     assert reply.status_code == status
@@ -87,7 +91,7 @@ def test_pages_of_other_origins_may_not_ask(
 def test_a_link_to_the_documentation_may_be_followed(silent: Runtime) -> None:
     headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
 
-    assert get(silent, "/docs", Settings(), headers=headers).status_code == 200
+    assert get(silent, "/docs", ServerSettings(), headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -106,7 +110,7 @@ def test_a_link_to_the_documentation_may_be_followed(silent: Runtime) -> None:
 def test_with_a_key_only_who_knows_it_is_answered(
     silent: Runtime, headers: dict[str, str], status: int
 ) -> None:
-    reply = get(silent, "/v1/models", Settings(api_key=KEY), headers=headers)
+    reply = get(silent, "/v1/models", ServerSettings(api_key=KEY), headers=headers)
 
     assert reply.status_code == status
     assert KEY not in reply.text
@@ -114,14 +118,14 @@ def test_with_a_key_only_who_knows_it_is_answered(
 
 @pytest.mark.parametrize("path", ["/health", "/docs", "/openapi.json"])
 def test_what_tells_nothing_needs_no_key(silent: Runtime, path: str) -> None:
-    assert get(silent, path, Settings(api_key=KEY)).status_code == 200
+    assert get(silent, path, ServerSettings(api_key=KEY)).status_code == 200
 
 
 @pytest.mark.parametrize("headers", [{}, {"x-api-key": "wrong"}])
 def test_without_its_key_health_says_only_that_it_answers(
     silent: Runtime, headers: dict[str, str]
 ) -> None:
-    told = get(silent, "/health", Settings(api_key=KEY), headers=headers).json()
+    told = get(silent, "/health", ServerSettings(api_key=KEY), headers=headers).json()
     assert told == {"status": "ok"}
 
 
@@ -142,23 +146,26 @@ def test_who_may_ask_hears_from_health_what_runs(silent: Runtime) -> None:
         "running": 0,
     }
     known = {"authorization": f"Bearer {KEY}"}
-    assert get(silent, "/health", Settings(api_key=KEY), headers=known).json() == whole
-    assert get(silent, "/health", Settings()).json() == whole
+    assert (
+        get(silent, "/health", ServerSettings(api_key=KEY), headers=known).json()
+        == whole
+    )
+    assert get(silent, "/health", ServerSettings()).json() == whole
 
 
 def test_the_document_does_not_tell_which_version_answers(silent: Runtime) -> None:
-    told = get(silent, "/openapi.json", Settings(api_key=KEY)).text
+    told = get(silent, "/openapi.json", ServerSettings(api_key=KEY)).text
     assert f'"{__version__}"' not in told
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/v1/models", "/docsx", "/nothing"])
 def test_everything_else_does(silent: Runtime, path: str) -> None:
-    assert get(silent, path, Settings(api_key=KEY)).status_code == 401
+    assert get(silent, path, ServerSettings(api_key=KEY)).status_code == 401
 
 
 def test_without_a_list_no_origin_is_allowed_to_read(silent: Runtime) -> None:
     ask = {"origin": "https://app.example", "access-control-request-method": "POST"}
-    reply = get(silent, "/v1/models", Settings(), "OPTIONS", headers=ask)
+    reply = get(silent, "/v1/models", ServerSettings(), "OPTIONS", headers=ask)
 
     assert reply.status_code == 403
     assert "access-control-allow-origin" not in reply.headers
@@ -170,7 +177,7 @@ def test_a_listed_origin_may_ask_before_it_sends_its_key(silent: Runtime) -> Non
         "access-control-request-method": "POST",
         "access-control-request-headers": "authorization,content-type",
     }
-    settings = Settings(api_key=KEY, origins=("https://app.example",))
+    settings = ServerSettings(api_key=KEY, origins=("https://app.example",))
     reply = get(silent, "/v1/chat/completions", settings, "OPTIONS", headers=ask)
 
     assert reply.status_code == 200
@@ -179,7 +186,7 @@ def test_a_listed_origin_may_ask_before_it_sends_its_key(silent: Runtime) -> Non
     assert "authorization" in allowed
 
 
-SMALL = Settings(limits=Limits(body_bytes=100))
+SMALL = ServerSettings(limits=RequestLimits(body_bytes=100))
 
 
 def test_a_body_that_says_it_is_too_large_is_not_read(silent: Runtime) -> None:
@@ -207,7 +214,7 @@ def test_a_body_that_does_not_come_is_given_up(silent: Runtime) -> None:
         yield b"{"
         await asyncio.sleep(10)
 
-    settings = Settings(limits=Limits(body_seconds=0.05))
+    settings = ServerSettings(limits=RequestLimits(body_seconds=0.05))
     reply = get(silent, "/v1/completions", settings, "POST", content=stuck())
 
     assert reply.status_code == 408
@@ -215,7 +222,7 @@ def test_a_body_that_does_not_come_is_given_up(silent: Runtime) -> None:
 
 
 def test_clients_of_anthropic_get_errors_in_their_form(silent: Runtime) -> None:
-    reply = get(silent, "/v1/messages", Settings(api_key=KEY), "POST")
+    reply = get(silent, "/v1/messages", ServerSettings(api_key=KEY), "POST")
 
     error = reply.json()
     assert (error["type"], error["error"]["type"]) == ("error", "authentication_error")
@@ -223,42 +230,42 @@ def test_clients_of_anthropic_get_errors_in_their_form(silent: Runtime) -> None:
 
 def test_the_document_asks_for_a_key_where_there_is_one(silent: Runtime) -> None:
     for key in (None, KEY):
-        document = get(silent, "/openapi.json", Settings(api_key=key)).json()
+        document = get(silent, "/openapi.json", ServerSettings(api_key=key)).json()
         schemes = document["components"].get("securitySchemes", {})
         assert [one["scheme"] for one in schemes.values()] == ["bearer"] * bool(key)
 
 
 def test_pages_load_nothing_from_elsewhere(silent: Runtime) -> None:
     for path in ("/docs", "/docs/start.js", "/openapi.json"):
-        reply = get(silent, path, Settings())
+        reply = get(silent, path, ServerSettings())
         assert "//" not in reply.text.replace("<!--", ""), path
         assert "default-src 'self'" in reply.headers["content-security-policy"]
 
 
 @pytest.mark.parametrize("name", ["swagger-ui-bundle.js", "swagger-ui.css"])
 def test_the_assets_of_the_page_are_served_here(silent: Runtime, name: str) -> None:
-    page = get(silent, "/docs", Settings()).text
+    page = get(silent, "/docs", ServerSettings()).text
     assert f'"/docs/{name}"' in page
 
-    reply = get(silent, f"/docs/{name}", Settings())
+    reply = get(silent, f"/docs/{name}", ServerSettings())
     assert (reply.status_code, len(reply.content) > 100_000) == (200, True)
 
 
 def test_other_files_are_not(silent: Runtime) -> None:
     for name in ("redoc.standalone.js", "..%2f__init__.py", "nothing"):
-        assert get(silent, f"/docs/{name}", Settings()).status_code == 404
+        assert get(silent, f"/docs/{name}", ServerSettings()).status_code == 404
 
 
 def test_every_reply_tells_browsers_not_to_guess_or_frame(silent: Runtime) -> None:
     for path in ("/health", "/nothing", "/docs"):
-        headers = get(silent, path, Settings()).headers
+        headers = get(silent, path, ServerSettings()).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"
 
 
 def test_figures_have_no_text_of_a_client(silent: Runtime) -> None:
     async def work() -> str:
-        async with asked(silent, Settings()) as client:
+        async with asked(silent, ServerSettings()) as client:
             await client.get("/v1/secret-name")
             await client.request("BREW", "/v1/models")
             await client.get("/v1/models")
@@ -306,7 +313,7 @@ def test_a_route_that_is_not_there_has_the_form_of_its_api(
     silent: Runtime, key: str | None, method: str, path: str, status: int
 ) -> None:
     headers = {"authorization": f"Bearer {key}"} if key else {}
-    reply = get(silent, path, Settings(api_key=key), method, headers=headers)
+    reply = get(silent, path, ServerSettings(api_key=key), method, headers=headers)
 
     assert reply.status_code == status
     assert ("allow" in reply.headers) == (status == 405)
@@ -323,4 +330,4 @@ def test_a_route_that_is_not_there_has_the_form_of_its_api(
 
 def test_who_has_no_key_hears_of_no_routes(silent: Runtime) -> None:
     for method, path in ROUTES_THAT_ARE_NOT + WRONG_METHODS[:-1]:
-        assert get(silent, path, Settings(api_key=KEY), method).status_code == 401
+        assert get(silent, path, ServerSettings(api_key=KEY), method).status_code == 401

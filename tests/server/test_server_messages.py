@@ -11,7 +11,7 @@ import pytest
 
 from mlx_gptoss import load
 from mlx_gptoss.api.sealed import unseal
-from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from tests.support.answering_app import constant
 from tests.support.fakes import answering
@@ -37,10 +37,10 @@ def demo() -> Iterator[Runtime]:
 def run(
     runtime: Runtime,
     work: Callable[[Client], Awaitable[Any]],
-    settings: Settings | None = None,
+    settings: ServerSettings | None = None,
 ) -> Any:
     async def all_of_it() -> Any:
-        async with asked(runtime, settings or Settings(date=DATE)) as client:
+        async with asked(runtime, settings or ServerSettings(date=DATE)) as client:
             return await work(client)
 
     return asyncio.run(all_of_it())
@@ -306,7 +306,7 @@ def test_x_api_key_is_a_key(demo: Runtime) -> None:
         keys = ({}, {"x-api-key": "wrong"}, {"x-api-key": "secret"})
         return [await client.post(PATH, json=ask, headers=key) for key in keys]
 
-    missing, wrong, right = run(demo, work, Settings(date=DATE, api_key="secret"))
+    missing, wrong, right = run(demo, work, ServerSettings(date=DATE, api_key="secret"))
     assert missing.json()["error"]["type"] == "authentication_error"
     assert [r.status_code for r in (missing, wrong, right)] == [401, 401, 200]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fastapi.routing import APIRoute
 
-from mlx_gptoss.api.settings import Limits
+from mlx_gptoss.api.settings import RequestLimits
 from mlx_gptoss.cli.serve import serve
 from mlx_gptoss.server.app import ROUTERS
 
@@ -33,7 +33,7 @@ def test_every_option_that_is_named_exists() -> None:
 
 
 def test_the_limits_are_those_of_the_code() -> None:
-    limits = Limits()
+    limits = RequestLimits()
     told = " ".join(TEXT.split())
     for words in (
         f"a body of {limits.body_bytes // 2**20} MiB",
@@ -45,4 +45,4 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"{limits.choices} choices, {limits.prompts} raw prompts, {limits.stops} stop",
     ):
         assert words in told, words
-    assert len(fields(Limits)) == 13
+    assert len(fields(RequestLimits)) == 13

@@ -12,7 +12,7 @@ import pytest
 
 from mlx_gptoss import load
 from mlx_gptoss.api.sealed import unseal
-from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from tests.support.answering_app import constant
 from tests.support.fakes import answering
@@ -44,12 +44,12 @@ def demo() -> Iterator[Runtime]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(date=DATE, store=tmp_path)
+def settings(tmp_path: Path) -> ServerSettings:
+    return ServerSettings(date=DATE, store=tmp_path)
 
 
 def run(
-    runtime: Runtime, settings: Settings, work: Callable[[Client], Awaitable[Any]]
+    runtime: Runtime, settings: ServerSettings, work: Callable[[Client], Awaitable[Any]]
 ) -> Any:
     async def all_of_it() -> Any:
         async with asked(runtime, settings) as client:
@@ -113,7 +113,7 @@ def same(one: Any) -> Any:
     ids=["text", "call", "cut", "sealed", "summary", "logprobs", "custom", "json"],
 )
 def test_a_stream_says_what_the_whole_response_says(
-    demo: Runtime, settings: Settings, fields: dict[str, Any]
+    demo: Runtime, settings: ServerSettings, fields: dict[str, Any]
 ) -> None:
     async def work(client: Client) -> Any:
         return await create(client, **fields), await stream(client, **fields)
@@ -122,7 +122,7 @@ def test_a_stream_says_what_the_whole_response_says(
     assert same(rebuilt(events)) == same(whole)
 
 
-def test_a_response_has_every_field_of_the_api(settings: Settings) -> None:
+def test_a_response_has_every_field_of_the_api(settings: ServerSettings) -> None:
     bare = {"type": "function", "name": "now"}
     strict = {**FUNCTION, "name": "other", "strict": True}
     tools = [bare, strict, CUSTOM]
@@ -152,7 +152,7 @@ def test_a_response_has_every_field_of_the_api(settings: Settings) -> None:
     ],
 )
 def test_a_summary_that_is_asked_for_is_there(
-    settings: Settings, reasoning: Any, told: bool
+    settings: ServerSettings, reasoning: Any, told: bool
 ) -> None:
     with constant() as runtime:
         found = run(
@@ -165,7 +165,7 @@ def test_a_summary_that_is_asked_for_is_there(
     assert thought["summary"] == expected
 
 
-def test_a_sum_is_answered(demo: Runtime, settings: Settings) -> None:
+def test_a_sum_is_answered(demo: Runtime, settings: ServerSettings) -> None:
     found = run(demo, settings, lambda client: create(client, SUM))
 
     thought, answer = found["output"]
@@ -176,7 +176,7 @@ def test_a_sum_is_answered(demo: Runtime, settings: Settings) -> None:
 
 
 def test_a_tool_is_called_and_its_result_is_read(
-    demo: Runtime, settings: Settings
+    demo: Runtime, settings: ServerSettings
 ) -> None:
     async def work(client: Client) -> Any:
         question = {"role": "user", "content": OSLO}
@@ -199,7 +199,7 @@ def test_a_tool_is_called_and_its_result_is_read(
 
 
 def test_a_custom_tool_is_called_with_text_of_its_grammar(
-    demo: Runtime, settings: Settings
+    demo: Runtime, settings: ServerSettings
 ) -> None:
     found = run(
         demo,
@@ -218,7 +218,7 @@ def test_a_custom_tool_is_called_with_text_of_its_grammar(
 
 
 def test_a_conversation_goes_on_by_its_id_also_after_a_restart(
-    demo: Runtime, settings: Settings
+    demo: Runtime, settings: ServerSettings
 ) -> None:
     async def begin(client: Client) -> Any:
         return await create(client, OSLO, tools=[FUNCTION], instructions="Be brief.")
@@ -249,7 +249,7 @@ def test_a_conversation_goes_on_by_its_id_also_after_a_restart(
     assert listed["last_id"] == listed["data"][-1]["id"]
 
 
-def test_pages_of_input_items(demo: Runtime, settings: Settings) -> None:
+def test_pages_of_input_items(demo: Runtime, settings: ServerSettings) -> None:
     async def work(client: Client) -> Any:
         items = [{"role": "user", "content": str(n)} for n in range(5)]
         found = await create(client, items, max_output_tokens=5)
@@ -269,7 +269,9 @@ def test_pages_of_input_items(demo: Runtime, settings: Settings) -> None:
     assert (first["has_more"], second["has_more"], wrong) == (True, False, 400)
 
 
-def test_stored_items_can_be_referred_to(demo: Runtime, settings: Settings) -> None:
+def test_stored_items_can_be_referred_to(
+    demo: Runtime, settings: ServerSettings
+) -> None:
     async def work(client: Client) -> Any:
         first = await create(client, SUM)
         references = [
@@ -289,7 +291,7 @@ def test_stored_items_can_be_referred_to(demo: Runtime, settings: Settings) -> N
 
 @pytest.mark.parametrize("store", [True, False, None])
 def test_what_is_not_to_be_stored_is_not(
-    demo: Runtime, settings: Settings, store: bool | None
+    demo: Runtime, settings: ServerSettings, store: bool | None
 ) -> None:
     async def work(client: Client) -> Any:
         found = await create(client, "Hello", store=store, max_output_tokens=5)
@@ -307,11 +309,11 @@ def test_a_server_without_a_store_says_so(demo: Runtime) -> None:
         )
         return first["store"], reply.status_code, reply.json()["error"]["param"]
 
-    found = run(demo, Settings(date=DATE), work)
+    found = run(demo, ServerSettings(date=DATE), work)
     assert found == (False, 400, "previous_response_id")
 
 
-def test_a_deleted_response_is_gone(demo: Runtime, settings: Settings) -> None:
+def test_a_deleted_response_is_gone(demo: Runtime, settings: ServerSettings) -> None:
     async def work(client: Client) -> Any:
         found = await create(client, "Hello", max_output_tokens=5)
         path = f"{PATH}/{found['id']}"
@@ -335,7 +337,7 @@ async def live(client: Client, **fields: Any) -> AsyncIterator[dict[str, Any]]:
 
 
 def test_a_long_conversation_is_cut_only_where_that_was_asked(
-    settings: Settings,
+    settings: ServerSettings,
 ) -> None:
     turns = [
         one
@@ -358,7 +360,7 @@ def test_a_long_conversation_is_cut_only_where_that_was_asked(
     assert (status, error["code"]) == (400, "context_length_exceeded")
 
 
-def test_the_answer_keeps_to_a_schema(demo: Runtime, settings: Settings) -> None:
+def test_the_answer_keeps_to_a_schema(demo: Runtime, settings: ServerSettings) -> None:
     schema = {"enum": ["Oslo", "Rome"]}
     form = {"type": "json_schema", "name": "city", "schema": schema, "strict": True}
     found = run(
@@ -389,7 +391,7 @@ def test_the_answer_keeps_to_a_schema(demo: Runtime, settings: Settings) -> None
     ],
 )
 def test_tool_choice_is_kept(
-    demo: Runtime, settings: Settings, choice: Any, kinds: set[str]
+    demo: Runtime, settings: ServerSettings, choice: Any, kinds: set[str]
 ) -> None:
     other = {"type": "function", "name": "get_time", "parameters": None}
     found = run(
@@ -405,7 +407,7 @@ def test_tool_choice_is_kept(
 
 
 def test_sealed_reasoning_is_as_good_as_the_reasoning(
-    demo: Runtime, settings: Settings
+    demo: Runtime, settings: ServerSettings
 ) -> None:
     include = ["reasoning.encrypted_content"]
 
@@ -436,7 +438,7 @@ def test_sealed_reasoning_is_as_good_as_the_reasoning(
 
 
 def test_what_codex_sends_is_taken_and_what_is_passed_over_is_named(
-    demo: Runtime, settings: Settings
+    demo: Runtime, settings: ServerSettings
 ) -> None:
     async def work(client: Client) -> Any:
         return await client.post(
@@ -508,7 +510,7 @@ def test_what_codex_sends_is_taken_and_what_is_passed_over_is_named(
     ],
 )
 def test_what_is_wrong_is_named(
-    demo: Runtime, settings: Settings, fields: dict[str, Any], param: str
+    demo: Runtime, settings: ServerSettings, fields: dict[str, Any], param: str
 ) -> None:
     reply = run(
         demo, settings, lambda client: client.post(PATH, json=body("Hi", **fields))
@@ -522,7 +524,7 @@ def test_what_is_wrong_is_named(
     )
 
 
-def test_the_prompt_can_be_counted(demo: Runtime, settings: Settings) -> None:
+def test_the_prompt_can_be_counted(demo: Runtime, settings: ServerSettings) -> None:
     async def work(client: Client) -> Any:
         fields = {"input": SUM, "tools": [FUNCTION], "instructions": "Be brief."}
         counted = await client.post(f"{PATH}/input_tokens", json=fields)
@@ -533,7 +535,9 @@ def test_the_prompt_can_be_counted(demo: Runtime, settings: Settings) -> None:
     assert counted == asked
 
 
-def test_a_model_that_says_nothing_legal_is_still_answered(settings: Settings) -> None:
+def test_a_model_that_says_nothing_legal_is_still_answered(
+    settings: ServerSettings,
+) -> None:
     with answering("<|channel|>final<|message|>Hi<|return|>") as runtime:
         found = run(runtime, settings, lambda client: create(client, "Hello"))
 

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlx_gptoss import SamplingParams, load
-from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.cli.serve import serve as serve_command
 from mlx_gptoss.cli.serve import settings_of
 from mlx_gptoss.engine.runtime import Runtime
@@ -23,8 +23,8 @@ ASKS: dict[str, dict[str, Any]] = {
     "/v1/messages": {"messages": USER, "max_tokens": 400},
     "/v1/completions": {"prompt": RAW, "parse_special": True, "max_tokens": 300},
 }
-GREEDY = Settings(date=DATE, sampling=SamplingParams(temperature=0))
-WILD = Settings(date=DATE, sampling=SamplingParams(temperature=3.0))
+GREEDY = ServerSettings(date=DATE, sampling=SamplingParams(temperature=0))
+WILD = ServerSettings(date=DATE, sampling=SamplingParams(temperature=3.0))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def demo() -> Iterator[Runtime]:
         yield runtime
 
 
-def said(runtime: Runtime, path: str, settings: Settings, **fields: Any) -> str:
+def said(runtime: Runtime, path: str, settings: ServerSettings, **fields: Any) -> str:
     """The text of a reply, wherever the API has it."""
 
     async def work() -> Any:

@@ -11,11 +11,16 @@ import httpx2
 import pytest
 
 from mlx_gptoss import load
-from mlx_gptoss.api.aliases import OWN, SPELLINGS
+from mlx_gptoss.api.aliases import FIELD_ALIASES, OWN_FIELDS
 from mlx_gptoss.api.chat.wire import ChatRequest
 from mlx_gptoss.api.completions.wire import CompletionRequest
 from mlx_gptoss.api.errors import ApiError
-from mlx_gptoss.api.ignored import BLOCKS, FIELDS, HEADER, ignored
+from mlx_gptoss.api.ignored import (
+    IGNORED_HEADER,
+    NAMEABLE_FIELDS,
+    PROVIDER_BLOCKS,
+    ignored_header,
+)
 from mlx_gptoss.api.messages.wire import MessagesRequest
 from mlx_gptoss.api.responses.wire import ResponsesRequest
 from mlx_gptoss.engine.runtime import Runtime
@@ -110,17 +115,18 @@ def said(reply: httpx2.Response) -> str:
 
 def test_the_readme_has_the_table() -> None:
     rows = [
-        f"| {', '.join(f'`{path}`' for path in one.paths)} | {one.by} | {one.means} |"
-        for one in SPELLINGS
+        f"| {', '.join(f'`{path}`' for path in alias.paths)} "
+        f"| {alias.servers} | {alias.meaning} |"
+        for alias in FIELD_ALIASES
     ]
     assert "\n".join(rows) in README
 
 
 def test_no_field_stands_in_the_table_twice() -> None:
-    paths = [(path, one.means) for one in SPELLINGS for path in one.paths]
+    paths = [(path, one.meaning) for one in FIELD_ALIASES for path in one.paths]
     assert len({path for path, _ in paths}) == len(paths)
-    own = {(path, means) for means, api in OWN.items() for path in api.values()}
-    assert {means for _, means in paths} == set(OWN)
+    own = {(path, means) for means, api in OWN_FIELDS.items() for path in api.values()}
+    assert {means for _, means in paths} == set(OWN_FIELDS)
     assert {path for path, _ in paths} | {path for path, _ in own} >= {
         "reasoning_effort",
         "max_completion_tokens",
@@ -129,24 +135,26 @@ def test_no_field_stands_in_the_table_twice() -> None:
 
 def test_every_field_of_the_table_or_of_an_api_can_be_named() -> None:
     apis = (*APIS.values(), CompletionRequest)
-    assert {path for one in SPELLINGS for path in one.paths} <= FIELDS
+    assert {path for one in FIELD_ALIASES for path in one.paths} <= NAMEABLE_FIELDS
     fields = {name for api in apis for name in api.model_fields}
-    assert fields - {"model"} <= FIELDS  # which every API has
+    assert fields - {"model"} <= NAMEABLE_FIELDS  # which every API has
 
 
 def test_parts_blocks_and_versions_of_tools_can_be_named() -> None:
-    items = [*PART_NAMES, *BLOCKS, "function_call_output"]
+    items = [*PART_NAMES, *PROVIDER_BLOCKS, "function_call_output"]
     tools = ["web_search_2025_08_26", "bash_20250124", "web_search_preview"]
 
-    assert ignored(items=items) == {HEADER: f"items={','.join(sorted(set(items)))}"}
-    named = {HEADER: "tools=bash,web_search,web_search_preview"}
-    assert ignored(tools=tools) == named
+    assert ignored_header(items=items) == {
+        IGNORED_HEADER: f"items={','.join(sorted(set(items)))}"
+    }
+    named = {IGNORED_HEADER: "tools=bash,web_search,web_search_preview"}
+    assert ignored_header(tools=tools) == named
 
 
 def test_what_is_not_known_is_counted_once(fake: Runtime) -> None:
     fields = {"reasoning": {"effort": "low", "x": 1, "y": 2}}
     for reply in posts(fake, [(path, fields) for path in TURNS]):
-        assert reply.headers[HEADER] == "unknown=2"
+        assert reply.headers[IGNORED_HEADER] == "unknown=2"
 
 
 # Efforts
@@ -210,32 +218,32 @@ def test_every_word_for_an_effort_is_known_to_every_api(path: str) -> None:
         (
             {"reasoning_effort": "low", "reasoning": {"effort": "high"}},
             "low",
-            {HEADER: "fields=reasoning.effort"},
+            {IGNORED_HEADER: "fields=reasoning.effort"},
         ),
         (
             {"think": "high", "chat_template_kwargs": {"reasoning_effort": "low"}},
             "low",
-            {HEADER: "fields=think"},
+            {IGNORED_HEADER: "fields=think"},
         ),
         (
             {"reasoning_effort": "high", "enable_thinking": False},
             "high",
-            {HEADER: "fields=enable_thinking"},
+            {IGNORED_HEADER: "fields=enable_thinking"},
         ),
         (
             {"reasoning_effort": "none", "think": True},
             "none",
-            {HEADER: "fields=think"},
+            {IGNORED_HEADER: "fields=think"},
         ),
         (
             {"reasoning": {"summary": "auto", "x": 1}},
             None,
-            {HEADER: "fields=reasoning.summary; unknown=1"},
+            {IGNORED_HEADER: "fields=reasoning.summary; unknown=1"},
         ),
         (
             {"chat_template_kwargs": {"model_identity": "Hal", "x\r\ny": 1}},
             None,
-            {HEADER: "fields=chat_template_kwargs.model_identity; unknown=1"},
+            {IGNORED_HEADER: "fields=chat_template_kwargs.model_identity; unknown=1"},
         ),
     ],
     ids=str,
@@ -244,7 +252,7 @@ def test_the_apis_own_word_goes_first_and_what_it_overrules_is_named(
     fields: dict[str, Any], effort: str | None, named: dict[str, str]
 ) -> None:
     assert effort_of(CHAT, **fields)[0] == effort
-    assert ignored(read(CHAT, **fields).unknown) == named
+    assert ignored_header(read(CHAT, **fields).unknown) == named
 
 
 @pytest.mark.parametrize(
@@ -506,7 +514,7 @@ def test_what_has_no_effect_is_named_wherever_it_asks_for_something(
 ) -> None:
     replies = posts(fake, [(path, {"max_tokens": 1} | fields) for path in BODIES])
 
-    told = [(one.status_code, one.headers.get(HEADER)) for one in replies]
+    told = [(one.status_code, one.headers.get(IGNORED_HEADER)) for one in replies]
     assert told == [(200, named)] * len(BODIES)
 
 
@@ -519,7 +527,7 @@ def test_calls_one_by_one_are_not_asked_for_in_silence() -> None:
 def test_a_raw_completion_has_no_reasoning_to_steer(fake: Runtime) -> None:
     reply = post(fake, COMPLETIONS, reasoning_effort="low", thinking_budget=3)
 
-    assert reply.headers[HEADER] == "fields=reasoning_effort,thinking_budget"
+    assert reply.headers[IGNORED_HEADER] == "fields=reasoning_effort,thinking_budget"
 
 
 def test_a_format_of_a_raw_completion_is_refused_with_where_to_go(
@@ -549,7 +557,7 @@ def test_the_name_of_reasoning_is_that_of_other_servers_clients(
     reply = post(fake, CHAT, reasoning_format=word)
 
     assert reply.json()["choices"][0]["message"][field]
-    assert reply.headers.get(HEADER) == named
+    assert reply.headers.get(IGNORED_HEADER) == named
 
 
 def test_a_bias_may_be_a_list_of_pairs() -> None:

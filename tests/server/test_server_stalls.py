@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss import load
-from mlx_gptoss.api.settings import Limits
+from mlx_gptoss.api.settings import RequestLimits
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.bodies import MANY_VALUES, count_values
 from mlx_gptoss.server.thread_pools import LONG_WORK, ThreadPools
@@ -225,7 +225,7 @@ def test_many_values_are_counted_and_no_text_is(value: Any, text: str) -> None:
         ),
         (
             "/v1/completions",
-            {"prompt": [1] * (Limits().values + 2)},
+            {"prompt": [1] * (RequestLimits().values + 2)},
             413,
             "the body has more than 524288 values: shorten the conversation",
         ),

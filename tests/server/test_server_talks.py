@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlx_gptoss import load
-from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.openai_chat import from_chat_messages
@@ -40,7 +40,7 @@ def demo() -> Iterator[Runtime]:
 
 def post(runtime: Runtime, *requests: tuple[str, Any], **settings: Any) -> list[Any]:
     async def work() -> list[Any]:
-        async with asked(runtime, Settings(date=DATE, **settings)) as client:
+        async with asked(runtime, ServerSettings(date=DATE, **settings)) as client:
             return [await client.post(path, json=body) for path, body in requests]
 
     return asyncio.run(work())
@@ -135,7 +135,7 @@ def test_results_of_stored_calls_may_come_in_any_order(
     stored = [ASK, Called("A", "B"), Result("A"), Result("B"), User("Hi!")]
 
     async def work() -> list[Any]:
-        async with asked(demo, Settings(date=DATE, store=tmp_path)) as client:
+        async with asked(demo, ServerSettings(date=DATE, store=tmp_path)) as client:
             reply = await client.post(api.path, json=api.body(stored, max_tokens=1))
             again = {"previous_response_id": reply.json()["id"], "temperature": 0}
             out = []
@@ -343,7 +343,7 @@ def test_an_answer_cut_by_its_length_goes_on_without_reading_it_again(
     api = APIS[0]
 
     async def work() -> list[Any]:
-        async with asked(demo, Settings(date=DATE)) as client:
+        async with asked(demo, ServerSettings(date=DATE)) as client:
             effort = {"reasoning_effort": "none"}
             body = api.body([WHO], max_tokens=16, **effort)
             first = await client.post(api.path, json=body)
@@ -363,7 +363,7 @@ def test_a_stored_answer_that_was_cut_goes_on(demo: Runtime, tmp_path: Any) -> N
     api = APIS[1]
 
     async def work() -> list[Any]:
-        async with asked(demo, Settings(date=DATE, store=tmp_path)) as client:
+        async with asked(demo, ServerSettings(date=DATE, store=tmp_path)) as client:
             fields: dict[str, Any] = {"reasoning": {"effort": "none"}}
             body = api.body([WHO], max_tokens=16, **fields)
             first = (await client.post(api.path, json=body)).json()
@@ -385,7 +385,7 @@ def test_a_stored_answer_that_was_closed_is_one_of_its_own(
     api = APIS[1]
 
     async def work() -> list[Any]:
-        async with asked(demo, Settings(date=DATE, store=tmp_path)) as client:
+        async with asked(demo, ServerSettings(date=DATE, store=tmp_path)) as client:
             fields: dict[str, Any] = {"reasoning": {"effort": "none"}}
             body = api.body([WHO, Said("Done.")], add_generation_prompt=True, **fields)
             first = (await client.post(api.path, json=body)).json()
@@ -405,7 +405,7 @@ def test_items_of_a_continued_answer_are_listed_as_they_were(
     api = APIS[1]
 
     async def work() -> list[Any]:
-        async with asked(demo, Settings(date=DATE, store=tmp_path)) as client:
+        async with asked(demo, ServerSettings(date=DATE, store=tmp_path)) as client:
             previous, outputs = None, []
             for talk in ([WHO, Said("I ")], [], []):
                 body = api.body(talk, max_tokens=2, previous_response_id=previous)
@@ -427,7 +427,7 @@ def test_what_is_wrong_is_named_by_its_place_in_the_request_or_before(
     stored = [ASK, Called("A"), Result("A")]
 
     async def work() -> list[Any]:
-        async with asked(demo, Settings(date=DATE, store=tmp_path)) as client:
+        async with asked(demo, ServerSettings(date=DATE, store=tmp_path)) as client:
             reply = await client.post(api.path, json=api.body(stored, max_tokens=1))
             again = {"previous_response_id": reply.json()["id"]}
             talks = [[Result("B")], [User("look", picture=True)], [Result("A")]]

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mlx_gptoss.api.settings import OPEN_RESPONSES, Settings
+from mlx_gptoss.api.settings import OPEN_RESPONSES, ServerSettings
 from tests.support.answering_app import obliging
 from tests.support.live import Live, live
 from tests.support.serve_process import run
@@ -49,7 +49,7 @@ PROBE_FAILURES: dict[str, str] = {}
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Live]:
-    settings = Settings(date=DATE, reasoning_events=OPEN_RESPONSES)
+    settings = ServerSettings(date=DATE, reasoning_events=OPEN_RESPONSES)
     with obliging() as runtime, live(runtime, settings, name=MODEL) as it:
         yield it
 

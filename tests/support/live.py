@@ -10,7 +10,7 @@ from typing import Any
 
 import uvicorn
 
-from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.app import create_app
 from mlx_gptoss.server.models import Models
@@ -52,7 +52,7 @@ async def count_tasks() -> int:
 @contextmanager
 def live(
     runtime: Runtime,
-    settings: Settings,
+    settings: ServerSettings,
     around: Callable[[Any], Any] = lambda app: app,
     *,
     name: str = "demo",

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 
-from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.app import create_app
 from mlx_gptoss.server.models import Models
@@ -29,10 +29,10 @@ WEATHER = {
 
 @asynccontextmanager
 async def asked(
-    runtime: Runtime, settings: Settings | None = None, **client: Any
+    runtime: Runtime, settings: ServerSettings | None = None, **client: Any
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of the app over one runtime, which stays open."""
-    app = create_app(Models.of(runtime, "demo"), settings or Settings(date=DATE))
+    app = create_app(Models.of(runtime, "demo"), settings or ServerSettings(date=DATE))
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     options = {"base_url": "http://localhost", "timeout": 60} | client
     async with httpx2.AsyncClient(transport=transport, **options) as asking:

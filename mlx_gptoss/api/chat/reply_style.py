@@ -8,8 +8,8 @@ from typing import Any
 
 from mlx_gptoss.api.chat import wire_reply as wire
 from mlx_gptoss.api.chat.wire import ChatRequest
-from mlx_gptoss.api.logprobs import finite, token_text
-from mlx_gptoss.api.settings import BOTH, REASONING, REASONING_CONTENT, Settings
+from mlx_gptoss.api.logprobs import clamp_logprob, token_text
+from mlx_gptoss.api.settings import BOTH, REASONING, REASONING_CONTENT, ServerSettings
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.outputs import Step
 from mlx_gptoss.engine.runtime import Runtime
@@ -18,7 +18,7 @@ HIDDEN = "hidden"
 
 
 @dataclass(frozen=True)
-class Manner:
+class ChatReplyOptions:
     """How replies to one request are written."""
 
     model: str
@@ -31,8 +31,12 @@ class Manner:
 
     @classmethod
     def of(
-        cls, request: ChatRequest, model: str, runtime: Runtime, settings: Settings
-    ) -> "Manner":
+        cls,
+        request: ChatRequest,
+        model: str,
+        runtime: Runtime,
+        settings: ServerSettings,
+    ) -> "ChatReplyOptions":
         options = request.stream_options
         return cls(
             model,
@@ -42,13 +46,13 @@ class Manner:
             include_usage=bool(options and options.include_usage),
         )
 
-    def reasoning(self, text: str) -> dict[str, Any]:
+    def reasoning_deltas(self, text: str) -> dict[str, Any]:
         return dict.fromkeys(self.reasoning_fields, text)
 
-    def token_logprobs(self, steps: Sequence[Step]) -> wire.Logprobs | None:
+    def token_logprobs(self, steps: Sequence[Step]) -> wire.ChatLogprobs | None:
         if not self.logprobs:
             return None
-        return wire.Logprobs(
+        return wire.ChatLogprobs(
             content=[
                 wire.TokenLogprob(
                     **self._logprob(step.token, step.logprob),
@@ -65,12 +69,12 @@ class Manner:
     def _logprob(self, token: int, logprob: float) -> dict[str, Any]:
         return {
             "token": token_text(self.tokenizer, token),
-            "logprob": finite(logprob),
+            "logprob": clamp_logprob(logprob),
             "bytes": list(self.tokenizer.token_bytes(token)),
         }
 
 
-def reasoning_fields(request: ChatRequest, settings: Settings) -> tuple[str, ...]:
+def reasoning_fields(request: ChatRequest, settings: ServerSettings) -> tuple[str, ...]:
     """The names under which reasoning is shown; none if it is to be hidden."""
     excluded = bool(request.reasoning and request.reasoning.exclude)
     if excluded or request.include_reasoning is False:

@@ -6,9 +6,9 @@ from typing import Any
 from mlx_gptoss.api import options as asking
 from mlx_gptoss.api.chat.wire import ChatRequest
 from mlx_gptoss.api.errors import bad_request
-from mlx_gptoss.api.limits import check_count, check_most, check_stops
-from mlx_gptoss.api.prompt import Ask
-from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.limits import check_count, check_maximum, read_stop_strings
+from mlx_gptoss.api.prompt import ConversationRequest
+from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.messages import Message
@@ -20,38 +20,38 @@ from mlx_gptoss.harmony.openai_chat import (
 )
 
 
-def ask_of(
+def read_request(
     request: ChatRequest,
     runtime: Runtime,
-    settings: Settings,
+    settings: ServerSettings,
     restore: Restore | None = None,
-) -> Ask:
+) -> ConversationRequest:
     """Say what a request asks of the model; raises ApiError or PromptError.
 
     `restore` may put back the reasoning that calls came without.
     """
     limits = settings.limits
     check_count("messages", len(request.messages), limits.messages)
-    check_most("n", request.n or 1, limits.choices)
-    tools = tools_of(request, settings)
+    check_maximum("n", request.n or 1, limits.choices)
+    tools = read_tools(request, settings)
     choice = asking.read_tool_choice(request.tool_choice)
-    budget, auto = budget_of(request, settings)
+    budget, auto = reasoning_budget(request, settings)
     constraints = Constraints(
         tool_choice=choice.choice,
         parallel_tool_calls=request.parallel_tool_calls is not False,
         response_format=asking.read_answer_format(request.response_format, limits),
         max_reasoning_tokens=budget,
         loop_guard=settings.loop_guard,
-        stop=check_stops(request.stop, limits),
+        stop=read_stop_strings(request.stop, limits),
     )
-    conversation = conversation_of(request, tools, settings, restore)
-    return Ask(
+    conversation = read_conversation(request, tools, settings, restore)
+    return ConversationRequest(
         conversation=conversation,
-        begun=asking.goes_on(request, conversation, choice.choice),
+        begun=asking.continues_answer(request, conversation, choice.choice),
         tools=tools.descriptions,
         strict_tools=tools.strict,
         callable_tools=choice.callable,
-        params=params_of(request, runtime, settings),
+        params=sampling_params(request, runtime, settings),
         constraints=constraints,
         auto_budget=auto,
         choices=request.n or 1,
@@ -60,7 +60,7 @@ def ask_of(
     )
 
 
-def tools_of(request: ChatRequest, settings: Settings) -> asking.Tools:
+def read_tools(request: ChatRequest, settings: ServerSettings) -> asking.OfferedTools:
     """The functions on offer; tools of other types are passed over."""
     descriptions, strict, others = [], set(), []
     for at, tool in enumerate(request.tools or ()):
@@ -72,14 +72,14 @@ def tools_of(request: ChatRequest, settings: Settings) -> asking.Tools:
             descriptions.append(read_tool(tool.model_dump(), f"tools[{at}]"))
             if tool.function.strict:
                 strict.add(tool.function.name)
-    found = asking.Tools(tuple(descriptions), frozenset(strict), tuple(others))
+    found = asking.OfferedTools(tuple(descriptions), frozenset(strict), tuple(others))
     return asking.check_tools(found, settings.limits)
 
 
-def conversation_of(
+def read_conversation(
     request: ChatRequest,
-    tools: asking.Tools,
-    settings: Settings,
+    tools: asking.OfferedTools,
+    settings: ServerSettings,
     restore: Restore | None,
 ) -> list[Message]:
     today = settings.date or datetime.date.today().isoformat()
@@ -90,28 +90,32 @@ def conversation_of(
             for t in tools.descriptions
         ],
         response_format=request.response_format,
-        effort=asking.effort_of(effort_of(request)),
+        effort=asking.gpt_oss_effort(requested_effort(request)),
         conversation_date=today,
         restore=restore,
     )
 
 
-def effort_of(request: ChatRequest) -> str | None:
+def requested_effort(request: ChatRequest) -> str | None:
     nested = request.reasoning.effort if request.reasoning else None
     return request.reasoning_effort or nested
 
 
-def budget_of(request: ChatRequest, settings: Settings) -> tuple[int | None, bool]:
+def reasoning_budget(
+    request: ChatRequest, settings: ServerSettings
+) -> tuple[int | None, bool]:
     nested = request.reasoning.max_tokens if request.reasoning else None
     asked = [request.max_reasoning_tokens, nested]
-    return asking.reasoning_budget(effort_of(request), asked, settings)
+    return asking.read_reasoning_budget(requested_effort(request), asked, settings)
 
 
-def params_of(request: ChatRequest, runtime: Runtime, settings: Settings) -> Any:
+def sampling_params(
+    request: ChatRequest, runtime: Runtime, settings: ServerSettings
+) -> Any:
     top = request.top_logprobs or 0
     if top and not request.logprobs:
         raise bad_request("`top_logprobs` needs `logprobs`", param="top_logprobs")
-    return asking.sampling_params(
+    return asking.read_sampling_params(
         request,
         settings,
         max_tokens=request.max_completion_tokens or request.max_tokens,

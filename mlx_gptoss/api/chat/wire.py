@@ -6,29 +6,35 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from mlx_gptoss.api.aliases import CHAT, NO_LIMIT
-from mlx_gptoss.api.wire import Body, Continuing, Json, Many, Request
+from mlx_gptoss.api.wire import (
+    ContinuationFields,
+    FailFastList,
+    Json,
+    RequestBody,
+    RequestModel,
+)
 
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-Positive = Annotated[int, Field(ge=1)]
+EffortName = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+PositiveInt = Annotated[int, Field(ge=1)]
 ANY_SEED = -1  # as other servers have it
 
 
-def some(value: int) -> int:
+def check_token_limit(value: int) -> int:
     """A number of tokens, or -1 for no limit."""
     if value == 0:
         raise PydanticCustomError("limit", "give 1 or more, or -1 for no limit")
     return value
 
 
-def limited(value: int) -> int | None:
-    return None if some(value) == NO_LIMIT else value
+def normalize_token_limit(value: int) -> int | None:
+    return None if check_token_limit(value) == NO_LIMIT else value
 
 
-def drawn(seed: int) -> int | None:
+def normalize_seed(seed: int) -> int | None:
     return None if seed == ANY_SEED else seed
 
 
-def as_biases(value: Any) -> Any:
+def normalize_biases(value: Any) -> Any:
     """llama.cpp's forms of a bias: pairs in a list, and false for never."""
     pairs = value.items() if isinstance(value, dict) else value
     if not isinstance(value, dict | list):
@@ -42,34 +48,34 @@ def as_biases(value: Any) -> Any:
 
 
 # -1 is no limit, as other servers have it.
-Tokens = Annotated[int, Field(ge=-1, json_schema_extra={"not": {"const": 0}})]
-TokenLimit = Annotated[Tokens, AfterValidator(limited)]
-RawTokenLimit = Annotated[Tokens, AfterValidator(some)]
+TokenLimitNumber = Annotated[int, Field(ge=-1, json_schema_extra={"not": {"const": 0}})]
+TokenLimit = Annotated[TokenLimitNumber, AfterValidator(normalize_token_limit)]
+RawTokenLimit = Annotated[TokenLimitNumber, AfterValidator(check_token_limit)]
 TopK = Annotated[int, Field(ge=-1), AfterValidator(lambda k: max(k, 0))]  # -1 is off
-Seed = Annotated[int, AfterValidator(drawn)]
-Biases = Annotated[dict[str, float], BeforeValidator(as_biases)]
+Seed = Annotated[int, AfterValidator(normalize_seed)]
+Biases = Annotated[dict[str, float], BeforeValidator(normalize_biases)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class Part(Request):
+class ContentPart(RequestModel):
     """A part of a content; gpt-oss reads those that have text."""
 
     type: str
     text: str | None = None
 
 
-class FunctionCall(Request):
+class ChatInputFunctionCall(RequestModel):
     name: str
     arguments: str = ""
 
 
-class CalledTool(Request):
+class ChatInputToolCall(RequestModel):
     id: str | None = None
     type: str = "function"
-    function: FunctionCall
+    function: ChatInputFunctionCall
 
 
-class ChatMessage(Request):
+class ChatMessage(RequestModel):
     """A message of the conversation.
 
     `reasoning` (or `reasoning_content`) of an assistant's message is read again by
@@ -78,43 +84,43 @@ class ChatMessage(Request):
     """
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | Many[Part] | None = None
+    content: str | FailFastList[ContentPart] | None = None
     name: str | None = None
-    tool_calls: Many[CalledTool] | None = None
+    tool_calls: FailFastList[ChatInputToolCall] | None = None
     tool_call_id: str | None = None
-    function_call: FunctionCall | None = None
+    function_call: ChatInputFunctionCall | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     refusal: str | None = None
 
 
-class FunctionTool(Request):
+class ChatFunction(RequestModel):
     name: str
     description: str | None = None
     parameters: Json | None = None
     strict: bool | None = None
 
 
-class ChatTool(Request):
+class ChatTool(RequestModel):
     """A tool; of types other than `function` nothing is offered to the model."""
 
     type: str
-    function: FunctionTool | None = None
+    function: ChatFunction | None = None
 
 
-class StreamOptions(Request):
+class StreamOptions(RequestModel):
     include_usage: bool | None = None
 
 
-class ReasoningOptions(Request):
+class ChatReasoningOptions(RequestModel):
     """How reasoning goes, and whether it is shown."""
 
-    effort: Effort | None = None
+    effort: EffortName | None = None
     exclude: bool | None = None
     max_tokens: Annotated[int, Field(ge=0)] | None = None
 
 
-class SamplingFields(Body):
+class SamplingFields(RequestBody):
     """How tokens are chosen: the fields that all routes share."""
 
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -123,22 +129,22 @@ class SamplingFields(Body):
     min_p: Probability | None = None
     seed: Seed | None = None
     logit_bias: Biases | None = None
-    stop: str | Many[str] | None = None
+    stop: str | FailFastList[str] | None = None
 
 
-class ChatRequest(SamplingFields, Continuing):
+class ChatRequest(SamplingFields, ContinuationFields):
     """The body of `/v1/chat/completions` and `/v1/chat/render`."""
 
     api: ClassVar[str] = CHAT
 
     model: str | None = None
-    messages: Annotated[Many[ChatMessage], Field(min_length=1)]
-    tools: Many[ChatTool] | None = None
+    messages: Annotated[FailFastList[ChatMessage], Field(min_length=1)]
+    tools: FailFastList[ChatTool] | None = None
     tool_choice: str | Json | None = None
     parallel_tool_calls: bool | None = None
     response_format: Json | None = None
-    reasoning_effort: Effort | None = None
-    reasoning: ReasoningOptions | None = None
+    reasoning_effort: EffortName | None = None
+    reasoning: ChatReasoningOptions | None = None
     include_reasoning: bool | None = None
     reasoning_format: (
         Literal["reasoning", "reasoning_content", "both", "hidden"] | None
@@ -146,7 +152,7 @@ class ChatRequest(SamplingFields, Continuing):
     max_reasoning_tokens: Annotated[int, Field(ge=0)] | None = None
     max_completion_tokens: TokenLimit | None = None
     max_tokens: TokenLimit | None = None
-    n: Positive | None = None
+    n: PositiveInt | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     stream: bool | None = None

@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-from mlx_gptoss.api.wire import Json, Reply, TokenUsage
+from mlx_gptoss.api.wire import CompletionUsage, Json, ReplyModel
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
 
-class TopLogprob(Reply):
+class TopLogprob(ReplyModel):
     token: str
     logprob: float
     bytes: list[int]
@@ -17,93 +17,93 @@ class TokenLogprob(TopLogprob):
     top_logprobs: list[TopLogprob]
 
 
-class Logprobs(Reply):
+class ChatLogprobs(ReplyModel):
     """Of the tokens of the content; those of reasoning and calls are left out."""
 
     content: list[TokenLogprob]
     refusal: None = None
 
 
-class CalledFunction(Reply):
+class ChatFunctionCall(ReplyModel):
     name: str
     arguments: str
 
 
-class ToolCallReply(Reply):
+class ChatToolCall(ReplyModel):
     id: str
     type: Literal["function"]
-    function: CalledFunction
+    function: ChatFunctionCall
 
 
-class MessageReply(Reply):
+class ChatReplyMessage(ReplyModel):
     role: Literal["assistant"]
     content: str | None
     refusal: None = None
     annotations: list[Json]
     reasoning: str | None = None
     reasoning_content: str | None = None
-    tool_calls: list[ToolCallReply] | None = None
+    tool_calls: list[ChatToolCall] | None = None
 
 
-class Choice(Reply):
+class ChatChoice(ReplyModel):
     """An answer; `finish_details` say what was cut: `reasoning_budget`, loops."""
 
     index: int
-    message: MessageReply
-    logprobs: Logprobs | None
+    message: ChatReplyMessage
+    logprobs: ChatLogprobs | None
     finish_reason: FinishReason
     finish_details: list[str] | None = None
 
 
-class ChatReply(Reply):
+class ChatCompletion(ReplyModel):
     id: str
     object: Literal["chat.completion"]
     created: int
     model: str
-    choices: list[Choice]
-    usage: TokenUsage
+    choices: list[ChatChoice]
+    usage: CompletionUsage
     system_fingerprint: str | None = None
 
 
-class FunctionDelta(Reply):
+class ChatFunctionDelta(ReplyModel):
     name: str | None = None
     arguments: str
 
 
-class ToolCallDelta(Reply):
+class ChatToolCallDelta(ReplyModel):
     index: int
     id: str | None = None
     type: Literal["function"] | None = None
-    function: FunctionDelta
+    function: ChatFunctionDelta
 
 
-class Delta(Reply):
+class ChatDelta(ReplyModel):
     role: Literal["assistant"] | None = None
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-    tool_calls: list[ToolCallDelta] | None = None
+    tool_calls: list[ChatToolCallDelta] | None = None
 
 
-class ChunkChoice(Reply):
+class ChatChunkChoice(ReplyModel):
     index: int
-    delta: Delta
-    logprobs: Logprobs | None = None
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None = None
     finish_reason: FinishReason | None
     finish_details: list[str] | None = None
 
 
-class Chunk(Reply):
+class ChatCompletionChunk(ReplyModel):
     id: str
     object: Literal["chat.completion.chunk"]
     created: int
     model: str
-    choices: list[ChunkChoice]
-    usage: TokenUsage | None = None
+    choices: list[ChatChunkChoice]
+    usage: CompletionUsage | None = None
     system_fingerprint: str | None = None
 
 
-class RenderReply(Reply):
+class RenderedPrompt(ReplyModel):
     """The exact prompt of a request: what the model would read."""
 
     prompt: str

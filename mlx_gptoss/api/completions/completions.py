@@ -14,14 +14,14 @@ from mlx_gptoss.api import options as asking
 from mlx_gptoss.api.aliases import NO_LIMIT
 from mlx_gptoss.api.completions import wire
 from mlx_gptoss.api.errors import bad_request
-from mlx_gptoss.api.generation import Prompt, Turn, merged
-from mlx_gptoss.api.limits import check_count, check_most, check_stops
-from mlx_gptoss.api.logprobs import finite, token_text
-from mlx_gptoss.api.prompt import check_length, seed_of
-from mlx_gptoss.api.settings import Settings
-from mlx_gptoss.api.text_parser import Heard, TextReader
-from mlx_gptoss.api.usage import usage_of
-from mlx_gptoss.api.wire import TokenUsage
+from mlx_gptoss.api.generation import AnswerStream, PreparedPrompt, merge_answers
+from mlx_gptoss.api.limits import check_count, check_maximum, read_stop_strings
+from mlx_gptoss.api.logprobs import clamp_logprob, token_text
+from mlx_gptoss.api.prompt import check_prompt_length, choice_seed
+from mlx_gptoss.api.settings import ServerSettings
+from mlx_gptoss.api.text_parser import ParsedToken, TextAnswerParser
+from mlx_gptoss.api.usage import sum_usage
+from mlx_gptoss.api.wire import CompletionUsage
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.outputs import LENGTH, STOP
 from mlx_gptoss.engine.runtime import Runtime
@@ -30,30 +30,30 @@ from mlx_gptoss.errors import LongPromptError
 from mlx_gptoss.harmony.events import Answer
 from mlx_gptoss.harmony.render.prompt import SHORT_PROMPT, Piece, encode_within
 
-DEFAULT_TOKENS = 16  # as OpenAI has it
+DEFAULT_MAX_TOKENS = 16  # as OpenAI has it
 
 
-def prompts_of(
-    request: wire.CompletionRequest, runtime: Runtime, settings: Settings
-) -> list[Prompt]:
+def read_prompts(
+    request: wire.CompletionRequest, runtime: Runtime, settings: ServerSettings
+) -> list[PreparedPrompt]:
     """Make the prompts of a request, `n` of each. Raises ApiError, PromptError."""
     limits = settings.limits
     _refuse_unsupported(request)
     texts = _prompts(request.prompt)
     copies = request.n or 1
     check_count("prompt", len(texts), limits.prompts)
-    check_most("n", copies, limits.choices)
-    check_most("`prompt` times `n`", copies * len(texts), limits.prompts)
+    check_maximum("n", copies, limits.choices)
+    check_maximum("`prompt` times `n`", copies * len(texts), limits.prompts)
     params = _params(request, runtime, settings)
-    stops = check_stops(request.stop, limits)
+    stops = read_stop_strings(request.stop, limits)
     prompts = []
     for text in texts:
-        ids = _ids(text, runtime, special=bool(request.parse_special))
-        check_length(len(ids), runtime)
+        ids = _encode_prompt(text, runtime, special=bool(request.parse_special))
+        check_prompt_length(len(ids), runtime)
         for number in range(copies):
-            seeded = replace(params, seed=seed_of(params.seed, number))
-            reader = TextReader(runtime.tokenizer, stops)
-            prompts.append(Prompt(ids, seeded, reader, shared=copies > 1))
+            seeded = replace(params, seed=choice_seed(params.seed, number))
+            reader = TextAnswerParser(runtime.tokenizer, stops)
+            prompts.append(PreparedPrompt(ids, seeded, reader, shared=copies > 1))
     return prompts
 
 
@@ -83,7 +83,9 @@ def _prompts(given: Any) -> list[str | list[int]]:
     return given
 
 
-def _ids(prompt: str | list[int], runtime: Runtime, *, special: bool) -> list[int]:
+def _encode_prompt(
+    prompt: str | list[int], runtime: Runtime, *, special: bool
+) -> list[int]:
     """The ids of a prompt. Raises LongPromptError if it fills the context."""
     if not isinstance(prompt, str):
         return prompt
@@ -102,24 +104,24 @@ def _ids(prompt: str | list[int], runtime: Runtime, *, special: bool) -> list[in
 
 
 def _params(
-    request: wire.CompletionRequest, runtime: Runtime, settings: Settings
+    request: wire.CompletionRequest, runtime: Runtime, settings: ServerSettings
 ) -> SamplingParams:
-    return asking.sampling_params(
+    return asking.read_sampling_params(
         request,
         settings,
-        max_tokens=limit_of(request.max_tokens),
+        max_tokens=max_tokens(request.max_tokens),
         top_logprobs=request.logprobs or 0,
         vocab_size=runtime.tokenizer.vocab_size,
     )
 
 
-def limit_of(given: int | None) -> int | None:
+def max_tokens(given: int | None) -> int | None:
     """How many tokens at most; None is to the end of the context."""
-    return None if given == NO_LIMIT else given or DEFAULT_TOKENS
+    return None if given == NO_LIMIT else given or DEFAULT_MAX_TOKENS
 
 
 @dataclass(frozen=True)
-class Manner:
+class CompletionReplyOptions:
     """How replies to one request are written."""
 
     model: str
@@ -134,7 +136,7 @@ class Manner:
     @classmethod
     def of(
         cls, request: wire.CompletionRequest, model: str, runtime: Runtime
-    ) -> "Manner":
+    ) -> "CompletionReplyOptions":
         options = request.stream_options
         return cls(
             model,
@@ -145,8 +147,8 @@ class Manner:
             include_usage=bool(options and options.include_usage),
         )
 
-    def reply(
-        self, choices: list[wire.CompletionChoice], usage: TokenUsage | None
+    def new_reply(
+        self, choices: list[wire.CompletionChoice], usage: CompletionUsage | None
     ) -> wire.CompletionReply:
         more: dict[str, Any] = {} if usage is None else {"usage": usage}
         return wire.CompletionReply(
@@ -159,17 +161,17 @@ class Manner:
         )
 
 
-class Written:
+class CompletionChoiceBuilder:
     """The text of one choice while it grows, and the logprobs of its tokens."""
 
-    def __init__(self, manner: Manner, prompt: Prompt) -> None:
+    def __init__(self, manner: CompletionReplyOptions, prompt: PreparedPrompt) -> None:
         self._manner = manner
         echo = manner.tokenizer.decode(prompt.ids) if manner.echo else ""
         self.text = echo
         self._offset = len(echo)  # of the token that comes next
         self._unsaid: list[tuple[Any, int]] = []  # steps and their offsets
 
-    def add(self, heard: Heard) -> str:
+    def add(self, heard: ParsedToken) -> str:
         """Take one token; return the text that it completes."""
         if heard.visible:
             self._unsaid.append((heard.step, self._offset))
@@ -186,21 +188,23 @@ class Written:
         steps = [step for step, _ in told]
         tokenizer = self._manner.tokenizer
         top = [
-            {token_text(tokenizer, token): finite(value) for token, value in one}
+            {token_text(tokenizer, token): clamp_logprob(value) for token, value in one}
             for one in (step.top_logprobs for step in steps)
         ]
         return wire.CompletionLogprobs(
             tokens=[token_text(tokenizer, step.token) for step in steps],
-            token_logprobs=[finite(step.logprob) for step in steps],
+            token_logprobs=[clamp_logprob(step.logprob) for step in steps],
             top_logprobs=list(top) if self._manner.top_logprobs else None,
             text_offset=[offset for _, offset in told],
         )
 
 
-async def whole_reply(turns: Sequence[Turn], manner: Manner) -> wire.CompletionReply:
+async def build_reply(
+    turns: Sequence[AnswerStream], manner: CompletionReplyOptions
+) -> wire.CompletionReply:
     """Read all turns to their end."""
-    written = [Written(manner, turn.prompt) for turn in turns]
-    async for number, heard in merged(turns):
+    written = [CompletionChoiceBuilder(manner, turn.prompt) for turn in turns]
+    async for number, heard in merge_answers(turns):
         if heard is not None:
             written[number].add(heard)
     choices = [
@@ -208,33 +212,33 @@ async def whole_reply(turns: Sequence[Turn], manner: Manner) -> wire.CompletionR
             index=number,
             text=one.text,
             logprobs=one.take_logprobs(),
-            finish_reason=finish(turns[number].finish_reason),
+            finish_reason=finish_reason(turns[number].finish_reason),
         )
         for number, one in enumerate(written)
     ]
-    return manner.reply(choices, usage_of(turns))
+    return manner.new_reply(choices, sum_usage(turns))
 
 
-async def chunks(
-    turns: Sequence[Turn], manner: Manner
+async def stream_chunks(
+    turns: Sequence[AnswerStream], manner: CompletionReplyOptions
 ) -> AsyncIterator[wire.CompletionReply]:
     """The reply piece by piece, as its tokens come."""
-    written = [Written(manner, turn.prompt) for turn in turns]
+    written = [CompletionChoiceBuilder(manner, turn.prompt) for turn in turns]
     for number, one in enumerate(written):
         if one.text:
-            yield manner.reply([_piece(number, one.text)], None)
-    async for number, heard in merged(turns):
+            yield manner.new_reply([_chunk_choice(number, one.text)], None)
+    async for number, heard in merge_answers(turns):
         if heard is None:
-            reason = finish(turns[number].finish_reason)
-            yield manner.reply([_piece(number, "", reason=reason)], None)
+            reason = finish_reason(turns[number].finish_reason)
+            yield manner.new_reply([_chunk_choice(number, "", reason=reason)], None)
         elif text := written[number].add(heard):
             logprobs = written[number].take_logprobs()
-            yield manner.reply([_piece(number, text, logprobs)], None)
+            yield manner.new_reply([_chunk_choice(number, text, logprobs)], None)
     if manner.include_usage:
-        yield manner.reply([], usage_of(turns))
+        yield manner.new_reply([], sum_usage(turns))
 
 
-def _piece(
+def _chunk_choice(
     number: int,
     text: str,
     logprobs: wire.CompletionLogprobs | None = None,
@@ -245,6 +249,6 @@ def _piece(
     )
 
 
-def finish(reason: str) -> Any:
+def finish_reason(reason: str) -> Any:
     """What is no stop has been cut."""
     return STOP if reason == STOP else LENGTH

@@ -6,14 +6,14 @@ from pydantic import Field
 
 from mlx_gptoss.api.aliases import COMPLETIONS
 from mlx_gptoss.api.chat.wire import (
-    Positive,
+    PositiveInt,
     RawTokenLimit,
     SamplingFields,
     StreamOptions,
 )
-from mlx_gptoss.api.wire import Many, Reply, TokenUsage
+from mlx_gptoss.api.wire import CompletionUsage, FailFastList, ReplyModel
 
-Token = Annotated[int, Field(ge=0, lt=2**31)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class CompletionRequest(SamplingFields):
@@ -26,19 +26,24 @@ class CompletionRequest(SamplingFields):
     api: ClassVar[str] = COMPLETIONS
 
     model: str | None = None
-    prompt: str | Many[str] | Many[Token] | Many[Many[Token]]
+    prompt: (
+        str
+        | FailFastList[str]
+        | FailFastList[TokenId]
+        | FailFastList[FailFastList[TokenId]]
+    )
     parse_special: bool | None = None
     suffix: str | None = None
     echo: bool | None = None
-    best_of: Positive | None = None
-    n: Positive | None = None
+    best_of: PositiveInt | None = None
+    n: PositiveInt | None = None
     max_tokens: RawTokenLimit | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
 
-class CompletionLogprobs(Reply):
+class CompletionLogprobs(ReplyModel):
     """Lists of one length: a place for each token."""
 
     tokens: list[str]
@@ -47,18 +52,18 @@ class CompletionLogprobs(Reply):
     text_offset: list[int]
 
 
-class CompletionChoice(Reply):
+class CompletionChoice(ReplyModel):
     index: int
     text: str
     logprobs: CompletionLogprobs | None
     finish_reason: Literal["stop", "length"] | None
 
 
-class CompletionReply(Reply):
+class CompletionReply(ReplyModel):
     id: str
     object: Literal["text_completion"]
     created: int
     model: str
     choices: list[CompletionChoice]
-    usage: TokenUsage | None = None
+    usage: CompletionUsage | None = None
     system_fingerprint: str | None = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_gptoss.api.errors import as_api_error, bad_request
-from mlx_gptoss.api.ignored import BLOCKS
+from mlx_gptoss.api.ignored import PROVIDER_BLOCKS
 from mlx_gptoss.api.messages.wire import InputMessage
 from mlx_gptoss.api.sealed import unseal
 from mlx_gptoss.errors import PromptError
@@ -22,14 +22,14 @@ from mlx_gptoss.harmony.openai_chat import Restore
 from mlx_gptoss.harmony.render.prompt import can_continue
 from mlx_gptoss.harmony.tool_results import Pairing
 
-FAILED = "Error: "
+ERROR_PREFIX = "Error: "
 Json = Mapping[str, Any]
-CALL, RESULT = "tool_use", "tool_result"
-THOUGHTS = ("thinking", "redacted_thinking")
+TOOL_USE, TOOL_RESULT = "tool_use", "tool_result"
+THINKING_TYPES = ("thinking", "redacted_thinking")
 
 
 @dataclass
-class Read:
+class ParsedMessages:
     """What was read; `ignored` are the types of blocks that are not shown."""
 
     messages: list[m.Message] = field(default_factory=list)
@@ -38,14 +38,16 @@ class Read:
 
 def read_messages(
     given: Sequence[InputMessage], restore: Restore | None = None
-) -> Read:
+) -> ParsedMessages:
     """Read a conversation. Raises ApiError (400) that names what cannot be read.
 
     `restore` puts back the reasoning of calls that came without it.
     """
-    reader = _Reader(restore)
-    read = [blocks_of(x.content, f"messages[{n}].content") for n, x in enumerate(given)]
-    newest = newest_question(given, read)
+    reader = _BlockParser(restore)
+    read = [
+        content_blocks(x.content, f"messages[{n}].content") for n, x in enumerate(given)
+    ]
+    newest = newest_user_message(given, read)
     try:
         for at, (one, blocks) in enumerate(zip(given, read, strict=True)):
             where = f"messages[{at}].content"
@@ -53,23 +55,23 @@ def read_messages(
                 reader.assistant(blocks, where)
             else:
                 reader.others(one.role, blocks, where, newest=at == newest)
-        return Read(reader.pairing.messages(), reader.ignored)
+        return ParsedMessages(reader.pairing.messages(), reader.ignored)
     except PromptError as error:
         raise as_api_error(error) from error
 
 
-def newest_question(
+def newest_user_message(
     given: Sequence[InputMessage], read: Sequence[Sequence[Json]]
 ) -> int | None:
     """The place of what the user said last; what comes with results is no question."""
     for at in range(len(given) - 1, -1, -1):
         kinds = [block.get("type") for block in read[at]]
-        if given[at].role == "user" and RESULT not in kinds:
+        if given[at].role == "user" and TOOL_RESULT not in kinds:
             return at
     return None
 
 
-class _Reader:
+class _BlockParser:
     def __init__(self, restore: Restore | None) -> None:
         self.pairing = Pairing("tool_use_id")
         self.ignored: list[str] = []
@@ -82,7 +84,7 @@ class _Reader:
         texts: list[str] = []
         for at, block in enumerate(blocks):
             place = f"{where}[{at}]"
-            if block.get("type") == RESULT:
+            if block.get("type") == TOOL_RESULT:
                 self._result(block, place)
             elif (text := self._text(block, place, must_be_text=newest)) is not None:
                 texts.append(text)
@@ -94,14 +96,17 @@ class _Reader:
         """Take what the model said: thoughts, texts, calls."""
         out: list[m.Message] = []
         calls: list[tuple[str, str]] = []
-        called = any(block.get("type") == CALL for block in blocks)
+        called = any(block.get("type") == TOOL_USE for block in blocks)
         for at, block in enumerate(blocks):
             kind, place = block.get("type"), f"{where}[{at}]"
-            if kind in THOUGHTS:
-                if thought := thought_of(block):
+            if kind in THINKING_TYPES:
+                if thought := thinking_text(block):
                     out.append(m.reasoning(thought))
-            elif kind == CALL:
-                name, id = named(block, "name", place), named(block, "id", place)
+            elif kind == TOOL_USE:
+                name, id = (
+                    required_string(block, "name", place),
+                    required_string(block, "id", place),
+                )
                 calls.append((id, place))
                 out.append(m.tool_call(name, json_text(block.get("input") or {})))
             elif text := self._text(block, place):
@@ -117,12 +122,12 @@ class _Reader:
         self.pairing.add_messages(said, calls)
 
     def _result(self, block: Json, where: str) -> None:
-        parts = blocks_of(block.get("content") or "", f"{where}.content")
+        parts = content_blocks(block.get("content") or "", f"{where}.content")
         places = [f"{where}.content[{at}]" for at in range(len(parts))]
         texts = map(self._text, parts, places)
         text = PARAGRAPH_BREAK.join(one for one in texts if one)
-        id = named(block, "tool_use_id", where)
-        text = FAILED + text if block.get("is_error") else text
+        id = required_string(block, "tool_use_id", where)
+        text = ERROR_PREFIX + text if block.get("is_error") else text
         self.pairing.add_result(text, id=id, where=f"{where}.tool_use_id")
 
     def _text(
@@ -130,10 +135,10 @@ class _Reader:
     ) -> str | None:
         """The text of a block, or what stands for it; None if it is passed over."""
         kind = block.get("type")
-        if kind in BLOCKS:
+        if kind in PROVIDER_BLOCKS:
             self.ignored.append(str(kind))
             return None
-        if kind in (CALL, RESULT):
+        if kind in (TOOL_USE, TOOL_RESULT):
             raise bad_request(f"`{where}` is no block that belongs here", param=where)
         part = read_part(block, where, must_be_text=must_be_text)
         if part.hidden:
@@ -141,7 +146,7 @@ class _Reader:
         return part.text
 
 
-def blocks_of(content: Any, where: str) -> list[Json]:
+def content_blocks(content: Any, where: str) -> list[Json]:
     """The blocks of a content, which may be one text."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
@@ -157,7 +162,7 @@ def blocks_of(content: Any, where: str) -> list[Json]:
 def system_text(given: Any) -> str:
     """The text of `system`, which may come in blocks."""
     texts = []
-    for at, block in enumerate(blocks_of(given or "", "system")):
+    for at, block in enumerate(content_blocks(given or "", "system")):
         text = block.get("text")
         if block.get("type") != "text" or not isinstance(text, str):
             place = f"system[{at}]"
@@ -166,7 +171,7 @@ def system_text(given: Any) -> str:
     return PARAGRAPH_BREAK.join(filter(None, texts))
 
 
-def thought_of(block: Json) -> str:
+def thinking_text(block: Json) -> str:
     """The reasoning in a thinking block, sealed or not; "" where it is not ours."""
     text = block.get("thinking")
     if isinstance(text, str) and text:
@@ -175,7 +180,7 @@ def thought_of(block: Json) -> str:
     return unseal(sealed) or "" if isinstance(sealed, str) else ""
 
 
-def named(block: Json, key: str, where: str) -> str:
+def required_string(block: Json, key: str, where: str) -> str:
     value = block.get(key)
     if not isinstance(value, str) or not value:
         raise bad_request(f"`{where}.{key}` must be a text", param=f"{where}.{key}")

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from mlx_gptoss.api.generation import Usage
+from mlx_gptoss.api.generation import TokenCounts
 from mlx_gptoss.api.messages import wire_reply as wire
 from mlx_gptoss.api.sealed import seal
 from mlx_gptoss.harmony.events import (
@@ -30,17 +30,19 @@ from mlx_gptoss.harmony.events import (
 )
 
 Event = dict[str, Any]
-INVALID = "INVALID_JSON"  # Anthropic's name for it
-PING_EVERY = 64  # pieces of arguments
+INVALID_JSON = "INVALID_JSON"  # Anthropic's name for it
+DELTAS_PER_PING = 64  # pieces of arguments
 
 
-def new_message(model: str) -> wire.MessageReply:
+def new_message(model: str) -> wire.MessagesReply:
     """A message in which nothing has been said."""
     id = f"msg_{secrets.token_hex(12)}"
-    return wire.MessageReply(id=id, model=model, content=[], usage=usage_of(Usage()))
+    return wire.MessagesReply(
+        id=id, model=model, content=[], usage=message_usage(TokenCounts())
+    )
 
 
-class Output:
+class MessageBuilder:
     """One message under way.
 
     Without `thinking`, reasoning is not shown; with `omitted` its blocks have only
@@ -48,7 +50,7 @@ class Output:
     """
 
     def __init__(
-        self, reply: wire.MessageReply, *, thinking: bool = True, omitted: bool = False
+        self, reply: wire.MessagesReply, *, thinking: bool = True, omitted: bool = False
     ) -> None:
         self.reply = reply
         self._thinking = thinking
@@ -58,8 +60,8 @@ class Output:
         self._pieces: list[str] = []
         self._waited = 0  # pieces of arguments
 
-    def begin(self, usage: Usage) -> list[Event]:
-        self.reply.usage = usage_of(usage)
+    def begin(self, usage: TokenCounts) -> list[Event]:
+        self.reply.usage = message_usage(usage)
         message = self.reply.model_dump()
         return [{"type": "message_start", "message": message}, {"type": "ping"}]
 
@@ -79,13 +81,13 @@ class Output:
                     out += self._delta("text_delta", text=text)
                     self._pieces.append(text)
                 case ToolCallDelta():
-                    out += self._wait()
+                    out += self._ping()
                 case ToolCallFailed(cut_off=True):
                     pass  # clients run what they see of a block, whatever the reason
                 case ToolCall(id, name, text) | ToolCallFailed(id, name, text):
                     block = wire.ToolUseBlock(id=id, name=name, input={})
                     out += self._begin(block, ToolCall)
-                    block.input, written = as_object(text)
+                    block.input, written = arguments_object(text)
                     out += self._delta("input_json_delta", partial_json=written)
                 case MessageEnded():
                     out += self.close()
@@ -109,15 +111,15 @@ class Output:
         return out
 
     def end(
-        self, reason: wire.StopReason, stop_sequence: str | None, usage: Usage
+        self, reason: wire.StopReason, stop_sequence: str | None, usage: TokenCounts
     ) -> list[Event]:
         """Say how the turn ended; once."""
         out, reply = self.close(), self.reply
         reply.stop_reason, reply.stop_sequence = reason, stop_sequence
-        reply.usage = usage_of(usage)
+        reply.usage = message_usage(usage)
         fields = {"stop_reason", "stop_sequence", "stop_details", "container"}
         delta = reply.model_dump(include=fields)
-        used = reply.usage.model_dump(include=set(wire.DeltaUsage.model_fields))
+        used = reply.usage.model_dump(include=set(wire.MessageDeltaUsage.model_fields))
         return [
             *out,
             {"type": "message_delta", "delta": delta, "usage": used},
@@ -128,7 +130,7 @@ class Output:
     def _index(self) -> int:
         return len(self.reply.content) - 1
 
-    def _begin(self, block: wire.Block, kind: type) -> list[Event]:
+    def _begin(self, block: wire.ContentBlock, kind: type) -> list[Event]:
         """Open a block, unless the one that is open goes on."""
         if self._open is not None and self._kind is kind:
             return []
@@ -139,10 +141,10 @@ class Output:
         begun = {"type": "content_block_start", "index": self._index}
         return [*out, {**begun, "content_block": shown}]
 
-    def _wait(self) -> list[Event]:
+    def _ping(self) -> list[Event]:
         """Give a sign of life now and then while arguments are written."""
         self._waited += 1
-        return [] if self._waited % PING_EVERY else [{"type": "ping"}]
+        return [] if self._waited % DELTAS_PER_PING else [{"type": "ping"}]
 
     def _delta(self, kind: str, **fields: Any) -> list[Event]:
         delta = {"type": kind, **fields}
@@ -150,7 +152,7 @@ class Output:
         return [event]
 
 
-def as_object(arguments: str) -> tuple[dict[str, Any], str]:
+def arguments_object(arguments: str) -> tuple[dict[str, Any], str]:
     """The arguments of a call as an object, and as its JSON; other text lies in one.
 
     An empty object would be run by a tool that needs no arguments.
@@ -161,17 +163,17 @@ def as_object(arguments: str) -> tuple[dict[str, Any], str]:
         found = None
     if isinstance(found, dict):
         return found, arguments
-    wrapped = {INVALID: arguments}
+    wrapped = {INVALID_JSON: arguments}
     return wrapped, json.dumps(wrapped)
 
 
-def usage_of(usage: Usage) -> wire.MessagesUsage:
+def message_usage(usage: TokenCounts) -> wire.MessagesUsage:
     return wire.MessagesUsage(
         input_tokens=usage.prompt_tokens - usage.cached_tokens,
         cache_creation_input_tokens=0,
         cache_read_input_tokens=usage.cached_tokens,
         output_tokens=usage.completion_tokens,
-        output_tokens_details=wire.ThinkingDetails(
+        output_tokens_details=wire.ThinkingTokensDetails(
             thinking_tokens=usage.reasoning_tokens
         ),
     )

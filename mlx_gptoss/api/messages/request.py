@@ -5,31 +5,31 @@ from typing import Any
 
 from mlx_gptoss.api import options as asking
 from mlx_gptoss.api.errors import bad_request
-from mlx_gptoss.api.limits import check_count, check_depth, check_stops
+from mlx_gptoss.api.limits import check_count, check_depth, read_stop_strings
 from mlx_gptoss.api.messages.blocks import read_messages, system_text
-from mlx_gptoss.api.messages.wire import CountRequest, MessagesRequest
-from mlx_gptoss.api.prompt import Ask
-from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.messages.wire import CountTokensRequest, MessagesRequest
+from mlx_gptoss.api.prompt import ConversationRequest
+from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, REQUIRED, Constraints
 from mlx_gptoss.harmony.openai_chat import Restore
 
-CHOICES = {"auto": AUTO, "any": REQUIRED, "none": NONE}
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed")
+TOOL_CHOICES = {"auto": AUTO, "any": REQUIRED, "none": NONE}
+SAMPLING_FIELDS = ("temperature", "top_p", "top_k", "min_p", "seed")
 WITHOUT_EFFECT = ("metadata", "service_tier")
 DISABLED, OMITTED = "disabled", "omitted"
 
 
 @dataclass
-class Question:
+class MessagesConversation:
     """A request, and how what it asks for is read."""
 
-    request: CountRequest
+    request: CountTokensRequest
     restore: Restore | None = None
 
-    def ask(self, runtime: Runtime, settings: Settings) -> Ask:
+    def ask(self, runtime: Runtime, settings: ServerSettings) -> ConversationRequest:
         """Say what is asked; raises ApiError or PromptError."""
         request, limits = self.request, settings.limits
         check_shape(request, settings)
@@ -38,29 +38,29 @@ class Question:
         budget, auto = self._budget(settings)
         form = request.output_config.format if request.output_config else None
         answer = asking.read_answer_format(form, limits)
-        conversation = asking.opening(
+        conversation = asking.opening_messages(
             settings,
             effort=self._effort,
             instructions=system_text(request.system),
             tools=tools.descriptions,
             answer=answer,
         )
-        choice, parallel = tool_choice(request.tool_choice)
+        choice, parallel = read_tool_choice(request.tool_choice)
         stops = getattr(request, "stop_sequences", None)
         conversation += read.messages
-        return Ask(
+        return ConversationRequest(
             conversation=conversation,
-            begun=asking.goes_on(request, conversation, choice),
+            begun=asking.continues_answer(request, conversation, choice),
             tools=tools.descriptions,
             strict_tools=tools.strict,
-            params=sampling(request, settings),
+            params=sampling_params(request, settings),
             constraints=Constraints(
                 tool_choice=choice,
                 parallel_tool_calls=parallel,
                 response_format=answer,
                 max_reasoning_tokens=budget,
                 loop_guard=settings.loop_guard,
-                stop=check_stops(stops, limits),
+                stop=read_stop_strings(stops, limits),
             ),
             auto_budget=auto,
             passed_over=tools.ignored,
@@ -86,14 +86,16 @@ class Question:
             return asking.NO_REASONING
         return options.effort if options else None
 
-    def _budget(self, settings: Settings) -> tuple[int | None, bool]:
+    def _budget(self, settings: ServerSettings) -> tuple[int | None, bool]:
         thinking = self.request.thinking
         own = thinking.budget_tokens if thinking else None
         asked = [own, self.request.max_reasoning_tokens]
-        return asking.reasoning_budget(self._effort, asked, settings)
+        return asking.read_reasoning_budget(self._effort, asked, settings)
 
 
-def read_tools(request: CountRequest, settings: Settings) -> asking.Tools:
+def read_tools(
+    request: CountTokensRequest, settings: ServerSettings
+) -> asking.OfferedTools:
     """The functions on offer; tools of other types are passed over."""
     descriptions, strict, others = [], set(), []
     for at, tool in enumerate(request.tools or ()):
@@ -107,37 +109,39 @@ def read_tools(request: CountRequest, settings: Settings) -> asking.Tools:
         )
         if tool.strict:
             strict.add(tool.name)
-    found = asking.Tools(tuple(descriptions), frozenset(strict), tuple(others))
+    found = asking.OfferedTools(tuple(descriptions), frozenset(strict), tuple(others))
     return asking.check_tools(found, settings.limits)
 
 
-def tool_choice(given: Any) -> tuple[str, bool]:
+def read_tool_choice(given: Any) -> tuple[str, bool]:
     """Return the choice, and whether several calls may come at once."""
     given = given or {"type": "auto"}
     parallel = given.get("disable_parallel_tool_use") is not True
     kind, name = given.get("type"), given.get("name")
     if kind == "tool" and isinstance(name, str) and name:
         return name, parallel
-    if isinstance(kind, str) and kind in CHOICES:
-        return CHOICES[kind], parallel
+    if isinstance(kind, str) and kind in TOOL_CHOICES:
+        return TOOL_CHOICES[kind], parallel
     raise bad_request(
         "`tool_choice` has type auto, any, none, or tool with a `name`",
         param="tool_choice",
     )
 
 
-def sampling(request: CountRequest, settings: Settings) -> SamplingParams:
+def sampling_params(
+    request: CountTokensRequest, settings: ServerSettings
+) -> SamplingParams:
     if not isinstance(request, MessagesRequest):
         return settings.sampling
     given: dict[str, Any] = {
         name: value
-        for name in SAMPLING
+        for name in SAMPLING_FIELDS
         if (value := getattr(request, name)) is not None
     }
     return replace(settings.sampling, max_tokens=request.max_tokens, **given)
 
 
-def check_shape(request: CountRequest, settings: Settings) -> None:
+def check_shape(request: CountTokensRequest, settings: ServerSettings) -> None:
     """Raise ApiError (400) for what is too much or too deep."""
     limits = settings.limits
     check_count("messages", len(request.messages), limits.messages)
@@ -147,7 +151,7 @@ def check_shape(request: CountRequest, settings: Settings) -> None:
         check_depth(name, plain, limits)
 
 
-def without_effect(request: CountRequest) -> list[str]:
+def fields_without_effect(request: CountTokensRequest) -> list[str]:
     """The fields of a request that change nothing."""
     given = [name for name in WITHOUT_EFFECT if getattr(request, name, None)]
-    return [*request.unknown, *given]
+    return [*request.ignored_fields, *given]

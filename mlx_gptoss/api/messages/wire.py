@@ -8,18 +8,24 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from mlx_gptoss.api.aliases import MESSAGES
-from mlx_gptoss.api.chat.wire import Effort, Probability, Seed, TokenLimit, TopK
-from mlx_gptoss.api.wire import Body, Continuing, Json, Many, Request
+from mlx_gptoss.api.chat.wire import EffortName, Probability, Seed, TokenLimit, TopK
+from mlx_gptoss.api.wire import (
+    ContinuationFields,
+    FailFastList,
+    Json,
+    RequestBody,
+    RequestModel,
+)
 
-Blocks = str | Many[Json]
+BlockContent = str | FailFastList[Json]
 
 
-class InputMessage(Request):
+class InputMessage(RequestModel):
     role: Literal["user", "assistant", "system"]
-    content: Blocks
+    content: BlockContent
 
 
-class AnthropicTool(Request):
+class AnthropicTool(RequestModel):
     """A tool; those with a `type` of their own are others' and not offered."""
 
     name: str | None = None
@@ -29,7 +35,7 @@ class AnthropicTool(Request):
     strict: bool | None = None
 
 
-class ThinkingOptions(Request):
+class ThinkingOptions(RequestModel):
     """Whether reasoning is shown; `disabled` lets the model answer at once."""
 
     type: str
@@ -37,30 +43,30 @@ class ThinkingOptions(Request):
     display: Literal["summarized", "omitted"] | None = None
 
 
-class OutputOptions(Request):
-    effort: Effort | None = None
+class OutputConfig(RequestModel):
+    effort: EffortName | None = None
     format: Json | None = None
 
 
-class CountRequest(Body, Continuing):
+class CountTokensRequest(RequestBody, ContinuationFields):
     """What decides the prompt: the body of `/v1/messages/count_tokens`."""
 
     api: ClassVar[str] = MESSAGES
 
     model: str | None = None
-    messages: Annotated[Many[InputMessage], Field(min_length=1)]
-    system: Blocks | None = None
-    tools: Many[AnthropicTool] | None = None
+    messages: Annotated[FailFastList[InputMessage], Field(min_length=1)]
+    system: BlockContent | None = None
+    tools: FailFastList[AnthropicTool] | None = None
     tool_choice: Json | None = None
     thinking: ThinkingOptions | None = None
-    output_config: OutputOptions | None = None
+    output_config: OutputConfig | None = None
     max_reasoning_tokens: Annotated[int, Field(ge=0)] | None = None
 
 
-class AnswerFields(CountRequest):
+class MessageFields(CountTokensRequest):
     """How an answer is written: the fields of a message beside those of its prompt."""
 
-    stop_sequences: Many[str] | None = None
+    stop_sequences: FailFastList[str] | None = None
     stream: bool | None = None
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -71,13 +77,13 @@ class AnswerFields(CountRequest):
     service_tier: str | None = None
 
 
-class MessagesRequest(AnswerFields):
+class MessagesRequest(MessageFields):
     """The body of `/v1/messages`."""
 
     max_tokens: TokenLimit
 
 
-class RenderRequest(AnswerFields):
+class RenderMessageRequest(MessageFields):
     """The body of `/v1/messages/render`."""
 
     max_tokens: TokenLimit | None = None

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mlx_gptoss.api.wire import Json, Reply
+from mlx_gptoss.api.wire import Json, ReplyModel
 
 StopReason = Literal[
     "end_turn",
@@ -15,23 +15,23 @@ StopReason = Literal[
 ]
 
 
-class ThinkingBlock(Reply):
+class ThinkingBlock(ReplyModel):
     type: Literal["thinking"] = "thinking"
     thinking: str
     signature: str
 
 
-class TextBlock(Reply):
+class TextBlock(ReplyModel):
     type: Literal["text"] = "text"
     text: str
     citations: list[Json] = Field(default_factory=list)
 
 
-class DirectCaller(Reply):
+class DirectCaller(ReplyModel):
     type: Literal["direct"] = "direct"
 
 
-class ToolUseBlock(Reply):
+class ToolUseBlock(ReplyModel):
     type: Literal["tool_use"] = "tool_use"
     id: str
     name: str
@@ -39,32 +39,34 @@ class ToolUseBlock(Reply):
     caller: DirectCaller = Field(default_factory=DirectCaller)
 
 
-Block = Annotated[ThinkingBlock | TextBlock | ToolUseBlock, Field(discriminator="type")]
+ContentBlock = Annotated[
+    ThinkingBlock | TextBlock | ToolUseBlock, Field(discriminator="type")
+]
 
 
-class ThinkingDetails(Reply):
+class ThinkingTokensDetails(ReplyModel):
     thinking_tokens: int
 
 
-class CacheCreation(Reply):
+class CacheCreation(ReplyModel):
     """Tokens that were paid to be kept: here they are kept for nothing."""
 
     ephemeral_5m_input_tokens: int = 0
     ephemeral_1h_input_tokens: int = 0
 
 
-class DeltaUsage(Reply):
+class MessageDeltaUsage(ReplyModel):
     """`input_tokens` are those that had to be read; the others were in the cache."""
 
     input_tokens: int
     cache_creation_input_tokens: int = 0
     cache_read_input_tokens: int
     output_tokens: int
-    output_tokens_details: ThinkingDetails
+    output_tokens_details: ThinkingTokensDetails
     server_tool_use: None = None
 
 
-class MessagesUsage(DeltaUsage):
+class MessagesUsage(MessageDeltaUsage):
     """That of a whole message, which says more than the one at a stream's end."""
 
     cache_creation: CacheCreation = Field(default_factory=CacheCreation)
@@ -72,12 +74,12 @@ class MessagesUsage(DeltaUsage):
     service_tier: Literal["standard"] = "standard"
 
 
-class MessageReply(Reply):
+class MessagesReply(ReplyModel):
     id: str
     type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
     model: str
-    content: list[Block]
+    content: list[ContentBlock]
     stop_reason: StopReason | None = None
     stop_sequence: str | None = None
     stop_details: None = None
@@ -88,16 +90,16 @@ class MessageReply(Reply):
         return self.model_dump_json()
 
 
-class TokenCount(Reply):
+class TokenCount(ReplyModel):
     input_tokens: int
 
 
-class AnthropicError(Reply):
+class AnthropicError(ReplyModel):
     type: str
     message: str
 
 
-class AnthropicErrorReply(Reply):
+class AnthropicErrorReply(ReplyModel):
     """Anthropic's form of an error."""
 
     type: Literal["error"] = "error"

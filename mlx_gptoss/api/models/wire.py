@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from mlx_gptoss.api.wire import Reply
+from mlx_gptoss.api.wire import ReplyModel
 
 
-class ModelReply(Reply):
+class ModelEntry(ReplyModel):
     """A model; `context_length` is known while it is `loaded`."""
 
     id: str
@@ -16,12 +16,12 @@ class ModelReply(Reply):
     context_length: int | None
 
 
-class ModelList(Reply):
+class ModelList(ReplyModel):
     object: Literal["list"]
-    data: list[ModelReply]
+    data: list[ModelEntry]
 
 
-class Health(Reply):
+class HealthReply(ReplyModel):
     """Where there is a key, who does not send it gets the `status` only."""
 
     status: Literal["ok"]

@@ -15,9 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_gptoss.api.errors import as_api_error, bad_request
-from mlx_gptoss.api.responses.tool_list import Offer, found_text, place_of
+from mlx_gptoss.api.responses.tool_list import (
+    ResponsesTools,
+    item_path,
+    search_result_text,
+)
 from mlx_gptoss.api.responses.tool_names import namespace_of
-from mlx_gptoss.api.sealed import unseal, unsealed_parts
+from mlx_gptoss.api.sealed import unseal, unseal_parts
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.content_parts import PARAGRAPH_BREAK, ContentPart, read_part
@@ -28,14 +32,16 @@ from mlx_gptoss.harmony.tool_results import Pairing
 
 INSTRUCTIONS = ("system", "developer")
 COMMENTARY = "commentary"
-CONTINUES = "continues"  # marks what a response said behind an answer that had begun
-CALLS = ("function_call", "custom_tool_call", "tool_search_call")
+CONTINUES_ANSWER = (
+    "continues"  # marks what a response said behind an answer that had begun
+)
+CALL_TYPES = ("function_call", "custom_tool_call", "tool_search_call")
 Json = Mapping[str, Any]
-Find = Callable[[str], Json | None]
+FindItem = Callable[[str], Json | None]
 
 
 @dataclass
-class Read:
+class ParsedItems:
     """What was read; `ignored` are the types of items and parts that are not shown."""
 
     instructions: list[str] = field(default_factory=list)
@@ -47,10 +53,10 @@ def read_items(
     items: Sequence[Any],
     *,
     earlier: int = 0,
-    offer: Offer | None = None,
+    offer: ResponsesTools | None = None,
     restore: Restore | None = None,
-    find: Find | None = None,
-) -> Read:
+    find: FindItem | None = None,
+) -> ParsedItems:
     """Read a whole input; its first items are `earlier`, of other responses.
 
     `offer` has the names of tools, and those that items bring; `restore` puts back
@@ -58,8 +64,8 @@ def read_items(
     `item_reference` means. Raises ApiError (400) that names the item which cannot be
     read.
     """
-    places = [place_of(at, earlier) for at in range(len(items))]
-    reader = _Reader(items, places, offer or Offer(), restore, find)
+    places = [item_path(at, earlier) for at in range(len(items))]
+    reader = _ItemParser(items, places, offer or ResponsesTools(), restore, find)
     try:
         for at in range(len(items)):
             reader.take(at)
@@ -68,22 +74,22 @@ def read_items(
         raise as_api_error(error) from error
 
 
-class _Reader:
+class _ItemParser:
     def __init__(
         self,
         items: Sequence[Any],
         places: Sequence[str],
-        offer: Offer,
+        offer: ResponsesTools,
         restore: Restore | None,
-        find: Find | None,
+        find: FindItem | None,
     ) -> None:
-        self.read = Read()
+        self.read = ParsedItems()
         self._offer = offer
         self._restore = restore
         self._find = find
         self._places = places
         self._items = list(map(self._resolved, items, places))
-        asked = [n for n, item in enumerate(self._items) if is_question(item)]
+        asked = [n for n, item in enumerate(self._items) if is_user_message(item)]
         self._newest = places[asked[-1]] if asked else ""  # what the user said last
         self._pairing = Pairing("call_id")
         self._turn: list[m.Message] = []  # what the model said, until others speak
@@ -93,8 +99,8 @@ class _Reader:
 
     def take(self, at: int) -> None:
         item, where = self._items[at], self._places[at]
-        kind = kind_of(item)
-        reads = READERS.get(kind)
+        kind = item_type(item)
+        reads = ITEM_PARSERS.get(kind)
         if reads is None:
             self.read.ignored.append(kind)
             if call_id := item.get("call_id"):
@@ -104,7 +110,7 @@ class _Reader:
         else:
             reads(self, item, where)
 
-    def end(self) -> Read:
+    def end(self) -> ParsedItems:
         self._end_turn()
         self.read.messages = self._pairing.messages()
         return self.read
@@ -158,11 +164,11 @@ class _Reader:
 
     def custom_tool_call(self, item: Json, where: str) -> None:
         name = self._begin_call(item, where)
-        self._turn.append(m.text_call(name, text_field(item, "input", where)))
+        self._turn.append(m.text_call(name, required_string(item, "input", where)))
 
     def additional_tools(self, item: Json, where: str) -> None:
         """Tools that came later: where they are first spoken of, not in the opening."""
-        if found := self._offer.found.get(where):
+        if found := self._offer.by_item.get(where):
             self._hear(m.developer(tools=found))
 
     def tool_search_call(self, item: Json, where: str) -> None:
@@ -178,19 +184,19 @@ class _Reader:
         if call_id not in self._searches:
             self.additional_tools(item, where)
             return
-        text = found_text(self._offer.found.get(where, ()))
+        text = search_result_text(self._offer.by_item.get(where, ()))
         self._end_turn()
         self._pairing.add_result(text, id=call_id, where=where)
 
     def agent_message(self, item: Json, where: str) -> None:
         """What another agent of the client tells this one, which is like a user's."""
-        content = unsealed_parts(item.get("content"))
+        content = unseal_parts(item.get("content"))
         self._hear(m.user(self._text(content, where)))
 
     def output(self, item: Json, where: str) -> None:
         id = item.get("call_id")
         if str(id) in self._others:
-            self.read.ignored.append(kind_of(item))
+            self.read.ignored.append(item_type(item))
             return
         text = self._text(item.get("output"), where)
         self._end_turn()
@@ -203,7 +209,7 @@ class _Reader:
 
     def _said(self, item: Json, at: int) -> None:
         """What the model told the user: before calls it is no answer."""
-        parts = parts_of(item.get("content"), self._places[at])
+        parts = content_parts(item.get("content"), self._places[at])
         self._note(parts)
         thoughts = [part.text for part in parts if part.is_thought and part.text]
         if thoughts:
@@ -213,12 +219,16 @@ class _Reader:
         ):
             before = item.get("phase") == COMMENTARY or self._call_follows(at)
             said = m.preamble(text) if before else m.answer(text)
-            if item.get(CONTINUES) and self._turn and can_continue(self._turn[-1]):
+            if (
+                item.get(CONTINUES_ANSWER)
+                and self._turn
+                and can_continue(self._turn[-1])
+            ):
                 said = m.answer(self._turn.pop().text + text)
             self._turn.append(said)
 
     def _text(self, content: Any, where: str, *, must_be_text: bool = False) -> str:
-        parts = parts_of(content, where, must_be_text=must_be_text)
+        parts = content_parts(content, where, must_be_text=must_be_text)
         self._note(parts)
         return PARAGRAPH_BREAK.join(part.text for part in parts)
 
@@ -228,8 +238,8 @@ class _Reader:
     def _call_follows(self, at: int) -> bool:
         """Whether the next thing the model did was a call."""
         for item in self._items[at + 1 :]:
-            kind = kind_of(item) if isinstance(item, Mapping) else ""
-            if kind in CALLS:
+            kind = item_type(item) if isinstance(item, Mapping) else ""
+            if kind in CALL_TYPES:
                 return True
             if kind != "reasoning":
                 return False
@@ -240,11 +250,11 @@ class _Reader:
         name = item.get("name")
         if not isinstance(name, str) or not name:
             return None
-        return self._offer.names.shown(name, namespace_of(item))
+        return self._offer.names.model_name(name, namespace_of(item))
 
     def _begin_call(self, item: Json, where: str, name: str | None = None) -> str:
-        name = name or self._named(item) or text_field(item, "name", where)
-        call_id = text_field(item, "call_id", where)
+        name = name or self._named(item) or required_string(item, "name", where)
+        call_id = required_string(item, "call_id", where)
         self._calls.append((call_id, where))
         return name
 
@@ -262,21 +272,21 @@ class _Reader:
         return found
 
 
-READERS: dict[str, Callable[[_Reader, Json, str], None]] = {
-    "message": _Reader.message,
-    "reasoning": _Reader.reasoning,
-    "function_call": _Reader.function_call,
-    "custom_tool_call": _Reader.custom_tool_call,
-    "function_call_output": _Reader.output,
-    "custom_tool_call_output": _Reader.output,
-    "additional_tools": _Reader.additional_tools,
-    "tool_search_call": _Reader.tool_search_call,
-    "tool_search_output": _Reader.tool_search_output,
-    "agent_message": _Reader.agent_message,
+ITEM_PARSERS: dict[str, Callable[[_ItemParser, Json, str], None]] = {
+    "message": _ItemParser.message,
+    "reasoning": _ItemParser.reasoning,
+    "function_call": _ItemParser.function_call,
+    "custom_tool_call": _ItemParser.custom_tool_call,
+    "function_call_output": _ItemParser.output,
+    "custom_tool_call_output": _ItemParser.output,
+    "additional_tools": _ItemParser.additional_tools,
+    "tool_search_call": _ItemParser.tool_search_call,
+    "tool_search_output": _ItemParser.tool_search_output,
+    "agent_message": _ItemParser.agent_message,
 }
 
 
-def kind_of(item: Json) -> str:
+def item_type(item: Json) -> str:
     """The type of an item; a message may leave it out, a reference has an id only."""
     kind = item.get("type")
     if isinstance(kind, str):
@@ -287,14 +297,14 @@ def kind_of(item: Json) -> str:
 
 
 def is_reference(item: Any) -> bool:
-    return isinstance(item, Mapping) and kind_of(item) == "item_reference"
+    return isinstance(item, Mapping) and item_type(item) == "item_reference"
 
 
-def with_parts(item: Json) -> dict[str, Any]:
+def listed_item(item: Json) -> dict[str, Any]:
     """Return an item as it is listed: the text of a message as a list of parts."""
-    item = {key: value for key, value in item.items() if key != CONTINUES}
+    item = {key: value for key, value in item.items() if key != CONTINUES_ANSWER}
     content = item.get("content")
-    if kind_of(item) != "message" or not isinstance(content, str):
+    if item_type(item) != "message" or not isinstance(content, str):
         return item
     part: Json = {"type": "input_text", "text": content}
     if item.get("role") == "assistant":
@@ -302,11 +312,11 @@ def with_parts(item: Json) -> dict[str, Any]:
     return {**item, "content": [part]}
 
 
-def is_question(item: Json) -> bool:
-    return kind_of(item) == "message" and item.get("role") == "user"
+def is_user_message(item: Json) -> bool:
+    return item_type(item) == "message" and item.get("role") == "user"
 
 
-def parts_of(
+def content_parts(
     content: Any, where: str, *, must_be_text: bool = False
 ) -> list[ContentPart]:
     """The parts of a content or an output, which may be one text."""
@@ -324,7 +334,7 @@ def parts_of(
     ]
 
 
-def text_field(item: Json, name: str, where: str) -> str:
+def required_string(item: Json, name: str, where: str) -> str:
     value = item.get(name)
     if not isinstance(value, str) or (name != "input" and not value):
         raise bad_request(f"`{where}.{name}` must be a text", param=f"{where}.{name}")

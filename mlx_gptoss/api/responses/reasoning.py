@@ -24,7 +24,7 @@ SUMMARY_TEXT = "response.reasoning_summary_text"
 SUMMARY_PART = "response.reasoning_summary_part"
 
 
-class OpenReasoning:
+class StreamedReasoning:
     """A reasoning item that is being written.
 
     `event` makes an event of its name and fields. A `sealed` one also has its text

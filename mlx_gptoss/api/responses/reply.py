@@ -21,10 +21,10 @@ from typing import Any
 
 from mlx_gptoss.api.chat.wire_reply import TokenLogprob
 from mlx_gptoss.api.errors import ApiError
-from mlx_gptoss.api.generation import Usage
+from mlx_gptoss.api.generation import TokenCounts
 from mlx_gptoss.api.responses import wire_reply as wire
-from mlx_gptoss.api.responses.reasoning import OpenReasoning
-from mlx_gptoss.api.responses.tool_names import Names, Origin
+from mlx_gptoss.api.responses.reasoning import StreamedReasoning
+from mlx_gptoss.api.responses.tool_names import ToolNames, ToolOrigin
 from mlx_gptoss.api.settings import OPENAI
 from mlx_gptoss.engine.outputs import CANCELLED, LENGTH
 from mlx_gptoss.harmony.events import (
@@ -48,7 +48,7 @@ def new_id(kind: str) -> str:
     return f"{kind}_{secrets.token_hex(ID_BYTES)}"
 
 
-class Output:
+class ResponseBuilder:
     """One response under way."""
 
     def __init__(
@@ -57,23 +57,23 @@ class Output:
         *,
         text_tools: Collection[str] = (),
         bound_tools: Collection[str] = (),
-        names: Names | None = None,
+        names: ToolNames | None = None,
         sealed: bool = False,
         summarized: bool = False,
         reasoning_events: str = OPENAI,
     ) -> None:
         self.reply = reply
-        self._names = names or Names()
+        self._names = names or ToolNames()
         self._text_tools = text_tools
         self._bound_tools = bound_tools  # of the text tools, those with a grammar
         self._new_reasoning = partial(
-            OpenReasoning,
+            StreamedReasoning,
             sealed=sealed,
             summarized=summarized,
             names=reasoning_events,
         )
         self._number = 0
-        self._open: OpenReasoning | OpenText | OpenCall | None = None
+        self._open: StreamedReasoning | StreamedMessage | StreamedCall | None = None
 
     def begin(self) -> list[Event]:
         return [
@@ -93,11 +93,11 @@ class Output:
                     logprobs = ()
                 case ToolCallStarted(call_id, name):
                     out += self._begin_call(call_id, name)
-                case ToolCallDelta(_, text) if isinstance(self._open, OpenCall):
+                case ToolCallDelta(_, text) if isinstance(self._open, StreamedCall):
                     out += self._open.delta(text)
-                case ToolCall(_, _, text) if isinstance(self._open, OpenCall):
+                case ToolCall(_, _, text) if isinstance(self._open, StreamedCall):
                     out += self._open.whole(text)
-                case ToolCallFailed(_, _, text) if isinstance(self._open, OpenCall):
+                case ToolCallFailed(_, _, text) if isinstance(self._open, StreamedCall):
                     out += self._open.whole(text)
                 case MessageEnded(message, complete):
                     if complete and self._open is None and is_empty_answer(message):
@@ -106,7 +106,7 @@ class Output:
         return out
 
     def end(
-        self, reason: str, usage: Usage, details: Sequence[str] = ()
+        self, reason: str, usage: TokenCounts, details: Sequence[str] = ()
     ) -> list[Event]:
         """Say how the turn ended; once."""
         out = self._close(complete=False)
@@ -130,11 +130,11 @@ class Output:
         The response that failed comes first, which is where some clients stop to read;
         others raise what comes as an `error`, as OpenAI's own library does.
         """
-        if isinstance(self._open, OpenCall):
+        if isinstance(self._open, StreamedCall):
             self._close(complete=False)
         code = "server_error" if error.status >= 500 else error.code or "invalid_prompt"
         self.reply.status = "failed"
-        self.reply.error = wire.ResponseFailure(code=code, message=error.message)
+        self.reply.error = wire.ResponseError(code=code, message=error.message)
         flat = {"code": error.code, "message": error.message, "param": error.param}
         return [
             self.event("response.failed", response=self.snapshot()),
@@ -153,15 +153,19 @@ class Output:
     ) -> list[Event]:
         out: list[Event] = []
         opened = self._open
-        if opened is None or isinstance(opened, OpenCall) or opened.kind is not kind:
+        if (
+            opened is None
+            or isinstance(opened, StreamedCall)
+            or opened.kind is not kind
+        ):
             out += self._close(complete=True)
             opened = self._open = self._new_text(kind)
             out += opened.begin()
         return out + opened.delta(text, logprobs) if text else out
 
-    def _new_text(self, kind: type) -> "OpenReasoning | OpenText":
+    def _new_text(self, kind: type) -> "StreamedReasoning | StreamedMessage":
         if kind is not Reasoning:
-            return OpenText(self, kind)
+            return StreamedMessage(self, kind)
         item = wire.ReasoningItem(
             id=new_id("rs"), status="in_progress", summary=[], content=[]
         )
@@ -174,12 +178,12 @@ class Output:
         custom = name in self._text_tools
         unwrap = custom and name not in self._bound_tools
         origin = self._names.origin(name)
-        self._open = OpenCall(self, call_id, origin, custom=custom, unwrap=unwrap)
+        self._open = StreamedCall(self, call_id, origin, custom=custom, unwrap=unwrap)
         return out + self._open.begin()
 
     def _close(self, *, complete: bool) -> list[Event]:
         opened, self._open = self._open, None
-        if isinstance(opened, OpenCall) and not complete:
+        if isinstance(opened, StreamedCall) and not complete:
             # Clients run a call at its `output_item.done`, whatever its status: half
             # a call has none, and is no item of the response.
             self.reply.output.pop()
@@ -187,10 +191,10 @@ class Output:
         return opened.end(complete=complete) if opened else []
 
 
-class OpenText:
+class StreamedMessage:
     """A message, while its text is coming."""
 
-    def __init__(self, output: Output, kind: type) -> None:
+    def __init__(self, output: ResponseBuilder, kind: type) -> None:
         self.kind = kind
         self._output = output
         self._index = len(output.reply.output)
@@ -240,7 +244,7 @@ class OpenText:
         return self._output.event(kind, output_index=self._index, **fields)
 
 
-class OpenCall:
+class StreamedCall:
     """A call, while its arguments or its text are coming.
 
     With `unwrap`, text that turns out to be a JSON object with one string is that
@@ -250,9 +254,9 @@ class OpenCall:
 
     def __init__(
         self,
-        output: Output,
+        output: ResponseBuilder,
         call_id: str,
-        origin: Origin,
+        origin: ToolOrigin,
         *,
         custom: bool,
         unwrap: bool,
@@ -295,7 +299,7 @@ class OpenCall:
 
     def whole(self, text: str) -> list[Event]:
         """Take the text as it is to be given to the tool."""
-        self._whole = unwrapped(text) if self._unwrap else text
+        self._whole = unwrap_text(text) if self._unwrap else text
         return []
 
     def end(self, *, complete: bool) -> list[Event]:
@@ -303,7 +307,7 @@ class OpenCall:
         text = sent + self._held if self._whole is None else self._whole
         self._item.status = "completed" if complete else "incomplete"
         if isinstance(self._item, wire.SearchCallItem):
-            self._item.arguments = as_object(text)
+            self._item.arguments = parse_arguments(text)
             return [self._done()]
         rest = text.removeprefix(sent) if text.startswith(sent) else ""
         out: list[Event] = []
@@ -335,7 +339,7 @@ def is_empty_answer(message: Message) -> bool:
     return (message.role, message.channel, message.text) == ("assistant", "final", "")
 
 
-def as_object(text: str) -> Any:
+def parse_arguments(text: str) -> Any:
     """The JSON of arguments; a text that is none stays one."""
     try:
         return json.loads(text, strict=False)
@@ -343,9 +347,9 @@ def as_object(text: str) -> Any:
         return text
 
 
-def unwrapped(text: str) -> str:
+def unwrap_text(text: str) -> str:
     """The string in a JSON object that has nothing else; any other text as it is."""
-    value = as_object(text)
+    value = parse_arguments(text)
     if isinstance(value, dict) and len(value) == 1:
         [inner] = value.values()
         if isinstance(inner, str):
@@ -353,14 +357,14 @@ def unwrapped(text: str) -> str:
     return text
 
 
-def response_usage(usage: Usage) -> wire.ResponseUsage:
+def response_usage(usage: TokenCounts) -> wire.ResponseUsage:
     return wire.ResponseUsage(
         input_tokens=usage.prompt_tokens,
-        input_tokens_details=wire.CachedDetails(
+        input_tokens_details=wire.InputTokensDetails(
             cached_tokens=usage.cached_tokens, cache_write_tokens=0
         ),
         output_tokens=usage.completion_tokens,
-        output_tokens_details=wire.ReasoningDetails(
+        output_tokens_details=wire.OutputTokensDetails(
             reasoning_tokens=usage.reasoning_tokens
         ),
         total_tokens=usage.prompt_tokens + usage.completion_tokens,

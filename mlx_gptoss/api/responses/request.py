@@ -6,19 +6,19 @@ from typing import Any
 
 from mlx_gptoss.api import options as asking
 from mlx_gptoss.api.errors import bad_request
-from mlx_gptoss.api.limits import check_count, check_depth, check_stops
-from mlx_gptoss.api.prompt import Ask
+from mlx_gptoss.api.limits import check_count, check_depth, read_stop_strings
+from mlx_gptoss.api.prompt import ConversationRequest
 from mlx_gptoss.api.responses.items import (
-    CONTINUES,
+    CONTINUES_ANSWER,
     PARAGRAPH_BREAK,
-    Find,
+    FindItem,
     is_reference,
     read_items,
 )
-from mlx_gptoss.api.responses.tool_choice import tool_choice
-from mlx_gptoss.api.responses.tool_list import Offer, read_offer
-from mlx_gptoss.api.responses.wire import InputRequest, ResponsesRequest
-from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.responses.tool_choice import to_chat_tool_choice
+from mlx_gptoss.api.responses.tool_list import ResponsesTools, read_tools
+from mlx_gptoss.api.responses.wire import ResponsesInput, ResponsesRequest
+from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.chat.truncate import first_kept, room
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import LongPromptError
@@ -26,9 +26,9 @@ from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.openai_chat import Restore
 
-AUTO_TRUNCATION = "auto"
-LOGPROBS = "message.output_text.logprobs"
-ENCRYPTED = "reasoning.encrypted_content"
+AUTO_TRUNCATE = "auto"
+INCLUDE_LOGPROBS = "message.output_text.logprobs"
+INCLUDE_ENCRYPTED = "reasoning.encrypted_content"
 # Fields that this server takes and that change nothing.
 WITHOUT_EFFECT = (
     "max_tool_calls",
@@ -41,27 +41,27 @@ WITHOUT_EFFECT = (
 
 
 @dataclass
-class Question:
+class ResponsesConversation:
     """A request and what came before it: the items that earlier responses left."""
 
-    request: InputRequest
+    request: ResponsesInput
     earlier: Sequence[Any] = ()
-    find: Find | None = None
+    find: FindItem | None = None
     restore: Restore | None = None
     ignored_items: list[str] = field(default_factory=list)
-    offer: Offer = field(default_factory=Offer)  # the tools
-    asked: Ask | None = None  # what it became
+    offer: ResponsesTools = field(default_factory=ResponsesTools)  # the tools
+    asked: ConversationRequest | None = None  # what it became
     items: list[Any] = field(default_factory=list)  # of this request itself, then
 
-    def ask(self, runtime: Runtime, settings: Settings) -> Ask:
+    def ask(self, runtime: Runtime, settings: ServerSettings) -> ConversationRequest:
         """Say what is asked; raises ApiError or PromptError."""
         request, limits = self.request, settings.limits
-        items = referred([*self.earlier, *input_items(request)], self.find)
+        items = resolve_references([*self.earlier, *input_items(request)], self.find)
         check_count("input", len(items), limits.messages)
         earlier = len(self.earlier)
         self.items = items[earlier:]
         tools = request.tools or ()
-        self.offer = offer = read_offer(tools, items, limits, earlier=earlier)
+        self.offer = offer = read_tools(tools, items, limits, earlier=earlier)
         read = read_items(
             items,
             earlier=earlier,
@@ -72,11 +72,13 @@ class Question:
         self.ignored_items = read.ignored
         if not read.messages and not read.instructions:
             raise bad_request("there is no `input`: send a question", param="input")
-        choice = asking.read_tool_choice(tool_choice(request.tool_choice, offer.names))
+        choice = asking.read_tool_choice(
+            to_chat_tool_choice(request.tool_choice, offer.names)
+        )
         form = request.text.format if request.text else None
         answer = asking.read_answer_format(form, limits)
         said = [request.instructions or "", *read.instructions]
-        opening = asking.opening(
+        opening = asking.opening_messages(
             settings,
             effort=request.reasoning.effort if request.reasoning else None,
             instructions=PARAGRAPH_BREAK.join(filter(None, said)),
@@ -85,11 +87,11 @@ class Question:
         )
         budget, auto = self._budget(settings)
         conversation = [*opening, *read.messages]
-        self.asked = Ask(
+        self.asked = ConversationRequest(
             conversation=conversation,
-            begun=asking.goes_on(request, conversation, choice.choice),
-            tools=offer.tools.descriptions,
-            strict_tools=offer.tools.strict,
+            begun=asking.continues_answer(request, conversation, choice.choice),
+            tools=offer.offered.descriptions,
+            strict_tools=offer.offered.strict,
             callable_tools=choice.callable,
             params=self._params(runtime, settings),
             constraints=Constraints(
@@ -98,25 +100,25 @@ class Question:
                 response_format=answer,
                 max_reasoning_tokens=budget,
                 loop_guard=settings.loop_guard,
-                stop=check_stops(request.stop, limits),
+                stop=read_stop_strings(request.stop, limits),
             ),
             auto_budget=auto,
         )
-        if request.truncation == AUTO_TRUNCATION:
-            self.asked = shortened(self.asked, runtime, opening, read.messages)
+        if request.truncation == AUTO_TRUNCATE:
+            self.asked = truncate(self.asked, runtime, opening, read.messages)
         return self.asked
 
-    def _budget(self, settings: Settings) -> tuple[int | None, bool]:
+    def _budget(self, settings: ServerSettings) -> tuple[int | None, bool]:
         given = self.request.reasoning
         if given is None:
-            return asking.reasoning_budget(None, [], settings)
-        return asking.reasoning_budget(given.effort, [given.max_tokens], settings)
+            return asking.read_reasoning_budget(None, [], settings)
+        return asking.read_reasoning_budget(given.effort, [given.max_tokens], settings)
 
-    def _params(self, runtime: Runtime, settings: Settings) -> Any:
+    def _params(self, runtime: Runtime, settings: ServerSettings) -> Any:
         request, top = self.request, 0
         if isinstance(request, ResponsesRequest) and wants_logprobs(request):
             top = request.top_logprobs or 0
-        return asking.sampling_params(
+        return asking.read_sampling_params(
             request,
             settings,
             max_tokens=request.max_output_tokens,
@@ -125,9 +127,12 @@ class Question:
         )
 
 
-def shortened(
-    ask: Ask, runtime: Runtime, opening: list[m.Message], messages: list[m.Message]
-) -> Ask:
+def truncate(
+    ask: ConversationRequest,
+    runtime: Runtime,
+    opening: list[m.Message],
+    messages: list[m.Message],
+) -> ConversationRequest:
     """Leave out the oldest turns of a conversation that has outgrown the context."""
     context = runtime.context
 
@@ -144,13 +149,13 @@ def shortened(
     return replace(ask, conversation=[*opening, *kept])
 
 
-def input_items(request: InputRequest) -> list[Any]:
+def input_items(request: ResponsesInput) -> list[Any]:
     if isinstance(request.input, str):
         return [{"type": "message", "role": "user", "content": request.input}]
     return list(request.input or ())
 
 
-def referred(items: Sequence[Any], find: Find | None) -> list[Any]:
+def resolve_references(items: Sequence[Any], find: FindItem | None) -> list[Any]:
     """Return items with what they mean in the place of references.
 
     An item of this conversation goes before what others call by the same id.
@@ -161,14 +166,16 @@ def referred(items: Sequence[Any], find: Find | None) -> list[Any]:
         if is_reference(item):
             id = str(item.get("id"))
             found = known.get(id) or (find(id) if find else None) or item
-            item = {key: value for key, value in found.items() if key != CONTINUES}
+            item = {
+                key: value for key, value in found.items() if key != CONTINUES_ANSWER
+            }
         elif isinstance(item, Mapping) and isinstance(item.get("id"), str):
             known[item["id"]] = item
         out.append(item)
     return out
 
 
-def check_served(request: InputRequest, settings: Settings) -> None:
+def check_supported(request: ResponsesInput, settings: ServerSettings) -> None:
     """Raise ApiError (400) for what this server does not do, and for odd shapes."""
     if request.conversation is not None:
         raise bad_request(
@@ -198,19 +205,19 @@ def check_served(request: InputRequest, settings: Settings) -> None:
 
 
 def wants_logprobs(request: ResponsesRequest) -> bool:
-    return LOGPROBS in (request.include or ()) or bool(request.top_logprobs)
+    return INCLUDE_LOGPROBS in (request.include or ()) or bool(request.top_logprobs)
 
 
 def wants_sealed(request: ResponsesRequest) -> bool:
-    return ENCRYPTED in (request.include or ())
+    return INCLUDE_ENCRYPTED in (request.include or ())
 
 
-def without_effect(request: InputRequest) -> list[str]:
+def fields_without_effect(request: ResponsesInput) -> list[str]:
     """The fields of a request that change nothing."""
     given = [n for n in WITHOUT_EFFECT if getattr(request, n, None) not in (None, {})]
     verbosity = request.text.verbosity if request.text else None
     return [
-        *request.unknown,
+        *request.ignored_fields,
         *given,
         *(["verbosity"] if verbosity else []),
     ]

@@ -9,43 +9,43 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlx_gptoss.api.errors import bad_request
-from mlx_gptoss.api.responses.tool_names import SEARCH, Names, namespace_of
+from mlx_gptoss.api.responses.tool_names import SEARCH, ToolNames, namespace_of
 from mlx_gptoss.harmony.constrain.constraints import REQUIRED
 
 Json = Mapping[str, Any]
-CALLED = ("function", "custom")
+CALLABLE_TYPES = ("function", "custom")
 
 
-def tool_choice(given: str | Json | None, names: Names) -> Any:
+def to_chat_tool_choice(given: str | Json | None, names: ToolNames) -> Any:
     """Write a choice by the names that the model reads. Raises ApiError (400)."""
     if not isinstance(given, Mapping):
         return given
     kind = given.get("type")
     if kind == "namespace":
-        return allowed(REQUIRED, _chosen(given, names))
-    if kind in (*CALLED, SEARCH):
-        [name] = _chosen(given, names)
+        return allowed_tools(REQUIRED, _entry_names(given, names))
+    if kind in (*CALLABLE_TYPES, SEARCH):
+        [name] = _entry_names(given, names)
         return {"type": "function", "name": name}
     if kind == "allowed_tools" and isinstance(given.get("tools"), list):
         entries = [one for one in given["tools"] if isinstance(one, Mapping)]
-        named = [name for one in entries for name in _chosen(one, names)]
-        return {**given, **allowed(given.get("mode", "auto"), named)}
+        named = [name for one in entries for name in _entry_names(one, names)]
+        return {**given, **allowed_tools(given.get("mode", "auto"), named)}
     return given
 
 
-def allowed(mode: Any, named: list[str]) -> dict[str, Any]:
+def allowed_tools(mode: Any, named: list[str]) -> dict[str, Any]:
     tools = [{"type": "function", "name": name} for name in named]
     return {"type": "allowed_tools", "mode": mode, "tools": tools}
 
 
-def _chosen(entry: Json, names: Names) -> list[str]:
+def _entry_names(entry: Json, names: ToolNames) -> list[str]:
     """The tools that an entry means, none for those that are not offered here."""
     kind, function = entry.get("type"), entry.get("function", entry)
     if kind == SEARCH:
         return [names.search]
     if kind == "namespace":
-        return _within(entry, names)
-    if kind not in CALLED:
+        return _namespace_names(entry, names)
+    if kind not in CALLABLE_TYPES:
         return []
     name = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(name, str):
@@ -59,12 +59,12 @@ def _chosen(entry: Json, names: Names) -> list[str]:
             "its `namespace`",
             param="tool_choice",
         )
-    return found or [names.shown(name, namespace_of(entry))]
+    return found or [names.model_name(name, namespace_of(entry))]
 
 
-def _within(entry: Json, names: Names) -> list[str]:
+def _namespace_names(entry: Json, names: ToolNames) -> list[str]:
     name = entry.get("name")
-    found = names.within(name) if isinstance(name, str) else []
+    found = names.in_namespace(name) if isinstance(name, str) else []
     if not found:
         raise bad_request(
             "`tool_choice` names a namespace that has no tools here",

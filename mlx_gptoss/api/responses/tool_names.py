@@ -15,12 +15,12 @@ from typing import Any
 
 from mlx_gptoss.harmony.messages import FUNCTIONS, wire_name
 
-BETWEEN = "__"
+SEPARATOR = "__"
 SEARCH = "tool_search"
 
 
 @dataclass(frozen=True)
-class Origin:
+class ToolOrigin:
     """A tool as its client knows it; a search finds others, and the client runs it."""
 
     name: str
@@ -28,66 +28,68 @@ class Origin:
     is_search: bool = False
 
 
-class Names:
+class ToolNames:
     """See the module."""
 
     def __init__(self) -> None:
-        self._shown: dict[Origin, str] = {}
-        self._origins: dict[str, Origin] = {}  # by the name as the model writes it
+        self._names: dict[ToolOrigin, str] = {}
+        self._origins: dict[str, ToolOrigin] = {}  # by the name as the model writes it
 
-    def __contains__(self, origin: Origin) -> bool:
-        return origin in self._shown
+    def __contains__(self, origin: ToolOrigin) -> bool:
+        return origin in self._names
 
-    def add(self, origin: Origin) -> str:
+    def add(self, origin: ToolOrigin) -> str:
         """Give a tool a name that no other has; the same tool keeps its own."""
-        if origin not in self._shown:
-            plain = joined(origin)
+        if origin not in self._names:
+            plain = qualified_name(origin)
             name, number = plain, 1
             while wire_name(name) in self._origins:
                 number += 1
                 name = f"{plain}_{number}"
-            self._shown[origin] = name
+            self._names[origin] = name
             self._origins[wire_name(name)] = origin
-        return self._shown[origin]
+        return self._names[origin]
 
-    def origin(self, shown: str) -> Origin:
+    def origin(self, shown: str) -> ToolOrigin:
         """Return the tool that a call names; an unknown one goes by that name."""
-        return self._origins.get(wire_name(shown), Origin(shown))
+        return self._origins.get(wire_name(shown), ToolOrigin(shown))
 
-    def shown(self, name: str, namespace: str | None = None) -> str:
+    def model_name(self, name: str, namespace: str | None = None) -> str:
         """Return the name of a tool, on offer now or not."""
         found = self.candidates(name, namespace)
-        return found[0] if len(found) == 1 else joined(Origin(name, namespace))
+        return (
+            found[0] if len(found) == 1 else qualified_name(ToolOrigin(name, namespace))
+        )
 
     def candidates(self, name: str, namespace: str | None = None) -> list[str]:
         """Return the tools on offer that may be meant; without a namespace, of any."""
-        exact = self._shown.get(Origin(name, namespace))
+        exact = self._names.get(ToolOrigin(name, namespace))
         if exact is not None:
             return [exact]
         if namespace is not None:
             return []
         return [
             shown
-            for origin, shown in self._shown.items()
+            for origin, shown in self._names.items()
             if name in (origin.name, shown) and not origin.is_search
         ]
 
-    def within(self, namespace: str) -> list[str]:
+    def in_namespace(self, namespace: str) -> list[str]:
         """Return the tools of a namespace."""
-        return [s for one, s in self._shown.items() if one.namespace == namespace]
+        return [s for one, s in self._names.items() if one.namespace == namespace]
 
     @property
     def search(self) -> str:
         """Return the name of the tool that finds others, on offer or not."""
-        return self._shown.get(Origin(SEARCH, is_search=True), SEARCH)
+        return self._names.get(ToolOrigin(SEARCH, is_search=True), SEARCH)
 
 
-def joined(origin: Origin) -> str:
+def qualified_name(origin: ToolOrigin) -> str:
     """Write a tool with its namespace, unless that is where all functions are."""
     space = (origin.namespace or "").rstrip("_")
     if space in ("", FUNCTIONS):
         return origin.name
-    return f"{space}{BETWEEN}{origin.name}"
+    return f"{space}{SEPARATOR}{origin.name}"
 
 
 def namespace_of(item: Mapping[str, Any]) -> str | None:

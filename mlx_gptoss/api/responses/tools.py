@@ -11,13 +11,13 @@ from typing import Any
 from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.responses.tool_names import SEARCH
 from mlx_gptoss.api.responses.wire import ResponsesTool
-from mlx_gptoss.api.settings import Limits
+from mlx_gptoss.api.settings import RequestLimits
 from mlx_gptoss.harmony.constrain.worker import can_enforce
 from mlx_gptoss.harmony.messages import TextGrammar, ToolDescription, text_tool
 from mlx_gptoss.harmony.openai_chat import read_tool
 
-SYNTAXES = ("lark", "regex")
-QUERY = {
+GRAMMAR_SYNTAXES = ("lark", "regex")
+SEARCH_PARAMETERS = {
     "type": "object",
     "properties": {"query": {"type": "string"}, "limit": {"type": "integer"}},
     "required": ["query"],
@@ -31,10 +31,14 @@ def read_function(tool: ResponsesTool, where: str) -> ToolDescription:
 
 def read_search(tool: ResponsesTool) -> ToolDescription:
     """Read the tool that finds others: to the model, a function as any other."""
-    return ToolDescription(SEARCH, tool.description or "", tool.parameters or QUERY)
+    return ToolDescription(
+        SEARCH, tool.description or "", tool.parameters or SEARCH_PARAMETERS
+    )
 
 
-def read_custom(tool: ResponsesTool, where: str, limits: Limits) -> ToolDescription:
+def read_custom(
+    tool: ResponsesTool, where: str, limits: RequestLimits
+) -> ToolDescription:
     """Read a tool that takes plain text, with the grammar of it if there is one."""
     assert tool.name
     description = text_tool(tool.name, tool.description or "")
@@ -59,7 +63,11 @@ def _grammar(form: Mapping[str, Any], where: str) -> TextGrammar | None:
     nested = form.get("grammar")
     found = nested if isinstance(nested, Mapping) else form
     syntax, source = found.get("syntax"), found.get("definition")
-    if form["type"] != "grammar" or syntax not in SYNTAXES or type(source) is not str:
+    if (
+        form["type"] != "grammar"
+        or syntax not in GRAMMAR_SYNTAXES
+        or type(source) is not str
+    ):
         raise bad_request(
             f"`{where}.format` is `text`, or `grammar` with a `definition` and the "
             "`syntax` lark or regex",

@@ -9,29 +9,29 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from mlx_gptoss.api.aliases import RESPONSES
-from mlx_gptoss.api.chat.wire import Effort, SamplingFields, TokenLimit
-from mlx_gptoss.api.wire import Continuing, Json, Many, Request
+from mlx_gptoss.api.chat.wire import EffortName, SamplingFields, TokenLimit
+from mlx_gptoss.api.wire import ContinuationFields, FailFastList, Json, RequestModel
 
 ShortText = Annotated[str, Field(max_length=512)]
 
 
-class TextOptions(Request):
+class ResponsesTextOptions(RequestModel):
     """The format of the answer: `text`, `json_object` or `json_schema`."""
 
     format: Json | None = None
     verbosity: str | None = None
 
 
-class ReasoningOptions(Request):
+class ResponsesReasoningOptions(RequestModel):
     """How long the model reasons; `max_tokens` is ours, a limit of it."""
 
-    effort: Effort | None = None
+    effort: EffortName | None = None
     summary: str | None = None
     generate_summary: str | None = None
     max_tokens: Annotated[int, Field(ge=0)] | None = None
 
 
-class ResponsesTool(Request):
+class ResponsesTool(RequestModel):
     """A tool: `function` has `parameters`, `custom` perhaps a `format`.
 
     A `namespace` has `tools` of these two; a `tool_search` with the `execution` client
@@ -48,30 +48,30 @@ class ResponsesTool(Request):
     execution: Any = None
 
 
-class InputRequest(SamplingFields, Continuing):
+class ResponsesInput(SamplingFields, ContinuationFields):
     """What decides the prompt of a response."""
 
     api: ClassVar[str] = RESPONSES
 
     model: str | None = None
-    input: str | Many[Json] | None = None
+    input: str | FailFastList[Json] | None = None
     instructions: str | None = None
     previous_response_id: str | None = None
-    tools: Many[ResponsesTool] | None = None
+    tools: FailFastList[ResponsesTool] | None = None
     tool_choice: str | Json | None = None
     parallel_tool_calls: bool | None = None
-    reasoning: ReasoningOptions | None = None
-    text: TextOptions | None = None
+    reasoning: ResponsesReasoningOptions | None = None
+    text: ResponsesTextOptions | None = None
     truncation: Literal["auto", "disabled"] | None = None
     conversation: str | Json | None = None
     prompt: Json | None = None
     max_output_tokens: TokenLimit | None = None
 
 
-class ResponsesRequest(InputRequest):
+class ResponsesRequest(ResponsesInput):
     """The body of `/v1/responses`."""
 
-    include: Many[str] | None = None
+    include: FailFastList[str] | None = None
     store: bool | None = None
     stream: bool | None = None
     background: bool | None = None

@@ -5,23 +5,25 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from mlx_gptoss.api.chat.wire_reply import TokenLogprob
-from mlx_gptoss.api.wire import Json, Reply
+from mlx_gptoss.api.wire import Json, ReplyModel
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
-Status = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
+ResponseStatus = Literal[
+    "in_progress", "completed", "incomplete", "failed", "cancelled"
+]
 
 
-class ReasoningText(Reply):
+class ReasoningText(ReplyModel):
     type: Literal["reasoning_text"] = "reasoning_text"
     text: str
 
 
-class SummaryText(Reply):
+class SummaryText(ReplyModel):
     type: Literal["summary_text"] = "summary_text"
     text: str
 
 
-class ReasoningItem(Reply):
+class ReasoningItem(ReplyModel):
     """The chain of thought; `summary` has the same text where one is asked for."""
 
     id: str
@@ -40,14 +42,14 @@ class ReasoningItem(Reply):
         return written
 
 
-class OutputText(Reply):
+class OutputText(ReplyModel):
     type: Literal["output_text"] = "output_text"
     text: str
     annotations: list[Json]
     logprobs: list[TokenLogprob]
 
 
-class MessageItem(Reply):
+class MessageItem(ReplyModel):
     """Text for the user: before calls (`commentary`), or the answer."""
 
     id: str
@@ -58,15 +60,15 @@ class MessageItem(Reply):
     content: list[OutputText]
 
 
-def absent(value: object) -> bool:
+def is_none(value: object) -> bool:
     """Whether a field is left out: without a value, clients expect no field."""
     return value is None
 
 
-Namespace = Annotated[str | None, Field(exclude_if=absent)]
+OptionalNamespace = Annotated[str | None, Field(exclude_if=is_none)]
 
 
-class FunctionCallItem(Reply):
+class FunctionCallItem(ReplyModel):
     """A call; `namespace` is that of the tool, if it has one."""
 
     id: str
@@ -74,21 +76,21 @@ class FunctionCallItem(Reply):
     status: ItemStatus
     call_id: str
     name: str
-    namespace: Namespace = None
+    namespace: OptionalNamespace = None
     arguments: str
 
 
-class CustomCallItem(Reply):
+class CustomCallItem(ReplyModel):
     id: str
     type: Literal["custom_tool_call"] = "custom_tool_call"
     status: ItemStatus
     call_id: str
     name: str
-    namespace: Namespace = None
+    namespace: OptionalNamespace = None
     input: str
 
 
-class SearchCallItem(Reply):
+class SearchCallItem(ReplyModel):
     """A search for tools, which the client runs; `arguments` are an object."""
 
     id: str
@@ -106,33 +108,33 @@ OutputItem = Annotated[
 ]
 
 
-class CachedDetails(Reply):
+class InputTokensDetails(ReplyModel):
     cached_tokens: int
     cache_write_tokens: int = 0
 
 
-class ReasoningDetails(Reply):
+class OutputTokensDetails(ReplyModel):
     reasoning_tokens: int
 
 
-class ResponseUsage(Reply):
+class ResponseUsage(ReplyModel):
     input_tokens: int
-    input_tokens_details: CachedDetails
+    input_tokens_details: InputTokensDetails
     output_tokens: int
-    output_tokens_details: ReasoningDetails
+    output_tokens_details: OutputTokensDetails
     total_tokens: int
 
 
-class IncompleteDetails(Reply):
+class IncompleteDetails(ReplyModel):
     reason: Literal["max_output_tokens"]
 
 
-class ResponseFailure(Reply):
+class ResponseError(ReplyModel):
     code: str
     message: str
 
 
-class ResponseReply(Reply):
+class ResponseReply(ReplyModel):
     """A response, written with all its fields.
 
     `finish_details` is ours: what was cut short within the answer. Penalties are those
@@ -143,9 +145,9 @@ class ResponseReply(Reply):
     object: Literal["response"] = "response"
     created_at: int
     completed_at: int | None = None
-    status: Status
+    status: ResponseStatus
     background: Literal[False] = False
-    error: ResponseFailure | None = None
+    error: ResponseError | None = None
     incomplete_details: IncompleteDetails | None = None
     instructions: str | None
     max_output_tokens: int | None
@@ -177,13 +179,13 @@ class ResponseReply(Reply):
         return self.model_dump_json()
 
 
-class DeletedResponse(Reply):
+class DeletedResponse(ReplyModel):
     id: str
     object: Literal["response"] = "response"
     deleted: Literal[True] = True
 
 
-class ItemList(Reply):
+class ItemList(ReplyModel):
     """A page of the items that a response was asked with."""
 
     object: Literal["list"] = "list"
@@ -193,6 +195,6 @@ class ItemList(Reply):
     has_more: bool
 
 
-class InputTokens(Reply):
+class InputTokens(ReplyModel):
     object: Literal["response.input_tokens"] = "response.input_tokens"
     input_tokens: int

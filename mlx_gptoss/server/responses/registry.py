@@ -14,13 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
-from mlx_gptoss.api.chat.reply_style import Manner
+from mlx_gptoss.api.chat.reply_style import ChatReplyOptions
 from mlx_gptoss.api.chat.wire_reply import TokenLogprob
 from mlx_gptoss.api.errors import ApiError, as_api_error, bad_request
-from mlx_gptoss.api.generation import Turn
-from mlx_gptoss.api.responses.reply import Event, Output
+from mlx_gptoss.api.generation import AnswerStream
+from mlx_gptoss.api.responses.reply import Event, ResponseBuilder
 from mlx_gptoss.api.responses.wire_reply import ResponseReply
-from mlx_gptoss.api.text_parser import Heard
+from mlx_gptoss.api.text_parser import ParsedToken
 from mlx_gptoss.engine.outputs import CANCELLED, Step
 from mlx_gptoss.errors import StorageError
 from mlx_gptoss.server.responses.store import ResponseStore, StoredResponse
@@ -39,9 +39,9 @@ T = TypeVar("T")
 class LiveResponse:
     """A response under way."""
 
-    turn: Turn
-    output: Output
-    manner: Manner
+    turn: AnswerStream
+    output: ResponseBuilder
+    manner: ChatReplyOptions
     items: list[Json]
     stored: bool
     continues: bool = False  # an answer that had begun
@@ -52,13 +52,13 @@ class LiveResponse:
     def id(self) -> str:
         return self.output.reply.id
 
-    def feed(self, heard: Heard) -> list[Event]:
+    def feed(self, heard: ParsedToken) -> list[Event]:
         """Take a token; return the events it makes."""
         if heard.visible and heard.step is not None:
             self._steps.append(heard.step)
         return self.output.feed(heard.events, self._logprobs(heard))
 
-    def _logprobs(self, heard: Heard) -> Sequence[TokenLogprob]:
+    def _logprobs(self, heard: ParsedToken) -> Sequence[TokenLogprob]:
         """Those of the text that is told now: a part of a character waits."""
         if not heard.events:
             return ()

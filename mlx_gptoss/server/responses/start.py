@@ -3,11 +3,15 @@
 import time
 from typing import Any
 
-from mlx_gptoss.api.chat.reply_style import Manner
-from mlx_gptoss.api.prompt import Ask
+from mlx_gptoss.api.chat.reply_style import ChatReplyOptions
+from mlx_gptoss.api.prompt import ConversationRequest
 from mlx_gptoss.api.responses.reasoning import wants_summary
-from mlx_gptoss.api.responses.reply import Output, new_id
-from mlx_gptoss.api.responses.request import Question, wants_logprobs, wants_sealed
+from mlx_gptoss.api.responses.reply import ResponseBuilder, new_id
+from mlx_gptoss.api.responses.request import (
+    ResponsesConversation,
+    wants_logprobs,
+    wants_sealed,
+)
 from mlx_gptoss.api.responses.wire import ResponsesRequest, ResponsesTool
 from mlx_gptoss.api.responses.wire_reply import ResponseReply
 from mlx_gptoss.server.responses.registry import LiveResponse
@@ -16,14 +20,16 @@ from mlx_gptoss.server.service import Job, Service
 PLAIN_TEXT: dict[str, Any] = {"format": {"type": "text"}}
 
 
-def start_response(question: Question, job: Job, service: Service) -> LiveResponse:
+def start_response(
+    question: ResponsesConversation, job: Job, service: Service
+) -> LiveResponse:
     """Make what is known of a response when its turn has started."""
     request = question.request
     ask = question.asked
     assert isinstance(request, ResponsesRequest) and ask is not None
     stored = request.store is not False and service.responses.store is not None
     tools = ask.tools
-    output = Output(
+    output = ResponseBuilder(
         initial_reply(request, ask, job.model, stored=stored),
         text_tools={tool.name for tool in tools if tool.takes_text},
         bound_tools={tool.name for tool in tools if tool.grammar},
@@ -32,12 +38,14 @@ def start_response(question: Question, job: Job, service: Service) -> LiveRespon
         summarized=wants_summary(requested_summary(request)),
         reasoning_events=service.settings.reasoning_events,
     )
-    manner = Manner(job.model, job.runtime.tokenizer, logprobs=wants_logprobs(request))
+    manner = ChatReplyOptions(
+        job.model, job.runtime.tokenizer, logprobs=wants_logprobs(request)
+    )
     return LiveResponse(job.turn, output, manner, question.items, stored, ask.begun)
 
 
 def initial_reply(
-    request: ResponsesRequest, ask: Ask, model: str, *, stored: bool
+    request: ResponsesRequest, ask: ConversationRequest, model: str, *, stored: bool
 ) -> ResponseReply:
     params, constraints = ask.params, ask.constraints
     given = request.reasoning

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_gptoss.api.responses.items import CONTINUES
-from mlx_gptoss.api.settings import Settings
+from mlx_gptoss.api.responses.items import CONTINUES_ANSWER
+from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.errors import GptOssError, StorageError
 from mlx_gptoss.server.responses.database import DamagedError, Database
 
@@ -94,7 +94,7 @@ class StoredResponse:
     continues: bool = False
 
 
-def open_store(settings: Settings) -> "ResponseStore | None":
+def open_store(settings: ServerSettings) -> "ResponseStore | None":
     """Open the store of a server; None where it keeps nothing."""
     if settings.store is None:
         return None
@@ -150,7 +150,7 @@ class ResponseStore:
             if not _is_valid_key(item.get("id")):
                 prefix = PREFIXES.get(str(item.get("type")), "item")
                 item["id"] = f"{prefix}_{secrets.token_hex(12)}"
-        mark = {CONTINUES: True} if one.continues else {}
+        mark = {CONTINUES_ANSWER: True} if one.continues else {}
         reply, items = json.dumps(one.reply | mark), json.dumps(one.items)
         size = len(reply) + len(items)
         if size > self.max_bytes:
@@ -189,7 +189,7 @@ class ResponseStore:
             if row is None:
                 return None
             reply = _parse(row[0])
-            continues = reply.pop(CONTINUES, False)
+            continues = reply.pop(CONTINUES_ANSWER, False)
             return StoredResponse(reply, _parse(row[1]), row[2], continues)
 
         return self._database.read(work)
@@ -211,8 +211,8 @@ class ResponseStore:
             for _, items, reply in rows:
                 found = _parse(reply)
                 output = found.get("output", [])
-                if output and found.get(CONTINUES):
-                    output[0][CONTINUES] = True
+                if output and found.get(CONTINUES_ANSWER):
+                    output[0][CONTINUES_ANSWER] = True
                 out += [*_parse(items), *output]
             return out
 

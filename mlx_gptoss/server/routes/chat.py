@@ -7,14 +7,14 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_gptoss.api.chat.reply import chunks, whole_reply
-from mlx_gptoss.api.chat.reply_style import Manner
-from mlx_gptoss.api.chat.request import ask_of
+from mlx_gptoss.api.chat.reply import build_reply, stream_chunks
+from mlx_gptoss.api.chat.reply_style import ChatReplyOptions
+from mlx_gptoss.api.chat.request import read_request
 from mlx_gptoss.api.chat.wire import ChatRequest
-from mlx_gptoss.api.chat.wire_reply import ChatReply, RenderReply
-from mlx_gptoss.api.generation import Turn
-from mlx_gptoss.api.ignored import ignored
-from mlx_gptoss.api.prompt import Ask
+from mlx_gptoss.api.chat.wire_reply import ChatCompletion, RenderedPrompt
+from mlx_gptoss.api.generation import AnswerStream
+from mlx_gptoss.api.ignored import ignored_header
+from mlx_gptoss.api.prompt import ConversationRequest
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.bodies import JsonBodyRoute
 from mlx_gptoss.server.routes import ERRORS
@@ -24,47 +24,51 @@ from mlx_gptoss.server.stream import DONE, sse
 router = APIRouter(tags=["chat"], route_class=JsonBodyRoute)
 
 
-@router.post("/v1/chat/completions", response_model=ChatReply, responses=ERRORS)
+@router.post("/v1/chat/completions", response_model=ChatCompletion, responses=ERRORS)
 async def chat_completions(body: ChatRequest, request: Request) -> Response:
     """Answer a conversation, whole or as a stream of chunks."""
     service = Service.of(request)
     settings = service.settings
-    ask = partial(ask_of, body, settings=settings, restore=service.restore)
+    ask = partial(read_request, body, settings=settings, restore=service.restore)
     job = await service.start(request, body.model, ask)
-    manner = Manner.of(body, job.model, job.runtime, settings)
+    manner = ChatReplyOptions.of(body, job.model, job.runtime, settings)
     headers = ignored_headers(body, job.ask)
     if body.stream:
         return service.stream(job, frames(job.turns, manner), headers)
-    return await service.reply(request, job, whole_reply(job.turns, manner), headers)
+    return await service.reply(request, job, build_reply(job.turns, manner), headers)
 
 
-@router.post("/v1/chat/render", response_model=RenderReply, responses=ERRORS)
+@router.post("/v1/chat/render", response_model=RenderedPrompt, responses=ERRORS)
 async def chat_render(body: ChatRequest, request: Request) -> Response:
     """Show the exact prompt of a request: what the model would read."""
     service = Service.of(request)
-    make = partial(ask_of, body, settings=service.settings, restore=service.restore)
+    make = partial(
+        read_request, body, settings=service.settings, restore=service.restore
+    )
     ask, reply = await service.inspect(request, body.model, make, render_reply)
     return json_reply(reply, ignored_headers(body, ask))
 
 
-def render_reply(ask: Ask, runtime: Runtime) -> RenderReply:
+def render_reply(ask: ConversationRequest, runtime: Runtime) -> RenderedPrompt:
     """What the model would read."""
     ids = ask.counted(runtime)
     text = runtime.tokenizer.decode(ids)
-    return RenderReply(prompt=text, token_ids=ids, prompt_tokens=len(ids))
+    return RenderedPrompt(prompt=text, token_ids=ids, prompt_tokens=len(ids))
 
 
-async def frames(turns: Sequence[Turn], manner: Manner) -> AsyncIterator[bytes]:
-    async for chunk in chunks(turns, manner):
+async def frames(
+    turns: Sequence[AnswerStream], manner: ChatReplyOptions
+) -> AsyncIterator[bytes]:
+    async for chunk in stream_chunks(turns, manner):
         yield sse(chunk.json_text())
     yield DONE
 
 
-def count_prompt_tokens(ask: Ask, runtime: Runtime) -> int:
+def count_prompt_tokens(ask: ConversationRequest, runtime: Runtime) -> int:
     """How many tokens the model would read."""
     return len(ask.counted(runtime))
 
 
-def ignored_headers(body: ChatRequest, ask: Ask) -> dict[str, str]:
+def ignored_headers(body: ChatRequest, ask: ConversationRequest) -> dict[str, str]:
     """The header that names what has no effect."""
-    return ignored(body.unknown, ask.passed_over, ask.hidden)
+    return ignored_header(body.ignored_fields, ask.passed_over, ask.hidden)

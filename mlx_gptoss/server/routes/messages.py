@@ -8,20 +8,24 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_gptoss.api.chat.wire_reply import RenderReply
+from mlx_gptoss.api.chat.wire_reply import RenderedPrompt
 from mlx_gptoss.api.errors import ApiError, anthropic_body
-from mlx_gptoss.api.generation import Turn
-from mlx_gptoss.api.ignored import ignored
-from mlx_gptoss.api.messages.reply import Event, Output, new_message
-from mlx_gptoss.api.messages.request import Question, without_effect
-from mlx_gptoss.api.messages.wire import CountRequest, MessagesRequest, RenderRequest
+from mlx_gptoss.api.generation import AnswerStream
+from mlx_gptoss.api.ignored import ignored_header
+from mlx_gptoss.api.messages.reply import Event, MessageBuilder, new_message
+from mlx_gptoss.api.messages.request import MessagesConversation, fields_without_effect
+from mlx_gptoss.api.messages.wire import (
+    CountTokensRequest,
+    MessagesRequest,
+    RenderMessageRequest,
+)
 from mlx_gptoss.api.messages.wire_reply import (
     AnthropicErrorReply,
-    MessageReply,
+    MessagesReply,
     StopReason,
     TokenCount,
 )
-from mlx_gptoss.api.prompt import Ask
+from mlx_gptoss.api.prompt import ConversationRequest
 from mlx_gptoss.engine.outputs import STOP, TOOL_CALLS
 from mlx_gptoss.server.bodies import JsonBodyRoute
 from mlx_gptoss.server.routes.chat import count_prompt_tokens, render_reply
@@ -35,14 +39,14 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 router = APIRouter(tags=["messages"], responses=ERRORS, route_class=JsonBodyRoute)
 
 
-@router.post("/v1/messages", response_model=MessageReply)
+@router.post("/v1/messages", response_model=MessagesReply)
 async def create_message(body: MessagesRequest, request: Request) -> Response:
     """Answer a conversation, whole or as a stream of events."""
     service = Service.of(request)
-    question = Question(body, service.restore)
+    question = MessagesConversation(body, service.restore)
     ask = partial(question.ask, settings=service.settings)
     job = await service.start(request, body.model, ask)
-    output = Output(
+    output = MessageBuilder(
         new_message(job.model),
         thinking=question.shows_thinking,
         omitted=question.omits_thinking,
@@ -55,26 +59,26 @@ async def create_message(body: MessagesRequest, request: Request) -> Response:
 
 
 @router.post("/v1/messages/count_tokens")
-async def count_tokens(body: CountRequest, request: Request) -> TokenCount:
+async def count_tokens(body: CountTokensRequest, request: Request) -> TokenCount:
     """Count the tokens of the prompt that a request would make."""
     service = Service.of(request)
-    question = Question(body, service.restore)
+    question = MessagesConversation(body, service.restore)
     make = partial(question.ask, settings=service.settings)
     _, tokens = await service.inspect(request, body.model, make, count_prompt_tokens)
     return TokenCount(input_tokens=tokens)
 
 
-@router.post("/v1/messages/render", response_model=RenderReply)
-async def render_message(body: RenderRequest, request: Request) -> Response:
+@router.post("/v1/messages/render", response_model=RenderedPrompt)
+async def render_message(body: RenderMessageRequest, request: Request) -> Response:
     """Show the exact prompt of a request: what the model would read."""
     service = Service.of(request)
-    question = Question(body, service.restore)
+    question = MessagesConversation(body, service.restore)
     make = partial(question.ask, settings=service.settings)
     ask, reply = await service.inspect(request, body.model, make, render_reply)
     return json_reply(reply, ignored_headers(question, ask))
 
 
-async def events(turn: Turn, output: Output) -> AsyncIterator[Event]:
+async def events(turn: AnswerStream, output: MessageBuilder) -> AsyncIterator[Event]:
     """The events of a stream, to the last."""
     for event in output.begin(turn.usage):
         yield event
@@ -85,14 +89,14 @@ async def events(turn: Turn, output: Output) -> AsyncIterator[Event]:
         yield event
 
 
-async def whole_message(turn: Turn, output: Output) -> MessageReply:
+async def whole_message(turn: AnswerStream, output: MessageBuilder) -> MessagesReply:
     """Read a turn to its end."""
     async for _ in events(turn, output):
         pass
     return output.reply
 
 
-async def frames(turn: Turn, output: Output) -> AsyncIterator[bytes]:
+async def frames(turn: AnswerStream, output: MessageBuilder) -> AsyncIterator[bytes]:
     async for event in events(turn, output):
         yield sse_json(event, event["type"])
 
@@ -101,7 +105,7 @@ def error_frame(error: ApiError) -> bytes:
     return sse_json(anthropic_body(error), "error")
 
 
-def stop_reason(turn: Turn) -> StopReason:
+def stop_reason(turn: AnswerStream) -> StopReason:
     """Why a turn ended, in Anthropic's words."""
     if turn.finish_reason == TOOL_CALLS:
         return "tool_use"
@@ -113,6 +117,10 @@ def stop_reason(turn: Turn) -> StopReason:
     return "max_tokens" if cut else "model_context_window_exceeded"
 
 
-def ignored_headers(question: Question, ask: Ask) -> dict[str, str]:
+def ignored_headers(
+    question: MessagesConversation, ask: ConversationRequest
+) -> dict[str, str]:
     """The header that names what has no effect."""
-    return ignored(without_effect(question.request), ask.passed_over, ask.hidden)
+    return ignored_header(
+        fields_without_effect(question.request), ask.passed_over, ask.hidden
+    )

@@ -5,7 +5,7 @@ from starlette.requests import Request
 
 from mlx_gptoss import __version__
 from mlx_gptoss.api.errors import model_not_found
-from mlx_gptoss.api.models.wire import Health, ModelList, ModelReply
+from mlx_gptoss.api.models.wire import HealthReply, ModelEntry, ModelList
 from mlx_gptoss.server.guard import AUTHORIZED
 from mlx_gptoss.server.models import Models
 from mlx_gptoss.server.routes import ERRORS
@@ -25,7 +25,7 @@ async def list_models(request: Request) -> ModelList:
 
 
 @router.get("/v1/models/{model:path}")
-async def retrieve_model(model: str, request: Request) -> ModelReply:
+async def retrieve_model(model: str, request: Request) -> ModelEntry:
     """Describe one model."""
     models = Service.of(request).models
     if model not in models.names:
@@ -35,12 +35,12 @@ async def retrieve_model(model: str, request: Request) -> ModelReply:
 
 @router.head("/health", include_in_schema=False)  # what watches servers may ask so
 @router.get("/health", response_model_exclude_unset=True)
-async def health(request: Request) -> Health:
+async def health(request: Request) -> HealthReply:
     """Say that the server answers; and what it has loaded, to who may know."""
     if not getattr(request.state, AUTHORIZED):
-        return Health(status="ok")
+        return HealthReply(status="ok")
     models = Service.of(request).models
-    return Health(
+    return HealthReply(
         status="ok",
         version=__version__,
         models=models.names,
@@ -49,9 +49,9 @@ async def health(request: Request) -> Health:
     )
 
 
-def describe(models: Models, name: str) -> ModelReply:
+def describe(models: Models, name: str) -> ModelEntry:
     runtime = models.runtime(name)
-    return ModelReply(
+    return ModelEntry(
         id=name,
         object="model",
         created=models.created,

@@ -8,12 +8,16 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_gptoss.api.chat.wire_reply import RenderReply
+from mlx_gptoss.api.chat.wire_reply import RenderedPrompt
 from mlx_gptoss.api.errors import bad_request
-from mlx_gptoss.api.ignored import ignored
-from mlx_gptoss.api.responses.items import with_parts
-from mlx_gptoss.api.responses.request import Question, check_served, without_effect
-from mlx_gptoss.api.responses.wire import InputRequest, ResponsesRequest
+from mlx_gptoss.api.ignored import ignored_header
+from mlx_gptoss.api.responses.items import listed_item
+from mlx_gptoss.api.responses.request import (
+    ResponsesConversation,
+    check_supported,
+    fields_without_effect,
+)
+from mlx_gptoss.api.responses.wire import ResponsesInput, ResponsesRequest
 from mlx_gptoss.api.responses.wire_reply import (
     DeletedResponse,
     InputTokens,
@@ -51,7 +55,7 @@ async def create_response(body: ResponsesRequest, request: Request) -> Response:
 
 
 @router.post("/v1/responses/input_tokens")
-async def count_input_tokens(body: InputRequest, request: Request) -> InputTokens:
+async def count_input_tokens(body: ResponsesInput, request: Request) -> InputTokens:
     """Count the tokens of the prompt that a request would make."""
     service = Service.of(request)
     question = await load_question(body, request, service)
@@ -60,7 +64,7 @@ async def count_input_tokens(body: InputRequest, request: Request) -> InputToken
     return InputTokens(input_tokens=tokens)
 
 
-@router.post("/v1/responses/render", response_model=RenderReply)
+@router.post("/v1/responses/render", response_model=RenderedPrompt)
 async def render_response(body: ResponsesRequest, request: Request) -> Response:
     """Show the exact prompt of a request: what the model would read."""
     service = Service.of(request)
@@ -109,22 +113,22 @@ async def list_input_items(
     if after is not None and after not in ids:
         raise bad_request("`after` is no item of this response", param="after")
     start = ids.index(after) + 1 if after is not None else 0
-    page = [with_parts(item) for item in items[start : start + limit]]
+    page = [listed_item(item) for item in items[start : start + limit]]
     more = len(items) > start + limit
     first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)
     return ItemList(data=page, first_id=first, last_id=last, has_more=more)
 
 
 async def load_question(
-    body: InputRequest, request: Request, service: Service
-) -> Question:
+    body: ResponsesInput, request: Request, service: Service
+) -> ResponsesConversation:
     """A request with what came before it."""
     size = service.body_size(request)
-    await service.pools.run(size, check_served, body, service.settings)
+    await service.pools.run(size, check_supported, body, service.settings)
     kept = service.responses
     earlier = await kept.history(body.previous_response_id)
     find = kept.store.find if kept.store else None
-    return Question(body, earlier, find, service.restore)
+    return ResponsesConversation(body, earlier, find, service.restore)
 
 
 async def frames(kept: ResponseRegistry, live: LiveResponse) -> AsyncIterator[bytes]:
@@ -133,7 +137,9 @@ async def frames(kept: ResponseRegistry, live: LiveResponse) -> AsyncIterator[by
     yield DONE
 
 
-def ignored_headers(question: Question) -> dict[str, str]:
+def ignored_headers(question: ResponsesConversation) -> dict[str, str]:
     """The header that names what has no effect."""
-    others = question.offer.tools.ignored
-    return ignored(without_effect(question.request), others, question.ignored_items)
+    others = question.offer.offered.ignored
+    return ignored_header(
+        fields_without_effect(question.request), others, question.ignored_items
+    )
