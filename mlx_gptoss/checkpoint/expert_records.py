@@ -4,16 +4,16 @@ from mlx_gptoss.checkpoint.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.parameters import FLOAT
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.format.layout import EXPERTS, LAYER_NUMBER
-from mlx_gptoss.model.experts.records import Records, Stack
+from mlx_gptoss.model.experts.records import ExpertRecords, StackedTensor
 
 
-def expert_records(checkpoint: Checkpoint) -> dict[int, Records]:
+def expert_records(checkpoint: Checkpoint) -> dict[int, ExpertRecords]:
     """Find the stacks of every layer.
 
     Raises ConfigError, saying why, where experts cannot be read one by one.
     """
     count = checkpoint.config.num_local_experts
-    stacks: dict[int, dict[str, Stack]] = {}
+    stacks: dict[int, dict[str, StackedTensor]] = {}
     for parameter in checkpoint.parameters:
         path, _, kind = parameter.name.rpartition(".")
         if parameter.part != EXPERTS or kind == "bias":
@@ -29,9 +29,13 @@ def expert_records(checkpoint: Checkpoint) -> dict[int, Records]:
         assert found is not None, f"{parameter.name=}"
         name = f"{path.rpartition('.')[2]}.{kind}"
         one = source.nbytes // count
-        stack = Stack(source.name, source.file, source.offset, one, source.dtype)
+        stack = StackedTensor(
+            source.name, source.file, source.offset, one, source.dtype
+        )
         stacks.setdefault(int(found[1]), {})[name] = stack
-    records = {layer: Records(layer, count, found) for layer, found in stacks.items()}
+    records = {
+        layer: ExpertRecords(layer, count, found) for layer, found in stacks.items()
+    }
     if len({each.record_bytes for each in records.values()}) > 1:
         raise ConfigError(
             f"the experts of `{checkpoint.folder}` are quantized in another way from "

@@ -27,7 +27,7 @@ from mlx_gptoss.memory.published_models import published
 from mlx_gptoss.memory.saved_probe import Probe
 from mlx_gptoss.memory.sizes import record_bytes
 from mlx_gptoss.model.device import choose_dtype
-from mlx_gptoss.model.experts.reader import Reader, Run
+from mlx_gptoss.model.experts.reader import ExpertReader, ReadRange
 from mlx_gptoss.model.experts.resident import Experts
 
 DISK_BYTES = 10**9
@@ -102,13 +102,13 @@ def read_rate(path: Path, size: int) -> float:
     piece = min(PIECE_BYTES, size)
     order = random.Random(0).sample(range(count), count)
     memory = [np.empty(piece, np.uint8) for _ in range(IN_FLIGHT)]
-    reader = Reader([path])
+    reader = ExpertReader([path])
     try:
         started = time.perf_counter()
         for first in range(0, count, IN_FLIGHT):
             batch = order[first : first + IN_FLIGHT]
             runs = [
-                Run("the probe", path, n * piece, out.data)
+                ReadRange("the probe", path, n * piece, out.data)
                 for n, out in zip(batch, memory, strict=False)
             ]
             reader.start(runs).wait()
@@ -146,15 +146,18 @@ def expert_rate() -> float:
     experts.eval()
     for projection in experts.projections.values():
         projection.scales = mx.full(projection.scales.shape, E8M0_ONE, mx.uint8)
-    x, shares = mx.zeros((1, config.hidden_size), dtype), mx.full((1, k), 1 / k, dtype)
-    chosen = mx.arange(PROBED_EXPERTS, dtype=mx.uint32).reshape(-1, 1, k)
-    mx.eval(experts.parameters(), x, shares, chosen)
+    x, expert_weights = (
+        mx.zeros((1, config.hidden_size), dtype),
+        mx.full((1, k), 1 / k, dtype),
+    )
+    expert_indices = mx.arange(PROBED_EXPERTS, dtype=mx.uint32).reshape(-1, 1, k)
+    mx.eval(experts.parameters(), x, expert_weights, expert_indices)
     best = float("inf")
     for _ in range(ROUNDS):
         started = time.perf_counter()
         y = x
         for layer in range(PROBED_LAYERS):
-            y = experts(y, chosen[layer % len(chosen)], shares)
+            y = experts(y, expert_indices[layer % len(expert_indices)], expert_weights)
         mx.eval(y)
         best = min(best, time.perf_counter() - started)
     return PROBED_LAYERS * k * record_bytes(config) / best

@@ -31,9 +31,9 @@ from mlx_gptoss.memory import (
 )
 from mlx_gptoss.memory.plan import AUTO, MODES
 from mlx_gptoss.memory.saved_probe import this_machine
-from mlx_gptoss.model.experts.reader import Reader
-from mlx_gptoss.model.experts.storage import Placement, Storage, stream
-from mlx_gptoss.model.experts.write_check import writes_are_seen
+from mlx_gptoss.model.experts.reader import ExpertReader
+from mlx_gptoss.model.experts.storage import ExpertStorage, Placement, stream_experts
+from mlx_gptoss.model.experts.write_check import in_place_writes_work
 from mlx_gptoss.model.gpt_oss import GptOss
 
 Progress = Callable[[int, int], None]  # done, total
@@ -95,10 +95,10 @@ def load_placed(
     *,
     dtype: mx.Dtype,
     progress: Progress | None = None,
-    reader: Reader | None = None,
+    reader: ExpertReader | None = None,
     share: Share | None = None,
     in_place: bool | None = None,
-) -> tuple[GptOss, Storage | None]:
+) -> tuple[GptOss, ExpertStorage | None]:
     """Load a model as planned; close the storage, if there is one, when done with it.
 
     `share` adopts pages and `in_place` fills slots through their memory; None asks the
@@ -109,14 +109,14 @@ def load_placed(
         return whole, None
     model = GptOss(checkpoint.config, checkpoint.structure)
     placement = Placement(plan.slots)
-    storage = stream(
+    storage = stream_experts(
         model,
         checkpoint.structure,
         placement,
         expert_records(checkpoint),
         dtype=dtype,
         reader=reader,
-        in_place=writes_are_seen() if in_place is None else in_place,
+        in_place=in_place_writes_work() if in_place is None else in_place,
     )
     try:
         storage.limit_cache(STREAMED_CACHE_BYTES)
@@ -124,7 +124,7 @@ def load_placed(
             checkpoint,
             dtype=dtype,
             progress=progress,
-            select=lambda x: not placement.pools(x.name),
+            select=lambda x: not placement.is_pooled(x.name),
             share=share or device_share(),
         )
         model.load_weights(list(weights.items()), strict=True)

@@ -58,7 +58,7 @@ from mlx_gptoss.errors import (
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory import PREFILL_CHUNK, Plan
 from mlx_gptoss.model.experts.statistics import ExpertStatistics
-from mlx_gptoss.model.experts.storage import Storage
+from mlx_gptoss.model.experts.storage import ExpertStorage
 
 MESSAGE_ENDS = ("<|end|>", "<|return|>", "<|call|>")
 
@@ -96,7 +96,7 @@ class Runtime:
         config: ModelConfig | None = None,
         tokenizer: Tokenizer | Path | None = None,
         plan: Plan | None = None,
-        storage: Storage | None = None,
+        storage: ExpertStorage | None = None,
         context: int | None = None,
         owner: Owner | None = None,
         cache: CacheOptions | None = None,

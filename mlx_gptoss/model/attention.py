@@ -158,8 +158,8 @@ def attend_masked(
     q, k = q.reshape(B, Hk, rows, D), k.swapaxes(-1, -2)
     scores = mx.addmm(mask, q, k, alpha=scale)  # (B, Hk, rows, S)
     sinks = mx.broadcast_to(sinks[:, None], (B, H, L)).reshape(B, Hk, rows, 1)
-    shares = mx.softmax(mx.concatenate([scores, sinks], axis=-1), axis=-1)
-    return (shares[..., :S] @ v).reshape(B, H, L, D)
+    attention_weights = mx.softmax(mx.concatenate([scores, sinks], axis=-1), axis=-1)
+    return (attention_weights[..., :S] @ v).reshape(B, H, L, D)
 
 
 def attend_padded(

@@ -145,16 +145,16 @@ class MoE(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         B, L, M = x.shape
         x = x.reshape(B * L, M)
-        chosen, shares = route(self.router(x), self.experts_per_token)
-        return self.experts(x, chosen, shares).reshape(B, L, M)
+        expert_indices, expert_weights = route(self.router(x), self.experts_per_token)
+        return self.experts(x, expert_indices, expert_weights).reshape(B, L, M)
 
 
 def route(router_logits: mx.array, T: int) -> tuple[mx.array, mx.array]:
     """Return the best T of (N, E) scores, in any order, and the softmax over those."""
     E = router_logits.shape[-1]
-    chosen = mx.argpartition(router_logits, kth=E - T, axis=-1)[..., E - T :]
-    best = mx.take_along_axis(router_logits, chosen, axis=-1)
-    return chosen, mx.softmax(best, axis=-1, precise=True)
+    expert_indices = mx.argpartition(router_logits, kth=E - T, axis=-1)[..., E - T :]
+    best = mx.take_along_axis(router_logits, expert_indices, axis=-1)
+    return expert_indices, mx.softmax(best, axis=-1, precise=True)
 
 
 class Block(nn.Module):
@@ -189,8 +189,8 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig, structure: Structure) -> None:
         super().__init__()
         V, M = config.vocab_size, config.hidden_size
-        packing = structure.quantization.get("model.embed_tokens")
-        self.embed_tokens = make_embedding(V, M, packing)
+        quantization = structure.quantization.get("model.embed_tokens")
+        self.embed_tokens = make_embedding(V, M, quantization)
         self.layers = [
             Block(config, structure, layer) for layer in range(config.num_hidden_layers)
         ]
@@ -232,8 +232,8 @@ class GptOss(nn.Module):
         V, M = config.vocab_size, config.hidden_size
         self.config = config
         self.model = Transformer(config, structure)
-        packing = structure.quantization.get("lm_head")
-        self.lm_head = make_linear(M, V, packing, bias=False)
+        quantization = structure.quantization.get("lm_head")
+        self.lm_head = make_linear(M, V, quantization, bias=False)
         self.eval()  # `train()` keeps to what can be differentiated
 
     def __call__(self, ids: mx.array, cache: KVCache | None = None) -> mx.array:

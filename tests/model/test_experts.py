@@ -91,17 +91,26 @@ def test_every_form_equals_the_oracle(
     experts, tensors = made(form, packing)
     x = np.random.default_rng(count).normal(size=(count, RAW["hidden_size"]))
     router = oracle.linear(x, tensors, "model.layers.0.mlp.router")
-    chosen = np.argsort(-router, axis=-1)[:, : RAW["num_experts_per_tok"]]
-    shares = oracle.softmax(np.take_along_axis(router, chosen, axis=-1))
+    expert_indices = np.argsort(-router, axis=-1)[:, : RAW["num_experts_per_tok"]]
+    expert_weights = oracle.softmax(np.take_along_axis(router, expert_indices, axis=-1))
     found = experts(
-        mx.array(x, mx.float32), mx.array(chosen), mx.array(shares, mx.float32)
+        mx.array(x, mx.float32),
+        mx.array(expert_indices),
+        mx.array(expert_weights, mx.float32),
     )
     expected = oracle.mixture_of_experts(x, tensors, RAW, 0)
     assert np.abs(expected).max() > 1
     np.testing.assert_allclose(np.array(found), expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("way", ["sorted", "one_by_one", "halved"])
+WAYS = {
+    "sorted": Experts.apply_sorted,
+    "one_by_one": Experts.apply_one_by_one,
+    "halved": Experts.apply_on_two_streams,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("form", "packing"), FORMS)
 def test_every_way_gives_the_same_rows(
     form: str, packing: Quantization | None, way: str
@@ -109,37 +118,41 @@ def test_every_way_gives_the_same_rows(
     experts, _ = made(form, packing)
     draw = np.random.default_rng(0)
     x = mx.array(draw.normal(size=(45, RAW["hidden_size"])), mx.float32)
-    chosen = np.stack([draw.permutation(6)[:3] for _ in range(45)])
-    chosen[chosen == 4] = 0  # one expert that nobody chose
-    found = getattr(experts, way)(x, mx.array(chosen))
-    plain = experts.gathered(x, mx.array(chosen))
+    expert_indices = np.stack([draw.permutation(6)[:3] for _ in range(45)])
+    expert_indices[expert_indices == 4] = 0  # one expert that nobody chose
+    found = WAYS[way](experts, x, mx.array(expert_indices))
+    plain = experts.apply_gathered(x, mx.array(expert_indices))
     np.testing.assert_allclose(np.array(found), np.array(plain), atol=2e-5)
 
 
 def test_one_expert_a_token_is_not_halved() -> None:
     experts, _ = made(PACKED, MXFP4)
-    x, chosen = mx.ones((2, RAW["hidden_size"])), mx.array([[3], [1]])
-    found = np.array(experts.halved(x, chosen))
-    np.testing.assert_array_equal(found, np.array(experts.gathered(x, chosen)))
+    x, expert_indices = mx.ones((2, RAW["hidden_size"])), mx.array([[3], [1]])
+    found = np.array(experts.apply_on_two_streams(x, expert_indices))
+    np.testing.assert_array_equal(
+        found, np.array(experts.apply_gathered(x, expert_indices))
+    )
 
 
 def test_two_streams_work_in_any_thread() -> None:
     experts, _ = made(PACKED, MXFP4)
-    x, chosen = mx.ones((1, RAW["hidden_size"])), mx.array([[3, 1, 0]])
-    expected = np.array(experts.halved(x, chosen))
+    x, expert_indices = mx.ones((1, RAW["hidden_size"])), mx.array([[3, 1, 0]])
+    expected = np.array(experts.apply_on_two_streams(x, expert_indices))
     with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(lambda: np.array(experts.halved(x, chosen))).result()
+        found = pool.submit(
+            lambda: np.array(experts.apply_on_two_streams(x, expert_indices))
+        ).result()
     np.testing.assert_array_equal(found, expected)
 
 
 def test_gradients_flow_in_training() -> None:
     experts, _ = made(PACKED, MXFP4)
     experts.train()
-    chosen = mx.array([[0, 1, 2]] * 40)
-    shares = mx.ones((40, 3)) / 3
+    expert_indices = mx.array([[0, 1, 2]] * 40)
+    expert_weights = mx.ones((40, 3)) / 3
 
     def loss(x: mx.array) -> mx.array:
-        return experts(x, chosen, shares).sum()
+        return experts(x, expert_indices, expert_weights).sum()
 
     gradient = mx.grad(loss)(mx.ones((40, RAW["hidden_size"])))
     assert np.abs(np.array(gradient)).max() > 0

@@ -208,8 +208,8 @@ def test_bfloat16_runs_and_stays_near() -> None:
 
 def test_the_router_gives_all_weight_to_its_choice() -> None:
     scores = mx.array([[0.0, 3.0, -1.0, 2.0, 1.0]])
-    chosen, shares = route(scores, 2)
-    order = np.argsort(np.array(chosen[0]))
-    assert np.array(chosen[0])[order].tolist() == [1, 3]
+    expert_indices, expert_weights = route(scores, 2)
+    order = np.argsort(np.array(expert_indices[0]))
+    assert np.array(expert_indices[0])[order].tolist() == [1, 3]
     expected = np.exp([3.0, 2.0]) / np.exp([3.0, 2.0]).sum()
-    np.testing.assert_allclose(np.array(shares[0])[order], expected, rtol=1e-6)
+    np.testing.assert_allclose(np.array(expert_weights[0])[order], expected, rtol=1e-6)

@@ -15,7 +15,7 @@ from mlx_gptoss.model.experts.pressure import (
     SHRINK,
     STAY,
     WARNING,
-    Pressure,
+    MemoryPressure,
 )
 from tests.support.streaming import resident, streamed, write
 
@@ -25,7 +25,7 @@ class System:
 
     def __init__(self) -> None:
         self.now, self.level = 1000.0, NORMAL
-        self.pressure = Pressure(lambda: self.level, lambda: self.now)
+        self.pressure = MemoryPressure(lambda: self.level, lambda: self.now)
 
     def after(self, seconds: float, level: int | None = None) -> int:
         self.now += seconds
@@ -36,7 +36,7 @@ class System:
 def test_a_warning_counts_once_it_has_lasted() -> None:
     system = System()
     assert system.after(1, WARNING) == STAY
-    assert system.after(pressure.CONFIRMED_AFTER) == SHRINK
+    assert system.after(pressure.CONFIRM_SECONDS) == SHRINK
 
 
 def test_a_warning_that_passes_is_ignored() -> None:
@@ -53,29 +53,29 @@ def test_a_critical_level_counts_at_once() -> None:
 def test_rounds_have_pauses() -> None:
     system = System()
     assert system.after(1, CRITICAL) == SHRINK
-    system.pressure.acted()
-    assert system.after(pressure.PAUSE - 1) == STAY
+    system.pressure.finish_round()
+    assert system.after(pressure.PAUSE_SECONDS - 1) == STAY
     assert system.after(1) == SHRINK
 
 
 def test_growing_waits_for_quiet() -> None:
     system = System()
     system.after(1, CRITICAL)
-    system.pressure.acted()
+    system.pressure.finish_round()
     assert system.after(5, NORMAL) == STAY
-    assert system.after(pressure.QUIET) == GROW
+    assert system.after(pressure.GROW_AFTER_SECONDS) == GROW
 
 
 def test_it_asks_the_system_now_and_then_only() -> None:
     asked = []
     clock = iter([0.0, 0.1, 0.2, 0.3])
-    watched = Pressure(lambda: asked.append(1) or CRITICAL, lambda: next(clock))
+    watched = MemoryPressure(lambda: asked.append(1) or CRITICAL, lambda: next(clock))
     assert [watched.direction() for _ in range(3)] == [SHRINK, STAY, STAY]
     assert asked == [1]
 
 
 def test_the_system_can_be_asked() -> None:
-    assert pressure.system_level() in (NORMAL, WARNING, CRITICAL)
+    assert pressure.read_system_level() in (NORMAL, WARNING, CRITICAL)
 
 
 @pytest.mark.skipif(on_gpu(), reason="kernels of a GPU round differently")
@@ -90,7 +90,11 @@ def test_pools_shrink_one_at_a_time_and_grow_back(tmp_path: Path) -> None:
         cache = found.model.make_cache()
         layers = found.storage.layers
         for n, token in enumerate(tokens):
-            system.now += pressure.PAUSE + 1 if n < 20 else pressure.QUIET + 1
+            system.now += (
+                pressure.PAUSE_SECONDS + 1
+                if n < 20
+                else pressure.GROW_AFTER_SECONDS + 1
+            )
             system.level = CRITICAL if n < 20 else NORMAL
             logits = found.model(token, cache)
             assert mx.array_equal(logits, expected[n]), n
@@ -112,5 +116,5 @@ def test_a_round_touches_one_layer_before_the_next(tmp_path: Path) -> None:
         for layer in range(3):
             experts = layers[layer]
             experts._before(experts)
-            peak.append([layers[n].target for n in range(3)])
+            peak.append([layers[n].target_slots for n in range(3)])
         assert peak == [[6, 8, 8], [6, 6, 8], [6, 6, 6]]

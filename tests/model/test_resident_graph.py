@@ -14,13 +14,22 @@ from tests.support import checkpoints
 ADDRESS = re.compile(r"\b\d{6,}\b")
 
 
-def plain(experts: Experts, x: mx.array, chosen: mx.array, limit: float) -> mx.array:
+def plain(
+    experts: Experts, x: mx.array, expert_indices: mx.array, limit: float
+) -> mx.array:
     """Write out one layer's experts with stock operations only."""
     sizes = {"group_size": 32, "bits": 4, "mode": "mxfp4", "transpose": True}
 
     def product(p: Projection, x: mx.array) -> mx.array:
-        y = mx.gather_qmm(x, p.weight, p.scales, None, rhs_indices=chosen, **sizes)  # pyright: ignore
-        return y + p.bias[chosen][..., None, :]
+        y = mx.gather_qmm(
+            x,
+            p.weight,
+            p.scales,
+            None,
+            rhs_indices=expert_indices,
+            **sizes,  # pyright: ignore
+        )
+        return y + p.bias[expert_indices][..., None, :]
 
     z = product(experts.gate_up_proj, x[:, None, None])
     y = swiglu_plain(z[..., 0::2], z[..., 1::2], limit)
@@ -45,9 +54,10 @@ def test_the_graph_is_the_plain_one(tmp_path: Path) -> None:
     for block in model.model.layers:
         experts = block.mlp.experts
         assert type(experts) is Experts
-        x, chosen = mx.ones((2, config.hidden_size)), mx.array([[0, 3, 1], [4, 2, 0]])
-        found = experts.gathered(x, chosen)
-        expected = plain(experts, x, chosen, config.swiglu_limit)
+        x = mx.ones((2, config.hidden_size))
+        expert_indices = mx.array([[0, 3, 1], [4, 2, 0]])
+        found = experts.apply_gathered(x, expert_indices)
+        expected = plain(experts, x, expert_indices, config.swiglu_limit)
         assert drawn(found) == drawn(expected)
         assert mx.array_equal(found, expected)
 

@@ -25,7 +25,9 @@ exact = pytest.mark.skipif(on_gpu(), reason="kernels of a GPU round differently"
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways of a CPU through a prompt: experts this small go the second one."""
     if request.param == "expert by expert":
-        monkeypatch.setattr("mlx_gptoss.model.experts.resident.DECODED_PRODUCTS", 0)
+        monkeypatch.setattr(
+            "mlx_gptoss.model.experts.resident.DEQUANTIZE_MIN_PRODUCTS", 0
+        )
 
 
 @exact
@@ -63,7 +65,7 @@ def test_an_expert_is_read_in_one_go_a_run(
     layout: str, runs: int, tmp_path: Path
 ) -> None:
     records = expert_records(write(tmp_path, layout))[0]
-    found = list(records.runs(4))
+    found = list(records.byte_ranges(4))
     assert len(found) == runs
     for _, stack, at in found:  # the fifth of E pieces of a stack
         assert at == stack.offset + 4 * stack.nbytes

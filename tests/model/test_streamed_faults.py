@@ -17,7 +17,7 @@ from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.expert_records import expert_records
 from mlx_gptoss.errors import CheckpointError, GptOssError, MemoryBudgetError
 from mlx_gptoss.model.device import on_gpu
-from mlx_gptoss.model.experts.reader import Reader, Run
+from mlx_gptoss.model.experts.reader import ExpertReader, ReadRange
 from mlx_gptoss.model.experts.slots import Slots
 from tests.support.streaming import Streamed, resident, streamed, write
 
@@ -46,7 +46,7 @@ class Faults:
 def faulty(checkpoint: Checkpoint, slots: int = 4) -> Iterator[tuple[Streamed, Faults]]:
     faults = Faults()
     paths = [path for x in expert_records(checkpoint).values() for path in x.files]
-    reader = Reader(paths, preadv=faults)
+    reader = ExpertReader(paths, preadv=faults)
     with streamed(checkpoint, slots, reader=reader) as found:
         yield found, faults
 
@@ -165,15 +165,15 @@ def test_a_file_that_cannot_be_opened_leaves_nothing_open(tmp_path: Path) -> Non
     before = set(os.listdir("/dev/fd"))
     (tmp_path / "one").write_bytes(b"x")
     with pytest.raises(CheckpointError, match="No such file"):
-        Reader([tmp_path / "one", tmp_path / "two"])
+        ExpertReader([tmp_path / "one", tmp_path / "two"])
     assert len(os.listdir("/dev/fd")) == len(before)
 
 
 def test_closing_twice_is_closing_once(tmp_path: Path) -> None:
     (tmp_path / "one").write_bytes(b"abcd")
-    reader = Reader([tmp_path / "one"])
+    reader = ExpertReader([tmp_path / "one"])
     out = bytearray(2)
-    reader.start([Run("it", tmp_path / "one", 1, memoryview(out))]).wait()
+    reader.start([ReadRange("it", tmp_path / "one", 1, memoryview(out))]).wait()
     reader.close()
     reader.close()
     assert bytes(out) == b"bc"
@@ -187,19 +187,19 @@ def test_an_expert_out_of_range_is_named() -> None:
 
 def test_a_pool_too_small_for_what_is_in_use_is_named() -> None:
     slots = Slots(3, 9, layer=2)
-    slots.put([0, 1, 2], slots.make_room(3, ()))
+    slots.assign([0, 1, 2], slots.allocate(3, ()))
     with pytest.raises(MemoryBudgetError, match="layer 2 needs 1 slots beside 3"):
-        slots.make_room(1, {0, 1, 2})
+        slots.allocate(1, {0, 1, 2})
 
 
 def test_the_oldest_goes_first_but_never_what_is_in_use() -> None:
     slots = Slots(3, 9)
-    slots.put([0, 1, 2], slots.make_room(3, ()))
+    slots.assign([0, 1, 2], slots.allocate(3, ()))
     assert slots.touch([0, 1]) == []
     slots.touch([2])  # 0 is now the oldest
-    (freed,) = slots.make_room(1, {0})
-    slots.put([5], [freed])
-    assert slots.held == [0, 2, 5]
+    (freed,) = slots.allocate(1, {0})
+    slots.assign([5], [freed])
+    assert slots.cached == [0, 2, 5]
     assert slots.table.tolist()[5] == freed  # pyright: ignore[reportIndexIssue]
 
 

@@ -20,7 +20,7 @@ from mlx_gptoss.errors import CheckpointError, ConfigError, MemoryBudgetError
 from mlx_gptoss.memory import Budget, Plan
 from mlx_gptoss.memory.wired import wired_bytes
 from mlx_gptoss.model.device import on_gpu
-from mlx_gptoss.model.experts.trace import Trace, save_trace
+from mlx_gptoss.model.experts.trace import RoutingTrace, save_trace
 from tests.support.streaming import write
 
 IDS = list(range(3, 40))
@@ -137,7 +137,7 @@ def recorded(path: Path, layers: int = 3) -> Path:
     wild = [[draw.permutation(9)[:3] for _ in range(layers)] for _ in range(50)]
     routing = np.array(wild, np.int16)
     routing[:, 0] = [0, 1, 2]
-    return save_trace(Trace(routing, np.ones(50, np.int32), 9, "it"), path)
+    return save_trace(RoutingTrace(routing, np.ones(50, np.int32), 9, "it"), path)
 
 
 def test_a_recorded_run_places_the_experts(folder: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.expert_records import expert_records
 from mlx_gptoss.checkpoint.load import load_parameters
 from mlx_gptoss.model.device import on_gpu
-from mlx_gptoss.model.experts.reader import Reader, Reading, Run
+from mlx_gptoss.model.experts.reader import ExpertReader, PendingReads, ReadRange
 from mlx_gptoss.model.experts.streamed import StreamedExperts
 from tests.support.streaming import SMALL, resident, write
 
@@ -28,7 +28,9 @@ READ, WAITED, COMPUTED = "read", "waited", "computed"
 class WatchedReading:
     """Runs on their way; notes when they have been waited for."""
 
-    def __init__(self, reading: Reading, events: list[tuple[str, set[int]]]) -> None:
+    def __init__(
+        self, reading: PendingReads, events: list[tuple[str, set[int]]]
+    ) -> None:
         self._reading, self._events = reading, events
         self.nbytes = reading.nbytes
 
@@ -38,17 +40,17 @@ class WatchedReading:
         return taken
 
 
-class WatchedReader(Reader):
+class WatchedReader(ExpertReader):
     """Notes which experts are asked for."""
 
     def __init__(self, files: list[Path], events: list[tuple[str, set[int]]]) -> None:
         super().__init__(files)
         self._events = events
 
-    def start(self, runs: Sequence[Run]) -> Reading:
-        asked = {int(run.name.split()[1]) for run in runs}  # "expert 3 of `...`"
+    def start(self, ranges: Sequence[ReadRange]) -> PendingReads:
+        asked = {int(run.name.split()[1]) for run in ranges}  # "expert 3 of `...`"
         self._events.append((READ, asked))
-        return WatchedReading(super().start(runs), self._events)  # pyright: ignore
+        return WatchedReading(super().start(ranges), self._events)  # pyright: ignore
 
 
 class WatchedExperts(StreamedExperts):
@@ -57,7 +59,7 @@ class WatchedExperts(StreamedExperts):
     events: list[tuple[str, set[int]]]
 
     def _group(self, x: mx.array, experts: np.ndarray, *, whole: bool) -> mx.array:
-        y = super()._group(x, experts, whole=whole)
+        y = super()._apply_group(x, experts, whole=whole)
         mx.eval(y)
         self.events.append((COMPUTED, set(experts.tolist())))
         return y
@@ -86,7 +88,7 @@ def watched(checkpoint: Checkpoint, slots: int) -> WatchedExperts:
     return layer
 
 
-def everyone(k: int) -> mx.array:
+def every_expert(k: int) -> mx.array:
     """Have every expert chosen: (TOKENS, k)."""
     rows = [[(n + step) % E for step in range(k)] for n in range(TOKENS)]
     return mx.array(rows, mx.uint32)
@@ -99,9 +101,9 @@ def test_the_next_group_is_read_while_one_computes(slots: int, tmp_path: Path) -
     config = checkpoint.config
     draw = np.random.default_rng(2)
     x = mx.array(draw.standard_normal((TOKENS, config.hidden_size)), mx.float32)
-    chosen = everyone(config.num_experts_per_tok)
-    shares = mx.full(chosen.shape, 1 / chosen.shape[1])
-    y = layer(x, chosen, shares)
+    expert_indices = every_expert(config.num_experts_per_tok)
+    expert_weights = mx.full(expert_indices.shape, 1 / expert_indices.shape[1])
+    y = layer(x, expert_indices, expert_weights)
     groups = [asked for what, asked in layer.events if what == READ]
     assert set().union(*groups) == set(range(E))
     assert all(len(group) <= slots // 2 for group in groups)
@@ -116,17 +118,17 @@ def test_the_next_group_is_read_while_one_computes(slots: int, tmp_path: Path) -
         assert any(computed < n < own for n in waits)
     if not on_gpu():
         plain = resident(checkpoint).model.layers[LAYER].mlp.experts
-        assert mx.array_equal(y, plain(x, chosen, shares))
+        assert mx.array_equal(y, plain(x, expert_indices, expert_weights))
 
 
 def test_who_is_here_already_computes_first(tmp_path: Path) -> None:
     checkpoint = write(tmp_path)
     layer = watched(checkpoint, 4)
-    layer.fill({5, 7})
+    layer.load({5, 7})
     layer.events.clear()
     x = mx.zeros((TOKENS, checkpoint.config.hidden_size))
-    chosen = everyone(checkpoint.config.num_experts_per_tok)
-    mx.eval(layer(x, chosen, mx.ones(chosen.shape)))
+    expert_indices = every_expert(checkpoint.config.num_experts_per_tok)
+    mx.eval(layer(x, expert_indices, mx.ones(expert_indices.shape)))
     computed = [experts for what, experts in layer.events if what == COMPUTED]
     assert computed[0] == {5, 7}
     assert not any({5, 7} & asked for what, asked in layer.events if what == READ)

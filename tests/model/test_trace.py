@@ -8,8 +8,8 @@ import pytest
 
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.model.experts.trace import (
-    UNSEEN,
-    Trace,
+    NOT_SEEN,
+    RoutingTrace,
     hit_curve,
     layers_by_hit_rate,
     open_trace,
@@ -22,10 +22,10 @@ from tests.support.streaming import resident, run, streamed, write
 PROMPT = list(range(5, 30))
 
 
-def made(rows: list[list[int]], *, prompt: int = 0, experts: int = 8) -> Trace:
+def made(rows: list[list[int]], *, prompt: int = 0, experts: int = 8) -> RoutingTrace:
     routing = np.array(rows, np.int16)[:, None]
     calls = [prompt] * (prompt > 0) + [1] * (len(rows) - prompt)
-    return Trace(routing, np.array(calls, np.int32), experts, "made")
+    return RoutingTrace(routing, np.array(calls, np.int32), experts, "made")
 
 
 def test_a_recorded_run_is_the_run(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_what_a_layer_did_not_see_is_marked(tmp_path: Path) -> None:
     with recording(model) as recorder:
         mx.eval(model.hidden(mx.array([PROMPT]), model.make_cache(), last=True))
     routing = recorder.trace("x").routing
-    assert (routing[:-1, 2] == UNSEEN).all()
+    assert (routing[:-1, 2] == NOT_SEEN).all()
     assert (routing[-1] >= 0).all() and (routing[:, :2] >= 0).all()
 
 
@@ -58,7 +58,7 @@ def test_a_replay_has_the_hits_the_run_had(tmp_path: Path) -> None:
                 mx.eval(found.model(mx.array([[token]]), cache))
         total = found.storage.statistics().total
     replayed = replay(recorder.trace("x"), 5)
-    assert (replayed.asked, replayed.hits) == (
+    assert (replayed.lookups, replayed.hits) == (
         total.experts,
         total.experts - total.misses,
     )
@@ -96,7 +96,7 @@ def test_policies_drop_whom_they_should() -> None:
 
 def test_prompts_fill_slots_and_are_not_counted() -> None:
     found = replay(made([[4], [5], [4], [5]], prompt=2), 2)
-    assert (found.asked, found.hits) == (2, 2)
+    assert (found.lookups, found.hits) == (2, 2)
 
 
 def test_more_slots_never_miss_more() -> None:
@@ -120,7 +120,7 @@ def test_the_layer_that_misses_most_is_named_first() -> None:
     steady = np.zeros((40, 1), np.int16)
     wild = np.arange(40, dtype=np.int16)[:, None] % 8
     routing = np.stack([steady, wild], axis=1)
-    trace = Trace(routing, np.ones(40, np.int32), 8, "made")
+    trace = RoutingTrace(routing, np.ones(40, np.int32), 8, "made")
     assert layers_by_hit_rate(trace, 4) == (1, 0)
 
 

@@ -125,18 +125,20 @@ def mixture_of_experts(
     prefix = f"model.layers.{n}.mlp."
     scores = linear(x, tensors, prefix + "router")  # (L, E)
     T = config["num_experts_per_tok"]
-    chosen = np.argsort(-scores, axis=-1, kind="stable")[:, :T]
-    shares = softmax(np.take_along_axis(scores, chosen, axis=-1))  # of the T alone
+    expert_indices = np.argsort(-scores, axis=-1, kind="stable")[:, :T]
+    expert_weights = softmax(
+        np.take_along_axis(scores, expert_indices, axis=-1)
+    )  # of the T alone
 
     up_weights, up_bias = expert_tensors(tensors, prefix + "experts.gate_up_proj")
     down_weights, down_bias = expert_tensors(tensors, prefix + "experts.down_proj")
     y = np.zeros_like(x)
     for expert in range(config["num_local_experts"]):
-        tokens, place = np.nonzero(chosen == expert)
+        tokens, place = np.nonzero(expert_indices == expert)
         z = x[tokens] @ up_weights[expert].T + up_bias[expert]  # (tokens, 2F)
         z = swiglu(z, config["swiglu_limit"])
         z = z @ down_weights[expert].T + down_bias[expert]
-        y[tokens] += shares[tokens, place, None] * z
+        y[tokens] += expert_weights[tokens, place, None] * z
     return y
 
 

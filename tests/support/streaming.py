@@ -10,9 +10,9 @@ import mlx.core as mx
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.expert_records import expert_records
 from mlx_gptoss.checkpoint.load import load_model, load_parameters
-from mlx_gptoss.model.experts.pressure import Pressure
-from mlx_gptoss.model.experts.reader import Reader
-from mlx_gptoss.model.experts.storage import Placement, Storage, stream
+from mlx_gptoss.model.experts.pressure import MemoryPressure
+from mlx_gptoss.model.experts.reader import ExpertReader
+from mlx_gptoss.model.experts.storage import ExpertStorage, Placement, stream_experts
 from mlx_gptoss.model.gpt_oss import GptOss
 from tests.support import checkpoints, layout_writers
 
@@ -29,7 +29,7 @@ class Streamed:
     """A model and its storage; close it."""
 
     model: GptOss
-    storage: Storage
+    storage: ExpertStorage
 
     def __enter__(self) -> "Streamed":
         return self
@@ -55,16 +55,16 @@ def streamed(
     slots: int | Mapping[int, int],
     *,
     dtype: mx.Dtype = mx.float32,
-    reader: Reader | None = None,
+    reader: ExpertReader | None = None,
     in_place: bool = True,
-    pressure: Pressure | None = None,
+    pressure: MemoryPressure | None = None,
 ) -> Streamed:
     """Load with `slots` in every layer, or in those that a mapping names."""
     layers = range(checkpoint.config.num_hidden_layers)
     places = dict.fromkeys(layers, slots) if isinstance(slots, int) else slots
     placement = Placement(places)
     model = GptOss(checkpoint.config, checkpoint.structure)
-    storage = stream(
+    storage = stream_experts(
         model,
         checkpoint.structure,
         placement,
@@ -75,7 +75,7 @@ def streamed(
         pressure=pressure,
     )
     weights = load_parameters(
-        checkpoint, dtype=dtype, select=lambda x: not placement.pools(x.name)
+        checkpoint, dtype=dtype, select=lambda x: not placement.is_pooled(x.name)
     )
     model.load_weights(list(weights.items()), strict=True)
     return Streamed(model, storage)

@@ -33,10 +33,10 @@ from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import HitCurve, Machine, Plan, predict, work_of
 from mlx_gptoss.memory.plan import STREAMED, with_slots
 from mlx_gptoss.model.device import choose_dtype
-from mlx_gptoss.model.experts.reader import THREADS, Reader, Run
+from mlx_gptoss.model.experts.reader import THREADS, ExpertReader, ReadRange
 from mlx_gptoss.model.experts.slots import Slots
-from mlx_gptoss.model.experts.storage import Storage
-from mlx_gptoss.model.experts.streamed import distinct
+from mlx_gptoss.model.experts.storage import ExpertStorage
+from mlx_gptoss.model.experts.streamed import distinct_experts
 from mlx_gptoss.model.gpt_oss import GptOss
 
 CONTEXT = 4096
@@ -83,7 +83,7 @@ def decode_side_by_side(folder: Path) -> dict[str, Any]:
 def host_cost(experts: int, chosen: int) -> float:
     """Time remap and LRU of one token and layer when all hit: microseconds of CPU."""
     slots = Slots(experts, experts)
-    slots.put(range(experts), slots.make_room(experts, ()))
+    slots.assign(range(experts), slots.allocate(experts, ()))
     draw = np.random.default_rng(0)
     choices = [
         mx.array(draw.permutation(experts)[None, :chosen].astype(np.uint32))
@@ -93,7 +93,7 @@ def host_cost(experts: int, chosen: int) -> float:
     started = time.thread_time()  # not the time others took from this thread
     for n in range(HOST_CALLS):
         ids = choices[n % 256]
-        slots.touch(distinct(ids))
+        slots.touch(distinct_experts(ids))
         mx.take(slots.table, ids)
     return 1e6 * (time.thread_time() - started) / HOST_CALLS
 
@@ -109,24 +109,24 @@ def fill_slots(folder: Path) -> dict[str, float]:
     draw = random.Random(0)
     k = config.num_experts_per_tok
     rates: dict[str, list[float]] = {"slots": [], "plain": []}
-    reader = Reader(records.files)
+    reader = ExpertReader(records.files)
     buffers = {
         (n, name): np.zeros(stack.nbytes, np.uint8)
         for n in range(k)
         for name, stack in records.stacks.items()
     }
     for _ in range(FILLS):
-        absent = [e for e in range(config.num_local_experts) if e not in layer.held]
+        absent = [e for e in range(config.num_local_experts) if e not in layer.cached]
         chosen = draw.sample(absent, k)
         for e in chosen:  # once, so that both read from the same cache
-            warm(records.runs(e))
+            warm(records.byte_ranges(e))
         started = time.perf_counter()
-        layer.fill(set(chosen))
+        layer.load(set(chosen))
         rates["slots"].append(k * records.record_bytes / since(started))
         runs = [
-            Run(name, stack.file, at, buffers[n, name].data)
+            ReadRange(name, stack.file, at, buffers[n, name].data)
             for n, e in enumerate(chosen)
-            for name, stack, at in records.runs(e)
+            for name, stack, at in records.byte_ranges(e)
         ]
         started = time.perf_counter()
         plain_parallel(reader, runs)
@@ -137,7 +137,7 @@ def fill_slots(folder: Path) -> dict[str, float]:
     return found | {"ratio": found["slots"] / found["plain"]}
 
 
-def plain_parallel(reader: Reader, runs: list[Run]) -> None:
+def plain_parallel(reader: ExpertReader, runs: list[ReadRange]) -> None:
     """Read runs with nothing but threads and preadv."""
     descriptors = {path: os.open(path, os.O_RDONLY) for path in {r.file for r in runs}}
     with ThreadPoolExecutor(THREADS) as pool:
@@ -235,16 +235,16 @@ def streamed_plan(checkpoint: Checkpoint, slots: int) -> Plan:
     return with_slots(planned(checkpoint, STREAMED), config, layers, STREAMED)
 
 
-def load_streamed(checkpoint: Checkpoint, slots: int) -> tuple[GptOss, Storage]:
+def load_streamed(checkpoint: Checkpoint, slots: int) -> tuple[GptOss, ExpertStorage]:
     plan = streamed_plan(checkpoint, slots)
     model, storage = load_placed(checkpoint, plan, dtype=choose_dtype(None))
     assert storage is not None
     return model, storage
 
 
-def fill_all(storage: Storage, experts: int) -> None:
+def fill_all(storage: ExpertStorage, experts: int) -> None:
     for layer in storage.layers.values():
-        layer.fill(set(range(experts)))
+        layer.load(set(range(experts)))
 
 
 def decode(model: GptOss, tokens: int) -> float:

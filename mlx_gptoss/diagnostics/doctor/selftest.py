@@ -24,7 +24,7 @@ from mlx_gptoss.files import named, scratch, temporary
 from mlx_gptoss.format import mxfp4
 from mlx_gptoss.format.config import MXFP4
 from mlx_gptoss.model.device import choose_dtype, on_gpu
-from mlx_gptoss.model.experts.pool import Pool
+from mlx_gptoss.model.experts.pool import SlotPool
 from mlx_gptoss.model.experts.write_check import check_writes
 from mlx_gptoss.model.gpt_oss import GptOss
 
@@ -184,9 +184,9 @@ def check_pools(
     """Fill slots in place; where that is not seen, by assignment."""
     if not forced and seen():
         return True, "slots are filled in place"
-    pool = Pool(3, (8,), mx.uint32, in_place=False)
+    pool = SlotPool(3, (8,), mx.uint32, in_place=False)
     content = bytes(range(32))
-    pool.out(1)[:] = content
+    pool.slot_memory(1)[:] = content
     pool.commit([1])
     right = np.array(pool.array[1]).tobytes() == content
     return right, "slots are filled by assignment"

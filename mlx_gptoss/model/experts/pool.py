@@ -22,7 +22,7 @@ from mlx_gptoss.model.experts.resident import WORD_BITS, Projection
 from mlx_gptoss.model.experts.slots import Slots
 
 
-class Pool:
+class SlotPool:
     """S slots of one stacked array, contiguous, with a writable view of its memory.
 
     `stored` is the dtype in the file of floats; other values lie there as they lie
@@ -36,11 +36,11 @@ class Pool:
         dtype: mx.Dtype,
         *,
         in_place: bool,
-        stored: str | None = None,
+        stored_dtype: str | None = None,
     ) -> None:
         self.in_place = in_place
         self._dtype = dtype
-        self._stored = stored
+        self._stored = stored_dtype
         # Evaluated, so that its memory exists. That we hold the array keeps MLX from
         # giving its memory to a result. uint16 stands for bfloat16, as numpy has it.
         raw = mx.uint16 if dtype == mx.bfloat16 else dtype
@@ -68,7 +68,7 @@ class Pool:
         """Whether files are read straight into the slots."""
         return self.in_place and self._source == self.view.dtype
 
-    def out(self, slot: int) -> memoryview:
+    def slot_memory(self, slot: int) -> memoryview:
         """Return where the bytes of a slot are to be written."""
         if self._direct:
             return self.view[slot].reshape(-1).view(np.uint8).data
@@ -92,14 +92,14 @@ class Pool:
             mx.eval(self._raw)
             self.view = np.asarray(self._raw)
 
-    def resized(self, kept: list[int], slots: int) -> "Pool":
+    def resized(self, kept: list[int], slots: int) -> "SlotPool":
         """Return a pool of another size that begins with copies of slots `kept`."""
-        pool = Pool(
+        pool = SlotPool(
             slots,
             self.view.shape[1:],
             self._dtype,
             in_place=self.in_place,
-            stored=self._stored,
+            stored_dtype=self._stored,
         )
         if self.in_place:
             for new, old in enumerate(kept):
@@ -124,30 +124,30 @@ class PooledProjection(Projection):
         slots: Slots,
         inputs: int,
         outputs: int,
-        packing: Quantization,
+        quantization: Quantization,
         *,
         stored: Mapping[str, str],
         dtype: mx.Dtype,
         in_place: bool,
     ) -> None:
         nn.Module.__init__(self)  # not the stacks of a Projection
-        self.packing = packing
+        self.quantization = quantization
         self.bias = mx.zeros((slots.experts, outputs))
         self._slots = slots
-        words = inputs * packing.bits // WORD_BITS
-        groups = inputs // packing.group_size
+        words = inputs * quantization.bits // WORD_BITS
+        groups = inputs // quantization.group_size
         shapes = {"weight": (words, mx.uint32)}
-        if packing.mode == "mxfp4":
+        if quantization.mode == "mxfp4":
             shapes["scales"] = (groups, mx.uint8)
         else:
             shapes |= {"scales": (groups, dtype), "biases": (groups, dtype)}
         self._pools = {
-            kind: Pool(
+            kind: SlotPool(
                 slots.count,
                 (outputs, columns),
                 form,
                 in_place=in_place,
-                stored=stored[kind] if form == dtype else None,
+                stored_dtype=stored[kind] if form == dtype else None,
             )
             for kind, (columns, form) in shapes.items()
         }
@@ -166,7 +166,7 @@ class PooledProjection(Projection):
         return None if found is None else found.array
 
     @property
-    def pools(self) -> dict[str, Pool]:
+    def pools(self) -> dict[str, SlotPool]:
         """The pools by the kind of tensor."""
         return self._pools
 
@@ -176,8 +176,8 @@ class PooledProjection(Projection):
             kind: pool.resized(kept, slots) for kind, pool in self._pools.items()
         }
 
-    def places(self, chosen: mx.array) -> mx.array:
-        return mx.take(self._slots.table, chosen)
+    def stack_indices(self, expert_indices: mx.array) -> mx.array:
+        return mx.take(self._slots.table, expert_indices)
 
-    def place(self, expert: int) -> int:
+    def stack_index(self, expert: int) -> int:
         return self._slots[expert]

@@ -12,39 +12,43 @@ import time
 from collections.abc import Callable
 
 NORMAL, WARNING, CRITICAL = 1, 2, 4
-LEVEL = b"kern.memorystatus_vm_pressure_level"
+PRESSURE_SYSCTL = b"kern.memorystatus_vm_pressure_level"
 
-ASKED_EVERY = 1.0  # seconds
-CONFIRMED_AFTER = 2.0  # of a warning; a critical level counts at once
-PAUSE = 45.0  # between two rounds of shrinking: the system needs time to notice
-QUIET = 180.0  # before growing
+POLL_SECONDS = 1.0  # seconds
+CONFIRM_SECONDS = 2.0  # of a warning; a critical level counts at once
+PAUSE_SECONDS = 45.0  # between two rounds of shrinking: the system needs time to notice
+GROW_AFTER_SECONDS = 180.0  # before growing
 
 SHRINK, STAY, GROW = -1, 0, 1
 
 
-def system_level() -> int:
+def read_system_level() -> int:
     """Ask macOS how short memory is; elsewhere it is always normal."""
     if sys.platform != "darwin":
         return NORMAL
     level, size = ctypes.c_int(NORMAL), ctypes.c_size_t(ctypes.sizeof(ctypes.c_int))
     libc = ctypes.CDLL(None)
     failed = libc.sysctlbyname(
-        LEVEL, ctypes.byref(level), ctypes.byref(size), None, ctypes.c_size_t(0)
+        PRESSURE_SYSCTL,
+        ctypes.byref(level),
+        ctypes.byref(size),
+        None,
+        ctypes.c_size_t(0),
     )
     return NORMAL if failed else level.value
 
 
-class Pressure:
+class MemoryPressure:
     """Turns levels over time into directions; `level` and `clock` can be replaced."""
 
     def __init__(
         self,
-        level: Callable[[], int] = system_level,
+        level: Callable[[], int] = read_system_level,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._level = level
         self._clock = clock
-        self._asked = -ASKED_EVERY
+        self._asked = -POLL_SECONDS
         self._since = clock()  # the state below began
         self._state = NORMAL
         self._acted: float | None = None
@@ -52,7 +56,7 @@ class Pressure:
     def direction(self) -> int:
         """Say whether a round of shrinking or growing should begin now."""
         now = self._clock()
-        if now - self._asked < ASKED_EVERY:
+        if now - self._asked < POLL_SECONDS:
             return STAY
         self._asked = now
         level = self._level()
@@ -60,15 +64,15 @@ class Pressure:
             self._since = now
         self._state = level
         if level == NORMAL:
-            return GROW if self._lasted(now, QUIET) else STAY
-        confirmed = level >= CRITICAL or now - self._since >= CONFIRMED_AFTER
-        rested = self._acted is None or now - self._acted >= PAUSE
+            return GROW if self._lasted(now, GROW_AFTER_SECONDS) else STAY
+        confirmed = level >= CRITICAL or now - self._since >= CONFIRM_SECONDS
+        rested = self._acted is None or now - self._acted >= PAUSE_SECONDS
         return SHRINK if confirmed and rested else STAY
 
     def _lasted(self, now: float, least: float) -> bool:
         last = self._since if self._acted is None else max(self._since, self._acted)
         return now - last >= least
 
-    def acted(self) -> None:
+    def finish_round(self) -> None:
         """Take note that a round is over."""
         self._acted = self._clock()

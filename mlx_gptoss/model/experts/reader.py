@@ -24,7 +24,7 @@ Preadv = Callable[[int, Sequence[memoryview], int], int]
 
 
 @dataclass(frozen=True)
-class Run:
+class ReadRange:
     """Bytes of `file` from `offset` on that are to fill `out`; `name` is for errors."""
 
     name: str
@@ -34,7 +34,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Identity:
+class FileIdentity:
     """What tells that a file is still the one that was opened."""
 
     device: int
@@ -43,11 +43,11 @@ class Identity:
     changed: int
 
     @classmethod
-    def of(cls, found: os.stat_result) -> "Identity":
+    def of(cls, found: os.stat_result) -> "FileIdentity":
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-class Reader:
+class ExpertReader:
     """Open files and the threads that read them. `preadv` can be replaced in tests."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Reader:
     ) -> None:
         self._preadv = preadv
         self._descriptors: dict[Path, int] = {}
-        self._identities: dict[Path, Identity] = {}
+        self._identities: dict[Path, FileIdentity] = {}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="experts")
         try:
             for path in dict.fromkeys(files):
@@ -74,18 +74,20 @@ class Reader:
         except OSError as error:
             raise CheckpointError(f"cannot read `{path}`: {error.strerror}") from error
         self._descriptors[path] = descriptor
-        self._identities[path] = Identity.of(os.fstat(descriptor))
+        self._identities[path] = FileIdentity.of(os.fstat(descriptor))
         # Experts are read in no order: reading on past a run would be wasted.
         if sys.platform == "darwin":
             fcntl.fcntl(descriptor, F_RDAHEAD, 0)
         else:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
-    def start(self, runs: Sequence[Run]) -> "Reading":
+    def start(self, ranges: Sequence[ReadRange]) -> "PendingReads":
         """Begin to read; every run must be waited for."""
-        return Reading(self, runs, [self._pool.submit(self._read, run) for run in runs])
+        return PendingReads(
+            self, ranges, [self._pool.submit(self._read, run) for run in ranges]
+        )
 
-    def _read(self, run: Run) -> None:
+    def _read(self, run: ReadRange) -> None:
         descriptor, done = self._descriptors[run.file], 0
         while done < len(run.out):
             try:
@@ -100,7 +102,7 @@ class Reader:
                 )
             done += count
 
-    def check(self, files: Iterable[Path]) -> None:
+    def check_unchanged(self, files: Iterable[Path]) -> None:
         """Raise CheckpointError if a file is no longer the one that was opened."""
         for path in files:
             try:
@@ -109,7 +111,7 @@ class Reader:
                 raise CheckpointError(
                     f"`{path}`: {error.strerror}; {CHANGED}"
                 ) from error
-            if any(Identity.of(stat) != self._identities[path] for stat in found):
+            if any(FileIdentity.of(stat) != self._identities[path] for stat in found):
                 raise CheckpointError(f"`{path}` was replaced: {CHANGED}")
 
     def close(self) -> None:
@@ -119,11 +121,14 @@ class Reader:
             os.close(self._descriptors.popitem()[1])
 
 
-class Reading:
+class PendingReads:
     """Runs on their way."""
 
     def __init__(
-        self, reader: Reader, runs: Sequence[Run], jobs: "list[Future[None]]"
+        self,
+        reader: ExpertReader,
+        runs: Sequence[ReadRange],
+        jobs: "list[Future[None]]",
     ) -> None:
         self._reader = reader
         self._files = {run.file for run in runs}
@@ -138,7 +143,7 @@ class Reading:
         started = time.perf_counter()
         failures = [job.exception() for job in self._jobs]
         self._jobs = []
-        self._reader.check(self._files)
+        self._reader.check_unchanged(self._files)
         for failure in failures:
             if failure is not None:
                 raise failure

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Stack:
+class StackedTensor:
     """One stacked tensor of a layer: `nbytes` are those of one expert.
 
     `dtype` is as stored; floats may lie in memory in another one.
@@ -26,12 +26,12 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Records:
+class ExpertRecords:
     """The experts of one layer: stacks by parameter, such as `down_proj.scales`."""
 
     layer: int
     experts: int
-    stacks: Mapping[str, Stack]
+    stacks: Mapping[str, StackedTensor]
 
     @property
     def record_bytes(self) -> int:
@@ -51,7 +51,7 @@ class Records:
     def files(self) -> list[Path]:
         return list(dict.fromkeys(stack.file for stack in self.stacks.values()))
 
-    def runs(self, expert: int) -> Iterator[tuple[str, Stack, int]]:
+    def byte_ranges(self, expert: int) -> Iterator[tuple[str, StackedTensor, int]]:
         """Give parameter, stack and file offset of every run of one expert."""
         for name, stack in self.stacks.items():
             yield name, stack, stack.offset + expert * stack.nbytes

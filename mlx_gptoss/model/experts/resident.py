@@ -2,7 +2,7 @@
 
 Other storage only has to offer what `Experts` does:
 
-    experts(x, chosen, shares) -> y     # (N, M), (N, T), (N, T) -> (N, M)
+    experts(x, expert_indices, expert_weights)  # (N, M), (N, T), (N, T) -> (N, M)
 
 Knows nothing of routing or of layers. Dimensions: N tokens, T experts per token,
 E experts, M hidden size, F intermediate size, R = N * T rows of work.
@@ -27,15 +27,15 @@ WORD_BITS = 32
 
 # Sort rows by expert from here on: the gathered kernels of a GPU then read each expert
 # once. Those of a CPU do not look at the order.
-SORTED_ROWS = 64
+SORT_MIN_ROWS = 64
 
 # A stream of a CPU is one thread, so from this many multiplications on (about 2 ms)
 # half of the experts go to a second stream; handing over costs about 0.1 ms.
-TWO_STREAM_PRODUCTS = 2_000_000
+TWO_STREAMS_MIN_PRODUCTS = 2_000_000
 
 # Decoding expert by expert waits for each of them, some 0.2 ms: with fewer
 # multiplications than these the scalar loops are through before.
-DECODED_PRODUCTS = 6_000_000
+DEQUANTIZE_MIN_PRODUCTS = 6_000_000
 
 
 class Projection(nn.Module):
@@ -46,30 +46,32 @@ class Projection(nn.Module):
     """
 
     def __init__(
-        self, E: int, inputs: int, outputs: int, packing: Quantization | None
+        self, E: int, inputs: int, outputs: int, quantization: Quantization | None
     ) -> None:
         super().__init__()
-        self.packing = packing
+        self.quantization = quantization
         self.bias = mx.zeros((E, outputs))
-        if packing is None:
+        if quantization is None:
             self.weight = mx.zeros((E, inputs, outputs))
             return
-        groups = inputs // packing.group_size
-        words = inputs * packing.bits // WORD_BITS
+        groups = inputs // quantization.group_size
+        words = inputs * quantization.bits // WORD_BITS
         self.weight = mx.zeros((E, outputs, words), mx.uint32)
-        if packing.mode == "mxfp4":
+        if quantization.mode == "mxfp4":
             self.scales = mx.zeros((E, outputs, groups), mx.uint8)
         else:
             self.scales = mx.zeros((E, outputs, groups))
             self.biases = mx.zeros((E, outputs, groups))
 
     def __call__(
-        self, x: mx.array, chosen: mx.array, *, ordered: bool = False
+        self, x: mx.array, expert_indices: mx.array, *, sorted_by_expert: bool = False
     ) -> mx.array:
-        """Multiply x (..., 1, in) by the chosen matrices (...) -> (..., 1, out)."""
-        places = self.places(chosen)
-        if self.packing is None:
-            y = mx.gather_mm(x, self.weight, rhs_indices=places, sorted_indices=ordered)
+        """Multiply x (..., 1, in) by the matrices of experts (...) -> (..., 1, out)."""
+        places = self.stack_indices(expert_indices)
+        if self.quantization is None:
+            y = mx.gather_mm(
+                x, self.weight, rhs_indices=places, sorted_indices=sorted_by_expert
+            )
         else:
             y = mx.gather_qmm(
                 x,
@@ -78,34 +80,34 @@ class Projection(nn.Module):
                 getattr(self, "biases", None),  # of affine weights
                 rhs_indices=places,
                 transpose=True,
-                group_size=self.packing.group_size,
-                bits=self.packing.bits,
-                mode=self.packing.mode,
-                sorted_indices=ordered,
+                group_size=self.quantization.group_size,
+                bits=self.quantization.bits,
+                mode=self.quantization.mode,
+                sorted_indices=sorted_by_expert,
             )
-        return y + self.bias[chosen][..., None, :]
+        return y + self.bias[expert_indices][..., None, :]
 
-    def places(self, chosen: mx.array) -> mx.array:
-        """Say where in the stacks the chosen experts lie: here, in their own places."""
-        return chosen
+    def stack_indices(self, expert_indices: mx.array) -> mx.array:
+        """Return the positions of experts in the stacks: here, the indices."""
+        return expert_indices
 
-    def place(self, expert: int) -> int:
-        """Say where one expert lies."""
+    def stack_index(self, expert: int) -> int:
+        """Return the position of one expert in the stacks."""
         return expert
 
-    def through(self, x: mx.array, expert: int) -> mx.array:
+    def multiply_one(self, x: mx.array, expert_index: int) -> mx.array:
         """Multiply x (rows, in) by one matrix -> (rows, out); on a CPU, for prefill."""
         if len(x) < DEQUANTIZE_MIN_ROWS:
-            return self(x[:, None], mx.full(len(x), expert, mx.uint32)).squeeze(1)
-        return mx.addmm(self.bias[expert], x, self.decoded(expert))
+            return self(x[:, None], mx.full(len(x), expert_index, mx.uint32)).squeeze(1)
+        return mx.addmm(self.bias[expert_index], x, self.dequantize(expert_index))
 
-    def decoded(self, expert: int) -> mx.array:
+    def dequantize(self, expert: int) -> mx.array:
         """Return one matrix as float32 (in, out)."""
-        place = self.place(expert)
+        place = self.stack_index(expert)
         one = slice(place, place + 1)  # a view; an index would copy
-        if self.packing is None:
+        if self.quantization is None:
             return self.weight[one].squeeze(0)
-        if self.packing.mode == "mxfp4":
+        if self.quantization.mode == "mxfp4":
             # Numpy's table look-up is five times faster than `mx.dequantize`.
             scales = np.asarray(self.scales)[place]
             blocks = np.asarray(self.weight)[place].view(np.uint8)
@@ -115,9 +117,9 @@ class Projection(nn.Module):
             self.weight[one],
             self.scales[one],
             self.biases[one],
-            group_size=self.packing.group_size,
-            bits=self.packing.bits,
-            mode=self.packing.mode,
+            group_size=self.quantization.group_size,
+            bits=self.quantization.bits,
+            mode=self.quantization.mode,
         )
         return weight.squeeze(0).T
 
@@ -137,8 +139,8 @@ class Experts(nn.Module):
         self.limit = config.swiglu_limit
 
         def projection(name: str, inputs: int, outputs: int) -> Projection:
-            packing = structure.quantization.get(f"{path}.{name}")
-            return self.projection(name, inputs, outputs, packing)
+            quantization = structure.quantization.get(f"{path}.{name}")
+            return self.make_projection(name, inputs, outputs, quantization)
 
         self.packed = structure.experts == PACKED
         if self.packed:
@@ -148,11 +150,11 @@ class Experts(nn.Module):
             self.up_proj = projection("up_proj", M, F)
         self.down_proj = projection("down_proj", F, M)
 
-    def projection(
-        self, name: str, inputs: int, outputs: int, packing: Quantization | None
+    def make_projection(
+        self, name: str, inputs: int, outputs: int, quantization: Quantization | None
     ) -> Projection:
         """Make one projection of all experts."""
-        return Projection(self.count, inputs, outputs, packing)
+        return Projection(self.count, inputs, outputs, quantization)
 
     @property
     def projections(self) -> dict[str, Projection]:
@@ -160,74 +162,82 @@ class Experts(nn.Module):
         names = ("gate_up_proj",) if self.packed else ("gate_proj", "up_proj")
         return {name: getattr(self, name) for name in (*names, "down_proj")}
 
-    def __call__(self, x: mx.array, chosen: mx.array, shares: mx.array) -> mx.array:
-        """Send x (N, M) through experts (N, T), weighted by shares (N, T) -> (N, M)."""
-        return (shares[:, None] @ self.send(x, chosen)).squeeze(1)
+    def __call__(
+        self, x: mx.array, expert_indices: mx.array, expert_weights: mx.array
+    ) -> mx.array:
+        """Return the weighted sum of each token's experts: (N, M)."""
+        return (
+            expert_weights[:, None] @ self.apply_experts(x, expert_indices)
+        ).squeeze(1)
 
-    def send(self, x: mx.array, chosen: mx.array) -> mx.array:
+    def apply_experts(self, x: mx.array, expert_indices: mx.array) -> mx.array:
         """Multiply in the way that suits the number of rows: -> (N, T, M)."""
-        rows = chosen.size
-        if self.decodes(rows, x.dtype):
-            return self.one_by_one(x, chosen)
-        if use_gpu_paths() and rows >= SORTED_ROWS:
-            return self.sorted(x, chosen)
-        if not use_gpu_paths() and rows * self.products >= TWO_STREAM_PRODUCTS:
-            return self.halved(x, chosen)
-        return self.gathered(x, chosen)
+        rows = expert_indices.size
+        if self.dequantizes(rows, x.dtype):
+            return self.apply_one_by_one(x, expert_indices)
+        if use_gpu_paths() and rows >= SORT_MIN_ROWS:
+            return self.apply_sorted(x, expert_indices)
+        if not use_gpu_paths() and rows * self.products >= TWO_STREAMS_MIN_PRODUCTS:
+            return self.apply_on_two_streams(x, expert_indices)
+        return self.apply_gathered(x, expert_indices)
 
-    def decodes(self, rows: int, dtype: mx.Dtype) -> bool:
+    def dequantizes(self, rows: int, dtype: mx.Dtype) -> bool:
         """Whether so many rows of work go expert by expert: on a CPU, in prefill."""
-        many = not self.training and rows * self.products >= DECODED_PRODUCTS
+        many = not self.training and rows * self.products >= DEQUANTIZE_MIN_PRODUCTS
         return many and should_dequantize(rows // self.count, dtype)
 
-    def gathered(self, x: mx.array, chosen: mx.array) -> mx.array:
+    def apply_gathered(self, x: mx.array, expert_indices: mx.array) -> mx.array:
         """Multiply all rows at once, as they come: -> (N, T, M)."""
         x = x[:, None, None]  # (N, 1, 1, M)
-        return self.work(x, lambda p, x: p(x, chosen)).squeeze(2)
+        return self.feed_forward(x, lambda p, x: p(x, expert_indices)).squeeze(2)
 
-    def halved(self, x: mx.array, chosen: mx.array) -> mx.array:
+    def apply_on_two_streams(self, x: mx.array, expert_indices: mx.array) -> mx.array:
         """Do the same on two threads: -> (N, T, M)."""
-        half = chosen.shape[1] // 2
+        half = expert_indices.shape[1] // 2
         if half == 0:
-            return self.gathered(x, chosen)
+            return self.apply_gathered(x, expert_indices)
         with mx.stream(second_stream()):
-            second = self.gathered(x, chosen[:, half:])
-        return mx.concatenate([self.gathered(x, chosen[:, :half]), second], axis=1)
+            second = self.apply_gathered(x, expert_indices[:, half:])
+        return mx.concatenate(
+            [self.apply_gathered(x, expert_indices[:, :half]), second], axis=1
+        )
 
-    def sorted(self, x: mx.array, chosen: mx.array) -> mx.array:
+    def apply_sorted(self, x: mx.array, expert_indices: mx.array) -> mx.array:
         """Order the rows by expert for the gathered kernels: -> (N, T, M)."""
-        N, T = chosen.shape
-        order = mx.argsort(self.down_proj.places(chosen).flatten())
-        ordered = chosen.flatten()[order]
+        N, T = expert_indices.shape
+        order = mx.argsort(self.down_proj.stack_indices(expert_indices).flatten())
+        ordered = expert_indices.flatten()[order]
         rows = x[order // T][:, None]  # (R, 1, M)
-        y = self.work(rows, lambda p, x: p(x, ordered, ordered=True)).squeeze(1)
+        y = self.feed_forward(
+            rows, lambda p, x: p(x, ordered, sorted_by_expert=True)
+        ).squeeze(1)
         return y[mx.argsort(order)].reshape(N, T, -1)
 
-    def one_by_one(self, x: mx.array, chosen: mx.array) -> mx.array:
+    def apply_one_by_one(self, x: mx.array, expert_indices: mx.array) -> mx.array:
         """Decode one expert after the other and let the BLAS multiply: -> (N, T, M).
 
         Decoding is exact, so only the order of summation differs from the gathered
         product. Evaluates, because sizes are read and one decoded expert is to be in
         memory at a time. Peak: one projection in float32.
         """
-        N, T = chosen.shape
-        choice = np.array(chosen).ravel()
+        N, T = expert_indices.shape
+        choice = np.array(expert_indices).ravel()
         order = np.argsort(choice, kind="stable")
         bounds = np.searchsorted(choice[order], np.arange(self.count + 1)).tolist()
         rows = x[mx.array(order // T)]  # (R, M)
         parts = []
         for expert, (start, end) in enumerate(pairwise(bounds)):
             if start < end:
-                parts.append(self.alone(rows[start:end], expert))
+                parts.append(self.apply_one(rows[start:end], expert))
                 mx.eval(parts[-1])
         back = np.argsort(order)
         return mx.concatenate(parts)[mx.array(back)].reshape(N, T, -1)
 
-    def alone(self, x: mx.array, expert: int) -> mx.array:
+    def apply_one(self, x: mx.array, expert: int) -> mx.array:
         """Run x (rows, M) through one expert -> (rows, M)."""
-        return self.work(x, lambda p, x: p.through(x, expert))
+        return self.feed_forward(x, lambda p, x: p.multiply_one(x, expert))
 
-    def work(
+    def feed_forward(
         self, x: mx.array, multiply: Callable[[Projection, mx.array], mx.array]
     ) -> mx.array:
         """Run (..., M) through gate, up and down -> (..., M)."""

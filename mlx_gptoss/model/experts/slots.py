@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from mlx_gptoss.errors import CheckpointError, MemoryBudgetError
 
-NOWHERE = 0  # an expert that is in no slot; nobody may ask for it
+UNASSIGNED = 0  # an expert that is in no slot; nobody may ask for it
 
 
 class Slots:
@@ -21,34 +21,34 @@ class Slots:
         self.count = slots
         self.experts = experts
         self.layer = layer
-        self._held: OrderedDict[int, int] = (
+        self._slot_of: OrderedDict[int, int] = (
             OrderedDict()
         )  # expert -> slot, oldest first
         self._free = list(range(slots))[::-1]
         self._table: mx.array | None = None
 
     def __contains__(self, expert: int) -> bool:
-        return expert in self._held
+        return expert in self._slot_of
 
     def __getitem__(self, expert: int) -> int:
-        return self._held[expert]
+        return self._slot_of[expert]
 
     @property
-    def held(self) -> list[int]:
+    def cached(self) -> list[int]:
         """The experts that are here, the least recently used first."""
-        return list(self._held)
+        return list(self._slot_of)
 
     @property
     def table(self) -> mx.array:
         """The slot of every expert: (E,) uint32."""
         if self._table is None:
-            slots = [self._held.get(e, NOWHERE) for e in range(self.experts)]
+            slots = [self._slot_of.get(e, UNASSIGNED) for e in range(self.experts)]
             self._table = mx.array(slots, mx.uint32)
         return self._table
 
     def touch(self, needed: Iterable[int]) -> list[int]:
         """Mark experts as used; return those that are not here."""
-        held, missing = self._held, []
+        held, missing = self._slot_of, []
         for expert in needed:
             if expert in held:
                 held.move_to_end(expert)
@@ -61,23 +61,23 @@ class Slots:
             )
         return missing
 
-    def make_room(self, count: int, keep: Collection[int]) -> list[int]:
+    def allocate(self, count: int, keep: Collection[int]) -> list[int]:
         """Take `count` slots away from all experts but `keep`, the oldest first."""
         while len(self._free) < count:
-            victim = next((e for e in self._held if e not in keep), None)
+            victim = next((e for e in self._slot_of if e not in keep), None)
             if victim is None:
                 raise MemoryBudgetError(
                     f"layer {self.layer} needs {count} slots beside {len(keep)} "
                     f"experts in use, but has {self.count} in all: give it more memory"
                 )
-            self._free.append(self._held.pop(victim))
+            self._free.append(self._slot_of.pop(victim))
             self._table = None
         return [self._free.pop() for _ in range(count)]
 
-    def put(self, experts: Iterable[int], slots: Iterable[int]) -> None:
+    def assign(self, experts: Iterable[int], slots: Iterable[int]) -> None:
         """Say that experts now lie in slots that `make_room` gave."""
         for expert, slot in zip(experts, slots, strict=True):
-            self._held[expert] = slot
+            self._slot_of[expert] = slot
         self._table = None
 
     def resize(self, slots: int) -> list[int]:
@@ -85,13 +85,13 @@ class Slots:
 
         Whoever was used last stays.
         """
-        kept = list(self._held.items())[-slots:]
+        kept = list(self._slot_of.items())[-slots:]
         self.count = slots
-        self._held = OrderedDict((e, new) for new, (e, _) in enumerate(kept))
+        self._slot_of = OrderedDict((e, new) for new, (e, _) in enumerate(kept))
         self._free = list(range(len(kept), slots))[::-1]
         self._table = None
         return [old for _, old in kept]
 
-    def give_back(self, slots: Iterable[int]) -> None:
+    def release(self, slots: Iterable[int]) -> None:
         """Return slots that were not filled."""
         self._free.extend(slots)

@@ -67,7 +67,7 @@ class ExpertStatistics:
         return replace(self, layers=since)
 
 
-def gathered(
+def collect_statistics(
     layers: Sequence[tuple[int, int, LayerStatistics]], resident_layers: int
 ) -> ExpertStatistics:
     """Copy the counts of (layer, slots, counts)."""

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from mlx_gptoss.format.layout import Structure
-from mlx_gptoss.model.experts.pressure import SHRINK, STAY, Pressure
-from mlx_gptoss.model.experts.reader import Reader
-from mlx_gptoss.model.experts.records import Records
-from mlx_gptoss.model.experts.statistics import ExpertStatistics, gathered
+from mlx_gptoss.model.experts.pressure import SHRINK, STAY, MemoryPressure
+from mlx_gptoss.model.experts.reader import ExpertReader
+from mlx_gptoss.model.experts.records import ExpertRecords
+from mlx_gptoss.model.experts.statistics import ExpertStatistics, collect_statistics
 from mlx_gptoss.model.experts.streamed import StreamedExperts
 from mlx_gptoss.model.gpt_oss import GptOss
 
-SHRUNK = 3 / 4  # of its slots a pool keeps when memory is short
+SHRINK_FACTOR = 3 / 4  # of its slots a pool keeps when memory is short
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Placement:
     def streamed(self) -> bool:
         return bool(self.slots)
 
-    def pools(self, parameter: str) -> bool:
+    def is_pooled(self, parameter: str) -> bool:
         """Say whether a parameter of the model lies in a pool, not in the model."""
         parts = parameter.split(".")
         if parts[:2] != ["model", "layers"] or "experts" not in parts:
@@ -41,48 +41,48 @@ class Placement:
         return int(parts[2]) in self.slots and parts[-1] != "bias"
 
 
-class Storage:
+class ExpertStorage:
     """The streamed layers of a model and the reader that fills them."""
 
     def __init__(
         self,
         layers: Mapping[int, StreamedExperts],
-        reader: Reader,
+        reader: ExpertReader,
         whole: int,
-        pressure: Pressure | None = None,
+        pressure: MemoryPressure | None = None,
     ) -> None:
         self.layers = dict(layers)
         self.reader = reader
         self._resident_layers = whole
         self._planned = {layer: x.slots for layer, x in layers.items()}
-        self._pressure = pressure or Pressure()
+        self._pressure = pressure or MemoryPressure()
         self._round: list[int] = []  # layers whose size is still to be changed
         self._direction = STAY
         self.cache_limit_before: int | None = None
         for layer in layers.values():
-            layer.watch(self._react)
+            layer.before_each_call(self._resize_next_layer)
 
     def statistics(self) -> ExpertStatistics:
         """Copy the counts so far."""
-        return gathered(
+        return collect_statistics(
             [(n, x.slots, x.statistics) for n, x in self.layers.items()],
             self._resident_layers,
         )
 
-    def _react(self, layer: StreamedExperts) -> None:
+    def _resize_next_layer(self, layer: StreamedExperts) -> None:
         """Change the size of one layer at a time, while memory is short or no more."""
         if not self._round:
-            self._begin_round()
+            self._start_round()
         if not self._round or self.layers.get(self._round[-1]) is not layer:
             return
         number = self._round.pop()
-        factor = SHRUNK if self._direction == SHRINK else 1 / SHRUNK
+        factor = SHRINK_FACTOR if self._direction == SHRINK else 1 / SHRINK_FACTOR
         wanted = math.ceil(layer.slots * factor)
-        layer.target = max(layer.least, min(wanted, self._planned[number]))
+        layer.target_slots = max(layer.min_slots, min(wanted, self._planned[number]))
         if not self._round:
-            self._pressure.acted()
+            self._pressure.finish_round()
 
-    def _begin_round(self) -> None:
+    def _start_round(self) -> None:
         self._direction = self._pressure.direction()
         if self._direction == STAY:
             return
@@ -105,24 +105,24 @@ class Storage:
         self.cache_limit_before = mx.set_cache_limit(limit)
 
 
-def stream(
+def stream_experts(
     model: GptOss,
     structure: Structure,
     placement: Placement,
-    records: Mapping[int, Records],
+    records: Mapping[int, ExpertRecords],
     *,
     dtype: mx.Dtype = mx.float32,
-    reader: Reader | None = None,
+    reader: ExpertReader | None = None,
     in_place: bool = True,
-    pressure: Pressure | None = None,
-) -> Storage:
+    pressure: MemoryPressure | None = None,
+) -> ExpertStorage:
     """Replace the experts of the placement's layers by streamed ones, with empty pools.
 
     Their biases are parameters of the model and still to be loaded; other floats of
     theirs lie in memory as `dtype`.
     """
     used = [records[layer] for layer in placement.slots]
-    reader = reader or Reader(path for record in used for path in record.files)
+    reader = reader or ExpertReader(path for record in used for path in record.files)
     layers: dict[int, StreamedExperts] = {}
     for layer, slots in placement.slots.items():
         layers[layer] = StreamedExperts(
@@ -138,4 +138,4 @@ def stream(
         layers[layer].eval()
         model.model.layers[layer].mlp.experts = layers[layer]
     whole = model.config.num_hidden_layers - len(layers)
-    return Storage(layers, reader, whole, pressure)
+    return ExpertStorage(layers, reader, whole, pressure)

@@ -25,12 +25,12 @@ from mlx_gptoss.files import write
 from mlx_gptoss.model.experts.resident import Experts
 from mlx_gptoss.model.gpt_oss import GptOss
 
-UNSEEN = -1
+NOT_SEEN = -1
 VERSION = 1
 
 
 @dataclass(frozen=True)
-class Trace:
+class RoutingTrace:
     """The routing of a run: `calls` are the tokens of each pass, 1 while decoding."""
 
     routing: np.ndarray  # (tokens, layers, k) int16
@@ -48,17 +48,21 @@ class Trace:
         return int((self.calls == 1).sum())
 
 
-class Tap(nn.Module):
+class RecordingExperts(nn.Module):
     """Experts with somebody listening; evaluates what the router chose."""
 
     def __init__(self, experts: Experts, seen: list[np.ndarray]) -> None:
         super().__init__()
         self.experts = experts
-        self._seen_by = lambda chosen: seen.append(np.array(chosen).astype(np.int16))
+        self._seen_by = lambda expert_indices: seen.append(
+            np.array(expert_indices).astype(np.int16)
+        )
 
-    def __call__(self, x: mx.array, chosen: mx.array, shares: mx.array) -> mx.array:
-        self._seen_by(chosen)
-        return self.experts(x, chosen, shares)
+    def __call__(
+        self, x: mx.array, expert_indices: mx.array, expert_weights: mx.array
+    ) -> mx.array:
+        self._seen_by(expert_indices)
+        return self.experts(x, expert_indices, expert_weights)
 
 
 class Recorder:
@@ -68,15 +72,15 @@ class Recorder:
         self.seen: list[list[np.ndarray]] = [[] for _ in range(layers)]
         self._experts = experts
 
-    def trace(self, model: str) -> Trace:
+    def trace(self, model: str) -> RoutingTrace:
         """Join the calls; layers that saw less of one are padded in front."""
         lengths = [max(map(len, rows)) for rows in zip(*self.seen, strict=True)]
         k = max((rows.shape[1] for rows in self.seen[0]), default=0)
-        routing = np.full((sum(lengths), len(self.seen), k), UNSEEN, np.int16)
+        routing = np.full((sum(lengths), len(self.seen), k), NOT_SEEN, np.int16)
         for layer, calls in enumerate(self.seen):
             for end, rows in zip(np.cumsum(lengths), calls, strict=True):
                 routing[end - len(rows) : end, layer] = rows
-        return Trace(routing, np.array(lengths, np.int32), self._experts, model)
+        return RoutingTrace(routing, np.array(lengths, np.int32), self._experts, model)
 
 
 @contextmanager
@@ -88,14 +92,14 @@ def recording(model: GptOss) -> Iterator[Recorder]:
     plain = [block.mlp.experts for block in blocks]
     try:
         for block, experts, seen in zip(blocks, plain, recorder.seen, strict=True):
-            block.mlp.experts = Tap(experts, seen)  # pyright: ignore
+            block.mlp.experts = RecordingExperts(experts, seen)  # pyright: ignore
         yield recorder
     finally:
         for block, experts in zip(blocks, plain, strict=True):
             block.mlp.experts = experts
 
 
-def save_trace(trace: Trace, path: Path) -> Path:
+def save_trace(trace: RoutingTrace, path: Path) -> Path:
     """Write a trace: about 300 bytes a token for the 120b."""
     about = {"version": str(VERSION), "experts": str(trace.experts)}
     about |= {"model": trace.model, "format": "mlx-gptoss routing trace"}
@@ -104,7 +108,7 @@ def save_trace(trace: Trace, path: Path) -> Path:
     return path
 
 
-def open_trace(path: Path) -> Trace:
+def open_trace(path: Path) -> RoutingTrace:
     """Read a trace. Raises CheckpointError naming what is wrong with it."""
     try:
         with safe_open(path, framework="np") as file:
@@ -120,12 +124,12 @@ def open_trace(path: Path) -> Trace:
         routing.ndim == 3
         and calls.sum() == len(routing)
         and routing.size > 0
-        and routing.min() >= UNSEEN
+        and routing.min() >= NOT_SEEN
         and routing.max() < experts
     )
     if not sound:
         raise CheckpointError(f"`{path}` is a damaged trace: record it again")
-    return Trace(routing, calls, experts, about.get("model", ""))
+    return RoutingTrace(routing, calls, experts, about.get("model", ""))
 
 
 LRU, LFU, IDEAL = "lru", "lfu", "ideal"
@@ -139,15 +143,15 @@ class Replay:
     slots: int
     policy: str
     hits: int
-    asked: int
+    lookups: int
     by_layer: tuple[float, ...]
 
     @property
     def hit_rate(self) -> float:
-        return self.hits / self.asked if self.asked else 1.0
+        return self.hits / self.lookups if self.lookups else 1.0
 
 
-def replay(trace: Trace, slots: int, policy: str = LRU) -> Replay:
+def replay(trace: RoutingTrace, slots: int, policy: str = LRU) -> Replay:
     """Replay every layer with `slots` slots; prompts fill them and are not counted.
 
     `lru` is what this program does; `lfu` drops what was used least often, `ideal`
@@ -174,19 +178,21 @@ def replay(trace: Trace, slots: int, policy: str = LRU) -> Replay:
 
 
 def hit_curve(
-    trace: Trace, slots: Sequence[int], policy: str = LRU
+    trace: RoutingTrace, slots: Sequence[int], policy: str = LRU
 ) -> Mapping[float, float]:
     """Return the hit rate by the share of the experts that is in slots."""
     return {n / trace.experts: replay(trace, n, policy).hit_rate for n in slots}
 
 
-def layers_by_hit_rate(trace: Trace, slots: int) -> tuple[int, ...]:
+def layers_by_hit_rate(trace: RoutingTrace, slots: int) -> tuple[int, ...]:
     """Order the layers by their hit rate, the worst first: best kept resident."""
     rates = replay(trace, slots).by_layer
     return tuple(sorted(range(trace.layers), key=lambda layer: rates[layer]))
 
 
-def _replay_layer(trace: Trace, layer: int, slots: int, policy: str) -> tuple[int, int]:
+def _replay_layer(
+    trace: RoutingTrace, layer: int, slots: int, policy: str
+) -> tuple[int, int]:
     """Return hits and questions of one layer's decoded tokens."""
     passes = _passes(trace, layer)
     uses = _uses(passes) if policy == IDEAL else {}
@@ -215,7 +221,7 @@ def _replay_layer(trace: Trace, layer: int, slots: int, policy: str) -> tuple[in
     return hits, asked
 
 
-def _passes(trace: Trace, layer: int) -> list[tuple[list[int], bool]]:
+def _passes(trace: RoutingTrace, layer: int) -> list[tuple[list[int], bool]]:
     """List the distinct experts of every pass, and whether it counts.
 
     Those of a prompt come by their last use, those of one token by number.
@@ -224,7 +230,7 @@ def _passes(trace: Trace, layer: int) -> list[tuple[list[int], bool]]:
     for count in trace.calls.tolist():
         rows = trace.routing[start : start + count, layer]
         start += count
-        chosen = rows[rows != UNSEEN].tolist()
+        chosen = rows[rows != NOT_SEEN].tolist()
         last = {expert: place for place, expert in enumerate(chosen)}
         order = sorted(last) if count == 1 else sorted(last, key=last.__getitem__)
         passes.append((order, count == 1))

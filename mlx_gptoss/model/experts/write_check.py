@@ -11,13 +11,13 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.format.config import MXFP4
-from mlx_gptoss.model.experts.pool import Pool
+from mlx_gptoss.model.experts.pool import SlotPool
 
 SLOTS, ROWS, COLUMNS = 4, 8, 64
 ROUNDS = 3  # the device has read the slots before, and may have kept what it read
 
 
-def writes_are_seen() -> bool:
+def in_place_writes_work() -> bool:
     """Say whether slots may be filled in place on the default device."""
     return _seen(str(mx.default_device()))
 
@@ -30,18 +30,23 @@ def _seen(_device: str) -> bool:
 def check_writes() -> bool:
     """Fill slots in place, again and again, and gather what the device reads there."""
     words = COLUMNS * MXFP4.bits // 32
-    weight = Pool(SLOTS, (ROWS, words), mx.uint32, in_place=True)
-    scales = Pool(SLOTS, (ROWS, COLUMNS // MXFP4.group_size), mx.uint8, in_place=True)
+    weight = SlotPool(SLOTS, (ROWS, words), mx.uint32, in_place=True)
+    scales = SlotPool(
+        SLOTS, (ROWS, COLUMNS // MXFP4.group_size), mx.uint8, in_place=True
+    )
     draw = np.random.default_rng(0)
-    chosen = mx.arange(SLOTS, dtype=mx.uint32)
+    expert_indices = mx.arange(SLOTS, dtype=mx.uint32)
     x = mx.ones((SLOTS, 1, COLUMNS))
     for _ in range(ROUNDS):
         for slot in range(SLOTS):
-            weight.out(slot)[:] = draw.bytes(weight.slot_bytes)
-            scales.out(slot)[:] = bytes([127] * scales.slot_bytes)
-        found = _product(x, weight.array, scales.array, chosen)
+            weight.slot_memory(slot)[:] = draw.bytes(weight.slot_bytes)
+            scales.slot_memory(slot)[:] = bytes([127] * scales.slot_bytes)
+        found = _product(x, weight.array, scales.array, expert_indices)
         expected = _product(
-            x, mx.array(weight.view.copy()), mx.array(scales.view.copy()), chosen
+            x,
+            mx.array(weight.view.copy()),
+            mx.array(scales.view.copy()),
+            expert_indices,
         )
         if not mx.array_equal(found, expected):
             return False
@@ -49,13 +54,13 @@ def check_writes() -> bool:
 
 
 def _product(
-    x: mx.array, weight: mx.array, scales: mx.array, chosen: mx.array
+    x: mx.array, weight: mx.array, scales: mx.array, expert_indices: mx.array
 ) -> mx.array:
     return mx.gather_qmm(
         x,
         weight,
         scales,
-        rhs_indices=chosen,
+        rhs_indices=expert_indices,
         transpose=True,
         group_size=MXFP4.group_size,
         bits=MXFP4.bits,
