@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mlx_gptoss.api.errors import ApiError
 from mlx_gptoss.api.responses.items import read_items
 from mlx_gptoss.api.responses.tool_choice import to_chat_tool_choice
-from mlx_gptoss.api.responses.tool_list import ResponsesTools, read_tools
 from mlx_gptoss.api.responses.tool_names import ToolNames, ToolOrigin
+from mlx_gptoss.api.responses.tools import ResponsesTools, read_tools
 from mlx_gptoss.api.responses.wire import ResponsesTool
 from mlx_gptoss.api.settings import RequestLimits
 from mlx_gptoss.harmony import messages as m

@@ -10,7 +10,7 @@ from mlx_gptoss.api.errors import ApiError
 from mlx_gptoss.api.generation import TokenCounts
 from mlx_gptoss.api.responses.reply import ResponseBuilder
 from mlx_gptoss.api.responses.tool_names import ToolNames, ToolOrigin
-from mlx_gptoss.api.responses.wire_reply import ResponseReply
+from mlx_gptoss.api.responses.wire import ResponseReply
 from mlx_gptoss.api.sealed import unseal
 from mlx_gptoss.harmony.messages import TextGrammar, ToolDescription, text_tool
 from mlx_gptoss.harmony.parse.parser import Parser

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from mlx_gptoss.api.chat import wire_reply as wire
+from mlx_gptoss.api.chat import wire
 from mlx_gptoss.api.chat.reply_style import ChatReplyOptions
 from mlx_gptoss.api.generation import AnswerStream, merge_answers
 from mlx_gptoss.api.text_parser import ParsedToken

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlx_gptoss.api.chat import wire_reply as wire
+from mlx_gptoss.api.chat import wire
 from mlx_gptoss.api.chat.wire import ChatRequest
 from mlx_gptoss.api.logprobs import clamp_logprob, token_text
 from mlx_gptoss.api.settings import BOTH, REASONING, REASONING_CONTENT, ServerSettings

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlx_gptoss.api.generation import TokenCounts
-from mlx_gptoss.api.messages import wire_reply as wire
+from mlx_gptoss.api.messages import wire
 from mlx_gptoss.api.sealed import seal
 from mlx_gptoss.harmony.events import (
     Answer,

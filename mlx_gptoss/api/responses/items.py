@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_gptoss.api.errors import as_api_error, bad_request
-from mlx_gptoss.api.responses.tool_list import (
+from mlx_gptoss.api.responses.tool_names import namespace_of
+from mlx_gptoss.api.responses.tools import (
     ResponsesTools,
     item_path,
     search_result_text,
 )
-from mlx_gptoss.api.responses.tool_names import namespace_of
 from mlx_gptoss.api.sealed import unseal, unseal_parts
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m

@@ -8,7 +8,7 @@ show it twice. The item has both at its end.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mlx_gptoss.api.responses import wire_reply as wire
+from mlx_gptoss.api.responses import wire
 from mlx_gptoss.api.sealed import seal
 from mlx_gptoss.api.settings import OPEN_RESPONSES, OPENAI
 from mlx_gptoss.harmony.events import Reasoning

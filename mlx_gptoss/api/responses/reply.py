@@ -19,10 +19,10 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
-from mlx_gptoss.api.chat.wire_reply import TokenLogprob
+from mlx_gptoss.api.chat.wire import TokenLogprob
 from mlx_gptoss.api.errors import ApiError
 from mlx_gptoss.api.generation import TokenCounts
-from mlx_gptoss.api.responses import wire_reply as wire
+from mlx_gptoss.api.responses import wire
 from mlx_gptoss.api.responses.reasoning import StreamedReasoning
 from mlx_gptoss.api.responses.tool_names import ToolNames, ToolOrigin
 from mlx_gptoss.api.settings import OPENAI

@@ -16,7 +16,7 @@ from mlx_gptoss.api.responses.items import (
     read_items,
 )
 from mlx_gptoss.api.responses.tool_choice import to_chat_tool_choice
-from mlx_gptoss.api.responses.tool_list import ResponsesTools, read_tools
+from mlx_gptoss.api.responses.tools import ResponsesTools, read_tools
 from mlx_gptoss.api.responses.wire import ResponsesInput, ResponsesRequest
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.chat.truncate import first_kept, room

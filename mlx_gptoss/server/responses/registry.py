@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
 from mlx_gptoss.api.chat.reply_style import ChatReplyOptions
-from mlx_gptoss.api.chat.wire_reply import TokenLogprob
+from mlx_gptoss.api.chat.wire import TokenLogprob
 from mlx_gptoss.api.errors import ApiError, as_api_error, bad_request
 from mlx_gptoss.api.generation import AnswerStream
 from mlx_gptoss.api.responses.reply import Event, ResponseBuilder
-from mlx_gptoss.api.responses.wire_reply import ResponseReply
+from mlx_gptoss.api.responses.wire import ResponseReply
 from mlx_gptoss.api.text_parser import ParsedToken
 from mlx_gptoss.engine.outputs import CANCELLED, Step
 from mlx_gptoss.errors import StorageError

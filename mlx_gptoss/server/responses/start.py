@@ -12,8 +12,7 @@ from mlx_gptoss.api.responses.request import (
     wants_logprobs,
     wants_sealed,
 )
-from mlx_gptoss.api.responses.wire import ResponsesRequest, ResponsesTool
-from mlx_gptoss.api.responses.wire_reply import ResponseReply
+from mlx_gptoss.api.responses.wire import ResponseReply, ResponsesRequest, ResponsesTool
 from mlx_gptoss.server.responses.registry import LiveResponse
 from mlx_gptoss.server.service import Job, Service
 

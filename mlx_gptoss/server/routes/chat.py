@@ -10,8 +10,7 @@ from starlette.responses import Response
 from mlx_gptoss.api.chat.reply import build_reply, stream_chunks
 from mlx_gptoss.api.chat.reply_style import ChatReplyOptions
 from mlx_gptoss.api.chat.request import read_request
-from mlx_gptoss.api.chat.wire import ChatRequest
-from mlx_gptoss.api.chat.wire_reply import ChatCompletion, RenderedPrompt
+from mlx_gptoss.api.chat.wire import ChatCompletion, ChatRequest, RenderedPrompt
 from mlx_gptoss.api.generation import AnswerStream
 from mlx_gptoss.api.ignored import ignored_header
 from mlx_gptoss.api.prompt import ConversationRequest

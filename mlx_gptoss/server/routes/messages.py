@@ -8,20 +8,18 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_gptoss.api.chat.wire_reply import RenderedPrompt
+from mlx_gptoss.api.chat.wire import RenderedPrompt
 from mlx_gptoss.api.errors import ApiError, anthropic_body
 from mlx_gptoss.api.generation import AnswerStream
 from mlx_gptoss.api.ignored import ignored_header
 from mlx_gptoss.api.messages.reply import Event, MessageBuilder, new_message
 from mlx_gptoss.api.messages.request import MessagesConversation, fields_without_effect
 from mlx_gptoss.api.messages.wire import (
+    AnthropicErrorReply,
     CountTokensRequest,
+    MessagesReply,
     MessagesRequest,
     RenderMessageRequest,
-)
-from mlx_gptoss.api.messages.wire_reply import (
-    AnthropicErrorReply,
-    MessagesReply,
     StopReason,
     TokenCount,
 )

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_gptoss.api.chat.wire_reply import RenderedPrompt
+from mlx_gptoss.api.chat.wire import RenderedPrompt
 from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.ignored import ignored_header
 from mlx_gptoss.api.responses.items import listed_item
@@ -17,12 +17,13 @@ from mlx_gptoss.api.responses.request import (
     check_supported,
     fields_without_effect,
 )
-from mlx_gptoss.api.responses.wire import ResponsesInput, ResponsesRequest
-from mlx_gptoss.api.responses.wire_reply import (
+from mlx_gptoss.api.responses.wire import (
     DeletedResponse,
     InputTokens,
     ItemList,
     ResponseReply,
+    ResponsesInput,
+    ResponsesRequest,
 )
 from mlx_gptoss.api.wire import Json
 from mlx_gptoss.server.bodies import JsonBodyRoute
