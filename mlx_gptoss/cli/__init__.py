@@ -37,15 +37,17 @@ COMMANDS = {
         "mlx_gptoss.cli.inspect", "inspect", "Check and describe a model"
     ),
     "convert": LazyCommand(
-        "mlx_gptoss_convert.cli.convert", "command", "Convert a checkpoint"
+        "mlx_gptoss_convert.cli.convert", "convert_command", "Convert a checkpoint"
     ),
     "verify": LazyCommand(
-        "mlx_gptoss_convert.cli.convert",
+        "mlx_gptoss_convert.cli.verify",
         "verify_command",
         "Prove what a conversion did",
     ),
     "compare": LazyCommand(
-        "mlx_gptoss_convert.cli.compare", "command", "Two conversions side by side"
+        "mlx_gptoss_convert.cli.compare",
+        "compare_command",
+        "Two conversions side by side",
     ),
     "plan": LazyCommand(
         "mlx_gptoss.cli.plan", "plan", "What fits, and how fast it would be"

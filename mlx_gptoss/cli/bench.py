@@ -26,7 +26,9 @@ from mlx_gptoss.cli.terminal import note
 
 # The converter stands on this package, so its command is found by name.
 CONVERT = LazyCommand(
-    "mlx_gptoss_convert.cli.bench", "command", "Speed and memory of converting"
+    "mlx_gptoss_convert.cli.bench",
+    "bench_convert_command",
+    "Speed and memory of converting",
 )
 
 

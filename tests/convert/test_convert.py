@@ -15,9 +15,9 @@ from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.format.layout import MLX_PACKED, PACKED, matrices
 from mlx_gptoss_convert.plan.plan import make_plan
 from mlx_gptoss_convert.plan.recipe import RECIPES, Recipe, affine
+from mlx_gptoss_convert.plan.shards import PAGE
 from mlx_gptoss_convert.steps.affine import AffineRows, decode_affine
 from mlx_gptoss_convert.write.conversion import convert
-from mlx_gptoss_convert.write.writer import PAGE
 from tests.support import oracle
 from tests.support.checkpoints import hf_config, random_tensors, write_folder
 from tests.support.layout_writers import WRITERS, write_hf, write_split_mxfp4

@@ -18,10 +18,11 @@ from mlx_gptoss_convert.measure.verify import verify
 from mlx_gptoss_convert.plan.plan import ConversionPlan, make_plan
 from mlx_gptoss_convert.plan.recipe import RECIPES, affine
 from mlx_gptoss_convert.read.checkpoint import open_source
-from mlx_gptoss_convert.read.gguf import ARRAY, encode_value, read_gguf
+from mlx_gptoss_convert.read.gguf import ARRAY, read_gguf
 from mlx_gptoss_convert.read.gguf_tokenizer import PRE_TOKENIZERS
 from mlx_gptoss_convert.write.conversion import convert
 from mlx_gptoss_convert.write.gguf import FILE, make_gguf_plan
+from mlx_gptoss_convert.write.gguf_header import encode_value
 from mlx_gptoss_convert.write.hf import make_hf_plan
 from tests.convert.test_convert import IDS, LOGITS, expert_bytes, logits, raw_tensors
 from tests.support import oracle
@@ -507,7 +508,9 @@ def test_what_another_tool_made_of_a_gguf_is_said(source: Path, tmp_path: Path) 
         open_source(path)
     place = whole.index(b"blk.0.attn_q.weight") + len("blk.0.attn_q.weight") + 4 + 16
     path.write_bytes(whole[:place] + (12).to_bytes(4, "little") + whole[place + 4 :])
-    with pytest.raises(CheckpointError, match="is stored as Q4_K, read are F32, F16"):
+    with pytest.raises(
+        CheckpointError, match="is stored as Q4_K, readable are F32, F16"
+    ):
         open_source(path)
     tied = copied(out, tmp_path / "tied.gguf", "output.weight")
     with pytest.raises(CheckpointError, match=r"there is no output head \(`output"):

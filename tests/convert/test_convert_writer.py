@@ -4,14 +4,9 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from mlx_gptoss_convert.write.writer import (
-    PAGE,
-    OutputTensor,
-    ShardFile,
-    index_json,
-    lay_out,
-    plan_shards,
-)
+from mlx_gptoss_convert.plan.shards import PAGE, index_json, lay_out, plan_shards
+from mlx_gptoss_convert.steps.step import OutputTensor
+from mlx_gptoss_convert.write.writer import ShardFile
 
 ODD = [
     OutputTensor("norm", "BF16", (5,)),

@@ -1,1 +1,1 @@
-"""The commands `convert`, `verify` and `compare`."""
+"""The commands `convert`, `verify`, `compare` and `bench convert`."""

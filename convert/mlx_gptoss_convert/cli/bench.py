@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     help="Interleaved rounds; times are their medians",
 )
 @json_option
-def command(size: int, folder: Path | None, rounds: int, as_json: bool) -> None:
+def bench_convert_command(
+    size: int, folder: Path | None, rounds: int, as_json: bool
+) -> None:
     """Measure the converter beside a plain copy and beside mlx_lm.convert.
 
     Every run is a process of its own, on one disk, with the source in memory. Ratios

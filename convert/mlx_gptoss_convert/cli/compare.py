@@ -10,7 +10,7 @@ import click
 @click.argument("a", metavar="A", type=click.Path(path_type=Path))
 @click.argument("b", metavar="B", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object")
-def command(a: Path, b: Path, as_json: bool) -> None:
+def compare_command(a: Path, b: Path, as_json: bool) -> None:
     """Print what `verify --against` found in the folders A and B side by side."""
     from mlx_gptoss_convert.measure.compare import align_rows, compare
 

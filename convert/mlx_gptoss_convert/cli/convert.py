@@ -1,12 +1,12 @@
-"""The commands `convert` and `verify`: parse, call one function, report."""
+"""The command `convert`."""
 
 from pathlib import Path
 
 import click
 
-from mlx_gptoss.checkpoint.hub.local_models import DEMO
-from mlx_gptoss.cli.options import MemorySize, folder_or_name
+from mlx_gptoss.cli.options import MemorySize
 from mlx_gptoss.cli.terminal import note
+from mlx_gptoss_convert.cli.sources import find_source
 from mlx_gptoss_convert.plan.recipe import DEFAULT, EXPERT_BITS, RECIPES
 
 LAYOUTS = ("packed", "split")
@@ -89,10 +89,12 @@ OUTPUTS = ("mlx", "hf", "gguf")
     help="Memory the conversion may take, above the program itself",
 )
 @click.option("--resume", is_flag=True, help="Go on with an interrupted conversion")
-@click.option("--dry-run", is_flag=True, help="Show every tensor's fate, write nothing")
+@click.option(
+    "--dry-run", is_flag=True, help="List what becomes of every tensor, write nothing"
+)
 @click.option("--offline", is_flag=True, help="Never touch the network")
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON lines")
-def command(
+def convert_command(
     src: str,
     dst: Path,
     recipe: str,
@@ -176,103 +178,6 @@ def command(
 
 
 def given(option: str) -> bool:
-    """Say whether the user wrote an option of the running command."""
+    """Whether the user gave an option of the running command."""
     source = click.get_current_context().get_parameter_source(option)
     return source is click.core.ParameterSource.COMMANDLINE
-
-
-def find_source(src: str, *, offline: bool) -> Path:
-    """Find the file or folder that SRC names, downloading it if it is a Hub id."""
-    from mlx_gptoss.cli.services import Services
-    from mlx_gptoss_convert.read.checkpoint import find_gguf_files
-
-    path = Path(src).expanduser()
-    if not path.is_file():
-        path = Path(src := folder_or_name(src)).expanduser()
-    if path.is_file() or find_gguf_files(path):
-        return path
-    services = click.get_current_context().find_object(Services) or Services()
-    return services.fetch_source(src, offline=offline)
-
-
-@click.command(name="verify", short_help="Prove what a conversion did")
-@click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
-@click.option("--against", metavar="SRC", help="The checkpoint FOLDER was made of")
-@click.option("--kl", is_flag=True, help="Run both models and compare predictions")
-@click.option(
-    "--text",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Text to run on, instead of the bundled Harmony conversations",
-)
-@click.option(
-    "--calibrate",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Measure what each kind of tensor costs, for `convert --calibration FILE`",
-)
-@click.option(
-    "--experts-modes",
-    is_flag=True,
-    help="Run resident, hybrid and streamed experts and compare their logits",
-)
-@click.option("--offline", is_flag=True, help="Never touch the network")
-@click.option("--json", "as_json", is_flag=True, help="Report as JSON lines")
-def verify_command(
-    folder: Path,
-    against: str | None,
-    kl: bool,
-    text: Path | None,
-    calibrate: Path | None,
-    experts_modes: bool,
-    offline: bool,
-    as_json: bool,
-) -> None:
-    """Check a converted FOLDER: its digests and values, and its source with --against.
-
-    Against the source, every byte of the experts is compared and the error of the
-    rest is measured; with --kl both models are run too, one layer at a time. What was
-    found is kept in FOLDER: in report.json and the model card. With --experts-modes
-    any model (FOLDER, a Hub id or `demo`) is run with its experts kept in every way.
-    """
-    if experts_modes:
-        from mlx_gptoss.cli.modes import verify_modes
-
-        if against or kl or text or calibrate:
-            raise click.UsageError("--experts-modes stands alone")
-        here = folder.is_dir() and str(folder) != DEMO
-        found = folder if here else find_source(str(folder), offline=offline)
-        verify_modes(found, as_json=as_json)
-        return
-    from mlx_gptoss.errors import ConversionError
-    from mlx_gptoss_convert.cli.progress import Bar, JsonLines, show_report
-    from mlx_gptoss_convert.measure.card import add_to_card
-    from mlx_gptoss_convert.measure.report import save_report
-    from mlx_gptoss_convert.measure.verify import verify
-
-    if (kl and against is None) or (text is not None and not (kl or calibrate)):
-        raise ConversionError(
-            "`--text` needs `--kl` or `--calibrate`, and `--kl` needs `--against SRC`"
-        )
-    source = None if against is None else find_source(against, offline=offline)
-    with JsonLines() if as_json else Bar("Verifying") as progress:
-        report = verify(folder, source, progress=progress)
-    if kl and source is not None and not report.faults:
-        from mlx_gptoss_convert.measure.kl import add_divergence
-
-        with JsonLines() if as_json else Bar("Running both") as progress:
-            add_divergence(report, folder, source, text=text, progress=progress)
-    if calibrate is not None and not report.faults:
-        from mlx_gptoss_convert.measure.calibrate import calibrate_folder
-
-        with JsonLines() if as_json else Bar("Calibrating") as progress:
-            calibrate_folder(folder, calibrate, text=text, progress=progress)
-    show_report(report, as_json=as_json)
-    if against is not None:
-        save_report(report, folder)
-        add_to_card(report, folder)
-    if report.faults:
-        raise ConversionError(
-            f"`{folder}` is not as it should be ({len(report.faults)} faults above): "
-            "convert again"
-        )

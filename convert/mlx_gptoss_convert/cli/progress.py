@@ -15,8 +15,7 @@ from mlx_gptoss_convert.plan.estimates import estimate_plan
 from mlx_gptoss_convert.plan.parts import PartSize, sizes_by_part
 from mlx_gptoss_convert.plan.plan import ConversionPlan
 from mlx_gptoss_convert.plan.sizing import RecipeChoice, SizedRecipe, frontier_lines
-from mlx_gptoss_convert.steps.quantize import TensorStep
-from mlx_gptoss_convert.write.writer import OutputTensor
+from mlx_gptoss_convert.steps.step import OutputTensor, TensorStep
 
 DIVERGENCE = (
     "KL {kl:.5f} nats, 99 % below {kl_99:.5f}; {flips:.2%} of top tokens flipped, "

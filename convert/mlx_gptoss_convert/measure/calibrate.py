@@ -31,7 +31,7 @@ from mlx_gptoss_convert.measure.texts import EvaluationText
 from mlx_gptoss_convert.plan.recipe import BITS, KINDS, affine, fit_columns
 from mlx_gptoss_convert.read.source import TensorReader
 from mlx_gptoss_convert.steps.affine import decode_affine, encode_affine
-from mlx_gptoss_convert.steps.quantize import AFFINE_FLOATS
+from mlx_gptoss_convert.steps.codecs import AFFINE_FLOATS
 
 DENSE = Structure(quantization={}, experts=PACKED)
 Calibration = dict[str, dict[str, float]]  # KL in nats, by kind and bits

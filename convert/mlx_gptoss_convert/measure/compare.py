@@ -75,15 +75,13 @@ def compare(left: Path, right: Path) -> list[tuple[str, str, str]]:
         ("weights", *(format_bytes(side.size) for side in sides)),
     ]
     for kind in dict.fromkeys([*first.recipe, *second.recipe]):
-        rows.append(
-            (kind, *(describe_setting(side.recipe.get(kind)) for side in sides))
-        )
+        rows.append((kind, *(format_setting(side.recipe.get(kind)) for side in sides)))
     for name in dict.fromkeys([*first.numbers, *second.numbers]):
         rows.append((name, *(format_number(side.numbers.get(name)) for side in sides)))
     return rows
 
 
-def describe_setting(setting: Mapping[str, Any] | None) -> str:
+def format_setting(setting: Mapping[str, Any] | None) -> str:
     """Write one entry of a recipe: `8/64`, bits and group."""
     if setting is None:
         return "as it was"

@@ -12,7 +12,7 @@ gpt-oss-120b that is 1.8 GB for the layer and about 1 GB for the rest.
 Dimensions: B passages, L tokens, M hidden size, N counted positions, V vocabulary.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import mlx.core as mx
@@ -36,11 +36,10 @@ from mlx_gptoss_convert.measure.texts import (
     make_batches,
 )
 from mlx_gptoss_convert.read.checkpoint import find_gguf_files
-from mlx_gptoss_convert.read.source import TensorReader
+from mlx_gptoss_convert.read.source import Progress, TensorReader
 
 TEXT_TOKENS = 4096  # of a text file; the rest of it is left out
 HARMONY_TEXT = "the bundled Harmony conversations"
-Progress = Callable[[int, int, str], None]
 
 
 class HiddenStates:

@@ -15,7 +15,7 @@ from mlx_gptoss.format.layout import BYTES_PER_BLOCK, IN_OUT, SPLIT, Matrix
 from mlx_gptoss.format.mxfp4 import decode
 from mlx_gptoss_convert.read.source import SourceTensor, TensorReader
 from mlx_gptoss_convert.steps.affine import AffineRows, decode_affine, to_float32
-from mlx_gptoss_convert.steps.quantize import CODEC_SLICE_BYTES, as_elements
+from mlx_gptoss_convert.steps.codecs import CODEC_SLICE_BYTES, as_elements
 
 FUSED = "gate_up_proj"
 PARTS = ("gate_proj", "up_proj")  # whose rows alternate in the fused projection

@@ -7,7 +7,6 @@ both sides are read anew. Peak memory: one expert of each side in float32.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,11 +20,10 @@ from mlx_gptoss_convert.measure.report import ErrorStats, VerificationReport
 from mlx_gptoss_convert.plan.recipe import kind_of
 from mlx_gptoss_convert.read.checkpoint import open_source, tensors_in_files
 from mlx_gptoss_convert.read.digests import Digests
-from mlx_gptoss_convert.read.source import TensorReader, check_values
+from mlx_gptoss_convert.read.source import Progress, TensorReader, check_values
 from mlx_gptoss_convert.write.journal import RESULT
 
 LEAST_COSINE = 0.97  # 3 bits leave 0.98, 4 bits 0.996; another matrix leaves 0
-Progress = Callable[[int, int, str], None]
 
 
 def verify(

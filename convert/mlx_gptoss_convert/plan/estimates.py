@@ -19,13 +19,10 @@ from mlx_gptoss.memory import format_bytes
 from mlx_gptoss_convert.plan.plan import ConversionPlan
 from mlx_gptoss_convert.read.digests import WAITING
 from mlx_gptoss_convert.read.source import SLICE_BYTES
-from mlx_gptoss_convert.steps.quantize import (
-    Encode,
-    Quantize,
-    Requantize,
-    TensorStep,
-    encode_rows,
-)
+from mlx_gptoss_convert.steps.codecs import encode_rows
+from mlx_gptoss_convert.steps.encode import Encode
+from mlx_gptoss_convert.steps.quantize import Quantize, Requantize
+from mlx_gptoss_convert.steps.step import TensorStep
 from mlx_gptoss_convert.steps.workers import worker_count
 
 MAX_MEMORY = 10**9  # above the program itself, unless more is allowed

@@ -24,21 +24,18 @@ from mlx_gptoss.format.layout import (
     Layout,
     matrices,
 )
+from mlx_gptoss_convert.plan.config_json import config_json
 from mlx_gptoss_convert.plan.recipe import Recipe
 from mlx_gptoss_convert.plan.rules import StepBuilder, plan_steps
-from mlx_gptoss_convert.read.companions import (
-    CompanionFiles,
-    companion_files,
-    config_json,
-)
-from mlx_gptoss_convert.steps.quantize import TensorStep
-from mlx_gptoss_convert.write.writer import (
+from mlx_gptoss_convert.plan.shards import (
     INDEX,
     SHARD_BYTES,
     Shard,
     index_json,
     plan_shards,
 )
+from mlx_gptoss_convert.read.companions import CompanionFiles, companion_files
+from mlx_gptoss_convert.steps.step import TensorStep
 
 FORMAT = 1  # of the result and its journal
 LAYOUTS = {PACKED: MLX_PACKED, SPLIT: MLX_SPLIT}

@@ -28,20 +28,12 @@ from mlx_gptoss.format.layout import (
 )
 from mlx_gptoss_convert.plan.recipe import HALF, Recipe, fit_columns
 from mlx_gptoss_convert.read.source import SourceTensor
+from mlx_gptoss_convert.steps.codecs import AFFINE_FLOATS, ENCODED_KINDS
+from mlx_gptoss_convert.steps.encode import Encode
 from mlx_gptoss_convert.steps.gguf import Q8_0, Reencode
-from mlx_gptoss_convert.steps.quantize import (
-    AFFINE_FLOATS,
-    ENCODED_KINDS,
-    Copy,
-    Deinterleave,
-    Encode,
-    Interleave,
-    Quantize,
-    Requantize,
-    RoundToHalf,
-    TensorStep,
-)
-from mlx_gptoss_convert.write.writer import OutputTensor
+from mlx_gptoss_convert.steps.quantize import Quantize, Requantize, RoundToHalf
+from mlx_gptoss_convert.steps.rearrange import Copy, Deinterleave, Interleave
+from mlx_gptoss_convert.steps.step import OutputTensor, TensorStep
 
 SCALE_DTYPES = {"affine": AFFINE_FLOATS, "mxfp4": "U8"}  # of what is packed here
 

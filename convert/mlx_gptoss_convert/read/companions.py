@@ -1,26 +1,23 @@
-"""The small files of a converted folder: its config, and what comes along.
+"""Companion files of a checkpoint: tokenizer, chat template, license and so on.
 
-Knows `config.json` and file names, no tensors.
+They are copied to the result unchanged, except that settings of `tokenizer.json` that
+would change prompts are turned off. Knows file names, not tensors.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import tokenizers
 
-from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.tokenizer import has_harmony
 from mlx_gptoss.checkpoint.tokenizer.settings import turn_off
-from mlx_gptoss.format.config import MXFP4, ModelConfig, Quantization
 
 TOKENIZER_FILE = "tokenizer.json"
 UNREADABLE = (
     f"`{TOKENIZER_FILE}` cannot be read as a tokenizer: give another with `--tokenizer`"
 )
-SETTINGS = (  # of a tokenizer, in the order in which the library writes them
+SETTINGS = (  # of a tokenizer, in the order the library writes them
     b"truncation",
     b"padding",
     b"added_tokens",
@@ -30,7 +27,7 @@ SETTINGS = (  # of a tokenizer, in the order in which the library writes them
     b"model",
     b"dropout",
 )
-# Copied from the source where it has them.
+# Copied from the source if present.
 COMPANIONS = (
     TOKENIZER_FILE,
     "tokenizer_config.json",
@@ -43,41 +40,27 @@ COMPANIONS = (
     "LICENSE.txt",
     "USAGE_POLICY",
 )
-ORIGINAL_FOLDER = "original"  # lies inside the folder that has the companions
-
-# Keys of the source that are said anew, or say what is no longer true.
-REPLACED = frozenset(
-    {
-        "_name_or_path",
-        "num_experts",
-        "quantization",
-        "quantization_config",
-        "rope_ntk_alpha",
-        "rope_ntk_beta",
-        "rope_parameters",
-        "rope_scaling_factor",
-    }
-)
+ORIGINAL_FOLDER = "original"  # its companions are in the folder above
 
 
 @dataclass(frozen=True)
 class CompanionFiles:
-    """What goes with the weights: texts by file name, files to be copied."""
+    """Files that accompany the weights: contents by file name, and files to copy."""
 
     texts: Mapping[str, bytes]
     copied: tuple[Path, ...]
-    notes: tuple[str, ...] = ()  # on what was changed in them
+    notes: tuple[str, ...] = ()  # on changes made to them
 
     def with_texts(self, texts: Mapping[str, bytes]) -> "CompanionFiles":
-        """Put `texts` in the place of what has their names."""
+        """Replace the files that have the names of `texts`."""
         copied = tuple(path for path in self.copied if path.name not in texts)
         return CompanionFiles({**self.texts, **texts}, copied, self.notes)
 
     def cleaned(self) -> "CompanionFiles":
-        """Leave out of `tokenizer.json` what would change a prompt, and note it.
+        """Turn off the settings of `tokenizer.json` that change prompts, with a note.
 
-        A file without such settings stays as it is, byte for byte. Where there are
-        some the whole is read: 280 MB for the vocabulary of gpt-oss.
+        A file without such settings is kept byte for byte. Otherwise the whole file is
+        parsed, which takes 280 MB of memory for gpt-oss.
         """
         raw = self.read(TOKENIZER_FILE)
         if raw is None or is_clean(raw):
@@ -91,7 +74,7 @@ class CompanionFiles:
         return replace(self.with_texts(texts) if notes else self, notes=notes)
 
     def read(self, name: str) -> bytes | None:
-        """Return the bytes of one file, None if there is none."""
+        """Return the contents of one file, or None if there is no such file."""
         if name in self.texts:
             return self.texts[name]
         path = next((path for path in self.copied if path.name == name), None)
@@ -99,28 +82,28 @@ class CompanionFiles:
 
 
 def is_clean(raw: bytes) -> bool:
-    """Tell from what stands before the words of a vocabulary that nothing is to do.
+    """Whether the part of `tokenizer.json` before the vocabulary needs no change.
 
-    False also where the settings may stand elsewhere: then the whole must be read.
+    Also False if the settings may follow the vocabulary: then parse the whole file.
     """
     head = raw[: max(raw.find(b'"vocab"'), 0)]
     if not all(b'"%s"' % name in head for name in SETTINGS):
         return False
-    hollow = head + b'"vocab": {}, "merges": []}}'
+    without_vocabulary = head + b'"vocab": {}, "merges": []}}'
     try:
-        vocabulary = tokenizers.Tokenizer.from_buffer(hollow)
+        vocabulary = tokenizers.Tokenizer.from_buffer(without_vocabulary)
     except Exception:  # the library raises bare Exception for any fault
         return False
     return not turn_off(vocabulary, harmony=has_harmony(vocabulary))
 
 
 def companion_files(folder: Path) -> CompanionFiles:
-    """Take the files that lie with a checkpoint."""
+    """Collect the companion files of a checkpoint's folder."""
     return CompanionFiles({}, companion_paths(folder)).cleaned()
 
 
 def companion_paths(folder: Path) -> tuple[Path, ...]:
-    """List the files that come along, from the checkpoint's folder or the one above."""
+    """List the companion files in the folder, or above it for `original/`."""
     folders = [folder]
     if folder.name == ORIGINAL_FOLDER:
         folders.append(folder.parent)
@@ -129,52 +112,3 @@ def companion_paths(folder: Path) -> tuple[Path, ...]:
         for name in COMPANIONS
     )
     return tuple(path for path in found if path is not None)
-
-
-def config_json(
-    checkpoint: Checkpoint, quantization: Mapping[str, Quantization]
-) -> str:
-    """Write the result's `config.json`, in the spelling every loader knows."""
-    config = checkpoint.config
-    kept = {
-        key: value
-        for key, value in checkpoint.raw_config.items()
-        if key not in REPLACED
-    }
-    eos = kept.get("eos_token_id", list(config.eos_token_ids))
-    written = {
-        **kept,
-        **spell(config),
-        "eos_token_id": eos,
-        "quantization": spell_quantization(quantization),
-    }
-    return json.dumps(dict(sorted(written.items())), indent=2) + "\n"
-
-
-def spell(config: ModelConfig) -> dict[str, Any]:
-    """Spell the maths and the sizes as Hugging Face's config does."""
-    said = asdict(config)
-    del said["eos_token_ids"]
-    theta = config.rope_theta
-    return {
-        **said,
-        "architectures": ["GptOssForCausalLM"],
-        "attention_bias": True,
-        "experts_per_token": config.num_experts_per_tok,
-        "hidden_act": "silu",
-        "layer_types": list(config.layer_types),
-        "model_type": "gpt_oss",
-        "rope_theta": int(theta) if theta.is_integer() else theta,
-        "tie_word_embeddings": False,
-    }
-
-
-def spell_quantization(quantization: Mapping[str, Quantization]) -> dict[str, Any]:
-    """Give a default and every module's own setting, mode included.
-
-    mlx-lm takes a module without a mode for affine, so none is left to the default.
-    """
-    settings = [setting for setting in quantization.values() if setting != MXFP4]
-    default = settings[0] if settings else MXFP4
-    modules = {path: asdict(quantization[path]) for path in sorted(quantization)}
-    return {**asdict(default), **modules}

@@ -1,20 +1,25 @@
-"""GGUF files: the container read with bounds, and the header of a new one.
+"""Read the header of a GGUF file, with bounds on everything it announces.
 
-A file is a header of typed keys and tensor descriptions, then the tensors' bytes, each
-on a multiple of `general.alignment`. Knows the container, nothing of gpt-oss. Reading
-keeps the metadata in memory, which for a vocabulary of 200,000 tokens takes about
-0.1 GB; the reader on PyPI takes ten times that, and minutes, so it only judges tests.
+A file is a header of typed metadata values and tensor descriptions, followed by the
+bytes of the tensors, each aligned to `general.alignment`. This module knows the
+container, not gpt-oss. The metadata stays in memory, about 0.1 GB for a vocabulary of
+200,000 tokens; the `gguf` package needs ten times that, and minutes, so only tests use
+it.
 """
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mlx_gptoss.errors import CheckpointError
-from mlx_gptoss_convert.read.gguf_kinds import UNSUPPORTED_TYPES
+from mlx_gptoss_convert.read.gguf_types import (
+    READABLE_TYPES,
+    UNSUPPORTED_TYPES,
+    GgmlType,
+)
 
 MAGIC = b"GGUF"
 VERSION = 3
@@ -22,13 +27,13 @@ VERSIONS = (2, 3)
 ALIGNMENT = 32
 MAX_HEADER_BYTES = 256 << 20  # a vocabulary of 200,000 tokens takes about 15 MB
 MAX_TENSORS = 1 << 20
-MAX_ITEMS = 1 << 24  # of one list
-MAX_NAME = 256  # characters of a key or a tensor's name
+MAX_ITEMS = 1 << 24  # in one array
+MAX_NAME = 256  # bytes of a key or tensor name
 MAX_RANK = 4
-LENGTH_BYTES = 8  # before every string
+LENGTH_BYTES = 8  # length prefix of a string
 MAX_DEPTH = 2  # arrays of arrays
 
-# Type numbers of metadata values.
+# Type numbers of metadata values, and their `struct` formats.
 STRING, ARRAY, BOOL = 8, 9, 7
 UINT32, INT32, FLOAT32, UINT64 = 4, 5, 6, 10
 NUMBERS = {
@@ -48,26 +53,8 @@ DAMAGED = "the file is damaged, download it again"
 
 
 @dataclass(frozen=True)
-class GgmlType:
-    """How ggml stores values: a name, and bytes for a block of so many values."""
-
-    name: str
-    number: int
-    block: int
-    nbytes: int
-
-
-F32 = GgmlType("F32", 0, 1, 4)
-F16 = GgmlType("F16", 1, 1, 2)
-Q8_0 = GgmlType("Q8_0", 8, 32, 34)
-BF16 = GgmlType("BF16", 30, 1, 2)
-MXFP4 = GgmlType("MXFP4", 39, 32, 17)
-TYPES = {kind.number: kind for kind in (F32, F16, Q8_0, BF16, MXFP4)}
-
-
-@dataclass(frozen=True)
 class GgufTensor:
-    """One tensor: `shape` with rows first (ggml counts from the other end)."""
+    """One tensor. `shape` is in row-major order, the reverse of ggml's."""
 
     name: str
     ggml_type: GgmlType
@@ -82,7 +69,7 @@ class GgufTensor:
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """The header of one file."""
+    """The metadata and tensors that the header of one file describes."""
 
     path: Path
     metadata: Mapping[str, Any]
@@ -91,7 +78,7 @@ class GgufHeader:
 
 
 class HeaderReader:
-    """Reads typed values from a file's head; every step is checked against its end."""
+    """Reads typed values from a header, checking each read against the file's end."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self.path = path
@@ -115,7 +102,7 @@ class HeaderReader:
         return self.take(self.number("Q")).decode("utf-8", errors="replace")
 
     def texts(self, count: int) -> list[str]:
-        """Read many strings, as `text` does but without its ceremony."""
+        """Read `count` strings, faster than as many calls of `text`."""
         found, read = [], self._file.read
         limit = min(self.size, MAX_HEADER_BYTES)
         for _ in range(count):
@@ -132,18 +119,19 @@ class HeaderReader:
         name = raw.decode("utf-8", errors="replace")
         if not name.isprintable():
             raise CheckpointError(
-                f"`{self.path}` has a name that is none near byte {self.at}: {DAMAGED}"
+                f"`{self.path}` has an invalid name near byte {self.at}: {DAMAGED}"
             )
         return name
 
-    def value(self, kind: int, depth: int = 0) -> Any:
-        if kind == STRING:
+    def value(self, type_number: int, depth: int = 0) -> Any:
+        """Read one metadata value; `depth` counts the arrays around it."""
+        if type_number == STRING:
             return self.text()
-        if kind == ARRAY and depth < MAX_DEPTH:
+        if type_number == ARRAY and depth < MAX_DEPTH:
             inner, count = self.number("I"), self.number("Q")
             if count > MAX_ITEMS:
                 raise CheckpointError(
-                    f"`{self.path}` has a list of {count} values: {DAMAGED}"
+                    f"`{self.path}` has an array of {count} values: {DAMAGED}"
                 )
             if inner in NUMBERS:
                 size = struct.calcsize(NUMBERS[inner])
@@ -152,18 +140,19 @@ class HeaderReader:
             if inner == STRING:
                 return self.texts(count)
             return [self.value(inner, depth + 1) for _ in range(count)]
-        if kind not in NUMBERS:
+        if type_number not in NUMBERS:
             raise CheckpointError(
-                f"`{self.path}` has a metadata value of unknown type {kind}: {DAMAGED}"
+                f"`{self.path}` has a metadata value of unknown type {type_number}: "
+                f"{DAMAGED}"
             )
-        return self.number(NUMBERS[kind])
+        return self.number(NUMBERS[type_number])
 
 
 def read_gguf(path: Path) -> GgufHeader:
-    """Read the header of one file; check that every tensor lies inside it.
+    """Read the header of one file and check that every tensor is inside the file.
 
-    Raises CheckpointError for what is no GGUF, is cut short, or holds tensors stored in
-    a way that is not read here.
+    Raises CheckpointError if the file is not a GGUF, is truncated, or has tensors of
+    an unsupported type.
     """
     try:
         with path.open("rb") as file:
@@ -172,28 +161,28 @@ def read_gguf(path: Path) -> GgufHeader:
         raise CheckpointError(f"cannot read `{path}`: {error.strerror}") from error
 
 
-def read_header(cursor: HeaderReader) -> GgufHeader:
-    path = cursor.path
-    if cursor.size < len(MAGIC) or cursor.take(len(MAGIC)) != MAGIC:
+def read_header(reader: HeaderReader) -> GgufHeader:
+    path = reader.path
+    if reader.size < len(MAGIC) or reader.take(len(MAGIC)) != MAGIC:
         raise CheckpointError(f"`{path}` is not a GGUF file: download it again")
-    version = cursor.number("I")
+    version = reader.number("I")
     if version not in VERSIONS:
         raise CheckpointError(
-            f"`{path}` is GGUF version {version}, versions {VERSIONS} are read: "
+            f"`{path}` is GGUF version {version}, supported are {VERSIONS}: "
             "convert it with a current llama.cpp"
         )
-    tensors, pairs = cursor.number("Q"), cursor.number("Q")
+    tensors, pairs = reader.number("Q"), reader.number("Q")
     metadata: dict[str, Any] = {}
     for _ in range(pairs):
-        key = cursor.name()
-        metadata[key] = cursor.value(cursor.number("I"))
-    return read_tensors(cursor, metadata, tensors)
+        key = reader.name()
+        metadata[key] = reader.value(reader.number("I"))
+    return read_tensors(reader, metadata, tensors)
 
 
 def read_tensors(
-    cursor: HeaderReader, metadata: Mapping[str, Any], count: int
+    reader: HeaderReader, metadata: Mapping[str, Any], count: int
 ) -> GgufHeader:
-    path = cursor.path
+    path = reader.path
     if count > MAX_TENSORS:
         raise CheckpointError(f"`{path}` announces {count} tensors: {DAMAGED}")
     alignment = metadata.get("general.alignment", ALIGNMENT)
@@ -201,14 +190,14 @@ def read_tensors(
         raise CheckpointError(
             f"`{path}` has `general.alignment` = {alignment!r}: {DAMAGED}"
         )
-    found = [read_description(cursor) for _ in range(count)]
-    start = cursor.at + -cursor.at % alignment
+    found = [read_description(reader) for _ in range(count)]
+    start = reader.at + -reader.at % alignment
     tensors: dict[str, GgufTensor] = {}
-    for name, kind, shape, offset in found:
-        tensor = GgufTensor(name, kind, shape, start + offset, path)
-        if tensor.offset + tensor.nbytes > cursor.size:
+    for name, ggml_type, shape, offset in found:
+        tensor = GgufTensor(name, ggml_type, shape, start + offset, path)
+        if tensor.offset + tensor.nbytes > reader.size:
             raise CheckpointError(
-                f"tensor `{name}` ends beyond `{path}` ({cursor.size} bytes): {DAMAGED}"
+                f"tensor `{name}` ends beyond `{path}` ({reader.size} bytes): {DAMAGED}"
             )
         if name in tensors:
             raise CheckpointError(f"`{path}` has `{name}` twice: {DAMAGED}")
@@ -217,83 +206,27 @@ def read_tensors(
 
 
 def read_description(
-    cursor: HeaderReader,
+    reader: HeaderReader,
 ) -> tuple[str, GgmlType, tuple[int, ...], int]:
-    name, rank = cursor.name(), cursor.number("I")
+    name, rank = reader.name(), reader.number("I")
     if not 0 < rank <= MAX_RANK:
         raise CheckpointError(
-            f"tensor `{name}` in `{cursor.path}` has {rank} axes: {DAMAGED}"
+            f"tensor `{name}` in `{reader.path}` has {rank} axes: {DAMAGED}"
         )
-    shape = tuple(cursor.number("Q") for _ in range(rank))[::-1]
-    number, offset = cursor.number("I"), cursor.number("Q")
-    if number not in TYPES:
-        names = ", ".join(kind.name for kind in TYPES.values())
+    shape = tuple(reader.number("Q") for _ in range(rank))[::-1]
+    number, offset = reader.number("I"), reader.number("Q")
+    if number not in READABLE_TYPES:
+        names = ", ".join(readable.name for readable in READABLE_TYPES.values())
         stored_as = UNSUPPORTED_TYPES.get(number, f"ggml type {number}")
         raise CheckpointError(
-            f"tensor `{name}` in `{cursor.path}` is stored as {stored_as}, read are "
-            f"{names}: use a GGUF of which all tensors are those, or the safetensors "
-            "files"
+            f"tensor `{name}` in `{reader.path}` is stored as {stored_as}, "
+            f"readable are {names}: use a GGUF with these types only, or the "
+            "safetensors files"
         )
-    kind = TYPES[number]
-    if not all(shape) or shape[-1] % kind.block:
+    ggml_type = READABLE_TYPES[number]
+    if not all(shape) or shape[-1] % ggml_type.block:
         raise CheckpointError(
-            f"tensor `{name}` in `{cursor.path}` has shape {shape}, which {kind.name} "
-            f"cannot have: {DAMAGED}"
+            f"tensor `{name}` in `{reader.path}` has shape {shape}, which "
+            f"{ggml_type.name} cannot have: {DAMAGED}"
         )
-    return name, kind, shape, offset
-
-
-@dataclass(frozen=True)
-class GgufOutput:
-    """A tensor to be written."""
-
-    name: str
-    ggml_type: GgmlType
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) // self.ggml_type.block * self.ggml_type.nbytes
-
-
-def encode_header(
-    metadata: Mapping[str, tuple[int, Any]], tensors: Sequence[GgufOutput]
-) -> tuple[bytes, dict[str, int]]:
-    """Write a whole header; `metadata` gives a type number and a value by key.
-
-    Returns it with where in the file each tensor belongs: in the given order, each on
-    the next multiple of ALIGNMENT.
-    """
-    parts = [MAGIC, struct.pack("<IQQ", VERSION, len(tensors), len(metadata))]
-    for key, (kind, value) in metadata.items():
-        parts += [encode_text(key), struct.pack("<I", kind), encode_value(kind, value)]
-    starts: dict[str, int] = {}
-    end = 0
-    for tensor in tensors:
-        starts[tensor.name] = end
-        rank = len(tensor.shape)
-        parts += [
-            encode_text(tensor.name),
-            struct.pack(f"<I{rank}Q", rank, *reversed(tensor.shape)),
-            struct.pack("<IQ", tensor.ggml_type.number, end),
-        ]
-        end += tensor.nbytes + -tensor.nbytes % ALIGNMENT
-    header = b"".join(parts)
-    header += bytes(-len(header) % ALIGNMENT)
-    return header, {name: len(header) + start for name, start in starts.items()}
-
-
-def encode_text(text: str) -> bytes:
-    raw = text.encode()
-    return struct.pack("<Q", len(raw)) + raw
-
-
-def encode_value(kind: int, value: Any) -> bytes:
-    """Write one value; a list's type is that of its first item."""
-    if kind == STRING:
-        return encode_text(value)
-    if kind == ARRAY:
-        inner = STRING if isinstance(value[0], str) else INT32
-        items = [encode_value(inner, item) for item in value]
-        return struct.pack("<IQ", inner, len(value)) + b"".join(items)
-    return struct.pack("<" + NUMBERS[kind], value)
+    return name, ggml_type, shape, offset

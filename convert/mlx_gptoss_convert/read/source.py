@@ -1,7 +1,6 @@
-"""Bytes of the source, read in slices by `preadv`: never mapped, never whole.
+"""Read the bytes of tensors in slices by `preadv`, neither mapped nor all at once.
 
-Knows where bytes lie and how to tell that a file was written to; nothing of what the
-bytes mean.
+Knows where bytes are and whether a file was modified; nothing of what they mean.
 """
 
 import math
@@ -20,9 +19,10 @@ from mlx_gptoss.checkpoint.value_checks import bad_values
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.layout import BYTES, DTYPE_BYTES, FLOATS
 
-Observer = Callable[["SourceTensor", np.ndarray], None]
+Observer = Callable[["SourceTensor", np.ndarray], None]  # called with every piece read
+Progress = Callable[[int, int, str], None]  # bytes done, bytes in all, current tensor
 
-# How `bad_values` wants to see raw bytes: bfloat16 as bits, no numpy type being it.
+# dtypes that `bad_values` expects; numpy has no bfloat16, so its bits are passed.
 VALUE_TYPES = {
     "U8": np.uint8,
     "F8_E8M0": np.uint8,
@@ -34,38 +34,40 @@ SLICE_BYTES = 8 * 1024**2
 
 
 class ByteDecoder(Protocol):
-    """How bytes in a file are seen as other bytes, a fixed number for each block."""
+    """Decodes the bytes of a file to others, a fixed number for each block."""
 
     @property
     def name(self) -> str: ...
     def read(
         self, read: Callable[[int, int], np.ndarray], start: int, stop: int
     ) -> np.ndarray:
-        """Return the seen bytes `start` to `stop`; `read` takes offsets in the file."""
+        """Return the decoded bytes `start` to `stop`; `read` takes file offsets."""
         ...
 
 
 @dataclass(frozen=True)
 class DecodedTensor(StoredTensor):
-    """A tensor whose dtype, shape and length are those seen through a view."""
+    """A tensor whose dtype, shape and size are those after decoding."""
 
     decoder: ByteDecoder
 
 
 @dataclass(frozen=True)
 class SourceTensor:
-    """Where a tensor, or some rows of one, lies in a file."""
+    """A tensor in a file, or some rows of it."""
 
-    name: str  # as the file calls it
+    name: str  # in the file
     dtype: str
     shape: tuple[int, ...]
     file: Path
     offset: int
-    decoder: ByteDecoder | None = None  # None: the bytes of the file as they are
+    decoder: ByteDecoder | None = (
+        None  # None: the bytes are read as they are in the file
+    )
 
     @classmethod
     def from_checkpoint(cls, name: str, tensor: StoredTensor) -> "SourceTensor":
-        """Take a tensor of an opened checkpoint, under its canonical name."""
+        """Wrap a tensor of an opened checkpoint, under its canonical name."""
         view = tensor.decoder if isinstance(tensor, DecodedTensor) else None
         return cls(name, tensor.dtype, tensor.shape, tensor.file, tensor.offset, view)
 
@@ -78,21 +80,21 @@ class SourceTensor:
         return self.shape[0] * self.row_bytes
 
     def flat(self, row_axes: int) -> "SourceTensor":
-        """See the first `row_axes` axes as one, the rest as one."""
+        """Merge the first `row_axes` axes into one, and the rest into one."""
         rows, columns = math.prod(self.shape[:row_axes]), self.shape[row_axes:]
         return replace(self, shape=(rows, math.prod(columns)))
 
     def pairs(self) -> "SourceTensor":
-        """See rows of the second axis two by two: (E, 2F, ...) as (E * F, ...)."""
+        """Join pairs of rows of the second axis: (E, 2F, ...) as (E * F, ...)."""
         rows, columns = self.flat(2).shape
         return replace(self, shape=(rows // 2, 2 * columns))
 
 
 class TensorReader:
-    """The open files of a checkpoint; a context manager that closes them."""
+    """Reads tensors from files opened on demand; a context manager that closes them."""
 
     def __init__(self, observer: Observer | None = None) -> None:
-        """`observer` is called with every piece read and what it is a piece of."""
+        """`observer` is called with every piece read and the tensor it belongs to."""
         self._observer = observer
         self._descriptors: dict[Path, int] = {}
 
@@ -130,7 +132,7 @@ class TensorReader:
     def rows_of(
         self, stored: Sequence[SourceTensor], step: int
     ) -> Iterator[list[np.ndarray]]:
-        """Read `step` rows at a time of tensors that have as many rows each."""
+        """Read `step` rows at a time from tensors with equal numbers of rows."""
         for start in range(0, stored[0].shape[0], step):
             stop = min(start + step, stored[0].shape[0])
             yield [
@@ -161,7 +163,7 @@ class TensorReader:
 
 
 def file_stamp(path: Path) -> tuple[int, int]:
-    """Return what changes when a file is written: its size and its time in ns."""
+    """Return the size and modification time in ns, which a write changes."""
     try:
         status = path.stat()
     except OSError as error:
@@ -170,7 +172,7 @@ def file_stamp(path: Path) -> tuple[int, int]:
 
 
 def check_values(stored: SourceTensor, raw: np.ndarray) -> None:
-    """Refuse a piece with values no sound model has: NaN scales, non-finite floats."""
+    """Raise ConversionError for NaN scales and non-finite floats in a piece."""
     is_scales = stored.name.endswith(".scales") and stored.dtype in BYTES
     if not is_scales and stored.dtype not in FLOATS:
         return

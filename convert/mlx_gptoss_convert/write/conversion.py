@@ -16,23 +16,23 @@ import numpy as np
 from mlx_gptoss.errors import ConversionError, StorageError
 from mlx_gptoss.files import sync_folder, write
 from mlx_gptoss_convert.plan.plan import ConversionPlan
+from mlx_gptoss_convert.plan.shards import Shard
 from mlx_gptoss_convert.read.digests import Digests
 from mlx_gptoss_convert.read.source import (
+    Progress,
     SourceTensor,
     TensorReader,
     check_values,
     file_stamp,
 )
-from mlx_gptoss_convert.steps.quantize import Copy, TensorStep
+from mlx_gptoss_convert.steps.rearrange import Copy
+from mlx_gptoss_convert.steps.step import TensorStep
 from mlx_gptoss_convert.write.journal import RESULT, Journal, JournalEntry
 from mlx_gptoss_convert.write.model_card import CARD, model_card
-from mlx_gptoss_convert.write.writer import Shard, ShardFile, existing_path
+from mlx_gptoss_convert.write.writer import ShardFile, existing_path
 
 PARTIAL = ".partial"
 SPARE_BYTES = 64 * 1024**2  # for the small files and the file system's own needs
-
-# Called with the bytes written, the bytes in all and the tensor at work.
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass

@@ -22,26 +22,31 @@ from mlx_gptoss_convert.plan.plan import (
 )
 from mlx_gptoss_convert.plan.recipe import Recipe
 from mlx_gptoss_convert.plan.rules import AFTER_LAYERS, StepBuilder, layer_of
-from mlx_gptoss_convert.read import gguf as ggml
+from mlx_gptoss_convert.plan.shards import Shard
+from mlx_gptoss_convert.read import gguf_types as types
 from mlx_gptoss_convert.read.companions import CompanionFiles, companion_files
-from mlx_gptoss_convert.read.gguf import UINT32, GgmlType, GgufOutput, encode_header
+from mlx_gptoss_convert.read.gguf import STRING, UINT32
 from mlx_gptoss_convert.read.gguf_names import GGUF, config_to_metadata
 from mlx_gptoss_convert.read.gguf_tokenizer import (
     GENERATION_FILE,
     TEMPLATE,
     TEMPLATE_FILE,
     TOKENIZER_FILE,
+)
+from mlx_gptoss_convert.read.gguf_types import GgmlType
+from mlx_gptoss_convert.read.source import SourceTensor
+from mlx_gptoss_convert.steps.gguf import Q8_0, EncodeForGgml, Reencode, RepackForGgml
+from mlx_gptoss_convert.steps.rearrange import Copy
+from mlx_gptoss_convert.steps.step import OutputTensor, TensorStep
+from mlx_gptoss_convert.write.gguf_header import GgufOutput, encode_header
+from mlx_gptoss_convert.write.gguf_tokenizer import (
     stop_token_metadata,
     tokenizer_metadata,
 )
-from mlx_gptoss_convert.read.source import SourceTensor
-from mlx_gptoss_convert.steps.gguf import Q8_0, EncodeForGgml, Reencode, RepackForGgml
-from mlx_gptoss_convert.steps.quantize import Copy, TensorStep
 from mlx_gptoss_convert.write.hf import packed_sources, refuse_affine_experts
-from mlx_gptoss_convert.write.writer import OutputTensor, Shard
 
 FILE = "model.gguf"
-FLOATS = {"F32": ggml.F32, "F16": ggml.F16, "BF16": ggml.BF16}
+FLOATS = {"F32": types.F32, "F16": types.F16, "BF16": types.BF16}
 FILE_TYPE = 38  # llama.cpp's number of "mostly MXFP4"
 SPLIT_PROJECTIONS = {"gate_up_proj": ("gate_proj", "up_proj")}  # rows in turn
 NOT_ALONG = {TOKENIZER_FILE, GENERATION_FILE, TEMPLATE_FILE}  # are in the file itself
@@ -84,7 +89,7 @@ def make_gguf_plan(
     return ConversionPlan(
         recipe=recipe,
         steps=steps,
-        shards=(lay_out(builder, metadata(checkpoint, files, pre)),),
+        shards=(gguf_shard(builder, metadata(checkpoint, files, pre)),),
         quantization={},
         texts={k: v for k, v in files.texts.items() if k not in NOT_ALONG},
         companions=tuple(
@@ -102,7 +107,7 @@ def make_gguf_plan(
     )
 
 
-def lay_out(builder: GgufStepBuilder, said: Mapping[str, tuple[int, Any]]) -> Shard:
+def gguf_shard(builder: GgufStepBuilder, said: Mapping[str, tuple[int, Any]]) -> Shard:
     """Write the header, which says where every tensor lies."""
     described = list(builder.described.values())
     header, offsets = encode_header(said, described)
@@ -128,7 +133,7 @@ def metadata(
     said |= stop_token_metadata(checkpoint.config.eos_token_ids, generation)
     template = files.read(TEMPLATE_FILE)
     if template is not None:
-        said[TEMPLATE] = (ggml.STRING, template.decode())
+        said[TEMPLATE] = (STRING, template.decode())
     return said
 
 
@@ -156,7 +161,7 @@ def expert_steps(builder: GgufStepBuilder, matrix: Matrix) -> Iterator[TensorSte
     experts, rows, columns = matrix.shape
     shape = (experts, rows // len(made), columns)
     outputs = tuple(
-        builder.describe(f"{path}.weight", ggml.MXFP4, shape) for path in made
+        builder.describe(f"{path}.weight", types.MXFP4, shape) for path in made
     )
     weight = builder.stored(f"{matrix.path}.weight")
     found = builder.setting_of(matrix.path)
@@ -194,26 +199,26 @@ def choose_type(
 ) -> GgmlType:
     """Choose how a matrix is stored: by recipe, the router always whole."""
     if matrix.part == ROUTER:
-        return ggml.F32
+        return types.F32
     wanted = builder.recipe.setting(matrix.path)
     if wanted is None:
         view = source.decoder
         decoded = view is not None and view.name == Q8_0
-        return ggml.BF16 if decoded else FLOATS.get(source.dtype, ggml.BF16)
+        return types.BF16 if decoded else FLOATS.get(source.dtype, types.BF16)
     if wanted.bits != 8:
         raise ConversionError(
             f"recipe `{builder.recipe.name}` wants {wanted.bits} bits for "
             f"`{matrix.path}`, a GGUF holds bfloat16 or 8 bits (Q8_0) here: use "
             "`--recipe lossless` or `--recipe q8`"
         )
-    return ggml.BF16 if matrix.shape[-1] % ggml.Q8_0.block else ggml.Q8_0
+    return types.BF16 if matrix.shape[-1] % types.Q8_0.block else types.Q8_0
 
 
 def float_step(
     builder: GgufStepBuilder, name: str, made: tuple[str, ...], shape: tuple[int, ...]
 ) -> TensorStep:
     """Plan a small tensor as float32, which holds every value it can have."""
-    outputs = tuple(builder.describe(output, ggml.F32, shape) for output in made)
+    outputs = tuple(builder.describe(output, types.F32, shape) for output in made)
     stored = builder.stored(name)
     if stored.dtype == "F32" and len(outputs) == 1:
         return Copy((stored,), (outputs[0],))

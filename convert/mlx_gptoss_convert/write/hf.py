@@ -13,6 +13,7 @@ from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.config import MXFP4, Quantization
 from mlx_gptoss.format.layout import EXPERTS, HF, Matrix, matrices, vectors
+from mlx_gptoss_convert.plan.config_json import config_json
 from mlx_gptoss_convert.plan.plan import (
     FORMAT,
     ConversionPlan,
@@ -27,14 +28,11 @@ from mlx_gptoss_convert.plan.rules import (
     expert_steps,
     layer_of,
 )
-from mlx_gptoss_convert.read.companions import (
-    CompanionFiles,
-    companion_files,
-    config_json,
-)
+from mlx_gptoss_convert.plan.shards import INDEX, SHARD_BYTES, index_json, plan_shards
+from mlx_gptoss_convert.read.companions import CompanionFiles, companion_files
+from mlx_gptoss_convert.steps.codecs import ENCODED_KINDS
 from mlx_gptoss_convert.steps.gguf import Reencode
-from mlx_gptoss_convert.steps.quantize import ENCODED_KINDS, TensorStep
-from mlx_gptoss_convert.write.writer import INDEX, SHARD_BYTES, index_json, plan_shards
+from mlx_gptoss_convert.steps.step import TensorStep
 
 RECIPE = RECIPES["lossless"]
 NOT_CONVERTED = (

@@ -19,7 +19,8 @@ from mlx_gptoss_convert.plan.recipe import (
     Recipe,
     bits_per_weight,
 )
-from mlx_gptoss_convert.steps.quantize import Encode, describe_setting
+from mlx_gptoss_convert.steps.codecs import describe_setting
+from mlx_gptoss_convert.steps.encode import Encode
 from mlx_gptoss_convert.write.journal import Journal
 
 CARD = "README.md"

@@ -5,10 +5,10 @@ Knows the names of the outputs; decides nothing itself.
 
 from mlx_gptoss_convert.plan.plan import ConversionPlan, make_plan
 from mlx_gptoss_convert.plan.recipe import Recipe
+from mlx_gptoss_convert.plan.shards import SHARD_BYTES
 from mlx_gptoss_convert.read.checkpoint import ConversionSource
 from mlx_gptoss_convert.write.gguf import make_gguf_plan
 from mlx_gptoss_convert.write.hf import make_hf_plan
-from mlx_gptoss_convert.write.writer import SHARD_BYTES
 
 
 def plan_output(

@@ -1,0 +1,91 @@
+"""The command `verify`."""
+
+from pathlib import Path
+
+import click
+
+from mlx_gptoss.checkpoint.hub.local_models import DEMO
+from mlx_gptoss_convert.cli.sources import find_source
+
+
+@click.command(name="verify", short_help="Prove what a conversion did")
+@click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
+@click.option("--against", metavar="SRC", help="The checkpoint FOLDER was made of")
+@click.option("--kl", is_flag=True, help="Run both models and compare predictions")
+@click.option(
+    "--text",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Text to run on, instead of the bundled Harmony conversations",
+)
+@click.option(
+    "--calibrate",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Measure what each kind of tensor costs, for `convert --calibration FILE`",
+)
+@click.option(
+    "--experts-modes",
+    is_flag=True,
+    help="Run resident, hybrid and streamed experts and compare their logits",
+)
+@click.option("--offline", is_flag=True, help="Never touch the network")
+@click.option("--json", "as_json", is_flag=True, help="Report as JSON lines")
+def verify_command(
+    folder: Path,
+    against: str | None,
+    kl: bool,
+    text: Path | None,
+    calibrate: Path | None,
+    experts_modes: bool,
+    offline: bool,
+    as_json: bool,
+) -> None:
+    """Check a converted FOLDER: its digests and values, and its source with --against.
+
+    Against the source, every byte of the experts is compared and the error of the
+    rest is measured; with --kl both models are run too, one layer at a time. What was
+    found is kept in FOLDER: in report.json and the model card. With --experts-modes
+    any model (FOLDER, a Hub id or `demo`) is run with its experts kept in every way.
+    """
+    if experts_modes:
+        from mlx_gptoss.cli.modes import verify_modes
+
+        if against or kl or text or calibrate:
+            raise click.UsageError("--experts-modes stands alone")
+        here = folder.is_dir() and str(folder) != DEMO
+        found = folder if here else find_source(str(folder), offline=offline)
+        verify_modes(found, as_json=as_json)
+        return
+    from mlx_gptoss.errors import ConversionError
+    from mlx_gptoss_convert.cli.progress import Bar, JsonLines, show_report
+    from mlx_gptoss_convert.measure.card import add_to_card
+    from mlx_gptoss_convert.measure.report import save_report
+    from mlx_gptoss_convert.measure.verify import verify
+
+    if (kl and against is None) or (text is not None and not (kl or calibrate)):
+        raise ConversionError(
+            "`--text` needs `--kl` or `--calibrate`, and `--kl` needs `--against SRC`"
+        )
+    source = None if against is None else find_source(against, offline=offline)
+    with JsonLines() if as_json else Bar("Verifying") as progress:
+        report = verify(folder, source, progress=progress)
+    if kl and source is not None and not report.faults:
+        from mlx_gptoss_convert.measure.kl import add_divergence
+
+        with JsonLines() if as_json else Bar("Running both") as progress:
+            add_divergence(report, folder, source, text=text, progress=progress)
+    if calibrate is not None and not report.faults:
+        from mlx_gptoss_convert.measure.calibrate import calibrate_folder
+
+        with JsonLines() if as_json else Bar("Calibrating") as progress:
+            calibrate_folder(folder, calibrate, text=text, progress=progress)
+    show_report(report, as_json=as_json)
+    if against is not None:
+        save_report(report, folder)
+        add_to_card(report, folder)
+    if report.faults:
+        raise ConversionError(
+            f"`{folder}` is not as it should be ({len(report.faults)} faults above): "
+            "convert again"
+        )

@@ -1,0 +1,104 @@
+"""Encode experts: dense or packed ones to MXFP4 or affine, expert by expert.
+
+Exact where MXFP4 can hold the values; other blocks are counted.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlx_gptoss.format.config import MXFP4, Quantization
+from mlx_gptoss_convert.read.source import SourceTensor, TensorReader
+from mlx_gptoss_convert.steps.affine import to_float32
+from mlx_gptoss_convert.steps.codecs import (
+    ENCODED_KINDS,
+    as_elements,
+    count_lossy,
+    decode_rows,
+    describe_setting,
+    encode_rows,
+)
+from mlx_gptoss_convert.steps.step import OutputTensor, Pieces
+from mlx_gptoss_convert.steps.workers import map_in_order
+
+ENCODED_ROWS = 512  # even, so that gate and up rows stay paired
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Encode experts one by one, from dense floats or from `source_setting`.
+
+    The sources are one projection, or gate and up, whose rows are then interleaved;
+    each is a weight with its scales and biases, if any. The outputs are one projection,
+    or two: even rows to the first, odd rows to the second.
+    """
+
+    sources: tuple[SourceTensor, ...]  # (E, out, ...), or (E, in, out) if transposed
+    outputs: tuple[OutputTensor, ...]
+    is_transposed: bool
+    setting: Quantization = MXFP4
+    source_setting: Quantization | None = None
+
+    @property
+    def operation(self) -> str:
+        return f"encode to {describe_setting(self.setting)}"
+
+    @property
+    def block_count(self) -> int:
+        """Number of MXFP4 blocks in the outputs: one scale byte each."""
+        return sum(tensor.nbytes for tensor in self.outputs[1::2])
+
+    def pieces(self, reader: TensorReader) -> Pieces:
+        lossy = 0
+        for encoded, wrong in map_in_order(self.encode, self.slices(reader)):
+            lossy += wrong
+            yield from self.split_rows(encoded)
+        return lossy
+
+    def slices(self, reader: TensorReader) -> Iterator[np.ndarray]:
+        """Read every expert in slices of float32 rows."""
+        for expert in range(self.sources[0].shape[0]):
+            parts = self.read_expert(reader, expert)
+            values = np.stack(parts, axis=1).reshape(-1, parts[0].shape[1])
+            for start in range(0, len(values), ENCODED_ROWS):
+                yield values[start : start + ENCODED_ROWS]
+
+    def encode(self, rows: np.ndarray) -> tuple[tuple[np.ndarray, ...], int]:
+        """Encode rows; also return how many blocks MXFP4 could not hold exactly."""
+        encoded = encode_rows(rows, self.setting)
+        if self.setting != MXFP4:
+            return encoded, 0
+        return encoded, count_lossy(rows, encoded[0], encoded[1])
+
+    def read_expert(self, reader: TensorReader, expert: int) -> list[np.ndarray]:
+        """Read one expert of each source projection as float32 (out, in)."""
+        kinds = (
+            1
+            if self.source_setting is None
+            else len(ENCODED_KINDS[self.source_setting.mode])
+        )
+        matrices = []
+        for first in range(0, len(self.sources), kinds):
+            stored = self.sources[first : first + kinds]
+            raw = [
+                reader.read(x, expert * x.row_bytes, (expert + 1) * x.row_bytes)
+                for x in stored
+            ]
+            if self.source_setting is not None:
+                rows = stored[0].shape[1]
+                matrices.append(decode_rows(stored, raw, rows, self.source_setting))
+                continue
+            values = to_float32(as_elements(raw[0], stored[0]), stored[0].dtype)
+            matrix = values.reshape(stored[0].shape[1:])
+            matrices.append(matrix.T if self.is_transposed else matrix)
+        return matrices
+
+    def split_rows(self, encoded: tuple[np.ndarray, ...]) -> Pieces:
+        """Distribute rows among the output projections in turn."""
+        kinds = len(encoded)
+        ways = len(self.outputs) // kinds
+        for way in range(ways):
+            for kind, part in enumerate(encoded):
+                yield way * kinds + kind, np.ascontiguousarray(part[way::ways])
+        return 0
