@@ -13,18 +13,18 @@ from mlx_gptoss.cli.options import folder_or_name, json_option
 from mlx_gptoss.cli.serving import KEY_VARIABLE, api_key
 from mlx_gptoss.cli.settings import default_model
 from mlx_gptoss.cli.terminal import note
-from mlx_gptoss.diagnostics.agents.endpoint import CONTEXT, URL, Endpoint
-from mlx_gptoss.diagnostics.agents.known_agents import TOOLS
+from mlx_gptoss.diagnostics.agents.endpoint import CONTEXT_TOKENS, DEFAULT_URL, Endpoint
+from mlx_gptoss.diagnostics.agents.known_agents import AGENTS
 
 if TYPE_CHECKING:
-    from mlx_gptoss.diagnostics.agents.cases import Ran
-    from mlx_gptoss.diagnostics.agents.steps import Outcome
+    from mlx_gptoss.diagnostics.agents.cases import CaseResult
+    from mlx_gptoss.diagnostics.agents.steps import StepResult
     from mlx_gptoss.diagnostics.http_client import Client
 
 SHOWN = 60  # characters of a note in the table
 
 url_option = click.option(
-    "--url", default=URL, show_default=True, help="Where the server answers"
+    "--url", default=DEFAULT_URL, show_default=True, help="Where the server answers"
 )
 key_option = click.option(
     "--api-key",
@@ -40,7 +40,7 @@ def agents() -> None:
 
 
 @agents.command(short_help="Write an agent's settings")
-@click.argument("tool", type=click.Choice(list(TOOLS)))
+@click.argument("tool", type=click.Choice(list(AGENTS)))
 @url_option
 @key_option
 @click.option(
@@ -52,7 +52,7 @@ def agents() -> None:
 @click.option(
     "--context",
     type=click.IntRange(min=1024),
-    default=CONTEXT,
+    default=CONTEXT_TOKENS,
     show_default=True,
     help="Tokens a conversation may have, as told to the agent",
 )
@@ -86,13 +86,13 @@ def setup(
     for change in needed:
         click.echo(change.diff(), nl=False, err=not dry_run)
     if not needed:
-        note(f"{TOOLS[tool].title} is set up already: nothing to change")
+        note(f"{AGENTS[tool].title} is set up already: nothing to change")
     elif dry_run:
         note("Nothing was written (--dry-run)")
     else:
         for change, backup in zip(needed, write(needed), strict=True):
             note(_written(change.path, backup))
-        note(f"Start the model with `mlx-gptoss serve`, then `{TOOLS[tool].start}`")
+        note(f"Start the model with `mlx-gptoss serve`, then `{AGENTS[tool].start}`")
 
 
 def _written(path: Path, backup: Path | None) -> str:
@@ -106,11 +106,11 @@ def _written(path: Path, backup: Path | None) -> str:
 
 def _served_model(client: "Client") -> str:
     """The first model the server lists; without a server, the default model's id."""
-    from mlx_gptoss.diagnostics.agents.steps import models
+    from mlx_gptoss.diagnostics.agents.steps import list_models
     from mlx_gptoss.diagnostics.http_client import Unreachable
 
     try:
-        return models(client)[0]
+        return list_models(client)[0]
     except Unreachable:
         name = folder_or_name(default_model()[0])
         served = Path(name).name if is_path(name) else name
@@ -119,7 +119,7 @@ def _served_model(client: "Client") -> str:
 
 
 @agents.command(short_help="Try a server as agents would")
-@click.argument("tool", type=click.Choice(list(TOOLS)), required=False)
+@click.argument("tool", type=click.Choice(list(AGENTS)), required=False)
 @url_option
 @key_option
 @click.option("-m", "--model", metavar="MODEL", help="The model's id [default: first]")
@@ -152,15 +152,15 @@ def check(
     one it speaks. Every reply must have the shape that clients read. Exits with 1 when
     a step fails; a call the model does not make is counted, and fails nothing.
     """
-    from mlx_gptoss.diagnostics.agents.steps import check as run
-    from mlx_gptoss.diagnostics.agents.steps import models
+    from mlx_gptoss.diagnostics.agents.steps import list_models
+    from mlx_gptoss.diagnostics.agents.steps import run_checks as run
     from mlx_gptoss.diagnostics.http_client import Client
 
     client = Client(url, api_key(key, needed=False, made=False))
     if ready_file is not None:
         client = Client.from_ready_file(ready_file)
-    chosen = model or models(client)[0]
-    protocols = [TOOLS[tool].protocol] if tool else None
+    chosen = model or list_models(client)[0]
+    protocols = [AGENTS[tool].protocol] if tool else None
     outcomes = []
     for outcome in run(client, chosen, protocols):
         outcomes.append(outcome)
@@ -173,11 +173,11 @@ def check(
         click.echo(_as_json(client, chosen, outcomes, ran))
     elif ran:
         click.echo(_summary(ran))
-    if failed or any(one.fault for one in ran):
+    if failed or any(one.error for one in ran):
         ctx.exit(1)
 
 
-def _run_cases(client: "Client", model: str, *, quiet: bool) -> "list[Ran]":
+def _run_cases(client: "Client", model: str, *, quiet: bool) -> "list[CaseResult]":
     from mlx_gptoss.diagnostics.agents.cases import read_cases, run_cases
 
     ran = []
@@ -188,25 +188,25 @@ def _run_cases(client: "Client", model: str, *, quiet: bool) -> "list[Ran]":
     return ran
 
 
-def _case_line(ran: "Ran") -> str:
-    if ran.fault:
-        return f"FAILED  {ran.api:9}  {ran.case.name:29}  {ran.fault}"
-    mark = "exact" if ran.exact else "fits" if ran.fits else "-"
+def _case_line(ran: "CaseResult") -> str:
+    if ran.error:
+        return f"FAILED  {ran.api:9}  {ran.case.name:29}  {ran.error}"
+    mark = "exact" if ran.exact else "fits" if ran.fits_schema else "-"
     text = _cut("; ".join(ran.calls) or ran.answer.strip())
     cut = " (the answer was cut)" if ran.cut else ""
     return f"{mark:6}  {ran.api:9}  {ran.case.name:29}  {text}{cut}"
 
 
-def _summary(ran: "Sequence[Ran]") -> str:
+def _summary(ran: "Sequence[CaseResult]") -> str:
     """Count by protocol: what the server owes, then what the model did."""
     lines = ["", f"{'':9}  valid shapes  right tool  fits schema  exact  answered"]
     for api in dict.fromkeys(one.api for one in ran):
         of_api = [one for one in ran if one.api == api]
         count = len(of_api)
-        valid = sum(one.fault is None for one in of_api)
+        valid = sum(one.error is None for one in of_api)
         called, fits, exact, answered = (
             sum(bool(getattr(one, name)) for one in of_api)
-            for name in ("called", "fits", "exact", "answered")
+            for name in ("called_tool", "fits_schema", "exact", "answered")
         )
         lines.append(
             f"{api:9}  {f'{valid}/{count}':>12}  {f'{called}/{count}':>10}  "
@@ -216,7 +216,7 @@ def _summary(ran: "Sequence[Ran]") -> str:
     return "\n".join(lines)
 
 
-def _line(outcome: "Outcome") -> str:
+def _line(outcome: "StepResult") -> str:
     mark = "ok" if outcome.passed else "FAILED"
     text = _cut(outcome.note) if outcome.passed else outcome.note
     step = outcome.step
@@ -230,8 +230,8 @@ def _cut(text: str) -> str:
 def _as_json(
     client: "Client",
     model: str,
-    outcomes: "Sequence[Outcome]",
-    ran: "Sequence[Ran]",
+    outcomes: "Sequence[StepResult]",
+    ran: "Sequence[CaseResult]",
 ) -> str:
     steps = [
         {
@@ -247,9 +247,9 @@ def _as_json(
         {
             "case": one.case.name,
             "protocol": one.api,
-            "fault": one.fault,
-            "right_tool": one.called,
-            "fits_schema": one.fits,
+            "fault": one.error,
+            "right_tool": one.called_tool,
+            "fits_schema": one.fits_schema,
             "exact": one.exact,
             "calls": one.calls,
             "answer": one.answer,

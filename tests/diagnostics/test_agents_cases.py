@@ -6,13 +6,13 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from mlx_gptoss.diagnostics.agents.cases import (
-    TALKS,
-    Call,
-    Case,
-    Ran,
-    Reply,
-    judge,
+    CONVERSATIONS,
+    CaseCall,
+    CaseReply,
+    CaseResult,
+    ToolCase,
     read_cases,
+    run_case,
     run_cases,
 )
 from mlx_gptoss.diagnostics.http_client import Client
@@ -27,7 +27,7 @@ def test_there_are_thirty_cases_of_their_own_names() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_the_arguments_expected_fit_the_first_tool(case: Case) -> None:
+def test_the_arguments_expected_fit_the_first_tool(case: ToolCase) -> None:
     for tool in case.tools:
         Draft202012Validator.check_schema(tool["parameters"])
     schema = case.tools[0]["parameters"]
@@ -37,29 +37,29 @@ def test_the_arguments_expected_fit_the_first_tool(case: Case) -> None:
 def test_every_reply_is_well_formed_and_easy_calls_are_made(served: Served) -> None:
     chosen = [case for case in CASES if case.name in SLICE]
     ran = list(run_cases(Client(served.url, served.token), served.model, chosen))
-    assert [(one.case.name, one.fault) for one in ran if one.fault] == []
-    assert [one.api for one in ran] == list(TALKS) * len(SLICE)
+    assert [(one.case.name, one.error) for one in ran if one.error] == []
+    assert [one.api for one in ran] == list(CONVERSATIONS) * len(SLICE)
     exact = {one.case.name for one in ran if one.exact}
     assert exact >= {"get_weather", "play_song", "get_weather-2"}
 
 
 class Scripted:
-    """A talk that says what it is told to."""
+    """A conversation with scripted replies."""
 
-    def __init__(self, *replies: Reply) -> None:
+    def __init__(self, *replies: CaseReply) -> None:
         self._replies = list(replies)
         self.given: list[str] = []
 
-    def ask(self, *, streamed: bool) -> Reply:
+    def next_reply(self, *, streamed: bool) -> CaseReply:
         return self._replies.pop(0)
 
-    def give(self, call: Call, result: str) -> None:
+    def add_result(self, call: CaseCall, result: str) -> None:
         self.given.append(result)
 
 
-def judged(*calls: Call, reasoning: str = "So.", then: str = "21.") -> Ran:
-    replies: Sequence[Reply] = [Reply(reasoning, "", calls)] if calls else []
-    return judge(CASES[0], "chat", Scripted(*replies, Reply("", then, [])))
+def judged(*calls: CaseCall, reasoning: str = "So.", then: str = "21.") -> CaseResult:
+    replies: Sequence[CaseReply] = [CaseReply(reasoning, "", calls)] if calls else []
+    return run_case(CASES[0], "chat", Scripted(*replies, CaseReply("", then, [])))
 
 
 @pytest.mark.parametrize(
@@ -74,21 +74,26 @@ def judged(*calls: Call, reasoning: str = "So.", then: str = "21.") -> Ran:
 def test_a_call_is_counted_by_its_arguments(
     arguments: str, fits: bool, exact: bool
 ) -> None:
-    ran = judged(Call("1", "get_weather", arguments))
-    assert (ran.called, ran.fits, ran.exact, ran.fault) == (True, fits, exact, None)
+    ran = judged(CaseCall("1", "get_weather", arguments))
+    assert (ran.called_tool, ran.fits_schema, ran.exact, ran.error) == (
+        True,
+        fits,
+        exact,
+        None,
+    )
     assert ran.answer == "21."
 
 
 def test_a_tool_that_was_not_offered_is_a_fault_of_the_server() -> None:
-    assert "was not offered" in str(judged(Call("1", "rm", "{}")).fault)
+    assert "was not offered" in str(judged(CaseCall("1", "rm", "{}")).error)
 
 
 def test_no_reasoning_at_all_is_a_fault_of_the_server() -> None:
-    call = Call("1", "get_weather", '{"city":"Oslo"}')
-    assert judged(call, reasoning="").fault == "no reasoning came in any turn"
+    call = CaseCall("1", "get_weather", '{"city":"Oslo"}')
+    assert judged(call, reasoning="").error == "no reasoning came in any turn"
 
 
 @pytest.mark.parametrize(("cut", "answered"), [(False, True), (True, False)])
 def test_an_answer_that_was_cut_is_no_answer(cut: bool, answered: bool) -> None:
-    talk = Scripted(Reply("So.", "It is 2", [], cut=cut))
-    assert judge(CASES[0], "chat", talk).answered is answered
+    talk = Scripted(CaseReply("So.", "It is 2", [], cut=cut))
+    assert run_case(CASES[0], "chat", talk).answered is answered

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
-from mlx_gptoss.diagnostics.agents.known_agents import TOOLS
-from mlx_gptoss.diagnostics.agents.settings.edit import edited
+from mlx_gptoss.diagnostics.agents.known_agents import AGENTS
+from mlx_gptoss.diagnostics.agents.settings.edit import edit_text
 from mlx_gptoss.diagnostics.agents.setup import prepare
 from tests.support.settings_layouts import LAYOUTS
 from tests.support.settings_readers import expected, read
@@ -27,15 +27,15 @@ OWNED = (
 OLD_VALUE = re.compile(r"[^\s:=]*[-\s]*old[^\w\s#]*|\*m|(?<=\|)\+(?=\s+z\Z)")
 FIRST = Endpoint()
 OTHER = Endpoint("http://localhost:9", "gpt-oss:20b", "se'c\"ret #1", 8192)
-CASES = [(tool, name) for tool in TOOLS for name in SAMPLES[tool]]
+CASES = [(tool, name) for tool in AGENTS for name in SAMPLES[tool]]
 
 
 def kind_of(tool: str, path: Path) -> str:
-    return TOOLS[tool].files(path)[0].kind
+    return AGENTS[tool].files(path)[0].kind
 
 
 def edit_of(tool: str) -> Callable[..., None]:
-    return TOOLS[tool].files(Path())[0].edit
+    return AGENTS[tool].files(Path())[0].edit
 
 
 def set_up(tool: str, path: Path, endpoint: Endpoint = FIRST) -> str:
@@ -124,15 +124,15 @@ def test_any_layout_keeps_its_lines_and_gains_ours(
     before = data.draw(LAYOUTS[tool])
     kind = kind_of(tool, Path())
     first, other = (partial(edit_of(tool), endpoint=end) for end in (FIRST, OTHER))
-    once = edited(kind, before, first)
+    once = edit_text(kind, before, first)
     assert plain(read(kind, once)) == plain(expected(tool, read(kind, before), FIRST))
     letters, rest = OLD_VALUE.sub("", before), iter(once)
     assert Counter(letters) <= Counter(once)
     if not 0 <= before.find("name: A") < before.find("name: demo"):  # ours goes first
         assert all(letter in rest for letter in letters), once
     assert once.count("\r\n") == ("\r\n" in before) * once.count("\n")
-    assert edited(kind, once, first) == once
-    again = edited(kind, once, other)
+    assert edit_text(kind, once, first) == once
+    again = edit_text(kind, once, other)
     assert plain(read(kind, again)) == plain(expected(tool, read(kind, once), OTHER))
 
 
@@ -157,10 +157,10 @@ KEYS = [
 """Keys that YAML 1.1 or 1.2 would take for something else, and what needs quotes."""
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", AGENTS)
 def test_a_key_of_any_kind_is_read_as_it_was_given(tool: str) -> None:
     kind = kind_of(tool, Path())
     for key in KEYS:
         end = Endpoint(key=key)
-        text = edited(kind, "", partial(edit_of(tool), endpoint=end))
+        text = edit_text(kind, "", partial(edit_of(tool), endpoint=end))
         assert plain(read(kind, text)) == plain(expected(tool, {}, end))

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from mlx_gptoss.cli import cli
 from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
-from mlx_gptoss.diagnostics.agents.known_agents import TOOLS
+from mlx_gptoss.diagnostics.agents.known_agents import AGENTS
 from mlx_gptoss.diagnostics.agents.setup import prepare
 from mlx_gptoss.errors import ConfigError, GptOssError
 
@@ -75,7 +75,7 @@ def write(tool: str, endpoint: Endpoint = OURS) -> None:
         change.write()
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", AGENTS)
 def test_settings_are_written_where_the_tool_reads_them(home: Path, tool: str) -> None:
     write(tool, Endpoint("http://127.0.0.1:9000/", "gpt-oss-120b", "secret"))
     path = home / FILES[tool]
@@ -85,7 +85,7 @@ def test_settings_are_written_where_the_tool_reads_them(home: Path, tool: str) -
     assert stat.S_IMODE(path.stat().st_mode) == 0o600  # it holds a key
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", AGENTS)
 def test_a_second_time_nothing_is_left_to_change(tool: str) -> None:
     write(tool)
     assert [change.needed for change in prepare(tool, OURS)].count(True) == 0
@@ -195,7 +195,7 @@ def test_a_file_that_is_no_text_is_refused(home: Path) -> None:
         prepare("codex", OURS)
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", AGENTS)
 @pytest.mark.parametrize("model", ["a\udc80", "a\nb"])
 def test_an_id_that_is_no_text_is_refused(home: Path, tool: str, model: str) -> None:
     result = CliRunner().invoke(cli, ["agents", "setup", tool, "-m", model])

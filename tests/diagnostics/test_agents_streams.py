@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mlx_gptoss.diagnostics.agents.received import BadShape
+from mlx_gptoss.diagnostics.agents.received import InvalidReply
 from mlx_gptoss.diagnostics.agents.streams import (
     assemble_chat,
     assemble_message,
@@ -84,7 +84,7 @@ def test_a_broken_chat_stream_is_named(
 ) -> None:
     found = chat_stream()
     harm(found)
-    with pytest.raises(BadShape, match=fault):
+    with pytest.raises(InvalidReply, match=fault):
         assemble_chat(found)
 
 
@@ -158,7 +158,7 @@ def test_a_broken_response_stream_is_named(
     harm(found)
     if "sequence_number" not in fault:
         numbered(found)
-    with pytest.raises(BadShape, match=fault):
+    with pytest.raises(InvalidReply, match=fault):
         assemble_response(found)
 
 
@@ -247,7 +247,7 @@ def test_a_broken_message_stream_is_named(
 ) -> None:
     found = message_stream()
     harm(found)
-    with pytest.raises(BadShape, match=fault):
+    with pytest.raises(InvalidReply, match=fault):
         assemble_message(found)
 
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlx_gptoss.cli import cli
-from mlx_gptoss.diagnostics.agents.steps import chat, models
+from mlx_gptoss.diagnostics.agents.steps import chat, list_models
 from mlx_gptoss.diagnostics.http_client import Client, Refused, Unreachable
 from tests.support.serve_process import COMMAND, gone, run, serve, wait_for
 
@@ -44,9 +44,9 @@ def test_the_ready_file_says_where_and_with_what_key(tmp_path: Path) -> None:
         assert (told["pid"], told["model"]) == (process.pid, "demo")
         assert ready.read_text().count("\n") == 1
         assert stat.S_IMODE(ready.stat().st_mode) == 0o600  # it holds the key
-        assert models(Client.from_ready_file(ready)) == ["demo"]
+        assert list_models(Client.from_ready_file(ready)) == ["demo"]
         with pytest.raises(Refused, match="HTTP 401"):
-            models(Client(told["url"], "another key"))
+            list_models(Client(told["url"], "another key"))
     finally:
         process.terminate()
         process.wait(60)

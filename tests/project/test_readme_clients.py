@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_gptoss.diagnostics.agents.known_agents import TOOLS
+from mlx_gptoss.diagnostics.agents.known_agents import AGENTS
 from tests.support.serve_process import Served
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
@@ -37,4 +37,4 @@ def test_a_client_of_the_readme_is_answered(served: Served, program: str) -> Non
 
 def test_every_agent_the_readme_names_can_be_set_up() -> None:
     line = next(one for one in README.splitlines() if "agents setup" in one)
-    assert [tool for tool in TOOLS if tool not in line] == []
+    assert [tool for tool in AGENTS if tool not in line] == []

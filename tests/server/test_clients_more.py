@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
-from mlx_gptoss.diagnostics.agents.known_agents import TOOLS
+from mlx_gptoss.diagnostics.agents.known_agents import AGENTS
 from mlx_gptoss.diagnostics.agents.setup import prepare
 from tests.support.serve_process import Served, run
 
@@ -213,7 +213,7 @@ def test_the_openai_library_of_node_runs_tools_and_streams(
 
 # the agents themselves, set up by `agents setup`
 
-AGENTS = {
+PACKAGES = {  # npm package, program, arguments
     "codex": ("@openai/codex", "codex", ["exec", "--skip-git-repo-check"]),
     "opencode": ("opencode-ai", "opencode", ["run"]),
     "cline": ("cline", "cline", []),
@@ -231,7 +231,7 @@ AGENT_SECONDS = 120
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("tool", AGENTS)
+@pytest.mark.parametrize("tool", PACKAGES)
 def test_an_agent_that_was_set_up_is_served(
     served: Served, tmp_path: Path, tool: str
 ) -> None:
@@ -239,7 +239,7 @@ def test_an_agent_that_was_set_up_is_served(
 
     The demo may talk to the end of its context there, so the agent is ended in time.
     """
-    package, command, arguments = AGENTS[tool]
+    package, command, arguments = PACKAGES[tool]
     node_package(package)
     program = NODE.absolute() / "node_modules" / ".bin" / command
     home, project = tmp_path / "home", tmp_path / "project"
@@ -263,7 +263,7 @@ def test_an_agent_that_was_set_up_is_served(
     except subprocess.TimeoutExpired:
         os.killpg(agent.pid, signal.SIGKILL)
         agent.wait()
-    route = re.escape(ROUTES[TOOLS[tool].protocol])
+    route = re.escape(ROUTES[AGENTS[tool].protocol])
     answered: list[str] = []
     until = time.monotonic() + AGENT_SECONDS
     while not answered and time.monotonic() < until:

@@ -280,7 +280,7 @@ SAVING = """
 import sys
 from pathlib import Path
 from tests.server.test_responses_store import ResponseStore, stored
-store = ResponseStore.open(Path(sys.argv[1]), most=40)
+store = ResponseStore.open(Path(sys.argv[1]), max_responses=40)
 for number in range(100_000):
     store.save(stored(f"r{number}", text="y" * 9000))
     sys.stdout.write(f"r{number}\\n")

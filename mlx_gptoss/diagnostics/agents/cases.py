@@ -16,11 +16,11 @@ from typing import Any, Protocol
 from jsonschema import Draft202012Validator
 
 from mlx_gptoss.diagnostics.agents.received import (
-    BadShape,
-    Completion,
-    Response,
-    read,
+    InvalidReply,
+    ReceivedCompletion,
+    ReceivedResponse,
     require,
+    validate,
 )
 from mlx_gptoss.diagnostics.agents.streams import assemble_chat, assemble_response
 from mlx_gptoss.diagnostics.http_client import Client
@@ -33,7 +33,7 @@ TURNS = 4  # a model may call twice
 
 
 @dataclass(frozen=True)
-class Case:
+class ToolCase:
     """Something to ask, the tools offered (the first is the right one), its call."""
 
     name: str
@@ -45,14 +45,14 @@ class Case:
 
 
 @dataclass
-class Ran:
+class CaseResult:
     """How a case went; `fault` is what was wrong with a reply's shape, if anything."""
 
-    case: Case
+    case: ToolCase
     api: str
-    fault: str | None = None
-    called: bool = False  # the right tool
-    fits: bool = False  # and its schema
+    error: str | None = None
+    called_tool: bool = False  # the right tool
+    fits_schema: bool = False  # and its schema
     exact: bool = False  # with the arguments expected
     answer: str = ""
     cut: bool = False  # the answer, by the limit of tokens
@@ -64,48 +64,50 @@ class Ran:
         return bool(self.answer) and not self.cut
 
 
-def read_cases() -> Sequence[Case]:
+def read_cases() -> Sequence[ToolCase]:
     """Return the cases that come with the package."""
     text = (files("mlx_gptoss.diagnostics.agents") / "cases.jsonl").read_text(
         encoding="utf-8"
     )
-    return [Case(**json.loads(line)) for line in text.splitlines()]
+    return [ToolCase(**json.loads(line)) for line in text.splitlines()]
 
 
-def run_cases(client: Client, model: str, cases: Sequence[Case]) -> Iterator[Ran]:
+def run_cases(
+    client: Client, model: str, cases: Sequence[ToolCase]
+) -> Iterator[CaseResult]:
     """Run each case through chat and through responses."""
     for case in cases:
-        for api, talk in TALKS.items():
-            yield judge(case, api, talk(client, model, case))
+        for api, talk in CONVERSATIONS.items():
+            yield run_case(case, api, talk(client, model, case))
 
 
 @dataclass(frozen=True)
-class Call:
+class CaseCall:
     id: str
     name: str
     arguments: str
 
 
 @dataclass(frozen=True)
-class Reply:
+class CaseReply:
     reasoning: str
     answer: str
-    calls: Sequence[Call]
+    calls: Sequence[CaseCall]
     cut: bool = False  # by the limit of tokens
 
 
-class Talk(Protocol):
+class CaseConversation(Protocol):
     """A conversation about one case, in one protocol."""
 
-    def ask(self, *, streamed: bool) -> Reply: ...
+    def next_reply(self, *, streamed: bool) -> CaseReply: ...
 
-    def give(self, call: Call, result: str) -> None: ...
+    def add_result(self, call: CaseCall, result: str) -> None: ...
 
 
-class ChatTalk:
+class ChatConversation:
     """By chat completions: the conversation is sent each time."""
 
-    def __init__(self, client: Client, model: str, case: Case) -> None:
+    def __init__(self, client: Client, model: str, case: ToolCase) -> None:
         self._client = client
         system = [{"role": "system", "content": case.system}] if case.system else []
         self._messages: list[Any] = [*system, {"role": "user", "content": case.input}]
@@ -116,14 +118,14 @@ class ChatTalk:
             "temperature": 0,
         }
 
-    def ask(self, *, streamed: bool) -> Reply:
+    def next_reply(self, *, streamed: bool) -> CaseReply:
         """Ask for the next turn."""
         body = self._body | {"messages": self._messages}
         if streamed:
             more = {"stream": True, "stream_options": {"include_usage": True}}
             completion = assemble_chat(self._client.stream(CHAT, body | more))
         else:
-            completion = read(Completion, self._client.post(CHAT, body))
+            completion = validate(ReceivedCompletion, self._client.post(CHAT, body))
         (choice,) = completion.choices
         message = choice.message
         calls = message.tool_calls or []
@@ -134,23 +136,26 @@ class ChatTalk:
         )
         back = message.model_dump(exclude_none=True)
         self._messages.append(back | {"content": message.content})
-        return Reply(
+        return CaseReply(
             message.reasoning or "",
             message.content or "",
-            [Call(one.id, one.function.name, one.function.arguments) for one in calls],
+            [
+                CaseCall(one.id, one.function.name, one.function.arguments)
+                for one in calls
+            ],
             cut=choice.finish_reason == "length",
         )
 
-    def give(self, call: Call, result: str) -> None:
+    def add_result(self, call: CaseCall, result: str) -> None:
         """Take the result of a call."""
         given = {"role": "tool", "tool_call_id": call.id, "content": result}
         self._messages.append(given)
 
 
-class ResponsesTalk:
+class ResponsesConversation:
     """By responses that are not stored: the items are sent each time."""
 
-    def __init__(self, client: Client, model: str, case: Case) -> None:
+    def __init__(self, client: Client, model: str, case: ToolCase) -> None:
         self._client = client
         self._items: list[Any] = [{"role": "user", "content": case.input}]
         self._body: dict[str, Any] = {
@@ -164,14 +169,14 @@ class ResponsesTalk:
             "store": False,
         }
 
-    def ask(self, *, streamed: bool) -> Reply:
+    def next_reply(self, *, streamed: bool) -> CaseReply:
         """Ask for the next turn."""
         body = self._body | {"input": self._items}
         if streamed:
             events = self._client.stream(RESPONSES, body | {"stream": True})
             response = assemble_response(events)
         else:
-            response = read(Response, self._client.post(RESPONSES, body))
+            response = validate(ReceivedResponse, self._client.post(RESPONSES, body))
         reasoning, answer, calls = "", "", []
         for item in response.output:
             self._items.append(item.model_dump(exclude_none=True))
@@ -180,55 +185,55 @@ class ResponsesTalk:
             elif item.type == "message":
                 answer += "".join(part.text for part in item.content)
             elif item.type == "function_call":
-                calls.append(Call(item.call_id, item.name, item.arguments))
-        return Reply(reasoning, answer, calls, cut=response.status == "incomplete")
+                calls.append(CaseCall(item.call_id, item.name, item.arguments))
+        return CaseReply(reasoning, answer, calls, cut=response.status == "incomplete")
 
-    def give(self, call: Call, result: str) -> None:
+    def add_result(self, call: CaseCall, result: str) -> None:
         """Take the result of a call."""
         kind = "function_call_output"
         self._items.append({"type": kind, "call_id": call.id, "output": result})
 
 
-TALKS = {"chat": ChatTalk, "responses": ResponsesTalk}
+CONVERSATIONS = {"chat": ChatConversation, "responses": ResponsesConversation}
 
 
-def judge(case: Case, api: str, talk: Talk) -> Ran:
+def run_case(case: ToolCase, api: str, conversation: CaseConversation) -> CaseResult:
     """Hold one case's conversation and say how it went."""
-    ran = Ran(case, api)
+    ran = CaseResult(case, api)
     try:
-        _converse(ran, talk)
+        _hold_conversation(ran, conversation)
     except GptOssError as error:
-        ran.fault = str(error)
+        ran.error = str(error)
     return ran
 
 
-def _converse(ran: Ran, talk: Talk) -> None:
+def _hold_conversation(ran: CaseResult, conversation: CaseConversation) -> None:
     reasoned = False
     for turn in range(TURNS):
-        reply = talk.ask(streamed=turn == 0)
+        reply = conversation.next_reply(streamed=turn == 0)
         reasoned = reasoned or bool(reply.reasoning)
         ran.answer, ran.cut = reply.answer, reply.cut
         for call in reply.calls:
-            _judge(ran, call)
-            talk.give(call, json.dumps(ran.case.result))
+            _record_call(ran, call)
+            conversation.add_result(call, json.dumps(ran.case.result))
         if not reply.calls:
             break
     require(reasoned, "no reasoning came in any turn")
 
 
-def _judge(ran: Ran, call: Call) -> None:
+def _record_call(ran: CaseResult, call: CaseCall) -> None:
     """Count a call; the first of the right tool is the one that counts."""
     ran.calls.append(f"{call.name}({call.arguments})")
     names = {tool["name"]: tool for tool in ran.case.tools}
     if call.name not in names:
-        raise BadShape(f"`{call.name}` was called, which was not offered")
-    if ran.called or call.name != ran.case.tools[0]["name"]:
+        raise InvalidReply(f"`{call.name}` was called, which was not offered")
+    if ran.called_tool or call.name != ran.case.tools[0]["name"]:
         return
-    ran.called = True
+    ran.called_tool = True
     try:
         arguments = json.loads(call.arguments)
     except ValueError:
         return
     schema = names[call.name]["parameters"]
-    ran.fits = Draft202012Validator(schema).is_valid(arguments)
+    ran.fits_schema = Draft202012Validator(schema).is_valid(arguments)
     ran.exact = arguments == ran.case.arguments

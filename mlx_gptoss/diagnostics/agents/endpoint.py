@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-URL = "http://127.0.0.1:8080"
-CONTEXT = 131_072  # tokens gpt-oss was published for
+DEFAULT_URL = "http://127.0.0.1:8080"
+CONTEXT_TOKENS = 131_072  # tokens gpt-oss was published for
 NO_KEY = "none"  # for tools that insist on a key where the server wants none
 
 
@@ -11,10 +11,10 @@ NO_KEY = "none"  # for tools that insist on a key where the server wants none
 class Endpoint:
     """A server as a tool's settings name it; `url` without a path."""
 
-    url: str = URL
+    url: str = DEFAULT_URL
     model: str = "demo"
     key: str | None = None
-    context: int = CONTEXT
+    context: int = CONTEXT_TOKENS
 
     @property
     def v1(self) -> str:

@@ -16,10 +16,10 @@ from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.home import named
 
 NAME = "mlx-gptoss"
-OUTPUT = 32_768  # tokens of one answer, where a tool wants a number
+MAX_OUTPUT_TOKENS = 32_768  # tokens of one answer, where a tool wants a number
 
-Settings = MutableMapping[str, Any]
-Edit = Callable[[Settings, Endpoint], None]
+SettingsTable = MutableMapping[str, Any]
+Edit = Callable[[SettingsTable, Endpoint], None]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class SettingsFile:
 
 
 @dataclass(frozen=True)
-class Tool:
+class CodingAgent:
     """A coding agent: its files under a home folder, its protocol, how it starts."""
 
     title: str
@@ -43,7 +43,7 @@ class Tool:
     """A file that the tool would stop reading once ours is there, or None."""
 
 
-def _codex(settings: Settings, endpoint: Endpoint) -> None:
+def _codex(settings: SettingsTable, endpoint: Endpoint) -> None:
     settings["model"] = endpoint.model
     settings["model_provider"] = NAME
     settings["model_context_window"] = endpoint.context
@@ -59,14 +59,14 @@ def _codex_files(home: Path) -> Sequence[SettingsFile]:
     return [SettingsFile(folder / "config.toml", "toml", _codex)]
 
 
-def _opencode(settings: Settings, endpoint: Endpoint) -> None:
+def _opencode(settings: SettingsTable, endpoint: Endpoint) -> None:
     settings.setdefault("$schema", "https://opencode.ai/config.json")
     provider = section(section(settings, "provider"), NAME)
     provider["npm"] = "@ai-sdk/openai-compatible"
     provider["name"] = "mlx_gptoss"
     section(provider, "options")["baseURL"] = endpoint.v1
     section(provider, "options")["apiKey"] = endpoint.key_or_none
-    output = min(OUTPUT, endpoint.context // 2)
+    output = min(MAX_OUTPUT_TOKENS, endpoint.context // 2)
     model = section(section(provider, "models"), endpoint.model)
     model.update(name=endpoint.model, reasoning=True, tool_call=True)
     section(model, "limit").update(context=endpoint.context, output=output)
@@ -81,17 +81,17 @@ def _opencode_files(home: Path) -> Sequence[SettingsFile]:
     return [SettingsFile(path, "json", _opencode)]
 
 
-def _aider(settings: Settings, endpoint: Endpoint) -> None:
+def _aider(settings: SettingsTable, endpoint: Endpoint) -> None:
     settings["model"] = f"openai/{endpoint.model}"
     settings["openai-api-base"] = endpoint.v1
     settings["openai-api-key"] = endpoint.key_or_none
 
 
-def _aider_metadata(settings: Settings, endpoint: Endpoint) -> None:
+def _aider_metadata(settings: SettingsTable, endpoint: Endpoint) -> None:
     section(settings, f"openai/{endpoint.model}").update(
-        max_tokens=min(OUTPUT, endpoint.context // 2),
+        max_tokens=min(MAX_OUTPUT_TOKENS, endpoint.context // 2),
         max_input_tokens=endpoint.context,
-        max_output_tokens=min(OUTPUT, endpoint.context // 2),
+        max_output_tokens=min(MAX_OUTPUT_TOKENS, endpoint.context // 2),
         input_cost_per_token=0,
         output_cost_per_token=0,
         litellm_provider="openai",
@@ -106,7 +106,7 @@ def _aider_files(home: Path) -> Sequence[SettingsFile]:
     ]
 
 
-def _continue(settings: Settings, endpoint: Endpoint) -> None:
+def _continue(settings: SettingsTable, endpoint: Endpoint) -> None:
     settings.setdefault("name", "Local Config")
     settings.setdefault("version", "1.0.0")
     settings.setdefault("schema", "v1")
@@ -124,7 +124,7 @@ def _continue(settings: Settings, endpoint: Endpoint) -> None:
         "roles": ["chat", "edit", "apply", "summarize"],
         "capabilities": ["tool_use"],
     }
-    ours: Settings = {}
+    ours: SettingsTable = {}
     for number, model in enumerate(models):
         if isinstance(model, MutableMapping) and model.get("name") == wanted["name"]:
             ours = models.pop(number)
@@ -143,7 +143,7 @@ def _continue_hides(home: Path) -> Path | None:
     return old if old.exists() and not new.exists() else None
 
 
-def _cline(settings: Settings, endpoint: Endpoint) -> None:
+def _cline(settings: SettingsTable, endpoint: Endpoint) -> None:
     settings.setdefault("version", 1)
     settings["lastUsedProvider"] = "openai-compatible"
     provider = section(section(settings, "providers"), "openai-compatible")
@@ -166,7 +166,7 @@ def _cline_files(home: Path) -> Sequence[SettingsFile]:
     return [SettingsFile(path, "json", _cline)]
 
 
-def _claude_code(settings: Settings, endpoint: Endpoint) -> None:
+def _claude_code(settings: SettingsTable, endpoint: Endpoint) -> None:
     environment = section(settings, "env")
     environment["ANTHROPIC_BASE_URL"] = endpoint.url.rstrip("/")
     environment["ANTHROPIC_AUTH_TOKEN"] = endpoint.key_or_none
@@ -189,17 +189,17 @@ def _claude_code_files(home: Path) -> Sequence[SettingsFile]:
     return [SettingsFile(folder / "settings.json", "json", _claude_code)]
 
 
-TOOLS = {
-    "codex": Tool("Codex", "responses", "codex", _codex_files),
-    "opencode": Tool("opencode", "chat", "opencode", _opencode_files),
-    "aider": Tool("aider", "chat", "aider", _aider_files),
-    "continue": Tool("Continue", "chat", "cn", _continue_files, _continue_hides),
-    "cline": Tool("Cline", "chat", "cline", _cline_files),
-    "claude-code": Tool("Claude Code", "messages", "claude", _claude_code_files),
+AGENTS = {
+    "codex": CodingAgent("Codex", "responses", "codex", _codex_files),
+    "opencode": CodingAgent("opencode", "chat", "opencode", _opencode_files),
+    "aider": CodingAgent("aider", "chat", "aider", _aider_files),
+    "continue": CodingAgent("Continue", "chat", "cn", _continue_files, _continue_hides),
+    "cline": CodingAgent("Cline", "chat", "cline", _cline_files),
+    "claude-code": CodingAgent("Claude Code", "messages", "claude", _claude_code_files),
 }
 
 
-def section(settings: Settings, name: str) -> Settings:
+def section(settings: SettingsTable, name: str) -> SettingsTable:
     """Return a table of settings by its name, making it when it is missing."""
     if settings.get(name) is None:
         settings[name] = {}
@@ -209,7 +209,7 @@ def section(settings: Settings, name: str) -> Settings:
     return found
 
 
-def put(settings: Settings, name: str, value: str | None) -> None:
+def put(settings: SettingsTable, name: str, value: str | None) -> None:
     """Set a value, or take it away for None."""
     if value is None:
         settings.pop(name, None)

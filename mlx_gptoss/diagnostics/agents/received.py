@@ -10,141 +10,144 @@ from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from mlx_gptoss.errors import GptOssError
 
-Text = Annotated[str, Field(min_length=1)]
+NonEmptyText = Annotated[str, Field(min_length=1)]
 
 
-class BadShape(GptOssError):
+class InvalidReply(GptOssError):
     """A reply is not what its protocol promises."""
 
 
 # /v1/chat/completions
 
 
-class Function(BaseModel):
-    name: Text
+class ReceivedFunction(BaseModel):
+    name: NonEmptyText
     arguments: str
 
 
-class ChatCall(BaseModel):
-    id: Text
+class ReceivedToolCall(BaseModel):
+    id: NonEmptyText
     type: Literal["function"]
-    function: Function
+    function: ReceivedFunction
 
 
-class Message(BaseModel):
+class ReceivedMessage(BaseModel):
     role: Literal["assistant"]
     content: str | None
     reasoning: str | None = None
-    tool_calls: list[ChatCall] | None = None
+    tool_calls: list[ReceivedToolCall] | None = None
 
 
-class Choice(BaseModel):
+class ReceivedChoice(BaseModel):
     index: int
-    message: Message
+    message: ReceivedMessage
     finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
 
 
-class ChatUsage(BaseModel):
+class ReceivedChatUsage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
 
 
-class Completion(BaseModel):
-    id: Text
+class ReceivedCompletion(BaseModel):
+    id: NonEmptyText
     object: Literal["chat.completion"]
     created: int
-    model: Text
-    choices: Annotated[list[Choice], Field(min_length=1)]
-    usage: ChatUsage
+    model: NonEmptyText
+    choices: Annotated[list[ReceivedChoice], Field(min_length=1)]
+    usage: ReceivedChatUsage
 
 
-class FunctionDelta(BaseModel):
+class ReceivedFunctionDelta(BaseModel):
     name: str | None = None
     arguments: str | None = None
 
 
-class CallDelta(BaseModel):
+class ReceivedToolCallDelta(BaseModel):
     index: int
     id: str | None = None
     type: Literal["function"] | None = None
-    function: FunctionDelta | None = None
+    function: ReceivedFunctionDelta | None = None
 
 
-class Delta(BaseModel):
+class ReceivedDelta(BaseModel):
     role: Literal["assistant"] | None = None
     content: str | None = None
     reasoning: str | None = None
-    tool_calls: list[CallDelta] | None = None
+    tool_calls: list[ReceivedToolCallDelta] | None = None
 
 
-class ChunkChoice(BaseModel):
+class ReceivedChunkChoice(BaseModel):
     index: int
-    delta: Delta
+    delta: ReceivedDelta
     finish_reason: str | None = None
 
 
-class Chunk(BaseModel):
-    id: Text
+class ReceivedChunk(BaseModel):
+    id: NonEmptyText
     object: Literal["chat.completion.chunk"]
     created: int
-    model: Text
-    choices: list[ChunkChoice]
-    usage: ChatUsage | None = None
+    model: NonEmptyText
+    choices: list[ReceivedChunkChoice]
+    usage: ReceivedChatUsage | None = None
 
 
 # /v1/responses
 
 
-class ReasoningText(BaseModel):
+class ReceivedReasoningText(BaseModel):
     type: Literal["reasoning_text"]
-    text: Text
+    text: NonEmptyText
 
 
-class ReasoningItem(BaseModel):
+class ReceivedReasoningItem(BaseModel):
     type: Literal["reasoning"]
-    id: Text
+    id: NonEmptyText
     summary: list[Any]
-    content: list[ReasoningText] | None = None
+    content: list[ReceivedReasoningText] | None = None
 
 
-class OutputText(BaseModel):
+class ReceivedOutputText(BaseModel):
     type: Literal["output_text"]
     text: str
     annotations: list[Any]
 
 
-class MessageItem(BaseModel):
+class ReceivedMessageItem(BaseModel):
     type: Literal["message"]
-    id: Text
+    id: NonEmptyText
     role: Literal["assistant"]
     status: Literal["in_progress", "completed", "incomplete"]
-    content: list[OutputText]
+    content: list[ReceivedOutputText]
 
 
-class FunctionCallItem(BaseModel):
+class ReceivedFunctionCall(BaseModel):
     type: Literal["function_call"]
-    id: Text
-    call_id: Text
-    name: Text
+    id: NonEmptyText
+    call_id: NonEmptyText
+    name: NonEmptyText
     arguments: str
 
 
-class CustomCallItem(BaseModel):
+class ReceivedCustomCall(BaseModel):
     type: Literal["custom_tool_call"]
-    id: Text
-    call_id: Text
-    name: Text
+    id: NonEmptyText
+    call_id: NonEmptyText
+    name: NonEmptyText
     input: str
 
 
-Item = Annotated[
-    ReasoningItem | MessageItem | FunctionCallItem | CustomCallItem,
+ReceivedItem = Annotated[
+    ReceivedReasoningItem
+    | ReceivedMessageItem
+    | ReceivedFunctionCall
+    | ReceivedCustomCall,
     Field(discriminator="type"),
 ]
 
 
-class ResponseUsage(BaseModel):
+class ReceivedResponseUsage(BaseModel):
     input_tokens: int
     output_tokens: int
     total_tokens: int
@@ -152,14 +155,14 @@ class ResponseUsage(BaseModel):
     output_tokens_details: dict[str, int]
 
 
-class Response(BaseModel):
-    id: Text
+class ReceivedResponse(BaseModel):
+    id: NonEmptyText
     object: Literal["response"]
     created_at: float
-    model: Text
+    model: NonEmptyText
     status: Literal["completed", "incomplete"]
-    output: list[Item]
-    usage: ResponseUsage
+    output: list[ReceivedItem]
+    usage: ReceivedResponseUsage
     parallel_tool_calls: bool
     tools: list[Any]
 
@@ -167,56 +170,59 @@ class Response(BaseModel):
 # /v1/messages
 
 
-class TextBlock(BaseModel):
+class ReceivedTextBlock(BaseModel):
     type: Literal["text"]
     text: str
 
 
-class ThinkingBlock(BaseModel):
+class ReceivedThinkingBlock(BaseModel):
     type: Literal["thinking"]
     thinking: str
     signature: str
 
 
-class ToolUseBlock(BaseModel):
+class ReceivedToolUse(BaseModel):
     type: Literal["tool_use"]
-    id: Text
-    name: Text
+    id: NonEmptyText
+    name: NonEmptyText
     input: dict[str, JsonValue]
 
 
-Block = Annotated[TextBlock | ThinkingBlock | ToolUseBlock, Field(discriminator="type")]
+ReceivedBlock = Annotated[
+    ReceivedTextBlock | ReceivedThinkingBlock | ReceivedToolUse,
+    Field(discriminator="type"),
+]
 
 
-class MessagesUsage(BaseModel):
+class ReceivedMessagesUsage(BaseModel):
     input_tokens: int
     output_tokens: int
 
 
-class AnthropicMessage(BaseModel):
-    id: Text
+class ReceivedAnthropicMessage(BaseModel):
+    id: NonEmptyText
     type: Literal["message"]
     role: Literal["assistant"]
-    model: Text
-    content: list[Block]
+    model: NonEmptyText
+    content: list[ReceivedBlock]
     stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
-    usage: MessagesUsage
+    usage: ReceivedMessagesUsage
 
 
-Shape = TypeVar("Shape", bound=BaseModel)
+Model = TypeVar("Model", bound=BaseModel)
 
 
-def read(kind: type[Shape], body: Any) -> Shape:
-    """Return `body` as the shape, or raise BadShape with the first fault."""
+def validate(kind: type[Model], body: Any) -> Model:
+    """Return `body` as the shape, or raise InvalidReply with the first fault."""
     try:
         return kind.model_validate(body)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise BadShape(f"{kind.__name__}: `{where}`: {first['msg']}") from error
+        raise InvalidReply(f"{kind.__name__}: `{where}`: {first['msg']}") from error
 
 
 def require(fact: object, fault: str) -> None:
-    """Raise BadShape unless `fact` holds."""
+    """Raise InvalidReply unless `fact` holds."""
     if not fact:
-        raise BadShape(fault)
+        raise InvalidReply(fault)

@@ -10,9 +10,9 @@ from difflib import unified_diff
 from pathlib import Path
 
 from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
-from mlx_gptoss.diagnostics.agents.known_agents import TOOLS, SettingsFile
+from mlx_gptoss.diagnostics.agents.known_agents import AGENTS, SettingsFile
 from mlx_gptoss.diagnostics.agents.settings import replacement
-from mlx_gptoss.diagnostics.agents.settings.edit import edited
+from mlx_gptoss.diagnostics.agents.settings.edit import edit_text
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.home import user_home
 
@@ -35,7 +35,7 @@ class FileChange:
         old, new = _lines(self.before or ""), _lines(self.after)
         name = str(self.path)
         origin = name if self.before is not None else "/dev/null"
-        lines = (_ended(line) for line in unified_diff(old, new, origin, name))
+        lines = (_with_newline(line) for line in unified_diff(old, new, origin, name))
         return "".join(lines)
 
     def write(self) -> Path | None:
@@ -68,7 +68,7 @@ def prepare(
     `file` is another place for the tool's first file. Raises ConfigError for a file
     that cannot be read, with what to do.
     """
-    known = TOOLS[tool]
+    known = AGENTS[tool]
     _check(endpoint)
     home = home or user_home()
     files = list(known.files(home))
@@ -86,7 +86,7 @@ def prepare(
 def _change(place: SettingsFile, endpoint: Endpoint, tool: str) -> FileChange:
     before = _read(place.path)
     try:
-        after = edited(
+        after = edit_text(
             place.kind, before or "", lambda settings: place.edit(settings, endpoint)
         )
     except ConfigError as error:
@@ -121,5 +121,5 @@ def _lines(text: str) -> list[str]:
     )
 
 
-def _ended(line: str) -> str:
+def _with_newline(line: str) -> str:
     return line if line.endswith("\n") else line + "\n"

@@ -1,7 +1,7 @@
 """Streams put together again as a client would do it, into the bodies of shapes.py.
 
-Events out of order, unfinished or contradicting each other raise BadShape; what comes
-out passes the same check as a reply that was not streamed.
+Events out of order, unfinished or contradicting each other raise InvalidReply; what
+comes out passes the same check as a reply that was not streamed.
 """
 
 import json
@@ -9,19 +9,19 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mlx_gptoss.diagnostics.agents.received import (
-    AnthropicMessage,
-    CallDelta,
-    Chunk,
-    Completion,
-    FunctionDelta,
-    Response,
-    read,
+    ReceivedAnthropicMessage,
+    ReceivedChunk,
+    ReceivedCompletion,
+    ReceivedFunctionDelta,
+    ReceivedResponse,
+    ReceivedToolCallDelta,
     require,
+    validate,
 )
 from mlx_gptoss.diagnostics.http_client import Event
 
 DONE = "[DONE]"
-PIECES = (  # the event that adds, the one that ends, the key of the whole text
+TEXT_EVENTS = (  # the event that adds, the one that ends, the key of the whole text
     ("response.output_text.delta", "response.output_text.done", "text"),
     ("response.reasoning_text.delta", "response.reasoning_text.done", "text"),
     (
@@ -35,7 +35,7 @@ PIECES = (  # the event that adds, the one that ends, the key of the whole text
         "input",
     ),
 )
-TEXTS = {  # of a delta of Anthropic's, by its type
+DELTA_FIELDS = {  # of a delta of Anthropic's, by its type
     "text_delta": "text",
     "thinking_delta": "thinking",
     "signature_delta": "signature",
@@ -43,11 +43,11 @@ TEXTS = {  # of a delta of Anthropic's, by its type
 }
 
 
-def assemble_chat(events: Iterable[Event]) -> Completion:
+def assemble_chat(events: Iterable[Event]) -> ReceivedCompletion:
     """Put a stream of chat chunks together; `include_usage` must have been asked."""
     found = [event.data for event in events]
     require(found and found[-1] == DONE, f"the stream does not end with {DONE}")
-    chunks = [read(Chunk, data) for data in found[:-1]]
+    chunks = [validate(ReceivedChunk, data) for data in found[:-1]]
     require(len({chunk.id for chunk in chunks}) == 1, "chunks have different ids")
     require(chunks[-1].usage and not chunks[-1].choices, "no usage in the last chunk")
     choices = [choice for chunk in chunks for choice in chunk.choices]
@@ -79,12 +79,12 @@ def assemble_chat(events: Iterable[Event]) -> Completion:
         ],
         "usage": chunks[-1].usage and chunks[-1].usage.model_dump(),
     }
-    return read(Completion, body)
+    return validate(ReceivedCompletion, body)
 
 
-def _add_call(calls: list[dict[str, Any]], part: CallDelta) -> None:
+def _add_call(calls: list[dict[str, Any]], part: ReceivedToolCallDelta) -> None:
     require(part.index <= len(calls), f"call {part.index} begins before its time")
-    function = part.function or FunctionDelta()
+    function = part.function or ReceivedFunctionDelta()
     if part.index == len(calls):
         calls.append(
             {
@@ -101,7 +101,7 @@ def _joined(parts: Iterable[str | None]) -> str | None:
     return "".join(found) if found else None
 
 
-def assemble_response(events: Iterable[Event]) -> Response:
+def assemble_response(events: Iterable[Event]) -> ReceivedResponse:
     """Put a stream of a response together; it must equal its last event's response."""
     found = [event for event in events if event.data != DONE]
     require(found, "no events")
@@ -114,11 +114,11 @@ def assemble_response(events: Iterable[Event]) -> Response:
     require(kinds[:1] == ["response.created"], f"the first event is {kinds[0]}")
     ends = ("response.completed", "response.incomplete")
     require(kinds[-1] in ends, f"the last event is {kinds[-1]}")
-    response = read(Response, found[-1].data["response"])
+    response = validate(ReceivedResponse, found[-1].data["response"])
     require(
         kinds[-1] == f"response.{response.status}", "the end contradicts its status"
     )
-    items = _Items()
+    items = _ResponseAssembler()
     for event in found[1:-1]:
         items.take(event.data)
     if response.status == "incomplete":
@@ -127,7 +127,7 @@ def assemble_response(events: Iterable[Event]) -> Response:
     return response
 
 
-class _Items:
+class _ResponseAssembler:
     """The items of a streamed response, as far as events told them."""
 
     def __init__(self) -> None:
@@ -148,7 +148,7 @@ class _Items:
             require(data["item"]["id"] == self._open, "an item ends that never began")
             self._done.append(data["item"])
             self._open = None
-        for adds, ends, key in PIECES:
+        for adds, ends, key in TEXT_EVENTS:
             at = (adds, data.get("content_index", 0))
             if kind == adds:
                 require(data["item_id"] == self._open, f"{kind} outside its item")
@@ -170,9 +170,9 @@ class _Items:
         require(self._done == list(output), "the items differ from the response's")
 
 
-def assemble_message(events: Iterable[Event]) -> AnthropicMessage:
+def assemble_message(events: Iterable[Event]) -> ReceivedAnthropicMessage:
     """Put a stream of /v1/messages together."""
-    message = _Message()
+    message = _MessageAssembler()
     for event in events:
         require(isinstance(event.data, dict), "an event is no JSON object")
         require(event.name == event.data.get("type"), "an event has two names")
@@ -180,7 +180,7 @@ def assemble_message(events: Iterable[Event]) -> AnthropicMessage:
     return message.whole()
 
 
-class _Message:
+class _MessageAssembler:
     """A message of Anthropic's protocol, as far as events told it."""
 
     def __init__(self) -> None:
@@ -204,7 +204,7 @@ class _Message:
                 self._block = dict(data["content_block"])
             case "content_block_delta":
                 require(self._block, "a delta outside a block")
-                key = TEXTS.get(data["delta"]["type"])
+                key = DELTA_FIELDS.get(data["delta"]["type"])
                 require(key, f"unknown delta {data['delta']['type']}")
                 told = self._block.get(str(key), "")
                 self._block[str(key)] = told + data["delta"][str(key)]
@@ -227,7 +227,7 @@ class _Message:
             self._block["input"] = json.loads(text)
         return self._block
 
-    def whole(self) -> AnthropicMessage:
+    def whole(self) -> ReceivedAnthropicMessage:
         """Return the message; it must have ended."""
         require(self._ended, "no message_stop")
-        return read(AnthropicMessage, self._body)
+        return validate(ReceivedAnthropicMessage, self._body)

@@ -138,7 +138,7 @@ class ResponseStore:
         else:
             if not os.access(path, os.W_OK):
                 log.warning("responses are not kept now: `%s` can only be read", path)
-        return cls(database, most=max_responses, most_bytes=max_bytes)
+        return cls(database, max_responses=max_responses, max_bytes=max_bytes)
 
     def save(self, one: StoredResponse) -> bool:
         """Keep a response and let go of what no longer has room.

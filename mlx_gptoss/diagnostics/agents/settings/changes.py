@@ -11,93 +11,97 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-Path = tuple[Any, ...]  # names of tables and numbers of list items
+SettingPath = tuple[Any, ...]  # names of tables and numbers of list items
 
 
 @dataclass(frozen=True)
-class Put:
+class SetValue:
     """Give the setting at `path` this value; it need not be there yet."""
 
-    path: Path
+    path: SettingPath
     value: Any
 
 
 @dataclass(frozen=True)
-class Drop:
+class DeleteValue:
     """Take the setting at `path` away."""
 
-    path: Path
+    path: SettingPath
 
 
 @dataclass(frozen=True)
-class First:
+class PrependItem:
     """Put an item before all others of the list at `path`."""
 
-    path: Path
+    path: SettingPath
     value: Any
 
 
 @dataclass(frozen=True)
-class Move:
+class MoveToFront:
     """Bring item `number` of the list at `path` before all others."""
 
-    path: Path
+    path: SettingPath
     number: int
 
 
-Change = Put | Drop | First | Move
+SettingsChange = SetValue | DeleteValue | PrependItem | MoveToFront
 
 
-def differences(before: Any, after: Any, path: Path = ()) -> Iterator[Change]:
+def differences(
+    before: Any, after: Any, path: SettingPath = ()
+) -> Iterator[SettingsChange]:
     """Yield the changes that make `after` of `before`, two tables."""
-    yield from (Drop((*path, name)) for name in before if name not in after)
+    yield from (DeleteValue((*path, name)) for name in before if name not in after)
     for name, value in after.items():
         if name in before:
             yield from _between(before[name], value, (*path, name))
         else:
-            yield Put((*path, name), value)
+            yield SetValue((*path, name), value)
 
 
-def same(left: Any, right: Any) -> bool:
+def equal(left: Any, right: Any) -> bool:
     """Whether two trees hold the same values of the same types."""
     if type(left) is not type(right):
         return False
     if isinstance(left, dict):
         return left.keys() == right.keys() and all(
-            same(value, right[name]) for name, value in left.items()
+            equal(value, right[name]) for name, value in left.items()
         )
     if isinstance(left, list):
-        return len(left) == len(right) and all(map(same, left, right))
+        return len(left) == len(right) and all(map(equal, left, right))
     return left == right or (left != left and right != right)
 
 
-def _between(old: Any, new: Any, path: Path) -> Iterator[Change]:
-    if same(old, new):
+def _between(old: Any, new: Any, path: SettingPath) -> Iterator[SettingsChange]:
+    if equal(old, new):
         return
     if isinstance(old, dict) and isinstance(new, dict):
         yield from differences(old, new, path)
     elif isinstance(old, list) and isinstance(new, list):
         yield from _between_lists(old, new, path)
     else:
-        yield Put(path, new)
+        yield SetValue(path, new)
 
 
-def _between_lists(old: list[Any], new: list[Any], path: Path) -> Iterator[Change]:
-    if new and same(new[1:], old):
-        yield First(path, new[0])
-    elif (number := _moved(old, new)) is not None:
-        yield Move(path, number)
+def _between_lists(
+    old: list[Any], new: list[Any], path: SettingPath
+) -> Iterator[SettingsChange]:
+    if new and equal(new[1:], old):
+        yield PrependItem(path, new[0])
+    elif (number := _item_moved_to_front(old, new)) is not None:
+        yield MoveToFront(path, number)
         yield from _between(old[number], new[0], (*path, 0))
     elif len(old) == len(new):
         for number, (left, right) in enumerate(zip(old, new, strict=True)):
             yield from _between(left, right, (*path, number))
     else:
-        yield Put(path, new)
+        yield SetValue(path, new)
 
 
-def _moved(old: list[Any], new: list[Any]) -> int | None:
+def _item_moved_to_front(old: list[Any], new: list[Any]) -> int | None:
     """Which item of a list is the first of the new one, the others as they were."""
     for number in range(1, len(old)):
-        if same([*old[:number], *old[number + 1 :]], new[1:]):
+        if equal([*old[:number], *old[number + 1 :]], new[1:]):
             return number
     return None

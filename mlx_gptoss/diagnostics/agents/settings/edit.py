@@ -13,24 +13,24 @@ from typing import Any
 
 from mlx_gptoss.diagnostics.agents.settings import json_format, toml_format, yaml_format
 from mlx_gptoss.diagnostics.agents.settings.changes import (
-    Change,
-    Drop,
-    First,
-    Move,
+    DeleteValue,
+    MoveToFront,
+    PrependItem,
+    SettingsChange,
     differences,
-    same,
+    equal,
 )
 from mlx_gptoss.errors import ConfigError
 
-MARK = "\ufeff"  # of byte order; editors of Windows put it before a text
-KINDS = {"toml": toml_format, "yaml": yaml_format, "json": json_format}
+BYTE_ORDER_MARK = "\ufeff"  # of byte order; editors of Windows put it before a text
+FORMATS = {"toml": toml_format, "yaml": yaml_format, "json": json_format}
 TITLES = {"toml": "TOML", "yaml": "YAML", "json": "plain JSON"}
 
 
-def read(kind: str, text: str) -> dict[str, Any]:
+def parse(kind: str, text: str) -> dict[str, Any]:
     """Read settings of a kind: toml, yaml or json. Raises ConfigError."""
     try:
-        data = KINDS[kind].read(text.removeprefix(MARK))
+        data = FORMATS[kind].read(text.removeprefix(BYTE_ORDER_MARK))
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"it is not {TITLES[kind]} ({error})") from error
     if not isinstance(data, dict):
@@ -38,38 +38,38 @@ def read(kind: str, text: str) -> dict[str, Any]:
     return data
 
 
-def edited(kind: str, text: str, edit: Callable[[dict[str, Any]], None]) -> str:
+def edit_text(kind: str, text: str, edit: Callable[[dict[str, Any]], None]) -> str:
     """Return the text after an edit; the same text where that changes nothing.
 
     Raises ConfigError for a text that cannot be read, or not be changed in place.
     """
-    before = read(kind, text)
-    mark = MARK if text.startswith(MARK) else ""
-    new = text.removeprefix(MARK)
+    before = parse(kind, text)
+    mark = BYTE_ORDER_MARK if text.startswith(BYTE_ORDER_MARK) else ""
+    new = text.removeprefix(BYTE_ORDER_MARK)
     try:
         after = deepcopy(before)
         edit(after)
         for change in differences(before, after):
-            new = _changed(KINDS[kind], new, change)
-        if not _reads(kind, new, after):
+            new = _apply(FORMATS[kind], new, change)
+        if not _parses_to(kind, new, after):
             raise ValueError("what is written would not read the same")
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"it cannot be changed in place ({error})") from error
     return mark + new
 
 
-def _reads(kind: str, text: str, data: dict[str, Any]) -> bool:
+def _parses_to(kind: str, text: str, data: dict[str, Any]) -> bool:
     try:
-        return same(KINDS[kind].read(text), data)
+        return equal(FORMATS[kind].read(text), data)
     except ValueError:
         return False
 
 
-def _changed(kind: ModuleType, text: str, change: Change) -> str:
-    if isinstance(change, Drop):
+def _apply(kind: ModuleType, text: str, change: SettingsChange) -> str:
+    if isinstance(change, DeleteValue):
         return kind.drop(text, change.path)
-    if isinstance(change, First):
+    if isinstance(change, PrependItem):
         return kind.first(text, change.path, change.value)
-    if isinstance(change, Move):
+    if isinstance(change, MoveToFront):
         return kind.move(text, change.path, change.number)
     return kind.put(text, change.path, change.value)

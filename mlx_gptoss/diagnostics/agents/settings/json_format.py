@@ -20,13 +20,13 @@ LONGEST_INT = 4000  # digits; Python reads no longer ones without being told to
 
 
 @dataclass
-class Node:
+class JsonNode:
     """A value and where it stands; `comma` is where a last comma ends."""
 
     start: int
     end: int = 0
     value: Any = None
-    members: dict[str, "Node"] = field(default_factory=dict)
+    members: dict[str, "JsonNode"] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
     comma: int | None = None
 
@@ -41,7 +41,7 @@ def put(text: str, path: Sequence[str], value: Any) -> str:
     """Return the text with a value at `path`, whose table is there already."""
     node = _root(text)
     if node is None:
-        text = splicing.ended(text) + "{}" + splicing.newline(text)
+        text = splicing.end_last_line(text) + "{}" + splicing.line_ending(text)
         node = _root(text)
     assert node is not None
     for name in path[:-1]:
@@ -51,10 +51,10 @@ def put(text: str, path: Sequence[str], value: Any) -> str:
         return _add(text, node, name, value)
     old, key = node.members[name], node.keys[name]
     broken = splicing.begins_line(text, key)
-    return splice(text, old.start, old.end, _dumped(text, value, key, broken))
+    return splice(text, old.start, old.end, _dump(text, value, key, broken))
 
 
-def _add(text: str, table: Node, name: str, value: Any) -> str:
+def _add(text: str, table: JsonNode, name: str, value: Any) -> str:
     key = json.dumps(name, ensure_ascii=False)
     if not table.members:
         return _add_first(text, table, key, value)
@@ -62,9 +62,11 @@ def _add(text: str, table: Node, name: str, value: Any) -> str:
     end = table.members[last].end
     after = table.comma or end
     broken = splicing.begins_line(text, last_key)
-    piece = f"{key}: {_dumped(text, value, last_key, broken)}"
+    piece = f"{key}: {_dump(text, value, last_key, broken)}"
     if broken:
-        piece = splicing.newline(text) + splicing.margin(text, last_key) + piece
+        piece = (
+            splicing.line_ending(text) + splicing.indentation(text, last_key) + piece
+        )
     else:
         piece = " " + piece
     if broken and (found := LINE_COMMENTS.match(text, after)):
@@ -75,34 +77,34 @@ def _add(text: str, table: Node, name: str, value: Any) -> str:
     return text if table.comma else splice(text, end, end, ",")
 
 
-def _add_first(text: str, table: Node, key: str, value: Any) -> str:
+def _add_first(text: str, table: JsonNode, key: str, value: Any) -> str:
     inside = table.start + 1
     root = table.start == _skip(text, 0)
     if not root and "\n" not in text.strip():
         dumped = json.dumps(value, ensure_ascii=False)
         return splice(text, inside, inside, f"{key}: {dumped}")
-    line, outer = splicing.newline(text), splicing.margin(text, table.start)
-    inner = outer + splicing.unit(text)
-    dumped = _indented(value, splicing.unit(text), line + inner)
+    line, outer = splicing.line_ending(text), splicing.indentation(text, table.start)
+    inner = outer + splicing.indent_step(text)
+    dumped = _dump_indented(value, splicing.indent_step(text), line + inner)
     closing = "" if "\n" in text[inside : table.end] else line + outer
     return splice(text, inside, inside, f"{line}{inner}{key}: {dumped}{closing}")
 
 
-def _dumped(text: str, value: Any, at: int, broken: bool) -> str:
+def _dump(text: str, value: Any, at: int, broken: bool) -> str:
     if not broken:
         return json.dumps(value, ensure_ascii=False)
-    line = splicing.newline(text) + splicing.margin(text, at)
-    return _indented(value, splicing.unit(text), line)
+    line = splicing.line_ending(text) + splicing.indentation(text, at)
+    return _dump_indented(value, splicing.indent_step(text), line)
 
 
-def _indented(value: Any, unit: str, line: str) -> str:
+def _dump_indented(value: Any, unit: str, line: str) -> str:
     return json.dumps(value, ensure_ascii=False, indent=unit).replace("\n", line)
 
 
 # reading
 
 
-def _root(text: str) -> Node | None:
+def _root(text: str) -> JsonNode | None:
     at = _skip(text, 0)
     if at == len(text):
         return None
@@ -112,18 +114,18 @@ def _root(text: str) -> Node | None:
     return node
 
 
-def _value(text: str, at: int) -> Node:
+def _value(text: str, at: int) -> JsonNode:
     opened = text[at : at + 1]
     if opened == "{":
         return _table(text, at)
     if opened == "[":
         return _list(text, at)
     value, end = SCALARS.raw_decode(text, at)
-    return Node(at, end, value)
+    return JsonNode(at, end, value)
 
 
-def _table(text: str, start: int) -> Node:
-    node = Node(start, value={})
+def _table(text: str, start: int) -> JsonNode:
+    node = JsonNode(start, value={})
     at = _skip(text, start + 1)
     while text[at : at + 1] != "}":
         if text[at : at + 1] != '"':
@@ -142,8 +144,8 @@ def _table(text: str, start: int) -> Node:
     return node
 
 
-def _list(text: str, start: int) -> Node:
-    node = Node(start, value=[])
+def _list(text: str, start: int) -> JsonNode:
+    node = JsonNode(start, value=[])
     at = _skip(text, start + 1)
     while text[at : at + 1] != "]":
         found = _value(text, at)
@@ -153,7 +155,7 @@ def _list(text: str, start: int) -> Node:
     return node
 
 
-def _next(text: str, node: Node, end: int, closing: str) -> int:
+def _next(text: str, node: JsonNode, end: int, closing: str) -> int:
     """Where the next item begins, or the bracket that closes `node` stands."""
     at = _skip(text, end)
     node.comma = None

@@ -65,8 +65,8 @@ def _draft(one: Replacement) -> Iterator[Path]:
     with _named(one.path), ExitStack() as undo:
         old = path.stat() if one.before is not None else None
         if old is not None:
-            _permitted(path, old)
-        _folder(path.parent, undo)
+            _check_writable(path, old)
+        _make_folder(path.parent, undo)
         _sweep(path)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path))
         undo.callback(Path(name).unlink, missing_ok=True)
@@ -76,7 +76,7 @@ def _draft(one: Replacement) -> Iterator[Path]:
             file.flush()
             os.fsync(file.fileno())
             if old is not None:
-                _like(path, file.fileno(), old)
+                _copy_owner_and_mode(path, file.fileno(), old)
             else:
                 os.fchmod(file.fileno(), PRIVATE)
             yield Path(name)
@@ -91,13 +91,13 @@ def _rename(one: Replacement, draft: Path, undo: ExitStack) -> Path | None:
             os.replace(draft, path)
             undo.callback(path.unlink)
             return None
-        backup = _keep(path)
+        backup = _make_backup(path)
         undo.callback(_put_back, backup, path)
         os.replace(draft, path)
         return backup
 
 
-def _keep(path: Path) -> Path:
+def _make_backup(path: Path) -> Path:
     """Give the old file a second name, for when a new one takes its first."""
     backup = _free_name(path)
     try:
@@ -119,7 +119,7 @@ def _put_back(backup: Path, path: Path) -> None:
     backup.unlink(missing_ok=True)  # both may name one file: then it is still there
 
 
-def _permitted(path: Path, old: os.stat_result) -> None:
+def _check_writable(path: Path, old: os.stat_result) -> None:
     if not old.st_mode & WRITABLE:
         raise ConfigError(
             f"`{path}` is read-only; nothing was changed: `chmod u+w` it first, or "
@@ -127,7 +127,7 @@ def _permitted(path: Path, old: os.stat_result) -> None:
         )
 
 
-def _like(path: Path, handle: int, old: os.stat_result) -> None:
+def _copy_owner_and_mode(path: Path, handle: int, old: os.stat_result) -> None:
     """Give a draft the owner and the permissions of the file it is to replace."""
     new = os.fstat(handle)
     if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
@@ -142,7 +142,7 @@ def _like(path: Path, handle: int, old: os.stat_result) -> None:
     os.fchmod(handle, stat.S_IMODE(old.st_mode))
 
 
-def _folder(folder: Path, undo: ExitStack) -> None:
+def _make_folder(folder: Path, undo: ExitStack) -> None:
     """Make a folder; what was made goes again if it stays empty."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     for one in reversed(missing):

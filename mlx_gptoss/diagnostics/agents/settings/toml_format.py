@@ -14,7 +14,7 @@ from typing import Any
 from mlx_gptoss.diagnostics.agents.settings import splicing
 from mlx_gptoss.diagnostics.agents.settings.splicing import splice
 
-Names = tuple[str, ...]
+KeyPath = tuple[str, ...]
 
 TRIVIA = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
 SPACE = re.compile(r"[ \t]*")
@@ -30,28 +30,28 @@ NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass
-class Table:
+class TomlTable:
     """A table as it was opened: by a header, by braces, or the file's own."""
 
-    names: Names
+    names: KeyPath
     start: int  # of the header or the brace
     end: int  # behind it; of braces, where the closing one stands
-    braces: bool = False
-    many: bool = False  # [[name]]
-    pairs: list["Pair"] = field(default_factory=list)
+    inline: bool = False
+    array_item: bool = False  # [[name]]
+    pairs: list["TomlPair"] = field(default_factory=list)
 
 
 @dataclass
-class Pair:
+class TomlPair:
     """`name = value`: its names from the root, and where its parts stand."""
 
-    names: Names
-    table: Table
+    names: KeyPath
+    table: TomlTable
     start: int
     value: int
     end: int
 
-    def gives(self, names: Names) -> bool:
+    def gives(self, names: KeyPath) -> bool:
         """Whether it makes the table `names` by a dotted key of its own."""
         above = self.names[:-1]
         return len(self.table.names) < len(names) and above[: len(names)] == names
@@ -71,13 +71,13 @@ def put(text: str, path: Sequence[Any], value: Any) -> str:
     for count in range(len(names) - 1, 0, -1):
         above = names[:count]
         for table in tables:
-            if table.braces and table.names == above:
+            if table.inline and table.names == above:
                 return _into_braces(text, table, _set(names[count:], value))
         beside = [pair for pair in _pairs(tables) if pair.gives(above)]
         if beside:
             return _beside(text, beside[-1], names, value)
         for table in tables:
-            if table.names == above and not table.many and not table.braces:
+            if table.names == above and not table.array_item and not table.inline:
                 if isinstance(value, dict) or len(names) - count > 1:
                     return _new_table(text, names, value)
                 return _into_section(text, table, _set(names[count:], value))
@@ -89,7 +89,7 @@ def put(text: str, path: Sequence[Any], value: Any) -> str:
 def drop(text: str, path: Sequence[Any]) -> str:
     """Return the text without the pair at `path`; its line goes, comment and all."""
     (pair,) = (pair for pair in _pairs(_tables(text)) if pair.names == tuple(path))
-    if not pair.table.braces:
+    if not pair.table.inline:
         start = splicing.line_start(text, pair.start)
         end = text.find("\n", pair.end) + 1 or len(text)
         return splice(text, start, end, "")
@@ -104,48 +104,48 @@ def drop(text: str, path: Sequence[Any]) -> str:
 # writing
 
 
-def _into_braces(text: str, table: Table, statement: str) -> str:
+def _into_braces(text: str, table: TomlTable, statement: str) -> str:
     if table.pairs:
         end = table.pairs[-1].end
         return splice(text, end, end, f", {statement}")
     return splice(text, table.start + 1, table.end, f" {statement} ")
 
 
-def _beside(text: str, pair: Pair, names: Names, value: Any) -> str:
+def _beside(text: str, pair: TomlPair, names: KeyPath, value: Any) -> str:
     """Go on as the pair began: `a.b.c = 1` behind `a.b.x = 0`."""
     relative = names[len(pair.table.names) :]
     statements = [_set(relative + more, leaf) for more, leaf in _leaves(value)]
-    if pair.table.braces:
+    if pair.table.inline:
         return splice(text, pair.end, pair.end, ", " + ", ".join(statements))
     return _behind(text, pair, statements)
 
 
-def _into_section(text: str, table: Table, statement: str) -> str:
+def _into_section(text: str, table: TomlTable, statement: str) -> str:
     if table.pairs:
         return _behind(text, table.pairs[-1], [statement])
     end = splicing.line_end(text, table.end)
-    line = splicing.newline(text) + splicing.margin(text, table.start)
+    line = splicing.line_ending(text) + splicing.indentation(text, table.start)
     return splice(text, end, end, line + statement)
 
 
-def _behind(text: str, pair: Pair, statements: Sequence[str]) -> str:
+def _behind(text: str, pair: TomlPair, statements: Sequence[str]) -> str:
     end = splicing.line_end(text, pair.end)
-    line = splicing.newline(text) + splicing.margin(text, pair.start)
+    line = splicing.line_ending(text) + splicing.indentation(text, pair.start)
     return splice(text, end, end, "".join(line + one for one in statements))
 
 
-def _into_root(text: str, tables: Sequence[Table], statement: str) -> str:
-    root, line = tables[0], splicing.newline(text)
+def _into_root(text: str, tables: Sequence[TomlTable], statement: str) -> str:
+    root, line = tables[0], splicing.line_ending(text)
     if root.pairs:
         return _behind(text, root.pairs[-1], [statement])
-    headers = [table for table in tables[1:] if not table.braces]
+    headers = [table for table in tables[1:] if not table.inline]
     if not headers:
-        return splicing.ended(text) + statement + line
+        return splicing.end_last_line(text) + statement + line
     at = _above(text, headers[0])
     return splice(text, at, at, statement + line + line)
 
 
-def _above(text: str, header: Table) -> int:
+def _above(text: str, header: TomlTable) -> int:
     """Where a header begins, with the comment that stands right above it."""
     at = splicing.line_start(text, header.start)
     while at > 0:
@@ -157,19 +157,19 @@ def _above(text: str, header: Table) -> int:
     return at
 
 
-def _new_table(text: str, names: Names, value: Any) -> str:
+def _new_table(text: str, names: KeyPath, value: Any) -> str:
     if not isinstance(value, dict):
         names, value = names[:-1], {names[-1]: value}
     for more, pairs in _sections(value):
-        line = splicing.newline(text)
-        text = splicing.ended(text)
+        line = splicing.line_ending(text)
+        text = splicing.end_last_line(text)
         space = line if text and not text.endswith(line + line) else ""
         statements = "".join(_set((name,), leaf) + line for name, leaf in pairs)
         text += f"{space}[{_dotted(names + more)}]{line}{statements}"
     return text
 
 
-def _sections(value: dict[str, Any]) -> Iterator[tuple[Names, list[tuple[str, Any]]]]:
+def _sections(value: dict[str, Any]) -> Iterator[tuple[KeyPath, list[tuple[str, Any]]]]:
     """Yield the tables within a value, each with what is no table in it."""
     pairs = [(name, leaf) for name, leaf in value.items() if not isinstance(leaf, dict)]
     if pairs or not value:
@@ -179,7 +179,7 @@ def _sections(value: dict[str, Any]) -> Iterator[tuple[Names, list[tuple[str, An
             yield from (((name, *more), found) for more, found in _sections(inner))
 
 
-def _leaves(value: Any) -> Iterator[tuple[Names, Any]]:
+def _leaves(value: Any) -> Iterator[tuple[KeyPath, Any]]:
     if not isinstance(value, dict):
         yield (), value
         return
@@ -187,11 +187,11 @@ def _leaves(value: Any) -> Iterator[tuple[Names, Any]]:
         yield from (((name, *more), leaf) for more, leaf in _leaves(inner))
 
 
-def _set(names: Names, value: Any) -> str:
+def _set(names: KeyPath, value: Any) -> str:
     return f"{_dotted(names)} = {_value(value)}"
 
 
-def _dotted(names: Names) -> str:
+def _dotted(names: KeyPath) -> str:
     return ".".join(name if NAME.fullmatch(name) else _value(name) for name in names)
 
 
@@ -199,27 +199,27 @@ def _value(value: Any) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(_set((n,), v) for n, v in value.items()) + " }"
     # Strings, numbers, booleans and lists of them are written as in JSON.
-    return splicing.quoted(value)
+    return splicing.quote(value)
 
 
 # reading
 
 
-def _pairs(tables: Sequence[Table]) -> Iterator[Pair]:
+def _pairs(tables: Sequence[TomlTable]) -> Iterator[TomlPair]:
     for table in tables:
         yield from table.pairs
 
 
-def _tables(text: str) -> list[Table]:
+def _tables(text: str) -> list[TomlTable]:
     """Find every table of a text; the root comes first. Raises ValueError."""
     read(text)  # what follows relies on a text that is TOML
-    tables = [Table((), 0, 0)]
+    tables = [TomlTable((), 0, 0)]
     section, at = tables[0], _skip(TRIVIA, text, 0)
     while at < len(text):
         if text[at] == "[":
             many = text[at : at + 2] == "[["
             names, end = _names(text, at + 1 + many)
-            section = Table(names, at, end + 1 + many, many=many)
+            section = TomlTable(names, at, end + 1 + many, array_item=many)
             tables.append(section)
             at = section.end
         else:
@@ -228,16 +228,16 @@ def _tables(text: str) -> list[Table]:
     return tables
 
 
-def _pair(text: str, start: int, table: Table, tables: list[Table]) -> int:
+def _pair(text: str, start: int, table: TomlTable, tables: list[TomlTable]) -> int:
     names, equals = _names(text, start)
     value = _skip(SPACE, text, equals + 1)
-    pair = Pair(table.names + names, table, start, value, value)
+    pair = TomlPair(table.names + names, table, start, value, value)
     table.pairs.append(pair)
     pair.end = _end(text, value, pair.names, tables)
     return pair.end
 
 
-def _names(text: str, at: int) -> tuple[Names, int]:
+def _names(text: str, at: int) -> tuple[KeyPath, int]:
     """Read a key with its dots; return its names and where what follows stands."""
     start, names = at, 0
     while True:
@@ -256,13 +256,13 @@ def _names(text: str, at: int) -> tuple[Names, int]:
     return tuple(found), end
 
 
-def _end(text: str, at: int, names: Names, tables: list[Table]) -> int:
+def _end(text: str, at: int, names: KeyPath, tables: list[TomlTable]) -> int:
     """Where a value ends; tables in braces by the name `names` are noted."""
     opened = text[at]
     if opened in "\"'":
         return _skip(STRING, text, at)
     if opened == "{":
-        table = Table(names, at, at, braces=True)
+        table = TomlTable(names, at, at, inline=True)
         tables.append(table)
         at = _skip(TRIVIA, text, at + 1)
         while text[at] != "}":

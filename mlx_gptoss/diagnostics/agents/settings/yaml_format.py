@@ -32,15 +32,15 @@ WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
 
 @dataclass
-class Node:
+class YamlNode:
     """A value and where it stands; `end` is behind the last of it, comments apart."""
 
     start: int
     end: int
     text: str | None = None  # of scalars
     block: bool = False  # by indentation, not in brackets
-    keys: list["Node"] = field(default_factory=list)
-    items: list["Node"] = field(default_factory=list)
+    keys: list["YamlNode"] = field(default_factory=list)
+    items: list["YamlNode"] = field(default_factory=list)
     empty: bool = False  # nothing stands there: null
     lines: bool = False  # it ends with text in lines of its own, by `|` or `>`
     anchor: str | None = None
@@ -57,7 +57,7 @@ class Node:
         """Whether it stands below its key, in lines of its own."""
         return self.block and bool(self.items)
 
-    def walk(self) -> "Iterator[Node]":
+    def walk(self) -> "Iterator[YamlNode]":
         """Yield this value and all within, in the order of the text."""
         yield self
         for item in self.items:
@@ -78,7 +78,7 @@ def put(text: str, path: Sequence[Any], value: Any) -> str:
     """
     root = _root(text)
     if root is None or root.empty:
-        return splicing.ended(text) + _lines(text, {path[-1]: value}, "")
+        return splicing.end_last_line(text) + _lines(text, {path[-1]: value}, "")
     table = _at(root, path[:-1])
     number = table.number(path[-1])
     if number is None:
@@ -92,13 +92,15 @@ def put(text: str, path: Sequence[Any], value: Any) -> str:
         end = splicing.line_end(text, colon) if old.hangs else colon
         text = splice(text, end, max(end, old.end), "")
         return splice(text, colon, colon, " " + _flow(value))
-    margin = _margin(text, old.start if old.hangs else key.start) + STEP * old.empty
+    margin = (
+        _indentation(text, old.start if old.hangs else key.start) + STEP * old.empty
+    )
     lines = _lines(text, value, margin)
-    end, line = splicing.line_end(text, colon), splicing.newline(text)
+    end, line = splicing.line_end(text, colon), splicing.line_ending(text)
     return splice(text, end, max(end, old.end), line + lines.removesuffix(line))
 
 
-def _replace(text: str, root: Node, old: Node, piece: str) -> str:
+def _replace(text: str, root: YamlNode, old: YamlNode, piece: str) -> str:
     """Replace a value; where others refer to it, the next of them keeps it."""
     others = [node for node in root.walk() if node.start > old.start]
     heir = next(
@@ -122,7 +124,7 @@ def first(text: str, path: Sequence[Any], value: Any) -> str:
         more = ", " if found.items else ""
         return splice(text, found.start + 1, found.start + 1, _flow(value) + more)
     dash = _dash(text, found.items[0])
-    margin = _margin(text, dash)
+    margin = _indentation(text, dash)
     lines = _lines(text, [value], margin).removeprefix(margin)
     return splice(text, dash, dash, lines + margin)
 
@@ -144,7 +146,7 @@ def move(text: str, path: Sequence[Any], number: int) -> str:
     end = _end(text, item)
     moved = text[start:end]
     if not moved.endswith("\n"):
-        moved = splicing.ended(_without_end(moved) if item.lines else moved)
+        moved = splicing.end_last_line(_without_end(moved) if item.lines else moved)
     top = splicing.line_start(text, _dash(text, items.items[0]))
     return splice(splice(text, start, end, ""), top, top, moved)
 
@@ -155,37 +157,37 @@ def _without_end(text: str) -> str:
     return splice(text, *header.span(), header.expand(r"\1-\2"))
 
 
-def _dash(text: str, item: Node) -> int:
+def _dash(text: str, item: YamlNode) -> int:
     return text.rindex("-", 0, item.start + 1)
 
 
-def _end(text: str, node: Node) -> int:
+def _end(text: str, node: YamlNode) -> int:
     """Where the lines of a value end; those of `|` and `>` have theirs already."""
     return node.end if node.lines else text.find("\n", node.end) + 1 or len(text)
 
 
-def _add(text: str, table: Node, name: str, value: Any) -> str:
+def _add(text: str, table: YamlNode, name: str, value: Any) -> str:
     if not table.block:
         at = table.items[-1].end if table.items else text.index("{", table.start) + 1
         more = ", " if table.items else ""
         return splice(text, at, at, f"{more}{_flow({name: value})[1:-1]}")
     first_key = table.keys[0].start
-    margin = _margin(text, first_key)
+    margin = _indentation(text, first_key)
     lines = _lines(text, {name: value}, margin)
     if table.lines and not text[: table.end].endswith("\n"):
         # Lines that end with the file: one more line end would be one of theirs.
         return splice(text, first_key, first_key, lines[len(margin) :] + margin)
     end = _end(text, table)
-    return splicing.ended(text[:end]) + lines + text[end:]
+    return splicing.end_last_line(text[:end]) + lines + text[end:]
 
 
-def _margin(text: str, at: int) -> str:
+def _indentation(text: str, at: int) -> str:
     """White space up to the column of position `at`."""
     return " " * (at - splicing.line_start(text, at))
 
 
 def _lines(text: str, value: Any, margin: str) -> str:
-    line = splicing.newline(text)
+    line = splicing.line_ending(text)
     return "".join(margin + one + line for one in _layout(value))
 
 
@@ -215,13 +217,13 @@ def _flow(value: Any) -> str:
         pairs = (f"{_flow(name)}: {_flow(item)}" for name, item in value.items())
         return "{" + ", ".join(pairs) + "}"
     plain = isinstance(value, str) and PLAIN.fullmatch(value)
-    return value if plain and value.lower() not in WORDS else splicing.quoted(value)
+    return value if plain and value.lower() not in WORDS else splicing.quote(value)
 
 
 # reading
 
 
-def _root(text: str) -> Node | None:
+def _root(text: str) -> YamlNode | None:
     """Find where the values of a text stand; None for no document."""
     with _one_line():
         events = iter(YAML(typ="safe", pure=True).parse(text))
@@ -240,18 +242,18 @@ def _one_line() -> Iterator[None]:
         raise ValueError(re.sub(r"\s+", " ", str(error))[:160]) from error
 
 
-def _node(event: Event, events: Iterator[Event], text: str, before: int) -> Node:
+def _node(event: Event, events: Iterator[Event], text: str, before: int) -> YamlNode:
     """Build a value from its events; an empty one stands at `before`."""
     start, end = event.start_mark.index, event.end_mark.index
     if isinstance(event, ScalarEvent):
         if start == end:
-            return Node(before, before, text="", empty=True)
-        node = Node(start, end, text=event.value, anchor=event.anchor)
+            return YamlNode(before, before, text="", empty=True)
+        node = YamlNode(start, end, text=event.value, anchor=event.anchor)
         node.lines = event.style in ("|", ">")
         return node
     if not isinstance(event, MappingStartEvent | SequenceStartEvent):
-        return Node(start, end, alias=getattr(event, "anchor", None))
-    node = Node(start, end, block=not event.flow_style, anchor=event.anchor)
+        return YamlNode(start, end, alias=getattr(event, "anchor", None))
+    node = YamlNode(start, end, block=not event.flow_style, anchor=event.anchor)
     pairs = isinstance(event, MappingStartEvent)
     for event in events:
         if isinstance(event, MappingEndEvent | SequenceEndEvent):
@@ -268,7 +270,7 @@ def _node(event: Event, events: Iterator[Event], text: str, before: int) -> Node
     return node
 
 
-def _at(node: Node, path: Sequence[Any]) -> Node:
+def _at(node: YamlNode, path: Sequence[Any]) -> YamlNode:
     for name in path:
         number = node.number(name)
         assert number is not None, path

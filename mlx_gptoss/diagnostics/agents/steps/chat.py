@@ -3,19 +3,24 @@
 import json
 from typing import Any
 
-from mlx_gptoss.diagnostics.agents.received import BadShape, Completion, read, require
+from mlx_gptoss.diagnostics.agents.received import (
+    InvalidReply,
+    ReceivedCompletion,
+    require,
+    validate,
+)
 from mlx_gptoss.diagnostics.agents.steps.prompts import (
     ASK,
     CITY,
     DESCRIPTION,
     HELLO,
+    MAX_TOKENS,
     RESULT,
-    TOKENS,
     TOOL,
     Body,
     city_of,
-    said,
-    user,
+    non_empty,
+    user_message,
 )
 from mlx_gptoss.diagnostics.agents.streams import assemble_chat
 from mlx_gptoss.diagnostics.http_client import Client, Refused
@@ -38,33 +43,35 @@ def _chat(model: str, *messages: Body, **more: Any) -> Body:
     return {
         "model": model,
         "messages": list(messages),
-        "max_completion_tokens": TOKENS,
+        "max_completion_tokens": MAX_TOKENS,
         "reasoning_effort": "low",
         "temperature": 0,
         **more,
     }
 
 
-def _stream_chat(client: Client, body: Body) -> Completion:
+def _stream_chat(client: Client, body: Body) -> ReceivedCompletion:
     more = {"stream": True, "stream_options": {"include_usage": True}}
     return assemble_chat(client.stream(CHAT, body | more))
 
 
 def plain(client: Client, model: str) -> str:
     """One question, one answer."""
-    reply = read(Completion, client.post(CHAT, _chat(model, user(HELLO))))
-    return said(reply.choices[0].message.content)
+    reply = validate(
+        ReceivedCompletion, client.post(CHAT, _chat(model, user_message(HELLO)))
+    )
+    return non_empty(reply.choices[0].message.content)
 
 
 def streamed(client: Client, model: str) -> str:
     """The same in chunks."""
-    reply = _stream_chat(client, _chat(model, user(HELLO)))
-    return said(reply.choices[0].message.content)
+    reply = _stream_chat(client, _chat(model, user_message(HELLO)))
+    return non_empty(reply.choices[0].message.content)
 
 
 def tool(client: Client, model: str) -> str:
     """A call, streamed; its result; the answer."""
-    asked = user(ASK)
+    asked = user_message(ASK)
     reply = _stream_chat(client, _chat(model, asked, tools=[CHAT_TOOL]))
     require(reply.choices[0].finish_reason == "tool_calls", "no call was made")
     message = reply.choices[0].message
@@ -74,15 +81,15 @@ def tool(client: Client, model: str) -> str:
     back = message.model_dump(exclude_none=True) | {"content": message.content}
     result = {"role": "tool", "tool_call_id": calls[0].id, "content": RESULT}
     body = _chat(model, asked, back, result, tools=[CHAT_TOOL])
-    last = read(Completion, client.post(CHAT, body))
-    return f"{TOOL}({city}) -> {said(last.choices[0].message.content)}"
+    last = validate(ReceivedCompletion, client.post(CHAT, body))
+    return f"{TOOL}({city}) -> {non_empty(last.choices[0].message.content)}"
 
 
 def forced(client: Client, model: str) -> str:
     """A call that is demanded though nothing asks for it."""
     choice = {"type": "function", "function": {"name": TOOL}}
-    body = _chat(model, user(HELLO), tools=[CHAT_TOOL], tool_choice=choice)
-    message = read(Completion, client.post(CHAT, body)).choices[0].message
+    body = _chat(model, user_message(HELLO), tools=[CHAT_TOOL], tool_choice=choice)
+    message = validate(ReceivedCompletion, client.post(CHAT, body)).choices[0].message
     require(message.tool_calls, "no call was made")
     function = (message.tool_calls or [])[0].function
     return f"{TOOL}({city_of(function.name, function.arguments)})"
@@ -92,31 +99,33 @@ def schema(client: Client, model: str) -> str:
     """An answer bound by a JSON schema."""
     form = {"name": "person", "schema": NAME, "strict": True}
     form = {"type": "json_schema", "json_schema": form}
-    body = _chat(model, user("My name is Maria."), response_format=form)
-    content = read(Completion, client.post(CHAT, body)).choices[0].message.content
+    body = _chat(model, user_message("My name is Maria."), response_format=form)
+    content = (
+        validate(ReceivedCompletion, client.post(CHAT, body)).choices[0].message.content
+    )
     return f"{_named(content)}"
 
 
 def unknown(client: Client, model: str) -> str:
     """Fields and tool types nobody knows are let pass."""
-    body = _chat(model, user(HELLO), tools=[CHAT_TOOL, {"type": "web_search"}])
+    body = _chat(model, user_message(HELLO), tools=[CHAT_TOOL, {"type": "web_search"}])
     body |= {"an_unknown_field": {"a": 1}, "metadata": {"a": "b"}, "user": "me"}
-    read(Completion, client.post(CHAT, body))
+    validate(ReceivedCompletion, client.post(CHAT, body))
     return "accepted"
 
 
 def wrong(client: Client, model: str) -> str:
     """A wrong type is an error of the protocol."""
-    body = _chat(model, user(HELLO)) | {"temperature": "warm"}
+    body = _chat(model, user_message(HELLO)) | {"temperature": "warm"}
     try:
         client.post(CHAT, body)
     except Refused as error:
         require(error.status == 400, f"status {error.status} where 400 was expected")
         return str(error)
-    raise BadShape("temperature `warm` was accepted")
+    raise InvalidReply("temperature `warm` was accepted")
 
 
 def _named(content: str | None) -> str:
-    found = json.loads(said(content))
+    found = json.loads(non_empty(content))
     require(set(found) == {"name"}, f"the answer is {content}")
     return str(content)

@@ -3,19 +3,23 @@
 import json
 from typing import Any
 
-from mlx_gptoss.diagnostics.agents.received import AnthropicMessage, read, require
+from mlx_gptoss.diagnostics.agents.received import (
+    ReceivedAnthropicMessage,
+    require,
+    validate,
+)
 from mlx_gptoss.diagnostics.agents.steps.prompts import (
     ASK,
     CITY,
     DESCRIPTION,
     HELLO,
+    MAX_TOKENS,
     RESULT,
-    TOKENS,
     TOOL,
     Body,
     city_of,
-    said,
-    user,
+    non_empty,
+    user_message,
 )
 from mlx_gptoss.diagnostics.agents.streams import assemble_message
 from mlx_gptoss.diagnostics.http_client import Client
@@ -32,7 +36,7 @@ PATCH_TOOL = {
 def _message(model: str, *messages: Body, **more: Any) -> Body:
     return {
         "model": model,
-        "max_tokens": TOKENS,
+        "max_tokens": MAX_TOKENS,
         "messages": list(messages),
         "temperature": 0,
         **more,
@@ -41,19 +45,21 @@ def _message(model: str, *messages: Body, **more: Any) -> Body:
 
 def plain(client: Client, model: str) -> str:
     """One question, one answer."""
-    body = _message(model, user(HELLO))
-    return said(_blocks(read(AnthropicMessage, client.post(MESSAGES, body))))
+    body = _message(model, user_message(HELLO))
+    return non_empty(
+        _blocks(validate(ReceivedAnthropicMessage, client.post(MESSAGES, body)))
+    )
 
 
 def streamed(client: Client, model: str) -> str:
     """The same in events."""
-    body = _message(model, user(HELLO), stream=True)
-    return said(_blocks(assemble_message(client.stream(MESSAGES, body))))
+    body = _message(model, user_message(HELLO), stream=True)
+    return non_empty(_blocks(assemble_message(client.stream(MESSAGES, body))))
 
 
 def tool(client: Client, model: str) -> str:
     """A call, streamed; its result; the answer."""
-    asked = user(ASK)
+    asked = user_message(ASK)
     body = _message(model, asked, tools=[MESSAGES_TOOL], stream=True)
     first = assemble_message(client.stream(MESSAGES, body))
     calls = [block for block in first.content if block.type == "tool_use"]
@@ -64,8 +70,8 @@ def tool(client: Client, model: str) -> str:
     result = {"type": "tool_result", "tool_use_id": calls[0].id, "content": RESULT}
     after = {"role": "user", "content": [result]}
     body = _message(model, asked, back, after, tools=[MESSAGES_TOOL])
-    last = read(AnthropicMessage, client.post(MESSAGES, body))
-    return f"{TOOL}({city}) -> {said(_blocks(last))}"
+    last = validate(ReceivedAnthropicMessage, client.post(MESSAGES, body))
+    return f"{TOOL}({city}) -> {non_empty(_blocks(last))}"
 
 
 def claude_code(client: Client, model: str) -> str:
@@ -91,5 +97,5 @@ def claude_code(client: Client, model: str) -> str:
     return "accepted"
 
 
-def _blocks(message: AnthropicMessage) -> str:
+def _blocks(message: ReceivedAnthropicMessage) -> str:
     return "".join(block.text for block in message.content if block.type == "text")

@@ -5,7 +5,7 @@ from typing import Any
 
 from mlx_gptoss.diagnostics.agents.received import require
 
-TOKENS = 1024
+MAX_TOKENS = 1024
 HELLO = "Hello!"
 ASK = "What is the weather in Oslo?"
 RESULT = '{"temperature": 21}'
@@ -21,12 +21,12 @@ CITY = {
 Body = dict[str, Any]
 
 
-def user(text: str) -> Body:
+def user_message(text: str) -> Body:
     """A message of the user."""
     return {"role": "user", "content": text}
 
 
-def said(text: str | None) -> str:
+def non_empty(text: str | None) -> str:
     """Return an answer that is not empty."""
     require(text and text.strip(), "the answer is empty")
     return str(text).strip()

@@ -3,19 +3,19 @@
 from collections.abc import Iterable
 from typing import Any
 
-from mlx_gptoss.diagnostics.agents.received import Response, read, require
+from mlx_gptoss.diagnostics.agents.received import ReceivedResponse, require, validate
 from mlx_gptoss.diagnostics.agents.steps.prompts import (
     ASK,
     CITY,
     DESCRIPTION,
     HELLO,
+    MAX_TOKENS,
     RESULT,
-    TOKENS,
     TOOL,
     Body,
     city_of,
-    said,
-    user,
+    non_empty,
+    user_message,
 )
 from mlx_gptoss.diagnostics.agents.streams import assemble_response
 from mlx_gptoss.diagnostics.http_client import Client
@@ -39,31 +39,33 @@ def _response(model: str, asked: Any, **more: Any) -> Body:
     return {
         "model": model,
         "input": asked,
-        "max_output_tokens": TOKENS,
+        "max_output_tokens": MAX_TOKENS,
         "reasoning": {"effort": "low"},
         "temperature": 0,
         **more,
     }
 
 
-def _stream_response(client: Client, body: Body) -> Response:
+def _stream_response(client: Client, body: Body) -> ReceivedResponse:
     return assemble_response(client.stream(RESPONSES, body | {"stream": True}))
 
 
 def plain(client: Client, model: str) -> str:
     """One question, one answer."""
     body = _response(model, HELLO, store=False)
-    return said(_text(read(Response, client.post(RESPONSES, body))))
+    return non_empty(_text(validate(ReceivedResponse, client.post(RESPONSES, body))))
 
 
 def streamed(client: Client, model: str) -> str:
     """The same in events, each in its order."""
-    return said(_text(_stream_response(client, _response(model, HELLO, store=False))))
+    return non_empty(
+        _text(_stream_response(client, _response(model, HELLO, store=False)))
+    )
 
 
 def tool(client: Client, model: str) -> str:
     """A call, streamed; its result behind everything that came; the answer."""
-    asked: list[Any] = [user(ASK)]
+    asked: list[Any] = [user_message(ASK)]
     more: Body = {"tools": [RESPONSES_TOOL], "store": False}
     first = _stream_response(client, _response(model, asked, **more))
     calls = [item for item in first.output if item.type == "function_call"]
@@ -72,16 +74,18 @@ def tool(client: Client, model: str) -> str:
     asked += [item.model_dump(exclude_none=True) for item in first.output]
     result = {"type": "function_call_output", "call_id": calls[0].call_id}
     asked.append(result | {"output": RESULT})
-    last = read(Response, client.post(RESPONSES, _response(model, asked, **more)))
-    return f"{TOOL}({city}) -> {said(_text(last))}"
+    last = validate(
+        ReceivedResponse, client.post(RESPONSES, _response(model, asked, **more))
+    )
+    return f"{TOOL}({city}) -> {non_empty(_text(last))}"
 
 
 def previous(client: Client, model: str) -> str:
     """A turn that goes on from a stored one."""
     body = _response(model, "My name is Maria.", store=True)
-    first = read(Response, client.post(RESPONSES, body))
+    first = validate(ReceivedResponse, client.post(RESPONSES, body))
     body = _response(model, "What is my name?", previous_response_id=first.id)
-    answer = said(_text(read(Response, client.post(RESPONSES, body))))
+    answer = non_empty(_text(validate(ReceivedResponse, client.post(RESPONSES, body))))
     require("Maria" in answer, f"the first turn was forgotten: {answer}")
     return answer
 
@@ -127,11 +131,11 @@ def _parts(text: str) -> list[Body]:
     return [{"type": "input_text", "text": text}]
 
 
-def _text(response: Response) -> str:
+def _text(response: ReceivedResponse) -> str:
     return "".join(_texts(response))
 
 
-def _texts(response: Response) -> Iterable[str]:
+def _texts(response: ReceivedResponse) -> Iterable[str]:
     for item in response.output:
         if item.type == "message":
             yield from (part.text for part in item.content)
