@@ -71,9 +71,9 @@ def ship(own: WorkerGrammars) -> WorkerMatcher:
 def walk(matcher: Any, seed: int, most: int = 60) -> bytes:
     """Draw a text that a matcher lets through."""
     draw, text = random.Random(seed), bytearray()
-    while len(text) < most and not matcher.complete:
-        token = draw.choice(np.flatnonzero(matcher.allowed(BYTES)).tolist())
-        matcher.feed(token)
+    while len(text) < most and not matcher.is_accepting:
+        token = draw.choice(np.flatnonzero(matcher.token_mask(BYTES)).tolist())
+        matcher.accept(token)
         text.append(token)
     return bytes(text)
 

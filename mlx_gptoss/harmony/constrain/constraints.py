@@ -299,7 +299,7 @@ def allowed_turn(
     return AllowedTurn(
         channels=channels,
         calls=tuple(
-            replace(target.call, grammar=False) if free else target.call
+            replace(target.call, has_grammar=False) if free else target.call
             for target in chosen
         ),
         parallel=constraints.parallel_tool_calls,

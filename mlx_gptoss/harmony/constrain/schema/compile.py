@@ -73,7 +73,7 @@ def compile_schema(schema: Any, *, ordered: bool, strict: bool) -> CompiledGramm
                 grammar, notes + written.unenforced, best_effort=not strict
             )
     anything = compile_schema(ANY_VALUE[ordered], ordered=ordered, strict=False)
-    return replace(anything, freed=(WHOLE_SCHEMA,))
+    return replace(anything, unenforced=(WHOLE_SCHEMA,))
 
 
 def list_unenforced(freed: Sequence[tuple[str, str]]) -> str:
