@@ -154,7 +154,9 @@ class WorkerGrammars:
             raise GrammarLostError(
                 f"{what} cannot be enforced (its grammar {why}): change it"
             )
-        return replace(_anything(ordered=kind == "json_schema"), unenforced=(WHOLE_SCHEMA,))
+        return replace(
+            _anything(ordered=kind == "json_schema"), unenforced=(WHOLE_SCHEMA,)
+        )
 
 
 class WorkerMatcher:
