@@ -20,8 +20,8 @@ from copy import copy
 from typing import Any, Self
 
 from mlx_gptoss.chat import saved
+from mlx_gptoss.chat.answer_lock import Claim
 from mlx_gptoss.chat.calls import TOOL_SECONDS, Call, Calls, Toolbox, put_result
-from mlx_gptoss.chat.claim import Claim
 from mlx_gptoss.chat.history import (
     end_of_turn,
     going_on,
@@ -30,7 +30,7 @@ from mlx_gptoss.chat.history import (
     still_forgotten,
     title_of,
 )
-from mlx_gptoss.chat.preamble import opening
+from mlx_gptoss.chat.system_messages import opening
 from mlx_gptoss.chat.tools import ApprovalLike, Tool, ToolLike
 from mlx_gptoss.chat.truncate import ERROR, OVERFLOWS, fitted
 from mlx_gptoss.chat.turn import Turn

@@ -20,7 +20,7 @@ from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.harmony.events import Done, Event, ToolCall, ToolResult
 from tests.support.fakes import answering
-from tests.support.talking import TOKENIZER, TalkingModel, talking
+from tests.support.scripted_chat import TOKENIZER, TalkingModel, talking
 
 FINAL = "<|channel|>final<|message|>"
 THOUGHT = "<|channel|>analysis<|message|>They greet.<|end|><|start|>assistant"

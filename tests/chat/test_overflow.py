@@ -15,7 +15,7 @@ from mlx_gptoss.harmony.events import Done
 from mlx_gptoss.harmony.messages import answer, tool_call, tool_result, user
 from mlx_gptoss.harmony.render.prompt import render_messages
 from tests.support.fakes import byte_tokenizer
-from tests.support.talking import TalkingModel
+from tests.support.scripted_chat import TalkingModel
 
 TOKENIZER = byte_tokenizer()
 REPLY = "<|channel|>final<|message|>Yes.<|return|>"

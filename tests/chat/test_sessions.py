@@ -36,7 +36,7 @@ from mlx_gptoss.harmony.messages import (
     user,
 )
 from tests.support.fakes import answering
-from tests.support.talking import talking
+from tests.support.scripted_chat import talking
 
 ROOT = Path(__file__).parents[2]
 GREEDY = SamplingParams(temperature=0)
@@ -405,7 +405,7 @@ from pathlib import Path
 from mlx_gptoss.chat import Chat
 from mlx_gptoss.harmony.messages import answer, user
 from mlx_gptoss.chat.sessions import Sessions
-from tests.support.talking import talking
+from tests.support.scripted_chat import talking
 sessions = Sessions.open(Path(sys.argv[1]))
 chat = Chat(talking(""), date="")
 for n in range(int(sys.argv[3])):

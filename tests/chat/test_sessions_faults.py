@@ -16,7 +16,7 @@ import pytest
 from mlx_gptoss.chat.sessions import Sessions
 from mlx_gptoss.chat.sessions.checkup import check_file
 from mlx_gptoss.errors import SessionError
-from tests.support.kept_chats import fill, many_levels
+from tests.support.chat_files import fill, many_levels
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "mlx_gptoss", "sessions"]
@@ -103,7 +103,7 @@ from pathlib import Path
 from mlx_gptoss.chat import Chat
 from mlx_gptoss.harmony.messages import answer, user
 from mlx_gptoss.chat.sessions import Sessions
-from tests.support.talking import talking
+from tests.support.scripted_chat import talking
 chat = Chat(talking(""), date="")
 sessions = Sessions.open(Path(sys.argv[1]))
 for line in sys.stdin:

@@ -16,7 +16,7 @@ from mlx_gptoss.chat import Chat
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import SessionError
 from mlx_gptoss.harmony.messages import answer, user
-from tests.support.kept_chats import (
+from tests.support.chat_files import (
     AGES,
     FAULTS,
     FOUND_OTHERWISE,
@@ -27,7 +27,7 @@ from tests.support.kept_chats import (
     opened,
     run,
 )
-from tests.support.talking import talking
+from tests.support.scripted_chat import talking
 
 ENOUGH = 100  # messages, of which one is taken out and not all built anew
 needs_old = pytest.mark.skipif(

@@ -15,8 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from mlx_gptoss.chat.tools.notebook import Limits, Notebook, child_seccomp, macos
-from mlx_gptoss.chat.tools.notebook.isolation import (
+from mlx_gptoss.chat.tools.notebook import (
+    Limits,
+    Notebook,
+    child_seccomp,
+    macos_profile,
+)
+from mlx_gptoss.chat.tools.notebook.cell_output import SHOWN
+from mlx_gptoss.chat.tools.notebook.kernel_process import Process
+from mlx_gptoss.chat.tools.notebook.sandbox import (
     GUARD,
     KERNEL,
     LINUX,
@@ -24,8 +31,6 @@ from mlx_gptoss.chat.tools.notebook.isolation import (
     isolate,
     readable_folders,
 )
-from mlx_gptoss.chat.tools.notebook.output import SHOWN
-from mlx_gptoss.chat.tools.notebook.process import Process
 from mlx_gptoss.errors import ToolError
 from mlx_gptoss.harmony.built_in_tools import PYTHON
 from tests.support.notebooks import MB, SMALL, kernel_of, open_notebook
@@ -362,7 +367,9 @@ def test_a_python_around_the_users_home_is_refused(
 
 
 def test_the_profile_for_a_mac_is_as_reviewed() -> None:
-    text = macos.profile(["/opt/python", '/Users/a "b"/.venv'], "/private/tmp/drive")
+    text = macos_profile.profile(
+        ["/opt/python", '/Users/a "b"/.venv'], "/private/tmp/drive"
+    )
     golden = GOLDEN / "macos-sandbox.sb"
     if os.environ.get("MLX_GPTOSS_UPDATE_GOLDEN"):
         golden.write_text(text)

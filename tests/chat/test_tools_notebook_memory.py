@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlx_gptoss.chat.tools.notebook import Limits, Notebook
-from mlx_gptoss.chat.tools.notebook.watch import count_files, socket_buffer
+from mlx_gptoss.chat.tools.notebook.kernel_monitor import count_files, socket_buffer
 from tests.support.notebooks import MB, open_notebook
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="held by Linux itself")

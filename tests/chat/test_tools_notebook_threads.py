@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from mlx_gptoss.chat.tools.notebook import Limits, Notebook
-from mlx_gptoss.chat.tools.notebook.isolation import GUARD
+from mlx_gptoss.chat.tools.notebook.sandbox import GUARD
 from tests.support.notebooks import MB, kernel_of, open_notebook
 
 RESTARTED = (

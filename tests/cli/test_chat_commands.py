@@ -23,7 +23,7 @@ from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import CheckpointError, PromptError
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.events import Answer
-from tests.support.talking import TalkingModel, talking
+from tests.support.scripted_chat import TalkingModel, talking
 
 ONE, TWO, THREE = (
     f"<|channel|>final<|message|>{text}<|return|>" for text in ("one", "two", "three")

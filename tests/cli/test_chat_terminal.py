@@ -25,7 +25,7 @@ PROGRAM = """
 import json, sys
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
-from tests.support.talking import talking
+from tests.support.scripted_chat import talking
 replies, pause, options = json.loads(sys.argv[1])
 runtime = talking(*replies, pause=pause)
 cli(["chat", "-m", "demo", "--temperature", "0", *options],

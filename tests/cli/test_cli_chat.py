@@ -15,7 +15,7 @@ from mlx_gptoss.cli.terminal import Screen
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.events import Answer, Event, Reasoning
 from tests.support.fakes import byte_tokenizer
-from tests.support.talking import TalkingModel, talking
+from tests.support.scripted_chat import TalkingModel, talking
 
 HELLO = (
     "<|channel|>analysis<|message|>They greet.<|end|><|start|>assistant"

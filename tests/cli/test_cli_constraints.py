@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.engine.runtime import Runtime
-from tests.support.talking import talking
+from tests.support.scripted_chat import talking
 
 HELLO = (
     "<|channel|>analysis<|message|>They greet. END<|end|><|start|>assistant"

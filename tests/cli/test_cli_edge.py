@@ -15,7 +15,7 @@ from mlx_gptoss.cli.services import Services
 from mlx_gptoss.engine.runtime import Runtime
 from tests.support.checkpoints import write_checkpoint
 from tests.support.fakes import byte_tokenizer
-from tests.support.talking import TalkingModel, talking
+from tests.support.scripted_chat import TalkingModel, talking
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from mlx_gptoss.cli.services import Services
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
 from tests.support.fakes import scripted
-from tests.support.talking import TOKENIZER, token_ids
+from tests.support.scripted_chat import TOKENIZER, token_ids
 
 
 class Loads:
@@ -163,7 +163,7 @@ from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.engine.runtime import Runtime
 from tests.support.fakes import scripted
-from tests.support.talking import TOKENIZER
+from tests.support.scripted_chat import TOKENIZER
 runtime = Runtime(scripted([97] * 10**6, 1), tokenizer=TOKENIZER)
 cli(obj=Services(load=lambda model, **options: runtime))
 """

@@ -22,9 +22,9 @@ from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.home import home
 from mlx_gptoss.server.responses.store import FILE as RESPONSES
 from tests.server.test_server_process import started
-from tests.support.kept_chats import fill, many_levels
+from tests.support.chat_files import fill, many_levels
+from tests.support.scripted_chat import talking
 from tests.support.serving import question
-from tests.support.talking import talking
 
 ROOT = Path(__file__).parents[2]
 YES = "<|channel|>final<|message|>Yes.<|return|>"

@@ -21,7 +21,7 @@ from mlx_gptoss.diagnostics.doctor import (
     machine,
 )
 from mlx_gptoss.model.blas import BlasStatus
-from tests.support.kept_chats import FAULTS, fill, many_levels, noise_in
+from tests.support.chat_files import FAULTS, fill, many_levels, noise_in
 
 GB = 10**9
 MAC = Facts(

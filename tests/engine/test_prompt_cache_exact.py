@@ -17,8 +17,7 @@ from mlx_gptoss.memory import kv_bytes
 from mlx_gptoss.model.gpt_oss import GptOss
 from mlx_gptoss.model.kv_cache import FullCache, WindowCache
 from tests.support.build_model import build
-from tests.support.checkpoints import hf_config, random_tensors
-from tests.support.conversing import (
+from tests.support.cached_conversation import (
     CALL,
     END,
     MESSAGE_ENDS,
@@ -30,6 +29,7 @@ from tests.support.conversing import (
     Talk,
     message,
 )
+from tests.support.checkpoints import hf_config, random_tensors
 
 WINDOW = 8
 ROOMY = 10**9

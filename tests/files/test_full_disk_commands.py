@@ -16,7 +16,7 @@ from mlx_gptoss.errors import StorageError
 from mlx_gptoss.memory.saved_probe import Probe, probe_file, save_probe
 from mlx_gptoss_convert.measure.report import VerificationReport, save_report
 from tests.support.full_disks import fill, small_disk
-from tests.support.talking import talking
+from tests.support.scripted_chat import talking
 
 ROOT = Path(__file__).parents[2]
 SAID = "<|channel|>final<|message|>Nobody else may read this.<|return|>"

@@ -16,7 +16,7 @@ Only a document needs MLX: the rest can be used where it does not start.
 
 from typing import TYPE_CHECKING, Any
 
-from mlx_gptoss.chat.sessions.searching import Found, Summary
+from mlx_gptoss.chat.sessions.search import Found, Summary
 from mlx_gptoss.chat.sessions.store import Sessions
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mlx_gptoss.chat.sessions import index
 from mlx_gptoss.chat.sessions.database import Database, free_pages
-from mlx_gptoss.chat.sessions.searching import (
+from mlx_gptoss.chat.sessions.search import (
     SHOWN_ID,
     Found,
     Summary,

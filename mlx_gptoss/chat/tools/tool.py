@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from mlx_gptoss.chat.tools import signature
 from mlx_gptoss.chat.tools.docstring import read_docstring
-from mlx_gptoss.chat.tools.running import Interrupted, Overtime, run_within
+from mlx_gptoss.chat.tools.run import Interrupted, Overtime, run_within
 from mlx_gptoss.errors import GptOssError, PromptError
 from mlx_gptoss.harmony.constrain.constraints import close_schema
 from mlx_gptoss.harmony.messages import (

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from mlx_gptoss.chat.tools.browser.folders import Folders
 from mlx_gptoss.chat.tools.browser.pages import LINES_BEFORE, Page, display, find
-from mlx_gptoss.chat.tools.browser.service import Service
+from mlx_gptoss.chat.tools.browser.search_service import Service
 from mlx_gptoss.chat.tools.tool import Tool
 from mlx_gptoss.errors import ToolError
 from mlx_gptoss.harmony.built_in_tools import BROWSER

@@ -28,8 +28,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from mlx_gptoss.chat.tools.notebook.isolation import Limits, isolate
-from mlx_gptoss.chat.tools.notebook.process import Process
+from mlx_gptoss.chat.tools.notebook.kernel_process import Process
+from mlx_gptoss.chat.tools.notebook.sandbox import Limits, isolate
 from mlx_gptoss.chat.tools.tool import Tool
 from mlx_gptoss.harmony.built_in_tools import PYTHON
 from mlx_gptoss.harmony.messages import ToolDescription, ToolNamespace

@@ -20,10 +20,10 @@ from typing import Any, Self
 
 import psutil
 
-from mlx_gptoss.chat.tools.notebook.conversation import BROKEN, Conversation, Gone
-from mlx_gptoss.chat.tools.notebook.isolation import Limits, Start
-from mlx_gptoss.chat.tools.notebook.output import Output
-from mlx_gptoss.chat.tools.notebook.watch import MOST_LOCKS, Drive, Use, Watch
+from mlx_gptoss.chat.tools.notebook.cell_output import Output
+from mlx_gptoss.chat.tools.notebook.kernel_connection import BROKEN, Conversation, Gone
+from mlx_gptoss.chat.tools.notebook.kernel_monitor import MOST_LOCKS, Drive, Use, Watch
+from mlx_gptoss.chat.tools.notebook.sandbox import Limits, Start
 from mlx_gptoss.errors import ToolError
 from mlx_gptoss.memory import format_bytes
 

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlx_gptoss.chat.tools.notebook import macos
+from mlx_gptoss.chat.tools.notebook import macos_profile
 from mlx_gptoss.errors import ToolError
 
 HERE = Path(__file__).parent
@@ -99,8 +99,8 @@ def isolate(limits: Limits, platform: str = sys.platform) -> Start:
         own = (str(KERNEL.resolve()), str(THREADS_OF_CELLS.resolve()))
         readable = readable_folders(own)
         drive = os.path.realpath(tempfile.mkdtemp(prefix="mlx-gptoss-python-"))
-        profile = macos.profile(readable, drive)
-        command = (macos.COMMAND, "-p", profile, *python, str(KERNEL))
+        profile = macos_profile.profile(readable, drive)
+        command = (macos_profile.COMMAND, "-p", profile, *python, str(KERNEL))
         settings = {"command": command, "drive": drive, **asdict(limits)}
         return Start(drive, (*python, str(GUARD)), settings)
     raise ToolError(
