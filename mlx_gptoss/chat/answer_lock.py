@@ -12,36 +12,36 @@ from contextlib import ExitStack, closing, contextmanager
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.events import Done, Event
 
-UNDER_WAY = (
+STILL_ANSWERING = (
     "this chat is still answering: read that answer to its end or `close()` its "
     "iterator first; another thread needs a Chat of its own, as `branch()` gives, and "
     "may only `cancel()`"
 )
 
 
-class Claim:
+class AnswerLock:
     """Held while a conversation is changed. Raises PromptError if it is held."""
 
     def __init__(self) -> None:
-        self._held = threading.Lock()  # not reentrant: a tool's call counts too
+        self._lock = threading.Lock()  # not reentrant: a tool's call counts too
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def hold(self) -> Iterator[None]:
         """Hold it for the length of a `with`."""
-        if not self._held.acquire(blocking=False):
-            raise PromptError(UNDER_WAY)
+        if not self._lock.acquire(blocking=False):
+            raise PromptError(STILL_ANSWERING)
         try:
             yield
         finally:
-            self._held.release()
+            self._lock.release()
 
-    def during(self, events: Generator[Event]) -> Generator[Event]:
+    def hold_during(self, events: Generator[Event]) -> Generator[Event]:
         """Yield the events of a turn and hold it until the Done is there.
 
         `events` do nothing before the first of them is asked for.
         """
         with ExitStack() as claimed:
-            claimed.enter_context(self.held())
+            claimed.enter_context(self.hold())
             claimed.enter_context(closing(events))
             for event in events:
                 if isinstance(event, Done):  # whoever reads it may ask the next

@@ -54,7 +54,7 @@ class Call:
         )
 
 
-def put_result(
+def insert_result(
     messages: list[Message], waiting: dict[str, Call], call: Call, text: str
 ) -> None:
     """Answer a waiting call, where the model reads the result as that of this call.
@@ -62,27 +62,27 @@ def put_result(
     Harmony pairs by place: results stand behind the calls, in the order of the calls.
     """
     before = sum(one.place < call.place for one in waiting.values())
-    first = len(messages) - results_at_end(messages)
+    first = len(messages) - count_trailing_results(messages)
     messages.insert(first + call.place - before, call.result(text))
     waiting.pop(call.id, None)
 
 
-def results_at_end(messages: Sequence[Message]) -> int:
+def count_trailing_results(messages: Sequence[Message]) -> int:
     """Count the results that nobody has said anything behind."""
     others = (n for n, one in enumerate(reversed(messages)) if one.role != "tool")
     return next(others, len(messages))
 
 
 @dataclass
-class Calls:
+class PendingCalls:
     """The calls of one conversation: numbered, and kept until they are answered."""
 
     waiting: dict[str, Call] = field(default_factory=dict)
     made: int = 0
-    _heard: Call | None = None  # until its message has ended
+    _started: Call | None = None  # until its message has ended
     _place: int = 0  # of the next call of this generation
 
-    def begin(self) -> None:
+    def begin_generation(self) -> None:
         """Let the calls of another generation come."""
         self._place = 0
 
@@ -90,17 +90,17 @@ class Calls:
         self.made += 1
         return f"call_{self.made}"
 
-    def hear(self, event: ToolCall | ToolCallFailed) -> None:
+    def start(self, event: ToolCall | ToolCallFailed) -> None:
         """Take note of a call whose message has not ended yet."""
         if isinstance(event, ToolCall):
-            self._heard = Call(event.id, event.name, event.arguments)
+            self._started = Call(event.id, event.name, event.arguments)
         else:
             problem = f"Error: {event.problem}"
-            self._heard = Call(event.id, event.name, event.text, problem=problem)
+            self._started = Call(event.id, event.name, event.text, problem=problem)
 
-    def end(self, message: Message, *, kept: bool) -> None:
+    def finish(self, message: Message, *, kept: bool) -> None:
         """Let the call wait whose message has ended, if that is kept."""
-        heard, self._heard = self._heard, None
+        heard, self._started = self._started, None
         if kept and message.is_call and heard is not None:
             self.waiting[heard.id] = replace(
                 heard,
@@ -110,8 +110,8 @@ class Calls:
             )
             self._place += 1
 
-    def copy(self) -> "Calls":
-        return Calls(dict(self.waiting), self.made)
+    def copy(self) -> "PendingCalls":
+        return PendingCalls(dict(self.waiting), self.made)
 
 
 class Toolbox:
@@ -161,7 +161,7 @@ class Toolbox:
     def built_in(self) -> list[str]:
         return [name for name, tool in self.tools.items() if tool.namespace]
 
-    def result(self, call: Call, cancelled: Callable[[], bool]) -> str | None:
+    def run(self, call: Call, cancelled: Callable[[], bool]) -> str | None:
         """Run a call that is approved, or say why not; None if that is not for us."""
         if call.problem:
             return call.problem

@@ -20,19 +20,25 @@ from copy import copy
 from typing import Any, Self
 
 from mlx_gptoss.chat import saved
-from mlx_gptoss.chat.answer_lock import Claim
-from mlx_gptoss.chat.calls import TOOL_SECONDS, Call, Calls, Toolbox, put_result
-from mlx_gptoss.chat.history import (
-    end_of_turn,
-    going_on,
-    questions,
-    start_of_turn,
-    still_forgotten,
-    title_of,
+from mlx_gptoss.chat.answer_lock import AnswerLock
+from mlx_gptoss.chat.calls import (
+    TOOL_SECONDS,
+    Call,
+    PendingCalls,
+    Toolbox,
+    insert_result,
 )
-from mlx_gptoss.chat.system_messages import opening
+from mlx_gptoss.chat.history import (
+    default_title,
+    end_of_turn,
+    forgotten_after_edit,
+    question_indexes,
+    reopen_last_turn,
+    start_of_turn,
+)
+from mlx_gptoss.chat.system_messages import system_messages
 from mlx_gptoss.chat.tools import ApprovalLike, Tool, ToolLike
-from mlx_gptoss.chat.truncate import ERROR, OVERFLOWS, fitted
+from mlx_gptoss.chat.truncate import ERROR, OVERFLOWS, fit_prompt
 from mlx_gptoss.chat.turn import Turn
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
@@ -113,13 +119,13 @@ class Chat:
         self.overflow = overflow
         self.on_change = on_change
         self._cancelled = threading.Event()
-        self._claim = Claim()
+        self._answer_lock = AnswerLock()
         self.moment = threading.RLock()  # while messages and waiting calls disagree
         self.reset()
 
     def reset(self) -> None:
         """Begin another conversation: its own id, no history; settings stay."""
-        with self._claim.held():
+        with self._answer_lock.hold():
             self._begin()
 
     def _begin(self) -> None:
@@ -130,13 +136,13 @@ class Chat:
         self.messages: list[Message] = []
         self.forgotten = 0
         self.generations = 0  # so far, for their seeds
-        self.calls = Calls()
+        self.calls = PendingCalls()
         self._turn = Turn(self)
 
     @property
     def title(self) -> str:
         """The name it was given, else the first line of the first question."""
-        return self._title or title_of(self.messages)
+        return self._title or default_title(self.messages)
 
     @title.setter
     def title(self, title: str | None) -> None:
@@ -186,12 +192,12 @@ class Chat:
     @property
     def questions(self) -> list[str]:
         """What the user said, turn by turn."""
-        return [self.messages[place].text for place in questions(self.messages)]
+        return [self.messages[place].text for place in question_indexes(self.messages)]
 
     @property
     def conversation(self) -> list[Message]:
         """What the model is shown, the system and developer messages first."""
-        return [*opening(self), *self.messages[self.forgotten :]]
+        return [*system_messages(self), *self.messages[self.forgotten :]]
 
     def send(self, text: str) -> Generator[Event]:
         """Say `text` and yield what the model does, until a Done.
@@ -202,19 +208,19 @@ class Chat:
         def longer() -> list[Message]:
             messages, waiting = list(self.messages), dict(self.calls.waiting)
             for call in self.calls.waiting.values():
-                put_result(messages, waiting, call, UNANSWERED)
+                insert_result(messages, waiting, call, UNANSWERED)
             return [*messages, user(text)]
 
-        return self._claim.during(self._ask(longer))
+        return self._answer_lock.hold_during(self._ask(longer))
 
     def regenerate(self) -> Generator[Event]:
         """Forget the last answer, whole or not, and answer the question again."""
 
         def shorter() -> list[Message]:
             last = start_of_turn(self.messages, max(len(self.questions), 1))
-            return going_on(self.messages[: last + 1])
+            return reopen_last_turn(self.messages[: last + 1])
 
-        return self._claim.during(self._ask(shorter))
+        return self._answer_lock.hold_during(self._ask(shorter))
 
     def edit(self, turn: int, text: str) -> Generator[Event]:
         """Ask the question of a turn (the first is 1) anew; what followed is forgotten.
@@ -228,17 +234,17 @@ class Chat:
             name = self.messages[place].name
             return [*self.messages[:place], user(text, name=name)]
 
-        return self._claim.during(self._ask(edited))
+        return self._answer_lock.hold_during(self._ask(edited))
 
     def undo(self) -> str:
         """Forget the last turn; return its question. PromptError if there is none."""
-        with self._claim.held():
+        with self._answer_lock.hold():
             place = start_of_turn(self.messages, max(len(self.questions), 1))
             question = self.messages[place].text
             with self.moment:
                 del self.messages[place:]
                 self.calls.waiting.clear()
-                self.forgotten = still_forgotten(self.messages, self.forgotten)
+                self.forgotten = forgotten_after_edit(self.messages, self.forgotten)
             self._turn = Turn(self)
             self.changed()
         return question
@@ -259,10 +265,10 @@ class Chat:
             if end < len(other.messages):
                 del other.messages[end:]
                 other.calls.waiting.clear()
-                other.forgotten = still_forgotten(other.messages, other.forgotten)
+                other.forgotten = forgotten_after_edit(other.messages, other.forgotten)
         other._cancelled = threading.Event()
-        other._claim, other.moment = Claim(), threading.RLock()
-        other._turn = Turn(other, self._turn.reasoned)
+        other._answer_lock, other.moment = AnswerLock(), threading.RLock()
+        other._turn = Turn(other, self._turn.reasoning_tokens)
         return other
 
     def submit_result(self, call_id: str, text: str) -> Iterator[Event]:
@@ -271,7 +277,7 @@ class Chat:
         The result is kept at once, in the order of the calls whatever the order of
         the results; the events are empty while calls still wait.
         """
-        with self._claim.held():
+        with self._answer_lock.hold():
             waiting = self.calls.waiting
             if call_id not in waiting:
                 known = ", ".join(f"`{one}`" for one in waiting) or "none"
@@ -281,7 +287,7 @@ class Chat:
             self.answer([waiting[call_id]], text)
             self.changed()
             going_on = self._continue(self._turn)
-        return iter(()) if waiting else self._claim.during(going_on)
+        return iter(()) if waiting else self._answer_lock.hold_during(going_on)
 
     def cancel(self) -> None:
         """End the answer under way after its present token; from any thread."""
@@ -290,7 +296,7 @@ class Chat:
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values; tools, params and constraints are not in it."""
         with self.moment:
-            return saved.to_json(saved.Saved.of(self, title=self._title))
+            return saved.to_json(saved.SavedChat.of(self, title=self._title))
 
     @classmethod
     def from_json(
@@ -306,17 +312,17 @@ class Chat:
         chat.created, chat.updated = found.created, found.updated
         chat.messages, chat.forgotten = list(found.messages), found.forgotten
         made = sum(message.is_call for message in found.messages)
-        chat.calls = Calls({call.id: call for call in found.waiting}, made)
+        chat.calls = PendingCalls({call.id: call for call in found.waiting}, made)
         return chat
 
     # What a Turn uses.
 
     def prompt(self) -> list[int]:
         """Render the conversation, without its oldest turns if it is too long."""
-        self.forgotten = still_forgotten(self.messages, self.forgotten)
+        self.forgotten = forgotten_after_edit(self.messages, self.forgotten)
         if self.overflow == ERROR or self.runtime.context is None:
             return self._render(self.forgotten)
-        ids, self.forgotten = fitted(
+        ids, self.forgotten = fit_prompt(
             self.messages,
             self.forgotten,
             self._render,
@@ -334,7 +340,7 @@ class Chat:
         """Put the result of calls that wait into the history."""
         with self.moment:
             for call in list(calls):
-                put_result(self.messages, self.calls.waiting, call, text)
+                insert_result(self.messages, self.calls.waiting, call, text)
 
     def changed(self) -> None:
         """Take note of the time, and tell who wants to know."""
@@ -353,7 +359,7 @@ class Chat:
         self._cancelled.clear()
         with self.moment:
             self.messages, self.calls.waiting = messages, {}
-            self.forgotten = still_forgotten(messages, self.forgotten)
+            self.forgotten = forgotten_after_edit(messages, self.forgotten)
         self._turn = Turn(self)
         try:
             stream = self._turn.start(self.params.max_tokens)
@@ -372,11 +378,11 @@ class Chat:
                 "this result is of an earlier turn: the chat went on without it"
             )
         self._cancelled.clear()
-        self.messages = going_on(self.messages)
-        yield from turn.run(turn.go_on(self.params.max_tokens))
+        self.messages = reopen_last_turn(self.messages)
+        yield from turn.run(turn.resume(self.params.max_tokens))
 
     def _render(self, forgotten: int, *, complete: bool = True) -> list[int]:
-        shown = [*opening(self), *self.messages[forgotten:]]
+        shown = [*system_messages(self), *self.messages[forgotten:]]
         pieces = history_pieces(shown, complete=complete)
         return encode_within(pieces, self.runtime.tokenizer, self.runtime.context)
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from mlx_gptoss.chat.calls import Call, results_at_end
+from mlx_gptoss.chat.calls import Call, count_trailing_results
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.messages import (
     Content,
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from mlx_gptoss.chat.chat import Chat
 
 FORMAT, VERSION = "mlx-gptoss chat", 2
-READ = (1, VERSION)  # before 2 no message said how its turn ended
+READABLE_VERSIONS = (1, VERSION)  # before 2 no message said how its turn ended
 ADVICE = "give what `Chat.to_json` gave"
 OPTIONAL_TEXT = (str, type(None))
 
-TOP: dict[str, tuple[type, ...]] = {
+CHAT_FIELDS: dict[str, tuple[type, ...]] = {
     "format": (str,),
     "version": (int,),
     "id": (str,),
@@ -48,7 +48,7 @@ TOP: dict[str, tuple[type, ...]] = {
     "messages": (list,),
     "waiting": (list,),
 }
-MESSAGE: dict[str, tuple[type, ...]] = {
+MESSAGE_FIELDS: dict[str, tuple[type, ...]] = {
     "role": (str,),
     "content": (str, dict),
     "channel": OPTIONAL_TEXT,
@@ -57,15 +57,17 @@ MESSAGE: dict[str, tuple[type, ...]] = {
     "name": OPTIONAL_TEXT,
     "ended": OPTIONAL_TEXT,
 }
-CALL: dict[str, tuple[type, ...]] = dict.fromkeys(
+CALL_FIELDS: dict[str, tuple[type, ...]] = dict.fromkeys(
     ("id", "name", "arguments", "recipient", "channel", "problem"), (str,)
 )
-PLACE: dict[str, tuple[type, ...]] = {"place": (int,)}  # of a call, where it is odd
+PLACE_FIELD: dict[str, tuple[type, ...]] = {
+    "place": (int,)
+}  # of a call, where it is odd
 SYSTEM, DEVELOPER = "system", "developer"  # contents that are more than text
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedChat:
     """What is kept of a conversation. Times have a zone; `title` None was not given."""
 
     id: str
@@ -81,7 +83,7 @@ class Saved:
     waiting: tuple[Call, ...]
 
     @classmethod
-    def of(cls, chat: "Chat", *, title: str | None) -> "Saved":
+    def of(cls, chat: "Chat", *, title: str | None) -> "SavedChat":
         """Take what there is now; `title` is the one that was given, if any."""
         return cls(
             id=chat.id,
@@ -108,7 +110,7 @@ class Saved:
         }
 
 
-def to_json(saved: Saved) -> dict[str, Any]:
+def to_json(saved: SavedChat) -> dict[str, Any]:
     """Return JSON values; `json.dumps` takes them as they are."""
     return {
         "format": FORMAT,
@@ -120,25 +122,25 @@ def to_json(saved: Saved) -> dict[str, Any]:
         **saved.settings,
         "forgotten": saved.forgotten,
         "messages": [_message_data(message) for message in saved.messages],
-        "waiting": _calls_data(saved.waiting, results_at_end(saved.messages)),
+        "waiting": _calls_data(saved.waiting, count_trailing_results(saved.messages)),
     }
 
 
-def from_json(given: Mapping[str, Any] | str) -> Saved:
+def from_json(given: Mapping[str, Any] | str) -> SavedChat:
     """Read what `to_json` gave, as values or as text. Raises PromptError."""
     try:
         return _saved(json.loads(given) if isinstance(given, str) else given)
-    except Unreadable as error:
+    except InvalidSavedChat as error:
         raise PromptError(f"this is not a saved chat ({error}): {ADVICE}") from error
     except ValueError as error:
         raise PromptError(f"this is not a saved chat, nor JSON ({error})") from error
 
 
-class Unreadable(Exception):
+class InvalidSavedChat(Exception):
     """What is wrong with the data, and where."""
 
 
-def _saved(data: Any) -> Saved:
+def _saved(data: Any) -> SavedChat:
     if isinstance(data, Mapping) and data.get("format") == FORMAT:
         version = data.get("version")
         if isinstance(version, int) and version > VERSION:
@@ -146,15 +148,15 @@ def _saved(data: Any) -> Saved:
                 "this chat was saved by a newer mlx-gptoss (format "
                 f"{version}, this one reads {VERSION}): update it"
             )
-    top = _fields(data, "it", TOP)
-    if top["format"] != FORMAT or top["version"] not in READ:
-        raise Unreadable(f"`format` is `{top['format']}` {top['version']}")
+    top = _fields(data, "it", CHAT_FIELDS)
+    if top["format"] != FORMAT or top["version"] not in READABLE_VERSIONS:
+        raise InvalidSavedChat(f"`format` is `{top['format']}` {top['version']}")
     messages = [_message(x, f"messages[{n}]") for n, x in enumerate(top["messages"])]
     if not 0 <= top["forgotten"] <= len(messages):
-        raise Unreadable(f"`forgotten` is {top['forgotten']} of {len(messages)}")
-    answered = results_at_end(messages)
+        raise InvalidSavedChat(f"`forgotten` is {top['forgotten']} of {len(messages)}")
+    answered = count_trailing_results(messages)
     calls = [_call(x, n, answered) for n, x in enumerate(top["waiting"])]
-    return Saved(
+    return SavedChat(
         id=top["id"],
         title=top["title"],
         created=_time(top["created"], "created"),
@@ -174,16 +176,16 @@ def _fields(
 ) -> dict[str, Any]:
     """Check that `data` is an object with these keys and types, and no others."""
     if not isinstance(data, Mapping):
-        raise Unreadable(f"{where} is no JSON object")
+        raise InvalidSavedChat(f"{where} is no JSON object")
     unknown = sorted(map(str, data.keys() - types.keys()))
     missing = sorted(types.keys() - data.keys())
     if unknown:
-        raise Unreadable(f"{where} has the unknown key `{unknown[0]}`")
+        raise InvalidSavedChat(f"{where} has the unknown key `{unknown[0]}`")
     if missing and not optional:
-        raise Unreadable(f"{where} lacks `{missing[0]}`")
+        raise InvalidSavedChat(f"{where} lacks `{missing[0]}`")
     for key, value in data.items():
         if not isinstance(value, types[key]) or isinstance(value, bool):
-            raise Unreadable(f"`{key}` of {where} is {type(value).__name__}")
+            raise InvalidSavedChat(f"`{key}` of {where} is {type(value).__name__}")
     return dict(data)
 
 
@@ -191,9 +193,9 @@ def _time(text: str, key: str) -> datetime:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise Unreadable(f"`{key}` is no time: `{text}`") from None
+        raise InvalidSavedChat(f"`{key}` is no time: `{text}`") from None
     if time.tzinfo is None:
-        raise Unreadable(f"`{key}` has no time zone: `{text}`")
+        raise InvalidSavedChat(f"`{key}` has no time zone: `{text}`")
     return time
 
 
@@ -201,7 +203,7 @@ def _effort(effort: Any) -> str:
     try:
         SystemContent(effort=effort)
     except PromptError as error:
-        raise Unreadable(str(error)) from None
+        raise InvalidSavedChat(str(error)) from None
     return effort
 
 
@@ -220,11 +222,11 @@ def _call(data: Any, at: int, answered: int) -> Call:
     where = f"waiting[{at}]"
     place = answered + at
     if isinstance(data, Mapping) and "place" in data:
-        place = _fields(data, where, CALL | PLACE)["place"]
+        place = _fields(data, where, CALL_FIELDS | PLACE_FIELD)["place"]
         data = {key: value for key, value in data.items() if key != "place"}
     if not 0 <= place - at <= answered:
-        raise Unreadable(f"`place` of {where} is {place}")
-    return Call(**_fields(data, where, CALL), place=place)
+        raise InvalidSavedChat(f"`place` of {where} is {place}")
+    return Call(**_fields(data, where, CALL_FIELDS), place=place)
 
 
 def _message_data(message: Message) -> dict[str, Any]:
@@ -238,15 +240,15 @@ def _message_data(message: Message) -> dict[str, Any]:
 
 
 def _message(data: Any, where: str) -> Message:
-    found = _fields(data, where, MESSAGE, optional=True)
+    found = _fields(data, where, MESSAGE_FIELDS, optional=True)
     for key in ("role", "content"):
         if key not in found:
-            raise Unreadable(f"{where} lacks `{key}`")
+            raise InvalidSavedChat(f"{where} lacks `{key}`")
     try:
         found["content"] = _content(found["content"])
         return Message(**found)
     except (PromptError, TypeError, KeyError, AttributeError) as error:
-        raise Unreadable(f"{where}: {error}") from None
+        raise InvalidSavedChat(f"{where}: {error}") from None
 
 
 def _content(content: Any) -> Content:

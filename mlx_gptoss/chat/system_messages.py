@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mlx_gptoss.chat.chat import Chat
 
 
-def opening(chat: "Chat") -> list[Message]:
+def system_messages(chat: "Chat") -> list[Message]:
     """Build both; without instructions, tools and a format to tell of, only one."""
     content = SystemContent(
         identity=chat.identity,

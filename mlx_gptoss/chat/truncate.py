@@ -20,13 +20,13 @@ ANSWER_SHARE = 1 / 8  # of the context, to be free for the answer
 KEPT_SHARE = 1 / 2  # of the context, which a prompt may fill once turns were dropped
 
 
-def room(context: int, max_tokens: int | None) -> int:
+def max_prompt_tokens(context: int, max_tokens: int | None) -> int:
     """Return how many tokens a prompt may have: the rest is for the answer."""
     answer = int(context * ANSWER_SHARE)
     return context - (answer if max_tokens is None else min(max_tokens, answer))
 
 
-def fitted(
+def fit_prompt(
     messages: Sequence[Message],
     forgotten: int,
     render: Callable[[int], list[int]],
@@ -49,14 +49,14 @@ def fitted(
 
     with suppress(LongPromptError):
         ids = render(forgotten)
-        if len(ids) <= room(context, max_tokens):
+        if len(ids) <= max_prompt_tokens(context, max_tokens):
             return ids, forgotten
-    later = first_kept(messages, context, size)
+    later = first_kept_message(messages, context, size)
     ids = render(later)
     return ids, later if len(ids) < context else forgotten
 
 
-def first_kept(
+def first_kept_message(
     messages: Sequence[Message], context: int, size: Callable[[int], int]
 ) -> int:
     """Return from which message on to show a conversation that is too long.

@@ -41,7 +41,7 @@ class Turn:
     """Asks the model for a Chat until it has answered, or others must answer it."""
 
     def __init__(self, chat: "Chat", reasoned: int = 0) -> None:
-        self.reasoned = reasoned  # tokens of reasoning so far
+        self.reasoning_tokens = reasoned  # tokens of reasoning so far
         self._chat = chat
         self._guide: Guide | None = None  # of the generation under way
 
@@ -69,20 +69,20 @@ class Turn:
         chat = self._chat
         total: Statistics | None = None
         for rounds in count(1):
-            stats = yield from self._listen(stream)
+            stats = yield from self._generate(stream)
             total = stats if total is None else total + stats
             called = bool(chat.calls.waiting)
             if total.finish_reason not in (CANCELLED, LENGTH):
                 yield from self._run_tools()
-            if ended := self._end(total, called=called, rounds=rounds):
-                if self._mark(cause(ended.finish_reason, ended.finish_details)):
+            if ended := self._final_statistics(total, called=called, rounds=rounds):
+                if self._mark_cut(cause(ended.finish_reason, ended.finish_details)):
                     chat.changed()
                 chat.prepare()
                 yield Done(ended.finish_reason or STOP, ended)
                 return
-            stream = self.go_on(self._left(total))
+            stream = self.resume(self._tokens_left(total))
 
-    def go_on(self, max_tokens: int | None) -> Stream:
+    def resume(self, max_tokens: int | None) -> Stream:
         """Let the model read the results; those that do not fit are told to be long."""
         try:
             return self.start(max_tokens)
@@ -96,7 +96,7 @@ class Turn:
                 messages[place] = replace(message, content=text)
             return self.start(max_tokens)
 
-    def _end(
+    def _final_statistics(
         self, total: Statistics, *, called: bool, rounds: int
     ) -> Statistics | None:
         """Say how the turn ended here, or None if the model has results to read."""
@@ -105,14 +105,14 @@ class Turn:
         waiting = bool(self._chat.calls.waiting)
         if waiting or not called:
             return replace(total, finish_reason=TOOL_CALLS if waiting else STOP)
-        if self._left(total) == 0:
+        if self._tokens_left(total) == 0:
             return replace(total, finish_reason=LENGTH)
         if rounds < self._chat.max_rounds:
             return None
         details = (*total.finish_details, TOOL_ROUNDS)
         return replace(total, finish_reason=LENGTH, finish_details=details)
 
-    def _mark(self, why: str | None) -> bool:
+    def _mark_cut(self, why: str | None) -> bool:
         """Note with the last message that the turn was cut here; True if it is new."""
         messages = self._chat.messages
         if why is None or messages[-1].ended == why:
@@ -127,13 +127,13 @@ class Turn:
         if choice != NONE and self._chat.messages[-1].role == "tool":
             choice = AUTO  # the call that was asked for has been made
         if budget is not None:
-            budget = max(budget - self.reasoned, 0)
+            budget = max(budget - self.reasoning_tokens, 0)
         return replace(given, tool_choice=choice, max_reasoning_tokens=budget)
 
-    def _listen(self, stream: Stream) -> Generator[Event, None, Statistics]:
+    def _generate(self, stream: Stream) -> Generator[Event, None, Statistics]:
         """Yield what one generation says; keep its messages, note its calls."""
         chat = self._chat
-        chat.calls.begin()
+        chat.calls.begin_generation()
         parser = Parser(
             chat.runtime.tokenizer,
             tools=chat.toolbox.functions,
@@ -144,25 +144,25 @@ class Turn:
         listener = Listener(parser, chat.constraints.stop)
         try:
             for step in stream:
-                yield from self._keep(listener.feed(step.token))
+                yield from self._record(listener.feed(step.token))
                 if listener.stopped:
                     break
-            yield from self._keep(listener.finish())
+            yield from self._record(listener.finish())
         finally:  # also when the reader left: what came stays
             stream.close()
-            self._keep(listener.finish())
-            self.reasoned += self._guide.reasoning_tokens if self._guide else 0
+            self._record(listener.finish())
+            self.reasoning_tokens += self._guide.reasoning_tokens if self._guide else 0
             stats = listener.judged(stream.stats)
-            self._mark(cause(stats.finish_reason, stats.finish_details))
+            self._mark_cut(cause(stats.finish_reason, stats.finish_details))
             chat.changed()
         return stats
 
-    def _keep(self, events: Sequence[ParserEvent]) -> list[Event]:
+    def _record(self, events: Sequence[ParserEvent]) -> list[Event]:
         """Put ended messages into the history; return the events to show."""
         chat = self._chat
         for event in events:
             if isinstance(event, ToolCall | ToolCallFailed):
-                chat.calls.hear(event)
+                chat.calls.start(event)
             elif isinstance(event, MessageEnded):
                 message = event.message
                 # Half a call cannot be answered, and nothing says nothing.
@@ -170,7 +170,7 @@ class Turn:
                 with chat.moment:
                     if not half:
                         chat.messages.append(message)
-                    chat.calls.end(message, kept=not half)
+                    chat.calls.finish(message, kept=not half)
         return [event for event in events if isinstance(event, SHOWN)]
 
     def _run_tools(self) -> Generator[Event]:
@@ -178,16 +178,16 @@ class Turn:
         chat, over = self._chat, False
         try:
             for call in list(chat.calls.waiting.values()):
-                text = chat.toolbox.result(call, chat.is_cancelled)
+                text = chat.toolbox.run(call, chat.is_cancelled)
                 if text is not None:
                     chat.answer([call], text)
                     chat.changed()
                     yield ToolResult(call.id, text)
             over = True
         finally:  # the reader left, or was interrupted
-            if not over and self._mark(CANCELLED):
+            if not over and self._mark_cut(CANCELLED):
                 chat.changed()
 
-    def _left(self, stats: Statistics) -> int | None:
+    def _tokens_left(self, stats: Statistics) -> int | None:
         limit = self._chat.params.max_tokens
         return None if limit is None else max(limit - stats.completion_tokens, 0)

@@ -20,7 +20,7 @@ from mlx_gptoss.home import home
 from mlx_gptoss.memory import format_bytes
 
 if TYPE_CHECKING:
-    from mlx_gptoss.chat.sessions import Summary
+    from mlx_gptoss.chat.sessions import ChatSummary
 
 SAID_ALONE = 20  # deleted conversations: of more, only the number is said
 RESPONSES = f"{STORE}/responses.sqlite3"  # of `serve`, in the user's folder
@@ -176,7 +176,7 @@ def _document(services: Services, id: str, *, as_json: bool) -> str:
     return _as_json(store.load(id)) + "\n" if as_json else store.markdown(id)
 
 
-def _table(found: Sequence["Summary"]) -> str:
+def _table(found: Sequence["ChatSummary"]) -> str:
     rows = [("ID", "LAST USED", "TURNS", "TITLE")]
     for one in found:
         rows.append((one.short_id, _day(one), str(one.turns), _plain(one.title)))
@@ -185,12 +185,12 @@ def _table(found: Sequence["Summary"]) -> str:
     return "\n".join(lines)
 
 
-def _age(chat: "Summary") -> float:
+def _age(chat: "ChatSummary") -> float:
     """How many days ago a chat was used."""
     return (datetime.now(UTC) - datetime.fromisoformat(chat.updated)) / timedelta(1)
 
 
-def _day(chat: "Summary") -> str:
+def _day(chat: "ChatSummary") -> str:
     return f"{datetime.fromisoformat(chat.updated).astimezone():%Y-%m-%d %H:%M}"
 
 

@@ -22,7 +22,7 @@ from mlx_gptoss.cli.terminal import CONTROL, note
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat.tools import Approval, ToolLike
-    from mlx_gptoss.chat.tools.approval import Ask
+    from mlx_gptoss.chat.tools.approval import AskUser
     from mlx_gptoss.chat.tools.browser import Browser
 
 PYTHON, BROWSER = "python", "browser"
@@ -46,7 +46,7 @@ class OpenTools:
 
     tools: "list[ToolLike]"
     approval: "Approval"
-    ask: "Ask"
+    ask: "AskUser"
     browser: "Browser | None" = None
 
 
@@ -96,7 +96,7 @@ OPTIONS = (
 
 @contextmanager
 def open_tools(
-    options: ToolOptions, *, offline: bool, ask: "Ask"
+    options: ToolOptions, *, offline: bool, ask: "AskUser"
 ) -> Iterator[OpenTools]:
     """Start what `options` name and end it with the `with`.
 
@@ -128,7 +128,7 @@ def open_tools(
         yield found
 
 
-def read_approval(given: tuple[str, ...], ask: "Ask") -> "Approval":
+def read_approval(given: tuple[str, ...], ask: "AskUser") -> "Approval":
     """Read what `--approve` was given; later ones win."""
     from mlx_gptoss.chat.tools import Approval
 
@@ -179,11 +179,11 @@ def _named(given: tuple[str, ...]) -> list[tuple[str, str]]:
 
 
 def _browser(target: str, check_offline: "CheckUrl") -> "Browser":
-    from mlx_gptoss.chat.tools.browser import Browser, Folders, Service
+    from mlx_gptoss.chat.tools.browser import Browser, Folders, SearchService
 
     is_url = target.startswith(("http://", "https://"))
     if is_url or (target.endswith(".json") and Path(target).is_file()):
-        service = Service(target) if is_url else Service.read(target)
+        service = SearchService(target) if is_url else SearchService.read(target)
         for url in (service.search_url, service.open_url):
             check_offline(url, "--tools")
         return Browser(service)

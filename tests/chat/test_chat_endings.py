@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlx_gptoss.chat import Chat
-from mlx_gptoss.chat.history import ending
+from mlx_gptoss.chat.history import cut_reason
 from mlx_gptoss.chat.sessions import as_markdown
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.endings import note_ending
@@ -20,7 +20,7 @@ from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.harmony.events import Done, Event, ToolCall, ToolResult
 from tests.support.fakes import answering
-from tests.support.scripted_chat import TOKENIZER, TalkingModel, talking
+from tests.support.scripted_chat import TOKENIZER, ScriptedModel, scripted_runtime
 
 FINAL = "<|channel|>final<|message|>"
 THOUGHT = "<|channel|>analysis<|message|>They greet.<|end|><|start|>assistant"
@@ -49,10 +49,10 @@ def test_that_an_answer_was_cut_is_kept_with_it(limit: int) -> None:
         chat = start(runtime, limit)
         done = last(chat.send("hi"))
         assert isinstance(done, Done) and done.finish_reason == "length"
-        assert ending(chat.messages) == "length"
+        assert cut_reason(chat.messages) == "length"
 
         again = Chat.from_json(runtime, json.dumps(chat.to_json()))
-        assert ending(again.messages) == "length"
+        assert cut_reason(again.messages) == "length"
         assert as_markdown(chat.to_json()).endswith(f"\n\n*{CUT}*\n")
 
         chat.params = SamplingParams(temperature=0)
@@ -64,7 +64,9 @@ def test_that_an_answer_was_cut_is_kept_with_it(limit: int) -> None:
 def test_that_an_answer_was_stopped_is_kept_with_it(how: str) -> None:
     with answering(HELLO, BYE) as runtime:
         seen: list[str | None] = []
-        chat = start(runtime, on_change=lambda chat: seen.append(ending(chat.messages)))
+        chat = start(
+            runtime, on_change=lambda chat: seen.append(cut_reason(chat.messages))
+        )
         events = chat.send("hi")
         next(events)
         if how == "cancel":
@@ -75,8 +77,8 @@ def test_that_an_answer_was_stopped_is_kept_with_it(how: str) -> None:
         assert seen == [None, "cancelled"]
         assert as_markdown(chat.to_json()).endswith("\n\n*(stopped)*\n")
         list(chat.send("bye"))
-        assert ending(chat.messages) is None
-        assert ending(chat.messages[:-2]) == "cancelled"
+        assert cut_reason(chat.messages) is None
+        assert cut_reason(chat.messages[:-2]) == "cancelled"
 
 
 @pytest.mark.parametrize("how", ["leave", "interrupt"])
@@ -98,9 +100,9 @@ def test_a_turn_that_was_left_at_its_tools_is_marked_too(how: str) -> None:
             assert isinstance(next(events), ToolResult)
             events.close()
 
-        assert ending(chat.messages) == "cancelled"
+        assert cut_reason(chat.messages) == "cancelled"
         list(chat.send("and now?"))
-        assert ending(chat.messages) is None
+        assert cut_reason(chat.messages) is None
 
 
 def test_a_turn_that_goes_on_with_a_result_was_not_cut() -> None:
@@ -110,7 +112,7 @@ def test_a_turn_that_goes_on_with_a_result_was_not_cut() -> None:
     with answering(two, BYE) as runtime:
         chat = start(runtime, limit, tools=[{"name": "look"}])
         list(chat.send("hi"))
-        assert ending(chat.messages) == "length"
+        assert cut_reason(chat.messages) == "length"
 
         [call] = chat.waiting
         list(chat.submit_result(call.id, "rain"))
@@ -130,7 +132,7 @@ def test_too_many_rounds_of_calls_are_named() -> None:
         assert isinstance(result, ToolResult) and isinstance(done, Done)
         assert done.finish_reason == "length"
         assert done.stats.finish_details == ("tool_rounds",)
-        assert ending(chat.messages) == "tool_rounds"
+        assert cut_reason(chat.messages) == "tool_rounds"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def run(
     *words: str, runtime: Runtime | None = None, stdin: str | None = None
 ) -> Result:
-    runtime = runtime or talking(HELLO, BYE)
+    runtime = runtime or scripted_runtime(HELLO, BYE)
     options = ["-m", "demo", "--temperature", "0"] if words[0] != "sessions" else []
     load = Services(load=lambda model, **options: runtime)
     return CliRunner().invoke(cli, [*words, *options], obj=load, input=stdin)
@@ -209,7 +211,7 @@ def test_every_command_says_what_to_do_where_no_answer_came(
 def test_every_command_says_that_the_context_is_full(
     words: list[str], stdin: str | None
 ) -> None:
-    model = TalkingModel((f"{FINAL}{'on and ' * 90}<|return|>",))
+    model = ScriptedModel((f"{FINAL}{'on and ' * 90}<|return|>",))
     runtime = Runtime(
         model, tokenizer=TOKENIZER, context=400, cache=CacheOptions(idle=False)
     )
@@ -229,7 +231,7 @@ def test_of_an_answer_that_went_in_circles_only_that_is_said(
 def test_every_command_says_that_the_model_said_nothing(
     words: list[str], stdin: str | None
 ) -> None:
-    result = run(*words, runtime=talking(f"{FINAL}<|return|>"), stdin=stdin)
+    result = run(*words, runtime=scripted_runtime(f"{FINAL}<|return|>"), stdin=stdin)
     assert said(result) == [f"({NOTHING_SAID})"]
 
 
@@ -256,7 +258,7 @@ def kept_id() -> str:
 
 @pytest.mark.parametrize("overflow", ["error", "drop-oldest"])
 def test_the_meter_never_shows_more_than_there_is(overflow: str) -> None:
-    model = TalkingModel((f"{FINAL}{'on and ' * 90}<|return|>",))
+    model = ScriptedModel((f"{FINAL}{'on and ' * 90}<|return|>",))
     runtime = Runtime(
         model, tokenizer=TOKENIZER, context=400, cache=CacheOptions(idle=False)
     )
@@ -272,7 +274,7 @@ def test_the_meter_never_shows_more_than_there_is(overflow: str) -> None:
 
 def test_a_chat_longer_than_the_context_is_shown_as_full() -> None:
     run("chat", stdin="hi\n" + "tell me more\n" * 10)
-    model = TalkingModel((BYE,))
+    model = ScriptedModel((BYE,))
     small = Runtime(
         model, tokenizer=TOKENIZER, context=300, cache=CacheOptions(idle=False)
     )

@@ -6,7 +6,7 @@ import pytest
 
 from mlx_gptoss import load
 from mlx_gptoss.chat import Chat
-from mlx_gptoss.chat.truncate import DROP_OLDEST, first_kept, room
+from mlx_gptoss.chat.truncate import DROP_OLDEST, first_kept_message, max_prompt_tokens
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
@@ -15,7 +15,7 @@ from mlx_gptoss.harmony.events import Done
 from mlx_gptoss.harmony.messages import answer, tool_call, tool_result, user
 from mlx_gptoss.harmony.render.prompt import render_messages
 from tests.support.fakes import byte_tokenizer
-from tests.support.scripted_chat import TalkingModel
+from tests.support.scripted_chat import ScriptedModel
 
 TOKENIZER = byte_tokenizer()
 REPLY = "<|channel|>final<|message|>Yes.<|return|>"
@@ -26,7 +26,7 @@ GREEDY = SamplingParams(temperature=0, max_tokens=40)
 @pytest.fixture
 def runtime() -> Iterator[Runtime]:
     options = CacheOptions(idle=False)
-    model = TalkingModel((REPLY,))
+    model = ScriptedModel((REPLY,))
     with Runtime(model, tokenizer=TOKENIZER, context=CONTEXT, cache=options) as runtime:
         yield runtime
 
@@ -63,7 +63,7 @@ def test_the_oldest_turns_go_and_the_system_block_stays(runtime: Runtime) -> Non
         *_, done = chat.send(text)
         assert isinstance(done, Done) and done.finish_reason == "stop"
         cached.append(done.stats.cached_tokens)
-        assert done.stats.prompt_tokens <= room(CONTEXT, GREEDY.max_tokens)
+        assert done.stats.prompt_tokens <= max_prompt_tokens(CONTEXT, GREEDY.max_tokens)
 
     assert [str(m.content) for m in chat.messages if m.role == "user"] == texts
     assert shown(chat) == texts[-len(shown(chat)) :]
@@ -117,10 +117,10 @@ def test_a_turn_goes_with_all_its_messages() -> None:
     turn = [user("a"), tool_call("f", "{}"), tool_result("f", "r"), answer("b")]
     sizes = [100 - 10 * n for n in range(12)]
 
-    kept = first_kept(turn * 3, 100, lambda n: sizes[n])
+    kept = first_kept_message(turn * 3, 100, lambda n: sizes[n])
 
     assert kept == len(turn) * 2
-    assert first_kept(turn, 10, lambda n: 99) == 0
+    assert first_kept_message(turn, 10, lambda n: 99) == 0
 
 
 def test_how_to_overflow_is_checked(runtime: Runtime) -> None:

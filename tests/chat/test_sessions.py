@@ -36,7 +36,7 @@ from mlx_gptoss.harmony.messages import (
     user,
 )
 from tests.support.fakes import answering
-from tests.support.scripted_chat import talking
+from tests.support.scripted_chat import scripted_runtime
 
 ROOT = Path(__file__).parents[2]
 GREEDY = SamplingParams(temperature=0)
@@ -49,7 +49,7 @@ CALL = (
 
 @pytest.fixture(scope="module")
 def runtime() -> Iterator[Runtime]:
-    with talking(REPLY) as runtime:
+    with scripted_runtime(REPLY) as runtime:
         yield runtime
 
 
@@ -360,7 +360,7 @@ def test_a_chat_that_another_process_went_on_with_is_not_overwritten(
     theirs.save(other)
 
     list(chat.send("ours"))
-    with pytest.raises(SessionError, match="was gone on with by another program"):
+    with pytest.raises(SessionError, match="was continued by another program"):
         ours.save(chat)
     ours.save(chat.branch())
     assert {s.turns for s in ours.list()} == {2}
@@ -405,9 +405,9 @@ from pathlib import Path
 from mlx_gptoss.chat import Chat
 from mlx_gptoss.harmony.messages import answer, user
 from mlx_gptoss.chat.sessions import Sessions
-from tests.support.scripted_chat import talking
+from tests.support.scripted_chat import scripted_runtime
 sessions = Sessions.open(Path(sys.argv[1]))
-chat = Chat(talking(""), date="")
+chat = Chat(scripted_runtime(""), date="")
 for n in range(int(sys.argv[3])):
     chat.messages += [user(f"{sys.argv[2]} {n} " + "words " * 300), answer("OK")]
     sessions.save(chat)

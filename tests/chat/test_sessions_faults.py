@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mlx_gptoss.chat.sessions import Sessions
-from mlx_gptoss.chat.sessions.checkup import check_file
+from mlx_gptoss.chat.sessions.checkup import check_chats_file
 from mlx_gptoss.errors import SessionError
 from tests.support.chat_files import fill, many_levels
 
@@ -78,7 +78,7 @@ def test_a_deletion_that_is_stopped_leaves_everything_or_nothing(
     found, told = stopped_in_the_middle(path, signum)
 
     assert found in (code, 0) and "Traceback" not in told
-    state = check_file(path)
+    state = check_chats_file(path)
     assert state is not None and (state.damage, state.broken_index) == ("", "")
     assert state.chats in (0, SOME)
     Sessions.open().delete_all()
@@ -103,8 +103,8 @@ from pathlib import Path
 from mlx_gptoss.chat import Chat
 from mlx_gptoss.harmony.messages import answer, user
 from mlx_gptoss.chat.sessions import Sessions
-from tests.support.scripted_chat import talking
-chat = Chat(talking(""), date="")
+from tests.support.scripted_chat import scripted_runtime
+chat = Chat(scripted_runtime(""), date="")
 sessions = Sessions.open(Path(sys.argv[1]))
 for line in sys.stdin:
     chat.messages += [user(line), answer("OK")]
@@ -163,7 +163,7 @@ def test_two_programs_mend_one_index(path: Path) -> None:
 
     assert [len(json.loads(out)) for out, _ in found] == [300, 300]
     assert all("Error" not in told for _, told in found)
-    state = check_file(path)
+    state = check_chats_file(path)
     assert state is not None and (state.damage, state.broken_index) == ("", "")
 
 
@@ -235,7 +235,7 @@ def reads_only(path: Path, ids: list[str]) -> None:
     for work in (lambda: kept.delete(ids[0]), kept.delete_all, kept.mend):
         with pytest.raises(SessionError, match="it cannot be written: check its"):
             work()
-    state = check_file(path)
+    state = check_chats_file(path)
     assert state is not None and (state.chats, state.damage) == (300, "")
 
 

@@ -27,7 +27,7 @@ from tests.support.chat_files import (
     opened,
     run,
 )
-from tests.support.scripted_chat import talking
+from tests.support.scripted_chat import scripted_runtime
 
 ENOUGH = 100  # messages, of which one is taken out and not all built anew
 needs_old = pytest.mark.skipif(
@@ -37,7 +37,7 @@ needs_old = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def runtime() -> Iterator[Runtime]:
-    with talking("<|channel|>final<|message|>Yes.<|return|>") as runtime:
+    with scripted_runtime("<|channel|>final<|message|>Yes.<|return|>") as runtime:
         yield runtime
 
 
@@ -59,7 +59,7 @@ def part(name: str) -> ModuleType:
 
 def levels(sessions: Any) -> int:
     """How many levels the index has; also see that all else is sound."""
-    found = part("checkup").check_file(sessions.path)
+    found = part("checkup").check_chats_file(sessions.path)
     assert (found.damage, found.broken_index) == ("", "")
     return found.levels
 
@@ -92,8 +92,8 @@ def test_three_thousand_deletions_leave_an_index_of_few_levels(
 
     most = take_out(sessions, index, 3000)
 
-    assert most <= index.MOST_LEVELS + 2
-    assert levels(sessions) <= index.MOST_LEVELS
+    assert most <= index.MAX_LEVELS + 2
+    assert levels(sessions) <= index.MAX_LEVELS
     assert len(sessions.search("world")) == 1 and sessions.search("quartz") == ()
     assert b"quartz" not in content(sessions.path)
     sessions.delete("a")

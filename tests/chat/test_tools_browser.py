@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_gptoss.chat import Chat
-from mlx_gptoss.chat.tools.browser import Browser, Citation, Folders, Service
-from mlx_gptoss.chat.tools.browser.folders import _entries, _read
-from mlx_gptoss.chat.tools.browser.formats import html_page
-from mlx_gptoss.chat.tools.browser.pages import VIEW_BYTES, WIDTH, wrapped
+from mlx_gptoss.chat.tools.browser import Browser, Citation, Folders, SearchService
+from mlx_gptoss.chat.tools.browser.folders import _list_folder, _read_text
+from mlx_gptoss.chat.tools.browser.formats import page_from_html
+from mlx_gptoss.chat.tools.browser.pages import LINE_WIDTH, VIEW_BYTES, wrap_lines
 from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import ToolError
 from mlx_gptoss.harmony.events import ToolResult
@@ -274,14 +274,14 @@ def test_no_browser_begins_with_what_is_no_folder(odd: Path, name: str) -> None:
 
 def test_a_pipe_that_takes_the_place_of_a_file_is_not_read(odd: Path) -> None:
     with pytest.raises(ToolError, match="it is no file"):
-        _read(odd / "pipe.txt", "packing.txt")
+        _read_text(odd / "pipe.txt", "packing.txt")
 
 
 def test_what_vanishes_is_said(folder: Path) -> None:
     with pytest.raises(ToolError, match="`x` cannot be read: No such file"):
-        _read(folder / "x", "x")
+        _read_text(folder / "x", "x")
     with pytest.raises(ToolError, match="`x` cannot be read: No such file"):
-        _entries(folder / "x", "x")
+        _list_folder(folder / "x", "x")
 
 
 def test_a_search_sees_neither_hidden_nor_outside_files(browser: Browser) -> None:
@@ -330,14 +330,14 @@ def test_a_chat_browses_and_cites(browser: Browser) -> None:
 
 @given(st.text(alphabet="ab 【】†\n-é", max_size=400))
 def test_wrapping_loses_nothing(text: str) -> None:
-    lines = wrapped(text)
+    lines = wrap_lines(text)
     assert "".join(lines) == text.replace("\n", "")
-    assert max(map(len, lines)) <= WIDTH
+    assert max(map(len, lines)) <= LINE_WIDTH
 
 
 @given(st.text(alphabet="<>/=\"' &;ablipre【】!-[]\n", max_size=200))
 def test_any_html_is_read_and_only_links_are_marked(text: str) -> None:
-    page = html_page("x.html", text, lambda link: link or None)
+    page = page_from_html("x.html", text, lambda link: link or None)
     unmarked = page.text
     for number in page.links:
         unmarked = unmarked.replace(f"【{number}†", "")
@@ -402,7 +402,7 @@ def test_a_service_searches_and_opens(
         "headers": {"Authorization": "Bearer ${SEARCH_KEY}"},
     }
     (tmp_path / "search.json").write_text(json.dumps(given))
-    browser = Browser(Service.read(tmp_path / "search.json"))
+    browser = Browser(SearchService.read(tmp_path / "search.json"))
 
     assert browser.search("ferry & oslo").endswith(
         "L0: # Search Results\nL1: \nL2:   * 【0†Oslo 〖x〗】 By sea."
@@ -412,7 +412,7 @@ def test_a_service_searches_and_opens(
 
 
 def test_without_a_place_to_open_the_search_itself_is_shown(service: str) -> None:
-    browser = Browser(Service(service + "/search?q={query}"))
+    browser = Browser(SearchService(service + "/search?q={query}"))
     browser.search("ferry & oslo")
     assert browser.open(0).endswith("[0 - 0] of 0**\n\nL0: By sea.")
     with pytest.raises(ToolError, match="is in no search result: search first"):
@@ -420,13 +420,15 @@ def test_without_a_place_to_open_the_search_itself_is_shown(service: str) -> Non
 
 
 def test_a_failing_service_is_told_to_the_model(service: str) -> None:
-    browser = Browser(Service(service + "/search?q={query}", service + "/p?{address}"))
+    browser = Browser(
+        SearchService(service + "/search?q={query}", service + "/p?{address}")
+    )
     with pytest.raises(ToolError, match="search service answered: there is no list"):
         browser.search("else")
     with pytest.raises(ToolError, match=r"service at `127.0.0.1:\d+` failed: .*401"):
         browser.open("https://o.example/")
     with pytest.raises(ToolError, match=r"service at `127\.0\.0\.1:1` failed"):
-        Service("http://127.0.0.1:1/?{query}").search("x", 1)
+        SearchService("http://127.0.0.1:1/?{query}").search("x", 1)
 
 
 @pytest.mark.parametrize(
@@ -445,5 +447,5 @@ def test_a_wrong_configuration_is_refused(
 ) -> None:
     (tmp_path / "search.json").write_text(given)
     with pytest.raises(ToolError) as caught:
-        Service.read(tmp_path / "search.json")
+        SearchService.read(tmp_path / "search.json")
     assert message in str(caught.value)

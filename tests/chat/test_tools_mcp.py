@@ -16,14 +16,14 @@ uvicorn = pytest.importorskip("uvicorn")
 
 from mlx_gptoss.chat import Chat  # noqa: E402
 from mlx_gptoss.chat.tools import Tool  # noqa: E402
-from mlx_gptoss.chat.tools.mcp import McpServers, Server, read_servers  # noqa: E402
+from mlx_gptoss.chat.tools.mcp import McpServerConfig, McpServers, read_servers  # noqa: E402
 from mlx_gptoss.engine.sampling import SamplingParams  # noqa: E402
 from mlx_gptoss.errors import ToolError  # noqa: E402
 from mlx_gptoss.harmony.events import ToolResult  # noqa: E402
 from tests.support.fakes import answering  # noqa: E402
 
 SCRIPT = str(Path(__file__).parents[1] / "support" / "mcp_server.py")
-STDIO = Server("my test", command=sys.executable, args=(SCRIPT,))
+STDIO = McpServerConfig("my test", command=sys.executable, args=(SCRIPT,))
 BROKEN = (sys.executable, ("-c", "import sys; sys.exit('no such database')"))
 SILENT = (sys.executable, ("-c", "import sys; sys.stdin.read()"))
 PATIENCE = {"start_seconds": 300.0, "call_seconds": 120.0}  # for a busy machine
@@ -35,7 +35,7 @@ def tools_of(servers: McpServers) -> dict[str, Tool]:
 
 @pytest.fixture(scope="module")
 def stdio() -> Iterator[McpServers]:
-    server = Server("my test", sys.executable, (SCRIPT,), {"GIVEN": "yes"})
+    server = McpServerConfig("my test", sys.executable, (SCRIPT,), {"GIVEN": "yes"})
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("SECRET_KEY", "hunter2")
         with McpServers.start([server], **PATIENCE) as servers:
@@ -43,7 +43,7 @@ def stdio() -> Iterator[McpServers]:
 
 
 @pytest.fixture(scope="module")
-def web() -> Iterator[Server]:
+def web() -> Iterator[McpServerConfig]:
     """A server of this process, at a port of this machine."""
     from tests.support import mcp_server  # noqa: PLC0415 - only where the library is
 
@@ -54,14 +54,14 @@ def web() -> Iterator[Server]:
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
-    yield Server("web", url=url, headers={"Authorization": "Bearer x"})
+    yield McpServerConfig("web", url=url, headers={"Authorization": "Bearer x"})
     running.should_exit = True
     thread.join()
     listener.close()
 
 
 @pytest.fixture(scope="module")
-def http(web: Server) -> Iterator[McpServers]:
+def http(web: McpServerConfig) -> Iterator[McpServers]:
     with McpServers.start([web], **PATIENCE) as servers:
         yield servers
 
@@ -122,14 +122,14 @@ def test_a_server_that_hangs_is_given_up(
     assert add.run('{"a": 1}') == "2"
 
 
-def test_calls_have_a_time_limit(web: Server) -> None:
+def test_calls_have_a_time_limit(web: McpServerConfig) -> None:
     with McpServers.start([web], start_seconds=300, call_seconds=0.1) as servers:
         said = tools_of(servers)["web_hang"].run("{}")
     assert said == "Error: MCP server `web` gave no result within 0.1 s"
 
 
 def test_a_server_that_dies_is_an_error_and_the_others_end_with_the_chat() -> None:
-    other = Server("other", sys.executable, (SCRIPT,))
+    other = McpServerConfig("other", sys.executable, (SCRIPT,))
     before = set(psutil.Process().children(recursive=True))
     with McpServers.start([STDIO, other], **PATIENCE) as servers:
         started = set(psutil.Process().children(recursive=True)) - before
@@ -151,26 +151,28 @@ def test_a_server_that_dies_is_an_error_and_the_others_end_with_the_chat() -> No
     ("server", "message"),
     [
         (
-            Server("gone", command="/no/such/program"),
+            McpServerConfig("gone", command="/no/such/program"),
             r"`gone` \(`/no/such/program`\) did not start: FileNotFoundError",
         ),
         (
-            Server("bad", *BROKEN),
+            McpServerConfig("bad", *BROKEN),
             r"`bad` \(`.*`\) did not start: .*; it said: no such database$",
         ),
         (
-            Server("off", url="http://127.0.0.1:1/mcp"),
+            McpServerConfig("off", url="http://127.0.0.1:1/mcp"),
             r"`off` \(`http://127.0.0.1:1/mcp`\) did not start: ",
         ),
     ],
 )
-def test_a_server_that_does_not_start_is_named(server: Server, message: str) -> None:
+def test_a_server_that_does_not_start_is_named(
+    server: McpServerConfig, message: str
+) -> None:
     with pytest.raises(ToolError, match=message):
         McpServers.start([server], **PATIENCE)
 
 
 def test_a_server_that_says_nothing_is_named() -> None:
-    silent = Server("mute", *SILENT)
+    silent = McpServerConfig("mute", *SILENT)
     with pytest.raises(
         ToolError, match=r"`mute` did not answer `initialize` within 0\.5 s"
     ):
@@ -226,13 +228,15 @@ def test_the_common_form_is_read(
         },
     }
     assert read_servers(write(tmp_path, given)) == [
-        Server("files", "npx", ("-y", "/srv"), {"KEY": "k", "PORT": "80"}, "/tmp"),
-        Server(
+        McpServerConfig(
+            "files", "npx", ("-y", "/srv"), {"KEY": "k", "PORT": "80"}, "/tmp"
+        ),
+        McpServerConfig(
             "wiki",
             url="https://w.example/mcp",
             headers={"Authorization": "Bearer k"},
         ),
-        Server("plain", url="http://127.0.0.1:9/mcp"),
+        McpServerConfig("plain", url="http://127.0.0.1:9/mcp"),
     ]
 
 

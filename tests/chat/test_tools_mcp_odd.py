@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("mcp", reason="the extra `mcp` is not installed")
 
-from mlx_gptoss.chat.tools.mcp import McpServers, Server
-from mlx_gptoss.chat.tools.mcp.config import server_of
+from mlx_gptoss.chat.tools.mcp import McpServerConfig, McpServers
+from mlx_gptoss.chat.tools.mcp.config import parse_server
 from mlx_gptoss.errors import ToolError
 
 HERE = Path(__file__).parents[1] / "support"
@@ -22,11 +22,11 @@ PATIENCE = 120.0  # seconds, for a busy machine
 LIBRARY_WAIT = 10.0  # seconds the library waits for an answer to `server/discover`
 
 
-def odd(way: str) -> Server:
-    return Server("odd", command=sys.executable, args=(ODD, way))
+def odd(way: str) -> McpServerConfig:
+    return McpServerConfig("odd", command=sys.executable, args=(ODD, way))
 
 
-def started(server: Server, seconds: float = PATIENCE) -> McpServers:
+def started(server: McpServerConfig, seconds: float = PATIENCE) -> McpServers:
     return McpServers.start([server], start_seconds=seconds)
 
 
@@ -49,7 +49,7 @@ def test_a_server_that_knows_only_the_second_era_starts() -> None:
 @pytest.mark.skipif(not RUST.exists(), reason="`pip install cnb-rs-mcp==1.3.0` first")
 def test_a_server_made_with_rust_s_library_starts() -> None:
     with started(
-        Server("cnb", command=str(RUST), env={"CNB_TOKEN": "none"})
+        McpServerConfig("cnb", command=str(RUST), env={"CNB_TOKEN": "none"})
     ) as servers:
         assert "cnb_cnb_add_issue_labels" in [tool.name for tool in servers.tools]
 
@@ -59,7 +59,9 @@ def test_a_server_made_with_rust_s_library_starts() -> None:
 )
 def test_a_server_made_with_the_first_library_is_called() -> None:
     script = str(HERE / "mcp_server_1.py")
-    server = Server("old", sys.executable, (script,), {"PYTHONPATH": str(OLD_LIBRARY)})
+    server = McpServerConfig(
+        "old", sys.executable, (script,), {"PYTHONPATH": str(OLD_LIBRARY)}
+    )
     with started(server) as servers:
         [add] = servers.tools
         assert add.run('{"a": 2, "b": 3}') == "5"
@@ -81,7 +83,7 @@ def test_what_is_wrong_with_a_server_is_named(way: str, message: str) -> None:
 
 
 def test_a_server_that_fails_is_named_before_one_that_is_slow() -> None:
-    slow = Server("slow", command=sys.executable, args=(ODD, "no-list"))
+    slow = McpServerConfig("slow", command=sys.executable, args=(ODD, "no-list"))
     with pytest.raises(ToolError, match=r"`odd` .* did not start: no licence"):
         McpServers.start([slow, odd("refuses")], start_seconds=5.0)
 
@@ -160,5 +162,5 @@ def test_a_configuration_chooses_among_tools(
     lists: dict[str, list[str]], offered: int
 ) -> None:
     entry = {"command": sys.executable, "args": [ODD, "many"], **lists}
-    with started(server_of("odd", entry)) as servers:
+    with started(parse_server("odd", entry)) as servers:
         assert len(servers.tools) == offered

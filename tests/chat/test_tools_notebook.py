@@ -16,18 +16,18 @@ from pathlib import Path
 import pytest
 
 from mlx_gptoss.chat.tools.notebook import (
-    Limits,
     Notebook,
+    NotebookLimits,
     child_seccomp,
     macos_profile,
 )
-from mlx_gptoss.chat.tools.notebook.cell_output import SHOWN
-from mlx_gptoss.chat.tools.notebook.kernel_process import Process
+from mlx_gptoss.chat.tools.notebook.cell_output import MAX_OUTPUT_BYTES
+from mlx_gptoss.chat.tools.notebook.kernel_process import KernelProcess
 from mlx_gptoss.chat.tools.notebook.sandbox import (
     GUARD,
     KERNEL,
-    LINUX,
-    Start,
+    LINUX_LAUNCHER,
+    Sandbox,
     isolate,
     readable_folders,
 )
@@ -41,7 +41,7 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="namespaces of L
 
 @pytest.fixture(scope="module")
 def notebook() -> Iterator[Notebook]:
-    with open_notebook(Limits(memory=512 * MB, drive_bytes=8 * MB)) as found:
+    with open_notebook(NotebookLimits(memory=512 * MB, drive_bytes=8 * MB)) as found:
         yield found
 
 
@@ -109,12 +109,12 @@ def test_endless_output_keeps_its_two_ends(notebook: Notebook) -> None:
     text = notebook.run("print('first')\nprint('y' * 1_000_000)\nprint('last')")
     assert text.startswith("first\nyyy") and text.endswith("yyy\nlast\n")
     assert "bytes left out" in text
-    assert len(text) < SHOWN + 100
+    assert len(text) < MAX_OUTPUT_BYTES + 100
 
 
 def test_files_are_kept_in_a_folder_of_their_own(notebook: Notebook) -> None:
     notebook.run("import os; open('a.txt', 'w').write('hello')")
-    drive = notebook._start.drive
+    drive = notebook._sandbox.drive
     assert notebook.run(f"open({drive + '/a.txt'!r}).read()") == "'hello'\n"
     assert notebook.run("os.getcwd()") == f"{drive!r}\n"
 
@@ -132,7 +132,7 @@ def test_the_model_is_told_what_is_true(notebook: Notebook) -> None:
     assert tool.namespace is not None and PYTHON.description is not None
     told = tool.namespace.description or ""
     assert "time out after 120.0 seconds" in told
-    assert f"The drive at '{notebook._start.drive}' can" in told
+    assert f"The drive at '{notebook._sandbox.drive}' can" in told
     assert "Internet access for this session is disabled" in told
     assert told.startswith(PYTHON.description[:300])
     assert tool.run("'raw code, no JSON'") == "'raw code, no JSON'\n"
@@ -235,7 +235,7 @@ def test_code_that_will_not_stop_is_killed(small: Notebook) -> None:
     ids=["of Python", "mapped"],
 )
 def test_memory_is_limited(hog: str) -> None:
-    with open_notebook(Limits(memory=96 * MB, drive_bytes=8 * MB)) as own:
+    with open_notebook(NotebookLimits(memory=96 * MB, drive_bytes=8 * MB)) as own:
         said = own.run(hog)
         refused = ("MemoryError", "OSError: [Errno 12] Cannot allocate memory")
         ended = "[the code took more than 101 MB of memory; the notebook was restarted"
@@ -316,7 +316,7 @@ def test_a_sandbox_that_lets_everything_through_is_found_out(tmp_path: Path) -> 
     """What the kernel tries at its start is what tells, whatever the system said."""
     python = (sys.executable, "-I", "-B", str(KERNEL))
     with pytest.raises(ToolError) as caught:
-        Process(Start(str(tmp_path), python), SMALL)
+        KernelProcess(Sandbox(str(tmp_path), python), SMALL)
     assert str(caught.value) == (
         "the `python` tool is not isolated here, its code could read a file of the "
         "user and write where the user can and open a network connection and start a "
@@ -328,17 +328,17 @@ NO_NAMESPACES = f"""
 import ctypes, runpy, sys
 ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
 runpy.run_path({child_seccomp.__file__!r})["filter_calls"]()
-sys.argv = [{str(LINUX)!r}, sys.argv[1]]
-runpy.run_path({str(LINUX)!r}, run_name="__main__")
+sys.argv = [{str(LINUX_LAUNCHER)!r}, sys.argv[1]]
+runpy.run_path({str(LINUX_LAUNCHER)!r}, run_name="__main__")
 """
 
 
 @linux_only
 def test_a_system_that_refuses_namespaces_is_an_error() -> None:
     found = isolate(SMALL, "linux")
-    start = Start(found.drive, (sys.executable, "-c", NO_NAMESPACES), found.settings)
+    start = Sandbox(found.drive, (sys.executable, "-c", NO_NAMESPACES), found.settings)
     with pytest.raises(ToolError, match=r"cannot be isolated here \(unshare: Op"):
-        Process(start, SMALL)
+        KernelProcess(start, SMALL)
 
 
 @linux_only
@@ -348,14 +348,16 @@ def test_a_root_that_cannot_be_built_says_why(small: Notebook) -> None:
 
 
 def test_a_sandbox_that_does_not_start_is_an_error(tmp_path: Path) -> None:
-    start = Start(str(tmp_path), (sys.executable, "-c", "raise SystemExit('no luck')"))
+    start = Sandbox(
+        str(tmp_path), (sys.executable, "-c", "raise SystemExit('no luck')")
+    )
     with pytest.raises(ToolError, match=r"cannot be isolated here \(no luck\)"):
-        Process(start, SMALL)
+        KernelProcess(start, SMALL)
 
 
 def test_another_system_is_refused() -> None:
     with pytest.raises(ToolError, match="isolation, which is not there for `win32`"):
-        isolate(Limits(), "win32")
+        isolate(NotebookLimits(), "win32")
 
 
 def test_a_python_around_the_users_home_is_refused(
@@ -367,7 +369,7 @@ def test_a_python_around_the_users_home_is_refused(
 
 
 def test_the_profile_for_a_mac_is_as_reviewed() -> None:
-    text = macos_profile.profile(
+    text = macos_profile.sandbox_profile(
         ["/opt/python", '/Users/a "b"/.venv'], "/private/tmp/drive"
     )
     golden = GOLDEN / "macos-sandbox.sb"

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from mlx_gptoss.chat.tools.notebook import Limits, Notebook
-from mlx_gptoss.chat.tools.notebook.kernel_monitor import count_files, socket_buffer
+from mlx_gptoss.chat.tools.notebook import Notebook, NotebookLimits
+from mlx_gptoss.chat.tools.notebook.kernel_monitor import (
+    count_files,
+    socket_buffer_bytes,
+)
 from tests.support.notebooks import MB, open_notebook
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="held by Linux itself")
@@ -17,7 +20,7 @@ GONE = "the notebook was restarted, its variables and files are gone]\n"
 
 @pytest.fixture(scope="module")
 def notebook() -> Iterator[Notebook]:
-    limits = Limits(memory=512 * MB, drive_bytes=8 * MB, files=50)
+    limits = NotebookLimits(memory=512 * MB, drive_bytes=8 * MB, files=50)
     with open_notebook(limits) as found:
         found.run("import ctypes, fcntl, mmap, os, resource\nr, w = os.pipe()")
         found.run("libc, M = ctypes.CDLL(None), os.uname().machine")
@@ -103,7 +106,7 @@ def test_files_are_counted(notebook: Notebook, make: str) -> None:
 
 @linux_only
 def test_memory_counts_the_files_that_are_in_it() -> None:
-    with open_notebook(Limits(memory=96 * MB, drive_bytes=64 * MB)) as own:
+    with open_notebook(NotebookLimits(memory=96 * MB, drive_bytes=64 * MB)) as own:
         own.run("for i in range(48): open(str(i), 'wb').write(bytes(1 << 20))")
         said = own.run("kept = []\nfor i in range(50): kept.append(bytearray(1 << 20))")
         assert said.startswith("[the code took more than 101 MB of memory, ")
@@ -123,7 +126,7 @@ for at in range(start, start + size, 1 << 21): ctypes.c_char.from_address(at).va
 
 @linux_only
 def test_page_tables_are_memory_too() -> None:
-    with open_notebook(Limits(memory=64 * MB, drive_bytes=MB)) as own:
+    with open_notebook(NotebookLimits(memory=64 * MB, drive_bytes=MB)) as own:
         said = own.run(PAGE_TABLES)
         assert said == f"[the code took more than 67 MB of memory; {GONE}"
 
@@ -134,7 +137,7 @@ def test_threads_are_counted() -> None:
         "for _ in range(5000): threading.Thread(target=end.wait, daemon=True).start()\n"
         "end.wait()"
     )
-    with open_notebook(Limits(memory=256 * MB, drive_bytes=MB)) as own:
+    with open_notebook(NotebookLimits(memory=256 * MB, drive_bytes=MB)) as own:
         assert own.run(code) == f"[the code started more than 512 threads; {GONE}"
 
 
@@ -151,7 +154,7 @@ for one in sum(pairs, ()):
 
 @linux_only
 def test_what_sockets_hold_is_memory_too() -> None:
-    with open_notebook(Limits(memory=48 * MB, drive_bytes=MB)) as own:
+    with open_notebook(NotebookLimits(memory=48 * MB, drive_bytes=MB)) as own:
         said = own.run("import asyncio\nawait asyncio.sleep(0, 'sockets work')")
         assert said == "'sockets work'\n"
         ended = f"[the code took more than 50 MB of memory; {GONE}"
@@ -165,7 +168,7 @@ def test_locks_on_files_are_counted() -> None:
         "for file in files:\n  for at in range(0, 2000, 2):\n"
         "    fcntl.lockf(file, fcntl.LOCK_EX, 1, at)"
     )
-    with open_notebook(Limits(memory=256 * MB, drive_bytes=MB)) as own:
+    with open_notebook(NotebookLimits(memory=256 * MB, drive_bytes=MB)) as own:
         ended = f"[the code held more than 10000 locks on files; {GONE}"
         assert own.run(code) == ended
 
@@ -173,8 +176,8 @@ def test_locks_on_files_are_counted() -> None:
 def test_a_socket_counts_in_a_container_too(tmp_path: Path) -> None:
     """Its own network does not tell the size of a buffer."""
     (tmp_path / "told").write_text("4096\n")
-    assert socket_buffer(tmp_path / "told") == 4096
-    assert socket_buffer(tmp_path / "missing") == 212_992
+    assert socket_buffer_bytes(tmp_path / "told") == 4096
+    assert socket_buffer_bytes(tmp_path / "missing") == 212_992
 
 
 # Where the drive is a folder of the disk, its files are counted from outside

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlx_gptoss.chat.tools.notebook import Limits, Notebook
+from mlx_gptoss.chat.tools.notebook import Notebook, NotebookLimits
 from tests.support.notebooks import MB, open_notebook
 
 
 @pytest.fixture(scope="module")
 def notebook() -> Iterator[Notebook]:
-    with open_notebook(Limits(memory=512 * MB, drive_bytes=8 * MB)) as found:
+    with open_notebook(NotebookLimits(memory=512 * MB, drive_bytes=8 * MB)) as found:
         yield found
 
 

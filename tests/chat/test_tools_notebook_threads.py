@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlx_gptoss.chat.tools.notebook import Limits, Notebook
+from mlx_gptoss.chat.tools.notebook import Notebook, NotebookLimits
 from mlx_gptoss.chat.tools.notebook.sandbox import GUARD
 from tests.support.notebooks import MB, kernel_of, open_notebook
 
@@ -25,7 +25,7 @@ TOLD = "still running after the cell and told to end: only a cell runs code; the
 
 @pytest.fixture(scope="module")
 def notebook() -> Iterator[Notebook]:
-    with open_notebook(Limits(memory=512 * MB, drive_bytes=8 * MB)) as found:
+    with open_notebook(NotebookLimits(memory=512 * MB, drive_bytes=8 * MB)) as found:
         yield found
 
 
@@ -140,7 +140,7 @@ threading.Thread(target=hashlib.pbkdf2_hmac, args=slow, daemon=True).start()
 
 @pytest.mark.parametrize("code", [CATCHES_ALL, NATIVE], ids=["catches all", "native"])
 def test_a_thread_that_will_not_end_costs_the_variables(code: str) -> None:
-    with open_notebook(Limits(memory=256 * MB, drive_bytes=MB)) as own:
+    with open_notebook(NotebookLimits(memory=256 * MB, drive_bytes=MB)) as own:
         kernel = kernel_of(own)
         assert own.run("print('begun')\n" + code) == "begun\n" + RESTARTED
         kernel.wait(10)
@@ -150,7 +150,7 @@ def test_a_thread_that_will_not_end_costs_the_variables(code: str) -> None:
 @pytest.mark.soak
 def test_a_thread_that_catches_its_end_later_ends_with_the_next_cell() -> None:
     code = CATCHES_ALL.replace("0.01", "1")
-    with open_notebook(Limits(memory=256 * MB, drive_bytes=MB)) as own:
+    with open_notebook(NotebookLimits(memory=256 * MB, drive_bytes=MB)) as own:
         assert "1 thread was" in own.run(code)
         assert own.run("time.sleep(1.2)").endswith(RESTARTED)
 

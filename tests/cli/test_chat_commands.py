@@ -23,7 +23,7 @@ from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import CheckpointError, PromptError
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.events import Answer
-from tests.support.scripted_chat import TalkingModel, talking
+from tests.support.scripted_chat import ScriptedModel, scripted_runtime
 
 ONE, TWO, THREE = (
     f"<|channel|>final<|message|>{text}<|return|>" for text in ("one", "two", "three")
@@ -46,7 +46,9 @@ def chat(
     *lines: str, replies: tuple[str, ...] = (ONE, TWO, THREE), options: str = ""
 ) -> Result:
     """Say lines in a pipe; the n-th question gets the n-th reply."""
-    return run(talking(*replies), *options.split(), stdin="\n".join(lines) + "\n")
+    return run(
+        scripted_runtime(*replies), *options.split(), stdin="\n".join(lines) + "\n"
+    )
 
 
 def run(runtime: Runtime, *options: str, stdin: str) -> Result:
@@ -185,7 +187,7 @@ def test_a_path_is_no_command() -> None:
 
 
 def test_another_model_goes_on_with_the_conversation() -> None:
-    models = {"demo": talking(ONE, TWO), "other": talking(ONE, THREE)}
+    models = {"demo": scripted_runtime(ONE, TWO), "other": scripted_runtime(ONE, THREE)}
 
     services = Anywhere(load=lambda model, **options: models[model])
     words = ["chat", "-m", "demo", "--temperature", "0"]
@@ -199,7 +201,7 @@ def test_another_model_goes_on_with_the_conversation() -> None:
 def broken(model: str, **options: Any) -> Runtime:
     if model == "broken":
         raise CheckpointError("its weights are broken")
-    return talking(ONE, TWO)
+    return scripted_runtime(ONE, TWO)
 
 
 class Anywhere(Services):
@@ -280,7 +282,7 @@ def test_a_file_that_cannot_be_read_is_one_line(
 
 
 def test_a_file_too_long_for_the_context_loses_nothing() -> None:
-    runtime = talking(ONE, TWO)
+    runtime = scripted_runtime(ONE, TWO)
     runtime.context = 400
     Path("long.txt").write_text("word " * 200)
     result = run(runtime, stdin="a\nread @long.txt\n")
@@ -292,22 +294,22 @@ def test_a_file_too_long_for_the_context_loses_nothing() -> None:
 
 
 def test_a_prompt_is_answered_with_what_is_piped_in() -> None:
-    runtime = talking(ONE)
+    runtime = scripted_runtime(ONE)
     model = runtime.model
-    assert isinstance(model, TalkingModel)
+    assert isinstance(model, ScriptedModel)
     result = run(runtime, "review this", stdin="diff --git\n+x\n")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "one\n", "")
-    assert "review this\n\n`stdin`:\n```\ndiff --git\n+x\n```<|end|>" in model.read
+    assert "review this\n\n`stdin`:\n```\ndiff --git\n+x\n```<|end|>" in model.text_read
     assert chat("why?", options="--continue").stdout == "two\n"
 
 
 def test_a_prompt_alone_is_answered_alone() -> None:
-    assert run(talking(ONE), "hello", stdin="").stdout == "one\n"
+    assert run(scripted_runtime(ONE), "hello", stdin="").stdout == "one\n"
     assert messages() == ["hello", "one"]
 
 
 def test_a_pipe_gets_the_text_as_it_is() -> None:
-    result = run(talking(CODE), "code", stdin="")
+    result = run(scripted_runtime(CODE), "code", stdin="")
     assert result.stdout == "So:\n```py\nx = 1\n```\n"
 
 

@@ -25,9 +25,9 @@ PROGRAM = """
 import json, sys
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
-from tests.support.scripted_chat import talking
+from tests.support.scripted_chat import scripted_runtime
 replies, pause, options = json.loads(sys.argv[1])
-runtime = talking(*replies, pause=pause)
+runtime = scripted_runtime(*replies, pause=pause)
 cli(["chat", "-m", "demo", "--temperature", "0", *options],
     obj=Services(load=lambda model, **options: runtime))
 """

@@ -15,7 +15,7 @@ from mlx_gptoss.cli.terminal import Screen
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.events import Answer, Event, Reasoning
 from tests.support.fakes import byte_tokenizer
-from tests.support.scripted_chat import TalkingModel, talking
+from tests.support.scripted_chat import ScriptedModel, scripted_runtime
 
 HELLO = (
     "<|channel|>analysis<|message|>They greet.<|end|><|start|>assistant"
@@ -40,52 +40,52 @@ def run(runtime: Runtime, *arguments: str, stdin: str | None = None) -> Result:
     return CliRunner().invoke(cli, words, obj=Services(load=load), input=stdin)
 
 
-def model_of(runtime: Runtime) -> TalkingModel:
-    assert isinstance(runtime.model, TalkingModel)
+def model_of(runtime: Runtime) -> ScriptedModel:
+    assert isinstance(runtime.model, ScriptedModel)
     return runtime.model
 
 
 def test_generate_answers_on_stdout_and_reasons_on_stderr() -> None:
-    result = run(talking(HELLO), "generate", "hi")
+    result = run(scripted_runtime(HELLO), "generate", "hi")
     assert (result.exit_code, result.stdout) == (0, "Hello!\n")
     assert result.stderr == "They greet.\n"
 
 
 def test_reasoning_can_be_hidden() -> None:
-    result = run(talking(HELLO), "generate", "hi", "--hide-reasoning")
+    result = run(scripted_runtime(HELLO), "generate", "hi", "--hide-reasoning")
     assert (result.stdout, result.stderr) == ("Hello!\n", "")
 
 
 def test_hidden_reasoning_is_not_in_the_json_either() -> None:
     words = ["generate", "hi", "--json"]
-    whole = json.loads(run(talking(HELLO), *words).stdout)
-    hidden = json.loads(run(talking(HELLO), *words, "--hide-reasoning").stdout)
+    whole = json.loads(run(scripted_runtime(HELLO), *words).stdout)
+    hidden = json.loads(run(scripted_runtime(HELLO), *words, "--hide-reasoning").stdout)
     assert whole["reasoning"] == "They greet."
     assert set(whole) - set(hidden) == {"reasoning"}
 
 
 def test_effort_and_system_reach_the_model() -> None:
-    runtime = talking(HELLO)
+    runtime = scripted_runtime(HELLO)
     model = model_of(runtime)
     run(runtime, "generate", "hi", "--effort", "high", "--system", "Be brief.")
-    assert "Reasoning: high" in model.read
-    assert "<|start|>developer<|message|># Instructions\n\nBe brief." in model.read
+    assert "Reasoning: high" in model.text_read
+    assert "<|start|>developer<|message|># Instructions\n\nBe brief." in model.text_read
 
 
 def test_a_piped_chat_answers_line_by_line() -> None:
-    result = run(talking(HELLO, SUM), "chat", stdin="hi\n\n417 + 285?\n")
+    result = run(scripted_runtime(HELLO, SUM), "chat", stdin="hi\n\n417 + 285?\n")
     assert (result.exit_code, result.stdout) == (0, "Hello!\nIt is 702.\n")
     assert result.stderr == "They greet.\n"
 
 
 def test_commands_change_the_conversation() -> None:
-    runtime = talking(HELLO, SUM)
+    runtime = scripted_runtime(HELLO, SUM)
     model = model_of(runtime)
     lines = "/effort low\n/system Be kind.\nhi\n/stats\n/reset\n/nonsense\nagain\n"
     result = run(runtime, "chat", stdin=lines)
     # After /reset the second question is a first question again.
     assert result.stdout == "Hello!\nHello!\n"
-    assert "Reasoning: low" in model.read and "Be kind." in model.read
+    assert "Reasoning: low" in model.text_read and "Be kind." in model.text_read
     notes = result.stderr.splitlines()
     assert notes[:2] == ["Effort: low", "Instructions: Be kind."]
     assert notes[3].startswith("prompt ")
@@ -97,7 +97,7 @@ def test_commands_change_the_conversation() -> None:
 
 
 def test_help_lists_every_command() -> None:
-    result = run(talking(HELLO), "chat", stdin="/help\n")
+    result = run(scripted_runtime(HELLO), "chat", stdin="/help\n")
     for name in ("/effort", "/system", "/reset", "/stats", "/help", "Ctrl-C"):
         assert name in result.stderr
 
@@ -106,7 +106,9 @@ def test_help_lists_every_command() -> None:
 def test_a_vocabulary_without_harmony_is_refused_in_one_line(
     arguments: list[str],
 ) -> None:
-    plain = Runtime(TalkingModel((HELLO,)), tokenizer=byte_tokenizer(["<|endoftext|>"]))
+    plain = Runtime(
+        ScriptedModel((HELLO,)), tokenizer=byte_tokenizer(["<|endoftext|>"])
+    )
     result = run(plain, *arguments, stdin="hi\n")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "continue text with `mlx-gptoss generate --raw`" in result.stderr

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.engine.runtime import Runtime
-from tests.support.scripted_chat import talking
+from tests.support.scripted_chat import scripted_runtime
 
 HELLO = (
     "<|channel|>analysis<|message|>They greet. END<|end|><|start|>assistant"
@@ -41,7 +41,9 @@ def run(runtime: Runtime, *words: str, stdin: str | None = None) -> Result:
 def test_a_stop_text_ends_the_answer_not_the_reasoning(
     words: list[str], stdin: str | None
 ) -> None:
-    result = run(talking(HELLO), *words, "--stop", "END", "--stop", "x", stdin=stdin)
+    result = run(
+        scripted_runtime(HELLO), *words, "--stop", "END", "--stop", "x", stdin=stdin
+    )
 
     assert (result.exit_code, result.stdout) == (0, "Hello! \n")
     assert result.stderr == "They greet. END\n"
@@ -51,7 +53,7 @@ def test_a_schema_binds_the_answer_and_the_model_is_told(tmp_path: Path) -> None
     schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}}
     path = tmp_path / "schema.json"
     path.write_text(json.dumps(schema))
-    runtime = talking(JSON)
+    runtime = scripted_runtime(JSON)
     read = runtime.model
 
     result = run(runtime, "generate", "Is it?", "--json-schema", str(path))
@@ -72,25 +74,27 @@ def test_patterns_and_grammars_bind_the_answer(tmp_path: Path) -> None:
         ["--grammar", str(grammar)],
         ["--grammar", str(gbnf)],
     ):
-        result = run(talking(said), "generate", "Is it?", *words)
+        result = run(scripted_runtime(said), "generate", "Is it?", *words)
         assert (result.exit_code, result.stdout) == (0, "No!\n")
 
 
 def test_reasoning_that_was_cut_is_told() -> None:
-    result = run(talking(HELLO), "generate", "hi", "--max-reasoning", "4")
+    result = run(scripted_runtime(HELLO), "generate", "hi", "--max-reasoning", "4")
 
     assert result.stderr.startswith("They\n")
     assert "(the reasoning was cut at --max-reasoning)" in result.stderr
-    told = run(talking(HELLO), "generate", "hi", "--max-reasoning", "4", "--json")
+    told = run(
+        scripted_runtime(HELLO), "generate", "hi", "--max-reasoning", "4", "--json"
+    )
     assert json.loads(told.stdout)["stats"]["finish_details"] == ["reasoning_budget"]
 
 
 def test_constraining_can_be_turned_off() -> None:
     broken = "<|channel|>fin<|message|>Hello!<|return|>"
 
-    assert run(talking(broken), "generate", "hi", "--constrain", "off").stdout == (
-        "Hello!\n"
-    )
+    assert run(
+        scripted_runtime(broken), "generate", "hi", "--constrain", "off"
+    ).stdout == ("Hello!\n")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +110,7 @@ def test_a_schema_that_cannot_be_used_is_refused(
     path = tmp_path / "schema.json"
     path.write_text(content)
 
-    result = run(talking(JSON), "generate", "hi", "--json-schema", str(path))
+    result = run(scripted_runtime(JSON), "generate", "hi", "--json-schema", str(path))
 
     assert result.exit_code in (1, 2)
     assert message in result.stderr
@@ -123,14 +127,14 @@ def test_a_schema_that_cannot_be_used_is_refused(
     ],
 )
 def test_options_that_contradict_are_refused(words: list[str], message: str) -> None:
-    result = run(talking(HELLO), "generate", "hi", *words)
+    result = run(scripted_runtime(HELLO), "generate", "hi", *words)
 
     assert result.exit_code in (1, 2)
     assert message in result.stderr
 
 
 def test_stop_texts_end_a_raw_continuation(tmp_path: Path) -> None:
-    runtime = talking("never asked")
+    runtime = scripted_runtime("never asked")
     ids = runtime.tokenizer.encode("one two three")
 
     def logits_of(read: list[int]) -> list[float]:

@@ -15,7 +15,7 @@ from mlx_gptoss.cli.services import Services
 from mlx_gptoss.engine.runtime import Runtime
 from tests.support.checkpoints import write_checkpoint
 from tests.support.fakes import byte_tokenizer
-from tests.support.scripted_chat import TalkingModel, talking
+from tests.support.scripted_chat import ScriptedModel, scripted_runtime
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def run(*arguments: str, stdin: bytes | None = None) -> Result:
     def load(model: str, **options: Any) -> Runtime:
-        return talking("<|channel|>final<|message|>Hello!<|return|>")
+        return scripted_runtime("<|channel|>final<|message|>Hello!<|return|>")
 
     return CliRunner().invoke(
         cli, list(arguments), obj=Services(load=load), input=stdin
@@ -123,7 +123,7 @@ def test_an_unknown_key_is_a_warning_and_strictly_an_error(tmp_path: Path) -> No
 
 def test_a_vocabulary_without_harmony_continues_text() -> None:
     plain = Runtime(
-        TalkingModel(("never said",)), tokenizer=byte_tokenizer(["<|endoftext|>"])
+        ScriptedModel(("never said",)), tokenizer=byte_tokenizer(["<|endoftext|>"])
     )
     words = ["generate", "--raw", "-m", "demo", "--max-tokens", "2", "Once"]
     result = CliRunner().invoke(cli, words, obj=Services(load=lambda *_, **__: plain))

@@ -23,7 +23,7 @@ from mlx_gptoss.home import home
 from mlx_gptoss.server.responses.store import FILE as RESPONSES
 from tests.server.test_server_process import started
 from tests.support.chat_files import fill, many_levels
-from tests.support.scripted_chat import talking
+from tests.support.scripted_chat import scripted_runtime
 from tests.support.serving import question
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def run(*arguments: str, stdin: str | None = None, **options: Any) -> Result:
     def load(model: str, **given: Any) -> Runtime:
         seen.update(given)
-        return talking(YES)
+        return scripted_runtime(YES)
 
     seen: dict[str, Any] = options.setdefault("seen", {})
     chat = ["-m", "demo", "--temperature", "0"] if arguments[0] != "sessions" else []
@@ -247,7 +247,9 @@ def test_an_undo_that_cannot_be_kept_is_told_at_once() -> None:
             return data
 
     words = ["chat", "-m", "demo", "--continue"]
-    services = Services(load=lambda *_, **__: talking(YES), sessions=Deleting.open)
+    services = Services(
+        load=lambda *_, **__: scripted_runtime(YES), sessions=Deleting.open
+    )
     talk = CliRunner().invoke(cli, words, obj=services, input="/undo\n")
 
     assert "was deleted by another program" in talk.stderr

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlx_gptoss.chat.sessions import Sessions
-from mlx_gptoss.chat.sessions.checkup import ChatsFile, check_file
+from mlx_gptoss.chat.sessions.checkup import ChatsFileReport, check_chats_file
 from mlx_gptoss.checkpoint.hub import Hub, LocalModel
 from mlx_gptoss.cli import cli
 from mlx_gptoss.diagnostics.doctor import (
@@ -52,7 +52,7 @@ LINUX = replace(
     metal=False,
     blas=BlasStatus("loaded", "`libopenblas.so.0` answers for MLX", 2),
 )
-CHATS = ChatsFile("/chats.sqlite3", 10**6, "3.40.1", chats=9, levels=3)
+CHATS = ChatsFileReport("/chats.sqlite3", 10**6, "3.40.1", chats=9, levels=3)
 HALF_A_MODEL = LocalModel("a/b", Path("/a/b"), 5 * GB, "gpt-oss-20b", 0.0, False)
 
 
@@ -152,12 +152,12 @@ def test_the_file_of_chats_is_looked_at_and_not_changed(tmp_path: Path) -> None:
     fill(path, 7)
     before = path.read_bytes()
 
-    found = check_file(path)
+    found = check_chats_file(path)
 
     assert found is not None and path.read_bytes() == before
     assert (found.chats, found.levels, found.bytes) == (7, 1, len(before))
     assert (found.damage, found.broken_index) == ("", "")
-    assert check_file(tmp_path / "none") is None
+    assert check_chats_file(tmp_path / "none") is None
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -167,7 +167,7 @@ def test_whatever_is_wrong_with_the_index_is_found(tmp_path: Path, fault: str) -
     FAULTS[fault](path)
     before = path.read_bytes()
 
-    found = check_file(path)
+    found = check_chats_file(path)
 
     assert found is not None and found.damage == ""
     assert found.broken_index and path.read_bytes() == before
@@ -180,7 +180,7 @@ def test_damage_and_other_files_are_told_apart(tmp_path: Path) -> None:
     (noise := tmp_path / "noise").write_bytes(b"not a database " * 500)
     (tmp_path / "empty").touch()
 
-    damages = [check_file(p) for p in (path, noise, tmp_path / "empty")]
+    damages = [check_chats_file(p) for p in (path, noise, tmp_path / "empty")]
 
     assert [one.damage.partition(":")[0] for one in damages if one] == [
         "it is damaged",
@@ -194,7 +194,7 @@ def test_a_place_that_can_hold_no_chats_is_told(tmp_path: Path) -> None:
     (link := tmp_path / "link").symlink_to(link)
     (tmp_path / "file").touch()
 
-    damages = [check_file(p) for p in (folder, link, tmp_path / "file" / "c")]
+    damages = [check_chats_file(p) for p in (folder, link, tmp_path / "file" / "c")]
 
     assert [one.damage.partition(":")[0] for one in damages if one] == [
         "it is no file",

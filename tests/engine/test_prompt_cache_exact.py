@@ -25,8 +25,8 @@ from tests.support.cached_conversation import (
     RETURN,
     START,
     TEXT,
+    CachedConversation,
     Ids,
-    Talk,
     message,
 )
 from tests.support.checkpoints import hf_config, random_tensors
@@ -46,14 +46,16 @@ def model() -> GptOss:
     return build(config, random_tensors(config, seed=8))
 
 
-def talk(model: GptOss, limit: int = ROOMY, files: PromptFiles | None = None) -> Talk:
+def talk(
+    model: GptOss, limit: int = ROOMY, files: PromptFiles | None = None
+) -> CachedConversation:
     cache = PromptCache(
         model.make_cache, message_ends=MESSAGE_ENDS, limit=limit, files=files
     )
-    return Talk(model, cache)
+    return CachedConversation(model, cache)
 
 
-def turn(it: Talk, history: Ids) -> tuple[int, Ids, Ids]:
+def turn(it: CachedConversation, history: Ids) -> tuple[int, Ids, Ids]:
     """Answer after `history`; return what was known, the thinking, the answer."""
     known, said = it.ask([*history, *OPENING], 14, [END, *OPENING], 9, [RETURN])
     thinking, answer = said[:14], said[14 + 1 + len(OPENING) : -1]

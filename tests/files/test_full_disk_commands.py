@@ -16,7 +16,7 @@ from mlx_gptoss.errors import StorageError
 from mlx_gptoss.memory.saved_probe import Probe, probe_file, save_probe
 from mlx_gptoss_convert.measure.report import VerificationReport, save_report
 from tests.support.full_disks import fill, small_disk
-from tests.support.scripted_chat import talking
+from tests.support.scripted_chat import scripted_runtime
 
 ROOT = Path(__file__).parents[2]
 SAID = "<|channel|>final<|message|>Nobody else may read this.<|return|>"
@@ -30,7 +30,7 @@ def chat(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """Keep a chat on another disk; return its id."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.delenv("MLX_GPTOSS_MODEL", raising=False)
-    with talking(SAID) as runtime:
+    with scripted_runtime(SAID) as runtime:
         kept = Chat(runtime)
         list(kept.send("hi"))
         Sessions.open().save(kept)

@@ -31,7 +31,7 @@ OPENING = [START, ASSISTANT]
 
 
 @dataclass
-class Compared:
+class LogitComparison:
     """How a cached run differs from an uncached one, over all steps so far."""
 
     steps: int = 0
@@ -49,14 +49,14 @@ class Compared:
             self.ties += 1
 
 
-class Talk:
+class CachedConversation:
     """One prompt cache and what it is compared with: the model, in one pass."""
 
     def __init__(self, model: GptOss, cache: PromptCache, chunk: int = 512) -> None:
         self.model = model
         self.cache = cache
         self.chunk = chunk
-        self.compared = Compared()
+        self.compared = LogitComparison()
 
     def ask(self, ids: Sequence[int], *parts: int | Sequence[int]) -> tuple[int, Ids]:
         """Read a prompt, then say `parts`: so many greedy tokens, or the given ones.

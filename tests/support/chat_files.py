@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import mlx_gptoss.chat
-from mlx_gptoss.chat.sessions.index import FORGETS_AT_ONCE
+from mlx_gptoss.chat.sessions.index import SECURE_DELETE_VERSION
 
-OLD = sqlite3.sqlite_version_info < FORGETS_AT_ONCE
+OLD = sqlite3.sqlite_version_info < SECURE_DELETE_VERSION
 AGES = ("this Python's", "a newer")
 
 

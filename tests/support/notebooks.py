@@ -3,14 +3,14 @@
 import psutil
 import pytest
 
-from mlx_gptoss.chat.tools.notebook import Limits, Notebook
+from mlx_gptoss.chat.tools.notebook import Notebook, NotebookLimits
 from mlx_gptoss.errors import ToolError
 
 MB = 1 << 20
-SMALL = Limits(memory=256 * MB, drive_bytes=8 * MB, seconds=1)
+SMALL = NotebookLimits(memory=256 * MB, drive_bytes=8 * MB, seconds=1)
 
 
-def open_notebook(limits: Limits) -> Notebook:
+def open_notebook(limits: NotebookLimits) -> Notebook:
     try:
         return Notebook(limits)
     except ToolError as error:
@@ -19,4 +19,4 @@ def open_notebook(limits: Limits) -> Notebook:
 
 def kernel_of(notebook: Notebook) -> psutil.Process:
     assert notebook._process is not None
-    return psutil.Process(notebook._process._watch.pid)
+    return psutil.Process(notebook._process._monitor.pid)

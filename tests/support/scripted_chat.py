@@ -1,6 +1,6 @@
 """A model that holds a scripted conversation, in Harmony, on the real Runtime.
 
-    runtime = talking("<|channel|>final<|message|>Hello<|return|>", ...)
+    runtime = scripted_runtime("<|channel|>final<|message|>Hello<|return|>", ...)
 
 The n-th reply is what it says after the n-th question. `model.read` is all it was
 fed, so that a test sees what the model was shown.
@@ -36,7 +36,7 @@ def token_ids(text: str) -> list[int]:
     return ids
 
 
-class TalkingModel(FakeModel):
+class ScriptedModel(FakeModel):
     """Says the reply to the last question, token by token."""
 
     def __init__(self, replies: tuple[str, ...], pause: float = 0) -> None:
@@ -45,7 +45,7 @@ class TalkingModel(FakeModel):
         self.replies = [token_ids(reply) for reply in replies]
 
     @property
-    def read(self) -> str:
+    def text_read(self) -> str:
         """Everything it was fed, as text."""
         return TOKENIZER.decode([token for feed in self.feeds for token in feed])
 
@@ -60,7 +60,7 @@ class TalkingModel(FakeModel):
         return [SURE if n == token else 0.0 for n in range(VOCABULARY)]
 
 
-def talking(*replies: str, pause: float = 0) -> Runtime:
+def scripted_runtime(*replies: str, pause: float = 0) -> Runtime:
     """Return a runtime that answers the n-th question with the n-th reply."""
-    model = TalkingModel(replies, pause)
+    model = ScriptedModel(replies, pause)
     return Runtime(model, tokenizer=TOKENIZER, cache=CacheOptions(idle=False))

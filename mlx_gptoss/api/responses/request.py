@@ -19,7 +19,7 @@ from mlx_gptoss.api.responses.tool_choice import to_chat_tool_choice
 from mlx_gptoss.api.responses.tools import ResponsesTools, read_tools
 from mlx_gptoss.api.responses.wire import ResponsesInput, ResponsesRequest
 from mlx_gptoss.api.settings import ServerSettings
-from mlx_gptoss.chat.truncate import first_kept, room
+from mlx_gptoss.chat.truncate import first_kept_message, max_prompt_tokens
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import LongPromptError
 from mlx_gptoss.harmony import messages as m
@@ -143,9 +143,9 @@ def truncate(
         except LongPromptError as error:
             return error.tokens
 
-    if context is None or size(0) <= room(context, ask.params.max_tokens):
+    if context is None or size(0) <= max_prompt_tokens(context, ask.params.max_tokens):
         return ask
-    kept = messages[first_kept(messages, context, size) :]
+    kept = messages[first_kept_message(messages, context, size) :]
     return replace(ask, conversation=[*opening, *kept])
 
 

@@ -16,13 +16,13 @@ Only a document needs MLX: the rest can be used where it does not start.
 
 from typing import TYPE_CHECKING, Any
 
-from mlx_gptoss.chat.sessions.search import Found, Summary
+from mlx_gptoss.chat.sessions.search import ChatSummary, SearchHit
 from mlx_gptoss.chat.sessions.store import Sessions
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat.sessions.markdown import as_markdown
 
-__all__ = ["Found", "Sessions", "Summary", "as_markdown"]
+__all__ = ["ChatSummary", "SearchHit", "Sessions", "as_markdown"]
 
 
 def __getattr__(name: str) -> Any:

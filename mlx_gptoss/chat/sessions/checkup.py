@@ -7,14 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlx_gptoss.chat.sessions import index
-from mlx_gptoss.chat.sessions.database import APPLICATION, PATIENCE, PROBLEMS, explain
+from mlx_gptoss.chat.sessions.database import (
+    APPLICATION,
+    BUSY_SECONDS,
+    PROBLEMS,
+    explain,
+)
 from mlx_gptoss.chat.sessions.store import default_path
 
-SOUND = [("ok",)]
+INTACT = [("ok",)]
 
 
 @dataclass(frozen=True)
-class ChatsFile:
+class ChatsFileReport:
     """What a file of chats holds, and what is wrong with it: "" for nothing.
 
     With `damage` not all chats can be read. A `broken_index` can be built anew from
@@ -30,10 +35,10 @@ class ChatsFile:
     broken_index: str = ""
 
 
-def check_file(path: Path | None = None) -> ChatsFile | None:
+def check_chats_file(path: Path | None = None) -> ChatsFileReport | None:
     """Look at the user's chats, or those in a file; None where there are none."""
     path = path or default_path()
-    found = ChatsFile(str(path), 0, sqlite3.sqlite_version)
+    found = ChatsFileReport(str(path), 0, sqlite3.sqlite_version)
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -47,29 +52,29 @@ def check_file(path: Path | None = None) -> ChatsFile | None:
     uri = f"{path.absolute().as_uri()}?mode=rw"  # makes no file
     try:
         with closing(
-            sqlite3.connect(uri, PATIENCE, isolation_level=None, uri=True)
+            sqlite3.connect(uri, BUSY_SECONDS, isolation_level=None, uri=True)
         ) as connection:
-            return _look(found, connection)
+            return _check_tables(found, connection)
     except sqlite3.Error as error:
         return replace(found, damage=explain(error))
 
 
-def _look(found: ChatsFile, db: sqlite3.Connection) -> ChatsFile:
+def _check_tables(found: ChatsFileReport, db: sqlite3.Connection) -> ChatsFileReport:
     [application] = db.execute("PRAGMA application_id").fetchone()
     if application != APPLICATION:
         empty = db.execute("SELECT 1 FROM sqlite_master").fetchone() is None
         other = "it is a database of another program: move it away"
         return replace(found, damage="" if empty else other)
-    if not index.messages_are_sound(db):
+    if not index.chats_are_intact(db):
         return replace(found, damage=PROBLEMS["SQLITE_CORRUPT"])
     [chats] = db.execute("SELECT count(*) FROM chats").fetchone()
-    levels, broken = _look_at_index(db)
-    if not broken and db.execute("PRAGMA quick_check(1)").fetchall() != SOUND:
+    levels, broken = _check_index(db)
+    if not broken and db.execute("PRAGMA quick_check(1)").fetchall() != INTACT:
         broken = "pages of the file are damaged beside it"
     return replace(found, chats=chats, levels=levels, broken_index=broken)
 
 
-def _look_at_index(db: sqlite3.Connection) -> tuple[int | None, str]:
+def _check_index(db: sqlite3.Connection) -> tuple[int | None, str]:
     """Return the levels of the index, and what is wrong with it."""
     if not index.exists(db):
         return None, ""
@@ -78,7 +83,7 @@ def _look_at_index(db: sqlite3.Connection) -> tuple[int | None, str]:
     except sqlite3.OperationalError as error:
         if not explain(error) == PROBLEMS["SQLITE_READONLY"]:
             raise
-        return (index.levels(db), "") if index.complete(db) else (None, "")
+        return (index.levels(db), "") if index.is_complete(db) else (None, "")
     try:
         broken = index.problem(db)
         return (None if broken else index.levels(db)), broken

@@ -19,8 +19,8 @@ from mlx_gptoss.errors import SessionError
 APPLICATION = 0x67707473  # "gpts": whose file this is
 VERSION = 1
 READ, WRITE = "BEGIN", "BEGIN IMMEDIATE"
-PATIENCE = 10.0  # seconds to wait for another process
-OPERATIONS = 100_000  # of SQLite's machine: some milliseconds
+BUSY_SECONDS = 10.0  # seconds to wait for another process
+PROGRESS_OPERATIONS = 100_000  # of SQLite's machine: some milliseconds
 OWNER_FILE, OWNER_FOLDER = 0o600, 0o700
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -57,7 +57,7 @@ PROBLEMS = {
 }
 
 
-class Database:
+class ChatDatabase:
     """A file of the schema above, made if it is not there.
 
     `full_text` False does without SQLite's full-text index; None takes it where there
@@ -66,42 +66,42 @@ class Database:
 
     def __init__(self, path: Path, *, full_text: bool | None = None) -> None:
         self.path = path
-        with self._named():
+        with self._sqlite_errors_named():
             _make_private(path)
             with closing(self._connect()) as connection:
                 self._prepare(connection, full_text)
                 self.full_text = index.exists(connection) or (
-                    full_text is not False and index.possible()
+                    full_text is not False and index.is_supported()
                 )
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """See one state of the file. Raises SessionError for what goes wrong."""
-        with self._named(), self._transaction(READ) as connection:
+        with self._sqlite_errors_named(), self._transaction(READ) as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Change the file: all of it or, after an exception, nothing."""
-        with self._named(), self._transaction(WRITE) as connection:
+        with self._sqlite_errors_named(), self._transaction(WRITE) as connection:
             self.check_index(connection)
             yield connection
 
     @property
     def searches_index(self) -> bool:
-        return self.full_text and index.possible()
+        return self.full_text and index.is_supported()
 
     def check_index(self, connection: sqlite3.Connection) -> None:
         """See that the index is there, if there should be one. Looks at no content."""
-        if self.full_text and not index.complete(connection):
-            raise index.Broken("a part of the index is missing")
+        if self.full_text and not index.is_complete(connection):
+            raise index.BrokenIndex("a part of the index is missing")
 
-    def blames_index(self, error: SessionError, *, damage: bool = False) -> bool:
+    def index_may_be_broken(self, error: SessionError, *, damage: bool = False) -> bool:
         """Say whether a broken index could have led to this, `damage` to it alone."""
         cause = error.__cause__
         if not self.full_text or not isinstance(cause, sqlite3.Error):
             return False
-        return _is(cause, "SQLITE_CORRUPT") if damage else index.may_have_led_to(cause)
+        return _is(cause, "SQLITE_CORRUPT") if damage else index.may_have_caused(cause)
 
     def mend(self, *, thorough: bool = False) -> bool:
         """Build a broken index anew; `thorough`, any index, and the file around it.
@@ -109,7 +109,7 @@ class Database:
         Returns whether it was built. Raises SessionError, and leaves all messages as
         they are, where it cannot be.
         """
-        with self._named():
+        with self._sqlite_errors_named():
             if not thorough:
                 try:
                     return self._build_index()
@@ -117,19 +117,19 @@ class Database:
                     if not _is(error, "SQLITE_CORRUPT"):
                         raise
             with self._transaction(WRITE) as connection:
-                if not index.messages_are_sound(connection):
+                if not index.chats_are_intact(connection):
                     raise self._error(PROBLEMS["SQLITE_CORRUPT"])
-                index.give_up(connection)
+                index.abandon(connection)
             return self._build_index()
 
     def _build_index(self) -> bool:
         with closing(self._connect()) as connection:
-            if index.given_up(connection):
+            if index.is_abandoned(connection):
                 connection.execute("VACUUM")
         with self._transaction(WRITE) as connection:
             if not index.problem(connection):  # another process was faster
                 return False
-            index.build_anew(connection)
+            index.recreate(connection)
             free_pages(connection)
         return True
 
@@ -150,12 +150,12 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         # A connection an operation: any thread may ask, and nothing stays locked.
-        connection = sqlite3.connect(self.path, PATIENCE, isolation_level=None)
+        connection = sqlite3.connect(self.path, BUSY_SECONDS, isolation_level=None)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")
         # Python is called now and then, so that Ctrl-C ends a long statement.
-        connection.set_progress_handler(lambda: 0, OPERATIONS)
+        connection.set_progress_handler(lambda: 0, PROGRESS_OPERATIONS)
         return connection
 
     def _prepare(self, connection: sqlite3.Connection, full_text: bool | None) -> None:
@@ -169,7 +169,7 @@ class Database:
             return
         _run(connection, SCHEMA)
         if full_text is not False:
-            index.build_anew(connection)
+            index.recreate(connection)
         connection.execute(f"PRAGMA application_id = {APPLICATION}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
@@ -191,7 +191,7 @@ class Database:
         return True
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def _sqlite_errors_named(self) -> Iterator[None]:
         """Turn what SQLite and the system report into a SessionError."""
         try:
             yield

@@ -12,37 +12,52 @@ from contextlib import closing
 from functools import cache
 from typing import Any
 
-TABLE, FILLS, EMPTIES = "words", "word_in", "word_out"
-SHADOWS = ("words_data", "words_idx", "words_content", "words_docsize", "words_config")
-LEFT = "words_left"  # a view: pages of an index that was given up are still to be freed
+TABLE, INSERT_TRIGGER, DELETE_TRIGGER = "words", "word_in", "word_out"
+SHADOW_TABLES = (
+    "words_data",
+    "words_idx",
+    "words_content",
+    "words_docsize",
+    "words_config",
+)
+ABANDONED_VIEW = (
+    "words_left"  # a view: pages of an index that was given up are still to be freed
+)
 
 # Three letters make a word of it, so that parts of words are found in any language.
 CREATE_TABLE = f"""CREATE VIRTUAL TABLE {TABLE} USING fts5(
     text, content='messages', content_rowid='number', tokenize='trigram'
 )"""
-CREATE_FILLS = f"""CREATE TRIGGER {FILLS} AFTER INSERT ON messages BEGIN
-    INSERT INTO words (rowid, text) VALUES (new.number, new.text);
-END"""
-CREATE_EMPTIES = f"""CREATE TRIGGER {EMPTIES} AFTER DELETE ON messages BEGIN
-    INSERT INTO words (words, rowid, text) VALUES ('delete', old.number, old.text);
-END"""
+CREATE_INSERT_TRIGGER = (
+    f"CREATE TRIGGER {INSERT_TRIGGER} AFTER INSERT ON messages BEGIN\n"
+    "    INSERT INTO words (rowid, text) VALUES (new.number, new.text);\n"
+    "END"
+)
+CREATE_DELETE_TRIGGER = (
+    f"CREATE TRIGGER {DELETE_TRIGGER} AFTER DELETE ON messages BEGIN\n"
+    "    INSERT INTO words (words, rowid, text) "
+    "VALUES ('delete', old.number, old.text);\n"
+    "END"
+)
 
-FORGETS_AT_ONCE = (3, 42)  # from this version on a deleted row leaves no trace
-MOST_LEVELS = 100  # before 3.42 each deletion adds two; more than 2000 open no more
-FEW = 50  # one message of so many is taken out; with more of them, all is built anew
+SECURE_DELETE_VERSION = (3, 42)  # from this version on a deleted row leaves no trace
+MAX_LEVELS = 100  # before 3.42 each deletion adds two; more than 2000 open no more
+REBUILD_SHARE = (
+    50  # one message of so many is taken out; with more of them, all is built anew
+)
 
 # https://sqlite.org/src/file/ext/fts5/fts5_index.c: "Structure record"
 STRUCTURE, COOKIE, SECOND_VERSION = 10, 4, b"\xff\x00\x00\x01"
 
 
-class Broken(sqlite3.DatabaseError):
+class BrokenIndex(sqlite3.DatabaseError):
     """A part of the index is missing."""
 
     sqlite_errorname = "SQLITE_CORRUPT_VTAB"  # as SQLite says where it notices itself
 
 
 @cache
-def possible() -> bool:
+def is_supported() -> bool:
     """Say whether this SQLite has such an index."""
     with closing(sqlite3.connect(":memory:")) as db:
         try:
@@ -59,9 +74,11 @@ def exists(db: sqlite3.Connection) -> bool:
     return bool(_names(db))
 
 
-def complete(db: sqlite3.Connection) -> bool:
+def is_complete(db: sqlite3.Connection) -> bool:
     """Say whether table and triggers are there, or none where there cannot be any."""
-    return _names(db) == ({TABLE, FILLS, EMPTIES} if possible() else set())
+    return _names(db) == (
+        {TABLE, INSERT_TRIGGER, DELETE_TRIGGER} if is_supported() else set()
+    )
 
 
 def problem(db: sqlite3.Connection) -> str:
@@ -69,21 +86,23 @@ def problem(db: sqlite3.Connection) -> str:
 
     It needs a transaction that may write, and writes nothing.
     """
-    if not complete(db):
-        return "a part of it is missing" if possible() else "this SQLite cannot use it"
-    if not possible():
+    if not is_complete(db):
+        return (
+            "a part of it is missing" if is_supported() else "this SQLite cannot use it"
+        )
+    if not is_supported():
         return ""
     try:
         db.execute("INSERT INTO words (words, rank) VALUES ('integrity-check', 1)")
         levels(db)
     except sqlite3.DatabaseError as error:
-        if not may_have_led_to(error):
+        if not may_have_caused(error):
             raise
         return str(error)
     return ""
 
 
-def may_have_led_to(error: sqlite3.Error) -> bool:
+def may_have_caused(error: sqlite3.Error) -> bool:
     """Say whether a damaged or missing part of an index could raise this."""
     name = getattr(error, "sqlite_errorname", "")
     return name.startswith("SQLITE_CORRUPT") or name == "SQLITE_ERROR"
@@ -95,7 +114,7 @@ def levels(db: sqlite3.Connection) -> int:
         "SELECT block FROM words_data WHERE id = ?", [STRUCTURE]
     ).fetchone()
     if row is None or not isinstance(row[0], bytes):
-        raise Broken("the record of its structure is missing")
+        raise BrokenIndex("the record of its structure is missing")
     block = row[0][COOKIE:].removeprefix(SECOND_VERSION)
     number = 0
     for byte in block:  # seven bits each, the highest first
@@ -113,15 +132,15 @@ def delete(
     if not indexed:
         db.execute(command, values)
         return
-    if not _worth_a_rebuild(db, where, values):
+    if not _should_rebuild(db, where, values):
         db.execute(command, values)
-        if sqlite3.sqlite_version_info < FORGETS_AT_ONCE:
+        if sqlite3.sqlite_version_info < SECURE_DELETE_VERSION:
             db.execute("INSERT INTO words (words) VALUES ('optimize')")
         return
-    db.execute(f"DROP TRIGGER {EMPTIES}")
+    db.execute(f"DROP TRIGGER {DELETE_TRIGGER}")
     db.execute(command, values)
     rebuild(db)
-    db.execute(CREATE_EMPTIES)
+    db.execute(CREATE_DELETE_TRIGGER)
 
 
 def rebuild(db: sqlite3.Connection) -> None:
@@ -130,13 +149,13 @@ def rebuild(db: sqlite3.Connection) -> None:
     Raises Broken if it took pages of the messages for its own.
     """
     db.execute("INSERT INTO words (words) VALUES ('rebuild')")
-    if sqlite3.sqlite_version_info >= FORGETS_AT_ONCE:
+    if sqlite3.sqlite_version_info >= SECURE_DELETE_VERSION:
         db.execute("INSERT INTO words (words, rank) VALUES ('secure-delete', 1)")
-    if not messages_are_sound(db):
-        raise Broken("the index holds pages of the messages")
+    if not chats_are_intact(db):
+        raise BrokenIndex("the index holds pages of the messages")
 
 
-def messages_are_sound(db: sqlite3.Connection) -> bool:
+def chats_are_intact(db: sqlite3.Connection) -> bool:
     """Say whether all chats can be read, whatever the index is like."""
     found = [
         db.execute(f"PRAGMA quick_check({table})").fetchone()[0]
@@ -145,34 +164,36 @@ def messages_are_sound(db: sqlite3.Connection) -> bool:
     return found == ["ok", "ok"]
 
 
-def build_anew(db: sqlite3.Connection) -> None:
+def recreate(db: sqlite3.Connection) -> None:
     """Drop what there is of an index, in whatever state, and build it if possible.
 
     Raises sqlite3.DatabaseError if its pages are so damaged that they cannot be freed:
     `give_up` then.
     """
-    _take_out_of_the_schema(db, (TABLE,))  # DROP would have to open it
-    for name in SHADOWS:
+    _remove_from_schema(db, (TABLE,))  # DROP would have to open it
+    for name in SHADOW_TABLES:
         db.execute(f"DROP TABLE IF EXISTS {name}")
-    db.execute(f"DROP VIEW IF EXISTS {LEFT}")
-    if possible():
-        for statement in (CREATE_TABLE, CREATE_FILLS, CREATE_EMPTIES):
+    db.execute(f"DROP VIEW IF EXISTS {ABANDONED_VIEW}")
+    if is_supported():
+        for statement in (CREATE_TABLE, CREATE_INSERT_TRIGGER, CREATE_DELETE_TRIGGER):
             db.execute(statement)
         rebuild(db)
 
 
-def give_up(db: sqlite3.Connection) -> None:
+def abandon(db: sqlite3.Connection) -> None:
     """Leave the pages of the index to a VACUUM, which `given_up` asks for till then."""
-    _take_out_of_the_schema(db, (TABLE, *SHADOWS))
-    db.execute(f"CREATE VIEW IF NOT EXISTS {LEFT} AS SELECT 1")  # a row of the schema
+    _remove_from_schema(db, (TABLE, *SHADOW_TABLES))
+    db.execute(
+        f"CREATE VIEW IF NOT EXISTS {ABANDONED_VIEW} AS SELECT 1"
+    )  # a row of the schema
 
 
-def given_up(db: sqlite3.Connection) -> bool:
-    return LEFT in _names(db)
+def is_abandoned(db: sqlite3.Connection) -> bool:
+    return ABANDONED_VIEW in _names(db)
 
 
-def _take_out_of_the_schema(db: sqlite3.Connection, names: Sequence[str]) -> None:
-    for trigger in (FILLS, EMPTIES):
+def _remove_from_schema(db: sqlite3.Connection, names: Sequence[str]) -> None:
+    for trigger in (INSERT_TRIGGER, DELETE_TRIGGER):
         db.execute(f"DROP TRIGGER IF EXISTS {trigger}")
     places = ", ".join("?" * len(names))
     db.execute("PRAGMA writable_schema = ON")
@@ -181,25 +202,28 @@ def _take_out_of_the_schema(db: sqlite3.Connection, names: Sequence[str]) -> Non
     db.execute("PRAGMA writable_schema = RESET")
 
 
-def _worth_a_rebuild(db: sqlite3.Connection, where: str, values: Sequence[Any]) -> bool:
+def _should_rebuild(db: sqlite3.Connection, where: str, values: Sequence[Any]) -> bool:
     """Whether building the index anew is faster than taking messages out, or due."""
     counted = f"SELECT count(*), count(*) FILTER (WHERE {where}) FROM messages"
     there, gone = db.execute(counted, values).fetchone()
     return gone > 0 and (
-        gone * FEW > there - gone
-        or levels(db) > MOST_LEVELS
-        or (sqlite3.sqlite_version_info >= FORGETS_AT_ONCE and not _forgets(db))
+        gone * REBUILD_SHARE > there - gone
+        or levels(db) > MAX_LEVELS
+        or (
+            sqlite3.sqlite_version_info >= SECURE_DELETE_VERSION
+            and not _deletes_securely(db)
+        )
     )
 
 
-def _forgets(db: sqlite3.Connection) -> bool:
+def _deletes_securely(db: sqlite3.Connection) -> bool:
     """Whether the index was told to; one that an earlier SQLite made was not."""
     row = db.execute("SELECT v FROM words_config WHERE k = 'secure-delete'").fetchone()
     return row is not None and bool(row[0])
 
 
 def _names(db: sqlite3.Connection) -> set[str]:
-    parts = (TABLE, FILLS, EMPTIES, LEFT)
+    parts = (TABLE, INSERT_TRIGGER, DELETE_TRIGGER, ABANDONED_VIEW)
     found = db.execute(
         f"SELECT name FROM sqlite_master WHERE name IN ({', '.join('?' * len(parts))})",
         parts,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlx_gptoss.chat import saved
-from mlx_gptoss.chat.history import title_of
+from mlx_gptoss.chat.history import default_title
 from mlx_gptoss.engine.finish_reasons import in_words
 from mlx_gptoss.harmony.messages import FUNCTION_PREFIX, Message
 
@@ -20,7 +20,7 @@ LEAST_FENCE = 3
 def as_markdown(data: Mapping[str, Any]) -> str:
     """Write what `Chat.to_json` gave. Raises PromptError for anything else."""
     chat = saved.from_json(data)
-    title = chat.title or title_of(chat.messages) or UNTITLED
+    title = chat.title or default_title(chat.messages) or UNTITLED
     parts = [f"# {title}", f"{chat.updated:%Y-%m-%d %H:%M} UTC, effort {chat.effort}"]
     if chat.system:
         parts += ["**Instructions**", _fenced(chat.system)]

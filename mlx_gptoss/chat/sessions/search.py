@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-SHOWN_ID = 8  # characters of an id: enough to tell chats apart
-SNIPPET = 80  # characters around what was found
-LEAST_INDEXED = 3  # characters of a word that the index can find
+SHORT_ID_CHARACTERS = 8  # characters of an id: enough to tell chats apart
+SNIPPET_CHARACTERS = 80  # characters around what was found
+MIN_INDEXED_CHARACTERS = 3  # characters of a word that the index can find
 
 
 @dataclass(frozen=True)
-class Summary:
+class ChatSummary:
     """A chat in a list. Times are ISO 8601 with a zone."""
 
     id: str
@@ -22,25 +22,27 @@ class Summary:
 
     @property
     def short_id(self) -> str:
-        return self.id[:SHOWN_ID]
+        return self.id[:SHORT_ID_CHARACTERS]
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchHit:
     """A chat that holds what was searched, and the text around it."""
 
-    chat: Summary
+    chat: ChatSummary
     snippet: str
 
 
 def can_be_indexed(words: Sequence[str]) -> bool:
     """Say whether the index knows words as short, or as odd, as these."""
-    return all(len(word) >= LEAST_INDEXED and "\0" not in word for word in words)
+    return all(
+        len(word) >= MIN_INDEXED_CHARACTERS and "\0" not in word for word in words
+    )
 
 
 def search(
     db: sqlite3.Connection, words: Sequence[str], *, indexed: bool
-) -> tuple[Found, ...]:
+) -> tuple[SearchHit, ...]:
     """Return the chats with a message, or a title, that holds all words (lower case).
 
     `indexed` looks into the index, else every message is read.
@@ -50,7 +52,7 @@ def search(
         quoted = ['"' + word.replace('"', '""') + '"' for word in words]
         where = "number IN (SELECT rowid FROM words WHERE words MATCH ?)"
         wanted = [" AND ".join(quoted)]
-    db.create_function("holds", 1, lambda x: _place(x, words) is not None)
+    db.create_function("holds", 1, lambda x: _match_offset(x, words) is not None)
     rows = db.execute(
         "SELECT id, title, created, updated, turns, "
         f"(SELECT text FROM messages WHERE chat = id AND {where} "
@@ -59,20 +61,20 @@ def search(
         "ORDER BY updated DESC, chats.rowid DESC",
         wanted,
     ).fetchall()
-    return tuple(_found(dict(row), words) for row in rows)
+    return tuple(_search_hit(dict(row), words) for row in rows)
 
 
-def _place(text: str, words: Sequence[str]) -> int | None:
+def _match_offset(text: str, words: Sequence[str]) -> int | None:
     """Return where the first word stands in a text that holds all of them."""
     places = [text.lower().find(word) for word in words]
     return None if -1 in places else places[0]
 
 
-def _found(row: dict[str, Any], words: Sequence[str]) -> Found:
+def _search_hit(row: dict[str, Any], words: Sequence[str]) -> SearchHit:
     text = row.pop("found") or row["title"]
-    chat = Summary(**row)
-    start = max((_place(text, words) or 0) - SNIPPET // 2, 0)
-    cut = " ".join(text[start : start + SNIPPET].split())
+    chat = ChatSummary(**row)
+    start = max((_match_offset(text, words) or 0) - SNIPPET_CHARACTERS // 2, 0)
+    cut = " ".join(text[start : start + SNIPPET_CHARACTERS].split())
     before = "…" if start else ""
-    after = "…" if start + SNIPPET < len(text) else ""
-    return Found(chat, before + cut + after)
+    after = "…" if start + SNIPPET_CHARACTERS < len(text) else ""
+    return SearchHit(chat, before + cut + after)

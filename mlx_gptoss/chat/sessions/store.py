@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mlx_gptoss.chat.sessions import index
-from mlx_gptoss.chat.sessions.database import Database, free_pages
+from mlx_gptoss.chat.sessions.database import ChatDatabase, free_pages
 from mlx_gptoss.chat.sessions.search import (
-    SHOWN_ID,
-    Found,
-    Summary,
+    SHORT_ID_CHARACTERS,
+    ChatSummary,
+    SearchHit,
     can_be_indexed,
     search,
 )
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-FILE = "chats.sqlite3"
-MENDED = (
+FILE_NAME = "chats.sqlite3"
+INDEX_REBUILT = (
     "the search index of the chats that are kept could not be used and has been built "
     "anew: nothing is lost"
 )
@@ -41,7 +41,7 @@ class Sessions:
     Everything raises SessionError for a file that cannot be used.
     """
 
-    def __init__(self, database: Database, say: Callable[[str], None]) -> None:
+    def __init__(self, database: ChatDatabase, say: Callable[[str], None]) -> None:
         self._database = database
         self._revisions: dict[str, int] = {}  # as this object last saw them
         self.say = say
@@ -58,7 +58,7 @@ class Sessions:
 
         `say` is told, in one line, when a broken index was mended.
         """
-        return cls(Database(path or default_path(), full_text=full_text), say)
+        return cls(ChatDatabase(path or default_path(), full_text=full_text), say)
 
     @property
     def path(self) -> Path:
@@ -72,10 +72,10 @@ class Sessions:
         """
         data = chat.to_json()
         messages = [json.dumps(message) for message in data.pop("messages")]
-        texts = [_searched(message) for message in chat.messages]
+        texts = [_searchable_text(message) for message in chat.messages]
         row = [
             chat.id,
-            _writable(chat.title),
+            _valid_utf8(chat.title),
             data["created"],
             data["updated"],
             len(chat.questions),
@@ -97,13 +97,13 @@ class Sessions:
                     self._write(db, chat.id, messages, texts)
             return revision
 
-        revision = self._mending(write)
+        revision = self._with_repair(write)
         if messages:
             self._revisions[chat.id] = revision
         else:
             self._revisions.pop(chat.id, None)
 
-    def list(self, limit: int | None = None) -> tuple[Summary, ...]:
+    def list(self, limit: int | None = None) -> tuple[ChatSummary, ...]:
         """Return the chats, the latest first."""
         with self._database.reading() as db:
             rows = db.execute(
@@ -111,9 +111,9 @@ class Sessions:
                 "ORDER BY updated DESC, rowid DESC LIMIT ?",
                 [-1 if limit is None else limit],
             ).fetchall()
-        return tuple(Summary(**row) for row in rows)
+        return tuple(ChatSummary(**row) for row in rows)
 
-    def search(self, text: str) -> tuple[Found, ...]:
+    def search(self, text: str) -> tuple[SearchHit, ...]:
         """Return the chats with a message, or a title, that holds every word of `text`.
 
         Parts of words count, capitals do not; the latest chats come first.
@@ -123,7 +123,7 @@ class Sessions:
             return ()
         if self._database.searches_index and can_be_indexed(words):
             try:
-                return self._mending(lambda: self._search(words, indexed=True))
+                return self._with_repair(lambda: self._search(words, indexed=True))
             except SessionError as error:
                 found = self._search(words, indexed=False)
                 self.say(f"the search index cannot be used, so all was read: {error}")
@@ -171,7 +171,7 @@ class Sessions:
                 free_pages(db)
             return gone
 
-        gone = self._mending(remove)
+        gone = self._with_repair(remove)
         for id in self._revisions.copy() if ids is None else ids:
             self._revisions.pop(id, None)
         return gone
@@ -179,7 +179,7 @@ class Sessions:
     def questions(self, ids: Sequence[str] | None = None) -> "list[str]":
         """Return what the user said in these chats, or in every one."""
         with self._database.reading() as db:
-            chosen = _choose(db, ids)
+            chosen = _ids_condition(db, ids)
             rows = db.execute(f"SELECT data FROM messages WHERE chat {chosen}")
             said = (json.loads(row["data"]) for row in rows)
             return [one["content"] for one in said if one["role"] == "user"]
@@ -188,19 +188,19 @@ class Sessions:
         """Build the search index anew, whatever its state; chats stay as they are."""
         self._database.mend(thorough=True)
 
-    def _mending(self, work: Callable[[], T]) -> T:
+    def _with_repair(self, work: Callable[[], T]) -> T:
         """Do `work`; if the index is broken, mend it and do the work again."""
         for thorough in (False, True):
             try:
                 return work()
             except SessionError as error:
-                if not self._database.blames_index(error, damage=thorough):
+                if not self._database.index_may_be_broken(error, damage=thorough):
                     raise
                 if self._database.mend(thorough=thorough):
-                    self.say(MENDED)
+                    self.say(INDEX_REBUILT)
         return work()
 
-    def _search(self, words: Sequence[str], *, indexed: bool) -> tuple[Found, ...]:
+    def _search(self, words: Sequence[str], *, indexed: bool) -> tuple[SearchHit, ...]:
         with self._database.reading() as db:
             if indexed:
                 self._database.check_index(db)
@@ -210,10 +210,10 @@ class Sessions:
         row = db.execute("SELECT revision FROM chats WHERE id = ?", [id]).fetchone()
         known = self._revisions.get(id)
         if known is not None and (row is None or row["revision"] != known):
-            happened = "deleted" if row is None else "gone on with"
+            happened = "deleted" if row is None else "continued"
             raise SessionError(
-                f"the chat `{id[:SHOWN_ID]}` was {happened} by another program, so it "
-                "is not saved here: branch it to keep what you have"
+                f"chat `{id[:SHORT_ID_CHARACTERS]}` was {happened} by another program, "
+                "so it is not saved here: branch it to keep what you have"
             )
         return row["revision"] + 1 if row else 1
 
@@ -241,7 +241,7 @@ class Sessions:
         )
 
     def _remove(self, db: sqlite3.Connection, ids: Sequence[str] | None) -> int:
-        chosen = _choose(db, ids)
+        chosen = _ids_condition(db, ids)
         self._delete_messages(db, f"chat {chosen}", [])
         return db.execute(f"DELETE FROM chats WHERE id {chosen}").rowcount
 
@@ -268,10 +268,10 @@ class Sessions:
 
 def default_path() -> Path:
     """Return where the user's chats are kept, there or not yet."""
-    return data_home() / FILE
+    return data_home() / FILE_NAME
 
 
-def _choose(db: sqlite3.Connection, ids: Sequence[str] | None) -> str:
+def _ids_condition(db: sqlite3.Connection, ids: Sequence[str] | None) -> str:
     """Return what SQL says of an id that is one of these; any if there are none."""
     if ids is None:
         return "IS NOT NULL"
@@ -280,16 +280,16 @@ def _choose(db: sqlite3.Connection, ids: Sequence[str] | None) -> str:
     return "IN (SELECT id FROM temp.chosen)"
 
 
-def _searched(message: Any) -> str:
+def _searchable_text(message: Any) -> str:
     """The text of what was said to and by the user; "" for all else."""
     said = message.role == "user" or (
         message.role == "assistant"
         and message.channel != "analysis"
         and not message.is_call
     )
-    return _writable(message.text) if said else ""
+    return _valid_utf8(message.text) if said else ""
 
 
-def _writable(text: str) -> str:
+def _valid_utf8(text: str) -> str:
     """SQLite takes UTF-8, which has no half of a pair."""
     return text.encode("utf-8", "replace").decode("utf-8")

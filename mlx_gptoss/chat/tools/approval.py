@@ -15,7 +15,7 @@ from mlx_gptoss.harmony.events import ToolCall
 
 Policy = Literal["ask", "allow", "deny"]
 POLICIES: tuple[str, ...] = get_args(Policy)
-Ask = Callable[[ToolCall], bool]
+AskUser = Callable[[ToolCall], bool]
 REFUSED = "Error: the user did not allow this call"
 
 
@@ -30,7 +30,7 @@ class Approval:
 
     policy: Policy = "allow"
     by_tool: Mapping[str, Policy] = field(default_factory=dict)
-    ask: Ask | None = None
+    ask: AskUser | None = None
 
     def __post_init__(self) -> None:
         for policy in (self.policy, *self.by_tool.values()):
@@ -65,4 +65,4 @@ class Approval:
         return None
 
 
-ApprovalLike = Approval | Policy | Ask
+ApprovalLike = Approval | Policy | AskUser

@@ -15,26 +15,26 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-LOOK = 0.05  # seconds between two looks at `cancelled`
+POLL_SECONDS = 0.05  # seconds between two looks at `cancelled`
 
 
-class Overtime(Exception):
+class CallTimeout(Exception):
     """The call was not done within its limit."""
 
 
-class Interrupted(Exception):
+class CallInterrupted(Exception):
     """The caller no longer wants the result."""
 
 
 @dataclass
-class Outcome:
+class CallOutcome:
     """What a call gave: a value or an error."""
 
     value: Any = None
     error: BaseException | None = None
 
 
-def run_within(
+def run_with_timeout(
     call: Callable[[], Any],
     seconds: float | None = None,
     *,
@@ -50,11 +50,11 @@ def run_within(
     """
     if seconds is None and not is_async and interrupt is None:
         return call()
-    outcome, done = Outcome(), threading.Event()
+    outcome, done = CallOutcome(), threading.Event()
 
     def work() -> None:
         try:
-            outcome.value = _finished(call(), seconds)
+            outcome.value = _awaited(call(), seconds)
         except BaseException as error:  # raised again in the caller's thread
             outcome.error = error
         finally:
@@ -72,7 +72,7 @@ def run_within(
     return outcome.value
 
 
-def _finished(value: Any, seconds: float | None) -> Any:
+def _awaited(value: Any, seconds: float | None) -> Any:
     """Wait for an awaitable; give everything else back."""
     if not inspect.isawaitable(value):
         return value
@@ -84,7 +84,7 @@ def _finished(value: Any, seconds: float | None) -> Any:
                 return await value
         except TimeoutError:
             if own.expired():
-                raise Overtime from None
+                raise CallTimeout from None
             raise
 
     return asyncio.run(wait(value))
@@ -94,8 +94,8 @@ def _wait(
     done: threading.Event, seconds: float | None, cancelled: Callable[[], bool]
 ) -> None:
     end = None if seconds is None else monotonic() + seconds
-    while not done.wait(LOOK):
+    while not done.wait(POLL_SECONDS):
         if cancelled():
-            raise Interrupted
+            raise CallInterrupted
         if end is not None and monotonic() >= end:
-            raise Overtime
+            raise CallTimeout

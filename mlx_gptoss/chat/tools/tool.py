@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from mlx_gptoss.chat.tools import signature
 from mlx_gptoss.chat.tools.docstring import read_docstring
-from mlx_gptoss.chat.tools.run import Interrupted, Overtime, run_within
+from mlx_gptoss.chat.tools.run import CallInterrupted, CallTimeout, run_with_timeout
 from mlx_gptoss.errors import GptOssError, PromptError
 from mlx_gptoss.harmony.constrain.constraints import close_schema
 from mlx_gptoss.harmony.messages import (
@@ -29,7 +29,7 @@ from mlx_gptoss.harmony.parse import validate
 from mlx_gptoss.harmony.render.typescript import typescript
 
 Schema = Mapping[str, Any]
-MOST_SHOWN = 100_000  # characters of a schema in a prompt
+MAX_SCHEMA_CHARACTERS = 100_000  # characters of a schema in a prompt
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,12 @@ class Tool:
         if self.takes_text:
             values: dict[str, Any] = {}
         else:
-            values, problem = self._read(arguments)
+            values, problem = self._parse_arguments(arguments)
             if problem:
                 return f"Error: {problem}"
         try:
             return as_text(
-                run_within(
+                run_with_timeout(
                     lambda: self._call(arguments, values),
                     None if self.limits_itself else seconds,
                     is_async=_is_async(self.function),
@@ -118,16 +118,16 @@ class Tool:
                     interrupt=self.interrupt,
                 )
             )
-        except Overtime:
+        except CallTimeout:
             return f"Error: there was no result within {seconds:g} s"
-        except Interrupted:
+        except CallInterrupted:
             return "Error: the call was interrupted"
         except GptOssError as error:
             return f"Error: {error}"
         except Exception as error:  # whatever a tool raises is for the model to read
             return f"Error: {type(error).__name__}: {error}"
 
-    def _read(self, arguments: str) -> tuple[Any, str]:
+    def _parse_arguments(self, arguments: str) -> tuple[Any, str]:
         """Return the arguments, and what is wrong with them."""
         schema = self._closed_schema()
         try:
@@ -188,14 +188,16 @@ def tools_by_name(sources: Iterable[ToolLike]) -> dict[str, Tool]:
     return found
 
 
-def why_not_shown(tool: ToolDescription) -> str | None:
+def schema_problem(tool: ToolDescription) -> str | None:
     """Say why a tool's schema cannot stand in a prompt; None if it can."""
     try:
         shown = "" if tool.parameters is None else typescript(tool.parameters)
     except RecursionError:
         return "its schema is nested too deeply"
-    if len(shown) > MOST_SHOWN:
-        return f"its schema has {len(shown)} characters, more than {MOST_SHOWN}"
+    if len(shown) > MAX_SCHEMA_CHARACTERS:
+        return (
+            f"its schema has {len(shown)} characters, more than {MAX_SCHEMA_CHARACTERS}"
+        )
     return None
 
 

@@ -14,7 +14,7 @@ from mlx_gptoss.errors import ToolError
 VARIABLE = re.compile(r"\$\{(?:env:)?(\w+)(?::-([^}]*))?\}")
 
 
-def expanded(value: Any, where: str) -> Any:
+def expand_variables(value: Any, where: str) -> Any:
     """Fill in the variables in all strings of a JSON value.
 
     Raises ToolError, which names `where`, for a variable that is not set.
@@ -22,9 +22,9 @@ def expanded(value: Any, where: str) -> Any:
     if isinstance(value, str):
         return VARIABLE.sub(lambda found: _value(found, where), value)
     if isinstance(value, list):
-        return [expanded(one, where) for one in value]
+        return [expand_variables(one, where) for one in value]
     if isinstance(value, dict):
-        return {key: expanded(one, where) for key, one in value.items()}
+        return {key: expand_variables(one, where) for key, one in value.items()}
     return value
 
 

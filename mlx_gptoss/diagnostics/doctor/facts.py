@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from mlx_gptoss.chat.sessions.checkup import ChatsFile, check_file
+from mlx_gptoss.chat.sessions.checkup import ChatsFileReport, check_chats_file
 from mlx_gptoss.checkpoint.hub import Hub, LocalModel
 from mlx_gptoss.memory import device_budget, format_bytes
 from mlx_gptoss.model.blas import BlasStatus, preload_blas
@@ -39,7 +39,7 @@ class Facts:
     free_disk: int
     offline: bool
     models: tuple[LocalModel, ...]
-    chats: ChatsFile | None = None  # where conversations are kept
+    chats: ChatsFileReport | None = None  # where conversations are kept
 
 
 def gather(hub: Hub) -> Facts:
@@ -65,7 +65,7 @@ def gather(hub: Hub) -> Facts:
         free_disk=_free_disk(cache),
         offline=os.environ.get(OFFLINE, "0") not in ("", "0"),
         models=tuple(hub.models()),
-        chats=check_file(),
+        chats=check_chats_file(),
     )
 
 

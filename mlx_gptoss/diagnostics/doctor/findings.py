@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from mlx_gptoss.chat.sessions.checkup import ChatsFile
-from mlx_gptoss.chat.sessions.index import MOST_LEVELS
+from mlx_gptoss.chat.sessions.checkup import ChatsFileReport
+from mlx_gptoss.chat.sessions.index import MAX_LEVELS
 from mlx_gptoss.checkpoint.hub.cached_models import missing_part
 from mlx_gptoss.diagnostics.doctor.facts import OFFLINE, Facts
 from mlx_gptoss.memory import format_bytes
@@ -173,7 +173,7 @@ def _judge_blas(facts: Facts) -> list[Finding]:
     return [Finding(level, what, advice or "unset it to have float32 fast")]
 
 
-def _judge_chats(chats: ChatsFile | None) -> list[Finding]:
+def _judge_chats(chats: ChatsFileReport | None) -> list[Finding]:
     if chats is None:
         return []
     repair = "`mlx-gptoss sessions repair` builds it anew from the conversations"
@@ -184,7 +184,7 @@ def _judge_chats(chats: ChatsFile | None) -> list[Finding]:
     if chats.broken_index:
         what = f"the search index of `{chats.path}` is broken: {chats.broken_index}"
         return [Finding(WARNING, what, f"{repair}; none is lost")]
-    if chats.levels is not None and chats.levels > MOST_LEVELS:
+    if chats.levels is not None and chats.levels > MAX_LEVELS:
         what = f"the search index of `{chats.path}` has {chats.levels:,} levels"
         return [Finding(WARNING, f"{what}, and SQLite opens it up to 2,000", repair)]
     return []

@@ -18,21 +18,26 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from mlx_gptoss.chat.tools.browser.folders import Folders
-from mlx_gptoss.chat.tools.browser.pages import LINES_BEFORE, Page, display, find
-from mlx_gptoss.chat.tools.browser.search_service import Service
+from mlx_gptoss.chat.tools.browser.pages import (
+    CONTEXT_LINES,
+    Page,
+    display,
+    find_in_page,
+)
+from mlx_gptoss.chat.tools.browser.search_service import SearchService
 from mlx_gptoss.chat.tools.tool import Tool
 from mlx_gptoss.errors import ToolError
 from mlx_gptoss.harmony.built_in_tools import BROWSER
 from mlx_gptoss.harmony.messages import ToolDescription, ToolNamespace
 
-__all__ = ["Browser", "Citation", "Folders", "Page", "Service"]
+__all__ = ["Browser", "Citation", "Folders", "Page", "SearchService"]
 
 CITATION = re.compile(r"【(\d+)†L(\d+)(?:-L(\d+))?[^】]*】")
 TRAINED_SOURCES = "sources=web (default: web)"
-MOST_RESULTS = 20
+MAX_RESULTS = 20
 
 
-class Backend(Protocol):
+class BrowserBackend(Protocol):
     """Where pages come from. Both raise ToolError with a text for the model."""
 
     @property
@@ -56,14 +61,14 @@ class Citation:
 class Browser:
     """Shows pages of a backend to the model; keeps what was shown, by cursor."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: BrowserBackend) -> None:
         self._backend = backend
         self._shown: list[Page] = []
 
     @property
     def tools(self) -> Sequence[Tool]:
         functions = {"search": self.search, "open": self.open, "find": self.find}
-        own = namespace(self._backend.source)
+        own = browser_namespace(self._backend.source)
         return [
             Tool(
                 ToolDescription(f"browser.{one.name}", one.description, one.parameters),
@@ -79,7 +84,7 @@ class Browser:
 
     def search(self, query: str, topn: float = 10, **others: Any) -> str:
         """Search, and show the list of what was found."""
-        count = min(max(int(topn), 1), MOST_RESULTS)
+        count = min(max(int(topn), 1), MAX_RESULTS)
         return self._show(self._backend.search(query, count))
 
     def open(
@@ -96,7 +101,7 @@ class Browser:
         if isinstance(id, str) and not id.isdecimal():
             page = self._backend.open(id, raw=view_source)
         elif int(id) >= 0:
-            page, line = self._followed(int(id), int(cursor), raw=view_source)
+            page, line = self._follow(int(id), int(cursor), raw=view_source)
         elif not self._shown:
             page = self._backend.open("", raw=view_source)
         else:
@@ -112,7 +117,7 @@ class Browser:
             raise ToolError(
                 "Cannot run `find` on search results page or find results page"
             )
-        return self._show(find(page, pattern))
+        return self._show(find_in_page(page, pattern))
 
     def citations(self, answer: str) -> list[Citation]:
         """Read the citations of an answer; those of no page are left out."""
@@ -126,7 +131,7 @@ class Browser:
                 found.append(Citation(*mark.span(), *place))
         return found
 
-    def _followed(self, link: int, cursor: int, *, raw: bool) -> tuple[Page, int]:
+    def _follow(self, link: int, cursor: int, *, raw: bool) -> tuple[Page, int]:
         """Open a link; return its page and the line it points at."""
         current = self._page(cursor)
         if link not in current.links:
@@ -135,7 +140,7 @@ class Browser:
         line = current.lines.get(link, 0)
         known = [one for one in self._shown if one.address == address]
         page = known[-1] if known and not raw else self._backend.open(address, raw=raw)
-        return page, line - LINES_BEFORE if line > LINES_BEFORE else line
+        return page, line - CONTEXT_LINES if line > CONTEXT_LINES else line
 
     def _page(self, cursor: int) -> Page:
         if not self._shown:
@@ -156,7 +161,7 @@ class Browser:
         return text
 
 
-def namespace(source: str) -> ToolNamespace:
+def browser_namespace(source: str) -> ToolNamespace:
     """The description the model was trained with, for another source."""
     text = BROWSER.description or ""
     assert TRAINED_SOURCES in text

@@ -19,19 +19,19 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
-from mlx_gptoss.chat.tools.browser.formats import page_of
-from mlx_gptoss.chat.tools.browser.pages import Links, Page
+from mlx_gptoss.chat.tools.browser.formats import page_from_text
+from mlx_gptoss.chat.tools.browser.pages import Page, PageLinks
 from mlx_gptoss.errors import ToolError
 
-MOST_BYTES = 1 << 20  # of a file; what is behind is not shown
-MOST_FILES = 2000  # that a search reads
-MOST_ENTRIES = 500  # of a folder that are listed
+MAX_FILE_BYTES = 1 << 20  # of a file; what is behind is not shown
+MAX_SEARCHED_FILES = 2000  # that a search reads
+MAX_LISTED_ENTRIES = 500  # of a folder that are listed
 BINARY_SAMPLE = 1 << 13  # bytes in which a text has no NUL
 NAME_WEIGHT = 3.0  # a word in a file's name counts as so many in its text
-SNIPPET = 200  # characters
+SNIPPET_CHARACTERS = 200  # characters
 WORD = re.compile(r"\w+")
 # Characters that stand in no name of ours: control characters, bytes that are no UTF-8.
-NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Folders:
@@ -68,21 +68,21 @@ class Folders:
             return self._listing("", sorted(self._roots))
         path = self._path(address)
         if path.is_dir():
-            entries = _entries(path, address)
+            entries = _list_folder(path, address)
             names = [n for n in entries if self._linked(f"{address}/", quote(n))]
             return self._listing(address, names)
-        text = _read(path, address)
+        text = _read_text(path, address)
         if raw:
             return Page(address, address.rpartition("/")[2], text)
-        return page_of(address, text, lambda link: self._linked(address, link))
+        return page_from_text(address, text, lambda link: self._linked(address, link))
 
     def search(self, query: str, count: int) -> Page:
         """List the files that have the words of `query`, the best first."""
         words = set(WORD.findall(query.lower()))
-        texts = [Scanned(address, text) for address, text in self._texts()]
+        texts = [SearchedFile(address, text) for address, text in self._texts()]
         found = [(one.score(words, texts), one) for one in texts]
         best = sorted(found, key=lambda pair: (-pair[0], pair[1].address))[:count]
-        links = Links()
+        links = PageLinks()
         lines = [
             f"  * {links.mark(one.address, one.address)} {one.snippet(words)}"
             for score, one in best
@@ -91,7 +91,7 @@ class Folders:
         if not lines:
             lines = [f"No file has a word of `{query}`."]
         text = "\n".join(["# Search Results", "", *lines])
-        return Page("", query, text, links.found, listing=True)
+        return Page("", query, text, links.addresses, listing=True)
 
     def _path(self, address: str) -> Path:
         """Where an address lies; raises ToolError if that is not ours to show."""
@@ -131,25 +131,25 @@ class Folders:
         return goal
 
     def _listing(self, address: str, names: Sequence[str]) -> Page:
-        links = Links()
+        links = PageLinks()
         shown = [
             f"  * {links.mark(name, posixpath.join(address, name.rstrip('/')))}"
-            for name in names[:MOST_ENTRIES]
+            for name in names[:MAX_LISTED_ENTRIES]
         ]
-        if len(names) > MOST_ENTRIES:
-            shown.append(f"and {len(names) - MOST_ENTRIES} more")
+        if len(names) > MAX_LISTED_ENTRIES:
+            shown.append(f"and {len(names) - MAX_LISTED_ENTRIES} more")
         text = "\n".join(shown) or "(empty)"
-        return Page(address, address or "Files", text, links.found)
+        return Page(address, address or "Files", text, links.addresses)
 
     def _texts(self) -> Iterator[tuple[str, str]]:
         """Every text below the roots with its address, up to MOST_FILES."""
-        left = MOST_FILES
+        left = MAX_SEARCHED_FILES
         for name, root in self._roots.items():
             for path in _walk(root):
                 inside = "" if path == root else path.relative_to(root).as_posix()
                 address = posixpath.join(name, inside) if inside else name
                 try:
-                    text = _read(self._path(address), address)
+                    text = _read_text(self._path(address), address)
                 except ToolError:
                     continue  # not text, or a link out
                 yield address, text
@@ -159,13 +159,13 @@ class Folders:
 
 
 @dataclass(frozen=True)
-class Scanned:
+class SearchedFile:
     """A text that is searched."""
 
     address: str
     text: str
 
-    def score(self, words: set[str], all_texts: Sequence["Scanned"]) -> float:
+    def score(self, words: set[str], all_texts: Sequence["SearchedFile"]) -> float:
         """How well it fits: words that few texts have count more (tf-idf)."""
         total = 0.0
         for word in words:
@@ -184,16 +184,18 @@ class Scanned:
         """The line with most of the words."""
         lines = [" ".join(line.split()) for line in self.text.split("\n")]
         line = max(lines, key=lambda one: len(words & set(WORD.findall(one.lower()))))
-        return line if len(line) <= SNIPPET else line[:SNIPPET] + "…"
+        return (
+            line if len(line) <= SNIPPET_CHARACTERS else line[:SNIPPET_CHARACTERS] + "…"
+        )
 
 
 def _free_name(name: str, taken: dict[str, Path]) -> str:
-    name = "files" if not name or NO_TEXT.search(name) else name
+    name = "files" if not name or NOT_TEXT.search(name) else name
     numbered = (f"{name}-{number}" for number in range(2, len(taken) + 3))
     return next(one for one in [name, *numbered] if one not in taken)
 
 
-def _entries(folder: Path, address: str) -> list[str]:
+def _list_folder(folder: Path, address: str) -> list[str]:
     """The names in a folder, folders with a slash and first; no hidden ones."""
     try:
         with os.scandir(folder) as found:
@@ -213,7 +215,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _is_shown(name: str) -> bool:
     """Whether a name is text and not hidden."""
-    return not name.startswith(".") and NO_TEXT.search(name) is None
+    return not name.startswith(".") and NOT_TEXT.search(name) is None
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -224,11 +226,11 @@ def _walk(root: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(files) if _is_shown(name))
 
 
-def _read(path: Path, address: str) -> str:
+def _read_text(path: Path, address: str) -> str:
     """The text of a file, as far as it is shown; raises ToolError if it is none."""
     try:
         with open(path, "rb", opener=_open_file) as file:
-            data = file.read(MOST_BYTES) or b""  # None: there would be more, later
+            data = file.read(MAX_FILE_BYTES) or b""  # None: there would be more, later
     except OSError as error:
         raise ToolError(f"`{address}` cannot be read: {error.strerror}") from error
     if b"\0" in data[:BINARY_SAMPLE]:

@@ -4,47 +4,49 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 
-from mlx_gptoss.chat.tools.browser.pages import BRACKETS, Links, Page
+from mlx_gptoss.chat.tools.browser.pages import BRACKET_TRANSLATION, Page, PageLinks
 
 HTML_SUFFIXES = (".html", ".htm", ".xhtml")
 MARKDOWN_SUFFIXES = (".md", ".markdown", ".mdown")
 MARKDOWN_LINK = re.compile(r"(!?)\[([^\[\]]*)\]\(\s*<?([^()\s<>]+)>?[^()]*\)")
 MARKDOWN_TITLE = re.compile(r"^#\s+(.+?)\s*#*\s*$", re.MULTILINE)
-HIDDEN = ("script", "style", "template", "noscript", "svg", "math")
+HIDDEN_TAGS = ("script", "style", "template", "noscript", "svg", "math")
 BLOCKS = (
     "address article aside blockquote body dd details div dl dt fieldset figcaption "
     "figure footer form h1 h2 h3 h4 h5 h6 header hr li main nav ol p pre section "
     "summary table tbody td tfoot th thead tr ul"
 )
-BLOCK_NAMES = frozenset(BLOCKS.split())
-WITH_A_GAP = ("p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "table", "pre")
-CELLS = ("td", "th")
+BLOCK_TAGS = frozenset(BLOCKS.split())
+SPACED_TAGS = ("p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "table", "pre")
+CELL_TAGS = ("td", "th")
 BULLET = "  * "
-Resolve = Callable[[str], str | None]  # a link as written -> an address, or none
+ResolveLink = Callable[[str], str | None]  # a link as written -> an address, or none
 
 
-def page_of(address: str, text: str, resolve: Resolve) -> Page:
+def page_from_text(address: str, text: str, resolve: ResolveLink) -> Page:
     """Make a page of the text of a file, by the suffix of its address."""
     lower = address.lower()
-    text = text.replace("\r\n", "\n").translate(BRACKETS)
+    text = text.replace("\r\n", "\n").translate(BRACKET_TRANSLATION)
     if lower.endswith(HTML_SUFFIXES):
-        return html_page(address, text, resolve)
+        return page_from_html(address, text, resolve)
     if lower.endswith(MARKDOWN_SUFFIXES):
-        return _markdown_page(address, text, resolve)
+        return _page_from_markdown(address, text, resolve)
     return Page(address, address.rpartition("/")[2], text)
 
 
-def html_page(address: str, html: str, resolve: Resolve, title: str = "") -> Page:
+def page_from_html(
+    address: str, html: str, resolve: ResolveLink, title: str = ""
+) -> Page:
     """Make a page of HTML: its text, by lines, with its links."""
-    reader = Reader(resolve)
-    reader.feed(html.translate(BRACKETS))
+    reader = HtmlTextParser(resolve)
+    reader.feed(html.translate(BRACKET_TRANSLATION))
     reader.close()
     name = title or reader.title or address.rpartition("/")[2]
-    return Page(address, " ".join(name.split()), reader.text, reader.links.found)
+    return Page(address, " ".join(name.split()), reader.text, reader.links.addresses)
 
 
-def _markdown_page(address: str, text: str, resolve: Resolve) -> Page:
-    links = Links()
+def _page_from_markdown(address: str, text: str, resolve: ResolveLink) -> Page:
+    links = PageLinks()
 
     def mark(found: re.Match[str]) -> str:
         image, shown, target = found.groups()
@@ -56,15 +58,15 @@ def _markdown_page(address: str, text: str, resolve: Resolve) -> Page:
     marked = MARKDOWN_LINK.sub(mark, text)
     title = MARKDOWN_TITLE.search(text)
     name = title.group(1) if title else address.rpartition("/")[2]
-    return Page(address, name, marked, links.found)
+    return Page(address, name, marked, links.addresses)
 
 
-class Reader(HTMLParser):
+class HtmlTextParser(HTMLParser):
     """Reads the visible text of HTML: blocks as lines, lists and headings marked."""
 
-    def __init__(self, resolve: Resolve) -> None:
+    def __init__(self, resolve: ResolveLink) -> None:
         super().__init__(convert_charrefs=True)
-        self.links = Links()
+        self.links = PageLinks()
         self.title = ""
         self._resolve = resolve
         self._out: list[str] = []
@@ -82,7 +84,7 @@ class Reader(HTMLParser):
         given = dict(attrs)
         if tag == "title":
             self._in_title = True
-        elif tag in HIDDEN:
+        elif tag in HIDDEN_TAGS:
             self._hidden += 1
         elif tag == "br":
             self._write("\n")
@@ -93,24 +95,24 @@ class Reader(HTMLParser):
             self._end_link()
             if goal := self._resolve(given.get("href") or ""):
                 self._link = (goal, [])
-        elif tag in BLOCK_NAMES:
+        elif tag in BLOCK_TAGS:
             self._block(tag)
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "title":
             self._in_title = False
-        elif tag in HIDDEN:
+        elif tag in HIDDEN_TAGS:
             self._hidden = max(self._hidden - 1, 0)
         elif tag == "a":
             self._end_link()
-        elif tag in CELLS:
+        elif tag in CELL_TAGS:
             self._write(" ")
-        elif tag in BLOCK_NAMES:
+        elif tag in BLOCK_TAGS:
             if tag == "pre":
                 self._kept_lines = max(self._kept_lines - 1, 0)
             if self._link is not None and any(map(str.strip, self._link[1])):
                 self._end_link()
-            self._line(gap=tag in WITH_A_GAP)
+            self._line(gap=tag in SPACED_TAGS)
 
     def handle_data(self, data: str) -> None:
         if self._in_title:
@@ -123,9 +125,9 @@ class Reader(HTMLParser):
         self._end_link()
 
     def _block(self, tag: str) -> None:
-        if tag in CELLS:
+        if tag in CELL_TAGS:
             return
-        self._line(gap=tag in WITH_A_GAP)
+        self._line(gap=tag in SPACED_TAGS)
         if tag == "pre":
             self._kept_lines += 1
         elif tag == "li":

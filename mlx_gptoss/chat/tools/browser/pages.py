@@ -15,12 +15,14 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-WIDTH = 80  # characters a line
+LINE_WIDTH = 80  # characters a line
 VIEW_BYTES = 4096  # of one display; about 1024 tokens, as in the reference
-FOUND_LINES = 4  # shown of each place that `find` found
-MOST_FOUND = 50
-LINES_BEFORE = 4  # shown above the place a link points at
-BRACKETS = str.maketrans({"【": "〖", "】": "〗", "\u200b": None})  # ours mark links
+MATCH_LINES = 4  # shown of each place that `find` found
+MAX_MATCHES = 50
+CONTEXT_LINES = 4  # shown above the place a link points at
+BRACKET_TRANSLATION = str.maketrans(
+    {"【": "〖", "】": "〗", "\u200b": None}
+)  # ours mark links
 LINK = re.compile(r"【\d+†([^†】]+)(?:†[^†】]+)?】")
 
 
@@ -36,7 +38,7 @@ class Page:
     listing: bool = False  # of places in other pages: nothing to find in
 
 
-class Links:
+class PageLinks:
     """Numbers links while the text of a page is made."""
 
     def __init__(self) -> None:
@@ -48,15 +50,17 @@ class Links:
         return f"【{number}†{text.replace('†', '‡')}】"
 
     @property
-    def found(self) -> dict[int, str]:
+    def addresses(self) -> dict[int, str]:
         return {number: address for address, number in self._numbers.items()}
 
 
-def wrapped(text: str) -> list[str]:
+def wrap_lines(text: str) -> list[str]:
     """Cut text into lines of at most WIDTH characters; empty lines stay."""
     return list(
         itertools.chain.from_iterable(
-            textwrap.wrap(line, WIDTH, replace_whitespace=False, drop_whitespace=False)
+            textwrap.wrap(
+                line, LINE_WIDTH, replace_whitespace=False, drop_whitespace=False
+            )
             or [""]
             for line in text.split("\n")
         )
@@ -68,7 +72,7 @@ def display(page: Page, cursor: int, first: int, count: int) -> str:
 
     Raises IndexError for a line that is not there.
     """
-    lines = wrapped(page.text)
+    lines = wrap_lines(page.text)
     if not 0 <= first < len(lines):
         raise IndexError(
             f"Invalid location parameter: `{first}`. "
@@ -85,21 +89,21 @@ def display(page: Page, cursor: int, first: int, count: int) -> str:
     )
 
 
-def find(page: Page, pattern: str) -> Page:
+def find_in_page(page: Page, pattern: str) -> Page:
     """List the places where `pattern` stands in a page, whatever its case."""
-    lines = wrapped(LINK.sub(r"\1", "\n".join(wrapped(page.text))))
+    lines = wrap_lines(LINK.sub(r"\1", "\n".join(wrap_lines(page.text))))
     wanted = pattern.lower()
     chunks: list[str] = []
     places: dict[int, int] = {}
     at = 0
-    while at < len(lines) and len(chunks) < MOST_FOUND:
+    while at < len(lines) and len(chunks) < MAX_MATCHES:
         if wanted not in lines[at].lower():
             at += 1
             continue
         places[len(chunks)] = at
-        shown = lines[at : at + FOUND_LINES]
+        shown = lines[at : at + MATCH_LINES]
         chunks.append("\n".join([f"# 【{len(chunks)}†match at L{at}】", *shown]))
-        at += FOUND_LINES
+        at += MATCH_LINES
     return Page(
         f"{page.address}/find?pattern={pattern}",
         f"Find results for text: `{pattern}` in `{page.title}`",

@@ -20,20 +20,20 @@ from urllib.error import URLError
 from urllib.parse import quote, urljoin, urlsplit
 from urllib.request import Request, urlopen
 
-from mlx_gptoss.chat.tools.browser.formats import html_page
-from mlx_gptoss.chat.tools.browser.pages import BRACKETS, Links, Page
-from mlx_gptoss.chat.tools.variables import expanded
+from mlx_gptoss.chat.tools.browser.formats import page_from_html
+from mlx_gptoss.chat.tools.browser.pages import BRACKET_TRANSLATION, Page, PageLinks
+from mlx_gptoss.chat.tools.variables import expand_variables
 from mlx_gptoss.errors import ToolError
 
-SECONDS = 20.0
-MOST_BYTES = 4 << 20
-TEXTS = ("text", "content", "markdown", "snippet", "description", "summary")
-KEYS = {"search", "open", "headers"}
-SHOWN = 300  # characters of a result in the list
+TIMEOUT_SECONDS = 20.0
+MAX_RESPONSE_BYTES = 4 << 20
+TEXT_KEYS = ("text", "content", "markdown", "snippet", "description", "summary")
+CONFIG_KEYS = {"search", "open", "headers"}
+SNIPPET_CHARACTERS = 300  # characters of a result in the list
 
 
 @dataclass(frozen=True)
-class Service:
+class SearchService:
     """Where to search and to open; raises ToolError for what is no HTTP address."""
 
     search_url: str
@@ -49,17 +49,21 @@ class Service:
             _check_url(self.open_url, "{address}")
 
     @classmethod
-    def read(cls, path: str | Path) -> "Service":
+    def read(cls, path: str | Path) -> "SearchService":
         """Read a configuration file; raises ToolError for what is wrong in it."""
         try:
             given = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ToolError(f"the browser cannot read `{path}`: {error}") from error
-        if not isinstance(given, dict) or "search" not in given or set(given) - KEYS:
+        if (
+            not isinstance(given, dict)
+            or "search" not in given
+            or set(given) - CONFIG_KEYS
+        ):
             raise ToolError(
                 f"`{path}` needs `search` and may have `open` and `headers`, no more"
             )
-        given = expanded(given, f"`{path}`")
+        given = expand_variables(given, f"`{path}`")
         return cls(given["search"], given.get("open"), given.get("headers") or {})
 
     def search(self, query: str, count: int) -> Page:
@@ -68,14 +72,14 @@ class Service:
             results = _results(json.loads(answer))[:count]
         except ValueError as error:
             raise ToolError(f"the search service answered: {error}") from error
-        links = Links()
+        links = PageLinks()
         lines: list[str] = []
         for title, address, text in results:
             self._known[address] = Page(address, title, text)
-            shown = " ".join(text.split())[:SHOWN]
+            shown = " ".join(text.split())[:SNIPPET_CHARACTERS]
             lines.append(f"  * {links.mark(title or address, address)} {shown}")
         text = "\n".join(["# Search Results", "", *(lines or ["Nothing was found."])])
-        return Page("", query, text.strip(), links.found, listing=True)
+        return Page("", query, text.strip(), links.addresses, listing=True)
 
     def open(self, address: str, *, raw: bool = False) -> Page:
         """Open an address by the service, or what the search said of it."""
@@ -90,16 +94,18 @@ class Service:
             title, _, text = _fields(_json_object(answer))
             return Page(address, title or address, text)
         if kind == "text/html" and not raw:
-            return html_page(address, answer, lambda link: _web_link(address, link))
-        return Page(address, address, answer.translate(BRACKETS))
+            return page_from_html(
+                address, answer, lambda link: _web_link(address, link)
+            )
+        return Page(address, address, answer.translate(BRACKET_TRANSLATION))
 
     def _get(self, url: str) -> tuple[str, Message]:
         try:
             with urlopen(
-                Request(url, headers=dict(self.headers)), timeout=SECONDS
+                Request(url, headers=dict(self.headers)), timeout=TIMEOUT_SECONDS
             ) as r:
                 charset = r.headers.get_content_charset() or "utf-8"
-                return r.read(MOST_BYTES).decode(charset, "replace"), r.headers
+                return r.read(MAX_RESPONSE_BYTES).decode(charset, "replace"), r.headers
         except (URLError, OSError, ValueError, LookupError) as error:
             host = urlsplit(url).netloc
             raise ToolError(f"the service at `{host}` failed: {error}") from error
@@ -114,10 +120,14 @@ def _results(answer: Any) -> list[tuple[str, str, str]]:
 
 def _fields(given: Mapping[str, Any]) -> tuple[str, str, str]:
     """Title, address and text of a result or page."""
-    texts = [given[key] for key in TEXTS if isinstance(given.get(key), str)]
+    texts = [given[key] for key in TEXT_KEYS if isinstance(given.get(key), str)]
     text = next((one for one in texts if one.strip()), "")
     plain = [str(given.get(key) or "") for key in ("title", "url")]
-    return plain[0].translate(BRACKETS), plain[1], text.translate(BRACKETS)
+    return (
+        plain[0].translate(BRACKET_TRANSLATION),
+        plain[1],
+        text.translate(BRACKET_TRANSLATION),
+    )
 
 
 def _json_object(text: str) -> Mapping[str, Any]:

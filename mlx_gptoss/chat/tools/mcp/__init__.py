@@ -19,17 +19,17 @@ from itertools import count
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from mlx_gptoss.chat.tools.mcp.config import Server, read_servers
-from mlx_gptoss.chat.tools.tool import Tool, why_not_shown
+from mlx_gptoss.chat.tools.mcp.config import McpServerConfig, read_servers
+from mlx_gptoss.chat.tools.tool import Tool, schema_problem
 from mlx_gptoss.errors import ToolError
 from mlx_gptoss.harmony.messages import ToolDescription
 
 if TYPE_CHECKING:
     from mcp.types import Tool as RemoteTool
 
-    from mlx_gptoss.chat.tools.mcp.session import Connection, Wire
+    from mlx_gptoss.chat.tools.mcp.session import ConnectionTrace, McpConnection
 
-__all__ = ["McpServers", "Server", "read_servers"]
+__all__ = ["McpServerConfig", "McpServers", "read_servers"]
 
 START_SECONDS = 60.0  # `npx` may have to download what it starts
 CALL_SECONDS = 120.0
@@ -42,9 +42,9 @@ class McpServers:
     """Servers that run, and their tools; give it to a Chat, and close it."""
 
     def __init__(self, *, call_seconds: float = CALL_SECONDS) -> None:
-        self._session = _library()
+        self._session = _import_session()
         self._call_seconds = call_seconds
-        self._connections: list[Connection] = []
+        self._connections: list[McpConnection] = []
         self._tools: list[Tool] = []
         self._left_out: list[str] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -57,7 +57,7 @@ class McpServers:
     @classmethod
     def start(
         cls,
-        servers: Iterable[Server],
+        servers: Iterable[McpServerConfig],
         *,
         start_seconds: float = START_SECONDS,
         call_seconds: float = CALL_SECONDS,
@@ -102,17 +102,17 @@ class McpServers:
         """End the servers that were started, and the thread."""
         if not self._thread.is_alive():
             return
-        self._submit(self._end_all()).result()
+        self._submit(self._close_all()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    def _connect(self, servers: Sequence[Server], seconds: float) -> None:
-        waiting: list[tuple[Server, Future[Connection], Wire]] = [
-            (server, Future(), self._session.Wire()) for server in servers
-        ]
+    def _connect(self, servers: Sequence[McpServerConfig], seconds: float) -> None:
+        waiting: list[
+            tuple[McpServerConfig, Future[McpConnection], ConnectionTrace]
+        ] = [(server, Future(), self._session.ConnectionTrace()) for server in servers]
         for server, ready, wire in waiting:
-            self._submit(self._begin(server, ready, wire)).result()
+            self._submit(self._start_task(server, ready, wire)).result()
         starts = [ready for _, ready, _ in waiting]
         done, late = wait(starts, seconds, return_when=FIRST_EXCEPTION)
         for ready in done:  # one that failed is named before any that is only slow
@@ -124,24 +124,27 @@ class McpServers:
                     f"within {seconds:g} s{wire.hint()}"
                 )
             self._connections.append(ready.result())
-        check_count(self._connections)
-        for connection, remote, name in named(self._connections):
+        check_tool_count(self._connections)
+        for connection, remote, name in assign_names(self._connections):
             tool = self._tool(connection, remote, name)
-            if reason := why_not_shown(tool.description):
+            if reason := schema_problem(tool.description):
                 self._left_out.append(f"`{tool.name}` is left out: {reason}")
             else:
                 self._tools.append(tool)
 
-    async def _begin(
-        self, server: Server, ready: "Future[Connection]", wire: "Wire"
+    async def _start_task(
+        self,
+        server: McpServerConfig,
+        ready: "Future[McpConnection]",
+        wire: "ConnectionTrace",
     ) -> None:
         serving = self._session.serve(server, ready, wire)
         self._tasks.append(asyncio.create_task(serving))
 
-    async def _end_all(self) -> None:
+    async def _close_all(self) -> None:
         connected = {connection.task for connection in self._connections}
         for connection in self._connections:
-            connection.ended.set()
+            connection.closing.set()
         for task in self._tasks:
             if task not in connected:
                 task.cancel()
@@ -151,19 +154,21 @@ class McpServers:
     def _submit(self, coroutine: Coroutine[Any, Any, Any]) -> "Future[Any]":
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def _tool(self, connection: "Connection", remote: "RemoteTool", name: str) -> Tool:
+    def _tool(
+        self, connection: "McpConnection", remote: "RemoteTool", name: str
+    ) -> Tool:
         server = connection.server
 
         def submit(arguments: dict[str, Any]) -> "Future[str]":
             if not self._thread.is_alive():
                 raise ToolError(f"MCP server `{server.name}` was ended")
             return self._submit(
-                self._session.call(
+                self._session.call_tool(
                     connection, remote.name, arguments, self._call_seconds
                 )
             )
 
-        calls = Calls(submit)
+        calls = RemoteCalls(submit)
         text = remote.description or remote.title or ""
         return Tool(
             ToolDescription(name, text, remote.input_schema or {}),
@@ -173,7 +178,7 @@ class McpServers:
         )
 
 
-class Calls:
+class RemoteCalls:
     """Runs the calls of one tool; the one under way can be ended from outside."""
 
     def __init__(self, submit: "Callable[[dict[str, Any]], Future[str]]") -> None:
@@ -193,9 +198,9 @@ class Calls:
             running.cancel()
 
 
-def named(
-    connections: "Iterable[Connection]",
-) -> "Iterator[tuple[Connection, RemoteTool, str]]":
+def assign_names(
+    connections: "Iterable[McpConnection]",
+) -> "Iterator[tuple[McpConnection, RemoteTool, str]]":
     """Name each tool SERVER_TOOL, and number a name that another tool has already.
 
     Servers may differ from each other, and tools, in characters that names cannot have.
@@ -213,7 +218,7 @@ def named(
             yield connection, remote, name
 
 
-def check_count(connections: "Sequence[Connection]") -> None:
+def check_tool_count(connections: "Sequence[McpConnection]") -> None:
     """Raise ToolError if the servers offer more tools than a prompt should hold."""
     if sum(len(one.tools) for one in connections) > MAX_TOOLS:
         counts = ", ".join(
@@ -226,7 +231,7 @@ def check_count(connections: "Sequence[Connection]") -> None:
         )
 
 
-def _library() -> ModuleType:
+def _import_session() -> ModuleType:
     try:
         from mlx_gptoss.chat.tools.mcp import session  # noqa: PLC0415 - an extra, and slow
     except ImportError as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlx_gptoss.chat.tools.variables import expanded
+from mlx_gptoss.chat.tools.variables import expand_variables
 from mlx_gptoss.errors import ToolError
 
 HTTP_TYPES = ("http", "streamable-http", "streamableHttp", "streamable_http")
@@ -24,7 +24,7 @@ TYPES = ("stdio", *HTTP_TYPES)
 
 
 @dataclass(frozen=True)
-class Server:
+class McpServerConfig:
     """One server: a `command` to start, or the `url` of one that runs.
 
     `include` and `exclude` are names of tools, or patterns like `read_*`; `include`
@@ -47,7 +47,7 @@ class Server:
         return taken and not _matches(tool, self.exclude)
 
 
-def read_servers(path: str | Path) -> list[Server]:
+def read_servers(path: str | Path) -> list[McpServerConfig]:
     """Read a configuration file; raises ToolError for what is wrong in it."""
     try:
         given = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -59,18 +59,18 @@ def read_servers(path: str | Path) -> list[Server]:
         raise ToolError(f"`{path}` needs an object `mcpServers`, with servers by name")
     entries = given["mcpServers"].items()
     return [
-        server_of(name, entry)
+        parse_server(name, entry)
         for name, entry in entries
         if not (isinstance(entry, dict) and entry.get("disabled"))
     ]
 
 
-def server_of(name: str, entry: Any) -> Server:
+def parse_server(name: str, entry: Any) -> McpServerConfig:
     """Read the settings of one server."""
     where = f"MCP server `{name}`"
     if not isinstance(entry, dict):
         raise ToolError(f"{where} needs an object with a `command` or a `url`")
-    entry = expanded(entry, where)
+    entry = expand_variables(entry, where)
     include = _list(entry, "includeTools", where) if "includeTools" in entry else None
     exclude = _list(entry, "excludeTools", where)
     kind = entry.get("type", TYPES[0] if "command" in entry else HTTP_TYPES[0])
@@ -83,8 +83,10 @@ def server_of(name: str, entry: Any) -> Server:
         if urlsplit(url).scheme not in ("http", "https"):
             raise ToolError(f"{where} has url `{url}`, which is no HTTP address")
         headers = _texts(entry, "headers", where)
-        return Server(name, url=url, headers=headers, include=include, exclude=exclude)
-    return Server(
+        return McpServerConfig(
+            name, url=url, headers=headers, include=include, exclude=exclude
+        )
+    return McpServerConfig(
         name,
         command=_text(entry, "command", where),
         args=_list(entry, "args", where),

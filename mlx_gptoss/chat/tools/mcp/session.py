@@ -25,13 +25,13 @@ from mcp.types import (
 from mcp.types import Tool as RemoteTool
 from pydantic import ValidationError
 
-from mlx_gptoss.chat.tools.mcp.config import Server
+from mlx_gptoss.chat.tools.mcp.config import McpServerConfig
 from mlx_gptoss.errors import ToolError
 from mlx_gptoss.harmony.json_text import json_text
 
 HTTP_SECONDS = httpx2.Timeout(30.0, read=300.0)  # a stream may be silent for long
-LAST_WORDS = 2000  # characters of a server's stderr that are looked at
-LINE_SHOWN = 80  # characters of a line that is no message
+STDERR_TAIL_CHARACTERS = 2000  # characters of a server's stderr that are looked at
+INVALID_LINE_CHARACTERS = 80  # characters of a line that is no message
 MAX_LISTED = 10_000  # tools of one server; a list without an end stops there
 INITIALIZE, LIST_TOOLS = "initialize", "tools/list"
 
@@ -40,55 +40,61 @@ logging.getLogger("mcp").addHandler(logging.NullHandler())
 
 
 @dataclass
-class Wire:
+class ConnectionTrace:
     """The request a starting server has not answered, and its last broken line."""
 
     waiting_for: str = INITIALIZE
-    broken: str | None = None
+    invalid_line: str | None = None
 
-    async def note(self, message: Any) -> None:
+    async def record(self, message: Any) -> None:
         """Keep what came over the wire and is no message; the library passes it on."""
         if isinstance(message, ValidationError):
             line = str(message.errors()[0]["input"])
-            self.broken = "".join(filter(str.isprintable, line))[:LINE_SHOWN]
+            self.invalid_line = "".join(filter(str.isprintable, line))[
+                :INVALID_LINE_CHARACTERS
+            ]
 
     def hint(self) -> str:
         """Return the end of an error about an answer that did not come."""
-        if not self.broken:
+        if not self.invalid_line:
             return ""
-        return f"; it wrote a line that is not JSON-RPC: {self.broken}"
+        return f"; it wrote a line that is not JSON-RPC: {self.invalid_line}"
 
 
 @dataclass
-class Connection:
+class McpConnection:
     """A server that runs, what it offers, and the task that holds it."""
 
-    server: Server
+    server: McpServerConfig
     client: Client
     tools: list[RemoteTool]
-    wire: Wire
+    trace: ConnectionTrace
     task: "asyncio.Task[Any] | None"
-    ended: asyncio.Event  # set it, and the connection is closed
+    closing: asyncio.Event  # set it, and the connection is closed
 
 
-async def serve(server: Server, ready: "Future[Connection]", wire: Wire) -> None:
+async def serve(
+    server: McpServerConfig, ready: "Future[McpConnection]", wire: ConnectionTrace
+) -> None:
     """Connect, tell `ready`, stay until `ended`; one task from start to end."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         try:
             async with AsyncExitStack() as stack:
-                client = await _connected(server, stack, log, wire)
+                client = await _connect(server, stack, log, wire)
                 wire.waiting_for = LIST_TOOLS
-                tools = await _all_tools(client, server)
+                tools = await _list_tools(client, server)
                 task, ended = asyncio.current_task(), asyncio.Event()
-                ready.set_result(Connection(server, client, tools, wire, task, ended))
+                ready.set_result(
+                    McpConnection(server, client, tools, wire, task, ended)
+                )
                 await ended.wait()
         except Exception as error:  # groups of errors, of several libraries
             if not ready.done():
-                ready.set_exception(_not_started(server, error, log))
+                ready.set_exception(_start_error(server, error, log))
 
 
-async def call(
-    connection: Connection, name: str, arguments: dict[str, Any], seconds: float
+async def call_tool(
+    connection: McpConnection, name: str, arguments: dict[str, Any], seconds: float
 ) -> str:
     """Call a remote tool; raises ToolError with what the model should know."""
     where = f"MCP server `{connection.server.name}`"
@@ -96,7 +102,7 @@ async def call(
         async with asyncio.timeout(seconds):
             result = await connection.client.call_tool(name, arguments)
     except TimeoutError as error:
-        hint = connection.wire.hint()
+        hint = connection.trace.hint()
         raise ToolError(f"{where} gave no result within {seconds:g} s{hint}") from error
     except MCPError as error:  # the model reads all of it
         raise ToolError(f"{where} failed: {error.message}") from error
@@ -108,8 +114,8 @@ async def call(
     return text
 
 
-async def _connected(
-    server: Server, stack: AsyncExitStack, log: TextIO, wire: Wire
+async def _connect(
+    server: McpServerConfig, stack: AsyncExitStack, log: TextIO, wire: ConnectionTrace
 ) -> Client:
     """Connect by `initialize`, or by `server/discover` where that is refused.
 
@@ -120,16 +126,21 @@ async def _connected(
     is asked first.
     """
     try:
-        return await _entered(server, stack, log, wire, mode="legacy")
+        return await _open_client(server, stack, log, wire, mode="legacy")
     except (MCPError, ExceptionGroup) as error:
         cause = _cause(error)
         if not isinstance(cause, MCPError) or cause.code == CONNECTION_CLOSED:
             raise
-        return await _entered(server, stack, log, wire, mode="auto")
+        return await _open_client(server, stack, log, wire, mode="auto")
 
 
-async def _entered(
-    server: Server, stack: AsyncExitStack, log: TextIO, wire: Wire, *, mode: str
+async def _open_client(
+    server: McpServerConfig,
+    stack: AsyncExitStack,
+    log: TextIO,
+    wire: ConnectionTrace,
+    *,
+    mode: str,
 ) -> Client:
     """Start the server, or open its address, and agree on a protocol."""
     if server.url is not None:
@@ -146,11 +157,11 @@ async def _entered(
             encoding_error_handler="replace",  # else one wrong byte ends all reading
         )
         transport = stdio_client(parameters, errlog=log)
-    client = Client(transport, mode=mode, message_handler=wire.note)
+    client = Client(transport, mode=mode, message_handler=wire.record)
     return await stack.enter_async_context(client)
 
 
-async def _all_tools(client: Client, server: Server) -> list[RemoteTool]:
+async def _list_tools(client: Client, server: McpServerConfig) -> list[RemoteTool]:
     """List the tools, page by page, as far as the configuration wants them.
 
     A server of prompts or resources alone may not know the request: it has no tools.
@@ -215,12 +226,12 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
-def _not_started(server: Server, error: Exception, log: TextIO) -> ToolError:
+def _start_error(server: McpServerConfig, error: Exception, log: TextIO) -> ToolError:
     cause = _cause(error)
     if isinstance(cause, ToolError):
         return cause
     log.seek(0)
-    words = [line.strip() for line in log.read()[-LAST_WORDS:].split("\n")]
+    words = [line.strip() for line in log.read()[-STDERR_TAIL_CHARACTERS:].split("\n")]
     last = next((f"; it said: {line}" for line in reversed(words) if line), "")
     start = server.url or server.command
     return ToolError(

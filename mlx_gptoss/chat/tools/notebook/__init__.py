@@ -28,13 +28,13 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from mlx_gptoss.chat.tools.notebook.kernel_process import Process
-from mlx_gptoss.chat.tools.notebook.sandbox import Limits, isolate
+from mlx_gptoss.chat.tools.notebook.kernel_process import KernelProcess
+from mlx_gptoss.chat.tools.notebook.sandbox import NotebookLimits, isolate
 from mlx_gptoss.chat.tools.tool import Tool
 from mlx_gptoss.harmony.built_in_tools import PYTHON
 from mlx_gptoss.harmony.messages import ToolDescription, ToolNamespace
 
-__all__ = ["Limits", "Notebook"]
+__all__ = ["Notebook", "NotebookLimits"]
 
 NO_OUTPUT = "[There was no output: print what you want to see.]"
 RESTARTED = "the notebook was restarted, its variables and files are gone"
@@ -51,14 +51,14 @@ NETWORK = (
 class Notebook:
     """Runs the model's Python; give it to a Chat as a tool, and close it."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: NotebookLimits | None = None) -> None:
         """Start the process; raises ToolError where it cannot be isolated."""
-        self.limits = limits or Limits()
+        self.limits = limits or NotebookLimits()
         self._lock = threading.Lock()
         self._calls: set[threading.Event] = set()  # each is set to end the call
-        self._process: Process | None = None
-        self._start = isolate(self.limits)
-        self._process = self._started()
+        self._process: KernelProcess | None = None
+        self._sandbox = isolate(self.limits)
+        self._process = self._start_process()
 
     def __enter__(self) -> Self:
         return self
@@ -76,7 +76,7 @@ class Notebook:
         tool = Tool(
             ToolDescription("python"),
             self.run,
-            namespace(self.limits, self._start.drive),
+            python_namespace(self.limits, self._sandbox.drive),
             takes_text=True,
             limits_itself=True,
             interrupt=self.interrupt,
@@ -95,12 +95,12 @@ class Notebook:
 
     def _run(self, code: str, interrupted: threading.Event) -> str:
         if self._process is None:
-            self._start = isolate(self.limits)
-            self._process = self._started()
+            self._sandbox = isolate(self.limits)
+            self._process = self._start_process()
         result = self._process.run(code, interrupted)
         if not result.ended:
             return result.text or NO_OUTPUT
-        self._forget()
+        self._discard()
         return f"{result.text}[{result.ended}; {RESTARTED}]\n"
 
     def interrupt(self) -> None:
@@ -112,28 +112,28 @@ class Notebook:
         """Forget variables and files; the next cell finds a new process."""
         self.interrupt()
         with self._lock:
-            self._forget()
+            self._discard()
 
     def close(self) -> None:
         """End the process and remove its files."""
         self.reset()
 
-    def _started(self) -> Process:
+    def _start_process(self) -> KernelProcess:
         try:
-            return Process(self._start, self.limits)
+            return KernelProcess(self._sandbox, self.limits)
         except BaseException:
-            self._forget()
+            self._discard()
             raise
 
-    def _forget(self) -> None:
+    def _discard(self) -> None:
         if self._process is not None:
             self._process.close()
             self._process = None
-        if not self._start.in_memory:
-            shutil.rmtree(self._start.drive, ignore_errors=True)
+        if not self._sandbox.in_memory:
+            shutil.rmtree(self._sandbox.drive, ignore_errors=True)
 
 
-def namespace(limits: Limits, drive: str) -> ToolNamespace:
+def python_namespace(limits: NotebookLimits, drive: str) -> ToolNamespace:
     """The description the model was trained with, corrected where it is not true."""
     text = PYTHON.description or ""
     for trained, true in (

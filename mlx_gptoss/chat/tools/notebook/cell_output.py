@@ -1,9 +1,9 @@
 """Text that may be endless: its two ends are kept."""
 
-SHOWN = 16_000  # characters of output that are kept, half from either end
+MAX_OUTPUT_BYTES = 16_000  # characters of output that are kept, half from either end
 
 
-class Output:
+class CellOutput:
     """What one cell wrote."""
 
     def __init__(self) -> None:
@@ -12,10 +12,10 @@ class Output:
         self._dropped = 0
 
     def add(self, data: bytes) -> None:
-        room = SHOWN // 2 - len(self._head)
+        room = MAX_OUTPUT_BYTES // 2 - len(self._head)
         self._head += data[:room]
         self._tail += data[room:]
-        over = len(self._tail) - SHOWN // 2
+        over = len(self._tail) - MAX_OUTPUT_BYTES // 2
         if over > 0:
             del self._tail[:over]
             self._dropped += over

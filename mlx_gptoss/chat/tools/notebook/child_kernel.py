@@ -46,17 +46,17 @@ def main(given: dict[str, Any]) -> None:
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)  # input() finds an end, not the next request
-    streams = Streams()
+    streams = StandardStreams()
     with os.fdopen(given["replies"], "w", encoding="utf-8") as answers:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         _reply(answers, {"ready": True, "leaks": leaks(given["file"], given["port"])})
         serve(requests, answers, streams)
 
 
-def serve(requests: TextIO, answers: TextIO, streams: "Streams") -> None:
+def serve(requests: TextIO, answers: TextIO, streams: "StandardStreams") -> None:
     """Run the cells that come, until no more can come."""
     module = sys.modules["__main__"] = ModuleType("__main__")  # where pickle looks
-    left_behind = threads["Threads"]()
+    left_behind = threads["CellThreads"]()
     for number, line in enumerate(requests, 1):
         request = json.loads(line)
         run_cell(request["code"], vars(module), number, streams)
@@ -67,7 +67,9 @@ def serve(requests: TextIO, answers: TextIO, streams: "Streams") -> None:
     os._exit(0)  # nothing that a cell registered runs at the end
 
 
-def run_cell(code: str, names: dict[str, Any], number: int, streams: "Streams") -> None:
+def run_cell(
+    code: str, names: dict[str, Any], number: int, streams: "StandardStreams"
+) -> None:
     """Run one cell; show its last value, or the traceback of what ended it."""
     file = f"<cell {number}>"
     linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
@@ -180,7 +182,7 @@ def _share() -> None:
 # Streams
 
 
-class Streams:
+class StandardStreams:
     """The standard streams; a cell may close or replace them, for itself alone."""
 
     def __init__(self) -> None:

@@ -32,7 +32,7 @@ EXECUTOR = os.path.join("concurrent", "futures", "thread.py")
 GRACE_SECONDS = 0.5  # for threads to end by themselves, and again once told to
 WAKE_SECONDS = 0.1  # a thread that has not met its exception by then is asleep
 START_SECONDS = 0.001  # for a thread that has not come to its first line
-LOOK = 0.01
+POLL_SECONDS = 0.01
 
 
 class CellEnded(SystemExit):
@@ -46,14 +46,14 @@ class CellEnded(SystemExit):
 
 
 @dataclass(frozen=True)
-class Leftovers:
+class LeftoverThreads:
     """How many threads were told to end, and how many did not obey."""
 
     told: int = 0
     stubborn: int = 0
 
 
-class Threads:
+class CellThreads:
     """Keeps an eye on the threads of one kernel, from cell to cell."""
 
     def __init__(self) -> None:
@@ -61,12 +61,12 @@ class Threads:
         self._show = threading.excepthook
         threading.excepthook = self._excepthook
 
-    def end(self) -> Leftovers:
+    def end(self) -> LeftoverThreads:
         """End the cell's threads; take a second at most."""
         sleep(START_SECONDS)
         if len(sys._current_frames()) == 1:
             self._asleep = {}
-            return Leftovers()
+            return LeftoverThreads()
         left = self._wait(GRACE_SECONDS, self._asleep)
         new = {
             ident: start
@@ -85,7 +85,7 @@ class Threads:
         if any(ident in CellEnded.met for ident in left):  # on its way out, or not
             left = self._wait(GRACE_SECONDS, told)
         self._asleep = {i: start for i, start in left.items() if _same(i, start, told)}
-        return Leftovers(len(new), len(left) - len(self._asleep))
+        return LeftoverThreads(len(new), len(left) - len(self._asleep))
 
     def _wait(
         self, seconds: float, asleep: dict[int, FrameType]
@@ -96,7 +96,7 @@ class Threads:
             left = self._of_cells()
             if monotonic() >= end or all(_same(*one, asleep) for one in left.items()):
                 return left
-            sleep(LOOK)
+            sleep(POLL_SECONDS)
 
     def _of_cells(self) -> dict[int, FrameType]:
         """The threads of cells, each with the frame that it began with."""

@@ -12,17 +12,17 @@ from collections.abc import Callable
 from time import monotonic
 from typing import IO, Any
 
-LOOK = 0.05  # seconds between two looks at clock and limits
+POLL_SECONDS = 0.05  # seconds between two looks at clock and limits
 CHUNK = 1 << 16
-REPLY_BYTES = 1000  # more is no reply of the kernel's
-BROKEN = "the process broke its connection"
+MAX_REPLY_BYTES = 1000  # more is no reply of the kernel's
+BROKEN_CONNECTION = "the process broke its connection"
 
 
-class Gone(Exception):
+class KernelGone(Exception):
     """The process has ended, or has to."""
 
 
-class Conversation:
+class KernelConnection:
     """Talks with one process; raises Gone once it has ended."""
 
     def __init__(self, process: subprocess.Popen[bytes], replies: int) -> None:
@@ -32,11 +32,11 @@ class Conversation:
         os.set_blocking(self._requests.fileno(), False)
         self._unsent = b""
 
-    def say(self, request: dict[str, Any]) -> None:
+    def queue(self, request: dict[str, Any]) -> None:
         """Let the next `reply` send this."""
         self._unsent = (json.dumps(request) + "\n").encode()
 
-    def reply(
+    def wait_for_reply(
         self, add: Callable[[bytes], None], goes_on: Callable[[], bool], end: float
     ) -> dict[str, Any] | None:
         """Give output to `add` until a reply comes.
@@ -51,23 +51,23 @@ class Conversation:
             if self._unsent:
                 ready.register(self._requests, selectors.EVENT_WRITE)
             while not line.endswith(b"\n"):
-                if (now := monotonic()) >= asked + LOOK:
+                if (now := monotonic()) >= asked + POLL_SECONDS:
                     asked = now
                     if now >= end or not goes_on():
                         return None
-                for key, _ in ready.select(LOOK):
+                for key, _ in ready.select(POLL_SECONDS):
                     if key.fileobj is self._requests:
                         if not self._send():
                             ready.unregister(self._requests)
                     elif key.fileobj is self._replies:
                         line += self._reply_byte(add)
-                        if len(line) > REPLY_BYTES:
-                            raise Gone(BROKEN)
+                        if len(line) > MAX_REPLY_BYTES:
+                            raise KernelGone(BROKEN_CONNECTION)
                     elif data := os.read(self._stdout.fileno(), CHUNK):
                         add(data)
                     else:
                         ready.unregister(self._stdout)
-        return _parsed(line)
+        return _parse_reply(line)
 
     def drain(self, add: Callable[[bytes], None]) -> None:
         """Read what is in the pipe; for a process that writes no more."""
@@ -92,7 +92,7 @@ class Conversation:
         try:
             sent = os.write(self._requests.fileno(), self._unsent[:CHUNK])
         except BrokenPipeError as error:
-            raise Gone("the process had ended") from error
+            raise KernelGone("the process had ended") from error
         self._unsent = self._unsent[sent:]
         return bool(self._unsent)
 
@@ -100,15 +100,15 @@ class Conversation:
         byte = self._replies.read(1)
         if not byte:
             self.drain(add)
-            raise Gone("the process ended")
+            raise KernelGone("the process ended")
         return byte
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
+def _parse_reply(line: bytes) -> dict[str, Any]:
     try:
         reply = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise Gone(BROKEN) from error
+        raise KernelGone(BROKEN_CONNECTION) from error
     if not isinstance(reply, dict):
-        raise Gone(BROKEN)
+        raise KernelGone(BROKEN_CONNECTION)
     return reply

@@ -20,21 +20,21 @@ from time import monotonic, sleep
 import psutil
 
 LINUX = sys.platform == "linux"
-REST_SECONDS = 1.0  # for a numerical library's threads to end their spinning
-WINDOW = 0.02  # no thread runs within it: the kernel is at rest
-CPU_WINDOW = 0.1  # the same where only the time of all threads is known
+IDLE_SECONDS = 1.0  # for a numerical library's threads to end their spinning
+IDLE_WINDOW = 0.02  # no thread runs within it: the kernel is at rest
+CPU_TIME_WINDOW = 0.1  # the same where only the time of all threads is known
 STOP_SECONDS = 5.0
 COUNT_SECONDS = 1.0  # between two counts of files, one by one, while a cell runs
 BUSY_SECONDS = 0.005  # of a processor within it
 # Memory of its own, of files it has mapped, swapped out, and of its page tables.
 # Not RssShmem: that is the drive, counted whole.
 MEMORY_FIELDS = ("RssAnon", "RssFile", "VmSwap", "VmPTE")
-BUFFER = Path("/proc/sys/net/core/wmem_default")
-BUFFER_BYTES = 212_992  # of a socket, where a container does not tell
+SOCKET_BUFFER = Path("/proc/sys/net/core/wmem_default")
+DEFAULT_SOCKET_BUFFER_BYTES = 212_992  # of a socket, where a container does not tell
 LOCKS = Path("/proc/locks")
-MOST_LOCKS = 10_000  # on files: no more are counted
+MAX_LOCKS = 10_000  # on files: no more are counted
 STOPPED, RUNNING = "Tt", "RD"
-BLOCK = 512  # bytes, the unit of st_blocks
+BLOCK_BYTES = 512  # bytes, the unit of st_blocks
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Drive:
 
 
 @dataclass(frozen=True)
-class Use:
+class KernelUsage:
     """What a kernel takes; `memory` includes `memory_in_files`."""
 
     memory: int
@@ -57,7 +57,7 @@ class Use:
     files: int
 
 
-class Watch:
+class KernelMonitor:
     """Looks at one kernel, stops it and lets it go on.
 
     Raises psutil.Error, FileNotFoundError or ProcessLookupError once it has ended.
@@ -67,14 +67,14 @@ class Watch:
         self._process = psutil.Process(pid)
         self._guard = guard  # lives longer, in the same network
         self._drive = drive
-        self._buffer = socket_buffer()
+        self._buffer = socket_buffer_bytes()
         self._counted, self._counted_at = (0, 0), float("-inf")
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def use(self, most_files: int) -> Use:
+    def usage(self, most_files: int) -> KernelUsage:
         """Count what is used now; files up to `most_files`, and one more."""
         drive_bytes, files = self._drive_use(most_files)
         in_files = drive_bytes if self._drive.in_memory else 0
@@ -86,14 +86,16 @@ class Watch:
         else:
             memory, locks = self._process.memory_info().rss, 0
             threads = self._process.num_threads()
-        return Use(memory + in_files, in_files, threads, locks, drive_bytes, files)
+        return KernelUsage(
+            memory + in_files, in_files, threads, locks, drive_bytes, files
+        )
 
-    def at_rest(self) -> bool:
+    def wait_until_idle(self) -> bool:
         """Wait until no thread but the first runs; False if one goes on and on."""
-        end = monotonic() + REST_SECONDS
+        end = monotonic() + IDLE_SECONDS
         before = self._activity()
         while len(before) > 1 and monotonic() < end:
-            sleep(WINDOW if LINUX else CPU_WINDOW)
+            sleep(IDLE_WINDOW if LINUX else CPU_TIME_WINDOW)
             after = self._activity()
             if not _ran(before, after):
                 return True
@@ -109,7 +111,7 @@ class Watch:
                 raise ProcessLookupError("a thread could not be stopped")
             sleep(0.001)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         self._process.resume()
 
     def interrupt(self) -> None:
@@ -174,7 +176,7 @@ def count_files(folder: str, most: int) -> tuple[int, int]:
                     found = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                sizes[found.st_dev, found.st_ino] = found.st_blocks * BLOCK
+                sizes[found.st_dev, found.st_ino] = found.st_blocks * BLOCK_BYTES
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)
                 if files > most:
@@ -182,9 +184,9 @@ def count_files(folder: str, most: int) -> tuple[int, int]:
     return sum(sizes.values()), files
 
 
-def socket_buffer(told: Path = BUFFER) -> int:
+def socket_buffer_bytes(told: Path = SOCKET_BUFFER) -> int:
     """Bytes that a socket may hold before anybody reads them."""
-    return int(told.read_text()) if told.exists() else BUFFER_BYTES
+    return int(told.read_text()) if told.exists() else DEFAULT_SOCKET_BUFFER_BYTES
 
 
 def _ran(
@@ -212,7 +214,7 @@ def _locks(pid: int) -> int:
     with LOCKS.open() as lines:
         for line in lines:
             count += owner in line.split()
-            if count > MOST_LOCKS:
+            if count > MAX_LOCKS:
                 break
     return count
 

@@ -20,41 +20,50 @@ from typing import Any, Self
 
 import psutil
 
-from mlx_gptoss.chat.tools.notebook.cell_output import Output
-from mlx_gptoss.chat.tools.notebook.kernel_connection import BROKEN, Conversation, Gone
-from mlx_gptoss.chat.tools.notebook.kernel_monitor import MOST_LOCKS, Drive, Use, Watch
-from mlx_gptoss.chat.tools.notebook.sandbox import Limits, Start
+from mlx_gptoss.chat.tools.notebook.cell_output import CellOutput
+from mlx_gptoss.chat.tools.notebook.kernel_connection import (
+    BROKEN_CONNECTION,
+    KernelConnection,
+    KernelGone,
+)
+from mlx_gptoss.chat.tools.notebook.kernel_monitor import (
+    MAX_LOCKS,
+    Drive,
+    KernelMonitor,
+    KernelUsage,
+)
+from mlx_gptoss.chat.tools.notebook.sandbox import NotebookLimits, Sandbox
 from mlx_gptoss.errors import ToolError
 from mlx_gptoss.memory import format_bytes
 
 START_SECONDS = 30.0
 GRACE_SECONDS = 2.0  # for code to end after an interrupt, before it is killed
 END_SECONDS = 5.0  # for the guard to see the end of the process
-MOST_THREADS = 512  # each takes memory of the system that no other limit counts
-LEFT_RUNNING = (
+MAX_THREADS = 512  # each takes memory of the system that no other limit counts
+THREAD_LEFT_RUNNING = (
     "a thread was still running after the cell and would not end: wait for threads "
     "(`join`, `with`) before a cell ends"
 )
-HAS_ENDED = (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError)
+PROCESS_ENDED = (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError)
 
 
 @dataclass(frozen=True)
-class Result:
+class CellResult:
     """What a cell wrote; `ended` says why the process is gone, if it is."""
 
     text: str
     ended: str = ""
 
 
-class Process:
+class KernelProcess:
     """One kernel, from its start until it ends or is closed."""
 
-    def __init__(self, start: Start, limits: Limits) -> None:
+    def __init__(self, start: Sandbox, limits: NotebookLimits) -> None:
         """Start the kernel; raises ToolError if it is not isolated."""
         self.limits = limits
-        self._output = Output()
+        self._output = CellOutput()
         replies, replies_end = os.pipe()
-        life_end, self._life = os.pipe()
+        life_end, self._owner_pipe = os.pipe()
         with tempfile.NamedTemporaryFile() as outside, _listener() as listener:
             given = {
                 "replies": replies_end,
@@ -72,19 +81,21 @@ class Process:
                 pass_fds=(replies_end, life_end),
                 start_new_session=True,  # Ctrl-C is for us
             )
-            self._pipes = Conversation(self._process, replies)
+            self._connection = KernelConnection(self._process, replies)
             os.close(replies_end)
             os.close(life_end)
-            self._drive = _drive(start, self._process.pid)
-            self._watch = Watch(self._process.pid, self._drive, self._process.pid)
+            self._drive = _drive_of(start, self._process.pid)
+            self._monitor = KernelMonitor(
+                self._process.pid, self._drive, self._process.pid
+            )
             try:
                 self._check_isolation()
-                self._watch.stop()
-                self._watch.use(limits.files)  # can it be counted at all?
-                self._check_use()
-            except (Gone, *HAS_ENDED) as gone:
+                self._monitor.stop()
+                self._monitor.usage(limits.files)  # can it be counted at all?
+                self._check_limits()
+            except (KernelGone, *PROCESS_ENDED) as gone:
                 self.close()
-                raise ToolError(_refused(str(gone))) from gone
+                raise ToolError(_isolation_error(str(gone))) from gone
             except BaseException:
                 self.close()
                 raise
@@ -100,31 +111,31 @@ class Process:
     ) -> None:
         self.close()
 
-    def run(self, code: str, interrupted: threading.Event) -> Result:
+    def run(self, code: str, interrupted: threading.Event) -> CellResult:
         """Run a cell; one at a time. A Result with `ended` is the last one.
 
         The cell ends early once `interrupted` is set.
         """
         if interrupted.is_set():
-            return Result("[it was stopped before it began]\n")
-        self._output = Output()
+            return CellResult("[it was stopped before it began]\n")
+        self._output = CellOutput()
         try:
             notes = self._run(code, interrupted)
-        except Gone as gone:
+        except KernelGone as gone:
             self.close()
-            return Result(self._output.text, str(gone))
-        except HAS_ENDED:
+            return CellResult(self._output.text, str(gone))
+        except PROCESS_ENDED:
             self.close()
-            return Result(self._output.text, "the process ended")
-        return Result(self._output.text + notes)
+            return CellResult(self._output.text, "the process ended")
+        return CellResult(self._output.text + notes)
 
     def close(self) -> None:
         """End the process and all it holds."""
-        self._watch.kill()
-        if self._life >= 0:
-            os.close(self._life)  # the guard ends
-            self._life = -1
-        self._pipes.close()
+        self._monitor.kill()
+        if self._owner_pipe >= 0:
+            os.close(self._owner_pipe)  # the guard ends
+            self._owner_pipe = -1
+        self._connection.close()
         try:
             self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
@@ -138,26 +149,26 @@ class Process:
         first = self._first_reply()
         reply = self._first_reply() if "pid" in first else first
         if "refused" in reply:
-            raise ToolError(_refused(reply["refused"]))
+            raise ToolError(_isolation_error(reply["refused"]))
         if reply["leaks"]:
             raise ToolError(
                 "the `python` tool is not isolated here, its code could "
                 f"{' and '.join(reply['leaks'])}: leave the tool out"
             )
         if "pid" in first:  # of the kernel: the process we have started guards it
-            self._watch = Watch(first["pid"], self._drive, self._process.pid)
+            self._monitor = KernelMonitor(first["pid"], self._drive, self._process.pid)
 
     def _first_reply(self) -> dict[str, Any]:
         end = monotonic() + START_SECONDS
         try:
-            reply = self._pipes.reply(self._output.add, lambda: True, end)
-        except Gone as gone:
-            raise ToolError(_refused(self._last_words())) from gone
+            reply = self._connection.wait_for_reply(self._output.add, lambda: True, end)
+        except KernelGone as gone:
+            raise ToolError(_isolation_error(self._last_line())) from gone
         if reply is None:
-            raise ToolError(_refused(f"no answer within {START_SECONDS:g} s"))
+            raise ToolError(_isolation_error(f"no answer within {START_SECONDS:g} s"))
         return reply
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         lines = self._output.text.split("\n")
         said = [line.strip() for line in lines if line.strip()]
         return said[-1] if said else "the process ended at once"
@@ -167,18 +178,18 @@ class Process:
     def _run(self, code: str, interrupted: threading.Event) -> str:
         """Run a cell and stop the process; return what to say of its end."""
         token = secrets.token_hex(8)  # code that makes up a reply does not know it
-        self._pipes.say({"code": code, "token": token})
-        self._watch.go_on()
+        self._connection.queue({"code": code, "token": token})
+        self._monitor.resume()
         reply, note = self._wait_for_cell(interrupted)
         if reply.get("done") != token:
-            raise Gone(BROKEN)
-        rests = not reply.get("stubborn") and self._watch.at_rest()
-        self._watch.stop()
-        self._pipes.drain(self._output.add)
-        self._check_use()
+            raise KernelGone(BROKEN_CONNECTION)
+        rests = not reply.get("stubborn") and self._monitor.wait_until_idle()
+        self._monitor.stop()
+        self._connection.drain(self._output.add)
+        self._check_limits()
         if not rests:
-            raise Gone(LEFT_RUNNING)
-        return note + _told(reply.get("told"))
+            raise KernelGone(THREAD_LEFT_RUNNING)
+        return note + _thread_note(reply.get("told"))
 
     def _wait_for_cell(
         self, interrupted: threading.Event
@@ -187,11 +198,11 @@ class Process:
         limit = self.limits.seconds
         if (reply := self._reply(limit, interrupted)) is not None:
             return reply, ""
-        why = "it was stopped" if interrupted.is_set() else _over(limit)
-        self._watch.interrupt()
+        why = "it was stopped" if interrupted.is_set() else _over_time(limit)
+        self._monitor.interrupt()
         if (reply := self._reply(GRACE_SECONDS, threading.Event())) is not None:
             return reply, f"[{why}; the variables are kept]\n"
-        raise Gone(why)
+        raise KernelGone(why)
 
     def _reply(
         self, seconds: float, interrupted: threading.Event
@@ -199,42 +210,44 @@ class Process:
         """Read output and the reply; None after `seconds`, or once interrupted."""
 
         def goes_on() -> bool:
-            self._check_use()
+            self._check_limits()
             return not interrupted.is_set()
 
         end = monotonic() + seconds
-        return self._pipes.reply(self._output.add, goes_on, end)
+        return self._connection.wait_for_reply(self._output.add, goes_on, end)
 
-    def _check_use(self) -> None:
+    def _check_limits(self) -> None:
         """Raise Gone if the process has taken more than it may."""
         limits = self.limits
         try:
-            use = self._watch.use(limits.files)
-        except HAS_ENDED:
+            use = self._monitor.usage(limits.files)
+        except PROCESS_ENDED:
             return  # the end of its pipes tells
         except OSError as error:
-            raise Gone(f"its files can no longer be counted ({error})") from error
+            raise KernelGone(f"its files can no longer be counted ({error})") from error
         if use.memory > limits.memory:
-            raise Gone(_over_memory(use, limits))
+            raise KernelGone(_over_memory(use, limits))
         if use.drive_bytes > limits.drive_bytes:
             most = format_bytes(limits.drive_bytes)
-            raise Gone(f"the code kept more than {most} in files")
+            raise KernelGone(f"the code kept more than {most} in files")
         if use.files > limits.files:
-            raise Gone(f"the code kept more than {limits.files} files and folders")
-        if use.threads > MOST_THREADS:
-            raise Gone(f"the code started more than {MOST_THREADS} threads")
-        if use.locks > MOST_LOCKS:
-            raise Gone(f"the code held more than {MOST_LOCKS} locks on files")
+            raise KernelGone(
+                f"the code kept more than {limits.files} files and folders"
+            )
+        if use.threads > MAX_THREADS:
+            raise KernelGone(f"the code started more than {MAX_THREADS} threads")
+        if use.locks > MAX_LOCKS:
+            raise KernelGone(f"the code held more than {MAX_LOCKS} locks on files")
 
 
-def _drive(start: Start, guard: int) -> Drive:
+def _drive_of(start: Sandbox, guard: int) -> Drive:
     """The drive as we see it: one in memory is in the guard's root, and in no other."""
     if start.in_memory:
         return Drive(f"/proc/{guard}/root{start.drive}", in_memory=True)
     return Drive(start.drive, in_memory=False)
 
 
-def _told(threads: int | None) -> str:
+def _thread_note(threads: int | None) -> str:
     """Say that threads of the cell were told to end, if any were."""
     if not threads:
         return ""
@@ -245,17 +258,17 @@ def _told(threads: int | None) -> str:
     )
 
 
-def _over(seconds: float) -> str:
+def _over_time(seconds: float) -> str:
     return f"the code ran longer than {seconds:g} s and was stopped"
 
 
-def _over_memory(use: Use, limits: Limits) -> str:
+def _over_memory(use: KernelUsage, limits: NotebookLimits) -> str:
     in_files = format_bytes(use.memory_in_files)
     files = f", {in_files} of it in files" if use.memory_in_files else ""
     return f"the code took more than {format_bytes(limits.memory)} of memory{files}"
 
 
-def _refused(why: str) -> str:
+def _isolation_error(why: str) -> str:
     return (
         f"the `python` tool cannot be isolated here ({why}): leave it out, or, on "
         "Linux, let users make namespaces (`sysctl kernel.unprivileged_userns_clone=1 "

@@ -35,7 +35,7 @@ PATH_NODES = ("(vnode-type DIRECTORY)", "(vnode-type SYMLINK)")  # to walk a pat
 WRITABLE_DEVICES = ("/dev/null", "/dev/zero")
 
 
-def profile(readable: Sequence[str], drive: str) -> str:
+def sandbox_profile(readable: Sequence[str], drive: str) -> str:
     """Let Python of the folders `readable` run, and write below `drive` only.
 
     Paths must be without links: the sandbox compares what they resolve to.

@@ -21,11 +21,11 @@ from typing import Any
 from mlx_gptoss.chat.tools.notebook import macos_profile
 from mlx_gptoss.errors import ToolError
 
-HERE = Path(__file__).parent
-KERNEL = HERE / "child_kernel.py"
-THREADS_OF_CELLS = HERE / "child_threads.py"  # which the kernel loads
-GUARD = HERE / "child_guard.py"
-LINUX = HERE / "child_linux.py"
+FOLDER = Path(__file__).parent
+KERNEL = FOLDER / "child_kernel.py"
+CELL_THREADS = FOLDER / "child_threads.py"  # which the kernel loads
+GUARD = FOLDER / "child_guard.py"
+LINUX_LAUNCHER = FOLDER / "child_linux.py"
 LINUX_DRIVE = "/mnt/data"  # where the model was trained to keep its files
 LINUX_LIBRARIES = (
     "/lib",
@@ -38,11 +38,11 @@ LINUX_LIBRARIES = (
     "/etc/ld.so.cache",
     "/etc/localtime",
 )
-THREADS = 4  # of a numerical library: each takes memory
+BLAS_THREADS = 4  # of a numerical library: each takes memory
 
 
 @dataclass(frozen=True)
-class Limits:
+class NotebookLimits:
     """What the code may use.
 
     `memory` counts files too where the drive is in memory (Linux); `files` counts
@@ -56,7 +56,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Start:
+class Sandbox:
     """The command that starts a shut-in kernel, and its folder for files.
 
     A folder that is not in memory is the caller's to remove.
@@ -74,7 +74,9 @@ class Start:
     @property
     def environment(self) -> dict[str, str]:
         """Nothing of the user's environment: it may hold keys."""
-        threads = {f"{name}_NUM_THREADS": str(THREADS) for name in ("OMP", "OPENBLAS")}
+        threads = {
+            f"{name}_NUM_THREADS": str(BLAS_THREADS) for name in ("OMP", "OPENBLAS")
+        }
         return threads | {
             "HOME": self.drive,
             "TMPDIR": self.drive,
@@ -85,7 +87,7 @@ class Start:
         }
 
 
-def isolate(limits: Limits, platform: str = sys.platform) -> Start:
+def isolate(limits: NotebookLimits, platform: str = sys.platform) -> Sandbox:
     """Choose the isolation of this system; raises ToolError where there is none."""
     python = (sys.executable, "-I", "-B", "-X", "utf8")
     if platform == "linux":
@@ -94,15 +96,17 @@ def isolate(limits: Limits, platform: str = sys.platform) -> Start:
             "drive": LINUX_DRIVE,
             **asdict(limits),
         }
-        return Start(LINUX_DRIVE, (*python, str(LINUX)), settings, in_memory=True)
+        return Sandbox(
+            LINUX_DRIVE, (*python, str(LINUX_LAUNCHER)), settings, in_memory=True
+        )
     if platform == "darwin":
-        own = (str(KERNEL.resolve()), str(THREADS_OF_CELLS.resolve()))
+        own = (str(KERNEL.resolve()), str(CELL_THREADS.resolve()))
         readable = readable_folders(own)
         drive = os.path.realpath(tempfile.mkdtemp(prefix="mlx-gptoss-python-"))
-        profile = macos_profile.profile(readable, drive)
+        profile = macos_profile.sandbox_profile(readable, drive)
         command = (macos_profile.COMMAND, "-p", profile, *python, str(KERNEL))
         settings = {"command": command, "drive": drive, **asdict(limits)}
-        return Start(drive, (*python, str(GUARD)), settings)
+        return Sandbox(drive, (*python, str(GUARD)), settings)
     raise ToolError(
         f"the `python` tool needs isolation, which is not there for `{platform}`: "
         "leave the tool out"

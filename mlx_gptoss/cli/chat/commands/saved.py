@@ -16,7 +16,7 @@ from mlx_gptoss.errors import PromptError
 from mlx_gptoss.files import write
 
 if TYPE_CHECKING:
-    from mlx_gptoss.chat.sessions import Summary
+    from mlx_gptoss.chat.sessions import ChatSummary
     from mlx_gptoss.cli.chat.conversation import Conversation
     from mlx_gptoss.cli.chat.interface import Interface
     from mlx_gptoss.cli.chat.loop import Loop
@@ -95,7 +95,7 @@ def export(loop: "Loop", argument: str) -> None:
 
 def show_where(conversation: "Conversation", interface: "Interface") -> None:
     """Show where a chat stands that one goes on with."""
-    from mlx_gptoss.chat.history import ending
+    from mlx_gptoss.chat.history import cut_reason
 
     chat = conversation.chat
     asked = len(chat.questions)
@@ -103,11 +103,11 @@ def show_where(conversation: "Conversation", interface: "Interface") -> None:
     note(f"Going on with {chat.id[:8]}, “{short(clean(chat.title))}”, {turns}")
     if chat.questions:
         interface.replay(chat.questions[-1], last_answer(chat))
-    if why := ending(chat.messages):
+    if why := cut_reason(chat.messages):
         note(f"({in_words(why)}; /retry answers again)")
 
 
-def _line(chat: "Summary", here: str) -> str:
+def _line(chat: "ChatSummary", here: str) -> str:
     mark = "*" if chat.id == here else " "
     when = datetime.fromisoformat(chat.updated).astimezone()
     title = short(clean(chat.title))
@@ -115,7 +115,7 @@ def _line(chat: "Summary", here: str) -> str:
 
 
 def _chats(conversation: "Conversation") -> Iterator[Word]:
-    known: Iterable[Summary] = ()
+    known: Iterable[ChatSummary] = ()
     if conversation.store is not None:
         known = conversation.store.list(LISTED)
     return ((one.short_id, one.title) for one in known)
