@@ -1,15 +1,18 @@
-"""A conversation: history, tools, reasoning effort; one class for CLI, server, apps.
+"""Conversations with the model: one Chat class for the CLI, the server, and apps.
 
     chat = Chat(runtime, effort="low", tools=[get_weather])
     for event in chat.send("Is it raining in Paris?"):
         ...    # Reasoning | Preamble | Answer | ToolCall | ToolResult | Done
 
-chat.py      the history and what can be done to it; history.py finds turns in it
-turn.py      the loop from a question to a Done
-calls.py     the tools, and the calls that wait for their results
-claim.py     one answer at a time
-opening.py   the system and developer messages
-saved.py     all of it as data, and read back
+chat.py               the public class: settings, history, and operations on it
+turn.py               one turn: rounds of generation and tool calls
+turn_runner.py        one turn at a time (answer_lock.py): start, continue, cancel
+transcript.py         messages and the calls that wait (calls.py); history.py: turns
+prompt.py             the prompt: system_messages.py, then the history (truncate.py)
+toolbox.py            run a call; tools/: the tools themselves
+saved.py              a chat as JSON; sessions/: chats on disk
+conversation_file.py  a conversation from a file, for `mlx-gptoss render`
+reasoning_memory.py   reasoning for clients that do not send it back
 """
 
 from mlx_gptoss.chat.calls import Call

@@ -1,34 +1,20 @@
-"""The tools of a conversation, and the calls that wait for their results.
+"""Tool calls of a chat that wait for their results, and where each result goes.
 
-Knows messages and tools; nothing of models, prompts or of when a call is run.
+Knows messages; nothing of models, prompts, or how a tool is run.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from mlx_gptoss.chat.tools import (
-    Approval,
-    ApprovalLike,
-    ToolLike,
-    ToolSet,
-    tools_by_name,
-)
-from mlx_gptoss.harmony.constrain.constraints import (
-    ToolConstraint,
-    built_in_constraints,
-    function_constraints,
-)
 from mlx_gptoss.harmony.events import ToolCall, ToolCallFailed
-from mlx_gptoss.harmony.messages import Message, ToolDescription, ToolNamespace
-
-TOOL_SECONDS = 120.0
+from mlx_gptoss.harmony.messages import Message
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call in the history that waits for its result; `place` calls were before it.
+    """A call that waits for its result.
 
-    Those are the calls of the same generation, answered or not.
+    `place` counts the calls of the same generation before it, answered or not.
     """
 
     id: str
@@ -44,7 +30,7 @@ class Call:
         return ToolCall(self.id, self.name, self.arguments)
 
     def result(self, text: str) -> Message:
-        """Build the tool's message; it answers on the channel of the call."""
+        """Build the tool's message, on the channel of the call."""
         return Message(
             "tool",
             text,
@@ -57,9 +43,9 @@ class Call:
 def insert_result(
     messages: list[Message], waiting: dict[str, Call], call: Call, text: str
 ) -> None:
-    """Answer a waiting call, where the model reads the result as that of this call.
+    """Answer a waiting call, at the position that pairs the result with the call.
 
-    Harmony pairs by place: results stand behind the calls, in the order of the calls.
+    Harmony pairs by position: results follow the calls, in the order of the calls.
     """
     before = sum(one.place < call.place for one in waiting.values())
     first = len(messages) - count_trailing_results(messages)
@@ -68,22 +54,22 @@ def insert_result(
 
 
 def count_trailing_results(messages: Sequence[Message]) -> int:
-    """Count the results that nobody has said anything behind."""
+    """Count the tool results at the end of a history."""
     others = (n for n, one in enumerate(reversed(messages)) if one.role != "tool")
     return next(others, len(messages))
 
 
 @dataclass
 class PendingCalls:
-    """The calls of one conversation: numbered, and kept until they are answered."""
+    """The calls of one chat: numbered, and kept until each has its result."""
 
     waiting: dict[str, Call] = field(default_factory=dict)
     made: int = 0
-    _started: Call | None = None  # until its message has ended
-    _place: int = 0  # of the next call of this generation
+    _started: Call | None = None  # its message has not ended yet
+    _place: int = 0  # of the next call in this generation
 
     def begin_generation(self) -> None:
-        """Let the calls of another generation come."""
+        """Count the places of the next calls from zero."""
         self._place = 0
 
     def next_id(self) -> str:
@@ -91,7 +77,7 @@ class PendingCalls:
         return f"call_{self.made}"
 
     def start(self, event: ToolCall | ToolCallFailed) -> None:
-        """Take note of a call whose message has not ended yet."""
+        """Record a call whose message has not ended yet."""
         if isinstance(event, ToolCall):
             self._started = Call(event.id, event.name, event.arguments)
         else:
@@ -99,11 +85,11 @@ class PendingCalls:
             self._started = Call(event.id, event.name, event.text, problem=problem)
 
     def finish(self, message: Message, *, kept: bool) -> None:
-        """Let the call wait whose message has ended, if that is kept."""
-        heard, self._started = self._started, None
-        if kept and message.is_call and heard is not None:
-            self.waiting[heard.id] = replace(
-                heard,
+        """Make the started call wait for its result, if its message is kept."""
+        started, self._started = self._started, None
+        if kept and message.is_call and started is not None:
+            self.waiting[started.id] = replace(
+                started,
                 recipient=message.recipient or "",
                 channel=message.channel or "commentary",
                 place=self._place,
@@ -112,62 +98,3 @@ class PendingCalls:
 
     def copy(self) -> "PendingCalls":
         return PendingCalls(dict(self.waiting), self.made)
-
-
-class Toolbox:
-    """The tools a conversation may use, and who says which calls run.
-
-    A tool runs in a thread of its own for at most `seconds`; with None, in that of
-    the caller.
-    """
-
-    def __init__(
-        self,
-        tools: Iterable[ToolLike] = (),
-        approve: ApprovalLike = "allow",
-        seconds: float | None = TOOL_SECONDS,
-    ) -> None:
-        given = list(tools)
-        self.tools = tools_by_name(given)
-        self.approval = Approval.of(approve)
-        self.seconds = seconds
-        self._sets = [one for one in given if isinstance(one, ToolSet)]
-
-    def reset(self) -> None:
-        """Put back to its beginning what the tools keep."""
-        for tool_set in self._sets:
-            tool_set.reset()
-
-    @property
-    def functions(self) -> list[ToolDescription]:
-        """The tools of the developer message; the others are built-in."""
-        tools = self.tools.values()
-        return [tool.description for tool in tools if tool.namespace is None]
-
-    @property
-    def targets(self) -> list[ToolConstraint]:
-        """What may be called, and with what."""
-        return function_constraints(self.functions) + built_in_constraints(
-            self.namespaces
-        )
-
-    @property
-    def namespaces(self) -> tuple[ToolNamespace, ...]:
-        """The built-in tools, as the system message declares them."""
-        found = [tool.namespace for tool in self.tools.values() if tool.namespace]
-        return tuple(one for n, one in enumerate(found) if one not in found[:n])
-
-    @property
-    def built_in(self) -> list[str]:
-        return [name for name, tool in self.tools.items() if tool.namespace]
-
-    def run(self, call: Call, cancelled: Callable[[], bool]) -> str | None:
-        """Run a call that is approved, or say why not; None if that is not for us."""
-        if call.problem:
-            return call.problem
-        tool = self.tools.get(call.name)
-        if tool is None or tool.function is None:
-            return None
-        return self.approval.refusal(call.event) or tool.run(
-            call.arguments, seconds=self.seconds, cancelled=cancelled
-        )

@@ -1,11 +1,13 @@
-"""A conversation from a file: OpenAI's chat messages, or a chat this program saved.
+"""Read a conversation from a file: OpenAI's chat messages, or a saved chat.
 
-Either may have `tools` (OpenAI's entries); a list is the messages alone.
+Either may have `tools` (OpenAI's entries); a list is the messages only. A saved chat is
+read as `Chat.from_json` reads it.
 """
 
 import json
 from typing import Any
 
+from mlx_gptoss.chat import saved
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.built_in_tools import BROWSER, PYTHON
@@ -25,56 +27,63 @@ def read_conversation(
     effort: m.Effort | None = None,
     conversation_date: str | None = None,
 ) -> list[m.Message]:
-    """Read a conversation; `effort` and `conversation_date` go before the file's own.
+    """Read a conversation; `effort` and `conversation_date` override the file's own.
 
-    Raises PromptError for what cannot be read.
+    Raises PromptError for anything else.
     """
     try:
         given: Any = json.loads(text)
     except ValueError as error:
-        raise PromptError(f"this is no JSON ({error}): {ADVICE}") from error
+        raise PromptError(f"this is not JSON ({error}): {ADVICE}") from error
     if isinstance(given, list):
         given = {"messages": given}
-    if not isinstance(given, dict) or not isinstance(given.get("messages"), list):
+    if not isinstance(given, dict):
         raise PromptError(f"there are no messages: {ADVICE}")
-    tools = given.get("tools") or []
-    if not isinstance(tools, list):
-        raise PromptError("`tools` is no list: give OpenAI's `tools` entries in one")
-    state: dict[str, Any] = given
-    if state.keys() >= SAVED_KEYS:
-        return _saved(state, tools, effort, conversation_date)
+    content: dict[str, Any] = given
+    if _is_saved_chat(content):
+        return _from_saved_chat(content, effort, conversation_date)
+    if not isinstance(content.get("messages"), list):
+        raise PromptError(f"there are no messages: {ADVICE}")
     return from_chat_messages(
-        state["messages"],
-        tools=tools,
-        response_format=state.get("response_format"),
-        effort=effort or state.get("reasoning_effort") or "medium",
-        conversation_date=conversation_date or state.get("date"),
+        content["messages"],
+        tools=_tool_entries(content),
+        response_format=content.get("response_format"),
+        effort=effort or content.get("reasoning_effort") or "medium",
+        conversation_date=conversation_date or content.get("date"),
         to_answer=False,
     )
 
 
-def _saved(
-    given: dict[str, Any], entries: list[Any], effort: Any, date: str | None
+def _is_saved_chat(content: dict[str, Any]) -> bool:
+    return content.get("format") == saved.FORMAT or content.keys() >= SAVED_KEYS
+
+
+def _tool_entries(content: dict[str, Any]) -> list[Any]:
+    tools = content.get("tools") or []
+    if not isinstance(tools, list):
+        raise PromptError("`tools` is not a list: give OpenAI's `tools` entries in one")
+    return tools
+
+
+def _from_saved_chat(
+    content: dict[str, Any], effort: m.Effort | None, date: str | None
 ) -> list[m.Message]:
-    tools = [read_tool(one, f"tools[{at}]") for at, one in enumerate(entries)]
-    try:
-        kept = [m.Message(**message) for message in given["messages"]]
-    except TypeError as error:
-        raise PromptError(f"this is not a saved chat ({error}): {ADVICE}") from error
-    out = [
-        m.system(
-            effort or given["effort"],
-            conversation_date=date or given["date"] or None,
-            identity=given["identity"],
-            namespaces=[BUILT_IN[name] for name in _built_in(kept)],
-        )
-    ]
-    if given["system"] or tools:
-        out.append(m.developer(given["system"], tools=tools))
-    return [*out, *kept]
+    entries = _tool_entries(content)
+    tools = [read_tool(one, f"tools[{n}]") for n, one in enumerate(entries)]
+    chat = saved.from_json({key: content[key] for key in content if key != "tools"})
+    system = m.SystemContent(
+        identity=chat.identity,
+        conversation_date=date or chat.date or None,
+        effort=effort or chat.effort,  # pyright: ignore[reportArgumentType] - checked
+        namespaces=tuple(BUILT_IN[name] for name in _built_in_called(chat.messages)),
+    )
+    out = [m.Message("system", system)]
+    if chat.system or tools:
+        out.append(m.developer(chat.system, tools=tools))
+    return [*out, *chat.messages]
 
 
-def _built_in(messages: list[m.Message]) -> list[str]:
-    """The built-in tools that were called, so that they must have been on offer."""
+def _built_in_called(messages: tuple[m.Message, ...]) -> list[str]:
+    """Return the built-in tools that were called: they must have been offered."""
     called = {str(message.recipient).partition(".")[0] for message in messages}
     return sorted(called & BUILT_IN.keys())

@@ -1,29 +1,46 @@
-"""What stands before a conversation: the system message, and the developer's.
+"""Build the system and developer messages that precede every conversation.
 
-Made anew for each prompt from the settings of a chat, so that these may change.
+They are built anew for each prompt, so that settings may change between turns.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from mlx_gptoss.harmony.messages import Message, SystemContent, developer
+from mlx_gptoss.harmony.constrain.constraints import AnswerFormat
+from mlx_gptoss.harmony.messages import (
+    Message,
+    SystemContent,
+    ToolDescription,
+    ToolNamespace,
+    developer,
+)
 
-if TYPE_CHECKING:
-    from mlx_gptoss.chat.chat import Chat
 
+def system_messages(
+    *,
+    identity: str,
+    date: str,
+    effort: str,
+    namespaces: tuple[ToolNamespace, ...],
+    instructions: str | None,
+    functions: Sequence[ToolDescription],
+    response_format: AnswerFormat | None,
+) -> list[Message]:
+    """Return the system message, and a developer message if there is content for one.
 
-def system_messages(chat: "Chat") -> list[Message]:
-    """Build both; without instructions, tools and a format to tell of, only one."""
+    `date` "" leaves the date out. `namespaces` are the built-in tools, `functions`
+    the others.
+    """
     content = SystemContent(
-        identity=chat.identity,
-        conversation_date=chat.date or None,
-        effort=chat.effort,  # pyright: ignore[reportArgumentType] - it was checked
-        namespaces=chat.namespaces,
+        identity=identity,
+        conversation_date=date or None,
+        effort=effort,  # pyright: ignore[reportArgumentType] - it was checked
+        namespaces=namespaces,
     )
     messages = [Message("system", content)]
-    told = chat.constraints.response_format
-    formats = [told.prompt_format] if told and told.prompt_format else []
-    if chat.system or chat.functions or formats:
+    shown = response_format.prompt_format if response_format else None
+    formats = [shown] if shown else []
+    if instructions or functions or formats:
         messages.append(
-            developer(chat.system, tools=chat.functions, response_formats=formats)
+            developer(instructions, tools=functions, response_formats=formats)
         )
     return messages

@@ -1,93 +1,117 @@
-"""One turn: from a question to a Done, by rounds of generation and of tool calls.
+"""One turn: from a question to a Done, in rounds of generation and tool calls.
 
-Knows how the model is asked and heard; what came goes into the history of its Chat.
+Generates messages, records them in the transcript of the chat, and runs the tools that
+are called. The chat supplies the prompt and the settings.
 """
 
-from collections.abc import Generator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING
 
+from mlx_gptoss.chat.toolbox import Toolbox
+from mlx_gptoss.chat.transcript import Transcript
 from mlx_gptoss.engine.answer import Listener
 from mlx_gptoss.engine.finish_reasons import TOOL_ROUNDS, cause
 from mlx_gptoss.engine.generate import reasoning_share, room
 from mlx_gptoss.engine.guide import Guide
 from mlx_gptoss.engine.outputs import CANCELLED, LENGTH, STOP, TOOL_CALLS, Statistics
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.engine.stream import Stream
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, Constraints
 from mlx_gptoss.harmony.events import (
-    Answer,
     Done,
     Event,
     MessageEnded,
     ParserEvent,
-    Preamble,
-    Reasoning,
     ToolCall,
     ToolCallFailed,
     ToolResult,
 )
 from mlx_gptoss.harmony.parse.parser import Parser
 
-if TYPE_CHECKING:
-    from mlx_gptoss.chat.chat import Chat
-
-SHOWN = (Reasoning, Preamble, Answer, ToolCall, ToolCallFailed)
 TOO_LONG = "Error: the result has {} characters, too many to be read; ask for less"
 
 
-class Turn:
-    """Asks the model for a Chat until it has answered, or others must answer it."""
+@dataclass(frozen=True)
+class TurnSettings:
+    """The settings of a chat that one turn depends on."""
 
-    def __init__(self, chat: "Chat", reasoned: int = 0) -> None:
-        self.reasoning_tokens = reasoned  # tokens of reasoning so far
-        self._chat = chat
-        self._guide: Guide | None = None  # of the generation under way
+    params: SamplingParams
+    constraints: Constraints
+    max_rounds: int
+
+
+@dataclass(frozen=True)
+class TurnContext:
+    """The parts of a chat that a turn works with.
+
+    `settings` and `prompt` are called before each generation, `changed` after every
+    change of the transcript, and `cancelled` after every token.
+    """
+
+    runtime: Runtime
+    toolbox: Toolbox
+    transcript: Transcript
+    settings: Callable[[], TurnSettings]
+    prompt: Callable[[], list[int]]
+    changed: Callable[[], None]
+    cancelled: Callable[[], bool] = lambda: False
+
+
+class Turn:
+    """Generates for a chat until the model has answered or the caller must answer."""
+
+    def __init__(self, context: TurnContext, reasoning_tokens: int = 0) -> None:
+        self.reasoning_tokens = reasoning_tokens  # so far
+        self._context = context
+        self._transcript = context.transcript
+        self._guide: Guide | None = None  # of the generation in progress
 
     def start(self, max_tokens: int | None) -> Stream:
-        """Begin to generate the next message. Raises PromptError if nothing fits."""
-        chat, tools = self._chat, self._chat.toolbox
-        ids = chat.prompt()
-        seed = chat.params.seed
-        if seed is not None:  # each generation draws anew, and all repeat
-            seed += chat.generations
-            chat.generations += 1
-        params = replace(chat.params, max_tokens=max_tokens, seed=seed)
-        constraints = self._constraints()
+        """Start generating. Raises PromptError if the prompt does not fit."""
+        context, settings = self._context, self._context.settings()
+        runtime, params = context.runtime, settings.params
+        ids = context.prompt()
+        seed = params.seed
+        if seed is not None:  # another seed each generation, reproducible as a whole
+            seed += self._transcript.generations
+            self._transcript.generations += 1
+        params = replace(params, max_tokens=max_tokens, seed=seed)
+        constraints = self._remaining_constraints(settings.constraints)
         if constraints.forces_a_call and constraints.max_reasoning_tokens is None:
-            space = room(len(ids), 0, chat.runtime.context, max_tokens)
+            space = room(len(ids), 0, runtime.context, max_tokens)
             share = reasoning_share(space)
             constraints = replace(constraints, max_reasoning_tokens=share)
-        self._guide = chat.runtime.guides.guide(constraints, tools.targets)
-        return chat.runtime.generate(
-            ids, params, reuse=True, guide=self._guide, cancelled=chat.is_cancelled
+        self._guide = runtime.guides.guide(constraints, context.toolbox.targets)
+        return runtime.generate(
+            ids, params, reuse=True, guide=self._guide, cancelled=context.cancelled
         )
 
     def run(self, stream: Stream) -> Generator[Event]:
-        """Listen, run the tools that were called, and again until no more are."""
-        chat = self._chat
+        """Generate, run the tools that are called, and repeat until none are."""
         total: Statistics | None = None
         for rounds in count(1):
             stats = yield from self._generate(stream)
             total = stats if total is None else total + stats
-            called = bool(chat.calls.waiting)
+            called = bool(self._transcript.waiting)
             if total.finish_reason not in (CANCELLED, LENGTH):
                 yield from self._run_tools()
-            if ended := self._final_statistics(total, called=called, rounds=rounds):
-                if self._mark_cut(cause(ended.finish_reason, ended.finish_details)):
-                    chat.changed()
-                chat.prepare()
-                yield Done(ended.finish_reason or STOP, ended)
+            if final := self._final_statistics(total, called=called, rounds=rounds):
+                reason = cause(final.finish_reason, final.finish_details)
+                if self._transcript.mark_cut(reason):
+                    self._context.changed()
+                yield Done(final.finish_reason or STOP, final)
                 return
             stream = self.resume(self._tokens_left(total))
 
     def resume(self, max_tokens: int | None) -> Stream:
-        """Let the model read the results; those that do not fit are told to be long."""
+        """Generate from the tool results; replace results that are too long to fit."""
         try:
             return self.start(max_tokens)
         except PromptError:
-            messages = self._chat.messages
+            messages = self._transcript.messages
             for place in range(len(messages) - 1, -1, -1):
                 message = messages[place]
                 if message.role != "tool":
@@ -99,95 +123,83 @@ class Turn:
     def _final_statistics(
         self, total: Statistics, *, called: bool, rounds: int
     ) -> Statistics | None:
-        """Say how the turn ended here, or None if the model has results to read."""
+        """Return how the turn ended; None if the model has results to read."""
         if total.finish_reason in (CANCELLED, LENGTH):
             return total
-        waiting = bool(self._chat.calls.waiting)
+        waiting = bool(self._transcript.waiting)
         if waiting or not called:
             return replace(total, finish_reason=TOOL_CALLS if waiting else STOP)
         if self._tokens_left(total) == 0:
             return replace(total, finish_reason=LENGTH)
-        if rounds < self._chat.max_rounds:
+        if rounds < self._context.settings().max_rounds:
             return None
         details = (*total.finish_details, TOOL_ROUNDS)
         return replace(total, finish_reason=LENGTH, finish_details=details)
 
-    def _mark_cut(self, why: str | None) -> bool:
-        """Note with the last message that the turn was cut here; True if it is new."""
-        messages = self._chat.messages
-        if why is None or messages[-1].ended == why:
-            return False
-        messages[-1] = replace(messages[-1], ended=why)
-        return True
-
-    def _constraints(self) -> Constraints:
-        """What is left of the constraints in this round of the turn."""
-        given = self._chat.constraints
+    def _remaining_constraints(self, given: Constraints) -> Constraints:
+        """Return the constraints that still hold in this round of the turn."""
         choice, budget = given.tool_choice, given.max_reasoning_tokens
-        if choice != NONE and self._chat.messages[-1].role == "tool":
-            choice = AUTO  # the call that was asked for has been made
+        if choice != NONE and self._transcript.messages[-1].role == "tool":
+            choice = AUTO  # the call that was required has been made
         if budget is not None:
             budget = max(budget - self.reasoning_tokens, 0)
         return replace(given, tool_choice=choice, max_reasoning_tokens=budget)
 
     def _generate(self, stream: Stream) -> Generator[Event, None, Statistics]:
-        """Yield what one generation says; keep its messages, note its calls."""
-        chat = self._chat
-        chat.calls.begin_generation()
+        """Yield the events of one generation; record its messages and calls."""
+        toolbox, calls = self._context.toolbox, self._transcript.calls
+        constraints = self._context.settings().constraints
+        calls.begin_generation()
         parser = Parser(
-            chat.runtime.tokenizer,
-            tools=chat.toolbox.functions,
-            built_in=chat.toolbox.built_in,
-            calls_on_analysis=chat.constraints.calls_on_analysis,
-            next_id=chat.calls.next_id,
+            self._context.runtime.tokenizer,
+            tools=toolbox.functions,
+            built_in=toolbox.built_in,
+            calls_on_analysis=constraints.calls_on_analysis,
+            next_id=calls.next_id,
         )
-        listener = Listener(parser, chat.constraints.stop)
+        listener = Listener(parser, constraints.stop)
         try:
             for step in stream:
                 yield from self._record(listener.feed(step.token))
                 if listener.stopped:
                     break
             yield from self._record(listener.finish())
-        finally:  # also when the reader left: what came stays
+        finally:  # also when the caller closed the iterator: keep what was generated
             stream.close()
             self._record(listener.finish())
             self.reasoning_tokens += self._guide.reasoning_tokens if self._guide else 0
             stats = listener.judged(stream.stats)
-            self._mark_cut(cause(stats.finish_reason, stats.finish_details))
-            chat.changed()
+            self._transcript.mark_cut(cause(stats.finish_reason, stats.finish_details))
+            self._context.changed()
         return stats
 
     def _record(self, events: Sequence[ParserEvent]) -> list[Event]:
-        """Put ended messages into the history; return the events to show."""
-        chat = self._chat
+        """Append ended messages to the transcript; return the events to yield."""
         for event in events:
             if isinstance(event, ToolCall | ToolCallFailed):
-                chat.calls.start(event)
+                self._transcript.calls.start(event)
             elif isinstance(event, MessageEnded):
                 message = event.message
-                # Half a call cannot be answered, and nothing says nothing.
-                half = not event.complete and (message.is_call or not message.text)
-                with chat.moment:
-                    if not half:
-                        chat.messages.append(message)
-                    chat.calls.finish(message, kept=not half)
-        return [event for event in events if isinstance(event, SHOWN)]
+                # An incomplete call cannot be answered; an empty message is nothing.
+                cut = not event.complete and (message.is_call or not message.text)
+                self._transcript.append(message, kept=not cut)
+        return [event for event in events if isinstance(event, Event)]
 
     def _run_tools(self) -> Generator[Event]:
-        """Answer the calls that can be answered here; the others go on waiting."""
-        chat, over = self._chat, False
+        """Run the calls that have a function; the others keep waiting."""
+        transcript, finished = self._transcript, False
         try:
-            for call in list(chat.calls.waiting.values()):
-                text = chat.toolbox.run(call, chat.is_cancelled)
+            for call in list(transcript.waiting.values()):
+                text = self._context.toolbox.run(call, self._context.cancelled)
                 if text is not None:
-                    chat.answer([call], text)
-                    chat.changed()
+                    transcript.answer([call], text)
+                    self._context.changed()
                     yield ToolResult(call.id, text)
-            over = True
-        finally:  # the reader left, or was interrupted
-            if not over and self._mark_cut(CANCELLED):
-                chat.changed()
+            finished = True
+        finally:  # the caller closed the iterator, or an interrupt arrived
+            if not finished and transcript.mark_cut(CANCELLED):
+                self._context.changed()
 
     def _tokens_left(self, stats: Statistics) -> int | None:
-        limit = self._chat.params.max_tokens
+        limit = self._context.settings().params.max_tokens
         return None if limit is None else max(limit - stats.completion_tokens, 0)

@@ -10,22 +10,30 @@ from typing import Any
 from mlx_gptoss.harmony.messages import Message
 
 
+class Event:
+    """An event of `Chat.send`.
+
+    One of Reasoning, Preamble, Answer, ToolCall, ToolCallFailed, ToolResult, and Done,
+    which is the last.
+    """
+
+
 @dataclass(frozen=True)
-class Reasoning:
+class Reasoning(Event):
     """A piece of the chain of thought (channel `analysis`)."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Preamble:
+class Preamble(Event):
     """A piece of text for the user before tool calls (channel `commentary`)."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(Event):
     """A piece of the answer (channel `final`)."""
 
     text: str
@@ -54,7 +62,7 @@ class ToolCallDelta:
 
 
 @dataclass(frozen=True)
-class ToolCall:
+class ToolCall(Event):
     """A call that may be run: the tool is known and the arguments were read.
 
     `arguments` is a JSON object as text; plain code for the `python` tool.
@@ -66,7 +74,7 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
-class ToolCallFailed:
+class ToolCallFailed(Event):
     """A call that must not be run; `problem` is an answer for the model.
 
     `cut_off` tells that it has no end: the tokens ran out within it, or it was stopped.
@@ -80,7 +88,7 @@ class ToolCallFailed:
 
 
 @dataclass(frozen=True)
-class ToolResult:
+class ToolResult(Event):
     id: str
     text: str
 
@@ -108,7 +116,7 @@ class Repaired:
 
 
 @dataclass(frozen=True)
-class Done:
+class Done(Event):
     """The end of a turn: `finish_reason` is stop, length, tool_calls or cancelled."""
 
     finish_reason: str
@@ -127,4 +135,3 @@ ParserEvent = (
     | MessageEnded
     | Repaired
 )
-Event = ParserEvent | ToolResult | Done

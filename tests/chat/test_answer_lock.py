@@ -264,7 +264,7 @@ class Watched(dict[str, Call]):
     """Waiting calls; while one is taken out, somebody else saves the chat."""
 
     def __init__(self, chat: Chat) -> None:
-        super().__init__(chat.calls.waiting)
+        super().__init__(chat.transcript.calls.waiting)
         self.saved: list[dict[str, Any]] = []
         self.saver = threading.Thread(target=lambda: self.saved.append(chat.to_json()))
 
@@ -279,7 +279,7 @@ def test_what_is_saved_while_a_result_comes_can_be_gone_on_with() -> None:
     with answering(CALLED, ONE) as runtime:
         chat = start(runtime, tools=[LOOK])
         list(chat.send("one"))
-        waiting = chat.calls.waiting = Watched(chat)
+        waiting = chat.transcript.calls.waiting = Watched(chat)
         events = chat.submit_result("call_1", "rain")
         waiting.saver.join()
 

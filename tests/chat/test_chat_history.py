@@ -379,7 +379,7 @@ def wrong(**changes: Any) -> dict[str, Any]:
     ("data", "problem"),
     [
         ("{}", "it lacks `created`"),
-        ("[1]", "it is no JSON object"),
+        ("[1]", "it is not a JSON object"),
         ("nonsense", "nor JSON"),
         (
             wrong(version=3),
@@ -400,7 +400,7 @@ def wrong(**changes: Any) -> dict[str, Any]:
             r"messages\[0\]: 'namespaces'",
         ),
         (wrong(effort="huge"), "effort `huge` is unknown"),
-        (wrong(created="yesterday"), "`created` is no time"),
+        (wrong(created="yesterday"), "`created` is not a time"),
         (wrong(updated="2026-01-02T03:04:05"), "`updated` has no time zone"),
         (wrong(forgotten=2), "`forgotten` is 2 of 1"),
         (wrong(forgotten=True), "`forgotten` of it is bool"),

@@ -1,10 +1,12 @@
 """Conversations as others write them become messages; what cannot is named."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from mlx_gptoss.chat import saved
 from mlx_gptoss.chat.conversation_file import read_conversation
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
@@ -133,7 +135,7 @@ def test_a_response_format_without_a_schema_is_not_written() -> None:
 
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "no JSON": ("{", "this is no JSON"),
+    "no JSON": ("{", "this is not JSON"),
     "no messages": ({"text": "hi"}, "there are no messages"),
     "a message that is text": (["hi"], r"messages\[0\] is no JSON object"),
     "an unknown role": ([{"role": "robot"}], r"messages\[0\] has role `robot`"),
@@ -148,7 +150,7 @@ WRONG: dict[str, tuple[Any, str]] = {
         r"messages\[0\]\.tool_calls\[0\] has no `function\.name`",
     ),
     "a result of no call": ([{"role": "tool", "content": "r"}], "result of no call"),
-    "tools that are no list": ({"messages": [], "tools": {"f": 1}}, "`tools` is no"),
+    "tools that are no list": ({"messages": [], "tools": {"f": 1}}, "`tools` is not a"),
     "a tool that is no function": (
         {"messages": [], "tools": [{"type": "web_search"}]},
         r"tools\[0\] has no `name`: only functions",
@@ -178,11 +180,64 @@ def test_what_cannot_be_read_is_named(case: str) -> None:
         read_conversation(text)
 
 
+def saved_chat(*messages: m.Message, **changed: Any) -> dict[str, Any]:
+    time = datetime(2026, 1, 2, tzinfo=UTC)
+    chat = saved.SavedChat(
+        id="1",
+        title=None,
+        created=time,
+        updated=time,
+        effort="low",
+        system=None,
+        identity="I",
+        date="",
+        forgotten=0,
+        messages=messages,
+        waiting=(),
+    )
+    return saved.to_json(chat) | changed
+
+
+REFUSED_SAVED_CHATS: dict[str, dict[str, Any]] = {
+    "no format": {key: value for key, value in saved_chat().items() if key != "format"},
+    "a newer version": saved_chat(version=3),
+    "an unknown key": saved_chat(colour="red"),
+    "no messages": {
+        key: value for key, value in saved_chat().items() if key != "messages"
+    },
+    "a message without a role": saved_chat(messages=[{"content": "hi"}]),
+    "content that is a number": saved_chat(messages=[{"role": "user", "content": 1}]),
+    "a system message of text in a dict": saved_chat(
+        messages=[{"role": "system", "content": {"text": "hi"}}]
+    ),
+    "more forgotten than there are": saved_chat(forgotten=2),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_SAVED_CHATS)
+def test_a_saved_chat_is_refused_in_the_words_of_its_reader(case: str) -> None:
+    given = REFUSED_SAVED_CHATS[case]
+    with pytest.raises(PromptError) as expected:
+        saved.from_json(given)
+
+    with pytest.raises(PromptError) as refused:
+        read_conversation(json.dumps(given))
+
+    assert str(refused.value) == str(expected.value)
+
+
+def test_a_saved_system_message_is_read_as_its_reader_reads_it() -> None:
+    messages = [m.system("high"), m.developer("Be brief."), m.user("hi")]
+    given = saved_chat(*messages)
+
+    assert list(saved.from_json(given).messages) == messages
+    assert read(given) == messages
+
+
 def test_a_saved_chat_may_be_given_its_tools() -> None:
-    saved = {"effort": "low", "system": None, "identity": "I", "date": ""}
     tools = [{"type": "function", "function": {"name": "f"}}]
 
-    assert read_conversation(json.dumps(saved | {"messages": [], "tools": tools})) == [
+    assert read_conversation(json.dumps(saved_chat(tools=tools))) == [
         m.system("low", identity="I"),
         m.developer(tools=[m.ToolDescription("f")]),
     ]

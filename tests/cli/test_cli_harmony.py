@@ -119,7 +119,7 @@ def test_parse_accounts_for_every_id_of_a_malformed_stream(path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text", "code", "message"),
     [
-        (["render"], "[", 1, "this is no JSON"),
+        (["render"], "[", 1, "this is not JSON"),
         (["render"], '[{"role": "robot"}]', 1, "has role `robot`"),
         (["render", "--ids", "--json"], "[]", 2, "choose one of"),
         (["parse", "--tool", "f", "--no-tools"], "", 2, "choose one of"),
