@@ -45,7 +45,7 @@ REASONS = {
 }
 
 
-def reason(error: OSError) -> str:
+def explain_os_error(error: OSError) -> str:
     """Return why the system refused, and what to do; names no file."""
     if error.errno is None:  # NumPy's, of a write that came to an end too early
         return f"the disk takes no more ({error}): make room"
@@ -55,12 +55,12 @@ def reason(error: OSError) -> str:
 
 
 @contextmanager
-def named(path: Path, failed: str = "written") -> Iterator[None]:
+def storage_errors(path: Path, failed: str = "written") -> Iterator[None]:
     """Turn an OSError into a StorageError: `path` cannot be written, or `failed`."""
     try:
         yield
     except OSError as error:
-        why = reason(error)
+        why = explain_os_error(error)
         full = error.errno in FULL
         raise StorageError(
             f"`{path}` cannot be {failed}: {why}", reason=why, full=full
@@ -87,12 +87,12 @@ def draft(path: Path, *, private: bool = True, replace: bool = True) -> Iterator
 
     It has the ending of `path`. See `write` for the options.
     """
-    with named(path):
+    with storage_errors(path):
         if _is_special(path):
             yield path
             return
         target = _followed(path)
-        remove_leftovers(target.parent)
+        remove_stale(target.parent)
         mode = OWNER_FILE if private else ANY_FILE
         place, lock = _locked_draft(target, mode)
         try:
@@ -107,9 +107,9 @@ def draft(path: Path, *, private: bool = True, replace: bool = True) -> Iterator
         sync_folder(target.parent)
 
 
-def require(path: Path) -> None:
+def require_writable(path: Path) -> None:
     """Raise StorageError if `path` cannot be written, before there is anything to."""
-    with named(path):
+    with storage_errors(path):
         if not _is_special(path):
             place, lock = _locked_draft(_followed(path), OWNER_FILE)
             place.unlink()
@@ -119,8 +119,8 @@ def require(path: Path) -> None:
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
     """Give a new private folder within `folder`, and remove it and all in it."""
-    with named(folder):
-        remove_leftovers(folder)
+    with storage_errors(folder):
+        remove_stale(folder)
         inside, lock = _locked_folder(folder)
     try:
         yield inside
@@ -129,7 +129,7 @@ def scratch(folder: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def temporary() -> Path:
+def temporary_folder() -> Path:
     """Return the system's folder for scratch. Raises StorageError for a full disk."""
     try:
         return Path(tempfile.gettempdir())
@@ -141,7 +141,7 @@ def temporary() -> Path:
 
 def make_folder(folder: Path) -> None:
     """Make a folder for its owner alone, and those above it, if it is not there."""
-    with named(folder):
+    with storage_errors(folder):
         folder.mkdir(OWNER_FOLDER, parents=True, exist_ok=True)
 
 
@@ -168,7 +168,7 @@ def is_draft(path: Path) -> bool:
     return path.name.startswith(PREFIX) and DRAFT in path.name
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_stale(folder: Path) -> None:
     """Remove the drafts and scratch folders in `folder` whose process was killed."""
     for path in folder.glob(f"{PREFIX}*"):
         if DRAFT not in path.name and path.suffix != SCRATCH:

@@ -11,38 +11,44 @@ from pathlib import Path
 
 from mlx_gptoss.errors import GptOssError
 
-NAME = "mlx-gptoss"
-CACHE = "MLX_GPTOSS_CACHE"  # another place for prompts that were read
-OPTIONAL = ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", CACHE)
+PROGRAM_NAME = "mlx-gptoss"
+CACHE_VARIABLE = "MLX_GPTOSS_CACHE"  # another place for prompts that were read
+OPTIONAL = ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", CACHE_VARIABLE)
 OF_AGENTS = ("CODEX_HOME", "CLAUDE_CONFIG_DIR")  # asked for by `agents setup` only
 # These may begin with `~`. Empty, the Hub's library takes them for the current folder.
 OF_THE_HUB = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
 
 
-def home() -> Path:
+def config_folder() -> Path:
     """Return the user's folder of settings and measurements, there or not yet."""
     if sys.platform == "darwin":
-        return user_home() / "Library" / "Application Support" / NAME
-    return (named("XDG_CONFIG_HOME") or user_home() / ".config") / NAME
+        return user_home() / "Library" / "Application Support" / PROGRAM_NAME
+    return (
+        environment_folder("XDG_CONFIG_HOME") or user_home() / ".config"
+    ) / PROGRAM_NAME
 
 
-def data_home() -> Path:
+def data_folder() -> Path:
     """Return the user's folder of chats, there or not yet."""
     if sys.platform == "darwin":
-        return home()
-    return (named("XDG_DATA_HOME") or user_home() / ".local" / "share") / NAME
+        return config_folder()
+    return (
+        environment_folder("XDG_DATA_HOME") or user_home() / ".local" / "share"
+    ) / PROGRAM_NAME
 
 
-def cache_home() -> Path:
+def cache_folder() -> Path:
     """Return the folder of what can be computed again, there or not yet."""
     if sys.platform == "darwin":
-        return user_home() / "Library" / "Caches" / NAME
-    return (named("XDG_CACHE_HOME") or user_home() / ".cache") / NAME
+        return user_home() / "Library" / "Caches" / PROGRAM_NAME
+    return (
+        environment_folder("XDG_CACHE_HOME") or user_home() / ".cache"
+    ) / PROGRAM_NAME
 
 
 def user_home() -> Path:
     """Return the user's home. Raises GptOssError if nobody says where that is."""
-    if (found := named("HOME")) is not None:
+    if (found := environment_folder("HOME")) is not None:
         return found
     try:
         return Path.home()
@@ -50,7 +56,7 @@ def user_home() -> Path:
         raise GptOssError("this user has no home: set `HOME` to a folder") from error
 
 
-def named(variable: str) -> Path | None:
+def environment_folder(variable: str) -> Path | None:
     """Return the folder that a variable names, None for none; may raise GptOssError."""
     given = os.environ.get(variable)
     if given is None or (not given and variable in (*OPTIONAL, *OF_AGENTS)):
@@ -65,7 +71,7 @@ def named(variable: str) -> Path | None:
     return Path(path)
 
 
-def check_named_folders() -> None:
+def check_environment_folders() -> None:
     """Raise GptOssError, before any work, for a variable that names no folder."""
     for variable in ("HOME", *OPTIONAL, *OF_THE_HUB):
-        named(variable)
+        environment_folder(variable)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mlx_gptoss.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.parameters import Parameter
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor, read_header
-from mlx_gptoss.checkpoint.summary import facts
+from mlx_gptoss.checkpoint.summary import summarize
 from mlx_gptoss.checkpoint.value_checks import check_values
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ __all__ = [
     "Parameter",
     "StoredTensor",
     "check_values",
-    "facts",
     "load_model",
     "load_parameters",
     "open_checkpoint",
     "read_header",
+    "summarize",
 ]
 
 

@@ -20,7 +20,7 @@ from mlx_gptoss.checkpoint.folder import (
     read_json,
 )
 from mlx_gptoss.checkpoint.matching import match_tensors
-from mlx_gptoss.checkpoint.mismatch import explain
+from mlx_gptoss.checkpoint.mismatch import explain_mismatch
 from mlx_gptoss.checkpoint.parameters import Parameter, list_parameters, part_of
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
 from mlx_gptoss.errors import CheckpointError, ConfigError
@@ -81,7 +81,7 @@ def open_checkpoint(folder: str | Path, *, strict: bool = False) -> Checkpoint:
     raw = read_json(files.folder / CONFIG)
     check_not_tied(raw, files)
     config = ModelConfig.from_dict(raw, strict=strict)
-    config = replace(config, eos_token_ids=stop_tokens(config, files.folder))
+    config = replace(config, eos_token_ids=read_stop_tokens(config, files.folder))
     stored = read_headers(files)
     layout = detect_layout(
         {name: (tensor.dtype, tensor.shape) for name, tensor in stored.items()},
@@ -90,10 +90,10 @@ def open_checkpoint(folder: str | Path, *, strict: bool = False) -> Checkpoint:
     try:
         _, modules = parse_quantization(raw)  # the default is in the tensors themselves
         if layout is None:
-            raise no_weights(files.folder, stored)
+            raise no_weights_error(files.folder, stored)
         match = match_tensors(stored, config, layout, modules)
     except (CheckpointError, ConfigError) as error:
-        reason = explain(raw, config, layout, stored)
+        reason = explain_mismatch(raw, config, layout, stored)
         if reason is None:
             raise
         raise CheckpointError(reason) from error
@@ -108,7 +108,9 @@ def open_checkpoint(folder: str | Path, *, strict: bool = False) -> Checkpoint:
     )
 
 
-def no_weights(folder: Path, stored: Mapping[str, StoredTensor]) -> CheckpointError:
+def no_weights_error(
+    folder: Path, stored: Mapping[str, StoredTensor]
+) -> CheckpointError:
     """Make the error for tensors that are none of gpt-oss's."""
     first = f": the first of its tensors is `{min(stored)}`" if stored else ""
     return CheckpointError(
@@ -133,7 +135,7 @@ def check_not_tied(raw: Mapping[str, Any], files: CheckpointFiles) -> None:
     )
 
 
-def stop_tokens(config: ModelConfig, folder: Path) -> tuple[int, ...]:
+def read_stop_tokens(config: ModelConfig, folder: Path) -> tuple[int, ...]:
     """Join the ids of `config.json` and `generation_config.json`, in that order."""
     path = folder / GENERATION_CONFIG
     ids = config.eos_token_ids

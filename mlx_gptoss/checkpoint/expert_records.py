@@ -45,7 +45,7 @@ def expert_records(checkpoint: Checkpoint) -> dict[int, ExpertRecords]:
     return records
 
 
-def refusal(checkpoint: Checkpoint) -> str | None:
+def explain_refusal(checkpoint: Checkpoint) -> str | None:
     """Say why the experts cannot be read one by one; None: they can."""
     try:
         expert_records(checkpoint)
@@ -54,7 +54,7 @@ def refusal(checkpoint: Checkpoint) -> str | None:
     return None
 
 
-def bytes_in_memory(checkpoint: Checkpoint, float_bytes: int) -> int:
+def expert_bytes_in_memory(checkpoint: Checkpoint, float_bytes: int) -> int:
     """Bytes of one expert without the biases of its rows, on average over layers."""
     total = sum(
         parameter.nbytes(float_bytes)

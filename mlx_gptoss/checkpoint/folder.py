@@ -25,7 +25,7 @@ STORED_DTYPES = {"BF16": "BF16", "FP4": "U8", "UE8": "U8"}
 SHARD = re.compile(r".*-(\d+)-of-(\d+)\.safetensors")
 
 # Weights this project does not read, by suffix, and what to do instead.
-FOREIGN = {
+UNSUPPORTED = {
     GGUF: "a GGUF is converted first (`mlx-gptoss convert SRC DST`)",
     ".bin": "pickled weights and model.bin are not read, for safety",
     ".pt": "pickled weights are not read, for safety",
@@ -49,7 +49,7 @@ def find_files(path: Path) -> CheckpointFiles:
     A folder without weights of its own but with `original/` stands for that.
     """
     if path.is_file():
-        return single_file(path)
+        return find_single_file(path)
     if not path.is_dir():
         raise CheckpointError(f"`{path}` does not exist: give a checkpoint's folder")
     folder = path
@@ -60,14 +60,16 @@ def find_files(path: Path) -> CheckpointFiles:
     if adapter is not None and set(weights) <= set(adapter_files(folder)):
         raise CheckpointError(f"`{folder}` is {adapter}")
     if not (folder / CONFIG).is_file():
-        raise CheckpointError(f"`{folder}` has no `{CONFIG}`{what_it_is(folder)}")
+        raise CheckpointError(f"`{folder}` has no `{CONFIG}`{describe_folder(folder)}")
     if (folder / INDEX).is_file():
         index = read_index(folder / INDEX)
         names = sorted(set(index.values()))
         return CheckpointFiles(folder, tuple(folder / name for name in names), index)
     if not weights:
-        raise CheckpointError(f"`{folder}` has no `*.safetensors`{foreign(folder)}")
-    check_numbers(weights)
+        raise CheckpointError(
+            f"`{folder}` has no `*.safetensors`{describe_unsupported(folder)}"
+        )
+    check_shard_numbers(weights)
     return CheckpointFiles(folder, tuple(weights), None)
 
 
@@ -77,7 +79,7 @@ def find_weights(folder: Path) -> list[Path]:
     )
 
 
-def check_numbers(weights: list[Path]) -> None:
+def check_shard_numbers(weights: list[Path]) -> None:
     """Demand that files numbered "of N" have no gap; they may begin at 0 or 1."""
     found = [SHARD.fullmatch(path.name) for path in weights]
     numbers = {int(match[1]) for match in found if match}
@@ -92,7 +94,7 @@ def check_numbers(weights: list[Path]) -> None:
         )
 
 
-def what_it_is(folder: Path) -> str:
+def describe_folder(folder: Path) -> str:
     """Say what a folder without a config is, as the end of a message."""
     if any(folder.glob(f"*{GGUF}")):
         return f" but a GGUF: convert it with `mlx-gptoss convert {folder} DST`"
@@ -108,10 +110,10 @@ def has_weights(folder: Path) -> bool:
     return (folder / INDEX).is_file() or any(folder.glob("*.safetensors"))
 
 
-def single_file(path: Path) -> CheckpointFiles:
+def find_single_file(path: Path) -> CheckpointFiles:
     """Accept one safetensors file that has its config beside it."""
     if path.suffix != ".safetensors":
-        reason = FOREIGN.get(path.suffix, "it is not a safetensors file")
+        reason = UNSUPPORTED.get(path.suffix, "it is not a safetensors file")
         raise CheckpointError(f"cannot load `{path}`: {reason}; give a folder")
     if path in adapter_files(path.parent):
         raise CheckpointError(f"`{path}` is {describe_adapter(path.parent)}")
@@ -124,9 +126,9 @@ def single_file(path: Path) -> CheckpointFiles:
     return CheckpointFiles(path.parent, (path,), None)
 
 
-def foreign(folder: Path) -> str:
+def describe_unsupported(folder: Path) -> str:
     """Say what else lies there, as the end of a message."""
-    for suffix, reason in FOREIGN.items():
+    for suffix, reason in UNSUPPORTED.items():
         if any(folder.glob(f"*{suffix}")):
             return f" but `*{suffix}`: {reason}; download the safetensors files"
     return ": download the weights"

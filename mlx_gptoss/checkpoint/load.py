@@ -14,26 +14,26 @@ import numpy as np
 
 from mlx_gptoss.checkpoint.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.mapping import (
-    Share,
-    adopt,
-    can_adopt,
-    device_share,
+    PageSharing,
+    can_map,
+    choose_page_sharing,
+    map_parameter,
     start_read_ahead,
 )
 from mlx_gptoss.checkpoint.parameters import BYTE, FLOAT, WORD, Parameter
 from mlx_gptoss.checkpoint.tensor_reads import (
-    Chunk,
-    chunks,
+    TensorChunk,
     fill,
     fill_transposed,
     open_files,
+    split_into_chunks,
 )
 from mlx_gptoss.errors import CheckpointError, MemoryBudgetError
 from mlx_gptoss.memory import device_budget, format_bytes
 from mlx_gptoss.model.buffers import empty
 from mlx_gptoss.model.gpt_oss import GptOss
 
-THREADS = 8
+READ_THREADS = 8
 Progress = Callable[[int, int], None]  # bytes read so far, bytes in all
 
 COMPUTE_DTYPES = {mx.float32: 4, mx.bfloat16: 2}  # and their bytes
@@ -44,7 +44,7 @@ def load_model(
     *,
     dtype: mx.Dtype,
     progress: Progress | None = None,
-    share: Share | None = None,
+    share: PageSharing | None = None,
 ) -> GptOss:
     """Build the model with evaluated weights, floats cast to `dtype`.
 
@@ -53,7 +53,7 @@ def load_model(
     """
     model = GptOss(checkpoint.config, checkpoint.structure)
     weights = load_parameters(
-        checkpoint, dtype=dtype, progress=progress, share=share or device_share()
+        checkpoint, dtype=dtype, progress=progress, share=share or choose_page_sharing()
     )
     model.load_weights(list(weights.items()), strict=True)
     return model
@@ -65,7 +65,7 @@ def load_parameters(
     dtype: mx.Dtype,
     progress: Progress | None = None,
     select: Callable[[Parameter], bool] | None = None,
-    share: Share | None = None,
+    share: PageSharing | None = None,
 ) -> dict[str, mx.array]:
     """Read the parameters (those that `select` says yes to) by their names in memory.
 
@@ -80,7 +80,7 @@ def load_parameters(
         raise CheckpointError(f"cannot load as {name}{why}: use float32 or bfloat16")
     wanted = [x for x in checkpoint.parameters if select is None or select(x)]
     check_room(sum(x.nbytes(COMPUTE_DTYPES[dtype]) for x in wanted))
-    adopted = {} if share is None else adopt_parameters(wanted, dtype, share)
+    adopted = {} if share is None else map_parameters(wanted, dtype, share)
     rest = [x for x in wanted if x.name not in adopted]
     with open_files(checkpoint.files) as files:
         read = read_parameters(rest, dtype, files, progress or (lambda *_: None))
@@ -88,11 +88,13 @@ def load_parameters(
     return {x.name: found[x.name] for x in wanted}
 
 
-def adopt_parameters(
-    wanted: list[Parameter], dtype: mx.Dtype, share: Share
+def map_parameters(
+    wanted: list[Parameter], dtype: mx.Dtype, share: PageSharing
 ) -> dict[str, mx.array]:
     """Adopt what can be adopted, and start reading it ahead."""
-    found = {x.name: adopt(x, dtype, share) for x in wanted if can_adopt(x, dtype)}
+    found = {
+        x.name: map_parameter(x, dtype, share) for x in wanted if can_map(x, dtype)
+    }
     adopted = {name: array for name, array in found.items() if array is not None}
     sources = [x.sources[0] for x in wanted if x.name in adopted]
     if sources:
@@ -106,7 +108,7 @@ def read_parameters(
     """Allocate one parameter after the other while threads fill those before it."""
     total = sum(source.nbytes for x in wanted for source in x.sources)
     done = 0
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(READ_THREADS) as pool:
         try:
             begun = [(x, *start_reading(x, dtype, files, pool)) for x in wanted]
             for _, _, jobs in begun:
@@ -116,7 +118,7 @@ def read_parameters(
         except BaseException:
             pool.shutdown(cancel_futures=True)  # an interrupt does not wait for them
             raise
-    return {x.name: finish(array, x, dtype) for x, array, _ in begun}
+    return {x.name: set_dtype(array, x, dtype) for x, array, _ in begun}
 
 
 def check_room(needed: int) -> None:
@@ -141,29 +143,33 @@ def start_reading(
     view = np.asarray(array)
     if parameter.transposed:
         (source,) = parameter.sources
-        pieces = chunks(source, values=view[0].size)
+        pieces = split_into_chunks(source, values=view[0].size)
         parts = [(piece, view[e]) for e, piece in enumerate(pieces)]
-        return array, [pool.submit(read, fill_transposed, files, *x) for x in parts]
-    parts = split(parameter, view.reshape(-1))
-    return array, [pool.submit(read, fill, files, *x) for x in parts]
+        return array, [
+            pool.submit(read_chunk, fill_transposed, files, *x) for x in parts
+        ]
+    parts = split_sources(parameter, view.reshape(-1))
+    return array, [pool.submit(read_chunk, fill, files, *x) for x in parts]
 
 
-def split(parameter: Parameter, flat: np.ndarray) -> Iterator[tuple[Chunk, np.ndarray]]:
+def split_sources(
+    parameter: Parameter, flat: np.ndarray
+) -> Iterator[tuple[TensorChunk, np.ndarray]]:
     """Pair every chunk of the sources with its place in memory."""
     floats = parameter.form == FLOAT
     place = flat if floats else flat.view(np.uint8)  # stored bytes may lie as words
     first = 0
     for source in parameter.sources:
         width = 1 if floats else source.itemsize
-        for chunk in chunks(source):
+        for chunk in split_into_chunks(source):
             yield chunk, place[first + chunk.start * width : first + chunk.stop * width]
         first += source.count * width
 
 
-def read(
-    how: Callable[[int, Chunk, np.ndarray], None],
+def read_chunk(
+    how: Callable[[int, TensorChunk, np.ndarray], None],
     files: dict[Path, int],
-    chunk: Chunk,
+    chunk: TensorChunk,
     out: np.ndarray,
 ) -> int:
     how(files[chunk.tensor.file], chunk, out)
@@ -177,7 +183,7 @@ def memory_dtype(parameter: Parameter, dtype: mx.Dtype) -> mx.Dtype:
     return mx.uint16 if dtype == mx.bfloat16 else dtype
 
 
-def finish(array: mx.array, parameter: Parameter, dtype: mx.Dtype) -> mx.array:
+def set_dtype(array: mx.array, parameter: Parameter, dtype: mx.Dtype) -> mx.array:
     """Name filled memory by its true dtype; shares it, copies nothing."""
     if parameter.form != FLOAT or array.dtype == dtype:
         return array

@@ -23,7 +23,7 @@ from mlx_gptoss.model.device import on_gpu
 PAGE_BYTES = 16384  # of Apple silicon; a multiple of everyone else's
 READ_AHEAD_THREADS = 4
 
-Share = Callable[[np.ndarray], mx.array]
+PageSharing = Callable[[np.ndarray], mx.array]
 
 
 def share_pages(pages: np.ndarray) -> mx.array:
@@ -35,30 +35,32 @@ def share_pages(pages: np.ndarray) -> mx.array:
     return mx.asarray(pages, copy=False)
 
 
-def device_share() -> Share | None:
+def choose_page_sharing() -> PageSharing | None:
     """Return how the default device shares memory; None: it does not."""
     return share_pages if on_gpu() else None
 
 
-def can_adopt(parameter: Parameter, dtype: mx.Dtype) -> bool:
+def can_map(parameter: Parameter, dtype: mx.Dtype) -> bool:
     """Say whether a parameter lies in its file exactly as it is to lie in memory."""
     if len(parameter.sources) != 1 or parameter.transposed:
         return False
     (source,) = parameter.sources
     if parameter.form == FLOAT and (source.dtype, dtype) != ("BF16", mx.bfloat16):
         return False
-    return source.nbytes > 0 and source.offset % unit(source).itemsize == 0
+    return source.nbytes > 0 and source.offset % mapping_unit(source).itemsize == 0
 
 
-def adopt(parameter: Parameter, dtype: mx.Dtype, share: Share) -> mx.array | None:
+def map_parameter(
+    parameter: Parameter, dtype: mx.Dtype, share: PageSharing
+) -> mx.array | None:
     """Return a parameter that is its file's own pages, or None if it cannot be had."""
     (source,) = parameter.sources
     try:
         shared = share(map_pages(source))
     except (ValueError, TypeError, OverflowError, RuntimeError, MemoryError):
         return None  # the caller reads the file, which always works
-    first = source.offset % PAGE_BYTES // unit(source).itemsize
-    count = source.nbytes // unit(source).itemsize
+    first = source.offset % PAGE_BYTES // mapping_unit(source).itemsize
+    count = source.nbytes // mapping_unit(source).itemsize
     named = shared.flatten()[first : first + count].view(
         {WORD: mx.uint32, BYTE: mx.uint8, FLOAT: dtype}[parameter.form]
     )
@@ -77,16 +79,16 @@ def map_pages(tensor: StoredTensor) -> np.ndarray:
     with tensor.file.open("rb") as file:
         size = file.seek(0, 2)
         end = min(-(-(tensor.offset + tensor.nbytes) // PAGE_BYTES) * PAGE_BYTES, size)
-        end -= (end - start) % unit(tensor).itemsize
+        end -= (end - start) % mapping_unit(tensor).itemsize
         mapped = mmap.mmap(
             file.fileno(), end - start, access=mmap.ACCESS_READ, offset=start
         )
-    units = np.frombuffer(mapped, unit(tensor))
+    units = np.frombuffer(mapped, mapping_unit(tensor))
     whole = (end - start) % PAGE_BYTES == 0
     return units.reshape(-1, PAGE_BYTES // units.itemsize) if whole else units
 
 
-def unit(tensor: StoredTensor) -> np.dtype:
+def mapping_unit(tensor: StoredTensor) -> np.dtype:
     """Return the widest unit a tensor can be mapped in: words, where it may."""
     words = tensor.nbytes % 4 == 0 and tensor.offset % 4 == 0
     return np.dtype("<u4") if words else RAW_DTYPES[tensor.dtype]

@@ -36,14 +36,14 @@ from mlx_gptoss.format.layout import (
 )
 
 Modules = Mapping[str, Quantization | None]  # what `config.json` says of single ones
-Spec = tuple[tuple[str, ...], tuple[int, ...]]  # dtypes allowed, shape expected
+TensorSpec = tuple[tuple[str, ...], tuple[int, ...]]  # dtypes allowed, shape expected
 
 OTHER_CONFIG = "take the `config.json` that was saved with these weights"
 NOT_BF16 = "not supported, save the model as bf16"
 
 
 @dataclass(frozen=True)
-class Match:
+class TensorMatch:
     """What was found: the structure, and every tensor by its canonical name."""
 
     structure: Structure
@@ -55,7 +55,7 @@ def match_tensors(
     config: ModelConfig,
     layout: Layout,
     modules: Modules,
-) -> Match:
+) -> TensorMatch:
     """Check every stored tensor; raises CheckpointError naming the first bad one."""
     if layout.expert_form == BLOCKS:
         check_block_sizes(config)
@@ -75,25 +75,27 @@ def match_tensors(
             quantization[matrix.path] = setting
         specs = matrix_specs(matrix, setting, layout, rows[name])
         for kind, spec in specs.items():
-            tensor = require(layout.stored_name(f"{matrix.path}.{kind}"), spec, stored)
+            tensor = require_tensor(
+                layout.stored_name(f"{matrix.path}.{kind}"), spec, stored
+            )
             used.add(tensor.name)
             if rows[name] != matrix.shape[-2]:
-                tensor = take_rows(tensor, first_row[name], matrix.shape[-2])
+                tensor = slice_rows(tensor, first_row[name], matrix.shape[-2])
             found[f"{matrix.path}.{kind}"] = tensor
         first_row[name] += matrix.shape[-2]
     for vector in vectors(config):
         name = layout.stored_name(vector.name)
-        found[vector.name] = require(name, (FLOATS, vector.shape), stored)
+        found[vector.name] = require_tensor(name, (FLOATS, vector.shape), stored)
         used.add(name)
     check_unexpected(stored, used)
-    return Match(Structure(quantization, layout.experts), found)
+    return TensorMatch(Structure(quantization, layout.experts), found)
 
 
 def stored_name(matrix: Matrix, layout: Layout) -> str:
     return layout.stored_name(f"{matrix.path}.weight")
 
 
-def take_rows(tensor: StoredTensor, first: int, count: int) -> StoredTensor:
+def slice_rows(tensor: StoredTensor, first: int, count: int) -> StoredTensor:
     """Narrow a tensor to some of its rows, which lie together in the file."""
     row_bytes = prod(tensor.shape[1:]) * tensor.itemsize
     return replace(
@@ -112,7 +114,7 @@ def find_setting(
 ) -> Quantization | None:
     """Tell how a matrix is quantized from its weight and scales; None is dense."""
     if matrix.part == EXPERTS and layout.expert_form == BLOCKS:
-        check_agreement(matrix, modules)
+        check_expert_settings(matrix, modules)
         return MXFP4
     found = stored_setting(matrix, layout, stored)
     weight = stored.get(stored_name(matrix, layout))
@@ -121,14 +123,15 @@ def find_setting(
     said = modules[matrix.path]
     if said != found and (found is not None or weight.dtype in FLOATS):
         raise ConfigError(
-            f"`config.json` has `quantization.{matrix.path}` = {in_words(said)}, but "
-            f"`{weight.name}` in `{weight.file}` is {in_words(found, weight.dtype)}: "
-            "remove that entry, the tensors say it themselves"
+            f"`config.json` has `quantization.{matrix.path}` = "
+            f"{describe_setting(said)}, but `{weight.name}` in `{weight.file}` is "
+            f"{describe_setting(found, weight.dtype)}: remove that entry, the tensors "
+            "say it themselves"
         )
     return found
 
 
-def in_words(setting: Quantization | None, dtype: str = "false") -> str:
+def describe_setting(setting: Quantization | None, dtype: str = "false") -> str:
     if setting is None:
         return dtype
     return f"{setting.mode} in {setting.bits} bits, groups of {setting.group_size}"
@@ -143,7 +146,7 @@ def stored_setting(
     if weight is None or (name not in stored and weight.dtype in FLOATS):
         return None
     if name not in stored and weight.dtype in WORDS:
-        raise missing(name, "of a quantized matrix", stored)
+        raise missing_tensor_error(name, "of a quantized matrix", stored)
     return None if name not in stored else infer_setting(weight, stored[name], matrix)
 
 
@@ -158,7 +161,9 @@ def check_block_sizes(config: ModelConfig) -> None:
             )
 
 
-def check_agreement(matrix: Matrix, modules: Mapping[str, Quantization | None]) -> None:
+def check_expert_settings(
+    matrix: Matrix, modules: Mapping[str, Quantization | None]
+) -> None:
     """Demand that `quantization` says MXFP4 of packed experts, or nothing."""
     parent = matrix.path.rpartition(".")[0]
     for name in ("gate_up_proj", "gate_proj", "up_proj", "down_proj"):
@@ -166,8 +171,8 @@ def check_agreement(matrix: Matrix, modules: Mapping[str, Quantization | None]) 
         if setting != MXFP4:
             raise ConfigError(
                 f"`config.json` has `quantization.{parent}.{name}` = "
-                f"{in_words(setting)}, but these experts are stored as MXFP4: remove "
-                "that entry, the tensors say it themselves"
+                f"{describe_setting(setting)}, but these experts are stored as MXFP4: "
+                "remove that entry, the tensors say it themselves"
             )
 
 
@@ -193,12 +198,12 @@ def infer_setting(
 
 def matrix_specs(
     matrix: Matrix, setting: Quantization | None, layout: Layout, rows: int
-) -> dict[str, Spec]:
+) -> dict[str, TensorSpec]:
     """Say which tensors a matrix is stored as; `rows` counts those of its sharers."""
     stack, columns = matrix.shape[:-2], matrix.shape[-1]
     outer = (*stack, rows)
     form = layout.expert_form if matrix.part == EXPERTS else None
-    specs: dict[str, Spec]
+    specs: dict[str, TensorSpec]
     if setting is None and form == IN_OUT:
         specs = {"weight": (FLOATS, (*stack, columns, rows))}
     elif setting is None:
@@ -221,11 +226,15 @@ def matrix_specs(
     return specs
 
 
-def require(name: str, spec: Spec, stored: Mapping[str, StoredTensor]) -> StoredTensor:
+def require_tensor(
+    name: str, spec: TensorSpec, stored: Mapping[str, StoredTensor]
+) -> StoredTensor:
     """Find one tensor and check its dtype and shape."""
     dtypes, shape = spec
     if name not in stored:
-        raise missing(name, f"({' or '.join(dtypes)}, shape {shape})", stored)
+        raise missing_tensor_error(
+            name, f"({' or '.join(dtypes)}, shape {shape})", stored
+        )
     tensor = stored[name]
     if tensor.dtype not in dtypes:
         raise CheckpointError(
@@ -242,7 +251,7 @@ def require(name: str, spec: Spec, stored: Mapping[str, StoredTensor]) -> Stored
     return tensor
 
 
-def missing(
+def missing_tensor_error(
     name: str, what: str, stored: Mapping[str, StoredTensor]
 ) -> CheckpointError:
     """Make the error for a tensor that no file holds."""

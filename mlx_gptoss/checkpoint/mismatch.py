@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
-from mlx_gptoss.checkpoint.tool_signatures import foreign_names, quant_method
+from mlx_gptoss.checkpoint.tool_signatures import find_signature, read_quant_method
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.format.layout import FLOATS, Layout
 
@@ -49,18 +49,18 @@ EVIDENCE = (
 )
 
 
-def explain(
+def explain_mismatch(
     raw: Mapping[str, Any], config: ModelConfig, layout: Layout | None, stored: Stored
 ) -> str | None:
     """Say what is wrong with the whole of a checkpoint; None: nothing that shows."""
-    found = foreign_names(stored)
+    found = find_signature(stored)
     if found is not None:
         name, what = found
         return f"tensor `{name}` in `{stored[name].file}` {what}"
     if layout is None:
         return None
-    method = quant_method(raw)
-    if method is not None and "quantization" not in raw and is_plain(stored):
+    method = read_quant_method(raw)
+    if method is not None and "quantization" not in raw and all_floats(stored):
         return (
             f"`config.json` says `quant_method` = {method!r}, but the tensors are not "
             "quantized: remove `quantization_config` from it"
@@ -71,19 +71,21 @@ def explain(
 def explain_sizes(config: ModelConfig, layout: Layout, stored: Stored) -> str | None:
     """Say what does not fit `config.json`, of tensors that have gpt-oss's names."""
     return (
-        wrong_layers(config, layout, stored)
-        or wrong_sizes(config, layout, stored)
-        or no_head(layout, stored)
+        explain_layer_count(config, layout, stored)
+        or explain_wrong_sizes(config, layout, stored)
+        or explain_missing_head(layout, stored)
     )
 
 
-def is_plain(stored: Stored) -> bool:
+def all_floats(stored: Stored) -> bool:
     return all(tensor.dtype in FLOATS for tensor in stored.values())
 
 
-def wrong_layers(config: ModelConfig, layout: Layout, stored: Stored) -> str | None:
+def explain_layer_count(
+    config: ModelConfig, layout: Layout, stored: Stored
+) -> str | None:
     """Compare the layers that are there with how many there should be."""
-    there = layers_in(layout, stored)
+    there = find_layers(layout, stored)
     count, said = len(there), config.num_hidden_layers
     if not there or there == set(range(said)):
         return None
@@ -108,24 +110,26 @@ def wrong_layers(config: ModelConfig, layout: Layout, stored: Stored) -> str | N
     )
 
 
-def layers_in(layout: Layout, stored: Stored) -> set[int]:
+def find_layers(layout: Layout, stored: Stored) -> set[int]:
     first = layout.stored_name(EVERY_LAYER.format(n=0) + "input_layernorm.weight")
     before = re.escape(first.partition(".0.")[0])
     found = (re.match(rf"{before}\.(\d+)\.", name) for name in stored)
     return {int(match[1]) for match in found if match}
 
 
-def wrong_sizes(config: ModelConfig, layout: Layout, stored: Stored) -> str | None:
+def explain_wrong_sizes(
+    config: ModelConfig, layout: Layout, stored: Stored
+) -> str | None:
     """Compare the sizes that `config.json` says with those of the tensors."""
     wrong: dict[str, int] = {}
     for key in dict.fromkeys(evidence.key for evidence in EVIDENCE):
-        sizes = dict(sizes_of(key, config, layout, stored))
+        sizes = dict(find_sizes(key, config, layout, stored))
         if len(set(sizes.values())) > 1:
-            return disagreement(key, sizes)
+            return describe_disagreement(key, sizes)
         for size in sizes.values():
             if size != getattr(config, key):
                 wrong[key] = size
-    wrong |= wrong_heads(config, layout, stored, wrong)
+    wrong |= find_wrong_heads(config, layout, stored, wrong)
     if not wrong:
         return None
     said = ", ".join(f"`{key}` = {getattr(config, key)}" for key in wrong)
@@ -137,7 +141,7 @@ def wrong_sizes(config: ModelConfig, layout: Layout, stored: Stored) -> str | No
     )
 
 
-def sizes_of(
+def find_sizes(
     key: str, config: ModelConfig, layout: Layout, stored: Stored
 ) -> Iterator[tuple[str, int]]:
     """List the tensors that have a size, and what it is in each."""
@@ -151,7 +155,7 @@ def sizes_of(
                 yield tensor.name, tensor.shape[evidence.axis] // evidence.parts
 
 
-def disagreement(key: str, sizes: Mapping[str, int]) -> str:
+def describe_disagreement(key: str, sizes: Mapping[str, int]) -> str:
     """Name two tensors that give one size two values."""
     (first, one), *rest = sizes.items()
     other, another = next((x, n) for x, n in rest if n != one)
@@ -162,7 +166,7 @@ def disagreement(key: str, sizes: Mapping[str, int]) -> str:
     )
 
 
-def wrong_heads(
+def find_wrong_heads(
     config: ModelConfig, layout: Layout, stored: Stored, wrong: Mapping[str, int]
 ) -> dict[str, int]:
     """Tell the sizes of heads from the biases of q and k, where they are apart."""
@@ -179,7 +183,7 @@ def wrong_heads(
     return {key: size for key, size in found.items() if size != getattr(config, key)}
 
 
-def no_head(layout: Layout, stored: Stored) -> str | None:
+def explain_missing_head(layout: Layout, stored: Stored) -> str | None:
     """Say that the output head is missing while the embedding is there."""
     embedding = stored.get(layout.stored_name("model.embed_tokens.weight"))
     name = layout.stored_name("lm_head.weight")

@@ -44,25 +44,25 @@ NEUTRAL = {
 IGNORED_SETTINGS = ("add_bos_token", "add_eos_token", "add_prefix_space")
 
 
-def notes(checkpoint: Checkpoint) -> list[str]:
+def list_notices(checkpoint: Checkpoint) -> list[str]:
     """Read the small files of a checkpoint; return a line for each thing to know.
 
     Raises CheckpointError for a `tokenizer.json` that cannot be used.
     """
-    folder = home_of(checkpoint, TOKENIZER)
+    folder = find_folder(checkpoint, TOKENIZER)
     if folder is None:
         missing = f"there is no `{TOKENIZER}`: only token ids can be used"
-        return [*remarks(checkpoint), missing]
+        return [*list_file_notices(checkpoint), missing]
     return [
-        *remarks(checkpoint),
-        *tokenizer_notes(checkpoint, Tokenizer.open(folder)),
+        *list_file_notices(checkpoint),
+        *list_tokenizer_notices(checkpoint, Tokenizer.open(folder)),
     ]
 
 
-def remarks(checkpoint: Checkpoint) -> list[str]:
+def list_file_notices(checkpoint: Checkpoint) -> list[str]:
     """Return the notes that need no tokenizer."""
-    found = [*doubts(checkpoint), *config_notes(checkpoint)]
-    generation = read_small(checkpoint, GENERATION_CONFIG)
+    found = [*list_warnings(checkpoint), *list_config_notices(checkpoint)]
+    generation = read_optional_json(checkpoint, GENERATION_CONFIG)
     for key, neutral in NEUTRAL.items():
         value = generation.get(key)
         if value not in neutral:
@@ -70,7 +70,7 @@ def remarks(checkpoint: Checkpoint) -> list[str]:
                 f"`{GENERATION_CONFIG}` suggests `{key}` = {value!r:.40}: not read, "
                 "say it where you ask"
             )
-    settings = read_small(checkpoint, TOKENIZER_CONFIG)
+    settings = read_optional_json(checkpoint, TOKENIZER_CONFIG)
     longest = checkpoint.config.max_position_embeddings
     length = settings.get("model_max_length")
     if isinstance(length, int) and length < longest:
@@ -86,14 +86,14 @@ def remarks(checkpoint: Checkpoint) -> list[str]:
     return found
 
 
-def doubts(checkpoint: Checkpoint) -> list[str]:
+def list_warnings(checkpoint: Checkpoint) -> list[str]:
     """Return what may make answers worse than they were meant to be."""
     found = [
         f"`{path.name}` beside the model is not applied: merge it into the model"
         for path in adapter_files(checkpoint.folder)
         if path not in checkpoint.files
     ]
-    name = foreign_template(checkpoint)
+    name = find_other_template(checkpoint)
     if name is not None:
         found.append(
             f"the chat template in `{name}` is not Harmony's, which this model is "
@@ -102,14 +102,14 @@ def doubts(checkpoint: Checkpoint) -> list[str]:
     return found
 
 
-def foreign_template(checkpoint: Checkpoint) -> str | None:
+def find_other_template(checkpoint: Checkpoint) -> str | None:
     """Return the file whose chat template is another format than Harmony."""
     for name in TEMPLATES:
-        folder = home_of(checkpoint, name)
+        folder = find_folder(checkpoint, name)
         if folder is None:
             continue
         if name.endswith(".json"):
-            text = str(read_small(checkpoint, name).get("chat_template") or "")
+            text = str(read_optional_json(checkpoint, name).get("chat_template") or "")
         else:
             text = (folder / name).read_text("utf-8", "replace")
         if text.strip():  # the first there is goes before the others
@@ -117,7 +117,7 @@ def foreign_template(checkpoint: Checkpoint) -> str | None:
     return None
 
 
-def config_notes(checkpoint: Checkpoint) -> Iterator[str]:
+def list_config_notices(checkpoint: Checkpoint) -> Iterator[str]:
     config, raw = checkpoint.config, checkpoint.raw_config
     scaling = config.rope_scaling
     if scaling is None:
@@ -157,11 +157,13 @@ def config_notes(checkpoint: Checkpoint) -> Iterator[str]:
         )
 
 
-def tokenizer_notes(checkpoint: Checkpoint, tokenizer: Tokenizer) -> Iterator[str]:
+def list_tokenizer_notices(
+    checkpoint: Checkpoint, tokenizer: Tokenizer
+) -> Iterator[str]:
     """Say what was turned off, and which ends and ids do not go with the model."""
-    yield from tokenizer.notes
+    yield from tokenizer.notices
     rows = checkpoint.config.vocab_size
-    generation = read_small(checkpoint, GENERATION_CONFIG)
+    generation = read_optional_json(checkpoint, GENERATION_CONFIG)
     said = {
         "config.json": read_token_ids(checkpoint.raw_config, "eos_token_id"),
         GENERATION_CONFIG: read_token_ids(generation, "eos_token_id"),
@@ -171,7 +173,7 @@ def tokenizer_notes(checkpoint: Checkpoint, tokenizer: Tokenizer) -> Iterator[st
             name = tokenizer.decode([token])
             if token >= rows:
                 yield f"`{file}` ends answers at token {token}, which there is not"
-            elif not tokenizer.may_end(token):
+            elif not tokenizer.may_end_answer(token):
                 yield (
                     f"`{file}` ends answers at token {token} (`{name}`), which is text "
                     "or part of a message: not done"
@@ -183,7 +185,7 @@ def tokenizer_notes(checkpoint: Checkpoint, tokenizer: Tokenizer) -> Iterator[st
         )
 
 
-def home_of(checkpoint: Checkpoint, name: str) -> Path | None:
+def find_folder(checkpoint: Checkpoint, name: str) -> Path | None:
     """Find the folder that has a small file: `original/` may leave it one above."""
     folders = [checkpoint.folder]
     if checkpoint.folder.name == ORIGINAL:
@@ -191,9 +193,9 @@ def home_of(checkpoint: Checkpoint, name: str) -> Path | None:
     return next((folder for folder in folders if (folder / name).is_file()), None)
 
 
-def read_small(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+def read_optional_json(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     """Read a file that nothing depends on; {} where there is none or it is damaged."""
-    folder = home_of(checkpoint, name)
+    folder = find_folder(checkpoint, name)
     try:
         return {} if folder is None else read_json(folder / name)
     except ConfigError:

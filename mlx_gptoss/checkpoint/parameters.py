@@ -69,17 +69,21 @@ def list_parameters(
             number is None or fuses_qkv(structure, int(number[1]))
         )
         if not fused:
-            yield from of_matrix([matrix], matrix.path, structure, layout, tensors)
+            yield from list_matrix_parameters(
+                [matrix], matrix.path, structure, layout, tensors
+            )
         elif name == "q_proj":
             three = [by_path[f"{path}.{x}_proj"] for x in "qkv"]
-            yield from of_matrix(three, f"{path}.qkv_proj", structure, layout, tensors)
+            yield from list_matrix_parameters(
+                three, f"{path}.qkv_proj", structure, layout, tensors
+            )
     for vector in vectors(config):
         yield Parameter(
             vector.name, vector.part, FLOAT, vector.shape, (tensors[vector.name],)
         )
 
 
-def of_matrix(
+def list_matrix_parameters(
     members: list[Matrix],
     path: str,
     structure: Structure,

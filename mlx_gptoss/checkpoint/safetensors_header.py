@@ -52,7 +52,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            text = read_text(file.read(LENGTH_BYTES), file, size, path)
+            text = read_header_text(file.read(LENGTH_BYTES), file, size, path)
     except FileNotFoundError as error:
         raise CheckpointError(f"`{path}` is missing: download it") from error
     except OSError as error:
@@ -67,7 +67,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def read_text(length_bytes: bytes, file: Any, size: int, path: Path) -> bytes:
+def read_header_text(length_bytes: bytes, file: Any, size: int, path: Path) -> bytes:
     """Read the JSON text after its length, which is checked first."""
     if length_bytes == LFS_POINTER:
         raise CheckpointError(
@@ -126,9 +126,9 @@ def read_entry(name: str, entry: Any, path: Path, start: int) -> StoredTensor:
             f"{where} has dtype {dtype!r:.40}, which is not supported: save the model "
             "as bf16"
         )
-    if not is_sizes(shape, MAX_RANK):
+    if not is_size_list(shape, MAX_RANK):
         raise CheckpointError(f"{where} has shape {shape!r:.80}: {DAMAGED}")
-    if not is_sizes(offsets, 2) or len(offsets) != 2:
+    if not is_size_list(offsets, 2) or len(offsets) != 2:
         raise CheckpointError(f"{where} has data_offsets {offsets!r:.80}: {DAMAGED}")
     begin, end = offsets
     nbytes = math.prod(shape) * DTYPE_BYTES[dtype]
@@ -140,7 +140,7 @@ def read_entry(name: str, entry: Any, path: Path, start: int) -> StoredTensor:
     return StoredTensor(name, path, dtype, tuple(shape), start + begin, nbytes)
 
 
-def is_sizes(value: Any, most: int) -> TypeGuard[list[int]]:
+def is_size_list(value: Any, most: int) -> TypeGuard[list[int]]:
     """Say whether this is a list of at most `most` whole numbers from 0 up."""
     if not isinstance(value, list) or len(value) > most:
         return False

@@ -9,7 +9,7 @@ from mlx_gptoss.format.config import Quantization
 from mlx_gptoss.format.layout import PARTS, Matrix, matrices, vectors
 
 
-def facts(checkpoint: Checkpoint) -> dict[str, Any]:
+def summarize(checkpoint: Checkpoint) -> dict[str, Any]:
     """Describe a checkpoint: files, sizes, bytes by part, quantization by part."""
     config = checkpoint.config
     return {
@@ -47,19 +47,19 @@ def quantization_by_part(checkpoint: Checkpoint) -> dict[str, dict[str, int]]:
     """Count the matrices of each part by how they are stored."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for matrix in matrices(checkpoint.config, checkpoint.structure.experts):
-        counts[matrix.part][how_stored(checkpoint, matrix)] += 1
+        counts[matrix.part][describe_storage(checkpoint, matrix)] += 1
     return {part: dict(counts[part]) for part in PARTS if part in counts}
 
 
-def how_stored(checkpoint: Checkpoint, matrix: Matrix) -> str:
+def describe_storage(checkpoint: Checkpoint, matrix: Matrix) -> str:
     """Name the storage of a matrix: `mxfp4`, `affine 8-bit group 64` or `BF16`."""
     setting = checkpoint.structure.quantization.get(matrix.path)
     if setting is None:
         return checkpoint.tensors[f"{matrix.path}.weight"].dtype
-    return describe(setting)
+    return describe_quantization(setting)
 
 
-def describe(setting: Quantization) -> str:
+def describe_quantization(setting: Quantization) -> str:
     if setting.mode == "mxfp4":
         return "mxfp4"
     return f"affine {setting.bits}-bit group {setting.group_size}"

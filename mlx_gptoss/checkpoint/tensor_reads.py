@@ -22,7 +22,7 @@ CAST_BYTES = 1 << 20  # where floats are cast: these bytes, and what they become
 
 
 @dataclass(frozen=True)
-class Chunk:
+class TensorChunk:
     """Some values of a tensor, from `start` up to `stop`, counted flat."""
 
     tensor: StoredTensor
@@ -49,11 +49,13 @@ def open_files(paths: Iterable[Path]) -> Iterator[dict[Path, int]]:
         yield files
 
 
-def chunks(tensor: StoredTensor, *, values: int | None = None) -> Iterator[Chunk]:
+def split_into_chunks(
+    tensor: StoredTensor, *, values: int | None = None
+) -> Iterator[TensorChunk]:
     """Cut a tensor into pieces of `values` values, by default of `CHUNK_BYTES`."""
     step = values or CHUNK_BYTES // tensor.itemsize
     for start in range(0, tensor.count, step):
-        yield Chunk(tensor, start, min(start + step, tensor.count))
+        yield TensorChunk(tensor, start, min(start + step, tensor.count))
 
 
 def read_bytes(
@@ -91,7 +93,7 @@ def read_ahead(tensor: StoredTensor, stopped: Callable[[], bool]) -> None:
             os.preadv(file.fileno(), [scratch[:size]], tensor.offset + start)
 
 
-def read_values(descriptor: int, chunk: Chunk) -> np.ndarray:
+def read_values(descriptor: int, chunk: TensorChunk) -> np.ndarray:
     """Read a chunk as it is stored (bfloat16 as uint16)."""
     values = np.empty(chunk.stop - chunk.start, RAW_DTYPES[chunk.tensor.dtype])
     start = chunk.start * values.itemsize
@@ -99,7 +101,7 @@ def read_values(descriptor: int, chunk: Chunk) -> np.ndarray:
     return values
 
 
-def fill(descriptor: int, chunk: Chunk, out: np.ndarray) -> None:
+def fill(descriptor: int, chunk: TensorChunk, out: np.ndarray) -> None:
     """Read a chunk into `out` (flat), cast to its dtype; uint16 stands for bfloat16.
 
     Straight into place where nothing is cast.
@@ -112,12 +114,12 @@ def fill(descriptor: int, chunk: Chunk, out: np.ndarray) -> None:
         return
     step = CAST_BYTES // chunk.tensor.itemsize
     for start in range(chunk.start, chunk.stop, step):
-        part = Chunk(chunk.tensor, start, min(start + step, chunk.stop))
+        part = TensorChunk(chunk.tensor, start, min(start + step, chunk.stop))
         place = out[start - chunk.start : part.stop - chunk.start]
         place[:] = cast(read_values(descriptor, part), dtype, out.dtype)
 
 
-def fill_transposed(descriptor: int, chunk: Chunk, out: np.ndarray) -> None:
+def fill_transposed(descriptor: int, chunk: TensorChunk, out: np.ndarray) -> None:
     """Read one matrix stored (out, in) into a view shaped (in, out)."""
     columns, rows = out.shape
     values = read_values(descriptor, chunk)

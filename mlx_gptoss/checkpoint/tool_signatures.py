@@ -12,13 +12,13 @@ MERGE = (
     "merge them first (PEFT: `merge_and_unload()`, then `save_pretrained`; mlx-lm: "
     "`mlx_lm.fuse --dequantize`)"
 )
-NOT_READ = "not read here, take the checkpoint it was quantized from"
+USE_SOURCE = "not read here, take the checkpoint it was quantized from"
 UNSLOTH = 'save it with `save_pretrained_merged(DST, tokenizer, "merged_16bit")`'
 EXPORT = "export it under Hugging Face's names"
 
 
 @dataclass(frozen=True)
-class Sign:
+class ToolSignature:
     """A pattern in the name of a tensor, what that tensor is, and what to do."""
 
     pattern: re.Pattern[str]
@@ -26,61 +26,65 @@ class Sign:
     advice: str
 
 
-def sign(pattern: str, what: str, advice: str) -> Sign:
-    return Sign(re.compile(pattern), what, advice)
+def signature(pattern: str, what: str, advice: str) -> ToolSignature:
+    return ToolSignature(re.compile(pattern), what, advice)
 
 
-SIGNS = (
-    sign(
+SIGNATURES = (
+    signature(
         r"\.(lora_[ABab]|lora_embedding_[AB]|lora_magnitude_vector|base_layer|"
         r"modules_to_save|original_module)(\.|$)",
         "belongs to LoRA adapters that were saved unmerged",
         MERGE,
     ),
-    sign(
+    signature(
         r"\.(absmax|quant_map|nested_absmax|nested_quant_map|SCB)$|\.quant_state\.",
         "belongs to weights quantized by bitsandbytes",
-        NOT_READ,
+        USE_SOURCE,
     ),
-    sign(r"\.g_idx$", "belongs to weights quantized by GPTQ", NOT_READ),
-    sign(
-        r"\.(qweight|qzeros)$", "belongs to weights quantized by AWQ or GPTQ", NOT_READ
+    signature(r"\.g_idx$", "belongs to weights quantized by GPTQ", USE_SOURCE),
+    signature(
+        r"\.(qweight|qzeros)$",
+        "belongs to weights quantized by AWQ or GPTQ",
+        USE_SOURCE,
     ),
-    sign(
+    signature(
         r"[._](weight_packed|weight_shape|weight_zero_point|weight_global_scale|"
         r"weight_scale|weight_scale_2|weight_scale_inv|scale_inv|input_scale|"
         r"input_global_scale)$",
         "belongs to weights quantized to FP8, FP4 or integers (compressed-tensors, "
         "ModelOpt, Quark)",
-        NOT_READ,
+        USE_SOURCE,
     ),
-    sign(r"\.(W_q|q_weight|trellis|suh|svh)$", "is quantized (HQQ or EXL)", NOT_READ),
-    sign(
+    signature(
+        r"\.(W_q|q_weight|trellis|suh|svh)$", "is quantized (HQQ or EXL)", USE_SOURCE
+    ),
+    signature(
         r"\.mlp\.experts\.(gate_up_projs|down_projs)\.|\.mlp\.router\.linear\.",
         "has the name of Unsloth's training form",
         UNSLOTH,
     ),
-    sign(
+    signature(
         r"\.mlp\.experts\.\d+\.",
         "is one expert alone, where gpt-oss stacks the experts of a layer",
         f"{EXPORT} (`mlp.experts.gate_up_proj`, all experts in one tensor)",
     ),
-    sign(
+    signature(
         r"\.block_sparse_moe\.",
         "has the name of a Mixtral's",
         "give a gpt-oss checkpoint",
     ),
-    sign(
+    signature(
         r"\.(w13|w2)_(weight|bias)|\.self_attn\.qkv_proj\.",
         "has a name that vLLM gives to joined weights",
         "give the checkpoint that was loaded there",
     ),
-    sign(
+    signature(
         r"(^|\.)(linear_qkv|linear_fc[12]|linear_proj|word_embeddings|self_attention)\.",
         "has a name of Megatron or NeMo",
         EXPORT,
     ),
-    sign(
+    signature(
         r"^blk\.\d+\.",
         "has a name of llama.cpp",
         "convert the GGUF itself: `mlx-gptoss convert FILE.gguf DST`",
@@ -88,7 +92,9 @@ SIGNS = (
 )
 
 # What a wrapper of single layers puts inside their names.
-INNER = re.compile(r"\b(_[a-z_]*(?:wrapped_module|orig_mod|forward_module))\.")
+WRAPPED_LAYER_NAME = re.compile(
+    r"\b(_[a-z_]*(?:wrapped_module|orig_mod|forward_module))\."
+)
 
 # What a wrapper puts before every name, and how to save what is inside it.
 WRAPPERS = {
@@ -99,29 +105,29 @@ WRAPPERS = {
     "_forward_module.": ("Fabric", "save the model inside it"),
     "language_model.": ("a model of pictures and text", "save its text model alone"),
 }
-HOME = re.compile(r"(model\.layers|block)\.\d+\.")
-INSIDE = re.compile(
+LAYER_NAME = re.compile(r"(model\.layers|block)\.\d+\.")
+PREFIXED_LAYER_NAME = re.compile(
     r"(?P<prefix>(?:.*?\.)??)(?:model\.)?(?:layers|block)\.\d+\."
     r"(?:self_attn|mlp|attn|input_layernorm|post_attention_layernorm)\b"
 )
 
 
-def foreign_names(names: Iterable[str]) -> tuple[str, str] | None:
+def find_signature(names: Iterable[str]) -> tuple[str, str] | None:
     """Find a tensor named by another tool: its name, and what it is and what to do."""
     ordered = sorted(names)
-    for known in SIGNS:
+    for known in SIGNATURES:
         name = next((name for name in ordered if known.pattern.search(name)), None)
         if name is not None:
             return name, f"{known.what}: {known.advice}"
-    return prefixed(ordered)
+    return find_prefix(ordered)
 
 
-def prefixed(names: list[str]) -> tuple[str, str] | None:
+def find_prefix(names: list[str]) -> tuple[str, str] | None:
     """Find a prefix that all the layers of a model have, or the one they lack."""
-    if any(HOME.match(name) for name in names):
-        return wrapped_layers(names)
+    if any(LAYER_NAME.match(name) for name in names):
+        return find_wrapped_layer(names)
     for name in names:
-        found = INSIDE.match(name)
+        found = PREFIXED_LAYER_NAME.match(name)
         if found is None:
             continue
         prefix = found["prefix"]
@@ -140,10 +146,10 @@ def prefixed(names: list[str]) -> tuple[str, str] | None:
     return None
 
 
-def wrapped_layers(names: list[str]) -> tuple[str, str] | None:
+def find_wrapped_layer(names: list[str]) -> tuple[str, str] | None:
     """Find a layer that was wrapped alone: by torch.compile, FSDP, checkpointing."""
     for name in names:
-        found = INNER.search(name)
+        found = WRAPPED_LAYER_NAME.search(name)
         if found is not None:
             return name, (
                 f"has `{found[1]}.` in its name, which a wrapper around single layers "
@@ -153,7 +159,7 @@ def wrapped_layers(names: list[str]) -> tuple[str, str] | None:
     return None
 
 
-def quant_method(raw: Mapping[str, Any]) -> str | None:
+def read_quant_method(raw: Mapping[str, Any]) -> str | None:
     """Return which other tool `config.json` says the weights were quantized by."""
     settings = raw.get("quantization_config")
     if not isinstance(settings, Mapping):

@@ -10,7 +10,12 @@ import numpy as np
 
 from mlx_gptoss.checkpoint.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
-from mlx_gptoss.checkpoint.tensor_reads import Chunk, chunks, open_files, read_values
+from mlx_gptoss.checkpoint.tensor_reads import (
+    TensorChunk,
+    open_files,
+    read_values,
+    split_into_chunks,
+)
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.format.layout import BYTES, FLOATS
 
@@ -25,26 +30,26 @@ def check_values(
 
     `progress` is called with (bytes read, bytes in all). Peak memory: some 8 MiB.
     """
-    tensors = [(n, t) for n, t in checkpoint.tensors.items() if is_checked(n, t)]
+    tensors = [(n, t) for n, t in checkpoint.tensors.items() if is_checkable(n, t)]
     total = sum(tensor.nbytes for _, tensor in tensors)
     done = 0
     with open_files(checkpoint.files) as files:
         for _, tensor in tensors:
-            for chunk in chunks(tensor):
+            for chunk in split_into_chunks(tensor):
                 check_chunk(chunk, read_values(files[tensor.file], chunk))
                 done += chunk.nbytes
                 if progress is not None:
                     progress(done, total)
 
 
-def is_checked(name: str, tensor: StoredTensor) -> bool:
+def is_checkable(name: str, tensor: StoredTensor) -> bool:
     """Say whether a value could be bad: scale bytes and all floats."""
     scales = name.endswith(".scales") and tensor.dtype in BYTES
     return scales or tensor.dtype in FLOATS
 
 
-def check_chunk(chunk: Chunk, values: np.ndarray) -> None:
-    bad = bad_values(chunk.tensor.dtype, values)
+def check_chunk(chunk: TensorChunk, values: np.ndarray) -> None:
+    bad = mark_invalid(chunk.tensor.dtype, values)
     if not bad.any():
         return
     tensor = chunk.tensor
@@ -57,7 +62,7 @@ def check_chunk(chunk: Chunk, values: np.ndarray) -> None:
     )
 
 
-def bad_values(dtype: str, values: np.ndarray) -> np.ndarray:
+def mark_invalid(dtype: str, values: np.ndarray) -> np.ndarray:
     """Mark the values that no sound model has."""
     if dtype in BYTES:
         return values == E8M0_NAN

@@ -17,7 +17,7 @@ from mlx_gptoss import __version__
 from mlx_gptoss.cli.edge import INTERRUPTED, run, take_ending_signals
 from mlx_gptoss.cli.lazy import LazyCommand, LazyGroup
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.home import check_named_folders
+from mlx_gptoss.home import check_environment_folders
 
 COMMANDS = {
     "generate": LazyCommand("mlx_gptoss.cli.generate", "generate", "Answer one prompt"),
@@ -112,7 +112,7 @@ def cli() -> None:
     """
     if threading.current_thread() is threading.main_thread():
         click.get_current_context().call_on_close(take_ending_signals())
-    check_named_folders()
+    check_environment_folders()
     for stream in (sys.stdout, sys.stderr):
         # A terminal without UTF-8 shows `?` for an emoji instead of failing.
         if isinstance(stream, TextIOWrapper):

@@ -55,15 +55,15 @@ def inspect(
 
 def describe(name: str, checkpoint: "Checkpoint", *, deep: bool) -> dict[str, Any]:
     """Return what a checkpoint's headers say, as plain values."""
-    from mlx_gptoss.checkpoint import facts
-    from mlx_gptoss.checkpoint.notices import notes
+    from mlx_gptoss.checkpoint import summarize
+    from mlx_gptoss.checkpoint.notices import list_notices
 
     return {
         "model": name,
-        **facts(checkpoint),
+        **summarize(checkpoint),
         "memory_by_part": checkpoint.loaded_bytes_by_part(BFLOAT16_BYTES),
         "checked": "headers and values" if deep else "headers",
-        "notes": notes(checkpoint),
+        "notes": list_notices(checkpoint),
     }
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 import click
 
 from mlx_gptoss.checkpoint.hub import LocalModel
-from mlx_gptoss.checkpoint.hub.local_models import as_written
+from mlx_gptoss.checkpoint.hub.local_models import resolve_spelling
 from mlx_gptoss.cli.lines import confirm
 from mlx_gptoss.cli.options import json_option
 from mlx_gptoss.cli.progress import DownloadProgress
@@ -30,7 +30,7 @@ def models(services: Services, delete: str | None, yes: bool, as_json: bool) -> 
     if delete is not None:
         _delete(services, delete, yes=yes)
         return
-    found = services.hub.models()
+    found = services.hub.list_models()
     click.echo(_as_json(found) if as_json else _table(found))
 
 
@@ -44,13 +44,13 @@ def pull(services: Services, model: str) -> None:
     interrupted or killed goes on at the byte where it stopped; sizes and hashes are
     checked. Prints the folder.
     """
-    if as_written(model)[0] != model:
+    if resolve_spelling(model)[0] != model:
         note(
             f"`{model}` is a folder here too, and goes before what is pulled: name the "
             "model from another folder"
         )
     with DownloadProgress(model) as shown:
-        folder = services.hub.pull(model, progress=shown, say=shown.say)
+        folder = services.hub.pull(model, progress=shown, notify=shown.say)
     click.echo(folder)
 
 

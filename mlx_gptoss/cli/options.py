@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mlx_gptoss.checkpoint.hub.local_models import as_written
+from mlx_gptoss.checkpoint.hub.local_models import resolve_spelling
 from mlx_gptoss.cli.settings import default_model
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.errors import GptOssError
@@ -74,7 +74,7 @@ def named_model(model: str | None) -> str:
 
 def folder_or_name(model: str) -> str:
     """Write a folder here that holds weights as a path, with one note on stderr."""
-    written, remark = as_written(model)
+    written, remark = resolve_spelling(model)
     context = click.get_current_context(silent=True)
     said: set[str] = context.meta.setdefault(__name__, set()) if context else set()
     if remark is not None and remark not in said:

@@ -123,10 +123,10 @@ def _subject(
         subject_of_shape,
     )
     from mlx_gptoss.format.config import ModelConfig
-    from mlx_gptoss.memory.published_models import published
+    from mlx_gptoss.memory.published_models import find_published_model
     from mlx_gptoss.model.device import choose_dtype
 
-    shape = published(model)
+    shape = find_published_model(model)
     local = model == "demo" or Path(model).expanduser().exists()
     if shape is not None and (not local or recipe):
         return subject_of_shape(shape, model, recipe)

@@ -8,7 +8,7 @@ import click
 
 from mlx_gptoss.cli.options import MemorySize, json_option
 from mlx_gptoss.cli.terminal import note
-from mlx_gptoss.files import make_folder, require
+from mlx_gptoss.files import make_folder, require_writable
 
 
 @click.command(short_help="Measure this disk and device")
@@ -34,7 +34,7 @@ def probe(folder: Path | None, size: int, as_json: bool) -> None:
     from mlx_gptoss.memory.saved_probe import probe_file, save_probe
 
     make_folder(probe_file().parent)
-    require(probe_file())
+    require_writable(probe_file())
     found = measure(folder, size=size, say=note)
     path = save_probe(found)
     if as_json:

@@ -21,7 +21,7 @@ from mlx_gptoss.cli.serving import (
     sources_of,
     start_log,
 )
-from mlx_gptoss.home import home
+from mlx_gptoss.home import config_folder
 
 STORE = "server"
 OWNER_ONLY = 0o077  # what is taken from others of every file that is made
@@ -97,7 +97,7 @@ def settings_of(
         loop_guard=not given["no_loop_guard"],
         sampling=SamplingParams(temperature=given["temperature"], top_p=given["top_p"]),
         log_prompts=given["log_prompts"],
-        store=None if no_store else home() / STORE,
+        store=None if no_store else config_folder() / STORE,
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlx_gptoss.checkpoint.hub import Check, Hub
+from mlx_gptoss.checkpoint.hub import Hub, ModelCheck
 from mlx_gptoss.cli.options import LoadOptions
 from mlx_gptoss.cli.progress import ByteProgress, DownloadProgress
 from mlx_gptoss.cli.terminal import note
@@ -60,9 +60,9 @@ def _shrink_prompts(most: int) -> int:
 
 def _device() -> "tuple[Machine, Budget]":
     from mlx_gptoss.memory import device_budget
-    from mlx_gptoss.memory.saved_probe import this_machine
+    from mlx_gptoss.memory.saved_probe import describe_this_machine
 
-    return this_machine(), device_budget()
+    return describe_this_machine(), device_budget()
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,9 @@ class Services:
         tokenizer.require_harmony()
         return tokenizer
 
-    def fetch(self, model: str, *, offline: bool, check: Check | None = None) -> Path:
+    def fetch(
+        self, model: str, *, offline: bool, check: ModelCheck | None = None
+    ) -> Path:
         """Return the folder of a model; a download shows its progress."""
         with DownloadProgress(model) as progress:
             return self.hub.resolve(
@@ -136,26 +138,30 @@ class Services:
                 offline=offline,
                 progress=progress,
                 check=check,
-                say=progress.say,
+                notify=progress.say,
             )
 
     def fetch_source(self, model: str, *, offline: bool) -> Path:
         """Return the folder of a model to convert, or the GGUF file that it is."""
         from mlx_gptoss.checkpoint.hub.errors import GgufOnlyError
-        from mlx_gptoss.checkpoint.hub.gguf import cached_gguf, fetch_gguf, split_name
+        from mlx_gptoss.checkpoint.hub.gguf import (
+            fetch_gguf,
+            find_cached_gguf,
+            split_name,
+        )
 
         repo, name = split_name(model)
-        is_gguf = name is not None or cached_gguf(self.hub, repo, None) is not None
+        is_gguf = name is not None or find_cached_gguf(self.hub, repo, None) is not None
         with DownloadProgress(model) as shown:
             if not is_gguf:
                 try:
                     return self.hub.resolve(
-                        model, offline=offline, progress=shown, say=shown.say
+                        model, offline=offline, progress=shown, notify=shown.say
                     )
                 except GgufOnlyError:
                     name = None  # the one it has
             return fetch_gguf(
-                self.hub, repo, name, offline=offline, progress=shown, say=shown.say
+                self.hub, repo, name, offline=offline, progress=shown, notify=shown.say
             )
 
     def start_chat(

@@ -16,7 +16,7 @@ from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.terminal import CONTROL
 from mlx_gptoss.cli.typed import forget
 from mlx_gptoss.files import write
-from mlx_gptoss.home import home
+from mlx_gptoss.home import config_folder
 from mlx_gptoss.memory import format_bytes
 
 if TYPE_CHECKING:
@@ -153,7 +153,9 @@ def delete(
         click.echo(f"Deleted {id}", err=True)
     if len(chosen) > SAID_ALONE:
         click.echo(f"Deleted {many}", err=True)
-    click.echo(f"Not touched: {NOT_TOUCHED.format(home() / RESPONSES)}", err=True)
+    click.echo(
+        f"Not touched: {NOT_TOUCHED.format(config_folder() / RESPONSES)}", err=True
+    )
 
 
 @sessions.command(short_help="Build the search index anew")

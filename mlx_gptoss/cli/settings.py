@@ -7,7 +7,7 @@ from pathlib import Path
 from mlx_gptoss.checkpoint.hub.local_models import DEMO
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.files import make_folder, write
-from mlx_gptoss.home import home
+from mlx_gptoss.home import config_folder
 
 VARIABLE = "MLX_GPTOSS_MODEL"
 FILE = "settings.json"
@@ -18,7 +18,7 @@ HINT = (
 
 def settings_file() -> Path:
     """Return where settings are kept: the user's own configuration folder."""
-    return home() / FILE
+    return config_folder() / FILE
 
 
 def chosen_model() -> str | None:

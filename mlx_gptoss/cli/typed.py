@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from mlx_gptoss.files import write
-from mlx_gptoss.home import data_home
+from mlx_gptoss.home import data_folder
 
 FILE = "history"
 MARK = "+"
@@ -15,7 +15,7 @@ MARK = "+"
 
 def history_file() -> Path:
     """Return where the user's typed lines are kept, there or not yet."""
-    return data_home() / FILE
+    return data_folder() / FILE
 
 
 def forget(questions: Collection[str] | None = None) -> None:

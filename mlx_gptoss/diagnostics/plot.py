@@ -9,7 +9,7 @@ from pathlib import Path
 from mlx_gptoss.engine.forecast import Forecast
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.files import write
-from mlx_gptoss.memory import HitCurve, Plan, Range, predict, work_of
+from mlx_gptoss.memory import HitCurve, Plan, Range, measure_workload, predict
 from mlx_gptoss.memory.plan import HYBRID, STREAMED
 
 INCHES = (11, 4.5)
@@ -59,7 +59,7 @@ def speed_by_slots(forecast: Forecast, curve: HitCurve) -> dict[int, Range]:
     speeds = {}
     for slots in range(config.num_experts_per_tok, config.num_local_experts + 1):
         placed = dict.fromkeys(range(config.num_hidden_layers), slots)
-        work = work_of(_with_slots(plan, placed), config)
+        work = measure_workload(_with_slots(plan, placed), config)
         found = predict(work, forecast.prediction.machine, curve, prompt_tokens=1)
         speeds[slots] = found.tokens_per_second
     return speeds

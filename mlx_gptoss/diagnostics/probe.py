@@ -18,12 +18,12 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.files import named, remove_leftovers, scratch
+from mlx_gptoss.files import remove_stale, scratch, storage_errors
 from mlx_gptoss.format.config import MXFP4
 from mlx_gptoss.format.layout import PACKED, Structure
 from mlx_gptoss.home import user_home
 from mlx_gptoss.memory import format_bytes
-from mlx_gptoss.memory.published_models import published
+from mlx_gptoss.memory.published_models import find_published_model
 from mlx_gptoss.memory.saved_probe import Probe
 from mlx_gptoss.memory.sizes import record_bytes
 from mlx_gptoss.model.device import choose_dtype
@@ -67,7 +67,7 @@ def probe(folder: Path | None = None, *, size: int = DISK_BYTES, say: Say) -> Pr
 
 def disk_rate(folder: Path, size: int = DISK_BYTES) -> float:
     """Read random pieces of a fresh file with nothing cached: bytes a second."""
-    remove_leftovers(folder)
+    remove_stale(folder)
     free = os.statvfs(folder)
     if free.f_bavail * free.f_frsize < 2 * size:
         raise GptOssError(
@@ -76,7 +76,7 @@ def disk_rate(folder: Path, size: int = DISK_BYTES) -> float:
         )
     with scratch(folder) as inside:
         path = inside / "probe"
-        with named(folder):
+        with storage_errors(folder):
             write_uncached(path, size)
         return read_rate(path, size)
 
@@ -136,7 +136,7 @@ def expert_rate() -> float:
     One token after the other goes through four experts of a few, as in a model's
     layers; all weights are zeros, which takes no less time, with scales of 1.
     """
-    shape = published("gpt-oss-20b")
+    shape = find_published_model("gpt-oss-20b")
     assert shape is not None
     config = replace(shape.config, num_local_experts=PROBED_EXPERTS)
     k, dtype = config.num_experts_per_tok, choose_dtype(None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss.checkpoint.expert_records import bytes_in_memory, refusal
+from mlx_gptoss.checkpoint.expert_records import expert_bytes_in_memory, explain_refusal
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.format.layout import EXPERTS
@@ -23,16 +23,16 @@ from mlx_gptoss.memory import (
     Prediction,
     format_bytes,
     kv_bytes,
+    measure_workload,
     parse_bytes,
     plan_storage,
     predict,
     recipe_bytes,
     recipe_parts,
     require_fit,
-    work_of,
 )
 from mlx_gptoss.memory.plan import AUTO, RESIDENT
-from mlx_gptoss.memory.published_models import Shape
+from mlx_gptoss.memory.published_models import PublishedModel
 from mlx_gptoss.memory.sizes import (
     FLOAT_BYTES,
     OFFERED_RECIPES,
@@ -97,7 +97,9 @@ class Forecast:
         }
 
 
-def subject_of_shape(shape: Shape, name: str, recipe: str | None = None) -> Subject:
+def subject_of_shape(
+    shape: PublishedModel, name: str, recipe: str | None = None
+) -> Subject:
     """Plan for a published model under a recipe, without any file."""
     chosen = recipe or shape.recipe
     parts = recipe_parts(shape.config, chosen)
@@ -112,8 +114,8 @@ def subject_of_folder(folder: Path, name: str, float_bytes: int) -> Subject:
         checkpoint.config,
         checkpoint.loaded_bytes_by_part(float_bytes),
         float_bytes,
-        expert_bytes=bytes_in_memory(checkpoint, float_bytes),
-        refusal=refusal(checkpoint),
+        expert_bytes=expert_bytes_in_memory(checkpoint, float_bytes),
+        refusal=explain_refusal(checkpoint),
     )
 
 
@@ -177,7 +179,7 @@ class _Question:
         )
         require_fit(plan, subject.config, subject.name)
         curve = self.curve or HitCurve()
-        work = work_of(plan, subject.config)
+        work = measure_workload(plan, subject.config)
         prediction = predict(
             work, self.machine, curve, prompt_tokens=self.prompt_tokens
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.hub import resolve
-from mlx_gptoss.checkpoint.notices import doubts
+from mlx_gptoss.checkpoint.notices import list_warnings
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.hit_curve import recorded_curve
 from mlx_gptoss.engine.place import (
@@ -94,8 +94,8 @@ def load(
             checkpoint, compute, memory, context, experts=experts, curve=curve
         )
         require_fit(plan, checkpoint.config, name)
-        for doubt in doubts(checkpoint):
-            LOGGER.warning("%s", doubt)
+        for line in list_warnings(checkpoint):
+            LOGGER.warning("%s", line)
         homes = [checkpoint.folder, folder]
         home = next((h for h in homes if (h / TOKENIZER).is_file()), folder)
         tokenizer: Tokenizer | Path = home

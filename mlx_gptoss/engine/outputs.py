@@ -96,7 +96,7 @@ def stop_reasons(
     """Map stop tokens to finish reasons: by name where the vocabulary has them."""
     if tokenizer is None:
         return dict.fromkeys(eos_token_ids, STOP)
-    ids = filter(tokenizer.may_end, eos_token_ids)
+    ids = filter(tokenizer.may_end_answer, eos_token_ids)
     specials = tokenizer.specials
     named = {specials[n]: why for n, why in STOP_NAMES.items() if n in specials}
     return dict.fromkeys(ids, STOP) | named

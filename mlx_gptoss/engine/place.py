@@ -11,13 +11,13 @@ import mlx.core as mx
 
 from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.expert_records import (
-    bytes_in_memory,
+    expert_bytes_in_memory,
     expert_records,
-    refusal,
+    explain_refusal,
 )
 from mlx_gptoss.checkpoint.folder import read_json
 from mlx_gptoss.checkpoint.load import load_model, load_parameters
-from mlx_gptoss.checkpoint.mapping import Share, device_share
+from mlx_gptoss.checkpoint.mapping import PageSharing, choose_page_sharing
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory import (
@@ -30,7 +30,7 @@ from mlx_gptoss.memory import (
     require_fit,
 )
 from mlx_gptoss.memory.plan import AUTO, MODES
-from mlx_gptoss.memory.saved_probe import this_machine
+from mlx_gptoss.memory.saved_probe import describe_this_machine
 from mlx_gptoss.model.experts.reader import ExpertReader
 from mlx_gptoss.model.experts.storage import ExpertStorage, Placement, stream_experts
 from mlx_gptoss.model.experts.write_check import in_place_writes_work
@@ -82,10 +82,10 @@ def plan_checkpoint(
         context=context,
         float_bytes=dtype.size,
         experts=experts,
-        machine=machine or this_machine(),
+        machine=machine or describe_this_machine(),
         curve=curve,
-        expert_bytes=bytes_in_memory(checkpoint, dtype.size),
-        refusal=refusal(checkpoint),
+        expert_bytes=expert_bytes_in_memory(checkpoint, dtype.size),
+        refusal=explain_refusal(checkpoint),
     )
 
 
@@ -96,7 +96,7 @@ def load_placed(
     dtype: mx.Dtype,
     progress: Progress | None = None,
     reader: ExpertReader | None = None,
-    share: Share | None = None,
+    share: PageSharing | None = None,
     in_place: bool | None = None,
 ) -> tuple[GptOss, ExpertStorage | None]:
     """Load a model as planned; close the storage, if there is one, when done with it.
@@ -125,7 +125,7 @@ def load_placed(
             dtype=dtype,
             progress=progress,
             select=lambda x: not placement.is_pooled(x.name),
-            share=share or device_share(),
+            share=share or choose_page_sharing(),
         )
         model.load_weights(list(weights.items()), strict=True)
     except BaseException:

@@ -19,8 +19,8 @@ from mlx_gptoss.memory.plan import (
     Plan,
     describe_placement,
     estimate,
+    measure_workload,
     plan_storage,
-    work_of,
 )
 from mlx_gptoss.memory.sizes import (
     DEFAULT_CONTEXT,
@@ -49,11 +49,11 @@ __all__ = [
     "find_chip",
     "format_bytes",
     "kv_bytes",
+    "measure_workload",
     "parse_bytes",
     "plan_storage",
     "predict",
     "recipe_bytes",
     "recipe_parts",
     "require_fit",
-    "work_of",
 ]

@@ -16,8 +16,8 @@ from mlx_gptoss.memory.units import format_bytes
 GIGA, GIB = 10**9, 2**30
 TERA = 10**12
 # What a Metal GPU may wire: `max_recommended_working_set_size` as owners report it.
-SHARES = ((8, 0.66), (16, 0.70))  # up to so many GiB
-SHARE = 0.75
+WORKING_SET_SHARES = ((8, 0.66), (16, 0.70))  # up to so many GiB
+WORKING_SET_SHARE = 0.75
 # One wait for the GPU in each streamed layer: 0.25 to 2 ms were measured by others.
 SYNC_SECONDS = 0.6e-3
 
@@ -91,7 +91,7 @@ CHIPS = (
 DEVICE = re.compile(
     r"\s*(?:apple\s+)?(m\d+)(?:\s*(pro|max|ultra))?(?:[\s,]+(\d+)\s*gi?b?)?\s*", re.I
 )
-UNKNOWN = Machine(
+UNKNOWN_MACHINE = Machine(
     "this machine", 100 * GIGA, 3 * GIGA, None, source="a guess: run `mlx-gptoss probe`"
 )
 
@@ -128,7 +128,7 @@ def describe_device(device: str) -> tuple[Machine, Budget]:
             f"device `{device}` needs its memory: the {chip.name} comes with {listing}"
         )
     budget = Budget(
-        working_set(gib * GIB),
+        estimate_working_set(gib * GIB),
         gib * GIB,
         f"what macOS gives the GPU of {format_bytes(gib * GIB)}",
         metal=True,
@@ -136,7 +136,10 @@ def describe_device(device: str) -> tuple[Machine, Budget]:
     return chip.machine(), budget
 
 
-def working_set(memory: int) -> int:
+def estimate_working_set(memory: int) -> int:
     """Estimate the recommended working set of a Mac with so many bytes."""
-    share = next((share for most, share in SHARES if memory <= most * GIB), SHARE)
+    share = next(
+        (share for most, share in WORKING_SET_SHARES if memory <= most * GIB),
+        WORKING_SET_SHARE,
+    )
     return int(memory * share)

@@ -10,7 +10,7 @@ from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.format.layout import EMBEDDING, EXPERTS
 from mlx_gptoss.memory.budget import Budget
-from mlx_gptoss.memory.machines import UNKNOWN, Machine
+from mlx_gptoss.memory.machines import UNKNOWN_MACHINE, Machine
 from mlx_gptoss.memory.sizes import (
     DEFAULT_CONTEXT,
     FLOAT_BYTES,
@@ -20,7 +20,7 @@ from mlx_gptoss.memory.sizes import (
     record_bytes,
     scratch_bytes,
 )
-from mlx_gptoss.memory.speed import HitCurve, Work, parameters_read, predict
+from mlx_gptoss.memory.speed import HitCurve, Workload, parameters_read, predict
 
 RESIDENT, STREAMED, HYBRID = "resident", "streamed", "hybrid"
 AUTO = "auto"
@@ -118,7 +118,7 @@ def plan_storage(
     context: int | None = None,
     float_bytes: int = FLOAT_BYTES,
     experts: str = AUTO,
-    machine: Machine = UNKNOWN,
+    machine: Machine = UNKNOWN_MACHINE,
     curve: HitCurve | None = None,
     expert_bytes: int | None = None,
     refusal: str | None = None,
@@ -151,7 +151,7 @@ def plan_storage(
     candidates = [
         plan
         for whole in range(config.num_hidden_layers)
-        if (plan := _placed(base, config, records, whole, known)) is not None
+        if (plan := _place(base, config, records, whole, known)) is not None
     ]
     wanted = {STREAMED: candidates[:1], HYBRID: candidates[1:]}.get(experts, candidates)
     if not wanted:
@@ -169,7 +169,7 @@ def describe_placement(plan: Plan, config: ModelConfig) -> str:
     return f"{plan.mode}, {layers}{slots}"
 
 
-def work_of(plan: Plan, config: ModelConfig) -> Work:
+def measure_workload(plan: Plan, config: ModelConfig) -> Workload:
     """Say what a token and a prompt of this plan ask of a machine."""
     k, layers = config.num_experts_per_tok, config.num_hidden_layers
     E, biases = (
@@ -179,14 +179,14 @@ def work_of(plan: Plan, config: ModelConfig) -> Work:
     rest = plan.whole_bytes - E * plan.record_bytes * layers - biases * layers
     rest -= plan.bytes_by_part.get(EMBEDDING, 0)  # looked up, not read
     expert_bytes = k * layers * (plan.record_bytes + biases / E)
-    return Work(
+    return Workload(
         active_bytes=rest + expert_bytes,
         expert_bytes=expert_bytes,
         active_weights=parameters_read(config),
         weight_bytes=plan.weight_bytes,
         record_bytes=plan.record_bytes,
         experts=E,
-        chosen=k,
+        experts_per_token=k,
         slots=tuple(plan.slots.values()),
         chunk=plan.prefill_chunk,
     )
@@ -226,7 +226,7 @@ def _without_experts(resident: Plan, config: ModelConfig) -> Plan:
     )
 
 
-def _placed(
+def _place(
     base: Plan, config: ModelConfig, records: int, whole: int, curve: HitCurve
 ) -> Plan | None:
     """Keep `whole` layers resident and share what is left; None: it is too little.
@@ -259,5 +259,5 @@ def with_slots(
 
 
 def _cost(plan: Plan, config: ModelConfig, machine: Machine, curve: HitCurve) -> float:
-    found = predict(work_of(plan, config), machine, curve, prompt_tokens=1)
+    found = predict(measure_workload(plan, config), machine, curve, prompt_tokens=1)
     return sum(found.terms.values())

@@ -34,7 +34,7 @@ RECIPE_NAMES = {"-q8": "q8", "-q6": "q6", "-q4": "q4", "-lossless": LOSSLESS}
 
 
 @dataclass(frozen=True)
-class Shape:
+class PublishedModel:
     """A published architecture, and the recipe its rest is stored under."""
 
     name: str
@@ -42,7 +42,7 @@ class Shape:
     recipe: str
 
 
-def published(model: str) -> Shape | None:
+def find_published_model(model: str) -> PublishedModel | None:
     """Recognize a published model, or a conversion of it, by its name."""
     name = model.rstrip("/").rsplit("/", 1)[-1].lower()
     known = next((known for known in SIZES if name.startswith(known)), None)
@@ -57,4 +57,4 @@ def published(model: str) -> Shape | None:
         "num_local_experts": experts,
         "layer_types": ["sliding_attention", "full_attention"] * (layers // 2),
     }
-    return Shape(known, ModelConfig.from_dict(shape), recipe or LOSSLESS)
+    return PublishedModel(known, ModelConfig.from_dict(shape), recipe or LOSSLESS)

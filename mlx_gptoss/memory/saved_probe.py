@@ -6,11 +6,11 @@ from pathlib import Path
 
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.files import make_folder, write
-from mlx_gptoss.home import home
-from mlx_gptoss.memory.machines import UNKNOWN, Machine, find_chip
+from mlx_gptoss.home import config_folder
+from mlx_gptoss.memory.machines import UNKNOWN_MACHINE, Machine, find_chip
 from mlx_gptoss.memory.units import UNITS
 
-FILE = "probe.json"
+PROBE_FILE = "probe.json"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Probe:
 
 
 def probe_file() -> Path:
-    return home() / FILE
+    return config_folder() / PROBE_FILE
 
 
 def save_probe(probe: Probe, path: Path | None = None) -> Path:
@@ -39,7 +39,7 @@ def save_probe(probe: Probe, path: Path | None = None) -> Path:
     return path
 
 
-def saved_probe(path: Path | None = None) -> Probe | None:
+def load_probe(path: Path | None = None) -> Probe | None:
     """Return what was measured, or None. Raises ConfigError for a damaged file."""
     path = path or probe_file()
     if not path.exists():
@@ -58,7 +58,7 @@ def saved_probe(path: Path | None = None) -> Probe | None:
         ) from error
 
 
-def this_machine(path: Path | None = None) -> Machine:
+def describe_this_machine(path: Path | None = None) -> Machine:
     """Describe this machine: as probed, else from the table of chips, else guessed."""
     import mlx.core as mx  # noqa: PLC0415 - sizes and texts are needed without MLX
 
@@ -66,8 +66,8 @@ def this_machine(path: Path | None = None) -> Machine:
     device = str(facts.get("device_name", ""))
     memory = int(facts.get("memory_size", 0))
     chip = find_chip(device, round(memory / UNITS["GIB"]))
-    machine = chip.machine() if chip else UNKNOWN
-    probe = saved_probe(path)
+    machine = chip.machine() if chip else UNKNOWN_MACHINE
+    probe = load_probe(path)
     if probe is None or probe.device != device:
         return machine
     return replace(

@@ -90,7 +90,7 @@ class HitCurve:
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What one token and one prompt ask of memory, disk and arithmetic."""
 
     active_bytes: float  # read from memory for a token
@@ -99,7 +99,7 @@ class Work:
     weight_bytes: float  # of the model in memory
     record_bytes: int
     experts: int  # of a layer
-    chosen: int  # of them, a token
+    experts_per_token: int  # of them, a token
     slots: Sequence[int]  # of every streamed layer
     chunk: int  # tokens of a prompt at once
 
@@ -118,7 +118,7 @@ class Prediction:
 
 
 def predict(
-    work: Work, machine: Machine, curve: HitCurve, *, prompt_tokens: int
+    work: Workload, machine: Machine, curve: HitCurve, *, prompt_tokens: int
 ) -> Prediction:
     """Apply the formula of this module, with its bounds."""
     bounds = {name: _terms(work, machine, curve, name) for name in BOUNDS}
@@ -140,10 +140,10 @@ BOUNDS = ("low", "expected", "high")
 
 
 def _terms(
-    work: Work, machine: Machine, curve: HitCurve, bound: str
+    work: Workload, machine: Machine, curve: HitCurve, bound: str
 ) -> dict[str, float]:
     spread = MEASURED_SYNC_SPREAD if machine.measured else SYNC_SPREAD
-    token_bytes = work.chosen * work.record_bytes
+    token_bytes = work.experts_per_token * work.record_bytes
     missed = sum(
         (1 - getattr(curve.at(slots / work.experts), bound)) * token_bytes
         for slots in work.slots
@@ -160,12 +160,12 @@ def _terms(
     }
 
 
-def _hit_rate(work: Work, curve: HitCurve, bound: str) -> float:
+def _hit_rate(work: Workload, curve: HitCurve, bound: str) -> float:
     rates = [getattr(curve.at(slots / work.experts), bound) for slots in work.slots]
     return sum(rates) / len(rates) if rates else 1.0
 
 
-def _first_token(work: Work, machine: Machine, bound: str, tokens: int) -> float:
+def _first_token(work: Workload, machine: Machine, bound: str, tokens: int) -> float:
     chunks = -(-tokens // work.chunk)
     each = min(tokens, work.chunk)
     absent = sum(_touched(work, each) * (1 - s / work.experts) for s in work.slots)
@@ -179,9 +179,9 @@ def _first_token(work: Work, machine: Machine, bound: str, tokens: int) -> float
     )
 
 
-def _touched(work: Work, tokens: int) -> float:
+def _touched(work: Workload, tokens: int) -> float:
     """Estimate how many experts of a layer so many tokens choose, each at random."""
-    return work.experts * (1 - (1 - work.chosen / work.experts) ** tokens)
+    return work.experts * (1 - (1 - work.experts_per_token / work.experts) ** tokens)
 
 
 def parameters_read(config: ModelConfig) -> float:

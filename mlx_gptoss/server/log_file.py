@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from mlx_gptoss.files import OWNER_FILE, named, reason
+from mlx_gptoss.files import OWNER_FILE, explain_os_error, storage_errors
 
 FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
@@ -26,7 +26,7 @@ class LogFile(logging.Handler):
         self.path = path
         self._warn = warn
         self._lost_lines = 0
-        with named(path):
+        with storage_errors(path):
             self._handle = self._open()
         super().__init__()
 
@@ -77,7 +77,7 @@ class LogFile(logging.Handler):
             data = data[os.write(self._handle, data) :]
 
     def _report_failure(self, error: OSError) -> None:
-        why = reason(error)
+        why = explain_os_error(error)
         with suppress(OSError):  # stderr may lie on the same disk
             self._warn(
                 f"the log `{self.path}` is not written now, the server goes on: {why}"

@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_gptoss.checkpoint import facts, load_model, open_checkpoint
+from mlx_gptoss.checkpoint import load_model, open_checkpoint, summarize
 from mlx_gptoss.format.config import MXFP4, Quantization
 from mlx_gptoss.format.layout import fuses_qkv
 from tests.support import checkpoints, layout_writers, oracle
@@ -166,7 +166,7 @@ def test_facts_give_bytes_and_quantization_of_every_part(tmp_path: Path) -> None
     tensors = checkpoints.random_tensors(config)
     layout_writers.write_mlx_mixed(tmp_path, config, tensors)
     checkpoint = open_checkpoint(tmp_path)
-    found = facts(checkpoint)
+    found = summarize(checkpoint)
     assert found["bytes"] == sum(found["bytes_by_part"].values())
     assert found["quantization"] == {
         "embedding": {"BF16": 1},

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from mlx_gptoss import load
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.hub import DEMO, local_folder
-from mlx_gptoss.checkpoint.notices import doubts, notes
+from mlx_gptoss.checkpoint.notices import list_notices, list_warnings
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.cli import cli
 from mlx_gptoss.errors import CheckpointError
@@ -50,7 +50,7 @@ def run(*arguments: object) -> Result:
 
 
 def test_the_demo_needs_no_note() -> None:
-    assert notes(open_checkpoint(DEMO_FOLDER)) == []
+    assert list_notices(open_checkpoint(DEMO_FOLDER)) == []
 
 
 CASES: dict[str, tuple[str, Json, str]] = {
@@ -140,7 +140,7 @@ def test_what_is_off_or_not_read_is_noted(
 ) -> None:
     edit(folder, name, changes)
 
-    found = notes(open_checkpoint(folder))
+    found = list_notices(open_checkpoint(folder))
 
     assert any(says in note for note in found), found
 
@@ -149,26 +149,26 @@ def test_harmony_templates_need_no_note(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("<|start|>x<|channel|>final<|message|>")
     edit(folder, "tokenizer_config.json", {"chat_template": "old: <|im_start|>"})
 
-    assert notes(open_checkpoint(folder)) == []
+    assert list_notices(open_checkpoint(folder)) == []
 
 
 def test_damaged_files_that_nothing_reads_stop_nothing(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text("{")
 
-    assert notes(open_checkpoint(folder)) == []
+    assert list_notices(open_checkpoint(folder)) == []
 
 
 def test_a_tokenizer_that_cannot_be_read_is_a_fault_of_inspect(folder: Path) -> None:
     (folder / "tokenizer.json").write_text('{"version": "1.0"')
 
     with pytest.raises(CheckpointError, match="cannot be read as a tokenizer"):
-        notes(open_checkpoint(folder))
+        list_notices(open_checkpoint(folder))
 
 
 def test_a_folder_without_a_tokenizer_says_so(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 
-    assert notes(open_checkpoint(folder)) == [
+    assert list_notices(open_checkpoint(folder)) == [
         "there is no `tokenizer.json`: only token ids can be used"
     ]
 
@@ -178,7 +178,7 @@ def test_a_tokenizer_with_more_tokens_than_rows_is_noted(folder: Path) -> None:
     token = raw["added_tokens"][-1] | {"id": 1536, "content": "<tool>"}
     edit(folder, "tokenizer.json", {"added_tokens": [*raw["added_tokens"], token]})
 
-    (note,) = notes(open_checkpoint(folder))
+    (note,) = list_notices(open_checkpoint(folder))
 
     assert "has token ids up to 1,536, the model up to 1,535: text" in note
 
@@ -192,7 +192,7 @@ def test_loading_says_what_may_make_answers_worse(
     with caplog.at_level(logging.WARNING), load(folder):
         pass
 
-    assert caplog.messages == doubts(open_checkpoint(folder))
+    assert caplog.messages == list_warnings(open_checkpoint(folder))
     assert [message[:30] for message in caplog.messages] == [
         "`adapter_model.safetensors` be",
         "the chat template in `chat_tem",
@@ -233,7 +233,7 @@ def test_a_conversion_leaves_it_out_and_says_so(folder: Path, tmp_path: Path) ->
     raw = json.loads((made / "tokenizer.json").read_text())
     assert (raw["truncation"], raw["padding"]) == (None, None)
     before, after = (Tokenizer.open(path) for path in (folder, made))
-    assert (after.encode(TEXT), after.notes) == (before.encode(TEXT), ())
+    assert (after.encode(TEXT), after.notices) == (before.encode(TEXT), ())
     assert "turned off" not in run("verify", made).stderr
     edit(made, "tokenizer.json", LEFT)
     assert "note: `tokenizer.json` cuts prompts" in run("verify", made).stderr
@@ -249,7 +249,7 @@ def test_a_given_tokenizer_is_mended_too(
 
     run("convert", folder, tmp_path / "made", "--tokenizer", given)
 
-    assert Tokenizer.open(tmp_path / "made").notes == ()
+    assert Tokenizer.open(tmp_path / "made").notices == ()
 
 
 def test_a_setting_behind_the_words_of_a_tokenizer_is_found(folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlx_gptoss.checkpoint.hub import Hub, is_complete, local_folder, resolve
-from mlx_gptoss.checkpoint.hub.local_models import kind_of
+from mlx_gptoss.checkpoint.hub.local_models import describe_kind
 from mlx_gptoss.errors import HubError
 from tests.support.hub_server import HubServer, hub_server
 
@@ -56,7 +56,7 @@ def server(running: HubServer) -> HubServer:
 
 @pytest.fixture
 def hub(server: HubServer, tmp_path: Path) -> Hub:
-    return Hub(server.url, tmp_path / "cache", wait=lambda seconds: None)
+    return Hub(server.url, tmp_path / "cache", sleep=lambda seconds: None)
 
 
 def names(folder: Path) -> set[str]:
@@ -187,13 +187,13 @@ def test_offline_forbids_even_the_question(hub: Hub, server: HubServer) -> None:
 
 def test_models_are_listed_and_deleted(hub: Hub) -> None:
     hub.resolve("owner/small")
-    listed = {model.name: model for model in hub.models()}
+    listed = {model.name: model for model in hub.list_models()}
     small = listed["owner/small"]
     # The Hub's files and nothing else; gpt-oss-20b has 32 experts a layer.
     assert small.bytes == sum(len(FILES[name]) for name in NEEDED)
     assert (small.kind, small.complete) == ("gpt-oss-20b, dense", True)
     assert hub.delete("owner/small") > 0
-    assert "owner/small" not in {model.name for model in hub.models()}
+    assert "owner/small" not in {model.name for model in hub.list_models()}
 
 
 @pytest.mark.parametrize("refused", ["model-1.safetensors", "model-2.safetensors"])
@@ -207,13 +207,13 @@ def test_an_interrupted_download_is_listed_and_deleted(
     (repo / "blobs").mkdir(parents=True, exist_ok=True)
     (repo / "blobs/abc.incomplete").write_bytes(b"1" * 700)
 
-    [found] = [model for model in hub.models() if model.name == "owner/small"]
+    [found] = [model for model in hub.list_models() if model.name == "owner/small"]
 
     begun = 700 + (1000 if refused == "model-2.safetensors" else 0)
     assert (found.complete, found.kind, found.bytes) == (False, "unknown", begun)
     assert hub.delete("owner/small") == begun
     assert not repo.exists()
-    assert "owner/small" not in {model.name for model in hub.models()}
+    assert "owner/small" not in {model.name for model in hub.list_models()}
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_model_in_the_librarys_store_of_shared_files_is_deleted_with_them(
     )
     assert blob.is_symlink()
     total = sum(len(FILES[name]) for name in NEEDED)
-    listed = {model.name: model.bytes for model in hub.models()}
+    listed = {model.name: model.bytes for model in hub.list_models()}
     assert listed["owner/small"] == total
     assert hub.delete("owner/small") == total
     assert b"1" * 1000 not in [p.read_bytes() for p in hub.folder.rglob("a" * 64)]
@@ -367,7 +367,7 @@ def test_a_name_that_means_nothing_is_explained(
     ],
 )
 def test_kinds_are_named(raw: dict[str, object], kind: str) -> None:
-    assert kind_of(raw) == kind
+    assert describe_kind(raw) == kind
 
 
 PROGRAM = """

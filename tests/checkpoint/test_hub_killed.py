@@ -64,7 +64,7 @@ def test_a_pull_that_is_killed_goes_on_where_it_was(
 ) -> None:
     """No byte comes twice, and nothing is left but the model."""
     repo = RepoFolder(tmp_path / "hub", "owner/model")
-    part = repo.part(etag_of(NAME, WEIGHTS))
+    part = repo.partial_file(etag_of(NAME, WEIGHTS))
     server.odd[NAME] = [Odd(hold=1_999_999, cut=1_999_999)]
     pull = Pull(server, tmp_path)
     wait_for_size(part, 1_999_999, pull)
@@ -79,14 +79,16 @@ def test_a_pull_that_is_killed_goes_on_where_it_was(
     assert server.ranges == ["", "bytes=1999999-"]
     assert server.served == SIZE
     assert "Downloading owner/model: 3.0 MB, resumed at 2.0 MB\n" in stderr
-    assert list(repo.parts()) == []
+    assert list(repo.partial_files()) == []
 
 
 def test_ctrl_c_says_what_stays_and_how_to_go_on(
     server: HubServer, tmp_path: Path
 ) -> None:
     server.odd[NAME] = [Odd(hold=1_500_000)]
-    part = RepoFolder(tmp_path / "hub", "owner/model").part(etag_of(NAME, WEIGHTS))
+    part = RepoFolder(tmp_path / "hub", "owner/model").partial_file(
+        etag_of(NAME, WEIGHTS)
+    )
     pull = Pull(server, tmp_path)
     wait_for_size(part, 1_500_000, pull)
 
@@ -134,7 +136,9 @@ def test_a_full_disk_keeps_what_fitted_and_says_so(
     assert found.stderr.count("\n") == 1
     assert "the disk is full" in found.stderr
     assert "run the same command again, which goes on where it" in found.stderr
-    part = RepoFolder(tmp_path / "hub", "owner/model").part(etag_of(NAME, WEIGHTS))
+    part = RepoFolder(tmp_path / "hub", "owner/model").partial_file(
+        etag_of(NAME, WEIGHTS)
+    )
     assert part.stat().st_size == 2_000_000
     server.served = 0
     assert Pull(server, tmp_path).end()[0] == 0

@@ -34,7 +34,7 @@ def server(running: HubServer) -> HubServer:
 
 @pytest.fixture
 def hub(server: HubServer, tmp_path: Path) -> Hub:
-    return Hub(server.url, tmp_path / "cache", wait=lambda seconds: None)
+    return Hub(server.url, tmp_path / "cache", sleep=lambda seconds: None)
 
 
 # What another program, a crash or a full disk left in the cache
@@ -56,7 +56,7 @@ def test_a_damaged_name_of_a_commit_is_mended_by_a_pull(
     hub.pull(MODEL)
     ref = hub.folder / "models--owner--model" / "refs" / "main"
     DAMAGE[name](ref)
-    [listed] = [model for model in hub.models() if model.name == MODEL]
+    [listed] = [model for model in hub.list_models() if model.name == MODEL]
     assert not listed.complete
     with pytest.raises(HubError, match="only in part and downloads are off"):
         hub.resolve(MODEL, offline=True)
@@ -71,7 +71,7 @@ def test_another_revision_alone_is_not_the_model(hub: Hub) -> None:
     folder = RepoFolder(hub.folder, MODEL)
     hub.pull(MODEL)
     (folder.path / "refs" / "main").rename(folder.path / "refs" / "v1")
-    assert [model.complete for model in hub.models()][1:] == [False]
+    assert [model.complete for model in hub.list_models()][1:] == [False]
     assert hub.cached(MODEL) is None
 
 
@@ -88,7 +88,7 @@ def test_another_revision_alone_is_not_the_model(hub: Hub) -> None:
 def test_a_damaged_index_is_a_model_in_part(hub: Hub, content: bytes) -> None:
     index = hub.pull(MODEL) / "model.safetensors.index.json"
     index.write_bytes(content)
-    assert [model.complete for model in hub.models()][1:] == [False]
+    assert [model.complete for model in hub.list_models()][1:] == [False]
     assert hub.cached(MODEL) is None
 
 

@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 from mlx_gptoss.checkpoint.hub import Hub
 from mlx_gptoss.checkpoint.hub.gguf import fetch_gguf
 from mlx_gptoss.checkpoint.hub.repo_folder import (
-    BEGUN,
-    OUR_PART,
+    DOWNLOAD_RECORD,
+    PARTIAL_SUFFIX,
     QUIET_SECONDS,
     RepoFolder,
 )
-from mlx_gptoss.checkpoint.hub.retries import LONGEST_PAUSE, PAUSES
+from mlx_gptoss.checkpoint.hub.retries import DELAYS, MAX_DELAY
 from mlx_gptoss.errors import HubError
 from tests.support.hub_server import COMMIT, HubServer, Odd, etag_of, hub_server
 
@@ -54,15 +54,15 @@ class Trial:
         self.waits: list[float] = []
         self.said: list[str] = []
         self.counts: list[tuple[int, int]] = []
-        self.hub = Hub(server.url, cache, wait=self.waits.append)
+        self.hub = Hub(server.url, cache, sleep=self.waits.append)
         self.repo = RepoFolder(cache, "owner/model")
-        self.part = self.repo.part(ETAG)
+        self.part = self.repo.partial_file(ETAG)
 
     def pull(self) -> Path:
         return self.hub.pull(
             "owner/model",
             progress=lambda *now: self.counts.append(now),
-            say=self.said.append,
+            notify=self.said.append,
         )
 
     def begin(self, content: bytes) -> None:
@@ -91,7 +91,7 @@ def left_over(trial: Trial) -> list[str]:
     """Name what is in the cache and is no blob, link, ref or lock."""
     known = {"blobs", "snapshots", "refs"}
     found = [path.name for path in trial.repo.path.iterdir() if path.name not in known]
-    return found + [path.name for path in trial.repo.parts()]
+    return found + [path.name for path in trial.repo.partial_files()]
 
 
 # What lies in the cache then
@@ -155,14 +155,14 @@ def test_a_connection_that_breaks_is_taken_up_again_there(
     assert is_whole(trial.pull())
     assert trial.server.served == SIZE
     assert trial.server.ranges[1:] == [f"bytes={cut}-" if cut else ""]
-    assert trial.waits == [PAUSES[0]]
+    assert trial.waits == [DELAYS[0]]
 
 
 def test_a_storage_that_never_answers_well_is_the_end(trial: Trial) -> None:
     trial.server.odd[NAME] = [Odd(cut=500)] + [Odd(cut=0)] * 20
     with pytest.raises(HubError, match=r"cannot get `owner/model`.*what has come is k"):
         trial.pull()
-    assert trial.waits == list(PAUSES)
+    assert trial.waits == list(DELAYS)
     assert trial.part.read_bytes() == WEIGHTS[:500]
     assert "trying again in 16 s" in trial.said[-1]
 
@@ -171,19 +171,19 @@ def test_an_answer_that_always_ends_early_is_the_end(trial: Trial) -> None:
     trial.server.odd[NAME] = [Odd(cut=9, chunked_end=True)] * 20
     with pytest.raises(HubError, match=r"ended at .*run the same command later"):
         trial.pull()
-    assert len(trial.server.ranges) == len(PAUSES) + 1
+    assert len(trial.server.ranges) == len(DELAYS) + 1
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_an_answer_that_may_pass_is_waited_for(trial: Trial, status: int) -> None:
     trial.server.odd[NAME] = [Odd(status=status)] * 2
     assert is_whole(trial.pull())
-    assert trial.waits == list(PAUSES[:2])
+    assert trial.waits == list(DELAYS[:2])
 
 
 @pytest.mark.parametrize(
     ("asked", "waited"),
-    [("7", 7), ("9999", LONGEST_PAUSE), ("9" * 5000, LONGEST_PAUSE)],
+    [("7", 7), ("9999", MAX_DELAY), ("9" * 5000, MAX_DELAY)],
 )
 def test_a_pause_that_is_asked_for_is_kept_within_bounds(
     trial: Trial, asked: str, waited: int
@@ -226,7 +226,7 @@ def test_a_page_instead_of_the_rest_costs_nothing_of_what_has_come(
     """As of a network that wants a login, or a proxy that refuses."""
     trial.begin(WEIGHTS[:1000])
     page = Odd(status=status, body=b"<html>Log in</html>")
-    trial.server.odd[NAME] = [page] * (len(PAUSES) + 1)
+    trial.server.odd[NAME] = [page] * (len(DELAYS) + 1)
     with pytest.raises(HubError, match=r"what came is not the file; what has come is"):
         trial.pull()
     assert trial.part.read_bytes() == WEIGHTS[:1000]
@@ -321,7 +321,7 @@ def test_a_size_that_the_hub_does_not_name_is_the_answers(
 
 
 def test_a_small_file_without_a_hash_is_not_gone_on_with(trial: Trial) -> None:
-    part = trial.repo.part(etag_of("tokenizer.json", b"{}"))
+    part = trial.repo.partial_file(etag_of("tokenizer.json", b"{}"))
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x")
     assert (trial.pull() / "tokenizer.json").read_bytes() == b"{}"
@@ -365,7 +365,7 @@ def test_a_file_that_changed_in_between_is_not_mixed(trial: Trial) -> None:
 
     trial.server.odd[NAME] = [Odd(cut=1000)]
     with pytest.raises(HubError, match=r"changed while it was downloaded: pull it ag"):
-        trial.hub.pull("owner/model", say=change)
+        trial.hub.pull("owner/model", notify=change)
     assert trial.part.read_bytes() == WEIGHTS[:1000]
     assert len(trial.server.ranges) == 1
 
@@ -425,7 +425,7 @@ def test_what_lies_in_the_cache_is_the_file_or_nothing(
         assert not trial.repo.blob(ETAG).exists()
         running.odd.clear()
         assert is_whole(trial.pull())
-    assert len(running.ranges) <= 2 * (len(PAUSES) + 1) * 3
+    assert len(running.ranges) <= 2 * (len(DELAYS) + 1) * 3
     assert left_over(trial) == []
 
 
@@ -444,7 +444,7 @@ def test_old_parts_of_the_library_are_removed_and_that_is_said(trial: Trial) -> 
     blobs = trial.repo.path / "blobs"
     new = old(blobs / "0123abcd.01234567.incomplete")
     elder = old(blobs / "0123abcd.incomplete")
-    stale = old(blobs / f"another-revisions{OUR_PART}")
+    stale = old(blobs / f"another-revisions{PARTIAL_SUFFIX}")
     trial.pull()
     assert [path.exists() for path in (new, elder, stale)] == [False] * 3
     assert trial.said[0].startswith("removed 2 kB that interrupted downloads")
@@ -463,9 +463,9 @@ def test_what_somebody_writes_stays(trial: Trial) -> None:
 
 
 def test_a_part_that_can_be_gone_on_with_stays_whoever_pulls(trial: Trial) -> None:
-    trial.hub.listing("owner/gguf")
+    trial.hub.list_files("owner/gguf")
     gguf = RepoFolder(trial.hub.folder, "owner/gguf")
-    old(gguf.part(ETAG), WEIGHTS[:900])
+    old(gguf.partial_file(ETAG), WEIGHTS[:900])
     fetch_gguf(trial.hub, "owner/gguf")
     assert trial.server.served == SIZE - 900
 
@@ -493,12 +493,12 @@ def test_offline_a_model_in_part_says_how_much_and_what_completes_it(
         "are off: run `mlx-gptoss pull owner/model` without `--offline` or "
         "`HF_HUB_OFFLINE`"
     )
-    [listed] = [m for m in trial.hub.models() if m.name == "owner/model"]
+    [listed] = [m for m in trial.hub.list_models() if m.name == "owner/model"]
     missing = 100_000 + len(CONFIG) + len(b"{}")
     assert (listed.complete, listed.missing) == (False, missing)
     trial.server.odd.clear()
     trial.pull()
-    [listed] = [m for m in trial.hub.models() if m.name == "owner/model"]
+    [listed] = [m for m in trial.hub.list_models() if m.name == "owner/model"]
     assert (listed.complete, listed.missing) == (True, None)
 
 
@@ -533,9 +533,9 @@ def test_a_damaged_note_of_what_is_missing_is_as_good_as_none(
     trial: Trial, note: str
 ) -> None:
     trial.begin(b"1")
-    trial.part.with_name(f"b{OUR_PART}").write_bytes(b"2")
-    (trial.repo.path / BEGUN).write_text(note)
-    [listed] = [m for m in trial.hub.models() if m.name == "owner/model"]
+    trial.part.with_name(f"b{PARTIAL_SUFFIX}").write_bytes(b"2")
+    (trial.repo.path / DOWNLOAD_RECORD).write_text(note)
+    [listed] = [m for m in trial.hub.list_models() if m.name == "owner/model"]
     assert (listed.complete, listed.missing) == (False, None)
     with pytest.raises(HubError, match="only in part and downloads are off"):
         trial.hub.resolve("owner/model", offline=True)
@@ -562,11 +562,11 @@ def test_a_folder_that_another_program_left_without_weights_is_no_model(
     folder.mkdir(parents=True)
     for name, content in (files | {"config.json": CONFIG}).items():
         (folder / name).write_bytes(content)
-    trial.repo.name_commit("main", COMMIT)
+    trial.repo.set_branch("main", COMMIT)
 
     with pytest.raises(HubError, match=r"only in part.*run `mlx-gptoss pull owner/mo"):
         trial.hub.resolve("owner/model", offline=True)
-    [listed] = [m for m in trial.hub.models() if m.name == "owner/model"]
+    [listed] = [m for m in trial.hub.list_models() if m.name == "owner/model"]
     assert (listed.complete, listed.missing) == (False, missing)
 
 
@@ -574,7 +574,7 @@ def test_a_folder_without_weights_is_completed_by_a_pull(trial: Trial) -> None:
     folder = trial.repo.path / "snapshots" / COMMIT
     folder.mkdir(parents=True)
     (folder / "config.json").write_bytes(CONFIG)
-    trial.repo.name_commit("main", COMMIT)
+    trial.repo.set_branch("main", COMMIT)
     assert trial.pull() == folder
     assert is_whole(folder)
 

@@ -10,9 +10,9 @@ import mlx_gptoss
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.checkpoint.tokenizer.text_splitter import (
     LONGEST_WORD,
-    PIECE,
-    Cutter,
-    cutter_of,
+    PIECE_CHARACTERS,
+    TextSplitter,
+    make_splitter,
 )
 from mlx_gptoss.errors import LongPromptError, PromptError
 from mlx_gptoss.harmony.render.prompt import (
@@ -56,8 +56,8 @@ def tokenizer(request: pytest.FixtureRequest, o200k_folder: Path) -> Tokenizer:
     return Tokenizer.open(DEMO if request.param == "demo" else o200k_folder)
 
 
-def cutter(tokenizer: Tokenizer) -> Cutter:
-    found = cutter_of(tokenizer._vocabulary)
+def cutter(tokenizer: Tokenizer) -> TextSplitter:
+    found = make_splitter(tokenizer._vocabulary)
     assert found is not None
     return found
 
@@ -68,7 +68,7 @@ def test_pieces_have_the_tokens_of_the_whole(
     tokenizer: Tokenizer, text: str, size: int
 ) -> None:
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    pieces = list(cutter(tokenizer).pieces(text, size))
+    pieces = list(cutter(tokenizer).split(text, size))
 
     ids = [token for piece in pieces for token in tokenizer.encode(piece)]
 
@@ -83,7 +83,10 @@ def test_a_text_has_no_fewer_tokens_than_is_said(
 ) -> None:
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
-    loosely, closely = tokenizer.fewest(text), tokenizer.fewest(text, closely=True)
+    loosely, closely = (
+        tokenizer.min_token_count(text),
+        tokenizer.min_token_count(text, tight=True),
+    )
 
     assert loosely <= closely <= len(tokenizer.encode(text))
 
@@ -92,8 +95,8 @@ def test_a_long_text_is_encoded_in_pieces_as_it_is_whole(tokenizer: Tokenizer) -
     text = Path(__file__).read_text() * 20
     whole = tokenizer._vocabulary.encode(text, add_special_tokens=False).ids
 
-    assert len(text) > 2 * PIECE
-    assert max(map(len, tokenizer.pieces(text))) <= PIECE
+    assert len(text) > 2 * PIECE_CHARACTERS
+    assert max(map(len, tokenizer.split(text))) <= PIECE_CHARACTERS
     assert tokenizer.encode(text) == whole
     assert encode_within([Piece(text)], tokenizer, 10**9) == whole
 
@@ -101,7 +104,7 @@ def test_a_long_text_is_encoded_in_pieces_as_it_is_whole(tokenizer: Tokenizer) -
 def test_english_is_cut_at_every_word(tokenizer: Tokenizer) -> None:
     text = "So it goes, on and on: 12 times 3 is 36."
 
-    pieces = list(cutter(tokenizer).pieces(text, 1))
+    pieces = list(cutter(tokenizer).split(text, 1))
 
     assert pieces[:4] == ["So", " it", " goes", ","]
 
@@ -124,7 +127,7 @@ def test_what_fills_the_context_is_encoded_no_further(tokenizer: Tokenizer) -> N
     with pytest.raises(LongPromptError) as found:
         encode_within([Piece(text)], tokenizer, CONTEXT)
 
-    assert CONTEXT <= found.value.tokens < CONTEXT + PIECE
+    assert CONTEXT <= found.value.tokens < CONTEXT + PIECE_CHARACTERS
 
 
 def test_what_is_only_counted_may_fill_the_context(tokenizer: Tokenizer) -> None:

@@ -167,4 +167,4 @@ def test_the_real_vocabulary_agrees_with_openai_harmony(o200k: Tokenizer) -> Non
     assert [o200k.decode(ids) for ids in ours] == texts
     assert o200k.specials["<|call|>"] == 200_012
     assert o200k.vocab_size == 200_019
-    assert o200k.notes == ()
+    assert o200k.notices == ()

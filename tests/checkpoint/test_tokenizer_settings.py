@@ -120,7 +120,7 @@ def test_a_prompt_is_its_text_whatever_training_left(
     tokenizer = Tokenizer.open(tmp_path)
 
     assert tokenizer.encode(TEXT) == list(TEXT.encode())
-    (note,) = tokenizer.notes
+    (note,) = tokenizer.notices
     assert says in note
     assert note.endswith(": turned off")
 
@@ -133,7 +133,7 @@ def test_all_leftovers_at_once_are_turned_off_and_named(tmp_path: Path) -> None:
     tokenizer = Tokenizer.open(tmp_path)
 
     assert tokenizer.encode(TEXT) == list(TEXT.encode())
-    assert len(tokenizer.notes) == len(names)
+    assert len(tokenizer.notices) == len(names)
 
 
 @given(st.text())
@@ -155,7 +155,7 @@ def test_white_space_beside_added_tokens_stays() -> None:
     text = "a  <tool> \n<|message|>  b"
 
     assert GREEDY.decode(GREEDY.encode(text)) == text
-    assert GREEDY.notes == (
+    assert GREEDY.notices == (
         "`tokenizer.json` drops white space beside `<|message|>` and 1 more "
         "(`lstrip`, `rstrip`): turned off",
     )
@@ -196,7 +196,9 @@ def test_a_vocabulary_without_harmony_keeps_what_it_was_trained_with() -> None:
     tokenizer = Tokenizer(vocabulary, "lower")
 
     assert tokenizer.decode(tokenizer.encode("ABC def")) == "abc def"
-    assert [note.partition("`tokenizer.json` ")[2][:7] for note in tokenizer.notes] == [
+    assert [
+        note.partition("`tokenizer.json` ")[2][:7] for note in tokenizer.notices
+    ] == [
         "cuts pr",
         "changes",
     ]
@@ -209,7 +211,7 @@ def test_byte_level_normalizers_are_the_vocabulary_itself() -> None:
 
     tokenizer = Tokenizer(vocabulary, "new style")
 
-    assert (tokenizer.encode("a é"), tokenizer.notes) == ([*"a é".encode()], ())
+    assert (tokenizer.encode("a é"), tokenizer.notices) == ([*"a é".encode()], ())
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ def test_a_post_processor_that_adds_nothing_needs_no_note(harmless: Any) -> None
     vocabulary = byte_vocabulary()
     vocabulary.post_processor = harmless
 
-    assert Tokenizer(vocabulary, "harmless").notes == ()
+    assert Tokenizer(vocabulary, "harmless").notices == ()
 
 
 def test_other_kinds_of_model_have_no_dropout() -> None:

@@ -13,7 +13,7 @@ from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.engine.forecast import forecast, limited, subject_of_shape
 from mlx_gptoss.memory import describe_device
-from mlx_gptoss.memory.published_models import published
+from mlx_gptoss.memory.published_models import find_published_model
 
 COMMAND = re.compile(r"^  (mlx-gptoss .+)$", re.MULTILINE)
 
@@ -60,7 +60,7 @@ def test_what_does_not_fit_gets_a_plan_and_commands_that_fit(
     for command in offered:
         chats = command.rpartition("&& ")[2]
         options = dict(zip(*[iter(shlex.split(chats)[2:])] * 2, strict=True))
-        shape = published(options["-m"])
+        shape = find_published_model(options["-m"])
         assert shape is not None
         context = options.get("--context")
         forecast(  # raises if it does not fit

@@ -19,7 +19,7 @@ from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.typed import history_file
 from mlx_gptoss.engine.prompt_cache.options import default_folder
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.home import home
+from mlx_gptoss.home import config_folder
 from mlx_gptoss.server.responses.store import FILE as RESPONSES
 from tests.server.test_server_process import started
 from tests.support.chat_files import fill, many_levels
@@ -186,7 +186,7 @@ def test_what_was_not_used_for_long_is_deleted(tmp_path: Path) -> None:
 
 def test_it_is_said_what_deleting_does_not_touch(own_home: Path) -> None:
     run("chat", stdin="three\n")
-    place = home() / STORE / RESPONSES
+    place = config_folder() / STORE / RESPONSES
 
     done = run("sessions", "delete", "--all", "--yes")
 

@@ -7,7 +7,12 @@ import pytest
 
 from mlx_gptoss.diagnostics import probe
 from mlx_gptoss.errors import ConfigError, GptOssError
-from mlx_gptoss.memory.saved_probe import Probe, save_probe, saved_probe, this_machine
+from mlx_gptoss.memory.saved_probe import (
+    Probe,
+    describe_this_machine,
+    load_probe,
+    save_probe,
+)
 
 MEGA = 10**6
 
@@ -38,19 +43,19 @@ def test_a_probe_is_kept_and_used_on_its_own_device_only(tmp_path: Path) -> None
     device = str(mx.device_info().get("device_name", ""))
     found = Probe(device, 5e9, 100e9, 1e-3, 40e9)
     path = save_probe(found, tmp_path / "new" / "probe.json")
-    assert saved_probe(path) == found
-    machine = this_machine(path)
+    assert load_probe(path) == found
+    machine = describe_this_machine(path)
     assert (machine.ssd, machine.sync_seconds, machine.measured) == (5e9, 1e-3, True)
     assert machine.expert_rate == 40e9
     older = Probe(device, 5e9, 100e9, 1e-3)
-    assert this_machine(save_probe(older, path)).expert_rate is None
+    assert describe_this_machine(save_probe(older, path)).expert_rate is None
     save_probe(Probe("another", 5e9, 100e9, 1e-3), path)
-    assert not this_machine(path).measured
-    assert not this_machine(tmp_path / "none").measured
+    assert not describe_this_machine(path).measured
+    assert not describe_this_machine(tmp_path / "none").measured
 
 
 def test_a_damaged_probe_is_named(tmp_path: Path) -> None:
     path = tmp_path / "probe.json"
     path.write_text("{}")
     with pytest.raises(ConfigError, match="delete it, then run `mlx-gptoss probe`"):
-        this_machine(path)
+        describe_this_machine(path)

@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from mlx_gptoss.errors import StorageError
-from mlx_gptoss.files import draft, named, remove_leftovers, require, scratch, write
+from mlx_gptoss.files import (
+    draft,
+    remove_stale,
+    require_writable,
+    scratch,
+    storage_errors,
+    write,
+)
 from tests.support.full_disks import fill, small_disk
 
 OLD, NEW = "the old text", "the new text" * 9_000
@@ -128,7 +135,7 @@ def test_what_cannot_be_written_is_named_and_leaves_nothing(
     with pytest.raises(StorageError, match=rf"`.*` cannot be written: .*{said}"):
         write(path, NEW)
     with pytest.raises(StorageError, match=said):
-        require(path)
+        require_writable(path)
         write(path, NEW)  # a long name shows when the draft is renamed
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -212,7 +219,7 @@ def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path: Path) -> 
 
 def test_what_a_living_process_writes_is_left_alone(tmp_path: Path) -> None:
     with scratch(tmp_path) as inside, draft(tmp_path / "x") as place:
-        remove_leftovers(tmp_path)
+        remove_stale(tmp_path)
         write(tmp_path / "y", NEW)
         assert (inside.is_dir(), place.exists()) == (True, True)
         place.write_text(NEW)
@@ -257,7 +264,10 @@ def test_files_are_written_in_one_place() -> None:
 
 
 def test_a_write_that_numpy_could_not_finish_has_a_reason() -> None:
-    with pytest.raises(StorageError, match="the disk takes no more"), named(Path("x")):
+    with (
+        pytest.raises(StorageError, match="the disk takes no more"),
+        storage_errors(Path("x")),
+    ):
         raise OSError("9000 requested and 992 written")
 
 

@@ -27,13 +27,13 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_folders_lie_where_the_environment_says(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert home.home() == tmp_path / ".config" / "mlx-gptoss"
-    assert home.data_home() == tmp_path / ".local" / "share" / "mlx-gptoss"
+    assert home.config_folder() == tmp_path / ".config" / "mlx-gptoss"
+    assert home.data_folder() == tmp_path / ".local" / "share" / "mlx-gptoss"
     assert default_folder() == tmp_path / ".cache" / "mlx-gptoss" / "prompts"
     for variable in home.OPTIONAL:
         monkeypatch.setenv(variable, f"/{variable}")
-    assert home.home() == Path("/XDG_CONFIG_HOME/mlx-gptoss")
-    assert home.data_home() == Path("/XDG_DATA_HOME/mlx-gptoss")
+    assert home.config_folder() == Path("/XDG_CONFIG_HOME/mlx-gptoss")
+    assert home.data_folder() == Path("/XDG_DATA_HOME/mlx-gptoss")
     assert default_folder() == Path("/MLX_GPTOSS_CACHE")
     monkeypatch.delenv("MLX_GPTOSS_CACHE")
     assert default_folder() == Path("/XDG_CACHE_HOME/mlx-gptoss/prompts")
@@ -62,7 +62,7 @@ def test_the_hub_may_lie_below_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_library_refuses_an_empty_home_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "")
-    for find in (home.home, home.data_home, default_folder):
+    for find in (home.config_folder, home.data_folder, default_folder):
         with pytest.raises(GptOssError, match="`HOME` is empty"):
             find()
 

@@ -12,15 +12,15 @@ from mlx_gptoss.memory import (
     Plan,
     describe_device,
     format_bytes,
+    measure_workload,
     plan_storage,
     predict,
     recipe_bytes,
     recipe_parts,
     require_fit,
-    work_of,
 )
-from mlx_gptoss.memory.machines import CHIPS, Range, find_chip, working_set
-from mlx_gptoss.memory.published_models import Shape, published
+from mlx_gptoss.memory.machines import CHIPS, Range, estimate_working_set, find_chip
+from mlx_gptoss.memory.published_models import PublishedModel, find_published_model
 from mlx_gptoss.memory.speed import USUAL_HITS
 
 GB = 10**9
@@ -28,8 +28,8 @@ FAST_SYNC = Machine("fast", 500 * GB, 7 * GB, sync_seconds=0.0)
 SLOW_SYNC = Machine("slow", 500 * GB, 7 * GB, sync_seconds=2e-3)
 
 
-def shape(name: str) -> Shape:
-    found = published(name)
+def shape(name: str) -> PublishedModel:
+    found = find_published_model(name)
     assert found is not None
     return found
 
@@ -85,7 +85,7 @@ def test_published_models_are_known_by_name(name: str, recipe: str) -> None:
 
 @pytest.mark.parametrize("name", ["demo", "gpt-oss-20b-tuned", "someone/llama-120b"])
 def test_other_names_are_not(name: str) -> None:
-    assert published(name) is None
+    assert find_published_model(name) is None
 
 
 @pytest.mark.parametrize(
@@ -203,15 +203,17 @@ def test_unknown_devices_are_named(device: str, reason: str) -> None:
 
 def test_working_sets_are_what_owners_report() -> None:
     gib = 2**30
-    assert working_set(8 * gib) / gib == pytest.approx(5.3, abs=0.1)
-    assert working_set(36 * gib) == 27 * gib
-    assert working_set(64 * gib) == 48 * gib
+    assert estimate_working_set(8 * gib) / gib == pytest.approx(5.3, abs=0.1)
+    assert estimate_working_set(36 * gib) == 27 * gib
+    assert estimate_working_set(64 * gib) == 48 * gib
 
 
 def test_the_formula_is_the_one_that_is_shown() -> None:
     plan = streamed(20e9, machine=SLOW_SYNC, experts="streamed")
     config = shape("gpt-oss-120b").config
-    found = predict(work_of(plan, config), SLOW_SYNC, HitCurve(), prompt_tokens=100)
+    found = predict(
+        measure_workload(plan, config), SLOW_SYNC, HitCurve(), prompt_tokens=100
+    )
     share = sum(plan.slots.values()) / 36 / 128
     missed = (1 - HitCurve().expected(share)) * 36 * 4 * plan.record_bytes
     assert found.terms["sync"] == pytest.approx(36 * 2.0)
@@ -225,7 +227,7 @@ def test_the_formula_is_the_one_that_is_shown() -> None:
 
 def test_a_measured_rate_of_experts_stands_for_their_bytes() -> None:
     plan = streamed(20e9, machine=SLOW_SYNC, experts="streamed")
-    work = work_of(plan, shape("gpt-oss-120b").config)
+    work = measure_workload(plan, shape("gpt-oss-120b").config)
     slow = replace(SLOW_SYNC, expert_rate=10 * GB)
     found = predict(work, slow, HitCurve(), prompt_tokens=100)
     rest = work.active_bytes - work.expert_bytes
@@ -243,7 +245,10 @@ def test_bounds_enclose_what_is_expected(device: str) -> None:
     plan = planned(name, device)
     machine, _ = describe_device(device)
     found = predict(
-        work_of(plan, shape(name).config), machine, HitCurve(), prompt_tokens=3000
+        measure_workload(plan, shape(name).config),
+        machine,
+        HitCurve(),
+        prompt_tokens=3000,
     )
     for figure in (found.tokens_per_second, found.first_token_seconds, found.hit_rate):
         assert figure.low < figure.expected < figure.high
@@ -262,7 +267,9 @@ def test_the_published_run_lies_within_the_bounds() -> None:
         machine=machine,
     )
     assert plan.least_slots / 128 == pytest.approx(0.3, abs=0.02)
-    found = predict(work_of(plan, known.config), machine, HitCurve(), prompt_tokens=1)
+    found = predict(
+        measure_workload(plan, known.config), machine, HitCurve(), prompt_tokens=1
+    )
     assert found.tokens_per_second.low < 7.7 < found.tokens_per_second.high
 
 

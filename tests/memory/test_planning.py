@@ -13,7 +13,7 @@ from mlx_gptoss.diagnostics.plot import memory_by_part, plot_forecast, speed_by_
 from mlx_gptoss.engine.forecast import forecast, subject_of_folder, subject_of_shape
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.memory import HitCurve, describe_device
-from mlx_gptoss.memory.published_models import published
+from mlx_gptoss.memory.published_models import find_published_model
 from tests.support.streaming import write
 
 PNG = b"\x89PNG\r\n"
@@ -107,7 +107,7 @@ def test_affine_experts_are_planned_as_large_as_they_are(tmp_path: Path) -> None
 
 
 def test_alternatives_change_one_thing() -> None:
-    shape = published("gpt-oss-120b")
+    shape = find_published_model("gpt-oss-120b")
     assert shape is not None
     machine, budget = describe_device("M4 Max 36GB")
     found = forecast(subject_of_shape(shape, "120b"), budget, machine)
@@ -140,7 +140,7 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
 
 
 def test_a_resident_plan_can_be_drawn_too(tmp_path: Path) -> None:
-    shape = published("gpt-oss-20b")
+    shape = find_published_model("gpt-oss-20b")
     assert shape is not None
     machine, budget = describe_device("M4 Max 64GB")
     found = forecast(subject_of_shape(shape, "20b"), budget, machine)

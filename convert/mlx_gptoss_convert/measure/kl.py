@@ -21,7 +21,7 @@ import numpy as np
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import ConversionError
-from mlx_gptoss.files import named, scratch, temporary
+from mlx_gptoss.files import scratch, storage_errors, temporary_folder
 from mlx_gptoss.model.attention import Masks
 from mlx_gptoss.model.gpt_oss import Block
 from mlx_gptoss.model.rope import make_rotation, yarn_periods
@@ -52,7 +52,7 @@ class HiddenStates:
         return self.folder / f"{model}-{batch}.npy"
 
     def save(self, model: int, batch: int, hidden: np.ndarray) -> None:
-        with named(self.folder):
+        with storage_errors(self.folder):
             np.save(self.path(model, batch), hidden)
 
     def load(self, model: int, batch: int) -> np.ndarray:
@@ -71,7 +71,7 @@ def diverge(
     `progress` is told (bytes of the teacher's layers done, bytes of all, what).
     """
     given = list(make_batches(passages))
-    with scratch(temporary()) as folder:
+    with scratch(temporary_folder()) as folder:
         states = HiddenStates(folder)
         models: list[LayeredModel] = [teacher, *students]
         for number, model in enumerate(models):

@@ -21,7 +21,7 @@ import mlx_gptoss
 from mlx_gptoss.diagnostics.bench.peak import peak_rss
 from mlx_gptoss.diagnostics.bench.random_checkpoint import write_random
 from mlx_gptoss.errors import ConversionError
-from mlx_gptoss.files import named, scratch, temporary
+from mlx_gptoss.files import scratch, storage_errors, temporary_folder
 from mlx_gptoss_convert.read.source import SLICE_BYTES
 
 COPY, LOSSLESS, Q8, PEER = "copy + fsync", "lossless", "q8", "mlx-lm q8"
@@ -88,12 +88,12 @@ def bench_convert(
     Takes three times `size` of disk. Raises ConversionError where one of our own runs
     fails; mlx-lm's failure is a row.
     """
-    with scratch(folder or temporary()) as made:
+    with scratch(folder or temporary_folder()) as made:
         source = made / "source"
         progress(f"writing {size / 1e9:.1f} GB of noise")
         write_random(source, size)
         demo = Path(mlx_gptoss.__file__).parent / "demo" / TOKENIZER
-        with named(source):
+        with storage_errors(source):
             shutil.copyfile(demo, source / TOKENIZER)
         found: dict[str, list[EngineResult]] = {}
         for turn in range(rounds):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.folder import CONFIG
-from mlx_gptoss.checkpoint.notices import remarks
+from mlx_gptoss.checkpoint.notices import list_file_notices
 from mlx_gptoss.errors import CheckpointError, ConversionError
 from mlx_gptoss_convert.read.companions import (
     CompanionFiles,
@@ -46,7 +46,7 @@ class ConversionSource:
         """Remarks for the user on the checkpoint and its companion files."""
         if self.checkpoint.layout is GGUF:
             return list(self.files.notes)
-        return [*remarks(self.checkpoint), *self.files.notes]
+        return [*list_file_notices(self.checkpoint), *self.files.notes]
 
 
 def open_source(path: Path, *, tokenizer: Path | None = None) -> ConversionSource:

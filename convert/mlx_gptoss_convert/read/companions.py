@@ -11,7 +11,7 @@ from pathlib import Path
 import tokenizers
 
 from mlx_gptoss.checkpoint.tokenizer import has_harmony
-from mlx_gptoss.checkpoint.tokenizer.settings import turn_off
+from mlx_gptoss.checkpoint.tokenizer.settings import disable_settings
 
 TOKENIZER_FILE = "tokenizer.json"
 UNREADABLE = (
@@ -69,7 +69,7 @@ class CompanionFiles:
             vocabulary = tokenizers.Tokenizer.from_buffer(raw)
         except Exception:  # the library raises bare Exception for any fault
             return replace(self, notes=(UNREADABLE,))
-        notes = turn_off(vocabulary, harmony=has_harmony(vocabulary))
+        notes = disable_settings(vocabulary, harmony=has_harmony(vocabulary))
         texts = {TOKENIZER_FILE: vocabulary.to_str(pretty=True).encode()}
         return replace(self.with_texts(texts) if notes else self, notes=notes)
 
@@ -94,7 +94,7 @@ def is_clean(raw: bytes) -> bool:
         vocabulary = tokenizers.Tokenizer.from_buffer(without_vocabulary)
     except Exception:  # the library raises bare Exception for any fault
         return False
-    return not turn_off(vocabulary, harmony=has_harmony(vocabulary))
+    return not disable_settings(vocabulary, harmony=has_harmony(vocabulary))
 
 
 def companion_files(folder: Path) -> CompanionFiles:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from mlx_gptoss.checkpoint import Checkpoint, StoredTensor
-from mlx_gptoss.checkpoint.matching import Match, match_tensors
+from mlx_gptoss.checkpoint.matching import TensorMatch, match_tensors
 from mlx_gptoss.checkpoint.mismatch import explain_sizes
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.format.config import MXFP4 as MXFP4_SETTING
@@ -59,7 +59,7 @@ def gguf_checkpoint(parts: list[GgufHeader], files: CompanionFiles) -> Checkpoin
     )
 
 
-def match_gguf(stored: Mapping[str, StoredTensor], config: ModelConfig) -> Match:
+def match_gguf(stored: Mapping[str, StoredTensor], config: ModelConfig) -> TensorMatch:
     try:
         return match_tensors(stored, config, GGUF, {})
     except CheckpointError as error:

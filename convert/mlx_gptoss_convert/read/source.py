@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from mlx_gptoss.checkpoint import StoredTensor
-from mlx_gptoss.checkpoint.value_checks import bad_values
+from mlx_gptoss.checkpoint.value_checks import mark_invalid
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.layout import BYTES, DTYPE_BYTES, FLOATS
 
@@ -176,7 +176,7 @@ def check_values(stored: SourceTensor, raw: np.ndarray) -> None:
     is_scales = stored.name.endswith(".scales") and stored.dtype in BYTES
     if not is_scales and stored.dtype not in FLOATS:
         return
-    if bad_values(stored.dtype, raw.view(VALUE_TYPES[stored.dtype])).any():
+    if mark_invalid(stored.dtype, raw.view(VALUE_TYPES[stored.dtype])).any():
         raise ConversionError(
             f"tensor `{stored.name}` in `{stored.file}` has values that are not finite "
             "numbers: the file is damaged or the model is broken, download it again"

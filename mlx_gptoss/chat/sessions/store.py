@@ -20,7 +20,7 @@ from mlx_gptoss.chat.sessions.search import (
     search,
 )
 from mlx_gptoss.errors import SessionError
-from mlx_gptoss.home import data_home
+from mlx_gptoss.home import data_folder
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat import Chat
@@ -268,7 +268,7 @@ class Sessions:
 
 def default_path() -> Path:
     """Return where the user's chats are kept, there or not yet."""
-    return data_home() / FILE_NAME
+    return data_folder() / FILE_NAME
 
 
 def _ids_condition(db: sqlite3.Connection, ids: Sequence[str] | None) -> str:

@@ -12,7 +12,7 @@ ggufs.py       GGUF files, which can only be converted
 errors.py      what the hub library raises -> one line that says what to do
 """
 
-from mlx_gptoss.checkpoint.hub.cache import Check, Hub, resolve
+from mlx_gptoss.checkpoint.hub.cache import Hub, ModelCheck, resolve
 from mlx_gptoss.checkpoint.hub.download import Progress
 from mlx_gptoss.checkpoint.hub.local_models import (
     DEMO,
@@ -24,9 +24,9 @@ from mlx_gptoss.checkpoint.hub.local_models import (
 
 __all__ = [
     "DEMO",
-    "Check",
     "Hub",
     "LocalModel",
+    "ModelCheck",
     "Progress",
     "is_complete",
     "is_path",

@@ -11,37 +11,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mlx_gptoss.checkpoint.hub.cached_models import describe_lack, stored_models
+from mlx_gptoss.checkpoint.hub.cached_models import describe_missing, list_cached_models
 from mlx_gptoss.checkpoint.hub.download import Download, Progress
-from mlx_gptoss.checkpoint.hub.errors import named_errors
-from mlx_gptoss.checkpoint.hub.library import fetch_by_library, is_offline, library
+from mlx_gptoss.checkpoint.hub.errors import hub_errors
+from mlx_gptoss.checkpoint.hub.library import download_with_library, is_offline, library
 from mlx_gptoss.checkpoint.hub.local_models import (
     CONFIG,
     DEMO,
     DEMO_FOLDER,
     GGUF,
     LocalModel,
-    describe,
-    empty_folder,
+    describe_model,
+    explicit_folder,
     is_complete,
+    is_empty_folder,
     local_folder,
-    named_folder,
 )
-from mlx_gptoss.checkpoint.hub.repo_folder import WHOLE, RepoFolder
+from mlx_gptoss.checkpoint.hub.repo_folder import REPO_LOCK, RepoFolder
 from mlx_gptoss.checkpoint.hub.repo_listing import (
     HubFile,
-    Published,
-    ask,
+    RepoListing,
+    fetch_listing,
     is_weights,
-    needed_files,
+    select_files,
 )
-from mlx_gptoss.checkpoint.hub.retries import Say, Wait
+from mlx_gptoss.checkpoint.hub.retries import Notify, Sleep
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.memory import format_bytes
 
 FREE_RESERVE = 10**9  # bytes of disk to leave free after a download
 
-Check = Callable[[Path, int], None]  # its config.json, bytes of all its weight files
+ModelCheck = Callable[
+    [Path, int], None
+]  # its config.json, bytes of all its weight files
 
 
 def _free_disk(path: Path) -> int:
@@ -55,7 +57,7 @@ class Hub:
     endpoint: str | None = None
     cache: Path | None = None
     free_disk: Callable[[Path], int] = _free_disk
-    wait: Wait = time.sleep  # between tries
+    sleep: Sleep = time.sleep  # between tries
 
     @property
     def folder(self) -> Path:
@@ -68,8 +70,8 @@ class Hub:
         *,
         offline: bool = False,
         progress: Progress | None = None,
-        check: Check | None = None,
-        say: Say | None = None,
+        check: ModelCheck | None = None,
+        notify: Notify | None = None,
     ) -> Path:
         """Return the folder of `model`, downloading it if it is not here yet.
 
@@ -80,27 +82,28 @@ class Hub:
         if here is not None:
             return here
         self.require_network(model, offline=offline)
-        return self._download(model, progress, say, check)
+        return self._download(model, progress, notify, check)
 
     def require_network(self, model: str, *, offline: bool) -> None:
         """Raise HubError where a download is needed and forbidden."""
         if offline or is_offline():
             raise HubError(
-                f"`{model}` {self._lack(model)} and downloads are off: run "
-                f"{self._again(model)} without `--offline` or `HF_HUB_OFFLINE`"
+                f"`{model}` {self._describe_missing(model)} and downloads are off: "
+                f"run {self._download_command(model)} without `--offline` or "
+                "`HF_HUB_OFFLINE`"
             )
 
-    def _lack(self, model: str) -> str:
+    def _describe_missing(self, model: str) -> str:
         """Say that a model is not here, or how much of it is not."""
-        lack = describe_lack(RepoFolder(self.folder, model))
+        lack = describe_missing(RepoFolder(self.folder, model))
         if lack is not None:
             return lack
         here = " (the folder of that name here holds no weights)"
-        return f"is not on this machine{here if empty_folder(model) else ''}"
+        return f"is not on this machine{here if is_empty_folder(model) else ''}"
 
-    def _again(self, model: str) -> str:
+    def _download_command(self, model: str) -> str:
         """Name what downloads a model: GGUF files come with their conversion."""
-        _, files = RepoFolder(self.folder, model).begun()
+        _, files = RepoFolder(self.folder, model).read_download()
         is_gguf = any(file.name.endswith(GGUF) for file in files)
         return f"`mlx-gptoss {f'convert {model} DST' if is_gguf else f'pull {model}'}`"
 
@@ -109,31 +112,31 @@ class Hub:
         model: str,
         *,
         progress: Progress | None = None,
-        say: Say | None = None,
+        notify: Notify | None = None,
     ) -> Path:
         """Download the newest files of a Hub id; what is here already is kept.
 
         A download that was interrupted, or killed, goes on where it stopped.
         """
-        if named_folder(model) is not None:
+        if explicit_folder(model) is not None:
             raise HubError(f"`{model}` is already here: only Hub ids can be pulled")
         if is_offline():
             raise HubError(f"`HF_HUB_OFFLINE` is set: unset it to pull `{model}`")
-        return self._download(model, progress, say)
+        return self._download(model, progress, notify)
 
     def cached(self, model: str) -> Path | None:
         """Return the folder of a Hub id if all of it was downloaded."""
-        folder = RepoFolder(self.folder, model).named()
+        folder = RepoFolder(self.folder, model).branch_folder()
         return folder if folder and is_complete(folder) else None
 
     def snapshot(self, repo: str) -> Path | None:
         """Return the folder of what was downloaded of a Hub id, whole or not."""
         return RepoFolder(self.folder, repo).snapshot()
 
-    def listing(self, repo: str) -> dict[str, int]:
+    def list_files(self, repo: str) -> dict[str, int]:
         """Ask the Hub for the files of a repository: size by name."""
-        with named_errors(repo):
-            files = ask(self.endpoint, repo).files
+        with hub_errors(repo):
+            files = fetch_listing(self.endpoint, repo).files
         return {file.name: file.size or 0 for file in files.values()}
 
     def fetch_files(
@@ -143,35 +146,41 @@ class Hub:
         progress: Progress | None,
         *,
         revision: str,
-        say: Say | None = None,
+        notify: Notify | None = None,
     ) -> Path:
         """Download the files of `sizes` (size by name) that are not here yet.
 
         Returns the folder they lie in.
         """
-        with named_errors(repo):
-            published = ask(self.endpoint, repo, revision)
+        with hub_errors(repo):
+            published = fetch_listing(self.endpoint, repo, revision)
             gone = [name for name in sizes if name not in published.files]
             if gone:
                 raise HubError(
                     f"`{gone[0]}` is gone from `{repo}`: choose another file"
                 )
             files = [published.files[name] for name in sizes]
-            download = self._prepare(published, files, progress, say)
+            download = self._prepare(published, files, progress, notify)
             download.run()
         return download.target
 
-    def models(self) -> list[LocalModel]:
+    def list_models(self) -> list[LocalModel]:
         """List the demo and the gpt-oss models in the cache, by name.
 
         Among them is what an interrupted download left, of whatever model that was.
         """
-        demo = [describe(DEMO, DEMO_FOLDER, None)] if is_complete(DEMO_FOLDER) else []
-        return demo + sorted(stored_models(self.folder), key=lambda model: model.name)
+        demo = (
+            [describe_model(DEMO, DEMO_FOLDER, None)]
+            if is_complete(DEMO_FOLDER)
+            else []
+        )
+        return demo + sorted(
+            list_cached_models(self.folder), key=lambda model: model.name
+        )
 
     def delete(self, model: str) -> int:
         """Remove a downloaded model from the cache; return the bytes freed."""
-        if named_folder(model) is not None:
+        if explicit_folder(model) is not None:
             raise HubError(f"`{model}` was not downloaded: only Hub ids can be deleted")
         repo = RepoFolder(self.folder, model)
         if not repo.path.is_dir():
@@ -182,8 +191,8 @@ class Hub:
                 f"`{model}` is being downloaded: stop that, then delete the model"
             )
 
-        with repo.locked(WHOLE, held):
-            sizes = {path: fact.st_size for path, fact in repo.contents().items()}
+        with repo.locked(REPO_LOCK, held):
+            sizes = {path: fact.st_size for path, fact in repo.stat_files().items()}
             if repo.is_shared():
                 self._delete_shared(model)
             shutil.rmtree(repo.path, ignore_errors=not repo.path.exists())
@@ -200,13 +209,13 @@ class Hub:
         self,
         model: str,
         progress: Progress | None,
-        say: Say | None,
-        check: Check | None = None,
+        notify: Notify | None,
+        check: ModelCheck | None = None,
     ) -> Path:
-        with named_errors(model):
-            published = ask(self.endpoint, model)
-            files = needed_files(published)
-            download = self._prepare(published, files, progress, say)
+        with hub_errors(model):
+            published = fetch_listing(self.endpoint, model)
+            files = select_files(published)
+            download = self._prepare(published, files, progress, notify)
             if check and download.missing():
                 self._check(published, check)
             download.run()
@@ -214,10 +223,10 @@ class Hub:
 
     def _prepare(
         self,
-        published: Published,
+        published: RepoListing,
         files: Sequence[HubFile],
         progress: Progress | None,
-        say: Say | None,
+        notify: Notify | None,
     ) -> Download:
         return Download(
             endpoint=self.endpoint,
@@ -226,16 +235,16 @@ class Hub:
             files=files,
             etags=published.etags,
             require_disk=lambda needed: self._require_disk(published.repo, needed),
-            wait=self.wait,
+            sleep=self.sleep,
             progress=progress,
-            say=say,
+            notify=notify,
         )
 
-    def _check(self, published: Published, check: Check) -> None:
+    def _check(self, published: RepoListing, check: ModelCheck) -> None:
         """Show `check` the config, outside the cache: a refusal leaves nothing."""
-        weights = (f.size or 0 for f in needed_files(published) if is_weights(f.name))
+        weights = (f.size or 0 for f in select_files(published) if is_weights(f.name))
         with TemporaryDirectory() as folder:
-            config = fetch_by_library(
+            config = download_with_library(
                 published.repo,
                 CONFIG,
                 published.commit,
@@ -270,13 +279,13 @@ def resolve(
     *,
     offline: bool = False,
     progress: Progress | None = None,
-    check: Check | None = None,
-    say: Say | None = None,
+    check: ModelCheck | None = None,
+    notify: Notify | None = None,
 ) -> Path:
     """Return the folder of `model`: `demo`, a path (`./x`, `~/x`, `/x`) or a Hub id.
 
     A folder here that holds weights goes before a Hub id, with a warning.
     """
     return Hub().resolve(
-        model, offline=offline, progress=progress, check=check, say=say
+        model, offline=offline, progress=progress, check=check, notify=notify
     )

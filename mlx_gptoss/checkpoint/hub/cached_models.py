@@ -7,11 +7,11 @@ from mlx_gptoss.checkpoint.hub.local_models import (
     CONFIG,
     HUB_ID,
     MODEL_TYPE,
-    UNKNOWN,
+    UNKNOWN_KIND,
     WEIGHTS,
     LocalModel,
+    describe_kind,
     is_complete,
-    kind_of,
     missing_weights,
     read_json,
 )
@@ -21,20 +21,22 @@ from mlx_gptoss.memory import format_bytes
 REPOS = "models--*--*"  # how the cache names the folder of `owner/name`
 
 
-def stored_models(cache: Path) -> list[LocalModel]:
+def list_cached_models(cache: Path) -> list[LocalModel]:
     """List gpt-oss models, and what an interrupted download left of any model."""
-    return [model for repo in _repos(cache) if (model := _look(repo)) is not None]
+    return [
+        model for repo in _repos(cache) if (model := _describe_repo(repo)) is not None
+    ]
 
 
-def describe_lack(repo: RepoFolder) -> str | None:
+def describe_missing(repo: RepoFolder) -> str | None:
     """Say how much of a model is not here; None if nothing of it is."""
-    model = _look(repo)
+    model = _describe_repo(repo)
     if model is None or model.complete:
         return None
-    return f"is on this machine only in part{missing_part(model)}"
+    return f"is on this machine only in part{format_missing(model)}"
 
 
-def missing_part(model: LocalModel) -> str:
+def format_missing(model: LocalModel) -> str:
     """Write ` (8.6 GB missing)`, or nothing where that is not known."""
     return f" ({format_bytes(model.missing)} missing)" if model.missing else ""
 
@@ -46,16 +48,20 @@ def _repos(cache: Path) -> Iterator[RepoFolder]:
             yield RepoFolder(cache, name)
 
 
-def _look(repo: RepoFolder) -> LocalModel | None:
+def _describe_repo(repo: RepoFolder) -> LocalModel | None:
     """Describe a repository if it is, or may become, a model to run."""
     folder = repo.snapshot()
     config = read_json(folder / CONFIG) if folder else {}
-    begun = any(repo.parts()) or (folder is not None and any(folder.glob(WEIGHTS)))
+    begun = any(repo.partial_files()) or (
+        folder is not None and any(folder.glob(WEIGHTS))
+    )
     if config.get("model_type") != MODEL_TYPE and (config or not begun):
         return None
     # What another revision brought whole is not what a Hub id means.
-    complete = folder is not None and folder == repo.named() and is_complete(folder)
-    facts = repo.contents().values()
+    complete = (
+        folder is not None and folder == repo.branch_folder() and is_complete(folder)
+    )
+    facts = repo.stat_files().values()
     missing = None
     if not complete:
         missing = repo.missing_bytes()
@@ -65,7 +71,7 @@ def _look(repo: RepoFolder) -> LocalModel | None:
         repo.repo,
         folder if folder and config else repo.path,
         sum(fact.st_size for fact in facts),
-        kind_of(config) if config else UNKNOWN,
+        describe_kind(config) if config else UNKNOWN_KIND,
         max((max(x.st_atime, x.st_mtime) for x in facts), default=None),
         complete,
         missing,

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlx_gptoss.checkpoint.hub.library import (
-    fetch_by_library,
+    download_with_library,
     is_too_large_for_http,
     library,
 )
-from mlx_gptoss.checkpoint.hub.partial_file import Part
-from mlx_gptoss.checkpoint.hub.repo_folder import BRANCH, WHOLE, RepoFolder
+from mlx_gptoss.checkpoint.hub.partial_file import PartialFile
+from mlx_gptoss.checkpoint.hub.repo_folder import BRANCH, REPO_LOCK, RepoFolder
 from mlx_gptoss.checkpoint.hub.repo_listing import HubFile
-from mlx_gptoss.checkpoint.hub.retries import Say, Wait
-from mlx_gptoss.checkpoint.hub.transfer import Remote, Transfer, look_up
+from mlx_gptoss.checkpoint.hub.retries import Notify, Sleep
+from mlx_gptoss.checkpoint.hub.transfer import RemoteFile, Transfer, fetch_metadata
 from mlx_gptoss.memory import format_bytes
 
 LOGGER = logging.getLogger(__name__)
@@ -38,10 +38,10 @@ class Download:
     files: Sequence[HubFile]
     etags: set[str]  # of all files of the repository
     require_disk: Callable[[int], None]  # raises if so many bytes do not fit
-    wait: Wait
+    sleep: Sleep
     progress: Progress | None = None
-    say: Say | None = None
-    _come: dict[str, int] = field(default_factory=dict, init=False)
+    notify: Notify | None = None
+    _received: dict[str, int] = field(default_factory=dict, init=False)
 
     @property
     def target(self) -> Path:
@@ -53,19 +53,21 @@ class Download:
 
     def run(self) -> None:
         """Fetch what is not here, with everything that went before counted."""
-        with self.folder.locked(WHOLE, self._another_pull):
+        with self.folder.locked(REPO_LOCK, self._notify_locked_repo):
             self._remove_stale()
             missing = self.missing()
-            begun = {file.name: self.folder.begun_bytes(file) for file in missing}
-            self._come = {f.name: begun.get(f.name, f.size or 0) for f in self.files}
+            begun = {file.name: self.folder.partial_bytes(file) for file in missing}
+            self._received = {
+                f.name: begun.get(f.name, f.size or 0) for f in self.files
+            }
             self.require_disk(sum((f.size or 0) - begun[f.name] for f in missing))
             if missing:
-                self.folder.begin(self.commit, self.files)
+                self.folder.record_download(self.commit, self.files)
                 self._report()
             for file in missing:
                 self._fetch(file)
-            self.folder.name_commit(BRANCH, self.commit)
-            self.folder.end()
+            self.folder.set_branch(BRANCH, self.commit)
+            self.folder.forget_download()
             self._remove_stale()
 
     def _fetch(self, file: HubFile) -> None:
@@ -73,38 +75,40 @@ class Download:
         url = library().hf_hub_url(
             repo, name, revision=self.commit, endpoint=self.endpoint
         )
-        facts = look_up(repo, name, url, wait=self.wait, say=self._tell)
+        facts = fetch_metadata(repo, name, url, sleep=self.sleep, notify=self._notify)
         size = file.size if facts.size is None else facts.size
-        remote = Remote(repo, name, url, facts.etag, size, file.sha256)
+        remote = RemoteFile(repo, name, url, facts.etag, size, file.sha256)
         if is_too_large_for_http(size):
             self._fetch_by_library(name)
         else:
-            with folder.locked(remote.etag, lambda: self._another_program(name)):
+            with folder.locked(remote.etag, lambda: self._notify_locked_file(name)):
                 if not folder.has_blob(remote.etag, size):
                     self._transfer(remote)
                 folder.link(self.commit, name, remote.etag)
-        self._come[name] = size or 0
+        self._received[name] = size or 0
         self._report()
 
-    def _transfer(self, remote: Remote) -> None:
+    def _transfer(self, remote: RemoteFile) -> None:
         def report(come: int) -> None:
-            self._come[remote.name] = come
+            self._received[remote.name] = come
             self._report()
 
-        path = self.folder.part(remote.etag)
-        with Part(path, hashed=remote.sha256 is not None) as part:
+        path = self.folder.partial_file(remote.etag)
+        with PartialFile(path, hashed=remote.sha256 is not None) as part:
             if remote.sha256 is None and (remote.size or 0) < WORTH_RESUMING:
                 part.clear()  # nothing would tell that what came before is right
-            Transfer(remote, part, report, self._tell, self.wait).run()
+            Transfer(remote, part, report, self._notify, self.sleep).run()
             part.move(self.folder.blob(remote.etag))
 
     def _fetch_by_library(self, name: str) -> None:
         def report(come: int) -> None:
-            self._come[name] = come
+            self._received[name] = come
             self._report()
 
-        self._tell(f"`{name}` comes by the Hub's own transfer, which cannot be resumed")
-        fetch_by_library(
+        self._notify(
+            f"`{name}` comes by the Hub's own transfer, which cannot be resumed"
+        )
+        download_with_library(
             self.folder.repo,
             name,
             self.commit,
@@ -114,8 +118,8 @@ class Download:
         )
 
     def _remove_stale(self) -> None:
-        if freed := self.folder.remove_stale_parts(self.etags):
-            self._tell(
+        if freed := self.folder.remove_stale_files(self.etags):
+            self._notify(
                 f"removed {format_bytes(freed)} that interrupted downloads of "
                 f"`{self.folder.repo}` had left"
             )
@@ -123,15 +127,15 @@ class Download:
     def _report(self) -> None:
         if self.progress:
             total = sum(file.size or 0 for file in self.files)
-            self.progress(min(sum(self._come.values()), total), total)
+            self.progress(min(sum(self._received.values()), total), total)
 
-    def _another_pull(self) -> None:
-        self._tell(
+    def _notify_locked_repo(self) -> None:
+        self._notify(
             f"`{self.folder.repo}` is being downloaded already: waiting for that"
         )
 
-    def _another_program(self, name: str) -> None:
-        self._tell(f"another program downloads `{name}`: waiting for that")
+    def _notify_locked_file(self, name: str) -> None:
+        self._notify(f"another program downloads `{name}`: waiting for that")
 
-    def _tell(self, line: str) -> None:
-        (self.say or LOGGER.info)(line)
+    def _notify(self, line: str) -> None:
+        (self.notify or LOGGER.info)(line)

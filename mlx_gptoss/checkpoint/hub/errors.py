@@ -26,7 +26,7 @@ class GgufOnlyError(HubError):
 
 
 @contextmanager
-def named_errors(model: str) -> Iterator[None]:
+def hub_errors(model: str) -> Iterator[None]:
     """Turn every failure of a download into a HubError about `model`."""
     library()  # its variables are read, or refused, here
     from huggingface_hub import errors  # noqa: PLC0415
@@ -37,10 +37,10 @@ def named_errors(model: str) -> Iterator[None]:
     try:
         yield
     except (http, errors.XetDownloadError, OSError, RuntimeError) as error:
-        raise HubError(_explanation(model, error)) from error
+        raise HubError(_explain(model, error)) from error
 
 
-def _explanation(model: str, error: Exception) -> str:
+def _explain(model: str, error: Exception) -> str:
     from huggingface_hub import constants, errors  # noqa: PLC0415
 
     page = f"{constants.ENDPOINT}/{model}"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from mlx_gptoss.checkpoint.hub.cache import Hub
 from mlx_gptoss.checkpoint.hub.download import Progress
-from mlx_gptoss.checkpoint.hub.local_models import HUB_ID, is_complete, parts
+from mlx_gptoss.checkpoint.hub.local_models import HUB_ID, is_complete, list_shards
 from mlx_gptoss.checkpoint.hub.repo_folder import BRANCH
-from mlx_gptoss.checkpoint.hub.retries import Say
+from mlx_gptoss.checkpoint.hub.retries import Notify
 from mlx_gptoss.errors import HubError
 
 SUFFIX = ".gguf"
@@ -30,7 +30,7 @@ def split_name(model: str) -> tuple[str, str | None]:
     return model, None
 
 
-def cached_gguf(hub: Hub, repo: str, name: str | None) -> Path | None:
+def find_cached_gguf(hub: Hub, repo: str, name: str | None) -> Path | None:
     """Return a model's (first) GGUF file if all of it was downloaded.
 
     With `name` None only where it is the only model there is.
@@ -40,9 +40,9 @@ def cached_gguf(hub: Hub, repo: str, name: str | None) -> Path | None:
         return None
     if name is None:
         found = (path.relative_to(folder) for path in folder.rglob(f"*{SUFFIX}"))
-        firsts = first_parts(map(str, found))
+        firsts = first_shards(map(str, found))
         name = firsts[0] if len(firsts) == 1 else None
-    whole = name is not None and all((folder / x).is_file() for x in parts(name))
+    whole = name is not None and all((folder / x).is_file() for x in list_shards(name))
     return folder / name if name is not None and whole else None
 
 
@@ -53,30 +53,30 @@ def fetch_gguf(
     *,
     offline: bool = False,
     progress: Progress | None = None,
-    say: Say | None = None,
+    notify: Notify | None = None,
 ) -> Path:
     """Return the (first) GGUF file of a model, downloading what is not here yet.
 
     Raises HubError where `name` is None and the repository has none, or several.
     """
-    here = cached_gguf(hub, repo, name)
+    here = find_cached_gguf(hub, repo, name)
     if here is not None:
         return here
     hub.require_network(repo, offline=offline)
-    sizes = hub.listing(repo)
-    name = name or only_model(repo, [x for x in sizes if x.endswith(SUFFIX)])
-    missing = [part for part in parts(name) if part not in sizes]
+    sizes = hub.list_files(repo)
+    name = name or choose_only_model(repo, [x for x in sizes if x.endswith(SUFFIX)])
+    missing = [part for part in list_shards(name) if part not in sizes]
     if missing:
         raise HubError(
             f"`{repo}` has no file `{missing[0]}`: see https://huggingface.co/{repo}"
         )
-    needed = {part: sizes[part] for part in parts(name)}
-    folder = hub.fetch_files(repo, needed, progress, revision=BRANCH, say=say)
+    needed = {part: sizes[part] for part in list_shards(name)}
+    folder = hub.fetch_files(repo, needed, progress, revision=BRANCH, notify=notify)
     return folder / name
 
 
-def only_model(repo: str, names: list[str]) -> str:
-    firsts = first_parts(names)
+def choose_only_model(repo: str, names: list[str]) -> str:
+    firsts = first_shards(names)
     if not firsts:
         raise HubError(f"`{repo}` has no weights that can be converted: choose another")
     if len(firsts) > 1:
@@ -88,6 +88,6 @@ def only_model(repo: str, names: list[str]) -> str:
     return firsts[0]
 
 
-def first_parts(names: Iterable[str]) -> list[str]:
+def first_shards(names: Iterable[str]) -> list[str]:
     """Of files that are parts of one model, keep the first."""
-    return sorted({parts(name)[0] for name in names})
+    return sorted({list_shards(name)[0] for name in names})

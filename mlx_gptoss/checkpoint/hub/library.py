@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from mlx_gptoss.errors import HubError
 
-Report = Callable[[int], None]  # bytes of one file that have come
+ReportBytes = Callable[[int], None]  # bytes of one file that have come
 
 
 def library() -> ModuleType:
@@ -81,7 +81,7 @@ def is_too_large_for_http(size: int | None) -> bool:
     return bool(size) and size > library().constants.MAX_HTTP_DOWNLOAD_SIZE
 
 
-def fetch_by_library(
+def download_with_library(
     repo: str,
     name: str,
     revision: str,
@@ -89,7 +89,7 @@ def fetch_by_library(
     endpoint: str | None,
     cache: Path | None = None,
     local: Path | None = None,
-    report: Report | None = None,
+    report: ReportBytes | None = None,
 ) -> Path:
     """Download a file by the library's means, into its cache or the folder `local`."""
     return Path(
@@ -105,7 +105,7 @@ def fetch_by_library(
     )
 
 
-def _progress_bar(report: Report | None) -> type:
+def _progress_bar(report: ReportBytes | None) -> type:
     """Return a stand-in for tqdm that reports to `report` and never prints."""
     from huggingface_hub.utils import tqdm  # noqa: PLC0415
 

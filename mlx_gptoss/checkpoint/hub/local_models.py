@@ -18,8 +18,8 @@ LOGGER = logging.getLogger(__name__)
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parents[2] / "demo"
 # The Hub's own rule: no `--`, no `..`, no `-` or `.` at either end, 96 characters.
-NAME = r"[A-Za-z0-9_](?:[\w.-]*\w)?"
-HUB_ID = re.compile(rf"(?!.*(?:--|\.\.))(?=.{{3,96}}$){NAME}/{NAME}", re.ASCII)
+ID_PART = r"[A-Za-z0-9_](?:[\w.-]*\w)?"
+HUB_ID = re.compile(rf"(?!.*(?:--|\.\.))(?=.{{3,96}}$){ID_PART}/{ID_PART}", re.ASCII)
 PATH_STARTS = ("./", "../", "~", "/")
 
 CONFIG = "config.json"
@@ -32,7 +32,7 @@ SHARD = re.compile(
     r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})(?P<suffix>\.(?:safetensors|gguf))"
 )
 ORIGINAL = "original"  # a folder with OpenAI's own form of a model, inside its folder
-UNKNOWN = "unknown"  # the kind of a model whose config.json has not come yet
+UNKNOWN_KIND = "unknown"  # the kind of a model whose config.json has not come yet
 SIZES_BY_EXPERTS = {32: "20b", 128: "120b"}
 
 
@@ -60,15 +60,15 @@ def local_folder(model: str) -> Path | None:
     `a/b` could be both: where that folder is here and holds weights it is meant, and a
     warning says so.
     """
-    meant, remark = as_written(model)
+    meant, remark = resolve_spelling(model)
     if meant != model:
         LOGGER.warning("%s", remark)
-    return named_folder(meant)
+    return explicit_folder(meant)
 
 
-def as_written(model: str) -> tuple[str, str | None]:
+def resolve_spelling(model: str) -> tuple[str, str | None]:
     """Write a folder here that is meant as a path, and remark on that in one line."""
-    if HUB_ID.fullmatch(model) and empty_folder(model):
+    if HUB_ID.fullmatch(model) and is_empty_folder(model):
         return model, (
             f"the folder `{model}` here holds no weights: the Hub's model of that name "
             "is meant"
@@ -86,7 +86,7 @@ def as_written(model: str) -> tuple[str, str | None]:
     return f"./{model}", f"`{model}` is a {what} here: taken as `./{model}`"
 
 
-def named_folder(model: str) -> Path | None:
+def explicit_folder(model: str) -> Path | None:
     """Return the folder of `demo` or of a path as written; None for a Hub id."""
     if model == DEMO:
         return DEMO_FOLDER
@@ -140,7 +140,7 @@ def require_hub_id(model: str) -> None:
     """Raise HubError unless `model` has the form `owner/name`."""
     if HUB_ID.fullmatch(model):
         return
-    if empty_folder(model):
+    if is_empty_folder(model):
         raise HubError(
             f"`{model}` is a folder here, but holds no weights (`*.safetensors`): give "
             "the folder of a model, `demo` or a Hub id such as `openai/gpt-oss-20b`"
@@ -151,7 +151,7 @@ def require_hub_id(model: str) -> None:
     )
 
 
-def empty_folder(model: str) -> bool:
+def is_empty_folder(model: str) -> bool:
     """Whether a name is a folder here that holds no weights."""
     try:
         return bool(model) and Path(model).is_dir() and not is_weights_here(model)
@@ -165,8 +165,10 @@ def is_complete(folder: Path) -> bool:
         return False
     if not (folder / INDEX).exists():
         here = {path.name for path in folder.glob(WEIGHTS) if path.exists()}
-        return bool(here) and all(part in here for name in here for part in parts(name))
-    names = _indexed(folder)
+        return bool(here) and all(
+            part in here for name in here for part in list_shards(name)
+        )
+    names = _indexed_names(folder)
     return bool(names) and all(os.path.exists(folder / name) for name in names)
 
 
@@ -179,18 +181,18 @@ def missing_weights(folder: Path) -> int | None:
     total = metadata.get("total_size") if isinstance(metadata, dict) else None
     if not isinstance(total, int):
         return None
-    paths = (folder / name for name in _indexed(folder))
+    paths = (folder / name for name in _indexed_names(folder))
     here = [path for path in paths if os.path.exists(path)]
     return max(0, total - sum(path.stat().st_size for path in here)) or None
 
 
-def _indexed(folder: Path) -> set[str]:
+def _indexed_names(folder: Path) -> set[str]:
     """Name the weight files of an index; none where there is no index to read."""
     weight_map = read_json(folder / INDEX).get("weight_map")
     return set(map(str, weight_map.values())) if isinstance(weight_map, dict) else set()
 
 
-def parts(name: str) -> list[str]:
+def list_shards(name: str) -> list[str]:
     """Name all files of a model cut into parts, by one of them; or that one alone."""
     found = SHARD.fullmatch(name)
     if found is None:
@@ -202,17 +204,17 @@ def parts(name: str) -> list[str]:
     ]
 
 
-def describe(
+def describe_model(
     name: str, folder: Path, last_used: float | None, size: int | None = None
 ) -> LocalModel:
     """Say what lies in a folder; `size` is counted unless the caller knows it."""
     if size is None:
         size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    kind = kind_of(read_json(folder / CONFIG))
+    kind = describe_kind(read_json(folder / CONFIG))
     return LocalModel(name, folder, size, kind, last_used, is_complete(folder))
 
 
-def kind_of(raw: dict[str, Any]) -> str:
+def describe_kind(raw: dict[str, Any]) -> str:
     """Say what a config describes: `gpt-oss-20b, MXFP4`, `gpt-oss-120b, rest 8-bit`."""
     experts = raw.get("num_local_experts")
     size = SIZES_BY_EXPERTS.get(experts) if isinstance(experts, int) else None

@@ -9,10 +9,10 @@ import os
 from pathlib import Path
 from types import TracebackType
 
-CHUNK = 2**20
+HASH_BYTES = 2**20
 
 
-class Part:
+class PartialFile:
     """The start of a file: `size` bytes of it; what lies in `path` already counts."""
 
     def __init__(self, path: Path, *, hashed: bool) -> None:
@@ -22,11 +22,11 @@ class Part:
         self.path = path
         self.size = os.fstat(opened).st_size
         self._hash = hashlib.sha256() if hashed else None
-        while self._hash and (chunk := self._file.read(CHUNK)):
+        while self._hash and (chunk := self._file.read(HASH_BYTES)):
             self._hash.update(chunk)
         self._file.seek(self.size)
 
-    def __enter__(self) -> "Part":
+    def __enter__(self) -> "PartialFile":
         return self
 
     def __exit__(

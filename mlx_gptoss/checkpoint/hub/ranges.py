@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from mlx_gptoss.checkpoint.hub.library import library
-from mlx_gptoss.checkpoint.hub.retries import StorageError
+from mlx_gptoss.checkpoint.hub.retries import StorageHostError
 from mlx_gptoss.errors import HubError
 
 MAX_REDIRECTS = 10
@@ -25,7 +25,7 @@ PORTS = {"http": 80, "https": 443}
 
 
 @contextmanager
-def open_from(url: str, start: int, etag: str) -> Iterator[Any]:
+def open_range(url: str, start: int, etag: str) -> Iterator[Any]:
     """Open the answer to a request for a file's bytes from `start` on.
 
     Raises HubError if the file on the Hub is no longer the one that `etag` names.
@@ -52,22 +52,22 @@ def open_from(url: str, start: int, etag: str) -> Iterator[Any]:
             timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
         ) as response:
             if response.has_redirect_location:
-                at = _joined(at, response.headers["Location"])
-                _require_same(response.headers.get("X-Linked-Etag"), etag, url)
+                at = _join_redirect(at, response.headers["Location"])
+                _require_etag(response.headers.get("X-Linked-Etag"), etag, url)
                 continue
             if not is_hub and response.status_code in REFUSED:
-                raise StorageError(response.status_code)
+                raise StorageHostError(response.status_code)
             if response.status_code != RANGE_REFUSED:
                 utils.hf_raise_for_status(response)
             if is_hub and response.status_code != RANGE_REFUSED:
                 linked = response.headers.get("X-Linked-Etag")
-                _require_same(linked or response.headers.get("ETag"), etag, url)
+                _require_etag(linked or response.headers.get("ETag"), etag, url)
             yield response
             return
     raise HubError(f"`{url}` is redirected more than {MAX_REDIRECTS} times: try later")
 
 
-def continues(response: Any, start: int, size: int | None) -> bool:
+def continues_at(response: Any, start: int, size: int | None) -> bool:
     """Whether an answer begins at byte `start` of a file of `size` bytes."""
     if response.status_code != PARTIAL:
         return start == 0
@@ -78,7 +78,7 @@ def continues(response: Any, start: int, size: int | None) -> bool:
     return int(found[1]) == start and (None in (total, size) or total == size)
 
 
-def is_something_else(response: Any, size: int | None) -> bool:
+def is_other_content(response: Any, size: int | None) -> bool:
     """Whether an answer with a length of its own is no file of `size` bytes.
 
     A page, say, of a network that wants a login.
@@ -93,7 +93,7 @@ def _is_encoded(response: Any) -> bool:
     return bool(response.headers.get("Content-Encoding", "identity") != "identity")
 
 
-def _joined(url: str, location: str) -> str:
+def _join_redirect(url: str, location: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError:
@@ -112,6 +112,6 @@ def origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, parts.hostname, port or PORTS[parts.scheme]
 
 
-def _require_same(found: str | None, etag: str, url: str) -> None:
+def _require_etag(found: str | None, etag: str, url: str) -> None:
     if found is not None and found.removeprefix("W/").strip('"') != etag:
         raise HubError(f"`{url}` changed while it was downloaded: pull it again")

@@ -27,17 +27,19 @@ from mlx_gptoss.checkpoint.hub.local_models import read_json
 from mlx_gptoss.checkpoint.hub.repo_listing import HubFile
 from mlx_gptoss.errors import HubError
 
-OUR_PART = ".mlx-gptoss.incomplete"
-PART = re.compile(r"(?P<etag>.+?)(?:\.[0-9a-f]{8}|\.mlx-gptoss)?\.incomplete")
-BEGUN = ".mlx-gptoss.json"
+PARTIAL_SUFFIX = ".mlx-gptoss.incomplete"
+PARTIAL_NAME = re.compile(r"(?P<etag>.+?)(?:\.[0-9a-f]{8}|\.mlx-gptoss)?\.incomplete")
+DOWNLOAD_RECORD = ".mlx-gptoss.json"
 BRANCH = "main"
-WHOLE = "mlx-gptoss"  # the lock of the whole repository: no etag
+REPO_LOCK = "mlx-gptoss"  # the lock of the whole repository: no etag
 # A part is somebody's while its lock is held. Some network file systems grant a lock
 # to everyone: there, only that nothing has been written for a while tells.
 QUIET_SECONDS = 60
 LOCK_SECONDS = 0.2  # to find out whether somebody holds a lock
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-SAFE = re.compile(r"\w[\w.+=-]{0,150}", re.ASCII)  # an etag or commit as a file's name
+SAFE_NAME = re.compile(
+    r"\w[\w.+=-]{0,150}", re.ASCII
+)  # an etag or commit as a file's name
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,10 @@ class RepoFolder:
         return f"models--{self.repo.replace('/', '--')}"
 
     def blob(self, etag: str) -> Path:
-        return self.path / "blobs" / _safe(etag)
+        return self.path / "blobs" / _require_safe(etag)
 
-    def part(self, etag: str) -> Path:
-        return self.path / "blobs" / f"{_safe(etag)}{OUR_PART}"
+    def partial_file(self, etag: str) -> Path:
+        return self.path / "blobs" / f"{_require_safe(etag)}{PARTIAL_SUFFIX}"
 
     def pointer(self, commit: str, name: str) -> Path:
         if any(part in ("", ".", "..") for part in name.split("/")):
@@ -67,17 +69,17 @@ class RepoFolder:
                 f"`{self.repo}` lists a file `{name}`, whose path leads out of its "
                 "folder: use another model"
             )
-        return self.path / "snapshots" / _safe(commit) / name
+        return self.path / "snapshots" / _require_safe(commit) / name
 
     def snapshot(self, branch: str = BRANCH) -> Path | None:
         """Return the folder that a branch names, or else the newest, if any."""
-        named = self.named(branch)
+        named = self.branch_folder(branch)
         if named is not None:
             return named
         found = [path for path in self.path.glob("snapshots/*") if path.is_dir()]
         return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
-    def named(self, branch: str = BRANCH) -> Path | None:
+    def branch_folder(self, branch: str = BRANCH) -> Path | None:
         """Return the folder that a branch names, if both are here."""
         commit = self._commit(branch)
         folder = self.path / "snapshots" / commit
@@ -91,14 +93,14 @@ class RepoFolder:
             return ""
         return told if _is_safe(told) else ""
 
-    def parts(self) -> Iterator[Path]:
+    def partial_files(self) -> Iterator[Path]:
         """List what has come of files that are not whole, ours and the library's."""
         return self.path.glob("blobs/*.incomplete")
 
-    def contents(self) -> dict[Path, os.stat_result]:
+    def stat_files(self) -> dict[Path, os.stat_result]:
         """Look at the files that hold the bytes of this repository, each once."""
         found = (*self.path.glob("blobs/*"), *self.path.glob("snapshots/*/**/*"))
-        facts = {path.resolve(): _facts(path) for path in found if path.is_file()}
+        facts = {path.resolve(): _stat(path) for path in found if path.is_file()}
         return {path: fact for path, fact in facts.items() if fact is not None}
 
     def is_shared(self) -> bool:
@@ -107,29 +109,29 @@ class RepoFolder:
 
     def has(self, commit: str, file: HubFile) -> bool:
         """Whether a file is here, with the size that the Hub names."""
-        return _is_whole(self.pointer(commit, file.name), file.size)
+        return _has_size(self.pointer(commit, file.name), file.size)
 
     def has_blob(self, etag: str, size: int | None) -> bool:
         """Whether the bytes of a file are here, under whatever name."""
-        return _is_whole(self.blob(etag), size)
+        return _has_size(self.blob(etag), size)
 
-    def begun_bytes(self, file: HubFile) -> int:
+    def partial_bytes(self, file: HubFile) -> int:
         """How much of a file has come that is not finished."""
         if file.etag is None:
             return 0
         if self.has_blob(file.etag, file.size):
             return file.size or 0
-        part = _facts(self.part(file.etag))
+        part = _stat(self.partial_file(file.etag))
         return min(part.st_size, file.size or 0) if part else 0
 
     def link(self, commit: str, name: str, etag: str) -> None:
         """Show a blob under its name; where there are no links it moves there."""
         pointer, blob = self.pointer(commit, name), self.blob(etag)
         pointer.parent.mkdir(parents=True, exist_ok=True)
-        if not self._symlinked(blob, pointer):
+        if not self._try_symlink(blob, pointer):
             blob.replace(pointer)
 
-    def _symlinked(self, blob: Path, pointer: Path) -> bool:
+    def _try_symlink(self, blob: Path, pointer: Path) -> bool:
         """Make a link, at once and over any old one; False where there are none."""
         if library().constants.HF_HUB_DISABLE_SYMLINKS:
             return False
@@ -144,7 +146,7 @@ class RepoFolder:
         draft.replace(pointer)
         return True
 
-    def name_commit(self, branch: str, commit: str) -> None:
+    def set_branch(self, branch: str, commit: str) -> None:
         """Let a branch name a commit, whose files are here."""
         ref = self.path / "refs" / branch
         ref.parent.mkdir(parents=True, exist_ok=True)
@@ -153,20 +155,20 @@ class RepoFolder:
             draft.write_text(commit)
             draft.replace(ref)
 
-    def begin(self, commit: str, files: Iterable[HubFile]) -> None:
+    def record_download(self, commit: str, files: Iterable[HubFile]) -> None:
         """Write down what a download needs, for those who look at what it left."""
         facts = {file.name: [file.size, file.etag] for file in files}
         draft = self.path / ".mlx-gptoss.begun"
         self.path.mkdir(parents=True, exist_ok=True)
         draft.write_text(json.dumps({"commit": commit, "files": facts}))
-        draft.replace(self.path / BEGUN)
+        draft.replace(self.path / DOWNLOAD_RECORD)
 
-    def end(self) -> None:
-        (self.path / BEGUN).unlink(missing_ok=True)
+    def forget_download(self) -> None:
+        (self.path / DOWNLOAD_RECORD).unlink(missing_ok=True)
 
-    def begun(self) -> tuple[str, list[HubFile]]:
+    def read_download(self) -> tuple[str, list[HubFile]]:
         """Read what `begin` wrote down: a commit and its files; none if none was."""
-        begun = read_json(self.path / BEGUN)
+        begun = read_json(self.path / DOWNLOAD_RECORD)
         try:
             files = [
                 HubFile(name, None if size is None else int(size), etag, None)
@@ -174,18 +176,18 @@ class RepoFolder:
             ]
             for file in files:
                 self.pointer(begun["commit"], file.name)
-                self.begun_bytes(file)
+                self.partial_bytes(file)
         except (HubError, KeyError, TypeError, ValueError, AttributeError):
             return "", []  # damaged, which is as good as none
         return begun["commit"], files
 
     def missing_bytes(self) -> int | None:
         """Count what a begun download of ours has still to bring; None without one."""
-        commit, files = self.begun()
+        commit, files = self.read_download()
         if not files:
             return None
         left = [file for file in files if not self.has(commit, file)]
-        return sum((file.size or 0) - self.begun_bytes(file) for file in left)
+        return sum((file.size or 0) - self.partial_bytes(file) for file in left)
 
     @contextmanager
     def locked(self, what: str, waiting: Callable[[], None]) -> Iterator[None]:
@@ -205,20 +207,20 @@ class RepoFolder:
                 held.enter_context(WeakFileLock(path))
             yield
 
-    def remove_stale_parts(self, current: set[str]) -> int:
+    def remove_stale_files(self, current: set[str]) -> int:
         """Remove parts that nobody writes and nobody can go on with; count the bytes.
 
         `current` are the etags of the repository: our parts of these are kept.
         """
-        return sum(map(self._removed, self._stale_parts(current)))
+        return sum(map(self._remove_unlocked, self._stale_files(current)))
 
-    def _stale_parts(self, current: set[str]) -> Iterator[tuple[Path, str]]:
-        for path in self.parts():
-            found, facts = PART.fullmatch(path.name), _facts(path)
+    def _stale_files(self, current: set[str]) -> Iterator[tuple[Path, str]]:
+        for path in self.partial_files():
+            found, facts = PARTIAL_NAME.fullmatch(path.name), _stat(path)
             if found is None or facts is None:
                 continue
             etag = found["etag"]
-            if path.name == f"{etag}{OUR_PART}":
+            if path.name == f"{etag}{PARTIAL_SUFFIX}":
                 goes_on = not current or etag in current
                 if goes_on and not self.blob(etag).exists():
                     continue
@@ -226,34 +228,34 @@ class RepoFolder:
                 continue
             yield path, etag
 
-    def _removed(self, stale: tuple[Path, str]) -> int:
+    def _remove_unlocked(self, stale: tuple[Path, str]) -> int:
         path, etag = stale
         try:
-            with self.locked(etag, _held):
+            with self.locked(etag, _raise_locked):
                 size = path.stat().st_size
                 path.unlink()
                 return size
-        except (_HeldError, FileNotFoundError):
+        except (_LockedError, FileNotFoundError):
             return 0
 
     def _lock(self, what: str) -> Path:
-        return self.cache / ".locks" / self._name / f"{_safe(what)}.lock"
+        return self.cache / ".locks" / self._name / f"{_require_safe(what)}.lock"
 
 
-class _HeldError(Exception):
+class _LockedError(Exception):
     """Somebody holds a lock."""
 
 
-def _held() -> None:
-    raise _HeldError
+def _raise_locked() -> None:
+    raise _LockedError
 
 
-def _is_whole(path: Path, size: int | None) -> bool:
-    facts = _facts(path)
+def _has_size(path: Path, size: int | None) -> bool:
+    facts = _stat(path)
     return facts is not None and size in (None, facts.st_size)
 
 
-def _facts(path: Path) -> os.stat_result | None:
+def _stat(path: Path) -> os.stat_result | None:
     """Look at a file; None if there is none, or no longer: others download, too."""
     try:
         return path.stat()
@@ -262,10 +264,10 @@ def _facts(path: Path) -> os.stat_result | None:
 
 
 def _is_safe(name: str) -> bool:
-    return SAFE.fullmatch(name) is not None and ".." not in name
+    return SAFE_NAME.fullmatch(name) is not None and ".." not in name
 
 
-def _safe(name: str) -> str:
+def _require_safe(name: str) -> str:
     """Check a name that the Hub gave before it becomes the name of a file."""
     if not _is_safe(name):
         raise HubError(

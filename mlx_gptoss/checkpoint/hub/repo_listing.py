@@ -12,7 +12,7 @@ from mlx_gptoss.errors import HubError
 
 # What a model needs, in the order it comes: config.json last, so that a folder that
 # has it has everything. Files in folders (`original/`, `metal/`) never match.
-NEEDED = (WEIGHTS, "*.json", "*.jinja", "LICENSE*", CONFIG)
+NEEDED_PATTERNS = (WEIGHTS, "*.json", "*.jinja", "LICENSE*", CONFIG)
 ADAPTERS = {"adapter_config.json", "adapter_model.safetensors", "adapters.safetensors"}
 
 
@@ -27,7 +27,7 @@ class HubFile:
 
 
 @dataclass(frozen=True)
-class Published:
+class RepoListing:
     """A repository at one commit."""
 
     repo: str
@@ -40,11 +40,13 @@ class Published:
         return {file.etag for file in self.files.values() if file.etag}
 
 
-def ask(endpoint: str | None, repo: str, revision: str | None = None) -> Published:
+def fetch_listing(
+    endpoint: str | None, repo: str, revision: str | None = None
+) -> RepoListing:
     """Ask the Hub what a repository holds."""
     require_session()
     try:
-        return _ask(endpoint, repo, revision)
+        return _request_listing(endpoint, repo, revision)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise HubError(
             f"what came as the Hub's answer about `{repo}` is none: check "
@@ -52,7 +54,9 @@ def ask(endpoint: str | None, repo: str, revision: str | None = None) -> Publish
         ) from error
 
 
-def _ask(endpoint: str | None, repo: str, revision: str | None) -> Published:
+def _request_listing(
+    endpoint: str | None, repo: str, revision: str | None
+) -> RepoListing:
     api = library().HfApi(endpoint)
     facts = api.model_info(
         repo,
@@ -64,7 +68,7 @@ def _ask(endpoint: str | None, repo: str, revision: str | None) -> Published:
         raise HubError(f"the Hub names no commit of `{repo}`: check `HF_ENDPOINT`")
     files = [_file(sibling) for sibling in facts.siblings or ()]
     kind = (facts.config or {}).get("model_type", MODEL_TYPE)
-    return Published(repo, facts.sha, kind, {file.name: file for file in files})
+    return RepoListing(repo, facts.sha, kind, {file.name: file for file in files})
 
 
 def _file(sibling: Any) -> HubFile:
@@ -75,14 +79,14 @@ def _file(sibling: Any) -> HubFile:
     return HubFile(name, size, sha256 or sibling.blob_id, sha256)
 
 
-def needed_files(published: Published) -> list[HubFile]:
+def select_files(published: RepoListing) -> list[HubFile]:
     """List the files to fetch of a model, in the order of NEEDED."""
     model, kind, files = published.repo, published.model_type, published.files
     if kind != MODEL_TYPE:
         raise HubError(f"`{model}` is a `{kind}` model: only gpt-oss models run here")
     top = sorted(name for name in files if "/" not in name)
     needed: dict[str, HubFile] = {}
-    for pattern in NEEDED:
+    for pattern in NEEDED_PATTERNS:
         for name in top:
             if fnmatch(name, pattern):
                 needed.pop(name, None)  # the last pattern that matches decides

@@ -8,30 +8,30 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlx_gptoss.checkpoint.hub.library import Report, library
-from mlx_gptoss.checkpoint.hub.partial_file import Part
+from mlx_gptoss.checkpoint.hub.library import ReportBytes, library
+from mlx_gptoss.checkpoint.hub.partial_file import PartialFile
 from mlx_gptoss.checkpoint.hub.ranges import (
     RANGE_REFUSED,
-    continues,
-    is_something_else,
-    open_from,
+    continues_at,
+    is_other_content,
+    open_range,
 )
 from mlx_gptoss.checkpoint.hub.retries import (
-    Patience,
-    Say,
-    ShortError,
-    StorageError,
-    Wait,
-    passing_errors,
+    Notify,
+    RetryPolicy,
+    Sleep,
+    StorageHostError,
+    TruncatedError,
+    retryable_errors,
 )
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.memory import format_bytes
 
-GAIN = 10**6  # bytes further than ever before: the tries start anew
+RESET_BYTES = 10**6  # bytes further than ever before: the tries start anew
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemoteFile:
     """A file on the Hub: `url` is the Hub's own, the rest is said of its bytes."""
 
     model: str
@@ -50,14 +50,16 @@ class _DamagedError(Exception):
     """What has come is not the file."""
 
 
-def look_up(model: str, name: str, url: str, *, wait: Wait, say: Say) -> Any:
+def fetch_metadata(
+    model: str, name: str, url: str, *, sleep: Sleep, notify: Notify
+) -> Any:
     """Ask the Hub for the etag and size of a file."""
-    patience = Patience(wait, say)
+    patience = RetryPolicy(sleep, notify)
     while True:
         try:
             facts = library().get_hf_file_metadata(url)
-        except passing_errors() as error:
-            patience.after(error)
+        except retryable_errors() as error:
+            patience.wait_or_raise(error)
             continue
         if not facts.etag:
             raise HubError(
@@ -71,87 +73,87 @@ def look_up(model: str, name: str, url: str, *, wait: Wait, say: Say) -> Any:
 class Transfer:
     """Makes a part the whole of a remote file; raises HubError where that fails."""
 
-    remote: Remote
-    part: Part
-    report: Report
-    say: Say
-    wait: Wait = time.sleep
+    remote: RemoteFile
+    file: PartialFile
+    report: ReportBytes
+    notify: Notify
+    sleep: Sleep = time.sleep
     _furthest: int = field(default=0, init=False)
     _ended: bool = field(default=False, init=False)  # for a file of unknown size
 
     def run(self) -> None:
         """Download what is missing, and check all of it."""
-        patience = Patience(self.wait, self.say)
+        patience = RetryPolicy(self.sleep, self.notify)
         restarted = False
         while True:
             try:
                 self._complete(patience)
                 return
             except _DamagedError as damage:
-                self._start_over()
+                self._restart()
                 if restarted:
                     raise HubError(
                         f"{self.remote.title} came damaged twice ({damage}): nothing "
                         "of it is kept, try again later"
                     ) from damage
                 restarted = True
-                self.say(f"{self.remote.title} starts over: {damage}")
+                self.notify(f"{self.remote.title} starts over: {damage}")
 
-    def _complete(self, patience: Patience) -> None:
-        while not self._is_whole():
+    def _complete(self, patience: RetryPolicy) -> None:
+        while not self._is_complete():
             try:
                 self._receive(patience)
-            except passing_errors() as error:
+            except retryable_errors() as error:
                 try:
-                    patience.after(error)
-                except (ShortError, StorageError) as last:
+                    patience.wait_or_raise(error)
+                except (TruncatedError, StorageHostError) as last:
                     raise HubError(
                         f"{self.remote.title}: {last}; what has come is kept, run the "
                         "same command later to go on there"
                     ) from last
-        if not self.part.is_valid(self.remote.sha256):
+        if not self.file.is_valid(self.remote.sha256):
             raise _DamagedError("its SHA-256 is not the one that the Hub names")
 
-    def _is_whole(self) -> bool:
+    def _is_complete(self) -> bool:
         size = self.remote.size
-        if size is not None and self.part.size > size:
+        if size is not None and self.file.size > size:
             raise _DamagedError(
-                f"it has {self.part.size} bytes, the Hub's file has {size}"
+                f"it has {self.file.size} bytes, the Hub's file has {size}"
             )
-        return self._ended if size is None else self.part.size == size
+        return self._ended if size is None else self.file.size == size
 
-    def _receive(self, patience: Patience) -> None:
+    def _receive(self, patience: RetryPolicy) -> None:
         """Take one answer into the part."""
-        remote, start = self.remote, self.part.size
-        with open_from(remote.url, start, remote.etag) as response:
+        remote, start = self.remote, self.file.size
+        with open_range(remote.url, start, remote.etag) as response:
             if response.status_code == RANGE_REFUSED:
                 raise _DamagedError(f"the Hub has nothing from byte {start} on")
-            if not continues(response, start, remote.size):
-                if is_something_else(response, remote.size):
-                    raise ShortError("what came is not the file")
+            if not continues_at(response, start, remote.size):
+                if is_other_content(response, remote.size):
+                    raise TruncatedError("what came is not the file")
                 if start == 0:
                     raise _DamagedError("the answer does not begin at the beginning")
-                self._start_over()
-                if not continues(response, 0, remote.size):
+                self._restart()
+                if not continues_at(response, 0, remote.size):
                     raise _DamagedError("the answer does not go on where it stopped")
-                self.say(
+                self.notify(
                     f"{remote.title} starts over: the server sends whole files only"
                 )
             for chunk in response.iter_bytes():
-                self.part.write(chunk)
-                self._is_whole()  # no more than it should be
-                if self.part.size >= self._furthest + GAIN:
-                    self._furthest = self.part.size
-                    patience.renew()
-                self.report(self.part.size)
+                self.file.write(chunk)
+                self._is_complete()  # no more than it should be
+                if self.file.size >= self._furthest + RESET_BYTES:
+                    self._furthest = self.file.size
+                    patience.reset()
+                self.report(self.file.size)
         self._ended = True
-        if not self._is_whole():
-            here, size = self.part.size, remote.size or 0
-            raise ShortError(
+        if not self._is_complete():
+            here, size = self.file.size, remote.size or 0
+            raise TruncatedError(
                 f"the answer ended at {format_bytes(here)} of {format_bytes(size)}"
             )
 
-    def _start_over(self) -> None:
-        self.part.clear()
+    def _restart(self) -> None:
+        self.file.clear()
         self._ended = False
         self.report(0)

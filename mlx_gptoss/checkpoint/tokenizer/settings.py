@@ -17,27 +17,29 @@ TEMPLATE = "TemplateProcessing"
 BYTE_LEVEL = "ByteLevel"  # as a post-processor it only moves offsets
 
 
-def turn_off(vocabulary: tokenizers.Tokenizer, *, harmony: bool) -> tuple[str, ...]:
+def disable_settings(
+    vocabulary: tokenizers.Tokenizer, *, harmony: bool
+) -> tuple[str, ...]:
     """Turn off what would change a prompt; return a note on each.
 
     With `harmony` the vocabulary is gpt-oss's, so text goes in as it is. Another
     vocabulary may have been trained on changed text: there a normalizer stays.
     """
     notes = [
-        *batch_settings(vocabulary),
-        *added_by_post_processor(vocabulary),
-        *dropout(vocabulary),
+        *disable_batch_settings(vocabulary),
+        *disable_post_processor(vocabulary),
+        *disable_dropout(vocabulary),
     ]
     if harmony:
         notes += [
-            *normalizer(vocabulary),
-            *prefix_space(vocabulary),
-            *stripping(vocabulary),
+            *disable_normalizer(vocabulary),
+            *disable_prefix_space(vocabulary),
+            *disable_stripping(vocabulary),
         ]
     return tuple(f"`tokenizer.json` {note}: turned off" for note in notes)
 
 
-def batch_settings(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
+def disable_batch_settings(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
     """Turn off what makes the prompts of a batch equally long."""
     if vocabulary.truncation is not None:
         length = vocabulary.truncation["max_length"]
@@ -48,8 +50,8 @@ def batch_settings(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
         yield "fills prompts up with a token (`padding`)"
 
 
-def added_by_post_processor(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
-    parts = parts_of(state_of(vocabulary.post_processor))
+def disable_post_processor(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
+    parts = list_components(read_state(vocabulary.post_processor))
     adding = [part["type"] for part in parts if not adds_nothing(part)]
     if adding:
         vocabulary.post_processor = None  # pyright: ignore[reportAttributeAccessIssue]
@@ -63,23 +65,23 @@ def adds_nothing(post_processor: dict[str, Any]) -> bool:
     return post_processor["type"] == BYTE_LEVEL
 
 
-def dropout(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
+def disable_dropout(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
     rate = getattr(vocabulary.model, "dropout", None)
     if rate:
         cast(Any, vocabulary.model).dropout = None
         yield f"cuts words at random (`dropout` {rate:.3g})"
 
 
-def normalizer(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
-    kinds = kinds_in(vocabulary.normalizer)
+def disable_normalizer(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
+    kinds = list_kinds(vocabulary.normalizer)
     if kinds and BYTE_LEVEL not in kinds:
         vocabulary.normalizer = None  # pyright: ignore[reportAttributeAccessIssue]
         yield f"changes text (`normalizer` {', '.join(kinds)})"
 
 
-def prefix_space(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
-    state = state_of(vocabulary.pre_tokenizer)
-    spaced = [part for part in parts_of(state) if part.get("add_prefix_space")]
+def disable_prefix_space(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
+    state = read_state(vocabulary.pre_tokenizer)
+    spaced = [part for part in list_components(state) if part.get("add_prefix_space")]
     if not spaced:
         return
     for part in spaced:
@@ -90,7 +92,7 @@ def prefix_space(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
     yield "puts a space before text (`add_prefix_space`)"
 
 
-def stripping(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
+def disable_stripping(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
     """Keep the white space beside added tokens, as OpenAI's file does."""
     added = vocabulary.get_added_tokens_decoder().values()
     greedy = [token for token in added if token.lstrip or token.rstrip]
@@ -110,16 +112,16 @@ def stripping(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
     yield f"drops white space beside `{names}`{more} (`lstrip`, `rstrip`)"
 
 
-def kinds_in(component: Any) -> list[str]:
-    return [part["type"] for part in parts_of(state_of(component))]
+def list_kinds(component: Any) -> list[str]:
+    return [part["type"] for part in list_components(read_state(component))]
 
 
-def state_of(component: Any) -> dict[str, Any]:
+def read_state(component: Any) -> dict[str, Any]:
     """Say a component as `tokenizer.json` does; {} where there is none."""
     return {} if component is None else json.loads(component.__getstate__())
 
 
-def parts_of(state: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def list_components(state: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """List the components of one that may be a sequence of them."""
     if state.get("type") != "Sequence":
         if state:
@@ -127,4 +129,4 @@ def parts_of(state: dict[str, Any]) -> Iterator[dict[str, Any]]:
         return
     inner = next(value for value in state.values() if isinstance(value, list))
     for part in inner:
-        yield from parts_of(part)
+        yield from list_components(part)

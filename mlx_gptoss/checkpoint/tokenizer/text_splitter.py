@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 
 import tokenizers
 
-from mlx_gptoss.checkpoint.tokenizer.settings import parts_of, state_of
+from mlx_gptoss.checkpoint.tokenizer.settings import list_components, read_state
 
-PIECE = 2**15  # characters: some hundredths of a second
+PIECE_CHARACTERS = 2**15  # characters: some hundredths of a second
 LONGEST_WORD = 2**20  # characters: the library's expressions give up on far longer ones
-LOOK_BACK = (2**8, PIECE)  # characters in which a cut is looked for
+LOOK_BACK = (2**8, PIECE_CHARACTERS)  # characters in which a cut is looked for
 SPACES = " \t\r\n"
 APOSTROPHE = "'"  # goes on with the word before it, as in "don't"
 
@@ -39,13 +39,13 @@ CANDIDATE = re.compile(
 )
 
 
-class Cutter:
+class TextSplitter:
     """Cuts texts, but within none of the `phrases`."""
 
     def __init__(self, phrases: Sequence[str] = ()) -> None:
         self._phrases = phrases
 
-    def pieces(self, text: str, size: int = PIECE) -> Iterator[str]:
+    def split(self, text: str, size: int = PIECE_CHARACTERS) -> Iterator[str]:
         """Yield the text in pieces of `size` characters at most, where it has cuts."""
         start = 0
         while len(text) - start > size:
@@ -89,7 +89,7 @@ class Cutter:
 
 def is_cut(left: str, right: str) -> bool:
     """Whether a text is always cut between two characters."""
-    before, after = kind(left), kind(right)
+    before, after = classify_character(left), classify_character(right)
     if before is None or before == "Z":
         return False
     if right in " \t":
@@ -98,7 +98,7 @@ def is_cut(left: str, right: str) -> bool:
     return differ and before in ("L", "N")
 
 
-def kind(character: str) -> str | None:
+def classify_character(character: str) -> str | None:
     """L, N, P, S as Unicode has it, Z for common spaces; None for all else.
 
     None, too, where an old version of Unicode and ours differ: the library has
@@ -111,12 +111,12 @@ def kind(character: str) -> str | None:
     return found if same and found in "LNPS" else None
 
 
-def cutter_of(vocabulary: tokenizers.Tokenizer) -> Cutter | None:
+def make_splitter(vocabulary: tokenizers.Tokenizer) -> TextSplitter | None:
     """Return what cuts texts for a vocabulary, or None where nobody knows how."""
     if vocabulary.normalizer is not None:
         return None
     added = vocabulary.get_added_tokens_decoder().values()
-    parts = list(parts_of(state_of(vocabulary.pre_tokenizer)))
+    parts = list(list_components(read_state(vocabulary.pre_tokenizer)))
     if [part["type"] for part in parts] != ["Split", "ByteLevel"]:
         return None
     split, byte_level = parts
@@ -124,13 +124,13 @@ def cutter_of(vocabulary: tokenizers.Tokenizer) -> Cutter | None:
     as_it_is = not byte_level["use_regex"] and not byte_level["add_prefix_space"]
     if not (plain and as_it_is and all(token.special for token in added)):
         return None
-    phrases = phrases_of(split["pattern"].get("Regex", ""))
+    phrases = parse_phrases(split["pattern"].get("Regex", ""))
     if phrases is None:
         return None
-    return Cutter([*phrases, *(token.content for token in added)])
+    return TextSplitter([*phrases, *(token.content for token in added)])
 
 
-def phrases_of(expression: str) -> list[str] | None:
+def parse_phrases(expression: str) -> list[str] | None:
     """Return the phrases of an expression that is known, None of any other."""
     for known in (GPT_OSS, PLAIN):
         before = expression.removesuffix(known)

@@ -22,8 +22,12 @@ from types import MappingProxyType
 
 import tokenizers
 
-from mlx_gptoss.checkpoint.tokenizer.settings import turn_off
-from mlx_gptoss.checkpoint.tokenizer.text_splitter import LONGEST_WORD, PIECE, cutter_of
+from mlx_gptoss.checkpoint.tokenizer.settings import disable_settings
+from mlx_gptoss.checkpoint.tokenizer.text_splitter import (
+    LONGEST_WORD,
+    PIECE_CHARACTERS,
+    make_splitter,
+)
 from mlx_gptoss.errors import CheckpointError, PromptError
 
 HARMONY_TOKENS = (
@@ -37,8 +41,8 @@ HARMONY_TOKENS = (
 )
 # Text that normalizers and pre-tokenizers of other models would change.
 PROBE = " a  B\u00e9\t1\n\n e\u0301 \uff21 \u6f22 \U0001f600 <x> "
-FRAME = frozenset(HARMONY_TOKENS) - {"<|call|>", "<|return|>"}  # ends no answer
-SHORT = 2**12  # characters: some thousandths of a second
+FRAME_TOKENS = frozenset(HARMONY_TOKENS) - {"<|call|>", "<|return|>"}  # ends no answer
+SHORT_TEXT = 2**12  # characters: some thousandths of a second
 ID_LIMIT = 2**32  # the library's ids are 32-bit
 CONTROL_NAME = re.compile(r"<\|[^|]+\|>")  # special, whatever its flag says
 
@@ -66,7 +70,7 @@ class Tokenizer:
             )
         self.source = source
         self._vocabulary = vocabulary
-        self.notes = turn_off(vocabulary, harmony=has_harmony(vocabulary))
+        self.notices = disable_settings(vocabulary, harmony=has_harmony(vocabulary))
         added = vocabulary.get_added_tokens_decoder()
         self._added = {token_id: token.content for token_id, token in added.items()}
         names = {
@@ -85,7 +89,7 @@ class Tokenizer:
             ]
         )
         vocabulary.encode_special_tokens = True  # "<|end|>" in text is text
-        self._cutter = cutter_of(vocabulary)
+        self._splitter = make_splitter(vocabulary)
         self._check_text()
 
     @classmethod
@@ -133,7 +137,7 @@ class Tokenizer:
                 "continue text with `mlx-gptoss generate --raw`"
             )
 
-    def may_end(self, token_id: int) -> bool:
+    def may_end_answer(self, token_id: int) -> bool:
         """Whether an answer may end at a token that a checkpoint's files call its end.
 
         Where Harmony is spoken that is never text, and no part of a message's frame:
@@ -143,7 +147,7 @@ class Tokenizer:
             return True
         name = self._added.get(token_id)
         is_text = token_id not in self._special_ids and self.token_bytes(token_id)
-        return name not in FRAME and not is_text
+        return name not in FRAME_TOKENS and not is_text
 
     def special(self, name: str) -> int:
         """Return the id of a control token by name, such as `<|start|>`."""
@@ -157,18 +161,18 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Encode plain text; never returns the id of a special token."""
-        return [token for piece in self.pieces(text) for token in self._whole(piece)]
+        return [token for piece in self.split(text) for token in self._whole(piece)]
 
-    def pieces(self, text: str) -> Iterator[str]:
+    def split(self, text: str) -> Iterator[str]:
         """Cut a long text so that its pieces have the tokens of the whole.
 
         Where it has no such place for long, a piece is long, too.
         """
-        if self._cutter is None or len(text) <= PIECE:
+        if self._splitter is None or len(text) <= PIECE_CHARACTERS:
             return iter((text,))
-        return self._cutter.pieces(text)
+        return self._splitter.split(text)
 
-    def fewest(self, text: str, *, closely: bool = False) -> int:
+    def min_token_count(self, text: str, *, tight: bool = False) -> int:
         """Say how many tokens a text has at least, without encoding it.
 
         So many as if all were the longest there is; `closely`, the longest that is made
@@ -178,7 +182,7 @@ class Tokenizer:
             return 0
         data = text if text.isascii() else text.encode("utf-8", "surrogatepass")
         longest = len(self._spellings[0])
-        if closely and data:
+        if tight and data:
             raw = data.encode() if isinstance(data, str) else data
             found = "".join(c for c, byte in BYTE_OF_CHARACTER.items() if byte in raw)
             made = (len(one) for one in self._spellings if not one.strip(found))
@@ -192,7 +196,7 @@ class Tokenizer:
         None where a text may have fewer bytes as tokens than as it is written.
         """
         known = self._vocabulary.get_vocab(with_added_tokens=False)
-        exact = self._cutter is not None and known.keys() >= BYTE_OF_CHARACTER.keys()
+        exact = self._splitter is not None and known.keys() >= BYTE_OF_CHARACTER.keys()
         return sorted(known, key=len, reverse=True) if exact else ()
 
     def _whole(self, text: str) -> list[int]:
@@ -235,19 +239,19 @@ class Tokenizer:
                 f"tokenizer `{self.source}` changes or drops some of the text it is "
                 "given: use the `tokenizer.json` that was published with the checkpoint"
             )
-        self.notes += (
+        self.notices += (
             "`tokenizer.json` changes or drops some of the text it is given, as the "
             "vocabulary was made (it has no Harmony tokens): kept",
         )
 
     def _encode(self, text: str) -> list[int]:
-        if self._cutter is not None and len(text) > LONGEST_WORD:
+        if self._splitter is not None and len(text) > LONGEST_WORD:
             raise PromptError(
                 f"the text has more than {LONGEST_WORD:,} characters in a row without "
                 "the end of a word: shorten them"
             )
         try:
-            if len(text) <= SHORT:
+            if len(text) <= SHORT_TEXT:
                 return self._vocabulary.encode(text, add_special_tokens=False).ids
             # Only this one lets other threads go on meanwhile.
             batch = self._vocabulary.encode_batch_fast([text], add_special_tokens=False)

@@ -14,7 +14,7 @@ from mlx_gptoss.cli.plan import memory_lines, range_text
 from mlx_gptoss.errors import GptOssError, MemoryBudgetError
 from mlx_gptoss.memory import Budget, Machine, format_bytes, plan_storage
 from mlx_gptoss.memory.plan import AUTO, RESIDENT
-from mlx_gptoss.memory.published_models import published
+from mlx_gptoss.memory.published_models import find_published_model
 from mlx_gptoss.memory.sizes import OFFERED_RECIPES
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def require_place(services: "Services", options: "LoadOptions") -> None:
     from mlx_gptoss.engine.forecast import forecast, limited, subject_of_shape
 
     name = options.named_model()
-    shape = published(name)
+    shape = find_published_model(name)
     if shape is None or Path(name).expanduser().exists() or services.hub.cached(name):
         return
     machine, budget = services.device()
@@ -81,7 +81,7 @@ def _subject(services: "Services", name: str) -> "Subject | None":
     from mlx_gptoss.engine.forecast import subject_of_folder, subject_of_shape
     from mlx_gptoss.model.device import choose_dtype
 
-    shape = published(name)
+    shape = find_published_model(name)
     if shape is not None:
         return subject_of_shape(shape, name)
     try:
@@ -129,7 +129,7 @@ def _working(
         except MemoryBudgetError:
             continue
         yield command, _outcome(found)
-    shape = published(subject.name)
+    shape = find_published_model(subject.name)
     for recipe in OFFERED_RECIPES if shape is not None else ():
         assert shape is not None
         converted = f"{shape.name}-{recipe}"

@@ -23,7 +23,7 @@ from prompt_toolkit.styles import Style
 
 from mlx_gptoss.cli.chat.completion import is_completed
 from mlx_gptoss.cli.terminal import note
-from mlx_gptoss.files import reason
+from mlx_gptoss.files import explain_os_error
 
 MARK = "> "
 GOES_ON = "  "  # before the lines after the first
@@ -128,7 +128,7 @@ class _TypedLines(FileHistory):
             super().store_string(string)
         except OSError as error:
             self._writes = False
-            why = reason(error)
+            why = explain_os_error(error)
             run_in_terminal(lambda: note(f"What you type is not kept: {why}"))
 
 

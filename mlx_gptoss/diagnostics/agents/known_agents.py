@@ -13,7 +13,7 @@ from typing import Any
 
 from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
 from mlx_gptoss.errors import ConfigError
-from mlx_gptoss.home import named
+from mlx_gptoss.home import environment_folder
 
 NAME = "mlx-gptoss"
 MAX_OUTPUT_TOKENS = 32_768  # tokens of one answer, where a tool wants a number
@@ -55,7 +55,7 @@ def _codex(settings: SettingsTable, endpoint: Endpoint) -> None:
 
 
 def _codex_files(home: Path) -> Sequence[SettingsFile]:
-    folder = named("CODEX_HOME") or home / ".codex"
+    folder = environment_folder("CODEX_HOME") or home / ".codex"
     return [SettingsFile(folder / "config.toml", "toml", _codex)]
 
 
@@ -74,7 +74,7 @@ def _opencode(settings: SettingsTable, endpoint: Endpoint) -> None:
 
 
 def _opencode_files(home: Path) -> Sequence[SettingsFile]:
-    configs = named("XDG_CONFIG_HOME") or home / ".config"
+    configs = environment_folder("XDG_CONFIG_HOME") or home / ".config"
     folder = configs / "opencode"
     commented = folder / "opencode.jsonc"  # read after opencode.json, so it wins
     path = commented if commented.exists() else folder / "opencode.json"
@@ -185,7 +185,7 @@ def _claude_code(settings: SettingsTable, endpoint: Endpoint) -> None:
 
 
 def _claude_code_files(home: Path) -> Sequence[SettingsFile]:
-    folder = named("CLAUDE_CONFIG_DIR") or home / ".claude"
+    folder = environment_folder("CLAUDE_CONFIG_DIR") or home / ".claude"
     return [SettingsFile(folder / "settings.json", "json", _claude_code)]
 
 

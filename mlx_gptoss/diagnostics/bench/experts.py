@@ -24,7 +24,7 @@ from mlx_gptoss.diagnostics.bench.random_checkpoint import (
 )
 from mlx_gptoss.diagnostics.doctor import machine
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.files import scratch, temporary
+from mlx_gptoss.files import scratch, temporary_folder
 
 MODULE = "mlx_gptoss.diagnostics.bench.experts_runs"
 VOCABULARY = 16384
@@ -92,7 +92,7 @@ def subject(folder: Path | None, shape: Shape, layers: int, say: Say) -> Iterato
     if folder is not None:
         yield folder
         return
-    with scratch(temporary()) as inside:
+    with scratch(temporary_folder()) as inside:
         say("writing a random checkpoint")
         yield write_config(inside / "model", make_config(shape, layers))
 

@@ -30,7 +30,7 @@ from mlx_gptoss.diagnostics.bench.experts_loading import (
 from mlx_gptoss.diagnostics.probe import expert_rate, memory_rate, sync_seconds
 from mlx_gptoss.engine.place import load_placed, plan_checkpoint
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.memory import HitCurve, Machine, Plan, predict, work_of
+from mlx_gptoss.memory import HitCurve, Machine, Plan, measure_workload, predict
 from mlx_gptoss.memory.plan import STREAMED, with_slots
 from mlx_gptoss.model.device import choose_dtype
 from mlx_gptoss.model.experts.reader import THREADS, ExpertReader, ReadRange
@@ -209,7 +209,7 @@ def check_prediction(folder: Path) -> dict[str, Any]:
     share = slots / config.num_local_experts
     curve = HitCurve.recorded({share: total.hit_rate}, "this run")
     plan = streamed_plan(checkpoint, slots)
-    found = predict(work_of(plan, config), machine, curve, prompt_tokens=1)
+    found = predict(measure_workload(plan, config), machine, curve, prompt_tokens=1)
     speed = found.tokens_per_second
     return {
         "slots": slots,

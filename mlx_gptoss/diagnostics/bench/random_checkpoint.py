@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mlx_gptoss.errors import CheckpointError
-from mlx_gptoss.files import named, scratch
+from mlx_gptoss.files import scratch, storage_errors
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.format.layout import (
     BYTES_PER_BLOCK,
@@ -121,7 +121,7 @@ def write_config(
         raise CheckpointError(f"`{folder}` exists already: choose another folder")
     tensors = list(stored_tensors(config))
     total = sum(tensor.nbytes for tensor in tensors)
-    with named(folder):
+    with storage_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     free = free_disk(folder.parent)
     if total > free:
@@ -129,7 +129,7 @@ def write_config(
             f"a checkpoint of {format_bytes(total)} does not fit in `{folder.parent}`, "
             f"which has {format_bytes(free)} free: make room or ask for less"
         )
-    with scratch(folder.parent) as inside, named(folder):
+    with scratch(folder.parent) as inside, storage_errors(folder):
         made = inside / "model"
         made.mkdir()
         _write_weights(made, tensors, shard_bytes, np.random.default_rng(seed))

@@ -15,7 +15,7 @@ from mlx_gptoss.engine.interfaces import LanguageModel
 from mlx_gptoss.engine.prompt_cache import CacheOptions, PromptFiles, cache_digest
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
-from mlx_gptoss.files import scratch, temporary
+from mlx_gptoss.files import scratch, temporary_folder
 
 ROOM_ON_DISK = 2**40  # bytes: no cap
 ONE_TOKEN = SamplingParams(temperature=0, max_tokens=1)
@@ -39,7 +39,7 @@ def bench_restart(
     model: LanguageModel, checkpoint: Checkpoint, dtype: mx.Dtype, ids: Sequence[int]
 ) -> Restart:
     """Time both ways for the prompt `ids`; the files are temporary."""
-    with scratch(temporary()) as folder:
+    with scratch(temporary_folder()) as folder:
         options = CacheOptions(disk=ROOM_ON_DISK, folder=folder)
 
         def files(options: CacheOptions) -> PromptFiles:

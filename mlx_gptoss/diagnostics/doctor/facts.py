@@ -64,7 +64,7 @@ def gather(hub: Hub) -> Facts:
         cache=str(cache),
         free_disk=_free_disk(cache),
         offline=os.environ.get(OFFLINE, "0") not in ("", "0"),
-        models=tuple(hub.models()),
+        models=tuple(hub.list_models()),
         chats=check_chats_file(),
     )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mlx_gptoss.chat.sessions.checkup import ChatsFileReport
 from mlx_gptoss.chat.sessions.index import MAX_LEVELS
-from mlx_gptoss.checkpoint.hub.cached_models import missing_part
+from mlx_gptoss.checkpoint.hub.cached_models import format_missing
 from mlx_gptoss.diagnostics.doctor.facts import OFFLINE, Facts
 from mlx_gptoss.memory import format_bytes
 
@@ -142,7 +142,7 @@ def _judge_storage(facts: Facts) -> list[Finding]:
     findings = [
         Finding(
             WARNING,
-            f"`{model.name}` was not downloaded completely{missing_part(model)}",
+            f"`{model.name}` was not downloaded completely{format_missing(model)}",
             f"`mlx-gptoss pull {model.name}` goes on with it, and `mlx-gptoss models "
             f"--delete {model.name}` gives its room back",
         )

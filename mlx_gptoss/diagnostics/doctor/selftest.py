@@ -15,12 +15,12 @@ import numpy as np
 
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
 from mlx_gptoss.checkpoint.hub import resolve
-from mlx_gptoss.checkpoint.mapping import Share, adopt, share_pages
+from mlx_gptoss.checkpoint.mapping import PageSharing, map_parameter, share_pages
 from mlx_gptoss.checkpoint.parameters import WORD, Parameter
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
 from mlx_gptoss.diagnostics.doctor.facts import machine
 from mlx_gptoss.diagnostics.storage_check import compare_modes
-from mlx_gptoss.files import named, scratch, temporary
+from mlx_gptoss.files import scratch, storage_errors, temporary_folder
 from mlx_gptoss.format import mxfp4
 from mlx_gptoss.format.config import MXFP4
 from mlx_gptoss.model.device import choose_dtype, on_gpu
@@ -162,14 +162,14 @@ def check_adoption(*, forced: bool) -> tuple[bool, str]:
     def refuse(pages: np.ndarray) -> mx.array:
         raise ValueError("forced")
 
-    share: Share = refuse if forced else share_pages
+    share: PageSharing = refuse if forced else share_pages
     values = np.random.default_rng(1).integers(0, 1 << 32, 10_000, dtype=np.uint32)
-    with scratch(temporary()) as inside:
+    with scratch(temporary_folder()) as inside:
         path = inside / "weights"
-        with named(path):
+        with storage_errors(path):
             path.write_bytes(bytes(OFFSET) + values.tobytes())
         stored = StoredTensor("x", path, "U32", values.shape, OFFSET, values.nbytes)
-        array = adopt(
+        array = map_parameter(
             Parameter("x", "experts", WORD, values.shape, (stored,)), mx.float32, share
         )
         if array is None:

@@ -31,7 +31,13 @@ from mlx_gptoss.checkpoint.safetensors_header import read_header
 from mlx_gptoss.engine.prompt_cache.options import default_folder
 from mlx_gptoss.engine.prompt_cache.tree import Node, Tree
 from mlx_gptoss.errors import CheckpointError
-from mlx_gptoss.files import draft, is_draft, make_folder, named, reason
+from mlx_gptoss.files import (
+    draft,
+    explain_os_error,
+    is_draft,
+    make_folder,
+    storage_errors,
+)
 from mlx_gptoss.format.config import SLIDING, ModelConfig
 from mlx_gptoss.model.kv_cache import KeysValues, Segment, Snapshot
 
@@ -279,7 +285,7 @@ def _remove_beyond(root: Path, cap: int) -> tuple[list[Path], int]:
     for _, path, size in ages:
         if freed >= excess:
             break
-        with named(path, "removed"):
+        with storage_errors(path, "removed"):
             path.unlink(missing_ok=True)
         freed += size
         gone.append(path)
@@ -303,7 +309,7 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:  # a read-only disk: it is found of no use again
-        log.warning("`%s` cannot be removed: %s", path, reason(error))
+        log.warning("`%s` cannot be removed: %s", path, explain_os_error(error))
 
 
 def _file_name(tokens: np.ndarray, start: int) -> str:

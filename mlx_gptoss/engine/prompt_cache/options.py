@@ -6,7 +6,7 @@ Knows sizes and folders; keeps nothing.
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_gptoss.home import CACHE, cache_home, named
+from mlx_gptoss.home import CACHE_VARIABLE, cache_folder, environment_folder
 from mlx_gptoss.memory import Plan, parse_bytes
 
 DEFAULT_LIMIT = 2**30  # bytes of memory, where there is no plan of it
@@ -48,4 +48,4 @@ class CacheOptions:
 
 def default_folder() -> Path:
     """Return $MLX_GPTOSS_CACHE, else where caches of this user belong."""
-    return named(CACHE) or cache_home() / "prompts"
+    return environment_folder(CACHE_VARIABLE) or cache_folder() / "prompts"

@@ -42,7 +42,7 @@ SUPPORTED: dict[str, object] = {
     "partial_rotary_factor": 1.0,
 }
 
-HARMLESS = {
+IGNORED_KEYS = {
     "_attn_implementation",
     "_attn_implementation_autoset",
     "_name_or_path",
@@ -75,7 +75,7 @@ HARMLESS = {
     "use_return_dict",
 }
 
-READ = (
+KNOWN_KEYS = (
     set(SIZE_LIMITS)
     | set(SIZE_ALIASES.values())
     | set(SUPPORTED)
@@ -98,7 +98,7 @@ def check_supported(
 
 
 def check_unknown(raw: Mapping[str, Any], *, strict: bool, quiet: bool) -> None:
-    unknown = sorted(str(key) for key in set(raw) - READ - HARMLESS)
+    unknown = sorted(str(key) for key in set(raw) - KNOWN_KEYS - IGNORED_KEYS)
     if not unknown:
         return
     names = ", ".join(f"`{key}`" for key in unknown)
@@ -111,7 +111,7 @@ def check_unknown(raw: Mapping[str, Any], *, strict: bool, quiet: bool) -> None:
         LOGGER.warning("`config.json` has unknown keys, ignored: %s", names)
 
 
-def size(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
+def read_size(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
     """Read one positive whole number under `key` or its other spelling."""
     alias = SIZE_ALIASES.get(key, key)
     if key in raw and alias in raw and raw[key] != raw[alias]:
@@ -133,7 +133,7 @@ def size(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
     return value
 
 
-def positive(
+def read_positive(
     raw: Mapping[str, Any], key: str, default: float | None = None, *, where: str = ""
 ) -> float:
     """Read one positive, finite number."""

@@ -10,9 +10,9 @@ from mlx_gptoss.format.config.keys import (
     SUPPORTED,
     check_supported,
     check_unknown,
-    positive,
+    read_positive,
+    read_size,
     read_token_ids,
-    size,
 )
 from mlx_gptoss.format.config.rope import RopeScaling, read_rope
 
@@ -55,25 +55,25 @@ class ModelConfig:
         """
         check_supported(raw, SUPPORTED, "")
         check_unknown(raw, strict=strict, quiet=quiet)
-        layers = size(raw, "num_hidden_layers")
+        layers = read_size(raw, "num_hidden_layers")
         rope_theta, rope_scaling = read_rope(raw)
         layer_types = read_layer_types(raw, layers)
         config = cls(
             num_hidden_layers=layers,
-            hidden_size=size(raw, "hidden_size"),
-            intermediate_size=size(raw, "intermediate_size"),
-            head_dim=size(raw, "head_dim"),
-            num_attention_heads=size(raw, "num_attention_heads"),
-            num_key_value_heads=size(raw, "num_key_value_heads"),
-            num_local_experts=size(raw, "num_local_experts"),
-            num_experts_per_tok=size(raw, "num_experts_per_tok"),
-            vocab_size=size(raw, "vocab_size"),
+            hidden_size=read_size(raw, "hidden_size"),
+            intermediate_size=read_size(raw, "intermediate_size"),
+            head_dim=read_size(raw, "head_dim"),
+            num_attention_heads=read_size(raw, "num_attention_heads"),
+            num_key_value_heads=read_size(raw, "num_key_value_heads"),
+            num_local_experts=read_size(raw, "num_local_experts"),
+            num_experts_per_tok=read_size(raw, "num_experts_per_tok"),
+            vocab_size=read_size(raw, "vocab_size"),
             sliding_window=read_sliding_window(raw, layer_types),
             layer_types=layer_types,
             rope_theta=rope_theta,
             rope_scaling=rope_scaling,
-            rms_norm_eps=positive(raw, "rms_norm_eps", 1e-5),
-            swiglu_limit=positive(raw, "swiglu_limit", 7.0),
+            rms_norm_eps=read_positive(raw, "rms_norm_eps", 1e-5),
+            swiglu_limit=read_positive(raw, "swiglu_limit", 7.0),
             max_position_embeddings=read_context(raw, rope_scaling),
             eos_token_ids=read_token_ids(raw, "eos_token_id"),
         )
@@ -108,17 +108,17 @@ def read_layer_types(raw: Mapping[str, Any], layers: int) -> tuple[str, ...]:
 def read_sliding_window(raw: Mapping[str, Any], layer_types: tuple[str, ...]) -> int:
     """Read the window; a model without sliding layers may say null."""
     if raw.get("sliding_window") is None and SLIDING not in layer_types:
-        return size({}, "sliding_window", 128)
-    return size(raw, "sliding_window")
+        return read_size({}, "sliding_window", 128)
+    return read_size(raw, "sliding_window")
 
 
 def read_context(raw: Mapping[str, Any], scaling: RopeScaling | None) -> int:
     """Read the longest context; `original/` says it as a product of two keys."""
     if "max_position_embeddings" in raw or scaling is None:
-        return size(raw, "max_position_embeddings", 4096)
+        return read_size(raw, "max_position_embeddings", 4096)
     product = scaling.factor * scaling.original_max_position_embeddings
     longest = SIZE_LIMITS["max_position_embeddings"]
-    return size({}, "max_position_embeddings", int(min(product, longest)))
+    return read_size({}, "max_position_embeddings", int(min(product, longest)))
 
 
 def check_sizes_agree(config: ModelConfig) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from mlx_gptoss.errors import ConfigError
-from mlx_gptoss.format.config.keys import check_supported, positive
+from mlx_gptoss.format.config.keys import check_supported, read_positive
 
 ROPE_SUPPORTED: dict[str, object] = {
     "partial_rotary_factor": 1.0,
@@ -62,14 +62,14 @@ def read_rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
     else:
         where, settings = "", original_rope(raw)
     if settings is None:
-        return check_theta(positive(raw, "rope_theta", 150_000.0)), None
+        return check_theta(read_positive(raw, "rope_theta", 150_000.0)), None
     if not isinstance(settings, Mapping):
         raise ConfigError(
             f"`config.json` has `{where[:-1]}` = {settings!r}, expected an object"
         )
     settings = cast("Mapping[str, Any]", settings)
-    theta = positive(
-        settings, "rope_theta", positive(raw, "rope_theta", 150_000.0), where=where
+    theta = read_positive(
+        settings, "rope_theta", read_positive(raw, "rope_theta", 150_000.0), where=where
     )
     scaling = read_rope_scaling(settings, raw, where)
     if where:
@@ -116,7 +116,7 @@ def check_theta(theta: float) -> float:
 
 def original_rope(raw: Mapping[str, Any]) -> dict[str, Any] | None:
     """Spell the flat keys of `original/config.json` as `rope_scaling`."""
-    factor = positive(raw, "rope_scaling_factor", 32.0)
+    factor = read_positive(raw, "rope_scaling_factor", 32.0)
     if factor <= 1:  # the reference scales only above 1
         return None
     original = "original_max_position_embeddings"
@@ -166,10 +166,10 @@ def read_rope_scaling(
         )
     scaling = RopeScaling(
         rope_type="yarn",
-        factor=positive(settings, "factor", where=where),
+        factor=read_positive(settings, "factor", where=where),
         original_max_position_embeddings=original,
-        beta_fast=positive(settings, "beta_fast", 32.0, where=where),
-        beta_slow=positive(settings, "beta_slow", 1.0, where=where),
+        beta_fast=read_positive(settings, "beta_fast", 32.0, where=where),
+        beta_slow=read_positive(settings, "beta_slow", 1.0, where=where),
         truncate=truncate,
     )
     if scaling.factor < 1:

@@ -50,8 +50,8 @@ class Vocabulary(Protocol):
 class CountingVocabulary(Vocabulary, Protocol):
     """A vocabulary that can stop early: see `Tokenizer`, which is one."""
 
-    def pieces(self, text: str) -> Iterator[str]: ...
-    def fewest(self, text: str, *, closely: bool = False) -> int: ...
+    def split(self, text: str) -> Iterator[str]: ...
+    def min_token_count(self, text: str, *, tight: bool = False) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,8 @@ def encode_within(
     if context is None or short:
         return encode_pieces(pieces, vocabulary)
     least = sum(
-        1 if piece.special else vocabulary.fewest(piece.text) for piece in pieces
+        1 if piece.special else vocabulary.min_token_count(piece.text)
+        for piece in pieces
     )
     if least >= context:
         raise LongPromptError(least, context)
@@ -252,9 +253,9 @@ def encode_within(
         if piece.special:
             ids.append(vocabulary.special(piece.text))
             continue
-        for part in vocabulary.pieces(whole_characters(piece.text)):
+        for part in vocabulary.split(whole_characters(piece.text)):
             if len(part) > LONG_WORD:
-                least = len(ids) + vocabulary.fewest(part, closely=True)
+                least = len(ids) + vocabulary.min_token_count(part, tight=True)
                 if least >= most:
                     raise LongPromptError(least, context)
             ids += vocabulary.encode(part)

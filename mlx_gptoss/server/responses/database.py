@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlx_gptoss.errors import StorageError
-from mlx_gptoss.files import OWNER_FILE, make_folder, named
+from mlx_gptoss.files import OWNER_FILE, make_folder, storage_errors
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class Database:
 
     def _make_file(self) -> None:
         """Make the file if it is not there; nobody else may read it."""
-        with named(self.path):
+        with storage_errors(self.path):
             if not self.path.exists():
                 if self._seen:
                     log.warning("`%s` was removed: a new one is begun", self.path)
@@ -171,7 +171,7 @@ class Database:
 
     def _set_aside(self, error: DamagedError) -> None:
         """Give a damaged file another name, with its journal."""
-        with named(self.path, "set aside"):
+        with storage_errors(self.path, "set aside"):
             if not self.path.exists() or self.path.stat().st_ino != self._inode:
                 return  # another server was faster
             aside = _free_name(self.path)

@@ -113,7 +113,7 @@ def _tools(conversation: "Conversation") -> Iterator[Word]:
 
 def _models(conversation: "Conversation") -> Iterator[Word]:
     yield "demo", "the small demo model"
-    for one in conversation.services.hub.models():
+    for one in conversation.services.hub.list_models():
         yield one.name, format_bytes(one.bytes)
 
 
