@@ -19,7 +19,7 @@ from mlx_gptoss.diagnostics.agents.known_agents import AGENTS
 if TYPE_CHECKING:
     from mlx_gptoss.diagnostics.agents.cases import CaseResult
     from mlx_gptoss.diagnostics.agents.steps import StepResult
-    from mlx_gptoss.diagnostics.http_client import Client
+    from mlx_gptoss.diagnostics.http_client import HttpClient
 
 SHOWN = 60  # characters of a note in the table
 
@@ -77,10 +77,10 @@ def setup(
     is kept beside each new one. The change is shown, and how to undo it.
     """
     from mlx_gptoss.diagnostics.agents.setup import prepare, write
-    from mlx_gptoss.diagnostics.http_client import Client
+    from mlx_gptoss.diagnostics.http_client import HttpClient
 
     token = api_key(key, needed=False, made=False)
-    chosen = model or _served_model(Client(url, token, seconds=5))
+    chosen = model or _served_model(HttpClient(url, token, seconds=5))
     changes = prepare(tool, Endpoint(url, chosen, token, context), file=file)
     needed = [change for change in changes if change.needed]
     for change in needed:
@@ -104,7 +104,7 @@ def _written(path: Path, backup: Path | None) -> str:
     return f"Wrote {path}{others}; undo: {undo}"
 
 
-def _served_model(client: "Client") -> str:
+def _served_model(client: "HttpClient") -> str:
     """The first model the server lists; without a server, the default model's id."""
     from mlx_gptoss.diagnostics.agents.steps import list_models
     from mlx_gptoss.diagnostics.http_client import Unreachable
@@ -154,11 +154,11 @@ def check(
     """
     from mlx_gptoss.diagnostics.agents.steps import list_models
     from mlx_gptoss.diagnostics.agents.steps import run_checks as run
-    from mlx_gptoss.diagnostics.http_client import Client
+    from mlx_gptoss.diagnostics.http_client import HttpClient
 
-    client = Client(url, api_key(key, needed=False, made=False))
+    client = HttpClient(url, api_key(key, needed=False, made=False))
     if ready_file is not None:
-        client = Client.from_ready_file(ready_file)
+        client = HttpClient.from_ready_file(ready_file)
     chosen = model or list_models(client)[0]
     protocols = [AGENTS[tool].protocol] if tool else None
     outcomes = []
@@ -177,7 +177,7 @@ def check(
         ctx.exit(1)
 
 
-def _run_cases(client: "Client", model: str, *, quiet: bool) -> "list[CaseResult]":
+def _run_cases(client: "HttpClient", model: str, *, quiet: bool) -> "list[CaseResult]":
     from mlx_gptoss.diagnostics.agents.cases import read_cases, run_cases
 
     ran = []
@@ -228,7 +228,7 @@ def _cut(text: str) -> str:
 
 
 def _as_json(
-    client: "Client",
+    client: "HttpClient",
     model: str,
     outcomes: "Sequence[StepResult]",
     ran: "Sequence[CaseResult]",

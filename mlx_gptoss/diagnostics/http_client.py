@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 from mlx_gptoss.errors import GptOssError
 
-SECONDS = 600.0  # a long prompt is read in silence
-UNIX = "http+unix://"  # as the ready file of `serve --uds` says it
+TIMEOUT_S = 600.0  # a long prompt is read in silence
+UNIX_SCHEME = "http+unix://"  # as the ready file of `serve --uds` says it
 
 
 class Unreachable(GptOssError):
@@ -36,7 +36,7 @@ class Refused(GptOssError):
 
 
 @dataclass(frozen=True)
-class Event:
+class ServerSentEvent:
     """One server-sent event; `data` is its JSON, or the text that is none."""
 
     name: str | None
@@ -57,15 +57,15 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 @dataclass(frozen=True)
-class Client:
+class HttpClient:
     """A server at `url` (http://host:port or http+unix:///path)."""
 
     url: str
     key: str | None = None
-    seconds: float = SECONDS
+    seconds: float = TIMEOUT_S
 
     @classmethod
-    def from_ready_file(cls, path: Path) -> "Client":
+    def from_ready_file(cls, path: Path) -> "HttpClient":
         """Open the server that wrote a ready file (`serve --ready-file PATH`)."""
         try:
             ready = json.loads(path.read_text(encoding="utf-8"))
@@ -88,13 +88,13 @@ class Client:
         with self._open("POST", path, body) as answer:
             return _json(answer.read())
 
-    def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[Event]:
+    def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[ServerSentEvent]:
         """Send JSON and yield the events of the answer as they come."""
         with self._open("POST", path, body) as answer:
             kind = answer.getheader("content-type") or ""
             if not kind.startswith("text/event-stream"):
                 raise GptOssError(f"{path} answered with `{kind}`, not with events")
-            yield from events(iter(answer.readline, b""))
+            yield from parse_events(iter(answer.readline, b""))
 
     def _open(
         self, method: str, path: str, body: Mapping[str, Any] | None
@@ -118,8 +118,8 @@ class Client:
         return answer
 
     def _connection(self) -> http.client.HTTPConnection:
-        if self.url.startswith(UNIX):
-            return UnixConnection(self.url.removeprefix(UNIX), self.seconds)
+        if self.url.startswith(UNIX_SCHEME):
+            return UnixConnection(self.url.removeprefix(UNIX_SCHEME), self.seconds)
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Unreachable(f"`{self.url}` is no URL like http://127.0.0.1:8080")
@@ -131,7 +131,7 @@ class Client:
         return kind(parts.hostname, parts.port, timeout=self.seconds)
 
 
-def events(lines: Iterator[bytes]) -> Iterator[Event]:
+def parse_events(lines: Iterator[bytes]) -> Iterator[ServerSentEvent]:
     """Read server-sent events from the lines of a body."""
     name, data = None, []
     for raw in lines:
@@ -140,7 +140,7 @@ def events(lines: Iterator[bytes]) -> Iterator[Event]:
         value = value.removeprefix(" ")
         if not line:
             if data:
-                yield Event(name, _loose("\n".join(data)))
+                yield ServerSentEvent(name, _loose("\n".join(data)))
             name, data = None, []
         elif field == "event":
             name = value

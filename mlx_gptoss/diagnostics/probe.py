@@ -54,18 +54,18 @@ def probe(folder: Path | None = None, *, size: int = DISK_BYTES, say: Say) -> Pr
     Raises GptOssError when the disk has no room. Takes `size` bytes of it meanwhile.
     """
     say(f"writing {format_bytes(size)} and reading it past the cache")
-    ssd = disk_rate(folder or user_home(), size)
+    ssd = measure_disk(folder or user_home(), size)
     say("reading memory on the device")
-    bandwidth = memory_rate()
+    bandwidth = measure_memory()
     say("waiting for the device, layer by layer")
-    sync = sync_seconds()
+    sync = measure_sync()
     say("sending tokens through experts")
-    experts = expert_rate()
+    experts = measure_experts()
     name = str(mx.device_info().get("device_name", ""))
     return Probe(name, ssd, bandwidth, sync, experts)
 
 
-def disk_rate(folder: Path, size: int = DISK_BYTES) -> float:
+def measure_disk(folder: Path, size: int = DISK_BYTES) -> float:
     """Read random pieces of a fresh file with nothing cached: bytes a second."""
     remove_stale(folder)
     free = os.statvfs(folder)
@@ -78,7 +78,7 @@ def disk_rate(folder: Path, size: int = DISK_BYTES) -> float:
         path = inside / "probe"
         with storage_errors(folder):
             write_uncached(path, size)
-        return read_rate(path, size)
+        return time_reads(path, size)
 
 
 def write_uncached(path: Path, size: int) -> None:
@@ -96,7 +96,7 @@ def write_uncached(path: Path, size: int) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def read_rate(path: Path, size: int) -> float:
+def time_reads(path: Path, size: int) -> float:
     """Read every piece of a file once, in random order: bytes a second."""
     count = max(1, size // PIECE_BYTES)
     piece = min(PIECE_BYTES, size)
@@ -117,7 +117,7 @@ def read_rate(path: Path, size: int) -> float:
         reader.close()
 
 
-def memory_rate() -> float:
+def measure_memory() -> float:
     """Multiply a vector with a matrix that no cache holds: bytes a second."""
     matrix = mx.ones((MATRIX_ROWS, MATRIX_COLUMNS), mx.float32)
     vector = mx.ones((MATRIX_COLUMNS, 1), mx.float32)
@@ -130,7 +130,7 @@ def memory_rate() -> float:
     return matrix.nbytes / best
 
 
-def expert_rate() -> float:
+def measure_experts() -> float:
     """Decode through experts as large as the published ones: their bytes a second.
 
     One token after the other goes through four experts of a few, as in a model's
@@ -163,7 +163,7 @@ def expert_rate() -> float:
     return PROBED_LAYERS * k * record_bytes(config) / best
 
 
-def sync_seconds() -> float:
+def measure_sync() -> float:
     """Compare a chain of small products with and without a wait after each."""
     x, w = mx.ones((1, CHAIN_SIZE)), mx.ones((CHAIN_SIZE, CHAIN_SIZE)) / CHAIN_SIZE
     mx.eval(x, w)

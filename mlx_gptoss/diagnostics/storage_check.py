@@ -28,7 +28,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class StorageComparison:
     """One storage against the first: the largest differences of its logits."""
 
     name: str
@@ -49,7 +49,7 @@ def compare_modes(
     memory: str | int | None = None,
     in_place: bool | None = None,
     say: Say = lambda _: None,
-) -> list[Comparison]:
+) -> list[StorageComparison]:
     """Run a checkpoint with every storage that fits, one after the other.
 
     Peak memory: the largest of them. Raises ConfigError for experts that are not
@@ -62,19 +62,21 @@ def compare_modes(
     first: Sequence[mx.array] | None = None
     decoded: list[int] = []
     found = []
-    for name, plan in storages(checkpoint, memory):
+    for name, plan in plan_storages(checkpoint, memory):
         say(f"running {name}")
-        logits, tokens, hit_rate = run(
+        logits, tokens, hit_rate = run_storage(
             checkpoint, plan, prompt, decoded, in_place=in_place
         )
         if first is None:
             first, decoded = logits, tokens
-        prompted, stepped = (largest(a, b) for a, b in zip(first, logits, strict=True))
-        found.append(Comparison(name, prompted, stepped, hit_rate, on_gpu()))
+        prompted, stepped = (
+            max_difference(a, b) for a, b in zip(first, logits, strict=True)
+        )
+        found.append(StorageComparison(name, prompted, stepped, hit_rate, on_gpu()))
     return found
 
 
-def storages(
+def plan_storages(
     checkpoint: Checkpoint, memory: str | int | None
 ) -> Iterator[tuple[str, Plan]]:
     """List the storages to compare: whole first, if it fits; fewest slots last."""
@@ -109,7 +111,7 @@ def storages(
     yield from fitting.items()
 
 
-def run(
+def run_storage(
     checkpoint: Checkpoint,
     plan: Plan,
     prompt: list[int],
@@ -140,7 +142,7 @@ def run(
         mx.clear_cache()
 
 
-def largest(a: mx.array, b: mx.array) -> float:
+def max_difference(a: mx.array, b: mx.array) -> float:
     """Return the largest difference of two arrays; NaN anywhere is infinite."""
     difference = float(mx.max(mx.abs(a - b)).item())  # pyright: ignore
     return difference if difference == difference else float("inf")

@@ -15,7 +15,7 @@ from mlx_gptoss.diagnostics.agents.cases import (
     run_case,
     run_cases,
 )
-from mlx_gptoss.diagnostics.http_client import Client
+from mlx_gptoss.diagnostics.http_client import HttpClient
 from tests.support.serve_process import Served
 
 CASES = read_cases()
@@ -36,7 +36,7 @@ def test_the_arguments_expected_fit_the_first_tool(case: ToolCase) -> None:
 
 def test_every_reply_is_well_formed_and_easy_calls_are_made(served: Served) -> None:
     chosen = [case for case in CASES if case.name in SLICE]
-    ran = list(run_cases(Client(served.url, served.token), served.model, chosen))
+    ran = list(run_cases(HttpClient(served.url, served.token), served.model, chosen))
     assert [(one.case.name, one.error) for one in ran if one.error] == []
     assert [one.api for one in ran] == list(CONVERSATIONS) * len(SLICE)
     exact = {one.case.name for one in ran if one.exact}

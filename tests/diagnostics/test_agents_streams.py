@@ -12,18 +12,18 @@ from mlx_gptoss.diagnostics.agents.streams import (
     assemble_message,
     assemble_response,
 )
-from mlx_gptoss.diagnostics.http_client import Event, events
+from mlx_gptoss.diagnostics.http_client import ServerSentEvent, parse_events
 
-Events = list[Event]
+Events = list[ServerSentEvent]
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 
 
-def chunk(choices: list[Any], usage: Any = None) -> Event:
+def chunk(choices: list[Any], usage: Any = None) -> ServerSentEvent:
     head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-    return Event(None, head | {"choices": choices, "usage": usage})
+    return ServerSentEvent(None, head | {"choices": choices, "usage": usage})
 
 
-def delta(finish_reason: str | None = None, **fields: Any) -> Event:
+def delta(finish_reason: str | None = None, **fields: Any) -> ServerSentEvent:
     return chunk([{"index": 0, "delta": fields, "finish_reason": finish_reason}])
 
 
@@ -38,7 +38,7 @@ def chat_stream() -> Events:
         delta(tool_calls=[{"index": 0, "function": {"arguments": "1}"}}]),
         delta("tool_calls"),
         chunk([], USAGE),
-        Event(None, "[DONE]"),
+        ServerSentEvent(None, "[DONE]"),
     ]
 
 
@@ -121,7 +121,9 @@ def response_stream() -> Events:
         ("response.completed", {"response": response}),
     ]
     return [
-        Event(name, {"type": name, "sequence_number": number} | copy.deepcopy(fields))
+        ServerSentEvent(
+            name, {"type": name, "sequence_number": number} | copy.deepcopy(fields)
+        )
         for number, (name, fields) in enumerate(told)
     ]
 
@@ -172,7 +174,7 @@ def test_a_call_that_was_cut_is_no_item_of_an_incomplete_response() -> None:
         ("response.function_call_arguments.delta", at | {"delta": "{"}),
         ("response.incomplete", {"response": last.data["response"]}),
     ]:
-        found.append(Event(name, {"type": name} | fields))
+        found.append(ServerSentEvent(name, {"type": name} | fields))
     found[-1].data["response"]["status"] = "incomplete"
     numbered(found)
 
@@ -208,7 +210,7 @@ def message_stream() -> Events:
         ),
         ("message_stop", {}),
     ]
-    return [Event(name, {"type": name} | fields) for name, fields in told]
+    return [ServerSentEvent(name, {"type": name} | fields) for name, fields in told]
 
 
 def text_block() -> dict[str, str]:
@@ -253,5 +255,5 @@ def test_a_broken_message_stream_is_named(
 
 def test_events_are_read_from_lines() -> None:
     lines = b"event: a\r\ndata: 1\r\n\r\n: ping\n\ndata: [DONE]\ndata: x\n\ndata: lost"
-    found = list(events(iter(lines.splitlines(keepends=True))))
-    assert found == [Event("a", 1), Event(None, "[DONE]\nx")]
+    found = list(parse_events(iter(lines.splitlines(keepends=True))))
+    assert found == [ServerSentEvent("a", 1), ServerSentEvent(None, "[DONE]\nx")]

@@ -11,15 +11,20 @@ from click.testing import CliRunner
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.cli import cli
 from mlx_gptoss.diagnostics.bench.decode import bench_decode
-from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure, Worker
+from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure, EngineProcess
 from mlx_gptoss.diagnostics.bench.measured_engine import (
     Condition,
-    Subject,
+    MeasuredEngine,
     random_prompt,
 )
 from mlx_gptoss.diagnostics.bench.primitives import count_primitives
 from mlx_gptoss.diagnostics.bench.random_checkpoint import random_config, write_random
-from mlx_gptoss.diagnostics.bench.results import Column, DecodeBench, Point, Ratio
+from mlx_gptoss.diagnostics.bench.results import (
+    Column,
+    DecodeBench,
+    DecodePoint,
+    DecodeRatio,
+)
 from mlx_gptoss.errors import CheckpointError, GptOssError
 from tests.support.checkpoints import write_checkpoint
 
@@ -80,8 +85,8 @@ def test_every_engine_reads_the_same_prompt() -> None:
     assert max(random_prompt(500, 30)) < 30
 
 
-def point(depth: int, prefill: float, decode: float) -> Point:
-    return Point(depth, prefill, decode, first_token_s=depth / prefill, rounds=3)
+def point(depth: int, prefill: float, decode: float) -> DecodePoint:
+    return DecodePoint(depth, prefill, decode, first_token_s=depth / prefill, rounds=3)
 
 
 def test_ratios_are_ours_to_the_peers_at_the_depths_of_both() -> None:
@@ -96,16 +101,19 @@ def test_ratios_are_ours_to_the_peers_at_the_depths_of_both() -> None:
             Column("peer as shipped", points=[point(32, 1.0, 1.0)]),
         ),
     )
-    assert found.ratios == (Ratio(32, prefill=3.0, decode=0.5),)
+    assert found.ratios == (DecodeRatio(32, prefill=3.0, decode=0.5),)
 
 
 def test_a_column_that_would_repeat_another_is_known(tiny: Path) -> None:
     condition = Condition("mlx-lm", "mlx-lm", "float32", (4,), 1)
-    one, two = Subject(condition, tiny, 256), Subject(condition, tiny, 256)
+    one, two = (
+        MeasuredEngine(condition, tiny, 256),
+        MeasuredEngine(condition, tiny, 256),
+    )
     one.column.dtype, two.column.dtype = "float32", "bfloat16"
-    assert not one.repeats(two)
+    assert not one.same_measurement_as(two)
     two.column.dtype = "float32"
-    assert one.repeats(two)
+    assert one.same_measurement_as(two)
 
 
 @pytest.fixture(scope="module")
@@ -156,16 +164,16 @@ def test_a_folder_mlx_lm_cannot_load_is_said_in_one_line(tmp_path: Path) -> None
 
 def test_without_room_for_both_every_turn_has_its_own_process(tiny: Path) -> None:
     condition = Condition("ours", "mlx_gptoss", "float32", (3,), 1)
-    subject = Subject(condition, tiny, 256)
+    subject = MeasuredEngine(condition, tiny, 256)
     with ExitStack() as stack:
         subject.start(stack, keep=False)
-        subject.turn(tokens=2)
+        subject.run_round(tokens=2)
     assert [(p.depth, p.rounds) for p in subject.result().points] == [(3, 1)]
 
 
 def test_a_folder_ours_cannot_load_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(EngineFailure, match=r"^mlx_gptoss: CheckpointError: .+$"):
-        Worker("mlx_gptoss", tmp_path, dtype="float32")
+        EngineProcess("mlx_gptoss", tmp_path, dtype="float32")
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,16 @@ import pytest
 from click.testing import CliRunner
 
 from mlx_gptoss.cli import cli
-from mlx_gptoss.diagnostics.bench.experts import Aim, aims_of, bench_experts, run_apart
-from mlx_gptoss.diagnostics.bench.random_checkpoint import Shape
+from mlx_gptoss.diagnostics.bench.experts import (
+    Aim,
+    bench_experts,
+    compare_with_aims,
+    run_in_process,
+)
+from mlx_gptoss.diagnostics.bench.random_checkpoint import CheckpointShape
 from mlx_gptoss.errors import GptOssError
 
-TINY = Shape(64, 16, 2, 1, 256)
+TINY = CheckpointShape(64, 16, 2, 1, 256)
 RUNS = {
     "warm": {"read": 1.0, "load": 1.1, "stock": 3.0},
     "cold": {"read": 1.0, "load": 1.05},
@@ -24,7 +29,9 @@ RUNS = {
 def test_every_figure_is_measured(tmp_path: Path) -> None:
     said: list[str] = []
     found = bench_experts(shape=TINY, rounds=1, stock=False, say=said.append)
-    assert {aim.name for aim in found.aims} == {aim.name for aim in aims_of(RUNS)[1:]}
+    assert {aim.name for aim in found.aims} == {
+        aim.name for aim in compare_with_aims(RUNS)[1:]
+    }
     assert found.runs["steady"]["misses"] > 500
     assert found.runs["prediction"]["measured"] > 0
     assert json.loads(json.dumps(found.as_json()))["runs"]["fill"]["slots"] > 0
@@ -32,7 +39,7 @@ def test_every_figure_is_measured(tmp_path: Path) -> None:
 
 
 def test_aims_say_which_are_missed() -> None:
-    assert {aim.name: aim.reached for aim in aims_of(RUNS)} == {
+    assert {aim.name: aim.reached for aim in compare_with_aims(RUNS)} == {
         "warm load against mlx-lm": True,
         "cold load against plain preadv": True,
         "streamed against resident decode": True,
@@ -46,7 +53,7 @@ def test_aims_say_which_are_missed() -> None:
 
 def test_a_run_that_fails_is_named(tmp_path: Path) -> None:
     with pytest.raises(GptOssError, match=r"measuring `load` failed: .*does not exist"):
-        run_apart("load", tmp_path / "nowhere")
+        run_in_process("load", tmp_path / "nowhere")
 
 
 def test_a_model_must_be_there() -> None:

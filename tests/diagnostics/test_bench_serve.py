@@ -12,20 +12,26 @@ from mlx_gptoss.cli.bench_serve import table
 from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.engines import MLX_LM
 from mlx_gptoss.diagnostics.bench.serve import (
-    Asking,
-    Level,
+    CompletionLoad,
     ServeBench,
-    Served,
+    ServerResult,
+    StreamLevel,
     bench_serve,
-    level,
-    medians,
+    summarize_round,
+    take_medians,
 )
-from mlx_gptoss.diagnostics.bench.streams import Address, Timed, ask
+from mlx_gptoss.diagnostics.bench.streams import (
+    ServerAddress,
+    StreamTiming,
+    time_stream,
+)
 from mlx_gptoss.errors import GptOssError
 from tests.support.checkpoints import write_checkpoint
 from tests.support.fakes import byte_tokenizer, write_tokenizer
 
-ASKING = Asking(byte_tokenizer(), [2, 258], streams=(1, 3), prompt_tokens=20, tokens=5)
+ASKING = CompletionLoad(
+    byte_tokenizer(), [2, 258], streams=(1, 3), prompt_tokens=20, tokens=5
+)
 FOUND = ServeBench(
     "demo",
     "a machine",
@@ -35,8 +41,13 @@ FOUND = ServeBench(
     32,
     3,
     (
-        Served("mlx_gptoss", (Level(1, 30.0, 0.2, 0.2), Level(4, 90.0, 0.5, 0.75))),
-        Served("mlx-lm", (Level(1, 20.0, 0.3, 0.3), Level(4, 60.0, 1.5, 1.5))),
+        ServerResult(
+            "mlx_gptoss",
+            (StreamLevel(1, 30.0, 0.2, 0.2), StreamLevel(4, 90.0, 0.5, 0.75)),
+        ),
+        ServerResult(
+            "mlx-lm", (StreamLevel(1, 20.0, 0.3, 0.3), StreamLevel(4, 60.0, 1.5, 1.5))
+        ),
     ),
 )
 
@@ -61,22 +72,22 @@ def test_all_sides_are_asked_the_same_and_no_prompt_twice() -> None:
 
 
 def test_a_round_is_summed_up_from_the_first_request_to_the_last_token() -> None:
-    answers = [Timed(1.0, 1.5, 3.0, 9, 5), Timed(1.0, 2.5, 5.0, 9, 5)]
+    answers = [StreamTiming(1.0, 1.5, 3.0, 9, 5), StreamTiming(1.0, 2.5, 5.0, 9, 5)]
 
-    assert level(answers, 5) == Level(2, 2.5, 1.0, 1.5)
+    assert summarize_round(answers, 5) == StreamLevel(2, 2.5, 1.0, 1.5)
     with pytest.raises(EngineFailure, match="5 tokens and not 6"):
-        level(answers, 6)
+        summarize_round(answers, 6)
 
 
 def test_figures_are_medians() -> None:
-    one = Level(4, 10.0, 1.0, 2.0)
+    one = StreamLevel(4, 10.0, 1.0, 2.0)
     rounds = [
         one,
         replace(one, tokens_per_second=30.0),
         replace(one, first_token_s=9.0),
     ]
 
-    assert medians(rounds) == one
+    assert take_medians(rounds) == one
 
 
 def test_the_table_shows_both_sides_and_the_ratios() -> None:
@@ -95,7 +106,7 @@ def test_the_table_shows_both_sides_and_the_ratios() -> None:
 
 def test_a_peer_that_failed_is_named_and_not_compared() -> None:
     broken = replace(
-        FOUND, sides=(FOUND.sides[0], Served("mlx-lm", failure="out of luck"))
+        FOUND, sides=(FOUND.sides[0], ServerResult("mlx-lm", failure="out of luck"))
     )
 
     assert broken.ratios == ()
@@ -119,7 +130,7 @@ def test_what_cannot_be_compared_is_said(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(GptOssError, match="only `mlx-lm` is known"):
         bench_serve(folder, against="vllm")
     with pytest.raises(EngineFailure, match="nobody does not answer"):
-        ask(Address("nobody", 1), {})
+        time_stream(ServerAddress("nobody", 1), {})
 
 
 def test_the_command_explains_itself() -> None:

@@ -9,8 +9,17 @@ from mlx_gptoss.cli.bench_tables import turns_table
 from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.restart import Restart
 from mlx_gptoss.diagnostics.bench.stock_client import StockServer
-from mlx_gptoss.diagnostics.bench.turn_script import Lengths, Request, Script
-from mlx_gptoss.diagnostics.bench.turns import Measured, Turn, TurnsBench, bench_turns
+from mlx_gptoss.diagnostics.bench.turn_script import (
+    ConversationScript,
+    Lengths,
+    ScriptedRequest,
+)
+from mlx_gptoss.diagnostics.bench.turns import (
+    RequestTiming,
+    TurnResult,
+    TurnsBench,
+    bench_turns,
+)
 from mlx_gptoss.errors import GptOssError
 from tests.support.checkpoints import write_checkpoint
 from tests.support.fakes import SPECIALS, byte_tokenizer, write_tokenizer
@@ -21,8 +30,8 @@ WHOLE = 1.1  # tokens read for one that is new
 
 
 @pytest.fixture(scope="module")
-def requests() -> list[Request]:
-    return list(Script(TOKENIZER, turns=4, lengths=SHORT).requests())
+def requests() -> list[ScriptedRequest]:
+    return list(ConversationScript(TOKENIZER, turns=4, lengths=SHORT).requests())
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_script_is_a_conversation_with_a_tool(requests: list[Request]) -> None:
+def test_the_script_is_a_conversation_with_a_tool(
+    requests: list[ScriptedRequest],
+) -> None:
     assert [request.name for request in requests] == [
         "1",
         "2",
@@ -48,7 +59,7 @@ def test_the_script_is_a_conversation_with_a_tool(requests: list[Request]) -> No
 
 
 def test_a_prompt_is_what_was_read_before_then_the_answer_then_what_is_new(
-    requests: list[Request],
+    requests: list[ScriptedRequest],
 ) -> None:
     for request in requests:
         known = len(request.prompt) - request.new
@@ -62,8 +73,8 @@ def test_a_prompt_is_what_was_read_before_then_the_answer_then_what_is_new(
     assert answered.startswith("<|start|>assistant<|channel|>final")
 
 
-def test_what_is_said_is_what_the_model_writes(requests: list[Request]) -> None:
-    said = [TOKENIZER.decode(request.said) for request in requests]
+def test_what_is_said_is_what_the_model_writes(requests: list[ScriptedRequest]) -> None:
+    said = [TOKENIZER.decode(request.reply) for request in requests]
 
     assert all(text.startswith("<|channel|>") for text in said)
     assert [text.count("<|call|>") for text in said] == [0, 0, 1, 0, 0, 0, 0, 0]
@@ -117,7 +128,7 @@ def test_an_unknown_peer_and_a_model_without_harmony_are_refused(
 
 
 def test_a_table_has_a_row_for_each_request() -> None:
-    turn = Turn("2", 100, 30, 20, Measured(50, 0.5), Measured(30, 0.25))
+    turn = TurnResult("2", 100, 30, 20, RequestTiming(50, 0.5), RequestTiming(30, 0.25))
     restart = Restart(8192, read_s=10.0, load_s=0.5, file_bytes=2_000_000)
     found = TurnsBench(
         "m", "a Mac", 0.1, "float32", (turn,), restart, failure="no peer"

@@ -16,9 +16,9 @@ from mlx_gptoss.diagnostics.doctor import (
     NOTE,
     WARNING,
     Facts,
+    describe_machine,
+    diagnose,
     examine,
-    judge,
-    machine,
 )
 from mlx_gptoss.model.blas import BlasStatus
 from tests.support.chat_files import FAULTS, fill, many_levels, noise_in
@@ -57,11 +57,11 @@ HALF_A_MODEL = LocalModel("a/b", Path("/a/b"), 5 * GB, "gpt-oss-20b", 0.0, False
 
 
 def test_a_good_mac_has_nothing_to_be_told() -> None:
-    assert judge(MAC) == judge(replace(MAC, chats=CHATS)) == []
+    assert diagnose(MAC) == diagnose(replace(MAC, chats=CHATS)) == []
 
 
 def test_a_good_linux_machine_is_only_told_that_it_is_no_mac() -> None:
-    assert [finding.level for finding in judge(LINUX)] == [NOTE]
+    assert [finding.level for finding in diagnose(LINUX)] == [NOTE]
 
 
 @pytest.mark.parametrize(
@@ -121,12 +121,12 @@ def test_a_good_linux_machine_is_only_told_that_it_is_no_mac() -> None:
 def test_what_is_wrong_is_found(
     facts: Facts, level: str, what: str, advice: str
 ) -> None:
-    found = [f for f in judge(facts) if what in f.what and advice in f.advice]
+    found = [f for f in diagnose(facts) if what in f.what and advice in f.advice]
     assert [finding.level for finding in found] == [level]
 
 
 def test_errors_come_first() -> None:
-    findings = judge(replace(MAC, macos="13.6", offline=True, free_disk=GB))
+    findings = diagnose(replace(MAC, macos="13.6", offline=True, free_disk=GB))
     assert [finding.level for finding in findings] == [ERROR, WARNING, NOTE]
 
 
@@ -141,7 +141,7 @@ def test_this_machine_is_examined_and_fits_in_json(tmp_path: Path) -> None:
 
 
 def test_one_line_describes_the_machine() -> None:
-    line = machine()
+    line = describe_machine()
     assert "cores" in line
     assert "mlx 0." in line
     assert "\n" not in line

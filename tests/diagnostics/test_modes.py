@@ -8,7 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from mlx_gptoss.cli import cli
-from mlx_gptoss.diagnostics.storage_check import Comparison, compare_modes, largest
+from mlx_gptoss.diagnostics.storage_check import (
+    StorageComparison,
+    compare_modes,
+    max_difference,
+)
 from mlx_gptoss.errors import ConfigError, MemoryBudgetError
 from tests.support.streaming import write
 
@@ -65,12 +69,12 @@ def test_it_stands_alone(folder: Path) -> None:
 def test_a_cpu_must_be_exact_and_a_gpu_in_decoding(
     prompt: float, decode: float, gpu: bool, equal: bool
 ) -> None:
-    assert Comparison("x", prompt, decode, 1.0, gpu).equal is equal
+    assert StorageComparison("x", prompt, decode, 1.0, gpu).equal is equal
 
 
 def test_not_a_number_differs_from_everything() -> None:
     nan = mx.array([1.0, float("nan")])
-    assert largest(nan, nan) == float("inf")
+    assert max_difference(nan, nan) == float("inf")
 
 
 def test_dense_experts_have_one_storage_only(tmp_path: Path) -> None:

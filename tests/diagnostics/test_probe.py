@@ -31,12 +31,12 @@ def test_every_byte_of_the_disk_is_read_once(tmp_path: Path) -> None:
     path = tmp_path / "file"
     probe.write_uncached(path, 9 * MEGA)
     assert path.stat().st_size == 9 * MEGA
-    assert probe.read_rate(path, 9 * MEGA) > 0
+    assert probe.time_reads(path, 9 * MEGA) > 0
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
     with pytest.raises(GptOssError, match="has no room to measure"):
-        probe.disk_rate(tmp_path, 1 << 60)
+        probe.measure_disk(tmp_path, 1 << 60)
 
 
 def test_a_probe_is_kept_and_used_on_its_own_device_only(tmp_path: Path) -> None:

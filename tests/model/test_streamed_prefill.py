@@ -58,7 +58,9 @@ class WatchedExperts(StreamedExperts):
 
     events: list[tuple[str, set[int]]]
 
-    def _group(self, x: mx.array, experts: np.ndarray, *, whole: bool) -> mx.array:
+    def _apply_group(
+        self, x: mx.array, experts: np.ndarray, *, whole: bool
+    ) -> mx.array:
         y = super()._apply_group(x, experts, whole=whole)
         mx.eval(y)
         self.events.append((COMPUTED, set(experts.tolist())))

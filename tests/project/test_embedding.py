@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from mlx_gptoss.cli import cli
 from mlx_gptoss.diagnostics.agents.steps import chat, list_models
-from mlx_gptoss.diagnostics.http_client import Client, Refused, Unreachable
+from mlx_gptoss.diagnostics.http_client import HttpClient, Refused, Unreachable
 from tests.support.serve_process import COMMAND, gone, run, serve, wait_for
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -44,15 +44,15 @@ def test_the_ready_file_says_where_and_with_what_key(tmp_path: Path) -> None:
         assert (told["pid"], told["model"]) == (process.pid, "demo")
         assert ready.read_text().count("\n") == 1
         assert stat.S_IMODE(ready.stat().st_mode) == 0o600  # it holds the key
-        assert list_models(Client.from_ready_file(ready)) == ["demo"]
+        assert list_models(HttpClient.from_ready_file(ready)) == ["demo"]
         with pytest.raises(Refused, match="HTTP 401"):
-            list_models(Client(told["url"], "another key"))
+            list_models(HttpClient(told["url"], "another key"))
     finally:
         process.terminate()
         process.wait(60)
     assert not ready.exists()
     with pytest.raises(Unreachable, match="start `mlx-gptoss serve"):
-        Client.from_ready_file(ready)
+        HttpClient.from_ready_file(ready)
 
 
 def test_a_socket_of_the_file_system_serves_too(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_socket_of_the_file_system_serves_too(tmp_path: Path) -> None:
     with serve("--uds", str(socket)) as served:
         assert served.url == f"http+unix://{socket}"
         assert stat.S_IMODE(socket.stat().st_mode) == 0o600
-        client = Client(served.url, served.token)
+        client = HttpClient(served.url, served.token)
         assert "Hello" in chat.streamed(client, "demo")
     assert not socket.exists()
 

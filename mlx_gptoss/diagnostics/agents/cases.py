@@ -23,7 +23,7 @@ from mlx_gptoss.diagnostics.agents.received import (
     validate,
 )
 from mlx_gptoss.diagnostics.agents.streams import assemble_chat, assemble_response
-from mlx_gptoss.diagnostics.http_client import Client
+from mlx_gptoss.diagnostics.http_client import HttpClient
 from mlx_gptoss.errors import GptOssError
 
 CHAT = "/v1/chat/completions"
@@ -73,7 +73,7 @@ def read_cases() -> Sequence[ToolCase]:
 
 
 def run_cases(
-    client: Client, model: str, cases: Sequence[ToolCase]
+    client: HttpClient, model: str, cases: Sequence[ToolCase]
 ) -> Iterator[CaseResult]:
     """Run each case through chat and through responses."""
     for case in cases:
@@ -107,7 +107,7 @@ class CaseConversation(Protocol):
 class ChatConversation:
     """By chat completions: the conversation is sent each time."""
 
-    def __init__(self, client: Client, model: str, case: ToolCase) -> None:
+    def __init__(self, client: HttpClient, model: str, case: ToolCase) -> None:
         self._client = client
         system = [{"role": "system", "content": case.system}] if case.system else []
         self._messages: list[Any] = [*system, {"role": "user", "content": case.input}]
@@ -155,7 +155,7 @@ class ChatConversation:
 class ResponsesConversation:
     """By responses that are not stored: the items are sent each time."""
 
-    def __init__(self, client: Client, model: str, case: ToolCase) -> None:
+    def __init__(self, client: HttpClient, model: str, case: ToolCase) -> None:
         self._client = client
         self._items: list[Any] = [{"role": "user", "content": case.input}]
         self._body: dict[str, Any] = {

@@ -18,7 +18,7 @@ from mlx_gptoss.diagnostics.agents.received import (
     require,
     validate,
 )
-from mlx_gptoss.diagnostics.http_client import Event
+from mlx_gptoss.diagnostics.http_client import ServerSentEvent
 
 DONE = "[DONE]"
 TEXT_EVENTS = (  # the event that adds, the one that ends, the key of the whole text
@@ -43,7 +43,7 @@ DELTA_FIELDS = {  # of a delta of Anthropic's, by its type
 }
 
 
-def assemble_chat(events: Iterable[Event]) -> ReceivedCompletion:
+def assemble_chat(events: Iterable[ServerSentEvent]) -> ReceivedCompletion:
     """Put a stream of chat chunks together; `include_usage` must have been asked."""
     found = [event.data for event in events]
     require(found and found[-1] == DONE, f"the stream does not end with {DONE}")
@@ -101,7 +101,7 @@ def _joined(parts: Iterable[str | None]) -> str | None:
     return "".join(found) if found else None
 
 
-def assemble_response(events: Iterable[Event]) -> ReceivedResponse:
+def assemble_response(events: Iterable[ServerSentEvent]) -> ReceivedResponse:
     """Put a stream of a response together; it must equal its last event's response."""
     found = [event for event in events if event.data != DONE]
     require(found, "no events")
@@ -170,7 +170,7 @@ class _ResponseAssembler:
         require(self._done == list(output), "the items differ from the response's")
 
 
-def assemble_message(events: Iterable[Event]) -> ReceivedAnthropicMessage:
+def assemble_message(events: Iterable[ServerSentEvent]) -> ReceivedAnthropicMessage:
     """Put a stream of /v1/messages together."""
     message = _MessageAssembler()
     for event in events:

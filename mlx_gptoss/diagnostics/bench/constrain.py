@@ -19,7 +19,7 @@ from typing import Any
 from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.diagnostics.bench.measured_engine import random_prompt
-from mlx_gptoss.diagnostics.doctor import machine
+from mlx_gptoss.diagnostics.doctor import describe_machine
 from mlx_gptoss.engine.guide import Guide, Guides
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.runtime import Runtime
@@ -29,8 +29,8 @@ from mlx_gptoss.harmony.constrain.constraints import Constraints
 
 DEFAULT_DEPTH, DEFAULT_TOKENS, DEFAULT_ROUNDS = 128, 16, 100
 LEAST_TOKENS = 2
-FASTEST = 10  # one in so many rounds was undisturbed
-NEVER = -1e9  # added to the logit of a token that must not come
+FASTEST_SHARE = 10  # one in so many rounds was undisturbed
+EXCLUDED_BIAS = -1e9  # added to the logit of a token that must not come
 SEED = 7
 
 Progress = Callable[[str], None]
@@ -85,7 +85,7 @@ def bench_constrain(
     say = progress or (lambda _: None)
     load_average = os.getloadavg()[0]
     with load(model, dtype=dtype, memory=memory) as runtime:
-        text = FreeText(runtime, depth, tokens, temperature)
+        text = FreeTextDecoder(runtime, depth, tokens, temperature)
         free, guided = [], []
         text.seconds_per_token(text.guide())  # the first run is not timed
         for turn in range(rounds):
@@ -96,24 +96,24 @@ def bench_constrain(
         pairs = zip(free, guided, strict=True)
         return ConstrainBench(
             model=str(model),
-            machine=machine(),
+            machine=describe_machine(),
             load_average=load_average,
             vocabulary=runtime.config.vocab_size,
             depth=depth,
             tokens=tokens,
             rounds=rounds,
-            free=1 / undisturbed(free),
-            guided=1 / undisturbed(guided),
+            free=1 / fastest_tenth(free),
+            guided=1 / fastest_tenth(guided),
             paired=median(with_it / without - 1 for without, with_it in pairs),
         )
 
 
-def undisturbed(seconds: Sequence[float]) -> float:
+def fastest_tenth(seconds: Sequence[float]) -> float:
     """Return the slowest of the fastest tenth."""
-    return sorted(seconds)[len(seconds) // FASTEST]
+    return sorted(seconds)[len(seconds) // FASTEST_SHARE]
 
 
-class FreeText:
+class FreeTextDecoder:
     """Decodes text inside a message that cannot end."""
 
     def __init__(
@@ -140,7 +140,7 @@ class FreeText:
             max_tokens=tokens,
             temperature=temperature,
             seed=SEED,
-            logit_bias={special("<|end|>"): NEVER},
+            logit_bias={special("<|end|>"): EXCLUDED_BIAS},
         )
 
     def guide(self) -> Guide:

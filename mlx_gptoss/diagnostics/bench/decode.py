@@ -18,9 +18,9 @@ from typing import Any
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.engines import MLX_LM, OURS, default_dtype
-from mlx_gptoss.diagnostics.bench.measured_engine import Condition, Subject
+from mlx_gptoss.diagnostics.bench.measured_engine import Condition, MeasuredEngine
 from mlx_gptoss.diagnostics.bench.results import DecodeBench
-from mlx_gptoss.diagnostics.doctor import machine
+from mlx_gptoss.diagnostics.doctor import describe_machine
 from mlx_gptoss.engine.hit_curve import recorded_curve
 from mlx_gptoss.engine.place import check_context, plan_checkpoint
 from mlx_gptoss.errors import GptOssError
@@ -89,7 +89,7 @@ def bench_decode(
     )
     require_fit(plan, config, str(model))
     conditions = _conditions(against, dtype or default_dtype(), chosen, rounds, options)
-    subjects = [Subject(each, folder, config.vocab_size) for each in conditions]
+    subjects = [MeasuredEngine(each, folder, config.vocab_size) for each in conditions]
     shared = int(budget.total * SHARE_OF_MEMORY)
     load_average = os.getloadavg()[0]
 
@@ -104,10 +104,10 @@ def bench_decode(
             for subject in running:
                 if turn < subject.condition.rounds:
                     say(f"round {turn + 1} of {rounds}: {subject.column.name}")
-                    subject.turn(tokens)
+                    subject.run_round(tokens)
     return DecodeBench(
         model=str(model),
-        machine=machine(),
+        machine=describe_machine(),
         load_average=load_average,
         tokens=tokens,
         columns=tuple(
@@ -172,10 +172,10 @@ def _conditions(
 
 
 def _started(
-    subjects: list[Subject], *, together: bool, stack: ExitStack, say: Progress
-) -> list[Subject]:
+    subjects: list[MeasuredEngine], *, together: bool, stack: ExitStack, say: Progress
+) -> list[MeasuredEngine]:
     """Start everyone once; leave out a peer that fails or that repeats a column."""
-    running: list[Subject] = []
+    running: list[MeasuredEngine] = []
     failed: set[str] = set()
     for subject in subjects:
         if subject.condition.engine in failed:
@@ -189,6 +189,6 @@ def _started(
             subject.column.failure = str(error)
             failed.add(subject.condition.engine)
             continue
-        if not any(subject.repeats(other) for other in running):
+        if not any(subject.same_measurement_as(other) for other in running):
             running.append(subject)
     return running

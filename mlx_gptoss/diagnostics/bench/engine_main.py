@@ -50,7 +50,9 @@ def main(engine: str, folder: str, dtype: str, options: str) -> None:
         chosen = None if dtype == AS_SHIPPED else dtype
         _serve(engine, Path(folder), chosen, json.loads(options), answers)
     except Exception as error:  # the edge of the process: told, then raised
-        _say(answers, {"error": f"{type(error).__name__}: {error}".splitlines()[0]})
+        _write_reply(
+            answers, {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+        )
         raise
 
 
@@ -63,32 +65,32 @@ def _serve(
 ) -> None:
     import mlx.core as mx  # noqa: PLC0415 - a broken MLX must still be told
 
-    from mlx_gptoss.diagnostics.bench.engines import ENGINES, timed_run  # noqa: PLC0415
+    from mlx_gptoss.diagnostics.bench.engines import ENGINES, time_run  # noqa: PLC0415
 
     engine = ENGINES[name](folder, dtype, **options)
     blas = preload_blas().state
     ready = Ready(engine.package, engine.dtype, blas, engine.load_s, engine.experts)
-    _say(answers, asdict(ready))
+    _write_reply(answers, asdict(ready))
     for line in sys.stdin:
         question = json.loads(line)
         match question["ask"]:
             case "run":
-                run = timed_run(engine, question["prompt"], question["tokens"])
-                _say(answers, asdict(run))
+                run = time_run(engine, question["prompt"], question["tokens"])
+                _write_reply(answers, asdict(run))
             case "primitives":
-                _say(answers, engine.primitives(question["prompt"]))
+                _write_reply(answers, engine.primitives(question["prompt"]))
             case "totals":
                 totals = {
                     "peak_memory": mx.get_peak_memory(),
                     "peak_rss": peak_rss(),
                     "hit_rate": engine.hit_rate,
                 }
-                _say(answers, totals)
+                _write_reply(answers, totals)
             case unknown:
                 raise ValueError(f"unknown question `{unknown}`")
 
 
-def _say(answers: TextIO, answer: Mapping[str, Any]) -> None:
+def _write_reply(answers: TextIO, answer: Mapping[str, Any]) -> None:
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
 

@@ -14,14 +14,14 @@ from mlx_gptoss.diagnostics.bench.engine_main import AS_SHIPPED, Ready
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.model.blas_library import BLAS_VARIABLE
 
-PATIENCE_S = 10.0  # for a process that was told to end
+SHUTDOWN_TIMEOUT_S = 10.0  # for a process that was told to end
 
 
 class EngineFailure(GptOssError):
     """An engine could not load the folder or died while it was measured."""
 
 
-class Worker:
+class EngineProcess:
     """One engine on one folder. Use it in a `with`: the process ends with it."""
 
     def __init__(
@@ -54,19 +54,19 @@ class Worker:
             env=environment,
         )
         try:
-            self.ready = Ready(**self._answer())
+            self.ready = Ready(**self._read_reply())
         except BaseException:
             self.close()
             raise
 
     def run(self, prompt: list[int], tokens: int) -> Mapping[str, float]:
-        return self._ask(ask="run", prompt=prompt, tokens=tokens)
+        return self._request(ask="run", prompt=prompt, tokens=tokens)
 
     def primitives(self, prompt: list[int]) -> Mapping[str, int]:
-        return self._ask(ask="primitives", prompt=prompt)
+        return self._request(ask="primitives", prompt=prompt)
 
     def totals(self) -> Mapping[str, Any]:
-        return self._ask(ask="totals")
+        return self._request(ask="totals")
 
     def close(self) -> None:
         """End the process; kill it if it does not listen."""
@@ -74,7 +74,7 @@ class Worker:
         assert self._process.stdout is not None
         self._process.stdin.close()
         try:
-            self._process.wait(PATIENCE_S)
+            self._process.wait(SHUTDOWN_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -92,26 +92,26 @@ class Worker:
     ) -> None:
         self.close()
 
-    def _ask(self, **question: Any) -> dict[str, Any]:
+    def _request(self, **question: Any) -> dict[str, Any]:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(question) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError as error:
-            raise self._died() from error
-        return self._answer()
+            raise self._died_error() from error
+        return self._read_reply()
 
-    def _answer(self) -> dict[str, Any]:
+    def _read_reply(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise self._died()
+            raise self._died_error()
         answer = json.loads(line)
         if "error" in answer:
             raise EngineFailure(f"{self._engine}: {answer['error']}")
         return answer
 
-    def _died(self) -> EngineFailure:
+    def _died_error(self) -> EngineFailure:
         code = self._process.wait()
         self._errors.seek(0)
         last = self._errors.read().strip().splitlines()[-1:] or ["without a word"]

@@ -28,7 +28,7 @@ DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 
 @dataclass(frozen=True)
-class Run:
+class TimedRun:
     """Seconds to the first token, and from there to the last of `tokens`."""
 
     first_token_s: float
@@ -36,7 +36,7 @@ class Run:
     tokens: int
 
 
-class Engine(Protocol):
+class BenchEngine(Protocol):
     """What a benchmark needs of an engine."""
 
     package: str
@@ -63,7 +63,7 @@ def default_dtype() -> str:
     return "bfloat16" if on_gpu() else "float32"
 
 
-def timed_run(engine: Engine, prompt: list[int], count: int) -> Run:
+def time_run(engine: BenchEngine, prompt: list[int], count: int) -> TimedRun:
     """Time one run from the call to the moment each token is known here."""
     mx.synchronize()
     start = time.perf_counter()
@@ -74,10 +74,10 @@ def timed_run(engine: Engine, prompt: list[int], count: int) -> Run:
     end = time.perf_counter()
     mx.synchronize()  # a step in flight must not slow the next run
     assert produced == count, f"{produced=} {count=}"
-    return Run(first - start, end - first, produced)
+    return TimedRun(first - start, end - first, produced)
 
 
-class Ours:
+class OwnEngine:
     """This package, by the loader and the generator that everything here uses.
 
     Its experts lie as `plan_checkpoint` says of the options, by default resident.
@@ -124,7 +124,7 @@ class Ours:
         return _count_step(lambda ids: self._model(ids, cache), prompt)
 
 
-class MlxLm:
+class MlxLmEngine:
     """Stock mlx-lm: its loader, its generator, its caches; nothing of ours.
 
     Without a dtype it runs as shipped, in the checkpoint's own.
@@ -158,9 +158,9 @@ class MlxLm:
         return _count_step(lambda ids: self._model(ids, cache=cache), prompt)
 
 
-ENGINES: dict[str, Callable[..., Engine]] = {
-    OURS: Ours,
-    MLX_LM: MlxLm,
+ENGINES: dict[str, Callable[..., BenchEngine]] = {
+    OURS: OwnEngine,
+    MLX_LM: MlxLmEngine,
 }
 
 

@@ -18,17 +18,17 @@ from typing import Any
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.diagnostics.bench.random_checkpoint import (
-    Shape,
+    CheckpointShape,
     make_config,
     write_config,
 )
-from mlx_gptoss.diagnostics.doctor import machine
+from mlx_gptoss.diagnostics.doctor import describe_machine
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.files import scratch, temporary_folder
 
 MODULE = "mlx_gptoss.diagnostics.bench.experts_runs"
 VOCABULARY = 16384
-SHAPE_120B = Shape(2880, 128, 64, 8, VOCABULARY)
+SHAPE_120B = CheckpointShape(2880, 128, 64, 8, VOCABULARY)
 LAYERS = 2
 ROUNDS = 3
 
@@ -72,7 +72,7 @@ class ExpertsBench:
 def bench_experts(
     folder: Path | None = None,
     *,
-    shape: Shape = SHAPE_120B,
+    shape: CheckpointShape = SHAPE_120B,
     layers: int = LAYERS,
     rounds: int = ROUNDS,
     stock: bool = True,
@@ -80,14 +80,18 @@ def bench_experts(
 ) -> ExpertsBench:
     """Measure a checkpoint, or a random one that is deleted afterwards."""
     load_average = os.getloadavg()[0]
-    with subject(folder, shape, layers, say) as model:
+    with checkpoint_to_measure(folder, shape, layers, say) as model:
         runs = measure(model, rounds=rounds, stock=stock, say=say)
     named = str(folder) if folder else f"{layers} layers of {shape}"
-    return ExpertsBench(machine(), load_average, named, runs, aims_of(runs))
+    return ExpertsBench(
+        describe_machine(), load_average, named, runs, compare_with_aims(runs)
+    )
 
 
 @contextmanager
-def subject(folder: Path | None, shape: Shape, layers: int, say: Say) -> Iterator[Path]:
+def checkpoint_to_measure(
+    folder: Path | None, shape: CheckpointShape, layers: int, say: Say
+) -> Iterator[Path]:
     """Give the checkpoint to measure."""
     if folder is not None:
         yield folder
@@ -101,7 +105,7 @@ def measure(model: Path, *, rounds: int, stock: bool, say: Say) -> dict[str, Any
     """Run everything; rounds of what is compared are interleaved."""
     files = open_checkpoint(model).files
     engines = ["read", "load", *(["stock"] if stock else [])]
-    run_apart("read", model)  # the first may find nothing cached
+    run_in_process("read", model)  # the first may find nothing cached
     found: dict[str, Any] = {}
     for heat in ("warm", "cold"):
         seconds: dict[str, list[float]] = {engine: [] for engine in engines}
@@ -111,16 +115,16 @@ def measure(model: Path, *, rounds: int, stock: bool, say: Say) -> dict[str, Any
                 say(f"{heat} {engine}, round {turn + 1} of {rounds}")
                 if heat == "cold":
                     drop_pages(files)
-                seconds[engine].append(run_apart(engine, model)["seconds"])
+                seconds[engine].append(run_in_process(engine, model)["seconds"])
         found[heat] = {engine: median(taken) for engine, taken in seconds.items()}
     found["bytes"] = sum(path.stat().st_size for path in files)
     for name in ("decode", "fill", "steady", "prediction"):
         say(f"measuring {name}")
-        found[name] = run_apart(name, model)
+        found[name] = run_in_process(name, model)
     return found
 
 
-def run_apart(name: str, model: Path) -> dict[str, Any]:
+def run_in_process(name: str, model: Path) -> dict[str, Any]:
     """Run one measurement in its own process."""
     command = [sys.executable, "-m", MODULE, name, str(model)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -140,7 +144,7 @@ def drop_pages(files: tuple[Path, ...]) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def aims_of(runs: dict[str, Any]) -> tuple[Aim, ...]:
+def compare_with_aims(runs: dict[str, Any]) -> tuple[Aim, ...]:
     """Compare what was measured with what it should be."""
     warm, cold, steady = runs["warm"], runs["cold"], runs["steady"]
     aims = []

@@ -13,7 +13,7 @@ from mlx_gptoss.checkpoint.tensor_reads import CHUNK_BYTES
 from mlx_gptoss.model.experts.reader import THREADS
 
 
-def read_plainly(folder: Path) -> dict[str, float]:
+def read_files(folder: Path) -> dict[str, float]:
     """Read all weight bytes by parallel preadv into fresh memory, as loaders must."""
     checkpoint = open_checkpoint(folder)
     sizes = {path: path.stat().st_size for path in checkpoint.files}
@@ -33,7 +33,7 @@ def read_plainly(folder: Path) -> dict[str, float]:
     return {"seconds": time.perf_counter() - started, "bytes": sum(sizes.values())}
 
 
-def load_ours(folder: Path) -> dict[str, float]:
+def load_own(folder: Path) -> dict[str, float]:
     """Load with every weight in memory, its floats as they are stored."""
     started = time.perf_counter()
     checkpoint = open_checkpoint(folder)

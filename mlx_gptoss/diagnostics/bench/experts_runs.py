@@ -23,11 +23,11 @@ import numpy as np
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.expert_records import expert_records
 from mlx_gptoss.diagnostics.bench.experts_loading import (
-    load_ours,
+    load_own,
     load_stock,
-    read_plainly,
+    read_files,
 )
-from mlx_gptoss.diagnostics.probe import expert_rate, memory_rate, sync_seconds
+from mlx_gptoss.diagnostics.probe import measure_experts, measure_memory, measure_sync
 from mlx_gptoss.engine.place import load_placed, plan_checkpoint
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import HitCurve, Machine, Plan, measure_workload, predict
@@ -200,10 +200,10 @@ def check_prediction(folder: Path) -> dict[str, Any]:
     fills = fill_slots(folder)
     machine = Machine(
         "here",
-        memory_rate(),
+        measure_memory(),
         fills["plain"],
-        sync_seconds=sync_seconds(),
-        expert_rate=expert_rate(),
+        sync_seconds=measure_sync(),
+        expert_rate=measure_experts(),
         measured=True,
     )
     share = slots / config.num_local_experts
@@ -269,8 +269,8 @@ def rss() -> int:
 
 
 RUNS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "read": read_plainly,
-    "load": load_ours,
+    "read": read_files,
+    "load": load_own,
     "stock": load_stock,
     "decode": decode_side_by_side,
     "fill": fill_slots,

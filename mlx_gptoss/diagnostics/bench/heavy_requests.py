@@ -26,7 +26,7 @@ PATTERN = "([a-z]{3,9} ){300}"
 
 
 @dataclass(frozen=True)
-class Heavy:
+class HeavyRequest:
     """One request: its name, where it goes, and its body."""
 
     name: str
@@ -36,9 +36,9 @@ class Heavy:
 
 def heavy_requests(
     tokenizer: Tokenizer, context: int
-) -> dict[str, Callable[[], Heavy]]:
+) -> dict[str, Callable[[], HeavyRequest]]:
     """Makers of the requests by name: their bodies are large."""
-    bound = min(LARGEST, context * longest(tokenizer) * 9 // 10)
+    bound = min(LARGEST, context * longest_token(tokenizer) * 9 // 10)
     return {
         "31 MB prompt": lambda: prompt("31 MB prompt", LARGEST),
         "prompt inside the bound": lambda: prompt("prompt inside the bound", bound),
@@ -49,19 +49,19 @@ def heavy_requests(
     }
 
 
-def longest(tokenizer: Tokenizer) -> int:
+def longest_token(tokenizer: Tokenizer) -> int:
     """The bytes of the longest token of text."""
     return max(len(tokenizer.token_bytes(token)) for token in tokenizer.text_ids)
 
 
-def prompt(name: str, size: int) -> Heavy:
+def prompt(name: str, size: int) -> HeavyRequest:
     draw = random.Random(SEED)
     text = " ".join(draw.choices(WORDS, k=20_000)) + " "
     whole = (text * (size // len(text) + 1))[:size]
-    return Heavy(name, CHAT, chat_body([user(whole)]))
+    return HeavyRequest(name, CHAT, chat_body([user(whole)]))
 
 
-def tools() -> Heavy:
+def tools() -> HeavyRequest:
     """Tools that are all compiled, the last of them in vain: none is answered."""
     offered: list[dict[str, Any]] = [
         {
@@ -85,22 +85,22 @@ def tools() -> Heavy:
     last["parameters"]["properties"] = {"field": {"not": {"type": "string"}}}
     offered[-1]["function"] = {**last, "strict": True}
     asked = chat_body([user("Hi")], tools=offered, tool_choice="required")
-    return Heavy("256 tools", CHAT, asked)
+    return HeavyRequest("256 tools", CHAT, asked)
 
 
-def regex() -> Heavy:
+def regex() -> HeavyRequest:
     bound = {"type": "regex", "regex": PATTERN}
     asked = chat_body([user("Hi")], response_format=bound, reasoning_effort="none")
-    return Heavy("costly regex", CHAT, asked)
+    return HeavyRequest("costly regex", CHAT, asked)
 
 
-def messages() -> Heavy:
-    return Heavy("100,000 messages", CHAT, chat_body([user("Hi")] * MESSAGES))
+def messages() -> HeavyRequest:
+    return HeavyRequest("100,000 messages", CHAT, chat_body([user("Hi")] * MESSAGES))
 
 
-def ids() -> Heavy:
+def ids() -> HeavyRequest:
     body = {"prompt": [1] * IDS, "max_tokens": 1}
-    return Heavy("500,000 ids", RAW, json.dumps(body).encode())
+    return HeavyRequest("500,000 ids", RAW, json.dumps(body).encode())
 
 
 def user(text: str) -> dict[str, Any]:

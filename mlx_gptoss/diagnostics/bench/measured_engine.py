@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mlx_gptoss.diagnostics.bench.engine_process import Worker
-from mlx_gptoss.diagnostics.bench.results import Column, Point
+from mlx_gptoss.diagnostics.bench.engine_process import EngineProcess
+from mlx_gptoss.diagnostics.bench.results import Column, DecodePoint
 
 WARM_UP_DEPTH, WARM_UP_TOKENS = 8, 2  # of the run that is not timed
 SEED = 7
@@ -32,7 +32,7 @@ class Condition:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Subject:
+class MeasuredEngine:
     """Measures one engine, turn by turn."""
 
     def __init__(self, condition: Condition, folder: Path, vocab_size: int) -> None:
@@ -40,7 +40,7 @@ class Subject:
         self.column = Column(condition.name)
         self._folder = folder
         self._vocab_size = vocab_size
-        self._kept: Worker | None = None
+        self._kept: EngineProcess | None = None
         self._loads: list[float] = []
         self._runs: dict[int, list[Mapping[str, float]]] = defaultdict(list)
 
@@ -54,7 +54,7 @@ class Subject:
         else:
             worker.close()
 
-    def repeats(self, other: "Subject") -> bool:
+    def same_measurement_as(self, other: "MeasuredEngine") -> bool:
         """Say whether this would be the same measurement again."""
         mine, theirs = self.column, other.column
         return (mine.package, mine.dtype, mine.blas) == (
@@ -63,7 +63,7 @@ class Subject:
             theirs.blas,
         )
 
-    def turn(self, tokens: int) -> None:
+    def run_round(self, tokens: int) -> None:
         """Run once at every depth."""
         if self._kept is not None:
             self._run(self._kept, tokens)
@@ -75,7 +75,7 @@ class Subject:
         """Return the column with its medians."""
         self.column.load_s = median(self._loads or [0.0])
         self.column.points = [
-            Point(
+            DecodePoint(
                 depth,
                 prefill=depth / median(run["first_token_s"] for run in runs),
                 decode=median((run["tokens"] - 1) / run["decode_s"] for run in runs),
@@ -86,9 +86,9 @@ class Subject:
         ]
         return self.column
 
-    def _load(self) -> Worker:
+    def _load(self) -> EngineProcess:
         condition, column = self.condition, self.column
-        worker = Worker(
+        worker = EngineProcess(
             condition.engine,
             self._folder,
             dtype=condition.dtype,
@@ -102,7 +102,7 @@ class Subject:
         worker.run(random_prompt(WARM_UP_DEPTH, self._vocab_size), WARM_UP_TOKENS)
         return worker
 
-    def _run(self, worker: Worker, tokens: int) -> None:
+    def _run(self, worker: EngineProcess, tokens: int) -> None:
         for depth in self.condition.depths:
             prompt = random_prompt(depth, self._vocab_size)
             self._runs[depth].append(worker.run(prompt, tokens))

@@ -11,8 +11,11 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from mlx_gptoss.diagnostics.bench.engine_process import PATIENCE_S, EngineFailure
-from mlx_gptoss.diagnostics.bench.streams import Address
+from mlx_gptoss.diagnostics.bench.engine_process import (
+    SHUTDOWN_TIMEOUT_S,
+    EngineFailure,
+)
+from mlx_gptoss.diagnostics.bench.streams import ServerAddress
 
 NAME = "mlx_gptoss"
 STARTING_S, LOOK_S = 600.0, 0.1
@@ -40,7 +43,7 @@ class OurServer:
             raise
         port = urlsplit(facts["url"]).port
         assert port is not None
-        self.address = Address(NAME, port, facts["token"])
+        self.address = ServerAddress(NAME, port, facts["token"])
 
     @property
     def pid(self) -> int:
@@ -50,7 +53,7 @@ class OurServer:
         """End the process; kill it if it does not listen."""
         self._process.terminate()
         try:
-            self._process.wait(PATIENCE_S)
+            self._process.wait(SHUTDOWN_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

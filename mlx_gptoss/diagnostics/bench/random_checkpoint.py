@@ -34,14 +34,14 @@ CHUNK_VALUES = 2**22
 SHARD_BYTES = 5 * 10**9
 E8M0_BIAS = 127
 FP4_RMS = 2.93  # of the sixteen FP4 values, each as likely as the others
-INTERESTING_LAYERS = 4  # a larger shape is taken once it has so many layers
-LEAST_LAYERS = 2  # one of each kind of attention
+PREFERRED_LAYERS = 4  # a larger shape is taken once it has so many layers
+MIN_LAYERS = 2  # one of each kind of attention
 BIAS_STD = 0.02
 NORM_STD = 0.05
 
 
 @dataclass(frozen=True)
-class Shape:
+class CheckpointShape:
     """The sizes that do not follow from the number of bytes wanted."""
 
     hidden_size: int
@@ -52,15 +52,15 @@ class Shape:
 
 
 SHAPES = (
-    Shape(64, 4, 2, 1, 256),
-    Shape(192, 8, 6, 2, 2048),
-    Shape(768, 32, 12, 4, 16384),
-    Shape(2880, 32, 64, 8, 201088),  # gpt-oss-20b
+    CheckpointShape(64, 4, 2, 1, 256),
+    CheckpointShape(192, 8, 6, 2, 2048),
+    CheckpointShape(768, 32, 12, 4, 16384),
+    CheckpointShape(2880, 32, 64, 8, 201088),  # gpt-oss-20b
 )
 
 
 @dataclass(frozen=True)
-class Tensor:
+class RandomTensor:
     """A tensor as it is stored, and how its values are drawn."""
 
     name: str
@@ -78,9 +78,9 @@ def random_config(size: int) -> dict[str, Any]:
     """Choose the `config.json` of a checkpoint of at least `size` bytes."""
     for shape in reversed(SHAPES):
         layers = _layers_for(size, shape)
-        if layers >= INTERESTING_LAYERS:
+        if layers >= PREFERRED_LAYERS:
             return make_config(shape, layers)
-    return make_config(SHAPES[0], max(LEAST_LAYERS, _layers_for(size, SHAPES[0])))
+    return make_config(SHAPES[0], max(MIN_LAYERS, _layers_for(size, SHAPES[0])))
 
 
 def free_disk(folder: Path) -> int:
@@ -137,7 +137,7 @@ def write_config(
         return made.rename(folder)
 
 
-def stored_tensors(config: dict[str, Any]) -> Iterator[Tensor]:
+def stored_tensors(config: dict[str, Any]) -> Iterator[RandomTensor]:
     """List the tensors of a published checkpoint of this configuration."""
     model = ModelConfig.from_dict(config)
     for matrix in matrices(model, PACKED):
@@ -147,21 +147,21 @@ def stored_tensors(config: dict[str, Any]) -> Iterator[Tensor]:
             blocks = (*matrix.shape[:-1], width // VALUES_PER_BLOCK)
             exponent = E8M0_BIAS - round(math.log2(FP4_RMS * math.sqrt(width)))
             scales = HF.stored_name(f"{matrix.path}.scales")
-            yield Tensor(weight, "U8", (*blocks, BYTES_PER_BLOCK), 0, 0)
-            yield Tensor(scales, "U8", blocks, exponent, 1)
+            yield RandomTensor(weight, "U8", (*blocks, BYTES_PER_BLOCK), 0, 0)
+            yield RandomTensor(scales, "U8", blocks, exponent, 1)
         else:
             std = 1.0 if matrix.path.endswith("embed_tokens") else width**-0.5
-            yield Tensor(weight, "BF16", matrix.shape, 0, std)
+            yield RandomTensor(weight, "BF16", matrix.shape, 0, std)
         if matrix.has_bias:
             bias = HF.stored_name(f"{matrix.path}.bias")
-            yield Tensor(bias, "BF16", matrix.shape[:-1], 0, BIAS_STD)
+            yield RandomTensor(bias, "BF16", matrix.shape[:-1], 0, BIAS_STD)
     for vector in vectors(model):
         sinks = vector.name.endswith("sinks")
         mean, std = (0.0, 1.0) if sinks else (1.0, NORM_STD)
-        yield Tensor(HF.stored_name(vector.name), "BF16", vector.shape, mean, std)
+        yield RandomTensor(HF.stored_name(vector.name), "BF16", vector.shape, mean, std)
 
 
-def _layers_for(size: int, shape: Shape) -> int:
+def _layers_for(size: int, shape: CheckpointShape) -> int:
     one, two = (
         sum(tensor.nbytes for tensor in stored_tensors(make_config(shape, layers)))
         for layers in (1, 2)
@@ -170,7 +170,7 @@ def _layers_for(size: int, shape: Shape) -> int:
     return math.ceil((size - (one - layer)) / layer)
 
 
-def make_config(shape: Shape, layers: int) -> dict[str, Any]:
+def make_config(shape: CheckpointShape, layers: int) -> dict[str, Any]:
     """Make the `config.json` of a published model of this shape and so many layers."""
     kinds = ("sliding_attention", "full_attention")
     return {
@@ -224,7 +224,10 @@ def make_config(shape: Shape, layers: int) -> dict[str, Any]:
 
 
 def _write_weights(
-    folder: Path, tensors: list[Tensor], shard_bytes: int, draw: np.random.Generator
+    folder: Path,
+    tensors: list[RandomTensor],
+    shard_bytes: int,
+    draw: np.random.Generator,
 ) -> None:
     shards = _shards(tensors, shard_bytes)
     names = [f"model-{n:05}-of-{len(shards):05}.safetensors" for n in _from_one(shards)]
@@ -252,8 +255,8 @@ def _from_one(items: list[Any]) -> range:
     return range(1, len(items) + 1)
 
 
-def _shards(tensors: list[Tensor], shard_bytes: int) -> list[list[Tensor]]:
-    shards: list[list[Tensor]] = [[]]
+def _shards(tensors: list[RandomTensor], shard_bytes: int) -> list[list[RandomTensor]]:
+    shards: list[list[RandomTensor]] = [[]]
     filled = 0
     for tensor in tensors:
         if shards[-1] and filled + tensor.nbytes > shard_bytes:
@@ -264,7 +267,7 @@ def _shards(tensors: list[Tensor], shard_bytes: int) -> list[list[Tensor]]:
     return shards
 
 
-def _write_header(file: BinaryIO, tensors: list[Tensor]) -> None:
+def _write_header(file: BinaryIO, tensors: list[RandomTensor]) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for tensor in tensors:
@@ -280,7 +283,7 @@ def _write_header(file: BinaryIO, tensors: list[Tensor]) -> None:
     file.write(struct.pack("<Q", len(encoded)) + encoded)
 
 
-def _values(tensor: Tensor, draw: np.random.Generator) -> Iterator[bytes]:
+def _values(tensor: RandomTensor, draw: np.random.Generator) -> Iterator[bytes]:
     count = math.prod(tensor.shape)
     for start in range(0, count, CHUNK_VALUES):
         size = min(CHUNK_VALUES, count - start)

@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Point:
+class DecodePoint:
     """Medians at one depth: of a prompt so long, and of decoding behind it."""
 
     depth: int
@@ -30,7 +30,7 @@ class Column:
     peak_memory: int = 0  # bytes, MLX's arrays
     peak_rss: int = 0  # bytes, the whole process
     primitives: Mapping[str, int] = field(default_factory=dict)
-    points: list[Point] = field(default_factory=list)
+    points: list[DecodePoint] = field(default_factory=list)
     failure: str | None = None
 
     @property
@@ -39,7 +39,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Ratio:
+class DecodeRatio:
     """Ours to the peer's at one depth: above 1 we are faster."""
 
     depth: int
@@ -58,12 +58,12 @@ class DecodeBench:
     columns: tuple[Column, ...]
 
     @property
-    def ratios(self) -> tuple[Ratio, ...]:
+    def ratios(self) -> tuple[DecodeRatio, ...]:
         if len(self.columns) == 1:
             return ()
         theirs = {point.depth: point for point in self.columns[1].points}
         return tuple(
-            Ratio(
+            DecodeRatio(
                 ours.depth,
                 ours.prefill / theirs[ours.depth].prefill,
                 ours.decode / theirs[ours.depth].decode,

@@ -24,8 +24,12 @@ from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.engines import DTYPES, MLX_LM, default_dtype
 from mlx_gptoss.diagnostics.bench.our_server import NAME, OurServer
 from mlx_gptoss.diagnostics.bench.stock_client import StockServer
-from mlx_gptoss.diagnostics.bench.streams import Address, Timed, ask_together
-from mlx_gptoss.diagnostics.doctor import machine
+from mlx_gptoss.diagnostics.bench.streams import (
+    ServerAddress,
+    StreamTiming,
+    time_concurrent_streams,
+)
+from mlx_gptoss.diagnostics.doctor import describe_machine
 from mlx_gptoss.engine.outputs import stop_reasons
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import device_budget
@@ -33,7 +37,7 @@ from mlx_gptoss.memory import device_budget
 DEFAULT_STREAMS = (1, 4, 16)
 DEFAULT_PROMPT, DEFAULT_TOKENS, DEFAULT_ROUNDS = 64, 64, 3
 WARM_UP_TOKENS = 4
-NEVER = -100.0  # a bias
+EXCLUDED_BIAS = -100.0  # a bias
 WORDS = (
     "the river was wide and slow that year so they went along its bank until night "
     "fell over hills of which nobody knew a name or had ever drawn any map"
@@ -43,7 +47,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Level:
+class StreamLevel:
     """Medians over the rounds of one server at so many streams."""
 
     streams: int
@@ -53,16 +57,16 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Served:
+class ServerResult:
     """One server, at every number of streams; `failure` says why it was not timed."""
 
     name: str
-    levels: tuple[Level, ...] = ()
+    levels: tuple[StreamLevel, ...] = ()
     failure: str | None = None
 
 
 @dataclass(frozen=True)
-class Ratio:
+class ServeRatio:
     """Ours by theirs: above 1 we are faster."""
 
     streams: int
@@ -81,14 +85,14 @@ class ServeBench:
     prompt_tokens: int
     tokens: int
     rounds: int
-    sides: tuple[Served, ...]
+    sides: tuple[ServerResult, ...]
 
     @property
-    def ratios(self) -> tuple[Ratio, ...]:
+    def ratios(self) -> tuple[ServeRatio, ...]:
         if len(self.sides) == 1 or self.sides[1].failure:
             return ()
         return tuple(
-            Ratio(
+            ServeRatio(
                 ours.streams,
                 ours.tokens_per_second / theirs.tokens_per_second,
                 theirs.first_token_s / ours.first_token_s,
@@ -125,16 +129,16 @@ def bench_serve(
     folder = checkpoint.folder.absolute()
     tokenizer = Tokenizer.open(folder)
     chosen = dtype or default_dtype()
-    asking = Asking(
+    asking = CompletionLoad(
         tokenizer,
         list(stop_reasons(tokenizer, checkpoint.config.eos_token_ids)),
         streams=tuple(streams or DEFAULT_STREAMS),
         prompt_tokens=prompt_tokens,
         tokens=tokens,
     )
-    starts: dict[str, Start] = {NAME: lambda: our_side(folder, chosen)}
+    starts: dict[str, StartServer] = {NAME: lambda: start_own(folder, chosen)}
     if against is not None:
-        starts[against] = lambda: peer_side(folder, chosen)
+        starts[against] = lambda: start_peer(folder, chosen)
     weights = sum(checkpoint.loaded_bytes_by_part(DTYPES[chosen].size).values())
     together = 2 * weights < device_budget().total * SHARE_OF_MEMORY
     load_average = os.getloadavg()[0]
@@ -143,7 +147,7 @@ def bench_serve(
         raise EngineFailure(sides[0].failure)
     return ServeBench(
         str(model),
-        machine(),
+        describe_machine(),
         load_average,
         chosen,
         prompt_tokens,
@@ -154,7 +158,7 @@ def bench_serve(
 
 
 @dataclass(frozen=True)
-class Asking:
+class CompletionLoad:
     """What is asked of every server: the same in the same round."""
 
     tokenizer: Tokenizer
@@ -171,7 +175,7 @@ class Asking:
                 "prompt": self._prompt(draw),
                 "max_tokens": self.tokens,
                 "temperature": 0,
-                "logit_bias": dict.fromkeys(map(str, self.ends), NEVER),
+                "logit_bias": dict.fromkeys(map(str, self.ends), EXCLUDED_BIAS),
             }
             for _ in range(streams)
         ]
@@ -184,32 +188,32 @@ class Asking:
         return " ".join(words)
 
 
-Start = Callable[[], Any]  # a context manager that gives an Address
+StartServer = Callable[[], Any]  # a context manager that gives an Address
 
 
 @contextmanager
-def our_side(folder: Path, dtype: str) -> Iterator[Address]:
+def start_own(folder: Path, dtype: str) -> Iterator[ServerAddress]:
     with OurServer(folder, dtype) as server:
         yield server.address
 
 
 @contextmanager
-def peer_side(folder: Path, dtype: str) -> Iterator[Address]:
+def start_peer(folder: Path, dtype: str) -> Iterator[ServerAddress]:
     with StockServer(folder, dtype) as server:
-        yield Address(server.package, server.port)
+        yield ServerAddress(server.package, server.port)
 
 
 def _measure(
-    starts: dict[str, Start],
-    asking: Asking,
+    starts: dict[str, StartServer],
+    asking: CompletionLoad,
     rounds: int,
     *,
     together: bool,
     say: Progress,
-) -> list[Served]:
+) -> list[ServerResult]:
     """Ask all sides in turns, or one side after the other where memory is short."""
     groups = [list(starts)] if together else [[name] for name in starts]
-    found: dict[str, Served] = {}
+    found: dict[str, ServerResult] = {}
     for group in groups:
         with ExitStack() as stack:
             found |= _rounds(
@@ -219,15 +223,15 @@ def _measure(
 
 
 def _rounds(
-    starts: dict[str, Start],
-    asking: Asking,
+    starts: dict[str, StartServer],
+    asking: CompletionLoad,
     rounds: int,
     stack: ExitStack,
     say: Progress,
-) -> dict[str, Served]:
-    addresses: dict[str, Address] = {}
-    found = {name: Served(name) for name in starts}
-    timed: dict[tuple[str, int], list[Level]] = {}
+) -> dict[str, ServerResult]:
+    addresses: dict[str, ServerAddress] = {}
+    found = {name: ServerResult(name) for name in starts}
+    timed: dict[tuple[str, int], list[StreamLevel]] = {}
     warm_up = replace(asking, tokens=WARM_UP_TOKENS)
 
     def attempt(name: str, work: Callable[[], None]) -> None:
@@ -235,18 +239,22 @@ def _rounds(
         try:
             work()
         except EngineFailure as error:
-            found[name] = Served(name, failure=str(error))
+            found[name] = ServerResult(name, failure=str(error))
             addresses.pop(name, None)
 
     def start(name: str) -> None:
         say(f"starting {name}")
         addresses[name] = stack.enter_context(starts[name]())
-        ask_together(addresses[name], warm_up.bodies(max(asking.streams), -1))
+        time_concurrent_streams(
+            addresses[name], warm_up.bodies(max(asking.streams), -1)
+        )
 
     def time(name: str, streams: int, n: int) -> None:
         say(f"round {n + 1}: {name}, {streams} streams")
-        answers = ask_together(addresses[name], asking.bodies(streams, n))
-        timed.setdefault((name, streams), []).append(level(answers, asking.tokens))
+        answers = time_concurrent_streams(addresses[name], asking.bodies(streams, n))
+        timed.setdefault((name, streams), []).append(
+            summarize_round(answers, asking.tokens)
+        )
 
     for name in starts:
         attempt(name, lambda name=name: start(name))
@@ -256,12 +264,12 @@ def _rounds(
             for name in list(addresses)[:: 1 if n % 2 == 0 else -1]:
                 attempt(name, lambda a=name, b=streams, c=n: time(a, b, c))
     for name in addresses:
-        levels = [medians(timed[name, streams]) for streams in asking.streams]
-        found[name] = Served(name, tuple(levels))
+        levels = [take_medians(timed[name, streams]) for streams in asking.streams]
+        found[name] = ServerResult(name, tuple(levels))
     return found
 
 
-def level(answers: Sequence[Timed], tokens: int) -> Level:
+def summarize_round(answers: Sequence[StreamTiming], tokens: int) -> StreamLevel:
     """Sum up one round. Raises EngineFailure if an answer was cut short."""
     short = [x.completion_tokens for x in answers if x.completion_tokens != tokens]
     if short:
@@ -270,14 +278,14 @@ def level(answers: Sequence[Timed], tokens: int) -> Level:
         )
     seconds = max(x.ended for x in answers) - min(x.asked for x in answers)
     firsts = [x.first - x.asked for x in answers]
-    return Level(
+    return StreamLevel(
         len(answers), len(answers) * tokens / seconds, median(firsts), max(firsts)
     )
 
 
-def medians(levels: Sequence[Level]) -> Level:
+def take_medians(levels: Sequence[StreamLevel]) -> StreamLevel:
     """The median of each figure over the rounds."""
-    return Level(
+    return StreamLevel(
         levels[0].streams,
         median(x.tokens_per_second for x in levels),
         median(x.first_token_s for x in levels),

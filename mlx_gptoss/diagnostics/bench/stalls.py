@@ -23,10 +23,14 @@ from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.engines import default_dtype
-from mlx_gptoss.diagnostics.bench.heavy_requests import RAW, Heavy, heavy_requests
+from mlx_gptoss.diagnostics.bench.heavy_requests import (
+    RAW,
+    HeavyRequest,
+    heavy_requests,
+)
 from mlx_gptoss.diagnostics.bench.our_server import OurServer
-from mlx_gptoss.diagnostics.bench.streams import ANSWERING_S, EVENT, Address
-from mlx_gptoss.diagnostics.doctor import machine
+from mlx_gptoss.diagnostics.bench.streams import ANSWERING_S, EVENT, ServerAddress
+from mlx_gptoss.diagnostics.doctor import describe_machine
 from mlx_gptoss.errors import GptOssError
 
 NOTHING = "nothing"
@@ -38,30 +42,30 @@ JSON = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True)
-class Times:
+class Durations:
     """Seconds: the median and the longest."""
 
     median: float
     most: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Times":
+    def of(cls, values: Sequence[float]) -> "Durations":
         if not values:
             return cls(float("nan"), float("nan"))
         return cls(median(values), max(values))
 
 
 @dataclass(frozen=True)
-class Beside:
+class StallRow:
     """What others felt. `seconds` are those of the first heavy request."""
 
     name: str
     megabytes: float
     status: int | None
     seconds: float | None
-    health: Times
-    first_token: Times
-    token_gap: Times
+    health: Durations
+    first_token: Durations
+    token_gap: Durations
     kept_bytes: int  # by which the server has grown
 
 
@@ -70,7 +74,7 @@ class StallBench:
     model: str
     machine: str
     load_average: float
-    rows: tuple[Beside, ...]
+    rows: tuple[StallRow, ...]
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -103,16 +107,16 @@ def bench_stalls(
     say("starting the server")
     folder = checkpoint.folder.absolute()
     with OurServer(folder, dtype or default_dtype()) as server:
-        beside(server, None, 0.0)  # warm up
-        rows = [beside(server, None, seconds)]
+        measure_beside(server, None, 0.0)  # warm up
+        rows = [measure_beside(server, None, seconds)]
         for name in heavy or makers:
             say(f"beside {name}")
-            rows.append(beside(server, makers[name](), seconds))
-    return StallBench(str(model), machine(), load_average, tuple(rows))
+            rows.append(measure_beside(server, makers[name](), seconds))
+    return StallBench(str(model), describe_machine(), load_average, tuple(rows))
 
 
 @dataclass
-class Felt:
+class StallSamples:
     """What the threads of one measurement note."""
 
     until: float
@@ -128,11 +132,13 @@ class Felt:
         return not self.busy and time.perf_counter() >= self.until
 
 
-def beside(server: OurServer, heavy: Heavy | None, seconds: float) -> Beside:
+def measure_beside(
+    server: OurServer, heavy: HeavyRequest | None, seconds: float
+) -> StallRow:
     """Ask for health and streams while the heavy request is answered."""
     before = psutil.Process(server.pid).memory_info().rss
-    felt = Felt(time.perf_counter() + seconds, busy=heavy is not None)
-    work = [ask_health, ask_streams] + ([ask_heavy] if heavy else [])
+    felt = StallSamples(time.perf_counter() + seconds, busy=heavy is not None)
+    work = [poll_health, read_streams] + ([send_heavy] if heavy else [])
 
     def attempt(one: Callable[..., None]) -> None:
         try:
@@ -149,19 +155,19 @@ def beside(server: OurServer, heavy: Heavy | None, seconds: float) -> Beside:
     if felt.failures:
         raise EngineFailure(f"the server does not answer: {felt.failures[0]}")
     status, took = felt.heavy[0] if felt.heavy else (None, None)
-    return Beside(
+    return StallRow(
         heavy.name if heavy else NOTHING,
         len(heavy.body) / 1e6 if heavy else 0.0,
         status,
         took,
-        Times.of(felt.health),
-        Times.of(felt.firsts),
-        Times.of(felt.gaps),
+        Durations.of(felt.health),
+        Durations.of(felt.firsts),
+        Durations.of(felt.gaps),
         psutil.Process(server.pid).memory_info().rss - before,
     )
 
 
-def ask_heavy(address: Address, felt: Felt, heavy: Heavy) -> None:
+def send_heavy(address: ServerAddress, felt: StallSamples, heavy: HeavyRequest) -> None:
     try:
         while felt.busy and (not felt.heavy or time.perf_counter() < felt.until):
             began = time.perf_counter()
@@ -171,7 +177,9 @@ def ask_heavy(address: Address, felt: Felt, heavy: Heavy) -> None:
         felt.busy = False
 
 
-def ask_health(address: Address, felt: Felt, _: Heavy | None) -> None:
+def poll_health(
+    address: ServerAddress, felt: StallSamples, _: HeavyRequest | None
+) -> None:
     while not felt.health or not felt.over:
         began = time.perf_counter()
         status, _body = send(address, HEALTH, None)
@@ -181,7 +189,9 @@ def ask_health(address: Address, felt: Felt, _: Heavy | None) -> None:
         time.sleep(PAUSE_S)
 
 
-def ask_streams(address: Address, felt: Felt, _: Heavy | None) -> None:
+def read_streams(
+    address: ServerAddress, felt: StallSamples, _: HeavyRequest | None
+) -> None:
     body = {"prompt": "So it goes", "max_tokens": TOKENS, "stream": True}
     while not felt.firsts or not felt.over:
         began, arrived = time.perf_counter(), list[float]()
@@ -202,7 +212,7 @@ def ask_streams(address: Address, felt: Felt, _: Heavy | None) -> None:
         felt.gaps += [b - a for a, b in pairwise(arrived)]
 
 
-def send(address: Address, path: str, body: bytes | None) -> tuple[int, bytes]:
+def send(address: ServerAddress, path: str, body: bytes | None) -> tuple[int, bytes]:
     connection = connect(address)
     try:
         method = "GET" if body is None else "POST"
@@ -213,9 +223,9 @@ def send(address: Address, path: str, body: bytes | None) -> tuple[int, bytes]:
         connection.close()
 
 
-def connect(address: Address) -> http.client.HTTPConnection:
+def connect(address: ServerAddress) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(address.host, address.port, timeout=ANSWERING_S)
 
 
-def headers_of(address: Address) -> dict[str, str]:
+def headers_of(address: ServerAddress) -> dict[str, str]:
     return JSON | ({"Authorization": f"Bearer {address.key}"} if address.key else {})

@@ -17,7 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from mlx_gptoss.diagnostics.bench.engine_process import PATIENCE_S, EngineFailure
+from mlx_gptoss.diagnostics.bench.engine_process import (
+    SHUTDOWN_TIMEOUT_S,
+    EngineFailure,
+)
 from mlx_gptoss.diagnostics.bench.stock_server import HOST
 from mlx_gptoss.harmony.messages import Message
 from mlx_gptoss.harmony.render.prompt import message_pieces, pieces_text
@@ -26,7 +29,7 @@ STARTING_S, ANSWERING_S, ASK_AGAIN_S = 600.0, 3600.0, 0.2
 
 
 @dataclass(frozen=True)
-class Answered:
+class FirstToken:
     """Seconds until the first token was here, and what was read for it."""
 
     first_token_s: float
@@ -56,7 +59,7 @@ class StockServer:
             self.close()
             raise
 
-    def ask(self, messages: tuple[Message, ...]) -> Answered:
+    def ask(self, messages: tuple[Message, ...]) -> FirstToken:
         """Have one token said after a conversation."""
         body = {
             "messages": [
@@ -73,13 +76,13 @@ class StockServer:
             raise EngineFailure(f"{self.package}: {answer}")
         usage = answer["usage"]
         cached = usage.get("prompt_tokens_details", {}).get("cached_tokens", 0)
-        return Answered(seconds, usage["prompt_tokens"], cached)
+        return FirstToken(seconds, usage["prompt_tokens"], cached)
 
     def close(self) -> None:
         """End the process; kill it if it does not listen."""
         self._process.terminate()
         try:
-            self._process.wait(PATIENCE_S)
+            self._process.wait(SHUTDOWN_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

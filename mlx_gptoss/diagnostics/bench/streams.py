@@ -20,7 +20,7 @@ EVENT, END = b"data: ", b"[DONE]"
 
 
 @dataclass(frozen=True)
-class Address:
+class ServerAddress:
     """Where a server listens on the loopback, and what it asks for."""
 
     name: str
@@ -30,7 +30,7 @@ class Address:
 
 
 @dataclass(frozen=True)
-class Timed:
+class StreamTiming:
     """One stream: when it was asked, had its first text and ended, and its tokens."""
 
     asked: float
@@ -40,19 +40,21 @@ class Timed:
     completion_tokens: int
 
 
-def ask_together(address: Address, bodies: Sequence[dict[str, Any]]) -> list[Timed]:
+def time_concurrent_streams(
+    address: ServerAddress, bodies: Sequence[dict[str, Any]]
+) -> list[StreamTiming]:
     """Send all requests at one moment; wait for the end of all streams."""
     gate = threading.Barrier(len(bodies))
 
-    def one(body: dict[str, Any]) -> Timed:
+    def one(body: dict[str, Any]) -> StreamTiming:
         gate.wait()
-        return ask(address, body)
+        return time_stream(address, body)
 
     with ThreadPoolExecutor(len(bodies)) as readers:
         return list(readers.map(one, bodies))
 
 
-def ask(address: Address, body: dict[str, Any]) -> Timed:
+def time_stream(address: ServerAddress, body: dict[str, Any]) -> StreamTiming:
     """Read one completion as a stream. Raises EngineFailure where it is not one."""
     wanted = body | {"stream": True, "stream_options": {"include_usage": True}}
     headers = {"Content-Type": "application/json"}
@@ -80,7 +82,7 @@ def ask(address: Address, body: dict[str, Any]) -> Timed:
         connection.close()
     if usage is None:
         raise EngineFailure(f"{address.name} broke off a stream")
-    return Timed(
+    return StreamTiming(
         asked,
         first or ended,
         ended,

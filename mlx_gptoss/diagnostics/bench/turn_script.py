@@ -52,7 +52,7 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class Request:
+class ScriptedRequest:
     """A prompt, what is said after it, and what a perfect cache would leave to read.
 
     `new` counts the tokens of the messages that came since the last answer, `answer`
@@ -63,13 +63,13 @@ class Request:
     name: str
     messages: tuple[Message, ...] = field(repr=False)
     prompt: list[int] = field(repr=False)
-    said: list[int] = field(repr=False)
+    reply: list[int] = field(repr=False)
     before: list[int] = field(repr=False)
     new: int
     answer: int
 
 
-class Script:
+class ConversationScript:
     """Writes the conversation in the words of one tokenizer."""
 
     def __init__(
@@ -78,7 +78,7 @@ class Script:
         self._tokenizer = tokenizer
         self._lengths = lengths or Lengths()
         self._turns = turns
-        self._draw = random.Random(SEED)
+        self._random = random.Random(SEED)
         self._words = WORDS.split()
         tool = ToolDescription(
             TOOL,
@@ -91,10 +91,10 @@ class Script:
         ]
         self._block = block
 
-    def requests(self) -> Iterator[Request]:
+    def requests(self) -> Iterator[ScriptedRequest]:
         """Yield all requests in order."""
         history, last = list(self._block), 0
-        request: Request | None = None
+        request: ScriptedRequest | None = None
         asked: list[Message] = []
         for turn in range(1, self._turns + 1):
             asked = list(history)
@@ -140,7 +140,7 @@ class Script:
 
     def _request(
         self, name: str, messages: list[Message], last: int, saying: list[Message]
-    ) -> Request:
+    ) -> ScriptedRequest:
         """Build one request; the last answer begins with message `last`."""
         vocabulary = self._tokenizer
         prompt = render_messages(messages, vocabulary)
@@ -154,17 +154,17 @@ class Script:
             messages[: min(last, since)], vocabulary, complete=False
         )
         before = before[: _common(before, prompt)]
-        return Request(
+        return ScriptedRequest(
             name,
             tuple(drop_analysis(messages)),
             prompt,
-            self._said(saying),
+            self._render_reply(saying),
             before,
             new=len(prompt) - len(before),
             answer=len(before) - _common(answered, before),
         )
 
-    def _said(self, messages: list[Message]) -> list[int]:
+    def _render_reply(self, messages: list[Message]) -> list[int]:
         """What the model writes after `<|start|>assistant`, as it writes it."""
         vocabulary = self._tokenizer
         ids: list[int] = []
@@ -180,7 +180,7 @@ class Script:
         words: list[str] = []
         length = 0
         while length < tokens:
-            word = self._draw.choice(self._words)
+            word = self._random.choice(self._words)
             words.append(word)
             length += len(self._tokenizer.encode(" " + word))
         return " ".join(words)

@@ -27,8 +27,12 @@ from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.engines import DTYPES, MLX_LM, default_dtype
 from mlx_gptoss.diagnostics.bench.restart import Restart, bench_restart
 from mlx_gptoss.diagnostics.bench.stock_client import StockServer
-from mlx_gptoss.diagnostics.bench.turn_script import Lengths, Request, Script
-from mlx_gptoss.diagnostics.doctor import machine
+from mlx_gptoss.diagnostics.bench.turn_script import (
+    ConversationScript,
+    Lengths,
+    ScriptedRequest,
+)
+from mlx_gptoss.diagnostics.doctor import describe_machine
 from mlx_gptoss.engine.interfaces import LanguageModel
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
@@ -38,17 +42,17 @@ from mlx_gptoss.harmony.messages import user
 from mlx_gptoss.memory import device_budget
 
 DEFAULT_TURNS = 10
-SURE = 1e4  # a logit that leaves the others no chance
+FORCED_LOGIT = 1e4  # a logit that leaves the others no chance
 GREEDY = SamplingParams(temperature=0)
 PEER = MLX_LM
 
 Progress = Callable[[str], None]
-Ask = Callable[[Request], "Measured"]
-Side = Callable[[], AbstractContextManager[Ask]]
+MeasureRequest = Callable[[ScriptedRequest], "RequestTiming"]
+OpenSide = Callable[[], AbstractContextManager[MeasureRequest]]
 
 
 @dataclass(frozen=True)
-class Measured:
+class RequestTiming:
     """Tokens that were read before the first token came, and how long it took."""
 
     read: int
@@ -56,16 +60,16 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Turn:
+class TurnResult:
     """One request; `new` and `answer` are what it had to read at least."""
 
     name: str
     prompt: int
     new: int
     answer: int
-    back_to_back: Measured
-    after_idle: Measured
-    peer: Measured | None = None
+    back_to_back: RequestTiming
+    after_idle: RequestTiming
+    peer: RequestTiming | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class TurnsBench:
     machine: str
     load_average: float
     dtype: str
-    turns: tuple[Turn, ...]
+    turns: tuple[TurnResult, ...]
     restart: Restart | None = None
     peer: str | None = None
     failure: str | None = None
@@ -120,19 +124,19 @@ def bench_turns(
     tokenizer = Tokenizer.open(checkpoint.folder)
     tokenizer.require_harmony()
     chosen = dtype or default_dtype()
-    script = Script(tokenizer, turns=turns, lengths=lengths)
+    script = ConversationScript(tokenizer, turns=turns, lengths=lengths)
     requests = list(script.requests())
     load_average = os.getloadavg()[0]
 
     say("loading mlx_gptoss")
     loaded = load_model(checkpoint, dtype=DTYPES[chosen])
-    sides: list[Side] = [
-        partial(_ours, loaded, tokenizer, idle=False),
-        partial(_ours, loaded, tokenizer, idle=True),
+    sides: list[OpenSide] = [
+        partial(_open_own, loaded, tokenizer, idle=False),
+        partial(_open_own, loaded, tokenizer, idle=True),
     ]
     failure = None
     if against is not None:
-        sides.append(partial(_peer, checkpoint.folder.absolute(), chosen))
+        sides.append(partial(_open_peer, checkpoint.folder.absolute(), chosen))
     weights = sum(checkpoint.loaded_bytes_by_part(DTYPES[chosen].size).values())
     together = 2 * weights < device_budget().total * SHARE_OF_MEMORY
     try:
@@ -141,7 +145,9 @@ def bench_turns(
         failure = str(error)
         found = _measure(sides[:2], requests, together=together, say=say)
     turns_found = tuple(
-        Turn(request.name, len(request.prompt), request.new, request.answer, *measured)
+        TurnResult(
+            request.name, len(request.prompt), request.new, request.answer, *measured
+        )
         for request, measured in zip(requests, found, strict=True)
     )
     restart = None
@@ -151,7 +157,7 @@ def bench_turns(
         restart = bench_restart(loaded, checkpoint, DTYPES[chosen], prompt)
     return TurnsBench(
         str(model),
-        machine(),
+        describe_machine(),
         load_average,
         chosen,
         turns_found,
@@ -162,10 +168,14 @@ def bench_turns(
 
 
 def _measure(
-    sides: list["Side"], requests: list[Request], *, together: bool, say: Progress
-) -> list[list[Measured]]:
+    sides: list["OpenSide"],
+    requests: list[ScriptedRequest],
+    *,
+    together: bool,
+    say: Progress,
+) -> list[list[RequestTiming]]:
     """Ask all sides each request in turn, or one side after the other."""
-    found: list[list[Measured]] = [[] for _ in requests]
+    found: list[list[RequestTiming]] = [[] for _ in requests]
     groups = [sides] if together else [[side] for side in sides]
     for group in groups:
         with ExitStack() as stack:
@@ -177,38 +187,40 @@ def _measure(
     return found
 
 
-class Saying:
+class ScriptedModel:
     """A model that computes all it should, and then says what it is told to."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
-        self._said: Sequence[int] = ()
-        self._place = 0
+        self._reply: Sequence[int] = ()
+        self._position = 0
         self.make_cache = model.make_cache
         self.hidden = model.hidden
 
-    def say(self, ids: Sequence[int]) -> None:
-        self._said, self._place = ids, 0
+    def set_reply(self, ids: Sequence[int]) -> None:
+        self._reply, self._position = ids, 0
 
     def logits(self, hidden: mx.array) -> mx.array:
         logits = self._model.logits(hidden)
-        token = self._said[min(self._place, len(self._said) - 1)]
-        self._place += 1
-        return mx.where(mx.arange(logits.shape[-1]) == token, SURE, logits)
+        token = self._reply[min(self._position, len(self._reply) - 1)]
+        self._position += 1
+        return mx.where(mx.arange(logits.shape[-1]) == token, FORCED_LOGIT, logits)
 
 
 @contextmanager
-def _ours(model: LanguageModel, tokenizer: Tokenizer, *, idle: bool) -> Iterator[Ask]:
+def _open_own(
+    model: LanguageModel, tokenizer: Tokenizer, *, idle: bool
+) -> Iterator[MeasureRequest]:
     """Our side; with `idle`, it first waits until all is read that can be."""
-    saying = Saying(model)
+    saying = ScriptedModel(model)
     with Runtime(saying, tokenizer=tokenizer, cache=CacheOptions(idle=idle)) as runtime:
 
-        def ask(request: Request) -> Measured:
+        def ask(request: ScriptedRequest) -> RequestTiming:
             if idle and request.before:
                 ahead = runtime.prepare(request.before)
                 assert ahead is not None
                 ahead.result()
-            saying.say(request.said)
+            saying.set_reply(request.reply)
             start = time.perf_counter()
             stream = runtime.generate(request.prompt, GREEDY, reuse=True)
             next(stream)
@@ -216,19 +228,21 @@ def _ours(model: LanguageModel, tokenizer: Tokenizer, *, idle: bool) -> Iterator
             for _ in stream:
                 pass
             stats = stream.stats
-            return Measured(stats.prompt_tokens - stats.cached_tokens, seconds)
+            return RequestTiming(stats.prompt_tokens - stats.cached_tokens, seconds)
 
-        saying.say([0])  # warms up on a prompt that has nothing to do with the rest
+        saying.set_reply(
+            [0]
+        )  # warms up on a prompt that has nothing to do with the rest
         list(runtime.generate([0, 0, 0], replace(GREEDY, max_tokens=2)))
         yield ask
 
 
 @contextmanager
-def _peer(folder: Path, dtype: str) -> Iterator[Ask]:
+def _open_peer(folder: Path, dtype: str) -> Iterator[MeasureRequest]:
     """The server of mlx-lm. Raises EngineFailure where it cannot be compared."""
     with StockServer(folder, dtype) as server:
 
-        def ask(request: Request) -> Measured:
+        def ask(request: ScriptedRequest) -> RequestTiming:
             answered = server.ask(request.messages)
             if answered.prompt_tokens != len(request.prompt):
                 raise EngineFailure(
@@ -236,7 +250,7 @@ def _peer(folder: Path, dtype: str) -> Iterator[Ask]:
                     f"of turn `{request.name}` has {len(request.prompt)}"
                 )
             read = answered.prompt_tokens - answered.cached_tokens
-            return Measured(read, answered.first_token_s)
+            return RequestTiming(read, answered.first_token_s)
 
         server.ask((user("good day"),))  # loads and warms up
         yield ask

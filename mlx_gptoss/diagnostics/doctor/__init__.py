@@ -11,8 +11,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlx_gptoss.checkpoint.hub import Hub
-from mlx_gptoss.diagnostics.doctor.facts import Facts, gather, machine
-from mlx_gptoss.diagnostics.doctor.findings import ERROR, NOTE, WARNING, Finding, judge
+from mlx_gptoss.diagnostics.doctor.facts import Facts, collect_facts, describe_machine
+from mlx_gptoss.diagnostics.doctor.findings import (
+    ERROR,
+    NOTE,
+    WARNING,
+    Finding,
+    diagnose,
+)
 
 __all__ = [
     "ERROR",
@@ -21,9 +27,9 @@ __all__ = [
     "Examination",
     "Facts",
     "Finding",
+    "describe_machine",
+    "diagnose",
     "examine",
-    "judge",
-    "machine",
 ]
 
 
@@ -47,5 +53,5 @@ class Examination:
 
 def examine(hub: Hub | None = None) -> Examination:
     """Look at this machine and the models of `hub` on it."""
-    facts = gather(hub or Hub())
-    return Examination(facts, tuple(judge(facts)))
+    facts = collect_facts(hub or Hub())
+    return Examination(facts, tuple(diagnose(facts)))

@@ -42,7 +42,7 @@ class Facts:
     chats: ChatsFileReport | None = None  # where conversations are kept
 
 
-def gather(hub: Hub) -> Facts:
+def collect_facts(hub: Hub) -> Facts:
     """Collect the facts; nothing here fails because something is wrong."""
     device, metal, failure = _device()
     budget = device_budget() if failure is None else None
@@ -69,7 +69,7 @@ def gather(hub: Hub) -> Facts:
     )
 
 
-def machine() -> str:
+def describe_machine() -> str:
     """Describe this machine in one line, to stand beside a measurement."""
     device, metal, _ = _device()
     cores = f"{os.cpu_count()} cores, {format_bytes(_memory())}"

@@ -27,7 +27,7 @@ class Finding:
     advice: str
 
 
-def judge(facts: Facts) -> list[Finding]:
+def diagnose(facts: Facts) -> list[Finding]:
     """Find what is wrong in the facts, the worst first."""
     findings = [
         *_judge_mlx(facts),

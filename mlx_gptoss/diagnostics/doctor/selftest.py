@@ -18,7 +18,7 @@ from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.mapping import PageSharing, map_parameter, share_pages
 from mlx_gptoss.checkpoint.parameters import WORD, Parameter
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
-from mlx_gptoss.diagnostics.doctor.facts import machine
+from mlx_gptoss.diagnostics.doctor.facts import describe_machine
 from mlx_gptoss.diagnostics.storage_check import compare_modes
 from mlx_gptoss.files import scratch, storage_errors, temporary_folder
 from mlx_gptoss.format import mxfp4
@@ -79,7 +79,7 @@ def self_test(
         "adoption": lambda: check_adoption(forced=ADOPTION in force),
         "pool writes": lambda: check_pools(forced=POOL_WRITES in force),
         "storages": lambda: check_storages(folder, in_place=in_place),
-        "wired limit": check_wiring,
+        "wired limit": check_wired_limit,
         "speed": lambda: check_speed(folder),
     }
     checks = []
@@ -88,7 +88,7 @@ def self_test(
         started = time.perf_counter()
         passed, detail = check()
         checks.append(Check(name, passed, detail, time.perf_counter() - started))
-    return SelfTest(machine(), force, tuple(checks))
+    return SelfTest(describe_machine(), force, tuple(checks))
 
 
 def check_products() -> tuple[bool, str]:
@@ -201,7 +201,7 @@ def check_storages(folder: Path, *, in_place: bool | None) -> tuple[bool, str]:
     return True, f"{len(found)} ways to keep experts give one model"
 
 
-def check_wiring() -> tuple[bool, str]:
+def check_wired_limit() -> tuple[bool, str]:
     """Set the wired limit, and set it back."""
     if not on_gpu():
         return True, "a CPU wires nothing"

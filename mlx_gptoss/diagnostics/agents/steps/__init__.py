@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mlx_gptoss.diagnostics.agents.steps import chat, messages, responses
-from mlx_gptoss.diagnostics.http_client import Client
+from mlx_gptoss.diagnostics.http_client import HttpClient
 from mlx_gptoss.errors import GptOssError
 
-StepFunction = Callable[[Client, str], str]
+StepFunction = Callable[[HttpClient, str], str]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class StepResult:
 
 
 def run_checks(
-    client: Client, model: str, protocols: Sequence[str] | None = None
+    client: HttpClient, model: str, protocols: Sequence[str] | None = None
 ) -> Iterator[StepResult]:
     """Run the steps of `protocols` (None: all), yielding each outcome as it comes."""
     for step in STEPS:
@@ -44,7 +44,7 @@ def run_checks(
             yield _run_step(step, client, model)
 
 
-def _run_step(step: CheckStep, client: Client, model: str) -> StepResult:
+def _run_step(step: CheckStep, client: HttpClient, model: str) -> StepResult:
     began = time.monotonic()
     try:
         note, passed = step.run(client, model), True
@@ -53,7 +53,7 @@ def _run_step(step: CheckStep, client: Client, model: str) -> StepResult:
     return StepResult(step, passed, " ".join(note.split()), time.monotonic() - began)
 
 
-def list_models(client: Client) -> Sequence[str]:
+def list_models(client: HttpClient) -> Sequence[str]:
     """Return the ids of the models a server lists."""
     return [str(model["id"]) for model in client.get("/v1/models")["data"]]
 

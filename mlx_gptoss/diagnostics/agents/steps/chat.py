@@ -23,7 +23,7 @@ from mlx_gptoss.diagnostics.agents.steps.prompts import (
     user_message,
 )
 from mlx_gptoss.diagnostics.agents.streams import assemble_chat
-from mlx_gptoss.diagnostics.http_client import Client, Refused
+from mlx_gptoss.diagnostics.http_client import HttpClient, Refused
 
 CHAT = "/v1/chat/completions"
 NAME = {
@@ -50,12 +50,12 @@ def _chat(model: str, *messages: Body, **more: Any) -> Body:
     }
 
 
-def _stream_chat(client: Client, body: Body) -> ReceivedCompletion:
+def _stream_chat(client: HttpClient, body: Body) -> ReceivedCompletion:
     more = {"stream": True, "stream_options": {"include_usage": True}}
     return assemble_chat(client.stream(CHAT, body | more))
 
 
-def plain(client: Client, model: str) -> str:
+def plain(client: HttpClient, model: str) -> str:
     """One question, one answer."""
     reply = validate(
         ReceivedCompletion, client.post(CHAT, _chat(model, user_message(HELLO)))
@@ -63,13 +63,13 @@ def plain(client: Client, model: str) -> str:
     return non_empty(reply.choices[0].message.content)
 
 
-def streamed(client: Client, model: str) -> str:
+def streamed(client: HttpClient, model: str) -> str:
     """The same in chunks."""
     reply = _stream_chat(client, _chat(model, user_message(HELLO)))
     return non_empty(reply.choices[0].message.content)
 
 
-def tool(client: Client, model: str) -> str:
+def tool(client: HttpClient, model: str) -> str:
     """A call, streamed; its result; the answer."""
     asked = user_message(ASK)
     reply = _stream_chat(client, _chat(model, asked, tools=[CHAT_TOOL]))
@@ -85,7 +85,7 @@ def tool(client: Client, model: str) -> str:
     return f"{TOOL}({city}) -> {non_empty(last.choices[0].message.content)}"
 
 
-def forced(client: Client, model: str) -> str:
+def forced(client: HttpClient, model: str) -> str:
     """A call that is demanded though nothing asks for it."""
     choice = {"type": "function", "function": {"name": TOOL}}
     body = _chat(model, user_message(HELLO), tools=[CHAT_TOOL], tool_choice=choice)
@@ -95,7 +95,7 @@ def forced(client: Client, model: str) -> str:
     return f"{TOOL}({city_of(function.name, function.arguments)})"
 
 
-def schema(client: Client, model: str) -> str:
+def schema(client: HttpClient, model: str) -> str:
     """An answer bound by a JSON schema."""
     form = {"name": "person", "schema": NAME, "strict": True}
     form = {"type": "json_schema", "json_schema": form}
@@ -106,7 +106,7 @@ def schema(client: Client, model: str) -> str:
     return f"{_named(content)}"
 
 
-def unknown(client: Client, model: str) -> str:
+def unknown(client: HttpClient, model: str) -> str:
     """Fields and tool types nobody knows are let pass."""
     body = _chat(model, user_message(HELLO), tools=[CHAT_TOOL, {"type": "web_search"}])
     body |= {"an_unknown_field": {"a": 1}, "metadata": {"a": "b"}, "user": "me"}
@@ -114,7 +114,7 @@ def unknown(client: Client, model: str) -> str:
     return "accepted"
 
 
-def wrong(client: Client, model: str) -> str:
+def wrong(client: HttpClient, model: str) -> str:
     """A wrong type is an error of the protocol."""
     body = _chat(model, user_message(HELLO)) | {"temperature": "warm"}
     try:

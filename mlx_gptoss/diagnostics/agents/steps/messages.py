@@ -22,7 +22,7 @@ from mlx_gptoss.diagnostics.agents.steps.prompts import (
     user_message,
 )
 from mlx_gptoss.diagnostics.agents.streams import assemble_message
-from mlx_gptoss.diagnostics.http_client import Client
+from mlx_gptoss.diagnostics.http_client import HttpClient
 
 MESSAGES = "/v1/messages"
 MESSAGES_TOOL = {"name": TOOL, "description": DESCRIPTION, "input_schema": CITY}
@@ -43,7 +43,7 @@ def _message(model: str, *messages: Body, **more: Any) -> Body:
     }
 
 
-def plain(client: Client, model: str) -> str:
+def plain(client: HttpClient, model: str) -> str:
     """One question, one answer."""
     body = _message(model, user_message(HELLO))
     return non_empty(
@@ -51,13 +51,13 @@ def plain(client: Client, model: str) -> str:
     )
 
 
-def streamed(client: Client, model: str) -> str:
+def streamed(client: HttpClient, model: str) -> str:
     """The same in events."""
     body = _message(model, user_message(HELLO), stream=True)
     return non_empty(_blocks(assemble_message(client.stream(MESSAGES, body))))
 
 
-def tool(client: Client, model: str) -> str:
+def tool(client: HttpClient, model: str) -> str:
     """A call, streamed; its result; the answer."""
     asked = user_message(ASK)
     body = _message(model, asked, tools=[MESSAGES_TOOL], stream=True)
@@ -74,7 +74,7 @@ def tool(client: Client, model: str) -> str:
     return f"{TOOL}({city}) -> {non_empty(_blocks(last))}"
 
 
-def claude_code(client: Client, model: str) -> str:
+def claude_code(client: HttpClient, model: str) -> str:
     """The request Claude Code begins with: a beta path and fields of its own."""
     cached = {"type": "ephemeral"}
     system = {

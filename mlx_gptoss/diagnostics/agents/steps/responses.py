@@ -18,7 +18,7 @@ from mlx_gptoss.diagnostics.agents.steps.prompts import (
     user_message,
 )
 from mlx_gptoss.diagnostics.agents.streams import assemble_response
-from mlx_gptoss.diagnostics.http_client import Client
+from mlx_gptoss.diagnostics.http_client import HttpClient
 
 RESPONSES = "/v1/responses"
 RESPONSES_TOOL = {
@@ -46,24 +46,24 @@ def _response(model: str, asked: Any, **more: Any) -> Body:
     }
 
 
-def _stream_response(client: Client, body: Body) -> ReceivedResponse:
+def _stream_response(client: HttpClient, body: Body) -> ReceivedResponse:
     return assemble_response(client.stream(RESPONSES, body | {"stream": True}))
 
 
-def plain(client: Client, model: str) -> str:
+def plain(client: HttpClient, model: str) -> str:
     """One question, one answer."""
     body = _response(model, HELLO, store=False)
     return non_empty(_text(validate(ReceivedResponse, client.post(RESPONSES, body))))
 
 
-def streamed(client: Client, model: str) -> str:
+def streamed(client: HttpClient, model: str) -> str:
     """The same in events, each in its order."""
     return non_empty(
         _text(_stream_response(client, _response(model, HELLO, store=False)))
     )
 
 
-def tool(client: Client, model: str) -> str:
+def tool(client: HttpClient, model: str) -> str:
     """A call, streamed; its result behind everything that came; the answer."""
     asked: list[Any] = [user_message(ASK)]
     more: Body = {"tools": [RESPONSES_TOOL], "store": False}
@@ -80,7 +80,7 @@ def tool(client: Client, model: str) -> str:
     return f"{TOOL}({city}) -> {non_empty(_text(last))}"
 
 
-def previous(client: Client, model: str) -> str:
+def previous(client: HttpClient, model: str) -> str:
     """A turn that goes on from a stored one."""
     body = _response(model, "My name is Maria.", store=True)
     first = validate(ReceivedResponse, client.post(RESPONSES, body))
@@ -90,7 +90,7 @@ def previous(client: Client, model: str) -> str:
     return answer
 
 
-def custom(client: Client, model: str) -> str:
+def custom(client: HttpClient, model: str) -> str:
     """A custom (freeform) tool, as Codex's apply_patch is."""
     choice = {"type": "custom", "name": "apply_patch"}
     body = _response(model, "Add a file.", tools=[PATCH_TOOL], tool_choice=choice)
@@ -100,7 +100,7 @@ def custom(client: Client, model: str) -> str:
     return f"{calls[0].name}: {len(calls[0].input)} characters"
 
 
-def codex(client: Client, model: str) -> str:
+def codex(client: HttpClient, model: str) -> str:
     """The request Codex begins with: tool types and fields of its own."""
     body = {
         "model": model,
