@@ -1,33 +1,28 @@
-"""The HTTP server: OpenAI's API over one machine's own gpt-oss.
+"""HTTP server: the APIs of OpenAI and Anthropic over local gpt-oss models.
 
     from mlx_gptoss import load
     from mlx_gptoss.server.app import create_app
     from mlx_gptoss.server.models import Models
 
-    app = create_app(Models.of(load("demo"), "demo"))     # any ASGI server runs it
+    app = create_app(Models.of(load("demo"), "demo"))     # for any ASGI server
 
-app.py         the app: routes, error handlers, the guard around all
-guard.py       who may ask: hosts, origins, keys, sizes
-routes/        one file an API; a route reads a request, starts a turn, gives a reply
-schema/        what stands on the wire
-service.py     what all routes share; the life of one request
-chat/          chat completions: requests to turns, what was said to replies
-responses/     OpenAI's Responses: items, events, what is kept of them
-messages/      Anthropic's Messages: content blocks and their events
-completions.py raw completions
-asking.py      parts of requests that several APIs share; limits.py checks their size
-ask.py         what is wanted of the model, and the prompt it becomes
-turn.py        one answer: a prompt in, tokens out; reading.py makes sense of them
-models.py      models by name: loaded on demand, unloaded when idle or in the way
-errors.py      every error as status, code and words for the client
-ignored.py     what a request asks for and does not get
-sealed.py      reasoning as an opaque text that clients keep and give back
-stream.py      server-sent events; clients that leave
-metrics.py     figures for Prometheus
-settings.py    what the operator chose
-running.py     the process: signals, draining, the ready file
-connection.py  clients that do not read or say nothing
+app.py              the ASGI app: routes, middleware, error responses
+service.py          shared by all routes: the life of one request
+routes/             one file per API; a route parses a request, runs it, sends a reply
+responses/          responses in progress and the stored ones
+models.py           models by name: loaded on demand, unloaded when idle
+guard.py            hosts, origins, API keys, body limits
+bodies.py           JSON bodies, parsed off the event loop when they are large
+content_encoding.py compressed bodies
+body_budget.py      memory limit for all bodies being received
+thread_pools.py     threads for parsing, rendering and compiling grammars
+stream.py           server-sent events; client disconnects
+metrics.py          Prometheus metrics
+process.py          the process: sockets, signals, the ready file
+drain.py            graceful shutdown: reject new requests, abort running ones
+connection.py       timeouts of client connections
+log_file.py         a log file that survives rotation and full disks
 
-Importing this package imports none of it. README.md in this folder lists routes,
-limits and what keeps the server safe.
+What clients send and get, without HTTP, is in `mlx_gptoss.api`. Importing this package
+imports none of its modules. README.md lists routes, limits and security measures.
 """

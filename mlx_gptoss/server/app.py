@@ -1,8 +1,8 @@
-"""The app: routes, what errors look like, and the guard around all of it.
+"""The ASGI app: routes, middleware, and the form of error responses.
 
     app = create_app(Models.of(load("demo"), "demo"), Settings(api_key="..."))
 
-Any ASGI server runs it; `running.py` is ours.
+Runs under any ASGI server; process.py runs it under uvicorn.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ ROUTERS = (
     metrics.router,
     docs.router,
 )
-# The framework would report requests, bodies too, to whatever collects them here.
+# FastAPI would otherwise report requests, with bodies, to any collector configured.
 NO_TELEMETRY: TelemetryConfig = {
     "tracing": False,
     "metrics": False,
@@ -58,8 +58,8 @@ NO_TELEMETRY: TelemetryConfig = {
     "operation_spans": False,
     "auto_configure": False,
 }
-API_VERSION = "1"  # in the document, which anyone may read: not the package's
-ID_PREFIX = "resp_"  # of the ids of responses
+API_VERSION = "1"  # in /openapi.json, which is public: not the package version
+ID_PREFIX = "resp_"  # of response ids
 CODES = {
     400: "invalid_body",
     404: "not_found",
@@ -70,7 +70,7 @@ CODES = {
 
 
 def create_app(models: Models, settings: ServerSettings | None = None) -> FastAPI:
-    """Make the app for some models; it closes them when it is shut down."""
+    """Create the app. It closes `models` when it shuts down."""
     settings = settings or ServerSettings()
     service = Service(models, settings, ResponseRegistry(open_store(settings)))
 
@@ -113,7 +113,7 @@ def create_app(models: Models, settings: ServerSettings | None = None) -> FastAP
             allow_private_network=True,
             expose_headers=[IGNORED],
         )
-    app.add_middleware(  # the outermost
+    app.add_middleware(  # outermost
         Guard,
         settings=service.settings,
         on_request=service.record_request,
@@ -123,10 +123,10 @@ def create_app(models: Models, settings: ServerSettings | None = None) -> FastAP
 
 
 def error_reply(request: Request, error: BaseException) -> Response:
-    """Answer with an error, in the form that clients of this route expect."""
-    told = as_api_error(error)
+    """Return an error response in the form of the API that the path belongs to."""
+    known = as_api_error(error)
     return JSONResponse(
-        error_body(request.url.path, told), told.status, headers=dict(told.headers)
+        error_body(request.url.path, known), known.status, headers=dict(known.headers)
     )
 
 
@@ -150,15 +150,15 @@ async def on_http_error(request: Request, error: Exception) -> Response:
             f"{sys.get_int_max_str_digits():,} digits"
         )
     elif status == 404:
-        message = "there is no such route here: see /docs"
+        message = "this server has no such route: see /docs"
     elif status == 405:
-        message = "this route is not for that method: see /docs"
-    told = ApiError(status, message, CODES.get(status), headers=headers or {})
-    return error_reply(request, told)
+        message = "this route does not take that method: see /docs"
+    known = ApiError(status, message, CODES.get(status), headers=headers or {})
+    return error_reply(request, known)
 
 
 def may_exist(request: Request) -> bool:
-    """Whether a path names what may exist: `/v1/responses/compact` is no response."""
+    """Whether the path can exist: `/v1/responses/compact` is not a response id."""
     return request.path_params.get("response_id", ID_PREFIX).startswith(ID_PREFIX)
 
 
@@ -167,11 +167,11 @@ async def on_disconnect(request: Request, error: Exception) -> Response:
 
 
 def validation_error(problems: Any) -> ApiError:
-    """Say what the first problem of a body is, and where; values are not repeated."""
+    """Describe the first validation error and its location, without the value."""
     problem = problems[0]
     place = [one for one in problem["loc"] if one != "body"]
     if problem["type"] == "json_invalid":
-        return ApiError(400, "the body is no JSON", "invalid_json")
+        return ApiError(400, "the body is not JSON", "invalid_json")
     if not place:
         return ApiError(
             400, "the body must be a JSON object, sent as `application/json`"

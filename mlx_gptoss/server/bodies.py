@@ -1,10 +1,10 @@
-"""Bodies of requests, read where they keep nobody waiting.
+"""JSON bodies of requests, parsed without blocking the event loop.
 
     router = APIRouter(route_class=JsonBodyRoute)
 
-A short one is read in the event loop, as the framework has it; a longer one in a
-thread, and with many values so that other threads go on meanwhile. What is more than a
-server takes is refused before it is checked in detail. Knows JSON and the framework.
+Short bodies are parsed on the event loop by FastAPI, longer ones in a thread; bodies of
+many values use a decoder that releases the GIL. Oversized bodies are rejected before
+they are validated. Knows JSON and FastAPI.
 """
 
 import json
@@ -24,17 +24,19 @@ from mlx_gptoss.api.errors import ApiError
 from mlx_gptoss.api.limits import check_count
 from mlx_gptoss.api.settings import RequestLimits
 
-SHORT_BODY = 2**15  # bytes: some thousandths of a second
+SHORT_BODY = 2**15  # bytes: a few milliseconds
 MANY_VALUES = 2**14  # values
-BODY = "body"  # what routes call it
-VALUE_MARKS = (b",", b"[", b"{")  # each goes before a value
+BODY = "body"  # the parameter name in routes
+VALUE_MARKS = (b",", b"[", b"{")  # one precedes each value
 QUOTE = b'"'
-STRING_CHUNK = re.compile(rb'(?:[^"\\]++|\\.){0,4096}+', re.DOTALL)  # no more at a time
+STRING_CHUNK = re.compile(
+    rb'(?:[^"\\]++|\\.){0,4096}+', re.DOTALL
+)  # bounded, to release the GIL
 UNSET: Any = object()
 
 
 class YieldingDecoder(json.JSONDecoder):
-    """Reads JSON as `json` does, slower, but lets other threads go on meanwhile."""
+    """Decode JSON in Python: slower than in C, but other threads run meanwhile."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -42,12 +44,12 @@ class YieldingDecoder(json.JSONDecoder):
 
 
 class BodyRequest(Request):
-    """A request whose body is read once, and not kept beside what it says."""
+    """A request that drops the bytes of its body once they are parsed."""
 
     value: Any = UNSET
 
     async def read(self, model: type[BaseModel]) -> None:
-        """Read the body if it is long. Raises what is wrong with it."""
+        """Read the body, and parse it if it is long. Raises as `parse_body` does."""
         body = await super().body()
         self.state.body_bytes = len(body)
         if len(body) <= SHORT_BODY or not is_json(self.headers.get("content-type", "")):
@@ -55,14 +57,14 @@ class BodyRequest(Request):
         service = self.app.state.service
         limits = service.settings.limits
         self.value = await service.pools.run(len(body), parse_body, body, model, limits)
-        self._body = b"{}"  # give the bytes back
+        self._body = b"{}"  # free the bytes
 
     async def json(self) -> Any:
         return await super().json() if self.value is UNSET else self.value
 
 
 class JsonBodyRoute(APIRoute):
-    """A route whose `body` is read by `BodyRequest`."""
+    """A route whose `body` is parsed by `BodyRequest`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -75,7 +77,7 @@ class JsonBodyRoute(APIRoute):
             try:
                 await own.read(model)
             except ClientDisconnect as error:
-                raise HTTPException(400, "the client left") from error
+                raise HTTPException(400, "the client disconnected") from error
             return await handle(own)
 
         return read_and_handle
@@ -87,7 +89,7 @@ def is_json(content_type: str) -> bool:
 
 
 def parse_body(body: bytes, model: type[BaseModel], limits: RequestLimits) -> BaseModel:
-    """Return what a body says; raises the framework's errors, and ApiError."""
+    """Parse and validate a body. Raises FastAPI's errors, and ApiError (400, 413)."""
     try:
         values = count_values(body, limits.values)
         if values > limits.values:
@@ -98,7 +100,7 @@ def parse_body(body: bytes, model: type[BaseModel], limits: RequestLimits) -> Ba
         raise RequestValidationError(
             [{"type": "json_invalid", "loc": (BODY, error.pos), "msg": error.msg}]
         ) from None
-    except (ValueError, RecursionError) as error:  # no UTF-8, a huge number, depth
+    except (ValueError, RecursionError) as error:  # not UTF-8, a huge number, too deep
         raise HTTPException(400, "the body cannot be read") from error
     check_lengths(value, limits)
     try:
@@ -111,9 +113,9 @@ def parse_body(body: bytes, model: type[BaseModel], limits: RequestLimits) -> Ba
 
 
 def count_values(body: bytes, limit: int) -> int:
-    """Count the values of a JSON text at least, and exactly once they are many.
+    """Count the values of a JSON text: an upper bound if small, else exactly.
 
-    It stops behind `most`.
+    Stops counting after `limit`.
     """
     count = sum(map(body.count, VALUE_MARKS))
     if count <= MANY_VALUES:
@@ -128,22 +130,22 @@ def count_values(body: bytes, limit: int) -> int:
 
 
 def end_of_string(body: bytes, at: int) -> int:
-    """Where it goes on behind a text that begins before `at`."""
+    """Return the index after the string that contains `at`."""
     while at < len(body) and body[at : at + 1] != QUOTE:
         found = STRING_CHUNK.match(body, at)
-        if found is None or found.end() == at:  # a backslash is the last byte
+        if found is None or found.end() == at:  # ends with a backslash
             return len(body)
         at = found.end()
     return at + 1
 
 
 def parse_integer(digits: str) -> int:
-    """`int`, but of Python: other threads go on between many of them."""
+    """`int` as a Python function, so that other threads can run in between."""
     return int(digits)
 
 
 def check_lengths(value: Any, limits: RequestLimits) -> None:
-    """Raise ApiError (400) for lists that are too long to look at each entry."""
+    """Raise ApiError (400) for lists with too many entries to validate."""
     if not isinstance(value, dict):
         return
     most = {"messages": limits.messages, "input": limits.messages}

@@ -1,9 +1,9 @@
-"""Bound the bytes of bodies that a server holds, of all requests under way.
+"""Limit the memory for request bodies of all requests together.
 
-    share = held.share(receive)      # for one request; `receive` it instead
-    share.give_back()                # at its end
+    receive = body = budget.charge(receive)   # per request: wraps its `receive`
+    body.release()                            # when the request ends
 
-Knows messages of ASGI; nothing of what is in them.
+Knows ASGI messages, not their content.
 """
 
 from starlette.types import Message, Receive
@@ -14,7 +14,7 @@ RETRY_SECONDS = 5.0
 
 
 class BodyBudget:
-    """Bounds what is held to `most` bytes. For one event loop."""
+    """A budget of `limit` bytes. Not thread-safe: for one event loop."""
 
     def __init__(self, most: int) -> None:
         self.limit = most
@@ -25,7 +25,7 @@ class BodyBudget:
 
 
 class BudgetedBody:
-    """Receives the body of one request; raises ApiError (429) without room for it."""
+    """Receive the body of one request; raises ApiError (429) if the budget is full."""
 
     def __init__(self, held: BodyBudget, receive: Receive) -> None:
         self._budget = held
@@ -42,12 +42,14 @@ class BudgetedBody:
         return message
 
     def release(self) -> None:
-        """What it held is free. Twice is once."""
+        """Return the bytes to the budget. Idempotent."""
         self._budget.used -= self._charged
         self._charged = 0
 
 
 def budget_exhausted() -> Exception:
-    error = busy("the bodies under way fill the memory they may take", RETRY_SECONDS)
+    error = busy(
+        "the bodies of other requests fill the memory for bodies", RETRY_SECONDS
+    )
     error.headers = {**error.headers, "Connection": "close"}
     return error

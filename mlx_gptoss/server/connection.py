@@ -1,6 +1,6 @@
-"""One connection of a client: dropped when it is too slow to speak or to read.
+"""A client connection that is closed when the client is too slow to send or to read.
 
-A client that does not read would hold its answer, and with it the model, for ever.
+A client that never reads would otherwise occupy a place in the batch forever.
 """
 
 import asyncio
@@ -10,10 +10,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class TimedConnection(H11Protocol):
-    """Uvicorn's protocol, with an end to patience. Times are in seconds."""
+    """Uvicorn's HTTP protocol with timeouts, in seconds."""
 
-    read_seconds: ClassVar[float] = 30.0  # until the first request has begun
-    write_seconds: ClassVar[float] = 30.0  # until what waits to be sent is sent
+    read_seconds: ClassVar[float] = 30.0  # until the first request begins
+    write_seconds: ClassVar[float] = 30.0  # until the client reads a full send buffer
 
     _waiting: asyncio.TimerHandle | None = None
 
@@ -39,8 +39,8 @@ class TimedConnection(H11Protocol):
             self.transport.abort()
 
     def _drop(self) -> None:
-        self.logger.warning("a client that does not read was dropped")
-        self.transport.abort()  # closing would wait for it
+        self.logger.warning("closed the connection of a client that does not read")
+        self.transport.abort()  # close() would wait for the client
 
     def _stop_waiting(self) -> None:
         if self._waiting is not None:
@@ -51,6 +51,6 @@ class TimedConnection(H11Protocol):
 def connection_with_timeouts(
     read_seconds: float, write_seconds: float
 ) -> type[TimedConnection]:
-    """Return a kind of connection with these limits."""
+    """Return a connection class with these timeouts."""
     limits = {"read_seconds": read_seconds, "write_seconds": write_seconds}
-    return type("PatientConnection", (TimedConnection,), limits)
+    return type("ConnectionWithTimeouts", (TimedConnection,), limits)

@@ -1,9 +1,10 @@
-"""Bodies that arrive compressed, decoded as they come and no further than allowed.
+"""Decode compressed request bodies as they arrive, up to a size limit.
 
-    receive = Decoded(receive, codings_of(scope["headers"]), most=limits.body_bytes)
+    codings = content_codings(scope["headers"])
+    receive = DecodedBody(receive, codings, most=limits.body_bytes, too_large=...)
 
-A few kilobytes can stand for gigabytes: what is decoded counts, at each stage, and is
-never held beyond the limit. Knows bytes; nothing of what they mean.
+A few kilobytes can decode to gigabytes, so the limit applies to the output of every
+stage: none produces more than one byte beyond it. Knows bytes, not their content.
 """
 
 import asyncio
@@ -20,32 +21,32 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-MAX_CODINGS = 3  # one over the other
+MAX_CODINGS = 3  # nested
 ALIASES = {"x-gzip": "gzip"}
 IDENTITY = "identity"
-MIN_WINDOW_LOG = 23  # 8 MiB, which every decoder should have (RFC 8878)
+MIN_WINDOW_LOG = 23  # 8 MiB, the least that decoders should support (RFC 8878)
 CLOSE = {"Connection": "close"}
 
 
 class UndecodableBodyError(HTTPException):
-    """A body that cannot be decoded; the message says why."""
+    """A body that cannot be decoded; the message gives the reason."""
 
 
 class ContentDecoder(Protocol):
-    """One coding of a body. `whole`: what has come may be all of it."""
+    """Decoder of one content coding. `whole`: the input so far may be complete."""
 
     whole: bool
 
     def feed(self, data: bytes, most: int) -> bytes:
-        """Decode a piece to `most` + 1 bytes at most."""
+        """Decode a chunk; return at most `most` + 1 bytes."""
         ...
 
 
 class ZlibDecoder:
-    """gzip, of one member after another, and deflate, with a header or without."""
+    """gzip, with any number of members, and deflate, with or without zlib header."""
 
     def __init__(self, *, gzip: bool) -> None:
-        self.whole = True  # nothing at all is an empty body
+        self.whole = True  # no input is an empty body
         self._gzip = gzip
         self._held = b""
         self._stream: Any = None
@@ -55,7 +56,7 @@ class ZlibDecoder:
         self._held = b""
         while data and len(out) <= most:
             if self._stream is None:
-                if len(data) < 2:  # too little to tell by
+                if len(data) < 2:  # too short to tell the format
                     self._held, self.whole = data, False
                     break
                 self._stream = zlib.decompressobj(self._bits(data))
@@ -64,7 +65,7 @@ class ZlibDecoder:
             self.whole = self._stream.eof
             if self._stream.eof and (data := self._stream.unused_data):
                 if not self._gzip:
-                    raise zlib.error("there is more behind its end")
+                    raise zlib.error("data after the end of the stream")
                 self._stream = None
         return out
 
@@ -76,7 +77,7 @@ class ZlibDecoder:
 
 
 class ZstdDecoder:
-    """Zstandard, of one frame after another; its window is no larger than a body."""
+    """Zstandard, with any number of frames; the window is bounded by the body limit."""
 
     def __init__(self, most: int) -> None:
         self.whole = True
@@ -112,7 +113,7 @@ ACCEPTED = ", ".join(CODINGS)
 
 
 def content_codings(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
-    """How a body is encoded, in the order in which that was done."""
+    """Return the codings of a body in the order in which they were applied."""
     given = [
         one.strip().lower()
         for name, value in headers
@@ -128,7 +129,7 @@ def can_decode(codings: list[str]) -> bool:
 
 
 class DecodedBody:
-    """Receives a body and gives it decoded. Raises HTTPException for what is wrong."""
+    """Receive a body and decode it. Raises HTTPException for an invalid one."""
 
     def __init__(
         self,
@@ -148,7 +149,7 @@ class DecodedBody:
         if self._whole or message["type"] != "http.request":
             return message
         self._whole = not message.get("more_body", False)
-        # In a thread: some bytes may become a whole body.
+        # In a thread: a few bytes may decode to a whole body.
         body = await asyncio.to_thread(self._decoded, message.get("body", b""))
         return {**message, "body": body}
 
@@ -157,7 +158,9 @@ class DecodedBody:
             try:
                 data = decoder.feed(data, self._left[at])
             except (zlib.error, zstd.ZstdError):
-                raise undecodable(name, "it is damaged, or encoded otherwise") from None
+                raise undecodable(
+                    name, "it is damaged, or has another encoding"
+                ) from None
             self._left[at] -= len(data)
             if self._left[at] < 0:
                 raise self._too_large()
@@ -167,4 +170,4 @@ class DecodedBody:
 
 
 def undecodable(name: str, why: str) -> UndecodableBodyError:
-    return UndecodableBodyError(400, f"the body is no whole `{name}`: {why}", CLOSE)
+    return UndecodableBodyError(400, f"the body is not valid `{name}`: {why}", CLOSE)

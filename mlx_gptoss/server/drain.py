@@ -1,9 +1,9 @@
-"""The end of a server: what is refused then, and how what still runs is cut.
+"""Graceful shutdown: reject new requests, then abort the running ones.
 
-    drain.begin()                 # a request that comes now is refused
-    drain.cut()                   # answers under way end with the error of their API
+    drain.start()                 # new requests are rejected
+    drain.abort()                 # running requests end with the error of their API
 
-Knows answers only as something that can fail; nothing of HTTP, signals or time.
+Knows running requests only as objects that can fail; nothing of HTTP, signals or time.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,13 +13,13 @@ from mlx_gptoss.api.errors import ApiError, draining
 
 
 class Failable(Protocol):
-    """An answer under way; to fail one that has ended does nothing."""
+    """A running request. Failing one that has ended has no effect."""
 
     def fail(self, error: Exception) -> None: ...
 
 
 class Drain:
-    """Which answers are under way, and whether they may go on. For one event loop."""
+    """Running requests, and whether they may continue. For one event loop."""
 
     def __init__(self) -> None:
         self.started = False
@@ -27,22 +27,22 @@ class Drain:
         self._running: set[Failable] = set()
 
     def start(self) -> None:
-        """Refuse what is asked from now on; what runs goes on."""
+        """Reject requests from now on; running ones continue."""
         self.started = True
 
     def abort(self) -> int:
-        """End the answers under way, and say how many there were."""
+        """Abort running requests; return how many there were."""
         self.started = self.aborted = True
         for one in self._running:
             one.fail(draining())
         return len(self._running)
 
     def refusal(self) -> ApiError | None:
-        """Why nothing new may begin, or None if it may."""
+        """Return the error for new requests, None if they may start."""
         return draining() if self.started else None
 
     def track(self, answers: Sequence[Failable]) -> Callable[[], None]:
-        """Cut these too, when it comes to that; call what is returned at their end."""
+        """Include `answers` in `abort`; call the returned function when they end."""
         self._running.update(answers)
         if self.aborted:
             self.abort()

@@ -1,12 +1,12 @@
-"""Who may ask, and how much: checked before a request reaches any route.
+"""ASGI middleware that rejects requests by host, origin, key or size.
 
-Browsers let every web page send requests to this machine. So the Host header must be
-a name of ours (a page whose name was rebound to 127.0.0.1 has another), and what a
-page of another origin sends is refused unless that origin is listed. With a key, only
-who knows it is answered; the pages of documentation tell nothing and are open, and so
-is `/health`, which tells only those who know the key more than that the server
-answers. A compressed body is decoded within the limit of bodies. Knows HTTP headers and
-bytes; nothing of routes.
+Any web page can make a browser send requests to this machine. Therefore the Host header
+must be one of our names (after DNS rebinding to 127.0.0.1 it is another one), and
+requests from pages of other origins are refused unless that origin is listed. If there
+is an API key, requests need it, except for the documentation, which reveals nothing
+about this server, and `/health`, which gives details only with the key. Compressed
+bodies are decoded within the body limit. Knows HTTP headers and bytes; nothing of
+routes.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ from mlx_gptoss.server.content_encoding import (
 )
 from mlx_gptoss.server.drain import Drain
 
-PUBLIC_PATHS = ("/health", "/docs", "/openapi.json")  # and what lies below
-AUTHORIZED = "knows_key"  # in the state of a request: whether it may hear everything
+PUBLIC_PATHS = ("/health", "/docs", "/openapi.json")  # and paths under them
+AUTHORIZED = "knows_key"  # in the request state: the key was right, or none is set
 PAGES = ("/docs",)
 SAME_ORIGIN = (
     "same-origin",
     "none",
-)  # of Sec-Fetch-Site: our own pages, and typed addresses
+)  # of Sec-Fetch-Site: our pages, and typed URLs
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -50,16 +50,16 @@ SECURITY_HEADERS = (
     (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
 )
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-UNKNOWN = "other"  # a method or a route that is not served
+UNKNOWN = "other"  # a method or route that is not served
 Headers = Mapping[str, str]
 
 
 class Guard:
-    """Lets through what may pass; answers everything else itself.
+    """Pass valid requests on to `app`; answer all others with an error.
 
-    `on_request(method, route, status, seconds)` is told of each request at its end;
-    the route is a pattern, so that nothing a client wrote is passed on. What a server
-    that ends cancels while it `drain`s is told so, if no answer has begun.
+    `on_request(method, route, status, seconds)` is called at the end of each request
+    with the pattern of the route, never the path that the client sent. Requests that
+    are cancelled by `drain` get an error if their response has not started.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Guard:
             share.release()
 
     def refusal(self, method: str, path: str, headers: Headers) -> ApiError | None:
-        """Why a request may not pass, or None if it may."""
+        """Return the error for a request that must not pass, None if it may."""
         if not self._is_allowed_host(headers.get("host", "")):
             return ApiError(
                 403,
@@ -124,7 +124,8 @@ class Guard:
         if not self._is_allowed_origin(method, path, headers):
             return ApiError(
                 403,
-                "pages of this origin may not ask: list it with --cors-origin",
+                "pages of this origin may not send requests: allow it with "
+                "--cors-origin",
                 "origin_not_allowed",
             )
         preflight = method == "OPTIONS" and "access-control-request-method" in headers
@@ -155,12 +156,12 @@ class Guard:
             return origin in own or origin in self._settings.origins
         if headers.get("sec-fetch-site", "none") in SAME_ORIGIN:
             return True
-        # A link to our pages may stand anywhere: who follows it only looks at them.
+        # Any page may link to ours: following a link only reads them.
         followed = headers.get("sec-fetch-mode") == "navigate" and method == "GET"
         return followed and is_under(path, PAGES)
 
     def _is_authorized(self, headers: Headers) -> bool:
-        """Whether a request has the key, or needs none."""
+        """Whether the request has the API key, or none is set."""
         key = self._settings.api_key
         if key is None:
             return True
@@ -173,7 +174,7 @@ class Guard:
 
 
 def decode_headers(scope: Scope) -> dict[str, str]:
-    """The headers by their lower-case names; of one that is repeated, the last."""
+    """Return headers by lower-case name; of repeated ones, the last."""
     return {
         name.decode("latin-1").lower(): value.decode("latin-1")
         for name, value in scope["headers"]
@@ -181,14 +182,14 @@ def decode_headers(scope: Scope) -> dict[str, str]:
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header, without the port: `localhost`, `[::1]`."""
+    """Return the name in a Host header without its port: `localhost`, `[::1]`."""
     if host.startswith("["):
         return host.partition("]")[0].lower() + "]"
     return host.partition(":")[0].lower()
 
 
 def is_ip_address(name: str) -> bool:
-    """Whether a host is an address, which no name can be rebound to be."""
+    """Whether a host is an IP address, which DNS rebinding cannot forge."""
     try:
         ipaddress.ip_address(name.strip("[]"))
     except ValueError:
@@ -197,7 +198,7 @@ def is_ip_address(name: str) -> bool:
 
 
 def is_under(path: str, prefixes: tuple[str, ...]) -> bool:
-    return any(path == place or path.startswith(f"{place}/") for place in prefixes)
+    return any(path == one or path.startswith(f"{one}/") for one in prefixes)
 
 
 def too_large(most: int) -> ApiError:
@@ -212,7 +213,7 @@ def too_large(most: int) -> ApiError:
 def unsupported_encoding() -> ApiError:
     return ApiError(
         415,
-        f"the body's `Content-Encoding` is not read here: send {ACCEPTED}, or "
+        f"the body's `Content-Encoding` is not supported: send {ACCEPTED}, or "
         "plain JSON",
         "unsupported_encoding",
         headers={"Accept-Encoding": ACCEPTED, "Connection": "close"},
@@ -220,9 +221,9 @@ def unsupported_encoding() -> ApiError:
 
 
 class _LimitedBody:
-    """Receives a body no longer and no slower than the limits say.
+    """Receive a body within limits of size and time.
 
-    Raises HTTPException, which frameworks pass on as it is.
+    Raises HTTPException, which Starlette passes through unchanged.
     """
 
     def __init__(self, receive: Receive, most: int, seconds: float) -> None:
@@ -233,7 +234,7 @@ class _LimitedBody:
         self._end = asyncio.get_running_loop().time() + seconds
 
     async def __call__(self) -> Message:
-        if self._whole:  # what comes now is that the client left, whenever it does
+        if self._whole:  # the next message is the disconnect, whenever it comes
             return await self._receive()
         try:
             async with asyncio.timeout_at(self._end):
@@ -256,11 +257,11 @@ def _closing_error(status: int, message: str) -> HTTPException:
 
 
 class _SecuredSend:
-    """Sends what a route sends, with headers that keep browsers honest."""
+    """Send a response with security headers for browsers added."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self.status = 0  # none was sent
+        self.status = 0  # not sent yet
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,7 +1,8 @@
-"""A log in a file that may be full, renamed or removed while the server runs.
+"""A log file that survives rotation, removal and a full disk.
 
-A line is written at once. What the disk does not take is lost and counted: stderr is
-told when that begins, and the log when it is over. Logging never fails a request.
+Lines are written unbuffered. Lines that the disk rejects are dropped and counted: a
+warning goes to stderr when that starts, and a line to the log when it is over. Logging
+never fails a request.
 """
 
 import logging
@@ -17,7 +18,7 @@ FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
 class LogFile(logging.Handler):
-    """Append records to a file for its owner alone; `say` is told what goes wrong.
+    """Append records to a private file; `warn` is called with a message on failure.
 
     Raises StorageError if the file cannot be opened.
     """
@@ -31,7 +32,7 @@ class LogFile(logging.Handler):
         super().__init__()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, to a new file if the old one is no longer there."""
+        """Write a record, to a new file if the old one was moved or removed."""
         text = self.format(record) + "\n"
         if self._lost_lines:
             text = f"\n{self._lost_lines} lines are missing here\n{text}"
@@ -61,7 +62,7 @@ class LogFile(logging.Handler):
         return handle
 
     def _reopen_if_replaced(self) -> None:
-        """Open the file again where another one, or none, has its name."""
+        """Reopen the path if it no longer names the open file."""
         ours = os.fstat(self._handle)
         with suppress(FileNotFoundError):
             there = os.stat(self.path)
@@ -73,12 +74,12 @@ class LogFile(logging.Handler):
 
     def _write(self, text: str) -> None:
         data = text.encode("utf-8", "replace")
-        while data:  # a disk that is nearly full takes a part of it
+        while data:  # a disk that is nearly full accepts only a part
             data = data[os.write(self._handle, data) :]
 
     def _report_failure(self, error: OSError) -> None:
         why = explain_os_error(error)
-        with suppress(OSError):  # stderr may lie on the same disk
+        with suppress(OSError):  # stderr may be on the same disk
             self._warn(
-                f"the log `{self.path}` is not written now, the server goes on: {why}"
+                f"cannot write to the log `{self.path}`, the server continues: {why}"
             )

@@ -1,6 +1,6 @@
-"""Figures of a server for Prometheus: counts, times and sizes, never a text.
+"""Prometheus metrics: counts, times and sizes, never content.
 
-Each server has a registry of its own, so that several may live in one process.
+Each server has its own registry, so several can run in one process.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ RATES = (1, 2, 5, 10, 20, 40, 60, 80, 100, 150, 200)
 
 
 class Metrics:
-    """What is counted. Use it in one event loop."""
+    """The metrics of one server. Not thread-safe: for one event loop."""
 
     def __init__(self, models: Models) -> None:
         self.registry = CollectorRegistry()
@@ -43,11 +43,11 @@ class Metrics:
         )
 
     def request(self, method: str, route: str, status: int) -> None:
-        """Count a request; `route` is the pattern of the route, not its path."""
+        """Count a request; `route` is the route's pattern, not the path sent."""
         self._requests.labels(method, route, str(status)).inc()
 
     def turn(self, turn: AnswerStream) -> None:
-        """Count an answer that has ended."""
+        """Count a finished turn."""
         usage, stats = turn.usage, turn.stats
         self._turns.labels(turn.finish_reason).inc()
         for kind, count in (
@@ -64,7 +64,7 @@ class Metrics:
 
     @property
     def text(self) -> bytes:
-        """All of it, in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def _counter(self, name: str, help: str, labels: list[str]) -> Counter:
@@ -72,13 +72,13 @@ class Metrics:
 
 
 class _CurrentState(Collector):
-    """What is so at the moment somebody asks."""
+    """Gauges that are read at the time of the scrape."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
 
     def describe(self) -> Iterator[Any]:
-        """Nothing: to be registered it need not be asked."""
+        """Return nothing, so that registering does not collect."""
         return iter(())
 
     def collect(self) -> Iterator[Any]:

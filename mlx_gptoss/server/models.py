@@ -1,10 +1,10 @@
-"""Models by name: loaded when they are asked for, unloaded when idle or in the way.
+"""Models by name: loaded on demand, unloaded when idle or to make room.
 
-    models = Models([Source("demo", load_demo)], idle_seconds=600)
+    models = Models([ModelSource("demo", load_demo)], idle_seconds=600)
     async with models.lease("demo") as runtime: ...
 
-Several stay loaded where their plans fit the memory together; otherwise the one used
-longest ago makes room once its requests have ended. Knows nothing of HTTP.
+Several models stay loaded if their memory plans fit together; otherwise the least
+recently used is unloaded once its requests have finished. Knows nothing of HTTP.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from mlx_gptoss.memory import Plan, format_bytes
 
 log = logging.getLogger(__name__)
 
-IDLE_CHECK_SECONDS = 1.0  # between two looks for models that are idle
+IDLE_CHECK_SECONDS = 1.0  # between checks for idle models
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model that can be loaded: its public name, and how.
+    """A model that can be loaded: its public name and its loader.
 
-    `plan` says what it takes without loading it; None where nobody knows.
+    `plan` returns its memory plan without loading it; None if it has none.
     """
 
     name: str
@@ -37,10 +37,10 @@ class ModelSource:
 
 @dataclass
 class ModelEntry:
-    """A source and what is loaded of it.
+    """A model source and its runtime, if loaded.
 
-    A model that is `leaving` makes room for another: who asks for it now has it
-    loaded again after that. `hopes` are of those who wait for it to be loaded.
+    While a model is `evicting`, new requests wait until it has been loaded again.
+    `waiters` are the futures of requests that wait for the model to load.
     """
 
     source: ModelSource
@@ -71,9 +71,9 @@ class ModelEntry:
 
 
 class Models:
-    """The models of one server. Use it in one event loop.
+    """The models of one server. Not thread-safe: for one event loop.
 
-    `budget` is how many bytes all together may take; None: one model at a time.
+    `budget` is the memory in bytes for all of them; None keeps one model at a time.
     """
 
     def __init__(
@@ -88,13 +88,13 @@ class Models:
         self._idle_seconds = idle_seconds
         self._any_model = any_model
         self._budget = budget
-        self._change_lock = asyncio.Lock()  # one model comes or goes at a time
+        self._change_lock = asyncio.Lock()  # one load or unload at a time
         self._closed = False
         self.created = int(time.time())
 
     @classmethod
     def of(cls, runtime: Runtime, name: str) -> "Models":
-        """Serve one runtime that was loaded elsewhere; `close` closes it."""
+        """Serve one runtime that is already loaded; `close` closes it."""
         models = cls([ModelSource(name, lambda: runtime)])
         models.adopt(name, runtime)
         return models
@@ -109,22 +109,22 @@ class Models:
 
     @property
     def active_leases(self) -> int:
-        """How many leases there are."""
+        """The number of leases held on all models."""
         return sum(entry.leases for entry in self._entries.values())
 
     def runtime(self, name: str) -> Runtime | None:
-        """The runtime of a model if it is loaded."""
+        """Return the runtime of a model, or None if it is not loaded."""
         return self._entries[name].runtime
 
     def adopt(self, name: str, runtime: Runtime) -> None:
-        """Take a model that was loaded elsewhere, as at the start."""
+        """Register a runtime that was loaded elsewhere, as at startup."""
         entry = self._entries[name]
         entry.runtime = runtime
         entry.idle.set()
         log_loaded(name, runtime)
 
     def resolve(self, name: str | None) -> str:
-        """Return the name of the model that is meant; raises ApiError (404)."""
+        """Return the model name to use for a request; raises ApiError (404)."""
         if name in self._entries:
             return name
         if name is None or self._any_model:
@@ -133,7 +133,7 @@ class Models:
 
     @asynccontextmanager
     async def lease(self, name: str | None) -> AsyncIterator[Runtime]:
-        """Keep a model loaded for as long as the block runs."""
+        """Load a model if needed and keep it loaded while the block runs."""
         entry = self._entries[self.resolve(name)]
         runtime = await self._acquire(entry)
         try:
@@ -142,7 +142,7 @@ class Models:
             entry.release()
 
     async def unload_idle(self) -> None:
-        """Unload what nobody has used for `idle_seconds`, for ever."""
+        """Unload models that were not used for `idle_seconds`; runs until cancelled."""
         while self._idle_seconds is not None:
             await asyncio.sleep(min(IDLE_CHECK_SECONDS, self._idle_seconds))
             for entry in self._entries.values():
@@ -152,7 +152,7 @@ class Models:
                             await self._unload(entry)
 
     async def close(self) -> None:
-        """Unload everything; what still runs is ended."""
+        """Unload all models; running requests end."""
         self._closed = True
         async with self._change_lock:
             for entry in self._entries.values():
@@ -166,21 +166,21 @@ class Models:
     async def _acquire(self, entry: ModelEntry) -> Runtime:
         if entry.runtime is not None and not entry.evicting:
             return entry.acquire()
-        hope: asyncio.Future[Runtime] = asyncio.get_running_loop().create_future()
-        entry.waiters.append(hope)
+        waiter: asyncio.Future[Runtime] = asyncio.get_running_loop().create_future()
+        entry.waiters.append(waiter)
         if entry.loading is None:
             entry.loading = asyncio.create_task(self._load(entry))
         try:
-            return await hope
+            return await waiter
         except asyncio.CancelledError:
-            if not hope.cancelled() and hope.exception() is None:
-                entry.release()  # it came too late
+            if not waiter.cancelled() and waiter.exception() is None:
+                entry.release()  # loaded after the client gave up
             raise
 
     async def _load(self, entry: ModelEntry) -> None:
-        """Load a model, and lend it at once to all who wait: others may want its room.
+        """Load a model and lease it to all waiters before it can be evicted again.
 
-        A client that leaves does not stop this: the next one will want the model.
+        A client that disconnects does not stop this: the next one will want the model.
         """
         try:
             async with self._change_lock:
@@ -191,19 +191,19 @@ class Models:
                 entry.last_used = time.monotonic()
                 entry.idle.set()
                 log_loaded(entry.source.name, entry.runtime)
-                for hope in entry.waiters:
-                    if not hope.done():
-                        hope.set_result(entry.acquire())
-        except Exception as error:  # told to all who wait
-            for hope in entry.waiters:
-                if not hope.done():
-                    hope.set_exception(error)
+                for waiter in entry.waiters:
+                    if not waiter.done():
+                        waiter.set_result(entry.acquire())
+        except Exception as error:  # raised in every waiting request
+            for waiter in entry.waiters:
+                if not waiter.done():
+                    waiter.set_exception(error)
         finally:
             entry.waiters.clear()
             entry.loading = None
 
     async def _make_room(self, wanted: ModelEntry) -> None:
-        """Unload others until `wanted` fits, those used longest ago first."""
+        """Unload other models, least recently used first, until `wanted` fits."""
         others = [one for one in self._entries.values() if one.runtime is not None]
         others.sort(key=lambda one: one.last_used)
         needed = await self._planned_bytes(wanted) if others and self._budget else None
@@ -233,4 +233,4 @@ class Models:
 
 def log_loaded(name: str, runtime: Runtime) -> None:
     limit = format_bytes(runtime.cache_size.limit)
-    log.info("loaded `%s`; prompts that were read may take %s of memory", name, limit)
+    log.info("loaded `%s`; its prompt cache may take %s", name, limit)

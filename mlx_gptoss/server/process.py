@@ -1,12 +1,11 @@
-"""The process of a server: where it listens, signals, draining, its parent.
+"""The server process: listening sockets, signals, draining, the parent process.
 
-    listening = listen(place)                     # before a model is loaded
-    serve(app, listening, place, ready={"token": ..., "model": ...})
+    listening = listen(options)                   # before a model is loaded
+    serve(app, listening, options, ready={"token": ..., "model": ...}, drain=drain)
 
-SIGTERM, SIGINT and SIGHUP (unless that is ignored, as under nohup) let running answers
-end for `drain_seconds`. Those that have not are cut: each ends with the error of its
-API, and the memory is given back. A second signal does not wait. Knows nothing of
-models.
+SIGTERM, SIGINT and SIGHUP (unless ignored, as under nohup) stop new requests and give
+running ones `drain_seconds` to finish. The rest are aborted with an error of their API,
+and memory is freed. A second signal skips the wait. Knows nothing of models.
 """
 
 import asyncio
@@ -32,17 +31,17 @@ from mlx_gptoss.server.drain import Drain
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 75
-ERROR_DELIVERY_SECONDS = 1.0  # for clients to take the error that ends their answer
+ERROR_DELIVERY_SECONDS = 1.0  # for clients to receive the error
 POLL_SECONDS = 0.05
-GROUP_AND_OTHERS = 0o177  # the bits of a mode that nobody else gets
+GROUP_AND_OTHERS = 0o177  # umask: permissions for the owner only
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """Where a server listens, for how long it waits, and who is told.
+    """Where a server listens, its timeouts, and its ready file.
 
-    `read_seconds` is how long a client may take to begin a request, `write_seconds`
-    to take what it was sent.
+    `read_seconds` is the time a client has to begin its first request, `write_seconds`
+    the time to read what was sent.
     """
 
     host: str = "127.0.0.1"
@@ -56,7 +55,7 @@ class ServeOptions:
 
 
 class ServerProcess(uvicorn.Server):
-    """Uvicorn that tells when it is ready, and ends as we want it to."""
+    """Uvicorn with a ready callback and our own shutdown."""
 
     def __init__(
         self,
@@ -78,21 +77,21 @@ class ServerProcess(uvicorn.Server):
         await super().startup(sockets)
         try:
             self._on_ready()
-        except StorageError as error:  # whoever started it waits for the file
+        except StorageError as error:  # the parent waits for this file
             self.startup_error = error
             self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Look for the parent, ten times a second."""
+        """Check for the parent, ten times a second."""
         if self._options.exit_with_parent and os.getppid() != self._parent:
-            log.warning("the parent process has ended, so this one does")
+            log.warning("the parent process has ended: shutting down")
             self._drain_seconds = 0
             self.should_exit = True
         return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Take SIGINT and SIGTERM, and give them back without raising them again."""
+        """Handle termination signals; unlike uvicorn, do not raise them again after."""
         signals = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signals.append(signal.SIGHUP)
@@ -106,7 +105,7 @@ class ServerProcess(uvicorn.Server):
                 signal.signal(one, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.should_exit:  # the second one does not wait
+        if self.should_exit:  # a second signal skips the drain
             self._drain_seconds = 0
         self.should_exit = True
         self.exit_signal = self.exit_signal or sig
@@ -121,26 +120,26 @@ class ServerProcess(uvicorn.Server):
             await asyncio.gather(cutting, return_exceptions=True)
 
     async def _abort_after_drain(self) -> None:
-        """End what still runs when the time is over: by its error, then by force."""
+        """Abort requests when the drain time is over: with an error, then by force."""
         clock = asyncio.get_running_loop().time
         started, state = clock(), self.server_state
         while clock() - started < self._drain_seconds:
             await asyncio.sleep(POLL_SECONDS)
         if count := self._drain.abort():
-            log.warning("answers cut for want of time: %d", count)
+            log.warning("requests aborted at the end of the drain time: %d", count)
         await self._wait_for_requests(ERROR_DELIVERY_SECONDS)
         for connection in list(state.connections):
             cycle = getattr(connection, "cycle", None)
             if cycle is not None and cycle.response_started:
                 connection.transport.abort()  # its client does not read
         for task in list(state.tasks):
-            task.cancel()  # the guard tells those that wait for an answer
+            task.cancel()  # the guard answers those with no response yet
         await self._wait_for_requests(ERROR_DELIVERY_SECONDS)
         for connection in list(state.connections):
             connection.transport.abort()
 
     async def _wait_for_requests(self, seconds: float) -> None:
-        """Wait for the requests under way, but no longer than so."""
+        """Wait for running requests, at most `seconds`."""
         if tasks := list(self.server_state.tasks):
             await asyncio.wait(tasks, timeout=seconds)
 
@@ -152,15 +151,15 @@ def serve(
     ready: Mapping[str, Any],
     drain: Drain,
 ) -> int | None:
-    """Serve until a signal or the parent ends it; return the signal.
+    """Serve until a signal or the end of the parent; return the signal.
 
-    `ready` is written into the ready file, with `url` and `pid`, once requests are
-    served; the file goes away with the server. `drain` is the app's own. Raises
-    StorageError if it cannot be written.
+    `ready` is written to the ready file, with `url` and `pid`, once the server is up;
+    the file is removed at the end. `drain` is the app's own. Raises StorageError if the
+    ready file cannot be written.
     """
     config = uvicorn.Config(
         app,
-        # Pure Python and everywhere the same; a token takes far longer than its frame.
+        # Pure Python, the same everywhere; a token takes far longer than its frame.
         http=connection_with_timeouts(options.read_seconds, options.write_seconds),
         loop="asyncio",
         ws="none",
@@ -172,14 +171,14 @@ def serve(
         access_log=False,
     )
 
-    def tell() -> None:
+    def on_ready() -> None:
         url = listening_url(listening)
         log.info("serving at %s", url)
         if options.ready_file is not None:
             facts = {"url": url, **ready, "pid": os.getpid()}
             files.write(options.ready_file, json.dumps(facts) + "\n")
 
-    server = ServerProcess(config, options, tell, drain)
+    server = ServerProcess(config, options, on_ready, drain)
     try:
         server.run([listening])
     finally:
@@ -192,9 +191,9 @@ def serve(
 
 
 def listen(options: ServeOptions) -> socket.socket:
-    """Take the address; nobody can connect before it is served.
+    """Bind the address; clients cannot connect until it is served.
 
-    Raises GptOssError if it cannot be had, or if the ready file cannot be written.
+    Raises GptOssError if the address or the ready file cannot be used.
     """
     if options.ready_file is not None:
         files.require(options.ready_file)
@@ -204,23 +203,23 @@ def listen(options: ServeOptions) -> socket.socket:
         family, kind, _, _, address = socket.getaddrinfo(
             options.host, options.port, type=socket.SOCK_STREAM
         )[0]
-        found = socket.socket(family, kind)
+        listening = socket.socket(family, kind)
         try:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            found.bind(address)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
         except OSError:
-            found.close()
+            listening.close()
             raise
     except OSError as error:
         raise GptOssError(
-            f"cannot listen on {options.host}:{options.port} ({error.strerror}): "
+            f"cannot listen at {options.host}:{options.port} ({error.strerror}): "
             "choose another address with `--host` and `--port`"
         ) from error
-    return found
+    return listening
 
 
 def listening_url(listening: socket.socket) -> str:
-    """The address it serves at; of a Unix socket, `http+unix://` and its path."""
+    """Return the URL of a socket; for a Unix socket, `http+unix://` and its path."""
     name = listening.getsockname()
     if listening.family == socket.AF_UNIX:
         return f"http+unix://{os.path.abspath(name)}"
@@ -230,27 +229,29 @@ def listening_url(listening: socket.socket) -> str:
 
 def _listen_at_path(path: Path) -> socket.socket:
     _remove_stale_socket(path)
-    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(GROUP_AND_OTHERS)
     try:
-        found.bind(str(path))
+        listening.bind(str(path))
     except OSError as error:
-        found.close()
+        listening.close()
         raise GptOssError(
-            f"cannot listen on `{path}` ({error.strerror or error}): give another "
+            f"cannot listen at `{path}` ({error.strerror or error}): give another "
             "`--uds`"
         ) from error
     finally:
         os.umask(mask)
-    return found
+    return listening
 
 
 def _remove_stale_socket(path: Path) -> None:
-    """Remove a socket that nobody listens at any more."""
+    """Remove a socket file that no process listens on."""
     if not path.exists():
         return
     if not path.is_socket():
-        raise GptOssError(f"`{path}` is no socket: remove it, or give another `--uds`")
+        raise GptOssError(
+            f"`{path}` is not a socket: remove it, or give another `--uds`"
+        )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))

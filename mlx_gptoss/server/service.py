@@ -1,10 +1,11 @@
-"""What all routes share: models, settings, and the life of one request.
+"""Shared by all routes: models, settings, and the life of one request.
 
-    job = await service.begin(request, model, make_ask)      # leased and started
-    return await service.whole(request, job, work, headers)  # or
+    job = await service.start(request, model, make_ask)      # leased and started
+    return await service.reply(request, job, work, headers)  # or
     return service.stream(job, frames, headers)
 
-A job ends exactly once, whatever its end is: its turns stop, its model is given back.
+Every job is closed exactly once, however it ends: its turns stop and its model lease is
+released.
 """
 
 import asyncio
@@ -57,7 +58,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Job:
-    """One request at work: its model, and an answer for each choice."""
+    """A request being answered: its model, and one turn per choice."""
 
     model: str
     runtime: Runtime
@@ -67,26 +68,26 @@ class Job:
 
     @property
     def ask(self) -> ConversationRequest:
-        """What was asked, where that is a conversation."""
+        """The parsed request, for requests that are conversations."""
         assert self._ask is not None
         return self._ask
 
     @property
     def turn(self) -> AnswerStream:
-        """The answer, where there is one."""
+        """The turn of a request with one choice."""
         return self.turns[0]
 
     def heartbeat(self) -> bytes:
-        """A comment for a stream that is silent: the place in the queue, if any."""
+        """Return a comment for an idle stream: the place in the queue, if it waits."""
         place = max(turn.place for turn in self.turns)
         return QUEUED % place if place else KEEP_ALIVE
 
     def on_close(self, then: Callable[[], object]) -> None:
-        """Have `then` called when the job has ended."""
+        """Call `then` when the job is closed."""
         self._stack.callback(then)
 
     async def close(self) -> None:
-        """Stop what still runs and give the model back. Twice is once."""
+        """Stop running turns and release the model. Idempotent."""
         for turn in self.turns:
             turn.leave()
         await self._stack.aclose()
@@ -94,7 +95,7 @@ class Job:
 
 @dataclass
 class Service:
-    """The parts of one server."""
+    """The shared state of one server."""
 
     models: Models
     settings: ServerSettings = field(default_factory=ServerSettings)
@@ -117,9 +118,9 @@ class Service:
         model: str | None,
         make_ask: Callable[[Runtime], ConversationRequest],
     ) -> Job:
-        """Lease a model and start to answer. Raises what is wrong with the request.
+        """Lease a model and start generating. Raises ApiError for a bad request.
 
-        `make_ask` is called in a thread: it may take its time.
+        `make_ask` runs in a thread and may block.
         """
         size, asks = self.body_size(request), list[ConversationRequest]()
 
@@ -138,7 +139,7 @@ class Service:
         model: str | None,
         make: Callable[[Runtime], list[PreparedPrompt]],
     ) -> Job:
-        """Lease a model and start the prompts that `make` makes, in a thread."""
+        """Lease a model and start the prompts that `make` returns, in a thread."""
         prompts = partial(self.pools.run, self.body_size(request), make)
         return await while_connected(request, self._start(model, prompts))
 
@@ -149,19 +150,19 @@ class Service:
         make_ask: Callable[[Runtime], ConversationRequest],
         work: Callable[[ConversationRequest, Runtime], T],
     ) -> tuple[ConversationRequest, T]:
-        """Lease a model; return what is asked, and what `work` made of it."""
+        """Lease a model; return the parsed request and the result of `work` on it."""
 
-        async def looked() -> tuple[ConversationRequest, T]:
+        async def inspect() -> tuple[ConversationRequest, T]:
             size = self.body_size(request)
             async with self.models.lease(model) as runtime:
                 ask = await self.pools.run(size, make_ask, runtime)
-                longer = max(size, ask.size)
-                return ask, await self.pools.run(longer, work, ask, runtime)
+                size = max(size, ask.size)
+                return ask, await self.pools.run(size, work, ask, runtime)
 
-        return await while_connected(request, looked())
+        return await while_connected(request, inspect())
 
     def body_size(self, request: Request) -> int:
-        """The bytes of a request's body."""
+        """Return the size of a request's body in bytes."""
         return getattr(request.state, "body_bytes", 0)
 
     async def reply(
@@ -171,7 +172,7 @@ class Service:
         work: Coroutine[Any, Any, ReplyModel],
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """Reply with what `work` returns, unless the client leaves before."""
+        """Send what `work` returns; cancel it if the client disconnects first."""
         try:
             reply = await while_connected(request, work)
         finally:
@@ -188,7 +189,7 @@ class Service:
         *,
         error_frame: Callable[[ApiError], bytes] = error_frame,
     ) -> EventStream:
-        """Reply with `frames` as the client reads them; `tell` writes an error."""
+        """Send `frames` as the client reads them; `error_frame` encodes an error."""
         limits = self.settings.limits
         return EventStream(
             frames,
@@ -222,13 +223,13 @@ class Service:
 
     @property
     def restore(self) -> Restore | None:
-        """Puts back the reasoning that calls come without, unless that is off."""
+        """Restores reasoning omitted before tool calls; None when disabled."""
         return self.memory.restore if self.settings.reasoning_memory else None
 
     def record_request(
         self, method: str, route: str, status: int, seconds: float
     ) -> None:
-        """Count and log a request that has ended; never what was in it."""
+        """Count and log a finished request, never its content."""
         self.metrics.request(method, route, status)
         log.info("%s %s %d in %.3f s", method, route, status, seconds)
 

@@ -1,6 +1,6 @@
-"""Server-sent events, and work that ends when its client leaves.
+"""Server-sent events, and work that is cancelled when its client disconnects.
 
-Knows bytes and connections; nothing of models or of what the events mean.
+Knows bytes and connections; nothing of models or of the meaning of events.
 """
 
 import asyncio
@@ -19,17 +19,17 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 DONE = b"data: [DONE]\n\n"
-KEEP_ALIVE = b": alive\n\n"  # a comment, which every client passes over
+KEEP_ALIVE = b": alive\n\n"  # a comment, which clients ignore
 QUEUED = b": waiting, place %d in the queue\n\n"
-CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; nobody is there to read it
+CLIENT_CLOSED_REQUEST = 499  # nginx's code, for the log: no client is left to read it
 
 
 class ClientDisconnected(Exception):
-    """Nobody waits for the reply any more."""
+    """The client disconnected before the reply was complete."""
 
 
 def sse(data: str, event: str | None = None) -> bytes:
-    """Write one event; `data` is JSON on one line."""
+    """Encode one event; `data` is JSON on one line."""
     name = f"event: {event}\n" if event else ""
     return f"{name}data: {data}\n\n".encode()
 
@@ -39,18 +39,18 @@ def sse_json(value: Any, event: str | None = None) -> bytes:
 
 
 def error_frame(error: ApiError) -> bytes:
-    """OpenAI's form of an error within a stream, and the end of it."""
+    """Encode an error within a stream as OpenAI does, and end the stream."""
     return sse_json(error.body) + DONE
 
 
 async def wait_for_disconnect(receive: Receive) -> None:
-    """Return once the client has left. The body must have been read before."""
+    """Return once the client disconnects. The body must have been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Return what `work` returns; raise ClientGone if the client leaves before."""
+    """Await `work`; raise ClientDisconnected if the client leaves before its end."""
     return await _cancel_on_disconnect(wait_for_disconnect(request.receive), work)
 
 
@@ -70,10 +70,10 @@ async def _cancel_on_disconnect(
 
 
 class EventStream(Response):
-    """Sends frames as a client takes them; ends them when it leaves.
+    """Send frames as the client reads them; stop when it disconnects.
 
-    `close` is awaited once at the end, whatever the end is. `alive` writes a sign of
-    life, `tell` an error within the stream, which is its last frame.
+    `close` is awaited once, however the stream ends. `heartbeat` encodes a comment for
+    idle times; `error_frame` encodes an error, which is then the last frame.
     """
 
     media_type = "text/event-stream"
@@ -96,7 +96,7 @@ class EventStream(Response):
         self._heartbeat_seconds = heartbeat_seconds
         self._heartbeat = heartbeat
         self._error_frame = error_frame
-        self._last_sent = 0.0  # when the last frame was, by the clock of the event loop
+        self._last_sent = 0.0  # event loop time of the last frame
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -104,7 +104,7 @@ class EventStream(Response):
                 wait_for_disconnect(receive), self._send_all(send)
             )
         except ClientDisconnected:
-            log.info("a client left in the middle of a stream")
+            log.info("a client disconnected during a stream")
         finally:
             await self._close()
 
@@ -120,7 +120,7 @@ class EventStream(Response):
         try:
             async for frame in self._frames_then_error():
                 await self._send(send, frame)
-                await asyncio.sleep(0)  # frames at hand must not keep others waiting
+                await asyncio.sleep(0)  # ready frames must not starve other tasks
         finally:
             beating.cancel()
             await asyncio.gather(beating, return_exceptions=True)
@@ -131,7 +131,7 @@ class EventStream(Response):
         self._last_sent = asyncio.get_running_loop().time()
 
     async def _send_heartbeats(self, send: Send) -> None:
-        """Give signs of life while frames are long in coming."""
+        """Send a heartbeat whenever no frame was sent for `heartbeat_seconds`."""
         clock = asyncio.get_running_loop().time
         while True:
             quiet = clock() - self._last_sent
@@ -141,7 +141,7 @@ class EventStream(Response):
                 await asyncio.sleep(self._heartbeat_seconds - quiet)
 
     async def _frames_then_error(self) -> AsyncIterator[bytes]:
-        """The frames, and an error in their midst as the last of them."""
+        """Yield the frames; encode an exception as the last one."""
         try:
             async for frame in self._frames:
                 yield frame

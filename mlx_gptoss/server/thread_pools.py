@@ -1,8 +1,7 @@
-"""Threads for the work of requests, so that none of them keeps the others waiting.
+"""Thread pools that keep slow requests from delaying fast ones.
 
-Short work shares threads. Long work (of a huge prompt, or of a grammar that takes its
-time) has threads to itself, where it waits for others of its kind only. The event loop
-does none of it.
+Short work runs in asyncio's default pool. Long work (huge prompts, slow grammars) has
+pools of its own, where it queues only behind work of the same kind.
 """
 
 import asyncio
@@ -13,12 +12,12 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LONG_WORK = 2**18  # characters or bytes: a tenth of a second or more
+LONG_WORK = 2**18  # characters or bytes, about 0.1 s of work
 COMPILE_THREADS = 2  # threads
 
 
 class ThreadPools:
-    """The threads of one server."""
+    """The thread pools of one server."""
 
     def __init__(self) -> None:
         self._long = ThreadPoolExecutor(1, "long-request")
@@ -27,7 +26,7 @@ class ThreadPools:
     async def run(
         self, size: int, work: Callable[P, T], /, *args: P.args, **options: P.kwargs
     ) -> T:
-        """Run work on so many characters or bytes."""
+        """Run work on `size` characters or bytes of input."""
         if size <= LONG_WORK:
             return await asyncio.to_thread(work, *args, **options)
         return await asyncio.wrap_future(self._long.submit(work, *args, **options))
@@ -35,12 +34,12 @@ class ThreadPools:
     async def compile(
         self, size: int, work: Callable[P, T], /, *args: P.args, **options: P.kwargs
     ) -> T:
-        """Run work that compiles what a client sent."""
+        """Run work that compiles a grammar or schema sent by a client."""
         if size > LONG_WORK:
             return await self.run(size, work, *args, **options)
         return await asyncio.wrap_future(self._compiling.submit(work, *args, **options))
 
     def close(self) -> None:
-        """Begin nothing more."""
-        for lane in (self._long, self._compiling):
-            lane.shutdown(wait=False, cancel_futures=True)
+        """Cancel queued work and start none."""
+        for pool in (self._long, self._compiling):
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -205,12 +205,12 @@ def test_a_store_that_can_only_be_read_is_read(
 
         assert ids(store.history("r1")) == ["q_r1", "a_r1"]
         assert store.find("a_r1") is not None
-        with pytest.raises(StorageError, match="it can only be read") as found:
+        with pytest.raises(StorageError, match="it is read-only") as found:
             store.save(stored("r2"))
-        with pytest.raises(StorageError, match="it can only be read"):
+        with pytest.raises(StorageError, match="it is read-only"):
             store.delete("r1")
         assert not found.value.full
-    assert "responses are not kept now" in caplog.messages[0]
+    assert "responses cannot be stored for now" in caplog.messages[0]
 
 
 def test_a_full_disk_at_the_start_is_a_warning(

@@ -111,18 +111,18 @@ def test_another_encoding_is_refused_with_those_that_are_read(
 @pytest.mark.parametrize(
     ("encoding", "content", "why"),
     [
-        ("gzip", gzip.compress(BODY)[:-1], "no whole `gzip`: its end is missing"),
-        ("gzip", b"\x1f", "no whole `gzip`: its end is missing"),
-        ("gzip", BODY, "no whole `gzip`: it is damaged"),
-        ("gzip", gzip.compress(BODY) + b"more", "no whole `gzip`: it is damaged"),
-        ("deflate", zlib.compress(BODY)[:-1], "no whole `deflate`: its end"),
-        ("deflate", raw_deflate(BODY)[:-1], "no whole `deflate`: its end"),
-        ("deflate", zlib.compress(BODY) + b"x", "no whole `deflate`: it is damaged"),
-        ("zstd", zstd.compress(BODY)[:-1], "no whole `zstd`: its end is missing"),
-        ("zstd", b"\x28\xb5", "no whole `zstd`: its end is missing"),
-        ("zstd", gzip.compress(BODY), "no whole `zstd`: it is damaged"),
-        ("zstd", zstd.compress(BODY) + b"more", "no whole `zstd`: it is damaged"),
-        ("gzip, zstd", zstd.compress(BODY), "no whole `gzip`: it is damaged"),
+        ("gzip", gzip.compress(BODY)[:-1], "not valid `gzip`: its end is missing"),
+        ("gzip", b"\x1f", "not valid `gzip`: its end is missing"),
+        ("gzip", BODY, "not valid `gzip`: it is damaged"),
+        ("gzip", gzip.compress(BODY) + b"more", "not valid `gzip`: it is damaged"),
+        ("deflate", zlib.compress(BODY)[:-1], "not valid `deflate`: its end"),
+        ("deflate", raw_deflate(BODY)[:-1], "not valid `deflate`: its end"),
+        ("deflate", zlib.compress(BODY) + b"x", "not valid `deflate`: it is damaged"),
+        ("zstd", zstd.compress(BODY)[:-1], "not valid `zstd`: its end is missing"),
+        ("zstd", b"\x28\xb5", "not valid `zstd`: its end is missing"),
+        ("zstd", gzip.compress(BODY), "not valid `zstd`: it is damaged"),
+        ("zstd", zstd.compress(BODY) + b"more", "not valid `zstd`: it is damaged"),
+        ("gzip, zstd", zstd.compress(BODY), "not valid `gzip`: it is damaged"),
     ],
     ids=lambda x: x if isinstance(x, str) else "",
 )
@@ -139,7 +139,7 @@ def test_a_damaged_body_is_refused_in_words(
 def test_what_is_decoded_and_no_json_is_told_as_that(fake: Runtime) -> None:
     reply = post(fake, gzip.compress(b"{"), "gzip")
 
-    assert reply.json()["error"]["message"] == "the body is no JSON"
+    assert reply.json()["error"]["message"] == "the body is not JSON"
 
 
 def test_nothing_at_all_is_nothing_in_any_encoding(fake: Runtime) -> None:

@@ -265,7 +265,7 @@ def test_a_grammar_is_as_short_as_a_schema_has_to_be(demo: Runtime, kind: str) -
 @pytest.mark.parametrize(
     ("end", "says"),
     [
-        ("", "the body is no JSON"),
+        ("", "the body is not JSON"),
         ('"x": ' + "9" * 5000 + "}", "the body cannot be read: send JSON in UTF-8"),
         ('"x": ' + "[" * 9000 + "]" * 9000 + "}", "the body"),
         ('"messages": []}', "`messages`: List should have at least 1 item"),

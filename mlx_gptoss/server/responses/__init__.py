@@ -1,1 +1,1 @@
-"""Responses under way and those in the store."""
+"""Responses in progress, and the store of finished ones."""

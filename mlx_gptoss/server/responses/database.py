@@ -42,7 +42,7 @@ REASONS = {
     "SQLITE_LOCKED": "another program is using it: try again",
     **dict.fromkeys(FULL, "the disk takes no more: make room"),
     "SQLITE_IOERR": "the disk failed: check it",
-    "SQLITE_READONLY": "it can only be read: check its permissions",
+    "SQLITE_READONLY": "it is read-only: check its permissions",
     "SQLITE_CANTOPEN": "it cannot be opened: check its folder and its permissions",
 }
 NEWER = "a newer version of this program made it"

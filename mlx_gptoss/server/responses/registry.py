@@ -1,8 +1,8 @@
-"""Responses by id: those under way, and those in the store.
+"""Responses by id: those in progress, and those in the store.
 
-    kept = Kept(store)                       # None: nothing outlives its request
-    earlier = await kept.earlier(previous_response_id)
-    live = kept.start(Live(...))             # can be looked at and cancelled
+    responses = ResponseRegistry(store)      # None: nothing outlives its request
+    items = await responses.history(previous_response_id)
+    response = responses.add(LiveResponse(...))      # can be retrieved and cancelled
 
 Knows turns and the store; nothing of HTTP.
 """
@@ -27,9 +27,9 @@ from mlx_gptoss.server.responses.store import ResponseStore, StoredResponse
 
 log = logging.getLogger(__name__)
 
-CANCEL_SECONDS = 5.0  # for a turn to end that was told to
-NO_STORE = "this server keeps no responses (--no-store)"
-STORE_THREADS = 8  # that wait for the store, which is another program's for a while
+CANCEL_SECONDS = 5.0  # for a cancelled turn to end
+NO_STORE = "this server stores no responses (--no-store)"
+STORE_THREADS = 8  # they may block while another process locks the store
 Json = dict[str, Any]
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,14 +37,14 @@ T = TypeVar("T")
 
 @dataclass
 class LiveResponse:
-    """A response under way."""
+    """A response in progress."""
 
     turn: AnswerStream
     output: ResponseBuilder
     manner: ChatReplyOptions
     items: list[Json]
     stored: bool
-    continues: bool = False  # an answer that had begun
+    continues: bool = False  # continues the last message of the input
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     _steps: list[Step] = field(default_factory=list)
 
@@ -53,13 +53,13 @@ class LiveResponse:
         return self.output.reply.id
 
     def feed(self, heard: ParsedToken) -> list[Event]:
-        """Take a token; return the events it makes."""
+        """Add a token's parser output; return the resulting stream events."""
         if heard.visible and heard.step is not None:
             self._steps.append(heard.step)
         return self.output.feed(heard.events, self._logprobs(heard))
 
     def _logprobs(self, heard: ParsedToken) -> Sequence[TokenLogprob]:
-        """Those of the text that is told now: a part of a character waits."""
+        """Log-probabilities of the text emitted now; partial characters wait."""
         if not heard.events:
             return ()
         steps, self._steps = self._steps, []
@@ -72,12 +72,12 @@ class LiveResponse:
 
 
 class ResponseRegistry:
-    """See the module. Use it in one event loop."""
+    """All responses of a server. Not thread-safe: for one event loop."""
 
     def __init__(self, store: ResponseStore | None = None) -> None:
         self.store = store
         self.running: dict[str, LiveResponse] = {}
-        # Those of others must not run out while a store is locked.
+        # Separate threads: a locked store must not exhaust the shared pool.
         self._threads = ThreadPoolExecutor(STORE_THREADS, "responses")
 
     def add(self, live: LiveResponse) -> LiveResponse:
@@ -85,7 +85,7 @@ class ResponseRegistry:
         return live
 
     def remove(self, live: LiveResponse) -> None:
-        """A response is no longer under way, whatever its end was. Twice is once."""
+        """Remove a response that has ended. Idempotent."""
         live.ended.set()
         self.running.pop(live.id, None)
 
@@ -95,12 +95,12 @@ class ResponseRegistry:
             self.store.close()
 
     async def history(self, previous: str | None) -> list[Json]:
-        """Return the items of a conversation up to response `previous`."""
+        """Return all items of a conversation up to the response `previous`."""
         if previous is None:
             return []
         if previous in self.running:
             raise bad_request(
-                "the previous response is not finished: wait for its end",
+                "the previous response is still in progress: wait for its end",
                 param="previous_response_id",
             )
         store = self._require_store("previous_response_id")
@@ -108,7 +108,7 @@ class ResponseRegistry:
         if items is None:
             raise ApiError(
                 400,
-                "the previous response, or one before it, is not stored here: send "
+                "the previous response, or one before it, is not stored: send "
                 "the items",
                 "previous_response_not_found",
                 "previous_response_id",
@@ -116,7 +116,7 @@ class ResponseRegistry:
         return items
 
     async def events(self, live: LiveResponse) -> AsyncIterator[Event]:
-        """The events of a stream, to the last; a failure is one of them."""
+        """Yield all stream events of a response; a failure becomes the last one."""
         for event in live.output.begin():
             yield event
         try:
@@ -128,12 +128,12 @@ class ResponseRegistry:
             last = live.output.fail(as_api_error(error))
         await self._finish(live)
         for event in last:
-            if "response" in event:  # it is known only now whether it was stored
+            if "response" in event:  # known only after saving
                 event["response"]["store"] = live.output.reply.store
             yield event
 
     async def reply_to_end(self, live: LiveResponse) -> ResponseReply:
-        """Read a turn to its end."""
+        """Run a turn to its end and return the response."""
         async for heard in live.turn:
             live.feed(heard)
         live.end()
@@ -141,13 +141,13 @@ class ResponseRegistry:
         return live.output.reply
 
     async def snapshot(self, id: str) -> Json:
-        """Return a response as it is now. Raises ApiError (404)."""
+        """Return the current state of a response. Raises ApiError (404)."""
         if id in self.running:
             return self.running[id].output.snapshot()
         return (await self._load(id)).reply
 
     async def input_items(self, id: str) -> list[Json]:
-        """Return the items a response was asked with, those of earlier ones too."""
+        """Return a response's input items, including those of earlier responses."""
         if id in self.running:
             return self.running[id].items
         stored = await self._load(id)
@@ -158,7 +158,7 @@ class ResponseRegistry:
         return [*(before or []), *stored.items]
 
     async def cancel(self, id: str) -> Json:
-        """End a response under way; one that was cancelled may be again."""
+        """Cancel a response in progress. Idempotent."""
         live = self.running.get(id)
         if live is not None:
             live.turn.cancel()
@@ -174,7 +174,7 @@ class ResponseRegistry:
         return found
 
     async def delete(self, id: str) -> None:
-        """Forget a response; one under way is ended and not stored."""
+        """Delete a response; one in progress is cancelled and not stored."""
         live = self.running.get(id)
         if live is not None:
             live.stored = False
@@ -185,7 +185,7 @@ class ResponseRegistry:
     async def _in_thread(
         self, work: Callable[P, T], /, *args: P.args, **options: P.kwargs
     ) -> T:
-        """Do what the store does, in a thread."""
+        """Run a store operation in a thread."""
         return await asyncio.wrap_future(self._threads.submit(work, *args, **options))
 
     async def _load(self, id: str) -> StoredResponse:
@@ -202,12 +202,12 @@ class ResponseRegistry:
         return self.store
 
     async def _finish(self, live: LiveResponse) -> None:
-        """Store a response that has ended: whoever hears of its end finds it there."""
+        """Store a response before its end is announced, so that clients find it."""
         await self._save(live)
         self.remove(live)
 
     async def _save(self, live: LiveResponse) -> None:
-        """Without room on the disk the answer goes out, and says `store: false`."""
+        """Store a response; on failure it is sent anyway, with `store: false`."""
         if not live.stored or self.store is None:
             return
         reply = live.output.snapshot()
@@ -222,4 +222,4 @@ class ResponseRegistry:
 
 
 def not_found() -> ApiError:
-    return ApiError(404, "there is no such response here", "not_found", "response_id")
+    return ApiError(404, "there is no such response", "not_found", "response_id")

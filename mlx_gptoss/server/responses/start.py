@@ -1,4 +1,4 @@
-"""The response object of a request, before anything has been said."""
+"""Build the response object of a request, before any output."""
 
 import time
 from typing import Any
@@ -22,7 +22,7 @@ PLAIN_TEXT: dict[str, Any] = {"format": {"type": "text"}}
 def start_response(
     question: ResponsesConversation, job: Job, service: Service
 ) -> LiveResponse:
-    """Make what is known of a response when its turn has started."""
+    """Return the response for a job whose turn has just started."""
     request = question.request
     ask = question.asked
     assert isinstance(request, ResponsesRequest) and ask is not None
@@ -90,13 +90,13 @@ def text_options(request: ResponsesRequest) -> dict[str, Any]:
 
 
 def requested_summary(request: ResponsesRequest) -> str | None:
-    """The summary that is asked for, perhaps by the older name of the field."""
+    """Return the requested reasoning summary, also from the field's older name."""
     given = request.reasoning
     return (given.summary or given.generate_summary) if given else None
 
 
 def echo_tool(tool: ResponsesTool) -> dict[str, Any]:
-    """A tool as it was given; a function with all its fields, as the API has it."""
+    """Return a tool as it was sent; functions with all fields, as in OpenAI's API."""
     given = tool.model_dump(exclude_unset=True)
     if tool.type != "function":
         return given

@@ -1,13 +1,12 @@
-"""Responses on disk: one SQLite file, private to its owner, bounded in count and size.
+"""Responses on disk: one private SQLite file, bounded in count and size.
 
     store = ResponseStore.open(folder / "responses.sqlite3")
-    store.save(Stored(reply, items, previous))
+    store.save(StoredResponse(reply, items, previous))
     store.history(id)          # the items of a conversation, oldest first
 
-What was used longest ago goes first. A response counts as used when a later one of its
-conversation is, so that the beginning of a conversation does not go before its end.
-What is deleted is overwritten. Knows JSON values; nothing of what they mean. May be
-called from any thread.
+The least recently used responses are evicted first. Using a response also marks the
+earlier ones of its conversation, so a conversation is never evicted start first.
+Deleted data is overwritten. Knows JSON values, not their meaning. Thread-safe.
 """
 
 import json
@@ -31,9 +30,9 @@ log = logging.getLogger(__name__)
 FILE = "responses.sqlite3"
 MAX_RESPONSES = 10_000
 MAX_BYTES = 512 * 2**20
-TICK = 1e-6  # seconds: what is used later has a later time, though a clock goes back
+TICK = 1e-6  # seconds: keeps use times increasing even if the clock goes back
 
-# What makes a file of each version one of the next; the first makes it of nothing.
+# Schema migrations: script n upgrades version n to n + 1.
 STEPS = (
     """
     create table responses (
@@ -48,7 +47,7 @@ STEPS = (
     );
     create index by_response on items (response)
     """,
-    # An item may be part of several responses; it is that of the first.
+    # An item may be part of several responses; it belongs to the first.
     """
     create table parts (
         item text not null,
@@ -83,9 +82,9 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class StoredResponse:
-    """A response as it was given, and the items it was asked with.
+    """A response as it was sent, and its input items.
 
-    It `continues` the answer that these, or those before them, end with.
+    With `continues`, it continues the assistant message at the end of the input.
     """
 
     reply: Json
@@ -95,14 +94,14 @@ class StoredResponse:
 
 
 def open_store(settings: ServerSettings) -> "ResponseStore | None":
-    """Open the store of a server; None where it keeps nothing."""
+    """Open the store that the settings name; None if they name none."""
     if settings.store is None:
         return None
     return ResponseStore.open(settings.store / FILE)
 
 
 class ResponseStore:
-    """See the module. Everything raises StorageError where the disk does not do it."""
+    """The store. All methods raise StorageError when the disk fails."""
 
     def __init__(
         self, database: Database, *, max_responses: int, max_bytes: int
@@ -119,10 +118,10 @@ class ResponseStore:
         max_responses: int = MAX_RESPONSES,
         max_bytes: int = MAX_BYTES,
     ) -> "ResponseStore":
-        """Open the store, making what is missing; a damaged file is set aside.
+        """Open the store, creating it if needed; a damaged file is moved aside.
 
-        Raises GptOssError for a place that cannot be used. One that is full, or can
-        only be read, is a warning: there may be room later.
+        Raises GptOssError if the path cannot be used. A full or read-only disk only
+        logs a warning, because that may change later.
         """
         database = Database(path, STEPS)
         try:
@@ -134,17 +133,19 @@ class ResponseStore:
                     f"({error.reason}): give another folder, or keep nothing with "
                     "--no-store"
                 ) from error
-            log.warning("responses are not kept now: %s", error)
+            log.warning("responses cannot be stored for now: %s", error)
         else:
             if not os.access(path, os.W_OK):
-                log.warning("responses are not kept now: `%s` can only be read", path)
+                log.warning(
+                    "responses cannot be stored for now: `%s` is read-only", path
+                )
         return cls(database, max_responses=max_responses, max_bytes=max_bytes)
 
     def save(self, one: StoredResponse) -> bool:
-        """Keep a response and let go of what no longer has room.
+        """Store a response and evict others to make room.
 
-        Items without an id are given one. Says whether it was kept: one that has no
-        room alone is not.
+        Items without an id get one. Returns False for a response that is larger than
+        the whole store.
         """
         for item in one.items:
             if not _is_valid_key(item.get("id")):
@@ -178,7 +179,7 @@ class ResponseStore:
         return True
 
     def load(self, id: str) -> StoredResponse | None:
-        """Return a response, None if it is not here."""
+        """Return a response, or None if it is not stored."""
         if not _is_valid_key(id):
             return None
 
@@ -195,7 +196,7 @@ class ResponseStore:
         return self._database.read(work)
 
     def history(self, id: str) -> list[Json] | None:
-        """Return all items up to and with a response, None if any of it is gone."""
+        """Return all items up to a response's output, or None if any is missing."""
         if not _is_valid_key(id):
             return None
 
@@ -222,9 +223,9 @@ class ResponseStore:
         return found
 
     def find(self, item_id: str) -> Json | None:
-        """Return an item by its id, None if it is not here.
+        """Return an item by its id, or None if it is not stored.
 
-        Where clients gave several items one id it is that of the first response.
+        If several items share an id, the one of the first response is returned.
         """
         if not _is_valid_key(item_id):
             return None
@@ -243,7 +244,7 @@ class ResponseStore:
         return self._database.read(work)
 
     def delete(self, id: str) -> bool:
-        """Forget a response; say whether it was here."""
+        """Delete a response; return whether it was stored."""
         if not _is_valid_key(id):
             return False
 
@@ -254,17 +255,19 @@ class ResponseStore:
         return self._database.remove(work)
 
     def close(self) -> None:
-        """Let go of the file, which nothing holds open between operations."""
+        """Close the store. The file is not kept open between operations."""
 
     def _mark_used(self, id: str) -> None:
-        """Mark a conversation as used; it was read, whether or not that can be said."""
+        """Mark a conversation as used. Failure is logged: it was read all the same."""
         try:
             self._database.change(lambda db: _touch(db, id))
         except StorageError as error:
-            log.warning("a response was read and could not be marked: %s", error)
+            log.warning(
+                "a response was read but could not be marked as used: %s", error
+            )
 
     def _make_room(self, db: sqlite3.Connection) -> None:
-        """Delete what was used longest ago; of a conversation, its end first."""
+        """Evict least recently used responses; within a conversation, the last first."""
         count, size = db.execute(
             "select count(*), coalesce(sum(bytes), 0) from responses"
         ).fetchone()
@@ -277,7 +280,7 @@ class ResponseStore:
 
 
 def _touch(db: sqlite3.Connection, id: str | None) -> float:
-    """Mark a response and those before it as used last; return the time of that."""
+    """Mark a response and those before it as used; return the time used."""
     [latest] = db.execute("select coalesce(max(used), 0) from responses").fetchone()
     now = max(time.time(), latest + TICK)
     db.execute(
@@ -297,7 +300,7 @@ def _ids(items: Iterable[Json]) -> list[str]:
 
 
 def _is_valid_key(id: object) -> bool:
-    """Whether it can be the key of a row: half a pair of surrogates cannot."""
+    """Whether it can be a row key: text with lone surrogates cannot."""
     try:
         return isinstance(id, str) and id.encode() is not None
     except UnicodeEncodeError:
@@ -308,4 +311,4 @@ def _parse(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise DamagedError(f"a row holds no JSON: {error}") from error
+        raise DamagedError(f"a row is not JSON: {error}") from error

@@ -1,11 +1,11 @@
-"""One file an API: a route reads a request, starts a turn, and gives a reply."""
+"""One file per API. A route parses a request, starts its turns, and sends a reply."""
 
 from typing import Any
 
 from mlx_gptoss.api.wire import ErrorReply
 
-# What a document of the API says of every route: errors have one form.
+# For the OpenAPI document: all routes share one form of errors.
 ERRORS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ErrorReply, "description": "The request is at fault"},
-    "5XX": {"model": ErrorReply, "description": "The server is at fault"},
+    "4XX": {"model": ErrorReply, "description": "The request is invalid"},
+    "5XX": {"model": ErrorReply, "description": "The server failed"},
 }

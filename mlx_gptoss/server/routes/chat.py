@@ -39,7 +39,7 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
 
 @router.post("/v1/chat/render", response_model=RenderedPrompt, responses=ERRORS)
 async def chat_render(body: ChatRequest, request: Request) -> Response:
-    """Show the exact prompt of a request: what the model would read."""
+    """Return the exact prompt that a request renders to."""
     service = Service.of(request)
     make = partial(
         read_request, body, settings=service.settings, restore=service.restore
@@ -49,7 +49,7 @@ async def chat_render(body: ChatRequest, request: Request) -> Response:
 
 
 def render_reply(ask: ConversationRequest, runtime: Runtime) -> RenderedPrompt:
-    """What the model would read."""
+    """Render the prompt of a request as text and token ids."""
     ids = ask.counted(runtime)
     text = runtime.tokenizer.decode(ids)
     return RenderedPrompt(prompt=text, token_ids=ids, prompt_tokens=len(ids))
@@ -64,10 +64,10 @@ async def frames(
 
 
 def count_prompt_tokens(ask: ConversationRequest, runtime: Runtime) -> int:
-    """How many tokens the model would read."""
+    """Return the number of prompt tokens of a request."""
     return len(ask.counted(runtime))
 
 
 def ignored_headers(body: ChatRequest, ask: ConversationRequest) -> dict[str, str]:
-    """The header that names what has no effect."""
+    """Return the header that lists ignored fields and tools."""
     return ignored_header(body.ignored_fields, ask.passed_over, ask.hidden)

@@ -1,4 +1,4 @@
-"""`/v1/completions`: a prompt continued as it stands."""
+"""`/v1/completions`: continue a raw prompt."""
 
 from collections.abc import AsyncIterator, Sequence
 from functools import partial

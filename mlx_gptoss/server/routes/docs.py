@@ -1,4 +1,4 @@
-"""`/docs`: the routes as a page to try them from; every byte of it is served here."""
+"""`/docs`: Swagger UI for this API, served without any external resource."""
 
 import asyncio
 from functools import cache
@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from mlx_gptoss.api.errors import ApiError
 
 router = APIRouter(include_in_schema=False)
-# Carried by the package `fastapi-offline`, whose page would run inline scripts.
+# From the package `fastapi-offline`. Its own page would need inline scripts.
 ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -45,7 +45,7 @@ async def docs() -> Response:
 
 @router.get("/openapi.json")
 async def openapi(request: Request) -> Response:
-    """The document of the API; writing it takes a second, in which others go on."""
+    """Return the OpenAPI document. Generating it takes a second, so use a thread."""
     return JSONResponse(await asyncio.to_thread(request.app.openapi))
 
 
@@ -57,7 +57,7 @@ async def start() -> Response:
 @router.get("/docs/{name}")
 async def asset(name: str) -> Response:
     if name not in ASSETS:
-        raise ApiError(404, "there is no such page here: see /docs", "not_found")
+        raise ApiError(404, "this server has no such page: see /docs", "not_found")
     return Response(read_asset(name), media_type=ASSETS[name])
 
 

@@ -1,4 +1,4 @@
-"""`/v1/messages` and `/v1/messages/count_tokens`, as Anthropic has them; `…/render`."""
+"""Anthropic's `/v1/messages` and `/v1/messages/count_tokens`; `/v1/messages/render`."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -31,8 +31,8 @@ from mlx_gptoss.server.service import Service, json_reply
 from mlx_gptoss.server.stream import sse_json
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": AnthropicErrorReply, "description": "The request is at fault"},
-    "5XX": {"model": AnthropicErrorReply, "description": "The server is at fault"},
+    "4XX": {"model": AnthropicErrorReply, "description": "The request is invalid"},
+    "5XX": {"model": AnthropicErrorReply, "description": "The server failed"},
 }
 router = APIRouter(tags=["messages"], responses=ERRORS, route_class=JsonBodyRoute)
 
@@ -58,7 +58,7 @@ async def create_message(body: MessagesRequest, request: Request) -> Response:
 
 @router.post("/v1/messages/count_tokens")
 async def count_tokens(body: CountTokensRequest, request: Request) -> TokenCount:
-    """Count the tokens of the prompt that a request would make."""
+    """Count the prompt tokens of a request."""
     service = Service.of(request)
     question = MessagesConversation(body, service.restore)
     make = partial(question.ask, settings=service.settings)
@@ -68,7 +68,7 @@ async def count_tokens(body: CountTokensRequest, request: Request) -> TokenCount
 
 @router.post("/v1/messages/render", response_model=RenderedPrompt)
 async def render_message(body: RenderMessageRequest, request: Request) -> Response:
-    """Show the exact prompt of a request: what the model would read."""
+    """Return the exact prompt that a request renders to."""
     service = Service.of(request)
     question = MessagesConversation(body, service.restore)
     make = partial(question.ask, settings=service.settings)
@@ -77,7 +77,7 @@ async def render_message(body: RenderMessageRequest, request: Request) -> Respon
 
 
 async def events(turn: AnswerStream, output: MessageBuilder) -> AsyncIterator[Event]:
-    """The events of a stream, to the last."""
+    """Yield all events of a stream."""
     for event in output.begin(turn.usage):
         yield event
     async for heard in turn:
@@ -88,7 +88,7 @@ async def events(turn: AnswerStream, output: MessageBuilder) -> AsyncIterator[Ev
 
 
 async def whole_message(turn: AnswerStream, output: MessageBuilder) -> MessagesReply:
-    """Read a turn to its end."""
+    """Run a turn to its end and return the message."""
     async for _ in events(turn, output):
         pass
     return output.reply
@@ -104,7 +104,7 @@ def error_frame(error: ApiError) -> bytes:
 
 
 def stop_reason(turn: AnswerStream) -> StopReason:
-    """Why a turn ended, in Anthropic's words."""
+    """Return the `stop_reason` of a finished turn."""
     if turn.finish_reason == TOOL_CALLS:
         return "tool_use"
     if turn.finish_reason == STOP:
@@ -118,7 +118,7 @@ def stop_reason(turn: AnswerStream) -> StopReason:
 def ignored_headers(
     question: MessagesConversation, ask: ConversationRequest
 ) -> dict[str, str]:
-    """The header that names what has no effect."""
+    """Return the header that lists ignored fields and tools."""
     return ignored_header(
         fields_without_effect(question.request), ask.passed_over, ask.hidden
     )

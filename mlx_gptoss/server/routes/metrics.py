@@ -1,4 +1,4 @@
-"""`/metrics`, for Prometheus."""
+"""`/metrics` for Prometheus."""
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -12,6 +12,6 @@ router = APIRouter(tags=["operation"])
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """Give the figures of this server in Prometheus' text format."""
+    """Return metrics in Prometheus' text format."""
     text = Service.of(request).metrics.text
     return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})

@@ -17,7 +17,7 @@ OWNER = "mlx-gptoss"
 
 @router.get("/v1/models")
 async def list_models(request: Request) -> ModelList:
-    """List the models that can be asked for, loaded or not."""
+    """List the models that requests may name, loaded or not."""
     models = Service.of(request).models
     return ModelList(
         object="list", data=[describe(models, name) for name in models.names]
@@ -33,10 +33,10 @@ async def retrieve_model(model: str, request: Request) -> ModelEntry:
     return describe(models, model)
 
 
-@router.head("/health", include_in_schema=False)  # what watches servers may ask so
+@router.head("/health", include_in_schema=False)  # health checks may use HEAD
 @router.get("/health", response_model_exclude_unset=True)
 async def health(request: Request) -> HealthReply:
-    """Say that the server answers; and what it has loaded, to who may know."""
+    """Report that the server runs; with the API key, also which models are loaded."""
     if not getattr(request.state, AUTHORIZED):
         return HealthReply(status="ok")
     models = Service.of(request).models

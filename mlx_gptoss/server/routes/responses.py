@@ -1,4 +1,4 @@
-"""`/v1/responses`, and what can be done with a response later."""
+"""`/v1/responses`: create, retrieve, cancel and delete responses; list their input."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -35,12 +35,12 @@ from mlx_gptoss.server.service import Service, json_reply
 from mlx_gptoss.server.stream import DONE, sse_json
 
 router = APIRouter(tags=["responses"], responses=ERRORS, route_class=JsonBodyRoute)
-MAX_ITEMS = 100  # on a page
+MAX_ITEMS = 100  # per page
 
 
 @router.post("/v1/responses", response_model=ResponseReply)
 async def create_response(body: ResponsesRequest, request: Request) -> Response:
-    """Answer items of a conversation, whole or as a stream of events."""
+    """Answer a list of input items, whole or as a stream of events."""
     service = Service.of(request)
     question = await load_question(body, request, service)
     ask = partial(question.ask, settings=service.settings)
@@ -57,7 +57,7 @@ async def create_response(body: ResponsesRequest, request: Request) -> Response:
 
 @router.post("/v1/responses/input_tokens")
 async def count_input_tokens(body: ResponsesInput, request: Request) -> InputTokens:
-    """Count the tokens of the prompt that a request would make."""
+    """Count the prompt tokens of a request."""
     service = Service.of(request)
     question = await load_question(body, request, service)
     make = partial(question.ask, settings=service.settings)
@@ -67,7 +67,7 @@ async def count_input_tokens(body: ResponsesInput, request: Request) -> InputTok
 
 @router.post("/v1/responses/render", response_model=RenderedPrompt)
 async def render_response(body: ResponsesRequest, request: Request) -> Response:
-    """Show the exact prompt of a request: what the model would read."""
+    """Return the exact prompt that a request renders to."""
     service = Service.of(request)
     question = await load_question(body, request, service)
     make = partial(question.ask, settings=service.settings)
@@ -79,22 +79,22 @@ async def render_response(body: ResponsesRequest, request: Request) -> Response:
 async def retrieve_response(
     response_id: str, request: Request, stream: bool = False
 ) -> Json:
-    """Look at a response, stored or under way."""
+    """Return a response, stored or in progress."""
     if stream:
-        raise bad_request("a stream cannot be resumed here", param="stream")
+        raise bad_request("a stream cannot be resumed", param="stream")
     return await Service.of(request).responses.snapshot(response_id)
 
 
 @router.delete("/v1/responses/{response_id}")
 async def delete_response(response_id: str, request: Request) -> DeletedResponse:
-    """Forget a response; one under way is ended."""
+    """Delete a response; one in progress is cancelled."""
     await Service.of(request).responses.delete(response_id)
     return DeletedResponse(id=response_id)
 
 
 @router.post("/v1/responses/{response_id}/cancel", response_model=ResponseReply)
 async def cancel_response(response_id: str, request: Request) -> Json:
-    """End a response under way and return what there is of it."""
+    """Cancel a response in progress and return it as far as it got."""
     return await Service.of(request).responses.cancel(response_id)
 
 
@@ -106,13 +106,13 @@ async def list_input_items(
     limit: Annotated[int, Query(ge=1, le=MAX_ITEMS)] = 20,
     order: Literal["asc", "desc"] = "desc",
 ) -> ItemList:
-    """List the items that a response was asked with, those of earlier ones too."""
+    """List the input items of a response, including those of earlier responses."""
     items = await Service.of(request).responses.input_items(response_id)
     if order == "desc":
         items = items[::-1]
     ids = [item.get("id") for item in items]
     if after is not None and after not in ids:
-        raise bad_request("`after` is no item of this response", param="after")
+        raise bad_request("`after` is not an item of this response", param="after")
     start = ids.index(after) + 1 if after is not None else 0
     page = [listed_item(item) for item in items[start : start + limit]]
     more = len(items) > start + limit
@@ -123,7 +123,7 @@ async def list_input_items(
 async def load_question(
     body: ResponsesInput, request: Request, service: Service
 ) -> ResponsesConversation:
-    """A request with what came before it."""
+    """Check a request and load the conversation it continues."""
     size = service.body_size(request)
     await service.pools.run(size, check_supported, body, service.settings)
     kept = service.responses
@@ -139,7 +139,7 @@ async def frames(kept: ResponseRegistry, live: LiveResponse) -> AsyncIterator[by
 
 
 def ignored_headers(question: ResponsesConversation) -> dict[str, str]:
-    """The header that names what has no effect."""
+    """Return the header that lists ignored fields and tools."""
     others = question.offer.offered.ignored
     return ignored_header(
         fields_without_effect(question.request), others, question.ignored_items
