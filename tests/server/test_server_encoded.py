@@ -235,5 +235,5 @@ def test_nothing_is_decoded_in_the_event_loop(fake: Runtime) -> None:
         sys.setprofile(None)
 
     assert reply.status_code == 200
-    assert "Decoded.__call__" in called
+    assert "DecodedBody.__call__" in called
     assert "Decoded._decoded" not in called

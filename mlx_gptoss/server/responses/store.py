@@ -267,7 +267,7 @@ class ResponseStore:
             )
 
     def _make_room(self, db: sqlite3.Connection) -> None:
-        """Evict least recently used responses; within a conversation, the last first."""
+        """Evict least recently used responses; in a conversation, the last first."""
         count, size = db.execute(
             "select count(*), coalesce(sum(bytes), 0) from responses"
         ).fetchone()
