@@ -3,8 +3,7 @@
 from mlx_gptoss import Answer, Chat, SamplingParams, load
 
 with load("demo") as runtime:
-    greedy = SamplingParams(temperature=0)
-    chat = Chat(runtime, date="2026-11-22", params=greedy)
+    chat = Chat(runtime, params=SamplingParams(temperature=0))
     for event in chat.send("What is 417 + 285?"):
         if isinstance(event, Answer):
             print(event.text, end="", flush=True)

@@ -1,4 +1,4 @@
-"""Give the model a Python function; it is called, and its result is answered from."""
+"""Give the model a Python function: it is called, and the answer uses its result."""
 
 from mlx_gptoss import Answer, Chat, SamplingParams, ToolCall, load
 

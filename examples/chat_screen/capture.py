@@ -1,9 +1,9 @@
-"""Draw the picture of the README: a real chat with the demo model, typed and captured.
+"""Capture real chats with the demo model: what README.md here and above show.
 
-    python -m examples.chat_screen.capture        # writes chat.svg, prints the text
+    python -m examples.chat_screen.capture        # writes chat.svg, prints both chats
 
 pexpect types at the command in a terminal of its own, pyte keeps the screen, rich
-draws it. What the model answers is always the same; times and speeds are measured.
+draws it. The model's answers are always the same; times and speeds are measured.
 """
 
 import json
@@ -27,22 +27,35 @@ FOLDER = Path(__file__).parent
 COLUMNS, ROWS = 82, 30
 SECONDS = 60.0
 DIM = re.compile(r"\x1b\[([\d;]*)m")
-# Fonts of the reader's machine, none from the network.
+# Fonts installed on the reader's machine; none from the network.
 FONTS = "ui-monospace, Menlo, DejaVu Sans Mono"
 COLOURS = {"brown": "yellow", "brightblack": "bright_black"}  # as pyte names them
 
 
 def main() -> None:
-    """Hold the conversation and write both pictures of it."""
-    screen = converse()
+    """Hold both conversations; draw the one with a tool."""
+    screen = converse_with_tool()
     (FOLDER / "chat.svg").write_text(as_svg(screen))
-    sys.stdout.write(as_text(screen) + "\n")
+    sys.stdout.write(as_text(converse()) + "\n\n" + as_text(screen) + "\n")
 
 
 def converse() -> pyte.Screen:
+    """Ask one question, as the first screen of the README does."""
+    with tempfile.TemporaryDirectory() as home:
+        screen, type_and_wait = start(Path(home), "--temperature", "0")
+        type_and_wait("", "Ctrl-D to leave")
+        type_and_wait("What is 417 + 285?\r", "tok/s")
+    return screen
+
+
+def converse_with_tool() -> pyte.Screen:
     """Type two questions, approve a call, and ask for a second one."""
     with tempfile.TemporaryDirectory() as home:
-        screen, type_and_wait = start(Path(home))
+        servers = {"my": {"command": sys.executable, "args": [server_file()]}}
+        config = Path(home) / "mcp.json"
+        config.write_text(json.dumps({"mcpServers": servers}))
+        options = ("--temperature", "0", "-m", "demo", "--mcp", str(config))
+        screen, type_and_wait = start(Path(home), *options)
         type_and_wait("", "Ctrl-D to leave")
         type_and_wait("What is 417 + 285?\r", "tok/s")
         type_and_wait("What is the weather in Oslo?\r", "Run my_get_weather?")
@@ -51,15 +64,15 @@ def converse() -> pyte.Screen:
     return screen
 
 
-def start(home: Path) -> tuple[pyte.Screen, Callable[[str, str], None]]:
-    """Start the chat; return its screen, and how to type at it."""
-    servers = {"my": {"command": sys.executable, "args": [server_file()]}}
-    (home / "mcp.json").write_text(json.dumps({"mcpServers": servers}))
-    options = ["--temperature", "0", "--mcp", str(home / "mcp.json")]
+def start(home: Path, *options: str) -> tuple[pyte.Screen, Callable[[str, str], None]]:
+    """Start the chat; return its screen, and a function that types at it and waits."""
+    folders = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"), str(home))
+    env = {**os.environ, **folders, "TERM": "xterm-256color"}
+    env.pop("MLX_GPTOSS_MODEL", None)  # the default model is the demo
     child = pexpect.spawn(
         sys.executable,
-        ["-m", "mlx_gptoss", "chat", "-m", "demo", *options],
-        env={**os.environ, "HOME": str(home), "TERM": "xterm-256color"},  # pyright: ignore[reportArgumentType]
+        ["-m", "mlx_gptoss", "chat", *options],
+        env=env,  # pyright: ignore[reportArgumentType]
         encoding="utf-8",
         dimensions=(ROWS, COLUMNS),
     )
@@ -74,7 +87,7 @@ def start(home: Path) -> tuple[pyte.Screen, Callable[[str, str], None]]:
                 raise SystemExit(f"no `{what}` on\n{as_text(screen)}")
 
     def at_rest() -> bool:
-        """Read what comes; True if nothing did for a moment."""
+        """Feed new output to the screen; True if there was none for a moment."""
         try:
             stream.feed(DIM.sub(_grey, child.read_nonblocking(65536, timeout=0.5)))
         except pexpect.TIMEOUT:
@@ -89,7 +102,7 @@ def server_file() -> str:
 
 
 def is_settling(screen: pyte.Screen) -> bool:
-    """Whether a question stands there whose keys are dimmed: none answers it yet."""
+    """Say whether a question is shown whose keys are still dimmed, so inactive."""
     found = [(row, line.find("[o]nce")) for row, line in enumerate(screen.display)]
     return any(not screen.buffer[row][at].bold for row, at in found if at >= 0)
 
@@ -117,7 +130,7 @@ def as_svg(screen: pyte.Screen) -> str:
 
 
 def _grey(found: re.Match[str]) -> str:
-    """pyte knows no dimmed text: make it grey."""
+    """Turn dimmed text, which pyte does not support, into grey."""
     codes = ["90" if code == "2" else code for code in found[1].split(";")]
     return f"\x1b[{';'.join(codes)}m"
 
