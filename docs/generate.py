@@ -1,0 +1,124 @@
+"""Write docs/api.md, the reference of the public API, from its docstrings.
+
+    python -m docs.generate
+
+Lists what `mlx_gptoss.__all__` exports: signatures, docstrings, public methods. Knows
+nothing of what the names do.
+"""
+
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import mlx_gptoss
+from mlx_gptoss import errors
+
+PAGE = Path(__file__).with_name("api.md")
+MODULE = re.compile(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])")  # of a qualified class name
+HEAD = """# Public API
+
+Everything below is imported from `mlx_gptoss`. Generated from the docstrings:
+`python -m docs.generate`.
+"""
+GROUPS = {
+    "Load and generate": ("load", "Runtime", "SamplingParams"),
+    "Converse": ("Chat", "Tool", "Approval", "Sessions", "ReasoningMemory"),
+    "Events of a conversation": (
+        "Answer",
+        "Reasoning",
+        "Preamble",
+        "ToolCall",
+        "ToolCallFailed",
+        "ToolResult",
+        "Done",
+    ),
+    "Constrain an answer": ("Constraints", "AnswerFormat"),
+}
+
+
+def page() -> str:
+    """Return the whole page as Markdown."""
+    parts = [HEAD]
+    for title, names in GROUPS.items():
+        parts.append(f"## {title}\n")
+        parts += [_describe(name, getattr(mlx_gptoss, name)) for name in names]
+    parts += ["## Errors\n", _errors()]
+    return "\n".join(parts)
+
+
+def _describe(name: str, thing: object) -> str:
+    if not inspect.isclass(thing):
+        return _entry("###", name, thing)
+    lines = [_entry("###", name, thing)]
+    for member, found in vars(thing).items():
+        if member.startswith("_"):
+            continue
+        if isinstance(found, property):
+            kind = _signature(found.fget).rpartition(" -> ")[2]
+            lines.append(_entry("####", f"{name}.{member}", found, f": {kind}"))
+        elif isinstance(found, classmethod | staticmethod):
+            lines.append(_entry("####", f"{name}.{member}", getattr(thing, member)))
+        elif inspect.isfunction(found):
+            lines.append(_entry("####", f"{name}.{member}", found))
+    return "\n".join(lines)
+
+
+def _entry(level: str, name: str, thing: object, signature: str = "") -> str:
+    text = inspect.cleandoc(getattr(thing, "__doc__", None) or "")
+    if not text:
+        print("NODOC", name)
+    shown = signature or _signature(thing)
+    code = f"```python\n{name}{shown}\n```\n" if shown else ""
+    return f"{level} {name}\n\n{code}\n{_as_markdown(text)}\n"
+
+
+def _signature(thing: object) -> str:
+    try:
+        found = inspect.signature(thing)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):  # has none, as an exception class
+        return ""
+    kept = [p for p in found.parameters.values() if p.name not in ("self", "cls")]
+    short = str(found.replace(parameters=kept))
+    line = MODULE.sub("", short).replace("'", '"')
+    if len(line) <= 88:
+        return line
+    listed = ",\n    ".join(MODULE.sub("", str(p)) for p in _with_marks(kept))
+    end = line[line.rindex(")") :] if " -> " in line else ")"
+    return f"(\n    {listed},\n{end}".replace("'", '"')
+
+
+def _with_marks(parameters: list[inspect.Parameter]) -> list[object]:
+    """Put the bare star before the first keyword-only parameter."""
+    kinds = [p.kind for p in parameters]
+    marked: list[object] = list(parameters)
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        return marked
+    if inspect.Parameter.KEYWORD_ONLY in kinds:
+        marked.insert(kinds.index(inspect.Parameter.KEYWORD_ONLY), "*")
+    return marked
+
+
+def _as_markdown(text: str) -> str:
+    """Fence the indented examples of a docstring."""
+    blocks = []
+    for block in re.split(r"\n{2,}", text):
+        if block and all(line.startswith("    ") for line in block.splitlines()):
+            block = f"```python\n{inspect.cleandoc(block)}\n```"
+        blocks.append(block)
+    return "\n\n".join(blocks)
+
+
+def _errors() -> str:
+    lines = []
+    for name, found in vars(errors).items():
+        if inspect.isclass(found) and issubclass(found, errors.GptOssError):
+            base = found.__mro__[1].__name__
+            text = inspect.cleandoc(found.__doc__ or "").splitlines()[0]
+            lines.append(f"- `{name}` (a `{base}`): {text}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
+    sys.stdout.write(f"{PAGE}\n")
