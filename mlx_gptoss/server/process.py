@@ -196,7 +196,7 @@ def listen(options: ServeOptions) -> socket.socket:
     Raises GptOssError if the address or the ready file cannot be used.
     """
     if options.ready_file is not None:
-        files.require(options.ready_file)
+        files.require_writable(options.ready_file)
     if options.uds is not None:
         return _listen_at_path(options.uds)
     try:

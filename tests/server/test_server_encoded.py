@@ -236,4 +236,4 @@ def test_nothing_is_decoded_in_the_event_loop(fake: Runtime) -> None:
 
     assert reply.status_code == 200
     assert "DecodedBody.__call__" in called
-    assert "Decoded._decoded" not in called
+    assert "DecodedBody._decoded" not in called
