@@ -123,7 +123,7 @@ def command(folder: Path, *options: str) -> Result:
 def test_four_bit_experts_are_refused_with_the_reason(tmp_path: Path) -> None:
     result = command(tmp_path, "--expert-bits", "4")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "4.5 bits a weight where MXFP4 takes 4.25" in result.stderr
+    assert "4.5 bits per weight where MXFP4 takes 4.25" in result.stderr
     assert not (tmp_path / "dst").exists()
 
 

@@ -40,7 +40,7 @@ from mlx_gptoss.errors import ConversionError
 from mlx_gptoss_convert.write.conversion import convert
 from mlx_gptoss_convert.plan.plan import make_plan
 from mlx_gptoss_convert.plan.recipe import RECIPES
-from mlx_gptoss_convert.write.writer import SHARD_BYTES
+from mlx_gptoss_convert.plan.shards import SHARD_BYTES
 
 source, dst, file_bytes, shard_bytes = sys.argv[1:]
 if int(file_bytes):

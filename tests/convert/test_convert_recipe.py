@@ -128,7 +128,7 @@ def test_settings_there_are_not_are_refused(raw: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("recipe", "reason"),
     [
-        (with_experts(RECIPES["q8"], bits=4), "4.5 bits a weight where MXFP4 takes"),
+        (with_experts(RECIPES["q8"], bits=4), "4.5 bits per weight where MXFP4 takes"),
         (with_experts(RECIPES["q8"], bits=8), "keep MXFP4"),
         (parse_recipe({"embed": "fp16"}, "mine"), "half precision"),
     ],

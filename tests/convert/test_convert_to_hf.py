@@ -154,5 +154,5 @@ def test_another_output_is_not_taken_for_the_same_conversion(
 
     with pytest.raises(Stopped):
         convert(make_hf_plan(opened), tmp_path / "dst", progress=stop)
-    with pytest.raises(ConversionError, match="was begun with another"):
+    with pytest.raises(ConversionError, match="was started with another"):
         convert(make_plan(opened, RECIPES["lossless"]), tmp_path / "dst", resume=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Where to write, three times the size. [default: the system's]",
+    help="Where to write three times the size  [default: the temporary folder]",
 )
 @click.option(
     "--rounds",
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 def bench_convert_command(
     size: int, folder: Path | None, rounds: int, as_json: bool
 ) -> None:
-    """Measure the converter beside a plain copy and beside mlx_lm.convert.
+    """Measure the converter against a plain copy and against mlx_lm.convert.
 
-    Every run is a process of its own, on one disk, with the source in memory. Ratios
-    above 1 say that mlx_gptoss is faster, or takes less memory.
+    Each run is a separate process on the same disk, with the source in memory. Ratios
+    above 1 mean that mlx_gptoss is faster or takes less memory.
     """
     from mlx_gptoss_convert.measure.speed import bench_convert
 

@@ -1,4 +1,4 @@
-"""The command `compare`: two reports side by side."""
+"""The command `compare`."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ import click
 @click.argument("b", metavar="B", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object")
 def compare_command(a: Path, b: Path, as_json: bool) -> None:
-    """Print what `verify --against` found in the folders A and B side by side."""
+    """Print the reports of `verify --against` in the folders A and B side by side."""
     from mlx_gptoss_convert.measure.compare import align_rows, compare
 
     rows = compare(a, b)

@@ -30,7 +30,7 @@ OUTPUTS = ("mlx", "hf", "gguf")
 @click.option(
     "--fit-memory",
     type=MemorySize(),
-    help="Choose the best recipe that runs on a Mac with so much memory, 16GB",
+    help="Choose the best recipe for a Mac with this much memory, 16GB for example",
 )
 @click.option(
     "--context",
@@ -41,7 +41,7 @@ OUTPUTS = ("mlx", "hf", "gguf")
     "--calibration",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Measured KL by kind of tensor, to choose by instead of a table",
+    help="Measured KL by kind of tensor, used instead of the built-in table",
 )
 @click.option(
     "--to",
@@ -55,32 +55,32 @@ OUTPUTS = ("mlx", "hf", "gguf")
     type=click.Choice(LAYOUTS),
     default=LAYOUTS[0],
     show_default=True,
-    help="Experts as OpenAI packed them, or gate and up apart",
+    help="Experts as OpenAI packed them, or gate and up separate",
 )
 @click.option(
     "--expert-bits",
     type=click.Choice([str(bits) for bits in EXPERT_BITS]),
-    help="Experts affine in groups of 64: 3 bits lose quality, more must be forced",
+    help="Affine experts in groups of 64; 3 loses quality, others need --force",
 )
 @click.option(
     "--expert-format",
     type=click.Choice(["keep", "mxfp4"]),
     default="keep",
     show_default=True,
-    help="Affine experts of the source as they are, or as MXFP4",
+    help="Keep affine experts of the source, or encode them as MXFP4",
 )
 @click.option(
     "--tokenizer",
     metavar="PATH",
     type=click.Path(exists=True, path_type=Path),
-    help="A tokenizer.json, or its folder, in the place of the source's",
+    help="A tokenizer.json, or its folder, instead of the source's",
 )
 @click.option(
     "--tokenizer-pre",
     metavar="NAME",
-    help="llama.cpp's name of how the tokenizer cuts text, for --to gguf",
+    help="llama.cpp's name of the pre-tokenizer, for --to gguf",
 )
-@click.option("--force", is_flag=True, help="Do what is refused because it only harms")
+@click.option("--force", is_flag=True, help="Do what is refused as harmful")
 @click.option(
     "--max-memory",
     type=MemorySize(),
@@ -88,7 +88,7 @@ OUTPUTS = ("mlx", "hf", "gguf")
     show_default=True,
     help="Memory the conversion may take, above the program itself",
 )
-@click.option("--resume", is_flag=True, help="Go on with an interrupted conversion")
+@click.option("--resume", is_flag=True, help="Continue an interrupted conversion")
 @click.option(
     "--dry-run", is_flag=True, help="List what becomes of every tensor, write nothing"
 )
@@ -117,9 +117,9 @@ def convert_command(
 ) -> None:
     """Convert the checkpoint SRC into the new folder DST.
 
-    SRC is a folder, a safetensors file, a GGUF with MXFP4 experts, a Hub id or a GGUF
-    of the Hub, OWNER/NAME/FILE.gguf. Experts keep their bytes; the recipe says what
-    becomes of the rest.
+    SRC is a folder, a safetensors file, a GGUF with MXFP4 experts, a Hub id, or a GGUF
+    on the Hub, OWNER/NAME/FILE.gguf. Experts keep their bytes; the recipe sets the bits
+    of the other weights.
     """
     from mlx_gptoss_convert.cli.progress import (
         Bar,

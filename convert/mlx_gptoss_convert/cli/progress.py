@@ -1,4 +1,4 @@
-"""What a user sees: a bar on stderr, tables or JSON lines on stdout."""
+"""Output of the commands: a bar on stderr, tables or JSON lines on stdout."""
 
 import json
 import time
@@ -18,15 +18,15 @@ from mlx_gptoss_convert.plan.sizing import RecipeChoice, SizedRecipe, frontier_l
 from mlx_gptoss_convert.steps.step import OutputTensor, TensorStep
 
 DIVERGENCE = (
-    "KL {kl:.5f} nats, 99 % below {kl_99:.5f}; {flips:.2%} of top tokens flipped, "
+    "KL {kl:.5f} nats, 99 % below {kl_99:.5f}; {flips:.2%} of top tokens differ, "
     "{top5_overlap:.2%} of top 5 kept\nperplexity {perplexity_before:.3f} -> "
     "{perplexity_after:.3f}, at {positions} positions of {text}"
 )
-EVENT_SECONDS = 0.5  # between two JSON progress lines
+EVENT_SECONDS = 0.5  # between JSON progress events
 
 
 class Bar:
-    """A progress bar with bytes, rate and time left; a context manager."""
+    """A progress bar with bytes, rate and remaining time; a context manager."""
 
     def __init__(self, title: str) -> None:
         from rich.console import Console
@@ -68,7 +68,7 @@ class Bar:
 
 
 class JsonLines:
-    """Progress as JSON events on stdout, a few a second; a context manager."""
+    """Progress as JSON events on stdout, two per second; a context manager."""
 
     def __init__(self) -> None:
         self._next = 0.0
@@ -82,7 +82,7 @@ class JsonLines:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Nothing is left open."""
+        """Nothing to close."""
 
     def __call__(self, done: int, total: int, tensor: str) -> None:
         now = time.monotonic()
@@ -92,12 +92,12 @@ class JsonLines:
 
 
 def emit(event: str, **facts: Any) -> None:
-    """Write one JSON event."""
+    """Print one JSON event."""
     click.echo(json.dumps({"event": event, **facts}))
 
 
 def show_result(plan: ConversionPlan, dst: Path, *, as_json: bool) -> None:
-    """Say what there is now."""
+    """Print the sizes of the result by part."""
     sizes = sizes_by_part(plan)
     if as_json:
         parts = {part: describe_part(size) for part, size in sizes.items()}
@@ -118,7 +118,7 @@ def describe_part(size: PartSize) -> dict[str, Any]:
 
 
 def show_frontier(found: RecipeChoice, *, as_json: bool) -> None:
-    """Say which recipes there are to choose from, and which one was chosen."""
+    """Print the frontier of recipes and the one that was chosen."""
     if not as_json:
         for line in frontier_lines(found.frontier, found.chosen, found.limit):
             click.echo(line)
@@ -138,7 +138,7 @@ def describe_sized_recipe(point: SizedRecipe) -> dict[str, Any]:
 
 
 def show_plan(plan: ConversionPlan, *, as_json: bool) -> None:
-    """Say what would be done with every tensor."""
+    """Print what would be done with every tensor, and the estimates."""
     show = emit_tensor if as_json else echo_tensor
     for step in plan.steps:
         for tensor in step.outputs:
@@ -178,7 +178,7 @@ def echo_tensor(step: TensorStep, tensor: OutputTensor) -> None:
 
 
 def show_report(report: VerificationReport, *, as_json: bool) -> None:
-    """Say what a verification found."""
+    """Print the findings of a verification."""
     if as_json:
         emit("report", **report.as_dict())
         return

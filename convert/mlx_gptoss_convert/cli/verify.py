@@ -10,7 +10,7 @@ from mlx_gptoss_convert.cli.sources import find_source
 
 @click.command(name="verify", short_help="Prove what a conversion did")
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
-@click.option("--against", metavar="SRC", help="The checkpoint FOLDER was made of")
+@click.option("--against", metavar="SRC", help="The checkpoint FOLDER was made from")
 @click.option("--kl", is_flag=True, help="Run both models and compare predictions")
 @click.option(
     "--text",
@@ -22,7 +22,7 @@ from mlx_gptoss_convert.cli.sources import find_source
     "--calibrate",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Measure what each kind of tensor costs, for `convert --calibration FILE`",
+    help="Measure the KL of each kind of tensor, for `convert --calibration FILE`",
 )
 @click.option(
     "--experts-modes",
@@ -41,18 +41,20 @@ def verify_command(
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Check a converted FOLDER: its digests and values, and its source with --against.
+    """Check the digests and values of a converted FOLDER, also --against its source.
 
-    Against the source, every byte of the experts is compared and the error of the
-    rest is measured; with --kl both models are run too, one layer at a time. What was
-    found is kept in FOLDER: in report.json and the model card. With --experts-modes
-    any model (FOLDER, a Hub id or `demo`) is run with its experts kept in every way.
+    Against the source, every byte of the experts is compared and the error of the other
+    weights is measured; --kl also runs both models, one layer at a time. The findings
+    are saved in FOLDER, in report.json and the model card. With --experts-modes, any
+    model (FOLDER, a Hub id or `demo`) is run in every mode of expert storage.
     """
     if experts_modes:
         from mlx_gptoss.cli.modes import verify_modes
 
         if against or kl or text or calibrate:
-            raise click.UsageError("--experts-modes stands alone")
+            raise click.UsageError(
+                "--experts-modes takes no other option than --json and --offline"
+            )
         here = folder.is_dir() and str(folder) != DEMO
         found = folder if here else find_source(str(folder), offline=offline)
         verify_modes(found, as_json=as_json)

@@ -1,1 +1,1 @@
-"""Prove and measure conversions: byte checks, KL divergence, calibration, reports."""
+"""Verify and measure conversions: byte checks, KL divergence, calibration, speed."""

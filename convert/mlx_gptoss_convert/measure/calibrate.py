@@ -1,10 +1,10 @@
-"""What each kind of tensor costs in so many bits, measured: KL by kind and width.
+"""Measure the KL divergence of quantizing each kind of tensor to each width.
 
-The model is run once as it is and once for every kind and width, with that kind
-packed and unpacked again and all else as it is; all of them together, layer by layer.
-`convert --calibration` chooses recipes by the result.
+The model runs once unchanged, and once for every kind and width with only that kind
+quantized and dequantized, all together layer by layer. `convert --calibration` chooses
+recipes by the result.
 
-Peak memory: one layer, with its attention once more in float32.
+Peak memory: one layer, with a second copy of its attention in float32.
 """
 
 import json
@@ -38,7 +38,7 @@ Calibration = dict[str, dict[str, float]]  # KL in nats, by kind and bits
 
 
 class FakeQuantizedModel:
-    """A model whose tensors of one kind are in fewer bits, the others as they are."""
+    """The teacher with the tensors of one kind quantized and dequantized."""
 
     def __init__(
         self, teacher: CheckpointModel, kind: str, setting: Quantization
@@ -64,7 +64,7 @@ class FakeQuantizedModel:
         return block
 
     def attention(self, layer: int, teacher: Block) -> Attention:
-        """Make the teacher's attention dense, with one of its matrices altered."""
+        """Copy the teacher's attention as dense, with one matrix fake-quantized."""
         prefix = f"model.layers.{layer}"
         weights, biases = {}, {}
         for kind in "qkvo":
@@ -95,7 +95,7 @@ class FakeQuantizedModel:
         return map(self.fake_quantize, rows) if KINDS[self.kind] == LM_HEAD else rows
 
     def fake_quantize(self, rows: np.ndarray) -> np.ndarray:
-        """Pack rows and unpack them, as a conversion would."""
+        """Quantize and dequantize rows as a conversion would."""
         setting = fit_columns(self.setting, rows.shape[1])
         if setting is None:
             return rows
@@ -117,12 +117,12 @@ def concatenated(arrays: dict[str, np.ndarray], kinds: str) -> mx.array:
 
 def calibrate(
     checkpoint: Checkpoint,
-    passages: Sequence[EvaluationText],
+    texts: Sequence[EvaluationText],
     *,
     bits: Sequence[int] = BITS,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Measure every kind of tensor in every width on `passages`."""
+    """Measure every kind of tensor in every width on `texts`."""
     with TensorReader() as source:
         teacher = CheckpointModel(checkpoint, source)
         students = [
@@ -130,7 +130,7 @@ def calibrate(
             for kind in KINDS
             for width in bits
         ]
-        found = diverge(teacher, students, passages, progress=progress)
+        found = diverge(teacher, students, texts, progress=progress)
     table: Calibration = {kind: {} for kind in KINDS}
     for student, divergence in zip(students, found, strict=True):
         table[student.kind][str(student.setting.bits)] = divergence.kl
@@ -147,12 +147,12 @@ def calibrate_folder(
     """Calibrate a checkpoint on `text` or the bundled conversations; write `path`."""
     refuse_gguf(folder)
     checkpoint = open_checkpoint(folder)
-    passages = choose_texts(checkpoint, text)
-    table = calibrate(checkpoint, passages, progress=progress)
+    texts = choose_texts(checkpoint, text)
+    table = calibrate(checkpoint, texts, progress=progress)
     save_calibration(table, HARMONY_TEXT if text is None else text.name, path)
 
 
 def save_calibration(table: Calibration, text: str, path: Path) -> None:
-    """Write what `convert --calibration` reads; `text` says what it was measured on."""
+    """Write the file that `convert --calibration` reads; `text` names the text used."""
     content = json.dumps({"text": text, "kl": table}, indent=2) + "\n"
     write(path, content, private=False)

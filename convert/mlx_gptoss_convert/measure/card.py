@@ -1,7 +1,4 @@
-"""What `verify` found, as the last section of the model card.
-
-Knows reports and the card's file; reads no weights.
-"""
+"""Add the report of `verify` to the model card, as its last section."""
 
 from pathlib import Path
 
@@ -13,8 +10,9 @@ MEASURED = "## Measured against the source"
 
 
 def add_to_card(report: VerificationReport, folder: Path) -> None:
-    """Put what `verify` found at the end of the model card, in the place of what it
-    found before. A folder without a card gets none.
+    """Append the report to the model card, replacing an earlier one.
+
+    A folder without a card is left without one.
     """
     path = folder / CARD
     if path.is_file():
@@ -23,7 +21,7 @@ def add_to_card(report: VerificationReport, folder: Path) -> None:
 
 
 def measured_text(report: VerificationReport) -> str:
-    """Write the errors by kind of tensor, and the divergence where it was measured."""
+    """Format the errors by kind of tensor, and the divergence if measured."""
     rows = ["| tensors | largest error | rms, share of the source's | cosine |"]
     rows.append("|---|---:|---:|---:|")
     if report.expert_bytes:
@@ -45,7 +43,7 @@ DIVERGENCE = """Predictions at {positions} positions of {text}:
 | | |
 |---|---:|
 | KL divergence, mean | {kl:.5f} nats |
-| KL divergence, 99 % below | {kl_99:.5f} nats |
-| most likely token is another | {flips:.2%} |
-| five most likely tokens kept | {top5_overlap:.2%} |
+| KL divergence, 99th percentile | {kl_99:.5f} nats |
+| top token differs | {flips:.2%} |
+| top 5 tokens kept | {top5_overlap:.2%} |
 | perplexity, source and here | {perplexity_before:.3f} and {perplexity_after:.3f} |"""

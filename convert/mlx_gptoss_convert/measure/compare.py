@@ -1,6 +1,6 @@
-"""Two reports of `verify` side by side: which conversion lost what.
+"""Compare two reports of `verify`, side by side.
 
-Knows reports and the journal's recipe; opens no weights.
+Knows reports and the recipe in `conversion.json`; opens no weights.
 """
 
 import json
@@ -14,13 +14,13 @@ from mlx_gptoss.memory import format_bytes
 from mlx_gptoss_convert.measure.report import REPORT
 from mlx_gptoss_convert.write.journal import RESULT
 
-NOTHING = "-"
-SHOWN = ("max", "relative_rms", "cosine")  # of the errors of a kind of tensor
+MISSING = "-"
+ERROR_STATISTICS = ("max", "relative_rms", "cosine")
 
 
 @dataclass(frozen=True)
 class ComparedFolder:
-    """One folder: its facts and its report as numbers under their paths."""
+    """One folder: its size, its recipe, and the numbers of its report by path."""
 
     name: str
     size: int  # bytes of weights
@@ -29,9 +29,9 @@ class ComparedFolder:
 
 
 def open_compared_folder(folder: Path) -> ComparedFolder:
-    """Read a converted folder's report; ConversionError where it has none."""
+    """Read a converted folder's report. Raises ConversionError if it has none."""
     report = read_table(folder, REPORT, "run `mlx-gptoss verify --against` first")
-    journal = read_table(folder, RESULT, "it is no folder of `mlx-gptoss convert`")
+    journal = read_table(folder, RESULT, "give a folder made by `mlx-gptoss convert`")
     size = sum(
         path.stat().st_size
         for path in folder.iterdir()
@@ -39,7 +39,7 @@ def open_compared_folder(folder: Path) -> ComparedFolder:
     )
     numbers = {"faults": float(len(report.get("faults", ())))}
     for kind, error in report.get("errors", {}).items():
-        numbers |= {f"{kind} {name}": error[name] for name in SHOWN}
+        numbers |= {f"{kind} {name}": error[name] for name in ERROR_STATISTICS}
     numbers |= dict(flatten(report.get("divergence") or {}))
     return ComparedFolder(folder.name, size, journal.get("recipe") or {}, numbers)
 
@@ -53,12 +53,12 @@ def read_table(folder: Path, name: str, advice: str) -> dict[str, Any]:
     except ValueError as error:
         raise ConversionError(f"`{path}` is damaged ({error}): {advice}") from error
     if not isinstance(table, dict):
-        raise ConversionError(f"`{path}` is no report: {advice}")
+        raise ConversionError(f"`{path}` is not a report: {advice}")
     return table
 
 
 def flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """List the numbers of nested tables under their paths: `kl.mean`."""
+    """Yield the numbers of nested tables with their paths, such as `kl.mean`."""
     for name, value in facts.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}.")
@@ -67,7 +67,7 @@ def flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, f
 
 
 def compare(left: Path, right: Path) -> list[tuple[str, str, str]]:
-    """Return rows of a label and both sides' values, everything either has."""
+    """Return rows of a label and both sides' values, for all labels of either."""
     sides = open_compared_folder(left), open_compared_folder(right)
     first, second = sides
     rows = [
@@ -82,7 +82,7 @@ def compare(left: Path, right: Path) -> list[tuple[str, str, str]]:
 
 
 def format_setting(setting: Mapping[str, Any] | None) -> str:
-    """Write one entry of a recipe: `8/64`, bits and group."""
+    """Format one entry of a recipe: `8/64` is bits and group size."""
     if setting is None:
         return "as it was"
     affine = setting["mode"] == "affine"
@@ -90,11 +90,11 @@ def format_setting(setting: Mapping[str, Any] | None) -> str:
 
 
 def format_number(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.6g}"
+    return MISSING if value is None else f"{value:.6g}"
 
 
 def align_rows(rows: list[tuple[str, str, str]]) -> str:
-    """Align rows into lines."""
+    """Format rows as aligned lines."""
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(
         f"{label:{widths[0]}}  {left:>{widths[1]}}  {right:>{widths[2]}}"

@@ -1,9 +1,9 @@
-"""How far one model's predictions are from another's, added up over the vocabulary.
+"""Divergence of one model's predictions from another's, in slices of the vocabulary.
 
-The vocabulary comes in slices, so no more than one slice of logits is ever held.
-Knows numbers only: nothing of models or files.
+Only one slice of logits is in memory at a time. Knows numbers; nothing of models or
+files.
 
-Dimensions: N positions, S tokens of one slice.
+Dimensions: N positions, S tokens of a slice.
 """
 
 from collections.abc import Iterable
@@ -13,19 +13,19 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-TOP_TOKENS = 5  # tokens compared besides the first
-TAIL = 0.99  # of the positions diverge by less than `kl_99`
+TOP_TOKENS = 5  # tokens whose overlap is measured
+TAIL = 0.99  # quantile of `kl_99`
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """What a change of weights did to the predictions, over so many positions."""
+    """How the predictions of two models differ, over `positions` positions."""
 
     positions: int
     kl: float  # mean of KL(before || after), nats
     kl_99: float
-    flips: float  # share of positions whose most likely token is another
-    top5_overlap: float  # mean share of the five most likely tokens that are kept
+    flips: float  # share of positions whose top token differs
+    top5_overlap: float  # mean share of the top five tokens that are kept
     perplexity_before: float
     perplexity_after: float
 
@@ -34,7 +34,7 @@ class Divergence:
 
 
 class LogSumExp:
-    """log(sum(exp(logits))) of N rows, in float64 over slices."""
+    """Running log(sum(exp(logits))) of N rows, in float64."""
 
     def __init__(self, rows: int) -> None:
         self.top = np.full(rows, -np.inf)
@@ -42,8 +42,7 @@ class LogSumExp:
         self.weighted = np.zeros(rows)
 
     def add(self, top: np.ndarray, total: np.ndarray, weighted: np.ndarray) -> None:
-        """Take in a slice's largest logit, sum of exp(logit - largest), and one more
-        sum with the same weights."""
+        """Add a slice: largest logit, sum of exp(logit - largest), weighted sum."""
         new = np.maximum(self.top, top)
         old_share, share = np.exp(self.top - new), np.exp(top - new)
         self.sum = self.sum * old_share + total * share
@@ -56,7 +55,7 @@ class LogSumExp:
 
 
 class TopTokens:
-    """The ids of the `BEST` largest logits of N rows, over slices."""
+    """Ids of the `TOP_TOKENS` largest logits of N rows, over slices."""
 
     def __init__(self, rows: int) -> None:
         self.logits = np.zeros((rows, 0), np.float32)
@@ -74,10 +73,10 @@ class TopTokens:
 
 
 class LogitComparison:
-    """Two models' logits at N positions, slice by slice; then their divergence."""
+    """Accumulates two models' logits at N positions by slices of the vocabulary."""
 
     def __init__(self, targets: np.ndarray) -> None:
-        """`targets` (N,) are the tokens that truly follow."""
+        """`targets` (N,) are the tokens that follow in the text."""
         rows = len(targets)
         self.targets = targets
         self.before, self.after = LogSumExp(rows), LogSumExp(rows)
@@ -86,18 +85,18 @@ class LogitComparison:
         self.seen = 0
 
     def add(self, before: mx.array, after: mx.array) -> None:
-        """Take in the logits (N, S) of the next tokens of the vocabulary."""
+        """Add the logits (N, S) of the next slice of the vocabulary."""
         sums = [*weigh(before, before - after), *weigh(after, mx.zeros_like(after))]
-        mx.eval(sums)  # the slice's logits can go
+        mx.eval(sums)  # frees the logits of the slice
         one, two = [np.array(x).astype(np.float64) for x in sums[:3]], sums[3:]
         self.before.add(*one)
         self.after.add(*[np.array(x).astype(np.float64) for x in two])
         self.best_before.add(before, self.seen)
         self.best_after.add(after, self.seen)
-        self.take_targets(before, after)
+        self.add_targets(before, after)
         self.seen += before.shape[1]
 
-    def take_targets(self, before: mx.array, after: mx.array) -> None:
+    def add_targets(self, before: mx.array, after: mx.array) -> None:
         places = self.targets - self.seen
         rows = np.flatnonzero((places >= 0) & (places < before.shape[1]))
         if len(rows):
@@ -106,10 +105,10 @@ class LogitComparison:
             self.target_after[rows] = np.array(after[chosen])
 
     def result(self) -> Divergence:
-        """Add up; every token of the vocabulary must have been taken in."""
+        """Return the divergence, once the whole vocabulary has been added."""
         before, after = self.before.value, self.after.value
         difference = self.before.weighted / self.before.sum
-        kl = np.maximum(difference - before + after, 0)  # rounding may fall below 0
+        kl = np.maximum(difference - before + after, 0)  # rounding may give less than 0
         same = self.best_before.ids[:, :, None] == self.best_after.ids[:, None, :]
         return Divergence(
             positions=len(kl),

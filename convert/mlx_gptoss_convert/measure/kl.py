@@ -1,15 +1,14 @@
 """KL divergence of a conversion from its source, run layer by layer.
 
 One layer of each model is in memory at a time: the source's, then the other's, which
-takes the source's experts where their bytes are the same. Hidden states lie on disk
-between layers. The vocabulary goes in slices of rows, so neither the embedding nor
-lm_head is ever whole.
+shares the source's experts if their bytes are equal. Hidden states are on disk between
+layers. Embedding and lm_head are read in slices of rows, never as a whole.
 
-Peak memory: one layer of each model (the experts of both only where they differ), one
+Peak memory: one layer of each model (the experts of both only if they differ), one
 expert in float32, and the intermediate values of `BATCH_TOKENS` tokens. For
 gpt-oss-120b that is 1.8 GB for the layer and about 1 GB for the rest.
 
-Dimensions: B passages, L tokens, M hidden size, N counted positions, V vocabulary.
+Dimensions: B texts, L tokens, M hidden size, N scored positions, V vocabulary.
 """
 
 from collections.abc import Collection, Sequence
@@ -38,7 +37,7 @@ from mlx_gptoss_convert.measure.texts import (
 from mlx_gptoss_convert.read.checkpoint import find_gguf_files
 from mlx_gptoss_convert.read.source import Progress, TensorReader
 
-TEXT_TOKENS = 4096  # of a text file; the rest of it is left out
+TEXT_TOKENS = 4096  # tokens used of a text file
 HARMONY_TEXT = "the bundled Harmony conversations"
 
 
@@ -62,40 +61,40 @@ class HiddenStates:
 def diverge(
     teacher: CheckpointModel,
     students: Sequence[LayeredModel],
-    passages: Sequence[EvaluationText],
+    texts: Sequence[EvaluationText],
     *,
     progress: Progress | None = None,
 ) -> list[Divergence]:
-    """Run all models over the same passages; return each student's divergence.
+    """Run all models on the same texts; return each student's divergence.
 
-    `progress` is told (bytes of the teacher's layers done, bytes of all, what).
+    `progress` gets (bytes of the teacher's layers done, bytes of all layers, layer).
     """
-    given = list(make_batches(passages))
+    batches = list(make_batches(texts))
     with scratch(temporary_folder()) as folder:
         states = HiddenStates(folder)
         models: list[LayeredModel] = [teacher, *students]
         for number, model in enumerate(models):
-            embed_all(model, number, given, states)
-        run_layers(teacher, students, given, states, progress)
+            embed_all(model, number, batches, states)
+        run_layers(teacher, students, batches, states, progress)
         return [
-            compare_heads(teacher, student, number, given, states)
+            compare_heads(teacher, student, number, batches, states)
             for number, student in enumerate(students, start=1)
         ]
 
 
 def embed_all(
-    model: LayeredModel, number: int, given: Sequence[TextBatch], states: HiddenStates
+    model: LayeredModel, number: int, batches: Sequence[TextBatch], states: HiddenStates
 ) -> None:
-    ids = np.unique(np.concatenate([batch.ids.reshape(-1) for batch in given]))
+    ids = np.unique(np.concatenate([batch.ids.reshape(-1) for batch in batches]))
     table = model.embed(ids)
-    for place, batch in enumerate(given):
+    for place, batch in enumerate(batches):
         states.save(number, place, table[np.searchsorted(ids, batch.ids)])
 
 
 def run_layers(
     teacher: CheckpointModel,
     students: Sequence[LayeredModel],
-    given: Sequence[TextBatch],
+    batches: Sequence[TextBatch],
     states: HiddenStates,
     progress: Progress | None,
 ) -> None:
@@ -104,10 +103,10 @@ def run_layers(
     sizes = [teacher.layer_bytes(layer) for layer in layers]
     for layer in layers:
         own = teacher.block(layer)
-        run_block(teacher, own, 0, given, states)
+        run_block(teacher, own, 0, batches, states)
         for number, student in enumerate(students, start=1):
             block = student.block(layer, own)
-            run_block(teacher, block, number, given, states)
+            run_block(teacher, block, number, batches, states)
             del block  # before the next one is loaded
         del own
         mx.clear_cache()
@@ -119,12 +118,12 @@ def run_block(
     teacher: CheckpointModel,
     block: Block,
     number: int,
-    given: Sequence[TextBatch],
+    batches: Sequence[TextBatch],
     states: HiddenStates,
 ) -> None:
-    """Take one model's hidden states of every batch through one layer."""
+    """Run one layer of one model on the hidden states of every batch."""
     periods = yarn_periods(teacher.checkpoint.config)
-    for place, batch in enumerate(given):
+    for place, batch in enumerate(batches):
         rotate = make_rotation(periods, 0, batch.ids.shape[1])
         hidden = mx.array(states.load(number, place))
         states.save(number, place, np.array(block(hidden, rotate, Masks(), None)))
@@ -134,22 +133,22 @@ def compare_heads(
     teacher: CheckpointModel,
     student: LayeredModel,
     number: int,
-    given: Sequence[TextBatch],
+    batches: Sequence[TextBatch],
     states: HiddenStates,
 ) -> Divergence:
-    """Unembed both models' final states, a slice of the vocabulary at a time."""
+    """Compare both models' logits, a slice of the vocabulary at a time."""
     eps = teacher.checkpoint.config.rms_norm_eps
 
     def final(model: LayeredModel, number: int) -> mx.array:
-        """Normed states of the counted positions: (N, M)."""
-        counted = [
+        """Return the normed states of the scored positions: (N, M)."""
+        scored = [
             states.load(number, place)[batch.scored]
-            for place, batch in enumerate(given)
+            for place, batch in enumerate(batches)
         ]
-        return mx.fast.rms_norm(mx.array(np.concatenate(counted)), model.norm(), eps)
+        return mx.fast.rms_norm(mx.array(np.concatenate(scored)), model.norm(), eps)
 
     before, after = final(teacher, 0), final(student, number)
-    targets = np.concatenate([batch.targets for batch in given])
+    targets = np.concatenate([batch.targets for batch in batches])
     slices = zip(teacher.head(), student.head(), strict=True)
     return compare_logits(
         targets,
@@ -167,26 +166,26 @@ def add_divergence(
 ) -> None:
     """Measure `folder` against its source, on `text` or the bundled conversations.
 
-    `report` is what `verify` found of the two; it says which experts are the same.
-    Raises ConversionError for a text that cannot be used, and for a GGUF.
+    Adds the divergence to `report`, the result of `verify`, which also lists the
+    experts that are equal. Raises ConversionError for an unusable text and for a GGUF.
     """
     refuse_gguf(against)
     refuse_gguf(folder)
     source, made = open_checkpoint(against), open_checkpoint(folder)
-    passages = choose_texts(source, text)
+    texts = choose_texts(source, text)
     found = measure_divergence(
-        source, made, passages, shared=report.same_experts, progress=progress
+        source, made, texts, shared=report.same_experts, progress=progress
     )
-    said = HARMONY_TEXT if text is None else text.name
-    report.divergence = {"text": said, **found.as_dict()}
+    label = HARMONY_TEXT if text is None else text.name
+    report.divergence = {"text": label, **found.as_dict()}
 
 
 def refuse_gguf(path: Path) -> None:
-    """Raise ConversionError for a model that is not read as it is run."""
+    """Raise ConversionError for a GGUF, which cannot be run as it is stored."""
     if find_gguf_files(path):
         raise ConversionError(
-            f"`{path}` is a GGUF, which cannot be run here: convert it with `--recipe "
-            "lossless`, verify that, and give it with `--kl`"
+            f"`{path}` is a GGUF, which cannot be run: convert it with `--recipe "
+            "lossless`, verify that folder, and pass it with `--kl`"
         )
 
 
@@ -203,17 +202,17 @@ def choose_texts(checkpoint: Checkpoint, text: Path | None) -> list[EvaluationTe
 def measure_divergence(
     source: Checkpoint,
     made: Checkpoint,
-    passages: Sequence[EvaluationText],
+    texts: Sequence[EvaluationText],
     *,
     shared: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Divergence:
-    """Return the divergence of `made` from `source` on `passages`.
+    """Return the divergence of `made` from `source` on `texts`.
 
-    `shared` are packed paths of experts known to be the same, byte for byte: they are
+    `shared` are packed paths of experts known to be equal byte for byte; they are
     loaded once.
     """
     with TensorReader() as left, TensorReader() as right:
         teacher = CheckpointModel(source, left)
         student = CheckpointModel(made, right, shared=shared)
-        return diverge(teacher, [student], passages, progress=progress)[0]
+        return diverge(teacher, [student], texts, progress=progress)[0]

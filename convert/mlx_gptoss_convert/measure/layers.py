@@ -1,7 +1,7 @@
-"""Models part by part: one layer at a time in memory, matrices in slices of rows.
+"""Models loaded in parts: one layer at a time, matrices in slices of rows.
 
-What a measurement asks of a model (`Student`), and a checkpoint that gives it
-(`Streamed`). Knows checkpoints and layers; nothing of texts or of what is measured.
+`LayeredModel` is the interface that measurements use, `CheckpointModel` implements it
+for a checkpoint. Knows checkpoints and layers; nothing of texts.
 
 Dimensions: U ids, M hidden size.
 """
@@ -24,14 +24,14 @@ EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
 
 
 class LayeredModel(Protocol):
-    """A model that can be had part by part."""
+    """A model whose parts can be loaded one by one."""
 
     def embed(self, ids: np.ndarray) -> np.ndarray:
-        """Return the embeddings of `ids` (U,), in rising order: (U, M) float32."""
+        """Return the embeddings of `ids` (U,), in ascending order: (U, M) float32."""
         ...
 
     def block(self, layer: int, teacher: Block) -> Block:
-        """Load one layer, or take what is the same from the teacher's."""
+        """Load one layer, sharing what is equal with the teacher's."""
         ...
 
     def norm(self) -> mx.array:
@@ -39,7 +39,7 @@ class LayeredModel(Protocol):
         ...
 
     def head(self) -> Iterator[np.ndarray]:
-        """Return slices (rows, M) of lm_head, cut alike for every model."""
+        """Yield slices (rows, M) of lm_head, of the same sizes for every model."""
         ...
 
 
@@ -53,7 +53,7 @@ class CheckpointModel:
         *,
         shared: Collection[str] = (),
     ) -> None:
-        """`shared` are paths of experts whose bytes are the teacher's."""
+        """`shared` are paths of experts with the same bytes as the teacher's."""
         self.checkpoint = checkpoint
         self.values = MatrixReader(checkpoint, source)
         self.shared = shared
@@ -63,7 +63,7 @@ class CheckpointModel:
         return gather_rows(self.rows(EMBEDDING), ids)
 
     def rows(self, path: str) -> Iterator[np.ndarray]:
-        """Return a matrix outside the experts as float32 rows, some at a time."""
+        """Yield a matrix outside the experts in slices of float32 rows."""
         return self.values.rows(self.matrices[path])
 
     def block(self, layer: int, teacher: Block | None = None) -> Block:
@@ -101,7 +101,7 @@ class CheckpointModel:
 
 
 def gather_rows(slices: Iterable[np.ndarray], ids: np.ndarray) -> np.ndarray:
-    """Pick the rows `ids` (rising) of a matrix that comes in slices of rows."""
+    """Pick the rows `ids` (ascending) from slices of the rows of a matrix."""
     picked, first = [], 0
     for rows in slices:
         start, stop = np.searchsorted(ids, [first, first + len(rows)])

@@ -1,8 +1,9 @@
-"""What a checkpoint means, whatever its layout: matrices as floats, slice by slice.
+"""Read the matrices of a checkpoint as floats, whatever its layout.
 
-Speaks of matrices by their packed canonical path: `model.layers.0.mlp.experts.
-gate_up_proj` has its rows interleaved here even where the files hold gate and up apart.
-Peak memory: one expert or one slice of rows in float32.
+Matrices are named by their packed canonical path: the rows of
+`model.layers.0.mlp.experts.gate_up_proj` are interleaved even if the files have
+separate gate and up projections. Peak memory: one expert or one slice of rows in
+float32.
 """
 
 from collections.abc import Iterator
@@ -18,11 +19,11 @@ from mlx_gptoss_convert.steps.affine import AffineRows, decode_affine, to_float3
 from mlx_gptoss_convert.steps.codecs import CODEC_SLICE_BYTES, as_elements
 
 FUSED = "gate_up_proj"
-PARTS = ("gate_proj", "up_proj")  # whose rows alternate in the fused projection
+PARTS = ("gate_proj", "up_proj")  # their rows alternate in the fused projection
 
 
 class MatrixReader:
-    """The tensors of an opened checkpoint, decoded as they are asked for."""
+    """Decodes tensors of an opened checkpoint on demand."""
 
     def __init__(self, checkpoint: Checkpoint, source: TensorReader) -> None:
         self.checkpoint = checkpoint
@@ -32,23 +33,23 @@ class MatrixReader:
         return SourceTensor.from_checkpoint(name, self.checkpoint.tensors[name])
 
     def paths(self, path: str) -> list[str]:
-        """Return the projections whose rows, in turn, are those of `path`."""
+        """Return the stored projections whose alternating rows make up `path`."""
         if self.checkpoint.layout.experts != SPLIT or not path.endswith(FUSED):
             return [path]
         return [path.removesuffix(FUSED) + part for part in PARTS]
 
     def setting(self, path: str) -> Quantization | None:
-        """Say how a matrix is packed."""
+        """Return how a matrix is packed; None means dense."""
         return self.checkpoint.structure.quantization.get(self.paths(path)[0])
 
     def storage(self, path: str) -> tuple[Quantization | None, str, str | None]:
-        """Say how a matrix outside the experts is stored, to be compared."""
+        """Return how a matrix outside the experts is stored, for comparison."""
         weight = self.stored(f"{path}.weight")
         view = None if weight.decoder is None else weight.decoder.name
         return self.setting(path), weight.dtype, view if view == "Q8_0" else None
 
     def packed_expert(self, path: str, kind: str, expert: int) -> np.ndarray:
-        """Read one expert as bytes (rows, bytes of a row), gate and up fused."""
+        """Read one expert as bytes (rows, bytes of a row), with gate and up fused."""
         halves = []
         for part in self.paths(path):
             stored = self.stored(f"{part}.{kind}")
@@ -86,9 +87,9 @@ class MatrixReader:
         return np.stack(halves, axis=1).reshape(-1, halves[0].shape[1])
 
     def rows(self, matrix: Matrix) -> Iterator[np.ndarray]:
-        """Decode a matrix outside the experts to float32 rows, some at a time.
+        """Decode a matrix outside the experts in slices of float32 rows.
 
-        The slices depend on the shape alone, so two checkpoints' go together.
+        Slices depend on the shape only, so those of two checkpoints can be paired.
         """
         path, (count, columns) = matrix.path, matrix.shape
         setting = self.setting(path)
@@ -140,7 +141,7 @@ class MatrixReader:
         return to_float32(as_elements(raw, stored), stored.dtype)
 
     def bias(self, path: str) -> np.ndarray:
-        """Read a bias as float32 (..., out), gate and up fused."""
+        """Read a bias as float32 (..., out), with gate and up fused."""
         halves = []
         for part in self.paths(path):
             stored = self.stored(f"{part}.bias")

@@ -1,6 +1,6 @@
-"""What a verification finds: faults, equal bytes, errors by kind of tensor.
+"""The report of a verification: faults, equal bytes, errors by kind of tensor.
 
-Knows numbers, no files but the report it is kept in.
+Knows numbers, and the file the report is saved in.
 """
 
 import json
@@ -17,7 +17,7 @@ REPORT = "report.json"
 
 @dataclass
 class ErrorStats:
-    """How far numbers are from those they stand for; adds up over pieces."""
+    """Statistics of the differences between two arrays, accumulated over pieces."""
 
     values: int = 0
     largest: float = 0.0
@@ -37,7 +37,7 @@ class ErrorStats:
         self.product += float(before @ after)
 
     def merge(self, other: "ErrorStats") -> None:
-        """Take in what another has added up."""
+        """Add the sums of another instance."""
         self.values += other.values
         self.largest = max(self.largest, other.largest)
         self.squares += other.squares
@@ -46,7 +46,7 @@ class ErrorStats:
         self.product += other.product
 
     def summary(self) -> dict[str, float]:
-        """Give the largest, the rms, the rms as a share of the source's, the cosine."""
+        """Return the largest error, rms, rms relative to the source's, and cosine."""
         count = max(self.values, 1)
         norm = (self.before * self.after) ** 0.5
         return {
@@ -60,15 +60,15 @@ class ErrorStats:
 
 @dataclass
 class VerificationReport:
-    """What was found; `faults` is empty when all is as it should be."""
+    """The findings of a verification; `faults` is empty if all is well."""
 
     faults: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # no faults, but to be known
-    digests: int = 0  # tensors whose digest is that of the journal
+    notes: list[str] = field(default_factory=list)  # remarks that are not faults
+    digests: int = 0  # tensors with the digest of the journal
     expert_bytes: int = 0  # equal to the source's
     errors: dict[str, ErrorStats] = field(default_factory=dict)
     same_experts: set[str] = field(default_factory=set)  # paths, biases included
-    divergence: dict[str, Any] | None = None  # of the predictions, where measured
+    divergence: dict[str, Any] | None = None  # of the predictions, if measured
 
     @property
     def is_sound(self) -> bool:
@@ -89,6 +89,6 @@ class VerificationReport:
 
 
 def save_report(report: VerificationReport, folder: Path) -> None:
-    """Keep what was found beside the weights."""
+    """Write the report beside the weights."""
     text = json.dumps(report.as_dict(), indent=2) + "\n"
     write(folder / REPORT, text, private=False)

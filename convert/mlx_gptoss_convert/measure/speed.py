@@ -1,8 +1,8 @@
-"""How fast the converter is: beside a copy of the same bytes, and beside mlx-lm.
+"""Benchmark the converter against a plain copy of the same bytes and against mlx-lm.
 
-Every run is a process of its own, on the same disk, with the source in the page cache:
+Each run is a separate process on the same disk, with the source in the page cache:
 `python -m mlx_gptoss_convert.measure.speed ENGINE SRC DST` prints its seconds, without
-the imports, and its peak memory. Knows engines and clocks, nothing of tensors.
+imports, and its peak memory. Knows engines and clocks, nothing of tensors.
 """
 
 import json
@@ -22,15 +22,15 @@ from mlx_gptoss.diagnostics.bench.peak import peak_rss
 from mlx_gptoss.diagnostics.bench.random_checkpoint import write_random
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.files import scratch, storage_errors, temporary_folder
+from mlx_gptoss_convert.read.companions import TOKENIZER_FILE
 from mlx_gptoss_convert.read.source import SLICE_BYTES
 
 COPY, LOSSLESS, Q8, PEER = "copy + fsync", "lossless", "q8", "mlx-lm q8"
-TOKENIZER = "tokenizer.json"  # mlx-lm wants one
 
 
 @dataclass(frozen=True)
 class EngineResult:
-    """One engine: the median of its rounds, its result and its peak memory."""
+    """One engine: the median time of its rounds, its output and its peak memory."""
 
     engine: str
     seconds: float
@@ -40,13 +40,13 @@ class EngineResult:
 
     @property
     def rate(self) -> float:
-        """Bytes a second."""
+        """Bytes written per second."""
         return self.nbytes / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True)
 class ConvertBench:
-    """What was measured, and the two ratios that count."""
+    """The results of all engines, and their ratios."""
 
     source_bytes: int
     rows: tuple[EngineResult, ...]
@@ -56,12 +56,12 @@ class ConvertBench:
 
     @property
     def copy_share(self) -> float:
-        """The rate of a lossless conversion as a share of a plain copy's."""
+        """Rate of a lossless conversion relative to a plain copy."""
         return self.row(LOSSLESS).rate / self.row(COPY).rate
 
     @property
     def peer_ratios(self) -> tuple[float, float] | None:
-        """mlx-lm's time and peak memory as multiples of ours, both making 8 bits."""
+        """mlx-lm's time and peak memory relative to `q8`; None if it failed."""
         ours, peer = self.row(Q8), self.row(PEER)
         if peer.failure:
             return None
@@ -83,22 +83,22 @@ def bench_convert(
     rounds: int = 3,
     progress: Callable[[str], None] = lambda line: None,
 ) -> ConvertBench:
-    """Measure on a random checkpoint of `size` bytes, made in `folder` and removed.
+    """Measure on a random checkpoint of `size` bytes, written to `folder` and removed.
 
-    Takes three times `size` of disk. Raises ConversionError where one of our own runs
-    fails; mlx-lm's failure is a row.
+    Needs three times `size` of disk. Raises ConversionError if the copy or a conversion
+    of this package fails; a failure of mlx-lm becomes a row.
     """
     with scratch(folder or temporary_folder()) as made:
         source = made / "source"
         progress(f"writing {size / 1e9:.1f} GB of noise")
         write_random(source, size)
-        demo = Path(mlx_gptoss.__file__).parent / "demo" / TOKENIZER
+        demo = Path(mlx_gptoss.__file__).parent / "demo" / TOKENIZER_FILE
         with storage_errors(source):
-            shutil.copyfile(demo, source / TOKENIZER)
+            shutil.copyfile(demo, source / TOKENIZER_FILE)  # mlx-lm needs one
         found: dict[str, list[EngineResult]] = {}
-        for turn in range(rounds):
+        for number in range(rounds):
             for engine in ENGINES:
-                progress(f"round {turn + 1}: {engine}")
+                progress(f"round {number + 1}: {engine}")
                 os.sync()
                 row = run_engine(engine, source, made / "result")
                 found.setdefault(engine, []).append(row)
@@ -111,7 +111,7 @@ def folder_bytes(folder: Path) -> int:
 
 
 def median_result(rows: Sequence[EngineResult]) -> EngineResult:
-    """Take the median of the times and the largest of the peaks."""
+    """Return the median time and the largest peak of several rounds."""
     if rows[0].failure:
         return rows[0]
     seconds = median(row.seconds for row in rows)
@@ -120,7 +120,7 @@ def median_result(rows: Sequence[EngineResult]) -> EngineResult:
 
 
 def run_engine(engine: str, source: Path, result: Path) -> EngineResult:
-    """Run an engine in a process of its own, and remove what it made."""
+    """Run an engine in a separate process and remove its output."""
     module = "mlx_gptoss_convert.measure.speed"
     command = [sys.executable, "-m", module, engine, str(source), str(result)]
     done = subprocess.run(command, capture_output=True, check=False, text=True)
@@ -130,14 +130,16 @@ def run_engine(engine: str, source: Path, result: Path) -> EngineResult:
             if engine != PEER:
                 raise ConversionError(f"the benchmark's `{engine}` failed: {last}")
             return EngineResult(engine, 0.0, 0, 0, last)
-        told = json.loads(done.stdout.splitlines()[-1])
-        return EngineResult(engine, told["seconds"], folder_bytes(result), told["peak"])
+        result_line = json.loads(done.stdout.splitlines()[-1])
+        return EngineResult(
+            engine, result_line["seconds"], folder_bytes(result), result_line["peak"]
+        )
     finally:
         shutil.rmtree(result, ignore_errors=True)
 
 
-def copy(source: Path, result: Path) -> None:
-    """Copy a folder as `cp` does, then bring it to the disk."""
+def copy_folder(source: Path, result: Path) -> None:
+    """Copy a folder file by file, with fsync."""
     result.mkdir()
     for path in source.iterdir():
         with path.open("rb") as reader, (result / path.name).open("wb") as writer:
@@ -146,8 +148,8 @@ def copy(source: Path, result: Path) -> None:
             os.fsync(writer.fileno())
 
 
-def ours(recipe: str) -> Callable[[Path, Path], None]:
-    # Here, so that the processes of the others are not larger for it.
+def own_engine(recipe: str) -> Callable[[Path, Path], None]:
+    # Imported here, so that the processes of other engines stay small.
     from mlx_gptoss.checkpoint import open_checkpoint  # noqa: PLC0415
     from mlx_gptoss_convert.plan.plan import make_plan  # noqa: PLC0415
     from mlx_gptoss_convert.plan.recipe import RECIPES  # noqa: PLC0415
@@ -159,7 +161,7 @@ def ours(recipe: str) -> Callable[[Path, Path], None]:
     return run
 
 
-def peer() -> Callable[[Path, Path], None]:
+def mlx_lm_engine() -> Callable[[Path, Path], None]:
     from mlx_lm import convert
 
     def run(source: Path, result: Path) -> None:
@@ -168,17 +170,17 @@ def peer() -> Callable[[Path, Path], None]:
     return run
 
 
-# What imports, and gives what is timed.
+# Each imports what it needs and returns the function that is timed.
 ENGINES: dict[str, Callable[[], Callable[[Path, Path], None]]] = {
-    COPY: lambda: copy,
-    LOSSLESS: lambda: ours(LOSSLESS),
-    Q8: lambda: ours(Q8),
-    PEER: peer,
+    COPY: lambda: copy_folder,
+    LOSSLESS: lambda: own_engine(LOSSLESS),
+    Q8: lambda: own_engine(Q8),
+    PEER: mlx_lm_engine,
 }
 
 
 def main(engine: str, source: str, result: str) -> None:
-    """Run one engine here and print what it took, as the last line."""
+    """Run one engine in this process; print time and peak memory as the last line."""
     work = ENGINES[engine]()
     start = time.perf_counter()
     work(Path(source), Path(result))

@@ -1,6 +1,6 @@
-"""The text two models are compared on, as rectangles of token ids.
+"""The texts that models are compared on, as batches of token ids.
 
-Harmony conversations that come along, or a text file. Knows no model and no weights.
+Bundled Harmony conversations, or a text file. Knows no model and no weights.
 """
 
 import json
@@ -24,16 +24,16 @@ from mlx_gptoss.harmony.messages import (
 from mlx_gptoss.harmony.render.prompt import encode_pieces, message_pieces
 
 CONVERSATIONS = Path(__file__).parent / "data" / "conversations.json"
-PROMPTED_PIECES = 2  # `<|start|>` and `assistant` are given to a model, not written
+PROMPTED_PIECES = 2  # `<|start|>` and `assistant` are part of the prompt
 
-WINDOW = 512  # tokens of one passage of a text file
-LEAST_WINDOW = 16  # a shorter remainder is left out
-BATCH_TOKENS = 2048  # run at once, padding included
+WINDOW = 512  # tokens of one window of a text file
+MIN_WINDOW = 16  # a shorter remainder is dropped
+BATCH_TOKENS = 2048  # tokens of one batch, padding included
 
 
 @dataclass(frozen=True)
 class EvaluationText:
-    """Token ids (L,), and which positions' predictions of their next token count."""
+    """Token ids (L,), and the positions whose next-token predictions are scored."""
 
     ids: np.ndarray
     scored: np.ndarray  # bool (L,); never the last
@@ -41,20 +41,20 @@ class EvaluationText:
 
 @dataclass(frozen=True)
 class TextBatch:
-    """Passages side by side: ids and counted are (B, L), padded at the right."""
+    """A batch of texts: `ids` and `scored` are (B, L), padded on the right."""
 
     ids: np.ndarray
     scored: np.ndarray
 
     @property
     def targets(self) -> np.ndarray:
-        """The token that follows each counted position, in their order."""
+        """The tokens (N,) that follow the scored positions."""
         following = np.roll(self.ids, -1, axis=1)
         return following[self.scored]
 
 
 def conversation_texts(tokenizer: Tokenizer) -> list[EvaluationText]:
-    """Encode the bundled conversations; what an assistant writes is counted."""
+    """Encode the bundled conversations; the tokens an assistant writes are scored."""
     if not tokenizer.has_harmony:
         raise ConversionError(
             f"`{tokenizer.source}` does not speak Harmony: give a text with `--text`"
@@ -82,7 +82,7 @@ def conversation_text(
 
 
 def read_conversation(messages: Sequence[Mapping[str, Any]]) -> Conversation:
-    """Read one conversation of the JSON file."""
+    """Parse one conversation of the JSON file."""
     return Conversation(tuple(map(read_message, messages)))
 
 
@@ -98,9 +98,10 @@ def read_message(raw: Mapping[str, Any]) -> Message:
 def file_texts(
     path: Path, tokenizer: Tokenizer, *, first: int | None, limit: int | None = None
 ) -> list[EvaluationText]:
-    """Cut a text file into windows, each led by the token `first` (not counted).
+    """Split a text file into windows, each starting with the token `first`, if any.
 
-    At most `limit` tokens are taken. Raises ConversionError for what cannot be read.
+    Uses at most `limit` tokens. Raises ConversionError if the file cannot be read or is
+    too short.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -109,38 +110,38 @@ def file_texts(
     ids = tokenizer.encode(text)[:limit]
     lead = [] if first is None else [first]
     windows = [ids[at : at + WINDOW] for at in range(0, len(ids), WINDOW)]
-    kept = [window for window in windows if len(window) >= LEAST_WINDOW]
+    kept = [window for window in windows if len(window) >= MIN_WINDOW]
     if not kept:
         raise ConversionError(
-            f"`{path}` has {len(ids)} tokens: give a text of {LEAST_WINDOW} or more"
+            f"`{path}` has {len(ids)} tokens: give a text of {MIN_WINDOW} or more"
         )
     return [fully_scored(lead + window) for window in kept]
 
 
 def fully_scored(ids: Sequence[int]) -> EvaluationText:
-    """Count every position that has a next token."""
+    """Score every position that has a next token."""
     return EvaluationText(np.array(ids), np.arange(len(ids)) < len(ids) - 1)
 
 
 def make_batches(
-    passages: Sequence[EvaluationText], *, tokens: int = BATCH_TOKENS
+    texts: Sequence[EvaluationText], *, tokens: int = BATCH_TOKENS
 ) -> Iterator[TextBatch]:
-    """Put passages of like length side by side, at most `tokens` (or one passage)."""
+    """Batch texts of similar length, at most `tokens` per batch (or one text)."""
     waiting: list[EvaluationText] = []
-    for passage in sorted(passages, key=lambda passage: len(passage.ids)):
-        if waiting and (len(waiting) + 1) * len(passage.ids) > tokens:
+    for text in sorted(texts, key=lambda text: len(text.ids)):
+        if waiting and (len(waiting) + 1) * len(text.ids) > tokens:
             yield pad(waiting)
             waiting = []
-        waiting.append(passage)
+        waiting.append(text)
     if waiting:
         yield pad(waiting)
 
 
-def pad(passages: Sequence[EvaluationText]) -> TextBatch:
-    """Fill up at the right, where no earlier position sees it."""
-    shape = len(passages), max(len(passage.ids) for passage in passages)
-    ids, counted = np.zeros(shape, np.int32), np.zeros(shape, bool)
-    for row, passage in enumerate(passages):
-        ids[row, : len(passage.ids)] = passage.ids
-        counted[row, : len(passage.ids)] = passage.scored
-    return TextBatch(ids, counted)
+def pad(texts: Sequence[EvaluationText]) -> TextBatch:
+    """Pad on the right, where causal attention does not see it."""
+    shape = len(texts), max(len(text.ids) for text in texts)
+    ids, scored = np.zeros(shape, np.int32), np.zeros(shape, bool)
+    for row, text in enumerate(texts):
+        ids[row, : len(text.ids)] = text.ids
+        scored[row, : len(text.ids)] = text.scored
+    return TextBatch(ids, scored)

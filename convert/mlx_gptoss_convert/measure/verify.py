@@ -1,9 +1,9 @@
-"""Prove what a conversion did, from the bytes of both sides alone.
+"""Verify a conversion from the bytes of both sides.
 
-Level 0: a folder against its own journal: digests, and values that are finite numbers.
-Level 1: every byte of every expert against the source. Level 2: how far the rest is
-from the source, by kind of tensor. Nothing of the converter's own steps is trusted:
-both sides are read anew. Peak memory: one expert of each side in float32.
+Level 0: the folder itself: digests of `conversion.json`, and finite values. Level 1:
+every byte of every expert against the source. Level 2: the error of all other tensors
+against the source, by kind. Both sides are read independently of the conversion's
+steps. Peak memory: one expert of each side in float32.
 """
 
 import json
@@ -23,7 +23,7 @@ from mlx_gptoss_convert.read.digests import Digests
 from mlx_gptoss_convert.read.source import Progress, TensorReader, check_values
 from mlx_gptoss_convert.write.journal import RESULT
 
-LEAST_COSINE = 0.97  # 3 bits leave 0.98, 4 bits 0.996; another matrix leaves 0
+LEAST_COSINE = 0.97  # 3 bits give 0.98, 4 bits 0.996, an unrelated matrix 0
 
 
 def verify(
@@ -32,10 +32,10 @@ def verify(
     *,
     progress: Progress | None = None,
 ) -> VerificationReport:
-    """Check `folder` by itself, and against the checkpoint it was made of.
+    """Check `folder` by itself, and against the checkpoint it was made from.
 
-    Raises CheckpointError where a side cannot be opened at all; what is found wrong
-    in one that can is in the report's `faults`.
+    Raises CheckpointError if a side cannot be opened, and ConversionError if the two
+    are different models; all other findings are `faults` of the report.
     """
     opened = open_source(folder)
     made = opened.checkpoint
@@ -54,7 +54,7 @@ def verify(
 def check_digests(
     made: Checkpoint, report: VerificationReport, progress: Progress | None
 ) -> None:
-    """Read every byte: values must be numbers, digests those of the journal."""
+    """Read every byte; check that values are finite and digests match the journal."""
     expected = read_digests(made.folder)
     tensors = tensors_in_files(made)
     total = sum(stored.nbytes for stored in tensors.values())
@@ -92,12 +92,12 @@ def read_digests(folder: Path) -> dict[str, str]:
 
 def check_models_agree(source: Checkpoint, made: Checkpoint) -> None:
     before, after = asdict(source.config), asdict(made.config)
-    del before["eos_token_ids"], after["eos_token_ids"]  # say nothing of the maths
+    del before["eos_token_ids"], after["eos_token_ids"]  # not part of the maths
     for key, value in before.items():
         if after[key] != value:
             raise ConversionError(
                 f"`{made.folder}` has `{key}` = {after[key]!r}, `{source.folder}` has "
-                f"{value!r}: one was not made of the other"
+                f"{value!r}: one was not made from the other"
             )
 
 
@@ -138,7 +138,7 @@ def compare_matrix(
     after: MatrixReader,
     report: VerificationReport,
 ) -> None:
-    """Compare the values; equal where both sides store them alike, else close."""
+    """Compare values: equal if both sides store them alike, else similar."""
     path, error = matrix.path, ErrorStats()
     for rows in zip(before.rows(matrix), after.rows(matrix), strict=True):
         error.add(*rows)
@@ -159,7 +159,7 @@ def compare_experts(
     after: MatrixReader,
     report: VerificationReport,
 ) -> None:
-    """Compare bytes where both sides are packed alike, else values."""
+    """Compare bytes if both sides are packed alike, else values."""
     path = matrix.path
     same = before.setting(path) == after.setting(path) is not None
     kinds = [
@@ -189,7 +189,7 @@ def compare_experts(
 
 
 def check_untouched(report: VerificationReport) -> None:
-    """Norms, sinks and biases are never changed by a conversion, nor is the router."""
+    """Report changed norms, sinks, biases and routers: no conversion changes them."""
     for kind in ("router", "norms", "sinks", "biases"):
         if kind in report.errors and report.errors[kind].largest > 0:
             report.faults.append(f"{kind} differ from the source")

@@ -1,4 +1,4 @@
-"""Decide what each tensor becomes: recipes, rules, sizes, estimates."""
+"""Plan conversions: recipes, rules, layouts, sizes and estimates."""
 
 from mlx_gptoss_convert.plan.plan import make_plan
 

@@ -1,7 +1,7 @@
-"""What a plan will take of memory and time, said before it is carried out.
+"""Estimate the memory and time of a plan before it is carried out.
 
-Memory is a bound from the sizes of slices; time is measured here on a small sample of
-each codec, with an assumed disk. Writes nothing.
+Memory is an upper bound from the sizes of slices. Time is extrapolated from a small
+sample of each codec on this machine, with an assumed disk rate. Writes nothing.
 """
 
 import hashlib
@@ -25,48 +25,48 @@ from mlx_gptoss_convert.steps.quantize import Quantize, Requantize
 from mlx_gptoss_convert.steps.step import TensorStep
 from mlx_gptoss_convert.steps.workers import worker_count
 
-MAX_MEMORY = 10**9  # above the program itself, unless more is allowed
-# Slices alive at once: two threads' queues and what is in hand, in and out.
+MAX_MEMORY = 10**9  # default limit, above the program itself
+# Slices alive at once: the queues of two hashing threads, and those in work.
 SLICES = 2 * (WAITING + 2) + 4
-ENCODED_COPIES = 4  # of one expert in float32: read, joined, turned, packed
+ENCODED_COPIES = 4  # of one expert in float32: read, joined, transposed, packed
 FLOAT32_BYTES = 4
-DISK_RATE = 10**9  # bytes a second, read and written together; an assumption
+DISK_RATE = 10**9  # assumed bytes per second, read and written together
 PROBED_SHAPE = (256, 2880)  # rows of a published size
 HASHED_BYTES = 2**22
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Peak memory above the program itself, and seconds, of carrying out a plan."""
+    """Peak memory in bytes above the program itself, and time in seconds."""
 
     memory: int
     seconds: float
 
     def __str__(self) -> str:
         return (
-            f"about {spell_seconds(self.seconds)} with a disk of "
+            f"about {format_seconds(self.seconds)} with a disk of "
             f"{format_bytes(DISK_RATE)}/s, at most {format_bytes(self.memory)} of "
             "memory"
         )
 
 
 def estimate_plan(plan: ConversionPlan) -> Estimate:
-    """Measure the codecs for some tenths of a second and add up the plan."""
+    """Estimate a plan; measuring the codecs takes some tenths of a second."""
     return Estimate(peak_bytes(plan), plan_seconds(plan))
 
 
 def check_memory(plan: ConversionPlan, max_memory: int = MAX_MEMORY) -> None:
-    """Raise ConversionError for a plan that may need more than is allowed."""
+    """Raise ConversionError for a plan that may need more than `max_memory`."""
     needed = peak_bytes(plan)
     if needed > max_memory:
         raise ConversionError(
-            f"this conversion may take {format_bytes(needed)} of memory, allowed are "
+            f"this conversion may take {format_bytes(needed)} of memory, the limit is "
             f"{format_bytes(max_memory)}: allow more with `--max-memory`"
         )
 
 
 def peak_bytes(plan: ConversionPlan) -> int:
-    """Bound the memory of the largest step."""
+    """Return an upper bound of the memory of the largest step."""
     return SLICES * SLICE_BYTES + max(map(expert_bytes, plan.steps), default=0)
 
 
@@ -77,13 +77,13 @@ def expert_bytes(step: TensorStep) -> int:
 
 
 def values_of(step: Encode | Quantize | Requantize) -> int:
-    """Count the weights a step packs."""
+    """Return the number of weights that a step packs."""
     tensors = [t for t in step.outputs if t.name.endswith(("weight", "_blocks"))]
     return sum(tensor.nbytes for tensor in tensors) * 8 // step.setting.bits
 
 
 def plan_seconds(plan: ConversionPlan) -> float:
-    """Estimate the time: codecs as fast as here, in their threads, then the disk."""
+    """Estimate the time: codecs in their threads, plus hashing or the disk."""
     packed: dict[Quantization, int] = defaultdict(int)
     for step in plan.steps:
         if isinstance(step, Encode | Quantize | Requantize):
@@ -110,14 +110,14 @@ def hash_seconds() -> float:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Return the seconds of a second run: the first one pays for what is new."""
+    """Return the seconds of a second run; the first one warms up."""
     work()
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-def spell_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     if seconds < 1:
         return "a second"
     if seconds < 120:

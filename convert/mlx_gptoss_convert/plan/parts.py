@@ -1,7 +1,4 @@
-"""What a conversion does, in numbers: sizes by part.
-
-Knows plans; reads no weights.
-"""
+"""Sizes of a conversion by part of the model."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -13,7 +10,7 @@ from mlx_gptoss_convert.plan.plan import ConversionPlan
 
 @dataclass
 class PartSize:
-    """One part of the model: bytes before and after, and what was done to it."""
+    """One part of the model: bytes before and after, and the operations on it."""
 
     bytes_before: int = 0
     bytes_after: int = 0
@@ -21,7 +18,7 @@ class PartSize:
 
 
 def sizes_by_part(plan: ConversionPlan) -> dict[str, PartSize]:
-    """Add up the plan by embedding, attention, router, experts, norms and lm_head."""
+    """Sum a plan by embedding, attention, router, experts, norms and lm_head."""
     sizes: dict[str, PartSize] = defaultdict(PartSize)
     for step in plan.steps:
         size = sizes[part_of(step.sources[0].name)]

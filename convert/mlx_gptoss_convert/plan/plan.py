@@ -1,7 +1,7 @@
-"""Decide everything before a byte is written: each tensor's fate, name and place.
+"""Plan a conversion completely before a byte is written.
 
-Takes an opened checkpoint (headers only) and a recipe, gives a `Plan`. Reads no
-weights.
+A `ConversionPlan` has the step, name and place of every tensor. It is made from an
+opened checkpoint (headers only) and a recipe; no weights are read.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ LAYOUTS = {PACKED: MLX_PACKED, SPLIT: MLX_SPLIT}
 
 @dataclass(frozen=True)
 class ConversionPlan:
-    """Every step, where its outputs go, and the small files that go with them."""
+    """All steps, the files their outputs go to, and the files that accompany them."""
 
     recipe: Recipe
     steps: tuple[TensorStep, ...]
@@ -57,7 +57,7 @@ class ConversionPlan:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of tensors the result holds."""
+        """Bytes of tensors in the result."""
         return sum(tensor.nbytes for step in self.steps for tensor in step.outputs)
 
     @cached_property
@@ -65,7 +65,7 @@ class ConversionPlan:
         return {step.outputs[0].name: step for step in self.steps}
 
     def steps_of(self, shard: Shard) -> list[TensorStep]:
-        """List the steps that write `shard`, in the order of the plan."""
+        """Return the steps that write to `shard`, in the order of the plan."""
         names = {tensor.name for tensor in shard.tensors}
         return [step for first, step in self._steps_by_output.items() if first in names]
 
@@ -80,8 +80,8 @@ def make_plan(
 ) -> ConversionPlan:
     """Plan the conversion of `checkpoint` to an MLX folder.
 
-    `experts` is "packed" (OpenAI's own packing) or "split" (gate and up apart, as
-    mlx-community has them). Affine experts have no packed form and stay split.
+    `experts` is "packed" (OpenAI's packing) or "split" (gate and up separate, as in
+    mlx-community's folders). Affine experts have no packed form and are always split.
     """
     builder = StepBuilder(
         checkpoint, recipe, output_layout(checkpoint, recipe, experts)
@@ -131,7 +131,7 @@ def describe_recipe(recipe: Recipe) -> dict[str, Any]:
 
 
 def describe_source(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Say what the source is by its contents: no paths, no dates."""
+    """Identify the source by its contents, without paths and dates."""
     config = json.dumps(checkpoint.raw_config, sort_keys=True).encode()
     return {
         "layout": checkpoint.layout.name,
@@ -150,7 +150,7 @@ def describe_source(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def read_header(checkpoint: Checkpoint, path: Path) -> bytes:
-    """Read what comes before the first tensor of a file."""
+    """Read the bytes of a file before its first tensor."""
     starts = [x.offset for x in checkpoint.tensors.values() if x.file == path]
     with path.open("rb") as file:
         return file.read(min(starts, default=0))

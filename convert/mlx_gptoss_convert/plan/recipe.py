@@ -1,8 +1,8 @@
-"""Recipes as data: which kind of tensor is stored in how many bits.
+"""Recipes as data: how many bits each kind of tensor is stored in.
 
-The rest of the weights has a choice; experts stay as they are unless a recipe says
-otherwise; the router, norms, sinks and biases are never quantized. Knows names and
-numbers, no arrays.
+A recipe sets the bits of attention, embedding and lm_head. Experts stay unchanged
+unless the recipe names them; the router, norms, sinks and biases are never quantized.
+Knows names and numbers, not arrays.
 """
 
 import tomllib
@@ -14,7 +14,7 @@ from typing import Any
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.config import MXFP4, Quantization
 
-# The kinds with a choice, and the end of the module path that says so.
+# The kinds of tensors a recipe sets, and the ends of their module paths.
 KINDS = {
     "embed": "model.embed_tokens",
     "lm_head": "lm_head",
@@ -25,25 +25,25 @@ KINDS = {
 }
 EXPERTS = "experts"
 BITS = (4, 5, 6, 8)
-EXPERT_BITS = (3, 4, 5, 6, 8)  # all but the first must be forced
+EXPERT_BITS = (3, 4, 5, 6, 8)  # all but the first need `--force`
 GROUP_SIZES = (64, 32, 128)  # the first is the default
 MODES = ("affine", "mxfp4")  # the first is the default
 DENSE = "bf16"
-HALF_NAME = "fp16"
-HALF = Quantization(bits=16, group_size=1, mode="float16")  # floats, but fewer of them
+FP16 = "fp16"
+HALF = Quantization(bits=16, group_size=1, mode="float16")
 DEFAULT = "q8"
 
-# Bits that the scales (and biases) of a group add to every weight.
+# Bits of the scale (and bias) of one group.
 OVERHEAD_BITS = {"affine": 32, "mxfp4": 8}
-# Relative rms error of affine experts made of MXFP4 ones, by bits, groups of 64.
+# Relative rms error of MXFP4 experts requantized as affine, by bits, in groups of 64.
 EXPERT_ERRORS = {3: 0.19, 4: 0.09, 5: 0.046, 6: 0.023, 8: 0.006}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What becomes of each kind of tensor; None leaves it as dense floats.
+    """The setting of each kind of tensor; None means dense floats.
 
-    `experts` None keeps experts as they are, and makes dense ones MXFP4.
+    With `experts` None, packed experts stay unchanged and dense ones become MXFP4.
     """
 
     name: str
@@ -51,19 +51,19 @@ class Recipe:
     experts: Quantization | None = None
 
     def setting(self, module: str) -> Quantization | None:
-        """Say how `module` ("model.layers.0.self_attn.q_proj") is to be stored."""
+        """Return the setting of a module such as `model.layers.0.self_attn.q_proj`."""
         kind = kind_of(module)
         return None if kind is None else self.settings[kind]
 
-    def expert_setting(self, found: Quantization | None) -> Quantization:
-        """Say how experts found so (None: dense) are to be stored.
+    def expert_setting(self, source: Quantization | None) -> Quantization:
+        """Return the setting of experts whose setting in the source is `source`.
 
-        Affine ones are never given more bits: that would not bring back what is lost.
+        None means dense. Affine experts never get more bits: that restores nothing.
         """
-        wanted = self.experts or found or MXFP4
-        if found is None or found.mode != wanted.mode:
+        wanted = self.experts or source or MXFP4
+        if source is None or source.mode != wanted.mode:
             return wanted
-        return wanted if wanted.bits < found.bits else found
+        return wanted if wanted.bits < source.bits else source
 
 
 def affine(bits: int, group_size: int = GROUP_SIZES[0]) -> Quantization:
@@ -82,14 +82,14 @@ RECIPES = {
 
 
 def kind_of(module: str) -> str | None:
-    """Name the kind of a module path, or None where there is no choice."""
+    """Return the kind of a module, or None if recipes do not set it."""
     return next((kind for kind, end in KINDS.items() if module.endswith(end)), None)
 
 
 def open_recipe(text: str) -> Recipe:
     """Return a recipe by name, or read it from a TOML file.
 
-    Raises ConversionError for an unknown name and for a file that is no recipe.
+    Raises ConversionError for an unknown name and for an invalid file.
     """
     if text in RECIPES:
         return RECIPES[text]
@@ -105,7 +105,7 @@ def open_recipe(text: str) -> Recipe:
 
 
 def parse_recipe(raw: Mapping[str, Any], name: str) -> Recipe:
-    """Read a parsed recipe file: `default`, `experts` and any of `KINDS` as keys.
+    """Build a recipe from a parsed file with the keys `default`, `experts` and `KINDS`.
 
     A value is "bf16", a number of bits, "mxfp4", or a table {bits, group_size, mode}.
     """
@@ -126,8 +126,8 @@ def parse_recipe(raw: Mapping[str, Any], name: str) -> Recipe:
 def parse_setting(
     value: Any, name: str, all_bits: tuple[int, ...] = BITS
 ) -> Quantization | None:
-    """Read one value of a recipe file."""
-    if value in (DENSE, HALF_NAME):
+    """Parse one value of a recipe file; None means dense."""
+    if value in (DENSE, FP16):
         return None if value == DENSE else HALF
     table: Any = {"mode": value} if value in MODES else value
     table = table if isinstance(table, Mapping) else {"bits": table}
@@ -144,7 +144,7 @@ def parse_setting(
 def read_table(
     table: Mapping[str, Any], all_bits: tuple[int, ...]
 ) -> Quantization | None:
-    """Read {bits, group_size, mode}; None where that is no setting there is."""
+    """Parse {bits, group_size, mode}; return None if it is not a valid setting."""
     mode = table.get("mode", MODES[0])
     default = MXFP4 if mode == MXFP4.mode else affine(0)
     bits: Any = table.get("bits", default.bits)
@@ -171,9 +171,9 @@ def parse_experts(value: Any, name: str) -> Quantization:
 def with_experts(
     recipe: Recipe, *, bits: int | None = None, mxfp4: bool = False
 ) -> Recipe:
-    """Change what becomes of experts, as the command line may ask.
+    """Replace the setting of experts, as the command line asks.
 
-    Raises ConversionError where it asks for two things at once.
+    Raises ConversionError if it asks for both.
     """
     if bits is not None and mxfp4:
         raise ConversionError(
@@ -185,17 +185,17 @@ def with_experts(
 
 
 def bits_per_weight(setting: Quantization) -> float:
-    """Return what a weight takes in all, the numbers of its group included."""
+    """Return the bits per weight, including its share of scale and bias."""
     return setting.bits + OVERHEAD_BITS[setting.mode] / setting.group_size
 
 
 def refusal(recipe: Recipe) -> str | None:
-    """Say why a recipe is not carried out unless it is forced; None if it is."""
+    """Return why a recipe needs `--force`, or None if it does not."""
     experts = recipe.experts
     if experts is not None and experts.mode == "affine" and experts.bits != 3:
         return (
             f"affine {experts.bits}-bit experts take {bits_per_weight(experts):g} bits "
-            f"a weight where MXFP4 takes {bits_per_weight(MXFP4):g}, and change them "
+            f"per weight where MXFP4 takes {bits_per_weight(MXFP4):g}, and change them "
             f"by {EXPERT_ERRORS[experts.bits]:.1%}: keep MXFP4, which loses nothing"
         )
     if HALF in recipe.settings.values():
@@ -207,20 +207,20 @@ def refusal(recipe: Recipe) -> str | None:
 
 
 def check_recipe(recipe: Recipe, *, force: bool, to: str = "mlx") -> None:
-    """Raise ConversionError for what only harms, unless `force`, or cannot be."""
+    """Raise ConversionError for an impossible recipe, or a harmful unforced one."""
     if to != "mlx" and recipe.experts is not None and recipe.experts != MXFP4:
         raise ConversionError(
             "affine experts are for MLX folders: leave `--to` or `--expert-bits` out"
         )
     reason = refusal(recipe)
     if reason is not None and not force:
-        raise ConversionError(f"{reason} (`--force` does it all the same)")
+        raise ConversionError(f"{reason} (`--force` does it anyway)")
 
 
 def fit_columns(setting: Quantization, columns: int) -> Quantization | None:
-    """Return `setting`, with a smaller group where `columns` asks for it, or None.
+    """Return `setting`, with a smaller group if its own does not divide `columns`.
 
-    None means that no group size divides the rows, so the tensor stays dense.
+    Returns None if no group size does; the tensor then stays dense.
     """
     for group_size in (setting.group_size, min(GROUP_SIZES)):
         if columns % group_size == 0:

@@ -1,9 +1,9 @@
-"""What becomes of each tensor: the rules, from a checkpoint and a recipe to steps.
+"""Choose the step of each tensor, from a checkpoint and a recipe.
 
-Experts are moved as they are, between packed and split if need be; encoded are only
-dense ones, and those the recipe wants in another form. Of the rest, matrices the recipe
-names are quantized, never to more bits than the source has; everything else is copied.
-Reads no weights.
+Packed experts keep their bytes, with rows rearranged between packed and split layouts;
+dense experts, and those the recipe sets otherwise, are encoded. Other matrices are
+quantized as the recipe says, never to more bits than the source has. Everything else is
+copied. Reads no weights.
 """
 
 from collections.abc import Iterator
@@ -35,9 +35,9 @@ from mlx_gptoss_convert.steps.quantize import Quantize, Requantize, RoundToHalf
 from mlx_gptoss_convert.steps.rearrange import Copy, Deinterleave, Interleave
 from mlx_gptoss_convert.steps.step import OutputTensor, TensorStep
 
-SCALE_DTYPES = {"affine": AFFINE_FLOATS, "mxfp4": "U8"}  # of what is packed here
+SCALE_DTYPES = {"affine": AFFINE_FLOATS, "mxfp4": "U8"}  # of tensors packed here
 
-# Which projections of the source make which of the result.
+# Expert projections: (of the source, of the result), by layout of source and result.
 DOWN = (("down_proj",), ("down_proj",))
 EXPERT_MOVES = {
     (PACKED, PACKED): ((("gate_up_proj",), ("gate_up_proj",)), DOWN),
@@ -49,16 +49,16 @@ EXPERT_MOVES = {
         DOWN,
     ),
 }
-# mlx-lm knows gate and up apart only, and looks its settings up under these names.
+# mlx-lm has separate gate and up modules and looks up settings under these names.
 STOCK_NAMES = {"gate_up_proj": ("gate_proj", "up_proj")}
-AFTER_LAYERS = 1 << 30  # sorts what belongs to no layer last
+AFTER_LAYERS = 1 << 30  # sorts tensors outside the layers last
 
 
 @dataclass
 class StepBuilder:
-    """From what, by which recipe, into which layout; fills in `quantization`.
+    """Builds steps from a checkpoint by a recipe into a layout.
 
-    `quantization` is keyed as `config.json` of the result is to say it.
+    Collects `quantization`, keyed by module path as in `config.json` of the result.
     """
 
     checkpoint: Checkpoint
@@ -70,16 +70,16 @@ class StepBuilder:
         return name in self.checkpoint.tensors
 
     def stored(self, name: str) -> SourceTensor:
-        """Find a tensor of the source by its canonical name."""
+        """Return a tensor of the source by its canonical name."""
         return SourceTensor.from_checkpoint(name, self.checkpoint.tensors[name])
 
     def setting_of(self, path: str) -> Quantization | None:
         return self.checkpoint.structure.quantization.get(path)
 
     def copy(self, name: str) -> TensorStep:
-        """Plan the same bytes, dtype and shape under the result's name.
+        """Copy a tensor with its dtype and shape.
 
-        What a GGUF has as Q8_0 becomes bfloat16, there being no such dtype here.
+        Q8_0 of a GGUF becomes bfloat16, since safetensors has no such dtype.
         """
         stored = self.stored(name)
         if stored.decoder is not None and stored.decoder.name == Q8_0:
@@ -88,12 +88,12 @@ class StepBuilder:
         return Copy((stored,), (self.output(name, stored.dtype, stored.shape),))
 
     def output(self, name: str, dtype: str, shape: tuple[int, ...]) -> OutputTensor:
-        dtype = "U8" if dtype == "F8_E8M0" else dtype  # as OpenAI writes scales
+        dtype = "U8" if dtype == "F8_E8M0" else dtype  # OpenAI's dtype of scales
         return OutputTensor(self.layout.stored_name(name), dtype, shape)
 
 
 def plan_steps(builder: StepBuilder) -> Iterator[TensorStep]:
-    """List every step: layer by layer with experts first, then what is in no layer."""
+    """Yield every step: layer by layer with experts first, then the other tensors."""
     config = builder.checkpoint.config
     chosen = list(matrices(config, builder.layout.experts))
     outputs = {matrix.path: matrix for matrix in chosen}
@@ -117,7 +117,7 @@ def layer_of(name: str) -> int:
 
 
 def rest_steps(builder: StepBuilder, matrix: Matrix) -> Iterator[TensorStep]:
-    """Plan a matrix outside the experts: quantized, requantized or copied."""
+    """Plan a matrix outside the experts: quantize, requantize, round or copy it."""
     path = matrix.path
     found = builder.setting_of(path)
     wanted = builder.recipe.setting(path)
@@ -146,7 +146,7 @@ def rest_steps(builder: StepBuilder, matrix: Matrix) -> Iterator[TensorStep]:
 
 
 def is_lower(setting: Quantization, found: Quantization) -> bool:
-    """Say whether to spend bits again: more bits would not bring back what is lost."""
+    """Whether requantizing saves bits; more bits would restore nothing."""
     return found.mode == "affine" and setting.bits < found.bits
 
 
@@ -161,7 +161,7 @@ def copy_steps(
 def packed_outputs(
     builder: StepBuilder, matrix: Matrix, setting: Quantization
 ) -> tuple[OutputTensor, ...]:
-    """Name and shape what a packed matrix outside the experts is stored as."""
+    """Return the output tensors of a packed matrix outside the experts."""
     *rows, columns = matrix.shape
     words = (*rows, columns * setting.bits // BITS_PER_WORD)
     groups = (*rows, columns // setting.group_size)
@@ -176,7 +176,7 @@ def packed_outputs(
 def expert_steps(
     builder: StepBuilder, layer: int, outputs: dict[str, Matrix]
 ) -> Iterator[TensorStep]:
-    """Plan the experts of one layer."""
+    """Plan the expert projections of one layer."""
     prefix = f"model.layers.{layer}.mlp.experts."
     moves = EXPERT_MOVES[builder.checkpoint.layout.experts, builder.layout.experts]
     for source_names, output_names in moves:
@@ -212,8 +212,8 @@ def shared_setting(builder: StepBuilder, sources: list[str]) -> Quantization | N
     settings = {builder.setting_of(path) for path in sources}
     if len(settings) > 1:
         raise ConversionError(
-            f"`{sources[0]}` and `{sources[1]}` are packed differently: convert anew "
-            "from the checkpoint they were made of"
+            f"`{sources[0]}` and `{sources[1]}` are packed differently: convert "
+            "the checkpoint they were made from again"
         )
     return settings.pop()
 
@@ -225,7 +225,7 @@ def lossless_step(
     kind: str,
     setting: Quantization,
 ) -> TensorStep:
-    """Plan one tensor of an expert projection: the same bytes, perhaps rearranged."""
+    """Plan one tensor of an expert projection: copied, interleaved or deinterleaved."""
     stored = [builder.stored(f"{path}.{kind}") for path in sources]
     dtypes = {tensor.dtype for tensor in stored}
     if len(dtypes) > 1:
@@ -249,7 +249,7 @@ def encode_step(
     found: Quantization | None,
     setting: Quantization,
 ) -> TensorStep:
-    """Plan experts in another form than they were `found` in (None: dense)."""
+    """Plan the encoding of an expert projection; `found` None means dense."""
     read = ("weight",) if found is None else ENCODED_KINDS[found.mode]
     dtype = SCALE_DTYPES[setting.mode]
     return Encode(
@@ -270,7 +270,7 @@ def encode_step(
 def expert_tensor(
     builder: StepBuilder, matrix: Matrix, kind: str, setting: Quantization, dtype: str
 ) -> OutputTensor:
-    """Name and shape one tensor of an expert projection of the result."""
+    """Return the output tensor of one kind of an expert projection."""
     name = f"{matrix.path}.{kind}"
     *outer, columns = matrix.shape
     groups = columns // setting.group_size

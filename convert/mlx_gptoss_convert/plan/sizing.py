@@ -1,7 +1,7 @@
-"""Find the best recipe within a size: what each kind of tensor may cost, and loses.
+"""Find the recipe of least loss within a size.
 
-Four groups of tensors in five widths are 625 recipes; sizes and losses add up over the
-groups, so all of them are tried. Knows recipes and plans' sizes, no arrays.
+Four groups of tensors in five widths make 625 recipes; sizes and losses are sums over
+the groups, so all recipes are evaluated. Knows recipes and sizes of plans, not arrays.
 """
 
 import json
@@ -19,25 +19,25 @@ from mlx_gptoss_convert.plan.recipe import DENSE, KINDS, Recipe, affine, kind_of
 
 Planner = Callable[[Recipe], ConversionPlan]
 WIDTHS = (None, 8, 6, 5, 4)  # None: dense
-# q, k and v of one width are one matrix in memory, which is faster.
+# q, k and v of equal width are one matrix in memory, which is faster.
 GROUPS = (("embed",), ("lm_head",), ("q", "k", "v"), ("o",))
-LossTable = Mapping[str, Mapping[int | None, float]]  # a number by kind and width
+LossTable = Mapping[str, Mapping[int | None, float]]  # loss by kind and width
 
 # Relative rms error of a Gaussian row in groups of 64, by bits.
 ERRORS = {None: 0.0, 8: 0.0053, 6: 0.021, 5: 0.042, 4: 0.085}
-# How much an error of each kind counts, where nothing was measured: what is known of
-# other models says attention > lm_head > embedding.
+# Weight of each kind's error if nothing was measured. Other models suggest
+# attention > lm_head > embedding.
 SENSITIVITY = {"embed": 1.0, "lm_head": 2.0, "q": 4.0, "k": 4.0, "v": 4.0, "o": 4.0}
 
-RECORD_BYTES = 400  # of index and journal, a tensor
-# Of a Mac's memory, what macOS lets the GPU use unless told otherwise.
+RECORD_BYTES = 400  # per tensor, in the index and the journal
+# Share of a Mac's memory that macOS lets the GPU use by default.
 GPU_SHARE = 0.74
-SHOWN = 12  # rows of the frontier
+FRONTIER_ROWS = 12
 
 
 @dataclass(frozen=True)
 class SizedRecipe:
-    """A recipe with its size on disk and what it is expected to lose."""
+    """A recipe with its size on disk and expected loss."""
 
     recipe: Recipe
     nbytes: int  # of the folder
@@ -46,7 +46,7 @@ class SizedRecipe:
 
 @dataclass(frozen=True)
 class SizeLimit:
-    """How large the folder may be, and in words why."""
+    """The largest size allowed for the folder, and the reason in words."""
 
     nbytes: int
     why: str
@@ -54,10 +54,10 @@ class SizeLimit:
 
 @dataclass(frozen=True)
 class SizeRequest:
-    """What the command line said about sizes."""
+    """The size options of the command line."""
 
     target_size: int | None = None  # bytes of the folder
-    fit_memory: int | None = None  # bytes of the Mac that is to run it
+    fit_memory: int | None = None  # bytes of memory of the Mac to run it on
     context: int | None = None  # tokens
     calibration: Path | None = None
 
@@ -68,7 +68,7 @@ class SizeRequest:
 
 @dataclass(frozen=True)
 class RecipeChoice:
-    """The recipe found, among those no other beats, and the limit it met."""
+    """The chosen recipe, the frontier it is on, and the limit it meets."""
 
     frontier: Sequence[SizedRecipe]
     chosen: SizedRecipe
@@ -76,7 +76,7 @@ class RecipeChoice:
 
 
 def check_size_request(request: SizeRequest, *, to: str, recipe_given: bool) -> None:
-    """Raise ConversionError where options contradict each other."""
+    """Raise ConversionError for options that contradict each other."""
     if request.target_size is None and request.fit_memory is None:
         raise ConversionError(
             "`--calibration` and `--context` belong to `--target-size` and "
@@ -99,7 +99,7 @@ def find_recipe(
 ) -> RecipeChoice:
     """Find the recipe of least loss within the requested size.
 
-    Raises ConversionError where none fits or the calibration is none.
+    Raises ConversionError if none fits or the calibration file is invalid.
     """
     table = loss_table(request.calibration)
     limits = []
@@ -113,10 +113,10 @@ def find_recipe(
 
 
 def loss_table(measured: Path | None = None) -> LossTable:
-    """Return the loss of every kind in every width: a prior, or what was measured.
+    """Return the loss of every kind in every width: a prior, or measured values.
 
-    `measured` is a JSON file `{"kl": {"embed": {"8": nats, ...}, ...}}`; the KL
-    divergence with that kind alone in so many bits. Raises ConversionError.
+    `measured` is a JSON file `{"kl": {"embed": {"8": nats, ...}, ...}}`: the KL
+    divergence with only that kind quantized. Raises ConversionError if it is invalid.
     """
     if measured is None:
         return {
@@ -128,7 +128,7 @@ def loss_table(measured: Path | None = None) -> LossTable:
         table = {kind: {int(b): float(x) for b, x in raw[kind].items()} for kind in raw}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConversionError(
-            f"`{measured}` is no calibration: expected "
+            f"`{measured}` is not a calibration: expected "
             '{"kl": {"embed": {"8": nats, ...}, ...}}'
         ) from error
     return {kind: fill_widths(table.get(kind, {}), kind, measured) for kind in KINDS}
@@ -137,7 +137,7 @@ def loss_table(measured: Path | None = None) -> LossTable:
 def fill_widths(
     known: Mapping[int, float], kind: str, measured: Path
 ) -> Mapping[int | None, float]:
-    """Fill in the widths that were not measured: loss goes with the squared error."""
+    """Estimate the widths not measured: loss is proportional to the squared error."""
     if not known or set(known) - set(WIDTHS):
         raise ConversionError(
             f"`{measured}` has for `{kind}` the widths {sorted(known)}: expected some "
@@ -154,13 +154,13 @@ def fill_widths(
 def size_recipes(
     plan_for: Planner, base: Recipe, table: LossTable
 ) -> list[SizedRecipe]:
-    """Size and judge every recipe; `base` says what becomes of the experts."""
+    """Return size and loss of every recipe; `base` sets the experts."""
     plans = {width: plan_for(uniform(base, width)) for width in WIDTHS}
     sizes = {width: bytes_by_kind(plan) for width, plan in plans.items()}
-    around = max(
+    overhead = max(
         folder_bytes(plan) - sum(sizes[w].values()) for w, plan in plans.items()
     )
-    # What the source has in fewer bits stays as it is, and loses nothing more.
+    # What the source has in fewer bits is kept, and loses nothing more.
     costs = {
         kind: {
             width: (sizes[width][kind], table[kind][width])
@@ -178,7 +178,7 @@ def size_recipes(
             for kind in group
         ]
         recipe = replace(base, name="sized", settings=settings(widths))
-        nbytes = around + sum(size for size, _ in chosen)
+        nbytes = overhead + sum(size for size, _ in chosen)
         recipes.append(SizedRecipe(recipe, nbytes, sum(loss for _, loss in chosen)))
     return recipes
 
@@ -188,7 +188,7 @@ def uniform(base: Recipe, width: int | None) -> Recipe:
 
 
 def settings(widths: Sequence[int | None]) -> dict[str, Any]:
-    """Give every kind the width of its group."""
+    """Return the settings of every kind from the widths of the groups."""
     return {
         kind: None if width is None else affine(width)
         for group, width in zip(GROUPS, widths, strict=True)
@@ -197,7 +197,7 @@ def settings(widths: Sequence[int | None]) -> dict[str, Any]:
 
 
 def bytes_by_kind(plan: ConversionPlan) -> dict[str, int]:
-    """Add up what each kind of tensor takes in the result, its biases included."""
+    """Sum the result's bytes of each kind of tensor, biases included."""
     sizes = dict.fromkeys(KINDS, 0)
     for step in plan.steps:
         kind = kind_of(step.sources[0].name.rpartition(".")[0])
@@ -207,7 +207,7 @@ def bytes_by_kind(plan: ConversionPlan) -> dict[str, int]:
 
 
 def folder_bytes(plan: ConversionPlan) -> int:
-    """Return what the finished folder takes, small files included, from above."""
+    """Return an upper bound of the size of the finished folder."""
     tensors = sum(len(step.outputs) for step in plan.steps)
     return (
         sum(shard.nbytes for shard in plan.shards)
@@ -218,7 +218,7 @@ def folder_bytes(plan: ConversionPlan) -> int:
 
 
 def frontier(recipes: Sequence[SizedRecipe]) -> list[SizedRecipe]:
-    """Keep the recipes that no other beats in size and loss, the smallest first."""
+    """Return the Pareto frontier of size and loss, smallest first."""
     kept: list[SizedRecipe] = []
     for sized in sorted(recipes, key=lambda sized: (sized.nbytes, sized.loss)):
         if not kept or sized.loss < kept[-1].loss:
@@ -229,7 +229,7 @@ def frontier(recipes: Sequence[SizedRecipe]) -> list[SizedRecipe]:
 def choose(recipes: Sequence[SizedRecipe], limit: SizeLimit) -> SizedRecipe:
     """Return the recipe of least loss that fits; `recipes` are a frontier.
 
-    Raises ConversionError, saying how small it gets and what else would help.
+    Raises ConversionError if none fits, naming the smallest size and what would help.
     """
     fitting = [sized for sized in recipes if sized.nbytes <= limit.nbytes]
     if fitting:
@@ -245,7 +245,7 @@ def choose(recipes: Sequence[SizedRecipe], limit: SizeLimit) -> SizedRecipe:
 def memory_limit(
     config: ModelConfig, memory: int, context: int | None = None
 ) -> SizeLimit:
-    """Say how large the weights may be on a Mac with `memory` bytes."""
+    """Return the largest size of weights on a Mac with `memory` bytes."""
     usable = int(memory * GPU_SHARE)
     budget = Budget(usable, memory, "what macOS gives the GPU", metal=True)
     plan = estimate(config, {}, budget=budget, context=context)
@@ -259,18 +259,18 @@ def memory_limit(
 def frontier_lines(
     recipes: Sequence[SizedRecipe], chosen: SizedRecipe, limit: SizeLimit
 ) -> Iterator[str]:
-    """Write the frontier as a table, thinned out, the chosen recipe marked."""
+    """Format the frontier as a thinned table with the chosen recipe marked."""
     yield f"room for {format_bytes(limit.nbytes)}: {limit.why}"
     yield f"  {'size':>9}  {'loss':>8}  " + "  ".join(f"{k:>7}" for k in KINDS)
     for sized in thinned(recipes, chosen):
         mark = ">" if sized is chosen else " "
-        bits = "  ".join(f"{said:>7}" for said in describe_widths(sized.recipe))
+        bits = "  ".join(f"{width:>7}" for width in describe_widths(sized.recipe))
         yield f"{mark} {format_bytes(sized.nbytes):>9}  {sized.loss:8.2e}  {bits}"
 
 
 def thinned(recipes: Sequence[SizedRecipe], chosen: SizedRecipe) -> list[SizedRecipe]:
-    """Take about `SHOWN` of the recipes, evenly by rank, the chosen one among them."""
-    step = max(1, -(-(len(recipes) - 1) // (SHOWN - 1)))
+    """Return about `FRONTIER_ROWS` recipes, evenly spaced, with the chosen one."""
+    step = max(1, -(-(len(recipes) - 1) // (FRONTIER_ROWS - 1)))
     kept = {*range(0, len(recipes), step), len(recipes) - 1, recipes.index(chosen)}
     return [recipes[n] for n in sorted(kept)]
 

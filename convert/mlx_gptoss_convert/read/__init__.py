@@ -1,1 +1,1 @@
-"""Read checkpoints of any supported format in slices: safetensors and GGUF."""
+"""Read checkpoints of any supported format in slices."""

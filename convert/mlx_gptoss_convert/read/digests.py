@@ -1,4 +1,4 @@
-"""Sha256 of what flows by, computed in threads of their own.
+"""Compute sha256 digests in a thread, by name.
 
 Knows bytes and names; nothing of tensors or files.
 """
@@ -10,13 +10,13 @@ from types import TracebackType
 
 import numpy as np
 
-WAITING = 4  # pieces a thread may fall behind before the writer waits for it
+WAITING = 4  # pieces in the queue before `add` blocks
 
 
 class Digests:
-    """Digests by name, fed piece by piece; hashing overlaps with reading and writing.
+    """Digests by name, updated piece by piece while the caller reads and writes.
 
-    Use as a context manager. `take` waits until what was fed has been hashed.
+    Use it as a context manager. `take` waits until all pieces are hashed.
     """
 
     def __init__(self) -> None:
@@ -38,11 +38,11 @@ class Digests:
         self._thread.join()
 
     def add(self, name: str, piece: np.ndarray) -> None:
-        """Add bytes to the digest of `name`; the array must not change afterwards."""
+        """Update the digest of `name`; the array must not be modified afterwards."""
         self._pieces.put((name, piece))
 
     def take(self) -> dict[str, str]:
-        """Return every digest fed since the last call, by name."""
+        """Return the digests of everything added since the last call, by name."""
         self._pieces.join()
         digests = {name: found.hexdigest() for name, found in self._hashes.items()}
         self._hashes.clear()

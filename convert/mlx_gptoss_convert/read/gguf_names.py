@@ -1,6 +1,6 @@
-"""What llama.cpp calls the tensors and settings of gpt-oss: tables, both ways.
+"""llama.cpp's names of gpt-oss's tensors and settings: tables, used both ways.
 
-Reads no file.
+Translates between metadata and configs; reads no file.
 """
 
 import re
@@ -50,12 +50,12 @@ LAYER_NUMBER = re.compile(r"^blk\.\d+\.")
 
 
 def is_known(name: str) -> bool:
-    """Whether llama.cpp's gpt-oss has a tensor of that name, in some layer."""
+    """Whether llama.cpp's gpt-oss has a tensor of that name in any layer."""
     return LAYER_NUMBER.sub(BLOCK, name) in NAMES.values()
 
 
-# `config.json` to metadata, after the architecture's own prefix.
-SIZES = {
+# Keys of `config.json` to keys of metadata, without the prefix `gpt-oss.`.
+SIZE_KEYS = {
     "max_position_embeddings": "context_length",
     "hidden_size": "embedding_length",
     "num_hidden_layers": "block_count",
@@ -67,25 +67,28 @@ SIZES = {
     "num_experts_per_tok": "expert_used_count",
     "sliding_window": "attention.sliding_window",
 }
-NUMBERS = {
+FLOAT_KEYS = {
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
     "rope_theta": "rope.freq_base",
 }
 SCALING = "rope.scaling."
 ORIGINAL_CONTEXT = SCALING + "original_context_length"
-BETAS = {"beta_fast": 32.0, "beta_slow": 1.0}  # what llama.cpp takes them for
-SWIGLU_LIMIT = 7.0  # fixed in llama.cpp's code
+BETA_DEFAULTS = {"beta_fast": 32.0, "beta_slow": 1.0}  # llama.cpp's defaults
+SWIGLU_LIMIT = 7.0  # a constant in llama.cpp
 
 
 def config_from_metadata(
     metadata: Mapping[str, Any], vocab_size: int, where: str
 ) -> dict:
-    """Say in Hugging Face's spelling what a GGUF's metadata says of the maths."""
+    """Return the metadata of a GGUF as a config with Hugging Face's keys.
+
+    Raises CheckpointError for another architecture and for missing keys.
+    """
     found = metadata.get("general.architecture")
     if found != ARCHITECTURE:
-        whose = " (Ollama's)" if found == "gptoss" else ""
+        hint = " (Ollama's)" if found == "gptoss" else ""
         raise CheckpointError(
-            f"`{where}` has the architecture {found!r}{whose}, expected "
+            f"`{where}` has the architecture {found!r}{hint}, expected "
             f"`{ARCHITECTURE}`: give a GGUF of gpt-oss made by llama.cpp's converter"
         )
 
@@ -97,8 +100,8 @@ def config_from_metadata(
             )
         return metadata[full]
 
-    config: dict[str, Any] = {name: value(key) for name, key in SIZES.items()}
-    config |= {name: shortest_float(value(key)) for name, key in NUMBERS.items()}
+    config: dict[str, Any] = {name: value(key) for name, key in SIZE_KEYS.items()}
+    config |= {name: shortest_float(value(key)) for name, key in FLOAT_KEYS.items()}
     layers = config["num_hidden_layers"]
     return config | {
         "architectures": ["GptOssForCausalLM"],
@@ -116,7 +119,7 @@ def rope_scaling_from_metadata(metadata: Mapping[str, Any]) -> dict[str, Any] | 
         return None
     betas = {
         name: shortest_float(metadata.get(f"{prefix}yarn_{name}", default))
-        for name, default in BETAS.items()
+        for name, default in BETA_DEFAULTS.items()
     }
     return {
         **betas,
@@ -130,48 +133,52 @@ def rope_scaling_from_metadata(metadata: Mapping[str, Any]) -> dict[str, Any] | 
 
 
 def shortest_float(value: Any) -> Any:
-    """Turn a float32 into the number it was written as: 1e-05, not 9.99999975e-06."""
+    """Return the shortest decimal of a float32: 1e-05, not 9.99999975e-06."""
     return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
 def alternating_layer_types(layers: int) -> list[str]:
-    """List the kinds of layers as llama.cpp takes them to be."""
+    """Return the layer types that llama.cpp assumes."""
     return [SLIDING if layer % 2 == 0 else FULL for layer in range(layers)]
 
 
 def config_to_metadata(config: ModelConfig) -> dict[str, tuple[int, Any]]:
-    """Say in metadata what a config says; raises where llama.cpp computes otherwise."""
+    """Return a config as metadata.
+
+    Raises ConversionError for a model that llama.cpp would compute differently.
+    """
     check_maths(config)
-    said: dict[str, tuple[int, Any]] = {
+    metadata: dict[str, tuple[int, Any]] = {
         "general.architecture": (STRING, ARCHITECTURE),
         "general.name": (STRING, ARCHITECTURE),
         "general.quantization_version": (UINT32, 2),
     }
     prefix = ARCHITECTURE + "."
-    said |= {
-        prefix + key: (UINT32, getattr(config, name)) for name, key in SIZES.items()
+    metadata |= {
+        prefix + key: (UINT32, getattr(config, name)) for name, key in SIZE_KEYS.items()
     }
-    said |= {
-        prefix + key: (FLOAT32, getattr(config, name)) for name, key in NUMBERS.items()
+    metadata |= {
+        prefix + key: (FLOAT32, getattr(config, name))
+        for name, key in FLOAT_KEYS.items()
     }
-    said[prefix + "feed_forward_length"] = (UINT32, config.intermediate_size)
-    said[prefix + "attention.value_length"] = (UINT32, config.head_dim)
-    said[prefix + "vocab_size"] = (UINT32, config.vocab_size)
+    metadata[prefix + "feed_forward_length"] = (UINT32, config.intermediate_size)
+    metadata[prefix + "attention.value_length"] = (UINT32, config.head_dim)
+    metadata[prefix + "vocab_size"] = (UINT32, config.vocab_size)
     scaling = config.rope_scaling
     if scaling is not None:
         original = scaling.original_max_position_embeddings
-        said[prefix + SCALING + "type"] = (STRING, scaling.rope_type)
-        said[prefix + SCALING + "factor"] = (FLOAT32, scaling.factor)
-        said[prefix + ORIGINAL_CONTEXT] = (UINT32, original)
-        for name, default in BETAS.items():
+        metadata[prefix + SCALING + "type"] = (STRING, scaling.rope_type)
+        metadata[prefix + SCALING + "factor"] = (FLOAT32, scaling.factor)
+        metadata[prefix + ORIGINAL_CONTEXT] = (UINT32, original)
+        for name, default in BETA_DEFAULTS.items():
             if getattr(scaling, name) != default:
                 key = f"{prefix}{SCALING}yarn_{name}"
-                said[key] = (FLOAT32, getattr(scaling, name))
-    return said
+                metadata[key] = (FLOAT32, getattr(scaling, name))
+    return metadata
 
 
 def check_maths(config: ModelConfig) -> None:
-    """Refuse what GGUF has no word for and llama.cpp takes for granted."""
+    """Raise ConversionError where the config differs from llama.cpp's constants."""
     if config.swiglu_limit != SWIGLU_LIMIT:
         raise ConversionError(
             f"`swiglu_limit` is {config.swiglu_limit}, llama.cpp computes with "
@@ -180,5 +187,5 @@ def check_maths(config: ModelConfig) -> None:
     if list(config.layer_types) != alternating_layer_types(config.num_hidden_layers):
         raise ConversionError(
             "`layer_types` do not alternate from `sliding_attention`, as llama.cpp "
-            "takes for granted: this model has no GGUF"
+            "assumes: this model has no GGUF"
         )

@@ -1,1 +1,1 @@
-"""Operations on single tensors, and the codecs they use."""
+"""Steps of a conversion: operations on single tensors, and their codecs."""

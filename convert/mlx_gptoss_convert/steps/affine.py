@@ -1,11 +1,11 @@
-"""The affine codec for the rest of the weights: rows of floats to bits and back.
+"""The affine codec: rows of floats to packed codes and back.
 
 The layout is MLX's `affine`: a group of `group_size` values along a row shares one
-scale and one bias, value = scale * code + bias, codes packed as one little-endian
-stream of bits. Numpy only, so that the same bytes come out on every machine; the
-scale and bias are rounded to the stored dtype *before* the codes are chosen, which
-at 8 bits leaves a fifth less error than choosing them first, as `mx.quantize` does.
-Knows arrays only: nothing of files, names or recipes.
+scale and one bias, value = scale * code + bias, and the codes are one little-endian
+stream of bits. Uses numpy only, so that every machine writes the same bytes. The scale
+and bias are rounded to the stored dtype *before* the codes are chosen, which at 8 bits
+leaves a fifth less error than choosing the codes first, as `mx.quantize` does. Knows
+arrays; nothing of files, names or recipes.
 """
 
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Bits offered, and how often scale and bias are fitted again, by least squares, to
-# the codes chosen last. It pays where steps are coarse: 5 % less rms error at 4 bits
-# and 9 % at 3 on Gaussian rows, nothing at 8.
+# Supported bits, and how many times scale and bias are refitted to the chosen codes by
+# least squares. It pays where steps are coarse: 5 % less rms error at 4 bits and 9 % at
+# 3 on Gaussian rows, nothing at 8.
 REFITS = {3: 3, 4: 3, 5: 2, 6: 0, 8: 0}
-CODES_PER_LANE = 8  # codes folded together into one 64-bit word while packing
-BYTE = 8  # bits that need no packing
+CODES_PER_LANE = 8  # codes in one 64-bit word while packing
+BYTE = 8  # codes of 8 bits need no packing
 FLOAT_TYPES = {"BF16": np.uint16, "F16": np.uint16, "F32": np.float32}  # as stored
-GROUPS_AT_ONCE = 1024  # their values stay in a core's own cache
+GROUPS_AT_ONCE = 1024  # their values stay in a core's cache
 
 
 class AffineRows(NamedTuple):
-    """One encoded block of rows; floats are raw bits of the stored dtype."""
+    """Encoded rows; scales and biases are the raw bits of the stored dtype."""
 
     weight: np.ndarray  # uint32 (R, columns * bits / 32)
     scales: np.ndarray  # (R, columns / group_size)
@@ -34,9 +34,9 @@ class AffineRows(NamedTuple):
 def encode_affine(
     values: np.ndarray, *, bits: int, group_size: int, dtype: str
 ) -> AffineRows:
-    """Encode float32 rows (R, columns); scales and biases are stored as `dtype`.
+    """Encode float32 rows (R, columns) with scales and biases of `dtype`.
 
-    Peak: one byte a value for the codes, the result, and some MB.
+    Peak memory: one byte per value for the codes, the result, and a few MB.
     """
     rows, columns = values.shape
     assert columns % group_size == 0, f"{columns=} {group_size=}"
@@ -77,7 +77,7 @@ def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
     if bits == BYTE:
         return np.ascontiguousarray(codes).view(np.uint32)
     lanes = np.ascontiguousarray(codes).view(np.uint64)
-    for width in (8, 16, 32):  # neighbours in `width` bits move together, pairwise
+    for width in (8, 16, 32):  # join pairs of neighbours of `width` bits
         lanes = _fold(lanes, width, bits * width // 8)
     packed = lanes.reshape(-1, 1).view(np.uint8)[:, :bits]
     return np.ascontiguousarray(packed).reshape(rows, -1).view(np.uint32)
@@ -119,11 +119,11 @@ def from_float32(values: np.ndarray, dtype: str) -> np.ndarray:
 def _encode_groups(
     values: np.ndarray, scratch: Sequence[np.ndarray], bits: int, dtype: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Encode groups that stand in columns (group_size, n): codes, scales, biases.
+    """Encode groups given as columns (group_size, n): codes, scales, biases.
 
-    In columns, because then every sum adds its terms in one order on every machine,
-    and all of it is done for a whole row of groups at a time. `scratch` is two arrays
-    like `values`; the codes are whole float32 numbers in the first.
+    With groups as columns, sums add their terms in the same order on every machine, and
+    each operation covers a whole row of groups. `scratch` is two arrays like `values`;
+    the codes are returned in the first, as whole float32 numbers.
     """
     top = np.float32(2**bits - 1)
     biases = from_float32(values.min(axis=0), dtype)
@@ -145,9 +145,9 @@ def _choose_codes(
     top: np.float32,
     codes: np.ndarray,
 ) -> None:
-    """Fill `codes` with each value's nearest, a whole float32 from 0 to `top`."""
+    """Fill `codes` with the nearest code of each value: 0 to `top`, as float32."""
     scale = to_float32(scales, dtype)
-    # A constant group has no step; any finite one decodes it to its bias.
+    # The scale of a constant group is 0; any step decodes it to its bias.
     step = np.where(scale > 0, scale, np.float32(1))
     np.subtract(values, to_float32(biases, dtype), out=codes)
     np.divide(codes, step, out=codes)
@@ -160,7 +160,7 @@ def _refit(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit scale and bias of every group to its codes by least squares.
 
-    Overwrites `codes`, which are to be chosen anew.
+    Overwrites `codes`; choose them again afterwards.
     """
     mean, code_mean = values.mean(axis=0), codes.mean(axis=0)
     np.subtract(codes, code_mean, out=codes)
@@ -173,9 +173,9 @@ def _refit(
 
 
 def _fold(lanes: np.ndarray, width: int, used: int) -> np.ndarray:
-    """Close the gap between the two halves of every 2 * `width` bits.
+    """Join the two halves of every 2 * `width` bits.
 
-    Each half holds `used` bits at its low end; afterwards the pair holds 2 * `used`.
+    Each half has `used` bits at its low end; the result has 2 * `used` of them.
     """
     low = sum((2**used - 1) << at for at in range(0, 64, 2 * width))
     kept = lanes & np.uint64(low)

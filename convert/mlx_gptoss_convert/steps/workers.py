@@ -1,7 +1,6 @@
-"""Pieces worked on in threads, results in the order of the pieces.
+"""Map a function over pieces in threads, with results in order.
 
-numpy lets go of the interpreter while it computes, so threads are enough. Knows
-nothing of what the pieces are.
+Threads are enough because numpy releases the GIL while it computes.
 """
 
 import os
@@ -10,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-MOST_WORKERS = 4  # the disk keeps up with no more, and each holds a piece in memory
+MOST_WORKERS = 4  # a disk feeds no more, and each holds a piece in memory
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -23,10 +22,10 @@ def worker_count() -> int:
 def map_in_order(
     work: Callable[[Piece], Result], pieces: Iterable[Piece]
 ) -> Generator[Result, None, None]:
-    """Yield `work(piece)` of every piece; `pieces` are taken in the caller's thread.
+    """Yield `work(piece)` for every piece, iterating `pieces` in the caller's thread.
 
-    At most one piece more than there are workers is held at a time. The first error
-    is raised where its result would have come.
+    Holds at most one piece more than there are workers. Raises the first error in the
+    place of its result.
     """
     waiting: deque[Future[Result]] = deque()
     count = worker_count()

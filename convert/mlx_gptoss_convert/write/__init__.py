@@ -1,1 +1,1 @@
-"""Write conversions: files, the journal, Hugging Face and GGUF outputs."""
+"""Carry out conversions: files, journal, model card and other output formats."""

@@ -1,8 +1,8 @@
-"""Carry out a plan: read, write, digest, rename; stop anywhere, go on later.
+"""Carry out a plan: read, write, hash and rename; resumable at any point.
 
-Everything is written to `DST.partial/` and renamed to `DST` when all of it is on the
-disk, so nothing half-written can be taken for a model. Peak memory: one slice a step,
-a few slices on their way to being hashed (see `steps`).
+Everything is written to `DST.partial/`, which is renamed to `DST` once all of it is on
+the disk, so that nothing incomplete can be taken for a model. Peak memory: the slices
+of one step (see `steps/step.py`) and a few waiting to be hashed.
 """
 
 import shutil
@@ -32,12 +32,12 @@ from mlx_gptoss_convert.write.model_card import CARD, model_card
 from mlx_gptoss_convert.write.writer import ShardFile, existing_path
 
 PARTIAL = ".partial"
-SPARE_BYTES = 64 * 1024**2  # for the small files and the file system's own needs
+SPARE_BYTES = 64 * 1024**2  # for the small files and the file system
 
 
 @dataclass
 class RunningConversion:
-    """What the parts of one running conversion share."""
+    """State shared by the parts of one running conversion."""
 
     plan: ConversionPlan
     folder: Path
@@ -63,9 +63,9 @@ def convert(
 ) -> None:
     """Carry out `plan` into the folder `dst`, which must not exist.
 
-    `resume` goes on where an interrupted conversion of the same plan stopped; its
-    finished tensors are read again and compared with their digests first. Raises
-    ConversionError, and leaves at most `DST.partial`.
+    `resume` continues an interrupted conversion of the same plan, after comparing its
+    finished tensors with their digests. Raises ConversionError, and then leaves at most
+    `DST.partial`.
     """
     partial = partial_folder(dst)
     check_destination(dst, partial, resume=resume)
@@ -75,16 +75,16 @@ def convert(
         check_destination(dst, partial, resume=True)
         partial.rename(dst)
         sync_folder(dst.parent)
-    except (OSError, StorageError) as error:  # a full disk, one taken away
+    except (OSError, StorageError) as error:  # a disk that is full or was removed
         why = error.strerror if isinstance(error, OSError) else error.reason
         raise ConversionError(
-            f"`{partial}` could not be finished: {why}; put that right, then go on "
+            f"`{partial}` could not be finished: {why}; fix the cause, then continue "
             "with `--resume`"
         ) from error
 
 
 def write_folder(plan: ConversionPlan, partial: Path, progress: Progress) -> None:
-    """Write what is missing in `partial`, until it is the whole result."""
+    """Write everything that `partial` lacks."""
     partial.mkdir(exist_ok=True)
     stamps = {path.name: list(file_stamp(path)) for path in plan.files}
     with (
@@ -93,30 +93,28 @@ def write_folder(plan: ConversionPlan, partial: Path, progress: Progress) -> Non
         Digests() as read,
         TensorReader(read_inspector(read)) as source,
     ):
-        work = RunningConversion(
-            plan, partial, journal, source, written, read, progress
-        )
+        run = RunningConversion(plan, partial, journal, source, written, read, progress)
         if not journal.source_unchanged:
-            check_sources(work)
+            check_sources(run)
         for shard in plan.shards:
-            write_shard(work, shard)
+            write_shard(run, shard)
         check_unchanged(plan, stamps)
-        write_small_files(work)
+        write_small_files(run)
         journal.remove()
 
 
 def check_unchanged(plan: ConversionPlan, stamps: Mapping[str, list[int]]) -> None:
-    """Raise ConversionError if a file of the source is not what it was at first."""
+    """Raise ConversionError if a file of the source was modified meanwhile."""
     for path in plan.files:
         if list(file_stamp(path)) != stamps[path.name]:
             raise ConversionError(
                 f"`{path}` changed while it was read: convert again from a source "
-                "that stays as it is"
+                "that nothing modifies"
             )
 
 
 def read_inspector(digests: Digests) -> Callable[[SourceTensor, np.ndarray], None]:
-    """Make what looks at every piece read: digests it and refuses broken values."""
+    """Return an observer that hashes every piece read and rejects invalid values."""
 
     def inspect(stored: SourceTensor, raw: np.ndarray) -> None:
         digests.add(stored.name, raw)
@@ -130,22 +128,22 @@ def partial_folder(dst: Path) -> Path:
 
 
 def no_progress(done: int, total: int, tensor: str) -> None:
-    """Report to nobody."""
+    """Ignore progress."""
 
 
 def check_destination(dst: Path, partial: Path, *, resume: bool) -> None:
-    """Refuse to overwrite anything."""
+    """Raise ConversionError if anything would be overwritten."""
     if dst.exists() or dst.is_symlink():
         raise ConversionError(
             f"`{dst}` already exists: choose another name, or remove it"
         )
     if partial.exists() and not resume:
         raise ConversionError(
-            f"`{partial}` is left from an interrupted conversion: go on with "
+            f"`{partial}` is left from an interrupted conversion: continue with "
             "`--resume`, or remove it"
         )
     if not dst.parent.is_dir():
-        raise ConversionError(f"`{dst.parent}` is not a folder: make it first")
+        raise ConversionError(f"`{dst.parent}` is not a folder: create it first")
 
 
 def free_bytes(folder: Path) -> int:
@@ -155,7 +153,7 @@ def free_bytes(folder: Path) -> int:
 def check_disk(
     plan: ConversionPlan, partial: Path, free_disk: Callable[[Path], int]
 ) -> None:
-    """Refuse to begin what the disk cannot hold."""
+    """Raise ConversionError if the disk cannot hold the result."""
     there = sum(path.stat().st_blocks * 512 for path in partial.glob("*"))
     needed = plan.nbytes + SPARE_BYTES - there
     free = free_disk(partial.parent)
@@ -166,37 +164,37 @@ def check_disk(
         )
 
 
-def check_sources(work: RunningConversion) -> None:
-    """Compare the source of every finished step with what it was read as."""
-    for step in work.plan.steps:
-        entry = work.journal.done.get(step.outputs[0].name)
-        if entry is not None and source_digests(work, step.sources) != entry.sources:
+def check_sources(run: RunningConversion) -> None:
+    """Compare the sources of finished steps with the digests in the journal."""
+    for step in run.plan.steps:
+        entry = run.journal.done.get(step.outputs[0].name)
+        if entry is not None and source_digests(run, step.sources) != entry.sources:
             raise ConversionError(
                 f"the source of `{step.outputs[0].name}` is not what "
-                f"`{work.folder}` was begun with: remove `{work.folder}` and convert "
-                "again"
+                f"`{run.folder}` was started with: remove `{run.folder}` and "
+                "convert again"
             )
 
 
 def source_digests(
-    work: RunningConversion, sources: tuple[SourceTensor, ...]
+    run: RunningConversion, sources: tuple[SourceTensor, ...]
 ) -> dict[str, str]:
     for stored in sources:
-        for _ in work.source.slices(stored):
-            pass  # reading feeds the digests
-    return work.read.take()
+        for _ in run.source.slices(stored):
+            pass  # the observer hashes what is read
+    return run.read.take()
 
 
-def write_shard(work: RunningConversion, shard: Shard) -> None:
-    """Write what is missing of one file, then give it its name."""
-    steps = work.plan.steps_of(shard)
-    finished = [is_finished(work, shard, step) for step in steps]
-    if all(finished) and has_header(work.folder / shard.name, shard):
+def write_shard(run: RunningConversion, shard: Shard) -> None:
+    """Write the missing tensors of one file, then give it its final name."""
+    steps = run.plan.steps_of(shard)
+    finished = [is_finished(run, shard, step) for step in steps]
+    if all(finished) and has_header(run.folder / shard.name, shard):
         return
-    with closing(ShardFile(work.folder, shard)) as file:
+    with closing(ShardFile(run.folder, shard)) as file:
         for step, is_done in zip(steps, finished, strict=True):
             if not is_done:
-                write_step(work, file, step)
+                write_step(run, file, step)
         file.finish()
 
 
@@ -207,40 +205,40 @@ def has_header(path: Path, shard: Shard) -> bool:
         return file.read(len(shard.header)) == shard.header
 
 
-def is_finished(work: RunningConversion, shard: Shard, step: TensorStep) -> bool:
-    """Say whether a step's bytes are on the disk; forget its entry if they are not."""
+def is_finished(run: RunningConversion, shard: Shard, step: TensorStep) -> bool:
+    """Whether a step's bytes are on the disk; forget its journal entry if not."""
     first = step.outputs[0].name
-    entry = work.journal.done.get(first)
+    entry = run.journal.done.get(first)
     if entry is None:
         return False
-    if written_digests(work, shard, step) == entry.outputs:
+    if written_digests(run, shard, step) == entry.outputs:
         for tensor in step.outputs:
-            work.advance(tensor.nbytes, tensor.name)
+            run.advance(tensor.nbytes, tensor.name)
         return True
-    work.journal.forget(first)
+    run.journal.forget(first)
     return False
 
 
 def written_digests(
-    work: RunningConversion, shard: Shard, step: TensorStep
+    run: RunningConversion, shard: Shard, step: TensorStep
 ) -> dict[str, str]:
-    """Digest a step's outputs as they lie in the unfinished or finished file."""
-    path = existing_path(work.folder, shard)
+    """Hash a step's outputs in the file, finished or not."""
+    path = existing_path(run.folder, shard)
     if path is None or path.stat().st_size != shard.nbytes:
         return {}
-    with TensorReader(lambda stored, raw: work.written.add(stored.name, raw)) as reader:
+    with TensorReader(lambda stored, raw: run.written.add(stored.name, raw)) as reader:
         for tensor in step.outputs:
             at = shard.offsets[tensor.name]
             stored = SourceTensor(tensor.name, tensor.dtype, tensor.shape, path, at)
             for _ in reader.slices(stored):
-                pass  # reading feeds the digests
-    return work.written.take()
+                pass  # the observer hashes what is read
+    return run.written.take()
 
 
-def write_step(work: RunningConversion, file: ShardFile, step: TensorStep) -> None:
-    copied = isinstance(step, Copy)  # then reading it digests it
+def write_step(run: RunningConversion, file: ShardFile, step: TensorStep) -> None:
+    is_copy = isinstance(step, Copy)  # its output has the digest of its source
     ends = [0] * len(step.outputs)
-    pieces = step.pieces(work.source)
+    pieces = step.pieces(run.source)
     while True:
         try:
             output, piece = next(pieces)
@@ -249,36 +247,36 @@ def write_step(work: RunningConversion, file: ShardFile, step: TensorStep) -> No
             break
         name = step.outputs[output].name
         raw = piece.reshape(-1).view("uint8")
-        if not copied:
-            work.written.add(name, raw)
+        if not is_copy:
+            run.written.add(name, raw)
         file.write(name, ends[output], raw.data)
         ends[output] += raw.nbytes
-        work.advance(raw.nbytes, name)
+        run.advance(raw.nbytes, name)
     expected = [tensor.nbytes for tensor in step.outputs]
     assert ends == expected, f"{ends=} {expected=} {step.outputs[0].name}"
     first = step.outputs[0].name
-    sources = work.read.take()
-    work.journal.record(
+    sources = run.read.take()
+    run.journal.record(
         JournalEntry(
             outputs={first: sources[step.sources[0].name]}
-            if copied
-            else work.written.take(),
+            if is_copy
+            else run.written.take(),
             sources=sources,
             lossy_blocks={first: lossy_blocks} if lossy_blocks else {},
         )
     )
 
 
-def write_small_files(work: RunningConversion) -> None:
-    """Write the config, the index, the card and the journal; copy what comes along."""
-    result = work.journal.result()
+def write_small_files(run: RunningConversion) -> None:
+    """Write config, index, card and `conversion.json`; copy the companion files."""
+    result = run.journal.result()
     texts: Mapping[str, bytes] = {
-        **work.plan.texts,
+        **run.plan.texts,
         RESULT: result.encode(),
-        CARD: model_card(work.plan, work.journal).encode(),
+        CARD: model_card(run.plan, run.journal).encode(),
     }
-    for path in work.plan.companions:
-        write(work.folder / path.name, path.read_bytes(), private=False)
+    for path in run.plan.companions:
+        write(run.folder / path.name, path.read_bytes(), private=False)
     for name, text in texts.items():
-        write(work.folder / name, text, private=False)
-    sync_folder(work.folder)
+        write(run.folder / name, text, private=False)
+    sync_folder(run.folder)

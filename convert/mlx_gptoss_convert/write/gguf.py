@@ -1,7 +1,7 @@
-"""Plan a GGUF that llama.cpp's gpt-oss architecture loads, in a folder of its own.
+"""Plan conversions to a GGUF for llama.cpp's gpt-oss architecture, in its own folder.
 
-Experts keep every bit, in ggml's order; the rest is bfloat16 or Q8_0 by recipe; norms,
-sinks, biases and the router are float32, as llama.cpp has them. Reads no weights.
+Experts are repacked losslessly; other matrices are bfloat16 or Q8_0 by the recipe;
+norms, sinks, biases and the router are float32, as in llama.cpp. Reads no weights.
 """
 
 import json
@@ -47,21 +47,21 @@ from mlx_gptoss_convert.write.hf import packed_sources, refuse_affine_experts
 
 FILE = "model.gguf"
 FLOATS = {"F32": types.F32, "F16": types.F16, "BF16": types.BF16}
-FILE_TYPE = 38  # llama.cpp's number of "mostly MXFP4"
-SPLIT_PROJECTIONS = {"gate_up_proj": ("gate_proj", "up_proj")}  # rows in turn
-NOT_ALONG = {TOKENIZER_FILE, GENERATION_FILE, TEMPLATE_FILE}  # are in the file itself
+FILE_TYPE = 38  # llama.cpp's number for "mostly MXFP4"
+SPLIT_PROJECTIONS = {"gate_up_proj": ("gate_proj", "up_proj")}  # alternating rows
+IN_METADATA = {TOKENIZER_FILE, GENERATION_FILE, TEMPLATE_FILE}
 
 
 @dataclass
 class GgufStepBuilder(StepBuilder):
-    """Collects how every output is described in the file's header."""
+    """Builds steps, and collects the description of every output for the header."""
 
     described: dict[str, GgufOutput] = field(default_factory=dict)
 
     def describe(
         self, name: str, kind: GgmlType, shape: tuple[int, ...]
     ) -> OutputTensor:
-        """Name an output; quantized kinds are bytes to the writer."""
+        """Return an output tensor; block types are bytes to the writer."""
         stored = self.layout.stored_name(name)
         self.described[stored] = GgufOutput(stored, kind, shape)
         if kind.block == 1:
@@ -77,10 +77,10 @@ def make_gguf_plan(
     files: CompanionFiles | None = None,
     pre: str | None = None,
 ) -> ConversionPlan:
-    """Plan the conversion of any checkpoint to a folder that holds `model.gguf`.
+    """Plan the conversion of any checkpoint to a folder with `model.gguf`.
 
-    `pre` is llama.cpp's name of how the tokenizer cuts text, where it cannot be told.
-    Raises ConversionError for what a GGUF of gpt-oss cannot say.
+    `pre` is llama.cpp's name of the pre-tokenizer, for one that is not recognized.
+    Raises ConversionError for a model that a GGUF of gpt-oss cannot represent.
     """
     refuse_affine_experts(checkpoint, recipe, "a GGUF of gpt-oss")
     files = companion_files(checkpoint.folder) if files is None else files
@@ -89,9 +89,9 @@ def make_gguf_plan(
     return ConversionPlan(
         recipe=recipe,
         steps=steps,
-        shards=(gguf_shard(builder, metadata(checkpoint, files, pre)),),
+        shards=(gguf_shard(builder, gguf_metadata(checkpoint, files, pre)),),
         quantization={},
-        texts={k: v for k, v in files.texts.items() if k not in NOT_ALONG},
+        texts={k: v for k, v in files.texts.items() if k not in IN_METADATA},
         companions=tuple(
             path for path in files.copied if path.name.startswith(("LICENSE", "USAGE"))
         ),
@@ -107,38 +107,40 @@ def make_gguf_plan(
     )
 
 
-def gguf_shard(builder: GgufStepBuilder, said: Mapping[str, tuple[int, Any]]) -> Shard:
-    """Write the header, which says where every tensor lies."""
+def gguf_shard(
+    builder: GgufStepBuilder, metadata: Mapping[str, tuple[int, Any]]
+) -> Shard:
+    """Build the header and take the offset of every tensor from it."""
     described = list(builder.described.values())
-    header, offsets = encode_header(said, described)
+    header, offsets = encode_header(metadata, described)
     tensors = tuple(
         OutputTensor(entry.name, "U8", (entry.nbytes,)) for entry in described
     )
     return Shard(FILE, header, tensors, offsets)
 
 
-def metadata(
+def gguf_metadata(
     checkpoint: Checkpoint, files: CompanionFiles, pre: str | None
 ) -> dict[str, tuple[int, Any]]:
-    said = config_to_metadata(checkpoint.config)
-    said["general.file_type"] = (UINT32, FILE_TYPE)
+    metadata = config_to_metadata(checkpoint.config)
+    metadata["general.file_type"] = (UINT32, FILE_TYPE)
     raw = files.read(TOKENIZER_FILE)
     if raw is None:
         raise ConversionError(
-            f"`{checkpoint.folder}` has no `{TOKENIZER_FILE}`, which a GGUF carries: "
+            f"`{checkpoint.folder}` has no `{TOKENIZER_FILE}`, which a GGUF needs: "
             "give one with `--tokenizer FILE`"
         )
-    said |= tokenizer_metadata(json.loads(raw), checkpoint.config.vocab_size, pre)
+    metadata |= tokenizer_metadata(json.loads(raw), checkpoint.config.vocab_size, pre)
     generation = json.loads(files.read(GENERATION_FILE) or b"{}")
-    said |= stop_token_metadata(checkpoint.config.eos_token_ids, generation)
+    metadata |= stop_token_metadata(checkpoint.config.eos_token_ids, generation)
     template = files.read(TEMPLATE_FILE)
     if template is not None:
-        said[TEMPLATE] = (STRING, template.decode())
-    return said
+        metadata[TEMPLATE] = (STRING, template.decode())
+    return metadata
 
 
 def gguf_steps(builder: GgufStepBuilder) -> Iterator[TensorStep]:
-    """List every step, layer by layer, then what is in no layer."""
+    """Yield every step: layer by layer, then the other tensors."""
     checkpoint = builder.checkpoint
     chosen = list(matrices(checkpoint.config, checkpoint.layout.experts))
     for layer in (*range(checkpoint.config.num_hidden_layers), AFTER_LAYERS):
@@ -155,7 +157,7 @@ def gguf_steps(builder: GgufStepBuilder) -> Iterator[TensorStep]:
 
 
 def expert_steps(builder: GgufStepBuilder, matrix: Matrix) -> Iterator[TensorStep]:
-    """Plan one expert projection of the source: its gate and up rows go apart."""
+    """Plan one expert projection of the source, with gate and up rows separated."""
     parent, _, name = matrix.path.rpartition(".")
     made = [f"{parent}.{part}" for part in SPLIT_PROJECTIONS.get(name, (name,))]
     experts, rows, columns = matrix.shape
@@ -197,7 +199,7 @@ def rest_steps(builder: GgufStepBuilder, matrix: Matrix) -> Iterator[TensorStep]
 def choose_type(
     builder: GgufStepBuilder, matrix: Matrix, source: SourceTensor
 ) -> GgmlType:
-    """Choose how a matrix is stored: by recipe, the router always whole."""
+    """Choose the type of a matrix: by the recipe, and float32 for the router."""
     if matrix.part == ROUTER:
         return types.F32
     wanted = builder.recipe.setting(matrix.path)
@@ -208,7 +210,7 @@ def choose_type(
     if wanted.bits != 8:
         raise ConversionError(
             f"recipe `{builder.recipe.name}` wants {wanted.bits} bits for "
-            f"`{matrix.path}`, a GGUF holds bfloat16 or 8 bits (Q8_0) here: use "
+            f"`{matrix.path}`, a GGUF is written with bfloat16 or 8 bits (Q8_0): use "
             "`--recipe lossless` or `--recipe q8`"
         )
     return types.BF16 if matrix.shape[-1] % types.Q8_0.block else types.Q8_0
@@ -217,7 +219,7 @@ def choose_type(
 def float_step(
     builder: GgufStepBuilder, name: str, made: tuple[str, ...], shape: tuple[int, ...]
 ) -> TensorStep:
-    """Plan a small tensor as float32, which holds every value it can have."""
+    """Plan a small tensor as float32, which is exact for every source dtype."""
     outputs = tuple(builder.describe(output, types.F32, shape) for output in made)
     stored = builder.stored(name)
     if stored.dtype == "F32" and len(outputs) == 1:

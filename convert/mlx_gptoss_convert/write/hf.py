@@ -1,7 +1,7 @@
-"""Plan the way back: Hugging Face's layout, with MXFP4 experts.
+"""Plan conversions to Hugging Face's layout, with MXFP4 experts.
 
-From a lossless folder the tensors are the source's, byte for byte; what a recipe had
-quantized is decoded to bfloat16.
+From a lossless folder, the tensors are those of its source byte for byte; quantized
+matrices are decoded to bfloat16.
 """
 
 import json
@@ -52,8 +52,8 @@ def make_hf_plan(
 ) -> ConversionPlan:
     """Plan the conversion of any checkpoint to Hugging Face's MXFP4 layout.
 
-    Of the recipe only what it says of the experts counts; the rest is dense there.
-    Raises ConversionError for affine experts, which that layout cannot hold.
+    Only the recipe's setting of experts applies; everything else becomes dense. Raises
+    ConversionError for affine experts, which this layout does not have.
     """
     refuse_affine_experts(checkpoint, recipe, "Hugging Face's layout")
     builder = StepBuilder(checkpoint, replace(RECIPE, experts=recipe.experts), HF)
@@ -84,7 +84,7 @@ def make_hf_plan(
 
 
 def refuse_affine_experts(checkpoint: Checkpoint, recipe: Recipe, where: str) -> None:
-    """Refuse experts that would be affine in a layout that has MXFP4 only."""
+    """Raise ConversionError for experts that would be affine where only MXFP4 fits."""
     for path, found in checkpoint.structure.quantization.items():
         if ".experts." not in path:
             continue
@@ -92,13 +92,13 @@ def refuse_affine_experts(checkpoint: Checkpoint, recipe: Recipe, where: str) ->
         if setting.mode != MXFP4.mode:
             raise ConversionError(
                 f"`{path}` would be affine in {setting.bits} bits, {where} holds "
-                "experts as MXFP4 only: convert the checkpoint this one was made of, "
-                "or give `--expert-format mxfp4`"
+                "experts as MXFP4 only: convert the checkpoint this one was made "
+                "from, or give `--expert-format mxfp4`"
             )
 
 
 def hf_steps(builder: StepBuilder) -> Iterator[TensorStep]:
-    """List every step, layer by layer, then what is in no layer."""
+    """Yield every step: layer by layer, then the other tensors."""
     config = builder.checkpoint.config
     chosen = list(matrices(config, HF.experts))
     outputs = {matrix.path: matrix for matrix in chosen}

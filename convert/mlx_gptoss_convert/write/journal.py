@@ -1,9 +1,9 @@
-"""The journal of a conversion: what it is of, and the digest of every finished tensor.
+"""The journal of a conversion: its identity, and digests of all finished tensors.
 
-One JSON object a line in `DST.partial/journal.jsonl`, appended as steps finish, so that
-a conversion killed at any moment can go on; the result keeps its contents as
-`conversion.json`. A journal is trusted only as far as the digests of the bytes on the
-disk agree. Holds no dates and no paths. Knows digests and names, no arrays.
+`DST.partial/journal.jsonl` has one JSON object per line, appended as steps finish, so
+that a conversion killed at any moment can be resumed. The result keeps the contents as
+`conversion.json`. An entry counts only if the bytes on the disk have its digests. The
+journal has no dates and no paths. Knows digests and names, not arrays.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ RESULT = "conversion.json"
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """A finished step: sha256 of every output and source, and what was lost."""
+    """A finished step: sha256 of outputs and sources, and counts of lossy blocks."""
 
     outputs: Mapping[str, str]
     sources: Mapping[str, str]
@@ -30,10 +30,10 @@ class JournalEntry:
 
 
 class Journal:
-    """An open, locked journal; `done` holds the entries found in it, by first output.
+    """An open, locked journal; `done` has its entries by the name of the first output.
 
-    `identity` says what is converted to what; `stamps` (sizes and times of the source's
-    files) only whether the source can be taken for untouched.
+    `identity` describes source, recipe and version. `stamps` are sizes and times of the
+    source's files; if they are equal, the source is taken to be unchanged.
     """
 
     def __init__(
@@ -51,16 +51,16 @@ class Journal:
             raise
 
     def record(self, entry: JournalEntry) -> None:
-        """Append a finished step; its bytes must have been handed to the system."""
+        """Append a finished step; its bytes must already be written."""
         self._append(asdict(entry))
         self.done[next(iter(entry.outputs))] = entry
 
     def forget(self, first_output: str) -> None:
-        """Take an entry back whose bytes are not what it says."""
+        """Remove an entry whose bytes do not have its digests."""
         del self.done[first_output]
 
     def result(self) -> str:
-        """Write the contents as the result keeps them."""
+        """Return the contents of `conversion.json`."""
         entries = self.done.values()
         tensors = {k: v for entry in entries for k, v in entry.outputs.items()}
         sources = {k: v for entry in entries for k, v in entry.sources.items()}
@@ -79,7 +79,7 @@ class Journal:
             self._descriptor = -1
 
     def remove(self) -> None:
-        """Remove the file, when its contents are kept elsewhere."""
+        """Remove the file, after its contents are written to `conversion.json`."""
         self.path.unlink()
         self.close()
 
@@ -93,7 +93,7 @@ class Journal:
 
     def _append(self, line: Mapping[str, Any]) -> None:
         left = (json.dumps(line, separators=(",", ":")) + "\n").encode()
-        while left:  # a disk that is nearly full takes a part of it
+        while left:  # a nearly full disk accepts only a part
             left = left[os.write(self._descriptor, left) :]
 
     def _recall(
@@ -110,32 +110,32 @@ class Journal:
         done = {next(iter(entry.outputs)): entry for entry in entries}
         return done, lines[0].get("stamps") == stamps
 
-    def _check_same(self, begun: Mapping[str, Any]) -> None:
-        if begun and any(begun.get(key) != x for key, x in self.identity.items()):
+    def _check_same(self, started: Mapping[str, Any]) -> None:
+        if started and any(started.get(key) != x for key, x in self.identity.items()):
             raise ConversionError(
-                f"`{self.path.parent}` was begun with another "
-                f"{first_difference(begun, self.identity)}: remove it, or repeat the "
-                "command it was begun with"
+                f"`{self.path.parent}` was started with another "
+                f"{first_difference(started, self.identity)}: remove it, or repeat the "
+                "command it was started with"
             )
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """Read the finished journal of a folder killed just before it got its name."""
+    """Read `conversion.json` of a folder killed just before it was renamed."""
     path = folder / RESULT
     try:
         found = json.loads(path.read_bytes()) if path.is_file() else {}
     except ValueError as error:
         raise damaged_error(path, error) from error
     if not isinstance(found, dict):
-        raise damaged_error(path, "it is no JSON object")
+        raise damaged_error(path, "it is not a JSON object")
     return found
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Read the whole lines a journal begins with, and how many bytes they take.
+    """Return the valid lines at the start of a journal, and their size in bytes.
 
-    What follows was cut short by a kill, or filled with zeros when the power went, and
-    never counted: those steps are done again.
+    Anything after them was cut short by a kill, or zeroed by a power failure; those
+    steps are repeated.
     """
     content = path.read_bytes()
     lines: list[dict[str, Any]] = []
@@ -152,7 +152,7 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def parse_line(line: bytes) -> Any:
-    """The value of a line, None for what is none."""
+    """Parse a line; return None if it is incomplete or invalid."""
     if not line.endswith(b"\n"):
         return None
     try:
@@ -162,13 +162,13 @@ def parse_line(line: bytes) -> Any:
 
 
 def is_header(line: Any) -> bool:
-    """Whether it can be the first line of a journal."""
+    """Whether this can be the first line of a journal."""
     return isinstance(line, dict) and isinstance(line.get("identity"), dict)
 
 
 def is_entry(line: Any) -> bool:
-    """Whether it says which tensors were written, and of what."""
-    names = {one.name for one in fields(JournalEntry)}
+    """Whether this line is a `JournalEntry`."""
+    names = {member.name for member in fields(JournalEntry)}
     if not isinstance(line, dict) or line.keys() != names or not line["outputs"]:
         return False
     return all(isinstance(value, dict) for value in line.values())
@@ -181,5 +181,5 @@ def damaged_error(path: Path, why: object) -> ConversionError:
 
 
 def first_difference(ours: Any, theirs: Mapping[str, Any]) -> str:
-    """Name the first key in which two identities differ."""
+    """Return the first key in which two identities differ."""
     return next((key for key in theirs if ours.get(key) != theirs[key]), "format")

@@ -1,7 +1,7 @@
-"""The model card of a converted folder: what was made of what, and what was lost.
+"""Write the model card of a converted folder: recipe, sizes, source and losses.
 
-The same plan gives the same words: no dates, no paths, no names of recipe files. Knows
-plans and journals; reads no weights.
+The same plan gives the same card: it has no dates, paths or names of recipe files.
+Knows plans and journals; reads no weights.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ tags:
 TITLE = """# gpt-oss, converted for {name}
 
 Made by mlx_gptoss {version}. `conversion.json` holds the sha256 of every tensor
-here and of the bytes it was made of.
+here and of the bytes it was made from.
 """
 HOW_TO_RUN = """## How to run it
 
@@ -43,7 +43,7 @@ HOW_TO_RUN = """## How to run it
 
 {others}
 """
-OUTPUTS = {  # by `Plan.to`
+OUTPUTS = {  # by `ConversionPlan.to`
     "mlx": {
         "library": "mlx",
         "name": "MLX",
@@ -54,7 +54,7 @@ OUTPUTS = {  # by `Plan.to`
         "library": "transformers",
         "name": "Hugging Face's layout",
         "command": "transformers chat ./THIS_FOLDER",
-        "others": "It has the names and the packing of the published checkpoints.",
+        "others": "Tensor names and packing are those of the published checkpoints.",
     },
     "gguf": {
         "library": "gguf",
@@ -66,7 +66,7 @@ OUTPUTS = {  # by `Plan.to`
 
 
 def model_card(plan: ConversionPlan, journal: Journal) -> str:
-    """Write the result's README.md: how it was made, its sizes, what was lost."""
+    """Return the README.md of the result: how it was made, its sizes and losses."""
     lossy = {k: v for e in journal.done.values() for k, v in e.lossy_blocks.items()}
     words = {**OUTPUTS[plan.to], "version": __version__}
     sections = (
@@ -82,9 +82,9 @@ def model_card(plan: ConversionPlan, journal: Journal) -> str:
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """Name a recipe of ours, spell out another; a file's own name says nothing."""
+    """Name a built-in recipe, and describe every kind's setting."""
     known = (x for x in RECIPES.values() if x.settings == recipe.settings)
-    name = next((f"`{found.name}`" for found in known), "its own")
+    name = next((f"`{found.name}`" for found in known), "custom")
     kinds = ", ".join(
         f"{kind} {describe_recipe_setting(setting)}"
         for kind, setting in recipe.settings.items()
@@ -94,7 +94,7 @@ def recipe_text(recipe: Recipe) -> str:
 
 def describe_recipe_setting(setting: Quantization | None) -> str:
     if setting is None:
-        return "as it was"
+        return "unchanged"
     if setting.mode != "affine":
         return setting.mode
     return f"{setting.bits} bits in groups of {setting.group_size}"
@@ -114,20 +114,16 @@ def sizes_table(plan: ConversionPlan) -> str:
 
 
 def experts_text(plan: ConversionPlan, lossy: Mapping[str, int]) -> str:
-    """Say in words whether the experts are what they were."""
+    """Describe what became of the experts."""
     encoded = [step for step in plan.steps if isinstance(step, Encode)]
     if not encoded:
         order = ", in ggml's order" if plan.to == "gguf" else ""
         return (
-            f"The bytes of the experts are those of the source{order}, none was "
-            "changed.\n"
+            f"The experts have the bytes of the source{order}; nothing was changed.\n"
         )
     first = encoded[0]
-    found = (
-        "dense"
-        if first.source_setting is None
-        else describe_setting(first.source_setting)
-    )
+    before = first.source_setting
+    found = "dense" if before is None else describe_setting(before)
     if first.setting != MXFP4:
         return f"The experts were {found}. {cost_of_experts(first.setting)}\n"
     blocks = sum(step.block_count for step in encoded)
@@ -139,17 +135,18 @@ def experts_text(plan: ConversionPlan, lossy: Mapping[str, int]) -> str:
 
 
 def cost_of_experts(setting: Quantization) -> str:
-    """Say what affine experts save and cost, before and after they are made."""
+    """Describe the size and error of affine experts."""
     error = EXPERT_ERRORS[setting.bits]
     return (
-        f"They are affine with {setting.bits} bits now, {bits_per_weight(setting):g} "
-        f"bits a weight in all where MXFP4 takes {bits_per_weight(MXFP4):g}, and not "
-        f"what was trained: about {error:.0%} of relative rms error on MXFP4 weights."
+        f"They are now affine with {setting.bits} bits, {bits_per_weight(setting):g} "
+        f"bits per weight in all where MXFP4 takes {bits_per_weight(MXFP4):g}, and "
+        "differ from the trained weights: about "
+        f"{error:.0%} relative rms error on MXFP4."
     )
 
 
 def source_text(plan: ConversionPlan) -> str:
-    """Name the source by a digest of what `conversion.json` says of it."""
+    """Identify the source by a digest of its entry in `conversion.json`."""
     source = plan.identity["source"]
     text = json.dumps(source, sort_keys=True).encode()
     digest = hashlib.sha256(text).hexdigest()

@@ -1,7 +1,4 @@
-"""Which plan makes which output.
-
-Knows the names of the outputs; decides nothing itself.
-"""
+"""Choose the planner of an output format."""
 
 from mlx_gptoss_convert.plan.plan import ConversionPlan, make_plan
 from mlx_gptoss_convert.plan.recipe import Recipe
@@ -22,8 +19,8 @@ def plan_output(
 ) -> ConversionPlan:
     """Plan the conversion of an opened source to "mlx", "hf" or "gguf".
 
-    `experts` counts for MLX only, `pre` (see `gguf_tokenizer`) for GGUF only, which
-    is one file whatever `shard_bytes` says.
+    `experts` applies to MLX only, and `pre` (see `gguf_tokenizer`) to GGUF only, which
+    is always one file, whatever `shard_bytes` is.
     """
     checkpoint, files = opened.checkpoint, opened.files
     if to == "gguf":
