@@ -104,11 +104,18 @@ _MOVED = {
     "mlx_gptoss_convert.conversion": "mlx_gptoss_convert.write.conversion",
     "mlx_gptoss_convert.divergence": "mlx_gptoss_convert.measure.divergence",
     "mlx_gptoss_convert.kl": "mlx_gptoss_convert.measure.kl",
-    "mlx_gptoss_convert.passages": "mlx_gptoss_convert.measure.passages",
+    "mlx_gptoss_convert.passages": "mlx_gptoss_convert.measure.texts",
     "mlx_gptoss_convert.recipe": "mlx_gptoss_convert.plan.recipe",
     "mlx_gptoss_convert.source": "mlx_gptoss_convert.read.source",
-    "mlx_gptoss_convert.streamed": "mlx_gptoss_convert.read.streamed",
+    "mlx_gptoss_convert.streamed": "mlx_gptoss_convert.measure.layers",
     "mlx_gptoss_convert.verify": "mlx_gptoss_convert.measure.verify",
+}
+# Former names in these modules, set when they are imported by their former path.
+_RENAMED = {
+    "mlx_gptoss_convert.measure.kl": {"choose_passages": "choose_texts"},
+    "mlx_gptoss_convert.measure.layers": {"Streamed": "CheckpointModel"},
+    "mlx_gptoss_convert.measure.texts": {"Passage": "EvaluationText"},
+    "mlx_gptoss_convert.read.source": {"Source": "TensorReader"},
 }
 
 
@@ -132,6 +139,8 @@ class _MovedLoader:
         warnings.warn(message, DeprecationWarning, stacklevel=2)
         module = import_module(self._new)
         self._spec = module.__spec__
+        for old, new in _RENAMED.get(self._new, {}).items():
+            setattr(module, old, getattr(module, new))
         return module
 
     def exec_module(self, module: "Any") -> None:
