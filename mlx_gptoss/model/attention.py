@@ -1,8 +1,8 @@
 """Grouped-query attention with sinks and a window; knows nothing of layers or caches.
 
 Every head has one extra logit, its sink, that takes part in the softmax and carries no
-value. Queries see the keys up to their own position, and of those the last `window`
-when there is one. Keys may begin before the queries; both end at the same position.
+value. A query sees the keys up to its own position, or only the last `window` of them.
+Keys may start before the queries; both end at the same position.
 
 Dimensions: B batch, L queries, S keys, H query heads, Hk key/value heads, D head dim.
 """
@@ -13,20 +13,20 @@ import mlx.core as mx
 
 from mlx_gptoss.model.device import use_gpu_paths
 
-# Rows of queries attended at once on a CPU: keys after a block are never multiplied,
-# and the scores of one block fit the processor's cache.
+# Queries attended at once on a CPU. Keys after a block are never multiplied, and the
+# scores of one block fit the processor's cache.
 CPU_QUERY_BLOCK = 128
 
 
 class Masks:
-    """The masks of one forward pass, each made once for all layers of a kind."""
+    """The masks of one forward pass, each built once and shared by all layers."""
 
     def __init__(self) -> None:
         self._causal: dict[tuple[int, int, int | None, int], mx.array] = {}
         self._padding: dict[tuple[tuple[int, ...], int, bool], mx.array] = {}
 
     def causal(self, rows: int, keys: int, window: int | None) -> mx.array:
-        """Return (rows, keys) bool: True where a key is seen."""
+        """Return (rows, keys) bool, True where a query sees a key."""
         key = (rows, keys, window, 0)
         if key not in self._causal:
             self._causal[key] = causal_mask(rows, keys, window)
@@ -35,7 +35,7 @@ class Masks:
     def causal_additive(
         self, rows: int, keys: int, window: int | None, repeats: int
     ) -> mx.array:
-        """Return (repeats * rows, keys) float32: 0 where seen, -inf elsewhere."""
+        """Return (repeats * rows, keys) float32: 0 where a key is seen, else -inf."""
         key = (rows, keys, window, repeats)
         if key not in self._causal:
             seen = self.causal(rows, keys, window)
@@ -43,21 +43,21 @@ class Masks:
             self._causal[key] = mx.tile(mask, (repeats, 1))
         return self._causal[key]
 
-    def padding(self, held: Sequence[int], keys: int, *, additive: bool) -> mx.array:
-        """Return (B, 1, 1, keys): whether a key is among the first `held` of its row.
+    def padding(self, lengths: Sequence[int], keys: int, *, additive: bool) -> mx.array:
+        """Return (B, 1, 1, keys): whether a key is one of the first `lengths`.
 
-        As bool, or as float32 to be added.
+        bool, or with `additive` float32: 0 for a key, -inf for padding.
         """
-        key = (tuple(held), keys, additive)
+        key = (tuple(lengths), keys, additive)
         if key not in self._padding:
-            seen = mx.arange(keys) < mx.array(list(held))[:, None, None, None]
+            seen = mx.arange(keys) < mx.array(list(lengths))[:, None, None, None]
             mask = mx.where(seen, mx.array(0.0), mx.array(-mx.inf))
             self._padding[key] = mask if additive else seen
         return self._padding[key]
 
 
 def causal_mask(rows: int, keys: int, window: int | None) -> mx.array:
-    """Say which of `keys` the last `rows` positions see: (rows, keys) bool."""
+    """Return which of `keys` the last `rows` positions see: (rows, keys) bool."""
     query = mx.arange(keys - rows, keys)[:, None]
     key = mx.arange(keys)[None, :]
     seen = key <= query
@@ -76,7 +76,7 @@ def attend(
 ) -> mx.array:
     """Attend q (B, H, L, D) to k, v (B, Hk, S, D); sinks (H,) -> (B, H, L, D)."""
     L, S = q.shape[2], k.shape[2]
-    # On a CPU the fused function is many operations and multiplies head by head.
+    # On a CPU the fused function decomposes, and multiplies head by head.
     plain = not use_gpu_paths() and q.dtype == mx.float32
     step = window or (CPU_QUERY_BLOCK if plain else L)
     one_block = attend_plain if plain else attend_fused
@@ -98,7 +98,7 @@ def attend(
 def query_blocks(
     L: int, S: int, window: int | None, step: int
 ) -> Iterator[tuple[slice, slice]]:
-    """Cut L queries into blocks, each with the keys that any of its rows sees."""
+    """Split L queries into blocks, each with the keys that any of its rows sees."""
     for start in range(0, L, step):
         end = min(start + step, L)
         last = S - L + end
@@ -118,7 +118,7 @@ def attend_fused(
 ) -> mx.array:
     """Attend with MLX's fused kernel."""
     L, S = q.shape[2], k.shape[2]
-    mask: str | mx.array | None = None  # one query sees every key it is given
+    mask: str | mx.array | None = None  # a single query sees all keys it is given
     if L > 1:
         mask = "causal" if window is None else masks.causal(L, S, window)
     return mx.fast.scaled_dot_product_attention(
@@ -136,7 +136,7 @@ def attend_plain(
     window: int | None,
     masks: Masks,
 ) -> mx.array:
-    """Attend with few plain operations."""
+    """Attend with a few plain operations."""
     L, S, repeats = q.shape[2], k.shape[2], q.shape[1] // k.shape[1]
     mask = masks.causal_additive(L, S, window, repeats) if L > 1 else mx.array(0.0)
     return attend_masked(q, k, v, mask, scale=scale, sinks=sinks)
@@ -151,7 +151,10 @@ def attend_masked(
     scale: float,
     sinks: mx.array,
 ) -> mx.array:
-    """Attend under an additive mask: one product a key head serves its queries."""
+    """Attend under an additive mask: one matrix product per key head.
+
+    The rows of all query heads that share a key head are stacked, so H / Hk * L rows.
+    """
     B, H, L, D = q.shape
     Hk, S = k.shape[1:3]
     rows = H // Hk * L
@@ -166,25 +169,25 @@ def attend_padded(
     q: mx.array,
     k: mx.array,
     v: mx.array,
-    held: Sequence[int],
+    lengths: Sequence[int],
     *,
     scale: float,
     sinks: mx.array,
     masks: Masks,
 ) -> mx.array:
-    """Attend one query a row, q (B, H, 1, D), to the first `held` keys of each row.
+    """Attend one query per row, q (B, H, 1, D), to the first `lengths` keys of its row.
 
-    k, v (B, Hk, S, D) -> (B, H, 1, D).
+    k and v (B, Hk, S, D) are padded; -> (B, H, 1, D).
     """
     S = k.shape[2]
     if not use_gpu_paths() and q.dtype == mx.float32:
-        mask = masks.padding(held, S, additive=True)
+        mask = masks.padding(lengths, S, additive=True)
         return attend_masked(q, k, v, mask, scale=scale, sinks=sinks)
     return mx.fast.scaled_dot_product_attention(
         q,
         k,
         v,
         scale=scale,
-        mask=masks.padding(held, S, additive=False),
+        mask=masks.padding(lengths, S, additive=False),
         sinks=sinks.astype(q.dtype),
     )

@@ -1,6 +1,6 @@
-"""What became of the BLAS that is lent to MLX on Linux; knows nothing of models.
+"""Status of the optimized BLAS that Linux lends to MLX; knows nothing of models.
 
-The work is done by `blas_library.py`, once, when the package is imported.
+`blas_library.py` loads the library, once, when the package is imported.
 """
 
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from mlx_gptoss.model.blas_library import preload_once
 
 @dataclass(frozen=True)
 class BlasStatus:
-    """What became of the BLAS in this process.
+    """Status of the BLAS in this process.
 
-    `state` is `loaded` (by us), `present` (somebody preloaded it), `missing`,
-    `late` (MLX was imported before us), `off` (by the user) or `unneeded`.
-    `threads` is the library's own number, None where it was not loaded.
+    `state` is `loaded` (by this package), `present` (already preloaded), `missing`,
+    `late` (MLX was imported first), `off` (by the user) or `unneeded`.
+    `threads` is the library's own count, None if it is not loaded.
     """
 
     state: str
@@ -29,8 +29,8 @@ class BlasStatus:
 
 @cache
 def preload_blas() -> BlasStatus:
-    """Load the optimized BLAS if it is wanted, installed and still in time.
+    """Load the optimized BLAS if it is wanted, installed and not too late.
 
-    Runs once a process; later calls return what the first one did.
+    Runs once per process; later calls return the first result.
     """
     return BlasStatus(*preload_once())

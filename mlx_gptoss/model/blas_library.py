@@ -1,19 +1,19 @@
 """Lend MLX an optimized BLAS on Linux; knows nothing of models.
 
-The Linux wheel of MLX bundles the *reference* BLAS, in which every float32 matrix
-product runs at a small fraction of what the machine can do. Loaded with global
-symbols before `mlx.core` is first imported, an installed OpenBLAS answers MLX's
-calls instead (Debian, Ubuntu: `apt-get install libopenblas0-pthread`).
+The Linux wheel of MLX bundles the *reference* BLAS, which runs every float32 matrix
+product at a small fraction of the machine's speed. If OpenBLAS is installed and loaded
+with global symbols before the first import of `mlx.core`, MLX's calls go to it instead
+(Debian, Ubuntu: `apt-get install libopenblas0-pthread`).
 
-`mlx_gptoss/__init__.py` calls `preloaded()`: the one exception to "no work at
-import", because afterwards it is too late. It is never required, does nothing on a
-Mac (MLX uses Accelerate and Metal there), and `MLX_GPTOSS_BLAS=off` forbids it.
-OpenBLAS keeps its own number of threads (`OPENBLAS_NUM_THREADS`): MLX runs one
-thread a stream and waits for each product, so the two do not compete. Between products
-its threads would spin for a while, on cores that Python's threads want; they are told
-to sleep (`OPENBLAS_THREAD_TIMEOUT`, unless it is set).
+`mlx_gptoss/__init__.py` calls `preload_once()`: the one exception to "no work at
+import", because any later is too late. It is never required, does nothing on a Mac
+(MLX uses Accelerate and Metal there), and `MLX_GPTOSS_BLAS=off` disables it.
+OpenBLAS keeps its own number of threads (`OPENBLAS_NUM_THREADS`): MLX runs one thread
+per stream and waits for each product, so the two do not compete. Between products its
+threads would spin on cores that Python's threads need, so `OPENBLAS_THREAD_TIMEOUT`
+is set to let them sleep, unless the user has set it.
 
-Until it is done a Ctrl-C makes a trace (see `__main__.py`), so this imports little.
+Until this is done, Ctrl-C prints a traceback (see `__main__.py`), so it imports little.
 """
 
 import ctypes
@@ -24,15 +24,13 @@ from functools import cache
 BLAS_VARIABLE = "MLX_GPTOSS_BLAS"
 LIBRARY = "libopenblas.so.0"
 PACKAGE = "libopenblas0-pthread"
-SPIN_VARIABLE = (
-    "OPENBLAS_THREAD_TIMEOUT"  # cycles as a power of two; read when it is loaded
-)
+SPIN_VARIABLE = "OPENBLAS_THREAD_TIMEOUT"  # log2 of cycles; read at load
 MIN_SPIN = "4"
 
 
 @cache
 def preload_once() -> tuple[str, str, int | None]:
-    """Load it for this process, and say the same whenever asked again."""
+    """Load the library for this process; later calls return the first result."""
     return preload(
         platform=sys.platform,
         switch=os.environ.get(BLAS_VARIABLE, ""),
@@ -44,12 +42,12 @@ def preload_once() -> tuple[str, str, int | None]:
 def preload(
     *, platform: str, switch: str, mlx_imported: bool, library: str
 ) -> tuple[str, str, int | None]:
-    """Load it and return state, explanation and threads: see `blas.Blas`."""
+    """Load the library; return state, explanation, threads (see `blas.BlasStatus`)."""
     if platform != "linux":
         return "unneeded", "MLX brings its own BLAS on this system", None
     if switch.lower() == "off":
         return "off", f"switched off by {BLAS_VARIABLE}={switch}", None
-    present = ctypes.CDLL(None)  # what the process has in its global scope
+    present = ctypes.CDLL(None)  # the global symbols of this process
     if _has_cblas(present):
         return "present", "OpenBLAS was already in this process", _thread_count(present)
     if mlx_imported:

@@ -1,12 +1,12 @@
-"""Arrays to be filled by whoever reads: MLX allocates them and writes nothing.
+"""Uninitialized MLX arrays for loaders to fill in place.
 
-`mx.zeros` would write every page once before the file does, in one thread; for large
-models on a CPU that is most of the time of loading. MLX has no `empty`, but it loads
-from objects that only look like files: this one has a header, and leaves the memory it
-is given as it is.
+`mx.zeros` writes every page once, in one thread, before the file's bytes arrive; for
+large models on a CPU that is most of the loading time. MLX has no `empty`, but it loads
+from file-like objects: `HeaderOnlyFile` provides a safetensors header and leaves the
+memory it is given untouched.
 
-On Linux the pages are asked to be huge, which makes touching them several times cheaper
-where the system hands them out on request.
+On Linux huge pages are requested, which makes first touches several times cheaper
+where the system grants them.
 """
 
 import ctypes
@@ -28,11 +28,11 @@ SAFETENSORS_DTYPES = {
     mx.float32: ("F32", 4),
 }
 HUGE_PAGE = 2 << 20
-HUGE_PAGES_MIN_BYTES = 2 * HUGE_PAGE  # bytes; less is over before it pays
+HUGE_PAGES_MIN_BYTES = 2 * HUGE_PAGE  # below that the request does not pay
 
 
 class HeaderOnlyFile:
-    """A safetensors file of one tensor of which only the header can be read."""
+    """A file-like object: a safetensors header for one tensor, and no data."""
 
     closed = False
 
@@ -67,7 +67,7 @@ class HeaderOnlyFile:
 
 
 def empty(shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
-    """Return an evaluated array of any content, to be written through its memory."""
+    """Return an evaluated array with arbitrary content, to be written in place."""
     if use_gpu_paths() or dtype not in SAFETENSORS_DTYPES or not prod(shape):
         array = mx.zeros(shape, dtype)
         mx.eval(array)
@@ -81,9 +81,9 @@ def empty(shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
 
 
 def advise_huge_pages(memory: np.ndarray) -> None:
-    """Advise the system about the whole huge pages inside some memory.
+    """Advise the system to use huge pages for the whole ones inside `memory`.
 
-    Only advice: whether it is taken changes nothing but the time.
+    Advice only: it affects time, not results.
     """
     first = -(-memory.ctypes.data // HUGE_PAGE) * HUGE_PAGE
     end = (memory.ctypes.data + memory.nbytes) // HUGE_PAGE * HUGE_PAGE

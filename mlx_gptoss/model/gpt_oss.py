@@ -1,18 +1,19 @@
-"""gpt-oss: token ids in, logits out; knows nothing of files, text or sampling.
+"""gpt-oss as an MLX module: token ids in, logits out; no files, text or sampling.
 
-- Pre-norm residual stream, RMSNorm, untied embedding and unembedding.
-- Grouped-query attention with biases, and one learned sink logit a head.
-- Every other layer sees only the last 128 positions, the current one included.
-- Rotary positions with YaRN, its bounds not rounded; the factor YaRN puts on cos and
-  sin is folded into the attention scale.
-- Mixture of experts with biases: a router picks T of E experts, softmax over those T.
-- Experts are SwiGLU with a clamp: min(gate, 7), clip(up, -7, 7), and `up + 1`.
+- Pre-norm residual stream with RMSNorm; embedding and unembedding are not tied.
+- Grouped-query attention with biases, and one learned sink logit per head.
+- Every other layer sees only the last 128 positions, including the current one.
+- Rotary positions with YaRN, whose bounds are not rounded. The factor YaRN puts on cos
+  and sin is folded into the attention scale.
+- Mixture of experts with biases: a router picks T of E experts per token and weights
+  them by a softmax over those T.
+- Experts are SwiGLU with clamps: min(gate, 7), clip(up, -7, 7), and `up + 1`.
 
-Dimensions: B batch, L new tokens, S keys attended, H query heads, Hk key/value heads,
-D head dim, M hidden size, F intermediate size, E experts, T experts per token,
-V vocabulary.
+Dimensions: B batch, L new tokens, S keys attended (cached and new), H query heads,
+Hk key/value heads, D head dim, M hidden size, F intermediate size, E experts,
+T experts per token, V vocabulary.
 
-The maths is judged by tests/support/oracle.py.
+tests/support/oracle.py, float64 numpy, is the reference for the maths.
 """
 
 from collections.abc import Sequence
@@ -30,11 +31,13 @@ from mlx_gptoss.model.rope import Rotation, attention_scale, make_rotation, yarn
 
 LayerCache = FullCache | WindowCache
 
-STACKED_MAX_KEYS = 768  # keys of a row that are still copied to be attended with others
+# A batch is attended in one call as long as every row has fewer keys than this: copying
+# caches side by side costs their bytes and saves each row its own operations.
+STACKED_MAX_KEYS = 768
 
 
 class Attention(nn.Module):
-    """Grouped-query attention of one layer."""
+    """Grouped-query attention of one layer: (B, L, M) -> (B, L, M)."""
 
     def __init__(self, config: ModelConfig, structure: Structure, layer: int) -> None:
         super().__init__()
@@ -66,11 +69,18 @@ class Attention(nn.Module):
     ) -> mx.array:
         B, L, _ = x.shape
         H, Hk, D = self.heads
-        qkv = self.project(x).reshape(B, L, H + 2 * Hk, D).swapaxes(1, 2)
-        qk = rotate(qkv[:, : H + Hk])  # (B, H + Hk, L, D): all in one go
+        qkv = self.project_qkv(x).reshape(B, L, H + 2 * Hk, D)
+        qkv = qkv.swapaxes(1, 2)  # (B, H + 2 Hk, L, D)
+        qk = rotate(qkv[:, : H + Hk])  # queries and keys in one call
         q, k, v = qk[:, :H], qk[:, H:], qkv[:, H + Hk :]
         y = self.attend(q, k, v, masks, cache)  # (B, H, L, D)
         return self.o_proj(y.swapaxes(1, 2).reshape(B, L, H * D))
+
+    def project_qkv(self, x: mx.array) -> mx.array:
+        """Project to q, k and v side by side: (B, L, M) -> (B, L, (H + 2 Hk) D)."""
+        if self.fused:
+            return self.qkv_proj(x)
+        return mx.concatenate([self.q_proj(x), self.k_proj(x), self.v_proj(x)], axis=-1)
 
     def attend(
         self,
@@ -80,7 +90,10 @@ class Attention(nn.Module):
         masks: Masks,
         cache: LayerCache | Sequence[LayerCache] | None,
     ) -> mx.array:
-        """Attend to what the cache holds and to the new keys: -> (B, H, L, D)."""
+        """Add the new keys to the cache and attend to all of it: -> (B, H, L, D).
+
+        A sequence of caches gives each row of the batch its own.
+        """
         if isinstance(cache, Sequence):
             return self.attend_batch(q, k, v, masks, cache)
         if cache is not None:
@@ -103,36 +116,29 @@ class Attention(nn.Module):
         masks: Masks,
         caches: Sequence[LayerCache],
     ) -> mx.array:
-        """Attend each row to its own cache: short ones together, long ones alone.
-
-        Copying keys side by side costs their bytes, and saves a row its operations.
-        """
+        """Attend each row to its own cache: short rows together, long rows singly."""
         if len(caches) == 1:
             return self.attend(q, k, v, masks, caches[0])
-        if q.shape[2] > 1 or any(own.length >= STACKED_MAX_KEYS for own in caches):
-            half = len(caches) // 2  # halves of halves, down to a long row alone
+        L = q.shape[2]
+        if L > 1 or any(own.length >= STACKED_MAX_KEYS for own in caches):
+            # Halve the batch until its rows are short enough, or single.
+            half = len(caches) // 2
             parts = (slice(0, half), slice(half, None))
             return mx.concatenate(
                 [self.attend(q[n], k[n], v[n], masks, caches[n]) for n in parts]
             )
-        held = []
+        lengths = []
         for b, own in enumerate(caches):
             own.update(k[b : b + 1], v[b : b + 1])
-            held.append(own.length)
+            lengths.append(own.length)
         keys, values = stack_caches(caches)  # (B, Hk, S, D)
         return attend_padded(
-            q, keys, values, held, scale=self.scale, sinks=self.sinks, masks=masks
+            q, keys, values, lengths, scale=self.scale, sinks=self.sinks, masks=masks
         )
-
-    def project(self, x: mx.array) -> mx.array:
-        """Return q, k and v of every position side by side."""
-        if self.fused:
-            return self.qkv_proj(x)
-        return mx.concatenate([self.q_proj(x), self.k_proj(x), self.v_proj(x)], axis=-1)
 
 
 class MoE(nn.Module):
-    """A router and its experts."""
+    """Mixture of experts of one layer, with its router: (B, L, M) -> (B, L, M)."""
 
     def __init__(self, config: ModelConfig, structure: Structure, layer: int) -> None:
         super().__init__()
@@ -150,15 +156,18 @@ class MoE(nn.Module):
 
 
 def route(router_logits: mx.array, T: int) -> tuple[mx.array, mx.array]:
-    """Return the best T of (N, E) scores, in any order, and the softmax over those."""
+    """Pick T of E experts per token: (N, E) -> indices and weights, (N, T) each.
+
+    The indices are in no particular order; the weights are a softmax over the T logits.
+    """
     E = router_logits.shape[-1]
     expert_indices = mx.argpartition(router_logits, kth=E - T, axis=-1)[..., E - T :]
-    best = mx.take_along_axis(router_logits, expert_indices, axis=-1)
-    return expert_indices, mx.softmax(best, axis=-1, precise=True)
+    top = mx.take_along_axis(router_logits, expert_indices, axis=-1)
+    return expert_indices, mx.softmax(top, axis=-1, precise=True)
 
 
 class Block(nn.Module):
-    """One layer: attention, then experts, each added to the residual stream."""
+    """One layer: attention, then experts, each added to the residual stream h."""
 
     def __init__(self, config: ModelConfig, structure: Structure, layer: int) -> None:
         super().__init__()
@@ -179,12 +188,14 @@ class Block(nn.Module):
     ) -> mx.array:
         h = h + self.self_attn(self.input_layernorm(h), rotate, masks, cache)
         if last:
-            h = h[:, -1:]  # the others were needed for their keys and values
+            h = h[
+                :, -1:
+            ]  # earlier positions were needed only for their keys and values
         return h + self.mlp(self.post_attention_layernorm(h))
 
 
 class Transformer(nn.Module):
-    """Embedding, layers and final norm: what a checkpoint names `model.*`."""
+    """Embedding, layers and final norm: the parameters a checkpoint names `model.*`."""
 
     def __init__(self, config: ModelConfig, structure: Structure) -> None:
         super().__init__()
@@ -204,10 +215,10 @@ class Transformer(nn.Module):
         *,
         last: bool = False,
     ) -> mx.array:
-        """Return the final normed residual stream: (B, L) -> (B, L, M).
+        """Return the normed residual stream after the last layer: (B, L) -> (B, L, M).
 
-        With `last`, only that of the last position, (B, 1, M): the experts of the
-        last layer, which no later position reads, are spared for the others.
+        With `last`, return only the last position, (B, 1, M): the experts of the top
+        layer, whose output no other position reads, then see one token.
         """
         if isinstance(cache, Sequence):
             offset = [own.offset for own in cache]
@@ -218,14 +229,14 @@ class Transformer(nn.Module):
         rotate = make_rotation(self._periods, offset, ids.shape[1])
         masks = Masks()
         h = self.embed_tokens(ids)
-        for layer, (block, kept) in enumerate(zip(self.layers, caches, strict=True)):
+        for layer, (block, own) in enumerate(zip(self.layers, caches, strict=True)):
             top = layer == len(self.layers) - 1
-            h = block(h, rotate, masks, kept, last=last and top)
+            h = block(h, rotate, masks, own, last=last and top)
         return self.norm(h)
 
 
 class GptOss(nn.Module):
-    """The whole model; parameters are made by `mlx_gptoss.checkpoint`."""
+    """The whole model; `mlx_gptoss.checkpoint` loads its parameters."""
 
     def __init__(self, config: ModelConfig, structure: Structure) -> None:
         super().__init__()
@@ -234,10 +245,10 @@ class GptOss(nn.Module):
         self.model = Transformer(config, structure)
         quantization = structure.quantization.get("lm_head")
         self.lm_head = make_linear(M, V, quantization, bias=False)
-        self.eval()  # `train()` keeps to what can be differentiated
+        self.eval()  # `train()` avoids operations that have no gradient
 
     def __call__(self, ids: mx.array, cache: KVCache | None = None) -> mx.array:
-        """Return float32 logits of every position: (B, L) int32 -> (B, L, V)."""
+        """Return float32 logits for every position: (B, L) int32 -> (B, L, V)."""
         return self.logits(self.hidden(ids, cache))
 
     def hidden(
@@ -247,10 +258,10 @@ class GptOss(nn.Module):
         *,
         last: bool = False,
     ) -> mx.array:
-        """Return what `logits` reads: (B, L) int32 -> (B, L, M); `last`: (B, 1, M).
+        """Return the input of `logits`: (B, L) int32 -> (B, L, M); `last`: (B, 1, M).
 
-        Rows that are sequences of their own have a cache each.
-        In prefill only the last position is due, and asking for no more is cheaper.
+        Independent sequences in one batch need one cache each. Prefill needs only the
+        last position, and `last` makes it cheaper.
         """
         return self.model(ids, cache, last=last)
 

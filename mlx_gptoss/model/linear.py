@@ -1,7 +1,7 @@
-"""Linear layers and embeddings, dense or packed; knows nothing of models.
+"""Linear layers and embeddings, dense or quantized; knows nothing of models.
 
-They are MLX's own layers, so that tools for those (adapters, for one) see what they
-know. Only prefill on a CPU differs: see `decoding_pays`.
+They are MLX's own layers, so tools that modify those (adapters, for example) work.
+Only prefill on a CPU differs: see `should_dequantize`.
 """
 
 import mlx.core as mx
@@ -11,24 +11,24 @@ from mlx_gptoss.format.config import Quantization
 from mlx_gptoss.model.blas import preload_blas
 from mlx_gptoss.model.device import use_gpu_paths
 
-# MLX's packed products on a CPU are scalar loops that read the matrix anew for each
-# row. Decoding it once costs as much as 4 to 6 rows; an optimized BLAS then does
+# MLX's quantized products on a CPU are scalar loops that read the matrix again for each
+# row. Dequantizing it costs as much as 4 to 6 rows; an optimized BLAS then multiplies
 # hundreds of rows in the time of one.
 DEQUANTIZE_MIN_ROWS = 8
 
 
 def should_dequantize(rows: int, dtype: mx.Dtype) -> bool:
-    """Say whether to decode a packed matrix before it meets so many rows."""
+    """Return whether to dequantize a matrix before multiplying so many rows by it."""
     return (
         rows >= DEQUANTIZE_MIN_ROWS
-        and dtype == mx.float32  # the only one a BLAS multiplies
+        and dtype == mx.float32  # the only dtype the BLAS multiplies
         and not use_gpu_paths()
         and preload_blas().optimized
     )
 
 
-class PackedLinear(nn.QuantizedLinear):
-    """A quantized linear layer; on a CPU long inputs meet the decoded weight."""
+class QuantizedLinear(nn.QuantizedLinear):
+    """A quantized linear layer that dequantizes its weight for long inputs on a CPU."""
 
     def __call__(self, x: mx.array) -> mx.array:
         if self.training or not should_dequantize(x.size // x.shape[-1], x.dtype):
@@ -51,7 +51,7 @@ def make_linear(
     """Make a linear layer: (..., inputs) -> (..., outputs)."""
     if quantization is None:
         return nn.Linear(inputs, outputs, bias)
-    return PackedLinear(
+    return QuantizedLinear(
         inputs,
         outputs,
         bias,

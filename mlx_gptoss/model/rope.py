@@ -1,10 +1,10 @@
-"""Rotary positions with YaRN scaling, exact; knows nothing of heads or caches.
+"""Exact rotary positions with YaRN scaling; knows nothing of heads or caches.
 
-gpt-oss says `truncate: false`: the bounds of YaRN's ramp are real numbers. Rounding
-them, as is usual, moves 9 of 32 frequencies by up to 76 %.
+gpt-oss sets `truncate: false`: the bounds of YaRN's ramp are real numbers. Rounding
+them, as is common, moves 9 of 32 frequencies by up to 76 %.
 
-The factor `0.1 ln(factor) + 1` on both cos and sin is not applied here: it multiplies
-every q·k by its square, so the model folds it into the attention scale.
+YaRN's factor `0.1 ln(factor) + 1` on cos and sin is not applied here. It multiplies
+every q·k by its square, so `attention_scale` includes it.
 """
 
 import math
@@ -18,14 +18,14 @@ from mlx_gptoss.model.device import use_gpu_paths
 
 Rotation = Callable[[mx.array], mx.array]
 
-MIN_RAMP_WIDTH = 0.001  # width of a ramp whose bounds coincide, as in the reference
+MIN_RAMP_WIDTH = 0.001  # where the bounds coincide; as in the reference
 
 
 def yarn_periods(config: ModelConfig) -> np.ndarray:
-    """Return radians-to-position factors (D/2,) in float64: angle = position / period.
+    """Return the periods (D/2,) in float64: angle in radians = position / period.
 
     "NTK by parts" (arXiv 2309.00071): fast pairs keep their period, slow ones are
-    stretched by `factor`, a ramp lies between.
+    stretched by `factor`, and a linear ramp blends the two.
     """
     pairs = config.head_dim // 2
     periods = config.rope_theta ** (np.arange(pairs) / pairs)
@@ -38,7 +38,7 @@ def yarn_periods(config: ModelConfig) -> np.ndarray:
 
 
 def ramp_bounds(config: ModelConfig, scaling: RopeScaling) -> tuple[float, float]:
-    """Return the pairs, as real numbers, where stretching begins and is complete."""
+    """Return the pairs, as real numbers, where stretching starts and is complete."""
     pairs = config.head_dim // 2
     context = scaling.original_max_position_embeddings
 
@@ -63,12 +63,12 @@ def attention_scale(config: ModelConfig) -> float:
 def make_rotation(
     periods: np.ndarray, offset: int | Sequence[int], length: int
 ) -> Rotation:
-    """Return what rotates (B, heads, length, D) from position `offset` on.
+    """Return a function that rotates (B, heads, length, D) starting at `offset`.
 
-    Rows that stand at positions of their own have an offset each. Made once a forward
-    pass, for all layers. On a GPU it is the fused kernel. On a CPU that would be a
-    dozen operations a call, so cos and sin are tabled here, from float64 angles:
-    float32 ones are off by 0.002 at position 100,000.
+    Rows at different positions have one offset each. Called once per forward pass for
+    all layers. A GPU uses MLX's fused kernel. On a CPU that is a dozen operations per
+    call, so cos and sin are computed here once, from float64 angles: float32 angles
+    are off by 0.002 at position 100,000.
     """
     pairs = len(periods)
     if use_gpu_paths():

@@ -1,4 +1,4 @@
-"""Every key and value of one layer; knows nothing of the other layers.
+"""KV cache of one full-attention layer; knows nothing of the other layers.
 
 Dimensions: B batch, Hk key/value heads, L new tokens, S keys attended, D head dim.
 """
@@ -9,12 +9,12 @@ import mlx.core as mx
 
 from mlx_gptoss.model.kv_cache.snapshot import KeysValues, LayerState
 
-GROWTH = 256  # tokens added to a full cache at a time
-MAX_SLACK = 8 * GROWTH  # tokens of unused room that are not worth a copy to be rid of
+GROWTH = 256  # tokens by which the buffers grow
+MAX_SLACK = 8 * GROWTH  # unused tokens that are not worth a copy to release
 
 
 class FullCache:
-    """Every key and value of one layer, in preallocated arrays written in place."""
+    """All keys and values of one layer, in preallocated arrays written in place."""
 
     def __init__(self) -> None:
         self.offset = 0
@@ -33,12 +33,12 @@ class FullCache:
 
     @property
     def length(self) -> int:
-        """How many keys are here."""
+        """Number of keys stored."""
         return self.offset
 
     @property
     def buffers(self) -> KeysValues:
-        """The arrays (B, Hk, capacity, D) as they are; what `update` gave is first."""
+        """The arrays (B, Hk, capacity, D); keys that `update` returned come first."""
         assert self._keys is not None and self._values is not None
         return self._keys, self._values
 
@@ -46,19 +46,19 @@ class FullCache:
         return 0 <= count <= self.offset
 
     def trim(self, count: int) -> None:
-        """Forget the last `count` tokens."""
+        """Drop the last `count` tokens."""
         assert self.can_trim(count), f"{count=} {self.offset=}"
         self.offset -= count
 
     def copy_segment(self, start: int, end: int) -> KeysValues:
-        """Copy the keys and values (B, Hk, end - start, D) of a stretch."""
+        """Copy keys and values (B, Hk, end - start, D) of tokens `start` to `end`."""
         keys, values = self._keys, self._values
         assert keys is not None and values is not None and end <= self.offset
         # `mx.array` copies; a slice would share memory and make later writes copy.
         return mx.array(keys[:, :, start:end]), mx.array(values[:, :, start:end])
 
     def rebuild(self, length: int, parts: Sequence[KeysValues]) -> None:
-        """Keep the first `length` tokens and append what was taken out elsewhere."""
+        """Keep the first `length` tokens and append copied segments."""
         self.trim(self.offset - length)
         end = length + sum(k.shape[2] for k, _ in parts)
         for k, v in parts:
@@ -77,7 +77,7 @@ class FullCache:
 
     @property
     def state(self) -> LayerState:
-        """The offset and, of that length, keys and values (B, Hk, S, D) in order."""
+        """The offset, and keys and values (B, Hk, offset, D) in order."""
         keys, values = self._keys, self._values
         if keys is None or values is None:
             return self.offset, None, None
@@ -92,7 +92,7 @@ class FullCache:
 
     @property
     def arrays(self) -> list[mx.array]:
-        """What must be evaluated for the cache to be complete."""
+        """The arrays to evaluate for the cache to be complete."""
         return [x for x in (self._keys, self._values) if x is not None]
 
 

@@ -1,6 +1,6 @@
-"""What is taken out of caches, to be kept: rows of full layers, states of windows.
+"""Copies taken from KV caches: segments of full layers, states of window layers.
 
-Knows arrays and their shapes; takes nothing out itself.
+Holds arrays; the caches themselves make and restore them.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ KeysValues = tuple[mx.array, mx.array]  # keys, values
 
 @dataclass(frozen=True)
 class Segment:
-    """What the full layers hold of a stretch of tokens: an own copy."""
+    """Keys and values of a range of tokens in all full layers, copied."""
 
     layers: tuple[KeysValues, ...]  # (B, Hk, n, D) each
 
@@ -28,7 +28,7 @@ class Segment:
 
     @staticmethod
     def concatenate(parts: "Sequence[Segment]") -> "Segment":
-        """Join stretches that follow each other."""
+        """Join consecutive segments."""
         layers = zip(*(part.layers for part in parts), strict=True)
         return Segment(
             tuple(
@@ -41,7 +41,7 @@ class Segment:
         )
 
     def slice(self, start: int, end: int) -> "Segment":
-        """Copy a stretch of it."""
+        """Copy tokens `start` to `end` of this segment."""
         return Segment(
             tuple(
                 (mx.array(k[:, :, start:end]), mx.array(v[:, :, start:end]))
@@ -52,7 +52,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A point of a conversation to come back to: what trimming cannot bring back."""
+    """The window layers at one offset: the state that trimming cannot restore."""
 
     offset: int
     windows: tuple[LayerState, ...]
