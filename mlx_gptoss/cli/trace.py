@@ -82,8 +82,8 @@ def replay(
     file: Path, slots: tuple[int, ...], policy: tuple[str, ...], as_json: bool
 ) -> None:
     """Print the hit rate of a recorded run for any number of slots."""
+    from mlx_gptoss.model.experts.replay import replay as run
     from mlx_gptoss.model.experts.trace import open_trace
-    from mlx_gptoss.model.experts.trace import replay as run
 
     found = open_trace(file)
     k = found.routing.shape[2]

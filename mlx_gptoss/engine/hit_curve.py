@@ -5,7 +5,8 @@ from pathlib import Path
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory import HitCurve
-from mlx_gptoss.model.experts.trace import hit_curve, layers_by_hit_rate, open_trace
+from mlx_gptoss.model.experts.replay import hit_curve, layers_by_hit_rate
+from mlx_gptoss.model.experts.trace import open_trace
 
 POINTS = 16  # between which a curve is interpolated
 

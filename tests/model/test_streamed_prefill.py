@@ -59,9 +59,9 @@ class WatchedExperts(StreamedExperts):
     events: list[tuple[str, set[int]]]
 
     def _apply_group(
-        self, x: mx.array, experts: np.ndarray, *, whole: bool
+        self, x: mx.array, experts: np.ndarray, *, dequantize: bool
     ) -> mx.array:
-        y = super()._apply_group(x, experts, whole=whole)
+        y = super()._apply_group(x, experts, dequantize=dequantize)
         mx.eval(y)
         self.events.append((COMPUTED, set(experts.tolist())))
         return y

@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.errors import CheckpointError
+from mlx_gptoss.model.experts.replay import hit_curve, layers_by_hit_rate, replay
 from mlx_gptoss.model.experts.trace import (
     NOT_SEEN,
     RoutingTrace,
-    hit_curve,
-    layers_by_hit_rate,
     open_trace,
     recording,
-    replay,
     save_trace,
 )
 from tests.support.streaming import resident, run, streamed, write

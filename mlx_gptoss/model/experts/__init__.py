@@ -1,1 +1,1 @@
-"""How the experts of a layer lie in memory, and how tokens are sent through them."""
+"""Experts of a layer: resident or streamed storage, and computing with either."""

@@ -1,11 +1,10 @@
-"""A projection of which only S experts are in memory, in slots.
+"""A projection that keeps only S of E experts in memory, in slots.
 
-The weights of a slot are written from outside, straight into the memory of an array
-that MLX has evaluated: `out` gives the place, `commit` says that it is filled. Where a
-device would not see such writes (`write_check` finds out) the bytes take a detour over
-an assignment, and where floats lie in memory in another dtype than in their file (those
-of affine weights may) over a cast. Biases of all E experts are resident and go by
-expert, not by slot.
+A slot's weights are written straight into the memory of an evaluated MLX array:
+`slot_memory` returns that memory, `commit` makes the written slots part of the array.
+If the device does not see such writes (`write_check` tests it), the bytes are assigned
+instead; if floats have another dtype in memory than in the file (possible for affine
+weights), they are cast. Biases of all E experts are resident and indexed by expert.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,10 +22,10 @@ from mlx_gptoss.model.experts.slots import Slots
 
 
 class SlotPool:
-    """S slots of one stacked array, contiguous, with a writable view of its memory.
+    """S slots of one contiguous array, with a writable view of its memory.
 
-    `stored` is the dtype in the file of floats; other values lie there as they lie
-    here. A slot holds anything until it is filled.
+    `stored_dtype` is the dtype of floats in the file; other values have the same bytes
+    in memory. The content of a slot is arbitrary until it is filled.
     """
 
     def __init__(
@@ -41,8 +40,8 @@ class SlotPool:
         self.in_place = in_place
         self._dtype = dtype
         self._stored = stored_dtype
-        # Evaluated, so that its memory exists. That we hold the array keeps MLX from
-        # giving its memory to a result. uint16 stands for bfloat16, as numpy has it.
+        # Evaluated, so that its memory exists; our reference keeps MLX from reusing it
+        # for a result. numpy has no bfloat16, so its bits are held as uint16.
         raw = mx.uint16 if dtype == mx.bfloat16 else dtype
         self._raw = empty((slots, *shape), raw)
         self.view = np.asarray(self._raw)
@@ -56,7 +55,7 @@ class SlotPool:
 
     @property
     def slot_bytes(self) -> int:
-        """Bytes that fill a slot, as stored."""
+        """Bytes of one slot as stored in the file."""
         return prod(self.view.shape[1:]) * self._source.itemsize
 
     @property
@@ -69,14 +68,14 @@ class SlotPool:
         return self.in_place and self._source == self.view.dtype
 
     def slot_memory(self, slot: int) -> memoryview:
-        """Return where the bytes of a slot are to be written."""
+        """Return the memory to write the bytes of a slot to."""
         if self._direct:
             return self.view[slot].reshape(-1).view(np.uint8).data
         staged = self._staged[slot] = np.empty(self.slot_bytes, np.uint8)
         return staged.data
 
     def commit(self, slots: Iterable[int]) -> None:
-        """Make what was written into `out` part of the array."""
+        """Make the bytes written to these slots part of the array."""
         if self._direct:
             return
         for slot in slots:
@@ -93,7 +92,7 @@ class SlotPool:
             self.view = np.asarray(self._raw)
 
     def resized(self, kept: list[int], slots: int) -> "SlotPool":
-        """Return a pool of another size that begins with copies of slots `kept`."""
+        """Return a pool of another size that starts with copies of slots `kept`."""
         pool = SlotPool(
             slots,
             self.view.shape[1:],
@@ -113,10 +112,10 @@ class SlotPool:
 
 
 class PooledProjection(Projection):
-    """E matrices of which those in `slots` are here: quantized, with biases of rows.
+    """E quantized matrices, of which those in `slots` are in memory.
 
-    `stored` gives the dtypes in the file of weight, scales and, if affine, biases;
-    floats lie in memory as `dtype`.
+    `stored_dtypes` are the dtypes in the file of weight, scales and, if affine, biases;
+    floats in memory are `dtype`.
     """
 
     def __init__(
@@ -126,11 +125,11 @@ class PooledProjection(Projection):
         outputs: int,
         quantization: Quantization,
         *,
-        stored: Mapping[str, str],
+        stored_dtypes: Mapping[str, str],
         dtype: mx.Dtype,
         in_place: bool,
     ) -> None:
-        nn.Module.__init__(self)  # not the stacks of a Projection
+        nn.Module.__init__(self)  # without the full stacks of a Projection
         self.quantization = quantization
         self.bias = mx.zeros((slots.experts, outputs))
         self._slots = slots
@@ -147,7 +146,7 @@ class PooledProjection(Projection):
                 (outputs, columns),
                 form,
                 in_place=in_place,
-                stored_dtype=stored[kind] if form == dtype else None,
+                stored_dtype=stored_dtypes[kind] if form == dtype else None,
             )
             for kind, (columns, form) in shapes.items()
         }
@@ -167,11 +166,11 @@ class PooledProjection(Projection):
 
     @property
     def pools(self) -> dict[str, SlotPool]:
-        """The pools by the kind of tensor."""
+        """The pools by kind of tensor: weight, scales, biases."""
         return self._pools
 
     def resize(self, kept: list[int], slots: int) -> None:
-        """Change to another number of slots, the first of which hold `kept`."""
+        """Change the number of slots; the first ones become copies of `kept`."""
         self._pools = {
             kind: pool.resized(kept, slots) for kind, pool in self._pools.items()
         }

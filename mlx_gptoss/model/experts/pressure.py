@@ -1,9 +1,9 @@
-"""When pools should give memory back, and when they may have it again.
+"""Memory pressure: decide when slot pools should shrink and when they may grow again.
 
-macOS says in `kern.memorystatus_vm_pressure_level` how short memory is. A warning
-counts once it has lasted; then one pool after the other shrinks by a quarter, and
-after a pause again if the warning stands. Quiet for long enough, they grow back.
-Knows no pools: it is asked now and then, and answers with a direction.
+macOS reports memory pressure in `kern.memorystatus_vm_pressure_level`. Once a warning
+has lasted, pools shrink by a quarter, one after the other, and again after a pause if
+the warning persists. After a long quiet period they grow back. Knows nothing of pools:
+`direction` is polled, and returns SHRINK, STAY or GROW.
 """
 
 import ctypes
@@ -14,16 +14,16 @@ from collections.abc import Callable
 NORMAL, WARNING, CRITICAL = 1, 2, 4
 PRESSURE_SYSCTL = b"kern.memorystatus_vm_pressure_level"
 
-POLL_SECONDS = 1.0  # seconds
-CONFIRM_SECONDS = 2.0  # of a warning; a critical level counts at once
-PAUSE_SECONDS = 45.0  # between two rounds of shrinking: the system needs time to notice
-GROW_AFTER_SECONDS = 180.0  # before growing
+POLL_SECONDS = 1.0
+CONFIRM_SECONDS = 2.0  # for a warning; a critical level counts at once
+PAUSE_SECONDS = 45.0  # between rounds of shrinking: the system reacts slowly
+GROW_AFTER_SECONDS = 180.0  # without pressure
 
 SHRINK, STAY, GROW = -1, 0, 1
 
 
 def read_system_level() -> int:
-    """Ask macOS how short memory is; elsewhere it is always normal."""
+    """Return macOS's memory pressure level; NORMAL on other systems."""
     if sys.platform != "darwin":
         return NORMAL
     level, size = ctypes.c_int(NORMAL), ctypes.c_size_t(ctypes.sizeof(ctypes.c_int))
@@ -39,7 +39,7 @@ def read_system_level() -> int:
 
 
 class MemoryPressure:
-    """Turns levels over time into directions; `level` and `clock` can be replaced."""
+    """Turn pressure levels over time into directions; `level` and `clock` for tests."""
 
     def __init__(
         self,
@@ -49,12 +49,12 @@ class MemoryPressure:
         self._level = level
         self._clock = clock
         self._asked = -POLL_SECONDS
-        self._since = clock()  # the state below began
+        self._since = clock()  # when the state below began
         self._state = NORMAL
         self._acted: float | None = None
 
     def direction(self) -> int:
-        """Say whether a round of shrinking or growing should begin now."""
+        """Return whether a round of shrinking or growing should start now."""
         now = self._clock()
         if now - self._asked < POLL_SECONDS:
             return STAY
@@ -74,5 +74,5 @@ class MemoryPressure:
         return now - last >= least
 
     def finish_round(self) -> None:
-        """Take note that a round is over."""
+        """Record that a round is complete."""
         self._acted = self._clock()

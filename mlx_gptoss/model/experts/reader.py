@@ -1,8 +1,8 @@
-"""Runs of bytes from files into memory that is there already, by a few threads.
+"""Read byte ranges of files into existing memory, with a few threads.
 
-All runs of a request are in flight at once. Whatever goes wrong is raised as one
-CheckpointError after the last of them has ended, so that no thread writes into memory
-that its owner has given to somebody else. Knows nothing of experts or MLX.
+All ranges of a request are in flight at once. Failures are raised as one
+CheckpointError after the last read has ended, so that no thread writes into memory
+that has been reused. Knows nothing of experts or MLX.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from pathlib import Path
 from mlx_gptoss.errors import CheckpointError
 
 THREADS = 8
-F_RDAHEAD = 45  # of macOS; Python has no name for it
+F_RDAHEAD = 45  # macOS; not in Python's fcntl
 CHANGED = "it changed while the model was running: load it again"
 
 Preadv = Callable[[int, Sequence[memoryview], int], int]
@@ -25,7 +25,7 @@ Preadv = Callable[[int, Sequence[memoryview], int], int]
 
 @dataclass(frozen=True)
 class ReadRange:
-    """Bytes of `file` from `offset` on that are to fill `out`; `name` is for errors."""
+    """Bytes of `file` from `offset` on that fill `out`; `name` is for errors."""
 
     name: str
     file: Path
@@ -35,7 +35,7 @@ class ReadRange:
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """What tells that a file is still the one that was opened."""
+    """Identifies a file, to detect that it was replaced or changed."""
 
     device: int
     inode: int
@@ -48,7 +48,7 @@ class FileIdentity:
 
 
 class ExpertReader:
-    """Open files and the threads that read them. `preadv` can be replaced in tests."""
+    """Open files and the threads that read them; `preadv` can be replaced in tests."""
 
     def __init__(
         self,
@@ -75,35 +75,37 @@ class ExpertReader:
             raise CheckpointError(f"cannot read `{path}`: {error.strerror}") from error
         self._descriptors[path] = descriptor
         self._identities[path] = FileIdentity.of(os.fstat(descriptor))
-        # Experts are read in no order: reading on past a run would be wasted.
+        # Experts are read in random order, so read-ahead would be wasted.
         if sys.platform == "darwin":
             fcntl.fcntl(descriptor, F_RDAHEAD, 0)
         else:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
     def start(self, ranges: Sequence[ReadRange]) -> "PendingReads":
-        """Begin to read; every run must be waited for."""
+        """Start reading all ranges; the result must be waited for."""
         return PendingReads(
-            self, ranges, [self._pool.submit(self._read, run) for run in ranges]
+            self, ranges, [self._pool.submit(self._read, x) for x in ranges]
         )
 
-    def _read(self, run: ReadRange) -> None:
-        descriptor, done = self._descriptors[run.file], 0
-        while done < len(run.out):
+    def _read(self, wanted: ReadRange) -> None:
+        descriptor, done = self._descriptors[wanted.file], 0
+        while done < len(wanted.out):
             try:
-                count = self._preadv(descriptor, [run.out[done:]], run.offset + done)
+                count = self._preadv(
+                    descriptor, [wanted.out[done:]], wanted.offset + done
+                )
             except OSError as error:
                 raise CheckpointError(
-                    f"cannot read {run.name} in `{run.file}`: {error.strerror}"
+                    f"cannot read {wanted.name} in `{wanted.file}`: {error.strerror}"
                 ) from error
             if count <= 0:
                 raise CheckpointError(
-                    f"`{run.file}` ended inside {run.name}: {CHANGED}"
+                    f"`{wanted.file}` ended inside {wanted.name}: {CHANGED}"
                 )
             done += count
 
     def check_unchanged(self, files: Iterable[Path]) -> None:
-        """Raise CheckpointError if a file is no longer the one that was opened."""
+        """Raise CheckpointError if a file is not the one that was opened."""
         for path in files:
             try:
                 found = {os.fstat(self._descriptors[path]), os.stat(path)}
@@ -115,31 +117,28 @@ class ExpertReader:
                 raise CheckpointError(f"`{path}` was replaced: {CHANGED}")
 
     def close(self) -> None:
-        """End the threads and close the files. Twice is once."""
+        """Stop the threads and close the files; idempotent."""
         self._pool.shutdown(cancel_futures=True)
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
 
 
 class PendingReads:
-    """Runs on their way."""
+    """Reads in flight."""
 
     def __init__(
         self,
         reader: ExpertReader,
-        runs: Sequence[ReadRange],
+        ranges: Sequence[ReadRange],
         jobs: "list[Future[None]]",
     ) -> None:
         self._reader = reader
-        self._files = {run.file for run in runs}
+        self._files = {x.file for x in ranges}
         self._jobs = jobs
-        self.nbytes = sum(len(run.out) for run in runs)
+        self.nbytes = sum(len(x.out) for x in ranges)
 
     def wait(self) -> float:
-        """Wait until all have ended, then raise for the first that failed.
-
-        Returns the seconds waited.
-        """
+        """Wait for all reads, raise the first failure; return the seconds waited."""
         started = time.perf_counter()
         failures = [job.exception() for job in self._jobs]
         self._jobs = []

@@ -1,9 +1,8 @@
-"""Where the bytes of an expert lie: a few runs in the checkpoint's own files.
+"""Locate the bytes of each expert: a few ranges in the checkpoint's own files.
 
-A stack of E matrices in a safetensors file holds expert e at `offset + e * nbytes`.
-With packed gate and up an expert has four runs, with split ones six; affine weights
-have biases beside their scales, so half as many more. Knows files and numbers; opens
-nothing.
+A stack of E matrices in a safetensors file has expert e at `offset + e * nbytes`. An
+expert has four ranges if gate and up are packed, six if they are split, and half as
+many more if its weights are affine (biases beside scales). Opens no files.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,9 +12,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class StackedTensor:
-    """One stacked tensor of a layer: `nbytes` are those of one expert.
+    """One stacked tensor of a layer; `nbytes` is the size of one expert in it.
 
-    `dtype` is as stored; floats may lie in memory in another one.
+    `dtype` is as stored; floats may have another dtype in memory.
     """
 
     name: str
@@ -35,11 +34,11 @@ class ExpertRecords:
 
     @property
     def record_bytes(self) -> int:
-        """Bytes of one expert in its file, without the biases of its rows."""
+        """Bytes of one expert in its file, without its bias."""
         return sum(stack.nbytes for stack in self.stacks.values())
 
     def dtypes(self, projection: str) -> dict[str, str]:
-        """Give the stored dtypes of `down_proj` and the like by the kind of tensor."""
+        """Return the stored dtypes of a projection by kind of tensor."""
         found = (name.partition(".") for name in self.stacks)
         return {
             kind: self.stacks[f"{path}.{kind}"].dtype
@@ -52,6 +51,6 @@ class ExpertRecords:
         return list(dict.fromkeys(stack.file for stack in self.stacks.values()))
 
     def byte_ranges(self, expert: int) -> Iterator[tuple[str, StackedTensor, int]]:
-        """Give parameter, stack and file offset of every run of one expert."""
+        """Yield parameter, stack and file offset of every byte range of one expert."""
         for name, stack in self.stacks.items():
             yield name, stack, stack.offset + expert * stack.nbytes

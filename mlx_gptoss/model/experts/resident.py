@@ -1,11 +1,11 @@
-"""Experts that are all in memory, in any form a checkpoint may have them.
+"""Experts that are all in memory, in every layout a checkpoint may have.
 
-Other storage only has to offer what `Experts` does:
+Other kinds of storage implement the same call:
 
     experts(x, expert_indices, expert_weights)  # (N, M), (N, T), (N, T) -> (N, M)
 
-Knows nothing of routing or of layers. Dimensions: N tokens, T experts per token,
-E experts, M hidden size, F intermediate size, R = N * T rows of work.
+Knows nothing of routing or layers. Dimensions: N tokens, T experts per token,
+E experts, M hidden size, F intermediate size, R = N * T rows.
 """
 
 from collections.abc import Callable
@@ -25,23 +25,23 @@ from mlx_gptoss.model.linear import DEQUANTIZE_MIN_ROWS, should_dequantize
 SWISH_SLOPE = 1.702
 WORD_BITS = 32
 
-# Sort rows by expert from here on: the gathered kernels of a GPU then read each expert
-# once. Those of a CPU do not look at the order.
+# From this many rows on, sort them by expert: a GPU's gathered kernels then read each
+# expert once. The CPU's ignore the order.
 SORT_MIN_ROWS = 64
 
-# A stream of a CPU is one thread, so from this many multiplications on (about 2 ms)
-# half of the experts go to a second stream; handing over costs about 0.1 ms.
+# A CPU stream is one thread, so from this many multiplications on (about 2 ms) half of
+# the experts run on a second stream; the handover costs about 0.1 ms.
 TWO_STREAMS_MIN_PRODUCTS = 2_000_000
 
-# Decoding expert by expert waits for each of them, some 0.2 ms: with fewer
-# multiplications than these the scalar loops are through before.
+# Dequantizing expert by expert waits about 0.2 ms for each; with fewer multiplications
+# than this the scalar loops are faster.
 DEQUANTIZE_MIN_PRODUCTS = 6_000_000
 
 
 class Projection(nn.Module):
-    """E matrices of one shape with their biases, packed or dense.
+    """E matrices of one shape with their biases, quantized or dense.
 
-    Packed: weight uint32 [E, out, in / values a word], scales and, if affine, biases.
+    Quantized: weight uint32 [E, out, in * bits / 32], scales and, if affine, biases.
     Dense: weight [E, in, out]. Always: bias [E, out].
     """
 
@@ -67,18 +67,18 @@ class Projection(nn.Module):
         self, x: mx.array, expert_indices: mx.array, *, sorted_by_expert: bool = False
     ) -> mx.array:
         """Multiply x (..., 1, in) by the matrices of experts (...) -> (..., 1, out)."""
-        places = self.stack_indices(expert_indices)
+        indices = self.stack_indices(expert_indices)
         if self.quantization is None:
             y = mx.gather_mm(
-                x, self.weight, rhs_indices=places, sorted_indices=sorted_by_expert
+                x, self.weight, rhs_indices=indices, sorted_indices=sorted_by_expert
             )
         else:
             y = mx.gather_qmm(
                 x,
                 self.weight,
                 self.scales,
-                getattr(self, "biases", None),  # of affine weights
-                rhs_indices=places,
+                getattr(self, "biases", None),  # affine only
+                rhs_indices=indices,
                 transpose=True,
                 group_size=self.quantization.group_size,
                 bits=self.quantization.bits,
@@ -96,21 +96,21 @@ class Projection(nn.Module):
         return expert
 
     def multiply_one(self, x: mx.array, expert_index: int) -> mx.array:
-        """Multiply x (rows, in) by one matrix -> (rows, out); on a CPU, for prefill."""
+        """Multiply x (rows, in) by one matrix -> (rows, out); for prefill on a CPU."""
         if len(x) < DEQUANTIZE_MIN_ROWS:
             return self(x[:, None], mx.full(len(x), expert_index, mx.uint32)).squeeze(1)
         return mx.addmm(self.bias[expert_index], x, self.dequantize(expert_index))
 
     def dequantize(self, expert: int) -> mx.array:
-        """Return one matrix as float32 (in, out)."""
-        place = self.stack_index(expert)
-        one = slice(place, place + 1)  # a view; an index would copy
+        """Dequantize one matrix to float32 (in, out)."""
+        index = self.stack_index(expert)
+        one = slice(index, index + 1)  # a view; an index would copy
         if self.quantization is None:
             return self.weight[one].squeeze(0)
         if self.quantization.mode == "mxfp4":
-            # Numpy's table look-up is five times faster than `mx.dequantize`.
-            scales = np.asarray(self.scales)[place]
-            blocks = np.asarray(self.weight)[place].view(np.uint8)
+            # numpy's table lookup is five times faster than `mx.dequantize`.
+            scales = np.asarray(self.scales)[index]
+            blocks = np.asarray(self.weight)[index].view(np.uint8)
             blocks = blocks.reshape(*scales.shape, mxfp4.BYTES_PER_BLOCK)
             return mx.array(mxfp4.decode(blocks, scales)).T
         weight = mx.dequantize(
@@ -125,7 +125,7 @@ class Projection(nn.Module):
 
 
 class Experts(nn.Module):
-    """The experts of one layer, resident.
+    """The resident experts of one layer.
 
     Gate and up are one `gate_up_proj` with interleaved rows, as OpenAI packed them, or
     two projections, as mlx-lm splits them.
@@ -135,7 +135,7 @@ class Experts(nn.Module):
         super().__init__()
         M, F = config.hidden_size, config.intermediate_size
         self.count = config.num_local_experts
-        self.products = 3 * M * F  # multiplications of one token and expert
+        self.products = 3 * M * F  # multiplications per token and expert
         self.limit = config.swiglu_limit
 
         def projection(name: str, inputs: int, outputs: int) -> Projection:
@@ -153,7 +153,7 @@ class Experts(nn.Module):
     def make_projection(
         self, name: str, inputs: int, outputs: int, quantization: Quantization | None
     ) -> Projection:
-        """Make one projection of all experts."""
+        """Create one projection of all experts."""
         return Projection(self.count, inputs, outputs, quantization)
 
     @property
@@ -171,7 +171,7 @@ class Experts(nn.Module):
         ).squeeze(1)
 
     def apply_experts(self, x: mx.array, expert_indices: mx.array) -> mx.array:
-        """Multiply in the way that suits the number of rows: -> (N, T, M)."""
+        """Run each token through its experts, the fastest way: -> (N, T, M)."""
         rows = expert_indices.size
         if self.dequantizes(rows, x.dtype):
             return self.apply_one_by_one(x, expert_indices)
@@ -182,17 +182,17 @@ class Experts(nn.Module):
         return self.apply_gathered(x, expert_indices)
 
     def dequantizes(self, rows: int, dtype: mx.Dtype) -> bool:
-        """Whether so many rows of work go expert by expert: on a CPU, in prefill."""
+        """Return whether to dequantize expert by expert: in prefill on a CPU."""
         many = not self.training and rows * self.products >= DEQUANTIZE_MIN_PRODUCTS
         return many and should_dequantize(rows // self.count, dtype)
 
     def apply_gathered(self, x: mx.array, expert_indices: mx.array) -> mx.array:
-        """Multiply all rows at once, as they come: -> (N, T, M)."""
+        """Multiply all rows at once, unsorted: -> (N, T, M)."""
         x = x[:, None, None]  # (N, 1, 1, M)
         return self.feed_forward(x, lambda p, x: p(x, expert_indices)).squeeze(2)
 
     def apply_on_two_streams(self, x: mx.array, expert_indices: mx.array) -> mx.array:
-        """Do the same on two threads: -> (N, T, M)."""
+        """Do the same on two CPU streams: -> (N, T, M)."""
         half = expert_indices.shape[1] // 2
         if half == 0:
             return self.apply_gathered(x, expert_indices)
@@ -203,7 +203,7 @@ class Experts(nn.Module):
         )
 
     def apply_sorted(self, x: mx.array, expert_indices: mx.array) -> mx.array:
-        """Order the rows by expert for the gathered kernels: -> (N, T, M)."""
+        """Sort the rows by expert for the gathered kernels: -> (N, T, M)."""
         N, T = expert_indices.shape
         order = mx.argsort(self.down_proj.stack_indices(expert_indices).flatten())
         ordered = expert_indices.flatten()[order]
@@ -214,24 +214,24 @@ class Experts(nn.Module):
         return y[mx.argsort(order)].reshape(N, T, -1)
 
     def apply_one_by_one(self, x: mx.array, expert_indices: mx.array) -> mx.array:
-        """Decode one expert after the other and let the BLAS multiply: -> (N, T, M).
+        """Dequantize one expert at a time and multiply with the BLAS: -> (N, T, M).
 
-        Decoding is exact, so only the order of summation differs from the gathered
-        product. Evaluates, because sizes are read and one decoded expert is to be in
-        memory at a time. Peak: one projection in float32.
+        Dequantizing is exact, so only the order of summation differs from the gathered
+        product. Evaluates, because group sizes are needed and only one dequantized
+        expert should be in memory. Peak: one projection in float32.
         """
         N, T = expert_indices.shape
-        choice = np.array(expert_indices).ravel()
-        order = np.argsort(choice, kind="stable")
-        bounds = np.searchsorted(choice[order], np.arange(self.count + 1)).tolist()
+        experts = np.array(expert_indices).ravel()
+        order = np.argsort(experts, kind="stable")
+        bounds = np.searchsorted(experts[order], np.arange(self.count + 1)).tolist()
         rows = x[mx.array(order // T)]  # (R, M)
         parts = []
         for expert, (start, end) in enumerate(pairwise(bounds)):
             if start < end:
                 parts.append(self.apply_one(rows[start:end], expert))
                 mx.eval(parts[-1])
-        back = np.argsort(order)
-        return mx.concatenate(parts)[mx.array(back)].reshape(N, T, -1)
+        inverse = np.argsort(order)
+        return mx.concatenate(parts)[mx.array(inverse)].reshape(N, T, -1)
 
     def apply_one(self, x: mx.array, expert: int) -> mx.array:
         """Run x (rows, M) through one expert -> (rows, M)."""
@@ -251,12 +251,12 @@ class Experts(nn.Module):
 
 @cache
 def second_stream() -> mx.ThreadLocalStream:
-    """Return a CPU stream beside the default one, in whatever thread asks."""
+    """Return a second CPU stream, local to the calling thread."""
     return mx.new_thread_local_stream(mx.Device(mx.cpu))
 
 
 def swiglu_plain(gate: mx.array, up: mx.array, limit: float) -> mx.array:
-    """Gate `up + 1`; the gate is clamped from above only."""
+    """Return swish(gate) * (up + 1); the gate is clamped from above only."""
     gate = mx.minimum(gate, limit)
     up = mx.clip(up, -limit, limit)
     return gate * mx.sigmoid(SWISH_SLOPE * gate) * (up + 1)
@@ -266,7 +266,10 @@ _swiglu_compiled = mx.compile(swiglu_plain, shapeless=True)
 
 
 def swiglu(gate: mx.array, up: mx.array, limit: float) -> mx.array:
-    """Gate `up + 1`, in one kernel on a GPU (a CPU would start a C++ compiler)."""
+    """Run `swiglu_plain`, compiled to one kernel on a GPU.
+
+    MLX compiles for a CPU too, but by starting a C++ compiler.
+    """
     if use_gpu_paths():
         return _swiglu_compiled(gate, up, limit)
     return swiglu_plain(gate, up, limit)

@@ -1,7 +1,7 @@
-"""Which expert lies in which slot, and which one goes first; knows no bytes.
+"""Assign experts to slots, with LRU eviction; knows no bytes.
 
-The least recently used expert goes. Replays of real routing found nothing better: what
-is used least often is worse, and what is ideal is better by a few hundredths only.
+Replays of real routing found nothing better than LRU: evicting the least frequently
+used expert is worse, and the ideal policy is better by only a few hundredths.
 """
 
 from collections import OrderedDict
@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from mlx_gptoss.errors import CheckpointError, MemoryBudgetError
 
-UNASSIGNED = 0  # an expert that is in no slot; nobody may ask for it
+UNASSIGNED = 0  # table entry of an expert that is in no slot; must not be used
 
 
 class Slots:
@@ -21,9 +21,8 @@ class Slots:
         self.count = slots
         self.experts = experts
         self.layer = layer
-        self._slot_of: OrderedDict[int, int] = (
-            OrderedDict()
-        )  # expert -> slot, oldest first
+        # By expert, the least recently used first.
+        self._slot_of: OrderedDict[int, int] = OrderedDict()
         self._free = list(range(slots))[::-1]
         self._table: mx.array | None = None
 
@@ -35,23 +34,26 @@ class Slots:
 
     @property
     def cached(self) -> list[int]:
-        """The experts that are here, the least recently used first."""
+        """The experts in slots, the least recently used first."""
         return list(self._slot_of)
 
     @property
     def table(self) -> mx.array:
-        """The slot of every expert: (E,) uint32."""
+        """The slot of each expert: (E,) uint32."""
         if self._table is None:
             slots = [self._slot_of.get(e, UNASSIGNED) for e in range(self.experts)]
             self._table = mx.array(slots, mx.uint32)
         return self._table
 
     def touch(self, needed: Iterable[int]) -> list[int]:
-        """Mark experts as used; return those that are not here."""
-        held, missing = self._slot_of, []
+        """Mark experts as used; return those that are in no slot.
+
+        Raises CheckpointError for an index that is no expert.
+        """
+        missing = []
         for expert in needed:
-            if expert in held:
-                held.move_to_end(expert)
+            if expert in self._slot_of:
+                self._slot_of.move_to_end(expert)
             else:
                 missing.append(expert)
         if missing and max(missing) >= self.experts:
@@ -62,7 +64,10 @@ class Slots:
         return missing
 
     def allocate(self, count: int, keep: Collection[int]) -> list[int]:
-        """Take `count` slots away from all experts but `keep`, the oldest first."""
+        """Free `count` slots, evicting the least recently used experts except `keep`.
+
+        Raises MemoryBudgetError if there are not enough slots.
+        """
         while len(self._free) < count:
             victim = next((e for e in self._slot_of if e not in keep), None)
             if victim is None:
@@ -75,15 +80,15 @@ class Slots:
         return [self._free.pop() for _ in range(count)]
 
     def assign(self, experts: Iterable[int], slots: Iterable[int]) -> None:
-        """Say that experts now lie in slots that `make_room` gave."""
+        """Record that experts are now in slots returned by `allocate`."""
         for expert, slot in zip(experts, slots, strict=True):
             self._slot_of[expert] = slot
         self._table = None
 
     def resize(self, slots: int) -> list[int]:
-        """Change the number of slots; return the old slots of the new first ones.
+        """Change the number of slots; return the old slots of the experts that stay.
 
-        Whoever was used last stays.
+        The most recently used experts stay, and move to the first slots in that order.
         """
         kept = list(self._slot_of.items())[-slots:]
         self.count = slots
@@ -93,5 +98,5 @@ class Slots:
         return [old for _, old in kept]
 
     def release(self, slots: Iterable[int]) -> None:
-        """Return slots that were not filled."""
+        """Free allocated slots that were not filled."""
         self._free.extend(slots)

@@ -1,8 +1,8 @@
-"""What streaming took, layer by layer: hits, bytes, and where the time went.
+"""Statistics of streamed experts per layer: hits, bytes read, and where time went.
 
-`sync` is the wait for the router's choice, and so for all that was queued before it;
-`io` the wait for the disk; `compute` the rest of the layer's own time: its host work,
-and the products of long prompts, which are evaluated group by group.
+`sync` is the wait for the router's output, and so for everything queued before it;
+`io` the wait for the disk; `compute` the rest of the layer's time: its host work, and
+the products of long prompts, which are evaluated group by group.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 @dataclass
 class LayerStatistics:
-    """Counts of one streamed layer. Times are in seconds."""
+    """Counters of one streamed layer; times in seconds."""
 
-    experts: int = 0  # asked for, each once a call
+    experts: int = 0  # requested; each expert once per call
     misses: int = 0
     bytes_read: int = 0
     calls: int = 0
@@ -52,7 +52,7 @@ COUNTS = tuple(LayerStatistics.__dataclass_fields__)
 
 @dataclass(frozen=True)
 class ExpertStatistics:
-    """All streamed layers; `layers` holds those by number, with their slots."""
+    """Counters and slots of all streamed layers, by layer number."""
 
     layers: dict[int, LayerStatistics]
     slots: dict[int, int]
@@ -70,7 +70,7 @@ class ExpertStatistics:
 def collect_statistics(
     layers: Sequence[tuple[int, int, LayerStatistics]], resident_layers: int
 ) -> ExpertStatistics:
-    """Copy the counts of (layer, slots, counts)."""
+    """Copy counters given as (layer, slots, counters)."""
     return ExpertStatistics(
         {number: replace(counts) for number, _, counts in layers},
         {number: slots for number, slots, _ in layers},

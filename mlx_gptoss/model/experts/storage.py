@@ -1,9 +1,9 @@
-"""Put a placement into a model: which layers are resident, and the slots of others.
+"""Apply a placement to a model: which layers are resident, and the slots of others.
 
-    storage = stream(model, placement, records)
+    storage = stream_experts(model, placement, records)
     storage.statistics(); storage.close()
 
-`Placement` is what a planner decides; nothing here knows of budgets.
+A planner decides the `Placement`; nothing here knows of budgets.
 """
 
 import math
@@ -20,12 +20,12 @@ from mlx_gptoss.model.experts.statistics import ExpertStatistics, collect_statis
 from mlx_gptoss.model.experts.streamed import StreamedExperts
 from mlx_gptoss.model.gpt_oss import GptOss
 
-SHRINK_FACTOR = 3 / 4  # of its slots a pool keeps when memory is short
+SHRINK_FACTOR = 3 / 4  # of its slots, kept when memory is short
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Slots of every streamed layer by its number; the other layers are resident."""
+    """Slots of each streamed layer by number; the other layers are resident."""
 
     slots: Mapping[int, int]
 
@@ -34,7 +34,7 @@ class Placement:
         return bool(self.slots)
 
     def is_pooled(self, parameter: str) -> bool:
-        """Say whether a parameter of the model lies in a pool, not in the model."""
+        """Return whether a parameter is kept in a slot pool instead of the model."""
         parts = parameter.split(".")
         if parts[:2] != ["model", "layers"] or "experts" not in parts:
             return False
@@ -48,29 +48,29 @@ class ExpertStorage:
         self,
         layers: Mapping[int, StreamedExperts],
         reader: ExpertReader,
-        whole: int,
+        resident_layers: int,
         pressure: MemoryPressure | None = None,
     ) -> None:
         self.layers = dict(layers)
         self.reader = reader
-        self._resident_layers = whole
+        self._resident_layers = resident_layers
         self._planned = {layer: x.slots for layer, x in layers.items()}
         self._pressure = pressure or MemoryPressure()
-        self._round: list[int] = []  # layers whose size is still to be changed
+        self._round: list[int] = []  # layers still to be resized
         self._direction = STAY
         self.cache_limit_before: int | None = None
         for layer in layers.values():
             layer.before_each_call(self._resize_next_layer)
 
     def statistics(self) -> ExpertStatistics:
-        """Copy the counts so far."""
+        """Return a copy of the counters so far."""
         return collect_statistics(
             [(n, x.slots, x.statistics) for n, x in self.layers.items()],
             self._resident_layers,
         )
 
     def _resize_next_layer(self, layer: StreamedExperts) -> None:
-        """Change the size of one layer at a time, while memory is short or no more."""
+        """Resize this layer if it is the next one in the current round."""
         if not self._round:
             self._start_round()
         if not self._round or self.layers.get(self._round[-1]) is not layer:
@@ -93,7 +93,7 @@ class ExpertStorage:
         ]
 
     def close(self) -> None:
-        """End the threads, close the files, let go of the pools. Twice is once."""
+        """Stop the threads, close the files, release the pools; idempotent."""
         self.layers.clear()
         self.reader.close()
         if self.cache_limit_before is not None:
@@ -101,7 +101,7 @@ class ExpertStorage:
             self.cache_limit_before = None
 
     def limit_cache(self, limit: int) -> None:
-        """Have MLX keep less freed memory until this is closed."""
+        """Limit the freed memory that MLX keeps for reuse, until this is closed."""
         self.cache_limit_before = mx.set_cache_limit(limit)
 
 
@@ -116,10 +116,10 @@ def stream_experts(
     in_place: bool = True,
     pressure: MemoryPressure | None = None,
 ) -> ExpertStorage:
-    """Replace the experts of the placement's layers by streamed ones, with empty pools.
+    """Replace the experts of the placement's layers by streamed ones with empty pools.
 
-    Their biases are parameters of the model and still to be loaded; other floats of
-    theirs lie in memory as `dtype`.
+    Their biases remain parameters of the model and must be loaded; other floats are
+    kept in memory as `dtype`.
     """
     used = [records[layer] for layer in placement.slots]
     reader = reader or ExpertReader(path for record in used for path in record.files)
@@ -137,5 +137,5 @@ def stream_experts(
         )
         layers[layer].eval()
         model.model.layers[layer].mlp.experts = layers[layer]
-    whole = model.config.num_hidden_layers - len(layers)
-    return ExpertStorage(layers, reader, whole, pressure)
+    resident_layers = model.config.num_hidden_layers - len(layers)
+    return ExpertStorage(layers, reader, resident_layers, pressure)

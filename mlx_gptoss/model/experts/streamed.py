@@ -1,12 +1,11 @@
-"""Experts of which S are in memory; the others are read from the checkpoint's files.
+"""Experts of which S are in memory; others are read from the checkpoint's files.
 
     experts(x, expert_indices, expert_weights)  # bit-equal to resident experts
 
-One token, or a few: read what is missing into the slots least recently used, and go
-on as if all experts were there. Many tokens that choose more than S experts: expert by
-expert, those that are here first, then the others in groups; while a group computes,
-the next one is read into the slots of the one before. In steady state nothing is
-allocated but the results.
+Decode, or few tokens: read missing experts into the least recently used slots, then
+compute as if all experts were resident. Prefill that needs more than S experts: process
+them in groups, cached experts first; while one group computes, the next is prefetched
+into the slots of the group before. In steady state only results are allocated.
 
 Dimensions as in `resident`: N tokens, T experts per token, E experts, R = N * T rows.
 """
@@ -30,20 +29,20 @@ from mlx_gptoss.model.experts.resident import SORT_MIN_ROWS, Experts, Projection
 from mlx_gptoss.model.experts.slots import Slots
 from mlx_gptoss.model.experts.statistics import LayerStatistics
 
-# Up to so many tokens a result may wait to be evaluated (decoding, batches of it); of
-# more it would hold too much memory back.
+# Results of up to so many tokens (decode steps) stay lazy; larger ones are evaluated,
+# because they would keep too much memory alive.
 LAZY_MAX_TOKENS = 32
 
 
 class PendingLoad:
-    """Experts on their way into slots."""
+    """Experts being read into slots."""
 
     def __init__(
-        self, experts: list[int], slots: list[int], reading: PendingReads
+        self, experts: list[int], slots: list[int], reads: PendingReads
     ) -> None:
         self.experts = experts
         self.slots = slots
-        self.reading = reading
+        self.reads = reads
 
 
 class StreamedExperts(Experts):
@@ -71,12 +70,12 @@ class StreamedExperts(Experts):
         self._last: mx.array | None = None
         self._before: Callable[[StreamedExperts], None] = lambda _: None
         self.min_slots = config.num_experts_per_tok
-        self.target_slots = slots  # may be changed at any time; obeyed at the next call
+        self.target_slots = slots  # may change at any time; applied at the next call
         self.statistics = LayerStatistics()
 
     @property
     def slots(self) -> int:
-        """How many experts can be here."""
+        """Number of slots."""
         return self._slots.count
 
     @property
@@ -92,7 +91,7 @@ class StreamedExperts(Experts):
             inputs,
             outputs,
             quantization,
-            stored=self._records.dtypes(name),
+            stored_dtypes=self._records.dtypes(name),
             dtype=self._dtype,
             in_place=self._in_place,
         )
@@ -101,11 +100,11 @@ class StreamedExperts(Experts):
         self, x: mx.array, expert_indices: mx.array, expert_weights: mx.array
     ) -> mx.array:
         """Return the weighted sum of each token's experts: (N, M)."""
-        # A slot is never overwritten while it may be read: the device reads slots only
-        # for results of this layer, and all of those are done after this line. While
-        # decoding they are anyway, since this choice follows from the former token.
-        # Waiting for the last result covers whatever else was begun before (batches,
-        # results nobody has asked for yet), for there is one in waiting at most.
+        # A slot must not be overwritten while the device may read it. It reads slots
+        # only for results of this layer, and this line waits for all of those. In a
+        # decode step they are done anyway, since these indices depend on the previous
+        # token. At most one result is pending, so waiting for the last one covers
+        # everything started before (batches, results not evaluated yet).
         started = time.perf_counter()
         mx.eval(expert_indices, self._pending_results())
         synced = time.perf_counter()
@@ -114,7 +113,7 @@ class StreamedExperts(Experts):
             self._resize()
         needed = distinct_experts(expert_indices)
         if len(needed) <= self._slots.count:
-            waited = self._load(needed)
+            waited = self.load(needed)
             y = self.apply_experts(x, expert_indices)
         else:
             y, waited = self._apply_in_groups(x, expert_indices)
@@ -128,11 +127,11 @@ class StreamedExperts(Experts):
         return y
 
     def before_each_call(self, before: "Callable[[StreamedExperts], None]") -> None:
-        """Have `before` called at every call, when nothing reads the slots."""
+        """Call `before` at the start of each call, when nothing reads the slots."""
         self._before = before
 
     def _resize(self) -> None:
-        """Take the slots that are wanted; this layer's pools exist twice meanwhile."""
+        """Resize to `target_slots`; this layer's pools exist twice meanwhile."""
         kept = self._slots.resize(self.target_slots)
         for projection in self._pooled.values():
             projection.resize(kept, self.target_slots)
@@ -147,22 +146,18 @@ class StreamedExperts(Experts):
         return self._slots.cached
 
     def load(self, needed: Collection[int]) -> float:
-        """Have all of these in slots; return the seconds waited for the disk.
+        """Load experts into slots; return the seconds waited for the disk.
 
         Nothing may be computing with this layer.
         """
-        return self._load(needed)
-
-    def _load(self, needed: Collection[int]) -> float:
-        """Have all of these in slots; return the seconds waited for the disk."""
         missing = self._slots.touch(needed)
         self.statistics.count_experts(len(needed), len(missing))
         return self._finish_load(self._start_load(missing, needed) if missing else None)
 
     def _start_load(self, missing: list[int], keep: Collection[int]) -> PendingLoad:
-        """Start reading experts into slots, taken from any others but `keep`."""
+        """Start reading experts into slots, evicting any experts except `keep`."""
         slots = self._slots.allocate(len(missing), keep)
-        runs = [
+        ranges = [
             ReadRange(
                 f"expert {e} of `{stack.name}`",
                 stack.file,
@@ -172,29 +167,29 @@ class StreamedExperts(Experts):
             for e, slot in zip(missing, slots, strict=True)
             for name, stack, at in self._records.byte_ranges(e)
         ]
-        return PendingLoad(missing, slots, self._reader.start(runs))
+        return PendingLoad(missing, slots, self._reader.start(ranges))
 
     def _slot_memory(self, name: str, slot: int) -> memoryview:
-        """Return the place of `down_proj.scales` and the like in a slot."""
+        """Return the memory of a parameter such as `down_proj.scales` in a slot."""
         projection, _, kind = name.partition(".")
         return self._pooled[projection].pools[kind].slot_memory(slot)
 
-    def _finish_load(self, filling: PendingLoad | None) -> float:
-        """Wait until experts are read; only then are they said to be there."""
-        if filling is None:
+    def _finish_load(self, pending: PendingLoad | None) -> float:
+        """Wait for the reads, then assign the slots; return the seconds waited."""
+        if pending is None:
             return 0.0
         started = time.perf_counter()
         try:
-            filling.reading.wait()
+            pending.reads.wait()
         except BaseException:
-            self._slots.release(filling.slots)
+            self._slots.release(pending.slots)
             raise
         for projection in self._pooled.values():
             for pool in projection.pools.values():
-                pool.commit(filling.slots)
-        self._slots.assign(filling.experts, filling.slots)
+                pool.commit(pending.slots)
+        self._slots.assign(pending.experts, pending.slots)
         waited = time.perf_counter() - started
-        self.statistics.count_read(filling.reading.nbytes)
+        self.statistics.count_read(pending.reads.nbytes)
         return waited
 
     @property
@@ -204,53 +199,55 @@ class StreamedExperts(Experts):
     def _apply_in_groups(
         self, x: mx.array, expert_indices: mx.array
     ) -> tuple[mx.array, float]:
-        """Send more experts than there are slots: -> (N, T, M), seconds of waiting.
+        """Apply more experts than there are slots: -> (N, T, M), seconds waited.
 
-        Evaluates group by group, before the slots of one are given to the next.
+        Evaluates each group before its slots are reused for the next.
         """
         N, T = expert_indices.shape
-        choice = np.array(expert_indices).ravel()
-        groups = self._plan_groups(choice)
+        experts = np.array(expert_indices).ravel()  # (R,)
+        groups = self._plan_groups(experts)
         rank = np.empty(self.count, np.int64)
         rank[list(chain.from_iterable(groups))] = np.arange(sum(map(len, groups)))
-        order = np.argsort(rank[choice], kind="stable")
-        rows, ordered = x[mx.array(order // T)], choice[order]  # (R, M), (R,)
+        order = np.argsort(rank[experts], kind="stable")
+        rows, ordered = x[mx.array(order // T)], experts[order]  # (R, M), (R,)
         ends = np.cumsum([np.isin(ordered, group).sum() for group in groups])
-        whole = self.dequantizes(choice.size, x.dtype)
+        dequantize = self.dequantizes(experts.size, x.dtype)
         parts: list[mx.array] = []
         waited = 0.0
-        later = set(ordered.tolist())  # not computed yet: whoever is here stays
-        coming = self._prefetch(groups[0], later)
+        later = set(ordered.tolist())  # not computed yet: must not be evicted
+        pending = self._prefetch(groups[0], later)
         for n, group in enumerate(groups):
-            waited += self._finish_load(coming)
+            waited += self._finish_load(pending)
             following = groups[n + 1] if n + 1 < len(groups) else []
-            beside = len(group) + len(following) <= self._slots.count
-            coming = self._prefetch(following, later) if beside else None
+            both_fit = len(group) + len(following) <= self._slots.count
+            pending = self._prefetch(following, later) if both_fit else None
             start, end = (ends[n - 1] if n else 0), ends[n]
             try:
-                y = self._apply_group(rows[start:end], ordered[start:end], whole=whole)
+                y = self._apply_group(
+                    rows[start:end], ordered[start:end], dequantize=dequantize
+                )
                 mx.eval(y)
             except BaseException:
-                self._finish_load(coming)  # threads still write into its slots
+                self._finish_load(pending)  # its threads still write into slots
                 raise
             parts.append(y)
             later.difference_update(group)
-            if not beside:
-                coming = self._prefetch(following, later)
-        back = mx.array(np.argsort(order))
-        return mx.concatenate(parts)[back].reshape(N, T, -1), waited
+            if not both_fit:
+                pending = self._prefetch(following, later)
+        inverse = mx.array(np.argsort(order))
+        return mx.concatenate(parts)[inverse].reshape(N, T, -1), waited
 
-    def _plan_groups(self, choice: np.ndarray) -> list[list[int]]:
-        """Order the expert_indices experts and cut them into groups of half the slots.
+    def _plan_groups(self, experts: np.ndarray) -> list[list[int]]:
+        """Order the needed experts and split them into groups of half the slots.
 
-        Those that are here come first. The others come in the order of their last
-        use, so that what stays at the end is what the next tokens may want.
+        Cached experts come first, the others in the order of their last use, so that
+        the experts left in the slots are the most recent ones.
         """
-        used = {int(expert): row for row, expert in enumerate(choice)}
-        here = [e for e in self._slots.cached if e in used]
-        absent = sorted(used.keys() - set(here), key=lambda e: used[e])
-        self.statistics.count_experts(len(used), len(absent))
-        ordered, size = here + absent, max(1, self._slots.count // 2)
+        last_use = {int(expert): row for row, expert in enumerate(experts)}
+        cached = [e for e in self._slots.cached if e in last_use]
+        missing = sorted(last_use.keys() - set(cached), key=lambda e: last_use[e])
+        self.statistics.count_experts(len(last_use), len(missing))
+        ordered, size = cached + missing, max(1, self._slots.count // 2)
         return [ordered[n : n + size] for n in range(0, len(ordered), size)]
 
     def _prefetch(self, group: Sequence[int], keep: set[int]) -> PendingLoad | None:
@@ -258,10 +255,10 @@ class StreamedExperts(Experts):
         return self._start_load(missing, keep) if missing else None
 
     def _apply_group(
-        self, x: mx.array, experts: np.ndarray, *, whole: bool
+        self, x: mx.array, experts: np.ndarray, *, dequantize: bool
     ) -> mx.array:
-        """Send rows x (R, M), ordered by expert, through experts (R,) -> (R, M)."""
-        if whole:  # as `apply_one_by_one` does, so that the sums are the same
+        """Apply experts (R,), sorted, to the rows of x (R, M) -> (R, M)."""
+        if dequantize:  # like `apply_one_by_one`, so that the sums are bit-equal
             cuts = np.flatnonzero(np.diff(experts)) + 1
             bounds = [0, *cuts.tolist(), len(experts)]
             parts = []
@@ -276,13 +273,13 @@ class StreamedExperts(Experts):
 
 
 def distinct_experts(expert_indices: mx.array) -> list[int]:
-    """List the experts in (N, T) once each, in order, so that runs can be repeated."""
+    """Return the distinct experts in (N, T), sorted so that runs are repeatable."""
     rows = cast("list[list[int]]", expert_indices.tolist())
     return sorted(set(chain.from_iterable(rows)))
 
 
 def require_slots(slots: int, config: ModelConfig, layer: int) -> None:
-    """Refuse fewer slots than one token needs. Raises MemoryBudgetError."""
+    """Raise MemoryBudgetError for fewer slots than one token needs."""
     least = config.num_experts_per_tok
     if slots < least:
         raise MemoryBudgetError(

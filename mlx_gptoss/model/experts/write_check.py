@@ -1,8 +1,8 @@
-"""Does this device see what is written into an array's memory from outside?
+"""Check that the device sees bytes written into an array's memory from outside MLX.
 
-MLX gives out writable views of evaluated arrays, and Metal's buffers are shared with
-the CPU, so it should. Nothing rests on that: it is tried once on every device, before
-the first pool is filled, by the very path that fills pools.
+MLX exposes writable views of evaluated arrays, and Metal shares its buffers with the
+CPU, so it should. This does not rely on it: the check runs once per device, before the
+first slot pool is filled, through the same code that fills pools.
 """
 
 from functools import cache
@@ -14,11 +14,11 @@ from mlx_gptoss.format.config import MXFP4
 from mlx_gptoss.model.experts.pool import SlotPool
 
 SLOTS, ROWS, COLUMNS = 4, 8, 64
-ROUNDS = 3  # the device has read the slots before, and may have kept what it read
+ROUNDS = 3  # the device may have cached what it read in earlier rounds
 
 
 def in_place_writes_work() -> bool:
-    """Say whether slots may be filled in place on the default device."""
+    """Return whether slots can be filled in place on the default device."""
     return _seen(str(mx.default_device()))
 
 
@@ -28,18 +28,18 @@ def _seen(_device: str) -> bool:
 
 
 def check_writes() -> bool:
-    """Fill slots in place, again and again, and gather what the device reads there."""
+    """Fill slots in place repeatedly; compare products with those of fresh copies."""
     words = COLUMNS * MXFP4.bits // 32
     weight = SlotPool(SLOTS, (ROWS, words), mx.uint32, in_place=True)
     scales = SlotPool(
         SLOTS, (ROWS, COLUMNS // MXFP4.group_size), mx.uint8, in_place=True
     )
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     expert_indices = mx.arange(SLOTS, dtype=mx.uint32)
     x = mx.ones((SLOTS, 1, COLUMNS))
     for _ in range(ROUNDS):
         for slot in range(SLOTS):
-            weight.slot_memory(slot)[:] = draw.bytes(weight.slot_bytes)
+            weight.slot_memory(slot)[:] = rng.bytes(weight.slot_bytes)
             scales.slot_memory(slot)[:] = bytes([127] * scales.slot_bytes)
         found = _product(x, weight.array, scales.array, expert_indices)
         expected = _product(
