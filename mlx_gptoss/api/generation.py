@@ -18,11 +18,11 @@ from typing import Any
 
 from mlx_gptoss.api.text_parser import AnswerParser, ParsedToken
 from mlx_gptoss.engine.answer import STOP_STRING
-from mlx_gptoss.engine.interfaces import Guidance
+from mlx_gptoss.engine.interfaces import TokenGuide
 from mlx_gptoss.engine.outputs import CANCELLED, STOP, TOOL_CALLS, Statistics, Step
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
-from mlx_gptoss.engine.scheduler.request import Ticket
+from mlx_gptoss.engine.scheduler.request import Request
 from mlx_gptoss.harmony.messages import Message
 
 
@@ -37,7 +37,7 @@ class PreparedPrompt:
     ids: list[int]
     params: SamplingParams
     reader: AnswerParser
-    guide: Guidance | None = None
+    guide: TokenGuide | None = None
     conversation: Sequence[Message] = ()  # before the answer, if it will go on
     shared: bool = False
     freed: Sequence[str] = ()
@@ -74,7 +74,7 @@ class AnswerStream:
         self._request = request
         self._loop = asyncio.get_running_loop()
         self._arrived: asyncio.Queue[Step | None] = asyncio.Queue()
-        self._ticket: Ticket | None = None
+        self._ticket: Request | None = None
         self._cancelled = False
         self._stats: Statistics | None = None
         self._error: BaseException | None = None
@@ -170,7 +170,7 @@ class AnswerStream:
             self.prompt.params,
             guide=self.prompt.guide,
             shared=self.prompt.shared,
-            request=self._request,
+            group=self._request,
             on_step=lambda step: self._tell(self._arrive, step),
             on_end=lambda stats, error: self._tell(self._end, stats, error),
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from mlx_gptoss.api.errors import context_exceeded
 from mlx_gptoss.api.generation import AnswerStream, PreparedPrompt
 from mlx_gptoss.api.text_parser import HarmonyAnswerParser
-from mlx_gptoss.engine.generate import reasoning_share, room
+from mlx_gptoss.engine.generate import default_reasoning_budget, resolve_max_tokens
 from mlx_gptoss.engine.guide import Guide
 from mlx_gptoss.engine.outputs import CANCELLED
 from mlx_gptoss.engine.runtime import Runtime
@@ -113,9 +113,9 @@ def prepare_prompts(ask: ConversationRequest, runtime: Runtime) -> list[Prepared
     begun = ask.begun_ids(runtime.tokenizer)
     prompts = []
     for number in range(ask.choices):
-        guide = runtime.guides.guide(constraints, targets)
+        guide = runtime.guides.create(constraints, targets)
         if guide is not None:
-            guide.begin(begun)
+            guide.resume_turn(begun)
         reader = HarmonyAnswerParser(
             runtime.tokenizer, tools=ask.tools, stop=ask.constraints.stop, begun=begun
         )
@@ -178,5 +178,5 @@ def _with_budget(
     constraints = ask.constraints
     if not ask.auto_budget or constraints.max_reasoning_tokens is not None:
         return constraints
-    space = room(tokens, 0, runtime.context, ask.params.max_tokens)
-    return replace(constraints, max_reasoning_tokens=reasoning_share(space))
+    space = resolve_max_tokens(tokens, 0, runtime.context, ask.params.max_tokens)
+    return replace(constraints, max_reasoning_tokens=default_reasoning_budget(space))

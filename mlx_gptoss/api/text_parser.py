@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.engine.answer import Listener
+from mlx_gptoss.engine.answer import StopStringParser
 from mlx_gptoss.engine.outputs import Step
 from mlx_gptoss.harmony.events import Answer, ParserEvent, ToolCall, ToolCallFailed
 from mlx_gptoss.harmony.messages import Message, ToolDescription
@@ -73,7 +73,7 @@ class HarmonyAnswerParser:
         self._parser = Parser(tokenizer, tools=tools, next_id=new_call_id)
         for token in begun:
             self._parser.feed(token)
-        self._listener = Listener(self._parser, stop)
+        self._listener = StopStringParser(self._parser, stop)
         self.stopped = False
         self.called = False
         self._cut_call = False  # the last message is a call without an end
@@ -82,7 +82,7 @@ class HarmonyAnswerParser:
 
     @property
     def stop_found(self) -> str | None:
-        return self._listener.found
+        return self._listener.matched_stop_string
 
     @property
     def messages(self) -> Sequence[Message]:

@@ -174,7 +174,7 @@ class Chat:
         One line per schema. Raises SchemaError for an invalid grammar.
         """
         targets = self.toolbox.targets
-        guide = self.runtime.guides.guide(self.constraints, targets)
+        guide = self.runtime.guides.create(self.constraints, targets)
         return [] if guide is None else unenforced_lines(guide.freed)
 
     @property

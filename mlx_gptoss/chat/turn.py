@@ -10,9 +10,9 @@ from itertools import count
 
 from mlx_gptoss.chat.toolbox import Toolbox
 from mlx_gptoss.chat.transcript import Transcript
-from mlx_gptoss.engine.answer import Listener
-from mlx_gptoss.engine.finish_reasons import TOOL_ROUNDS, cause
-from mlx_gptoss.engine.generate import reasoning_share, room
+from mlx_gptoss.engine.answer import StopStringParser
+from mlx_gptoss.engine.finish_reasons import TOOL_ROUNDS, incomplete_cause
+from mlx_gptoss.engine.generate import default_reasoning_budget, resolve_max_tokens
 from mlx_gptoss.engine.guide import Guide
 from mlx_gptoss.engine.outputs import CANCELLED, LENGTH, STOP, TOOL_CALLS, Statistics
 from mlx_gptoss.engine.runtime import Runtime
@@ -81,10 +81,10 @@ class Turn:
         params = replace(params, max_tokens=max_tokens, seed=seed)
         constraints = self._remaining_constraints(settings.constraints)
         if constraints.forces_a_call and constraints.max_reasoning_tokens is None:
-            space = room(len(ids), 0, runtime.context, max_tokens)
-            share = reasoning_share(space)
+            space = resolve_max_tokens(len(ids), 0, runtime.context, max_tokens)
+            share = default_reasoning_budget(space)
             constraints = replace(constraints, max_reasoning_tokens=share)
-        self._guide = runtime.guides.guide(constraints, context.toolbox.targets)
+        self._guide = runtime.guides.create(constraints, context.toolbox.targets)
         return runtime.generate(
             ids, params, reuse=True, guide=self._guide, cancelled=context.cancelled
         )
@@ -99,7 +99,7 @@ class Turn:
             if total.finish_reason not in (CANCELLED, LENGTH):
                 yield from self._run_tools()
             if final := self._final_statistics(total, called=called, rounds=rounds):
-                reason = cause(final.finish_reason, final.finish_details)
+                reason = incomplete_cause(final.finish_reason, final.finish_details)
                 if self._transcript.mark_cut(reason):
                     self._context.changed()
                 yield Done(final.finish_reason or STOP, final)
@@ -157,7 +157,7 @@ class Turn:
             calls_on_analysis=constraints.calls_on_analysis,
             next_id=calls.next_id,
         )
-        listener = Listener(parser, constraints.stop)
+        listener = StopStringParser(parser, constraints.stop)
         try:
             for step in stream:
                 yield from self._record(listener.feed(step.token))
@@ -168,8 +168,10 @@ class Turn:
             stream.close()
             self._record(listener.finish())
             self.reasoning_tokens += self._guide.reasoning_tokens if self._guide else 0
-            stats = listener.judged(stream.stats)
-            self._transcript.mark_cut(cause(stats.finish_reason, stats.finish_details))
+            stats = listener.with_stop_string(stream.stats)
+            self._transcript.mark_cut(
+                incomplete_cause(stats.finish_reason, stats.finish_details)
+            )
             self._context.changed()
         return stats
 

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING
 
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.engine.finish_reasons import (
-    CUTS,
+    CUT_DESCRIPTIONS,
+    EMPTY_ANSWER,
     LENGTH,
     NO_ANSWER,
-    NOTHING_SAID,
-    cause,
-    in_words,
+    describe_cause,
+    incomplete_cause,
 )
 
 if TYPE_CHECKING:
@@ -26,15 +26,15 @@ def note_ending(stats: "Statistics | None", *, answer: str) -> None:
     if stats is None:
         return
     reason, details = stats.finish_reason, stats.finish_details
-    why = cause(reason, details)
+    why = incomplete_cause(reason, details)
     if why == LENGTH:
-        note(f"({in_words(why)})")
+        note(f"({describe_cause(why)})")
     for detail in details:
-        if detail in CUTS:
-            note(f"({CUTS[detail]})")
+        if detail in CUT_DESCRIPTIONS:
+            note(f"({CUT_DESCRIPTIONS[detail]})")
     if answer.strip():
         return
     if why == LENGTH:
         note(f"({NO_ANSWER})")
     elif reason == STOP and STOP_STRING not in details:
-        note(f"({NOTHING_SAID})")
+        note(f"({EMPTY_ANSWER})")

@@ -12,7 +12,7 @@ from mlx_gptoss.memory import format_bytes
 from mlx_gptoss.memory.sizes import RECIPE_BITS
 
 if TYPE_CHECKING:
-    from mlx_gptoss.engine.forecast import Forecast, Subject
+    from mlx_gptoss.engine.forecast import Forecast, PlannedModel
     from mlx_gptoss.memory import Plan, Range
 
 FORMULA = (
@@ -90,16 +90,16 @@ def plan(
     mlx-gptoss plan openai/gpt-oss-120b --device "M4 Max 64GB"
     mlx-gptoss plan ./gpt-oss-20b-q8 --memory 10GB --context 32768
     """
-    from mlx_gptoss.engine.forecast import forecast, limited
-    from mlx_gptoss.engine.hit_curve import recorded_curve
+    from mlx_gptoss.engine.forecast import forecast, limit_budget
+    from mlx_gptoss.engine.hit_curve import load_hit_curve
     from mlx_gptoss.memory import describe_device
 
     machine, budget = describe_device(device) if device else services.device()
     subject = _subject(services, named_model(model), recipe, offline=offline)
-    curve = recorded_curve(trace, subject.config) if trace else None
+    curve = load_hit_curve(trace, subject.config) if trace else None
     found = forecast(
         subject,
-        limited(budget, memory),
+        limit_budget(budget, memory),
         machine,
         context=context,
         experts=experts,
@@ -115,12 +115,12 @@ def plan(
 
 def _subject(
     services: Services, model: str, recipe: str | None, *, offline: bool
-) -> "Subject":
+) -> "PlannedModel":
     """Find a model: a folder, a local or published one."""
     from mlx_gptoss.engine.forecast import (
-        subject_of_config,
-        subject_of_folder,
-        subject_of_shape,
+        model_from_config,
+        model_from_folder,
+        model_from_shape,
     )
     from mlx_gptoss.format.config import ModelConfig
     from mlx_gptoss.memory.published_models import find_published_model
@@ -129,15 +129,15 @@ def _subject(
     shape = find_published_model(model)
     local = model == "demo" or Path(model).expanduser().exists()
     if shape is not None and (not local or recipe):
-        return subject_of_shape(shape, model, recipe)
+        return model_from_shape(shape, model, recipe)
     if recipe is not None:
         raise click.UsageError("--recipe is for the published models: name one")
     try:
         folder = services.fetch(model, offline=offline, check=_look)
     except _NotHere as found:
         config = ModelConfig.from_dict(found.raw, quiet=True)
-        return subject_of_config(config, model, found.weights)
-    return subject_of_folder(folder, model, choose_dtype(None).size)
+        return model_from_config(config, model, found.weights)
+    return model_from_folder(folder, model, choose_dtype(None).size)
 
 
 class _NotHere(Exception):
@@ -156,7 +156,7 @@ def _look(config: Path, weights: int) -> None:
 
 
 def _report(found: "Forecast") -> str:
-    subject, made, speed = found.subject, found.plan, found.prediction
+    subject, made, speed = found.model, found.plan, found.prediction
     config = subject.config
     recipe = f", {subject.recipe}" if subject.recipe else ""
     lines = [f"{subject.name}{recipe} on {speed.machine.name}", "", *memory_lines(made)]

@@ -47,9 +47,9 @@ def _sessions() -> "Sessions":
 
 
 def _forget_prompts() -> int:
-    from mlx_gptoss.engine.prompt_cache import forget_files
+    from mlx_gptoss.engine.prompt_cache import clear_files
 
-    return forget_files()
+    return clear_files()
 
 
 def _shrink_prompts(most: int) -> int:
@@ -106,12 +106,12 @@ class Services:
 
     def find(self, model: str, options: LoadOptions) -> Path:
         """Return the folder of a model that `options` do not forbid to load."""
-        from mlx_gptoss.engine.place import check_experts, fit_before_download
+        from mlx_gptoss.engine.place import check_experts, download_check
         from mlx_gptoss.model.device import choose_dtype
 
         check_experts(options.experts)
         choose_dtype(options.dtype)
-        fits = fit_before_download(
+        fits = download_check(
             model,
             options.memory,
             options.context,

@@ -34,7 +34,7 @@ def plot_forecast(
     _draw_memory(left, forecast.plan)
     _draw_speed(right, forecast, curve or HitCurve())
     name = forecast.prediction.machine.name
-    figure.suptitle(f"{forecast.subject.name} on {name}")
+    figure.suptitle(f"{forecast.model.name} on {name}")
     picture = BytesIO()
     figure.savefig(picture, format="png")
     write(path, picture.getvalue(), private=False)
@@ -55,7 +55,7 @@ def memory_by_part(plan: Plan) -> dict[str, int]:
 
 def speed_by_slots(forecast: Forecast, curve: HitCurve) -> dict[int, Range]:
     """Predict tokens a second for every number of slots, all layers streamed alike."""
-    config, plan = forecast.subject.config, forecast.plan
+    config, plan = forecast.model.config, forecast.plan
     speeds = {}
     for slots in range(config.num_experts_per_tok, config.num_local_experts + 1):
         placed = dict.fromkeys(range(config.num_hidden_layers), slots)

@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.expert_records import expert_records
-from mlx_gptoss.engine.place import load_placed, plan_checkpoint
+from mlx_gptoss.engine.place import load_planned, plan_checkpoint
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.memory import Plan, device_budget
 from mlx_gptoss.memory.plan import HYBRID, RESIDENT, STREAMED, with_slots
@@ -120,7 +120,7 @@ def run_storage(
     in_place: bool | None = None,
 ) -> tuple[Sequence[mx.array], list[int], float]:
     """Read a prompt, then `decoded` or the likeliest: logits, tokens, hit rate."""
-    model, storage = load_placed(
+    model, storage = load_planned(
         checkpoint, plan, dtype=choose_dtype(None), in_place=in_place
     )
     try:

@@ -15,20 +15,20 @@ from mlx_gptoss.harmony.parse.stop_strings import StopStrings
 STOP_STRING = "stop_string"
 
 
-class Listener:
+class StopStringParser:
     """Reads one answer; once `stopped`, the rest of it is not wanted."""
 
     def __init__(self, parser: Parser, stop: Sequence[str] = ()) -> None:
         self._parser = parser
         self._stop = stop
-        self._strings = StopStrings(stop)
-        self._shown: list[str] = []
+        self._matcher = StopStrings(stop)
+        self._emitted: list[str] = []
         self.stopped = False
 
     @property
-    def found(self) -> str | None:
+    def matched_stop_string(self) -> str | None:
         """The stop string that was said, if one was."""
-        return self._strings.found
+        return self._matcher.found
 
     def feed(self, token: int) -> list[ParserEvent]:
         """Take a token; return what happened."""
@@ -38,7 +38,7 @@ class Listener:
         """End the answer; twice is once."""
         return [] if self.stopped else list(self._until_stop(self._parser.finish()))
 
-    def judged(self, stats: Statistics) -> Statistics:
+    def with_stop_string(self, stats: Statistics) -> Statistics:
         """Say in the statistics that a stop string ended the answer, if one did."""
         if not self.stopped:
             return stats
@@ -51,25 +51,25 @@ class Listener:
             return
         for event in events:
             if isinstance(event, Answer):
-                yield from self._show(self._strings.feed(event.text))
-                if self._strings.found is not None:
+                yield from self._emit(self._matcher.feed(event.text))
+                if self._matcher.found is not None:
                     self.stopped = True
-                    yield from self._ended()
+                    yield from self._close_message()
                     return
             else:
                 if isinstance(event, MessageEnded):
-                    yield from self._show(self._strings.flush())
-                    self._strings, self._shown = StopStrings(self._stop), []
+                    yield from self._emit(self._matcher.flush())
+                    self._matcher, self._emitted = StopStrings(self._stop), []
                 yield event
 
-    def _show(self, text: str) -> Iterator[ParserEvent]:
+    def _emit(self, text: str) -> Iterator[ParserEvent]:
         if text:
-            self._shown.append(text)
+            self._emitted.append(text)
             yield Answer(text)
 
-    def _ended(self) -> Iterator[ParserEvent]:
+    def _close_message(self) -> Iterator[ParserEvent]:
         """The message as far as it was shown."""
         for event in self._parser.finish():
             if isinstance(event, MessageEnded):
-                text = "".join(self._shown)
+                text = "".join(self._emitted)
                 yield MessageEnded(replace(event.message, content=text))

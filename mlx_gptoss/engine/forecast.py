@@ -40,15 +40,17 @@ from mlx_gptoss.memory.sizes import (
     record_bytes,
 )
 
-ASKED = "the memory asked for"
-NOT_HERE = "how its experts are packed is not known before it is here: `pull` it first"
+REQUESTED_MEMORY = "the memory asked for"
+NOT_DOWNLOADED = (
+    "how its experts are packed is not known before it is here: `pull` it first"
+)
 PROMPT_TOKENS = 1000  # of the prompt whose first token is predicted
-WORTH_CONVERTING = 0.98  # of the bytes of a model that is here
+MAX_CONVERTED_FRACTION = 0.98  # of the bytes of a model that is here
 OTHER_CONTEXTS = (4096, 32768, 131072)
 
 
 @dataclass(frozen=True)
-class Subject:
+class PlannedModel:
     """A model to plan for: its sizes, as they lie in memory."""
 
     name: str
@@ -73,18 +75,18 @@ class Alternative:
 class Forecast:
     """A plan that holds, and how fast it should be."""
 
-    subject: Subject
+    model: PlannedModel
     plan: Plan
     prediction: Prediction
     alternatives: tuple[Alternative, ...]
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "model": self.subject.name,
-            "recipe": self.subject.recipe,
+            "model": self.model.name,
+            "recipe": self.model.recipe,
             "machine": vars(self.prediction.machine),
-            "plan": plan_facts(self.plan, self.subject.config),
-            "prediction": prediction_facts(self.prediction),
+            "plan": plan_as_json(self.plan, self.model.config),
+            "prediction": prediction_as_json(self.prediction),
             "alternatives": [
                 {
                     "change": other.change,
@@ -97,19 +99,19 @@ class Forecast:
         }
 
 
-def subject_of_shape(
+def model_from_shape(
     shape: PublishedModel, name: str, recipe: str | None = None
-) -> Subject:
+) -> PlannedModel:
     """Plan for a published model under a recipe, without any file."""
     chosen = recipe or shape.recipe
     parts = recipe_parts(shape.config, chosen)
-    return Subject(name, shape.config, parts, FLOAT_BYTES, recipe=chosen)
+    return PlannedModel(name, shape.config, parts, FLOAT_BYTES, recipe=chosen)
 
 
-def subject_of_folder(folder: Path, name: str, float_bytes: int) -> Subject:
+def model_from_folder(folder: Path, name: str, float_bytes: int) -> PlannedModel:
     """Plan for a checkpoint on disk, from its headers."""
     checkpoint = open_checkpoint(folder)
-    return Subject(
+    return PlannedModel(
         name,
         checkpoint.config,
         checkpoint.loaded_bytes_by_part(float_bytes),
@@ -119,20 +121,24 @@ def subject_of_folder(folder: Path, name: str, float_bytes: int) -> Subject:
     )
 
 
-def subject_of_config(config: ModelConfig, name: str, weights: int) -> Subject:
+def model_from_config(
+    config: ModelConfig, name: str, weight_bytes: int
+) -> PlannedModel:
     """Plan for a model that is not here: its config, and the bytes of its weights."""
     layers = config.num_hidden_layers
     stacks = config.num_local_experts * record_bytes(config) * layers
     experts = stacks + layers * bias_bytes(config, float_bytes=FLOAT_BYTES)
-    if weights <= experts:  # packed in some other way: nothing is known of the parts
-        parts = {"weights": weights}
-        return Subject(name, config, parts, FLOAT_BYTES, refusal=NOT_HERE)
-    parts = {EXPERTS: experts, "rest": weights - experts}
-    return Subject(name, config, parts, FLOAT_BYTES)
+    if (
+        weight_bytes <= experts
+    ):  # packed in some other way: nothing is known of the parts
+        parts = {"weights": weight_bytes}
+        return PlannedModel(name, config, parts, FLOAT_BYTES, refusal=NOT_DOWNLOADED)
+    parts = {EXPERTS: experts, "rest": weight_bytes - experts}
+    return PlannedModel(name, config, parts, FLOAT_BYTES)
 
 
 def forecast(
-    subject: Subject,
+    model: PlannedModel,
     budget: Budget,
     machine: Machine,
     *,
@@ -146,16 +152,16 @@ def forecast(
     Raises MemoryBudgetError with the sum if it cannot run, and ConfigError if experts
     are to be read from disk that cannot be.
     """
-    asked = _Question(subject, budget, machine, context, experts, curve, prompt_tokens)
-    plan, prediction = asked.answer()
-    return Forecast(subject, plan, prediction, tuple(asked.changed(plan)))
+    asked = _Scenario(model, budget, machine, context, experts, curve, prompt_tokens)
+    plan, prediction = asked.evaluate()
+    return Forecast(model, plan, prediction, tuple(asked.alternatives(plan)))
 
 
 @dataclass(frozen=True)
-class _Question:
+class _Scenario:
     """What a plan depends on."""
 
-    subject: Subject
+    model: PlannedModel
     budget: Budget
     machine: Machine
     context: int | None
@@ -163,8 +169,8 @@ class _Question:
     curve: HitCurve | None
     prompt_tokens: int
 
-    def answer(self) -> tuple[Plan, Prediction]:
-        subject = self.subject
+    def evaluate(self) -> tuple[Plan, Prediction]:
+        subject = self.model
         plan = plan_storage(
             subject.config,
             subject.bytes_by_part,
@@ -185,24 +191,24 @@ class _Question:
         )
         return plan, prediction
 
-    def changed(self, plan: Plan) -> Iterator[Alternative]:
+    def alternatives(self, plan: Plan) -> Iterator[Alternative]:
         """Answer for what a user could change; what cannot run is left out."""
         for change, question in self._changes(plan):
             try:
-                yield Alternative(change, *question.answer())
+                yield Alternative(change, *question.evaluate())
             except MemoryBudgetError:
                 continue
 
-    def _changes(self, plan: Plan) -> "Iterator[tuple[str, _Question]]":
-        subject, budget = self.subject, self.budget
+    def _changes(self, plan: Plan) -> "Iterator[tuple[str, _Scenario]]":
+        subject, budget = self.model, self.budget
         for context in OTHER_CONTEXTS:
-            if context != plan.context and context <= longest(subject.config):
+            if context != plan.context and context <= max_context(subject.config):
                 size = kv_bytes(subject.config, context, float_bytes=plan.float_bytes)
                 change = f"--context {context} ({format_bytes(size)} of KV cache)"
                 yield change, replace(self, context=context)
         for recipe in OFFERED_RECIPES:
             size = recipe_bytes(subject.config, recipe, float_bytes=plan.float_bytes)
-            smaller = size < plan.whole_bytes * WORTH_CONVERTING
+            smaller = size < plan.whole_bytes * MAX_CONVERTED_FRACTION
             if recipe == subject.recipe or (subject.recipe is None and not smaller):
                 continue
             other = replace(
@@ -215,9 +221,9 @@ class _Question:
                 refusal=None,
             )
             change = f"convert --recipe {recipe} ({format_bytes(size)})"
-            yield change, replace(self, subject=other)
+            yield change, replace(self, model=other)
         raised = budget.total - SYSTEM_RESERVE
-        limited = plan.mode != RESIDENT and budget.source != ASKED
+        limited = plan.mode != RESIDENT and budget.source != REQUESTED_MEMORY
         if budget.metal and raised > budget.bytes and limited:
             limit = raised // 2**20
             more = replace(budget, bytes=raised, source="the raised limit")
@@ -227,19 +233,19 @@ class _Question:
             )
 
 
-def longest(config: ModelConfig) -> int:
+def max_context(config: ModelConfig) -> int:
     return config.max_position_embeddings
 
 
-def limited(budget: Budget, memory: str | int | None) -> Budget:
+def limit_budget(budget: Budget, memory: str | int | None) -> Budget:
     """Lower a budget to what the user allows, up to all there is."""
     if memory is None:
         return budget
     wanted = min(parse_bytes(memory), budget.total)
-    return replace(budget, bytes=wanted, source=ASKED)
+    return replace(budget, bytes=wanted, source=REQUESTED_MEMORY)
 
 
-def plan_facts(plan: Plan, config: ModelConfig) -> dict[str, Any]:
+def plan_as_json(plan: Plan, config: ModelConfig) -> dict[str, Any]:
     """Describe a plan as JSON can hold it."""
     return {
         "mode": plan.mode,
@@ -259,7 +265,7 @@ def plan_facts(plan: Plan, config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def prediction_facts(prediction: Prediction) -> dict[str, Any]:
+def prediction_as_json(prediction: Prediction) -> dict[str, Any]:
     """Describe a prediction as JSON can hold it."""
     return {
         "tokens_per_second": vars(prediction.tokens_per_second),

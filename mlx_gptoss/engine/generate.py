@@ -1,4 +1,4 @@
-"""Prompt ids in, Steps out: chunked prefill, then decoding one step ahead.
+"""Prompt ids in, Steps out: chunked prefill, then sequence one step ahead.
 
 Drives one `Decoding`. Knows token ids, nothing of text, threads or files. Anything
 with the three methods of `LanguageModel` can be driven, a scripted stand-in included;
@@ -6,40 +6,40 @@ anything with those of `Guidance` may say which tokens are legal.
 """
 
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 
-from mlx_gptoss.engine.interfaces import Guidance, LanguageModel
+from mlx_gptoss.engine.interfaces import LanguageModel, TokenGuide, TokenIds
 from mlx_gptoss.engine.outputs import CANCELLED, Statistics, Step
-from mlx_gptoss.engine.sampler import tokens_of
+from mlx_gptoss.engine.sampler import stack_tokens
 from mlx_gptoss.engine.sampling import SamplingParams
-from mlx_gptoss.engine.sequence import Decoding, last_logits
+from mlx_gptoss.engine.sequence import Sequence, last_logits
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.memory import PREFILL_CHUNK
 from mlx_gptoss.model.device import use_gpu_paths
 
-CLEAR_EVERY = 256  # steps
-ANSWER_SHARE = 4  # of the room for tokens, one part in so many is the answer's
-HEADERS = 12  # tokens around reasoning and answer
-TOO_LITTLE = 64  # tokens in which nobody could think and answer: they answer
+CLEAR_CACHE_EVERY = 256  # steps
+ANSWER_DIVISOR = 4  # of the room for tokens, one part in so many is the answer's
+HEADER_TOKENS = 12  # tokens around reasoning and answer
+MIN_REASONING_ROOM = 64  # tokens in which nobody could think and answer: they answer
 
 
 def generate(
     model: LanguageModel,
-    ids: Sequence[int],
+    ids: TokenIds,
     params: SamplingParams | None = None,
     *,
     stop_tokens: Mapping[int, str] | None = None,
-    guide: Guidance | None = None,
+    guide: TokenGuide | None = None,
     cache: Any = None,
     context: int | None = None,
     chunk: int = PREFILL_CHUNK,
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
-    on_fed: Callable[[Sequence[int]], None] | None = None,
+    on_computed: Callable[[TokenIds], None] | None = None,
 ) -> "Generation":
     """Read `ids` after what `cache` holds, then yield a Step for each new token.
 
@@ -52,10 +52,10 @@ def generate(
     """
     cache = model.make_cache() if cache is None else cache
     params = params or SamplingParams()
-    limit = room(len(ids), cache.offset, context, params.max_tokens)
+    limit = resolve_max_tokens(len(ids), cache.offset, context, params.max_tokens)
 
-    def begin() -> Decoding:
-        return Decoding(
+    def begin() -> Sequence:
+        return Sequence(
             model,
             cache,
             ids,
@@ -63,11 +63,11 @@ def generate(
             limit=limit,
             stop_tokens=stop_tokens,
             guide=guide,
-            on_fed=on_fed,
+            on_computed=on_computed,
         )
 
     return Generation(
-        _Run(
+        _Loop(
             begin,
             len(ids),
             chunk,
@@ -81,10 +81,10 @@ class Generation(Iterator[Step]):
     """The Steps of one answer; `stats` can be read at any time.
 
     `fed` are the ids the cache has read since the start, for those who reuse it:
-    decoding one step ahead, that may include the stop token.
+    sequence one step ahead, that may include the stop token.
     """
 
-    def __init__(self, run: "_Run") -> None:
+    def __init__(self, run: "_Loop") -> None:
         self._run = run  # the generator refers to it and not to us: no cycle to free
         self._steps = run.steps()
 
@@ -97,77 +97,79 @@ class Generation(Iterator[Step]):
 
     @property
     def stats(self) -> Statistics:
-        decoding = self._run.decoding
-        return decoding.stats if decoding else Statistics(0, 0)
+        sequence = self._run.sequence
+        return sequence.stats if sequence else Statistics(0, 0)
 
     @property
-    def fed(self) -> tuple[int, ...]:
-        decoding = self._run.decoding
-        return tuple(decoding.fed) if decoding else ()
+    def computed_ids(self) -> tuple[int, ...]:
+        sequence = self._run.sequence
+        return tuple(sequence.computed_ids) if sequence else ()
 
 
 @dataclass
-class _Run:
+class _Loop:
     """The work of one Generation."""
 
-    begin: Callable[[], Decoding]  # called with the first step
+    make_sequence: Callable[[], Sequence]  # called with the first step
     total: int
     chunk: int
     progress: Callable[[int, int], None]
     cancelled: Callable[[], bool]
-    decoding: Decoding | None = None
+    sequence: Sequence | None = None
 
     def steps(self) -> Generator[Step]:
-        self.decoding = decoding = self.begin()
+        self.sequence = sequence = self.make_sequence()
         mx.reset_peak_memory()
         try:
             done = 0
-            while decoding.reading and not self.cancelled():
-                done += decoding.read_some(self.chunk)
+            while sequence.prefilling and not self.cancelled():
+                done += sequence.prefill(self.chunk)
                 self.progress(done, self.total)
-            while not decoding.reading and not decoding.over:
-                yield advance(decoding)
-                if not decoding.over and self.cancelled():
+            while not sequence.prefilling and not sequence.finished:
+                yield decode_step(sequence)
+                if not sequence.finished and self.cancelled():
                     break
         except GeneratorExit:
-            decoding.finish(CANCELLED)
+            sequence.finish(CANCELLED)
             raise
-        decoding.finish(CANCELLED)  # unless it ended by itself
+        sequence.finish(CANCELLED)  # unless it ended by itself
 
 
-def advance(decoding: Decoding) -> Step:
+def decode_step(sequence: Sequence) -> Step:
     """Do one step of one answer alone.
 
     The step after is asked of the model before this one's token is waited for.
     """
-    drawn, logits = decoding.next_draw(), None
+    drawn, logits = sequence.next_input(), None
     if drawn is not None:
-        if use_gpu_paths() and (len(decoding.tokens) + 1) % CLEAR_EVERY == 0:
+        if use_gpu_paths() and (len(sequence.tokens) + 1) % CLEAR_CACHE_EVERY == 0:
             mx.clear_cache()  # the growing cache leaves its former arrays behind
-        hidden = decoding.model.hidden(tokens_of([drawn])[None], decoding.cache)
-        logits = last_logits(decoding.model, hidden)
+        hidden = sequence.model.hidden(stack_tokens([drawn])[None], sequence.cache)
+        logits = last_logits(sequence.model, hidden)
         mx.async_eval(logits)
-    decoding.take(logits)
-    return decoding.read()
+    sequence.sample_next(logits)
+    return sequence.complete_step()
 
 
-def room(prompt: int, cached: int, context: int | None, wanted: int | None) -> int:
+def resolve_max_tokens(
+    prompt_length: int, cached_length: int, context: int | None, max_tokens: int | None
+) -> int:
     """How many tokens may be generated. Raises PromptError if there is no room."""
-    if not prompt:
+    if not prompt_length:
         raise PromptError("the prompt is empty: give at least one token")
     if context is None:
-        return sys.maxsize if wanted is None else wanted
-    room = context - cached - prompt
+        return sys.maxsize if max_tokens is None else max_tokens
+    room = context - cached_length - prompt_length
     if room <= 0:
         raise PromptError(
-            f"the prompt has {cached + prompt:,} tokens and the context holds "
-            f"{context:,}: shorten it, or start a new conversation"
+            f"the prompt has {cached_length + prompt_length:,} tokens and the context "
+            f"holds {context:,}: shorten it, or start a new conversation"
         )
-    return room if wanted is None else min(room, wanted)
+    return room if max_tokens is None else min(room, max_tokens)
 
 
-def reasoning_share(room: int) -> int:
+def default_reasoning_budget(max_tokens: int) -> int:
     """How many tokens of so many may be reasoning, so that an answer follows."""
-    if room < TOO_LITTLE:
+    if max_tokens < MIN_REASONING_ROOM:
         return 0
-    return (room - HEADERS) - (room - HEADERS) // ANSWER_SHARE
+    return (max_tokens - HEADER_TOKENS) - (max_tokens - HEADER_TOKENS) // ANSWER_DIVISOR

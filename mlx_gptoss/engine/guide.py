@@ -22,7 +22,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.engine.outputs import CALL_LOOP, FINAL_LOOP, LENGTH, UNBOUND
+from mlx_gptoss.engine.outputs import CALL_LOOP, FINAL_LOOP, LENGTH, UNENFORCED
 from mlx_gptoss.errors import PromptError, SchemaError
 from mlx_gptoss.harmony.constrain.automaton import (
     AllowedTurn,
@@ -57,26 +57,26 @@ log = logging.getLogger(__name__)
 
 CALL = "call"  # what the loop guard calls the text of calls, on whatever channel
 ILLEGAL, UNNAMED, TEXT = -1, 0, 1  # a target; classes of tokens without own edges
-LEAST = -1e30  # a legal token is drawn before any other, however unlikely it is
-REMEMBERED = 16  # automata: a conversation needs two or three
+LEGAL_FLOOR = -1e30  # a legal token is drawn before any other, however unlikely it is
+MAX_AUTOMATA = 16  # automata: a conversation needs two or three
 
 # Text before calls, in one turn: a sentence or two, unless the model finds no end.
-MOST_PREAMBLES = 4
-PREAMBLE_TOKENS = 4096
+MAX_PREAMBLES = 4
+MAX_PREAMBLE_TOKENS = 4096
 
 # What a guide may report in `details`.
 REASONING_BUDGET, PREAMBLE_BUDGET = "reasoning_budget", "preamble_budget"
 
 
 @dataclass(frozen=True)
-class Table:
+class AutomatonTable:
     """An automaton as arrays: `targets` (S, C) and `classes` (V,) of the tokens."""
 
     targets: np.ndarray
     classes: np.ndarray
 
 
-class Guides:
+class GuideFactory:
     """Makes guides for one tokenizer, and keeps what they share. Thread-safe."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -85,7 +85,7 @@ class Guides:
         self._automata: dict[AllowedTurn, Automaton] = {}
         self._lock = threading.Lock()
 
-    def guide(
+    def create(
         self, constraints: Constraints, targets: Sequence[ToolConstraint] = ()
     ) -> "Guide | None":
         """Start a guide, or None where nothing is to be enforced.
@@ -138,7 +138,7 @@ class Guides:
     def _automaton(self, turn: AllowedTurn) -> Automaton:
         found = self._automata.pop(turn, None) or build_automaton(self._tokenizer, turn)
         self._automata[turn] = found
-        while len(self._automata) > REMEMBERED:
+        while len(self._automata) > MAX_AUTOMATA:
             del self._automata[next(iter(self._automata))]
         return found
 
@@ -160,25 +160,35 @@ class Guide:
         self._compiled = compiled
         self._budget = constraints.max_reasoning_tokens
         bound = constraints.response_format is not None
-        self._guards = guards(bound_final=bound) if constraints.loop_guard else {}
-        self._cut: str | None = None  # why the answer ends here, if it must
+        self._loop_detectors = (
+            loop_detectors(bound_final=bound) if constraints.loop_guard else {}
+        )
+        self._cut_finish_reason: str | None = (
+            None  # why the answer ends here, if it must
+        )
         self._state = automaton.start  # behind the tokens that were read
-        self._ahead: mx.array | None = None  # the row behind the tokens that were drawn
-        self._next: mx.array | None = None  # (V,) the row behind each token drawn next
+        self._lookahead_row: mx.array | None = (
+            None  # the row behind the tokens that were drawn
+        )
+        self._next_rows: mx.array | None = (
+            None  # (V,) the row behind each token drawn next
+        )
         self._matcher: WorkerMatcher | None = None
-        self._unbound: set[str | None] = set()  # whose grammars turned out too costly
-        self._table: OnDevice | None = None
+        self._unenforced: set[str | None] = (
+            set()
+        )  # whose grammars turned out too costly
+        self._table: DeviceTable | None = None
         self._text = np.zeros(0, bool)
         self.reasoning_tokens = 0
-        self._preambles = self._preamble_tokens = 0
-        self.calls = 0  # that were begun
-        self.details: tuple[str, ...] = ()
+        self._preamble_count = self._preamble_tokens = 0
+        self.call_count = 0  # that were begun
+        self.finish_details: tuple[str, ...] = ()
 
     @property
     def freed(self) -> Unenforced:
         """What is left free of schemas, by recipient; of the answer's under None."""
         found = {
-            where: (WHOLE_SCHEMA,) if where in self._unbound else one.unenforced
+            where: (WHOLE_SCHEMA,) if where in self._unenforced else one.unenforced
             for where, one in self._compiled.items()
         }
         return {where: freed for where, freed in found.items() if freed}
@@ -189,23 +199,23 @@ class Guide:
         return self._automaton.states[self._state]
 
     @property
-    def waits(self) -> bool:
+    def needs_last_token(self) -> bool:
         """Whether the next token can be drawn only when this one has been read."""
         return self._matcher is not None
 
     @property
-    def pending(self) -> "Future[object] | None":
+    def pending_mask(self) -> "Future[object] | None":
         """What is awaited of another process before `masked` can answer at once."""
-        if self._matcher is None or self.place.recipient in self._unbound:
+        if self._matcher is None or self.place.recipient in self._unenforced:
             return None
         return self._matcher.start_mask()
 
     @property
     def finish_reason(self) -> str | None:
         """Why the answer is over, once it is."""
-        return self._cut or self.place.finish_reason
+        return self._cut_finish_reason or self.place.finish_reason
 
-    def begin(self, ids: Sequence[int]) -> None:
+    def resume_turn(self, ids: Sequence[int]) -> None:
         """Start behind `ids` of the turn, which the prompt holds already.
 
         The arguments of a call begin with their first token. Raises PromptError if the
@@ -221,7 +231,7 @@ class Guide:
                 said = self._tokenizer.decode(ids)
                 raise PromptError(f"a turn cannot go on behind `{said}`")
             self._state = state
-            self._follow_grammar(before, token)
+            self._update_matcher(before, token)
         if self._matcher is None:
             return
         try:
@@ -236,36 +246,36 @@ class Guide:
 
     # On the device
 
-    def masked(self, logits: mx.array) -> mx.array:
+    def mask_logits(self, logits: mx.array) -> mx.array:
         """Return the logits (V,) of the next token, -inf where it is not legal."""
         table = self._table or self._upload(logits.shape[-1])
-        self._next = None
+        self._next_rows = None
         if self._matcher is not None:
-            legal = mx.array(self._grammatical(self._matcher))
+            legal = mx.array(self._grammar_mask(self._matcher))
         elif self.place.kind == "text":
-            legal = table.text(self._state)
+            legal = table.text_mask(self._state)
         else:
-            assert self._ahead is not None
-            self._next = mx.take(table.rows, self._ahead + table.classes)
-            legal = self._next >= table.first
+            assert self._lookahead_row is not None
+            self._next_rows = mx.take(table.rows, self._lookahead_row + table.classes)
+            legal = self._next_rows >= table.first
         return mx.where(legal, mx.maximum(logits, table.least), table.never)
 
-    def drew(self, token: mx.array) -> None:
+    def advance(self, token: mx.array) -> None:
         """Go on behind a token (), which nobody needs to have read."""
-        if self._next is not None:
-            self._ahead = mx.take(self._next, token)
+        if self._next_rows is not None:
+            self._lookahead_row = mx.take(self._next_rows, token)
 
-    def _upload(self, size: int) -> "OnDevice":
+    def _upload(self, size: int) -> "DeviceTable":
         text = np.array(self._tokenizer.text_ids)
         self._text = np.zeros(size, bool)
         self._text[text[text < size]] = True
-        self._table = OnDevice(table_of(self._automaton, self._text))
-        self._ahead = self._table.row(self._state)
+        self._table = DeviceTable(build_table(self._automaton, self._text))
+        self._lookahead_row = self._table.row(self._state)
         return self._table
 
     # Where tokens are read
 
-    def read(self, token: int) -> bool:
+    def accept_token(self, token: int) -> bool:
         """Take the next token that was drawn; True if the one after it was not rightly.
 
         Then what was drawn behind `token` is to be drawn again.
@@ -276,37 +286,37 @@ class Guide:
         assert state is not None, f"{token=} is not legal in {self.place}"
         self._state = state
         place = self.place
-        self._follow_grammar(before, token)
+        self._update_matcher(before, token)
         if self._matcher is not None:
             self._matcher.start_mask()  # while the model computes
-        why = self._why_to_cut(token) if before == state and is_text else None
+        why = self._cut_reason(token) if before == state and is_text else None
         if why is not None:
             self._cut_short(why)
-        self.calls += place.recipient is not None and before != state
+        self.call_count += place.recipient is not None and before != state
         left = self._automaton.states[before]
         ended = left.kind == "text" and before != state
         if ended and left.channel == "commentary" and left.recipient is None:
-            self._preambles += 1
-            if self._preambles >= MOST_PREAMBLES:
+            self._preamble_count += 1
+            if self._preamble_count >= MAX_PREAMBLES:
                 self._state = self._automaton.answer_state
-        again = why is not None or self.waits or ended
+        again = why is not None or self.needs_last_token or ended
         if again:
-            self._look_again()
+            self._reset_lookahead()
         return again
 
-    def _look_again(self) -> None:
+    def _reset_lookahead(self) -> None:
         """Let what is drawn next be drawn behind the tokens that were read."""
         assert self._table is not None
-        self._ahead = self._table.row(self._state)
+        self._lookahead_row = self._table.row(self._state)
 
-    def _follow_grammar(self, before: int, token: int) -> None:
+    def _update_matcher(self, before: int, token: int) -> None:
         """Feed the grammar of the content, begin that of a new one, or end it."""
         place = self.place
         if place.kind != "grammar":
             if self._matcher is not None:  # what was drawn ahead knew nothing of it
-                self._look_again()
+                self._reset_lookahead()
             self._matcher = None
-        elif place.recipient in self._unbound:
+        elif place.recipient in self._unenforced:
             pass
         elif before == self._state and self._matcher is not None:
             self._matcher.accept(token)
@@ -314,11 +324,11 @@ class Guide:
             grammar = self._compiled[place.recipient]
             self._matcher = self._grammars.matcher(grammar)
 
-    def _grammatical(self, matcher: WorkerMatcher) -> np.ndarray:
+    def _grammar_mask(self, matcher: WorkerMatcher) -> np.ndarray:
         """What the grammar allows (V,), and what may end the text once it is whole."""
         recipient, complete = self.place.recipient, True
         legal = self._text.copy()
-        if recipient not in self._unbound:
+        if recipient not in self._unenforced:
             try:
                 legal &= matcher.token_mask(len(legal))
                 complete = matcher.is_accepting
@@ -326,43 +336,45 @@ class Guide:
                 if not self._compiled[recipient].best_effort:
                     raise
                 log.warning("%s goes on free: %s", recipient or "the answer", error)
-                self._unbound.add(recipient)
-                self.details += (UNBOUND,)
+                self._unenforced.add(recipient)
+                self.finish_details += (UNENFORCED,)
         if complete:
             legal[list(self._automaton.edges[self._state])] = True
         if not legal.any():
             raise SchemaError("a grammar leaves no token to go on with: change it")
         return legal
 
-    def _cut_short(self, why: str) -> None:
+    def _cut_short(self, reason: str) -> None:
         """Leave reasoning and preambles for the answer; end all else as it stands."""
-        self.details += (why,)
-        if why in (FINAL_LOOP, CALL_LOOP):
-            self._cut = LENGTH
+        self.finish_details += (reason,)
+        if reason in (FINAL_LOOP, CALL_LOOP):
+            self._cut_finish_reason = LENGTH
         else:
             self._state = self._automaton.cut_states[self._state]
 
-    def _why_to_cut(self, token: int) -> str | None:
+    def _cut_reason(self, token: int) -> str | None:
         """Say what is wrong with text that goes on with `token`, if anything."""
         place = self.place
         if place.recipient is not None:
-            return CALL_LOOP if self._circles(CALL, token) else None
+            return CALL_LOOP if self._is_looping(CALL, token) else None
         if place.channel == "analysis":
             self.reasoning_tokens += 1
             if self._budget is not None and self.reasoning_tokens >= self._budget:
                 return REASONING_BUDGET
         if place.channel == "commentary":
             self._preamble_tokens += 1
-            if self._preamble_tokens >= PREAMBLE_TOKENS:
+            if self._preamble_tokens >= MAX_PREAMBLE_TOKENS:
                 return PREAMBLE_BUDGET
-        return f"{place.channel}_loop" if self._circles(place.channel, token) else None
+        return (
+            f"{place.channel}_loop" if self._is_looping(place.channel, token) else None
+        )
 
-    def _circles(self, text: str, token: int) -> bool:
-        guard = self._guards.get(text)
+    def _is_looping(self, key: str, token: int) -> bool:
+        guard = self._loop_detectors.get(key)
         return guard is not None and guard.feed(token)
 
 
-def guards(*, bound_final: bool) -> dict[str, Detector]:
+def loop_detectors(*, bound_final: bool) -> dict[str, Detector]:
     """What watches the text of each channel, and that of all calls.
 
     Reasoning loses little when it is cut short; an answer of many like records must
@@ -376,13 +388,13 @@ def guards(*, bound_final: bool) -> dict[str, Detector]:
     }
 
 
-class OnDevice:
+class DeviceTable:
     """A table as generation uses it, so that a step takes few operations.
 
     A state is where its row begins in the flat table, whose entries are such rows.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: AutomatonTable) -> None:
         self._width = table.targets.shape[1]
         self._table = table
         self._texts: dict[int, mx.array] = {}
@@ -391,10 +403,10 @@ class OnDevice:
         self.rows = mx.array(rows.reshape(-1))
         self.classes = mx.array(table.classes)  # (V,)
         self.first = mx.array(0, mx.int32)
-        self.least = mx.array(LEAST, mx.float32)
+        self.least = mx.array(LEGAL_FLOOR, mx.float32)
         self.never = mx.array(-mx.inf, mx.float32)
 
-    def text(self, state: int) -> mx.array:
+    def text_mask(self, state: int) -> mx.array:
         """Return the mask (V,) of what is legal at a state of text."""
         if state not in self._texts:
             legal = self._table.targets[state] >= 0
@@ -406,7 +418,7 @@ class OnDevice:
         return mx.array(state * self._width, mx.int32)
 
 
-def table_of(automaton: Automaton, text: np.ndarray) -> Table:
+def build_table(automaton: Automaton, text: np.ndarray) -> AutomatonTable:
     """Write an automaton as arrays, for a vocabulary whose text tokens are `text`.
 
     `targets[state, classes[token]]` is the next state, or -1. Tokens that lead
@@ -427,4 +439,4 @@ def table_of(automaton: Automaton, text: np.ndarray) -> Table:
             targets[state] = state
         for token, target in automaton.edges[state].items():
             targets[state, class_of[token]] = target
-    return Table(targets, classes)
+    return AutomatonTable(targets, classes)

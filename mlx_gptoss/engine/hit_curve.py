@@ -8,10 +8,10 @@ from mlx_gptoss.memory import HitCurve
 from mlx_gptoss.model.experts.replay import hit_curve, layers_by_hit_rate
 from mlx_gptoss.model.experts.trace import open_trace
 
-POINTS = 16  # between which a curve is interpolated
+CURVE_POINTS = 16  # between which a curve is interpolated
 
 
-def recorded_curve(path: Path, config: ModelConfig) -> HitCurve:
+def load_hit_curve(path: Path, config: ModelConfig) -> HitCurve:
     """Replay a trace that `trace record` wrote with every share of the experts.
 
     Raises CheckpointError for a file that is no trace, and ConfigError for one of a
@@ -23,13 +23,13 @@ def recorded_curve(path: Path, config: ModelConfig) -> HitCurve:
     recorded = (trace.layers, trace.experts, trace.routing.shape[2])
     if recorded != here:
         raise ConfigError(
-            f"`{path}` was recorded with {_shape(*recorded)}, this model has "
-            f"{_shape(*here)}: record its own with `mlx-gptoss trace record`"
+            f"`{path}` was recorded with {_describe_shape(*recorded)}, this model has "
+            f"{_describe_shape(*here)}: record its own with `mlx-gptoss trace record`"
         )
-    slots = sorted({k, *range(k, E + 1, max(1, E // POINTS))})
+    slots = sorted({k, *range(k, E + 1, max(1, E // CURVE_POINTS))})
     worst = layers_by_hit_rate(trace, max(k, E // 2))
     return HitCurve.recorded(hit_curve(trace, slots), f"recorded in {path}", worst)
 
 
-def _shape(layers: int, experts: int, chosen: int) -> str:
+def _describe_shape(layers: int, experts: int, chosen: int) -> str:
     return f"{layers} layers of {experts} experts, {chosen} a token"

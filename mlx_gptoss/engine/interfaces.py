@@ -1,9 +1,12 @@
 """What generation needs of a model, and of something that guides it: shapes of both."""
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 import mlx.core as mx
+
+TokenIds = Sequence[int]
 
 
 class LanguageModel(Protocol):
@@ -25,16 +28,16 @@ class LanguageModel(Protocol):
         ...
 
 
-class Guidance(Protocol):
+class TokenGuide(Protocol):
     """What generation needs of something that says which tokens are legal."""
 
     @property
-    def waits(self) -> bool:
+    def needs_last_token(self) -> bool:
         """Whether a token can be drawn only when the one before has been read."""
         ...
 
     @property
-    def pending(self) -> "Future[object] | None":
+    def pending_mask(self) -> "Future[object] | None":
         """What `masked` would have to wait for; None if it can answer at once."""
         ...
 
@@ -44,18 +47,18 @@ class Guidance(Protocol):
         ...
 
     @property
-    def details(self) -> tuple[str, ...]:
+    def finish_details(self) -> tuple[str, ...]:
         """What was cut short, for the statistics."""
         ...
 
-    def masked(self, logits: mx.array) -> mx.array:
+    def mask_logits(self, logits: mx.array) -> mx.array:
         """Return the logits (V,) of the next token, -inf where it is not legal."""
         ...
 
-    def drew(self, token: mx.array) -> None:
+    def advance(self, token: mx.array) -> None:
         """Go on behind a token () that may not be computed yet."""
         ...
 
-    def read(self, token: int) -> bool:
+    def accept_token(self, token: int) -> bool:
         """Take a token that was read; True if the one behind it must be redrawn."""
         ...

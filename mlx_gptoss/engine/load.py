@@ -15,24 +15,24 @@ from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.notices import list_warnings
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.engine.hit_curve import recorded_curve
+from mlx_gptoss.engine.hit_curve import load_hit_curve
 from mlx_gptoss.engine.place import (
     Progress,
     check_experts,
-    fit_before_download,
-    load_placed,
+    download_check,
+    load_planned,
     plan_checkpoint,
-    until,
+    raise_if_stopped,
 )
 from mlx_gptoss.engine.prompt_cache import (
-    WORTH_A_FILE,
+    MIN_FILE_TOKENS,
     CacheOptions,
     PromptFiles,
     cache_digest,
 )
 from mlx_gptoss.engine.runtime import TOKENIZER, Runtime
 from mlx_gptoss.engine.scheduler import BatchOptions
-from mlx_gptoss.engine.thread import Owner
+from mlx_gptoss.engine.thread import EngineThread
 from mlx_gptoss.memory import parse_bytes, require_fit
 from mlx_gptoss.memory.wired import check_wired, wire
 from mlx_gptoss.model.device import choose_dtype
@@ -83,13 +83,13 @@ def load(
     check_wired(wired)
     # A Path is a folder however it is written; the text "a/b" may be a Hub id.
     name = str(model.absolute()) if isinstance(model, Path) else model
-    fits = fit_before_download(name, memory, context, experts=experts, strict=strict)
+    fits = download_check(name, memory, context, experts=experts, strict=strict)
     folder = Path(resolve(name, offline=offline, check=fits))
-    owner, stopped = Owner(name), threading.Event()
+    owner, stopped = EngineThread(name), threading.Event()
 
     def read() -> Runtime:
         checkpoint = open_checkpoint(folder, strict=strict)
-        curve = recorded_curve(Path(trace), checkpoint.config) if trace else None
+        curve = load_hit_curve(Path(trace), checkpoint.config) if trace else None
         plan = plan_checkpoint(
             checkpoint, compute, memory, context, experts=experts, curve=curve
         )
@@ -103,8 +103,11 @@ def load(
             tokenizer = Tokenizer.open(home)
             tokenizer.require_harmony()
         wire(wired, plan)
-        loaded, storage = load_placed(
-            checkpoint, plan, dtype=compute, progress=until(stopped, progress)
+        loaded, storage = load_planned(
+            checkpoint,
+            plan,
+            dtype=compute,
+            progress=raise_if_stopped(stopped, progress),
         )
         return Runtime(
             loaded,
@@ -113,7 +116,7 @@ def load(
             plan=plan,
             storage=storage,
             context=context,
-            owner=owner,
+            thread=owner,
             cache=cache,
             batch=batch,
             files=lambda options: PromptFiles(
@@ -122,7 +125,7 @@ def load(
                 checkpoint.config,
                 compute,
                 options.disk_bytes,
-                least=WORTH_A_FILE,
+                min_tokens=MIN_FILE_TOKENS,
             ),
         )
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 STOP, TOOL_CALLS, LENGTH, CANCELLED = "stop", "tool_calls", "length", "cancelled"
 # Finish details of what went in circles until it was cut: there the answer ends.
 FINAL_LOOP, CALL_LOOP = "final_loop", "call_loop"
-UNBOUND = "unbound"  # the finish detail of text whose schema was given up on the way
-STOP_NAMES = {"<|return|>": STOP, "<|endoftext|>": STOP, "<|call|>": TOOL_CALLS}
+UNENFORCED = "unbound"  # the finish detail of text whose schema was given up on the way
+STOP_TOKEN_REASONS = {"<|return|>": STOP, "<|endoftext|>": STOP, "<|call|>": TOOL_CALLS}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Statistics:
     finish_details: tuple[str, ...] = ()
 
     @property
-    def circled(self) -> bool:
+    def ended_in_loop(self) -> bool:
         """Whether the answer was ended because it went in circles."""
         return FINAL_LOOP in self.finish_details or CALL_LOOP in self.finish_details
 
@@ -98,7 +98,7 @@ def stop_reasons(
         return dict.fromkeys(eos_token_ids, STOP)
     ids = filter(tokenizer.may_end_answer, eos_token_ids)
     specials = tokenizer.specials
-    named = {specials[n]: why for n, why in STOP_NAMES.items() if n in specials}
+    named = {specials[n]: why for n, why in STOP_TOKEN_REASONS.items() if n in specials}
     return dict.fromkeys(ids, STOP) | named
 
 

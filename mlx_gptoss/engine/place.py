@@ -39,7 +39,7 @@ from mlx_gptoss.model.gpt_oss import GptOss
 Progress = Callable[[int, int], None]  # done, total
 
 # MLX keeps freed memory for reuse; beside pools that memory is worth more.
-STREAMED_CACHE_BYTES = 256 * 2**20
+MLX_CACHE_BYTES_STREAMED = 256 * 2**20
 
 
 def check_experts(experts: str) -> None:
@@ -89,7 +89,7 @@ def plan_checkpoint(
     )
 
 
-def load_placed(
+def load_planned(
     checkpoint: Checkpoint,
     plan: Plan,
     *,
@@ -119,7 +119,7 @@ def load_placed(
         in_place=in_place_writes_work() if in_place is None else in_place,
     )
     try:
-        storage.limit_cache(STREAMED_CACHE_BYTES)
+        storage.limit_cache(MLX_CACHE_BYTES_STREAMED)
         weights = load_parameters(
             checkpoint,
             dtype=dtype,
@@ -134,7 +134,7 @@ def load_placed(
     return model, storage
 
 
-def fit_before_download(
+def download_check(
     model: str,
     memory: str | int | None,
     context: int | None,
@@ -162,7 +162,7 @@ def fit_before_download(
     return check
 
 
-def until(stopped: threading.Event, progress: Progress | None) -> Progress:
+def raise_if_stopped(stopped: threading.Event, progress: Progress | None) -> Progress:
     """Wrap `progress` so that an interrupted load ends at its next report."""
 
     def report(done: int, total: int) -> None:

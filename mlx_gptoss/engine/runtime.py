@@ -12,7 +12,7 @@ import atexit
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -22,17 +22,17 @@ from weakref import WeakSet
 import mlx.core as mx
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.engine.generate import Generation, generate, room
-from mlx_gptoss.engine.guide import Guides
-from mlx_gptoss.engine.interfaces import Guidance, LanguageModel
+from mlx_gptoss.engine.generate import Generation, generate, resolve_max_tokens
+from mlx_gptoss.engine.guide import GuideFactory
+from mlx_gptoss.engine.interfaces import LanguageModel, TokenGuide, TokenIds
 from mlx_gptoss.engine.outputs import stop_reasons
 from mlx_gptoss.engine.prompt_cache import (
+    BackgroundPrefill,
     CachedGeneration,
+    CacheLease,
     CacheOptions,
     CacheSize,
     CacheStatistics,
-    Lease,
-    Preparation,
     PromptCache,
     PromptFiles,
 )
@@ -40,14 +40,14 @@ from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.engine.scheduler import (
     BatchOptions,
     BatchStatistics,
-    Engine,
-    Governor,
-    Ticket,
+    KVBudget,
+    Request,
+    Scheduler,
 )
 from mlx_gptoss.engine.scheduler.request import OnEnd, OnProgress, OnStep
-from mlx_gptoss.engine.sequence import Decoding
+from mlx_gptoss.engine.sequence import Sequence
 from mlx_gptoss.engine.stream import Stream
-from mlx_gptoss.engine.thread import MOST_IDLE_WORK, Owner
+from mlx_gptoss.engine.thread import MAX_IDLE_TASKS, EngineThread
 from mlx_gptoss.errors import (
     CheckpointError,
     ConfigError,
@@ -68,7 +68,7 @@ Progress = Callable[[int, int], None]  # done, total
 
 TOKENIZER = "tokenizer.json"
 
-_open: "WeakSet[Runtime]" = WeakSet()
+_open_runtimes: "WeakSet[Runtime]" = WeakSet()
 
 
 @atexit.register
@@ -77,7 +77,7 @@ def close_all() -> None:
 
     Wired memory of a process that just ends has leaked until the next restart.
     """
-    for runtime in list(_open):
+    for runtime in list(_open_runtimes):
         runtime.close()
 
 
@@ -98,7 +98,7 @@ class Runtime:
         plan: Plan | None = None,
         storage: ExpertStorage | None = None,
         context: int | None = None,
-        owner: Owner | None = None,
+        thread: EngineThread | None = None,
         cache: CacheOptions | None = None,
         batch: BatchOptions | None = None,
         files: Callable[[CacheOptions], PromptFiles] | None = None,
@@ -106,26 +106,26 @@ class Runtime:
         self._model: LanguageModel | None = model
         self._options = cache or CacheOptions()
         self._files = files
-        self._prompts: PromptCache | None = None
-        self._prepared: deque[list[int]] = deque(maxlen=MOST_IDLE_WORK)
+        self._opened_prompt_cache: PromptCache | None = None
+        self._prepared: deque[list[int]] = deque(maxlen=MAX_IDLE_TASKS)
         self._config = config
         self._tokenizer = tokenizer
         self._tokenizer_lock = threading.Lock()
-        self._guides: Guides | None = None
-        self._owner = owner or Owner("runtime")
+        self._guide_factory: GuideFactory | None = None
+        self._thread = thread or EngineThread("runtime")
         self.plan = plan
         self._storage = storage
-        _open.add(self)
+        _open_runtimes.add(self)
         longest = config.max_position_embeddings if config else None
         limits = [limit for limit in (context, longest) if limit is not None]
         self.context = min(limits, default=None)
         batch = batch or BatchOptions()
-        self._engine = Engine(
-            self._owner,
+        self._scheduler = Scheduler(
+            self._thread,
             lambda: self.model,
             self._prompt_cache,
             batch,
-            Governor(config, plan, batch.kv_memory),
+            KVBudget(config, plan, batch.kv_memory),
             chunk=plan.prefill_chunk if plan else PREFILL_CHUNK,
         )
 
@@ -144,7 +144,7 @@ class Runtime:
     @property
     def model(self) -> Any:
         """The model itself; compute with it only inside `run`."""
-        self._owner.check_open()
+        self._thread.check_open()
         return self._model
 
     @property
@@ -168,13 +168,13 @@ class Runtime:
             return self._tokenizer
 
     @property
-    def guides(self) -> Guides:
+    def guides(self) -> GuideFactory:
         """Makes what keeps an answer legal; raises PromptError without Harmony."""
         tokenizer = self.tokenizer
         tokenizer.require_harmony()
         with self._tokenizer_lock:
-            self._guides = self._guides or Guides(tokenizer)
-            return self._guides
+            self._guide_factory = self._guide_factory or GuideFactory(tokenizer)
+            return self._guide_factory
 
     @property
     def stop_tokens(self) -> dict[int, str]:
@@ -191,23 +191,23 @@ class Runtime:
         """Return an empty KV cache for one sequence. Change it only inside `run`."""
         return self.run(self.model.make_cache)
 
-    def logits(self, ids: Sequence[int], cache: Any = None) -> mx.array:
+    def logits(self, ids: TokenIds, cache: Any = None) -> mx.array:
         """Return float32 logits (L, V) of every position, in one pass.
 
         With a cache, `ids` continue what it holds, and it grows by them.
         """
-        ids = self._checked(ids)
+        ids = self._check_ids(ids)
         return self.run(self._logits, ids, cache)
 
     def generate(
         self,
-        ids: Sequence[int],
+        ids: TokenIds,
         params: SamplingParams | None = None,
         *,
         cache: Any = None,
         reuse: bool = False,
         stop_tokens: Mapping[int, str] | None = None,
-        guide: Guidance | None = None,
+        guide: TokenGuide | None = None,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Stream:
@@ -219,12 +219,12 @@ class Runtime:
         `guides`) keeps the answer legal. `progress(done, total)` and `cancelled()` are
         called in the owner thread.
         """
-        ids = self._checked(ids)
+        ids = self._check_ids(ids)
         stop = self.stop_tokens if stop_tokens is None else stop_tokens
         ended = threading.Event()
 
         def make(
-            ids: Sequence[int], cache: Any, on_fed: Callable[..., None] | None = None
+            ids: TokenIds, cache: Any, on_computed: Callable[..., None] | None = None
         ) -> Generation:
             return generate(
                 self.model,
@@ -237,29 +237,29 @@ class Runtime:
                 chunk=self.plan.prefill_chunk if self.plan else PREFILL_CHUNK,
                 progress=progress,
                 cancelled=lambda: ended.is_set() or bool(cancelled and cancelled()),
-                on_fed=on_fed,
+                on_computed=on_computed,
             )
 
         def make_cached() -> CachedGeneration:
-            room(len(ids), 0, self.context, None)
+            resolve_max_tokens(len(ids), 0, self.context, None)
             return CachedGeneration(self._prompt_cache(), ids, make)
 
         work = make_cached if reuse else partial(make, ids, cache)
-        return Stream(self._owner, self.run(work), ended.set)
+        return Stream(self._thread, self.run(work), ended.set)
 
     def submit(
         self,
-        ids: Sequence[int],
+        ids: TokenIds,
         params: SamplingParams | None = None,
         *,
-        guide: Guidance | None = None,
+        guide: TokenGuide | None = None,
         stop_tokens: Mapping[int, str] | None = None,
         on_step: OnStep,
         on_end: OnEnd,
         on_progress: OnProgress | None = None,
         shared: bool = False,
-        request: object = None,
-    ) -> Ticket:
+        group: object = None,
+    ) -> Request:
         """Continue the prompt `ids` beside other requests, and return at once.
 
         All requests are computed together and share the prompt cache; each has the
@@ -272,65 +272,73 @@ class Runtime:
         MemoryBudgetError for one whose keys and values would never fit, and BusyError,
         which says when to try again, if it must wait and too many do.
         """
-        ids = self._checked(ids)
+        ids = self._check_ids(ids)
         chosen = params or SamplingParams()
         stop = self.stop_tokens if stop_tokens is None else stop_tokens
-        engine = self._engine
-        engine.governor.require(len(ids))
-        limits = [n for n in (self.context, engine.governor.longest) if n is not None]
-        limit = room(len(ids), 0, min(limits, default=None), chosen.max_tokens)
+        engine = self._scheduler
+        engine.kv_budget.require_fit(len(ids))
+        limits = [
+            n
+            for n in (self.context, engine.kv_budget.max_sequence_tokens)
+            if n is not None
+        ]
+        limit = resolve_max_tokens(
+            len(ids), 0, min(limits, default=None), chosen.max_tokens
+        )
 
-        def begin(ticket: Ticket, lease: Lease) -> Decoding:
-            return Decoding(
+        def begin(request: Request, lease: CacheLease) -> Sequence:
+            return Sequence(
                 self.model,
                 lease.cache,
-                ids[lease.cached :],
+                ids[lease.cached_tokens :],
                 chosen,
                 limit=limit,
                 stop_tokens=stop,
                 guide=guide,
-                on_fed=lease.fed,
-                asked=ticket.asked,
+                on_computed=lease.record,
+                arrival_time=request.arrival_time,
             )
 
-        ticket = Ticket(
+        request = Request(
             ids,
             begin,
             on_step=on_step,
             on_end=on_end,
             on_progress=on_progress,
             shared=shared,
-            request=request,
+            group=group,
         )
-        self._owner.check_open()
-        engine.submit(ticket)
-        return ticket
+        self._thread.check_open()
+        engine.submit(request)
+        return request
 
     @property
     def batch_statistics(self) -> BatchStatistics:
         """What `submit` is doing and did; never waits for the model."""
-        return self._engine.statistics
+        return self._scheduler.statistics
 
-    def prepare(self, ids: Sequence[int]) -> "Future[None] | None":
+    def prepare(self, ids: TokenIds) -> "Future[None] | None":
         """Read `ids` ahead in idle time, for a prompt that will begin with them.
 
         What was read of them is written to disk, if prompts are kept there: then, or
         at the latest when the runtime closes. Returns when it is done, or None where
         reading ahead is not allowed or would not fit.
         """
-        ids = self._checked(ids)
+        ids = self._check_ids(ids)
         self._prepared.append(ids)
         fits = self.context is None or len(ids) < self.context
         if not self._options.idle or not fits:
             return None
-        work: list[Preparation] = []  # made in the owner thread: nobody waits here
+        work: list[
+            BackgroundPrefill
+        ] = []  # made in the owner thread: nobody waits here
 
         def step() -> bool:
             if not work:
-                work.append(Preparation(self.model, self._prompt_cache(), ids))
+                work.append(BackgroundPrefill(self.model, self._prompt_cache(), ids))
             return work[0].step()
 
-        return self._owner.when_idle(step)
+        return self._thread.run_when_idle(step)
 
     @property
     def cache_statistics(self) -> CacheStatistics:
@@ -340,8 +348,8 @@ class Runtime:
     @property
     def cache_size(self) -> CacheSize:
         """Bytes of prompts in memory, and their bound; never waits for the model."""
-        prompts = self._prompts
-        held = prompts.held if prompts is not None else 0
+        prompts = self._opened_prompt_cache
+        held = prompts.resident_bytes if prompts is not None else 0
         return CacheSize(held, self._options.limit(self.plan))
 
     def clear_cache(self) -> None:
@@ -353,7 +361,7 @@ class Runtime:
 
         Return only Python values or evaluated arrays from it.
         """
-        return self._owner.call(work, *args, **options)
+        return self._thread.call(work, *args, **options)
 
     def drain(self, timeout: float | None = None) -> bool:
         """Take no more requests by `submit`, and wait until all of them have ended.
@@ -361,27 +369,27 @@ class Runtime:
         Says whether they have; those that have not, after so many seconds, go on
         until `close`. Not to be called in the owner thread, which does their work.
         """
-        return self._engine.drain(timeout)
+        return self._scheduler.drain(timeout)
 
     def close(self) -> None:
         """End what is running and give the memory back. Twice is once."""
-        self._owner.close(self._release)
+        self._thread.close(self._release)
 
     @property
     def closed(self) -> bool:
-        return self._owner.closed
+        return self._thread.closed
 
     def _prompt_cache(self) -> PromptCache:
         """The prompt cache, made on first use. Only for the owner thread."""
-        if self._prompts is None:
+        if self._opened_prompt_cache is None:
             specials = self.tokenizer.specials if self.has_tokenizer else {}
-            self._prompts = PromptCache(
+            self._opened_prompt_cache = PromptCache(
                 self.model.make_cache,
                 message_ends=[specials[n] for n in MESSAGE_ENDS if n in specials],
                 limit=self._options.limit(self.plan),
                 files=self._open_files(),
             )
-        return self._prompts
+        return self._opened_prompt_cache
 
     def _open_files(self) -> PromptFiles | None:
         """Open what is on disk; that it cannot be is no reason not to answer."""
@@ -395,18 +403,21 @@ class Runtime:
 
     def _release(self) -> None:
         closed = GptOssError("the model is closed: load it again to use it")
-        self._engine.close(closed)
+        self._scheduler.close(closed)
         for ids in self._prepared:  # there may have been no idle time to write them
-            while self._prompts is not None and self._prompts.save(ids):
+            while (
+                self._opened_prompt_cache is not None
+                and self._opened_prompt_cache.save(ids)
+            ):
                 pass
-        if self._guides is not None:
-            self._guides.close()
-        self._model = self._prompts = None
+        if self._guide_factory is not None:
+            self._guide_factory.close()
+        self._model = self._opened_prompt_cache = None
         if self._storage is not None:
             self._storage.close()
         mx.clear_cache()
 
-    def _logits(self, ids: Sequence[int], cache: Any) -> mx.array:
+    def _logits(self, ids: TokenIds, cache: Any) -> mx.array:
         batch = mx.array([ids], mx.int32)  # (1, L)
         logits = self.model.logits(self.model.hidden(batch, cache))
         logits = logits[0].astype(mx.float32)  # (L, V)
@@ -414,7 +425,7 @@ class Runtime:
         mx.eval(logits, [] if cache is None else cache.arrays)
         return logits
 
-    def _checked(self, ids: Sequence[int]) -> list[int]:
+    def _check_ids(self, ids: TokenIds) -> list[int]:
         """Copy the ids; an id outside the vocabulary would read foreign memory."""
         ids = [int(token) for token in ids]
         if not ids:

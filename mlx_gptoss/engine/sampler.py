@@ -11,44 +11,51 @@ from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 
-from mlx_gptoss.engine.sampling import SamplingParams, choose, log_softmax, top_logprobs
+from mlx_gptoss.engine.sampling import (
+    SamplingParams,
+    log_softmax,
+    sample_without_bias,
+    top_logprobs,
+)
 
 
-class Wish(NamedTuple):
+class SamplerInput(NamedTuple):
     """How the token behind one row of logits is to be drawn."""
 
     params: SamplingParams
     seed: int  # of this one token
-    legal: mx.array | None = None  # logits (V,) to draw from; None: the model's own
+    masked_logits: mx.array | None = (
+        None  # logits (V,) to draw from; None: the model's own
+    )
 
 
-class Draw:
+class SampledToken:
     """One token that was drawn, and may not be computed yet."""
 
     def __init__(
-        self, draws: "Draws", row: int, top: tuple[mx.array, mx.array] | None
+        self, batch: "SampledTokens", row: int, top: tuple[mx.array, mx.array] | None
     ) -> None:
-        self.draws = draws
+        self.batch = batch
         self.row = row
         self.top = top  # tokens and logprobs (n,), best first
 
     @property
     def token(self) -> mx.array:
         """The token () int32; does not wait for it."""
-        return self.draws.tokens[self.row]
+        return self.batch.tokens[self.row]
 
-    def read(self) -> tuple[int, float, list[tuple[int, float]]]:
+    def result(self) -> tuple[int, float, list[tuple[int, float]]]:
         """Wait for it: the token, its log-probability, and the likeliest ones.
 
         The log-probability is NaN or +inf where no token could be drawn: see
         `logprobs_of`.
         """
-        token, logprob = self.draws.values[self.row]
+        token, logprob = self.batch.values[self.row]
         top = [cast("list[Any]", part.tolist()) for part in self.top or ()]
         return token, logprob, list(zip(*top, strict=True))
 
 
-class Draws:
+class SampledTokens:
     """Tokens (B,) int32 that were drawn together, and their log-probabilities (B,)."""
 
     def __init__(self, tokens: mx.array, logprobs: mx.array) -> None:
@@ -62,28 +69,30 @@ class Draws:
         return list(zip(*both, strict=True))
 
 
-def draw(logits: mx.array, wishes: Sequence[Wish | None]) -> list[Draw | None]:
+def sample_batch(
+    logits: mx.array, inputs: Sequence[SamplerInput | None]
+) -> list[SampledToken | None]:
     """Choose a token for each row of logits (B, V) that has a wish; start computing."""
-    rows = [b for b, wish in enumerate(wishes) if wish is not None]
-    wanted = [wish for wish in wishes if wish is not None]
-    drawn: list[Draw | None] = [None] * len(wishes)
+    rows = [b for b, wish in enumerate(inputs) if wish is not None]
+    wanted = [wish for wish in inputs if wish is not None]
+    drawn: list[SampledToken | None] = [None] * len(inputs)
     if not rows:
         return drawn
-    if len(rows) < len(wishes):
+    if len(rows) < len(inputs):
         logits = logits[mx.array(rows)]
-    legal = legal_rows(logits, wanted)
-    tokens = choose_rows(legal, wanted)
-    chosen = logprobs_of(tokens, logits, legal)
-    draws = Draws(tokens, chosen)
+    legal = masked_rows(logits, wanted)
+    tokens = sample_rows(legal, wanted)
+    chosen = sampled_logprobs(tokens, logits, legal)
+    draws = SampledTokens(tokens, chosen)
     for n, (b, wish) in enumerate(zip(rows, wanted, strict=True)):
         count = wish.params.top_logprobs
         top = top_logprobs(log_softmax(logits[n]), count) if count else None
-        drawn[b] = Draw(draws, n, top)
+        drawn[b] = SampledToken(draws, n, top)
     mx.async_eval(tokens, chosen, [one.top for one in drawn if one and one.top])
     return drawn
 
 
-def logprobs_of(tokens: mx.array, logits: mx.array, legal: mx.array) -> mx.array:
+def sampled_logprobs(tokens: mx.array, logits: mx.array, masked: mx.array) -> mx.array:
     """Return the log-probabilities (B,) of tokens (B,) by logits (B, V).
 
     NaN where a row is no distribution (a NaN, +inf, or nothing but -inf), and +inf
@@ -93,42 +102,42 @@ def logprobs_of(tokens: mx.array, logits: mx.array, legal: mx.array) -> mx.array
     places = tokens[:, None]
     total = mx.logsumexp(logits, axis=-1, keepdims=True)
     chosen = mx.take_along_axis(logits, places, axis=-1) - total
-    if legal is not logits:
-        drawn_from = mx.take_along_axis(legal, places, axis=-1)
+    if masked is not logits:
+        drawn_from = mx.take_along_axis(masked, places, axis=-1)
         none_left = mx.where(drawn_from == -math.inf, math.inf, 0.0)
         chosen = chosen + mx.where(total == math.inf, math.nan, none_left)
     return chosen[:, 0]
 
 
-def legal_rows(logits: mx.array, wishes: Sequence[Wish]) -> mx.array:
+def masked_rows(logits: mx.array, inputs: Sequence[SamplerInput]) -> mx.array:
     """Return what each row is drawn from: (B, V)."""
-    if all(wish.legal is None for wish in wishes):
+    if all(wish.masked_logits is None for wish in inputs):
         return logits
     return mx.stack(
         [
-            logits[b] if wish.legal is None else wish.legal
-            for b, wish in enumerate(wishes)
+            logits[b] if wish.masked_logits is None else wish.masked_logits
+            for b, wish in enumerate(inputs)
         ]
     )
 
 
-def choose_rows(logits: mx.array, wishes: Sequence[Wish]) -> mx.array:
+def sample_rows(logits: mx.array, inputs: Sequence[SamplerInput]) -> mx.array:
     """Choose a token for each row of logits (B, V) -> (B,); alike ones together."""
     alike: dict[tuple[float, ...], list[int]] = {}
-    for b, wish in enumerate(wishes):
-        alike.setdefault(wish.params.shape, []).append(b)
+    for b, wish in enumerate(inputs):
+        alike.setdefault(wish.params.batch_key, []).append(b)
     parts = []
     for rows in alike.values():
         some = logits if len(alike) == 1 else logits[mx.array(rows)]
-        params = wishes[rows[0]].params
+        params = inputs[rows[0]].params
         if params.greedy:
-            parts.append(choose(some, params))
+            parts.append(sample_without_bias(some, params))
         elif len(rows) == 1:
-            key = mx.random.key(wishes[rows[0]].seed)
-            parts.append(choose(some[0], params, key)[None])
+            key = mx.random.key(inputs[rows[0]].seed)
+            parts.append(sample_without_bias(some[0], params, key)[None])
         else:
-            keys = mx.stack([mx.random.key(wishes[b].seed) for b in rows])
-            parts.append(choose(some, params, keys))
+            keys = mx.stack([mx.random.key(inputs[b].seed) for b in rows])
+            parts.append(sample_without_bias(some, params, keys))
     if len(parts) == 1:
         return parts[0]
     order = [b for rows in alike.values() for b in rows]
@@ -136,10 +145,10 @@ def choose_rows(logits: mx.array, wishes: Sequence[Wish]) -> mx.array:
     return mx.concatenate(parts)[mx.array(back)]
 
 
-def tokens_of(draws: Sequence[Draw]) -> mx.array:
+def stack_tokens(sampled: Sequence[SampledToken]) -> mx.array:
     """Return the tokens (B,) of draws, as they are where all come from one go."""
-    first = draws[0].draws
-    whole = len(draws) == first.tokens.shape[0] and all(
-        one.draws is first and one.row == b for b, one in enumerate(draws)
+    first = sampled[0].batch
+    whole = len(sampled) == first.tokens.shape[0] and all(
+        one.batch is first and one.row == b for b, one in enumerate(sampled)
     )
-    return first.tokens if whole else mx.stack([one.token for one in draws])
+    return first.tokens if whole else mx.stack([one.token for one in sampled])

@@ -16,7 +16,7 @@ from mlx_gptoss.errors import PromptError
 
 GREEDY_BELOW = 1e-5  # temperatures smaller than this differ from 0 in rounding only
 MAX_TOP_LOGPROBS = 20
-MOST_BIAS = 1e30  # decides by itself, and is far from the end of float32
+MAX_BIAS = 1e30  # decides by itself, and is far from the end of float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,38 +39,40 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None:
-            check_whole("max_tokens", self.max_tokens, 1, None)
-        check_number("temperature", self.temperature, 0, None)
-        check_number("top_p", self.top_p, 0, 1)
-        check_whole("top_k", self.top_k, 0, None)
-        check_number("min_p", self.min_p, 0, 1)
+            require_integer("max_tokens", self.max_tokens, 1, None)
+        require_number("temperature", self.temperature, 0, None)
+        require_number("top_p", self.top_p, 0, 1)
+        require_integer("top_k", self.top_k, 0, None)
+        require_number("min_p", self.min_p, 0, 1)
         if self.seed is not None:
-            check_whole("seed", self.seed, None, None)
-        check_whole("top_logprobs", self.top_logprobs, 0, MAX_TOP_LOGPROBS)
+            require_integer("seed", self.seed, None, None)
+        require_integer("top_logprobs", self.top_logprobs, 0, MAX_TOP_LOGPROBS)
         for token, bias in (self.logit_bias or {}).items():
-            check_whole("logit_bias token", token, 0, None)
-            check_number(f"logit_bias[{token}]", bias, None, None)
+            require_integer("logit_bias token", token, 0, None)
+            require_number(f"logit_bias[{token}]", bias, None, None)
 
     @property
     def greedy(self) -> bool:
         return self.temperature < GREEDY_BELOW
 
     @property
-    def shape(self) -> tuple[float, ...]:
+    def batch_key(self) -> tuple[float, ...]:
         """What is done to the logits behind the bias: rows alike can be done as one."""
         if self.greedy:
             return ()
         return self.temperature, self.top_k, self.top_p, self.min_p
 
 
-def check_whole(name: str, value: object, low: int | None, high: int | None) -> None:
+def require_integer(
+    name: str, value: object, low: int | None, high: int | None
+) -> None:
     if type(value) is not int or not in_range(value, low, high):
         raise PromptError(
-            f"`{name}` is {value!r}, expected a whole number{span(low, high)}"
+            f"`{name}` is {value!r}, expected a whole number{range_text(low, high)}"
         )
 
 
-def check_number(name: str, value: object, low: int | None, high: int | None) -> None:
+def require_number(name: str, value: object, low: int | None, high: int | None) -> None:
     if (
         isinstance(value, int | float)
         and not isinstance(value, bool)
@@ -78,14 +80,16 @@ def check_number(name: str, value: object, low: int | None, high: int | None) ->
         and in_range(value, low, high)
     ):
         return
-    raise PromptError(f"`{name}` is {value!r}, expected a number{span(low, high)}")
+    raise PromptError(
+        f"`{name}` is {value!r}, expected a number{range_text(low, high)}"
+    )
 
 
 def in_range(value: float, low: int | None, high: int | None) -> bool:
     return (low is None or value >= low) and (high is None or value <= high)
 
 
-def span(low: int | None, high: int | None) -> str:
+def range_text(low: int | None, high: int | None) -> str:
     if high is not None:
         return f" from {low} to {high}"
     return "" if low is None else f", {low} or more"
@@ -99,10 +103,10 @@ def sample(logits: mx.array, params: SamplingParams, key: mx.array) -> mx.array:
     """
     if params.logit_bias:
         logits = add_bias(logits, params.logit_bias)
-    return choose(logits, params, key)
+    return sample_without_bias(logits, params, key)
 
 
-def choose(
+def sample_without_bias(
     logits: mx.array, params: SamplingParams, key: mx.array | None = None
 ) -> mx.array:
     """Do what `sample` does behind the bias; a greedy choice needs no key."""
@@ -132,7 +136,7 @@ def add_bias(logits: mx.array, logit_bias: Mapping[int, float]) -> mx.array:
             f"`logit_bias` names token {max(tokens)}, but the vocabulary has {V}: "
             "use the ids of this model's tokenizer"
         )
-    values = [max(-MOST_BIAS, min(value, MOST_BIAS)) for value in logit_bias.values()]
+    values = [max(-MAX_BIAS, min(value, MAX_BIAS)) for value in logit_bias.values()]
     bias = mx.array(values, logits.dtype)
     return logits.at[..., mx.array(tokens)].add(bias)
 

@@ -6,25 +6,25 @@ from typing import Any
 from mlx_gptoss.engine.generate import Generation
 from mlx_gptoss.engine.outputs import Statistics, Step
 from mlx_gptoss.engine.prompt_cache import CachedGeneration
-from mlx_gptoss.engine.thread import Items, Owner
+from mlx_gptoss.engine.thread import EngineThread, ThreadIterator
 
 
-class Stream(Items[Step]):
+class Stream(ThreadIterator[Step]):
     """The Steps of one answer, read in any thread."""
 
     def __init__(
         self,
-        owner: Owner,
+        thread: EngineThread,
         generation: Generation | CachedGeneration,
         cancel: Callable[[], Any],
     ) -> None:
-        super().__init__(owner, generation, cancel)
+        super().__init__(thread, generation, cancel)
         self._generation: Generation | CachedGeneration | None = generation
 
-    def ended(self) -> None:
+    def on_end(self) -> None:
         generation, self._generation = self._generation, None
         if generation is not None:  # keep the figures, let go of model and cache
-            self._stats, self._fed = generation.stats, generation.fed
+            self._stats, self._computed_ids = generation.stats, generation.computed_ids
 
     @property
     def stats(self) -> Statistics:
@@ -32,6 +32,6 @@ class Stream(Items[Step]):
         return self._generation.stats if self._generation else self._stats
 
     @property
-    def fed(self) -> tuple[int, ...]:
+    def computed_ids(self) -> tuple[int, ...]:
         """The ids the cache has read since the start."""
-        return self._generation.fed if self._generation else self._fed
+        return self._generation.computed_ids if self._generation else self._computed_ids

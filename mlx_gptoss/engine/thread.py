@@ -33,17 +33,17 @@ from weakref import WeakSet, finalize
 from mlx_gptoss.errors import GptOssError
 
 T = TypeVar("T")
-END = object()  # StopIteration cannot cross over in a future
-MOST_IDLE_WORK = 8  # pieces of idle work that wait; older ones are given up
+EXHAUSTED = object()  # StopIteration cannot cross over in a future
+MAX_IDLE_TASKS = 8  # pieces of idle work that wait; older ones are given up
 
 log = logging.getLogger(__name__)
 
 
-def _nothing() -> None:
+def _no_op() -> None:
     """Stand in for something that may be left out."""
 
 
-class Worker:
+class PooledThread:
     """A thread that runs what it is given, for as long as the process lives."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Worker:
 
     def _run(self) -> None:
         while True:
-            run_one(*self._next())
+            run_work(*self._next())
 
     def _next(self) -> tuple["Future[Any]", Callable[[], Any]]:
         while True:
@@ -73,7 +73,7 @@ class Worker:
                     return self._work.get()
 
 
-def run_one(future: "Future[Any]", work: Callable[[], Any]) -> None:
+def run_work(future: "Future[Any]", work: Callable[[], Any]) -> None:
     """Run `work` and hand over its result; keeps no reference to either."""
     try:
         future.set_result(work())
@@ -81,29 +81,29 @@ def run_one(future: "Future[Any]", work: Callable[[], Any]) -> None:
         future.set_exception(error)
 
 
-_idle: list[Worker] = []  # threads of closed owners
-_owners: "WeakSet[Owner]" = WeakSet()
+_spare_threads: list[PooledThread] = []  # threads of closed owners
+_open_threads: "WeakSet[EngineThread]" = WeakSet()
 
 
 @atexit.register
 def close_all() -> None:
     """End all work before the interpreter goes: no thread may run MLX past that."""
-    for owner in list(_owners):
+    for owner in list(_open_threads):
         owner.close()
 
 
-class Owner:
+class EngineThread:
     """Runs callables in its own thread, one at a time, in the order they came."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._worker = _idle.pop() if _idle else Worker()
-        self._give_back = finalize(self, _idle.append, self._worker)
-        self._give_back.atexit = False
-        self._open: WeakSet[Items[Any]] = WeakSet()
-        self._idle: list[tuple[Future[None], Callable[[], bool]]] = []
+        self._thread = _spare_threads.pop() if _spare_threads else PooledThread()
+        self._return_thread = finalize(self, _spare_threads.append, self._thread)
+        self._return_thread.atexit = False
+        self._iterators: WeakSet[ThreadIterator[Any]] = WeakSet()
+        self._idle_tasks: list[tuple[Future[None], Callable[[], bool]]] = []
         self._closed = False
-        _owners.add(self)
+        _open_threads.add(self)
 
     def call(self, work: Callable[..., T], /, *args: Any, **options: Any) -> T:
         """Run `work` in the owner thread and return its result.
@@ -112,20 +112,20 @@ class Owner:
         (Ctrl-C) is raised here; the work itself runs to its end.
         """
         self.check_open()
-        if threading.get_ident() == self._worker.ident:
+        if threading.get_ident() == self._thread.ident:
             return work(*args, **options)
-        return self._worker.submit(partial(work, *args, **options)).result()
+        return self._thread.submit(partial(work, *args, **options)).result()
 
     def post(self, work: Callable[[], T]) -> "Future[T]":
         """Run `work` in the owner thread after what was asked before; do not wait."""
         self.check_open()
-        return self._worker.submit(work)
+        return self._thread.submit(work)
 
-    def iterate(self, make: Callable[[], Iterator[T]]) -> "Items[T]":
+    def iterate(self, make: Callable[[], Iterator[T]]) -> "ThreadIterator[T]":
         """Make an iterator in the owner thread; advance it there, read it here."""
-        return Items(self, self.call(make))
+        return ThreadIterator(self, self.call(make))
 
-    def when_idle(self, step: Callable[[], bool]) -> "Future[None]":
+    def run_when_idle(self, step: Callable[[], bool]) -> "Future[None]":
         """Run `step` in idle time, again and again until it returns False.
 
         The newest work goes first. The future is done when the work is, and cancelled
@@ -133,20 +133,20 @@ class Owner:
         """
         self.check_open()
         future: Future[None] = Future()
-        self._worker.submit(partial(self._add_idle, future, step))
+        self._thread.submit(partial(self._add_idle_task, future, step))
         return future
 
-    def _add_idle(self, future: "Future[None]", step: Callable[[], bool]) -> None:
-        self._idle.append((future, step))
-        while len(self._idle) > MOST_IDLE_WORK:
-            self._idle.pop(0)[0].cancel()
-        self._worker.idle_step = self._idle_step
+    def _add_idle_task(self, future: "Future[None]", step: Callable[[], bool]) -> None:
+        self._idle_tasks.append((future, step))
+        while len(self._idle_tasks) > MAX_IDLE_TASKS:
+            self._idle_tasks.pop(0)[0].cancel()
+        self._thread.idle_step = self._run_idle_step
 
-    def _idle_step(self) -> bool:
+    def _run_idle_step(self) -> bool:
         """Do one step if nobody is being served; say whether more may follow."""
-        if not self._idle or self._open:
+        if not self._idle_tasks or self._iterators:
             return False
-        work = self._idle[-1]
+        work = self._idle_tasks[-1]
         future, step = work
         try:
             more = not future.cancelled() and step()
@@ -155,38 +155,38 @@ class Owner:
             future.cancel()
             more = False
         if not more:
-            self._idle.remove(work)
+            self._idle_tasks.remove(work)
             if not future.cancelled():
                 future.set_result(None)
-        if not self._idle:
-            self._worker.idle_step = None  # it would keep a forgotten owner alive
+        if not self._idle_tasks:
+            self._thread.idle_step = None  # it would keep a forgotten owner alive
         return True
 
-    def watch(self, items: "Items[Any]") -> None:
+    def add_iterator(self, iterator: "ThreadIterator[Any]") -> None:
         """Close `items` too when the owner closes; no idle work until they end."""
-        self._open.add(items)
+        self._iterators.add(iterator)
 
-    def unwatch(self, items: "Items[Any]") -> None:
+    def remove_iterator(self, iterator: "ThreadIterator[Any]") -> None:
         """Take note that `items` have ended."""
-        self._open.discard(items)
-        if self._idle and not self._closed:
-            self._worker.submit(_nothing)  # wakes it, to look for idle work
+        self._iterators.discard(iterator)
+        if self._idle_tasks and not self._closed:
+            self._thread.submit(_no_op)  # wakes it, to look for idle work
 
-    def close(self, last: Callable[[], Any] = _nothing) -> None:
+    def close(self, cleanup: Callable[[], Any] = _no_op) -> None:
         """End open iterators, run `last`, give the thread back. Twice is once."""
         if self._closed:
             return
-        for items in list(self._open):
+        for items in list(self._iterators):
             items.close()
-        self.call(self._give_up_idle)
-        self.call(last)
+        self.call(self._cancel_idle_tasks)
+        self.call(cleanup)
         self._closed = True
-        self._give_back()
+        self._return_thread()
 
-    def _give_up_idle(self) -> None:
-        self._worker.idle_step = None
-        while self._idle:
-            self._idle.pop()[0].cancel()
+    def _cancel_idle_tasks(self) -> None:
+        self._thread.idle_step = None
+        while self._idle_tasks:
+            self._idle_tasks.pop()[0].cancel()
 
     def check_open(self) -> None:
         """Raise GptOssError once the owner is closed."""
@@ -198,7 +198,7 @@ class Owner:
         return self._closed
 
 
-class Items(Generic[T]):
+class ThreadIterator(Generic[T]):
     """An iterator whose work happens in its owner; `close` stops it early.
 
     `cancel` is called from the reader's thread when it stops early: it tells an item
@@ -206,12 +206,15 @@ class Items(Generic[T]):
     """
 
     def __init__(
-        self, owner: Owner, source: Iterator[T], cancel: Callable[[], Any] = _nothing
+        self,
+        thread: EngineThread,
+        source: Iterator[T],
+        cancel: Callable[[], Any] = _no_op,
     ) -> None:
-        self._owner = owner
+        self._thread = thread
         self._source: Iterator[T] | None = source
         self._cancel = cancel
-        owner.watch(self)
+        thread.add_iterator(self)
 
     def __iter__(self) -> Self:
         return self
@@ -220,14 +223,14 @@ class Items(Generic[T]):
         if self._source is None:
             raise StopIteration
         try:
-            item = self._owner.call(next, self._source, END)
+            item = self._thread.call(next, self._source, EXHAUSTED)
         except BaseException:  # the work failed, or the reader was interrupted
             self.close()
             raise
-        if item is END:
+        if item is EXHAUSTED:
             self._source = None
-            self._owner.unwatch(self)
-            self.ended()
+            self._thread.remove_iterator(self)
+            self.on_end()
             raise StopIteration
         return cast(T, item)
 
@@ -237,12 +240,12 @@ class Items(Generic[T]):
         if source is None:
             return
         self._cancel()
-        if not self._owner.closed:
-            self._owner.call(getattr(source, "close", _nothing))
-        self._owner.unwatch(self)
-        self.ended()
+        if not self._thread.closed:
+            self._thread.call(getattr(source, "close", _no_op))
+        self._thread.remove_iterator(self)
+        self.on_end()
 
-    def ended(self) -> None:
+    def on_end(self) -> None:
         """Called once when no more items will come; for subclasses."""
 
     def __enter__(self) -> Self:

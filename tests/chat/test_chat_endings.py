@@ -13,7 +13,12 @@ from mlx_gptoss.chat.sessions import as_markdown
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.endings import note_ending
 from mlx_gptoss.cli.services import Services
-from mlx_gptoss.engine.finish_reasons import NO_ANSWER, NOTHING_SAID, cause, in_words
+from mlx_gptoss.engine.finish_reasons import (
+    EMPTY_ANSWER,
+    NO_ANSWER,
+    describe_cause,
+    incomplete_cause,
+)
 from mlx_gptoss.engine.outputs import Statistics
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
@@ -151,11 +156,11 @@ def test_too_many_rounds_of_calls_are_named() -> None:
 def test_what_ended_an_answer_is_the_last_thing_that_did(
     reason: str, details: tuple[str, ...], expected: str | None
 ) -> None:
-    assert cause(reason, details) == expected
+    assert incomplete_cause(reason, details) == expected
 
 
 def test_causes_of_a_later_version_are_said_in_general() -> None:
-    assert in_words("meteorite") == "cut short"
+    assert describe_cause("meteorite") == "cut short"
 
 
 # What the commands say.
@@ -232,7 +237,7 @@ def test_every_command_says_that_the_model_said_nothing(
     words: list[str], stdin: str | None
 ) -> None:
     result = run(*words, runtime=scripted_runtime(f"{FINAL}<|return|>"), stdin=stdin)
-    assert said(result) == [f"({NOTHING_SAID})"]
+    assert said(result) == [f"({EMPTY_ANSWER})"]
 
 
 def test_a_whole_answer_is_not_talked_about() -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from mlx_gptoss.checkpoint.hub import Hub
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
-from mlx_gptoss.engine.forecast import forecast, limited, subject_of_shape
+from mlx_gptoss.engine.forecast import forecast, limit_budget, model_from_shape
 from mlx_gptoss.memory import describe_device
 from mlx_gptoss.memory.published_models import find_published_model
 
@@ -64,8 +64,8 @@ def test_what_does_not_fit_gets_a_plan_and_commands_that_fit(
         assert shape is not None
         context = options.get("--context")
         forecast(  # raises if it does not fit
-            subject_of_shape(shape, options["-m"]),
-            limited(budget, options.get("--memory")),
+            model_from_shape(shape, options["-m"]),
+            limit_budget(budget, options.get("--memory")),
             machine,
             context=int(context) if context else None,
         )

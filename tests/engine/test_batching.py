@@ -82,7 +82,7 @@ def test_cancelling_ends_within_one_step(fake: Runtime) -> None:
 
 def test_what_waits_can_be_cancelled(fake: Runtime) -> None:
     release = threading.Event()
-    fake._owner.post(release.wait)
+    fake._thread.post(release.wait)
     asked = Asked(fake, IDS)
 
     assert (asked.ticket.state, asked.ticket.position) == ("queued", 1)
@@ -98,7 +98,7 @@ def test_more_than_may_wait_are_refused_with_a_time_to_try_again() -> None:
     options = BatchOptions(max_running=1, max_waiting=2)
     release = threading.Event()
     with Runtime(noisy(), batch=options) as runtime:
-        runtime._owner.post(release.wait)
+        runtime._thread.post(release.wait)
         waiting = [Asked(runtime, IDS, GREEDY) for _ in range(3)]  # one can begin
         with pytest.raises(BusyError, match="2 wait already: try again") as refused:
             Asked(runtime, IDS, GREEDY)
@@ -145,13 +145,13 @@ def test_the_answers_of_one_request_are_taken_together() -> None:
     options = BatchOptions(max_running=2, max_waiting=1)
     release = threading.Event()
     with Runtime(noisy(), batch=options) as runtime:
-        runtime._owner.post(release.wait)
+        runtime._thread.post(release.wait)
         mine, yours = object(), object()
-        many = [Asked(runtime, IDS, GREEDY, request=mine) for _ in range(9)]
-        others = [Asked(runtime, [n], GREEDY, request=yours) for n in range(3)]
+        many = [Asked(runtime, IDS, GREEDY, group=mine) for _ in range(9)]
+        others = [Asked(runtime, [n], GREEDY, group=yours) for n in range(3)]
         with pytest.raises(BusyError, match="1 wait already"):
             Asked(runtime, [5], GREEDY)
-        more = Asked(runtime, IDS, GREEDY, request=yours)
+        more = Asked(runtime, IDS, GREEDY, group=yours)
         release.set()
 
         assert {len(one.tokens) for one in (*many, *others, more)} == {12}
@@ -236,7 +236,7 @@ def test_answers_to_one_prompt_share_its_reading(fake: Runtime) -> None:
     """However short: all but the last token, which each reads for its own cache."""
     model = fake.model
     release = threading.Event()
-    fake._owner.post(release.wait)
+    fake._thread.post(release.wait)
     asked = [
         Asked(fake, IDS, SamplingParams(seed=n, max_tokens=4), shared=True)
         for n in range(4)
@@ -256,7 +256,7 @@ def test_answers_to_one_prompt_share_its_reading(fake: Runtime) -> None:
 def test_a_prompt_that_is_being_read_is_waited_for(fake: Runtime) -> None:
     """Two long prompts that begin alike are not both read from the start."""
     release = threading.Event()
-    fake._owner.post(release.wait)
+    fake._thread.post(release.wait)
     prompt = [n % 10 for n in range(1500)]
     first = Asked(fake, [*prompt, 1], GREEDY)
     second = Asked(fake, [*prompt, 1, 2], GREEDY)
@@ -302,7 +302,7 @@ def test_other_work_of_the_owner_keeps_its_place(fake: Runtime) -> None:
 
 def test_figures_of_what_was_done(fake: Runtime) -> None:
     release = threading.Event()
-    fake._owner.post(release.wait)
+    fake._thread.post(release.wait)
     asked = [Asked(fake, [*IDS, n], GREEDY) for n in range(2)]
     waiting = fake.batch_statistics
     release.set()
@@ -328,7 +328,7 @@ def test_a_callback_may_close_everything(fake: Runtime) -> None:
         raise ValueError("and fail")
 
     release = threading.Event()
-    fake._owner.post(release.wait)
+    fake._thread.post(release.wait)
     asked = [Asked(fake, [*IDS, n]) for n in range(3)]
     asked[1]._on_step = close
     release.set()

@@ -84,7 +84,7 @@ def test_every_answer_is_the_one_it_has_alone(
     runtime.run(lambda: None)  # the round that ended the last one is over
     done = runtime.batch_statistics
     assert (done.running, done.waiting, done.failed) == (0, 0, 0)
-    lives = runtime.run(lambda: runtime._prompt_cache()._lives)
+    lives = runtime.run(lambda: runtime._prompt_cache()._live_caches)
     assert [live for live in lives if live.busy] == []
 
 
@@ -112,10 +112,10 @@ class Caller:
         if count == self._request.leaves:
             ticket.cancel()
         if count in self._request.pauses:
-            engine = self._runtime._engine
+            engine = self._runtime._scheduler
 
             def pause() -> None:
                 if ticket in engine._running:
-                    engine._pause(ticket)
+                    engine._preempt(ticket)
 
-            self._runtime._owner.post(pause)
+            self._runtime._thread.post(pause)

@@ -11,7 +11,7 @@ import pytest
 
 from mlx_gptoss import AnswerFormat, Constraints
 from mlx_gptoss.engine.load import load
-from mlx_gptoss.engine.outputs import UNBOUND, Step
+from mlx_gptoss.engine.outputs import UNENFORCED, Step
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
@@ -54,14 +54,14 @@ def prompt(runtime: Runtime, number: int) -> list[int]:
 def test_every_guide_keeps_to_its_own_answer(runtime: Runtime) -> None:
     prompts = [prompt(runtime, 10 + 7 * n) for n in range(len(WAYS))]
     alone = [
-        list(runtime.generate(ids, GREEDY, guide=runtime.guides.guide(how)))
+        list(runtime.generate(ids, GREEDY, guide=runtime.guides.create(how)))
         for ids, how in zip(prompts, WAYS, strict=True)
     ]
 
     release = threading.Event()
-    runtime._owner.post(release.wait)
+    runtime._thread.post(release.wait)
     asked = [
-        Asked(runtime, ids, GREEDY, guide=runtime.guides.guide(how))
+        Asked(runtime, ids, GREEDY, guide=runtime.guides.create(how))
         for ids, how in zip(prompts, WAYS, strict=True)
     ]
     release.set()
@@ -86,18 +86,19 @@ def test_a_guide_that_fails_ends_its_answer_only(runtime: Runtime) -> None:
     class Failing:
         """Free for three tokens; then a grammar that leaves none."""
 
-        waits, pending, finish_reason, details = False, None, None, ()
+        needs_last_token, pending_mask = False, None
+        finish_reason, finish_details = None, ()
         count = 0
 
-        def masked(self, logits: object) -> object:
+        def mask_logits(self, logits: object) -> object:
             return logits
 
-        def drew(self, token: object) -> None:
+        def advance(self, token: object) -> None:
             self.count += 1
             if self.count == 3:
                 raise SchemaError("a grammar leaves no token to go on with")
 
-        def read(self, token: int) -> bool:
+        def accept_token(self, token: int) -> bool:
             return False
 
     ids = prompt(runtime, 5)
@@ -114,23 +115,25 @@ def test_a_guide_that_fails_ends_its_answer_only(runtime: Runtime) -> None:
 class Slow:
     """Free; but for the third token it waits for something."""
 
-    waits, finish_reason, details = True, None, ()
+    needs_last_token, finish_reason, finish_details = True, None, ()
 
     def __init__(self) -> None:
         self.count = 0
         self.found: Future[object] = Future()
 
     @property
-    def pending(self) -> "Future[object] | None":
+    def pending_mask(self) -> "Future[object] | None":
         return self.found if self.count == 2 else None
 
-    def masked(self, logits: object) -> object:
-        assert self.pending is None or self.found.done(), "the owner would have waited"
+    def mask_logits(self, logits: object) -> object:
+        assert self.pending_mask is None or self.found.done(), (
+            "the owner would have waited"
+        )
         return logits
 
-    def drew(self, token: object) -> None: ...
+    def advance(self, token: object) -> None: ...
 
-    def read(self, token: int) -> bool:
+    def accept_token(self, token: int) -> bool:
         self.count += 1
         return True
 
@@ -156,9 +159,9 @@ def test_an_answer_may_be_paused_while_it_waits_for_its_mask(runtime: Runtime) -
     waiting = Asked(runtime, ids, params, guide=guide)
     while len(waiting.steps) < 2:
         runtime.run(lambda: None)
-    engine = runtime._engine
+    engine = runtime._scheduler
     assert engine is not None
-    runtime.run(engine._pause, waiting.ticket)
+    runtime.run(engine._preempt, waiting.ticket)
     guide.found.set_result(None)
     engine.wake()
 
@@ -173,9 +176,11 @@ def test_nothing_turns_while_all_wait_for_their_masks(
     waiting = [Asked(runtime, prompt(runtime, 5), GREEDY, guide=one) for one in guides]
     while any(len(one.steps) < 2 for one in waiting):
         runtime.run(lambda: None)
-    engine, rounds = runtime._engine, []
-    round_of = engine._round
-    monkeypatch.setattr(engine, "_round", lambda: rounds.append(1) or round_of())
+    engine, rounds = runtime._scheduler, []
+    round_of = engine._run_iteration
+    monkeypatch.setattr(
+        engine, "_run_iteration", lambda: rounds.append(1) or round_of()
+    )
     for _ in range(50):  # the owner is free for other work
         runtime.run(lambda: None)
 
@@ -198,7 +203,7 @@ def test_a_grammar_that_hangs_its_process_ends_or_frees_its_answer_only(
     monkeypatch.setattr(runtime.guides, "grammars", own)
     bound = AnswerFormat.json_schema(LONG, strict=strict)
     how = Constraints(response_format=bound, max_reasoning_tokens=0)
-    lost_guide, other_guide = (runtime.guides.guide(how) for _ in range(2))
+    lost_guide, other_guide = (runtime.guides.create(how) for _ in range(2))
     assert lost_guide is not None
 
     hung: list[object] = []
@@ -220,7 +225,7 @@ def test_a_grammar_that_hangs_its_process_ends_or_frees_its_answer_only(
     else:
         lost.answer()
         [(stats, _)] = lost.ends
-        assert stats is not None and UNBOUND in stats.finish_details
+        assert stats is not None and UNENFORCED in stats.finish_details
         assert lost_guide.freed == {None: (WHOLE_SCHEMA,)}
     said = runtime.tokenizer.decode(other.tokens)
     assert said.replace(" ", "").count('"aye"') >= 3

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_gptoss.engine.sampler import Draw, Wish, draw, tokens_of
+from mlx_gptoss.engine.sampler import (
+    SampledToken,
+    SamplerInput,
+    sample_batch,
+    stack_tokens,
+)
 from mlx_gptoss.engine.sampling import SamplingParams, log_softmax, sample
 
 VOCABULARY = 50
@@ -29,8 +34,8 @@ def logits_of(rows: int) -> mx.array:
     return mx.random.normal((rows, VOCABULARY), key=mx.random.key(rows)) * 3
 
 
-def drawn(*arguments: Any) -> list[Draw]:
-    found = draw(*arguments)
+def drawn(*arguments: Any) -> list[SampledToken]:
+    found = sample_batch(*arguments)
     assert all(one is not None for one in found)
     return [one for one in found if one is not None]
 
@@ -40,7 +45,7 @@ def drawn(*arguments: Any) -> list[Draw]:
 def test_each_row_gets_what_it_would_get_alone(rows: list[Any]) -> None:
     logits = logits_of(len(rows))
     even = mx.where(mx.arange(VOCABULARY) % 2 == 0, mx.array(0.0), mx.array(-mx.inf))
-    wishes: list[Wish | None] = []
+    wishes: list[SamplerInput | None] = []
     expected: list[Any] = []
     for b, row in enumerate(rows):
         if row is None:
@@ -49,11 +54,11 @@ def test_each_row_gets_what_it_would_get_alone(rows: list[Any]) -> None:
             continue
         params, seed, masked = row
         legal = logits[b] + even if masked else logits[b]
-        wishes.append(Wish(params, seed, legal if masked else None))
+        wishes.append(SamplerInput(params, seed, legal if masked else None))
         token = sample(legal, params, mx.random.key(seed)).item()
         expected.append((token, log_softmax(logits[b])[token].item()))
 
-    found = [one and one.read() for one in draw(logits, wishes)]
+    found = [one and one.result() for one in sample_batch(logits, wishes)]
     assert [one and one[:2] for one in found] == expected
     for one, row in zip(found, rows, strict=True):
         assert one is None or len(one[2]) == row[0].top_logprobs
@@ -62,10 +67,10 @@ def test_each_row_gets_what_it_would_get_alone(rows: list[Any]) -> None:
 def test_the_likeliest_come_with_their_values_best_first() -> None:
     logits = logits_of(2)
     params = SamplingParams(temperature=0, top_logprobs=4)
-    both = drawn(logits, [Wish(params, 0), Wish(params, 0)])
+    both = drawn(logits, [SamplerInput(params, 0), SamplerInput(params, 0)])
 
     for b, one in enumerate(both):
-        token, logprob, top = one.read()
+        token, logprob, top = one.result()
         values: Any = log_softmax(logits[b]).tolist()
         best = sorted(enumerate(values), key=lambda x: -x[1])
         assert top == best[:4]
@@ -77,17 +82,17 @@ def test_the_likeliest_come_with_their_values_best_first() -> None:
 )
 def test_tokens_are_fed_in_the_order_of_their_rows(order: list[int]) -> None:
     """As they are where nobody has come or gone since; else one by one."""
-    three = drawn(logits_of(3), [Wish(SamplingParams(temperature=0), 0)] * 3)
-    fed = tokens_of([three[n] for n in order])
+    three = drawn(logits_of(3), [SamplerInput(SamplingParams(temperature=0), 0)] * 3)
+    fed = stack_tokens([three[n] for n in order])
 
-    assert fed.tolist() == [three[n].read()[0] for n in order]
-    assert (fed is three[0].draws.tokens) == (order == [0, 1, 2])
+    assert fed.tolist() == [three[n].result()[0] for n in order]
+    assert (fed is three[0].batch.tokens) == (order == [0, 1, 2])
 
 
 def test_tokens_of_several_goes_are_fed_together() -> None:
-    greedy = Wish(SamplingParams(temperature=0), 0)
+    greedy = SamplerInput(SamplingParams(temperature=0), 0)
     [one] = drawn(logits_of(1), [greedy])
     two = drawn(logits_of(2), [greedy, greedy])
 
-    fed = tokens_of([two[0], one])
-    assert fed.tolist() == [two[0].read()[0], one.read()[0]]
+    fed = stack_tokens([two[0], one])
+    assert fed.tolist() == [two[0].result()[0], one.result()[0]]

@@ -11,7 +11,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_gptoss.api.prompt import ConversationRequest, prepare_prompts
-from mlx_gptoss.engine.guide import MOST_PREAMBLES, PREAMBLE_TOKENS
+from mlx_gptoss.engine.guide import MAX_PREAMBLE_TOKENS, MAX_PREAMBLES
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
@@ -130,7 +130,7 @@ def test_a_demanded_call_follows_one_stretch_of_reasoning(
 
 
 def test_a_turn_has_a_few_preambles_and_no_more() -> None:
-    few = PREAMBLE * MOST_PREAMBLES
+    few = PREAMBLE * MAX_PREAMBLES
 
     for wish in (few + CALL, few + ANSWER, THINK + few + CALL):
         assert said(wishing(wish), params=LONGER)[0] == wish
@@ -143,30 +143,30 @@ def test_a_turn_has_a_few_preambles_and_no_more() -> None:
 
 
 def test_reasoning_between_preambles_gives_no_more_of_them() -> None:
-    turns = (PREAMBLE + THINK) * (MOST_PREAMBLES + 3)
+    turns = (PREAMBLE + THINK) * (MAX_PREAMBLES + 3)
     text, _ = said(wishing(turns + ANSWER))
 
-    assert text.count("<|channel|>commentary<|message|>") == MOST_PREAMBLES
+    assert text.count("<|channel|>commentary<|message|>") == MAX_PREAMBLES
     assert "<|channel|>final<|message|>" in text
 
 
 def test_a_preamble_without_end_is_cut_and_the_answer_follows() -> None:
-    counting = "".join(f"{n} " for n in range(2 * PREAMBLE_TOKENS))
+    counting = "".join(f"{n} " for n in range(2 * MAX_PREAMBLE_TOKENS))
     ids = token_ids(PREAMBLE + PREAMBLE_HEADER + counting, TOKENIZER)
-    guide = GUIDES.guide(Constraints(), TARGETS)
+    guide = GUIDES.create(Constraints(), TARGETS)
     assert guide is not None
-    guide.masked(mx.zeros(ROWS))
+    guide.mask_logits(mx.zeros(ROWS))
     read = 0
-    while not guide.details:
-        guide.read(ids[read])
+    while not guide.finish_details:
+        guide.accept_token(ids[read])
         read += 1
 
     step = guide._automaton.step
     around = len(
         token_ids(PREAMBLE.replace("I look.", "") + PREAMBLE_HEADER, TOKENIZER)
     )
-    assert read == PREAMBLE_TOKENS + around
-    assert guide.details == ("preamble_budget",)
+    assert read == MAX_PREAMBLE_TOKENS + around
+    assert guide.finish_details == ("preamble_budget",)
     behind = "<|end|><|start|>assistant<|channel|>"
     for header, legal in (
         ("final<|message|>", True),

@@ -69,7 +69,7 @@ def test_each_token_is_fed_once_and_one_step_ahead() -> None:
 
     assert tokens(generation) == [7, 8, 9, 2]
     assert model.feeds == [[3, 1, 4], [1, 5], [7], [8], [9], [2]]
-    assert generation.fed == (*PROMPT, 7, 8, 9, 2)
+    assert generation.computed_ids == (*PROMPT, 7, 8, 9, 2)
 
 
 def test_the_step_after_is_under_way_before_a_token_is_given() -> None:
@@ -109,7 +109,7 @@ def test_max_tokens_end_with_length_and_nothing_is_fed_for_naught() -> None:
 
     assert [(s.token, s.finish_reason) for s in generation][-1] == (9, "length")
     assert model.feeds[-1] == [8]
-    assert generation.fed == (*PROMPT, 7, 8)
+    assert generation.computed_ids == (*PROMPT, 7, 8)
 
 
 def test_the_end_of_the_context_ends_with_length() -> None:
@@ -212,7 +212,7 @@ def test_what_the_cache_has_read_is_told_right_after() -> None:
             stop_tokens={9: "stop"},
             cache=cache,
             chunk=3,
-            on_fed=lambda ids: told.append((list(ids), cache.offset)),
+            on_computed=lambda ids: told.append((list(ids), cache.offset)),
         )
     )
 

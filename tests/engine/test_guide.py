@@ -12,7 +12,7 @@ import pytest
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.generate import generate
-from mlx_gptoss.engine.guide import Guide, Guides
+from mlx_gptoss.engine.guide import Guide, GuideFactory
 from mlx_gptoss.engine.outputs import Statistics
 from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import PromptError, SchemaError
@@ -33,7 +33,7 @@ from tests.support.fakes import SURE, FakeModel, byte_tokenizer, token_ids
 from tests.support.strict_harmony import faults
 
 TOKENIZER = byte_tokenizer()
-GUIDES = Guides(TOKENIZER)
+GUIDES = GuideFactory(TOKENIZER)
 ROWS = 300
 PROMPT = [1, 2, 3]
 GREEDY = SamplingParams(temperature=0, max_tokens=400)
@@ -84,7 +84,7 @@ def said(
     params: SamplingParams = GREEDY,
 ) -> tuple[str, Statistics]:
     """What the model says under constraints, as text, and the statistics."""
-    guide = GUIDES.guide(constraints or Constraints(), targets)
+    guide = GUIDES.create(constraints or Constraints(), targets)
     stream = generate(model, PROMPT, params, guide=guide)
     text = TOKENIZER.decode([step.token for step in stream])
     return text, stream.stats
@@ -130,7 +130,7 @@ def test_what_is_well_formed_is_said_as_it_was_meant(
 def test_what_is_malformed_cannot_be_said(wish: str) -> None:
     names = [WEATHER.name, TIME.name]
     assert faults(token_ids(wish, TOKENIZER), TOKENIZER, tools=names)
-    guide = GUIDES.guide(Constraints(), TARGETS)
+    guide = GUIDES.create(Constraints(), TARGETS)
 
     stream = generate(wishing(wish), PROMPT, GREEDY, guide=guide)
     ids = [step.token for step in stream]
@@ -146,19 +146,19 @@ class Recorder(Guide):
         vars(self).update(vars(guide))
         self.log: list[str] = []
 
-    def masked(self, logits: mx.array) -> mx.array:
+    def mask_logits(self, logits: mx.array) -> mx.array:
         self.log.append("draw")
-        return super().masked(logits)
+        return super().mask_logits(logits)
 
-    def read(self, token: int) -> bool:
-        again = super().read(token)
+    def accept_token(self, token: int) -> bool:
+        again = super().accept_token(token)
         self.log.append("again" if again else "read")
         return again
 
 
 def recorded(text: str, constraints: Constraints | None = None) -> str:
     """The order of draws and reads while `text` is said: d, r, and a (draw again)."""
-    guide = GUIDES.guide(constraints or Constraints(), TARGETS)
+    guide = GUIDES.create(constraints or Constraints(), TARGETS)
     assert guide is not None
     recorder = Recorder(guide)
     list(generate(wishing(text), PROMPT, GREEDY, guide=recorder))
@@ -231,7 +231,7 @@ def test_a_guide_adds_no_wait_for_the_device() -> None:
                 found.clear()
         return counts
 
-    free, guided = syncs(None), syncs(GUIDES.guide(Constraints()))
+    free, guided = syncs(None), syncs(GUIDES.create(Constraints()))
 
     assert len(free) > 5 and len(guided) == 30
     assert set(free[1:]) == set(guided[1:]) == {2}
@@ -255,7 +255,7 @@ def test_arguments_may_be_left_free() -> None:
     wish = CALL.replace("Oslo", "Bonn")
 
     assert said(wishing(wish), Constraints(enforce="headers"))[0] == wish
-    assert GUIDES.guide(Constraints(enforce="off"), TARGETS) is None
+    assert GUIDES.create(Constraints(enforce="off"), TARGETS) is None
 
 
 def test_a_tool_without_arguments_gets_none() -> None:
@@ -300,7 +300,7 @@ def test_a_choice_of_tools_decides_what_may_follow(
 def test_a_choice_without_a_tool_is_refused(choice: str) -> None:
     targets = TARGETS if choice != "required" else []
     with pytest.raises(PromptError, match=rf"`tool_choice` is `{choice}`"):
-        GUIDES.guide(Constraints(tool_choice=choice), targets)
+        GUIDES.create(Constraints(tool_choice=choice), targets)
 
 
 def test_parallel_calls_can_be_forbidden() -> None:
@@ -371,7 +371,7 @@ def test_a_format_that_cannot_be_kept_is_refused_before_anything_is_said(
     constraints: Constraints, what: str
 ) -> None:
     with pytest.raises(SchemaError, match=what):
-        GUIDES.guide(constraints)
+        GUIDES.create(constraints)
 
 
 @pytest.mark.parametrize(
@@ -397,10 +397,10 @@ def test_a_schema_that_cannot_be_kept_names_the_tool_and_the_feature(
     targets = function_constraints(odd, strict={"odd"})
 
     with pytest.raises(SchemaError, match=rf"schema of `functions.odd`.*{feature}"):
-        GUIDES.guide(Constraints(), targets)
-    assert GUIDES.guide(Constraints(enforce="headers"), targets) is not None
-    assert GUIDES.guide(Constraints(tool_choice="none"), targets) is not None
-    guide = GUIDES.guide(Constraints(), function_constraints(odd))
+        GUIDES.create(Constraints(), targets)
+    assert GUIDES.create(Constraints(enforce="headers"), targets) is not None
+    assert GUIDES.create(Constraints(tool_choice="none"), targets) is not None
+    guide = GUIDES.create(Constraints(), function_constraints(odd))
     assert guide is not None and len(guide.freed["functions.odd"]) == 1
 
 
@@ -468,14 +468,14 @@ def circled(
     header: str, text: str, constraints: Constraints, most: int = 6000
 ) -> Guide:
     """A guide that has read `header`, and `text` again and again until it cuts it."""
-    guide = GUIDES.guide(constraints, [*TARGETS, *function_constraints([PATCH, NOTE])])
+    guide = GUIDES.create(constraints, [*TARGETS, *function_constraints([PATCH, NOTE])])
     assert guide is not None
-    guide.masked(mx.zeros(ROWS))
+    guide.mask_logits(mx.zeros(ROWS))
     for token in token_ids(header, TOKENIZER):
-        guide.read(token)
+        guide.accept_token(token)
     for token in islice(cycle(token_ids(text, TOKENIZER)), most):
-        guide.read(token)
-        if guide.details:
+        guide.accept_token(token)
+        if guide.finish_details:
             break
     return guide
 
@@ -503,9 +503,9 @@ def test_a_cycle_in_what_programs_read_ends_the_answer(what: str) -> None:
     guide = circled(header + begun, text, constraints)
 
     loop = "final_loop" if what == "a bound answer" else "call_loop"
-    assert (guide.finish_reason, guide.details) == ("length", (loop,))
+    assert (guide.finish_reason, guide.finish_details) == ("length", (loop,))
     free = circled(header + begun, text, replace(constraints, loop_guard=False))
-    assert (free.finish_reason, free.details) == (None, ())
+    assert (free.finish_reason, free.finish_details) == (None, ())
 
 
 def test_the_same_call_again_and_again_ends_the_answer() -> None:
@@ -513,8 +513,8 @@ def test_the_same_call_again_and_again_ends_the_answer() -> None:
     call = "<|channel|>commentary to=functions.patch<|message|>-x+y-z<|end|>"
     guide = circled("", call + "<|start|>assistant", Constraints(), most=200_000)
 
-    assert (guide.finish_reason, guide.details) == ("length", ("call_loop",))
-    assert ALLOWED / 6 <= guide.calls < ALLOWED / 6 + 60
+    assert (guide.finish_reason, guide.finish_details) == ("length", ("call_loop",))
+    assert ALLOWED / 6 <= guide.call_count < ALLOWED / 6 + 60
 
 
 def test_a_loop_in_the_arguments_ends_the_generation_there() -> None:
@@ -547,22 +547,22 @@ def test_built_in_tools_are_guided_too() -> None:
 
 
 def test_a_guide_can_begin_inside_a_message() -> None:
-    guide = GUIDES.guide(Constraints(), TARGETS)
+    guide = GUIDES.create(Constraints(), TARGETS)
     assert guide is not None
-    guide.begin(token_ids("<|channel|>final<|message|>It is", TOKENIZER))
+    guide.resume_turn(token_ids("<|channel|>final<|message|>It is", TOKENIZER))
 
     stream = generate(wishing(" so.<|return|>"), PROMPT, GREEDY, guide=guide)
 
     assert TOKENIZER.decode([step.token for step in stream]) == " so.<|return|>"
     for wrong in ("It is", "<|channel|>fin<|message|>", CALL):
-        fresh = GUIDES.guide(Constraints(), TARGETS)
+        fresh = GUIDES.create(Constraints(), TARGETS)
         assert fresh is not None
         with pytest.raises(PromptError, match="cannot go on behind"):
-            fresh.begin(token_ids(wrong, TOKENIZER))
+            fresh.resume_turn(token_ids(wrong, TOKENIZER))
 
 
 def test_the_vocabulary_is_read_once_for_all_guides() -> None:
-    guides, sent = Guides(TOKENIZER), []
+    guides, sent = GuideFactory(TOKENIZER), []
     serialized = TOKENIZER.serialized
 
     with pytest.MonkeyPatch.context() as patch:
@@ -570,7 +570,7 @@ def test_the_vocabulary_is_read_once_for_all_guides() -> None:
             Tokenizer, "serialized", lambda own: sent.append(own) or serialized()
         )
         for _ in range(2):
-            guide = guides.guide(Constraints(), TARGETS)
+            guide = guides.create(Constraints(), TARGETS)
             list(generate(wishing(CALL), PROMPT, GREEDY, guide=guide))
 
     assert sent == [TOKENIZER]

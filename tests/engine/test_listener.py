@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_gptoss.engine.answer import Listener
+from mlx_gptoss.engine.answer import StopStringParser
 from mlx_gptoss.engine.outputs import Statistics
 from mlx_gptoss.harmony.events import Answer, MessageEnded, Reasoning
 from mlx_gptoss.harmony.messages import answer, reasoning
@@ -49,8 +49,8 @@ def test_nothing_is_held_back_that_cannot_become_a_stop() -> None:
     ]
 
 
-def heard(stream: str, *stop: str) -> tuple[list[object], Listener]:
-    listener = Listener(Parser(TOKENIZER), stop)
+def heard(stream: str, *stop: str) -> tuple[list[object], StopStringParser]:
+    listener = StopStringParser(Parser(TOKENIZER), stop)
     events: list[object] = []
     for token in token_ids(stream, TOKENIZER):
         events += listener.feed(token)
@@ -82,12 +82,12 @@ def test_without_a_stop_everything_is_heard(stop: tuple[str, ...]) -> None:
     said = "".join(e.text for e in events if isinstance(e, Answer))
     assert (said, listener.stopped) == ("One ### two", False)
     before = Statistics(1, 0, finish_reason="length")
-    assert listener.judged(before) == before
+    assert listener.with_stop_string(before) == before
 
 
 def test_a_stop_is_the_reason_of_the_end() -> None:
     _, listener = heard(STREAM, "###")
 
-    stats = listener.judged(Statistics(1, 0, finish_reason="cancelled"))
+    stats = listener.with_stop_string(Statistics(1, 0, finish_reason="cancelled"))
 
     assert (stats.finish_reason, stats.finish_details) == ("stop", ("stop_string",))

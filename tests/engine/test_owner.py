@@ -9,20 +9,20 @@ from concurrent.futures import Future
 
 import pytest
 
-from mlx_gptoss.engine.thread import MOST_IDLE_WORK, Items, Owner
+from mlx_gptoss.engine.thread import MAX_IDLE_TASKS, EngineThread, ThreadIterator
 from mlx_gptoss.errors import GptOssError
 
 PATIENCE = 60  # seconds, for work that takes none
 
 
 @pytest.fixture
-def owner() -> Iterator[Owner]:
-    owner = Owner("work")
+def owner() -> Iterator[EngineThread]:
+    owner = EngineThread("work")
     yield owner
     owner.close()
 
 
-def test_all_work_happens_in_one_other_thread(owner: Owner) -> None:
+def test_all_work_happens_in_one_other_thread(owner: EngineThread) -> None:
     threads: list[int] = []
 
     def items() -> Iterator[int]:
@@ -36,7 +36,7 @@ def test_all_work_happens_in_one_other_thread(owner: Owner) -> None:
     assert set(threads) == {owner.call(threading.get_ident)} - {threading.get_ident()}
 
 
-def test_an_item_is_made_only_when_it_is_asked_for(owner: Owner) -> None:
+def test_an_item_is_made_only_when_it_is_asked_for(owner: EngineThread) -> None:
     made: list[int] = []
 
     def items() -> Iterator[int]:
@@ -49,7 +49,7 @@ def test_an_item_is_made_only_when_it_is_asked_for(owner: Owner) -> None:
     assert (next(reader), next(reader), made) == (0, 1, [0, 1])
 
 
-def test_readers_take_turns_and_calls_come_between(owner: Owner) -> None:
+def test_readers_take_turns_and_calls_come_between(owner: EngineThread) -> None:
     one, two = owner.iterate(lambda: iter("ab")), owner.iterate(lambda: iter("xy"))
 
     taken = [next(one), next(two), owner.call(str, 1), next(two), next(one)]
@@ -57,7 +57,7 @@ def test_readers_take_turns_and_calls_come_between(owner: Owner) -> None:
     assert taken == ["a", "x", "1", "y", "b"]
 
 
-def test_an_exception_crosses_over_and_ends_the_iterator(owner: Owner) -> None:
+def test_an_exception_crosses_over_and_ends_the_iterator(owner: EngineThread) -> None:
     def items() -> Iterator[int]:
         yield 1
         raise ValueError("two")
@@ -70,7 +70,7 @@ def test_an_exception_crosses_over_and_ends_the_iterator(owner: Owner) -> None:
     assert list(reader) == []
 
 
-def test_a_reader_that_leaves_early_stops_the_work(owner: Owner) -> None:
+def test_a_reader_that_leaves_early_stops_the_work(owner: EngineThread) -> None:
     ended: list[str] = []
 
     def items() -> Iterator[int]:
@@ -79,24 +79,24 @@ def test_a_reader_that_leaves_early_stops_the_work(owner: Owner) -> None:
         finally:
             ended.append(threading.current_thread().name)
 
-    with Items(owner, items(), lambda: ended.append("cancelled")) as reader:
+    with ThreadIterator(owner, items(), lambda: ended.append("cancelled")) as reader:
         next(reader)
 
     assert ended == ["cancelled", "mlx-owner"]
     assert list(reader) == []
 
 
-def test_an_interrupted_reader_cancels_the_item_being_made(owner: Owner) -> None:
+def test_an_interrupted_reader_cancels_the_item_being_made(owner: EngineThread) -> None:
     cancelled = threading.Event()
 
-    class Interrupted(Owner):
+    class Interrupted(EngineThread):
         def call(self, work, /, *args, **options):  # type: ignore[no-untyped-def]
             if work is next:
                 raise KeyboardInterrupt
             return super().call(work, *args, **options)
 
     impatient = Interrupted("impatient")
-    reader = Items(impatient, iter("ab"), cancelled.set)
+    reader = ThreadIterator(impatient, iter("ab"), cancelled.set)
 
     with pytest.raises(KeyboardInterrupt):
         next(reader)
@@ -104,14 +104,14 @@ def test_an_interrupted_reader_cancels_the_item_being_made(owner: Owner) -> None
     impatient.close()
 
 
-def test_the_owner_may_call_itself(owner: Owner) -> None:
+def test_the_owner_may_call_itself(owner: EngineThread) -> None:
     assert owner.call(
         lambda: owner.call(lambda: list(owner.iterate(range(2).__iter__)))
     )
 
 
 def test_closing_ends_open_iterators_then_runs_the_last_work() -> None:
-    owner = Owner("brief")
+    owner = EngineThread("brief")
     order: list[str] = []
 
     def items() -> Iterator[int]:
@@ -131,7 +131,7 @@ def test_closing_ends_open_iterators_then_runs_the_last_work() -> None:
         owner.call(int)
 
 
-def test_many_threads_are_served_in_full(owner: Owner) -> None:
+def test_many_threads_are_served_in_full(owner: EngineThread) -> None:
     results: list[list[int]] = []
 
     def read(start: int) -> None:
@@ -147,12 +147,12 @@ def test_many_threads_are_served_in_full(owner: Owner) -> None:
 
 
 def test_a_closed_owner_leaves_its_thread_to_the_next() -> None:
-    first = Owner("first")
+    first = EngineThread("first")
     thread = first.call(threading.get_ident)
     first.close()
     first.close()
 
-    second, third = Owner("second"), Owner("third")
+    second, third = EngineThread("second"), EngineThread("third")
 
     assert second.call(threading.get_ident) == thread
     assert third.call(threading.get_ident) != thread
@@ -161,12 +161,12 @@ def test_a_closed_owner_leaves_its_thread_to_the_next() -> None:
 
 
 def test_a_forgotten_owner_leaves_its_thread_too() -> None:
-    owner = Owner("forgotten")
+    owner = EngineThread("forgotten")
     thread = owner.call(threading.get_ident)
 
     del owner
     gc.collect()
-    heir = Owner("heir")
+    heir = EngineThread("heir")
 
     assert heir.call(threading.get_ident) == thread
     heir.close()
@@ -182,34 +182,34 @@ def counted(order: list[str], steps: int) -> Callable[[], bool]:
     return step
 
 
-def test_idle_work_is_done_while_nobody_asks(owner: Owner) -> None:
+def test_idle_work_is_done_while_nobody_asks(owner: EngineThread) -> None:
     order: list[str] = []
 
-    owner.when_idle(counted(order, 3)).result(PATIENCE)
+    owner.run_when_idle(counted(order, 3)).result(PATIENCE)
 
     assert order == ["idle"] * 3
 
 
-def test_whoever_asks_waits_for_one_step_at_most(owner: Owner) -> None:
+def test_whoever_asks_waits_for_one_step_at_most(owner: EngineThread) -> None:
     order: list[str] = []
     asked: list[Future[None]] = []
 
     def step() -> bool:
         order.append("idle")
-        asked.append(owner._worker.submit(lambda: order.append("asked")))
+        asked.append(owner._thread.submit(lambda: order.append("asked")))
         return len(asked) < 2
 
-    owner.when_idle(step).result(PATIENCE)
+    owner.run_when_idle(step).result(PATIENCE)
     owner.call(int)
 
     assert order == ["idle", "asked", "idle", "asked"]
 
 
-def test_no_idle_work_while_an_iterator_is_open(owner: Owner) -> None:
+def test_no_idle_work_while_an_iterator_is_open(owner: EngineThread) -> None:
     order: list[str] = []
     reader = owner.iterate(lambda: iter("ab"))
     next(reader)
-    work = owner.when_idle(counted(order, 1))
+    work = owner.run_when_idle(counted(order, 1))
     owner.call(int)
     before = list(order)
 
@@ -220,14 +220,14 @@ def test_no_idle_work_while_an_iterator_is_open(owner: Owner) -> None:
 
 
 def test_idle_work_that_fails_is_reported_and_given_up(
-    owner: Owner, caplog: pytest.LogCaptureFixture
+    owner: EngineThread, caplog: pytest.LogCaptureFixture
 ) -> None:
     order: list[str] = []
 
     def fail() -> bool:
         raise ValueError("no")
 
-    later, failing = owner.when_idle(counted(order, 1)), owner.when_idle(fail)
+    later, failing = owner.run_when_idle(counted(order, 1)), owner.run_when_idle(fail)
     later.result(PATIENCE)
 
     assert failing.cancelled()
@@ -236,12 +236,12 @@ def test_idle_work_that_fails_is_reported_and_given_up(
 
 
 def test_closing_and_too_much_waiting_give_idle_work_up() -> None:
-    owner = Owner("brief")
+    owner = EngineThread("brief")
     reader = owner.iterate(lambda: iter("a"))  # so that none begins
-    waiting = [owner.when_idle(lambda: False) for _ in range(MOST_IDLE_WORK + 1)]
+    waiting = [owner.run_when_idle(lambda: False) for _ in range(MAX_IDLE_TASKS + 1)]
     owner.call(int)
 
-    assert [work.cancelled() for work in waiting] == [True] + [False] * MOST_IDLE_WORK
+    assert [work.cancelled() for work in waiting] == [True] + [False] * MAX_IDLE_TASKS
     del reader
     owner.close()
     assert all(work.done() for work in waiting)

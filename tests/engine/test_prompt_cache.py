@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from mlx_gptoss.engine.prompt_cache import PromptCache
 from mlx_gptoss.engine.prompt_cache.cache import (
-    KEPT_SNAPSHOTS,
-    SNAPSHOT_EVERY,
-    WORTH_A_SNAPSHOT,
+    MIN_SNAPSHOT_TOKENS,
+    PROTECTED_SNAPSHOTS,
+    SNAPSHOT_INTERVAL,
 )
-from mlx_gptoss.engine.prompt_cache.tree import Tree, as_tokens
+from mlx_gptoss.engine.prompt_cache.tree import PrefixTree, token_array
 from tests.support.fakes import FakeCache
 
 ENDS = (9, 8)
@@ -37,18 +37,18 @@ def read(
     ahead: bool = False,
 ) -> int:
     """Read a prompt in chunks and an answer one by one; return how much was known."""
-    with cache.lease(ids, ahead=ahead) as lease:
-        assert lease.cache.ids == list(ids[: lease.cached])
-        for start in range(lease.cached, len(ids), chunk):
+    with cache.acquire(ids, prefetch=ahead) as lease:
+        assert lease.cache.ids == list(ids[: lease.cached_tokens])
+        for start in range(lease.cached_tokens, len(ids), chunk):
             feed(lease, ids[start : start + chunk])
         for token in answer:
             feed(lease, [token])
-        return lease.cached
+        return lease.cached_tokens
 
 
 def feed(lease, ids: Sequence[int]) -> None:  # type: ignore[no-untyped-def]
     lease.cache.ids += ids
-    lease.fed(list(ids))
+    lease.record(list(ids))
 
 
 SYSTEM = [1, 2, 3, 9]
@@ -111,28 +111,28 @@ def test_any_known_beginning_is_used(prompt: list[int], known: int) -> None:
 
 def test_a_long_message_has_points_within() -> None:
     cache = prompt_cache()
-    long = [1] * (2 * SNAPSHOT_EVERY + 100)
+    long = [1] * (2 * SNAPSHOT_INTERVAL + 100)
     read(cache, long, chunk=500)
 
-    changed = [*long[: SNAPSHOT_EVERY + 7], 2, 3]
+    changed = [*long[: SNAPSHOT_INTERVAL + 7], 2, 3]
 
-    assert read(cache, changed) == SNAPSHOT_EVERY
+    assert read(cache, changed) == SNAPSHOT_INTERVAL
 
 
 def test_a_long_answer_has_points_within() -> None:
     cache = prompt_cache()
-    answer = [2] * (SNAPSHOT_EVERY + 100)
+    answer = [2] * (SNAPSHOT_INTERVAL + 100)
     read(cache, FIRST, answer)
 
     known = read(cache, [*FIRST, *answer[:-50], 3])
 
     # since the end of the last message
-    assert known == len(SYSTEM + ASK) + SNAPSHOT_EVERY
+    assert known == len(SYSTEM + ASK) + SNAPSHOT_INTERVAL
 
 
 def test_a_prompt_without_messages_is_repeated_and_gone_on_with() -> None:
     cache = prompt_cache()
-    prompt = [1] * (WORTH_A_SNAPSHOT + 1)
+    prompt = [1] * (MIN_SNAPSHOT_TOKENS + 1)
     read(cache, prompt, [2, 3])
 
     known = [read(cache, ids) for ids in (prompt, [*prompt, 4], [*prompt, 5])]
@@ -142,7 +142,7 @@ def test_a_prompt_without_messages_is_repeated_and_gone_on_with() -> None:
 
 def test_reading_that_was_broken_off_goes_on_where_it_stood() -> None:
     cache = prompt_cache()
-    with cache.lease(FIRST) as lease:
+    with cache.acquire(FIRST) as lease:
         feed(lease, FIRST[:6])
 
     assert read(cache, FIRST) == 6
@@ -150,20 +150,20 @@ def test_reading_that_was_broken_off_goes_on_where_it_stood() -> None:
 
 def test_what_was_read_for_long_survives_another_session() -> None:
     cache = prompt_cache()
-    prompt = [1] * (3 * WORTH_A_SNAPSHOT)
-    with cache.lease(prompt) as lease:
-        feed(lease, prompt[: 2 * WORTH_A_SNAPSHOT])
+    prompt = [1] * (3 * MIN_SNAPSHOT_TOKENS)
+    with cache.acquire(prompt) as lease:
+        feed(lease, prompt[: 2 * MIN_SNAPSHOT_TOKENS])
 
     read(cache, [2, 2])
 
-    assert read(cache, prompt) == 2 * WORTH_A_SNAPSHOT
+    assert read(cache, prompt) == 2 * MIN_SNAPSHOT_TOKENS
 
 
 def test_a_failure_leaves_nothing_of_its_cache() -> None:
     cache = prompt_cache()
     read(cache, [*SYSTEM, *MORE])
-    with pytest.raises(RuntimeError), cache.lease(FIRST) as lease:
-        feed(lease, FIRST[lease.cached :])
+    with pytest.raises(RuntimeError), cache.acquire(FIRST) as lease:
+        feed(lease, FIRST[lease.cached_tokens :])
         raise RuntimeError("device lost")
 
     assert read(cache, FIRST) == 0
@@ -190,7 +190,7 @@ def test_the_least_recently_used_goes_first_and_the_live_one_stays() -> None:
         read(cache, [n] * (branch - 1) + [9])
         assert cache.nbytes <= cache.limit
 
-    known = [n for n in range(5) if cache.tree.match(as_tokens([n] * 19 + [9]))]
+    known = [n for n in range(5) if cache.tree.match(token_array([n] * 19 + [9]))]
 
     assert known == [3, 4]
 
@@ -201,7 +201,7 @@ def test_a_live_conversation_larger_than_the_limit_goes_on() -> None:
 
     read(cache, ids)
 
-    assert cache.statistics.snapshots == KEPT_SNAPSHOTS
+    assert cache.statistics.snapshots == PROTECTED_SNAPSHOTS
     assert read(cache, [*ids, *MORE]) == len(ids)
 
 
@@ -209,8 +209,8 @@ def test_several_leases_at_once_share_what_is_known() -> None:
     cache = prompt_cache()
     read(cache, SYSTEM + ASK)
 
-    with cache.lease(SYSTEM + MORE) as one, cache.lease([*SYSTEM, 5, 9]) as two:
-        cached = [one.cached, two.cached]
+    with cache.acquire(SYSTEM + MORE) as one, cache.acquire([*SYSTEM, 5, 9]) as two:
+        cached = [one.cached_tokens, two.cached_tokens]
         feed(two, [5, 9])
         feed(one, MORE)
         assert (one.cache.ids, two.cache.ids) == (SYSTEM + MORE, [*SYSTEM, 5, 9])
@@ -222,7 +222,7 @@ def test_several_leases_at_once_share_what_is_known() -> None:
 
 def test_two_that_read_the_same_at_once_keep_it_once() -> None:
     cache = prompt_cache()
-    with cache.lease(FIRST) as one, cache.lease(FIRST) as two:
+    with cache.acquire(FIRST) as one, cache.acquire(FIRST) as two:
         for lease in (one, two):
             feed(lease, FIRST)
 
@@ -232,7 +232,7 @@ def test_two_that_read_the_same_at_once_keep_it_once() -> None:
 def test_clearing_forgets_all_but_what_is_in_use() -> None:
     cache = prompt_cache()
     read(cache, [5, 5, 9])
-    with cache.lease(FIRST) as lease:
+    with cache.acquire(FIRST) as lease:
         feed(lease, FIRST)
         cache.clear()
         assert cache.statistics.kept_tokens == len(SYSTEM + ASK)
@@ -245,30 +245,30 @@ def test_what_is_held_is_known_without_asking_the_owner() -> None:
     cache = prompt_cache()
     held = []
     read(cache, [5, 5, 9])
-    held.append((cache.held, cache.nbytes))
-    with cache.lease(FIRST) as lease:
-        held.append((cache.held, cache.nbytes))
+    held.append((cache.resident_bytes, cache.nbytes))
+    with cache.acquire(FIRST) as lease:
+        held.append((cache.resident_bytes, cache.nbytes))
         feed(lease, FIRST)
-    held.append((cache.held, cache.nbytes))
-    cache.lease(SYSTEM).drop()
-    held.append((cache.held, cache.nbytes))
+    held.append((cache.resident_bytes, cache.nbytes))
+    cache.acquire(SYSTEM).discard()
+    held.append((cache.resident_bytes, cache.nbytes))
     cache.clear()
 
     assert all(told == true > 0 for told, true in held)
-    assert cache.held == cache.nbytes == 0
+    assert cache.resident_bytes == cache.nbytes == 0
 
 
 def test_a_tree_finds_splits_and_adds() -> None:
-    tree = Tree()
-    tree.extend(tree.root, as_tokens([1, 2, 3, 4]))
+    tree = PrefixTree()
+    tree.extend(tree.root, token_array([1, 2, 3, 4]))
 
-    nodes = tree.extend(tree.root, as_tokens([1, 2, 5]))
+    nodes = tree.extend(tree.root, token_array([1, 2, 5]))
 
     spans = [(node.start, node.tokens.tolist()) for node in nodes]
     assert spans == [(0, [1, 2]), (2, [5])]
-    assert tree.known(as_tokens([1, 2, 3, 9])) == 3
-    assert [n.end for n in tree.match(as_tokens([1, 2, 3, 4, 5]))] == [2, 4]
-    assert [n.end for n in tree.match(as_tokens([1, 2, 3]))] == [2]
+    assert tree.match_length(token_array([1, 2, 3, 9])) == 3
+    assert [n.end for n in tree.match(token_array([1, 2, 3, 4, 5]))] == [2, 4]
+    assert [n.end for n in tree.match(token_array([1, 2, 3]))] == [2]
 
 
 TURNS = st.lists(
@@ -307,5 +307,5 @@ def test_whatever_was_read_the_longest_known_point_is_found(
         ends = np.flatnonzero(np.isin(whole, ENDS)) + 1
         points |= {tuple(last[:end]) for end in ends}
         statistics = cache.statistics
-        held = sum(live.cache.nbytes for live in cache._lives)
-        assert statistics.nbytes <= max(limit, held + 3 * KEPT_SNAPSHOTS)
+        held = sum(live.cache.nbytes for live in cache._live_caches)
+        assert statistics.nbytes <= max(limit, held + 3 * PROTECTED_SNAPSHOTS)

@@ -297,14 +297,14 @@ def test_decoding_writes_in_place_after_whatever_came_before(model: GptOss) -> N
     turn(it, SYSTEM + ASK)
     turn(it, SYSTEM + MORE)
     prompt = [*SYSTEM, *ASK, *OPENING]
-    with it.cache.lease(prompt) as lease:
-        part = prompt[lease.cached :]
+    with it.cache.acquire(prompt) as lease:
+        part = prompt[lease.cached_tokens :]
         mx.eval(model(mx.array([part]), lease.cache))
-        lease.fed(part)
+        lease.record(part)
         places: list[set[int]] = []
         for token in (1, 2, 3, END, START, 4, 5, 6):
             mx.eval(model(mx.array([[token]]), lease.cache))
-            lease.fed([token])
+            lease.record([token])
             full = [x for x in lease.cache if isinstance(x, FullCache)]
             arrays = [x for layer in full for x in layer.arrays]
             places.append({np.asarray(x).ctypes.data for x in arrays})

@@ -18,13 +18,13 @@ from safetensors.numpy import load_file, save_file
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.engine.prompt_cache import (
-    Preparation,
+    BackgroundPrefill,
     PromptCache,
     PromptFiles,
     cache_digest,
     shrink_files,
 )
-from mlx_gptoss.engine.prompt_cache.cache import RETRY_SECONDS
+from mlx_gptoss.engine.prompt_cache.cache import DISK_RETRY_S
 from mlx_gptoss.files import draft
 from mlx_gptoss.model.gpt_oss import GptOss
 from tests.support.build_model import build
@@ -57,7 +57,7 @@ def opened(model: GptOss, root: Path, **options: Any) -> PromptCache:
 
 
 def prepare(model: GptOss, cache: PromptCache, ids: Sequence[int]) -> None:
-    work = Preparation(model, cache, ids, chunk=11)
+    work = BackgroundPrefill(model, cache, ids, chunk=11)
     while work.step():
         pass
 
@@ -71,12 +71,12 @@ def stored(model: GptOss, root: Path, *prompts: Sequence[int]) -> list[Path]:
 
 def ask(model: GptOss, cache: PromptCache, ids: Sequence[int]) -> tuple[int, mx.array]:
     """Read a prompt; return how much was known, and the logits of its end."""
-    with cache.lease(ids) as lease:
-        part = list(ids[lease.cached :])
+    with cache.acquire(ids) as lease:
+        part = list(ids[lease.cached_tokens :])
         logits = model(mx.array([part]), lease.cache)[0, -1]
         mx.eval(logits)
-        lease.fed(part)
-        return lease.cached, logits
+        lease.record(part)
+        return lease.cached_tokens, logits
 
 
 def test_what_was_written_is_found_by_the_next_process(
@@ -235,7 +235,7 @@ def test_what_a_dead_process_left_half_written_is_removed(
 FULL = """
 import resource, sys
 from pathlib import Path
-from tests import test_prompt_files as t
+from tests.engine import test_prompt_files as t
 
 config = t.hf_config(num_hidden_layers=3)
 model = t.build(config, t.random_tensors(config, seed=5))
@@ -271,7 +271,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import mlx.core as mx
-from tests import test_prompt_files as t
+from tests.engine import test_prompt_files as t
 
 config = t.hf_config(num_hidden_layers=3)
 model = t.build(config, t.random_tensors(config, seed=5))
@@ -389,7 +389,7 @@ def test_a_full_disk_names_its_reason_and_is_tried_again(
         assert len(list(disk.glob("d/*"))) == 1
         assert ask(model, opened(model, disk), [*SYSTEM, 1])[0] == len(SYSTEM)
         filled.unlink()
-        later = time.monotonic() + RETRY_SECONDS
+        later = time.monotonic() + DISK_RETRY_S
         monkeypatch.setattr(time, "monotonic", lambda: later)
         prepare(model, cache, SYSTEM + ASK)
         assert len(list(disk.glob("d/*"))) == 2

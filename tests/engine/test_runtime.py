@@ -103,7 +103,7 @@ def test_generate_gives_steps_and_statistics(runtime: Runtime) -> None:
     assert steps[0].token == int(np.array(runtime.logits(IDS))[-1].argmax())
     assert [step.finish_reason for step in steps] == [None] * 5 + ["length"]
     assert (stream.stats.completion_tokens, stream.stats.finish_reason) == (6, "length")
-    assert stream.fed == (*IDS, *(step.token for step in steps[:-1]))
+    assert stream.computed_ids == (*IDS, *(step.token for step in steps[:-1]))
 
 
 def test_answers_interleave_without_touching_each_other(runtime: Runtime) -> None:
@@ -133,7 +133,7 @@ def test_what_was_read_is_reused_and_counted(runtime: Runtime) -> None:
     answers = [[step.token for step in stream] for stream in streams]
 
     assert answers == [whole, whole]
-    assert streams[0].fed[: len(LONG)] == tuple(LONG)
+    assert streams[0].computed_ids[: len(LONG)] == tuple(LONG)
     stats = [(s.stats.prompt_tokens, s.stats.cached_tokens) for s in streams]
     assert stats == [(len(LONG), 0), (len(LONG), len(LONG) - 1)]
     assert runtime.cache_statistics.cached_tokens == len(LONG) - 1

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mlx_gptoss.engine.guide import table_of
+from mlx_gptoss.engine.guide import build_table
 from mlx_gptoss.harmony.constrain.automaton import (
     CODE_CONTENT_TYPES,
     AllowedCall,
@@ -242,7 +242,7 @@ def test_a_hundred_tools_make_a_small_table() -> None:
     text = np.zeros(201_088, bool)
     text[:FIRST_SPECIAL] = True
 
-    table = table_of(build_automaton(O200K, AllowedTurn(calls=calls)), text)
+    table = build_table(build_automaton(O200K, AllowedTurn(calls=calls)), text)
 
     assert table.targets.nbytes < 4_000_000
     assert table.targets.dtype == np.int16
@@ -257,7 +257,7 @@ def test_the_table_says_what_the_automaton_says(vocabulary: Vocabulary) -> None:
     named = {token for edges in automaton.edges for token in edges}
     some = [*named, 0, 17, size - 1, vocabulary.special("<|endoftext|>")]
 
-    table = table_of(automaton, text)
+    table = build_table(automaton, text)
 
     for state, token in product(range(len(automaton.states)), some):
         if automaton.states[state].kind == "done":

@@ -9,7 +9,7 @@ import pytest
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
-from mlx_gptoss.engine.scheduler import BatchOptions, Governor
+from mlx_gptoss.engine.scheduler import BatchOptions, KVBudget
 from mlx_gptoss.errors import BusyError, ConfigError, MemoryBudgetError
 from tests.support.asking import Asked
 from tests.support.checkpoints import write_checkpoint
@@ -31,15 +31,15 @@ def runtime(folder: Path) -> Iterator[Runtime]:
         yield runtime
 
 
-def governor(runtime: Runtime, kv_memory: int | None = None) -> Governor:
-    return Governor(runtime.config, runtime.plan, kv_memory)
+def governor(runtime: Runtime, kv_memory: int | None = None) -> KVBudget:
+    return KVBudget(runtime.config, runtime.plan, kv_memory)
 
 
 def test_the_room_is_what_the_plan_leaves(runtime: Runtime) -> None:
     plan = runtime.plan
     assert plan is not None
 
-    room = governor(runtime).room
+    room = governor(runtime).capacity
 
     rest = plan.weight_bytes + plan.scratch_bytes + plan.headroom_bytes
     assert room == plan.budget.bytes - rest
@@ -48,29 +48,31 @@ def test_the_room_is_what_the_plan_leaves(runtime: Runtime) -> None:
 def test_needs_grow_by_the_steps_of_a_cache(runtime: Runtime) -> None:
     found = governor(runtime)
 
-    needs = [found.need(n) for n in (1, STEP, STEP + 1, 2 * STEP, 2 * STEP + 1)]
+    needs = [
+        found.sequence_bytes(n) for n in (1, STEP, STEP + 1, 2 * STEP, 2 * STEP + 1)
+    ]
 
     assert needs[0] == needs[1] < needs[2] == needs[3] < needs[4]
     assert needs[4] - needs[2] == needs[2] - needs[0]
 
 
 def test_the_longest_sequence_is_the_last_that_fits(runtime: Runtime) -> None:
-    room = governor(runtime).total([3 * STEP])
+    room = governor(runtime).total_bytes([3 * STEP])
     found = governor(runtime, room)
 
-    assert found.longest == 3 * STEP
+    assert found.max_sequence_tokens == 3 * STEP
     assert found.fits([3 * STEP])
     assert not found.fits([3 * STEP + 1])
-    found.require(3 * STEP - 1)
+    found.require_fit(3 * STEP - 1)
     with pytest.raises(MemoryBudgetError, match=r"enough for 767 tokens: shorten it"):
-        found.require(3 * STEP)
+        found.require_fit(3 * STEP)
 
 
 def test_who_must_wait_for_memory_counts_as_waiting(
     runtime: Runtime, folder: Path
 ) -> None:
     """There are places left, but no room beside the one that runs."""
-    room = governor(runtime).total([2 * STEP])
+    room = governor(runtime).total_bytes([2 * STEP])
     with load(folder, batch=BatchOptions(kv_memory=room, max_waiting=0)) as small:
         endless = Asked(small, [1, 2, 3])
         while not endless.steps:
@@ -86,10 +88,10 @@ def test_who_must_wait_for_memory_counts_as_waiting(
 
 
 def test_without_a_plan_everything_fits() -> None:
-    found = Governor(None, None, None)
+    found = KVBudget(None, None, None)
 
     assert found.fits([10**9])
-    found.require(10**9)
+    found.require_fit(10**9)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_limits_that_cannot_be_are_refused(wrong: dict[str, int]) -> None:
 def test_a_prompt_that_never_fits_is_refused_with_advice(
     folder: Path, runtime: Runtime
 ) -> None:
-    room = governor(runtime).total([STEP])
+    room = governor(runtime).total_bytes([STEP])
     with load(folder, batch=BatchOptions(kv_memory=room)) as small:
         with pytest.raises(MemoryBudgetError, match="give the model more memory"):
             Asked(small, [1] * STEP)
@@ -124,7 +126,7 @@ def test_the_newest_pauses_where_all_would_not_fit_and_no_token_changes(
     ]
     found = governor(runtime)
     # They are let in with a step to grow by: what is left lets the third one in.
-    room = found.total([2 * STEP, 2 * STEP, 2 * STEP])
+    room = found.total_bytes([2 * STEP, 2 * STEP, 2 * STEP])
     options = BatchOptions(kv_memory=room)
     with load(folder, batch=options) as small:
         # From the second round on there is room for two only.
@@ -143,7 +145,7 @@ def test_the_newest_pauses_where_all_would_not_fit_and_no_token_changes(
 def shrink(runtime: Runtime) -> None:
     """Take the room of one sequence away, as when others grow."""
     found = governor(runtime)
-    runtime._engine.governor.room = found.total([2 * STEP, 2 * STEP])
+    runtime._scheduler.kv_budget.capacity = found.total_bytes([2 * STEP, 2 * STEP])
 
 
 def test_a_paused_answer_goes_on_from_the_prompt_cache(
@@ -154,11 +156,11 @@ def test_a_paused_answer_goes_on_from_the_prompt_cache(
     params = SamplingParams(temperature=1, seed=1, max_tokens=10, top_logprobs=2)
     alone = list(runtime.generate(ids, params, stop_tokens={}))
     with load(folder) as other:
-        engine = other._engine
+        engine = other._scheduler
 
         def pause(_: object) -> None:
             """Between this step and the next, as the governor would."""
-            other._owner.post(lambda: [engine._pause(t) for t in engine._running])
+            other._thread.post(lambda: [engine._preempt(t) for t in engine._running])
 
         asked = Asked(other, ids, params, stop_tokens={}, on_step=pause)
         steps = asked.answer()
@@ -174,7 +176,7 @@ def test_a_paused_answer_goes_on_from_the_prompt_cache(
 
 def test_what_the_prompt_cache_keeps_makes_room(folder: Path, runtime: Runtime) -> None:
     """Old prompts go before a request would have to wait for memory."""
-    room = governor(runtime).total([3 * STEP, 3 * STEP])
+    room = governor(runtime).total_bytes([3 * STEP, 3 * STEP])
     params = SamplingParams(temperature=0, max_tokens=3)
     with load(folder, batch=BatchOptions(kv_memory=room)) as small:
         for n in range(6):

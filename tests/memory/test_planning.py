@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from mlx_gptoss.checkpoint.expert_records import expert_records
 from mlx_gptoss.cli import cli
 from mlx_gptoss.diagnostics.plot import memory_by_part, plot_forecast, speed_by_slots
-from mlx_gptoss.engine.forecast import forecast, subject_of_folder, subject_of_shape
+from mlx_gptoss.engine.forecast import forecast, model_from_folder, model_from_shape
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.memory import HitCurve, describe_device
 from mlx_gptoss.memory.published_models import find_published_model
@@ -87,7 +87,7 @@ def test_a_folder_is_planned_from_its_headers(tmp_path: Path) -> None:
 
 def test_dense_experts_are_planned_resident_only(tmp_path: Path) -> None:
     write(tmp_path, "dense")
-    subject = subject_of_folder(tmp_path, "tuned", 2)
+    subject = model_from_folder(tmp_path, "tuned", 2)
     machine, budget = describe_device("M4 Max 36GB")
     assert forecast(subject, budget, machine).plan.mode == "resident"
     with pytest.raises(ConfigError, match="are not quantized, and only those that"):
@@ -99,7 +99,7 @@ def test_dense_experts_are_planned_resident_only(tmp_path: Path) -> None:
 
 def test_affine_experts_are_planned_as_large_as_they_are(tmp_path: Path) -> None:
     checkpoint = write(tmp_path, "mlx-split-affine")
-    subject = subject_of_folder(tmp_path, "affine", 2)
+    subject = model_from_folder(tmp_path, "affine", 2)
     machine, budget = describe_device("M4 Max 36GB")
     plan = forecast(subject, budget, machine, experts="streamed").plan
     assert plan.mode == "streamed"
@@ -110,7 +110,7 @@ def test_alternatives_change_one_thing() -> None:
     shape = find_published_model("gpt-oss-120b")
     assert shape is not None
     machine, budget = describe_device("M4 Max 36GB")
-    found = forecast(subject_of_shape(shape, "120b"), budget, machine)
+    found = forecast(model_from_shape(shape, "120b"), budget, machine)
     by_change = {other.change.split()[0]: other for other in found.alternatives}
     assert set(by_change) == {"--context", "convert", "sudo"}
     raised = by_change["sudo"]
@@ -120,11 +120,11 @@ def test_alternatives_change_one_thing() -> None:
 def test_recipes_that_shrink_a_folder_are_offered(tmp_path: Path) -> None:
     write(tmp_path / "tuned", "dense")
     machine, budget = describe_device("M4 Max 36GB")
-    found = forecast(subject_of_folder(tmp_path / "tuned", "x", 2), budget, machine)
+    found = forecast(model_from_folder(tmp_path / "tuned", "x", 2), budget, machine)
     changes = [other.change for other in found.alternatives]
     assert any(change.startswith("convert --recipe lossless") for change in changes)
     write(tmp_path / "packed", "mlx-split-mxfp4")
-    found = forecast(subject_of_folder(tmp_path / "packed", "x", 2), budget, machine)
+    found = forecast(model_from_folder(tmp_path / "packed", "x", 2), budget, machine)
     changes = [other.change for other in found.alternatives]
     assert not any(change.startswith("convert --recipe lossless") for change in changes)
 
@@ -143,7 +143,7 @@ def test_a_resident_plan_can_be_drawn_too(tmp_path: Path) -> None:
     shape = find_published_model("gpt-oss-20b")
     assert shape is not None
     machine, budget = describe_device("M4 Max 64GB")
-    found = forecast(subject_of_shape(shape, "20b"), budget, machine)
+    found = forecast(model_from_shape(shape, "20b"), budget, machine)
     assert sum(memory_by_part(found.plan).values()) == found.plan.total_bytes
     speeds = [x.expected for x in speed_by_slots(found, HitCurve()).values()]
     assert speeds == sorted(speeds)

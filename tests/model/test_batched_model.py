@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss.engine.place import load_placed, plan_checkpoint
+from mlx_gptoss.engine.place import load_planned, plan_checkpoint
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory.plan import RESIDENT, STREAMED, with_slots
 from mlx_gptoss.model.gpt_oss import STACKED_MAX_KEYS
@@ -75,7 +75,7 @@ def test_streamed_experts_serve_sequences_together(tmp_path: Path) -> None:
     plans = [whole, with_slots(base, config, slots, STREAMED)]
     found = []
     for plan in plans:
-        model, storage = load_placed(checkpoint, plan, dtype=mx.float32)
+        model, storage = load_planned(checkpoint, plan, dtype=mx.float32)
         found.append(stepped(model, together=True))
         if storage is not None:
             storage.close()

@@ -14,7 +14,7 @@ from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.hub.local_models import DEMO_FOLDER
 from mlx_gptoss.cli import cli
 from mlx_gptoss.engine.load import load
-from mlx_gptoss.engine.place import STREAMED_CACHE_BYTES, plan_checkpoint
+from mlx_gptoss.engine.place import MLX_CACHE_BYTES_STREAMED, plan_checkpoint
 from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import CheckpointError, ConfigError, MemoryBudgetError
 from mlx_gptoss.memory import Budget, Plan
@@ -105,9 +105,9 @@ def test_mlx_keeps_little_freed_memory_beside_pools(folder: Path) -> None:
     before = mx.set_cache_limit(10**9)
     try:
         with load(folder, experts="streamed") as runtime:
-            assert runtime.run(lambda: mx.set_cache_limit(STREAMED_CACHE_BYTES)) == (
-                STREAMED_CACHE_BYTES
-            )
+            assert runtime.run(
+                lambda: mx.set_cache_limit(MLX_CACHE_BYTES_STREAMED)
+            ) == (MLX_CACHE_BYTES_STREAMED)
         assert mx.set_cache_limit(before) == 10**9  # as it was
     finally:
         mx.set_cache_limit(before)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.chat import Chat
-from mlx_gptoss.engine.load import WORTH_A_FILE, load
+from mlx_gptoss.engine.load import MIN_FILE_TOKENS, load
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
@@ -64,7 +64,7 @@ def damaged(request: Any, tmp_path: Path) -> Iterator[Runtime]:
 
 
 def test_a_damaged_model_says_so_instead_of_anything_else(damaged: Runtime) -> None:
-    guided = {"guide": damaged.guides.guide(Constraints())}
+    guided = {"guide": damaged.guides.create(Constraints())}
     ways: list[dict[str, Any]] = [{}, guided, {"reuse": True}]
     for params in (GREEDY, SAMPLED):
         for options in ways:
@@ -103,7 +103,7 @@ def test_one_row_of_a_batch_ends_and_the_others_are_as_they_were(
     alone = [[s.token for s in sound.generate(ids, SAMPLED)] for ids in prompts]
     set_row(sound, POISON, np.nan)
     release = threading.Event()
-    sound._owner.post(release.wait)
+    sound._thread.post(release.wait)
     asked = [Asked(sound, ids, SAMPLED) for ids in prompts]
     bad = Asked(sound, [5, 9, POISON], SAMPLED)
     late = Asked(sound, [8, 8], SamplingParams(logit_bias={POISON: 1e4}, max_tokens=9))
@@ -146,7 +146,7 @@ def test_what_was_read_ahead_while_it_was_broken_is_forgotten(tmp_path: Path) ->
     disk = CacheOptions(disk="1GB", folder=tmp_path / "prompts")
     with load(tmp_path, cache=disk, dtype="float32") as runtime:
         end = runtime.tokenizer.special("<|end|>")
-        prompt = [5, 6, end, *[POISON] * WORTH_A_FILE, end]
+        prompt = [5, 6, end, *[POISON] * MIN_FILE_TOKENS, end]
         set_row(runtime, POISON, np.nan)
         done = runtime.prepare(prompt)
         assert done is not None

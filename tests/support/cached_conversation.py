@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.engine.prompt_cache import Preparation, PromptCache
+from mlx_gptoss.engine.prompt_cache import BackgroundPrefill, PromptCache
 from mlx_gptoss.model.gpt_oss import GptOss
 
 START, END, RETURN, CALL = 290, 291, 292, 293  # of a vocabulary of 301
@@ -65,28 +65,28 @@ class CachedConversation:
         """
         said: Ids = []
         rows: list[mx.array] = []
-        with self.cache.lease(ids) as lease:
+        with self.cache.acquire(ids) as lease:
             logits = mx.zeros(0)
-            for start in range(lease.cached, len(ids), self.chunk):
+            for start in range(lease.cached_tokens, len(ids), self.chunk):
                 part = list(ids[start : start + self.chunk])
                 logits = self.model(mx.array([part]), lease.cache)[0, -1]
                 mx.eval(logits)
-                lease.fed(part)
+                lease.record(part)
             for part in parts:
                 wanted = [None] * part if isinstance(part, int) else part
                 for forced in wanted:
                     rows.append(logits)
                     token = int(mx.argmax(logits[:TEXT])) if forced is None else forced
                     logits = self.model(mx.array([[token]]), lease.cache)[0, -1]
-                    lease.fed([token])
+                    lease.record([token])
                     said.append(token)
             rows.append(logits)
         self._compare([*ids, *said], rows)
-        return lease.cached, said
+        return lease.cached_tokens, said
 
     def prepare(self, ids: Sequence[int], steps: int | None = None) -> None:
         """Read ahead, all of it or so many steps."""
-        work = Preparation(self.model, self.cache, ids, chunk=5)
+        work = BackgroundPrefill(self.model, self.cache, ids, chunk=5)
         while steps != 0 and work.step():
             steps = None if steps is None else steps - 1
 

@@ -109,7 +109,7 @@ def count_turns(
         runtime.submit(
             render_messages(prompt, runtime.tokenizer),
             replace(params, seed=seed),
-            guide=runtime.guides.guide(constraints, function_constraints(tools)),
+            guide=runtime.guides.create(constraints, function_constraints(tools)),
             on_step=steps.append,
             on_end=end,
         )

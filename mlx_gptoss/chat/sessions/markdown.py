@@ -10,7 +10,7 @@ from typing import Any
 
 from mlx_gptoss.chat import saved
 from mlx_gptoss.chat.history import default_title
-from mlx_gptoss.engine.finish_reasons import in_words
+from mlx_gptoss.engine.finish_reasons import describe_cause
 from mlx_gptoss.harmony.messages import FUNCTION_PREFIX, Message
 
 UNTITLED = "Chat"
@@ -32,7 +32,7 @@ def as_markdown(data: Mapping[str, Any]) -> str:
             speaker = said_by
         parts += _written(message)
         if message.ended:
-            parts.append(f"*({in_words(message.ended)})*")
+            parts.append(f"*({describe_cause(message.ended)})*")
     return "\n\n".join(parts) + "\n"
 
 

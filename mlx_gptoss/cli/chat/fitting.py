@@ -20,7 +20,7 @@ from mlx_gptoss.memory.sizes import OFFERED_RECIPES
 if TYPE_CHECKING:
     from mlx_gptoss.cli.options import LoadOptions
     from mlx_gptoss.cli.services import Services
-    from mlx_gptoss.engine.forecast import Forecast, Subject
+    from mlx_gptoss.engine.forecast import Forecast, PlannedModel
 
 SHORTER = (4096, 2048)  # tokens of context
 MOST = 3  # commands that are shown beside the demo
@@ -42,7 +42,7 @@ def require_place(services: "Services", options: "LoadOptions") -> None:
 
     Raises MemoryBudgetError, before the network is touched.
     """
-    from mlx_gptoss.engine.forecast import forecast, limited, subject_of_shape
+    from mlx_gptoss.engine.forecast import forecast, limit_budget, model_from_shape
 
     name = options.named_model()
     shape = find_published_model(name)
@@ -50,8 +50,8 @@ def require_place(services: "Services", options: "LoadOptions") -> None:
         return
     machine, budget = services.device()
     forecast(
-        subject_of_shape(shape, name),
-        limited(budget, options.memory),
+        model_from_shape(shape, name),
+        limit_budget(budget, options.memory),
         machine,
         context=options.context,
         experts=options.experts,
@@ -76,29 +76,29 @@ def explain(
     return "\n".join(lines)
 
 
-def _subject(services: "Services", name: str) -> "Subject | None":
+def _subject(services: "Services", name: str) -> "PlannedModel | None":
     """What can be planned: a published model, or one that is on this machine."""
-    from mlx_gptoss.engine.forecast import subject_of_folder, subject_of_shape
+    from mlx_gptoss.engine.forecast import model_from_folder, model_from_shape
     from mlx_gptoss.model.device import choose_dtype
 
     shape = find_published_model(name)
     if shape is not None:
-        return subject_of_shape(shape, name)
+        return model_from_shape(shape, name)
     try:
         folder = services.hub.resolve(name, offline=True)
-        return subject_of_folder(folder, name, choose_dtype(None).size)
+        return model_from_folder(folder, name, choose_dtype(None).size)
     except GptOssError:
         return None
 
 
-def _plan(subject: "Subject", options: "LoadOptions", budget: Budget) -> list[str]:
+def _plan(subject: "PlannedModel", options: "LoadOptions", budget: Budget) -> list[str]:
     """The plan that does not fit, part by part."""
-    from mlx_gptoss.engine.forecast import limited
+    from mlx_gptoss.engine.forecast import limit_budget
 
     made = plan_storage(
         subject.config,
         subject.bytes_by_part,
-        budget=limited(budget, options.memory),
+        budget=limit_budget(budget, options.memory),
         context=options.context,
         float_bytes=subject.float_bytes,
         experts=RESIDENT if options.experts == AUTO else options.experts,
@@ -107,10 +107,10 @@ def _plan(subject: "Subject", options: "LoadOptions", budget: Budget) -> list[st
 
 
 def _working(
-    subject: "Subject", options: "LoadOptions", machine: Machine, budget: Budget
+    subject: "PlannedModel", options: "LoadOptions", machine: Machine, budget: Budget
 ) -> Iterator[tuple[str, str]]:
     """Commands for what fits, those that change least first."""
-    from mlx_gptoss.engine.forecast import forecast, limited, subject_of_shape
+    from mlx_gptoss.engine.forecast import forecast, limit_budget, model_from_shape
 
     seen: set[str] = set()
     for changed in _changes(options):
@@ -121,7 +121,7 @@ def _working(
         try:
             found = forecast(
                 subject,
-                limited(budget, changed.memory),
+                limit_budget(budget, changed.memory),
                 machine,
                 context=changed.context,
                 experts=changed.experts,
@@ -133,7 +133,7 @@ def _working(
     for recipe in OFFERED_RECIPES if shape is not None else ():
         assert shape is not None
         converted = f"{shape.name}-{recipe}"
-        smaller = subject_of_shape(shape, converted, recipe)
+        smaller = model_from_shape(shape, converted, recipe)
         try:
             found = forecast(smaller, budget, machine, context=options.context)
         except MemoryBudgetError:
@@ -164,7 +164,7 @@ def _command(options: "LoadOptions") -> str:
 
 def _outcome(found: "Forecast") -> str:
     plan, speed = found.plan, found.prediction.tokens_per_second
-    experts = found.subject.config.num_local_experts
+    experts = found.model.config.num_local_experts
     slots = f", {plan.least_slots} of {experts} experts in slots" if plan.slots else ""
     size = format_bytes(plan.total_bytes)
     return f"{plan.mode}{slots}, {size}, {range_text(speed)} tok/s expected"

@@ -20,7 +20,7 @@ from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.diagnostics.bench.measured_engine import random_prompt
 from mlx_gptoss.diagnostics.doctor import describe_machine
-from mlx_gptoss.engine.guide import Guide, Guides
+from mlx_gptoss.engine.guide import Guide, GuideFactory
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
@@ -128,7 +128,7 @@ class FreeTextDecoder:
                 f"the model has {size} tokens, fewer than the vocabulary: nothing "
                 "to measure"
             )
-        self._guides = Guides(self._words)
+        self._guides = GuideFactory(self._words)
         special = self._words.special
         self._header = [
             special("<|channel|>"),
@@ -145,9 +145,9 @@ class FreeTextDecoder:
 
     def guide(self) -> Guide:
         """A guide that has followed the prompt."""
-        guide = self._guides.guide(Constraints())
+        guide = self._guides.create(Constraints())
         assert guide is not None
-        guide.begin(self._header)
+        guide.resume_turn(self._header)
         return guide
 
     def seconds_per_token(self, guide: Guide | None) -> float:

@@ -21,7 +21,7 @@ from mlx_gptoss.diagnostics.bench.engines import MLX_LM, OURS, default_dtype
 from mlx_gptoss.diagnostics.bench.measured_engine import Condition, MeasuredEngine
 from mlx_gptoss.diagnostics.bench.results import DecodeBench
 from mlx_gptoss.diagnostics.doctor import describe_machine
-from mlx_gptoss.engine.hit_curve import recorded_curve
+from mlx_gptoss.engine.hit_curve import load_hit_curve
 from mlx_gptoss.engine.place import check_context, plan_checkpoint
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import device_budget, parse_bytes, require_fit
@@ -85,7 +85,7 @@ def bench_decode(
         options["context"],
         experts=experts,
         budget=budget,
-        curve=None if trace is None else recorded_curve(trace, config),
+        curve=None if trace is None else load_hit_curve(trace, config),
     )
     require_fit(plan, config, str(model))
     conditions = _conditions(against, dtype or default_dtype(), chosen, rounds, options)

@@ -16,8 +16,8 @@ import mlx.core as mx
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.diagnostics.bench.primitives import count_primitives
 from mlx_gptoss.engine.generate import generate
-from mlx_gptoss.engine.hit_curve import recorded_curve
-from mlx_gptoss.engine.place import load_placed, plan_checkpoint
+from mlx_gptoss.engine.hit_curve import load_hit_curve
+from mlx_gptoss.engine.place import load_planned, plan_checkpoint
 from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.memory import describe_placement, require_fit
 from mlx_gptoss.memory.plan import RESIDENT
@@ -96,12 +96,12 @@ class OwnEngine:
         chosen = DTYPES[dtype or default_dtype()]
         start = time.perf_counter()
         checkpoint = open_checkpoint(folder)
-        curve = recorded_curve(Path(trace), checkpoint.config) if trace else None
+        curve = load_hit_curve(Path(trace), checkpoint.config) if trace else None
         plan = plan_checkpoint(
             checkpoint, chosen, memory, context, experts=experts, curve=curve
         )
         require_fit(plan, checkpoint.config, str(folder))
-        self._model, self._storage = load_placed(checkpoint, plan, dtype=chosen)
+        self._model, self._storage = load_planned(checkpoint, plan, dtype=chosen)
         self._chunk = plan.prefill_chunk
         self.experts = describe_placement(plan, checkpoint.config)
         self.load_s = time.perf_counter() - start

@@ -28,7 +28,7 @@ from mlx_gptoss.diagnostics.bench.experts_loading import (
     read_files,
 )
 from mlx_gptoss.diagnostics.probe import measure_experts, measure_memory, measure_sync
-from mlx_gptoss.engine.place import load_placed, plan_checkpoint
+from mlx_gptoss.engine.place import load_planned, plan_checkpoint
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import HitCurve, Machine, Plan, measure_workload, predict
 from mlx_gptoss.memory.plan import STREAMED, with_slots
@@ -55,7 +55,7 @@ def decode_side_by_side(folder: Path) -> dict[str, Any]:
     """Decode with resident experts and with streamed ones that are all in slots."""
     checkpoint = open_checkpoint(folder)
     experts = checkpoint.config.num_local_experts
-    resident, _ = load_placed(
+    resident, _ = load_planned(
         checkpoint, planned(checkpoint, "resident"), dtype=choose_dtype(None)
     )
     streamed, storage = load_streamed(checkpoint, experts)
@@ -237,7 +237,7 @@ def streamed_plan(checkpoint: Checkpoint, slots: int) -> Plan:
 
 def load_streamed(checkpoint: Checkpoint, slots: int) -> tuple[GptOss, ExpertStorage]:
     plan = streamed_plan(checkpoint, slots)
-    model, storage = load_placed(checkpoint, plan, dtype=choose_dtype(None))
+    model, storage = load_planned(checkpoint, plan, dtype=choose_dtype(None))
     assert storage is not None
     return model, storage
 

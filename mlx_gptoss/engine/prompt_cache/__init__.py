@@ -6,32 +6,35 @@ kept; `reading` generates with it.
 """
 
 from mlx_gptoss.engine.prompt_cache.cache import (
+    CacheLease,
     CacheSize,
     CacheStatistics,
-    Lease,
     PromptCache,
 )
 from mlx_gptoss.engine.prompt_cache.digest import cache_digest
 from mlx_gptoss.engine.prompt_cache.files import (
-    WORTH_A_FILE,
+    MIN_FILE_TOKENS,
     PromptFiles,
-    forget_files,
+    clear_files,
     shrink_files,
 )
-from mlx_gptoss.engine.prompt_cache.generation import CachedGeneration, Preparation
+from mlx_gptoss.engine.prompt_cache.generation import (
+    BackgroundPrefill,
+    CachedGeneration,
+)
 from mlx_gptoss.engine.prompt_cache.options import CacheOptions
 
 __all__ = [
-    "WORTH_A_FILE",
+    "MIN_FILE_TOKENS",
+    "BackgroundPrefill",
+    "CacheLease",
     "CacheOptions",
     "CacheSize",
     "CacheStatistics",
     "CachedGeneration",
-    "Lease",
-    "Preparation",
     "PromptCache",
     "PromptFiles",
     "cache_digest",
-    "forget_files",
+    "clear_files",
     "shrink_files",
 ]

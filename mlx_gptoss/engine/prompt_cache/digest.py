@@ -18,23 +18,23 @@ from mlx_gptoss.checkpoint import Checkpoint
 
 SAMPLE_BYTES = 4096
 DIGEST_BYTES = 16
-SHOWN_DEVICE = ("architecture", "device_name")
+DEVICE_KEYS = ("architecture", "device_name")
 
 
 def cache_digest(checkpoint: Checkpoint, dtype: mx.Dtype) -> str:
     """Digest all that the keys and values of a prompt depend on."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    digest.update(json.dumps(runtime_facts(dtype), sort_keys=True).encode())
+    digest.update(json.dumps(describe_runtime(dtype), sort_keys=True).encode())
     digest.update(json.dumps(checkpoint.raw_config, sort_keys=True).encode())
     for file in sorted(checkpoint.files):
         _add_file(digest, file, checkpoint)
     return digest.hexdigest()
 
 
-def runtime_facts(dtype: mx.Dtype) -> dict[str, str]:
+def describe_runtime(dtype: mx.Dtype) -> dict[str, str]:
     """Name what computes: versions, device and dtype."""
     facts = mx.device_info()
-    device = {key: str(facts.get(key, "")) for key in SHOWN_DEVICE}
+    device = {key: str(facts.get(key, "")) for key in DEVICE_KEYS}
     return device | {
         "mlx": version("mlx"),
         "mlx_gptoss": version("mlx-gptoss"),

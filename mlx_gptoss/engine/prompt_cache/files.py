@@ -29,7 +29,7 @@ import numpy as np
 
 from mlx_gptoss.checkpoint.safetensors_header import read_header
 from mlx_gptoss.engine.prompt_cache.options import default_folder
-from mlx_gptoss.engine.prompt_cache.tree import Node, Tree
+from mlx_gptoss.engine.prompt_cache.tree import PrefixNode, PrefixTree
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.files import (
     draft,
@@ -43,7 +43,7 @@ from mlx_gptoss.model.kv_cache import KeysValues, Segment, Snapshot
 
 FORMAT = "mlx-gptoss prompt 1"
 SUFFIX = ".safetensors"
-WORTH_A_FILE = 256  # tokens: read again sooner than their windows are loaded
+MIN_FILE_TOKENS = 256  # tokens: read again sooner than their windows are loaded
 START_DIGITS = 9
 KEY_BYTES = 16
 TOKENS = "tokens"
@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 class UnusableFile(Exception):
     """A node's file cannot be read: the node is to be left out."""
 
-    def __init__(self, node: Node, problem: str) -> None:
+    def __init__(self, node: PrefixNode, problem: str) -> None:
         super().__init__(problem)
         self.node = node
 
@@ -80,7 +80,7 @@ class FileSpan:
             FileSpan(files, name, cut, self.last, self.has_snapshot),
         )
 
-    def load(self, node: Node) -> tuple[Segment, Snapshot | None]:
+    def load(self, node: PrefixNode) -> tuple[Segment, Snapshot | None]:
         """Read rows, and the snapshot if it has one. Raises UnusableFile."""
         try:
             return self.files.read(self, node.start)
@@ -100,14 +100,14 @@ class PromptFiles:
         digest: str,
         config: ModelConfig,
         dtype: mx.Dtype,
-        cap: int,
+        max_bytes: int,
         *,
-        least: int = 1,
+        min_tokens: int = 1,
     ) -> None:
         self.root = root
-        self.least = least  # tokens that are worth a file
+        self.min_tokens = min_tokens  # tokens that are worth a file
         self.folder = root / digest
-        self.cap = cap
+        self.max_bytes = max_bytes
         self._digest = digest
         self._dtype = dtype
         self._row = (config.num_key_value_heads, config.head_dim)
@@ -122,7 +122,7 @@ class PromptFiles:
         """Bytes of the files of all models."""
         return sum(size for _, _, size in _by_age(self.root))
 
-    def plant(self, tree: Tree) -> None:
+    def load_index(self, tree: PrefixTree) -> None:
         """Put what is on disk into a tree; of the files only the tokens are read."""
         found: list[tuple[int, np.ndarray, str]] = []
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
@@ -135,26 +135,26 @@ class PromptFiles:
                 continue
             found.append((start, np.array(arrays[TOKENS]), path.name))
         for start, tokens, name in sorted(found, key=lambda one: one[0]):
-            if tree.known(tokens[:start]) < start:
+            if tree.match_length(tokens[:start]) < start:
                 continue  # what it follows is gone
             nodes = tree.extend(tree.root, tokens)
-            self._place([node for node in nodes if node.start >= start], name, start)
+            self._assign([node for node in nodes if node.start >= start], name, start)
 
-    def write(self, run: list[Node], rows: list[Segment]) -> set[str]:
+    def write(self, nodes: list[PrefixNode], rows: list[Segment]) -> set[str]:
         """Write nodes that follow each other, of which the last has a snapshot.
 
         Returns the names of older files that had to go for it. What is larger than
         the cap by itself is not written. Raises StorageError, and leaves no part of a
         file, if the disk does not take it.
         """
-        path, start = run[-1].path(), run[0].start
+        path, start = nodes[-1].path(), nodes[0].start
         tokens = np.concatenate([part.tokens for part in path])
         arrays = {TOKENS: mx.array(tokens)}
         for n, pair in enumerate(Segment.concatenate(rows).layers):
-            arrays |= dict(zip(_names(FULL, n), pair, strict=True))
-        for n, (_, keys, values) in enumerate(run[-1].snapshot.windows):
-            arrays |= dict(zip(_names(WINDOW, n), (keys, values), strict=True))
-        if sum(x.nbytes for x in arrays.values()) > self.cap:
+            arrays |= dict(zip(_tensor_names(FULL, n), pair, strict=True))
+        for n, (_, keys, values) in enumerate(nodes[-1].snapshot.windows):
+            arrays |= dict(zip(_tensor_names(WINDOW, n), (keys, values), strict=True))
+        if sum(x.nbytes for x in arrays.values()) > self.max_bytes:
             return set()
         name = _file_name(tokens, start)
         metadata = {
@@ -166,7 +166,7 @@ class PromptFiles:
         make_folder(self.folder)  # somebody may have removed it
         with draft(self.folder / name) as place:
             _save(place, arrays, metadata)
-        self._place(run, name, start)
+        self._assign(nodes, name, start)
         self.touch(path)
         return self._shrink()
 
@@ -187,10 +187,10 @@ class PromptFiles:
         windows = tuple((end, k, v) for k, v in self._pairs(arrays, WINDOW))
         return rows, Snapshot(end, windows)
 
-    def _place(self, run: list[Node], name: str, start: int) -> None:
+    def _assign(self, nodes: list[PrefixNode], name: str, start: int) -> None:
         """Say which file the nodes lie in that has a snapshot at the last one's end."""
-        for node in run:
-            ended = node is run[-1]
+        for node in nodes:
+            ended = node is nodes[-1]
             if node.file is None or ended:
                 first, last = node.start - start, node.end - start
                 node.file = FileSpan(self, name, first, last, has_snapshot=ended)
@@ -200,7 +200,7 @@ class PromptFiles:
         for name in names:
             _remove(self.folder / name)
 
-    def touch(self, path: list[Node]) -> None:
+    def touch(self, path: list[PrefixNode]) -> None:
         """Note that a path was used just now."""
         now = time.time_ns()
         for name in {node.file.name for node in path if node.file is not None}:
@@ -221,8 +221,8 @@ class PromptFiles:
                 f"`{path}` is not a prompt of this model and runtime: it is ignored"
             )
         start, tokens = int(metadata.get("start", 0)), arrays.get(TOKENS)
-        if tokens is None or {n: _form(x) for n, x in arrays.items()} != (
-            self._forms(tokens.shape[0], start)
+        if tokens is None or {n: _dtype_and_shape(x) for n, x in arrays.items()} != (
+            self._expected_tensors(tokens.shape[0], start)
         ):
             raise CheckpointError(f"`{path}` holds no prompt as it should: ignored")
         if name != _file_name(np.array(tokens), start):
@@ -239,7 +239,9 @@ class PromptFiles:
             _remove(path)
             raise CheckpointError(f"`{path}` is damaged: it is not used")
 
-    def _forms(self, tokens: int, start: int) -> dict[str, tuple[object, ...]]:
+    def _expected_tensors(
+        self, tokens: int, start: int
+    ) -> dict[str, tuple[object, ...]]:
         """The dtype and shape of every tensor of a file."""
         heads, size = self._row
         rows = {FULL: tokens - start, WINDOW: self._window}
@@ -247,28 +249,28 @@ class PromptFiles:
         for kind, count in self._layers.items():
             for n in range(count):
                 form = (self._dtype, 1, heads, rows[kind], size)
-                forms |= dict.fromkeys(_names(kind, n), form)
+                forms |= dict.fromkeys(_tensor_names(kind, n), form)
         return forms
 
     def _pairs(self, arrays: Arrays, kind: str) -> list[KeysValues]:
-        names = [_names(kind, n) for n in range(self._layers[kind])]
+        names = [_tensor_names(kind, n) for n in range(self._layers[kind])]
         return [(arrays[keys], arrays[values]) for keys, values in names]
 
     def _shrink(self) -> set[str]:
         """Remove the oldest files until the cap holds; return the names of ours."""
-        gone, _ = _remove_beyond(self.root, self.cap)
+        gone, _ = _remove_oldest(self.root, self.max_bytes)
         return {path.name for path in gone if path.parent == self.folder}
 
 
-def shrink_files(most: int, root: Path | None = None) -> int:
+def shrink_files(max_bytes: int, root: Path | None = None) -> int:
     """Remove the prompts used longest ago until `most` bytes are left; 0 leaves none.
 
     Returns the bytes that are free again. Raises StorageError.
     """
-    return _remove_beyond(root or default_folder(), most)[1]
+    return _remove_oldest(root or default_folder(), max_bytes)[1]
 
 
-def forget_files(root: Path | None = None) -> int:
+def clear_files(root: Path | None = None) -> int:
     """Remove the prompts of all models; return the bytes that are free again.
 
     A process that knows one of them reads it again as if it had never been there.
@@ -276,10 +278,10 @@ def forget_files(root: Path | None = None) -> int:
     return shrink_files(0, root)
 
 
-def _remove_beyond(root: Path, cap: int) -> tuple[list[Path], int]:
+def _remove_oldest(root: Path, max_bytes: int) -> tuple[list[Path], int]:
     """Remove the oldest files until the cap holds; return them and their bytes."""
     ages = _by_age(root)
-    excess = sum(size for _, _, size in ages) - cap
+    excess = sum(size for _, _, size in ages) - max_bytes
     gone: list[Path] = []
     freed = 0
     for _, path, size in ages:
@@ -317,11 +319,11 @@ def _file_name(tokens: np.ndarray, start: int) -> str:
     return f"{start:0{START_DIGITS}}-{key.hexdigest()}{SUFFIX}"
 
 
-def _names(kind: str, layer: int) -> tuple[str, str]:
+def _tensor_names(kind: str, layer: int) -> tuple[str, str]:
     return f"{kind}.{layer}.keys", f"{kind}.{layer}.values"
 
 
-def _form(x: mx.array) -> tuple[object, ...]:
+def _dtype_and_shape(x: mx.array) -> tuple[object, ...]:
     return (x.dtype, *x.shape)
 
 

@@ -36,9 +36,9 @@ class CachedGeneration(Iterator[Step]):
         self._steps = self._run()
 
     def _run(self) -> Generator[Step]:
-        with self._cache.lease(self._ids) as lease:
+        with self._cache.acquire(self._ids) as lease:
             self._generation = self._start(
-                self._ids[lease.cached :], lease.cache, lease.fed
+                self._ids[lease.cached_tokens :], lease.cache, lease.record
             )
             try:
                 yield from self._generation
@@ -57,11 +57,11 @@ class CachedGeneration(Iterator[Step]):
         return self._generation.stats if self._generation else Statistics(0, 0)
 
     @property
-    def fed(self) -> tuple[int, ...]:
-        return self._generation.fed if self._generation else ()
+    def computed_ids(self) -> tuple[int, ...]:
+        return self._generation.computed_ids if self._generation else ()
 
 
-class Preparation:
+class BackgroundPrefill:
     """Reads a prompt ahead, a few tokens a step, then writes it to disk."""
 
     def __init__(
@@ -78,12 +78,12 @@ class Preparation:
 
     def step(self) -> bool:
         """Do a little; say whether there is more to do."""
-        with self._cache.lease(self._ids, ahead=True) as lease:
-            part = self._ids[lease.cached : lease.cached + self._chunk]
+        with self._cache.acquire(self._ids, prefetch=True) as lease:
+            part = self._ids[lease.cached_tokens : lease.cached_tokens + self._chunk]
             if part:
                 batch = mx.array([part], mx.int32)  # (1, L)
                 self._model.hidden(batch, lease.cache, last=True)
                 mx.eval(lease.cache.arrays)
-                lease.fed(part)
+                lease.record(part)
                 return True
         return self._cache.save(self._ids)

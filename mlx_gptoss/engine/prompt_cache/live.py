@@ -6,10 +6,10 @@ Knows nothing of how the tree is searched or how much memory there is.
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from mlx_gptoss.engine.prompt_cache.tree import Node
+from mlx_gptoss.engine.prompt_cache.tree import PrefixNode
 
 
-class KvCache(Protocol):
+class KVCache(Protocol):
     """The part of `mlx_gptoss.model.kv_cache.KVCache` that keeping prompts needs."""
 
     @property
@@ -27,28 +27,28 @@ class KvCache(Protocol):
     ) -> None: ...
 
 
-class Live:
+class LiveCache:
     """One sequence that can go on at once: its cache, and its path in the tree."""
 
     def __init__(self, cache: Any) -> None:
-        self.cache: KvCache = cache
-        self.path: list[Node] = []
+        self.cache: KVCache = cache
+        self.path: list[PrefixNode] = []
         self.pending: list[int] = []  # read since the last node ended
         self.busy = False
-        self.used = 0
+        self.last_used = 0
 
     @property
     def end(self) -> int:
         """Where its last node ends."""
         return self.path[-1].end if self.path else 0
 
-    def push(self, node: Node) -> None:
+    def push(self, node: PrefixNode) -> None:
         """Take note that the cache holds `node` too; no other copy is needed."""
         node.rows = None
-        node.live.append(self)
+        node.live_caches.append(self)
         self.path.append(node)
 
-    def pop(self) -> Node:
+    def pop(self) -> PrefixNode:
         node = self.path.pop()
-        node.live.remove(self)
+        node.live_caches.remove(self)
         return node

@@ -10,7 +10,7 @@ from mlx_gptoss.home import CACHE_VARIABLE, cache_folder, environment_folder
 from mlx_gptoss.memory import Plan, parse_bytes
 
 DEFAULT_LIMIT = 2**30  # bytes of memory, where there is no plan of it
-SHARE_OF_FREE = 0.5  # of the memory that the plan leaves
+FREE_MEMORY_FRACTION = 0.5  # of the memory that the plan leaves
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class CacheOptions:
         if plan is None:
             return DEFAULT_LIMIT
         free = max(plan.budget.bytes - plan.total_bytes, 0)
-        return plan.kv_bytes + int(free * SHARE_OF_FREE)
+        return plan.kv_bytes + int(free * FREE_MEMORY_FRACTION)
 
     @property
     def disk_bytes(self) -> int:

@@ -2,14 +2,14 @@
 
 The queue bounds requests that must wait, and nothing else: what can begin at once is
 never refused, and neither are the other answers of a request that was taken. Knows
-tickets and sizes; nothing of models.
+requests and sizes; nothing of models.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from mlx_gptoss.engine.scheduler.kv_budget import Governor
+from mlx_gptoss.engine.scheduler.kv_budget import KVBudget
 from mlx_gptoss.engine.scheduler.options import BatchOptions
-from mlx_gptoss.engine.scheduler.request import ENDED, Ticket
+from mlx_gptoss.engine.scheduler.request import ENDED, Request
 from mlx_gptoss.errors import BusyError
 from mlx_gptoss.memory.sizes import CACHE_STEP
 
@@ -17,25 +17,25 @@ from mlx_gptoss.memory.sizes import CACHE_STEP
 class Admission:
     """Says who fits beside whom; may be asked in any thread."""
 
-    def __init__(self, options: BatchOptions, governor: Governor) -> None:
+    def __init__(self, options: BatchOptions, kv_budget: KVBudget) -> None:
         self._options = options
-        self._governor = governor
+        self._kv_budget = kv_budget
 
-    def lets_in(self, running: Sequence[Ticket], ticket: Ticket) -> bool:
-        """Whether a ticket may begin: there is a place, and room to grow a little."""
+    def admits(self, running: list[Request], request: Request) -> bool:
+        """Whether a request may begin: there is a place, and room to grow a little."""
         if len(running) >= self._options.max_running:
             return False
-        lengths = [one.length + CACHE_STEP for one in (*running, ticket)]
-        return not running or self._governor.fits(lengths)
+        lengths = [one.length + CACHE_STEP for one in (*running, request)]
+        return not running or self._kv_budget.fits(lengths)
 
     def refusal(
         self,
-        ticket: Ticket,
-        running: Sequence[Ticket],
-        queued: Sequence[Ticket],
+        request: Request,
+        running: list[Request],
+        queued: list[Request],
         retry_after: Callable[[], float],
     ) -> BusyError | None:
-        """Say why a ticket may not even wait; None where it may, or need not.
+        """Say why a request may not even wait; None where it may, or need not.
 
         Those who left, and those at their end, are about to make room.
         """
@@ -43,13 +43,13 @@ class Admission:
             return None
         served = [one for one in running if one.state != ENDED and not one.cancelled]
         waiting = [one for one in queued if one not in served and not one.cancelled]
-        waiting.append(ticket)
-        while waiting and self.lets_in(served, waiting[0]):
+        waiting.append(request)
+        while waiting and self.admits(served, waiting[0]):
             served.append(waiting.pop(0))
-        taken = {one.request for one in (*served, *waiting[:-1])}
-        if not waiting or ticket.request in taken:
+        taken = {one.group for one in (*served, *waiting[:-1])}
+        if not waiting or request.group in taken:
             return None
-        count = len({one.request for one in waiting} - {one.request for one in served})
+        count = len({one.group for one in waiting} - {one.group for one in served})
         if count <= self._options.max_waiting:
             return None
         seconds = retry_after()

@@ -3,76 +3,83 @@
 Knows the model and its caches, nothing of who asked.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import mlx.core as mx
 
-from mlx_gptoss.engine.generate import CLEAR_EVERY
+from mlx_gptoss.engine.generate import CLEAR_CACHE_EVERY
 from mlx_gptoss.engine.interfaces import LanguageModel
-from mlx_gptoss.engine.sampler import Draw, Wish, draw, tokens_of
-from mlx_gptoss.engine.scheduler.request import ENDED, Ticket
-from mlx_gptoss.engine.sequence import Decoding
+from mlx_gptoss.engine.sampler import (
+    SampledToken,
+    SamplerInput,
+    sample_batch,
+    stack_tokens,
+)
+from mlx_gptoss.engine.scheduler.request import ENDED, Request
+from mlx_gptoss.engine.sequence import Sequence
 from mlx_gptoss.errors import GptOssError, ModelError
 from mlx_gptoss.model.device import use_gpu_paths
 
-Fed = tuple[Ticket, Decoding, Draw | None]  # and the token to feed, if any
-Alone = Callable[[Ticket], AbstractContextManager[None]]
+DecodeInput = tuple[
+    Request, Sequence, SampledToken | None
+]  # and the token to feed, if any
+ErrorScope = Callable[[Request], AbstractContextManager[None]]
 
 
-class Feeder:
+class DecodeStep:
     """Feeds tokens that need not be computed yet; keeps the logits of the last pass."""
 
     def __init__(self, model: Callable[[], LanguageModel]) -> None:
         self._model = model
-        self._before: mx.array | None = None
-        self._passes = 0
+        self._previous_logits: mx.array | None = None
+        self._steps = 0
 
-    def feed(self, feeding: Sequence[Fed], alone: Alone) -> None:
+    def run(self, inputs: list[DecodeInput], isolate: ErrorScope) -> None:
         """Start computing the logits behind each token, and the tokens after them.
 
         One answer alone takes the very path of `generate`. What is waited for are the
         logits of the pass before, so that an error of the model shows here. What is
-        one answer's own is done within `alone(ticket)`.
+        one answer's own is done within `alone(request)`.
         """
-        logits = self._read(feeding)
-        wishes: list[Wish | None] = [None] * len(feeding)
-        for b, (ticket, decoding, _) in enumerate(feeding):
-            with alone(ticket):
-                wishes[b] = decoding.offer(logits[b])
-        for ahead, (ticket, decoding, _) in zip(
-            draw(logits, wishes), feeding, strict=True
+        logits = self._forward(inputs)
+        wishes: list[SamplerInput | None] = [None] * len(inputs)
+        for b, (request, sequence, _) in enumerate(inputs):
+            with isolate(request):
+                wishes[b] = sequence.prepare_sampling(logits[b])
+        for ahead, (request, sequence, _) in zip(
+            sample_batch(logits, wishes), inputs, strict=True
         ):
-            if ticket.state != ENDED:
-                with alone(ticket):
-                    decoding.accept(ahead)
+            if request.state != ENDED:
+                with isolate(request):
+                    sequence.accept_sample(ahead)
 
-    def _read(self, feeding: Sequence[Fed]) -> mx.array:
+    def _forward(self, inputs: list[DecodeInput]) -> mx.array:
         """Return the logits (B, V) behind each token."""
         model = self._model()
         self._passes += 1
-        if use_gpu_paths() and self._passes % CLEAR_EVERY == 0:
+        if use_gpu_paths() and self._passes % CLEAR_CACHE_EVERY == 0:
             mx.clear_cache()  # growing caches leave their former arrays behind
-        tokens = tokens_of([drawn for *_, drawn in feeding if drawn is not None])
-        caches = [decoding.cache for _, decoding, _ in feeding]
+        tokens = stack_tokens([drawn for *_, drawn in inputs if drawn is not None])
+        caches = [sequence.cache for _, sequence, _ in inputs]
         one = caches[0] if len(caches) == 1 else caches
         hidden = model.hidden(tokens[:, None], one)  # (B, 1, M)
         logits = model.logits(hidden)[:, -1].astype(mx.float32)
         mx.async_eval(logits)
-        before, self._before = self._before, logits
+        before, self._previous_logits = self._previous_logits, logits
         if before is not None:
             mx.eval(before)
         return logits
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Let go of the last logits."""
-        self._before = None
+        self._previous_logits = None
 
 
-def failed(error: Exception, doing: str) -> GptOssError:
+def as_model_error(error: Exception, action: str) -> GptOssError:
     """Name an error of the model, unless it has a name of ours already."""
     if isinstance(error, GptOssError):
         return error
-    named = ModelError(f"the model failed while it {doing}: {error}")
+    named = ModelError(f"the model failed while it {action}: {error}")
     named.__cause__ = error
     return named

@@ -4,7 +4,7 @@ Knows sizes only. What it counts is what will be allocated: caches in their step
 rows a token is drawn from, and the scratch of a prompt longer than was planned for.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 
 from mlx_gptoss.errors import MemoryBudgetError
@@ -12,28 +12,30 @@ from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory import Plan, format_bytes, kv_bytes
 from mlx_gptoss.memory.sizes import CACHE_STEP, scratch_bytes
 
-LOGITS_ALIVE = 6  # rows of float32 logits while a token is drawn
+LIVE_LOGITS_ROWS = 6  # rows of float32 logits while a token is drawn
 
 
-class Governor:
+class KVBudget:
     """Says what fits; without a plan of the memory, everything does."""
 
     def __init__(
         self, config: ModelConfig | None, plan: Plan | None, kv_memory: int | None
     ) -> None:
-        self.room: int | None = None  # bytes
-        self.longest: int | None = None  # tokens of one sequence that has all of it
-        self._need: Callable[[int], int] = lambda steps: 0
-        self._scratch: Callable[[int], int] = lambda steps: 0
+        self.capacity: int | None = None  # bytes
+        self.max_sequence_tokens: int | None = (
+            None  # tokens of one sequence that has all of it
+        )
+        self._sequence_bytes: Callable[[int], int] = lambda steps: 0
+        self._extra_scratch_bytes: Callable[[int], int] = lambda steps: 0
         if config is None or plan is None:
             return
         planned = plan.budget.bytes - plan.total_bytes + plan.kv_bytes
-        self.room = planned if kv_memory is None else kv_memory
+        self.capacity = planned if kv_memory is None else kv_memory
 
         @cache
         def need(steps: int) -> int:
             tokens = max(steps * CACHE_STEP, config.sliding_window)
-            rows = LOGITS_ALIVE * config.vocab_size * 4
+            rows = LIVE_LOGITS_ROWS * config.vocab_size * 4
             return kv_bytes(config, tokens, float_bytes=plan.float_bytes) + rows
 
         @cache
@@ -47,36 +49,36 @@ class Governor:
             )
             return max(0, wanted - plan.scratch_bytes)
 
-        self._need, self._scratch = need, scratch
-        self.longest = self._fitting(config.max_position_embeddings)
+        self._sequence_bytes, self._extra_scratch_bytes = need, scratch
+        self.max_sequence_tokens = self._longest_fit(config.max_position_embeddings)
 
-    def need(self, tokens: int) -> int:
+    def sequence_bytes(self, tokens: int) -> int:
         """Bytes of a sequence of so many tokens."""
-        return self._need(-(-tokens // CACHE_STEP))
+        return self._sequence_bytes(-(-tokens // CACHE_STEP))
 
-    def total(self, lengths: Sequence[int]) -> int:
+    def total_bytes(self, lengths: list[int]) -> int:
         """Bytes of sequences of so many tokens, and what they work in beside that."""
         longest = max(lengths, default=0)
-        working = self._scratch(-(-longest // CACHE_STEP))
-        return sum(self.need(length) for length in lengths) + working
+        working = self._extra_scratch_bytes(-(-longest // CACHE_STEP))
+        return sum(self.sequence_bytes(length) for length in lengths) + working
 
-    def fits(self, lengths: Sequence[int]) -> bool:
-        return self.room is None or self.total(lengths) <= self.room
+    def fits(self, lengths: list[int]) -> bool:
+        return self.capacity is None or self.total_bytes(lengths) <= self.capacity
 
-    def require(self, tokens: int) -> None:
+    def require_fit(self, tokens: int) -> None:
         """Refuse a prompt that would not fit alone. Raises MemoryBudgetError."""
-        if self.longest is None or tokens < self.longest:
+        if self.max_sequence_tokens is None or tokens < self.max_sequence_tokens:
             return
-        assert self.room is not None
+        assert self.capacity is not None
         raise MemoryBudgetError(
             f"a prompt of {tokens:,} tokens needs "
-            f"{format_bytes(self.total([tokens + 1]))} for its keys and values, and "
-            f"there are {format_bytes(max(0, self.room))}, enough for "
-            f"{max(0, self.longest - 1):,} tokens: shorten it, give the model more "
-            "memory (`--memory`), or use a smaller model or recipe"
+            f"{format_bytes(self.total_bytes([tokens + 1]))} for its keys and values, "
+            f"and there are {format_bytes(max(0, self.capacity))}, enough for "
+            f"{max(0, self.max_sequence_tokens - 1):,} tokens: shorten it, give the "
+            "model more memory (`--memory`), or use a smaller model or recipe"
         )
 
-    def _fitting(self, most: int) -> int:
+    def _longest_fit(self, most: int) -> int:
         """Return the longest sequence that fits alone, by bisection over steps."""
         low, high = 0, -(-most // CACHE_STEP)
         while low < high:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from mlx_gptoss.errors import ConfigError
 
 DEFAULT_RUNNING, DEFAULT_WAITING = 16, 64
-FIRST_GUESS_S, LEAST_WAIT_S = 5.0, 1.0  # of a request, before one has ended
+INITIAL_ESTIMATE_S, MIN_RETRY_S = 5.0, 1.0  # of a request, before one has ended
 SMOOTHING = 0.2
 
 
@@ -56,35 +56,35 @@ class BatchStatistics:
     batch_sizes: Mapping[int, int] = field(default_factory=dict)
 
 
-class Figures:
+class BatchCounters:
     """Counts as they come, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts = BatchStatistics()
         self._sizes: Counter[int] = Counter()
-        self._seconds = FIRST_GUESS_S
+        self._seconds = INITIAL_ESTIMATE_S
 
-    def count(self, **more: int) -> None:
+    def add(self, **more: int) -> None:
         """Add to some of the figures."""
         with self._lock:
             sums = {name: getattr(self._counts, name) + n for name, n in more.items()}
             self._counts = replace(self._counts, **sums)
 
-    def count_batch(self, size: int) -> None:
+    def record_batch_size(self, size: int) -> None:
         """Take note of a decoding round."""
         with self._lock:
             self._sizes[size] += 1
 
-    def took(self, seconds: float) -> None:
+    def record_duration(self, seconds: float) -> None:
         """Take note of how long a request was served."""
         self._seconds += SMOOTHING * (seconds - self._seconds)
 
     def retry_after(self, running: int) -> float:
         """Guess the seconds until one of so many has ended."""
-        return math.ceil(max(LEAST_WAIT_S, self._seconds / max(1, running)))
+        return math.ceil(max(MIN_RETRY_S, self._seconds / max(1, running)))
 
-    def now(self, *, running: int, waiting: int) -> BatchStatistics:
+    def snapshot(self, *, running: int, waiting: int) -> BatchStatistics:
         """Return all figures, with those of the moment."""
         with self._lock:
             return replace(

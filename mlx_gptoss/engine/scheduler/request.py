@@ -4,12 +4,13 @@ Knows no model and no other request; the engine moves it on.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+from mlx_gptoss.engine.interfaces import TokenIds
 from mlx_gptoss.engine.outputs import Statistics, Step
-from mlx_gptoss.engine.prompt_cache import Lease
-from mlx_gptoss.engine.prompt_cache.tree import as_tokens
-from mlx_gptoss.engine.sequence import Decoding
+from mlx_gptoss.engine.prompt_cache import CacheLease
+from mlx_gptoss.engine.prompt_cache.tree import token_array
+from mlx_gptoss.engine.sequence import Sequence
 
 QUEUED, PREFILL, DECODE, ENDED = "queued", "prefill", "decode", "ended"
 
@@ -18,95 +19,99 @@ OnEnd = Callable[[Statistics | None, BaseException | None], None]
 OnProgress = Callable[[int, int], None]  # done, total
 
 
-class Ticket:
+class Request:
     """What `Runtime.submit` gives: `cancel`, `state`, `position`, `stats`.
 
     These may be used in any thread. The rest is the engine's, in the owner thread,
-    where the callbacks are called too: they must not block. Tickets of one `request`
+    where the callbacks are called too: they must not block. Requests of one `request`
     are taken or refused together.
     """
 
     def __init__(
         self,
-        ids: Sequence[int],
-        begin: Callable[["Ticket", Lease], Decoding],
+        ids: TokenIds,
+        make_sequence: Callable[["Request", CacheLease], Sequence],
         *,
         on_step: OnStep,
         on_end: OnEnd,
         on_progress: OnProgress | None = None,
         shared: bool = False,
-        request: object = None,
+        group: object = None,
     ) -> None:
         self.ids = ids
-        self.prompt = as_tokens(ids)
-        self.begin = begin
+        self.token_array = token_array(ids)
+        self.make_sequence = make_sequence
         self.on_step = on_step
         self.on_end = on_end
         self.on_progress = on_progress or (lambda done, total: None)
         self.shared = shared
-        self.request = self if request is None else request
-        self.asked = time.perf_counter()
-        self.begun = 0.0
-        self.lease: Lease | None = None
-        self.decoding: Decoding | None = None
+        self.group = self if group is None else group
+        self.arrival_time = time.perf_counter()
+        self.start_time = 0.0
+        self.lease: CacheLease | None = None
+        self.sequence: Sequence | None = None
         self.cancelled = False
-        self.late: object = None  # what it waits for, and the others do not any more
-        # The engine puts its own here when it takes the ticket.
-        self.find: Callable[[Ticket], int] = lambda ticket: 0
-        self.wake: Callable[[], None] = lambda: None
+        self.awaited_mask: object = (
+            None  # what it waits for, and the others do not any more
+        )
+        # The engine puts its own here when it takes the request.
+        self.find_position: Callable[[Request], int] = lambda request: 0
+        self.wake_scheduler: Callable[[], None] = lambda: None
         self._stats: Statistics | None = None
         self._ended = False
 
     def cancel(self) -> None:
         """End it within one step; `on_end` is still called. Twice is once."""
         self.cancelled = True
-        self.wake()
+        self.wake_scheduler()
 
     @property
     def state(self) -> str:
         """`queued` (before it began, or paused), `prefill`, `decode` or `ended`."""
         if self._ended:
             return ENDED
-        decoding = self.decoding
-        if decoding is None or self.lease is None:
+        sequence = self.sequence
+        if sequence is None or self.lease is None:
             return QUEUED
-        return PREFILL if decoding.reading else DECODE
+        return PREFILL if sequence.prefilling else DECODE
 
     @property
     def position(self) -> int:
         """The place in the queue: 1 is next, 0 does not wait."""
-        return self.find(self)
+        return self.find_position(self)
 
     @property
     def stats(self) -> Statistics | None:
         """What it took, so far or in all; None before it began."""
-        decoding = self.decoding
-        return decoding.stats if decoding else self._stats
+        sequence = self.sequence
+        return sequence.stats if sequence else self._stats
 
     @property
     def length(self) -> int:
         """How many tokens its cache holds once its prompt is read."""
-        decoding = self.decoding  # which the owner may take away meanwhile
-        return len(self.ids) + (len(decoding.tokens) if decoding else 0)
+        sequence = self.sequence  # which the owner may take away meanwhile
+        return len(self.ids) + (len(sequence.tokens) if sequence else 0)
 
-    def take(self, lease: Lease) -> Decoding:
+    def attach(self, lease: CacheLease) -> Sequence:
         """Begin with a cache, or go on with one after a pause."""
         self.lease = lease
-        if self.decoding is None:
-            self.begun = time.perf_counter()
-            self.decoding = self.begin(self, lease)
+        if self.sequence is None:
+            self.start_time = time.perf_counter()
+            self.sequence = self.make_sequence(self, lease)
         else:
-            self.decoding.resume(lease.cache, self.known[lease.cached :], lease.fed)
-        return self.decoding
+            self.sequence.resume(
+                lease.cache, self.token_ids[lease.cached_tokens :], lease.record
+            )
+        return self.sequence
 
     @property
-    def known(self) -> list[int]:
+    def token_ids(self) -> list[int]:
         """What its cache holds once its prompt is read."""
-        return [*self.ids, *(self.decoding.tokens if self.decoding else ())]
+        return [*self.ids, *(self.sequence.tokens if self.sequence else ())]
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Keep the figures, let go of the model and its cache."""
-        if self.decoding is not None:
-            self._stats = self.decoding.stats
+        if self.sequence is not None:
+            self._stats = self.sequence.stats
         self._ended = True
-        self.decoding = self.lease = None
+        self.sequence = self.lease = None

@@ -111,7 +111,7 @@ def stop_reason(turn: AnswerStream) -> StopReason:
         return "end_turn" if turn.reader.stop_found is None else "stop_sequence"
     most, used = turn.prompt.params.max_tokens, turn.usage.completion_tokens
     full = most is not None and used >= most
-    cut = full or (turn.stats is not None and turn.stats.circled)
+    cut = full or (turn.stats is not None and turn.stats.ended_in_loop)
     return "max_tokens" if cut else "model_context_window_exceeded"
 
 

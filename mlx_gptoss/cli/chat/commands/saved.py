@@ -11,7 +11,7 @@ from mlx_gptoss.cli.chat.commands.history import last_answer, short
 from mlx_gptoss.cli.chat.files import NO_PICTURES
 from mlx_gptoss.cli.chat.layout import clean
 from mlx_gptoss.cli.terminal import note
-from mlx_gptoss.engine.finish_reasons import in_words
+from mlx_gptoss.engine.finish_reasons import describe_cause
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.files import write
 
@@ -104,7 +104,7 @@ def show_where(conversation: "Conversation", interface: "Interface") -> None:
     if chat.questions:
         interface.replay(chat.questions[-1], last_answer(chat))
     if why := cut_reason(chat.messages):
-        note(f"({in_words(why)}; /retry answers again)")
+        note(f"({describe_cause(why)}; /retry answers again)")
 
 
 def _line(chat: "ChatSummary", here: str) -> str:
