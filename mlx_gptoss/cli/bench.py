@@ -17,7 +17,7 @@ from mlx_gptoss.cli.bench_tables import (
 from mlx_gptoss.cli.lazy import LazyCommand, LazyGroup
 from mlx_gptoss.cli.options import (
     LoadOptions,
-    MemorySize,
+    MemorySizeType,
     json_option,
     loads_model,
 )
@@ -249,7 +249,7 @@ def experts(model: Path | None, layers: int, rounds: int, as_json: bool) -> None
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--size",
-    type=MemorySize(),
+    type=MemorySizeType(),
     default="200MB",
     show_default=True,
     help="Size of the weights, at least",

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from mlx_gptoss.cli.options import LoadOptions, MemorySize
+from mlx_gptoss.cli.options import LoadOptions, MemorySizeType
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.errors import StorageError
@@ -28,7 +28,7 @@ PROMPT_OPTIONS = (
     click.option(
         "--disk-cache",
         metavar="SIZE",
-        type=MemorySize(may_be_none=True),
+        type=MemorySizeType(may_be_none=True),
         default=DISK_CACHE,
         show_default=True,
         help="Disk for prompts that were read, of all models: what is there beyond "

@@ -43,7 +43,7 @@ class LoadOptions:
         return named_model(self.model)
 
 
-class MemorySize(click.ParamType):
+class MemorySizeType(click.ParamType):
     """`16GB`, `12.5GiB` or a number of bytes; 0 where there may be none."""
 
     name = "size"
@@ -100,7 +100,7 @@ model_option = click.option(
 LOAD_OPTIONS = (
     click.option(
         "--memory",
-        type=MemorySize(),
+        type=MemorySizeType(),
         help="Memory the model may use, like 16GB [default: what is there]",
     ),
     click.option(

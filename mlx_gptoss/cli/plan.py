@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlx_gptoss.cli.options import MemorySize, json_option, named_model, offline_option
+from mlx_gptoss.cli.options import MemorySizeType, json_option, named_model, offline_option
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.memory import format_bytes
 from mlx_gptoss.memory.sizes import RECIPE_BITS
@@ -26,7 +26,7 @@ FORMULA = (
 @click.option("--device", help="Plan for a Mac you do not have, like `M4 Max 36GB`")
 @click.option(
     "--memory",
-    type=MemorySize(),
+    type=MemorySizeType(),
     help="Memory the model may use, like 16GB [default: what the device allows]",
 )
 @click.option(

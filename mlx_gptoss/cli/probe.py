@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mlx_gptoss.cli.options import MemorySize, json_option
+from mlx_gptoss.cli.options import MemorySizeType, json_option
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.files import make_folder, require_writable
 
@@ -19,7 +19,7 @@ from mlx_gptoss.files import make_folder, require_writable
 )
 @click.option(
     "--size",
-    type=MemorySize(),
+    type=MemorySizeType(),
     default="1GB",
     show_default=True,
     help="Bytes to write and to read; deleted afterwards",

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from mlx_gptoss.cli.options import MemorySize
+from mlx_gptoss.cli.options import MemorySizeType
 from mlx_gptoss.cli.sampling import TEMPERATURE_OPTIONS
-from mlx_gptoss.cli.serving import Budget, Duration
+from mlx_gptoss.cli.serving import ReasoningLimit, DurationType
 
 OUT = click.Path(dir_okay=False, path_type=Path)
 WHERE = (
@@ -48,7 +48,7 @@ WHERE = (
     click.option(
         "--drain",
         metavar="TIME",
-        type=Duration(zero=True),
+        type=DurationType(zero=True),
         default="30s",
         show_default=True,
         help="How long running answers may go on after SIGTERM",
@@ -80,7 +80,7 @@ WHO = (
     click.option(
         "--max-body",
         metavar="SIZE",
-        type=MemorySize(),
+        type=MemorySizeType(),
         default="32MiB",
         show_default=True,
         help="Largest body of a request",
@@ -93,7 +93,7 @@ HOW = (
     click.option(
         "--idle-unload",
         metavar="TIME",
-        type=Duration(),
+        type=DurationType(),
         help="Unload a model nobody has used for so long, like 10m [default: never]",
     ),
     click.option(
@@ -115,7 +115,7 @@ HOW = (
     click.option(
         "--max-reasoning",
         metavar="N|auto|off",
-        type=Budget(),
+        type=ReasoningLimit(),
         default="auto",
         show_default=True,
         help="Tokens of reasoning before the answer; auto leaves it a quarter of the "

@@ -41,7 +41,7 @@ LOG_LINE = "%(asctime)s %(levelname)s %(message)s"
 QUIET_LOGGERS = ("uvicorn", "httpx", "httpx2")
 
 
-class Duration(click.ParamType):
+class DurationType(click.ParamType):
     """`90`, `90s`, `10m`, `2h`: seconds, as a number; `0` where `zero` makes sense."""
 
     name = "duration"
@@ -58,7 +58,7 @@ class Duration(click.ParamType):
         return float(found[1]) * SECONDS[found[2]]
 
 
-class Budget(click.ParamType):
+class ReasoningLimit(click.ParamType):
     """`auto`, `off` or a number of tokens."""
 
     name = "budget"

@@ -22,7 +22,7 @@ class OutputError(OSError):
     """What goes to stdout cannot be written."""
 
 
-class Output(io.FileIO):
+class StandardStream(io.FileIO):
     """Where a standard stream goes. After an error it takes everything and writes none.
 
     `needed` raises that error, else nobody hears of it.
@@ -51,7 +51,7 @@ class Output(io.FileIO):
 def expect_no_reader() -> None:
     """Raise no OutputError from here on: the terminal may have gone away."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    if isinstance(raw, Output):
+    if isinstance(raw, StandardStream):
         raw.needed = False
 
 
@@ -78,7 +78,7 @@ def standard_streams() -> Iterator[None]:
 def text_output(like: TextIO, number: int, *, needed: bool) -> TextIOWrapper:
     """Write text to a standard stream; `?` stands for what its encoding has not."""
     return TextIOWrapper(
-        io.BufferedWriter(Output(number, needed=needed)),
+        io.BufferedWriter(StandardStream(number, needed=needed)),
         like.encoding,
         errors="replace",
         line_buffering=like.isatty() or number == STDERR,

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mlx_gptoss.cli.chat.layout import Layout
-from mlx_gptoss.cli.chat.markdown import MarkdownStream, Part
+from mlx_gptoss.cli.chat.layout import ScreenLayout
+from mlx_gptoss.cli.chat.markdown import MarkdownStream, OutputPart
 
-LAYOUT = Layout(StringIO())
+LAYOUT = ScreenLayout(StringIO())
 COLUMNS = 60
 WORD = re.compile(r"w\d{4}w")  # as `words` makes them
 
@@ -36,7 +36,7 @@ texts = st.lists(st.one_of(words, marks, st.just(" ")), max_size=60).map("".join
 def lines_of(text: str, *, piece: int, looked_at: bool = False) -> list[str]:
     """Lay `text` out as it comes in pieces."""
     stream = MarkdownStream()
-    parts: list[Part] = []
+    parts: list[OutputPart] = []
     for n in range(0, len(text), piece):
         parts += stream.feed(text[n : n + piece])
         if looked_at:

@@ -13,8 +13,8 @@ from mlx_gptoss.cli.chat.question import (
     FIRST,
     SECOND,
     SETTLE,
-    Draft,
-    Question,
+    UnsentText,
+    ApprovalQuestion,
 )
 from mlx_gptoss.harmony.events import ToolCall
 
@@ -30,10 +30,10 @@ class Person:
     """Looks at a question every FRAME, and presses keys between two looks."""
 
     def __init__(self, call: ToolCall = PYTHON, draft: str = "") -> None:
-        self.draft = Draft()
+        self.draft = UnsentText()
         for letter in draft:
             self.draft.type(KeyPress(letter, letter))
-        self.question = Question(call, self.draft)
+        self.question = ApprovalQuestion(call, self.draft)
         self.now = 100.0
         self.choice: str | None = None
 
@@ -154,7 +154,7 @@ def test_a_draft_of_before_comes_first() -> None:
 def test_a_draft_that_was_put_aside_stays_there() -> None:
     person = asked(draft="so")
     person.press(ENTER)
-    later = Question(PYTHON, person.draft)
+    later = ApprovalQuestion(PYTHON, person.draft)
     assert "Enter, then" not in later.text().plain
 
 

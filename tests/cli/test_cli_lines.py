@@ -10,7 +10,7 @@ import click
 import pytest
 
 from mlx_gptoss.chat.tools import Approval
-from mlx_gptoss.cli.chat.approval import Asking, with_policy
+from mlx_gptoss.cli.chat.approval import ApprovalPrompt, with_policy
 from mlx_gptoss.cli.chat.plain import PlainInterface
 from mlx_gptoss.cli.lines import SETTLE, Keyboard, PipedLines, TypedLines, confirm
 from mlx_gptoss.harmony.events import ToolCall
@@ -81,7 +81,7 @@ def test_a_person_says_once_always_no_or_never(
     lasting: dict[str, str] = {}
     stderr = Typing(typist, f"{said}\n", "n\n")
     monkeypatch.setattr(sys, "stderr", stderr)
-    approval = Approval("ask", ask=Asking(interface().ask, lasting.__setitem__))
+    approval = Approval("ask", ask=ApprovalPrompt(interface().ask, lasting.__setitem__))
     for run in runs:
         approval = with_policy(approval, *lasting.popitem()) if lasting else approval
         assert (approval.refusal(SEARCH) is None) is run

@@ -15,8 +15,8 @@ from mlx_gptoss.cli.options import LoadOptions
 from mlx_gptoss.cli.serve import serve
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.serving import (
-    Budget,
-    Duration,
+    ReasoningLimit,
+    DurationType,
     api_key,
     checked_origins,
     hosts_of,
@@ -147,15 +147,15 @@ def test_origins_are_written_as_browsers_do() -> None:
 
 def test_times_and_budgets_are_read() -> None:
     texts = ("90", "90s", "1.5m", "2h", "1d")
-    seconds = [Duration().convert(text, None, None) for text in texts]
+    seconds = [DurationType().convert(text, None, None) for text in texts]
     assert seconds == [90, 90, 90, 7200, 86400]
-    budgets = [Budget().convert(text, None, None) for text in ("auto", "off", "500")]
+    budgets = [ReasoningLimit().convert(text, None, None) for text in ("auto", "off", "500")]
     assert budgets == ["auto", None, 500]
     for wrong in ("soon", "-1", "0", ""):
         with pytest.raises(click.BadParameter):
-            Duration().convert(wrong, None, None)
+            DurationType().convert(wrong, None, None)
     with pytest.raises(click.BadParameter):
-        Budget().convert("-5", None, None)
+        ReasoningLimit().convert("-5", None, None)
 
 
 @pytest.fixture
@@ -190,8 +190,8 @@ def test_the_signed_addresses_of_a_download_are_not_logged(
 
 
 def test_a_duration_is_zero_only_where_that_makes_sense() -> None:
-    assert Duration(zero=True).convert("0", None, None) == 0
+    assert DurationType(zero=True).convert("0", None, None) == 0
     with pytest.raises(click.BadParameter):
-        Duration(zero=True).convert("soon", None, None)
+        DurationType(zero=True).convert("soon", None, None)
     options = {one.name: one for one in serve.params}
     assert options["drain"].type.convert("0s", None, None) == 0

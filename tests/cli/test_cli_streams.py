@@ -19,7 +19,7 @@ import pytest
 
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.edge import run
-from mlx_gptoss.cli.streams import Output, OutputError
+from mlx_gptoss.cli.streams import StandardStream, OutputError
 from tests.server.test_server_process import PATIENCE, wait_until
 
 MLX_GPTOSS = f"{sys.executable} -m mlx_gptoss"
@@ -279,7 +279,7 @@ def test_a_pipe_that_never_waits_is_waited_for(pipe: tuple[int, int]) -> None:
     thread = threading.Thread(target=reader)
     thread.start()
     with open(writing, "wb", closefd=False) as out:
-        out = Output(out.fileno(), needed=True)
+        out = StandardStream(out.fileno(), needed=True)
         rest = memoryview(data)
         while rest:
             rest = rest[out.write(rest) :]
@@ -290,7 +290,7 @@ def test_a_pipe_that_never_waits_is_waited_for(pipe: tuple[int, int]) -> None:
 @pytest.mark.parametrize("needed", [True, False])
 def test_what_failed_is_told_once_and_only_if_needed(needed: bool) -> None:
     with open("/dev/full", "wb", buffering=0) as full:
-        out = Output(full.fileno(), needed=needed)
+        out = StandardStream(full.fileno(), needed=needed)
         if needed:
             with pytest.raises(OutputError, match="No space left"):
                 out.write(b"ab")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlx_gptoss.cli.options import MemorySize, json_option
+from mlx_gptoss.cli.options import MemorySizeType, json_option
 from mlx_gptoss.cli.tables import aligned
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.memory import format_bytes
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command("convert", short_help="Speed and memory of converting")
 @click.option(
     "--size",
-    type=MemorySize(),
+    type=MemorySizeType(),
     default="1GB",
     show_default=True,
     help="Size of the random checkpoint to convert, at least",

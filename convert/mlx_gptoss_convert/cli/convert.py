@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mlx_gptoss.cli.options import MemorySize
+from mlx_gptoss.cli.options import MemorySizeType
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss_convert.cli.sources import find_source
 from mlx_gptoss_convert.plan.recipe import DEFAULT, EXPERT_BITS, RECIPES
@@ -24,12 +24,12 @@ OUTPUTS = ("mlx", "hf", "gguf")
 )
 @click.option(
     "--target-size",
-    type=MemorySize(),
+    type=MemorySizeType(),
     help="Choose the best recipe whose folder is no larger, 12GB for example",
 )
 @click.option(
     "--fit-memory",
-    type=MemorySize(),
+    type=MemorySizeType(),
     help="Choose the best recipe for a Mac with this much memory, 16GB for example",
 )
 @click.option(
@@ -83,7 +83,7 @@ OUTPUTS = ("mlx", "hf", "gguf")
 @click.option("--force", is_flag=True, help="Do what is refused as harmful")
 @click.option(
     "--max-memory",
-    type=MemorySize(),
+    type=MemorySizeType(),
     default="1GB",
     show_default=True,
     help="Memory the conversion may take, above the program itself",

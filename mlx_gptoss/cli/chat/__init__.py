@@ -69,14 +69,14 @@ def chat(
     git diff | mlx-gptoss chat "review this"
     mlx-gptoss chat --continue
     """
-    from mlx_gptoss.cli.chat.conversation import Setup
-    from mlx_gptoss.cli.chat.start import Start, hold
+    from mlx_gptoss.cli.chat.conversation import SessionOptions
+    from mlx_gptoss.cli.chat.start import StartOptions, hold
 
     if resume and session:
         raise click.UsageError("--continue and --session name a chat each: give one")
     if options.private and (resume or session):
         raise click.UsageError("--private keeps nothing to go on with")
-    setup = Setup(
+    setup = SessionOptions(
         effort,
         system,
         sampling_params(**sampling),
@@ -84,7 +84,7 @@ def chat(
         overflow,
         said=_said("effort", "system"),
     )
-    start = Start(
+    start = StartOptions(
         prompt=prompt,
         reasoning="hide" if hide_reasoning else "fold",
         session=session,

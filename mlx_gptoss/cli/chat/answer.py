@@ -15,7 +15,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.text import Text
 
 from mlx_gptoss.cli.chat.layout import clean, dim
-from mlx_gptoss.cli.chat.markdown import Code, MarkdownStream, Part, joined
+from mlx_gptoss.cli.chat.markdown import CodeLines, MarkdownStream, OutputPart, joined
 from mlx_gptoss.harmony.events import (
     Answer,
     Done,
@@ -38,7 +38,7 @@ DECEIVING = re.compile(
 
 
 @dataclass
-class Thought:
+class ReasoningBlock:
     """A stretch of reasoning."""
 
     text: str = ""
@@ -61,9 +61,9 @@ class AnswerView:
     answer: str = ""
     done: Done | None = None
     called: ToolCall | None = None  # the last one shown
-    whole: list[Part] = field(default_factory=list)  # reasoning and results, unfolded
-    _finished: list[Part] = field(default_factory=list)
-    _thought: Thought | None = None
+    whole: list[OutputPart] = field(default_factory=list)  # reasoning and results, unfolded
+    _finished: list[OutputPart] = field(default_factory=list)
+    _thought: ReasoningBlock | None = None
     _stream: MarkdownStream | None = None
     _kind: type | None = None  # of the open stream
     _calling: str = ""  # the tool whose result is waited for
@@ -97,7 +97,7 @@ class AnswerView:
     def note(self, text: str) -> None:
         """Add a dimmed line of ours."""
         self.end()
-        self._finished.append(Part(dim(text)))
+        self._finished.append(OutputPart(dim(text)))
 
     def decide(self, call: ToolCall, text: str) -> None:
         """Show what was decided about a call, below it."""
@@ -105,20 +105,20 @@ class AnswerView:
         if call != self.called:  # of several: name the one that is meant again
             self._call(call.name, call.arguments)
             self.called = call
-        part = Part(dim(f"  ├ {text}"), goes_on=True)
+        part = OutputPart(dim(f"  ├ {text}"), goes_on=True)
         self._finished.append(part)
         self.whole.append(part)
 
-    def take(self) -> list[Part]:
+    def take(self) -> list[OutputPart]:
         """Return the parts that were finished since the last time."""
         taken, self._finished = self._finished, []
         return joined(taken)
 
-    def rest(self) -> list[Part]:
+    def rest(self) -> list[OutputPart]:
         """Return what is under way, as it looks now."""
         if self._thought is not None and self.reasoning != HIDE:
             last = None if self.reasoning == SHOW else THOUGHT_LINES
-            return [Part(Thinking(self._thought.text, last))]
+            return [OutputPart(ReasoningView(self._thought.text, last))]
         return self._stream.rest() if self._stream is not None else []
 
     @property
@@ -142,20 +142,20 @@ class AnswerView:
     def _think(self, text: str) -> None:
         if self._thought is None:
             self.end()
-            self._thought = Thought(began=self.clock())
+            self._thought = ReasoningBlock(began=self.clock())
         self._thought.text += clean(text)
 
-    def _close_thought(self, thought: Thought) -> None:
+    def _close_thought(self, thought: ReasoningBlock) -> None:
         thought.seconds = self.clock() - thought.began
         text = thought.text.strip("\n")
         if not text.strip():
             return
-        whole = Part(Thinking(text))
+        whole = OutputPart(ReasoningView(text))
         self.whole.append(whole)
         if self.reasoning == SHOW:
             self._finished.append(whole)
         elif self.reasoning == FOLD:
-            self._finished.append(Part(dim(thought.summary)))
+            self._finished.append(OutputPart(dim(thought.summary)))
 
     def _say(self, kind: type, text: str) -> None:
         if self._stream is None or self._kind is not kind:
@@ -168,7 +168,7 @@ class AnswerView:
     def _call(self, name: str, arguments: str) -> None:
         self.end()
         self._calling = visible(name)
-        part = Part(call_line(name, arguments))
+        part = OutputPart(call_line(name, arguments))
         self._finished.append(part)
         self.whole.append(part)
 
@@ -176,11 +176,11 @@ class AnswerView:
         self.end()
         self._calling = ""
         lines = clean(text).rstrip("\n").split("\n")
-        self.whole.append(Part(_under(lines), goes_on=True))
+        self.whole.append(OutputPart(_under(lines), goes_on=True))
         shown = lines[:RESULT_LINES]
         if len(lines) > RESULT_LINES:
             shown.append(f"… {len(lines) - RESULT_LINES} more lines, /reasoning")
-        self._finished.append(Part(_under(shown), goes_on=True))
+        self._finished.append(OutputPart(_under(shown), goes_on=True))
 
 
 def call_line(name: str, arguments: str) -> Group:
@@ -195,7 +195,7 @@ def call_line(name: str, arguments: str) -> Group:
         head.append(visible(f"({', '.join(pairs)})"))
         return Group(head)
     code = visible(arguments).rstrip("\n")
-    return Group(head, Code(code, "python", 0, code.count("\n") + 1, named=False))
+    return Group(head, CodeLines(code, "python", 0, code.count("\n") + 1, named=False))
 
 
 def visible(text: str) -> str:
@@ -204,7 +204,7 @@ def visible(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Thinking:
+class ReasoningView:
     """Dimmed text at a bar, or only its last lines."""
 
     text: str

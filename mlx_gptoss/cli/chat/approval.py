@@ -43,7 +43,7 @@ def with_policy(approval: "Approval", tool: str, policy: Any) -> "Approval":
     return replace(approval, by_tool={tool: policy} | others)
 
 
-class Asking:
+class ApprovalPrompt:
     """Asks about calls, and lets `set_policy(tool, policy)` know what shall last."""
 
     def __init__(

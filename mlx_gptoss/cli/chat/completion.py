@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
-from mlx_gptoss.cli.chat.commands import PATH, Command
+from mlx_gptoss.cli.chat.commands import PATH, ChatCommand
 from mlx_gptoss.cli.chat.layout import clean
 
 if TYPE_CHECKING:
-    from mlx_gptoss.cli.chat.conversation import Conversation
+    from mlx_gptoss.cli.chat.conversation import ChatSession
 
 NAME = re.compile(r"/(\w*)$")
 ARGUMENT = re.compile(r"/(\w+)\s+(.*)$", re.DOTALL)
@@ -30,7 +30,7 @@ class ChatCompleter(Completer):
     """Offers commands from their table, and what they take in a conversation."""
 
     def __init__(
-        self, commands: Sequence[Command], conversation: "Conversation"
+        self, commands: Sequence[ChatCommand], conversation: "ChatSession"
     ) -> None:
         self.commands = {command.name: command for command in commands}
         self.conversation = conversation

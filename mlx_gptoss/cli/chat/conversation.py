@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlx_gptoss.cli.chat.approval import Asking, with_policy
+from mlx_gptoss.cli.chat.approval import ApprovalPrompt, with_policy
 from mlx_gptoss.cli.chat.files import expand, read_file, with_file
 from mlx_gptoss.cli.chat.fitting import explaining
 from mlx_gptoss.cli.options import named_model
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Setup:
+class SessionOptions:
     """What the user said about the conversation when it began."""
 
     effort: str
@@ -42,14 +42,14 @@ class Setup:
     said: Mapping[str, Any] = field(default_factory=dict)  # goes before what was saved
 
 
-class Conversation:
+class ChatSession:
     """The chat of the moment; `open` gives one."""
 
     def __init__(
         self,
         services: "Services",
         options: "LoadOptions",
-        setup: Setup,
+        setup: SessionOptions,
         *,
         tools: OpenTools,
         runtime: "Runtime",
@@ -240,14 +240,14 @@ class Conversation:
 def open_conversation(
     services: "Services",
     options: "LoadOptions",
-    setup: Setup,
+    setup: SessionOptions,
     tool_options: ToolOptions,
     *,
     ask: "Callable[[ToolCall], str]",
     store: "Sessions | None",
-) -> Iterator[Conversation]:
+) -> Iterator[ChatSession]:
     """Start tools and model, and end both with the `with`."""
-    conversation: Conversation | None = None
+    conversation: ChatSession | None = None
 
     def set_policy(tool: str, policy: Any) -> None:
         assert conversation is not None
@@ -256,13 +256,13 @@ def open_conversation(
     with ExitStack() as resources:
         given = resources.enter_context(
             open_tools(
-                tool_options, offline=options.offline, ask=Asking(ask, set_policy)
+                tool_options, offline=options.offline, ask=ApprovalPrompt(ask, set_policy)
             )
         )
         with explaining(services, options):
             runtime = services.open(options)
         try:
-            conversation = Conversation(
+            conversation = ChatSession(
                 services,
                 options,
                 setup,

@@ -8,11 +8,11 @@ from rich.text import Text
 
 from mlx_gptoss.cli.chat.answer import AnswerView
 from mlx_gptoss.cli.chat.approval import NO
-from mlx_gptoss.cli.chat.interface import Shown
-from mlx_gptoss.cli.chat.layout import Layout, clean
-from mlx_gptoss.cli.chat.markdown import Blocks, Part
-from mlx_gptoss.cli.chat.prompt import GOES_ON, MARK, Prompt
-from mlx_gptoss.cli.chat.turn import Turn
+from mlx_gptoss.cli.chat.interface import ShownAnswer
+from mlx_gptoss.cli.chat.layout import ScreenLayout, clean
+from mlx_gptoss.cli.chat.markdown import MarkdownBlocks, OutputPart
+from mlx_gptoss.cli.chat.prompt import GOES_ON, MARK, MessagePrompt
+from mlx_gptoss.cli.chat.turn import LiveAnswer
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.harmony.events import Done
 
@@ -24,14 +24,14 @@ class FullInterface:
     """Prompt and answers of a person at a terminal."""
 
     def __init__(
-        self, *, reasoning: str, status: Callable[[], str], prompt: Prompt | None
+        self, *, reasoning: str, status: Callable[[], str], prompt: MessagePrompt | None
     ) -> None:
         self.interactive = prompt is not None
         self.reasoning = reasoning
-        self.layout = Layout()
+        self.layout = ScreenLayout()
         self._status = status
         self._prompt = prompt  # None where stdin is a pipe
-        self._turn: Turn | None = None
+        self._turn: LiveAnswer | None = None
         self._view: AnswerView | None = None
         self._next = ""  # what the next prompt begins with
 
@@ -51,17 +51,17 @@ class FullInterface:
                 if text.strip():
                     yield text.strip()
 
-    def show(self, events: "Generator[Event]", stop: Callable[[], None]) -> Shown:
+    def show(self, events: "Generator[Event]", stop: Callable[[], None]) -> ShownAnswer:
         """Show a turn while keys are obeyed."""
         view = self._view = AnswerView(self.reasoning)
-        turn = self._turn = Turn(view, self.layout, stop=stop, status=self._status)
+        turn = self._turn = LiveAnswer(view, self.layout, stop=stop, status=self._status)
         try:
             turn.run(events)
         finally:
             self._turn = None
             self._next = turn.draft.text.lstrip("\n")
         stats = view.done.stats if isinstance(view.done, Done) else None
-        return Shown(view.answer, stats, stopped=turn.stops > 0)
+        return ShownAnswer(view.answer, stats, stopped=turn.stops > 0)
 
     def ask(self, call: "ToolCall") -> str:
         """Ask below the answer under way."""
@@ -85,16 +85,16 @@ class FullInterface:
 
     def replay(self, question: str, answer: str) -> None:
         self.echo(question)
-        self._print([Part(Blocks(clean(answer)))])
+        self._print([OutputPart(MarkdownBlocks(clean(answer)))])
 
     def echo(self, text: str) -> None:
         lines = ("\n" + GOES_ON).join(clean(text).split("\n"))
-        self._print([Part(Text.assemble((MARK, "bold cyan"), lines, overflow="fold"))])
+        self._print([OutputPart(Text.assemble((MARK, "bold cyan"), lines, overflow="fold"))])
 
     def give_back(self, text: str) -> None:
         self._next = "\n".join(one for one in (text, self._next) if one)
 
-    def _print(self, parts: list[Part]) -> None:
+    def _print(self, parts: list[OutputPart]) -> None:
         columns = self.layout.console.size.width
         sys.stdout.write("\n".join([*self.layout.lines(parts, columns), ""]))
         sys.stdout.flush()

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownAnswer:
     """How an answer came out."""
 
     answer: str = ""
@@ -18,7 +18,7 @@ class Shown:
     stopped: bool = False  # by the user
 
 
-class Interface(Protocol):
+class ChatInterface(Protocol):
     """Takes what the user says and shows what the model answers."""
 
     interactive: bool  # whether a person types
@@ -28,7 +28,7 @@ class Interface(Protocol):
         """What the user says, until there is no more."""
         ...
 
-    def show(self, events: "Generator[Event]", stop: Callable[[], None]) -> Shown:
+    def show(self, events: "Generator[Event]", stop: Callable[[], None]) -> ShownAnswer:
         """Show a turn to its end; raises what `events` raise."""
         ...
 

@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 from rich.theme import Theme
 
-from mlx_gptoss.cli.chat.markdown import Blocks, Part
+from mlx_gptoss.cli.chat.markdown import MarkdownBlocks, OutputPart
 from mlx_gptoss.cli.terminal import CONTROL
 
 STYLES = {
@@ -36,7 +36,7 @@ MARGIN = 1  # columns left free: a full line wraps on some terminals
 WIDEST = 100  # columns of running text; longer lines are hard to read
 
 
-class Layout:
+class ScreenLayout:
     """Lays out parts for one stream."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -48,7 +48,7 @@ class Layout:
             emoji=False,
         )
 
-    def lines(self, parts: Sequence[Part], columns: int) -> list[str]:
+    def lines(self, parts: Sequence[OutputPart], columns: int) -> list[str]:
         """Lay out parts one below the other, each below a blank line."""
         found: list[str] = []
         for part in parts:
@@ -64,7 +64,7 @@ class Layout:
         with self.console.capture() as captured:
             self.console.print(content, width=width, soft_wrap=False)
         lines = [_without_blanks(line) for line in captured.get().split("\n")[:-1]]
-        return _trimmed(lines) if isinstance(content, Blocks) else lines
+        return _trimmed(lines) if isinstance(content, MarkdownBlocks) else lines
 
 
 def clean(text: str) -> str:

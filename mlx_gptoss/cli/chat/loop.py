@@ -6,28 +6,28 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlx_gptoss.cli.chat.interface import Interface
+from mlx_gptoss.cli.chat.interface import ChatInterface
 from mlx_gptoss.cli.endings import note_ending
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.cli.tools import show_sources
 from mlx_gptoss.errors import GptOssError
 
 if TYPE_CHECKING:
-    from mlx_gptoss.cli.chat.commands import Command
-    from mlx_gptoss.cli.chat.conversation import Conversation
+    from mlx_gptoss.cli.chat.commands import ChatCommand
+    from mlx_gptoss.cli.chat.conversation import ChatSession
     from mlx_gptoss.harmony.events import Event
 
 COMMAND = re.compile(r"/(\w*)(?:\s+(.*))?", re.DOTALL)  # a path has another slash
 
 
-class Loop:
+class ChatLoop:
     """Brings a conversation and an interface together."""
 
     def __init__(
         self,
-        conversation: "Conversation",
-        interface: Interface,
-        commands: "Sequence[Command]",
+        conversation: "ChatSession",
+        interface: ChatInterface,
+        commands: "Sequence[ChatCommand]",
     ) -> None:
         self.conversation = conversation
         self.interface = interface

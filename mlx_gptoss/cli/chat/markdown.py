@@ -35,7 +35,7 @@ MATHS = {"(": "\\)", "[": "\\]"}
 
 
 @dataclass(frozen=True)
-class Part:
+class OutputPart:
     """Something to print; a blank line stands before it unless it goes on."""
 
     content: RenderableType
@@ -50,7 +50,7 @@ class MarkdownStream:
         self._lines = 0  # of code in that block that were given already
         self._goes_on = False  # whether that block continues a list given before
 
-    def feed(self, text: str) -> list[Part]:
+    def feed(self, text: str) -> list[OutputPart]:
         """Add `text`; return the parts that are finished now."""
         self._text += text
         if "\n" not in text:
@@ -58,11 +58,11 @@ class MarkdownStream:
         whole = self._text[: self._text.rfind("\n") + 1]  # a half line may be anything
         return self._take(whole, last=False)
 
-    def finish(self) -> list[Part]:
+    def finish(self) -> list[OutputPart]:
         """Return all that is left: nothing more will come."""
         return self._take(self._text, last=True)
 
-    def rest(self) -> list[Part]:
+    def rest(self) -> list[OutputPart]:
         """Return what is not finished, as it looks now."""
         tokens = _parse(self._text)
         blocks = _blocks(tokens)
@@ -71,15 +71,15 @@ class MarkdownStream:
         if blocks[0].type == FENCE:
             first = self._code(blocks[0], last=True)
             after = self._text.split("\n")[_start(blocks[1]) :] if blocks[1:] else []
-            return first + ([Part(Blocks("\n".join(after)))] if after else [])
-        return [Part(Blocks(self._text), self._goes_on)]
+            return first + ([OutputPart(MarkdownBlocks("\n".join(after)))] if after else [])
+        return [OutputPart(MarkdownBlocks(self._text), self._goes_on)]
 
-    def _take(self, text: str, *, last: bool) -> list[Part]:
+    def _take(self, text: str, *, last: bool) -> list[OutputPart]:
         """Cut the finished blocks of `text` off what is kept."""
         tokens = _parse(text)
         blocks = _blocks(tokens)
         lines = text.split("\n")
-        parts: list[Part] = []
+        parts: list[OutputPart] = []
         cut = 0
         for n, block in enumerate(blocks):
             finished = last or n + 1 < len(blocks)
@@ -103,10 +103,10 @@ class MarkdownStream:
         self._text = self._text[kept:]
         return parts
 
-    def _block(self, lines: list[str]) -> Part:
-        return Part(Blocks("\n".join(lines)), self._goes_on)
+    def _block(self, lines: list[str]) -> OutputPart:
+        return OutputPart(MarkdownBlocks("\n".join(lines)), self._goes_on)
 
-    def _code(self, block: Token, *, last: bool) -> list[Part]:
+    def _code(self, block: Token, *, last: bool) -> list[OutputPart]:
         """The lines of code that were not given yet; a half line only at the last."""
         lines = block.content.split("\n")
         count = len(lines) - 1  # there is nothing behind the last newline
@@ -115,11 +115,11 @@ class MarkdownStream:
         named = last and not self._lines and block.info.strip()
         if count <= self._lines and not named:
             return []
-        code = Code(block.content, block.info, self._lines, count)
-        return [Part(code, goes_on=self._lines > 0)]
+        code = CodeLines(block.content, block.info, self._lines, count)
+        return [OutputPart(code, goes_on=self._lines > 0)]
 
 
-class Blocks(markdown.Markdown):
+class MarkdownBlocks(markdown.Markdown):
     """Blocks of Markdown, laid out.
 
     What is nested too deep stays as it was written, as does what would lose words: a
@@ -158,10 +158,10 @@ class FencedCode(markdown.CodeBlock):
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:
         code = str(self.text).rstrip("\n")
-        yield Code(code, self.lexer_name, 0, code.count("\n") + 1)
+        yield CodeLines(code, self.lexer_name, 0, code.count("\n") + 1)
 
 
-class Rule(markdown.HorizontalRule):
+class HorizontalRule(markdown.HorizontalRule):
     """A short line: one across the screen breaks when the screen gets narrower."""
 
     new_line = True
@@ -172,16 +172,16 @@ class Rule(markdown.HorizontalRule):
         yield Text("─" * min(20, options.max_width), style="markdown.hr")
 
 
-Blocks.elements = markdown.Markdown.elements | {
+MarkdownBlocks.elements = markdown.Markdown.elements | {
     "heading_open": Heading,
     "fence": FencedCode,
     "code_block": FencedCode,
-    "hr": Rule,
+    "hr": HorizontalRule,
 }
 
 
 @dataclass(frozen=True)
-class Code:
+class CodeLines:
     """Lines `first` to `end` of code, coloured as what stands before them asks."""
 
     text: str
@@ -207,13 +207,13 @@ class Code:
             yield Padding(line, (0, 0, 0, min(INDENT, options.max_width // 4)))
 
 
-def joined(parts: list[Part]) -> list[Part]:
+def joined(parts: list[OutputPart]) -> list[OutputPart]:
     """Lay code out at once that came line by line: its colours are found together."""
-    found: list[Part] = []
+    found: list[OutputPart] = []
     for part in parts:
         before = found[-1].content if found else None
         code = part.content
-        if part.goes_on and isinstance(before, Code) and isinstance(code, Code):
+        if part.goes_on and isinstance(before, CodeLines) and isinstance(code, CodeLines):
             whole = replace(code, first=before.first)
             found[-1] = replace(found[-1], content=whole)
         else:
@@ -290,7 +290,7 @@ def _last_item(tokens: list[Token], block: Token) -> int:
     return starts[-1] if starts else 0
 
 
-def _code_lines(parts: list[Part]) -> int:
+def _code_lines(parts: list[OutputPart]) -> int:
     """How many lines of code the last part shows."""
     code = parts[-1].content if parts else None
-    return code.end - code.first if isinstance(code, Code) else 0
+    return code.end - code.first if isinstance(code, CodeLines) else 0

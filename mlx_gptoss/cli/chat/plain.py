@@ -16,7 +16,7 @@ from mlx_gptoss.cli.chat.approval import (
     asks_twice,
     outcome,
 )
-from mlx_gptoss.cli.chat.interface import Shown
+from mlx_gptoss.cli.chat.interface import ShownAnswer
 from mlx_gptoss.cli.lines import Lines
 from mlx_gptoss.cli.terminal import CONTROL, Screen, note
 from mlx_gptoss.harmony.events import Answer, Done
@@ -44,7 +44,7 @@ class PlainInterface:
             if line.strip():
                 yield line.strip()
 
-    def show(self, events: "Generator[Event]", stop: Callable[[], None]) -> Shown:
+    def show(self, events: "Generator[Event]", stop: Callable[[], None]) -> ShownAnswer:
         """Show a turn; Ctrl-C ends it and keeps what came."""
         screen = Screen(hide_reasoning=self.reasoning == "hide")
         answer, stats = "", None
@@ -59,10 +59,10 @@ class PlainInterface:
         except KeyboardInterrupt:
             if not self.interactive:
                 raise
-            return Shown(answer, stats, stopped=True)
+            return ShownAnswer(answer, stats, stopped=True)
         finally:
             screen.end()
-        return Shown(answer, stats)
+        return ShownAnswer(answer, stats)
 
     def ask(self, call: "ToolCall") -> str:
         """Ask on stderr; without a terminal there is nobody to ask."""

@@ -43,7 +43,7 @@ STYLE = Style.from_dict(
 )
 
 
-class Prompt:
+class MessagePrompt:
     """Reads messages; `history` is a file, or None to forget them."""
 
     def __init__(self, *, history: Path | None, completer: Completer) -> None:

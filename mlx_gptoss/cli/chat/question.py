@@ -26,7 +26,7 @@ ERASE = (Keys.Backspace, Keys.ControlH)
 ERASE_ALL = Keys.ControlU
 
 
-class Draft:
+class UnsentText:
     """What was typed for the next message; `typing` until it is put aside."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Offer:
+class ApprovalChoices:
     """What may be answered: words with the key of each marked, and the keys."""
 
     asks: str
@@ -52,22 +52,22 @@ class Offer:
     keys: Mapping[str, str]
 
 
-FIRST = Offer(
+FIRST = ApprovalChoices(
     "Run {}?",
     (("", "o", "nce"), ("", "a", "lways"), ("", "n", "o"), ("ne", "v", "er")),
     {"o": ONCE, "y": ONCE, "a": ALWAYS, "n": NO, "v": NEVER},
 )
-SECOND = Offer(
+SECOND = ApprovalChoices(
     "Run {} unasked until you leave?",
     (("", "y", "es"), ("", "o", "nce"), ("", "n", "o")),
     {"y": ALWAYS, "o": ONCE, "n": NO},  # not the key that led here
 )
 
 
-class Question:
+class ApprovalQuestion:
     """Asks about one call; tell it what is `seen`, and what every look at keys gave."""
 
-    def __init__(self, call: ToolCall, draft: Draft) -> None:
+    def __init__(self, call: ToolCall, draft: UnsentText) -> None:
         self.call = call
         self.draft = draft
         self.offer = FIRST

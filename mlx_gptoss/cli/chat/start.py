@@ -10,10 +10,10 @@ import click
 
 from mlx_gptoss.cli.chat.commands import COMMANDS
 from mlx_gptoss.cli.chat.commands.saved import show_where
-from mlx_gptoss.cli.chat.conversation import Conversation, Setup, open_conversation
+from mlx_gptoss.cli.chat.conversation import ChatSession, SessionOptions, open_conversation
 from mlx_gptoss.cli.chat.files import with_file
-from mlx_gptoss.cli.chat.interface import Interface
-from mlx_gptoss.cli.chat.loop import Loop
+from mlx_gptoss.cli.chat.interface import ChatInterface
+from mlx_gptoss.cli.chat.loop import ChatLoop
 from mlx_gptoss.cli.chat.plain import PlainInterface
 from mlx_gptoss.cli.chat.status import status_line
 from mlx_gptoss.cli.lines import open_lines, read_all
@@ -32,7 +32,7 @@ STDIN = "stdin"  # how what was piped in is called
 
 
 @dataclass(frozen=True)
-class Start:
+class StartOptions:
     """What the user said about the beginning."""
 
     prompt: str | None
@@ -45,9 +45,9 @@ class Start:
 def hold(
     services: "Services",
     options: "LoadOptions",
-    setup: Setup,
+    setup: SessionOptions,
     tools: ToolOptions,
-    start: Start,
+    start: StartOptions,
 ) -> None:
     """Hold the conversation to its end."""
     typed = sys.stdin.isatty() and sys.stdout.isatty()
@@ -56,7 +56,7 @@ def hold(
     if once and not sys.stdin.isatty():
         first = _with_stdin(start.prompt or "")
     options = replace(options, model=options.named_model())
-    interface: Interface | None = None
+    interface: ChatInterface | None = None
 
     def ask(call: "ToolCall") -> str:
         assert interface is not None
@@ -71,14 +71,14 @@ def hold(
             note("/help for help, Ctrl-D to leave")
             if conversation.chat.tools:
                 note(f"Tools: {', '.join(conversation.chat.tools)}")
-        loop = Loop(conversation, interface, COMMANDS)
+        loop = ChatLoop(conversation, interface, COMMANDS)
         if once:
             loop.say(first or "")
         else:
             loop.run(first)
 
 
-def _store(services: "Services", start: Start) -> "Sessions | None":
+def _store(services: "Services", start: StartOptions) -> "Sessions | None":
     """Open the kept chats; a disk that takes none does not forbid to talk."""
     if start.private:
         return None
@@ -91,7 +91,7 @@ def _store(services: "Services", start: Start) -> "Sessions | None":
         return None
 
 
-def _begin(conversation: Conversation, interface: Interface, start: Start) -> None:
+def _begin(conversation: ChatSession, interface: ChatInterface, start: StartOptions) -> None:
     """Go on with the chat that was asked for, or begin one."""
     if not start.resume and not start.session:
         conversation.measure()
@@ -104,16 +104,16 @@ def _begin(conversation: Conversation, interface: Interface, start: Start) -> No
     show_where(conversation, interface)
 
 
-def _interface(conversation: Conversation, start: Start, *, once: bool) -> Interface:
+def _interface(conversation: ChatSession, start: StartOptions, *, once: bool) -> ChatInterface:
     if not _draws(once):
         return PlainInterface(open_lines(), reasoning=start.reasoning)
     from mlx_gptoss.cli.chat.completion import ChatCompleter
     from mlx_gptoss.cli.chat.full import FullInterface
-    from mlx_gptoss.cli.chat.prompt import Prompt
+    from mlx_gptoss.cli.chat.prompt import MessagePrompt
 
     prompt = None
     if not once:
-        prompt = Prompt(
+        prompt = MessagePrompt(
             history=_history(start), completer=ChatCompleter(COMMANDS, conversation)
         )
     return FullInterface(
@@ -141,7 +141,7 @@ def _has_terminal() -> bool:
     return True
 
 
-def _history(start: Start) -> Path | None:
+def _history(start: StartOptions) -> Path | None:
     return None if start.private else history_file()
 
 

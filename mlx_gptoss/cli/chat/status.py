@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 from mlx_gptoss.memory import format_bytes
 
 if TYPE_CHECKING:
-    from mlx_gptoss.cli.chat.conversation import Conversation
+    from mlx_gptoss.cli.chat.conversation import ChatSession
 
 BETWEEN = " · "
 
 
-def status_line(conversation: "Conversation") -> str:
+def status_line(conversation: "ChatSession") -> str:
     """Write what is known now."""
     memory = _memory()
     return BETWEEN.join(
@@ -25,7 +25,7 @@ def status_line(conversation: "Conversation") -> str:
     )
 
 
-def context_used(conversation: "Conversation") -> str:
+def context_used(conversation: "ChatSession") -> str:
     """Write the tokens of the conversation, of how many there may be.
 
     A history may be longer than that: one that was cut still needs a token to close
@@ -38,13 +38,13 @@ def context_used(conversation: "Conversation") -> str:
     return f"{min(used, limit):,} / {limit:,} tokens{full}"
 
 
-def _speed(conversation: "Conversation") -> list[str]:
+def _speed(conversation: "ChatSession") -> list[str]:
     stats = conversation.stats
     speed = stats.generation_tokens_per_second if stats else 0.0
     return [f"{speed:.1f} tok/s"] if speed else []
 
 
-def _kept(conversation: "Conversation") -> list[str]:
+def _kept(conversation: "ChatSession") -> list[str]:
     if conversation.options.private:
         return ["private"]
     return [] if conversation.store is not None else ["not kept"]

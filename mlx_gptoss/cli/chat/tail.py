@@ -21,7 +21,7 @@ ERASE_LINE, ERASE_BELOW = "\x1b[K", "\x1b[J"
 SPARE = 2  # rows of the screen that a tail leaves
 
 
-class Tail:
+class LiveTail:
     """Prints lines above a tail of lines that change."""
 
     def __init__(self, stream: TextIO) -> None:

@@ -24,11 +24,11 @@ from rich.text import Text
 from mlx_gptoss.cli.chat.answer import AnswerView, call_line
 from mlx_gptoss.cli.chat.approval import NO, outcome
 from mlx_gptoss.cli.chat.keys import KeyReader
-from mlx_gptoss.cli.chat.layout import Layout, clean, dim
-from mlx_gptoss.cli.chat.markdown import Part
+from mlx_gptoss.cli.chat.layout import ScreenLayout, clean, dim
+from mlx_gptoss.cli.chat.markdown import OutputPart
 from mlx_gptoss.cli.chat.prompt import MARK
-from mlx_gptoss.cli.chat.question import Draft, Question
-from mlx_gptoss.cli.chat.tail import Tail
+from mlx_gptoss.cli.chat.question import UnsentText, ApprovalQuestion
+from mlx_gptoss.cli.chat.tail import LiveTail
 from mlx_gptoss.harmony.events import Event, ToolCall
 
 FRAME = 0.05  # seconds between two looks at keys and events
@@ -38,14 +38,14 @@ TURNS_PER_SECOND = 10
 
 
 @dataclass(frozen=True)
-class Ended:
+class AnswerEnded:
     """The model has nothing more to say, or failed."""
 
     error: BaseException | None = None
 
 
 @dataclass
-class Asked:
+class PendingApproval:
     """A call that waits for an approval, in the thread of the answer."""
 
     call: ToolCall
@@ -53,27 +53,27 @@ class Asked:
     answered: threading.Event = field(default_factory=threading.Event)
 
 
-class Turn:
+class LiveAnswer:
     """Shows one answer; `run` it in the main thread."""
 
     def __init__(
         self,
         view: AnswerView,
-        layout: Layout,
+        layout: ScreenLayout,
         *,
         stop: Callable[[], None],
         status: Callable[[], str],
     ) -> None:
         self.view = view
         self.layout = layout
-        self.draft = Draft()
+        self.draft = UnsentText()
         self.stops = 0  # how often the user asked to stop
         self._stop = stop
         self._status = status
-        self._came: SimpleQueue[Event | Asked | Ended] = SimpleQueue()
-        self._asked: Asked | None = None
-        self._question: Question | None = None  # about what was asked
-        self._ended: Ended | None = None
+        self._came: SimpleQueue[Event | PendingApproval | AnswerEnded] = SimpleQueue()
+        self._asked: PendingApproval | None = None
+        self._question: ApprovalQuestion | None = None  # about what was asked
+        self._ended: AnswerEnded | None = None
         self._began = monotonic()
         self._due = 0.0  # when to paint next
 
@@ -84,7 +84,7 @@ class Turn:
             target=self._work, args=(events,), daemon=True, name="answer"
         )
         try:
-            with KeyReader() as keys, Tail(sys.stdout) as tail:
+            with KeyReader() as keys, LiveTail(sys.stdout) as tail:
                 worker.start()
                 while self._ended is None:
                     self._frame(keys, tail)
@@ -100,7 +100,7 @@ class Turn:
 
     def ask(self, call: ToolCall) -> str:
         """Ask about a call, from the thread of the answer."""
-        asked = Asked(call)
+        asked = PendingApproval(call)
         self._came.put(asked)
         asked.answered.wait()
         return asked.answer
@@ -118,9 +118,9 @@ class Turn:
                     self._came.put(event)
         except BaseException as found:  # raised again in the main thread
             error = found
-        self._came.put(Ended(error))
+        self._came.put(AnswerEnded(error))
 
-    def _frame(self, keys: KeyReader, tail: Tail) -> None:
+    def _frame(self, keys: KeyReader, tail: LiveTail) -> None:
         self._obey(keys.wait(FRAME))
         while not self._came.empty() and self._asked is None:
             self._take(self._came.get())
@@ -135,12 +135,12 @@ class Turn:
             if self._question is not None:
                 self._question.seen(now + took)
 
-    def _take(self, came: Event | Asked | Ended) -> None:
-        if isinstance(came, Ended):
+    def _take(self, came: Event | PendingApproval | AnswerEnded) -> None:
+        if isinstance(came, AnswerEnded):
             self._ended = came
-        elif isinstance(came, Asked):
+        elif isinstance(came, PendingApproval):
             self._asked = came
-            self._question = Question(came.call, self.draft)
+            self._question = ApprovalQuestion(came.call, self.draft)
         else:
             self.view.show(came)
 
@@ -172,18 +172,18 @@ class Turn:
             raise KeyboardInterrupt
         self._stop()
 
-    def _lines(self, parts: list[Part], tail: Tail) -> list[str]:
+    def _lines(self, parts: list[OutputPart], tail: LiveTail) -> list[str]:
         return self.layout.lines(parts, tail.size.columns)
 
-    def _below(self, tail: Tail, now: float) -> list[str]:
+    def _below(self, tail: LiveTail, now: float) -> list[str]:
         """What may still change: the unfinished text, then what goes on."""
         columns = tail.size.columns
         status = self.layout.content(on_one_line(dim(self._status())), columns)
         if self._question is not None:
             call = self._question.call
             other = call != self.view.called  # of several, say which one is meant
-            shown = [Part(call_line(call.name, call.arguments))] if other else []
-            asked = [*shown, Part(self._question.text())]
+            shown = [OutputPart(call_line(call.name, call.arguments))] if other else []
+            asked = [*shown, OutputPart(self._question.text())]
             lines = [*self._lines(asked, tail), *self._drafted(columns)]
             fits = len(lines) + len(status) <= tail.room  # else the question alone
             return [*lines, *status] if fits else lines

@@ -6,10 +6,10 @@ saved.py      chats and files on disk
 """
 
 from mlx_gptoss.cli.chat.commands import history, saved, settings
-from mlx_gptoss.cli.chat.commands.command import PATH, Command, Word
+from mlx_gptoss.cli.chat.commands.command import PATH, ChatCommand, Word
 from mlx_gptoss.cli.terminal import note
 
-__all__ = ["COMMANDS", "PATH", "Command", "Word"]
+__all__ = ["COMMANDS", "PATH", "ChatCommand", "Word"]
 
 KEYS = """\
 Enter sends; Alt-Enter, or \\ before Enter, begins a new line; Tab completes
@@ -34,5 +34,5 @@ COMMANDS = (
     *settings.COMMANDS,
     *history.COMMANDS,
     *saved.COMMANDS,
-    Command("help", "[COMMAND]", "this list", show_help),
+    ChatCommand("help", "[COMMAND]", "this list", show_help),
 )

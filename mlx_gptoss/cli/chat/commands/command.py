@@ -5,22 +5,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from mlx_gptoss.cli.chat.conversation import Conversation
-    from mlx_gptoss.cli.chat.loop import Loop
+    from mlx_gptoss.cli.chat.conversation import ChatSession
+    from mlx_gptoss.cli.chat.loop import ChatLoop
 
 PATH: Literal["path"] = "path"
 Word = tuple[str, str]  # what may be given, and what it means
 
 
 @dataclass(frozen=True)
-class Command:
+class ChatCommand:
     """A name, what it takes, what it does; `words` are what may be given to it."""
 
     name: str
     takes: str
     help: str
-    run: "Callable[[Loop, str], None]"
-    words: "Callable[[Conversation], Iterable[Word]] | Literal['path'] | None" = None
+    run: "Callable[[ChatLoop, str], None]"
+    words: "Callable[[ChatSession], Iterable[Word]] | Literal['path'] | None" = None
 
     @property
     def usage(self) -> str:

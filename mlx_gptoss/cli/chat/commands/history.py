@@ -4,24 +4,24 @@ import re
 from typing import TYPE_CHECKING
 
 from mlx_gptoss.cli.chat.clipboard import copy as to_clipboard
-from mlx_gptoss.cli.chat.commands.command import Command
+from mlx_gptoss.cli.chat.commands.command import ChatCommand
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.errors import PromptError
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat import Chat
-    from mlx_gptoss.cli.chat.loop import Loop
+    from mlx_gptoss.cli.chat.loop import ChatLoop
 
 CODE = re.compile(r"^(`{3,}|~{3,})[^\n]*\n(.*?)^\1", re.MULTILINE | re.DOTALL)
 SHORT = 60  # characters of a question in a note
 
 
-def retry(loop: "Loop", argument: str) -> None:
+def retry(loop: "ChatLoop", argument: str) -> None:
     """Answer the last question again."""
     loop.answer(loop.conversation.chat.regenerate())
 
 
-def edit(loop: "Loop", argument: str) -> None:
+def edit(loop: "ChatLoop", argument: str) -> None:
     """Ask a question anew: the last, or the N-th; the text is edited, or given."""
     chat = loop.conversation.chat
     number, _, text = argument.partition(" ")
@@ -37,7 +37,7 @@ def edit(loop: "Loop", argument: str) -> None:
     loop.answer(chat.edit(turn, changed))
 
 
-def branch(loop: "Loop", argument: str) -> None:
+def branch(loop: "ChatLoop", argument: str) -> None:
     """Go on in a copy; the conversation so far stays as it is."""
     conversation = loop.conversation
     before = conversation.chat
@@ -48,19 +48,19 @@ def branch(loop: "Loop", argument: str) -> None:
     note(f"This is a branch with {len(other.questions)} questions{back}")
 
 
-def undo(loop: "Loop", argument: str) -> None:
+def undo(loop: "ChatLoop", argument: str) -> None:
     """Forget the last question and its answer."""
     question = loop.conversation.chat.undo()
     loop.conversation.measure()
     note(f"Taken back: {short(question)}")
 
 
-def reset(loop: "Loop", argument: str) -> None:
+def reset(loop: "ChatLoop", argument: str) -> None:
     loop.conversation.start_anew()
     note("Forgotten")
 
 
-def copy(loop: "Loop", argument: str) -> None:
+def copy(loop: "ChatLoop", argument: str) -> None:
     """Copy the last answer, or the code in it."""
     text = last_answer(loop.conversation.chat)
     if not text:
@@ -98,12 +98,12 @@ def _number(text: str) -> int:
 
 
 COMMANDS = (
-    Command("retry", "", "answer the last question again", retry),
-    Command("edit", "[N] [TEXT]", "ask the last question, or the N-th, anew", edit),
-    Command("branch", "[N]", "go on in a copy, up to question N", branch),
-    Command("undo", "", "forget the last question and its answer", undo),
-    Command("reset", "", "forget the conversation and begin another", reset),
-    Command(
+    ChatCommand("retry", "", "answer the last question again", retry),
+    ChatCommand("edit", "[N] [TEXT]", "ask the last question, or the N-th, anew", edit),
+    ChatCommand("branch", "[N]", "go on in a copy, up to question N", branch),
+    ChatCommand("undo", "", "forget the last question and its answer", undo),
+    ChatCommand("reset", "", "forget the conversation and begin another", reset),
+    ChatCommand(
         "copy",
         "[code]",
         "the last answer, or its code, to the clipboard",

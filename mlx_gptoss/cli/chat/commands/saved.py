@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_gptoss.cli.chat.commands.command import PATH, Command, Word
+from mlx_gptoss.cli.chat.commands.command import PATH, ChatCommand, Word
 from mlx_gptoss.cli.chat.commands.history import last_answer, short
 from mlx_gptoss.cli.chat.files import NO_PICTURES
 from mlx_gptoss.cli.chat.layout import clean
@@ -17,14 +17,14 @@ from mlx_gptoss.files import write
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat.sessions import ChatSummary
-    from mlx_gptoss.cli.chat.conversation import Conversation
-    from mlx_gptoss.cli.chat.interface import Interface
-    from mlx_gptoss.cli.chat.loop import Loop
+    from mlx_gptoss.cli.chat.conversation import ChatSession
+    from mlx_gptoss.cli.chat.interface import ChatInterface
+    from mlx_gptoss.cli.chat.loop import ChatLoop
 
 LISTED = 20  # chats that /sessions lists
 
 
-def file(loop: "Loop", argument: str) -> None:
+def file(loop: "ChatLoop", argument: str) -> None:
     """Let a file go with the next message."""
     if not argument:
         raise PromptError("name a file: /file PATH")
@@ -32,11 +32,11 @@ def file(loop: "Loop", argument: str) -> None:
     note(f"{argument} goes with your next message ({tokens:,} tokens)")
 
 
-def image(loop: "Loop", argument: str) -> None:
+def image(loop: "ChatLoop", argument: str) -> None:
     raise PromptError(NO_PICTURES)
 
 
-def save(loop: "Loop", argument: str) -> None:
+def save(loop: "ChatLoop", argument: str) -> None:
     """Keep the chat, under a title if one is given; every turn is kept anyway."""
     conversation = loop.conversation
     store, chat = conversation.saved, conversation.chat
@@ -48,7 +48,7 @@ def save(loop: "Loop", argument: str) -> None:
     note(f"Kept as {chat.id[:8]}, “{short(clean(chat.title))}”, in {store.path}")
 
 
-def load(loop: "Loop", argument: str) -> None:
+def load(loop: "ChatLoop", argument: str) -> None:
     """Go on with a chat: the beginning of its id is enough."""
     if not argument:
         raise PromptError("name a chat by its id: /load ID; /sessions lists them")
@@ -56,13 +56,13 @@ def load(loop: "Loop", argument: str) -> None:
     show_where(loop.conversation, loop.interface)
 
 
-def sessions(loop: "Loop", argument: str) -> None:
+def sessions(loop: "ChatLoop", argument: str) -> None:
     chats = loop.conversation.saved.list(LISTED)
     here = loop.conversation.chat.id
     note("\n".join(_line(one, here) for one in chats) or "No chat is kept yet")
 
 
-def search(loop: "Loop", argument: str) -> None:
+def search(loop: "ChatLoop", argument: str) -> None:
     """List the chats in which all words stand."""
     if not argument:
         raise PromptError("say what to search for: /search TEXT")
@@ -74,7 +74,7 @@ def search(loop: "Loop", argument: str) -> None:
     note("\n".join(lines[:LISTED]) or f"No chat has “{clean(argument)}”")
 
 
-def export(loop: "Loop", argument: str) -> None:
+def export(loop: "ChatLoop", argument: str) -> None:
     """Write the chat to a new file: Markdown, or JSON if its name ends so."""
     from mlx_gptoss.chat.sessions import as_markdown
 
@@ -93,7 +93,7 @@ def export(loop: "Loop", argument: str) -> None:
     note(f"Written to {path}")
 
 
-def show_where(conversation: "Conversation", interface: "Interface") -> None:
+def show_where(conversation: "ChatSession", interface: "ChatInterface") -> None:
     """Show where a chat stands that one goes on with."""
     from mlx_gptoss.chat.history import cut_reason
 
@@ -114,7 +114,7 @@ def _line(chat: "ChatSummary", here: str) -> str:
     return f"{mark} {chat.short_id}  {when:%Y-%m-%d %H:%M}  {chat.turns:>3}  {title}"
 
 
-def _chats(conversation: "Conversation") -> Iterator[Word]:
+def _chats(conversation: "ChatSession") -> Iterator[Word]:
     known: Iterable[ChatSummary] = ()
     if conversation.store is not None:
         known = conversation.store.list(LISTED)
@@ -122,13 +122,13 @@ def _chats(conversation: "Conversation") -> Iterator[Word]:
 
 
 COMMANDS = (
-    Command(
+    ChatCommand(
         "file", "PATH", "put a file into the next message, as @PATH does", file, PATH
     ),
-    Command("image", "PATH", "refused: gpt-oss reads text only", image, PATH),
-    Command("save", "[TITLE]", "name the chat; every turn is kept anyway", save),
-    Command("load", "ID", "go on with a chat that is kept", load, _chats),
-    Command("sessions", "", "the chats that are kept", sessions),
-    Command("search", "TEXT", "the chats in which all the words stand", search),
-    Command("export", "[FILE]", "write the chat as Markdown, or .json", export, PATH),
+    ChatCommand("image", "PATH", "refused: gpt-oss reads text only", image, PATH),
+    ChatCommand("save", "[TITLE]", "name the chat; every turn is kept anyway", save),
+    ChatCommand("load", "ID", "go on with a chat that is kept", load, _chats),
+    ChatCommand("sessions", "", "the chats that are kept", sessions),
+    ChatCommand("search", "TEXT", "the chats in which all the words stand", search),
+    ChatCommand("export", "[FILE]", "write the chat as Markdown, or .json", export, PATH),
 )

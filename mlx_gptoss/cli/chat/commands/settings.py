@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mlx_gptoss.cli.chat.answer import REASONING
-from mlx_gptoss.cli.chat.commands.command import Command, Word
+from mlx_gptoss.cli.chat.commands.command import ChatCommand, Word
 from mlx_gptoss.cli.chat.layout import clean
 from mlx_gptoss.cli.chat.status import context_used
 from mlx_gptoss.cli.sampling import EFFORTS
@@ -14,14 +14,14 @@ from mlx_gptoss.cli.tools import BROWSER, POLICIES, PYTHON, ToolOptions
 from mlx_gptoss.memory import format_bytes
 
 if TYPE_CHECKING:
-    from mlx_gptoss.cli.chat.conversation import Conversation
-    from mlx_gptoss.cli.chat.loop import Loop
+    from mlx_gptoss.cli.chat.conversation import ChatSession
+    from mlx_gptoss.cli.chat.loop import ChatLoop
     from mlx_gptoss.harmony.messages import ToolDescription
 
 OFF = "off"
 
 
-def effort(loop: "Loop", argument: str) -> None:
+def effort(loop: "ChatLoop", argument: str) -> None:
     chat = loop.conversation.chat
     if argument in EFFORTS:
         chat.effort = argument
@@ -30,12 +30,12 @@ def effort(loop: "Loop", argument: str) -> None:
     note(f"Effort: {chat.effort}")
 
 
-def system(loop: "Loop", argument: str) -> None:
+def system(loop: "ChatLoop", argument: str) -> None:
     loop.conversation.chat.system = argument or None
     note(f"Instructions: {argument or 'none'}")
 
 
-def reasoning(loop: "Loop", argument: str) -> None:
+def reasoning(loop: "ChatLoop", argument: str) -> None:
     if not argument:
         loop.interface.recall()
     elif argument in REASONING:
@@ -45,7 +45,7 @@ def reasoning(loop: "Loop", argument: str) -> None:
         note(f"/reasoning takes {', '.join(REASONING)}")
 
 
-def tools(loop: "Loop", argument: str) -> None:
+def tools(loop: "ChatLoop", argument: str) -> None:
     """Show tools, decide about one, open built-in ones, or leave the model none."""
     conversation = loop.conversation
     name, _, policy = argument.rpartition("=")
@@ -65,7 +65,7 @@ def tools(loop: "Loop", argument: str) -> None:
     note("\n".join(lines) or "The model has no tools: /tools python,browser=FOLDER")
 
 
-def model(loop: "Loop", argument: str) -> None:
+def model(loop: "ChatLoop", argument: str) -> None:
     """Say which model answers, or go on with another."""
     conversation = loop.conversation
     if argument:
@@ -80,7 +80,7 @@ def model(loop: "Loop", argument: str) -> None:
         )
 
 
-def stats(loop: "Loop", argument: str) -> None:
+def stats(loop: "ChatLoop", argument: str) -> None:
     conversation = loop.conversation
     stats = conversation.stats
     note(one_line(stats) if stats else "Nothing was answered yet")
@@ -90,16 +90,16 @@ def stats(loop: "Loop", argument: str) -> None:
         note("\n".join(expert_lines(experts)))
 
 
-def _efforts(conversation: "Conversation") -> Iterator[Word]:
+def _efforts(conversation: "ChatSession") -> Iterator[Word]:
     return ((effort, "") for effort in EFFORTS)
 
 
-def _reasonings(conversation: "Conversation") -> Iterator[Word]:
+def _reasonings(conversation: "ChatSession") -> Iterator[Word]:
     meanings = ("one line once it is over", "all of it", "not at all")
     return zip(REASONING, meanings, strict=True)
 
 
-def _tools(conversation: "Conversation") -> Iterator[Word]:
+def _tools(conversation: "ChatSession") -> Iterator[Word]:
     known = conversation.chat.tools
     for name in known:
         for policy in POLICIES:
@@ -111,7 +111,7 @@ def _tools(conversation: "Conversation") -> Iterator[Word]:
     yield OFF, "no tools"
 
 
-def _models(conversation: "Conversation") -> Iterator[Word]:
+def _models(conversation: "ChatSession") -> Iterator[Word]:
     yield "demo", "the small demo model"
     for one in conversation.services.hub.list_models():
         yield one.name, format_bytes(one.bytes)
@@ -122,28 +122,28 @@ def _first_line(tool: "ToolDescription") -> str:
 
 
 COMMANDS = (
-    Command(
+    ChatCommand(
         "effort", "low|medium|high", "how long the model reasons", effort, _efforts
     ),
-    Command(
+    ChatCommand(
         "system", "[TEXT]", "instructions for the model; without TEXT, none", system
     ),
-    Command(
+    ChatCommand(
         "reasoning",
         "[fold|show|hide]",
         "the last reasoning in full, or how it is shown",
         reasoning,
         _reasonings,
     ),
-    Command(
+    ChatCommand(
         "tools",
         "[LIST|NAME=POLICY|off]",
         "tools: more of them, or ask, allow, deny calls",
         tools,
         _tools,
     ),
-    Command(
+    ChatCommand(
         "model", "[MODEL]", "which model answers, or go on with another", model, _models
     ),
-    Command("stats", "", "how fast the last answer was", stats),
+    ChatCommand("stats", "", "how fast the last answer was", stats),
 )
