@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from mlx_gptoss import __version__
-from mlx_gptoss.cli.edge import INTERRUPTED, run, take_ending_signals
+from mlx_gptoss.cli.exit_codes import INTERRUPTED, run, take_ending_signals
 from mlx_gptoss.cli.lazy import LazyCommand, LazyGroup
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.home import check_environment_folders

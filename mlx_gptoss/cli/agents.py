@@ -10,7 +10,7 @@ import click
 
 from mlx_gptoss.checkpoint.hub.local_models import is_path
 from mlx_gptoss.cli.options import folder_or_name, json_option
-from mlx_gptoss.cli.serving import KEY_VARIABLE, api_key
+from mlx_gptoss.cli.serve_setup import KEY_VARIABLE, api_key
 from mlx_gptoss.cli.settings import default_model
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.diagnostics.agents.endpoint import CONTEXT_TOKENS, DEFAULT_URL, Endpoint

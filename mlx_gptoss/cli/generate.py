@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from mlx_gptoss.cli.constraints import NAMES, takes_constraints
-from mlx_gptoss.cli.endings import note_ending
-from mlx_gptoss.cli.keeping import keeps_prompts
-from mlx_gptoss.cli.lines import read_all
+from mlx_gptoss.cli.constraint_options import NAMES, takes_constraints
+from mlx_gptoss.cli.finish_notes import note_ending
+from mlx_gptoss.cli.input_lines import read_all
 from mlx_gptoss.cli.options import LoadOptions, json_option, loads_model
-from mlx_gptoss.cli.sampling import sampling_params, takes_sampling
+from mlx_gptoss.cli.sampling_options import sampling_params, takes_sampling
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.statistics import expert_facts, expert_lines, one_line
+from mlx_gptoss.cli.storage_options import keeps_prompts
 from mlx_gptoss.cli.terminal import Screen, Transcript, note
 from mlx_gptoss.harmony.events import Answer, Done, Event
 from mlx_gptoss.harmony.parse.stop_strings import StopStrings

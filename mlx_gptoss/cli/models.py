@@ -8,7 +8,7 @@ import click
 
 from mlx_gptoss.checkpoint.hub import LocalModel
 from mlx_gptoss.checkpoint.hub.local_models import resolve_spelling
-from mlx_gptoss.cli.lines import confirm
+from mlx_gptoss.cli.input_lines import confirm
 from mlx_gptoss.cli.options import json_option
 from mlx_gptoss.cli.progress import DownloadProgress
 from mlx_gptoss.cli.services import Services, pass_services

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlx_gptoss.cli.options import MemorySizeType, json_option, named_model, offline_option
+from mlx_gptoss.cli.options import (
+    MemorySizeType,
+    json_option,
+    named_model,
+    offline_option,
+)
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.memory import format_bytes
 from mlx_gptoss.memory.sizes import RECIPE_BITS

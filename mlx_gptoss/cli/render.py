@@ -5,7 +5,7 @@ from typing import IO
 
 import click
 
-from mlx_gptoss.cli.lines import read_file
+from mlx_gptoss.cli.input_lines import read_file
 from mlx_gptoss.cli.options import json_option, model_option, named_model
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.harmony.messages import EFFORTS, Effort

@@ -9,11 +9,9 @@ from typing import Any
 import click
 
 from mlx_gptoss.cli import INTERRUPTED
-from mlx_gptoss.cli.keeping import keeps_prompts
 from mlx_gptoss.cli.options import LoadOptions, takes_load_options
 from mlx_gptoss.cli.serve_options import takes_serve_options
-from mlx_gptoss.cli.services import Services, pass_services
-from mlx_gptoss.cli.serving import (
+from mlx_gptoss.cli.serve_setup import (
     api_key,
     checked_origins,
     hosts_of,
@@ -21,6 +19,8 @@ from mlx_gptoss.cli.serving import (
     sources_of,
     start_log,
 )
+from mlx_gptoss.cli.services import Services, pass_services
+from mlx_gptoss.cli.storage_options import keeps_prompts
 from mlx_gptoss.home import config_folder
 
 STORE = "server"

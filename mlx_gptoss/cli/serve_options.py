@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from mlx_gptoss.cli.options import MemorySizeType
-from mlx_gptoss.cli.sampling import TEMPERATURE_OPTIONS
-from mlx_gptoss.cli.serving import ReasoningLimit, DurationType
+from mlx_gptoss.cli.sampling_options import TEMPERATURE_OPTIONS
+from mlx_gptoss.cli.serve_setup import DurationType, ReasoningLimit
 
 OUT = click.Path(dir_okay=False, path_type=Path)
 WHERE = (

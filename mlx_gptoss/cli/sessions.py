@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlx_gptoss.cli.lines import confirm
+from mlx_gptoss.cli.input_history import forget
+from mlx_gptoss.cli.input_lines import confirm
 from mlx_gptoss.cli.options import json_option
 from mlx_gptoss.cli.serve import STORE
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.terminal import CONTROL
-from mlx_gptoss.cli.typed import forget
 from mlx_gptoss.files import write
 from mlx_gptoss.home import config_folder
 from mlx_gptoss.memory import format_bytes

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from mlx_gptoss.cli.lines import read_all
+from mlx_gptoss.cli.input_lines import read_all
 from mlx_gptoss.cli.options import LoadOptions, json_option, loads_model
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.terminal import note

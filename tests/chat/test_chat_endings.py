@@ -11,7 +11,7 @@ from mlx_gptoss.chat import Chat
 from mlx_gptoss.chat.history import cut_reason
 from mlx_gptoss.chat.sessions import as_markdown
 from mlx_gptoss.cli import cli
-from mlx_gptoss.cli.endings import note_ending
+from mlx_gptoss.cli.finish_notes import note_ending
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.engine.finish_reasons import (
     EMPTY_ANSWER,

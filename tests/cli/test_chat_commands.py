@@ -13,11 +13,11 @@ from mlx_gptoss.chat.sessions import Sessions
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.chat import clipboard
 from mlx_gptoss.cli.chat.commands import COMMANDS
-from mlx_gptoss.cli.chat.conversation import SessionOptions, open_conversation
 from mlx_gptoss.cli.chat.files import expand, with_file
+from mlx_gptoss.cli.chat.session import SessionOptions, open_conversation
 from mlx_gptoss.cli.options import LoadOptions
 from mlx_gptoss.cli.services import Services
-from mlx_gptoss.cli.tools import ToolOptions
+from mlx_gptoss.cli.tool_options import ToolOptions
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling import SamplingParams
 from mlx_gptoss.errors import CheckpointError, PromptError
@@ -212,7 +212,9 @@ class Anywhere(Services):
 
 
 def test_a_model_that_cannot_be_had_leaves_the_one_before() -> None:
-    setup = SessionOptions("low", None, SamplingParams(temperature=0), Constraints(), "error")
+    setup = SessionOptions(
+        "low", None, SamplingParams(temperature=0), Constraints(), "error"
+    )
     with open_conversation(
         Anywhere(load=broken),
         LoadOptions("demo"),

@@ -13,8 +13,8 @@ from mlx_gptoss.cli.chat.question import (
     FIRST,
     SECOND,
     SETTLE,
-    UnsentText,
     ApprovalQuestion,
+    UnsentText,
 )
 from mlx_gptoss.harmony.events import ToolCall
 

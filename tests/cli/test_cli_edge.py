@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss.cli import cli, edge
+from mlx_gptoss.cli import cli
+from mlx_gptoss.cli import exit_codes
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.engine.runtime import Runtime
 from tests.support.checkpoints import write_checkpoint
@@ -146,5 +147,5 @@ def test_ctrl_c_at_a_question_is_an_interrupt(
             raise click.Abort() from None
 
     with pytest.raises(SystemExit) as ended:
-        edge.run(asks)
+        exit_codes.run(asks)
     assert (ended.value.code, capsys.readouterr().err) == (code, said)

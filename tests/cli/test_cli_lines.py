@@ -12,7 +12,7 @@ import pytest
 from mlx_gptoss.chat.tools import Approval
 from mlx_gptoss.cli.chat.approval import ApprovalPrompt, with_policy
 from mlx_gptoss.cli.chat.plain import PlainInterface
-from mlx_gptoss.cli.lines import SETTLE, Keyboard, PipedLines, TypedLines, confirm
+from mlx_gptoss.cli.input_lines import SETTLE, Keyboard, PipedLines, TypedLines, confirm
 from mlx_gptoss.harmony.events import ToolCall
 
 PYTHON = ToolCall("call_1", "python", "print(1)")

@@ -13,10 +13,9 @@ from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.checkpoint.hub import Hub
 from mlx_gptoss.cli.options import LoadOptions
 from mlx_gptoss.cli.serve import serve
-from mlx_gptoss.cli.services import Services
-from mlx_gptoss.cli.serving import (
-    ReasoningLimit,
+from mlx_gptoss.cli.serve_setup import (
     DurationType,
+    ReasoningLimit,
     api_key,
     checked_origins,
     hosts_of,
@@ -24,6 +23,7 @@ from mlx_gptoss.cli.serving import (
     sources_of,
     start_log,
 )
+from mlx_gptoss.cli.services import Services
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.server.guard import Guard
 from tests.support.hub_server import hub_server
@@ -149,7 +149,9 @@ def test_times_and_budgets_are_read() -> None:
     texts = ("90", "90s", "1.5m", "2h", "1d")
     seconds = [DurationType().convert(text, None, None) for text in texts]
     assert seconds == [90, 90, 90, 7200, 86400]
-    budgets = [ReasoningLimit().convert(text, None, None) for text in ("auto", "off", "500")]
+    budgets = [
+        ReasoningLimit().convert(text, None, None) for text in ("auto", "off", "500")
+    ]
     assert budgets == ["auto", None, 500]
     for wrong in ("soon", "-1", "0", ""):
         with pytest.raises(click.BadParameter):

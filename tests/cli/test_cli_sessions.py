@@ -14,9 +14,9 @@ from prompt_toolkit.history import FileHistory
 
 from mlx_gptoss.chat.sessions import Sessions
 from mlx_gptoss.cli import cli
+from mlx_gptoss.cli.input_history import history_file
 from mlx_gptoss.cli.serve import STORE
 from mlx_gptoss.cli.services import Services
-from mlx_gptoss.cli.typed import history_file
 from mlx_gptoss.engine.prompt_cache.options import default_folder
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.home import config_folder

@@ -18,8 +18,8 @@ import click
 import pytest
 
 from mlx_gptoss.cli import cli
-from mlx_gptoss.cli.edge import run
-from mlx_gptoss.cli.streams import StandardStream, OutputError
+from mlx_gptoss.cli.exit_codes import run
+from mlx_gptoss.cli.streams import OutputError, StandardStream
 from tests.server.test_server_process import PATIENCE, wait_until
 
 MLX_GPTOSS = f"{sys.executable} -m mlx_gptoss"
@@ -229,7 +229,7 @@ def test_an_interrupt_while_a_class_is_made_is_one(
 
 DRAWS_AT_ITS_END = """
 import os, signal
-from mlx_gptoss.cli.edge import run, take_ending_signals
+from mlx_gptoss.cli.exit_codes import run, take_ending_signals
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever started the tests ignores
 def work():
     take_ending_signals()

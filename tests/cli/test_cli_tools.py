@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
-from mlx_gptoss.cli.tools import read_approval
+from mlx_gptoss.cli.tool_options import read_approval
 from mlx_gptoss.engine.runtime import Runtime
 from tests.support.fakes import AnsweringModel, answering, byte_tokenizer
 

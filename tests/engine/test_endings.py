@@ -17,7 +17,7 @@ def report():
     print("active", mx.get_active_memory(), flush=True)
 
 from mlx_gptoss import SamplingParams, load
-from mlx_gptoss.cli.edge import end
+from mlx_gptoss.cli.exit_codes import end
 """
 RUN = (
     REPORT

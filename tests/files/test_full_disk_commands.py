@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from mlx_gptoss.chat import Chat
 from mlx_gptoss.chat.sessions import Sessions
 from mlx_gptoss.cli import cli
-from mlx_gptoss.cli.typed import forget, history_file
+from mlx_gptoss.cli.input_history import forget, history_file
 from mlx_gptoss.errors import StorageError
 from mlx_gptoss.memory.saved_probe import Probe, probe_file, save_probe
 from mlx_gptoss_convert.measure.report import VerificationReport, save_report

@@ -49,7 +49,7 @@ def verify_command(
     model (FOLDER, a Hub id or `demo`) is run in every mode of expert storage.
     """
     if experts_modes:
-        from mlx_gptoss.cli.modes import verify_modes
+        from mlx_gptoss.cli.verify_storage import verify_modes
 
         if against or kl or text or calibrate:
             raise click.UsageError(

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from mlx_gptoss.cli.constraints import takes_constraints
-from mlx_gptoss.cli.keeping import keeps_prompts
+from mlx_gptoss.cli.constraint_options import takes_constraints
 from mlx_gptoss.cli.options import LoadOptions, loads_model
-from mlx_gptoss.cli.sampling import sampling_params, takes_sampling
+from mlx_gptoss.cli.sampling_options import sampling_params, takes_sampling
 from mlx_gptoss.cli.services import Services, pass_services
-from mlx_gptoss.cli.tools import ToolOptions, takes_tools
+from mlx_gptoss.cli.storage_options import keeps_prompts
+from mlx_gptoss.cli.tool_options import ToolOptions, takes_tools
 
 if TYPE_CHECKING:
     from mlx_gptoss.harmony.constrain.constraints import Constraints
@@ -69,7 +69,7 @@ def chat(
     git diff | mlx-gptoss chat "review this"
     mlx-gptoss chat --continue
     """
-    from mlx_gptoss.cli.chat.conversation import SessionOptions
+    from mlx_gptoss.cli.chat.session import SessionOptions
     from mlx_gptoss.cli.chat.start import StartOptions, hold
 
     if resume and session:

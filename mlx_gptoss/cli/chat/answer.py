@@ -61,7 +61,9 @@ class AnswerView:
     answer: str = ""
     done: Done | None = None
     called: ToolCall | None = None  # the last one shown
-    whole: list[OutputPart] = field(default_factory=list)  # reasoning and results, unfolded
+    whole: list[OutputPart] = field(
+        default_factory=list
+    )  # reasoning and results, unfolded
     _finished: list[OutputPart] = field(default_factory=list)
     _thought: ReasoningBlock | None = None
     _stream: MarkdownStream | None = None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mlx_gptoss.cli.tools import BROWSER
+from mlx_gptoss.cli.tool_options import BROWSER
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat.tools import Approval

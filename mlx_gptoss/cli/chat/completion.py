@@ -13,7 +13,7 @@ from mlx_gptoss.cli.chat.commands import PATH, ChatCommand
 from mlx_gptoss.cli.chat.layout import clean
 
 if TYPE_CHECKING:
-    from mlx_gptoss.cli.chat.conversation import ChatSession
+    from mlx_gptoss.cli.chat.session import ChatSession
 
 NAME = re.compile(r"/(\w*)$")
 ARGUMENT = re.compile(r"/(\w+)\s+(.*)$", re.DOTALL)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_gptoss.cli.chat.interface import ChatInterface
-from mlx_gptoss.cli.endings import note_ending
+from mlx_gptoss.cli.finish_notes import note_ending
 from mlx_gptoss.cli.terminal import note
-from mlx_gptoss.cli.tools import show_sources
+from mlx_gptoss.cli.tool_options import show_sources
 from mlx_gptoss.errors import GptOssError
 
 if TYPE_CHECKING:
     from mlx_gptoss.cli.chat.commands import ChatCommand
-    from mlx_gptoss.cli.chat.conversation import ChatSession
+    from mlx_gptoss.cli.chat.session import ChatSession
     from mlx_gptoss.harmony.events import Event
 
 COMMAND = re.compile(r"/(\w*)(?:\s+(.*))?", re.DOTALL)  # a path has another slash

@@ -71,7 +71,9 @@ class MarkdownStream:
         if blocks[0].type == FENCE:
             first = self._code(blocks[0], last=True)
             after = self._text.split("\n")[_start(blocks[1]) :] if blocks[1:] else []
-            return first + ([OutputPart(MarkdownBlocks("\n".join(after)))] if after else [])
+            return first + (
+                [OutputPart(MarkdownBlocks("\n".join(after)))] if after else []
+            )
         return [OutputPart(MarkdownBlocks(self._text), self._goes_on)]
 
     def _take(self, text: str, *, last: bool) -> list[OutputPart]:
@@ -213,7 +215,11 @@ def joined(parts: list[OutputPart]) -> list[OutputPart]:
     for part in parts:
         before = found[-1].content if found else None
         code = part.content
-        if part.goes_on and isinstance(before, CodeLines) and isinstance(code, CodeLines):
+        if (
+            part.goes_on
+            and isinstance(before, CodeLines)
+            and isinstance(code, CodeLines)
+        ):
             whole = replace(code, first=before.first)
             found[-1] = replace(found[-1], content=whole)
         else:

@@ -17,7 +17,7 @@ from mlx_gptoss.cli.chat.approval import (
     outcome,
 )
 from mlx_gptoss.cli.chat.interface import ShownAnswer
-from mlx_gptoss.cli.lines import Lines
+from mlx_gptoss.cli.input_lines import Lines
 from mlx_gptoss.cli.terminal import CONTROL, Screen, note
 from mlx_gptoss.harmony.events import Answer, Done
 

@@ -10,16 +10,16 @@ import click
 
 from mlx_gptoss.cli.chat.commands import COMMANDS
 from mlx_gptoss.cli.chat.commands.saved import show_where
-from mlx_gptoss.cli.chat.conversation import ChatSession, SessionOptions, open_conversation
 from mlx_gptoss.cli.chat.files import with_file
 from mlx_gptoss.cli.chat.interface import ChatInterface
 from mlx_gptoss.cli.chat.loop import ChatLoop
 from mlx_gptoss.cli.chat.plain import PlainInterface
+from mlx_gptoss.cli.chat.session import ChatSession, SessionOptions, open_conversation
 from mlx_gptoss.cli.chat.status import status_line
-from mlx_gptoss.cli.lines import open_lines, read_all
+from mlx_gptoss.cli.input_history import history_file
+from mlx_gptoss.cli.input_lines import open_lines, read_all
 from mlx_gptoss.cli.terminal import note
-from mlx_gptoss.cli.tools import ToolOptions
-from mlx_gptoss.cli.typed import history_file
+from mlx_gptoss.cli.tool_options import ToolOptions
 from mlx_gptoss.errors import SessionError
 
 if TYPE_CHECKING:
@@ -91,7 +91,9 @@ def _store(services: "Services", start: StartOptions) -> "Sessions | None":
         return None
 
 
-def _begin(conversation: ChatSession, interface: ChatInterface, start: StartOptions) -> None:
+def _begin(
+    conversation: ChatSession, interface: ChatInterface, start: StartOptions
+) -> None:
     """Go on with the chat that was asked for, or begin one."""
     if not start.resume and not start.session:
         conversation.measure()
@@ -104,11 +106,13 @@ def _begin(conversation: ChatSession, interface: ChatInterface, start: StartOpti
     show_where(conversation, interface)
 
 
-def _interface(conversation: ChatSession, start: StartOptions, *, once: bool) -> ChatInterface:
+def _interface(
+    conversation: ChatSession, start: StartOptions, *, once: bool
+) -> ChatInterface:
     if not _draws(once):
         return PlainInterface(open_lines(), reasoning=start.reasoning)
     from mlx_gptoss.cli.chat.completion import ChatCompleter
-    from mlx_gptoss.cli.chat.full import FullInterface
+    from mlx_gptoss.cli.chat.full_screen import FullInterface
     from mlx_gptoss.cli.chat.prompt import MessagePrompt
 
     prompt = None

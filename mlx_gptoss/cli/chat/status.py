@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from mlx_gptoss.memory import format_bytes
 
 if TYPE_CHECKING:
-    from mlx_gptoss.cli.chat.conversation import ChatSession
+    from mlx_gptoss.cli.chat.session import ChatSession
 
 BETWEEN = " · "
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from mlx_gptoss.cli.chat.conversation import ChatSession
     from mlx_gptoss.cli.chat.loop import ChatLoop
+    from mlx_gptoss.cli.chat.session import ChatSession
 
 PATH: Literal["path"] = "path"
 Word = tuple[str, str]  # what may be given, and what it means

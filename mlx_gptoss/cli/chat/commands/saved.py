@@ -17,9 +17,9 @@ from mlx_gptoss.files import write
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat.sessions import ChatSummary
-    from mlx_gptoss.cli.chat.conversation import ChatSession
     from mlx_gptoss.cli.chat.interface import ChatInterface
     from mlx_gptoss.cli.chat.loop import ChatLoop
+    from mlx_gptoss.cli.chat.session import ChatSession
 
 LISTED = 20  # chats that /sessions lists
 
@@ -130,5 +130,7 @@ COMMANDS = (
     ChatCommand("load", "ID", "go on with a chat that is kept", load, _chats),
     ChatCommand("sessions", "", "the chats that are kept", sessions),
     ChatCommand("search", "TEXT", "the chats in which all the words stand", search),
-    ChatCommand("export", "[FILE]", "write the chat as Markdown, or .json", export, PATH),
+    ChatCommand(
+        "export", "[FILE]", "write the chat as Markdown, or .json", export, PATH
+    ),
 )

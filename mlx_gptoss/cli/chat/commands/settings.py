@@ -7,15 +7,15 @@ from mlx_gptoss.cli.chat.answer import REASONING
 from mlx_gptoss.cli.chat.commands.command import ChatCommand, Word
 from mlx_gptoss.cli.chat.layout import clean
 from mlx_gptoss.cli.chat.status import context_used
-from mlx_gptoss.cli.sampling import EFFORTS
+from mlx_gptoss.cli.sampling_options import EFFORTS
 from mlx_gptoss.cli.statistics import expert_lines, one_line
 from mlx_gptoss.cli.terminal import note
-from mlx_gptoss.cli.tools import BROWSER, POLICIES, PYTHON, ToolOptions
+from mlx_gptoss.cli.tool_options import BROWSER, POLICIES, PYTHON, ToolOptions
 from mlx_gptoss.memory import format_bytes
 
 if TYPE_CHECKING:
-    from mlx_gptoss.cli.chat.conversation import ChatSession
     from mlx_gptoss.cli.chat.loop import ChatLoop
+    from mlx_gptoss.cli.chat.session import ChatSession
     from mlx_gptoss.harmony.messages import ToolDescription
 
 OFF = "off"

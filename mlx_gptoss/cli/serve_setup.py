@@ -16,7 +16,7 @@ import click
 
 from mlx_gptoss.api.settings import LOOPBACK_HOSTS
 from mlx_gptoss.checkpoint.hub import is_path
-from mlx_gptoss.cli.lines import text_expected
+from mlx_gptoss.cli.input_lines import text_expected
 from mlx_gptoss.cli.options import LoadOptions, named_model
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.terminal import note

@@ -25,10 +25,10 @@ from mlx_gptoss.cli.chat.answer import AnswerView, call_line
 from mlx_gptoss.cli.chat.approval import NO, outcome
 from mlx_gptoss.cli.chat.keys import KeyReader
 from mlx_gptoss.cli.chat.layout import ScreenLayout, clean, dim
+from mlx_gptoss.cli.chat.live_tail import LiveTail
 from mlx_gptoss.cli.chat.markdown import OutputPart
 from mlx_gptoss.cli.chat.prompt import MARK
-from mlx_gptoss.cli.chat.question import UnsentText, ApprovalQuestion
-from mlx_gptoss.cli.chat.tail import LiveTail
+from mlx_gptoss.cli.chat.question import ApprovalQuestion, UnsentText
 from mlx_gptoss.harmony.events import Event, ToolCall
 
 FRAME = 0.05  # seconds between two looks at keys and events

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_gptoss.cli.chat.approval import ApprovalPrompt, with_policy
 from mlx_gptoss.cli.chat.files import expand, read_file, with_file
-from mlx_gptoss.cli.chat.fitting import explaining
+from mlx_gptoss.cli.chat.model_too_large import explaining
 from mlx_gptoss.cli.options import named_model
-from mlx_gptoss.cli.tools import OpenTools, ToolOptions, open_tools
+from mlx_gptoss.cli.tool_options import OpenTools, ToolOptions, open_tools
 from mlx_gptoss.errors import GptOssError, PromptError, SessionError
 
 if TYPE_CHECKING:
@@ -256,7 +256,9 @@ def open_conversation(
     with ExitStack() as resources:
         given = resources.enter_context(
             open_tools(
-                tool_options, offline=options.offline, ask=ApprovalPrompt(ask, set_policy)
+                tool_options,
+                offline=options.offline,
+                ask=ApprovalPrompt(ask, set_policy),
             )
         )
         with explaining(services, options):

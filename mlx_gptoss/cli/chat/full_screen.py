@@ -10,9 +10,9 @@ from mlx_gptoss.cli.chat.answer import AnswerView
 from mlx_gptoss.cli.chat.approval import NO
 from mlx_gptoss.cli.chat.interface import ShownAnswer
 from mlx_gptoss.cli.chat.layout import ScreenLayout, clean
+from mlx_gptoss.cli.chat.live_answer import LiveAnswer
 from mlx_gptoss.cli.chat.markdown import MarkdownBlocks, OutputPart
 from mlx_gptoss.cli.chat.prompt import GOES_ON, MARK, MessagePrompt
-from mlx_gptoss.cli.chat.turn import LiveAnswer
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.harmony.events import Done
 
@@ -54,7 +54,9 @@ class FullInterface:
     def show(self, events: "Generator[Event]", stop: Callable[[], None]) -> ShownAnswer:
         """Show a turn while keys are obeyed."""
         view = self._view = AnswerView(self.reasoning)
-        turn = self._turn = LiveAnswer(view, self.layout, stop=stop, status=self._status)
+        turn = self._turn = LiveAnswer(
+            view, self.layout, stop=stop, status=self._status
+        )
         try:
             turn.run(events)
         finally:
@@ -89,7 +91,9 @@ class FullInterface:
 
     def echo(self, text: str) -> None:
         lines = ("\n" + GOES_ON).join(clean(text).split("\n"))
-        self._print([OutputPart(Text.assemble((MARK, "bold cyan"), lines, overflow="fold"))])
+        self._print(
+            [OutputPart(Text.assemble((MARK, "bold cyan"), lines, overflow="fold"))]
+        )
 
     def give_back(self, text: str) -> None:
         self._next = "\n".join(one for one in (text, self._next) if one)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlx_gptoss.cli.lines import text_expected
+from mlx_gptoss.cli.input_lines import text_expected
 
 if TYPE_CHECKING:
     from mlx_gptoss.harmony.constrain.constraints import AnswerFormat
