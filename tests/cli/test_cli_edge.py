@@ -10,8 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss.cli import cli
-from mlx_gptoss.cli import exit_codes
+from mlx_gptoss.cli import cli, exit_codes
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.engine.runtime import Runtime
 from tests.support.checkpoints import write_checkpoint
