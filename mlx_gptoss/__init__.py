@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlx_gptoss.chat.tools import Approval, Tool
     from mlx_gptoss.engine.load import load
     from mlx_gptoss.engine.runtime import Runtime
-    from mlx_gptoss.engine.sampling import SamplingParams
+    from mlx_gptoss.engine.sampling_params import SamplingParams
     from mlx_gptoss.harmony.constrain.constraints import AnswerFormat, Constraints
     from mlx_gptoss.harmony.events import (
         Answer,
@@ -77,7 +77,7 @@ _HOMES = {
     "Reasoning": _EVENTS,
     "ReasoningMemory": "mlx_gptoss.chat.reasoning_memory",
     "Runtime": "mlx_gptoss.engine.runtime",
-    "SamplingParams": "mlx_gptoss.engine.sampling",
+    "SamplingParams": "mlx_gptoss.engine.sampling_params",
     "Sessions": "mlx_gptoss.chat.sessions",
     "Tool": "mlx_gptoss.chat.tools",
     "ToolCall": _EVENTS,
@@ -97,7 +97,7 @@ _MOVED = {
     "mlx_gptoss.opening": "mlx_gptoss.engine.load",
     "mlx_gptoss.reasoning_memory": "mlx_gptoss.chat.reasoning_memory",
     "mlx_gptoss.runtime": "mlx_gptoss.engine.runtime",
-    "mlx_gptoss.sampling": "mlx_gptoss.engine.sampling",
+    "mlx_gptoss.sampling": "mlx_gptoss.engine.sampling_params",
     "mlx_gptoss.sessions": "mlx_gptoss.chat.sessions",
     "mlx_gptoss.tokenizer": "mlx_gptoss.checkpoint.tokenizer",
     "mlx_gptoss.tools": "mlx_gptoss.chat.tools",

@@ -21,7 +21,7 @@ from mlx_gptoss.engine.answer import STOP_STRING
 from mlx_gptoss.engine.interfaces import TokenGuide
 from mlx_gptoss.engine.outputs import CANCELLED, STOP, TOOL_CALLS, Statistics, Step
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.scheduler.request import Request
 from mlx_gptoss.harmony.messages import Message
 

@@ -11,7 +11,7 @@ from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.limits import check_count, check_schema
 from mlx_gptoss.api.settings import RequestLimits, ServerSettings
 from mlx_gptoss.api.wire import ContinuationFields
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, REQUIRED, AnswerFormat
 from mlx_gptoss.harmony.messages import (
     DeveloperContent,

@@ -11,7 +11,7 @@ from mlx_gptoss.engine.generate import default_reasoning_budget, resolve_max_tok
 from mlx_gptoss.engine.guide import Guide
 from mlx_gptoss.engine.outputs import CANCELLED
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.harmony.constrain.constraints import (
     Constraints,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 
 REASONING, REASONING_CONTENT, BOTH = "reasoning", "reasoning_content", "both"
 REASONING_FIELDS = (REASONING, REASONING_CONTENT, BOTH)

@@ -36,7 +36,7 @@ from mlx_gptoss.chat.truncate import ERROR, OVERFLOWS
 from mlx_gptoss.chat.turn import TurnContext, TurnSettings
 from mlx_gptoss.chat.turn_runner import TurnRunner
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.constrain.schema.compile import unenforced_lines

@@ -23,7 +23,7 @@ from mlx_gptoss.harmony.parse.stop_strings import StopStrings
 
 if TYPE_CHECKING:
     from mlx_gptoss.engine.runtime import Runtime
-    from mlx_gptoss.engine.sampling import SamplingParams
+    from mlx_gptoss.engine.sampling_params import SamplingParams
     from mlx_gptoss.harmony.constrain.constraints import Constraints
 
 HARMONY_ONLY = (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from mlx_gptoss.engine.sampling import SamplingParams
+    from mlx_gptoss.engine.sampling_params import SamplingParams
 
 EFFORTS = ("low", "medium", "high")
 
@@ -84,6 +84,6 @@ def takes_sampling(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def sampling_params(**values: Any) -> "SamplingParams":
     """Make SamplingParams of what SAMPLING_OPTIONS gave."""
-    from mlx_gptoss.engine.sampling import SamplingParams
+    from mlx_gptoss.engine.sampling_params import SamplingParams
 
     return SamplingParams(**values)

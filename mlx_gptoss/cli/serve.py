@@ -80,7 +80,7 @@ def settings_of(
     **given: Any,
 ) -> Any:
     from mlx_gptoss.api.settings import RequestLimits, ServerSettings
-    from mlx_gptoss.engine.sampling import SamplingParams
+    from mlx_gptoss.engine.sampling_params import SamplingParams
 
     if no_store and log_file is not None:
         raise click.UsageError("--no-store keeps nothing: leave out --log-file")

@@ -173,7 +173,7 @@ def _named(given: str | None) -> tuple[str, str]:
 def _source(
     name: str, model: str, options: LoadOptions, services: Services
 ) -> "ModelSource":
-    from mlx_gptoss.engine.place import plan_checkpoint
+    from mlx_gptoss.engine.planned_load import plan_checkpoint
     from mlx_gptoss.model.device import choose_dtype
     from mlx_gptoss.server.models import ModelSource
 

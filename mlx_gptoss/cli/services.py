@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlx_gptoss.chat.sessions import Sessions
     from mlx_gptoss.checkpoint.tokenizer import Tokenizer
     from mlx_gptoss.engine.runtime import Runtime
-    from mlx_gptoss.engine.sampling import SamplingParams
+    from mlx_gptoss.engine.sampling_params import SamplingParams
     from mlx_gptoss.engine.scheduler import BatchOptions
     from mlx_gptoss.memory import Budget, Machine
 
@@ -106,7 +106,7 @@ class Services:
 
     def find(self, model: str, options: LoadOptions) -> Path:
         """Return the folder of a model that `options` do not forbid to load."""
-        from mlx_gptoss.engine.place import check_experts, download_check
+        from mlx_gptoss.engine.planned_load import check_experts, download_check
         from mlx_gptoss.model.device import choose_dtype
 
         check_experts(options.experts)

@@ -43,7 +43,7 @@ def record(
     mlx-gptoss trace record routing.trace "Tell me a story" --tokens 300
     mlx-gptoss trace replay routing.trace --slots 16 --slots 32
     """
-    from mlx_gptoss.engine.sampling import SamplingParams
+    from mlx_gptoss.engine.sampling_params import SamplingParams
     from mlx_gptoss.model.experts.trace import recording, save_trace
 
     text = prompt if prompt is not None else read_all()

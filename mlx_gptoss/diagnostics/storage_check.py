@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.expert_records import expert_records
-from mlx_gptoss.engine.place import load_planned, plan_checkpoint
+from mlx_gptoss.engine.planned_load import load_planned, plan_checkpoint
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.memory import Plan, device_budget
 from mlx_gptoss.memory.plan import HYBRID, RESIDENT, STREAMED, with_slots

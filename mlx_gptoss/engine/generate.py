@@ -15,7 +15,7 @@ import mlx.core as mx
 from mlx_gptoss.engine.interfaces import LanguageModel, TokenGuide, TokenIds
 from mlx_gptoss.engine.outputs import CANCELLED, Statistics, Step
 from mlx_gptoss.engine.sampler import stack_tokens
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.sequence import Sequence, last_logits
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.memory import PREFILL_CHUNK

@@ -16,7 +16,7 @@ from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.notices import list_warnings
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.hit_curve import load_hit_curve
-from mlx_gptoss.engine.place import (
+from mlx_gptoss.engine.planned_load import (
     Progress,
     check_experts,
     download_check,

@@ -36,7 +36,7 @@ from mlx_gptoss.engine.prompt_cache import (
     PromptCache,
     PromptFiles,
 )
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.scheduler import (
     BatchOptions,
     BatchStatistics,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 
-from mlx_gptoss.engine.sampling import (
+from mlx_gptoss.engine.sampling_params import (
     SamplingParams,
     log_softmax,
     sample_without_bias,

@@ -29,7 +29,7 @@ import mlx.core as mx
 from mlx_gptoss.engine.interfaces import LanguageModel, TokenGuide, TokenIds
 from mlx_gptoss.engine.outputs import LENGTH, Statistics, Step
 from mlx_gptoss.engine.sampler import SampledToken, SamplerInput, sample_batch
-from mlx_gptoss.engine.sampling import SamplingParams, add_bias
+from mlx_gptoss.engine.sampling_params import SamplingParams, add_bias
 from mlx_gptoss.errors import NonFiniteError, PromptError
 from mlx_gptoss.memory import PREFILL_CHUNK
 from mlx_gptoss.model.device import use_gpu_paths

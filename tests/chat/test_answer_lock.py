@@ -9,7 +9,7 @@ import pytest
 
 from mlx_gptoss.chat import Call, Chat
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.events import Answer, Done, Event, ToolResult
 from mlx_gptoss.harmony.messages import answer, user

@@ -22,7 +22,7 @@ from mlx_gptoss.engine.finish_reasons import (
 from mlx_gptoss.engine.outputs import Statistics
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.harmony.events import Done, Event, ToolCall, ToolResult
 from tests.support.fakes import answering
 from tests.support.scripted_chat import TOKENIZER, ScriptedModel, scripted_runtime

@@ -11,7 +11,7 @@ from mlx_gptoss.chat import Chat
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.events import Answer, Done, Event

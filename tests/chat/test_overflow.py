@@ -9,7 +9,7 @@ from mlx_gptoss.chat import Chat
 from mlx_gptoss.chat.truncate import DROP_OLDEST, first_kept_message, max_prompt_tokens
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import LongPromptError, PromptError
 from mlx_gptoss.harmony.events import Done
 from mlx_gptoss.harmony.messages import answer, tool_call, tool_result, user

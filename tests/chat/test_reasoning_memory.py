@@ -8,7 +8,7 @@ import pytest
 
 from mlx_gptoss.chat import Chat
 from mlx_gptoss.chat.reasoning_memory import ReasoningMemory
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.harmony.events import ToolCall
 from mlx_gptoss.harmony.messages import (
     Message,

@@ -22,7 +22,7 @@ from mlx_gptoss.chat.sessions import Sessions, as_markdown
 from mlx_gptoss.chat.sessions.database import APPLICATION
 from mlx_gptoss.chat.sessions.store import default_path
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import PromptError, SessionError
 from mlx_gptoss.harmony.events import Answer
 from mlx_gptoss.harmony.messages import (

@@ -19,7 +19,7 @@ from mlx_gptoss.chat.tools.browser import Browser, Citation, Folders, SearchServ
 from mlx_gptoss.chat.tools.browser.folders import _list_folder, _read_text
 from mlx_gptoss.chat.tools.browser.formats import page_from_html
 from mlx_gptoss.chat.tools.browser.pages import LINE_WIDTH, VIEW_BYTES, wrap_lines
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import ToolError
 from mlx_gptoss.harmony.events import ToolResult
 from tests.support.fakes import answering

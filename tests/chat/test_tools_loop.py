@@ -10,7 +10,7 @@ import pytest
 from mlx_gptoss.chat import Chat
 from mlx_gptoss.chat.tools import Approval, Tool
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.built_in_tools import BROWSER, PYTHON
 from mlx_gptoss.harmony.constrain.constraints import Constraints

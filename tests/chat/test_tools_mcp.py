@@ -17,7 +17,7 @@ uvicorn = pytest.importorskip("uvicorn")
 from mlx_gptoss.chat import Chat  # noqa: E402
 from mlx_gptoss.chat.tools import Tool  # noqa: E402
 from mlx_gptoss.chat.tools.mcp import McpServerConfig, McpServers, read_servers  # noqa: E402
-from mlx_gptoss.engine.sampling import SamplingParams  # noqa: E402
+from mlx_gptoss.engine.sampling_params import SamplingParams  # noqa: E402
 from mlx_gptoss.errors import ToolError  # noqa: E402
 from mlx_gptoss.harmony.events import ToolResult  # noqa: E402
 from tests.support.fakes import answering  # noqa: E402

@@ -19,7 +19,7 @@ from mlx_gptoss.cli.options import LoadOptions
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.tool_options import ToolOptions
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import CheckpointError, PromptError
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.events import Answer

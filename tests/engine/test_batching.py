@@ -9,12 +9,12 @@ import pytest
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.scheduler import BatchOptions
 from mlx_gptoss.errors import BusyError, ModelError, PromptError
-from tests.support.asking import PATIENCE, Asked
 from tests.support.checkpoints import write_checkpoint
 from tests.support.fakes import byte_tokenizer, noisy, scripted, write_tokenizer
+from tests.support.submit import PATIENCE, Asked
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
 IDS = [3, 1, 4, 1, 5]

@@ -11,10 +11,10 @@ from hypothesis import strategies as some
 
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.scheduler import BatchOptions
-from tests.support.asking import Asked
 from tests.support.fakes import noisy
+from tests.support.submit import Asked
 
 STOP = 3  # a token that ends an answer
 

@@ -14,13 +14,13 @@ from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.outputs import UNENFORCED, Step
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import SchemaError
 from mlx_gptoss.harmony.constrain.schema.compile import WHOLE_SCHEMA
 from mlx_gptoss.harmony.constrain.worker import WorkerGrammars, client
 from mlx_gptoss.harmony.constrain.worker.supervisor import Supervisor
-from tests.support.asking import Asked
 from tests.support.fakes import token_ids
+from tests.support.submit import Asked
 
 GREEDY = SamplingParams(temperature=0, max_tokens=60, top_logprobs=2)
 TIE = 1e-3  # of logprobs: between two tokens so close either is right

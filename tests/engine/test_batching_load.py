@@ -20,10 +20,10 @@ from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.outputs import Step
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.scheduler import BatchOptions
-from tests.support.asking import Asked
 from tests.support.fakes import token_ids
+from tests.support.submit import Asked
 
 TIE = 1e-3  # of logprobs: between two tokens so close either is right
 CANCELLED = 0.25  # of all requests

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.messages import ToolDescription
 from tests.harmony.test_grammar import NAMES, SCHEMAS

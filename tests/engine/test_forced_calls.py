@@ -14,7 +14,7 @@ from mlx_gptoss.api.prompt import ConversationRequest, prepare_prompts
 from mlx_gptoss.engine.guide import MAX_PREAMBLE_TOKENS, MAX_PREAMBLES
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.messages import (
     ToolDescription,
@@ -35,8 +35,8 @@ from tests.engine.test_guide import (
     said,
     wishing,
 )
-from tests.support.asking import Asked
 from tests.support.fakes import token_ids
+from tests.support.submit import Asked
 
 WEATHER = ToolDescription(
     "get_weather",

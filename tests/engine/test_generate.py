@@ -10,7 +10,7 @@ import pytest
 
 from mlx_gptoss.engine.generate import generate
 from mlx_gptoss.engine.outputs import Statistics, stop_reasons
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import PromptError
 from tests.support.build_model import build
 from tests.support.checkpoints import hf_config, random_tensors

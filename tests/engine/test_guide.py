@@ -14,7 +14,7 @@ from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.generate import generate
 from mlx_gptoss.engine.guide import Guide, GuideFactory
 from mlx_gptoss.engine.outputs import Statistics
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import PromptError, SchemaError
 from mlx_gptoss.harmony.built_in_tools import BROWSER, PYTHON
 from mlx_gptoss.harmony.constrain.constraints import (

@@ -14,7 +14,7 @@ import pytest
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import (
     CheckpointError,
     ConfigError,

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_gptoss.engine.sampling import (
+from mlx_gptoss.engine.sampling_params import (
     SamplingParams,
     keep_min_p,
     keep_top_k,

@@ -8,12 +8,12 @@ import pytest
 
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.scheduler import BatchOptions, KVBudget
 from mlx_gptoss.errors import BusyError, ConfigError, MemoryBudgetError
-from tests.support.asking import Asked
 from tests.support.checkpoints import write_checkpoint
 from tests.support.fakes import write_tokenizer
+from tests.support.submit import Asked
 
 STEP = 256  # tokens by which a cache grows
 

@@ -20,7 +20,7 @@ import pytest
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.diagnostics.bench.experts import SHAPE_120B
 from mlx_gptoss.diagnostics.bench.random_checkpoint import make_config, write_config
-from mlx_gptoss.engine.place import plan_checkpoint
+from mlx_gptoss.engine.planned_load import plan_checkpoint
 from mlx_gptoss.memory import Plan
 from tests.support import checkpoints
 

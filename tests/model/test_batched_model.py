@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss.engine.place import load_planned, plan_checkpoint
+from mlx_gptoss.engine.planned_load import load_planned, plan_checkpoint
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory.plan import RESIDENT, STREAMED, with_slots
 from mlx_gptoss.model.gpt_oss import STACKED_MAX_KEYS

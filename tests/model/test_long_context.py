@@ -13,7 +13,7 @@ import pytest
 
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.prompt_cache import CacheOptions
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.memory import kv_bytes
 from tests.support.checkpoints import write_checkpoint

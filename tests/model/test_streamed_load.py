@@ -14,8 +14,8 @@ from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.hub.local_models import DEMO_FOLDER
 from mlx_gptoss.cli import cli
 from mlx_gptoss.engine.load import load
-from mlx_gptoss.engine.place import MLX_CACHE_BYTES_STREAMED, plan_checkpoint
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.planned_load import MLX_CACHE_BYTES_STREAMED, plan_checkpoint
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import CheckpointError, ConfigError, MemoryBudgetError
 from mlx_gptoss.memory import Budget, Plan
 from mlx_gptoss.memory.wired import wired_bytes

@@ -17,10 +17,9 @@ from mlx_gptoss.chat import Chat
 from mlx_gptoss.engine.load import MIN_FILE_TOKENS, load
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import ModelError, NonFiniteError, PromptError
 from mlx_gptoss.harmony.constrain.constraints import Constraints
-from tests.support.asking import Asked
 from tests.support.checkpoints import hf_config, random_tensors, write_folder
 from tests.support.fakes import (
     FakeModel,
@@ -29,6 +28,7 @@ from tests.support.fakes import (
     token_ids,
     write_tokenizer,
 )
+from tests.support.submit import Asked
 
 IDS = [3, 1, 4, 1, 5]
 GREEDY = SamplingParams(temperature=0, max_tokens=12)

@@ -8,7 +8,7 @@ import pytest
 from mlx_gptoss.chat import Chat
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import SchemaError
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.events import ToolCall

@@ -24,7 +24,7 @@ from mlx_gptoss.api.generation import AnswerStream, PreparedPrompt
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.api.text_parser import TextAnswerParser
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from tests.server.test_server_disconnect import ASKS, ENDLESS
 from tests.server.test_server_process import (
     PATIENCE,

@@ -9,7 +9,7 @@ import jsonschema
 
 from mlx_gptoss.engine.outputs import Statistics, Step
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.harmony.constrain.constraints import (
     Constraints,
     close_schema,

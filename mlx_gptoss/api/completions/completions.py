@@ -25,7 +25,7 @@ from mlx_gptoss.api.wire import CompletionUsage
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.outputs import LENGTH, STOP
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import LongPromptError
 from mlx_gptoss.harmony.events import Answer
 from mlx_gptoss.harmony.render.prompt import SHORT_PROMPT, Piece, encode_within

@@ -11,7 +11,7 @@ from mlx_gptoss.api.messages.wire import CountTokensRequest, MessagesRequest
 from mlx_gptoss.api.prompt import ConversationRequest
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, REQUIRED, Constraints
 from mlx_gptoss.harmony.openai_chat import Restore

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mlx_gptoss.cli.services import Services
     from mlx_gptoss.engine.outputs import Statistics
     from mlx_gptoss.engine.runtime import Runtime
-    from mlx_gptoss.engine.sampling import SamplingParams
+    from mlx_gptoss.engine.sampling_params import SamplingParams
     from mlx_gptoss.harmony.constrain.constraints import Constraints
     from mlx_gptoss.harmony.events import Event, ToolCall
 

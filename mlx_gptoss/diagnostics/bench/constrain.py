@@ -23,7 +23,7 @@ from mlx_gptoss.diagnostics.doctor import describe_machine
 from mlx_gptoss.engine.guide import Guide, GuideFactory
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 

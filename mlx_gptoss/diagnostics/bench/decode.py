@@ -22,7 +22,7 @@ from mlx_gptoss.diagnostics.bench.measured_engine import Condition, MeasuredEngi
 from mlx_gptoss.diagnostics.bench.results import DecodeBench
 from mlx_gptoss.diagnostics.doctor import describe_machine
 from mlx_gptoss.engine.hit_curve import load_hit_curve
-from mlx_gptoss.engine.place import check_context, plan_checkpoint
+from mlx_gptoss.engine.planned_load import check_context, plan_checkpoint
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import device_budget, parse_bytes, require_fit
 from mlx_gptoss.memory.plan import AUTO

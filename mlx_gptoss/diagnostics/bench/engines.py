@@ -17,8 +17,8 @@ from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.diagnostics.bench.primitives import count_primitives
 from mlx_gptoss.engine.generate import generate
 from mlx_gptoss.engine.hit_curve import load_hit_curve
-from mlx_gptoss.engine.place import load_planned, plan_checkpoint
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.planned_load import load_planned, plan_checkpoint
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.memory import describe_placement, require_fit
 from mlx_gptoss.memory.plan import RESIDENT
 from mlx_gptoss.model.device import on_gpu

@@ -28,7 +28,7 @@ from mlx_gptoss.diagnostics.bench.experts_loading import (
     read_files,
 )
 from mlx_gptoss.diagnostics.probe import measure_experts, measure_memory, measure_sync
-from mlx_gptoss.engine.place import load_planned, plan_checkpoint
+from mlx_gptoss.engine.planned_load import load_planned, plan_checkpoint
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import HitCurve, Machine, Plan, measure_workload, predict
 from mlx_gptoss.memory.plan import STREAMED, with_slots

@@ -14,7 +14,7 @@ from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.engine.interfaces import LanguageModel
 from mlx_gptoss.engine.prompt_cache import CacheOptions, PromptFiles, cache_digest
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.files import scratch, temporary_folder
 
 ROOM_ON_DISK = 2**40  # bytes: no cap

@@ -36,7 +36,7 @@ from mlx_gptoss.diagnostics.doctor import describe_machine
 from mlx_gptoss.engine.interfaces import LanguageModel
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.harmony.messages import user
 from mlx_gptoss.memory import device_budget

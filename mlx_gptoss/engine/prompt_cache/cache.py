@@ -22,7 +22,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.engine.prompt_cache.files import PromptFiles, UnusableFile
-from mlx_gptoss.engine.prompt_cache.live import LiveCache
+from mlx_gptoss.engine.prompt_cache.live_cache import LiveCache
 from mlx_gptoss.engine.prompt_cache.options import DEFAULT_LIMIT
 from mlx_gptoss.engine.prompt_cache.tree import (
     PrefixNode,

@@ -39,8 +39,8 @@ from mlx_gptoss.engine.scheduler.options import (
     BatchStatistics,
 )
 from mlx_gptoss.engine.scheduler.prefill_queue import PrefillQueue
-from mlx_gptoss.engine.scheduler.queue import WaitingQueue
 from mlx_gptoss.engine.scheduler.request import DECODE, ENDED, Request
+from mlx_gptoss.engine.scheduler.waiting_queue import WaitingQueue
 from mlx_gptoss.engine.sequence import Sequence
 from mlx_gptoss.engine.thread import EngineThread
 from mlx_gptoss.errors import BusyError, NonFiniteError

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlx_gptoss.engine.outputs import Statistics, Step
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 
 PATIENCE = 60  # seconds, for work that takes none
 

@@ -13,7 +13,7 @@ from mlx_gptoss.engine.sampler import (
     sample_batch,
     stack_tokens,
 )
-from mlx_gptoss.engine.sampling import SamplingParams, log_softmax, sample
+from mlx_gptoss.engine.sampling_params import SamplingParams, log_softmax, sample
 
 VOCABULARY = 50
 PARAMS = st.builds(
