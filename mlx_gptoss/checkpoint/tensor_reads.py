@@ -14,6 +14,7 @@ import numpy as np
 
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
 from mlx_gptoss.errors import CheckpointError
+from mlx_gptoss.files import read_into
 from mlx_gptoss.format.dtypes import RAW_DTYPES, cast
 from mlx_gptoss.format.layout import FLOATS
 
@@ -62,21 +63,17 @@ def read_bytes(
     descriptor: int, tensor: StoredTensor, start: int, out: memoryview
 ) -> None:
     """Fill `out` with the bytes of a tensor from `start` on; raises if they end."""
-    at, done = tensor.offset + start, 0
-    while done < len(out):
-        try:
-            count = os.preadv(descriptor, [out[done:]], at + done)
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot read tensor `{tensor.name}` in `{tensor.file}`: "
-                f"{error.strerror}"
-            ) from error
-        if count == 0:
-            raise CheckpointError(
-                f"`{tensor.file}` ended inside tensor `{tensor.name}`: it changed "
-                "while it was read, load it again"
-            )
-        done += count
+    try:
+        whole = read_into(descriptor, out, tensor.offset + start)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot read tensor `{tensor.name}` in `{tensor.file}`: {error.strerror}"
+        ) from error
+    if not whole:
+        raise CheckpointError(
+            f"`{tensor.file}` ended inside tensor `{tensor.name}`: it changed "
+            "while it was read, load it again"
+        )
 
 
 def read_ahead(tensor: StoredTensor, stopped: Callable[[], bool]) -> None:

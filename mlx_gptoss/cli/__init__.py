@@ -17,7 +17,7 @@ from mlx_gptoss import __version__
 from mlx_gptoss.cli.exit_codes import INTERRUPTED, run, take_ending_signals
 from mlx_gptoss.cli.lazy import LazyCommand, LazyGroup
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.home import check_environment_folders
+from mlx_gptoss.files import check_environment_folders
 
 COMMANDS = {
     "generate": LazyCommand("mlx_gptoss.cli.generate", "generate", "Answer one prompt"),

@@ -6,8 +6,7 @@ Lines that begin with `+` are text, all others end it.
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from mlx_gptoss.files import write
-from mlx_gptoss.home import data_folder
+from mlx_gptoss.files import data_folder, write
 
 FILE = "history"
 MARK = "+"

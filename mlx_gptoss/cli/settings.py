@@ -6,8 +6,7 @@ from pathlib import Path
 
 from mlx_gptoss.checkpoint.hub.local_models import DEMO
 from mlx_gptoss.errors import ConfigError
-from mlx_gptoss.files import make_folder, write
-from mlx_gptoss.home import config_folder
+from mlx_gptoss.files import config_folder, make_folder, write
 
 VARIABLE = "MLX_GPTOSS_MODEL"
 FILE = "settings.json"

@@ -18,10 +18,9 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.files import remove_stale, scratch, storage_errors
+from mlx_gptoss.files import remove_stale, scratch, storage_errors, user_home
 from mlx_gptoss.format.config import MXFP4
 from mlx_gptoss.format.layout import PACKED, Structure
-from mlx_gptoss.home import user_home
 from mlx_gptoss.memory import format_bytes
 from mlx_gptoss.memory.published_models import find_published_model
 from mlx_gptoss.memory.saved_probe import Probe

@@ -5,8 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mlx_gptoss.errors import ConfigError
-from mlx_gptoss.files import make_folder, write
-from mlx_gptoss.home import config_folder
+from mlx_gptoss.files import config_folder, make_folder, write
 from mlx_gptoss.memory.machines import UNKNOWN_MACHINE, Machine, find_chip
 from mlx_gptoss.memory.units import UNITS
 

@@ -315,7 +315,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, runtime: Runtime) -
     for name, problem in {
         "newer": "it is of version 2, and this mlx-gptoss reads 1: update",
         "foreign": "it is a database of another program",
-        "noise": "it holds no chats",
+        "noise": "it is not an SQLite database",
         "folder": "Is a directory",
         "noise/chats": "Not a directory|File exists",
     }.items():

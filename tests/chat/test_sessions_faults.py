@@ -233,7 +233,7 @@ def reads_only(path: Path, ids: list[str]) -> None:
     assert len(kept.load(ids[0])["messages"]) == 2
     assert len(told) == 1 and "so all was read" in told[0]
     for work in (lambda: kept.delete(ids[0]), kept.delete_all, kept.mend):
-        with pytest.raises(SessionError, match="it cannot be written: check its"):
+        with pytest.raises(SessionError, match="it is read-only: check its"):
             work()
     state = check_chats_file(path)
     assert state is not None and (state.chats, state.damage) == (300, "")

@@ -19,7 +19,7 @@ from mlx_gptoss.cli.serve import STORE
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.engine.prompt_cache.options import default_folder
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.home import config_folder
+from mlx_gptoss.files import config_folder
 from mlx_gptoss.server.responses.store import FILE as RESPONSES
 from tests.server.test_server_process import started
 from tests.support.chat_files import fill, many_levels

@@ -121,7 +121,7 @@ def a_folder_that_may_not_be_written(folder: Path) -> Path:
     [
         (a_file_in_the_way, "Not a directory; check the path"),
         (a_folder_of_that_name, "it is a folder"),
-        (a_link_that_loops, "lead in a circle"),
+        (a_link_that_loops, "a loop of symbolic links"),
         (no_folder, "its folder is not there"),
         (a_long_name, "its name is too long"),
         (a_folder_that_may_not_be_written, "check the path and its permissions"),
@@ -152,7 +152,7 @@ def test_a_read_only_disk_is_named(tmp_path: Path) -> None:
 
 def test_no_other_file_is_written_over_where_that_is_not_meant(tmp_path: Path) -> None:
     write(tmp_path / "x", OLD)
-    with pytest.raises(StorageError, match="it is there already"):
+    with pytest.raises(StorageError, match="it already exists"):
         write(tmp_path / "x", NEW, replace=False)
     write(tmp_path / "y", NEW, replace=False)
 
@@ -230,27 +230,26 @@ WRITES = re.compile(
     r"""open\([^)]*["'][wax]b?["']|\.write_(text|bytes)\(|O_CREAT|mkstemp|mkdtemp"""
     r"""|NamedTemporaryFile|TemporaryDirectory|save_file\(|sqlite3\.connect"""
 )
-WRITERS = {  # files and rooms that write past `files.py`, and why
-    "files.py": "it is the place",
-    "agents/": "a backup and a draft of the files of others",
-    "bench/our_server.py": "a home for the server that is measured",
-    "bench/random_checkpoint.py": "within a scratch folder",
-    "doctor/selftest.py": "within a scratch folder",
-    "hub/": "the library's cache",
-    "probe.py": "within a scratch folder, past the system's cache",
-    "prompt_cache/files.py": "a draft, by MLX",
+WRITERS = {  # files and rooms that write without `files/`, and why
+    "files/": "the room itself",
+    "chat/sessions/": "SQLite: a file that must exist, and one in memory",
+    "chat/tools/notebook/": "user code writes to a folder of its own",
+    "checkpoint/hub/partial_file.py": "a download is appended to",
+    "diagnostics/agents/": "settings files of other programs, several at once",
+    "diagnostics/bench/our_server.py": "a home for the measured server",
+    "diagnostics/bench/random_checkpoint.py": "within a scratch folder",
+    "diagnostics/doctor/selftest.py": "within a scratch folder",
+    "diagnostics/probe.py": "within a scratch folder, bypassing the page cache",
+    "engine/prompt_cache/files.py": "MLX writes the draft",
     "server/log_file.py": "lines are appended",
-    "server/responses/database.py": "SQLite's file, made private",
-    "sessions/": "SQLite's file, made private",
-    "tools/notebook/": "what code may write is its own folder",
-    "journal.py": "lines are appended",
-    "speed.py": "within a scratch folder",
-    "writer.py": "a shard: pieces go to their place, and it may be gone on with",
+    "measure/speed.py": "within a scratch folder",
+    "write/journal.py": "lines are appended",
+    "write/writer.py": "shards are written in pieces and can be resumed",
 }
 
 
 def test_files_are_written_in_one_place() -> None:
-    """A new writer uses `files.py`, or says here why it cannot."""
+    """A new writer uses `files/`, or is listed above with a reason."""
     root = Path(__file__).parents[2]
     folders = (root / "mlx_gptoss", root / "convert" / "mlx_gptoss_convert")
     writers = {
@@ -265,7 +264,7 @@ def test_files_are_written_in_one_place() -> None:
 
 def test_a_write_that_numpy_could_not_finish_has_a_reason() -> None:
     with (
-        pytest.raises(StorageError, match="the disk takes no more"),
+        pytest.raises(StorageError, match="the disk is full"),
         storage_errors(Path("x")),
     ):
         raise OSError("9000 requested and 992 written")

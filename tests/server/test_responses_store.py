@@ -226,7 +226,7 @@ def test_a_full_disk_at_the_start_is_a_warning(
 
         assert ids(store.history("r2")) == ["q_r2", "a_r2"]
     [warning] = caplog.messages
-    assert "the disk takes no more: make room" in warning
+    assert "the disk is full: make room" in warning
 
 
 def test_two_servers_set_one_damaged_file_aside_once(path: Path) -> None:

@@ -116,7 +116,7 @@ def test_a_stored_response_is_read_where_files_may_not_grow(place: Place) -> Non
     assert (refused.status_code, gone.status_code) == (507, 200)
     assert refused.json()["error"] == {
         "message": "what this server stores cannot be changed or read now: the disk "
-        "takes no more: make room",
+        "is full: make room",
         "type": "server_error",
         "param": None,
         "code": "insufficient_storage",
@@ -154,14 +154,14 @@ def test_a_store_that_is_taken_away_is_begun_anew(
     place: Place, change: Callable[[Path], None]
 ) -> None:
     before = place.ask("hi")
-    lines = place.log.count("was removed: a new one is begun")
+    lines = place.log.count("was removed: a new one is created")
     change(place.store)
     assert place.status(before["id"]) == 404
     after = place.ask("hi")
 
     assert place.ask("ho", previous_response_id=after["id"])["store"]
     assert stat.S_IMODE(place.store.stat().st_mode) == 0o600
-    told = place.log.count("was removed: a new one is begun") - lines
+    told = place.log.count("was removed: a new one is created") - lines
     assert told == (change in (removed, without_its_folder))
 
 

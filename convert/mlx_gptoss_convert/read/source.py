@@ -17,6 +17,7 @@ import numpy as np
 from mlx_gptoss.checkpoint import StoredTensor
 from mlx_gptoss.checkpoint.value_checks import mark_invalid
 from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.files import read_into
 from mlx_gptoss.format.layout import BYTES, DTYPE_BYTES, FLOATS
 
 Observer = Callable[["SourceTensor", np.ndarray], None]  # called with every piece read
@@ -142,18 +143,11 @@ class TensorReader:
 
     def _read_file(self, stored: SourceTensor, start: int, stop: int) -> np.ndarray:
         raw = np.empty(stop - start, np.uint8)
-        view = raw.data
         descriptor = self._open(stored.file)
-        at = stored.offset + start
-        while view:
-            count = os.preadv(descriptor, [view], at)
-            if count == 0:
-                raise ConversionError(
-                    f"`{stored.file}` ends inside tensor `{stored.name}`: download it "
-                    "again"
-                )
-            view = view[count:]
-            at += count
+        if not read_into(descriptor, raw.data, stored.offset + start):
+            raise ConversionError(
+                f"`{stored.file}` ends inside tensor `{stored.name}`: download it again"
+            )
         return raw
 
     def _open(self, path: Path) -> int:

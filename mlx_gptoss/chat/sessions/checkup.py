@@ -10,10 +10,9 @@ from mlx_gptoss.chat.sessions import index
 from mlx_gptoss.chat.sessions.database import (
     APPLICATION,
     BUSY_SECONDS,
-    PROBLEMS,
-    explain,
 )
 from mlx_gptoss.chat.sessions.store import default_path
+from mlx_gptoss.files import SQLITE_REASONS, explain_sqlite_error, is_sqlite_error
 
 INTACT = [("ok",)]
 
@@ -56,7 +55,7 @@ def check_chats_file(path: Path | None = None) -> ChatsFileReport | None:
         ) as connection:
             return _check_tables(found, connection)
     except sqlite3.Error as error:
-        return replace(found, damage=explain(error))
+        return replace(found, damage=explain_sqlite_error(error))
 
 
 def _check_tables(found: ChatsFileReport, db: sqlite3.Connection) -> ChatsFileReport:
@@ -66,7 +65,7 @@ def _check_tables(found: ChatsFileReport, db: sqlite3.Connection) -> ChatsFileRe
         other = "it is a database of another program: move it away"
         return replace(found, damage="" if empty else other)
     if not index.chats_are_intact(db):
-        return replace(found, damage=PROBLEMS["SQLITE_CORRUPT"])
+        return replace(found, damage=SQLITE_REASONS["SQLITE_CORRUPT"])
     [chats] = db.execute("SELECT count(*) FROM chats").fetchone()
     levels, broken = _check_index(db)
     if not broken and db.execute("PRAGMA quick_check(1)").fetchall() != INTACT:
@@ -81,7 +80,7 @@ def _check_index(db: sqlite3.Connection) -> tuple[int | None, str]:
     try:
         db.execute("BEGIN IMMEDIATE")  # SQLite checks an index where it may write only
     except sqlite3.OperationalError as error:
-        if not explain(error) == PROBLEMS["SQLITE_READONLY"]:
+        if not is_sqlite_error(error, "SQLITE_READONLY"):
             raise
         return (index.levels(db), "") if index.is_complete(db) else (None, "")
     try:

@@ -6,8 +6,6 @@ several processes may take turns. What is deleted is overwritten with zeros. Kno
 nothing of chats beyond the columns.
 """
 
-import errno
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,14 +13,19 @@ from pathlib import Path
 
 from mlx_gptoss.chat.sessions import index
 from mlx_gptoss.errors import SessionError
+from mlx_gptoss.files import (
+    SQLITE_REASONS,
+    connect_private,
+    explain_sqlite_error,
+    is_sqlite_error,
+    make_private_file,
+)
 
 APPLICATION = 0x67707473  # "gpts": whose file this is
 VERSION = 1
 READ, WRITE = "BEGIN", "BEGIN IMMEDIATE"
 BUSY_SECONDS = 10.0  # seconds to wait for another process
 PROGRESS_OPERATIONS = 100_000  # of SQLite's machine: some milliseconds
-OWNER_FILE, OWNER_FOLDER = 0o600, 0o700
-UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 SCHEMA = """
 CREATE TABLE chats (
@@ -45,17 +48,6 @@ CREATE TABLE messages (
 );
 """
 
-PROBLEMS = {
-    "SQLITE_BUSY": "another program is using it: try again",
-    "SQLITE_LOCKED": "another program is using it: try again",
-    "SQLITE_FULL": "the disk is full: make room",
-    "SQLITE_IOERR": "the disk fails: see whether it is full",
-    "SQLITE_NOTADB": "it holds no chats: move it away",
-    "SQLITE_CORRUPT": "it is damaged: move it away, or restore a copy",
-    "SQLITE_READONLY": "it cannot be written: check its permissions",
-    "SQLITE_CANTOPEN": "it cannot be opened: check the path and its permissions",
-}
-
 
 class ChatDatabase:
     """A file of the schema above, made if it is not there.
@@ -67,7 +59,7 @@ class ChatDatabase:
     def __init__(self, path: Path, *, full_text: bool | None = None) -> None:
         self.path = path
         with self._sqlite_errors_named():
-            _make_private(path)
+            make_private_file(path)
             with closing(self._connect()) as connection:
                 self._prepare(connection, full_text)
                 self.full_text = index.exists(connection) or (
@@ -101,7 +93,11 @@ class ChatDatabase:
         cause = error.__cause__
         if not self.full_text or not isinstance(cause, sqlite3.Error):
             return False
-        return _is(cause, "SQLITE_CORRUPT") if damage else index.may_have_caused(cause)
+        return (
+            is_sqlite_error(cause, "SQLITE_CORRUPT")
+            if damage
+            else index.may_have_caused(cause)
+        )
 
     def mend(self, *, thorough: bool = False) -> bool:
         """Build a broken index anew; `thorough`, any index, and the file around it.
@@ -114,11 +110,11 @@ class ChatDatabase:
                 try:
                     return self._build_index()
                 except sqlite3.DatabaseError as error:
-                    if not _is(error, "SQLITE_CORRUPT"):
+                    if not is_sqlite_error(error, "SQLITE_CORRUPT"):
                         raise
             with self._transaction(WRITE) as connection:
                 if not index.chats_are_intact(connection):
-                    raise self._error(PROBLEMS["SQLITE_CORRUPT"])
+                    raise self._error(SQLITE_REASONS["SQLITE_CORRUPT"])
                 index.abandon(connection)
             return self._build_index()
 
@@ -150,10 +146,8 @@ class ChatDatabase:
 
     def _connect(self) -> sqlite3.Connection:
         # A connection an operation: any thread may ask, and nothing stays locked.
-        connection = sqlite3.connect(self.path, BUSY_SECONDS, isolation_level=None)
+        connection = connect_private(self.path, BUSY_SECONDS)
         connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA secure_delete = ON")
         # Python is called now and then, so that Ctrl-C ends a long statement.
         connection.set_progress_handler(lambda: 0, PROGRESS_OPERATIONS)
         return connection
@@ -196,9 +190,9 @@ class ChatDatabase:
         try:
             yield
         except sqlite3.Error as error:
-            if _is(error, "SQLITE_INTERRUPT"):
+            if is_sqlite_error(error, "SQLITE_INTERRUPT"):
                 raise KeyboardInterrupt from error
-            raise self._error(explain(error)) from error
+            raise self._error(explain_sqlite_error(error)) from error
         except OSError as error:
             raise self._error(
                 f"{error.strerror}: check the path and its permissions"
@@ -215,37 +209,6 @@ def free_pages(connection: sqlite3.Connection) -> None:
         # A page each time: Python's `sqlite3` ends a statement that has no columns at
         # its first step.
         connection.execute("PRAGMA incremental_vacuum")
-
-
-def explain(error: sqlite3.Error) -> str:
-    """Say what is wrong with a file, and what to do."""
-    known = [text for key, text in PROBLEMS.items() if _is(error, key)]
-    return known[0] if known else str(error)
-
-
-def _is(error: sqlite3.Error, kind: str) -> bool:
-    return getattr(error, "sqlite_errorname", "").startswith(kind)
-
-
-def _make_private(path: Path) -> None:
-    """Make the file and, where needed, its folder; nobody else may look in.
-
-    A file that can be read and not written is left as it is: its chats can be seen.
-    """
-    if not path.parent.exists():
-        path.parent.mkdir(parents=True, mode=OWNER_FOLDER)
-        path.parent.chmod(OWNER_FOLDER)  # whatever the umask took away
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, OWNER_FILE)
-    except OSError as error:
-        if error.errno in UNWRITABLE and path.is_file() and os.access(path, os.R_OK):
-            return
-        raise
-    try:
-        if os.fstat(handle).st_mode & 0o777 != OWNER_FILE:
-            os.fchmod(handle, OWNER_FILE)
-    finally:
-        os.close(handle)
 
 
 def _run(connection: sqlite3.Connection, script: str) -> None:

@@ -20,7 +20,7 @@ from mlx_gptoss.chat.sessions.search import (
     search,
 )
 from mlx_gptoss.errors import SessionError
-from mlx_gptoss.home import data_folder
+from mlx_gptoss.files import data_folder
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat import Chat

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from mlx_gptoss.checkpoint.hub.cached_models import describe_missing, list_cached_models
 from mlx_gptoss.checkpoint.hub.download import Download, Progress
@@ -37,6 +36,7 @@ from mlx_gptoss.checkpoint.hub.repo_listing import (
 )
 from mlx_gptoss.checkpoint.hub.retries import Notify, Sleep
 from mlx_gptoss.errors import HubError
+from mlx_gptoss.files import scratch, temporary_folder
 from mlx_gptoss.memory import format_bytes
 
 FREE_RESERVE = 10**9  # bytes of disk to leave free after a download
@@ -243,13 +243,13 @@ class Hub:
     def _check(self, published: RepoListing, check: ModelCheck) -> None:
         """Show `check` the config, outside the cache: a refusal leaves nothing."""
         weights = (f.size or 0 for f in select_files(published) if is_weights(f.name))
-        with TemporaryDirectory() as folder:
+        with scratch(temporary_folder()) as folder:
             config = download_with_library(
                 published.repo,
                 CONFIG,
                 published.commit,
                 endpoint=self.endpoint,
-                local=Path(folder),
+                local=folder,
             )
             check(config, sum(weights))
 

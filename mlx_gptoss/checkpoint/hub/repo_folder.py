@@ -12,7 +12,6 @@ The library never goes on with a part it left, and nobody removes it: we do. Kno
 files and locks; nothing of the network.
 """
 
-import errno
 import json
 import os
 import re
@@ -26,6 +25,7 @@ from mlx_gptoss.checkpoint.hub.library import library
 from mlx_gptoss.checkpoint.hub.local_models import read_json
 from mlx_gptoss.checkpoint.hub.repo_listing import HubFile
 from mlx_gptoss.errors import HubError
+from mlx_gptoss.files import NO_LINKS, write
 
 PARTIAL_SUFFIX = ".mlx-gptoss.incomplete"
 PARTIAL_NAME = re.compile(r"(?P<etag>.+?)(?:\.[0-9a-f]{8}|\.mlx-gptoss)?\.incomplete")
@@ -36,7 +36,6 @@ REPO_LOCK = "mlx-gptoss"  # the lock of the whole repository: no etag
 # to everyone: there, only that nothing has been written for a while tells.
 QUIET_SECONDS = 60
 LOCK_SECONDS = 0.2  # to find out whether somebody holds a lock
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 SAFE_NAME = re.compile(
     r"\w[\w.+=-]{0,150}", re.ASCII
 )  # an etag or commit as a file's name
@@ -151,17 +150,14 @@ class RepoFolder:
         ref = self.path / "refs" / branch
         ref.parent.mkdir(parents=True, exist_ok=True)
         if self._commit(branch) != commit:
-            draft = self.path / ".mlx-gptoss.ref"
-            draft.write_text(commit)
-            draft.replace(ref)
+            write(ref, commit, private=False)
 
     def record_download(self, commit: str, files: Iterable[HubFile]) -> None:
         """Write down what a download needs, for those who look at what it left."""
         facts = {file.name: [file.size, file.etag] for file in files}
-        draft = self.path / ".mlx-gptoss.begun"
         self.path.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps({"commit": commit, "files": facts}))
-        draft.replace(self.path / DOWNLOAD_RECORD)
+        record = json.dumps({"commit": commit, "files": facts})
+        write(self.path / DOWNLOAD_RECORD, record, private=False)
 
     def forget_download(self) -> None:
         (self.path / DOWNLOAD_RECORD).unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
 from mlx_gptoss.errors import ConfigError
-from mlx_gptoss.home import environment_folder
+from mlx_gptoss.files import environment_folder
 
 NAME = "mlx-gptoss"
 MAX_OUTPUT_TOKENS = 32_768  # tokens of one answer, where a tool wants a number

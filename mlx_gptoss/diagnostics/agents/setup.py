@@ -14,7 +14,7 @@ from mlx_gptoss.diagnostics.agents.known_agents import AGENTS, SettingsFile
 from mlx_gptoss.diagnostics.agents.settings import replacement
 from mlx_gptoss.diagnostics.agents.settings.edit import edit_text
 from mlx_gptoss.errors import ConfigError
-from mlx_gptoss.home import user_home
+from mlx_gptoss.files import user_home
 
 
 @dataclass(frozen=True)

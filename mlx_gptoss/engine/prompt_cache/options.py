@@ -6,7 +6,7 @@ Knows sizes and folders; keeps nothing.
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_gptoss.home import CACHE_VARIABLE, cache_folder, environment_folder
+from mlx_gptoss.files import CACHE_VARIABLE, cache_folder, environment_folder
 from mlx_gptoss.memory import Plan, parse_bytes
 
 DEFAULT_LIMIT = 2**30  # bytes of memory, where there is no plan of it

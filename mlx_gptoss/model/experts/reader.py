@@ -9,18 +9,17 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_gptoss.errors import CheckpointError
+from mlx_gptoss.files import Preadv
 
 THREADS = 8
 F_RDAHEAD = 45  # macOS; not in Python's fcntl
 CHANGED = "it changed while the model was running: load it again"
-
-Preadv = Callable[[int, Sequence[memoryview], int], int]
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,24 @@ again on a new one. What the disk refuses is a StorageError. Any thread may ask.
 """
 
 import logging
-import os
 import sqlite3
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from mlx_gptoss.errors import StorageError
-from mlx_gptoss.files import OWNER_FILE, make_folder, storage_errors
+from mlx_gptoss.files import (
+    SQLITE_FULL,
+    SQLITE_REASONS,
+    connect_private,
+    explain_sqlite_error,
+    is_sqlite_error,
+    make_private_file,
+    storage_errors,
+)
 
 log = logging.getLogger(__name__)
 
@@ -29,22 +35,7 @@ BUSY_SECONDS = 10.0
 JOURNALS = ("-journal", "-wal", "-shm")  # endings of what belongs to a file
 BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
 DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ")
-# A limit or a quota that is reached comes as a write that failed.
-FULL = (
-    "SQLITE_FULL",
-    "SQLITE_IOERR_WRITE",
-    "SQLITE_IOERR_TRUNCATE",
-    "SQLITE_IOERR_FSYNC",
-)
 UNREADABLE = ("no such table", "no such column", "Could not decode to UTF-8")
-REASONS = {
-    "SQLITE_BUSY": "another program is using it: try again",
-    "SQLITE_LOCKED": "another program is using it: try again",
-    **dict.fromkeys(FULL, "the disk takes no more: make room"),
-    "SQLITE_IOERR": "the disk failed: check it",
-    "SQLITE_READONLY": "it is read-only: check its permissions",
-    "SQLITE_CANTOPEN": "it cannot be opened: check its folder and its permissions",
-}
 NEWER = "a newer version of this program made it"
 
 T = TypeVar("T")
@@ -86,7 +77,7 @@ class Database:
             return self.change(work)
         except StorageError as error:
             cause = error.__cause__
-            if not isinstance(cause, sqlite3.Error) or _is(cause, BUSY):
+            if not isinstance(cause, sqlite3.Error) or is_sqlite_error(cause, *BUSY):
                 raise
         return self._run("begin immediate", work, journal="memory")
 
@@ -106,7 +97,7 @@ class Database:
         """Let one thread work; each waits `busy_seconds` in all, for whatever it is."""
         until = time.monotonic() + self._busy_seconds
         if not self._lock.acquire(timeout=self._busy_seconds):
-            raise self._error(REASONS["SQLITE_BUSY"])
+            raise self._error(SQLITE_REASONS["SQLITE_BUSY"])
         self._until = until
         try:
             yield
@@ -130,10 +121,8 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         self._make_file()
         left = max(0.0, self._until - time.monotonic())
-        connection = sqlite3.connect(self.path, left, isolation_level=None)
+        connection = connect_private(self.path, left)
         try:
-            connection.execute("pragma foreign_keys = on")
-            connection.execute("pragma secure_delete = on")
             self._make_tables(connection)
         except BaseException:
             connection.close()
@@ -143,17 +132,11 @@ class Database:
     def _make_file(self) -> None:
         """Make the file if it is not there; nobody else may read it."""
         with storage_errors(self.path):
-            if not self.path.exists():
-                if self._seen:
-                    log.warning("`%s` was removed: a new one is begun", self.path)
-                make_folder(self.path.parent)
-                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-                os.close(os.open(self.path, flags, OWNER_FILE))
-            facts = self.path.stat()
-            if stat.S_ISREG(facts.st_mode) and facts.st_mode & 0o777 != OWNER_FILE:
-                with suppress(OSError):  # on a read-only disk it stays as it is
-                    self.path.chmod(OWNER_FILE)
-        self._seen, self._inode = True, facts.st_ino
+            if self._seen and not self.path.exists():
+                log.warning("`%s` was removed: a new one is created", self.path)
+            # File systems without modes, such as FAT, are accepted.
+            status = make_private_file(self.path, must_restrict=False)
+        self._seen, self._inode = True, status.st_ino
 
     def _make_tables(self, connection: sqlite3.Connection) -> None:
         """Bring the file to the newest version; one that is there is not written to."""
@@ -189,12 +172,12 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
-            if _is(error, DAMAGE) or any(text in str(error) for text in UNREADABLE):
+            if is_sqlite_error(error, *DAMAGE) or any(
+                text in str(error) for text in UNREADABLE
+            ):
                 raise DamagedError(str(error)) from error
-            name = getattr(error, "sqlite_errorname", "")
-            known = [text for key, text in REASONS.items() if name.startswith(key)]
-            why = known[0] if known else str(error)
-            raise self._error(why, full=_is(error, FULL)) from error
+            why = explain_sqlite_error(error)
+            raise self._error(why, full=is_sqlite_error(error, *SQLITE_FULL)) from error
 
     def _error(self, why: str, *, full: bool = False) -> StorageError:
         return StorageError(
@@ -205,10 +188,6 @@ class Database:
 def _version(connection: sqlite3.Connection) -> int:
     [version] = connection.execute("pragma user_version").fetchone()
     return version
-
-
-def _is(error: sqlite3.Error, names: tuple[str, ...]) -> bool:
-    return getattr(error, "sqlite_errorname", "").startswith(names)
 
 
 def _free_name(path: Path) -> Path:

@@ -1,14 +1,10 @@
-"""Files that are written whole or not at all, and what to say when that fails.
+"""Write files whole or not at all, and explain what the disk refuses.
 
-    write(path, "text")                   # for the owner's eyes only
-    with draft(path) as place: ...        # where a library writes the file itself
-    with scratch(folder) as inside: ...   # a folder that goes away again
-
-A file is made as a draft beside its place, brought to the disk, and renamed: whoever
-looks finds the old file or the new one. Its process holds a lock on a draft and on a
-scratch folder. One that nobody has locked was left by a process that was killed, and
-goes when something else is written to the same folder. Devices and pipes are written to
-as they are. Everything here raises StorageError. Knows nothing of what it writes.
+A file is written as a draft beside its target, synced and renamed, so readers see the
+old file or the new one. The writing process holds a lock on its draft or scratch
+folder; an unlocked one was left by a killed process and is removed by the next write to
+that folder. Devices and pipes are written in place. Raises StorageError. Knows nothing
+of file contents.
 """
 
 import errno
@@ -33,30 +29,30 @@ NO_SYNC = {errno.EACCES, errno.EINVAL, errno.ENOTSUP}
 FULL = {errno.ENOSPC, errno.EDQUOT}
 REASONS = {
     errno.ENOSPC: "the disk is full: make room",
-    errno.EDQUOT: "your share of the disk is used up: make room",
+    errno.EDQUOT: "your disk quota is used up: make room",
     errno.EFBIG: "it would be larger than this system allows: see `ulimit -f`",
     errno.EROFS: "the disk is read-only: choose another place",
-    errno.ENOENT: "its folder is not there: make it first",
+    errno.ENOENT: "its folder does not exist: create it first",
     errno.EISDIR: "it is a folder: choose another name",
-    errno.EEXIST: "it is there already: choose another name",
+    errno.EEXIST: "it already exists: choose another name",
     errno.ENAMETOOLONG: "its name is too long: choose a shorter one",
-    errno.ELOOP: "the links in its path lead in a circle",
+    errno.ELOOP: "its path has a loop of symbolic links",
     errno.EIO: "the disk failed: check it",
 }
 
 
 def explain_os_error(error: OSError) -> str:
-    """Return why the system refused, and what to do; names no file."""
-    if error.errno is None:  # NumPy's, of a write that came to an end too early
-        return f"the disk takes no more ({error}): make room"
-    if known := REASONS.get(error.errno or 0):
+    """Return the reason for a refusal and the remedy, without the file's name."""
+    if error.errno is None:  # NumPy raises this for a short write
+        return f"the disk is full ({error}): make room"
+    if known := REASONS.get(error.errno):
         return known
     return f"{error.strerror or error}; check the path and its permissions"
 
 
 @contextmanager
 def storage_errors(path: Path, failed: str = "written") -> Iterator[None]:
-    """Turn an OSError into a StorageError: `path` cannot be written, or `failed`."""
+    """Turn an OSError into a StorageError: `path` cannot be `failed`, and why."""
     try:
         yield
     except OSError as error:
@@ -70,10 +66,10 @@ def storage_errors(path: Path, failed: str = "written") -> Iterator[None]:
 def write(
     path: Path, content: str | bytes, *, private: bool = True, replace: bool = True
 ) -> None:
-    """Write a whole file: text as UTF-8, with `?` for what UTF-8 cannot say.
+    """Write a whole file; text as UTF-8, with `?` for what UTF-8 cannot encode.
 
-    With `private` its owner alone may read it; else it keeps the mode it has, and a
-    new one gets what the umask leaves. Without `replace` no other file is written over.
+    A `private` file is readable by its owner only; otherwise it keeps its mode, and a
+    new one gets the mode of the umask. Without `replace` an existing file is an error.
     """
     if isinstance(content, str):
         content = content.encode("utf-8", "replace")
@@ -83,42 +79,41 @@ def write(
 
 @contextmanager
 def draft(path: Path, *, private: bool = True, replace: bool = True) -> Iterator[Path]:
-    """Give the place to write `path` to; it becomes `path` when the block ends well.
+    """Yield a draft with the suffix of `path`; rename it to `path` on success.
 
-    It has the ending of `path`. See `write` for the options.
+    See `write` for the options.
     """
     with storage_errors(path):
         if _is_special(path):
             yield path
             return
-        target = _followed(path)
+        target = _follow_own_link(path)
         remove_stale(target.parent)
-        mode = OWNER_FILE if private else ANY_FILE
-        place, lock = _locked_draft(target, mode)
+        place, lock = _locked_draft(target, OWNER_FILE if private else ANY_FILE)
         try:
             if not private and target.exists():
                 place.chmod(stat.S_IMODE(target.stat().st_mode))
             yield place
             sync(place)
             _rename(place, target, replace=replace)
-        finally:  # after a rename there is nothing of that name
+        finally:  # after a rename the draft no longer exists
             place.unlink(missing_ok=True)
             os.close(lock)
         sync_folder(target.parent)
 
 
 def require_writable(path: Path) -> None:
-    """Raise StorageError if `path` cannot be written, before there is anything to."""
+    """Raise StorageError if `path` cannot be written, before there is content."""
     with storage_errors(path):
         if not _is_special(path):
-            place, lock = _locked_draft(_followed(path), OWNER_FILE)
+            place, lock = _locked_draft(_follow_own_link(path), OWNER_FILE)
             place.unlink()
             os.close(lock)
 
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """Give a new private folder within `folder`, and remove it and all in it."""
+    """Yield a new private folder within `folder`; remove it and its content at exit."""
     with storage_errors(folder):
         remove_stale(folder)
         inside, lock = _locked_folder(folder)
@@ -130,23 +125,23 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 
 def temporary_folder() -> Path:
-    """Return the system's folder for scratch. Raises StorageError for a full disk."""
+    """Return the system's temporary folder. Raises StorageError if none is writable."""
     try:
         return Path(tempfile.gettempdir())
-    except FileNotFoundError as error:  # none of those it tries can be written
+    except FileNotFoundError as error:  # none of the candidates can be written
         raise StorageError(
             "no folder for temporary files can be written: make room, or set `TMPDIR`"
         ) from error
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for its owner alone, and those above it, if it is not there."""
+    """Create a folder of mode 0700, and its parents, unless it exists."""
     with storage_errors(folder):
         folder.mkdir(OWNER_FOLDER, parents=True, exist_ok=True)
 
 
 def sync(path: Path) -> None:
-    """Bring what was written to a file or folder to the disk. Raises OSError."""
+    """Flush a file or folder to the disk. Raises OSError."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
@@ -155,7 +150,7 @@ def sync(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where that can be asked for."""
+    """Flush the names in a folder to the disk, on file systems that can."""
     try:
         sync(folder)
     except OSError as error:
@@ -164,16 +159,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_draft(path: Path) -> bool:
-    """Whether a name is that of a draft, of a running process or a dead one."""
+    """Whether a name is that of a draft, of a running process or a killed one."""
     return path.name.startswith(PREFIX) and DRAFT in path.name
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove the drafts and scratch folders in `folder` whose process was killed."""
+    """Remove drafts and scratch folders in `folder` that killed processes left."""
     for path in folder.glob(f"{PREFIX}*"):
         if DRAFT not in path.name and path.suffix != SCRATCH:
             continue
-        with suppress(OSError):  # locked, gone, or of another user
+        with suppress(OSError):  # locked, removed meanwhile, or of another user
             lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -188,7 +183,7 @@ def remove_stale(folder: Path) -> None:
 
 
 def _is_special(path: Path) -> bool:
-    """Whether it is a device or a pipe, which a rename would do away with."""
+    """Whether it is a device or a pipe, which a rename would replace."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -198,8 +193,8 @@ def _is_special(path: Path) -> bool:
     return not stat.S_ISREG(mode)
 
 
-def _followed(path: Path) -> Path:
-    """Return where a link leads that is the user's own; others' may be traps."""
+def _follow_own_link(path: Path) -> Path:
+    """Resolve a link that the user owns; another user's could be a trap."""
     if path.is_symlink() and path.lstat().st_uid == os.geteuid():
         return path.resolve()
     return path
@@ -208,7 +203,7 @@ def _followed(path: Path) -> Path:
 def _locked_draft(target: Path, mode: int) -> tuple[Path, int]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     while True:
-        place = target.with_name(_name() + DRAFT + target.suffix)
+        place = target.with_name(_random_name() + DRAFT + target.suffix)
         handle = os.open(place, flags, mode)
         if _lock(handle):
             return place, handle
@@ -216,25 +211,25 @@ def _locked_draft(target: Path, mode: int) -> tuple[Path, int]:
 
 def _locked_folder(folder: Path) -> tuple[Path, int]:
     while True:
-        inside = folder / (_name() + SCRATCH)
+        inside = folder / (_random_name() + SCRATCH)
         inside.mkdir(OWNER_FOLDER)
         handle = os.open(inside, os.O_RDONLY | os.O_CLOEXEC)
         if _lock(handle):
             return inside, handle
 
 
-def _name() -> str:
+def _random_name() -> str:
     return PREFIX + secrets.token_hex(6)
 
 
 def _lock(handle: int) -> bool:
-    """Lock what was just made; False if another process took it for a leftover."""
+    """Lock a new draft; False if another process removed it as stale."""
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
         return False
-    except OSError:  # this file system has no locks: nothing on it is a leftover
+    except OSError:  # a file system without locks: nothing on it is removed as stale
         return True
     if os.fstat(handle).st_nlink:
         return True
@@ -251,5 +246,5 @@ def _rename(place: Path, target: Path, *, replace: bool) -> None:
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # is it there?
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # must be new
         place.replace(target)
