@@ -187,7 +187,7 @@ def test_a_full_disk_in_the_middle_of_a_rebuild_loses_nothing(path: Path) -> Non
     assert len(json.loads(found.stdout)) == 2000
     assert "the search index cannot be used, so all was read" in found.stderr
     assert deleted.returncode == 1 and "Traceback" not in deleted.stderr
-    assert "see whether it is full" in deleted.stderr.splitlines()[-1]
+    assert "the disk is full: make room" in deleted.stderr.splitlines()[-1]
     assert path.read_bytes() == before
     assert len(Sessions.open().search("quartz")) == 2000
     Sessions.open().delete_all()

@@ -122,7 +122,7 @@ def a_folder_that_may_not_be_written(folder: Path) -> Path:
         (a_file_in_the_way, "Not a directory; check the path"),
         (a_folder_of_that_name, "it is a folder"),
         (a_link_that_loops, "a loop of symbolic links"),
-        (no_folder, "its folder is not there"),
+        (no_folder, "its folder does not exist"),
         (a_long_name, "its name is too long"),
         (a_folder_that_may_not_be_written, "check the path and its permissions"),
     ],
