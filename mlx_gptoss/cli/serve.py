@@ -21,7 +21,7 @@ from mlx_gptoss.cli.serve_setup import (
 )
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.storage_options import keeps_prompts
-from mlx_gptoss.home import config_folder
+from mlx_gptoss.files import config_folder
 
 STORE = "server"
 OWNER_ONLY = 0o077  # what is taken from others of every file that is made

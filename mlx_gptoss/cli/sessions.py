@@ -15,8 +15,7 @@ from mlx_gptoss.cli.options import json_option
 from mlx_gptoss.cli.serve import STORE
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.terminal import CONTROL
-from mlx_gptoss.files import write
-from mlx_gptoss.home import config_folder
+from mlx_gptoss.files import config_folder, write
 from mlx_gptoss.memory import format_bytes
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_gptoss.errors import CheckpointError
-from mlx_gptoss.files import Preadv
+from mlx_gptoss.files import Preadv, read_into
 
 THREADS = 8
 F_RDAHEAD = 45  # macOS; not in Python's fcntl
@@ -87,21 +87,19 @@ class ExpertReader:
         )
 
     def _read(self, wanted: ReadRange) -> None:
-        descriptor, done = self._descriptors[wanted.file], 0
-        while done < len(wanted.out):
-            try:
-                count = self._preadv(
-                    descriptor, [wanted.out[done:]], wanted.offset + done
-                )
-            except OSError as error:
-                raise CheckpointError(
-                    f"cannot read {wanted.name} in `{wanted.file}`: {error.strerror}"
-                ) from error
-            if count <= 0:
-                raise CheckpointError(
-                    f"`{wanted.file}` ended inside {wanted.name}: {CHANGED}"
-                )
-            done += count
+        descriptor = self._descriptors[wanted.file]
+        try:
+            is_filled = read_into(
+                descriptor, wanted.out, wanted.offset, preadv=self._preadv
+            )
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot read {wanted.name} in `{wanted.file}`: {error.strerror}"
+            ) from error
+        if not is_filled:
+            raise CheckpointError(
+                f"`{wanted.file}` ended inside {wanted.name}: {CHANGED}"
+            )
 
     def check_unchanged(self, files: Iterable[Path]) -> None:
         """Raise CheckpointError if a file is not the one that was opened."""
