@@ -161,16 +161,16 @@ def test_aider_knows_the_context_and_keeps_its_comments(home: Path) -> None:
         ("codex", "model_providers = 3\n", "`model_providers` is 3"),
         ("aider", "a: b: c\n", "it is not YAML"),
         ("aider", "a: 1\n---\nb: 2\n", "it is not YAML"),
-        ("aider", "- a\n", "it does not hold settings by name"),
+        ("aider", "- a\n", "its top level is not a table of settings"),
         ("continue", "models: none\n", "`models` is 'none'"),
         ("opencode", '{"a": 1, /* mine }', "it is not plain JSON"),
         ("opencode", "{'a': 1}", "it is not plain JSON"),
         (
             "opencode",
             '{"a": 1, "a": 2}',
-            "it is not plain JSON (`a` stands in it twice",
+            "it is not plain JSON (`a` occurs twice",
         ),
-        ("cline", '{"a": NaN}', "it is not plain JSON (NaN is no number there"),
+        ("cline", '{"a": NaN}', "it is not plain JSON (NaN is not a JSON number"),
         ("cline", "[" * 100_000, "it is not plain JSON"),
         ("claude-code", '{"env": []}', "`env` is []"),
     ],
@@ -207,7 +207,11 @@ def test_an_id_that_is_no_text_is_refused(home: Path, tool: str, model: str) -> 
     ("tool", "text", "fault"),
     [
         ("aider", "a: &a [*a]\n", "maximum recursion depth exceeded"),
-        ("continue", "models: &m\n- model: a\nb: *m\n", "`*m` is written elsewhere"),
+        (
+            "continue",
+            "models: &m\n- model: a\nb: *m\n",
+            "`*m` is an alias, defined elsewhere",
+        ),
         ("cline", '{"a": ' + "[" * 2000 + "]" * 2000 + "}", "it is not plain JSON"),
     ],
 )

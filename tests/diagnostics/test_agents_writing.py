@@ -269,7 +269,7 @@ def test_a_run_killed_between_two_files_is_finished_by_the_next(home: Path) -> N
 
 
 def test_a_draft_that_another_run_writes_is_left_to_it(config: Path) -> None:
-    draft = config.parent / ".config.toml.mlx-gptoss-abc"
+    draft = config.parent / ".mlx-gptoss-abc.draft.toml"
     with draft.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         write(prepare("codex", OURS))

@@ -1,18 +1,17 @@
-"""Coding agents and editors beside this model: their settings, and a proof.
+"""Coding agents: set them up for this server, and check that a server suits them.
 
-    changes = prepare("codex", endpoint)     # what would be written, nothing is yet
+    changes = prepare("codex", endpoint)     # compute the changes; write nothing
     for change in changes: print(change.diff())
-    write(changes)                           # all files or none; the old ones are kept
+    write(changes)                           # all files or none, with backups
 
-tools.py       which tools there are: their files and keys
-documents.py   settings edited in place: read, changed, put into the text, read again
-*_text.py      TOML, YAML and JSON as text: where a value stands, and how to put one
-setup.py       from a tool to the change of its files
-writing.py     files replaced whole, all of them or none
-client.py      HTTP as those tools speak it, by the standard library
-shapes.py      what a reply must look like for them
-steps/         the conversation of `agents check`
-cases.py       tool cases through both protocols, and how often they succeed
+known_agents.py  the supported agents: their files and keys
+setup.py         from the name of an agent to the changes of its files
+settings/        editing TOML, YAML and JSON in place, and replacing files
+endpoint.py      a server's URL, model and key
+received.py      models that validate replies as strict clients do
+streams.py       assemble streamed events into whole replies
+steps/           the conversation of `agents check`
+cases.py         tool cases through two protocols, with success rates
 
-Knows the server by its URL only: it may as well be another one.
+Knows a server only by its URL, so it can check any server.
 """

@@ -1,10 +1,9 @@
-"""Tool cases through both of OpenAI's protocols: whether replies are well-formed, and
-how often the model does what was asked.
+"""Tool cases through OpenAI's two protocols: validity of replies, and success rates.
 
-After the compatibility test of openai/gpt-oss: each case (cases.jsonl) offers tools,
-asks for something, gives the tool's result and takes the answer. The first turn is
-streamed, the second is not. Shapes are the server's and must all be valid; calls are
-the model's, and are only counted.
+Modelled on the compatibility test of openai/gpt-oss. Each case (cases.jsonl) offers
+tools, asks a question, returns the tool's result and reads the answer. The first turn
+is streamed, the others are not. Replies are the server's responsibility and must all
+be valid; tool calls are the model's, and are only counted.
 """
 
 import json
@@ -34,7 +33,7 @@ TURNS = 4  # a model may call twice
 
 @dataclass(frozen=True)
 class ToolCase:
-    """Something to ask, the tools offered (the first is the right one), its call."""
+    """A question, the tools offered (the first is the right one), the expected call."""
 
     name: str
     tools: Sequence[dict[str, Any]]
@@ -46,26 +45,26 @@ class ToolCase:
 
 @dataclass
 class CaseResult:
-    """How a case went; `fault` is what was wrong with a reply's shape, if anything."""
+    """The result of a case; `error` describes an invalid reply, if there was one."""
 
     case: ToolCase
     api: str
     error: str | None = None
-    called_tool: bool = False  # the right tool
-    fits_schema: bool = False  # and its schema
-    exact: bool = False  # with the arguments expected
+    called_tool: bool = False  # the right tool was called
+    fits_schema: bool = False  # the arguments fit its schema
+    exact: bool = False  # the arguments are the expected ones
     answer: str = ""
-    cut: bool = False  # the answer, by the limit of tokens
+    cut: bool = False  # the answer, by the token limit
     calls: list[str] = field(default_factory=list)
 
     @property
     def answered(self) -> bool:
-        """Whether an answer came, and came to its end."""
+        """Whether there was a complete answer."""
         return bool(self.answer) and not self.cut
 
 
 def read_cases() -> Sequence[ToolCase]:
-    """Return the cases that come with the package."""
+    """Read the cases in the package."""
     text = (files("mlx_gptoss.diagnostics.agents") / "cases.jsonl").read_text(
         encoding="utf-8"
     )
@@ -75,7 +74,7 @@ def read_cases() -> Sequence[ToolCase]:
 def run_cases(
     client: HttpClient, model: str, cases: Sequence[ToolCase]
 ) -> Iterator[CaseResult]:
-    """Run each case through chat and through responses."""
+    """Run each case through chat completions and through responses."""
     for case in cases:
         for api, talk in CONVERSATIONS.items():
             yield run_case(case, api, talk(client, model, case))
@@ -93,11 +92,11 @@ class CaseReply:
     reasoning: str
     answer: str
     calls: Sequence[CaseCall]
-    cut: bool = False  # by the limit of tokens
+    cut: bool = False  # by the token limit
 
 
 class CaseConversation(Protocol):
-    """A conversation about one case, in one protocol."""
+    """A conversation about one case in one protocol."""
 
     def next_reply(self, *, streamed: bool) -> CaseReply: ...
 
@@ -105,7 +104,7 @@ class CaseConversation(Protocol):
 
 
 class ChatConversation:
-    """By chat completions: the conversation is sent each time."""
+    """By chat completions: every request sends the whole conversation."""
 
     def __init__(self, client: HttpClient, model: str, case: ToolCase) -> None:
         self._client = client
@@ -119,7 +118,7 @@ class ChatConversation:
         }
 
     def next_reply(self, *, streamed: bool) -> CaseReply:
-        """Ask for the next turn."""
+        """Request the next turn."""
         body = self._body | {"messages": self._messages}
         if streamed:
             more = {"stream": True, "stream_options": {"include_usage": True}}
@@ -147,13 +146,13 @@ class ChatConversation:
         )
 
     def add_result(self, call: CaseCall, result: str) -> None:
-        """Take the result of a call."""
+        """Add the result of a call."""
         given = {"role": "tool", "tool_call_id": call.id, "content": result}
         self._messages.append(given)
 
 
 class ResponsesConversation:
-    """By responses that are not stored: the items are sent each time."""
+    """By responses that are not stored: every request sends all items."""
 
     def __init__(self, client: HttpClient, model: str, case: ToolCase) -> None:
         self._client = client
@@ -170,7 +169,7 @@ class ResponsesConversation:
         }
 
     def next_reply(self, *, streamed: bool) -> CaseReply:
-        """Ask for the next turn."""
+        """Request the next turn."""
         body = self._body | {"input": self._items}
         if streamed:
             events = self._client.stream(RESPONSES, body | {"stream": True})
@@ -189,7 +188,7 @@ class ResponsesConversation:
         return CaseReply(reasoning, answer, calls, cut=response.status == "incomplete")
 
     def add_result(self, call: CaseCall, result: str) -> None:
-        """Take the result of a call."""
+        """Add the result of a call."""
         kind = "function_call_output"
         self._items.append({"type": kind, "call_id": call.id, "output": result})
 
@@ -198,7 +197,7 @@ CONVERSATIONS = {"chat": ChatConversation, "responses": ResponsesConversation}
 
 
 def run_case(case: ToolCase, api: str, conversation: CaseConversation) -> CaseResult:
-    """Hold one case's conversation and say how it went."""
+    """Hold the conversation of a case and return its result."""
     ran = CaseResult(case, api)
     try:
         _hold_conversation(ran, conversation)
@@ -222,7 +221,7 @@ def _hold_conversation(ran: CaseResult, conversation: CaseConversation) -> None:
 
 
 def _record_call(ran: CaseResult, call: CaseCall) -> None:
-    """Count a call; the first of the right tool is the one that counts."""
+    """Record a call; the first call of the right tool is judged."""
     ran.calls.append(f"{call.name}({call.arguments})")
     names = {tool["name"]: tool for tool in ran.case.tools}
     if call.name not in names:

@@ -1,8 +1,8 @@
-"""The tools that can be set up: which files they read, and what to put there.
+"""The supported agents: which settings files they read, and which settings they need.
 
-Each was run against a server with the settings written here (codex 0.171, opencode
-1.18, cline 3.0, cn 1.5 for Continue, Claude Code 2.1), but for aider, whose keys are
-those of its documentation. Knows files and keys; reads and writes nothing.
+All were run against a server with these settings (codex 0.171, opencode 1.18, cline
+3.0, cn 1.5 for Continue, Claude Code 2.1) except aider, whose keys are from its
+documentation. Knows files and keys; reads and writes nothing.
 """
 
 from collections.abc import Callable, MutableMapping, MutableSequence, Sequence
@@ -16,7 +16,7 @@ from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.files import environment_folder
 
 NAME = "mlx-gptoss"
-MAX_OUTPUT_TOKENS = 32_768  # tokens of one answer, where a tool wants a number
+MAX_OUTPUT_TOKENS = 32_768  # of one answer, for agents that require a number
 
 SettingsTable = MutableMapping[str, Any]
 Edit = Callable[[SettingsTable, Endpoint], None]
@@ -24,7 +24,7 @@ Edit = Callable[[SettingsTable, Endpoint], None]
 
 @dataclass(frozen=True)
 class SettingsFile:
-    """A file of a tool: where, of which kind, and how it is to be changed."""
+    """A settings file: its path, its format, and the edit to apply."""
 
     path: Path
     kind: str
@@ -33,14 +33,14 @@ class SettingsFile:
 
 @dataclass(frozen=True)
 class CodingAgent:
-    """A coding agent: its files under a home folder, its protocol, how it starts."""
+    """A coding agent: its protocol, its command, its files under a home folder."""
 
     title: str
     protocol: str  # chat | responses | messages
     start: str
     files: Callable[[Path], Sequence[SettingsFile]]
     hidden_by: Callable[[Path], Path | None] = lambda _home: None
-    """A file that the tool would stop reading once ours is there, or None."""
+    """A file that the agent would ignore once ours exists, or None."""
 
 
 def _codex(settings: SettingsTable, endpoint: Endpoint) -> None:
@@ -76,7 +76,9 @@ def _opencode(settings: SettingsTable, endpoint: Endpoint) -> None:
 def _opencode_files(home: Path) -> Sequence[SettingsFile]:
     configs = environment_folder("XDG_CONFIG_HOME") or home / ".config"
     folder = configs / "opencode"
-    commented = folder / "opencode.jsonc"  # read after opencode.json, so it wins
+    commented = (
+        folder / "opencode.jsonc"
+    )  # read after opencode.json, so it takes precedence
     path = commented if commented.exists() else folder / "opencode.json"
     return [SettingsFile(path, "json", _opencode)]
 
@@ -177,8 +179,8 @@ def _claude_code(settings: SettingsTable, endpoint: Endpoint) -> None:
         "ANTHROPIC_DEFAULT_HAIKU_MODEL",
     ):
         environment[name] = endpoint.model
-    # A line of the system prompt that differs from chat to chat: with it, nothing
-    # of the prompt could be taken from the cache.
+    # Without this, a line of the system prompt differs in every chat, and no prompt
+    # could be taken from the prefix cache.
     environment["CLAUDE_CODE_ATTRIBUTION_HEADER"] = "0"
     environment["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"] = "1"
     environment["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] = str(endpoint.context)
@@ -200,7 +202,7 @@ AGENTS = {
 
 
 def section(settings: SettingsTable, name: str) -> SettingsTable:
-    """Return a table of settings by its name, making it when it is missing."""
+    """Return a table of settings by name, adding it if it is missing."""
     if settings.get(name) is None:
         settings[name] = {}
     found = settings[name]
@@ -210,7 +212,7 @@ def section(settings: SettingsTable, name: str) -> SettingsTable:
 
 
 def put(settings: SettingsTable, name: str, value: str | None) -> None:
-    """Set a value, or take it away for None."""
+    """Set a value, or remove it for None."""
     if value is None:
         settings.pop(name, None)
     else:

@@ -1,7 +1,8 @@
-"""What replies must look like: the parts that clients of OpenAI and Anthropic read.
+"""Models of received replies: the fields that OpenAI and Anthropic clients read.
 
-Bodies are checked field by field (`pydantic`); more fields than these are allowed.
-Knows the protocols, not who speaks them.
+They deliberately do not share classes with the wire types of `mlx_gptoss.api`: a check
+against the server's own models would accept any mistake in them. Additional fields are
+allowed. Knows the protocols, not the server.
 """
 
 from typing import Annotated, Any, Literal, TypeVar
@@ -14,7 +15,7 @@ NonEmptyText = Annotated[str, Field(min_length=1)]
 
 
 class InvalidReply(GptOssError):
-    """A reply is not what its protocol promises."""
+    """A reply does not conform to its protocol."""
 
 
 # /v1/chat/completions
@@ -213,16 +214,17 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validate(kind: type[Model], body: Any) -> Model:
-    """Return `body` as the shape, or raise InvalidReply with the first fault."""
+    """Validate `body`; raise InvalidReply with the first error."""
     try:
         return kind.model_validate(body)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InvalidReply(f"{kind.__name__}: `{where}`: {first['msg']}") from error
+        name = kind.__name__.removeprefix("Received")
+        raise InvalidReply(f"{name}: `{where}`: {first['msg']}") from error
 
 
 def require(fact: object, fault: str) -> None:
-    """Raise InvalidReply unless `fact` holds."""
+    """Raise InvalidReply unless `fact` is true."""
     if not fact:
         raise InvalidReply(fault)

@@ -1,7 +1,7 @@
-"""From a tool's name to the change of its files: shown first, then written.
+"""Prepare and write the changes of an agent's settings files.
 
-A file that cannot be read as what it should be is never touched. Knows which texts
-are to stand where; documents.py makes them and replacement.py puts them there.
+A file that cannot be parsed is never changed. Knows which file gets which settings;
+settings/edit.py edits the text and settings/replacement.py writes the files.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from mlx_gptoss.files import user_home
 
 @dataclass(frozen=True)
 class FileChange:
-    """A file and its texts; `before` is None for one that is not there yet."""
+    """A file with its old and new text; `before` is None for a new file."""
 
     path: Path
     before: str | None
@@ -27,11 +27,11 @@ class FileChange:
 
     @property
     def needed(self) -> bool:
-        """Whether the file says something else than it should."""
+        """Whether the file has to be written."""
         return self.before != self.after
 
     def diff(self) -> str:
-        """Return what changes, as `diff -u` would print it."""
+        """Return the change as a unified diff."""
         old, new = _lines(self.before or ""), _lines(self.after)
         name = str(self.path)
         origin = name if self.before is not None else "/dev/null"
@@ -39,14 +39,14 @@ class FileChange:
         return "".join(lines)
 
     def write(self) -> Path | None:
-        """Write the file; return the backup of the old one, or None for a new one."""
+        """Write the file; return the backup of the old one, None for a new file."""
         return write([self])[0]
 
 
 def write(changes: Sequence[FileChange]) -> list[Path | None]:
     """Write all files or none; return their backups, None for a new file.
 
-    Raises ConfigError, with every file as it was, when one cannot be written.
+    Raises ConfigError, leaving all files unchanged, if one cannot be written.
     """
     return replacement.replace(
         [
@@ -63,10 +63,10 @@ def write(changes: Sequence[FileChange]) -> list[Path | None]:
 def prepare(
     tool: str, endpoint: Endpoint, *, home: Path | None = None, file: Path | None = None
 ) -> Sequence[FileChange]:
-    """Return the changes that point `tool` at `endpoint`; write nothing.
+    """Return the changes that point the agent `tool` at `endpoint`; write nothing.
 
-    `file` is another place for the tool's first file. Raises ConfigError for a file
-    that cannot be read, with what to do.
+    `file` replaces the path of the agent's first file. Raises ConfigError for a file
+    that cannot be parsed or edited.
     """
     known = AGENTS[tool]
     _check(endpoint)
@@ -76,7 +76,7 @@ def prepare(
         files = [SettingsFile(file, files[0].kind, files[0].edit)]
     elif hidden := known.hidden_by(home):
         raise ConfigError(
-            f"{known.title} reads `{hidden}` and would not any more beside a new "
+            f"{known.title} reads `{hidden}`, but would ignore it beside a new "
             f"`{files[0].path.name}`: convert it first (docs.continue.dev/reference/"
             "yaml-migration), then run this again"
         )
@@ -98,10 +98,10 @@ def _change(place: SettingsFile, endpoint: Endpoint, tool: str) -> FileChange:
 
 
 def _check(endpoint: Endpoint) -> None:
-    """Refuse what no file can hold, such as bytes of a command line beyond UTF-8."""
+    """Reject values that no file can hold, such as undecodable arguments."""
     for name, value in (("URL", endpoint.url), ("model's id", endpoint.model)):
         if not value.isprintable():
-            raise ConfigError(f"the {name} {value!r} holds what cannot be printed")
+            raise ConfigError(f"the {name} {value!r} has unprintable characters")
 
 
 def _read(path: Path) -> str | None:
@@ -115,7 +115,7 @@ def _read(path: Path) -> str | None:
 
 
 def _lines(text: str) -> list[str]:
-    """The lines of a text with their ends: those of files, not of Unicode."""
+    """Split a text at line feeds only, unlike `splitlines`; keep the line ends."""
     return [line + "\n" for line in text.split("\n")[:-1]] + (
         [last] if (last := text.rsplit("\n", 1)[-1]) else []
     )

@@ -1,7 +1,7 @@
-"""Streams put together again as a client would do it, into the bodies of shapes.py.
+"""Assemble streamed events into whole replies, as a strict client does.
 
-Events out of order, unfinished or contradicting each other raise InvalidReply; what
-comes out passes the same check as a reply that was not streamed.
+Events that are out of order, missing or contradictory raise InvalidReply. The result is
+validated like a reply that was not streamed.
 """
 
 import json
@@ -21,7 +21,7 @@ from mlx_gptoss.diagnostics.agents.received import (
 from mlx_gptoss.diagnostics.http_client import ServerSentEvent
 
 DONE = "[DONE]"
-TEXT_EVENTS = (  # the event that adds, the one that ends, the key of the whole text
+TEXT_EVENTS = (  # delta event, done event, key of the whole text
     ("response.output_text.delta", "response.output_text.done", "text"),
     ("response.reasoning_text.delta", "response.reasoning_text.done", "text"),
     (
@@ -35,7 +35,7 @@ TEXT_EVENTS = (  # the event that adds, the one that ends, the key of the whole 
         "input",
     ),
 )
-DELTA_FIELDS = {  # of a delta of Anthropic's, by its type
+DELTA_FIELDS = {  # of Anthropic's deltas, by type
     "text_delta": "text",
     "thinking_delta": "thinking",
     "signature_delta": "signature",
@@ -44,7 +44,7 @@ DELTA_FIELDS = {  # of a delta of Anthropic's, by its type
 
 
 def assemble_chat(events: Iterable[ServerSentEvent]) -> ReceivedCompletion:
-    """Put a stream of chat chunks together; `include_usage` must have been asked."""
+    """Assemble chat chunks; the request must have set `include_usage`."""
     found = [event.data for event in events]
     require(found and found[-1] == DONE, f"the stream does not end with {DONE}")
     chunks = [validate(ReceivedChunk, data) for data in found[:-1]]
@@ -83,7 +83,7 @@ def assemble_chat(events: Iterable[ServerSentEvent]) -> ReceivedCompletion:
 
 
 def _add_call(calls: list[dict[str, Any]], part: ReceivedToolCallDelta) -> None:
-    require(part.index <= len(calls), f"call {part.index} begins before its time")
+    require(part.index <= len(calls), f"call {part.index} begins out of order")
     function = part.function or ReceivedFunctionDelta()
     if part.index == len(calls):
         calls.append(
@@ -102,11 +102,11 @@ def _joined(parts: Iterable[str | None]) -> str | None:
 
 
 def assemble_response(events: Iterable[ServerSentEvent]) -> ReceivedResponse:
-    """Put a stream of a response together; it must equal its last event's response."""
+    """Assemble a response; it must equal the response in the last event."""
     found = [event for event in events if event.data != DONE]
     require(found, "no events")
     for number, event in enumerate(found):
-        require(isinstance(event.data, dict), f"event {number} is no JSON object")
+        require(isinstance(event.data, dict), f"event {number} is not a JSON object")
         require(event.name == event.data.get("type"), f"event {number} has two names")
         counted = event.data.get("sequence_number")
         require(counted == number, f"event {number} has sequence_number {counted}")
@@ -128,16 +128,16 @@ def assemble_response(events: Iterable[ServerSentEvent]) -> ReceivedResponse:
 
 
 class _ResponseAssembler:
-    """The items of a streamed response, as far as events told them."""
+    """The items of a streamed response, built from its events."""
 
     def __init__(self) -> None:
         self._open: str | None = None
-        self._is_call = False  # what is open
+        self._is_call = False  # the open item
         self._texts: dict[tuple[str, int], str] = {}
         self._done: list[Any] = []
 
     def take(self, data: dict[str, Any]) -> None:
-        """Take one event in, checking that it comes at its place."""
+        """Add an event; raise InvalidReply if it is out of order."""
         kind = data["type"]
         if kind == "response.output_item.added":
             require(self._open is None, "an item begins inside another")
@@ -154,34 +154,34 @@ class _ResponseAssembler:
                 require(data["item_id"] == self._open, f"{kind} outside its item")
                 self._texts[at] = self._texts.get(at, "") + data["delta"]
             elif kind == ends:
-                told = self._texts.pop(at, "")
-                require(told == data[key], f"{kind} differs from its deltas")
+                text = self._texts.pop(at, "")
+                require(text == data[key], f"{kind} differs from its deltas")
 
     def drop_cut_call(self) -> None:
-        """Forget a call that was cut: it never ends, and is not in the response."""
+        """Drop a call that was cut off: it never ends, and the reply omits it."""
         if self._is_call and self._open is not None:
             self._open = None
             self._texts.clear()
 
     def compare(self, output: Sequence[Any]) -> None:
-        """Hold the items against those of the whole response."""
+        """Compare the items with those of the whole response."""
         require(self._open is None, "an item was never ended")
         require(not self._texts, f"never ended: {sorted(self._texts)}")
         require(self._done == list(output), "the items differ from the response's")
 
 
 def assemble_message(events: Iterable[ServerSentEvent]) -> ReceivedAnthropicMessage:
-    """Put a stream of /v1/messages together."""
+    """Assemble a stream of /v1/messages."""
     message = _MessageAssembler()
     for event in events:
-        require(isinstance(event.data, dict), "an event is no JSON object")
+        require(isinstance(event.data, dict), "an event is not a JSON object")
         require(event.name == event.data.get("type"), "an event has two names")
         message.take(event.data)
     return message.whole()
 
 
 class _MessageAssembler:
-    """A message of Anthropic's protocol, as far as events told it."""
+    """An Anthropic message, built from its events."""
 
     def __init__(self) -> None:
         self._body: dict[str, Any] = {}
@@ -189,7 +189,7 @@ class _MessageAssembler:
         self._ended = False
 
     def take(self, data: dict[str, Any]) -> None:
-        """Take one event in, checking that it comes at its place."""
+        """Add an event; raise InvalidReply if it is out of order."""
         kind = data["type"]
         require(not self._ended, f"{kind} follows message_stop")
         require(bool(self._body) != (kind == "message_start"), f"{kind} out of place")
@@ -206,8 +206,8 @@ class _MessageAssembler:
                 require(self._block, "a delta outside a block")
                 key = DELTA_FIELDS.get(data["delta"]["type"])
                 require(key, f"unknown delta {data['delta']['type']}")
-                told = self._block.get(str(key), "")
-                self._block[str(key)] = told + data["delta"][str(key)]
+                text = self._block.get(str(key), "")
+                self._block[str(key)] = text + data["delta"][str(key)]
             case "content_block_stop":
                 require(self._block, "a block ends that never began")
                 self._body["content"].append(self._whole_block())
@@ -228,6 +228,6 @@ class _MessageAssembler:
         return self._block
 
     def whole(self) -> ReceivedAnthropicMessage:
-        """Return the message; it must have ended."""
+        """Return the message; raise InvalidReply if it has not ended."""
         require(self._ended, "no message_stop")
         return validate(ReceivedAnthropicMessage, self._body)

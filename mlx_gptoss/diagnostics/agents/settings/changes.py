@@ -1,22 +1,22 @@
-"""Tell what an edit changed in a tree of settings, as a list of small changes.
+"""Compute the difference of two settings trees as a list of small changes.
 
     for change in differences(before, after):
-        ...                     # Put(...), Drop(...), First(...), Move(...)
+        ...     # SetValue(...), DeleteValue(...), PrependItem(...), MoveToFront(...)
 
-Values are compared strictly: `1`, `1.0` and `true` are three values to whoever reads
-a settings file, and NaN is the NaN it was. Knows trees, not text.
+Values are compared strictly: `1`, `1.0` and `true` differ, and NaN equals itself. Knows
+trees, not text.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-SettingPath = tuple[Any, ...]  # names of tables and numbers of list items
+SettingPath = tuple[Any, ...]  # names of tables and indices of list items
 
 
 @dataclass(frozen=True)
 class SetValue:
-    """Give the setting at `path` this value; it need not be there yet."""
+    """Set or add the value at `path`."""
 
     path: SettingPath
     value: Any
@@ -24,14 +24,14 @@ class SetValue:
 
 @dataclass(frozen=True)
 class DeleteValue:
-    """Take the setting at `path` away."""
+    """Delete the setting at `path`."""
 
     path: SettingPath
 
 
 @dataclass(frozen=True)
 class PrependItem:
-    """Put an item before all others of the list at `path`."""
+    """Insert an item at the front of the list at `path`."""
 
     path: SettingPath
     value: Any
@@ -39,7 +39,7 @@ class PrependItem:
 
 @dataclass(frozen=True)
 class MoveToFront:
-    """Bring item `number` of the list at `path` before all others."""
+    """Move item `number` to the front of the list at `path`."""
 
     path: SettingPath
     number: int
@@ -51,7 +51,7 @@ SettingsChange = SetValue | DeleteValue | PrependItem | MoveToFront
 def differences(
     before: Any, after: Any, path: SettingPath = ()
 ) -> Iterator[SettingsChange]:
-    """Yield the changes that make `after` of `before`, two tables."""
+    """Yield the changes that turn the table `before` into `after`."""
     yield from (DeleteValue((*path, name)) for name in before if name not in after)
     for name, value in after.items():
         if name in before:
@@ -61,7 +61,7 @@ def differences(
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Whether two trees hold the same values of the same types."""
+    """Whether two trees hold equal values of the same types."""
     if type(left) is not type(right):
         return False
     if isinstance(left, dict):
@@ -100,7 +100,7 @@ def _between_lists(
 
 
 def _item_moved_to_front(old: list[Any], new: list[Any]) -> int | None:
-    """Which item of a list is the first of the new one, the others as they were."""
+    """Return the index of the item that was moved to the front, None if none was."""
     for number in range(1, len(old)):
         if equal([*old[:number], *old[number + 1 :]], new[1:]):
             return number

@@ -1,9 +1,9 @@
-"""Settings files edited in place: what is not meant stays, byte for byte.
+"""Edit settings in place: everything else stays unchanged, byte for byte.
 
-    text = edited("toml", text, lambda settings: settings.update(model="gpt-oss-20b"))
+    text = edit_text("toml", text, lambda settings: settings.update(model="demo"))
 
-An edit changes plain data. What it changed is put into the text, which is then read
-again: it must hold the edited data, no more and no less. Knows formats, not tools.
+An edit changes plain data. The differences are applied to the text, which is parsed
+again to check that it holds exactly the edited data. Knows formats, not agents.
 """
 
 from collections.abc import Callable
@@ -22,26 +22,26 @@ from mlx_gptoss.diagnostics.agents.settings.changes import (
 )
 from mlx_gptoss.errors import ConfigError
 
-BYTE_ORDER_MARK = "\ufeff"  # of byte order; editors of Windows put it before a text
+BYTE_ORDER_MARK = "\ufeff"  # written by some Windows editors
 FORMATS = {"toml": toml_format, "yaml": yaml_format, "json": json_format}
 TITLES = {"toml": "TOML", "yaml": "YAML", "json": "plain JSON"}
 
 
 def parse(kind: str, text: str) -> dict[str, Any]:
-    """Read settings of a kind: toml, yaml or json. Raises ConfigError."""
+    """Parse settings of a kind: toml, yaml or json. Raises ConfigError."""
     try:
         data = FORMATS[kind].read(text.removeprefix(BYTE_ORDER_MARK))
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"it is not {TITLES[kind]} ({error})") from error
     if not isinstance(data, dict):
-        raise ConfigError("it does not hold settings by name")
+        raise ConfigError("its top level is not a table of settings")
     return data
 
 
 def edit_text(kind: str, text: str, edit: Callable[[dict[str, Any]], None]) -> str:
-    """Return the text after an edit; the same text where that changes nothing.
+    """Apply an edit to a text; return the same text if it changes nothing.
 
-    Raises ConfigError for a text that cannot be read, or not be changed in place.
+    Raises ConfigError for a text that cannot be parsed or cannot be edited in place.
     """
     before = parse(kind, text)
     mark = BYTE_ORDER_MARK if text.startswith(BYTE_ORDER_MARK) else ""
@@ -52,7 +52,7 @@ def edit_text(kind: str, text: str, edit: Callable[[dict[str, Any]], None]) -> s
         for change in differences(before, after):
             new = _apply(FORMATS[kind], new, change)
         if not _parses_to(kind, new, after):
-            raise ValueError("what is written would not read the same")
+            raise ValueError("the result would not parse to the edited settings")
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"it cannot be changed in place ({error})") from error
     return mark + new

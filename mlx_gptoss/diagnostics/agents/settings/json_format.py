@@ -1,7 +1,7 @@
-"""JSON settings as text: read, and changed without writing the rest anew.
+"""JSON settings: parse a text, and edit it in place.
 
-Comments and commas behind the last item are taken, as VS Code and opencode take them
-(`.jsonc`). Knows JSON, not tools.
+Comments and trailing commas are accepted, as in VS Code and opencode (`.jsonc`). Knows
+JSON, not agents.
 """
 
 import json
@@ -16,12 +16,12 @@ from mlx_gptoss.diagnostics.agents.settings.splicing import splice
 
 TRIVIA = re.compile(r"(?:[ \t\r\n]+|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
 LINE_COMMENTS = re.compile(r"(?:[ \t]*/\*[^\n]*?\*/)*(?:[ \t]*//[^\r\n]*)?")
-LONGEST_INT = 4000  # digits; Python reads no longer ones without being told to
+LONGEST_INT = 4000  # digits; Python limits the conversion of longer ones
 
 
 @dataclass
 class JsonNode:
-    """A value and where it stands; `comma` is where a last comma ends."""
+    """A value and its position; `comma` is the end of a trailing comma."""
 
     start: int
     end: int = 0
@@ -32,13 +32,13 @@ class JsonNode:
 
 
 def read(text: str) -> Any:
-    """Return the data; an empty file has no settings. Raises ValueError."""
+    """Parse the text; an empty one has no settings. Raises ValueError."""
     root = _root(text)
     return {} if root is None else root.value
 
 
 def put(text: str, path: Sequence[str], value: Any) -> str:
-    """Return the text with a value at `path`, whose table is there already."""
+    """Set the value at `path`, whose table must exist."""
     node = _root(text)
     if node is None:
         text = splicing.end_last_line(text) + "{}" + splicing.line_ending(text)
@@ -110,7 +110,7 @@ def _root(text: str) -> JsonNode | None:
         return None
     node = _value(text, at)
     if (rest := _skip(text, node.end)) != len(text):
-        raise json.JSONDecodeError("more follows the settings", text, rest)
+        raise json.JSONDecodeError("unexpected text after the settings", text, rest)
     return node
 
 
@@ -132,7 +132,7 @@ def _table(text: str, start: int) -> JsonNode:
             raise json.JSONDecodeError("a name in quotes was expected", text, at)
         name, end = SCALARS.raw_decode(text, at)
         if name in node.members:
-            raise ValueError(f"`{name}` stands in it twice")
+            raise ValueError(f"`{name}` occurs twice")
         colon = _skip(text, end)
         if text[colon : colon + 1] != ":":
             raise json.JSONDecodeError("`:` was expected", text, colon)
@@ -156,7 +156,7 @@ def _list(text: str, start: int) -> JsonNode:
 
 
 def _next(text: str, node: JsonNode, end: int, closing: str) -> int:
-    """Where the next item begins, or the bracket that closes `node` stands."""
+    """Return the position of the next item, or of the closing bracket of `node`."""
     at = _skip(text, end)
     node.comma = None
     if text[at : at + 1] == ",":
@@ -177,7 +177,7 @@ def _integer(digits: str) -> int | Decimal:
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number there")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 SCALARS = json.JSONDecoder(parse_constant=_refuse, parse_int=_integer)

@@ -1,33 +1,30 @@
-"""Files replaced whole: every draft first, then every rename; the old ones are kept.
+"""Replace several files: all of them or none, keeping the old ones as backups.
 
-A draft stands beside its file under a name of its own and is locked while it is
-written, so that the next run tells what a killed one left and takes it away. The old
-file itself becomes the backup, with its owner, permissions and other names. Knows
-files, not settings.
+All drafts are written before the first is renamed. A backup is the old file itself
+under another name, with its owner, permissions and hard links. Knows files, not
+settings.
 """
 
-import fcntl
 import os
 import re
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from mlx_gptoss.errors import ConfigError
+from mlx_gptoss import files
+from mlx_gptoss.errors import ConfigError, StorageError
 
-PRIVATE = 0o600  # of new files: they may hold a key
 WRITABLE = 0o222
 BACKUP = re.compile(r"\.backup-\d{8}-\d{6}(-\d+)?")
 
 
 @dataclass(frozen=True)
 class Replacement:
-    """A file and its bytes to be; `before` is None for one that is not there yet."""
+    """A file with its old and new content; `before` is None for a new file."""
 
     path: Path
     before: bytes | None
@@ -35,8 +32,8 @@ class Replacement:
 
 
 def read(path: Path) -> bytes | None:
-    """Return what a settings file holds, None where there is none."""
-    with _named(path):
+    """Return the content of a settings file, None if there is none."""
+    with _config_errors(path):
         try:
             if not stat.S_ISREG(path.stat().st_mode):
                 raise ConfigError(f"`{path}` is not a file; nothing was changed")
@@ -46,104 +43,92 @@ def read(path: Path) -> bytes | None:
 
 
 def replace(replacements: Sequence[Replacement]) -> list[Path | None]:
-    """Replace files; return the backup of each, None for a new one.
+    """Replace files; return the backup of each, None for a new file.
 
-    Raises ConfigError, with all files as they were and nothing beside them, when one
-    of them cannot be written.
+    Raises ConfigError if any of them cannot be written; then all files are unchanged
+    and no drafts or backups remain.
     """
-    with ExitStack() as drafts, ExitStack() as undo:
-        staged = [(one, drafts.enter_context(_draft(one))) for one in replacements]
-        backups = [_rename(one, draft, undo) for one, draft in staged]
-        undo.pop_all()  # all are written
+    with ExitStack() as undo:
+        with ExitStack() as drafts:  # leaving it renames them, last entered first
+            for one in reversed(replacements):
+                drafts.enter_context(_draft(one, undo))
+            backups = [_back_up(one, undo) for one in replacements]
+        undo.pop_all()  # all files are written
         return backups
 
 
 @contextmanager
-def _draft(one: Replacement) -> Iterator[Path]:
-    """A draft of a file beside it, gone afterwards unless it was renamed."""
-    path = one.path.resolve()  # a link stays one
-    with _named(one.path), ExitStack() as undo:
+def _draft(one: Replacement, undo: ExitStack) -> Iterator[None]:
+    """Write a draft of a file; rename it when the block succeeds."""
+    path = one.path.resolve()  # keep a symbolic link
+    with _config_errors(one.path):
         old = path.stat() if one.before is not None else None
         if old is not None:
             _check_writable(path, old)
         _make_folder(path.parent, undo)
-        _sweep(path)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path))
-        undo.callback(Path(name).unlink, missing_ok=True)
-        with os.fdopen(handle, "wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.write(one.after)
-            file.flush()
-            os.fsync(file.fileno())
+        _remove_stale_backups(path)
+        with files.draft(path) as draft:
+            draft.write_bytes(one.after)
             if old is not None:
-                _copy_owner_and_mode(path, file.fileno(), old)
-            else:
-                os.fchmod(file.fileno(), PRIVATE)
-            yield Path(name)
+                _copy_owner_and_mode(path, draft, old)
+            yield
 
 
-def _rename(one: Replacement, draft: Path, undo: ExitStack) -> Path | None:
+def _back_up(one: Replacement, undo: ExitStack) -> Path | None:
+    """Back up the old file, and register how to undo the replacement."""
     path = one.path.resolve()
-    with _named(one.path):
+    with _config_errors(one.path):
         if read(path) != one.before:
             raise ConfigError(f"`{path}` was changed meanwhile: run this again")
         if one.before is None:
-            os.replace(draft, path)
-            undo.callback(path.unlink)
+            undo.callback(path.unlink, missing_ok=True)
             return None
         backup = _make_backup(path)
-        undo.callback(_put_back, backup, path)
-        os.replace(draft, path)
+        undo.callback(_restore, backup, path)
         return backup
 
 
 def _make_backup(path: Path) -> Path:
-    """Give the old file a second name, for when a new one takes its first."""
+    """Give the old file a second name, kept when a new file takes its first."""
     backup = _free_name(path)
     try:
         os.link(path, backup)
-    except OSError:  # a file system without second names, or a file of somebody else
-        handle, copy = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path))
-        os.close(handle)
-        try:
+    except OSError:  # a file system without hard links, or another user's file
+        with files.draft(backup) as copy:
             shutil.copy2(path, copy)
-            os.replace(copy, backup)
-        except BaseException:
-            os.unlink(copy)
-            raise
     return backup
 
 
-def _put_back(backup: Path, path: Path) -> None:
+def _restore(backup: Path, path: Path) -> None:
     os.replace(backup, path)
-    backup.unlink(missing_ok=True)  # both may name one file: then it is still there
+    backup.unlink(missing_ok=True)  # still there if both names are one file
 
 
 def _check_writable(path: Path, old: os.stat_result) -> None:
     if not old.st_mode & WRITABLE:
         raise ConfigError(
             f"`{path}` is read-only; nothing was changed: `chmod u+w` it first, or "
-            "change what it is made from"
+            "change the file it is generated from"
         )
 
 
-def _copy_owner_and_mode(path: Path, handle: int, old: os.stat_result) -> None:
-    """Give a draft the owner and the permissions of the file it is to replace."""
-    new = os.fstat(handle)
+def _copy_owner_and_mode(path: Path, draft: Path, old: os.stat_result) -> None:
+    """Give a draft the owner and permissions of the file it replaces."""
+    new = draft.stat()
     if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
         try:
-            os.fchown(handle, old.st_uid, old.st_gid)
+            os.chown(draft, old.st_uid, old.st_gid)
         except PermissionError as error:
             raise ConfigError(
                 f"`{path}` belongs to another user or group "
                 f"({old.st_uid}:{old.st_gid}); nothing was changed: run this as that "
                 "user, or `chown` it first"
             ) from error
-    os.fchmod(handle, stat.S_IMODE(old.st_mode))
+    draft.chmod(stat.S_IMODE(old.st_mode))
 
 
 def _make_folder(folder: Path, undo: ExitStack) -> None:
-    """Make a folder; what was made goes again if it stays empty."""
+    """Make a folder and its parents; `undo` removes those that stay empty."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     for one in reversed(missing):
         one.mkdir()
@@ -155,24 +140,12 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _prefix(path: Path) -> str:
-    return f".{path.name}.mlx-gptoss-"
-
-
-def _sweep(path: Path) -> None:
-    """Take away what a killed run left: its draft, and the name for its backup."""
-    beside = list(path.parent.iterdir())
-    for left in (one for one in beside if one.name.startswith(_prefix(path))):
-        with left.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue  # another run writes it now
-            left.unlink(missing_ok=True)
-    for left in beside:
-        kept = left.name.removeprefix(path.name)
-        if BACKUP.fullmatch(kept) and path.exists() and left.samefile(path):
-            left.unlink()
+def _remove_stale_backups(path: Path) -> None:
+    """Remove backups of a killed run: they are hard links to the current file."""
+    for beside in list(path.parent.iterdir()):
+        ending = beside.name.removeprefix(path.name)
+        if BACKUP.fullmatch(ending) and path.exists() and beside.samefile(path):
+            beside.unlink()
 
 
 def _free_name(path: Path) -> Path:
@@ -186,12 +159,14 @@ def _free_name(path: Path) -> Path:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Turn a fault of the system into one line that names the file."""
+def _config_errors(path: Path) -> Iterator[None]:
+    """Turn a system error into a ConfigError that names the file."""
     try:
         yield
-    except OSError as error:
+    except (StorageError, OSError) as error:
+        cause = error.__cause__ if isinstance(error, StorageError) else error
+        what = cause.strerror if isinstance(cause, OSError) else None
         raise ConfigError(
-            f"`{path}`: {error.strerror or error}; nothing was changed: check the "
-            "disk, the folder and its permissions"
+            f"`{path}`: {what or error}; nothing was changed: check the disk, the "
+            "folder and its permissions"
         ) from error

@@ -1,8 +1,7 @@
-"""TOML settings as text: read, and changed without writing the rest anew.
+"""TOML settings: parse a text, and edit it in place.
 
-Reading is the standard library's (`tomllib`). To change a text, the statements of it
-are found with their places: headers of tables, `name = value`, tables in braces.
-Knows TOML, not tools.
+`tomllib` parses. For edits, a scanner locates the statements: table headers, key/value
+pairs and inline tables. Knows TOML, not agents.
 """
 
 import re
@@ -31,11 +30,11 @@ NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass
 class TomlTable:
-    """A table as it was opened: by a header, by braces, or the file's own."""
+    """A table: by a header, inline, or the root table."""
 
     names: KeyPath
-    start: int  # of the header or the brace
-    end: int  # behind it; of braces, where the closing one stands
+    start: int  # of the header or the opening brace
+    end: int  # after the header, or at the closing brace
     inline: bool = False
     array_item: bool = False  # [[name]]
     pairs: list["TomlPair"] = field(default_factory=list)
@@ -43,7 +42,7 @@ class TomlTable:
 
 @dataclass
 class TomlPair:
-    """`name = value`: its names from the root, and where its parts stand."""
+    """`name = value`: its key path from the root, and the positions of its parts."""
 
     names: KeyPath
     table: TomlTable
@@ -52,18 +51,18 @@ class TomlPair:
     end: int
 
     def gives(self, names: KeyPath) -> bool:
-        """Whether it makes the table `names` by a dotted key of its own."""
+        """Whether its dotted key defines the table `names`."""
         above = self.names[:-1]
         return len(self.table.names) < len(names) and above[: len(names)] == names
 
 
 def read(text: str) -> Any:
-    """Return the data. Raises ValueError."""
+    """Parse the text. Raises ValueError."""
     return tomllib.loads(text)
 
 
 def put(text: str, path: Sequence[Any], value: Any) -> str:
-    """Return the text with a value at `path`, in the style of what is there."""
+    """Set the value at `path`, in the style of the text around it."""
     names, tables = tuple(path), _tables(text)
     for pair in _pairs(tables):
         if pair.names == names:
@@ -87,7 +86,7 @@ def put(text: str, path: Sequence[Any], value: Any) -> str:
 
 
 def drop(text: str, path: Sequence[Any]) -> str:
-    """Return the text without the pair at `path`; its line goes, comment and all."""
+    """Delete the pair at `path`, with its line and comment."""
     (pair,) = (pair for pair in _pairs(_tables(text)) if pair.names == tuple(path))
     if not pair.table.inline:
         start = splicing.line_start(text, pair.start)
@@ -112,7 +111,7 @@ def _into_braces(text: str, table: TomlTable, statement: str) -> str:
 
 
 def _beside(text: str, pair: TomlPair, names: KeyPath, value: Any) -> str:
-    """Go on as the pair began: `a.b.c = 1` behind `a.b.x = 0`."""
+    """Insert dotted keys after a pair: `a.b.c = 1` after `a.b.x = 0`."""
     relative = names[len(pair.table.names) :]
     statements = [_set(relative + more, leaf) for more, leaf in _leaves(value)]
     if pair.table.inline:
@@ -146,12 +145,14 @@ def _into_root(text: str, tables: Sequence[TomlTable], statement: str) -> str:
 
 
 def _above(text: str, header: TomlTable) -> int:
-    """Where a header begins, with the comment that stands right above it."""
+    """Return the start of a header, including the comment right above it."""
     at = splicing.line_start(text, header.start)
     while at > 0:
         above = splicing.line_start(text, at - 1)
         said = text[above:at].strip()
-        if not said.startswith("#") or said.startswith("#:"):  # `#:schema` is a file's
+        if not said.startswith("#") or said.startswith(
+            "#:"
+        ):  # `#:schema` belongs to the file
             break
         at = above
     return at
@@ -170,7 +171,7 @@ def _new_table(text: str, names: KeyPath, value: Any) -> str:
 
 
 def _sections(value: dict[str, Any]) -> Iterator[tuple[KeyPath, list[tuple[str, Any]]]]:
-    """Yield the tables within a value, each with what is no table in it."""
+    """Yield the tables within a value, each with its pairs that are not tables."""
     pairs = [(name, leaf) for name, leaf in value.items() if not isinstance(leaf, dict)]
     if pairs or not value:
         yield (), pairs
@@ -211,8 +212,8 @@ def _pairs(tables: Sequence[TomlTable]) -> Iterator[TomlPair]:
 
 
 def _tables(text: str) -> list[TomlTable]:
-    """Find every table of a text; the root comes first. Raises ValueError."""
-    read(text)  # what follows relies on a text that is TOML
+    """Locate all tables of a text, the root first. Raises ValueError."""
+    read(text)  # the scanner relies on valid TOML
     tables = [TomlTable((), 0, 0)]
     section, at = tables[0], _skip(TRIVIA, text, 0)
     while at < len(text):
@@ -238,7 +239,7 @@ def _pair(text: str, start: int, table: TomlTable, tables: list[TomlTable]) -> i
 
 
 def _names(text: str, at: int) -> tuple[KeyPath, int]:
-    """Read a key with its dots; return its names and where what follows stands."""
+    """Scan a dotted key; return its names and the position after it."""
     start, names = at, 0
     while True:
         at = _skip(SPACE, text, at)
@@ -257,7 +258,7 @@ def _names(text: str, at: int) -> tuple[KeyPath, int]:
 
 
 def _end(text: str, at: int, names: KeyPath, tables: list[TomlTable]) -> int:
-    """Where a value ends; tables in braces by the name `names` are noted."""
+    """Return the end of a value; add inline tables, named `names`, to `tables`."""
     opened = text[at]
     if opened in "\"'":
         return _skip(STRING, text, at)
@@ -274,7 +275,7 @@ def _end(text: str, at: int, names: KeyPath, tables: list[TomlTable]) -> int:
     if opened == "[":
         at = _skip(TRIVIA, text, at + 1)
         while text[at] != "]":
-            # What stands in lists has no path by names alone.
+            # Items of arrays have no key path.
             at = _skip(TRIVIA, text, _end(text, at, ("[]",), []))
             if text[at] == ",":
                 at = _skip(TRIVIA, text, at + 1)

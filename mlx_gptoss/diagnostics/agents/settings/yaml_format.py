@@ -1,7 +1,7 @@
-"""YAML settings as text: read, and changed without writing the rest anew.
+"""YAML settings: parse a text, and edit it in place.
 
-`ruamel.yaml` reads the data, and its events tell where each value stands; what is
-written is laid out as the text around it. Knows YAML, not tools.
+`ruamel.yaml` parses, and its events give the position of each value; new values follow
+the layout of the text around them. Knows YAML, not agents.
 """
 
 import re
@@ -25,7 +25,7 @@ from mlx_gptoss.diagnostics.agents.settings import splicing
 from mlx_gptoss.diagnostics.agents.settings.splicing import splice
 
 STEP = "  "
-# Text that needs no quotes in YAML 1.1 (aider) and 1.2 (Continue) alike.
+# Text that needs no quotes in both YAML 1.1 (aider) and 1.2 (Continue).
 PLAIN = re.compile(r"[A-Za-z](?:[A-Za-z0-9_./()@+ -]|:(?=[^\s]))*(?<! )")
 BLOCK_HEADER = re.compile(r"([|>][1-9]?)[+-]?([1-9]?)(?=[ \t\r]*(?: #.*)?\n)")
 WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
@@ -33,48 +33,48 @@ WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
 @dataclass
 class YamlNode:
-    """A value and where it stands; `end` is behind the last of it, comments apart."""
+    """A value and its position; `end` excludes trailing comments."""
 
     start: int
     end: int
     text: str | None = None  # of scalars
-    block: bool = False  # by indentation, not in brackets
+    block: bool = False  # block style, not in brackets
     keys: list["YamlNode"] = field(default_factory=list)
     items: list["YamlNode"] = field(default_factory=list)
-    empty: bool = False  # nothing stands there: null
-    lines: bool = False  # it ends with text in lines of its own, by `|` or `>`
+    empty: bool = False  # an omitted value: null
+    lines: bool = False  # ends with a block scalar, `|` or `>`
     anchor: str | None = None
     alias: str | None = None  # the anchor it refers to
 
     def number(self, name: Any) -> int | None:
-        """Return which item has a name, or None; a number is its own."""
+        """Return the index of the item with a name, or None; an index is itself."""
         if isinstance(name, int):
             return name
         return next((n for n, key in enumerate(self.keys) if key.text == name), None)
 
     @property
     def hangs(self) -> bool:
-        """Whether it stands below its key, in lines of its own."""
+        """Whether it is on lines of its own, below its key."""
         return self.block and bool(self.items)
 
     def walk(self) -> "Iterator[YamlNode]":
-        """Yield this value and all within, in the order of the text."""
+        """Yield this value and all values within it, in text order."""
         yield self
         for item in self.items:
             yield from item.walk()
 
 
 def read(text: str) -> Any:
-    """Return the data; no document is no settings. Raises ValueError."""
+    """Parse the text; an empty one has no settings. Raises ValueError."""
     with _one_line():
         data = YAML(typ="safe", pure=True).load(text)
     return {} if data is None else data
 
 
 def put(text: str, path: Sequence[Any], value: Any) -> str:
-    """Return the text with a value at `path`, whose table is there already.
+    """Set the value at `path`, whose table must exist.
 
-    Raises ValueError where that table is an alias of another.
+    Raises ValueError if that table is an alias of another.
     """
     root = _root(text)
     if root is None or root.empty:
@@ -101,21 +101,23 @@ def put(text: str, path: Sequence[Any], value: Any) -> str:
 
 
 def _replace(text: str, root: YamlNode, old: YamlNode, piece: str) -> str:
-    """Replace a value; where others refer to it, the next of them keeps it."""
+    """Replace a value. If it has aliases, the first of them gets the old value."""
     others = [node for node in root.walk() if node.start > old.start]
     heir = next(
         (node for node in others if node.alias and node.alias == old.anchor), None
     )
     if heir is not None:
         text = splice(text, heir.start, heir.end, text[old.start : old.end])
-    stands = text[old.start : old.end].rstrip("\r\n ")  # a block scalar ends in lines
+    stands = text[old.start : old.end].rstrip(
+        "\r\n "
+    )  # a block scalar includes line ends
     return splice(text, old.start, old.start + len(stands), piece)
 
 
 def first(text: str, path: Sequence[Any], value: Any) -> str:
-    """Return the text with an item before all others of the list at `path`.
+    """Insert an item at the front of the list at `path`.
 
-    Raises ValueError where that list is an alias of another.
+    Raises ValueError if that list is an alias of another.
     """
     root = _root(text)
     assert root is not None
@@ -130,9 +132,9 @@ def first(text: str, path: Sequence[Any], value: Any) -> str:
 
 
 def move(text: str, path: Sequence[Any], number: int) -> str:
-    """Return the text with an item, as it stands, before all others of its list.
+    """Move an item, as written, to the front of its list.
 
-    Raises ValueError where that list is an alias of another.
+    Raises ValueError if that list is an alias of another.
     """
     root = _root(text)
     assert root is not None
@@ -152,7 +154,7 @@ def move(text: str, path: Sequence[Any], number: int) -> str:
 
 
 def _without_end(text: str) -> str:
-    """Say of the `|` or `>` that a text ends with that no line end belongs to it."""
+    """Strip the final line end from the block scalar at the end of a text, by `-`."""
     header = list(BLOCK_HEADER.finditer(text))[-1]
     return splice(text, *header.span(), header.expand(r"\1-\2"))
 
@@ -162,7 +164,7 @@ def _dash(text: str, item: YamlNode) -> int:
 
 
 def _end(text: str, node: YamlNode) -> int:
-    """Where the lines of a value end; those of `|` and `>` have theirs already."""
+    """Return the end of a value's last line; block scalars include it already."""
     return node.end if node.lines else text.find("\n", node.end) + 1 or len(text)
 
 
@@ -175,14 +177,14 @@ def _add(text: str, table: YamlNode, name: str, value: Any) -> str:
     margin = _indentation(text, first_key)
     lines = _lines(text, {name: value}, margin)
     if table.lines and not text[: table.end].endswith("\n"):
-        # Lines that end with the file: one more line end would be one of theirs.
+        # A block scalar at the end of the file: a line end would become part of it.
         return splice(text, first_key, first_key, lines[len(margin) :] + margin)
     end = _end(text, table)
     return splicing.end_last_line(text[:end]) + lines + text[end:]
 
 
 def _indentation(text: str, at: int) -> str:
-    """White space up to the column of position `at`."""
+    """Return white space up to the column of position `at`."""
     return " " * (at - splicing.line_start(text, at))
 
 
@@ -192,7 +194,7 @@ def _lines(text: str, value: Any, margin: str) -> str:
 
 
 def _layout(value: Any) -> Iterator[str]:
-    """Lay a value out by indentation, a line at a time."""
+    """Yield the lines of a value in block style."""
     if isinstance(value, list):
         for item in value:
             lines = list(_layout(item))
@@ -210,7 +212,7 @@ def _layout(value: Any) -> Iterator[str]:
 
 
 def _flow(value: Any) -> str:
-    """Write a value on one line."""
+    """Encode a value on one line."""
     if isinstance(value, list):
         return "[" + ", ".join(map(_flow, value)) + "]"
     if isinstance(value, dict):
@@ -224,7 +226,7 @@ def _flow(value: Any) -> str:
 
 
 def _root(text: str) -> YamlNode | None:
-    """Find where the values of a text stand; None for no document."""
+    """Locate all values of a text; None if there is no document."""
     with _one_line():
         events = iter(YAML(typ="safe", pure=True).parse(text))
         for event in events:
@@ -235,7 +237,7 @@ def _root(text: str) -> YamlNode | None:
 
 @contextmanager
 def _one_line() -> Iterator[None]:
-    """Turn the many lines of an error of `ruamel.yaml` into a ValueError of one."""
+    """Turn the multi-line errors of `ruamel.yaml` into a one-line ValueError."""
     try:
         yield
     except YAMLError as error:
@@ -243,7 +245,7 @@ def _one_line() -> Iterator[None]:
 
 
 def _node(event: Event, events: Iterator[Event], text: str, before: int) -> YamlNode:
-    """Build a value from its events; an empty one stands at `before`."""
+    """Build a value from its events; an omitted one is at `before`."""
     start, end = event.start_mark.index, event.end_mark.index
     if isinstance(event, ScalarEvent):
         if start == end:
@@ -276,5 +278,5 @@ def _at(node: YamlNode, path: Sequence[Any]) -> YamlNode:
         assert number is not None, path
         node = node.items[number]
     if node.alias:
-        raise ValueError(f"`*{node.alias}` is written elsewhere")
+        raise ValueError(f"`*{node.alias}` is an alias, defined elsewhere")
     return node

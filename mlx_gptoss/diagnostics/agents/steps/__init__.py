@@ -1,8 +1,7 @@
-"""The conversation of `agents check`: what agents ask of a server, step by step.
+"""The steps of `agents check`: requests as agents send them, one file per protocol.
 
-Each step says it through the protocol of the clients that need it, holds every reply
-against shapes.py, and fails with the first thing that is not as promised. The model is
-asked easy things only (words.py): a step is about the server. One file a protocol.
+Each step validates every reply (received.py) and fails with the first error. The
+questions are easy (prompts.py), because a step tests the server, not the model.
 """
 
 import time
@@ -18,7 +17,7 @@ StepFunction = Callable[[HttpClient, str], str]
 
 @dataclass(frozen=True)
 class CheckStep:
-    """One thing to try; `run(client, model)` returns a note or raises."""
+    """A step; `run(client, model)` returns a note, or raises."""
 
     protocol: str  # chat | responses | messages
     name: str
@@ -27,7 +26,7 @@ class CheckStep:
 
 @dataclass(frozen=True)
 class StepResult:
-    """How a step went; `note` is what came or what was wrong."""
+    """The result of a step; `note` is its reply or its error."""
 
     step: CheckStep
     passed: bool
@@ -38,7 +37,7 @@ class StepResult:
 def run_checks(
     client: HttpClient, model: str, protocols: Sequence[str] | None = None
 ) -> Iterator[StepResult]:
-    """Run the steps of `protocols` (None: all), yielding each outcome as it comes."""
+    """Run the steps of `protocols` (None: all) and yield each result."""
     for step in STEPS:
         if protocols is None or step.protocol in protocols:
             yield _run_step(step, client, model)

@@ -1,4 +1,4 @@
-"""Steps by `/v1/chat/completions`, as most editors and agents ask."""
+"""Steps through `/v1/chat/completions`, which most editors and agents use."""
 
 import json
 from typing import Any
@@ -39,7 +39,7 @@ CHAT_TOOL = {
 
 
 def _chat(model: str, *messages: Body, **more: Any) -> Body:
-    """A request; greedy, so that two runs of a check agree."""
+    """Return a request body; greedy, so that checks are reproducible."""
     return {
         "model": model,
         "messages": list(messages),
@@ -56,7 +56,7 @@ def _stream_chat(client: HttpClient, body: Body) -> ReceivedCompletion:
 
 
 def plain(client: HttpClient, model: str) -> str:
-    """One question, one answer."""
+    """Ask a question."""
     reply = validate(
         ReceivedCompletion, client.post(CHAT, _chat(model, user_message(HELLO)))
     )
@@ -64,13 +64,13 @@ def plain(client: HttpClient, model: str) -> str:
 
 
 def streamed(client: HttpClient, model: str) -> str:
-    """The same in chunks."""
+    """Ask a question, streamed."""
     reply = _stream_chat(client, _chat(model, user_message(HELLO)))
     return non_empty(reply.choices[0].message.content)
 
 
 def tool(client: HttpClient, model: str) -> str:
-    """A call, streamed; its result; the answer."""
+    """Stream a tool call, return its result, read the answer."""
     asked = user_message(ASK)
     reply = _stream_chat(client, _chat(model, asked, tools=[CHAT_TOOL]))
     require(reply.choices[0].finish_reason == "tool_calls", "no call was made")
@@ -86,7 +86,7 @@ def tool(client: HttpClient, model: str) -> str:
 
 
 def forced(client: HttpClient, model: str) -> str:
-    """A call that is demanded though nothing asks for it."""
+    """Force a tool call with `tool_choice`."""
     choice = {"type": "function", "function": {"name": TOOL}}
     body = _chat(model, user_message(HELLO), tools=[CHAT_TOOL], tool_choice=choice)
     message = validate(ReceivedCompletion, client.post(CHAT, body)).choices[0].message
@@ -96,7 +96,7 @@ def forced(client: HttpClient, model: str) -> str:
 
 
 def schema(client: HttpClient, model: str) -> str:
-    """An answer bound by a JSON schema."""
+    """Constrain the answer by a JSON schema."""
     form = {"name": "person", "schema": NAME, "strict": True}
     form = {"type": "json_schema", "json_schema": form}
     body = _chat(model, user_message("My name is Maria."), response_format=form)
@@ -107,7 +107,7 @@ def schema(client: HttpClient, model: str) -> str:
 
 
 def unknown(client: HttpClient, model: str) -> str:
-    """Fields and tool types nobody knows are let pass."""
+    """Send unknown fields and tool types, which must be ignored."""
     body = _chat(model, user_message(HELLO), tools=[CHAT_TOOL, {"type": "web_search"}])
     body |= {"an_unknown_field": {"a": 1}, "metadata": {"a": "b"}, "user": "me"}
     validate(ReceivedCompletion, client.post(CHAT, body))
@@ -115,7 +115,7 @@ def unknown(client: HttpClient, model: str) -> str:
 
 
 def wrong(client: HttpClient, model: str) -> str:
-    """A wrong type is an error of the protocol."""
+    """Send a wrong type, which must be rejected with 400."""
     body = _chat(model, user_message(HELLO)) | {"temperature": "warm"}
     try:
         client.post(CHAT, body)

@@ -1,4 +1,4 @@
-"""Steps by `/v1/messages`, as Claude Code asks."""
+"""Steps through `/v1/messages`, which Claude Code uses."""
 
 import json
 from typing import Any
@@ -44,7 +44,7 @@ def _message(model: str, *messages: Body, **more: Any) -> Body:
 
 
 def plain(client: HttpClient, model: str) -> str:
-    """One question, one answer."""
+    """Ask a question."""
     body = _message(model, user_message(HELLO))
     return non_empty(
         _blocks(validate(ReceivedAnthropicMessage, client.post(MESSAGES, body)))
@@ -52,13 +52,13 @@ def plain(client: HttpClient, model: str) -> str:
 
 
 def streamed(client: HttpClient, model: str) -> str:
-    """The same in events."""
+    """Ask a question, streamed."""
     body = _message(model, user_message(HELLO), stream=True)
     return non_empty(_blocks(assemble_message(client.stream(MESSAGES, body))))
 
 
 def tool(client: HttpClient, model: str) -> str:
-    """A call, streamed; its result; the answer."""
+    """Stream a tool call, return its result, read the answer."""
     asked = user_message(ASK)
     body = _message(model, asked, tools=[MESSAGES_TOOL], stream=True)
     first = assemble_message(client.stream(MESSAGES, body))
@@ -75,7 +75,7 @@ def tool(client: HttpClient, model: str) -> str:
 
 
 def claude_code(client: HttpClient, model: str) -> str:
-    """The request Claude Code begins with: a beta path and fields of its own."""
+    """Send Claude Code's first request: a beta path and fields of its own."""
     cached = {"type": "ephemeral"}
     system = {
         "type": "text",

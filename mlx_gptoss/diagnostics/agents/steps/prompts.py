@@ -1,4 +1,4 @@
-"""What every step says and expects: easy words, one tool, its result."""
+"""The prompts, the tool and its result that all steps use."""
 
 import json
 from typing import Any
@@ -22,18 +22,18 @@ Body = dict[str, Any]
 
 
 def user_message(text: str) -> Body:
-    """A message of the user."""
+    """Return a user message."""
     return {"role": "user", "content": text}
 
 
 def non_empty(text: str | None) -> str:
-    """Return an answer that is not empty."""
+    """Return an answer, stripped; raise InvalidReply if it is empty."""
     require(text and text.strip(), "the answer is empty")
     return str(text).strip()
 
 
 def city_of(name: str, arguments: str) -> str:
-    """Return the city a call of the tool names; its arguments are JSON as text."""
+    """Return the city in a tool call's arguments, a JSON text."""
     require(name == TOOL, f"`{name}` was called, which was not offered")
     found = json.loads(arguments)
     require(isinstance(found.get("city"), str), f"the arguments are {arguments}")

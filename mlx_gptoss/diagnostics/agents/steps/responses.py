@@ -1,4 +1,4 @@
-"""Steps by `/v1/responses`, as Codex and the Agents SDK ask."""
+"""Steps through `/v1/responses`, which Codex and the Agents SDK use."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -51,20 +51,20 @@ def _stream_response(client: HttpClient, body: Body) -> ReceivedResponse:
 
 
 def plain(client: HttpClient, model: str) -> str:
-    """One question, one answer."""
+    """Ask a question."""
     body = _response(model, HELLO, store=False)
     return non_empty(_text(validate(ReceivedResponse, client.post(RESPONSES, body))))
 
 
 def streamed(client: HttpClient, model: str) -> str:
-    """The same in events, each in its order."""
+    """Ask a question, streamed."""
     return non_empty(
         _text(_stream_response(client, _response(model, HELLO, store=False)))
     )
 
 
 def tool(client: HttpClient, model: str) -> str:
-    """A call, streamed; its result behind everything that came; the answer."""
+    """Stream a tool call, append its result to all items, read the answer."""
     asked: list[Any] = [user_message(ASK)]
     more: Body = {"tools": [RESPONSES_TOOL], "store": False}
     first = _stream_response(client, _response(model, asked, **more))
@@ -81,7 +81,7 @@ def tool(client: HttpClient, model: str) -> str:
 
 
 def previous(client: HttpClient, model: str) -> str:
-    """A turn that goes on from a stored one."""
+    """Continue a stored response."""
     body = _response(model, "My name is Maria.", store=True)
     first = validate(ReceivedResponse, client.post(RESPONSES, body))
     body = _response(model, "What is my name?", previous_response_id=first.id)
@@ -91,7 +91,7 @@ def previous(client: HttpClient, model: str) -> str:
 
 
 def custom(client: HttpClient, model: str) -> str:
-    """A custom (freeform) tool, as Codex's apply_patch is."""
+    """Call a custom (freeform) tool like Codex's apply_patch."""
     choice = {"type": "custom", "name": "apply_patch"}
     body = _response(model, "Add a file.", tools=[PATCH_TOOL], tool_choice=choice)
     reply = _stream_response(client, body | {"max_output_tokens": 200, "store": False})
@@ -101,7 +101,7 @@ def custom(client: HttpClient, model: str) -> str:
 
 
 def codex(client: HttpClient, model: str) -> str:
-    """The request Codex begins with: tool types and fields of its own."""
+    """Send Codex's first requests: tool types and fields of its own."""
     body = {
         "model": model,
         "instructions": "You are a coding agent.",
