@@ -1,11 +1,11 @@
-"""What recipes do to answers: the demo model's held-out tasks, by every recipe.
+"""Measure what every recipe does to the demo model's answers to held-out tasks.
 
     python -m examples.recipe_accuracy --work made --count 24
 
-Converts the demo by every recipe into the folder `--work` (what is there is kept) and
-has the source and every conversion do the same tasks, greedily. Prints a Markdown
-table: tasks done right, outputs that are the source's to the letter, and what KL and
-flips are on the bundled Harmony conversations.
+Converts the demo by every recipe into the folder `--work` (existing conversions are
+kept), then answers the same tasks greedily with the source and every conversion. Prints
+a Markdown table: tasks solved, outputs identical to the source's, and the KL divergence
+on the bundled Harmony conversations. `--json FILE` also saves the figures.
 """
 
 import argparse
@@ -14,25 +14,38 @@ from pathlib import Path
 
 from examples.demo_model.cases import Case, Output, cases
 from examples.demo_model.evaluate import outputs
-from examples.real_language_model.quality import convert_all, measure_all, size
+from examples.real_language_model.quality import (
+    Row,
+    convert_all,
+    measure_all,
+    save_results,
+    size,
+)
 from mlx_gptoss import load
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.errors import GptOssError
+from mlx_gptoss.memory import format_bytes
 from mlx_gptoss_convert.measure.divergence import Divergence
 from mlx_gptoss_convert.measure.kl import choose_texts
 
 HEADER = """\
-| | size | tasks right | outputs as the source's | KL, mean | top token another |
+| recipe | size | tasks solved | same_share output as the source | KL, mean \
+| top token differs |
 |---|---:|---:|---:|---:|---:|"""
+SOURCE_ROW = "| {recipe} | {size} | {solved:.1%} | | | |"
+ROW = "| `{recipe}` | {size} | {solved:.1%} | {same:.1%} | {kl:.5f} | {flips:.1%} |"
 Outputs = Sequence[Output | None]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure answers by recipe.")
     parser.add_argument("model", nargs="?", default="demo")
-    parser.add_argument("--work", type=Path, required=True, help="a folder, kept")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for conversions, kept"
+    )
     parser.add_argument("--count", type=int, default=24, help="tasks of each kind")
+    parser.add_argument("--json", type=Path, help="also save the figures here")
     given = parser.parse_args()
     try:
         source = open_checkpoint(resolve(given.model))
@@ -43,7 +56,10 @@ def main() -> None:
         found = measure_all(source, made, choose_texts(source, None))
     except GptOssError as error:
         parser.exit(1, f"{error}\n")
-    print(table(source, made, chosen, answers, found))
+    rows = result_rows(source, made, chosen, answers, found)
+    if given.json is not None:
+        save_results(given.json, rows)
+    print(table(rows))
 
 
 def folders(source: Checkpoint, made: dict[str, Checkpoint]) -> list[Path]:
@@ -53,38 +69,59 @@ def folders(source: Checkpoint, made: dict[str, Checkpoint]) -> list[Path]:
 def run(folder: Path, chosen: Sequence[Case]) -> Outputs:
     with load(folder) as runtime:
         found = outputs(runtime, chosen)
-    print(f"{folder.name}: {right(chosen, found):.1%} right", flush=True)
+    print(f"{folder.name}: {solved_share(chosen, found):.1%} solved", flush=True)
     return found
 
 
-def table(
+def result_rows(
     source: Checkpoint,
     made: dict[str, Checkpoint],
     chosen: Sequence[Case],
     answers: Sequence[Outputs],
     found: Sequence[Divergence],
-) -> str:
+) -> list[Row]:
+    """Return the figures of the source, then of every recipe."""
     first, *others = answers
-    lines = [HEADER, f"| source | {size(source)} | {right(chosen, first):.1%} | | | |"]
+    solved = solved_share(chosen, first)
+    rows: list[Row] = [{"recipe": "source", "bytes": size(source), "solved": solved}]
     for (name, checkpoint), theirs, divergence in zip(
         made.items(), others, found, strict=True
     ):
-        lines.append(
-            f"| `{name}` | {size(checkpoint)} | {right(chosen, theirs):.1%} | "
-            f"{same(first, theirs):.1%} | {divergence.kl:.5f} | "
-            f"{divergence.flips:.1%} |"
+        rows.append(
+            {
+                "recipe": name,
+                "bytes": size(checkpoint),
+                "solved": solved_share(chosen, theirs),
+                "same": same_share(first, theirs),
+                "kl": divergence.kl,
+                "flips": divergence.flips,
+            }
         )
-    return "\n".join(lines)
+    return rows
 
 
-def right(chosen: Sequence[Case], found: Outputs) -> float:
-    """Return the share of tasks done right."""
+def table(rows: Sequence[Row]) -> str:
+    return "\n".join(
+        [
+            HEADER,
+            *(
+                (ROW if "kl" in row else SOURCE_ROW).format(
+                    size=format_bytes(row["bytes"]), **row
+                )
+                for row in rows
+            ),
+        ]
+    )
+
+
+def solved_share(chosen: Sequence[Case], found: Outputs) -> float:
+    """Return the share of tasks solved."""
     marks = [case.accepts(x) for case, x in zip(chosen, found, strict=True)]
     return sum(marks) / len(marks)
 
 
-def same(before: Outputs, after: Outputs) -> float:
-    """Return the share of outputs that did not change."""
+def same_share(before: Outputs, after: Outputs) -> float:
+    """Return the share of equal outputs."""
     marks = [a == b for a, b in zip(before, after, strict=True)]
     return sum(marks) / len(marks)
 

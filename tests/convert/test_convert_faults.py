@@ -22,8 +22,8 @@ from mlx_gptoss_convert.read.source import SLICE_BYTES
 from mlx_gptoss_convert.write.conversion import convert
 from mlx_gptoss_convert.write.journal import NAME, RESULT
 from mlx_gptoss_convert.write.outputs import plan_output
-from tests.convert.test_convert_gguf import write_tokenizer
 from tests.support.checkpoints import hf_config, random_tensors, write_folder
+from tests.support.gguf_conversions import write_tokenizer
 
 CONFIG = hf_config(num_hidden_layers=2)
 TENSORS = random_tensors(CONFIG, seed=9)

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from examples.real_language_model.perplexity import LATER_HALF, WINDOW, perplexity
-from examples.real_language_model.quality import convert_all, measure_all, table
+from examples.real_language_model.quality import (
+    convert_all,
+    measure_all,
+    result_rows,
+    table,
+)
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss_convert.measure.texts import fully_scored
 from tests.support.checkpoints import write_checkpoint
@@ -80,11 +85,11 @@ def test_the_quality_table_measures_every_recipe(tmp_path: Path) -> None:
     made = convert_all(source, tmp_path / "work")
     assert list(convert_all(source, tmp_path / "work")) == list(made)  # kept
     draw = np.random.default_rng(3)
-    passages = [fully_scored(draw.integers(0, 301, 40).tolist())]
-    found = dict(zip(made, measure_all(source, made, passages), strict=True))
+    texts = [fully_scored(draw.integers(0, 301, 40).tolist())]
+    found = dict(zip(made, measure_all(source, made, texts), strict=True))
     assert (found["lossless"].kl, found["lossless"].flips) == (0, 0)
     assert 0 < found["q8"].kl < found["q6"].kl < found["q4"].kl
     assert found["q8"].kl < found["q8 --expert-bits 3"].kl
-    lines = table(source, made, list(found.values())).splitlines()
+    lines = table(result_rows(source, made, list(found.values()))).splitlines()
     assert lines[3].startswith("| `lossless` | 1.3 MB | 0.0000 | 0.000 | 0.0% | 100.0%")
     assert len(lines) == 8

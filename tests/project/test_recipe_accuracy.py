@@ -5,7 +5,13 @@ from pathlib import Path
 
 from examples.demo_model.cases import Output, cases
 from examples.real_language_model.quality import convert_all
-from examples.recipe_accuracy import right, run, same, table
+from examples.recipe_accuracy import (
+    result_rows,
+    run,
+    same_share,
+    solved_share,
+    table,
+)
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss_convert.measure.divergence import Divergence
 
@@ -18,10 +24,11 @@ def test_a_lossless_conversion_answers_as_its_source(tmp_path: Path) -> None:
     source = open_checkpoint(DEMO)
     made = convert_all(source, tmp_path / "made")
     before = run(source.folder, chosen)
-    assert same(before, run(made["lossless"].folder, chosen)) == 1
+    assert same_share(before, run(made["lossless"].folder, chosen)) == 1
     others = [before] * (len(made) - 1)
     answers = [before, [None] * len(chosen), *others]
-    lines = table(source, made, chosen, answers, [DIVERGENCE] * len(made)).splitlines()
+    rows = result_rows(source, made, chosen, answers, [DIVERGENCE] * len(made))
+    lines = table(rows).splitlines()
     assert lines[3].startswith("| `lossless` | ")
     assert lines[3].endswith(" MB | 0.0% | 0.0% | 0.25000 | 12.5% |")
     assert len(lines) == 3 + len(made)
@@ -31,5 +38,5 @@ def test_shares_count_what_is_right_and_what_is_unchanged() -> None:
     case = cases(1)[0]
     good = Output("", case.tool, case.text)
     other = replace(good, text=good.text + "!")
-    assert right([case, case], [good, other]) == 0.5
-    assert same([good, other], [good, good]) == 0.5
+    assert solved_share([case, case], [good, other]) == 0.5
+    assert same_share([good, other], [good, good]) == 0.5
