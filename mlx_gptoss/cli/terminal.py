@@ -103,7 +103,7 @@ class Screen:
         self._ended = shown.endswith("\n")
 
 
-class Transcript:
+class JsonTranscript:
     """Gathers events into one JSON object, for `--json`."""
 
     def __init__(self) -> None:
