@@ -17,7 +17,7 @@ from mlx_gptoss.cli.sampling_options import sampling_params, takes_sampling
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.statistics import expert_facts, expert_lines, one_line
 from mlx_gptoss.cli.storage_options import keeps_prompts
-from mlx_gptoss.cli.terminal import Screen, JsonTranscript, note
+from mlx_gptoss.cli.terminal import JsonTranscript, Screen, note
 from mlx_gptoss.harmony.events import Answer, Done, Event
 from mlx_gptoss.harmony.parse.stop_strings import StopStrings
 

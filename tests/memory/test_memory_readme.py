@@ -33,7 +33,7 @@ def cells(found: dict[str, Any]) -> list[str]:
     elif where == "hybrid":
         layers = chosen["resident_layers"] + len(chosen["slots"])
         where += f", {chosen['resident_layers']} of {layers} layers resident"
-    return [where, f"{speed['low']:.0f}–{speed['high']:.0f}"]
+    return [where, f"{speed['low']:.0f} to {speed['high']:.0f}"]
 
 
 def table() -> str:
