@@ -241,7 +241,7 @@ def test_a_ready_file_that_cannot_be_written_ends_the_server(
     """Whoever waits for it would wait for ever. No model is loaded for nothing."""
     folder = tmp_path / "run"
     place = running.ServeOptions(port=0, ready_file=folder / "ready")
-    why = rf"`{place.ready_file}` cannot be written: its folder is not there"
+    why = rf"`{place.ready_file}` cannot be written: its folder does not exist"
     with pytest.raises(StorageError, match=why):
         running.listen(place)
     folder.mkdir()
