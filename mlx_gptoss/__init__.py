@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mlx_gptoss.harmony.events import (
         Answer,
         Done,
+        Event,
         Preamble,
         Reasoning,
         ToolCall,
@@ -44,6 +45,7 @@ __all__ = [
     "Chat",
     "Constraints",
     "Done",
+    "Event",
     "GptOssError",
     "Preamble",
     "Reasoning",
@@ -73,6 +75,7 @@ _HOMES = {
     "Chat": "mlx_gptoss.chat",
     "Constraints": _CONSTRAIN,
     "Done": _EVENTS,
+    "Event": _EVENTS,
     "Preamble": _EVENTS,
     "Reasoning": _EVENTS,
     "ReasoningMemory": "mlx_gptoss.chat.reasoning_memory",
@@ -154,3 +157,7 @@ def __getattr__(name: str) -> "Any":
     if name not in _HOMES:
         raise AttributeError(f"module `mlx_gptoss` has no attribute `{name}`")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

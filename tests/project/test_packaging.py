@@ -56,6 +56,10 @@ def test_the_wheel_carries_every_file_of_both_packages(wheel: set[str]) -> None:
     assert expected <= wheel
 
 
+def test_the_wheel_marks_both_packages_as_typed(wheel: set[str]) -> None:
+    assert {"mlx_gptoss/py.typed", "mlx_gptoss_convert/py.typed"} <= wheel
+
+
 def test_the_wheel_carries_nothing_but_packages_and_metadata(wheel: set[str]) -> None:
     tops = {name.split("/")[0] for name in wheel}
     assert tops == {

@@ -1,5 +1,6 @@
-"""`mlx_gptoss.__all__` holds what it says, each name where it lives."""
+"""`mlx_gptoss.__all__` lists the public names, each importable from its module."""
 
+import pydoc
 import subprocess
 import sys
 
@@ -13,6 +14,19 @@ def test_every_public_name_can_be_imported(name: str) -> None:
     found = getattr(mlx_gptoss, name)
 
     assert isinstance(found, str) or found.__name__ == name
+
+
+def test_dir_lists_the_public_names() -> None:
+    assert dir(mlx_gptoss) == sorted(mlx_gptoss.__all__)
+
+
+@pytest.mark.parametrize("method", ["send", "regenerate", "edit"])
+def test_help_on_a_turn_names_the_type_of_its_events(method: str) -> None:
+    text = pydoc.plain(pydoc.render_doc(getattr(mlx_gptoss.Chat, method)))
+
+    assert text.splitlines()[2].endswith(
+        "-> collections.abc.Generator[mlx_gptoss.harmony.events.Event]"
+    )
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
