@@ -185,7 +185,7 @@ def test_a_full_disk_in_the_middle_of_a_rebuild_loses_nothing(path: Path) -> Non
     deleted = sessions("delete", "--all", "--yes", **full)
 
     assert len(json.loads(found.stdout)) == 2000
-    assert "the search index cannot be used, so all was read" in found.stderr
+    assert "searched without the index, which cannot be used" in found.stderr
     assert deleted.returncode == 1 and "Traceback" not in deleted.stderr
     assert "the disk is full: make room" in deleted.stderr.splitlines()[-1]
     assert path.read_bytes() == before
@@ -231,7 +231,7 @@ def reads_only(path: Path, ids: list[str]) -> None:
 
     assert len(kept.list()) == len(kept.search("quartz")) == 300
     assert len(kept.load(ids[0])["messages"]) == 2
-    assert len(told) == 1 and "so all was read" in told[0]
+    assert len(told) == 1 and "searched without the index" in told[0]
     for work in (lambda: kept.delete(ids[0]), kept.delete_all, kept.mend):
         with pytest.raises(SessionError, match="it is read-only: check its"):
             work()

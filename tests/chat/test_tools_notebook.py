@@ -356,7 +356,7 @@ def test_a_sandbox_that_does_not_start_is_an_error(tmp_path: Path) -> None:
 
 
 def test_another_system_is_refused() -> None:
-    with pytest.raises(ToolError, match="isolation, which is not there for `win32`"):
+    with pytest.raises(ToolError, match="isolation, which `win32` does not have"):
         isolate(NotebookLimits(), "win32")
 
 

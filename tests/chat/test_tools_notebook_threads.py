@@ -20,7 +20,7 @@ RESTARTED = (
     "(`join`, `with`) before a cell ends; the notebook was restarted, its variables "
     "and files are gone]\n"
 )
-TOLD = "still running after the cell and told to end: only a cell runs code; the "
+TOLD = "still running after the cell and asked to end: code runs in cells only; the "
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ OWNER = """
 import sys
 from mlx_gptoss.chat.tools.notebook import Notebook
 notebook = Notebook()
-print(notebook._process._watch.pid, flush=True)
+print(notebook._process._monitor.pid, flush=True)
 {}
 """
 

@@ -218,7 +218,7 @@ def test_a_broken_index_is_mended_in_one_line_or_by_repair() -> None:
     found = run("sessions", "search", "three")
 
     assert "three" in found.stdout and len(found.stderr.splitlines()) == 1
-    assert "built anew: nothing is lost" in found.stderr
+    assert "was rebuilt: no chat is lost" in found.stderr
     many_levels(Sessions.open().path)
     repaired = run("sessions", "repair")
     assert repaired.stderr.startswith("The search index of 1 conversation is new: ")
@@ -231,7 +231,7 @@ def test_a_chat_mends_the_index_and_says_so() -> None:
 
     talk = run("chat", "--continue", stdin="two\n")
 
-    assert talk.exit_code == 0 and talk.stderr.count("has been built anew") == 1
+    assert talk.exit_code == 0 and talk.stderr.count("was rebuilt") == 1
     assert [chat["turns"] for chat in chats()] == [2]
 
 

@@ -184,7 +184,7 @@ def test_damage_and_other_files_are_told_apart(tmp_path: Path) -> None:
 
     assert [one.damage.partition(":")[0] for one in damages if one] == [
         "it is damaged",
-        "it holds no chats",
+        "it is not a file of chats",
         "",
     ]
 
@@ -197,7 +197,7 @@ def test_a_place_that_can_hold_no_chats_is_told(tmp_path: Path) -> None:
     damages = [check_chats_file(p) for p in (folder, link, tmp_path / "file" / "c")]
 
     assert [one.damage.partition(":")[0] for one in damages if one] == [
-        "it is no file",
+        "it is not a regular file",
         "Too many levels of symbolic links",
         "Not a directory",
     ]

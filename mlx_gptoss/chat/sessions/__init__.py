@@ -1,17 +1,18 @@
-"""Chats on disk: saved after every change, listed, searched, resumed, deleted.
+"""Saved chats on disk: list, search, resume, and delete them.
 
     sessions = Sessions.open()
     chat = Chat(runtime, on_change=sessions.save)
     chat = Chat.from_json(runtime, sessions.load(id), on_change=sessions.save)
 
-store.py      what can be done with chats that are kept
-searching.py  how they are found, with the index or without
+store.py      Sessions: save, list, search, load, delete
+rows.py       the rows of chats and messages
+search.py     find chats by text, with the index or without
 database.py   one SQLite file: its schema, transactions, permissions and errors
-index.py      its full-text index: kept small, forgotten from, built anew
-checkup.py    what such a file is like, for `doctor`
+index.py      its full-text index: create, rebuild, delete from
+checkup.py    examine such a file, for `doctor`
 markdown.py   a chat as a document
 
-Only a document needs MLX: the rest can be used where it does not start.
+Only markdown.py needs MLX: the rest works where MLX does not start.
 """
 
 from typing import TYPE_CHECKING, Any

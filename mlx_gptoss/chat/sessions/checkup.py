@@ -1,4 +1,4 @@
-"""Examine a file of chats, without changing it: for `doctor`."""
+"""Examine a file of chats without changing it, for `doctor`."""
 
 import sqlite3
 import stat
@@ -19,10 +19,10 @@ INTACT = [("ok",)]
 
 @dataclass(frozen=True)
 class ChatsFileReport:
-    """What a file of chats holds, and what is wrong with it: "" for nothing.
+    """The content of a file of chats, and what is wrong with it ("" for nothing).
 
-    With `damage` not all chats can be read. A `broken_index` can be built anew from
-    them. `levels` are those of the index, where it can be looked into.
+    With `damage`, not all chats can be read. A `broken_index` can be rebuilt from the
+    chats. `levels` are those of the index, if it is readable.
     """
 
     path: str
@@ -35,7 +35,7 @@ class ChatsFileReport:
 
 
 def check_chats_file(path: Path | None = None) -> ChatsFileReport | None:
-    """Look at the user's chats, or those in a file; None where there are none."""
+    """Examine the user's chats, or the file at `path`; None if there is no file."""
     path = path or default_path()
     found = ChatsFileReport(str(path), 0, sqlite3.sqlite_version)
     try:
@@ -46,9 +46,9 @@ def check_chats_file(path: Path | None = None) -> ChatsFileReport | None:
         why = error.strerror or str(error)
         return replace(found, damage=f"{why}: check the path and its permissions")
     if not stat.S_ISREG(status.st_mode):
-        return replace(found, damage="it is no file: move it away")
+        return replace(found, damage="it is not a regular file: move it away")
     found = replace(found, bytes=status.st_size)
-    uri = f"{path.absolute().as_uri()}?mode=rw"  # makes no file
+    uri = f"{path.absolute().as_uri()}?mode=rw"  # creates no file
     try:
         with closing(
             sqlite3.connect(uri, BUSY_SECONDS, isolation_level=None, uri=True)
@@ -69,7 +69,7 @@ def _check_tables(found: ChatsFileReport, db: sqlite3.Connection) -> ChatsFileRe
     [chats] = db.execute("SELECT count(*) FROM chats").fetchone()
     levels, broken = _check_index(db)
     if not broken and db.execute("PRAGMA quick_check(1)").fetchall() != INTACT:
-        broken = "pages of the file are damaged beside it"
+        broken = "other pages of the file are damaged"
     return replace(found, chats=chats, levels=levels, broken_index=broken)
 
 
@@ -78,7 +78,9 @@ def _check_index(db: sqlite3.Connection) -> tuple[int | None, str]:
     if not index.exists(db):
         return None, ""
     try:
-        db.execute("BEGIN IMMEDIATE")  # SQLite checks an index where it may write only
+        db.execute(
+            "BEGIN IMMEDIATE"
+        )  # SQLite checks an index in a write transaction only
     except sqlite3.OperationalError as error:
         if not is_sqlite_error(error, "SQLITE_READONLY"):
             raise

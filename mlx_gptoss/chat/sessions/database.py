@@ -1,9 +1,9 @@
-"""One SQLite file for one user: schema, transactions, permissions, named errors.
+"""The SQLite file of a user's chats: schema, transactions, permissions, named errors.
 
-The file can be read by its owner alone (0600, whatever the umask), and SQLite gives its
-journal the same mode. A transaction is whole or not there, also after `kill -9`, and
-several processes may take turns. What is deleted is overwritten with zeros. Knows
-nothing of chats beyond the columns.
+Only the owner can read the file (0600, whatever the umask); SQLite gives its journal
+the same mode. Transactions are atomic, also after `kill -9`, and several processes may
+use the file. Deleted content is overwritten with zeros. Knows nothing of chats beyond
+the columns.
 """
 
 import sqlite3
@@ -21,11 +21,11 @@ from mlx_gptoss.files import (
     make_private_file,
 )
 
-APPLICATION = 0x67707473  # "gpts": whose file this is
+APPLICATION = 0x67707473  # "gpts", in the header of the file
 VERSION = 1
 READ, WRITE = "BEGIN", "BEGIN IMMEDIATE"
-BUSY_SECONDS = 10.0  # seconds to wait for another process
-PROGRESS_OPERATIONS = 100_000  # of SQLite's machine: some milliseconds
+BUSY_SECONDS = 10.0  # to wait for a lock of another process
+PROGRESS_OPERATIONS = 100_000  # SQLite instructions, some milliseconds
 
 SCHEMA = """
 CREATE TABLE chats (
@@ -42,7 +42,7 @@ CREATE TABLE messages (
     number INTEGER PRIMARY KEY,
     chat TEXT NOT NULL REFERENCES chats ON DELETE CASCADE,
     place INTEGER NOT NULL,
-    text TEXT NOT NULL,  -- what is searched: "" for reasoning, calls and results
+    text TEXT NOT NULL,  -- searchable: "" for reasoning, calls and results
     data TEXT NOT NULL,
     UNIQUE (chat, place)
 );
@@ -50,10 +50,10 @@ CREATE TABLE messages (
 
 
 class ChatDatabase:
-    """A file of the schema above, made if it is not there.
+    """A file with the schema above, created if it does not exist.
 
-    `full_text` False does without SQLite's full-text index; None takes it where there
-    is one. Raises SessionError for a file of another program or of a later version.
+    `full_text=False` does without the full-text index; None uses it where SQLite has
+    one. Raises SessionError for a file of another program or of a later version.
     """
 
     def __init__(self, path: Path, *, full_text: bool | None = None) -> None:
@@ -68,28 +68,32 @@ class ChatDatabase:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """See one state of the file. Raises SessionError for what goes wrong."""
+        """Open a read transaction. Raises SessionError."""
         with self._sqlite_errors_named(), self._transaction(READ) as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Change the file: all of it or, after an exception, nothing."""
+        """Open a write transaction; an exception rolls it back. Raises SessionError."""
         with self._sqlite_errors_named(), self._transaction(WRITE) as connection:
             self.check_index(connection)
             yield connection
 
     @property
     def searches_index(self) -> bool:
+        """Whether the full-text index is used."""
         return self.full_text and index.is_supported()
 
     def check_index(self, connection: sqlite3.Connection) -> None:
-        """See that the index is there, if there should be one. Looks at no content."""
+        """Raise BrokenIndex if a part of the index is missing. Reads no content."""
         if self.full_text and not index.is_complete(connection):
             raise index.BrokenIndex("a part of the index is missing")
 
     def index_may_be_broken(self, error: SessionError, *, damage: bool = False) -> bool:
-        """Say whether a broken index could have led to this, `damage` to it alone."""
+        """Return whether a broken index may have caused this error.
+
+        With `damage`, only errors that a damaged file causes count.
+        """
         cause = error.__cause__
         if not self.full_text or not isinstance(cause, sqlite3.Error):
             return False
@@ -100,10 +104,10 @@ class ChatDatabase:
         )
 
     def mend(self, *, thorough: bool = False) -> bool:
-        """Build a broken index anew; `thorough`, any index, and the file around it.
+        """Rebuild a broken index; with `thorough`, any index, and vacuum the file.
 
-        Returns whether it was built. Raises SessionError, and leaves all messages as
-        they are, where it cannot be.
+        Returns whether it was rebuilt. Raises SessionError if it cannot be; messages
+        are never changed.
         """
         with self._sqlite_errors_named():
             if not thorough:
@@ -140,20 +144,20 @@ class ChatDatabase:
                 raise
             connection.execute("COMMIT")
             if begin == WRITE:
-                # Does nothing, unless another program gave the file a write-ahead log:
-                # what was deleted must not stay there.
+                # Only if another program turned on the write-ahead log: deleted content
+                # must not stay there.
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _connect(self) -> sqlite3.Connection:
-        # A connection an operation: any thread may ask, and nothing stays locked.
+        # One connection per operation, so that any thread may call and no lock remains.
         connection = connect_private(self.path, BUSY_SECONDS)
         connection.row_factory = sqlite3.Row
-        # Python is called now and then, so that Ctrl-C ends a long statement.
+        # Calls into Python now and then, so that Ctrl-C ends a long statement.
         connection.set_progress_handler(lambda: 0, PROGRESS_OPERATIONS)
         return connection
 
     def _prepare(self, connection: sqlite3.Connection, full_text: bool | None) -> None:
-        """Check whose file this is; make the tables in an empty one."""
+        """Check that the file is ours; create the tables in an empty one."""
         if self._is_ours(connection):
             return
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before any table
@@ -169,7 +173,7 @@ class ChatDatabase:
         connection.execute("COMMIT")
 
     def _is_ours(self, connection: sqlite3.Connection) -> bool:
-        """Whether the tables are there. Raises SessionError if others are."""
+        """Return whether the tables exist. Raises SessionError if other tables do."""
         [tables] = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if not tables:
             return False
@@ -186,7 +190,7 @@ class ChatDatabase:
 
     @contextmanager
     def _sqlite_errors_named(self) -> Iterator[None]:
-        """Turn what SQLite and the system report into a SessionError."""
+        """Turn errors of SQLite and the system into a SessionError."""
         try:
             yield
         except sqlite3.Error as error:
@@ -199,20 +203,20 @@ class ChatDatabase:
             ) from error
 
     def _error(self, problem: str) -> SessionError:
-        return SessionError(f"chats are kept in `{self.path}`, but {problem}")
+        return SessionError(f"cannot use the chats in `{self.path}`: {problem}")
 
 
 def free_pages(connection: sqlite3.Connection) -> None:
-    """Give the room of what was deleted back to the disk, with the transaction."""
+    """Return the space of deleted rows to the disk, in this transaction."""
     [pages] = connection.execute("PRAGMA freelist_count").fetchone()
     for _ in range(pages):
-        # A page each time: Python's `sqlite3` ends a statement that has no columns at
+        # One page each time: Python's `sqlite3` ends a statement without columns after
         # its first step.
         connection.execute("PRAGMA incremental_vacuum")
 
 
 def _run(connection: sqlite3.Connection, script: str) -> None:
-    """Run statements within the transaction; `executescript` would end it."""
+    """Run statements in the transaction; `executescript` would commit it."""
     statement = ""
     for line in script.splitlines():
         statement += line + "\n"

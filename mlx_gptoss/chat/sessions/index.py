@@ -1,9 +1,8 @@
-"""The full-text index of the messages: made, kept small, forgotten from, built anew.
+"""The full-text index of the messages: create, check, rebuild, and delete from it.
 
-An index of SQLite (FTS5) beside the table `messages`, filled by triggers. All of it can
-be had again from the messages, so whatever is wrong with it, it is dropped and built
-anew. Each function works within the transaction of the connection it is given. Knows
-nothing of files and of chats.
+An SQLite index (FTS5) beside the table `messages`, filled by triggers. It can always be
+rebuilt from the messages, so a broken index is dropped and created again. Each function
+runs in the transaction of the connection it is given. Knows nothing of files or chats.
 """
 
 import sqlite3
@@ -20,11 +19,9 @@ SHADOW_TABLES = (
     "words_docsize",
     "words_config",
 )
-ABANDONED_VIEW = (
-    "words_left"  # a view: pages of an index that was given up are still to be freed
-)
+ABANDONED_VIEW = "words_left"  # a view: an abandoned index has pages to free
 
-# Three letters make a word of it, so that parts of words are found in any language.
+# Trigrams, so that parts of words are found in any language.
 CREATE_TABLE = f"""CREATE VIRTUAL TABLE {TABLE} USING fts5(
     text, content='messages', content_rowid='number', tokenize='trigram'
 )"""
@@ -40,8 +37,8 @@ CREATE_DELETE_TRIGGER = (
     "END"
 )
 
-SECURE_DELETE_VERSION = (3, 42)  # from this version on a deleted row leaves no trace
-MAX_LEVELS = 100  # before 3.42 each deletion adds two; more than 2000 open no more
+SECURE_DELETE_VERSION = (3, 42)  # supports FTS5 secure-delete
+MAX_LEVELS = 100  # each deletion before 3.42 adds two; above 2000, SQLite fails
 REBUILD_SHARE = (
     50  # one message of so many is taken out; with more of them, all is built anew
 )
@@ -58,7 +55,7 @@ class BrokenIndex(sqlite3.DatabaseError):
 
 @cache
 def is_supported() -> bool:
-    """Say whether this SQLite has such an index."""
+    """Return whether this SQLite has FTS5 with trigrams."""
     with closing(sqlite3.connect(":memory:")) as db:
         try:
             db.execute("CREATE VIRTUAL TABLE t USING fts5(x, tokenize='trigram')")
@@ -70,21 +67,21 @@ def is_supported() -> bool:
 
 
 def exists(db: sqlite3.Connection) -> bool:
-    """Say whether there is an index, in whatever state, or what is left of one."""
+    """Return whether there is an index, or the remains of one."""
     return bool(_names(db))
 
 
 def is_complete(db: sqlite3.Connection) -> bool:
-    """Say whether table and triggers are there, or none where there cannot be any."""
+    """Return whether table and triggers exist, or none where none are supported."""
     return _names(db) == (
         {TABLE, INSERT_TRIGGER, DELETE_TRIGGER} if is_supported() else set()
     )
 
 
 def problem(db: sqlite3.Connection) -> str:
-    """Return what is wrong with the index, "" for nothing; compares it with the text.
+    """Compare the index with the messages; return what is wrong, "" for nothing.
 
-    It needs a transaction that may write, and writes nothing.
+    Needs a write transaction, but writes nothing.
     """
     if not is_complete(db):
         return (
@@ -103,13 +100,13 @@ def problem(db: sqlite3.Connection) -> str:
 
 
 def may_have_caused(error: sqlite3.Error) -> bool:
-    """Say whether a damaged or missing part of an index could raise this."""
+    """Return whether a damaged or missing part of an index can raise this."""
     name = getattr(error, "sqlite_errorname", "")
     return name.startswith("SQLITE_CORRUPT") or name == "SQLITE_ERROR"
 
 
 def levels(db: sqlite3.Connection) -> int:
-    """Return how many levels the index has: what each search has to go through."""
+    """Return the number of levels of the index: each search reads all of them."""
     row = db.execute(
         "SELECT block FROM words_data WHERE id = ?", [STRUCTURE]
     ).fetchone()
@@ -117,7 +114,7 @@ def levels(db: sqlite3.Connection) -> int:
         raise BrokenIndex("the record of its structure is missing")
     block = row[0][COOKIE:].removeprefix(SECOND_VERSION)
     number = 0
-    for byte in block:  # seven bits each, the highest first
+    for byte in block:  # a varint: seven bits each, the highest first
         number = number << 7 | byte & 0x7F
         if byte < 0x80:
             break
@@ -127,7 +124,7 @@ def levels(db: sqlite3.Connection) -> int:
 def delete(
     db: sqlite3.Connection, where: str, values: Sequence[Any], *, indexed: bool
 ) -> None:
-    """Delete messages, and their words from the index, so that no trace is left."""
+    """Delete messages, and their words from the index, without a trace."""
     command = f"DELETE FROM messages WHERE {where}"
     if not indexed:
         db.execute(command, values)
@@ -144,19 +141,19 @@ def delete(
 
 
 def rebuild(db: sqlite3.Connection) -> None:
-    """Fill an index again; it has one level then, and nothing of what is gone.
+    """Fill the index again, with one level and without deleted words.
 
-    Raises Broken if it took pages of the messages for its own.
+    Raises BrokenIndex if it uses pages that belong to the messages.
     """
     db.execute("INSERT INTO words (words) VALUES ('rebuild')")
     if sqlite3.sqlite_version_info >= SECURE_DELETE_VERSION:
         db.execute("INSERT INTO words (words, rank) VALUES ('secure-delete', 1)")
     if not chats_are_intact(db):
-        raise BrokenIndex("the index holds pages of the messages")
+        raise BrokenIndex("the index uses pages of the messages")
 
 
 def chats_are_intact(db: sqlite3.Connection) -> bool:
-    """Say whether all chats can be read, whatever the index is like."""
+    """Return whether all chats can be read, whatever the state of the index."""
     found = [
         db.execute(f"PRAGMA quick_check({table})").fetchone()[0]
         for table in ("chats", "messages")
@@ -165,12 +162,12 @@ def chats_are_intact(db: sqlite3.Connection) -> bool:
 
 
 def recreate(db: sqlite3.Connection) -> None:
-    """Drop what there is of an index, in whatever state, and build it if possible.
+    """Drop the index, in whatever state, and create it if this SQLite supports it.
 
-    Raises sqlite3.DatabaseError if its pages are so damaged that they cannot be freed:
-    `give_up` then.
+    Raises sqlite3.DatabaseError if its pages are too damaged to be freed: `abandon` it
+    then.
     """
-    _remove_from_schema(db, (TABLE,))  # DROP would have to open it
+    _remove_from_schema(db, (TABLE,))  # DROP would open it first
     for name in SHADOW_TABLES:
         db.execute(f"DROP TABLE IF EXISTS {name}")
     db.execute(f"DROP VIEW IF EXISTS {ABANDONED_VIEW}")
@@ -181,11 +178,11 @@ def recreate(db: sqlite3.Connection) -> None:
 
 
 def abandon(db: sqlite3.Connection) -> None:
-    """Leave the pages of the index to a VACUUM, which `given_up` asks for till then."""
+    """Leave the pages of the index to a VACUUM; until then `is_abandoned` is true."""
     _remove_from_schema(db, (TABLE, *SHADOW_TABLES))
     db.execute(
         f"CREATE VIEW IF NOT EXISTS {ABANDONED_VIEW} AS SELECT 1"
-    )  # a row of the schema
+    )  # only a row of the schema
 
 
 def is_abandoned(db: sqlite3.Connection) -> bool:
@@ -197,13 +194,13 @@ def _remove_from_schema(db: sqlite3.Connection, names: Sequence[str]) -> None:
         db.execute(f"DROP TRIGGER IF EXISTS {trigger}")
     places = ", ".join("?" * len(names))
     db.execute("PRAGMA writable_schema = ON")
-    # An index of a table goes by the table's name.
+    # Indexes of a table have its name as `tbl_name`.
     db.execute(f"DELETE FROM sqlite_master WHERE tbl_name IN ({places})", names)
     db.execute("PRAGMA writable_schema = RESET")
 
 
 def _should_rebuild(db: sqlite3.Connection, where: str, values: Sequence[Any]) -> bool:
-    """Whether building the index anew is faster than taking messages out, or due."""
+    """Return whether rebuilding is faster than deleting from the index, or is due."""
     counted = f"SELECT count(*), count(*) FILTER (WHERE {where}) FROM messages"
     there, gone = db.execute(counted, values).fetchone()
     return gone > 0 and (
@@ -217,7 +214,7 @@ def _should_rebuild(db: sqlite3.Connection, where: str, values: Sequence[Any]) -
 
 
 def _deletes_securely(db: sqlite3.Connection) -> bool:
-    """Whether the index was told to; one that an earlier SQLite made was not."""
+    """Return whether secure-delete is on: an earlier SQLite did not set it."""
     row = db.execute("SELECT v FROM words_config WHERE k = 'secure-delete'").fetchone()
     return row is not None and bool(row[0])
 

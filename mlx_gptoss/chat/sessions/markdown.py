@@ -1,7 +1,7 @@
-"""A chat as a Markdown document, to read and to keep.
+"""Write a saved chat as a Markdown document.
 
-What the model thought is folded; calls and results stand in fences that nothing inside
-them can close.
+Reasoning is folded; calls and results are in fences long enough that nothing inside can
+close them.
 """
 
 import re
@@ -14,11 +14,11 @@ from mlx_gptoss.engine.finish_reasons import describe_cause
 from mlx_gptoss.harmony.messages import FUNCTION_PREFIX, Message
 
 UNTITLED = "Chat"
-LEAST_FENCE = 3
+MIN_FENCE = 3
 
 
 def as_markdown(data: Mapping[str, Any]) -> str:
-    """Write what `Chat.to_json` gave. Raises PromptError for anything else."""
+    """Convert the value of `Chat.to_json`; raises PromptError for anything else."""
     chat = saved.from_json(data)
     title = chat.title or default_title(chat.messages) or UNTITLED
     parts = [f"# {title}", f"{chat.updated:%Y-%m-%d %H:%M} UTC, effort {chat.effort}"]
@@ -26,17 +26,17 @@ def as_markdown(data: Mapping[str, Any]) -> str:
         parts += ["**Instructions**", _fenced(chat.system)]
     speaker = ""
     for message in chat.messages:
-        said_by = "You" if message.role == "user" else "gpt-oss"
-        if said_by != speaker:
-            parts.append(f"## {said_by}")
-            speaker = said_by
-        parts += _written(message)
+        author = "You" if message.role == "user" else "gpt-oss"
+        if author != speaker:
+            parts.append(f"## {author}")
+            speaker = author
+        parts += _message_blocks(message)
         if message.ended:
             parts.append(f"*({describe_cause(message.ended)})*")
     return "\n\n".join(parts) + "\n"
 
 
-def _written(message: Message) -> Iterator[str]:
+def _message_blocks(message: Message) -> Iterator[str]:
     text = message.text.strip("\n")
     if message.role == "tool":
         yield f"Result of `{_tool(message.name)}`:"
@@ -58,5 +58,5 @@ def _tool(name: str | None) -> str:
 
 def _fenced(text: str, language: str = "") -> str:
     longest = max(map(len, re.findall("`+", text)), default=0)
-    fence = "`" * max(LEAST_FENCE, longest + 1)
+    fence = "`" * max(MIN_FENCE, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}"

@@ -1,13 +1,13 @@
-"""Find chats, and what a list shows of them. Reads; knows rows, not files."""
+"""Find chats by text, and summarize them for lists. Reads rows; knows no files."""
 
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-SHORT_ID_CHARACTERS = 8  # characters of an id: enough to tell chats apart
-SNIPPET_CHARACTERS = 80  # characters around what was found
-MIN_INDEXED_CHARACTERS = 3  # characters of a word that the index can find
+SHORT_ID_CHARACTERS = 8  # enough to tell chats apart
+SNIPPET_CHARACTERS = 80  # around a match
+MIN_INDEXED_CHARACTERS = 3  # the index holds trigrams
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class ChatSummary:
 
 @dataclass(frozen=True)
 class SearchHit:
-    """A chat that holds what was searched, and the text around it."""
+    """A chat that matches a search, and the text around the match."""
 
     chat: ChatSummary
     snippet: str
 
 
 def can_be_indexed(words: Sequence[str]) -> bool:
-    """Say whether the index knows words as short, or as odd, as these."""
+    """Return whether the index can find these words."""
     return all(
         len(word) >= MIN_INDEXED_CHARACTERS and "\0" not in word for word in words
     )
@@ -43,9 +43,10 @@ def can_be_indexed(words: Sequence[str]) -> bool:
 def search(
     db: sqlite3.Connection, words: Sequence[str], *, indexed: bool
 ) -> tuple[SearchHit, ...]:
-    """Return the chats with a message, or a title, that holds all words (lower case).
+    """Return the chats with a message or a title that contains all words.
 
-    `indexed` looks into the index, else every message is read.
+    `words` are lower case. With `indexed`, messages are found in the full-text index;
+    otherwise every message is read.
     """
     where, wanted = "holds(text)", []
     if indexed:
@@ -65,7 +66,7 @@ def search(
 
 
 def _match_offset(text: str, words: Sequence[str]) -> int | None:
-    """Return where the first word stands in a text that holds all of them."""
+    """Return the offset of the first word; None unless the text contains all."""
     places = [text.lower().find(word) for word in words]
     return None if -1 in places else places[0]
 

@@ -1,6 +1,6 @@
-"""The chats that are kept: save, list, search, load, delete.
+"""Save, list, search, load and delete the chats of a user.
 
-Knows chats as the data of `Chat.to_json`; nothing of models and of terminals.
+Knows chats as the JSON of `Chat.to_json`; nothing of models or terminals.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from mlx_gptoss.chat.sessions import index
+from mlx_gptoss.chat.sessions import rows
 from mlx_gptoss.chat.sessions.database import ChatDatabase, free_pages
 from mlx_gptoss.chat.sessions.search import (
     SHORT_ID_CHARACTERS,
@@ -30,15 +30,16 @@ T = TypeVar("T")
 
 FILE_NAME = "chats.sqlite3"
 INDEX_REBUILT = (
-    "the search index of the chats that are kept could not be used and has been built "
-    "anew: nothing is lost"
+    "the search index of the saved chats could not be used and was rebuilt: no chat "
+    "is lost"
 )
 
 
 class Sessions:
-    """All chats of a user. Any thread and several processes may use one file.
+    """The saved chats of a user, in one SQLite file.
 
-    Everything raises SessionError for a file that cannot be used.
+    Any thread, and several processes, may use the file at once. Every method raises
+    SessionError if the file cannot be used.
     """
 
     def __init__(self, database: ChatDatabase, say: Callable[[str], None]) -> None:
@@ -54,18 +55,20 @@ class Sessions:
         full_text: bool | None = None,
         say: Callable[[str], None] = log.warning,
     ) -> Self:
-        """Open the user's chats, or those in a file; it is made if it is not there.
+        """Open the user's file of chats, or the one at `path`; create it if needed.
 
-        `say` is told, in one line, when a broken index was mended.
+        `full_text=False` does without SQLite's full-text index. `say` is called with
+        one line when a broken index was rebuilt.
         """
         return cls(ChatDatabase(path or default_path(), full_text=full_text), say)
 
     @property
     def path(self) -> Path:
+        """The file."""
         return self._database.path
 
     def save(self, chat: "Chat") -> None:
-        """Write what is new in a chat, in one transaction; an empty one is not kept.
+        """Write the changes of a chat in one transaction; an empty chat is not kept.
 
         Raises SessionError, and writes nothing, if another process has changed or
         deleted the chat since it was loaded or saved here.
@@ -84,17 +87,12 @@ class Sessions:
         def write() -> int:
             with self._database.writing() as db:
                 revision = self._next_revision(db, chat.id)
+                indexed = self._database.searches_index
                 if not messages:
-                    self._remove(db, [chat.id])
+                    rows.delete_chats(db, [chat.id], indexed=indexed)
                 else:
-                    db.execute(
-                        "INSERT INTO chats VALUES (?, ?, ?, ?, ?, ?, ?) "
-                        "ON CONFLICT (id) DO UPDATE SET title = excluded.title, "
-                        "updated = excluded.updated, turns = excluded.turns, "
-                        "revision = excluded.revision, data = excluded.data",
-                        [*row, revision, json.dumps(data)],
-                    )
-                    self._write(db, chat.id, messages, texts)
+                    rows.write_chat(db, [*row, revision, json.dumps(data)])
+                    rows.write_messages(db, chat.id, messages, texts, indexed=indexed)
             return revision
 
         revision = self._with_repair(write)
@@ -104,19 +102,19 @@ class Sessions:
             self._revisions.pop(chat.id, None)
 
     def list(self, limit: int | None = None) -> tuple[ChatSummary, ...]:
-        """Return the chats, the latest first."""
+        """Return the chats, the most recently updated first."""
         with self._database.reading() as db:
-            rows = db.execute(
+            found = db.execute(
                 "SELECT id, title, created, updated, turns FROM chats "
                 "ORDER BY updated DESC, rowid DESC LIMIT ?",
                 [-1 if limit is None else limit],
             ).fetchall()
-        return tuple(ChatSummary(**row) for row in rows)
+        return tuple(ChatSummary(**row) for row in found)
 
     def search(self, text: str) -> tuple[SearchHit, ...]:
-        """Return the chats with a message, or a title, that holds every word of `text`.
+        """Return the chats with a message or a title that contains all words of `text`.
 
-        Parts of words count, capitals do not; the latest chats come first.
+        Matches parts of words, ignoring case; the most recently updated come first.
         """
         words = text.lower().split()
         if not words:
@@ -126,25 +124,25 @@ class Sessions:
                 return self._with_repair(lambda: self._search(words, indexed=True))
             except SessionError as error:
                 found = self._search(words, indexed=False)
-                self.say(f"the search index cannot be used, so all was read: {error}")
+                self.say(f"searched without the index, which cannot be used: {error}")
                 return found
         return self._search(words, indexed=False)
 
     def find(self, id: str) -> str:
-        """Return the whole id of the one chat whose id begins so."""
+        """Return the full id of the one chat whose id begins with `id`."""
         with self._database.reading() as db:
-            return self._whole_id(db, id)
+            return rows.complete_id(db, id)
 
     def load(self, id: str) -> dict[str, Any]:
-        """Return a chat for `Chat.from_json`; the beginning of its id is enough."""
+        """Return a chat for `Chat.from_json`; the start of its id suffices."""
         with self._database.reading() as db:
-            id = self._whole_id(db, id)
+            id = rows.complete_id(db, id)
             chat = db.execute("SELECT * FROM chats WHERE id = ?", [id]).fetchone()
-            rows = db.execute(
+            stored = db.execute(
                 "SELECT data FROM messages WHERE chat = ? ORDER BY place", [id]
             ).fetchall()
         self._revisions[id] = chat["revision"]
-        messages = [json.loads(row["data"]) for row in rows]
+        messages = [json.loads(row["data"]) for row in stored]
         return json.loads(chat["data"]) | {"messages": messages}
 
     def markdown(self, id: str) -> str:
@@ -154,42 +152,44 @@ class Sessions:
         return as_markdown(self.load(id))
 
     def delete(self, id: str) -> str:
-        """Overwrite a chat and its words in the index; return its whole id."""
-        whole = self.find(id)
-        self.delete_all([whole])
-        return whole
+        """Delete a chat and its words in the index, securely; return its full id."""
+        full = self.find(id)
+        self.delete_all([full])
+        return full
 
     def delete_all(self, ids: Sequence[str] | None = None) -> int:
-        """Overwrite these chats, or every one: all of them or, if it fails, none.
+        """Delete these chats, or all, securely, in one transaction.
 
-        Returns how many there were.
+        Returns how many there were. What is deleted is overwritten in the file.
         """
 
         def remove() -> int:
             with self._database.writing() as db:
-                gone = self._remove(db, ids)
+                count = rows.delete_chats(
+                    db, ids, indexed=self._database.searches_index
+                )
                 free_pages(db)
-            return gone
+            return count
 
-        gone = self._with_repair(remove)
+        count = self._with_repair(remove)
         for id in self._revisions.copy() if ids is None else ids:
             self._revisions.pop(id, None)
-        return gone
+        return count
 
     def questions(self, ids: Sequence[str] | None = None) -> "list[str]":
-        """Return what the user said in these chats, or in every one."""
+        """Return the user's messages in these chats, or in all."""
         with self._database.reading() as db:
-            chosen = _ids_condition(db, ids)
-            rows = db.execute(f"SELECT data FROM messages WHERE chat {chosen}")
-            said = (json.loads(row["data"]) for row in rows)
-            return [one["content"] for one in said if one["role"] == "user"]
+            condition = rows.ids_condition(db, ids)
+            stored = db.execute(f"SELECT data FROM messages WHERE chat {condition}")
+            messages = (json.loads(row["data"]) for row in stored)
+            return [one["content"] for one in messages if one["role"] == "user"]
 
     def mend(self) -> None:
-        """Build the search index anew, whatever its state; chats stay as they are."""
+        """Rebuild the search index, whatever its state; chats are not changed."""
         self._database.mend(thorough=True)
 
     def _with_repair(self, work: Callable[[], T]) -> T:
-        """Do `work`; if the index is broken, mend it and do the work again."""
+        """Call `work`; if the index is broken, rebuild it and call `work` again."""
         for thorough in (False, True):
             try:
                 return work()
@@ -217,71 +217,14 @@ class Sessions:
             )
         return row["revision"] + 1 if row else 1
 
-    def _write(
-        self,
-        db: sqlite3.Connection,
-        id: str,
-        messages: Sequence[str],
-        texts: Sequence[str],
-    ) -> None:
-        """Replace the stored messages from the first on that is another."""
-        rows = db.execute(
-            "SELECT data FROM messages WHERE chat = ? ORDER BY place", [id]
-        ).fetchall()
-        pairs = zip(rows, messages, strict=False)
-        same = next(
-            (n for n, (row, new) in enumerate(pairs) if row["data"] != new),
-            min(len(rows), len(messages)),
-        )
-        if same < len(rows):
-            self._delete_messages(db, "chat = ? AND place >= ?", [id, same])
-        db.executemany(
-            "INSERT INTO messages (chat, place, text, data) VALUES (?, ?, ?, ?)",
-            [(id, n, texts[n], messages[n]) for n in range(same, len(messages))],
-        )
-
-    def _remove(self, db: sqlite3.Connection, ids: Sequence[str] | None) -> int:
-        chosen = _ids_condition(db, ids)
-        self._delete_messages(db, f"chat {chosen}", [])
-        return db.execute(f"DELETE FROM chats WHERE id {chosen}").rowcount
-
-    def _delete_messages(
-        self, db: sqlite3.Connection, where: str, values: Sequence[Any]
-    ) -> None:
-        indexed = self._database.searches_index
-        index.delete(db, where, values, indexed=indexed)
-
-    def _whole_id(self, db: sqlite3.Connection, id: str) -> str:
-        rows = db.execute(
-            "SELECT id FROM chats WHERE substr(id, 1, ?) = ?", [len(id), id]
-        ).fetchall()
-        ids = [row["id"] for row in rows]
-        if id in ids:
-            return id
-        if len(ids) != 1 or not id:
-            problem = f"{len(ids)} chats have an id" if ids else "no chat has an id"
-            raise SessionError(
-                f"{problem} that begins with `{id}`: `mlx-gptoss sessions` lists them"
-            )
-        return ids[0]
-
 
 def default_path() -> Path:
-    """Return where the user's chats are kept, there or not yet."""
+    """Return the path of the user's chats, whether or not the file exists."""
     return data_folder() / FILE_NAME
 
 
-def _ids_condition(db: sqlite3.Connection, ids: Sequence[str] | None) -> str:
-    """Return what SQL says of an id that is one of these; any if there are none."""
-    if ids is None:
-        return "IS NOT NULL"
-    db.execute("CREATE TEMP TABLE chosen (id TEXT PRIMARY KEY)")
-    db.executemany("INSERT OR IGNORE INTO chosen VALUES (?)", [(id,) for id in ids])
-    return "IN (SELECT id FROM temp.chosen)"
-
-
 def _searchable_text(message: Any) -> str:
-    """The text of what was said to and by the user; "" for all else."""
+    """Return the text of questions and answers; "" for other messages."""
     said = message.role == "user" or (
         message.role == "assistant"
         and message.channel != "analysis"
@@ -291,5 +234,5 @@ def _searchable_text(message: Any) -> str:
 
 
 def _valid_utf8(text: str) -> str:
-    """SQLite takes UTF-8, which has no half of a pair."""
+    """Replace lone surrogates: SQLite stores UTF-8, which cannot express them."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,24 +1,24 @@
-"""The built-in `python` tool: a notebook that the operating system shuts in.
+"""The built-in `python` tool: a notebook in a sandbox of the operating system.
 
     with Notebook() as notebook:
         chat = Chat(runtime, tools=[notebook])
 
-Code of the model runs in a process of its own, one cell after another in the same
-names: no network, no files but an empty folder and Python's own, no other process;
-memory, time and files are limited. Where that cannot be had, `Notebook` raises
-ToolError. A Notebook belongs to one Chat.
+The model's code runs in a process of its own (the kernel), one cell after another in
+one namespace: no network, no files but an empty folder and Python's own, no other
+process; memory, time and files are limited. Where that is not possible, `Notebook`
+raises ToolError. A Notebook belongs to one Chat.
 
-Only a cell runs code: the process is stopped between cells. A thread that a cell
-leaves running is told to end; where it does not, the notebook is restarted and the
-model is told. On Linux the kernel itself holds the limits; macOS's sandbox cannot, so
-there they are watched from outside (macos.py).
+Code runs in cells only: between cells the kernel is stopped. A thread that outlives its
+cell is asked to end; if it does not, the notebook is restarted and the model is told.
+On Linux the operating system enforces the limits; macOS's sandbox cannot, so there they
+are monitored from outside (macos_profile.py).
 
-isolation.py      how the process is started; macos.py the profile for a Mac
-process.py        the process: cells in, text out, within limits
-conversation.py   its pipes; output.py what of an endless text is kept
-watch.py          what it uses, and how it is stopped
-child_kernel.py   what runs in it; child_threads.py ends what a cell leaves behind
-child_linux.py    shuts it in, with child_seccomp.py; child_guard.py ends it with us
+sandbox.py            the command that starts a kernel; macos_profile.py: for a Mac
+kernel_process.py     the kernel process: cells in, text out, within limits
+kernel_connection.py  its pipes; cell_output.py: the ends of a long output
+kernel_limits.py      check its resources; kernel_monitor.py: measure, stop, resume
+child_kernel.py       runs in the process; child_threads.py ends threads of a cell
+child_linux.py        isolates it, with child_seccomp.py; child_guard.py ends it
 """
 
 import shutil
@@ -38,7 +38,7 @@ __all__ = ["Notebook", "NotebookLimits"]
 
 NO_OUTPUT = "[There was no output: print what you want to see.]"
 RESTARTED = "the notebook was restarted, its variables and files are gone"
-# Words of the trained description that are not true of this notebook.
+# Parts of the description in training that are not true of this notebook.
 TRAINED_SECONDS = "120.0 seconds"
 TRAINED_DRIVE = "'/mnt/data'"
 TRAINED_NETWORK = "Internet access for this session is UNKNOWN. Depends on the cluster."
@@ -49,13 +49,13 @@ NETWORK = (
 
 
 class Notebook:
-    """Runs the model's Python; give it to a Chat as a tool, and close it."""
+    """The `python` tool: pass it to a Chat among its tools, and close it."""
 
     def __init__(self, limits: NotebookLimits | None = None) -> None:
-        """Start the process; raises ToolError where it cannot be isolated."""
+        """Start the kernel; raises ToolError if it cannot be isolated."""
         self.limits = limits or NotebookLimits()
         self._lock = threading.Lock()
-        self._calls: set[threading.Event] = set()  # each is set to end the call
+        self._calls: set[threading.Event] = set()  # set to end the call
         self._process: KernelProcess | None = None
         self._sandbox = isolate(self.limits)
         self._process = self._start_process()
@@ -73,6 +73,7 @@ class Notebook:
 
     @property
     def tools(self) -> Sequence[Tool]:
+        """The `python` tool."""
         tool = Tool(
             ToolDescription("python"),
             self.run,
@@ -84,7 +85,7 @@ class Notebook:
         return [tool]
 
     def run(self, code: str) -> str:
-        """Run a cell and return what it wrote; raises ToolError if it cannot start."""
+        """Run a cell and return its output; raises ToolError if no kernel can start."""
         interrupted = threading.Event()
         self._calls.add(interrupted)
         try:
@@ -104,18 +105,18 @@ class Notebook:
         return f"{result.text}[{result.ended}; {RESTARTED}]\n"
 
     def interrupt(self) -> None:
-        """End the cell under way, and those that wait for it; from any thread."""
+        """End the running cell and those that wait for it; from any thread."""
         for interrupted in tuple(self._calls):
             interrupted.set()
 
     def reset(self) -> None:
-        """Forget variables and files; the next cell finds a new process."""
+        """Discard variables and files; the next cell starts a new kernel."""
         self.interrupt()
         with self._lock:
             self._discard()
 
     def close(self) -> None:
-        """End the process and remove its files."""
+        """End the kernel and remove its files."""
         self.reset()
 
     def _start_process(self) -> KernelProcess:
@@ -134,7 +135,7 @@ class Notebook:
 
 
 def python_namespace(limits: NotebookLimits, drive: str) -> ToolNamespace:
-    """The description the model was trained with, corrected where it is not true."""
+    """Return the description from training, corrected for this notebook."""
     text = PYTHON.description or ""
     for trained, true in (
         (TRAINED_SECONDS, f"{limits.seconds} seconds"),

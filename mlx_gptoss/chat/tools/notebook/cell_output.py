@@ -1,10 +1,10 @@
-"""Text that may be endless: its two ends are kept."""
+"""Collect output of any length: the start and the end are kept."""
 
-MAX_OUTPUT_BYTES = 16_000  # characters of output that are kept, half from either end
+MAX_OUTPUT_BYTES = 16_000  # half from the start, half from the end
 
 
 class CellOutput:
-    """What one cell wrote."""
+    """The output of one cell."""
 
     def __init__(self) -> None:
         self._head = bytearray()

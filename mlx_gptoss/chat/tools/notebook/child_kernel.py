@@ -1,15 +1,14 @@
-"""Runs cells of Python, one after another, in one set of names; a process of its own.
+"""Run cells of Python one after another in one namespace, in a process of its own.
 
     python -I child_kernel.py '{"replies": 3, "file": ..., "port": ...}'
 
-Requests come on stdin, replies go to the descriptor `replies`, JSON, one a line:
-{"code": "...", "token": "..."} is answered by {"done": the token, "told": how many
-threads were told to end, "stubborn": how many did not} once the cell has ended. What
-the cell writes, its last value and its traceback go to stdout as they come; each cell
-finds the standard streams whole, whatever the one before did to them. `file`
-and `port` are what a sandbox must keep out of reach. Imports nothing but the
-standard library and child_threads.py beside it: it is run by its path, inside a
-sandbox.
+Requests come on stdin, replies go to the descriptor `replies`, as JSON lines:
+{"code": "...", "token": "..."} is answered, once the cell has ended, by {"done": the
+token, "interrupted": the number of threads asked to end, "stubborn": of those that did
+not}. Output of the cell, its last value and its traceback go to stdout at once; each
+cell starts with intact standard streams. `file` and `port` must be out of reach in a
+sandbox. Imports only the standard library and child_threads.py beside it, because it is
+run by its path, inside a sandbox.
 """
 
 import ast
@@ -42,10 +41,10 @@ threads = runpy.run_path(
 
 
 def main(given: dict[str, Any]) -> None:
-    """Take over the standard streams, tell what the sandbox lets through, serve."""
+    """Take over the standard streams, report leaks of the sandbox, and serve."""
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)  # input() finds an end, not the next request
+    os.dup2(nothing, 0)  # input() must not read the next request
     streams = StandardStreams()
     with os.fdopen(given["replies"], "w", encoding="utf-8") as answers:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -54,23 +53,27 @@ def main(given: dict[str, Any]) -> None:
 
 
 def serve(requests: TextIO, answers: TextIO, streams: "StandardStreams") -> None:
-    """Run the cells that come, until no more can come."""
+    """Run cells until stdin ends."""
     module = sys.modules["__main__"] = ModuleType("__main__")  # where pickle looks
-    left_behind = threads["CellThreads"]()
+    cell_threads = threads["CellThreads"]()
     for number, line in enumerate(requests, 1):
         request = json.loads(line)
         run_cell(request["code"], vars(module), number, streams)
-        left = left_behind.end()
+        left = cell_threads.end()
         streams.flush()
-        reply = {"done": request["token"], "told": left.told, "stubborn": left.stubborn}
+        reply = {
+            "done": request["token"],
+            "interrupted": left.interrupted,
+            "stubborn": left.stubborn,
+        }
         _reply(answers, reply)
-    os._exit(0)  # nothing that a cell registered runs at the end
+    os._exit(0)  # without the exit functions that cells registered
 
 
 def run_cell(
     code: str, names: dict[str, Any], number: int, streams: "StandardStreams"
 ) -> None:
-    """Run one cell; show its last value, or the traceback of what ended it."""
+    """Run one cell; print its last value, or the traceback."""
     file = f"<cell {number}>"
     linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -82,7 +85,7 @@ def run_cell(
         if value is not None:
             names["_"] = value
             sys.stdout.write(f"{value!r}\n")
-    except BaseException as error:  # SystemExit too: the next cell is to run
+    except BaseException as error:  # SystemExit too: the next cell must run
         _show(error, file)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -91,7 +94,7 @@ def run_cell(
 
 
 def _run(cell: ast.Module, names: dict[str, Any], file: str) -> Any:
-    """Run a cell; return the value of an expression at its end."""
+    """Run a cell; return the value of its last expression."""
     last = (
         cell.body.pop() if cell.body and isinstance(cell.body[-1], ast.Expr) else None
     )
@@ -103,7 +106,7 @@ def _run(cell: ast.Module, names: dict[str, Any], file: str) -> Any:
 
 
 def _evaluate(tree: ast.AST, mode: str, names: dict[str, Any], file: str) -> Any:
-    """Run a part of a cell; `await` may stand at its top level."""
+    """Run a part of a cell; `await` is allowed at the top level."""
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     code = compile(tree, file, mode, flags=flags)  # pyright: ignore[reportCallIssue, reportArgumentType]
     value = eval(code, names)
@@ -115,21 +118,21 @@ def _evaluate(tree: ast.AST, mode: str, names: dict[str, Any], file: str) -> Any
 
 
 def _show(error: BaseException, file: str) -> None:
-    """Write a traceback that begins in the cell."""
+    """Print a traceback that begins in the cell."""
     place = error.__traceback__
     while place is not None and place.tb_frame.f_code.co_filename != file:
         place = place.tb_next
     try:
         traceback.print_exception(type(error), error, place, file=sys.stdout)
-    except BaseException:  # its own __str__ fails, or the stack is at its end
+    except BaseException:  # its __str__ fails, or the stack is exhausted
         sys.stdout.write(f"{type(error).__name__}\n")
 
 
-# What the sandbox should not let through
+# Leaks of the sandbox
 
 
 def leaks(file: str, port: int) -> list[str]:
-    """Try what must fail; return what did not."""
+    """Try what the sandbox must forbid; return what succeeded."""
     probes: dict[str, Callable[[], None]] = {
         COULD_READ: lambda: _read(file),
         COULD_WRITE: lambda: _write(file + ".written"),
@@ -183,7 +186,7 @@ def _share() -> None:
 
 
 class StandardStreams:
-    """The standard streams; a cell may close or replace them, for itself alone."""
+    """The standard streams; what a cell does to them ends with the cell."""
 
     def __init__(self) -> None:
         self._kept = [os.dup(number) for number in range(3)]
@@ -191,7 +194,7 @@ class StandardStreams:
         self.renew()
 
     def renew(self) -> None:
-        """Write out what the streams hold, and open them anew."""
+        """Flush the streams and reopen them."""
         before = (*self._own, sys.stdout, sys.stderr)
         for number, kept in enumerate(self._kept):
             os.dup2(kept, number)
@@ -206,7 +209,7 @@ class StandardStreams:
 
 
 def _flush(stream: TextIO | None) -> None:
-    with suppress(ValueError):  # a cell has closed it, or taken its file
+    with suppress(ValueError):  # a cell has closed it, or its file
         if stream is not None:
             stream.flush()
 

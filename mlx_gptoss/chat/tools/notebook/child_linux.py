@@ -1,12 +1,12 @@
-"""Shuts itself into Linux namespaces, then runs the kernel there.
+"""Enter new Linux namespaces, then run the kernel there.
 
     python -I child_linux.py '{"replies": 3, "readable": [...], "drive": ..., ...}'
 
-Nothing of the machine is left but the folders `readable`, which nothing can write
-to, and `drive`, an empty folder in memory: no network, no other files, no other
-processes. Needs no privilege where the system lets users make namespaces. What
-cannot be had is told as {"refused": "..."} and nothing is run. Imports nothing but
-the standard library. See user_namespaces(7), pivot_root(2), mount_setattr(2).
+All that is left of the machine are the folders `readable`, read-only, and `drive`, an
+empty folder in memory: no network, no other files, no other processes. Needs no
+privilege where the system lets users create namespaces. If isolation fails, replies
+{"refused": "..."} and runs nothing. Imports only the standard library. See
+user_namespaces(7), pivot_root(2), mount_setattr(2).
 """
 
 import ctypes
@@ -39,15 +39,15 @@ CAPSET = {"x86_64": 126, "aarch64": 91}
 CAPABILITY_VERSION_3 = 0x20080522
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP = 1, 38, 24
 LAST_CAPABILITY = 63
-USER = 1000  # who the code seems to be, inside
-DEVICES = ("null", "full", "random", "urandom")  # not zero: mapped, it is memory
-OLD = "/old"  # the machine's files, while the new root is built
+USER = 1000  # the user id inside
+DEVICES = ("null", "full", "random", "urandom")  # not zero: mapping it allocates memory
+OLD = "/old"  # the old root, while the new one is built
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main(given: dict[str, Any]) -> None:
-    """Fork the kernel into new namespaces, tell its process id, guard it."""
+    """Fork the kernel into new namespaces, report its process id, and guard it."""
     here = Path(__file__).parent
     kernel = runpy.run_path(str(here / "child_kernel.py"))
     seccomp = runpy.run_path(str(here / "child_seccomp.py"))
@@ -56,11 +56,11 @@ def main(given: dict[str, Any]) -> None:
         enter_namespaces()
     except OSError as error:
         refuse(given["replies"], error)
-    child = os.fork()  # the first of its process namespace: all end with it
+    child = os.fork()  # the init of its process namespace: all end with it
     if child != 0:
         guard["tell"](given["replies"], {"pid": child})
         guard["guard"](child, given["replies"], given["life"])
-    os.setsid()  # `kill(0, ...)` of a cell would reach the guard, too
+    os.setsid()  # otherwise `kill(0, ...)` in a cell reaches the guard
     os.close(given["life"])
     try:
         check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL), "prctl")
@@ -75,7 +75,7 @@ def main(given: dict[str, Any]) -> None:
 
 
 def enter_namespaces() -> None:
-    """Leave everything shared with other processes; be an ordinary user there."""
+    """Enter new namespaces, as an ordinary user there."""
     user, group = os.getuid(), os.getgid()
     check(libc.unshare(NAMESPACES), "unshare")
     write("/proc/self/setgroups", "deny")
@@ -84,12 +84,12 @@ def enter_namespaces() -> None:
 
 
 def drive_options(given: dict[str, Any]) -> str:
-    """Bound the bytes of the drive, and its files, folders and links (with itself)."""
+    """Return mount options that limit the drive's bytes and its number of inodes."""
     return f"size={given['drive_bytes']},nr_inodes={given['files'] + 1},mode=700"
 
 
 def build_root(readable: list[str], drive: str, options: str) -> None:
-    """Make a root of `readable`, a few devices and `drive`; leave the old one."""
+    """Build a root of `readable`, a few devices and `drive`; unmount the old one."""
     shown = [*readable, *(f"/dev/{device}" for device in DEVICES)]
     sources = {path: OLD + os.path.realpath(path) for path in shown}
     mount("none", "/", None, MS_REC | MS_PRIVATE)
@@ -108,7 +108,7 @@ def build_root(readable: list[str], drive: str, options: str) -> None:
 
 
 def bind(source: Path, target: Path) -> None:
-    """Show a file or folder of the machine at `target`."""
+    """Bind-mount a file or folder at `target`."""
     if source.is_dir():
         target.mkdir(parents=True, exist_ok=True)
     else:
@@ -118,7 +118,7 @@ def bind(source: Path, target: Path) -> None:
 
 
 def freeze(path: str) -> None:
-    """Let nobody write below `path`, in what is mounted there too."""
+    """Make `path` read-only, with everything mounted below it."""
 
     class Attributes(ctypes.Structure):
         _fields_ = [
@@ -141,14 +141,14 @@ def freeze(path: str) -> None:
 
 
 def limit_memory(memory: int) -> None:
-    """Bound memory (that of the process' own; RLIMIT_AS would count mappings)."""
+    """Limit private memory (RLIMIT_AS would count mappings, too)."""
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 
 
 def drop_privileges() -> None:
-    """Give up what a maker of namespaces may do in them."""
+    """Drop the capabilities that creating the namespaces gave."""
     for capability in range(LAST_CAPABILITY + 1):
-        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # fails past the last one
+        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # fails above the last one
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
     nothing = (ctypes.c_uint32 * 6)()
     check(libc.syscall(CAPSET[os.uname().machine], header, nothing), "capset")
@@ -187,7 +187,7 @@ def write(path: str, text: str) -> None:
 
 
 def refuse(replies: int, error: OSError) -> None:
-    """Say why the code cannot be isolated, and end."""
+    """Report why the code cannot be isolated, and exit."""
     where = f" ({error.filename})" if error.filename else ""
     reply = json.dumps({"refused": f"{error.strerror or error}{where}"})
     os.write(replies, f"{reply}\n".encode())

@@ -1,12 +1,12 @@
-"""A filter of system calls for Linux: no sockets, no processes, no hidden memory.
+"""Filter system calls on Linux: no sockets, no processes, no hidden memory.
 
-Closes what namespaces leave open (the kernel's own surface, a fork bomb), for this
-process and for good. It also refuses memory that no count of this process would show
-(shared segments, message queues, queues of file events, pages kept in pipes, large
-buffers of sockets, rules and filters) and signals from timers or files that would
-wake the process while it is stopped.
-Imports nothing but the standard library: it is run by its path. Numbers are those of
-the kernel's asm/unistd.h; seccomp(2), bpf in linux/filter.h.
+Closes what namespaces leave open (the kernel's own surface, fork bombs), permanently
+and for this process. Also refuses memory that is not accounted to the process (shared
+segments, message queues, inotify queues, pages in pipes, large socket buffers, BPF
+programs), and signals from timers or files that would wake the process while it is
+stopped.
+Imports only the standard library, because it is run by its path. Numbers are those of
+the kernel's asm/unistd.h; see seccomp(2), and linux/filter.h for BPF.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ import platform
 import struct
 from collections.abc import Iterable, Sequence
 
-# Audit architecture, numbers of the calls that are refused.
+# Audit architectures, and the numbers of the refused calls.
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 REFUSED = {
     "x86_64": {
@@ -88,7 +88,7 @@ REFUSED = {
         "userfaultfd": 282,
     },
 }
-REFUSED_EVERYWHERE = {  # newer calls have one number on all machines
+REFUSED_EVERYWHERE = {  # newer calls have the same number on all machines
     "io_uring_setup": 425,
     "open_tree": 428,
     "move_mount": 429,
@@ -97,20 +97,20 @@ REFUSED_EVERYWHERE = {  # newer calls have one number on all machines
     "landlock_create_ruleset": 444,
     "memfd_secret": 447,
 }
-# Calls that are refused for some arguments only.
+# Calls refused for some arguments only.
 CLONE = {"x86_64": 56, "aarch64": 220}
 MMAP = {"x86_64": 9, "aarch64": 222}
 FCNTL = {"x86_64": 72, "aarch64": 25}
 PRCTL = {"x86_64": 157, "aarch64": 167}
 CLONE3 = 435
-CLONE_THREAD = 0x10000  # a thread, which is allowed, and not a process
-MAP_SHARED, MAP_ANONYMOUS = 0x01, 0x20  # both: memory that outlives its mapping
-F_SETSIG, F_SETPIPE_SZ = 10, 1031  # wake by any signal; a pipe of a megabyte
-F_OFD_SETLK, F_OFD_SETLKW = 37, 38  # locks that nobody can count, as they have no owner
+CLONE_THREAD = 0x10000  # a thread, which is allowed, not a process
+MAP_SHARED, MAP_ANONYMOUS = 0x01, 0x20  # together: memory that outlives its mapping
+F_SETSIG, F_SETPIPE_SZ = 10, 1031  # wake by any signal; pipes of a megabyte
+F_OFD_SETLK, F_OFD_SETLKW = 37, 38  # locks without an owner cannot be counted
 FCNTL_REFUSED = (F_SETSIG, F_SETPIPE_SZ, F_OFD_SETLK, F_OFD_SETLKW)
-PR_SET_PDEATHSIG, PR_SET_SECCOMP = 1, 22  # what ends us with the guard; more filters
+PR_SET_PDEATHSIG, PR_SET_SECCOMP = 1, 22  # the link to the guard; more filters
 PRCTL_REFUSED = (PR_SET_PDEATHSIG, PR_SET_SECCOMP)
-X32 = 0x40000000  # x86 calls of another numbering begin here
+X32 = 0x40000000  # x86 calls with another numbering start here
 
 NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
 ARGUMENT_BYTES = 8
@@ -123,7 +123,7 @@ Instruction = tuple[int, int, int, int]  # code, jumps if true and if false, ope
 
 
 def filter_calls() -> None:
-    """Refuse the calls from now on. Raises OSError where the kernel cannot."""
+    """Install the filter. Raises OSError where the kernel has none."""
     machine = platform.machine()
     if machine not in ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"no filter of system calls for {machine}")
@@ -137,7 +137,7 @@ def filter_calls() -> None:
 
 
 def program(machine: str) -> list[Instruction]:
-    """The filter as instructions: each test skips the return behind it, or not."""
+    """Return the filter: each test skips the return that follows it, or does not."""
     refused = [*REFUSED[machine].values(), *REFUSED_EVERYWHERE.values()]
     refuse = (RETURN, 0, 0, FAIL | errno.EPERM)
     only_threads = [(ANY_BIT, 1, 0, CLONE_THREAD), refuse]
@@ -169,7 +169,7 @@ def _unless(test: int, operands: Iterable[int], result: int) -> list[Instruction
 def _look_at(
     call: int, argument: int, tests: Sequence[Instruction]
 ) -> list[Instruction]:
-    """Allow `call` unless `tests` of one of its arguments (the low word) refuse it."""
+    """Allow `call` unless `tests` of the low word of an argument refuse it."""
     at = FIRST_ARGUMENT + ARGUMENT_BYTES * argument
     body = [(LOAD, 0, 0, at), *tests, (RETURN, 0, 0, ALLOW)]
     return [(EQUAL, 0, len(body), call), *body]

@@ -1,13 +1,13 @@
-"""Ends what a cell leaves running: its threads, timers and tracers.
+"""End what a cell leaves running: its threads, timers and tracers.
 
-A thread is the cell's while code that is no library's is on its stack, or while it
-waits to run such code (a Timer, an executor's task, an event loop with tasks,
-`sched`). It gets a moment to end by itself; then an exception is raised in it. Python
-raises that when the thread next runs, so a thread that sleeps, or waits for a queue,
-can stay: it ends when it wakes. A library's thread that waits for work (an idle
-worker of an executor, tqdm's monitor) is let be. Which threads would not end is told,
-not decided here.
-Imports nothing but the standard library: it is run by its path, inside a sandbox.
+A thread belongs to the cell while code from outside the libraries is on its stack, or
+while it waits to run such code (a Timer, an executor's task, an event loop with tasks,
+`sched`). It has GRACE_SECONDS to end by itself; then an exception is raised in it.
+Python raises that when the thread next runs, so a thread that sleeps or waits for a
+queue may remain: it ends when it wakes. A library's thread that waits for work (an idle
+worker of an executor, tqdm's monitor) is left alone. Reports the threads that did not
+end; the caller decides.
+Imports only the standard library, because it is run by its path, inside a sandbox.
 """
 
 import os
@@ -29,40 +29,40 @@ LIBRARIES = (
 SCHEDULER = os.sep + "sched.py"
 EVENT_LOOP = os.path.join("asyncio", "base_events.py")
 EXECUTOR = os.path.join("concurrent", "futures", "thread.py")
-GRACE_SECONDS = 0.5  # for threads to end by themselves, and again once told to
-WAKE_SECONDS = 0.1  # a thread that has not met its exception by then is asleep
-START_SECONDS = 0.001  # for a thread that has not come to its first line
+GRACE_SECONDS = 0.5  # for threads to end by themselves, and again once interrupted
+WAKE_SECONDS = 0.1  # a thread without its exception by then is asleep
+START_SECONDS = 0.001  # for a new thread to reach its first line
 POLL_SECONDS = 0.01
 
 
 class CellEnded(SystemExit):
-    """Raised in a thread whose cell has ended; notes that the thread has met it."""
+    """Raised in a thread whose cell has ended; records that it was."""
 
-    met: ClassVar[set[int]] = set()  # of all
+    raised_in: ClassVar[set[int]] = set()  # thread ids
 
     def __init__(self) -> None:
         super().__init__()
-        self.met.add(threading.get_ident())
+        self.raised_in.add(threading.get_ident())
 
 
 @dataclass(frozen=True)
 class LeftoverThreads:
-    """How many threads were told to end, and how many did not obey."""
+    """The number of threads that were interrupted, and of those that did not end."""
 
-    told: int = 0
+    interrupted: int = 0
     stubborn: int = 0
 
 
 class CellThreads:
-    """Keeps an eye on the threads of one kernel, from cell to cell."""
+    """The threads of one kernel, from cell to cell."""
 
     def __init__(self) -> None:
-        self._asleep: dict[int, FrameType] = {}  # told to end: the start of each
+        self._asleep: dict[int, FrameType] = {}  # interrupted: the first frame of each
         self._show = threading.excepthook
         threading.excepthook = self._excepthook
 
     def end(self) -> LeftoverThreads:
-        """End the cell's threads; take a second at most."""
+        """End the cell's threads, within a second."""
         sleep(START_SECONDS)
         if len(sys._current_frames()) == 1:
             self._asleep = {}
@@ -78,19 +78,21 @@ class CellThreads:
                 thread.cancel()
         _cancel_tasks()
         for ident in new:
-            CellEnded.met.discard(ident)
+            CellEnded.raised_in.discard(ident)
             _raise_in(ident)
-        told = self._asleep | new
+        interrupted = self._asleep | new
         left = self._wait(WAKE_SECONDS if new else 0, {})
-        if any(ident in CellEnded.met for ident in left):  # on its way out, or not
-            left = self._wait(GRACE_SECONDS, told)
-        self._asleep = {i: start for i, start in left.items() if _same(i, start, told)}
+        if any(ident in CellEnded.raised_in for ident in left):  # it may be ending
+            left = self._wait(GRACE_SECONDS, interrupted)
+        self._asleep = {
+            i: start for i, start in left.items() if _same(i, start, interrupted)
+        }
         return LeftoverThreads(len(new), len(left) - len(self._asleep))
 
     def _wait(
         self, seconds: float, asleep: dict[int, FrameType]
     ) -> dict[int, FrameType]:
-        """Give threads a moment to end, but for those `asleep`; return all left."""
+        """Wait for threads to end, except those `asleep`; return all that are left."""
         end = monotonic() + seconds
         while True:
             left = self._of_cells()
@@ -99,7 +101,7 @@ class CellThreads:
             sleep(POLL_SECONDS)
 
     def _of_cells(self) -> dict[int, FrameType]:
-        """The threads of cells, each with the frame that it began with."""
+        """Return the threads of cells, each with its first frame."""
         timers = {
             thread.ident
             for thread in threading.enumerate()
@@ -118,7 +120,7 @@ class CellThreads:
 
 
 def disarm() -> None:
-    """Let nothing that a cell arranged interrupt what comes after it."""
+    """Remove the tracers, timers and signal handlers that a cell installed."""
     sys.settrace(None)
     sys.setprofile(None)
     threading.settrace(None)  # pyright: ignore[reportArgumentType]
@@ -131,8 +133,8 @@ def disarm() -> None:
 
 
 def _same(ident: int, start: FrameType, asleep: dict[int, FrameType]) -> bool:
-    """Whether a thread is one of `asleep` still: it began there, and has not woken."""
-    return asleep.get(ident) is start and ident not in CellEnded.met
+    """Return whether this is still the same thread of `asleep`, which has not woken."""
+    return asleep.get(ident) is start and ident not in CellEnded.raised_in
 
 
 def _raise_in(ident: int) -> None:
@@ -154,17 +156,17 @@ def _runs_cell(frame: FrameType) -> bool:
 
 
 def _is_of_cell(frame: FrameType) -> bool:
-    """Whether a frame is a cell's code, or of a library that will run a cell's."""
+    """Return whether a frame is a cell's code, or a library's that will run some."""
     file = frame.f_code.co_filename
     if file.endswith(EXECUTOR):
-        return frame.f_code.co_name == "run"  # a task; else its worker waits for one
+        return frame.f_code.co_name == "run"  # a task; otherwise the worker is idle
     if file.endswith(EVENT_LOOP):
         return _has_tasks(frame.f_locals.get("self"))
     return file.endswith(SCHEDULER) or not file.startswith(LIBRARIES)
 
 
 def _cancel_tasks() -> None:
-    """Cancel what executors have not begun, as their `shutdown` would."""
+    """Cancel the tasks that executors have not started, as `shutdown` would."""
     for lowest in sys._current_frames().values():
         for frame in _stack(lowest):
             tasks = frame.f_locals.get("work_queue")
@@ -176,11 +178,11 @@ def _cancel(tasks: SimpleQueue[Any]) -> None:
     with suppress(Empty):
         while (task := tasks.get_nowait()) is not None:
             task.future.cancel()
-        tasks.put(None)  # it tells the workers to end
+        tasks.put(None)  # ends the workers
 
 
 def _has_tasks(loop: Any) -> bool:
-    """Whether an event loop has anything to run."""
+    """Return whether an event loop has anything to run."""
     asyncio = sys.modules["asyncio"]
     if not isinstance(loop, asyncio.AbstractEventLoop):
         return False

@@ -1,7 +1,7 @@
 """The pipes of a kernel: a request in, its output and one reply out.
 
-Nothing it waits for can hold it up: the kernel may not read, write without end, or
-make up replies. Knows nothing of what is said.
+Never blocks on the kernel, which may stop reading, write endlessly, or forge replies.
+Knows nothing of the content.
 """
 
 import json
@@ -12,18 +12,18 @@ from collections.abc import Callable
 from time import monotonic
 from typing import IO, Any
 
-POLL_SECONDS = 0.05  # seconds between two looks at clock and limits
+POLL_SECONDS = 0.05  # between checks of the clock and the limits
 CHUNK = 1 << 16
-MAX_REPLY_BYTES = 1000  # more is no reply of the kernel's
+MAX_REPLY_BYTES = 1000  # the kernel's replies are shorter
 BROKEN_CONNECTION = "the process broke its connection"
 
 
 class KernelGone(Exception):
-    """The process has ended, or has to."""
+    """The kernel has ended, or must be ended; the message says why."""
 
 
 class KernelConnection:
-    """Talks with one process; raises Gone once it has ended."""
+    """The pipes of one kernel process. Raises KernelGone once it has ended."""
 
     def __init__(self, process: subprocess.Popen[bytes], replies: int) -> None:
         assert process.stdin is not None and process.stdout is not None
@@ -33,27 +33,27 @@ class KernelConnection:
         self._unsent = b""
 
     def queue(self, request: dict[str, Any]) -> None:
-        """Let the next `reply` send this."""
+        """Send this during the next `wait_for_reply`."""
         self._unsent = (json.dumps(request) + "\n").encode()
 
     def wait_for_reply(
-        self, add: Callable[[bytes], None], goes_on: Callable[[], bool], end: float
+        self, add: Callable[[bytes], None], keep_waiting: Callable[[], bool], end: float
     ) -> dict[str, Any] | None:
-        """Give output to `add` until a reply comes.
+        """Pass output to `add` until a reply arrives, and return it.
 
-        Returns None at `end`, or when `goes_on`, which is asked every moment and may
-        raise, says no.
+        Returns None at the time `end`, or once `keep_waiting` returns False; it is
+        called every POLL_SECONDS and may raise.
         """
-        line, asked = b"", 0.0
+        line, checked_at = b"", 0.0
         with selectors.DefaultSelector() as ready:
             ready.register(self._stdout, selectors.EVENT_READ)
             ready.register(self._replies, selectors.EVENT_READ)
             if self._unsent:
                 ready.register(self._requests, selectors.EVENT_WRITE)
             while not line.endswith(b"\n"):
-                if (now := monotonic()) >= asked + POLL_SECONDS:
-                    asked = now
-                    if now >= end or not goes_on():
+                if (now := monotonic()) >= checked_at + POLL_SECONDS:
+                    checked_at = now
+                    if now >= end or not keep_waiting():
                         return None
                 for key, _ in ready.select(POLL_SECONDS):
                     if key.fileobj is self._requests:
@@ -70,7 +70,7 @@ class KernelConnection:
         return _parse_reply(line)
 
     def drain(self, add: Callable[[bytes], None]) -> None:
-        """Read what is in the pipe; for a process that writes no more."""
+        """Read the rest of the output of a process that is stopped or has ended."""
         os.set_blocking(self._stdout.fileno(), False)
         try:
             while data := os.read(self._stdout.fileno(), CHUNK):
@@ -85,10 +85,10 @@ class KernelConnection:
             try:
                 pipe.close()
             except BrokenPipeError:
-                continue  # what was not written yet is for nobody now
+                continue  # the unsent rest has no reader
 
     def _send(self) -> bool:
-        """Send a piece of the request; False once there is none left."""
+        """Send a piece of the request; return whether more is left."""
         try:
             sent = os.write(self._requests.fileno(), self._unsent[:CHUNK])
         except BrokenPipeError as error:

@@ -1,11 +1,11 @@
-"""Watches a kernel from outside, where it cannot lie: its use, and whether it runs.
+"""Measure and stop a kernel from outside, where its code cannot interfere.
 
-    watch = Watch(pid, drive, guard)
-    watch.use()            # -> Use(memory=..., threads=..., drive_bytes=..., files=...)
-    watch.stop()           # no thread of it runs until watch.go_on()
+    monitor = KernelMonitor(pid, drive, guard)
+    monitor.usage(10_000)  # -> KernelUsage(memory=..., threads=..., files=..., ...)
+    monitor.stop()         # no thread runs until monitor.resume()
 
-Reads and stops; decides nothing. Linux tells all of it in /proc (proc(5)); elsewhere
-psutil does, and the drive's files are counted one by one.
+Decides nothing. Reads /proc on Linux (proc(5)); elsewhere asks psutil, and counts the
+files of the drive one by one.
 """
 
 import os
@@ -20,26 +20,26 @@ from time import monotonic, sleep
 import psutil
 
 LINUX = sys.platform == "linux"
-IDLE_SECONDS = 1.0  # for a numerical library's threads to end their spinning
-IDLE_WINDOW = 0.02  # no thread runs within it: the kernel is at rest
-CPU_TIME_WINDOW = 0.1  # the same where only the time of all threads is known
+IDLE_SECONDS = 1.0  # for threads of numerical libraries to stop spinning
+IDLE_WINDOW = 0.02  # seconds: if no thread runs within it, the kernel is idle
+CPU_TIME_WINDOW = 0.1  # the same, where only the sum over all threads is known
 STOP_SECONDS = 5.0
-COUNT_SECONDS = 1.0  # between two counts of files, one by one, while a cell runs
-BUSY_SECONDS = 0.005  # of a processor within it
-# Memory of its own, of files it has mapped, swapped out, and of its page tables.
-# Not RssShmem: that is the drive, counted whole.
+COUNT_SECONDS = 1.0  # between counts of the files while a cell runs
+BUSY_SECONDS = 0.005  # of CPU time within CPU_TIME_WINDOW
+# Anonymous memory, mapped files, swap, and page tables. Not RssShmem: that is the
+# drive, which is counted as a whole.
 MEMORY_FIELDS = ("RssAnon", "RssFile", "VmSwap", "VmPTE")
 SOCKET_BUFFER = Path("/proc/sys/net/core/wmem_default")
-DEFAULT_SOCKET_BUFFER_BYTES = 212_992  # of a socket, where a container does not tell
+DEFAULT_SOCKET_BUFFER_BYTES = 212_992  # per socket, where a container hides it
 LOCKS = Path("/proc/locks")
-MAX_LOCKS = 10_000  # on files: no more are counted
+MAX_LOCKS = 10_000  # on files: counting stops there
 STOPPED, RUNNING = "Tt", "RD"
 BLOCK_BYTES = 512  # bytes, the unit of st_blocks
 
 
 @dataclass(frozen=True)
 class Drive:
-    """A folder of files: a file system of its own if `in_memory`."""
+    """The folder for files of a kernel: its own file system if `in_memory`."""
 
     path: str
     in_memory: bool
@@ -47,7 +47,7 @@ class Drive:
 
 @dataclass(frozen=True)
 class KernelUsage:
-    """What a kernel takes; `memory` includes `memory_in_files`."""
+    """Resources of a kernel: bytes and counts; `memory` includes `memory_in_files`."""
 
     memory: int
     memory_in_files: int
@@ -58,14 +58,15 @@ class KernelUsage:
 
 
 class KernelMonitor:
-    """Looks at one kernel, stops it and lets it go on.
+    """Measures, stops and resumes one kernel.
 
-    Raises psutil.Error, FileNotFoundError or ProcessLookupError once it has ended.
+    Methods raise psutil.Error, FileNotFoundError or ProcessLookupError once the kernel
+    has ended.
     """
 
     def __init__(self, pid: int, drive: Drive, guard: int) -> None:
         self._process = psutil.Process(pid)
-        self._guard = guard  # lives longer, in the same network
+        self._guard = guard  # outlives the kernel, in the same network namespace
         self._drive = drive
         self._buffer = socket_buffer_bytes()
         self._counted, self._counted_at = (0, 0), float("-inf")
@@ -74,9 +75,9 @@ class KernelMonitor:
     def pid(self) -> int:
         return self._process.pid
 
-    def usage(self, most_files: int) -> KernelUsage:
-        """Count what is used now; files up to `most_files`, and one more."""
-        drive_bytes, files = self._drive_use(most_files)
+    def usage(self, max_files: int) -> KernelUsage:
+        """Measure now; counts files up to `max_files` plus one."""
+        drive_bytes, files = self._drive_use(max_files)
         in_files = drive_bytes if self._drive.in_memory else 0
         if LINUX:
             fields = _status(f"/proc/{self._process.pid}")
@@ -91,7 +92,7 @@ class KernelMonitor:
         )
 
     def wait_until_idle(self) -> bool:
-        """Wait until no thread but the first runs; False if one goes on and on."""
+        """Wait until only the main thread runs; False if another does not stop."""
         end = monotonic() + IDLE_SECONDS
         before = self._activity()
         while len(before) > 1 and monotonic() < end:
@@ -103,7 +104,7 @@ class KernelMonitor:
         return len(before) == 1
 
     def stop(self) -> None:
-        """Stop all threads; returns once they are."""
+        """Stop all threads; return once they are stopped."""
         self._process.suspend()
         end = monotonic() + STOP_SECONDS
         while not self._is_stopped():
@@ -118,24 +119,24 @@ class KernelMonitor:
         self._process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """End it, if it has not ended; stopped or not."""
+        """End the kernel, stopped or not."""
         with suppress(psutil.NoSuchProcess):
             self._process.kill()
 
-    def _drive_use(self, most_files: int) -> tuple[int, int]:
+    def _drive_use(self, max_files: int) -> tuple[int, int]:
         if not self._drive.in_memory:
             if monotonic() > self._counted_at + COUNT_SECONDS or self._is_stopped():
-                self._counted = count_files(self._drive.path, most_files)
+                self._counted = count_files(self._drive.path, max_files)
                 self._counted_at = monotonic()
             return self._counted
         drive = os.statvfs(self._drive.path)
         return (
             (drive.f_blocks - drive.f_bfree) * drive.f_frsize,
-            drive.f_files - drive.f_ffree - 1,  # not the drive's own folder
+            drive.f_files - drive.f_ffree - 1,  # without the root folder
         )
 
     def _activity(self) -> dict[int, tuple[str, float]]:
-        """For each thread whether it runs, and a number that grows when it did."""
+        """Return the state of each thread, and a number that grows when it runs."""
         if LINUX:
             return {
                 int(task.name): (fields["State"][0], _switches(fields))
@@ -161,12 +162,11 @@ class KernelMonitor:
 
 
 def count_files(folder: str, most: int) -> tuple[int, int]:
-    """Bytes on disk and number of files, folders and links below `folder`.
+    """Return the bytes on disk and the number of entries below `folder`.
 
-    Stops once there are more than `most`. Raises OSError where a folder cannot be
-    read, or not by its path: then nobody knows.
+    Stops at more than `most` entries. Raises OSError for a folder that cannot be read.
     """
-    sizes: dict[tuple[int, int], int] = {}  # by device and number: links count once
+    sizes: dict[tuple[int, int], int] = {}  # by device and inode: hard links count once
     files, waiting = 0, [folder]
     while waiting and files <= most:
         with os.scandir(waiting.pop()) as entries:
@@ -184,9 +184,9 @@ def count_files(folder: str, most: int) -> tuple[int, int]:
     return sum(sizes.values()), files
 
 
-def socket_buffer_bytes(told: Path = SOCKET_BUFFER) -> int:
-    """Bytes that a socket may hold before anybody reads them."""
-    return int(told.read_text()) if told.exists() else DEFAULT_SOCKET_BUFFER_BYTES
+def socket_buffer_bytes(path: Path = SOCKET_BUFFER) -> int:
+    """Return the bytes that a socket may buffer."""
+    return int(path.read_text()) if path.exists() else DEFAULT_SOCKET_BUFFER_BYTES
 
 
 def _ran(
@@ -204,12 +204,12 @@ def _status(process: str) -> Mapping[str, str]:
 
 
 def _sockets(guard: int) -> int:
-    """The sockets of its network, even those on their way in another socket."""
+    """Count the sockets of the network namespace, even those sent over sockets."""
     return Path(f"/proc/{guard}/net/unix").read_text().count("\n") - 1
 
 
 def _locks(pid: int) -> int:
-    """Locks on files that a process holds; stops beyond MOST_LOCKS."""
+    """Count the file locks of a process; stops above MAX_LOCKS."""
     owner, count = str(pid), 0
     with LOCKS.open() as lines:
         for line in lines:
@@ -220,7 +220,7 @@ def _locks(pid: int) -> int:
 
 
 def _number(fields: Mapping[str, str], name: str) -> int:
-    """A count or kilobytes; none where a process that ends tells none."""
+    """Return a count or kilobytes; 0 if a process that is ending has no such field."""
     return int(fields.get(name, "0").split()[0])
 
 

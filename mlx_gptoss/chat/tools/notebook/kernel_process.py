@@ -1,10 +1,10 @@
-"""A shut-in Python process: cells in, what they wrote out, within limits.
+"""A sandboxed Python process (the kernel): cells in, their output out, within limits.
 
-    with Process(start, limits) as process:
-        process.run("1 + 1")               # -> Result("2\\n")
+    with KernelProcess(sandbox, limits) as kernel:
+        kernel.run("1 + 1", threading.Event())     # -> CellResult("2\\n")
 
-Between cells the process is stopped: no thread of it runs, and what it holds stays
-within the limits. Knows the limits and how to end it; nothing of models or tools.
+Between cells the process is stopped: none of its threads runs, and its resources stay
+within the limits. Knows how to end it; nothing of models or tools.
 """
 
 import os
@@ -26,20 +26,17 @@ from mlx_gptoss.chat.tools.notebook.kernel_connection import (
     KernelConnection,
     KernelGone,
 )
+from mlx_gptoss.chat.tools.notebook.kernel_limits import exceeded_limit
 from mlx_gptoss.chat.tools.notebook.kernel_monitor import (
-    MAX_LOCKS,
     Drive,
     KernelMonitor,
-    KernelUsage,
 )
 from mlx_gptoss.chat.tools.notebook.sandbox import NotebookLimits, Sandbox
 from mlx_gptoss.errors import ToolError
-from mlx_gptoss.memory import format_bytes
 
 START_SECONDS = 30.0
-GRACE_SECONDS = 2.0  # for code to end after an interrupt, before it is killed
-END_SECONDS = 5.0  # for the guard to see the end of the process
-MAX_THREADS = 512  # each takes memory of the system that no other limit counts
+GRACE_SECONDS = 2.0  # between an interrupt and a kill
+END_SECONDS = 5.0  # for the guard to notice the end of the process
 THREAD_LEFT_RUNNING = (
     "a thread was still running after the cell and would not end: wait for threads "
     "(`join`, `with`) before a cell ends"
@@ -49,16 +46,16 @@ PROCESS_ENDED = (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError)
 
 @dataclass(frozen=True)
 class CellResult:
-    """What a cell wrote; `ended` says why the process is gone, if it is."""
+    """The output of a cell; `ended` says why the process is gone, if it is."""
 
     text: str
     ended: str = ""
 
 
 class KernelProcess:
-    """One kernel, from its start until it ends or is closed."""
+    """A kernel, from its start until it ends or is closed."""
 
-    def __init__(self, start: Sandbox, limits: NotebookLimits) -> None:
+    def __init__(self, sandbox: Sandbox, limits: NotebookLimits) -> None:
         """Start the kernel; raises ToolError if it is not isolated."""
         self.limits = limits
         self._output = CellOutput()
@@ -72,11 +69,11 @@ class KernelProcess:
                 "port": listener.getsockname()[1],
             }
             self._process = subprocess.Popen(
-                start.command(given),
+                sandbox.command(given),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=start.environment,
+                env=sandbox.environment,
                 cwd="/",
                 pass_fds=(replies_end, life_end),
                 start_new_session=True,  # Ctrl-C is for us
@@ -84,14 +81,16 @@ class KernelProcess:
             self._connection = KernelConnection(self._process, replies)
             os.close(replies_end)
             os.close(life_end)
-            self._drive = _drive_of(start, self._process.pid)
+            self._drive = _drive_of(sandbox, self._process.pid)
             self._monitor = KernelMonitor(
                 self._process.pid, self._drive, self._process.pid
             )
             try:
                 self._check_isolation()
                 self._monitor.stop()
-                self._monitor.usage(limits.files)  # can it be counted at all?
+                self._monitor.usage(
+                    limits.files
+                )  # raises OSError where it cannot be counted
                 self._check_limits()
             except (KernelGone, *PROCESS_ENDED) as gone:
                 self.close()
@@ -112,7 +111,7 @@ class KernelProcess:
         self.close()
 
     def run(self, code: str, interrupted: threading.Event) -> CellResult:
-        """Run a cell; one at a time. A Result with `ended` is the last one.
+        """Run a cell; one at a time. After a result with `ended`, no other can run.
 
         The cell ends early once `interrupted` is set.
         """
@@ -130,7 +129,7 @@ class KernelProcess:
         return CellResult(self._output.text + notes)
 
     def close(self) -> None:
-        """End the process and all it holds."""
+        """End the process and free its resources."""
         self._monitor.kill()
         if self._owner_pipe >= 0:
             os.close(self._owner_pipe)  # the guard ends
@@ -142,10 +141,10 @@ class KernelProcess:
             self._process.kill()
             self._process.wait()
 
-    # Its start
+    # Start
 
     def _check_isolation(self) -> None:
-        """Read the first replies: the process is there, and shut in."""
+        """Read the first replies, which say whether the process is isolated."""
         first = self._first_reply()
         reply = self._first_reply() if "pid" in first else first
         if "refused" in reply:
@@ -155,7 +154,7 @@ class KernelProcess:
                 "the `python` tool is not isolated here, its code could "
                 f"{' and '.join(reply['leaks'])}: leave the tool out"
             )
-        if "pid" in first:  # of the kernel: the process we have started guards it
+        if "pid" in first:  # the kernel's: the process that was started is its guard
             self._monitor = KernelMonitor(first["pid"], self._drive, self._process.pid)
 
     def _first_reply(self) -> dict[str, Any]:
@@ -173,28 +172,28 @@ class KernelProcess:
         said = [line.strip() for line in lines if line.strip()]
         return said[-1] if said else "the process ended at once"
 
-    # A cell
+    # Cells
 
     def _run(self, code: str, interrupted: threading.Event) -> str:
-        """Run a cell and stop the process; return what to say of its end."""
-        token = secrets.token_hex(8)  # code that makes up a reply does not know it
+        """Run a cell, then stop the process; return notes for the model."""
+        token = secrets.token_hex(8)  # unknown to code that forges replies
         self._connection.queue({"code": code, "token": token})
         self._monitor.resume()
         reply, note = self._wait_for_cell(interrupted)
         if reply.get("done") != token:
             raise KernelGone(BROKEN_CONNECTION)
-        rests = not reply.get("stubborn") and self._monitor.wait_until_idle()
+        is_idle = not reply.get("stubborn") and self._monitor.wait_until_idle()
         self._monitor.stop()
         self._connection.drain(self._output.add)
         self._check_limits()
-        if not rests:
+        if not is_idle:
             raise KernelGone(THREAD_LEFT_RUNNING)
-        return note + _thread_note(reply.get("told"))
+        return note + _thread_note(reply.get("interrupted"))
 
     def _wait_for_cell(
         self, interrupted: threading.Event
     ) -> tuple[dict[str, Any], str]:
-        """Wait for the end of a cell; return the reply and what to say about it."""
+        """Wait for the end of a cell; return the reply and a note for the model."""
         limit = self.limits.seconds
         if (reply := self._reply(limit, interrupted)) is not None:
             return reply, ""
@@ -209,63 +208,45 @@ class KernelProcess:
     ) -> dict[str, Any] | None:
         """Read output and the reply; None after `seconds`, or once interrupted."""
 
-        def goes_on() -> bool:
+        def keep_waiting() -> bool:
             self._check_limits()
             return not interrupted.is_set()
 
         end = monotonic() + seconds
-        return self._connection.wait_for_reply(self._output.add, goes_on, end)
+        return self._connection.wait_for_reply(self._output.add, keep_waiting, end)
 
     def _check_limits(self) -> None:
-        """Raise Gone if the process has taken more than it may."""
-        limits = self.limits
+        """Raise KernelGone if the code has exceeded a limit."""
         try:
-            use = self._monitor.usage(limits.files)
+            usage = self._monitor.usage(self.limits.files)
         except PROCESS_ENDED:
             return  # the end of its pipes tells
         except OSError as error:
             raise KernelGone(f"its files can no longer be counted ({error})") from error
-        if use.memory > limits.memory:
-            raise KernelGone(_over_memory(use, limits))
-        if use.drive_bytes > limits.drive_bytes:
-            most = format_bytes(limits.drive_bytes)
-            raise KernelGone(f"the code kept more than {most} in files")
-        if use.files > limits.files:
-            raise KernelGone(
-                f"the code kept more than {limits.files} files and folders"
-            )
-        if use.threads > MAX_THREADS:
-            raise KernelGone(f"the code started more than {MAX_THREADS} threads")
-        if use.locks > MAX_LOCKS:
-            raise KernelGone(f"the code held more than {MAX_LOCKS} locks on files")
+        if reason := exceeded_limit(usage, self.limits):
+            raise KernelGone(reason)
 
 
-def _drive_of(start: Sandbox, guard: int) -> Drive:
-    """The drive as we see it: one in memory is in the guard's root, and in no other."""
-    if start.in_memory:
-        return Drive(f"/proc/{guard}/root{start.drive}", in_memory=True)
-    return Drive(start.drive, in_memory=False)
+def _drive_of(sandbox: Sandbox, guard: int) -> Drive:
+    """Return the drive as seen from here: in memory, it is in the guard's root only."""
+    if sandbox.in_memory:
+        return Drive(f"/proc/{guard}/root{sandbox.drive}", in_memory=True)
+    return Drive(sandbox.drive, in_memory=False)
 
 
 def _thread_note(threads: int | None) -> str:
-    """Say that threads of the cell were told to end, if any were."""
+    """Return a note about the threads that were ended with the cell, if any."""
     if not threads:
         return ""
     were = "1 thread was" if threads == 1 else f"{threads} threads were"
     return (
-        f"[{were} still running after the cell and told to end: only a cell runs "
-        "code; the variables are kept]\n"
+        f"[{were} still running after the cell and asked to end: code runs in cells "
+        "only; the variables are kept]\n"
     )
 
 
 def _over_time(seconds: float) -> str:
     return f"the code ran longer than {seconds:g} s and was stopped"
-
-
-def _over_memory(use: KernelUsage, limits: NotebookLimits) -> str:
-    in_files = format_bytes(use.memory_in_files)
-    files = f", {in_files} of it in files" if use.memory_in_files else ""
-    return f"the code took more than {format_bytes(limits.memory)} of memory{files}"
 
 
 def _isolation_error(why: str) -> str:
@@ -277,5 +258,5 @@ def _isolation_error(why: str) -> str:
 
 
 def _listener() -> socket.socket:
-    """A port of this machine that a connection would reach."""
+    """Listen on a local port, which the sandbox must not be able to reach."""
     return socket.create_server(("127.0.0.1", 0))

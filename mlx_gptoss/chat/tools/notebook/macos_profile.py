@@ -1,14 +1,14 @@
-"""The profile of macOS's sandbox (`sandbox-exec`, SBPL) that the notebook runs in.
+"""Write the macOS sandbox profile (`sandbox-exec`, SBPL) of the notebook.
 
-Everything is denied that is not named here: the network, other files, other
-processes, shared memory. What is named is what the dynamic loader and Python need to
-start. Text in and out; nothing is run here.
+Denies everything that is not named: the network, other files, other processes, shared
+memory. Allows what the dynamic loader and Python need to start. Paths in, text out;
+runs nothing.
 
-The sandbox says what may be opened, not how much may be used. Memory, the drive and
-its files are therefore counted from outside, and code that grows fast can pass a
-limit for a moment before it is ended; memory that macOS has compressed is not
-counted. On Linux the kernel itself holds these limits. The profile has not been run
-on a Mac by our tests: what it really lets through is tried at each start.
+The sandbox restricts what may be opened, not how much may be used. Memory, the drive
+and its files are therefore counted from outside: code that grows fast can exceed a
+limit for a moment before it is ended, and memory that macOS has compressed is not
+counted. On Linux the operating system enforces these limits. Our tests have not run the
+profile on a Mac: the kernel tests at each start what it permits.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,14 +31,14 @@ SYSTEM_FILES = (
     "/dev/urandom",
     "/private/etc/localtime",
 )
-PATH_NODES = ("(vnode-type DIRECTORY)", "(vnode-type SYMLINK)")  # to walk a path
+PATH_NODES = ("(vnode-type DIRECTORY)", "(vnode-type SYMLINK)")  # to resolve a path
 WRITABLE_DEVICES = ("/dev/null", "/dev/zero")
 
 
 def sandbox_profile(readable: Sequence[str], drive: str) -> str:
-    """Let Python of the folders `readable` run, and write below `drive` only.
+    """Return a profile that runs Python from `readable` and writes to `drive` only.
 
-    Paths must be without links: the sandbox compares what they resolve to.
+    Paths must have links resolved: the sandbox compares resolved paths.
     """
     return "\n".join(
         [

@@ -1,12 +1,11 @@
-"""How Python is started so that the operating system shuts it in.
+"""Build the command that starts Python in a sandbox of the operating system.
 
-    start = isolate(Limits())                  # raises ToolError where it cannot be
-    subprocess.Popen(start.command(given), env=start.environment, ...)
+    sandbox = isolate(NotebookLimits())        # raises ToolError if it is not possible
+    subprocess.Popen(sandbox.command(settings), env=sandbox.environment, ...)
 
-macOS: `sandbox-exec` with the profile of macos.py. Linux: namespaces, made by
-child_linux.py. Either way a guard (child_guard.py) ends the kernel with us. What a
-sandbox really lets through is tried by the kernel when it starts (child_kernel.py);
-nothing here is taken on trust.
+macOS: `sandbox-exec` with the profile of macos_profile.py. Linux: namespaces, created
+by child_linux.py. Either way a guard (child_guard.py) ends the kernel with us. The
+kernel tests at its start what the sandbox really permits (child_kernel.py).
 """
 
 import json
@@ -23,10 +22,10 @@ from mlx_gptoss.errors import ToolError
 
 FOLDER = Path(__file__).parent
 KERNEL = FOLDER / "child_kernel.py"
-CELL_THREADS = FOLDER / "child_threads.py"  # which the kernel loads
+CELL_THREADS = FOLDER / "child_threads.py"  # loaded by the kernel
 GUARD = FOLDER / "child_guard.py"
 LINUX_LAUNCHER = FOLDER / "child_linux.py"
-LINUX_DRIVE = "/mnt/data"  # where the model was trained to keep its files
+LINUX_DRIVE = "/mnt/data"  # the folder for files in training
 LINUX_LIBRARIES = (
     "/lib",
     "/lib32",
@@ -38,15 +37,15 @@ LINUX_LIBRARIES = (
     "/etc/ld.so.cache",
     "/etc/localtime",
 )
-BLAS_THREADS = 4  # of a numerical library: each takes memory
+BLAS_THREADS = 4  # of a numerical library: each needs memory
 
 
 @dataclass(frozen=True)
 class NotebookLimits:
-    """What the code may use.
+    """Limits of the code in a notebook: bytes, seconds per cell, number of files.
 
-    `memory` counts files too where the drive is in memory (Linux); `files` counts
-    folders and links as well; `seconds` are those of a cell.
+    `memory` includes files where the drive is in memory (Linux); `files` includes
+    folders and links.
     """
 
     memory: int = 1 << 30
@@ -57,23 +56,23 @@ class NotebookLimits:
 
 @dataclass(frozen=True)
 class Sandbox:
-    """The command that starts a shut-in kernel, and its folder for files.
+    """The command that starts an isolated kernel, and its folder for files (`drive`).
 
-    A folder that is not in memory is the caller's to remove.
+    The caller removes a drive that is not in memory.
     """
 
     drive: str
     prefix: tuple[str, ...]  # of the command line
     settings: Mapping[str, Any] = field(default_factory=dict)
-    in_memory: bool = False  # the drive is a file system that only the kernel sees
+    in_memory: bool = False  # a file system that only the kernel sees
 
     def command(self, given: Mapping[str, Any]) -> list[str]:
-        """The command line; `given` is what only the caller knows (descriptors)."""
+        """Return the command line; `given` adds settings such as descriptors."""
         return [*self.prefix, json.dumps({**self.settings, **given})]
 
     @property
     def environment(self) -> dict[str, str]:
-        """Nothing of the user's environment: it may hold keys."""
+        """Without the user's environment variables, which may hold keys."""
         threads = {
             f"{name}_NUM_THREADS": str(BLAS_THREADS) for name in ("OMP", "OPENBLAS")
         }
@@ -88,7 +87,7 @@ class Sandbox:
 
 
 def isolate(limits: NotebookLimits, platform: str = sys.platform) -> Sandbox:
-    """Choose the isolation of this system; raises ToolError where there is none."""
+    """Build the sandbox of this system; raises ToolError where there is none."""
     python = (sys.executable, "-I", "-B", "-X", "utf8")
     if platform == "linux":
         settings = {
@@ -108,15 +107,15 @@ def isolate(limits: NotebookLimits, platform: str = sys.platform) -> Sandbox:
         settings = {"command": command, "drive": drive, **asdict(limits)}
         return Sandbox(drive, (*python, str(GUARD)), settings)
     raise ToolError(
-        f"the `python` tool needs isolation, which is not there for `{platform}`: "
+        f"the `python` tool needs isolation, which `{platform}` does not have: "
         "leave the tool out"
     )
 
 
 def readable_folders(system: tuple[str, ...]) -> list[str]:
-    """The folders of this Python and of `system`, as named and with links resolved.
+    """Return the folders of this Python and of `system`, as named and resolved.
 
-    Raises ToolError if the user's own files lie in them.
+    Raises ToolError if they contain the user's home folder.
     """
     prefixes = (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix)
     home = Path(os.path.expanduser("~")).resolve()
