@@ -1,8 +1,8 @@
-"""One user of a conversation at a time: a second is refused, not mixed in.
+"""One answer of a chat at a time: a second is refused, not interleaved.
 
-Who asks, a thread or the same one again, makes no difference: an answer that nobody
-has read to its end or closed is under way. Any thread may end it, as a generator is
-closed wherever the garbage is collected. Knows nothing of what is claimed.
+An answer is in progress until its events are read to the end or closed, whichever
+thread asks. Any thread may end it, because a generator may be closed by the garbage
+collector. Knows nothing of what it protects.
 """
 
 import threading
@@ -14,20 +14,20 @@ from mlx_gptoss.harmony.events import Done, Event
 
 STILL_ANSWERING = (
     "this chat is still answering: read that answer to its end or `close()` its "
-    "iterator first; another thread needs a Chat of its own, as `branch()` gives, and "
-    "may only `cancel()`"
+    "iterator first; another thread needs a Chat of its own, from `branch()`, and may "
+    "only `cancel()` this one"
 )
 
 
 class AnswerLock:
-    """Held while a conversation is changed. Raises PromptError if it is held."""
+    """Held while a chat is changed. Acquiring it twice raises PromptError."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # not reentrant: a tool's call counts too
+        self._lock = threading.Lock()  # not reentrant: a tool may not ask
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Hold it for the length of a `with`."""
+        """Hold the lock for the length of a `with`."""
         if not self._lock.acquire(blocking=False):
             raise PromptError(STILL_ANSWERING)
         try:
@@ -36,14 +36,14 @@ class AnswerLock:
             self._lock.release()
 
     def hold_during(self, events: Generator[Event]) -> Generator[Event]:
-        """Yield the events of a turn and hold it until the Done is there.
+        """Yield the events of a turn, holding the lock until the Done.
 
-        `events` do nothing before the first of them is asked for.
+        `events` must not do anything before its first `next`.
         """
-        with ExitStack() as claimed:
-            claimed.enter_context(self.hold())
-            claimed.enter_context(closing(events))
+        with ExitStack() as held:
+            held.enter_context(self.hold())
+            held.enter_context(closing(events))
             for event in events:
-                if isinstance(event, Done):  # whoever reads it may ask the next
-                    claimed.close()
+                if isinstance(event, Done):  # its reader may ask the next question
+                    held.close()
                 yield event

@@ -1,16 +1,17 @@
-"""What the model thought before its calls, for clients that do not send it back.
+"""Remember the reasoning before tool calls, for clients that do not send it back.
 
     memory.remember(["call_7f3a"], messages)     # one generation that ended in calls
     memory.restore(returned, ["call_7f3a"])      # in a later request
     from_chat_messages(request["messages"], restore=memory.restore)
 
-gpt-oss needs its reasoning within a turn of tool calls, and most clients return the
-calls and their results alone. By the id of a call it is found again, and only where the
-call itself comes back as it was made: an id that a client used twice restores nothing.
-Then the prompt is that of the unbroken conversation, token for token.
+Within a turn of tool calls gpt-oss needs its reasoning, but most clients return only
+the calls and their results. Reasoning is found by the id of a call, and only if the
+call comes back unchanged: an id that a client used twice restores nothing. The prompt
+is then that of the unbroken conversation, token for token.
 
-Bounded by characters, the oldest go first; any thread may use it. Knows nothing of
-requests, nor of when a turn is over: rendering drops the reasoning of finished turns.
+Limited by characters; the least recently used go first. Any thread may use it. Knows
+nothing of requests, nor of the end of a turn: rendering drops the reasoning of finished
+turns.
 """
 
 import json
@@ -21,28 +22,32 @@ from typing import Any
 
 from mlx_gptoss.harmony.messages import Message
 
-DEFAULT_CHARACTERS = 4_000_000  # some thousand turns
+DEFAULT_CHARACTERS = 4_000_000  # several thousand turns
 
 Messages = tuple[Message, ...]
 
 
 class ReasoningMemory:
-    """Messages of the model by the ids of the calls they end in."""
+    """The messages of generations that ended in calls, by the ids of the calls.
+
+    `limit` is in characters.
+    """
 
     def __init__(self, limit: int = DEFAULT_CHARACTERS) -> None:
         self.limit = limit  # characters
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, Messages] = OrderedDict()  # of the same tuple
+        # Calls of one generation share a tuple.
+        self._kept: OrderedDict[str, Messages] = OrderedDict()
         self._size = 0
 
     def remember(self, call_ids: Iterable[str], messages: Iterable[Message]) -> None:
-        """Keep what the model wrote in one generation; nothing without a call in it.
+        """Keep the messages of one generation; ignore one without calls or reasoning.
 
-        `call_ids` are those of its calls in their order.
+        `call_ids` are the ids of its calls, in order.
         """
         ids, written = tuple(call_ids), tuple(messages)
         size = _size(written)
-        if not ids or not any(map(_is_thought, written)) or size > self.limit:
+        if not ids or not any(map(_is_reasoning, written)) or size > self.limit:
             return
         with self._lock:
             for id in ids:
@@ -55,14 +60,14 @@ class ReasoningMemory:
     def restore(
         self, returned: Sequence[Message], call_ids: Sequence[str]
     ) -> list[Message]:
-        """Put reasoning before calls that came back without it.
+        """Return the messages of a client with the reasoning before their calls.
 
-        `returned` are the messages of one assistant turn as a client sent them, and
-        `call_ids` the ids of its calls in their order. What was sent with reasoning,
-        or is not known, comes back as it is.
+        `returned` are the messages of one assistant turn as the client sent them, and
+        `call_ids` the ids of its calls, in order. Messages with reasoning, or with
+        unknown calls, are returned unchanged.
         """
         given = list(returned)
-        if any(map(_is_thought, given)):
+        if any(map(_is_reasoning, given)):
             return given
         with self._lock:
             known = [self._kept.get(id) for id in call_ids]
@@ -74,18 +79,19 @@ class ReasoningMemory:
             return given
         if _calls(written) != _calls(given):
             return given
-        if _said(written) == _said(given):
+        if _visible_text(written) == _visible_text(given):
             return list(written)
-        return [*filter(_is_thought, written), *given]
+        return [*filter(_is_reasoning, written), *given]
 
     def clear(self) -> None:
+        """Forget everything."""
         with self._lock:
             self._kept.clear()
             self._size = 0
 
     @property
     def characters(self) -> int:
-        """How much is kept; what several calls share counts for each."""
+        """The characters kept; messages with several calls count once for each."""
         return self._size
 
     def _forget(self, id: str) -> None:
@@ -94,7 +100,7 @@ class ReasoningMemory:
             self._size -= _size(written)
 
 
-def _is_thought(message: Message) -> bool:
+def _is_reasoning(message: Message) -> bool:
     return message.channel == "analysis" and not message.is_call
 
 
@@ -103,7 +109,7 @@ def _size(messages: Messages) -> int:
 
 
 def _calls(messages: Iterable[Message]) -> list[tuple[str, Any]]:
-    """The calls by name and arguments, however the JSON is written."""
+    """Return the recipients and parsed arguments of the calls."""
     return [
         (message.recipient or "", _arguments(message.text))
         for message in messages
@@ -114,11 +120,11 @@ def _calls(messages: Iterable[Message]) -> list[tuple[str, Any]]:
 def _arguments(text: str) -> Any:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):  # code, or what a model broke
+    except (ValueError, RecursionError):  # code, or invalid JSON
         return text
 
 
-def _said(messages: Iterable[Message]) -> str:
-    """What was told to the user beside the calls."""
-    shown = [m for m in messages if not m.is_call and not _is_thought(m)]
+def _visible_text(messages: Iterable[Message]) -> str:
+    """Return the text for the user beside the calls."""
+    shown = [m for m in messages if not m.is_call and not _is_reasoning(m)]
     return "".join(message.text for message in shown).strip()

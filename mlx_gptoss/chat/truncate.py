@@ -1,8 +1,8 @@
-"""What is left out of a conversation that has outgrown the context.
+"""Decide what to leave out of a conversation that has outgrown the context.
 
-Whole turns, the oldest first: a turn is a question and all up to the next one. The
-system block is no turn, and the last turn always stays. After that the prompt has
-changed behind the system block, so that all which follows has to be read again: much
+Leaves out whole turns, the oldest first: a turn is a question and everything up to the
+next one. The system and developer messages and the last turn always stay. Since the
+prompt changes near its start, everything behind must be prefilled again; therefore much
 is left out at once, so that it happens seldom.
 """
 
@@ -16,12 +16,12 @@ from mlx_gptoss.harmony.messages import Message
 ERROR, DROP_OLDEST = "error", "drop-oldest"
 OVERFLOWS = (ERROR, DROP_OLDEST)
 
-ANSWER_SHARE = 1 / 8  # of the context, to be free for the answer
-KEPT_SHARE = 1 / 2  # of the context, which a prompt may fill once turns were dropped
+ANSWER_SHARE = 1 / 8  # of the context, reserved for the answer
+KEPT_SHARE = 1 / 2  # of the context, filled at most once turns are left out
 
 
 def max_prompt_tokens(context: int, max_tokens: int | None) -> int:
-    """Return how many tokens a prompt may have: the rest is for the answer."""
+    """Return how many tokens a prompt may have; the rest is for the answer."""
     answer = int(context * ANSWER_SHARE)
     return context - (answer if max_tokens is None else min(max_tokens, answer))
 
@@ -34,11 +34,11 @@ def fit_prompt(
     context: int,
     max_tokens: int | None,
 ) -> tuple[list[int], int]:
-    """Return a prompt that fits, and from which message on it shows them.
+    """Return a prompt that fits, and the index of the first message it shows.
 
-    `render(n)` gives the prompt with the messages from `n` on; `forgotten` is where it
-    began before. If the last turn alone is too long, that comes back, to be refused;
-    where it is so long that `render` raises LongPromptError, that is raised.
+    `render(n)` returns the prompt with the messages from `n` on; `forgotten` is the
+    `n` of the prompt before. If even the last turn is too long, its prompt is returned
+    for the caller to refuse, unless `render` raises LongPromptError.
     """
 
     def size(start: int) -> int:
@@ -59,9 +59,9 @@ def fit_prompt(
 def first_kept_message(
     messages: Sequence[Message], context: int, size: Callable[[int], int]
 ) -> int:
-    """Return from which message on to show a conversation that is too long.
+    """Return the index of the first message to show of a conversation that is too long.
 
-    `size(n)` counts the tokens of the prompt with the messages from `n` on.
+    `size(n)` returns the tokens of the prompt with the messages from `n` on.
     """
     starts = [n for n, message in enumerate(messages) if message.role == "user"]
     if not starts:

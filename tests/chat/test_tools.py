@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.chat.tools import Tool, as_tool
-from mlx_gptoss.chat.tools.docstring import read_docstring
+from mlx_gptoss.chat.tools.docstring import parse_docstring
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.messages import ToolDescription
 from mlx_gptoss.harmony.parse import validate
@@ -233,7 +233,7 @@ def unresolved(value: "Missing") -> None: ...  # noqa: F821 # type: ignore
     ("function", "message"),
     [
         (no_json, "`value` of tool `no_json` has type `<class 'complex'>`"),
-        (variadic, r"`variadic` takes `\*values: int`, which cannot be given by name"),
+        (variadic, r"`variadic` takes `\*values: int`, which cannot be passed by name"),
         (by_position, "`by_position` takes `value: int`, which cannot be given by"),
         (mixed, "`pair` of tool `mixed` is a tuple of mixed types"),
         (unresolved, "annotations of tool `unresolved` cannot be resolved"),
@@ -319,7 +319,7 @@ Raises:
 def test_docstrings_of_every_style_are_read(
     text: str, parameters: dict[str, str]
 ) -> None:
-    read = read_docstring(text)
+    read = parse_docstring(text)
 
     assert read.description.startswith("Add numbers.")
     assert read.parameters == parameters
@@ -327,7 +327,7 @@ def test_docstrings_of_every_style_are_read(
 
 @given(st.text(alphabet="Args:\n -|par m`*(),x", max_size=80))
 def test_no_docstring_makes_the_reader_fail(text: str) -> None:
-    assert isinstance(read_docstring(text).description, str)
+    assert isinstance(parse_docstring(text).description, str)
 
 
 @given(st.text(alphabet='{}[]":,.0123eE-+ax ntrufls', max_size=40))

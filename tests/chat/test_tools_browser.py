@@ -170,7 +170,7 @@ def test_several_roots_stand_side_by_side(folder: Path, tmp_path: Path) -> None:
         ),
         ({"cursor": -3}, "Cursor `-3` is out of range"),
         ({"id": "gone.md"}, "there is no `gone.md`"),
-        ({"id": "https://example.com/"}, "`https://example.com/` is no file"),
+        ({"id": "https://example.com/"}, "`https://example.com/` is not a file"),
         ({"id": "data.bin"}, "`data.bin` is not a text"),
     ],
 )
@@ -260,7 +260,7 @@ def test_what_is_no_file_is_not_there(odd: Path, address: str) -> None:
 
 
 def test_half_a_pair_in_an_address_is_no_file(folder: Path) -> None:
-    with pytest.raises(ToolError, match="no file of a name that is no text"):
+    with pytest.raises(ToolError, match="no file with a name that is not text"):
         Folders(folder).open("trips/\ud800")
     with pytest.raises(ToolError, match="cannot read 'a"):
         Folders("a\0b")
@@ -273,7 +273,7 @@ def test_no_browser_begins_with_what_is_no_folder(odd: Path, name: str) -> None:
 
 
 def test_a_pipe_that_takes_the_place_of_a_file_is_not_read(odd: Path) -> None:
-    with pytest.raises(ToolError, match="it is no file"):
+    with pytest.raises(ToolError, match="it is not a regular file"):
         _read_text(odd / "pipe.txt", "packing.txt")
 
 
@@ -434,7 +434,7 @@ def test_a_failing_service_is_told_to_the_model(service: str) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("[]", "needs `search` and may have `open` and `headers`, no more"),
+        ("[]", "needs `search`, and may only have `open` and `headers` beside it"),
         ('{"search": "http://x/{query}", "serach": 1}', "needs `search` and may have"),
         ('{"search": "http://x/"}', "`http://x/` needs `{query}`"),
         ('{"search": "file:///{query}"}', "needs an HTTP address, not `file:///"),

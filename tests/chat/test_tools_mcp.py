@@ -142,7 +142,7 @@ def test_a_server_that_dies_is_an_error_and_the_others_end_with_the_chat() -> No
 
     for said in (first, second):
         assert said.startswith("Error: MCP server `my test` failed: ")
-    assert third == "Error: MCP server `my test` was ended"
+    assert third == "Error: MCP server `my test` has ended"
     _, alive = psutil.wait_procs(started, 10)
     assert alive == []
 
@@ -252,10 +252,10 @@ def test_the_common_form_is_read(
         ({"mcpServers": {"a": {"command": "x", "args": "y"}}}, "must be a list of"),
         (
             {"mcpServers": {"a": {"command": "x", "env": {"K": []}}}},
-            "hold texts by name",
+            "be an object of strings",
         ),
         ({"mcpServers": {"a": {"type": "sse", "url": "http://x"}}}, "has type `sse`"),
-        ({"mcpServers": {"a": {"url": "ftp://x"}}}, "`ftp://x`, which is no HTTP"),
+        ({"mcpServers": {"a": {"url": "ftp://x"}}}, "`ftp://x`, which is not an HTTP"),
         (
             {"mcpServers": {"a": {"command": "${NOT_SET_HERE}"}}},
             "MCP server `a`: the variable `NOT_SET_HERE` is not set",

@@ -70,7 +70,7 @@ def test_a_server_made_with_the_first_library_is_called() -> None:
 @pytest.mark.parametrize(
     ("way", "message"),
     [
-        ("broken", r"`odd` \(.*\) did not start: it sent a reply that is not MCP's: `"),
+        ("broken", r"`odd` \(.*\) did not start: it sent an invalid reply: `"),
         ("no-schema", r"`tools\.0\.inputSchema` of `peek`: Field required"),
         ("refuses", r"`odd` \(.*\) did not start: no licence$"),
         ("endless", r"`odd` lists more than 10,000 tools$"),
@@ -135,7 +135,7 @@ def test_a_broken_result_is_told_to_the_model() -> None:
     with started(odd("broken-call")) as servers:
         said = servers.tools[0].run("{}")
     assert said.startswith(
-        "Error: MCP server `odd` failed: it sent a reply that is not MCP's: `"
+        "Error: MCP server `odd` failed: it sent an invalid reply: `"
     )
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mlx_gptoss import load
 from mlx_gptoss.api.ignored import IGNORED_HEADER, add_unenforced_keywords
 from mlx_gptoss.chat.tools import Tool
-from mlx_gptoss.chat.tools.tool import as_tool
+from mlx_gptoss.chat.tools.tool_set import as_tool
 from mlx_gptoss.cli import cli
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import PromptError
@@ -364,7 +364,7 @@ def test_a_field_is_what_all_of_its_patterns_say() -> None:
 
 def test_parameters_that_are_no_schema_are_named() -> None:
     with pytest.raises(
-        PromptError, match="`parameters` of tool `t` are no JSON schema"
+        PromptError, match="`parameters` of tool `t` are not a JSON schema"
     ):
         as_tool({"name": "t", "parameters": "a string"})
 

@@ -1,4 +1,4 @@
-"""Who decides whether a call may run: a policy, per tool too, and someone to ask.
+"""Decide whether a call may run: by a policy, by tool, or by asking the user.
 
     Approval("ask", {"browser": "allow"}, ask=lambda call: input("Run? ") == "y")
 
@@ -21,11 +21,12 @@ REFUSED = "Error: the user did not allow this call"
 
 @dataclass(frozen=True)
 class Approval:
-    """`policy` holds for every tool that `by_tool` does not name.
+    """Policies for calls: `policy` applies to every tool that `by_tool` does not name.
 
-    A name in `by_tool` is a tool's, that of a built-in one as a whole (`browser`),
-    or a pattern (`files_*`); the first that fits decides. Raises PromptError for an
-    unknown policy, and for `ask` without anybody to ask.
+    A name in `by_tool` is that of a tool, of a built-in namespace (`browser`), or a
+    pattern (`files_*`); the first match decides. `ask` is called for the policy "ask"
+    and returns whether the call may run. Raises PromptError for an unknown policy, and
+    for "ask" without a function.
     """
 
     policy: Policy = "allow"
@@ -43,19 +44,20 @@ class Approval:
 
     @classmethod
     def of(cls, source: "ApprovalLike") -> "Approval":
-        """Take a policy for all tools, or a function that is asked about each call."""
+        """Build one from a policy for all tools, or a function that decides."""
         if isinstance(source, Approval):
             return source
         return cls("ask", ask=source) if callable(source) else cls(source)
 
     def policy_of(self, name: str) -> Policy:
+        """Return the policy for the tool `name`."""
         for pattern, policy in self.by_tool.items():
             if pattern == name.partition(".")[0] or fnmatchcase(name, pattern):
                 return policy
         return self.policy
 
     def refusal(self, call: ToolCall) -> str | None:
-        """Return None if the call may run, else what to tell the model."""
+        """Return None if the call may run, else the error for the model."""
         policy = self.policy_of(call.name)
         if policy == "ask":
             assert self.ask is not None

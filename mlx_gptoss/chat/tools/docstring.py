@@ -1,6 +1,6 @@
-"""What a docstring says: the description, and a text for each parameter.
+"""Parse a docstring into a description and a text for each parameter.
 
-Reads Google's `Args:`, NumPy's `Parameters` and Sphinx's `:param name:`; text
+Reads Google's `Args:`, NumPy's `Parameters` and Sphinx's `:param name:`; the text
 before the first section is the description. Knows nothing of tools.
 """
 
@@ -29,8 +29,8 @@ class Docstring:
     parameters: dict[str, str] = field(default_factory=dict)
 
 
-def read_docstring(text: str | None) -> Docstring:
-    """Read a docstring in any of the three styles; never fails."""
+def parse_docstring(text: str | None) -> Docstring:
+    """Parse a docstring in any of the three styles; never fails."""
     lines = inspect.cleandoc(text or "").splitlines()
     start = _first_section(lines)
     description = "\n".join(lines[:start]).strip()
@@ -48,7 +48,7 @@ def read_docstring(text: str | None) -> Docstring:
 
 
 def _first_section(lines: list[str]) -> int:
-    """Index of the line that begins a section, or the number of lines."""
+    """Return the index of the first line of a section, or the number of lines."""
     for index, line in enumerate(lines):
         underlined = index + 1 < len(lines) and UNDERLINE.match(lines[index + 1])
         named = GOOGLE_SECTION.match(line) or SPHINX_FIELD.match(line)

@@ -1,10 +1,11 @@
-"""Run one call: within a time limit, whether the function is async or not.
+"""Run a plain or async function within a time limit.
 
-    run_within(lambda: get_weather("Paris"), seconds=60)
+    run_with_timeout(lambda: get_weather("Paris"), seconds=60)
 
 A call with a limit, and every async one, runs in a thread of its own, so that the
-caller gets control back in time. Nothing can stop a Python thread: a plain function
-over its limit goes on unheard, an async one is cancelled. Knows nothing of tools.
+caller regains control in time. A Python thread cannot be stopped: a plain function over
+its limit continues without a listener, an async one is cancelled. Knows nothing of
+tools.
 """
 
 import asyncio
@@ -15,20 +16,20 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-POLL_SECONDS = 0.05  # seconds between two looks at `cancelled`
+POLL_SECONDS = 0.05  # between checks of `cancelled`
 
 
 class CallTimeout(Exception):
-    """The call was not done within its limit."""
+    """The call did not finish within its limit."""
 
 
 class CallInterrupted(Exception):
-    """The caller no longer wants the result."""
+    """The caller no longer needs the result."""
 
 
 @dataclass
 class CallOutcome:
-    """What a call gave: a value or an error."""
+    """The value or the error of a call."""
 
     value: Any = None
     error: BaseException | None = None
@@ -42,11 +43,11 @@ def run_with_timeout(
     cancelled: Callable[[], bool] = lambda: False,
     interrupt: Callable[[], None] | None = None,
 ) -> Any:
-    """Return what `call` returns, or what it returns waits for.
+    """Return the result of `call`, awaited if it is awaitable.
 
-    Raises Overtime, Interrupted once `cancelled()` says so, and whatever `call`
-    raises. `interrupt` is called when the result is no longer waited for. With
-    neither a limit nor `interrupt`, a plain function runs in the caller's thread.
+    Raises CallTimeout, CallInterrupted once `cancelled()` is true, and whatever `call`
+    raises. `interrupt` is called when the result is no longer awaited. With neither a
+    limit nor `interrupt`, a plain function runs in the caller's thread.
     """
     if seconds is None and not is_async and interrupt is None:
         return call()
@@ -73,7 +74,7 @@ def run_with_timeout(
 
 
 def _awaited(value: Any, seconds: float | None) -> Any:
-    """Wait for an awaitable; give everything else back."""
+    """Return the result of an awaitable, and everything else as it is."""
     if not inspect.isawaitable(value):
         return value
 

@@ -1,11 +1,13 @@
-"""A Python signature as the JSON schema of its arguments; knows nothing of models.
+"""Convert a Python signature to the JSON schema of its arguments.
 
 str int float bool None         the JSON types
 list[T] tuple[T, ...] set[T]    arrays
 dict[str, T]                    objects
 Literal, Enum                   enums
 A | B, Optional[A]              anyOf
-Annotated[T, "what it is"]      T with a description
+Annotated[T, "description"]     T with a description
+
+Knows nothing of models.
 """
 
 import enum
@@ -15,7 +17,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Union
 
-from mlx_gptoss.chat.tools.docstring import read_docstring
+from mlx_gptoss.chat.tools.docstring import parse_docstring
 from mlx_gptoss.errors import PromptError
 
 JSON_TYPES: dict[Any, str] = {
@@ -34,19 +36,19 @@ Schema = dict[str, Any]
 
 
 def parameters_schema(function: Callable[..., Any]) -> Schema | None:
-    """Describe the arguments of `function`; None if it takes none.
+    """Return the schema of the arguments of `function`; None if it takes none.
 
-    Raises PromptError for what JSON cannot express.
+    Raises PromptError for parameters or types that JSON cannot express.
     """
     name = getattr(function, "__name__", "the function")
-    texts = read_docstring(inspect.getdoc(function)).parameters
+    texts = parse_docstring(inspect.getdoc(function)).parameters
     hints = _hints(function, name)
     properties: dict[str, Schema] = {}
     required: list[str] = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind not in NAMED:
             raise PromptError(
-                f"tool `{name}` takes `{parameter}`, which cannot be given by name: "
+                f"tool `{name}` takes `{parameter}`, which cannot be passed by name: "
                 "name its parameters one by one"
             )
         annotation = hints.get(parameter.name, parameter.empty)
@@ -64,7 +66,7 @@ def parameters_schema(function: Callable[..., Any]) -> Schema | None:
 
 
 def type_schema(annotation: Any, where: str) -> Schema:
-    """Describe one annotation; `where` names it in errors."""
+    """Return the schema of an annotation; `where` names it in errors."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         texts = [one for one in inner[1:] if isinstance(one, str)]
@@ -86,13 +88,13 @@ def type_schema(annotation: Any, where: str) -> Schema:
     if kind in OBJECTS:
         return _object(inner, where)
     raise PromptError(
-        f"{where} has type `{annotation}`, which JSON cannot carry: use str, int, "
+        f"{where} has type `{annotation}`, which JSON cannot express: use str, int, "
         "float, bool, list, dict, Literal or Enum"
     )
 
 
 def to_python(value: Any, annotation: Any) -> Any:
-    """Turn a validated JSON value into what the annotation promises."""
+    """Convert a validated JSON value to the type of the annotation."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return to_python(value, inner[0])
@@ -113,7 +115,7 @@ def to_python(value: Any, annotation: Any) -> Any:
 
 
 def annotations(function: Callable[..., Any]) -> dict[str, Any]:
-    """Resolve the annotations of `function`, `Annotated` kept."""
+    """Resolve the annotations of `function`, keeping `Annotated`."""
     return _hints(function, getattr(function, "__name__", "the function"))
 
 

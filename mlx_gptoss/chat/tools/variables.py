@@ -1,8 +1,8 @@
-"""`${NAME}` in a configuration file, from the environment.
+"""Expand `${NAME}` in a configuration file from the environment.
 
-    ${NAME}   ${env:NAME}   ${NAME:-what stands there otherwise}
+    ${NAME}   ${env:NAME}   ${NAME:-default}
 
-These are the forms that other programs with an `mcpServers` file read.
+Other programs with an `mcpServers` file read the same forms.
 """
 
 import os
@@ -15,7 +15,7 @@ VARIABLE = re.compile(r"\$\{(?:env:)?(\w+)(?::-([^}]*))?\}")
 
 
 def expand_variables(value: Any, where: str) -> Any:
-    """Fill in the variables in all strings of a JSON value.
+    """Expand the variables in all strings of a JSON value.
 
     Raises ToolError, which names `where`, for a variable that is not set.
     """

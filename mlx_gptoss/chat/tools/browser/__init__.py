@@ -1,15 +1,16 @@
-"""The built-in `browser` tool: search, open and find, as the model was trained.
+"""The built-in `browser` tool: search, open and find, as in training.
 
     browser = Browser(Folders("notes"))
     chat = Chat(runtime, tools=[browser])
     browser.citations("It rains 【0†L3-L5】.")      # -> [Citation(...)]
 
-Every display is numbered (its cursor); the model cites lines by it. Pages come from
-a backend: `Folders`, the user's own files, or `Service`, an HTTP endpoint. A Browser
-belongs to one Chat.
+Every display has a number (its cursor), by which the model cites lines. Pages come from
+a backend: `Folders`, the user's own files, or `SearchService`, an HTTP endpoint. A
+Browser belongs to one Chat.
 
-pages.py     a page as the model reads it; formats.py Markdown and HTML as pages
-folders.py   local files; service.py a search service
+pages.py           a page as the model reads it; formats.py: from Markdown and HTML
+folders.py         local files; file_search.py: search in them
+search_service.py  a search service
 """
 
 import re
@@ -38,7 +39,7 @@ MAX_RESULTS = 20
 
 
 class BrowserBackend(Protocol):
-    """Where pages come from. Both raise ToolError with a text for the model."""
+    """A source of pages. Methods raise ToolError with a text for the model."""
 
     @property
     def source(self) -> str: ...
@@ -48,7 +49,7 @@ class BrowserBackend(Protocol):
 
 @dataclass(frozen=True)
 class Citation:
-    """What an answer cites: characters `start` to `end` of it, lines of a page."""
+    """A citation: characters `start` to `end` of an answer, and lines of a page."""
 
     start: int
     end: int
@@ -59,7 +60,7 @@ class Citation:
 
 
 class Browser:
-    """Shows pages of a backend to the model; keeps what was shown, by cursor."""
+    """The `browser` tool: shows pages of a backend, and keeps them by cursor."""
 
     def __init__(self, backend: BrowserBackend) -> None:
         self._backend = backend
@@ -67,6 +68,7 @@ class Browser:
 
     @property
     def tools(self) -> Sequence[Tool]:
+        """The tools `browser.search`, `browser.open` and `browser.find`."""
         functions = {"search": self.search, "open": self.open, "find": self.find}
         own = browser_namespace(self._backend.source)
         return [
@@ -79,11 +81,11 @@ class Browser:
         ]
 
     def reset(self) -> None:
-        """Forget what was shown."""
+        """Forget the pages that were shown."""
         self._shown.clear()
 
     def search(self, query: str, topn: float = 10, **others: Any) -> str:
-        """Search, and show the list of what was found."""
+        """Search, and show the list of results."""
         count = min(max(int(topn), 1), MAX_RESULTS)
         return self._show(self._backend.search(query, count))
 
@@ -96,7 +98,7 @@ class Browser:
         view_source: bool = False,
         **others: Any,
     ) -> str:
-        """Open a link of a page, an address, or another place of a page."""
+        """Open a link of a page, an address, or another position in a page."""
         line = 0
         if isinstance(id, str) and not id.isdecimal():
             page = self._backend.open(id, raw=view_source)
@@ -111,7 +113,7 @@ class Browser:
         return self._show(page, int(loc) if loc >= 0 else line, int(num_lines))
 
     def find(self, pattern: str, cursor: float = -1, **others: Any) -> str:
-        """List the places of `pattern` in a page."""
+        """List the matches of `pattern` in a page."""
         page = self._page(int(cursor))
         if page.listing:
             raise ToolError(
@@ -120,7 +122,7 @@ class Browser:
         return self._show(find_in_page(page, pattern))
 
     def citations(self, answer: str) -> list[Citation]:
-        """Read the citations of an answer; those of no page are left out."""
+        """Parse the citations of an answer; those of no known page are left out."""
         found: list[Citation] = []
         for mark in CITATION.finditer(answer):
             cursor, first, last = (int(one or -1) for one in mark.groups())
@@ -132,7 +134,7 @@ class Browser:
         return found
 
     def _follow(self, link: int, cursor: int, *, raw: bool) -> tuple[Page, int]:
-        """Open a link; return its page and the line it points at."""
+        """Open a link; return its page and the line it points to."""
         current = self._page(cursor)
         if link not in current.links:
             raise ToolError(f"Invalid link id `{link}`.")
@@ -162,7 +164,7 @@ class Browser:
 
 
 def browser_namespace(source: str) -> ToolNamespace:
-    """The description the model was trained with, for another source."""
+    """Return the description from training, with another source."""
     text = BROWSER.description or ""
     assert TRAINED_SOURCES in text
     sources = f"sources={source} (default: {source})"

@@ -1,4 +1,4 @@
-"""Markdown, HTML and plain text as pages; knows nothing of files or networks."""
+"""Convert Markdown, HTML and plain text to pages. Knows no files or networks."""
 
 import re
 from collections.abc import Callable
@@ -20,11 +20,11 @@ BLOCK_TAGS = frozenset(BLOCKS.split())
 SPACED_TAGS = ("p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "table", "pre")
 CELL_TAGS = ("td", "th")
 BULLET = "  * "
-ResolveLink = Callable[[str], str | None]  # a link as written -> an address, or none
+ResolveLink = Callable[[str], str | None]  # from a link as written to an address
 
 
 def page_from_text(address: str, text: str, resolve: ResolveLink) -> Page:
-    """Make a page of the text of a file, by the suffix of its address."""
+    """Convert the text of a file, by the suffix of its address."""
     lower = address.lower()
     text = text.replace("\r\n", "\n").translate(BRACKET_TRANSLATION)
     if lower.endswith(HTML_SUFFIXES):
@@ -37,7 +37,7 @@ def page_from_text(address: str, text: str, resolve: ResolveLink) -> Page:
 def page_from_html(
     address: str, html: str, resolve: ResolveLink, title: str = ""
 ) -> Page:
-    """Make a page of HTML: its text, by lines, with its links."""
+    """Convert HTML to a page of its text, line by line, with its links."""
     reader = HtmlTextParser(resolve)
     reader.feed(html.translate(BRACKET_TRANSLATION))
     reader.close()
@@ -62,7 +62,7 @@ def _page_from_markdown(address: str, text: str, resolve: ResolveLink) -> Page:
 
 
 class HtmlTextParser(HTMLParser):
-    """Reads the visible text of HTML: blocks as lines, lists and headings marked."""
+    """Extracts the visible text of HTML: one line per block, with marked lists."""
 
     def __init__(self, resolve: ResolveLink) -> None:
         super().__init__(convert_charrefs=True)
@@ -70,9 +70,9 @@ class HtmlTextParser(HTMLParser):
         self.title = ""
         self._resolve = resolve
         self._out: list[str] = []
-        self._hidden = 0
+        self._hidden_depth = 0
         self._in_title = False
-        self._kept_lines = 0  # open <pre>
+        self._pre_depth = 0
         self._link: tuple[str, list[str]] | None = None
 
     @property
@@ -85,7 +85,7 @@ class HtmlTextParser(HTMLParser):
         if tag == "title":
             self._in_title = True
         elif tag in HIDDEN_TAGS:
-            self._hidden += 1
+            self._hidden_depth += 1
         elif tag == "br":
             self._write("\n")
         elif tag == "img":
@@ -102,14 +102,14 @@ class HtmlTextParser(HTMLParser):
         if tag == "title":
             self._in_title = False
         elif tag in HIDDEN_TAGS:
-            self._hidden = max(self._hidden - 1, 0)
+            self._hidden_depth = max(self._hidden_depth - 1, 0)
         elif tag == "a":
             self._end_link()
         elif tag in CELL_TAGS:
             self._write(" ")
         elif tag in BLOCK_TAGS:
             if tag == "pre":
-                self._kept_lines = max(self._kept_lines - 1, 0)
+                self._pre_depth = max(self._pre_depth - 1, 0)
             if self._link is not None and any(map(str.strip, self._link[1])):
                 self._end_link()
             self._line(gap=tag in SPACED_TAGS)
@@ -117,8 +117,8 @@ class HtmlTextParser(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._in_title:
             self.title += data
-        elif not self._hidden:
-            self._write(data if self._kept_lines else re.sub(r"\s+", " ", data))
+        elif not self._hidden_depth:
+            self._write(data if self._pre_depth else re.sub(r"\s+", " ", data))
 
     def close(self) -> None:
         super().close()
@@ -129,14 +129,14 @@ class HtmlTextParser(HTMLParser):
             return
         self._line(gap=tag in SPACED_TAGS)
         if tag == "pre":
-            self._kept_lines += 1
+            self._pre_depth += 1
         elif tag == "li":
             self._out.append(BULLET)
         elif tag[0] == "h" and tag[1:].isdigit():
             self._out.append("#" * int(tag[1:]) + " ")
 
     def _write(self, text: str) -> None:
-        if self._hidden:
+        if self._hidden_depth:
             return
         target = self._out if self._link is None else self._link[1]
         if text.startswith(" ") and self._at_line_start():
@@ -144,7 +144,7 @@ class HtmlTextParser(HTMLParser):
         target.append(text)
 
     def _at_line_start(self) -> bool:
-        if self._kept_lines or self._link is not None:
+        if self._pre_depth or self._link is not None:
             return False
         return not self._out or self._out[-1].endswith(("\n", " "))
 

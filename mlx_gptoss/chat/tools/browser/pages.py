@@ -1,12 +1,12 @@
-"""A page as the model reads it: wrapped, numbered lines, links with a number.
+"""Show a page as the model reads it: wrapped, numbered lines and numbered links.
 
     [3] Title (notes/a.md)
     **viewing lines [0 - 5] of 12**
 
     L0: See 【0†the other note】.
 
-The form is that of OpenAI's reference tool (`simple_browser` of openai/gpt-oss),
-which the model was trained with. Knows nothing of where pages come from.
+The format is that of OpenAI's reference tool (`simple_browser` of openai/gpt-oss), with
+which the model was trained. Knows nothing of where pages come from.
 """
 
 import itertools
@@ -15,47 +15,48 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-LINE_WIDTH = 80  # characters a line
-VIEW_BYTES = 4096  # of one display; about 1024 tokens, as in the reference
-MATCH_LINES = 4  # shown of each place that `find` found
+LINE_WIDTH = 80  # characters per line
+VIEW_BYTES = 4096  # per display: about 1024 tokens, as in the reference
+MATCH_LINES = 4  # shown of each match
 MAX_MATCHES = 50
-CONTEXT_LINES = 4  # shown above the place a link points at
+CONTEXT_LINES = 4  # shown above the target of a link
 BRACKET_TRANSLATION = str.maketrans(
     {"【": "〖", "】": "〗", "\u200b": None}
-)  # ours mark links
+)  # 【 and 】 mark links
 LINK = re.compile(r"【\d+†([^†】]+)(?:†[^†】]+)?】")
 
 
 @dataclass(frozen=True)
 class Page:
-    """`links` give where the numbers in 【number†text】 lead; `lines` at which line."""
+    """A page. `links` maps the n in 【n†text】 to an address, `lines` to a line."""
 
     address: str
     title: str
     text: str
     links: Mapping[int, str] = field(default_factory=dict)
     lines: Mapping[int, int] = field(default_factory=dict)
-    listing: bool = False  # of places in other pages: nothing to find in
+    listing: bool = False  # of results, which `find` does not search
 
 
 class PageLinks:
-    """Numbers links while the text of a page is made."""
+    """Numbers the links of a page while its text is built."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
     def mark(self, text: str, address: str) -> str:
-        """Write a link; the same address keeps its number."""
+        """Return the mark of a link; an address keeps its number."""
         number = self._numbers.setdefault(address, len(self._numbers))
         return f"【{number}†{text.replace('†', '‡')}】"
 
     @property
     def addresses(self) -> dict[int, str]:
+        """The addresses by number."""
         return {number: address for address, number in self._numbers.items()}
 
 
 def wrap_lines(text: str) -> list[str]:
-    """Cut text into lines of at most WIDTH characters; empty lines stay."""
+    """Wrap text into lines of at most LINE_WIDTH characters, keeping empty lines."""
     return list(
         itertools.chain.from_iterable(
             textwrap.wrap(
@@ -68,9 +69,9 @@ def wrap_lines(text: str) -> list[str]:
 
 
 def display(page: Page, cursor: int, first: int, count: int) -> str:
-    """Show `count` lines from `first` on, or as many as one display holds.
+    """Show `count` lines from `first`, or as many as fit a display.
 
-    Raises IndexError for a line that is not there.
+    Raises IndexError for a line beyond the end.
     """
     lines = wrap_lines(page.text)
     if not 0 <= first < len(lines):
@@ -90,7 +91,7 @@ def display(page: Page, cursor: int, first: int, count: int) -> str:
 
 
 def find_in_page(page: Page, pattern: str) -> Page:
-    """List the places where `pattern` stands in a page, whatever its case."""
+    """Return a page that lists the matches of `pattern`, ignoring case."""
     lines = wrap_lines(LINK.sub(r"\1", "\n".join(wrap_lines(page.text))))
     wanted = pattern.lower()
     chunks: list[str] = []
@@ -115,7 +116,7 @@ def find_in_page(page: Page, pattern: str) -> Page:
 
 
 def _view(lines: Sequence[str]) -> list[str]:
-    """The first lines, as long as they fit; at least one."""
+    """Return the first lines that fit a display; at least one."""
     sizes = itertools.accumulate(len(line.encode()) + 1 for line in lines)
     fitting = sum(
         1 for _ in itertools.takewhile(lambda size: size <= VIEW_BYTES, sizes)

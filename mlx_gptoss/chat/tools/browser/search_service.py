@@ -1,13 +1,13 @@
-"""A search service as the browser's backend: one HTTP endpoint, as configured.
+"""Use a search service as the browser's backend: one configured HTTP endpoint.
 
     {"search": "http://127.0.0.1:8888/search?format=json&q={query}",
      "open": "http://127.0.0.1:3000/{address}",
      "headers": {"Authorization": "Bearer ${KEY}"}}
 
-`search` answers with JSON: `results`, a list of objects with `title`, `url` and one
-of `content`, `text`, `snippet`, `description`, `summary` (as SearXNG's). `open`, if
-given, answers with a page: HTML, text, or JSON with `title` and a text; without it a
-result opens as what the search said of it. No other address is ever asked.
+`search` returns JSON: `results`, a list of objects with `title`, `url` and one of
+`content`, `text`, `snippet`, `description`, `summary` (like SearXNG). `open`, if given,
+returns a page: HTML, text, or JSON with `title` and a text; without it, a result opens
+as the text that the search returned. No other address is ever requested.
 """
 
 import json
@@ -29,12 +29,12 @@ TIMEOUT_SECONDS = 20.0
 MAX_RESPONSE_BYTES = 4 << 20
 TEXT_KEYS = ("text", "content", "markdown", "snippet", "description", "summary")
 CONFIG_KEYS = {"search", "open", "headers"}
-SNIPPET_CHARACTERS = 300  # characters of a result in the list
+SNIPPET_CHARACTERS = 300  # of a result in the list
 
 
 @dataclass(frozen=True)
 class SearchService:
-    """Where to search and to open; raises ToolError for what is no HTTP address."""
+    """The URLs to search and to open with; raises ToolError for invalid ones."""
 
     search_url: str
     open_url: str | None = None
@@ -50,7 +50,7 @@ class SearchService:
 
     @classmethod
     def read(cls, path: str | Path) -> "SearchService":
-        """Read a configuration file; raises ToolError for what is wrong in it."""
+        """Read a configuration file; raises ToolError if it is invalid."""
         try:
             given = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -61,12 +61,14 @@ class SearchService:
             or set(given) - CONFIG_KEYS
         ):
             raise ToolError(
-                f"`{path}` needs `search` and may have `open` and `headers`, no more"
+                f"`{path}` needs `search`, and may only have `open` and `headers` "
+                "beside it"
             )
         given = expand_variables(given, f"`{path}`")
         return cls(given["search"], given.get("open"), given.get("headers") or {})
 
     def search(self, query: str, count: int) -> Page:
+        """List the results of a search."""
         answer, _ = self._get(self.search_url.replace("{query}", quote(query, safe="")))
         try:
             results = _results(json.loads(answer))[:count]
@@ -82,7 +84,7 @@ class SearchService:
         return Page("", query, text.strip(), links.addresses, listing=True)
 
     def open(self, address: str, *, raw: bool = False) -> Page:
-        """Open an address by the service, or what the search said of it."""
+        """Open an address with the service, or the text that the search returned."""
         if self.open_url is None:
             if address not in self._known:
                 raise ToolError(f"`{address}` is in no search result: search first")
@@ -119,7 +121,7 @@ def _results(answer: Any) -> list[tuple[str, str, str]]:
 
 
 def _fields(given: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Title, address and text of a result or page."""
+    """Return the title, address and text of a result or page."""
     texts = [given[key] for key in TEXT_KEYS if isinstance(given.get(key), str)]
     text = next((one for one in texts if one.strip()), "")
     plain = [str(given.get(key) or "") for key in ("title", "url")]
@@ -134,7 +136,7 @@ def _json_object(text: str) -> Mapping[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise ToolError(f"the service answered no JSON: {error}") from error
+        raise ToolError(f"the service did not answer with JSON: {error}") from error
     return value if isinstance(value, dict) else {"text": text}
 
 
@@ -152,4 +154,4 @@ def _check_url(url: Any, needed: str) -> None:
     if not isinstance(url, str) or urlsplit(url).scheme not in ("http", "https"):
         raise ToolError(f"the browser needs an HTTP address, not `{url}`")
     if needed not in url:
-        raise ToolError(f"`{url}` needs `{needed}` where that is to stand")
+        raise ToolError(f"`{url}` needs `{needed}` in it")

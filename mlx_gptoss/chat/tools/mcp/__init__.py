@@ -1,25 +1,27 @@
-"""Tools of MCP servers, over stdio and streamable HTTP (library: `mcp`).
+"""Tools of MCP servers, over stdio and streamable HTTP (with the library `mcp`).
 
     with McpServers.start(read_servers("mcp.json")) as servers:
         chat = Chat(runtime, tools=[servers])
 
-The servers start and end with the `with`. A tool is offered as SERVER_TOOL. Whatever
-a server does later (it dies, hangs, fails) is an error told to the model. Needs the
-extra `mlx-gptoss[mcp]`. The library is asynchronous: its loop runs in a thread here.
+The servers start and end with the `with`. A tool is offered as SERVER_TOOL. Later
+failures of a server (it ends, hangs, or returns an error) are errors for the model to
+read. Needs the extra `mlx-gptoss[mcp]`. The library is asynchronous: its event loop
+runs in a thread of its own.
 
-config.py    which servers there are; session.py one connection, in the loop
+config.py   the servers of a configuration file
+session.py  one connection, in the event loop
+naming.py   names of the tools, and how many there may be
 """
 
 import asyncio
-import re
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from itertools import count
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from mlx_gptoss.chat.tools.mcp.config import McpServerConfig, read_servers
+from mlx_gptoss.chat.tools.mcp.naming import assign_names, check_tool_count
 from mlx_gptoss.chat.tools.tool import Tool, schema_problem
 from mlx_gptoss.errors import ToolError
 from mlx_gptoss.harmony.messages import ToolDescription
@@ -31,15 +33,13 @@ if TYPE_CHECKING:
 
 __all__ = ["McpServerConfig", "McpServers", "read_servers"]
 
-START_SECONDS = 60.0  # `npx` may have to download what it starts
+START_SECONDS = 60.0  # `npx` may download the server first
 CALL_SECONDS = 120.0
-END_SECONDS = 15.0  # the library waits, then terminates, then kills
-MAX_TOOLS = 256  # of all servers together; each is read with every new prompt
-NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
+END_SECONDS = 15.0  # the library terminates, then kills
 
 
 class McpServers:
-    """Servers that run, and their tools; give it to a Chat, and close it."""
+    """Running servers: pass it to a Chat among its tools, and close it."""
 
     def __init__(self, *, call_seconds: float = CALL_SECONDS) -> None:
         self._session = _import_session()
@@ -62,10 +62,10 @@ class McpServers:
         start_seconds: float = START_SECONDS,
         call_seconds: float = CALL_SECONDS,
     ) -> Self:
-        """Start the servers, all at once.
+        """Start the servers concurrently.
 
-        Raises ToolError, which names it, for one that does not start, does not
-        answer in time, or offers more tools than a prompt should hold.
+        Raises ToolError for a server that does not start or does not answer in time,
+        and for more tools than a prompt should hold.
         """
         started = cls(call_seconds=call_seconds)
         try:
@@ -88,18 +88,19 @@ class McpServers:
 
     @property
     def tools(self) -> Sequence[Tool]:
+        """The tools of all servers."""
         return self._tools
 
     @property
     def left_out(self) -> Sequence[str]:
-        """The tools that cannot be offered, each with the reason, in a line."""
+        """The tools that cannot be offered: a line each, with the reason."""
         return self._left_out
 
     def reset(self) -> None:
-        """Nothing of a conversation is kept here."""
+        """Do nothing: no state belongs to a conversation."""
 
     def close(self) -> None:
-        """End the servers that were started, and the thread."""
+        """End the servers and the thread."""
         if not self._thread.is_alive():
             return
         self._submit(self._close_all()).result()
@@ -115,7 +116,7 @@ class McpServers:
             self._submit(self._start_task(server, ready, wire)).result()
         starts = [ready for _, ready, _ in waiting]
         done, late = wait(starts, seconds, return_when=FIRST_EXCEPTION)
-        for ready in done:  # one that failed is named before any that is only slow
+        for ready in done:  # report a failed server before a slow one
             ready.result()
         for server, ready, wire in waiting:
             if ready in late:
@@ -161,7 +162,7 @@ class McpServers:
 
         def submit(arguments: dict[str, Any]) -> "Future[str]":
             if not self._thread.is_alive():
-                raise ToolError(f"MCP server `{server.name}` was ended")
+                raise ToolError(f"MCP server `{server.name}` has ended")
             return self._submit(
                 self._session.call_tool(
                     connection, remote.name, arguments, self._call_seconds
@@ -179,7 +180,7 @@ class McpServers:
 
 
 class RemoteCalls:
-    """Runs the calls of one tool; the one under way can be ended from outside."""
+    """The calls of one tool; the one in progress can be interrupted."""
 
     def __init__(self, submit: "Callable[[dict[str, Any]], Future[str]]") -> None:
         self._submit = submit
@@ -196,39 +197,6 @@ class RemoteCalls:
         running = self._running
         if running is not None:
             running.cancel()
-
-
-def assign_names(
-    connections: "Iterable[McpConnection]",
-) -> "Iterator[tuple[McpConnection, RemoteTool, str]]":
-    """Name each tool SERVER_TOOL, and number a name that another tool has already.
-
-    Servers may differ from each other, and tools, in characters that names cannot have.
-    A tool that its server lists twice is one tool.
-    """
-    taken: set[str] = set()
-    for connection in connections:
-        for remote in {tool.name: tool for tool in connection.tools}.values():
-            whole = NOT_IN_NAMES.sub("_", f"{connection.server.name}_{remote.name}")
-            numbers = count(2)
-            name = whole
-            while name in taken:
-                name = f"{whole}_{next(numbers)}"
-            taken.add(name)
-            yield connection, remote, name
-
-
-def check_tool_count(connections: "Sequence[McpConnection]") -> None:
-    """Raise ToolError if the servers offer more tools than a prompt should hold."""
-    if sum(len(one.tools) for one in connections) > MAX_TOOLS:
-        counts = ", ".join(
-            f"`{one.server.name}` {len(one.tools):,}" for one in connections
-        )
-        raise ToolError(
-            f"MCP servers offer more than {MAX_TOOLS} tools ({counts}): name those you "
-            "need in `includeTools` of a server's entry, like "
-            '["read_*"], or disable a server'
-        )
 
 
 def _import_session() -> ModuleType:

@@ -1,11 +1,11 @@
-"""Which MCP servers there are: the `mcpServers` file other programs have as well.
+"""Read the `mcpServers` file of MCP servers, which other programs use as well.
 
     {"mcpServers": {
       "files": {"command": "npx", "args": ["-y", "..."], "env": {"KEY": "${KEY}"},
                 "includeTools": ["read_*"], "excludeTools": ["read_secret"]},
       "wiki": {"url": "https://example.com/mcp", "headers": {"Authorization": "..."}}}}
 
-Text in, data out: nothing is started here. Keys of other programs are passed over.
+Text in, data out: starts nothing. Keys of other programs are ignored.
 """
 
 import json
@@ -25,10 +25,10 @@ TYPES = ("stdio", *HTTP_TYPES)
 
 @dataclass(frozen=True)
 class McpServerConfig:
-    """One server: a `command` to start, or the `url` of one that runs.
+    """A server: a `command` to start, or the `url` of a running one.
 
     `include` and `exclude` are names of tools, or patterns like `read_*`; `include`
-    None takes all.
+    None includes all.
     """
 
     name: str
@@ -42,13 +42,13 @@ class McpServerConfig:
     exclude: tuple[str, ...] = ()
 
     def wants(self, tool: str) -> bool:
-        """Tell whether a tool of this server is to be offered."""
+        """Return whether a tool of this server is to be offered."""
         taken = self.include is None or _matches(tool, self.include)
         return taken and not _matches(tool, self.exclude)
 
 
 def read_servers(path: str | Path) -> list[McpServerConfig]:
-    """Read a configuration file; raises ToolError for what is wrong in it."""
+    """Read a configuration file; raises ToolError if it is invalid."""
     try:
         given = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -66,32 +66,34 @@ def read_servers(path: str | Path) -> list[McpServerConfig]:
 
 
 def parse_server(name: str, entry: Any) -> McpServerConfig:
-    """Read the settings of one server."""
+    """Parse the settings of one server."""
     where = f"MCP server `{name}`"
     if not isinstance(entry, dict):
         raise ToolError(f"{where} needs an object with a `command` or a `url`")
     entry = expand_variables(entry, where)
-    include = _list(entry, "includeTools", where) if "includeTools" in entry else None
-    exclude = _list(entry, "excludeTools", where)
+    include = (
+        _string_list(entry, "includeTools", where) if "includeTools" in entry else None
+    )
+    exclude = _string_list(entry, "excludeTools", where)
     kind = entry.get("type", TYPES[0] if "command" in entry else HTTP_TYPES[0])
     if kind not in TYPES:
         raise ToolError(
             f"{where} has type `{kind}`: use `stdio` or `http` (streamable HTTP)"
         )
     if kind in HTTP_TYPES:
-        url = _text(entry, "url", where)
+        url = _string(entry, "url", where)
         if urlsplit(url).scheme not in ("http", "https"):
-            raise ToolError(f"{where} has url `{url}`, which is no HTTP address")
-        headers = _texts(entry, "headers", where)
+            raise ToolError(f"{where} has url `{url}`, which is not an HTTP address")
+        headers = _strings(entry, "headers", where)
         return McpServerConfig(
             name, url=url, headers=headers, include=include, exclude=exclude
         )
     return McpServerConfig(
         name,
-        command=_text(entry, "command", where),
-        args=_list(entry, "args", where),
-        env=_texts(entry, "env", where),
-        cwd=_text(entry, "cwd", where) if "cwd" in entry else None,
+        command=_string(entry, "command", where),
+        args=_string_list(entry, "args", where),
+        env=_strings(entry, "env", where),
+        cwd=_string(entry, "cwd", where) if "cwd" in entry else None,
         include=include,
         exclude=exclude,
     )
@@ -101,24 +103,24 @@ def _matches(tool: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(tool, pattern) for pattern in patterns)
 
 
-def _list(entry: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+def _string_list(entry: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
     value = entry.get(key, [])
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise ToolError(f"{where}: `{key}` must be a list of strings")
     return tuple(value)
 
 
-def _text(entry: Mapping[str, Any], key: str, where: str) -> str:
+def _string(entry: Mapping[str, Any], key: str, where: str) -> str:
     value = entry.get(key)
     if not isinstance(value, str) or not value:
         raise ToolError(f"{where} needs a text for `{key}`")
     return value
 
 
-def _texts(entry: Mapping[str, Any], key: str, where: str) -> dict[str, str]:
+def _strings(entry: Mapping[str, Any], key: str, where: str) -> dict[str, str]:
     value = entry.get(key, {})
     if not isinstance(value, dict) or not all(map(_is_plain, value.values())):
-        raise ToolError(f"{where}: `{key}` must hold texts by name")
+        raise ToolError(f"{where}: `{key}` must be an object of strings")
     return {name: str(one) for name, one in value.items()}
 
 

@@ -1,7 +1,7 @@
-"""One connection to an MCP server, from its start to its end; runs in a loop.
+"""One connection to an MCP server, from start to end, in an event loop.
 
-What the library and a server may raise becomes a ToolError that says which server
-it was. Importing this takes a second: the library is large.
+Errors of the library and the server become a ToolError that names the server. Importing
+this takes a second: the library is large.
 """
 
 import asyncio
@@ -29,25 +29,25 @@ from mlx_gptoss.chat.tools.mcp.config import McpServerConfig
 from mlx_gptoss.errors import ToolError
 from mlx_gptoss.harmony.json_text import json_text
 
-HTTP_SECONDS = httpx2.Timeout(30.0, read=300.0)  # a stream may be silent for long
-STDERR_TAIL_CHARACTERS = 2000  # characters of a server's stderr that are looked at
-INVALID_LINE_CHARACTERS = 80  # characters of a line that is no message
-MAX_LISTED = 10_000  # tools of one server; a list without an end stops there
+HTTP_SECONDS = httpx2.Timeout(30.0, read=300.0)  # streams may be silent for long
+STDERR_TAIL_CHARACTERS = 2000  # searched for its last line
+INVALID_LINE_CHARACTERS = 80  # shown of an invalid line
+MAX_LISTED = 10_000  # tools of one server: stops an endless list
 INITIALIZE, LIST_TOOLS = "initialize", "tools/list"
 
-# Without a handler of the application's, its tracebacks would go to stderr.
+# Without a handler, its tracebacks would go to stderr.
 logging.getLogger("mcp").addHandler(logging.NullHandler())
 
 
 @dataclass
 class ConnectionTrace:
-    """The request a starting server has not answered, and its last broken line."""
+    """The unanswered request of a starting server, and its last invalid line."""
 
     waiting_for: str = INITIALIZE
     invalid_line: str | None = None
 
     async def record(self, message: Any) -> None:
-        """Keep what came over the wire and is no message; the library passes it on."""
+        """Keep an invalid line, which the library passes to its message handler."""
         if isinstance(message, ValidationError):
             line = str(message.errors()[0]["input"])
             self.invalid_line = "".join(filter(str.isprintable, line))[
@@ -55,7 +55,7 @@ class ConnectionTrace:
             ]
 
     def hint(self) -> str:
-        """Return the end of an error about an answer that did not come."""
+        """Return the end of the message of a timeout."""
         if not self.invalid_line:
             return ""
         return f"; it wrote a line that is not JSON-RPC: {self.invalid_line}"
@@ -63,20 +63,20 @@ class ConnectionTrace:
 
 @dataclass
 class McpConnection:
-    """A server that runs, what it offers, and the task that holds it."""
+    """A running server, its tools, and the task that holds its connection."""
 
     server: McpServerConfig
     client: Client
     tools: list[RemoteTool]
     trace: ConnectionTrace
     task: "asyncio.Task[Any] | None"
-    closing: asyncio.Event  # set it, and the connection is closed
+    closing: asyncio.Event  # set it to close the connection
 
 
 async def serve(
     server: McpServerConfig, ready: "Future[McpConnection]", wire: ConnectionTrace
 ) -> None:
-    """Connect, tell `ready`, stay until `ended`; one task from start to end."""
+    """Connect, resolve `ready`, and stay until `closing` is set: in one task."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         try:
             async with AsyncExitStack() as stack:
@@ -88,7 +88,7 @@ async def serve(
                     McpConnection(server, client, tools, wire, task, ended)
                 )
                 await ended.wait()
-        except Exception as error:  # groups of errors, of several libraries
+        except Exception as error:  # also groups, of several libraries
             if not ready.done():
                 ready.set_exception(_start_error(server, error, log))
 
@@ -96,7 +96,7 @@ async def serve(
 async def call_tool(
     connection: McpConnection, name: str, arguments: dict[str, Any], seconds: float
 ) -> str:
-    """Call a remote tool; raises ToolError with what the model should know."""
+    """Call a remote tool; raises ToolError with a text for the model."""
     where = f"MCP server `{connection.server.name}`"
     try:
         async with asyncio.timeout(seconds):
@@ -106,24 +106,23 @@ async def call_tool(
         raise ToolError(f"{where} gave no result within {seconds:g} s{hint}") from error
     except MCPError as error:  # the model reads all of it
         raise ToolError(f"{where} failed: {error.message}") from error
-    except Exception as error:  # of several libraries; the server's fault or its end
+    except Exception as error:  # of several libraries
         raise ToolError(f"{where} failed: {_reason(error)}") from error
     text = _result_text(result)
     if result.is_error:
-        raise ToolError(text or f"{where} failed and did not say why")
+        raise ToolError(text or f"{where} failed and gave no reason")
     return text
 
 
 async def _connect(
     server: McpServerConfig, stack: AsyncExitStack, log: TextIO, wire: ConnectionTrace
 ) -> Client:
-    """Connect by `initialize`, or by `server/discover` where that is refused.
+    """Connect with `initialize`, or with `server/discover` where that is refused.
 
     Protocols up to 2025-11-25 begin with `initialize`, later ones with
-    `server/discover`. Servers of the later kind answer both, or refuse `initialize`
-    with an error; servers of the earlier kind may end on `server/discover` (Rust's
-    rmcp 1.7) or pass over it (the library then waits for ten seconds). So `initialize`
-    is asked first.
+    `server/discover`. Later servers answer both, or refuse `initialize` with an error;
+    earlier servers may exit on `server/discover` (Rust's rmcp 1.7) or ignore it (the
+    library then waits ten seconds). Therefore `initialize` is sent first.
     """
     try:
         return await _open_client(server, stack, log, wire, mode="legacy")
@@ -142,7 +141,7 @@ async def _open_client(
     *,
     mode: str,
 ) -> Client:
-    """Start the server, or open its address, and agree on a protocol."""
+    """Start the server, or connect to its URL, and negotiate a protocol."""
     if server.url is not None:
         http = httpx2.AsyncClient(headers=dict(server.headers), timeout=HTTP_SECONDS)
         await stack.enter_async_context(http)
@@ -154,7 +153,7 @@ async def _open_client(
             args=list(server.args),
             env=dict(server.env),
             cwd=server.cwd,
-            encoding_error_handler="replace",  # else one wrong byte ends all reading
+            encoding_error_handler="replace",  # not to end at an invalid byte
         )
         transport = stdio_client(parameters, errlog=log)
     client = Client(transport, mode=mode, message_handler=wire.record)
@@ -162,9 +161,9 @@ async def _open_client(
 
 
 async def _list_tools(client: Client, server: McpServerConfig) -> list[RemoteTool]:
-    """List the tools, page by page, as far as the configuration wants them.
+    """List the tools that the configuration includes, page by page.
 
-    A server of prompts or resources alone may not know the request: it has no tools.
+    A server with prompts or resources only may not know the request: it has no tools.
     """
     tools: list[RemoteTool] = []
     cursor: str | None = None
@@ -186,7 +185,7 @@ async def _list_tools(client: Client, server: McpServerConfig) -> list[RemoteToo
 
 
 def _result_text(result: CallToolResult) -> str:
-    """Write a result as text; what is no text is named."""
+    """Convert a result to text; other content is named."""
     parts = [_block_text(block) for block in result.content]
     if not parts and result.structured_content is not None:
         return json_text(result.structured_content)
@@ -205,21 +204,21 @@ def _block_text(block: ContentBlock) -> str:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return the first error of a group, and of the groups in it."""
+    """Return the first error of a group, recursively."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
 def _reason(error: BaseException) -> str:
-    """Say in one line what went wrong."""
+    """Return the error in one line."""
     error = _cause(error)
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         place, given = ".".join(map(str, first["loc"])), first["input"]
         name = given.get("name") if isinstance(given, Mapping) else None
         whose = f" of `{name}`" if isinstance(name, str) else ""
-        return f"it sent a reply that is not MCP's: `{place}`{whose}: {first['msg']}"
+        return f"it sent an invalid reply: `{place}`{whose}: {first['msg']}"
     if isinstance(error, MCPError):
         return error.message.split("\n")[0]
     line = str(error).split("\n")[0]
@@ -231,8 +230,8 @@ def _start_error(server: McpServerConfig, error: Exception, log: TextIO) -> Tool
     if isinstance(cause, ToolError):
         return cause
     log.seek(0)
-    words = [line.strip() for line in log.read()[-STDERR_TAIL_CHARACTERS:].split("\n")]
-    last = next((f"; it said: {line}" for line in reversed(words) if line), "")
+    lines = [line.strip() for line in log.read()[-STDERR_TAIL_CHARACTERS:].split("\n")]
+    last = next((f"; it said: {line}" for line in reversed(lines) if line), "")
     start = server.url or server.command
     return ToolError(
         f"MCP server `{server.name}` (`{start}`) did not start: {_reason(error)}{last}"
