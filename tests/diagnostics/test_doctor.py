@@ -184,7 +184,7 @@ def test_damage_and_other_files_are_told_apart(tmp_path: Path) -> None:
 
     assert [one.damage.partition(":")[0] for one in damages if one] == [
         "it is damaged",
-        "it is not a file of chats",
+        "it is not an SQLite database",
         "",
     ]
 
