@@ -1,12 +1,22 @@
-"""What stands on the wire: requests as they are read, replies as they are written.
+"""What clients send and get: requests to prompts, answers to replies. No HTTP.
 
-base.py         what all of them share
-chat.py         chat completions: what is asked
-chat_reply.py   chat completions: what is answered, whole and in chunks
-completions.py  raw completions
-responses.py    Responses: what is asked
-responses_reply.py  Responses: what is answered
-messages.py     Anthropic's Messages: what is asked
-messages_reply.py   Anthropic's Messages: what is answered
-models.py       the list of models
+chat/          OpenAI's chat completions
+responses/     OpenAI's Responses: items, tools, events
+messages/      Anthropic's Messages: content blocks and their events
+completions/   raw completions
+models/        the list of models, and health
+
+Each of these has wire.py (types of requests and replies), request.py (a request to
+what the model is asked) and reply.py (an answer to a reply, whole or streamed), as far
+as it needs them. Shared by all:
+
+wire.py        base classes of wire types; sampling_fields.py, fields of several APIs
+aliases.py     fields of other servers, and the own field each one means
+normalize.py   a request body rewritten by that table
+ignored.py     the header that names what a request asked for without effect
+options.py     request options of several APIs; limits.py checks sizes
+prompt.py      a conversation to answer, and the prompts it becomes
+generation.py  an answer, streamed from the model's thread; text_parser.py parses it
+errors.py      every error as status, type, code and message
+settings.py    the operator's settings
 """

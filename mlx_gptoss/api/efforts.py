@@ -1,9 +1,11 @@
-"""Words for how long to reason, on every API, and which of gpt-oss's three each is."""
+"""Names of reasoning efforts on every API, and the gpt-oss effort of each."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from mlx_gptoss.harmony.messages import Effort
 
+EffortName = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 EFFORT_BY_NAME: Mapping[str, Effort] = {
     "none": "low",
     "minimal": "low",
@@ -13,4 +15,4 @@ EFFORT_BY_NAME: Mapping[str, Effort] = {
     "xhigh": "high",
     "max": "high",
 }
-NO_REASONING = "none"  # the answer comes at once
+NO_REASONING: EffortName = "none"  # answer at once

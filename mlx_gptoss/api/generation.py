@@ -1,13 +1,12 @@
-"""One answer: a prompt in, what the model says out; knows no wire format.
+"""Stream one answer from the model's thread to an event loop; knows no wire type.
 
-    turn = await start_turn(runtime, prepare(runtime, ask))
-    async for heard in turn:                     # one token at a time
-        heard.events                             # Reasoning | Answer | ToolCall | ...
-    turn.finish_reason, turn.usage
+    [answer] = await start_answers(runtime, prepare_prompts(request, runtime))
+    async for parsed in answer:                  # one token at a time
+        parsed.events                            # Reasoning | Answer | ToolCall | ...
+    answer.finish_reason, answer.usage
 
-Every API stands on this. The model runs in its own thread; here its tokens are read
-in the event loop that asked. `cancel` may be called at any time, and must be where
-the tokens are no longer read to their end.
+Every API is built on this. `cancel` may be called at any time, and must be called when
+the answer is not iterated to its end.
 """
 
 import asyncio
@@ -28,24 +27,25 @@ from mlx_gptoss.harmony.messages import Message
 
 @dataclass(frozen=True)
 class PreparedPrompt:
-    """What the model is given, and who reads the answer. For one turn only.
+    """A rendered prompt, its sampling, guide and parser. Good for one answer.
 
-    It is `shared` where other turns have the same `ids`: they are read once for all.
-    `freed` are keywords of schemas that do not bind what is sampled.
+    `shared` says that other answers have the same `ids`, which are then prefilled once
+    for all. `conversation` is set where a next request may continue it. `unenforced`
+    are the schema keywords that do not constrain sampling.
     """
 
     ids: list[int]
     params: SamplingParams
-    reader: AnswerParser
+    parser: AnswerParser
     guide: TokenGuide | None = None
-    conversation: Sequence[Message] = ()  # before the answer, if it will go on
+    conversation: Sequence[Message] = ()
     shared: bool = False
-    freed: Sequence[str] = ()
+    unenforced: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """Tokens: of the prompt, those not read again, of the answer, of its thoughts."""
+    """Tokens of the prompt, those found in the cache, of the answer, of reasoning."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -54,9 +54,10 @@ class TokenCounts:
 
 
 class AnswerStream:
-    """One answer under way: an async iterator of Heard, to be read once.
+    """A running answer: an async iterator of ParsedToken, to be iterated once.
 
-    `on_end` is called once, with the turn at its end, before who reads it knows.
+    `on_end(answer)` is called once, before the consumer sees the end. `group` is any
+    object; answers of one group are admitted together.
     """
 
     def __init__(
@@ -64,137 +65,140 @@ class AnswerStream:
         runtime: Runtime,
         prompt: PreparedPrompt,
         on_end: "Callable[[AnswerStream], Any] | None" = None,
-        request: object = None,
+        group: object = None,
     ) -> None:
         self.prompt = prompt
-        self.reader = prompt.reader
-        self.begun = asyncio.Event()  # the prompt has been read, or the turn ended
+        self.parser = prompt.parser
+        self.started = asyncio.Event()  # prefill is done, or the answer has ended
         self._runtime = runtime
         self._on_end = on_end
-        self._request = request
+        self._group = group
         self._loop = asyncio.get_running_loop()
-        self._arrived: asyncio.Queue[Step | None] = asyncio.Queue()
-        self._ticket: Request | None = None
+        self._steps: asyncio.Queue[Step | None] = asyncio.Queue()
+        self._request: Request | None = None
         self._cancelled = False
         self._stats: Statistics | None = None
         self._error: BaseException | None = None
         self._ended = False
-        self._heard = 0
+        self._completion_tokens = 0
 
     async def start(self) -> None:
-        """Hand the prompt to the model's thread. Raises PromptError and BusyError."""
+        """Submit the prompt to the runtime. Raises PromptError and BusyError."""
         await asyncio.to_thread(self._submit)
 
     def cancel(self) -> None:
-        """Stop within one step of the model; also before it has begun, and twice."""
+        """Stop within one decode step; also before `start`, and repeatedly."""
         self._cancelled = True
-        if self._ticket is not None:
-            self._ticket.cancel()
+        if self._request is not None:
+            self._request.cancel()
 
     def fail(self, error: Exception) -> None:
-        """End it with an error, which who reads it gets; one that ended stays so."""
-        if not self._ended and not self.reader.stopped:
+        """End a running answer with an error that its consumer gets."""
+        if not self._ended and not self.parser.stopped:
             self._end(None, error)
             self.cancel()
 
     @property
-    def place(self) -> int:
-        """The place in the queue: 1 is next, 0 is not in it."""
-        return self._ticket.position if self._ticket is not None else 0
+    def queue_position(self) -> int:
+        """The position in the queue: 1 is next, 0 is not queued."""
+        return self._request.position if self._request is not None else 0
 
-    def leave(self) -> None:
-        """Cancel it and hear no more of it; its end is told. Twice is once."""
+    def abandon(self) -> None:
+        """Cancel, and report the end without a consumer. Idempotent."""
         self.cancel()
-        self._tell_end()
+        self._notify_end()
 
     @property
     def usage(self) -> TokenCounts:
-        """What was used, so far or in all."""
-        stats = self._stats or (self._ticket.stats if self._ticket else None)
-        cached = stats.cached_tokens if stats else 0
-        ids = self.prompt.ids
-        return TokenCounts(len(ids), cached, self._heard, self.reader.reasoned)
+        """Tokens used so far, or in all."""
+        stats = self._stats or (self._request.stats if self._request else None)
+        return TokenCounts(
+            prompt_tokens=len(self.prompt.ids),
+            cached_tokens=stats.cached_tokens if stats else 0,
+            completion_tokens=self._completion_tokens,
+            reasoning_tokens=self.parser.reasoning_tokens,
+        )
 
     @property
     def stats(self) -> Statistics | None:
-        """What the generation took, once it has ended."""
-        if self._stats is None or not self.reader.stopped:
+        """Statistics of the generation, once it has ended."""
+        if self._stats is None or not self.parser.stopped:
             return self._stats
         details = (*self._stats.finish_details, STOP_STRING)
         return replace(self._stats, finish_reason=STOP, finish_details=details)
 
     @property
     def finish_reason(self) -> str:
-        """stop, length, tool_calls or cancelled, once the turn has ended.
+        """stop, length, tool_calls or cancelled, once the answer has ended.
 
-        Calls count as such only where one has come to its end.
+        It is tool_calls only if a call is complete.
         """
         stats = self.stats
         reason = (stats.finish_reason if stats else None) or CANCELLED
         if reason in (STOP, TOOL_CALLS):
-            return TOOL_CALLS if self.reader.called else STOP
+            return TOOL_CALLS if self.parser.has_called else STOP
         return reason
 
     @property
     def finish_details(self) -> tuple[str, ...]:
-        """What was cut short: see Statistics."""
+        """The parts that were cut short: see Statistics."""
         stats = self.stats
         return stats.finish_details if stats else ()
 
     async def __aiter__(self) -> AsyncGenerator[ParsedToken]:
-        """Read the answer to its end; raises what the model's thread raised."""
+        """Yield the answer to its end; raise what the model's thread raised."""
         try:
-            while (step := await self._arrived.get()) is not None:
-                if self.reader.stopped:
+            while (step := await self._steps.get()) is not None:
+                if self.parser.stopped:
                     continue
-                self._heard += 1
-                yield self.reader.feed(step)
-                if self.reader.stopped:
+                self._completion_tokens += 1
+                yield self.parser.feed(step)
+                if self.parser.stopped:
                     self.cancel()
             if self._error is not None:
                 raise self._error
-            last = self.reader.finish()
-            self._tell_end()
+            last = self.parser.finish()
+            self._notify_end()
             yield last
         finally:
             self.cancel()
 
-    def _tell_end(self) -> None:
+    def _notify_end(self) -> None:
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end(self)
 
     def _submit(self) -> None:
-        self._ticket = self._runtime.submit(
+        self._request = self._runtime.submit(
             self.prompt.ids,
             self.prompt.params,
             guide=self.prompt.guide,
             shared=self.prompt.shared,
-            group=self._request,
-            on_step=lambda step: self._tell(self._arrive, step),
-            on_end=lambda stats, error: self._tell(self._end, stats, error),
+            group=self._group,
+            on_step=lambda step: self._call_in_loop(self._add_step, step),
+            on_end=lambda stats, error: self._call_in_loop(self._end, stats, error),
         )
-        if self._cancelled:  # while this thread was at it
-            self._ticket.cancel()
+        if self._cancelled:  # while this thread was submitting
+            self._request.cancel()
 
-    def _tell(self, what: Callable[..., None], *arguments: Any) -> None:
-        """Go over to the event loop; called in the model's thread."""
+    def _call_in_loop(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call a function in the event loop; this runs in the model's thread."""
         try:
-            self._loop.call_soon_threadsafe(what, *arguments)
-        except RuntimeError:  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:  # the loop is closed: there is no consumer any more
             self._cancelled = True
 
-    def _arrive(self, step: Step) -> None:
-        self.begun.set()
-        self._arrived.put_nowait(step)
+    def _add_step(self, step: Step) -> None:
+        self.started.set()
+        self._steps.put_nowait(step)
 
     def _end(self, stats: Statistics | None, error: BaseException | None) -> None:
         if self._ended:  # the first end counts
             return
         self._ended = True
         self._stats, self._error = stats, error
-        self.begun.set()
-        self._arrived.put_nowait(None)
+        self.started.set()
+        self._steps.put_nowait(None)
 
 
 async def start_answers(
@@ -202,57 +206,57 @@ async def start_answers(
     prompts: Sequence[PreparedPrompt],
     on_end: Callable[[AnswerStream], Any] | None = None,
 ) -> list[AnswerStream]:
-    """Start a turn of each prompt; of equal ones the ids are read once.
+    """Start an answer to each prompt; prefill equal prompts once.
 
-    They are one request: once the first is taken, the others may wait. Raises what is
-    wrong with one of them, and then stops the others.
+    They are one group: once the first is admitted, the others may queue. If one cannot
+    start, the others are cancelled and its error is raised.
     """
-    turns: list[AnswerStream] = []
-    request = object()
+    answers: list[AnswerStream] = []
+    group = object()
     try:
         for prompt in prompts:
-            same = [turn for turn in turns if turn.prompt.ids == prompt.ids]
+            same = [answer for answer in answers if answer.prompt.ids == prompt.ids]
             if same:
-                await same[0].begun.wait()  # then the prompt is in the cache
-            turns.append(AnswerStream(runtime, prompt, on_end, request))
-            await turns[-1].start()
+                await same[0].started.wait()  # then the prompt is in the cache
+            answers.append(AnswerStream(runtime, prompt, on_end, group))
+            await answers[-1].start()
     except BaseException:
-        for turn in turns:
-            turn.cancel()
+        for answer in answers:
+            answer.cancel()
         raise
-    return turns
+    return answers
 
 
 async def merge_answers(
-    turns: Sequence[AnswerStream],
+    answers: Sequence[AnswerStream],
 ) -> AsyncIterator[tuple[int, ParsedToken | None]]:
-    """Read several turns as their tokens come: (which, what), None at its end."""
-    if len(turns) == 1:
-        async with aclosing(aiter(turns[0])) as alone:
-            async for one in alone:
-                yield 0, one
+    """Interleave answers as tokens arrive: (index, token), (index, None) at its end."""
+    if len(answers) == 1:
+        async with aclosing(aiter(answers[0])) as tokens:
+            async for token in tokens:
+                yield 0, token
         yield 0, None
         return
-    arrived: asyncio.Queue[tuple[int, ParsedToken | Exception | None]] = asyncio.Queue()
+    queue: asyncio.Queue[tuple[int, ParsedToken | Exception | None]] = asyncio.Queue()
 
-    async def read(number: int, turn: AnswerStream) -> None:
+    async def read(index: int, answer: AnswerStream) -> None:
         try:
-            async with aclosing(aiter(turn)) as heard:
-                async for one in heard:
-                    arrived.put_nowait((number, one))
-            arrived.put_nowait((number, None))
-        except Exception as error:  # raised again below, where it can be told
-            arrived.put_nowait((number, error))
+            async with aclosing(aiter(answer)) as tokens:
+                async for token in tokens:
+                    queue.put_nowait((index, token))
+            queue.put_nowait((index, None))
+        except Exception as error:  # raised again below, in the consumer's task
+            queue.put_nowait((index, error))
 
-    tasks = [asyncio.create_task(read(*pair)) for pair in enumerate(turns)]
+    tasks = [asyncio.create_task(read(*pair)) for pair in enumerate(answers)]
     try:
-        left = len(turns)
+        left = len(answers)
         while left:
-            number, what = await arrived.get()
-            if isinstance(what, Exception):
-                raise what
-            left -= what is None
-            yield number, what
+            index, token = await queue.get()
+            if isinstance(token, Exception):
+                raise token
+            left -= token is None
+            yield index, token
     finally:
         for task in tasks:
             task.cancel()

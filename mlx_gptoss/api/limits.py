@@ -1,19 +1,20 @@
-"""Checks of a request's size and shape, before any work is done for it."""
+"""Check the size and shape of a request, before any work is done for it."""
 
 import json
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
 from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.settings import RequestLimits
 
-LEVELS_AROUND_SCHEMA = (
-    8  # objects and lists around a schema, or in an item of a request
-)
+# Objects and lists around a schema, or within an item of a request.
+LEVELS_AROUND_SCHEMA = 8
 
 
 def check_count(field: str, count: int, limit: int) -> None:
-    """Raise ApiError (400) for too many of something."""
+    """Raise ApiError (400) for too many entries."""
     if count > limit:
         raise bad_request(
             f"`{field}` has {count} entries: this server takes {limit} at most",
@@ -30,10 +31,10 @@ def check_maximum(field: str, value: int, limit: int) -> None:
 
 
 def check_depth(field: str, value: Any, limits: RequestLimits) -> None:
-    """Raise ApiError (400) for a JSON value that is nested too deeply."""
-    most = limits.schema_depth + LEVELS_AROUND_SCHEMA
-    if nesting_depth(value, most) > most:
-        raise bad_request(f"`{field}` is nested more than {most} deep", param=field)
+    """Raise ApiError (400) for a field that is nested too deeply."""
+    limit = limits.schema_depth + LEVELS_AROUND_SCHEMA
+    if nesting_depth(value, limit) > limit:
+        raise bad_request(f"`{field}` is nested more than {limit} deep", param=field)
 
 
 def check_schema(name: str, schema: Any, limits: RequestLimits) -> None:
@@ -54,7 +55,7 @@ def check_schema(name: str, schema: Any, limits: RequestLimits) -> None:
 
 
 def nesting_depth(value: Any, limit: int) -> int:
-    """Count the objects and lists around the innermost value, to `most` + 1."""
+    """Count the objects and lists around the innermost value, up to `limit` + 1."""
     level, depth = [value], 0
     while level and depth <= limit:
         level = [inner for outer in level for inner in _children(outer)]
@@ -65,20 +66,22 @@ def nesting_depth(value: Any, limit: int) -> int:
 def read_stop_strings(
     stop: str | Sequence[str] | None, limits: RequestLimits
 ) -> tuple[str, ...]:
-    """Return the stop strings; raises ApiError (400) for too many or empty ones."""
-    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
-    check_count("stop", len(stops), limits.stops)
-    for one in stops:
-        if not 0 < len(one) <= limits.stop_characters:
+    """Return the stop strings. Raises ApiError (400) for too many or empty ones."""
+    strings = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    check_count("stop", len(strings), limits.stops)
+    for string in strings:
+        if not 0 < len(string) <= limits.stop_characters:
             raise bad_request(
-                f"a `stop` string has {len(one)} characters: give 1 to "
+                f"a `stop` string has {len(string)} characters: give 1 to "
                 f"{limits.stop_characters}",
                 param="stop",
             )
-    return stops
+    return strings
 
 
 def _children(value: Any) -> list[Any]:
+    if isinstance(value, BaseModel):
+        return [*value.__dict__.values(), *(value.model_extra or {}).values()]
     if isinstance(value, dict):
         return list(value.values()) or [None]
     if isinstance(value, list):

@@ -1,18 +1,20 @@
-"""Parts of a request that several APIs share, as what the model is asked."""
+"""Request options that several APIs share, read into those of the engine."""
 
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from mlx_gptoss.api.chat.wire import SamplingFields
+from mlx_gptoss.api.aliases import SAMPLING_FIELDS
 from mlx_gptoss.api.efforts import EFFORT_BY_NAME, NO_REASONING
 from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.limits import check_count, check_schema
+from mlx_gptoss.api.sampling_fields import SamplingFields
 from mlx_gptoss.api.settings import RequestLimits, ServerSettings
 from mlx_gptoss.api.wire import ContinuationFields
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, REQUIRED, AnswerFormat
+from mlx_gptoss.harmony.json_text import Json
 from mlx_gptoss.harmony.messages import (
     DeveloperContent,
     Effort,
@@ -29,7 +31,7 @@ MAX_TOKEN_ID = 2**31 - 1
 
 @dataclass(frozen=True)
 class OfferedTools:
-    """The functions a request offers, and the types of what it offers beside them."""
+    """The functions a request offers, and the types of its ignored tools."""
 
     descriptions: tuple[ToolDescription, ...] = ()
     strict: frozenset[str] = frozenset()
@@ -38,14 +40,14 @@ class OfferedTools:
 
 @dataclass(frozen=True)
 class ToolChoice:
-    """Which calls are wanted; `callable` None: of all tools."""
+    """Whether to call, and which tools may be called (None for all)."""
 
     choice: str = AUTO
     callable: frozenset[str] | None = None
 
 
 def check_tools(tools: OfferedTools, limits: RequestLimits) -> OfferedTools:
-    """Return `tools`; raises ApiError (400) for too many or too large ones."""
+    """Return `tools`. Raises ApiError (400) for too many or too large ones."""
     check_count("tools", len(tools.descriptions), limits.tools)
     names = [tool.wire_name for tool in tools.descriptions]
     for tool in tools.descriptions:
@@ -60,25 +62,25 @@ def check_tools(tools: OfferedTools, limits: RequestLimits) -> OfferedTools:
     return tools
 
 
-def read_tool_choice(given: str | Mapping[str, Any] | None) -> ToolChoice:
-    """Read `tool_choice` in the forms of chat completions and of responses."""
-    if given is None:
+def read_tool_choice(choice: str | Json | None) -> ToolChoice:
+    """Read `tool_choice` in the form of chat completions."""
+    if choice is None:
         return ToolChoice()
-    if isinstance(given, str):
-        if given in (AUTO, NONE, REQUIRED):
-            return ToolChoice(given)
+    if isinstance(choice, str):
+        if choice in (AUTO, NONE, REQUIRED):
+            return ToolChoice(choice)
         raise bad_request(
             "`tool_choice` is auto, none, required, or an object", param="tool_choice"
         )
-    kind = given.get("type")
+    kind = choice.get("type")
     if kind == "allowed_tools":
-        allowed = given.get("allowed_tools", given)
+        allowed = choice.get("allowed_tools", choice)
         entries = allowed.get("tools") if isinstance(allowed, Mapping) else None
         mode = allowed.get("mode", AUTO) if isinstance(allowed, Mapping) else None
         if isinstance(entries, list) and mode in (AUTO, REQUIRED):
             return ToolChoice(mode, frozenset(map(_tool_name, entries)))
     elif kind == "function":
-        return ToolChoice(_tool_name(given))
+        return ToolChoice(_tool_name(choice))
     raise bad_request(
         "`tool_choice` names no function: give "
         '{"type": "function", "function": {"name": ...}}',
@@ -87,58 +89,59 @@ def read_tool_choice(given: str | Mapping[str, Any] | None) -> ToolChoice:
 
 
 def read_answer_format(
-    given: Mapping[str, Any] | None, limits: RequestLimits
+    response_format: Json | None, limits: RequestLimits
 ) -> AnswerFormat | None:
-    """Read a `response_format`."""
-    if given is None:
+    """Read a `response_format`. Raises ApiError (400) for a too large schema."""
+    if response_format is None:
         return None
-    found = AnswerFormat.of(given)
-    if found is None or found == AnswerFormat.json_object():
-        return found
-    if found.kind == "json_schema":
-        check_schema("`response_format`", found.source, limits)
-    elif len(found.source) > limits.schema_bytes:
+    answer_format = AnswerFormat.of(response_format)
+    if answer_format is None or answer_format == AnswerFormat.json_object():
+        return answer_format
+    source = answer_format.source
+    if answer_format.kind == "json_schema":
+        check_schema("`response_format`", source, limits)
+    elif len(source) > limits.schema_bytes:
         raise bad_request(
-            f"the grammar of `response_format` has {len(found.source)} characters: "
+            f"the grammar of `response_format` has {len(source)} characters: "
             f"this server takes {limits.schema_bytes} at most",
             param="response_format",
         )
-    return found
+    return answer_format
 
 
 def continues_answer(
     request: ContinuationFields, conversation: Sequence[Message], tool_choice: str
 ) -> bool:
-    """Whether the last message is an answer that the model is to go on with.
+    """Whether the last message is an answer for the model to continue.
 
-    That is what an assistant's message at the end means, unless the request says
-    otherwise or demands a call. Raises ApiError (400) for what contradicts itself.
+    An assistant message at the end is continued unless the request says otherwise or
+    requires a call. Raises ApiError (400) for a contradiction.
     """
     continues, starts = request.continue_final_message, request.add_generation_prompt
     field = "continue_final_message" if continues else "add_generation_prompt"
     if continues is not None and continues == starts:
         raise bad_request(
             "`continue_final_message` and `add_generation_prompt` contradict each "
-            "other: one of them is true, or leave both out",
+            "other: set one of them to true, or leave both out",
             param="continue_final_message",
         )
-    demanded = continues is True or starts is False
-    begun = can_continue(conversation[-1])
-    if demanded and not begun:
+    required = continues is True or starts is False
+    possible = can_continue(conversation[-1])
+    if required and not possible:
         raise bad_request(
-            f"`{field}` asks to go on with a begun answer: the last message must be "
-            "the assistant's, with text and without calls",
+            f"`{field}` asks to continue an answer: the last message must be the "
+            "assistant's, with text and without calls",
             param=field,
         )
     if tool_choice not in (AUTO, NONE):
-        if demanded:
+        if required:
             raise bad_request(
-                f"`{field}` asks to go on with a begun answer, and `tool_choice` for a "
-                "call: leave out one of them",
+                f"`{field}` asks to continue an answer, and `tool_choice` for a call: "
+                "leave out one of them",
                 param=field,
             )
         return False
-    return begun and continues is not False and starts is not True
+    return possible and continues is not False and starts is not True
 
 
 def read_sampling_params(
@@ -149,32 +152,33 @@ def read_sampling_params(
     top_logprobs: int = 0,
     vocab_size: int | None = None,
 ) -> SamplingParams:
-    """Read how tokens are chosen; what is not given is as the operator chose."""
-    given: dict[str, Any] = {
-        name: value
-        for name in ("temperature", "top_p", "top_k", "min_p", "seed")
-        if (value := getattr(request, name)) is not None
-    }
+    """Read sampling fields; the operator's settings replace missing ones."""
     return replace(
         settings.sampling,
-        **given,
+        **given_sampling_fields(request),
         max_tokens=max_tokens,
         top_logprobs=top_logprobs,
         logit_bias=read_logit_bias(request.logit_bias, vocab_size),
     )
 
 
+def given_sampling_fields(request: object) -> dict[str, Any]:
+    """Return the sampling fields that a request has, by name."""
+    values = {name: getattr(request, name) for name in SAMPLING_FIELDS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def read_logit_bias(
-    given: Mapping[str, float] | None, vocab_size: int | None
+    biases: Mapping[str, float] | None, vocab_size: int | None
 ) -> dict[int, float] | None:
-    """Read a bias by token ids, which JSON has as text."""
-    if not given:
+    """Read biases by token id; JSON has the ids as strings."""
+    if not biases:
         return None
     limit = MAX_TOKEN_ID if vocab_size is None else vocab_size
     out: dict[int, float] = {}
-    for token, bias in given.items():
-        known = token.isascii() and token.isdigit() and len(token) < 12
-        if not known or int(token) >= limit:
+    for token, bias in biases.items():
+        is_id = token.isascii() and token.isdigit() and len(token) < 12
+        if not is_id or int(token) >= limit:
             raise bad_request(
                 "`logit_bias` has a key that is no token id of this model",
                 param="logit_bias",
@@ -191,31 +195,36 @@ def opening_messages(
     effort: str | None,
     instructions: str,
     tools: Sequence[ToolDescription],
-    answer: AnswerFormat | None,
+    answer_format: AnswerFormat | None,
 ) -> list[Message]:
-    """The messages before a conversation: the system's, and the developer's."""
-    told = answer.prompt_format if answer else None
+    """Return the system message and, if it has content, the developer message."""
+    shown = answer_format.prompt_format if answer_format else None
     content = DeveloperContent(
         instructions or None,
         tuple(tools),
-        response_formats=(told,) if told else (),
+        response_formats=(shown,) if shown else (),
     )
-    today = settings.date or datetime.date.today().isoformat()
-    first = system(gpt_oss_effort(effort), conversation_date=today)
+    first = system(
+        gpt_oss_effort(effort), conversation_date=conversation_date(settings)
+    )
     return [first] if content.empty else [first, Message("developer", content)]
 
 
-def gpt_oss_effort(given: str | None) -> Effort:
-    return EFFORT_BY_NAME[given or "medium"]
+def conversation_date(settings: ServerSettings) -> str:
+    return settings.date or datetime.date.today().isoformat()
+
+
+def gpt_oss_effort(name: str | None) -> Effort:
+    return EFFORT_BY_NAME[name or "medium"]
 
 
 def read_reasoning_budget(
-    effort: str | None, asked: Sequence[int | None], settings: ServerSettings
+    effort: str | None, limits: Sequence[int | None], settings: ServerSettings
 ) -> tuple[int | None, bool]:
-    """Return the limit of reasoning tokens, and whether a share of the room is it."""
+    """Return the limit of reasoning tokens, and whether it is a share of the room."""
     if effort == NO_REASONING:
         return 0, False
-    given = [one for one in asked if one is not None]
+    given = [limit for limit in limits if limit is not None]
     if given:
         return min(given), False
     if settings.max_reasoning == "auto":
@@ -224,7 +233,7 @@ def read_reasoning_budget(
 
 
 def _tool_name(entry: Any) -> str:
-    """The name in an entry of `tool_choice`."""
+    """Return the name in an entry of `tool_choice`."""
     if isinstance(entry, Mapping):
         function = entry.get("function", entry)
         if isinstance(function, Mapping) and isinstance(function.get("name"), str):

@@ -1,4 +1,4 @@
-"""What is wanted of the model, whatever the protocol, and the prompt it becomes."""
+"""A conversation to answer, independent of the API, and the prompts it becomes."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,72 +28,72 @@ from mlx_gptoss.harmony.render.prompt import (
     render_messages,
 )
 
-MAX_CONTEXTS_COUNTED = 4  # contexts, to which a prompt is counted that is only shown
+MAX_CONTEXTS_COUNTED = 4  # a prompt that is only rendered is counted up to this
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConversationRequest:
-    """A conversation and how it should go on.
+    """A conversation and how to answer it.
 
-    `conversation` is complete, the system message first. With `begun` its last message
-    is an answer that goes on. `tools` are those it offers
-    as functions; `strict_tools` are the names of those whose schema must be kept to
-    the letter or refused; `callable_tools` those that may be called now, None for
-    all. `auto_budget` leaves a part of the room for the answer. With several
-    `choices` each draws with a seed of its own: the given one, and those after it.
-    `passed_over` are types of tools, and `hidden` of parts, that are not shown.
+    `conversation` is complete and begins with the system message. With
+    `continues_answer` its last message is an answer to be continued. `tools` are the
+    functions on offer; `strict_tools` names those whose schema must be enforced in full
+    or refused, `callable_tools` those that may be called now (None for all).
+    `auto_reasoning_limit` reserves a share of the room for the answer. Each of several
+    `choices` has its own seed: the given one and its successors. `ignored_tools` and
+    `hidden_parts` are types of tools and content parts that the model does not see.
     """
 
     conversation: Sequence[Message]
-    begun: bool = False
+    continues_answer: bool = False
     tools: Sequence[ToolDescription] = ()
     strict_tools: frozenset[str] = frozenset()
     callable_tools: frozenset[str] | None = None
     params: SamplingParams = field(default_factory=SamplingParams)
     constraints: Constraints = field(default_factory=Constraints)
-    auto_budget: bool = False
+    auto_reasoning_limit: bool = False
     choices: int = 1
-    passed_over: Sequence[str] = ()
-    hidden: Sequence[str] = ()
+    ignored_tools: Sequence[str] = ()
+    hidden_parts: Sequence[str] = ()
 
     @property
-    def size(self) -> int:
-        """Characters of the conversation, but for the developer's."""
+    def characters(self) -> int:
+        """Characters of the conversation, without the developer message."""
         return sum(len(message.text) for message in self.conversation)
 
     @property
-    def compiles(self) -> bool:
-        """Whether something that the client sent has to be compiled."""
+    def needs_compiling(self) -> bool:
+        """Whether the client sent schemas or grammars that have to be compiled."""
         return bool(self.tools) or self.constraints.response_format is not None
 
-    def rendered(self, runtime: Runtime) -> list[int]:
-        """The exact prompt. Raises LongPromptError if it fills the context."""
-        pieces = history_pieces(self.conversation, continue_last=self.begun)
+    def render(self, runtime: Runtime) -> list[int]:
+        """Render the exact prompt. Raises LongPromptError if it fills the context."""
+        pieces = history_pieces(self.conversation, continue_last=self.continues_answer)
         return encode_within(pieces, runtime.tokenizer, runtime.context)
 
-    def counted(self, runtime: Runtime) -> list[int]:
-        """The exact prompt, also one that fills the context.
+    def render_any_length(self, runtime: Runtime) -> list[int]:
+        """Render the exact prompt, even one that fills the context.
 
-        Raises LongPromptError for what could never fit, or is far too long.
+        Raises LongPromptError for a prompt that is longer than several contexts.
         """
-        pieces = history_pieces(self.conversation, continue_last=self.begun)
+        pieces = history_pieces(self.conversation, continue_last=self.continues_answer)
         context = runtime.context
-        most = None if context is None else context * MAX_CONTEXTS_COUNTED
-        return encode_within(pieces, runtime.tokenizer, context, count_to=most)
+        limit = None if context is None else context * MAX_CONTEXTS_COUNTED
+        return encode_within(pieces, runtime.tokenizer, context, count_to=limit)
 
     @property
     def history(self) -> Sequence[Message]:
-        """What stands before the answer."""
-        return self.conversation[:-1] if self.begun else self.conversation
+        """The messages before the answer."""
+        return self.conversation[:-1] if self.continues_answer else self.conversation
 
-    def begun_ids(self, vocabulary: Vocabulary) -> list[int]:
-        """What the prompt holds of the answer."""
-        if not self.begun:
+    def answer_prefix_ids(self, vocabulary: Vocabulary) -> list[int]:
+        """The token ids of the answer that are part of the prompt."""
+        if not self.continues_answer:
             return []
         return encode_pieces(continuation_pieces(self.conversation[-1]), vocabulary)
 
-    def targets(self) -> list[ToolConstraint]:
-        """What may be called."""
+    def tool_constraints(self) -> list[ToolConstraint]:
+        """The constraints of each tool that may be called."""
         tools = [
             tool
             for tool in self.tools
@@ -102,46 +102,54 @@ class ConversationRequest:
         return function_constraints(tools, strict=self.strict_tools)
 
 
-def prepare_prompts(ask: ConversationRequest, runtime: Runtime) -> list[PreparedPrompt]:
-    """Render a conversation and compile what binds the answer, for each choice.
+def prepare_prompts(
+    request: ConversationRequest, runtime: Runtime
+) -> list[PreparedPrompt]:
+    """Render a conversation and compile the constraints of each choice.
 
     Raises ApiError for a prompt that fills the context, and PromptError.
     """
-    ids = ask.rendered(runtime)
+    ids = request.render(runtime)
     check_prompt_length(len(ids), runtime)
-    constraints, targets = _with_budget(ask, len(ids), runtime), ask.targets()
-    begun = ask.begun_ids(runtime.tokenizer)
+    constraints = _limit_reasoning(request, len(ids), runtime)
+    tools = request.tool_constraints()
+    prefix = request.answer_prefix_ids(runtime.tokenizer)
     prompts = []
-    for number in range(ask.choices):
-        guide = runtime.guides.create(constraints, targets)
+    for number in range(request.choices):
+        guide = runtime.guides.create(constraints, tools)
         if guide is not None:
-            guide.resume_turn(begun)
-        reader = HarmonyAnswerParser(
-            runtime.tokenizer, tools=ask.tools, stop=ask.constraints.stop, begun=begun
+            guide.resume_turn(prefix)
+        parser = HarmonyAnswerParser(
+            runtime.tokenizer,
+            tools=request.tools,
+            stop=request.constraints.stop,
+            prefix=prefix,
         )
         prompt = PreparedPrompt(
             ids,
-            replace(ask.params, seed=choice_seed(ask.params.seed, number)),
-            reader,
+            replace(request.params, seed=choice_seed(request.params.seed, number)),
+            parser,
             guide,
-            ask.history if ask.choices == 1 else (),
-            shared=ask.choices > 1,
-            freed=_unenforced_keywords(ask, guide),
+            request.history if request.choices == 1 else (),
+            shared=request.choices > 1,
+            unenforced=_unenforced_keywords(request, guide),
         )
         prompts.append(prompt)
     return prompts
 
 
-def prefill_next_prompt(turn: AnswerStream, runtime: Runtime) -> None:
-    """Have read, in idle time, what the request after a turn will begin with.
+def prefill_next_prompt(answer: AnswerStream, runtime: Runtime) -> None:
+    """Prefill, in idle time, the beginning of the request that will follow an answer.
 
     That is the conversation and the answer without its reasoning, or the calls with
-    it. It takes a while to render: not for an event loop.
+    it. Rendering takes a while: do not call this in an event loop.
     """
-    if turn.prompt.conversation and turn.finish_reason != CANCELLED:
-        shown = [*turn.prompt.conversation, *turn.prompt.reader.messages]
-        with suppress(GptOssError):  # the model may be closed by now: nobody asks
-            runtime.prepare(render_messages(shown, runtime.tokenizer, complete=False))
+    if answer.prompt.conversation and answer.finish_reason != CANCELLED:
+        messages = [*answer.prompt.conversation, *answer.parser.messages]
+        with suppress(GptOssError):  # the model may be closed by now
+            runtime.prepare(
+                render_messages(messages, runtime.tokenizer, complete=False)
+            )
 
 
 def check_prompt_length(tokens: int, runtime: Runtime) -> None:
@@ -150,33 +158,36 @@ def check_prompt_length(tokens: int, runtime: Runtime) -> None:
         raise context_exceeded(tokens, runtime.context)
 
 
-def _unenforced_keywords(ask: ConversationRequest, guide: Guide | None) -> list[str]:
-    """What is left free of schemas, by the number of a function: a header says it."""
+def choice_seed(seed: int | None, number: int) -> int | None:
+    """The seed of the choice with this number."""
+    return None if seed is None else seed + number
+
+
+def _unenforced_keywords(
+    request: ConversationRequest, guide: Guide | None
+) -> list[str]:
+    """Name the schema keywords that are not enforced, by the index of the function."""
     if guide is None:
         return []
-    free = guide.freed
-    named = {
-        FUNCTION_PREFIX + tool.wire_name: f"functions[{at}]"
-        for at, tool in enumerate(ask.tools)
+    names: dict[str | None, str] = {
+        FUNCTION_PREFIX + tool.wire_name: f"functions[{index}]"
+        for index, tool in enumerate(request.tools)
     }
-    places: dict[str | None, str] = {**named, None: "response_format"}
+    names[None] = "response_format"
     found = [
-        f"{place}.{keyword}"
-        for recipient, place in places.items()
-        for _, keyword in free.get(recipient, ())
+        f"{name}.{keyword}"
+        for recipient, name in names.items()
+        for _, keyword in guide.freed.get(recipient, ())
     ]
     return list(dict.fromkeys(found))
 
 
-def choice_seed(seed: int | None, number: int) -> int | None:
-    return None if seed is None else seed + number
-
-
-def _with_budget(
-    ask: ConversationRequest, tokens: int, runtime: Runtime
+def _limit_reasoning(
+    request: ConversationRequest, prompt_tokens: int, runtime: Runtime
 ) -> Constraints:
-    constraints = ask.constraints
-    if not ask.auto_budget or constraints.max_reasoning_tokens is not None:
+    constraints = request.constraints
+    if not request.auto_reasoning_limit or constraints.max_reasoning_tokens is not None:
         return constraints
-    space = resolve_max_tokens(tokens, 0, runtime.context, ask.params.max_tokens)
-    return replace(constraints, max_reasoning_tokens=default_reasoning_budget(space))
+    max_tokens = request.params.max_tokens
+    free = resolve_max_tokens(prompt_tokens, 0, runtime.context, max_tokens)
+    return replace(constraints, max_reasoning_tokens=default_reasoning_budget(free))

@@ -1,4 +1,4 @@
-"""Tokens of a request as chat completions and completions count them."""
+"""Token counts in the form of chat completions and completions."""
 
 from collections.abc import Sequence
 
@@ -10,28 +10,28 @@ from mlx_gptoss.api.wire import (
 )
 
 
-def completion_usage(usage: TokenCounts) -> CompletionUsage:
+def completion_usage(counts: TokenCounts) -> CompletionUsage:
     """Write the counts of one or several answers."""
     return CompletionUsage(
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        total_tokens=usage.prompt_tokens + usage.completion_tokens,
-        prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
+        prompt_tokens=counts.prompt_tokens,
+        completion_tokens=counts.completion_tokens,
+        total_tokens=counts.prompt_tokens + counts.completion_tokens,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=counts.cached_tokens),
         completion_tokens_details=CompletionTokensDetails(
-            reasoning_tokens=usage.reasoning_tokens
+            reasoning_tokens=counts.reasoning_tokens
         ),
     )
 
 
-def sum_usage(turns: Sequence[AnswerStream]) -> CompletionUsage:
-    """Add up all choices of a request; a prompt that several share counts once."""
-    prompts = {id(turn.prompt.ids): turn.usage for turn in reversed(turns)}
-    answers = [turn.usage for turn in turns]
+def sum_usage(answers: Sequence[AnswerStream]) -> CompletionUsage:
+    """Add up all choices of a request; a shared prompt counts once."""
+    prompts = {id(answer.prompt.ids): answer.usage for answer in reversed(answers)}
+    counts = [answer.usage for answer in answers]
     return completion_usage(
         TokenCounts(
             sum(one.prompt_tokens for one in prompts.values()),
             sum(one.cached_tokens for one in prompts.values()),
-            sum(one.completion_tokens for one in answers),
-            sum(one.reasoning_tokens for one in answers),
+            sum(one.completion_tokens for one in counts),
+            sum(one.reasoning_tokens for one in counts),
         )
     )

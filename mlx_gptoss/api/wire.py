@@ -1,8 +1,8 @@
-"""What all wire types share.
+"""Base classes and shared types of requests and replies.
 
-Requests keep fields they do not know, to say which were passed over; values of a
-wrong type are refused, not converted. Replies are written with the fields that were
-set and no others. Errors do not repeat values: they may be read in a log.
+Requests keep unknown fields, so that they can be named as ignored; values of a wrong
+type are refused, not converted. Replies are written with the fields that were set, and
+have no others. Errors do not repeat values, because errors may be logged.
 """
 
 from typing import Annotated, Any, ClassVar, Self, TypeVar
@@ -19,12 +19,11 @@ from pydantic import (
 from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.normalize import has_request, normalize_fields
 
-CHUNK_CHARACTERS = (
-    2**14
-)  # characters that are replaced at a time: some thousandths of a second
+CHUNK_CHARACTERS = 2**14  # replaced at a time: a few milliseconds
 T = TypeVar("T")
-Json = dict[str, Any]
-# The first entry that is wrong is enough to refuse a list.
+JsonObject = dict[str, Any]  # the type of a field, or an object to fill
+StreamEvent = JsonObject  # an event of a stream, before it is written as JSON
+# The first wrong entry is enough to refuse a list.
 FailFastList = Annotated[list[T], Field(fail_fast=True)]
 
 
@@ -35,21 +34,20 @@ class RequestModel(BaseModel):
 
     @model_validator(mode="after")
     def _yield_to_other_threads(self) -> Self:
-        """Be Python between parts without number: there threads take turns."""
+        """Run Python code between many parts, so that threads can switch there."""
         return self
 
     @property
     def ignored_fields(self) -> list[str]:
-        """The fields that are not understood, unless they ask for nothing."""
+        """The unknown fields, except those whose value asks for nothing."""
         extra = self.model_extra or {}
         return [name for name, value in extra.items() if has_request(name, value)]
 
 
 class RequestBody(RequestModel):
-    """A whole request, in the words of its API or in those of other servers.
+    """A whole request, in the fields of its API or of other servers.
 
-    Half a surrogate pair in any text of it becomes U+FFFD: JSON can write such halves,
-    and nothing that is sent on could.
+    Lone surrogates in its strings become U+FFFD: JSON can encode them, UTF-8 cannot.
     """
 
     api: ClassVar[str]
@@ -64,64 +62,33 @@ class RequestBody(RequestModel):
             raise bad_request("the body is nested too deeply") from None
         if not isinstance(value, dict):
             return handler(value)
-        found = normalize_fields(value, cls.api, cls.model_fields)
-        body = handler(found.body)
-        body._overruled = found.ignored
+        normalized = normalize_fields(value, cls.api, cls.model_fields)
+        body = handler(normalized.body)
+        body._overruled = normalized.ignored
         return body
 
     @property
     def ignored_fields(self) -> list[str]:
-        """What has no effect: overruled, not understood, or that within a field."""
+        """The fields without effect: overruled, unknown, or nested in a known one."""
         parts = ((name, getattr(self, name)) for name in type(self).model_fields)
-        inner = [
-            f"{name}.{one}"
+        nested = [
+            f"{name}.{field}"
             for name, part in parts
             if isinstance(part, RequestModel)
-            for one in part.ignored_fields
+            for field in part.ignored_fields
         ]
-        return [*self._overruled, *super().ignored_fields, *inner]
+        return [*self._overruled, *super().ignored_fields, *nested]
 
 
 class ContinuationFields(RequestModel):
-    """Whether an assistant's message at the end goes on, in vLLM's words.
+    """vLLM's fields for continuing an assistant message at the end.
 
-    It does unless `continue_final_message` is false or `add_generation_prompt` true.
+    It is continued unless `continue_final_message` is false or `add_generation_prompt`
+    is true.
     """
 
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
-
-
-def replace_lone_surrogates(value: Any) -> Any:
-    """Return a JSON value whose texts can be written as UTF-8."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return _replace_in_text(value)
-        return value
-    if isinstance(value, list):
-        return [replace_lone_surrogates(one) for one in value]
-    if isinstance(value, dict):
-        return {
-            replace_lone_surrogates(key): replace_lone_surrogates(one)
-            for key, one in value.items()
-        }
-    return value
-
-
-def _replace_in_text(text: str) -> str:
-    """Replace half surrogate pairs by U+FFFD; other threads go on meanwhile.
-
-    The halves of whole pairs are one character already, so it can be cut anywhere.
-    """
-    pieces = (
-        text[at : at + CHUNK_CHARACTERS] for at in range(0, len(text), CHUNK_CHARACTERS)
-    )
-    return "".join(
-        one.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        for one in pieces
-    )
 
 
 class ReplyModel(BaseModel):
@@ -133,14 +100,22 @@ class ReplyModel(BaseModel):
         return self.model_dump_json(exclude_unset=True)
 
 
-class CompletionUsage(ReplyModel):
-    """Tokens of a request, as chat completions and completions count them."""
+class RenderedPrompt(ReplyModel):
+    """The exact prompt of a request, as the model would get it."""
 
+    prompt: str
+    token_ids: list[int]
     prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: "PromptTokensDetails"
-    completion_tokens_details: "CompletionTokensDetails"
+
+
+class TopLogprob(ReplyModel):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(TopLogprob):
+    top_logprobs: list[TopLogprob]
 
 
 class PromptTokensDetails(ReplyModel):
@@ -149,6 +124,16 @@ class PromptTokensDetails(ReplyModel):
 
 class CompletionTokensDetails(ReplyModel):
     reasoning_tokens: int
+
+
+class CompletionUsage(ReplyModel):
+    """Tokens of a request, as chat completions and completions count them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
 
 
 class ErrorObject(ReplyModel):
@@ -162,3 +147,34 @@ class ErrorReply(ReplyModel):
     """OpenAI's form of an error."""
 
     error: ErrorObject
+
+
+def replace_lone_surrogates(value: Any) -> Any:
+    """Return a JSON value whose strings can all be encoded as UTF-8."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return _replace_in_text(value)
+        return value
+    if isinstance(value, list):
+        return [replace_lone_surrogates(entry) for entry in value]
+    if isinstance(value, dict):
+        return {
+            replace_lone_surrogates(key): replace_lone_surrogates(entry)
+            for key, entry in value.items()
+        }
+    return value
+
+
+def _replace_in_text(text: str) -> str:
+    """Replace lone surrogates by U+FFFD, in chunks, so that threads can switch.
+
+    Complete pairs were joined by the JSON decoder, so any position is a safe cut.
+    """
+    starts = range(0, len(text), CHUNK_CHARACTERS)
+    chunks = (text[start : start + CHUNK_CHARACTERS] for start in starts)
+    return "".join(
+        chunk.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        for chunk in chunks
+    )

@@ -79,7 +79,7 @@ class Job:
 
     def heartbeat(self) -> bytes:
         """Return a comment for an idle stream: the place in the queue, if it waits."""
-        place = max(turn.place for turn in self.turns)
+        place = max(turn.queue_position for turn in self.turns)
         return QUEUED % place if place else KEEP_ALIVE
 
     def on_close(self, then: Callable[[], object]) -> None:
@@ -89,7 +89,7 @@ class Job:
     async def close(self) -> None:
         """Stop running turns and release the model. Idempotent."""
         for turn in self.turns:
-            turn.leave()
+            turn.abandon()
         await self._stack.aclose()
 
 
@@ -127,8 +127,8 @@ class Service:
         async def prompts(runtime: Runtime) -> list[PreparedPrompt]:
             ask = await self.pools.run(size, make_ask, runtime)
             asks.append(ask)
-            run = self.pools.compile if ask.compiles else self.pools.run
-            return await run(max(size, ask.size), prepare_prompts, ask, runtime)
+            run = self.pools.compile if ask.needs_compiling else self.pools.run
+            return await run(max(size, ask.characters), prepare_prompts, ask, runtime)
 
         job = await while_connected(request, self._start(model, prompts))
         return replace(job, _ask=asks[0])
@@ -156,7 +156,7 @@ class Service:
             size = self.body_size(request)
             async with self.models.lease(model) as runtime:
                 ask = await self.pools.run(size, make_ask, runtime)
-                size = max(size, ask.size)
+                size = max(size, ask.characters)
                 return ask, await self.pools.run(size, work, ask, runtime)
 
         return await while_connected(request, inspect())
@@ -178,7 +178,7 @@ class Service:
         finally:
             await job.close()
         return json_reply(
-            reply, add_unenforced_keywords(headers, job.turn.prompt.freed)
+            reply, add_unenforced_keywords(headers, job.turn.prompt.unenforced)
         )
 
     def stream(
@@ -197,7 +197,7 @@ class Service:
             heartbeat_seconds=limits.heartbeat_seconds,
             heartbeat=job.heartbeat,
             error_frame=error_frame,
-            headers=add_unenforced_keywords(headers, job.turn.prompt.freed),
+            headers=add_unenforced_keywords(headers, job.turn.prompt.unenforced),
         )
 
     async def _start(
@@ -235,8 +235,8 @@ class Service:
 
     def _record_turn(self, runtime: Runtime, turn: AnswerStream) -> None:
         self.metrics.turn(turn)
-        if turn.reader.called and self.settings.reasoning_memory:
-            self.memory.remember(turn.reader.call_ids, turn.reader.messages)
+        if turn.parser.has_called and self.settings.reasoning_memory:
+            self.memory.remember(turn.parser.call_ids, turn.parser.messages)
         work = asyncio.get_running_loop().run_in_executor
         work(None, prefill_next_prompt, turn, runtime)
 

@@ -45,7 +45,7 @@ def offered(*tools: Any, items: Any = ()) -> list[str]:
 
 
 def messages(items: list[Any], *tools: Any) -> list[m.Message]:
-    return read_items(items, offer=offer(*tools, items=items)).messages
+    return read_items(items, tools=offer(*tools, items=items)).messages
 
 
 # names
@@ -60,7 +60,7 @@ def test_tools_of_one_name_are_told_apart_by_their_namespaces() -> None:
         "a__patch",
         "mcp__b__add",
     ]
-    assert found.names.origin("mcp__b__add") == ToolOrigin("add", "mcp__b__")
+    assert found.names.origin_of("mcp__b__add") == ToolOrigin("add", "mcp__b__")
     assert found.offered.strict == {"add", "a__add", "mcp__b__add"}
 
 
@@ -72,7 +72,7 @@ def test_a_name_that_is_taken_gets_a_number() -> None:
         "a__add_2",
         "add",
     ]
-    assert found.names.origin("a__add_2") == ToolOrigin("add", "a")
+    assert found.names.origin_of("a__add_2") == ToolOrigin("add", "a")
     assert found.names.model_name("add", "a") == "a__add_2"
 
 
@@ -87,7 +87,7 @@ def test_every_tool_has_a_name_of_its_own(tools: list[ToolOrigin]) -> None:
     shown = [names.add(tool) for tool in tools]
 
     assert len({m.wire_name(name) for name in shown}) == len(tools)
-    assert [names.origin(name) for name in shown] == tools
+    assert [names.origin_of(name) for name in shown] == tools
     assert [names.model_name(one.name, one.namespace) for one in tools] == shown
 
 
@@ -167,7 +167,7 @@ def test_a_tool_defined_again_counts_as_it_was_defined_last() -> None:
         ([{"type": "namespace", "name": "a"}], [], "`tools[0]` is a namespace"),
         ([space("a", 5)], [], "`tools[0].tools[0]`: Input should be"),
         ([space("a", {"type": "function"})], [], "`tools[0].tools[0]` has no `name`"),
-        ([], [{"type": "additional_tools"}], "`input[0].tools` is no list"),
+        ([], [{"type": "additional_tools"}], "`input[0].tools` is not a list"),
         ([], [added({"name": "f"})], "`input[0].tools[0].type`: Field required"),
     ],
 )
@@ -216,7 +216,7 @@ def test_a_search_that_found_nothing_says_so() -> None:
 
 def test_a_search_that_a_server_ran_leaves_its_tools() -> None:
     items = [USER, *searched(ADD, call_id=None)]
-    read = read_items(items, offer=offer(items=items))
+    read = read_items(items, tools=offer(items=items))
 
     assert read.ignored == ["tool_search_call"]
     assert read.messages[1].role == "developer"

@@ -72,7 +72,7 @@ def heard(ids: list[int], reason: str = "stop", **options: Any) -> list[dict[str
     output = ResponseBuilder(
         reply(),
         text_tools={"apply_patch", "bound"},
-        bound_tools={"bound"},
+        grammar_tools={"bound"},
         names=NAMES,
         **options,
     )

@@ -87,10 +87,10 @@ def with_a_call(runtime: Runtime, choice: str, seeds: range) -> int:
     ]
     for prompt, one in asked:
         for step in one.answer(LONG_ENOUGH):
-            prompt.reader.feed(step)
-        if not prompt.reader.called:
+            prompt.parser.feed(step)
+        if not prompt.parser.has_called:
             print(repr(runtime.tokenizer.decode(one.tokens)))
-    return sum(prompt.reader.called for prompt, _ in asked)
+    return sum(prompt.parser.has_called for prompt, _ in asked)
 
 
 def test_a_demanded_call_comes_after_a_result_too(demo: Runtime) -> None:

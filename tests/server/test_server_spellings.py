@@ -15,12 +15,8 @@ from mlx_gptoss.api.aliases import FIELD_ALIASES, OWN_FIELDS
 from mlx_gptoss.api.chat.wire import ChatRequest
 from mlx_gptoss.api.completions.wire import CompletionRequest
 from mlx_gptoss.api.errors import ApiError
-from mlx_gptoss.api.ignored import (
-    IGNORED_HEADER,
-    NAMEABLE_FIELDS,
-    PROVIDER_BLOCKS,
-    ignored_header,
-)
+from mlx_gptoss.api.ignored import IGNORED_HEADER, ignored_header
+from mlx_gptoss.api.ignored_names import NAMEABLE_FIELDS, PROVIDER_BLOCKS
 from mlx_gptoss.api.messages.wire import MessagesRequest
 from mlx_gptoss.api.responses.wire import ResponsesRequest
 from mlx_gptoss.engine.runtime import Runtime
@@ -448,7 +444,7 @@ def test_the_apis_own_format_goes_first() -> None:
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ({"guided_choice": []}, "`guided_choice`: give a list of texts"),
+        ({"guided_choice": []}, "`guided_choice`: give a list of strings"),
         ({"json_schema": "{"}, "`json_schema`: give a JSON schema"),
         ({"guided_json": 5}, "`guided_json`: give a JSON schema"),
         ({"grammar": {}}, "`grammar`: give a grammar, in GBNF or Lark"),

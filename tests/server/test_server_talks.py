@@ -249,7 +249,7 @@ def test_a_begun_answer_may_be_closed_instead(demo: Runtime, api: Api) -> None:
         ),
         (User("go on"), {"continue_final_message": True}, "`continue_final_message`"),
         (User("go on"), {"add_generation_prompt": False}, "`add_generation_prompt`"),
-        (Said(""), {"continue_final_message": True}, "begun answer"),
+        (Said(""), {"continue_final_message": True}, "continue an answer"),
     ],
 )
 def test_what_cannot_go_on_is_refused(

@@ -1,15 +1,21 @@
-"""What is heard to the message of a chat completion, whole or in chunks."""
+"""Write chat completions: answers to a reply, whole or in chunks."""
 
+import secrets
+import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_gptoss.api.chat import wire
-from mlx_gptoss.api.chat.reply_style import ChatReplyOptions
 from mlx_gptoss.api.generation import AnswerStream, merge_answers
+from mlx_gptoss.api.logprobs import token_logprobs
+from mlx_gptoss.api.settings import BOTH, REASONING, REASONING_CONTENT, ServerSettings
 from mlx_gptoss.api.text_parser import ParsedToken
 from mlx_gptoss.api.usage import sum_usage
 from mlx_gptoss.api.wire import CompletionUsage
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.outputs import LENGTH, STOP, TOOL_CALLS, Step
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.events import (
     Answer,
     ParserEvent,
@@ -21,31 +27,81 @@ from mlx_gptoss.harmony.events import (
     ToolCallStarted,
 )
 
-JSON_CLOSERS = " \t\r\n]}"  # what JSON may end with
-SEPARATOR = "\n\n"  # a preamble and the answer behind it
+HIDDEN = "hidden"
+JSON_CLOSERS = " \t\r\n]}"  # characters that a JSON object may end with
+SEPARATOR = "\n\n"  # between a preamble and the answer
 FINISH_REASONS = {STOP: STOP, TOOL_CALLS: TOOL_CALLS, LENGTH: LENGTH}
 
 
+@dataclass(frozen=True)
+class ChatReplyOptions:
+    """The ids and options of the reply to one request."""
+
+    model: str
+    tokenizer: Tokenizer
+    reasoning_fields: tuple[str, ...] = (REASONING,)
+    logprobs: bool = False
+    include_usage: bool = False
+    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @classmethod
+    def of(
+        cls,
+        request: wire.ChatRequest,
+        model: str,
+        runtime: Runtime,
+        settings: ServerSettings,
+    ) -> "ChatReplyOptions":
+        stream_options = request.stream_options
+        return cls(
+            model,
+            runtime.tokenizer,
+            reasoning_fields(request, settings),
+            logprobs=bool(request.logprobs),
+            include_usage=bool(stream_options and stream_options.include_usage),
+        )
+
+    def chat_logprobs(self, steps: Sequence[Step]) -> wire.ChatLogprobs | None:
+        if not self.logprobs:
+            return None
+        content = token_logprobs(self.tokenizer, steps)
+        return wire.ChatLogprobs(content=content, refusal=None)
+
+
+def reasoning_fields(
+    request: wire.ChatRequest, settings: ServerSettings
+) -> tuple[str, ...]:
+    """Return the fields that reasoning is written to; none if it is hidden."""
+    excluded = bool(request.reasoning and request.reasoning.exclude)
+    if excluded or request.include_reasoning is False:
+        return ()
+    name = request.reasoning_format or settings.reasoning_field
+    if name == HIDDEN:
+        return ()
+    return (REASONING, REASONING_CONTENT) if name == BOTH else (name,)
+
+
 class JoinedText:
-    """Joins texts of one purpose, with a blank line between messages."""
+    """Joins texts of one field, with a blank line between messages."""
 
     def __init__(self) -> None:
         self.text = ""
         self._kind: object = None
 
     def add(self, text: str, kind: object) -> str:
-        """Take a piece of a message of `kind`; return it as it is to be shown."""
-        shown = SEPARATOR + text if self.text and kind != self._kind else text
+        """Append a delta of a message of `kind`; return the delta to send."""
+        delta = SEPARATOR + text if self.text and kind != self._kind else text
         self._kind = kind
-        self.text += shown
-        return shown
+        self.text += delta
+        return delta
 
 
 class StreamedArguments:
-    """The arguments of a call as a stream shows them: whole only once the call is.
+    """The arguments of a call in a stream, complete only if the call is.
 
-    The brackets they may end with are held back until something follows, or the call
-    has come to its end. So what a client has of a call that was cut is no JSON.
+    Closing brackets at the end are held back until more text follows or the call is
+    complete. So what a client has of an unfinished call is not valid JSON.
     """
 
     def __init__(self) -> None:
@@ -54,50 +110,51 @@ class StreamedArguments:
 
     @property
     def started(self) -> bool:
-        """Whether any of it has been shown."""
+        """Whether any text has been sent."""
         return bool(self._sent)
 
     def add(self, text: str) -> str:
-        """Take a piece; return what may be shown now."""
+        """Append a delta; return the text that can be sent now."""
         text = self._held + text
-        shown = text.rstrip(JSON_CLOSERS)
-        self._held = text[len(shown) :]
-        if shown:
-            self._sent.append(shown)
-        return shown
+        sendable = text.rstrip(JSON_CLOSERS)
+        self._held = text[len(sendable) :]
+        if sendable:
+            self._sent.append(sendable)
+        return sendable
 
-    def end(self, whole: str) -> str:
-        """Return what is left to show of the arguments as they are to be run."""
+    def end(self, arguments: str) -> str:
+        """Return the unsent rest of the final `arguments`, which may be repaired."""
         sent = "".join(self._sent)
-        return whole.removeprefix(sent) if whole.startswith(sent) else self._held
+        if arguments.startswith(sent):
+            return arguments.removeprefix(sent)
+        return self._held
 
 
 class ChatChoiceBuilder:
-    """What one turn has said: as deltas while it goes on, at its end as a message."""
+    """Turns the tokens of one answer into deltas, and in the end into a message."""
 
-    def __init__(self, manner: ChatReplyOptions) -> None:
-        self.options = manner
+    def __init__(self, options: ChatReplyOptions) -> None:
+        self.options = options
         self._content, self._reasoning = JoinedText(), JoinedText()
         self._calls: dict[str, wire.ChatToolCall] = {}
         self._arguments: dict[str, StreamedArguments] = {}
         self._steps: list[Step] = []
 
     def add(
-        self, heard: ParsedToken
+        self, token: ParsedToken
     ) -> tuple[list[wire.ChatDelta], wire.ChatLogprobs | None]:
-        """Take one token; return the deltas it makes, and its logprobs if shown."""
+        """Take one token; return its deltas, and its logprobs if it is visible."""
         logprobs = None
-        if heard.visible and heard.step is not None:
-            self._steps.append(heard.step)
-            logprobs = self.options.token_logprobs([heard.step])
-        deltas = [one for event in heard.events for one in self._deltas(event)]
+        if token.visible and token.step is not None:
+            self._steps.append(token.step)
+            logprobs = self.options.chat_logprobs([token.step])
+        deltas = [delta for event in token.events for delta in self._deltas(event)]
         return deltas, logprobs
 
     def _deltas(self, event: ParserEvent) -> list[wire.ChatDelta]:
         match event:
             case Reasoning(text):
-                shown = self._reasoning.add(text, Reasoning)
-                fields = self.options.reasoning_deltas(shown)
+                fields = self._reasoning_fields(self._reasoning.add(text, Reasoning))
                 return [wire.ChatDelta(**fields)] if fields else []
             case Preamble(text) | Answer(text):
                 return [wire.ChatDelta(content=self._content.add(text, type(event)))]
@@ -110,137 +167,137 @@ class ChatChoiceBuilder:
             case ToolCallDelta(call_id, text):
                 arguments = self._arguments[call_id]
                 first = not arguments.started
-                if shown := arguments.add(text):
-                    return self._arguments_deltas(call_id, shown, first=first)
+                if delta := arguments.add(text):
+                    return self._call_deltas(call_id, delta, first=first)
             case ToolCallFailed(call_id, _, _, _, cut_off=True):
                 del self._calls[call_id]
-            case ToolCall(call_id, _, whole) | ToolCallFailed(call_id, _, whole):
+            case ToolCall(call_id, _, text) | ToolCallFailed(call_id, _, text):
                 arguments = self._arguments[call_id]
-                self._calls[call_id].function.arguments = whole
-                shown, first = arguments.end(whole), not arguments.started
-                if shown or first:
-                    return self._arguments_deltas(call_id, shown, first=first)
+                self._calls[call_id].function.arguments = text
+                rest, first = arguments.end(text), not arguments.started
+                if rest or first:
+                    return self._call_deltas(call_id, rest, first=first)
         return []
 
-    def _arguments_deltas(
+    def _call_deltas(
         self, call_id: str, text: str, *, first: bool
     ) -> list[wire.ChatDelta]:
-        """The next piece of a call's arguments; with the first one its name."""
-        index, called = list(self._calls).index(call_id), self._calls[call_id]
-        pieces = [wire.ChatFunctionDelta(arguments=text)] if text else []
-        deltas = [wire.ChatToolCallDelta(index=index, function=one) for one in pieces]
+        """Write a piece of a call's arguments; the `first` one follows the name."""
+        index, call = list(self._calls).index(call_id), self._calls[call_id]
+        deltas: list[wire.ChatToolCallDelta] = []
         if first:
-            begun = wire.ChatFunctionDelta(name=called.function.name, arguments="")
-            deltas.insert(
-                0,
+            named = wire.ChatFunctionDelta(name=call.function.name, arguments="")
+            deltas.append(
                 wire.ChatToolCallDelta(
-                    index=index, id=call_id, type="function", function=begun
-                ),
+                    index=index, id=call_id, type="function", function=named
+                )
             )
-        return [wire.ChatDelta(tool_calls=[one]) for one in deltas]
+        if text:
+            piece = wire.ChatFunctionDelta(arguments=text)
+            deltas.append(wire.ChatToolCallDelta(index=index, function=piece))
+        return [wire.ChatDelta(tool_calls=[delta]) for delta in deltas]
 
     @property
     def message(self) -> wire.ChatReplyMessage:
-        shown = self._reasoning.text
-        more: dict[str, Any] = self.options.reasoning_deltas(shown) if shown else {}
+        reasoning, content = self._reasoning.text, self._content.text
+        optional = self._reasoning_fields(reasoning) if reasoning else {}
         if self._calls:
-            more["tool_calls"] = list(self._calls.values())
-        content = self._content.text
+            optional["tool_calls"] = list(self._calls.values())
         return wire.ChatReplyMessage(
             role="assistant",
             content=content if content or not self._calls else None,
             refusal=None,
             annotations=[],
-            **more,
+            **optional,
         )
 
-    def choice(self, index: int, turn: AnswerStream) -> wire.ChatChoice:
+    def choice(self, index: int, answer: AnswerStream) -> wire.ChatChoice:
         return wire.ChatChoice(
             index=index,
             message=self.message,
-            logprobs=self.options.token_logprobs(self._steps),
-            **finish_fields(turn),
+            logprobs=self.options.chat_logprobs(self._steps),
+            **finish_fields(answer),
         )
 
+    def _reasoning_fields(self, text: str) -> dict[str, Any]:
+        return dict.fromkeys(self.options.reasoning_fields, text)
 
-def finish_fields(turn: AnswerStream) -> dict[str, Any]:
-    """Why a turn ended; one that the server cancelled has been cut."""
-    told: dict[str, Any] = {
-        "finish_reason": FINISH_REASONS.get(turn.finish_reason, LENGTH)
-    }
-    if turn.finish_details:
-        told["finish_details"] = list(turn.finish_details)
-    return told
+
+def finish_fields(answer: AnswerStream) -> dict[str, Any]:
+    """Describe the end of an answer; one that the server cancelled is `length`."""
+    reason = FINISH_REASONS.get(answer.finish_reason, LENGTH)
+    fields: dict[str, Any] = {"finish_reason": reason}
+    if answer.finish_details:
+        fields["finish_details"] = list(answer.finish_details)
+    return fields
 
 
 async def build_reply(
-    turns: Sequence[AnswerStream], manner: ChatReplyOptions
+    answers: Sequence[AnswerStream], options: ChatReplyOptions
 ) -> wire.ChatCompletion:
-    """Read all turns to their end."""
-    collected = [ChatChoiceBuilder(manner) for _ in turns]
-    async for number, heard in merge_answers(turns):
-        if heard is not None:
-            collected[number].add(heard)
+    """Consume all answers and return the whole reply."""
+    builders = [ChatChoiceBuilder(options) for _ in answers]
+    async for index, token in merge_answers(answers):
+        if token is not None:
+            builders[index].add(token)
     return wire.ChatCompletion(
-        id=manner.id,
+        id=options.id,
         object="chat.completion",
-        created=manner.created,
-        model=manner.model,
+        created=options.created,
+        model=options.model,
         choices=[
-            one.choice(number, turns[number]) for number, one in enumerate(collected)
+            builder.choice(index, answers[index])
+            for index, builder in enumerate(builders)
         ],
-        usage=sum_usage(turns),
+        usage=sum_usage(answers),
     )
 
 
 async def stream_chunks(
-    turns: Sequence[AnswerStream], manner: ChatReplyOptions
+    answers: Sequence[AnswerStream], options: ChatReplyOptions
 ) -> AsyncIterator[wire.ChatCompletionChunk]:
-    """The reply piece by piece, as its tokens come."""
-    collected = [ChatChoiceBuilder(manner) for _ in turns]
-    for number in range(len(turns)):
-        yield _chunk(manner, number, wire.ChatDelta(role="assistant", content=""))
-    async for number, heard in merge_answers(turns):
-        if heard is None:
-            yield _chunk(
-                manner, number, wire.ChatDelta(), **finish_fields(turns[number])
-            )
+    """Yield the reply in chunks, as tokens arrive."""
+    builders = [ChatChoiceBuilder(options) for _ in answers]
+    for index in range(len(answers)):
+        yield _delta_chunk(options, index, wire.ChatDelta(role="assistant", content=""))
+    async for index, token in merge_answers(answers):
+        if token is None:
+            fields = finish_fields(answers[index])
+            yield _delta_chunk(options, index, wire.ChatDelta(), **fields)
             continue
-        deltas, logprobs = collected[number].add(heard)
+        deltas, logprobs = builders[index].add(token)
         if logprobs is not None and not deltas:  # a part of a character
             deltas = [wire.ChatDelta(content="")]
         for delta in deltas:
-            yield _chunk(manner, number, delta, logprobs)
+            yield _delta_chunk(options, index, delta, logprobs)
             logprobs = None
-    if manner.include_usage:
-        yield _new_chunk(manner, [], sum_usage(turns))
+    if options.include_usage:
+        yield _chunk(options, [], sum_usage(answers))
+
+
+def _delta_chunk(
+    options: ChatReplyOptions,
+    index: int,
+    delta: wire.ChatDelta,
+    logprobs: wire.ChatLogprobs | None = None,
+    **finish: Any,
+) -> wire.ChatCompletionChunk:
+    finish = finish or {"finish_reason": None}
+    choice = wire.ChatChunkChoice(index=index, delta=delta, logprobs=logprobs, **finish)
+    return _chunk(options, [choice], None)
 
 
 def _chunk(
-    manner: ChatReplyOptions,
-    number: int,
-    delta: wire.ChatDelta,
-    logprobs: wire.ChatLogprobs | None = None,
-    **ending: Any,
-) -> wire.ChatCompletionChunk:
-    ending = ending or {"finish_reason": None}
-    choice = wire.ChatChunkChoice(
-        index=number, delta=delta, logprobs=logprobs, **ending
-    )
-    return _new_chunk(manner, [choice], None)
-
-
-def _new_chunk(
-    manner: ChatReplyOptions,
+    options: ChatReplyOptions,
     choices: list[wire.ChatChunkChoice],
     usage: CompletionUsage | None,
 ) -> wire.ChatCompletionChunk:
-    more: dict[str, Any] = {"usage": usage} if manner.include_usage else {}
+    optional: dict[str, Any] = {"usage": usage} if options.include_usage else {}
     return wire.ChatCompletionChunk(
-        id=manner.id,
+        id=options.id,
         object="chat.completion.chunk",
-        created=manner.created,
-        model=manner.model,
+        created=options.created,
+        model=options.model,
         choices=choices,
-        **more,
+        **optional,
     )

@@ -1,15 +1,13 @@
-"""A chat completion to what the model is asked; knows nothing of HTTP."""
+"""Read a chat completion: a request to what the model is asked."""
 
-import datetime
-from typing import Any
-
-from mlx_gptoss.api import options as asking
+from mlx_gptoss.api import options
 from mlx_gptoss.api.chat.wire import ChatRequest
 from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.limits import check_count, check_maximum, read_stop_strings
 from mlx_gptoss.api.prompt import ConversationRequest
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.messages import Message
 from mlx_gptoss.harmony.openai_chat import (
@@ -26,72 +24,68 @@ def read_request(
     settings: ServerSettings,
     restore: Restore | None = None,
 ) -> ConversationRequest:
-    """Say what a request asks of the model; raises ApiError or PromptError.
+    """Read a whole request. Raises ApiError and PromptError.
 
-    `restore` may put back the reasoning that calls came without.
+    `restore` may put back the reasoning of calls that came without it.
     """
     limits = settings.limits
     check_count("messages", len(request.messages), limits.messages)
     check_maximum("n", request.n or 1, limits.choices)
     tools = read_tools(request, settings)
-    choice = asking.read_tool_choice(request.tool_choice)
-    budget, auto = reasoning_budget(request, settings)
+    choice = options.read_tool_choice(request.tool_choice)
+    reasoning_limit, auto_limit = reasoning_budget(request, settings)
     constraints = Constraints(
         tool_choice=choice.choice,
         parallel_tool_calls=request.parallel_tool_calls is not False,
-        response_format=asking.read_answer_format(request.response_format, limits),
-        max_reasoning_tokens=budget,
+        response_format=options.read_answer_format(request.response_format, limits),
+        max_reasoning_tokens=reasoning_limit,
         loop_guard=settings.loop_guard,
         stop=read_stop_strings(request.stop, limits),
     )
     conversation = read_conversation(request, tools, settings, restore)
     return ConversationRequest(
         conversation=conversation,
-        begun=asking.continues_answer(request, conversation, choice.choice),
+        continues_answer=options.continues_answer(request, conversation, choice.choice),
         tools=tools.descriptions,
         strict_tools=tools.strict,
         callable_tools=choice.callable,
         params=sampling_params(request, runtime, settings),
         constraints=constraints,
-        auto_budget=auto,
+        auto_reasoning_limit=auto_limit,
         choices=request.n or 1,
-        passed_over=tools.ignored,
-        hidden=hidden_parts(request.plain_messages),
+        ignored_tools=tools.ignored,
+        hidden_parts=hidden_parts(request.plain_messages),
     )
 
 
-def read_tools(request: ChatRequest, settings: ServerSettings) -> asking.OfferedTools:
-    """The functions on offer; tools of other types are passed over."""
-    descriptions, strict, others = [], set(), []
-    for at, tool in enumerate(request.tools or ()):
+def read_tools(request: ChatRequest, settings: ServerSettings) -> options.OfferedTools:
+    """Read the functions on offer; tools of other types are ignored."""
+    descriptions, strict, ignored = [], set(), []
+    for index, tool in enumerate(request.tools or ()):
         if tool.type != "function":
-            others.append(tool.type)
+            ignored.append(tool.type)
         elif tool.function is None:
-            raise bad_request(f"tools[{at}] has no `function`", param="tools")
+            raise bad_request(f"tools[{index}] has no `function`", param="tools")
         else:
-            descriptions.append(read_tool(tool.model_dump(), f"tools[{at}]"))
+            descriptions.append(read_tool(tool.model_dump(), f"tools[{index}]"))
             if tool.function.strict:
                 strict.add(tool.function.name)
-    found = asking.OfferedTools(tuple(descriptions), frozenset(strict), tuple(others))
-    return asking.check_tools(found, settings.limits)
+    tools = options.OfferedTools(tuple(descriptions), frozenset(strict), tuple(ignored))
+    return options.check_tools(tools, settings.limits)
 
 
 def read_conversation(
     request: ChatRequest,
-    tools: asking.OfferedTools,
+    tools: options.OfferedTools,
     settings: ServerSettings,
     restore: Restore | None,
 ) -> list[Message]:
-    today = settings.date or datetime.date.today().isoformat()
     return from_chat_messages(
         request.plain_messages,
-        tools=[
-            {"name": t.name, "description": t.description, "parameters": t.parameters}
-            for t in tools.descriptions
-        ],
+        tools=tools.descriptions,
         response_format=request.response_format,
-        effort=asking.gpt_oss_effort(requested_effort(request)),
-        conversation_date=today,
+        effort=options.gpt_oss_effort(requested_effort(request)),
+        conversation_date=options.conversation_date(settings),
         restore=restore,
     )
 
@@ -105,20 +99,20 @@ def reasoning_budget(
     request: ChatRequest, settings: ServerSettings
 ) -> tuple[int | None, bool]:
     nested = request.reasoning.max_tokens if request.reasoning else None
-    asked = [request.max_reasoning_tokens, nested]
-    return asking.read_reasoning_budget(requested_effort(request), asked, settings)
+    limits = [request.max_reasoning_tokens, nested]
+    return options.read_reasoning_budget(requested_effort(request), limits, settings)
 
 
 def sampling_params(
     request: ChatRequest, runtime: Runtime, settings: ServerSettings
-) -> Any:
-    top = request.top_logprobs or 0
-    if top and not request.logprobs:
+) -> SamplingParams:
+    top_logprobs = request.top_logprobs or 0
+    if top_logprobs and not request.logprobs:
         raise bad_request("`top_logprobs` needs `logprobs`", param="top_logprobs")
-    return asking.read_sampling_params(
+    return options.read_sampling_params(
         request,
         settings,
         max_tokens=request.max_completion_tokens or request.max_tokens,
-        top_logprobs=top,
+        top_logprobs=top_logprobs,
         vocab_size=runtime.tokenizer.vocab_size,
     )

@@ -1,66 +1,34 @@
-"""Chat completions: what is asked."""
+"""Wire types of OpenAI's chat completions."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
-from mlx_gptoss.api.aliases import CHAT, NO_LIMIT
+from mlx_gptoss.api.aliases import CHAT
+from mlx_gptoss.api.efforts import EffortName
+from mlx_gptoss.api.sampling_fields import (
+    PositiveInt,
+    ReasoningLimit,
+    SamplingFields,
+    StreamOptions,
+    TokenLimit,
+    TopLogprobs,
+)
 from mlx_gptoss.api.wire import (
     CompletionUsage,
     ContinuationFields,
     FailFastList,
-    Json,
+    JsonObject,
     ReplyModel,
-    RequestBody,
     RequestModel,
+    TokenLogprob,
 )
 
-EffortName = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-PositiveInt = Annotated[int, Field(ge=1)]
-ANY_SEED = -1  # as other servers have it
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
-def check_token_limit(value: int) -> int:
-    """A number of tokens, or -1 for no limit."""
-    if value == 0:
-        raise PydanticCustomError("limit", "give 1 or more, or -1 for no limit")
-    return value
-
-
-def normalize_token_limit(value: int) -> int | None:
-    return None if check_token_limit(value) == NO_LIMIT else value
-
-
-def normalize_seed(seed: int) -> int | None:
-    return None if seed == ANY_SEED else seed
-
-
-def normalize_biases(value: Any) -> Any:
-    """llama.cpp's forms of a bias: pairs in a list, and false for never."""
-    pairs = value.items() if isinstance(value, dict) else value
-    if not isinstance(value, dict | list):
-        return value
-    if not all(isinstance(one, list | tuple) and len(one) == 2 for one in pairs):
-        return value
-    return {
-        str(token) if type(token) is int else token: -100.0 if bias is False else bias
-        for token, bias in pairs
-    }
-
-
-# -1 is no limit, as other servers have it.
-TokenLimitNumber = Annotated[int, Field(ge=-1, json_schema_extra={"not": {"const": 0}})]
-TokenLimit = Annotated[TokenLimitNumber, AfterValidator(normalize_token_limit)]
-RawTokenLimit = Annotated[TokenLimitNumber, AfterValidator(check_token_limit)]
-TopK = Annotated[int, Field(ge=-1), AfterValidator(lambda k: max(k, 0))]  # -1 is off
-Seed = Annotated[int, AfterValidator(normalize_seed)]
-Biases = Annotated[dict[str, float], BeforeValidator(normalize_biases)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-
-
-class ContentPart(RequestModel):
-    """A part of a content; gpt-oss reads those that have text."""
+class ChatContentPart(RequestModel):
+    """A part of a message; the model reads those that have text."""
 
     type: str
     text: str | None = None
@@ -80,13 +48,13 @@ class ChatInputToolCall(RequestModel):
 class ChatMessage(RequestModel):
     """A message of the conversation.
 
-    `reasoning` (or `reasoning_content`) of an assistant's message is read again by
-    the model where it belongs to a call; with old answers it is left out, as the
-    format has it. `function_call` is what `tool_calls` were called before.
+    `reasoning` (or `reasoning_content`) of an assistant message goes back to the model
+    if it belongs to a call, and is dropped with old answers, as Harmony has it.
+    `function_call` is the older name of `tool_calls`.
     """
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | FailFastList[ContentPart] | None = None
+    content: str | FailFastList[ChatContentPart] | None = None
     name: str | None = None
     tool_calls: FailFastList[ChatInputToolCall] | None = None
     tool_call_id: str | None = None
@@ -99,39 +67,23 @@ class ChatMessage(RequestModel):
 class ChatFunction(RequestModel):
     name: str
     description: str | None = None
-    parameters: Json | None = None
+    parameters: JsonObject | None = None
     strict: bool | None = None
 
 
 class ChatTool(RequestModel):
-    """A tool; of types other than `function` nothing is offered to the model."""
+    """A tool; the model is offered those of type `function`."""
 
     type: str
     function: ChatFunction | None = None
 
 
-class StreamOptions(RequestModel):
-    include_usage: bool | None = None
-
-
 class ChatReasoningOptions(RequestModel):
-    """How reasoning goes, and whether it is shown."""
+    """How much the model reasons, and whether the reply shows it."""
 
     effort: EffortName | None = None
     exclude: bool | None = None
-    max_tokens: Annotated[int, Field(ge=0)] | None = None
-
-
-class SamplingFields(RequestBody):
-    """How tokens are chosen: the fields that all routes share."""
-
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: TopK | None = None
-    min_p: Probability | None = None
-    seed: Seed | None = None
-    logit_bias: Biases | None = None
-    stop: str | FailFastList[str] | None = None
+    max_tokens: ReasoningLimit | None = None
 
 
 class ChatRequest(SamplingFields, ContinuationFields):
@@ -142,47 +94,32 @@ class ChatRequest(SamplingFields, ContinuationFields):
     model: str | None = None
     messages: Annotated[FailFastList[ChatMessage], Field(min_length=1)]
     tools: FailFastList[ChatTool] | None = None
-    tool_choice: str | Json | None = None
+    tool_choice: str | JsonObject | None = None
     parallel_tool_calls: bool | None = None
-    response_format: Json | None = None
+    response_format: JsonObject | None = None
     reasoning_effort: EffortName | None = None
     reasoning: ChatReasoningOptions | None = None
     include_reasoning: bool | None = None
     reasoning_format: (
         Literal["reasoning", "reasoning_content", "both", "hidden"] | None
     ) = None
-    max_reasoning_tokens: Annotated[int, Field(ge=0)] | None = None
+    max_reasoning_tokens: ReasoningLimit | None = None
     max_completion_tokens: TokenLimit | None = None
     max_tokens: TokenLimit | None = None
     n: PositiveInt | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: TopLogprobs | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
     @property
     def plain_messages(self) -> list[dict[str, Any]]:
-        """The messages as plain values."""
-        return [one.model_dump(exclude_none=True) for one in self.messages]
-
-
-# Replies
-
-FinishReason = Literal["stop", "length", "tool_calls"]
-
-
-class TopLogprob(ReplyModel):
-    token: str
-    logprob: float
-    bytes: list[int]
-
-
-class TokenLogprob(TopLogprob):
-    top_logprobs: list[TopLogprob]
+        """The messages as plain JSON values."""
+        return [message.model_dump(exclude_none=True) for message in self.messages]
 
 
 class ChatLogprobs(ReplyModel):
-    """Of the tokens of the content; those of reasoning and calls are left out."""
+    """Log-probabilities of the content; reasoning and calls have none."""
 
     content: list[TokenLogprob]
     refusal: None = None
@@ -203,14 +140,14 @@ class ChatReplyMessage(ReplyModel):
     role: Literal["assistant"]
     content: str | None
     refusal: None = None
-    annotations: list[Json]
+    annotations: list[JsonObject]
     reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[ChatToolCall] | None = None
 
 
 class ChatChoice(ReplyModel):
-    """An answer; `finish_details` say what was cut: `reasoning_budget`, loops."""
+    """An answer; `finish_details` names what was cut: `reasoning_budget`, loops."""
 
     index: int
     message: ChatReplyMessage
@@ -265,11 +202,3 @@ class ChatCompletionChunk(ReplyModel):
     choices: list[ChatChunkChoice]
     usage: CompletionUsage | None = None
     system_fingerprint: str | None = None
-
-
-class RenderedPrompt(ReplyModel):
-    """The exact prompt of a request: what the model would read."""
-
-    prompt: str
-    token_ids: list[int]
-    prompt_tokens: int

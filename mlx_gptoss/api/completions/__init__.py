@@ -1,1 +1,1 @@
-"""Raw completions: wire types, requests, replies; no HTTP."""
+"""Raw completions: a prompt continued without a template; knows no Harmony."""

@@ -1,15 +1,16 @@
-"""Raw completions: what is asked, and what is answered."""
+"""Wire types of raw completions."""
 
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from mlx_gptoss.api.aliases import COMPLETIONS
-from mlx_gptoss.api.chat.wire import (
+from mlx_gptoss.api.sampling_fields import (
     PositiveInt,
     RawTokenLimit,
     SamplingFields,
     StreamOptions,
+    TopLogprobs,
 )
 from mlx_gptoss.api.wire import CompletionUsage, FailFastList, ReplyModel
 
@@ -17,10 +18,10 @@ TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class CompletionRequest(SamplingFields):
-    """The body of `/v1/completions`: a prompt that is continued as it stands.
+    """The body of `/v1/completions`: a prompt to continue, without a template.
 
     A `prompt` is text, token ids, or a list of either. With `parse_special`, names
-    of control tokens in a text, such as `<|start|>`, are those tokens.
+    of control tokens in text, such as `<|start|>`, become those tokens.
     """
 
     api: ClassVar[str] = COMPLETIONS
@@ -38,13 +39,13 @@ class CompletionRequest(SamplingFields):
     best_of: PositiveInt | None = None
     n: PositiveInt | None = None
     max_tokens: RawTokenLimit | None = None
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    logprobs: TopLogprobs | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
 
 class CompletionLogprobs(ReplyModel):
-    """Lists of one length: a place for each token."""
+    """Parallel lists with one entry per token."""
 
     tokens: list[str]
     token_logprobs: list[float | None]

@@ -1,23 +1,25 @@
-"""What is heard, as content blocks and as the events of a stream.
+"""Write a message: events of an answer to content blocks and to a stream's events.
 
-    output = Output(reply)
-    events = output.begin(usage)          # message_start, ping
-    events = output.feed(heard.events)    # content_block_start, _delta, _stop
-    events = output.end(turn...)          # message_delta, message_stop
-    output.reply                          # the message
+    builder = MessageBuilder(new_message(model))
+    events = builder.begin(usage)         # message_start, ping
+    events = builder.feed(parsed.events)  # content_block_start, _delta, _stop
+    events = builder.end(reason, None, usage)   # message_delta, message_stop
+    builder.reply                         # the message
 
-A whole reply is made by the same steps, so that both ways say the same. A call has its
-block once it is whole: of one that is cut there is none, in streams either.
+Whole replies are built by the same steps as streams, so both say the same. A call gets
+its block once it is complete: an unfinished call has none, in streams either.
 """
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from mlx_gptoss.api.generation import TokenCounts
+from mlx_gptoss.api.generation import AnswerStream, TokenCounts
 from mlx_gptoss.api.messages import wire
 from mlx_gptoss.api.sealed import seal
+from mlx_gptoss.api.wire import StreamEvent
+from mlx_gptoss.engine.outputs import STOP, TOOL_CALLS
 from mlx_gptoss.harmony.events import (
     Answer,
     MessageEnded,
@@ -29,23 +31,21 @@ from mlx_gptoss.harmony.events import (
     ToolCallFailed,
 )
 
-Event = dict[str, Any]
-INVALID_JSON = "INVALID_JSON"  # Anthropic's name for it
-DELTAS_PER_PING = 64  # pieces of arguments
+INVALID_JSON = "INVALID_JSON"  # Anthropic's key for arguments that are not an object
+DELTAS_PER_PING = 64  # while the arguments of a call are generated
 
 
 def new_message(model: str) -> wire.MessagesReply:
-    """A message in which nothing has been said."""
+    """Return an empty message."""
     id = f"msg_{secrets.token_hex(12)}"
-    return wire.MessagesReply(
-        id=id, model=model, content=[], usage=message_usage(TokenCounts())
-    )
+    usage = message_usage(TokenCounts())
+    return wire.MessagesReply(id=id, model=model, content=[], usage=usage)
 
 
 class MessageBuilder:
-    """One message under way.
+    """Builds one message.
 
-    Without `thinking`, reasoning is not shown; with `omitted` its blocks have only
+    Without `thinking` it has no reasoning; with `omitted` its thinking blocks have only
     the signature.
     """
 
@@ -58,45 +58,45 @@ class MessageBuilder:
         self._open: wire.ThinkingBlock | wire.TextBlock | wire.ToolUseBlock | None
         self._open, self._kind = None, object
         self._pieces: list[str] = []
-        self._waited = 0  # pieces of arguments
+        self._argument_deltas = 0
 
-    def begin(self, usage: TokenCounts) -> list[Event]:
+    def begin(self, usage: TokenCounts) -> list[StreamEvent]:
         self.reply.usage = message_usage(usage)
         message = self.reply.model_dump()
         return [{"type": "message_start", "message": message}, {"type": "ping"}]
 
-    def feed(self, heard: Sequence[ParserEvent]) -> list[Event]:
-        """Take what one token completed."""
-        out: list[Event] = []
-        for one in heard:
-            match one:
+    def feed(self, events: Sequence[ParserEvent]) -> list[StreamEvent]:
+        """Take the events of one token."""
+        out: list[StreamEvent] = []
+        for event in events:
+            match event:
                 case Reasoning(text) if self._thinking:
                     block = wire.ThinkingBlock(thinking="", signature="")
-                    out += self._begin(block, Reasoning)
+                    out += self._begin_block(block, Reasoning)
                     if not self._omitted:
                         out += self._delta("thinking_delta", thinking=text)
                     self._pieces.append(text)
                 case Preamble(text) | Answer(text):
-                    out += self._begin(wire.TextBlock(text=""), type(one))
+                    out += self._begin_block(wire.TextBlock(text=""), type(event))
                     out += self._delta("text_delta", text=text)
                     self._pieces.append(text)
                 case ToolCallDelta():
                     out += self._ping()
                 case ToolCallFailed(cut_off=True):
-                    pass  # clients run what they see of a block, whatever the reason
+                    pass  # clients run every block they get, so it has none
                 case ToolCall(id, name, text) | ToolCallFailed(id, name, text):
                     block = wire.ToolUseBlock(id=id, name=name, input={})
-                    out += self._begin(block, ToolCall)
-                    block.input, written = arguments_object(text)
-                    out += self._delta("input_json_delta", partial_json=written)
+                    out += self._begin_block(block, ToolCall)
+                    block.input, input_json = arguments_object(text)
+                    out += self._delta("input_json_delta", partial_json=input_json)
                 case MessageEnded():
                     out += self.close()
         return out
 
-    def close(self) -> list[Event]:
-        """End the block that is open, if one is."""
+    def close(self) -> list[StreamEvent]:
+        """End the open block, if there is one."""
         block, text = self._open, "".join(self._pieces)
-        out: list[Event] = []
+        out: list[StreamEvent] = []
         match block:
             case None:
                 return []
@@ -112,17 +112,18 @@ class MessageBuilder:
 
     def end(
         self, reason: wire.StopReason, stop_sequence: str | None, usage: TokenCounts
-    ) -> list[Event]:
-        """Say how the turn ended; once."""
+    ) -> list[StreamEvent]:
+        """Finish the message, once."""
         out, reply = self.close(), self.reply
         reply.stop_reason, reply.stop_sequence = reason, stop_sequence
         reply.usage = message_usage(usage)
         fields = {"stop_reason", "stop_sequence", "stop_details", "container"}
         delta = reply.model_dump(include=fields)
-        used = reply.usage.model_dump(include=set(wire.MessageDeltaUsage.model_fields))
+        usage_fields = set(wire.MessageDeltaUsage.model_fields)
+        delta_usage = reply.usage.model_dump(include=usage_fields)
         return [
             *out,
-            {"type": "message_delta", "delta": delta, "usage": used},
+            {"type": "message_delta", "delta": delta, "usage": delta_usage},
             {"type": "message_stop"},
         ]
 
@@ -130,50 +131,86 @@ class MessageBuilder:
     def _index(self) -> int:
         return len(self.reply.content) - 1
 
-    def _begin(self, block: wire.ContentBlock, kind: type) -> list[Event]:
-        """Open a block, unless the one that is open goes on."""
+    def _begin_block(self, block: wire.ContentBlock, kind: type) -> list[StreamEvent]:
+        """Open a block, unless the open one is of the same kind."""
         if self._open is not None and self._kind is kind:
             return []
         out = self.close()
         self._open, self._kind = block, kind
         self.reply.content.append(block)
-        shown = block.model_dump()
-        begun = {"type": "content_block_start", "index": self._index}
-        return [*out, {**begun, "content_block": shown}]
+        start = {"type": "content_block_start", "index": self._index}
+        return [*out, {**start, "content_block": block.model_dump()}]
 
-    def _ping(self) -> list[Event]:
-        """Give a sign of life now and then while arguments are written."""
-        self._waited += 1
-        return [] if self._waited % DELTAS_PER_PING else [{"type": "ping"}]
+    def _ping(self) -> list[StreamEvent]:
+        """Send a ping now and then while arguments are generated."""
+        self._argument_deltas += 1
+        return [] if self._argument_deltas % DELTAS_PER_PING else [{"type": "ping"}]
 
-    def _delta(self, kind: str, **fields: Any) -> list[Event]:
+    def _delta(self, kind: str, **fields: Any) -> list[StreamEvent]:
         delta = {"type": kind, **fields}
-        event = {"type": "content_block_delta", "index": self._index, "delta": delta}
-        return [event]
+        return [{"type": "content_block_delta", "index": self._index, "delta": delta}]
+
+
+async def stream_events(
+    answer: AnswerStream, builder: MessageBuilder
+) -> AsyncIterator[StreamEvent]:
+    """Yield all events of a stream."""
+    for event in builder.begin(answer.usage):
+        yield event
+    async for token in answer:
+        for event in builder.feed(token.events):
+            yield event
+    stop_sequence = answer.parser.stop_string
+    for event in builder.end(stop_reason(answer), stop_sequence, answer.usage):
+        yield event
+
+
+async def build_reply(
+    answer: AnswerStream, builder: MessageBuilder
+) -> wire.MessagesReply:
+    """Consume an answer and return the whole message."""
+    async for _ in stream_events(answer, builder):
+        pass
+    return builder.reply
+
+
+def stop_reason(answer: AnswerStream) -> wire.StopReason:
+    """Return the `stop_reason` of a finished answer."""
+    if answer.finish_reason == TOOL_CALLS:
+        return "tool_use"
+    if answer.finish_reason == STOP:
+        return "end_turn" if answer.parser.stop_string is None else "stop_sequence"
+    limit, used = answer.prompt.params.max_tokens, answer.usage.completion_tokens
+    limit_reached = limit is not None and used >= limit
+    looped = answer.stats is not None and answer.stats.ended_in_loop
+    if limit_reached or looped:
+        return "max_tokens"
+    return "model_context_window_exceeded"
 
 
 def arguments_object(arguments: str) -> tuple[dict[str, Any], str]:
-    """The arguments of a call as an object, and as its JSON; other text lies in one.
+    """Return the arguments of a call as an object and as JSON.
 
-    An empty object would be run by a tool that needs no arguments.
+    Text that is not a JSON object is wrapped in one: a tool that needs no arguments
+    would run on an empty object.
     """
     try:
-        found = json.loads(arguments or "{}")
+        value = json.loads(arguments or "{}")
     except (ValueError, RecursionError):
-        found = None
-    if isinstance(found, dict):
-        return found, arguments
+        value = None
+    if isinstance(value, dict):
+        return value, arguments
     wrapped = {INVALID_JSON: arguments}
     return wrapped, json.dumps(wrapped)
 
 
-def message_usage(usage: TokenCounts) -> wire.MessagesUsage:
+def message_usage(counts: TokenCounts) -> wire.MessagesUsage:
     return wire.MessagesUsage(
-        input_tokens=usage.prompt_tokens - usage.cached_tokens,
+        input_tokens=counts.prompt_tokens - counts.cached_tokens,
         cache_creation_input_tokens=0,
-        cache_read_input_tokens=usage.cached_tokens,
-        output_tokens=usage.completion_tokens,
+        cache_read_input_tokens=counts.cached_tokens,
+        output_tokens=counts.completion_tokens,
         output_tokens_details=wire.ThinkingTokensDetails(
-            thinking_tokens=usage.reasoning_tokens
+            thinking_tokens=counts.reasoning_tokens
         ),
     )

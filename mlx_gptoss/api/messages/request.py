@@ -1,9 +1,8 @@
-"""What a request for a message asks of the model."""
+"""Read a Messages request: what the model is asked."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-from mlx_gptoss.api import options as asking
+from mlx_gptoss.api import options
 from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.limits import check_count, check_depth, read_stop_strings
 from mlx_gptoss.api.messages.blocks import read_messages, system_text
@@ -12,112 +11,97 @@ from mlx_gptoss.api.prompt import ConversationRequest
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
-from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, REQUIRED, Constraints
+from mlx_gptoss.harmony.json_text import Json
+from mlx_gptoss.harmony.messages import ToolDescription
 from mlx_gptoss.harmony.openai_chat import Restore
 
 TOOL_CHOICES = {"auto": AUTO, "any": REQUIRED, "none": NONE}
-SAMPLING_FIELDS = ("temperature", "top_p", "top_k", "min_p", "seed")
 WITHOUT_EFFECT = ("metadata", "service_tier")
 DISABLED, OMITTED = "disabled", "omitted"
 
 
-@dataclass
-class MessagesConversation:
-    """A request, and how what it asks for is read."""
+def read_request(
+    request: CountTokensRequest,
+    runtime: Runtime,
+    settings: ServerSettings,
+    restore: Restore | None = None,
+) -> ConversationRequest:
+    """Read a whole request. Raises ApiError and PromptError.
 
-    request: CountTokensRequest
-    restore: Restore | None = None
+    `restore` may put back the reasoning of calls that came without it.
+    """
+    limits = settings.limits
+    check_shape(request, settings)
+    tools = read_tools(request, settings)
+    parsed = read_messages(request.messages, restore)
+    reasoning_limit, auto_limit = reasoning_budget(request, settings)
+    output_format = request.output_config.format if request.output_config else None
+    answer_format = options.read_answer_format(output_format, limits)
+    conversation = options.opening_messages(
+        settings,
+        effort=requested_effort(request),
+        instructions=system_text(request.system),
+        tools=tools.descriptions,
+        answer_format=answer_format,
+    )
+    conversation += parsed.messages
+    choice, parallel = read_tool_choice(request.tool_choice)
+    stop_sequences = getattr(request, "stop_sequences", None)
+    return ConversationRequest(
+        conversation=conversation,
+        continues_answer=options.continues_answer(request, conversation, choice),
+        tools=tools.descriptions,
+        strict_tools=tools.strict,
+        params=sampling_params(request, settings),
+        constraints=Constraints(
+            tool_choice=choice,
+            parallel_tool_calls=parallel,
+            response_format=answer_format,
+            max_reasoning_tokens=reasoning_limit,
+            loop_guard=settings.loop_guard,
+            stop=read_stop_strings(stop_sequences, limits),
+        ),
+        auto_reasoning_limit=auto_limit,
+        ignored_tools=tools.ignored,
+        hidden_parts=parsed.ignored,
+    )
 
-    def ask(self, runtime: Runtime, settings: ServerSettings) -> ConversationRequest:
-        """Say what is asked; raises ApiError or PromptError."""
-        request, limits = self.request, settings.limits
-        check_shape(request, settings)
-        tools = read_tools(request, settings)
-        read = read_messages(request.messages, self.restore)
-        budget, auto = self._budget(settings)
-        form = request.output_config.format if request.output_config else None
-        answer = asking.read_answer_format(form, limits)
-        conversation = asking.opening_messages(
-            settings,
-            effort=self._effort,
-            instructions=system_text(request.system),
-            tools=tools.descriptions,
-            answer=answer,
-        )
-        choice, parallel = read_tool_choice(request.tool_choice)
-        stops = getattr(request, "stop_sequences", None)
-        conversation += read.messages
-        return ConversationRequest(
-            conversation=conversation,
-            begun=asking.continues_answer(request, conversation, choice),
-            tools=tools.descriptions,
-            strict_tools=tools.strict,
-            params=sampling_params(request, settings),
-            constraints=Constraints(
-                tool_choice=choice,
-                parallel_tool_calls=parallel,
-                response_format=answer,
-                max_reasoning_tokens=budget,
-                loop_guard=settings.loop_guard,
-                stop=read_stop_strings(stops, limits),
-            ),
-            auto_budget=auto,
-            passed_over=tools.ignored,
-            hidden=read.ignored,
-        )
 
-    @property
-    def shows_thinking(self) -> bool:
-        """Whether reasoning has blocks in the reply: clients have to ask for it."""
-        thinking = self.request.thinking
-        return thinking is not None and thinking.type != DISABLED
-
-    @property
-    def omits_thinking(self) -> bool:
-        """Whether those blocks have a signature and no text."""
-        thinking = self.request.thinking
-        return thinking is not None and thinking.display == OMITTED
-
-    @property
-    def _effort(self) -> str | None:
-        thinking, options = self.request.thinking, self.request.output_config
-        if thinking is not None and thinking.type == DISABLED:
-            return asking.NO_REASONING
-        return options.effort if options else None
-
-    def _budget(self, settings: ServerSettings) -> tuple[int | None, bool]:
-        thinking = self.request.thinking
-        own = thinking.budget_tokens if thinking else None
-        asked = [own, self.request.max_reasoning_tokens]
-        return asking.read_reasoning_budget(self._effort, asked, settings)
+def check_shape(request: CountTokensRequest, settings: ServerSettings) -> None:
+    """Raise ApiError (400) for too many messages and for deep nesting."""
+    limits = settings.limits
+    check_count("messages", len(request.messages), limits.messages)
+    for name in ("messages", "system", "tools", "tool_choice", "output_config"):
+        check_depth(name, getattr(request, name), limits)
 
 
 def read_tools(
     request: CountTokensRequest, settings: ServerSettings
-) -> asking.OfferedTools:
-    """The functions on offer; tools of other types are passed over."""
-    descriptions, strict, others = [], set(), []
-    for at, tool in enumerate(request.tools or ()):
+) -> options.OfferedTools:
+    """Read the functions on offer; tools of other types are ignored."""
+    descriptions, strict, ignored = [], set(), []
+    for index, tool in enumerate(request.tools or ()):
         if tool.type not in (None, "custom"):
-            others.append(tool.type)
+            ignored.append(tool.type)
             continue
         if not tool.name:
-            raise bad_request(f"`tools[{at}]` has no `name`", param=f"tools[{at}].name")
+            path = f"tools[{index}]"
+            raise bad_request(f"`{path}` has no `name`", param=f"{path}.name")
         descriptions.append(
-            m.ToolDescription(tool.name, tool.description or "", tool.input_schema)
+            ToolDescription(tool.name, tool.description or "", tool.input_schema)
         )
         if tool.strict:
             strict.add(tool.name)
-    found = asking.OfferedTools(tuple(descriptions), frozenset(strict), tuple(others))
-    return asking.check_tools(found, settings.limits)
+    tools = options.OfferedTools(tuple(descriptions), frozenset(strict), tuple(ignored))
+    return options.check_tools(tools, settings.limits)
 
 
-def read_tool_choice(given: Any) -> tuple[str, bool]:
-    """Return the choice, and whether several calls may come at once."""
-    given = given or {"type": "auto"}
-    parallel = given.get("disable_parallel_tool_use") is not True
-    kind, name = given.get("type"), given.get("name")
+def read_tool_choice(choice: Json | None) -> tuple[str, bool]:
+    """Return the choice, and whether calls may be parallel."""
+    choice = choice or {"type": "auto"}
+    parallel = choice.get("disable_parallel_tool_use") is not True
+    kind, name = choice.get("type"), choice.get("name")
     if kind == "tool" and isinstance(name, str) and name:
         return name, parallel
     if isinstance(kind, str) and kind in TOOL_CHOICES:
@@ -128,30 +112,41 @@ def read_tool_choice(given: Any) -> tuple[str, bool]:
     )
 
 
+def requested_effort(request: CountTokensRequest) -> str | None:
+    thinking, output_config = request.thinking, request.output_config
+    if thinking is not None and thinking.type == DISABLED:
+        return options.NO_REASONING
+    return output_config.effort if output_config else None
+
+
+def reasoning_budget(
+    request: CountTokensRequest, settings: ServerSettings
+) -> tuple[int | None, bool]:
+    budget = request.thinking.budget_tokens if request.thinking else None
+    limits = [budget, request.max_reasoning_tokens]
+    return options.read_reasoning_budget(requested_effort(request), limits, settings)
+
+
 def sampling_params(
     request: CountTokensRequest, settings: ServerSettings
 ) -> SamplingParams:
     if not isinstance(request, MessagesRequest):
         return settings.sampling
-    given: dict[str, Any] = {
-        name: value
-        for name in SAMPLING_FIELDS
-        if (value := getattr(request, name)) is not None
-    }
-    return replace(settings.sampling, max_tokens=request.max_tokens, **given)
+    fields = options.given_sampling_fields(request)
+    return replace(settings.sampling, max_tokens=request.max_tokens, **fields)
 
 
-def check_shape(request: CountTokensRequest, settings: ServerSettings) -> None:
-    """Raise ApiError (400) for what is too much or too deep."""
-    limits = settings.limits
-    check_count("messages", len(request.messages), limits.messages)
-    for name in ("messages", "system", "tools", "tool_choice", "output_config"):
-        value = getattr(request, name)
-        plain = request.model_dump(include={name})[name] if value else None
-        check_depth(name, plain, limits)
+def shows_thinking(request: CountTokensRequest) -> bool:
+    """Whether the reply has thinking blocks: clients have to ask for them."""
+    return request.thinking is not None and request.thinking.type != DISABLED
+
+
+def omits_thinking(request: CountTokensRequest) -> bool:
+    """Whether thinking blocks have a signature but no text."""
+    return request.thinking is not None and request.thinking.display == OMITTED
 
 
 def fields_without_effect(request: CountTokensRequest) -> list[str]:
-    """The fields of a request that change nothing."""
-    given = [name for name in WITHOUT_EFFECT if getattr(request, name, None)]
-    return [*request.ignored_fields, *given]
+    """Return the names of the fields that change nothing."""
+    accepted = [name for name in WITHOUT_EFFECT if getattr(request, name, None)]
+    return [*request.ignored_fields, *accepted]

@@ -1,6 +1,7 @@
-"""Anthropic's Messages: what is asked.
+"""Wire types of Anthropic's Messages, and its form of errors.
 
-Content blocks are read by `messages/blocks.py`: there are many kinds.
+Content blocks of requests are plain JSON here and read by `blocks.py`: there are many
+types.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -8,17 +9,33 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from mlx_gptoss.api.aliases import MESSAGES
-from mlx_gptoss.api.chat.wire import EffortName, Probability, Seed, TokenLimit, TopK
+from mlx_gptoss.api.efforts import EffortName
+from mlx_gptoss.api.sampling_fields import (
+    Probability,
+    ReasoningLimit,
+    Seed,
+    Temperature,
+    TokenLimit,
+    TopK,
+    TopP,
+)
 from mlx_gptoss.api.wire import (
     ContinuationFields,
     FailFastList,
-    Json,
+    JsonObject,
     ReplyModel,
     RequestBody,
     RequestModel,
 )
 
-BlockContent = str | FailFastList[Json]
+StopReason = Literal[
+    "end_turn",
+    "max_tokens",
+    "stop_sequence",
+    "tool_use",
+    "model_context_window_exceeded",
+]
+BlockContent = str | FailFastList[JsonObject]
 
 
 class InputMessage(RequestModel):
@@ -27,30 +44,30 @@ class InputMessage(RequestModel):
 
 
 class AnthropicTool(RequestModel):
-    """A tool; those with a `type` of their own are others' and not offered."""
+    """A tool; the model is not offered those with a `type` of Anthropic's."""
 
     name: str | None = None
     type: str | None = None
     description: str | None = None
-    input_schema: Json | None = None
+    input_schema: JsonObject | None = None
     strict: bool | None = None
 
 
 class ThinkingOptions(RequestModel):
-    """Whether reasoning is shown; `disabled` lets the model answer at once."""
+    """Whether the reply shows reasoning; with `disabled` there is none."""
 
     type: str
-    budget_tokens: Annotated[int, Field(ge=0)] | None = None
+    budget_tokens: ReasoningLimit | None = None
     display: Literal["summarized", "omitted"] | None = None
 
 
 class OutputConfig(RequestModel):
     effort: EffortName | None = None
-    format: Json | None = None
+    format: JsonObject | None = None
 
 
 class CountTokensRequest(RequestBody, ContinuationFields):
-    """What decides the prompt: the body of `/v1/messages/count_tokens`."""
+    """The fields that determine the prompt: the body of `…/count_tokens`."""
 
     api: ClassVar[str] = MESSAGES
 
@@ -58,23 +75,23 @@ class CountTokensRequest(RequestBody, ContinuationFields):
     messages: Annotated[FailFastList[InputMessage], Field(min_length=1)]
     system: BlockContent | None = None
     tools: FailFastList[AnthropicTool] | None = None
-    tool_choice: Json | None = None
+    tool_choice: JsonObject | None = None
     thinking: ThinkingOptions | None = None
     output_config: OutputConfig | None = None
-    max_reasoning_tokens: Annotated[int, Field(ge=0)] | None = None
+    max_reasoning_tokens: ReasoningLimit | None = None
 
 
 class MessageFields(CountTokensRequest):
-    """How an answer is written: the fields of a message beside those of its prompt."""
+    """The fields of a message besides those of its prompt."""
 
     stop_sequences: FailFastList[str] | None = None
     stream: bool | None = None
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     top_k: TopK | None = None
     min_p: Probability | None = None
     seed: Seed | None = None
-    metadata: Json | None = None
+    metadata: JsonObject | None = None
     service_tier: str | None = None
 
 
@@ -90,17 +107,6 @@ class RenderMessageRequest(MessageFields):
     max_tokens: TokenLimit | None = None
 
 
-# Replies
-
-StopReason = Literal[
-    "end_turn",
-    "max_tokens",
-    "stop_sequence",
-    "tool_use",
-    "model_context_window_exceeded",
-]
-
-
 class ThinkingBlock(ReplyModel):
     type: Literal["thinking"] = "thinking"
     thinking: str
@@ -110,7 +116,7 @@ class ThinkingBlock(ReplyModel):
 class TextBlock(ReplyModel):
     type: Literal["text"] = "text"
     text: str
-    citations: list[Json] = Field(default_factory=list)
+    citations: list[JsonObject] = Field(default_factory=list)
 
 
 class DirectCaller(ReplyModel):
@@ -121,7 +127,7 @@ class ToolUseBlock(ReplyModel):
     type: Literal["tool_use"] = "tool_use"
     id: str
     name: str
-    input: Json
+    input: JsonObject
     caller: DirectCaller = Field(default_factory=DirectCaller)
 
 
@@ -135,14 +141,14 @@ class ThinkingTokensDetails(ReplyModel):
 
 
 class CacheCreation(ReplyModel):
-    """Tokens that were paid to be kept: here they are kept for nothing."""
+    """Tokens written to a paid cache: always zero here."""
 
     ephemeral_5m_input_tokens: int = 0
     ephemeral_1h_input_tokens: int = 0
 
 
 class MessageDeltaUsage(ReplyModel):
-    """`input_tokens` are those that had to be read; the others were in the cache."""
+    """`input_tokens` were prefilled; the rest of the prompt was in the cache."""
 
     input_tokens: int
     cache_creation_input_tokens: int = 0
@@ -153,7 +159,7 @@ class MessageDeltaUsage(ReplyModel):
 
 
 class MessagesUsage(MessageDeltaUsage):
-    """That of a whole message, which says more than the one at a stream's end."""
+    """The usage of a whole message, with more fields than that of a stream's end."""
 
     cache_creation: CacheCreation = Field(default_factory=CacheCreation)
     inference_geo: None = None

@@ -1,13 +1,13 @@
-"""Items of an input, as plain JSON values, to Harmony messages.
+"""Convert input items, as plain JSON, to Harmony messages.
 
     read = read_items(items)
     read.instructions, read.messages, read.ignored
 
-An item is what somebody said, what the model thought, a call, or the result of one.
-Items of tools that others run (`web_search_call`) are passed over and counted.
-`system` and `developer` messages at the beginning are instructions; later ones stay
-where they are. Results stand behind their calls, in the order of the calls. Of what is
-no text stays a line in its place; in the newest message of the user it is refused.
+An item is a message, reasoning, a call, or the result of one. Items of tools that
+providers run (`web_search_call`) are ignored and counted. `system` and `developer`
+messages at the beginning are instructions; later ones stay in place. Results are sorted
+behind their calls. Content that is not text is replaced by a line that says so; in the
+newest user message it is refused.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_gptoss.api.errors import as_api_error, bad_request
+from mlx_gptoss.api.responses.item_fields import (
+    CONTINUES_ANSWER,
+    content_parts,
+    is_reference,
+    is_user_message,
+    item_type,
+    required_string,
+)
 from mlx_gptoss.api.responses.tool_names import namespace_of
 from mlx_gptoss.api.responses.tools import (
     ResponsesTools,
@@ -24,25 +32,21 @@ from mlx_gptoss.api.responses.tools import (
 from mlx_gptoss.api.sealed import unseal, unseal_parts
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
-from mlx_gptoss.harmony.content_parts import PARAGRAPH_BREAK, ContentPart, read_part
-from mlx_gptoss.harmony.json_text import json_text
+from mlx_gptoss.harmony.content_parts import PARAGRAPH_BREAK, ContentPart
+from mlx_gptoss.harmony.json_text import Json, json_text
 from mlx_gptoss.harmony.openai_chat import Restore
 from mlx_gptoss.harmony.render.prompt import can_continue
 from mlx_gptoss.harmony.tool_results import Pairing
 
-INSTRUCTIONS = ("system", "developer")
+INSTRUCTION_ROLES = ("system", "developer")
 COMMENTARY = "commentary"
-CONTINUES_ANSWER = (
-    "continues"  # marks what a response said behind an answer that had begun
-)
 CALL_TYPES = ("function_call", "custom_tool_call", "tool_search_call")
-Json = Mapping[str, Any]
 FindItem = Callable[[str], Json | None]
 
 
 @dataclass
 class ParsedItems:
-    """What was read; `ignored` are the types of items and parts that are not shown."""
+    """The input; `ignored` are types of items and parts that the model does not see."""
 
     instructions: list[str] = field(default_factory=list)
     messages: list[m.Message] = field(default_factory=list)
@@ -53,23 +57,22 @@ def read_items(
     items: Sequence[Any],
     *,
     earlier: int = 0,
-    offer: ResponsesTools | None = None,
+    tools: ResponsesTools | None = None,
     restore: Restore | None = None,
     find: FindItem | None = None,
 ) -> ParsedItems:
-    """Read a whole input; its first items are `earlier`, of other responses.
+    """Read a whole input; the first `earlier` items are of previous responses.
 
-    `offer` has the names of tools, and those that items bring; `restore` puts back
-    the reasoning of calls that came without it; `find` returns the item that an
-    `item_reference` means. Raises ApiError (400) that names the item which cannot be
-    read.
+    `tools` has the names of tools, and the tools that items add; `restore` puts back
+    the reasoning of calls that came without it; `find` returns the item of an
+    `item_reference`. Raises ApiError (400) that names an unreadable item.
     """
-    places = [item_path(at, earlier) for at in range(len(items))]
-    reader = _ItemParser(items, places, offer or ResponsesTools(), restore, find)
+    paths = [item_path(index, earlier) for index in range(len(items))]
+    parser = _ItemParser(items, paths, tools or ResponsesTools(), restore, find)
     try:
-        for at in range(len(items)):
-            reader.take(at)
-        return reader.end()
+        for index in range(len(items)):
+            parser.feed(index)
+        return parser.finish()
     except PromptError as error:
         raise as_api_error(error) from error
 
@@ -78,166 +81,162 @@ class _ItemParser:
     def __init__(
         self,
         items: Sequence[Any],
-        places: Sequence[str],
-        offer: ResponsesTools,
+        paths: Sequence[str],
+        tools: ResponsesTools,
         restore: Restore | None,
         find: FindItem | None,
     ) -> None:
-        self.read = ParsedItems()
-        self._offer = offer
+        self.parsed = ParsedItems()
+        self._tools = tools
         self._restore = restore
         self._find = find
-        self._places = places
-        self._items = list(map(self._resolved, items, places))
-        asked = [n for n, item in enumerate(self._items) if is_user_message(item)]
-        self._newest = places[asked[-1]] if asked else ""  # what the user said last
+        self._paths = paths
+        self._items = list(map(self._resolve, items, paths))
+        questions = [n for n, item in enumerate(self._items) if is_user_message(item)]
+        self._newest_question = paths[questions[-1]] if questions else ""
         self._pairing = Pairing("call_id")
-        self._turn: list[m.Message] = []  # what the model said, until others speak
-        self._calls: list[tuple[str, str]] = []  # ids and places of its calls
-        self._searches: set[str] = set()  # ids of calls that search for tools
-        self._others: set[str] = set()  # ids of calls that are passed over
+        self._turn: list[m.Message] = []  # the model's messages since the last other
+        self._calls: list[tuple[str, str]] = []  # ids and paths of the calls in it
+        self._search_ids: set[str] = set()  # of calls of the tool search
+        self._ignored_ids: set[str] = set()  # of calls that are ignored
 
-    def take(self, at: int) -> None:
-        item, where = self._items[at], self._places[at]
+    def feed(self, index: int) -> None:
+        item, path = self._items[index], self._paths[index]
         kind = item_type(item)
-        reads = ITEM_PARSERS.get(kind)
-        if reads is None:
-            self.read.ignored.append(kind)
+        parse = ITEM_PARSERS.get(kind)
+        if parse is None:
+            self.parsed.ignored.append(kind)
             if call_id := item.get("call_id"):
-                self._others.add(str(call_id))
+                self._ignored_ids.add(str(call_id))
         elif kind == "message" and item.get("role") == "assistant":
-            self._said(item, at)
+            self._assistant_message(item, index)
         else:
-            reads(self, item, where)
+            parse(self, item, path)
 
-    def end(self) -> ParsedItems:
+    def finish(self) -> ParsedItems:
         self._end_turn()
-        self.read.messages = self._pairing.messages()
-        return self.read
+        self.parsed.messages = self._pairing.messages()
+        return self.parsed
 
     def _end_turn(self) -> None:
-        """Keep what the model said, with its reasoning where that is known."""
-        said: Sequence[m.Message] = self._turn
+        """Keep the model's messages, with their reasoning if it is remembered."""
+        messages: Sequence[m.Message] = self._turn
         if self._restore is not None and self._calls:
-            said = self._restore(said, [id for id, _ in self._calls])
-        self._pairing.add_messages(said, self._calls)
+            messages = self._restore(messages, [id for id, _ in self._calls])
+        self._pairing.add_messages(messages, self._calls)
         self._turn, self._calls = [], []
 
-    def _hear(self, message: m.Message) -> None:
-        """Keep what somebody else said."""
+    def _add_other(self, message: m.Message) -> None:
+        """Add a message that is not the model's."""
         self._end_turn()
         self._pairing.add_messages([message])
 
-    def message(self, item: Json, where: str) -> None:
+    def message(self, item: Json, path: str) -> None:
         role = item.get("role")
-        if role != "user" and role not in INSTRUCTIONS:
+        if role != "user" and role not in INSTRUCTION_ROLES:
             raise bad_request(
-                f"`{where}` has an unknown `role`: use user, assistant, system or "
+                f"`{path}` has an unknown `role`: use user, assistant, system or "
                 "developer",
-                param=where,
+                param=path,
             )
-        newest = where == self._newest
-        text = self._text(item.get("content"), where, must_be_text=newest)
+        newest = path == self._newest_question
+        text = self._text(item.get("content"), path, must_be_text=newest)
         if role == "user":
-            self._hear(m.user(text))
+            self._add_other(m.user(text))
         elif self._turn or self._pairing.has_messages:
-            self._hear(m.developer(text))
+            self._add_other(m.developer(text))
         elif text:
-            self.read.instructions.append(text)
+            self.parsed.instructions.append(text)
 
-    def reasoning(self, item: Json, where: str) -> None:
+    def reasoning(self, item: Json, path: str) -> None:
         sealed, text = item.get("encrypted_content"), ""
         if content := item.get("content"):
-            text = self._text(content, where)
-        elif isinstance(sealed, str) and sealed:  # not ours: there is nothing to read
+            text = self._text(content, path)
+        elif isinstance(sealed, str) and sealed:  # "" if another server sealed it
             text = unseal(sealed) or ""
         elif summary := item.get("summary"):
-            text = self._text(summary, where)
+            text = self._text(summary, path)
         if text:
             self._turn.append(m.reasoning(text))
 
-    def function_call(self, item: Json, where: str) -> None:
-        name, arguments = self._begin_call(item, where), item.get("arguments", "")
+    def function_call(self, item: Json, path: str) -> None:
+        name, arguments = self._begin_call(item, path), item.get("arguments", "")
         if not isinstance(arguments, str):
             arguments = json_text(arguments)
         self._turn.append(m.tool_call(name, arguments))
 
-    def custom_tool_call(self, item: Json, where: str) -> None:
-        name = self._begin_call(item, where)
-        self._turn.append(m.text_call(name, required_string(item, "input", where)))
+    def custom_tool_call(self, item: Json, path: str) -> None:
+        name = self._begin_call(item, path)
+        self._turn.append(m.text_call(name, required_string(item, "input", path)))
 
-    def additional_tools(self, item: Json, where: str) -> None:
-        """Tools that came later: where they are first spoken of, not in the opening."""
-        if found := self._offer.by_item.get(where):
-            self._hear(m.developer(tools=found))
+    def additional_tools(self, item: Json, path: str) -> None:
+        """Describe tools that were added later, unless the opening has them."""
+        if tools := self._tools.by_item.get(path):
+            self._add_other(m.developer(tools=tools))
 
-    def tool_search_call(self, item: Json, where: str) -> None:
+    def tool_search_call(self, item: Json, path: str) -> None:
         if not item.get("call_id"):  # a server's own search: its result is enough
-            self.read.ignored.append("tool_search_call")
+            self.parsed.ignored.append("tool_search_call")
             return
-        name = self._begin_call(item, where, self._offer.names.search)
-        self._searches.add(str(item["call_id"]))
+        name = self._begin_call(item, path, self._tools.names.search)
+        self._search_ids.add(str(item["call_id"]))
         self._turn.append(m.tool_call(name, json_text(item.get("arguments") or {})))
 
-    def tool_search_output(self, item: Json, where: str) -> None:
+    def tool_search_output(self, item: Json, path: str) -> None:
         call_id = str(item.get("call_id"))
-        if call_id not in self._searches:
-            self.additional_tools(item, where)
+        if call_id not in self._search_ids:
+            self.additional_tools(item, path)
             return
-        text = search_result_text(self._offer.by_item.get(where, ()))
+        text = search_result_text(self._tools.by_item.get(path, ()))
         self._end_turn()
-        self._pairing.add_result(text, id=call_id, where=where)
+        self._pairing.add_result(text, id=call_id, where=path)
 
-    def agent_message(self, item: Json, where: str) -> None:
-        """What another agent of the client tells this one, which is like a user's."""
+    def agent_message(self, item: Json, path: str) -> None:
+        """Read a message of another agent of the client as one of the user."""
         content = unseal_parts(item.get("content"))
-        self._hear(m.user(self._text(content, where)))
+        self._add_other(m.user(self._text(content, path)))
 
-    def output(self, item: Json, where: str) -> None:
+    def output(self, item: Json, path: str) -> None:
         id = item.get("call_id")
-        if str(id) in self._others:
-            self.read.ignored.append(item_type(item))
+        if str(id) in self._ignored_ids:
+            self.parsed.ignored.append(item_type(item))
             return
-        text = self._text(item.get("output"), where)
+        text = self._text(item.get("output"), path)
         self._end_turn()
         self._pairing.add_result(
             text,
             id=None if id is None else str(id),
-            name=self._named(item),
-            where=where,
+            name=self._tool_name(item),
+            where=path,
         )
 
-    def _said(self, item: Json, at: int) -> None:
-        """What the model told the user: before calls it is no answer."""
-        parts = content_parts(item.get("content"), self._places[at])
-        self._note(parts)
+    def _assistant_message(self, item: Json, index: int) -> None:
+        """Read text of the model: an answer, or a preamble if a call follows."""
+        parts = content_parts(item.get("content"), self._paths[index])
+        self._note_hidden(parts)
         thoughts = [part.text for part in parts if part.is_thought and part.text]
         if thoughts:
             self._turn.append(m.reasoning(PARAGRAPH_BREAK.join(thoughts)))
-        if text := PARAGRAPH_BREAK.join(
-            part.text for part in parts if not part.is_thought
-        ):
-            before = item.get("phase") == COMMENTARY or self._call_follows(at)
-            said = m.preamble(text) if before else m.answer(text)
-            if (
-                item.get(CONTINUES_ANSWER)
-                and self._turn
-                and can_continue(self._turn[-1])
-            ):
-                said = m.answer(self._turn.pop().text + text)
-            self._turn.append(said)
+        texts = [part.text for part in parts if not part.is_thought]
+        if text := PARAGRAPH_BREAK.join(texts):
+            is_preamble = item.get("phase") == COMMENTARY or self._call_follows(index)
+            message = m.preamble(text) if is_preamble else m.answer(text)
+            last = self._turn[-1] if self._turn else None
+            if item.get(CONTINUES_ANSWER) and last and can_continue(last):
+                message = m.answer(self._turn.pop().text + text)
+            self._turn.append(message)
 
-    def _text(self, content: Any, where: str, *, must_be_text: bool = False) -> str:
-        parts = content_parts(content, where, must_be_text=must_be_text)
-        self._note(parts)
+    def _text(self, content: Any, path: str, *, must_be_text: bool = False) -> str:
+        parts = content_parts(content, path, must_be_text=must_be_text)
+        self._note_hidden(parts)
         return PARAGRAPH_BREAK.join(part.text for part in parts)
 
-    def _note(self, parts: Sequence[ContentPart]) -> None:
-        self.read.ignored += [part.hidden for part in parts if part.hidden]
+    def _note_hidden(self, parts: Sequence[ContentPart]) -> None:
+        self.parsed.ignored += [part.hidden for part in parts if part.hidden]
 
-    def _call_follows(self, at: int) -> bool:
-        """Whether the next thing the model did was a call."""
-        for item in self._items[at + 1 :]:
+    def _call_follows(self, index: int) -> bool:
+        """Whether the model's next item, apart from reasoning, is a call."""
+        for item in self._items[index + 1 :]:
             kind = item_type(item) if isinstance(item, Mapping) else ""
             if kind in CALL_TYPES:
                 return True
@@ -245,29 +244,29 @@ class _ItemParser:
                 return False
         return False
 
-    def _named(self, item: Json) -> str | None:
-        """The tool that an item names, as the model reads it."""
+    def _tool_name(self, item: Json) -> str | None:
+        """Return the name of the tool of an item, as the model reads it."""
         name = item.get("name")
         if not isinstance(name, str) or not name:
             return None
-        return self._offer.names.model_name(name, namespace_of(item))
+        return self._tools.names.model_name(name, namespace_of(item))
 
-    def _begin_call(self, item: Json, where: str, name: str | None = None) -> str:
-        name = name or self._named(item) or required_string(item, "name", where)
-        call_id = required_string(item, "call_id", where)
-        self._calls.append((call_id, where))
+    def _begin_call(self, item: Json, path: str, name: str | None = None) -> str:
+        name = name or self._tool_name(item) or required_string(item, "name", path)
+        call_id = required_string(item, "call_id", path)
+        self._calls.append((call_id, path))
         return name
 
-    def _resolved(self, item: Any, where: str) -> Json:
+    def _resolve(self, item: Any, path: str) -> Json:
         if not isinstance(item, Mapping):
-            raise bad_request(f"`{where}` is no JSON object", param=where)
+            raise bad_request(f"`{path}` is not a JSON object", param=path)
         if not is_reference(item):
             return item
         found = self._find(str(item.get("id"))) if self._find else None
         if found is None:
             raise bad_request(
-                f"`{where}` refers to an item that is not stored here: send the item",
-                param=where,
+                f"`{path}` refers to an item that is not stored here: send the item",
+                param=path,
             )
         return found
 
@@ -284,58 +283,3 @@ ITEM_PARSERS: dict[str, Callable[[_ItemParser, Json, str], None]] = {
     "tool_search_output": _ItemParser.tool_search_output,
     "agent_message": _ItemParser.agent_message,
 }
-
-
-def item_type(item: Json) -> str:
-    """The type of an item; a message may leave it out, a reference has an id only."""
-    kind = item.get("type")
-    if isinstance(kind, str):
-        return kind
-    if "role" in item:
-        return "message"
-    return "item_reference" if item.keys() == {"id"} else ""
-
-
-def is_reference(item: Any) -> bool:
-    return isinstance(item, Mapping) and item_type(item) == "item_reference"
-
-
-def listed_item(item: Json) -> dict[str, Any]:
-    """Return an item as it is listed: the text of a message as a list of parts."""
-    item = {key: value for key, value in item.items() if key != CONTINUES_ANSWER}
-    content = item.get("content")
-    if item_type(item) != "message" or not isinstance(content, str):
-        return item
-    part: Json = {"type": "input_text", "text": content}
-    if item.get("role") == "assistant":
-        part = {"type": "output_text", "text": content, "annotations": []}
-    return {**item, "content": [part]}
-
-
-def is_user_message(item: Json) -> bool:
-    return item_type(item) == "message" and item.get("role") == "user"
-
-
-def content_parts(
-    content: Any, where: str, *, must_be_text: bool = False
-) -> list[ContentPart]:
-    """The parts of a content or an output, which may be one text."""
-    if content is None or isinstance(content, str):
-        return [ContentPart(content)] if content else []
-    if not isinstance(content, list):
-        raise bad_request(
-            f"the content of `{where}` is no text and no list of parts", param=where
-        )
-    return [
-        ContentPart(part)
-        if isinstance(part, str)
-        else read_part(part, where, must_be_text=must_be_text)
-        for part in content
-    ]
-
-
-def required_string(item: Json, name: str, where: str) -> str:
-    value = item.get(name)
-    if not isinstance(value, str) or (name != "input" and not value):
-        raise bad_request(f"`{where}.{name}` must be a text", param=f"{where}.{name}")
-    return value

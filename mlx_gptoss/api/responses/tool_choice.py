@@ -1,45 +1,48 @@
-"""`tool_choice` of responses, written as that of chat completions.
+"""Rewrite `tool_choice` of Responses as that of chat completions.
 
 An entry names a tool as its client knows it: a function or a custom tool, perhaps with
-its `namespace`, a whole namespace, or the search. Other types are passed over among
-those allowed.
+its `namespace`, a whole namespace, or the tool search. Entries of `allowed_tools` with
+other types are ignored.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from mlx_gptoss.api.errors import bad_request
-from mlx_gptoss.api.responses.tool_names import SEARCH, ToolNames, namespace_of
+from mlx_gptoss.api.responses.tool_names import (
+    CALLABLE_TYPES,
+    SEARCH,
+    ToolNames,
+    namespace_of,
+)
 from mlx_gptoss.harmony.constrain.constraints import REQUIRED
-
-Json = Mapping[str, Any]
-CALLABLE_TYPES = ("function", "custom")
+from mlx_gptoss.harmony.json_text import Json
 
 
-def to_chat_tool_choice(given: str | Json | None, names: ToolNames) -> Any:
-    """Write a choice by the names that the model reads. Raises ApiError (400)."""
-    if not isinstance(given, Mapping):
-        return given
-    kind = given.get("type")
+def to_chat_tool_choice(choice: str | Json | None, names: ToolNames) -> Any:
+    """Return the choice with the names that the model reads. Raises ApiError (400)."""
+    if not isinstance(choice, Mapping):
+        return choice
+    kind = choice.get("type")
     if kind == "namespace":
-        return allowed_tools(REQUIRED, _entry_names(given, names))
+        return allowed_tools(REQUIRED, _entry_names(choice, names))
     if kind in (*CALLABLE_TYPES, SEARCH):
-        [name] = _entry_names(given, names)
+        [name] = _entry_names(choice, names)
         return {"type": "function", "name": name}
-    if kind == "allowed_tools" and isinstance(given.get("tools"), list):
-        entries = [one for one in given["tools"] if isinstance(one, Mapping)]
-        named = [name for one in entries for name in _entry_names(one, names)]
-        return {**given, **allowed_tools(given.get("mode", "auto"), named)}
-    return given
+    if kind == "allowed_tools" and isinstance(choice.get("tools"), list):
+        entries = [entry for entry in choice["tools"] if isinstance(entry, Mapping)]
+        allowed = [name for entry in entries for name in _entry_names(entry, names)]
+        return {**choice, **allowed_tools(choice.get("mode", "auto"), allowed)}
+    return choice
 
 
-def allowed_tools(mode: Any, named: list[str]) -> dict[str, Any]:
-    tools = [{"type": "function", "name": name} for name in named]
+def allowed_tools(mode: Any, names: list[str]) -> dict[str, Any]:
+    tools = [{"type": "function", "name": name} for name in names]
     return {"type": "allowed_tools", "mode": mode, "tools": tools}
 
 
 def _entry_names(entry: Json, names: ToolNames) -> list[str]:
-    """The tools that an entry means, none for those that are not offered here."""
+    """Return the names of the tools that an entry means; none for other types."""
     kind, function = entry.get("type"), entry.get("function", entry)
     if kind == SEARCH:
         return [names.search]

@@ -1,12 +1,12 @@
-"""Tools by the names that the model reads: one list of functions, namespaces or not.
+"""Names of tools as the model reads them: one flat list, namespaces or not.
 
-    names = Names()
-    names.add(Origin("add", "mcp__numbers"))         # "mcp__numbers__add"
-    names.origin("mcp__numbers__add")                # what a call of it goes back as
-    names.shown("add", "mcp__numbers")               # how a call in the past is shown
+    names = ToolNames()
+    names.add(ToolOrigin("add", "mcp__numbers"))     # "mcp__numbers__add"
+    names.origin_of("mcp__numbers__add")             # the tool that a call goes back to
+    names.model_name("add", "mcp__numbers")          # the name in a past call
 
-A name depends on what was added before it only where two would be the same, so that a
-conversation reads the same when tools are found later. Knows nothing of schemas.
+A name depends on the tools before it only if two would be equal, so that a conversation
+renders the same when tools are added later. Knows nothing of schemas.
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,12 @@ from mlx_gptoss.harmony.messages import FUNCTIONS, wire_name
 
 SEPARATOR = "__"
 SEARCH = "tool_search"
+CALLABLE_TYPES = ("function", "custom")
 
 
 @dataclass(frozen=True)
 class ToolOrigin:
-    """A tool as its client knows it; a search finds others, and the client runs it."""
+    """A tool as its client knows it; the client also runs a search for tools."""
 
     name: str
     namespace: str | None = None
@@ -29,17 +30,17 @@ class ToolOrigin:
 
 
 class ToolNames:
-    """See the module."""
+    """Maps tools of clients to unique names, and back."""
 
     def __init__(self) -> None:
         self._names: dict[ToolOrigin, str] = {}
-        self._origins: dict[str, ToolOrigin] = {}  # by the name as the model writes it
+        self._origins: dict[str, ToolOrigin] = {}  # by the name the model writes
 
     def __contains__(self, origin: ToolOrigin) -> bool:
         return origin in self._names
 
     def add(self, origin: ToolOrigin) -> str:
-        """Give a tool a name that no other has; the same tool keeps its own."""
+        """Return a name that no other tool has; the same tool keeps its name."""
         if origin not in self._names:
             plain = qualified_name(origin)
             name, number = plain, 1
@@ -50,49 +51,53 @@ class ToolNames:
             self._origins[wire_name(name)] = origin
         return self._names[origin]
 
-    def origin(self, shown: str) -> ToolOrigin:
-        """Return the tool that a call names; an unknown one goes by that name."""
-        return self._origins.get(wire_name(shown), ToolOrigin(shown))
+    def origin_of(self, name: str) -> ToolOrigin:
+        """Return the tool with a name that the model wrote, even an unknown one."""
+        return self._origins.get(wire_name(name), ToolOrigin(name))
 
     def model_name(self, name: str, namespace: str | None = None) -> str:
-        """Return the name of a tool, on offer now or not."""
+        """Return the name that the model reads, for a tool on offer or not."""
         found = self.candidates(name, namespace)
-        return (
-            found[0] if len(found) == 1 else qualified_name(ToolOrigin(name, namespace))
-        )
+        if len(found) == 1:
+            return found[0]
+        return qualified_name(ToolOrigin(name, namespace))
 
     def candidates(self, name: str, namespace: str | None = None) -> list[str]:
-        """Return the tools on offer that may be meant; without a namespace, of any."""
+        """Return the names of matching tools; without a namespace, in all of them."""
         exact = self._names.get(ToolOrigin(name, namespace))
         if exact is not None:
             return [exact]
         if namespace is not None:
             return []
         return [
-            shown
-            for origin, shown in self._names.items()
-            if name in (origin.name, shown) and not origin.is_search
+            model_name
+            for origin, model_name in self._names.items()
+            if name in (origin.name, model_name) and not origin.is_search
         ]
 
     def in_namespace(self, namespace: str) -> list[str]:
-        """Return the tools of a namespace."""
-        return [s for one, s in self._names.items() if one.namespace == namespace]
+        """Return the names of the tools of a namespace."""
+        return [
+            name
+            for origin, name in self._names.items()
+            if origin.namespace == namespace
+        ]
 
     @property
     def search(self) -> str:
-        """Return the name of the tool that finds others, on offer or not."""
+        """The name of the search for tools, on offer or not."""
         return self._names.get(ToolOrigin(SEARCH, is_search=True), SEARCH)
 
 
 def qualified_name(origin: ToolOrigin) -> str:
-    """Write a tool with its namespace, unless that is where all functions are."""
-    space = (origin.namespace or "").rstrip("_")
-    if space in ("", FUNCTIONS):
+    """Prefix a tool with its namespace, unless that is the one of all functions."""
+    namespace = (origin.namespace or "").rstrip("_")
+    if namespace in ("", FUNCTIONS):
         return origin.name
-    return f"{space}{SEPARATOR}{origin.name}"
+    return f"{namespace}{SEPARATOR}{origin.name}"
 
 
 def namespace_of(item: Mapping[str, Any]) -> str | None:
-    """Return the namespace of a call or of an entry of `tool_choice`, if it has one."""
-    found = item.get("namespace")
-    return found if isinstance(found, str) and found else None
+    """Return the namespace of a call or an entry of `tool_choice`, if it has one."""
+    namespace = item.get("namespace")
+    return namespace if isinstance(namespace, str) and namespace else None

@@ -1,13 +1,13 @@
-"""All tools of a request as functions: of `tools`, of namespaces, and of its items.
+"""Read all tools of a request as functions: of `tools`, namespaces and input items.
 
-    offer = read_offer(request.tools, items, limits)
-    offer.tools        # every tool that can be called
-    offer.opening      # those that are shown before the conversation
-    offer.found        # those that an item brings, shown where it stands
+    tools = read_tools(request.tools, items, limits)
+    tools.offered      # every tool that can be called
+    tools.opening      # those described before the conversation
+    tools.by_item      # those that an item adds, described where it stands
 
-Tools come with the request, with an `additional_tools` item, or as the result of a
-search that the client ran. Those of items are shown where they came, so that what was
-read before them stays as it was. Whatever cannot be offered is named in `ignored`.
+Tools come with the request, in an `additional_tools` item, or as the result of a search
+that the client ran. Tools of items are described where they appear, so that the prompt
+before them, and its cache, stay the same. Types that cannot be offered are ignored.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,22 +23,27 @@ from mlx_gptoss.api.responses.tool_descriptions import (
     read_function,
     read_search,
 )
-from mlx_gptoss.api.responses.tool_names import SEARCH, ToolNames, ToolOrigin
+from mlx_gptoss.api.responses.tool_names import (
+    CALLABLE_TYPES,
+    SEARCH,
+    ToolNames,
+    ToolOrigin,
+)
 from mlx_gptoss.api.responses.wire import ResponsesTool
 from mlx_gptoss.api.settings import RequestLimits
 from mlx_gptoss.harmony.messages import DeveloperContent, ToolDescription
 from mlx_gptoss.harmony.render.contents import developer_text
 
-CALLABLE_TYPES = ("function", "custom")
 CLIENT_EXECUTION = "client"
-TOOL_ITEM_TYPES = ("additional_tools", "tool_search_output")
-INSTRUCTION_ROLES = ("system", "developer")  # messages that may stand before the tools
+ADDITIONAL_TOOLS = "additional_tools"
+TOOL_ITEM_TYPES = (ADDITIONAL_TOOLS, "tool_search_output")
+INSTRUCTION_ROLES = ("system", "developer")  # may come before the tools of an item
 ToolDescriptions = tuple[ToolDescription, ...]
 
 
 @dataclass(frozen=True)
 class ResponsesTools:
-    """See the module; `found` goes by the places of items, as `input[3]`."""
+    """The tools of a request; keys of `by_item` are paths such as `input[3]`."""
 
     offered: OfferedTools = field(default_factory=OfferedTools)
     names: ToolNames = field(default_factory=ToolNames)
@@ -48,7 +53,7 @@ class ResponsesTools:
 
 @dataclass(frozen=True)
 class ListedTool:
-    """A tool where it stands; `about` tells of its namespace, at the first of it."""
+    """A tool and its path; `note` describes its namespace, at the first tool of it."""
 
     tool: ResponsesTool
     path: str
@@ -57,63 +62,66 @@ class ListedTool:
 
 
 def read_tools(
-    given: Sequence[ResponsesTool],
+    tools: Sequence[ResponsesTool],
     items: Sequence[Any],
     limits: RequestLimits,
     *,
     earlier: int = 0,
 ) -> ResponsesTools:
-    """Read the tools of a request; raises ApiError (400) for one that cannot be read.
+    """Read the tools of a request. Raises ApiError (400) for an unreadable one.
 
-    `items` have no references any more; the first ones are `earlier`: see `place_of`.
+    `items` are without references; the first `earlier` are of previous responses.
     """
-    reader = _ToolListParser(limits)
-    opening = reader.read(given, "tools", again=False)
-    found: dict[str, ToolDescriptions] = {}
-    talked = False
-    for at, item in enumerate(items):
-        where = item_path(at, earlier)
+    parser = _ToolListParser(limits)
+    opening = parser.read(tools, "tools", redefine=False)
+    by_item: dict[str, ToolDescriptions] = {}
+    conversation_begun = False
+    for index, item in enumerate(items):
+        path = item_path(index, earlier)
         kind = item.get("type") if isinstance(item, Mapping) else None
         if kind in TOOL_ITEM_TYPES:
-            tools = reader.read(item_tools(item, where), f"{where}.tools", again=True)
-            if kind == TOOL_ITEM_TYPES[0] and not talked:
-                opening.update(tools)
+            added = parser.read(item_tools(item, path), f"{path}.tools", redefine=True)
+            if kind == ADDITIONAL_TOOLS and not conversation_begun:
+                opening.update(added)
             else:
-                found[where] = tuple(tools.values())
+                by_item[path] = tuple(added.values())
         elif not (isinstance(item, Mapping) and item.get("role") in INSTRUCTION_ROLES):
-            talked = True
-    descriptions = tuple(reader.descriptions.values())
-    tools = OfferedTools(descriptions, frozenset(reader.strict), tuple(reader.ignored))
-    check_tools(tools, limits)
-    return ResponsesTools(tools, reader.names, tuple(opening.values()), found)
+            conversation_begun = True
+    descriptions = tuple(parser.descriptions.values())
+    ignored = tuple(parser.ignored)
+    offered = OfferedTools(descriptions, frozenset(parser.strict), ignored)
+    check_tools(offered, limits)
+    return ResponsesTools(offered, parser.names, tuple(opening.values()), by_item)
 
 
-def item_path(at: int, earlier: int) -> str:
-    """The place of an item as its client knows it: so many are of earlier responses."""
-    own = at - earlier
-    return f"input[{own}]" if own >= 0 else f"previous_response_id[{at}]"
+def item_path(index: int, earlier: int) -> str:
+    """Name an item as its client knows it; the first `earlier` are of a response."""
+    own = index - earlier
+    return f"input[{own}]" if own >= 0 else f"previous_response_id[{index}]"
 
 
-def item_tools(item: Mapping[str, Any], where: str) -> list[ResponsesTool]:
-    """Return the tools of an item."""
-    given = item.get("tools")
-    if not isinstance(given, list):
-        raise bad_request(f"`{where}.tools` is no list of tools", param=where)
-    return [parse_tool(one, f"{where}.tools[{at}]") for at, one in enumerate(given)]
+def item_tools(item: Mapping[str, Any], path: str) -> list[ResponsesTool]:
+    """Parse the tools of an item."""
+    tools = item.get("tools")
+    if not isinstance(tools, list):
+        raise bad_request(f"`{path}.tools` is not a list of tools", param=path)
+    return [
+        parse_tool(tool, f"{path}.tools[{index}]") for index, tool in enumerate(tools)
+    ]
 
 
-def parse_tool(given: Any, where: str) -> ResponsesTool:
-    """Return a tool that stands in an item or in a namespace."""
+def parse_tool(value: Any, path: str) -> ResponsesTool:
+    """Parse a tool of an item or a namespace."""
     try:
-        return ResponsesTool.model_validate(given)
+        return ResponsesTool.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join([where, *map(str, first["loc"])])
+        place = ".".join([path, *map(str, first["loc"])])
         raise bad_request(f"`{place}`: {first['msg']}", param=place) from error
 
 
 class _ToolListParser:
-    """Tools by the names they are shown with; the last definition of one counts."""
+    """Collects tools by the names the model reads; the last definition counts."""
 
     def __init__(self, limits: RequestLimits) -> None:
         self.names = ToolNames()
@@ -123,93 +131,95 @@ class _ToolListParser:
         self._limits = limits
 
     def read(
-        self, given: Sequence[ResponsesTool], where: str, *, again: bool
+        self, tools: Sequence[ResponsesTool], path: str, *, redefine: bool
     ) -> dict[str, ToolDescription]:
-        """Read a list; in one that may name a tool `again`, it is defined anew."""
+        """Read a list of tools; with `redefine` it may define a tool again."""
         read: dict[str, ToolDescription] = {}
-        for entry in self._entries(given, where):
-            origin = self._origin(entry)
-            if not again and origin in self.names:
-                name = origin.name
+        for listed in self._expand(tools, path):
+            origin = self._origin(listed)
+            if not redefine and origin in self.names:
                 raise bad_request(
-                    f"two tools are named `{name}`: rename one", param="tools"
+                    f"two tools are named `{origin.name}`: rename one", param="tools"
                 )
-            shown = self.names.add(origin)
-            description = replace(self._description(entry), name=shown)
-            if entry.note:
-                text = "\n\n".join(filter(None, [entry.note, description.description]))
+            name = self.names.add(origin)
+            description = replace(self._describe(listed), name=name)
+            if listed.note:
+                text = "\n\n".join(filter(None, [listed.note, description.description]))
                 description = replace(description, description=text)
-            read[shown] = self.descriptions[shown] = description
-            self.strict.discard(shown)
-            if entry.tool.strict and entry.tool.type == "function":
-                self.strict.add(shown)
+            read[name] = self.descriptions[name] = description
+            self.strict.discard(name)
+            if listed.tool.strict and listed.tool.type == "function":
+                self.strict.add(name)
         return read
 
-    def _entries(
-        self, given: Sequence[ResponsesTool], where: str
+    def _expand(
+        self, tools: Sequence[ResponsesTool], path: str
     ) -> Iterator[ListedTool]:
-        for at, tool in enumerate(given):
-            place = f"{where}[{at}]"
+        """Yield the tools that can be offered, those of namespaces too."""
+        for index, tool in enumerate(tools):
+            place = f"{path}[{index}]"
             if tool.type == "namespace":
-                yield from self._inside(tool, place)
-            elif tool.type in CALLABLE_TYPES or _is_search(tool):
+                yield from self._expand_namespace(tool, place)
+            elif tool.type in CALLABLE_TYPES or _is_client_search(tool):
                 yield ListedTool(tool, place)
             else:
                 self.ignored.append(tool.type)
 
-    def _inside(self, space: ResponsesTool, where: str) -> Iterator[ListedTool]:
-        if not space.name or not isinstance(space.tools, list):
+    def _expand_namespace(
+        self, namespace: ResponsesTool, path: str
+    ) -> Iterator[ListedTool]:
+        if not namespace.name or not isinstance(namespace.tools, list):
             raise bad_request(
-                f"`{where}` is a namespace: give its `name` and its `tools`",
-                param=where,
+                f"`{path}` is a namespace: give its `name` and its `tools`",
+                param=path,
             )
-        about = namespace_note(space.name, space.description)
-        for at, inner in enumerate(space.tools):
-            place = f"{where}.tools[{at}]"
-            tool = parse_tool(inner, place)
+        note = namespace_note(namespace.name, namespace.description)
+        for index, value in enumerate(namespace.tools):
+            place = f"{path}.tools[{index}]"
+            tool = parse_tool(value, place)
             if tool.type not in CALLABLE_TYPES:
                 self.ignored.append(tool.type)
                 continue
-            yield ListedTool(tool, place, space.name, about)
-            about = ""
-        if not space.tools:
-            self.ignored.append(space.type)
+            yield ListedTool(tool, place, namespace.name, note)
+            note = ""
+        if not namespace.tools:
+            self.ignored.append(namespace.type)
 
-    def _origin(self, entry: ListedTool) -> ToolOrigin:
-        if entry.tool.type == SEARCH:
+    def _origin(self, listed: ListedTool) -> ToolOrigin:
+        if listed.tool.type == SEARCH:
             return ToolOrigin(SEARCH, is_search=True)
-        if not entry.tool.name:
-            where = entry.path
-            raise bad_request(f"`{where}` has no `name`", param=f"{where}.name")
-        return ToolOrigin(entry.tool.name, entry.namespace)
+        if not listed.tool.name:
+            path = listed.path
+            raise bad_request(f"`{path}` has no `name`", param=f"{path}.name")
+        return ToolOrigin(listed.tool.name, listed.namespace)
 
-    def _description(self, entry: ListedTool) -> ToolDescription:
-        read: dict[str, Callable[[], ToolDescription]] = {
-            "function": lambda: read_function(entry.tool, entry.path),
-            "custom": lambda: read_custom(entry.tool, entry.path, self._limits),
-            SEARCH: lambda: read_search(entry.tool),
+    def _describe(self, listed: ListedTool) -> ToolDescription:
+        readers: dict[str, Callable[[], ToolDescription]] = {
+            "function": lambda: read_function(listed.tool, listed.path),
+            "custom": lambda: read_custom(listed.tool, listed.path, self._limits),
+            SEARCH: lambda: read_search(listed.tool),
         }
-        return read[entry.tool.type]()
+        return readers[listed.tool.type]()
 
 
-def _is_search(tool: ResponsesTool) -> bool:
-    """Whether the client runs the search: what a server would find is on offer here.
+def _is_client_search(tool: ResponsesTool) -> bool:
+    """Whether the client runs the search; a server's search is not offered.
 
-    Only one that a client runs has a schema of its arguments.
+    Without `execution`, one with a schema for its arguments is the client's.
     """
-    told = tool.execution is None and tool.parameters is not None
-    return tool.type == SEARCH and (tool.execution == CLIENT_EXECUTION or told)
+    unspecified = tool.execution is None and tool.parameters is not None
+    return tool.type == SEARCH and (tool.execution == CLIENT_EXECUTION or unspecified)
 
 
 def namespace_note(namespace: str, description: str | None) -> str:
-    """Say before the first tool of a namespace what all of them are."""
+    """Describe a namespace, in front of the description of its first tool."""
     text = (description or "").strip()
     return f"All of `{namespace}`: {text}" if text else ""
 
 
 def search_result_text(tools: ToolDescriptions) -> str:
-    """Tell what a search has found, as the model reads tools in the opening."""
+    """Describe the tools that a search found, in the format of the opening."""
     if not tools:
         return "No tools were found."
-    shown = developer_text(DeveloperContent(tools=tools))
-    return f"These functions can be called from now on:\n\n{shown}"
+    text = developer_text(DeveloperContent(tools=tools))
+    return f"These functions can be called from now on:\n\n{text}"

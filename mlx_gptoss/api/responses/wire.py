@@ -1,7 +1,7 @@
-"""Responses: what is asked.
+"""Wire types of OpenAI's Responses.
 
-Items of the input are read by `responses/items.py`: there are many kinds, and those
-of other providers are passed over.
+Input items are plain JSON here and read by `items.py`: there are many types, and those
+of other providers are ignored.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -9,73 +9,80 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from mlx_gptoss.api.aliases import RESPONSES
-from mlx_gptoss.api.chat.wire import (
-    EffortName,
+from mlx_gptoss.api.efforts import EffortName
+from mlx_gptoss.api.sampling_fields import (
+    ReasoningLimit,
     SamplingFields,
     TokenLimit,
-    TokenLogprob,
+    TopLogprobs,
 )
 from mlx_gptoss.api.wire import (
     ContinuationFields,
     FailFastList,
-    Json,
+    JsonObject,
     ReplyModel,
     RequestModel,
+    TokenLogprob,
 )
 
-ShortText = Annotated[str, Field(max_length=512)]
+MetadataKey = Annotated[str, Field(max_length=64)]
+MetadataValue = Annotated[str, Field(max_length=512)]
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+ResponseStatus = Literal[
+    "in_progress", "completed", "incomplete", "failed", "cancelled"
+]
 
 
 class ResponsesTextOptions(RequestModel):
     """The format of the answer: `text`, `json_object` or `json_schema`."""
 
-    format: Json | None = None
+    format: JsonObject | None = None
     verbosity: str | None = None
 
 
 class ResponsesReasoningOptions(RequestModel):
-    """How long the model reasons; `max_tokens` is ours, a limit of it."""
+    """How much the model reasons; `max_tokens` is an extension, a limit of it."""
 
     effort: EffortName | None = None
     summary: str | None = None
     generate_summary: str | None = None
-    max_tokens: Annotated[int, Field(ge=0)] | None = None
+    max_tokens: ReasoningLimit | None = None
 
 
 class ResponsesTool(RequestModel):
-    """A tool: `function` has `parameters`, `custom` perhaps a `format`.
+    """A tool: a `function` has `parameters`, a `custom` tool may have a `format`.
 
-    A `namespace` has `tools` of these two; a `tool_search` with the `execution` client
-    finds more of them. Of other types nothing is offered to the model.
+    A `namespace` has `tools` of these two types; a `tool_search` with the `execution`
+    client finds more of them. The model is not offered tools of other types.
     """
 
     type: str
     name: str | None = None
     description: str | None = None
-    parameters: Json | None = None
+    parameters: JsonObject | None = None
     strict: bool | None = None
-    format: Json | None = None
+    format: JsonObject | None = None
     tools: Any = None
     execution: Any = None
 
 
 class ResponsesInput(SamplingFields, ContinuationFields):
-    """What decides the prompt of a response."""
+    """The fields that determine the prompt of a response."""
 
     api: ClassVar[str] = RESPONSES
 
     model: str | None = None
-    input: str | FailFastList[Json] | None = None
+    input: str | FailFastList[JsonObject] | None = None
     instructions: str | None = None
     previous_response_id: str | None = None
     tools: FailFastList[ResponsesTool] | None = None
-    tool_choice: str | Json | None = None
+    tool_choice: str | JsonObject | None = None
     parallel_tool_calls: bool | None = None
     reasoning: ResponsesReasoningOptions | None = None
     text: ResponsesTextOptions | None = None
     truncation: Literal["auto", "disabled"] | None = None
-    conversation: str | Json | None = None
-    prompt: Json | None = None
+    conversation: str | JsonObject | None = None
+    prompt: JsonObject | None = None
     max_output_tokens: TokenLimit | None = None
 
 
@@ -87,26 +94,15 @@ class ResponsesRequest(ResponsesInput):
     stream: bool | None = None
     background: bool | None = None
     max_tool_calls: int | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: TopLogprobs | None = None
     metadata: (
-        Annotated[
-            dict[Annotated[str, Field(max_length=64)], ShortText], Field(max_length=16)
-        ]
-        | None
+        Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None
     ) = None
     service_tier: str | None = None
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
     user: str | None = None
-    stream_options: Json | None = None
-
-
-# Replies
-
-ItemStatus = Literal["in_progress", "completed", "incomplete"]
-ResponseStatus = Literal[
-    "in_progress", "completed", "incomplete", "failed", "cancelled"
-]
+    stream_options: JsonObject | None = None
 
 
 class ReasoningText(ReplyModel):
@@ -120,7 +116,7 @@ class SummaryText(ReplyModel):
 
 
 class ReasoningItem(ReplyModel):
-    """The chain of thought; `summary` has the same text where one is asked for."""
+    """The chain of thought; `summary` has the same text if one is requested."""
 
     id: str
     type: Literal["reasoning"] = "reasoning"
@@ -130,23 +126,23 @@ class ReasoningItem(ReplyModel):
     encrypted_content: str | None = None
 
     @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> Json:
-        """Leave out what is not sealed: by the API it is a text or not there."""
-        written = write(self)
+    def _omit_unsealed(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:
+        """Omit `encrypted_content` if there is none: the API has no null there."""
+        fields = serialize(self)
         if self.encrypted_content is None:
-            del written["encrypted_content"]
-        return written
+            del fields["encrypted_content"]
+        return fields
 
 
 class OutputText(ReplyModel):
     type: Literal["output_text"] = "output_text"
     text: str
-    annotations: list[Json]
+    annotations: list[JsonObject]
     logprobs: list[TokenLogprob]
 
 
 class MessageItem(ReplyModel):
-    """Text for the user: before calls (`commentary`), or the answer."""
+    """Text for the user: a preamble to calls (`commentary`), or the answer."""
 
     id: str
     type: Literal["message"] = "message"
@@ -157,7 +153,7 @@ class MessageItem(ReplyModel):
 
 
 def is_none(value: object) -> bool:
-    """Whether a field is left out: without a value, clients expect no field."""
+    """Whether to omit a field that has no value."""
     return value is None
 
 
@@ -165,7 +161,7 @@ OptionalNamespace = Annotated[str | None, Field(exclude_if=is_none)]
 
 
 class FunctionCallItem(ReplyModel):
-    """A call; `namespace` is that of the tool, if it has one."""
+    """A call of a function, with the namespace of the tool if it has one."""
 
     id: str
     type: Literal["function_call"] = "function_call"
@@ -187,7 +183,7 @@ class CustomCallItem(ReplyModel):
 
 
 class SearchCallItem(ReplyModel):
-    """A search for tools, which the client runs; `arguments` are an object."""
+    """A search for tools, run by the client; `arguments` is an object."""
 
     id: str
     type: Literal["tool_search_call"] = "tool_search_call"
@@ -233,8 +229,8 @@ class ResponseError(ReplyModel):
 class ResponseReply(ReplyModel):
     """A response, written with all its fields.
 
-    `finish_details` is ours: what was cut short within the answer. Penalties are those
-    that had an effect: none.
+    `finish_details` is an extension: the parts of the answer that were cut short.
+    Penalties are reported as applied: zero.
     """
 
     id: str
@@ -255,14 +251,14 @@ class ResponseReply(ReplyModel):
     frequency_penalty: float = 0.0
     previous_response_id: str | None
     prompt_cache_key: str | None
-    reasoning: Json
+    reasoning: JsonObject
     safety_identifier: str | None
     service_tier: str
     store: bool
     temperature: float
-    text: Json
-    tool_choice: str | Json
-    tools: list[Json]
+    text: JsonObject
+    tool_choice: str | JsonObject
+    tools: list[JsonObject]
     top_logprobs: int
     top_p: float
     truncation: Literal["auto", "disabled"]
@@ -282,10 +278,10 @@ class DeletedResponse(ReplyModel):
 
 
 class ItemList(ReplyModel):
-    """A page of the items that a response was asked with."""
+    """A page of the input items of a response."""
 
     object: Literal["list"] = "list"
-    data: list[Json]
+    data: list[JsonObject]
     first_id: str | None
     last_id: str | None
     has_more: bool

@@ -12,15 +12,16 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-from mlx_gptoss.api.chat.reply_style import ChatReplyOptions
-from mlx_gptoss.api.chat.wire import TokenLogprob
 from mlx_gptoss.api.errors import ApiError, as_api_error, bad_request
 from mlx_gptoss.api.generation import AnswerStream
-from mlx_gptoss.api.responses.reply import Event, ResponseBuilder
+from mlx_gptoss.api.logprobs import token_logprobs
+from mlx_gptoss.api.responses.reply import ResponseBuilder
 from mlx_gptoss.api.responses.wire import ResponseReply
 from mlx_gptoss.api.text_parser import ParsedToken
+from mlx_gptoss.api.wire import JsonObject, StreamEvent, TokenLogprob
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.outputs import CANCELLED, Step
 from mlx_gptoss.errors import StorageError
 from mlx_gptoss.server.responses.store import ResponseStore, StoredResponse
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 CANCEL_SECONDS = 5.0  # for a cancelled turn to end
 NO_STORE = "this server stores no responses (--no-store)"
 STORE_THREADS = 8  # they may block while another process locks the store
-Json = dict[str, Any]
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -41,8 +41,8 @@ class LiveResponse:
 
     turn: AnswerStream
     output: ResponseBuilder
-    manner: ChatReplyOptions
-    items: list[Json]
+    logprobs_tokenizer: Tokenizer | None  # set if the reply has log-probabilities
+    items: list[JsonObject]
     stored: bool
     continues: bool = False  # continues the last message of the input
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -52,7 +52,7 @@ class LiveResponse:
     def id(self) -> str:
         return self.output.reply.id
 
-    def feed(self, heard: ParsedToken) -> list[Event]:
+    def feed(self, heard: ParsedToken) -> list[StreamEvent]:
         """Add a token's parser output; return the resulting stream events."""
         if heard.visible and heard.step is not None:
             self._steps.append(heard.step)
@@ -63,10 +63,11 @@ class LiveResponse:
         if not heard.events:
             return ()
         steps, self._steps = self._steps, []
-        found = self.manner.token_logprobs(steps)
-        return found.content if found else ()
+        if self.logprobs_tokenizer is None:
+            return ()
+        return token_logprobs(self.logprobs_tokenizer, steps)
 
-    def end(self) -> list[Event]:
+    def end(self) -> list[StreamEvent]:
         turn = self.turn
         return self.output.end(turn.finish_reason, turn.usage, turn.finish_details)
 
@@ -94,7 +95,7 @@ class ResponseRegistry:
         if self.store is not None:
             self.store.close()
 
-    async def history(self, previous: str | None) -> list[Json]:
+    async def history(self, previous: str | None) -> list[JsonObject]:
         """Return all items of a conversation up to the response `previous`."""
         if previous is None:
             return []
@@ -115,7 +116,7 @@ class ResponseRegistry:
             )
         return items
 
-    async def events(self, live: LiveResponse) -> AsyncIterator[Event]:
+    async def events(self, live: LiveResponse) -> AsyncIterator[StreamEvent]:
         """Yield all stream events of a response; a failure becomes the last one."""
         for event in live.output.begin():
             yield event
@@ -140,13 +141,13 @@ class ResponseRegistry:
         await self._finish(live)
         return live.output.reply
 
-    async def snapshot(self, id: str) -> Json:
+    async def snapshot(self, id: str) -> JsonObject:
         """Return the current state of a response. Raises ApiError (404)."""
         if id in self.running:
             return self.running[id].output.snapshot()
         return (await self._load(id)).reply
 
-    async def input_items(self, id: str) -> list[Json]:
+    async def input_items(self, id: str) -> list[JsonObject]:
         """Return a response's input items, including those of earlier responses."""
         if id in self.running:
             return self.running[id].items
@@ -157,7 +158,7 @@ class ResponseRegistry:
             before = await self._in_thread(self.store.history, stored.previous)
         return [*(before or []), *stored.items]
 
-    async def cancel(self, id: str) -> Json:
+    async def cancel(self, id: str) -> JsonObject:
         """Cancel a response in progress. Idempotent."""
         live = self.running.get(id)
         if live is not None:

@@ -22,6 +22,7 @@ from typing import Any
 
 from mlx_gptoss.api.responses.items import CONTINUES_ANSWER
 from mlx_gptoss.api.settings import ServerSettings
+from mlx_gptoss.api.wire import JsonObject
 from mlx_gptoss.errors import GptOssError, StorageError
 from mlx_gptoss.server.responses.database import DamagedError, Database
 
@@ -77,7 +78,6 @@ PREFIXES = {
     "tool_search_output": "tso",
     "additional_tools": "at",
 }
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class StoredResponse:
     With `continues`, it continues the assistant message at the end of the input.
     """
 
-    reply: Json
-    items: list[Json]
+    reply: JsonObject
+    items: list[JsonObject]
     previous: str | None = None
     continues: bool = False
 
@@ -195,12 +195,12 @@ class ResponseStore:
 
         return self._database.read(work)
 
-    def history(self, id: str) -> list[Json] | None:
+    def history(self, id: str) -> list[JsonObject] | None:
         """Return all items up to a response's output, or None if any is missing."""
         if not _is_valid_key(id):
             return None
 
-        def work(db: sqlite3.Connection) -> list[Json] | None:
+        def work(db: sqlite3.Connection) -> list[JsonObject] | None:
             rows = db.execute(
                 CHAIN + "select r.previous, r.items, r.reply from chain "
                 "join responses r on r.id = chain.id order by depth desc",
@@ -208,7 +208,7 @@ class ResponseStore:
             ).fetchall()
             if not rows or rows[0][0] is not None:
                 return None
-            out: list[Json] = []
+            out: list[JsonObject] = []
             for _, items, reply in rows:
                 found = _parse(reply)
                 output = found.get("output", [])
@@ -222,7 +222,7 @@ class ResponseStore:
             self._mark_used(id)
         return found
 
-    def find(self, item_id: str) -> Json | None:
+    def find(self, item_id: str) -> JsonObject | None:
         """Return an item by its id, or None if it is not stored.
 
         If several items share an id, the one of the first response is returned.
@@ -230,7 +230,7 @@ class ResponseStore:
         if not _is_valid_key(item_id):
             return None
 
-        def work(db: sqlite3.Connection) -> Json | None:
+        def work(db: sqlite3.Connection) -> JsonObject | None:
             row = db.execute(
                 "select r.items, r.reply from parts p join responses r "
                 "on r.id = p.response where p.item = ? order by r.number limit 1",
@@ -295,7 +295,7 @@ def _count(db: sqlite3.Connection) -> int:
     return count
 
 
-def _ids(items: Iterable[Json]) -> list[str]:
+def _ids(items: Iterable[JsonObject]) -> list[str]:
     return [item["id"] for item in items if _is_valid_key(item.get("id"))]
 
 

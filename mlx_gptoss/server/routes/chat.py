@@ -7,13 +7,13 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_gptoss.api.chat.reply import build_reply, stream_chunks
-from mlx_gptoss.api.chat.reply_style import ChatReplyOptions
+from mlx_gptoss.api.chat.reply import ChatReplyOptions, build_reply, stream_chunks
 from mlx_gptoss.api.chat.request import read_request
-from mlx_gptoss.api.chat.wire import ChatCompletion, ChatRequest, RenderedPrompt
+from mlx_gptoss.api.chat.wire import ChatCompletion, ChatRequest
 from mlx_gptoss.api.generation import AnswerStream
 from mlx_gptoss.api.ignored import ignored_header
 from mlx_gptoss.api.prompt import ConversationRequest
+from mlx_gptoss.api.wire import RenderedPrompt
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.server.bodies import JsonBodyRoute
 from mlx_gptoss.server.routes import ERRORS
@@ -50,7 +50,7 @@ async def chat_render(body: ChatRequest, request: Request) -> Response:
 
 def render_reply(ask: ConversationRequest, runtime: Runtime) -> RenderedPrompt:
     """Render the prompt of a request as text and token ids."""
-    ids = ask.counted(runtime)
+    ids = ask.render_any_length(runtime)
     text = runtime.tokenizer.decode(ids)
     return RenderedPrompt(prompt=text, token_ids=ids, prompt_tokens=len(ids))
 
@@ -65,9 +65,9 @@ async def frames(
 
 def count_prompt_tokens(ask: ConversationRequest, runtime: Runtime) -> int:
     """Return the number of prompt tokens of a request."""
-    return len(ask.counted(runtime))
+    return len(ask.render_any_length(runtime))
 
 
 def ignored_headers(body: ChatRequest, ask: ConversationRequest) -> dict[str, str]:
     """Return the header that lists ignored fields and tools."""
-    return ignored_header(body.ignored_fields, ask.passed_over, ask.hidden)
+    return ignored_header(body.ignored_fields, ask.ignored_tools, ask.hidden_parts)

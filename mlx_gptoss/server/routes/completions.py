@@ -7,12 +7,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_gptoss.api.completions.completions import (
+from mlx_gptoss.api.completions.reply import (
     CompletionReplyOptions,
     build_reply,
-    read_prompts,
     stream_chunks,
 )
+from mlx_gptoss.api.completions.request import read_prompts
 from mlx_gptoss.api.completions.wire import CompletionReply, CompletionRequest
 from mlx_gptoss.api.generation import AnswerStream
 from mlx_gptoss.api.ignored import ignored_header

@@ -8,23 +8,31 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_gptoss.api.chat.wire import RenderedPrompt
 from mlx_gptoss.api.errors import ApiError, anthropic_body
 from mlx_gptoss.api.generation import AnswerStream
 from mlx_gptoss.api.ignored import ignored_header
-from mlx_gptoss.api.messages.reply import Event, MessageBuilder, new_message
-from mlx_gptoss.api.messages.request import MessagesConversation, fields_without_effect
+from mlx_gptoss.api.messages.reply import (
+    MessageBuilder,
+    build_reply,
+    new_message,
+    stream_events,
+)
+from mlx_gptoss.api.messages.request import (
+    fields_without_effect,
+    omits_thinking,
+    read_request,
+    shows_thinking,
+)
 from mlx_gptoss.api.messages.wire import (
     AnthropicErrorReply,
     CountTokensRequest,
     MessagesReply,
     MessagesRequest,
     RenderMessageRequest,
-    StopReason,
     TokenCount,
 )
 from mlx_gptoss.api.prompt import ConversationRequest
-from mlx_gptoss.engine.outputs import STOP, TOOL_CALLS
+from mlx_gptoss.api.wire import RenderedPrompt
 from mlx_gptoss.server.bodies import JsonBodyRoute
 from mlx_gptoss.server.routes.chat import count_prompt_tokens, render_reply
 from mlx_gptoss.server.service import Service, json_reply
@@ -41,27 +49,29 @@ router = APIRouter(tags=["messages"], responses=ERRORS, route_class=JsonBodyRout
 async def create_message(body: MessagesRequest, request: Request) -> Response:
     """Answer a conversation, whole or as a stream of events."""
     service = Service.of(request)
-    question = MessagesConversation(body, service.restore)
-    ask = partial(question.ask, settings=service.settings)
+    ask = partial(
+        read_request, body, settings=service.settings, restore=service.restore
+    )
     job = await service.start(request, body.model, ask)
     output = MessageBuilder(
         new_message(job.model),
-        thinking=question.shows_thinking,
-        omitted=question.omits_thinking,
+        thinking=shows_thinking(body),
+        omitted=omits_thinking(body),
     )
-    headers = ignored_headers(question, job.ask)
+    headers = ignored_headers(body, job.ask)
     if body.stream:
         said = frames(job.turn, output)
         return service.stream(job, said, headers, error_frame=error_frame)
-    return await service.reply(request, job, whole_message(job.turn, output), headers)
+    return await service.reply(request, job, build_reply(job.turn, output), headers)
 
 
 @router.post("/v1/messages/count_tokens")
 async def count_tokens(body: CountTokensRequest, request: Request) -> TokenCount:
     """Count the prompt tokens of a request."""
     service = Service.of(request)
-    question = MessagesConversation(body, service.restore)
-    make = partial(question.ask, settings=service.settings)
+    make = partial(
+        read_request, body, settings=service.settings, restore=service.restore
+    )
     _, tokens = await service.inspect(request, body.model, make, count_prompt_tokens)
     return TokenCount(input_tokens=tokens)
 
@@ -70,32 +80,15 @@ async def count_tokens(body: CountTokensRequest, request: Request) -> TokenCount
 async def render_message(body: RenderMessageRequest, request: Request) -> Response:
     """Return the exact prompt that a request renders to."""
     service = Service.of(request)
-    question = MessagesConversation(body, service.restore)
-    make = partial(question.ask, settings=service.settings)
+    make = partial(
+        read_request, body, settings=service.settings, restore=service.restore
+    )
     ask, reply = await service.inspect(request, body.model, make, render_reply)
-    return json_reply(reply, ignored_headers(question, ask))
-
-
-async def events(turn: AnswerStream, output: MessageBuilder) -> AsyncIterator[Event]:
-    """Yield all events of a stream."""
-    for event in output.begin(turn.usage):
-        yield event
-    async for heard in turn:
-        for event in output.feed(heard.events):
-            yield event
-    for event in output.end(stop_reason(turn), turn.reader.stop_found, turn.usage):
-        yield event
-
-
-async def whole_message(turn: AnswerStream, output: MessageBuilder) -> MessagesReply:
-    """Run a turn to its end and return the message."""
-    async for _ in events(turn, output):
-        pass
-    return output.reply
+    return json_reply(reply, ignored_headers(body, ask))
 
 
 async def frames(turn: AnswerStream, output: MessageBuilder) -> AsyncIterator[bytes]:
-    async for event in events(turn, output):
+    async for event in stream_events(turn, output):
         yield sse_json(event, event["type"])
 
 
@@ -103,22 +96,10 @@ def error_frame(error: ApiError) -> bytes:
     return sse_json(anthropic_body(error), "error")
 
 
-def stop_reason(turn: AnswerStream) -> StopReason:
-    """Return the `stop_reason` of a finished turn."""
-    if turn.finish_reason == TOOL_CALLS:
-        return "tool_use"
-    if turn.finish_reason == STOP:
-        return "end_turn" if turn.reader.stop_found is None else "stop_sequence"
-    most, used = turn.prompt.params.max_tokens, turn.usage.completion_tokens
-    full = most is not None and used >= most
-    cut = full or (turn.stats is not None and turn.stats.ended_in_loop)
-    return "max_tokens" if cut else "model_context_window_exceeded"
-
-
 def ignored_headers(
-    question: MessagesConversation, ask: ConversationRequest
+    body: CountTokensRequest, ask: ConversationRequest
 ) -> dict[str, str]:
     """Return the header that lists ignored fields and tools."""
     return ignored_header(
-        fields_without_effect(question.request), ask.passed_over, ask.hidden
+        fields_without_effect(body), ask.ignored_tools, ask.hidden_parts
     )

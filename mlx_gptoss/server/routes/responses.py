@@ -8,10 +8,9 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_gptoss.api.chat.wire import RenderedPrompt
 from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.ignored import ignored_header
-from mlx_gptoss.api.responses.items import listed_item
+from mlx_gptoss.api.responses.item_fields import listed_item
 from mlx_gptoss.api.responses.request import (
     ResponsesConversation,
     check_supported,
@@ -25,7 +24,7 @@ from mlx_gptoss.api.responses.wire import (
     ResponsesInput,
     ResponsesRequest,
 )
-from mlx_gptoss.api.wire import Json
+from mlx_gptoss.api.wire import JsonObject, RenderedPrompt
 from mlx_gptoss.server.bodies import JsonBodyRoute
 from mlx_gptoss.server.responses.registry import LiveResponse, ResponseRegistry
 from mlx_gptoss.server.responses.start import start_response
@@ -43,7 +42,7 @@ async def create_response(body: ResponsesRequest, request: Request) -> Response:
     """Answer a list of input items, whole or as a stream of events."""
     service = Service.of(request)
     question = await load_question(body, request, service)
-    ask = partial(question.ask, settings=service.settings)
+    ask = partial(question.read, settings=service.settings)
     job = await service.start(request, body.model, ask)
     live = service.responses.add(start_response(question, job, service))
     job.on_close(partial(service.responses.remove, live))
@@ -60,7 +59,7 @@ async def count_input_tokens(body: ResponsesInput, request: Request) -> InputTok
     """Count the prompt tokens of a request."""
     service = Service.of(request)
     question = await load_question(body, request, service)
-    make = partial(question.ask, settings=service.settings)
+    make = partial(question.read, settings=service.settings)
     _, tokens = await service.inspect(request, body.model, make, count_prompt_tokens)
     return InputTokens(input_tokens=tokens)
 
@@ -70,7 +69,7 @@ async def render_response(body: ResponsesRequest, request: Request) -> Response:
     """Return the exact prompt that a request renders to."""
     service = Service.of(request)
     question = await load_question(body, request, service)
-    make = partial(question.ask, settings=service.settings)
+    make = partial(question.read, settings=service.settings)
     _, reply = await service.inspect(request, body.model, make, render_reply)
     return json_reply(reply, ignored_headers(question))
 
@@ -78,7 +77,7 @@ async def render_response(body: ResponsesRequest, request: Request) -> Response:
 @router.get("/v1/responses/{response_id}", response_model=ResponseReply)
 async def retrieve_response(
     response_id: str, request: Request, stream: bool = False
-) -> Json:
+) -> JsonObject:
     """Return a response, stored or in progress."""
     if stream:
         raise bad_request("a stream cannot be resumed", param="stream")
@@ -93,7 +92,7 @@ async def delete_response(response_id: str, request: Request) -> DeletedResponse
 
 
 @router.post("/v1/responses/{response_id}/cancel", response_model=ResponseReply)
-async def cancel_response(response_id: str, request: Request) -> Json:
+async def cancel_response(response_id: str, request: Request) -> JsonObject:
     """Cancel a response in progress and return it as far as it got."""
     return await Service.of(request).responses.cancel(response_id)
 
@@ -140,7 +139,7 @@ async def frames(kept: ResponseRegistry, live: LiveResponse) -> AsyncIterator[by
 
 def ignored_headers(question: ResponsesConversation) -> dict[str, str]:
     """Return the header that lists ignored fields and tools."""
-    others = question.offer.offered.ignored
+    others = question.tools.offered.ignored
     return ignored_header(
         fields_without_effect(question.request), others, question.ignored_items
     )

@@ -1,0 +1,108 @@
+"""Read a raw completion: a request to prompts."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from mlx_gptoss.api import options
+from mlx_gptoss.api.alias_values import NO_LIMIT
+from mlx_gptoss.api.completions.wire import CompletionRequest
+from mlx_gptoss.api.errors import bad_request
+from mlx_gptoss.api.generation import PreparedPrompt
+from mlx_gptoss.api.limits import check_count, check_maximum, read_stop_strings
+from mlx_gptoss.api.prompt import check_prompt_length, choice_seed
+from mlx_gptoss.api.settings import ServerSettings
+from mlx_gptoss.api.text_parser import TextAnswerParser
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.sampling_params import SamplingParams
+from mlx_gptoss.errors import LongPromptError
+from mlx_gptoss.harmony.render.prompt import SHORT_PROMPT, Piece, encode_within
+
+DEFAULT_MAX_TOKENS = 16  # OpenAI's default
+
+
+def read_prompts(
+    request: CompletionRequest, runtime: Runtime, settings: ServerSettings
+) -> list[PreparedPrompt]:
+    """Prepare the prompts of a request, `n` of each. Raises ApiError, PromptError."""
+    limits = settings.limits
+    _refuse_unsupported(request)
+    prompts = _list_prompts(request.prompt)
+    copies = request.n or 1
+    check_count("prompt", len(prompts), limits.prompts)
+    check_maximum("n", copies, limits.choices)
+    check_maximum("`prompt` times `n`", copies * len(prompts), limits.prompts)
+    params = _sampling_params(request, runtime, settings)
+    stop_strings = read_stop_strings(request.stop, limits)
+    prepared = []
+    for prompt in prompts:
+        ids = _encode_prompt(prompt, runtime, special=bool(request.parse_special))
+        check_prompt_length(len(ids), runtime)
+        for number in range(copies):
+            seeded = replace(params, seed=choice_seed(params.seed, number))
+            parser = TextAnswerParser(runtime.tokenizer, stop_strings)
+            prepared.append(PreparedPrompt(ids, seeded, parser, shared=copies > 1))
+    return prepared
+
+
+def max_tokens(requested: int | None) -> int | None:
+    """Return the token limit; None is up to the end of the context."""
+    return None if requested == NO_LIMIT else requested or DEFAULT_MAX_TOKENS
+
+
+def _refuse_unsupported(request: CompletionRequest) -> None:
+    if request.suffix:
+        raise bad_request(
+            "`suffix` is not supported: gpt-oss can only continue a prompt",
+            param="suffix",
+        )
+    if request.best_of not in (None, request.n or 1):
+        raise bad_request("`best_of` is not supported: leave it out", param="best_of")
+    if request.echo and request.logprobs is not None:
+        raise bad_request(
+            "`echo` with `logprobs` is not supported: log-probabilities of a prompt "
+            "are not computed",
+            param="echo",
+        )
+
+
+def _list_prompts(prompt: Any) -> list[str | list[int]]:
+    """Return a list of prompts, each text or token ids."""
+    if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
+        return [prompt]
+    if not prompt:
+        raise bad_request(
+            "the prompt is empty: give at least one token", param="prompt"
+        )
+    return prompt
+
+
+def _encode_prompt(
+    prompt: str | list[int], runtime: Runtime, *, special: bool
+) -> list[int]:
+    """Return the token ids. Raises LongPromptError if they fill the context."""
+    if not isinstance(prompt, str):
+        return prompt
+    tokenizer, context = runtime.tokenizer, runtime.context
+    if special and context is not None and len(prompt) > SHORT_PROMPT:
+        count = max(map(prompt.count, tokenizer.specials), default=0)
+        if count >= context:  # checked before the text is split at them
+            raise LongPromptError(count, context)
+    names = "|".join(map(re.escape, tokenizer.specials))
+    parts = re.split(f"({names})", prompt) if special else [prompt]
+    pieces = [
+        Piece(part, special=special and part in tokenizer.specials) for part in parts
+    ]
+    return encode_within(pieces, tokenizer, context)
+
+
+def _sampling_params(
+    request: CompletionRequest, runtime: Runtime, settings: ServerSettings
+) -> SamplingParams:
+    return options.read_sampling_params(
+        request,
+        settings,
+        max_tokens=max_tokens(request.max_tokens),
+        top_logprobs=request.logprobs or 0,
+        vocab_size=runtime.tokenizer.vocab_size,
+    )
