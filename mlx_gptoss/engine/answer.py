@@ -1,7 +1,7 @@
-"""Tokens of one answer in, events out, until it ends or says a stop string.
+"""Parse the tokens of one answer into events, up to its end or a stop string.
 
-Stop strings are looked for in the answer (channel `final`) alone: a model may well
-mention one while it reasons. Knows nothing of models and of histories.
+Stop strings count in the answer (channel `final`) only: a model may mention one while
+it reasons. Knows nothing of models or conversations.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ STOP_STRING = "stop_string"
 
 
 class StopStringParser:
-    """Reads one answer; once `stopped`, the rest of it is not wanted."""
+    """A Harmony parser that ends at a stop string; `stopped` if one was found."""
 
     def __init__(self, parser: Parser, stop: Sequence[str] = ()) -> None:
         self._parser = parser
@@ -27,19 +27,19 @@ class StopStringParser:
 
     @property
     def matched_stop_string(self) -> str | None:
-        """The stop string that was said, if one was."""
+        """The stop string that ended the answer, or None."""
         return self._matcher.found
 
     def feed(self, token: int) -> list[ParserEvent]:
-        """Take a token; return what happened."""
+        """Parse a token id; return the events it completes."""
         return [] if self.stopped else list(self._until_stop(self._parser.feed(token)))
 
     def finish(self) -> list[ParserEvent]:
-        """End the answer; twice is once."""
+        """End the answer; return the last events. Calling it again does nothing."""
         return [] if self.stopped else list(self._until_stop(self._parser.finish()))
 
     def with_stop_string(self, stats: Statistics) -> Statistics:
-        """Say in the statistics that a stop string ended the answer, if one did."""
+        """Return the statistics, noting the stop string if one was found."""
         if not self.stopped:
             return stats
         details = (*stats.finish_details, STOP_STRING)
@@ -68,7 +68,7 @@ class StopStringParser:
             yield Answer(text)
 
     def _close_message(self) -> Iterator[ParserEvent]:
-        """The message as far as it was shown."""
+        """Yield the end of the message, cut to the text that was emitted."""
         for event in self._parser.finish():
             if isinstance(event, MessageEnded):
                 text = "".join(self._emitted)

@@ -1,7 +1,7 @@
-"""Why an answer ended before its time, in the same words wherever it is said.
+"""Causes of incomplete answers, and their description in words.
 
-`cause` names it: a finish reason, or a detail of one (see `steps`). It is shown when it
-happens and kept with the last message of the turn. Knows names and words only.
+A cause is a finish reason or a finish detail (see `outputs`). It is shown when it
+happens and saved with the last message of the turn.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from mlx_gptoss.engine.outputs import (
 TOOL_ROUNDS = "tool_rounds"
 CUT_DESCRIPTIONS = {
     "reasoning_budget": "the reasoning was cut at --max-reasoning",
-    "analysis_loop": "the reasoning went in circles and was cut",
-    "commentary_loop": "a preamble went in circles and was cut",
-    "preamble_budget": "the text before calls was cut: it found no end",
-    UNENFORCED: "a schema asked too much and was not kept to the end",
-    CALL_LOOP: "a call went in circles and was cut: it was not run",
-    FINAL_LOOP: "the answer went in circles and was cut",
-    TOOL_ROUNDS: "stopped: the model called tools again and again",
+    "analysis_loop": "the reasoning repeated itself and was cut",
+    "commentary_loop": "a preamble repeated itself and was cut",
+    "preamble_budget": "the text before the calls was too long and was cut",
+    UNENFORCED: "a schema was too costly and was not enforced to the end",
+    CALL_LOOP: "a call repeated itself, was cut and was not run",
+    FINAL_LOOP: "the answer repeated itself and was cut",
+    TOOL_ROUNDS: "stopped: the model kept calling tools",
 }
-CUTS_BEFORE_ANSWER = (  # behind the cut
+CUTS_BEFORE_ANSWER = (  # the answer follows the cut
     "reasoning_budget",
     "analysis_loop",
     "commentary_loop",
@@ -38,14 +38,14 @@ REASON_DESCRIPTIONS = {
 }
 UNKNOWN_CAUSE = "cut short"
 NO_ANSWER = (
-    "no answer came: raise --max-tokens or --context, or bound the reasoning with "
+    "no answer came: raise --max-tokens or --context, or limit the reasoning with "
     "--max-reasoning or --effort low"
 )
 EMPTY_ANSWER = "the model ended without an answer"
 
 
 def incomplete_cause(reason: str | None, details: Sequence[str]) -> str | None:
-    """Return what ended an answer before its time; None if it is whole."""
+    """Return the cause that ended an answer early; None if the answer is complete."""
     if reason not in (LENGTH, CANCELLED):
         return None
     last = details[-1] if details else ""
@@ -56,7 +56,7 @@ def incomplete_cause(reason: str | None, details: Sequence[str]) -> str | None:
 
 
 def describe_cause(cause: str) -> str:
-    """Say what ended an answer; causes of a later version are said in general."""
+    """Describe a cause; one that this version does not know gets a general text."""
     return (
         REASON_DESCRIPTIONS.get(cause) or CUT_DESCRIPTIONS.get(cause) or UNKNOWN_CAUSE
     )

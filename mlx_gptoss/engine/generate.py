@@ -1,8 +1,7 @@
-"""Prompt ids in, Steps out: chunked prefill, then sequence one step ahead.
+"""Generate from one prompt: chunked prefill, then decoding one step ahead.
 
-Drives one `Decoding`. Knows token ids, nothing of text, threads or files. Anything
-with the three methods of `LanguageModel` can be driven, a scripted stand-in included;
-anything with those of `Guidance` may say which tokens are legal.
+Runs one `Sequence` alone; `scheduler` runs several in a batch. Token ids in, Steps out:
+knows nothing of text, threads or files.
 """
 
 import sys
@@ -22,9 +21,9 @@ from mlx_gptoss.memory import PREFILL_CHUNK
 from mlx_gptoss.model.device import use_gpu_paths
 
 CLEAR_CACHE_EVERY = 256  # steps
-ANSWER_DIVISOR = 4  # of the room for tokens, one part in so many is the answer's
-HEADER_TOKENS = 12  # tokens around reasoning and answer
-MIN_REASONING_ROOM = 64  # tokens in which nobody could think and answer: they answer
+ANSWER_DIVISOR = 4  # one part in 4 of the tokens is left for the answer
+HEADER_TOKENS = 12  # around reasoning and answer
+MIN_REASONING_ROOM = 64  # tokens; with fewer there is no reasoning, only an answer
 
 
 def generate(
@@ -41,14 +40,17 @@ def generate(
     cancelled: Callable[[], bool] | None = None,
     on_computed: Callable[[TokenIds], None] | None = None,
 ) -> "Generation":
-    """Read `ids` after what `cache` holds, then yield a Step for each new token.
+    """Prefill `ids` after what `cache` holds, then yield a Step per new token.
 
-    `guide` keeps out the tokens that are not legal. `context` bounds prompt and
-    answer together. `progress(done, total)` is called after each chunk of the prompt;
-    `cancelled()` is asked between chunks and steps.
-    `on_fed(ids)` tells each stretch the cache has read, right after it: nothing
-    later is in the cache yet. Raises PromptError for an empty prompt or one that
-    fills the context.
+    stop_tokens: token id -> finish reason.
+    guide: masks the tokens that are not legal.
+    context: most tokens of cache, prompt and answer together.
+    chunk: prompt tokens per prefill pass.
+    progress(done, total): called after each chunk, in prompt tokens.
+    cancelled(): checked between chunks and steps.
+    on_computed(ids): called with each run of ids right after it is in the cache.
+
+    Raises PromptError for an empty prompt or one that fills the context.
     """
     cache = model.make_cache() if cache is None else cache
     params = params or SamplingParams()
@@ -80,19 +82,19 @@ def generate(
 class Generation(Iterator[Step]):
     """The Steps of one answer; `stats` can be read at any time.
 
-    `fed` are the ids the cache has read since the start, for those who reuse it:
-    sequence one step ahead, that may include the stop token.
+    `computed_ids` are the token ids appended to the cache since the start. Decoding
+    runs one step ahead, so they may include the stop token.
     """
 
     def __init__(self, run: "_Loop") -> None:
-        self._run = run  # the generator refers to it and not to us: no cycle to free
+        self._run = run  # not self: the generator would form a reference cycle
         self._steps = run.steps()
 
     def __next__(self) -> Step:
         return next(self._steps)
 
     def close(self) -> None:
-        """Stop here; what was generated stands."""
+        """Stop generating; the finish reason becomes `cancelled`."""
         self._steps.close()
 
     @property
@@ -108,9 +110,9 @@ class Generation(Iterator[Step]):
 
 @dataclass
 class _Loop:
-    """The work of one Generation."""
+    """The loop of one Generation."""
 
-    make_sequence: Callable[[], Sequence]  # called with the first step
+    make_sequence: Callable[[], Sequence]  # called on the first step
     total: int
     chunk: int
     progress: Callable[[int, int], None]
@@ -136,15 +138,15 @@ class _Loop:
 
 
 def decode_step(sequence: Sequence) -> Step:
-    """Do one step of one answer alone.
+    """Run one decode step of a single sequence.
 
-    The step after is asked of the model before this one's token is waited for.
+    The next step is submitted to the device before this step's token is waited for.
     """
-    drawn, logits = sequence.next_input(), None
-    if drawn is not None:
+    sampled, logits = sequence.next_input(), None
+    if sampled is not None:
         if use_gpu_paths() and (len(sequence.tokens) + 1) % CLEAR_CACHE_EVERY == 0:
-            mx.clear_cache()  # the growing cache leaves its former arrays behind
-        hidden = sequence.model.hidden(stack_tokens([drawn])[None], sequence.cache)
+            mx.clear_cache()  # the growing cache leaves its old arrays behind
+        hidden = sequence.model.hidden(stack_tokens([sampled])[None], sequence.cache)
         logits = last_logits(sequence.model, hidden)
         mx.async_eval(logits)
     sequence.sample_next(logits)
@@ -154,7 +156,10 @@ def decode_step(sequence: Sequence) -> Step:
 def resolve_max_tokens(
     prompt_length: int, cached_length: int, context: int | None, max_tokens: int | None
 ) -> int:
-    """How many tokens may be generated. Raises PromptError if there is no room."""
+    """Return the most tokens that can be generated within the context.
+
+    Raises PromptError if the prompt is empty or leaves no room in the context.
+    """
     if not prompt_length:
         raise PromptError("the prompt is empty: give at least one token")
     if context is None:
@@ -169,7 +174,7 @@ def resolve_max_tokens(
 
 
 def default_reasoning_budget(max_tokens: int) -> int:
-    """How many tokens of so many may be reasoning, so that an answer follows."""
+    """Return how many of `max_tokens` may be reasoning, so that an answer follows."""
     if max_tokens < MIN_REASONING_ROOM:
         return 0
     return (max_tokens - HEADER_TOKENS) - (max_tokens - HEADER_TOKENS) // ANSWER_DIVISOR

@@ -1,54 +1,66 @@
-"""What generation needs of a model, and of something that guides it: shapes of both."""
+"""The protocols of generation: a language model, and a guide that masks tokens.
 
-from collections.abc import Sequence
+Anything with these methods works, such as a scripted model in a test.
+"""
+
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 import mlx.core as mx
 
 TokenIds = Sequence[int]
+OnProgress = Callable[[int, int], None]  # prompt tokens in the cache, prompt tokens
 
 
 class LanguageModel(Protocol):
-    """What generation needs of a model."""
+    """A decoder-only transformer with a KV cache.
+
+    Dimensions: B batch, L new tokens, M hidden size, V vocabulary.
+    """
 
     def hidden(self, ids: mx.array, cache: Any, *, last: bool = False) -> mx.array:
-        """Feed ids (B, L) after what `cache` holds; return (B, L, M), or (B, 1, M).
+        """Run the layers over ids (B, L) int32, appended to `cache`.
 
-        Given B caches, each row is fed to its own.
+        Returns the hidden states (B, L, M); with `last`, only of the last position
+        (B, 1, M). A list of B caches gives each row its own.
         """
         ...
 
     def logits(self, hidden: mx.array) -> mx.array:
-        """Return (B, L, V) of the positions given."""
+        """Return the logits (B, L, V) of hidden states (B, L, M)."""
         ...
 
     def make_cache(self) -> Any:
-        """Return an empty cache with `.offset` and `.arrays` (what to evaluate)."""
+        """Return an empty KV cache with `.offset` and `.arrays` (to evaluate)."""
         ...
 
 
 class TokenGuide(Protocol):
-    """What generation needs of something that says which tokens are legal."""
+    """Constraints of one answer: which tokens are legal next.
+
+    Sampling runs one token ahead: `advance` follows tokens that may not be computed
+    yet, `accept_token` the same tokens once their ids are known.
+    """
 
     @property
     def needs_last_token(self) -> bool:
-        """Whether a token can be drawn only when the one before has been read."""
+        """Whether a token can be sampled only after the one before is accepted."""
         ...
 
     @property
     def pending_mask(self) -> "Future[object] | None":
-        """What `masked` would have to wait for; None if it can answer at once."""
+        """The work `mask_logits` would wait for; None if it can answer at once."""
         ...
 
     @property
     def finish_reason(self) -> str | None:
-        """Why the answer ended with the token read last, if it did."""
+        """The finish reason if the token accepted last ended the answer, else None."""
         ...
 
     @property
     def finish_details(self) -> tuple[str, ...]:
-        """What was cut short, for the statistics."""
+        """The parts of the answer that were cut short, for `Statistics`."""
         ...
 
     def mask_logits(self, logits: mx.array) -> mx.array:
@@ -56,9 +68,9 @@ class TokenGuide(Protocol):
         ...
 
     def advance(self, token: mx.array) -> None:
-        """Go on behind a token () that may not be computed yet."""
+        """Move past a sampled token () int32 that may not be computed yet."""
         ...
 
     def accept_token(self, token: int) -> bool:
-        """Take a token that was read; True if the one behind it must be redrawn."""
+        """Accept a sampled token; True if the token after it must be sampled again."""
         ...

@@ -1,12 +1,12 @@
-"""What generation gives: Steps, why it ended, and what it took.
+"""Outputs of generation: one Step per token, finish reasons, and statistics.
 
-Data only; knows nothing of models. A Step is one token. The stop token is the last
-Step and carries the finish reason:
+Data only; knows nothing of models. The stop token is the last Step and carries the
+finish reason:
 
     stop         the model ended its answer (`<|return|>`, `<|endoftext|>`, an eos id)
-    tool_calls   the model called a tool and waits (`<|call|>`)
-    length       `max_tokens`, the end of the context, or text that goes in circles
-    cancelled    never on a Step: the caller asked to stop (see `stats`)
+    tool_calls   the model called a tool and waits for the result (`<|call|>`)
+    length       `max_tokens`, the end of the context, or repeating text that was cut
+    cancelled    never on a Step, only in Statistics: the caller stopped generation
 """
 
 from collections.abc import Iterable
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 
 STOP, TOOL_CALLS, LENGTH, CANCELLED = "stop", "tool_calls", "length", "cancelled"
-# Finish details of what went in circles until it was cut: there the answer ends.
+# Finish details of an answer that ended because its text repeated itself.
 FINAL_LOOP, CALL_LOOP = "final_loop", "call_loop"
-UNENFORCED = "unbound"  # the finish detail of text whose schema was given up on the way
+UNENFORCED = "unbound"  # finish detail: a schema was given up before the end
 STOP_TOKEN_REASONS = {"<|return|>": STOP, "<|endoftext|>": STOP, "<|call|>": TOOL_CALLS}
 
 
@@ -27,8 +27,12 @@ STOP_TOKEN_REASONS = {"<|return|>": STOP, "<|endoftext|>": STOP, "<|call|>": TOO
 class Step:
     """One generated token.
 
-    `logprob` is log-softmax of the float32 logits as the model gave them, before
-    temperature, bias or any cut; `top_logprobs` are the likeliest (token, logprob).
+    token: its id.
+    logprob: its log-probability (natural logarithm, 0 or less): log-softmax of the
+        model's unmodified float32 logits, before bias, temperature, filters and masks.
+    finish_reason: `stop`, `tool_calls` or `length` on the last Step, else None.
+    top_logprobs: the most likely (token id, logprob), best first; as many as
+        `SamplingParams.top_logprobs`.
     """
 
     token: int
@@ -39,14 +43,24 @@ class Step:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a generation took, so far or in all. Times are in seconds.
+    """Counts and times of one generation, so far or in total.
 
-    `prompt_tokens` includes the `cached_tokens`, which were not read again.
-    `finish_details` are what cut a text short before its end: `reasoning_budget`,
-    `preamble_budget`, `analysis_loop`, `commentary_loop`, `final_loop`, `call_loop`,
-    `stop_string`; or a whole turn: `tool_rounds`. `unbound` says that a schema asked
-    too much and was not kept to the end.
-    Adding two, as those of the rounds of one turn, sums them up.
+    prompt_tokens: tokens of the prompt, the cached ones included.
+    cached_tokens: prompt tokens found in the prompt cache, which were not prefilled.
+    completion_tokens: generated tokens, the stop token included.
+    prompt_seconds: from the start of prefill to the first token.
+    generation_seconds: from the first token to the last.
+    time_to_first_token: seconds from the arrival of the request to the first token,
+        time in the queue included.
+    peak_memory: peak of MLX's active memory, in bytes.
+    finish_reason: `stop`, `tool_calls`, `length` or `cancelled`; None while running.
+    generations: how many generations are summed up here.
+    finish_details: the parts that were cut short: `reasoning_budget`,
+        `preamble_budget`, `analysis_loop`, `commentary_loop`, `final_loop`,
+        `call_loop`, `stop_string`, or, of a whole turn, `tool_rounds`; `unbound` if a
+        schema was too costly and was not enforced to the end.
+
+    Adding two sums them, as for the rounds of one turn.
     """
 
     prompt_tokens: int
@@ -62,16 +76,17 @@ class Statistics:
 
     @property
     def ended_in_loop(self) -> bool:
-        """Whether the answer was ended because it went in circles."""
+        """Whether the answer was cut because its text repeated itself."""
         return FINAL_LOOP in self.finish_details or CALL_LOOP in self.finish_details
 
     @property
     def prompt_tokens_per_second(self) -> float:
+        """Prefill speed, of the tokens that were not cached; 0.0 if unknown."""
         return _rate(self.prompt_tokens - self.cached_tokens, self.prompt_seconds)
 
     @property
     def generation_tokens_per_second(self) -> float:
-        """Tokens after the first, which reading the prompt gives, by their time."""
+        """Decode speed, without the first token (prefill yields it); 0.0 if unknown."""
         later = max(self.completion_tokens - self.generations, 0)
         return _rate(later, self.generation_seconds)
 
@@ -93,12 +108,16 @@ class Statistics:
 def stop_reasons(
     tokenizer: "Tokenizer | None", eos_token_ids: Iterable[int] = ()
 ) -> dict[int, str]:
-    """Map stop tokens to finish reasons: by name where the vocabulary has them."""
+    """Map the ids of stop tokens to finish reasons.
+
+    With a tokenizer, those of Harmony are included and unusable eos ids left out.
+    """
     if tokenizer is None:
         return dict.fromkeys(eos_token_ids, STOP)
     ids = filter(tokenizer.may_end_answer, eos_token_ids)
     specials = tokenizer.specials
-    named = {specials[n]: why for n, why in STOP_TOKEN_REASONS.items() if n in specials}
+    reasons = STOP_TOKEN_REASONS.items()
+    named = {specials[name]: why for name, why in reasons if name in specials}
     return dict.fromkeys(ids, STOP) | named
 
 

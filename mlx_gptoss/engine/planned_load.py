@@ -16,7 +16,7 @@ from mlx_gptoss.checkpoint.expert_records import (
     explain_refusal,
 )
 from mlx_gptoss.checkpoint.folder import read_json
-from mlx_gptoss.checkpoint.load import load_model, load_parameters
+from mlx_gptoss.checkpoint.load import Progress, load_model, load_parameters
 from mlx_gptoss.checkpoint.mapping import PageSharing, choose_page_sharing
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.format.config import ModelConfig
@@ -35,8 +35,6 @@ from mlx_gptoss.model.experts.reader import ExpertReader
 from mlx_gptoss.model.experts.storage import ExpertStorage, Placement, stream_experts
 from mlx_gptoss.model.experts.write_check import in_place_writes_work
 from mlx_gptoss.model.gpt_oss import GptOss
-
-Progress = Callable[[int, int], None]  # done, total
 
 # MLX keeps freed memory for reuse; beside pools that memory is worth more.
 MLX_CACHE_BYTES_STREAMED = 256 * 2**20

@@ -24,7 +24,7 @@ import mlx.core as mx
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.generate import Generation, generate, resolve_max_tokens
 from mlx_gptoss.engine.guide import GuideFactory
-from mlx_gptoss.engine.interfaces import LanguageModel, TokenGuide, TokenIds
+from mlx_gptoss.engine.interfaces import LanguageModel, OnProgress, TokenGuide, TokenIds
 from mlx_gptoss.engine.outputs import stop_reasons
 from mlx_gptoss.engine.prompt_cache import (
     BackgroundPrefill,
@@ -44,7 +44,7 @@ from mlx_gptoss.engine.scheduler import (
     Request,
     Scheduler,
 )
-from mlx_gptoss.engine.scheduler.request import OnEnd, OnProgress, OnStep
+from mlx_gptoss.engine.scheduler.request import OnEnd, OnStep
 from mlx_gptoss.engine.sequence import Sequence
 from mlx_gptoss.engine.stream import Stream
 from mlx_gptoss.engine.thread import MAX_IDLE_TASKS, EngineThread
@@ -64,7 +64,6 @@ MESSAGE_ENDS = ("<|end|>", "<|return|>", "<|call|>")
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Progress = Callable[[int, int], None]  # done, total
 
 TOKENIZER = "tokenizer.json"
 
@@ -208,7 +207,7 @@ class Runtime:
         reuse: bool = False,
         stop_tokens: Mapping[int, str] | None = None,
         guide: TokenGuide | None = None,
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Stream:
         """Continue `ids`: an iterator of Steps with `.stats`; `close` ends it early.

@@ -1,19 +1,19 @@
-"""One answer on its way: a prompt read chunk by chunk, then a token a step.
+"""One sequence: prefill of its prompt in chunks, then one token per decode step.
 
-    decoding = Decoding(model, cache, ids, params, limit=100)
-    while decoding.reading:
-        decoding.read_some()
-    while not decoding.over:
-        draw = decoding.next_draw()               # to be fed, perhaps beside others
-        decoding.take(logits behind that token)   # draws the token after it
-        step = decoding.read()                    # waits for the token that was fed
+    sequence = Sequence(model, cache, ids, params, limit=100)
+    while sequence.prefilling:
+        sequence.prefill()
+    while not sequence.finished:
+        token = sequence.next_input()        # to feed, alone or in a batch
+        sequence.sample_next(logits)         # (V,), after that token: sample the next
+        step = sequence.complete_step()      # waits for the token that was fed
 
-`take` is `offer`, `draw` and `accept`, for those who draw several answers' tokens in
-one go.
+A caller that samples for several sequences together calls `prepare_sampling`,
+`sample_batch` and `accept_sample` instead of `sample_next`.
 
-Whoever drives it feeds the model, so that one answer alone (`generate`) and a batch of
-them (`batching`) are the same steps. Knows token ids, nothing of text, threads, files
-or of other answers.
+The caller runs the model, so a sequence takes the same steps alone (`generate`) and
+in a batch (`scheduler`). Token ids only: knows nothing of text, threads, files or
+other sequences.
 """
 
 import math
@@ -28,14 +28,20 @@ import mlx.core as mx
 
 from mlx_gptoss.engine.interfaces import LanguageModel, TokenGuide, TokenIds
 from mlx_gptoss.engine.outputs import LENGTH, Statistics, Step
-from mlx_gptoss.engine.sampler import SampledToken, SamplerInput, sample_batch
-from mlx_gptoss.engine.sampling_params import SamplingParams, add_bias
+from mlx_gptoss.engine.sampler import (
+    SampledToken,
+    SamplerInput,
+    add_bias,
+    sample_batch,
+)
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import NonFiniteError, PromptError
 from mlx_gptoss.memory import PREFILL_CHUNK
 from mlx_gptoss.model.device import use_gpu_paths
 
 SEED_BYTES = 8
-# Step n draws with the key of seed + n * golden ratio * 2^64: small seeds never meet.
+# Token n is sampled with the key of seed + n * golden ratio * 2^64, so the keys of
+# small seeds do not overlap.
 SEED_STRIDE = 0x9E3779B97F4A7C15
 SEED_RANGE = 1 << 64
 NOT_FINITE = (
@@ -44,17 +50,19 @@ NOT_FINITE = (
     "or try `--dtype float32`"
 )
 NO_LEGAL_TOKEN = (
-    "the constraints leave no token to be token {} of the answer: loosen them, or "
+    "the constraints allow no token at position {} of the answer: loosen them, or "
     "change `logit_bias`"
 )
 
 
 class Sequence:
-    """The state of one answer; see the module.
+    """The state of one answer.
 
-    `ids` are read after what `cache` holds; at most `limit` tokens follow them.
-    `on_fed(ids)` tells each stretch the cache has read, right after it: nothing later
-    is in the cache yet. `fed` are all of them.
+    `ids` are prefilled after what `cache` holds; at most `limit` tokens follow.
+    `on_computed(ids)` is called with each run of token ids right after the model has
+    appended their keys and values to the cache, before anything later is in it;
+    `computed_ids` are all of them. `arrival_time` is when the request came, in seconds
+    of `time.perf_counter`; None means now.
     """
 
     def __init__(
@@ -78,30 +86,30 @@ class Sequence:
         self.guide = guide
         self.stats = Statistics(cache.offset + len(ids), cache.offset)
         self.computed_ids: list[int] = []
-        self.tokens: list[int] = []  # that were drawn and read
+        self.tokens: list[int] = []  # of the answer so far
         self.finished = False
         self._on_computed = on_computed or (lambda ids: None)
         self._remaining = list(ids)
         self._start_time = time.perf_counter()
         self._arrival_time = self._start_time if arrival_time is None else arrival_time
-        self._first_token_time = 0.0  # when the first token was there
-        self._logits: mx.array | None = None  # (V,) behind the last token that was fed
-        self._next: SampledToken | None = None  # the token to be fed and read next
-        self._lookahead: SampledToken | None = None  # the one behind it
-        drawn = int.from_bytes(os.urandom(SEED_BYTES))
-        self._seed = drawn if params.seed is None else params.seed
+        self._first_token_time = 0.0
+        self._logits: mx.array | None = None  # (V,) after the last token fed
+        self._next: SampledToken | None = None  # to feed and complete next
+        self._lookahead: SampledToken | None = None  # the token after it
+        random_seed = int.from_bytes(os.urandom(SEED_BYTES))
+        self._seed = random_seed if params.seed is None else params.seed
 
     @property
     def prefilling(self) -> bool:
-        """Whether some of the prompt is still to be read."""
+        """Whether part of the prompt is still to be prefilled."""
         return bool(self._remaining)
 
     def prefill(self, size: int = PREFILL_CHUNK) -> int:
-        """Read the next chunk of the prompt, of `most` tokens; return how many.
+        """Prefill the next chunk, at most `size` tokens; return the number of tokens.
 
-        Behind the last one the first token is drawn. Of all others only the cache is
-        evaluated, which spares the experts of the last layer; the unembedding sees
-        one position.
+        After the last chunk the first token is sampled. Of the other chunks only the
+        cache is evaluated, which saves the experts of the last layer. The unembedding
+        is computed for one position.
         """
         part, self._remaining = self._remaining[:size], self._remaining[size:]
         batch = mx.array([part], mx.int32)  # (1, L)
@@ -118,31 +126,34 @@ class Sequence:
 
     @property
     def pending_mask(self) -> "Future[object] | None":
-        """What `next_draw` would have to wait for, if it is not there yet."""
+        """The token mask that `next_input` would wait for; None if there is none."""
         if self._next is not None or self.guide is None:
             return None
         pending = self.guide.pending_mask
         return None if pending is None or pending.done() else pending
 
     def next_input(self) -> SampledToken | None:
-        """Return the token for the model to read, or None if it is the last one."""
+        """Return the token to feed next, or None if it is the last one."""
         if self._next is None:
-            assert self._logits is not None, "the prompt is not read yet"
+            assert self._logits is not None, "the prompt is not prefilled yet"
             self._next = self._sample(self._logits, len(self.tokens))
         last = len(self.tokens) + 1 >= self.limit
         return None if last else self._next
 
     def sample_next(self, logits: mx.array | None) -> None:
-        """Take the logits (V,) behind `next_draw`, and draw the token after it."""
-        wish = self.prepare_sampling(logits)
-        if wish is not None and logits is not None:
-            [ahead] = sample_batch(logits[None], [wish])
-            self.accept_sample(ahead)
+        """Sample the token after `next_input` from the logits (V,) that follow it.
+
+        Pass None if `next_input` was None.
+        """
+        sampler_input = self.prepare_sampling(logits)
+        if sampler_input is not None and logits is not None:
+            [sampled] = sample_batch(logits[None], [sampler_input])
+            self.accept_sample(sampled)
 
     def prepare_sampling(self, logits: mx.array | None) -> SamplerInput | None:
-        """Take the logits (V,) behind `next_draw`; say how the one after is drawn.
+        """Take the logits (V,) after `next_input`; return how to sample from them.
 
-        None where there is no such token, or none can be drawn yet.
+        None if no token follows, or if it cannot be sampled yet.
         """
         self._logits, self._lookahead = logits, None
         waits = self.guide is not None and self.guide.needs_last_token
@@ -151,16 +162,16 @@ class Sequence:
         return self._sampler_input(logits, len(self.tokens) + 1)
 
     def accept_sample(self, sampled: SampledToken | None) -> None:
-        """Take what was drawn as `offer` wished."""
+        """Take the token that was sampled from the input of `prepare_sampling`."""
         self._lookahead = sampled
         if sampled is not None and self.guide is not None:
             self.guide.advance(sampled.token)
 
     def complete_step(self) -> Step:
-        """Wait for the token that `next_draw` gave, and see whether it is the end.
+        """Wait for the token of `next_input`; return its Step and check for the end.
 
-        Raises NonFiniteError where the model's logits are no numbers, and PromptError
-        where the guide left nothing to draw.
+        Raises NonFiniteError for logits that are NaN or infinite, and PromptError if
+        the guide left no legal token.
         """
         assert self._next is not None
         last = self._logits is None
@@ -177,9 +188,10 @@ class Sequence:
         return step
 
     def preempt(self) -> None:
-        """Let go of the cache; what is drawn already is fed and read afterwards.
+        """Release the cache; `resume` continues with the same tokens.
 
-        What cannot be drawn yet is drawn when the last token has been read again.
+        A token that is sampled already is fed after that. One that cannot be sampled
+        yet is sampled after the last token has been computed again.
         """
         if not self.prefilling and self.pending_mask is None:
             self.next_input()
@@ -189,37 +201,36 @@ class Sequence:
 
     @property
     def lookahead_ids(self) -> list[int]:
-        """The token that will be fed next, where one is drawn. Waits for it."""
+        """The token id to feed next, if it is sampled already. Waits for it."""
         return [] if self._next is None else [self._next.result()[0]]
 
     def resume(
         self, cache: Any, ids: TokenIds, on_computed: Callable[[TokenIds], None]
     ) -> None:
-        """Go on with another cache, which must read `ids` before it is as before."""
+        """Continue after `preempt` with a cache that lacks only `ids`."""
         self.cache, self._remaining, self._on_computed = cache, list(ids), on_computed
 
     def finish(self, reason: str) -> None:
-        """End it here; what was generated stands."""
+        """End the sequence with a finish reason, unless it already has one."""
         self.finished = True
         if self.stats.finish_reason is None:
             self.stats = replace(self.stats, finish_reason=reason)
 
     def _sample(self, logits: mx.array, count: int) -> SampledToken:
-        """Choose a token by its logits (V,), and start computing it."""
-        [drawn] = sample_batch(logits[None], [self._sampler_input(logits, count)])
-        assert drawn is not None
+        """Sample token number `count` of the answer from logits (V,); do not wait."""
+        [sampled] = sample_batch(logits[None], [self._sampler_input(logits, count)])
+        assert sampled is not None
         if self.guide is not None:
-            self.guide.advance(drawn.token)
-        return drawn
+            self.guide.advance(sampled.token)
+        return sampled
 
     def _sampler_input(self, logits: mx.array, count: int) -> SamplerInput:
-        """Say how token `count` of the answer is drawn by its logits (V,)."""
-        legal = None if self.guide is None else self.guide.mask_logits(logits)
+        masked = None if self.guide is None else self.guide.mask_logits(logits)
         if self.params.logit_bias:
-            legal = logits if legal is None else legal
-            legal = add_bias(legal, self.params.logit_bias)
+            masked = logits if masked is None else masked
+            masked = add_bias(masked, self.params.logit_bias)
         seed = (self._seed + count * SEED_STRIDE) % SEED_RANGE
-        return SamplerInput(self.params, seed, legal)
+        return SamplerInput(self.params, seed, masked)
 
     def _wait_for_step(self, sampled: SampledToken, *, last: bool) -> Step:
         token, logprob, top = sampled.result()
@@ -231,10 +242,10 @@ class Sequence:
         return Step(token, logprob, reason, tuple(top))
 
     def _apply_guide_finish(self, step: Step) -> Step:
-        """Say so where the guide knows that the answer ends with this token."""
+        """Add the finish reason if the guide says that this token ends the answer."""
         reason = self.guide.finish_reason if self.guide else None
-        over = reason is not None and step.finish_reason in (None, LENGTH)
-        return replace(step, finish_reason=reason) if over else step
+        ends = reason is not None and step.finish_reason in (None, LENGTH)
+        return replace(step, finish_reason=reason) if ends else step
 
     def _update_stats(self, step: Step) -> None:
         now = time.perf_counter()

@@ -1,4 +1,4 @@
-"""One answer on its way, read in any thread while the owner computes it."""
+"""The Steps of one answer, read in any thread while the engine thread computes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,10 @@ from mlx_gptoss.engine.thread import EngineThread, ThreadIterator
 
 
 class Stream(ThreadIterator[Step]):
-    """The Steps of one answer, read in any thread."""
+    """An iterator of Steps; `close` (or leaving a `with` block) ends it early.
+
+    Usable in any thread, by one reader at a time.
+    """
 
     def __init__(
         self,
@@ -23,15 +26,15 @@ class Stream(ThreadIterator[Step]):
 
     def on_end(self) -> None:
         generation, self._generation = self._generation, None
-        if generation is not None:  # keep the figures, let go of model and cache
+        if generation is not None:  # keep the figures, release model and cache
             self._stats, self._computed_ids = generation.stats, generation.computed_ids
 
     @property
     def stats(self) -> Statistics:
-        """What it took, so far or in all."""
+        """The statistics so far, or of the whole answer once it ended."""
         return self._generation.stats if self._generation else self._stats
 
     @property
     def computed_ids(self) -> tuple[int, ...]:
-        """The ids the cache has read since the start."""
+        """The token ids appended to the cache since the start."""
         return self._generation.computed_ids if self._generation else self._computed_ids

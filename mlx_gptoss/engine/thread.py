@@ -1,23 +1,23 @@
-"""One thread that does all the work it is given, in order; knows nothing of MLX.
+"""A thread that runs all work of one model, in order; knows nothing of MLX.
 
-MLX ties streams, lazy arrays and random state to the thread that made them, so a
-Runtime loads and runs its model in one owner thread and other threads ask it:
+MLX ties streams, lazy arrays and random state to the thread that created them, so a
+Runtime loads and runs its model in one engine thread, and other threads call into it:
 
-    owner = Owner("model")
-    total = owner.call(sum, [1, 2])                  # runs there, returns here
-    for item in owner.iterate(make_iterator): ...    # one item a request
-    owner.close()
+    thread = EngineThread("model")
+    total = thread.call(sum, [1, 2])             # runs there, returns here
+    with ThreadIterator(thread, iterator): ...   # each item is computed there
+    thread.close()
 
-Items are made when they are asked for, so nothing runs ahead of a slow reader,
-several readers take turns, and a reader that stops reading stops the work.
-Exceptions cross over with their traceback. The owner may call itself.
+Items are computed on demand: nothing runs ahead of a slow reader, several readers take
+turns, and a reader that stops reading stops the work. Exceptions are raised in the
+caller with their traceback. The engine thread may call itself.
 
-While nothing is asked and no iterator is open, the owner does idle work, a step at a
-time: whoever asks meanwhile waits for one step at most.
+While there is no other work and no open iterator, the thread runs idle tasks step by
+step, so other work waits for at most one step.
 
-The thread of a closed owner is not ended but kept for the next one. A thread that
-ran MLX destroys thread-local Python objects when it ends, which aborts the process
-if the interpreter is shutting down by then, and joining cannot prevent that.
+The OS thread of a closed EngineThread is reused by the next one and never ends. A
+thread that ran MLX destroys thread-local Python objects when it ends, which aborts the
+process if the interpreter is shutting down by then, and joining cannot prevent that.
 """
 
 import atexit
@@ -33,28 +33,30 @@ from weakref import WeakSet, finalize
 from mlx_gptoss.errors import GptOssError
 
 T = TypeVar("T")
-EXHAUSTED = object()  # StopIteration cannot cross over in a future
-MAX_IDLE_TASKS = 8  # pieces of idle work that wait; older ones are given up
+EXHAUSTED = object()  # a future cannot carry StopIteration
+MAX_IDLE_TASKS = 8  # that wait; older ones are cancelled
 
 log = logging.getLogger(__name__)
 
 
 def _no_op() -> None:
-    """Stand in for something that may be left out."""
+    """Do nothing: the default of optional callbacks."""
 
 
 class PooledThread:
-    """A thread that runs what it is given, for as long as the process lives."""
+    """An OS thread that runs submitted work until the process ends."""
 
     def __init__(self) -> None:
         self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
-        self.idle_step: Callable[[], bool] | None = None  # says whether it did any
-        thread = threading.Thread(target=self._run, name="mlx-owner", daemon=True)
+        self.idle_step: Callable[[], bool] | None = (
+            None  # returns whether it did anything
+        )
+        thread = threading.Thread(target=self._run, name="mlx-engine", daemon=True)
         thread.start()
         self.ident = thread.ident
 
     def submit(self, work: Callable[[], T]) -> "Future[T]":
-        """Run `work` after what was submitted before."""
+        """Run `work` after everything submitted before it."""
         future: Future[T] = Future()
         self._work.put((future, work))
         return future
@@ -74,26 +76,26 @@ class PooledThread:
 
 
 def run_work(future: "Future[Any]", work: Callable[[], Any]) -> None:
-    """Run `work` and hand over its result; keeps no reference to either."""
+    """Run `work` and set the future; keep no reference to either."""
     try:
         future.set_result(work())
-    except BaseException as error:  # it is raised again where the result is awaited
+    except BaseException as error:  # raised again in the caller
         future.set_exception(error)
 
 
-_spare_threads: list[PooledThread] = []  # threads of closed owners
+_spare_threads: list[PooledThread] = []  # of closed EngineThreads
 _open_threads: "WeakSet[EngineThread]" = WeakSet()
 
 
 @atexit.register
 def close_all() -> None:
-    """End all work before the interpreter goes: no thread may run MLX past that."""
-    for owner in list(_open_threads):
-        owner.close()
+    """End all work before the interpreter exits: no thread may run MLX after that."""
+    for thread in list(_open_threads):
+        thread.close()
 
 
 class EngineThread:
-    """Runs callables in its own thread, one at a time, in the order they came."""
+    """Runs callables in its own thread, one at a time, in order of arrival."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -106,10 +108,10 @@ class EngineThread:
         _open_threads.add(self)
 
     def call(self, work: Callable[..., T], /, *args: Any, **options: Any) -> T:
-        """Run `work` in the owner thread and return its result.
+        """Run `work(*args, **options)` in the engine thread and return its result.
 
-        Raises GptOssError once the owner is closed. An interrupt while waiting
-        (Ctrl-C) is raised here; the work itself runs to its end.
+        Raises what `work` raises, and GptOssError once the thread is closed. An
+        interrupt while waiting (Ctrl-C) is raised here; `work` still runs to its end.
         """
         self.check_open()
         if threading.get_ident() == self._thread.ident:
@@ -117,19 +119,15 @@ class EngineThread:
         return self._thread.submit(partial(work, *args, **options)).result()
 
     def post(self, work: Callable[[], T]) -> "Future[T]":
-        """Run `work` in the owner thread after what was asked before; do not wait."""
+        """Run `work` in the engine thread after earlier work; do not wait."""
         self.check_open()
         return self._thread.submit(work)
 
-    def iterate(self, make: Callable[[], Iterator[T]]) -> "ThreadIterator[T]":
-        """Make an iterator in the owner thread; advance it there, read it here."""
-        return ThreadIterator(self, self.call(make))
-
     def run_when_idle(self, step: Callable[[], bool]) -> "Future[None]":
-        """Run `step` in idle time, again and again until it returns False.
+        """Call `step` whenever the thread is idle, until it returns False.
 
-        The newest work goes first. The future is done when the work is, and cancelled
-        if it is given up: because it failed, too much waits, or the owner closes.
+        The newest task runs first. The future completes with the task; it is cancelled
+        if the task fails, too many tasks wait, or the thread closes.
         """
         self.check_open()
         future: Future[None] = Future()
@@ -143,41 +141,43 @@ class EngineThread:
         self._thread.idle_step = self._run_idle_step
 
     def _run_idle_step(self) -> bool:
-        """Do one step if nobody is being served; say whether more may follow."""
+        """Run a step of the newest task, if no iterator is open; False if none ran."""
         if not self._idle_tasks or self._iterators:
             return False
-        work = self._idle_tasks[-1]
-        future, step = work
+        task = self._idle_tasks[-1]
+        future, step = task
         try:
             more = not future.cancelled() and step()
-        except Exception:  # nobody waits for it: the thread must go on
-            log.exception("work of `%s` in idle time failed", self.name)
+        except Exception:  # no caller waits for it, and the thread must go on
+            log.exception("an idle task of `%s` failed", self.name)
             future.cancel()
             more = False
         if not more:
-            self._idle_tasks.remove(work)
+            self._idle_tasks.remove(task)
             if not future.cancelled():
                 future.set_result(None)
         if not self._idle_tasks:
-            self._thread.idle_step = None  # it would keep a forgotten owner alive
+            self._thread.idle_step = (
+                None  # it would keep a forgotten EngineThread alive
+            )
         return True
 
     def add_iterator(self, iterator: "ThreadIterator[Any]") -> None:
-        """Close `items` too when the owner closes; no idle work until they end."""
+        """Close it too when this thread closes; run no idle tasks until it ends."""
         self._iterators.add(iterator)
 
     def remove_iterator(self, iterator: "ThreadIterator[Any]") -> None:
-        """Take note that `items` have ended."""
+        """Note that an iterator has ended."""
         self._iterators.discard(iterator)
         if self._idle_tasks and not self._closed:
-            self._thread.submit(_no_op)  # wakes it, to look for idle work
+            self._thread.submit(_no_op)  # wakes it to look for idle tasks
 
     def close(self, cleanup: Callable[[], Any] = _no_op) -> None:
-        """End open iterators, run `last`, give the thread back. Twice is once."""
+        """End open iterators, run `cleanup` last. Calling it again does nothing."""
         if self._closed:
             return
-        for items in list(self._iterators):
-            items.close()
+        for iterator in list(self._iterators):
+            iterator.close()
         self.call(self._cancel_idle_tasks)
         self.call(cleanup)
         self._closed = True
@@ -189,20 +189,21 @@ class EngineThread:
             self._idle_tasks.pop()[0].cancel()
 
     def check_open(self) -> None:
-        """Raise GptOssError once the owner is closed."""
+        """Raise GptOssError if the thread is closed."""
         if self._closed:
             raise GptOssError(f"`{self.name}` is closed: load it again to use it")
 
     @property
     def closed(self) -> bool:
+        """Whether `close` has finished."""
         return self._closed
 
 
 class ThreadIterator(Generic[T]):
-    """An iterator whose work happens in its owner; `close` stops it early.
+    """An iterator advanced in the engine thread; `close` ends it early.
 
-    `cancel` is called from the reader's thread when it stops early: it tells an item
-    that is being made to give up.
+    `cancel` is called in the reader's thread when it stops early; it should make an
+    item that is being computed give up.
     """
 
     def __init__(
@@ -235,7 +236,7 @@ class ThreadIterator(Generic[T]):
         return cast(T, item)
 
     def close(self) -> None:
-        """Stop the work and let go of what it holds."""
+        """Stop the work and release what the iterator holds."""
         source, self._source = self._source, None
         if source is None:
             return
@@ -246,7 +247,7 @@ class ThreadIterator(Generic[T]):
         self.on_end()
 
     def on_end(self) -> None:
-        """Called once when no more items will come; for subclasses."""
+        """Called once after the last item; for subclasses."""
 
     def __enter__(self) -> Self:
         return self

@@ -229,7 +229,7 @@ def test_of_an_answer_that_went_in_circles_only_that_is_said(
 ) -> None:
     stats = Statistics(1, 0, finish_reason="length", finish_details=("final_loop",))
     note_ending(stats, answer="on and on")
-    assert capsys.readouterr().err == "(the answer went in circles and was cut)\n"
+    assert capsys.readouterr().err == "(the answer repeated itself and was cut)\n"
 
 
 @pytest.mark.parametrize(("words", "stdin"), COMMANDS)

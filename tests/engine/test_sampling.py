@@ -1,11 +1,11 @@
-"""Sampling: every filter alone, the order of all, determinism and validation."""
+"""Sampling: each filter, their order, determinism and validation."""
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_gptoss.engine.sampling_params import (
-    SamplingParams,
+from mlx_gptoss.engine.sampler import (
+    add_bias,
     keep_min_p,
     keep_top_k,
     keep_top_p,
@@ -13,6 +13,7 @@ from mlx_gptoss.engine.sampling_params import (
     sample,
     top_logprobs,
 )
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import PromptError
 
 # Probabilities 0.4, 0.3, 0.2, 0.1, out of order.
@@ -20,12 +21,12 @@ PROBABILITIES = np.array([0.2, 0.4, 0.1, 0.3])
 LOGITS = mx.array(np.log(PROBABILITIES), mx.float32) + 5
 
 
-def kept(logits: mx.array) -> list[int]:
+def finite_ids(logits: mx.array) -> list[int]:
     return np.flatnonzero(np.isfinite(np.array(logits))).tolist()
 
 
-def draws(params: SamplingParams, count: int = 4000) -> np.ndarray:
-    """How often each token of LOGITS is drawn, over independent rows."""
+def frequencies(params: SamplingParams, count: int = 4000) -> np.ndarray:
+    """Return how often each token of LOGITS is sampled over independent rows."""
     rows = mx.broadcast_to(LOGITS, (count, LOGITS.size))
     tokens = np.array(sample(rows, params, mx.random.key(7)))
     return np.bincount(tokens, minlength=LOGITS.size) / count
@@ -44,30 +45,30 @@ def test_a_batch_gives_one_token_a_row() -> None:
 
 def test_temperature_one_draws_with_the_models_probabilities() -> None:
     # 4000 draws: a standard deviation is below 0.008.
-    np.testing.assert_allclose(draws(SamplingParams()), PROBABILITIES, atol=0.04)
+    np.testing.assert_allclose(frequencies(SamplingParams()), PROBABILITIES, atol=0.04)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
 def test_temperature_divides_the_logits(temperature: float) -> None:
     expected = PROBABILITIES ** (1 / temperature)
     expected /= expected.sum()
-    found = draws(SamplingParams(temperature=temperature))
+    found = frequencies(SamplingParams(temperature=temperature))
     np.testing.assert_allclose(found, expected, atol=0.04)
 
 
 def test_temperature_comes_before_top_p() -> None:
     # Sharpened to 0.53, 0.3, 0.13, 0.03, two tokens reach 0.75; as they are, three.
-    found = draws(SamplingParams(temperature=0.5, top_p=0.75))
+    found = frequencies(SamplingParams(temperature=0.5, top_p=0.75))
     assert np.flatnonzero(found).tolist() == [1, 3]
 
 
 @pytest.mark.parametrize(("k", "tokens"), [(1, [1]), (2, [1, 3]), (3, [0, 1, 3])])
 def test_top_k_keeps_the_k_largest(k: int, tokens: list[int]) -> None:
-    assert kept(keep_top_k(LOGITS, k)) == tokens
+    assert finite_ids(keep_top_k(LOGITS, k)) == tokens
 
 
 def test_top_k_keeps_exactly_k_among_equals() -> None:
-    assert len(kept(keep_top_k(mx.zeros(9), 4))) == 4
+    assert len(finite_ids(keep_top_k(mx.zeros(9), 4))) == 4
 
 
 @pytest.mark.parametrize(
@@ -75,28 +76,28 @@ def test_top_k_keeps_exactly_k_among_equals() -> None:
     [(0.0, [1]), (0.39, [1]), (0.41, [1, 3]), (0.71, [0, 1, 3]), (0.95, [0, 1, 2, 3])],
 )
 def test_top_p_keeps_the_fewest_that_reach_p(p: float, tokens: list[int]) -> None:
-    assert kept(keep_top_p(LOGITS, p)) == tokens
+    assert finite_ids(keep_top_p(LOGITS, p)) == tokens
 
 
 @pytest.mark.parametrize(("p", "tokens"), [(0.6, [1, 3]), (0.3, [0, 1, 3]), (1, [1])])
 def test_min_p_is_relative_to_the_likeliest(p: float, tokens: list[int]) -> None:
-    assert kept(keep_min_p(LOGITS, p)) == tokens
+    assert finite_ids(keep_min_p(LOGITS, p)) == tokens
 
 
 def test_filters_work_on_every_row_of_a_batch() -> None:
     rows = mx.stack([LOGITS, LOGITS[::-1]])
     for filtered in (keep_top_k(rows, 2), keep_top_p(rows, 0.5), keep_min_p(rows, 0.6)):
-        assert [kept(row) for row in filtered] == [[1, 3], [0, 2]]
+        assert [finite_ids(row) for row in filtered] == [[1, 3], [0, 2]]
 
 
 def test_logit_bias_is_added_before_all_else() -> None:
-    params = SamplingParams(temperature=0, logit_bias={2: 3.0, 1: -1.0})
-    assert sample(LOGITS, params, mx.random.key(0)).item() == 2
+    biased = add_bias(LOGITS, {2: 3.0, 1: -1.0})
+    assert sample(biased, SamplingParams(temperature=0), mx.random.key(0)).item() == 2
 
 
 def test_logit_bias_outside_the_vocabulary_is_named() -> None:
     with pytest.raises(PromptError, match="token 4, but the vocabulary has 4"):
-        sample(LOGITS, SamplingParams(logit_bias={4: 1.0}), mx.random.key(0))
+        add_bias(LOGITS, {4: 1.0})
 
 
 def test_one_key_one_token() -> None:

@@ -1,4 +1,4 @@
-"""One thread works, others ask: order, exceptions, early ends and closing."""
+"""The engine thread: order of work, exceptions, early ends, idle tasks and closing."""
 
 import gc
 import subprocess
@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from typing import TypeVar
 
 import pytest
 
@@ -13,16 +14,24 @@ from mlx_gptoss.engine.thread import MAX_IDLE_TASKS, EngineThread, ThreadIterato
 from mlx_gptoss.errors import GptOssError
 
 PATIENCE = 60  # seconds, for work that takes none
+T = TypeVar("T")
 
 
 @pytest.fixture
-def owner() -> Iterator[EngineThread]:
-    owner = EngineThread("work")
-    yield owner
-    owner.close()
+def engine_thread() -> Iterator[EngineThread]:
+    engine_thread = EngineThread("work")
+    yield engine_thread
+    engine_thread.close()
 
 
-def test_all_work_happens_in_one_other_thread(owner: EngineThread) -> None:
+def iterate(
+    engine_thread: EngineThread, make: Callable[[], Iterator[T]]
+) -> ThreadIterator[T]:
+    """Make an iterator in the engine thread, to be read here."""
+    return ThreadIterator(engine_thread, engine_thread.call(make))
+
+
+def test_all_work_happens_in_one_other_thread(engine_thread: EngineThread) -> None:
     threads: list[int] = []
 
     def items() -> Iterator[int]:
@@ -30,13 +39,15 @@ def test_all_work_happens_in_one_other_thread(owner: EngineThread) -> None:
             threads.append(threading.get_ident())
             yield item
 
-    taken = list(owner.iterate(items))
+    taken = list(iterate(engine_thread, items))
 
     assert taken == [0, 1, 2]
-    assert set(threads) == {owner.call(threading.get_ident)} - {threading.get_ident()}
+    assert set(threads) == {engine_thread.call(threading.get_ident)} - {
+        threading.get_ident()
+    }
 
 
-def test_an_item_is_made_only_when_it_is_asked_for(owner: EngineThread) -> None:
+def test_an_item_is_made_only_when_it_is_asked_for(engine_thread: EngineThread) -> None:
     made: list[int] = []
 
     def items() -> Iterator[int]:
@@ -44,25 +55,30 @@ def test_an_item_is_made_only_when_it_is_asked_for(owner: EngineThread) -> None:
             made.append(item)
             yield item
 
-    reader = owner.iterate(items)
+    reader = iterate(engine_thread, items)
 
     assert (next(reader), next(reader), made) == (0, 1, [0, 1])
 
 
-def test_readers_take_turns_and_calls_come_between(owner: EngineThread) -> None:
-    one, two = owner.iterate(lambda: iter("ab")), owner.iterate(lambda: iter("xy"))
+def test_readers_take_turns_and_calls_come_between(engine_thread: EngineThread) -> None:
+    one, two = (
+        iterate(engine_thread, lambda: iter("ab")),
+        iterate(engine_thread, lambda: iter("xy")),
+    )
 
-    taken = [next(one), next(two), owner.call(str, 1), next(two), next(one)]
+    taken = [next(one), next(two), engine_thread.call(str, 1), next(two), next(one)]
 
     assert taken == ["a", "x", "1", "y", "b"]
 
 
-def test_an_exception_crosses_over_and_ends_the_iterator(owner: EngineThread) -> None:
+def test_an_exception_crosses_over_and_ends_the_iterator(
+    engine_thread: EngineThread,
+) -> None:
     def items() -> Iterator[int]:
         yield 1
         raise ValueError("two")
 
-    reader = owner.iterate(items)
+    reader = iterate(engine_thread, items)
 
     assert next(reader) == 1
     with pytest.raises(ValueError, match="two"):
@@ -70,7 +86,7 @@ def test_an_exception_crosses_over_and_ends_the_iterator(owner: EngineThread) ->
     assert list(reader) == []
 
 
-def test_a_reader_that_leaves_early_stops_the_work(owner: EngineThread) -> None:
+def test_a_reader_that_leaves_early_stops_the_work(engine_thread: EngineThread) -> None:
     ended: list[str] = []
 
     def items() -> Iterator[int]:
@@ -79,14 +95,18 @@ def test_a_reader_that_leaves_early_stops_the_work(owner: EngineThread) -> None:
         finally:
             ended.append(threading.current_thread().name)
 
-    with ThreadIterator(owner, items(), lambda: ended.append("cancelled")) as reader:
+    with ThreadIterator(
+        engine_thread, items(), lambda: ended.append("cancelled")
+    ) as reader:
         next(reader)
 
-    assert ended == ["cancelled", "mlx-owner"]
+    assert ended == ["cancelled", "mlx-engine"]
     assert list(reader) == []
 
 
-def test_an_interrupted_reader_cancels_the_item_being_made(owner: EngineThread) -> None:
+def test_an_interrupted_reader_cancels_the_item_being_made(
+    engine_thread: EngineThread,
+) -> None:
     cancelled = threading.Event()
 
     class Interrupted(EngineThread):
@@ -104,14 +124,16 @@ def test_an_interrupted_reader_cancels_the_item_being_made(owner: EngineThread) 
     impatient.close()
 
 
-def test_the_owner_may_call_itself(owner: EngineThread) -> None:
-    assert owner.call(
-        lambda: owner.call(lambda: list(owner.iterate(range(2).__iter__)))
+def test_the_owner_may_call_itself(engine_thread: EngineThread) -> None:
+    assert engine_thread.call(
+        lambda: engine_thread.call(
+            lambda: list(iterate(engine_thread, range(2).__iter__))
+        )
     )
 
 
 def test_closing_ends_open_iterators_then_runs_the_last_work() -> None:
-    owner = EngineThread("brief")
+    engine_thread = EngineThread("brief")
     order: list[str] = []
 
     def items() -> Iterator[int]:
@@ -120,22 +142,22 @@ def test_closing_ends_open_iterators_then_runs_the_last_work() -> None:
         finally:
             order.append("iterator")
 
-    reader = owner.iterate(items)
+    reader = iterate(engine_thread, items)
     next(reader)
-    owner.close(lambda: order.append("last"))
-    owner.close(lambda: order.append("again"))
+    engine_thread.close(lambda: order.append("last"))
+    engine_thread.close(lambda: order.append("again"))
 
     assert order == ["iterator", "last"]
     assert list(reader) == []
     with pytest.raises(GptOssError, match="`brief` is closed: load it again"):
-        owner.call(int)
+        engine_thread.call(int)
 
 
-def test_many_threads_are_served_in_full(owner: EngineThread) -> None:
+def test_many_threads_are_served_in_full(engine_thread: EngineThread) -> None:
     results: list[list[int]] = []
 
     def read(start: int) -> None:
-        results.append(list(owner.iterate(range(start, start + 50).__iter__)))
+        results.append(list(iterate(engine_thread, range(start, start + 50).__iter__)))
 
     readers = [threading.Thread(target=read, args=(start,)) for start in range(4)]
     for reader in readers:
@@ -161,10 +183,10 @@ def test_a_closed_owner_leaves_its_thread_to_the_next() -> None:
 
 
 def test_a_forgotten_owner_leaves_its_thread_too() -> None:
-    owner = EngineThread("forgotten")
-    thread = owner.call(threading.get_ident)
+    engine_thread = EngineThread("forgotten")
+    thread = engine_thread.call(threading.get_ident)
 
-    del owner
+    del engine_thread
     gc.collect()
     heir = EngineThread("heir")
 
@@ -182,35 +204,35 @@ def counted(order: list[str], steps: int) -> Callable[[], bool]:
     return step
 
 
-def test_idle_work_is_done_while_nobody_asks(owner: EngineThread) -> None:
+def test_idle_work_is_done_while_nobody_asks(engine_thread: EngineThread) -> None:
     order: list[str] = []
 
-    owner.run_when_idle(counted(order, 3)).result(PATIENCE)
+    engine_thread.run_when_idle(counted(order, 3)).result(PATIENCE)
 
     assert order == ["idle"] * 3
 
 
-def test_whoever_asks_waits_for_one_step_at_most(owner: EngineThread) -> None:
+def test_whoever_asks_waits_for_one_step_at_most(engine_thread: EngineThread) -> None:
     order: list[str] = []
     asked: list[Future[None]] = []
 
     def step() -> bool:
         order.append("idle")
-        asked.append(owner._thread.submit(lambda: order.append("asked")))
+        asked.append(engine_thread._thread.submit(lambda: order.append("asked")))
         return len(asked) < 2
 
-    owner.run_when_idle(step).result(PATIENCE)
-    owner.call(int)
+    engine_thread.run_when_idle(step).result(PATIENCE)
+    engine_thread.call(int)
 
     assert order == ["idle", "asked", "idle", "asked"]
 
 
-def test_no_idle_work_while_an_iterator_is_open(owner: EngineThread) -> None:
+def test_no_idle_work_while_an_iterator_is_open(engine_thread: EngineThread) -> None:
     order: list[str] = []
-    reader = owner.iterate(lambda: iter("ab"))
+    reader = iterate(engine_thread, lambda: iter("ab"))
     next(reader)
-    work = owner.run_when_idle(counted(order, 1))
-    owner.call(int)
+    work = engine_thread.run_when_idle(counted(order, 1))
+    engine_thread.call(int)
     before = list(order)
 
     assert list(reader) == ["b"]
@@ -220,36 +242,41 @@ def test_no_idle_work_while_an_iterator_is_open(owner: EngineThread) -> None:
 
 
 def test_idle_work_that_fails_is_reported_and_given_up(
-    owner: EngineThread, caplog: pytest.LogCaptureFixture
+    engine_thread: EngineThread, caplog: pytest.LogCaptureFixture
 ) -> None:
     order: list[str] = []
 
     def fail() -> bool:
         raise ValueError("no")
 
-    later, failing = owner.run_when_idle(counted(order, 1)), owner.run_when_idle(fail)
+    later, failing = (
+        engine_thread.run_when_idle(counted(order, 1)),
+        engine_thread.run_when_idle(fail),
+    )
     later.result(PATIENCE)
 
     assert failing.cancelled()
-    assert caplog.messages == ["work of `work` in idle time failed"]
+    assert caplog.messages == ["an idle task of `work` failed"]
     assert order == ["idle"]
 
 
 def test_closing_and_too_much_waiting_give_idle_work_up() -> None:
-    owner = EngineThread("brief")
-    reader = owner.iterate(lambda: iter("a"))  # so that none begins
-    waiting = [owner.run_when_idle(lambda: False) for _ in range(MAX_IDLE_TASKS + 1)]
-    owner.call(int)
+    engine_thread = EngineThread("brief")
+    reader = iterate(engine_thread, lambda: iter("a"))  # so that none begins
+    waiting = [
+        engine_thread.run_when_idle(lambda: False) for _ in range(MAX_IDLE_TASKS + 1)
+    ]
+    engine_thread.call(int)
 
     assert [work.cancelled() for work in waiting] == [True] + [False] * MAX_IDLE_TASKS
     del reader
-    owner.close()
+    engine_thread.close()
     assert all(work.done() for work in waiting)
 
 
 END_WITHOUT_CLOSING = """
 import mlx.core as mx
-from mlx_gptoss.engine.thread import Owner
+from mlx_gptoss.engine.thread import EngineThread, ThreadIterator
 
 def sums():
     total = mx.zeros((256, 256))
@@ -257,8 +284,8 @@ def sums():
         total = total + total @ total
         yield mx.sum(total).item()
 
-owner = Owner("left open")
-reader = owner.iterate(sums)
+engine_thread = EngineThread("left open")
+reader = ThreadIterator(engine_thread, engine_thread.call(sums))
 next(reader)
 """
 

@@ -193,20 +193,21 @@ def test_a_chat_keeps_what_came_and_names_the_error(value: float) -> None:
 
 
 class Masking:
-    """A guide that leaves the tokens of a range."""
+    """A guide that allows the tokens of a range."""
 
-    waits, pending, finish_reason, details = False, None, None, ()
+    needs_last_token, pending_mask = False, None
+    finish_reason, finish_details = None, ()
 
     def __init__(self, legal: range) -> None:
         self.legal = legal
 
-    def masked(self, logits: mx.array) -> mx.array:
+    def mask_logits(self, logits: mx.array) -> mx.array:
         at = mx.arange(logits.shape[-1])
         inside = (at >= self.legal.start) & (at < self.legal.stop)
         return mx.where(inside, logits, -mx.inf)
 
-    def drew(self, token: mx.array) -> None: ...
-    def read(self, token: int) -> bool:
+    def advance(self, token: mx.array) -> None: ...
+    def accept_token(self, token: int) -> bool:
         return False
 
 
@@ -238,7 +239,7 @@ def test_tokens_that_are_ruled_out_are_no_fault(params: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("params", [{"temperature": 0}, {"seed": 3}])
 def test_nothing_left_to_draw_is_named(params: dict[str, Any]) -> None:
-    with pytest.raises(PromptError, match="leave no token to be token 1 of"):
+    with pytest.raises(PromptError, match="allow no token at position 1 of"):
         drawn(lambda ids: [1.0, 2.0], Masking(range(0)), **params)
 
 

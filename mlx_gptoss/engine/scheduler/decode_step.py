@@ -1,10 +1,11 @@
-"""One token of each answer through the model in one pass, those after them in one go.
+"""One batched decode step: feed one token per sequence, then sample all next tokens.
 
-Knows the model and its caches, nothing of who asked.
+Knows the model and its caches; nothing of queues, admission or callers.
 """
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -21,14 +22,19 @@ from mlx_gptoss.engine.sequence import Sequence
 from mlx_gptoss.errors import GptOssError, ModelError
 from mlx_gptoss.model.device import use_gpu_paths
 
-DecodeInput = tuple[
-    Request, Sequence, SampledToken | None
-]  # and the token to feed, if any
 ErrorScope = Callable[[Request], AbstractContextManager[None]]
 
 
+class DecodeInput(NamedTuple):
+    """One row of a decode step; `token` is None if no token is left to feed."""
+
+    request: Request
+    sequence: Sequence
+    token: SampledToken | None
+
+
 class DecodeStep:
-    """Feeds tokens that need not be computed yet; keeps the logits of the last pass."""
+    """Feeds tokens that may not be computed yet; keeps the logits of the last step."""
 
     def __init__(self, model: Callable[[], LanguageModel]) -> None:
         self._model = model
@@ -36,48 +42,47 @@ class DecodeStep:
         self._steps = 0
 
     def run(self, inputs: list[DecodeInput], isolate: ErrorScope) -> None:
-        """Start computing the logits behind each token, and the tokens after them.
+        """Start computing the logits after each token, and sample the next tokens.
 
-        One answer alone takes the very path of `generate`. What is waited for are the
-        logits of the pass before, so that an error of the model shows here. What is
-        one answer's own is done within `alone(request)`.
+        A single row takes exactly the path of `generate`. Waits only for the logits of
+        the previous step, so that an error of the model is raised here. Work of a
+        single request runs within `isolate(request)`.
         """
         logits = self._forward(inputs)
-        wishes: list[SamplerInput | None] = [None] * len(inputs)
+        sampler_inputs: list[SamplerInput | None] = [None] * len(inputs)
         for b, (request, sequence, _) in enumerate(inputs):
             with isolate(request):
-                wishes[b] = sequence.prepare_sampling(logits[b])
-        for ahead, (request, sequence, _) in zip(
-            sample_batch(logits, wishes), inputs, strict=True
-        ):
+                sampler_inputs[b] = sequence.prepare_sampling(logits[b])
+        sampled = sample_batch(logits, sampler_inputs)
+        for token, (request, sequence, _) in zip(sampled, inputs, strict=True):
             if request.state != ENDED:
                 with isolate(request):
-                    sequence.accept_sample(ahead)
+                    sequence.accept_sample(token)
 
     def _forward(self, inputs: list[DecodeInput]) -> mx.array:
-        """Return the logits (B, V) behind each token."""
+        """Return the float32 logits (B, V) after each token."""
         model = self._model()
-        self._passes += 1
-        if use_gpu_paths() and self._passes % CLEAR_CACHE_EVERY == 0:
-            mx.clear_cache()  # growing caches leave their former arrays behind
-        tokens = stack_tokens([drawn for *_, drawn in inputs if drawn is not None])
-        caches = [sequence.cache for _, sequence, _ in inputs]
-        one = caches[0] if len(caches) == 1 else caches
-        hidden = model.hidden(tokens[:, None], one)  # (B, 1, M)
+        self._steps += 1
+        if use_gpu_paths() and self._steps % CLEAR_CACHE_EVERY == 0:
+            mx.clear_cache()  # growing caches leave their old arrays behind
+        tokens = stack_tokens([row.token for row in inputs if row.token is not None])
+        caches = [row.sequence.cache for row in inputs]
+        cache = caches[0] if len(caches) == 1 else caches
+        hidden = model.hidden(tokens[:, None], cache)  # (B, 1, M)
         logits = model.logits(hidden)[:, -1].astype(mx.float32)
         mx.async_eval(logits)
-        before, self._previous_logits = self._previous_logits, logits
-        if before is not None:
-            mx.eval(before)
+        previous, self._previous_logits = self._previous_logits, logits
+        if previous is not None:
+            mx.eval(previous)
         return logits
 
     def clear(self) -> None:
-        """Let go of the last logits."""
+        """Release the logits of the last step."""
         self._previous_logits = None
 
 
 def as_model_error(error: Exception, action: str) -> GptOssError:
-    """Name an error of the model, unless it has a name of ours already."""
+    """Wrap an error of the model in a ModelError; return one of ours unchanged."""
     if isinstance(error, GptOssError):
         return error
     named = ModelError(f"the model failed while it {action}: {error}")

@@ -6,7 +6,7 @@ Knows no model and no other request; the engine moves it on.
 import time
 from collections.abc import Callable
 
-from mlx_gptoss.engine.interfaces import TokenIds
+from mlx_gptoss.engine.interfaces import OnProgress, TokenIds
 from mlx_gptoss.engine.outputs import Statistics, Step
 from mlx_gptoss.engine.prompt_cache import CacheLease
 from mlx_gptoss.engine.prompt_cache.tree import token_array
@@ -16,7 +16,6 @@ QUEUED, PREFILL, DECODE, ENDED = "queued", "prefill", "decode", "ended"
 
 OnStep = Callable[[Step], None]
 OnEnd = Callable[[Statistics | None, BaseException | None], None]
-OnProgress = Callable[[int, int], None]  # done, total
 
 
 class Request:

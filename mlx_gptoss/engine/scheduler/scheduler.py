@@ -274,7 +274,11 @@ class Scheduler:
         for request in self._decodable():
             with self._isolate_errors(request):
                 assert request.sequence is not None
-                ready.append((request, request.sequence, request.sequence.next_input()))
+                ready.append(
+                    DecodeInput(
+                        request, request.sequence, request.sequence.next_input()
+                    )
+                )
         feeding = [fed for fed in ready if fed[-1] is not None]
         try:
             if feeding:
