@@ -8,7 +8,6 @@ only a GPU can answer (wired memory, adopted file pages) ask `on_gpu`, the fact.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import mlx.core as mx
 
@@ -16,7 +15,11 @@ from mlx_gptoss.errors import ConfigError
 
 COMPUTE_DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
 
-_forced = ContextVar("gpu_paths_forced", default=False)  # per thread
+
+class _Override:
+    """Set by `forced_gpu_paths`, for all threads: an engine computes in its own."""
+
+    forced = False
 
 
 def on_gpu() -> bool:
@@ -26,17 +29,17 @@ def on_gpu() -> bool:
 
 def use_gpu_paths() -> bool:
     """Return whether to compute as on a GPU: fused kernels, rows sorted by expert."""
-    return on_gpu() or _forced.get()
+    return on_gpu() or _Override.forced
 
 
 @contextmanager
 def forced_gpu_paths() -> Iterator[None]:
-    """Compute as on a GPU in this thread, whatever the device: for tests."""
-    token = _forced.set(True)
+    """Compute as on a GPU in every thread, whatever the device: for tests."""
+    before, _Override.forced = _Override.forced, True
     try:
         yield
     finally:
-        _forced.reset(token)
+        _Override.forced = before
 
 
 def choose_dtype(name: str | None) -> mx.Dtype:

@@ -1,94 +1,16 @@
-"""The model against tests/support/oracle.py, in float32, however the tokens are fed."""
+"""The model in float32 against tests/support/oracle.py, however tokens are fed."""
 
-from collections.abc import Iterable
-from functools import cache
 from itertools import repeat
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_gptoss.model.gpt_oss import GptOss, route
+from mlx_gptoss.model.gpt_oss import route
 from tests.support import oracle
 from tests.support.build_model import build
 from tests.support.checkpoints import hf_config, random_tensors
-
-# Float32 against float64 on logits of size about 4: 1e-4 is seen, a wrong frequency,
-# mask or clamp moves them by more than 0.05.
-TOLERANCE = 5e-4
-
-# name: (tokens, config overrides)
-CASES: dict[str, tuple[int, dict[str, Any]]] = {
-    "window shorter than the prompt": (45, {}),
-    "300 tokens, window 128": (
-        300,
-        {
-            "sliding_window": 128,
-            "num_hidden_layers": 4,
-            "hidden_size": 128,
-            "num_attention_heads": 8,
-            "num_local_experts": 8,
-            "num_experts_per_tok": 4,
-        },
-    ),
-    "window longer than the prompt, 8 heads a key head, clamp binding": (
-        37,
-        {
-            "sliding_window": 50,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 1,
-            "num_local_experts": 7,
-            "num_experts_per_tok": 2,
-            "swiglu_limit": 1.0,
-        },
-    ),
-    "a key head a head, all layers full": (
-        23,
-        {
-            "num_attention_heads": 3,
-            "num_key_value_heads": 3,
-            "num_local_experts": 6,
-            "layer_types": ["full_attention"] * 2,
-            "num_hidden_layers": 2,
-        },
-    ),
-    "rounded yarn, all layers sliding, all experts": (
-        29,
-        {
-            "num_local_experts": 4,
-            "num_experts_per_tok": 4,
-            "layer_types": ["sliding_attention"] * 2,
-            "num_hidden_layers": 2,
-            "sliding_window": 5,
-            "rope_scaling": hf_config()["rope_scaling"] | {"truncate": True},
-        },
-    ),
-    "no yarn": (19, {"rope_scaling": None, "head_dim": 16}),
-}
-
-
-@cache
-def case(name: str) -> tuple[list[int], np.ndarray, GptOss]:
-    """Return ids, the oracle's logits and our model."""
-    length, overrides = CASES[name]
-    config = hf_config(**overrides)
-    tensors = random_tensors(config, seed=3)
-    ids = np.random.default_rng(4).integers(0, config["vocab_size"], length).tolist()
-    return ids, oracle.logits(tensors, config, ids), build(config, tensors)
-
-
-def feed(model: GptOss, ids: list[int], sizes: Iterable[int]) -> np.ndarray:
-    """Run `ids` through a cache in chunks of `sizes`; return all rows (L, V)."""
-    rows, start, kept = [], 0, model.make_cache()
-    for size in sizes:
-        rows.append(model(mx.array([ids[start : start + size]]), kept)[0])
-        mx.eval(rows[-1])
-        start += size
-        if start >= len(ids):
-            break
-    assert kept.offset == len(ids)
-    return np.array(mx.concatenate(rows))
+from tests.support.oracle_cases import CASES, TOLERANCE, case, feed
 
 
 @pytest.mark.parametrize("name", CASES)
