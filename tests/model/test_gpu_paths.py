@@ -26,7 +26,7 @@ from mlx_gptoss.diagnostics.bench.primitives import count_primitives
 from mlx_gptoss.engine.generate import CLEAR_EVERY, generate
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.engine.sampling import SamplingParams
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.model.device import (
     choose_dtype,
     forced_gpu_paths,
@@ -35,12 +35,12 @@ from mlx_gptoss.model.device import (
 )
 from mlx_gptoss.model.experts.resident import SORT_MIN_ROWS
 from tests.support import oracle
-from tests.support.asking import Asked
 from tests.support.build_model import build
 from tests.support.checkpoints import hf_config, random_tensors
 from tests.support.fakes import noisy
 from tests.support.oracle_cases import CASES, TOLERANCE, case, feed
 from tests.support.streaming import SMALL, streamed, write
+from tests.support.submit import Asked
 
 LENGTHS = (1, 9, 40)  # of sequences in one batch: within the window, and far past it
 STEPS = 3
