@@ -23,7 +23,7 @@ import pytest
 
 from mlx_gptoss.checkpoint.mapping import choose_page_sharing
 from mlx_gptoss.diagnostics.bench.primitives import count_primitives
-from mlx_gptoss.engine.generate import CLEAR_EVERY, generate
+from mlx_gptoss.engine.generate import CLEAR_CACHE_EVERY, generate
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
@@ -128,7 +128,9 @@ def test_streamed_prefill_in_sorted_groups_gives_the_oracles_logits(
 
 def test_the_engine_gives_the_same_tokens_alone_and_in_a_batch() -> None:
     prompts = [[3, 1], [4, 1]]
-    params = SamplingParams(seed=7, max_tokens=CLEAR_EVERY + 2)  # frees memory once
+    params = SamplingParams(
+        seed=7, max_tokens=CLEAR_CACHE_EVERY + 2
+    )  # frees memory once
     alone = [step.token for step in generate(noisy(), prompts[0], params)]
 
     with Runtime(noisy(), cache=CacheOptions(idle=False)) as runtime:
@@ -136,7 +138,7 @@ def test_the_engine_gives_the_same_tokens_alone_and_in_a_batch() -> None:
         batched = [one.tokens for one in asked]
 
     assert batched[0] == alone
-    assert [len(tokens) for tokens in batched] == [CLEAR_EVERY + 2] * 2
+    assert [len(tokens) for tokens in batched] == [CLEAR_CACHE_EVERY + 2] * 2
 
 
 def test_forcing_replaces_the_plain_graph() -> None:
