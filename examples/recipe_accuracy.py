@@ -30,7 +30,7 @@ from mlx_gptoss_convert.measure.divergence import Divergence
 from mlx_gptoss_convert.measure.kl import choose_texts
 
 HEADER = """\
-| recipe | size | tasks solved | same_share output as the source | KL, mean \
+| recipe | size | tasks solved | same output as the source | KL, mean \
 | top token differs |
 |---|---:|---:|---:|---:|---:|"""
 SOURCE_ROW = "| {recipe} | {size} | {solved:.1%} | | | |"

@@ -43,7 +43,7 @@ def test_a_folder_imports_only_folders_above_it_in_the_list() -> None:
 
 def test_every_file_of_the_converter_is_in_a_folder() -> None:
     places = {path.name for path in CONVERTER.iterdir()} - {"__pycache__"}
-    assert places == {*FOLDERS, "__init__.py"}
+    assert places == {*FOLDERS, "__init__.py", "py.typed"}
 
 
 def test_the_readme_lists_the_folders_and_every_file_in_them() -> None:
