@@ -42,6 +42,7 @@ def from_chat_messages(
     `restore(messages, call_ids)` may put back what an assistant message with calls
     came without (see `ReasoningMemory`). Calls at the end must have their
     results, unless `to_answer` is off: then nobody goes on from here.
+    `tools` are entries of a request, or ToolDescriptions that were read from them.
     Raises PromptError that names the message or tool which cannot be read.
     """
     given = [_mapping(one, f"messages[{at}]") for at, one in enumerate(messages)]
@@ -68,6 +69,8 @@ def from_chat_messages(
 
 def read_tool(entry: Any, where: str = "a tool") -> m.ToolDescription:
     """Read an entry of `tools`. Raises PromptError unless it is a function."""
+    if isinstance(entry, m.ToolDescription):
+        return entry
     entry = _mapping(entry, where)
     function = _mapping(entry.get("function", entry), where)
     name = function.get("name")
