@@ -1,4 +1,4 @@
-"""The clients the README shows: run as they stand, with a port of the moment."""
+"""The client programs in the server's README run as written, at another port."""
 
 import re
 import subprocess
@@ -10,7 +10,8 @@ import pytest
 from mlx_gptoss.diagnostics.agents.known_agents import AGENTS
 from tests.support.serve_process import Served
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "mlx_gptoss" / "server" / "README.md").read_text()
 BASE = "http://localhost:8080"
 PROGRAMS = [
     program
