@@ -7,6 +7,7 @@ from pathlib import Path
 from fastapi.routing import APIRoute
 
 from mlx_gptoss.api.settings import RequestLimits
+from mlx_gptoss.cli.agents import agents
 from mlx_gptoss.cli.serve import serve
 from mlx_gptoss.server.app import ROUTERS
 
@@ -26,20 +27,21 @@ def test_every_route_is_named() -> None:
 
 
 def test_every_option_that_is_named_exists() -> None:
-    known = {name for option in serve.params for name in option.opts}
+    commands = (serve, *agents.commands.values())
+    known = {name for one in commands for option in one.params for name in option.opts}
     text = re.sub(SUITES, "", TEXT)
-    text = re.sub(r"`agents .*", "", text)
 
     assert set(re.findall(r"--[a-z]+(?:-[a-z]+)*", text)) <= known
 
 
 def test_the_limits_are_those_of_the_code() -> None:
     limits = RequestLimits()
+    bodies = limits.bodies * limits.body_bytes // 2**20
     text = " ".join(TEXT.split())
     for words in (
         f"a body of {limits.body_bytes // 2**20} MiB",
         f"within {limits.body_seconds:.0f} s",
-        f"{limits.bodies * limits.body_bytes // 2**20} MiB for the bodies of all requests",
+        f"{bodies} MiB for the bodies of all requests",
         f"{limits.messages:,} messages",
         f"{limits.tools} tools, {limits.values:,} JSON values",
         f"schemas {limits.schema_depth} deep and {limits.schema_bytes // 2**10} KiB",
