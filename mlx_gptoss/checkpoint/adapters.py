@@ -3,27 +3,23 @@
 Reads one small JSON file.
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
-SETTINGS = "adapter_config.json"
-PEFT_WEIGHTS = "adapter_model.safetensors"
-MLX_WEIGHTS = "adapters.safetensors"
-WEIGHTS = (PEFT_WEIGHTS, MLX_WEIGHTS)
+from mlx_gptoss.checkpoint.json_files import read_json_or_empty
+from mlx_gptoss.format.file_names import ADAPTER_CONFIG, ADAPTERS, PEFT_ADAPTER
 
 
 def adapter_files(folder: Path) -> list[Path]:
     """List the weights of adapters that lie in a folder."""
-    return [folder / name for name in WEIGHTS if (folder / name).is_file()]
+    return [folder / name for name in ADAPTERS if (folder / name).is_file()]
 
 
 def describe_adapter(folder: Path) -> str | None:
     """Say what adapter a folder is and what to do with it; None: it is none."""
-    if not (folder / SETTINGS).is_file() and not adapter_files(folder):
+    if not (folder / ADAPTER_CONFIG).is_file() and not adapter_files(folder):
         return None
-    settings = read_settings(folder / SETTINGS)
-    peft = "peft_type" in settings or (folder / PEFT_WEIGHTS).is_file()
+    settings = read_json_or_empty(folder / ADAPTER_CONFIG)
+    peft = "peft_type" in settings or (folder / PEFT_ADAPTER).is_file()
     base = settings.get("base_model_name_or_path" if peft else "model")
     of = f" for `{base}`" if isinstance(base, str) and base else ""
     if peft:
@@ -37,12 +33,3 @@ def describe_adapter(folder: Path) -> str | None:
         f"an adapter of mlx-lm{of}, not a model: merge it with `mlx_lm.fuse --model "
         f"{model} --adapter-path {folder} --dequantize` and give that folder"
     )
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """Read an object; {} where there is none, as an adapter is named all the same."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

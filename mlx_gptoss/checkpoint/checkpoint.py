@@ -11,20 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mlx_gptoss.checkpoint.folder import (
-    CONFIG,
-    GENERATION_CONFIG,
-    CheckpointFiles,
-    find_files,
-    read_headers,
-    read_json,
-)
+from mlx_gptoss.checkpoint.folder import CheckpointFiles, find_files, read_headers
+from mlx_gptoss.checkpoint.json_files import read_json
 from mlx_gptoss.checkpoint.matching import match_tensors
 from mlx_gptoss.checkpoint.mismatch import explain_mismatch
 from mlx_gptoss.checkpoint.parameters import Parameter, list_parameters, part_of
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
 from mlx_gptoss.errors import CheckpointError, ConfigError
 from mlx_gptoss.format.config import ModelConfig, parse_quantization, read_token_ids
+from mlx_gptoss.format.file_names import CONFIG, GENERATION_CONFIG
 from mlx_gptoss.format.layout import LAYOUTS, PARTS, Layout, Structure, detect_layout
 
 HEAD = "lm_head.weight"

@@ -3,22 +3,17 @@
 Looks at names and small JSON files; reads no weights.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlx_gptoss.checkpoint.adapters import adapter_files, describe_adapter
+from mlx_gptoss.checkpoint.json_files import read_json
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor, read_header
 from mlx_gptoss.errors import CheckpointError, ConfigError
+from mlx_gptoss.format.file_names import CONFIG, GGUF, INDEX
 
-MAX_JSON_BYTES = 64 << 20
-CONFIG = "config.json"
-GENERATION_CONFIG = "generation_config.json"
-GGUF = ".gguf"
-INDEX = "model.safetensors.index.json"
 DTYPES = "dtypes.json"  # beside OpenAI's original weights
 STORED_DTYPES = {"BF16": "BF16", "FP4": "U8", "UE8": "U8"}
 
@@ -132,23 +127,6 @@ def describe_unsupported(folder: Path) -> str:
         if any(folder.glob(f"*{suffix}")):
             return f" but `*{suffix}`: {reason}; download the safetensors files"
     return ": download the weights"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a small JSON object; raises ConfigError naming the file."""
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ConfigError(f"`{path}` is larger than {MAX_JSON_BYTES} bytes")
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"cannot read `{path}`: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"`{path}` is not valid JSON ({error}): download it again"
-        ) from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"`{path}` is not a JSON object: download it again")
-    return value
 
 
 def read_index(path: Path) -> dict[str, str]:

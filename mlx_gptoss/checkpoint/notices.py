@@ -10,17 +10,20 @@ from typing import Any, cast
 
 from mlx_gptoss.checkpoint.adapters import adapter_files
 from mlx_gptoss.checkpoint.checkpoint import Checkpoint
-from mlx_gptoss.checkpoint.folder import GENERATION_CONFIG, read_json
+from mlx_gptoss.checkpoint.json_files import read_json_or_empty
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.format.config import read_token_ids
 from mlx_gptoss.format.config.model import read_layer_types
+from mlx_gptoss.format.file_names import (
+    CONFIG,
+    GENERATION_CONFIG,
+    ORIGINAL,
+    TOKENIZER_CONFIG,
+    TOKENIZER_FILE,
+)
 from mlx_gptoss.format.layout import EXPERTS
 
-TOKENIZER = "tokenizer.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 TEMPLATES = ("chat_template.jinja", "chat_template.json", TOKENIZER_CONFIG)
-ORIGINAL = "original"
 HARMONY_MARK = "<|channel|>"  # in every template of Harmony, in no other's
 # What is suggested for drawing and ending, and the values of each that change nothing.
 NEUTRAL = {
@@ -49,9 +52,9 @@ def list_notices(checkpoint: Checkpoint) -> list[str]:
 
     Raises CheckpointError for a `tokenizer.json` that cannot be used.
     """
-    folder = find_folder(checkpoint, TOKENIZER)
+    folder = find_folder(checkpoint, TOKENIZER_FILE)
     if folder is None:
-        missing = f"there is no `{TOKENIZER}`: only token ids can be used"
+        missing = f"there is no `{TOKENIZER_FILE}`: only token ids can be used"
         return [*list_file_notices(checkpoint), missing]
     return [
         *list_file_notices(checkpoint),
@@ -165,7 +168,7 @@ def list_tokenizer_notices(
     rows = checkpoint.config.vocab_size
     generation = read_optional_json(checkpoint, GENERATION_CONFIG)
     said = {
-        "config.json": read_token_ids(checkpoint.raw_config, "eos_token_id"),
+        CONFIG: read_token_ids(checkpoint.raw_config, "eos_token_id"),
         GENERATION_CONFIG: read_token_ids(generation, "eos_token_id"),
     }
     for file, ids in said.items():
@@ -180,7 +183,7 @@ def list_tokenizer_notices(
                 )
     if tokenizer.vocab_size > rows:
         yield (
-            f"`{TOKENIZER}` has token ids up to {tokenizer.vocab_size - 1:,}, the "
+            f"`{TOKENIZER_FILE}` has token ids up to {tokenizer.vocab_size - 1:,}, the "
             f"model up to {rows - 1:,}: text with those beyond is refused"
         )
 
@@ -196,7 +199,4 @@ def find_folder(checkpoint: Checkpoint, name: str) -> Path | None:
 def read_optional_json(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     """Read a file that nothing depends on; {} where there is none or it is damaged."""
     folder = find_folder(checkpoint, name)
-    try:
-        return {} if folder is None else read_json(folder / name)
-    except ConfigError:
-        return {}
+    return {} if folder is None else read_json_or_empty(folder / name)

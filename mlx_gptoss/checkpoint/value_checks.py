@@ -18,8 +18,8 @@ from mlx_gptoss.checkpoint.tensor_reads import (
 )
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.format.layout import BYTES, FLOATS
+from mlx_gptoss.format.mxfp4 import E8M0_NAN
 
-E8M0_NAN = 255
 BF16_EXPONENT = 0x7F80  # all ones: infinite or NaN
 
 

@@ -10,10 +10,10 @@ from mlx_gptoss.engine.forecast import Forecast
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.files import write
 from mlx_gptoss.memory import HitCurve, Plan, Range, measure_workload, predict
+from mlx_gptoss.memory.machines import GIGA
 from mlx_gptoss.memory.plan import HYBRID, STREAMED
 
 INCHES = (11, 4.5)
-GIGA = 10**9
 
 
 def plot_forecast(

@@ -30,9 +30,10 @@ from mlx_gptoss.engine.prompt_cache import (
     PromptFiles,
     cache_digest,
 )
-from mlx_gptoss.engine.runtime import TOKENIZER, Runtime
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.scheduler import BatchOptions
 from mlx_gptoss.engine.thread import EngineThread
+from mlx_gptoss.format.file_names import TOKENIZER_FILE
 from mlx_gptoss.memory import parse_bytes, require_fit
 from mlx_gptoss.memory.wired import check_wired, wire
 from mlx_gptoss.model.device import choose_dtype
@@ -97,7 +98,7 @@ def load(
         for line in list_warnings(checkpoint):
             LOGGER.warning("%s", line)
         homes = [checkpoint.folder, folder]
-        home = next((h for h in homes if (h / TOKENIZER).is_file()), folder)
+        home = next((h for h in homes if (h / TOKENIZER_FILE).is_file()), folder)
         tokenizer: Tokenizer | Path = home
         if harmony:
             tokenizer = Tokenizer.open(home)

@@ -56,6 +56,7 @@ from mlx_gptoss.errors import (
     StorageError,
 )
 from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.format.file_names import TOKENIZER_FILE
 from mlx_gptoss.memory import PREFILL_CHUNK, Plan
 from mlx_gptoss.model.experts.statistics import ExpertStatistics
 from mlx_gptoss.model.experts.storage import ExpertStorage
@@ -65,7 +66,6 @@ MESSAGE_ENDS = ("<|end|>", "<|return|>", "<|call|>")
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-TOKENIZER = "tokenizer.json"
 
 _open_runtimes: "WeakSet[Runtime]" = WeakSet()
 
@@ -151,7 +151,7 @@ class Runtime:
         """Whether there is a tokenizer to open."""
         found = self._tokenizer
         if isinstance(found, Path):
-            return (found / TOKENIZER).is_file()
+            return (found / TOKENIZER_FILE).is_file()
         return found is not None
 
     @property

@@ -11,9 +11,8 @@ are the same bytes, `blocks.view(uint32)`. Follows the OCP Microscaling specific
 import numpy as np
 
 from mlx_gptoss.errors import ConversionError
+from mlx_gptoss.format.layout import BYTES_PER_BLOCK, VALUES_PER_BLOCK
 
-VALUES_PER_BLOCK = 32
-BYTES_PER_BLOCK = 16
 E8M0_BIAS = 127
 E8M0_NAN = 255
 

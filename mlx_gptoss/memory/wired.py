@@ -10,9 +10,10 @@ import mlx.core as mx
 
 from mlx_gptoss.errors import ConfigError, MemoryBudgetError
 from mlx_gptoss.memory import Plan, parse_bytes
+from mlx_gptoss.memory.plan import AUTO
 from mlx_gptoss.model.device import on_gpu
 
-AUTO, OFF = "auto", "off"
+OFF = "off"
 HEADROOM = 1.1  # buffers are rounded up
 
 

@@ -22,7 +22,7 @@ from mlx_gptoss.diagnostics.bench.peak import peak_rss
 from mlx_gptoss.diagnostics.bench.random_checkpoint import write_random
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.files import scratch, storage_errors, temporary_folder
-from mlx_gptoss_convert.read.companions import TOKENIZER_FILE
+from mlx_gptoss.format.file_names import TOKENIZER_FILE
 from mlx_gptoss_convert.read.source import SLICE_BYTES
 
 COPY, LOSSLESS, Q8, PEER = "copy + fsync", "lossless", "q8", "mlx-lm q8"

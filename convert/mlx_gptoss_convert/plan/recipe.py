@@ -13,6 +13,7 @@ from typing import Any
 
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.config import MXFP4, Quantization
+from mlx_gptoss.format.layout import EXPERTS
 
 # The kinds of tensors a recipe sets, and the ends of their module paths.
 KINDS = {
@@ -23,7 +24,6 @@ KINDS = {
     "v": ".self_attn.v_proj",
     "o": ".self_attn.o_proj",
 }
-EXPERTS = "experts"
 BITS = (4, 5, 6, 8)
 EXPERT_BITS = (3, 4, 5, 6, 8)  # all but the first need `--force`
 GROUP_SIZES = (64, 32, 128)  # the first is the default

@@ -11,12 +11,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mlx_gptoss.checkpoint.safetensors_header import LENGTH_BYTES
 from mlx_gptoss_convert.steps.step import OutputTensor
 
 PAGE = 16 * 1024  # on Apple silicon
 SHARD_BYTES = 5 * 1024**3
-LENGTH_BYTES = 8  # length prefix of the header
-INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)

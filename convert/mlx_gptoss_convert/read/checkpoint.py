@@ -11,6 +11,7 @@ from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.folder import CONFIG
 from mlx_gptoss.checkpoint.notices import list_file_notices
 from mlx_gptoss.errors import CheckpointError, ConversionError
+from mlx_gptoss.format.file_names import GGUF as GGUF_SUFFIX
 from mlx_gptoss_convert.read.companions import (
     CompanionFiles,
     companion_files,
@@ -30,7 +31,6 @@ from mlx_gptoss_convert.read.gguf_tokenizer import (
 )
 from mlx_gptoss_convert.read.source import SourceTensor
 
-SUFFIX = ".gguf"
 SHARD = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
 
 
@@ -87,14 +87,14 @@ def with_tokenizer(files: CompanionFiles, tokenizer: Path | None) -> CompanionFi
 def find_gguf_files(path: Path) -> list[Path]:
     """List the GGUF files `path` refers to: none, one, or all parts of one model."""
     if path.is_dir() and not (path / CONFIG).is_file():
-        found = sorted(path.glob(f"*{SUFFIX}"))
+        found = sorted(path.glob(f"*{GGUF_SUFFIX}"))
         models = {SHARD.sub(r"\1", part.name) for part in found}
         if len(models) > 1:
             raise CheckpointError(
                 f"`{path}` has {len(models)} models as GGUF: give one file"
             )
         return all_parts(found[0]) if found else []
-    return all_parts(path) if path.is_file() and path.suffix == SUFFIX else []
+    return all_parts(path) if path.is_file() and path.suffix == GGUF_SUFFIX else []
 
 
 def all_parts(path: Path) -> list[Path]:

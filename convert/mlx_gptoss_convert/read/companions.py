@@ -12,8 +12,8 @@ import tokenizers
 
 from mlx_gptoss.checkpoint.tokenizer import has_harmony
 from mlx_gptoss.checkpoint.tokenizer.settings import disable_settings
+from mlx_gptoss.format.file_names import TOKENIZER_FILE
 
-TOKENIZER_FILE = "tokenizer.json"
 UNREADABLE = (
     f"`{TOKENIZER_FILE}` cannot be read as a tokenizer: give another with `--tokenizer`"
 )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mlx_gptoss.checkpoint.safetensors_header import DAMAGED
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss_convert.read.gguf_types import (
     READABLE_TYPES,
@@ -49,7 +50,6 @@ NUMBERS = {
     11: "q",
     12: "d",
 }
-DAMAGED = "the file is damaged, download it again"
 
 
 @dataclass(frozen=True)

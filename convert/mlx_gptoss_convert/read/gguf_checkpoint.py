@@ -13,11 +13,11 @@ from mlx_gptoss.checkpoint.mismatch import explain_sizes
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.format.config import MXFP4 as MXFP4_SETTING
 from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.format.file_names import GENERATION_CONFIG
 from mlx_gptoss.format.layout import BITS_PER_WORD, DTYPE_BYTES
 from mlx_gptoss_convert.read.companions import CompanionFiles
 from mlx_gptoss_convert.read.gguf import GgufHeader, GgufTensor
 from mlx_gptoss_convert.read.gguf_names import GGUF, config_from_metadata, is_known
-from mlx_gptoss_convert.read.gguf_tokenizer import GENERATION_FILE
 from mlx_gptoss_convert.read.gguf_types import (
     F32,
     F32_AS_BF16,
@@ -77,7 +77,7 @@ def match_gguf(stored: Mapping[str, StoredTensor], config: ModelConfig) -> Tenso
 
 def eos_setting(part: GgufHeader, files: CompanionFiles) -> dict[str, object]:
     """Return `eos_token_id` from the generation config, else from the metadata."""
-    raw = files.read(GENERATION_FILE)
+    raw = files.read(GENERATION_CONFIG)
     found = None if raw is None else json.loads(raw).get("eos_token_id")
     if found is None:
         found = part.metadata.get("tokenizer.ggml.eos_token_id")

@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlx_gptoss.errors import CheckpointError
+from mlx_gptoss.format.file_names import GENERATION_CONFIG, TOKENIZER_FILE
 
 PREFIX = "tokenizer.ggml."
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # token types
 MODEL = "gpt2"  # llama.cpp's name of byte-level BPE
 TEMPLATE = "tokenizer.chat_template"
 TEMPLATE_FILE = "chat_template.jinja"
-TOKENIZER_FILE = "tokenizer.json"
-GENERATION_FILE = "generation_config.json"
 GIVE_ONE = "give the model's own with `--tokenizer FILE`"
 STOPS = ("<|return|>", "<|endoftext|>", "<|call|>")
 
@@ -84,7 +83,7 @@ def read_tokenizer(metadata: Mapping[str, Any], where: str) -> dict[str, bytes]:
         raise CheckpointError(f"`{where}` has an incomplete tokenizer: {GIVE_ONE}")
     files = {
         TOKENIZER_FILE: to_json(tokenizer_json(tokens, kinds, merges, pre)),
-        GENERATION_FILE: to_json(generation_config(metadata, tokens)),
+        GENERATION_CONFIG: to_json(generation_config(metadata, tokens)),
     }
     if isinstance(metadata.get(TEMPLATE), str):
         files[TEMPLATE_FILE] = metadata[TEMPLATE].encode()

@@ -12,6 +12,7 @@ from typing import Any
 from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.config import MXFP4 as MXFP4_SETTING
+from mlx_gptoss.format.file_names import GENERATION_CONFIG
 from mlx_gptoss.format.layout import EXPERTS, IN_OUT, ROUTER, Matrix, matrices, vectors
 from mlx_gptoss_convert.plan.plan import (
     FORMAT,
@@ -28,7 +29,6 @@ from mlx_gptoss_convert.read.companions import CompanionFiles, companion_files
 from mlx_gptoss_convert.read.gguf import STRING, UINT32
 from mlx_gptoss_convert.read.gguf_names import GGUF, config_to_metadata
 from mlx_gptoss_convert.read.gguf_tokenizer import (
-    GENERATION_FILE,
     TEMPLATE,
     TEMPLATE_FILE,
     TOKENIZER_FILE,
@@ -49,7 +49,7 @@ FILE = "model.gguf"
 FLOATS = {"F32": types.F32, "F16": types.F16, "BF16": types.BF16}
 FILE_TYPE = 38  # llama.cpp's number for "mostly MXFP4"
 SPLIT_PROJECTIONS = {"gate_up_proj": ("gate_proj", "up_proj")}  # alternating rows
-IN_METADATA = {TOKENIZER_FILE, GENERATION_FILE, TEMPLATE_FILE}
+IN_METADATA = {TOKENIZER_FILE, GENERATION_CONFIG, TEMPLATE_FILE}
 
 
 @dataclass
@@ -131,7 +131,7 @@ def gguf_metadata(
             "give one with `--tokenizer FILE`"
         )
     metadata |= tokenizer_metadata(json.loads(raw), checkpoint.config.vocab_size, pre)
-    generation = json.loads(files.read(GENERATION_FILE) or b"{}")
+    generation = json.loads(files.read(GENERATION_CONFIG) or b"{}")
     metadata |= stop_token_metadata(checkpoint.config.eos_token_ids, generation)
     template = files.read(TEMPLATE_FILE)
     if template is not None:

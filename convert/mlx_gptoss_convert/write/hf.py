@@ -12,6 +12,7 @@ from typing import Any
 from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.config import MXFP4, Quantization
+from mlx_gptoss.format.file_names import INDEX
 from mlx_gptoss.format.layout import EXPERTS, HF, Matrix, matrices, vectors
 from mlx_gptoss_convert.plan.config_json import config_json
 from mlx_gptoss_convert.plan.plan import (
@@ -28,7 +29,7 @@ from mlx_gptoss_convert.plan.rules import (
     expert_steps,
     layer_of,
 )
-from mlx_gptoss_convert.plan.shards import INDEX, SHARD_BYTES, index_json, plan_shards
+from mlx_gptoss_convert.plan.shards import SHARD_BYTES, index_json, plan_shards
 from mlx_gptoss_convert.read.companions import CompanionFiles, companion_files
 from mlx_gptoss_convert.steps.codecs import ENCODED_KINDS
 from mlx_gptoss_convert.steps.gguf import Reencode

@@ -4,18 +4,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlx_gptoss.checkpoint.hub.local_models import (
-    CONFIG,
     HUB_ID,
     MODEL_TYPE,
     UNKNOWN_KIND,
-    WEIGHTS,
     LocalModel,
     describe_kind,
     is_complete,
     missing_weights,
-    read_json,
 )
 from mlx_gptoss.checkpoint.hub.repo_folder import RepoFolder
+from mlx_gptoss.checkpoint.json_files import read_json_or_empty
+from mlx_gptoss.format.file_names import CONFIG, WEIGHTS
 from mlx_gptoss.memory import format_bytes
 
 REPOS = "models--*--*"  # how the cache names the folder of `owner/name`
@@ -51,7 +50,7 @@ def _repos(cache: Path) -> Iterator[RepoFolder]:
 def _describe_repo(repo: RepoFolder) -> LocalModel | None:
     """Describe a repository if it is, or may become, a model to run."""
     folder = repo.snapshot()
-    config = read_json(folder / CONFIG) if folder else {}
+    config = read_json_or_empty(folder / CONFIG) if folder else {}
     begun = any(repo.partial_files()) or (
         folder is not None and any(folder.glob(WEIGHTS))
     )

@@ -15,8 +15,8 @@ from mlx_gptoss.checkpoint.hub.local_models import HUB_ID, is_complete, list_sha
 from mlx_gptoss.checkpoint.hub.repo_folder import BRANCH
 from mlx_gptoss.checkpoint.hub.retries import Notify
 from mlx_gptoss.errors import HubError
+from mlx_gptoss.format.file_names import GGUF
 
-SUFFIX = ".gguf"
 SHOWN = 8  # names listed where one must be chosen
 ID_PARTS = 2  # owner and name
 
@@ -25,7 +25,7 @@ def split_name(model: str) -> tuple[str, str | None]:
     """Take `owner/name/FILE.gguf` apart; the file is None for a plain Hub id."""
     pieces = model.split("/")
     repo = "/".join(pieces[:ID_PARTS])
-    if len(pieces) > ID_PARTS and model.endswith(SUFFIX) and HUB_ID.fullmatch(repo):
+    if len(pieces) > ID_PARTS and model.endswith(GGUF) and HUB_ID.fullmatch(repo):
         return repo, "/".join(pieces[ID_PARTS:])
     return model, None
 
@@ -39,7 +39,7 @@ def find_cached_gguf(hub: Hub, repo: str, name: str | None) -> Path | None:
     if folder is None or (name is None and is_complete(folder)):
         return None
     if name is None:
-        found = (path.relative_to(folder) for path in folder.rglob(f"*{SUFFIX}"))
+        found = (path.relative_to(folder) for path in folder.rglob(f"*{GGUF}"))
         firsts = first_shards(map(str, found))
         name = firsts[0] if len(firsts) == 1 else None
     whole = name is not None and all((folder / x).is_file() for x in list_shards(name))
@@ -64,7 +64,7 @@ def fetch_gguf(
         return here
     hub.require_network(repo, offline=offline)
     sizes = hub.list_files(repo)
-    name = name or choose_only_model(repo, [x for x in sizes if x.endswith(SUFFIX)])
+    name = name or choose_only_model(repo, [x for x in sizes if x.endswith(GGUF)])
     missing = [part for part in list_shards(name) if part not in sizes]
     if missing:
         raise HubError(

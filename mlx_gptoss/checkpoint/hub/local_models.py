@@ -3,7 +3,6 @@
 Reads small JSON files only; knows nothing of the network.
 """
 
-import json
 import logging
 import os
 import re
@@ -11,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlx_gptoss.checkpoint.json_files import read_json_or_empty
 from mlx_gptoss.errors import HubError
+from mlx_gptoss.format.file_names import CONFIG, GGUF, INDEX, ORIGINAL, WEIGHTS
 
 LOGGER = logging.getLogger(__name__)
 
@@ -22,16 +23,11 @@ ID_PART = r"[A-Za-z0-9_](?:[\w.-]*\w)?"
 HUB_ID = re.compile(rf"(?!.*(?:--|\.\.))(?=.{{3,96}}$){ID_PART}/{ID_PART}", re.ASCII)
 PATH_STARTS = ("./", "../", "~", "/")
 
-CONFIG = "config.json"
-WEIGHTS = "*.safetensors"
-INDEX = "model.safetensors.index.json"
 MODEL_TYPE = "gpt_oss"
-GGUF = ".gguf"
 WEIGHT_SUFFIXES = (".safetensors", GGUF)
 SHARD = re.compile(
     r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})(?P<suffix>\.(?:safetensors|gguf))"
 )
-ORIGINAL = "original"  # a folder with OpenAI's own form of a model, inside its folder
 UNKNOWN_KIND = "unknown"  # the kind of a model whose config.json has not come yet
 SIZES_BY_EXPERTS = {32: "20b", 128: "120b"}
 
@@ -177,7 +173,7 @@ def missing_weights(folder: Path) -> int | None:
 
     None where there is no index, or it does not say.
     """
-    metadata = read_json(folder / INDEX).get("metadata")
+    metadata = read_json_or_empty(folder / INDEX).get("metadata")
     total = metadata.get("total_size") if isinstance(metadata, dict) else None
     if not isinstance(total, int):
         return None
@@ -188,7 +184,7 @@ def missing_weights(folder: Path) -> int | None:
 
 def _indexed_names(folder: Path) -> set[str]:
     """Name the weight files of an index; none where there is no index to read."""
-    weight_map = read_json(folder / INDEX).get("weight_map")
+    weight_map = read_json_or_empty(folder / INDEX).get("weight_map")
     return set(map(str, weight_map.values())) if isinstance(weight_map, dict) else set()
 
 
@@ -210,7 +206,7 @@ def describe_model(
     """Say what lies in a folder; `size` is counted unless the caller knows it."""
     if size is None:
         size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    kind = describe_kind(read_json(folder / CONFIG))
+    kind = describe_kind(read_json_or_empty(folder / CONFIG))
     return LocalModel(name, folder, size, kind, last_used, is_complete(folder))
 
 
@@ -225,12 +221,3 @@ def describe_kind(raw: dict[str, Any]) -> str:
         rest = f"rest {bits}-bit" if bits and mode == "affine" else "lossless"
         return f"{words}, {rest}"
     return f"{words}, {'MXFP4' if 'quantization_config' in raw else 'dense'}"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read an object; {} where there is none: a list must not fail on one bad file."""
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return read if isinstance(read, dict) else {}

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_gptoss.checkpoint.hub.library import library
-from mlx_gptoss.checkpoint.hub.local_models import read_json
 from mlx_gptoss.checkpoint.hub.repo_listing import HubFile
+from mlx_gptoss.checkpoint.json_files import read_json_or_empty
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.files import NO_LINKS, write
 
@@ -164,7 +164,7 @@ class RepoFolder:
 
     def read_download(self) -> tuple[str, list[HubFile]]:
         """Read what `begin` wrote down: a commit and its files; none if none was."""
-        begun = read_json(self.path / DOWNLOAD_RECORD)
+        begun = read_json_or_empty(self.path / DOWNLOAD_RECORD)
         try:
             files = [
                 HubFile(name, None if size is None else int(size), etag, None)

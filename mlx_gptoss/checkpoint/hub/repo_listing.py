@@ -7,13 +7,13 @@ from typing import Any
 
 from mlx_gptoss.checkpoint.hub.errors import GgufOnlyError
 from mlx_gptoss.checkpoint.hub.library import library, require_session
-from mlx_gptoss.checkpoint.hub.local_models import CONFIG, MODEL_TYPE, WEIGHTS
+from mlx_gptoss.checkpoint.hub.local_models import MODEL_TYPE
 from mlx_gptoss.errors import HubError
+from mlx_gptoss.format.file_names import ADAPTER_CONFIG, ADAPTERS, CONFIG, GGUF, WEIGHTS
 
 # What a model needs, in the order it comes: config.json last, so that a folder that
 # has it has everything. Files in folders (`original/`, `metal/`) never match.
 NEEDED_PATTERNS = (WEIGHTS, "*.json", "*.jinja", "LICENSE*", CONFIG)
-ADAPTERS = {"adapter_config.json", "adapter_model.safetensors", "adapters.safetensors"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def select_files(published: RepoListing) -> list[HubFile]:
                 needed.pop(name, None)  # the last pattern that matches decides
                 needed[name] = files[name]
     weights = {name for name in needed if is_weights(name)}
-    if CONFIG not in needed or weights <= ADAPTERS:
+    if CONFIG not in needed or weights <= set(ADAPTERS):
         _refuse(model, files.keys())
     return list(needed.values())
 
@@ -103,12 +103,12 @@ def is_weights(name: str) -> bool:
 
 def _refuse(model: str, names: Collection[str]) -> None:
     """Say what a repository is that holds no model to run."""
-    if not ADAPTERS.isdisjoint(names):
+    if not {ADAPTER_CONFIG, *ADAPTERS}.isdisjoint(names):
         raise HubError(
             f"`{model}` is an adapter (LoRA), not a model: merge it into its model "
             "with the tool that made it, and give the merged folder"
         )
-    if any(name.endswith(".gguf") for name in names):
+    if any(name.endswith(GGUF) for name in names):
         raise GgufOnlyError(
             f"`{model}` is published as GGUF, which is not run here: convert it "
             f"with `mlx-gptoss convert {model} DST`, or choose a model published "

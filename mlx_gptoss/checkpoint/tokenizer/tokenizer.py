@@ -29,6 +29,7 @@ from mlx_gptoss.checkpoint.tokenizer.text_splitter import (
     make_splitter,
 )
 from mlx_gptoss.errors import CheckpointError, PromptError
+from mlx_gptoss.format.file_names import TOKENIZER_FILE
 
 HARMONY_TOKENS = (
     "<|start|>",
@@ -95,7 +96,7 @@ class Tokenizer:
     @classmethod
     def open(cls, folder: Path | str) -> "Tokenizer":
         """Read `folder/tokenizer.json`. Raises CheckpointError if it cannot."""
-        path = Path(folder) / "tokenizer.json"
+        path = Path(folder) / TOKENIZER_FILE
         if not path.is_file():
             raise CheckpointError(
                 f"`{folder}` has no `tokenizer.json`: copy the one published with the "

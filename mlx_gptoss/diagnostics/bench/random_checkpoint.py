@@ -18,6 +18,7 @@ import numpy as np
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.files import scratch, storage_errors
 from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.format.file_names import CONFIG, INDEX
 from mlx_gptoss.format.layout import (
     BYTES_PER_BLOCK,
     DTYPE_BYTES,
@@ -28,11 +29,11 @@ from mlx_gptoss.format.layout import (
     matrices,
     vectors,
 )
+from mlx_gptoss.format.mxfp4 import E8M0_BIAS
 from mlx_gptoss.memory import format_bytes
 
 CHUNK_VALUES = 2**22
 SHARD_BYTES = 5 * 10**9
-E8M0_BIAS = 127
 FP4_RMS = 2.93  # of the sixteen FP4 values, each as likely as the others
 PREFERRED_LAYERS = 4  # a larger shape is taken once it has so many layers
 MIN_LAYERS = 2  # one of each kind of attention
@@ -133,7 +134,7 @@ def write_config(
         made = inside / "model"
         made.mkdir()
         _write_weights(made, tensors, shard_bytes, np.random.default_rng(seed))
-        (made / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (made / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         return made.rename(folder)
 
 
@@ -248,7 +249,7 @@ def _write_weights(
                 for tensor in shard
             },
         }
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        (folder / INDEX).write_text(json.dumps(index))
 
 
 def _from_one(items: list[Any]) -> range:

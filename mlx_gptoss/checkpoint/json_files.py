@@ -1,0 +1,34 @@
+"""Read small JSON objects beside the weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mlx_gptoss.errors import ConfigError
+
+MAX_JSON_BYTES = 64 << 20
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raises ConfigError naming the file."""
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ConfigError(f"`{path}` is larger than {MAX_JSON_BYTES} bytes")
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read `{path}`: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"`{path}` is not valid JSON ({error}): download it again"
+        ) from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"`{path}` is not a JSON object: download it again")
+    return value
+
+
+def read_json_or_empty(path: Path) -> dict[str, Any]:
+    """Read a JSON object; {} for a file that is missing or damaged."""
+    try:
+        return read_json(path)
+    except ConfigError:
+        return {}
