@@ -15,6 +15,7 @@ from typing import Any
 from mlx_gptoss import __version__
 from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.format.config import Quantization
+from mlx_gptoss.format.file_names import INDEX
 from mlx_gptoss.format.layout import (
     EXPERTS,
     MLX_PACKED,
@@ -28,7 +29,6 @@ from mlx_gptoss_convert.plan.config_json import config_json
 from mlx_gptoss_convert.plan.recipe import Recipe
 from mlx_gptoss_convert.plan.rules import StepBuilder, plan_steps
 from mlx_gptoss_convert.plan.shards import (
-    INDEX,
     SHARD_BYTES,
     Shard,
     index_json,
