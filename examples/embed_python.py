@@ -1,47 +1,46 @@
-"""Embed the model in an asyncio program: its loop goes on while the model works.
+"""Embed the model in an asyncio program whose loop runs while the model generates.
 
-One thread of the program waits for the model, `stream` hands what comes to the loop,
-and leaving the `async for` stops the model within a token.
+One thread waits for the model and `stream` passes its events to the loop; leaving the
+`async for` stops the model within a token.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
 
-from mlx_gptoss import Answer, Chat, Runtime, SamplingParams, load
+from mlx_gptoss import Answer, Chat, Event, Runtime, SamplingParams, load
 
 
-async def stream(chat: Chat, text: str) -> AsyncGenerator[Any]:
+async def stream(chat: Chat, text: str) -> AsyncGenerator[Event]:
     """Yield the events of one turn."""
     loop = asyncio.get_running_loop()
-    came: asyncio.Queue[Any] = asyncio.Queue()
+    events: asyncio.Queue[Event | None] = asyncio.Queue()
 
     def pump() -> None:
         try:
             for event in chat.send(text):
-                loop.call_soon_threadsafe(came.put_nowait, event)
+                loop.call_soon_threadsafe(events.put_nowait, event)
         finally:
-            loop.call_soon_threadsafe(came.put_nowait, None)
+            loop.call_soon_threadsafe(events.put_nowait, None)
 
     pumping = loop.run_in_executor(None, pump)
     try:
-        while (event := await came.get()) is not None:
+        while (event := await events.get()) is not None:
             yield event
     finally:
         chat.cancel()
-        await pumping  # raises what went wrong in the turn
+        await pumping  # raises the errors of the turn
 
 
 async def beat(beats: list[int]) -> None:
-    """Stand for the rest of the program, a window for one."""
+    """Represent the rest of the program, for example a window."""
     while True:
         beats.append(len(beats))
         await asyncio.sleep(0.001)
 
 
 async def converse(runtime: Runtime) -> None:
-    """Ask, then ask something long and stop it."""
+    """Ask a question, then ask another and stop the answer."""
     greedy = SamplingParams(temperature=0)
     chat = Chat(runtime, date="2026-11-22", params=greedy)
     async for event in stream(chat, "What is 417 + 285?"):
@@ -55,7 +54,7 @@ async def converse(runtime: Runtime) -> None:
 
 
 async def main() -> None:
-    """Load off the loop, talk, and give the memory back."""
+    """Load outside the loop, converse, and free the memory."""
     runtime = await asyncio.to_thread(load, "demo")
     beats: list[int] = []
     other = asyncio.create_task(beat(beats))
@@ -64,7 +63,7 @@ async def main() -> None:
     finally:
         other.cancel()
         await asyncio.to_thread(runtime.close)
-    print("the loop went on meanwhile:", len(beats) > 10)
+    print("the loop kept running:", len(beats) > 10)
 
 
 asyncio.run(main())

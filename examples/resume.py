@@ -1,4 +1,4 @@
-"""Keep a conversation in a file, and go on with it as another program would."""
+"""Save a conversation to a file, and resume it as another program would."""
 
 import tempfile
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from mlx_gptoss import Answer, Chat, SamplingParams, Sessions, load
 
 with load("demo") as runtime, tempfile.TemporaryDirectory() as folder:
-    sessions = Sessions.open(Path(folder) / "chats.sqlite3")  # () for the user's own
+    sessions = Sessions.open(Path(folder) / "chats.sqlite3")  # default: the user's own
     greedy = SamplingParams(temperature=0)
     chat = Chat(runtime, date="2026-11-22", params=greedy, on_change=sessions.save)
     list(chat.send("My name is Maria."))

@@ -216,8 +216,8 @@ class Chat:
     def submit_result(self, call_id: str, text: str) -> Iterator[Event]:
         """Answer a waiting call; once all are answered, the model continues.
 
-        The result is kept at once, in the order of the calls whatever the order of
-        the results; the events are empty while calls still wait. Raises PromptError
+        Results may come in any order; each is kept at once, in the order of the calls.
+        There are no events while other calls wait. Raises PromptError
         for an id that is not in `waiting`.
         """
         return self._runner.submit_result(call_id, text)

@@ -1,6 +1,6 @@
 """Build the system and developer messages that precede every conversation.
 
-They are built anew for each prompt, so that settings may change between turns.
+They are rebuilt for each prompt, so that settings may change between turns.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 Leaves out whole turns, the oldest first: a turn is a question and everything up to the
 next one. The system and developer messages and the last turn always stay. Since the
 prompt changes near its start, everything behind must be prefilled again; therefore much
-is left out at once, so that it happens seldom.
+is left out at once, so that it happens rarely.
 """
 
 from bisect import bisect_left

@@ -1,9 +1,7 @@
 """What can be done to a conversation: regenerate, edit, undo, branch, save, read."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,39 +15,17 @@ from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.events import Answer, Done, Event
 from mlx_gptoss.harmony.messages import (
     Message,
-    ResponseFormat,
-    ToolDescription,
-    ToolNamespace,
     answer,
-    developer,
     reasoning,
-    system,
     tool_result,
     user,
 )
 from mlx_gptoss.harmony.render.prompt import render_messages
+from tests.support.chat_history import CALL, LOOK, ONE, THREE, TWO, said, start
 from tests.support.checkpoints import write_checkpoint
 from tests.support.fakes import answering, byte_tokenizer, write_tokenizer
 
 TOKENIZER = byte_tokenizer()
-GREEDY = SamplingParams(temperature=0)
-DATE = "2026-01-02"
-ONE, TWO, THREE = (
-    f"<|channel|>final<|message|>{text}<|return|>" for text in ("One.", "Two.", "3.")
-)
-CALL = (
-    "<|channel|>analysis<|message|>Look.<|end|><|start|>assistant"
-    "<|channel|>commentary to=functions.look <|constrain|>json<|message|>{}<|call|>"
-)
-LOOK = {"name": "look"}
-
-
-def start(runtime: Runtime, **options: Any) -> Chat:
-    return Chat(runtime, **{"params": GREEDY, "date": DATE} | options)
-
-
-def said(events: Iterator[Event]) -> str:
-    return "".join(event.text for event in events if isinstance(event, Answer))
 
 
 def cached(events: Iterator[Event]) -> int:
@@ -328,90 +304,6 @@ def test_an_interrupted_answer_is_told_too() -> None:
         events.close()
 
     assert seen == [user("hi"), answer("O")]
-
-
-def test_reading_what_was_written_gives_the_same_chat() -> None:
-    with answering(CALL, ONE) as runtime:
-        chat = start(runtime, tools=[LOOK], system="s", effort="low")
-        chat.messages += [
-            system(
-                "low", namespaces=[ToolNamespace("n", "d", (ToolDescription("t"),))]
-            ),
-            Message(
-                "developer",
-                developer(
-                    "d", tools=[ToolDescription("f", "d", {"type": "object"})]
-                ).content,
-            ),
-            developer(response_formats=[ResponseFormat("r", {"type": "object"})]),
-            user("lone \ud800 surrogate", name="Ann"),
-            answer("a"),
-        ]
-        list(chat.send("Look!"))
-        chat.title = "Named"
-
-        text = json.dumps(chat.to_json())
-        again = Chat.from_json(runtime, text, tools=[LOOK], params=GREEDY)
-
-        assert again.to_json() == chat.to_json()
-        assert again.conversation == chat.conversation
-        assert said(again.submit_result("call_1", "sun")) == "One."
-        louder = Chat.from_json(runtime, chat.to_json(), effort="high")
-        assert louder.effort == "high"
-
-
-def test_a_chat_saved_before_endings_were_is_read() -> None:
-    data = wrong(version=1)
-    with answering() as runtime:
-        again = Chat.from_json(runtime, data)
-
-        assert again.to_json() == data | {"version": 2}
-
-
-def wrong(**changes: Any) -> dict[str, Any]:
-    with answering() as runtime:
-        chat = start(runtime)
-        chat.messages = [user("hi")]
-        return chat.to_json() | changes
-
-
-@pytest.mark.parametrize(
-    ("data", "problem"),
-    [
-        ("{}", "it lacks `created`"),
-        ("[1]", "it is not a JSON object"),
-        ("nonsense", "nor JSON"),
-        (
-            wrong(version=3),
-            "by a newer mlx-gptoss .format 3, this one reads 2.: update",
-        ),
-        (wrong(format="x"), "`format` is `x` 2"),
-        (wrong(colour="red"), "unknown key `colour`"),
-        (wrong(messages="hi"), "`messages` of it is str"),
-        (wrong(messages=[{"role": "user"}]), r"messages\[0\] lacks `content`"),
-        (
-            wrong(messages=[{"role": "cat", "content": ""}]),
-            r"messages\[0\]: role `cat`",
-        ),
-        (wrong(messages=[{"role": "user", "content": {"a": {}}}]), "neither text nor"),
-        (wrong(messages=[{"role": "user", "content": {}}]), "neither text nor"),
-        (
-            wrong(messages=[{"role": "developer", "content": {"developer": {}}}]),
-            r"messages\[0\]: 'namespaces'",
-        ),
-        (wrong(effort="huge"), "effort `huge` is unknown"),
-        (wrong(created="yesterday"), "`created` is not a time"),
-        (wrong(updated="2026-01-02T03:04:05"), "`updated` has no time zone"),
-        (wrong(forgotten=2), "`forgotten` is 2 of 1"),
-        (wrong(forgotten=True), "`forgotten` of it is bool"),
-        (wrong(waiting=[{"id": "call_1"}]), r"waiting\[0\] lacks `arguments`"),
-    ],
-)
-def test_what_is_no_saved_chat_is_refused_with_the_reason(
-    data: dict[str, Any] | str, problem: str
-) -> None:
-    with answering() as runtime, pytest.raises(PromptError, match=problem):
-        Chat.from_json(runtime, data)
 
 
 def test_a_real_model_says_the_same_after_every_change(tmp_path: Path) -> None:

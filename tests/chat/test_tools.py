@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.chat.tools import Tool, as_tool
-from mlx_gptoss.chat.tools.docstring import parse_docstring
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.messages import ToolDescription
 from mlx_gptoss.harmony.parse import validate
@@ -223,9 +222,17 @@ def test_a_tool_without_a_function_cannot_be_run() -> None:
 
 
 def no_json(value: complex) -> None: ...
+
+
 def variadic(*values: int) -> None: ...
+
+
 def by_position(value: int, /) -> None: ...
+
+
 def mixed(pair: tuple[int, str]) -> None: ...
+
+
 def unresolved(value: "Missing") -> None: ...  # noqa: F821 # type: ignore
 
 
@@ -261,73 +268,6 @@ def test_every_usual_form_of_a_tool_is_taken() -> None:
     assert as_tool(get_weather).name == "get_weather"
     with pytest.raises(PromptError, match="needs a `name`"):
         as_tool({"type": "function"})
-
-
-NUMPY = """Add numbers.
-
-Parameters
-----------
-a, b : int
-    The numbers,
-    both.
-*rest
-    More of them.
-
-Returns
--------
-int
-    The sum.
-"""
-
-SPHINX = """Add numbers.
-
-:param a: The first
-    of them.
-:param int b: The second.
-:type b: int
-:returns: The sum: always.
-"""
-
-GOOGLE = """Add numbers.
-
-Note well: this is text.
-
-Args:
-    a: The first
-        of them.
-    b (int, optional): The second: always.
-
-Raises:
-    ValueError: If a is not a number.
-"""
-
-
-@pytest.mark.parametrize(
-    ("text", "parameters"),
-    [
-        (
-            NUMPY,
-            {"a": "The numbers, both.", "b": "The numbers, both."}
-            | {"rest": "More of them."},
-        ),
-        (SPHINX, {"a": "The first of them.", "b": "The second."}),
-        (GOOGLE, {"a": "The first of them.", "b": "The second: always."}),
-        ("Add numbers.", {}),
-    ],
-    ids=["numpy", "sphinx", "google", "plain"],
-)
-def test_docstrings_of_every_style_are_read(
-    text: str, parameters: dict[str, str]
-) -> None:
-    read = parse_docstring(text)
-
-    assert read.description.startswith("Add numbers.")
-    assert read.parameters == parameters
-
-
-@given(st.text(alphabet="Args:\n -|par m`*(),x", max_size=80))
-def test_no_docstring_makes_the_reader_fail(text: str) -> None:
-    assert isinstance(parse_docstring(text).description, str)
 
 
 @given(st.text(alphabet='{}[]":,.0123eE-+ax ntrufls', max_size=40))

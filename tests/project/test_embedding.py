@@ -22,7 +22,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 def test_a_program_embeds_the_library_and_stays_responsive() -> None:
     done = run([sys.executable, EXAMPLES / "embed_python.py"])
     assert (done.stdout, done.stderr) == (
-        "417 + 285 = 702\nstopped after one event\nthe loop went on meanwhile: True\n",
+        "417 + 285 = 702\nstopped after one event\nthe loop kept running: True\n",
         "",
     )
 

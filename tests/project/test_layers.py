@@ -87,7 +87,7 @@ def test_a_room_imports_only_rooms_below_it() -> None:
 
 
 def test_every_file_of_the_package_is_in_a_room() -> None:
-    data = {"demo"}  # the demo checkpoint and a README
+    data = {"demo", "py.typed"}  # the demo checkpoint and a README; the PEP 561 marker
     places = {path.name.removesuffix(".py") for path in PACKAGE.iterdir()}
     assert places - {"__pycache__"} == {*ROOMS, *DOORS, *data}
 

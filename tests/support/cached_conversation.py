@@ -1,7 +1,7 @@
-"""Conversations of token ids with a real model, by the prompt cache and without it.
+"""Conversations of token ids with a real model, with the prompt cache and without it.
 
-A turn is what gpt-oss does: it thinks, ends that message, answers, and returns; in the
-next prompt the thinking is left out. What is said is greedy; the ends are forced.
+A turn follows gpt-oss: reasoning, the end of that message, an answer, and a return; the
+next prompt leaves the reasoning out. Tokens are greedy; the ends are forced.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from mlx_gptoss.model.gpt_oss import GptOss
 START, END, RETURN, CALL = 290, 291, 292, 293  # of a vocabulary of 301
 MESSAGE_ENDS = (END, RETURN, CALL)
 ASSISTANT = 294
-TEXT = 280  # below it lies what is said
-NEAR = 1e-3  # two best logits that are as near as this may change places
-TOLERANCE = 5e-4  # float32 sums in another order, on logits of size about 4
+TEXT = 280  # generated tokens are below
+NEAR = 1e-3  # the two best logits may swap if they are this close
+TOLERANCE = 5e-4  # float32 sums in another order, for logits of about 4
 
 Ids = list[int]
 
@@ -32,10 +32,10 @@ OPENING = [START, ASSISTANT]
 
 @dataclass
 class LogitComparison:
-    """How a cached run differs from an uncached one, over all steps so far."""
+    """The difference between a cached and an uncached run, over all steps so far."""
 
     steps: int = 0
-    ties: int = 0  # steps where another token came out, of two that are near
+    ties: int = 0  # steps with another token, of two that are close
     worst: float = 0.0
 
     def add(self, logits: mx.array, expected: mx.array) -> None:
@@ -50,7 +50,7 @@ class LogitComparison:
 
 
 class CachedConversation:
-    """One prompt cache and what it is compared with: the model, in one pass."""
+    """A prompt cache, compared with the model in one pass."""
 
     def __init__(self, model: GptOss, cache: PromptCache, chunk: int = 512) -> None:
         self.model = model
@@ -59,9 +59,9 @@ class CachedConversation:
         self.compared = LogitComparison()
 
     def ask(self, ids: Sequence[int], *parts: int | Sequence[int]) -> tuple[int, Ids]:
-        """Read a prompt, then say `parts`: so many greedy tokens, or the given ones.
+        """Prefill a prompt, then generate `parts`: n greedy tokens, or the given ones.
 
-        Returns how much of the prompt was known, and what was said.
+        Returns the number of cached prompt tokens, and the generated tokens.
         """
         said: Ids = []
         rows: list[mx.array] = []
@@ -85,7 +85,7 @@ class CachedConversation:
         return lease.cached_tokens, said
 
     def prepare(self, ids: Sequence[int], steps: int | None = None) -> None:
-        """Read ahead, all of it or so many steps."""
+        """Prefill ahead, completely or for a number of steps."""
         work = BackgroundPrefill(self.model, self.cache, ids, chunk=5)
         while steps != 0 and work.step():
             steps = None if steps is None else steps - 1

@@ -1,4 +1,4 @@
-"""Files of chats, large or broken in a known way, and SQLite of two ages."""
+"""Files of chats, large or broken in a known way, and two versions of SQLite."""
 
 import importlib
 import sqlite3
@@ -19,8 +19,8 @@ AGES = ("this Python's", "a newer")
 
 
 def age(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Return `chat.sessions` as it is with this Python's SQLite or a newer."""
-    for module in ("checkup", "markdown"):  # so that each is put back
+    """Return `chat.sessions` with this Python's SQLite or a newer one."""
+    for module in ("checkup", "markdown"):  # so that monkeypatch restores each
         importlib.import_module(f"mlx_gptoss.chat.sessions.{module}")
     if name == AGES[0]:
         return importlib.import_module("mlx_gptoss.chat.sessions")
@@ -35,7 +35,7 @@ def age(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def fill(path: Path, chats: int, text: str = "quartz", messages: int = 2) -> list[str]:
-    """Put so many chats into a file that is there; return their ids."""
+    """Insert chats into an existing file; return their ids."""
     ids = [f"{n:08x}-{'0' * 24}" for n in range(chats)]
     said = '{{"role": "user", "content": "{}"}}'
     with opened(path) as db:
@@ -88,7 +88,7 @@ def many_levels(path: Path, levels: int = 2002) -> None:
 
 
 def noise_in(path: Path, table: str) -> None:
-    """Overwrite the pages of a table, as a failing disk does."""
+    """Overwrite the root page of a table, as a failing disk does."""
     with opened(path) as db:
         [size] = db.execute("PRAGMA page_size").fetchone()
         [root] = db.execute(
@@ -100,7 +100,7 @@ def noise_in(path: Path, table: str) -> None:
 
 
 def another_table(path: Path) -> None:
-    """Let the index take the pages of the messages for its own."""
+    """Make the index use the pages of the messages."""
     run(
         path,
         "PRAGMA writable_schema = ON",
@@ -117,7 +117,7 @@ def without(*parts: str) -> Callable[[Path], None]:
 
 
 def given_up(path: Path) -> None:
-    """Leave a file as a kill does that comes before the damaged pages are freed."""
+    """Abandon the index, as a kill leaves it before the damaged pages are freed."""
     run(
         path,
         "DROP TRIGGER word_in",
@@ -147,7 +147,7 @@ FAULTS: dict[str, Callable[[Path], None]] = {
     "another table": another_table,
     "given up": given_up,
 }
-# What a newer SQLite notices at another place.
+# Faults that a newer SQLite notices elsewhere.
 FOUND_OTHERWISE = (
     "too many levels",
     "no words_idx",

@@ -24,7 +24,7 @@ def add(a: int, b: int = 1) -> int:
 
 @server.tool(name="read.environment")
 def read_environment(name: str) -> str:
-    """Tell a variable of the environment."""
+    """Return an environment variable."""
     return os.environ.get(name, "not set")
 
 
@@ -49,7 +49,7 @@ def die() -> str:
 
 @server.tool()
 def draw() -> CallToolResult:
-    """Give a picture, with a word about it."""
+    """Return a picture with a caption."""
     data = base64.b64encode(b"no picture").decode()
     picture = ImageContent(type="image", data=data, mime_type="image/png")
     return CallToolResult(content=[TextContent(type="text", text="a cat"), picture])

@@ -1,4 +1,4 @@
-"""Notebooks for tests: small ones, skipped where the system isolates nothing."""
+"""Small notebooks for tests, skipped where the system cannot isolate them."""
 
 import psutil
 import pytest

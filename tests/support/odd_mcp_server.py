@@ -1,8 +1,8 @@
-"""An MCP server of a few lines that keeps to the protocol, or does not, as told.
+"""A minimal MCP server that follows the protocol, or breaks it as its argument says.
 
     python tests/support/odd_mcp_server.py WAY
 
-Written without the library, so that it can be of either era and break any reply.
+Written without the library, so that it can use either protocol and break any reply.
 """
 
 import json
@@ -17,7 +17,7 @@ COMPLETE = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
 
 
 def answer(way: str, method: str, params: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the members of a reply, or None to say nothing."""
+    """Return the members of a reply, or None for no reply."""
     match way, method:
         case ("broken", "initialize"):
             return {"result": {"protocolVersion": 7}}

@@ -1,9 +1,9 @@
-"""A model that holds a scripted conversation, in Harmony, on the real Runtime.
+"""A model that follows a script, in Harmony, on the real Runtime.
 
     runtime = scripted_runtime("<|channel|>final<|message|>Hello<|return|>", ...)
 
-The n-th reply is what it says after the n-th question. `model.read` is all it was
-fed, so that a test sees what the model was shown.
+It gives the n-th reply to the n-th question. `model.text_read` is the text of all
+tokens it was fed, so that a test can check what the model was shown.
 """
 
 from time import sleep
@@ -18,7 +18,7 @@ VOCABULARY = 300
 
 
 def as_characters(ids: list[int]) -> str:
-    """Return a string with one character an id, to search in."""
+    """Return a string with one character per id, to search in."""
     return "".join(map(chr, ids))
 
 
@@ -27,7 +27,7 @@ QUESTION = as_characters([START, *TOKENIZER.encode("user")])
 
 
 def token_ids(text: str) -> list[int]:
-    """Return the ids of text in which `<|...|>` are special tokens."""
+    """Return the ids of a text in which `<|...|>` are special tokens."""
     ids: list[int] = []
     while text:
         name = next((n for n in TOKENIZER.specials if text.startswith(n)), None)
@@ -37,7 +37,7 @@ def token_ids(text: str) -> list[int]:
 
 
 class ScriptedModel(FakeModel):
-    """Says the reply to the last question, token by token."""
+    """Generates the reply to the last question, token by token."""
 
     def __init__(self, replies: tuple[str, ...], pause: float = 0) -> None:
         super().__init__(self._logits_of)
@@ -46,7 +46,7 @@ class ScriptedModel(FakeModel):
 
     @property
     def text_read(self) -> str:
-        """Everything it was fed, as text."""
+        """The text of all tokens it was fed."""
         return TOKENIZER.decode([token for feed in self.feeds for token in feed])
 
     def _logits_of(self, ids: list[int]) -> list[float]:

@@ -39,9 +39,7 @@ CREATE_DELETE_TRIGGER = (
 
 SECURE_DELETE_VERSION = (3, 42)  # supports FTS5 secure-delete
 MAX_LEVELS = 100  # each deletion before 3.42 adds two; above 2000, SQLite fails
-REBUILD_SHARE = (
-    50  # one message of so many is taken out; with more of them, all is built anew
-)
+REBUILD_SHARE = 50  # rebuild when more than one message in 50 is deleted
 
 # https://sqlite.org/src/file/ext/fts5/fts5_index.c: "Structure record"
 STRUCTURE, COOKIE, SECOND_VERSION = 10, 4, b"\xff\x00\x00\x01"
@@ -202,9 +200,9 @@ def _remove_from_schema(db: sqlite3.Connection, names: Sequence[str]) -> None:
 def _should_rebuild(db: sqlite3.Connection, where: str, values: Sequence[Any]) -> bool:
     """Return whether rebuilding is faster than deleting from the index, or is due."""
     counted = f"SELECT count(*), count(*) FILTER (WHERE {where}) FROM messages"
-    there, gone = db.execute(counted, values).fetchone()
-    return gone > 0 and (
-        gone * REBUILD_SHARE > there - gone
+    total, deleted = db.execute(counted, values).fetchone()
+    return deleted > 0 and (
+        deleted * REBUILD_SHARE > total - deleted
         or levels(db) > MAX_LEVELS
         or (
             sqlite3.sqlite_version_info >= SECURE_DELETE_VERSION

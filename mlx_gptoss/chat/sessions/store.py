@@ -225,12 +225,12 @@ def default_path() -> Path:
 
 def _searchable_text(message: Any) -> str:
     """Return the text of questions and answers; "" for other messages."""
-    said = message.role == "user" or (
+    is_searchable = message.role == "user" or (
         message.role == "assistant"
         and message.channel != "analysis"
         and not message.is_call
     )
-    return _valid_utf8(message.text) if said else ""
+    return _valid_utf8(message.text) if is_searchable else ""
 
 
 def _valid_utf8(text: str) -> str:

@@ -59,7 +59,7 @@ class Folders:
             self._roots["" if alone else _free_name(root.name, self._roots)] = root
 
     def open(self, address: str, *, raw: bool = False) -> Page:
-        """Return a file, or the list of a folder; with `raw`, HTML as it is written."""
+        """Return a file, or the list of a folder; with `raw`, HTML as its source."""
         if "://" in address:
             raise ToolError(f"`{address}` is not a file: only files can be opened here")
         address = posixpath.normpath(address) if address else ""

@@ -27,11 +27,11 @@ def assign_names(
     taken: set[str] = set()
     for connection in connections:
         for remote in {tool.name: tool for tool in connection.tools}.values():
-            whole = NOT_IN_NAMES.sub("_", f"{connection.server.name}_{remote.name}")
+            base = NOT_IN_NAMES.sub("_", f"{connection.server.name}_{remote.name}")
             numbers = count(2)
-            name = whole
+            name = base
             while name in taken:
-                name = f"{whole}_{next(numbers)}"
+                name = f"{base}_{next(numbers)}"
             taken.add(name)
             yield connection, remote, name
 

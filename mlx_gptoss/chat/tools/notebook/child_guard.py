@@ -33,7 +33,7 @@ def main(given: dict[str, Any]) -> NoReturn:
         pass_fds=[replies],
         start_new_session=True,  # signals to its group do not reach the guard
     )
-    tell(replies, {"pid": kernel.pid})
+    send_reply(replies, {"pid": kernel.pid})
     guard(kernel.pid, replies, given["life"], given["drive"])
 
 
@@ -67,7 +67,7 @@ def guard(child: int, replies: int, life: int, drive: str | None = None) -> NoRe
         os.read(woken, CHUNK)
 
 
-def tell(replies: int, reply: dict[str, Any]) -> None:
+def send_reply(replies: int, reply: dict[str, Any]) -> None:
     os.write(replies, (json.dumps(reply) + "\n").encode())
 
 

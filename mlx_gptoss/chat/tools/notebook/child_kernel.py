@@ -111,7 +111,7 @@ def _evaluate(tree: ast.AST, mode: str, names: dict[str, Any], file: str) -> Any
     code = compile(tree, file, mode, flags=flags)  # pyright: ignore[reportCallIssue, reportArgumentType]
     value = eval(code, names)
     if code.co_flags & inspect.CO_COROUTINE:
-        import asyncio  # noqa: PLC0415 - slow to start, seldom needed
+        import asyncio  # noqa: PLC0415 - slow to import, rarely needed
 
         return asyncio.run(value)
     return value
@@ -173,7 +173,7 @@ def _fork() -> None:
 
 
 def _share() -> None:
-    import ctypes  # noqa: PLC0415 - not for the process that only loads this file
+    import ctypes  # noqa: PLC0415 - not in the process that only loads this file
 
     libc = ctypes.CDLL(None, use_errno=True)
     segment = libc.shmget(IPC_PRIVATE, 1, 0o600)
@@ -189,15 +189,15 @@ class StandardStreams:
     """The standard streams; what a cell does to them ends with the cell."""
 
     def __init__(self) -> None:
-        self._kept = [os.dup(number) for number in range(3)]
+        self._originals = [os.dup(number) for number in range(3)]
         self._own: tuple[TextIO, ...] = ()
         self.renew()
 
     def renew(self) -> None:
         """Flush the streams and reopen them."""
         before = (*self._own, sys.stdout, sys.stderr)
-        for number, kept in enumerate(self._kept):
-            os.dup2(kept, number)
+        for number, original in enumerate(self._originals):
+            os.dup2(original, number)
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.stdout, sys.stderr = self._own = _text(1), _text(2)
         for stream in before:

@@ -58,7 +58,7 @@ def main(given: dict[str, Any]) -> None:
         refuse(given["replies"], error)
     child = os.fork()  # the init of its process namespace: all end with it
     if child != 0:
-        guard["tell"](given["replies"], {"pid": child})
+        guard["send_reply"](given["replies"], {"pid": child})
         guard["guard"](child, given["replies"], given["life"])
     os.setsid()  # otherwise `kill(0, ...)` in a cell reaches the guard
     os.close(given["life"])

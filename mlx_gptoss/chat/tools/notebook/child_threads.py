@@ -138,7 +138,7 @@ def _same(ident: int, start: FrameType, asleep: dict[int, FrameType]) -> bool:
 
 
 def _raise_in(ident: int) -> None:
-    import ctypes  # noqa: PLC0415 - slow to start, seldom needed
+    import ctypes  # noqa: PLC0415 - slow to import, rarely needed
 
     raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
     raise_in(ctypes.c_ulong(ident), ctypes.py_object(CellEnded))

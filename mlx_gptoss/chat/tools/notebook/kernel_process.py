@@ -169,8 +169,8 @@ class KernelProcess:
 
     def _last_line(self) -> str:
         lines = self._output.text.split("\n")
-        said = [line.strip() for line in lines if line.strip()]
-        return said[-1] if said else "the process ended at once"
+        written = [line.strip() for line in lines if line.strip()]
+        return written[-1] if written else "the process ended at once"
 
     # Cells
 
@@ -220,7 +220,7 @@ class KernelProcess:
         try:
             usage = self._monitor.usage(self.limits.files)
         except PROCESS_ENDED:
-            return  # the end of its pipes tells
+            return  # its pipes end as well
         except OSError as error:
             raise KernelGone(f"its files can no longer be counted ({error})") from error
         if reason := exceeded_limit(usage, self.limits):
