@@ -241,7 +241,7 @@ def unresolved(value: "Missing") -> None: ...  # noqa: F821 # type: ignore
     [
         (no_json, "`value` of tool `no_json` has type `<class 'complex'>`"),
         (variadic, r"`variadic` takes `\*values: int`, which cannot be passed by name"),
-        (by_position, "`by_position` takes `value: int`, which cannot be given by"),
+        (by_position, "`by_position` takes `value: int`, which cannot be passed by"),
         (mixed, "`pair` of tool `mixed` is a tuple of mixed types"),
         (unresolved, "annotations of tool `unresolved` cannot be resolved"),
         (lambda: None, "a lambda has no name"),
