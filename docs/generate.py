@@ -25,6 +25,7 @@ GROUPS = {
     "Load and generate": ("load", "Runtime", "SamplingParams"),
     "Converse": ("Chat", "Tool", "Approval", "Sessions", "ReasoningMemory"),
     "Events of a conversation": (
+        "Event",
         "Answer",
         "Reasoning",
         "Preamble",

@@ -135,7 +135,10 @@ def test_a_failing_service_is_told_to_the_model(service: str) -> None:
     ("given", "message"),
     [
         ("[]", "needs `search`, and may only have `open` and `headers` beside it"),
-        ('{"search": "http://x/{query}", "serach": 1}', "needs `search`, and may only have"),
+        (
+            '{"search": "http://x/{query}", "serach": 1}',
+            "needs `search`, and may only have",
+        ),
         ('{"search": "http://x/"}', "`http://x/` needs `{query}`"),
         ('{"search": "file:///{query}"}', "needs an HTTP address, not `file:///"),
         ('{"search": "http://x/{query}${NOT_SET_HERE}"}', "`NOT_SET_HERE` is not set"),
