@@ -1,3 +1,5 @@
+"""KL divergence, measured layer by layer, equals that of the whole models."""
+
 import json
 import subprocess
 import sys
@@ -38,7 +40,7 @@ ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "mlx_gptoss" / "demo"
 CONFIG = hf_config(num_hidden_layers=3, intermediate_size=128)
 TENSORS = random_tensors(CONFIG, seed=8)
-FLOAT32_NOISE = 1e-4  # relative; sums go in another order
+FLOAT32_NOISE = 1e-4  # relative; the order of sums differs
 
 
 def source(tmp_path: Path, layout: str = "hf") -> Path:
@@ -54,17 +56,17 @@ def converted(tmp_path: Path, recipe: str, *, experts: str = "packed") -> Path:
     return tmp_path / "made"
 
 
-def random_passages(*lengths: int) -> list[EvaluationText]:
+def random_texts(*lengths: int) -> list[EvaluationText]:
     draw = np.random.default_rng(4)
     return [fully_scored(draw.integers(0, 301, length).tolist()) for length in lengths]
 
 
-def log_softmax(folder: Path, passages: list[EvaluationText]) -> np.ndarray:
-    """Log-probabilities of every counted position, from the whole model: (N, V)."""
+def log_softmax(folder: Path, texts: list[EvaluationText]) -> np.ndarray:
+    """Return the whole model's log-probabilities of scored positions: (N, V)."""
     model = load_model(open_checkpoint(folder), dtype=mx.float32)
     rows = []
-    for passage in passages:
-        logits = np.array(model(mx.array(passage.ids)[None])[0])[passage.scored]
+    for text in texts:
+        logits = np.array(model(mx.array(text.ids)[None])[0])[text.scored]
         logits = logits.astype(np.float64)
         top = logits.max(axis=1, keepdims=True)
         rows.append(logits - top - np.log(np.exp(logits - top).sum(1, keepdims=True)))
@@ -100,15 +102,11 @@ def test_layer_by_layer_equals_the_whole_models(
 ) -> None:
     before = source(tmp_path, layout)
     after = converted(tmp_path, recipe, experts=experts)
-    passages = random_passages(9, 30, 17)
-    passages.sort(key=lambda passage: len(passage.ids))  # as batches have them
-    found = measure_divergence(
-        open_checkpoint(before), open_checkpoint(after), passages
-    )
-    targets = np.concatenate([passage.ids[1:] for passage in passages])
-    expected = by_hand(
-        log_softmax(before, passages), log_softmax(after, passages), targets
-    )
+    texts = random_texts(9, 30, 17)
+    texts.sort(key=lambda text: len(text.ids))  # as batches have them
+    found = measure_divergence(open_checkpoint(before), open_checkpoint(after), texts)
+    targets = np.concatenate([text.ids[1:] for text in texts])
+    expected = by_hand(log_softmax(before, texts), log_softmax(after, texts), targets)
     assert found.as_dict() == pytest.approx(expected.as_dict(), rel=FLOAT32_NOISE)
     assert found.kl > 1e-4
 
@@ -123,23 +121,23 @@ def test_shared_experts_change_nothing(tmp_path: Path) -> None:
         for name in ("gate_up_proj", "down_proj")
     }
     assert report.same_experts == paths
-    passages = random_passages(40)
+    texts = random_texts(40)
     after = open_checkpoint(folder)
-    apart = measure_divergence(before, after, passages).as_dict()
-    together = measure_divergence(before, after, passages, shared=paths).as_dict()
+    apart = measure_divergence(before, after, texts).as_dict()
+    together = measure_divergence(before, after, texts, shared=paths).as_dict()
     assert together == pytest.approx(apart, rel=FLOAT32_NOISE)
 
 
 def test_a_model_does_not_diverge_from_itself(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(source(tmp_path))
-    found = measure_divergence(checkpoint, checkpoint, random_passages(20))
+    found = measure_divergence(checkpoint, checkpoint, random_texts(20))
     assert (found.kl, found.flips, found.top5_overlap) == (0, 0, 1)
 
 
 def test_slices_of_the_vocabulary_add_up() -> None:
     draw = np.random.default_rng(1)
     before, after = draw.normal(0, 5, (2, 13, 101)).astype(np.float32)
-    before[:, 60] += 40  # a sure prediction, late
+    before[:, 60] += 40  # a confident prediction in a late slice
     targets = draw.integers(0, 101, 13)
 
     def sliced(width: int) -> Divergence:
@@ -159,11 +157,11 @@ def test_slices_of_the_vocabulary_add_up() -> None:
 
 
 def test_batches_hold_every_counted_position_once() -> None:
-    passages = random_passages(5, 90, 33, 7, 60)
-    found = list(make_batches(passages, tokens=100))
+    texts = random_texts(5, 90, 33, 7, 60)
+    found = list(make_batches(texts, tokens=100))
     assert [batch.ids.shape for batch in found] == [(3, 33), (1, 60), (1, 90)]
     targets = np.concatenate([batch.targets for batch in found])
-    ordered = sorted(passages, key=lambda passage: len(passage.ids))
+    ordered = sorted(texts, key=lambda text: len(text.ids))
     assert targets.tolist() == np.concatenate([x.ids[1:] for x in ordered]).tolist()
 
 
@@ -187,9 +185,9 @@ def test_a_tokenizer_without_harmony_needs_a_text(tmp_path: Path) -> None:
 def test_a_text_is_cut_into_windows(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("The cat sat on the mat. " * 400)
-    passages = file_texts(path, Tokenizer.open(DEMO), first=7, limit=1030)
-    assert [len(passage.ids) for passage in passages] == [513, 513]
-    assert passages[0].ids[0] == 7
+    texts = file_texts(path, Tokenizer.open(DEMO), first=7, limit=1030)
+    assert [len(text.ids) for text in texts] == [513, 513]
+    assert texts[0].ids[0] == 7
 
 
 def test_a_text_too_short_is_refused(tmp_path: Path) -> None:
@@ -203,8 +201,10 @@ def test_verify_keeps_the_divergence_in_report_and_card(tmp_path: Path) -> None:
     plan = make_plan(open_checkpoint(DEMO), RECIPES["q4"])
     convert(plan, tmp_path / "made")
     command = ["verify", str(tmp_path / "made"), "--against", str(DEMO), "--kl"]
-    CliRunner().invoke(cli, command)
-    result = CliRunner().invoke(cli, command)  # replaces what the first wrote
+    (tmp_path / "short.txt").write_text("The cat sat on the mat. " * 10)
+    short = ["--text", str(tmp_path / "short.txt")]
+    assert CliRunner().invoke(cli, [*command, *short]).exit_code == 0
+    result = CliRunner().invoke(cli, command)  # replaces the first report
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "made" / "report.json").read_text())["divergence"]
     assert found["text"] == "the bundled Harmony conversations"
@@ -235,10 +235,10 @@ import mlx.core as mx
 import numpy as np
 from mlx_gptoss.diagnostics.bench.peak import peak_rss
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss_convert.measure.kl import measure
-from mlx_gptoss_convert.measure.texts import whole_passage
+from mlx_gptoss_convert.measure.kl import measure_divergence
+from mlx_gptoss_convert.measure.texts import fully_scored
 
-mx.eval(mx.zeros(9) @ mx.zeros(9))  # what starting costs is not the model's
+mx.eval(mx.zeros(9) @ mx.zeros(9))  # start-up is not part of the measurement
 before = peak_rss()
 checkpoint = open_checkpoint(sys.argv[1])
 shared = sys.argv[3:] and {
@@ -248,15 +248,15 @@ shared = sys.argv[3:] and {
 }
 draw = np.random.default_rng(0)
 length = int(sys.argv[2])
-passages = [whole_passage(draw.integers(0, 999, length).tolist()) for _ in range(2)]
-found = measure(checkpoint, checkpoint, passages, shared=shared)
+texts = [fully_scored(draw.integers(0, 999, length).tolist()) for _ in range(2)]
+found = measure_divergence(checkpoint, checkpoint, texts, shared=shared)
 assert found.kl == 0, found
 print(peak_rss() - before)
 """
 
 
 def peak_of_measuring(folder: Path, length: int, *, shared: bool = False) -> int:
-    """Compare a checkpoint with itself in a process of its own; return bytes."""
+    """Compare a checkpoint with itself in a separate process; return peak bytes."""
     arguments = [str(folder), str(length), *(["shared"] if shared else [])]
     run = subprocess.run(
         [sys.executable, "-c", CHILD, *arguments],
@@ -274,7 +274,7 @@ def test_memory_holds_a_layer_not_the_model(tmp_path: Path) -> None:
 
 
 def write_two_layers_of_120b(folder: Path) -> Path:
-    """Write noise in the published shapes: 4.5 GB, of it 2.3 GB of vocabulary."""
+    """Write noise in the published shapes: 4.5 GB, 2.3 GB of it vocabulary."""
     config = random_config(60 * 10**9)
     kinds = config["layer_types"][:2]
     config |= {"num_hidden_layers": 2, "layer_types": kinds, "num_local_experts": 128}
