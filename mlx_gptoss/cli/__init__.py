@@ -1,6 +1,6 @@
-"""The mlx-gptoss command: one file a command, imported when it is called.
+"""The mlx-gptoss command line: one file per command, imported when it is called.
 
-Answers go to stdout, everything else to stderr. Exit codes: 0 done, 1 a named
+Answers go to stdout, everything else to stderr. Exit codes: 0 success, 1 a named
 error (one line on stderr), 2 wrong usage, 130 interrupted. This module imports
 click and nothing heavy, so that `mlx-gptoss --help` is instant.
 """
@@ -42,15 +42,15 @@ COMMANDS = {
     "verify": LazyCommand(
         "mlx_gptoss_convert.cli.verify",
         "verify_command",
-        "Prove what a conversion did",
+        "Verify a conversion",
     ),
     "compare": LazyCommand(
         "mlx_gptoss_convert.cli.compare",
         "compare_command",
-        "Two conversions side by side",
+        "Compare two conversions",
     ),
     "plan": LazyCommand(
-        "mlx_gptoss.cli.plan", "plan", "What fits, and how fast it would be"
+        "mlx_gptoss.cli.plan", "plan", "Predict what fits and how fast it runs"
     ),
     "probe": LazyCommand(
         "mlx_gptoss.cli.probe", "probe", "Measure this disk and device"
@@ -60,22 +60,20 @@ COMMANDS = {
     "render": LazyCommand(
         "mlx_gptoss.cli.render", "render", "Show the exact prompt of a conversation"
     ),
-    "parse": LazyCommand(
-        "mlx_gptoss.cli.parse", "parse", "Explain what is read in a stream of tokens"
-    ),
+    "parse": LazyCommand("mlx_gptoss.cli.parse", "parse", "Explain a stream of tokens"),
     "agents": LazyCommand("mlx_gptoss.cli.agents", "agents", "Set up coding agents"),
     "doctor": LazyCommand("mlx_gptoss.cli.doctor", "doctor", "Examine this machine"),
 }
 
 
 class CommandLine(LazyGroup):
-    """The commands in the order of the table, and the one error edge."""
+    """List the commands in table order; turn errors into one line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.lazy)
 
     def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
-        """Run a command; unless that is left to the caller, exit with its code."""
+        """Run a command and, in standalone mode, exit with its code."""
         work = partial(super().main, *args, standalone_mode=False, **options)
         return run(work) if standalone_mode else work()
 
@@ -85,7 +83,7 @@ class CommandLine(LazyGroup):
         except GptOssError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
-            if error.filename is None:  # as of stdout: see `edge.py`
+            if error.filename is None:  # from stdout: see `exit_codes.py`
                 raise
             raise click.ClickException(
                 f"`{error.filename}`: {error.strerror}; check the path and its "

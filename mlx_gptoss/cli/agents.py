@@ -1,4 +1,4 @@
-"""`mlx-gptoss agents`: settings of coding agents, and whether a server suits them."""
+"""`mlx-gptoss agents`: configure coding agents, and check a server for them."""
 
 import json
 import shlex
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from mlx_gptoss.diagnostics.agents.steps import StepResult
     from mlx_gptoss.diagnostics.http_client import HttpClient
 
-SHOWN = 60  # characters of a note in the table
+MOST_SHOWN = 60  # characters of a note in the table
 
 url_option = click.option(
-    "--url", default=DEFAULT_URL, show_default=True, help="Where the server answers"
+    "--url", default=DEFAULT_URL, show_default=True, help="Base URL of the server"
 )
 key_option = click.option(
     "--api-key",
     "key",
     metavar="FILE|env:NAME",
-    help=f"The key the server asks for [default: ${KEY_VARIABLE}, if it is set]",
+    help=f"The server's API key [default: ${KEY_VARIABLE}, if set]",
 )
 
 
 @click.group(short_help="Set up coding agents")
 def agents() -> None:
-    """Point coding agents at this model, and check what they need of a server."""
+    """Configure coding agents for this model, and check that a server suits them."""
 
 
 @agents.command(short_help="Write an agent's settings")
@@ -47,21 +47,23 @@ def agents() -> None:
     "-m",
     "--model",
     metavar="MODEL",
-    help="The model's id at the server [default: the one it lists]",
+    help="The model's id on the server [default: the first it lists]",
 )
 @click.option(
     "--context",
     type=click.IntRange(min=1024),
     default=CONTEXT_TOKENS,
     show_default=True,
-    help="Tokens a conversation may have, as told to the agent",
+    help="Context length to tell the agent, in tokens",
 )
 @click.option(
     "--file",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Settings file to change instead of the agent's own",
 )
-@click.option("--dry-run", is_flag=True, help="Show what would change, change nothing")
+@click.option(
+    "--dry-run", is_flag=True, help="Show what would change, without changing it"
+)
 def setup(
     tool: str,
     url: str,
@@ -73,8 +75,8 @@ def setup(
 ) -> None:
     """Write the settings of a coding agent so that it uses this server.
 
-    What else stands in its files stays as it is, comments included, and the old file
-    is kept beside each new one. The change is shown, and how to undo it.
+    Everything else in its files is kept, comments included, and each old file is
+    saved next to the new one. The change is shown, with the command that undoes it.
     """
     from mlx_gptoss.diagnostics.agents.setup import prepare, write
     from mlx_gptoss.diagnostics.http_client import HttpClient
@@ -86,7 +88,7 @@ def setup(
     for change in needed:
         click.echo(change.diff(), nl=False, err=not dry_run)
     if not needed:
-        note(f"{AGENTS[tool].title} is set up already: nothing to change")
+        note(f"{AGENTS[tool].title} is already set up: nothing to change")
     elif dry_run:
         note("Nothing was written (--dry-run)")
     else:
@@ -100,12 +102,12 @@ def _written(path: Path, backup: Path | None) -> str:
         return f"Wrote {path}; undo: rm {shlex.quote(str(path))}"
     undo = shlex.join(["mv", str(backup), str(path.resolve())])
     linked = backup.stat().st_nlink > 1
-    others = ", whose other names (hard links) stay as they were" if linked else ""
+    others = "; its other hard links keep the old content" if linked else ""
     return f"Wrote {path}{others}; undo: {undo}"
 
 
 def _served_model(client: "HttpClient") -> str:
-    """The first model the server lists; without a server, the default model's id."""
+    """Return the first model the server lists, else the default model's id."""
     from mlx_gptoss.diagnostics.agents.steps import list_models
     from mlx_gptoss.diagnostics.http_client import Unreachable
 
@@ -114,7 +116,7 @@ def _served_model(client: "HttpClient") -> str:
     except Unreachable:
         name = folder_or_name(default_model()[0])
         served = Path(name).name if is_path(name) else name
-        note(f"No server answers at {client.url} now: taking the model `{served}`")
+        note(f"No server is running at {client.url}: using the model name `{served}`")
         return served
 
 
@@ -126,12 +128,12 @@ def _served_model(client: "HttpClient") -> str:
 @click.option(
     "--ready-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Take URL and key from what `serve --ready-file` wrote",
+    help="Read the URL and key from the file that `serve --ready-file` wrote",
 )
 @click.option(
     "--cases",
     is_flag=True,
-    help="Also run 30 tool cases through chat and responses, and count what comes",
+    help="Also run 30 tool-calling cases through chat and responses, and score them",
 )
 @json_option
 @click.pass_context
@@ -145,12 +147,12 @@ def check(
     cases: bool,
     as_json: bool,
 ) -> None:
-    """Hold a conversation with a running server as agents hold it.
+    """Test a running server the way agents use it.
 
-    Answers, streams, calls of tools and their results, through the protocols of
-    OpenAI (chat and responses) and Anthropic (messages); with TOOL, only through the
-    one it speaks. Every reply must have the shape that clients read. Exits with 1 when
-    a step fails; a call the model does not make is counted, and fails nothing.
+    Covers answers, streams, tool calls and tool results over OpenAI's APIs (chat and
+    responses) and Anthropic's (messages); with TOOL, only the API it uses. Every
+    reply must have the structure that clients expect. Exits with 1 if a step fails;
+    a tool call that the model does not make is counted, but is no failure.
     """
     from mlx_gptoss.diagnostics.agents.steps import list_models
     from mlx_gptoss.diagnostics.agents.steps import run_checks as run
@@ -198,7 +200,7 @@ def _case_line(ran: "CaseResult") -> str:
 
 
 def _summary(ran: "Sequence[CaseResult]") -> str:
-    """Count by protocol: what the server owes, then what the model did."""
+    """Tabulate per API: what the server must do, then what the model did."""
     lines = ["", f"{'':9}  valid shapes  right tool  fits schema  exact  answered"]
     for api in dict.fromkeys(one.api for one in ran):
         of_api = [one for one in ran if one.api == api]
@@ -224,7 +226,7 @@ def _line(outcome: "StepResult") -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 1] + "…"
 
 
 def _as_json(

@@ -1,4 +1,4 @@
-"""`mlx-gptoss bench`: measure speed here, beside a peer in equal conditions."""
+"""`mlx-gptoss bench`: measure speed, beside a peer under equal conditions."""
 
 import json
 from collections.abc import Callable
@@ -102,7 +102,7 @@ def decode(
     show(found, decode_table, as_json=as_json)
 
 
-@bench.command(short_help="What each turn of a conversation reads again")
+@bench.command(short_help="Tokens prefilled at each turn of a conversation")
 @loads_model
 @click.option(
     "--against",
@@ -121,7 +121,7 @@ def decode(
     type=click.IntRange(min=1),
     default=4096,
     show_default=True,
-    help="Length of the system block, about",
+    help="Approximate length of the system message",
 )
 @click.option(
     "--restart-tokens",
@@ -140,10 +140,10 @@ def turns(
     as_json: bool,
     **measured: Any,
 ) -> None:
-    """Measure a long conversation: tokens read again, time to the first token.
+    """Measure a long conversation: tokens prefilled per turn, time to first token.
 
-    Back to back, the last answer has to be read as history shows it, without its
-    reasoning, and the new message; with time to read ahead, the new message alone.
+    Back to back, the last answer has to be prefilled as history shows it, without its
+    reasoning, and the new message; after idle time, only the new message.
     """
     from mlx_gptoss.diagnostics.bench.turn_script import Lengths
     from mlx_gptoss.diagnostics.bench.turns import bench_turns
@@ -159,7 +159,7 @@ def turns(
     show(found, turns_table, as_json=as_json)
 
 
-@bench.command(short_help="What constraining costs")
+@bench.command(short_help="Cost of constraints")
 @loads_model
 @click.option(
     "--depth",
@@ -173,7 +173,7 @@ def turns(
     type=click.IntRange(min=2),
     default=16,
     show_default=True,
-    help="Tokens decoded behind it",
+    help="Tokens to decode after it",
 )
 @click.option(
     "--rounds",
@@ -187,10 +187,10 @@ def turns(
 def constrain(
     services: Services, *, options: LoadOptions, as_json: bool, **measured: Any
 ) -> None:
-    """Measure free text decoded with a guide and without.
+    """Measure decoding of free text with and without constraints.
 
-    A guide keeps headers and control tokens legal. The cost is the share of time that
-    it adds to a token.
+    Constraints keep headers and control tokens legal. The cost is the share of time
+    that they add to a token.
     """
     from mlx_gptoss.diagnostics.bench.constrain import bench_constrain
 
@@ -215,8 +215,8 @@ def constrain(
     "-m",
     "--model",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="A checkpoint with MXFP4 experts. [default: a random one, shaped like the "
-    "120b, made and deleted]",
+    help="A checkpoint with MXFP4 experts [default: a temporary random one, shaped "
+    "like the 120b]",
 )
 @click.option(
     "--layers",
@@ -234,10 +234,10 @@ def constrain(
 )
 @json_option
 def experts(model: Path | None, layers: int, rounds: int, as_json: bool) -> None:
-    """Measure how experts are loaded and streamed, beside mlx-lm and plain reads.
+    """Measure loading and streaming of experts, beside mlx-lm and plain reads.
 
-    Every run is a process of its own. Ends with how far the planner's prediction for
-    this machine is off.
+    Every run has a process of its own. Ends with the error of the planner's prediction
+    for this machine.
     """
     from mlx_gptoss.diagnostics.bench.experts import bench_experts
 
@@ -245,20 +245,22 @@ def experts(model: Path | None, layers: int, rounds: int, as_json: bool) -> None
     show(found, experts_table, as_json=as_json)
 
 
-@bench.command("make-random", short_help="Write a random model to measure")
+@bench.command("make-random", short_help="Write a random model for benchmarks")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--size",
     type=MemorySizeType(),
     default="200MB",
     show_default=True,
-    help="Size of the weights, at least",
+    help="Least size of the weights",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the noise")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of the weights"
+)
 def make_random(folder: Path, size: int, seed: int) -> None:
-    """Write a random gpt-oss in the published layout, to measure speed on.
+    """Write a random gpt-oss checkpoint in the published layout, for benchmarks.
 
-    Its weights are noise: it cannot talk, and has no tokenizer. Prints the folder.
+    Its weights are noise: it cannot chat, and has no tokenizer. Prints the folder.
     """
     from mlx_gptoss.diagnostics.bench.random_checkpoint import write_random
 
@@ -266,5 +268,5 @@ def make_random(folder: Path, size: int, seed: int) -> None:
 
 
 def show(found: Any, table: Callable[[Any], str], *, as_json: bool) -> None:
-    """Print what was measured, for a program or for a person."""
+    """Print results as JSON or as a table."""
     click.echo(json.dumps(found.as_json(), indent=2) if as_json else table(found))

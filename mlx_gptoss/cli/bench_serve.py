@@ -52,7 +52,7 @@ NOTHING = "-"
 def serve(
     services: Services, *, options: LoadOptions, as_json: bool, **measured: Any
 ) -> None:
-    """Measure a server with many streams: tokens a second, time to the first token.
+    """Measure a server with many streams: tokens per second, time to first token.
 
     Both servers run in their own processes, with the same dtype and BLAS. Ratios
     above 1 say that mlx_gptoss is faster.
@@ -65,7 +65,7 @@ def serve(
 
 
 def table(found: Any) -> str:
-    """One row a server and number of streams, then the ratios."""
+    """Return one row per server and number of streams, then the ratios."""
     head = ["", "streams", "throughput", "first token", "the last of them"]
     rows = [head]
     for side in found.sides:

@@ -1,4 +1,4 @@
-"""`mlx-gptoss bench stalls`: what others feel of a heavy request."""
+"""`mlx-gptoss bench stalls`: how heavy requests delay the others."""
 
 import json
 from typing import Any
@@ -44,7 +44,7 @@ NOTHING = "-"
 def stalls(
     services: Services, *, options: LoadOptions, as_json: bool, **measured: Any
 ) -> None:
-    """Measure `/health` and a short stream beside each heavy request.
+    """Measure `/health` and a short stream during each heavy request.
 
     Times are medians and the longest; memory is by how much the server has grown.
     The first row has no heavy request.
@@ -57,7 +57,7 @@ def stalls(
 
 
 def table(found: Any) -> str:
-    """One row a heavy request."""
+    """Return one row per heavy request."""
     rows = [HEAD]
     for row in found.rows:
         rows.append(
@@ -75,5 +75,5 @@ def table(found: Any) -> str:
 
 
 def times(measured: Any) -> str:
-    """The median and the longest, in milliseconds."""
+    """Format the median and the maximum, in milliseconds."""
     return f"{measured.median * 1e3:.0f} / {measured.most * 1e3:.0f} ms"

@@ -1,4 +1,4 @@
-"""What `mlx-gptoss bench` prints: tables of what was measured."""
+"""Tables that `mlx-gptoss bench` prints."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ HEATS = ("warm", "cold")
 
 
 def turns_table(found: Any) -> str:
-    """One row a request: what it is, and what each side read for it in what time."""
+    """Return one row per request: tokens each side prefilled, and the time it took."""
     head = ["turn", "prompt", "answer", "new", "back to back", "after idle"]
     rows = [[*head, found.peer] if found.peer else head]
     for turn in found.turns:

@@ -1,4 +1,4 @@
-"""What an answer must keep to: the options that `generate` and `chat` share."""
+"""Options that constrain an answer, shared by `generate` and `chat`."""
 
 import json
 from collections.abc import Callable
@@ -70,7 +70,7 @@ OPTIONS = (
 
 
 def takes_constraints(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command OPTIONS; it receives them as `constraints: Constraints`."""
+    """Add OPTIONS to a command, which receives `constraints: Constraints`."""
 
     @wraps(function)
     def wrapper(

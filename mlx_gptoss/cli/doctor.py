@@ -1,4 +1,4 @@
-"""`mlx-gptoss doctor`: what this machine is, and what is wrong with it."""
+"""`mlx-gptoss doctor`: describe this machine, and find what is wrong with it."""
 
 import json
 from dataclasses import replace
@@ -40,7 +40,7 @@ def doctor(
     force: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Examine this machine: device, memory, versions, models, and what is wrong.
+    """Examine this machine: device, memory, versions, models, and problems.
 
     Exits with 1 when something must be repaired before a model can run, or when the
     self-test fails.
@@ -71,7 +71,7 @@ def doctor(
 
 
 def _self_test(force: tuple[str, ...], *, as_json: bool) -> bool:
-    """Run the self-test and print it; returns whether it passed."""
+    """Run and print the self-test; return whether it passed."""
     from mlx_gptoss.cli.terminal import note
     from mlx_gptoss.diagnostics.doctor.selftest import self_test as run
 

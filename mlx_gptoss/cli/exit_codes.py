@@ -1,9 +1,9 @@
-"""The edge of a command: however it ends, one line says why and a number says how.
+"""Turn however a command ends into one line on stderr and an exit code.
 
-    run(work)      # leaves the process
+    run(work)      # exits the process
 
-Exit codes: 0 done, 1 an error, 2 wrong usage, 130 interrupted. Knows click's errors
-and the system's, and nothing of commands.
+Exit codes: 0 success, 1 an error, 2 wrong usage, 130 interrupted. Knows click's and
+the system's errors; knows nothing of commands.
 """
 
 import errno
@@ -28,7 +28,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def run(work: Callable[[], Any]) -> NoReturn:
-    """Run a command to its end and exit with its code."""
+    """Run a command and exit with its code."""
     with standard_streams():
         try:
             code = _settled(work)
@@ -42,13 +42,13 @@ def run(work: Callable[[], Any]) -> NoReturn:
 
 
 def end(signum: int, _frame: object) -> None:
-    """End as an exception does, so that models give their memory back."""
+    """Raise SystemExit, so that models release their memory."""
     expect_no_reader()  # what is still drawn on its way out is no answer
     sys.exit(SIGNALLED + signum)
 
 
 def take_ending_signals() -> Callable[[], None]:
-    """End in order by SIGTERM and SIGHUP, unless that is ignored; call to undo that."""
+    """Exit cleanly on SIGTERM and SIGHUP unless ignored; return an undo function."""
     before = {
         one: signal.signal(one, end)
         for one in ENDING
@@ -63,7 +63,7 @@ def take_ending_signals() -> Callable[[], None]:
 
 
 def _settled(work: Callable[[], Any]) -> int:
-    """Run it, and return the exit code; what click returns is one, or nothing."""
+    """Run `work` and return its exit code."""
     try:
         code = work()
     except SystemExit as ended:
@@ -88,7 +88,7 @@ def _settled(work: Callable[[], Any]) -> int:
         hint = ": make room and try again" if full else ""
         _say(f"Error: {error.strerror or error}{hint}")
         return FAILED
-    except Exception as error:  # an interrupt in disguise, else it goes on
+    except Exception as error:  # possibly caused by an interrupt
         stopped = _what_stopped(error)
         if stopped is None:
             raise
@@ -97,7 +97,7 @@ def _settled(work: Callable[[], Any]) -> int:
 
 
 def _output_failed(error: OutputError) -> int:
-    """Say that the answer could not be written; of a pipe that was closed nothing."""
+    """Report that stdout failed; a closed pipe is no error to report."""
     if error.errno != errno.EPIPE:
         _say(f"Error: the answer cannot be written to stdout: {error.strerror}")
     return FAILED
@@ -108,9 +108,9 @@ def _say(text: str) -> None:
 
 
 def _what_stopped(error: BaseException | None) -> KeyboardInterrupt | SystemExit | None:
-    """Return the interrupt behind an error, if there is one.
+    """Return the interrupt that caused an error, if one did.
 
-    One that comes while a class is made, as by an import, is told as a RuntimeError.
+    Python reports one that arrives while a class is created as a RuntimeError.
     """
     while error is not None:
         if isinstance(error, KeyboardInterrupt | SystemExit):

@@ -1,4 +1,4 @@
-"""How an answer ended, as the commands that show answers say it on stderr."""
+"""Notes on stderr about how an answer ended."""
 
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,9 @@ STOP, STOP_STRING = "stop", "stop_string"
 
 
 def note_ending(stats: "Statistics | None", *, answer: str) -> None:
-    """Say what cut an answer short, and what to do if there is none at all.
+    """Say what cut an answer short, and what to do if there is no answer at all.
 
-    Of one that the user stopped nothing is said: they know.
+    Says nothing if the user stopped it.
     """
     if stats is None:
         return

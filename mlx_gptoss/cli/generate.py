@@ -1,4 +1,4 @@
-"""`mlx-gptoss generate PROMPT`: one prompt in, one answer out."""
+"""`mlx-gptoss generate PROMPT`: answer one prompt."""
 
 import json
 import sys
@@ -40,9 +40,11 @@ HARMONY_ONLY = (
 @keeps_prompts
 @takes_sampling
 @takes_constraints
-@click.option("--raw", is_flag=True, help="Continue PROMPT as text, without Harmony")
+@click.option(
+    "--raw", is_flag=True, help="Continue PROMPT as plain text, without Harmony"
+)
 @click.option("--hide-reasoning", is_flag=True, help="Show the answer only")
-@click.option("--stats", is_flag=True, help="Say on stderr how fast it was")
+@click.option("--stats", is_flag=True, help="Print speed and memory to stderr")
 @json_option
 @pass_services
 def generate(
@@ -58,9 +60,9 @@ def generate(
     as_json: bool,
     **sampling: Any,
 ) -> None:
-    """Answer PROMPT, or what comes on stdin.
+    """Answer PROMPT, or the text on stdin.
 
-    The answer goes to stdout as it comes, the reasoning to stderr.
+    The answer is streamed to stdout, the reasoning to stderr.
 
     \b
     mlx-gptoss generate "What is 417 + 285?" --temperature 0
@@ -91,16 +93,16 @@ def generate(
 
 
 def _refuse_harmony_options() -> None:
-    """Refuse what --raw would ignore, if the user asked for it."""
+    """Refuse options that --raw would ignore."""
     context = click.get_current_context()
     for name in HARMONY_ONLY:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = "--" + name.replace("_", "-")
-            raise click.UsageError(f"{option} is about Harmony: leave out --raw")
+            raise click.UsageError(f"{option} needs Harmony: leave out --raw")
 
 
 def _prompt_text(prompt: str | None) -> str:
-    """Return the argument, or all of stdin where there is none (or it is `-`)."""
+    """Return the argument, or all of stdin if it is missing or `-`."""
     if prompt in (None, "-"):
         if prompt is None and sys.stdin.isatty():
             raise click.UsageError("give a PROMPT, or pipe one in")
@@ -113,7 +115,7 @@ def _prompt_text(prompt: str | None) -> str:
 def continuation(
     runtime: "Runtime", text: str, params: "SamplingParams", *, stop: Sequence[str] = ()
 ) -> Iterator[Event]:
-    """Continue plain text; the model's vocabulary need not know Harmony."""
+    """Continue plain text; works without Harmony's tokens in the vocabulary."""
     from mlx_gptoss.harmony.render.prompt import Piece, encode_within
 
     ids = encode_within([Piece(text)], runtime.tokenizer, runtime.context)
@@ -122,7 +124,7 @@ def continuation(
     reason = None
     for step in generation:
         reason = step.finish_reason
-        if reason in (None, "length"):  # else it is the stop token itself
+        if reason in (None, "length"):  # otherwise it is the stop token itself
             yield Answer(strings.feed(detokenizer.feed(step.token)))
         if strings.found is not None:
             reason = "stop"

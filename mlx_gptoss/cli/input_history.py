@@ -1,6 +1,6 @@
-"""What was typed at a prompt, kept beside the chats in the form of prompt_toolkit.
+"""The history of typed lines, stored beside the chats in prompt_toolkit's format.
 
-Lines that begin with `+` are text, all others end it.
+Lines that begin with `+` are text; all others end an entry.
 """
 
 from collections.abc import Collection, Iterator
@@ -13,12 +13,12 @@ MARK = "+"
 
 
 def history_file() -> Path:
-    """Return where the user's typed lines are kept, there or not yet."""
+    """Return the history file, whether or not it exists."""
     return data_folder() / FILE
 
 
 def forget(questions: Collection[str] | None = None) -> None:
-    """Take out what stands in deleted questions; without any given, everything."""
+    """Remove the lines of deleted questions, or everything if None."""
     path = history_file()
     if not path.exists():
         return
@@ -26,13 +26,13 @@ def forget(questions: Collection[str] | None = None) -> None:
         path.unlink()
         return
     text = path.read_text("utf-8", "replace")
-    deleted = "\n".join(questions)  # one search a line, however many there are
+    deleted = "\n".join(questions)  # one search per line, however many there are
     kept = [block for block, typed in _blocks(text) if typed.strip() not in deleted]
     write(path, "".join(kept))
 
 
 def _blocks(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each entry as it is written, its time before it, and what was typed."""
+    """Yield each entry as stored, with its timestamp, and the text typed."""
     block, typed = "", ""
     for line in text.splitlines(keepends=True):
         if typed and not line.startswith(MARK):

@@ -1,4 +1,4 @@
-"""Where the user's lines come from: a terminal, or a pipe."""
+"""Read the user's lines from a terminal or a pipe."""
 
 import os
 import sys
@@ -15,16 +15,16 @@ from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.errors import PromptError
 
 PROMPT = "> "
-SETTLE = 0.5  # seconds: a line that ends so soon was begun before the question
+SETTLE = 0.5  # seconds; a line that ends sooner was started before the question
 CHUNK = 4096
-STDIN = "what comes on stdin"
+STDIN = "the text on stdin"
 
 
 class Keyboard:
-    """Answers typed at the terminal that stdin is, as whole lines.
+    """Read answers from the terminal on stdin, as whole lines.
 
-    What was typed, or begun, before a question came up is no answer to it: it is kept
-    for later, and `begun` is a line of it without an end.
+    Text typed, or started, before a question appeared does not answer it: it is kept
+    in `later`, and `begun` is its last, unfinished line.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -33,7 +33,7 @@ class Keyboard:
         self._clock = clock
 
     def answer(self, question: str) -> str:
-        """Ask on stderr; return the line typed then, or "" at the end of input."""
+        """Ask on stderr; return the line typed after that, or "" at end of input."""
         while True:
             self._keep(typed_ahead())
             click.echo(question, nl=False, err=True)
@@ -46,9 +46,9 @@ class Keyboard:
             self.keep_for_later(line)
 
     def keep_for_later(self, line: str) -> None:
-        """Take a line that was typed at a question and is no answer."""
+        """Keep a line that was typed at a question but does not answer it."""
         self._keep(line.rstrip("\n") + "\n")
-        note("That is kept for your next message")
+        note("Kept for your next message")
 
     def _keep(self, text: str) -> None:
         *lines, self.begun = (self.begun + text).split("\n")
@@ -56,11 +56,11 @@ class Keyboard:
 
 
 def typed_ahead() -> str:
-    """Take what was typed at the terminal and not read yet, in whole lines or not."""
+    """Return text typed at the terminal that nobody has read yet."""
     terminal = sys.stdin.fileno()
     before = termios.tcgetattr(terminal)
     mode = termios.tcgetattr(terminal)
-    mode[3] &= ~termios.ICANON  # else a line without an end could not be taken
+    mode[3] &= ~termios.ICANON  # to read an unfinished line, too
     mode[6][termios.VMIN] = mode[6][termios.VTIME] = 0
     termios.tcsetattr(terminal, termios.TCSANOW, mode)
     try:
@@ -71,7 +71,7 @@ def typed_ahead() -> str:
 
 
 def confirm(question: str) -> None:
-    """Ask before something is lost for good; what was typed ahead is no answer."""
+    """Ask before deleting something for good; ignore text typed earlier."""
     if sys.stdin.isatty():
         termios.tcflush(sys.stdin, termios.TCIFLUSH)
     click.confirm(question, abort=True, err=True)
@@ -87,7 +87,7 @@ class Lines(Protocol):
 
 
 class PipedLines:
-    """Lines of stdin as they come; an interrupt ends the program."""
+    """Lines of stdin as they arrive; an interrupt ends the program."""
 
     interactive = False
 
@@ -108,7 +108,7 @@ class PipedLines:
 
 
 class TypedLines:
-    """Lines typed at a terminal that only prints; the system's own editing."""
+    """Lines typed at a plain terminal, with the system's own line editing."""
 
     interactive = True
 
@@ -127,7 +127,7 @@ class TypedLines:
                 yield begun + input(PROMPT + begun)
             except KeyboardInterrupt:
                 click.echo(err=True)
-                note("Ctrl-D leaves")
+                note("Press Ctrl-D to leave")
             except EOFError:
                 click.echo(err=True)
                 return
@@ -140,7 +140,7 @@ def read_all() -> str:
 
 
 def read_file(file: IO[str]) -> str:
-    """Return all of a file that was given to a command, or of stdin."""
+    """Return the whole text of a file argument, or of stdin."""
     named = file.name not in ("-", "<stdin>")
     with text_expected(f"`{file.name}`" if named else STDIN):
         return file.read()
@@ -148,17 +148,17 @@ def read_file(file: IO[str]) -> str:
 
 @contextmanager
 def text_expected(what: str = STDIN) -> Iterator[None]:
-    """Name the fault when what is read is not text."""
+    """Raise PromptError with the reason if the input is not text."""
     try:
         yield
     except UnicodeDecodeError as error:
         raise PromptError(
-            f"{what} is not {error.encoding} text (byte {error.start} cannot be "
-            "read): convert it first, with `iconv` for one"
+            f"{what} is not {error.encoding} text (byte {error.start} is invalid): "
+            "convert it first, for example with `iconv`"
         ) from error
 
 
 def open_lines() -> Lines:
-    """Choose by whether a person sits at both ends."""
+    """Choose TypedLines if stdin and stdout are terminals, else PipedLines."""
     typed = sys.stdin.isatty() and sys.stdout.isatty()
     return TypedLines() if typed else PipedLines()

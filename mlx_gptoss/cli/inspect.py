@@ -1,4 +1,4 @@
-"""`mlx-gptoss inspect MODEL`: every check of loading, and what the headers say."""
+"""`mlx-gptoss inspect MODEL`: run every check of loading, and describe the headers."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ BFLOAT16_BYTES = 2  # the precision of a model on a GPU
 
 @click.command(short_help="Check and describe a model")
 @click.argument("model", required=False)
-@click.option("--deep", is_flag=True, help="Read every scale and value too (slow)")
+@click.option("--deep", is_flag=True, help="Also read every scale and value (slow)")
 @strict_option
 @json_option
 @offline_option
@@ -39,8 +39,8 @@ def inspect(
     """Check every header of MODEL and describe it: layers, sizes, quantization.
 
     MODEL is a path (./x), a Hub id (a/b) or `demo`; without it, the default model.
-    Exits with 1 at the first fault. Reads headers only, unless --deep. Notes tell what
-    was turned off, is not read, or contradicts the weights.
+    Exits with 1 at the first fault. Reads only headers, unless --deep. Notes say which
+    settings are turned off, not read, or contradict the weights.
     """
     from mlx_gptoss.checkpoint import check_values, open_checkpoint
 
@@ -54,7 +54,7 @@ def inspect(
 
 
 def describe(name: str, checkpoint: "Checkpoint", *, deep: bool) -> dict[str, Any]:
-    """Return what a checkpoint's headers say, as plain values."""
+    """Return a description of a checkpoint as plain values, from its headers."""
     from mlx_gptoss.checkpoint import summarize
     from mlx_gptoss.checkpoint.notices import list_notices
 

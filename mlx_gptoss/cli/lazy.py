@@ -1,4 +1,4 @@
-"""Commands that are imported when they are called, found by module and attribute."""
+"""Click commands that are imported only when they are called."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -16,9 +16,9 @@ class LazyCommand(NamedTuple):
 
 
 class LazyGroup(click.Group):
-    """A group that imports the commands of `lazy` only when they are called.
+    """A group that imports the commands in `lazy` only when they are called.
 
-    `--help` takes their lines from the table and imports none of them.
+    `--help` shows their summaries from the table and imports none of them.
     """
 
     def __init__(

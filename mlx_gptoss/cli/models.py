@@ -1,4 +1,4 @@
-"""`mlx-gptoss models` and `mlx-gptoss pull`: what is on this machine."""
+"""`mlx-gptoss models` and `mlx-gptoss pull`: list, delete and download models."""
 
 import json
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ from mlx_gptoss.memory import format_bytes
 def models(services: Services, delete: str | None, yes: bool, as_json: bool) -> None:
     """List the models on this machine: size, kind, last use.
 
-    These are the demo and what was downloaded from the Hub, into the folder that the
-    Hub's own programs use too ($HF_HOME).
+    These are the demo and models downloaded from the Hub, in the folder that the Hub's
+    own programs use, too ($HF_HOME).
     """
     if delete is not None:
         _delete(services, delete, yes=yes)
@@ -38,16 +38,16 @@ def models(services: Services, delete: str | None, yes: bool, as_json: bool) -> 
 @click.argument("model")
 @pass_services
 def pull(services: Services, model: str) -> None:
-    """Download a model from the Hub, or what is new of it.
+    """Download a model from the Hub, or update it.
 
-    Only what is needed comes: weights, settings, tokenizer. A download that was
-    interrupted or killed goes on at the byte where it stopped; sizes and hashes are
+    Downloads only what is needed: weights, settings, tokenizer. A download that was
+    interrupted or killed resumes at the byte where it stopped; sizes and hashes are
     checked. Prints the folder.
     """
     if resolve_spelling(model)[0] != model:
         note(
-            f"`{model}` is a folder here too, and goes before what is pulled: name the "
-            "model from another folder"
+            f"`{model}` is also a folder here, and takes precedence: run mlx-gptoss from "
+            "another folder to use the download"
         )
     with DownloadProgress(model) as shown:
         folder = services.hub.pull(model, progress=shown, notify=shown.say)

@@ -18,10 +18,9 @@ from mlx_gptoss.memory import parse_bytes
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What the user said about loading; `model` None means the default model.
+    """Options for loading a model; `model` None means the default model.
 
-    `disk_cache` is what prompts that were read may take on disk: nothing, unless the
-    command `keeps_prompts`.
+    `disk_cache` bounds the prompt cache on disk: 0 unless the command `keeps_prompts`.
     """
 
     model: str | None = None
@@ -34,17 +33,17 @@ class LoadOptions:
     wired: str = "auto"
     trace: Path | None = None
     disk_cache: int = 0  # bytes
-    running: int | None = None  # requests computed at once; None as the library does
-    waiting: int | None = None  # and those that may wait for that
+    running: int | None = None  # requests computed at once; None: the library's default
+    waiting: int | None = None  # requests that may wait
     private: bool = False
 
     def named_model(self) -> str:
-        """Return the model, telling on stderr when it is only the demo."""
+        """Return the model's name, with a hint on stderr if it is only the demo."""
         return named_model(self.model)
 
 
 class MemorySizeType(click.ParamType):
-    """`16GB`, `12.5GiB` or a number of bytes; 0 where there may be none."""
+    """A size such as `16GB` or `12.5GiB`, or bytes; 0 if `may_be_none`."""
 
     name = "size"
 
@@ -73,7 +72,7 @@ def named_model(model: str | None) -> str:
 
 
 def folder_or_name(model: str) -> str:
-    """Write a folder here that holds weights as a path, with one note on stderr."""
+    """Return a local folder with weights as a path, with one note on stderr."""
     written, remark = resolve_spelling(model)
     context = click.get_current_context(silent=True)
     said: set[str] = context.meta.setdefault(__name__, set()) if context else set()
@@ -101,7 +100,7 @@ LOAD_OPTIONS = (
     click.option(
         "--memory",
         type=MemorySizeType(),
-        help="Memory the model may use, like 16GB [default: what is there]",
+        help="Memory the model may use, such as 16GB [default: all there is]",
     ),
     click.option(
         "--experts",
@@ -109,17 +108,17 @@ LOAD_OPTIONS = (
         type=click.Choice(["auto", "resident", "hybrid", "streamed"]),
         default="auto",
         show_default=True,
-        help="Where the experts' weights lie: auto, resident, hybrid or streamed",
+        help="Where the experts' weights are: auto, resident, hybrid or streamed",
     ),
     click.option(
         "--context",
         metavar="N",
         type=click.IntRange(min=1),
-        help="Longest conversation in tokens [default and most: what the model knows]",
+        help="Longest conversation in tokens [default: the model's whole context]",
     ),
     click.option(
         "--dtype",
-        metavar="[float32|bfloat16]",  # others are refused with the reason
+        metavar="[float32|bfloat16]",  # others are refused with a reason
         help="Precision of the arithmetic [default: bfloat16 on GPU, float32 on CPU]",
     ),
     click.option(
@@ -127,13 +126,13 @@ LOAD_OPTIONS = (
         metavar="[auto|off|SIZE]",
         default="auto",
         show_default=True,
-        help="Memory a GPU keeps for good: the model's size, none, or a size",
+        help="Memory a GPU keeps wired: auto (the model's size), off, or a size",
     ),
     click.option(
         "--trace",
         metavar="FILE",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
-        help="Place experts by the hit rates of a run that `trace record` wrote",
+        help="Place experts by the hit rates of a recorded run (see `trace record`)",
     ),
     offline_option,
     strict_option,
@@ -141,12 +140,12 @@ LOAD_OPTIONS = (
 
 
 def loads_model(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `-m` and LOAD_OPTIONS, as `options: LoadOptions`."""
+    """Add `-m` and LOAD_OPTIONS to a command, which receives `options: LoadOptions`."""
     return model_option(takes_load_options(function))
 
 
 def takes_load_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command LOAD_OPTIONS; it receives them as `options: LoadOptions`."""
+    """Add LOAD_OPTIONS to a command, which receives `options: LoadOptions`."""
 
     @wraps(function)
     def wrapper(

@@ -1,4 +1,4 @@
-"""`mlx-gptoss parse`: what is read in a stream of ids, part by part."""
+"""`mlx-gptoss parse`: explain a stream of token ids, part by part."""
 
 import json
 from typing import IO

@@ -1,4 +1,4 @@
-"""`mlx-gptoss plan`: what fits on a Mac, and how fast it would be, before loading."""
+"""`mlx-gptoss plan`: predict what fits and how fast it runs, before loading."""
 
 import json
 from pathlib import Path
@@ -87,7 +87,7 @@ def plan(
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Plan MODEL: where its experts would lie, what it takes, how fast it should be.
+    """Plan MODEL: where its experts go, how much memory it needs, how fast it runs.
 
     Only headers are read; the published models are known without any file.
 
@@ -146,7 +146,7 @@ def _subject(
 
 
 class _NotHere(Exception):
-    """Ends a download before it begins: what is known by then is enough."""
+    """Stops a download before it starts, once enough is known."""
 
     def __init__(self, config: Path, weights: int) -> None:
         from mlx_gptoss.checkpoint.folder import read_json
@@ -236,7 +236,7 @@ def _mode(made: "Plan") -> str:
 
 
 def range_text(figure: "Range", digits: int = 1) -> str:
-    """Write what is expected and its bounds."""
+    """Format an expected value and its bounds."""
     low, expected, high = (
         f"{value:.{digits}f}" for value in (figure.low, figure.expected, figure.high)
     )

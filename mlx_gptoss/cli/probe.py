@@ -1,4 +1,4 @@
-"""`mlx-gptoss probe`: measure what plans depend on, and keep it."""
+"""`mlx-gptoss probe`: measure this machine for later plans."""
 
 import json
 from dataclasses import asdict
@@ -26,7 +26,7 @@ from mlx_gptoss.files import make_folder, require_writable
 )
 @json_option
 def probe(folder: Path | None, size: int, as_json: bool) -> None:
-    """Measure disk, memory and waits of this machine, and plan with them from now on.
+    """Measure disk, memory and synchronization of this machine, for later plans.
 
     The disk is read past the system's cache.
     """

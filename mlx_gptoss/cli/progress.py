@@ -1,4 +1,4 @@
-"""A progress bar on stderr for what takes long; in a pipe, one line."""
+"""A progress bar on stderr for long work; in a pipe, one line."""
 
 import sys
 from typing import Any, Self
@@ -12,7 +12,7 @@ WORTH_A_BAR = 10**8  # bytes: less is over before a bar is read
 
 
 class ByteProgress:
-    """Shows calls of `(bytes done, bytes in all)`; nothing if there are none."""
+    """Show progress from calls with `(bytes done, bytes in total)`."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -61,7 +61,7 @@ class ByteProgress:
 
 
 class DownloadProgress(ByteProgress):
-    """The same for a download: it says where it goes on, and how to go on with it."""
+    """The same for a download: says where it resumes, and how to resume it."""
 
     def __init__(self, model: str) -> None:
         super().__init__(f"Downloading {model}")
@@ -81,7 +81,7 @@ class DownloadProgress(ByteProgress):
             )
 
     def say(self, line: str) -> None:
-        """Show what happens besides, above the bar."""
+        """Print a message above the bar."""
         if self._bar is not None:
             self._bar.console.print(f"({line})", markup=False, highlight=False)
         else:

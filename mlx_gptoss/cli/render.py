@@ -1,4 +1,4 @@
-"""`mlx-gptoss render FILE`: the exact prompt of a conversation, as text and ids."""
+"""`mlx-gptoss render FILE`: show the exact prompt of a conversation."""
 
 import json
 from typing import IO
@@ -32,7 +32,7 @@ def render(
     date: str | None,
     keep_analysis: bool,
 ) -> None:
-    """Show the prompt that the model reads for the conversation in FILE or stdin.
+    """Show the exact prompt for the conversation in FILE or stdin.
 
     FILE is JSON: OpenAI chat messages (a list, or an object with `messages`, `tools`,
     `response_format`, `reasoning_effort`), or a saved chat. On a terminal special

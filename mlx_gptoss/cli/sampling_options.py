@@ -1,4 +1,4 @@
-"""How answers are made: the options that `generate` and `chat` share."""
+"""Sampling options, shared by `generate` and `chat`."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -76,14 +76,14 @@ SAMPLING_OPTIONS = (
 
 
 def takes_sampling(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `effort`, `system` and the values of `sampling_params`."""
+    """Add `--effort`, `--system` and the options of `sampling_params` to a command."""
     for option in reversed(HARMONY_OPTIONS + SAMPLING_OPTIONS):
         function = option(function)
     return function
 
 
 def sampling_params(**values: Any) -> "SamplingParams":
-    """Make SamplingParams of what SAMPLING_OPTIONS gave."""
+    """Make SamplingParams from the values of SAMPLING_OPTIONS."""
     from mlx_gptoss.engine.sampling_params import SamplingParams
 
     return SamplingParams(**values)

@@ -11,7 +11,7 @@ from mlx_gptoss.cli.sampling_options import TEMPERATURE_OPTIONS
 from mlx_gptoss.cli.serve_setup import DurationType, ReasoningLimit
 
 OUT = click.Path(dir_okay=False, path_type=Path)
-WHERE = (
+LISTEN_OPTIONS = (
     click.option(
         "-m",
         "--model",
@@ -19,31 +19,31 @@ WHERE = (
         metavar="[NAME=]MODEL",
         multiple=True,
         help="A path (./x), a Hub id (a/b) or `demo`; may be repeated, the first is "
-        "the default [default: as of every command]",
+        "the default [default: the default model]",
     ),
     click.option(
-        "--host", default="127.0.0.1", show_default=True, help="Address to listen at"
+        "--host", default="127.0.0.1", show_default=True, help="Address to listen on"
     ),
     click.option(
         "--port",
         type=click.IntRange(0, 65535),
         default=8080,
         show_default=True,
-        help="Port to listen at; 0 for any free one",
+        help="Port to listen on; 0 for any free port",
     ),
     click.option(
-        "--uds", metavar="PATH", type=OUT, help="Listen at a Unix socket instead"
+        "--uds", metavar="PATH", type=OUT, help="Listen on a Unix socket instead"
     ),
     click.option(
         "--ready-file",
         metavar="PATH",
         type=OUT,
-        help="Write url, token, pid and model there once requests are served",
+        help="Write url, token, pid and model to this file once the server is ready",
     ),
     click.option(
         "--exit-with-parent",
         is_flag=True,
-        help="End when the process that started this one ends",
+        help="Exit when the process that started this one exits",
     ),
     click.option(
         "--drain",
@@ -51,30 +51,30 @@ WHERE = (
         type=DurationType(zero=True),
         default="30s",
         show_default=True,
-        help="How long running answers may go on after SIGTERM",
+        help="How long running answers may continue after SIGTERM",
     ),
 )
-WHO = (
+ACCESS_OPTIONS = (
     click.option(
         "--api-key",
         "key",
         metavar="FILE|env:NAME",
-        help="Ask for this key; needed where others can reach the address "
-        "[default: $MLX_GPTOSS_API_KEY, if it is set]",
+        help="Require this key; needed if others can reach the address "
+        "[default: $MLX_GPTOSS_API_KEY, if set]",
     ),
     click.option(
         "--allow-host",
         "allowed_hosts",
         metavar="NAME",
         multiple=True,
-        help="A name under which this server is reached, beside localhost",
+        help="A host name that reaches this server, besides localhost",
     ),
     click.option(
         "--cors-origin",
         "origins",
         metavar="ORIGIN",
         multiple=True,
-        help="A web page's origin that may ask, like https://app.example "
+        help="Origin of a web page that may send requests, like https://app.example "
         "[default: none]",
     ),
     click.option(
@@ -83,34 +83,33 @@ WHO = (
         type=MemorySizeType(),
         default="32MiB",
         show_default=True,
-        help="Largest body of a request",
+        help="Largest request body",
     ),
 )
-HOW = (
-    click.option(
-        "--any-model", is_flag=True, help="Answer for models of any name, too"
-    ),
+ANSWER_OPTIONS = (
+    click.option("--any-model", is_flag=True, help="Accept any model name in requests"),
     click.option(
         "--idle-unload",
         metavar="TIME",
         type=DurationType(),
-        help="Unload a model nobody has used for so long, like 10m [default: never]",
+        help="Unload a model after this time without requests, e.g. 10m "
+        "[default: never]",
     ),
     click.option(
         "--parallel",
         metavar="N",
         type=click.IntRange(min=1),
-        help="Answers computed together [default: 16, as far as memory allows]",
+        help="Requests decoded together [default: 16, as memory allows]",
     ),
     click.option(
         "--queue",
         metavar="N",
         type=click.IntRange(min=0),
-        help="Requests that may wait for a place; more are told to come back "
+        help="Requests that may wait; more get status 429 with Retry-After "
         "[default: 64]",
     ),
     click.option(
-        "--lazy", is_flag=True, help="Load the first model when it is first asked for"
+        "--lazy", is_flag=True, help="Load the first model at its first request"
     ),
     click.option(
         "--max-reasoning",
@@ -118,8 +117,8 @@ HOW = (
         type=ReasoningLimit(),
         default="auto",
         show_default=True,
-        help="Tokens of reasoning before the answer; auto leaves it a quarter of the "
-        "room",
+        help="Tokens of reasoning before the answer; auto keeps a quarter of the room "
+        "for the answer",
     ),
     *TEMPERATURE_OPTIONS,
     click.option(
@@ -128,7 +127,7 @@ HOW = (
         type=click.Choice(["reasoning", "reasoning_content", "both"]),
         default="reasoning",
         show_default=True,
-        help="Where chat completions show reasoning",
+        help="Field of chat completions that holds reasoning",
     ),
     click.option(
         "--reasoning-events",
@@ -136,32 +135,32 @@ HOW = (
         type=click.Choice(["openai", "open-responses"]),
         default="openai",
         show_default=True,
-        help="Whose names streamed responses use for events of reasoning",
+        help="Naming of reasoning events in streamed responses",
     ),
     click.option(
         "--no-loop-guard",
         is_flag=True,
-        help="Let text go in circles instead of cutting",
+        help="Do not cut text that repeats itself",
     ),
 )
-KEPT = (
+STORAGE_OPTIONS = (
     click.option(
-        "--no-store", is_flag=True, help="Keep nothing of any request on disk"
+        "--no-store", is_flag=True, help="Store nothing about requests on disk"
     ),
     click.option(
         "--log-file",
         metavar="FILE",
         type=OUT,
-        help="Write the log there, for its owner only [default: stderr]",
+        help="Log to this file, readable by its owner only [default: stderr]",
     ),
-    click.option(
-        "--log-prompts", is_flag=True, help="Write what is asked into the log"
-    ),
+    click.option("--log-prompts", is_flag=True, help="Also log the text of requests"),
 )
 
 
 def takes_serve_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command all of them."""
-    for option in reversed(WHERE + WHO + HOW + KEPT):
+    """Add all options of `serve` to a command."""
+    for option in reversed(
+        LISTEN_OPTIONS + ACCESS_OPTIONS + ANSWER_OPTIONS + STORAGE_OPTIONS
+    ):
         function = option(function)
     return function

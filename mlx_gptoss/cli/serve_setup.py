@@ -1,4 +1,4 @@
-"""What `serve` makes of its options: models by name, a key, hosts, a log."""
+"""Turn the options of `serve` into models by name, a key, hosts and a log."""
 
 import logging
 import os
@@ -37,12 +37,12 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANYWHERE = ("0.0.0.0", "::")
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*]+")
 LOG_LINE = "%(asctime)s %(levelname)s %(message)s"
-# They log each request; a download's addresses are signed, and let anyone in.
+# They log each request; signed URLs of downloads would give anyone access.
 QUIET_LOGGERS = ("uvicorn", "httpx", "httpx2")
 
 
 class DurationType(click.ParamType):
-    """`90`, `90s`, `10m`, `2h`: seconds, as a number; `0` where `zero` makes sense."""
+    """A duration such as `90`, `90s`, `10m` or `2h`, in seconds; `0` if `zero`."""
 
     name = "duration"
 
@@ -54,7 +54,7 @@ class DurationType(click.ParamType):
     ) -> float:
         found = DURATION.fullmatch(str(value))
         if not found or not (self._zero or float(found[1])):
-            return self.fail(f"`{value}` is no duration: write 90s, 10m or 2h")
+            return self.fail(f"`{value}` is not a duration: write 90s, 10m or 2h")
         return float(found[1]) * SECONDS[found[2]]
 
 
@@ -78,7 +78,7 @@ class ReasoningLimit(click.ParamType):
 def sources_of(
     models: Sequence[str], options: LoadOptions, services: Services
 ) -> "list[ModelSource]":
-    """Name the models, the default first; raises UsageError for one name twice."""
+    """Name the models, the default first. Raises UsageError for a duplicate name."""
     given = [_named(one) for one in models or [None]]
     names = [name for name, _ in given]
     for name in names:
@@ -90,9 +90,9 @@ def sources_of(
 
 
 def api_key(given: str | None, *, needed: bool, made: bool) -> str | None:
-    """Read the key from `env:NAME` or a file, else the environment; or make one.
+    """Return the API key from `env:NAME`, a file, or the environment.
 
-    `needed` refuses to go on without; `made` makes one where none was given.
+    Raises UsageError if there is none and `needed`; generates one if `made`.
     """
     key = _read_key(given) if given else os.environ.get(KEY_VARIABLE)
     if key is None and made:
@@ -112,7 +112,7 @@ def is_loopback(host: str) -> bool:
 
 
 def hosts_of(host: str, allowed: Sequence[str]) -> tuple[str, ...]:
-    """The names under which a server at `host` may be reached."""
+    """Return the host names under which a server at `host` may be reached."""
     own: list[str] = []
     if host in ANYWHERE:
         name = socket.gethostname().lower()
@@ -123,18 +123,18 @@ def hosts_of(host: str, allowed: Sequence[str]) -> tuple[str, ...]:
 
 
 def checked_origins(origins: Sequence[str]) -> tuple[str, ...]:
-    """Return origins as browsers write them; raises UsageError for others."""
+    """Return valid web origins. Raises UsageError for others."""
     for origin in origins:
         if not ORIGIN.fullmatch(origin):
             raise click.UsageError(
-                f"`{origin}` is no origin: write it like https://app.example, without "
+                f"`{origin}` is not an origin: write it like https://app.example, without "
                 "a path or `*`"
             )
     return tuple(origins)
 
 
 def start_log(path: Path | None) -> None:
-    """Log to a file of the user's own, or to stderr."""
+    """Log to a private file, or to stderr."""
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if path is not None:
         handler = LogFile(path, warn=note)
@@ -162,7 +162,7 @@ def _read_key(given: str) -> str:
 
 
 def _named(given: str | None) -> tuple[str, str]:
-    """The public name of a model: as given, a Hub id, or the folder's name."""
+    """Return the public name of a model, given or derived, and its path or id."""
     found = NAMED.fullmatch(given or "")
     if found and not Path(found[0]).exists():
         return found[1], named_model(found[2])
@@ -191,7 +191,9 @@ def _source(
     def load() -> "Runtime":
         try:
             return services.open(replace(options, model=model))
-        except MemoryBudgetError as error:  # clients read it: no path of this machine
+        except (
+            MemoryBudgetError
+        ) as error:  # clients read it, so it must not show local paths
             raise MemoryBudgetError(str(error).replace(model, name)) from error
 
     return ModelSource(name, load, plan)

@@ -1,8 +1,8 @@
-"""What commands get from the rest of the package, in one place to replace it.
+"""The parts of the package that commands use, replaceable in one place.
 
     CliRunner().invoke(cli, ["chat"], obj=Services(load=fake_load))
 
-runs a command on a stand-in: no patching, no weights.
+runs a command with a fake: no patching, no weights.
 """
 
 from collections.abc import Callable, Mapping
@@ -67,7 +67,7 @@ def _device() -> "tuple[Machine, Budget]":
 
 @dataclass(frozen=True)
 class Services:
-    """The parts a command calls: `load` and `Chat` of the package, and the Hub."""
+    """The parts a command uses: `load`, `Chat`, saved sessions, and the Hub."""
 
     load: Callable[..., Any] = _load
     chat: Callable[..., Any] = _chat
@@ -78,10 +78,10 @@ class Services:
     hub: Hub = field(default_factory=Hub)
 
     def open(self, options: LoadOptions, *, harmony: bool = True) -> "Runtime":
-        """Load the model that `options` name, downloading it if it is not here.
+        """Load the model that `options` name, downloading it if necessary.
 
-        What can be refused without the model is refused before it is downloaded,
-        and with `harmony` a model that cannot chat before its weights are read.
+        Options that cannot work are refused before the download; with `harmony`, a
+        model that cannot chat is refused before its weights are read.
         """
         from mlx_gptoss.engine.prompt_cache import CacheOptions
 
@@ -105,7 +105,7 @@ class Services:
             )
 
     def find(self, model: str, options: LoadOptions) -> Path:
-        """Return the folder of a model that `options` do not forbid to load."""
+        """Return the model's folder, once `options` are known to allow loading it."""
         from mlx_gptoss.engine.planned_load import check_experts, download_check
         from mlx_gptoss.model.device import choose_dtype
 
@@ -121,7 +121,7 @@ class Services:
         return self.fetch(model, offline=options.offline, check=fits)
 
     def tokenizer(self, model: str) -> "Tokenizer":
-        """Open the tokenizer of a model that is on this machine; nothing is loaded."""
+        """Open the tokenizer of a local model, without loading the model."""
         from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 
         tokenizer = Tokenizer.open(self.fetch(model, offline=True))
@@ -131,7 +131,7 @@ class Services:
     def fetch(
         self, model: str, *, offline: bool, check: ModelCheck | None = None
     ) -> Path:
-        """Return the folder of a model; a download shows its progress."""
+        """Return the folder of a model, downloading it if necessary."""
         with DownloadProgress(model) as progress:
             return self.hub.resolve(
                 model,
@@ -142,7 +142,7 @@ class Services:
             )
 
     def fetch_source(self, model: str, *, offline: bool) -> Path:
-        """Return the folder of a model to convert, or the GGUF file that it is."""
+        """Return the folder or the GGUF file of a model to convert."""
         from mlx_gptoss.checkpoint.hub.errors import GgufOnlyError
         from mlx_gptoss.checkpoint.hub.gguf import (
             fetch_gguf,
@@ -159,7 +159,7 @@ class Services:
                         model, offline=offline, progress=shown, notify=shown.say
                     )
                 except GgufOnlyError:
-                    name = None  # the one it has
+                    name = None  # the repository's only GGUF file
             return fetch_gguf(
                 self.hub, repo, name, offline=offline, progress=shown, notify=shown.say
             )
@@ -173,7 +173,7 @@ class Services:
         params: "SamplingParams",
         **more: Any,
     ) -> "Chat":
-        """Begin a conversation; `more` is for Chat."""
+        """Start a conversation; `more` is passed to Chat."""
         chat = self.chat(runtime, effort=effort, system=system, params=params, **more)
         note_unenforced(chat)
         return chat
@@ -181,7 +181,7 @@ class Services:
     def resume_chat(
         self, runtime: "Runtime", data: Mapping[str, Any], **options: Any
     ) -> "Chat":
-        """Go on with a conversation that was saved; `options` are those of Chat."""
+        """Resume a saved conversation; `options` are passed to Chat."""
         from mlx_gptoss.chat import Chat
 
         chat = Chat.from_json(runtime, data, **options)
@@ -190,13 +190,13 @@ class Services:
 
 
 def note_unenforced(chat: "Chat") -> None:
-    """Say on stderr what of the schemas does not bind the model."""
+    """Note on stderr which parts of the schemas are not enforced."""
     for line in chat.unenforced:
         note(f"({line})")
 
 
 def batch_options(options: LoadOptions) -> "BatchOptions | None":
-    """How many requests are taken at once, where that was said."""
+    """Return limits on concurrent requests, or None for the defaults."""
     from mlx_gptoss.engine.scheduler import BatchOptions
 
     given = {"max_running": options.running, "max_waiting": options.waiting}
@@ -205,7 +205,7 @@ def batch_options(options: LoadOptions) -> "BatchOptions | None":
 
 
 def pass_services(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `services` as its first argument."""
+    """Pass `services` to a command as its first argument."""
 
     @click.pass_context
     @wraps(function)

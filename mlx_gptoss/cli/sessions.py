@@ -1,4 +1,4 @@
-"""`mlx-gptoss sessions`: the conversations that were kept."""
+"""`mlx-gptoss sessions`: list, search, show, export and delete saved conversations."""
 
 import json
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ from mlx_gptoss.memory import format_bytes
 if TYPE_CHECKING:
     from mlx_gptoss.chat.sessions import ChatSummary
 
-SAID_ALONE = 20  # deleted conversations: of more, only the number is said
+MOST_LISTED = 20  # deleted conversations; of more, only the number is printed
 RESPONSES = f"{STORE}/responses.sqlite3"  # of `serve`, in the user's folder
 NOT_TOUCHED = (
-    "responses that `serve` stored (`{}`), its log, what you exported, the history of "
-    "your shell, backups"
+    "responses that `serve` stored (`{}`), its log, exported files, your shell's "
+    "history, backups"
 )
 
 
@@ -36,10 +36,10 @@ NOT_TOUCHED = (
 @json_option
 @click.pass_context
 def sessions(context: click.Context, as_json: bool) -> None:
-    """List the conversations that `chat` kept, the latest first.
+    """List saved conversations, the latest first.
 
-    They lie in one file on this machine, for your eyes only. The beginning of an ID is
-    enough wherever one is asked for.
+    They are stored in one file on this machine that only you can read. Wherever an ID
+    is expected, its first characters are enough.
 
     \b
     mlx-gptoss chat --continue
@@ -64,7 +64,7 @@ def list_(services: Services, as_json: bool) -> None:
 @json_option
 @pass_services
 def search(services: Services, text: str, as_json: bool) -> None:
-    """Find conversations with a message that holds every word of TEXT."""
+    """Find conversations with a message that contains every word of TEXT."""
     found = services.sessions().search(text)
     if as_json:
         facts = [asdict(one.chat) | {"snippet": one.snippet} for one in found]
@@ -79,24 +79,24 @@ def search(services: Services, text: str, as_json: bool) -> None:
 @json_option
 @pass_services
 def show(services: Services, id: str, as_json: bool) -> None:
-    """Print a conversation as Markdown, or with --json as it is saved."""
+    """Print a conversation as Markdown, or as JSON with --json."""
     click.echo(_document(services, id, as_json=as_json), nl=False)
 
 
 @sessions.command(short_help="Write a conversation to a file")
 @click.argument("id")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--force", is_flag=True, help="Replace FILE if it is there")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists")
 @json_option
 @pass_services
 def export(
     services: Services, id: str, file: Path, *, force: bool, as_json: bool
 ) -> None:
-    """Write a conversation to FILE, as Markdown; as JSON with --json or by `.json`."""
+    """Write a conversation to FILE: Markdown, or JSON with --json or a .json FILE."""
     as_json = as_json or file.suffix.lower() == ".json"
     text = _document(services, id, as_json=as_json)
     if file.is_file() and not force:  # a device or a pipe loses nothing
-        raise click.UsageError(f"`{file}` is there: choose another name, or --force")
+        raise click.UsageError(f"`{file}` exists: choose another name, or use --force")
     write(file, text, replace=force)
     click.echo(f"Wrote {file}", err=True)
 
@@ -109,7 +109,7 @@ def export(
     "days",
     type=click.IntRange(min=0),
     metavar="DAYS",
-    help="Delete those that were not used for so many days",
+    help="Delete those not used for this many days",
 )
 @click.option("--yes", is_flag=True, help="Delete without asking")
 @pass_services
@@ -121,13 +121,13 @@ def delete(
     days: int | None,
     yes: bool,
 ) -> None:
-    """Delete conversations: their text is overwritten, not only forgotten.
+    """Delete conversations and overwrite their text on disk.
 
-    All of them go or, after an error, none. What was typed for them goes too, and so
-    do all prompts that are kept on disk: they may hold it.
+    After an error none of them is deleted. The lines typed for them are deleted, too,
+    and so is the prompt cache on disk, which may contain them.
 
-    Not touched are the responses that `serve` stored, its log, conversations that you
-    exported or piped elsewhere, the history of your shell, and backups.
+    Not touched: responses stored by `serve`, its log, exported or piped conversations,
+    your shell's history, and backups.
     """
     if [bool(ids), everything, days is not None].count(True) != 1:
         raise click.UsageError("give IDs, or --all, or --older-than DAYS")
@@ -141,35 +141,35 @@ def delete(
     many = "1 conversation" if len(chosen) == 1 else f"{len(chosen):,} conversations"
     if not yes:
         confirm(f"Delete {many} for good?")
-    # The conversations go last: after a kill the command can be run again.
+    # Delete the conversations last, so that the command can be repeated after a kill.
     forget(None if everything else store.questions(chosen))
     if chosen and (freed := services.forget_prompts()):
         click.echo(f"Emptied the disk cache: {format_bytes(freed)} freed", err=True)
-    if len(chosen) > SAID_ALONE:
+    if len(chosen) > MOST_LISTED:
         click.echo(f"Deleting {many} …", err=True)
     store.delete_all(None if everything else chosen)
-    for id in chosen if len(chosen) <= SAID_ALONE else ():
+    for id in chosen if len(chosen) <= MOST_LISTED else ():
         click.echo(f"Deleted {id}", err=True)
-    if len(chosen) > SAID_ALONE:
+    if len(chosen) > MOST_LISTED:
         click.echo(f"Deleted {many}", err=True)
     click.echo(
         f"Not touched: {NOT_TOUCHED.format(config_folder() / RESPONSES)}", err=True
     )
 
 
-@sessions.command(short_help="Build the search index anew")
+@sessions.command(short_help="Rebuild the search index")
 @pass_services
 def repair(services: Services) -> None:
-    """Build the search index anew and give unused room back; conversations stay.
+    """Rebuild the search index and free unused space; conversations are kept.
 
-    An index found broken is mended by itself. This mends what nothing stumbled over
-    yet: `doctor` says when there is something.
+    A broken index is repaired automatically when it is used. This repairs one that was
+    not used yet; `doctor` reports it.
     """
     store = services.sessions()
     store.mend()
     count = len(store.list())
     many = "1 conversation" if count == 1 else f"{count:,} conversations"
-    click.echo(f"The search index of {many} is new: {store.path}", err=True)
+    click.echo(f"Rebuilt the search index of {many}: {store.path}", err=True)
 
 
 def _document(services: Services, id: str, *, as_json: bool) -> str:
@@ -187,7 +187,7 @@ def _table(found: Sequence["ChatSummary"]) -> str:
 
 
 def _age(chat: "ChatSummary") -> float:
-    """How many days ago a chat was used."""
+    """Return how many days ago a chat was used."""
     return (datetime.now(UTC) - datetime.fromisoformat(chat.updated)) / timedelta(1)
 
 
@@ -196,7 +196,7 @@ def _day(chat: "ChatSummary") -> str:
 
 
 def _plain(text: str) -> str:
-    """What was typed or generated must not move the cursor."""
+    """Remove control characters, which could move the cursor."""
     return CONTROL.sub("", text)
 
 

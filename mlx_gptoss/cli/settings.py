@@ -1,4 +1,4 @@
-"""Which model is meant when none is named; remembers the choice of `use`."""
+"""The default model, and the choice stored by `mlx-gptoss use`."""
 
 import json
 import os
@@ -16,12 +16,12 @@ HINT = (
 
 
 def settings_file() -> Path:
-    """Return where settings are kept: the user's own configuration folder."""
+    """Return the settings file in the user's configuration folder."""
     return config_folder() / FILE
 
 
 def chosen_model() -> str | None:
-    """Return what `mlx-gptoss use` stored."""
+    """Return the model stored by `mlx-gptoss use`, or None."""
     path = settings_file()
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -44,7 +44,7 @@ def _unreadable(path: Path, why: str) -> ConfigError:
 
 
 def choose_model(model: str) -> Path:
-    """Store the default model; return the file it is stored in."""
+    """Store the default model; return the settings file."""
     path = settings_file()
     make_folder(path.parent)
     write(path, json.dumps({"model": model}, indent=2) + "\n")
@@ -52,6 +52,6 @@ def choose_model(model: str) -> Path:
 
 
 def default_model() -> tuple[str, str | None]:
-    """Return the model meant when none is named, and a hint for the user or None."""
+    """Return the default model, and a hint for the user or None."""
     named = os.environ.get(VARIABLE) or chosen_model()
     return (named, None) if named else (DEMO, HINT)

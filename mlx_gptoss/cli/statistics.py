@@ -1,4 +1,4 @@
-"""How fast an answer came, in one line and as plain facts."""
+"""Format statistics of an answer: one line of text, or JSON."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def one_line(stats: "Statistics") -> str:
-    """Write tokens, speeds, time to the first token and peak memory in one line."""
+    """Format token counts, speeds, time to first token and peak memory."""
     cached = f" ({stats.cached_tokens} cached)" if stats.cached_tokens else ""
     parts = [
         f"prompt {stats.prompt_tokens} tokens{cached}"
@@ -25,7 +25,7 @@ def one_line(stats: "Statistics") -> str:
 
 
 def expert_lines(stats: "ExpertStatistics") -> list[str]:
-    """Write what streaming took: in all, and a line for every streamed layer."""
+    """Format statistics of expert streaming: a total, then one line per layer."""
     if not stats.layers:
         return []
     total = stats.total
@@ -42,7 +42,7 @@ def expert_lines(stats: "ExpertStatistics") -> list[str]:
 
 
 def expert_facts(stats: "ExpertStatistics") -> dict[str, Any]:
-    """Return what streaming took, for JSON."""
+    """Return statistics of expert streaming, for JSON."""
     layers = {
         str(n): asdict(layer) | {"hit_rate": layer.hit_rate, "slots": stats.slots[n]}
         for n, layer in sorted(stats.layers.items())

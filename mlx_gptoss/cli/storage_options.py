@@ -1,11 +1,10 @@
-"""What a command may leave on this machine: options, and how they are obeyed.
+"""Options that bound what a command stores on this machine.
 
     @loads_model
     @keeps_prompts            # --private, --disk-cache
     def chat(options: LoadOptions, ...)
 
-`options.private` writes nothing: no chat, no line that was typed, no prompt that was
-read.
+With `options.private` nothing is written: no chat, no typed line, no prompt.
 """
 
 from collections.abc import Callable
@@ -31,20 +30,20 @@ PROMPT_OPTIONS = (
         type=MemorySizeType(may_be_none=True),
         default=DISK_CACHE,
         show_default=True,
-        help="Disk for prompts that were read, of all models: what is there beyond "
-        "it goes, the oldest first; 0 keeps none",
+        help="Disk space for the prompt cache of all models; the oldest entries are "
+        "removed beyond it; 0 keeps none",
     ),
     click.option(
         "--private",
         is_flag=True,
         envvar=PRIVATE,
-        help=f"Write nothing that was said to disk [also: {PRIVATE}=1]",
+        help=f"Write nothing of the conversation to disk [also: {PRIVATE}=1]",
     ),
 )
 
 
 def keeps_prompts(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command PROMPT_OPTIONS; they become part of its `options`."""
+    """Add PROMPT_OPTIONS to a command; they become part of its `options`."""
 
     @wraps(function)
     def wrapper(
@@ -62,7 +61,7 @@ def keeps_prompts(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def shrink(most: int) -> None:
-    """Bring what lies on the disk under the bound that was given."""
+    """Shrink the prompt cache on disk to `most` bytes."""
     services = click.get_current_context().find_object(Services) or Services()
     try:
         freed = services.shrink_prompts(most)
@@ -71,6 +70,6 @@ def shrink(most: int) -> None:
         return
     if freed:
         note(
-            f"Prompts on disk were brought under {format_bytes(most)}: "
+            f"Shrank the prompt cache on disk to {format_bytes(most)}: "
             f"{format_bytes(freed)} freed"
         )

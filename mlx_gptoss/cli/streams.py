@@ -1,8 +1,8 @@
-"""The standard streams of a command, whatever its caller made of them.
+"""Standard streams that work even if the caller closed or broke them.
 
-A stream that is closed is an empty file. An answer that cannot be written is an
-OutputError, once; a note on stderr that cannot be written is dropped: nobody could be
-told, and the answer must not be lost for it. Knows nothing of commands.
+A closed stream acts as an empty file. A failed write to stdout raises OutputError
+once; a failed write to stderr is dropped, because nobody could be told and the answer
+must not be lost for it. Knows nothing of commands.
 """
 
 import codecs
@@ -19,11 +19,11 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 
 
 class OutputError(OSError):
-    """What goes to stdout cannot be written."""
+    """Writing to stdout failed."""
 
 
 class StandardStream(io.FileIO):
-    """Where a standard stream goes. After an error it takes everything and writes none.
+    """The target of a standard stream. After an error it discards what is written.
 
     `needed` raises that error, else nobody hears of it.
     """
@@ -49,7 +49,7 @@ class StandardStream(io.FileIO):
 
 
 def expect_no_reader() -> None:
-    """Raise no OutputError from here on: the terminal may have gone away."""
+    """Stop raising OutputError, because the terminal may be gone."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, StandardStream):
         raw.needed = False
@@ -57,11 +57,11 @@ def expect_no_reader() -> None:
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Give the process streams that work; streams of a caller's own stay."""
+    """Install streams that work; keep those that a caller replaced."""
     before = sys.stdin, sys.stdout, sys.stderr
     open_closed()
     if sys.stdin is sys.__stdin__ and isinstance(sys.stdin, TextIOWrapper):
-        # Without a locale, bytes that are no text would go on as half characters.
+        # Without a locale, invalid bytes would become lone surrogates.
         plain = codecs.lookup(sys.stdin.encoding).name == "ascii"
         encoding = "utf-8" if plain else sys.stdin.encoding
         sys.stdin.reconfigure(encoding=encoding, errors="strict")
@@ -76,7 +76,7 @@ def standard_streams() -> Iterator[None]:
 
 
 def text_output(like: TextIO, number: int, *, needed: bool) -> TextIOWrapper:
-    """Write text to a standard stream; `?` stands for what its encoding has not."""
+    """Return a text stream that writes `?` for characters its encoding lacks."""
     return TextIOWrapper(
         io.BufferedWriter(StandardStream(number, needed=needed)),
         like.encoding,
@@ -86,16 +86,16 @@ def text_output(like: TextIO, number: int, *, needed: bool) -> TextIOWrapper:
 
 
 def open_closed() -> None:
-    """Put an empty file where a standard stream was closed, as by `<&-` in a shell.
+    """Open an empty file for each closed standard stream, as after `<&-` in a shell.
 
-    Else the next file that is opened would take its place, here or in a child, and
-    what is printed would be written into that.
+    Otherwise the next file that is opened would take its number, here or in a child
+    process, and output would be written into that file.
     """
     for number in (STDIN, STDOUT, STDERR):
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+            opened = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
             assert opened == number, f"{opened=} {number=}"
             os.set_inheritable(opened, True)
     names = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))

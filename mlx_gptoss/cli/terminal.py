@@ -1,8 +1,8 @@
-"""What a terminal sees: answers on stdout, everything else dimmed on stderr.
+"""Show events in a terminal: answers on stdout, everything else dimmed on stderr.
 
-Knows events and streams, not models. Text of a model is shown without its control
-characters on a terminal (it could move the cursor or rename the window), and goes
-unchanged into a pipe or a file.
+Knows events and streams, not models. On a terminal, control characters are removed
+from the model's text (they could move the cursor or rename the window); in a pipe or
+a file the text is unchanged.
 """
 
 import os
@@ -31,7 +31,7 @@ DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 
 
 def coloured(stream: TextIO) -> bool:
-    """Whether `stream` is a terminal that may be dimmed (https://no-color.org)."""
+    """Say whether `stream` is a terminal that may use colour (https://no-color.org)."""
     dumb = os.environ.get("TERM") == "dumb"
     return stream.isatty() and not os.environ.get("NO_COLOR") and not dumb
 
@@ -51,7 +51,7 @@ def _wrapped(text: str) -> str:
 
 
 class Screen:
-    """Shows events as they come; keeps answer, reasoning and preambles apart."""
+    """Show events as they arrive, with answer, reasoning and preambles apart."""
 
     def __init__(self, *, hide_reasoning: bool = False) -> None:
         self.hide_reasoning = hide_reasoning
@@ -61,7 +61,7 @@ class Screen:
         self._ended = True  # whether its last line is complete
 
     def show(self, event: Event) -> None:
-        """Write what an event has to show."""
+        """Show an event."""
         if isinstance(event, Answer):
             self._write(event, event.text, sys.stdout)
         elif isinstance(event, Reasoning) and not self.hide_reasoning:
@@ -104,7 +104,7 @@ class Screen:
 
 
 class JsonTranscript:
-    """Gathers events into one JSON object, for `--json`."""
+    """Collect events into one JSON object, for `--json`."""
 
     def __init__(self) -> None:
         self._texts = {"answer": "", "reasoning": "", "preamble": ""}
@@ -112,7 +112,7 @@ class JsonTranscript:
         self._done: Done | None = None
 
     def show(self, event: Event) -> None:
-        """Take an event in."""
+        """Add an event."""
         if isinstance(event, Answer | Reasoning | Preamble):
             self._texts[type(event).__name__.lower()] += event.text
         elif isinstance(event, ToolCall):
@@ -122,7 +122,7 @@ class JsonTranscript:
             self._done = event
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything that came, and how it ended."""
+        """Return the texts, the tool calls, and how the answer ended."""
         done = self._done
         return {
             **self._texts,

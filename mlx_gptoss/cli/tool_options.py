@@ -1,9 +1,9 @@
-"""The options that give a conversation tools, and who approves their calls.
+"""Options for tools, and for who approves their calls.
 
     --tools python,browser=notes --mcp mcp.json --approve ask --approve python=allow
 
-Text in, running tools out: they start before the model is loaded, so that a mistake
-is known at once, and end with the conversation.
+Turns them into running tools. Tools start before the model is loaded, so that mistakes
+show at once, and end with the conversation.
 """
 
 import os
@@ -33,7 +33,7 @@ THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class ToolOptions:
-    """What the user said about tools."""
+    """Values of the tool options."""
 
     tools: tuple[str, ...] = ()
     mcp: tuple[Path, ...] = ()
@@ -42,7 +42,7 @@ class ToolOptions:
 
 @dataclass
 class OpenTools:
-    """Tools that run, who approves their calls, and the browser among them."""
+    """Running tools, who approves their calls, and the browser if there is one."""
 
     tools: "list[ToolLike]"
     approval: "Approval"
@@ -51,7 +51,7 @@ class OpenTools:
 
 
 def takes_tools(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options; it receives them as `tool_options`."""
+    """Add the tool options to a command, which receives `tool_options`."""
 
     @wraps(function)
     def wrapper(
@@ -73,8 +73,8 @@ OPTIONS = (
         "--tools",
         metavar="LIST",
         multiple=True,
-        help="Built-in tools: `python` (shut in: no network, no files of yours) and "
-        "`browser[=FOLDER]` (reads local files [default: this folder]; with a "
+        help="Built-in tools: `python` (sandboxed: no network, none of your files) and "
+        "`browser[=FOLDER]` (local files [default: this folder]; with a "
         "configuration FILE.json or a URL with {query}, a search service)",
     ),
     click.option(
@@ -88,7 +88,7 @@ OPTIONS = (
         "--approve",
         metavar="[TOOL=]HOW",
         multiple=True,
-        help="Before a call runs: ask, allow or deny; for one tool too, like "
+        help="Before a call runs: ask, allow or deny; or for one tool, like "
         "`python=allow` or `files_*=deny` [default: ask, but browser=allow]",
     ),
 )
@@ -98,11 +98,11 @@ OPTIONS = (
 def open_tools(
     options: ToolOptions, *, offline: bool, ask: "AskUser"
 ) -> Iterator[OpenTools]:
-    """Start what `options` name and end it with the `with`.
+    """Start the tools that `options` name; stop them when the `with` ends.
 
-    `ask` is asked about calls where nothing else was said of them. `offline` refuses
-    what lies on other machines. Raises click.BadParameter for what cannot be meant,
-    ToolError for what cannot be had.
+    `ask` decides about calls without another policy. `offline` refuses tools on other
+    machines. Raises click.BadParameter for wrong options, and ToolError for a tool
+    that cannot start.
     """
     check_offline = _refuse_network if offline else _take_all
     found = OpenTools([], read_approval(options.approve, ask), ask)
@@ -129,7 +129,7 @@ def open_tools(
 
 
 def read_approval(given: tuple[str, ...], ask: "AskUser") -> "Approval":
-    """Read what `--approve` was given; later ones win."""
+    """Parse the values of `--approve`; later ones win."""
     from mlx_gptoss.chat.tools import Approval
 
     policy: Any = None
@@ -146,12 +146,12 @@ def read_approval(given: tuple[str, ...], ask: "AskUser") -> "Approval":
         else:
             policy = how
     if policy is None:
-        by_tool.setdefault(BROWSER, "allow")  # it reads what the user named
+        by_tool.setdefault(BROWSER, "allow")  # it only reads what the user named
     return Approval(policy or "ask", by_tool, ask=ask)
 
 
 def show_sources(browser: "Browser | None", answer: str) -> None:
-    """Say on stderr what the citations of an answer stand for."""
+    """List the sources that an answer cites, on stderr."""
     if browser is None:
         return
     sources = {answer[one.start : one.end]: one for one in browser.citations(answer)}
@@ -160,7 +160,7 @@ def show_sources(browser: "Browser | None", answer: str) -> None:
 
 
 def _named(given: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Cut the lists into tools and what stands behind `=`."""
+    """Split the lists into names and the values after `=`."""
     found: list[tuple[str, str]] = []
     for one in [part for text in given for part in BETWEEN_TOOLS.split(text)]:
         name, _, target = one.strip().partition("=")
@@ -194,7 +194,7 @@ CheckUrl = Callable[[str | None, str], None]
 
 
 def _take_all(url: str | None, option: str) -> None:
-    """Without `--offline` the user may name any address."""
+    """Allow any address: the user named it, and did not say --offline."""
 
 
 def _refuse_network(url: str | None, option: str) -> None:

@@ -1,4 +1,4 @@
-"""`mlx-gptoss trace`: which experts a run chooses, and how many slots that asks for."""
+"""`mlx-gptoss trace`: record the routing of a run, and replay it with fewer slots."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ SHARES = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 1.0)
 
 @click.group(short_help="Record and replay routing")
 def trace() -> None:
-    """Record which experts a model chooses, and replay it with any number of slots."""
+    """Record which experts a model uses, and replay it with any number of slots."""
 
 
 @trace.command(short_help="Record the routing of one run")
@@ -27,7 +27,7 @@ def trace() -> None:
     type=click.IntRange(min=1),
     default=128,
     show_default=True,
-    help="Tokens to decode at most",
+    help="Most tokens to decode",
 )
 @pass_services
 def record(
@@ -67,7 +67,7 @@ def record(
     "--slots",
     type=click.IntRange(min=1),
     multiple=True,
-    help="Slots a layer; may be repeated [default: shares of all experts]",
+    help="Slots per layer; may be repeated [default: fractions of all experts]",
 )
 @click.option(
     "--policy",
@@ -75,7 +75,7 @@ def record(
     multiple=True,
     default=("lru",),
     show_default=True,
-    help="Who leaves a full pool; may be repeated",
+    help="Eviction policy; may be repeated",
 )
 @json_option
 def replay(

@@ -1,4 +1,4 @@
-"""`mlx-gptoss use MODEL`: the model that is meant when none is named."""
+"""`mlx-gptoss use MODEL`: choose the default model."""
 
 from pathlib import Path
 
@@ -16,16 +16,16 @@ def use(model: str | None) -> None:
 
     MODEL is a path (./x), a Hub id (a/b) or `demo`. A Hub id is downloaded when it
     is first needed, or at once with `mlx-gptoss pull MODEL`. The environment
-    variable MLX_GPTOSS_MODEL goes before this choice.
+    variable MLX_GPTOSS_MODEL overrides this choice.
     """
     if model is None:
         click.echo(default_model()[0])
         return
     model = folder_or_name(model)
-    local_folder(model)  # raises for a path that is none and a name that means nothing
+    local_folder(model)  # raises for a path or a name that does not exist
     chosen = str(Path(model).expanduser().resolve()) if is_path(model) else model
     stored = choose_model(chosen)
     click.echo(f"Default model: {chosen} (in {stored})", err=True)
     meant = default_model()[0]
     if meant != chosen:
-        click.echo(f"${VARIABLE} is set and goes first: {meant}", err=True)
+        click.echo(f"${VARIABLE} is set and overrides it: {meant}", err=True)

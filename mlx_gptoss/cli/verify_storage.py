@@ -1,4 +1,4 @@
-"""`mlx-gptoss verify MODEL --experts-modes`: is it one model however it is stored?"""
+"""`mlx-gptoss verify MODEL --experts-modes`: compare all ways to store experts."""
 
 import json
 from dataclasses import asdict
@@ -11,7 +11,10 @@ from mlx_gptoss.errors import GptOssError
 
 
 def verify_modes(folder: Path, *, as_json: bool) -> None:
-    """Compare the storages of a model's experts; raises GptOssError if they differ."""
+    """Compare a model with resident, hybrid and streamed experts.
+
+    Raises GptOssError if their logits differ.
+    """
     from mlx_gptoss.diagnostics.storage_check import compare_modes
 
     found = compare_modes(folder, say=note)
@@ -22,7 +25,7 @@ def verify_modes(folder: Path, *, as_json: bool) -> None:
         width = max(len(each.name) for each in found)
         for each in found:
             exact = each.prompt_difference == each.decode_difference == 0
-            verdict = "the same bit for bit" if exact else "within the tolerance"
+            verdict = "bit for bit the same" if exact else "within the tolerance"
             if not each.equal:
                 verdict = (
                     f"DIFFERS by {each.prompt_difference:.3g} (prompt) and "
@@ -32,6 +35,6 @@ def verify_modes(folder: Path, *, as_json: bool) -> None:
     wrong = [each.name for each in found if not each.equal]
     if wrong:
         raise GptOssError(
-            f"`{folder}` is another model with its experts {' and '.join(wrong)}: run "
-            "`mlx-gptoss doctor --self-test` and report what it prints"
+            f"`{folder}` computes other logits with {' and '.join(wrong)} experts: run "
+            "`mlx-gptoss doctor --self-test` and report its output"
         )
