@@ -14,7 +14,7 @@ from mlx_gptoss.engine.outputs import Step
 from mlx_gptoss.harmony.events import Answer, ParserEvent, ToolCall, ToolCallFailed
 from mlx_gptoss.harmony.messages import Message, ToolDescription
 from mlx_gptoss.harmony.parse.parser import Parser
-from mlx_gptoss.harmony.parse.stop_strings import StopStrings
+from mlx_gptoss.harmony.stop_strings import StopStrings
 
 VISIBLE_CHANNELS = ("final", "commentary")
 CALL_ID_BYTES = 12

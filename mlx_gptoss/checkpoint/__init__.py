@@ -1,22 +1,22 @@
-"""Checkpoints on disk: open and check them, load them, look into them.
+"""Checkpoints on disk: open, check, describe and load them.
 
     checkpoint = open_checkpoint(folder)         # headers only, everything checked
     model = load_model(checkpoint, dtype=mx.float32)
 
-`load_model` lives behind MLX: it is imported on first use, so that headers can be
-inspected without starting MLX.
+The names are imported on first use: opening a checkpoint does not start MLX, and the
+command line, which only asks the hub for folders, imports none of this.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mlx_gptoss.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from mlx_gptoss.checkpoint.parameters import Parameter
-from mlx_gptoss.checkpoint.safetensors_header import StoredTensor, read_header
-from mlx_gptoss.checkpoint.summary import summarize
-from mlx_gptoss.checkpoint.value_checks import check_values
-
 if TYPE_CHECKING:
+    from mlx_gptoss.checkpoint.checkpoint import Checkpoint, open_checkpoint
     from mlx_gptoss.checkpoint.load import load_model, load_parameters
+    from mlx_gptoss.checkpoint.parameters import Parameter
+    from mlx_gptoss.checkpoint.safetensors_header import StoredTensor, read_header
+    from mlx_gptoss.checkpoint.summary import summarize
+    from mlx_gptoss.checkpoint.value_checks import check_values
 
 __all__ = [
     "Checkpoint",
@@ -30,10 +30,20 @@ __all__ = [
     "summarize",
 ]
 
+_MODULES = {
+    "Checkpoint": "checkpoint",
+    "Parameter": "parameters",
+    "StoredTensor": "safetensors_header",
+    "check_values": "value_checks",
+    "load_model": "load",
+    "load_parameters": "load",
+    "open_checkpoint": "checkpoint",
+    "read_header": "safetensors_header",
+    "summarize": "summary",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name not in ("load_model", "load_parameters"):
+    if name not in _MODULES:
         raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
-    from mlx_gptoss.checkpoint import load  # noqa: PLC0415 - starts MLX
-
-    return getattr(load, name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

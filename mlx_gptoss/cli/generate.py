@@ -19,7 +19,7 @@ from mlx_gptoss.cli.statistics import expert_facts, expert_lines, one_line
 from mlx_gptoss.cli.storage_options import keeps_prompts
 from mlx_gptoss.cli.terminal import JsonTranscript, Screen, note
 from mlx_gptoss.harmony.events import Answer, Done, Event
-from mlx_gptoss.harmony.parse.stop_strings import StopStrings
+from mlx_gptoss.harmony.stop_strings import StopStrings
 
 if TYPE_CHECKING:
     from mlx_gptoss.engine.runtime import Runtime

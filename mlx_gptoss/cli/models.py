@@ -46,8 +46,8 @@ def pull(services: Services, model: str) -> None:
     """
     if resolve_spelling(model)[0] != model:
         note(
-            f"`{model}` is also a folder here, and takes precedence: run mlx-gptoss from "
-            "another folder to use the download"
+            f"`{model}` is also a folder here, and takes precedence: run mlx-gptoss "
+            "from another folder to use the download"
         )
     with DownloadProgress(model) as shown:
         folder = services.hub.pull(model, progress=shown, notify=shown.say)

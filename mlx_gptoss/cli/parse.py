@@ -10,7 +10,7 @@ from mlx_gptoss.cli.options import json_option, model_option, named_model
 from mlx_gptoss.cli.services import Services, pass_services
 
 
-@click.command(short_help="Explain what is read in a stream of tokens")
+@click.command(short_help="Explain a stream of tokens")
 @click.argument("file", type=click.File(encoding="utf-8"), default="-")
 @model_option
 @click.option("--tool", "tools", multiple=True, help="A tool on offer; repeat it")

@@ -26,7 +26,7 @@ FORMULA = (
 )
 
 
-@click.command(short_help="What fits, and how fast it would be")
+@click.command(short_help="Predict what fits and how fast it runs")
 @click.argument("model", required=False)
 @click.option("--device", help="Plan for a Mac you do not have, like `M4 Max 36GB`")
 @click.option(

@@ -127,8 +127,8 @@ def checked_origins(origins: Sequence[str]) -> tuple[str, ...]:
     for origin in origins:
         if not ORIGIN.fullmatch(origin):
             raise click.UsageError(
-                f"`{origin}` is not an origin: write it like https://app.example, without "
-                "a path or `*`"
+                f"`{origin}` is not an origin: write it like https://app.example, "
+                "without a path or `*`"
             )
     return tuple(origins)
 

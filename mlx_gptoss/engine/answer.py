@@ -10,7 +10,7 @@ from dataclasses import replace
 from mlx_gptoss.engine.outputs import STOP, Statistics
 from mlx_gptoss.harmony.events import Answer, MessageEnded, ParserEvent
 from mlx_gptoss.harmony.parse.parser import Parser
-from mlx_gptoss.harmony.parse.stop_strings import StopStrings
+from mlx_gptoss.harmony.stop_strings import StopStrings
 
 STOP_STRING = "stop_string"
 

@@ -178,7 +178,7 @@ class BrokenHub(Hub):
         super().__init__()
         object.__setattr__(self, "error", error)
 
-    def models(self) -> list:
+    def list_models(self) -> list:
         raise self.error  # type: ignore[attr-defined]
 
 
@@ -223,7 +223,7 @@ def test_use_stores_paths_as_absolute(
 
 def test_the_variable_goes_before_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLX_GPTOSS_MODEL", "owner/other")
-    assert "goes first: owner/other" in run("use", "demo").stderr
+    assert "overrides it: owner/other" in run("use", "demo").stderr
     assert run("use").stdout == "owner/other\n"
 
 

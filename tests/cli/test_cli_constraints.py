@@ -59,7 +59,7 @@ def test_a_schema_binds_the_answer_and_the_model_is_told(tmp_path: Path) -> None
     result = run(runtime, "generate", "Is it?", "--json-schema", str(path))
 
     assert (result.exit_code, result.stdout) == (0, '{"ok": true}\n')
-    assert "# Response Formats" in read.read
+    assert "# Response Formats" in read.text_read
 
 
 def test_patterns_and_grammars_bind_the_answer(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_schema_that_cannot_be_used_is_refused(
     [
         (["--regex", "a", "--grammar", __file__], "give one of --json-schema"),
         (["--constrain", "off", "--max-reasoning", "1"], "cannot be kept with"),
-        (["--raw", "--max-reasoning", "1"], "--max-reasoning is about Harmony"),
+        (["--raw", "--max-reasoning", "1"], "--max-reasoning needs Harmony"),
         (["--json-schema", "missing.json"], "does not exist"),
         (["--stop", ""], "`stop` is"),
     ],

@@ -67,7 +67,7 @@ def test_closed_streams_are_empty_ones() -> None:
 def test_stdin_that_is_no_text_is_one_line(command: str) -> None:
     result = run(command, "-m", "demo", stdin=b"hi\n\xff\xfe\n")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith("Error: what comes on stdin is not utf-8 text")
+    assert result.stderr.startswith("Error: the text on stdin is not utf-8 text")
     assert result.stderr.count("\n") == 1
 
 
@@ -91,8 +91,8 @@ def test_a_file_that_is_no_text_is_one_line(
     result = run(*call)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        "Error: `file` is not utf-8 text (byte 2 cannot be read): convert it first, "
-        "with `iconv` for one\n"
+        "Error: `file` is not utf-8 text (byte 2 is invalid): convert it first, "
+        "for example with `iconv`\n"
     )
 
 

@@ -78,7 +78,7 @@ def test_an_empty_prompt_is_wrong_usage(stdin: str) -> None:
 def test_raw_refuses_what_it_would_ignore(options: list[str]) -> None:
     result = generate(Loads([]), "--raw", *options, "x")
     assert result.exit_code == 2
-    assert f"{options[0]} is about Harmony: leave out --raw" in result.stderr
+    assert f"{options[0]} needs Harmony: leave out --raw" in result.stderr
 
 
 def test_max_tokens_end_the_text_and_are_mentioned() -> None:

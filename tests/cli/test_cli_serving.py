@@ -141,7 +141,7 @@ def test_origins_are_written_as_browsers_do() -> None:
     good = ("https://app.example", "http://localhost:3000", "tauri://localhost")
     assert checked_origins(good) == good
     for bad in ("*", "app.example", "https://app.example/", "https://*.example", ""):
-        with pytest.raises(click.UsageError, match="is no origin"):
+        with pytest.raises(click.UsageError, match="is not an origin"):
             checked_origins([bad])
 
 

@@ -191,8 +191,8 @@ def test_it_is_said_what_deleting_does_not_touch(own_home: Path) -> None:
     done = run("sessions", "delete", "--all", "--yes")
 
     assert done.stderr.splitlines()[-1] == (
-        f"Not touched: responses that `serve` stored (`{place}`), its log, what you "
-        "exported, the history of your shell, backups"
+        f"Not touched: responses that `serve` stored (`{place}`), its log, "
+        "exported files, your shell's history, backups"
     )
 
 
@@ -221,7 +221,7 @@ def test_a_broken_index_is_mended_in_one_line_or_by_repair() -> None:
     assert "was rebuilt: no chat is lost" in found.stderr
     many_levels(Sessions.open().path)
     repaired = run("sessions", "repair")
-    assert repaired.stderr.startswith("The search index of 1 conversation is new: ")
+    assert repaired.stderr.startswith("Rebuilt the search index of 1 conversation: ")
     assert run("sessions", "search", "three").stderr == ""
 
 

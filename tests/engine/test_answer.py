@@ -9,7 +9,7 @@ from mlx_gptoss.engine.outputs import Statistics
 from mlx_gptoss.harmony.events import Answer, MessageEnded, Reasoning
 from mlx_gptoss.harmony.messages import answer, reasoning
 from mlx_gptoss.harmony.parse.parser import Parser
-from mlx_gptoss.harmony.parse.stop_strings import StopStrings
+from mlx_gptoss.harmony.stop_strings import StopStrings
 from tests.support.fakes import byte_tokenizer, token_ids
 
 TOKENIZER = byte_tokenizer()

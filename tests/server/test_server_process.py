@@ -270,10 +270,10 @@ def test_a_unix_socket_is_for_its_owner_only(tmp_path: Path) -> None:
         (["--host", "0.0.0.0"], 2, "set a key with --api-key"),
         (["--api-key", "secret"], 2, "there is no file `secret`"),
         (["--api-key", "env:NOT_THERE"], 2, "$NOT_THERE is not set"),
-        (["--cors-origin", "*"], 2, "`*` is no origin"),
+        (["--cors-origin", "*"], 2, "`*` is not an origin"),
         (["--no-store", "--log-file", "x"], 2, "leave out --log-file"),
         (["-m", "demo"], 2, "two models are named `demo`"),
-        (["--idle-unload", "soon"], 2, "`soon` is no duration"),
+        (["--idle-unload", "soon"], 2, "`soon` is not a duration"),
         (["--host", "no.such.host.invalid", "--api-key", "env:HOME"], 1, "listen at"),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 
-@click.command(name="compare", short_help="Two conversions side by side")
+@click.command(name="compare", short_help="Compare two conversions")
 @click.argument("a", metavar="A", type=click.Path(path_type=Path))
 @click.argument("b", metavar="B", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object")

@@ -8,7 +8,7 @@ from mlx_gptoss.checkpoint.hub.local_models import DEMO
 from mlx_gptoss_convert.cli.sources import find_source
 
 
-@click.command(name="verify", short_help="Prove what a conversion did")
+@click.command(name="verify", short_help="Verify a conversion")
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
 @click.option("--against", metavar="SRC", help="The checkpoint FOLDER was made from")
 @click.option("--kl", is_flag=True, help="Run both models and compare predictions")

@@ -44,7 +44,7 @@ class FullInterface:
             try:
                 text = self._prompt.read(begin, status=self._status, recall=self.recall)
             except KeyboardInterrupt:
-                note("Ctrl-D leaves")
+                note("Press Ctrl-D to leave")
             except EOFError:
                 return
             else:

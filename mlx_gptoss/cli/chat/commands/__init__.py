@@ -15,7 +15,7 @@ KEYS = """\
 Enter sends; Alt-Enter, or \\ before Enter, begins a new line; Tab completes
 @path puts a file into a message; Ctrl-O shows the reasoning that was folded
 A lit key answers the question about a call; behind a draft, Enter comes first
-Esc or Ctrl-C stops an answer and keeps what came; Ctrl-D leaves"""
+Esc or Ctrl-C stops an answer and keeps what came; Press Ctrl-D to leave"""
 
 
 def show_help(loop: object, argument: str) -> None:
