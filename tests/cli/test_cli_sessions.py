@@ -407,7 +407,8 @@ def test_a_private_server_writes_nothing(
         before = set(files(tmp_path))
         with server.client() as client:
             body = question("What is 1 + 1? " * 40, max_tokens=20)
-            assert client.post("/v1/chat/completions", json=body).status_code == 200
+            reply = client.post("/v1/chat/completions", json=body)
+            assert reply.status_code == 200, reply.text
         server.child.terminate()
         server.child.wait(60)
         written = set(files(tmp_path)) - before
