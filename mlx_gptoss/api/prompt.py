@@ -177,7 +177,7 @@ def _unenforced_keywords(
     found = [
         f"{name}.{keyword}"
         for recipient, name in names.items()
-        for _, keyword in guide.freed.get(recipient, ())
+        for _, keyword in guide.unenforced.get(recipient, ())
     ]
     return list(dict.fromkeys(found))
 

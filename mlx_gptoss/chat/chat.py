@@ -175,7 +175,7 @@ class Chat:
         """
         targets = self.toolbox.targets
         guide = self.runtime.guides.create(self.constraints, targets)
-        return [] if guide is None else unenforced_lines(guide.freed)
+        return [] if guide is None else unenforced_lines(guide.unenforced)
 
     @property
     def waiting(self) -> list[ToolCall]:

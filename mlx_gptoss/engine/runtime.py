@@ -23,7 +23,7 @@ import mlx.core as mx
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.generate import Generation, generate, resolve_max_tokens
-from mlx_gptoss.engine.guide import GuideFactory
+from mlx_gptoss.engine.guide_factory import GuideFactory
 from mlx_gptoss.engine.interfaces import LanguageModel, OnProgress, TokenGuide, TokenIds
 from mlx_gptoss.engine.outputs import stop_reasons
 from mlx_gptoss.engine.prompt_cache import (
@@ -397,7 +397,7 @@ class Runtime:
         try:
             return self._files(self._options)
         except StorageError as error:
-            log.warning("prompts are not kept on disk: %s", error)
+            log.warning("prompts are not saved to disk: %s", error)
             return None
 
     def _release(self) -> None:

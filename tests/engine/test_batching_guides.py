@@ -96,7 +96,7 @@ def test_a_guide_that_fails_ends_its_answer_only(runtime: Runtime) -> None:
         def advance(self, token: object) -> None:
             self.count += 1
             if self.count == 3:
-                raise SchemaError("a grammar leaves no token to go on with")
+                raise SchemaError("a grammar allows no next token")
 
         def accept_token(self, token: int) -> bool:
             return False
@@ -107,7 +107,7 @@ def test_a_guide_that_fails_ends_its_answer_only(runtime: Runtime) -> None:
     failing = Asked(runtime, ids, GREEDY, guide=failing_guide)
     other = Asked(runtime, ids, GREEDY)
 
-    with pytest.raises(SchemaError, match="leaves no token"):
+    with pytest.raises(SchemaError, match="allows no next token"):
         failing.answer()
     same_up_to_a_tie(other, alone)
 
@@ -209,7 +209,7 @@ def test_a_grammar_that_hangs_its_process_ends_or_frees_its_answer_only(
     hung: list[object] = []
 
     def hang(step: Step) -> None:
-        if lost_guide.place.kind == "grammar" and not hung and supervisor.pid:
+        if lost_guide.state.kind == "grammar" and not hung and supervisor.pid:
             monkeypatch.setattr(client, "MASK_SECONDS", 0.2)
             os.kill(supervisor.pid, signal.SIGSTOP)
             lost_guide._matcher = own.matcher(lost_guide._compiled[None])
@@ -226,7 +226,7 @@ def test_a_grammar_that_hangs_its_process_ends_or_frees_its_answer_only(
         lost.answer()
         [(stats, _)] = lost.ends
         assert stats is not None and UNENFORCED in stats.finish_details
-        assert lost_guide.freed == {None: (WHOLE_SCHEMA,)}
+        assert lost_guide.unenforced == {None: (WHOLE_SCHEMA,)}
     said = runtime.tokenizer.decode(other.tokens)
     assert said.replace(" ", "").count('"aye"') >= 3
     own.close()

@@ -12,7 +12,8 @@ import pytest
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.generate import generate
-from mlx_gptoss.engine.guide import Guide, GuideFactory
+from mlx_gptoss.engine.guide import Guide
+from mlx_gptoss.engine.guide_factory import GuideFactory
 from mlx_gptoss.engine.outputs import Statistics
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import PromptError, SchemaError
@@ -401,7 +402,7 @@ def test_a_schema_that_cannot_be_kept_names_the_tool_and_the_feature(
     assert GUIDES.create(Constraints(enforce="headers"), targets) is not None
     assert GUIDES.create(Constraints(tool_choice="none"), targets) is not None
     guide = GUIDES.create(Constraints(), function_constraints(odd))
-    assert guide is not None and len(guide.freed["functions.odd"]) == 1
+    assert guide is not None and len(guide.unenforced["functions.odd"]) == 1
 
 
 def test_a_reasoning_budget_closes_the_reasoning_and_the_answer_follows() -> None:
@@ -557,7 +558,7 @@ def test_a_guide_can_begin_inside_a_message() -> None:
     for wrong in ("It is", "<|channel|>fin<|message|>", CALL):
         fresh = GUIDES.create(Constraints(), TARGETS)
         assert fresh is not None
-        with pytest.raises(PromptError, match="cannot go on behind"):
+        with pytest.raises(PromptError, match="cannot continue after"):
             fresh.resume_turn(token_ids(wrong, TOKENIZER))
 
 

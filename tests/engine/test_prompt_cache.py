@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.engine.prompt_cache import PromptCache
-from mlx_gptoss.engine.prompt_cache.cache import (
+from mlx_gptoss.engine.prompt_cache.eviction import PROTECTED_SNAPSHOTS
+from mlx_gptoss.engine.prompt_cache.snapshot_points import (
     MIN_SNAPSHOT_TOKENS,
-    PROTECTED_SNAPSHOTS,
     SNAPSHOT_INTERVAL,
 )
 from mlx_gptoss.engine.prompt_cache.tree import PrefixTree, token_array

@@ -24,7 +24,7 @@ from mlx_gptoss.engine.prompt_cache import (
     cache_digest,
     shrink_files,
 )
-from mlx_gptoss.engine.prompt_cache.cache import DISK_RETRY_S
+from mlx_gptoss.engine.prompt_cache.disk import DISK_RETRY_S
 from mlx_gptoss.files import draft
 from mlx_gptoss.model.gpt_oss import GptOss
 from tests.support.build_model import build
@@ -262,7 +262,7 @@ def test_a_disk_that_takes_no_more_is_one_warning(
     )
 
     assert (ended.returncode, ended.stdout) == (0, f"{len(SYSTEM + ASK)}\n")
-    assert ended.stderr.count("prompts are no longer kept in") == 1
+    assert ended.stderr.count("prompts are no longer saved in") == 1
     assert list(tmp_path.glob("d/.mlx-gptoss-*")) == []
     assert ask(model, opened(model, tmp_path), [*SYSTEM, *ASK, 1])[0] == len(SYSTEM)
 
@@ -393,4 +393,4 @@ def test_a_full_disk_names_its_reason_and_is_tried_again(
         monkeypatch.setattr(time, "monotonic", lambda: later)
         prepare(model, cache, SYSTEM + ASK)
         assert len(list(disk.glob("d/*"))) == 2
-        assert caplog.messages[1:] == [f"prompts are kept in `{disk}` again"]
+        assert caplog.messages[1:] == [f"prompts are saved in `{disk}` again"]

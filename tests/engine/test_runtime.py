@@ -241,7 +241,7 @@ def test_a_prompt_folder_that_cannot_be_made_is_one_warning(
         assert second.stats.cached_tokens > 0
 
     [record] = caplog.records
-    assert "prompts are not kept on disk" in record.message
+    assert "prompts are not saved to disk" in record.message
     assert str(tmp_path / "file") in record.message
 
 

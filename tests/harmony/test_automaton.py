@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mlx_gptoss.engine.guide import build_table
+from mlx_gptoss.engine.token_table import build_table
 from mlx_gptoss.harmony.constrain.automaton import (
     CODE_CONTENT_TYPES,
     AllowedCall,

@@ -20,7 +20,8 @@ from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.diagnostics.bench.measured_engine import random_prompt
 from mlx_gptoss.diagnostics.doctor import describe_machine
-from mlx_gptoss.engine.guide import Guide, GuideFactory
+from mlx_gptoss.engine.guide import Guide
+from mlx_gptoss.engine.guide_factory import GuideFactory
 from mlx_gptoss.engine.load import load
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams

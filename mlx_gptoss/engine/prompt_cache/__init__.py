@@ -1,16 +1,19 @@
-"""Never read a prompt twice: a prefix tree of what was read, in memory and on disk.
+"""The prompt cache: a prefix tree of computed prompts, in memory and on disk.
 
-`tree` holds tokens, `live` the caches in use, `cache` puts them together; `files` is
-the part on disk, `digest` what its files are valid for, `options` say how much is
-kept; `reading` generates with it.
+cache.py            lease KV caches that start from the longest known prefix
+lease.py            exclusive use of one KV cache
+tree.py             the prefix tree over token ids
+live_cache.py       a KV cache and its path in the tree
+snapshot_points.py  where snapshots are taken
+eviction.py         least recently used first
+disk.py, files.py   what is written to disk, and the files
+digest.py           what the files are valid for
+options.py          limits
+generation.py       generation with the cache, and prefill ahead in idle time
+statistics.py       figures
 """
 
-from mlx_gptoss.engine.prompt_cache.cache import (
-    CacheLease,
-    CacheSize,
-    CacheStatistics,
-    PromptCache,
-)
+from mlx_gptoss.engine.prompt_cache.cache import PromptCache
 from mlx_gptoss.engine.prompt_cache.digest import cache_digest
 from mlx_gptoss.engine.prompt_cache.files import (
     MIN_FILE_TOKENS,
@@ -22,7 +25,9 @@ from mlx_gptoss.engine.prompt_cache.generation import (
     BackgroundPrefill,
     CachedGeneration,
 )
+from mlx_gptoss.engine.prompt_cache.lease import CacheLease
 from mlx_gptoss.engine.prompt_cache.options import CacheOptions
+from mlx_gptoss.engine.prompt_cache.statistics import CacheSize, CacheStatistics
 
 __all__ = [
     "MIN_FILE_TOKENS",

@@ -1,17 +1,21 @@
-"""Many answers at once from one model, in the owner thread: continuous batching.
+"""Continuous batching: many requests computed together, in the engine thread.
 
-request.py     one request: what was asked, how far it is, its end
-queue.py      those that wait
-governor.py   which fit at once, by the bytes of their keys and values
-reading.py    whose prompt is read next
-feeding.py    a token of each answer through the model
-engine.py     the rounds: a chunk of prompts, then a step of every answer
-options.py    limits, and the figures of what was done
+request.py        one request: its prompt, callbacks and state
+waiting_queue.py  requests not admitted yet, first in, first out
+admission.py      admit, queue or refuse a request
+kv_budget.py      which sequences fit at once, by bytes of keys and values
+prefill_queue.py  prefill order: round-robin by chunk
+masks.py          requests that wait for a token mask
+decode_step.py    one batched decode step
+scheduler.py      iterations: admit, prefill a chunk, decode one token per row
+options.py        limits
+statistics.py     counts
 """
 
 from mlx_gptoss.engine.scheduler.kv_budget import KVBudget
-from mlx_gptoss.engine.scheduler.options import BatchOptions, BatchStatistics
+from mlx_gptoss.engine.scheduler.options import BatchOptions
 from mlx_gptoss.engine.scheduler.request import Request
 from mlx_gptoss.engine.scheduler.scheduler import Scheduler
+from mlx_gptoss.engine.scheduler.statistics import BatchStatistics
 
 __all__ = ["BatchOptions", "BatchStatistics", "KVBudget", "Request", "Scheduler"]

@@ -1,7 +1,7 @@
-"""Who may begin, and who may wait for that: a rule for places, memory and the queue.
+"""Admission: which request may start, and which may wait in the queue.
 
-The queue bounds requests that must wait, and nothing else: what can begin at once is
-never refused, and neither are the other answers of a request that was taken. Knows
+The queue limit counts only requests that have to wait: a request that could start at
+once is never refused, nor are further answers of a group that was accepted. Knows
 requests and sizes; nothing of models.
 """
 
@@ -15,14 +15,14 @@ from mlx_gptoss.memory.sizes import CACHE_STEP
 
 
 class Admission:
-    """Says who fits beside whom; may be asked in any thread."""
+    """Decides by the number of running requests, memory and the queue. Thread-safe."""
 
     def __init__(self, options: BatchOptions, kv_budget: KVBudget) -> None:
         self._options = options
         self._kv_budget = kv_budget
 
     def admits(self, running: list[Request], request: Request) -> bool:
-        """Whether a request may begin: there is a place, and room to grow a little."""
+        """Whether a request may start: a free place, and memory to grow a little."""
         if len(running) >= self._options.max_running:
             return False
         lengths = [one.length + CACHE_STEP for one in (*running, request)]
@@ -35,9 +35,9 @@ class Admission:
         queued: list[Request],
         retry_after: Callable[[], float],
     ) -> BusyError | None:
-        """Say why a request may not even wait; None where it may, or need not.
+        """Return the error that refuses a request; None if it may wait or start.
 
-        Those who left, and those at their end, are about to make room.
+        Ended and cancelled requests count as gone: they are about to make room.
         """
         if len(queued) < self._options.max_waiting:
             return None
@@ -46,8 +46,8 @@ class Admission:
         waiting.append(request)
         while waiting and self.admits(served, waiting[0]):
             served.append(waiting.pop(0))
-        taken = {one.group for one in (*served, *waiting[:-1])}
-        if not waiting or request.group in taken:
+        accepted = {one.group for one in (*served, *waiting[:-1])}
+        if not waiting or request.group in accepted:
             return None
         count = len({one.group for one in waiting} - {one.group for one in served})
         if count <= self._options.max_waiting:

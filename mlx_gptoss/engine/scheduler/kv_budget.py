@@ -1,7 +1,7 @@
-"""Which sequences fit at once, by the bytes of their keys and values.
+"""KV budget: which sequences fit at once, by the bytes of their keys and values.
 
-Knows sizes only. What it counts is what will be allocated: caches in their steps, the
-rows a token is drawn from, and the scratch of a prompt longer than was planned for.
+Knows sizes only. Counts what will be allocated: caches rounded up to CACHE_STEP, the
+logits rows of sampling, and the scratch of prompts longer than was planned for.
 """
 
 from collections.abc import Callable
@@ -12,19 +12,17 @@ from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory import Plan, format_bytes, kv_bytes
 from mlx_gptoss.memory.sizes import CACHE_STEP, scratch_bytes
 
-LIVE_LOGITS_ROWS = 6  # rows of float32 logits while a token is drawn
+LIVE_LOGITS_ROWS = 6  # float32 rows (V,) alive while a token is sampled
 
 
 class KVBudget:
-    """Says what fits; without a plan of the memory, everything does."""
+    """Counts bytes; without a memory plan, everything fits."""
 
     def __init__(
         self, config: ModelConfig | None, plan: Plan | None, kv_memory: int | None
     ) -> None:
         self.capacity: int | None = None  # bytes
-        self.max_sequence_tokens: int | None = (
-            None  # tokens of one sequence that has all of it
-        )
+        self.max_sequence_tokens: int | None = None  # tokens of one sequence alone
         self._sequence_bytes: Callable[[int], int] = lambda steps: 0
         self._extra_scratch_bytes: Callable[[int], int] = lambda steps: 0
         if config is None or plan is None:
@@ -53,20 +51,21 @@ class KVBudget:
         self.max_sequence_tokens = self._longest_fit(config.max_position_embeddings)
 
     def sequence_bytes(self, tokens: int) -> int:
-        """Bytes of a sequence of so many tokens."""
+        """Return the bytes of one sequence of `tokens` tokens."""
         return self._sequence_bytes(-(-tokens // CACHE_STEP))
 
     def total_bytes(self, lengths: list[int]) -> int:
-        """Bytes of sequences of so many tokens, and what they work in beside that."""
+        """Return the bytes of sequences of these lengths, with their shared scratch."""
         longest = max(lengths, default=0)
         working = self._extra_scratch_bytes(-(-longest // CACHE_STEP))
         return sum(self.sequence_bytes(length) for length in lengths) + working
 
     def fits(self, lengths: list[int]) -> bool:
+        """Whether sequences of these lengths (tokens) fit at once."""
         return self.capacity is None or self.total_bytes(lengths) <= self.capacity
 
     def require_fit(self, tokens: int) -> None:
-        """Refuse a prompt that would not fit alone. Raises MemoryBudgetError."""
+        """Raise MemoryBudgetError for a prompt that would not fit even alone."""
         if self.max_sequence_tokens is None or tokens < self.max_sequence_tokens:
             return
         assert self.capacity is not None

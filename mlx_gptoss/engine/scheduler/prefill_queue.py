@@ -1,4 +1,4 @@
-"""Whose prompt is read next: in turns, a chunk each, and nothing twice."""
+"""Prefill order: round-robin by chunk, and no shared prefix is computed twice."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from mlx_gptoss.engine.prompt_cache.tree import common_prefix_length
 from mlx_gptoss.engine.scheduler.request import Request
 
-MIN_SHARED_TOKENS = 32  # tokens of a prompt that another one is reading just now
+MIN_SHARED_TOKENS = 32  # of a prefix in prefill that are worth waiting for
 
 
 class PrefillQueue:
-    """The requests whose prompts are not read yet."""
+    """The requests whose prompts are not fully prefilled."""
 
     def __init__(self) -> None:
         self._requests: deque[Request] = deque()
@@ -19,26 +19,27 @@ class PrefillQueue:
         return iter(self._requests)
 
     def add(self, request: Request) -> None:
-        """Give a request a turn behind all others."""
+        """Append a request: its turn comes after all others."""
         self._requests.append(request)
 
     def remove(self, request: Request) -> None:
+        """Remove a request if it is in the queue."""
         if request in self._requests:
             self._requests.remove(request)
 
     def pop(self) -> Request | None:
-        """Take out whose turn it is; `add` it again if there is more to read."""
+        """Remove and return the next request; `add` it again if its prompt goes on."""
         request = next(
-            (t for t in self._requests if not self._awaits_shared_prefix(t)), None
+            (r for r in self._requests if not self._awaits_shared_prefix(r)), None
         )
         if request is not None:
             self._requests.remove(request)
         return request
 
     def _awaits_shared_prefix(self, request: Request) -> bool:
-        """Whether another one is just reading what this one begins with.
+        """Whether another request is prefilling a prefix of this one right now.
 
-        Then it will find that in the prompt cache, if it waits.
+        This one will find that prefix in the prompt cache if it waits.
         """
         return request.lease is None and any(
             common_prefix_length(other.token_array, request.token_array)

@@ -1,6 +1,6 @@
-"""One request of a batch: what was asked, how far it is, its end.
+"""One request of a batch: its prompt, callbacks, state and statistics.
 
-Knows no model and no other request; the engine moves it on.
+Knows no model and no other request; the scheduler drives it.
 """
 
 import time
@@ -19,11 +19,12 @@ OnEnd = Callable[[Statistics | None, BaseException | None], None]
 
 
 class Request:
-    """What `Runtime.submit` gives: `cancel`, `state`, `position`, `stats`.
+    """A request submitted with `Runtime.submit`.
 
-    These may be used in any thread. The rest is the engine's, in the owner thread,
-    where the callbacks are called too: they must not block. Requests of one `request`
-    are taken or refused together.
+    `cancel`, `state`, `position` and `stats` may be used in any thread. The rest
+    belongs to the scheduler in the engine thread, where the callbacks are called too:
+    they must not block. Requests with the same `group` are admitted or refused
+    together.
     """
 
     def __init__(
@@ -50,23 +51,21 @@ class Request:
         self.lease: CacheLease | None = None
         self.sequence: Sequence | None = None
         self.cancelled = False
-        self.awaited_mask: object = (
-            None  # what it waits for, and the others do not any more
-        )
-        # The engine puts its own here when it takes the request.
+        self.awaited_mask: object = None  # a mask the batch no longer waits for
+        # The scheduler replaces these two in `submit`.
         self.find_position: Callable[[Request], int] = lambda request: 0
         self.wake_scheduler: Callable[[], None] = lambda: None
         self._stats: Statistics | None = None
         self._ended = False
 
     def cancel(self) -> None:
-        """End it within one step; `on_end` is still called. Twice is once."""
+        """End it within one step; `on_end` is still called. Safe to repeat."""
         self.cancelled = True
         self.wake_scheduler()
 
     @property
     def state(self) -> str:
-        """`queued` (before it began, or paused), `prefill`, `decode` or `ended`."""
+        """`queued` (also while preempted), `prefill`, `decode` or `ended`."""
         if self._ended:
             return ENDED
         sequence = self.sequence
@@ -76,23 +75,23 @@ class Request:
 
     @property
     def position(self) -> int:
-        """The place in the queue: 1 is next, 0 does not wait."""
+        """The place in the queue: 1 is next, 0 is not in the queue."""
         return self.find_position(self)
 
     @property
     def stats(self) -> Statistics | None:
-        """What it took, so far or in all; None before it began."""
+        """The statistics so far, or of the whole answer; None before it started."""
         sequence = self.sequence
         return sequence.stats if sequence else self._stats
 
     @property
     def length(self) -> int:
-        """How many tokens its cache holds once its prompt is read."""
-        sequence = self.sequence  # which the owner may take away meanwhile
+        """The number of tokens in its cache once prefill is done."""
+        sequence = self.sequence  # the engine thread may remove it meanwhile
         return len(self.ids) + (len(sequence.tokens) if sequence else 0)
 
     def attach(self, lease: CacheLease) -> Sequence:
-        """Begin with a cache, or go on with one after a pause."""
+        """Start with a leased cache, or resume with it after preemption."""
         self.lease = lease
         if self.sequence is None:
             self.start_time = time.perf_counter()
@@ -105,11 +104,11 @@ class Request:
 
     @property
     def token_ids(self) -> list[int]:
-        """What its cache holds once its prompt is read."""
+        """The token ids in its cache once prefill is done: prompt and answer so far."""
         return [*self.ids, *(self.sequence.tokens if self.sequence else ())]
 
     def finish(self) -> None:
-        """Keep the figures, let go of the model and its cache."""
+        """Keep the statistics; release the model and its cache."""
         if self.sequence is not None:
             self._stats = self.sequence.stats
         self._ended = True

@@ -1,22 +1,21 @@
-"""The rounds of a batch: a chunk of prompts, then a step of every answer.
+"""Continuous batching: each iteration prefills a chunk, then decodes one token per row.
 
-A round is one piece of work of the owner thread, which asks for the next one behind
-whatever else was asked there meanwhile: other work keeps its place, and none of it
-waits for more than a chunk and a step. Requests come from any thread.
+An iteration is one piece of work of the engine thread, which queues the next one after
+any other work submitted meanwhile, so that work waits for at most a chunk and a decode
+step. Requests come from any thread.
 
-Where the keys and values of all would take more than there is, the newest pauses: its
-cache goes back to the prompt cache, and it goes on from there with the same tokens.
+If the keys and values of all running requests would not fit, the newest is preempted:
+its cache goes back to the prompt cache, and it resumes later with the same tokens.
 
-An error that comes of one request (its guide, its callbacks, logits that are not
-finite) ends that one. One that comes of the model ends all that were being computed;
-those that wait are served.
+An error caused by one request (its guide, its callbacks, logits that are not finite)
+ends only that request. An error of the model ends all that were being computed; waiting
+requests are still served.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import wait
 from contextlib import contextmanager
 from functools import partial
 
@@ -32,14 +31,15 @@ from mlx_gptoss.engine.scheduler.decode_step import (
     as_model_error,
 )
 from mlx_gptoss.engine.scheduler.kv_budget import KVBudget
-from mlx_gptoss.engine.scheduler.options import (
-    MIN_RETRY_S,
-    BatchCounters,
-    BatchOptions,
-    BatchStatistics,
-)
+from mlx_gptoss.engine.scheduler.masks import blocked_on_masks, ready_to_decode
+from mlx_gptoss.engine.scheduler.options import BatchOptions
 from mlx_gptoss.engine.scheduler.prefill_queue import PrefillQueue
 from mlx_gptoss.engine.scheduler.request import DECODE, ENDED, Request
+from mlx_gptoss.engine.scheduler.statistics import (
+    MIN_RETRY_S,
+    BatchCounters,
+    BatchStatistics,
+)
 from mlx_gptoss.engine.scheduler.waiting_queue import WaitingQueue
 from mlx_gptoss.engine.sequence import Sequence
 from mlx_gptoss.engine.thread import EngineThread
@@ -48,13 +48,16 @@ from mlx_gptoss.memory import PREFILL_CHUNK
 
 log = logging.getLogger(__name__)
 
-BUSY_CHUNK_DIVISOR = 4  # chunks are so many times shorter while others decode
-MIN_CHUNK = 32
-MASK_WAIT_S = 0.02  # that all wait for what one answer's grammar allows
+BUSY_CHUNK_DIVISOR = 4  # prefill chunks are 4 times shorter while requests decode
+MIN_CHUNK = 32  # tokens
 
 
 class Scheduler:
-    """Serves requests; `submit` is for any thread, the rest for the engine thread."""
+    """Runs requests in a batch.
+
+    `submit`, `wake`, `drain` and `statistics` are for any thread, the rest for the
+    engine thread. `chunk` is the most prompt tokens per iteration.
+    """
 
     def __init__(
         self,
@@ -74,9 +77,9 @@ class Scheduler:
         self._decode_step = DecodeStep(model)
         self._waiting = WaitingQueue()
         self._admission = Admission(options, kv_budget)
-        self._running: list[Request] = []  # in the order they were let in
-        self._prefill_queue = PrefillQueue()  # those of them that read their prompts
-        self._reserved_bytes = 0  # bytes that the running need, when room was made last
+        self._running: list[Request] = []  # in order of admission
+        self._prefill_queue = PrefillQueue()  # the running requests in prefill
+        self._reserved_bytes = 0  # at the last `_shrink_prompt_cache`
         self._decoding = False
         self._counters = BatchCounters()
         self._condition = threading.Condition()
@@ -85,7 +88,7 @@ class Scheduler:
     # Any thread
 
     def submit(self, request: Request) -> None:
-        """Have a request served. Raises BusyError if too many must wait."""
+        """Queue a request. Raises BusyError if too many are waiting."""
         request.find_position, request.wake_scheduler = (
             self._waiting.position,
             self.wake,
@@ -99,7 +102,7 @@ class Scheduler:
         self.wake()
 
     def wake(self) -> None:
-        """Begin a round soon, if there is anything to do."""
+        """Schedule an iteration unless one is scheduled or there is no request."""
         with self._condition:
             if self._scheduled or self._idle:
                 return
@@ -107,14 +110,15 @@ class Scheduler:
         self._thread.post(self._run_iteration)
 
     def drain(self, timeout: float | None) -> bool:
-        """Take no more, and wait until all have ended; say whether they did."""
-        error = BusyError("the model is shutting down: ask another one", MIN_RETRY_S)
+        """Refuse new requests and wait for all to end; False on `timeout` (s)."""
+        error = BusyError("the model is shutting down: use another one", MIN_RETRY_S)
         self._waiting.close(error)
         with self._condition:
             return self._condition.wait_for(lambda: self._idle, timeout)
 
     @property
     def statistics(self) -> BatchStatistics:
+        """Counts since the model was loaded, and of this moment."""
         return self._counters.snapshot(
             running=len(self._running), waiting=len(self._waiting)
         )
@@ -129,10 +133,10 @@ class Scheduler:
             request, running, queued, lambda: self._counters.retry_after(len(running))
         )
 
-    # The owner thread
+    # Engine thread
 
     def close(self, error: Exception) -> None:
-        """End every request as cancelled; whoever asks later gets the error."""
+        """End every request as cancelled; later `submit` calls raise `error`."""
         self._waiting.close(error)
         for request in [*self._running, *self._waiting.requests()]:
             self._finish(request)
@@ -146,15 +150,15 @@ class Scheduler:
             self._admit()
             self._prefill()
             self._decode()
-        except Exception as error:  # nobody waits for a round: its requests must know
-            log.exception("a round of requests failed")
+        except Exception as error:  # no caller waits for an iteration
+            log.exception("a scheduler iteration failed")
             for request in [*self._running, *self._waiting.requests()]:
                 self._finish(request, as_model_error(error, "served requests"))
         finally:
             with self._condition:
                 self._scheduled = False
                 self._condition.notify_all()
-            if not self._thread.closed and not self._blocked_on_masks:
+            if not self._thread.closed and not blocked_on_masks(self._running):
                 self.wake()
 
     def _finish_cancelled(self) -> None:
@@ -163,27 +167,27 @@ class Scheduler:
                 self._finish(request)
 
     def _preempt_to_fit(self) -> None:
-        """Pause the newest while all do not fit; then forget what is not in use."""
+        """Preempt the newest until the rest fit; then shrink the prompt cache."""
         while len(self._running) > 1 and not self.kv_budget.fits(self._next_lengths()):
             self._preempt(self._running[-1])
         self._shrink_prompt_cache()
 
     def _next_lengths(self) -> list[int]:
-        """How long those that run are, with one token more."""
+        """The lengths of the running sequences, with one more token each."""
         return [request.length + 1 for request in self._running]
 
     def _shrink_prompt_cache(self) -> None:
-        """Have the prompt cache leave room for what the running will grow to."""
+        """Make the prompt cache leave room for the running sequences to grow."""
         total = self.kv_budget.total_bytes(self._next_lengths())
         if self.kv_budget.capacity is None or total == self._reserved_bytes:
             return
         self._reserved_bytes = total
-        leases = [t.lease for t in self._running if t.lease is not None]
-        held = sum(lease.cache.nbytes for lease in leases)
-        self._prompts().shrink(self.kv_budget.capacity - max(0, total - held))
+        leases = [r.lease for r in self._running if r.lease is not None]
+        in_use = sum(lease.cache.nbytes for lease in leases)
+        self._prompts().shrink(self.kv_budget.capacity - max(0, total - in_use))
 
     def _preempt(self, request: Request) -> None:
-        """Give back the cache of a request, and let it wait before all others."""
+        """Return the cache of a request and put it at the front of the queue."""
         self._remove_running(request)
         with self._isolate_errors(request):
             if request.sequence is not None and request.lease is not None:
@@ -194,20 +198,22 @@ class Scheduler:
             self._waiting.put_front(request)
 
     def _admit(self) -> None:
-        """Let in who waits, in order, as long as there is room to grow a little."""
+        """Admit waiting requests in order while there is room for them to grow."""
         while (request := self._waiting.peek()) is not None:
             if not self._admission.admits(self._running, request):
                 return
             if not self._running:
                 mx.reset_peak_memory()
-            self._running.append(request)  # before it leaves the queue: never idle
+            self._running.append(
+                request
+            )  # before it leaves the queue, so that `_idle` stays False
             self._prefill_queue.add(request)
             self._waiting.remove(request)
 
     def _prefill(self) -> None:
-        """Read a chunk in all, of the prompts whose turn it is."""
-        done, least = 0, min(MIN_CHUNK, self._chunk)
-        while (left := self._prefill_budget - done) >= least:
+        """Prefill one chunk in total, from as many prompts as it takes."""
+        done, smallest = 0, min(MIN_CHUNK, self._chunk)
+        while (left := self._prefill_budget - done) >= smallest:
             request = self._prefill_queue.pop()
             if request is None:
                 return
@@ -216,21 +222,20 @@ class Scheduler:
 
     @property
     def _prefill_budget(self) -> int:
-        """How many tokens of prompts may be read before the next step."""
-        others = any(t.state == DECODE for t in self._running)
-        return (
-            max(MIN_CHUNK, self._chunk // BUSY_CHUNK_DIVISOR) if others else self._chunk
-        )
+        """The most prompt tokens to prefill before the next decode step."""
+        if any(request.state == DECODE for request in self._running):
+            return max(MIN_CHUNK, self._chunk // BUSY_CHUNK_DIVISOR)
+        return self._chunk
 
-    def _prefill_request(self, request: Request, most: int) -> int:
-        """Read the next tokens of a prompt; return how many, or 1 if none was left."""
+    def _prefill_request(self, request: Request, size: int) -> int:
+        """Prefill up to `size` tokens; return how many, or 1 if none was left."""
         sequence = request.sequence
         if sequence is None or request.lease is None:
             sequence = self._attach_cache(request)
         try:
-            count = sequence.prefill(most) if sequence.prefilling else 1
+            count = sequence.prefill(size) if sequence.prefilling else 1
         except Exception as error:
-            raise as_model_error(error, "read the prompt") from error
+            raise as_model_error(error, "processed the prompt") from error
         if sequence.prefilling:
             self._prefill_queue.add(request)
         total = len(request.ids)
@@ -238,11 +243,11 @@ class Scheduler:
         return count
 
     def _attach_cache(self, request: Request) -> Sequence:
-        """Take the cache that is best for a prompt, and begin or go on there."""
+        """Lease the cache with the longest known prefix; start or resume there."""
         sequence = request.sequence
-        drawn = [] if sequence is None else sequence.lookahead_ids
+        lookahead = [] if sequence is None else sequence.lookahead_ids
         lease = self._prompts().acquire(
-            [*request.token_ids, *drawn], shared=request.shared
+            [*request.token_ids, *lookahead], shared=request.shared
         )
         if sequence is None:
             self._counters.add(
@@ -251,7 +256,7 @@ class Scheduler:
         return request.attach(lease)
 
     def _decode(self) -> None:
-        """Give every answer that is being decoded its next token."""
+        """Give every decoding request its next token."""
         self._decoding = True
         try:
             for request, sequence in self._run_decode_step():
@@ -260,71 +265,39 @@ class Scheduler:
                 with self._isolate_errors(request):
                     step = sequence.complete_step()
                     self._counters.add(completion_tokens=1)
-                    # The last one is told in any case: the statistics count on it.
+                    # The last step is reported in any case: statistics rely on it.
                     if sequence.finished or not request.cancelled:
                         request.on_step(step)
         finally:
             self._decoding = False
-        for request in [t for t in self._running if t.sequence and t.sequence.finished]:
+        for request in [r for r in self._running if r.sequence and r.sequence.finished]:
             self._finish(request)
 
     def _run_decode_step(self) -> list[tuple[Request, Sequence]]:
-        """Have the model read a token of each answer, and draw those after them."""
+        """Run the model on one token of each ready request; sample the next tokens."""
         ready: list[DecodeInput] = []
-        for request in self._decodable():
-            with self._isolate_errors(request):
-                assert request.sequence is not None
-                ready.append(
-                    DecodeInput(
-                        request, request.sequence, request.sequence.next_input()
-                    )
-                )
-        feeding = [fed for fed in ready if fed[-1] is not None]
+        isolate = self._isolate_errors
+        for request in ready_to_decode(self._running, isolate, self.wake):
+            with isolate(request):
+                sequence = request.sequence
+                assert sequence is not None
+                ready.append(DecodeInput(request, sequence, sequence.next_input()))
+        batch = [row for row in ready if row.token is not None]
         try:
-            if feeding:
-                self._counters.record_batch_size(len(feeding))
-                self._decode_step.run(feeding, self._isolate_errors)
+            if batch:
+                self._counters.record_batch_size(len(batch))
+                self._decode_step.run(batch, isolate)
         except Exception as error:
-            for request, *_ in feeding:
-                self._finish(request, as_model_error(error, "decoded"))
-        for request, sequence, drawn in ready:
-            if drawn is None and request.state == DECODE:
+            for row in batch:
+                self._finish(row.request, as_model_error(error, "decoded"))
+        for request, sequence, token in ready:
+            if token is None and request.state == DECODE:
                 sequence.sample_next(None)
         return [(request, sequence) for request, sequence, _ in ready]
 
-    def _decodable(self) -> list[Request]:
-        """Those that can have their next token now.
-
-        What may come next can be slow to find out: for that all wait a moment, once;
-        then the others go on without that answer until it is found.
-        """
-        ready, until = [], time.perf_counter() + MASK_WAIT_S
-        for request in [t for t in self._running if t.sequence and t.state == DECODE]:
-            with self._isolate_errors(request):
-                assert request.sequence is not None
-                pending = request.sequence.pending_mask
-                if pending is not None and pending is not request.awaited_mask:
-                    wait([pending], max(0, until - time.perf_counter()))
-                    request.awaited_mask = pending
-                    pending.add_done_callback(lambda _: self.wake())
-                if pending is None or pending.done():
-                    ready.append(request)
-        return ready
-
-    @property
-    def _blocked_on_masks(self) -> bool:
-        """Whether all that run were found to wait: what they wait for wakes this."""
-        return bool(self._running) and all(
-            t.sequence is not None
-            and t.state == DECODE
-            and t.awaited_mask is not None
-            and t.sequence.pending_mask is t.awaited_mask
-            for t in self._running
-        )
-
     @contextmanager
     def _isolate_errors(self, request: Request) -> Iterator[None]:
-        """Let an error of one request end that one only."""
+        """Make an error inside end this request only."""
         try:
             yield
         except Exception as error:
@@ -338,27 +311,29 @@ class Scheduler:
             self._decode_step.clear()
 
     def _finish(self, request: Request, error: Exception | None = None) -> None:
-        """Give its cache back and tell who asked, once and last."""
+        """End a request: return its cache and call `on_end`, once and last."""
         if request.state == ENDED:  # a callback may have closed everything
             return
         lease, sequence = request.lease, request.sequence
-        stopped = error is None and not (sequence and sequence.finished)
+        cancelled = error is None and not (sequence and sequence.finished)
         if sequence is not None and error is None:
             sequence.finish(CANCELLED)  # unless it ended by itself
             self._counters.record_duration(time.perf_counter() - request.start_time)
         request.finish()
         if lease is not None:
-            # In the middle of a step the cache has read what was not told yet.
+            # During a decode step the cache holds tokens that are not reported yet.
             if error is not None or self._decoding:
                 lease.discard(non_finite=isinstance(error, NonFiniteError))
             else:
                 lease.release()
         self._counters.add(
-            failed=error is not None, cancelled=stopped, finished=not (stopped or error)
+            failed=error is not None,
+            cancelled=cancelled,
+            finished=not (cancelled or error),
         )
         try:
             request.on_end(request.stats, error)
         except Exception:
-            log.exception("the end of a request could not be told")
+            log.exception("`on_end` of a request failed")
         self._remove_running(request)
         self._waiting.remove(request)

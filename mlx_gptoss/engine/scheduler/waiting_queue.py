@@ -1,4 +1,4 @@
-"""The requests that wait, in the order they came; may be used from any thread."""
+"""Requests that are not admitted yet, first in, first out. Thread-safe."""
 
 import threading
 from collections import deque
@@ -9,7 +9,7 @@ from mlx_gptoss.errors import BusyError
 
 
 class WaitingQueue:
-    """Requests first in, first out; a paused one goes to the front."""
+    """A queue of requests; a preempted one goes to the front."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -22,7 +22,7 @@ class WaitingQueue:
     def put(
         self, request: Request, refusal: Callable[[list[Request]], BusyError | None]
     ) -> None:
-        """Let a request wait. Raises what `refusal` says, or `close` said."""
+        """Append a request. Raises the error of `refusal`, or of `close`."""
         with self._lock:
             error = self._closed or refusal(list(self._requests))
             if error is not None:
@@ -30,30 +30,32 @@ class WaitingQueue:
             self._requests.append(request)
 
     def put_front(self, request: Request) -> None:
-        """Let a request wait that was running before; there is always room for it."""
+        """Put a preempted request at the front; it is never refused."""
         with self._lock:
             self._requests.appendleft(request)
 
     def peek(self) -> Request | None:
-        """Return whose turn it is, and leave it there."""
+        """Return the next request without removing it; None if the queue is empty."""
         with self._lock:
             return self._requests[0] if self._requests else None
 
     def remove(self, request: Request) -> None:
+        """Remove a request if it is in the queue."""
         with self._lock:
             if request in self._requests:
                 self._requests.remove(request)
 
     def position(self, request: Request) -> int:
-        """Return the place of a request: 1 is next, 0 does not wait."""
+        """Return the place of a request: 1 is next, 0 is not in the queue."""
         with self._lock:
             return 1 + self._requests.index(request) if request in self._requests else 0
 
     def requests(self) -> list[Request]:
+        """Return the waiting requests in order."""
         with self._lock:
             return list(self._requests)
 
     def close(self, error: Exception) -> None:
-        """Take no more: whoever asks gets this error."""
+        """Make every later `put` raise this error."""
         with self._lock:
             self._closed = self._closed or error

@@ -1,0 +1,40 @@
+"""Eviction: free memory of the prefix tree, least recently used first.
+
+Nodes whose keys and values are in a live cache are never evicted; only their older
+snapshots are, last.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from mlx_gptoss.engine.prompt_cache.live_cache import LiveCache
+from mlx_gptoss.engine.prompt_cache.tree import PrefixNode, PrefixTree
+
+PROTECTED_SNAPSHOTS = 4  # the newest of each live cache are never evicted
+
+
+def evict(tree: PrefixTree, live_caches: Iterable[LiveCache], excess: int) -> int:
+    """Free at least `excess` bytes if possible; return the number of evicted tokens."""
+    evicted = 0
+    stored = [node for node in tree if node.nbytes and not node.live_caches]
+    # A request that used a node used all nodes before it: of equals, later nodes first.
+    for node in sorted(stored, key=lambda node: (node.last_used, -node.start)):
+        if excess <= 0:
+            return evicted
+        excess -= node.nbytes
+        evicted += len(node.tokens)
+        node.rows = node.snapshot = None
+        if node.is_empty:
+            tree.remove(node)
+    for node in _spare_snapshots(live_caches):
+        if excess <= 0:
+            return evicted
+        excess -= node.snapshot.nbytes
+        node.snapshot = None
+    return evicted
+
+
+def _spare_snapshots(live_caches: Iterable[LiveCache]) -> Iterator[PrefixNode]:
+    """Yield the nodes of live caches whose snapshots are not protected."""
+    for live in live_caches:
+        nodes = [node for node in live.path if node.snapshot is not None]
+        yield from nodes[:-PROTECTED_SNAPSHOTS]
