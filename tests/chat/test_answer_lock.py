@@ -1,4 +1,4 @@
-"""One answer at a time: what a Chat refuses meanwhile, and when it is free again."""
+"""One answer at a time: a Chat refuses other changes until the answer has ended."""
 
 import gc
 import threading
@@ -261,7 +261,7 @@ def test_a_branch_is_free_while_the_other_answers() -> None:
 
 
 class Watched(dict[str, Call]):
-    """Waiting calls; while one is taken out, somebody else saves the chat."""
+    """Waiting calls; while one is removed, another thread saves the chat."""
 
     def __init__(self, chat: Chat) -> None:
         super().__init__(chat.transcript.calls.waiting)
@@ -270,12 +270,12 @@ class Watched(dict[str, Call]):
 
     def pop(self, *args: Any) -> Any:
         self.saver.start()
-        self.saver.join(0.1)  # it has to wait until the two agree
+        self.saver.join(0.1)  # must wait until the two agree
         return super().pop(*args)
 
 
 def test_what_is_saved_while_a_result_comes_can_be_gone_on_with() -> None:
-    """A call waits exactly if it stands in the history without a result."""
+    """A call waits if and only if the history has no result for it."""
     with answering(CALLED, ONE) as runtime:
         chat = start(runtime, tools=[LOOK])
         list(chat.send("one"))

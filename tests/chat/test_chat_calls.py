@@ -221,7 +221,7 @@ def test_endless_tool_loops_are_ended() -> None:
 
 
 def test_max_tokens_bound_the_whole_turn() -> None:
-    call_tokens = len(TOKENIZER.encode(CALL))  # more than CALL is, less than two
+    call_tokens = len(TOKENIZER.encode(CALL))  # more than one CALL, less than two
     params = SamplingParams(temperature=0, max_tokens=call_tokens)
     with answering(CALL, CALL) as runtime:
         chat = start(runtime, tools=[get_weather], params=params)
@@ -230,5 +230,5 @@ def test_max_tokens_bound_the_whole_turn() -> None:
 
     [done] = [event for event in events if isinstance(event, Done)]
     assert (done.finish_reason, done.stats.completion_tokens) == ("length", call_tokens)
-    # The half of the second call is not kept: no result could ever answer it.
+    # The incomplete second call is not kept: no result could answer it.
     assert sum(message.is_call for message in chat.messages) == 1

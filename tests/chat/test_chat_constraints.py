@@ -218,7 +218,7 @@ def test_arguments_that_are_cut_off_are_never_run() -> None:
 
 @pytest.mark.parametrize("counts", [True, False])
 def test_a_call_on_analysis_counts_unless_it_is_not_to(counts: bool) -> None:
-    """As a model writes one where nothing keeps it from that."""
+    """The call as an unconstrained model writes it."""
     call = CALL.replace("commentary", "analysis")
     free = Constraints(enforce="off", calls_on_analysis=counts)
     with answering(call, BYE) as runtime:

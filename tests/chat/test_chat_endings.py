@@ -1,4 +1,4 @@
-"""An answer that was cut: why is kept with it, read back, written, and said."""
+"""An answer that was cut short: the reason is kept, saved, and shown."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ HELLO = f"{THOUGHT}{FINAL}Hello!<|return|>"
 BYE = f"{FINAL}Bye.<|return|>"
 CALL = "<|channel|>commentary to=functions.look <|constrain|>json<|message|>{}<|call|>"
 CUT = "(stopped at --max-tokens or the end of the context)"
-IN_HEADER = len("<anal")  # tokens, of which a special one is one
+IN_HEADER = len("<anal")  # tokens: a special token is one
 IN_THOUGHT = len("<analysis<They")
 IN_ANSWER = len("<analysis<They greet.<<assistant<final<Hel")
 
@@ -111,7 +111,7 @@ def test_a_turn_that_was_left_at_its_tools_is_marked_too(how: str) -> None:
 
 
 def test_a_turn_that_goes_on_with_a_result_was_not_cut() -> None:
-    """The tokens ran out in a second call; the first was answered after all."""
+    """The tokens ran out in a second call; the first is answered later."""
     two = CALL.replace("<|call|>", "<|end|><|start|>assistant") + CALL
     limit = len("<commentary to=functions.look <json<{}<<assistant<comm")
     with answering(two, BYE) as runtime:
@@ -146,7 +146,7 @@ def test_too_many_rounds_of_calls_are_named() -> None:
         ("stop", (), None),
         ("tool_calls", ("reasoning_budget",), None),
         ("length", (), "length"),
-        ("length", ("analysis_loop",), "length"),  # the model went on, to the limit
+        ("length", ("analysis_loop",), "length"),  # the model continued to the limit
         ("length", ("final_loop",), "final_loop"),
         ("length", ("analysis_loop", "call_loop"), "call_loop"),
         ("length", ("something new",), "length"),
@@ -183,7 +183,7 @@ def run(
 
 
 def said(result: Result) -> list[str]:
-    """What stands on stderr in brackets, and that it went well."""
+    """Return the text in brackets on stderr, and check the exit code."""
     assert result.exit_code == 0
     return [line for line in result.stderr.splitlines() if line.startswith("(")]
 

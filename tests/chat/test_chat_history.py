@@ -1,4 +1,4 @@
-"""What can be done to a conversation: regenerate, edit, undo, branch, save, read."""
+"""Operations on a conversation: regenerate, edit, undo, and branch."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -187,7 +187,7 @@ def test_branches_at_a_tool_result_read_the_result_only() -> None:
         assert [call.id for call in other.waiting] == ["call_1"]
         known = [cached(one.submit_result("call_1", "r")) for one in (chat, other)]
 
-    # The call itself is written otherwise in history than the model wrote it.
+    # The history has the call in another form than the model wrote.
     assert known[0] == size(chat, 2)
     assert known[1] == size(other, 4)
     assert (chat.messages[-1], other.messages[-1]) == (answer("One."), answer("Two."))
@@ -307,7 +307,7 @@ def test_an_interrupted_answer_is_told_too() -> None:
 
 
 def test_a_real_model_says_the_same_after_every_change(tmp_path: Path) -> None:
-    """Regenerate, edit, branch and undo, with the cache and on a cleared one."""
+    """Regenerate, edit, branch and undo, with the prompt cache and without."""
     folder = write_checkpoint(tmp_path, seed=4, num_hidden_layers=2)
     write_tokenizer(folder)
     params = SamplingParams(temperature=0, max_tokens=10)

@@ -1,4 +1,4 @@
-"""Conversations as others write them become messages; what cannot is named."""
+"""Conversation files become messages; errors say what is wrong."""
 
 import json
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{
 
 
 def read(given: Any, **options: Any) -> list[m.Message]:
-    """The messages behind the system message."""
+    """The messages after the system message."""
     return read_conversation(json.dumps(given), **options)[1:]
 
 

@@ -69,7 +69,7 @@ def test_the_oldest_turns_go_and_the_system_block_stays(runtime: Runtime) -> Non
     assert shown(chat) == texts[-len(shown(chat)) :]
     assert [m.role for m in chat.conversation[:3]] == ["system", "developer", "user"]
     block = len(render_messages(chat.conversation[:2], TOKENIZER, complete=False))
-    assert min(cached[1:]) == block  # where turns were dropped
+    assert min(cached[1:]) == block  # after turns were dropped
     assert cached.count(block) < len(texts) / 2
 
 

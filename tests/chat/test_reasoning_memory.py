@@ -1,4 +1,4 @@
-"""Reasoning before calls, put back where a client left it out."""
+"""Reasoning before calls is restored where a client left it out."""
 
 import json
 import threading
@@ -53,7 +53,7 @@ def unbroken(*written: str) -> tuple[list[list[int]], list[Message], list[ToolCa
 
 
 def returned(call: ToolCall, text: str | None = None, **more: Any) -> list[Any]:
-    """What a client sends of a call and its result."""
+    """The messages of a client for a call and its result."""
     function = {"name": call.name, "arguments": call.arguments}
     calls = [{"id": call.id, "type": "function", "function": function | more}]
     result = {"role": "tool", "tool_call_id": call.id, "content": "rain"}
@@ -91,7 +91,7 @@ def test_the_prompt_is_that_of_the_unbroken_conversation(
     memory.remember([call.id], history[1:-2])
 
     assert prompt(returned(call, text), memory) == prompts[1]
-    # A client may write the arguments anew: the model's own come back.
+    # A client may reformat the arguments: the model's own come back.
     spaced = json.dumps(json.loads(call.arguments), indent=2)
     assert prompt(returned(call, text, arguments=spaced), memory) == prompts[1]
     assert prompt(returned(call, text), None) != prompts[1]
@@ -149,7 +149,7 @@ def test_the_oldest_go_when_it_is_full() -> None:
     memory = ReasoningMemory(limit=100)
     for name in "abc":
         memory.remember([name], [reasoning(name * 38), LOOK])
-        memory.restore([LOOK], ["a"])  # in use, so kept
+        memory.restore([LOOK], ["a"])  # recently used, so kept
 
     found = [len(memory.restore([LOOK], [name])) for name in "abc"]
 

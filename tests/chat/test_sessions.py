@@ -1,4 +1,4 @@
-"""Chats on disk: saved and found again, private, whole after a kill, really deleted."""
+"""Chats on disk are saved, listed, searched, and securely deleted."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def sessions(tmp_path: Path, request: pytest.FixtureRequest) -> Sessions:
 
 
 def bytes_of(folder: Path) -> bytes:
-    """All that lies in a folder, in lower case as the index has it."""
+    """The content of a folder, in lower case like the index."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return b"".join(path.read_bytes() for path in files).lower()
 

@@ -34,7 +34,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def path(home: Path) -> Path:
-    """Where the user's chats are kept; none are there yet."""
+    """The path of the user's chats, which does not exist yet."""
     return Sessions.open().path
 
 
@@ -50,7 +50,7 @@ def sessions(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 def stopped_in_the_middle(path: Path, signum: int) -> "tuple[int, str]":
-    """Delete everything, and send a signal once the file is being changed."""
+    """Delete everything, and send a signal while the file is changing."""
     journal = path.with_name(f"{path.name}-journal")
     with subprocess.Popen(
         [*COMMAND, "delete", "--all", "--yes"],
@@ -91,7 +91,7 @@ def test_ten_thousand_chats_are_deleted_in_seconds(path: Path) -> None:
 
     done = sessions("delete", "--older-than", "30", "--yes")
 
-    # One rebuild takes 0.1 s where this was measured; one a chat would take minutes.
+    # One rebuild takes about 0.1 s; one per chat would take minutes.
     assert done.returncode == 0 and "Deleted 10,000 conversations" in done.stderr
     assert Sessions.open().list() == ()
     assert b"quartz" not in path.read_bytes()
@@ -175,7 +175,7 @@ def no_longer_than(size: int) -> Callable[[], None]:
 
 
 def test_a_full_disk_in_the_middle_of_a_rebuild_loses_nothing(path: Path) -> None:
-    """A limit on the length of files stands for the disk: the journal hits it."""
+    """Simulate the disk by a limit on the size of files, which the journal exceeds."""
     fill(path, 2000, "quartz " * 4)
     many_levels(path)
     before = path.read_bytes()
@@ -240,7 +240,7 @@ def reads_only(path: Path, ids: list[str]) -> None:
 
 
 def test_a_file_that_may_not_be_written_can_be_read() -> None:
-    with tempfile.TemporaryDirectory() as name:  # where another user may go
+    with tempfile.TemporaryDirectory() as name:  # accessible to another user
         path = Sessions.open(Path(name) / "c.sqlite3").path
         ids = fill(path, 300)
         many_levels(path)
@@ -248,7 +248,7 @@ def test_a_file_that_may_not_be_written_can_be_read() -> None:
         Path(name).chmod(0o555)
         me = os.geteuid()
         try:
-            if me == 0:  # who may write everything
+            if me == 0:  # root may write everything
                 os.seteuid(NOBODY)
             reads_only(path, ids)
         finally:

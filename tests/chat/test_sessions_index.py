@@ -29,7 +29,7 @@ from tests.support.chat_files import (
 )
 from tests.support.scripted_chat import scripted_runtime
 
-ENOUGH = 100  # messages, of which one is taken out and not all built anew
+ENOUGH = 100  # messages: deleting one of them does not rebuild the index
 needs_old = pytest.mark.skipif(
     not OLD, reason="this Python's SQLite is not older than 3.42"
 )
@@ -53,12 +53,12 @@ def said(runtime: Runtime, *texts: str) -> Chat:
 
 
 def part(name: str) -> ModuleType:
-    """A module of the package, of the age that is in use."""
+    """Import a module of `chat.sessions` with the SQLite in use."""
     return import_module(f"mlx_gptoss.chat.sessions.{name}")
 
 
 def levels(sessions: Any) -> int:
-    """How many levels the index has; also see that all else is sound."""
+    """Return the levels of the index, and check that the file is otherwise intact."""
     found = part("checkup").check_chats_file(sessions.path)
     assert (found.damage, found.broken_index) == ("", "")
     return found.levels
@@ -69,7 +69,7 @@ def content(path: Path) -> bytes:
 
 
 def take_out(sessions: Any, index: Any, times: int) -> int:
-    """Add and delete a message so often; return the most levels the index had."""
+    """Add and delete a message repeatedly; return the highest level count."""
     most = 0
     add = "INSERT INTO messages (chat, place, text, data) VALUES ('a', ?, ?, '{}')"
     with sessions._database.writing() as db:
@@ -136,7 +136,7 @@ def test_a_broken_index_is_mended_and_nothing_is_lost(
     FAULTS[fault](path)
     told: list[str] = []
     sessions = kept.Sessions.open(path, say=told.append)
-    assert len(sessions.list()) == ENOUGH  # what needs no index works before
+    assert len(sessions.list()) == ENOUGH  # works without the index
     assert len(sessions.load(ids[0])["messages"]) == 2
 
     sessions.delete(ids[-1])
@@ -179,7 +179,7 @@ def test_a_search_mends_the_index_too(
 def test_a_file_that_an_earlier_version_ruined_is_mended(
     tmp_path: Path, kept: ModuleType
 ) -> None:
-    """That version ran `optimize` after each deletion, which adds two levels."""
+    """The earlier version ran `optimize` after each deletion, which adds two levels."""
     sessions = kept.Sessions.open(tmp_path / "c.sqlite3")
     add = "INSERT INTO messages (chat, place, text, data) VALUES ('a', ?, ?, '{}')"
     with opened(sessions.path) as db:
@@ -227,7 +227,7 @@ def test_an_index_of_a_newer_sqlite_is_mended_by_an_older(
 def test_a_newer_sqlite_forgets_what_an_older_wrote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The index has to be told to forget; one that an older SQLite made was not."""
+    """Secure-delete is a setting of the index, which an older SQLite did not set."""
     path = age(AGES[0], monkeypatch).Sessions.open(tmp_path / "c.sqlite3").path
     ids = fill(path, 200)
     with opened(path) as db:

@@ -114,7 +114,7 @@ def saver(path: Path, name: str, turns: int) -> "subprocess.Popen[str]":
 
 
 def test_two_processes_save_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "c.sqlite3"  # which both of them make
+    path = tmp_path / "c.sqlite3"  # created by both
     processes = [saver(path, name, 20) for name in ("one", "two")]
     for process in processes:
         process.communicate(timeout=60)

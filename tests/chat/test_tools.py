@@ -1,4 +1,4 @@
-"""A Python function becomes a tool; whatever goes wrong in it becomes text."""
+"""A Python function becomes a tool, and its errors become text."""
 
 import enum
 import json

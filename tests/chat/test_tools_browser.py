@@ -1,4 +1,4 @@
-"""The browser tool: pages as the model was trained to read them, and no way out."""
+"""The browser shows pages in the format of the model's training, and cites them."""
 
 import json
 from pathlib import Path
@@ -108,7 +108,9 @@ def test_a_long_page_is_shown_in_parts(browser: Browser, folder: Path) -> None:
     assert browser.open(loc=7, num_lines=2).endswith("\n\nL7: line 7\nL8: line 8")
     with pytest.raises(ToolError, match="Cannot exceed page maximum of 1999"):
         browser.open(loc=2000)
-    assert browser.open(cursor=0).startswith("[3] long.txt")  # the failure took none
+    assert browser.open(cursor=0).startswith(
+        "[3] long.txt"
+    )  # the failure used no cursor
 
 
 def test_a_folder_is_a_page_of_links(browser: Browser) -> None:
@@ -169,7 +171,7 @@ def test_a_chat_browses_and_cites(browser: Browser) -> None:
     answer = "Hourly 【1†L2】, pack 【1†L3-L4】, not 【9†L1】."
     final = f"<|channel|>final<|message|>{answer}<|return|>"
     with answering(search, opened, final) as runtime:
-        params = SamplingParams(temperature=0, max_tokens=1000)  # ends, come what may
+        params = SamplingParams(temperature=0, max_tokens=1000)  # to end in any case
         chat = Chat(runtime, tools=[browser], params=params)
 
         events = list(chat.send("How often does the ferry go?"))

@@ -62,7 +62,7 @@ def test_a_pipe_is_no_file(folder: Path) -> None:
 
 @pytest.fixture
 def odd(folder: Path) -> Path:
-    """The folder with what nobody would expect in one."""
+    """The folder with unusual entries."""
     (folder / "loop").symlink_to("loop")
     (folder / "there").symlink_to("back")
     (folder / "back").symlink_to("there")

@@ -48,7 +48,7 @@ def browser(folder: Path) -> Browser:
 
 
 class FakeService(BaseHTTPRequestHandler):
-    """Answers as SearXNG does, and serves a page."""
+    """Answers like SearXNG, and serves a page."""
 
     def do_GET(self) -> None:
         parsed = urlsplit(self.path)

@@ -80,7 +80,7 @@ def test_built_in_tools_are_called_in_the_form_the_model_knows() -> None:
         ToolResult("call_2", "x at -1"),
     ]
     assert Answer("B") in events
-    # Declared in the system message; the function alone in the developer's.
+    # Declared in the system message; the developer message has only the function.
     system, developer = prompt.split("<|start|>developer")
     assert "# Tools\n\n## browser\n\n// Tool for browsing." in system
     assert "## python\n\nUse this tool to execute Python code" in system

@@ -1,4 +1,4 @@
-"""Docstrings of every style give descriptions to tools."""
+"""Docstrings of every style describe tools."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The call loop: approve, run within a time limit, go on; built-in tools too."""
+"""The call loop: tools run within a time limit, and the model continues."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Tools of real MCP servers, over stdio and loopback HTTP, good and bad ones."""
+"""Tools of real MCP servers, over stdio and loopback HTTP, with their failures."""
 
 import json
 import socket
@@ -44,7 +44,7 @@ def stdio() -> Iterator[McpServers]:
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[McpServerConfig]:
-    """A server of this process, at a port of this machine."""
+    """An MCP server in this process, on a local port."""
     from tests.support import mcp_server  # noqa: PLC0415 - only where the library is
 
     listener = socket.create_server(("127.0.0.1", 0))

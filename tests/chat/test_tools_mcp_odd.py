@@ -1,4 +1,4 @@
-"""MCP servers of every era and make, and servers that do not keep to the protocol."""
+"""MCP servers of every protocol version, and servers that break the protocol."""
 
 import os
 import sys

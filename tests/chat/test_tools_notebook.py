@@ -1,7 +1,7 @@
-"""The python tool: a notebook that keeps its names, and nothing of it gets out.
+"""The notebook runs cells in one namespace, within limits of time and memory.
 
-Where the system lets nobody make namespaces, the tests of a running notebook are
-skipped with its reason; that it refuses to start there is tested everywhere.
+Tests of a running notebook are skipped, with the reason, where the system does not let
+users create namespaces.
 """
 
 import threading
@@ -205,7 +205,7 @@ def test_a_cell_can_be_interrupted(notebook: Notebook) -> None:
 def test_a_cell_that_waits_for_its_process_can_be_interrupted(
     notebook: Notebook,
 ) -> None:
-    """While it is started anew, and while another cell runs."""
+    """While the kernel restarts, and while another cell runs."""
     answers: list[str] = []
     notebook.run("kept = 'here'")
     with notebook._lock:

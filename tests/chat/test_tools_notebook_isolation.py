@@ -96,7 +96,7 @@ def test_the_environment_holds_no_secrets(monkeypatch: pytest.MonkeyPatch) -> No
 @linux_only
 def test_no_privilege_and_no_other_process_is_left(notebook: Notebook) -> None:
     assert notebook.run("import os; os.getuid(), os.getpid()") == "(1000, 1)\n"
-    said = notebook.run("os.kill(-1, 9)")  # everybody it can see, but itself
+    said = notebook.run("os.kill(-1, 9)")  # all processes it can see, except itself
     assert said.splitlines()[-1].startswith(("ProcessLookupError", "[There was"))
 
 
@@ -113,7 +113,7 @@ def test_closing_ends_the_process() -> None:
 
 
 def test_a_sandbox_that_lets_everything_through_is_found_out(tmp_path: Path) -> None:
-    """What the kernel tries at its start is what tells, whatever the system said."""
+    """The probes of the kernel decide, whatever the sandbox claims."""
     python = (sys.executable, "-I", "-B", str(KERNEL))
     with pytest.raises(ToolError) as caught:
         KernelProcess(Sandbox(str(tmp_path), python), SMALL)

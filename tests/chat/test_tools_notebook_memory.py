@@ -174,7 +174,7 @@ def test_locks_on_files_are_counted() -> None:
 
 
 def test_a_socket_counts_in_a_container_too(tmp_path: Path) -> None:
-    """Its own network does not tell the size of a buffer."""
+    """A network namespace of its own hides the size of a buffer."""
     (tmp_path / "told").write_text("4096\n")
     assert socket_buffer_bytes(tmp_path / "told") == 4096
     assert socket_buffer_bytes(tmp_path / "missing") == 212_992

@@ -12,7 +12,7 @@ from mlx_gptoss.chat.tools.notebook import (
 
 
 def allowed(machine: str, number: int, *arguments: int) -> bool:
-    """Run the filter on one call, as the kernel would (classic BPF)."""
+    """Run the filter on one call like the Linux kernel (classic BPF)."""
     call = struct.pack(
         "IIQ6Q",
         number,

@@ -1,4 +1,4 @@
-"""What a cell does to its streams harms no later cell; names are of its module."""
+"""Later cells have intact streams, and classes of cells belong to `__main__`."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ def notebook() -> Iterator[Notebook]:
         yield found
 
 
-TAKEN = {  # what a cell does, and what it shows
+TAKEN = {  # a cell, and its output
     "closed": ("print('a', end=''); sys.stdout.close()", "a"),
     "none": ("sys.stdout = sys.stderr = None; print(1)", ""),
     "detached": ("sys.stdout.detach(); 3", "3\n"),

@@ -1,4 +1,4 @@
-"""Nothing of a cell runs after it, and what merely waits costs no variables."""
+"""No code of a cell runs after it; threads that only wait cost no restart."""
 
 import json
 import os
@@ -202,7 +202,7 @@ STOPS_ITS_GROUP = "import os, signal; os.kill(0, signal.SIGSTOP)"
 def test_the_process_ends_with_its_owner(
     notebook: Notebook, tmp_path: Path, does: str
 ) -> None:
-    """With nothing left in the folder of temporary files; nothing stops the guard."""
+    """No temporary files remain, and no signal of the code stops the guard."""
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER.format(does)],
         env=os.environ | {"TMPDIR": str(tmp_path)},
@@ -220,7 +220,7 @@ def test_the_process_ends_with_its_owner(
 
 
 def test_the_guard_of_a_mac_ends_a_stopped_kernel(tmp_path: Path) -> None:
-    """It needs no sandbox here: it starts a command, tells its id, and waits."""
+    """The guard needs no sandbox here: it starts a command and waits."""
     replies, replies_end = os.pipe()
     life_end, life = os.pipe()
     command = [sys.executable, "-c", "input()"]
