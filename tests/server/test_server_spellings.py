@@ -173,7 +173,7 @@ OFF: list[dict[str, Any]] = [
 def test_reasoning_can_be_turned_off_in_every_spelling(path: str) -> None:
     for fields in OFF:
         assert effort_of(path, **fields) == ("none", None), fields
-        assert read(path, **fields).unknown == [], fields
+        assert read(path, **fields).ignored_fields == [], fields
 
 
 @pytest.mark.parametrize("path", TURNS)
@@ -248,7 +248,7 @@ def test_the_apis_own_word_goes_first_and_what_it_overrules_is_named(
     fields: dict[str, Any], effort: str | None, named: dict[str, str]
 ) -> None:
     assert effort_of(CHAT, **fields)[0] == effort
-    assert ignored_header(read(CHAT, **fields).unknown) == named
+    assert ignored_header(read(CHAT, **fields).ignored_fields) == named
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_what_messages_says_of_thinking_goes_before_all_else(
 ) -> None:
     request = read(MESSAGES, **fields)
 
-    assert (effort_of(MESSAGES, **fields)[0], request.unknown) == (effort, named)
+    assert (effort_of(MESSAGES, **fields)[0], request.ignored_fields) == (effort, named)
     assert request.thinking.type == fields["thinking"]["type"]
 
 
@@ -288,7 +288,7 @@ def test_budgets_of_messages_that_disagree_are_named() -> None:
     thinking = {"type": "enabled", "budget_tokens": 50}
     request = read(MESSAGES, thinking=thinking, max_reasoning_tokens=10)
 
-    assert (request.thinking.budget_tokens, request.unknown) == (
+    assert (request.thinking.budget_tokens, request.ignored_fields) == (
         50,
         ["max_reasoning_tokens"],
     )
@@ -315,13 +315,13 @@ def test_a_limit_is_read_in_every_spelling(path: str) -> None:
             {"options": {"num_predict": count}},
         ):
             request = read(path, **own | fields)
-            assert (getattr(request, LIMITS[path]), request.unknown) == (most, [])
+            assert (getattr(request, LIMITS[path]), request.ignored_fields) == (most, [])
 
 
 def test_limits_that_disagree_are_named() -> None:
     request = read(CHAT, max_completion_tokens=2, max_tokens=2, n_predict=9)
 
-    assert (request.max_completion_tokens, request.unknown) == (2, ["n_predict"])
+    assert (request.max_completion_tokens, request.ignored_fields) == (2, ["n_predict"])
 
 
 @pytest.mark.parametrize("path", [*LIMITS, COMPLETIONS])
@@ -360,7 +360,7 @@ def test_sampling_is_read_in_every_spelling(path: str) -> None:
     found = {name: getattr(request, name) for name in options}
     assert found == options | {"top_k": 0}
     assert read(path, seed=-1).seed is None
-    assert request.unknown == []
+    assert request.ignored_fields == []
 
 
 # Formats
@@ -403,7 +403,7 @@ BOUND: list[tuple[dict[str, Any], AnswerFormat | None]] = [
 def test_a_format_is_read_in_every_spelling(path: str) -> None:
     for fields, found in BOUND:
         assert format_of(path, **fields) == found, fields
-        assert read(path, **fields).unknown == [], fields
+        assert read(path, **fields).ignored_fields == [], fields
 
 
 def test_a_choice_is_of_these_very_texts() -> None:
@@ -438,7 +438,7 @@ def test_the_apis_own_format_goes_first() -> None:
     fields = {"guided_regex": "x{3}", "response_format": own}
 
     assert format_of(CHAT, **fields) == AnswerFormat.json_schema(SCHEMA, name="n")
-    assert read(CHAT, **fields).unknown == ["guided_regex"]
+    assert read(CHAT, **fields).ignored_fields == ["guided_regex"]
 
 
 @pytest.mark.parametrize(
@@ -516,8 +516,8 @@ def test_what_has_no_effect_is_named_wherever_it_asks_for_something(
 
 def test_calls_one_by_one_are_not_asked_for_in_silence() -> None:
     for parallel, named in ((False, ["parallel_tool_calls"]), (True, [])):
-        assert read(MESSAGES, parallel_tool_calls=parallel).unknown == named
-        assert read(CHAT, parallel_tool_calls=parallel).unknown == []
+        assert read(MESSAGES, parallel_tool_calls=parallel).ignored_fields == named
+        assert read(CHAT, parallel_tool_calls=parallel).ignored_fields == []
 
 
 def test_a_raw_completion_has_no_reasoning_to_steer(fake: Runtime) -> None:
