@@ -52,7 +52,12 @@ def from_chat_messages(
     said = [_text(one, f"messages[{at}]") for at, one in enumerate(given[:opening])]
     content = m.DeveloperContent(
         PARAGRAPH_BREAK.join(filter(None, said)) or None,
-        tuple(read_tool(one, f"tools[{at}]") for at, one in enumerate(tools)),
+        tuple(
+            one
+            if isinstance(one, m.ToolDescription)
+            else read_tool(one, f"tools[{at}]")
+            for at, one in enumerate(tools)
+        ),
         response_formats=_formats(response_format),
     )
     out = [m.system(effort, conversation_date=conversation_date, identity=identity)]
@@ -69,8 +74,6 @@ def from_chat_messages(
 
 def read_tool(entry: Any, where: str = "a tool") -> m.ToolDescription:
     """Read an entry of `tools`. Raises PromptError unless it is a function."""
-    if isinstance(entry, m.ToolDescription):
-        return entry
     entry = _mapping(entry, where)
     function = _mapping(entry.get("function", entry), where)
     name = function.get("name")

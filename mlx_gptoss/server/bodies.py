@@ -2,9 +2,9 @@
 
     router = APIRouter(route_class=JsonBodyRoute)
 
-Short bodies are parsed on the event loop by FastAPI, longer ones in a thread; bodies of
-many values use a decoder that releases the GIL. Oversized bodies are rejected before
-they are validated. Knows JSON and FastAPI.
+Short bodies are parsed on the event loop by FastAPI, longer ones and those with tools
+in a thread; bodies of many values use a decoder that releases the GIL. Oversized bodies
+are rejected before they are validated. Knows JSON and FastAPI.
 """
 
 import json
@@ -26,6 +26,7 @@ from mlx_gptoss.api.settings import RequestLimits
 
 SHORT_BODY = 2**15  # bytes: a few milliseconds
 MANY_VALUES = 2**14  # values
+TOOLS_KEY = b'"tools"'  # tools are parsed and checked in threads only
 BODY = "body"  # the parameter name in routes
 VALUE_MARKS = (b",", b"[", b"{")  # one precedes each value
 QUOTE = b'"'
@@ -49,10 +50,11 @@ class BodyRequest(Request):
     value: Any = UNSET
 
     async def read(self, model: type[BaseModel]) -> None:
-        """Read the body, and parse it if it is long. Raises as `parse_body` does."""
+        """Read the body; parse it if it is long or has tools, as `parse_body` does."""
         body = await super().body()
         self.state.body_bytes = len(body)
-        if len(body) <= SHORT_BODY or not is_json(self.headers.get("content-type", "")):
+        short = len(body) <= SHORT_BODY and TOOLS_KEY not in body
+        if short or not is_json(self.headers.get("content-type", "")):
             return
         service = self.app.state.service
         limits = service.settings.limits

@@ -315,7 +315,10 @@ def test_a_limit_is_read_in_every_spelling(path: str) -> None:
             {"options": {"num_predict": count}},
         ):
             request = read(path, **own | fields)
-            assert (getattr(request, LIMITS[path]), request.ignored_fields) == (most, [])
+            assert (getattr(request, LIMITS[path]), request.ignored_fields) == (
+                most,
+                [],
+            )
 
 
 def test_limits_that_disagree_are_named() -> None:
