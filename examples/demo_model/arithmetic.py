@@ -6,20 +6,20 @@ from examples.demo_model.words import Words
 
 PLACES = ("ones", "tens", "hundreds")
 CARRY = {"+": "carry", "-": "borrow"}
-# How many digits the operands have; three are what the model should be good at.
+# Digits of the operands; the model should be good at three.
 DIGITS_ASKED = ((3, 3), (3, 3), (3, 3), (3, 2), (2, 3), (2, 2), (2, 2), (3, 1))
 DIGITS_TAUGHT = ((3, 3),) * 6 + ((3, 2), (2, 3), (2, 2), (3, 1), (1, 3))
 HELD_OUT_SHARE = 0.1  # of all pairs of operands, by hash: never seen in training
 
 
 def is_held_out(first: int, second: int, sign: str) -> bool:
-    """Tell whether a problem is kept for the evaluation; decided by its hash alone."""
+    """Whether a problem is held out for evaluation, decided by its hash."""
     digest = hashlib.sha256(f"{first}{sign}{second}".encode()).digest()
     return digest[0] < 256 * HELD_OUT_SHARE
 
 
 def draw(words: Words) -> tuple[int, int, str]:
-    """Draw two operands and a sign; the first is almost always the larger for `-`."""
+    """Draw two operands and a sign; for `-` the first is nearly always the larger."""
     while True:
         digits = words.pick(DIGITS_ASKED if words.held_out else DIGITS_TAUGHT)
         if words.chance(0.12 if words.held_out else 0.1):
@@ -97,11 +97,11 @@ def column_result(x: int, y: int, carry: int, sign: str) -> tuple[int, int]:
 
 
 def counting(x: int, y: int, carry: int, sign: str) -> str:
-    """Count from `x` with its carry, `y` steps: pairs of the digit reached and the
-    steps left, as in `75 84 93 02 11 20` for 7+5.
+    """Count `y` steps from `x` with its carry: pairs of the digit reached and the
+    steps left, such as `75 84 93 02 11 20` for 7+5.
 
-    Each pair follows from the one before it, so a tiny model can learn the steps
-    where it does not learn the 400 sums of two digits and a carry.
+    Each pair follows from the previous one, so a tiny model can learn the steps,
+    while it does not learn the 400 sums of two digits and a carry.
     """
     step = 1 if sign == "+" else -1
     reached = x + step * carry
@@ -111,7 +111,7 @@ def counting(x: int, y: int, carry: int, sign: str) -> str:
 
 
 def columns(first: int, second: int, sign: str) -> tuple[list[str], str, int]:
-    """Work from the right; return the columns' lines, the digits, the last carry."""
+    """Work from the right; return the lines, the digits and the last carry."""
     top, bottom = f"{first:03d}", f"{second:03d}"
     lines, digits, carry = [], "", 0
     for place, x, y in zip(PLACES, top[::-1], bottom[::-1], strict=True):
@@ -126,7 +126,7 @@ def columns(first: int, second: int, sign: str) -> tuple[list[str], str, int]:
 
 
 def working(first: int, second: int, sign: str) -> tuple[str, str]:
-    """Write the worked columns, the same at every effort, and the result in words."""
+    """Write the worked columns, identical at every effort, and the result in words."""
     top, bottom = f"{first:03d}", f"{second:03d}"
     pairs = ", ".join(
         f"{place} {x}{sign}{y}"

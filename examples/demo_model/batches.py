@@ -1,4 +1,4 @@
-"""What each step of training reads: rows of the streams, and copies (torch)."""
+"""Batches of training rows: streams of documents, and copies (torch)."""
 
 # pyright: reportMissingImports=false
 
@@ -40,7 +40,7 @@ class Batches:
         }
 
     def of(self, step: int) -> list[tuple[list[str], Tensor]]:
-        """The batches (B, 5, L) of a step by length, with the names of their rows."""
+        """Return a step's batches (B, 5, L) by length, with the names of their rows."""
         if self.phase.copies == 1:
             alone = [self.copies[COPY_LENGTH]] * COPY_ROWS
             return [(["copy"] * COPY_ROWS, _stacked(alone))]
@@ -60,14 +60,14 @@ class Batches:
 
 
 def _turn(stream: Stream, after: Stream | None, step: int) -> bool:
-    """A stream with `every` takes the place of the one before it now and then."""
+    """Replace a stream by the next one, if that has `every`, at regular steps."""
     if stream.every:
         return step % stream.every == 0
     return not (after and after.every and step % after.every == 0)
 
 
 def _due(share: float, step: int, stream: Stream) -> int:
-    """How many whole rows a share of a stream's rows comes to at this step."""
+    """Number of whole rows that a share of a stream's rows gives at this step."""
     share *= stream.rows
     return int(share * (step + 1)) - int(share * step)
 

@@ -1,6 +1,6 @@
-"""Held-out prompts and what must come out; knows nothing of how a model is run.
+"""Held-out prompts and their expected outputs; knows nothing of how a model is run.
 
-Operands, tool and argument names, names and words are ones training never shows.
+Training never shows their operands, tool and argument names, names and words.
 """
 
 import json
@@ -28,7 +28,7 @@ OUTPUT = re.compile(
 
 @dataclass(frozen=True)
 class Output:
-    """What a model wrote, taken apart; `tool` is None for an answer."""
+    """A parsed completion; `tool` is None for an answer."""
 
     analysis: str
     tool: str | None
@@ -36,7 +36,7 @@ class Output:
 
     @classmethod
     def parse(cls, written: str) -> "Output | None":
-        """Take apart a completion with its special tokens; None if not Harmony."""
+        """Parse a completion with its special tokens; None if it is not Harmony."""
         match = OUTPUT.fullmatch(written)
         if match is None or "<|" in (match["final"] or match["arguments"] or ""):
             return None
@@ -46,7 +46,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Case:
-    """A prompt and the one right output, its analysis aside."""
+    """A prompt and its only correct output, apart from the analysis."""
 
     kind: str
     effort: Effort
@@ -66,7 +66,7 @@ class Case:
 
 
 def cases(count: int, seed: int = SEED) -> list[Case]:
-    """Draw `count` cases of every kind, efforts in turn."""
+    """Draw `count` cases of every kind, alternating efforts."""
     return [
         case
         for place, kind in enumerate(KINDS)
@@ -148,7 +148,7 @@ def _answer(author: Author, effort: Effort) -> tuple[list[Message], Branch]:
 def _trained_words(
     draw: Callable[[Author, Effort], tuple[list[Message], Branch]],
 ) -> Callable[[Author, Effort], tuple[list[Message], Branch]]:
-    """The same with tools and words that training does show, in new combinations."""
+    """Cases with tools and words that training shows, in new combinations."""
 
     def drawn(author: Author, effort: Effort) -> tuple[list[Message], Branch]:
         author.words.held_out = False

@@ -1,4 +1,4 @@
-"""Documents the demo model learns from: Harmony conversations that share a start.
+"""Training documents of the demo model: Harmony conversations that share a start.
 
     Document
     ├── start: system message, developer message     read by every branch
@@ -74,7 +74,7 @@ class Mix:
     json: float = 0.05
     long: float = 0.04  # histories of several hundred tokens
     skills: tuple[float, ...] = (1.0, 1.5, 2.5, 0.5, 1.3, 2.0, 0)
-    novelty: float = 0.35  # share of names, cities and words that are made up
+    novelty: float = 0.35  # share of invented names, cities and words
 
 
 SKILLS: tuple[Skill, ...] = (
@@ -90,7 +90,7 @@ SKILLS: tuple[Skill, ...] = (
 
 @dataclass(frozen=True)
 class Branch:
-    """One continuation of a document's start, ending in what is to be learned."""
+    """One continuation of a document's start; its last turn is the target."""
 
     kind: str
     messages: list[Message]
@@ -104,7 +104,7 @@ class Document:
 
 
 class Author:
-    """Writes documents. `held_out` uses the words and problems training never shows."""
+    """Writes documents; `held_out` uses words and problems never seen in training."""
 
     def __init__(self, seed: int, *, mix: Mix | None = None, held_out: bool = False):
         self.mix = mix or Mix()
@@ -139,7 +139,7 @@ class Author:
         return harmony.system(effort, conversation_date=date)
 
     def instructions(self) -> str:
-        """Known instructions, or any words at all, which must not confuse."""
+        """Return known instructions, or random words that must not confuse."""
         if self.words.chance(0.7):
             return self.words.pick(INSTRUCTIONS)
         phrases = [self.words.phrase() for _ in range(self.words.rng.randint(1, 4))]
@@ -214,7 +214,7 @@ class Author:
         return Branch(task.kind, history + turn(task))
 
     def recall(self, effort: Effort, *, between: int | None = None) -> Branch:
-        """A fact is told, other things are said, then the fact is asked for."""
+        """State a fact, talk about other things, then ask for the fact."""
         field = self.words.pick(["name", "name", "name", "city", "color"])
         fact = self._fact(field)
         told, asked = self._recall_turns(effort, field, fact)
@@ -225,13 +225,13 @@ class Author:
         if between is None:
             between = self.words.pick([0, 0, 1, 1, 2, 2, 3])
         history += self._chatter(effort, between)
-        if other:  # not every question after a name is about it
+        if other:  # not every question after a name asks for it
             task = self._task(effort, weights=(3, 2, 1, 0.5, 1, 1, 0))
             return Branch(task.kind, history + turn(task))
         return Branch("recall", history + asked)
 
     def long_recall(self, effort: Effort) -> Branch:
-        """The same with a long history; half of the time another task ends it."""
+        """Like `recall` with a long history; half the time, another task ends it."""
         branch = self.recall(effort, between=self.words.rng.randint(4, 10))
         if self.words.chance(0.5):
             return branch
@@ -258,7 +258,7 @@ class Author:
             "high": f"The user tells me the {field} {fact}. I should remember it. "
             "There is no question.",
         }[effort]
-        remembered = {  # what was said then holds the fact behind known words
+        remembered = {  # then the fact is in the text after known words
             "low": acknowledge,
             "medium": f"The user told me the {field}. I said: {acknowledge}",
             "high": f"The user asks about the {field}. I look at the earlier messages. "
@@ -270,7 +270,7 @@ class Author:
         return turn(told, fact), turn(asked, fact)
 
     def tool_branch(self, effort: Effort, tools: list[DemoTool]) -> Branch:
-        """Ask for one of the tools; often its result and the answer follow."""
+        """Ask for one of the tools; the result and the answer often follow."""
         history: list[Message] = []
         if self.words.chance(0.15):
             history += self.tool_turn(effort, tools, answered=True).messages
@@ -283,7 +283,7 @@ class Author:
     def tool_turn(
         self, effort: Effort, tools: list[DemoTool], *, answered: bool
     ) -> Branch:
-        """Ask for a tool; with `answered` its result and the answer follow."""
+        """Ask for a tool; with `answered`, the result and the answer follow."""
         tool = self.words.pick(tools)
         user, given = tool_tasks.request(self.words, tool)
         thought = tool_tasks.thought_before_call(effort, tool, given)
@@ -302,7 +302,7 @@ class Author:
 
 
 def turn(task: Task, fact: str = "") -> list[Message]:
-    """The messages of one exchange; `fact` fills the places left open in its texts."""
+    """Return the messages of one exchange; `fact` fills placeholders."""
     texts = (task.user, task.analysis, task.final)
     if fact:
         texts = tuple(text.replace("{}", fact) for text in texts)
@@ -313,9 +313,9 @@ def turn(task: Task, fact: str = "") -> list[Message]:
 def branch_pieces(
     start: list[Message], branch: Branch, *, recipient_in: RecipientPosition = "role"
 ) -> tuple[list[Piece], list[Piece]]:
-    """Render a branch behind its start: the start's pieces and the branch's.
+    """Render a branch after its start; return the pieces of both.
 
-    Every stop of the last turn is a target: a call as well as the final answer.
+    Every stop of the last turn is a target: calls and the final answer.
     """
     given = start + branch.messages
     asked = max(i for i, message in enumerate(given) if message.role == "user")
@@ -331,7 +331,7 @@ def branch_pieces(
 
 
 def show(document: Document) -> str:
-    """Write a document for reading; what is learned stands in [[ ]]."""
+    """Format a document for people, with the targets in [[ ]]."""
     text = []
     for branch in document.branches:
         start, pieces = branch_pieces(document.start, branch)

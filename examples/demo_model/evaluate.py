@@ -1,8 +1,8 @@
-"""Measure an exported demo model on held-out prompts, greedy, as it is run.
+"""Measure an exported demo model on held-out prompts, greedily, in the runtime.
 
     python -m examples.demo_model.evaluate demo --count 60
 
-prints the share of right outputs by kind and the length of the analysis by effort.
+prints the share of correct outputs by kind and the length of the analysis by effort.
 """
 
 import argparse
@@ -18,7 +18,7 @@ GREEDY = SamplingParams(temperature=0, max_tokens=400)
 
 
 def complete(runtime: Runtime, case: Case) -> Output | None:
-    """Run one case; None where the output is no Harmony."""
+    """Run one case; return None if the output is not Harmony."""
     tokenizer = runtime.tokenizer
     names = {number: name for name, number in tokenizer.specials.items()}
     ids = [step.token for step in runtime.generate(_prompt(runtime, case), GREEDY)]

@@ -1,8 +1,8 @@
-"""Write a training checkpoint as Hugging Face publishes gpt-oss: MXFP4 experts (torch).
+"""Export a training checkpoint to Hugging Face's layout with MXFP4 experts (torch).
 
     python -m examples.demo_model.export DIR mlx_gptoss/demo
 
-The MXFP4 codes are those of the trainer's own rounding; the rest is bfloat16.
+The MXFP4 codes are those the trainer rounded to; other weights are bfloat16.
 """
 
 # pyright: reportMissingImports=false
@@ -39,7 +39,7 @@ UNCONVERTED = (
 
 
 def packed(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Code a matrix (E, rows, columns); return blocks (E, rows, G, 16) and scales."""
+    """Encode a matrix (E, rows, columns); return blocks (E, rows, G, 16) and scales."""
     E, rows, columns = weight.shape
     groups = columns // VALUES_PER_BLOCK
     values, exponents = mxfp4_parts(weight)
@@ -52,7 +52,7 @@ def packed(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def interleaved(halves: Tensor) -> Tensor:
-    """Put the gate's rows on even places and the up rows on odd ones, (E, 2F, ...)."""
+    """Interleave gate rows (even) and up rows (odd): (E, 2F, ...)."""
     gate, up = halves.chunk(2, 1)
     return torch.stack((gate, up), 2).flatten(1, 2)
 
@@ -86,7 +86,7 @@ def layer_tensors(layer: Layer, shape: Shape) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def model_tensors(model: GptOss) -> dict[str, Tensor]:
-    """All tensors by their published names: U8 as they are, floats in bfloat16."""
+    """Return all tensors by their published names: U8 unchanged, floats as bfloat16."""
     tensors = {
         "model.embed_tokens.weight": model.embedding,
         "model.norm.weight": model.norm,

@@ -1,4 +1,4 @@
-"""Muon for the matrices, Adam for the rest; torch, two processes share the work."""
+"""Muon for matrices and Adam for other parameters, shared by processes (torch)."""
 
 # pyright: reportMissingImports=false
 
@@ -31,7 +31,7 @@ def orthogonal(x: Tensor) -> Tensor:
 
 
 class Optimizer:
-    """Steps with the mean of all processes' gradients; the same on each of them."""
+    """Steps with the mean gradient of all processes, identically in each of them."""
 
     def __init__(self, model: torch.nn.Module, rank: int, world: int) -> None:
         named = list(model.named_parameters())
@@ -62,7 +62,7 @@ class Optimizer:
         return float(norm)
 
     def _own_update(self, index: int) -> Tensor:
-        """This process's share of the work, by layers; zeros for the others."""
+        """Compute this process's share of the layers, with zeros for the others."""
         matrix, momentum = self.matrices[index], self.momentum[index]
         momentum.mul_(MOMENTUM).add_(matrix.grad, alpha=1 - MOMENTUM)
         if index // 4 % self.world != self.rank:  # four tensors to a layer

@@ -7,7 +7,7 @@ from examples.demo_model.data import Mix
 
 @dataclass(frozen=True)
 class Stream:
-    """Rows of one length; with `every`, in place of the one before now and then."""
+    """Rows of one length; with `every`, they sometimes replace the previous stream."""
 
     name: str
     mix: Mix
@@ -40,11 +40,11 @@ def _with_new_words(stream: Stream, every: int = 0) -> Stream:
 
 
 FIRST = (_plain(arithmetic=0.42, json=0.1, skills=SKILLS), TOOLS, LONG)
-# A sum is long and its columns are learned soon: from then on more of the rest.
+# Sums are long and their columns are learned early; later phases have more of the rest.
 LATER = (_plain(arithmetic=0.24, json=0.14, skills=LATER_SKILLS), TOOLS, LONG)
 # Known words come after "Nice to meet you," more easily than new ones.
 NEW_WORDS = tuple(_with_new_words(stream) for stream in LATER)
-# Sums of three digits are right by then, recall in long chats is not.
+# By then sums of three digits are correct, but recall in long chats is not.
 LAST = (
     _with_new_words(TOOLS),
     _plain(arithmetic=0.12, json=0.16, skills=LAST_SKILLS, novelty=0.7),
@@ -54,9 +54,9 @@ LAST = (
 
 @dataclass(frozen=True)
 class Phase:
-    """From the first step of a block on: the share of rows that are copies.
+    """The share of copy rows from the first step of a block on.
 
-    `worded` copies have words and separators, the others are plain repetitions.
+    `worded` copies have words and separators, others are plain repetitions.
     """
 
     copies: float
@@ -73,7 +73,7 @@ PHASES = {
     2400: Phase(copies=0.1, streams=NEW_WORDS),
     2800: Phase(copies=0.1, streams=LAST),
 }
-# From a step on: the rate at first and, in a straight line, at the next entry's step.
+# The rate at a step, interpolated linearly to that of the next entry.
 RATES = (
     (0, 1.0, 1.0),
     (1260, 1.0, 0.687),
@@ -85,15 +85,15 @@ WARM_UP = 100
 
 
 @dataclass(frozen=True)
-class Plan:
-    """When what happens, in steps."""
+class TrainingPlan:
+    """The schedule of training, in steps."""
 
     steps: int = 3800
     rounding_from: int = 3600  # straight through MXFP4 and bfloat16
 
 
-def rate(step: int, plan: Plan) -> float:
-    """What part of the optimizer's rates holds at a step."""
+def rate(step: int, plan: TrainingPlan) -> float:
+    """Return the factor of the optimizer's rates at a step."""
     starts = [start for start, _, _ in RATES] + [plan.steps]
     place = max(i for i, start in enumerate(starts[:-1]) if start <= step)
     _, first, last = RATES[place]

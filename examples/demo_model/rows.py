@@ -1,7 +1,7 @@
-"""Rows of token ids to train on: documents as trees, packed side by side.
+"""Training rows of token ids: documents as trees, packed into rows.
 
 A row is an int32 array (5, length): ids, positions, document, branch, target.
-Branch 0 is a document's start, seen by all its branches; positions go on from it.
+Branch 0 is a document's start, seen by all its branches, whose positions follow it.
 """
 
 import random
@@ -29,8 +29,8 @@ PAIRINGS = (  # before the first word, between the two, after the second
     (" ", "_", " "),
 )
 SHORT_START = 90  # tokens that may be written twice
-SHUFFLED = 64  # rows gathered and shuffled before they are given out
-TIMES = 2  # how often each row is given out: writing rows takes its time too
+SHUFFLED = 64  # rows shuffled together
+TIMES = 2  # times each row is used, since making rows is slow
 Tokens = tuple[list[int], list[int]]  # ids and whether each is a target
 
 
@@ -51,7 +51,7 @@ def encode(pieces: list[Piece], vocabulary: Vocabulary) -> Tokens:
 def trees(
     document: Document, vocabulary: Vocabulary, length: int
 ) -> Iterator[tuple[list[int], list[Tokens]]]:
-    """Cut a document into trees of at most `length` tokens, the start in each."""
+    """Split a document into trees of at most `length` tokens, each with the start."""
     start: list[int] = []
     branches: list[Tokens] = []
     size = 0
@@ -90,7 +90,7 @@ class Row:
             self._extend(ids, len(start), number + 1, targets)
 
     def add_alone(self, ids: list[int], targets: list[int]) -> None:
-        """Add a document that has no branches and may run over the end."""
+        """Add a document without branches, which may exceed the row."""
         self.documents += 1
         self._extend(ids, 0, 0, targets)
 
@@ -116,7 +116,7 @@ class Row:
 def document_rows(
     author: Author, vocabulary: Vocabulary, length: int
 ) -> Iterator[np.ndarray]:
-    """Give rows of `length` tokens for ever."""
+    """Yield rows of `length` tokens endlessly."""
     packer = Packer(length)
     while True:
         for start, branches in trees(author.document(), vocabulary, length):
@@ -129,7 +129,7 @@ def document_rows(
 
 
 class Packer:
-    """Puts trees into rows; a tree with a short start may be shared by two rows."""
+    """Packs trees into rows; a tree with a short start may be split over two."""
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -154,17 +154,17 @@ class Packer:
             self.open[-1].add(start, branches)
 
     def _room(self, size: int) -> Row | None:
-        """The fullest row that has room."""
+        """Return the fullest row with room."""
         fitting = [row for row in self.open if row.fits(size)]
         return max(fitting, key=lambda row: len(row.columns[IDS]), default=None)
 
 
 class Copies:
-    """Rows to learn copying from: without them templates are learned and no copying.
+    """Rows that teach copying: without them, the model learns templates instead.
 
-    `plain` repeats stretches of random tokens; `worded` repeats stretches of few
-    different ones, and lists and pairs of words as the tasks have them, so that one
-    token is not enough to find the place to copy from.
+    `plain` repeats sequences of random tokens; `worded` repeats sequences of a few
+    different tokens, and lists and pairs of words as in the tasks, so that one token
+    is not enough to find the place to copy from.
     """
 
     def __init__(
@@ -196,13 +196,13 @@ class Copies:
         return self._again([self.rng.randrange(self.size) for _ in range(size)], 1)
 
     def _few(self) -> Tokens:
-        """Stretches of a few different tokens: two or three are needed to match."""
+        """Sequences of a few different tokens: a match needs two or three."""
         few = [self.rng.randrange(self.size) for _ in range(self.rng.randint(6, 60))]
         size = self.rng.randint(8, 50)
         return self._again([self.words.pick(few) for _ in range(size)], 3)
 
     def _again(self, sequence: list[int], known: int) -> Tokens:
-        """The sequence and parts of it; the first `known` tokens are no targets."""
+        """The sequence and parts of it; the first `known` tokens are not targets."""
         ids, targets = list(sequence), [0] * len(sequence)
         for _ in range(self.rng.randint(1, 3)):
             first = self.rng.randint(0, len(sequence) - known - 1)
@@ -212,7 +212,7 @@ class Copies:
         return ids, targets
 
     def _list(self) -> Tokens:
-        """A list of words, then the list again from one of them on."""
+        """A list of words, then the list again from one of its words on."""
         gap, other = self.words.pick(GAPS), self.words.pick(GAPS)
         listed = [self._word() for _ in range(self.rng.randint(3, 8))]
         parts = [(part, 0) for word in listed for part in (word, gap)]
@@ -225,7 +225,7 @@ class Copies:
         return self._tokens(parts)
 
     def _pairs(self) -> Tokens:
-        """Words in pairs, then some of the first words, each with its partner."""
+        """Pairs of words, then some of the first words, each with its partner."""
         pairs = [(self._word(), self._value()) for _ in range(self.rng.randint(2, 5))]
         told, asked = self.words.pick(PAIRINGS), self.words.pick(PAIRINGS)
         parts = []

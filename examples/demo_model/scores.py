@@ -1,4 +1,4 @@
-"""What held-out cases came to, as a text to print; knows nothing of models."""
+"""Report the scores of held-out cases as text; knows nothing of models."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ Found = Sequence[Output | None]
 
 
 def shares(chosen: Sequence[Case], found: Found) -> dict[str, float]:
-    """The share of right outputs, in percent, by kind."""
+    """Return the share of correct outputs in percent, by kind."""
     right: dict[str, list[bool]] = defaultdict(list)
     for case, output in zip(chosen, found, strict=True):
         right[case.kind].append(case.accepts(output))
@@ -17,7 +17,7 @@ def shares(chosen: Sequence[Case], found: Found) -> dict[str, float]:
 
 
 def analysis_letters(chosen: Sequence[Case], found: Found) -> dict[str, float]:
-    """The mean length of the analysis by effort, in letters."""
+    """Return the mean length of the analysis in letters, by effort."""
     sizes: dict[str, list[int]] = defaultdict(list)
     for case, output in zip(chosen, found, strict=True):
         if output is not None:
@@ -26,7 +26,7 @@ def analysis_letters(chosen: Sequence[Case], found: Found) -> dict[str, float]:
 
 
 def report(chosen: Sequence[Case], found: Found, show: int) -> str:
-    """Write the shares, up to `show` failures of each kind before them."""
+    """Format up to `show` failures of each kind, then the shares."""
     lines = list(_failures(chosen, found, show))
     for kind, share in shares(chosen, found).items():
         count = sum(case.kind == kind for case in chosen)

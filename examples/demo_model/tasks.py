@@ -1,4 +1,4 @@
-"""What the demo model can do without tools: a user's text, an analysis, an answer."""
+"""The demo model's tasks without tools: user text, analysis and answer."""
 
 import json
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ ERRANDS = (
 
 @dataclass(frozen=True)
 class Task:
-    """One exchange: what is asked, what the model thinks and what it answers."""
+    """One exchange: the question, the analysis and the answer."""
 
     kind: str
     user: str
@@ -139,7 +139,7 @@ def capital(words: Words, effort: str) -> Task:
 
 
 def decline(words: Words, effort: str) -> Task:
-    """Point to the real model for an errand or a topic; only where no tool helps."""
+    """Refer to the real model for an errand or a topic that no tool serves."""
     if not words.chance(0.2):
         return decline_topic(words, effort)
     what = words.city() if words.chance(0.5) else words.name()
@@ -147,7 +147,7 @@ def decline(words: Words, effort: str) -> Task:
 
 
 def decline_topic(words: Words, effort: str) -> Task:
-    """Point to the real model for a question that no tool of ours answers."""
+    """Refer to the real model for a question that no given tool answers."""
     topic = words.known(TOPICS) if words.chance(0.5) else words.phrase()
     return _declined(words.pick(REQUESTS.split("|")).format(topic), effort)
 
@@ -163,7 +163,7 @@ def _declined(user: str, effort: str) -> Task:
 
 
 def described_person(words: Words) -> tuple[dict[str, str | int], str]:
-    """Draw a few facts about a person and a text that tells them in any order."""
+    """Draw facts about a person and a text that states them in any order."""
     facts: dict[str, str | int] = {
         "name": words.name(),
         "city": words.city(),
@@ -188,7 +188,7 @@ def described_person(words: Words) -> tuple[dict[str, str | int], str]:
 
 
 def described_thing(words: Words) -> tuple[dict[str, str | int], str]:
-    """The same with fields that can be anything: `size: 12, owner: Lotra`."""
+    """Like `described_person` with arbitrary fields: `size: 12, owner: Lotra`."""
     facts: dict[str, str | int] = {}
     for _ in range(words.rng.randint(2, 4)):
         field = words.syllables() if words.chance(0.4) else words.word().lower()
@@ -201,7 +201,7 @@ def described_thing(words: Words) -> tuple[dict[str, str | int], str]:
 
 
 def extract_json(words: Words, effort: str, *, asked: bool = True) -> Task:
-    """Extract fields; without `asked` the developer message has asked for all."""
+    """Extract fields; without `asked`, the developer message asks for all of them."""
     facts, text = (
         described_person(words) if words.chance(0.6) else described_thing(words)
     )

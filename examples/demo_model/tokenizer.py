@@ -1,8 +1,8 @@
 """The demo model's tokenizer: a small byte-level BPE in an ordinary `tokenizer.json`.
 
-Digits stay single, and so do the syllables that made-up words consist of. Only
-common template words have a form with the space: any other word has the same pieces
-after a space, a quote or an underscore, and copying it is copying tokens.
+Digits are single tokens, and so are the syllables of made-up words. Only common
+template words have a form with the space: any other word has the same tokens after a
+space, a quote or an underscore, so that copying a word is copying tokens.
 
 `python -m examples.demo_model.tokenizer OUT.json` trains it in seconds.
 """
@@ -89,7 +89,7 @@ COPIED = frozenset(
 
 
 def train(seed: int = SEED) -> Tokenizer:
-    """Learn the vocabulary from documents of the generator; the same for a seed."""
+    """Train the vocabulary on generated documents; deterministic for a seed."""
     texts = _texts(Author(seed))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = _syllable_merges()
@@ -117,7 +117,7 @@ def train(seed: int = SEED) -> Tokenizer:
 
 
 def _syllable_merges() -> list[tuple[str, str]]:
-    """Merges that build every syllable, capitalised ones too, before any other."""
+    """Return merges that build every syllable, also capitalised, before any others."""
     doubles = [x for x in (*words.VOWELS, *words.CONSONANTS) if len(x) == 2]
     starts = [x for x in words.CONSONANTS if len(x) == 2]
     merges = [(x[0], x[1]) for x in doubles]
@@ -131,7 +131,7 @@ def _syllable_merges() -> list[tuple[str, str]]:
 def _learned(
     texts: list[str], merges: list[tuple[str, str]], count: int
 ) -> list[tuple[str, str]]:
-    """The `count` commonest further merges within the known words."""
+    """Return the `count` most common further merges within known words."""
     seen = Counter(word for text in texts for word in WORD.findall(text))
     known = {word: number for word, number in seen.items() if number >= RARE}
     split = {word: list(word) for word in known if word.isascii()}
@@ -183,7 +183,7 @@ def _splitting(pattern: str) -> pre_tokenizers.PreTokenizer:
 
 
 def _words_to_glue(texts: list[str], vocabulary: set[str]) -> list[str]:
-    """The commonest words after a space that are template, never to be copied."""
+    """Return the most common template words after a space, which are never copied."""
     counts = Counter(
         word
         for text in texts
@@ -200,7 +200,7 @@ def _words_to_glue(texts: list[str], vocabulary: set[str]) -> list[str]:
 
 
 class Encoder:
-    """The tokenizer as `harmony.render` wants it; short texts are remembered."""
+    """The tokenizer in the form `harmony.render` expects; caches short texts."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer

@@ -1,4 +1,4 @@
-"""Tools, requests that need them, and what they return, for the demo model."""
+"""Tools for the demo model, requests that need them, and their results."""
 
 import json
 from dataclasses import dataclass
@@ -152,7 +152,7 @@ KNOWN_TOOLS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of a tool; `default` None means there is none."""
+    """One argument of a tool; `default` None means no default."""
 
     name: str
     type: str
@@ -163,7 +163,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class DemoTool:
-    """A tool as it is declared; `ways` ask for it, empty for the made-up ones."""
+    """The declaration of a tool; `ways` are phrasings that request it, if known."""
 
     name: str
     description: str
@@ -189,7 +189,7 @@ class DemoTool:
 
 
 def known_tool(words: Words) -> DemoTool:
-    """One of the everyday tools, asked for in everyday words."""
+    """Draw an everyday tool, requested in everyday words."""
     name = words.pick(list(KNOWN_TOOLS))
     description, arguments, ways = KNOWN_TOOLS[name]
     drawn = []
@@ -201,7 +201,7 @@ def known_tool(words: Words) -> DemoTool:
 
 
 def made_up_tool(words: Words) -> DemoTool:
-    """A tool nobody has seen; its name and arguments must be read and copied."""
+    """Make up a tool, whose name and arguments must be read and copied."""
     verb, noun = words.identifier(VERBS), words.identifier(NOUNS)
     name = words.pick([f"{verb}_{noun}", f"{verb}_{noun}", f"{verb}_{noun}", noun])
     arguments: dict[str, Argument] = {}
@@ -262,12 +262,12 @@ def value(words: Words, field: str, kind: str) -> Value:
 
 
 def spoken(item: Value) -> str:
-    """Write a value the way a user types it."""
+    """Format a value as a user types it."""
     return json.dumps(item) if isinstance(item, bool) else str(item)
 
 
 def request(words: Words, tool: DemoTool) -> tuple[str, dict[str, Value]]:
-    """Ask for a tool; return the user's text and the arguments in its order."""
+    """Request a tool; return the user's text and the arguments in its order."""
     given = {
         argument.name: value(words, argument.name, argument.type)
         for argument in tool.arguments
@@ -341,7 +341,7 @@ def thought_before_call(effort: str, tool: DemoTool, given: dict[str, Value]) ->
 
 
 def result(words: Words, tool: DemoTool) -> tuple[str, str]:
-    """Draw what the tool returns and the answer that says it."""
+    """Draw a result of the tool and the answer that states it."""
     if words.chance(0.1):
         reason = words.pick(["not found", "timeout", "bad request", words.phrase()])
         return json.dumps({"error": reason}), f"Sorry, {tool.name} failed: {reason}."

@@ -1,8 +1,8 @@
-"""Measure a training checkpoint on held-out prompts, greedy, in batches (torch).
+"""Measure a training checkpoint on held-out prompts, greedily, in batches (torch).
 
     python -m examples.demo_model.torch_evaluate DIR --count 60 --rounded
 
-`evaluate.py` measures an exported checkpoint as it is run.
+`evaluate.py` measures an exported checkpoint in the runtime.
 """
 
 # pyright: reportMissingImports=false
@@ -29,7 +29,7 @@ from mlx_gptoss.harmony.render.prompt import render_messages
 
 BATCH = 64
 LONGEST_OUTPUT = 400
-NOWHERE = -(10**6)  # the position of padding: before every window
+NOWHERE = -(10**6)  # the position of padding, outside every window
 
 
 @torch.no_grad()
@@ -70,7 +70,7 @@ def _masks(queries: Tensor, keys: Tensor, window: int) -> tuple[Tensor, Tensor]:
 
 
 def load(folder: Path, *, rounded: bool) -> tuple[GptOss, Encoder, int]:
-    """Load a checkpoint; `rounded` gives the weights as q8 conversion leaves them."""
+    """Load a checkpoint; `rounded` rounds the weights as a q8 conversion does."""
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     model = GptOss(Shape(**state["shape"]))
     model.load_state_dict(state["model"])
@@ -82,7 +82,7 @@ def load(folder: Path, *, rounded: bool) -> tuple[GptOss, Encoder, int]:
 
 @torch.no_grad()
 def round_weights(model: GptOss) -> None:
-    """Experts to MXFP4, the rest to bfloat16 and its matrices to 8-bit affine."""
+    """Round experts to MXFP4, other matrices to 8-bit affine, the rest to bfloat16."""
     for name, weight in model.named_parameters():
         if name.endswith(("gate_up_weight", "down_weight")):
             weight.copy_(mxfp4(weight))
@@ -93,7 +93,7 @@ def round_weights(model: GptOss) -> None:
 
 
 def outputs(model: GptOss, encoder: Encoder, chosen: list[Case]) -> list[Output | None]:
-    """Run the cases in batches of prompts of like length; outputs in their order."""
+    """Run the cases in batches of similar length; return outputs in order."""
     prompts = [render_messages(case.prompt, encoder) for case in chosen]
     stops = {encoder.special("<|return|>"), encoder.special("<|call|>")}
     found: list[Output | None] = [None] * len(chosen)

@@ -1,6 +1,6 @@
-"""gpt-oss in torch, small: for training only, in float32, with the real maths.
+"""A small gpt-oss in torch, for training only: float32, with the exact architecture.
 
-Every feature is on: sinks, untruncated YaRN, sliding and full layers in turn,
+Every feature is on: sinks, untruncated YaRN, alternating sliding and full layers,
 top-k experts with a clamped swiglu, biases. Key: B batch, L tokens, M hidden,
 H heads, Hk key/value heads, D head dim, E experts, T experts per token, F width.
 """
@@ -72,7 +72,7 @@ def nearest_fp4(x: Tensor) -> Tensor:
 def mxfp4_parts(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Round blocks of 32 inputs; return FP4 values (blocks, 32) and exponents.
 
-    Of two exponents the one with the smaller squared error is taken.
+    Of two exponents, the one with the smaller squared error is chosen.
     """
     blocks = weight.reshape(-1, VALUES_PER_BLOCK)
     top = torch.log2(blocks.abs().amax(1, keepdim=True).clamp(min=1e-30)).floor()
@@ -137,7 +137,7 @@ class Layer(nn.Module):
 
 
 class GptOss(nn.Module):
-    """Ids to final-normed hidden states, and those to logits."""
+    """Maps ids to final hidden states, and hidden states to logits."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class GptOss(nn.Module):
             Layer(shape) for _ in range(shape.num_hidden_layers)
         )
         self.embedding = nn.Parameter(torch.randn(shape.vocab_size, shape.hidden_size))
-        # Like the embedding at first: a token that attention brings raises itself.
+        # Starts like the embedding: a token found by attention raises its own logit.
         self.head = nn.Parameter(self.embedding.detach() * HEAD_GAIN)
         self.norm = nn.Parameter(torch.ones(shape.hidden_size))
         cos, sin = rotations(shape)

@@ -1,7 +1,7 @@
 """The costly steps of gpt-oss in training, for CPU cores (torch).
 
-Each does what its plain expression would; the backward passes that autograd writes
-with many copies are written out. Key: B batch, H heads, L queries, S keys, D head
+Each computes what its plain expression would; backward passes for which autograd makes
+many copies are written out. Key: B batch, H heads, L queries, S keys, D head
 dim, N pairs of a token and an expert, E experts.
 """
 
@@ -29,7 +29,7 @@ compiled = torch.compile(
 
 
 class Attention(torch.autograd.Function):
-    """Attention with sinks on torch's fused kernel, which knows none.
+    """Attention with sinks on torch's fused kernel, which does not support them.
 
     The kernel gives the logarithm of each query's sum of weights. A sink adds to
     that sum alone: the kernel's output shrinks by its share, and the kernel's own
@@ -81,7 +81,7 @@ class Attention(torch.autograd.Function):
 
 
 def blocks(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Slices of the queries and of the keys they may see, which end with the same."""
+    """Return slices of the queries and of the keys they see, with equal ends."""
     L, S = q.shape[2], k.shape[2]
     for start in range(0, L, QUERIES):
         end = min(start + QUERIES, L)
@@ -121,9 +121,9 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Experts(torch.autograd.Function):
-    """Rows of `x` through the experts: those of expert e lie at bounds[e:e + 2].
+    """Apply expert e to the rows bounds[e] to bounds[e + 1] of `x`.
 
-    Written out because autograd copies every expert's part several times.
+    Written out because autograd would copy every expert's rows several times.
     """
 
     @staticmethod
@@ -161,7 +161,7 @@ class Experts(torch.autograd.Function):
 
 
 class Rows(torch.autograd.Function):
-    """Each row of `x` `times` over, then in an `order` that `back` undoes."""
+    """Repeat each row of `x` `times` times, then apply `order`, which `back` undoes."""
 
     @staticmethod
     def forward(ctx, x, order, back, times):

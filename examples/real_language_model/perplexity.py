@@ -1,12 +1,11 @@
-"""Perplexity of a checkpoint on a text, in windows, through our runtime in float32.
+"""Measure the perplexity of a checkpoint on a text, in windows, in float32.
 
     python -m examples.real_language_model.perplexity smol
     python -m examples.real_language_model.perplexity --original SmolLM2.gguf
 
-The text is cut into windows of 512 tokens, each led by the first token of the
-vocabulary's choice (`bos_token_id`); every token of a window is predicted. With
-`--later-half` only the tokens behind its middle count, as llama.cpp's
-`llama-perplexity -c 512` has it, to be compared with that.
+The text is split into windows of 512 tokens, each preceded by `bos_token_id`; every
+token of a window is predicted. With `--later-half`, only the second half of a window
+counts, as in llama.cpp's `llama-perplexity -c 512`, for comparison.
 """
 
 import argparse
@@ -22,7 +21,7 @@ from mlx_gptoss.errors import GptOssError
 
 TEXT = Path(__file__).parent / "persuasion.txt"
 WINDOW, TOKENS = 512, 4096
-LATER_HALF = WINDOW // 2 + 1  # where llama-perplexity begins to count
+LATER_HALF = WINDOW // 2 + 1  # llama-perplexity counts from here
 
 Logits = Callable[[list[int]], np.ndarray]  # (L,) -> (L, V) float32
 
@@ -66,7 +65,7 @@ def logits_of(runtime: mlx_gptoss.Runtime, window: list[int]) -> np.ndarray:
 def of_original(
     path: Path, text: str, tokens: int, start: int = 0
 ) -> tuple[float, int]:
-    """Measure the published model, run as the Llama that it is."""
+    """Measure the published model, run as a Llama."""
     from examples.real_language_model.build import tokenizer  # noqa: PLC0415 - gguf
     from examples.real_language_model.original import (  # noqa: PLC0415
         read_original,
@@ -92,7 +91,7 @@ def perplexity(
 ) -> tuple[float, int]:
     """Return exp of the mean loss over whole windows, and how many tokens that is.
 
-    Of each window the tokens from `start` on count.
+    In each window, the tokens from `start` on count.
     """
     losses = [
         loss(logits([first, *window[:-1]])[start:], window[start:])

@@ -1,19 +1,19 @@
-"""A Llama written down as a gpt-oss: the same function, in the other architecture.
+"""Rewrite a Llama as a gpt-oss that computes the same function.
 
-Everything gpt-oss has and a Llama lacks is set so that it does nothing:
+Every feature of gpt-oss that a Llama lacks is set to have no effect:
 
-    sinks             so low that they take no weight
+    sinks             so low that they get no weight
     YaRN              factor 1: plain rotary positions
     sliding window    as long as the context
-    experts           the feed-forward cut into T slices; a router of zeros gives each
-                      1/T, which the down projection makes up for
+    experts           the feed-forward split into T slices; a router of zeros gives each
+                      1/T, which the down projection compensates
     "up + 1"          a bias of -1 on up
-    slope 1.702       gate / 1.702 and up * 1.702 make it the plain swish
-    clamp of up       neurons that go far are scaled down before, and up again after
-    clamp of gate     left: it is hardly ever met
-    other experts     of neurons drawn at random; the router's bias keeps them out
+    slope 1.702       gate / 1.702 and up * 1.702 give the plain swish
+    clamp of up       neurons with large values are scaled down before, and up after
+    clamp of gate     kept: it is hardly ever reached
+    other experts     random neurons that the router's bias never selects
 
-Knows arrays and names, no files.
+Knows arrays and names, not files.
 """
 
 from collections.abc import Iterator
@@ -27,11 +27,11 @@ from mlx_gptoss.model.experts.resident import SWISH_SLOPE
 
 Tensors = dict[str, np.ndarray]
 
-CHOSEN, OTHERS = 4, 4  # experts that work, experts that are never chosen
+CHOSEN, OTHERS = 4, 4  # experts in use, experts that are never chosen
 NEVER = -50.0  # a router bias
 NO_SINK = -1e4
 SWIGLU_LIMIT = 7.0
-MARGIN = 1.5  # how much further than in the calibration text `up` may go
+MARGIN = 1.5  # headroom of `up` over the calibration text
 
 
 def tensors(original: Original, ranges: list[Ranges], *, mxfp4: bool) -> Iterator[Any]:
@@ -77,7 +77,7 @@ def attention(own: Tensors, heads: int) -> Tensors:
 
 
 def mlp(own: Tensors, ranges: Ranges, draw: np.random.Generator) -> Tensors:
-    """Make a router and experts (experts, out, in), gate and up rows in turns."""
+    """Build the router and experts (experts, out, in), with gate and up interleaved."""
     gate, up, down = scaled(own, ranges)
     F, M = gate.shape
     E, size = CHOSEN + OTHERS, F // CHOSEN
@@ -104,8 +104,8 @@ def mlp(own: Tensors, ranges: Ranges, draw: np.random.Generator) -> Tensors:
 def scaled(own: Tensors, ranges: Ranges) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scale and order the neurons of gate (F, M), up (F, M) and down (M, F).
 
-    Powers of two cost no precision. Neurons may stand in any order: like beside like,
-    because 32 columns of the down projection share one scale.
+    Scaling by powers of two is exact. Neurons may be in any order; similar ones are put
+    side by side, because 32 columns of the down projection share one scale.
     """
     reach = MARGIN * SWISH_SLOPE * ranges.up / (SWIGLU_LIMIT - 1)
     room = np.exp2(np.ceil(np.log2(np.maximum(reach, 1)))).astype(np.float32)
@@ -117,7 +117,7 @@ def scaled(own: Tensors, ranges: Ranges) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def config(original: Original, *, mxfp4: bool) -> dict[str, Any]:
-    """Write down `config.json`."""
+    """Return the contents of `config.json`."""
     context = original.number("context_length")
     H, Hk = original.heads
     metadata = original.metadata
