@@ -1,12 +1,12 @@
-"""`mlx-gptoss chat`: a conversation at a terminal, in a pipe, or with one message.
+"""`mlx-gptoss chat`: a conversation in a terminal, in a pipe, or with one message.
 
-__init__      the command: options in, a Loop with an interface out
-loop          messages are answered, /commands obeyed
-commands/     one declaration a command, for what it does, help and completion
-conversation  the chat, its model, tools, files and place on disk
-interface     what the loop needs of a screen; plain (lines) and full (a terminal)
-full          prompt, completion, turn, keys, approval: a person at the keys
-answer        what a turn shows: markdown, layout, tail bring it to the screen
+__init__      the command: turns options into a ChatLoop with an interface
+loop          answers messages and runs /commands
+commands/     /commands, each declared once for its action, help and completion
+session       the chat with its model, tools, attached files and storage
+interface     what the loop needs of a screen; plain (lines), full_screen (terminal)
+full_screen   uses prompt, completion, live_answer, keys, approval
+answer        the content of one turn; markdown, layout and live_tail display it
 """
 
 import sys
@@ -58,11 +58,11 @@ def chat(
     session: str | None,
     **sampling: Any,
 ) -> None:
-    """Hold a conversation; /help lists what can be changed in it.
+    """Hold a conversation; /help lists its commands.
 
-    With PROMPT, answer it first; where it cannot go on (no terminal to type at) that
-    is all, and what comes on stdin goes with it. Answers go to stdout, the rest to
-    stderr. The model has no tools unless you give it some.
+    With PROMPT, answer it first. Without a terminal that is all, and the text on stdin
+    is appended to it. Answers go to stdout, the rest to stderr. The model has no
+    tools unless you give it some.
 
     \b
     mlx-gptoss chat
@@ -96,7 +96,7 @@ def chat(
 
 
 def _said(*names: str) -> dict[str, Any]:
-    """Return the options that stood on the command line."""
+    """Return the options given on the command line."""
     context = click.get_current_context()
     return {
         name: context.params[name]

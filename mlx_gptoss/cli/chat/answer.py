@@ -1,8 +1,8 @@
-"""What one turn shows: events in, parts out.
+"""Turn the events of one answer into parts to display.
 
-Reasoning is dimmed, and one line once it is over; answers and preambles are
-Markdown; calls stand with what came of them. Keeps all of it, so that what was folded
-can be shown again. Knows events and looks; neither keys nor where it is printed.
+Reasoning is dimmed, and folded to one line when it ends; answers and preambles are
+Markdown; calls are shown with their results. Everything is kept, so that folded text
+can be shown again. Knows events and formatting; knows no keys and no output stream.
 """
 
 import json
@@ -29,9 +29,9 @@ from mlx_gptoss.harmony.events import (
 
 FOLD, SHOW, HIDE = "fold", "show", "hide"
 REASONING = (FOLD, SHOW, HIDE)
-RESULT_LINES = 6  # of a tool's result that are shown
-THOUGHT_LINES = 5  # of reasoning under way
-# What could make text look other than it is: controls, and marks that turn direction.
+RESULT_LINES = 6  # shown of a tool's result
+THOUGHT_LINES = 5  # shown of running reasoning
+# Characters that can disguise text: controls, and marks that change direction.
 DECEIVING = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2060-\u2069\ufeff]"
 )
@@ -39,7 +39,7 @@ DECEIVING = re.compile(
 
 @dataclass
 class ReasoningBlock:
-    """A stretch of reasoning."""
+    """One block of reasoning."""
 
     text: str = ""
     began: float = 0.0
@@ -54,7 +54,7 @@ class ReasoningBlock:
 
 @dataclass
 class AnswerView:
-    """One turn; `take` what is finished, `rest` is what may still change."""
+    """The display of one turn: `take` finished parts; `rest` may still change."""
 
     reasoning: str = FOLD
     clock: Callable[[], float] = monotonic
@@ -68,10 +68,10 @@ class AnswerView:
     _thought: ReasoningBlock | None = None
     _stream: MarkdownStream | None = None
     _kind: type | None = None  # of the open stream
-    _calling: str = ""  # the tool whose result is waited for
+    _calling: str = ""  # the tool whose result is pending
 
     def show(self, event: Event) -> None:
-        """Take an event in."""
+        """Add an event."""
         if isinstance(event, Reasoning):
             self._think(event.text)
         elif isinstance(event, Answer | Preamble):
@@ -89,7 +89,7 @@ class AnswerView:
             self.end()
 
     def end(self) -> None:
-        """Finish what is open: nothing more will come."""
+        """Finish open parts: no more events follow."""
         if self._thought is not None:
             self._close_thought(self._thought)
         if self._stream is not None:
@@ -97,14 +97,14 @@ class AnswerView:
         self._thought = self._stream = self._kind = None
 
     def note(self, text: str) -> None:
-        """Add a dimmed line of ours."""
+        """Add a dimmed note."""
         self.end()
         self._finished.append(OutputPart(dim(text)))
 
     def decide(self, call: ToolCall, text: str) -> None:
-        """Show what was decided about a call, below it."""
+        """Show the decision about a call below it."""
         self.end()
-        if call != self.called:  # of several: name the one that is meant again
+        if call != self.called:  # several are running: name it again
             self._call(call.name, call.arguments)
             self.called = call
         part = OutputPart(dim(f"  ├ {text}"), goes_on=True)
@@ -112,12 +112,12 @@ class AnswerView:
         self.whole.append(part)
 
     def take(self) -> list[OutputPart]:
-        """Return the parts that were finished since the last time."""
+        """Return the parts finished since the last call."""
         taken, self._finished = self._finished, []
         return joined(taken)
 
     def rest(self) -> list[OutputPart]:
-        """Return what is under way, as it looks now."""
+        """Return the unfinished parts, as they look now."""
         if self._thought is not None and self.reasoning != HIDE:
             last = None if self.reasoning == SHOW else THOUGHT_LINES
             return [OutputPart(ReasoningView(self._thought.text, last))]
@@ -125,12 +125,12 @@ class AnswerView:
 
     @property
     def thinking(self) -> bool:
-        """Whether reasoning is under way that could be unfolded."""
+        """Whether there is running reasoning that can be unfolded."""
         return self._thought is not None and self.reasoning == FOLD
 
     @property
     def activity(self) -> str:
-        """What the model is doing, in one word or two."""
+        """A word or two for what the model is doing."""
         if self._thought is not None:
             return "Reasoning"
         if self._stream is not None:
@@ -138,7 +138,7 @@ class AnswerView:
         return f"Running {self._calling}" if self._calling else "Reading"
 
     def unfold(self) -> None:
-        """Show the reasoning under way, and what follows, in full."""
+        """Show the current and all following reasoning in full."""
         self.reasoning = SHOW if self.reasoning == FOLD else FOLD
 
     def _think(self, text: str) -> None:
@@ -186,7 +186,7 @@ class AnswerView:
 
 
 def call_line(name: str, arguments: str) -> Group:
-    """Show a call so that nobody is deceived about what it would do."""
+    """Format a call so that hidden characters cannot disguise what it does."""
     head = Text.assemble(("● ", "green"), (visible(name), "bold"), overflow="fold")
     try:
         values = json.loads(arguments)
@@ -201,13 +201,13 @@ def call_line(name: str, arguments: str) -> Group:
 
 
 def visible(text: str) -> str:
-    """Write characters that act or hide as their codes."""
+    """Replace control and invisible characters by their codes."""
     return DECEIVING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 @dataclass(frozen=True)
 class ReasoningView:
-    """Dimmed text at a bar, or only its last lines."""
+    """Dimmed reasoning beside a bar, or only its last lines."""
 
     text: str
     last: int | None = None
@@ -215,7 +215,7 @@ class ReasoningView:
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:
-        kept = self.text.split("\n")[-(self.last or 0) :]  # each is a line or more
+        kept = self.text.split("\n")[-(self.last or 0) :]  # each is one line or more
         text = Text("\n".join(kept), style="dim", overflow="fold")
         lines = text.wrap(console, max(1, options.max_width - 2))
         for line in list(lines)[-self.last :] if self.last else lines:
@@ -223,7 +223,7 @@ class ReasoningView:
 
 
 def _under(lines: list[str]) -> Group:
-    """Lines below a call, the first with an elbow."""
+    """Indent lines below a call; the first has an elbow."""
     marks = ["  └ ", *["    "] * (len(lines) - 1)]
     pairs = zip(marks, lines, strict=True)
     return Group(*(dim(mark + line) for mark, line in pairs))

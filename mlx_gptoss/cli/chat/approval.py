@@ -1,9 +1,9 @@
-"""Whether a call may run, as a person says: once, always, no, never.
+"""Ask a person whether a call may run: once, always, no, never.
 
-`always` and `never` become the tool's policy until the program is left, where /tools
-shows and changes them. `always` is asked again for whatever may run code or touch
-files: that is every tool but those of the browser. What an MCP server says of its tools
-(`readOnlyHint`) is its word alone and counts for nothing here.
+`always` and `never` become the tool's policy until the program ends; /tools shows and
+changes them. `always` needs a second confirmation for every tool that may run code or
+touch files, which is all but those of the browser. An MCP server's own claims about its
+tools (`readOnlyHint`) are ignored.
 """
 
 from collections.abc import Callable
@@ -28,23 +28,23 @@ OUTCOMES = {
 
 
 def asks_twice(tool: str) -> bool:
-    """Whether `always` is asked again."""
+    """Say whether `always` needs a second confirmation."""
     return tool.partition(".")[0] not in READS_ONLY
 
 
 def outcome(choice: str, tool: str) -> str:
-    """Say what was decided, and for how long."""
+    """Describe the decision and how long it lasts."""
     return OUTCOMES[choice].format(tool)
 
 
 def with_policy(approval: "Approval", tool: str, policy: Any) -> "Approval":
-    """Let `policy` hold for a tool, whatever was said of it before."""
+    """Set a tool's policy, replacing an earlier one."""
     others = {name: how for name, how in approval.by_tool.items() if name != tool}
     return replace(approval, by_tool={tool: policy} | others)
 
 
 class ApprovalPrompt:
-    """Asks about calls, and lets `set_policy(tool, policy)` know what shall last."""
+    """Ask about calls; report lasting decisions to `set_policy(tool, policy)`."""
 
     def __init__(
         self, ask: "Callable[[ToolCall], str]", set_policy: Callable[[str, Any], None]

@@ -1,7 +1,7 @@
-"""Text into the clipboard: a program of the system, else the terminal itself.
+"""Copy text to the clipboard, through a system program or the terminal itself.
 
-Over SSH only the terminal (OSC 52) reaches the clipboard of the person; of a long text
-many terminals take nothing, so there is a limit.
+Over SSH only the terminal (OSC 52) can reach the user's clipboard. Many terminals
+ignore long texts, so there is a limit.
 """
 
 import base64
@@ -18,13 +18,13 @@ PROGRAMS = (
     ("wl-copy", (), "WAYLAND_DISPLAY"),
     ("xclip", ("-selection", "clipboard"), "DISPLAY"),
     ("xsel", ("--clipboard", "--input"), "DISPLAY"),
-)  # name, arguments, the variable that says it can work
+)  # name, arguments, environment variable that must be set
 SECONDS = 5
-LONGEST = 74_994  # bytes that xterm and others take by OSC 52
+LONGEST = 74_994  # bytes that xterm and others accept by OSC 52
 
 
 def copy(text: str, terminal: TextIO | None = None) -> str:
-    """Copy `text`; return what did it. PromptError if nothing can."""
+    """Copy `text` and return what copied it. Raises PromptError if nothing can."""
     remote = bool(os.environ.get("SSH_TTY"))
     for name, arguments, variable in () if remote else PROGRAMS:
         program = shutil.which(name)
@@ -39,7 +39,7 @@ def _by_program(program: str, arguments: tuple[str, ...], text: str) -> str:
         subprocess.run(
             [program, *arguments],
             input=text.encode(),
-            stdout=subprocess.DEVNULL,  # those that stay to serve it keep it open
+            stdout=subprocess.DEVNULL,  # a running program would hold it open
             stderr=subprocess.DEVNULL,
             timeout=SECONDS,
             check=True,
@@ -56,7 +56,7 @@ def _by_terminal(text: str, terminal: TextIO) -> str:
             "nothing here can copy so much: install wl-copy or xclip, or /export it"
         )
     sequence = f"\x1b]52;c;{data}\x07"
-    if os.environ.get("TMUX"):  # tmux passes on what is wrapped for it
+    if os.environ.get("TMUX"):  # tmux forwards wrapped sequences
         sequence = "\x1bPtmux;" + sequence.replace("\x1b", "\x1b\x1b") + "\x1b\\"
     terminal.write(sequence)
     terminal.flush()

@@ -1,4 +1,4 @@
-"""What Tab offers: commands behind `/`, what they take, and files behind `@`."""
+"""Tab completion: commands after `/`, their arguments, and files after `@`."""
 
 import os
 import re
@@ -22,12 +22,12 @@ MOST = 200  # entries of a folder
 
 
 def is_completed(text: str) -> bool:
-    """Whether something is offered without being asked for."""
+    """Say whether completions appear without pressing Tab."""
     return bool(NAME.match(text) or ARGUMENT.match(text) or FILE.search(text))
 
 
 class ChatCompleter(Completer):
-    """Offers commands from their table, and what they take in a conversation."""
+    """Complete commands from their table, and their arguments."""
 
     def __init__(
         self, commands: Sequence[ChatCommand], conversation: "ChatSession"
@@ -71,7 +71,7 @@ class ChatCompleter(Completer):
 
 
 def files(begun: str) -> Iterator[Completion]:
-    """Files and folders whose path begins so; hidden ones only if asked for."""
+    """Yield paths with this prefix; hidden ones only if it names them."""
     folder, name = os.path.split(begun)
     try:
         entries = sorted(

@@ -1,7 +1,7 @@
-"""Files that go with a message: read, judged, and put into it as text.
+"""Attach files to a message as text.
 
-`@notes.txt` or `@"my notes.txt"` in a message stands for a file if there is one of that
-name; other words that begin with @ stay as they are. Knows files and text only.
+`@notes.txt` or `@"my notes.txt"` in a message attaches that file if it exists; other
+words that begin with @ are left alone. Knows files and text only.
 """
 
 import re
@@ -12,7 +12,7 @@ from mlx_gptoss.memory import format_bytes
 
 LARGEST = 2 * 2**20  # bytes: more than the longest context holds
 NAMED = re.compile(r'(?<!\S)@(?:"([^"\n]+)"|(\S+))')
-ENDINGS = ".,;:!?)]}'\""  # what may stand behind a name in a sentence
+ENDINGS = ".,;:!?)]}'\""  # punctuation that may follow a name
 PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".heic", ".bmp", ".tiff", ".svgz"}
 NO_PICTURES = (
     "gpt-oss reads text only and cannot see pictures: describe it, or give its text "
@@ -21,7 +21,7 @@ NO_PICTURES = (
 
 
 def read_file(path: Path) -> str:
-    """Return the text of a file. PromptError says in one line why it cannot be."""
+    """Return the text of a file. Raises PromptError with the reason if it cannot."""
     if path.suffix.lower() in PICTURES:
         raise PromptError(f"`{path}` is a picture: {NO_PICTURES}")
     try:
@@ -50,14 +50,14 @@ def read_file(path: Path) -> str:
 
 
 def with_file(message: str, name: str, text: str) -> str:
-    """Put the text of a file behind a message, fenced so that nothing can end it."""
+    """Append a file to a message, in a fence longer than any in its text."""
     ticks = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, ticks + 1)
     return f"{message}\n\n`{name}`:\n{fence}\n{text.rstrip()}\n{fence}".lstrip("\n")
 
 
 def named_files(message: str) -> list[Path]:
-    """The files that a message names with @, each once."""
+    """Return the files that a message names with @, each once."""
     found = [
         path
         for quoted, bare in NAMED.findall(message)
@@ -67,7 +67,7 @@ def named_files(message: str) -> list[Path]:
 
 
 def expand(message: str) -> str:
-    """Put the files a message names behind it. PromptError for one that cannot be."""
+    """Append the files that a message names. Raises PromptError if one is unusable."""
     for path in named_files(message):
         message = with_file(message, str(path), read_file(path))
     return message
@@ -79,6 +79,6 @@ def _existing(name: str) -> Path | None:
         try:
             if candidate and path.is_file():
                 return path
-        except (OSError, ValueError):  # no name a system could have
+        except (OSError, ValueError):  # not a valid file name
             continue
     return None

@@ -1,4 +1,4 @@
-"""The conversation on a whole terminal: editing below, rendered answers above."""
+"""The interface for a terminal: rendered answers above, an editor below."""
 
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class FullInterface:
-    """Prompt and answers of a person at a terminal."""
+    """Prompts and answers in a terminal."""
 
     def __init__(
         self, *, reasoning: str, status: Callable[[], str], prompt: MessagePrompt | None
@@ -33,10 +33,10 @@ class FullInterface:
         self._prompt = prompt  # None where stdin is a pipe
         self._turn: LiveAnswer | None = None
         self._view: AnswerView | None = None
-        self._next = ""  # what the next prompt begins with
+        self._next = ""  # initial text of the next prompt
 
     def messages(self) -> Iterator[str]:
-        """What is typed, until Ctrl-D."""
+        """Yield typed messages, until Ctrl-D."""
         assert self._prompt is not None
         while True:
             begin, self._next = self._next, ""
@@ -52,7 +52,7 @@ class FullInterface:
                     yield text.strip()
 
     def show(self, events: "Generator[Event]", stop: Callable[[], None]) -> ShownAnswer:
-        """Show a turn while keys are obeyed."""
+        """Show a turn while handling keys."""
         view = self._view = AnswerView(self.reasoning)
         turn = self._turn = LiveAnswer(
             view, self.layout, stop=stop, status=self._status
@@ -66,11 +66,11 @@ class FullInterface:
         return ShownAnswer(view.answer, stats, stopped=turn.stops > 0)
 
     def ask(self, call: "ToolCall") -> str:
-        """Ask below the answer under way."""
+        """Ask below the running answer."""
         return self._turn.ask(call) if self._turn else NO
 
     def compose(self, text: str) -> str | None:
-        """Let a text be edited; None if the user thinks better of it."""
+        """Let the user edit a text; return None if cancelled."""
         assert self._prompt is not None
         try:
             text = self._prompt.read(text, status=self._status, recall=self.recall)

@@ -1,4 +1,4 @@
-"""What a conversation needs of whoever sits at it: a screen, a pipe, a test."""
+"""The interface that a conversation needs: implemented by screen, pipe and tests."""
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ShownAnswer:
-    """How an answer came out."""
+    """The outcome of showing an answer."""
 
     answer: str = ""
     stats: "Statistics | None" = None
@@ -19,17 +19,17 @@ class ShownAnswer:
 
 
 class ChatInterface(Protocol):
-    """Takes what the user says and shows what the model answers."""
+    """Provide the user's messages and show the model's answers."""
 
     interactive: bool  # whether a person types
     reasoning: str  # fold, show or hide
 
     def messages(self) -> Iterator[str]:
-        """What the user says, until there is no more."""
+        """Yield the user's messages."""
         ...
 
     def show(self, events: "Generator[Event]", stop: Callable[[], None]) -> ShownAnswer:
-        """Show a turn to its end; raises what `events` raise."""
+        """Show a turn to its end. Raises what `events` raise."""
         ...
 
     def ask(self, call: "ToolCall") -> str:
@@ -37,7 +37,7 @@ class ChatInterface(Protocol):
         ...
 
     def compose(self, text: str) -> str | None:
-        """Let the user change a text; None if nobody can."""
+        """Let the user edit a text; return None if that is impossible."""
         ...
 
     def recall(self) -> None:
@@ -45,13 +45,13 @@ class ChatInterface(Protocol):
         ...
 
     def replay(self, question: str, answer: str) -> None:
-        """Show a turn of before."""
+        """Show an earlier turn."""
         ...
 
     def echo(self, text: str) -> None:
-        """Show a message that was not typed here."""
+        """Show a message that the user did not type."""
         ...
 
     def give_back(self, text: str) -> None:
-        """Offer a message that could not be sent for another try."""
+        """Give back a message that could not be sent, for another try."""
         ...

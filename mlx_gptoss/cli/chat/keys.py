@@ -1,6 +1,6 @@
-"""Keys pressed while an answer comes: read one by one, without echo or Enter.
+"""Read single keys while an answer is streamed, without echo or Enter.
 
-Ctrl-C stays a signal, so that it works whatever the program is doing.
+Ctrl-C remains a signal, so that it always works.
 """
 
 import os
@@ -15,15 +15,15 @@ from prompt_toolkit.input.vt100_parser import Vt100Parser
 from prompt_toolkit.key_binding.key_processor import KeyPress
 from prompt_toolkit.keys import Keys
 
-ESCAPE_SECONDS = 0.05  # a lone Esc is one behind which nothing comes for so long
+ESCAPE_SECONDS = 0.05  # a lone Esc is followed by nothing for this long
 TERMINAL = "/dev/tty"
 CHUNK = 4096
-# What is pasted comes as one key: its letters were not pressed.
+# Pasted text is one key: its letters were not pressed.
 PASTES, TYPES = "\x1b[?2004h", "\x1b[?2004l"
 
 
 class KeyReader:
-    """Reads keys of the terminal while the `with` lasts, be stdin a pipe or not."""
+    """Read keys of the terminal inside a `with`, even if stdin is a pipe."""
 
     def __init__(self) -> None:
         self._own: int | None = None
@@ -58,7 +58,7 @@ class KeyReader:
             os.close(self._own)
 
     def wait(self, seconds: float) -> list[KeyPress]:
-        """Return the keys pressed, waiting for the first at most so long."""
+        """Return the keys pressed, waiting at most `seconds` for the first."""
         if self._readable(seconds):
             while self._readable(0):
                 data = os.read(self._fd, CHUNK)
@@ -80,7 +80,7 @@ class KeyReader:
 
 
 def typed_text(press: KeyPress) -> str:
-    """The text a key stands for, or nothing."""
+    """Return the text that a key types, or an empty text."""
     if press.key == Keys.BracketedPaste:
         return press.data
     if press.key in (Keys.ControlM, Keys.ControlJ):

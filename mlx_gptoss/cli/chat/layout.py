@@ -1,6 +1,6 @@
-"""From parts to the lines a terminal shows, with its colours if it may have any.
+"""Lay out parts as terminal lines, with colours if the terminal has any.
 
-Lines never end in blanks: those would wrap when the screen gets narrower.
+Lines never end in blanks, which would wrap when the window gets narrower.
 """
 
 import re
@@ -37,7 +37,7 @@ WIDEST = 100  # columns of running text; longer lines are hard to read
 
 
 class ScreenLayout:
-    """Lays out parts for one stream."""
+    """Lay out parts for one stream."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.console = Console(
@@ -49,7 +49,7 @@ class ScreenLayout:
         )
 
     def lines(self, parts: Sequence[OutputPart], columns: int) -> list[str]:
-        """Lay out parts one below the other, each below a blank line."""
+        """Lay out parts below each other, separated by blank lines."""
         found: list[str] = []
         for part in parts:
             lines = self.content(part.content, columns)
@@ -59,7 +59,7 @@ class ScreenLayout:
         return found
 
     def content(self, content: RenderableType, columns: int) -> list[str]:
-        """Lay out one thing."""
+        """Lay out one renderable."""
         width = max(1, min(columns - MARGIN, WIDEST))
         with self.console.capture() as captured:
             self.console.print(content, width=width, soft_wrap=False)
@@ -68,7 +68,7 @@ class ScreenLayout:
 
 
 def clean(text: str) -> str:
-    """Take out what could steer a terminal."""
+    """Remove control sequences."""
     return CONTROL.sub("", text)
 
 

@@ -1,9 +1,9 @@
-"""One answer on the screen: the model works in a thread, keys and painting here.
+"""Show one answer while it is generated: the model in a thread, keys and screen here.
 
-Esc or Ctrl-C stops the answer and what came stays; the third Ctrl-C ends the program
-even if the model does not listen. Ctrl-O unfolds reasoning. Calls that need approval
-are asked about between two frames (see `question`), where Esc and Ctrl-C say no. What
-is typed besides is kept for the next prompt.
+Esc or Ctrl-C stops the answer and keeps what has arrived; a third Ctrl-C ends the
+program even if the model does not respond. Ctrl-O unfolds reasoning. Approval questions
+are asked between two frames (see `question`); there Esc and Ctrl-C mean no. Other typed
+text is kept for the next prompt.
 """
 
 import signal
@@ -31,22 +31,22 @@ from mlx_gptoss.cli.chat.prompt import MARK
 from mlx_gptoss.cli.chat.question import ApprovalQuestion, UnsentText
 from mlx_gptoss.harmony.events import Event, ToolCall
 
-FRAME = 0.05  # seconds between two looks at keys and events
-SHARE = 4  # painting takes at most one part in so many of the time
+FRAME = 0.05  # seconds between two checks for keys and events
+SHARE = 4  # at most this fraction of time is spent on painting
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 TURNS_PER_SECOND = 10
 
 
 @dataclass(frozen=True)
 class AnswerEnded:
-    """The model has nothing more to say, or failed."""
+    """The end of the event stream, with the exception if it failed."""
 
     error: BaseException | None = None
 
 
 @dataclass
 class PendingApproval:
-    """A call that waits for an approval, in the thread of the answer."""
+    """A call waiting for approval, in the thread of the answer."""
 
     call: ToolCall
     answer: str = NO
@@ -54,7 +54,7 @@ class PendingApproval:
 
 
 class LiveAnswer:
-    """Shows one answer; `run` it in the main thread."""
+    """Show one answer; call `run` in the main thread."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class LiveAnswer:
         self._status = status
         self._came: SimpleQueue[Event | PendingApproval | AnswerEnded] = SimpleQueue()
         self._asked: PendingApproval | None = None
-        self._question: ApprovalQuestion | None = None  # about what was asked
+        self._question: ApprovalQuestion | None = None  # of the question
         self._ended: AnswerEnded | None = None
         self._began = monotonic()
         self._due = 0.0  # when to paint next
@@ -92,21 +92,21 @@ class LiveAnswer:
                 tail.paint(self._lines(self.view.take(), tail), [])
         finally:
             signal.signal(signal.SIGINT, before)
-            if self._ended is None:  # it is left early: let the model rest
+            if self._ended is None:  # left early: stop the model
                 self._stop()
                 self._answer(NO)
         if self._ended and self._ended.error is not None:
             raise self._ended.error
 
     def ask(self, call: ToolCall) -> str:
-        """Ask about a call, from the thread of the answer."""
+        """Ask about a call; called from the thread of the answer."""
         asked = PendingApproval(call)
         self._came.put(asked)
         asked.answered.wait()
         return asked.answer
 
     def stop(self) -> None:
-        """Stop the answer; again and again, as its start forgets an earlier stop."""
+        """Stop the answer; repeated, because its start resets an earlier stop."""
         self.stops = max(self.stops, 1)
         self._stop()
 
@@ -145,7 +145,7 @@ class LiveAnswer:
             self.view.show(came)
 
     def _obey(self, pressed: list[KeyPress]) -> None:
-        """Do what the keys say; those that are text are answers, or typed ahead."""
+        """Handle keys; text answers a question or is kept for the next prompt."""
         if any(press.key == Keys.ControlO for press in pressed):
             self.view.unfold()
         if any(press.key == Keys.Escape for press in pressed):
@@ -159,7 +159,7 @@ class LiveAnswer:
             self._answer(choice)
 
     def _answer(self, choice: str) -> None:
-        """Let the call know, and show what was decided."""
+        """Pass the decision to the call, and show it."""
         asked, self._asked, self._question = self._asked, None, None
         if asked is not None:
             self.view.decide(asked.call, outcome(choice, asked.call.name))
@@ -176,16 +176,16 @@ class LiveAnswer:
         return self.layout.lines(parts, tail.size.columns)
 
     def _below(self, tail: LiveTail, now: float) -> list[str]:
-        """What may still change: the unfinished text, then what goes on."""
+        """Return the lines that may still change: unfinished text, then the status."""
         columns = tail.size.columns
         status = self.layout.content(on_one_line(dim(self._status())), columns)
         if self._question is not None:
             call = self._question.call
-            other = call != self.view.called  # of several, say which one is meant
+            other = call != self.view.called  # several are pending: name this one
             shown = [OutputPart(call_line(call.name, call.arguments))] if other else []
             asked = [*shown, OutputPart(self._question.text())]
             lines = [*self._lines(asked, tail), *self._drafted(columns)]
-            fits = len(lines) + len(status) <= tail.room  # else the question alone
+            fits = len(lines) + len(status) <= tail.room  # otherwise only the question
             return [*lines, *status] if fits else lines
         lines = self._lines(self.view.rest(), tail)
         return [
@@ -196,7 +196,7 @@ class LiveAnswer:
         ]
 
     def _drafted(self, columns: int) -> list[str]:
-        """The end of what is being typed, while it keeps letters from answering."""
+        """Return the end of the text being typed, while it blocks letter answers."""
         if not self.draft.typing:
             return []
         line = clean(self.draft.text.rpartition("\n")[2])
@@ -217,6 +217,6 @@ class LiveAnswer:
 
 
 def on_one_line(text: Text) -> Text:
-    """Cut a text that is too long."""
+    """Shorten a text to one line."""
     text.no_wrap, text.overflow = True, "ellipsis"
     return text

@@ -1,28 +1,30 @@
-"""The end of the output that may still change, redrawn in place.
+"""Redraw the last lines of the output, which may still change, in place.
 
-    with Tail(sys.stdout) as tail:
-        tail.paint(["done for good"], ["may", "change"])
+    with LiveTail(sys.stdout) as tail:
+        tail.paint(["finished line"], ["may", "change"])
 
-What is done is printed once and scrolls away like any output. Only the tail is
-written again, and of it only the lines that changed, in one write. The cursor rests
-hidden at the tail's first line: terminals that wrap lines anew when they are resized
-take it along, so "erase from here on" is right whatever they did to the text.
-Knows lines of a terminal, not what they say.
+Finished lines are printed once and scroll away like any output. Only the tail is
+redrawn, and only its changed lines, in one write. The hidden cursor stays on the tail's
+first line: terminals that rewrap lines when resized move it along, so erasing from the
+cursor down is always right. Knows terminal lines, not their content.
 """
 
 import shutil
 from collections.abc import Sequence
 from typing import Self, TextIO
 
-SYNC, END_SYNC = "\x1b[?2026h", "\x1b[?2026l"  # shown as one; ignored where unknown
+SYNC, END_SYNC = (
+    "\x1b[?2026h",
+    "\x1b[?2026l",
+)  # synchronized output; ignored by terminals without it
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
-CLIP, WRAP = "\x1b[?7l", "\x1b[?7h"  # a line that is wider than we think is cut
+CLIP, WRAP = "\x1b[?7l", "\x1b[?7h"  # cut lines that are wider than computed
 ERASE_LINE, ERASE_BELOW = "\x1b[K", "\x1b[J"
-SPARE = 2  # rows of the screen that a tail leaves
+SPARE = 2  # rows of the screen left free
 
 
 class LiveTail:
-    """Prints lines above a tail of lines that change."""
+    """Print finished lines above a tail of changing ones."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -34,22 +36,22 @@ class LiveTail:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Erase the tail and give the cursor back."""
+        """Erase the tail and show the cursor."""
         self._write(f"\r{ERASE_BELOW}{SHOW}")
         self.lines = []
 
     @property
     def room(self) -> int:
-        """How many lines a tail may have on this screen."""
+        """How many lines the tail may have on this screen."""
         return max(1, self.size.lines - SPARE)
 
     def measure(self) -> bool:
-        """Ask for the size of the screen; True if it is another than before."""
+        """Query the size of the screen; return True if it changed."""
         before, self.size = self.size, shutil.get_terminal_size()
         return before != self.size
 
     def paint(self, done: Sequence[str], lines: Sequence[str]) -> None:
-        """Print `done` for good and show `lines` below; the last that fit."""
+        """Print the finished lines `done`, then as many of the last `lines` as fit."""
         resized = self.measure()
         lines = list(lines)[-self.room :]
         if not resized and not done and lines == self.lines:
@@ -66,7 +68,7 @@ class LiveTail:
         self._write(f"{SYNC}{text}{END_SYNC}")
 
     def _below(self, lines: list[str], first: int) -> str:
-        """Go down to the line `first` and write from there on."""
+        """Move down to the line `first` and write from there."""
         written = "\r\n".join(f"{line}{ERASE_LINE}" for line in lines[first:])
         return "\r\n" * first + written
 
@@ -76,6 +78,6 @@ class LiveTail:
 
 
 def _common(lines: list[str], others: list[str]) -> int:
-    """Count the lines at the start that are the same."""
+    """Count the equal lines at the start."""
     pairs = enumerate(zip(lines, others, strict=False))
     return next((n for n, (a, b) in pairs if a != b), min(len(lines), len(others)))

@@ -1,4 +1,4 @@
-"""The conversation goes on: messages are answered, /commands obeyed."""
+"""The loop of a conversation: answer messages, run /commands."""
 
 import re
 from collections.abc import Generator, Sequence
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from mlx_gptoss.cli.chat.session import ChatSession
     from mlx_gptoss.harmony.events import Event
 
-COMMAND = re.compile(r"/(\w*)(?:\s+(.*))?", re.DOTALL)  # a path has another slash
+COMMAND = re.compile(r"/(\w*)(?:\s+(.*))?", re.DOTALL)  # a path has a second slash
 
 
 class ChatLoop:
-    """Brings a conversation and an interface together."""
+    """Connect a session and an interface."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class ChatLoop:
         self.commands = {command.name: command for command in commands}
 
     def run(self, first: str | None = None) -> None:
-        """Go on until the user leaves; `first` is said before all else."""
+        """Run until the user leaves; `first` is the first message."""
         if first is not None:
             self.interface.echo(first)
             self.say(first)
@@ -45,7 +45,7 @@ class ChatLoop:
                 self.say(text)
 
     def say(self, text: str) -> None:
-        """Send a message; one that cannot be sent is given back."""
+        """Send a message; give it back if it cannot be sent."""
         attached = list(self.conversation.attached)
         try:
             events = self.conversation.send(text)
@@ -58,7 +58,7 @@ class ChatLoop:
                 self.interface.give_back(text)
 
     def answer(self, events: "Generator[Event]") -> bool:
-        """Show an answer and keep it, whole or not; False if there could be none."""
+        """Show an answer and keep it, even a partial one; return False without one."""
         conversation = self.conversation
         try:
             shown = self.interface.show(events, conversation.chat.cancel)
@@ -76,7 +76,7 @@ class ChatLoop:
         return True
 
     def obey(self, name: str, argument: str) -> None:
-        """Carry out a `/command`."""
+        """Run a /command."""
         command = self.commands.get(name)
         if command is None:
             note(f"There is no /{name}; /help lists what there is")
@@ -88,12 +88,12 @@ class ChatLoop:
         self._warn()
 
     def _warn(self) -> None:
-        """Say what was wrong with keeping the chat."""
+        """Report a problem with saving the chat."""
         if problem := self.conversation.take_problem():
             click.echo(f"Warning: {problem}", err=True)
 
     def _fail(self, error: GptOssError | click.UsageError) -> None:
-        """Name what went wrong; with a person there the conversation is still good."""
+        """Report an error; in a terminal the conversation continues."""
         if not self.interface.interactive:
             raise error
         said = error.format_message() if isinstance(error, click.UsageError) else error

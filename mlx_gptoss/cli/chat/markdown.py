@@ -1,9 +1,9 @@
-"""Markdown that arrives in pieces: what is finished, and what may still change.
+"""Format streamed Markdown: finished parts, and a rest that may still change.
 
-A block is finished when the next one has begun; items of a list and lines of code
-are finished one by one, so that a long answer scrolls by as it comes. Whatever the
-text is, all its words are shown: HTML, links and pictures stay as they were written.
-Knows blocks and their look; nothing of the terminal.
+A block is finished when the next one starts; list items and lines of code are finished
+one by one, so that a long answer scrolls as it arrives. Every word of the text is
+shown: HTML, links and images are left as written. Knows blocks and their formatting;
+knows no terminal.
 """
 
 import re
@@ -22,48 +22,52 @@ from rich.padding import Padding
 from rich.syntax import Syntax
 from rich.text import Text
 
-THEME = "ansi_dark"  # the terminal's own colours, so that any background will do
-DEEPEST = 8  # levels of nesting that are laid out; what is deeper is shown as written
-NESTING = 1000  # what the parser takes; the text below it would vanish
+THEME = "ansi_dark"  # the terminal's own colours, which suit any background
+DEEPEST = 8  # levels of nesting that are formatted; deeper blocks are left as written
+NESTING = 1000  # the parser's limit; deeper text would vanish
 INDENT = 2  # columns before code
-BEFORE = 200  # lines of code that are read to know the colours of those behind
+BEFORE = 200  # earlier lines of code used as context for highlighting
 FENCE = "fence"
 LISTS = ("bullet_list_open", "ordered_list_open")
 WORD = re.compile(r"[^\W_]+")
-NUMERAL = re.compile(r"^[ \t>]*\d+[.)]", re.MULTILINE)  # of a list: shown, no token
+NUMERAL = re.compile(
+    r"^[ \t>]*\d+[.)]", re.MULTILINE
+)  # list markers: shown, but in no token
 MATHS = {"(": "\\)", "[": "\\]"}
 
 
 @dataclass(frozen=True)
 class OutputPart:
-    """Something to print; a blank line stands before it unless it goes on."""
+    """A renderable; preceded by a blank line unless it continues a block."""
 
     content: RenderableType
     goes_on: bool = False
 
 
 class MarkdownStream:
-    """Takes text as it comes and gives it back in finished parts."""
+    """Split streamed text into finished parts."""
 
     def __init__(self) -> None:
-        self._text = ""  # from the first block on that is not finished
-        self._lines = 0  # of code in that block that were given already
-        self._goes_on = False  # whether that block continues a list given before
+        self._text = ""  # from the first unfinished block on
+        self._lines = 0  # lines of code already returned from that block
+        self._goes_on = False  # whether that block continues a list already returned
 
     def feed(self, text: str) -> list[OutputPart]:
-        """Add `text`; return the parts that are finished now."""
+        """Add `text`; return the newly finished parts."""
         self._text += text
         if "\n" not in text:
             return []
-        whole = self._text[: self._text.rfind("\n") + 1]  # a half line may be anything
+        whole = self._text[
+            : self._text.rfind("\n") + 1
+        ]  # an unfinished line may become anything
         return self._take(whole, last=False)
 
     def finish(self) -> list[OutputPart]:
-        """Return all that is left: nothing more will come."""
+        """Return all remaining parts: no more text follows."""
         return self._take(self._text, last=True)
 
     def rest(self) -> list[OutputPart]:
-        """Return what is not finished, as it looks now."""
+        """Return the unfinished part, as it looks now."""
         tokens = _parse(self._text)
         blocks = _blocks(tokens)
         if not blocks:
@@ -77,7 +81,7 @@ class MarkdownStream:
         return [OutputPart(MarkdownBlocks(self._text), self._goes_on)]
 
     def _take(self, text: str, *, last: bool) -> list[OutputPart]:
-        """Cut the finished blocks of `text` off what is kept."""
+        """Remove the finished blocks from the buffered text and return them."""
         tokens = _parse(text)
         blocks = _blocks(tokens)
         lines = text.split("\n")
@@ -109,9 +113,9 @@ class MarkdownStream:
         return OutputPart(MarkdownBlocks("\n".join(lines)), self._goes_on)
 
     def _code(self, block: Token, *, last: bool) -> list[OutputPart]:
-        """The lines of code that were not given yet; a half line only at the last."""
+        """Return new lines of code; an unfinished line only at the end."""
         lines = block.content.split("\n")
-        count = len(lines) - 1  # there is nothing behind the last newline
+        count = len(lines) - 1  # nothing follows the last newline
         if last and lines[-1]:
             count += 1
         named = last and not self._lines and block.info.strip()
@@ -122,10 +126,10 @@ class MarkdownStream:
 
 
 class MarkdownBlocks(markdown.Markdown):
-    """Blocks of Markdown, laid out.
+    """Blocks of Markdown, formatted.
 
-    What is nested too deep stays as it was written, as does what would lose words: a
-    table's cell without a column, the title of a link.
+    Blocks nested too deeply are left as written, and so are those that would lose
+    words: a table cell without a column, the title of a link.
     """
 
     def __init__(self, text: str) -> None:
@@ -144,13 +148,13 @@ class MarkdownBlocks(markdown.Markdown):
 
 
 class Heading(markdown.Heading):
-    """A heading at the left, whatever its level."""
+    """A heading of any level, aligned left."""
 
     LEVEL_ALIGN: ClassVar = {}
 
 
 class FencedCode(markdown.CodeBlock):
-    """Code within a list or a quotation, where it comes whole."""
+    """Code inside a list or a quotation, which arrives whole."""
 
     @classmethod
     def create(cls, markdown: markdown.Markdown, token: Token) -> "FencedCode":
@@ -164,7 +168,7 @@ class FencedCode(markdown.CodeBlock):
 
 
 class HorizontalRule(markdown.HorizontalRule):
-    """A short line: one across the screen breaks when the screen gets narrower."""
+    """A short line, because a full-width one would wrap in a narrower window."""
 
     new_line = True
 
@@ -184,13 +188,13 @@ MarkdownBlocks.elements = markdown.Markdown.elements | {
 
 @dataclass(frozen=True)
 class CodeLines:
-    """Lines `first` to `end` of code, coloured as what stands before them asks."""
+    """Lines `first` to `end` of code, highlighted in the context of earlier lines."""
 
     text: str
     info: str
     first: int
     end: int
-    named: bool = True  # whether the language stands above
+    named: bool = True  # whether the language is shown above
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
@@ -210,7 +214,7 @@ class CodeLines:
 
 
 def joined(parts: list[OutputPart]) -> list[OutputPart]:
-    """Lay code out at once that came line by line: its colours are found together."""
+    """Join code that arrived line by line, so that it is highlighted as a whole."""
     found: list[OutputPart] = []
     for part in parts:
         before = found[-1].content if found else None
@@ -229,7 +233,7 @@ def joined(parts: list[OutputPart]) -> list[OutputPart]:
 
 @cache
 def _parser() -> MarkdownIt:
-    """CommonMark that keeps every word: what it does not lay out it leaves as text."""
+    """Make a CommonMark parser that leaves unsupported syntax as text."""
     options = {"html": False, "maxNesting": NESTING}
     parser = MarkdownIt("commonmark", options).enable(["table", "strikethrough"])
     parser.disable(["reference", "image"])
@@ -238,7 +242,7 @@ def _parser() -> MarkdownIt:
 
 
 def _maths(state: StateInline, silent: bool) -> bool:
-    r"""Keep `\( ... \)` and `\[ ... \]` as they are: they are full of `_` and `*`."""
+    r"""Leave `\( ... \)` and `\[ ... \]` alone: they are full of `_` and `*`."""
     opening = state.src[state.pos : state.pos + 2]
     if opening[:1] != "\\" or opening[1:] not in MATHS:
         return False
@@ -253,10 +257,10 @@ def _maths(state: StateInline, silent: bool) -> bool:
 
 
 def _parse(text: str) -> list[Token]:
-    """Parse, with line breaks where the model made them."""
+    """Parse, keeping the model's line breaks."""
     try:
         tokens = _parser().parse(text)
-    except RecursionError:  # nested without end: nothing but paragraphs, then
+    except RecursionError:  # nested too deeply: show plain paragraphs
         tokens = MarkdownIt("zero").parse(text)
     for token in tokens:
         for child in token.children or ():
@@ -266,7 +270,7 @@ def _parse(text: str) -> list[Token]:
 
 
 def _loses_words(source: str, tokens: list[Token]) -> bool:
-    """Whether some word of the source is in none of its tokens."""
+    """Say whether a word of the source is missing from the tokens."""
     kept: Counter[str] = Counter()
     for token in tokens:
         for one in (token, *(token.children or ())):
@@ -278,7 +282,7 @@ def _loses_words(source: str, tokens: list[Token]) -> bool:
 
 
 def _blocks(tokens: list[Token]) -> list[Token]:
-    """The tokens that begin a block of the text itself."""
+    """Return the tokens that open a top-level block."""
     return [token for token in tokens if token.level == 0 and token.nesting >= 0]
 
 
@@ -287,7 +291,7 @@ def _start(block: Token) -> int:
 
 
 def _last_item(tokens: list[Token], block: Token) -> int:
-    """The line on which the last item of a list begins, the list being the last."""
+    """Return the line on which the last item of a final list starts."""
     if block.type not in LISTS:
         return 0
     items = [one for one in tokens if one.level == 1 and one.type == "list_item_open"]
@@ -297,6 +301,6 @@ def _last_item(tokens: list[Token], block: Token) -> int:
 
 
 def _code_lines(parts: list[OutputPart]) -> int:
-    """How many lines of code the last part shows."""
+    """Return how many lines of code the last part shows."""
     code = parts[-1].content if parts else None
     return code.end - code.first if isinstance(code, CodeLines) else 0

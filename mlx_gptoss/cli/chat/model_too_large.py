@@ -1,6 +1,6 @@
-"""A model that does not fit: the plan, and commands that work on this machine.
+"""Explain that a model does not fit, and suggest commands that work on this machine.
 
-Each command is one that was planned and fits; nothing is loaded or downloaded.
+Each suggested command was planned and fits; nothing is loaded or downloaded.
 """
 
 import shlex
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from mlx_gptoss.engine.forecast import Forecast, PlannedModel
 
 SHORTER = (4096, 2048)  # tokens of context
-MOST = 3  # commands that are shown beside the demo
+MOST = 3  # suggested commands besides the demo
 DEMO = "mlx-gptoss chat -m demo", "the small demo model, to try everything with"
 
 
 @contextmanager
 def explaining(services: "Services", options: "LoadOptions") -> Iterator[None]:
-    """Explain that a model does not fit, if opening it finds so, or known sizes do."""
+    """Explain a MemoryBudgetError raised inside the `with`."""
     try:
         require_place(services, options)
         yield
@@ -38,9 +38,9 @@ def explaining(services: "Services", options: "LoadOptions") -> Iterator[None]:
 
 
 def require_place(services: "Services", options: "LoadOptions") -> None:
-    """Refuse a published model that is not here yet and would not fit.
+    """Refuse a published model that is not downloaded and would not fit.
 
-    Raises MemoryBudgetError, before the network is touched.
+    Raises MemoryBudgetError before the network is used.
     """
     from mlx_gptoss.engine.forecast import forecast, limit_budget, model_from_shape
 
@@ -61,7 +61,7 @@ def require_place(services: "Services", options: "LoadOptions") -> None:
 def explain(
     services: "Services", options: "LoadOptions", error: MemoryBudgetError
 ) -> str:
-    """Say what is too large, the plan that shows it, and what works instead."""
+    """Print what is too large, its plan, and what works instead."""
     subject = _subject(services, options.named_model())
     commands = [DEMO]
     lines = [str(error)]
@@ -77,7 +77,7 @@ def explain(
 
 
 def _subject(services: "Services", name: str) -> "PlannedModel | None":
-    """What can be planned: a published model, or one that is on this machine."""
+    """Return the model to plan: a published or a local one."""
     from mlx_gptoss.engine.forecast import model_from_folder, model_from_shape
     from mlx_gptoss.model.device import choose_dtype
 
@@ -92,7 +92,7 @@ def _subject(services: "Services", name: str) -> "PlannedModel | None":
 
 
 def _plan(subject: "PlannedModel", options: "LoadOptions", budget: Budget) -> list[str]:
-    """The plan that does not fit, part by part."""
+    """Format the plan that does not fit, part by part."""
     from mlx_gptoss.engine.forecast import limit_budget
 
     made = plan_storage(
@@ -109,7 +109,7 @@ def _plan(subject: "PlannedModel", options: "LoadOptions", budget: Budget) -> li
 def _working(
     subject: "PlannedModel", options: "LoadOptions", machine: Machine, budget: Budget
 ) -> Iterator[tuple[str, str]]:
-    """Commands for what fits, those that change least first."""
+    """Return commands that fit, the smallest change first."""
     from mlx_gptoss.engine.forecast import forecast, limit_budget, model_from_shape
 
     seen: set[str] = set()
@@ -144,7 +144,7 @@ def _working(
 
 
 def _changes(options: "LoadOptions") -> "Iterator[LoadOptions]":
-    """What may be asked for instead: less of what was asked, then a shorter context."""
+    """Yield smaller requests: a smaller recipe, then a shorter context."""
     yield replace(options, experts=AUTO)
     yield replace(options, experts=AUTO, memory=None)
     for context in SHORTER:

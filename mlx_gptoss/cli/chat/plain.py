@@ -1,6 +1,6 @@
-"""The conversation in a pipe or at a terminal that only prints: line by line.
+"""The line-by-line interface, for pipes and simple terminals.
 
-Answers go to stdout as they come, everything else to stderr; no colours in a pipe.
+Answers are streamed to stdout, everything else to stderr; no colours in a pipe.
 """
 
 import sys
@@ -31,7 +31,7 @@ SHOWN = 300  # characters of a call in the question
 
 
 class PlainInterface:
-    """Lines in, text out."""
+    """Read lines, write text."""
 
     def __init__(self, lines: Lines, *, reasoning: str) -> None:
         self.lines = lines
@@ -39,13 +39,13 @@ class PlainInterface:
         self.reasoning = reasoning
 
     def messages(self) -> Iterator[str]:
-        """Every line that is not empty."""
+        """Yield the lines that are not empty."""
         for line in self.lines:
             if line.strip():
                 yield line.strip()
 
     def show(self, events: "Generator[Event]", stop: Callable[[], None]) -> ShownAnswer:
-        """Show a turn; Ctrl-C ends it and keeps what came."""
+        """Show a turn; Ctrl-C ends it and keeps what has arrived."""
         screen = Screen(hide_reasoning=self.reasoning == "hide")
         answer, stats = "", None
         try:
@@ -65,7 +65,7 @@ class PlainInterface:
         return ShownAnswer(answer, stats)
 
     def ask(self, call: "ToolCall") -> str:
-        """Ask on stderr; without a terminal there is nobody to ask."""
+        """Ask on stderr; refuse if there is no terminal."""
         if not sys.stdin.isatty():
             note(
                 f"{call.name} was not run: stdin is no terminal to ask at; "
@@ -83,7 +83,7 @@ class PlainInterface:
         return choice
 
     def _choice(self, question: str, answers: Mapping[str, str]) -> str:
-        """Ask until one of the answers is given; other lines were meant for later."""
+        """Ask until an answer is given; keep other lines for later."""
         keyboard = self.lines.keyboard
         while line := keyboard.answer(question):
             said = line.strip().lower()
@@ -99,10 +99,10 @@ class PlainInterface:
         note("Reasoning is shown as it comes here")
 
     def replay(self, question: str, answer: str) -> None:
-        """The turns of before are not printed again."""
+        """Do nothing: earlier turns are not printed again."""
 
     def echo(self, text: str) -> None:
-        """It stands on the command line."""
+        """Do nothing: the message is on the command line."""
 
     def give_back(self, text: str) -> None:
-        """It stands on the screen, or in the user's file."""
+        """Do nothing: the message is on the screen or in the user's file."""

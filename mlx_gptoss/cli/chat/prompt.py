@@ -1,6 +1,6 @@
-"""Where a message is typed: several lines, history, completion, a line of status.
+"""The message editor: several lines, history, completion, a status line.
 
-Enter sends; Alt-Enter, Esc Enter or a backslash before Enter begins a new
+Enter sends; Alt-Enter, Esc Enter or a backslash before Enter starts a new
 line, and pasted text keeps its lines. Knows nothing of models and chats.
 """
 
@@ -26,7 +26,7 @@ from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.files import explain_os_error
 
 MARK = "> "
-GOES_ON = "  "  # before the lines after the first
+GOES_ON = "  "  # before continuation lines
 MENU_LINES = 8
 STYLE = Style.from_dict(
     {
@@ -44,7 +44,7 @@ STYLE = Style.from_dict(
 
 
 class MessagePrompt:
-    """Reads messages; `history` is a file, or None to forget them."""
+    """Read messages; `history` is a file, or None to store none."""
 
     def __init__(self, *, history: Path | None, completer: Completer) -> None:
         self._session: PromptSession[str] = PromptSession(
@@ -63,9 +63,9 @@ class MessagePrompt:
     def read(
         self, begin: str, *, status: Callable[[], str], recall: Callable[[], None]
     ) -> str:
-        """Return a message that begins as `begin` unless it is changed.
+        """Return a message; `begin` is its initial text.
 
-        `status` is shown below; `recall` is what Ctrl-O does. Raises EOFError and
+        `status` is shown below; Ctrl-O calls `recall`. Raises EOFError and
         KeyboardInterrupt.
         """
         return self._session.prompt(
@@ -83,7 +83,7 @@ def _keys(recall: Callable[[], None]) -> KeyBindings:
     keys = KeyBindings()
 
     @keys.add("enter")
-    @keys.add("c-j")  # Enter that was pressed before the prompt was there
+    @keys.add("c-j")  # Enter pressed before the prompt appeared
     def _(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         if buffer.document.text_before_cursor.endswith("\\"):
@@ -104,9 +104,9 @@ def _keys(recall: Callable[[], None]) -> KeyBindings:
 
 
 class _Output(Vt100_Output):
-    """A terminal that is not asked where its cursor is.
+    """A terminal that is not queried for its cursor position.
 
-    Then nothing waits for its answer, and the status stands right below the message.
+    Nothing then waits for its reply, and the status is right below the message.
     """
 
     def get_rows_below_cursor_position(self) -> int:
@@ -114,14 +114,14 @@ class _Output(Vt100_Output):
 
 
 class _TypedLines(FileHistory):
-    """What was typed, in a file as long as the disk takes it."""
+    """A history file, or memory if the disk cannot take it."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
         self._writes = True
 
     def store_string(self, string: str) -> None:
-        """Keep a line; where the file does not take it, until the chat ends only."""
+        """Store a line; only in memory if the file cannot be written."""
         if not self._writes:
             return
         try:
@@ -146,7 +146,7 @@ def _open_output() -> _Output:
 
 
 def _history(path: Path | None) -> History:
-    """Open the history for this user alone; in memory where it cannot be written."""
+    """Open the private history file; use memory if it cannot be written."""
     if path is None:
         return InMemoryHistory()
     try:

@@ -1,9 +1,9 @@
-"""A question about a call, and which keys answer it: only those that are meant to.
+"""Approval questions that only deliberate key presses answer.
 
-A letter answers if it is pressed alone, by somebody who is not typing, at a question
-that has been on the screen for a moment. All else that is typed goes into the draft of
-the next message; while one is typed, Enter comes before an answer. Keys and times in, a
-choice out: knows no terminal.
+A letter answers if it is pressed alone, by somebody who is not typing, after the
+question has been on the screen for a moment. Other typed text goes to the next
+message; while that is being typed, Enter is needed before a letter answers. Takes keys
+and times, returns a choice; knows no terminal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,15 @@ from mlx_gptoss.cli.chat.approval import ALWAYS, NEVER, NO, ONCE, asks_twice
 from mlx_gptoss.cli.chat.keys import typed_text
 from mlx_gptoss.harmony.events import ToolCall
 
-SETTLE = 0.5  # seconds: what is pressed so soon was not meant for the question
-ALONE = 0.3  # seconds without another key that make of a letter an answer
+SETTLE = 0.5  # seconds; earlier keys were not meant for the question
+ALONE = 0.3  # seconds without another key after which a letter is an answer
 ENTER = (Keys.ControlM, Keys.ControlJ)
 ERASE = (Keys.Backspace, Keys.ControlH)
 ERASE_ALL = Keys.ControlU
 
 
 class UnsentText:
-    """What was typed for the next message; `typing` until it is put aside."""
+    """Text typed for the next message; `typing` until it is set aside by Enter."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -45,7 +45,7 @@ class UnsentText:
 
 @dataclass(frozen=True)
 class ApprovalChoices:
-    """What may be answered: words with the key of each marked, and the keys."""
+    """The possible answers: words with their keys marked, and the keys."""
 
     asks: str
     words: tuple[tuple[str, str, str], ...]
@@ -65,7 +65,7 @@ SECOND = ApprovalChoices(
 
 
 class ApprovalQuestion:
-    """Asks about one call; tell it what is `seen`, and what every look at keys gave."""
+    """A question about one call; call `seen` when shown, `look` with new keys."""
 
     def __init__(self, call: ToolCall, draft: UnsentText) -> None:
         self.call = call
@@ -73,20 +73,20 @@ class ApprovalQuestion:
         self.offer = FIRST
         self._open_at = inf  # when keys begin to answer
         self._looked_at = -inf
-        self._chosen: tuple[KeyPress, float] | None = None  # it may begin a word
+        self._chosen: tuple[KeyPress, float] | None = None  # may be the start of a word
 
     @property
     def open(self) -> bool:
-        """Whether the next key may be an answer: it is pressed after the last look."""
+        """Whether a key pressed after the last `look` may be an answer."""
         return not self.draft.typing and self._looked_at >= self._open_at
 
     def seen(self, now: float) -> None:
-        """Take note that it stands on the screen."""
+        """Record that the question is on the screen."""
         if self._open_at == inf:
             self._open_at = now + SETTLE
 
     def look(self, pressed: Sequence[KeyPress], now: float) -> str | None:
-        """Take the keys pressed since the last look; return the choice once made."""
+        """Process the keys since the last call; return the choice once made."""
         for press in pressed:
             self._take(press, now)
         self._looked_at = now
@@ -99,7 +99,7 @@ class ApprovalQuestion:
         return choice
 
     def text(self) -> Text:
-        """The question, with the keys that answer; dim ones do not yet."""
+        """The question with its keys; dimmed while they do not answer yet."""
         text = Text(self.offer.asks.format(visible(self.call.name)), style="bold")
         text.append("  Enter, then" if self.draft.typing else "", "not bold")
         for before, key, after in self.offer.words:
@@ -111,7 +111,7 @@ class ApprovalQuestion:
     def _take(self, press: KeyPress, now: float) -> None:
         chosen = self._chosen
         if chosen is not None and press.key in ENTER:
-            return  # a habit of some: the letter stands
+            return  # some press Enter after the letter
         self._chosen = None
         if self.open and chosen is None and press.key.lower() in self.offer.keys:
             self._chosen = press, now

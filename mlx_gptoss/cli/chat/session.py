@@ -1,7 +1,7 @@
-"""A chat and what it stands on: a model, tools, files that go along, a place on disk.
+"""A chat session: the chat, its model, its tools, attached files, and its storage.
 
-Everything /commands change is here. Knows no terminal: who is asked about calls is
-given, and errors are raised.
+Everything that /commands change is here. Knows no terminal: approval questions go to
+a given callback, and errors are raised.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """What the user said about the conversation when it began."""
+    """Options of a session at its start."""
 
     effort: str
     system: str | None
     params: "SamplingParams"
     constraints: "Constraints"
     overflow: str
-    said: Mapping[str, Any] = field(default_factory=dict)  # goes before what was saved
+    said: Mapping[str, Any] = field(default_factory=dict)  # overrides the saved one
 
 
 class ChatSession:
-    """The chat of the moment; `open` gives one."""
+    """The current chat; `open_conversation` makes one."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class ChatSession:
         self.runtime = runtime
         self.store = store
         if store is not None:
-            store.say = self._warn  # not into an answer that is being shown
+            store.say = self._warn  # not in the middle of an answer
         self.attached: list[tuple[str, str]] = []  # names and texts of files
         self.stats: Statistics | None = None  # of the last answer
         self.used = 0  # tokens of the history
@@ -73,7 +73,7 @@ class ChatSession:
 
     @property
     def model(self) -> str:
-        """The name of the model, as short as it can be."""
+        """The short name of the model."""
         return (self.options.model or "").rstrip("/").rpartition("/")[2]
 
     @property
@@ -81,7 +81,7 @@ class ChatSession:
         return self.given.browser
 
     def send(self, text: str) -> "Generator[Event]":
-        """Say `text`, with the files it names and those attached."""
+        """Send `text` with the files it names and those attached."""
         message = expand(text)
         for name, content in self.attached:
             message = with_file(message, name, content)
@@ -89,7 +89,7 @@ class ChatSession:
         return self.chat.send(message)
 
     def attach(self, path: Path) -> int:
-        """Let a file go with the next message; return its tokens."""
+        """Attach a file to the next message; return its number of tokens."""
         from mlx_gptoss.harmony.render.prompt import Piece, encode_within
 
         text, runtime = read_file(path), self.runtime
@@ -98,7 +98,7 @@ class ChatSession:
         return tokens
 
     def answered(self, stats: "Statistics | None") -> None:
-        """Take note of what an answer took, and how long the history is now."""
+        """Record an answer's statistics and the length of the history."""
         self.stats = stats or self.stats
         self.measure()
 
@@ -111,12 +111,12 @@ class ChatSession:
         self.used = len(render_messages(shown, tokenizer, complete=False))
 
     def set_policy(self, tool: str, policy: Any) -> None:
-        """Decide about the calls of a tool from now on."""
+        """Set the approval policy of a tool."""
         self.given.approval = with_policy(self.given.approval, tool, policy)
         self.chat.toolbox.approval = self.given.approval
 
     def give_tools(self, options: ToolOptions) -> None:
-        """Open more tools and give them to the model too."""
+        """Start more tools and offer them to the model."""
         more = self._tools.enter_context(
             open_tools(options, offline=self.options.offline, ask=self.given.ask)
         )
@@ -133,51 +133,51 @@ class ChatSession:
             raise
 
     def take_tools(self) -> None:
-        """Leave the model without tools."""
+        """Remove all tools."""
         self.given = replace(self.given, tools=[], browser=None)
         self.restore(self.chat.to_json())
         self._tools.close()
 
     def restore(self, data: Mapping[str, Any], **said: Any) -> None:
-        """Go on with a chat that was saved; the tools are those given now."""
+        """Resume a saved chat, with the current tools."""
         options = self._chat_options() | said
         self.adopt(self.services.resume_chat(self.runtime, data, **options))
 
     def adopt(self, chat: "Chat") -> None:
-        """Go on with another chat of this model."""
+        """Switch to another chat of this model."""
         self.chat, self.attached = chat, []
         self.measure()
 
     def start_anew(self) -> None:
-        """Begin another conversation with the settings of this one."""
+        """Start a new conversation with the settings of this one."""
         self.chat.reset()
         self.attached = []
         self.measure()
 
     def load(self, wanted: str, **said: Any) -> None:
-        """Go on with a saved chat: its id, or the beginning of it."""
+        """Resume a saved chat by its id, or the start of it."""
         self.restore(self.saved.load(wanted), **said)
 
     def load_last(self, **said: Any) -> None:
-        """Go on with the chat that was used last."""
+        """Resume the most recent chat."""
         latest = self.saved.list(1)
         if not latest:
             raise PromptError("no chat is kept yet: begin one with `mlx-gptoss chat`")
         self.load(latest[0].id, **said)
 
     def save(self) -> None:
-        """Keep the chat on disk, unless it is private. Raises SessionError."""
+        """Save the chat, unless it is private. Raises SessionError."""
         if self.store is not None:
             self.store.save(self.chat)
 
     def take_problem(self) -> str:
-        """Return, once, what was wrong with keeping the chat."""
+        """Return the last problem with saving the chat, once."""
         problem, self._problem = self._problem, ""
         return problem
 
     @property
     def saved(self) -> "Sessions":
-        """Where chats are kept. PromptError in a private conversation."""
+        """The store of chats. Raises PromptError in a private session."""
         if self.store is None:
             raise PromptError(
                 "with --private nothing is kept: /export writes this chat to a file"
@@ -185,9 +185,9 @@ class ChatSession:
         return self.store
 
     def switch_model(self, name: str) -> None:
-        """Go on with another model; if it cannot be had, with the one before.
+        """Switch to another model, or back to this one if it cannot be loaded.
 
-        Both are not in memory at once.
+        The two are never in memory at the same time.
         """
         name = named_model(name)
         options = replace(self.options, model=name)
@@ -224,7 +224,7 @@ class ChatSession:
         }
 
     def _keep(self, chat: "Chat") -> None:
-        """Keep every change; a disk that is full must not end the conversation."""
+        """Save a change; a full disk must not end the conversation."""
         if self.store is None:
             return
         try:
@@ -246,7 +246,7 @@ def open_conversation(
     ask: "Callable[[ToolCall], str]",
     store: "Sessions | None",
 ) -> Iterator[ChatSession]:
-    """Start tools and model, and end both with the `with`."""
+    """Start the tools and the model; stop both when the `with` ends."""
     conversation: ChatSession | None = None
 
     def set_policy(tool: str, policy: Any) -> None:

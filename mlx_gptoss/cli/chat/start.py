@@ -1,4 +1,4 @@
-"""How a conversation begins: at which interface, with what said and what before."""
+"""Start a conversation: choose the interface, resume a chat, send the prompt."""
 
 import os
 import sys
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from mlx_gptoss.cli.services import Services
     from mlx_gptoss.harmony.events import ToolCall
 
-STDIN = "stdin"  # how what was piped in is called
+STDIN = "stdin"  # name of the piped text
 
 
 @dataclass(frozen=True)
 class StartOptions:
-    """What the user said about the beginning."""
+    """Options for starting a conversation."""
 
     prompt: str | None
     reasoning: str
@@ -49,7 +49,7 @@ def hold(
     tools: ToolOptions,
     start: StartOptions,
 ) -> None:
-    """Hold the conversation to its end."""
+    """Run the conversation until it ends."""
     typed = sys.stdin.isatty() and sys.stdout.isatty()
     once = start.prompt is not None and not typed
     first = start.prompt
@@ -79,7 +79,7 @@ def hold(
 
 
 def _store(services: "Services", start: StartOptions) -> "Sessions | None":
-    """Open the kept chats; a disk that takes none does not forbid to talk."""
+    """Open the store of chats; a conversation works without it, too."""
     if start.private:
         return None
     try:
@@ -94,7 +94,7 @@ def _store(services: "Services", start: StartOptions) -> "Sessions | None":
 def _begin(
     conversation: ChatSession, interface: ChatInterface, start: StartOptions
 ) -> None:
-    """Go on with the chat that was asked for, or begin one."""
+    """Resume the requested chat, or start a new one."""
     if not start.resume and not start.session:
         conversation.measure()
         return
@@ -128,14 +128,14 @@ def _interface(
 
 
 def _draws(once: bool) -> bool:
-    """Whether there is a terminal to draw on, and keys to be read from one."""
+    """Say whether there is a terminal to draw on and to read keys from."""
     if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return False
     return sys.stdin.isatty() or (once and _has_terminal())
 
 
 def _has_terminal() -> bool:
-    """Whether there are keys, though stdin is a pipe."""
+    """Say whether keys can be read even if stdin is a pipe."""
     from mlx_gptoss.cli.chat.keys import TERMINAL
 
     try:
@@ -150,6 +150,6 @@ def _history(start: StartOptions) -> Path | None:
 
 
 def _with_stdin(prompt: str) -> str:
-    """Put what comes on stdin behind the prompt, if anything does."""
+    """Append the text on stdin to the prompt, if there is any."""
     piped = read_all()
     return with_file(prompt, STDIN, piped) if piped.strip() else prompt

@@ -1,4 +1,4 @@
-"""The line at the bottom: model, effort, context used, speed, memory."""
+"""The status line: model, effort, context used, speed, memory."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ BETWEEN = " · "
 
 
 def status_line(conversation: "ChatSession") -> str:
-    """Write what is known now."""
+    """Format the current status."""
     memory = _memory()
     return BETWEEN.join(
         [
@@ -26,10 +26,10 @@ def status_line(conversation: "ChatSession") -> str:
 
 
 def context_used(conversation: "ChatSession") -> str:
-    """Write the tokens of the conversation, of how many there may be.
+    """Format the tokens of the conversation and the context's size.
 
-    A history may be longer than that: one that was cut still needs a token to close
-    it, and another one was held with more context.
+    A history can be longer than the context: a cut one still needs a closing token,
+    and a resumed one may come from a larger context.
     """
     used, limit = conversation.used, conversation.runtime.context
     if not limit:
@@ -51,7 +51,7 @@ def _kept(conversation: "ChatSession") -> list[str]:
 
 
 def _memory() -> int:
-    """What MLX holds now; may be asked in any thread."""
+    """Return the memory held by MLX; callable from any thread."""
     import mlx.core as mx
 
     return mx.get_active_memory() + mx.get_cache_memory()

@@ -1,7 +1,7 @@
-"""The /commands: one declaration each, from which /help and completion come.
+"""The /commands, each declared once for its action, /help and completion.
 
-settings.py   how the model answers, and which model
-history.py    what was said: again, otherwise, not at all
+settings.py   which model answers, and how
+history.py    retry, edit, branch, undo, copy
 saved.py      chats and files on disk
 """
 
@@ -19,7 +19,7 @@ Esc or Ctrl-C stops an answer and keeps what came; Press Ctrl-D to leave"""
 
 
 def show_help(loop: object, argument: str) -> None:
-    """List the commands, or say what one does."""
+    """List the commands, or describe one."""
     name = argument.removeprefix("/")
     wanted = [one for one in COMMANDS if name in ("", one.name)]
     if not wanted:

@@ -1,4 +1,4 @@
-"""What a /command is."""
+"""The declaration of a /command."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from mlx_gptoss.cli.chat.session import ChatSession
 
 PATH: Literal["path"] = "path"
-Word = tuple[str, str]  # what may be given, and what it means
+Word = tuple[str, str]  # an argument and its meaning
 
 
 @dataclass(frozen=True)
 class ChatCommand:
-    """A name, what it takes, what it does; `words` are what may be given to it."""
+    """A command's name, argument, action; `words` are its possible arguments."""
 
     name: str
     takes: str

@@ -1,4 +1,4 @@
-"""Commands about what was said: again, otherwise, not at all, to the clipboard."""
+"""Commands about earlier messages: retry, edit, branch, undo, copy."""
 
 import re
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ def retry(loop: "ChatLoop", argument: str) -> None:
 
 
 def edit(loop: "ChatLoop", argument: str) -> None:
-    """Ask a question anew: the last, or the N-th; the text is edited, or given."""
+    """Edit and resend the last or the N-th question; the text may be given."""
     chat = loop.conversation.chat
     number, _, text = argument.partition(" ")
     if number and not number.isdecimal():
@@ -38,7 +38,7 @@ def edit(loop: "ChatLoop", argument: str) -> None:
 
 
 def branch(loop: "ChatLoop", argument: str) -> None:
-    """Go on in a copy; the conversation so far stays as it is."""
+    """Continue in a copy of the conversation."""
     conversation = loop.conversation
     before = conversation.chat
     other = before.branch(_number(argument) if argument else None)
@@ -76,7 +76,7 @@ def copy(loop: "ChatLoop", argument: str) -> None:
 
 
 def last_answer(chat: "Chat") -> str:
-    """What the model answered to the last question, if it did."""
+    """Return the model's answer to the last question, or an empty text."""
     for message in reversed(chat.messages):
         if message.role == "user":
             return ""
@@ -86,7 +86,7 @@ def last_answer(chat: "Chat") -> str:
 
 
 def short(text: str) -> str:
-    """The beginning of a text, on one line."""
+    """Return the start of a text, on one line."""
     line = " ".join(text.split())
     return line if len(line) <= SHORT else line[:SHORT] + "…"
 

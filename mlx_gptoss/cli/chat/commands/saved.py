@@ -1,4 +1,4 @@
-"""Commands about files and the chats on disk."""
+"""Commands about files and saved chats."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from mlx_gptoss.cli.chat.loop import ChatLoop
     from mlx_gptoss.cli.chat.session import ChatSession
 
-LISTED = 20  # chats that /sessions lists
+LISTED = 20  # chats listed by /sessions
 
 
 def file(loop: "ChatLoop", argument: str) -> None:
-    """Let a file go with the next message."""
+    """Attach a file to the next message."""
     if not argument:
         raise PromptError("name a file: /file PATH")
     tokens = loop.conversation.attach(Path(argument).expanduser())
@@ -37,7 +37,7 @@ def image(loop: "ChatLoop", argument: str) -> None:
 
 
 def save(loop: "ChatLoop", argument: str) -> None:
-    """Keep the chat, under a title if one is given; every turn is kept anyway."""
+    """Save the chat, with a title if given; every turn is saved automatically."""
     conversation = loop.conversation
     store, chat = conversation.saved, conversation.chat
     if not chat.messages:
@@ -49,7 +49,7 @@ def save(loop: "ChatLoop", argument: str) -> None:
 
 
 def load(loop: "ChatLoop", argument: str) -> None:
-    """Go on with a chat: the beginning of its id is enough."""
+    """Resume a saved chat by the start of its id."""
     if not argument:
         raise PromptError("name a chat by its id: /load ID; /sessions lists them")
     loop.conversation.load(argument)
@@ -63,7 +63,7 @@ def sessions(loop: "ChatLoop", argument: str) -> None:
 
 
 def search(loop: "ChatLoop", argument: str) -> None:
-    """List the chats in which all words stand."""
+    """List the chats that contain all the words."""
     if not argument:
         raise PromptError("say what to search for: /search TEXT")
     here = loop.conversation.chat.id
@@ -75,7 +75,7 @@ def search(loop: "ChatLoop", argument: str) -> None:
 
 
 def export(loop: "ChatLoop", argument: str) -> None:
-    """Write the chat to a new file: Markdown, or JSON if its name ends so."""
+    """Write the chat to a new file: Markdown, or JSON if it ends in .json."""
     from mlx_gptoss.chat.sessions import as_markdown
 
     chat = loop.conversation.chat
@@ -94,7 +94,7 @@ def export(loop: "ChatLoop", argument: str) -> None:
 
 
 def show_where(conversation: "ChatSession", interface: "ChatInterface") -> None:
-    """Show where a chat stands that one goes on with."""
+    """Show the end of a resumed chat."""
     from mlx_gptoss.chat.history import cut_reason
 
     chat = conversation.chat

@@ -1,4 +1,4 @@
-"""Commands about how the model answers, and which model."""
+"""Commands about the model and its settings."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -46,7 +46,7 @@ def reasoning(loop: "ChatLoop", argument: str) -> None:
 
 
 def tools(loop: "ChatLoop", argument: str) -> None:
-    """Show tools, decide about one, open built-in ones, or leave the model none."""
+    """List tools, set a policy, add built-in tools, or remove all of them."""
     conversation = loop.conversation
     name, _, policy = argument.rpartition("=")
     if argument == OFF:
@@ -66,7 +66,7 @@ def tools(loop: "ChatLoop", argument: str) -> None:
 
 
 def model(loop: "ChatLoop", argument: str) -> None:
-    """Say which model answers, or go on with another."""
+    """Show the model, or switch to another."""
     conversation = loop.conversation
     if argument:
         note(f"Loading {argument}; the conversation is kept")
