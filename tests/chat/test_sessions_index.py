@@ -1,6 +1,6 @@
-"""The search index: of few levels, mended when it breaks, without deleted text.
+"""The search index keeps few levels, is rebuilt if broken, and forgets deletions.
 
-With this Python's SQLite and with a newer one, which differ in how they forget.
+With this Python's SQLite and a newer one, which delete from the index differently.
 """
 
 import sqlite3
