@@ -2,23 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from typing import Any
 
-import pytest
-
-from mlx_gptoss import load
 from mlx_gptoss.engine.runtime import Runtime
 from tests.support.serving import WEATHER, asked, events, question
 
 SUM = "What is 417 + 285?"
 OSLO = "What is the weather in Oslo?"
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[Runtime]:
-    with load("demo") as runtime:
-        yield runtime
 
 
 def ask(runtime: Runtime, body: dict[str, Any]) -> Any:

@@ -1,24 +1,17 @@
 """Raw completions: a prompt continued as it stands, over the demo model."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import pytest
 
-from mlx_gptoss import SamplingParams, load
+from mlx_gptoss import SamplingParams
 from mlx_gptoss.api.settings import RequestLimits, ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from tests.support.serving import asked, events
 
 TEXT = "The weather in"
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[Runtime]:
-    with load("demo") as runtime:
-        yield runtime
 
 
 def post(

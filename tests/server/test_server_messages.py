@@ -1,23 +1,17 @@
-"""`/v1/messages` over the demo model: what clients send, and what they get."""
+"""`/v1/messages`: blocks, reasoning, tools, counts."""
 
-import asyncio
 import json
-import re
-from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-import httpx2
 import pytest
 
-from mlx_gptoss import load
 from mlx_gptoss.api.sealed import unseal
-from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
 from tests.support.answering_app import constant
 from tests.support.fakes import answering
-from tests.support.serving import DATE, WEATHER, asked
+from tests.support.message_requests import PATH, Client, body, run, stream
+from tests.support.serving import WEATHER
 
-PATH = "/v1/messages"
 SUM, OSLO = "What is 417 + 285?", "What is the weather in Oslo?"
 FUNCTION = {
     "name": "get_weather",
@@ -25,48 +19,12 @@ FUNCTION = {
     "input_schema": WEATHER["function"]["parameters"],
 }
 SHOWN = {"type": "enabled", "budget_tokens": 2000}
-Client = httpx2.AsyncClient
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[Runtime]:
-    with load("demo") as runtime:
-        yield runtime
-
-
-def run(
-    runtime: Runtime,
-    work: Callable[[Client], Awaitable[Any]],
-    settings: ServerSettings | None = None,
-) -> Any:
-    async def all_of_it() -> Any:
-        async with asked(runtime, settings or ServerSettings(date=DATE)) as client:
-            return await work(client)
-
-    return asyncio.run(all_of_it())
-
-
-def body(said: Any, **fields: Any) -> dict[str, Any]:
-    messages = said if isinstance(said, list) else [{"role": "user", "content": said}]
-    limits = {"max_tokens": 300, "temperature": 0}
-    return {"model": "demo", "messages": messages, **limits, **fields}
 
 
 async def create(client: Client, said: Any, **fields: Any) -> Any:
     reply = await client.post(PATH, json=body(said, **fields))
     assert reply.status_code == 200, reply.text
     return reply.json()
-
-
-async def stream(client: Client, said: Any, **fields: Any) -> list[dict[str, Any]]:
-    reply = await client.post(PATH, json=body(said, stream=True, **fields))
-    assert reply.status_code == 200, reply.text
-    out = []
-    for frame in filter(None, reply.text.split("\n\n")):
-        name, data = frame.split("\n")
-        out.append(json.loads(data.removeprefix("data: ")))
-        assert name == f"event: {out[-1]['type']}"
-    return out
 
 
 def rebuilt(events: list[dict[str, Any]]) -> dict[str, Any]:
@@ -259,81 +217,6 @@ def test_the_prompt_can_be_counted(demo: Runtime) -> None:
     assert counted == {
         "input_tokens": used["input_tokens"] + used["cache_read_input_tokens"]
     }
-
-
-def test_what_is_passed_over_is_named(demo: Runtime) -> None:
-    others = [
-        {"type": "web_search_20250305", "name": "web_search"},
-        {"type": "bash_20250124", "name": "bash"},
-    ]
-    fields = {"metadata": {"user_id": "x"}, "betas": ["y"], "temperature": 0}
-    for path in (PATH, f"{PATH}/render"):
-        given = body("Hi", tools=others, max_tokens=4, **fields)
-        reply = run(demo, lambda client, p=path, g=given: client.post(p, json=g))
-
-        assert reply.headers["x-mlx-gptoss-ignored"] == (
-            "fields=betas,metadata; tools=bash,web_search"
-        )
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"messages": []},
-        {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
-        {"messages": [{"role": "robot", "content": "x"}]},
-        {"max_tokens": 0},
-        {"tool_choice": {"type": "some"}},
-        {"tool_choice": {"type": "tool", "name": "nobody"}},
-        {"system": [{"type": "image"}]},
-        {"stop_sequences": [""]},
-    ],
-)
-def test_what_is_wrong_has_anthropics_form(
-    demo: Runtime, fields: dict[str, Any]
-) -> None:
-    reply = run(demo, lambda client: client.post(PATH, json=body("Hi", **fields)))
-
-    told = reply.json()
-    assert reply.status_code == 400
-    assert (told["type"], told["error"]["type"]) == ("error", "invalid_request_error")
-    assert told["error"]["message"]
-
-
-def test_x_api_key_is_a_key(demo: Runtime) -> None:
-    async def work(client: Client) -> Any:
-        ask = body("Hi", max_tokens=4)
-        keys = ({}, {"x-api-key": "wrong"}, {"x-api-key": "secret"})
-        return [await client.post(PATH, json=ask, headers=key) for key in keys]
-
-    missing, wrong, right = run(demo, work, ServerSettings(date=DATE, api_key="secret"))
-    assert missing.json()["error"]["type"] == "authentication_error"
-    assert [r.status_code for r in (missing, wrong, right)] == [401, 401, 200]
-
-
-def test_an_unknown_model_has_anthropics_form(demo: Runtime) -> None:
-    reply = run(demo, lambda client: client.post(PATH, json=body("Hi", model="x")))
-
-    assert reply.status_code == 404
-    assert reply.json()["error"]["type"] == "not_found_error"
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_prompt_that_fills_the_context_is_said_in_anthropics_words(
-    stream: bool,
-) -> None:
-    with load("demo", context=64) as runtime:
-        reply = run(
-            runtime,
-            lambda client: client.post(PATH, json=body("word " * 100, stream=stream)),
-        )
-
-    error = reply.json()["error"]
-    found = re.fullmatch(
-        r"prompt is too long: (\d+) tokens > 63 maximum", error["message"]
-    )
-    assert (reply.status_code, error["type"]) == (400, "invalid_request_error")
-    assert found and int(found[1]) > 100
 
 
 def test_a_message_counts_all_that_anthropics_does() -> None:

@@ -1,13 +1,12 @@
 """Where a request does not say how tokens are chosen, the operator's choice holds."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from mlx_gptoss import SamplingParams, load
+from mlx_gptoss import SamplingParams
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.cli.serve import serve as serve_command
 from mlx_gptoss.cli.serve import settings_of
@@ -25,12 +24,6 @@ ASKS: dict[str, dict[str, Any]] = {
 }
 GREEDY = ServerSettings(date=DATE, sampling=SamplingParams(temperature=0))
 WILD = ServerSettings(date=DATE, sampling=SamplingParams(temperature=3.0))
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[Runtime]:
-    with load("demo") as runtime:
-        yield runtime
 
 
 def said(runtime: Runtime, path: str, settings: ServerSettings, **fields: Any) -> str:
