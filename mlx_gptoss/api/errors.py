@@ -1,7 +1,7 @@
-"""Every error as a client sees it: status, type, code and a sentence to act on.
+"""Errors as clients see them: HTTP status, type, code, and what to do.
 
-What is raised on purpose keeps its message, unless that may name files of this
-machine; anything else is an internal error without details, which the log has.
+Errors raised on purpose keep their message, unless it may name files of this machine.
+Anything else is an internal error without details; those go to the log.
 """
 
 import logging
@@ -22,19 +22,17 @@ from mlx_gptoss.errors import (
 log = logging.getLogger(__name__)
 
 INVALID_REQUEST = "invalid_request_error"
-MAX_MESSAGE_CHARACTERS = (
-    2000  # characters of a message, which may hold what a client wrote
-)
+MAX_MESSAGE_CHARACTERS = 2000  # a message may repeat text of the client
 INTERNAL_MESSAGE = "internal error: the server's log says more"
 UNAVAILABLE_MESSAGE = "the model cannot be used: the server's log says why"
 
 
 @dataclass
 class ApiError(Exception):
-    """An error with its place in OpenAI's API; `param` is the field at fault.
+    """An error of OpenAI's API; `param` is the field at fault.
 
-    `anthropics` is the message in Anthropic's words, where clients look for those.
-    What is far too long to be read is shortened.
+    `anthropic_message` is Anthropic's wording, if clients depend on it. Texts that are
+    far too long are abbreviated.
     """
 
     status: int
@@ -54,7 +52,7 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        """OpenAI's form of it."""
+        """OpenAI's form of the error."""
         error = {
             "message": self.message,
             "type": self.type,
@@ -65,7 +63,7 @@ class ApiError(Exception):
 
 
 def abbreviate(text: str) -> str:
-    """Leave out the middle of a text that nobody would read to its end."""
+    """Omit the middle of a text that is too long."""
     if len(text) <= MAX_MESSAGE_CHARACTERS:
         return text
     half = MAX_MESSAGE_CHARACTERS // 2
@@ -77,9 +75,10 @@ def bad_request(message: str, *, param: str | None = None) -> ApiError:
 
 
 def context_exceeded(tokens: int, context: int, *, at_least: bool = False) -> ApiError:
-    """The prompt fills the context: clients compact by this code and these words.
+    """Return the error for a prompt that fills the context.
 
-    One token at least is the answer's. `at_least`: they were not counted to the end.
+    Clients compact the conversation when they see this code and these words. At least
+    one token is reserved for the answer. With `at_least`, counting stopped at `tokens`.
     """
     more, uncounted = (
         (" or more", " (at least: the rest was not counted)") if at_least else ("", "")
@@ -107,7 +106,7 @@ def model_not_found(model: str, known: list[str]) -> ApiError:
 
 
 def busy(message: str, retry_after: float) -> ApiError:
-    """There is no room now; `retry_after` is in seconds."""
+    """Return the error for a full queue; `retry_after` is in seconds."""
     seconds = max(1, round(retry_after))
     headers = {"Retry-After": str(seconds)}
     return ApiError(
@@ -123,14 +122,14 @@ def draining() -> ApiError:
 
 
 def cannot_store(error: StorageError) -> ApiError:
-    """What the server keeps cannot be used; its reason names no file."""
+    """Return the error for a failed store; its reason names no file."""
     status, code = (507, "insufficient_storage") if error.full else (503, "storage")
     message = f"what this server stores cannot be changed or read now: {error.reason}"
     return ApiError(status, message, code, None, "server_error")
 
 
 def as_api_error(error: BaseException) -> ApiError:
-    """Return what the client is told; what it is not told goes to the log."""
+    """Return the error for the client; details it must not see go to the log."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, LongPromptError):
@@ -149,7 +148,7 @@ def as_api_error(error: BaseException) -> ApiError:
     if isinstance(error, StorageError):
         log.error("%s", error)
         return cannot_store(error)
-    if isinstance(error, GptOssError):  # its words may name files
+    if isinstance(error, GptOssError):  # its message may name files
         log.error("a model cannot be used: %s", error)
         return ApiError(
             503, UNAVAILABLE_MESSAGE, "model_unavailable", None, "server_error"
@@ -171,16 +170,16 @@ ANTHROPIC_TYPES = {
 
 
 def anthropic_body(error: ApiError) -> dict[str, Any]:
-    """Anthropic's form of an error."""
-    other = INVALID_REQUEST if error.status < 500 else "api_error"
-    kind = ANTHROPIC_TYPES.get(error.status, other)
+    """Return Anthropic's form of an error."""
+    default = INVALID_REQUEST if error.status < 500 else "api_error"
+    error_type = ANTHROPIC_TYPES.get(error.status, default)
     message = error.anthropic_message or error.message
-    told = {"type": kind, "message": message}
-    return {"type": "error", "error": told, "request_id": None}
+    fields = {"type": error_type, "message": message}
+    return {"type": "error", "error": fields, "request_id": None}
 
 
 def error_body(path: str, error: ApiError) -> dict[str, Any]:
-    """The form of an error that clients of a route expect."""
+    """Return an error in the form that clients of a route expect."""
     if path.startswith("/v1/messages"):
         return anthropic_body(error)
     return error.body

@@ -1,10 +1,10 @@
-"""Reasoning as an opaque text, which a client keeps and gives back unread.
+"""Reasoning as an opaque string that clients store and send back.
 
     blob = seal("I work in columns.")
-    unseal(blob)            # the text; None for a blob that another program made
+    unseal(blob)            # the text; None if another server made the blob
 
-Nothing is secret in it: the same text stands beside it in most replies. What it is
-for are clients that keep only `encrypted_content`, or a `signature`.
+It is not encrypted: most replies contain the same text in the open. It is for clients
+that keep only `encrypted_content` or a `signature`.
 """
 
 import base64
@@ -17,13 +17,14 @@ CHECK_BYTES = 4
 
 
 def seal(text: str) -> str:
+    """Encode a text with a checksum."""
     data = text.encode("utf-8", "replace")
     check = zlib.crc32(data).to_bytes(CHECK_BYTES, "big")
     return PREFIX + base64.urlsafe_b64encode(check + data).decode()
 
 
 def unseal(blob: str) -> str | None:
-    """Return the text, or None for what is foreign or damaged."""
+    """Return the text, or None if the blob is another server's or damaged."""
     if not blob.startswith(PREFIX):
         return None
     try:
@@ -36,17 +37,17 @@ def unseal(blob: str) -> str | None:
 
 
 def unseal_parts(content: Any) -> Any:
-    """Return parts of a content with plain text where a sealed one stood.
+    """Return the parts of a content with sealed parts replaced by text.
 
-    Codex calls an argument sealed that OpenAI's server would have sealed: from this
-    one, it is the text itself.
+    Codex labels arguments as encrypted that OpenAI's server would have encrypted: from
+    this server they are plain text.
     """
     if not isinstance(content, list):
         return content
-    return [_unsealed(part) for part in content]
+    return [_unseal_part(part) for part in content]
 
 
-def _unsealed(part: Any) -> Any:
+def _unseal_part(part: Any) -> Any:
     blob = part.get("encrypted_content") if isinstance(part, dict) else None
     if not isinstance(blob, str):
         return part

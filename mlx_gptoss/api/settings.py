@@ -1,4 +1,4 @@
-"""What the operator of a server chose; plain data."""
+"""The settings of a server's operator; plain data."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,7 +6,6 @@ from pathlib import Path
 from mlx_gptoss.engine.sampling_params import SamplingParams
 
 REASONING, REASONING_CONTENT, BOTH = "reasoning", "reasoning_content", "both"
-REASONING_FIELDS = (REASONING, REASONING_CONTENT, BOTH)
 OPENAI, OPEN_RESPONSES = "openai", "open-responses"
 REASONING_EVENTS = (OPENAI, OPEN_RESPONSES)
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -14,18 +13,18 @@ LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 @dataclass(frozen=True, kw_only=True)
 class RequestLimits:
-    """How much one request may ask; more is refused before any work is done.
+    """Limits of one request, which is refused beyond them before any work is done.
 
-    Bytes and counts; times are in seconds. `schema_depth` counts the objects and
-    lists around a value, `values` the values in all of a body, `bodies` how many of
-    the largest bodies may be under way: smaller ones may be more.
+    Bytes and counts; times are in seconds. `schema_depth` counts the objects and lists
+    around a value, `values` the JSON values of a body. `bodies` bounds the bodies being
+    read at a time, in units of the largest allowed body.
     """
 
     body_bytes: int = 32 * 2**20
     bodies: int = 8
     values: int = 2**19
-    body_seconds: float = 60.0  # for a request's body to arrive
-    heartbeat_seconds: float = 15.0  # between signs of life in a silent stream
+    body_seconds: float = 60.0  # for a body to arrive
+    heartbeat_seconds: float = 15.0  # between comments in an idle stream
     messages: int = 10_000
     tools: int = 256
     schema_depth: int = 64
@@ -38,16 +37,14 @@ class RequestLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
-    """How a server answers, and whom.
+    """How a server answers, and which clients it serves.
 
-    `hosts` None trusts every Host header, as is right behind a Unix socket; with
-    `any_address` a Host that is an address is trusted, too. `origins` are those of
-    web pages that may ask; others may not. `max_reasoning` is "auto",
-    which leaves a quarter of the room for the answer, None, or a number of tokens.
-    `sampling` is how tokens are chosen where a request does not say.
-    `date` None is today's. `store` is the folder of what is kept on disk, None for
-    nothing. `log_prompts` writes what is asked into the log, which otherwise never
-    has a word of it.
+    `hosts` None trusts every Host header, as behind a Unix socket; `any_address` also
+    trusts a Host that is an IP address. `origins` are those of web pages that may send
+    requests. `max_reasoning` is a number of tokens, None for no limit, or "auto", which
+    reserves a quarter of the room for the answer. `sampling` applies to fields that a
+    request leaves out. `date` None is today. `store` is the folder for files, None for
+    no files. `log_prompts` writes prompts to the log, which otherwise has none.
     """
 
     api_key: str | None = field(default=None, repr=False)

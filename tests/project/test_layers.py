@@ -41,6 +41,7 @@ WITHOUT_MLX = (  # what is imported before MLX, or by programs that never start 
     "api",
 )
 DESCRIBES_MACHINES = {"memory", "diagnostics"}
+HTTP_LIBRARIES = {"fastapi", "starlette", "uvicorn"}
 
 
 def modules() -> list[Path]:
@@ -100,6 +101,17 @@ def test_what_must_not_start_mlx_does_not_import_it() -> None:
         and any(name.split(".")[0] == "mlx" for name in imports(path))
     ]
     assert starters == []
+
+
+def test_what_clients_send_and_get_knows_no_http() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules()
+        if room(path) == "api"
+        for name in imports(path)
+        if name.split(".")[0] in HTTP_LIBRARIES
+    ]
+    assert wrong == []
 
 
 def test_the_package_can_be_run_as_a_module() -> None:

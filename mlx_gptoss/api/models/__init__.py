@@ -1,1 +1,1 @@
-"""The list of models, as clients see it."""
+"""The list of models, and the health of the server."""

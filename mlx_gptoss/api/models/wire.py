@@ -1,4 +1,4 @@
-"""The list of models."""
+"""Wire types of the list of models and of `/health`."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from mlx_gptoss.api.wire import ReplyModel
 
 
 class ModelEntry(ReplyModel):
-    """A model; `context_length` is known while it is `loaded`."""
+    """A model; `context_length` is null until it is `loaded`."""
 
     id: str
     object: Literal["model"]
@@ -22,7 +22,7 @@ class ModelList(ReplyModel):
 
 
 class HealthReply(ReplyModel):
-    """Where there is a key, who does not send it gets the `status` only."""
+    """The state of the server; without the key, if there is one, only `status`."""
 
     status: Literal["ok"]
     version: str | None = None
