@@ -82,7 +82,7 @@ def setup(
     from mlx_gptoss.diagnostics.http_client import HttpClient
 
     token = api_key(key, needed=False, made=False)
-    chosen = model or _served_model(HttpClient(url, token, seconds=5))
+    chosen = model or _served_model(HttpClient(url, token, timeout=5))
     changes = prepare(tool, Endpoint(url, chosen, token, context), file=file)
     needed = [change for change in changes if change.needed]
     for change in needed:

@@ -1,11 +1,11 @@
-"""HTTP as agents and editors speak it to a server: JSON, and events as they come.
+"""HTTP client of the benchmarks and of `agents check`: JSON and server-sent events.
 
-    client = Client("http://127.0.0.1:8080", key=None)
+    client = HttpClient("http://127.0.0.1:8080", key=None)
     reply = client.post("/v1/chat/completions", {...})
     for event in client.stream("/v1/responses", {..., "stream": True}): ...
 
-The standard library only; `http+unix://` and a path is a Unix socket. Knows nothing of
-what is said.
+Standard library only, one connection per request. `http+unix://` followed by a path is
+a Unix socket. Knows nothing of the payloads.
 """
 
 import http.client
@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 from mlx_gptoss.errors import GptOssError
 
-TIMEOUT_S = 600.0  # a long prompt is read in silence
-UNIX_SCHEME = "http+unix://"  # as the ready file of `serve --uds` says it
+TIMEOUT_S = 600.0  # nothing is sent while a long prompt is prefilled
+UNIX_SCHEME = "http+unix://"  # as in the ready file of `serve --uds`
 
 
 class Unreachable(GptOssError):
@@ -28,7 +28,7 @@ class Unreachable(GptOssError):
 
 
 class Refused(GptOssError):
-    """The server answered with an error: `status` and its own words."""
+    """The server replied with an error status and a message."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(f"HTTP {status}: {text}")
@@ -37,10 +37,18 @@ class Refused(GptOssError):
 
 @dataclass(frozen=True)
 class ServerSentEvent:
-    """One server-sent event; `data` is its JSON, or the text that is none."""
+    """One server-sent event; `data` is parsed JSON, or text that is not JSON."""
 
     name: str | None
     data: Any
+
+
+@dataclass(frozen=True)
+class HttpReply:
+    """A complete reply of any status."""
+
+    status: int
+    body: bytes
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -58,15 +66,23 @@ class UnixConnection(http.client.HTTPConnection):
 
 @dataclass(frozen=True)
 class HttpClient:
-    """A server at `url` (http://host:port or http+unix:///path)."""
+    """A server at `url` (http://host:port or http+unix:///path).
+
+    A connection that the server resets before it replies is tried `attempts` times:
+    servers with a short queue do that under load.
+    """
 
     url: str
     key: str | None = None
-    seconds: float = TIMEOUT_S
+    timeout: float = TIMEOUT_S  # seconds without a byte
+    attempts: int = 1
 
     @classmethod
     def from_ready_file(cls, path: Path) -> "HttpClient":
-        """Open the server that wrote a ready file (`serve --ready-file PATH`)."""
+        """Return a client of the server that wrote this ready file.
+
+        Raises Unreachable if there is no such file.
+        """
         try:
             ready = json.loads(path.read_text(encoding="utf-8"))
             return cls(ready["url"], ready.get("token"))
@@ -76,63 +92,89 @@ class HttpClient:
                 f"{path}`"
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Unreachable(f"`{path}` is no ready file of `serve`") from error
+            raise Unreachable(f"`{path}` is not a ready file of `serve`") from error
 
     def get(self, path: str) -> Any:
-        """Return the JSON at a path."""
-        with self._open("GET", path, None) as answer:
-            return _json(answer.read())
+        """Return the JSON at a path. Raises Refused for an error status."""
+        with self._open("GET", path, None) as reply:
+            return _parse_json(reply.read())
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Send JSON; return the JSON of the answer. Raises Refused for an error."""
-        with self._open("POST", path, body) as answer:
-            return _json(answer.read())
+        """Send JSON and return the JSON reply. Raises Refused for an error status."""
+        with self._open("POST", path, _encode(body)) as reply:
+            return _parse_json(reply.read())
 
     def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[ServerSentEvent]:
-        """Send JSON and yield the events of the answer as they come."""
-        with self._open("POST", path, body) as answer:
-            kind = answer.getheader("content-type") or ""
+        """Send JSON and yield the events of the reply as they arrive.
+
+        Raises Refused for an error status, GptOssError for a reply that is no stream,
+        and Unreachable for a stream that breaks off.
+        """
+        with self._open("POST", path, _encode(body)) as reply:
+            kind = reply.getheader("content-type") or ""
             if not kind.startswith("text/event-stream"):
-                raise GptOssError(f"{path} answered with `{kind}`, not with events")
-            yield from parse_events(iter(answer.readline, b""))
+                raise GptOssError(f"{path} replied with `{kind}` instead of events")
+            try:
+                yield from parse_events(iter(reply.readline, b""))
+            except (OSError, http.client.HTTPException) as error:
+                raise Unreachable(f"{self.url} broke off a stream: {error}") from error
+
+    def send(self, path: str, content: bytes | None) -> HttpReply:
+        """POST bytes of JSON, or GET without any; return a reply of any status."""
+        method = "GET" if content is None else "POST"
+        with self._request(method, path, content) as reply:
+            return HttpReply(reply.status, reply.read())
 
     def _open(
-        self, method: str, path: str, body: Mapping[str, Any] | None
+        self, method: str, path: str, content: bytes | None
+    ) -> http.client.HTTPResponse:
+        reply = self._request(method, path, content)
+        if reply.status >= http.client.BAD_REQUEST:
+            with reply:
+                raise Refused(reply.status, _error_message(reply.read()))
+        return reply
+
+    def _request(
+        self, method: str, path: str, content: bytes | None
     ) -> http.client.HTTPResponse:
         headers = {"Content-Type": "application/json", "Connection": "close"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
-        content = None if body is None else json.dumps(body)
-        connection = self._connection()
-        try:
-            connection.request(method, path, content, headers)
-            answer = connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise Unreachable(
-                f"no server answers at {self.url} ({error}): start `mlx-gptoss serve`"
-            ) from error
-        if answer.status >= 400:
-            with answer:
-                raise Refused(answer.status, _complaint(answer.read()))
-        return answer
+        for attempt in range(1, self.attempts + 1):
+            connection = self._connect()
+            try:
+                connection.request(method, path, content, headers)
+                return connection.getresponse()
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                if isinstance(error, ConnectionResetError) and attempt < self.attempts:
+                    continue
+                raise Unreachable(
+                    f"no server answers at {self.url} ({error}): start "
+                    "`mlx-gptoss serve`"
+                ) from error
+        raise AssertionError(f"{self.attempts=}")
 
-    def _connection(self) -> http.client.HTTPConnection:
+    def _connect(self) -> http.client.HTTPConnection:
         if self.url.startswith(UNIX_SCHEME):
-            return UnixConnection(self.url.removeprefix(UNIX_SCHEME), self.seconds)
+            return UnixConnection(self.url.removeprefix(UNIX_SCHEME), self.timeout)
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise Unreachable(f"`{self.url}` is no URL like http://127.0.0.1:8080")
+            raise Unreachable(f"`{self.url}` is not a URL like http://127.0.0.1:8080")
         kind = (
             http.client.HTTPSConnection
             if parts.scheme == "https"
             else http.client.HTTPConnection
         )
-        return kind(parts.hostname, parts.port, timeout=self.seconds)
+        return kind(parts.hostname, parts.port, timeout=self.timeout)
+
+
+def _encode(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body).encode()
 
 
 def parse_events(lines: Iterator[bytes]) -> Iterator[ServerSentEvent]:
-    """Read server-sent events from the lines of a body."""
+    """Parse server-sent events from the lines of a body."""
     name, data = None, []
     for raw in lines:
         line = raw.decode("utf-8").rstrip("\r\n")
@@ -140,7 +182,7 @@ def parse_events(lines: Iterator[bytes]) -> Iterator[ServerSentEvent]:
         value = value.removeprefix(" ")
         if not line:
             if data:
-                yield ServerSentEvent(name, _loose("\n".join(data)))
+                yield ServerSentEvent(name, _json_or_text("\n".join(data)))
             name, data = None, []
         elif field == "event":
             name = value
@@ -148,21 +190,23 @@ def parse_events(lines: Iterator[bytes]) -> Iterator[ServerSentEvent]:
             data.append(value)
 
 
-def _loose(text: str) -> Any:
+def _json_or_text(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
         return text  # [DONE]
 
 
-def _json(body: bytes) -> Any:
+def _parse_json(body: bytes) -> Any:
     try:
         return json.loads(body)
     except ValueError as error:
-        raise GptOssError(f"the server answered with no JSON: {body[:80]!r}") from error
+        raise GptOssError(
+            f"the server did not reply with JSON: {body[:80]!r}"
+        ) from error
 
 
-def _complaint(body: bytes) -> str:
+def _error_message(body: bytes) -> str:
     try:
         return str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):

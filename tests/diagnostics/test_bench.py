@@ -10,8 +10,9 @@ from click.testing import CliRunner
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.cli import cli
+from mlx_gptoss.diagnostics.bench.child_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.decode import bench_decode
-from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure, EngineProcess
+from mlx_gptoss.diagnostics.bench.engine_process import EngineProcess
 from mlx_gptoss.diagnostics.bench.measured_engine import (
     Condition,
     MeasuredEngine,

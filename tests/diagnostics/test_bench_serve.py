@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.bench_serve import table
-from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
+from mlx_gptoss.diagnostics.bench.child_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.engines import MLX_LM
 from mlx_gptoss.diagnostics.bench.serve import (
     CompletionLoad,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlx_gptoss.cli.bench_tables import turns_table
-from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
+from mlx_gptoss.diagnostics.bench.child_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.restart import Restart
 from mlx_gptoss.diagnostics.bench.stock_client import StockServer
 from mlx_gptoss.diagnostics.bench.turn_script import (

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
+from mlx_gptoss.diagnostics.bench.child_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.engines import MLX_LM, OURS, default_dtype
 from mlx_gptoss.diagnostics.bench.measured_engine import Condition, MeasuredEngine
 from mlx_gptoss.diagnostics.bench.results import DecodeBench

@@ -1,4 +1,7 @@
-"""Ask an engine that runs in its own process; the other end is `peer.py`."""
+"""Start an engine in its own process and send it requests.
+
+`engine_main.py` is the program at the other end of the pipes.
+"""
 
 import json
 import os
@@ -10,19 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from mlx_gptoss.diagnostics.bench.child_process import EngineFailure, last_line, stop
 from mlx_gptoss.diagnostics.bench.engine_main import AS_SHIPPED, Ready
-from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.model.blas_library import BLAS_VARIABLE
-
-SHUTDOWN_TIMEOUT_S = 10.0  # for a process that was told to end
-
-
-class EngineFailure(GptOssError):
-    """An engine could not load the folder or died while it was measured."""
 
 
 class EngineProcess:
-    """One engine on one folder. Use it in a `with`: the process ends with it."""
+    """One engine on one folder, as a context manager that ends the process."""
 
     def __init__(
         self,
@@ -69,15 +66,11 @@ class EngineProcess:
         return self._request(ask="totals")
 
     def close(self) -> None:
-        """End the process; kill it if it does not listen."""
+        """End the process, which stops when its stdin closes."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        try:
-            self._process.wait(SHUTDOWN_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        stop(self._process)
         self._process.stdout.close()
         self._errors.close()
 
@@ -113,6 +106,5 @@ class EngineProcess:
 
     def _died_error(self) -> EngineFailure:
         code = self._process.wait()
-        self._errors.seek(0)
-        last = self._errors.read().strip().splitlines()[-1:] or ["without a word"]
-        return EngineFailure(f"{self._engine} ended with code {code}: {last[0]}")
+        reason = last_line(self._errors)
+        return EngineFailure(f"{self._engine} ended with code {code}: {reason}")

@@ -19,8 +19,8 @@ from typing import Any
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+from mlx_gptoss.diagnostics.bench.child_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.decode import SHARE_OF_MEMORY
-from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.engines import DTYPES, MLX_LM, default_dtype
 from mlx_gptoss.diagnostics.bench.our_server import NAME, OurServer
 from mlx_gptoss.diagnostics.bench.stock_client import StockServer
@@ -200,7 +200,7 @@ def start_own(folder: Path, dtype: str) -> Iterator[ServerAddress]:
 @contextmanager
 def start_peer(folder: Path, dtype: str) -> Iterator[ServerAddress]:
     with StockServer(folder, dtype) as server:
-        yield ServerAddress(server.package, server.port)
+        yield server.address
 
 
 def _measure(

@@ -1,17 +1,16 @@
-"""Measure what others feel of a heavy request: `/health`, and a short stream.
+"""Measure how a heavy request delays others: `/health`, and short streams.
 
-Our server runs in its own process. A heavy request is sent to it again and again for
-some seconds, to its end; meanwhile `/health` is asked all the time, and one short
-completion after the other is streamed. The same with no heavy request comes first.
+The server runs in its own process. For some seconds it gets one heavy request after
+the other; meanwhile `/health` is polled and short completions are streamed, one at a
+time. The baseline, without a heavy request, is measured first.
 """
 
-import http.client
-import json
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -21,7 +20,7 @@ import psutil
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
+from mlx_gptoss.diagnostics.bench.child_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.engines import default_dtype
 from mlx_gptoss.diagnostics.bench.heavy_requests import (
     RAW,
@@ -29,21 +28,20 @@ from mlx_gptoss.diagnostics.bench.heavy_requests import (
     heavy_requests,
 )
 from mlx_gptoss.diagnostics.bench.our_server import OurServer
-from mlx_gptoss.diagnostics.bench.streams import ANSWERING_S, EVENT, ServerAddress
 from mlx_gptoss.diagnostics.doctor import describe_machine
+from mlx_gptoss.diagnostics.http_client import HttpClient
 from mlx_gptoss.errors import GptOssError
 
 NOTHING = "nothing"
 HEALTH = "/health"
-PAUSE_S = 0.01  # between two questions for health
-TOKENS = 16  # of a short stream
+POLL_INTERVAL_S = 0.01
+PROMPT, TOKENS = "So it goes", 16  # of a short stream
 DEFAULT_SECONDS = 5.0
-JSON = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True)
 class Durations:
-    """Seconds: the median and the longest."""
+    """Median and maximum, in seconds."""
 
     median: float
     most: float
@@ -57,7 +55,7 @@ class Durations:
 
 @dataclass(frozen=True)
 class StallRow:
-    """What others felt. `seconds` are those of the first heavy request."""
+    """Delays beside one heavy request, whose first run took `seconds`."""
 
     name: str
     megabytes: float
@@ -66,7 +64,7 @@ class StallRow:
     health: Durations
     first_token: Durations
     token_gap: Durations
-    kept_bytes: int  # by which the server has grown
+    kept_bytes: int  # growth of the server's memory
 
 
 @dataclass(frozen=True)
@@ -88,9 +86,10 @@ def bench_stalls(
     seconds: float = DEFAULT_SECONDS,
     progress: Callable[[str], None] | None = None,
 ) -> StallBench:
-    """Measure our server on the model in a folder beside each heavy request.
+    """Measure the server on the model in a folder beside each heavy request.
 
-    `heavy` are the names of some of them.
+    `heavy` selects some by name, `seconds` is the least duration of each. Raises
+    GptOssError for an unknown name, EngineFailure if the server fails.
     """
     say = progress or (lambda _: None)
     checkpoint = open_checkpoint(model)
@@ -101,7 +100,7 @@ def bench_stalls(
     if unknown:
         known = ", ".join(f"`{name}`" for name in makers)
         raise GptOssError(
-            f"there is no heavy request `{unknown[0]}`: choose of {known}"
+            f"there is no heavy request `{unknown[0]}`: choose from {known}"
         )
     load_average = os.getloadavg()[0]
     say("starting the server")
@@ -117,7 +116,7 @@ def bench_stalls(
 
 @dataclass
 class StallSamples:
-    """What the threads of one measurement note."""
+    """Samples collected by the threads of one measurement."""
 
     until: float
     busy: bool = True
@@ -135,97 +134,75 @@ class StallSamples:
 def measure_beside(
     server: OurServer, heavy: HeavyRequest | None, seconds: float
 ) -> StallRow:
-    """Ask for health and streams while the heavy request is answered."""
+    """Time `/health` and short streams while a heavy request is processed."""
     before = psutil.Process(server.pid).memory_info().rss
-    felt = StallSamples(time.perf_counter() + seconds, busy=heavy is not None)
+    samples = StallSamples(time.perf_counter() + seconds, busy=heavy is not None)
+    client = server.address.client(attempts=1)
     work = [poll_health, read_streams] + ([send_heavy] if heavy else [])
 
     def attempt(one: Callable[..., None]) -> None:
         try:
-            one(server.address, felt, heavy)
-        except (OSError, http.client.HTTPException, EngineFailure) as error:
-            felt.failures.append(error)
-            felt.busy = False
+            one(client, samples, heavy)
+        except (OSError, HTTPException, GptOssError) as error:
+            samples.failures.append(error)
+            samples.busy = False
 
     threads = [threading.Thread(target=attempt, args=(one,)) for one in work]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    if felt.failures:
-        raise EngineFailure(f"the server does not answer: {felt.failures[0]}")
-    status, took = felt.heavy[0] if felt.heavy else (None, None)
+    if samples.failures:
+        raise EngineFailure(f"the server does not answer: {samples.failures[0]}")
+    status, took = samples.heavy[0] if samples.heavy else (None, None)
     return StallRow(
         heavy.name if heavy else NOTHING,
         len(heavy.body) / 1e6 if heavy else 0.0,
         status,
         took,
-        Durations.of(felt.health),
-        Durations.of(felt.firsts),
-        Durations.of(felt.gaps),
+        Durations.of(samples.health),
+        Durations.of(samples.firsts),
+        Durations.of(samples.gaps),
         psutil.Process(server.pid).memory_info().rss - before,
     )
 
 
-def send_heavy(address: ServerAddress, felt: StallSamples, heavy: HeavyRequest) -> None:
+def send_heavy(
+    client: HttpClient, samples: StallSamples, heavy: HeavyRequest | None
+) -> None:
+    """Send the heavy request until time is up, at least once."""
+    assert heavy is not None
     try:
-        while felt.busy and (not felt.heavy or time.perf_counter() < felt.until):
-            began = time.perf_counter()
-            status = send(address, heavy.path, heavy.body)[0]
-            felt.heavy.append((status, time.perf_counter() - began))
+        while samples.busy and (
+            not samples.heavy or time.perf_counter() < samples.until
+        ):
+            started = time.perf_counter()
+            status = client.send(heavy.path, heavy.body).status
+            samples.heavy.append((status, time.perf_counter() - started))
     finally:
-        felt.busy = False
+        samples.busy = False
 
 
 def poll_health(
-    address: ServerAddress, felt: StallSamples, _: HeavyRequest | None
+    client: HttpClient, samples: StallSamples, _: HeavyRequest | None
 ) -> None:
-    while not felt.health or not felt.over:
-        began = time.perf_counter()
-        status, _body = send(address, HEALTH, None)
-        if status != http.client.OK:
-            raise EngineFailure(f"{HEALTH} answers {status}")
-        felt.health.append(time.perf_counter() - began)
-        time.sleep(PAUSE_S)
+    """Time `/health` until the measurement is over, at least once."""
+    while not samples.health or not samples.over:
+        started = time.perf_counter()
+        client.get(HEALTH)
+        samples.health.append(time.perf_counter() - started)
+        time.sleep(POLL_INTERVAL_S)
 
 
 def read_streams(
-    address: ServerAddress, felt: StallSamples, _: HeavyRequest | None
+    client: HttpClient, samples: StallSamples, _: HeavyRequest | None
 ) -> None:
-    body = {"prompt": "So it goes", "max_tokens": TOKENS, "stream": True}
-    while not felt.firsts or not felt.over:
-        began, arrived = time.perf_counter(), list[float]()
-        connection = connect(address)
-        try:
-            connection.request("POST", RAW, json.dumps(body), headers_of(address))
-            response = connection.getresponse()
-            if response.status != http.client.OK:
-                raise EngineFailure(response.read().decode()[:500])
-            while line := response.readline():
-                if line.startswith(EVENT):
-                    arrived.append(time.perf_counter())
-        finally:
-            connection.close()
+    """Time short streams until the measurement is over, at least one."""
+    body = {"prompt": PROMPT, "max_tokens": TOKENS, "stream": True}
+    while not samples.firsts or not samples.over:
+        started = time.perf_counter()
+        arrived = [time.perf_counter() for _ in client.stream(RAW, body)]
         if not arrived:
-            raise EngineFailure(f"{address.name} broke off a stream")
-        felt.firsts.append(arrived[0] - began)
-        felt.gaps += [b - a for a, b in pairwise(arrived)]
-
-
-def send(address: ServerAddress, path: str, body: bytes | None) -> tuple[int, bytes]:
-    connection = connect(address)
-    try:
-        method = "GET" if body is None else "POST"
-        connection.request(method, path, body, headers_of(address))
-        response = connection.getresponse()
-        return response.status, response.read()
-    finally:
-        connection.close()
-
-
-def connect(address: ServerAddress) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection(address.host, address.port, timeout=ANSWERING_S)
-
-
-def headers_of(address: ServerAddress) -> dict[str, str]:
-    return JSON | ({"Authorization": f"Bearer {address.key}"} if address.key else {})
+            raise EngineFailure("the server broke off a stream")
+        samples.firsts.append(arrived[0] - started)
+        samples.gaps += [b - a for a, b in pairwise(arrived)]

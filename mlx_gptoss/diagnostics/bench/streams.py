@@ -1,10 +1,8 @@
-"""Asks a server for several raw completions at once, and times what comes.
+"""Time streams of raw completions, one or several at once.
 
-Knows HTTP on the loopback and the streams that OpenAI's clients read.
+Knows the streaming format of OpenAI's completions; the server may be any.
 """
 
-import http.client
-import json
 import threading
 import time
 from collections.abc import Sequence
@@ -12,26 +10,35 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
+from mlx_gptoss.diagnostics.bench.child_process import EngineFailure
+from mlx_gptoss.diagnostics.http_client import HttpClient, Unreachable
+from mlx_gptoss.errors import GptOssError
 
-ANSWERING_S = 3600.0
-ATTEMPTS = 5  # to have a connection taken
-EVENT, END = b"data: ", b"[DONE]"
+COMPLETIONS = "/v1/completions"
+LOOPBACK = "127.0.0.1"
+REPLY_TIMEOUT_S = 3600.0
+ATTEMPTS = 5  # to have a connection accepted; the time that takes counts
+END_OF_STREAM = "[DONE]"
 
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """Where a server listens on the loopback, and what it asks for."""
+    """A server on the loopback interface, by the name shown in results."""
 
     name: str
     port: int
     key: str | None = None
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
+
+    def client(self, *, attempts: int = ATTEMPTS) -> HttpClient:
+        """Return a client that waits long enough for a benchmark."""
+        url = f"http://{self.host}:{self.port}"
+        return HttpClient(url, self.key, REPLY_TIMEOUT_S, attempts)
 
 
 @dataclass(frozen=True)
 class StreamTiming:
-    """One stream: when it was asked, had its first text and ended, and its tokens."""
+    """Clock times of the request, the first text and the end; numbers of tokens."""
 
     asked: float
     first: float
@@ -43,43 +50,35 @@ class StreamTiming:
 def time_concurrent_streams(
     address: ServerAddress, bodies: Sequence[dict[str, Any]]
 ) -> list[StreamTiming]:
-    """Send all requests at one moment; wait for the end of all streams."""
-    gate = threading.Barrier(len(bodies))
+    """Send all requests at the same moment and wait for all streams to end."""
+    barrier = threading.Barrier(len(bodies))
 
-    def one(body: dict[str, Any]) -> StreamTiming:
-        gate.wait()
+    def time_one(body: dict[str, Any]) -> StreamTiming:
+        barrier.wait()
         return time_stream(address, body)
 
-    with ThreadPoolExecutor(len(bodies)) as readers:
-        return list(readers.map(one, bodies))
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        return list(pool.map(time_one, bodies))
 
 
 def time_stream(address: ServerAddress, body: dict[str, Any]) -> StreamTiming:
-    """Read one completion as a stream. Raises EngineFailure where it is not one."""
-    wanted = body | {"stream": True, "stream_options": {"include_usage": True}}
-    headers = {"Content-Type": "application/json"}
-    if address.key is not None:
-        headers["Authorization"] = f"Bearer {address.key}"
+    """Time one completion as a stream. Raises EngineFailure if there is none."""
+    streamed = body | {"stream": True, "stream_options": {"include_usage": True}}
     asked, first, usage = time.perf_counter(), 0.0, None
-    connection = http.client.HTTPConnection(
-        address.host, address.port, timeout=ANSWERING_S
-    )
     try:
-        response = answered(connection, json.dumps(wanted), headers)
-        if response.status != http.client.OK:
-            raise EngineFailure(f"{address.name}: {response.read().decode()[:500]}")
-        while line := response.readline():
-            if not line.startswith(EVENT) or line.startswith(EVENT + END):
+        for event in address.client().stream(COMPLETIONS, streamed):
+            if event.data == END_OF_STREAM:
                 continue
-            event = json.loads(line.removeprefix(EVENT))
-            usage = event.get("usage") or usage
-            if not first and any(choice["text"] for choice in event.get("choices", ())):
+            usage = event.data.get("usage") or usage
+            choices = event.data.get("choices", ())
+            if not first and any(choice["text"] for choice in choices):
                 first = time.perf_counter()
-        ended = time.perf_counter()
-    except OSError as error:
-        raise EngineFailure(f"{address.name} does not answer: {error}") from error
-    finally:
-        connection.close()
+    except Unreachable as error:
+        reason = error.__cause__ or error
+        raise EngineFailure(f"{address.name} does not answer: {reason}") from error
+    except GptOssError as error:
+        raise EngineFailure(f"{address.name}: {error}") from error
+    ended = time.perf_counter()
     if usage is None:
         raise EngineFailure(f"{address.name} broke off a stream")
     return StreamTiming(
@@ -89,21 +88,3 @@ def time_stream(address: ServerAddress, body: dict[str, Any]) -> StreamTiming:
         usage["prompt_tokens"],
         usage["completion_tokens"],
     )
-
-
-def answered(
-    connection: http.client.HTTPConnection, body: str, headers: dict[str, str]
-) -> http.client.HTTPResponse:
-    """Send a request; again if it is turned away, as by a short queue of connections.
-
-    The time that takes counts.
-    """
-    for attempt in range(ATTEMPTS):
-        try:
-            connection.request("POST", "/v1/completions", body, headers)
-            return connection.getresponse()
-        except (ConnectionResetError, http.client.RemoteDisconnected):
-            connection.close()
-            if attempt == ATTEMPTS - 1:
-                raise
-    raise AssertionError

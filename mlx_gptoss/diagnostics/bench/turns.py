@@ -22,8 +22,8 @@ import mlx.core as mx
 
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+from mlx_gptoss.diagnostics.bench.child_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.decode import SHARE_OF_MEMORY
-from mlx_gptoss.diagnostics.bench.engine_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.engines import DTYPES, MLX_LM, default_dtype
 from mlx_gptoss.diagnostics.bench.restart import Restart, bench_restart
 from mlx_gptoss.diagnostics.bench.stock_client import StockServer
@@ -243,7 +243,7 @@ def _open_peer(folder: Path, dtype: str) -> Iterator[MeasureRequest]:
     with StockServer(folder, dtype) as server:
 
         def ask(request: ScriptedRequest) -> RequestTiming:
-            answered = server.ask(request.messages)
+            answered = server.time_first_token(request.messages)
             if answered.prompt_tokens != len(request.prompt):
                 raise EngineFailure(
                     f"{PEER} read {answered.prompt_tokens} tokens where the prompt "
@@ -252,5 +252,5 @@ def _open_peer(folder: Path, dtype: str) -> Iterator[MeasureRequest]:
             read = answered.prompt_tokens - answered.cached_tokens
             return RequestTiming(read, answered.first_token_s)
 
-        server.ask((user("good day"),))  # loads and warms up
+        server.time_first_token((user("good day"),))  # loads and warms up
         yield ask
