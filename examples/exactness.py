@@ -1,11 +1,13 @@
 """Measure the largest error of a logit, ours and stock mlx-lm's, against numpy.
 
-    python -m examples.exactness
+    python -m examples.exactness [--json]
 
-A random checkpoint in the published layout, 300 tokens, window 128, float32; the
-judge is tests/support/oracle.py, the model in float64.
+A random checkpoint in the published layout, 300 tokens, window 128, float32. The
+reference is tests/support/oracle.py, the model in float64.
 """
 
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,12 +53,13 @@ def stock(folder: Path, ids: list[int]) -> np.ndarray:
     return np.array(model(mx.array([ids]))[0].astype(mx.float32))
 
 
-def main() -> None:
+def measure() -> dict[str, float]:
+    """Return the largest logit, and the largest error of each way to run the model."""
     config = hf_config(**SIZES)
     tensors = random_tensors(config, seed=1)
     rng = np.random.default_rng(1)
     ids = [int(i) for i in rng.integers(0, SIZES["vocab_size"], TOKENS)]
-    right = oracle.logits(tensors, config, ids)
+    expected = oracle.logits(tensors, config, ids)
     with TemporaryDirectory() as name:
         folder = Path(name)
         write_folder(folder, config, tensors)
@@ -66,10 +69,20 @@ def main() -> None:
             "token by token": lambda: ours(folder, ids, (1,) * TOKENS),
             "stock mlx-lm, one pass": lambda: stock(folder, ids),
         }
-        print(f"logits up to {np.abs(right).max():.1f}")
-        for way, run in ways.items():
-            error = float(np.abs(run() - right).max())
-            print(f"{way:26} {error:.1e}")
+        errors = {
+            way: float(np.abs(run() - expected).max()) for way, run in ways.items()
+        }
+    return {"largest logit": float(np.abs(expected).max())} | errors
+
+
+def main() -> None:
+    found = measure()
+    if "--json" in sys.argv[1:]:
+        print(json.dumps(found, indent=2))
+        return
+    print(f"logits up to {found.pop('largest logit'):.1f}")
+    for way, error in found.items():
+        print(f"{way:26} {error:.1e}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,12 @@ from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.cli import cli
 from mlx_gptoss.diagnostics.bench.child_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.decode import bench_decode
+from mlx_gptoss.diagnostics.bench.decode_results import (
+    Column,
+    DecodeBench,
+    DecodePoint,
+    DecodeRatio,
+)
 from mlx_gptoss.diagnostics.bench.engine_process import EngineProcess
 from mlx_gptoss.diagnostics.bench.measured_engine import (
     Condition,
@@ -20,12 +26,6 @@ from mlx_gptoss.diagnostics.bench.measured_engine import (
 )
 from mlx_gptoss.diagnostics.bench.primitives import count_primitives
 from mlx_gptoss.diagnostics.bench.random_checkpoint import random_config, write_random
-from mlx_gptoss.diagnostics.bench.results import (
-    Column,
-    DecodeBench,
-    DecodePoint,
-    DecodeRatio,
-)
 from mlx_gptoss.errors import CheckpointError, GptOssError
 from tests.support.checkpoints import write_checkpoint
 

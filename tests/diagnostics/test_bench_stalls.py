@@ -40,5 +40,5 @@ def test_heavy_requests_are_within_the_bytes_a_server_takes() -> None:
 
 
 def test_a_heavy_request_that_is_not_known_is_refused() -> None:
-    with pytest.raises(GptOssError, match="no heavy request `x`: choose of `31 MB"):
+    with pytest.raises(GptOssError, match="no heavy request `x`: choose from `31 MB"):
         bench_stalls(resolve("demo"), heavy=["x"])

@@ -17,9 +17,9 @@ from typing import Any
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.diagnostics.bench.child_process import EngineFailure
+from mlx_gptoss.diagnostics.bench.decode_results import DecodeBench
 from mlx_gptoss.diagnostics.bench.engines import MLX_LM, OURS, default_dtype
 from mlx_gptoss.diagnostics.bench.measured_engine import Condition, MeasuredEngine
-from mlx_gptoss.diagnostics.bench.results import DecodeBench
 from mlx_gptoss.diagnostics.doctor import describe_machine
 from mlx_gptoss.engine.hit_curve import load_hit_curve
 from mlx_gptoss.engine.planned_load import check_context, plan_checkpoint

@@ -82,7 +82,8 @@ def bench_experts(
     load_average = os.getloadavg()[0]
     with checkpoint_to_measure(folder, shape, layers, say) as model:
         runs = measure(model, rounds=rounds, stock=stock, say=say)
-    named = str(folder) if folder else f"{layers} layers of {shape}"
+    sizes = f"hidden size {shape.hidden_size}, {shape.num_local_experts} experts"
+    named = str(folder) if folder else f"{layers} random layers, {sizes}"
     return ExpertsBench(
         describe_machine(), load_average, named, runs, compare_with_aims(runs)
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from mlx_gptoss.diagnostics.bench.decode_results import Column, DecodePoint
 from mlx_gptoss.diagnostics.bench.engine_process import EngineProcess
-from mlx_gptoss.diagnostics.bench.results import Column, DecodePoint
 
 WARM_UP_DEPTH, WARM_UP_TOKENS = 8, 2  # of the run that is not timed
 SEED = 7
