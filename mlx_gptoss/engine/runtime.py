@@ -1,17 +1,15 @@
-"""A loaded model, callable from any thread: `load` it (`opening`), use it, `close` it.
+"""Runtime: a loaded model that any thread may call.
 
     with load("openai/gpt-oss-20b") as runtime:
         for step in runtime.generate(runtime.tokenizer.encode("Once"), params):
             ...
 
-All MLX work is done in the runtime's owner thread; arrays that come back are
-evaluated. Knows token ids; conversations are `chat`'s.
+All MLX work runs in the engine thread of the runtime; returned arrays are evaluated.
+Token ids only: conversations are in `chat`.
 """
 
 import atexit
-import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
@@ -25,15 +23,15 @@ from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.generate import Generation, generate, resolve_max_tokens
 from mlx_gptoss.engine.guide_factory import GuideFactory
 from mlx_gptoss.engine.interfaces import LanguageModel, OnProgress, TokenGuide, TokenIds
+from mlx_gptoss.engine.lazy_tokenizer import LazyTokenizer
 from mlx_gptoss.engine.outputs import stop_reasons
 from mlx_gptoss.engine.prompt_cache import (
-    BackgroundPrefill,
     CachedGeneration,
     CacheLease,
     CacheOptions,
     CacheSize,
     CacheStatistics,
-    PromptCache,
+    LazyPromptCache,
     PromptFiles,
 )
 from mlx_gptoss.engine.sampling_params import SamplingParams
@@ -49,21 +47,17 @@ from mlx_gptoss.engine.sequence import Sequence
 from mlx_gptoss.engine.stream import Stream
 from mlx_gptoss.engine.thread import MAX_IDLE_TASKS, EngineThread
 from mlx_gptoss.errors import (
-    CheckpointError,
     ConfigError,
     GptOssError,
     PromptError,
-    StorageError,
 )
 from mlx_gptoss.format.config import ModelConfig
-from mlx_gptoss.format.file_names import TOKENIZER_FILE
 from mlx_gptoss.memory import PREFILL_CHUNK, Plan
 from mlx_gptoss.model.experts.statistics import ExpertStatistics
 from mlx_gptoss.model.experts.storage import ExpertStorage
 
 MESSAGE_ENDS = ("<|end|>", "<|return|>", "<|call|>")
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -72,20 +66,35 @@ _open_runtimes: "WeakSet[Runtime]" = WeakSet()
 
 @atexit.register
 def close_all() -> None:
-    """Give memory back before the process goes, for those who did not close.
+    """Close every runtime that is still open before the interpreter exits.
 
-    Wired memory of a process that just ends has leaked until the next restart.
+    Wired memory of a process that exits without this has stayed allocated until reboot.
     """
     for runtime in list(_open_runtimes):
         runtime.close()
 
 
 class Runtime:
-    """A model and the thread that runs it.
+    """A loaded model: token ids in, logits or Steps out. Use `load` to make one.
 
-    Any object with the methods of `generate.LanguageModel` can stand for the model.
-    `tokenizer` may be a folder: it is opened on first use. `files` opens the part of
-    the prompt cache that lies on disk, where `cache` asks for one.
+    Every method may be called in any thread; the work runs in one engine thread, and
+    returned arrays are evaluated. `close`, or leaving a `with` block, frees the memory.
+
+    Attributes:
+        plan: the memory plan (bytes by part, storage of the experts), or None.
+        context: most tokens of prompt and answer together, or None without a limit.
+
+    Arguments:
+        model: any object with the methods of `interfaces.LanguageModel`.
+        config: the model's configuration.
+        tokenizer: a tokenizer, or a folder to open one from on first use.
+        plan: the memory plan it was loaded by.
+        storage: storage of experts on disk, closed with the runtime.
+        context: limits prompt and answer, in tokens.
+        thread: the engine thread that loaded the model; None makes one.
+        cache: limits of the prompt cache.
+        batch: limits of `submit`.
+        files: opens the part of the prompt cache on disk, if `cache` asks for one.
     """
 
     def __init__(
@@ -104,25 +113,28 @@ class Runtime:
     ) -> None:
         self._model: LanguageModel | None = model
         self._options = cache or CacheOptions()
-        self._files = files
-        self._opened_prompt_cache: PromptCache | None = None
-        self._prepared: deque[list[int]] = deque(maxlen=MAX_IDLE_TASKS)
+        self._prompt_cache = LazyPromptCache(
+            lambda: self.model,
+            self._options,
+            plan,
+            message_ends=self._message_ends,
+            open_files=files,
+            max_prepared=MAX_IDLE_TASKS,
+        )
         self._config = config
-        self._tokenizer = tokenizer
-        self._tokenizer_lock = threading.Lock()
-        self._guide_factory: GuideFactory | None = None
+        self._tokenizer = LazyTokenizer(tokenizer)
         self._thread = thread or EngineThread("runtime")
         self.plan = plan
         self._storage = storage
         _open_runtimes.add(self)
-        longest = config.max_position_embeddings if config else None
-        limits = [limit for limit in (context, longest) if limit is not None]
-        self.context = min(limits, default=None)
+        self.context = _smallest(
+            context, config.max_position_embeddings if config else None
+        )
         batch = batch or BatchOptions()
         self._scheduler = Scheduler(
             self._thread,
             lambda: self.model,
-            self._prompt_cache,
+            self._prompt_cache.open,
             batch,
             KVBudget(config, plan, batch.kv_memory),
             chunk=plan.prefill_chunk if plan else PREFILL_CHUNK,
@@ -136,66 +148,68 @@ class Runtime:
 
     @property
     def config(self) -> ModelConfig:
+        """The model's configuration. Raises ConfigError if it was made without one."""
         if self._config is None:
             raise ConfigError("this runtime was made without a config: pass `config=`")
         return self._config
 
     @property
     def model(self) -> Any:
-        """The model itself; compute with it only inside `run`."""
+        """The model itself; compute with it only inside `run`.
+
+        Raises GptOssError once the runtime is closed.
+        """
         self._thread.check_open()
         return self._model
 
     @property
     def has_tokenizer(self) -> bool:
         """Whether there is a tokenizer to open."""
-        found = self._tokenizer
-        if isinstance(found, Path):
-            return (found / TOKENIZER_FILE).is_file()
-        return found is not None
+        return self._tokenizer.available
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer, opened on first use. Raises CheckpointError if it cannot."""
-        with self._tokenizer_lock:
-            if isinstance(self._tokenizer, Path):
-                self._tokenizer = Tokenizer.open(self._tokenizer)
-            if self._tokenizer is None:
-                raise CheckpointError(
-                    "this runtime was made without a tokenizer: pass `tokenizer=`"
-                )
-            return self._tokenizer
+        """The tokenizer, opened on first use.
+
+        Raises CheckpointError if there is none or it cannot be opened.
+        """
+        return self._tokenizer.open()
 
     @property
     def guides(self) -> GuideFactory:
-        """Makes what keeps an answer legal; raises PromptError without Harmony."""
-        tokenizer = self.tokenizer
-        tokenizer.require_harmony()
-        with self._tokenizer_lock:
-            self._guide_factory = self._guide_factory or GuideFactory(tokenizer)
-            return self._guide_factory
+        """Creates guides, which keep an answer within its constraints.
+
+        Raises PromptError if the vocabulary has no Harmony tokens.
+        """
+        return self._tokenizer.guides()
 
     @property
     def stop_tokens(self) -> dict[int, str]:
-        """The tokens that end an answer, and the finish reason each stands for."""
+        """The token ids that end an answer, each with its finish reason."""
         named = self.tokenizer if self.has_tokenizer else None
         return stop_reasons(named, self._config.eos_token_ids if self._config else ())
 
     @property
     def stats(self) -> ExpertStatistics | None:
-        """What reading experts from disk took so far; None if all are resident."""
+        """Counts and times of reading experts from disk; None if all are resident."""
         return self._storage.statistics() if self._storage else None
 
     def new_cache(self) -> Any:
-        """Return an empty KV cache for one sequence. Change it only inside `run`."""
+        """Return an empty KV cache of one sequence, for `logits` and `generate`.
+
+        Change it only inside `run`.
+        """
         return self.run(self.model.make_cache)
 
     def logits(self, ids: TokenIds, cache: Any = None) -> mx.array:
-        """Return float32 logits (L, V) of every position, in one pass.
+        """Return the logits (L, V) float32 of all L positions, in one pass.
 
-        With a cache, `ids` continue what it holds, and it grows by them.
+        V is the vocabulary size. With a cache from `new_cache`, `ids` continue what it
+        holds, and it grows by L tokens. Peak: L * V * 4 bytes for the logits.
+
+        Raises PromptError if `ids` is empty or has an id outside the vocabulary.
         """
-        ids = self._check_ids(ids)
+        ids = check_ids(ids, self._config)
         return self.run(self._logits, ids, cache)
 
     def generate(
@@ -210,15 +224,26 @@ class Runtime:
         progress: OnProgress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Stream:
-        """Continue `ids`: an iterator of Steps with `.stats`; `close` ends it early.
+        """Generate after the prompt `ids`: an iterator of Steps, one per token.
 
-        With a cache, `ids` continue what it holds. With `reuse`, they are the whole
-        prompt, of which only what the prompt cache does not know is read, and what
-        is read is kept there. `stop_tokens` replace the model's own; a `guide` (see
-        `guides`) keeps the answer legal. `progress(done, total)` and `cancelled()` are
-        called in the owner thread.
+        The result has `.stats` (Statistics); its `close` ends generation early.
+
+        params: sampling settings; None takes the defaults of SamplingParams.
+        cache: a KV cache from `new_cache`; `ids` continue what it holds.
+        reuse: use the prompt cache: prefill only what it does not hold, and keep the
+            rest there. Then `ids` are the whole prompt and `cache` is ignored.
+        stop_tokens: token id -> finish reason, instead of the model's own.
+        guide: keeps the answer within constraints (see `guides`).
+        progress(done, total): called after each prefill chunk, in prompt tokens.
+        cancelled(): generation ends as `cancelled` when it returns True.
+
+        Both callbacks run in the engine thread and must not block.
+
+        Raises PromptError if the prompt is empty, has an id outside the vocabulary, or
+        fills the context; NonFiniteError, while iterating, for logits that are not
+        finite.
         """
-        ids = self._check_ids(ids)
+        ids = check_ids(ids, self._config)
         stop = self.stop_tokens if stop_tokens is None else stop_tokens
         ended = threading.Event()
 
@@ -241,7 +266,7 @@ class Runtime:
 
         def make_cached() -> CachedGeneration:
             resolve_max_tokens(len(ids), 0, self.context, None)
-            return CachedGeneration(self._prompt_cache(), ids, make)
+            return CachedGeneration(self._prompt_cache.open(), ids, make)
 
         work = make_cached if reuse else partial(make, ids, cache)
         return Stream(self._thread, self.run(work), ended.set)
@@ -259,38 +284,37 @@ class Runtime:
         shared: bool = False,
         group: object = None,
     ) -> Request:
-        """Continue the prompt `ids` beside other requests, and return at once.
+        """Generate after the prompt `ids` in a batch with others; return at once.
 
-        All requests are computed together and share the prompt cache; each has the
-        tokens it would have alone. In the owner thread, where they must not block,
-        `on_progress(done, total)` is called after each chunk of the prompt,
-        `on_step(step)` for each token, and `on_end(stats, error)` once and last,
-        after `cancel` too. `shared` says that others ask for the same prompt, to
-        read it once for all; those of one `request`, any object, count as one where
-        requests wait. Raises PromptError for a prompt that cannot be served,
-        MemoryBudgetError for one whose keys and values would never fit, and BusyError,
-        which says when to try again, if it must wait and too many do.
+        Requests share the prompt cache; each gets the tokens it would get alone.
+
+        params, guide, stop_tokens: as in `generate`.
+        on_step(step): called for each token.
+        on_end(stats, error): called once and last, also after `cancel`.
+        on_progress(done, total): called after each prefill chunk, in prompt tokens.
+        shared: other requests have the same prompt, so that it is prefilled once.
+        group: any object; requests of one group count as one in the queue.
+
+        The callbacks run in the engine thread and must not block.
+
+        Raises PromptError for a prompt that is empty or does not fit the context,
+        MemoryBudgetError if its keys and values could never fit, and BusyError, with
+        the seconds until a retry, if the queue is full.
         """
-        ids = self._check_ids(ids)
-        chosen = params or SamplingParams()
+        ids = check_ids(ids, self._config)
+        sampling = params or SamplingParams()
         stop = self.stop_tokens if stop_tokens is None else stop_tokens
-        engine = self._scheduler
-        engine.kv_budget.require_fit(len(ids))
-        limits = [
-            n
-            for n in (self.context, engine.kv_budget.max_sequence_tokens)
-            if n is not None
-        ]
-        limit = resolve_max_tokens(
-            len(ids), 0, min(limits, default=None), chosen.max_tokens
-        )
+        budget = self._scheduler.kv_budget
+        budget.require_fit(len(ids))
+        context = _smallest(self.context, budget.max_sequence_tokens)
+        limit = resolve_max_tokens(len(ids), 0, context, sampling.max_tokens)
 
-        def begin(request: Request, lease: CacheLease) -> Sequence:
+        def make_sequence(request: Request, lease: CacheLease) -> Sequence:
             return Sequence(
                 self.model,
                 lease.cache,
                 ids[lease.cached_tokens :],
-                chosen,
+                sampling,
                 limit=limit,
                 stop_tokens=stop,
                 guide=guide,
@@ -300,7 +324,7 @@ class Runtime:
 
         request = Request(
             ids,
-            begin,
+            make_sequence,
             on_step=on_step,
             on_end=on_end,
             on_progress=on_progress,
@@ -308,110 +332,79 @@ class Runtime:
             group=group,
         )
         self._thread.check_open()
-        engine.submit(request)
+        self._scheduler.submit(request)
         return request
 
     @property
     def batch_statistics(self) -> BatchStatistics:
-        """What `submit` is doing and did; never waits for the model."""
+        """Counts of the requests of `submit`; never waits for the model."""
         return self._scheduler.statistics
 
     def prepare(self, ids: TokenIds) -> "Future[None] | None":
-        """Read `ids` ahead in idle time, for a prompt that will begin with them.
+        """Prefill `ids` in idle time, for a later prompt that starts with them.
 
-        What was read of them is written to disk, if prompts are kept there: then, or
-        at the latest when the runtime closes. Returns when it is done, or None where
-        reading ahead is not allowed or would not fit.
+        If the prompt cache uses the disk, they are written to it: then, or at the
+        latest in `close`. Returns a future that completes when that is done, or None if
+        `CacheOptions.idle` is off or `ids` do not fit the context.
         """
-        ids = self._check_ids(ids)
-        self._prepared.append(ids)
+        ids = check_ids(ids, self._config)
+        self._prompt_cache.remember(ids)
         fits = self.context is None or len(ids) < self.context
         if not self._options.idle or not fits:
             return None
-        work: list[
-            BackgroundPrefill
-        ] = []  # made in the owner thread: nobody waits here
-
-        def step() -> bool:
-            if not work:
-                work.append(BackgroundPrefill(self.model, self._prompt_cache(), ids))
-            return work[0].step()
-
+        step = self._prompt_cache.prefill_step(ids)
         return self._thread.run_when_idle(step)
 
     @property
     def cache_statistics(self) -> CacheStatistics:
-        """What the prompt cache did so far, and what it holds."""
-        return self.run(lambda: self._prompt_cache().statistics)
+        """Counts of the prompt cache, and what it holds."""
+        return self.run(lambda: self._prompt_cache.open().statistics)
 
     @property
     def cache_size(self) -> CacheSize:
-        """Bytes of prompts in memory, and their bound; never waits for the model."""
-        prompts = self._opened_prompt_cache
-        held = prompts.resident_bytes if prompts is not None else 0
-        return CacheSize(held, self._options.limit(self.plan))
+        """Bytes of cached prompts in memory and their limit; never waits."""
+        return self._prompt_cache.size
 
     def clear_cache(self) -> None:
-        """Forget the prompts that were read and are not in use; files stay."""
-        self.run(lambda: self._prompt_cache().clear())
+        """Drop cached prompts that are not in use from memory; files stay."""
+        self.run(lambda: self._prompt_cache.open().clear())
 
     def run(self, work: Callable[..., T], /, *args: Any, **options: Any) -> T:
-        """Run `work` in the owner thread, where MLX may be used with this model.
+        """Run `work(*args, **options)` in the engine thread and return its result.
 
-        Return only Python values or evaluated arrays from it.
+        Only there may MLX be used with this model. Return Python values or evaluated
+        arrays. Raises what `work` raises, and GptOssError once the runtime is closed.
         """
         return self._thread.call(work, *args, **options)
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Take no more requests by `submit`, and wait until all of them have ended.
+        """Refuse further requests of `submit`, and wait until all have ended.
 
-        Says whether they have; those that have not, after so many seconds, go on
-        until `close`. Not to be called in the owner thread, which does their work.
+        Returns False if some still run after `timeout` seconds; they run on until
+        `close`. Must not be called in the engine thread.
         """
         return self._scheduler.drain(timeout)
 
     def close(self) -> None:
-        """End what is running and give the memory back. Twice is once."""
+        """End all generation and free the memory. Calling it again does nothing."""
         self._thread.close(self._release)
 
     @property
     def closed(self) -> bool:
+        """Whether the runtime is closed."""
         return self._thread.closed
 
-    def _prompt_cache(self) -> PromptCache:
-        """The prompt cache, made on first use. Only for the owner thread."""
-        if self._opened_prompt_cache is None:
-            specials = self.tokenizer.specials if self.has_tokenizer else {}
-            self._opened_prompt_cache = PromptCache(
-                self.model.make_cache,
-                message_ends=[specials[n] for n in MESSAGE_ENDS if n in specials],
-                limit=self._options.limit(self.plan),
-                files=self._open_files(),
-            )
-        return self._opened_prompt_cache
-
-    def _open_files(self) -> PromptFiles | None:
-        """Open what is on disk; that it cannot be is no reason not to answer."""
-        if self._files is None or not self._options.disk_bytes:
-            return None
-        try:
-            return self._files(self._options)
-        except StorageError as error:
-            log.warning("prompts are not saved to disk: %s", error)
-            return None
+    def _message_ends(self) -> list[int]:
+        """Return the ids of the tokens that end a message."""
+        specials = self.tokenizer.specials if self.has_tokenizer else {}
+        return [specials[n] for n in MESSAGE_ENDS if n in specials]
 
     def _release(self) -> None:
         closed = GptOssError("the model is closed: load it again to use it")
         self._scheduler.close(closed)
-        for ids in self._prepared:  # there may have been no idle time to write them
-            while (
-                self._opened_prompt_cache is not None
-                and self._opened_prompt_cache.save(ids)
-            ):
-                pass
-        if self._guide_factory is not None:
-            self._guide_factory.close()
-        self._model = self._opened_prompt_cache = None
+        self._prompt_cache.close()
+        self._tokenizer.close()
+        self._model = None
         if self._storage is not None:
             self._storage.close()
         mx.clear_cache()
@@ -420,20 +413,29 @@ class Runtime:
         batch = mx.array([ids], mx.int32)  # (1, L)
         logits = self.model.logits(self.model.hidden(batch, cache))
         logits = logits[0].astype(mx.float32)  # (L, V)
-        # Other threads can read what comes back only if it is evaluated here.
+        # Other threads can read the result only if it is evaluated here.
         mx.eval(logits, [] if cache is None else cache.arrays)
         return logits
 
-    def _check_ids(self, ids: TokenIds) -> list[int]:
-        """Copy the ids; an id outside the vocabulary would read foreign memory."""
-        ids = [int(token) for token in ids]
-        if not ids:
-            raise PromptError("the prompt is empty: give at least one token")
-        rows = self._config.vocab_size if self._config else None
-        wrong = [t for t in ids if t < 0 or (rows is not None and t >= rows)]
-        if wrong:
-            raise PromptError(
-                f"token id {wrong[0]} is outside the vocabulary of {rows} tokens: "
-                "encode the prompt with this model's own tokenizer"
-            )
-        return ids
+
+def check_ids(ids: TokenIds, config: ModelConfig | None) -> list[int]:
+    """Copy prompt ids. Raises PromptError if there are none or one is not in the model.
+
+    An id outside the vocabulary would read memory past the embedding.
+    """
+    ids = [int(token) for token in ids]
+    if not ids:
+        raise PromptError("the prompt is empty: give at least one token")
+    rows = config.vocab_size if config else None
+    wrong = [t for t in ids if t < 0 or (rows is not None and t >= rows)]
+    if wrong:
+        raise PromptError(
+            f"token id {wrong[0]} is outside the vocabulary of {rows} tokens: "
+            "encode the prompt with this model's own tokenizer"
+        )
+    return ids
+
+
+def _smallest(*limits: int | None) -> int | None:
+    """Return the smallest limit that is set, or None."""
+    return min((limit for limit in limits if limit is not None), default=None)

@@ -1,6 +1,7 @@
 """The prompt cache: a prefix tree of computed prompts, in memory and on disk.
 
 cache.py            lease KV caches that start from the longest known prefix
+lazy.py             opened on first use, saved at the end
 lease.py            exclusive use of one KV cache
 tree.py             the prefix tree over token ids
 live_cache.py       a KV cache and its path in the tree
@@ -25,6 +26,7 @@ from mlx_gptoss.engine.prompt_cache.generation import (
     BackgroundPrefill,
     CachedGeneration,
 )
+from mlx_gptoss.engine.prompt_cache.lazy import LazyPromptCache
 from mlx_gptoss.engine.prompt_cache.lease import CacheLease
 from mlx_gptoss.engine.prompt_cache.options import CacheOptions
 from mlx_gptoss.engine.prompt_cache.statistics import CacheSize, CacheStatistics
@@ -37,6 +39,7 @@ __all__ = [
     "CacheSize",
     "CacheStatistics",
     "CachedGeneration",
+    "LazyPromptCache",
     "PromptCache",
     "PromptFiles",
     "cache_digest",

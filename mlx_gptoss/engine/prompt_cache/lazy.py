@@ -1,0 +1,92 @@
+"""The prompt cache of a runtime: opened on first use, saved when the runtime closes."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from mlx_gptoss.engine.interfaces import LanguageModel
+from mlx_gptoss.engine.prompt_cache.cache import PromptCache
+from mlx_gptoss.engine.prompt_cache.files import PromptFiles
+from mlx_gptoss.engine.prompt_cache.generation import BackgroundPrefill
+from mlx_gptoss.engine.prompt_cache.options import CacheOptions
+from mlx_gptoss.engine.prompt_cache.statistics import CacheSize
+from mlx_gptoss.errors import StorageError
+from mlx_gptoss.memory import Plan
+
+log = logging.getLogger(__name__)
+
+
+class LazyPromptCache:
+    """Opens a PromptCache on first use, in the engine thread.
+
+    `message_ends` returns the token ids that end a message. `open_files` opens the part
+    on disk, if `options` ask for one. At most `max_prepared` prompts are remembered to
+    be saved at the end.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[], LanguageModel],
+        options: CacheOptions,
+        plan: Plan | None,
+        *,
+        message_ends: Callable[[], list[int]],
+        open_files: Callable[[CacheOptions], PromptFiles] | None,
+        max_prepared: int,
+    ) -> None:
+        self._model = model
+        self._options = options
+        self._plan = plan
+        self._message_ends = message_ends
+        self._open_files = open_files
+        self._cache: PromptCache | None = None
+        self._prepared: deque[Sequence[int]] = deque(maxlen=max_prepared)
+
+    def open(self) -> PromptCache:
+        """Return the prompt cache. Only in the engine thread."""
+        if self._cache is None:
+            self._cache = PromptCache(
+                self._model().make_cache,
+                message_ends=self._message_ends(),
+                limit=self._options.limit(self._plan),
+                files=self._files(),
+            )
+        return self._cache
+
+    @property
+    def size(self) -> CacheSize:
+        """Bytes in memory and their limit, readable in any thread."""
+        nbytes = self._cache.resident_bytes if self._cache is not None else 0
+        return CacheSize(nbytes, self._options.limit(self._plan))
+
+    def remember(self, ids: Sequence[int]) -> None:
+        """Save what is known of `ids` at the latest in `close`."""
+        self._prepared.append(ids)
+
+    def prefill_step(self, ids: Sequence[int]) -> Callable[[], bool]:
+        """Return a function that prefills a little of `ids`, False when done."""
+        prefill: list[BackgroundPrefill] = []  # made in the engine thread
+
+        def step() -> bool:
+            if not prefill:
+                prefill.append(BackgroundPrefill(self._model(), self.open(), ids))
+            return prefill[0].step()
+
+        return step
+
+    def close(self) -> None:
+        """Save the prompts that idle time did not suffice for; release the cache."""
+        for ids in self._prepared:
+            while self._cache is not None and self._cache.save(ids):
+                pass
+        self._cache = None
+
+    def _files(self) -> PromptFiles | None:
+        """Open the part on disk; without it the cache works in memory only."""
+        if self._open_files is None or not self._options.disk_bytes:
+            return None
+        try:
+            return self._open_files(self._options)
+        except StorageError as error:
+            log.warning("prompts are not saved to disk: %s", error)
+            return None
