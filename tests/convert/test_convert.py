@@ -1,4 +1,4 @@
-"""Whole conversions: every layout in, our MLX folder out."""
+"""Whole conversions: every layout to an MLX folder."""
 
 import json
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ from tests.support import oracle
 from tests.support.checkpoints import hf_config, random_tensors, write_folder
 from tests.support.layout_writers import WRITERS, write_hf, write_split_mxfp4
 
-# Columns of whole groups of 64, as stock mlx-lm and the affine writers want them.
+# Columns are whole groups of 64, which mlx-lm and the affine writers need.
 CONFIG = hf_config(num_hidden_layers=2, intermediate_size=128)
 TENSORS = random_tensors(CONFIG, seed=5)
 IDS = [7, 290, 0, 11, 11, 42, 199, 3, 54, 8, 120, 77]
-LOGITS = 5e-4  # what float32 leaves of the float64 oracle's logits of size about 4
+LOGITS = 5e-4  # float32 against the float64 oracle, on logits of about 4
 
 # Root mean square change of logits of rms 1 in these random two-layer models. They
 # have no redundancy and flip experts easily, so a trained model changes less.
@@ -92,7 +92,7 @@ def test_a_quantized_rest_stays_close(tmp_path: Path, recipe: str) -> None:
 
 
 def decoded(folder: Path) -> dict[str, np.ndarray]:
-    """Replace what a folder has quantized by the values its bytes stand for."""
+    """Replace quantized tensors of a folder by their decoded values."""
     found, tensors = raw_tensors(folder), dict(TENSORS)
     for path, setting in open_checkpoint(folder).structure.quantization.items():
         if ".experts." in path:
@@ -140,7 +140,7 @@ def test_stock_mlx_lm_opens_the_result(
     stock, _ = load_stock(result)
     stock.set_dtype(mx.float32)
     found = np.array(stock(mx.array([IDS]))[0])
-    # Stock rounds the bounds of YaRN's ramp, a fault that grows with the position;
+    # mlx-lm rounds the bounds of YaRN's ramp, an error that grows with the position;
     # within these few positions it moves logits by a few thousandths.
     np.testing.assert_allclose(found, logits(result), rtol=0, atol=0.02)
 
@@ -164,7 +164,9 @@ def test_dense_experts_can_be_written_split(tmp_path: Path) -> None:
 def test_lossy_blocks_are_counted(tmp_path: Path) -> None:
     seen = write_source(tmp_path / "source", "dense")
     name = "model.layers.1.mlp.experts.down_proj"
-    seen[name][0, :32, 0] = np.linspace(-1, 1, 32)  # no 32 of FP4's fifteen values
+    seen[name][0, :32, 0] = np.linspace(
+        -1, 1, 32
+    )  # 32 values that FP4's fifteen cannot represent
     plain = {key: value for key, value in CONFIG.items() if "quant" not in key}
     write_folder(tmp_path / "edited", plain, seen)
     result = run(tmp_path / "edited", tmp_path / "result")

@@ -83,7 +83,7 @@ def test_an_existing_target_is_refused_in_one_line(
 
 
 class SlowHub(Hub):
-    """A Hub that takes 200 MB to bring the folder it was given as its cache."""
+    """A Hub that reports a download of 200 MB and returns its cache folder."""
 
     def resolve(self, model: str, **options: Any) -> Path:
         options["progress"](0, 2 * 10**8)

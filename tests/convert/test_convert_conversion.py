@@ -96,7 +96,7 @@ def test_memory_does_not_grow_with_a_tensor(tmp_path: Path) -> None:
     command = [sys.executable, "-c", MEASURED, str(source), str(tmp_path / "dst")]
     found = subprocess.run(command, capture_output=True, check=True, text=True)
     growth, starts_mlx = found.stdout.split()
-    # One such matrix as float32, its codes and its packed bytes would take 120 MB.
-    # With four workers, a slice each, it was 58 MB.
+    # A whole matrix as float32, with its codes and packed bytes, would take 120 MB.
+    # Four workers with a slice each took 58 MB.
     assert int(growth) < 80 * 2**20, growth
     assert starts_mlx == "False"

@@ -1,4 +1,4 @@
-"""Experts in another form: 3 bits, MXFP4 again, half precision, forced or refused."""
+"""Experts requantized: 3 bits, back to MXFP4, half precision, forced or refused."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ CONFIG = hf_config(num_hidden_layers=2, intermediate_size=128)
 TENSORS = random_tensors(CONFIG, seed=5)
 IDS = [7, 290, 0, 11, 42, 199]
 GATE_UP = "model.layers.1.mlp.experts.gate_up_proj"
-STOCK = 0.02  # stock rounds the bounds of YaRN's ramp
+STOCK = 0.02  # mlx-lm rounds the bounds of YaRN's ramp
 
 
 def run(folder: Path, layout: str, recipe: Recipe) -> Path:
@@ -83,7 +83,7 @@ def test_affine_experts_become_mxfp4_when_asked(tmp_path: Path) -> None:
         "mlx-packed",
         MXFP4,
     )
-    # 8 bits moved the values off FP4's grid; coming back finds most of it again.
+    # 8 bits move values off FP4's grid; encoding as MXFP4 restores most of them.
     assert relative_error(expert(tmp_path / "source"), expert(dst)) < 0.02
     assert json.loads((dst / "conversion.json").read_text())["lossy_blocks"]
 

@@ -1,4 +1,4 @@
-"""The real process: killed at any moment, interrupted, out of disk, out of memory."""
+"""Conversions in real processes: killed, interrupted, out of disk or memory."""
 
 import json
 import os
@@ -27,11 +27,11 @@ from tests.support.gguf_conversions import write_tokenizer
 
 CONFIG = hf_config(num_hidden_layers=2)
 TENSORS = random_tensors(CONFIG, seed=9)
-LARGE_ROWS = 64 * 1024  # of embedding and lm_head: 50 MB, tenths of a second
+LARGE_ROWS = 64 * 1024  # rows of embedding and lm_head: 50 MB, tenths of a second
 KILLS = {"mlx": 25, "hf": 12, "gguf": 12}
 TMPFS_BYTES = 4 * 2**20
 
-# argv: source, dst, bytes a file may have or 0, bytes of a shard or 0
+# argv: source, dst, limit of file bytes or 0, shard bytes or 0
 CONVERT = """
 import resource, signal, sys
 from pathlib import Path
@@ -58,7 +58,7 @@ except ConversionError as error:
     sys.exit(str(error))
 """
 
-# Converts in a child of its own for every kill; prints how long one took undisturbed.
+# Starts a child per kill; prints the duration of an uninterrupted conversion.
 # argv: source, dst, to, kills, seed
 KILLED = """
 import os, random, select, signal, sys, time
@@ -97,7 +97,7 @@ for _ in range(int(kills)):
     status = finish(*start(dst), draw.uniform(0, whole))
     assert status in (0, signal.SIGKILL), status
     killed += status == signal.SIGKILL
-    if os.path.exists(dst):  # killed or not it is whole: its bytes are compared below
+    if os.path.exists(dst):  # its bytes are compared below
         break
 print(killed)
 """
@@ -110,7 +110,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """A model whose conversion takes long enough to be interrupted."""
+    """A model whose conversion takes long enough to interrupt."""
     config = hf_config(num_hidden_layers=1)
     tensors = random_tensors(config, seed=1)
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
@@ -186,7 +186,7 @@ def test_a_limit_of_file_size_is_one_line_and_resumed_without_it(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, with a few MB."""
+    """A separate file system of a few MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_BYTES}", "tmpfs", str(disk)]
@@ -219,7 +219,7 @@ def test_a_full_disk_is_one_line_and_resumed_with_room(
 def test_a_shard_that_changes_before_it_is_read_gives_no_result(
     tmp_path: Path, source: Path
 ) -> None:
-    """Not only a file that is open counts: every one, from the start."""
+    """Every file of the source is watched from the start, not only open ones."""
     split = tmp_path / "split"
     plan = make_plan(open_checkpoint(source), RECIPES["q8"], shard_bytes=300_000)
     convert(plan, split)
@@ -272,7 +272,7 @@ print(peak_rss() - before, peak_bytes(plan))
 
 @pytest.mark.parametrize("bits", [0, 3])
 def test_memory_stays_below_what_was_said_beforehand(tmp_path: Path, bits: int) -> None:
-    """Experts of 16 MB in float32 each."""
+    """Each expert takes 16 MB in float32."""
     config = hf_config(num_hidden_layers=1, hidden_size=1024, intermediate_size=2048)
     folder = write_folder(tmp_path / "source", config, random_tensors(config, seed=1))
     found = run(MEASURED, folder, tmp_path / "dst", bits)

@@ -24,7 +24,7 @@ from tests.support.checkpoints import (
     to_bfloat16,
     write_folder,
 )
-from tests.support.conversions import interrupt
+from tests.support.conversions import contents, interrupt
 from tests.support.gguf_conversions import (
     CONFIG,
     NAMES,
@@ -217,8 +217,4 @@ def test_it_goes_on_where_it_was_stopped(
     interrupt(plan, tmp_path / "dst", pieces)
     convert(plan, tmp_path / "dst", resume=True)
     convert(plan, tmp_path / "undisturbed")
-    found, expected = (
-        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
-        for name in ("dst", "undisturbed")
-    )
-    assert found == expected
+    assert contents(tmp_path / "dst") == contents(tmp_path / "undisturbed")

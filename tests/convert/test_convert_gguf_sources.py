@@ -38,7 +38,7 @@ def source(tmp_path: Path) -> Path:
 def test_files_of_the_judges_own_are_read(
     source: Path, tmp_path: Path, kind: str
 ) -> None:
-    """Rewrite ours with the writer on PyPI and matrices of another type."""
+    """Rewrite a GGUF with the `gguf` package and matrices of another type."""
     reader = gguf.GGUFReader(to_gguf(source, tmp_path / "out") / FILE)
     writer = gguf.GGUFWriter(tmp_path / "theirs.gguf", "gpt-oss")
     for field in reader.fields.values():
@@ -142,7 +142,7 @@ def test_other_kinds_of_gguf_are_refused(source: Path, tmp_path: Path) -> None:
 
 
 def copied(source: Path, path: Path, leave_out: str) -> Path:
-    """Copy a GGUF by the judge's own writer, without one tensor."""
+    """Copy a GGUF with the `gguf` package, without one tensor."""
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(path, "gpt-oss")
     for key, field in reader.fields.items():

@@ -1,4 +1,4 @@
-"""Tokenizers on their way into a GGUF and back."""
+"""Tokenizers written to a GGUF and read back."""
 
 import json
 from pathlib import Path

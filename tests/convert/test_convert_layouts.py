@@ -1,4 +1,4 @@
-"""Every written form of a checkpoint in, under recipes that keep and that quantize."""
+"""Every layout of a checkpoint, converted losslessly and quantized."""
 
 import json
 from pathlib import Path

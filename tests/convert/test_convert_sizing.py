@@ -1,4 +1,4 @@
-"""Sizes asked for: the best recipe within them, or why there is none."""
+"""Requested sizes: the best recipe within them, or the reason there is none."""
 
 import json
 from pathlib import Path
@@ -189,7 +189,7 @@ def test_memory_is_bounded_for_dense_experts_of_the_published_shape(
     dense = planner(tmp_path / "dense")(RECIPES["q8"])
     kept = planner(source)(RECIPES["q8"])
     assert peak_bytes(kept) < peak_bytes(dense) < 10**9
-    # One expert of gpt-oss: gate and up in float32, four times, and the slices.
+    # Four float32 copies of gate and up of one expert of gpt-oss, and the slices.
     assert peak_bytes(kept) + 4 * 4 * 5760 * 2880 < 10**9
 
 

@@ -1,4 +1,4 @@
-"""The shape of what `bench convert` and `compare` print; never a speed."""
+"""The structure of the output of `bench convert` and `compare`; no speeds."""
 
 import json
 from pathlib import Path

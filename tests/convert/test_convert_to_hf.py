@@ -1,4 +1,4 @@
-"""Back to Hugging Face's layout: the source's bytes, or honest bfloat16."""
+"""Conversions to Hugging Face's layout: the source's bytes, or bfloat16."""
 
 import json
 from pathlib import Path
@@ -27,6 +27,7 @@ from tests.convert.test_convert import (
 )
 from tests.support import oracle
 from tests.support.checkpoints import to_bfloat16
+from tests.support.conversions import contents, interrupt
 from tests.support.layout_writers import WRITERS
 
 
@@ -116,10 +117,6 @@ def test_affine_experts_are_refused(tmp_path: Path) -> None:
         make_hf_plan(open_checkpoint(tmp_path / "source"))
 
 
-class Stopped(Exception):
-    """Stands for Ctrl-C, a crash, a power cut."""
-
-
 @pytest.mark.parametrize("pieces", [1, 23, 40])
 def test_it_goes_on_where_it_was_stopped(
     source: Path, tmp_path: Path, pieces: int
@@ -127,32 +124,16 @@ def test_it_goes_on_where_it_was_stopped(
     plan = make_hf_plan(
         open_checkpoint(run(source, tmp_path / "ours", "q8")), shard_bytes=300_000
     )
-    left = iter(range(pieces))
-
-    def stop(done: int, total: int, tensor: str) -> None:
-        if next(left, None) is None:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        convert(plan, tmp_path / "back", progress=stop)
+    interrupt(plan, tmp_path / "back", pieces)
     convert(plan, tmp_path / "back", resume=True)
     convert(plan, tmp_path / "undisturbed")
-    found, expected = (
-        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
-        for name in ("back", "undisturbed")
-    )
-    assert found == expected
+    assert contents(tmp_path / "back") == contents(tmp_path / "undisturbed")
 
 
 def test_another_output_is_not_taken_for_the_same_conversion(
     source: Path, tmp_path: Path
 ) -> None:
     opened = open_checkpoint(source)
-
-    def stop(done: int, total: int, tensor: str) -> None:
-        raise Stopped
-
-    with pytest.raises(Stopped):
-        convert(make_hf_plan(opened), tmp_path / "dst", progress=stop)
+    interrupt(make_hf_plan(opened), tmp_path / "dst", 0)
     with pytest.raises(ConversionError, match="was started with another"):
         convert(make_plan(opened, RECIPES["lossless"]), tmp_path / "dst", resume=True)

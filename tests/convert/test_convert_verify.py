@@ -35,7 +35,7 @@ def converted(tmp_path: Path, layout: str = "hf", recipe: str = "lossless") -> P
 
 
 def damage(folder: Path, name: str, *, mask: int = 0x01) -> None:
-    """Change the first byte of a tensor, leaving the header as it is."""
+    """Change the first byte of a tensor and nothing else."""
     tensor = open_checkpoint(folder).tensors[name]
     with tensor.file.open("r+b") as file:
         file.seek(tensor.offset)
@@ -49,7 +49,7 @@ def test_every_layout_is_proven_against_its_source(tmp_path: Path, layout: str) 
     report = verify(converted(tmp_path, layout), tmp_path / "source")
     assert report.faults == []
     assert report.digests == len(open_checkpoint(tmp_path / "made").tensors)
-    if layout in ENCODED:  # these were MXFP4 once, so nothing is lost
+    if layout in ENCODED:  # originally MXFP4, so nothing is lost
         found = report.errors["experts"].summary()
         assert (report.expert_bytes, found["max"]) == (0, 0)
     elif layout not in AFFINE:

@@ -198,5 +198,5 @@ def show_report(report: VerificationReport, *, as_json: bool) -> None:
         click.echo(fault, err=True)
     for line in report.notes:
         click.echo(f"note: {line}", err=True)
-    if not report.faults:
+    if report.is_sound:
         click.echo("all is as it should be")

@@ -72,12 +72,12 @@ def verify_command(
     source = None if against is None else find_source(against, offline=offline)
     with JsonLines() if as_json else Bar("Verifying") as progress:
         report = verify(folder, source, progress=progress)
-    if kl and source is not None and not report.faults:
+    if kl and source is not None and report.is_sound:
         from mlx_gptoss_convert.measure.kl import add_divergence
 
         with JsonLines() if as_json else Bar("Running both") as progress:
             add_divergence(report, folder, source, text=text, progress=progress)
-    if calibrate is not None and not report.faults:
+    if calibrate is not None and report.is_sound:
         from mlx_gptoss_convert.measure.calibrate import calibrate_folder
 
         with JsonLines() if as_json else Bar("Calibrating") as progress:
@@ -86,7 +86,7 @@ def verify_command(
     if against is not None:
         save_report(report, folder)
         add_to_card(report, folder)
-    if report.faults:
+    if not report.is_sound:
         raise ConversionError(
             f"`{folder}` is not as it should be ({len(report.faults)} faults above): "
             "convert again"

@@ -30,8 +30,10 @@ class ComparedFolder:
 
 def open_compared_folder(folder: Path) -> ComparedFolder:
     """Read a converted folder's report. Raises ConversionError if it has none."""
-    report = read_table(folder, REPORT, "run `mlx-gptoss verify --against` first")
-    journal = read_table(folder, RESULT, "give a folder made by `mlx-gptoss convert`")
+    report = read_json_object(folder, REPORT, "run `mlx-gptoss verify --against` first")
+    journal = read_json_object(
+        folder, RESULT, "give a folder made by `mlx-gptoss convert`"
+    )
     size = sum(
         path.stat().st_size
         for path in folder.iterdir()
@@ -44,7 +46,7 @@ def open_compared_folder(folder: Path) -> ComparedFolder:
     return ComparedFolder(folder.name, size, journal.get("recipe") or {}, numbers)
 
 
-def read_table(folder: Path, name: str, advice: str) -> dict[str, Any]:
+def read_json_object(folder: Path, name: str, advice: str) -> dict[str, Any]:
     path = folder / name
     if not path.is_file():
         raise ConversionError(f"`{path}` is missing: {advice}")

@@ -102,11 +102,11 @@ def bench_convert(
                 os.sync()
                 row = run_engine(engine, source, made / "result")
                 found.setdefault(engine, []).append(row)
-        nbytes = folder_bytes(source)
+        nbytes = folder_size(source)
     return ConvertBench(nbytes, tuple(map(median_result, found.values())))
 
 
-def folder_bytes(folder: Path) -> int:
+def folder_size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
@@ -132,7 +132,7 @@ def run_engine(engine: str, source: Path, result: Path) -> EngineResult:
             return EngineResult(engine, 0.0, 0, 0, last)
         result_line = json.loads(done.stdout.splitlines()[-1])
         return EngineResult(
-            engine, result_line["seconds"], folder_bytes(result), result_line["peak"]
+            engine, result_line["seconds"], folder_size(result), result_line["peak"]
         )
     finally:
         shutil.rmtree(result, ignore_errors=True)

@@ -141,7 +141,7 @@ def describe_source(checkpoint: Checkpoint) -> dict[str, Any]:
                 "name": path.name,
                 "bytes": path.stat().st_size,
                 "header_sha256": hashlib.sha256(
-                    read_header(checkpoint, path)
+                    read_file_header(checkpoint, path)
                 ).hexdigest(),
             }
             for path in checkpoint.files
@@ -149,7 +149,7 @@ def describe_source(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def read_header(checkpoint: Checkpoint, path: Path) -> bytes:
+def read_file_header(checkpoint: Checkpoint, path: Path) -> bytes:
     """Read the bytes of a file before its first tensor."""
     starts = [x.offset for x in checkpoint.tensors.values() if x.file == path]
     with path.open("rb") as file:
