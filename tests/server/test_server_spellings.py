@@ -29,7 +29,7 @@ from tests.support.spellings import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "mlx_gptoss" / "server" / "README.md").read_text()
+README = (ROOT / "mlx_gptoss" / "api" / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
