@@ -1,16 +1,16 @@
-"""Every error this package raises on purpose; knows nothing of the rest.
+"""The exception tree of this package. Imports nothing else of it.
 
     GptOssError
-    ├── ConfigError         `config.json` says something the model cannot do
-    ├── CheckpointError     a weight file is missing, damaged or of a wrong shape
+    ├── ConfigError         `config.json` is invalid or asks for something unsupported
+    ├── CheckpointError     a weight file is missing, damaged or has the wrong shape
     ├── HubError            a model could not be found or downloaded
     ├── MemoryBudgetError   the model does not fit; the message says what would
     ├── PromptError         the conversation or prompt cannot be rendered or run
     │   ├── SchemaError     a schema or grammar cannot be enforced
-    │   └── LongPromptError it was found too long before all of it was read
-    ├── BusyError           too many requests wait already: try again later
-    ├── ModelError          the model failed while it computed
-    │   └── NonFiniteError  its logits are NaN or infinite: no token can be drawn
+    │   └── LongPromptError it is longer than the context
+    ├── BusyError           too many requests are waiting: try again later
+    ├── ModelError          the model failed during computation
+    │   └── NonFiniteError  its logits are NaN or infinite: no token can be sampled
     ├── StorageError        a file cannot be written: a full disk, a missing permission
     ├── SessionError        saved chats cannot be read, or a chat cannot be saved
     ├── ToolError           a tool cannot be started or reached
@@ -26,7 +26,7 @@ Catch the base class to handle them all:
 
 
 class GptOssError(Exception):
-    """Base of every error raised on purpose: says what, where and what to do."""
+    """Base of all errors here. The message says what, where and what to do."""
 
 
 class ConfigError(GptOssError):
@@ -34,7 +34,7 @@ class ConfigError(GptOssError):
 
 
 class CheckpointError(GptOssError):
-    """A weight file is missing, damaged, or not what the config promises."""
+    """A weight file is missing, damaged, or does not match the config."""
 
 
 class HubError(GptOssError):
@@ -42,13 +42,13 @@ class HubError(GptOssError):
 
 
 class MemoryBudgetError(GptOssError):
-    """The model does not fit the memory it was given."""
+    """The model does not fit the memory budget."""
 
 
 class PromptError(GptOssError):
-    """A conversation, prompt or sampling request is invalid; `where`, if that is known.
+    """A conversation, prompt or sampling request is invalid.
 
-    `where` is a place in what was given, such as `messages[2].content[0]`.
+    `where` is a path into the input, such as `messages[2].content[0]`, if known.
     """
 
     def __init__(self, message: str, *, where: str | None = None) -> None:
@@ -57,11 +57,11 @@ class PromptError(GptOssError):
 
 
 class SchemaError(PromptError):
-    """A JSON schema, regular expression or grammar asks for what cannot be enforced."""
+    """A JSON schema, regular expression or grammar cannot be enforced."""
 
 
 class LongPromptError(PromptError):
-    """A prompt fills the context: `tokens` of it were counted, if not more."""
+    """A prompt exceeds the context. It has at least `tokens` tokens."""
 
     def __init__(self, tokens: int, context: int) -> None:
         super().__init__(
@@ -73,7 +73,7 @@ class LongPromptError(PromptError):
 
 
 class BusyError(GptOssError):
-    """No more requests are taken now; `retry_after` guesses the seconds until then."""
+    """The queue is full; `retry_after` estimates the seconds to wait."""
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
@@ -81,17 +81,17 @@ class BusyError(GptOssError):
 
 
 class ModelError(GptOssError):
-    """The model failed while it computed; the answers it was computing are lost."""
+    """The model failed during computation; the answers in progress are lost."""
 
 
 class NonFiniteError(ModelError):
-    """The model's logits are NaN or infinite: this answer cannot go on."""
+    """The model's logits are NaN or infinite; this answer cannot continue."""
 
 
 class StorageError(GptOssError):
-    """A file cannot be written, or what is stored not changed.
+    """A file cannot be written, or stored content cannot be changed.
 
-    `reason` says why without naming a file; the disk may be `full`.
+    `reason` is the cause without the file's name; `full` is set for a full disk.
     """
 
     def __init__(self, message: str, *, reason: str = "", full: bool = False) -> None:
@@ -101,12 +101,12 @@ class StorageError(GptOssError):
 
 
 class SessionError(GptOssError):
-    """The chats on disk cannot be read, or a chat cannot be saved among them."""
+    """Saved chats cannot be read, or a chat cannot be saved."""
 
 
 class ToolError(GptOssError):
-    """A tool or its server cannot be started, reached, or trusted to be isolated."""
+    """A tool or its server cannot be started, reached or isolated."""
 
 
 class ConversionError(GptOssError):
-    """A conversion cannot start, cannot finish, or failed its verification."""
+    """A conversion cannot start, cannot finish, or failed verification."""

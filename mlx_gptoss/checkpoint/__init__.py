@@ -1,6 +1,6 @@
 """Checkpoints on disk: open, check, describe and load them.
 
-    checkpoint = open_checkpoint(folder)         # headers only, everything checked
+    checkpoint = open_checkpoint(folder)         # reads and checks headers only
     model = load_model(checkpoint, dtype=mx.float32)
 
 The names are imported on first use: opening a checkpoint does not start MLX, and the

@@ -1,4 +1,4 @@
-"""Folders of LoRA adapters, which are no models: PEFT's and mlx-lm's.
+"""Recognize folders of LoRA adapters, PEFT's and mlx-lm's, which are not models.
 
 Reads one small JSON file.
 """
@@ -10,12 +10,12 @@ from mlx_gptoss.format.file_names import ADAPTER_CONFIG, ADAPTERS, PEFT_ADAPTER
 
 
 def adapter_files(folder: Path) -> list[Path]:
-    """List the weights of adapters that lie in a folder."""
+    """List the adapter weights in a folder."""
     return [folder / name for name in ADAPTERS if (folder / name).is_file()]
 
 
 def describe_adapter(folder: Path) -> str | None:
-    """Say what adapter a folder is and what to do with it; None: it is none."""
+    """Describe the adapter in a folder and the remedy, or None for no adapter."""
     if not (folder / ADAPTER_CONFIG).is_file() and not adapter_files(folder):
         return None
     settings = read_json_or_empty(folder / ADAPTER_CONFIG)

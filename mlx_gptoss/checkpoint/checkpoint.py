@@ -1,7 +1,7 @@
-"""Open a checkpoint: read headers only, check everything, decide the structure.
+"""Open a checkpoint: read and check its headers, decide the structure in memory.
 
-After `open_checkpoint` nothing about names, shapes, dtypes or file sizes can be wrong;
-the bytes themselves have not been looked at (see `deep`).
+After `open_checkpoint` names, shapes, dtypes and file sizes are known to be right; the
+values are not checked (see `value_checks`).
 """
 
 from collections import defaultdict
@@ -27,11 +27,11 @@ HEAD = "lm_head.weight"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose headers are right.
+    """A checkpoint with valid headers.
 
-    `tensors` maps canonical names (see `format/layout.py`) to where their bytes lie:
-    file, offset from its start, length, stored dtype and shape. q, k and v of a fused
-    file are three ranges of one stored tensor.
+    `tensors` maps canonical names (see `format/layout.py`) to byte ranges: file, offset
+    from its start, length, stored dtype and shape. q, k and v of a fused file are three
+    ranges of one stored tensor.
     """
 
     folder: Path
@@ -44,7 +44,7 @@ class Checkpoint:
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
-        """The parameters a model has in memory, and the stored tensors of each."""
+        """The parameters of the model in memory, each with its stored tensors."""
         return tuple(
             list_parameters(self.config, self.structure, self.layout, self.tensors)
         )
@@ -58,7 +58,7 @@ class Checkpoint:
         return {part: total[part] for part in PARTS}
 
     def loaded_bytes_by_part(self, float_bytes: int) -> dict[str, int]:
-        """Bytes of each part in memory, when floats take `float_bytes` each."""
+        """Bytes of each part in memory with `float_bytes` per float."""
         total: dict[str, int] = defaultdict(int)
         for parameter in self.parameters:
             total[parameter.part] += parameter.nbytes(float_bytes)
@@ -68,9 +68,9 @@ class Checkpoint:
 def open_checkpoint(folder: str | Path, *, strict: bool = False) -> Checkpoint:
     """Open a folder (or its only weight file), reading headers only.
 
-    Raises ConfigError or CheckpointError for the first thing that is wrong, naming the
-    tensor and the file, what was found and what was expected. `strict` makes unknown
-    keys of `config.json` an error.
+    Raises ConfigError or CheckpointError for the first fault, naming the tensor, the
+    file, and the value found and expected. With `strict`, unknown keys of `config.json`
+    are errors.
     """
     files = find_files(Path(folder).expanduser())
     raw = read_json(files.folder / CONFIG)
@@ -83,7 +83,7 @@ def open_checkpoint(folder: str | Path, *, strict: bool = False) -> Checkpoint:
         mlx="quantization" in raw,
     )
     try:
-        _, modules = parse_quantization(raw)  # the default is in the tensors themselves
+        _, modules = parse_quantization(raw)  # the tensors themselves give the default
         if layout is None:
             raise no_weights_error(files.folder, stored)
         match = match_tensors(stored, config, layout, modules)
@@ -106,15 +106,15 @@ def open_checkpoint(folder: str | Path, *, strict: bool = False) -> Checkpoint:
 def no_weights_error(
     folder: Path, stored: Mapping[str, StoredTensor]
 ) -> CheckpointError:
-    """Make the error for tensors that are none of gpt-oss's."""
+    """Make the error for tensors that are not gpt-oss's."""
     first = f": the first of its tensors is `{min(stored)}`" if stored else ""
     return CheckpointError(
-        f"`{folder}` holds no gpt-oss weights{first}; give a gpt-oss checkpoint"
+        f"`{folder}` has no gpt-oss weights{first}; give a gpt-oss checkpoint"
     )
 
 
 def check_not_tied(raw: Mapping[str, Any], files: CheckpointFiles) -> None:
-    """Refuse a head that is the embedding, telling whether there is another one."""
+    """Raise ConfigError for a tied head; the message depends on the stored tensors."""
     if raw.get("tie_word_embeddings") is not True:
         return
     heads = {HEAD, *(layout.stored_name(HEAD) for layout in LAYOUTS)}
@@ -126,12 +126,12 @@ def check_not_tied(raw: Mapping[str, Any], files: CheckpointFiles) -> None:
         )
     raise ConfigError(
         "`config.json` has `tie_word_embeddings` = True, but the weights have a head "
-        "of their own (`lm_head.weight`): say false there if that head is the model's"
+        "of their own (`lm_head.weight`): set it to false if that head is the model's"
     )
 
 
 def read_stop_tokens(config: ModelConfig, folder: Path) -> tuple[int, ...]:
-    """Join the ids of `config.json` and `generation_config.json`, in that order."""
+    """Join the stop tokens of `config.json` and `generation_config.json`."""
     path = folder / GENERATION_CONFIG
     ids = config.eos_token_ids
     if path.is_file():

@@ -1,4 +1,4 @@
-"""Where a checkpoint keeps the experts of each layer, for reading them one by one."""
+"""Locate the experts of each layer in a checkpoint, for streaming them."""
 
 from mlx_gptoss.checkpoint.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.parameters import FLOAT
@@ -8,9 +8,9 @@ from mlx_gptoss.model.experts.records import ExpertRecords, StackedTensor
 
 
 def expert_records(checkpoint: Checkpoint) -> dict[int, ExpertRecords]:
-    """Find the stacks of every layer.
+    """Return the stacks of experts of every layer.
 
-    Raises ConfigError, saying why, where experts cannot be read one by one.
+    Raises ConfigError if the experts cannot be streamed.
     """
     count = checkpoint.config.num_local_experts
     stacks: dict[int, dict[str, StackedTensor]] = {}
@@ -21,8 +21,8 @@ def expert_records(checkpoint: Checkpoint) -> dict[int, ExpertRecords]:
         if kind == "weight" and parameter.form == FLOAT:
             raise ConfigError(
                 f"the experts of `{checkpoint.folder}` are not quantized, and only "
-                "those that are can be read from disk as they are needed: convert "
-                "them with `mlx-gptoss convert`, or use `--experts resident`"
+                "quantized experts can be streamed from disk: convert them with "
+                "`mlx-gptoss convert`, or use `--experts resident`"
             )
         (source,) = parameter.sources
         found = LAYER_NUMBER.search(parameter.name)
@@ -38,15 +38,15 @@ def expert_records(checkpoint: Checkpoint) -> dict[int, ExpertRecords]:
     }
     if len({each.record_bytes for each in records.values()}) > 1:
         raise ConfigError(
-            f"the experts of `{checkpoint.folder}` are quantized in another way from "
-            "layer to layer, and only those of one size can be read from disk as they "
-            "are needed: use `--experts resident`"
+            f"the experts of `{checkpoint.folder}` are quantized differently from "
+            "layer to layer, and only experts of one size can be streamed from disk: "
+            "use `--experts resident`"
         )
     return records
 
 
 def explain_refusal(checkpoint: Checkpoint) -> str | None:
-    """Say why the experts cannot be read one by one; None: they can."""
+    """Explain why the experts cannot be streamed, or return None."""
     try:
         expert_records(checkpoint)
     except ConfigError as error:
@@ -55,7 +55,7 @@ def explain_refusal(checkpoint: Checkpoint) -> str | None:
 
 
 def expert_bytes_in_memory(checkpoint: Checkpoint, float_bytes: int) -> int:
-    """Bytes of one expert without the biases of its rows, on average over layers."""
+    """Bytes of one expert without its biases, averaged over layers."""
     total = sum(
         parameter.nbytes(float_bytes)
         for parameter in checkpoint.parameters

@@ -1,6 +1,6 @@
-"""Which files make up a checkpoint: `config.json`, the index, the shards.
+"""Find the files of a checkpoint: `config.json`, the index and the shards.
 
-Looks at names and small JSON files; reads no weights.
+Reads names, small JSON files and headers, but no weights.
 """
 
 import re
@@ -19,7 +19,7 @@ STORED_DTYPES = {"BF16": "BF16", "FP4": "U8", "UE8": "U8"}
 
 SHARD = re.compile(r".*-(\d+)-of-(\d+)\.safetensors")
 
-# Weights this project does not read, by suffix, and what to do instead.
+# Weight formats that are not read, by suffix, and the remedy.
 UNSUPPORTED = {
     GGUF: "a GGUF is converted first (`mlx-gptoss convert SRC DST`)",
     ".bin": "pickled weights and model.bin are not read, for safety",
@@ -31,7 +31,7 @@ UNSUPPORTED = {
 
 @dataclass(frozen=True)
 class CheckpointFiles:
-    """A folder with a config, and the safetensors files that hold its weights."""
+    """A folder with a config, and the safetensors files with its weights."""
 
     folder: Path
     weights: tuple[Path, ...]
@@ -41,7 +41,7 @@ class CheckpointFiles:
 def find_files(path: Path) -> CheckpointFiles:
     """Find the files of a checkpoint, given its folder or its only weight file.
 
-    A folder without weights of its own but with `original/` stands for that.
+    A folder without weights of its own but with `original/` means that subfolder.
     """
     if path.is_file():
         return find_single_file(path)
@@ -75,7 +75,7 @@ def find_weights(folder: Path) -> list[Path]:
 
 
 def check_shard_numbers(weights: list[Path]) -> None:
-    """Demand that files numbered "of N" have no gap; they may begin at 0 or 1."""
+    """Require that files numbered "of N" have no gap; they may start at 0 or 1."""
     found = [SHARD.fullmatch(path.name) for path in weights]
     numbers = {int(match[1]) for match in found if match}
     lasts = {int(match[2]) for match in found if match}
@@ -90,7 +90,7 @@ def check_shard_numbers(weights: list[Path]) -> None:
 
 
 def describe_folder(folder: Path) -> str:
-    """Say what a folder without a config is, as the end of a message."""
+    """Describe a folder without a config, as the end of a message."""
     if any(folder.glob(f"*{GGUF}")):
         return f" but a GGUF: convert it with `mlx-gptoss convert {folder} DST`"
     if find_weights(folder):
@@ -122,7 +122,7 @@ def find_single_file(path: Path) -> CheckpointFiles:
 
 
 def describe_unsupported(folder: Path) -> str:
-    """Say what else lies there, as the end of a message."""
+    """Describe weights in other formats, as the end of a message."""
     for suffix, reason in UNSUPPORTED.items():
         if any(folder.glob(f"*{suffix}")):
             return f" but `*{suffix}`: {reason}; download the safetensors files"
@@ -130,7 +130,7 @@ def describe_unsupported(folder: Path) -> str:
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """Read which shard holds which tensor; a shard is a file name, never a path."""
+    """Map tensors to shards; a shard must be a file name, not a path."""
     try:
         weight_map = read_json(path).get("weight_map")
     except ConfigError as error:
@@ -148,7 +148,7 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def read_headers(files: CheckpointFiles) -> dict[str, StoredTensor]:
-    """Read every file's header and join them; raises on duplicates and lies."""
+    """Read and join all headers; raises CheckpointError for contradictions."""
     for path in files.weights:
         if not path.is_file():
             raise CheckpointError(
@@ -184,7 +184,7 @@ def check_index(
 
 
 def check_dtypes(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
-    """Compare with `dtypes.json`, where OpenAI wrote it beside the weights."""
+    """Compare with `dtypes.json`, which OpenAI publishes beside the weights."""
     if not (folder / DTYPES).is_file():
         return
     for name, kind in read_json(folder / DTYPES).items():

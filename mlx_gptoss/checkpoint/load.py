@@ -1,8 +1,8 @@
-"""Fill a model with the weights of an opened checkpoint.
+"""Load the weights of an opened checkpoint into a model.
 
-Every array is allocated by MLX once, in its final dtype, and the file is read straight
-into its memory by a few threads. Nothing is repacked or dequantized. On a GPU what lies
-in the file as it is to lie in memory is adopted from there (see `adopt`).
+MLX allocates every array once in its final dtype, and a few threads read the file
+directly into it. Nothing is repacked or dequantized. On a GPU, parameters with the same
+bytes in the file are mapped instead (see `mapping`).
 """
 
 from collections.abc import Callable, Iterator
@@ -34,9 +34,9 @@ from mlx_gptoss.model.buffers import empty
 from mlx_gptoss.model.gpt_oss import GptOss
 
 READ_THREADS = 8
-Progress = Callable[[int, int], None]  # bytes read so far, bytes in all
+Progress = Callable[[int, int], None]  # bytes read, total bytes
 
-COMPUTE_DTYPES = {mx.float32: 4, mx.bfloat16: 2}  # and their bytes
+COMPUTE_DTYPES = {mx.float32: 4, mx.bfloat16: 2}  # and their sizes in bytes
 
 
 def load_model(
@@ -48,8 +48,8 @@ def load_model(
 ) -> GptOss:
     """Build the model with evaluated weights, floats cast to `dtype`.
 
-    `dtype` is mx.float32 or mx.bfloat16. `progress` is called with (bytes read, bytes
-    in all). Peak memory: the model, and a few MiB a thread where floats are cast.
+    `dtype` is mx.float32 or mx.bfloat16. `progress` is called with (bytes read,
+    total bytes). Peak memory: the model, plus a few MiB per thread for casts.
     """
     model = GptOss(checkpoint.config, checkpoint.structure)
     weights = load_parameters(
@@ -67,12 +67,11 @@ def load_parameters(
     select: Callable[[Parameter], bool] | None = None,
     share: PageSharing | None = None,
 ) -> dict[str, mx.array]:
-    """Read the parameters (those that `select` says yes to) by their names in memory.
+    """Load the parameters that `select` accepts, by their names in memory.
 
-    With `share` those that lie in their file as they are to lie in memory are adopted
-    from it instead, and read in the background. Raises MemoryBudgetError before
-    allocating what the device cannot hold, and CheckpointError when a file changed
-    since it was opened.
+    With `share`, parameters with the same bytes in their file are mapped, and read in
+    the background. Raises MemoryBudgetError before allocating more than the device
+    holds, and CheckpointError if a file changed since it was opened.
     """
     if dtype not in COMPUTE_DTYPES:
         name = str(dtype).rpartition(".")[2]
@@ -91,7 +90,7 @@ def load_parameters(
 def map_parameters(
     wanted: list[Parameter], dtype: mx.Dtype, share: PageSharing
 ) -> dict[str, mx.array]:
-    """Adopt what can be adopted, and start reading it ahead."""
+    """Map the parameters that can be mapped, and start reading them ahead."""
     found = {
         x.name: map_parameter(x, dtype, share) for x in wanted if can_map(x, dtype)
     }
@@ -105,7 +104,7 @@ def map_parameters(
 def read_parameters(
     wanted: list[Parameter], dtype: mx.Dtype, files: dict[Path, int], report: Progress
 ) -> dict[str, mx.array]:
-    """Allocate one parameter after the other while threads fill those before it."""
+    """Allocate parameters one by one while threads fill the earlier ones."""
     total = sum(source.nbytes for x in wanted for source in x.sources)
     done = 0
     with ThreadPoolExecutor(READ_THREADS) as pool:
@@ -116,13 +115,15 @@ def read_parameters(
                     done += job.result()
                     report(done, total)
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # an interrupt does not wait for them
+            pool.shutdown(
+                cancel_futures=True
+            )  # an interrupt does not wait for pending reads
             raise
     return {x.name: set_dtype(array, x, dtype) for x, array, _ in begun}
 
 
 def check_room(needed: int) -> None:
-    """Refuse before allocating: a failed allocation would end the process."""
+    """Raise MemoryBudgetError early: a failed allocation would end the process."""
     budget = device_budget()
     room = max(budget.bytes, budget.total if budget.metal else 0)
     if needed > room:
@@ -138,7 +139,7 @@ def start_reading(
     files: dict[Path, int],
     pool: ThreadPoolExecutor,
 ) -> tuple[mx.array, list["Future[int]"]]:
-    """Allocate one parameter and let the pool fill it; jobs return bytes read."""
+    """Allocate one parameter and let the pool fill it; jobs return the bytes read."""
     array = empty(parameter.shape, memory_dtype(parameter, dtype))
     view = np.asarray(array)
     if parameter.transposed:
@@ -155,9 +156,11 @@ def start_reading(
 def split_sources(
     parameter: Parameter, flat: np.ndarray
 ) -> Iterator[tuple[TensorChunk, np.ndarray]]:
-    """Pair every chunk of the sources with its place in memory."""
+    """Pair every chunk of the sources with its slice of memory."""
     floats = parameter.form == FLOAT
-    place = flat if floats else flat.view(np.uint8)  # stored bytes may lie as words
+    place = (
+        flat if floats else flat.view(np.uint8)
+    )  # stored bytes may be words in memory
     first = 0
     for source in parameter.sources:
         width = 1 if floats else source.itemsize
@@ -177,14 +180,14 @@ def read_chunk(
 
 
 def memory_dtype(parameter: Parameter, dtype: mx.Dtype) -> mx.Dtype:
-    """Choose the dtype that numpy can see too: uint16 stands for bfloat16."""
+    """Choose a dtype that NumPy has too: uint16 for bfloat16."""
     if parameter.form != FLOAT:
         return {WORD: mx.uint32, BYTE: mx.uint8}[parameter.form]
     return mx.uint16 if dtype == mx.bfloat16 else dtype
 
 
 def set_dtype(array: mx.array, parameter: Parameter, dtype: mx.Dtype) -> mx.array:
-    """Name filled memory by its true dtype; shares it, copies nothing."""
+    """View filled memory in its true dtype, without a copy."""
     if parameter.form != FLOAT or array.dtype == dtype:
         return array
     named = array.view(dtype)

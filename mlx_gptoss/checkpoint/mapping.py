@@ -1,10 +1,10 @@
-"""Weights on a GPU without a copy: file pages mapped, and adopted by MLX.
+"""Map weights into GPU memory without a copy.
 
-Metal can use memory it did not allocate if it begins on a page. Tensors do not, so the
-pages around one are mapped, adopted, and the tensor is a slice of them seen in its own
-dtype: views, no copies. A CPU cannot adopt; whoever calls this reads instead.
+Metal can use memory that it did not allocate if it starts on a page. Tensors do not, so
+the pages around one are mapped and the tensor is a view of a slice of them. On a CPU
+this is not possible; callers read the file instead.
 
-Only for what is used whole: Metal wires an entire adopted buffer at its first use.
+Only for tensors that are used whole: Metal wires an entire mapped buffer at first use.
 """
 
 import mmap
@@ -20,28 +20,28 @@ from mlx_gptoss.checkpoint.tensor_reads import read_ahead
 from mlx_gptoss.format.dtypes import RAW_DTYPES
 from mlx_gptoss.model.device import on_gpu
 
-PAGE_BYTES = 16384  # of Apple silicon; a multiple of everyone else's
+PAGE_BYTES = 16384  # of Apple silicon; a multiple of other page sizes
 READ_AHEAD_THREADS = 4
 
 PageSharing = Callable[[np.ndarray], mx.array]
 
 
 def share_pages(pages: np.ndarray) -> mx.array:
-    """Let MLX use mapped memory as it is; raises ValueError where it would copy.
+    """Let MLX use mapped memory directly; raises ValueError where it would copy.
 
-    MLX keeps the map alive for as long as the array, and from 0.32.4 on never writes
-    into memory that it does not own.
+    MLX keeps the map alive as long as the array, and since 0.32.4 never writes to
+    memory that it does not own.
     """
     return mx.asarray(pages, copy=False)
 
 
 def choose_page_sharing() -> PageSharing | None:
-    """Return how the default device shares memory; None: it does not."""
+    """Return `share_pages` on a GPU, else None."""
     return share_pages if on_gpu() else None
 
 
 def can_map(parameter: Parameter, dtype: mx.Dtype) -> bool:
-    """Say whether a parameter lies in its file exactly as it is to lie in memory."""
+    """Whether a parameter has the same bytes in its file as in memory."""
     if len(parameter.sources) != 1 or parameter.transposed:
         return False
     (source,) = parameter.sources
@@ -53,27 +53,27 @@ def can_map(parameter: Parameter, dtype: mx.Dtype) -> bool:
 def map_parameter(
     parameter: Parameter, dtype: mx.Dtype, share: PageSharing
 ) -> mx.array | None:
-    """Return a parameter that is its file's own pages, or None if it cannot be had."""
+    """Return a parameter backed by its file's pages, or None if mapping fails."""
     (source,) = parameter.sources
     try:
         shared = share(map_pages(source))
     except (ValueError, TypeError, OverflowError, RuntimeError, MemoryError):
-        return None  # the caller reads the file, which always works
+        return None  # the caller reads the file instead
     first = source.offset % PAGE_BYTES // mapping_unit(source).itemsize
     count = source.nbytes // mapping_unit(source).itemsize
     named = shared.flatten()[first : first + count].view(
         {WORD: mx.uint32, BYTE: mx.uint8, FLOAT: dtype}[parameter.form]
     )
     array = named.reshape(parameter.shape)
-    mx.eval(array)  # views: nothing is read yet
+    mx.eval(array)  # views only: nothing is read yet
     return array
 
 
 def map_pages(tensor: StoredTensor) -> np.ndarray:
     """Map the pages around a tensor, read-only.
 
-    As (pages, units of a page), for a dimension is an int32, or flat at the end of a
-    file that ends inside a page.
+    The shape is (pages, units per page), because a dimension is an int32; it is flat if
+    the file ends inside the last page.
     """
     start = tensor.offset // PAGE_BYTES * PAGE_BYTES
     with tensor.file.open("rb") as file:
@@ -89,15 +89,15 @@ def map_pages(tensor: StoredTensor) -> np.ndarray:
 
 
 def mapping_unit(tensor: StoredTensor) -> np.dtype:
-    """Return the widest unit a tensor can be mapped in: words, where it may."""
+    """Return the widest dtype to map a tensor in: 4-byte words if aligned."""
     words = tensor.nbytes % 4 == 0 and tensor.offset % 4 == 0
     return np.dtype("<u4") if words else RAW_DTYPES[tensor.dtype]
 
 
 def start_read_ahead(tensors: Iterable[StoredTensor]) -> threading.Event:
-    """Bring mapped tensors into memory, by a few threads in the background.
+    """Read mapped tensors into the page cache with a few background threads.
 
-    Returns an event that ends it. The threads see only files, never MLX.
+    Returns an event that stops them. The threads use files only, never MLX.
     """
     stopped = threading.Event()
     waiting = list(tensors)[::-1]

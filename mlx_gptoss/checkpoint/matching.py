@@ -1,7 +1,7 @@
-"""Match the tensors that files hold with the tensors a config demands.
+"""Match stored tensors with those that a config demands.
 
-Every tensor is checked here: present, right dtype, right shape, none left over. How
-each matrix is quantized follows from the tensors; `config.json` may only agree.
+Checks that every tensor is present with the right dtype and shape, and that none is
+left over. The tensors decide how each matrix is quantized; `config.json` must agree.
 """
 
 from collections import Counter
@@ -35,7 +35,7 @@ from mlx_gptoss.format.layout import (
     vectors,
 )
 
-Modules = Mapping[str, Quantization | None]  # what `config.json` says of single ones
+Modules = Mapping[str, Quantization | None]  # overrides in `config.json`
 TensorSpec = tuple[tuple[str, ...], tuple[int, ...]]  # dtypes allowed, shape expected
 
 OTHER_CONFIG = "take the `config.json` that was saved with these weights"
@@ -44,7 +44,7 @@ NOT_BF16 = "not supported, save the model as bf16"
 
 @dataclass(frozen=True)
 class TensorMatch:
-    """What was found: the structure, and every tensor by its canonical name."""
+    """The structure found, and all tensors by canonical name."""
 
     structure: Structure
     tensors: Mapping[str, StoredTensor]
@@ -56,14 +56,14 @@ def match_tensors(
     layout: Layout,
     modules: Modules,
 ) -> TensorMatch:
-    """Check every stored tensor; raises CheckpointError naming the first bad one."""
+    """Check all stored tensors; raises CheckpointError naming the first bad one."""
     if layout.expert_form == BLOCKS:
         check_block_sizes(config)
     found: dict[str, StoredTensor] = {}
     quantization: dict[str, Quantization] = {}
     used: set[str] = set()
     everything = list(matrices(config, layout.experts))
-    rows: Counter[str] = Counter()  # of all the matrices that share a stored name
+    rows: Counter[str] = Counter()  # of all matrices that share a stored name
     for matrix in everything:
         rows[stored_name(matrix, layout)] += matrix.shape[-2]
 
@@ -96,7 +96,7 @@ def stored_name(matrix: Matrix, layout: Layout) -> str:
 
 
 def slice_rows(tensor: StoredTensor, first: int, count: int) -> StoredTensor:
-    """Narrow a tensor to some of its rows, which lie together in the file."""
+    """Narrow a tensor to a range of rows, which are contiguous in the file."""
     row_bytes = prod(tensor.shape[1:]) * tensor.itemsize
     return replace(
         tensor,
@@ -112,21 +112,21 @@ def find_setting(
     stored: Mapping[str, StoredTensor],
     modules: Modules,
 ) -> Quantization | None:
-    """Tell how a matrix is quantized from its weight and scales; None is dense."""
+    """Infer how a matrix is quantized from its weight and scales; None is dense."""
     if matrix.part == EXPERTS and layout.expert_form == BLOCKS:
         check_expert_settings(matrix, modules)
         return MXFP4
     found = stored_setting(matrix, layout, stored)
     weight = stored.get(stored_name(matrix, layout))
     if weight is None or matrix.path not in modules:
-        return found  # a missing weight is named with its shape, later
+        return found  # a missing weight is reported later, with its shape
     said = modules[matrix.path]
     if said != found and (found is not None or weight.dtype in FLOATS):
         raise ConfigError(
             f"`config.json` has `quantization.{matrix.path}` = "
             f"{describe_setting(said)}, but `{weight.name}` in `{weight.file}` is "
             f"{describe_setting(found, weight.dtype)}: remove that entry, the tensors "
-            "say it themselves"
+            "themselves decide"
         )
     return found
 
@@ -140,7 +140,7 @@ def describe_setting(setting: Quantization | None, dtype: str = "false") -> str:
 def stored_setting(
     matrix: Matrix, layout: Layout, stored: Mapping[str, StoredTensor]
 ) -> Quantization | None:
-    """Tell from the tensors alone."""
+    """Infer the setting from the tensors only."""
     weight = stored.get(stored_name(matrix, layout))
     name = layout.stored_name(f"{matrix.path}.scales")
     if weight is None or (name not in stored and weight.dtype in FLOATS):
@@ -151,20 +151,20 @@ def stored_setting(
 
 
 def check_block_sizes(config: ModelConfig) -> None:
-    """Demand that MXFP4 blocks divide the rows of the experts."""
+    """Require row lengths of experts that are multiples of an MXFP4 block."""
     for key in ("hidden_size", "intermediate_size"):
         columns = getattr(config, key)
         if columns % VALUES_PER_BLOCK:
             raise ConfigError(
                 f"`config.json` has `{key}` = {columns}, not a multiple of "
-                f"{VALUES_PER_BLOCK} as MXFP4 experts demand"
+                f"{VALUES_PER_BLOCK} as MXFP4 experts require"
             )
 
 
 def check_expert_settings(
     matrix: Matrix, modules: Mapping[str, Quantization | None]
 ) -> None:
-    """Demand that `quantization` says MXFP4 of packed experts, or nothing."""
+    """Require that `quantization` gives MXFP4 for packed experts, or nothing."""
     parent = matrix.path.rpartition(".")[0]
     for name in ("gate_up_proj", "gate_proj", "up_proj", "down_proj"):
         setting = modules.get(f"{parent}.{name}", MXFP4)
@@ -172,14 +172,14 @@ def check_expert_settings(
             raise ConfigError(
                 f"`config.json` has `quantization.{parent}.{name}` = "
                 f"{describe_setting(setting)}, but these experts are stored as MXFP4: "
-                "remove that entry, the tensors say it themselves"
+                "remove that entry, the tensors themselves decide"
             )
 
 
 def infer_setting(
     weight: StoredTensor, scales: StoredTensor, matrix: Matrix
 ) -> Quantization:
-    """Read bits and group size off the shapes, the mode off the dtype of the scales."""
+    """Infer bits and group size from shapes, the mode from the scales' dtype."""
     columns = matrix.shape[-1]
     words, groups = weight.shape[-1:], scales.shape[-1:]
     bits = words[0] * BITS_PER_WORD // columns if words else 0
@@ -190,8 +190,8 @@ def infer_setting(
         raise CheckpointError(
             f"tensor `{weight.name}` in `{weight.file}` has shape {weight.shape} and "
             f"its scales ({scales.dtype}) have shape {scales.shape}: no supported "
-            f"quantization packs {columns} columns so (affine or mxfp4), convert anew "
-            "from the original"
+            f"quantization packs {columns} columns like that (affine or mxfp4), "
+            "convert the original again"
         )
     return Quantization(bits=bits, group_size=group_size, mode=mode)
 
@@ -199,7 +199,7 @@ def infer_setting(
 def matrix_specs(
     matrix: Matrix, setting: Quantization | None, layout: Layout, rows: int
 ) -> dict[str, TensorSpec]:
-    """Say which tensors a matrix is stored as; `rows` counts those of its sharers."""
+    """List the stored tensors of a matrix; `rows` counts all that share its name."""
     stack, columns = matrix.shape[:-2], matrix.shape[-1]
     outer = (*stack, rows)
     form = layout.expert_form if matrix.part == EXPERTS else None
@@ -243,7 +243,7 @@ def require_tensor(
         )
     if tensor.shape != shape:
         turned = tensor.shape == (*shape[:-2], *reversed(shape[-2:]))
-        advice = "it lies transposed, save it the other way" if turned else OTHER_CONFIG
+        advice = "it is transposed, save it the other way" if turned else OTHER_CONFIG
         raise CheckpointError(
             f"tensor `{name}` in `{tensor.file}` has shape {tensor.shape}, expected "
             f"{shape}: {advice}"
@@ -254,7 +254,7 @@ def require_tensor(
 def missing_tensor_error(
     name: str, what: str, stored: Mapping[str, StoredTensor]
 ) -> CheckpointError:
-    """Make the error for a tensor that no file holds."""
+    """Make the error for a tensor that is in no file."""
     files = sorted({tensor.file.name for tensor in stored.values()})
     where = f"`{files[0]}`"
     if len(files) > 1:
@@ -266,7 +266,7 @@ def missing_tensor_error(
 
 
 def check_unexpected(stored: Mapping[str, StoredTensor], used: set[str]) -> None:
-    """Refuse tensors the model has no place for, but for the known harmless ones."""
+    """Raise CheckpointError for tensors unknown to the model, except harmless ones."""
     extra = sorted(
         name for name in set(stored) - used if not HARMLESS_TENSORS.fullmatch(name)
     )

@@ -1,8 +1,8 @@
-"""Why the tensors of a checkpoint are not those that its config demands.
+"""Explain why the tensors of a checkpoint do not match its config.
 
-Asked when something does not match: looks at all of the names and shapes at once, and
-tells what the checkpoint is (`foreign`), or which size of `config.json` is wrong. Reads
-nothing.
+Called when a check failed: considers all names and shapes together, and names the tool
+that wrote the checkpoint (`tool_signatures`) or the wrong size in `config.json`. Reads
+no file.
 """
 
 import re
@@ -23,7 +23,7 @@ EVERY_LAYER = "model.layers.{n}."
 
 @dataclass(frozen=True)
 class Evidence:
-    """A size of `config.json`, and a tensor that is never packed and has it.
+    """A size of `config.json`, and a never-packed tensor that shows it.
 
     The size is that of `axis`, divided by `parts`.
     """
@@ -52,7 +52,7 @@ EVIDENCE = (
 def explain_mismatch(
     raw: Mapping[str, Any], config: ModelConfig, layout: Layout | None, stored: Stored
 ) -> str | None:
-    """Say what is wrong with the whole of a checkpoint; None: nothing that shows."""
+    """Explain the fault of a checkpoint as a whole, or return None."""
     found = find_signature(stored)
     if found is not None:
         name, what = found
@@ -69,7 +69,7 @@ def explain_mismatch(
 
 
 def explain_sizes(config: ModelConfig, layout: Layout, stored: Stored) -> str | None:
-    """Say what does not fit `config.json`, of tensors that have gpt-oss's names."""
+    """Explain how tensors with gpt-oss's names contradict `config.json`, or None."""
     return (
         explain_layer_count(config, layout, stored)
         or explain_wrong_sizes(config, layout, stored)
@@ -84,7 +84,7 @@ def all_floats(stored: Stored) -> bool:
 def explain_layer_count(
     config: ModelConfig, layout: Layout, stored: Stored
 ) -> str | None:
-    """Compare the layers that are there with how many there should be."""
+    """Compare the stored layers with `num_hidden_layers`."""
     there = find_layers(layout, stored)
     count, said = len(there), config.num_hidden_layers
     if not there or there == set(range(said)):
@@ -94,19 +94,19 @@ def explain_layer_count(
     if missing:
         return (
             f"layer {missing[0]} of {max(there) + 1} is missing from `{file.parent}`: "
-            "if it was cut out, number the layers anew without a gap; if not, a file "
+            "if it was removed, renumber the layers without a gap; if not, a file "
             "is missing"
         )
     if count < said:
         return (
             f"`{file.parent}` holds {count} layers, `config.json` says "
-            f"`num_hidden_layers` = {said}: if layers were cut out, say {count} there "
-            f"(and {count} `layer_types`); if not, a file is missing"
+            f"`num_hidden_layers` = {said}: if layers were removed, set it to {count} "
+            f"(with {count} `layer_types`); if not, a file is missing"
         )
     return (
         f"`{file.parent}` holds {count} layers, `config.json` says "
-        f"`num_hidden_layers` = {said}: say {count} there (and {count} `layer_types`), "
-        f"or {OWN_CONFIG}"
+        f"`num_hidden_layers` = {said}: set it to {count} (with {count} "
+        f"`layer_types`), or {OWN_CONFIG}"
     )
 
 
@@ -120,7 +120,7 @@ def find_layers(layout: Layout, stored: Stored) -> set[int]:
 def explain_wrong_sizes(
     config: ModelConfig, layout: Layout, stored: Stored
 ) -> str | None:
-    """Compare the sizes that `config.json` says with those of the tensors."""
+    """Compare the sizes in `config.json` with those of the tensors."""
     wrong: dict[str, int] = {}
     for key in dict.fromkeys(evidence.key for evidence in EVIDENCE):
         sizes = dict(find_sizes(key, config, layout, stored))
@@ -144,7 +144,7 @@ def explain_wrong_sizes(
 def find_sizes(
     key: str, config: ModelConfig, layout: Layout, stored: Stored
 ) -> Iterator[tuple[str, int]]:
-    """List the tensors that have a size, and what it is in each."""
+    """Yield the tensors that show a size, each with its value."""
     for evidence in EVIDENCE:
         if evidence.key != key:
             continue
@@ -156,20 +156,20 @@ def find_sizes(
 
 
 def describe_disagreement(key: str, sizes: Mapping[str, int]) -> str:
-    """Name two tensors that give one size two values."""
+    """Name two tensors that show different values of one size."""
     (first, one), *rest = sizes.items()
     other, another = next((x, n) for x, n in rest if n != one)
     return (
         f"tensor `{first}` says that `{key}` is {one}, tensor `{other}` {another}: "
-        "gpt-oss has one value throughout, so change all such tensors alike or take "
-        "the model as it was before"
+        "gpt-oss has one value throughout, so change all such tensors alike or use "
+        "the unmodified model"
     )
 
 
 def find_wrong_heads(
     config: ModelConfig, layout: Layout, stored: Stored, wrong: Mapping[str, int]
 ) -> dict[str, int]:
-    """Tell the sizes of heads from the biases of q and k, where they are apart."""
+    """Derive the sizes of heads from separate biases of q and k."""
 
     def rows(name: str) -> int | None:
         tensor = stored.get(layout.stored_name(f"model.layers.0.self_attn.{name}.bias"))
@@ -184,14 +184,13 @@ def find_wrong_heads(
 
 
 def explain_missing_head(layout: Layout, stored: Stored) -> str | None:
-    """Say that the output head is missing while the embedding is there."""
+    """Explain that the output head is missing while the embedding is present."""
     embedding = stored.get(layout.stored_name("model.embed_tokens.weight"))
     name = layout.stored_name("lm_head.weight")
     head = name.removesuffix("weight")
     if embedding is None or any(other.startswith(head) for other in stored):
         return None
     return (
-        f"there is no output head (`{name}`) in `{embedding.file}`, as where a tool "
-        "took the embedding for it: save the model with a head of its own, gpt-oss is "
-        "not tied"
+        f"`{embedding.file}` has no output head (`{name}`), as if it were tied to the "
+        "embedding: save the model with its own head, gpt-oss is not tied"
     )

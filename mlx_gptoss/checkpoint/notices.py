@@ -1,7 +1,7 @@
-"""What files beside the weights say that a user should know of.
+"""Notices about the files beside the weights, for `inspect` and for loading.
 
-Nothing here stops a model: it is turned off, not read, or computed as it says. Doubts
-are what may make answers worse than they were meant to be; loading says them too.
+None of them stops a model from running. Warnings name what may degrade its answers;
+loading logs them too.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,8 +24,8 @@ from mlx_gptoss.format.file_names import (
 from mlx_gptoss.format.layout import EXPERTS
 
 TEMPLATES = ("chat_template.jinja", "chat_template.json", TOKENIZER_CONFIG)
-HARMONY_MARK = "<|channel|>"  # in every template of Harmony, in no other's
-# What is suggested for drawing and ending, and the values of each that change nothing.
+HARMONY_MARK = "<|channel|>"  # in every Harmony template, and in no other
+# Sampling and stopping suggestions, and the neutral values of each.
 NEUTRAL = {
     "temperature": (None, 1.0),
     "top_p": (None, 1.0),
@@ -48,7 +48,7 @@ IGNORED_SETTINGS = ("add_bos_token", "add_eos_token", "add_prefix_space")
 
 
 def list_notices(checkpoint: Checkpoint) -> list[str]:
-    """Read the small files of a checkpoint; return a line for each thing to know.
+    """Read the small files of a checkpoint; return one line per notice.
 
     Raises CheckpointError for a `tokenizer.json` that cannot be used.
     """
@@ -63,7 +63,7 @@ def list_notices(checkpoint: Checkpoint) -> list[str]:
 
 
 def list_file_notices(checkpoint: Checkpoint) -> list[str]:
-    """Return the notes that need no tokenizer."""
+    """Return the notices that need no tokenizer."""
     found = [*list_warnings(checkpoint), *list_config_notices(checkpoint)]
     generation = read_optional_json(checkpoint, GENERATION_CONFIG)
     for key, neutral in NEUTRAL.items():
@@ -71,7 +71,7 @@ def list_file_notices(checkpoint: Checkpoint) -> list[str]:
         if value not in neutral:
             found.append(
                 f"`{GENERATION_CONFIG}` suggests `{key}` = {value!r:.40}: not read, "
-                "say it where you ask"
+                "set it per request"
             )
     settings = read_optional_json(checkpoint, TOKENIZER_CONFIG)
     longest = checkpoint.config.max_position_embeddings
@@ -79,7 +79,7 @@ def list_file_notices(checkpoint: Checkpoint) -> list[str]:
     if isinstance(length, int) and length < longest:
         found.append(
             f"`{TOKENIZER_CONFIG}` has `model_max_length` = {length:,}: not read, the "
-            f"model knows {longest:,} tokens"
+            f"model supports {longest:,} tokens"
         )
     found += [
         f"`{TOKENIZER_CONFIG}` has `{key}`: not read, nothing is added to a prompt"
@@ -90,7 +90,7 @@ def list_file_notices(checkpoint: Checkpoint) -> list[str]:
 
 
 def list_warnings(checkpoint: Checkpoint) -> list[str]:
-    """Return what may make answers worse than they were meant to be."""
+    """Return the notices about what may degrade answers."""
     found = [
         f"`{path.name}` beside the model is not applied: merge it into the model"
         for path in adapter_files(checkpoint.folder)
@@ -99,14 +99,14 @@ def list_warnings(checkpoint: Checkpoint) -> list[str]:
     name = find_other_template(checkpoint)
     if name is not None:
         found.append(
-            f"the chat template in `{name}` is not Harmony's, which this model is "
-            "spoken to in: if it was trained on another format, its answers suffer"
+            f"the chat template in `{name}` is not Harmony's, the format used for "
+            "prompts: if the model was trained on another, its answers suffer"
         )
     return found
 
 
 def find_other_template(checkpoint: Checkpoint) -> str | None:
-    """Return the file whose chat template is another format than Harmony."""
+    """Return the file with a chat template of another format than Harmony, if any."""
     for name in TEMPLATES:
         folder = find_folder(checkpoint, name)
         if folder is None:
@@ -115,7 +115,7 @@ def find_other_template(checkpoint: Checkpoint) -> str | None:
             text = str(read_optional_json(checkpoint, name).get("chat_template") or "")
         else:
             text = (folder / name).read_text("utf-8", "replace")
-        if text.strip():  # the first there is goes before the others
+        if text.strip():  # the first one takes precedence
             return None if HARMONY_MARK in text else name
     return None
 
@@ -126,7 +126,7 @@ def list_config_notices(checkpoint: Checkpoint) -> Iterator[str]:
     if scaling is None:
         yield (
             "`config.json` asks for plain rotary positions, without gpt-oss's YaRN: "
-            "computed so"
+            "used as given"
         )
     else:
         reach = int(scaling.factor * scaling.original_max_position_embeddings)
@@ -145,8 +145,8 @@ def list_config_notices(checkpoint: Checkpoint) -> Iterator[str]:
     kinds = read_layer_types({}, config.num_hidden_layers)
     if config.layer_types != kinds:
         yield (
-            "`config.json` has `layer_types` that are not gpt-oss's (sliding and full "
-            "in turn): computed so"
+            "`config.json` has `layer_types` that are not gpt-oss's (alternating "
+            "sliding and full): used as given"
         )
     settings = raw.get("quantization_config")
     says_mxfp4 = isinstance(settings, Mapping) and (
@@ -155,15 +155,15 @@ def list_config_notices(checkpoint: Checkpoint) -> Iterator[str]:
     packed = any(EXPERTS in path for path in checkpoint.structure.quantization)
     if says_mxfp4 and not packed:
         yield (
-            "`config.json` says that experts are MXFP4, the tensors are not: taken as "
-            "they are"
+            "`config.json` says that experts are MXFP4, the tensors are not: used as "
+            "stored"
         )
 
 
 def list_tokenizer_notices(
     checkpoint: Checkpoint, tokenizer: Tokenizer
 ) -> Iterator[str]:
-    """Say what was turned off, and which ends and ids do not go with the model."""
+    """Yield disabled settings, and stop tokens and ids that do not suit the model."""
     yield from tokenizer.notices
     rows = checkpoint.config.vocab_size
     generation = read_optional_json(checkpoint, GENERATION_CONFIG)
@@ -175,11 +175,11 @@ def list_tokenizer_notices(
         for token in ids:
             name = tokenizer.decode([token])
             if token >= rows:
-                yield f"`{file}` ends answers at token {token}, which there is not"
+                yield f"`{file}` ends answers at token {token}, which does not exist"
             elif not tokenizer.may_end_answer(token):
                 yield (
                     f"`{file}` ends answers at token {token} (`{name}`), which is text "
-                    "or part of a message: not done"
+                    "or part of a message: ignored"
                 )
     if tokenizer.vocab_size > rows:
         yield (
@@ -189,7 +189,7 @@ def list_tokenizer_notices(
 
 
 def find_folder(checkpoint: Checkpoint, name: str) -> Path | None:
-    """Find the folder that has a small file: `original/` may leave it one above."""
+    """Find the folder of a small file; for `original/` it may be the parent."""
     folders = [checkpoint.folder]
     if checkpoint.folder.name == ORIGINAL:
         folders.append(checkpoint.folder.parent)
@@ -197,6 +197,6 @@ def find_folder(checkpoint: Checkpoint, name: str) -> Path | None:
 
 
 def read_optional_json(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
-    """Read a file that nothing depends on; {} where there is none or it is damaged."""
+    """Read an optional file; {} if it is missing or damaged."""
     folder = find_folder(checkpoint, name)
     return {} if folder is None else read_json_or_empty(folder / name)

@@ -1,7 +1,7 @@
-"""What a model holds in memory, and which stored tensors each parameter is made of.
+"""List the parameters of a model in memory, each with its stored tensors.
 
-Floats take the compute dtype, quantized weights stay words and bytes. q, k and v are
-joined by rows where they share one setting; dense experts lie (experts, in, out).
+Floats take the compute dtype; quantized weights stay words and bytes. q, k and v are
+concatenated by rows if they share one setting; dense experts are (experts, in, out).
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,10 +31,10 @@ KINDS = ("weight", "scales", "biases", "bias")
 
 @dataclass(frozen=True)
 class Parameter:
-    """One array of the model: `sources` follow each other in it, row by row.
+    """One array of the model, the concatenation of `sources` by rows.
 
-    `form` is FLOAT, WORD (uint32) or BYTE (uint8). `transposed`: each expert is stored
-    (out, in) and lies in memory (in, out).
+    `form` is FLOAT, WORD (uint32) or BYTE (uint8). If `transposed`, each expert is
+    stored as (out, in) and is (in, out) in memory.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Parameter:
 
 
 def part_of(name: str) -> str:
-    """Return the part a canonical tensor name belongs to."""
+    """Return the part that a canonical tensor name belongs to."""
     return part_table()[LAYER_NUMBER.sub(".{n}.", name, count=1)]
 
 
@@ -60,7 +60,7 @@ def list_parameters(
     layout: Layout,
     tensors: Mapping[str, StoredTensor],
 ) -> Iterator[Parameter]:
-    """List every parameter, in the order of the model."""
+    """List all parameters in the order of the model."""
     by_path = {matrix.path: matrix for matrix in matrices(config, structure.experts)}
     for matrix in by_path.values():
         path, _, name = matrix.path.rpartition(".")
@@ -90,7 +90,7 @@ def list_matrix_parameters(
     layout: Layout,
     tensors: Mapping[str, StoredTensor],
 ) -> Iterator[Parameter]:
-    """List weight, scales, biases and bias of matrices joined by rows."""
+    """List weight, scales, biases and bias of matrices concatenated by rows."""
     first = members[0]
     setting = structure.quantization.get(first.path)
     rows = sum(matrix.shape[-2] for matrix in members)
@@ -115,7 +115,7 @@ def list_matrix_parameters(
 def memory_form(
     kind: str, shape: tuple[int, ...], setting: Quantization | None, *, in_out: bool
 ) -> tuple[str, tuple[int, ...]]:
-    """Give the form and shape in memory of one tensor of a matrix (..., out, in)."""
+    """Return form and shape in memory of one tensor of a matrix (..., out, in)."""
     *outer, columns = shape
     if kind == "bias":
         return FLOAT, tuple(outer)

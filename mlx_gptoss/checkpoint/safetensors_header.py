@@ -1,7 +1,7 @@
-"""Safetensors headers, read without mapping or allocating what they describe.
+"""Read and check safetensors headers; the tensors are neither mapped nor allocated.
 
 A file is an 8-byte little-endian length, that many bytes of JSON, and the tensors'
-bytes without holes. Knows the container, nothing of gpt-oss.
+bytes without gaps. Knows nothing of gpt-oss.
 """
 
 import json
@@ -18,7 +18,7 @@ LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 16 << 20  # gpt-oss-120b takes less than 1 MB over all its files
 MAX_DIMENSION = 1 << 62
 MAX_RANK = 8
-LFS_POINTER = b"version "  # how a file begins that Git LFS has not fetched yet
+LFS_POINTER = b"version "  # the start of a file not yet fetched by Git LFS
 
 DAMAGED = "the file is damaged, download it again"
 
@@ -46,8 +46,8 @@ class StoredTensor:
 def read_header(path: Path) -> dict[str, StoredTensor]:
     """Read and check the header of one safetensors file.
 
-    Raises CheckpointError when the file is missing, cut short, longer than it says, or
-    its header is not what the format demands.
+    Raises CheckpointError if the file is missing, truncated, longer than its header
+    describes, or if the header is invalid.
     """
     try:
         with path.open("rb") as file:
@@ -68,7 +68,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
 
 def read_header_text(length_bytes: bytes, file: Any, size: int, path: Path) -> bytes:
-    """Read the JSON text after its length, which is checked first."""
+    """Check the length, then read that many bytes of JSON."""
     if length_bytes == LFS_POINTER:
         raise CheckpointError(
             f"`{path}` is a Git LFS pointer, not the file itself: run `git lfs pull`"
@@ -80,14 +80,14 @@ def read_header_text(length_bytes: bytes, file: Any, size: int, path: Path) -> b
     length = int.from_bytes(length_bytes, "little")
     if length > MAX_HEADER_BYTES:
         raise CheckpointError(
-            f"`{path}` announces a header of {length} bytes, at most "
+            f"`{path}` declares a header of {length} bytes, at most "
             f"{MAX_HEADER_BYTES} are allowed: {DAMAGED}"
         )
     text = file.read(length)
     if len(text) < length:
         raise CheckpointError(
-            f"`{path}` announces a header of {length} bytes but has only {size} bytes "
-            f"in all: {DAMAGED}"
+            f"`{path}` declares a header of {length} bytes but has only {size} bytes "
+            f"in total: {DAMAGED}"
         )
     return text
 
@@ -115,7 +115,7 @@ def parse_entries(text: bytes, path: Path) -> dict[str, Any]:
 
 
 def read_entry(name: str, entry: Any, path: Path, start: int) -> StoredTensor:
-    """Check one tensor's dtype, shape and offsets against each other."""
+    """Parse one tensor's entry; check dtype, shape and offsets against each other."""
     where = f"tensor `{name}` in `{path}`"
     if not isinstance(entry, dict):
         raise CheckpointError(f"{where} is described by {entry!r:.40}: {DAMAGED}")
@@ -141,7 +141,7 @@ def read_entry(name: str, entry: Any, path: Path, start: int) -> StoredTensor:
 
 
 def is_size_list(value: Any, most: int) -> TypeGuard[list[int]]:
-    """Say whether this is a list of at most `most` whole numbers from 0 up."""
+    """Whether it is a list of at most `most` non-negative integers."""
     if not isinstance(value, list) or len(value) > most:
         return False
     return all(type(size) is int and 0 <= size <= MAX_DIMENSION for size in value)
@@ -150,11 +150,11 @@ def is_size_list(value: Any, most: int) -> TypeGuard[list[int]]:
 def check_offsets(
     tensors: dict[str, StoredTensor], path: Path, start: int, size: int
 ) -> None:
-    """Demand that the tensors fill the file: no hole, no overlap, nothing missing."""
+    """Require that the tensors fill the file without gap or overlap."""
     end = start
     for tensor in sorted(tensors.values(), key=lambda x: (x.offset, x.nbytes)):
         if tensor.offset != end:
-            what = "overlaps another" if tensor.offset < end else "leaves a hole"
+            what = "overlaps another" if tensor.offset < end else "leaves a gap"
             raise CheckpointError(
                 f"tensor `{tensor.name}` in `{path}` begins at byte {tensor.offset}, "
                 f"expected {end} (it {what}): {DAMAGED}"

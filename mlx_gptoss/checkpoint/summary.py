@@ -1,4 +1,4 @@
-"""What `inspect` reports about an opened checkpoint: plain values, ready for JSON."""
+"""Summarize an opened checkpoint for `inspect`, as plain values ready for JSON."""
 
 from collections import Counter, defaultdict
 from math import prod
@@ -10,7 +10,7 @@ from mlx_gptoss.format.layout import PARTS, Matrix, matrices, vectors
 
 
 def summarize(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Describe a checkpoint: files, sizes, bytes by part, quantization by part."""
+    """Return files, sizes, bytes by part and quantization by part."""
     config = checkpoint.config
     return {
         "folder": str(checkpoint.folder),
@@ -35,7 +35,7 @@ def summarize(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def count_parameters(checkpoint: Checkpoint) -> int:
-    """Count the numbers a model is made of, biases and norms included."""
+    """Count the parameters of a model, biases and norms included."""
     config, experts = checkpoint.config, checkpoint.structure.experts
     total = sum(prod(vector.shape) for vector in vectors(config))
     for matrix in matrices(config, experts):
@@ -44,7 +44,7 @@ def count_parameters(checkpoint: Checkpoint) -> int:
 
 
 def quantization_by_part(checkpoint: Checkpoint) -> dict[str, dict[str, int]]:
-    """Count the matrices of each part by how they are stored."""
+    """Count the matrices of each part by storage."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for matrix in matrices(checkpoint.config, checkpoint.structure.experts):
         counts[matrix.part][describe_storage(checkpoint, matrix)] += 1

@@ -1,7 +1,7 @@
-"""Bytes of stored tensors into memory that is there already, floats cast on the way.
+"""Read stored tensors into existing memory, casting floats on the way.
 
-Works on numpy views and file descriptors; knows nothing of models or MLX. bfloat16,
-which numpy lacks, is uint16 here.
+Works on NumPy views and file descriptors; knows nothing of models or MLX. NumPy has no
+bfloat16; its bits are uint16 here.
 """
 
 import os
@@ -18,13 +18,13 @@ from mlx_gptoss.files import read_into
 from mlx_gptoss.format.dtypes import RAW_DTYPES, cast
 from mlx_gptoss.format.layout import FLOATS
 
-CHUNK_BYTES = 8 << 20  # read by one thread in one go
-CAST_BYTES = 1 << 20  # where floats are cast: these bytes, and what they become
+CHUNK_BYTES = 8 << 20  # read by one thread at once
+CAST_BYTES = 1 << 20  # read at once where floats are cast; their casts come on top
 
 
 @dataclass(frozen=True)
 class TensorChunk:
-    """Some values of a tensor, from `start` up to `stop`, counted flat."""
+    """The flat values `start` to `stop` of a tensor."""
 
     tensor: StoredTensor
     start: int
@@ -37,7 +37,7 @@ class TensorChunk:
 
 @contextmanager
 def open_files(paths: Iterable[Path]) -> Iterator[dict[Path, int]]:
-    """Open weight files; gives their descriptors."""
+    """Open weight files; yield their descriptors."""
     with ExitStack() as stack:
         files: dict[Path, int] = {}
         for path in paths:
@@ -53,7 +53,7 @@ def open_files(paths: Iterable[Path]) -> Iterator[dict[Path, int]]:
 def split_into_chunks(
     tensor: StoredTensor, *, values: int | None = None
 ) -> Iterator[TensorChunk]:
-    """Cut a tensor into pieces of `values` values, by default of `CHUNK_BYTES`."""
+    """Split a tensor into chunks of `values` values, by default of `CHUNK_BYTES`."""
     step = values or CHUNK_BYTES // tensor.itemsize
     for start in range(0, tensor.count, step):
         yield TensorChunk(tensor, start, min(start + step, tensor.count))
@@ -62,7 +62,7 @@ def split_into_chunks(
 def read_bytes(
     descriptor: int, tensor: StoredTensor, start: int, out: memoryview
 ) -> None:
-    """Fill `out` with the bytes of a tensor from `start` on; raises if they end."""
+    """Fill `out` with the bytes of a tensor from `start`; raises CheckpointError."""
     try:
         whole = read_into(descriptor, out, tensor.offset + start)
     except OSError as error:
@@ -77,9 +77,9 @@ def read_bytes(
 
 
 def read_ahead(tensor: StoredTensor, stopped: Callable[[], bool]) -> None:
-    """Read a tensor and forget it, so that the system has its pages in memory.
+    """Read a tensor into the page cache and discard it.
 
-    A failure is left to whoever uses the tensor.
+    Failures are ignored here; they show when the tensor is used.
     """
     scratch = memoryview(bytearray(CHUNK_BYTES))
     with suppress(OSError), tensor.file.open("rb", buffering=0) as file:
@@ -91,7 +91,7 @@ def read_ahead(tensor: StoredTensor, stopped: Callable[[], bool]) -> None:
 
 
 def read_values(descriptor: int, chunk: TensorChunk) -> np.ndarray:
-    """Read a chunk as it is stored (bfloat16 as uint16)."""
+    """Read a chunk in its stored dtype (bfloat16 as uint16)."""
     values = np.empty(chunk.stop - chunk.start, RAW_DTYPES[chunk.tensor.dtype])
     start = chunk.start * values.itemsize
     read_bytes(descriptor, chunk.tensor, start, values.view(np.uint8).data)
@@ -99,9 +99,9 @@ def read_values(descriptor: int, chunk: TensorChunk) -> np.ndarray:
 
 
 def fill(descriptor: int, chunk: TensorChunk, out: np.ndarray) -> None:
-    """Read a chunk into `out` (flat), cast to its dtype; uint16 stands for bfloat16.
+    """Read a chunk into `out` (flat), cast to its dtype; uint16 means bfloat16.
 
-    Straight into place where nothing is cast.
+    Without a cast the bytes are read directly into `out`.
     """
     dtype = chunk.tensor.dtype
     if dtype not in FLOATS or RAW_DTYPES[dtype] == out.dtype:

@@ -1,6 +1,6 @@
-"""Signs of other tools in the names of tensors, and what to do about each.
+"""Recognize other tools by tensor names, and suggest a remedy.
 
-Data first: a pattern, what it means, what to do. Knows names, no shapes.
+A table of patterns with meaning and remedy. Knows names, not shapes.
 """
 
 import re
@@ -12,14 +12,14 @@ MERGE = (
     "merge them first (PEFT: `merge_and_unload()`, then `save_pretrained`; mlx-lm: "
     "`mlx_lm.fuse --dequantize`)"
 )
-USE_SOURCE = "not read here, take the checkpoint it was quantized from"
+USE_SOURCE = "not supported, use the checkpoint it was quantized from"
 UNSLOTH = 'save it with `save_pretrained_merged(DST, tokenizer, "merged_16bit")`'
 EXPORT = "export it under Hugging Face's names"
 
 
 @dataclass(frozen=True)
 class ToolSignature:
-    """A pattern in the name of a tensor, what that tensor is, and what to do."""
+    """A pattern in a tensor's name, what it means, and the remedy."""
 
     pattern: re.Pattern[str]
     what: str
@@ -66,18 +66,18 @@ SIGNATURES = (
     ),
     signature(
         r"\.mlp\.experts\.\d+\.",
-        "is one expert alone, where gpt-oss stacks the experts of a layer",
+        "is a single expert, but gpt-oss stacks the experts of a layer",
         f"{EXPORT} (`mlp.experts.gate_up_proj`, all experts in one tensor)",
     ),
     signature(
         r"\.block_sparse_moe\.",
-        "has the name of a Mixtral's",
+        "has a name of Mixtral",
         "give a gpt-oss checkpoint",
     ),
     signature(
         r"\.(w13|w2)_(weight|bias)|\.self_attn\.qkv_proj\.",
-        "has a name that vLLM gives to joined weights",
-        "give the checkpoint that was loaded there",
+        "has a name that vLLM gives to fused weights",
+        "give the checkpoint that vLLM loaded",
     ),
     signature(
         r"(^|\.)(linear_qkv|linear_fc[12]|linear_proj|word_embeddings|self_attention)\.",
@@ -91,19 +91,19 @@ SIGNATURES = (
     ),
 )
 
-# What a wrapper of single layers puts inside their names.
+# Inserted into names by a wrapper of single layers.
 WRAPPED_LAYER_NAME = re.compile(
     r"\b(_[a-z_]*(?:wrapped_module|orig_mod|forward_module))\."
 )
 
-# What a wrapper puts before every name, and how to save what is inside it.
+# Prefix added by a wrapper: the wrapper, and how to save the model inside it.
 WRAPPERS = {
     "base_model.": ("PEFT", "save `model.merge_and_unload()`"),
     "_orig_mod.": ("torch.compile", "save `model._orig_mod`"),
     "module.": ("DistributedDataParallel", "save `model.module`"),
     "_fsdp_wrapped_module.": ("FSDP", "save its full state dict"),
     "_forward_module.": ("Fabric", "save the model inside it"),
-    "language_model.": ("a model of pictures and text", "save its text model alone"),
+    "language_model.": ("a multimodal model", "save only its text model"),
 }
 LAYER_NAME = re.compile(r"(model\.layers|block)\.\d+\.")
 PREFIXED_LAYER_NAME = re.compile(
@@ -113,7 +113,7 @@ PREFIXED_LAYER_NAME = re.compile(
 
 
 def find_signature(names: Iterable[str]) -> tuple[str, str] | None:
-    """Find a tensor named by another tool: its name, and what it is and what to do."""
+    """Find a tensor named by another tool; return its name, and meaning and remedy."""
     ordered = sorted(names)
     for known in SIGNATURES:
         name = next((name for name in ordered if known.pattern.search(name)), None)
@@ -123,7 +123,7 @@ def find_signature(names: Iterable[str]) -> tuple[str, str] | None:
 
 
 def find_prefix(names: list[str]) -> tuple[str, str] | None:
-    """Find a prefix that all the layers of a model have, or the one they lack."""
+    """Find a prefix on the layers' names, or that `model.` is missing."""
     if any(LAYER_NAME.match(name) for name in names):
         return find_wrapped_layer(names)
     for name in names:
@@ -133,34 +133,32 @@ def find_prefix(names: list[str]) -> tuple[str, str] | None:
         prefix = found["prefix"]
         if not prefix:
             return name, (
-                "lacks `model.` before its name, as where the model was saved without "
-                "its head: save the whole model (`GptOssForCausalLM`)"
+                "lacks the prefix `model.`, as if the model was saved without its "
+                "head: save the whole model (`GptOssForCausalLM`)"
             )
         for part, (wrapper, advice) in WRAPPERS.items():
             if part in prefix:
                 return name, (
-                    f"has `{prefix}` before its name, which {wrapper} puts there: "
-                    f"{advice}"
+                    f"has the prefix `{prefix}`, which {wrapper} adds: {advice}"
                 )
-        return name, f"has `{prefix}` before its name: save the model without that"
+        return name, f"has the prefix `{prefix}`: save the model without it"
     return None
 
 
 def find_wrapped_layer(names: list[str]) -> tuple[str, str] | None:
-    """Find a layer that was wrapped alone: by torch.compile, FSDP, checkpointing."""
+    """Find a layer wrapped individually: by torch.compile, FSDP or checkpointing."""
     for name in names:
         found = WRAPPED_LAYER_NAME.search(name)
         if found is not None:
             return name, (
                 f"has `{found[1]}.` in its name, which a wrapper around single layers "
-                "puts there: save the model without wrappers, or take that out of "
-                "every name"
+                "adds: save the model without wrappers, or remove that from every name"
             )
     return None
 
 
 def read_quant_method(raw: Mapping[str, Any]) -> str | None:
-    """Return which other tool `config.json` says the weights were quantized by."""
+    """Return the `quant_method` of `config.json` if it is not MXFP4."""
     settings = raw.get("quantization_config")
     if not isinstance(settings, Mapping):
         return None

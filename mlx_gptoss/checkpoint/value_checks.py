@@ -1,7 +1,7 @@
-"""Read the values, not only the headers: what no weight of a sound model can be.
+"""Check the values of a checkpoint for NaN and infinity.
 
-An MXFP4 scale byte of 255 means NaN, and no float may be infinite or NaN. The packed
-values themselves cannot be wrong: all sixteen codes are numbers.
+An MXFP4 scale byte of 255 means NaN. Packed values are always valid: all sixteen codes
+are numbers.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def check_values(
 ) -> None:
     """Read every scale and float; raises CheckpointError for the first bad one.
 
-    `progress` is called with (bytes read, bytes in all). Peak memory: some 8 MiB.
+    `progress` is called with (bytes read, total bytes). Peak memory: about 8 MiB.
     """
     tensors = [(n, t) for n, t in checkpoint.tensors.items() if is_checkable(n, t)]
     total = sum(tensor.nbytes for _, tensor in tensors)
@@ -43,7 +43,7 @@ def check_values(
 
 
 def is_checkable(name: str, tensor: StoredTensor) -> bool:
-    """Say whether a value could be bad: scale bytes and all floats."""
+    """Whether a tensor can hold invalid values: scale bytes and all floats."""
     scales = name.endswith(".scales") and tensor.dtype in BYTES
     return scales or tensor.dtype in FLOATS
 
@@ -63,7 +63,7 @@ def check_chunk(chunk: TensorChunk, values: np.ndarray) -> None:
 
 
 def mark_invalid(dtype: str, values: np.ndarray) -> np.ndarray:
-    """Mark the values that no sound model has."""
+    """Return a mask of NaN and infinite values."""
     if dtype in BYTES:
         return values == E8M0_NAN
     if dtype == "BF16":

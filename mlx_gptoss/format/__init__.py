@@ -1,1 +1,1 @@
-"""What a checkpoint may be, as data: config, tensor layouts, MXFP4, dtypes."""
+"""Checkpoint formats as data: config, tensor layouts, MXFP4, dtypes, file names."""

@@ -1,6 +1,6 @@
-"""Stored values as numpy sees them, and casts between their floats.
+"""NumPy dtypes of stored values, and casts between stored floats.
 
-bfloat16, which numpy lacks, is uint16 here.
+NumPy has no bfloat16; its bits are uint16 here.
 """
 
 import numpy as np

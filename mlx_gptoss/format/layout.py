@@ -1,8 +1,9 @@
-"""The checkpoint contract: which tensors a model has, and how they may be stored.
+"""Tensors of a gpt-oss model, and the layouts a checkpoint may store them in.
 
 Canonical names are Hugging Face's module paths with `.weight`, `.scales`, `.biases` and
-`.bias`, q, k and v apart: `model.layers.0.mlp.experts.gate_up_proj.scales`. A `Layout`
-says under which name a file holds each of them. Tables only: reads no file.
+`.bias`, with separate q, k and v: `model.layers.0.mlp.experts.gate_up_proj.scales`. A
+`Layout` maps them to the names in a file. Tables only: reads no file. A new layout is
+added to `LAYOUTS` and recognized by `detect_layout`.
 """
 
 import re
@@ -24,11 +25,11 @@ VALUES_PER_BLOCK = 32
 BYTES_PER_BLOCK = 16  # of one MXFP4 block: two values a byte, low nibble first
 BITS_PER_WORD = 32  # MLX packs quantized weights into uint32
 
-# How a stack of experts is stored: MXFP4 blocks (experts, out, in/32, 16), dense
-# (experts, in, out), or as MLX has any matrix: (experts, out, in), dense or packed.
+# Storage of a stack of experts: MXFP4 blocks (experts, out, in/32, 16), dense
+# (experts, in, out), or like any MLX matrix: (experts, out, in), dense or packed.
 BLOCKS, IN_OUT, PLAIN = "blocks", "in_out", "plain"
 
-# Bytes of one value of every safetensors dtype that is a whole number of bytes.
+# Bytes per value of every safetensors dtype of whole bytes.
 DTYPE_BYTES = {
     "BOOL": 1,
     "U8": 1,
@@ -51,18 +52,18 @@ FLOATS = ("BF16", "F16", "F32")
 BYTES = ("U8", "F8_E8M0")
 WORDS = ("U32",)
 
-# Tensors some exporters add and no computation needs.
+# Tensors that some exporters add and no computation needs.
 HARMLESS_TENSORS = re.compile(r"(.*\.)?rotary_emb\.(inv_freq|original_inv_freq)")
 
 
 @dataclass(frozen=True)
 class Structure:
-    """How the weights lie in memory; decided at opening, obeyed by the model.
+    """How weights are laid out in memory; decided when a checkpoint is opened.
 
     `quantization` maps module paths ("model.layers.0.self_attn.q_proj", "lm_head",
-    "model.layers.0.mlp.experts.gate_up_proj") to settings; a path left out is dense.
+    "model.layers.0.mlp.experts.gate_up_proj") to settings; a missing path is dense.
     `experts` is "packed" (one gate_up_proj, rows interleaved: even gate, odd up) or
-    "split" (gate_proj and up_proj apart).
+    "split" (separate gate_proj and up_proj).
     """
 
     quantization: Mapping[str, Quantization]
@@ -70,7 +71,7 @@ class Structure:
 
 
 def fuses_qkv(structure: Structure, layer: int) -> bool:
-    """Say whether q, k and v share one setting and so lie in memory as one matrix."""
+    """Whether q, k and v share one setting, and so are one matrix in memory."""
     attention = f"model.layers.{layer}.self_attn"
     settings = [structure.quantization.get(f"{attention}.{x}_proj") for x in "qkv"]
     return settings[0] == settings[1] == settings[2]
@@ -88,7 +89,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Vector:
-    """A norm's scale or the sinks: one name, always floats."""
+    """A norm's scale or a layer's sinks; always floats."""
 
     name: str
     part: str
@@ -128,7 +129,7 @@ LAYER_VECTORS = {
 
 
 def dimensions(config: ModelConfig) -> dict[str, int]:
-    """Give every letter of the tables its size."""
+    """Map each dimension letter of the tables to its size."""
     return {
         "V": config.vocab_size,
         "M": config.hidden_size,
@@ -187,8 +188,8 @@ def part_table() -> dict[str, str]:
 class Layout:
     """One way to store a model.
 
-    `names` gives the stored name where it is not the canonical one; `{n}` is the
-    layer. Matrices that share a stored name lie in it one after the other, by rows.
+    `names` maps canonical names to stored ones where they differ; `{n}` is the layer.
+    Matrices that share a stored name are concatenated by rows.
     `expert_form` is BLOCKS, IN_OUT or PLAIN.
     """
 
@@ -199,7 +200,7 @@ class Layout:
     expert_form: str
 
     def stored_name(self, name: str) -> str:
-        """Return the name under which a file of this layout holds a tensor."""
+        """Return a tensor's name in a file of this layout."""
         found = LAYER_NUMBER.search(name)
         if found is None:
             return self.names.get(name, name)
@@ -213,7 +214,7 @@ BLOCK = "block.{n}."
 
 
 def expert_names(weight: str, scales: str | None) -> dict[str, str]:
-    """Spell the packed experts as Hugging Face does: `gate_up_proj` and a suffix."""
+    """Map packed experts to Hugging Face's names: `gate_up_proj` and a suffix."""
     suffixes = {"weight": weight, "bias": "_bias"}
     if scales is not None:
         suffixes["scales"] = scales
@@ -265,7 +266,7 @@ MLX_PACKED = Layout(
 )
 MLX_SPLIT = Layout(
     name="mlx-split",
-    title="MLX, gate and up projections apart",
+    title="MLX, separate gate and up projections",
     experts=SPLIT,
     names={},
     expert_form=PLAIN,
@@ -298,10 +299,10 @@ Form = tuple[str, tuple[int, ...]]  # dtype and shape
 
 
 def detect_layout(tensors: Mapping[str, Form], *, mlx: bool) -> Layout | None:
-    """Tell the layout from names, and packed from dense experts by dtype and rank.
+    """Detect the layout of `tensors` (by stored name), or None if it is not gpt-oss.
 
-    `mlx` says that `config.json` has MLX's `quantization`. None: nothing in `tensors`
-    (by stored name) looks like gpt-oss.
+    Names decide; dtype and rank tell packed experts from dense ones. `mlx` is set if
+    `config.json` has MLX's `quantization`.
     """
 
     def first(pattern: str) -> Form | None:

@@ -1,11 +1,11 @@
-"""The MXFP4 block code: 32 FP4 values and one power of two, in 17 bytes.
+"""The MXFP4 block format: 32 FP4 values and one power of two, in 17 bytes.
 
-    blocks uint8 (..., G, 16)    two values a byte, the low nibble first
+    blocks uint8 (..., G, 16)    two values per byte, the low nibble first
     scales uint8 (..., G)        E8M0: exponent + 127; 255 is not a number
 
-Knows numpy arrays only: what a checkpoint file holds. The words MLX multiplies with
-are the same bytes, `blocks.view(uint32)`. Follows the OCP Microscaling specification
-1.0; a nibble is sign << 3 | index into eight magnitudes.
+Works on NumPy arrays of a checkpoint file's bytes; MLX multiplies the same bytes,
+`blocks.view(uint32)`. Follows the OCP Microscaling specification 1.0; a nibble is
+sign << 3 | index into eight magnitudes.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ MAGNITUDES = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
 FP4_VALUES = np.concatenate([MAGNITUDES, -MAGNITUDES])
 SIGN_BIT = 3
 
-# Both values of every byte: one lookup decodes two.
+# Both values of each byte: one lookup decodes two.
 BYTE_VALUES = np.stack(
     [np.tile(FP4_VALUES, 16), np.repeat(FP4_VALUES, 16)], axis=-1
 )  # (256, 2)
@@ -28,42 +28,44 @@ SCALE_VALUES = np.append(
     np.ldexp(np.float32(1), np.arange(E8M0_NAN) - E8M0_BIAS), np.float32(np.nan)
 )
 
-# float32: a sign, 8 bits of exponent, 23 of mantissa, of which FP4 has the first.
+# float32: a sign, 8 exponent bits, 23 mantissa bits, of which FP4 has the first.
 _SIZE_BITS = np.uint32(0x7FFFFFFF)
 _DROPPED_BITS = np.uint32(22)
-_ALMOST_HALF = np.uint32(2**21 - 1)  # of what is dropped; ties go to the even index
+_ALMOST_HALF = np.uint32(2**21 - 1)  # of the dropped bits; ties go to the even index
 _ONE_BITS = np.float32(1).view(np.uint32)
-# Exponent and first bit of mantissa as one number: where index 0 would be, and the end.
+# Exponent and first mantissa bit as one number: that of index 0, and of the largest.
 _INDEX_OF_ZERO = (_ONE_BITS >> _DROPPED_BITS) - np.uint32(2)
 _LARGEST_INDEX = _INDEX_OF_ZERO + np.uint32(len(MAGNITUDES) - 1)
 
-# A block's largest magnitude is in [2^k, 2^(k+1)). Scale 2^(k-2) puts it in [4, 8):
-# the rounding of the specification. One more never clips, one less may pay when a
-# single value is large; no other scale can have the least error.
+# A block's largest magnitude is in [2^k, 2^(k+1)). Scale 2^(k-2) puts it in [4, 8),
+# as the specification rounds. One more never clips; one less can win when a single
+# value is large; no other scale can have the least error.
 _SCALE_CHOICES = (-2, -1, -3)
 
-# Beyond this exponent 6 * 2^e passes float32, and what does not lies on this grid too.
+# Beyond this exponent 6 * 2^e overflows float32; smaller values are on this grid too.
 _MAX_EXPONENT = 125
 
-BLOCKS_AT_ONCE = 1 << 11  # a slice of the encoder: its values stay in the cache
+BLOCKS_AT_ONCE = (
+    1 << 11
+)  # per slice of the encoder, so that its values stay in the CPU cache
 
 
 def unpack(blocks: np.ndarray) -> np.ndarray:
-    """Return the nibbles in order: (..., 16) -> (..., 32) uint8."""
+    """Unpack bytes into nibbles: (..., 16) -> (..., 32) uint8."""
     nibbles = np.stack([blocks & 0xF, blocks >> 4], axis=-1)
     return nibbles.reshape(*blocks.shape[:-1], VALUES_PER_BLOCK)
 
 
 def pack(nibbles: np.ndarray) -> np.ndarray:
-    """Return the bytes of nibbles: (..., 32) -> (..., 16) uint8."""
+    """Pack nibbles into bytes: (..., 32) -> (..., 16) uint8."""
     return nibbles[..., 0::2] | nibbles[..., 1::2] << 4
 
 
 def decode(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """Return the float32 values (..., 32 G) of blocks (..., G, 16). Exact.
+    """Decode blocks (..., G, 16) to float32 (..., 32 G). Exact.
 
-    The two largest scales can pass float32's range and give infinity; scale 255 gives
-    NaN. Peak: the result twice.
+    The two largest scales can overflow float32 to infinity; scale 255 gives NaN. Peak:
+    twice the result.
     """
     values = BYTE_VALUES.view(np.uint64)[blocks, 0].view(np.float32)
     with np.errstate(over="ignore"):
@@ -74,11 +76,10 @@ def decode(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
 def encode(
     values: np.ndarray, *, blocks_at_once: int = BLOCKS_AT_ONCE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return blocks and scales of floats (..., 32 G): decoded, the nearest there are.
+    """Encode floats (..., 32 G) to the nearest blocks and scales.
 
-    Exact where the values are representable; elsewhere each block gets the scale of
-    least squared error. Raises ConversionError for values that are not finite.
-    Peak: the result plus one slice.
+    Exact for representable values; other blocks get the scale of least squared error.
+    Raises ConversionError for non-finite values. Peak: the result plus one slice.
     """
     *rows, size = values.shape
     assert size % VALUES_PER_BLOCK == 0, f"{values.shape=}"
@@ -94,17 +95,17 @@ def encode(
 
 
 def encode_blocks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return nibbles (N, 32) and scale bytes (N,) of blocks (N, 32) float32."""
+    """Encode float32 blocks (N, 32) to nibbles (N, 32) and scale bytes (N,)."""
     largest = np.abs(values).max(axis=-1)
     if not np.isfinite(largest).all():
         raise ConversionError(
-            "values that are not finite cannot be encoded as MXFP4: check the source"
+            "non-finite values cannot be encoded as MXFP4: check the source"
         )
     first, *others = _SCALE_CHOICES
     k = np.where(largest > 0, np.frexp(largest)[1] - 1, -first)
     exponents = _clip_exponents(k + first)
     nibbles, least = _round_blocks(values, exponents, k)
-    lossy = np.flatnonzero(least)  # most often none: such weights were MXFP4 once
+    lossy = np.flatnonzero(least)  # usually none: such weights were MXFP4 before
     if len(lossy):
         values, k = values[lossy], k[lossy]
     for choice in others if len(lossy) else ():
@@ -124,7 +125,7 @@ def _clip_exponents(exponents: np.ndarray) -> np.ndarray:
 def _round_blocks(
     values: np.ndarray, exponents: np.ndarray, k: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return nibbles (N, 32) and squared errors (N,), these in units of 4^k."""
+    """Return nibbles (N, 32) and squared errors (N,) in units of 4^k."""
     scaled = values * np.ldexp(np.float32(1), -exponents)[:, None]
     nibbles = nearest(scaled)
     errors = np.square(FP4_VALUES.take(nibbles) - scaled).sum(axis=-1)
@@ -132,10 +133,10 @@ def _round_blocks(
 
 
 def nearest(scaled: np.ndarray) -> np.ndarray:
-    """Return the nibble of the nearest FP4 value; ties to even, signs of zero kept.
+    """Round to the nibble of the nearest FP4 value; ties to even, keeping signed zero.
 
-    From 1 on, FP4 is float32 with one bit of mantissa, so float32's own bits are
-    rounded; below, its values are the halves.
+    From 1 up, FP4 is float32 with one mantissa bit, so float32's own bits are rounded;
+    below 1 its values are multiples of 0.5.
     """
     bits = scaled.view(np.uint32)
     size = bits & _SIZE_BITS

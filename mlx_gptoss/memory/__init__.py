@@ -1,13 +1,15 @@
-"""What fits: sizes, the device's budget, where experts lie, how fast that will be.
+"""Memory planning: sizes, the device's budget, placement of experts, predicted speed.
 
-units.py     sizes as people write them
-budget.py    how much a model may use here
-sizes.py     bytes of a model's parts, caches and scratch
-plan.py      resident, hybrid or streamed, and how many slots
+units.py     parse and format sizes
+budget.py    how much memory a model may use on this device
+sizes.py     bytes of a model's parts, caches and scratch memory
+plan.py      resident, hybrid or streamed experts, and how many slots
 machines.py  Apple chips as data
-speed.py     tokens a second and time to the first one, with bounds
-advice.py    refusals, with what would help
-shapes.py    the published models, so that a plan needs no download
+saved_probe.py  measurements of this machine by `mlx-gptoss probe`
+speed.py     tokens per second and time to the first token, with bounds
+advice.py    errors for models that do not fit, with a remedy
+wired.py     memory that the GPU keeps resident
+published_models.py  configs of the published models
 
 Opens no weights and allocates no array. GB = 10^9 bytes in text; in the API bytes.
 """

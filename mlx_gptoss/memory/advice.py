@@ -1,4 +1,4 @@
-"""Refuse what does not fit, with the arithmetic and what would help."""
+"""Raise MemoryBudgetError for plans that do not fit, with a remedy."""
 
 import shlex
 
@@ -8,12 +8,12 @@ from mlx_gptoss.memory.plan import HYBRID, RESIDENT, Plan
 from mlx_gptoss.memory.sizes import OFFERED_RECIPES, recipe_bytes
 from mlx_gptoss.memory.units import format_bytes
 
-# What macOS must keep when `iogpu.wired_limit_mb` is raised.
+# Bytes left to macOS when `iogpu.wired_limit_mb` is raised.
 SYSTEM_RESERVE = 3 * 2**30
 
 
 def require_fit(plan: Plan, config: ModelConfig, model: str) -> None:
-    """Raise MemoryBudgetError, saying what would fit and how to get it."""
+    """Raise MemoryBudgetError unless the plan fits, naming what would."""
     if plan.mode != RESIDENT and not plan.slots:
         raise MemoryBudgetError(_too_few_slots(plan, config, model))
     if plan.fits:
@@ -30,7 +30,7 @@ def require_fit(plan: Plan, config: ModelConfig, model: str) -> None:
 
 
 def _too_few_slots(plan: Plan, config: ModelConfig, model: str) -> str:
-    """Show why even one token's experts do not fit at once."""
+    """Explain why not even the experts of one token fit."""
     k, layers = config.num_experts_per_tok, config.num_hidden_layers
     left = plan.budget.bytes - plan.total_bytes
     slots = max(0, left) // (layers * plan.record_bytes)
@@ -52,7 +52,7 @@ def _too_few_slots(plan: Plan, config: ModelConfig, model: str) -> str:
 
 
 def _less(plan: Plan, config: ModelConfig, model: str, least: int) -> str:
-    """Say what makes a streamed model smaller: the rest in fewer bits."""
+    """Suggest a recipe with fewer bits for the other weights of a streamed model."""
     sizes = {
         recipe: recipe_bytes(config, recipe, float_bytes=plan.float_bytes)
         for recipe in OFFERED_RECIPES

@@ -1,4 +1,4 @@
-"""How much memory a model may use: asked of device, system and container."""
+"""The memory a model may use, according to the device, the system or the container."""
 
 import os
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ CGROUP_LIMITS = (
 
 @dataclass(frozen=True)
 class Budget:
-    """How many bytes a model may use, of how many there are, and who says so."""
+    """Bytes a model may use, bytes in total, and the source of the limit."""
 
     bytes: int
     total: int
@@ -23,10 +23,10 @@ class Budget:
 
 
 def device_budget(memory: str | int | None = None, *, root: Path = Path("/")) -> Budget:
-    """Ask the device how much a model may use; `memory` says it, up to all there is.
+    """Return `memory`, at most the device's total, or by default the device's limit.
 
-    The device's answer is the recommended working set of a Metal GPU, elsewhere what
-    the system (`root`/proc/meminfo) or its container still has free.
+    That is the recommended working set of a Metal GPU, elsewhere the free memory of the
+    system (`root`/proc/meminfo) or its container.
     """
     device = _metal_budget() or _system_budget(root)
     if memory is None:

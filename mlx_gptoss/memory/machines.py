@@ -1,9 +1,9 @@
-"""Apple chips as data: memory bandwidth, usual SSD, memory sizes; and what was probed.
+"""Apple chips as data: memory bandwidth, typical SSD speed, arithmetic, memory sizes.
 
-Bandwidth, memory sizes and GPU cores are Apple's figures. SSD is what owners measured
-with large parallel reads, and varies with the size of the disk: `mlx-gptoss probe`
-measures this one. Arithmetic is single precision, an estimate from the cores; a chip
-with matrix units reads prompts faster than that.
+Bandwidth, memory sizes and GPU cores are Apple's figures. SSD speed was measured by
+owners with large parallel reads and varies with the disk size; `mlx-gptoss probe`
+measures this machine's. Arithmetic is single precision, estimated from the cores; chips
+with matrix units prefill faster.
 """
 
 import re
@@ -15,16 +15,16 @@ from mlx_gptoss.memory.units import format_bytes
 
 GIGA, GIB = 10**9, 2**30
 TERA = 10**12
-# What a Metal GPU may wire: `max_recommended_working_set_size` as owners report it.
-WORKING_SET_SHARES = ((8, 0.66), (16, 0.70))  # up to so many GiB
+# Share a Metal GPU may wire: `max_recommended_working_set_size` as owners report it.
+WORKING_SET_SHARES = ((8, 0.66), (16, 0.70))  # up to this many GiB, share
 WORKING_SET_SHARE = 0.75
-# One wait for the GPU in each streamed layer: 0.25 to 2 ms were measured by others.
+# One GPU synchronization per streamed layer: others measured 0.25 to 2 ms.
 SYNC_SECONDS = 0.6e-3
 
 
 @dataclass(frozen=True)
 class Range:
-    """A figure with its bounds."""
+    """An estimate with its bounds."""
 
     low: float
     expected: float
@@ -33,10 +33,10 @@ class Range:
 
 @dataclass(frozen=True)
 class Machine:
-    """What speed depends on: bytes and operations a second, seconds of one wait.
+    """A machine's rates: bytes and operations per second, seconds per synchronization.
 
-    `expert_rate` are the bytes of experts a second that decoding really gets through,
-    where that was measured: on a CPU multiplying MXFP4 takes longer than reading it.
+    `expert_rate` is the measured rate, in bytes per second, at which experts are
+    multiplied: on a CPU multiplying MXFP4 takes longer than reading it.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Chip:
-    """One chip; of two with the same name the memory size decides."""
+    """One chip; chips of the same name differ in memory size."""
 
     name: str
     bandwidth: float  # GB/s
@@ -97,7 +97,7 @@ UNKNOWN_MACHINE = Machine(
 
 
 def find_chip(device: str, gib: int | None = None) -> Chip | None:
-    """Find a chip by MLX's name of a device, "Apple M4 Max", and its memory."""
+    """Find a chip by MLX's device name, "Apple M4 Max", and its memory."""
     found = DEVICE.fullmatch(device)
     if found is None:
         return None
@@ -108,9 +108,9 @@ def find_chip(device: str, gib: int | None = None) -> Chip | None:
 
 
 def describe_device(device: str) -> tuple[Machine, Budget]:
-    """Read "M4 Max 36GB": the machine and what its GPU may use.
+    """Parse "M4 Max 36GB" into the machine and the budget of its GPU.
 
-    Raises MemoryBudgetError for a chip, or a memory size of it, that is unknown.
+    Raises MemoryBudgetError for an unknown chip or memory size.
     """
     found = DEVICE.fullmatch(device)
     gib = int(found[3]) if found and found[3] else None
@@ -137,7 +137,7 @@ def describe_device(device: str) -> tuple[Machine, Budget]:
 
 
 def estimate_working_set(memory: int) -> int:
-    """Estimate the recommended working set of a Mac with so many bytes."""
+    """Estimate the recommended working set of a Mac with `memory` bytes."""
     share = next(
         (share for most, share in WORKING_SET_SHARES if memory <= most * GIB),
         WORKING_SET_SHARE,

@@ -1,6 +1,6 @@
-"""What fits and how: where the experts lie, decided from sizes before loading.
+"""Decide from sizes where the experts are placed, before anything is loaded.
 
-Knows sizes only: it never opens a file and never allocates an array.
+Never opens a file or allocates an array.
 """
 
 from collections.abc import Mapping
@@ -26,22 +26,22 @@ RESIDENT, STREAMED, HYBRID = "resident", "streamed", "hybrid"
 AUTO = "auto"
 MODES = (AUTO, RESIDENT, HYBRID, STREAMED)
 
-# Every chunk of a prompt reads what is not here once more, so long ones are better,
-# as long as working on them takes no more than this share of the memory. On a CPU
-# they are not longer than those of a resident model, for the sums to be the same.
+# Each prefill chunk reads all absent experts again, so long chunks are better while
+# their scratch memory is at most this share of the budget. On a CPU they are no longer
+# than those of a resident model, so that sums are computed in the same order.
 STREAMED_CHUNKS = (2048, 1024, 512, 256, 128, 64, 32)
 SCRATCH_SHARE = 1 / 8
-# Left free beside pools: allocators round up, and the system's page cache is a second
-# level behind them.
+# Left free beside the pools: allocators round up, and the system's page cache serves as
+# a second level.
 HEADROOM_SHARE, MOST_HEADROOM = 1 / 16, 2 * 2**30
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where a model's bytes will lie, decided before the first weight is read.
+    """Placement of a model's bytes, decided before the first weight is read.
 
-    `bytes_by_part` counts what will be in memory, pools included; `slots` are those of
-    every streamed layer; `refusal` says why there can be none.
+    `bytes_by_part` counts bytes in memory, pools included; `slots` maps each streamed
+    layer to its number of slots; `refusal` says why experts cannot be streamed.
     """
 
     mode: str
@@ -87,9 +87,9 @@ def estimate(
     expert_bytes: int | None = None,
     refusal: str | None = None,
 ) -> Plan:
-    """Plan a resident model from sizes alone: `bytes_by_part` as they lie in memory.
+    """Plan a resident model from `bytes_by_part` in memory.
 
-    `expert_bytes` are those of one expert, by default in MXFP4.
+    `expert_bytes` is the size of one expert, by default in MXFP4.
     """
     longest = config.max_position_embeddings
     tokens = min(context or DEFAULT_CONTEXT, longest)
@@ -125,10 +125,10 @@ def plan_storage(
 ) -> Plan:
     """Plan resident, hybrid or streamed experts; `auto` takes the first that fits.
 
-    `bytes_by_part` is as all of it would lie in memory, `expert_bytes` those of one
-    expert, by default in MXFP4. The plan may not fit (see `require_fit`): then a
-    streamed one has too few slots. With a `refusal`, which says why experts cannot be
-    read one by one, `auto` is resident; raises ConfigError if more is asked for.
+    `bytes_by_part` is the fully resident size, `expert_bytes` that of one expert, by
+    default in MXFP4. The plan may not fit (see `require_fit`); a streamed one then has
+    too few slots. With a `refusal`, the reason why experts cannot be streamed, `auto`
+    is resident and other modes raise ConfigError.
     """
     if refusal is not None:
         if experts not in (AUTO, RESIDENT):
@@ -160,7 +160,7 @@ def plan_storage(
 
 
 def describe_placement(plan: Plan, config: ModelConfig) -> str:
-    """Say in a few words where the experts of a plan lie."""
+    """Describe in a few words where a plan places the experts."""
     if not plan.slots:
         return RESIDENT
     whole = config.num_hidden_layers - len(plan.slots)
@@ -170,14 +170,16 @@ def describe_placement(plan: Plan, config: ModelConfig) -> str:
 
 
 def measure_workload(plan: Plan, config: ModelConfig) -> Workload:
-    """Say what a token and a prompt of this plan ask of a machine."""
+    """Compute the memory, disk and arithmetic that a token and a prompt need."""
     k, layers = config.num_experts_per_tok, config.num_hidden_layers
     E, biases = (
         config.num_local_experts,
         bias_bytes(config, float_bytes=plan.float_bytes),
     )
     rest = plan.whole_bytes - E * plan.record_bytes * layers - biases * layers
-    rest -= plan.bytes_by_part.get(EMBEDDING, 0)  # looked up, not read
+    rest -= plan.bytes_by_part.get(
+        EMBEDDING, 0
+    )  # rows are looked up, not read as a whole
     expert_bytes = k * layers * (plan.record_bytes + biases / E)
     return Workload(
         active_bytes=rest + expert_bytes,
@@ -193,7 +195,7 @@ def measure_workload(plan: Plan, config: ModelConfig) -> Workload:
 
 
 def _without_experts(resident: Plan, config: ModelConfig) -> Plan:
-    """Keep all but the stacks of experts, and the room that streaming works in."""
+    """Remove the stacks of experts; add the scratch memory that streaming needs."""
     stacks = config.num_hidden_layers * config.num_local_experts * resident.record_bytes
     parts = dict(resident.bytes_by_part)
     owner = EXPERTS if EXPERTS in parts else next(iter(parts))
@@ -229,9 +231,9 @@ def _without_experts(resident: Plan, config: ModelConfig) -> Plan:
 def _place(
     base: Plan, config: ModelConfig, records: int, whole: int, curve: HitCurve
 ) -> Plan | None:
-    """Keep `whole` layers resident and share what is left; None: it is too little.
+    """Keep `whole` layers resident and divide the rest into slots; None if too few.
 
-    Resident are those that would miss most, where that is known.
+    Resident are the layers that would miss most, if known.
     """
     E, layers = config.num_local_experts, config.num_hidden_layers
     each, more = divmod(records - whole * E, layers - whole)
@@ -246,12 +248,12 @@ def _place(
 def with_slots(
     base: Plan, config: ModelConfig, slots: Mapping[int, int], mode: str
 ) -> Plan:
-    """Give a streamed plan other slots; layers that have none are resident."""
+    """Replace the slots of a streamed plan; layers without slots are resident."""
     E, layers = config.num_local_experts, config.num_hidden_layers
     held = (layers - len(slots)) * E + sum(slots.values())
     before = (layers - len(base.slots)) * E + sum(base.slots.values())
     if not base.slots:
-        before = 0  # nothing is placed yet
+        before = 0  # no experts are placed yet
     parts = dict(base.bytes_by_part)
     owner = EXPERTS if EXPERTS in parts else next(iter(parts))
     parts[owner] += (held - before) * base.record_bytes

@@ -1,6 +1,6 @@
-"""The published models' shapes as data: plans need no weights and no network.
+"""Configs of the published models, so that plans need no weights and no network.
 
-Under the recipes of `mlx-gptoss convert`; "lossless" is as OpenAI published them.
+Each under a recipe of `mlx-gptoss convert`; "lossless" is as OpenAI published it.
 """
 
 from dataclasses import dataclass
@@ -29,13 +29,13 @@ SIZES = {  # layers, experts
     "gpt-oss-120b": (36, 128),
 }
 LOSSLESS = "lossless"
-# How names of conversions end, ours and mlx-community's.
+# Suffixes of converted models' names, ours and mlx-community's.
 RECIPE_NAMES = {"-q8": "q8", "-q6": "q6", "-q4": "q4", "-lossless": LOSSLESS}
 
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """A published architecture, and the recipe its rest is stored under."""
+    """A published architecture, and the recipe of its weights beside the experts."""
 
     name: str
     config: ModelConfig
@@ -43,7 +43,7 @@ class PublishedModel:
 
 
 def find_published_model(model: str) -> PublishedModel | None:
-    """Recognize a published model, or a conversion of it, by its name."""
+    """Find a published model, or a conversion of it, by name."""
     name = model.rstrip("/").rsplit("/", 1)[-1].lower()
     known = next((known for known in SIZES if name.startswith(known)), None)
     if known is None:

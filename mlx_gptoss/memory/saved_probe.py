@@ -1,4 +1,4 @@
-"""What was measured on this machine, for plans: `mlx-gptoss probe` writes it."""
+"""Measurements of this machine by `mlx-gptoss probe`, saved for later plans."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -14,9 +14,9 @@ PROBE_FILE = "probe.json"
 
 @dataclass(frozen=True)
 class Probe:
-    """Measured figures: bytes a second, seconds of a wait, and of what device.
+    """Measured rates of a device: bytes per second, seconds per synchronization.
 
-    `experts` are those of experts multiplied; a probe of an older version has none.
+    `experts` is the rate at which experts are multiplied; older probes lack it.
     """
 
     device: str
@@ -31,7 +31,7 @@ def probe_file() -> Path:
 
 
 def save_probe(probe: Probe, path: Path | None = None) -> Path:
-    """Keep a measurement for later plans; returns its file."""
+    """Save a measurement for later plans; return its file."""
     path = path or probe_file()
     make_folder(path.parent)
     write(path, json.dumps(asdict(probe), indent=2) + "\n")
@@ -39,7 +39,7 @@ def save_probe(probe: Probe, path: Path | None = None) -> Path:
 
 
 def load_probe(path: Path | None = None) -> Probe | None:
-    """Return what was measured, or None. Raises ConfigError for a damaged file."""
+    """Return the saved measurement, or None. Raises ConfigError for a damaged file."""
     path = path or probe_file()
     if not path.exists():
         return None
@@ -58,7 +58,7 @@ def load_probe(path: Path | None = None) -> Probe | None:
 
 
 def describe_this_machine(path: Path | None = None) -> Machine:
-    """Describe this machine: as probed, else from the table of chips, else guessed."""
+    """Describe this machine: as probed, else by the table of chips, else by a guess."""
     import mlx.core as mx  # noqa: PLC0415 - sizes and texts are needed without MLX
 
     facts = mx.device_info()

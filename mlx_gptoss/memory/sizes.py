@@ -1,4 +1,4 @@
-"""Bytes of a model's parts, of its caches, and of what it works in; opens no file."""
+"""Bytes of a model's parts, caches and scratch memory, computed from its config."""
 
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.format.layout import (
@@ -10,18 +10,20 @@ from mlx_gptoss.format.layout import (
     ROUTER,
 )
 
-MXFP4_BITS = 4.25  # per expert weight: 4 bits and one scale byte for 32 values
+MXFP4_BITS = 4.25  # per expert weight: 4 bits, and one scale byte per 32 values
 # Bits per weight of attention, embedding and lm_head; None stays a float. Each affine
-# group has a scale and a bias beside it, both floats.
+# group also has a scale and a bias, both floats.
 RECIPE_BITS = {"lossless": None, "q8": 8, "q6": 6, "q4": 4}
 GROUP_SIZE = 64
 OFFERED_RECIPES = ("lossless", "q8", "q4")
 FLOAT_BYTES = 2  # bfloat16: floats on disk, and in memory on a GPU
 
-DEFAULT_CONTEXT = 8192  # tokens of KV cache counted when none is asked for
-PREFILL_CHUNK = 512  # tokens whose intermediate values are alive at once
-CACHE_STEP = 256  # full caches grow by so many tokens
-SCORES_ON_CPU = 4  # times: masked, with sinks, as shares (3.5 to 3.75 were measured)
+DEFAULT_CONTEXT = 8192  # tokens of KV cache to plan for by default
+PREFILL_CHUNK = 512  # tokens per prefill step
+CACHE_STEP = 256  # full caches grow in steps of this many tokens
+SCORES_ON_CPU = (
+    4  # copies: masked, with sinks, after softmax (3.5 to 3.75 were measured)
+)
 PROCESS_BYTES = 10**8  # Python, kernels, small buffers: an allowance
 
 
@@ -37,7 +39,7 @@ def recipe_parts(
 ) -> dict[str, int]:
     """Bytes of each part under a conversion recipe.
 
-    On disk floats take 2 bytes; in memory what the compute dtype takes.
+    Floats take 2 bytes on disk, and in memory the size of the compute dtype.
     """
     M, D, V = config.hidden_size, config.head_dim, config.vocab_size
     layers, heads = config.num_hidden_layers, config.num_attention_heads
@@ -71,7 +73,7 @@ def bias_bytes(config: ModelConfig, *, float_bytes: int) -> int:
 
 
 def kv_bytes(config: ModelConfig, context: int, *, float_bytes: int) -> int:
-    """Bytes of the KV caches at `context` tokens; sliding layers keep a window."""
+    """Bytes of the KV caches at `context` tokens; sliding layers keep their window."""
     row = 2 * config.num_key_value_heads * config.head_dim * float_bytes
     full_rows = -(-context // CACHE_STEP) * CACHE_STEP
     window_rows = min(context, config.sliding_window)
@@ -90,12 +92,12 @@ def scratch_bytes(
     metal: bool,
     chunk: int = PREFILL_CHUNK,
 ) -> int:
-    """Bytes alive beside weights and caches while a chunk is prefilled."""
+    """Bytes in use beside weights and caches while a chunk is prefilled."""
     chunk = min(chunk, context)
     M, F = config.hidden_size, config.intermediate_size
     pairs = chunk * config.num_experts_per_tok
     experts = pairs * (2 * M + 3 * F) * float_bytes
-    # Metal's attention is fused; on a CPU the scores of a chunk exist at once.
+    # Metal's attention is fused; a CPU holds all scores of a chunk at once.
     scores = config.num_attention_heads * chunk * context * 4
     scores = 0 if metal else SCORES_ON_CPU * scores
     return PROCESS_BYTES + max(experts, scores)

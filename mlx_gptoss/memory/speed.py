@@ -1,17 +1,17 @@
-"""How fast a plan will be: one formula, its terms, and its bounds.
+"""Predict the speed of a plan, with bounds.
 
-    seconds a token = active / (efficiency * bandwidth)
-                    + streamed layers * sync
-                    + (1 - hit rate) * streamed experts' bytes a token / SSD
+    seconds per token = active / (efficiency * bandwidth)
+                      + streamed layers * sync
+                      + (1 - hit rate) * streamed expert bytes per token / SSD
 
-`active` are the bytes a token reads from memory: attention, router, norms, lm_head and
-k experts a layer. No overlap is assumed, because those who tried found none. Bounds
-come from the efficiency that decoding reaches, the spread of waits, and the spread of
-hit rates between texts. Where the rate was measured at which experts are multiplied,
-their part of `active` is divided by that instead.
+`active` is the bytes a token reads from memory: attention, router, norms, lm_head and
+k experts per layer. No overlap is assumed, since published attempts found none. Bounds
+come from the efficiency that decoding reaches, the spread of synchronization times, and
+the spread of hit rates between texts. If the rate of expert multiplication was
+measured, the experts' part of `active` is divided by that instead.
 
-    first token = streamed bytes not resident, once a chunk / SSD
-                + max(weights / bandwidth a chunk, 2 * active weights * tokens / flops)
+    first token = absent streamed bytes per chunk * chunks / SSD
+                + max(weights * chunks / bandwidth, 2 * active weights * tokens / flops)
 """
 
 from bisect import bisect_right
@@ -21,18 +21,18 @@ from dataclasses import dataclass, field
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory.machines import Machine, Range
 
-# Share of its memory bandwidth that decoding reaches; of its arithmetic, in prompts.
+# Share of memory bandwidth that decoding reaches, and of arithmetic that prefill does.
 EFFICIENCY = Range(0.55, 0.65, 0.70)
 ARITHMETIC = Range(0.25, 0.45, 0.70)
-# How much longer or shorter a wait is than the probe, or the table, says.
+# Factor on synchronization time: of the table, and of a probe.
 SYNC_SPREAD = Range(2.5, 1.0, 0.66)
 MEASURED_SYNC_SPREAD = Range(1.3, 1.0, 0.85)
-EXPERT_SPREAD = Range(0.85, 1.0, 1.1)  # of a measured rate of experts
+EXPERT_SPREAD = Range(0.85, 1.0, 1.1)  # on a measured rate of experts
 SSD_SHARE = Range(0.8, 0.9, 1.0)
 
-# Hit rates of LRU by the share of the experts that is here: with 4 experts a token no
-# curve of gpt-oss is published; these interpolate replays of 2 a token and of other
-# models (`mlx-gptoss trace` records the real one).
+# LRU hit rates by the share of experts in slots. No curve of gpt-oss (4 experts per
+# token) is published; these interpolate replays of other models, and with 2 per token
+# (`mlx-gptoss trace` records the real one).
 USUAL_HITS: Mapping[float, tuple[float, float, float]] = {
     0.0: (0.0, 0.0, 0.0),
     0.03: (0.22, 0.30, 0.36),
@@ -50,13 +50,13 @@ USUAL_HITS: Mapping[float, tuple[float, float, float]] = {
 
 @dataclass(frozen=True)
 class HitCurve:
-    """Hit rate by the share of a layer's experts that is in slots."""
+    """Hit rate by the share of a layer's experts in slots."""
 
     points: Mapping[float, tuple[float, float, float]] = field(
         default_factory=lambda: USUAL_HITS
     )
     source: str = "estimated from other models"
-    worst_layers: tuple[int, ...] = ()  # of one model, the worst first; () is unknown
+    worst_layers: tuple[int, ...] = ()  # of one model, worst first; () if unknown
 
     def at(self, share: float) -> Range:
         """Interpolate between the points."""
@@ -82,7 +82,7 @@ class HitCurve:
         source: str,
         worst_layers: tuple[int, ...] = (),
     ) -> "HitCurve":
-        """Make a curve of measured rates: its bounds are the rates themselves."""
+        """Make a curve from measured rates; its bounds equal the rates."""
         known = {0.0: 0.0} | dict(rates) | {1.0: 1.0}
         return cls(
             {share: (r, r, r) for share, r in known.items()}, source, worst_layers
@@ -91,22 +91,22 @@ class HitCurve:
 
 @dataclass(frozen=True)
 class Workload:
-    """What one token and one prompt ask of memory, disk and arithmetic."""
+    """Memory, disk and arithmetic that a token and a prompt need."""
 
-    active_bytes: float  # read from memory for a token
-    expert_bytes: float  # of them, of experts
-    active_weights: float  # multiplied for a token
+    active_bytes: float  # read from memory per token
+    expert_bytes: float  # the experts' part of these
+    active_weights: float  # multiplied per token
     weight_bytes: float  # of the model in memory
     record_bytes: int
-    experts: int  # of a layer
-    experts_per_token: int  # of them, a token
-    slots: Sequence[int]  # of every streamed layer
-    chunk: int  # tokens of a prompt at once
+    experts: int  # per layer
+    experts_per_token: int  # per token and layer
+    slots: Sequence[int]  # of each streamed layer
+    chunk: int  # tokens per prefill step
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Figures of a plan; `terms` are the milliseconds a token spends, expected."""
+    """Predicted speed of a plan; `terms` are expected milliseconds per token."""
 
     tokens_per_second: Range
     first_token_seconds: Range
@@ -120,7 +120,7 @@ class Prediction:
 def predict(
     work: Workload, machine: Machine, curve: HitCurve, *, prompt_tokens: int
 ) -> Prediction:
-    """Apply the formula of this module, with its bounds."""
+    """Apply the formulas of this module, with bounds."""
     bounds = {name: _terms(work, machine, curve, name) for name in BOUNDS}
     hits = {name: _hit_rate(work, curve, name) for name in BOUNDS}
     speeds = Range(*(1 / sum(bounds[name].values()) for name in BOUNDS))
@@ -180,12 +180,12 @@ def _first_token(work: Workload, machine: Machine, bound: str, tokens: int) -> f
 
 
 def _touched(work: Workload, tokens: int) -> float:
-    """Estimate how many experts of a layer so many tokens choose, each at random."""
+    """Estimate how many experts of a layer `tokens` tokens choose at random."""
     return work.experts * (1 - (1 - work.experts_per_token / work.experts) ** tokens)
 
 
 def parameters_read(config: ModelConfig) -> float:
-    """Count the weights one token is multiplied with."""
+    """Count the weights that one token is multiplied with."""
     M, D = config.hidden_size, config.head_dim
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     attention = M * D * (2 * heads + 2 * kv_heads)

@@ -1,4 +1,4 @@
-"""Sizes as people write them. GB = 10^9 bytes in text; in the API bytes."""
+"""Parse and format sizes. GB = 10^9 bytes in text; bytes in the API."""
 
 import re
 
@@ -11,7 +11,7 @@ SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
 def parse_bytes(size: str | int) -> int:
-    """Read "16GB", "12.5 GiB", "900MB" or a number of bytes."""
+    """Parse "16GB", "12.5 GiB", "900MB" or a number of bytes."""
     if isinstance(size, int):
         return _positive(size, size)
     match = SIZE.fullmatch(size)
@@ -29,7 +29,7 @@ def _positive(count: int, size: str | int) -> int:
 
 
 def format_bytes(count: int) -> str:
-    """Write bytes as people say them: `12.1 GB`, `847 MB`, `3 kB`."""
+    """Format bytes: `12.1 GB`, `847 MB`, `3 kB`."""
     if count >= 10**9:
         return f"{count / 10**9:.1f} GB"
     if count >= 10**6:

@@ -1,9 +1,9 @@
-"""How much of a model a GPU keeps in memory for good.
+"""Set the limit of memory that a GPU keeps wired.
 
-macOS may page out what is not wired, and a model that is read anew for every token
-then crawls. Wiring more than the model takes has frozen Macs, and changing it while
-work is under way has panicked them: so it is set once, before loading, to the model's
-own size. On a CPU there is nothing to wire.
+macOS may page out memory that is not wired, which makes every token slow. Wiring more
+than the model takes has frozen Macs, and changing the limit while the GPU works has
+panicked them, so it is set once, before loading, to the model's size. A CPU has nothing
+to wire.
 """
 
 import mlx.core as mx
@@ -18,7 +18,7 @@ HEADROOM = 1.1  # buffers are rounded up
 
 
 def check_wired(wired: str) -> None:
-    """Refuse what is neither auto, off nor a size."""
+    """Raise ConfigError unless it is `auto`, `off` or a size."""
     if wired in (AUTO, OFF):
         return
     try:
@@ -30,7 +30,7 @@ def check_wired(wired: str) -> None:
 
 
 def wired_bytes(wired: str, plan: Plan, most: int) -> int:
-    """Choose the limit: never above `most`, what the device recommends."""
+    """Choose the limit, at most `most`, the device's recommendation."""
     if wired == OFF:
         return 0
     wanted = int(plan.total_bytes * HEADROOM) if wired == AUTO else parse_bytes(wired)
@@ -38,7 +38,7 @@ def wired_bytes(wired: str, plan: Plan, most: int) -> int:
 
 
 def wire(wired: str, plan: Plan) -> int:
-    """Set the limit on a GPU; returns the bytes that may be wired."""
+    """Set the limit on a GPU; return it in bytes."""
     if not on_gpu():
         return 0
     most = int(mx.device_info().get("max_recommended_working_set_size", 0))

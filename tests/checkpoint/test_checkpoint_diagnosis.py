@@ -89,11 +89,11 @@ CASES: dict[str, tuple[Case, str]] = {
         MERGE,
     ),
     # wrappers
-    "base-model": (beginning_with("base_model.model."), "which PEFT puts there"),
+    "base-model": (beginning_with("base_model.model."), "which PEFT adds"),
     "compiled": (beginning_with("_orig_mod."), "save `model._orig_mod`"),
     "compiled-layers": (
         renamed(lambda name: name.replace(".0.", ".0._orig_mod.", 1)),
-        "has `_orig_mod.` in its name, which a wrapper around single layers puts",
+        "has `_orig_mod.` in its name, which a wrapper around single layers adds",
     ),
     "fsdp-layers": (
         renamed(lambda name: name.replace(".mlp.", "._fsdp_wrapped_module.mlp.")),
@@ -108,16 +108,22 @@ CASES: dict[str, tuple[Case, str]] = {
         "has `_checkpoint_wrapped_module.` in its name",
     ),
     "ddp": (beginning_with("module."), "save `model.module`"),
-    "ddp-compiled": (beginning_with("module._orig_mod."), "`module._orig_mod.` before"),
-    "language-model": (beginning_with("language_model."), "of pictures and text"),
+    "ddp-compiled": (
+        beginning_with("module._orig_mod."),
+        "the prefix `module._orig_mod.`",
+    ),
+    "language-model": (
+        beginning_with("language_model."),
+        "which a multimodal model adds",
+    ),
     "language-model-inside": (
         renamed(lambda name: name.replace("model.", "model.language_model.", 1)),
-        "has `model.language_model.` before its name",
+        "has the prefix `model.language_model.`",
     ),
-    "unknown-prefix": (beginning_with("student."), "save the model without that"),
+    "unknown-prefix": (beginning_with("student."), "save the model without it"),
     "no-model": (
         renamed(lambda name: name.removeprefix("model.")),
-        "lacks `model.` before its name",
+        "lacks the prefix `model.`",
     ),
     # other tools' names
     "unsloth-experts": (
@@ -130,11 +136,11 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "one-expert-a-tensor": (
         one_expert_a_tensor("{e}.{part}"),
-        "is one expert alone, where gpt-oss stacks the experts of a layer",
+        "is a single expert, but gpt-oss stacks the experts of a layer",
     ),
     "vllm": (
         renamed(lambda name: name.replace("q_proj", "qkv_proj")),
-        "a name that vLLM gives to joined weights",
+        "a name that vLLM gives to fused weights",
     ),
     "megatron": (
         lambda folder: write(
@@ -145,7 +151,7 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "mixtral": (
         with_tensors(FIRST + "block_sparse_moe.gate.weight"),
-        "the name of a Mixtral's",
+        "a name of Mixtral",
     ),
     "gguf-names": (
         lambda folder: write(folder, {"blk.0.attn_q.weight": DENSE[Q_PROJ]}),
@@ -161,7 +167,7 @@ CASES: dict[str, tuple[Case, str]] = {
             {"model.layers.0.mlp.gate_proj.weight": DENSE[Q_PROJ]},
             model_type=...,
         ),
-        "holds no gpt-oss weights",
+        "has no gpt-oss weights",
     ),
     # quantized by others
     "bitsandbytes": (
@@ -243,11 +249,11 @@ CASES: dict[str, tuple[Case, str]] = {
     "cut-at-the-end": (
         cut_layers(3),
         "holds 3 layers, `config.json` says `num_hidden_layers` = 4: if layers were "
-        "cut out, say 3 there (and 3 `layer_types`)",
+        "removed, set it to 3 (with 3 `layer_types`)",
     ),
     "fewer-in-the-config": (
         cut_layers(num_hidden_layers=2, layer_types=...),
-        "say 4 there (and 4 `layer_types`)",
+        "set it to 4 (with 4 `layer_types`)",
     ),
     "layer-types-too-many": (
         cut_layers(3, num_hidden_layers=3),
@@ -279,15 +285,15 @@ CASES: dict[str, tuple[Case, str]] = {
         lambda folder: write(folder, DENSE, num_attention_heads=4, head_dim=32),
         "`num_attention_heads` = 4, `head_dim` = 32, the weights in",
     ),
-    "transposed-experts": (transposed, "it lies transposed"),
-    "no-head": (instead("lm_head.weight"), "there is no output head (`lm_head.weight`"),
+    "transposed-experts": (transposed, "it is transposed"),
+    "no-head": (instead("lm_head.weight"), "has no output head (`lm_head.weight`"),
     "tied": (
         instead("lm_head.weight", tie_word_embeddings=True),
         "no head of their own (`lm_head.weight`), which is not supported",
     ),
     "tied-with-a-head": (
         with_tensors(tie_word_embeddings=True),
-        "say false there if that head is the model's",
+        "set it to false if that head is the model's",
     ),
     "another-part": (with_tensors("mtp.layers.0.mlp.w.weight"), "has no place in this"),
     # files

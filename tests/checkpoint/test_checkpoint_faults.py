@@ -20,7 +20,7 @@ TENSORS = checkpoints.random_tensors(CONFIG, seed=5)
 LAYER = "model.layers.1."
 BLOCKS = LAYER + "mlp.experts.gate_up_proj_blocks"
 ADVICE = "or take the `config.json` that was saved with these weights"
-REMOVE = "remove that entry, the tensors say it themselves"
+REMOVE = "remove that entry, the tensors themselves decide"
 
 
 def message(folder: Path, opened: Path | None = None) -> str:
@@ -290,8 +290,8 @@ def test_config_with_fewer_layers_than_the_weights(tmp_path: Path) -> None:
     hf(tmp_path)
     edit_config(tmp_path, num_hidden_layers=1, layer_types=...)
     assert message(tmp_path) == (
-        "`FOLDER` holds 2 layers, `config.json` says `num_hidden_layers` = 1: say 2 "
-        f"there (and 2 `layer_types`), {ADVICE}"
+        "`FOLDER` holds 2 layers, `config.json` says `num_hidden_layers` = 1: set it "
+        f"to 2 (with 2 `layer_types`), {ADVICE}"
     )
 
 
@@ -299,7 +299,7 @@ def test_another_models_weights(tmp_path: Path) -> None:
     llama = {"model.layers.0.mlp.gate_proj.weight": np.ones((3, 2), np.float32)}
     checkpoints.write_folder(tmp_path, CONFIG, llama)
     assert message(tmp_path) == (
-        "`FOLDER` holds no gpt-oss weights: the first of its tensors is "
+        "`FOLDER` has no gpt-oss weights: the first of its tensors is "
         "`model.layers.0.mlp.gate_proj.weight`; give a gpt-oss checkpoint"
     )
 
@@ -307,7 +307,7 @@ def test_another_models_weights(tmp_path: Path) -> None:
 def test_file_without_tensors(tmp_path: Path) -> None:
     checkpoints.write_folder(tmp_path, CONFIG, {})
     assert message(tmp_path) == (
-        "`FOLDER` holds no gpt-oss weights; give a gpt-oss checkpoint"
+        "`FOLDER` has no gpt-oss weights; give a gpt-oss checkpoint"
     )
 
 
@@ -319,7 +319,7 @@ def test_sizes_that_mxfp4_cannot_have(tmp_path: Path) -> None:
     checkpoints.save_tensors(tmp_path / "model.safetensors", kept)
     assert message(tmp_path) == (
         "`config.json` has `hidden_size` = 100, not a multiple of 32 as MXFP4 "
-        "experts demand"
+        "experts require"
     )
 
 
@@ -422,7 +422,7 @@ def test_quantization_nobody_packs(tmp_path: Path) -> None:
     assert message(tmp_path) == (
         "tensor `lm_head.weight` in `FOLDER/model.safetensors` has shape (301, 48) and "
         "its scales (U8) have shape (301, 6): no supported quantization packs 192 "
-        "columns so (affine or mxfp4), convert anew from the original"
+        "columns like that (affine or mxfp4), convert the original again"
     )
 
 

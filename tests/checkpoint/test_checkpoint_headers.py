@@ -72,12 +72,12 @@ DAMAGE: dict[str, tuple[bytes, str]] = {
     "three bytes": (b"abc", "`FILE` has 3 bytes, too few"),
     "length beyond reason": (
         b"\xff" * 8 + b"{}",
-        f"`FILE` announces a header of 18446744073709551615 bytes, at most "
+        f"`FILE` declares a header of 18446744073709551615 bytes, at most "
         f"{MAX_HEADER_BYTES} are allowed: the file is damaged, download it again",
     ),
     "length beyond the file": (
         (1000).to_bytes(8, "little") + b"{}",
-        "`FILE` announces a header of 1000 bytes but has only 10 bytes in all: the "
+        "`FILE` declares a header of 1000 bytes but has only 10 bytes in total: the "
         "file is damaged, download it again",
     ),
     "git lfs pointer": (
@@ -128,7 +128,7 @@ DAMAGE: dict[str, tuple[bytes, str]] = {
     ),
     "hole": (
         contents(changed("b", data_offsets=[9, 12]), bytes(12)),
-        "(it leaves a hole): the file is damaged, download it again",
+        "(it leaves a gap): the file is damaged, download it again",
     ),
     "cut short": (
         contents(GOOD, bytes(10)),

@@ -68,7 +68,7 @@ CASES: dict[str, tuple[str, Json, str]] = {
     "end-beyond-the-rows": (
         "generation_config.json",
         {"eos_token_id": 200_002},
-        "ends answers at token 200002, which there is not",
+        "ends answers at token 200002, which does not exist",
     ),
     "temperature": (
         "generation_config.json",
@@ -98,7 +98,7 @@ CASES: dict[str, tuple[str, Json, str]] = {
     "model-max-length": (
         "tokenizer_config.json",
         {"model_max_length": 2048},
-        "`model_max_length` = 2,048: not read, the model knows 131,072 tokens",
+        "`model_max_length` = 2,048: not read, the model supports 131,072 tokens",
     ),
     "bos": ("tokenizer_config.json", {"add_bos_token": True}, "nothing is added"),
     "chatml": (

@@ -12,6 +12,7 @@ import pytest
 from mlx_gptoss.checkpoint.hub import Hub
 from mlx_gptoss.checkpoint.hub.repo_folder import RepoFolder
 from mlx_gptoss.errors import HubError
+from mlx_gptoss.files.atomic import DRAFT, PREFIX
 from tests.support.hub_server import COMMIT, HubServer, hub_server
 
 CONFIG = b'{"model_type": "gpt_oss", "num_local_experts": 32}'
@@ -105,14 +106,16 @@ def test_a_cache_that_is_no_folder_is_named(
 def test_a_killed_pulls_drafts_are_used_up_by_the_next(hub: Hub) -> None:
     repo = RepoFolder(hub.folder, MODEL)
     repo.path.mkdir(parents=True)
-    for draft in ("begun", "link", "ref"):
-        (repo.path / f".mlx-gptoss.{draft}").write_text("half of it")
+    (repo.path / "refs").mkdir()
+    for draft in (".mlx-gptoss.link", f"{PREFIX}1{DRAFT}", f"refs/{PREFIX}2{DRAFT}"):
+        (repo.path / draft).write_text("half of it")
     hub.pull(MODEL)
     assert sorted(path.name for path in repo.path.iterdir()) == [
         "blobs",
         "refs",
         "snapshots",
     ]
+    assert [path.name for path in (repo.path / "refs").iterdir()] == ["main"]
 
 
 # What comes instead of the Hub's answer

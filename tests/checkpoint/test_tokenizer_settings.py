@@ -57,10 +57,10 @@ LEFTOVERS: dict[str, tuple[Json, str]] = {
         {"truncation": TRUNCATION | {"direction": "Left"}},
         "cuts prompts to 48 tokens",
     ),
-    "padding": ({"padding": PADDING}, "fills prompts up with a token"),
+    "padding": ({"padding": PADDING}, "pads prompts with a token"),
     "padding-to-the-longest": (
         {"padding": PADDING | {"strategy": "BatchLongest", "pad_to_multiple_of": 999}},
-        "fills prompts up with a token",
+        "pads prompts with a token",
     ),
     "template": ({"post_processor": TEMPLATE}, "`post_processor` TemplateProcessing"),
     "template-in-a-sequence": (
@@ -184,7 +184,7 @@ def test_a_harmony_vocabulary_that_loses_text_is_refused(
     vocabulary = byte_vocabulary()
     change(vocabulary)
 
-    with pytest.raises(CheckpointError, match="changes or drops some of the text"):
+    with pytest.raises(CheckpointError, match="changes or drops some text"):
         Tokenizer(vocabulary, "lossy")
 
 

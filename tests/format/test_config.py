@@ -238,7 +238,7 @@ def test_rotary_settings_said_twice_must_agree(
     with pytest.raises(ConfigError) as error:
         ModelConfig.from_dict(published(**changes))
     assert says in str(error.value)
-    assert str(error.value).endswith("they name one thing, correct one of them")
+    assert str(error.value).endswith("both mean the same, correct one of them")
 
 
 UNSUPPORTED = [

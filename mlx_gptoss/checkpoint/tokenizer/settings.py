@@ -1,9 +1,9 @@
-"""Settings of a `tokenizer.json` that would change a prompt: turned off, and named.
+"""Disable settings of a `tokenizer.json` that would change a prompt, and name them.
 
-Fine-tuning leaves them behind (`truncation` and `padding` of the training batches, a
-`post_processor` that adds tokens); OpenAI's file has none of them. Works on the
-library's object, so the same rules hold for a model that runs and for one that is
-converted. Knows nothing of Harmony but whether the vocabulary has its tokens.
+Fine-tuning leaves them behind (`truncation` and `padding` of training batches, a
+`post_processor` that adds tokens); OpenAI's file has none. Works on the library's
+object, so that running and converting a model follow the same rules. Of Harmony it
+knows only whether the vocabulary has its tokens.
 """
 
 import json
@@ -20,10 +20,10 @@ BYTE_LEVEL = "ByteLevel"  # as a post-processor it only moves offsets
 def disable_settings(
     vocabulary: tokenizers.Tokenizer, *, harmony: bool
 ) -> tuple[str, ...]:
-    """Turn off what would change a prompt; return a note on each.
+    """Disable what would change a prompt; return a notice for each setting.
 
-    With `harmony` the vocabulary is gpt-oss's, so text goes in as it is. Another
-    vocabulary may have been trained on changed text: there a normalizer stays.
+    With `harmony` the vocabulary is gpt-oss's and takes text unchanged. Another
+    vocabulary may have been trained on normalized text, so its normalizer stays.
     """
     notes = [
         *disable_batch_settings(vocabulary),
@@ -40,14 +40,14 @@ def disable_settings(
 
 
 def disable_batch_settings(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
-    """Turn off what makes the prompts of a batch equally long."""
+    """Disable truncation and padding."""
     if vocabulary.truncation is not None:
         length = vocabulary.truncation["max_length"]
         vocabulary.no_truncation()
         yield f"cuts prompts to {length:,} tokens (`truncation`)"
     if vocabulary.padding is not None:
         vocabulary.no_padding()
-        yield "fills prompts up with a token (`padding`)"
+        yield "pads prompts with a token (`padding`)"
 
 
 def disable_post_processor(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
@@ -59,7 +59,7 @@ def disable_post_processor(vocabulary: tokenizers.Tokenizer) -> Iterator[str]:
 
 
 def adds_nothing(post_processor: dict[str, Any]) -> bool:
-    """Whether it leaves a text as it is, as transformers 5 writes it."""
+    """Whether it adds no tokens, like the one that transformers 5 writes."""
     if post_processor["type"] == TEMPLATE:
         return [list(piece) for piece in post_processor["single"]] == [["Sequence"]]
     return post_processor["type"] == BYTE_LEVEL
@@ -117,12 +117,12 @@ def list_kinds(component: Any) -> list[str]:
 
 
 def read_state(component: Any) -> dict[str, Any]:
-    """Say a component as `tokenizer.json` does; {} where there is none."""
+    """Return a component as in `tokenizer.json`; {} for None."""
     return {} if component is None else json.loads(component.__getstate__())
 
 
 def list_components(state: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """List the components of one that may be a sequence of them."""
+    """Yield a component, or the components of a sequence."""
     if state.get("type") != "Sequence":
         if state:
             yield state

@@ -1,10 +1,10 @@
-"""Where a long text can be cut, so that its pieces have the tokens of the whole.
+"""Split a long text into pieces whose tokens add up to those of the whole.
 
-A vocabulary like gpt-oss's is used word by word: a regular expression cuts the text
-into words, from left to right. Behind a letter or a digit, before a character of
-another kind, it always cuts, whatever else the text holds, and behind punctuation
-before a space. So long texts need not be encoded at once. Knows the expressions below,
-of which that is true; of others, nothing.
+A vocabulary like gpt-oss's encodes word by word: a regular expression splits the text
+into words from left to right. It always splits between a letter or digit and a
+character of another kind, and between punctuation and a space, whatever else the text
+contains. So long texts need not be encoded at once. This holds for the expressions
+below; texts of other vocabularies are not split.
 """
 
 import re
@@ -15,11 +15,11 @@ import tokenizers
 
 from mlx_gptoss.checkpoint.tokenizer.settings import list_components, read_state
 
-PIECE_CHARACTERS = 2**15  # characters: some hundredths of a second
-LONGEST_WORD = 2**20  # characters: the library's expressions give up on far longer ones
-LOOK_BACK = (2**8, PIECE_CHARACTERS)  # characters in which a cut is looked for
+PIECE_CHARACTERS = 2**15  # encoded in some 10 ms
+LONGEST_WORD = 2**20  # characters: the library's expressions fail on far longer ones
+LOOK_BACK = (2**8, PIECE_CHARACTERS)  # characters to search for a split, backwards
 SPACES = " \t\r\n"
-APOSTROPHE = "'"  # goes on with the word before it, as in "don't"
+APOSTROPHE = "'"  # continues the word before it, as in "don't"
 
 HEAD = r"[^\r\n\p{L}\p{N}]?"
 UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
@@ -29,7 +29,7 @@ GPT_OSS = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 PLAIN = r"\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # the demo model's
-# Before those, phrases that are words as a whole, and words with their space.
+# Optionally before those: phrases that are words, and words with a leading space.
 PHRASE = r"(?:\\[^0-9A-Za-z]|[^\\.^$*+?{}\[\]()|])+"
 SPACED = r" \(\?:[A-Za-z|]+\)\(\?!\\p\{L\}\)"
 BEFORE = re.compile(rf"((?:{PHRASE}\|)*)(?:{SPACED}\|)?", re.DOTALL)
@@ -40,13 +40,13 @@ CANDIDATE = re.compile(
 
 
 class TextSplitter:
-    """Cuts texts, but within none of the `phrases`."""
+    """Splits texts, but never within one of the `phrases`."""
 
     def __init__(self, phrases: Sequence[str] = ()) -> None:
         self._phrases = phrases
 
     def split(self, text: str, size: int = PIECE_CHARACTERS) -> Iterator[str]:
-        """Yield the text in pieces of `size` characters at most, where it has cuts."""
+        """Yield pieces of at most `size` characters, or more where no split is safe."""
         start = 0
         while len(text) - start > size:
             cut = self._last(text, start, start + size)
@@ -58,7 +58,7 @@ class TextSplitter:
             yield text[start:]
 
     def _last(self, text: str, start: int, end: int) -> int | None:
-        """The last cut behind `start`, up to `end`."""
+        """Return the last safe split after `start`, up to `end`."""
         for back in LOOK_BACK:
             cuts = list(self._cuts(text, max(start, end - back), end))
             if cuts:
@@ -66,7 +66,7 @@ class TextSplitter:
         return None
 
     def _first(self, text: str, start: int, size: int) -> int:
-        """The first cut behind `start`, or where a word is too long, or the end."""
+        """Return the first safe split after `start`, or the limit of a word."""
         end = min(len(text), start + LONGEST_WORD)
         for at in range(start, end, size):
             for cut in self._cuts(text, at, at + size):
@@ -74,7 +74,7 @@ class TextSplitter:
         return end
 
     def _cuts(self, text: str, start: int, end: int) -> Iterator[int]:
-        """Yield the cuts behind `start`, up to `end`."""
+        """Yield the safe splits after `start`, up to `end`."""
         for found in CANDIDATE.finditer(text, start, end + 1):
             at = found.end()
             if is_cut(text[at - 1], text[at]) and not self._in_phrase(text, at):
@@ -88,7 +88,7 @@ class TextSplitter:
 
 
 def is_cut(left: str, right: str) -> bool:
-    """Whether a text is always cut between two characters."""
+    """Whether a text is always split between two characters."""
     before, after = classify_character(left), classify_character(right)
     if before is None or before == "Z":
         return False
@@ -99,10 +99,9 @@ def is_cut(left: str, right: str) -> bool:
 
 
 def classify_character(character: str) -> str | None:
-    """L, N, P, S as Unicode has it, Z for common spaces; None for all else.
+    """Return Unicode's L, N, P or S, Z for common spaces, else None.
 
-    None, too, where an old version of Unicode and ours differ: the library has
-    a version of its own.
+    Also None where old and current Unicode differ, as the library has its own version.
     """
     if character in SPACES:
         return "Z"
@@ -112,7 +111,7 @@ def classify_character(character: str) -> str | None:
 
 
 def make_splitter(vocabulary: tokenizers.Tokenizer) -> TextSplitter | None:
-    """Return what cuts texts for a vocabulary, or None where nobody knows how."""
+    """Return the splitter for a vocabulary, or None if no split is known to be safe."""
     if vocabulary.normalizer is not None:
         return None
     added = vocabulary.get_added_tokens_decoder().values()
@@ -131,7 +130,7 @@ def make_splitter(vocabulary: tokenizers.Tokenizer) -> TextSplitter | None:
 
 
 def parse_phrases(expression: str) -> list[str] | None:
-    """Return the phrases of an expression that is known, None of any other."""
+    """Return the phrases of a known expression, or None for any other."""
     for known in (GPT_OSS, PLAIN):
         before = expression.removesuffix(known)
         if before != expression and (found := BEFORE.fullmatch(before)):

@@ -1,15 +1,14 @@
 """Text to token ids and back, from a checkpoint's `tokenizer.json`.
 
-Knows the byte-level vocabulary and the names of its special tokens; knows
-nothing of Harmony's grammar, and does not import MLX.
+Knows the byte-level vocabulary and the names of its special tokens; knows nothing of
+Harmony's grammar, and does not import MLX. Guarantees:
 
-Three guarantees the rest builds on:
-- `encode` is for plain text: a typed `<|end|>` stays text and never becomes the
-  control token. Control tokens come only from `special(name)`.
-- A prompt is all of its text and nothing else, whatever the file says of truncation,
-  padding and the like (see `leftovers`; `notes` says what was turned off).
-- Decoding never fails: the embedding has more rows than the vocabulary has
-  tokens (gpt-oss: 201,088 and 200,019), and a row without a token is "".
+- `encode` takes plain text: `<|end|>` stays text and never becomes the control token.
+  Control tokens come only from `special(name)`.
+- A prompt is exactly its text, whatever the file says about truncation, padding and the
+  like (see `settings`; `notices` names what was disabled).
+- Decoding never fails: the embedding has more rows than the vocabulary has tokens
+  (gpt-oss: 201,088 and 200,019), and a row without a token decodes to "".
 """
 
 import codecs
@@ -40,16 +39,19 @@ HARMONY_TOKENS = (
     "<|call|>",
     "<|return|>",
 )
-# Text that normalizers and pre-tokenizers of other models would change.
+# Normalizers and pre-tokenizers of other models would change this text.
 PROBE = " a  B\u00e9\t1\n\n e\u0301 \uff21 \u6f22 \U0001f600 <x> "
-FRAME_TOKENS = frozenset(HARMONY_TOKENS) - {"<|call|>", "<|return|>"}  # ends no answer
-SHORT_TEXT = 2**12  # characters: some thousandths of a second
+FRAME_TOKENS = frozenset(HARMONY_TOKENS) - {
+    "<|call|>",
+    "<|return|>",
+}  # these never end an answer
+SHORT_TEXT = 2**12  # characters: encoded in a few milliseconds
 ID_LIMIT = 2**32  # the library's ids are 32-bit
-CONTROL_NAME = re.compile(r"<\|[^|]+\|>")  # special, whatever its flag says
+CONTROL_NAME = re.compile(r"<\|[^|]+\|>")  # special even without the flag
 
 
 def _byte_of_character() -> dict[str, int]:
-    """GPT-2's printable stand-in character of each byte, turned round."""
+    """Invert GPT-2's map of bytes to printable characters."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {
@@ -61,7 +63,7 @@ BYTE_OF_CHARACTER = _byte_of_character()
 
 
 class Tokenizer:
-    """A byte-level vocabulary with named special tokens. Safe to share by threads."""
+    """A byte-level vocabulary with named special tokens. Thread-safe."""
 
     def __init__(self, vocabulary: tokenizers.Tokenizer, source: str) -> None:
         if "ByteLevel" not in repr(vocabulary.decoder):
@@ -81,7 +83,7 @@ class Tokenizer:
         }
         self.specials: Mapping[str, int] = MappingProxyType(names)
         self._special_ids = frozenset(names.values())
-        # A control token that was saved without its flag would be found in text.
+        # A control token saved without its flag would be found in text.
         vocabulary.add_special_tokens(
             [
                 tokenizers.AddedToken(token.content, special=True, normalized=False)
@@ -95,7 +97,7 @@ class Tokenizer:
 
     @classmethod
     def open(cls, folder: Path | str) -> "Tokenizer":
-        """Read `folder/tokenizer.json`. Raises CheckpointError if it cannot."""
+        """Read `folder/tokenizer.json`; raises CheckpointError."""
         path = Path(folder) / TOKENIZER_FILE
         if not path.is_file():
             raise CheckpointError(
@@ -111,7 +113,7 @@ class Tokenizer:
         return cls(vocabulary, str(path))
 
     def serialized(self) -> str:
-        """The vocabulary in the form of `tokenizer.json`, for another process."""
+        """The vocabulary as `tokenizer.json` text, for another process."""
         return self._vocabulary.to_str()
 
     @cached_property
@@ -121,17 +123,17 @@ class Tokenizer:
 
     @cached_property
     def text_ids(self) -> Sequence[int]:
-        """The ids that stand for text, in order: no control tokens, no empty rows."""
+        """The sorted ids of text, without control tokens and empty rows."""
         known = self._vocabulary.get_vocab(with_added_tokens=True).values()
         return sorted(set(known) - self._special_ids)
 
     @cached_property
     def has_harmony(self) -> bool:
-        """Whether every control token of the Harmony format is there."""
+        """Whether the vocabulary has every control token of the Harmony format."""
         return all(name in self.specials for name in HARMONY_TOKENS)
 
     def require_harmony(self) -> None:
-        """Raise PromptError unless every control token of Harmony is there."""
+        """Raise PromptError unless the vocabulary has Harmony's control tokens."""
         if not self.has_harmony:
             raise PromptError(
                 "the model's tokenizer has no Harmony tokens, so it cannot chat: "
@@ -139,10 +141,10 @@ class Tokenizer:
             )
 
     def may_end_answer(self, token_id: int) -> bool:
-        """Whether an answer may end at a token that a checkpoint's files call its end.
+        """Whether a stop token of the checkpoint's files may end an answer.
 
-        Where Harmony is spoken that is never text, and no part of a message's frame:
-        an answer would end with its reasoning.
+        In a Harmony vocabulary it must not be text or part of a message's frame;
+        otherwise an answer would end after its reasoning.
         """
         if not self.has_harmony:
             return True
@@ -165,19 +167,19 @@ class Tokenizer:
         return [token for piece in self.split(text) for token in self._whole(piece)]
 
     def split(self, text: str) -> Iterator[str]:
-        """Cut a long text so that its pieces have the tokens of the whole.
+        """Split a long text into pieces whose tokens add up to those of the whole.
 
-        Where it has no such place for long, a piece is long, too.
+        A piece is long where the text has no safe place to split.
         """
         if self._splitter is None or len(text) <= PIECE_CHARACTERS:
             return iter((text,))
         return self._splitter.split(text)
 
     def min_token_count(self, text: str, *, tight: bool = False) -> int:
-        """Say how many tokens a text has at least, without encoding it.
+        """Return a lower bound of the number of tokens, without encoding the text.
 
-        So many as if all were the longest there is; `closely`, the longest that is made
-        of the bytes of this text, which takes longer to find.
+        Assumes that all are the longest token in the vocabulary; with `tight`, the
+        longest made of the bytes of this text, which takes longer to find.
         """
         if not self._spellings:
             return 0
@@ -192,9 +194,9 @@ class Tokenizer:
 
     @cached_property
     def _spellings(self) -> Sequence[str]:
-        """Tokens of text, the longest first: a character for each byte.
+        """Text tokens, longest first, one character per byte.
 
-        None where a text may have fewer bytes as tokens than as it is written.
+        Empty if tokens of a text may have fewer bytes than the text.
         """
         known = self._vocabulary.get_vocab(with_added_tokens=False)
         exact = self._splitter is not None and known.keys() >= BYTE_OF_CHARACTER.keys()
@@ -204,7 +206,7 @@ class Tokenizer:
         ids = self._encode(text)
         if self._special_ids.isdisjoint(ids):
             return ids
-        # The vocabulary itself spells a control token: cut such names in two.
+        # The vocabulary itself spells a control token: split such names in two.
         names = "|".join(map(re.escape, self.specials))
         cuts = [match.start() + 1 for match in re.finditer(names, text)]
         bounds = pairwise([0, *cuts, len(text)])
@@ -224,7 +226,7 @@ class Tokenizer:
             return b""
         try:
             return bytes(BYTE_OF_CHARACTER[character] for character in token)
-        except KeyError:  # a word put into the vocabulary as it is written
+        except KeyError:  # a word added to the vocabulary as plain text
             return token.encode()
 
     def detokenizer(self) -> "Detokenizer":
@@ -232,17 +234,20 @@ class Tokenizer:
         return Detokenizer(self)
 
     def _check_text(self) -> None:
-        """Refuse, or for a vocabulary without Harmony note, that text is changed."""
+        """Check that text survives encoding.
+
+        Raises CheckpointError for a Harmony vocabulary; others get a notice.
+        """
         if self.decode(self._encode(PROBE)) == PROBE:
             return
         if self.has_harmony:
             raise CheckpointError(
-                f"tokenizer `{self.source}` changes or drops some of the text it is "
-                "given: use the `tokenizer.json` that was published with the checkpoint"
+                f"tokenizer `{self.source}` changes or drops some text: "
+                "use the `tokenizer.json` that was published with the checkpoint"
             )
         self.notices += (
-            "`tokenizer.json` changes or drops some of the text it is given, as the "
-            "vocabulary was made (it has no Harmony tokens): kept",
+            "`tokenizer.json` changes or drops some text; the vocabulary has no "
+            "Harmony tokens, so this is kept",
         )
 
     def _encode(self, text: str) -> list[int]:
@@ -254,7 +259,7 @@ class Tokenizer:
         try:
             if len(text) <= SHORT_TEXT:
                 return self._vocabulary.encode(text, add_special_tokens=False).ids
-            # Only this one lets other threads go on meanwhile.
+            # Only this function releases the interpreter lock.
             batch = self._vocabulary.encode_batch_fast([text], add_special_tokens=False)
             return batch[0].ids
         except TypeError as error:
@@ -271,18 +276,18 @@ def has_harmony(vocabulary: tokenizers.Tokenizer) -> bool:
 
 
 class Detokenizer:
-    """Decode a stream of ids; gives back only complete UTF-8 characters."""
+    """Decode a stream of ids into complete UTF-8 characters."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, token_id: int) -> str:
-        """Return the text that is complete after this token, often "" or a word."""
+        """Return the text completed by this token, often "" or a word."""
         return self._decoder.decode(self._tokenizer.token_bytes(token_id))
 
     def flush(self) -> str:
-        """Return what an unfinished character leaves (U+FFFD) and start afresh."""
+        """Return U+FFFD for an incomplete character, if any, and reset."""
         text = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return text

@@ -1,10 +1,10 @@
-"""What `config.json` says, checked: sizes, layer kinds, rotary settings, quantization.
+"""Parse and check `config.json`: sizes, layer types, rotary settings, quantization.
 
-Reads dictionaries, not files, and knows nothing of tensors. Accepts the spellings of
-Hugging Face (`rope_scaling` or, since transformers 5, `rope_parameters`), of OpenAI's
+Reads dictionaries, not files, and knows nothing of tensors. Accepts the keys of Hugging
+Face (`rope_scaling` or, since transformers 5, `rope_parameters`), of OpenAI's
 `original/` folder (`num_experts`, `rope_scaling_factor`, ...) and of MLX
-(`quantization`). A key of the maths with a value the model cannot do is an error; keys
-known to be harmless are ignored; any other key is one warning, or an error when strict.
+(`quantization`). An unsupported value that changes the maths is an error; harmless keys
+are ignored; any other key is one warning, or an error when strict.
 """
 
 from mlx_gptoss.format.config.keys import read_token_ids

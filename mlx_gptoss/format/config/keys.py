@@ -1,6 +1,6 @@
-"""Single keys of `config.json`: which there are, and how one value is read.
+"""Known keys of `config.json`, and readers of single values.
 
-Every reader checks type and range and raises ConfigError with the key's name.
+Each reader checks type and range and raises ConfigError naming the key.
 """
 
 import logging
@@ -12,8 +12,8 @@ from mlx_gptoss.errors import ConfigError
 
 LOGGER = logging.getLogger(__name__)
 
-# The largest value each size may have: far above gpt-oss-120b, far below what would
-# overflow an index or exhaust memory while the names of the tensors are listed.
+# Upper limits of the sizes: far above gpt-oss-120b, far below values that would
+# overflow an index or exhaust memory while tensor names are listed.
 SIZE_LIMITS = {
     "num_hidden_layers": 1_024,
     "hidden_size": 1 << 20,
@@ -32,7 +32,7 @@ SIZE_ALIASES = {
     "num_experts_per_tok": "experts_per_token",
 }
 
-# Keys of the maths that have one supported value (they may also be left out).
+# Keys that change the maths and have one supported value (or may be missing).
 SUPPORTED: dict[str, object] = {
     "model_type": "gpt_oss",
     "hidden_act": "silu",
@@ -112,12 +112,12 @@ def check_unknown(raw: Mapping[str, Any], *, strict: bool, quiet: bool) -> None:
 
 
 def read_size(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    """Read one positive whole number under `key` or its other spelling."""
+    """Read one positive integer under `key` or its alias."""
     alias = SIZE_ALIASES.get(key, key)
     if key in raw and alias in raw and raw[key] != raw[alias]:
         raise ConfigError(
             f"`config.json` has `{key}` = {raw[key]!r} but `{alias}` = {raw[alias]!r}: "
-            "they name one thing, correct one of them"
+            "both mean the same, correct one of them"
         )
     value = raw.get(key, raw.get(alias, default))
     if value is None:
@@ -127,7 +127,7 @@ def read_size(raw: Mapping[str, Any], key: str, default: int | None = None) -> i
     limit = SIZE_LIMITS[key]
     if type(value) is not int or not 0 < value <= limit:
         raise ConfigError(
-            f"`config.json` has `{key}` = {value!r:.80}, expected a whole number "
+            f"`config.json` has `{key}` = {value!r:.80}, expected an integer "
             f"from 1 to {limit}"
         )
     return value

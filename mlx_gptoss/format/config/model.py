@@ -1,4 +1,4 @@
-"""The sizes and constants of one model, checked against each other."""
+"""The sizes and constants of a model, checked against each other."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from mlx_gptoss.format.config.rope import RopeScaling, read_rope
 FULL = "full_attention"
 SLIDING = "sliding_attention"
 
-MAX_PARAMETERS = 10**13  # a hundred times gpt-oss-120b
+MAX_PARAMETERS = 10**13  # about a hundred times gpt-oss-120b
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ModelConfig:
         """Read a parsed `config.json`.
 
         Raises ConfigError for impossible sizes, unsupported maths and, when `strict`,
-        for keys nobody here knows (otherwise one warning names them, unless `quiet`).
+        for unknown keys (otherwise one warning names them, unless `quiet`).
         """
         check_supported(raw, SUPPORTED, "")
         check_unknown(raw, strict=strict, quiet=quiet)
@@ -82,7 +82,7 @@ class ModelConfig:
 
 
 def read_layer_types(raw: Mapping[str, Any], layers: int) -> tuple[str, ...]:
-    """Read each layer's kind; alternating from `sliding_attention` when left out."""
+    """Read each layer's type; by default alternating, `sliding_attention` first."""
     kinds = raw.get("layer_types")
     if kinds is None:
         return tuple(SLIDING if layer % 2 == 0 else FULL for layer in range(layers))
@@ -100,20 +100,20 @@ def read_layer_types(raw: Mapping[str, Any], layers: int) -> tuple[str, ...]:
     if len(names) != layers:
         raise ConfigError(
             f"`config.json` has {len(names)} `layer_types` for {layers} "
-            "`num_hidden_layers`: give one kind a layer"
+            "`num_hidden_layers`: give one type per layer"
         )
     return cast("tuple[str, ...]", names)
 
 
 def read_sliding_window(raw: Mapping[str, Any], layer_types: tuple[str, ...]) -> int:
-    """Read the window; a model without sliding layers may say null."""
+    """Read the window; it may be null in a model without sliding layers."""
     if raw.get("sliding_window") is None and SLIDING not in layer_types:
         return read_size({}, "sliding_window", 128)
     return read_size(raw, "sliding_window")
 
 
 def read_context(raw: Mapping[str, Any], scaling: RopeScaling | None) -> int:
-    """Read the longest context; `original/` says it as a product of two keys."""
+    """Read the maximum context; `original/` gives it as a product of two keys."""
     if "max_position_embeddings" in raw or scaling is None:
         return read_size(raw, "max_position_embeddings", 4096)
     product = scaling.factor * scaling.original_max_position_embeddings
@@ -122,7 +122,7 @@ def read_context(raw: Mapping[str, Any], scaling: RopeScaling | None) -> int:
 
 
 def check_sizes_agree(config: ModelConfig) -> None:
-    """Refuse sizes that no model of this shape can have."""
+    """Raise ConfigError for sizes that contradict each other."""
     heads, groups = config.num_attention_heads, config.num_key_value_heads
     if heads % groups:
         raise ConfigError(
@@ -154,7 +154,7 @@ def check_sizes_agree(config: ModelConfig) -> None:
 
 
 def count_parameters(config: ModelConfig) -> int:
-    """Count the weights of the matrices (norms, biases and sinks left out)."""
+    """Count the weights of the matrices, without norms, biases and sinks."""
     hidden, inner = config.hidden_size, config.intermediate_size
     heads = config.num_attention_heads + config.num_key_value_heads
     attention = 2 * hidden * heads * config.head_dim

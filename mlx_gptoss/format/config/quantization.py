@@ -1,4 +1,4 @@
-"""MLX's quantization settings: a default, and those of single modules by path."""
+"""MLX's quantization settings: a default, and overrides by module path."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ def parse_quantization(
 ) -> tuple[Quantization | None, dict[str, Quantization | None]]:
     """Read MLX's quantization settings from a parsed `config.json`.
 
-    Returns the default and the settings of single modules by path (None where a module
-    is said to stay unquantized). Hugging Face's own `quantization_config` of mxfp4
-    experts gives (None, {}): there the tensors say it themselves.
+    Returns the default and the settings of modules by path (None for an unquantized
+    module). Hugging Face's `quantization_config` of MXFP4 experts gives (None, {}):
+    there the tensors themselves tell.
     """
     settings = raw.get("quantization", raw.get("quantization_config"))
     if settings is None:
@@ -63,14 +63,14 @@ def check_method(settings: Mapping[str, Any]) -> None:
 
 
 def parse_setting(default: Mapping[str, Any], value: Any, path: str) -> Quantization:
-    """Read one module's bits, group size and mode; true means the default."""
+    """Read one module's bits, group size and mode; `true` means the default."""
     setting = cast("Mapping[str, Any]", default if value is True else value)
     where = f"quantization.{path}" if path else "quantization"
     mode = setting.get("mode", "affine")
     if not isinstance(mode, str) or mode not in QUANTIZATION_MODES:
         raise ConfigError(
             f"`config.json` has `{where}` in mode {mode!r}, expected one of "
-            f"{', '.join(QUANTIZATION_MODES)}: convert it anew from the original"
+            f"{', '.join(QUANTIZATION_MODES)}: convert it again from the original"
         )
     bits: Any = setting.get("bits")
     group_size: Any = setting.get("group_size")

@@ -1,4 +1,4 @@
-"""Rotary settings of `config.json` in their three spellings.
+"""Rotary settings of `config.json` in their three forms.
 
 `rope_scaling` (transformers 4), `rope_parameters` (transformers 5), and the flat keys
 of OpenAI's `original/config.json`.
@@ -27,7 +27,7 @@ ROPE_KEYS = {
     "beta_slow",
     "truncate",
 }
-# Settings that may stand beside the object of them, and what they are called in it.
+# Top-level keys, and the same settings' names within the object.
 FLAT_KEYS = {
     "rope_theta": "rope_theta",
     "original_max_position_embeddings": "original_max_position_embeddings",
@@ -50,10 +50,10 @@ class RopeScaling:
 
 
 def read_rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
-    """Read the rotary base and its YaRN settings from any of the three spellings.
+    """Read the rotary base and its YaRN settings from any of the three forms.
 
-    Raises ConfigError where two spellings are there and disagree: tools differ in
-    which of them wins (transformers 5 takes `rope_scaling`).
+    Raises ConfigError if two forms are present and disagree: tools differ in which one
+    wins (transformers 5 takes `rope_scaling`).
     """
     if raw.get("rope_parameters") is not None:
         where, settings = "rope_parameters.", raw["rope_parameters"]
@@ -83,7 +83,7 @@ def check_spellings(
     settings: Mapping[str, Any],
     scaling: RopeScaling | None,
 ) -> None:
-    """Refuse other spellings of a setting that say something else."""
+    """Raise ConfigError if another form of a setting has a different value."""
     said = dict(settings) if scaling is None else {**settings, **asdict(scaling)}
     other = raw.get("rope_scaling") if where == "rope_parameters." else None
     if isinstance(other, Mapping):
@@ -104,7 +104,7 @@ def check_same(one: tuple[str, Any], other: tuple[str, Any]) -> None:
     if one[1] != other[1]:
         raise ConfigError(
             f"`config.json` has `{one[0]}` = {one[1]!r:.80} but `{other[0]}` = "
-            f"{other[1]!r:.80}: they name one thing, correct one of them"
+            f"{other[1]!r:.80}: both mean the same, correct one of them"
         )
 
 
@@ -115,7 +115,7 @@ def check_theta(theta: float) -> float:
 
 
 def original_rope(raw: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Spell the flat keys of `original/config.json` as `rope_scaling`."""
+    """Convert the flat keys of `original/config.json` to a `rope_scaling` object."""
     factor = read_positive(raw, "rope_scaling_factor", 32.0)
     if factor <= 1:  # the reference scales only above 1
         return None
@@ -134,7 +134,7 @@ def read_rope_scaling(
     settings: Mapping[str, Any], raw: Mapping[str, Any], where: str
 ) -> RopeScaling | None:
     kind = settings.get("rope_type", settings.get("type"))
-    if settings.get("type") is not None:  # older tools' name of it; mlx-lm reads it
+    if settings.get("type") is not None:  # the name in older tools; mlx-lm reads it
         check_same((where + "rope_type", kind), (where + "type", settings["type"]))
     if kind == "default":
         return None
@@ -148,7 +148,7 @@ def read_rope_scaling(
     if unknown:
         raise ConfigError(
             f"`config.json` has `{where}{unknown[0]}`, which would change the maths in "
-            "a way not supported: use a gpt-oss checkpoint"
+            "an unsupported way: use a gpt-oss checkpoint"
         )
     original = settings.get(
         "original_max_position_embeddings", raw.get("initial_context_length")
@@ -156,7 +156,7 @@ def read_rope_scaling(
     if type(original) is not int or not 0 < original <= 1 << 31:
         raise ConfigError(
             f"`config.json` has `{where}original_max_position_embeddings` = "
-            f"{original!r}, expected a positive whole number"
+            f"{original!r}, expected a positive integer"
         )
     truncate = settings.get("truncate", True)  # transformers' default
     if type(truncate) is not bool:
