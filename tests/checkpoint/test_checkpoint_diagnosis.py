@@ -39,7 +39,7 @@ from tests.support.odd_checkpoints import (
 PEFT = {"peft_type": "LORA", "base_model_name_or_path": "openai/gpt-oss-20b"}
 MLX_LM = {"fine_tune_type": "lora", "model": "openai/gpt-oss-20b"}
 MERGE = "merge them first (PEFT: `merge_and_unload()`"
-UNQUANTIZED = "take the checkpoint it was quantized from"
+UNQUANTIZED = "use the checkpoint it was quantized from"
 BF16 = "not supported, save the model as bf16"
 
 CASES: dict[str, tuple[Case, str]] = {
