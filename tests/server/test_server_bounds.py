@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 
 from mlx_gptoss.api.errors import MAX_MESSAGE_CHARACTERS, ApiError
 from mlx_gptoss.api.settings import RequestLimits, ServerSettings
-from mlx_gptoss.api.wire import replace_lone_surrogates
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import StorageError
 from mlx_gptoss.server.responses.database import Database
@@ -29,32 +27,6 @@ CHAT = "/v1/chat/completions"
 def fake() -> Iterator[Runtime]:
     with constant() as runtime:
         yield runtime
-
-
-def test_half_surrogates_are_replaced_wherever_a_text_is_cut() -> None:
-    text = "a\ud800😀\udc00é" * 9_000
-
-    assert replace_lone_surrogates([text]) == ["a�😀�é" * 9_000]
-
-
-def test_other_threads_go_on_while_half_surrogates_are_replaced() -> None:
-    text, ended, waits = "\ud800" * 400_000, threading.Event(), list[float]()
-
-    def tick() -> None:
-        while not ended.is_set():
-            began = time.monotonic()
-            ended.wait(0.001)
-            waits.append(time.monotonic() - began)
-
-    ticking = threading.Thread(target=tick)
-    ticking.start()
-    began = time.monotonic()
-    replace_lone_surrogates(text)
-    took = time.monotonic() - began
-    ended.set()
-    ticking.join()
-
-    assert max(waits) < took / 2
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,11 @@ BODIES: dict[str, dict[str, Any]] = {
 CHAT, RESPONSES, MESSAGES, COMPLETIONS = BODIES
 APIS = {CHAT: ChatRequest, RESPONSES: ResponsesRequest, MESSAGES: MessagesRequest}
 TURNS = tuple(APIS)  # where reasoning and formats have a meaning
+LIMITS = {  # the field of the token limit
+    CHAT: "max_completion_tokens",
+    RESPONSES: "max_output_tokens",
+    MESSAGES: "max_tokens",
+}
 
 
 def read(path: str, **fields: Any) -> Any:
