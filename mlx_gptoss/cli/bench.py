@@ -61,7 +61,7 @@ bench.add_command(stalls)
     type=click.IntRange(min=2),
     default=32,
     show_default=True,
-    help="Tokens decoded behind each prompt",
+    help="Tokens to decode after each prompt",
 )
 @click.option(
     "--rounds",

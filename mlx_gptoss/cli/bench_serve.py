@@ -31,7 +31,7 @@ NOTHING = "-"
     type=click.IntRange(min=1),
     default=64,
     show_default=True,
-    help="Tokens of each prompt, about",
+    help="Approximate tokens of each prompt",
 )
 @click.option(
     "--tokens",

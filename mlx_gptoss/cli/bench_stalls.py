@@ -23,7 +23,7 @@ HEAD = [
 NOTHING = "-"
 
 
-@click.command(short_help="What others feel of a heavy request")
+@click.command(short_help="Effect of heavy requests on others")
 @loads_model
 @click.option(
     "--heavy",
@@ -37,7 +37,7 @@ NOTHING = "-"
     type=click.FloatRange(min=0),
     default=5.0,
     show_default=True,
-    help="How long each is sent, again and again; once at least",
+    help="Seconds to repeat each request; at least once",
 )
 @json_option
 @pass_services

@@ -28,7 +28,7 @@ OPTIONS = (
         "--max-reasoning",
         metavar="N",
         type=click.IntRange(min=0),
-        help="Answer after so many tokens of reasoning [default: no limit]",
+        help="Most tokens of reasoning before the answer [default: no limit]",
     ),
     click.option(
         "--json-schema",
@@ -59,12 +59,12 @@ OPTIONS = (
         type=click.Choice(["all", "headers", "off"]),
         default="all",
         show_default=True,
-        help="Keep legal: all, headers (not the arguments of tools), or off",
+        help="What is constrained: all, headers (not tool arguments), or off",
     ),
     click.option(
         "--no-loop-guard",
         is_flag=True,
-        help="Let text go in circles instead of cutting",
+        help="Do not cut text that repeats itself",
     ),
 )
 
@@ -122,5 +122,5 @@ def _schema(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise click.UsageError(f"`{path}` is not JSON: {error}") from error
     if not isinstance(schema, dict):
-        raise click.UsageError(f"`{path}` is no JSON schema: it must be an object")
+        raise click.UsageError(f"`{path}` is not a JSON schema: it must be an object")
     return schema

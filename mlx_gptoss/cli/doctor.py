@@ -22,13 +22,13 @@ MARKS = {"error": "ERROR", "warning": "warning", "note": "note"}
 @click.option(
     "--self-test",
     is_flag=True,
-    help="Try what the rest relies on, in under a minute; prints a report to paste",
+    help="Test the model on this machine, in under a minute; prints a report",
 )
 @click.option(
     "--force",
     type=click.Choice(["adoption", "pool-writes"]),
     multiple=True,
-    help="With --self-test: take a fallback though it is not needed; repeatable",
+    help="With --self-test: also test this fallback; may be repeated",
 )
 @json_option
 @click.pass_context
@@ -87,7 +87,7 @@ def _self_test(force: tuple[str, ...], *, as_json: bool) -> bool:
         click.echo(
             f"{check.name:<{width}}  {verdict}  {check.seconds:5.1f} s  {check.detail}"
         )
-    click.echo("Everything is as it should be" if found.passed else "Do not trust it")
+    click.echo("Everything works" if found.passed else "Do not trust it")
     return found.passed
 
 
@@ -121,7 +121,7 @@ def _facts(facts: "Facts", chosen: str | None) -> list[str]:
 
 def _findings(found: "Examination") -> list[str]:
     if not found.findings:
-        return ["Nothing is wrong"]
+        return ["No problems found"]
     return [
         f"{MARKS[finding.level]}: {finding.what}; {finding.advice}"
         for finding in found.findings

@@ -13,9 +13,11 @@ from mlx_gptoss.cli.services import Services, pass_services
 @click.command(short_help="Explain a stream of tokens")
 @click.argument("file", type=click.File(encoding="utf-8"), default="-")
 @model_option
-@click.option("--tool", "tools", multiple=True, help="A tool on offer; repeat it")
-@click.option("--no-tools", is_flag=True, help="Nothing is on offer")
-@click.option("--no-calls-on-analysis", is_flag=True, help="Take no calls there")
+@click.option(
+    "--tool", "tools", multiple=True, help="Name of an offered tool; may be repeated"
+)
+@click.option("--no-tools", is_flag=True, help="No tools are offered")
+@click.option("--no-calls-on-analysis", is_flag=True, help="Offer no tools")
 @json_option
 @pass_services
 def parse(

@@ -32,7 +32,7 @@ FORMULA = (
 @click.option(
     "--memory",
     type=MemorySizeType(),
-    help="Memory the model may use, like 16GB [default: what the device allows]",
+    help="Memory the model may use, such as 16GB [default: what the device allows]",
 )
 @click.option(
     "--context",
@@ -56,12 +56,12 @@ FORMULA = (
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="Tokens of the prompt whose first answer is timed",
+    help="Length of the prompt for the time to first token",
 )
 @click.option(
     "--trace",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Use the hit rates of a trace that `trace record` wrote",
+    help="Use the hit rates of a recorded run (see `trace record`)",
 )
 @click.option(
     "--plot",
@@ -202,7 +202,7 @@ def _placement(made: "Plan", layers: int, experts: int) -> list[str]:
     whole = f"{resident} layers resident, " if resident else ""
     return [
         f"Experts are {made.mode}: {whole}{len(made.slots)} layers with {slots} of "
-        f"{experts} experts in slots, the others read from disk as they are needed"
+        f"{experts} experts in slots; the others are read from disk on demand"
     ]
 
 

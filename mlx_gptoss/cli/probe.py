@@ -15,14 +15,14 @@ from mlx_gptoss.files import make_folder, require_writable
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="A folder on the disk that models lie on [default: your home]",
+    help="A folder on the disk that holds the models [default: your home]",
 )
 @click.option(
     "--size",
     type=MemorySizeType(),
     default="1GB",
     show_default=True,
-    help="Bytes to write and to read; deleted afterwards",
+    help="Bytes to write and read; deleted afterwards",
 )
 @json_option
 def probe(folder: Path | None, size: int, as_json: bool) -> None:

@@ -18,8 +18,10 @@ from mlx_gptoss.harmony.messages import EFFORTS, Effort
 @click.option("--text", is_flag=True, help="Print the text (the default)")
 @json_option
 @click.option("--effort", type=click.Choice(EFFORTS), help="Reasoning effort")
-@click.option("--date", metavar="DATE", help="Current date, as it shall be written")
-@click.option("--keep-analysis", is_flag=True, help="Keep analysis of finished turns")
+@click.option("--date", metavar="DATE", help="Current date, in the form to write it")
+@click.option(
+    "--keep-analysis", is_flag=True, help="Keep the analysis of finished turns"
+)
 @pass_services
 def render(
     services: Services,

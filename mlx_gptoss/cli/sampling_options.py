@@ -21,7 +21,7 @@ HARMONY_OPTIONS = (
     click.option(
         "--system",
         metavar="TEXT",
-        help="Instructions that hold for the whole conversation",
+        help="Instructions for the whole conversation",
     ),
 )
 TEMPERATURE_OPTIONS = (  # `serve` has these, too
@@ -31,7 +31,7 @@ TEMPERATURE_OPTIONS = (  # `serve` has these, too
         type=click.FloatRange(min=0),
         default=1.0,
         show_default=True,
-        help="Randomness; 0 takes the likeliest token",
+        help="Sampling temperature; 0 takes the likeliest token",
     ),
     click.option(
         "--top-p",
@@ -39,7 +39,7 @@ TEMPERATURE_OPTIONS = (  # `serve` has these, too
         type=click.FloatRange(min=0, min_open=True, max=1),
         default=1.0,
         show_default=True,
-        help="Sample from the likeliest tokens that make up this probability",
+        help="Sample from the likeliest tokens with this total probability",
     ),
 )
 SAMPLING_OPTIONS = (
@@ -47,7 +47,7 @@ SAMPLING_OPTIONS = (
         "--max-tokens",
         metavar="N",
         type=click.IntRange(min=1),
-        help="Stop after so many tokens [default: the end of the context]",
+        help="Stop after this many tokens [default: the end of the context]",
     ),
     *TEMPERATURE_OPTIONS,
     click.option(
@@ -56,7 +56,7 @@ SAMPLING_OPTIONS = (
         type=click.IntRange(min=0),
         default=0,
         show_default=True,
-        help="Sample from so many of the likeliest tokens; 0 for all",
+        help="Sample from this many of the likeliest tokens; 0 for all",
     ),
     click.option(
         "--min-p",
@@ -64,7 +64,7 @@ SAMPLING_OPTIONS = (
         type=click.FloatRange(min=0, max=1),
         default=0.0,
         show_default=True,
-        help="Drop tokens less likely than this share of the likeliest",
+        help="Drop tokens less likely than this fraction of the likeliest",
     ),
     click.option(
         "--seed",

@@ -83,7 +83,7 @@ def settings_of(
     from mlx_gptoss.engine.sampling_params import SamplingParams
 
     if no_store and log_file is not None:
-        raise click.UsageError("--no-store keeps nothing: leave out --log-file")
+        raise click.UsageError("--no-store stores nothing: leave out --log-file")
     local = uds is not None or is_loopback(host)
     return ServerSettings(
         api_key=api_key(key, needed=not local, made=ready_file is not None),

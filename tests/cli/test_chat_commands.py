@@ -86,7 +86,7 @@ def test_edit_without_a_number_means_the_last_question() -> None:
 def test_undo_takes_a_turn_back() -> None:
     result = chat("a", "b", "/undo", "c")
     assert result.stdout == "one\ntwo\ntwo\n"
-    assert "Taken back: b" in result.stderr
+    assert "Removed: b" in result.stderr
     assert messages() == ["a", "one", "c", "two"]
 
 
@@ -129,7 +129,7 @@ def test_nothing_to_go_on_with_is_one_line() -> None:
     result = chat("a", options="--continue")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        "Error: no chat is kept yet: begin one with `mlx-gptoss chat`\n"
+        "Error: no chat is saved yet: start one with `mlx-gptoss chat`\n"
     )
     result = chat("a", options="--session abc")
     assert result.exit_code == 1 and result.stderr.count("\n") == 1
@@ -147,7 +147,7 @@ def test_a_chat_is_exported_once(name: str) -> None:
         assert text.startswith("# a\n") and "## You\n\na\n" in text
     again = chat("a", f"/export {name}")
     assert again.exit_code == 1
-    assert f"`{name}` is there already: name another file" in again.stderr
+    assert f"`{name}` exists: name another file" in again.stderr
     assert Path(name).read_text() == text
 
 
@@ -159,10 +159,10 @@ def test_a_chat_is_exported_once(name: str) -> None:
         ("/load", "name a chat by its id"),
         ("/load zzz", "no chat has an id that begins with `zzz`"),
         ("/edit 3 x", "there is no question 3, of 0"),
-        ("/branch x", "`x` is no number of a question"),
-        ("/copy", "nothing was answered yet"),
-        ("/save", "nothing was said yet"),
-        ("/export", "nothing was said yet"),
+        ("/branch x", "`x` is not the number of a question"),
+        ("/copy", "there is no answer yet"),
+        ("/save", "there is nothing to"),
+        ("/export", "there is nothing to"),
         ("/tools pyton", "there is no tool `pyton`"),
         ("/model ./none", "./none"),
     ],
@@ -268,8 +268,8 @@ def test_a_file_goes_with_the_next_message() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("a.bin", b"a\0b", "`a.bin` is no text: it has zero bytes"),
-        ("a.txt", b"\xff\xfe", "`a.txt` is no UTF-8 text (byte 0 cannot be read)"),
+        ("a.bin", b"a\0b", "`a.bin` is not text: it contains zero bytes"),
+        ("a.txt", b"\xff\xfe", "`a.txt` is not UTF-8 text (byte 0 cannot be read)"),
         ("a.png", b"x", "`a.png` is a picture: gpt-oss reads text only"),
         ("a.log", b"x" * (2**21 + 1), "`a.log` has 2.1 MB, more than the 2.1 MB"),
     ],
@@ -368,5 +368,5 @@ def test_over_ssh_the_terminal_is_asked(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("TMUX", raising=False)
     assert clipboard.copy("né", terminal) == "the terminal (OSC 52)"
     assert terminal.written == "\x1b]52;c;bsOp\x07"
-    with pytest.raises(PromptError, match="nothing here can copy so much"):
+    with pytest.raises(PromptError, match="nothing here can copy this much"):
         clipboard.copy("x" * 100_000, terminal)

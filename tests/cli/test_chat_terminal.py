@@ -314,7 +314,7 @@ def test_a_private_chat_leaves_nothing(home: Path) -> None:
         ready(terminal, 2)
         assert "private" in terminal.screen
         terminal.send("/save" + ENTER)
-        terminal.wait_for("with --private nothing is kept")
+        terminal.wait_for("--private saves nothing")
         leave(terminal)
     assert [path for path in home.rglob("*") if path.is_file()] == []
 
@@ -359,7 +359,9 @@ def test_a_whole_conversation_with_the_demo_model() -> None:
         terminal.send("/retry" + ENTER)
         terminal.wait_for("Run get_weather?")  # once was not always
         answer(terminal, "a")
-        terminal.wait_for("Run get_weather unasked until you leave?  [y]es  [o]nce")
+        terminal.wait_for(
+            "Run get_weather without asking until you leave?  [y]es  [o]nce"
+        )
         answer(terminal, "y")
         terminal.wait_for("allowed always: get_weather, until you leave (/tools")
         ready(terminal, 3)
@@ -433,7 +435,9 @@ def test_python_is_not_allowed_by_accident() -> None:
         terminal.wait_for("├ allowed once\n  └ 42")
         terminal.wait_for("Run python?  [o]nce")
         answer(terminal, "a")
-        terminal.wait_for("Run python unasked until you leave?  [y]es  [o]nce  [n]o")
+        terminal.wait_for(
+            "Run python without asking until you leave?  [y]es  [o]nce  [n]o"
+        )
         terminal.send("a")  # the same key again
         terminal.wait_for("\n> waaoa\n")
         terminal.send("\x08" + ENTER)
@@ -478,7 +482,7 @@ def test_a_message_that_cannot_be_sent_can_be_changed(home: Path) -> None:
         ready(terminal, 2)
         (home / "a.bin").write_bytes(b"\0")
         terminal.send("read @a.bin" + ENTER)
-        terminal.wait_for("Error: `a.bin` is no text: it has zero bytes")
+        terminal.wait_for("Error: `a.bin` is not text: it contains zero bytes")
         terminal.wait_for(lambda screen: screen.count("> read @a.bin") == 2)
         terminal.send("\x08" * 11 + "again" + ENTER)
         terminal.wait_for("> again")
@@ -518,5 +522,8 @@ def test_what_is_typed_may_be_lost_but_ends_no_chat(home: Path) -> None:
         ready(terminal, 3)
         terminal.wait_for("It is 702.")
         leave(terminal)
-    assert terminal.raw.count("What you type is not kept: it is a folder") == 1
+    assert (
+        terminal.raw.count("The history of typed lines is not saved: it is a folder")
+        == 1
+    )
     assert "Traceback" not in terminal.raw

@@ -92,7 +92,7 @@ def test_commands_change_the_conversation() -> None:
     assert notes[4].startswith("conversation: ") and notes[4].endswith(" tokens")
     assert notes[5:7] == [
         "Forgotten",
-        "There is no /nonsense; /help lists what there is",
+        "There is no /nonsense; /help lists the commands",
     ]
 
 

@@ -101,7 +101,7 @@ def test_constraining_can_be_turned_off() -> None:
     ("content", "message"),
     [
         ("{", "is not JSON"),
-        ("[]", "is no JSON schema"),
+        ("[]", "is not a JSON schema"),
     ],
 )
 def test_a_schema_that_cannot_be_used_is_refused(

@@ -121,7 +121,7 @@ def test_always_is_asked_again_in_lines_too(
     stderr = Typing(typist, "a\n", f"{said}\n")
     monkeypatch.setattr(sys, "stderr", stderr)
     assert interface().ask(PYTHON) == choice
-    assert "Run python unasked until you leave? " in stderr.getvalue()
+    assert "Run python without asking until you leave? " in stderr.getvalue()
 
 
 def test_the_end_of_input_is_no(typist: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def test_a_chat_is_kept_and_gone_on_with() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "problem"),
     [
-        (["chat", "--continue"], 1, "no chat is kept yet"),
+        (["chat", "--continue"], 1, "no chat is saved yet"),
         (["chat", "--session", "zz"], 1, "no chat has an id that begins with `zz`"),
         (["chat", "--continue", "--session", "a"], 2, "name a chat each"),
         (["sessions", "show", "zz"], 1, "no chat has an id"),
@@ -326,7 +326,7 @@ def test_chats_that_cannot_be_kept_are_a_warning(tmp_path: Path) -> None:
     result = run("chat", stdin="hi\n")
 
     assert (result.exit_code, result.stdout) == (0, "Yes.\n")
-    assert "this chat is not kept" in result.stderr
+    assert "this chat is not saved" in result.stderr
     assert run("chat", "--continue", stdin="").exit_code == 1
 
 

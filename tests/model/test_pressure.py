@@ -1,4 +1,4 @@
-"""Short memory shrinks pools one by one; quiet gives them back. Nothing is wrong."""
+"""Short memory shrinks pools one by one; quiet gives them back. No problems found."""
 
 from itertools import pairwise
 from pathlib import Path

@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     type=click.Choice(["error", "drop-oldest"]),
     default="error",
     show_default=True,
-    help="When the conversation outgrows --context: refuse, or drop oldest turns",
+    help="If the conversation outgrows --context: refuse, or drop the oldest turns",
 )
 @click.option("--hide-reasoning", is_flag=True, help="Show the answers only")
-@click.option("--continue", "resume", is_flag=True, help="Go on with the last chat")
-@click.option("--session", metavar="ID", help="Go on with this chat (see /sessions)")
+@click.option("--continue", "resume", is_flag=True, help="Resume the last chat")
+@click.option("--session", metavar="ID", help="Resume this chat (see /sessions)")
 @pass_services
 def chat(
     services: Services,
@@ -75,7 +75,7 @@ def chat(
     if resume and session:
         raise click.UsageError("--continue and --session name a chat each: give one")
     if options.private and (resume or session):
-        raise click.UsageError("--private keeps nothing to go on with")
+        raise click.UsageError("--private saves nothing to resume")
     setup = SessionOptions(
         effort,
         system,

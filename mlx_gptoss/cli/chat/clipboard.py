@@ -53,7 +53,7 @@ def _by_terminal(text: str, terminal: TextIO) -> str:
     data = base64.b64encode(text.encode()).decode()
     if not terminal.isatty() or len(data) > LONGEST:
         raise PromptError(
-            "nothing here can copy so much: install wl-copy or xclip, or /export it"
+            "nothing here can copy this much: install wl-copy or xclip, or use /export"
         )
     sequence = f"\x1b]52;c;{data}\x07"
     if os.environ.get("TMUX"):  # tmux forwards wrapped sequences

@@ -28,7 +28,7 @@ def read_file(path: Path) -> str:
         if path.is_dir():
             raise PromptError(f"`{path}` is a folder: name a file in it")
         if not path.is_file():
-            raise PromptError(f"`{path}` is not there: check the name")
+            raise PromptError(f"`{path}` does not exist: check the name")
         size = path.stat().st_size
         if size > LARGEST:
             raise PromptError(
@@ -39,12 +39,12 @@ def read_file(path: Path) -> str:
     except OSError as error:
         raise PromptError(f"`{path}` cannot be read: {error.strerror}") from error
     if b"\0" in data:
-        raise PromptError(f"`{path}` is no text: it has zero bytes")
+        raise PromptError(f"`{path}` is not text: it contains zero bytes")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise PromptError(
-            f"`{path}` is no UTF-8 text (byte {error.start} cannot be read): convert "
+            f"`{path}` is not UTF-8 text (byte {error.start} cannot be read): convert "
             "it first, with `iconv` for one"
         ) from error
 

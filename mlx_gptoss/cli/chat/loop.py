@@ -79,7 +79,7 @@ class ChatLoop:
         """Run a /command."""
         command = self.commands.get(name)
         if command is None:
-            note(f"There is no /{name}; /help lists what there is")
+            note(f"There is no /{name}; /help lists the commands")
             return
         try:
             command.run(self, argument.strip())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SHORTER = (4096, 2048)  # tokens of context
 MOST = 3  # suggested commands besides the demo
-DEMO = "mlx-gptoss chat -m demo", "the small demo model, to try everything with"
+DEMO = "mlx-gptoss chat -m demo", "the small demo model, to try things out"
 
 
 @contextmanager

@@ -77,7 +77,9 @@ class PlainInterface:
         question = f"Run {call.name}({shown})? [y]es, [n]o, [a]lways, ne[v]er: "
         choice = self._choice(question, FIRST)
         if choice == ALWAYS and asks_twice(call.name):
-            again = f"Run {call.name} unasked until you leave? [y]es, [o]nce, [n]o: "
+            again = (
+                f"Run {call.name} without asking until you leave? [y]es, [o]nce, [n]o: "
+            )
             choice = self._choice(again, SECOND)
         note(f"({outcome(choice, call.name)})")
         return choice
@@ -96,7 +98,7 @@ class PlainInterface:
         return None
 
     def recall(self) -> None:
-        note("Reasoning is shown as it comes here")
+        note("Here reasoning is shown as it arrives")
 
     def replay(self, question: str, answer: str) -> None:
         """Do nothing: earlier turns are not printed again."""

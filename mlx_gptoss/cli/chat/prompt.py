@@ -129,7 +129,9 @@ class _TypedLines(FileHistory):
         except OSError as error:
             self._writes = False
             why = explain_os_error(error)
-            run_in_terminal(lambda: note(f"What you type is not kept: {why}"))
+            run_in_terminal(
+                lambda: note(f"The history of typed lines is not saved: {why}")
+            )
 
 
 def _open_output() -> _Output:

@@ -58,7 +58,7 @@ FIRST = ApprovalChoices(
     {"o": ONCE, "y": ONCE, "a": ALWAYS, "n": NO, "v": NEVER},
 )
 SECOND = ApprovalChoices(
-    "Run {} unasked until you leave?",
+    "Run {} without asking until you leave?",
     (("", "y", "es"), ("", "o", "nce"), ("", "n", "o")),
     {"y": ALWAYS, "o": ONCE, "n": NO},  # not the key that led here
 )

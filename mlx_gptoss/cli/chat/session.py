@@ -162,7 +162,7 @@ class ChatSession:
         """Resume the most recent chat."""
         latest = self.saved.list(1)
         if not latest:
-            raise PromptError("no chat is kept yet: begin one with `mlx-gptoss chat`")
+            raise PromptError("no chat is saved yet: start one with `mlx-gptoss chat`")
         self.load(latest[0].id, **said)
 
     def save(self) -> None:
@@ -180,7 +180,7 @@ class ChatSession:
         """The store of chats. Raises PromptError in a private session."""
         if self.store is None:
             raise PromptError(
-                "with --private nothing is kept: /export writes this chat to a file"
+                "--private saves nothing: /export writes this chat to a file"
             )
         return self.store
 

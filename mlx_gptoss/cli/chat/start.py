@@ -87,7 +87,7 @@ def _store(services: "Services", start: StartOptions) -> "Sessions | None":
     except SessionError as error:
         if start.resume or start.session:
             raise
-        click.echo(f"Warning: {error}; this chat is not kept", err=True)
+        click.echo(f"Warning: {error}; this chat is not saved", err=True)
         return None
 
 

@@ -12,8 +12,8 @@ from mlx_gptoss.cli.terminal import note
 __all__ = ["COMMANDS", "PATH", "ChatCommand", "Word"]
 
 KEYS = """\
-Enter sends; Alt-Enter, or \\ before Enter, begins a new line; Tab completes
-@path puts a file into a message; Ctrl-O shows the reasoning that was folded
+Enter sends; Alt-Enter, or \\ before Enter, starts a new line; Tab completes
+@path attaches a file; Ctrl-O shows the reasoning that was folded
 A lit key answers the question about a call; behind a draft, Enter comes first
 Esc or Ctrl-C stops an answer and keeps what came; Press Ctrl-D to leave"""
 
@@ -23,7 +23,7 @@ def show_help(loop: object, argument: str) -> None:
     name = argument.removeprefix("/")
     wanted = [one for one in COMMANDS if name in ("", one.name)]
     if not wanted:
-        note(f"There is no /{name}; /help lists what there is")
+        note(f"There is no /{name}; /help lists the commands")
         return
     width = max(len(one.usage) for one in wanted)
     lines = [f"{one.usage:<{width}}  {one.help}" for one in wanted]

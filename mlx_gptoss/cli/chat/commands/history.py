@@ -32,7 +32,7 @@ def edit(loop: "ChatLoop", argument: str) -> None:
         raise PromptError(f"there is no question {turn}, of {len(chat.questions)}")
     changed = text.strip() or loop.interface.compose(chat.questions[turn - 1])
     if changed is None:
-        note("Nothing was changed; /edit N TEXT gives the text at once")
+        note("Nothing was changed; /edit N TEXT replaces the text directly")
         return
     loop.answer(chat.edit(turn, changed))
 
@@ -52,7 +52,7 @@ def undo(loop: "ChatLoop", argument: str) -> None:
     """Forget the last question and its answer."""
     question = loop.conversation.chat.undo()
     loop.conversation.measure()
-    note(f"Taken back: {short(question)}")
+    note(f"Removed: {short(question)}")
 
 
 def reset(loop: "ChatLoop", argument: str) -> None:
@@ -64,14 +64,14 @@ def copy(loop: "ChatLoop", argument: str) -> None:
     """Copy the last answer, or the code in it."""
     text = last_answer(loop.conversation.chat)
     if not text:
-        raise PromptError("nothing was answered yet")
+        raise PromptError("there is no answer yet")
     if argument == "code":
         blocks = CODE.findall(text)
         if not blocks:
             raise PromptError("there is no code in the last answer")
         text = blocks[-1][1]
     elif argument:
-        raise PromptError("/copy takes nothing, or `code`")
+        raise PromptError("/copy takes no argument, or `code`")
     note(f"Copied {len(text):,} characters with {to_clipboard(text)}")
 
 
@@ -93,21 +93,23 @@ def short(text: str) -> str:
 
 def _number(text: str) -> int:
     if not text.isdecimal():
-        raise PromptError(f"`{text}` is no number of a question")
+        raise PromptError(f"`{text}` is not the number of a question")
     return int(text)
 
 
 COMMANDS = (
     ChatCommand("retry", "", "answer the last question again", retry),
-    ChatCommand("edit", "[N] [TEXT]", "ask the last question, or the N-th, anew", edit),
-    ChatCommand("branch", "[N]", "go on in a copy, up to question N", branch),
+    ChatCommand(
+        "edit", "[N] [TEXT]", "edit and resend the last or the N-th question", edit
+    ),
+    ChatCommand("branch", "[N]", "continue in a copy, up to question N", branch),
     ChatCommand("undo", "", "forget the last question and its answer", undo),
-    ChatCommand("reset", "", "forget the conversation and begin another", reset),
+    ChatCommand("reset", "", "start a new conversation", reset),
     ChatCommand(
         "copy",
         "[code]",
-        "the last answer, or its code, to the clipboard",
+        "copy the last answer, or its code",
         copy,
-        lambda _: [("code", "the last block of code")],
+        lambda _: [("code", "the last code block")],
     ),
 )

@@ -41,7 +41,7 @@ def save(loop: "ChatLoop", argument: str) -> None:
     conversation = loop.conversation
     store, chat = conversation.saved, conversation.chat
     if not chat.messages:
-        raise PromptError("nothing was said yet that could be kept")
+        raise PromptError("there is nothing to save yet")
     if argument:
         chat.title = argument
     conversation.save()
@@ -59,13 +59,13 @@ def load(loop: "ChatLoop", argument: str) -> None:
 def sessions(loop: "ChatLoop", argument: str) -> None:
     chats = loop.conversation.saved.list(LISTED)
     here = loop.conversation.chat.id
-    note("\n".join(_line(one, here) for one in chats) or "No chat is kept yet")
+    note("\n".join(_line(one, here) for one in chats) or "No chat is saved yet")
 
 
 def search(loop: "ChatLoop", argument: str) -> None:
     """List the chats that contain all the words."""
     if not argument:
-        raise PromptError("say what to search for: /search TEXT")
+        raise PromptError("give a text to search for: /search TEXT")
     here = loop.conversation.chat.id
     lines = [
         f"{_line(one.chat, here)}\n          {clean(one.snippet)}"
@@ -80,7 +80,7 @@ def export(loop: "ChatLoop", argument: str) -> None:
 
     chat = loop.conversation.chat
     if not chat.messages:
-        raise PromptError("nothing was said yet that could be written")
+        raise PromptError("there is nothing to write yet")
     path = Path(argument or f"chat-{chat.id[:8]}.md").expanduser()
     data = chat.to_json()
     if path.suffix == ".json":
@@ -88,7 +88,7 @@ def export(loop: "ChatLoop", argument: str) -> None:
     else:
         text = as_markdown(data)
     if path.exists():
-        raise PromptError(f"`{path}` is there already: name another file")
+        raise PromptError(f"`{path}` exists: name another file")
     write(path, text, replace=False)
     note(f"Written to {path}")
 
@@ -123,14 +123,16 @@ def _chats(conversation: "ChatSession") -> Iterator[Word]:
 
 COMMANDS = (
     ChatCommand(
-        "file", "PATH", "put a file into the next message, as @PATH does", file, PATH
+        "file", "PATH", "attach a file to the next message, like @PATH", file, PATH
     ),
-    ChatCommand("image", "PATH", "refused: gpt-oss reads text only", image, PATH),
-    ChatCommand("save", "[TITLE]", "name the chat; every turn is kept anyway", save),
-    ChatCommand("load", "ID", "go on with a chat that is kept", load, _chats),
-    ChatCommand("sessions", "", "the chats that are kept", sessions),
-    ChatCommand("search", "TEXT", "the chats in which all the words stand", search),
+    ChatCommand("image", "PATH", "refused: gpt-oss reads only text", image, PATH),
     ChatCommand(
-        "export", "[FILE]", "write the chat as Markdown, or .json", export, PATH
+        "save", "[TITLE]", "name the chat; every turn is saved automatically", save
+    ),
+    ChatCommand("load", "ID", "resume a saved chat", load, _chats),
+    ChatCommand("sessions", "", "list the saved chats", sessions),
+    ChatCommand("search", "TEXT", "find chats that contain all the words", search),
+    ChatCommand(
+        "export", "[FILE]", "write the chat to a file: Markdown, or .json", export, PATH
     ),
 )

@@ -69,7 +69,7 @@ def model(loop: "ChatLoop", argument: str) -> None:
     """Show the model, or switch to another."""
     conversation = loop.conversation
     if argument:
-        note(f"Loading {argument}; the conversation is kept")
+        note(f"Loading {argument}; the conversation continues")
         conversation.switch_model(argument)
     note(f"Model: {conversation.options.model}, {context_used(conversation)}")
     plan = conversation.runtime.plan
@@ -83,7 +83,7 @@ def model(loop: "ChatLoop", argument: str) -> None:
 def stats(loop: "ChatLoop", argument: str) -> None:
     conversation = loop.conversation
     stats = conversation.stats
-    note(one_line(stats) if stats else "Nothing was answered yet")
+    note(one_line(stats) if stats else "There is no answer yet")
     note(f"conversation: {context_used(conversation)}")
     experts = getattr(conversation.runtime, "stats", None)
     if stats and experts:
@@ -95,7 +95,7 @@ def _efforts(conversation: "ChatSession") -> Iterator[Word]:
 
 
 def _reasonings(conversation: "ChatSession") -> Iterator[Word]:
-    meanings = ("one line once it is over", "all of it", "not at all")
+    meanings = ("one line when it ends", "all of it", "not at all")
     return zip(REASONING, meanings, strict=True)
 
 
@@ -105,7 +105,7 @@ def _tools(conversation: "ChatSession") -> Iterator[Word]:
         for policy in POLICIES:
             yield f"{name}={policy}", "its calls from now on"
     if PYTHON not in known:
-        yield PYTHON, "runs code, shut in"
+        yield PYTHON, "runs code in a sandbox"
     if conversation.browser is None:
         yield f"{BROWSER}=", "reads files of a folder"
     yield OFF, "no tools"
@@ -131,19 +131,19 @@ COMMANDS = (
     ChatCommand(
         "reasoning",
         "[fold|show|hide]",
-        "the last reasoning in full, or how it is shown",
+        "show the last reasoning, or choose its display",
         reasoning,
         _reasonings,
     ),
     ChatCommand(
         "tools",
         "[LIST|NAME=POLICY|off]",
-        "tools: more of them, or ask, allow, deny calls",
+        "list or add tools; ask, allow or deny calls",
         tools,
         _tools,
     ),
     ChatCommand(
-        "model", "[MODEL]", "which model answers, or go on with another", model, _models
+        "model", "[MODEL]", "show the model, or switch to another", model, _models
     ),
-    ChatCommand("stats", "", "how fast the last answer was", stats),
+    ChatCommand("stats", "", "speed of the last answer", stats),
 )
