@@ -1,3 +1,3 @@
-"""Convert and requantize gpt-oss checkpoints; imports `mlx_gptoss`, never back."""
+"""Convert and requantize gpt-oss checkpoints. Imports `mlx_gptoss`, not the reverse."""
 
 import mlx_gptoss  # noqa: F401 - former import paths are found through it
