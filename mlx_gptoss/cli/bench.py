@@ -241,7 +241,7 @@ def experts(model: Path | None, layers: int, rounds: int, as_json: bool) -> None
     """
     from mlx_gptoss.diagnostics.bench.experts import bench_experts
 
-    found = bench_experts(model, layers=layers, rounds=rounds, say=note)
+    found = bench_experts(model, layers=layers, rounds=rounds, progress=note)
     show(found, experts_table, as_json=as_json)
 
 

@@ -75,7 +75,7 @@ def _self_test(force: tuple[str, ...], *, as_json: bool) -> bool:
     from mlx_gptoss.cli.terminal import note
     from mlx_gptoss.diagnostics.doctor.selftest import self_test as run
 
-    found = run(force, say=note)
+    found = run(force, progress=note)
     if as_json:
         click.echo(json.dumps(found.as_json(), indent=2))
         return found.passed

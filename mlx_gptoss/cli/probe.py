@@ -35,7 +35,7 @@ def probe(folder: Path | None, size: int, as_json: bool) -> None:
 
     make_folder(probe_file().parent)
     require_writable(probe_file())
-    found = measure(folder, size=size, say=note)
+    found = measure(folder, size=size, progress=note)
     path = save_probe(found)
     if as_json:
         click.echo(json.dumps(asdict(found) | {"file": str(path)}, indent=2))

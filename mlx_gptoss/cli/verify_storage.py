@@ -17,7 +17,7 @@ def verify_modes(folder: Path, *, as_json: bool) -> None:
     """
     from mlx_gptoss.diagnostics.storage_check import compare_modes
 
-    found = compare_modes(folder, say=note)
+    found = compare_modes(folder, progress=note)
     if as_json:
         for each in found:
             click.echo(json.dumps(asdict(each) | {"equal": each.equal}))

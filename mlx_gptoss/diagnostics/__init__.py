@@ -1,1 +1,1 @@
-"""Measure and examine: benchmarks, the doctor, checks of coding agents."""
+"""Benchmarks, machine diagnosis, and checks of coding agents."""

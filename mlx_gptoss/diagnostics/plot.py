@@ -1,6 +1,6 @@
-"""A plan as a picture: memory by part against the budget, speed by slots.
+"""Plot a plan: memory by part against the budget, and predicted speed by slots.
 
-matplotlib draws it, and is an extra: `pip install 'mlx-gptoss[plot]'`.
+Needs matplotlib, an extra: `pip install 'mlx-gptoss[plot]'`.
 """
 
 from io import BytesIO
@@ -19,15 +19,15 @@ INCHES = (11, 4.5)
 def plot_forecast(
     forecast: Forecast, path: Path, *, curve: HitCurve | None = None
 ) -> Path:
-    """Draw a forecast into a PNG file.
+    """Plot a forecast into a PNG file and return its path.
 
-    Raises ConfigError without matplotlib, and StorageError.
+    Raises ConfigError without matplotlib, StorageError if the file cannot be written.
     """
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an optional extra
     except ImportError as error:
         raise ConfigError(
-            "pictures need matplotlib: `pip install 'mlx-gptoss[plot]'`"
+            "plots need matplotlib: `pip install 'mlx-gptoss[plot]'`"
         ) from error
     figure = Figure(figsize=INCHES, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 2))
@@ -35,14 +35,14 @@ def plot_forecast(
     _draw_speed(right, forecast, curve or HitCurve())
     name = forecast.prediction.machine.name
     figure.suptitle(f"{forecast.model.name} on {name}")
-    picture = BytesIO()
-    figure.savefig(picture, format="png")
-    write(path, picture.getvalue(), private=False)
+    image = BytesIO()
+    figure.savefig(image, format="png")
+    write(path, image.getvalue(), private=False)
     return path
 
 
 def memory_by_part(plan: Plan) -> dict[str, int]:
-    """Sum up what the bar is made of."""
+    """Return the bytes of each part of the memory bar."""
     experts = plan.bytes_by_part.get("experts", 0)
     return {
         "experts": experts,
@@ -54,7 +54,7 @@ def memory_by_part(plan: Plan) -> dict[str, int]:
 
 
 def speed_by_slots(forecast: Forecast, curve: HitCurve) -> dict[int, Range]:
-    """Predict tokens a second for every number of slots, all layers streamed alike."""
+    """Predict tokens per second by number of slots, with all layers streamed."""
     config, plan = forecast.model.config, forecast.plan
     speeds = {}
     for slots in range(config.num_experts_per_tok, config.num_local_experts + 1):
@@ -99,8 +99,8 @@ def _draw_speed(axes, forecast: Forecast, curve: HitCurve) -> None:
         axes.plot([forecast.plan.least_slots], [planned], "o", label=label)
     else:
         axes.axhline(planned, linestyle=":", label=label)
-    axes.set_xlabel("slots a layer")
-    axes.set_ylabel("tokens a second")
+    axes.set_xlabel("slots per layer")
+    axes.set_ylabel("tokens per second")
     axes.set_ylim(bottom=0)
     axes.set_title("Predicted speed")
     axes.legend(fontsize="small")

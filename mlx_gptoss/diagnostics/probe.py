@@ -1,8 +1,8 @@
-"""Measure what plans depend on: the disk without its cache, memory, the device's waits.
+"""Measure the figures that plans depend on: disk, memory, device synchronization.
 
-The disk is measured on a file written for it, whose pages were dropped or never kept,
-with the reader that streams experts and in pieces of an expert's size: the cache of
-the system would make any disk look like memory.
+The disk is measured with the reader that streams experts, in pieces the size of an
+expert, on a fresh file whose pages are not cached: the system's page cache would make
+any disk look like memory.
 """
 
 import fcntl
@@ -10,13 +10,13 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
+from mlx_gptoss.diagnostics.progress import ReportProgress
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.files import remove_stale, scratch, storage_errors, user_home
 from mlx_gptoss.format.config import MXFP4
@@ -30,42 +30,42 @@ from mlx_gptoss.model.experts.reader import ExpertReader, ReadRange
 from mlx_gptoss.model.experts.resident import Experts
 
 DISK_BYTES = 10**9
-PIECE_BYTES = 4 * 2**20  # a projection of a published model's expert
-IN_FLIGHT = 16  # pieces: the four experts of a token have about as many runs
+PIECE_BYTES = 4 * 2**20  # one projection of a published model's expert
+IN_FLIGHT = 16  # pieces; the four experts of a token have about as many ranges
 WRITE_BYTES = 64 * 2**20
-F_NOCACHE = 48  # of macOS; Python has no name for it
+F_NOCACHE = 48  # macOS; not in Python's fcntl
 F_FULLFSYNC = 51
 
 MATRIX_ROWS, MATRIX_COLUMNS = 16384, 4096  # larger than any cache
 VECTOR_ROUNDS = 8
-WAITS = 64  # layers of a chain; about two tokens of the 120b
+WAITS = 64  # layers of the chain; about two tokens of the 120b
 CHAIN_SIZE = 512
 ROUNDS = 3
 PROBED_EXPERTS, PROBED_LAYERS = 8, 12
-E8M0_ONE = 127  # a scale of 1; one of 0 would make a CPU multiply denormal numbers
-
-Say = Callable[[str], None]
+E8M0_ONE = 127  # a scale of 1; 0 would make a CPU multiply denormal numbers
 
 
-def probe(folder: Path | None = None, *, size: int = DISK_BYTES, say: Say) -> Probe:
-    """Measure this machine and the disk that `folder` lies on.
+def probe(
+    folder: Path | None = None, *, size: int = DISK_BYTES, progress: ReportProgress
+) -> Probe:
+    """Measure this machine and the disk that holds `folder`.
 
-    Raises GptOssError when the disk has no room. Takes `size` bytes of it meanwhile.
+    Temporarily uses `size` bytes of the disk. Raises GptOssError if it has no room.
     """
-    say(f"writing {format_bytes(size)} and reading it past the cache")
+    progress(f"writing {format_bytes(size)} and reading it past the cache")
     ssd = measure_disk(folder or user_home(), size)
-    say("reading memory on the device")
+    progress("reading memory on the device")
     bandwidth = measure_memory()
-    say("waiting for the device, layer by layer")
+    progress("waiting for the device, layer by layer")
     sync = measure_sync()
-    say("sending tokens through experts")
+    progress("sending tokens through experts")
     experts = measure_experts()
     name = str(mx.device_info().get("device_name", ""))
     return Probe(name, ssd, bandwidth, sync, experts)
 
 
 def measure_disk(folder: Path, size: int = DISK_BYTES) -> float:
-    """Read random pieces of a fresh file with nothing cached: bytes a second."""
+    """Read an uncached file in random order: bytes per second."""
     remove_stale(folder)
     free = os.statvfs(folder)
     if free.f_bavail * free.f_frsize < 2 * size:
@@ -81,7 +81,7 @@ def measure_disk(folder: Path, size: int = DISK_BYTES) -> float:
 
 
 def write_uncached(path: Path, size: int) -> None:
-    """Write random bytes and leave none of them in the system's cache."""
+    """Write random bytes, leaving none in the system's page cache."""
     block = np.random.default_rng(0).bytes(min(WRITE_BYTES, size))
     with path.open("wb", buffering=0) as file:
         if sys.platform == "darwin":
@@ -96,7 +96,7 @@ def write_uncached(path: Path, size: int) -> None:
 
 
 def time_reads(path: Path, size: int) -> float:
-    """Read every piece of a file once, in random order: bytes a second."""
+    """Read every piece of a file once, in random order: bytes per second."""
     count = max(1, size // PIECE_BYTES)
     piece = min(PIECE_BYTES, size)
     order = random.Random(0).sample(range(count), count)
@@ -106,18 +106,18 @@ def time_reads(path: Path, size: int) -> float:
         started = time.perf_counter()
         for first in range(0, count, IN_FLIGHT):
             batch = order[first : first + IN_FLIGHT]
-            runs = [
+            ranges = [
                 ReadRange("the probe", path, n * piece, out.data)
                 for n, out in zip(batch, memory, strict=False)
             ]
-            reader.start(runs).wait()
+            reader.start(ranges).wait()
         return count * piece / (time.perf_counter() - started)
     finally:
         reader.close()
 
 
 def measure_memory() -> float:
-    """Multiply a vector with a matrix that no cache holds: bytes a second."""
+    """Multiply a matrix larger than any cache by a vector: bytes per second."""
     matrix = mx.ones((MATRIX_ROWS, MATRIX_COLUMNS), mx.float32)
     vector = mx.ones((MATRIX_COLUMNS, 1), mx.float32)
     mx.eval(matrix, vector)
@@ -130,10 +130,10 @@ def measure_memory() -> float:
 
 
 def measure_experts() -> float:
-    """Decode through experts as large as the published ones: their bytes a second.
+    """Run single tokens through experts of the published size: bytes per second.
 
-    One token after the other goes through four experts of a few, as in a model's
-    layers; all weights are zeros, which takes no less time, with scales of 1.
+    Layer after layer uses four of a few experts, as in a decode step. The weights are
+    zeros with scales of 1, which takes as long as any.
     """
     shape = find_published_model("gpt-oss-20b")
     assert shape is not None
@@ -163,7 +163,7 @@ def measure_experts() -> float:
 
 
 def measure_sync() -> float:
-    """Compare a chain of small products with and without a wait after each."""
+    """Compare a chain of small products with and without a wait after each: seconds."""
     x, w = mx.ones((1, CHAIN_SIZE)), mx.ones((CHAIN_SIZE, CHAIN_SIZE)) / CHAIN_SIZE
     mx.eval(x, w)
 
@@ -178,6 +178,6 @@ def measure_sync() -> float:
         return time.perf_counter() - started
 
     chain(waiting=True)  # compiles and warms up
-    at_once = min(chain(waiting=False) for _ in range(ROUNDS))
-    one_by_one = min(chain(waiting=True) for _ in range(ROUNDS))
-    return max(one_by_one - at_once, 0.0) / WAITS
+    lazy = min(chain(waiting=False) for _ in range(ROUNDS))
+    waited = min(chain(waiting=True) for _ in range(ROUNDS))
+    return max(waited - lazy, 0.0) / WAITS

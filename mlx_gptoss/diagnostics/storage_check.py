@@ -1,11 +1,11 @@
-"""Are resident, hybrid and streamed experts one model? Asked of a checkpoint itself.
+"""Check on a checkpoint that resident, hybrid and streamed experts are one model.
 
-The same tokens are read and decoded with every storage, and the logits compared bit
-for bit. On a GPU long prompts take other kernels, which round differently: there only
-decoding must be equal, and prompts within a tolerance.
+The same tokens are prefilled and decoded with every kind of storage, and the logits
+compared bit for bit. On a GPU long prompts use other kernels, which round differently:
+there decode steps must be equal, and prompts equal within a tolerance.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import mlx.core as mx
 
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.expert_records import expert_records
+from mlx_gptoss.diagnostics.progress import ReportProgress, ignore_progress
 from mlx_gptoss.engine.planned_load import load_planned, plan_checkpoint
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.memory import Plan, device_budget
@@ -21,15 +22,13 @@ from mlx_gptoss.model.device import choose_dtype, on_gpu
 
 PROMPT_TOKENS, DECODED_TOKENS = 48, 8
 CONTEXT = 256
-# Of logits of a size of about 10 in bfloat16: two orders of summation.
+# Two orders of summation, for logits of size about 10 in bfloat16.
 PROMPT_TOLERANCE = 0.25
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class StorageComparison:
-    """One storage against the first: the largest differences of its logits."""
+    """The largest differences in logits between one storage and the first."""
 
     name: str
     prompt_difference: float
@@ -48,12 +47,12 @@ def compare_modes(
     *,
     memory: str | int | None = None,
     in_place: bool | None = None,
-    say: Say = lambda _: None,
+    progress: ReportProgress = ignore_progress,
 ) -> list[StorageComparison]:
     """Run a checkpoint with every storage that fits, one after the other.
 
-    Peak memory: the largest of them. Raises ConfigError for experts that are not
-    MXFP4, and MemoryBudgetError if not even the fewest slots fit.
+    Peak memory: that of the largest. Raises ConfigError if the experts cannot be
+    streamed, and MemoryBudgetError if fewer than two storages fit.
     """
     checkpoint = open_checkpoint(folder)
     expert_records(checkpoint)
@@ -63,7 +62,7 @@ def compare_modes(
     decoded: list[int] = []
     found = []
     for name, plan in plan_storages(checkpoint, memory):
-        say(f"running {name}")
+        progress(f"running {name}")
         logits, tokens, hit_rate = run_storage(
             checkpoint, plan, prompt, decoded, in_place=in_place
         )
@@ -79,7 +78,7 @@ def compare_modes(
 def plan_storages(
     checkpoint: Checkpoint, memory: str | int | None
 ) -> Iterator[tuple[str, Plan]]:
-    """List the storages to compare: whole first, if it fits; fewest slots last."""
+    """Yield the storages to compare: resident first if it fits, then fewer slots."""
     dtype, config = choose_dtype(None), checkpoint.config
     E, k, layers = (
         config.num_local_experts,
@@ -105,7 +104,7 @@ def plan_storages(
     fitting = {name: plan for name, plan in plans.items() if plan.fits}
     if len(fitting) < 2:
         raise MemoryBudgetError(
-            f"no two ways to keep the experts of `{checkpoint.folder}` fit "
+            f"no two ways to store the experts of `{checkpoint.folder}` fit "
             f"{budget.bytes / 1e9:.1f} GB ({budget.source}): give it more memory"
         )
     yield from fitting.items()
@@ -119,7 +118,7 @@ def run_storage(
     *,
     in_place: bool | None = None,
 ) -> tuple[Sequence[mx.array], list[int], float]:
-    """Read a prompt, then `decoded` or the likeliest: logits, tokens, hit rate."""
+    """Prefill a prompt, decode `decoded` or greedily: logits, tokens, hit rate."""
     model, storage = load_planned(
         checkpoint, plan, dtype=choose_dtype(None), in_place=in_place
     )
@@ -143,6 +142,6 @@ def run_storage(
 
 
 def max_difference(a: mx.array, b: mx.array) -> float:
-    """Return the largest difference of two arrays; NaN anywhere is infinite."""
+    """Return the largest absolute difference; infinity if there is a NaN."""
     difference = float(mx.max(mx.abs(a - b)).item())  # pyright: ignore
     return difference if difference == difference else float("inf")

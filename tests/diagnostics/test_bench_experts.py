@@ -28,7 +28,7 @@ RUNS = {
 
 def test_every_figure_is_measured(tmp_path: Path) -> None:
     said: list[str] = []
-    found = bench_experts(shape=TINY, rounds=1, stock=False, say=said.append)
+    found = bench_experts(shape=TINY, rounds=1, stock=False, progress=said.append)
     assert {aim.name for aim in found.aims} == {
         aim.name for aim in compare_with_aims(RUNS)[1:]
     }

@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_storages_are_one_model(folder: Path) -> None:
     said: list[str] = []
-    found = compare_modes(folder, say=said.append)
+    found = compare_modes(folder, progress=said.append)
     assert [each.name for each in found] == NAMES
     assert all(each.equal for each in found)
     assert found[0].hit_rate == 1.0 > found[3].hit_rate

@@ -19,7 +19,7 @@ MEGA = 10**6
 
 def test_everything_is_measured(tmp_path: Path) -> None:
     said: list[str] = []
-    found = probe.probe(tmp_path, size=20 * MEGA, say=said.append)
+    found = probe.probe(tmp_path, size=20 * MEGA, progress=said.append)
     assert found.ssd > MEGA and found.bandwidth > 100 * MEGA
     assert 0 <= found.sync_seconds < 1
     assert found.experts is not None and found.experts > MEGA

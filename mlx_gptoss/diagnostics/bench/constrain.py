@@ -1,16 +1,15 @@
-"""What it costs to keep free text legal: decoding with a guide and without.
+"""Measure the cost of a guide: decoding free text with one and without.
 
-One process, one model, the same prompt. A round is one run of each, next to each other
-and in turn the first. Other work on the machine only ever slows a run down, so what is
-compared is the fastest tenth of either: the runs that nobody disturbed. The prompt ends
-inside a message, and the token that would end the message is ruled out in both, so
-every token is free text. A model without a tokenizer borrows the demo's: what a guide
-does depends on the size of the vocabulary, not on its words.
+One process, one model, one prompt. A round runs both, in alternating order. Other work
+on the machine only slows runs down, so the fastest tenth of each is compared: the
+undisturbed runs. The prompt ends inside a message, and the token that ends the message
+is excluded in both, so every token is free text. A model without a tokenizer uses the
+demo's: the cost depends on the size of the vocabulary, not on its words.
 """
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -20,6 +19,7 @@ from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.diagnostics.bench.measured_engine import random_prompt
 from mlx_gptoss.diagnostics.doctor import describe_machine
+from mlx_gptoss.diagnostics.progress import ReportProgress, ignore_progress
 from mlx_gptoss.engine.guide import Guide
 from mlx_gptoss.engine.guide_factory import GuideFactory
 from mlx_gptoss.engine.load import load
@@ -30,18 +30,16 @@ from mlx_gptoss.harmony.constrain.constraints import Constraints
 
 DEFAULT_DEPTH, DEFAULT_TOKENS, DEFAULT_ROUNDS = 128, 16, 100
 LEAST_TOKENS = 2
-FASTEST_SHARE = 10  # one in so many rounds was undisturbed
-EXCLUDED_BIAS = -1e9  # added to the logit of a token that must not come
+FASTEST_SHARE = 10  # the fastest tenth of the rounds
+EXCLUDED_BIAS = -1e9  # added to the logit of an excluded token
 SEED = 7
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class ConstrainBench:
-    """Tokens per second, undisturbed, and the share of time that a guide adds.
+    """Undisturbed tokens per second, and the share of time that a guide adds.
 
-    `paired` is the median share within a round, for comparison.
+    `paired` is the median of that share within a round, for comparison.
     """
 
     model: str
@@ -72,25 +70,24 @@ def bench_constrain(
     tokens: int = DEFAULT_TOKENS,
     rounds: int = DEFAULT_ROUNDS,
     temperature: float = 1.0,
-    progress: Progress | None = None,
+    progress: ReportProgress = ignore_progress,
 ) -> ConstrainBench:
-    """Measure a model in a folder: `tokens` behind a prompt of `depth`, `rounds` times.
+    """Decode `tokens` behind a prompt of `depth` tokens, `rounds` times each way.
 
-    Raises GptOssError for numbers that measure nothing.
+    Raises GptOssError for numbers too small to measure anything.
     """
     if tokens < LEAST_TOKENS or rounds < 1:
         raise GptOssError(
             f"{tokens} tokens and {rounds} rounds measure nothing: decode at least "
             f"{LEAST_TOKENS} tokens in at least one round"
         )
-    say = progress or (lambda _: None)
     load_average = os.getloadavg()[0]
     with load(model, dtype=dtype, memory=memory) as runtime:
         text = FreeTextDecoder(runtime, depth, tokens, temperature)
         free, guided = [], []
         text.seconds_per_token(text.guide())  # the first run is not timed
         for turn in range(rounds):
-            say(f"round {turn + 1} of {rounds}")
+            progress(f"round {turn + 1} of {rounds}")
             runs = [(free, None), (guided, text.guide())]
             for found, guide in runs if turn % 2 == 0 else reversed(runs):
                 found.append(text.seconds_per_token(guide))
@@ -110,7 +107,7 @@ def bench_constrain(
 
 
 def fastest_tenth(seconds: Sequence[float]) -> float:
-    """Return the slowest of the fastest tenth."""
+    """Return the slowest run of the fastest tenth."""
     return sorted(seconds)[len(seconds) // FASTEST_SHARE]
 
 
@@ -145,14 +142,14 @@ class FreeTextDecoder:
         )
 
     def guide(self) -> Guide:
-        """A guide that has followed the prompt."""
+        """Return a guide that has consumed the prompt."""
         guide = self._guides.create(Constraints())
         assert guide is not None
         guide.resume_turn(self._header)
         return guide
 
     def seconds_per_token(self, guide: Guide | None) -> float:
-        """Decode once; the time from the first token to the last, by their number."""
+        """Decode once; return the mean seconds per token after the first."""
         stream = self._runtime.generate(
             self._prompt, self._params, stop_tokens={}, guide=guide
         )

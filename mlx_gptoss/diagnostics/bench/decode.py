@@ -1,16 +1,15 @@
 """Prefill and decode speed of a model, alone or beside stock mlx-lm.
 
-Each engine runs in its own process, with the same BLAS and the same dtype. Rounds are
-interleaved (ours, theirs, ours, ...), so that a busy machine slows both, and the
-figures are medians. A third column is mlx-lm as shipped (the checkpoint's dtype and
-MLX's own BLAS; one round at the first depth, because on a CPU it is slow); it is left
-out where it would be the second column again.
-Prompts are random token ids from a fixed seed and every token is decoded greedily,
-whatever it is: nothing here judges text.
+Each engine runs in its own process, with the same BLAS and dtype. Rounds are
+interleaved (ours, theirs, ours, ...), so that a busy machine slows both, and figures
+are medians. A third column is mlx-lm as shipped (the checkpoint's dtype and MLX's own
+BLAS; one round at the first depth, because it is slow on a CPU); it is omitted if it
+would repeat the second column. Prompts are random token ids from a fixed seed, decoded
+greedily; stop tokens are ignored.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from mlx_gptoss.diagnostics.bench.decode_results import DecodeBench
 from mlx_gptoss.diagnostics.bench.engines import MLX_LM, OURS, default_dtype
 from mlx_gptoss.diagnostics.bench.measured_engine import Condition, MeasuredEngine
 from mlx_gptoss.diagnostics.doctor import describe_machine
+from mlx_gptoss.diagnostics.progress import ReportProgress, ignore_progress
 from mlx_gptoss.engine.hit_curve import load_hit_curve
 from mlx_gptoss.engine.planned_load import check_context, plan_checkpoint
 from mlx_gptoss.errors import GptOssError
@@ -35,10 +35,8 @@ DEFAULT_TOKENS = 32
 DEFAULT_ROUNDS = 3
 SHIPPED_ROUNDS = 1
 LEAST_TOKENS = 2  # decode is timed from the first token to the last
-SHARE_OF_MEMORY = 0.7  # in which all engines together stay loaded between rounds
+SHARE_OF_MEMORY = 0.7  # that engines kept loaded between rounds may take together
 READ_BYTES = 2**24
-
-Progress = Callable[[str], None]
 
 
 def bench_decode(
@@ -54,28 +52,26 @@ def bench_decode(
     depths: Sequence[int] | None = None,
     tokens: int = DEFAULT_TOKENS,
     rounds: int = DEFAULT_ROUNDS,
-    progress: Progress | None = None,
+    progress: ReportProgress = ignore_progress,
 ) -> DecodeBench:
     """Measure the model in a folder, and `against` "mlx-lm" on the same folder.
 
     `depths` are prompt lengths; `tokens` are decoded behind each. `progress` gets a
-    line before each step. `memory`, `experts`, `trace`, `context` and `strict` mean
-    what they mean to `load`: prompt and answer stay within `context`. Raises
-    EngineFailure if ours cannot be measured; a peer that cannot has its reason in its
-    column.
+    line before each step. `memory`, `experts`, `trace`, `context` and `strict` are as
+    for `load`; prompt and answer stay within `context`. Raises EngineFailure if ours
+    cannot be measured; a failure of the peer is recorded in its column.
     """
-    say = progress or (lambda _: None)
     checkpoint = open_checkpoint(model, strict=strict)
     config, folder = checkpoint.config, checkpoint.folder
     check_context(config, context)
     budget = device_budget(memory)
     room = (context or config.max_position_embeddings) - tokens
-    chosen = tuple(depths or _default_depths(room, gpu=budget.metal))
-    _check(chosen, tokens=tokens, rounds=rounds, room=room, against=against)
+    prompt_lengths = tuple(depths or _default_depths(room, gpu=budget.metal))
+    _check(prompt_lengths, tokens=tokens, rounds=rounds, room=room, against=against)
     options = {
         "experts": experts,
         "memory": None if memory is None else parse_bytes(memory),
-        "context": max(chosen) + tokens,
+        "context": max(prompt_lengths) + tokens,
         "trace": None if trace is None else str(trace),
     }
     plan = plan_checkpoint(
@@ -88,22 +84,24 @@ def bench_decode(
         curve=None if trace is None else load_hit_curve(trace, config),
     )
     require_fit(plan, config, str(model))
-    conditions = _conditions(against, dtype or default_dtype(), chosen, rounds, options)
+    conditions = _conditions(
+        against, dtype or default_dtype(), prompt_lengths, rounds, options
+    )
     subjects = [MeasuredEngine(each, folder, config.vocab_size) for each in conditions]
     shared = int(budget.total * SHARE_OF_MEMORY)
     load_average = os.getloadavg()[0]
 
     if plan.whole_bytes < shared:
-        say("reading the weights once, so that nobody loads from a cold disk")
+        progress("reading the weights once, so that no engine loads from a cold disk")
         _warm_page_cache(checkpoint.files)
     theirs = plan.whole_bytes * (len(subjects) - 1)
     together = plan.weight_bytes + theirs < shared
     with ExitStack() as stack:
-        running = _started(subjects, together=together, stack=stack, say=say)
+        running = _started(subjects, together=together, stack=stack, progress=progress)
         for turn in range(rounds):
             for subject in running:
                 if turn < subject.condition.rounds:
-                    say(f"round {turn + 1} of {rounds}: {subject.column.name}")
+                    progress(f"round {turn + 1} of {rounds}: {subject.column.name}")
                     subject.run_round(tokens)
     return DecodeBench(
         model=str(model),
@@ -119,7 +117,7 @@ def bench_decode(
 
 
 def _default_depths(room: int, *, gpu: bool) -> tuple[int, ...]:
-    """Choose the usual depths that the context has room for, or the whole of it."""
+    """Return the usual depths that fit the context, or its full length."""
     usual = GPU_DEPTHS if gpu else CPU_DEPTHS
     return tuple(depth for depth in usual if depth <= room) or (room,)
 
@@ -172,15 +170,19 @@ def _conditions(
 
 
 def _started(
-    subjects: list[MeasuredEngine], *, together: bool, stack: ExitStack, say: Progress
+    subjects: list[MeasuredEngine],
+    *,
+    together: bool,
+    stack: ExitStack,
+    progress: ReportProgress,
 ) -> list[MeasuredEngine]:
-    """Start everyone once; leave out a peer that fails or that repeats a column."""
+    """Start each engine; omit a peer that fails or would repeat a column."""
     running: list[MeasuredEngine] = []
     failed: set[str] = set()
     for subject in subjects:
         if subject.condition.engine in failed:
-            continue  # as shipped it would fail on the same folder
-        say(f"loading {subject.column.name}")
+            continue  # as shipped it would fail as well
+        progress(f"loading {subject.column.name}")
         try:
             subject.start(stack, keep=together)
         except EngineFailure as error:

@@ -1,4 +1,4 @@
-"""What a decode benchmark found: points, columns, ratios. Knows no engine."""
+"""Results of `bench decode`: points, columns, ratios; knows no engine."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -7,25 +7,25 @@ from typing import Any
 
 @dataclass(frozen=True)
 class DecodePoint:
-    """Medians at one depth: of a prompt so long, and of decoding behind it."""
+    """Medians at one depth: prefill of a prompt that long, and decode behind it."""
 
     depth: int
-    prefill: float  # tokens a second
-    decode: float  # tokens a second
+    prefill: float  # tokens per second
+    decode: float  # tokens per second
     first_token_s: float
     rounds: int
 
 
 @dataclass
 class Column:
-    """All that was measured of one engine; `failure` says why it was not."""
+    """Results of one engine; `failure` is the reason if it was not measured."""
 
     name: str
     package: str = ""
     dtype: str = ""
     blas: str = ""
-    experts: str = ""  # how they are stored
-    hit_rate: float = 1.0  # of slots, where some are streamed
+    experts: str = ""  # storage: resident, hybrid or streamed
+    hit_rate: float = 1.0  # of slots, if experts are streamed
     load_s: float = 0.0  # from a warm page cache
     peak_memory: int = 0  # bytes, MLX's arrays
     peak_rss: int = 0  # bytes, the whole process
@@ -40,7 +40,7 @@ class Column:
 
 @dataclass(frozen=True)
 class DecodeRatio:
-    """Ours to the peer's at one depth: above 1 we are faster."""
+    """Our speed divided by the peer's at one depth; above 1 ours is faster."""
 
     depth: int
     prefill: float
@@ -49,11 +49,11 @@ class DecodeRatio:
 
 @dataclass(frozen=True)
 class DecodeBench:
-    """Ours first, then the peer in the same conditions, then the peer as shipped."""
+    """Columns: ours, the peer under the same conditions, the peer as shipped."""
 
     model: str
     machine: str
-    load_average: float  # of the machine when it began: other people's work
+    load_average: float  # of the machine at the start
     tokens: int  # decoded behind each prompt
     columns: tuple[Column, ...]
 

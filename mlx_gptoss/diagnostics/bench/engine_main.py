@@ -1,18 +1,17 @@
-"""The process an engine runs in.
+"""The program that runs an engine in its own process.
 
     python -m mlx_gptoss.diagnostics.bench.engine_main ENGINE FOLDER DTYPE OPTIONS
 
-Reads one JSON object a line from stdin and answers each with one on stdout; what
-libraries print goes to stderr. First, unasked, comes a `Ready`, or `{"error": ...}`.
+Reads one JSON object per line from stdin and replies to each with one on stdout; what
+libraries print goes to stderr. The first line is a `Ready`, or `{"error": ...}`.
 
     {"ask": "run", "prompt": [1, 2], "tokens": 8}  ->  first_token_s, decode_s, tokens
     {"ask": "primitives", "prompt": [1, 2]}        ->  {"Matmul": 25, ...}
     {"ask": "totals"}                              ->  peak_memory, peak_rss, hit_rate
 
-OPTIONS are those of the engine, as a JSON object; memory is in bytes.
-
-Ends with its stdin. Every engine runs here, ours too, so that both have the same
-BLAS, the same process and the same clock.
+OPTIONS are arguments of the engine, as a JSON object; memory is in bytes. The process
+ends when stdin closes. Every engine runs this way, ours too, so that all have the same
+BLAS, the same kind of process and the same clock.
 """
 
 import json
@@ -32,7 +31,7 @@ AS_SHIPPED = "as-shipped"
 
 @dataclass(frozen=True)
 class Ready:
-    """What was loaded, into what, and how long it took."""
+    """The loaded engine: package, dtype, BLAS, seconds to load, expert storage."""
 
     package: str
     dtype: str
@@ -42,16 +41,16 @@ class Ready:
 
 
 def main(engine: str, folder: str, dtype: str, options: str) -> None:
-    """Load the engine, then answer questions until stdin ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us by our stdin
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    """Load the engine, then process requests until stdin closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent closes stdin instead
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
         chosen = None if dtype == AS_SHIPPED else dtype
-        _serve(engine, Path(folder), chosen, json.loads(options), answers)
-    except Exception as error:  # the edge of the process: told, then raised
+        _serve(engine, Path(folder), chosen, json.loads(options), replies)
+    except Exception as error:  # the edge of the process: reported, then raised
         _write_reply(
-            answers, {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+            replies, {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
         )
         raise
 
@@ -61,38 +60,38 @@ def _serve(
     folder: Path,
     dtype: str | None,
     options: Mapping[str, Any],
-    answers: TextIO,
+    replies: TextIO,
 ) -> None:
-    import mlx.core as mx  # noqa: PLC0415 - a broken MLX must still be told
+    import mlx.core as mx  # noqa: PLC0415 - a broken MLX must be reported
 
     from mlx_gptoss.diagnostics.bench.engines import ENGINES, time_run  # noqa: PLC0415
 
     engine = ENGINES[name](folder, dtype, **options)
     blas = preload_blas().state
     ready = Ready(engine.package, engine.dtype, blas, engine.load_s, engine.experts)
-    _write_reply(answers, asdict(ready))
+    _write_reply(replies, asdict(ready))
     for line in sys.stdin:
-        question = json.loads(line)
-        match question["ask"]:
+        request = json.loads(line)
+        match request["ask"]:
             case "run":
-                run = time_run(engine, question["prompt"], question["tokens"])
-                _write_reply(answers, asdict(run))
+                run = time_run(engine, request["prompt"], request["tokens"])
+                _write_reply(replies, asdict(run))
             case "primitives":
-                _write_reply(answers, engine.primitives(question["prompt"]))
+                _write_reply(replies, engine.primitives(request["prompt"]))
             case "totals":
                 totals = {
                     "peak_memory": mx.get_peak_memory(),
                     "peak_rss": peak_rss(),
                     "hit_rate": engine.hit_rate,
                 }
-                _write_reply(answers, totals)
+                _write_reply(replies, totals)
             case unknown:
-                raise ValueError(f"unknown question `{unknown}`")
+                raise ValueError(f"unknown request `{unknown}`")
 
 
-def _write_reply(answers: TextIO, answer: Mapping[str, Any]) -> None:
-    answers.write(json.dumps(answer) + "\n")
-    answers.flush()
+def _write_reply(replies: TextIO, reply: Mapping[str, Any]) -> None:
+    replies.write(json.dumps(reply) + "\n")
+    replies.flush()
 
 
 if __name__ == "__main__":

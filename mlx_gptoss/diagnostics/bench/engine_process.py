@@ -85,10 +85,10 @@ class EngineProcess:
     ) -> None:
         self.close()
 
-    def _request(self, **question: Any) -> dict[str, Any]:
+    def _request(self, **request: Any) -> dict[str, Any]:
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError as error:
             raise self._died_error() from error
@@ -99,10 +99,10 @@ class EngineProcess:
         line = self._process.stdout.readline()
         if not line:
             raise self._died_error()
-        answer = json.loads(line)
-        if "error" in answer:
-            raise EngineFailure(f"{self._engine}: {answer['error']}")
-        return answer
+        reply = json.loads(line)
+        if "error" in reply:
+            raise EngineFailure(f"{self._engine}: {reply['error']}")
+        return reply
 
     def _died_error(self) -> EngineFailure:
         code = self._process.wait()

@@ -1,7 +1,7 @@
-"""Two engines behind one surface: ours and stock mlx-lm, each as its users run it.
+"""Two engines behind one interface: ours and stock mlx-lm, each as its users run it.
 
-An engine is opened on a folder and a dtype, and then asked for runs: a prompt of
-token ids in, greedy tokens out, two durations back. Token ids only, no text.
+An engine is opened on a folder with a dtype. A run takes a prompt of token ids and
+generates greedy tokens; `time_run` returns two durations. Token ids only, no text.
 """
 
 import time
@@ -37,34 +37,34 @@ class TimedRun:
 
 
 class BenchEngine(Protocol):
-    """What a benchmark needs of an engine."""
+    """The interface of an engine."""
 
     package: str
     dtype: str
-    load_s: float  # without the imports
-    experts: str  # how they are stored
+    load_s: float  # excluding imports
+    experts: str  # storage
 
     def tokens(self, prompt: list[int], count: int) -> Iterator[int]:
-        """Yield `count` greedy tokens after `prompt`, whatever they are."""
+        """Yield `count` greedy tokens after `prompt`, ignoring stop tokens."""
         ...
 
     @property
     def hit_rate(self) -> float:
-        """Return the share of experts that were in slots, so far."""
+        """Return the share of experts found in slots so far."""
         ...
 
     def primitives(self, prompt: list[int]) -> Mapping[str, int]:
-        """Count the primitives of the token that follows `prompt` and one more."""
+        """Count the primitives of one decode step behind `prompt`."""
         ...
 
 
 def default_dtype() -> str:
-    """Name the dtype of activations for this device, as everything here uses it."""
+    """Return the name of the default compute dtype of this device."""
     return "bfloat16" if on_gpu() else "float32"
 
 
 def time_run(engine: BenchEngine, prompt: list[int], count: int) -> TimedRun:
-    """Time one run from the call to the moment each token is known here."""
+    """Time one run, from the call until each token is available."""
     mx.synchronize()
     start = time.perf_counter()
     tokens = engine.tokens(prompt, count)
@@ -72,15 +72,16 @@ def time_run(engine: BenchEngine, prompt: list[int], count: int) -> TimedRun:
     first = time.perf_counter()
     produced = 1 + sum(1 for _ in tokens)
     end = time.perf_counter()
-    mx.synchronize()  # a step in flight must not slow the next run
+    mx.synchronize()  # a step in flight must not slow down the next run
     assert produced == count, f"{produced=} {count=}"
     return TimedRun(first - start, end - first, produced)
 
 
 class OwnEngine:
-    """This package, by the loader and the generator that everything here uses.
+    """This package, with its own loader and `generate`.
 
-    Its experts lie as `plan_checkpoint` says of the options, by default resident.
+    Experts are stored as `plan_checkpoint` decides from the options; resident by
+    default.
     """
 
     def __init__(
@@ -93,20 +94,20 @@ class OwnEngine:
         context: int | None = None,
         trace: str | None = None,
     ) -> None:
-        chosen = DTYPES[dtype or default_dtype()]
+        compute = DTYPES[dtype or default_dtype()]
         start = time.perf_counter()
         checkpoint = open_checkpoint(folder)
         curve = load_hit_curve(Path(trace), checkpoint.config) if trace else None
         plan = plan_checkpoint(
-            checkpoint, chosen, memory, context, experts=experts, curve=curve
+            checkpoint, compute, memory, context, experts=experts, curve=curve
         )
         require_fit(plan, checkpoint.config, str(folder))
-        self._model, self._storage = load_planned(checkpoint, plan, dtype=chosen)
+        self._model, self._storage = load_planned(checkpoint, plan, dtype=compute)
         self._chunk = plan.prefill_chunk
         self.experts = describe_placement(plan, checkpoint.config)
         self.load_s = time.perf_counter() - start
         self.package = f"mlx_gptoss {version('mlx-gptoss')}"
-        self.dtype = _name(chosen)
+        self.dtype = _name(compute)
 
     def tokens(self, prompt: list[int], count: int) -> Iterator[int]:
         greedy = SamplingParams(max_tokens=count, temperature=0)
@@ -125,9 +126,9 @@ class OwnEngine:
 
 
 class MlxLmEngine:
-    """Stock mlx-lm: its loader, its generator, its caches; nothing of ours.
+    """Stock mlx-lm: its loader, generator and caches; nothing of ours.
 
-    Without a dtype it runs as shipped, in the checkpoint's own.
+    Without a dtype it runs as shipped, in the checkpoint's.
     """
 
     experts = RESIDENT

@@ -1,15 +1,15 @@
-"""`bench experts`: loading and streaming, measured side by side on one checkpoint.
+"""`bench experts`: loading and streaming of experts, on one checkpoint.
 
-The checkpoint is shaped like the 120b (hidden 2880, 128 experts) and cut to a few
-layers and a small vocabulary. Every run is a process of its own; what is compared is
-run in turns. Cold means that the pages of the files were dropped just before.
+The checkpoint has the shape of the 120b (hidden size 2880, 128 experts), with few
+layers and a small vocabulary. Every run is a process of its own; compared runs are
+interleaved. Cold means that the files' pages were dropped just before.
 """
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from mlx_gptoss.diagnostics.bench.random_checkpoint import (
     write_config,
 )
 from mlx_gptoss.diagnostics.doctor import describe_machine
+from mlx_gptoss.diagnostics.progress import ReportProgress, ignore_progress
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.files import scratch, temporary_folder
 
@@ -32,16 +33,14 @@ SHAPE_120B = CheckpointShape(2880, 128, 64, 8, VOCABULARY)
 LAYERS = 2
 ROUNDS = 3
 
-# What the runs should reach; ratios, microseconds, bytes.
+# Bounds the runs should reach: ratios, microseconds, bytes.
 WARM_LOAD, COLD_SHARE, DECODE_SHARE, FILL_SHARE = 2.0, 0.9, 0.9, 0.7
 HOST_MICROSECONDS, RSS_GROWTH = 20.0, 2_000_000
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Aim:
-    """A figure beside what it should be."""
+    """A measured figure and its bound."""
 
     name: str
     value: float
@@ -56,7 +55,7 @@ class Aim:
 
 @dataclass(frozen=True)
 class ExpertsBench:
-    """All that was measured."""
+    """All runs, and the aims compared with them."""
 
     machine: str
     load_average: float
@@ -76,12 +75,12 @@ def bench_experts(
     layers: int = LAYERS,
     rounds: int = ROUNDS,
     stock: bool = True,
-    say: Say = lambda _: None,
+    progress: ReportProgress = ignore_progress,
 ) -> ExpertsBench:
     """Measure a checkpoint, or a random one that is deleted afterwards."""
     load_average = os.getloadavg()[0]
-    with checkpoint_to_measure(folder, shape, layers, say) as model:
-        runs = measure(model, rounds=rounds, stock=stock, say=say)
+    with checkpoint_to_measure(folder, shape, layers, progress) as model:
+        runs = measure(model, rounds=rounds, stock=stock, progress=progress)
     sizes = f"hidden size {shape.hidden_size}, {shape.num_local_experts} experts"
     named = str(folder) if folder else f"{layers} random layers, {sizes}"
     return ExpertsBench(
@@ -91,42 +90,44 @@ def bench_experts(
 
 @contextmanager
 def checkpoint_to_measure(
-    folder: Path | None, shape: CheckpointShape, layers: int, say: Say
+    folder: Path | None, shape: CheckpointShape, layers: int, progress: ReportProgress
 ) -> Iterator[Path]:
-    """Give the checkpoint to measure."""
+    """Yield the checkpoint to measure; without a folder, a random one."""
     if folder is not None:
         yield folder
         return
     with scratch(temporary_folder()) as inside:
-        say("writing a random checkpoint")
+        progress("writing a random checkpoint")
         yield write_config(inside / "model", make_config(shape, layers))
 
 
-def measure(model: Path, *, rounds: int, stock: bool, say: Say) -> dict[str, Any]:
-    """Run everything; rounds of what is compared are interleaved."""
+def measure(
+    model: Path, *, rounds: int, stock: bool, progress: ReportProgress
+) -> dict[str, Any]:
+    """Run all measurements, interleaving the rounds of compared ones."""
     files = open_checkpoint(model).files
     engines = ["read", "load", *(["stock"] if stock else [])]
-    run_in_process("read", model)  # the first may find nothing cached
+    run_in_process("read", model)  # the first run may find a cold page cache
     found: dict[str, Any] = {}
     for heat in ("warm", "cold"):
         seconds: dict[str, list[float]] = {engine: [] for engine in engines}
         for turn in range(rounds):
-            first = turn % len(engines)  # a disk may slow down when it is asked a lot
+            first = turn % len(engines)  # disks slow down under load
             for engine in engines[first:] + engines[:first]:
-                say(f"{heat} {engine}, round {turn + 1} of {rounds}")
+                progress(f"{heat} {engine}, round {turn + 1} of {rounds}")
                 if heat == "cold":
                     drop_pages(files)
                 seconds[engine].append(run_in_process(engine, model)["seconds"])
         found[heat] = {engine: median(taken) for engine, taken in seconds.items()}
     found["bytes"] = sum(path.stat().st_size for path in files)
     for name in ("decode", "fill", "steady", "prediction"):
-        say(f"measuring {name}")
+        progress(f"measuring {name}")
         found[name] = run_in_process(name, model)
     return found
 
 
 def run_in_process(name: str, model: Path) -> dict[str, Any]:
-    """Run one measurement in its own process."""
+    """Run one measurement in its own process. Raises GptOssError if it fails."""
     command = [sys.executable, "-m", MODULE, name, str(model)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -136,7 +137,7 @@ def run_in_process(name: str, model: Path) -> dict[str, Any]:
 
 
 def drop_pages(files: tuple[Path, ...]) -> None:
-    """Have the system forget files' pages; does nothing where it cannot be asked."""
+    """Drop files from the page cache; does nothing on systems without that call."""
     if not hasattr(os, "posix_fadvise"):
         return
     for path in files:
@@ -146,7 +147,7 @@ def drop_pages(files: tuple[Path, ...]) -> None:
 
 
 def compare_with_aims(runs: dict[str, Any]) -> tuple[Aim, ...]:
-    """Compare what was measured with what it should be."""
+    """Compare the measurements with their bounds."""
     warm, cold, steady = runs["warm"], runs["cold"], runs["steady"]
     aims = []
     if "stock" in warm:

@@ -1,4 +1,4 @@
-"""Loading a checkpoint in three ways, timed: plain reads, ours, and stock mlx-lm."""
+"""Time three ways to load a checkpoint: plain reads, ours, and stock mlx-lm."""
 
 import os
 import time
@@ -14,11 +14,11 @@ from mlx_gptoss.model.experts.reader import THREADS
 
 
 def read_files(folder: Path) -> dict[str, float]:
-    """Read all weight bytes by parallel preadv into fresh memory, as loaders must."""
+    """Read all weight bytes by parallel preadv into fresh memory."""
     checkpoint = open_checkpoint(folder)
     sizes = {path: path.stat().st_size for path in checkpoint.files}
     started = time.perf_counter()
-    memory = np.empty(max(sizes.values()), np.uint8)  # in huge pages, like ours
+    memory = np.empty(max(sizes.values()), np.uint8)  # huge pages, as in our loader
     with ThreadPoolExecutor(THREADS) as pool:
         for path, size in sizes.items():
             descriptor = os.open(path, os.O_RDONLY)
@@ -34,7 +34,7 @@ def read_files(folder: Path) -> dict[str, float]:
 
 
 def load_own(folder: Path) -> dict[str, float]:
-    """Load with every weight in memory, its floats as they are stored."""
+    """Load with our loader, all weights resident, floats as stored."""
     started = time.perf_counter()
     checkpoint = open_checkpoint(folder)
     model = load_model(checkpoint, dtype=mx.bfloat16)
@@ -44,7 +44,7 @@ def load_own(folder: Path) -> dict[str, float]:
 
 
 def load_stock(folder: Path) -> dict[str, float]:
-    """Load with mlx-lm as it is, evaluated."""
+    """Load with stock mlx-lm and evaluate all parameters."""
     from mlx_lm.utils import load_model as load
 
     started = time.perf_counter()

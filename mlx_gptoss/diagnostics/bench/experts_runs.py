@@ -1,8 +1,8 @@
-"""The measurements of `bench experts`, each in a process of its own.
+"""The measurements of `bench experts`, one per process.
 
     python -m mlx_gptoss.diagnostics.bench.experts_runs NAME FOLDER
 
-prints one JSON object. Times are in seconds, rates in bytes or tokens a second.
+prints one JSON object. Times are in seconds, rates in bytes or tokens per second.
 """
 
 import gc
@@ -46,13 +46,13 @@ TURNS, TURN_TOKENS = 11, 8
 STEADY_FROM, STEADY_TOKENS = 100, 500
 FILLS = 24
 HOST_CALLS = 20_000
-PROMPT_TOKENS = 512  # enough for every expert of a layer to be chosen
-STATM_PAGES = 1  # the column of /proc/self/statm that is resident
-EVICTED_SHARE = 4  # pools of E / 4 slots: most fills evict
+PROMPT_TOKENS = 512  # enough to use every expert of a layer
+STATM_PAGES = 1  # the resident column of /proc/self/statm
+EVICTED_SHARE = 4  # E / 4 slots, so that most loads evict
 
 
 def decode_side_by_side(folder: Path) -> dict[str, Any]:
-    """Decode with resident experts and with streamed ones that are all in slots."""
+    """Decode with resident experts, and with streamed ones that are all in slots."""
     checkpoint = open_checkpoint(folder)
     experts = checkpoint.config.num_local_experts
     resident, _ = load_planned(
@@ -64,7 +64,7 @@ def decode_side_by_side(folder: Path) -> dict[str, Any]:
     for model in (resident, streamed):
         decode(model, WARM_TOKENS)
     misses = storage.statistics().total.misses
-    for turn in range(TURNS):  # many and short, so that others slow both
+    for turn in range(TURNS):  # many short turns, so that other work slows both
         sides = [("resident", resident), ("streamed", streamed)]
         for name, model in sides if turn % 2 else sides[::-1]:
             rates[name].append(decode(model, TURN_TOKENS))
@@ -80,17 +80,17 @@ def decode_side_by_side(folder: Path) -> dict[str, Any]:
     }
 
 
-def host_cost(experts: int, chosen: int) -> float:
-    """Time remap and LRU of one token and layer when all hit: microseconds of CPU."""
+def host_cost(experts: int, per_token: int) -> float:
+    """Time slot lookup and LRU per layer and token, all hits: microseconds of CPU."""
     slots = Slots(experts, experts)
     slots.assign(range(experts), slots.allocate(experts, ()))
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     choices = [
-        mx.array(draw.permutation(experts)[None, :chosen].astype(np.uint32))
+        mx.array(rng.permutation(experts)[None, :per_token].astype(np.uint32))
         for _ in range(256)
     ]
     mx.eval(choices)
-    started = time.thread_time()  # not the time others took from this thread
+    started = time.thread_time()  # CPU time of this thread only
     for n in range(HOST_CALLS):
         ids = choices[n % 256]
         slots.touch(distinct_experts(ids))
@@ -99,14 +99,14 @@ def host_cost(experts: int, chosen: int) -> float:
 
 
 def fill_slots(folder: Path) -> dict[str, float]:
-    """Fill slots with experts that are not there, beside plain preadv of their runs."""
+    """Load missing experts into slots, beside plain preadv of the same bytes."""
     checkpoint = open_checkpoint(folder)
     config = checkpoint.config
     slots = max(config.num_experts_per_tok, config.num_local_experts // EVICTED_SHARE)
     _, storage = load_streamed(checkpoint, slots)
     layer = next(iter(storage.layers.values()))
     records = expert_records(checkpoint)[0]
-    draw = random.Random(0)
+    rng = random.Random(0)
     k = config.num_experts_per_tok
     rates: dict[str, list[float]] = {"slots": [], "plain": []}
     reader = ExpertReader(records.files)
@@ -117,15 +117,15 @@ def fill_slots(folder: Path) -> dict[str, float]:
     }
     for _ in range(FILLS):
         absent = [e for e in range(config.num_local_experts) if e not in layer.cached]
-        chosen = draw.sample(absent, k)
-        for e in chosen:  # once, so that both read from the same cache
+        missing = rng.sample(absent, k)
+        for e in missing:  # so that both read from the page cache
             warm(records.byte_ranges(e))
         started = time.perf_counter()
-        layer.load(set(chosen))
+        layer.load(set(missing))
         rates["slots"].append(k * records.record_bytes / since(started))
         runs = [
             ReadRange(name, stack.file, at, buffers[n, name].data)
-            for n, e in enumerate(chosen)
+            for n, e in enumerate(missing)
             for name, stack, at in records.byte_ranges(e)
         ]
         started = time.perf_counter()
@@ -138,7 +138,7 @@ def fill_slots(folder: Path) -> dict[str, float]:
 
 
 def plain_parallel(reader: ExpertReader, runs: list[ReadRange]) -> None:
-    """Read runs with nothing but threads and preadv."""
+    """Read ranges with nothing but threads and preadv."""
     descriptors = {path: os.open(path, os.O_RDONLY) for path in {r.file for r in runs}}
     with ThreadPoolExecutor(THREADS) as pool:
         list(
@@ -160,7 +160,7 @@ def since(started: float) -> float:
 
 
 def stay_steady(folder: Path) -> dict[str, Any]:
-    """Decode for long with few slots: memory must not move, in MLX or around it."""
+    """Decode many tokens with few slots: memory must stay constant."""
     checkpoint = open_checkpoint(folder)
     config = checkpoint.config
     slots = max(config.num_experts_per_tok, config.num_local_experts // EVICTED_SHARE)
@@ -169,7 +169,7 @@ def stay_steady(folder: Path) -> dict[str, Any]:
     active, resident = [], []
     for n in range(STEADY_FROM + STEADY_TOKENS):
         if cache.offset >= STEADY_FROM:
-            cache = model.make_cache()  # a conversation may grow: pools may not
+            cache = model.make_cache()  # the KV cache may grow, the pools must not
         token = mx.argmax(model(token, cache)[:, -1:], axis=-1)
         mx.eval(token)
         if n >= STEADY_FROM:
@@ -187,7 +187,7 @@ def stay_steady(folder: Path) -> dict[str, Any]:
 
 
 def check_prediction(folder: Path) -> dict[str, Any]:
-    """Predict this machine's speed from probed figures, and measure it."""
+    """Predict decode speed from probed figures, and measure it."""
     checkpoint = open_checkpoint(folder)
     config = checkpoint.config
     slots = max(config.num_experts_per_tok, config.num_local_experts // EVICTED_SHARE)
@@ -248,7 +248,7 @@ def fill_all(storage: ExpertStorage, experts: int) -> None:
 
 
 def decode(model: GptOss, tokens: int) -> float:
-    """Decode from a short start: tokens a second."""
+    """Decode greedily from one token: tokens per second."""
     cache, token = model.make_cache(), mx.array([[7]])
     mx.eval(model(token, cache))
     started = time.perf_counter()
@@ -259,7 +259,7 @@ def decode(model: GptOss, tokens: int) -> float:
 
 
 def rss() -> int:
-    """Return the memory this process has now; 0 where the system does not say."""
+    """Return the resident memory of this process; 0 if the system has no statm."""
     gc.collect()
     statm = Path("/proc/self/statm")
     if not statm.exists():

@@ -1,6 +1,6 @@
-"""Requests that cost a server much, and that it takes or refuses: each in its way.
+"""Requests that are expensive for the server, whether it accepts or refuses them.
 
-All are within the server's limits of bytes. Knows bodies of requests; sends nothing.
+All are within its limits on bytes. Builds request bodies; sends nothing.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 
 CHAT, RAW = "/v1/chat/completions", "/v1/completions"
-LARGEST = 31 * 10**6  # bytes of a text; a body may have 32 MiB
+LARGEST = 31 * 10**6  # bytes of text; the limit of a body is 32 MiB
 MESSAGES, IDS, TOOLS, FIELDS = 100_000, 500_000, 256, 6
 SEED = 13
 WORDS = ["the", "river", "was", "wide", "and", "slow", "that", "year", "so", "they"]
@@ -27,7 +27,7 @@ PATTERN = "([a-z]{3,9} ){300}"
 
 @dataclass(frozen=True)
 class HeavyRequest:
-    """One request: its name, where it goes, and its body."""
+    """One request: name, path and body."""
 
     name: str
     path: str
@@ -37,7 +37,7 @@ class HeavyRequest:
 def heavy_requests(
     tokenizer: Tokenizer, context: int
 ) -> dict[str, Callable[[], HeavyRequest]]:
-    """Makers of the requests by name: their bodies are large."""
+    """Return functions that build the requests, by name; the bodies are large."""
     bound = min(LARGEST, context * longest_token(tokenizer) * 9 // 10)
     return {
         "31 MB prompt": lambda: prompt("31 MB prompt", LARGEST),
@@ -50,19 +50,19 @@ def heavy_requests(
 
 
 def longest_token(tokenizer: Tokenizer) -> int:
-    """The bytes of the longest token of text."""
+    """Return the bytes of the longest text token."""
     return max(len(tokenizer.token_bytes(token)) for token in tokenizer.text_ids)
 
 
 def prompt(name: str, size: int) -> HeavyRequest:
-    draw = random.Random(SEED)
-    text = " ".join(draw.choices(WORDS, k=20_000)) + " "
+    rng = random.Random(SEED)
+    text = " ".join(rng.choices(WORDS, k=20_000)) + " "
     whole = (text * (size // len(text) + 1))[:size]
     return HeavyRequest(name, CHAT, chat_body([user(whole)]))
 
 
 def tools() -> HeavyRequest:
-    """Tools that are all compiled, the last of them in vain: none is answered."""
+    """Offer tools whose schemas are all compiled before the last one is refused."""
     offered: list[dict[str, Any]] = [
         {
             "type": "function",

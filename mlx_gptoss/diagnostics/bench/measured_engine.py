@@ -1,4 +1,4 @@
-"""One engine under one condition: its process, its turns, its column."""
+"""One engine under one condition: its process, its runs, its column of results."""
 
 import random
 from collections import defaultdict
@@ -12,15 +12,15 @@ from typing import Any
 from mlx_gptoss.diagnostics.bench.decode_results import Column, DecodePoint
 from mlx_gptoss.diagnostics.bench.engine_process import EngineProcess
 
-WARM_UP_DEPTH, WARM_UP_TOKENS = 8, 2  # of the run that is not timed
+WARM_UP_DEPTH, WARM_UP_TOKENS = 8, 2  # of a run that is not timed
 SEED = 7
 
 
 @dataclass(frozen=True)
 class Condition:
-    """How an engine is run; `dtype` None means as the checkpoint says.
+    """How an engine is run; `dtype` None means the checkpoint's.
 
-    `options` are the engine's own (see `engines`).
+    `options` are arguments of the engine (see `engines`).
     """
 
     name: str
@@ -33,29 +33,29 @@ class Condition:
 
 
 class MeasuredEngine:
-    """Measures one engine, turn by turn."""
+    """Measures one engine, round by round."""
 
     def __init__(self, condition: Condition, folder: Path, vocab_size: int) -> None:
         self.condition = condition
         self.column = Column(condition.name)
         self._folder = folder
         self._vocab_size = vocab_size
-        self._kept: EngineProcess | None = None
+        self._process: EngineProcess | None = None
         self._loads: list[float] = []
         self._runs: dict[int, list[Mapping[str, float]]] = defaultdict(list)
 
     def start(self, stack: ExitStack, *, keep: bool) -> None:
-        """Load once. Kept, the process waits between turns until `stack` ends."""
-        worker = stack.enter_context(self._load())
+        """Load once; with `keep`, the process stays loaded until `stack` closes."""
+        process = stack.enter_context(self._load())
         prompt = random_prompt(WARM_UP_DEPTH, self._vocab_size)
-        self.column.primitives = worker.primitives(prompt)
+        self.column.primitives = process.primitives(prompt)
         if keep:
-            self._kept = worker
+            self._process = process
         else:
-            worker.close()
+            process.close()
 
     def same_measurement_as(self, other: "MeasuredEngine") -> bool:
-        """Say whether this would be the same measurement again."""
+        """Return whether both measure the same package, dtype and BLAS."""
         mine, theirs = self.column, other.column
         return (mine.package, mine.dtype, mine.blas) == (
             theirs.package,
@@ -64,15 +64,15 @@ class MeasuredEngine:
         )
 
     def run_round(self, tokens: int) -> None:
-        """Run once at every depth."""
-        if self._kept is not None:
-            self._run(self._kept, tokens)
+        """Run once at each depth."""
+        if self._process is not None:
+            self._run(self._process, tokens)
         else:
-            with self._load() as worker:
-                self._run(worker, tokens)
+            with self._load() as process:
+                self._run(process, tokens)
 
     def result(self) -> Column:
-        """Return the column with its medians."""
+        """Return the column, with medians over the rounds."""
         self.column.load_s = median(self._loads or [0.0])
         self.column.points = [
             DecodePoint(
@@ -88,31 +88,31 @@ class MeasuredEngine:
 
     def _load(self) -> EngineProcess:
         condition, column = self.condition, self.column
-        worker = EngineProcess(
+        process = EngineProcess(
             condition.engine,
             self._folder,
             dtype=condition.dtype,
             lend_blas=condition.lend_blas,
             options=condition.options,
         )
-        ready = worker.ready
+        ready = process.ready
         column.package, column.dtype = ready.package, ready.dtype
         column.blas, column.experts = ready.blas, ready.experts
         self._loads.append(ready.load_s)
-        worker.run(random_prompt(WARM_UP_DEPTH, self._vocab_size), WARM_UP_TOKENS)
-        return worker
+        process.run(random_prompt(WARM_UP_DEPTH, self._vocab_size), WARM_UP_TOKENS)
+        return process
 
-    def _run(self, worker: EngineProcess, tokens: int) -> None:
+    def _run(self, process: EngineProcess, tokens: int) -> None:
         for depth in self.condition.depths:
             prompt = random_prompt(depth, self._vocab_size)
-            self._runs[depth].append(worker.run(prompt, tokens))
-        totals, column = worker.totals(), self.column
+            self._runs[depth].append(process.run(prompt, tokens))
+        totals, column = process.totals(), self.column
         column.peak_memory = max(column.peak_memory, totals["peak_memory"])
         column.peak_rss = max(column.peak_rss, totals["peak_rss"])
         column.hit_rate = totals["hit_rate"]
 
 
 def random_prompt(depth: int, vocab_size: int) -> list[int]:
-    """Draw the same `depth` token ids every time: all engines read one prompt."""
-    draw = random.Random(SEED)
-    return [draw.randrange(vocab_size) for _ in range(depth)]
+    """Return `depth` random token ids, the same for every engine."""
+    rng = random.Random(SEED)
+    return [rng.randrange(vocab_size) for _ in range(depth)]

@@ -1,4 +1,4 @@
-"""The most memory this process ever had; knows the system only, starts no MLX."""
+"""Peak memory of this process; asks the system, does not import MLX."""
 
 import resource
 import sys
@@ -9,10 +9,10 @@ PEAK = "VmHWM:"  # "high water mark", in KiB
 
 
 def peak_rss() -> int:
-    """Return the peak of the resident memory in bytes.
+    """Return the peak resident memory in bytes.
 
-    On Linux `ru_maxrss` begins with what the process that started this one had, so a
-    small child of a large parent would look large, and no growth would be seen.
+    Linux starts `ru_maxrss` with the parent's value, so a small child of a large parent
+    would look large; /proc has the process's own peak.
     """
     if STATUS.exists():
         lines = STATUS.read_text().splitlines()

@@ -1,10 +1,9 @@
-"""How many MLX primitives one decoded token takes; knows nothing of models.
+"""Count the MLX primitives of a graph; knows nothing of models.
 
-The graph that one more token would evaluate is drawn, not run (`mx.export_to_dot`),
-and its operations are counted. Views (reshape, transpose, broadcast) count as well,
-and a compiled function counts once. On a CPU the fused operations (rms_norm, rope,
-attention) are drawn as the plain ones they fall back to, so the numbers of a CPU and
-of a GPU are not comparable; those of two engines on one device are.
+The graph is exported (`mx.export_to_dot`), not evaluated. Views (reshape, transpose,
+broadcast) count, and a compiled function counts as one. On a CPU fused operations
+(rms_norm, rope, attention) appear as the plain ones they fall back to, so counts are
+comparable between engines on one device, not between a CPU and a GPU.
 """
 
 import io
@@ -18,7 +17,7 @@ OPERATION = re.compile(r'\[label ="([^"]+)", shape=rectangle\]')
 
 
 def count_primitives(*outputs: mx.array) -> Mapping[str, int]:
-    """Count what evaluating `outputs` would run, by the name of the primitive."""
+    """Count the primitives that evaluating `outputs` would run, by name."""
     graph = io.StringIO()
     mx.export_to_dot(graph, *outputs)
     return dict(Counter(OPERATION.findall(graph.getvalue())).most_common())

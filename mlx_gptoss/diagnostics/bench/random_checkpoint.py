@@ -1,7 +1,7 @@
-"""A random gpt-oss of a wanted size, in the layout OpenAI publishes; no MLX.
+"""Write a random gpt-oss checkpoint of a given size, in OpenAI's layout; no MLX.
 
-Its weights are noise of the right magnitude: good for speed and memory, not for
-text. It has no tokenizer. Peak: one chunk of a tensor.
+Its weights are noise of realistic magnitude: fit for measuring speed and memory, not
+for text. It has no tokenizer. Peak memory: one chunk of a tensor.
 """
 
 import json
@@ -34,8 +34,8 @@ from mlx_gptoss.memory import format_bytes
 
 CHUNK_VALUES = 2**22
 SHARD_BYTES = 5 * 10**9
-FP4_RMS = 2.93  # of the sixteen FP4 values, each as likely as the others
-PREFERRED_LAYERS = 4  # a larger shape is taken once it has so many layers
+FP4_RMS = 2.93  # of the sixteen FP4 values, equally likely
+PREFERRED_LAYERS = 4  # the largest shape with this many layers is used
 MIN_LAYERS = 2  # one of each kind of attention
 BIAS_STD = 0.02
 NORM_STD = 0.05
@@ -43,7 +43,7 @@ NORM_STD = 0.05
 
 @dataclass(frozen=True)
 class CheckpointShape:
-    """The sizes that do not follow from the number of bytes wanted."""
+    """Sizes of a checkpoint, except its number of layers."""
 
     hidden_size: int
     num_local_experts: int
@@ -62,7 +62,7 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class RandomTensor:
-    """A tensor as it is stored, and how its values are drawn."""
+    """A stored tensor, and the distribution of its values."""
 
     name: str
     dtype: str
@@ -96,9 +96,10 @@ def write_random(
     shard_bytes: int = SHARD_BYTES,
     free_disk: Callable[[Path], int] = free_disk,
 ) -> Path:
-    """Write a random checkpoint of at least `size` bytes as the new `folder`.
+    """Write a random checkpoint of at least `size` bytes to the new `folder`.
 
-    Written beside it and renamed when complete; an existing folder is refused.
+    It is written beside the target and renamed when complete. Raises CheckpointError
+    if the folder exists or the disk is too small.
     """
     return write_config(
         folder,
@@ -117,7 +118,7 @@ def write_config(
     shard_bytes: int = SHARD_BYTES,
     free_disk: Callable[[Path], int] = free_disk,
 ) -> Path:
-    """Write a random checkpoint of a given `config.json`, as `write_random` does."""
+    """Write a random checkpoint with this `config.json`, like `write_random`."""
     if folder.exists():
         raise CheckpointError(f"`{folder}` exists already: choose another folder")
     tensors = list(stored_tensors(config))
@@ -172,7 +173,7 @@ def _layers_for(size: int, shape: CheckpointShape) -> int:
 
 
 def make_config(shape: CheckpointShape, layers: int) -> dict[str, Any]:
-    """Make the `config.json` of a published model of this shape and so many layers."""
+    """Return the `config.json` of a published model of this shape and depth."""
     kinds = ("sliding_attention", "full_attention")
     return {
         "architectures": ["GptOssForCausalLM"],
@@ -228,7 +229,7 @@ def _write_weights(
     folder: Path,
     tensors: list[RandomTensor],
     shard_bytes: int,
-    draw: np.random.Generator,
+    rng: np.random.Generator,
 ) -> None:
     shards = _shards(tensors, shard_bytes)
     names = [f"model-{n:05}-of-{len(shards):05}.safetensors" for n in _from_one(shards)]
@@ -238,7 +239,7 @@ def _write_weights(
         with (folder / name).open("wb") as file:
             _write_header(file, shard)
             for tensor in shard:
-                for chunk in _values(tensor, draw):
+                for chunk in _values(tensor, rng):
                     file.write(chunk)
     if len(shards) > 1:
         index = {
@@ -284,16 +285,16 @@ def _write_header(file: BinaryIO, tensors: list[RandomTensor]) -> None:
     file.write(struct.pack("<Q", len(encoded)) + encoded)
 
 
-def _values(tensor: RandomTensor, draw: np.random.Generator) -> Iterator[bytes]:
+def _values(tensor: RandomTensor, rng: np.random.Generator) -> Iterator[bytes]:
     count = math.prod(tensor.shape)
     for start in range(0, count, CHUNK_VALUES):
         size = min(CHUNK_VALUES, count - start)
         if tensor.dtype == "BF16":
-            values = draw.standard_normal(size, np.float32) * np.float32(tensor.std)
+            values = rng.standard_normal(size, np.float32) * np.float32(tensor.std)
             bits = (values + np.float32(tensor.mean)).view(np.uint32)
-            yield (bits >> 16).astype("<u2").tobytes()  # bfloat16: the upper half
+            yield (bits >> 16).astype("<u2").tobytes()  # the upper half is bfloat16
         elif tensor.std:
             low, high = int(tensor.mean - tensor.std), int(tensor.mean + tensor.std)
-            yield draw.integers(low, high + 1, size, np.uint8).tobytes()
+            yield rng.integers(low, high + 1, size, np.uint8).tobytes()
         else:
-            yield draw.bytes(size)
+            yield rng.bytes(size)

@@ -1,7 +1,7 @@
-"""A long prompt after a restart: read again, or loaded from disk.
+"""Time a long prompt after a restart: prefilled again, or loaded from disk.
 
-The prompt is read once and written in idle time; then another runtime, that knows
-nothing, is asked for its next token. Times are to that token, files in the page cache.
+One runtime prefills the prompt and writes it to disk in idle time; a new runtime then
+generates one token behind it. Times are to that token, with files in the page cache.
 """
 
 import time
@@ -23,7 +23,7 @@ ONE_TOKEN = SamplingParams(temperature=0, max_tokens=1)
 
 @dataclass(frozen=True)
 class Restart:
-    """Seconds to the first token after `tokens`, and what the files take."""
+    """Seconds to the first token behind `tokens`, and the bytes on disk."""
 
     tokens: int
     read_s: float
@@ -38,7 +38,7 @@ class Restart:
 def bench_restart(
     model: LanguageModel, checkpoint: Checkpoint, dtype: mx.Dtype, ids: Sequence[int]
 ) -> Restart:
-    """Time both ways for the prompt `ids`; the files are temporary."""
+    """Time both ways for the prompt `ids`, with temporary files."""
     with scratch(temporary_folder()) as folder:
         options = CacheOptions(disk=ROOM_ON_DISK, folder=folder)
 
@@ -62,7 +62,7 @@ def bench_restart(
 
 
 def _first_token(runtime: Runtime, ids: Sequence[int]) -> float:
-    list(runtime.generate(ids[:2], ONE_TOKEN))  # warms up; is not kept
+    list(runtime.generate(ids[:2], ONE_TOKEN))  # warms up; not cached
     start = time.perf_counter()
     list(runtime.generate(ids, ONE_TOKEN, reuse=True))
     return time.perf_counter() - start

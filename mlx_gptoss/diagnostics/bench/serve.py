@@ -1,11 +1,10 @@
-"""How fast a server answers many at once, beside mlx-lm's server.
+"""Throughput of our server with concurrent streams, beside mlx-lm's server.
 
 Both serve the same folder in their own processes, with the same dtype and BLAS, and
-are asked in turns by the same client for the same raw completions: prompts that
-nobody has read before, greedy, and so many tokens each (the tokens that would end an
-answer are biased away on both sides). Throughput counts the tokens of all streams
-from the first request to the last token; a first token is timed from the request,
-with all other streams under way.
+take turns answering the same raw completions from the same client: greedy, with fresh
+prompts and a fixed number of tokens (stop tokens are biased away on both sides).
+Throughput counts the tokens of all streams from the first request to the last token;
+first tokens are timed from the request, with all streams in progress.
 """
 
 import os
@@ -30,6 +29,7 @@ from mlx_gptoss.diagnostics.bench.streams import (
     time_concurrent_streams,
 )
 from mlx_gptoss.diagnostics.doctor import describe_machine
+from mlx_gptoss.diagnostics.progress import ReportProgress, ignore_progress
 from mlx_gptoss.engine.outputs import stop_reasons
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import device_budget
@@ -43,22 +43,20 @@ WORDS = (
     "fell over hills of which nobody knew a name or had ever drawn any map"
 )
 
-Progress = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class StreamLevel:
-    """Medians over the rounds of one server at so many streams."""
+    """Medians over the rounds of one server at one number of streams."""
 
     streams: int
     tokens_per_second: float
-    first_token_s: float  # of the median stream
-    last_first_token_s: float  # of the stream that waited longest
+    first_token_s: float  # median over the streams
+    last_first_token_s: float  # the slowest stream
 
 
 @dataclass(frozen=True)
 class ServerResult:
-    """One server, at every number of streams; `failure` says why it was not timed."""
+    """Results of one server; `failure` is the reason if it was not measured."""
 
     name: str
     levels: tuple[StreamLevel, ...] = ()
@@ -67,7 +65,7 @@ class ServerResult:
 
 @dataclass(frozen=True)
 class ServeRatio:
-    """Ours by theirs: above 1 we are faster."""
+    """Our result divided by the peer's; above 1 ours is faster."""
 
     streams: int
     throughput: float
@@ -76,7 +74,7 @@ class ServeRatio:
 
 @dataclass(frozen=True)
 class ServeBench:
-    """Ours first, then the peer."""
+    """Results of both servers, ours first."""
 
     model: str
     machine: str
@@ -115,41 +113,40 @@ def bench_serve(
     prompt_tokens: int = DEFAULT_PROMPT,
     tokens: int = DEFAULT_TOKENS,
     rounds: int = DEFAULT_ROUNDS,
-    progress: Progress | None = None,
+    progress: ReportProgress = ignore_progress,
 ) -> ServeBench:
     """Measure our server on the model in a folder, and mlx-lm's beside it.
 
-    Where memory allows both run at once and are asked in turns. Raises GptOssError if
-    ours cannot be measured; of a peer that cannot, why.
+    If memory allows, both run at once and take turns. Raises GptOssError if ours cannot
+    be measured; a failure of the peer is recorded in the result.
     """
     if against not in (None, MLX_LM):
         raise GptOssError(f"cannot compare with `{against}`: only `{MLX_LM}` is known")
-    say = progress or (lambda _: None)
     checkpoint = open_checkpoint(model)
     folder = checkpoint.folder.absolute()
     tokenizer = Tokenizer.open(folder)
-    chosen = dtype or default_dtype()
-    asking = CompletionLoad(
+    compute = dtype or default_dtype()
+    load = CompletionLoad(
         tokenizer,
         list(stop_reasons(tokenizer, checkpoint.config.eos_token_ids)),
         streams=tuple(streams or DEFAULT_STREAMS),
         prompt_tokens=prompt_tokens,
         tokens=tokens,
     )
-    starts: dict[str, StartServer] = {NAME: lambda: start_own(folder, chosen)}
+    starts: dict[str, StartServer] = {NAME: lambda: start_own(folder, compute)}
     if against is not None:
-        starts[against] = lambda: start_peer(folder, chosen)
-    weights = sum(checkpoint.loaded_bytes_by_part(DTYPES[chosen].size).values())
+        starts[against] = lambda: start_peer(folder, compute)
+    weights = sum(checkpoint.loaded_bytes_by_part(DTYPES[compute].size).values())
     together = 2 * weights < device_budget().total * SHARE_OF_MEMORY
     load_average = os.getloadavg()[0]
-    sides = _measure(starts, asking, rounds, together=together, say=say)
+    sides = _measure(starts, load, rounds, together=together, progress=progress)
     if sides[0].failure:
         raise EngineFailure(sides[0].failure)
     return ServeBench(
         str(model),
         describe_machine(),
         load_average,
-        chosen,
+        compute,
         prompt_tokens,
         tokens,
         rounds,
@@ -159,7 +156,7 @@ def bench_serve(
 
 @dataclass(frozen=True)
 class CompletionLoad:
-    """What is asked of every server: the same in the same round."""
+    """The requests of a round: the same for every server."""
 
     tokenizer: Tokenizer
     ends: Sequence[int]
@@ -168,11 +165,11 @@ class CompletionLoad:
     tokens: int
 
     def bodies(self, streams: int, seed: int) -> list[dict[str, Any]]:
-        """Make requests with prompts that share nothing but chance."""
-        draw = random.Random(f"{streams} {seed}")
+        """Build requests whose prompts share no prefix."""
+        rng = random.Random(f"{streams} {seed}")
         return [
             {
-                "prompt": self._prompt(draw),
+                "prompt": self._prompt(rng),
                 "max_tokens": self.tokens,
                 "temperature": 0,
                 "logit_bias": dict.fromkeys(map(str, self.ends), EXCLUDED_BIAS),
@@ -180,15 +177,15 @@ class CompletionLoad:
             for _ in range(streams)
         ]
 
-    def _prompt(self, draw: random.Random) -> str:
-        """Words of about so many tokens, and of no fewer."""
-        words = [f"{draw.randrange(10**6)}"]
+    def _prompt(self, rng: random.Random) -> str:
+        """Return words of at least `prompt_tokens` tokens, and few more."""
+        words = [f"{rng.randrange(10**6)}"]
         while len(self.tokenizer.encode(" ".join(words))) < self.prompt_tokens:
-            words.append(draw.choice(WORDS.split()))
+            words.append(rng.choice(WORDS.split()))
         return " ".join(words)
 
 
-StartServer = Callable[[], Any]  # a context manager that gives an Address
+StartServer = Callable[[], Any]  # a context manager that yields a ServerAddress
 
 
 @contextmanager
@@ -205,37 +202,37 @@ def start_peer(folder: Path, dtype: str) -> Iterator[ServerAddress]:
 
 def _measure(
     starts: dict[str, StartServer],
-    asking: CompletionLoad,
+    load: CompletionLoad,
     rounds: int,
     *,
     together: bool,
-    say: Progress,
+    progress: ReportProgress,
 ) -> list[ServerResult]:
-    """Ask all sides in turns, or one side after the other where memory is short."""
+    """Measure the servers in turns, or one after the other if memory is short."""
     groups = [list(starts)] if together else [[name] for name in starts]
     found: dict[str, ServerResult] = {}
     for group in groups:
         with ExitStack() as stack:
             found |= _rounds(
-                {name: starts[name] for name in group}, asking, rounds, stack, say
+                {name: starts[name] for name in group}, load, rounds, stack, progress
             )
     return [found[name] for name in starts]
 
 
 def _rounds(
     starts: dict[str, StartServer],
-    asking: CompletionLoad,
+    load: CompletionLoad,
     rounds: int,
     stack: ExitStack,
-    say: Progress,
+    progress: ReportProgress,
 ) -> dict[str, ServerResult]:
     addresses: dict[str, ServerAddress] = {}
     found = {name: ServerResult(name) for name in starts}
     timed: dict[tuple[str, int], list[StreamLevel]] = {}
-    warm_up = replace(asking, tokens=WARM_UP_TOKENS)
+    warm_up = replace(load, tokens=WARM_UP_TOKENS)
 
     def attempt(name: str, work: Callable[[], None]) -> None:
-        """A side that fails is left out from there on."""
+        """Run `work`; drop a server that fails."""
         try:
             work()
         except EngineFailure as error:
@@ -243,34 +240,32 @@ def _rounds(
             addresses.pop(name, None)
 
     def start(name: str) -> None:
-        say(f"starting {name}")
+        progress(f"starting {name}")
         addresses[name] = stack.enter_context(starts[name]())
-        time_concurrent_streams(
-            addresses[name], warm_up.bodies(max(asking.streams), -1)
-        )
+        time_concurrent_streams(addresses[name], warm_up.bodies(max(load.streams), -1))
 
     def time(name: str, streams: int, n: int) -> None:
-        say(f"round {n + 1}: {name}, {streams} streams")
-        answers = time_concurrent_streams(addresses[name], asking.bodies(streams, n))
+        progress(f"round {n + 1}: {name}, {streams} streams")
+        answers = time_concurrent_streams(addresses[name], load.bodies(streams, n))
         timed.setdefault((name, streams), []).append(
-            summarize_round(answers, asking.tokens)
+            summarize_round(answers, load.tokens)
         )
 
     for name in starts:
         attempt(name, lambda name=name: start(name))
     for n in range(rounds):
-        for streams in asking.streams:
-            # Whoever is asked first changes with the round.
+        for streams in load.streams:
+            # The order alternates between rounds.
             for name in list(addresses)[:: 1 if n % 2 == 0 else -1]:
                 attempt(name, lambda a=name, b=streams, c=n: time(a, b, c))
     for name in addresses:
-        levels = [take_medians(timed[name, streams]) for streams in asking.streams]
+        levels = [take_medians(timed[name, streams]) for streams in load.streams]
         found[name] = ServerResult(name, tuple(levels))
     return found
 
 
 def summarize_round(answers: Sequence[StreamTiming], tokens: int) -> StreamLevel:
-    """Sum up one round. Raises EngineFailure if an answer was cut short."""
+    """Summarize one round. Raises EngineFailure if a completion is too short."""
     short = [x.completion_tokens for x in answers if x.completion_tokens != tokens]
     if short:
         raise EngineFailure(
@@ -284,7 +279,7 @@ def summarize_round(answers: Sequence[StreamTiming], tokens: int) -> StreamLevel
 
 
 def take_medians(levels: Sequence[StreamLevel]) -> StreamLevel:
-    """The median of each figure over the rounds."""
+    """Return the median of each figure over the rounds."""
     return StreamLevel(
         levels[0].streams,
         median(x.tokens_per_second for x in levels),

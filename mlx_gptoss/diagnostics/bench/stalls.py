@@ -30,6 +30,7 @@ from mlx_gptoss.diagnostics.bench.heavy_requests import (
 from mlx_gptoss.diagnostics.bench.our_server import OurServer
 from mlx_gptoss.diagnostics.doctor import describe_machine
 from mlx_gptoss.diagnostics.http_client import HttpClient
+from mlx_gptoss.diagnostics.progress import ReportProgress, ignore_progress
 from mlx_gptoss.errors import GptOssError
 
 NOTHING = "nothing"
@@ -84,14 +85,13 @@ def bench_stalls(
     dtype: str | None = None,
     heavy: Sequence[str] = (),
     seconds: float = DEFAULT_SECONDS,
-    progress: Callable[[str], None] | None = None,
+    progress: ReportProgress = ignore_progress,
 ) -> StallBench:
     """Measure the server on the model in a folder beside each heavy request.
 
     `heavy` selects some by name, `seconds` is the least duration of each. Raises
     GptOssError for an unknown name, EngineFailure if the server fails.
     """
-    say = progress or (lambda _: None)
     checkpoint = open_checkpoint(model)
     tokenizer = Tokenizer.open(checkpoint.folder)
     context = checkpoint.config.max_position_embeddings
@@ -103,13 +103,13 @@ def bench_stalls(
             f"there is no heavy request `{unknown[0]}`: choose from {known}"
         )
     load_average = os.getloadavg()[0]
-    say("starting the server")
+    progress("starting the server")
     folder = checkpoint.folder.absolute()
     with OurServer(folder, dtype or default_dtype()) as server:
         measure_beside(server, None, 0.0)  # warm up
         rows = [measure_beside(server, None, seconds)]
         for name in heavy or makers:
-            say(f"beside {name}")
+            progress(f"beside {name}")
             rows.append(measure_beside(server, makers[name](), seconds))
     return StallBench(str(model), describe_machine(), load_average, tuple(rows))
 

@@ -1,17 +1,18 @@
-"""Run stock mlx-lm's server on a folder, in a process of its own.
+"""Run stock mlx-lm's server on a folder; the program of a child process.
 
     stock_server FOLDER PORT DTYPE
 
-It is their server, loader, generator and caches. Three things are lent: the BLAS that
-our side has, the dtype of activations (theirs would be the checkpoint's, which a CPU
-is slow in), and a chat template by which they read the very tokens that we read:
-a message's `content` is Harmony already, but for a user's, so that their search for
-the end of the system block works as it does with the published template.
+Server, loader, generator and caches are mlx-lm's. Three things are ours: the BLAS, the
+dtype of activations (the checkpoint's would be slow on a CPU), and a chat template
+that produces exactly our prompt tokens. A message's `content` is Harmony already,
+except a user's, so that mlx-lm finds the end of the system block as it does with the
+published template.
 """
 
 import sys
 from typing import Any
 
+from mlx_gptoss.diagnostics.bench.streams import LOOPBACK
 from mlx_gptoss.model.blas import preload_blas
 
 TEMPLATE = (
@@ -19,7 +20,6 @@ TEMPLATE = (
     "{{ m.content }}<|end|>{% else %}{{ m.content }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
 )
-HOST = "127.0.0.1"
 
 
 def main(folder: str, port: str, dtype: str) -> None:
@@ -36,7 +36,7 @@ def main(folder: str, port: str, dtype: str) -> None:
         return model, config
 
     utils.load_model = load_in_dtype
-    options = ["--host", HOST, "--port", port, "--log-level", "WARNING"]
+    options = ["--host", LOOPBACK, "--port", port, "--log-level", "WARNING"]
     options += ["--chat-template", TEMPLATE, "--temp", "0"]
     sys.argv = ["mlx_lm.server", "--model", folder, *options]
     server.main()

@@ -1,9 +1,9 @@
-"""A long conversation by script: every prompt, and what is said after it.
+"""A scripted long conversation: every prompt, and the reply to it.
 
-A system block of thousands of tokens, ten turns, of which some call a tool; then the
-last answer once more, an edited question, and another conversation under the same
-system block. What is said is fixed, so that all engines read the same prompts. Knows
-token ids and Harmony, no engine.
+A system block of thousands of tokens and ten turns, some with a tool call; then the
+last answer again, an edited question, and another conversation under the same system
+block. Replies are fixed, so that all engines get the same prompts. Knows token ids and
+Harmony, no engine.
 """
 
 import random
@@ -36,12 +36,12 @@ WORDS = """
 SEED = 6
 TOOL = "look_up"
 TOOL_TURNS = (3, 6, 9)
-DATE = "2026-01-01"  # fixed, so that prompts are the same on every day
+DATE = "2026-01-01"  # fixed, so that prompts never change
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of the messages, about."""
+    """Approximate tokens of each kind of message."""
 
     system: int = 4096
     question: int = 60
@@ -53,11 +53,11 @@ class Lengths:
 
 @dataclass(frozen=True)
 class ScriptedRequest:
-    """A prompt, what is said after it, and what a perfect cache would leave to read.
+    """A prompt, the reply to it, and the tokens that a perfect cache must prefill.
 
-    `new` counts the tokens of the messages that came since the last answer, `answer`
-    those of that answer as history shows it. `before` is the history without `new`,
-    which could be read ahead.
+    `new` counts the tokens of messages since the last answer, `answer` those of that
+    answer as history shows it. `before` is the history without `new`, which can be
+    prefilled in idle time.
     """
 
     name: str
@@ -70,7 +70,7 @@ class ScriptedRequest:
 
 
 class ConversationScript:
-    """Writes the conversation in the words of one tokenizer."""
+    """Builds the conversation with one tokenizer."""
 
     def __init__(
         self, tokenizer: Tokenizer, *, turns: int, lengths: Lengths | None = None
@@ -95,9 +95,9 @@ class ConversationScript:
         """Yield all requests in order."""
         history, last = list(self._block), 0
         request: ScriptedRequest | None = None
-        asked: list[Message] = []
+        before_question: list[Message] = []
         for turn in range(1, self._turns + 1):
-            asked = list(history)
+            before_question = list(history)
             history.append(user(self._text(self._lengths.question)))
             if turn in TOOL_TURNS:
                 calling = [
@@ -107,7 +107,7 @@ class ConversationScript:
                     ),
                 ]
                 yield self._request(f"{turn}", history, last, calling)
-                last = len(history) + 1  # the thinking stays until the answer
+                last = len(history) + 1  # reasoning stays until the answer
                 history += [
                     *calling,
                     tool_result(TOOL, self._text(self._lengths.result)),
@@ -122,16 +122,16 @@ class ConversationScript:
             history.append(final)
             last = len(history) - 1
         assert request is not None
-        opening = len(render_messages([], self._tokenizer))
+        generation_prompt = len(render_messages([], self._tokenizer))
         yield replace(
             request,
             name="the last answer again",
-            before=request.prompt[:-opening],
-            new=opening,
+            before=request.prompt[:-generation_prompt],
+            new=generation_prompt,
             answer=0,
         )
         for name, start in (
-            ("the last question edited", asked),
+            ("the last question edited", before_question),
             ("another conversation", list(self._block)),
         ):
             saying = [answer(self._text(self._lengths.answer))]
@@ -141,13 +141,13 @@ class ConversationScript:
     def _request(
         self, name: str, messages: list[Message], last: int, saying: list[Message]
     ) -> ScriptedRequest:
-        """Build one request; the last answer begins with message `last`."""
+        """Build one request; the last answer starts with message `last`."""
         vocabulary = self._tokenizer
         prompt = render_messages(messages, vocabulary)
         since = len(messages)
         while since and messages[since - 1].role in ("user", "tool"):
             since -= 1
-        if last == 0:  # nothing was read before the first question
+        if last == 0:  # nothing precedes the first question
             since = 0
         before = render_messages(messages[:since], vocabulary, complete=False)
         answered = render_messages(
@@ -165,18 +165,18 @@ class ConversationScript:
         )
 
     def _render_reply(self, messages: list[Message]) -> list[int]:
-        """What the model writes after `<|start|>assistant`, as it writes it."""
+        """Return the token ids the model writes after `<|start|>assistant`."""
         vocabulary = self._tokenizer
         ids: list[int] = []
         for message in messages:
             ids += render_message(message, vocabulary, recipient_in="channel")
         if not messages[-1].is_call:
             ids[-1] = vocabulary.special("<|return|>")
-        opening = len(render_messages([], vocabulary))
-        return ids[opening:]
+        generation_prompt = len(render_messages([], vocabulary))
+        return ids[generation_prompt:]
 
     def _text(self, tokens: int) -> str:
-        """Draw words that make about so many tokens."""
+        """Return random words of about so many tokens."""
         words: list[str] = []
         length = 0
         while length < tokens:

@@ -1,12 +1,12 @@
-"""How much of a conversation is read again at each turn, beside mlx-lm's server.
+"""Measure how much of a conversation is prefilled again at each turn.
 
-All read the prompts of one script (`turn_script`), which is what is said in it too:
-ours says it token by token through `Runtime.generate`, as a Chat would; of mlx-lm one
-token is asked, since what it says it could not use in the next prompt. Ours is
-measured twice: back to back, and when there was time enough after each answer to read
-ahead. Where memory allows, all answer each request before the next, so that a busy
-machine slows all alike. The first token is timed from the call, on their side with
-HTTP on the loopback.
+All sides get the prompts of one script (`turn_script`). Ours also generates the
+scripted replies, token by token through `Runtime.generate`, as a Chat would. mlx-lm's
+server generates one token: it could not reuse its reply in the next prompt. Ours is
+measured twice: back to back, and with enough idle time after each answer to prefill
+the history. If memory allows, all sides run each request before the next one, so that
+a busy machine slows all alike. The first token is timed from the call; for mlx-lm that
+includes HTTP on the loopback.
 """
 
 import os
@@ -33,6 +33,7 @@ from mlx_gptoss.diagnostics.bench.turn_script import (
     ScriptedRequest,
 )
 from mlx_gptoss.diagnostics.doctor import describe_machine
+from mlx_gptoss.diagnostics.progress import ReportProgress, ignore_progress
 from mlx_gptoss.engine.interfaces import LanguageModel
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
@@ -42,18 +43,17 @@ from mlx_gptoss.harmony.messages import user
 from mlx_gptoss.memory import device_budget
 
 DEFAULT_TURNS = 10
-FORCED_LOGIT = 1e4  # a logit that leaves the others no chance
+FORCED_LOGIT = 1e4  # larger than any real logit
 GREEDY = SamplingParams(temperature=0)
 PEER = MLX_LM
 
-Progress = Callable[[str], None]
 MeasureRequest = Callable[[ScriptedRequest], "RequestTiming"]
 OpenSide = Callable[[], AbstractContextManager[MeasureRequest]]
 
 
 @dataclass(frozen=True)
 class RequestTiming:
-    """Tokens that were read before the first token came, and how long it took."""
+    """Prompt tokens prefilled, and seconds to the first token."""
 
     read: int
     first_token_s: float
@@ -61,7 +61,7 @@ class RequestTiming:
 
 @dataclass(frozen=True)
 class TurnResult:
-    """One request; `new` and `answer` are what it had to read at least."""
+    """Results of one request; `new` and `answer` are as in `ScriptedRequest`."""
 
     name: str
     prompt: int
@@ -74,7 +74,7 @@ class TurnResult:
 
 @dataclass(frozen=True)
 class TurnsBench:
-    """All turns; `peer` names what was compared, `failure` says why it was not."""
+    """Results of all turns; `failure` is the reason if the peer was not measured."""
 
     model: str
     machine: str
@@ -87,12 +87,12 @@ class TurnsBench:
 
     @property
     def worst_back_to_back(self) -> float:
-        """Most tokens read for one that an answer or a new message has."""
+        """The largest ratio of prefilled tokens to those of answer and new messages."""
         return max(t.back_to_back.read / (t.answer + t.new) for t in self.turns)
 
     @property
     def worst_after_idle(self) -> float:
-        """Most tokens read for one of a new message, when there was time."""
+        """The same ratio for new messages only, after idle time."""
         return max(t.after_idle.read / t.new for t in self.turns)
 
     def as_json(self) -> dict[str, Any]:
@@ -110,40 +110,40 @@ def bench_turns(
     turns: int = DEFAULT_TURNS,
     lengths: Lengths | None = None,
     restart_tokens: int = 0,
-    progress: Progress | None = None,
+    progress: ReportProgress = ignore_progress,
 ) -> TurnsBench:
     """Measure a conversation with the model in a folder, and with mlx-lm's server.
 
-    `restart_tokens` also times a prompt so long after a restart, read and from disk.
-    Raises GptOssError if ours cannot be measured; of a peer that cannot, why.
+    `restart_tokens` also times a prompt of that length after a restart, with prefill
+    and from disk. Raises GptOssError if ours cannot be measured; a failure of the peer
+    is recorded in the result.
     """
     if against not in (None, MLX_LM):
         raise GptOssError(f"cannot compare with `{against}`: only `{MLX_LM}` is known")
-    say = progress or (lambda _: None)
     checkpoint = open_checkpoint(model)
     tokenizer = Tokenizer.open(checkpoint.folder)
     tokenizer.require_harmony()
-    chosen = dtype or default_dtype()
+    compute = dtype or default_dtype()
     script = ConversationScript(tokenizer, turns=turns, lengths=lengths)
     requests = list(script.requests())
     load_average = os.getloadavg()[0]
 
-    say("loading mlx_gptoss")
-    loaded = load_model(checkpoint, dtype=DTYPES[chosen])
+    progress("loading mlx_gptoss")
+    loaded = load_model(checkpoint, dtype=DTYPES[compute])
     sides: list[OpenSide] = [
         partial(_open_own, loaded, tokenizer, idle=False),
         partial(_open_own, loaded, tokenizer, idle=True),
     ]
     failure = None
     if against is not None:
-        sides.append(partial(_open_peer, checkpoint.folder.absolute(), chosen))
-    weights = sum(checkpoint.loaded_bytes_by_part(DTYPES[chosen].size).values())
+        sides.append(partial(_open_peer, checkpoint.folder.absolute(), compute))
+    weights = sum(checkpoint.loaded_bytes_by_part(DTYPES[compute].size).values())
     together = 2 * weights < device_budget().total * SHARE_OF_MEMORY
     try:
-        found = _measure(sides, requests, together=together, say=say)
+        found = _measure(sides, requests, together=together, progress=progress)
     except EngineFailure as error:
         failure = str(error)
-        found = _measure(sides[:2], requests, together=together, say=say)
+        found = _measure(sides[:2], requests, together=together, progress=progress)
     turns_found = tuple(
         TurnResult(
             request.name, len(request.prompt), request.new, request.answer, *measured
@@ -152,14 +152,14 @@ def bench_turns(
     )
     restart = None
     if restart_tokens:
-        say(f"a restart with {restart_tokens} tokens")
+        progress(f"a restart with {restart_tokens} tokens")
         prompt = (requests[0].prompt * restart_tokens)[:restart_tokens]
-        restart = bench_restart(loaded, checkpoint, DTYPES[chosen], prompt)
+        restart = bench_restart(loaded, checkpoint, DTYPES[compute], prompt)
     return TurnsBench(
         str(model),
         describe_machine(),
         load_average,
-        chosen,
+        compute,
         turns_found,
         restart,
         peer=PEER if against and failure is None else None,
@@ -172,23 +172,23 @@ def _measure(
     requests: list[ScriptedRequest],
     *,
     together: bool,
-    say: Progress,
+    progress: ReportProgress,
 ) -> list[list[RequestTiming]]:
-    """Ask all sides each request in turn, or one side after the other."""
+    """Run each request on all sides, or all requests on one side after the other."""
     found: list[list[RequestTiming]] = [[] for _ in requests]
     groups = [sides] if together else [[side] for side in sides]
     for group in groups:
         with ExitStack() as stack:
-            say("starting")
-            asked = [stack.enter_context(side()) for side in group]
+            progress("starting")
+            measures = [stack.enter_context(side()) for side in group]
             for request, measured in zip(requests, found, strict=True):
-                say(f"turn {request.name}")
-                measured += [ask(request) for ask in asked]
+                progress(f"turn {request.name}")
+                measured += [measure(request) for measure in measures]
     return found
 
 
 class ScriptedModel:
-    """A model that computes all it should, and then says what it is told to."""
+    """A model that computes its logits, then forces the scripted reply."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
@@ -211,11 +211,11 @@ class ScriptedModel:
 def _open_own(
     model: LanguageModel, tokenizer: Tokenizer, *, idle: bool
 ) -> Iterator[MeasureRequest]:
-    """Our side; with `idle`, it first waits until all is read that can be."""
+    """Open our side; with `idle`, prefill the known history before each request."""
     saying = ScriptedModel(model)
     with Runtime(saying, tokenizer=tokenizer, cache=CacheOptions(idle=idle)) as runtime:
 
-        def ask(request: ScriptedRequest) -> RequestTiming:
+        def measure(request: ScriptedRequest) -> RequestTiming:
             if idle and request.before:
                 ahead = runtime.prepare(request.before)
                 assert ahead is not None
@@ -230,27 +230,25 @@ def _open_own(
             stats = stream.stats
             return RequestTiming(stats.prompt_tokens - stats.cached_tokens, seconds)
 
-        saying.set_reply(
-            [0]
-        )  # warms up on a prompt that has nothing to do with the rest
+        saying.set_reply([0])  # warms up on an unrelated prompt
         list(runtime.generate([0, 0, 0], replace(GREEDY, max_tokens=2)))
-        yield ask
+        yield measure
 
 
 @contextmanager
 def _open_peer(folder: Path, dtype: str) -> Iterator[MeasureRequest]:
-    """The server of mlx-lm. Raises EngineFailure where it cannot be compared."""
+    """Open mlx-lm's server. Raises EngineFailure if it gets another prompt."""
     with StockServer(folder, dtype) as server:
 
-        def ask(request: ScriptedRequest) -> RequestTiming:
-            answered = server.time_first_token(request.messages)
-            if answered.prompt_tokens != len(request.prompt):
+        def measure(request: ScriptedRequest) -> RequestTiming:
+            first = server.time_first_token(request.messages)
+            if first.prompt_tokens != len(request.prompt):
                 raise EngineFailure(
-                    f"{PEER} read {answered.prompt_tokens} tokens where the prompt "
+                    f"{PEER} read {first.prompt_tokens} tokens where the prompt "
                     f"of turn `{request.name}` has {len(request.prompt)}"
                 )
-            read = answered.prompt_tokens - answered.cached_tokens
-            return RequestTiming(read, answered.first_token_s)
+            read = first.prompt_tokens - first.cached_tokens
+            return RequestTiming(read, first.first_token_s)
 
         server.time_first_token((user("good day"),))  # loads and warms up
-        yield ask
+        yield measure

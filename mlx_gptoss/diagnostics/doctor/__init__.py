@@ -1,8 +1,8 @@
-"""Examine this machine: facts about it, and what is wrong with what to do about it.
+"""Diagnose this machine: facts about it, and problems with advice.
 
-facts.py    what is here; gathers, judges nothing
-judge.py    what is wrong in given facts, so that every finding can be tested on a
-            machine that never had it
+facts.py      collects facts
+findings.py   derives problems from facts, so that each can be tested without having it
+selftest.py   runs the model and the assumptions it depends on
 
 Downloads and changes nothing.
 """
@@ -35,7 +35,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Examination:
-    """The facts and what follows from them."""
+    """The facts about a machine and the findings derived from them."""
 
     facts: Facts
     findings: tuple[Finding, ...]
@@ -52,6 +52,6 @@ class Examination:
 
 
 def examine(hub: Hub | None = None) -> Examination:
-    """Look at this machine and the models of `hub` on it."""
+    """Examine this machine and the models of `hub` on it."""
     facts = collect_facts(hub or Hub())
     return Examination(facts, tuple(diagnose(facts)))

@@ -1,4 +1,4 @@
-"""What is on this machine: system, MLX, memory, disk, models, chats. Judges nothing."""
+"""Collect facts about this machine: system, MLX, memory, disk, models, saved chats."""
 
 import os
 import platform
@@ -20,14 +20,14 @@ OFFLINE = "HF_HUB_OFFLINE"
 
 @dataclass(frozen=True)
 class Facts:
-    """What is on this machine. Bytes are bytes; `macos` is None elsewhere."""
+    """Facts about this machine; sizes in bytes, `macos` None on other systems."""
 
     system: str
     architecture: str
     macos: str | None
     python: str
     packages: dict[str, str | None]
-    wheel: str | None  # what MLX's backend was built for: "macosx_14_0_arm64"
+    wheel: str | None  # platform of MLX's backend, like "macosx_14_0_arm64"
     device: str
     metal: bool
     mlx_failure: str | None
@@ -39,11 +39,11 @@ class Facts:
     free_disk: int
     offline: bool
     models: tuple[LocalModel, ...]
-    chats: ChatsFileReport | None = None  # where conversations are kept
+    chats: ChatsFileReport | None = None  # the file of saved conversations
 
 
 def collect_facts(hub: Hub) -> Facts:
-    """Collect the facts; nothing here fails because something is wrong."""
+    """Collect the facts; a problem on the machine is a fact, not an error."""
     device, metal, failure = _device()
     budget = device_budget() if failure is None else None
     cache = hub.folder
@@ -70,7 +70,7 @@ def collect_facts(hub: Hub) -> Facts:
 
 
 def describe_machine() -> str:
-    """Describe this machine in one line, to stand beside a measurement."""
+    """Describe this machine in one line, for a measurement."""
     device, metal, _ = _device()
     cores = f"{os.cpu_count()} cores, {format_bytes(_memory())}"
     gpu = "Metal" if metal else "no GPU"
@@ -78,7 +78,7 @@ def describe_machine() -> str:
 
 
 def _device() -> tuple[str, bool, str | None]:
-    """Name MLX's device, say whether it is Metal, and why MLX does not start."""
+    """Return MLX's device, whether it is Metal, and why MLX does not start."""
     try:
         import mlx.core as mx  # noqa: PLC0415 - its failure is a finding
     except (ImportError, OSError) as error:
@@ -121,6 +121,6 @@ def _memory() -> int:
 
 
 def _free_disk(folder: Path) -> int:
-    """Return the free bytes where `folder` is, or will be once it is made."""
+    """Return the free bytes on the disk where `folder` is or will be created."""
     here = next(path for path in (folder, *folder.parents) if path.exists())
     return shutil.disk_usage(here).free

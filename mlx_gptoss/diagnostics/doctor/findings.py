@@ -1,4 +1,4 @@
-"""What is wrong in the facts about a machine, and what to do about it."""
+"""Derive problems and advice from the facts about a machine."""
 
 import re
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ ERROR, WARNING, NOTE = "error", "warning", "note"
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to know: an `error` stops the work, a `warning` costs, a `note` not."""
+    """An `error` prevents work, a `warning` costs something, a `note` informs."""
 
     level: str
     what: str
@@ -28,20 +28,20 @@ class Finding:
 
 
 def diagnose(facts: Facts) -> list[Finding]:
-    """Find what is wrong in the facts, the worst first."""
+    """Return all findings, the most severe first."""
     findings = [
-        *_judge_mlx(facts),
-        *_judge_macos(facts),
-        *_judge_memory(facts),
-        *_judge_storage(facts),
-        *_judge_blas(facts),
-        *_judge_chats(facts.chats),
+        *_diagnose_mlx(facts),
+        *_diagnose_macos(facts),
+        *_diagnose_memory(facts),
+        *_diagnose_storage(facts),
+        *_diagnose_blas(facts),
+        *_diagnose_chats(facts.chats),
     ]
     order = (ERROR, WARNING, NOTE)
     return sorted(findings, key=lambda finding: order.index(finding.level))
 
 
-def _judge_mlx(facts: Facts) -> list[Finding]:
+def _diagnose_mlx(facts: Facts) -> list[Finding]:
     findings = []
     if facts.mlx_failure is not None:
         reinstall = "reinstall it: `pip install --force-reinstall mlx`"
@@ -56,7 +56,7 @@ def _judge_mlx(facts: Facts) -> list[Finding]:
     return findings
 
 
-def _judge_macos(facts: Facts) -> list[Finding]:
+def _diagnose_macos(facts: Facts) -> list[Finding]:
     if facts.macos is None:
         if facts.mlx_failure is None and not facts.metal:
             return [
@@ -76,10 +76,10 @@ def _judge_macos(facts: Facts) -> list[Finding]:
                 "Macs with Intel processors cannot run MLX",
             )
         ]
-    return [*_judge_macos_version(facts.macos), *_judge_metal(facts)]
+    return [*_diagnose_macos_version(facts.macos), *_diagnose_metal(facts)]
 
 
-def _judge_macos_version(macos: str) -> list[Finding]:
+def _diagnose_macos_version(macos: str) -> list[Finding]:
     if int(macos.split(".")[0]) >= OLDEST_MACOS:
         return []
     return [
@@ -91,7 +91,7 @@ def _judge_macos_version(macos: str) -> list[Finding]:
     ]
 
 
-def _judge_metal(facts: Facts) -> list[Finding]:
+def _diagnose_metal(facts: Facts) -> list[Finding]:
     findings = []
     if facts.mlx_failure is None and not facts.metal:
         findings.append(
@@ -117,7 +117,7 @@ def _judge_metal(facts: Facts) -> list[Finding]:
     return findings
 
 
-def _judge_memory(facts: Facts) -> list[Finding]:
+def _diagnose_memory(facts: Facts) -> list[Finding]:
     if facts.mlx_failure is not None or facts.usable_memory > PUBLISHED_20B:
         return []
     usable = f"{format_bytes(facts.usable_memory)} ({facts.usable_because})"
@@ -138,7 +138,7 @@ def _judge_memory(facts: Facts) -> list[Finding]:
     ]
 
 
-def _judge_storage(facts: Facts) -> list[Finding]:
+def _diagnose_storage(facts: Facts) -> list[Finding]:
     findings = [
         Finding(
             WARNING,
@@ -165,7 +165,7 @@ def _judge_storage(facts: Facts) -> list[Finding]:
     return findings
 
 
-def _judge_blas(facts: Facts) -> list[Finding]:
+def _diagnose_blas(facts: Facts) -> list[Finding]:
     if facts.blas.optimized or facts.mlx_failure is not None:
         return []
     what, _, advice = facts.blas.explanation.partition(": ")
@@ -173,7 +173,7 @@ def _judge_blas(facts: Facts) -> list[Finding]:
     return [Finding(level, what, advice or "unset it to have float32 fast")]
 
 
-def _judge_chats(chats: ChatsFileReport | None) -> list[Finding]:
+def _diagnose_chats(chats: ChatsFileReport | None) -> list[Finding]:
     if chats is None:
         return []
     repair = "`mlx-gptoss sessions repair` builds it anew from the conversations"

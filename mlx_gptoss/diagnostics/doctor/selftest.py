@@ -1,7 +1,7 @@
-"""What the rest rests on, tried on this machine in under a minute; one report to paste.
+"""Test the assumptions of the package on this machine, in under a minute.
 
-Each check says what it found. A fallback that is used is no failure: what counts is
-that numbers are right either way, so every fallback can be forced as well.
+Each check reports a detail. Using a fallback is not a failure: results must be right
+either way, so every fallback can be forced.
 """
 
 import time
@@ -19,6 +19,7 @@ from mlx_gptoss.checkpoint.mapping import PageSharing, map_parameter, share_page
 from mlx_gptoss.checkpoint.parameters import WORD, Parameter
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor
 from mlx_gptoss.diagnostics.doctor.facts import describe_machine
+from mlx_gptoss.diagnostics.progress import ReportProgress, ignore_progress
 from mlx_gptoss.diagnostics.storage_check import compare_modes
 from mlx_gptoss.files import scratch, storage_errors, temporary_folder
 from mlx_gptoss.format import mxfp4
@@ -31,19 +32,19 @@ from mlx_gptoss.model.gpt_oss import GptOss
 ADOPTION, POOL_WRITES = "adoption", "pool-writes"
 FALLBACKS = (ADOPTION, POOL_WRITES)
 
-# Of logits of a size of about 10: float32 sums in another order; bfloat16 keeps 8 bits.
+# For logits of size about 10: float32 in another order of summation; 8-bit mantissas.
 FLOAT32_TOLERANCE, BFLOAT16_TOLERANCE = 2e-3, 0.5
 PRODUCT_TOLERANCE = 2e-2  # relative: a GPU may multiply in half precision
-PARITY_TOKENS = 40  # more than a chunk of the demo's window would show
+PARITY_TOKENS = 40  # longer than the demo's window
 SPEED_TOKENS = 64
 ROWS, COLUMNS = 64, 256
-OFFSET = 24_680  # of a tensor that begins inside a page
+OFFSET = 24_680  # of a tensor that starts inside a page
 WIRED_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class Check:
-    """What one check found; `passed` False means do not trust this machine's output."""
+    """Result of one check; if it failed, do not trust this machine's output."""
 
     name: str
     passed: bool
@@ -53,7 +54,7 @@ class Check:
 
 @dataclass(frozen=True)
 class SelfTest:
-    """All checks, and the machine they ran on."""
+    """Results of all checks, and the machine they ran on."""
 
     machine: str
     forced: tuple[str, ...]
@@ -68,9 +69,9 @@ class SelfTest:
 
 
 def self_test(
-    force: tuple[str, ...] = (), *, say: Callable[[str], None] = lambda _: None
+    force: tuple[str, ...] = (), *, progress: ReportProgress = ignore_progress
 ) -> SelfTest:
-    """Run every check; `force` names fallbacks to take though they are not needed."""
+    """Run every check; `force` names fallbacks to use even if they are not needed."""
     folder = Path(resolve("demo", offline=True))
     in_place = False if POOL_WRITES in force else None
     work: dict[str, Callable[[], tuple[bool, str]]] = {
@@ -84,7 +85,7 @@ def self_test(
     }
     checks = []
     for name, check in work.items():
-        say(f"checking {name}")
+        progress(f"checking {name}")
         started = time.perf_counter()
         passed, detail = check()
         checks.append(Check(name, passed, detail, time.perf_counter() - started))
@@ -92,14 +93,14 @@ def self_test(
 
 
 def check_products() -> tuple[bool, str]:
-    """Compare the device's MXFP4 product with values decoded by table."""
-    draw = np.random.default_rng(0)
+    """Compare the device's MXFP4 product with values decoded by table lookup."""
+    rng = np.random.default_rng(0)
     groups = COLUMNS // MXFP4.group_size
-    blocks = draw.integers(
+    blocks = rng.integers(
         0, 256, (2, ROWS, groups, mxfp4.BYTES_PER_BLOCK), dtype=np.uint8
     )
-    scales = draw.integers(125, 129, (2, ROWS, groups), dtype=np.uint8)
-    x = draw.standard_normal((2, 1, COLUMNS)).astype(np.float32)
+    scales = rng.integers(125, 129, (2, ROWS, groups), dtype=np.uint8)
+    x = rng.standard_normal((2, 1, COLUMNS)).astype(np.float32)
     words = blocks.reshape(2, ROWS, -1).view(np.uint32)
     found = mx.gather_qmm(
         mx.array(x),
@@ -121,7 +122,7 @@ def check_products() -> tuple[bool, str]:
 
 
 def check_parity(folder: Path) -> tuple[bool, str]:
-    """Compare the demo read at once, token by token, and on the CPU in float32."""
+    """Compare the demo's logits in one pass, token by token, and on the CPU."""
     dtype = choose_dtype(None)
     prompt = demo_prompt(folder)
     at_once = load_demo(folder, dtype)
@@ -157,7 +158,7 @@ def difference(a: mx.array, b: mx.array) -> float:
 
 
 def check_adoption(*, forced: bool) -> tuple[bool, str]:
-    """Adopt a tensor that begins inside a page, and compare its values."""
+    """Share the pages of a tensor that starts inside a page; compare its values."""
 
     def refuse(pages: np.ndarray) -> mx.array:
         raise ValueError("forced")
@@ -181,7 +182,7 @@ def check_adoption(*, forced: bool) -> tuple[bool, str]:
 def check_pools(
     *, forced: bool, seen: Callable[[], bool] = check_writes
 ) -> tuple[bool, str]:
-    """Fill slots in place; where that is not seen, by assignment."""
+    """Fill slots in place, or by assignment if the device does not see that."""
     if not forced and seen():
         return True, "slots are filled in place"
     pool = SlotPool(3, (8,), mx.uint32, in_place=False)
@@ -202,7 +203,7 @@ def check_storages(folder: Path, *, in_place: bool | None) -> tuple[bool, str]:
 
 
 def check_wired_limit() -> tuple[bool, str]:
-    """Set the wired limit, and set it back."""
+    """Set the wired limit and restore it."""
     if not on_gpu():
         return True, "a CPU wires nothing"
     most = int(mx.device_info().get("max_recommended_working_set_size", 0))
@@ -213,7 +214,7 @@ def check_wired_limit() -> tuple[bool, str]:
 
 
 def check_speed(folder: Path) -> tuple[bool, str]:
-    """Decode with the demo, for an order of magnitude."""
+    """Time decode steps of the demo, for an order of magnitude."""
     model = load_demo(folder, choose_dtype(None))
     cache, token = model.make_cache(), mx.array([[5]])
     mx.eval(model(token, cache))
