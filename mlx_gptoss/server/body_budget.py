@@ -16,8 +16,8 @@ RETRY_SECONDS = 5.0
 class BodyBudget:
     """A budget of `limit` bytes. Not thread-safe: for one event loop."""
 
-    def __init__(self, most: int) -> None:
-        self.limit = most
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self.used = 0
 
     def charge(self, receive: Receive) -> "BudgetedBody":

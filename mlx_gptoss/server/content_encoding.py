@@ -1,7 +1,7 @@
 """Decode compressed request bodies as they arrive, up to a size limit.
 
     codings = content_codings(scope["headers"])
-    receive = DecodedBody(receive, codings, most=limits.body_bytes, too_large=...)
+    receive = DecodedBody(receive, codings, limit=limits.body_bytes, too_large=...)
 
 A few kilobytes can decode to gigabytes, so the limit applies to the output of every
 stage: none produces more than one byte beyond it. Knows bytes, not their content.
@@ -37,8 +37,8 @@ class ContentDecoder(Protocol):
 
     whole: bool
 
-    def feed(self, data: bytes, most: int) -> bytes:
-        """Decode a chunk; return at most `most` + 1 bytes."""
+    def feed(self, data: bytes, limit: int) -> bytes:
+        """Decode a chunk; return at most `limit` + 1 bytes."""
         ...
 
 
@@ -51,16 +51,16 @@ class ZlibDecoder:
         self._held = b""
         self._stream: Any = None
 
-    def feed(self, data: bytes, most: int) -> bytes:
+    def feed(self, data: bytes, limit: int) -> bytes:
         out, data = b"", self._held + data
         self._held = b""
-        while data and len(out) <= most:
+        while data and len(out) <= limit:
             if self._stream is None:
                 if len(data) < 2:  # too short to tell the format
                     self._held, self.whole = data, False
                     break
                 self._stream = zlib.decompressobj(self._bits(data))
-            out += self._stream.decompress(data, most - len(out) + 1)
+            out += self._stream.decompress(data, limit - len(out) + 1)
             data = self._stream.unconsumed_tail
             self.whole = self._stream.eof
             if self._stream.eof and (data := self._stream.unused_data):
@@ -79,24 +79,24 @@ class ZlibDecoder:
 class ZstdDecoder:
     """Zstandard, with any number of frames; the window is bounded by the body limit."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, limit: int) -> None:
         self.whole = True
         name = zstd.DecompressionParameter.window_log_max
         low, high = name.bounds()
-        window = max(MIN_WINDOW_LOG, most.bit_length())
+        window = max(MIN_WINDOW_LOG, limit.bit_length())
         self._options: dict[int, int] = {name: min(max(window, low), high)}
         self._stream: Any = None
 
-    def feed(self, data: bytes, most: int) -> bytes:
+    def feed(self, data: bytes, limit: int) -> bytes:
         out = b""
-        while data and len(out) <= most:
+        while data and len(out) <= limit:
             if self._stream is None:
                 self._stream = zstd.ZstdDecompressor(options=self._options)
-            out += self._stream.decompress(data, most - len(out) + 1)
+            out += self._stream.decompress(data, limit - len(out) + 1)
             while not self._stream.eof and not self._stream.needs_input:
-                if len(out) > most:
+                if len(out) > limit:
                     return out
-                out += self._stream.decompress(b"", most - len(out) + 1)
+                out += self._stream.decompress(b"", limit - len(out) + 1)
             self.whole = self._stream.eof
             data = self._stream.unused_data if self._stream.eof else b""
             if self._stream.eof:
@@ -105,8 +105,8 @@ class ZstdDecoder:
 
 
 CODINGS: dict[str, Callable[[int], ContentDecoder]] = {
-    "gzip": lambda most: ZlibDecoder(gzip=True),
-    "deflate": lambda most: ZlibDecoder(gzip=False),
+    "gzip": lambda limit: ZlibDecoder(gzip=True),
+    "deflate": lambda limit: ZlibDecoder(gzip=False),
     "zstd": ZstdDecoder,
 }
 ACCEPTED = ", ".join(CODINGS)
@@ -135,12 +135,12 @@ class DecodedBody:
         self,
         receive: Receive,
         codings: list[str],
-        most: int,
+        limit: int,
         too_large: Callable[[], Exception],
     ) -> None:
         self._receive = receive
-        self._stages = [(one, CODINGS[one](most)) for one in reversed(codings)]
-        self._left = dict.fromkeys(range(len(codings)), most)
+        self._stages = [(one, CODINGS[one](limit)) for one in reversed(codings)]
+        self._left = dict.fromkeys(range(len(codings)), limit)
         self._too_large = too_large
         self._whole = False
 

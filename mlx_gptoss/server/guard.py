@@ -98,15 +98,15 @@ class Guard:
         headers = decode_headers(scope)
         error = self.refusal(scope["method"], scope["path"], headers)
         scope.setdefault("state", {})[AUTHORIZED] = self._is_authorized(headers)
-        codings, most = content_codings(scope["headers"]), self._limits.body_bytes
+        codings, limit = content_codings(scope["headers"]), self._limits.body_bytes
         if error is None and not can_decode(codings):
             error = unsupported_encoding()
         if error is not None:
             await _refuse(scope["path"], error, send)
             return
-        body: Receive = _LimitedBody(receive, most, self._limits.body_seconds)
+        body: Receive = _LimitedBody(receive, limit, self._limits.body_seconds)
         if codings:
-            body = DecodedBody(body, codings, most, lambda: _too_large(most))
+            body = DecodedBody(body, codings, limit, lambda: _too_large(limit))
         share = self._body_budget.charge(body)
         try:
             await self._app(scope, share, send)
@@ -201,10 +201,10 @@ def is_under(path: str, prefixes: tuple[str, ...]) -> bool:
     return any(path == one or path.startswith(f"{one}/") for one in prefixes)
 
 
-def too_large(most: int) -> ApiError:
+def too_large(limit: int) -> ApiError:
     return ApiError(
         413,
-        f"the body is larger than {most} bytes: shorten the conversation",
+        f"the body is larger than {limit} bytes: shorten the conversation",
         "request_too_large",
         headers={"Connection": "close"},
     )
@@ -226,9 +226,9 @@ class _LimitedBody:
     Raises HTTPException, which Starlette passes through unchanged.
     """
 
-    def __init__(self, receive: Receive, most: int, seconds: float) -> None:
+    def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
         self._receive = receive
-        self._most = most
+        self._limit = limit
         self._size = 0
         self._whole = False
         self._end = asyncio.get_running_loop().time() + seconds
@@ -242,14 +242,14 @@ class _LimitedBody:
         except TimeoutError:
             raise _closing_error(408, "the body took too long to arrive") from None
         self._size += len(message.get("body", b""))
-        if self._size > self._most:
-            raise _too_large(self._most)
+        if self._size > self._limit:
+            raise _too_large(self._limit)
         self._whole = not message.get("more_body", False)
         return message
 
 
-def _too_large(most: int) -> HTTPException:
-    return _closing_error(413, too_large(most).message)
+def _too_large(limit: int) -> HTTPException:
+    return _closing_error(413, too_large(limit).message)
 
 
 def _closing_error(status: int, message: str) -> HTTPException:

@@ -1,6 +1,6 @@
 """Shared by all routes: models, settings, and the life of one request.
 
-    job = await service.start(request, model, make_ask)      # leased and started
+    job = await service.start(request, model, make_request)      # leased and started
     return await service.reply(request, job, work, headers)  # or
     return service.stream(job, frames, headers)
 
@@ -64,13 +64,13 @@ class Job:
     runtime: Runtime
     turns: Sequence[AnswerStream]
     _stack: AsyncExitStack
-    _ask: ConversationRequest | None = None
+    _conversation: ConversationRequest | None = None
 
     @property
-    def ask(self) -> ConversationRequest:
+    def conversation(self) -> ConversationRequest:
         """The parsed request, for requests that are conversations."""
-        assert self._ask is not None
-        return self._ask
+        assert self._conversation is not None
+        return self._conversation
 
     @property
     def turn(self) -> AnswerStream:
@@ -116,22 +116,27 @@ class Service:
         self,
         request: Request,
         model: str | None,
-        make_ask: Callable[[Runtime], ConversationRequest],
+        make_request: Callable[[Runtime], ConversationRequest],
     ) -> Job:
         """Lease a model and start generating. Raises ApiError for a bad request.
 
-        `make_ask` runs in a thread and may block.
+        `make_request` runs in a thread and may block.
         """
-        size, asks = self.body_size(request), list[ConversationRequest]()
+        size, made = self.body_size(request), list[ConversationRequest]()
 
         async def prompts(runtime: Runtime) -> list[PreparedPrompt]:
-            ask = await self.pools.run(size, make_ask, runtime)
-            asks.append(ask)
-            run = self.pools.compile if ask.needs_compiling else self.pools.run
-            return await run(max(size, ask.characters), prepare_prompts, ask, runtime)
+            conversation = await self.pools.run(size, make_request, runtime)
+            made.append(conversation)
+            run = self.pools.compile if conversation.needs_compiling else self.pools.run
+            return await run(
+                max(size, conversation.characters),
+                prepare_prompts,
+                conversation,
+                runtime,
+            )
 
         job = await while_connected(request, self._start(model, prompts))
-        return replace(job, _ask=asks[0])
+        return replace(job, _conversation=made[0])
 
     async def start_prompts(
         self,
@@ -147,7 +152,7 @@ class Service:
         self,
         request: Request,
         model: str | None,
-        make_ask: Callable[[Runtime], ConversationRequest],
+        make_request: Callable[[Runtime], ConversationRequest],
         work: Callable[[ConversationRequest, Runtime], T],
     ) -> tuple[ConversationRequest, T]:
         """Lease a model; return the parsed request and the result of `work` on it."""
@@ -155,9 +160,11 @@ class Service:
         async def inspect() -> tuple[ConversationRequest, T]:
             size = self.body_size(request)
             async with self.models.lease(model) as runtime:
-                ask = await self.pools.run(size, make_ask, runtime)
-                size = max(size, ask.characters)
-                return ask, await self.pools.run(size, work, ask, runtime)
+                conversation = await self.pools.run(size, make_request, runtime)
+                size = max(size, conversation.characters)
+                return conversation, await self.pools.run(
+                    size, work, conversation, runtime
+                )
 
         return await while_connected(request, inspect())
 

@@ -52,15 +52,15 @@ class LiveResponse:
     def id(self) -> str:
         return self.output.reply.id
 
-    def feed(self, heard: ParsedToken) -> list[StreamEvent]:
+    def feed(self, parsed: ParsedToken) -> list[StreamEvent]:
         """Add a token's parser output; return the resulting stream events."""
-        if heard.visible and heard.step is not None:
-            self._steps.append(heard.step)
-        return self.output.feed(heard.events, self._logprobs(heard))
+        if parsed.visible and parsed.step is not None:
+            self._steps.append(parsed.step)
+        return self.output.feed(parsed.events, self._logprobs(parsed))
 
-    def _logprobs(self, heard: ParsedToken) -> Sequence[TokenLogprob]:
+    def _logprobs(self, parsed: ParsedToken) -> Sequence[TokenLogprob]:
         """Log-probabilities of the text emitted now; partial characters wait."""
-        if not heard.events:
+        if not parsed.events:
             return ()
         steps, self._steps = self._steps, []
         if self.logprobs_tokenizer is None:
@@ -81,14 +81,14 @@ class ResponseRegistry:
         # Separate threads: a locked store must not exhaust the shared pool.
         self._threads = ThreadPoolExecutor(STORE_THREADS, "responses")
 
-    def add(self, live: LiveResponse) -> LiveResponse:
-        self.running[live.id] = live
-        return live
+    def add(self, response: LiveResponse) -> LiveResponse:
+        self.running[response.id] = response
+        return response
 
-    def remove(self, live: LiveResponse) -> None:
+    def remove(self, response: LiveResponse) -> None:
         """Remove a response that has ended. Idempotent."""
-        live.ended.set()
-        self.running.pop(live.id, None)
+        response.ended.set()
+        self.running.pop(response.id, None)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -116,30 +116,30 @@ class ResponseRegistry:
             )
         return items
 
-    async def events(self, live: LiveResponse) -> AsyncIterator[StreamEvent]:
+    async def events(self, response: LiveResponse) -> AsyncIterator[StreamEvent]:
         """Yield all stream events of a response; a failure becomes the last one."""
-        for event in live.output.begin():
+        for event in response.output.begin():
             yield event
         try:
-            async for heard in live.turn:
-                for event in live.feed(heard):
+            async for parsed in response.turn:
+                for event in response.feed(parsed):
                     yield event
-            last = live.end()
+            last = response.end()
         except Exception as error:
-            last = live.output.fail(as_api_error(error))
-        await self._finish(live)
+            last = response.output.fail(as_api_error(error))
+        await self._finish(response)
         for event in last:
             if "response" in event:  # known only after saving
-                event["response"]["store"] = live.output.reply.store
+                event["response"]["store"] = response.output.reply.store
             yield event
 
-    async def reply_to_end(self, live: LiveResponse) -> ResponseReply:
+    async def run_to_end(self, response: LiveResponse) -> ResponseReply:
         """Run a turn to its end and return the response."""
-        async for heard in live.turn:
-            live.feed(heard)
-        live.end()
-        await self._finish(live)
-        return live.output.reply
+        async for parsed in response.turn:
+            response.feed(parsed)
+        response.end()
+        await self._finish(response)
+        return response.output.reply
 
     async def snapshot(self, id: str) -> JsonObject:
         """Return the current state of a response. Raises ApiError (404)."""
@@ -160,15 +160,15 @@ class ResponseRegistry:
 
     async def cancel(self, id: str) -> JsonObject:
         """Cancel a response in progress. Idempotent."""
-        live = self.running.get(id)
-        if live is not None:
-            live.turn.cancel()
+        response = self.running.get(id)
+        if response is not None:
+            response.turn.cancel()
             try:
                 async with asyncio.timeout(CANCEL_SECONDS):
-                    await live.ended.wait()
+                    await response.ended.wait()
             except TimeoutError:  # its client does not read; it gets no more tokens
-                return live.output.snapshot() | {"status": CANCELLED}
-            return live.output.snapshot()
+                return response.output.snapshot() | {"status": CANCELLED}
+            return response.output.snapshot()
         found = (await self._load(id)).reply
         if found["status"] != CANCELLED:
             raise bad_request("the response has ended: there is nothing to cancel")
@@ -176,10 +176,10 @@ class ResponseRegistry:
 
     async def delete(self, id: str) -> None:
         """Delete a response; one in progress is cancelled and not stored."""
-        live = self.running.get(id)
-        if live is not None:
-            live.stored = False
-            live.turn.cancel()
+        response = self.running.get(id)
+        if response is not None:
+            response.stored = False
+            response.turn.cancel()
         elif self.store is None or not await self._in_thread(self.store.delete, id):
             raise not_found()
 
@@ -202,24 +202,24 @@ class ResponseRegistry:
             raise bad_request(f"{NO_STORE}: send the items themselves", param=param)
         return self.store
 
-    async def _finish(self, live: LiveResponse) -> None:
+    async def _finish(self, response: LiveResponse) -> None:
         """Store a response before its end is announced, so that clients find it."""
-        await self._save(live)
-        self.remove(live)
+        await self._save(response)
+        self.remove(response)
 
-    async def _save(self, live: LiveResponse) -> None:
+    async def _save(self, response: LiveResponse) -> None:
         """Store a response; on failure it is sent anyway, with `store: false`."""
-        if not live.stored or self.store is None:
+        if not response.stored or self.store is None:
             return
-        reply = live.output.snapshot()
-        previous = live.output.reply.previous_response_id
-        stored = StoredResponse(reply, live.items, previous, live.continues)
+        reply = response.output.snapshot()
+        previous = response.output.reply.previous_response_id
+        stored = StoredResponse(reply, response.items, previous, response.continues)
         try:
-            live.stored = await self._in_thread(self.store.save, stored)
+            response.stored = await self._in_thread(self.store.save, stored)
         except StorageError as error:
             log.error("a response could not be stored: %s", error)
-            live.stored = False
-        live.output.reply.store = live.stored
+            response.stored = False
+        response.output.reply.store = response.stored
 
 
 def not_found() -> ApiError:

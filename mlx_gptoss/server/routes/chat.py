@@ -28,10 +28,10 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
     """Answer a conversation, whole or as a stream of chunks."""
     service = Service.of(request)
     settings = service.settings
-    ask = partial(read_request, body, settings=settings, restore=service.restore)
-    job = await service.start(request, body.model, ask)
+    make = partial(read_request, body, settings=settings, restore=service.restore)
+    job = await service.start(request, body.model, make)
     manner = ChatReplyOptions.of(body, job.model, job.runtime, settings)
-    headers = ignored_headers(body, job.ask)
+    headers = ignored_headers(body, job.conversation)
     if body.stream:
         return service.stream(job, frames(job.turns, manner), headers)
     return await service.reply(request, job, build_reply(job.turns, manner), headers)
@@ -44,13 +44,13 @@ async def chat_render(body: ChatRequest, request: Request) -> Response:
     make = partial(
         read_request, body, settings=service.settings, restore=service.restore
     )
-    ask, reply = await service.inspect(request, body.model, make, render_reply)
-    return json_reply(reply, ignored_headers(body, ask))
+    conversation, reply = await service.inspect(request, body.model, make, render_reply)
+    return json_reply(reply, ignored_headers(body, conversation))
 
 
-def render_reply(ask: ConversationRequest, runtime: Runtime) -> RenderedPrompt:
+def render_reply(conversation: ConversationRequest, runtime: Runtime) -> RenderedPrompt:
     """Render the prompt of a request as text and token ids."""
-    ids = ask.render_any_length(runtime)
+    ids = conversation.render_any_length(runtime)
     text = runtime.tokenizer.decode(ids)
     return RenderedPrompt(prompt=text, token_ids=ids, prompt_tokens=len(ids))
 
@@ -63,11 +63,15 @@ async def frames(
     yield DONE
 
 
-def count_prompt_tokens(ask: ConversationRequest, runtime: Runtime) -> int:
+def count_prompt_tokens(conversation: ConversationRequest, runtime: Runtime) -> int:
     """Return the number of prompt tokens of a request."""
-    return len(ask.render_any_length(runtime))
+    return len(conversation.render_any_length(runtime))
 
 
-def ignored_headers(body: ChatRequest, ask: ConversationRequest) -> dict[str, str]:
+def ignored_headers(
+    body: ChatRequest, conversation: ConversationRequest
+) -> dict[str, str]:
     """Return the header that lists ignored fields and tools."""
-    return ignored_header(body.ignored_fields, ask.ignored_tools, ask.hidden_parts)
+    return ignored_header(
+        body.ignored_fields, conversation.ignored_tools, conversation.hidden_parts
+    )

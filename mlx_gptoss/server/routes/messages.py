@@ -49,19 +49,19 @@ router = APIRouter(tags=["messages"], responses=ERRORS, route_class=JsonBodyRout
 async def create_message(body: MessagesRequest, request: Request) -> Response:
     """Answer a conversation, whole or as a stream of events."""
     service = Service.of(request)
-    ask = partial(
+    make = partial(
         read_request, body, settings=service.settings, restore=service.restore
     )
-    job = await service.start(request, body.model, ask)
+    job = await service.start(request, body.model, make)
     output = MessageBuilder(
         new_message(job.model),
         thinking=shows_thinking(body),
         omitted=omits_thinking(body),
     )
-    headers = ignored_headers(body, job.ask)
+    headers = ignored_headers(body, job.conversation)
     if body.stream:
-        said = frames(job.turn, output)
-        return service.stream(job, said, headers, error_frame=error_frame)
+        events = frames(job.turn, output)
+        return service.stream(job, events, headers, error_frame=error_frame)
     return await service.reply(request, job, build_reply(job.turn, output), headers)
 
 
@@ -83,8 +83,8 @@ async def render_message(body: RenderMessageRequest, request: Request) -> Respon
     make = partial(
         read_request, body, settings=service.settings, restore=service.restore
     )
-    ask, reply = await service.inspect(request, body.model, make, render_reply)
-    return json_reply(reply, ignored_headers(body, ask))
+    conversation, reply = await service.inspect(request, body.model, make, render_reply)
+    return json_reply(reply, ignored_headers(body, conversation))
 
 
 async def frames(turn: AnswerStream, output: MessageBuilder) -> AsyncIterator[bytes]:
@@ -97,9 +97,11 @@ def error_frame(error: ApiError) -> bytes:
 
 
 def ignored_headers(
-    body: CountTokensRequest, ask: ConversationRequest
+    body: CountTokensRequest, conversation: ConversationRequest
 ) -> dict[str, str]:
     """Return the header that lists ignored fields and tools."""
     return ignored_header(
-        fields_without_effect(body), ask.ignored_tools, ask.hidden_parts
+        fields_without_effect(body),
+        conversation.ignored_tools,
+        conversation.hidden_parts,
     )

@@ -42,15 +42,15 @@ async def create_response(body: ResponsesRequest, request: Request) -> Response:
     """Answer a list of input items, whole or as a stream of events."""
     service = Service.of(request)
     question = await load_question(body, request, service)
-    ask = partial(question.read, settings=service.settings)
-    job = await service.start(request, body.model, ask)
-    live = service.responses.add(start_response(question, job, service))
-    job.on_close(partial(service.responses.remove, live))
+    make = partial(question.read, settings=service.settings)
+    job = await service.start(request, body.model, make)
+    response = service.responses.add(start_response(question, job, service))
+    job.on_close(partial(service.responses.remove, response))
     headers = ignored_headers(question)
     if body.stream:
-        return service.stream(job, frames(service.responses, live), headers)
+        return service.stream(job, frames(service.responses, response), headers)
     return await service.reply(
-        request, job, service.responses.reply_to_end(live), headers
+        request, job, service.responses.run_to_end(response), headers
     )
 
 
@@ -125,14 +125,16 @@ async def load_question(
     """Check a request and load the conversation it continues."""
     size = service.body_size(request)
     await service.pools.run(size, check_supported, body, service.settings)
-    kept = service.responses
-    earlier = await kept.history(body.previous_response_id)
-    find = kept.store.find if kept.store else None
+    registry = service.responses
+    earlier = await registry.history(body.previous_response_id)
+    find = registry.store.find if registry.store else None
     return ResponsesConversation(body, earlier, find, service.restore)
 
 
-async def frames(kept: ResponseRegistry, live: LiveResponse) -> AsyncIterator[bytes]:
-    async for event in kept.events(live):
+async def frames(
+    registry: ResponseRegistry, response: LiveResponse
+) -> AsyncIterator[bytes]:
+    async for event in registry.events(response):
         yield sse_json(event, event["type"])
     yield DONE
 
