@@ -3,6 +3,21 @@
     checkpoint = open_checkpoint(folder)         # reads and checks headers only
     model = load_model(checkpoint, dtype=mx.float32)
 
+checkpoint.py          open a checkpoint
+folder.py              find config, index and shards; json_files.py reads small JSON
+safetensors_header.py  read and check the header of one file
+matching.py            match stored tensors with those the config demands
+mismatch.py            explain why they differ; tool_signatures.py: names of other tools
+adapters.py            recognize LoRA adapters
+parameters.py          arrays in memory and their stored tensors
+load.py                fill a model: tensor_reads.py reads, mapping.py maps files
+expert_records.py      where each expert is stored, for streaming
+value_checks.py        check values for NaN; summary.py, notices.py: for `inspect`
+tokenizer/             text to token ids and back
+hub/                   model names to folders; downloads
+
+A new tensor layout is data in `format/layout.py`.
+
 The names are imported on first use: opening a checkpoint does not start MLX, and the
 command line, which only asks the hub for folders, imports none of this.
 """

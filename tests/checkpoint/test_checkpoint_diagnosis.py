@@ -172,7 +172,7 @@ CASES: dict[str, tuple[Case, str]] = {
     # quantized by others
     "bitsandbytes": (
         with_tensors(Q_PROJ + ".absmax", Q_PROJ + ".quant_map"),
-        f"quantized by bitsandbytes: not read here, {UNQUANTIZED}",
+        f"quantized by bitsandbytes: not supported, {UNQUANTIZED}",
     ),
     "bitsandbytes-state": (
         with_tensors(Q_PROJ + ".quant_state.bitsandbytes__nf4"),

@@ -110,7 +110,7 @@ def test_a_second_pull_waits_for_the_first_and_says_so(
     second = Pull(server, tmp_path)
     assert second.process.stderr is not None
     line = second.process.stderr.readline()
-    assert line == "(`owner/model` is being downloaded already: waiting for that)\n"
+    assert line == "(`owner/model` is already being downloaded: waiting for it)\n"
     server.let_go.set()
 
     (code, folder, _), (code_2, folder_2, _) = first.end(), second.end()
@@ -135,7 +135,7 @@ def test_a_full_disk_keeps_what_fitted_and_says_so(
     assert (found.returncode, found.stdout) == (1, "")
     assert found.stderr.count("\n") == 1
     assert "the disk is full" in found.stderr
-    assert "run the same command again, which goes on where it" in found.stderr
+    assert "run the same command again to resume" in found.stderr
     part = RepoFolder(tmp_path / "hub", "owner/model").partial_file(
         etag_of(NAME, WEIGHTS)
     )

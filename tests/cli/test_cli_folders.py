@@ -65,7 +65,7 @@ def test_the_folder_is_meant_and_one_note_says_so(
 def test_a_file_of_a_model_here_is_no_hub_id(file: str, beside_folders: Path) -> None:
     result = run(f"inspect --offline q8/{file}", beside_folders / "cache")
 
-    assert f"`./q8/{file}` is a file: give the folder it lies in" in result.stderr
+    assert f"`./q8/{file}` is a file: give its folder" in result.stderr
 
 
 def test_serve_names_it_by_its_folder() -> None:

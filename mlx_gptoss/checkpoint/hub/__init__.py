@@ -1,15 +1,18 @@
-"""A path, `demo` or a Hub id -> a local folder. The only door to the network.
+"""Model names to local folders; the only code that accesses the network.
 
-folders.py     what lies on this machine: names, paths, completeness, kinds
-cache.py       the Hub and its cache: resolve, pull, list, delete
-published.py   what the Hub says of a repository, and which files are needed
-download.py    those files into the cache: locked, resumed, checked, linked
-transfer.py    one file; ranges.py, retries.py, parts.py: what that takes
-repos.py       a repository's folder in the cache, laid out as the library does
-stored.py      the models that lie there, whole or in part
-library.py     the hub library, and its own download
-ggufs.py       GGUF files, which can only be converted
-errors.py      what the hub library raises -> one line that says what to do
+local_models.py   `demo`, paths and Hub ids; which models are complete
+cache.py          Hub: resolve, pull, list and delete models
+repo_listing.py   a repository's commit and files, and which are needed
+download.py       download files into the cache: lock, resume, check, link
+transfer.py       download one file, resuming it
+ranges.py         one HTTP range request
+retries.py        which errors are retried, and when
+partial_file.py   the part of a file on disk, and its hash
+repo_folder.py    a repository's folder in the cache, in the hub library's layout
+cached_models.py  list the models in the cache
+library.py        the hub library, and its own download
+gguf.py           GGUF files, which must be converted
+errors.py         the hub library's exceptions as HubError
 """
 
 from mlx_gptoss.checkpoint.hub.cache import Hub, ModelCheck, resolve

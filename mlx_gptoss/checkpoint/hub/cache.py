@@ -1,7 +1,7 @@
-"""The Hub and its cache on disk: resolve a model, pull, list and delete.
+"""The Hub and its cache on disk: resolve, pull, list and delete models.
 
-A model that is whole in the cache is used without asking the Hub anything; `pull`
-asks for what is newer. The hub library's telemetry is off before it is used.
+A model that is complete in the cache is used without a request to the Hub; `pull` gets
+the newest version. The hub library's telemetry is disabled before use.
 """
 
 import shutil
@@ -41,9 +41,7 @@ from mlx_gptoss.memory import format_bytes
 
 FREE_RESERVE = 10**9  # bytes of disk to leave free after a download
 
-ModelCheck = Callable[
-    [Path, int], None
-]  # its config.json, bytes of all its weight files
+ModelCheck = Callable[[Path, int], None]  # config.json, bytes of all weight files
 
 
 def _free_disk(path: Path) -> int:
@@ -52,16 +50,16 @@ def _free_disk(path: Path) -> int:
 
 @dataclass(frozen=True)
 class Hub:
-    """The Hub and its cache; None means what HF_ENDPOINT and HF_HOME say."""
+    """The Hub and its cache; None means the values of HF_ENDPOINT and HF_HOME."""
 
     endpoint: str | None = None
     cache: Path | None = None
     free_disk: Callable[[Path], int] = _free_disk
-    sleep: Sleep = time.sleep  # between tries
+    sleep: Sleep = time.sleep  # between retries
 
     @property
     def folder(self) -> Path:
-        """The folder of the cache; it need not exist yet."""
+        """The folder of the cache; it may not exist yet."""
         return self.cache or Path(library().constants.HF_HUB_CACHE)
 
     def resolve(
@@ -73,10 +71,10 @@ class Hub:
         check: ModelCheck | None = None,
         notify: Notify | None = None,
     ) -> Path:
-        """Return the folder of `model`, downloading it if it is not here yet.
+        """Return the folder of `model`, downloading it if necessary.
 
         `check` is called before weights are downloaded, and may raise to refuse them.
-        `say` is told in a line what a download does besides: it waits, it tries again.
+        `notify` receives one line per event of the download, such as a retry.
         """
         here = local_folder(model) or self.cached(model)
         if here is not None:
@@ -85,7 +83,7 @@ class Hub:
         return self._download(model, progress, notify, check)
 
     def require_network(self, model: str, *, offline: bool) -> None:
-        """Raise HubError where a download is needed and forbidden."""
+        """Raise HubError if downloads are disabled."""
         if offline or is_offline():
             raise HubError(
                 f"`{model}` {self._describe_missing(model)} and downloads are off: "
@@ -94,7 +92,7 @@ class Hub:
             )
 
     def _describe_missing(self, model: str) -> str:
-        """Say that a model is not here, or how much of it is not."""
+        """Describe how much of a model is missing."""
         lack = describe_missing(RepoFolder(self.folder, model))
         if lack is not None:
             return lack
@@ -102,7 +100,7 @@ class Hub:
         return f"is not on this machine{here if is_empty_folder(model) else ''}"
 
     def _download_command(self, model: str) -> str:
-        """Name what downloads a model: GGUF files come with their conversion."""
+        """Return the command that downloads a model; for GGUF files, `convert`."""
         _, files = RepoFolder(self.folder, model).read_download()
         is_gguf = any(file.name.endswith(GGUF) for file in files)
         return f"`mlx-gptoss {f'convert {model} DST' if is_gguf else f'pull {model}'}`"
@@ -114,9 +112,9 @@ class Hub:
         progress: Progress | None = None,
         notify: Notify | None = None,
     ) -> Path:
-        """Download the newest files of a Hub id; what is here already is kept.
+        """Download the newest files of a Hub id that are missing here.
 
-        A download that was interrupted, or killed, goes on where it stopped.
+        A download that was interrupted or killed is resumed.
         """
         if explicit_folder(model) is not None:
             raise HubError(f"`{model}` is already here: only Hub ids can be pulled")
@@ -125,16 +123,16 @@ class Hub:
         return self._download(model, progress, notify)
 
     def cached(self, model: str) -> Path | None:
-        """Return the folder of a Hub id if all of it was downloaded."""
+        """Return the folder of a Hub id if it is complete."""
         folder = RepoFolder(self.folder, model).branch_folder()
         return folder if folder and is_complete(folder) else None
 
     def snapshot(self, repo: str) -> Path | None:
-        """Return the folder of what was downloaded of a Hub id, whole or not."""
+        """Return the folder of a Hub id, complete or not, if any."""
         return RepoFolder(self.folder, repo).snapshot()
 
     def list_files(self, repo: str) -> dict[str, int]:
-        """Ask the Hub for the files of a repository: size by name."""
+        """Request the files of a repository: size by name."""
         with hub_errors(repo):
             files = fetch_listing(self.endpoint, repo).files
         return {file.name: file.size or 0 for file in files.values()}
@@ -148,16 +146,16 @@ class Hub:
         revision: str,
         notify: Notify | None = None,
     ) -> Path:
-        """Download the files of `sizes` (size by name) that are not here yet.
+        """Download the files of `sizes` (size by name) that are missing here.
 
-        Returns the folder they lie in.
+        Returns their folder.
         """
         with hub_errors(repo):
             published = fetch_listing(self.endpoint, repo, revision)
             gone = [name for name in sizes if name not in published.files]
             if gone:
                 raise HubError(
-                    f"`{gone[0]}` is gone from `{repo}`: choose another file"
+                    f"`{gone[0]}` is no longer in `{repo}`: choose another file"
                 )
             files = [published.files[name] for name in sizes]
             download = self._prepare(published, files, progress, notify)
@@ -167,7 +165,7 @@ class Hub:
     def list_models(self) -> list[LocalModel]:
         """List the demo and the gpt-oss models in the cache, by name.
 
-        Among them is what an interrupted download left, of whatever model that was.
+        Includes interrupted downloads of any model.
         """
         demo = (
             [describe_model(DEMO, DEMO_FOLDER, None)]
@@ -199,7 +197,7 @@ class Hub:
         return sum(size for path, size in sizes.items() if not path.exists())
 
     def _delete_shared(self, model: str) -> None:
-        """Let the library delete a model: files may belong to others, too."""
+        """Let the library delete a model whose files other models may share."""
         cache = library().scan_cache_dir(self.folder)
         found = [r for r in cache.repos if (r.repo_type, r.repo_id) == ("model", model)]
         hashes = [x.commit_hash for repo in found for x in repo.revisions]
@@ -241,7 +239,7 @@ class Hub:
         )
 
     def _check(self, published: RepoListing, check: ModelCheck) -> None:
-        """Show `check` the config, outside the cache: a refusal leaves nothing."""
+        """Run `check` on a config outside the cache; a refusal leaves nothing."""
         weights = (f.size or 0 for f in select_files(published) if is_weights(f.name))
         with scratch(temporary_folder()) as folder:
             config = download_with_library(
@@ -284,7 +282,7 @@ def resolve(
 ) -> Path:
     """Return the folder of `model`: `demo`, a path (`./x`, `~/x`, `/x`) or a Hub id.
 
-    A folder here that holds weights goes before a Hub id, with a warning.
+    A local folder with weights takes precedence over a Hub id, with a warning.
     """
     return Hub().resolve(
         model, offline=offline, progress=progress, check=check, notify=notify

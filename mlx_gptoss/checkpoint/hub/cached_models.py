@@ -1,4 +1,4 @@
-"""The models that lie in the Hub's cache, whole or in part. Asks nobody."""
+"""List the models in the Hub's cache, complete or not. Uses no network."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,22 +21,22 @@ REPOS = "models--*--*"  # how the cache names the folder of `owner/name`
 
 
 def list_cached_models(cache: Path) -> list[LocalModel]:
-    """List gpt-oss models, and what an interrupted download left of any model."""
+    """List gpt-oss models, and interrupted downloads of any model."""
     return [
         model for repo in _repos(cache) if (model := _describe_repo(repo)) is not None
     ]
 
 
 def describe_missing(repo: RepoFolder) -> str | None:
-    """Say how much of a model is not here; None if nothing of it is."""
+    """Describe how much of a model is missing; None if it is complete or absent."""
     model = _describe_repo(repo)
     if model is None or model.complete:
         return None
-    return f"is on this machine only in part{format_missing(model)}"
+    return f"is only partly on this machine{format_missing(model)}"
 
 
 def format_missing(model: LocalModel) -> str:
-    """Write ` (8.6 GB missing)`, or nothing where that is not known."""
+    """Format ` (8.6 GB missing)`, or "" if the size is unknown."""
     return f" ({format_bytes(model.missing)} missing)" if model.missing else ""
 
 
@@ -48,7 +48,7 @@ def _repos(cache: Path) -> Iterator[RepoFolder]:
 
 
 def _describe_repo(repo: RepoFolder) -> LocalModel | None:
-    """Describe a repository if it is, or may become, a model to run."""
+    """Describe a repository if it is, or may become, a runnable model."""
     folder = repo.snapshot()
     config = read_json_or_empty(folder / CONFIG) if folder else {}
     begun = any(repo.partial_files()) or (
@@ -56,7 +56,7 @@ def _describe_repo(repo: RepoFolder) -> LocalModel | None:
     )
     if config.get("model_type") != MODEL_TYPE and (config or not begun):
         return None
-    # What another revision brought whole is not what a Hub id means.
+    # A Hub id means the branch; another complete revision does not count.
     complete = (
         folder is not None and folder == repo.branch_folder() and is_complete(folder)
     )

@@ -1,7 +1,7 @@
-"""Files of a repository into the cache: one after the other, resumed and checked.
+"""Download files of a repository into the cache, one by one, resumed and checked.
 
-One download of a repository at a time: another process waits, and then finds what it
-wanted. The branch is named last, so that it never names a folder with holes.
+A repository is downloaded by one process at a time; others wait and then find the
+files. The branch is set last, so that it never names an incomplete folder.
 """
 
 import logging
@@ -23,21 +23,21 @@ from mlx_gptoss.memory import format_bytes
 
 LOGGER = logging.getLogger(__name__)
 
-WORTH_RESUMING = 10**7  # bytes; the Hub names the hashes of files that are larger
+WORTH_RESUMING = 10**7  # bytes; the Hub publishes hashes of larger files
 
-Progress = Callable[[int, int], None]  # bytes done, bytes in all
+Progress = Callable[[int, int], None]  # bytes done, total bytes
 
 
 @dataclass
 class Download:
-    """What it takes to bring `files` of a commit into `folder`."""
+    """A download of `files` of a commit into `folder`."""
 
     endpoint: str | None
     folder: RepoFolder
     commit: str
     files: Sequence[HubFile]
     etags: set[str]  # of all files of the repository
-    require_disk: Callable[[int], None]  # raises if so many bytes do not fit
+    require_disk: Callable[[int], None]  # raises unless this many bytes fit
     sleep: Sleep
     progress: Progress | None = None
     notify: Notify | None = None
@@ -45,14 +45,14 @@ class Download:
 
     @property
     def target(self) -> Path:
-        """The folder that will hold the files."""
+        """The folder that will contain the files."""
         return self.folder.path / "snapshots" / self.commit
 
     def missing(self) -> list[HubFile]:
         return [file for file in self.files if not self.folder.has(self.commit, file)]
 
     def run(self) -> None:
-        """Fetch what is not here, with everything that went before counted."""
+        """Download the missing files, counting what was received earlier."""
         with self.folder.locked(REPO_LOCK, self._notify_locked_repo):
             self._remove_stale()
             missing = self.missing()
@@ -96,7 +96,7 @@ class Download:
         path = self.folder.partial_file(remote.etag)
         with PartialFile(path, hashed=remote.sha256 is not None) as part:
             if remote.sha256 is None and (remote.size or 0) < WORTH_RESUMING:
-                part.clear()  # nothing would tell that what came before is right
+                part.clear()  # no hash could confirm the earlier bytes
             Transfer(remote, part, report, self._notify, self.sleep).run()
             part.move(self.folder.blob(remote.etag))
 
@@ -106,7 +106,7 @@ class Download:
             self._report()
 
         self._notify(
-            f"`{name}` comes by the Hub's own transfer, which cannot be resumed"
+            f"`{name}` is downloaded by the hub library, which cannot resume it"
         )
         download_with_library(
             self.folder.repo,
@@ -120,8 +120,8 @@ class Download:
     def _remove_stale(self) -> None:
         if freed := self.folder.remove_stale_files(self.etags):
             self._notify(
-                f"removed {format_bytes(freed)} that interrupted downloads of "
-                f"`{self.folder.repo}` had left"
+                f"removed {format_bytes(freed)} left by interrupted downloads of "
+                f"`{self.folder.repo}`"
             )
 
     def _report(self) -> None:
@@ -131,11 +131,11 @@ class Download:
 
     def _notify_locked_repo(self) -> None:
         self._notify(
-            f"`{self.folder.repo}` is being downloaded already: waiting for that"
+            f"`{self.folder.repo}` is already being downloaded: waiting for it"
         )
 
     def _notify_locked_file(self, name: str) -> None:
-        self._notify(f"another program downloads `{name}`: waiting for that")
+        self._notify(f"another program is downloading `{name}`: waiting for it")
 
     def _notify(self, line: str) -> None:
         (self.notify or LOGGER.info)(line)

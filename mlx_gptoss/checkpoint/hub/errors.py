@@ -1,4 +1,4 @@
-"""What the hub library raises -> one HubError line: what, where, what to do."""
+"""Turn the hub library's exceptions into HubError: what, where, what to do."""
 
 import errno
 import os
@@ -22,18 +22,18 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class GgufOnlyError(HubError):
-    """A model has no weights but GGUF files, which can only be converted."""
+    """A model has only GGUF weights, which must be converted."""
 
 
 @contextmanager
 def hub_errors(model: str) -> Iterator[None]:
     """Turn every failure of a download into a HubError about `model`."""
-    library()  # its variables are read, or refused, here
+    library()  # reads and checks its environment variables
     from huggingface_hub import errors  # noqa: PLC0415
 
     # httpx's base class, or httpx2's: the hub library changed from one to the other.
     http = errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
-    # The Rust part (hf_xet) raises plain RuntimeErrors when a transfer fails.
+    # The Rust part (hf_xet) raises RuntimeError when a transfer fails.
     try:
         yield
     except (http, errors.XetDownloadError, OSError, RuntimeError) as error:
@@ -56,7 +56,7 @@ def _explain(model: str, error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return (
             f"the disk is full ({os.strerror(error.errno)}): make room, then run the "
-            "same command again, which goes on where it stopped"
+            "same command again to resume"
         )
     if isinstance(error, PermissionError) and error.filename:
         return f"cannot write `{error.filename}`: check its owner, or set `HF_HOME`"
@@ -67,10 +67,12 @@ def _explain(model: str, error: Exception) -> str:
             f"({os.strerror(error.errno)}): check the disk, or set `HF_HOME`"
         )
     if isinstance(error, OSError) and "Consistency check" in str(error):
-        return f"a file of `{model}` came damaged: run `mlx-gptoss pull {model}` again"
+        return (
+            f"a file of `{model}` arrived damaged: run `mlx-gptoss pull {model}` again"
+        )
     return (
         f"cannot get `{model}` from {constants.ENDPOINT} ({_cause(error)}): check the "
-        "network and try again, what has come is kept"
+        "network and try again, received data is kept"
     )
 
 

@@ -1,9 +1,9 @@
-"""GGUF files of the Hub, to be converted: nothing runs them here.
+"""Find and download GGUF files of the Hub, which must be converted to run.
 
     owner/name               a repository whose only weights are one model as GGUF
-    owner/name/FILE.gguf     one file of many; parts of one model come together
+    owner/name/FILE.gguf     one file of several, with its other shards
 
-Knows names and downloads, nothing of what is in the files.
+Knows names and downloads, not the content of files.
 """
 
 from collections.abc import Iterable
@@ -17,12 +17,12 @@ from mlx_gptoss.checkpoint.hub.retries import Notify
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.format.file_names import GGUF
 
-SHOWN = 8  # names listed where one must be chosen
+SHOWN = 8  # names listed when one must be chosen
 ID_PARTS = 2  # owner and name
 
 
 def split_name(model: str) -> tuple[str, str | None]:
-    """Take `owner/name/FILE.gguf` apart; the file is None for a plain Hub id."""
+    """Split `owner/name/FILE.gguf`; the file is None for a plain Hub id."""
     pieces = model.split("/")
     repo = "/".join(pieces[:ID_PARTS])
     if len(pieces) > ID_PARTS and model.endswith(GGUF) and HUB_ID.fullmatch(repo):
@@ -31,9 +31,9 @@ def split_name(model: str) -> tuple[str, str | None]:
 
 
 def find_cached_gguf(hub: Hub, repo: str, name: str | None) -> Path | None:
-    """Return a model's (first) GGUF file if all of it was downloaded.
+    """Return a model's (first) GGUF file if it is complete in the cache.
 
-    With `name` None only where it is the only model there is.
+    With `name` None, only if it is the only model of the repository.
     """
     folder = hub.snapshot(repo)
     if folder is None or (name is None and is_complete(folder)):
@@ -55,9 +55,9 @@ def fetch_gguf(
     progress: Progress | None = None,
     notify: Notify | None = None,
 ) -> Path:
-    """Return the (first) GGUF file of a model, downloading what is not here yet.
+    """Return the (first) GGUF file of a model, downloading it if necessary.
 
-    Raises HubError where `name` is None and the repository has none, or several.
+    Raises HubError if `name` is None and the repository has none or several.
     """
     here = find_cached_gguf(hub, repo, name)
     if here is not None:
@@ -89,5 +89,5 @@ def choose_only_model(repo: str, names: list[str]) -> str:
 
 
 def first_shards(names: Iterable[str]) -> list[str]:
-    """Of files that are parts of one model, keep the first."""
+    """Keep the first shard of each model."""
     return sorted({list_shards(name)[0] for name in names})

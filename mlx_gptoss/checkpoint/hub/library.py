@@ -1,6 +1,6 @@
-"""The hub library: imported late, its telemetry off; its own download of one file.
+"""The hub library, imported lazily with telemetry disabled, and its own download.
 
-Its download is for what cannot come over plain HTTP, and for a file outside the cache.
+That download is for files too large for plain HTTP, and for files outside the cache.
 """
 
 import os
@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 
 from mlx_gptoss.errors import HubError
 
-ReportBytes = Callable[[int], None]  # bytes of one file that have come
+ReportBytes = Callable[[int], None]  # bytes of one file received
 
 
 def library() -> ModuleType:
-    """Import huggingface_hub with its telemetry off, whoever imported it before.
+    """Import huggingface_hub with its telemetry disabled.
 
-    Raises HubError where its variables are not what it can read.
+    Raises HubError if its environment variables are invalid.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
@@ -39,12 +39,12 @@ def _require_address(endpoint: str) -> None:
     parts = urlsplit(endpoint)
     plain = endpoint.isascii() and endpoint.isprintable() and " " not in endpoint
     if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
-        raise ValueError(f"`{endpoint}` is no address of the web")
-    _ = parts.port  # raises ValueError for a number that is none
+        raise ValueError(f"`{endpoint}` is not a web address")
+    _ = parts.port  # raises ValueError for an invalid port
 
 
 def require_session() -> None:
-    """Raise HubError where no request can be sent: certificates, proxies, the token."""
+    """Raise HubError for invalid certificates, proxies or tokens."""
     token = library().get_token()
     from huggingface_hub import utils  # noqa: PLC0415
 
@@ -52,7 +52,7 @@ def require_session() -> None:
         utils.get_session()
     except ImportError as error:
         raise HubError(
-            "a SOCKS proxy needs a package that is not here: `pip install socksio`, "
+            "a SOCKS proxy needs a missing package: `pip install socksio`, "
             "or unset `ALL_PROXY`"
         ) from error
     except ValueError as error:
@@ -67,7 +67,7 @@ def require_session() -> None:
         ) from error
     if not (token or "").isascii():
         raise HubError(
-            "the token for the Hub holds a character that no token has: check "
+            "the Hub token contains an invalid character: check "
             "`HF_TOKEN`, or `hf auth login`"
         )
 
@@ -77,7 +77,7 @@ def is_offline() -> bool:
 
 
 def is_too_large_for_http(size: int | None) -> bool:
-    """Whether the Hub gives a file of this size to its own transfer only (hf_xet)."""
+    """Whether the Hub serves a file of this size only by its own protocol (hf_xet)."""
     return bool(size) and size > library().constants.MAX_HTTP_DOWNLOAD_SIZE
 
 
@@ -91,7 +91,7 @@ def download_with_library(
     local: Path | None = None,
     report: ReportBytes | None = None,
 ) -> Path:
-    """Download a file by the library's means, into its cache or the folder `local`."""
+    """Download a file with the library, into its cache or the folder `local`."""
     return Path(
         library().hf_hub_download(
             repo,
@@ -106,7 +106,7 @@ def download_with_library(
 
 
 def _progress_bar(report: ReportBytes | None) -> type:
-    """Return a stand-in for tqdm that reports to `report` and never prints."""
+    """Return a subclass of tqdm that calls `report` and never prints."""
     from huggingface_hub.utils import tqdm  # noqa: PLC0415
 
     class Reporter(tqdm):

@@ -1,6 +1,6 @@
-"""Model folders on this machine: their names, whether they are whole, what they are.
+"""Model folders on this machine: names, completeness, kinds.
 
-Reads small JSON files only; knows nothing of the network.
+Reads only small JSON files; uses no network.
 """
 
 import logging
@@ -28,7 +28,7 @@ WEIGHT_SUFFIXES = (".safetensors", GGUF)
 SHARD = re.compile(
     r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})(?P<suffix>\.(?:safetensors|gguf))"
 )
-UNKNOWN_KIND = "unknown"  # the kind of a model whose config.json has not come yet
+UNKNOWN_KIND = "unknown"  # the kind of a model whose config.json is not yet downloaded
 SIZES_BY_EXPERTS = {32: "20b", 128: "120b"}
 
 
@@ -42,7 +42,7 @@ class LocalModel:
     kind: str
     last_used: float | None
     complete: bool
-    missing: int | None = None  # bytes, if it is not complete and something says so
+    missing: int | None = None  # bytes, if incomplete and known
 
 
 def is_path(model: str) -> bool:
@@ -51,10 +51,9 @@ def is_path(model: str) -> bool:
 
 
 def local_folder(model: str) -> Path | None:
-    """Return the folder of `demo`, of a path, or of a folder here; None for a Hub id.
+    """Return the folder of `demo`, a path or a local folder; None for a Hub id.
 
-    `a/b` could be both: where that folder is here and holds weights it is meant, and a
-    warning says so.
+    `a/b` could be both: a local folder with weights takes precedence, with a warning.
     """
     meant, remark = resolve_spelling(model)
     if meant != model:
@@ -63,7 +62,7 @@ def local_folder(model: str) -> Path | None:
 
 
 def resolve_spelling(model: str) -> tuple[str, str | None]:
-    """Write a folder here that is meant as a path, and remark on that in one line."""
+    """Spell a local folder with weights as a path; also return a one-line remark."""
     if HUB_ID.fullmatch(model) and is_empty_folder(model):
         return model, (
             f"the folder `{model}` here holds no weights: the Hub's model of that name "
@@ -93,19 +92,19 @@ def explicit_folder(model: str) -> Path | None:
 
 
 def is_weights_here(model: str) -> bool:
-    """Whether a name is a folder here that holds weights, or a file of a model here."""
+    """Whether a name is a local folder with weights, or a local model file."""
     path = Path(model)
     try:
         named = path.suffix in WEIGHT_SUFFIXES or path.name in (CONFIG, INDEX)
         if named and path.is_file():
             return True
         return bool(model) and path.is_dir() and holds_weights(path)
-    except (OSError, ValueError):  # a name too long for a path, or no name at all
+    except (OSError, ValueError):  # a name too long or invalid for a path
         return False
 
 
 def holds_weights(folder: Path) -> bool:
-    """Whether there are weights in a folder, whole or not, to run or to convert."""
+    """Whether a folder has weights, complete or not, to run or to convert."""
     return any(
         any(path.suffix in WEIGHT_SUFFIXES or path.name == INDEX for path in found)
         for found in (folder.glob("*"), folder.glob(f"{ORIGINAL}/*"))
@@ -113,7 +112,7 @@ def holds_weights(folder: Path) -> bool:
 
 
 def require_folder(path: str) -> Path:
-    """Return an existing folder; raises HubError for anything else."""
+    """Return an existing folder; raises HubError otherwise."""
     try:
         folder = Path(path).expanduser()
         exists, is_folder = folder.exists(), folder.is_dir()
@@ -128,7 +127,7 @@ def require_folder(path: str) -> Path:
             f"convert {path} DST`, then give DST"
         )
     if not is_folder:
-        raise HubError(f"`{path}` is a file: give the folder it lies in")
+        raise HubError(f"`{path}` is a file: give its folder")
     return folder
 
 
@@ -148,7 +147,7 @@ def require_hub_id(model: str) -> None:
 
 
 def is_empty_folder(model: str) -> bool:
-    """Whether a name is a folder here that holds no weights."""
+    """Whether a name is a local folder without weights."""
     try:
         return bool(model) and Path(model).is_dir() and not is_weights_here(model)
     except (OSError, ValueError):
@@ -156,7 +155,7 @@ def is_empty_folder(model: str) -> bool:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether config.json and every weight file it takes are there."""
+    """Whether config.json and all weight files are present."""
     if not (folder / CONFIG).exists():
         return False
     if not (folder / INDEX).exists():
@@ -169,9 +168,9 @@ def is_complete(folder: Path) -> bool:
 
 
 def missing_weights(folder: Path) -> int | None:
-    """Count the bytes of weights that an index names and are not here, about.
+    """Estimate the missing bytes of weights named by the index.
 
-    None where there is no index, or it does not say.
+    None without an index, or if it gives no total.
     """
     metadata = read_json_or_empty(folder / INDEX).get("metadata")
     total = metadata.get("total_size") if isinstance(metadata, dict) else None
@@ -183,13 +182,13 @@ def missing_weights(folder: Path) -> int | None:
 
 
 def _indexed_names(folder: Path) -> set[str]:
-    """Name the weight files of an index; none where there is no index to read."""
+    """Return the weight files named by the index; empty without one."""
     weight_map = read_json_or_empty(folder / INDEX).get("weight_map")
     return set(map(str, weight_map.values())) if isinstance(weight_map, dict) else set()
 
 
 def list_shards(name: str) -> list[str]:
-    """Name all files of a model cut into parts, by one of them; or that one alone."""
+    """Return the names of all shards of a model, given one of them."""
     found = SHARD.fullmatch(name)
     if found is None:
         return [name]
@@ -203,7 +202,7 @@ def list_shards(name: str) -> list[str]:
 def describe_model(
     name: str, folder: Path, last_used: float | None, size: int | None = None
 ) -> LocalModel:
-    """Say what lies in a folder; `size` is counted unless the caller knows it."""
+    """Describe the model in a folder; `size` is computed unless given."""
     if size is None:
         size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     kind = describe_kind(read_json_or_empty(folder / CONFIG))
@@ -211,7 +210,7 @@ def describe_model(
 
 
 def describe_kind(raw: dict[str, Any]) -> str:
-    """Say what a config describes: `gpt-oss-20b, MXFP4`, `gpt-oss-120b, rest 8-bit`."""
+    """Describe a config: `gpt-oss-20b, MXFP4`, `gpt-oss-120b, rest 8-bit`."""
     experts = raw.get("num_local_experts")
     size = SIZES_BY_EXPERTS.get(experts) if isinstance(experts, int) else None
     words = f"gpt-oss-{size}" if size else "gpt-oss, small"

@@ -1,7 +1,7 @@
-"""A file that is being downloaded: its start on disk, and the hash of that.
+"""The downloaded part of a file on disk, and its hash.
 
-Every write is the system's at once, so that a process that is killed loses nothing.
-Knows bytes; nothing of where they come from.
+Writes are unbuffered, so that a killed process loses nothing. Knows nothing of the
+source of the bytes.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ HASH_BYTES = 2**20
 
 
 class PartialFile:
-    """The start of a file: `size` bytes of it; what lies in `path` already counts."""
+    """The first `size` bytes of a file, including those already in `path`."""
 
     def __init__(self, path: Path, *, hashed: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ class PartialFile:
         self._file.close()
 
     def write(self, chunk: bytes) -> None:
-        """Append; a disk that fills up keeps what fitted, and that counts."""
+        """Append; on a full disk, what was written is kept and counted."""
         rest = memoryview(chunk)
         while rest:
             written = self._file.write(rest)
@@ -48,7 +48,7 @@ class PartialFile:
             rest = rest[written:]
 
     def clear(self) -> None:
-        """Forget everything that has come."""
+        """Discard all bytes."""
         self._file.seek(0)
         self._file.truncate()
         self.size = 0
@@ -56,10 +56,10 @@ class PartialFile:
             self._hash = hashlib.sha256()
 
     def is_valid(self, sha256: str | None) -> bool:
-        """Whether the bytes are those of a hash; without one they are."""
+        """Whether the bytes have the given hash; True without a hash."""
         return self._hash is None or self._hash.hexdigest() == sha256
 
     def move(self, path: Path) -> None:
-        """Put the file where it belongs, once it is on the disk."""
+        """Sync the file and rename it to `path`."""
         os.fsync(self._file.fileno())
         self.path.replace(path)

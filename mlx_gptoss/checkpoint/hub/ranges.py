@@ -1,8 +1,7 @@
-"""Ask the Hub for a file from some byte on: one answer, wherever it lies.
+"""Request a file of the Hub from a given byte, following redirects.
 
-The Hub itself answers, or names another host where the bytes lie. The token goes to
-the Hub alone, never along to where it sends us. Proxies and certificates are those of
-the hub library's session.
+The Hub answers itself or redirects to a storage host. The token is sent to the Hub
+only. Proxies and certificates are those of the hub library's session.
 """
 
 import re
@@ -18,25 +17,25 @@ from mlx_gptoss.errors import HubError
 MAX_REDIRECTS = 10
 PARTIAL = 206
 RANGE_REFUSED = 416
-REFUSED = (401, 403, 404, 410)  # by a storage: other addresses are given by the Hub
-OWN_HEADERS = ("authorization", "if-range")  # for the Hub alone
+REFUSED = (401, 403, 404, 410)  # by a storage host: the Hub can give a new address
+OWN_HEADERS = ("authorization", "if-range")  # sent to the Hub only
 RANGE = re.compile(r"bytes (\d{1,18})-\d+/(\d{1,18}|\*)", re.ASCII)
 PORTS = {"http": 80, "https": 443}
 
 
 @contextmanager
 def open_range(url: str, start: int, etag: str) -> Iterator[Any]:
-    """Open the answer to a request for a file's bytes from `start` on.
+    """Yield the response to a request for a file's bytes from `start`.
 
-    Raises HubError if the file on the Hub is no longer the one that `etag` names.
+    Raises HubError if the file on the Hub no longer has this `etag`.
     """
     from huggingface_hub import constants  # noqa: PLC0415 - half a second
 
     utils = library().utils
     headers = {**utils.build_hf_headers(), "Accept-Encoding": "identity"}
     if start:
-        # `If-Range`: the Hub sends all of a file that changed since. A storage knows
-        # the file by another tag; there its hash is what tells.
+        # `If-Range`: the Hub sends a changed file in full. A storage host uses another
+        # tag; there only the hash detects a change.
         headers |= {"Range": f"bytes={start}-", "If-Range": f'"{etag}"'}
     home, at = origin(url), url
     for _ in range(MAX_REDIRECTS):
@@ -68,7 +67,7 @@ def open_range(url: str, start: int, etag: str) -> Iterator[Any]:
 
 
 def continues_at(response: Any, start: int, size: int | None) -> bool:
-    """Whether an answer begins at byte `start` of a file of `size` bytes."""
+    """Whether a response starts at byte `start` of a file of `size` bytes."""
     if response.status_code != PARTIAL:
         return start == 0
     found = RANGE.fullmatch(response.headers.get("Content-Range", ""))
@@ -79,9 +78,9 @@ def continues_at(response: Any, start: int, size: int | None) -> bool:
 
 
 def is_other_content(response: Any, size: int | None) -> bool:
-    """Whether an answer with a length of its own is no file of `size` bytes.
+    """Whether the length of a response shows that it is not a file of `size` bytes.
 
-    A page, say, of a network that wants a login.
+    For example the login page of a network.
     """
     length = response.headers.get("Content-Length")
     if response.status_code == PARTIAL or _is_encoded(response) or size is None:
@@ -97,18 +96,18 @@ def _join_redirect(url: str, location: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError:
-        return location  # no address either: `origin` says so
+        return location  # invalid too: `origin` raises for it
 
 
 def origin(url: str) -> tuple[str, str, int]:
-    """Return scheme, host and port of an address; raises HubError for no address."""
+    """Return scheme, host and port; raises HubError for an invalid address."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         parts, port = urlsplit(""), None
     if parts.scheme not in PORTS or not parts.hostname:
-        raise HubError(f"the Hub sends to `{url}`, which is no address of the web")
+        raise HubError(f"the Hub redirects to `{url}`, which is not a web address")
     return parts.scheme, parts.hostname, port or PORTS[parts.scheme]
 
 

@@ -1,15 +1,15 @@
-"""The folder of one repository in the Hub's cache, laid out as the hub library does.
+"""The folder of one repository in the Hub's cache, in the hub library's layout.
 
-    models--owner--name/blobs/ETAG                    a file, whole
-    models--owner--name/blobs/ETAG.mlx-gptoss.incomplete   the start of a file, ours
-    models--owner--name/blobs/ETAG.RANDOM.incomplete  a part of the library's
+    models--owner--name/blobs/ETAG                    a complete file
+    models--owner--name/blobs/ETAG.mlx-gptoss.incomplete   a partial file of ours
+    models--owner--name/blobs/ETAG.RANDOM.incomplete  a partial file of the library
     models--owner--name/snapshots/COMMIT/NAME         a link to a blob
-    models--owner--name/refs/main                     the commit of a whole snapshot
-    models--owner--name/.mlx-gptoss.json              what a begun download needs
+    models--owner--name/refs/main                     commit of a complete snapshot
+    models--owner--name/.mlx-gptoss.json              files of an unfinished download
     .locks/models--owner--name/ETAG.lock              held while a blob is written
 
-The library never goes on with a part it left, and nobody removes it: we do. Knows
-files and locks; nothing of the network.
+The library neither resumes nor removes its partial files; we remove them. Knows files
+and locks, not the network.
 """
 
 import json
@@ -31,19 +31,19 @@ PARTIAL_SUFFIX = ".mlx-gptoss.incomplete"
 PARTIAL_NAME = re.compile(r"(?P<etag>.+?)(?:\.[0-9a-f]{8}|\.mlx-gptoss)?\.incomplete")
 DOWNLOAD_RECORD = ".mlx-gptoss.json"
 BRANCH = "main"
-REPO_LOCK = "mlx-gptoss"  # the lock of the whole repository: no etag
-# A part is somebody's while its lock is held. Some network file systems grant a lock
-# to everyone: there, only that nothing has been written for a while tells.
+REPO_LOCK = "mlx-gptoss"  # the name of the repository's lock, which is no etag
+# A partial file is in use while its lock is held. Some network file systems grant a
+# lock to everyone; there a file counts as unused after a time without writes.
 QUIET_SECONDS = 60
-LOCK_SECONDS = 0.2  # to find out whether somebody holds a lock
+LOCK_SECONDS = 0.2  # to find out whether a lock is held
 SAFE_NAME = re.compile(
     r"\w[\w.+=-]{0,150}", re.ASCII
-)  # an etag or commit as a file's name
+)  # an etag or commit as a file name
 
 
 @dataclass(frozen=True)
 class RepoFolder:
-    """What the cache holds of a repository; it need not exist yet."""
+    """A repository's files in the cache; the folder may not exist yet."""
 
     cache: Path
     repo: str
@@ -71,7 +71,7 @@ class RepoFolder:
         return self.path / "snapshots" / _require_safe(commit) / name
 
     def snapshot(self, branch: str = BRANCH) -> Path | None:
-        """Return the folder that a branch names, or else the newest, if any."""
+        """Return the snapshot of a branch, or else the newest, if any."""
         named = self.branch_folder(branch)
         if named is not None:
             return named
@@ -79,13 +79,13 @@ class RepoFolder:
         return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
     def branch_folder(self, branch: str = BRANCH) -> Path | None:
-        """Return the folder that a branch names, if both are here."""
+        """Return the snapshot of a branch, if both exist."""
         commit = self._commit(branch)
         folder = self.path / "snapshots" / commit
         return folder if commit and folder.is_dir() else None
 
     def _commit(self, branch: str) -> str:
-        """Read which commit a branch names; "" where nothing whole says so."""
+        """Return the commit of a branch; "" if there is no valid ref."""
         try:
             told = (self.path / "refs" / branch).read_text(encoding="ascii")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
@@ -93,11 +93,11 @@ class RepoFolder:
         return told if _is_safe(told) else ""
 
     def partial_files(self) -> Iterator[Path]:
-        """List what has come of files that are not whole, ours and the library's."""
+        """List partial files, ours and the library's."""
         return self.path.glob("blobs/*.incomplete")
 
     def stat_files(self) -> dict[Path, os.stat_result]:
-        """Look at the files that hold the bytes of this repository, each once."""
+        """Stat the files with the bytes of this repository, each once."""
         found = (*self.path.glob("blobs/*"), *self.path.glob("snapshots/*/**/*"))
         facts = {path.resolve(): _stat(path) for path in found if path.is_file()}
         return {path: fact for path, fact in facts.items() if fact is not None}
@@ -107,15 +107,15 @@ class RepoFolder:
         return any(path.is_symlink() for path in self.path.glob("blobs/*"))
 
     def has(self, commit: str, file: HubFile) -> bool:
-        """Whether a file is here, with the size that the Hub names."""
+        """Whether a file is present, with the size that the Hub gives."""
         return _has_size(self.pointer(commit, file.name), file.size)
 
     def has_blob(self, etag: str, size: int | None) -> bool:
-        """Whether the bytes of a file are here, under whatever name."""
+        """Whether the bytes of a file are present, under any name."""
         return _has_size(self.blob(etag), size)
 
     def partial_bytes(self, file: HubFile) -> int:
-        """How much of a file has come that is not finished."""
+        """Return how many bytes of a file were received."""
         if file.etag is None:
             return 0
         if self.has_blob(file.etag, file.size):
@@ -124,14 +124,14 @@ class RepoFolder:
         return min(part.st_size, file.size or 0) if part else 0
 
     def link(self, commit: str, name: str, etag: str) -> None:
-        """Show a blob under its name; where there are no links it moves there."""
+        """Link a blob to its name, or move it there if links are not supported."""
         pointer, blob = self.pointer(commit, name), self.blob(etag)
         pointer.parent.mkdir(parents=True, exist_ok=True)
         if not self._try_symlink(blob, pointer):
             blob.replace(pointer)
 
     def _try_symlink(self, blob: Path, pointer: Path) -> bool:
-        """Make a link, at once and over any old one; False where there are none."""
+        """Create or replace a link atomically; False if links are not supported."""
         if library().constants.HF_HUB_DISABLE_SYMLINKS:
             return False
         draft = self.path / ".mlx-gptoss.link"
@@ -146,14 +146,14 @@ class RepoFolder:
         return True
 
     def set_branch(self, branch: str, commit: str) -> None:
-        """Let a branch name a commit, whose files are here."""
+        """Set the commit of a branch, after its files are complete."""
         ref = self.path / "refs" / branch
         ref.parent.mkdir(parents=True, exist_ok=True)
         if self._commit(branch) != commit:
             write(ref, commit, private=False)
 
     def record_download(self, commit: str, files: Iterable[HubFile]) -> None:
-        """Write down what a download needs, for those who look at what it left."""
+        """Record the files of a download, to report on it if it is interrupted."""
         facts = {file.name: [file.size, file.etag] for file in files}
         self.path.mkdir(parents=True, exist_ok=True)
         record = json.dumps({"commit": commit, "files": facts})
@@ -163,7 +163,7 @@ class RepoFolder:
         (self.path / DOWNLOAD_RECORD).unlink(missing_ok=True)
 
     def read_download(self) -> tuple[str, list[HubFile]]:
-        """Read what `begin` wrote down: a commit and its files; none if none was."""
+        """Return the commit and files that `record_download` wrote; empty if none."""
         begun = read_json_or_empty(self.path / DOWNLOAD_RECORD)
         try:
             files = [
@@ -174,11 +174,11 @@ class RepoFolder:
                 self.pointer(begun["commit"], file.name)
                 self.partial_bytes(file)
         except (HubError, KeyError, TypeError, ValueError, AttributeError):
-            return "", []  # damaged, which is as good as none
+            return "", []  # damaged: treated as missing
         return begun["commit"], files
 
     def missing_bytes(self) -> int | None:
-        """Count what a begun download of ours has still to bring; None without one."""
+        """Return the missing bytes of an unfinished download; None without one."""
         commit, files = self.read_download()
         if not files:
             return None
@@ -187,9 +187,9 @@ class RepoFolder:
 
     @contextmanager
     def locked(self, what: str, waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold a lock that other processes respect; call `waiting` if one has it.
+        """Hold a lock between processes; call `waiting` if another one holds it.
 
-        `what` is an etag, as the library locks blobs, or a name that is none.
+        `what` is an etag, as the library locks blobs, or REPO_LOCK.
         """
         from huggingface_hub.utils import WeakFileLock  # noqa: PLC0415 - half a second
 
@@ -204,9 +204,9 @@ class RepoFolder:
             yield
 
     def remove_stale_files(self, current: set[str]) -> int:
-        """Remove parts that nobody writes and nobody can go on with; count the bytes.
+        """Remove partial files neither in use nor resumable; return the bytes.
 
-        `current` are the etags of the repository: our parts of these are kept.
+        `current` are the etags of the repository; our partial files of these are kept.
         """
         return sum(map(self._remove_unlocked, self._stale_files(current)))
 
@@ -239,7 +239,7 @@ class RepoFolder:
 
 
 class _LockedError(Exception):
-    """Somebody holds a lock."""
+    """Another process holds a lock."""
 
 
 def _raise_locked() -> None:
@@ -252,7 +252,7 @@ def _has_size(path: Path, size: int | None) -> bool:
 
 
 def _stat(path: Path) -> os.stat_result | None:
-    """Look at a file; None if there is none, or no longer: others download, too."""
+    """Stat a file; None if it does not exist or another process removed it."""
     try:
         return path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -264,10 +264,10 @@ def _is_safe(name: str) -> bool:
 
 
 def _require_safe(name: str) -> str:
-    """Check a name that the Hub gave before it becomes the name of a file."""
+    """Check a name from the Hub before using it as a file name."""
     if not _is_safe(name):
         raise HubError(
-            f"the Hub answered with `{name}` as the tag of a file or commit, which "
-            "cannot name a file: check `HF_ENDPOINT`"
+            f"the Hub answered with `{name}` as an etag or commit, which "
+            "cannot be a file name: check `HF_ENDPOINT`"
         )
     return name

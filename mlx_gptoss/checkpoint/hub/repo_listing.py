@@ -1,4 +1,4 @@
-"""Ask the Hub about a repository: its commit and files, and which are needed."""
+"""Request a repository's commit and files from the Hub, and select those needed."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ from mlx_gptoss.checkpoint.hub.local_models import MODEL_TYPE
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.format.file_names import ADAPTER_CONFIG, ADAPTERS, CONFIG, GGUF, WEIGHTS
 
-# What a model needs, in the order it comes: config.json last, so that a folder that
-# has it has everything. Files in folders (`original/`, `metal/`) never match.
+# Files of a model in download order: config.json last, so that a folder with it is
+# complete. Files in subfolders (`original/`, `metal/`) never match.
 NEEDED_PATTERNS = (WEIGHTS, "*.json", "*.jinja", "LICENSE*", CONFIG)
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file as the Hub lists it; what it does not say is None."""
+    """A file as the Hub lists it; unknown values are None."""
 
     name: str
     size: int | None
-    etag: str | None  # names the file in the cache
+    etag: str | None  # the file's name in the cache
     sha256: str | None  # of large files only
 
 
 @dataclass(frozen=True)
 class RepoListing:
-    """A repository at one commit."""
+    """The files of a repository at one commit."""
 
     repo: str
     commit: str
@@ -43,14 +43,14 @@ class RepoListing:
 def fetch_listing(
     endpoint: str | None, repo: str, revision: str | None = None
 ) -> RepoListing:
-    """Ask the Hub what a repository holds."""
+    """Request the listing of a repository."""
     require_session()
     try:
         return _request_listing(endpoint, repo, revision)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise HubError(
-            f"what came as the Hub's answer about `{repo}` is none: check "
-            "`HF_ENDPOINT`, your proxy, and whether this network wants a login"
+            f"the response about `{repo}` is not the Hub's: check "
+            "`HF_ENDPOINT`, your proxy, and whether this network requires a login"
         ) from error
 
 
@@ -80,7 +80,7 @@ def _file(sibling: Any) -> HubFile:
 
 
 def select_files(published: RepoListing) -> list[HubFile]:
-    """List the files to fetch of a model, in the order of NEEDED."""
+    """Select the files to download, in the order of NEEDED_PATTERNS."""
     model, kind, files = published.repo, published.model_type, published.files
     if kind != MODEL_TYPE:
         raise HubError(f"`{model}` is a `{kind}` model: only gpt-oss models run here")
@@ -102,7 +102,7 @@ def is_weights(name: str) -> bool:
 
 
 def _refuse(model: str, names: Collection[str]) -> None:
-    """Say what a repository is that holds no model to run."""
+    """Raise HubError describing a repository without a runnable model."""
     if not {ADAPTER_CONFIG, *ADAPTERS}.isdisjoint(names):
         raise HubError(
             f"`{model}` is an adapter (LoRA), not a model: merge it into its model "

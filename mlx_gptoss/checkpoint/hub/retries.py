@@ -1,6 +1,6 @@
-"""Which failures of a download pass by themselves, and how long to wait for that.
+"""Retry policy of downloads: which errors are retried, and after which delay.
 
-Waits grow after each failure in a row and end; whoever makes progress starts anew.
+Delays grow with each consecutive failure, up to a limit; progress resets them.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,9 @@ DELAYS = (
     4,
     8,
     16,
-)  # seconds before the next try; after the last the error stands
-MAX_DELAY = 60  # seconds, whatever a server asks for
-MAX_DIGITS = 9  # that a number of seconds may have
+)  # seconds before each retry; after the last one the error is raised
+MAX_DELAY = 60  # seconds, even if a server asks for more
+MAX_DIGITS = 9  # of a number of seconds
 RETRYABLE_STATUSES = (
     408,
     429,
@@ -21,25 +21,25 @@ RETRYABLE_STATUSES = (
     502,
     503,
     504,
-)  # answers that may be others in a moment
+)  # often temporary
 
 Notify = Callable[[str], None]
 Sleep = Callable[[float], None]
 
 
 class StorageHostError(Exception):
-    """Where the Hub keeps a file refused it: its address may have run out."""
+    """A storage host refused a file; its address may have expired."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"the Hub's storage answered {status}")
 
 
 class TruncatedError(Exception):
-    """An answer ended before the file did."""
+    """A response ended before the file did."""
 
 
 def retryable_errors() -> tuple[type[Exception], ...]:
-    """Name the errors to give to `Patience.after`."""
+    """Return the errors to pass to `RetryPolicy.wait_or_raise`."""
     from huggingface_hub import errors  # noqa: PLC0415 - half a second
 
     # httpx's base class, or httpx2's: the hub library changed from one to the other.
@@ -48,7 +48,7 @@ def retryable_errors() -> tuple[type[Exception], ...]:
 
 
 class RetryPolicy:
-    """Waits after a failure that may pass; raises one that stays."""
+    """Waits after a retryable error; raises others, and those that persist."""
 
     def __init__(self, sleep: Sleep, notify: Notify) -> None:
         self._sleep = sleep
@@ -59,23 +59,23 @@ class RetryPolicy:
         self._delays = iter(DELAYS)
 
     def wait_or_raise(self, error: Exception) -> None:
-        """Wait before another try, or raise `error`."""
+        """Wait before a retry, or raise `error`."""
         status = _status(error)
         pause = next(self._delays, None)
         if pause is None or status not in (None, *RETRYABLE_STATUSES):
             raise error
         pause = max(pause, min(_requested_delay(error), MAX_DELAY))
-        self._notify(f"{_describe(error, status)}: trying again in {pause} s")
+        self._notify(f"{_describe(error, status)}: retrying in {pause} s")
         self._sleep(pause)
 
 
 def _status(error: Exception) -> int | None:
-    """Return the status that the Hub answered with; None if there was no answer."""
+    """Return the HTTP status; None if there was no response."""
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _requested_delay(error: Exception) -> int:
-    """Read the seconds that an answer asks to wait; 0 where it names none."""
+    """Return the seconds of a Retry-After header; 0 without one."""
     response = getattr(error, "response", None)
     asked = response.headers.get("Retry-After", "") if response is not None else ""
     return int(asked[:MAX_DIGITS]) if asked.isdecimal() and asked.isascii() else 0

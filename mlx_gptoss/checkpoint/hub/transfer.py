@@ -1,7 +1,7 @@
-"""One file of the Hub into its part on disk, going on where that stopped.
+"""Download one file of the Hub, resuming its partial file.
 
-A connection that breaks is tried again as long as something comes in between. A file
-that is not what the Hub says starts over, once.
+A broken connection is retried as long as there is progress. A file that does not match
+the Hub's size or hash is restarted once.
 """
 
 import time
@@ -27,12 +27,12 @@ from mlx_gptoss.checkpoint.hub.retries import (
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.memory import format_bytes
 
-RESET_BYTES = 10**6  # bytes further than ever before: the tries start anew
+RESET_BYTES = 10**6  # bytes of progress after which the retry delays are reset
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file on the Hub: `url` is the Hub's own, the rest is said of its bytes."""
+    """A file on the Hub; `url` is the Hub's own."""
 
     model: str
     name: str
@@ -47,13 +47,13 @@ class RemoteFile:
 
 
 class _DamagedError(Exception):
-    """What has come is not the file."""
+    """The received bytes are not those of the file."""
 
 
 def fetch_metadata(
     model: str, name: str, url: str, *, sleep: Sleep, notify: Notify
 ) -> Any:
-    """Ask the Hub for the etag and size of a file."""
+    """Request the etag and size of a file."""
     patience = RetryPolicy(sleep, notify)
     while True:
         try:
@@ -63,7 +63,7 @@ def fetch_metadata(
             continue
         if not facts.etag:
             raise HubError(
-                f"the Hub names no version (ETag) of `{name}` of `{model}`: check "
+                f"the Hub gives no ETag for `{name}` of `{model}`: check "
                 "`HF_ENDPOINT` and your proxy"
             )
         return facts
@@ -71,7 +71,7 @@ def fetch_metadata(
 
 @dataclass
 class Transfer:
-    """Makes a part the whole of a remote file; raises HubError where that fails."""
+    """Completes the partial file of a remote file; raises HubError."""
 
     remote: RemoteFile
     file: PartialFile
@@ -93,11 +93,11 @@ class Transfer:
                 self._restart()
                 if restarted:
                     raise HubError(
-                        f"{self.remote.title} came damaged twice ({damage}): nothing "
-                        "of it is kept, try again later"
+                        f"{self.remote.title} arrived damaged twice ({damage}): it was "
+                        "discarded, try again later"
                     ) from damage
                 restarted = True
-                self.notify(f"{self.remote.title} starts over: {damage}")
+                self.notify(f"{self.remote.title} is restarted: {damage}")
 
     def _complete(self, patience: RetryPolicy) -> None:
         while not self._is_complete():
@@ -108,11 +108,11 @@ class Transfer:
                     patience.wait_or_raise(error)
                 except (TruncatedError, StorageHostError) as last:
                     raise HubError(
-                        f"{self.remote.title}: {last}; what has come is kept, run the "
-                        "same command later to go on there"
+                        f"{self.remote.title}: {last}; received data is kept, run the "
+                        "same command later to resume"
                     ) from last
         if not self.file.is_valid(self.remote.sha256):
-            raise _DamagedError("its SHA-256 is not the one that the Hub names")
+            raise _DamagedError("its SHA-256 differs from the Hub's")
 
     def _is_complete(self) -> bool:
         size = self.remote.size
@@ -123,25 +123,25 @@ class Transfer:
         return self._ended if size is None else self.file.size == size
 
     def _receive(self, patience: RetryPolicy) -> None:
-        """Take one answer into the part."""
+        """Append one response to the partial file."""
         remote, start = self.remote, self.file.size
         with open_range(remote.url, start, remote.etag) as response:
             if response.status_code == RANGE_REFUSED:
-                raise _DamagedError(f"the Hub has nothing from byte {start} on")
+                raise _DamagedError(f"the Hub has nothing from byte {start}")
             if not continues_at(response, start, remote.size):
                 if is_other_content(response, remote.size):
-                    raise TruncatedError("what came is not the file")
+                    raise TruncatedError("the response is not the file")
                 if start == 0:
-                    raise _DamagedError("the answer does not begin at the beginning")
+                    raise _DamagedError("the response does not start at byte 0")
                 self._restart()
                 if not continues_at(response, 0, remote.size):
-                    raise _DamagedError("the answer does not go on where it stopped")
+                    raise _DamagedError("the response does not continue the file")
                 self.notify(
-                    f"{remote.title} starts over: the server sends whole files only"
+                    f"{remote.title} is restarted: the server sends only whole files"
                 )
             for chunk in response.iter_bytes():
                 self.file.write(chunk)
-                self._is_complete()  # no more than it should be
+                self._is_complete()  # raises if too long
                 if self.file.size >= self._furthest + RESET_BYTES:
                     self._furthest = self.file.size
                     patience.reset()
@@ -150,7 +150,7 @@ class Transfer:
         if not self._is_complete():
             here, size = self.file.size, remote.size or 0
             raise TruncatedError(
-                f"the answer ended at {format_bytes(here)} of {format_bytes(size)}"
+                f"the response ended at {format_bytes(here)} of {format_bytes(size)}"
             )
 
     def _restart(self) -> None:
