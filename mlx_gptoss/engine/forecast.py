@@ -1,6 +1,6 @@
-"""What a model would do on a Mac: a plan, its speed, and what would change it.
+"""Forecast a model on a machine: memory plan, speed, and alternatives.
 
-From headers, or from the published shapes without any file; reads no weights and
+Works from headers, or from published shapes without any file. Reads no weights and
 needs no device of the kind it plans for.
 """
 
@@ -31,6 +31,7 @@ from mlx_gptoss.memory import (
     recipe_parts,
     require_fit,
 )
+from mlx_gptoss.memory.budget import REQUESTED_MEMORY
 from mlx_gptoss.memory.plan import AUTO, RESIDENT
 from mlx_gptoss.memory.published_models import PublishedModel
 from mlx_gptoss.memory.sizes import (
@@ -40,31 +41,30 @@ from mlx_gptoss.memory.sizes import (
     record_bytes,
 )
 
-REQUESTED_MEMORY = "the memory asked for"
 NOT_DOWNLOADED = (
-    "how its experts are packed is not known before it is here: `pull` it first"
+    "the packing of its experts is unknown before download: `pull` it first"
 )
-PROMPT_TOKENS = 1000  # of the prompt whose first token is predicted
-MAX_CONVERTED_FRACTION = 0.98  # of the bytes of a model that is here
+PROMPT_TOKENS = 1000  # prompt length of the predicted time to first token
+MAX_CONVERTED_FRACTION = 0.98  # of its size; a larger conversion is not offered
 OTHER_CONTEXTS = (4096, 32768, 131072)
 
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """A model to plan for: its sizes, as they lie in memory."""
+    """A model to plan for, with its sizes in memory in bytes."""
 
     name: str
     config: ModelConfig
     bytes_by_part: Mapping[str, int]
     float_bytes: int
-    recipe: str | None = None  # of a published shape
+    recipe: str | None = None  # of a published model
     expert_bytes: int | None = None  # of one expert, if it is not MXFP4
     refusal: str | None = None  # why experts cannot be read one by one
 
 
 @dataclass(frozen=True)
 class Alternative:
-    """A change of one thing, and the plan and speed it leads to."""
+    """One change, and the resulting plan and speed."""
 
     change: str
     plan: Plan
@@ -73,7 +73,7 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A plan that holds, and how fast it should be."""
+    """A plan that fits, its predicted speed, and alternatives."""
 
     model: PlannedModel
     plan: Plan
@@ -81,6 +81,7 @@ class Forecast:
     alternatives: tuple[Alternative, ...]
 
     def as_json(self) -> dict[str, Any]:
+        """Return the forecast as JSON values; bytes, seconds and tokens per second."""
         return {
             "model": self.model.name,
             "recipe": self.model.recipe,
@@ -102,14 +103,14 @@ class Forecast:
 def model_from_shape(
     shape: PublishedModel, name: str, recipe: str | None = None
 ) -> PlannedModel:
-    """Plan for a published model under a recipe, without any file."""
+    """Describe a published model converted by a recipe, without any file."""
     chosen = recipe or shape.recipe
     parts = recipe_parts(shape.config, chosen)
     return PlannedModel(name, shape.config, parts, FLOAT_BYTES, recipe=chosen)
 
 
 def model_from_folder(folder: Path, name: str, float_bytes: int) -> PlannedModel:
-    """Plan for a checkpoint on disk, from its headers."""
+    """Describe a checkpoint on disk, from its headers."""
     checkpoint = open_checkpoint(folder)
     return PlannedModel(
         name,
@@ -124,13 +125,11 @@ def model_from_folder(folder: Path, name: str, float_bytes: int) -> PlannedModel
 def model_from_config(
     config: ModelConfig, name: str, weight_bytes: int
 ) -> PlannedModel:
-    """Plan for a model that is not here: its config, and the bytes of its weights."""
+    """Describe a model that is not downloaded, by its config and size."""
     layers = config.num_hidden_layers
     stacks = config.num_local_experts * record_bytes(config) * layers
     experts = stacks + layers * bias_bytes(config, float_bytes=FLOAT_BYTES)
-    if (
-        weight_bytes <= experts
-    ):  # packed in some other way: nothing is known of the parts
+    if weight_bytes <= experts:  # not MXFP4: the sizes of the parts are unknown
         parts = {"weights": weight_bytes}
         return PlannedModel(name, config, parts, FLOAT_BYTES, refusal=NOT_DOWNLOADED)
     parts = {EXPERTS: experts, "rest": weight_bytes - experts}
@@ -147,19 +146,19 @@ def forecast(
     curve: HitCurve | None = None,
     prompt_tokens: int = PROMPT_TOKENS,
 ) -> Forecast:
-    """Plan and predict.
+    """Plan a model within a budget, and predict its speed on a machine.
 
-    Raises MemoryBudgetError with the sum if it cannot run, and ConfigError if experts
-    are to be read from disk that cannot be.
+    Raises MemoryBudgetError, with the sum, if it cannot run, and ConfigError if its
+    experts cannot be read from disk as asked.
     """
-    asked = _Scenario(model, budget, machine, context, experts, curve, prompt_tokens)
-    plan, prediction = asked.evaluate()
-    return Forecast(model, plan, prediction, tuple(asked.alternatives(plan)))
+    scenario = _Scenario(model, budget, machine, context, experts, curve, prompt_tokens)
+    plan, prediction = scenario.evaluate()
+    return Forecast(model, plan, prediction, tuple(scenario.alternatives(plan)))
 
 
 @dataclass(frozen=True)
 class _Scenario:
-    """What a plan depends on."""
+    """Everything that a plan depends on."""
 
     model: PlannedModel
     budget: Budget
@@ -170,51 +169,52 @@ class _Scenario:
     prompt_tokens: int
 
     def evaluate(self) -> tuple[Plan, Prediction]:
-        subject = self.model
+        """Plan and predict. Raises MemoryBudgetError if it cannot run."""
+        model = self.model
         plan = plan_storage(
-            subject.config,
-            subject.bytes_by_part,
+            model.config,
+            model.bytes_by_part,
             budget=self.budget,
             context=self.context,
-            float_bytes=subject.float_bytes,
+            float_bytes=model.float_bytes,
             experts=self.experts,
             machine=self.machine,
             curve=self.curve,
-            expert_bytes=subject.expert_bytes,
-            refusal=subject.refusal,
+            expert_bytes=model.expert_bytes,
+            refusal=model.refusal,
         )
-        require_fit(plan, subject.config, subject.name)
+        require_fit(plan, model.config, model.name)
         curve = self.curve or HitCurve()
-        work = measure_workload(plan, subject.config)
+        work = measure_workload(plan, model.config)
         prediction = predict(
             work, self.machine, curve, prompt_tokens=self.prompt_tokens
         )
         return plan, prediction
 
     def alternatives(self, plan: Plan) -> Iterator[Alternative]:
-        """Answer for what a user could change; what cannot run is left out."""
-        for change, question in self._changes(plan):
+        """Yield the changes a user could make whose plan can run."""
+        for change, scenario in self._changes(plan):
             try:
-                yield Alternative(change, *question.evaluate())
+                yield Alternative(change, *scenario.evaluate())
             except MemoryBudgetError:
                 continue
 
     def _changes(self, plan: Plan) -> "Iterator[tuple[str, _Scenario]]":
-        subject, budget = self.model, self.budget
+        model, budget = self.model, self.budget
         for context in OTHER_CONTEXTS:
-            if context != plan.context and context <= max_context(subject.config):
-                size = kv_bytes(subject.config, context, float_bytes=plan.float_bytes)
+            if context != plan.context and context <= max_context(model.config):
+                size = kv_bytes(model.config, context, float_bytes=plan.float_bytes)
                 change = f"--context {context} ({format_bytes(size)} of KV cache)"
                 yield change, replace(self, context=context)
         for recipe in OFFERED_RECIPES:
-            size = recipe_bytes(subject.config, recipe, float_bytes=plan.float_bytes)
+            size = recipe_bytes(model.config, recipe, float_bytes=plan.float_bytes)
             smaller = size < plan.whole_bytes * MAX_CONVERTED_FRACTION
-            if recipe == subject.recipe or (subject.recipe is None and not smaller):
+            if recipe == model.recipe or (model.recipe is None and not smaller):
                 continue
             other = replace(
-                subject,
+                model,
                 bytes_by_part=recipe_parts(
-                    subject.config, recipe, float_bytes=subject.float_bytes
+                    model.config, recipe, float_bytes=model.float_bytes
                 ),
                 recipe=recipe,
                 expert_bytes=None,
@@ -234,11 +234,12 @@ class _Scenario:
 
 
 def max_context(config: ModelConfig) -> int:
+    """Return the most tokens the model supports."""
     return config.max_position_embeddings
 
 
 def limit_budget(budget: Budget, memory: str | int | None) -> Budget:
-    """Lower a budget to what the user allows, up to all there is."""
+    """Return a budget of `memory` bytes, at most all of the machine's."""
     if memory is None:
         return budget
     wanted = min(parse_bytes(memory), budget.total)
@@ -246,7 +247,7 @@ def limit_budget(budget: Budget, memory: str | int | None) -> Budget:
 
 
 def plan_as_json(plan: Plan, config: ModelConfig) -> dict[str, Any]:
-    """Describe a plan as JSON can hold it."""
+    """Return a plan as JSON values."""
     return {
         "mode": plan.mode,
         "resident_layers": config.num_hidden_layers - len(plan.slots),
@@ -266,7 +267,7 @@ def plan_as_json(plan: Plan, config: ModelConfig) -> dict[str, Any]:
 
 
 def prediction_as_json(prediction: Prediction) -> dict[str, Any]:
-    """Describe a prediction as JSON can hold it."""
+    """Return a prediction as JSON values."""
     return {
         "tokens_per_second": vars(prediction.tokens_per_second),
         "first_token_seconds": vars(prediction.first_token_seconds),

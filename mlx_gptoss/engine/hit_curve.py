@@ -1,4 +1,4 @@
-"""What a recorded run says of slots: the hit curve by which its model is planned."""
+"""The hit curve of a recorded run: hit rate of expert slots by their number."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from mlx_gptoss.memory import HitCurve
 from mlx_gptoss.model.experts.replay import hit_curve, layers_by_hit_rate
 from mlx_gptoss.model.experts.trace import open_trace
 
-CURVE_POINTS = 16  # between which a curve is interpolated
+CURVE_POINTS = 16  # the curve is interpolated between them
 
 
 def load_hit_curve(path: Path, config: ModelConfig) -> HitCurve:
-    """Replay a trace that `trace record` wrote with every share of the experts.
+    """Replay a trace of `trace record` with different numbers of expert slots.
 
-    Raises CheckpointError for a file that is no trace, and ConfigError for one of a
-    model of another shape.
+    Raises CheckpointError if the file is not a trace, and ConfigError if it was
+    recorded with a model of another shape.
     """
     trace = open_trace(path)
     E, k = config.num_local_experts, config.num_experts_per_tok

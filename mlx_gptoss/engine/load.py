@@ -1,10 +1,10 @@
-"""Find, check and load a model: a name in, a `Runtime` out.
+"""Find, check and load a model: a name in, a Runtime out.
 
     with load("openai/gpt-oss-20b") as runtime:
         ...
 
-All that can be refused is refused before a weight is read, most of it before a byte is
-downloaded.
+Everything that can be refused is refused before a weight is read, most of it before a
+byte is downloaded.
 """
 
 import logging
@@ -57,36 +57,41 @@ def load(
     trace: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Runtime:
-    """Find, check and load a model: `demo`, a path (`./x`, absolute) or a Hub id.
+    """Find, check and load a model; return a Runtime.
 
-    A folder here that holds weights goes before a Hub id, with a warning.
+    model: `demo`, a path (`./x` or absolute; a Path is always a folder) or a Hub id. A
+        local folder with weights takes precedence over a Hub id, with a warning.
+    dtype: `float32` or `bfloat16`; None is bfloat16 on a GPU, float32 on a CPU.
+    memory: most bytes the model may use, or text such as "16GB"; None: what the
+        machine has.
+    experts: `resident` (all in memory), `hybrid` or `streamed` (read from disk on
+        demand), or `auto`, the first of them that fits.
+    context: most tokens of prompt and answer, at most what the model supports; None:
+        that.
+    offline: download nothing.
+    strict: make unknown keys in `config.json` errors.
+    harmony: refuse a model without Harmony tokens, which cannot chat.
+    cache: limits of the prompt cache in memory and on disk.
+    batch: limits of `Runtime.submit`.
+    wired: memory a GPU keeps resident: `auto` (the size of the model), `off`, or a
+        size.
+    trace: a file of `mlx-gptoss trace record`; experts are placed by its hit rates.
+    progress(done, total): called while loading, in bytes read from disk.
 
-    `dtype` is float32 or bfloat16 (default: bfloat16 on a GPU, float32 on a CPU).
-    `memory`, such as "16GB" or bytes, lowers what the model may use, counted at
-    `context` tokens, which must not exceed what the model knows. `experts` is
-    resident, hybrid, streamed (both read experts from disk as they are needed), or
-    auto: the first of them that fits. `wired` is how much a GPU keeps in memory for
-    good: auto (the size of the model), off, or a size. `trace` is a file of
-    `mlx-gptoss trace record`: experts are then placed by the hit rates of that run.
-    `offline` forbids downloads; `strict` makes unknown config keys errors; `harmony`
-    refuses a model that cannot chat before its weights are read; `cache` says how
-    much of what was read is kept, in memory and on disk; `batch` how many requests
-    of `submit` run at once.
-    `progress(done, total)` counts bytes read from disk.
-
-    Raises HubError, ConfigError or CheckpointError for what cannot be loaded, and
-    MemoryBudgetError before any weight is read if it would not fit.
+    Raises HubError, ConfigError or CheckpointError if the model cannot be found or
+    loaded, PromptError if `harmony` is set and it cannot chat, and MemoryBudgetError,
+    before any weight is read, if it does not fit.
     """
     check_experts(experts)
     compute = choose_dtype(dtype)
     if memory is not None:
         parse_bytes(memory)
     check_wired(wired)
-    # A Path is a folder however it is written; the text "a/b" may be a Hub id.
+    # A Path is always a folder; the text "a/b" may be a Hub id.
     name = str(model.absolute()) if isinstance(model, Path) else model
     fits = download_check(name, memory, context, experts=experts, strict=strict)
     folder = Path(resolve(name, offline=offline, check=fits))
-    owner, stopped = EngineThread(name), threading.Event()
+    thread, stopped = EngineThread(name), threading.Event()
 
     def read() -> Runtime:
         checkpoint = open_checkpoint(folder, strict=strict)
@@ -97,11 +102,11 @@ def load(
         require_fit(plan, checkpoint.config, name)
         for line in list_warnings(checkpoint):
             LOGGER.warning("%s", line)
-        homes = [checkpoint.folder, folder]
-        home = next((h for h in homes if (h / TOKENIZER_FILE).is_file()), folder)
-        tokenizer: Tokenizer | Path = home
+        folders = [checkpoint.folder, folder]
+        source = next((f for f in folders if (f / TOKENIZER_FILE).is_file()), folder)
+        tokenizer: Tokenizer | Path = source
         if harmony:
-            tokenizer = Tokenizer.open(home)
+            tokenizer = Tokenizer.open(source)
             tokenizer.require_harmony()
         wire(wired, plan)
         loaded, storage = load_planned(
@@ -117,7 +122,7 @@ def load(
             plan=plan,
             storage=storage,
             context=context,
-            thread=owner,
+            thread=thread,
             cache=cache,
             batch=batch,
             files=lambda options: PromptFiles(
@@ -131,8 +136,8 @@ def load(
         )
 
     try:
-        return owner.call(read)
+        return thread.call(read)
     except BaseException:
-        stopped.set()  # an interrupt is raised here while the owner still reads
-        owner.close()
+        stopped.set()  # an interrupt is raised here while the thread still reads
+        thread.close()
         raise

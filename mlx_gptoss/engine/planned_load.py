@@ -1,4 +1,4 @@
-"""From a checkpoint to a model as planned: storage of experts, the plan.
+"""Load a checkpoint as planned: the memory plan, and the storage of experts.
 
 Everything is decided from headers and sizes before a weight is read.
 """
@@ -36,24 +36,24 @@ from mlx_gptoss.model.experts.storage import ExpertStorage, Placement, stream_ex
 from mlx_gptoss.model.experts.write_check import in_place_writes_work
 from mlx_gptoss.model.gpt_oss import GptOss
 
-# MLX keeps freed memory for reuse; beside pools that memory is worth more.
+# MLX keeps freed memory for reuse; expert pools make better use of that memory.
 MLX_CACHE_BYTES_STREAMED = 256 * 2**20
 
 
 def check_experts(experts: str) -> None:
-    """Refuse ways to store experts that are unknown."""
+    """Raise ConfigError for an unknown storage of experts."""
     if experts not in MODES:
         known = ", ".join(MODES)
         raise ConfigError(f"experts `{experts}` is unknown: use one of {known}")
 
 
 def check_context(config: ModelConfig, context: int | None) -> None:
-    """Refuse a context longer than the model was made for."""
+    """Raise ConfigError for a context longer than the model supports."""
     longest = config.max_position_embeddings
     if context is not None and context > longest:
         raise ConfigError(
             f"a context of {context:,} tokens is more than the {longest:,} that this "
-            "model knows: ask for less, or leave it out"
+            "model supports: use a smaller one, or leave it out"
         )
 
 
@@ -68,7 +68,7 @@ def plan_checkpoint(
     machine: Machine | None = None,
     curve: HitCurve | None = None,
 ) -> Plan:
-    """Plan where the experts of a checkpoint lie, at `context` tokens.
+    """Plan the memory of a checkpoint at `context` tokens, with storage of experts.
 
     Raises ConfigError if they are to be read from disk and cannot be.
     """
@@ -97,7 +97,7 @@ def load_planned(
     share: PageSharing | None = None,
     in_place: bool | None = None,
 ) -> tuple[GptOss, ExpertStorage | None]:
-    """Load a model as planned; close the storage, if there is one, when done with it.
+    """Load a model as planned; the caller closes the returned storage, if any.
 
     `share` adopts pages and `in_place` fills slots through their memory; None asks the
     device. Peak memory: what the plan says of weights, and a few MiB a thread.
@@ -140,7 +140,7 @@ def download_check(
     experts: str = AUTO,
     strict: bool = False,
 ) -> Callable[[Path, int], None]:
-    """Return a check of a config.json and the bytes of its weight files.
+    """Return a check for a `config.json` and the bytes of the weight files.
 
     It raises MemoryBudgetError if the model could not be loaded once it is here, and
     ConfigError for a config that would be refused then; opening it will warn.
@@ -161,7 +161,7 @@ def download_check(
 
 
 def raise_if_stopped(stopped: threading.Event, progress: Progress | None) -> Progress:
-    """Wrap `progress` so that an interrupted load ends at its next report."""
+    """Wrap `progress` so that it ends an interrupted load at its next call."""
 
     def report(done: int, total: int) -> None:
         if stopped.is_set():

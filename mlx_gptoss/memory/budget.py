@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mlx_gptoss.memory.units import UNITS, parse_bytes
 
+REQUESTED_MEMORY = "the memory asked for"  # the source of a budget given by the user
 CGROUP_LIMITS = (
     "sys/fs/cgroup/memory.max",
     "sys/fs/cgroup/memory/memory.limit_in_bytes",
@@ -34,7 +35,7 @@ def device_budget(memory: str | int | None = None, *, root: Path = Path("/")) ->
     wanted = parse_bytes(memory)
     if wanted >= device.total:
         return Budget(device.total, device.total, "all memory there is", device.metal)
-    return Budget(wanted, device.total, "the memory asked for", device.metal)
+    return Budget(wanted, device.total, REQUESTED_MEMORY, device.metal)
 
 
 def _metal_budget() -> Budget | None:

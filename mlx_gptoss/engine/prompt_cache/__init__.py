@@ -7,7 +7,9 @@ tree.py             the prefix tree over token ids
 live_cache.py       a KV cache and its path in the tree
 snapshot_points.py  where snapshots are taken
 eviction.py         least recently used first
-disk.py, files.py   what is written to disk, and the files
+disk.py             what is written to disk, and when
+files.py            the files of one model; file_format.py: one file
+folder.py           the files of all models: size, removal
 digest.py           what the files are valid for
 options.py          limits
 generation.py       generation with the cache, and prefill ahead in idle time
@@ -16,12 +18,8 @@ statistics.py       figures
 
 from mlx_gptoss.engine.prompt_cache.cache import PromptCache
 from mlx_gptoss.engine.prompt_cache.digest import cache_digest
-from mlx_gptoss.engine.prompt_cache.files import (
-    MIN_FILE_TOKENS,
-    PromptFiles,
-    clear_files,
-    shrink_files,
-)
+from mlx_gptoss.engine.prompt_cache.files import MIN_FILE_TOKENS, PromptFiles
+from mlx_gptoss.engine.prompt_cache.folder import clear_files, shrink_files
 from mlx_gptoss.engine.prompt_cache.generation import (
     BackgroundPrefill,
     CachedGeneration,

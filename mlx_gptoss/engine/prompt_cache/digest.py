@@ -1,9 +1,9 @@
-"""What computed a cache: a digest of weights, config, dtype and runtime.
+"""A digest of everything that keys and values depend on: weights, config, runtime.
 
-Keys and values of one digest can be exchanged between processes; those of another are
-of no use, however little may have changed. Hashing all weights would take as long as
-reading them, so of each tensor the first and last bytes count, and of each file its
-size and time of change.
+Processes with the same digest can share saved prompts; with any other digest they are
+useless. Hashing all weights would take as long as reading them, so the digest covers
+the first and last bytes of each tensor, and the size and modification time of each
+file.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ DEVICE_KEYS = ("architecture", "device_name")
 
 
 def cache_digest(checkpoint: Checkpoint, dtype: mx.Dtype) -> str:
-    """Digest all that the keys and values of a prompt depend on."""
+    """Return the digest (hex) of a checkpoint computed in `dtype` by this runtime."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     digest.update(json.dumps(describe_runtime(dtype), sort_keys=True).encode())
     digest.update(json.dumps(checkpoint.raw_config, sort_keys=True).encode())
@@ -32,7 +32,7 @@ def cache_digest(checkpoint: Checkpoint, dtype: mx.Dtype) -> str:
 
 
 def describe_runtime(dtype: mx.Dtype) -> dict[str, str]:
-    """Name what computes: versions, device and dtype."""
+    """Return versions, device and dtype."""
     facts = mx.device_info()
     device = {key: str(facts.get(key, "")) for key in DEVICE_KEYS}
     return device | {

@@ -1,23 +1,20 @@
-"""Parts of the prompt tree on disk: one safetensors file a node, whole or not there.
+"""Nodes of the prefix tree on disk: one safetensors file per stretch of tokens.
 
     ROOT/DIGEST/START-KEY.safetensors
 
-DIGEST names the weights, config, dtype and runtime that computed the keys and values
-(see `digest`), START and KEY the tokens. A file holds all tokens from the first on, of
-its own stretch the rows of the full layers, and the windows at its end. It is written
-beside its place, synced and renamed, for its owner's eyes only. Whatever is damaged,
-cut short or from elsewhere is reported and left out. What was used longest ago goes
-when the cap is passed, or when it is lower than what lies there at the start.
+DIGEST identifies the weights, config, dtype and runtime that computed the keys and
+values (see `digest`), START and KEY the tokens. A file holds all tokens from the first
+one, the keys and values of the full layers for its own stretch, and the sliding windows
+at its end. It is written to a temporary file, synced and renamed, and readable by its
+owner only. A damaged, truncated or foreign file is reported and ignored. The least
+recently used files are removed when the limit is exceeded.
 
-What stands in these files can be read back as text: they are as private as the chats.
+The text of prompts can be recovered from these files: they are as private as chats.
 """
 
-import errno
-import hashlib
 import logging
 import os
 import time
-import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,7 +25,19 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.checkpoint.safetensors_header import read_header
-from mlx_gptoss.engine.prompt_cache.options import default_folder
+from mlx_gptoss.engine.prompt_cache.file_format import (
+    FORMAT,
+    FULL,
+    TOKENS,
+    WINDOW,
+    Arrays,
+    checksum,
+    dtype_and_shape,
+    file_name,
+    save_arrays,
+    tensor_names,
+)
+from mlx_gptoss.engine.prompt_cache.folder import SUFFIX, by_age, remove_oldest
 from mlx_gptoss.engine.prompt_cache.tree import PrefixNode, PrefixTree
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.files import (
@@ -36,26 +45,17 @@ from mlx_gptoss.files import (
     explain_os_error,
     is_draft,
     make_folder,
-    storage_errors,
 )
 from mlx_gptoss.format.config import SLIDING, ModelConfig
 from mlx_gptoss.model.kv_cache import KeysValues, Segment, Snapshot
 
-FORMAT = "mlx-gptoss prompt 1"
-SUFFIX = ".safetensors"
 MIN_FILE_TOKENS = 256  # tokens: read again sooner than their windows are loaded
-START_DIGITS = 9
-KEY_BYTES = 16
-TOKENS = "tokens"
-FULL, WINDOW = "full", "window"  # kinds of layers, in names of tensors
-
-Arrays = dict[str, mx.array]
 
 log = logging.getLogger(__name__)
 
 
 class UnusableFile(Exception):
-    """A node's file cannot be read: the node is to be left out."""
+    """The file of a node cannot be read; the node must be removed."""
 
     def __init__(self, node: PrefixNode, problem: str) -> None:
         super().__init__(problem)
@@ -64,7 +64,7 @@ class UnusableFile(Exception):
 
 @dataclass(frozen=True)
 class FileSpan:
-    """Where a node lies on disk: a stretch of a file, at first all of it."""
+    """The part of a file that holds a node, at first all of it."""
 
     files: "PromptFiles"
     name: str
@@ -73,7 +73,7 @@ class FileSpan:
     has_snapshot: bool
 
     def split(self, at: int) -> tuple["FileSpan", "FileSpan"]:
-        """Cut after `at` tokens; the snapshot belongs to the end."""
+        """Split after `at` tokens; the snapshot stays with the end."""
         files, name, cut = self.files, self.name, self.first + at
         return (
             FileSpan(files, name, self.first, cut, has_snapshot=False),
@@ -81,7 +81,7 @@ class FileSpan:
         )
 
     def load(self, node: PrefixNode) -> tuple[Segment, Snapshot | None]:
-        """Read rows, and the snapshot if it has one. Raises UnusableFile."""
+        """Read keys and values, and any snapshot. Raises UnusableFile."""
         try:
             return self.files.read(self, node.start)
         except CheckpointError as error:
@@ -89,9 +89,9 @@ class FileSpan:
 
 
 class PromptFiles:
-    """The files of one model under one runtime, and a cap on those of all models.
+    """The saved prompts of one model; `max_bytes` limits those of all models.
 
-    Raises StorageError if their folder cannot be made.
+    Raises StorageError if the folder cannot be made.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class PromptFiles:
         min_tokens: int = 1,
     ) -> None:
         self.root = root
-        self.min_tokens = min_tokens  # tokens that are worth a file
+        self.min_tokens = min_tokens  # of a stretch that is worth a file
         self.folder = root / digest
         self.max_bytes = max_bytes
         self._digest = digest
@@ -119,11 +119,11 @@ class PromptFiles:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the files of all models."""
-        return sum(size for _, _, size in _by_age(self.root))
+        """Bytes of the saved prompts of all models."""
+        return sum(size for _, _, size in by_age(self.root))
 
     def load_index(self, tree: PrefixTree) -> None:
-        """Put what is on disk into a tree; of the files only the tokens are read."""
+        """Add the files to a tree; only their token ids are read."""
         found: list[tuple[int, np.ndarray, str]] = []
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             if is_draft(path):
@@ -136,46 +136,48 @@ class PromptFiles:
             found.append((start, np.array(arrays[TOKENS]), path.name))
         for start, tokens, name in sorted(found, key=lambda one: one[0]):
             if tree.match_length(tokens[:start]) < start:
-                continue  # what it follows is gone
+                continue  # the stretch before it is missing
             nodes = tree.extend(tree.root, tokens)
             self._assign([node for node in nodes if node.start >= start], name, start)
 
     def write(self, nodes: list[PrefixNode], rows: list[Segment]) -> set[str]:
-        """Write nodes that follow each other, of which the last has a snapshot.
+        """Write consecutive nodes, of which the last has a snapshot, to one file.
 
-        Returns the names of older files that had to go for it. What is larger than
-        the cap by itself is not written. Raises StorageError, and leaves no part of a
-        file, if the disk does not take it.
+        Returns the names of older files that were removed to make room. Writes nothing
+        if they alone exceed the limit. Raises StorageError if writing fails, and leaves
+        no partial file.
         """
         path, start = nodes[-1].path(), nodes[0].start
         tokens = np.concatenate([part.tokens for part in path])
         arrays = {TOKENS: mx.array(tokens)}
         for n, pair in enumerate(Segment.concatenate(rows).layers):
-            arrays |= dict(zip(_tensor_names(FULL, n), pair, strict=True))
+            arrays |= dict(zip(tensor_names(FULL, n), pair, strict=True))
         for n, (_, keys, values) in enumerate(nodes[-1].snapshot.windows):
-            arrays |= dict(zip(_tensor_names(WINDOW, n), (keys, values), strict=True))
+            arrays |= dict(zip(tensor_names(WINDOW, n), (keys, values), strict=True))
         if sum(x.nbytes for x in arrays.values()) > self.max_bytes:
             return set()
-        name = _file_name(tokens, start)
+        name = file_name(tokens, start)
         metadata = {
             "format": FORMAT,
             "digest": self._digest,
             "start": str(start),
-            "checksum": _checksum(arrays),
+            "checksum": checksum(arrays),
         }
-        make_folder(self.folder)  # somebody may have removed it
+        make_folder(self.folder)  # another process may have removed it
         with draft(self.folder / name) as place:
-            _save(place, arrays, metadata)
+            save_arrays(place, arrays, metadata)
         self._assign(nodes, name, start)
         self.touch(path)
         return self._shrink()
 
     def read(self, span: FileSpan, node_start: int) -> tuple[Segment, Snapshot | None]:
-        """Read a stretch of a file whose every byte is checked."""
+        """Read a stretch of a file after verifying its checksum."""
         start, arrays = self._open(span.name)
         self._check_bytes(span.name, arrays)
         if start + span.first != node_start:
-            raise CheckpointError(f"`{self.folder / span.name}` begins elsewhere")
+            raise CheckpointError(
+                f"`{self.folder / span.name}` starts at another token"
+            )
         length = arrays[TOKENS].shape[0] - start
         rows = Segment(tuple(self._pairs(arrays, FULL)))
         if (span.first, span.last) != (0, length):
@@ -188,7 +190,7 @@ class PromptFiles:
         return rows, Snapshot(end, windows)
 
     def _assign(self, nodes: list[PrefixNode], name: str, start: int) -> None:
-        """Say which file the nodes lie in that has a snapshot at the last one's end."""
+        """Assign a file to nodes; its snapshot is at the end of the last node."""
         for node in nodes:
             ended = node is nodes[-1]
             if node.file is None or ended:
@@ -196,19 +198,19 @@ class PromptFiles:
                 node.file = FileSpan(self, name, first, last, has_snapshot=ended)
 
     def discard(self, names: Iterable[str]) -> None:
-        """Remove files whose contents are of no use."""
+        """Remove files whose content must not be used."""
         for name in names:
             _remove(self.folder / name)
 
     def touch(self, path: list[PrefixNode]) -> None:
-        """Note that a path was used just now."""
+        """Mark the files of a path as used now."""
         now = time.time_ns()
         for name in {node.file.name for node in path if node.file is not None}:
-            with suppress(OSError):  # it is gone: that shows when it is read
+            with suppress(OSError):  # a missing file shows when it is read
                 os.utime(self.folder / name, ns=(now, now))
 
     def _open(self, name: str) -> tuple[int, Arrays]:
-        """Check all of a file but its bytes; return its start and lazy arrays."""
+        """Check everything but the checksum; return the start and lazy arrays."""
         path = self.folder / name
         read_header(path)
         try:
@@ -221,20 +223,22 @@ class PromptFiles:
                 f"`{path}` is not a prompt of this model and runtime: it is ignored"
             )
         start, tokens = int(metadata.get("start", 0)), arrays.get(TOKENS)
-        if tokens is None or {n: _dtype_and_shape(x) for n, x in arrays.items()} != (
+        if tokens is None or {n: dtype_and_shape(x) for n, x in arrays.items()} != (
             self._expected_tensors(tokens.shape[0], start)
         ):
-            raise CheckpointError(f"`{path}` holds no prompt as it should: ignored")
-        if name != _file_name(np.array(tokens), start):
+            raise CheckpointError(
+                f"`{path}` does not have the tensors of a prompt: it is ignored"
+            )
+        if name != file_name(np.array(tokens), start):
             raise CheckpointError(f"`{path}` is damaged: it is ignored")
         arrays["checksum"] = mx.array(int(metadata.get("checksum", "0"), 16))
         return start, arrays
 
     def _check_bytes(self, name: str, arrays: Arrays) -> None:
-        """Compare the checksum; a file that is damaged is of no more use."""
+        """Verify the checksum; remove the file if it is damaged."""
         expected = arrays.pop("checksum").item()
         mx.eval(arrays)
-        if int(_checksum(arrays), 16) != expected:
+        if int(checksum(arrays), 16) != expected:
             path = self.folder / name
             _remove(path)
             raise CheckpointError(f"`{path}` is damaged: it is not used")
@@ -242,106 +246,28 @@ class PromptFiles:
     def _expected_tensors(
         self, tokens: int, start: int
     ) -> dict[str, tuple[object, ...]]:
-        """The dtype and shape of every tensor of a file."""
+        """Return the dtype and shape of every tensor of a file."""
         heads, size = self._row
         rows = {FULL: tokens - start, WINDOW: self._window}
         forms: dict[str, tuple[object, ...]] = {TOKENS: (mx.int32, tokens)}
         for kind, count in self._layers.items():
             for n in range(count):
                 form = (self._dtype, 1, heads, rows[kind], size)
-                forms |= dict.fromkeys(_tensor_names(kind, n), form)
+                forms |= dict.fromkeys(tensor_names(kind, n), form)
         return forms
 
     def _pairs(self, arrays: Arrays, kind: str) -> list[KeysValues]:
-        names = [_tensor_names(kind, n) for n in range(self._layers[kind])]
+        names = [tensor_names(kind, n) for n in range(self._layers[kind])]
         return [(arrays[keys], arrays[values]) for keys, values in names]
 
     def _shrink(self) -> set[str]:
-        """Remove the oldest files until the cap holds; return the names of ours."""
-        gone, _ = _remove_oldest(self.root, self.max_bytes)
+        """Remove the oldest files beyond the limit; return the names of ours."""
+        gone, _ = remove_oldest(self.root, self.max_bytes)
         return {path.name for path in gone if path.parent == self.folder}
-
-
-def shrink_files(max_bytes: int, root: Path | None = None) -> int:
-    """Remove the prompts used longest ago until `most` bytes are left; 0 leaves none.
-
-    Returns the bytes that are free again. Raises StorageError.
-    """
-    return _remove_oldest(root or default_folder(), max_bytes)[1]
-
-
-def clear_files(root: Path | None = None) -> int:
-    """Remove the prompts of all models; return the bytes that are free again.
-
-    A process that knows one of them reads it again as if it had never been there.
-    """
-    return shrink_files(0, root)
-
-
-def _remove_oldest(root: Path, max_bytes: int) -> tuple[list[Path], int]:
-    """Remove the oldest files until the cap holds; return them and their bytes."""
-    ages = _by_age(root)
-    excess = sum(size for _, _, size in ages) - max_bytes
-    gone: list[Path] = []
-    freed = 0
-    for _, path, size in ages:
-        if freed >= excess:
-            break
-        with storage_errors(path, "removed"):
-            path.unlink(missing_ok=True)
-        freed += size
-        gone.append(path)
-    return gone, freed
-
-
-def _by_age(root: Path) -> list[tuple[int, Path, int]]:
-    """All files, the least recently used first; of one use the last first."""
-    ages: list[tuple[int, Path, int]] = []
-    for path in root.glob(f"*/*{SUFFIX}"):
-        try:
-            facts = path.stat()
-        except FileNotFoundError:  # another process removed it
-            continue
-        ages.append((facts.st_mtime_ns, path, facts.st_size))
-    by_start = sorted(ages, key=lambda one: one[1].name, reverse=True)
-    return sorted(by_start, key=lambda one: one[0])
 
 
 def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
-    except OSError as error:  # a read-only disk: it is found of no use again
+    except OSError as error:  # on a read-only disk it is found damaged again
         log.warning("`%s` cannot be removed: %s", path, explain_os_error(error))
-
-
-def _file_name(tokens: np.ndarray, start: int) -> str:
-    key = hashlib.blake2b(tokens.astype("<i4").tobytes(), digest_size=KEY_BYTES)
-    return f"{start:0{START_DIGITS}}-{key.hexdigest()}{SUFFIX}"
-
-
-def _tensor_names(kind: str, layer: int) -> tuple[str, str]:
-    return f"{kind}.{layer}.keys", f"{kind}.{layer}.values"
-
-
-def _dtype_and_shape(x: mx.array) -> tuple[object, ...]:
-    return (x.dtype, *x.shape)
-
-
-def _checksum(arrays: Arrays) -> str:
-    """CRC-32 over the bytes of all tensors, by name."""
-    mx.eval(arrays)
-    total = 0
-    for name in sorted(arrays):
-        x = arrays[name]
-        flat = x.flatten().view(mx.uint8) if x.size else mx.zeros((0,), mx.uint8)
-        total = zlib.crc32(np.asarray(flat).data, total)
-    return f"{total:08x}"
-
-
-def _save(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
-    """Write a file. Raises OSError."""
-    try:
-        with path.open("wb") as file:  # of a path MLX would not say why it failed
-            mx.save_safetensors(file, arrays, metadata)
-    except RuntimeError as error:
-        raise OSError(errno.EIO, str(error), str(path)) from error

@@ -1,6 +1,6 @@
-"""Generating with a prompt cache, and reading ahead in idle time.
+"""Generation with the prompt cache, and prefill ahead in idle time.
 
-Runs in the owner thread; knows nothing of conversations.
+For the engine thread; knows nothing of conversations.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -13,14 +13,14 @@ from mlx_gptoss.engine.interfaces import LanguageModel
 from mlx_gptoss.engine.outputs import Statistics, Step
 from mlx_gptoss.engine.prompt_cache.cache import PromptCache
 
-IDLE_CHUNK = 128  # tokens: whoever asks waits until so many are read
+IDLE_CHUNK = 128  # tokens; a new request waits for at most one chunk
 
 
 class CachedGeneration(Iterator[Step]):
-    """The Steps after a prompt, of which only what is new is read.
+    """The Steps after a prompt whose known prefix is not prefilled again.
 
-    `start(ids, cache, on_fed)` begins a Generation. The cache is taken with the first
-    step and given back with the last.
+    `start(ids, cache, on_computed)` starts a Generation. The KV cache is leased with
+    the first Step and returned after the last.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class CachedGeneration(Iterator[Step]):
         return next(self._steps)
 
     def close(self) -> None:
-        """Stop here; what was read is kept."""
+        """Stop generating; the prompt cache keeps what was computed."""
         self._steps.close()
 
     @property
@@ -62,7 +62,7 @@ class CachedGeneration(Iterator[Step]):
 
 
 class BackgroundPrefill:
-    """Reads a prompt ahead, a few tokens a step, then writes it to disk."""
+    """Prefills a prompt in small steps, then saves it to disk."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class BackgroundPrefill:
         self._chunk = chunk
 
     def step(self) -> bool:
-        """Do a little; say whether there is more to do."""
+        """Prefill or save a little; return whether more is left."""
         with self._cache.acquire(self._ids, prefetch=True) as lease:
             part = self._ids[lease.cached_tokens : lease.cached_tokens + self._chunk]
             if part:

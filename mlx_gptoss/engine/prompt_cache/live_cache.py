@@ -1,4 +1,4 @@
-"""A cache in use and the nodes of the tree that lie in it.
+"""A KV cache and the path of the prefix tree that it holds.
 
 Knows nothing of how the tree is searched or how much memory there is.
 """
@@ -28,27 +28,28 @@ class KVCache(Protocol):
 
 
 class LiveCache:
-    """One sequence that can go on at once: its cache, and its path in the tree."""
+    """A KV cache whose sequence can continue at once, and its path in the tree."""
 
     def __init__(self, cache: Any) -> None:
         self.cache: KVCache = cache
         self.path: list[PrefixNode] = []
-        self.pending: list[int] = []  # read since the last node ended
+        self.pending: list[int] = []  # tokens since the end of the last node
         self.busy = False
         self.last_used = 0
 
     @property
     def end(self) -> int:
-        """Where its last node ends."""
+        """The offset at which its last node ends."""
         return self.path[-1].end if self.path else 0
 
     def push(self, node: PrefixNode) -> None:
-        """Take note that the cache holds `node` too; no other copy is needed."""
+        """Append a node that the cache holds; drop the copy in memory."""
         node.rows = None
         node.live_caches.append(self)
         self.path.append(node)
 
     def pop(self) -> PrefixNode:
+        """Remove and return the last node."""
         node = self.path.pop()
         node.live_caches.remove(self)
         return node

@@ -1,7 +1,4 @@
-"""How much of what was read is kept, and where.
-
-Knows sizes and folders; keeps nothing.
-"""
+"""Limits of the prompt cache in memory and on disk, and its folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,18 +6,19 @@ from pathlib import Path
 from mlx_gptoss.files import CACHE_VARIABLE, cache_folder, environment_folder
 from mlx_gptoss.memory import Plan, parse_bytes
 
-DEFAULT_LIMIT = 2**30  # bytes of memory, where there is no plan of it
-FREE_MEMORY_FRACTION = 0.5  # of the memory that the plan leaves
+DEFAULT_LIMIT = 2**30  # bytes in memory without a memory plan
+FREE_MEMORY_FRACTION = 0.5  # of the memory that the plan leaves free
 
 
 @dataclass(frozen=True)
 class CacheOptions:
-    """What a PromptCache may take.
+    """Limits of the prompt cache. Sizes are bytes, or text such as "4GB".
 
-    `memory` bounds what is kept beside the conversation in use; None takes half of
-    what the plan of the model leaves free. `disk` bounds the files of all models
-    under `folder`; 0 writes nothing and reads nothing. `idle` allows reading ahead
-    while nobody asks. Sizes are bytes, or text such as "4GB".
+    memory: most bytes in memory; None takes half of what the memory plan of the model
+        leaves free, beside the conversation in use.
+    disk: most bytes of files, of all models together; 0 uses no disk.
+    folder: where the files are; None: $MLX_GPTOSS_CACHE, or the user's cache folder.
+    idle: allow `Runtime.prepare` to prefill while there is no other work.
     """
 
     memory: str | int | None = None
@@ -29,7 +27,7 @@ class CacheOptions:
     idle: bool = True
 
     def limit(self, plan: Plan | None) -> int:
-        """Bytes in memory, the conversation in use included."""
+        """Return the most bytes in memory, the conversation in use included."""
         if self.memory is not None:
             return parse_bytes(self.memory) if self.memory else 0
         if plan is None:
@@ -39,13 +37,15 @@ class CacheOptions:
 
     @property
     def disk_bytes(self) -> int:
+        """The most bytes on disk."""
         return parse_bytes(self.disk) if self.disk else 0
 
     @property
     def root(self) -> Path:
+        """The folder of the files."""
         return self.folder or default_folder()
 
 
 def default_folder() -> Path:
-    """Return $MLX_GPTOSS_CACHE, else where caches of this user belong."""
+    """Return $MLX_GPTOSS_CACHE, else a folder in the user's cache folder."""
     return environment_folder(CACHE_VARIABLE) or cache_folder() / "prompts"

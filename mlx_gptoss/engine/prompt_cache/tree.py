@@ -1,27 +1,21 @@
 """A prefix tree over token ids; knows nothing of MLX or of what the nodes hold.
 
-A node is a stretch of tokens that follows its parent's. Where a snapshot was taken a
-node ends, so that a conversation is a path of nodes, about one a message, and branches
-share the nodes before they part. No two children of a node begin with the same token.
+A node is a stretch of tokens after its parent's. Nodes end where snapshots were taken,
+so a conversation is a path of about one node per message, and branches share the nodes
+before they diverge. No two children of a node start with the same token.
 
-What a node holds lies in exactly one kind of place: in the sequences that are live
-(`live`), else in memory (`rows`), else on disk (`file`).
+The keys and values of a node are in exactly one kind of place: in live caches
+(`live_caches`), else in memory (`rows`), else on disk (`file`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 
-class Cuttable(Protocol):
-    """What is kept of a stretch of tokens, of which a part can be taken."""
-
-    def slice(self, start: int, end: int) -> Any: ...
-
-
 class PrefixNode:
-    """A stretch of tokens, what is kept of it, and the state at its end."""
+    """A stretch of tokens, their keys and values, and the snapshot at its end."""
 
     def __init__(
         self, tokens: np.ndarray, start: int, parent: "PrefixNode | None"
@@ -30,11 +24,11 @@ class PrefixNode:
         self.start = start  # position of its first token
         self.parent = parent
         self.children: dict[int, PrefixNode] = {}
-        self.live_caches: list[Any] = []  # the sequences whose caches hold it
+        self.live_caches: list[Any] = []  # LiveCache objects that hold it
         self.rows: Any = None
         self.snapshot: Any = None
         self.file: Any = None
-        self.last_used = 0  # when a request last passed, as a count of requests
+        self.last_used = 0  # number of the last request that used it
 
     @property
     def end(self) -> int:
@@ -42,22 +36,22 @@ class PrefixNode:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is kept of it any more."""
+        """Whether its keys and values are stored nowhere."""
         return not self.live_caches and self.rows is None and self.file is None
 
     @property
     def restorable(self) -> bool:
-        """Whether a cache can be put to its end."""
+        """Whether a cache can be restored to its end."""
         saved = self.file is not None and self.file.has_snapshot
         return self.snapshot is not None or saved
 
     @property
     def nbytes(self) -> int:
-        """Bytes it holds by itself, in memory."""
+        """Bytes in memory outside live caches."""
         return sum(x.nbytes for x in (self.rows, self.snapshot) if x is not None)
 
     def path(self) -> list["PrefixNode"]:
-        """The nodes from the first to this one."""
+        """Return the nodes from the first to this one."""
         nodes: list[PrefixNode] = []
         node: PrefixNode = self
         while node.parent is not None:
@@ -66,7 +60,7 @@ class PrefixNode:
         return nodes[::-1]
 
     def subtree(self) -> Iterator["PrefixNode"]:
-        """This node and all that follow it."""
+        """Yield this node and all its descendants."""
         waiting: list[PrefixNode] = [self]
         while waiting:
             node = waiting.pop()
@@ -75,7 +69,7 @@ class PrefixNode:
 
 
 class PrefixTree:
-    """All that is known, from the first token on."""
+    """All known prefixes."""
 
     def __init__(self) -> None:
         self.root = PrefixNode(token_array(()), 0, None)
@@ -86,7 +80,7 @@ class PrefixTree:
         return nodes
 
     def match(self, ids: np.ndarray) -> list[PrefixNode]:
-        """Return the nodes that `ids` begin with, whole nodes only."""
+        """Return the path of whole nodes that `ids` start with."""
         node, path, at = self.root, [], 0
         while at < len(ids):
             child = node.children.get(int(ids[at]))
@@ -99,7 +93,7 @@ class PrefixTree:
         return path
 
     def match_length(self, ids: np.ndarray) -> int:
-        """Count the tokens of `ids` that are here, also those within a node."""
+        """Count the known tokens at the start of `ids`, also inside a node."""
         path = self.match(ids)
         node = path[-1] if path else self.root
         rest = ids[node.end :]
@@ -107,7 +101,7 @@ class PrefixTree:
         return node.end + (common_prefix_length(child.tokens, rest) if child else 0)
 
     def extend(self, node: PrefixNode, tokens: np.ndarray) -> list[PrefixNode]:
-        """Return the nodes of `tokens` after `node`: those there are, split, new."""
+        """Return the nodes of `tokens` after `node`; split and add nodes as needed."""
         found: list[PrefixNode] = []
         while len(tokens):
             child = node.children.get(int(tokens[0]))
@@ -121,7 +115,7 @@ class PrefixTree:
         return found
 
     def split(self, node: PrefixNode, at: int) -> PrefixNode:
-        """Cut the first `at` tokens off as a node of their own; return that."""
+        """Split off the first `at` tokens as a node of their own; return it."""
         parent = node.parent
         assert parent is not None and 0 < at < len(node.tokens), f"{at=}"
         upper = PrefixNode(node.tokens[:at], node.start, parent)
@@ -134,31 +128,32 @@ class PrefixTree:
         upper.children = {int(node.tokens[at]): node}
         parent.children[int(node.tokens[0])] = upper
         node.tokens, node.start, node.parent = node.tokens[at:], upper.end, upper
-        for sequence in node.live_caches:
-            sequence.path.insert(sequence.path.index(node), upper)
-            upper.live_caches.append(sequence)
+        for live in node.live_caches:
+            live.path.insert(live.path.index(node), upper)
+            upper.live_caches.append(live)
         return upper
 
     def remove(self, node: PrefixNode) -> None:
-        """Take a node out, with all that follow it."""
+        """Remove a node with its descendants."""
         if node.parent is not None:
             del node.parent.children[int(node.tokens[0])]
             node.parent = None
 
 
 def token_array(ids: Iterable[int]) -> np.ndarray:
+    """Return token ids as an int32 array (L,)."""
     return np.fromiter(ids, np.int32)
 
 
 def common_prefix_length(one: np.ndarray, other: np.ndarray) -> int:
-    """Count the tokens in which both begin."""
+    """Count the leading tokens that are equal."""
     length = min(len(one), len(other))
     differ = np.flatnonzero(one[:length] != other[:length])
     return int(differ[0]) if len(differ) else length
 
 
 def count_common_nodes(one: Sequence[PrefixNode], other: Sequence[PrefixNode]) -> int:
-    """Count the nodes in which two paths begin."""
+    """Count the leading nodes that two paths share."""
     pairs = zip(one, other, strict=False)
     return next(
         (n for n, (a, b) in enumerate(pairs) if a is not b), min(len(one), len(other))
