@@ -19,12 +19,8 @@ from examples.demo_model.tool_tasks import DemoTool
 from examples.demo_model.words import COLORS, Words
 from mlx_gptoss.harmony import messages as harmony
 from mlx_gptoss.harmony.messages import Effort, Message, ToolDescription
-from mlx_gptoss.harmony.render.prompt import (
-    Piece,
-    RecipientPosition,
-    drop_analysis,
-    training_pieces,
-)
+from mlx_gptoss.harmony.render.pieces import Piece, RecipientPosition
+from mlx_gptoss.harmony.render.prompt import drop_analysis, training_pieces
 
 Skill = Callable[[Words, str], Task]
 INSTRUCTIONS = (

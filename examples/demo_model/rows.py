@@ -12,7 +12,8 @@ import numpy as np
 from examples.demo_model.data import Author, Document, branch_pieces
 from examples.demo_model.tokenizer import SPECIALS
 from examples.demo_model.words import Words
-from mlx_gptoss.harmony.render.prompt import Piece, Vocabulary
+from mlx_gptoss.harmony.render.encode import Vocabulary
+from mlx_gptoss.harmony.render.pieces import Piece
 
 IDS, POSITIONS, DOCUMENT, BRANCH, TARGET = range(5)
 PADDING = (0, 0, -1, 0, 0)

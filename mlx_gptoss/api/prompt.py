@@ -19,11 +19,9 @@ from mlx_gptoss.harmony.constrain.constraints import (
     function_constraints,
 )
 from mlx_gptoss.harmony.messages import FUNCTION_PREFIX, Message, ToolDescription
+from mlx_gptoss.harmony.render.encode import Vocabulary, encode_pieces, encode_within
 from mlx_gptoss.harmony.render.prompt import (
-    Vocabulary,
     continuation_pieces,
-    encode_pieces,
-    encode_within,
     history_pieces,
     render_messages,
 )

@@ -11,7 +11,8 @@ from mlx_gptoss.chat.truncate import fit_prompt
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import LongPromptError
 from mlx_gptoss.harmony.messages import Message
-from mlx_gptoss.harmony.render.prompt import encode_within, history_pieces
+from mlx_gptoss.harmony.render.encode import encode_within
+from mlx_gptoss.harmony.render.prompt import history_pieces
 
 
 def render_prompt(

@@ -45,11 +45,9 @@ def render(
     echo '[{"role": "user", "content": "Hi"}]' | mlx-gptoss render
     """
     from mlx_gptoss.chat.conversation_file import read_conversation
-    from mlx_gptoss.harmony.render.prompt import (
-        encode_pieces,
-        history_pieces,
-        pieces_text,
-    )
+    from mlx_gptoss.harmony.render.encode import encode_pieces
+    from mlx_gptoss.harmony.render.pieces import pieces_text
+    from mlx_gptoss.harmony.render.prompt import history_pieces
 
     if ids + text + as_json > 1:
         raise click.UsageError("choose one of --ids, --text and --json")

@@ -1,7 +1,7 @@
-"""Harmony, the conversation format of gpt-oss: render, parse, events.
+"""Harmony, the conversation format of gpt-oss: rendering, parsing, constraints.
 
-Token ids in and out, over any tokenizer that knows the special tokens by name;
-knows nothing of models, and does not import MLX.
+Token ids in and out, over any tokenizer that knows the special tokens by name. Knows
+nothing of models and does not import MLX.
 
     from mlx_gptoss.harmony import messages as m
     from mlx_gptoss.harmony.parse.parser import Parser
@@ -16,6 +16,6 @@ knows nothing of models, and does not import MLX.
     parser.finish()
     history += parser.messages
 
-README.md in this folder says how prompts are written, what the parser mends, and
-where both differ from OpenAI's library on purpose.
+README.md in this folder describes how prompts are written, what the parser repairs,
+and where both deliberately differ from OpenAI's library.
 """

@@ -1,8 +1,8 @@
-"""The built-in tools gpt-oss was trained with: what the model reads of them.
+"""Descriptions of the built-in tools that gpt-oss was trained with.
 
-The wording is that of openai/harmony (Apache-2.0), to the letter: the model knows
-no other. They are declared in the system message and called on `analysis`, the
-browser with JSON arguments, python with plain code.
+The wording is that of openai/harmony (Apache-2.0), unchanged: the model knows no other.
+They are declared in the system message and called on `analysis`, the browser with JSON
+arguments, python with plain code.
 """
 
 from mlx_gptoss.harmony.messages import ToolDescription, ToolNamespace

@@ -1,7 +1,7 @@
-"""Parts of a content, in the words of any API, as text.
+"""Convert the content parts of any API to text.
 
-gpt-oss reads text. Of a picture, a recording or a file stays a line in its place that
-says so; documents and files of text, and what a search found, keep their text.
+gpt-oss reads text only. An image, a recording or a binary file is replaced by a line
+that says so; documents, text files and search results keep their text.
 
     part = read_part({"type": "image_url", ...}, "messages[1]")
     part.text        # "[image, not shown: gpt-oss reads text]"
@@ -20,9 +20,9 @@ from mlx_gptoss.harmony.json_text import Json
 NOT_SHOWN = "[{}, not shown: gpt-oss reads text]"
 PARAGRAPH_BREAK = "\n\n"
 TEXTS = ("text", "input_text", "output_text", "summary_text")
-THOUGHTS = ("thinking", "reasoning", "reasoning_text")
-SEALED = "redacted_thinking"  # thoughts that only another server can read
-PART_NAMES = {  # what a part is, where its type says it in other words
+REASONING = ("thinking", "reasoning", "reasoning_text")
+REDACTED = "redacted_thinking"  # reasoning that only its own server can decrypt
+PART_NAMES = {  # readable names of part types
     "image_url": "image",
     "image_file": "image",
     "input_image": "image",
@@ -36,32 +36,32 @@ PART_NAMES = {  # what a part is, where its type says it in other words
     "container_upload": "file",
     "search_result": "search result",
 }
-TYPE = re.compile(r"[A-Za-z][\w.-]{0,39}")  # a type that the model may be told
+TYPE = re.compile(r"[A-Za-z][\w.-]{0,39}")  # a type that is safe to show the model
 DATA_URL = re.compile(r"data:([\w.+/-]*)(?:;[\w.=+-]+)*?;base64,(.*)", re.DOTALL)
 TEXT_TYPES = re.compile(r"text/.*|application/(?:.*\+)?(?:json|xml|yaml|toml)")
 
 
 @dataclass(frozen=True)
 class ContentPart:
-    """The text of a part; `hidden` is its type where that text only stands for it."""
+    """The text of a part; `hidden` is its type if a line replaces its content."""
 
     text: str
     hidden: str = ""
-    is_thought: bool = False
+    is_reasoning: bool = False
 
 
 def read_part(given: Any, where: str, *, must_be_text: bool = False) -> ContentPart:
-    """Read a part of a content.
+    """Convert one content part to text.
 
-    Raises PromptError for one without the text that its type promises, and with
-    `must_be_text` for what cannot be shown.
+    Raises PromptError for a text part without text, and with `must_be_text` for any
+    part that has no text form.
     """
     part: Json = given if isinstance(given, Mapping) else {}
     kind = part.get("type")
-    if kind in TEXTS or kind in THOUGHTS or kind == "refusal":
+    if kind in TEXTS or kind in REASONING or kind == "refusal":
         return _text(part, kind, where)
-    if kind == SEALED:
-        return ContentPart("", is_thought=True)
+    if kind == REDACTED:
+        return ContentPart("", is_reasoning=True)
     text = _text_inside(part)
     if text is not None:
         return ContentPart(text)
@@ -75,29 +75,29 @@ def read_part(given: Any, where: str, *, must_be_text: bool = False) -> ContentP
 
 
 def _type(given: Any) -> str:
-    """The type of a part, if it is one that can be repeated."""
+    """Return the type of a part, or `content` if it is not safe to repeat."""
     kind = given.get("type") if isinstance(given, Mapping) else None
     return kind if isinstance(kind, str) and TYPE.fullmatch(kind) else "content"
 
 
 def _line(kind: str) -> str:
-    """What stands for a part of a type that has no text."""
+    """Return the line that replaces a part of a type without text."""
     return NOT_SHOWN.format(PART_NAMES.get(kind, kind))
 
 
 def _text(part: Json, kind: str, where: str) -> ContentPart:
-    """The text of a part that is text; of thoughts under any of their names."""
+    """Return the text of a text part, or of reasoning under any of its names."""
     for key in ("text",) if kind in TEXTS else (kind, "text"):
         value = part.get(key)
-        if isinstance(value, list):  # thoughts in parts of their own
+        if isinstance(value, list):  # reasoning in parts of its own
             value = "".join(filter(None, map(_own_text, value)))
         if isinstance(value, str):
-            return ContentPart(value, is_thought=kind in THOUGHTS)
+            return ContentPart(value, is_reasoning=kind in REASONING)
     raise PromptError(f"{where} has content of type `{kind}` without text", where=where)
 
 
 def _text_inside(part: Json) -> str | None:
-    """The text of a document, a file or another thing that has one."""
+    """Return the text of a document, a file or another part that has one."""
     source, file, resource = (part.get(key) for key in ("source", "file", "resource"))
     if part.get("type") == "document" and isinstance(source, Mapping):
         return _titled(_source_text(source), part, ("title", "context"))
@@ -123,7 +123,7 @@ def _source_text(source: Json) -> str | None:
 
 
 def _inner_text(content: Any) -> str | None:
-    """The text of a content inside a part; a line stands for what has none."""
+    """Return the text of a content within a part; parts without text become lines."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -141,7 +141,7 @@ def _own_text(given: Any) -> str | None:
 
 
 def _titled(text: str | None, given: Json, keys: tuple[str, ...]) -> str | None:
-    """Put what a text is called before it."""
+    """Prepend the titles of a text."""
     if text is None:
         return None
     titles = [given[key] for key in keys if isinstance(given.get(key), str)]
@@ -154,7 +154,7 @@ def _of_data_url(url: str) -> str | None:
 
 
 def _decoded(data: str, media_type: str) -> str | None:
-    """The text in base64 of a type that is text; None for any other."""
+    """Decode base64 of a text type; None for any other type."""
     if not TEXT_TYPES.fullmatch(media_type):
         return None
     try:

@@ -1,7 +1,7 @@
-"""What happens in a turn, as data: text by its purpose, tool calls, the end.
+"""Events of a turn, as data: text by channel, tool calls, the end.
 
-`Parser` gives these while tokens arrive; `Chat` passes them on and adds
-`ToolResult` and `Done`. Text comes in pieces that are complete characters.
+`Parser` emits them while tokens arrive; `Chat` passes them on and adds `ToolResult` and
+`Done`. Text comes in pieces of whole characters.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Answer(Event):
 
 @dataclass(frozen=True)
 class OtherText:
-    """A piece of a message whose role is not the assistant's, as a model made up."""
+    """A piece of a message by another role than the assistant, made up by the model."""
 
     role: str
     text: str
@@ -49,13 +49,15 @@ class OtherText:
 
 @dataclass(frozen=True)
 class ToolCallStarted:
+    """A call whose tool is known and whose arguments follow."""
+
     id: str
     name: str
 
 
 @dataclass(frozen=True)
 class ToolCallDelta:
-    """A piece of the arguments as written; `ToolCall` has them whole, repaired."""
+    """A piece of the arguments as sampled; `ToolCall` has all of them, repaired."""
 
     id: str
     text: str
@@ -63,7 +65,7 @@ class ToolCallDelta:
 
 @dataclass(frozen=True)
 class ToolCall(Event):
-    """A call that may be run: the tool is known and the arguments were read.
+    """A call that may be run: its tool is known and its arguments are parsed.
 
     `arguments` is a JSON object as text; plain code for the `python` tool.
     """
@@ -75,9 +77,10 @@ class ToolCall(Event):
 
 @dataclass(frozen=True)
 class ToolCallFailed(Event):
-    """A call that must not be run; `problem` is an answer for the model.
+    """A call that must not be run; `problem` is the result to show the model.
 
-    `cut_off` tells that it has no end: the tokens ran out within it, or it was stopped.
+    `cut_off` marks a call without an end: the token limit was reached or the turn was
+    stopped within it.
     """
 
     id: str
@@ -89,13 +92,15 @@ class ToolCallFailed(Event):
 
 @dataclass(frozen=True)
 class ToolResult(Event):
+    """The result of the call with that id, as the model reads it."""
+
     id: str
     text: str
 
 
 @dataclass(frozen=True)
 class MessageEnded:
-    """A whole message as history keeps it; not `complete` when it was cut off."""
+    """A message as history keeps it; not `complete` if it was cut off."""
 
     message: Message
     complete: bool = True
@@ -103,7 +108,7 @@ class MessageEnded:
 
 @dataclass(frozen=True)
 class Repair:
-    """Something malformed, and so what was done; `at` is the place of its token."""
+    """A correction of something malformed; `at` is the index of its token."""
 
     kind: str
     detail: str
@@ -112,12 +117,14 @@ class Repair:
 
 @dataclass(frozen=True)
 class Repaired:
+    """A repair was made."""
+
     repair: Repair
 
 
 @dataclass(frozen=True)
 class Done(Event):
-    """The end of a turn: `finish_reason` is stop, length, tool_calls or cancelled."""
+    """The end of a turn; `finish_reason` is stop, length, tool_calls or cancelled."""
 
     finish_reason: str
     stats: Any = None

@@ -1,4 +1,4 @@
-"""JSON as the model has seen it: compact, real letters, numbers written shortest."""
+"""Write JSON as the model has seen it: compact, unescaped letters, shortest numbers."""
 
 import json
 import math
@@ -7,12 +7,12 @@ from typing import Any
 
 Json = Mapping[str, Any]  # a JSON object
 
-INT_RANGE = range(-(2**63), 2**64)  # beyond it the reference writes a float
-FIXED_EXPONENTS = range(-5, 16)  # between them a float is written without `e`
+INT_RANGE = range(-(2**63), 2**64)  # outside it the reference writes a float
+FIXED_EXPONENTS = range(-5, 16)  # floats within it are written without `e`
 
 
 def json_text(value: Any) -> str:
-    """Write `value` without spaces, as openai-harmony writes it in a prompt."""
+    """Return `value` as JSON without spaces, as openai-harmony writes it in prompts."""
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, int):
@@ -32,7 +32,7 @@ def _string(text: str) -> str:
 
 
 def _as_float(value: int) -> float:
-    """The nearest float, as the reference writes it; infinite if there is none."""
+    """Return the nearest float, as the reference does; infinite if there is none."""
     try:
         return float(value)
     except OverflowError:

@@ -1,45 +1,42 @@
-"""What a Harmony conversation is made of; knows nothing of tokens or text layout.
+"""Messages of a Harmony conversation, as data. Knows nothing of tokens or text layout.
 
-    Conversation
-    └── Message(role, content, channel, recipient, content_type, name)
-        └── content: str | SystemContent | DeveloperContent
+    Message(role, content, channel, recipient, content_type, name)
+    └── content: str | SystemContent | DeveloperContent
 
-A tool call is an assistant message with a recipient; a tool result is a message
-of role `tool` whose `name` is the tool. The functions at the end build the usual
-messages by what they are.
+A tool call is an assistant message with a recipient; a tool result is a message of role
+`tool` whose `name` is the tool. The functions at the end build the usual messages.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mlx_gptoss.errors import PromptError
+from mlx_gptoss.harmony.special_tokens import CONSTRAIN
 
 Effort = Literal["low", "medium", "high"]
-Channel = Literal["analysis", "commentary", "final"]
 JsonSchema = Mapping[str, Any]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 EFFORTS = ("low", "medium", "high")
 CHANNELS = ("analysis", "commentary", "final")
-FUNCTIONS = "functions"  # the namespace of the tools a caller offers
-FUNCTION_PREFIX = "functions."
+FUNCTIONS = "functions"  # the namespace of the tools that a caller offers
+FUNCTION_PREFIX = f"{FUNCTIONS}."
 IDENTITY = "You are ChatGPT, a large language model trained by OpenAI."
 KNOWLEDGE_CUTOFF = "2024-06"
-CONSTRAIN = "<|constrain|>"
-CONSTRAINED_JSON = "<|constrain|>json"  # a content type: the mark is structure
+CONSTRAINED_JSON = f"{CONSTRAIN}json"  # a content type; the token is structure
 HEADER_BREAKERS = re.compile(r"[\s<>|]")  # would end a name inside a header
 
 
 def wire_name(name: str) -> str:
-    """Write a name so that a header cannot be broken by it: `Web Search` by `_`."""
+    """Replace what would break a header: `Web Search` becomes `Web_Search`."""
     return HEADER_BREAKERS.sub("_", name)
 
 
 @dataclass(frozen=True)
 class TextGrammar:
-    """What a plain text must follow: a regular expression, or a Lark grammar."""
+    """The grammar of a plain text: a regular expression, or Lark."""
 
     kind: Literal["regex", "lark"]
     source: str
@@ -47,10 +44,10 @@ class TextGrammar:
 
 @dataclass(frozen=True)
 class ToolDescription:
-    """One tool: its name, what it does, and the JSON schema of its arguments.
+    """One tool: its name, its purpose, and the JSON schema of its arguments.
 
-    `parameters=None` means that it takes none. One that `takes_text` is called with
-    plain text instead of JSON, which `grammar` may bind; see `text_tool`.
+    `parameters=None` means no arguments. A tool that `takes_text` is called with plain
+    text instead of JSON, which `grammar` may constrain; see `text_tool`.
     """
 
     name: str
@@ -71,7 +68,7 @@ class ToolDescription:
 
 @dataclass(frozen=True)
 class ToolNamespace:
-    """Tools under one name, as `browser`; without tools, a tool fed plain text."""
+    """Tools under one name, such as `browser`; without tools, one that takes text."""
 
     name: str
     description: str | None = None
@@ -80,7 +77,7 @@ class ToolNamespace:
 
 @dataclass(frozen=True)
 class ResponseFormat:
-    """The JSON schema that the answer should follow, as the model is told of it."""
+    """The JSON schema that the answer should follow, as the prompt shows it."""
 
     name: str
     schema: JsonSchema
@@ -89,10 +86,10 @@ class ResponseFormat:
 
 @dataclass(frozen=True)
 class SystemContent:
-    """The system message: who the model is, the date, the effort, built-in tools.
+    """The system message: identity, dates, reasoning effort, built-in tools.
 
-    `conversation_date` is given by the caller and never read from the clock, so
-    that a prompt stays the same when midnight passes.
+    `conversation_date` comes from the caller and never from the clock, so that a
+    prompt does not change at midnight.
     """
 
     identity: str | None = IDENTITY
@@ -129,10 +126,10 @@ Content = str | SystemContent | DeveloperContent
 
 @dataclass(frozen=True)
 class Message:
-    """One message. `recipient` is whom it addresses, `name` who of the role spoke.
+    """One message. `recipient` is its addressee, `name` the author within the role.
 
-    `ended` notes that the turn was cut behind it, and why; the model is not shown it,
-    and messages that differ in it alone are equal.
+    `ended` notes why the turn was cut short behind the message; prompts do not show it
+    and comparison ignores it.
     """
 
     role: str
@@ -147,11 +144,11 @@ class Message:
         if self.role not in ROLES:
             raise PromptError(f"role `{self.role}` is unknown: use {', '.join(ROLES)}")
         if self.role == "tool" and not self.name:
-            raise PromptError("a tool message needs `name`, the tool that answered")
+            raise PromptError("a tool message needs a `name`: the tool that answered")
         if isinstance(self.content, SystemContent) and self.role != "system":
-            raise PromptError(f"SystemContent cannot stand in a {self.role} message")
+            raise PromptError(f"a {self.role} message cannot have SystemContent")
         if isinstance(self.content, DeveloperContent) and self.role != "developer":
-            raise PromptError(f"DeveloperContent cannot stand in a {self.role} message")
+            raise PromptError(f"a {self.role} message cannot have DeveloperContent")
 
     @property
     def text(self) -> str:
@@ -161,30 +158,6 @@ class Message:
     @property
     def is_call(self) -> bool:
         return self.role == "assistant" and self.recipient is not None
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """Messages in order. Immutable: `adding` gives a longer one."""
-
-    messages: tuple[Message, ...] = ()
-
-    @classmethod
-    def of(cls, *messages: Message) -> "Conversation":
-        return cls(messages)
-
-    def __iter__(self) -> Iterator[Message]:
-        return iter(self.messages)
-
-    def __len__(self) -> int:
-        return len(self.messages)
-
-    def adding(self, messages: Iterable[Message]) -> "Conversation":
-        return replace(self, messages=(*self.messages, *messages))
-
-    @property
-    def tools(self) -> tuple[ToolDescription, ...]:
-        return function_tools(self.messages)
 
 
 def function_tools(messages: Iterable[Message]) -> tuple[ToolDescription, ...]:
@@ -240,7 +213,7 @@ def answer(text: str) -> Message:
 
 
 def tool_call(name: str, arguments: str) -> Message:
-    """Build a call of function tool `name` (no prefix) with JSON `arguments`."""
+    """Build a call of function tool `name` (without prefix) with JSON `arguments`."""
     return Message(
         "assistant",
         arguments,
@@ -255,10 +228,10 @@ def text_tool(
 ) -> ToolDescription:
     """Describe a tool that is called with plain text, such as a patch.
 
-    The model reads it as a function of one string, as in OpenAI's own programs.
+    Prompts show it as a function of one string, as OpenAI's own programs do.
     """
-    takes = {"type": "string"}
-    return ToolDescription(name, description, takes, takes_text=True, grammar=grammar)
+    schema = {"type": "string"}
+    return ToolDescription(name, description, schema, takes_text=True, grammar=grammar)
 
 
 def text_call(name: str, text: str) -> Message:
@@ -269,7 +242,7 @@ def text_call(name: str, text: str) -> Message:
 
 
 def tool_result(name: str, text: str) -> Message:
-    """Build the result of function tool `name` (no prefix), sent as it is."""
+    """Build the result of function tool `name` (without prefix)."""
     return Message(
         "tool",
         text,

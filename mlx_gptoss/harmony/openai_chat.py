@@ -1,13 +1,13 @@
-"""OpenAI's chat messages, as plain JSON values, to Harmony messages.
+"""Convert OpenAI's chat messages, as plain JSON values, to Harmony messages.
 
     conversation = from_chat_messages(request["messages"], tools=request["tools"])
 
-`system` and `developer` messages both become developer messages: the first ones
-together the opening one, with the tools and the response format, later ones where
-they stand. Of an assistant message the reasoning goes to analysis, text beside tool
-calls to commentary, and other text to final. Results stand behind their calls, in the
-order of the calls; one without an id answers the oldest call that waits. What is no
-text is named in its place, and refused in the newest message of the user.
+`system` and `developer` messages both become developer messages: the leading ones are
+joined, with the tools and the response format; later ones keep their place. The
+reasoning of an assistant message goes to analysis, text beside tool calls to
+commentary, and other text to final. Results follow their calls, in the order of the
+calls; a result without an id answers the oldest open call. Content other than text is
+replaced by a line that names it, and refused in the newest user message.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,21 +37,21 @@ def from_chat_messages(
     restore: Restore | None = None,
     to_answer: bool = True,
 ) -> list[m.Message]:
-    """Return the whole conversation, the system message first.
+    """Return the whole conversation, starting with the system message.
 
-    `restore(messages, call_ids)` may put back what an assistant message with calls
-    came without (see `ReasoningMemory`). Calls at the end must have their
-    results, unless `to_answer` is off: then nobody goes on from here.
-    `tools` are entries of a request, or ToolDescriptions that were read from them.
-    Raises PromptError that names the message or tool which cannot be read.
+    `tools` are entries of a request, or ToolDescriptions read from them before.
+    `restore(messages, call_ids)` may add the reasoning that an assistant message with
+    calls lacks (see `ReasoningMemory`). Calls at the end must have their results,
+    unless `to_answer=False`: then the model does not continue from here.
+    Raises PromptError, which names the message or tool that is malformed.
     """
     given = [_mapping(one, f"messages[{at}]") for at, one in enumerate(messages)]
-    opening = 0
-    while opening < len(given) and given[opening].get("role") in INSTRUCTIONS:
-        opening += 1
-    said = [_text(one, f"messages[{at}]") for at, one in enumerate(given[:opening])]
+    leading = 0
+    while leading < len(given) and given[leading].get("role") in INSTRUCTIONS:
+        leading += 1
+    texts = [_text(one, f"messages[{at}]") for at, one in enumerate(given[:leading])]
     content = m.DeveloperContent(
-        PARAGRAPH_BREAK.join(filter(None, said)) or None,
+        PARAGRAPH_BREAK.join(filter(None, texts)) or None,
         tuple(
             one
             if isinstance(one, m.ToolDescription)
@@ -65,15 +65,15 @@ def from_chat_messages(
         out.append(m.Message("developer", content))
     pairing = Pairing("tool_call_id")
     pairing.add_messages(out)
-    asked = [at for at, one in enumerate(given) if one.get("role") == "user"]
-    for at in range(opening, len(given)):
-        newest = at == asked[-1] if asked else False
+    of_user = [at for at, one in enumerate(given) if one.get("role") == "user"]
+    for at in range(leading, len(given)):
+        newest = at == of_user[-1] if of_user else False
         _take(given[at], f"messages[{at}]", pairing, restore, newest=newest)
     return pairing.messages(to_answer=to_answer)
 
 
 def read_tool(entry: Any, where: str = "a tool") -> m.ToolDescription:
-    """Read an entry of `tools`. Raises PromptError unless it is a function."""
+    """Convert an entry of `tools`. Raises PromptError unless it is a function."""
     entry = _mapping(entry, where)
     function = _mapping(entry.get("function", entry), where)
     name = function.get("name")
@@ -88,7 +88,7 @@ def read_tool(entry: Any, where: str = "a tool") -> m.ToolDescription:
 def _take(
     one: Json, where: str, pairing: Pairing, restore: Restore | None, *, newest: bool
 ) -> None:
-    """Read a message; `newest` is what the user said last."""
+    """Add a message to `pairing`; `newest` marks the last one by the user."""
     if one.get("role") in RESULTS:
         id, name = one.get("tool_call_id"), one.get("name")
         pairing.add_result(
@@ -103,11 +103,11 @@ def _take(
             own = restore(own, [str(id) for id, _ in calls])
         pairing.add_messages(own, calls)
     else:
-        pairing.add_messages([_said(one, where, must_be_text=newest)])
+        pairing.add_messages([_user_or_developer(one, where, must_be_text=newest)])
 
 
-def _said(one: Json, where: str, *, must_be_text: bool) -> m.Message:
-    """What a user says, or a developer in the middle."""
+def _user_or_developer(one: Json, where: str, *, must_be_text: bool) -> m.Message:
+    """Convert a message of the user, or a developer message that is not leading."""
     role, name = one.get("role"), one.get("name")
     if role in INSTRUCTIONS:
         return m.developer(_text(one, where))
@@ -122,33 +122,33 @@ def _said(one: Json, where: str, *, must_be_text: bool) -> m.Message:
 def _assistant(
     one: Json, where: str
 ) -> tuple[Sequence[m.Message], list[tuple[str | None, str]]]:
-    """What the model said, and the id and place of each call in it."""
-    thoughts, texts = _split(one, where)
+    """Convert an assistant message; also return the id and path of each call."""
+    reasoning, texts = _split(one, where)
     out: list[m.Message] = []
     fields = [one[key] for key in REASONING_KEYS if isinstance(one.get(key), str)]
-    if thought := next(filter(None, [*fields, PARAGRAPH_BREAK.join(thoughts)]), ""):
+    if thought := next(filter(None, [*fields, PARAGRAPH_BREAK.join(reasoning)]), ""):
         out.append(m.reasoning(thought))
     calls = _calls(one, where)
     if text := PARAGRAPH_BREAK.join(texts) or one.get("refusal") or "":
         out.append(m.preamble(text) if calls else m.answer(text))
-    for entry, place in calls:
-        function = _mapping(entry.get("function"), place)
+    for entry, path in calls:
+        function = _mapping(entry.get("function"), path)
         name, arguments = function.get("name"), function.get("arguments", "")
         if not isinstance(name, str):
-            raise PromptError(f"{place} has no `function.name`: add it")
+            raise PromptError(f"{path} has no `function.name`: add it")
         arguments = arguments if isinstance(arguments, str) else json_text(arguments)
         out.append(m.tool_call(name, arguments))
-    return out, [(_id(entry), place) for entry, place in calls]
+    return out, [(_id(entry), path) for entry, path in calls]
 
 
 def _calls(one: Json, where: str) -> list[tuple[Json, str]]:
-    """The calls of a message and their places; `function_call` is an older form."""
+    """Return the calls of a message and their paths; `function_call` is outdated."""
     if not one.get("tool_calls") and one.get("function_call"):
-        place = f"{where}.function_call"
-        return [({"function": _mapping(one["function_call"], place)}, place)]
-    places = enumerate(one.get("tool_calls") or ())
-    named = [(entry, f"{where}.tool_calls[{at}]") for at, entry in places]
-    return [(_mapping(entry, place), place) for entry, place in named]
+        path = f"{where}.function_call"
+        return [({"function": _mapping(one["function_call"], path)}, path)]
+    entries = enumerate(one.get("tool_calls") or ())
+    found = [(entry, f"{where}.tool_calls[{at}]") for at, entry in entries]
+    return [(_mapping(entry, path), path) for entry, path in found]
 
 
 def _id(entry: Json) -> str | None:
@@ -157,7 +157,7 @@ def _id(entry: Json) -> str | None:
 
 
 def _formats(given: Any) -> tuple[m.ResponseFormat, ...]:
-    """The schema of a `response_format`, if it has one for the model to read."""
+    """Return the schema of a `response_format` if the prompt shows it."""
     kind = given.get("type") if isinstance(given, Mapping) else None
     if kind == "json_schema":
         where = "`response_format.json_schema`"
@@ -172,7 +172,7 @@ def _formats(given: Any) -> tuple[m.ResponseFormat, ...]:
 
 
 def hidden_parts(messages: Iterable[Any]) -> list[str]:
-    """The types of the parts that a line stands for, as often as they come."""
+    """Return the type of every part that is replaced by a line."""
     contents = [one.get("content") for one in messages if isinstance(one, Mapping)]
     lists = [content for content in contents if isinstance(content, list)]
     found = [read_part(part, "").hidden for content in lists for part in content]
@@ -180,25 +180,25 @@ def hidden_parts(messages: Iterable[Any]) -> list[str]:
 
 
 def _text(one: Json, where: str, *, must_be_text: bool = False) -> str:
-    thoughts, texts = _split(one, where, must_be_text=must_be_text)
-    return PARAGRAPH_BREAK.join([*thoughts, *texts])
+    reasoning, texts = _split(one, where, must_be_text=must_be_text)
+    return PARAGRAPH_BREAK.join([*reasoning, *texts])
 
 
 def _split(
     one: Json, where: str, *, must_be_text: bool = False
 ) -> tuple[list[str], list[str]]:
-    """The thoughts and the other texts of a content."""
+    """Return the reasoning texts and the other texts of a content."""
     content = one.get("content")
     if content is None or isinstance(content, str):
         return [], [content] if content else []
     if not isinstance(content, list):
-        raise PromptError(f"`content` of {where} is no text and no list of parts")
+        raise PromptError(f"`content` of {where} is neither text nor a list of parts")
     parts = [read_part(part, where, must_be_text=must_be_text) for part in content]
-    thoughts = [part.text for part in parts if part.is_thought and part.text]
-    return thoughts, [part.text for part in parts if not part.is_thought]
+    reasoning = [part.text for part in parts if part.is_reasoning and part.text]
+    return reasoning, [part.text for part in parts if not part.is_reasoning]
 
 
 def _mapping(value: Any, where: str) -> Json:
     if not isinstance(value, Mapping):
-        raise PromptError(f"{where} is no JSON object")
+        raise PromptError(f"{where} is not a JSON object")
     return value

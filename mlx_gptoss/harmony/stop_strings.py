@@ -1,18 +1,18 @@
 """Stop strings: cut a stream of text before the first of them.
 
     stops = StopStrings(("###", "\\n\\n"))
-    shown = stops.feed("a #")      # "a ": the rest may be the beginning of a stop
+    shown = stops.feed("a #")      # "a ": the rest may be the start of a stop string
     shown = stops.feed("##b")      # ""; stops.found is "###"
-    shown = stops.flush()          # what was held back, if no stop came of it
+    shown = stops.flush()          # text held back at the end of the stream
 
-Knows text only.
+Works on text only.
 """
 
 from collections.abc import Sequence
 
 
 class StopStrings:
-    """Looks for the earliest of several strings, whatever the pieces are."""
+    """Finds the earliest of several strings, however the text is cut into pieces."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
@@ -20,7 +20,7 @@ class StopStrings:
         self.found: str | None = None
 
     def feed(self, text: str) -> str:
-        """Take a piece; return what can be shown. After a stop, nothing more is."""
+        """Take a piece; return the text to show, which is empty after a stop string."""
         if self.found is not None:
             return ""
         text = self._held + text
@@ -34,12 +34,12 @@ class StopStrings:
         return text[: len(text) - len(self._held)]
 
     def flush(self) -> str:
-        """Return what was held back: no stop can come of it any more."""
+        """Return the text held back, which no longer can become a stop string."""
         held, self._held = self._held, ""
         return held
 
     def _possible_beginning(self, text: str) -> str:
-        """The longest end of `text` that a stop begins with."""
+        """Return the longest end of `text` that starts a stop string."""
         longest = max((len(stop) - 1 for stop in self._stops), default=0)
         for length in range(min(longest, len(text)), 0, -1):
             end = text[-length:]

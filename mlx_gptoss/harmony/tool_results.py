@@ -1,18 +1,19 @@
-"""Results behind the calls they belong to, in the order of the calls.
+"""Pair tool results with their calls, in the order of the calls.
 
-Harmony has no ids: the model reads the first result as that of the first call. Clients
-name calls by ids and send the results as they come, so they are sorted here:
+Harmony has no call ids: the model takes the first result for that of the first call.
+Clients give calls ids and send results in any order, so they are sorted here:
 
     pairing = Pairing("tool_call_id")
-    pairing.say([question])
-    pairing.say([call_a, call_b], [("A", "messages[1]"), ("B", "messages[1]")])
-    pairing.result("of B", id="B", where="messages[2]")
-    pairing.result("of A", id="A", where="messages[3]")
+    pairing.add_messages([question])
+    ids = [("A", "messages[1]"), ("B", "messages[1]")]
+    pairing.add_messages([call_a, call_b], ids)
+    pairing.add_result("of B", id="B", where="messages[2]")
+    pairing.add_result("of A", id="A", where="messages[3]")
     pairing.messages()         # question, call_a, call_b, "of A", "of B"
 
-Calls that follow each other with no result between them are a round, and its results
-stand together behind it, whatever was said before they came. An id may name a call in
-every round: its latest is meant.
+Consecutive calls without a result between them form a round. Its results are placed
+directly behind it, whatever messages came in between. An id may be reused in a later
+round; a result belongs to the latest call with its id.
 """
 
 import re
@@ -29,7 +30,7 @@ from mlx_gptoss.harmony.messages import (
 )
 
 UNANSWERED = "Error: this call has no result; it may have been interrupted"
-SHOWABLE = re.compile(r"[\w.:|-]{1,80}")  # ids that an error may repeat
+SHOWABLE = re.compile(r"[\w.:|-]{1,80}")  # ids that are safe to show in an error
 
 
 @dataclass(eq=False)
@@ -55,7 +56,7 @@ class _Call:
 
 @dataclass(eq=False)
 class _Round:
-    """Calls that were made together; `place` is where their results will stand."""
+    """Calls made together; `place` is the index at which their results are inserted."""
 
     place: int = 0
     calls: list[_Call] = field(default_factory=list)
@@ -63,29 +64,29 @@ class _Round:
 
 
 class Pairing:
-    """A conversation being read; `id_field` is what its API calls the id of a call."""
+    """Collects a conversation; `id_field` is the name of the call id in its API."""
 
     def __init__(self, id_field: str) -> None:
         self._id_field = id_field
-        self._said: list[Message] = []  # all but the results
+        self._messages: list[Message] = []  # all but the results
         self._rounds: list[_Round] = []
-        self._latest: dict[str, _Round] = {}  # that has a call of this id
-        self._open = False  # the last round may get more calls
+        self._latest: dict[str, _Round] = {}  # the latest round with a call of that id
+        self._open = False  # whether the last round may get more calls
 
     @property
     def has_messages(self) -> bool:
-        """Whether anything has been said."""
-        return bool(self._said)
+        """Whether the conversation has any message but results."""
+        return bool(self._messages)
 
     def add_messages(
         self, messages: Iterable[Message], calls: Iterable[tuple[str | None, str]] = ()
     ) -> None:
-        """Take messages that are no results, with the id and place of each call."""
-        named = iter(calls)
+        """Add messages other than results, with the id and path of each call."""
+        identified = iter(calls)
         for message in messages:
-            self._said.append(message)
+            self._messages.append(message)
             if message.is_call:
-                id, where = next(named)
+                id, where = next(identified)
                 self._begin_call(_Call(message, id or None, where))
             elif message.role != "assistant":
                 self._open = False
@@ -93,18 +94,18 @@ class Pairing:
     def add_result(
         self, text: str, *, id: str | None, where: str, name: str | None = None
     ) -> None:
-        """Take the result of a call. Raises PromptError if it is of none.
+        """Add the result of a call. Raises PromptError if there is no such call.
 
-        Without an id it is of the oldest call of the last round that waits, of tool
-        `name` if that is given; of a tool that was not called there it stands alone.
+        Without an id it answers the oldest open call of the last round, of tool `name`
+        if given; a result of a tool that was not called there is kept on its own.
         """
         call = self._named(id, name, where) if id else self._oldest(name)
         if call is not None:
             if self._open:
-                self._rounds[-1].place = len(self._said)
+                self._rounds[-1].place = len(self._messages)
             call.answer(text)
         elif id is None and name:
-            self._said.append(tool_result(name, text))
+            self._messages.append(tool_result(name, text))
         else:
             raise PromptError(
                 f"{where} is the result of no call: give the `{self._id_field}` of an "
@@ -114,36 +115,36 @@ class Pairing:
         self._open = False
 
     def messages(self, *, to_answer: bool = True) -> list[Message]:
-        """Return the conversation. A call that nobody answered gets a result saying so.
+        """Return the conversation. A call without a result gets one that says so.
 
-        `to_answer` says that the model goes on from here. Then the calls that stand
-        last must have their results: raises PromptError that names those without.
+        `to_answer` means that the model continues from here: then the last calls must
+        have their results, or a PromptError names those without.
         """
         if self._rounds and to_answer:
             self._check_last(self._rounds[-1])
         out: list[Message] = []
         begin = 0
         for one in self._rounds:
-            out += self._said[begin : one.place]
+            out += self._messages[begin : one.place]
             begin = one.place
             if one is not self._rounds[-1] or not self._waits(one):
                 out += map(_result, one.calls)
             else:
                 out += [call.result for call in one.calls if call.result is not None]
-        return out + self._said[begin:]
+        return out + self._messages[begin:]
 
     def _begin_call(self, call: _Call) -> None:
         if not self._open:
             self._rounds.append(_Round())
         last = self._rounds[-1]
-        last.place, self._open = len(self._said), True
+        last.place, self._open = len(self._messages), True
         last.calls.append(call)
         last.by_id.setdefault(call.id, deque()).append(call)
         if call.id is not None:
             self._latest[call.id] = last
 
     def _named(self, id: str, name: str | None, where: str) -> _Call | None:
-        """The call of an id, or one that waits and was given none."""
+        """Find the call with an id, or else an open call without one."""
         if id in self._latest:
             waiting = self._latest[id].by_id[id]
             if waiting:
@@ -163,7 +164,7 @@ class Pairing:
     def _oldest(
         self, name: str | None, *, only_without_id: bool = False
     ) -> _Call | None:
-        """The first call of the last round that waits, of tool `name` if given."""
+        """Find the oldest open call of the last round, of tool `name` if given."""
         if not self._rounds:
             return None
         last = self._rounds[-1]
@@ -175,8 +176,8 @@ class Pairing:
         return None
 
     def _waits(self, last: _Round) -> bool:
-        """Whether nobody has said anything since the calls of the last round."""
-        return self._open or last.place == len(self._said)
+        """Whether no message has followed the calls of the last round."""
+        return self._open or last.place == len(self._messages)
 
     def _check_last(self, last: _Round) -> None:
         missing = [call for call in last.calls if call.result is None]
@@ -198,5 +199,5 @@ def _result(call: _Call) -> Message:
 
 
 def _shown(id: str | None) -> str:
-    """An id as errors repeat it: only one that looks like an id."""
+    """Return an id for an error message; empty if it does not look like one."""
     return f" `{id}`" if id and SHOWABLE.fullmatch(id) else ""

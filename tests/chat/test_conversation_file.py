@@ -137,14 +137,14 @@ def test_a_response_format_without_a_schema_is_not_written() -> None:
 WRONG: dict[str, tuple[Any, str]] = {
     "no JSON": ("{", "this is not JSON"),
     "no messages": ({"text": "hi"}, "there are no messages"),
-    "a message that is text": (["hi"], r"messages\[0\] is no JSON object"),
+    "a message that is text": (["hi"], r"messages\[0\] is not a JSON object"),
     "an unknown role": ([{"role": "robot"}], r"messages\[0\] has role `robot`"),
     "no role": ([{"content": "hi"}], r"messages\[0\] has role `None`"),
     "an image": (
         [{"role": "user", "content": [{"type": "image_url"}]}],
         r"messages\[0\] has content of type `image_url`: gpt-oss reads text only",
     ),
-    "content that is a number": ([{"role": "user", "content": 3}], "no text"),
+    "content that is a number": ([{"role": "user", "content": 3}], "neither text"),
     "a call without a name": (
         [{"role": "assistant", "tool_calls": [{"function": {}}]}],
         r"messages\[0\]\.tool_calls\[0\] has no `function\.name`",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mlx_gptoss.chat.tools import Tool, as_tool
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.messages import ToolDescription
-from mlx_gptoss.harmony.parse import validate
+from mlx_gptoss.harmony.parse.argument_errors import argument_errors
 
 KEYS = st.sampled_from(
     [
@@ -289,4 +289,4 @@ json_values = st.recursive(
 def test_no_schema_makes_the_check_of_arguments_raise(
     value: Any, schema: dict[str, Any]
 ) -> None:
-    assert all(isinstance(line, str) for line in validate.errors(value, schema, schema))
+    assert all(isinstance(line, str) for line in argument_errors(value, schema))

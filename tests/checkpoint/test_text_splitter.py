@@ -15,12 +15,8 @@ from mlx_gptoss.checkpoint.tokenizer.text_splitter import (
     make_splitter,
 )
 from mlx_gptoss.errors import LongPromptError, PromptError
-from mlx_gptoss.harmony.render.prompt import (
-    SHORT_PROMPT,
-    Piece,
-    encode_pieces,
-    encode_within,
-)
+from mlx_gptoss.harmony.render.encode import SHORT_PROMPT, encode_pieces, encode_within
+from mlx_gptoss.harmony.render.pieces import Piece
 
 DEMO = Path(mlx_gptoss.__file__).parent / "demo"
 CONTEXT = 4096

@@ -20,8 +20,8 @@ from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.parse.arguments import parse_arguments
 from mlx_gptoss.harmony.parse.parser import Parser
 from mlx_gptoss.harmony.parse.tool_names import is_tool_name
+from mlx_gptoss.harmony.render.encode import encode_pieces
 from mlx_gptoss.harmony.render.prompt import (
-    encode_pieces,
     render_message,
     render_messages,
     training_pieces,

@@ -17,7 +17,8 @@ from mlx_gptoss.harmony import events as e
 from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.parse.arguments import parse_arguments
 from mlx_gptoss.harmony.parse.parser import Parser
-from mlx_gptoss.harmony.render.prompt import RecipientPosition, render_messages
+from mlx_gptoss.harmony.render.pieces import RecipientPosition
+from mlx_gptoss.harmony.render.prompt import render_messages
 from tests.support import golden_streams
 from tests.support.fakes import byte_tokenizer
 from tests.support.harmony_strategies import names, texts

@@ -98,7 +98,7 @@ def test_text_is_read(case: str, must_be_text: bool) -> None:
     ],
 )
 def test_thoughts_are_told_apart(given: dict[str, Any]) -> None:
-    assert read_part(given, "it") == ContentPart("a", is_thought=True)
+    assert read_part(given, "it") == ContentPart("a", is_reasoning=True)
 
 
 HIDDEN: list[tuple[Any, str]] = [

@@ -11,11 +11,8 @@ import openai_harmony
 import pytest
 
 from mlx_gptoss.chat.conversation_file import read_conversation
-from mlx_gptoss.harmony.render.prompt import (
-    history_pieces,
-    pieces_text,
-    render_messages,
-)
+from mlx_gptoss.harmony.render.pieces import pieces_text
+from mlx_gptoss.harmony.render.prompt import history_pieces, render_messages
 from tests.support.harmony_strategies import oracle_conversation
 from tests.support.vocabulary import SPECIALS, O200k, is_oss_harmony, oracle
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
+from mlx_gptoss.harmony.render.encode import encode_pieces
+from mlx_gptoss.harmony.render.pieces import pieces_text
 from mlx_gptoss.harmony.render.prompt import (
     drop_analysis,
-    encode_pieces,
-    pieces_text,
     render_message,
     render_messages,
     training_pieces,

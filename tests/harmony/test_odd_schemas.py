@@ -20,7 +20,7 @@ from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony.constrain.constraints import close_schema
 from mlx_gptoss.harmony.constrain.grammar import LocalGrammars
-from mlx_gptoss.harmony.parse import validate
+from mlx_gptoss.harmony.parse.argument_errors import argument_errors, with_integers
 from mlx_gptoss.harmony.render.typescript import typescript
 from tests.harmony.test_any_order import takes
 from tests.support.fakes import byte_tokenizer
@@ -206,8 +206,8 @@ STRAY = st.recursive(
 @given(schema=st.dictionaries(st.sampled_from(KEYS), STRAY), value=STRAY)
 def test_nothing_that_is_json_breaks_a_tool(schema: Any, value: Any) -> None:
     assert isinstance(typescript(schema), str)
-    list(validate.errors(value, schema, schema))
-    validate.integral(value, schema, schema)
+    list(argument_errors(value, schema))
+    with_integers(value, schema)
     assert GRAMMARS.compile("arguments", close_schema(schema), what="it").grammar
     assert GRAMMARS.compile("json_schema", schema, what="it").grammar
 

@@ -21,7 +21,9 @@ from examples.demo_model.data import (
 )
 from examples.demo_model.words import Words
 from mlx_gptoss.harmony.messages import Message
-from mlx_gptoss.harmony.render.prompt import encode_pieces, history_pieces, pieces_text
+from mlx_gptoss.harmony.render.encode import encode_pieces
+from mlx_gptoss.harmony.render.pieces import pieces_text
+from mlx_gptoss.harmony.render.prompt import history_pieces
 from tests.support.harmony_strategies import oracle_conversation
 from tests.support.vocabulary import O200k, oracle
 

@@ -21,7 +21,8 @@ from mlx_gptoss.harmony.messages import (
     function_tools,
     system,
 )
-from mlx_gptoss.harmony.render.prompt import encode_pieces, message_pieces
+from mlx_gptoss.harmony.render.encode import encode_pieces
+from mlx_gptoss.harmony.render.pieces import message_pieces
 
 CONVERSATIONS = Path(__file__).parent / "data" / "conversations.json"
 PROMPTED_PIECES = 2  # `<|start|>` and `assistant` are part of the prompt

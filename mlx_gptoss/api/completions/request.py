@@ -16,7 +16,8 @@ from mlx_gptoss.api.text_parser import TextAnswerParser
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import LongPromptError
-from mlx_gptoss.harmony.render.prompt import SHORT_PROMPT, Piece, encode_within
+from mlx_gptoss.harmony.render.encode import SHORT_PROMPT, encode_within
+from mlx_gptoss.harmony.render.pieces import Piece
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's default
 

@@ -214,10 +214,10 @@ class _ItemParser:
         """Read text of the model: an answer, or a preamble if a call follows."""
         parts = content_parts(item.get("content"), self._paths[index])
         self._note_hidden(parts)
-        thoughts = [part.text for part in parts if part.is_thought and part.text]
+        thoughts = [part.text for part in parts if part.is_reasoning and part.text]
         if thoughts:
             self._turn.append(m.reasoning(PARAGRAPH_BREAK.join(thoughts)))
-        texts = [part.text for part in parts if not part.is_thought]
+        texts = [part.text for part in parts if not part.is_reasoning]
         if text := PARAGRAPH_BREAK.join(texts):
             is_preamble = item.get("phase") == COMMENTARY or self._call_follows(index)
             message = m.preamble(text) if is_preamble else m.answer(text)

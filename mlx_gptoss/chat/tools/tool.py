@@ -24,7 +24,7 @@ from mlx_gptoss.harmony.messages import (
     ToolDescription,
     ToolNamespace,
 )
-from mlx_gptoss.harmony.parse import validate
+from mlx_gptoss.harmony.parse.argument_errors import argument_errors, with_integers
 from mlx_gptoss.harmony.render.typescript import typescript
 
 Schema = Mapping[str, Any]
@@ -132,7 +132,7 @@ class Tool:
         schema = self._closed_schema()
         try:
             values = json.loads(arguments or "{}")
-            problems = validate.errors(values, schema, schema)
+            problems = argument_errors(values, schema)
             return values, "; ".join(problems)
         except ValueError as error:
             return None, f"the arguments are not valid JSON ({error})"
@@ -152,7 +152,7 @@ class Tool:
         if self.takes_text:
             return self.function(text)
         schema = self.description.parameters or {}
-        values = validate.integral(values, schema, schema)
+        values = with_integers(values, schema)
         hints = signature.annotations(self.function)
         bound = inspect.signature(self.function).bind(
             **{

@@ -21,7 +21,7 @@ from mlx_gptoss.diagnostics.bench.streams import LOOPBACK, ServerAddress
 from mlx_gptoss.diagnostics.http_client import Unreachable
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.harmony.messages import Message
-from mlx_gptoss.harmony.render.prompt import message_pieces, pieces_text
+from mlx_gptoss.harmony.render.pieces import message_pieces, pieces_text
 
 
 @dataclass(frozen=True)

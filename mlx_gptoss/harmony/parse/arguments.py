@@ -1,4 +1,4 @@
-"""The arguments of a tool call: read leniently, never guessed."""
+"""Parse the arguments of a tool call as a JSON object: leniently, without guessing."""
 
 import json
 import re
@@ -8,12 +8,12 @@ from typing import Any
 from mlx_gptoss.harmony.json_text import json_text
 
 FENCED = re.compile(r"\s*```\w*\s*(?P<body>\{.*)", re.DOTALL)
-TRAILING_JUNK = "]}`,; \t\r\n"  # what models add behind a finished object
+TRAILING_JUNK = "]}`,; \t\r\n"  # that models add behind a complete object
 
 
 @dataclass(frozen=True)
 class ParsedArguments:
-    """`text` is a JSON object unless `problem` says why not; `repair` what changed."""
+    """`text` is a JSON object unless `problem` is set; `repair` says what changed."""
 
     text: str
     repair: str | None = None
@@ -21,7 +21,7 @@ class ParsedArguments:
 
 
 def parse_arguments(text: str) -> ParsedArguments:
-    """Read `text` as a JSON object; unwrap a list of one and drop stray brackets."""
+    """Parse `text` as a JSON object; unwrap a list of one and drop stray brackets."""
     if not text.strip():
         return ParsedArguments("{}", repair="empty arguments were read as {}")
     try:
@@ -59,7 +59,7 @@ def _read(text: str) -> ParsedArguments:
 
 
 def _unwrapped(value: Any) -> Any:
-    """The object in a list of one, or in a string (arguments encoded twice)."""
+    """Return the object in a list of one, or in a string (arguments encoded twice)."""
     if isinstance(value, list) and len(value) == 1:
         return value[0]
     if isinstance(value, str) and value.lstrip().startswith("{"):

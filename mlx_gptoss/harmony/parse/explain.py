@@ -1,7 +1,4 @@
-"""A stream of ids, part by part: what each id was and what was read in it.
-
-For people who look for a fault, and for `mlx-gptoss parse`.
-"""
+"""Explain a stream of ids span by span, for debugging and for `mlx-gptoss parse`."""
 
 import json
 import re
@@ -28,9 +25,9 @@ from mlx_gptoss.harmony.events import (
 from mlx_gptoss.harmony.json_text import json_text
 from mlx_gptoss.harmony.messages import Message, ToolDescription
 from mlx_gptoss.harmony.parse.output import TokenKind
-from mlx_gptoss.harmony.parse.parser import Parser
+from mlx_gptoss.harmony.parse.parser import Parser, TokenSource
+from mlx_gptoss.harmony.special_tokens import START
 
-START = "<|start|>"
 TITLES: Mapping[type, str] = {
     Reasoning: "reasoning",
     Preamble: "preamble",
@@ -40,20 +37,17 @@ TITLES: Mapping[type, str] = {
 }
 
 
-class StreamTokenizer(Protocol):
-    """What explaining needs of a tokenizer."""
+class StreamTokenizer(TokenSource, Protocol):
+    """A token source that can encode text, too."""
 
-    @property
-    def specials(self) -> Mapping[str, int]: ...
-    def token_bytes(self, token_id: int, /) -> bytes: ...
     def encode(self, text: str, /) -> list[int]: ...
 
 
 @dataclass(frozen=True)
 class TokenSpan:
-    """Neighbouring ids of one fate, and the events that the last of them brought.
+    """Consecutive ids of one kind, and the events that they completed.
 
-    `at` is the place of the first one.
+    `at` is the index of the first id.
     """
 
     at: int
@@ -65,7 +59,7 @@ class TokenSpan:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The whole stream: its runs, what the parser made of it, ids by fate."""
+    """A whole stream: its spans, the messages and repairs, and the ids of each kind."""
 
     spans: list[TokenSpan]
     messages: list[Message]
@@ -73,7 +67,7 @@ class Explanation:
     kind_counts: Counter[str] = field(default_factory=Counter)
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain values, for JSON."""
+        """Return the explanation as plain values, for JSON."""
         return {
             "runs": [_span_fields(span) for span in self.spans],
             "messages": [_fields(message) for message in self.messages],
@@ -82,16 +76,16 @@ class Explanation:
         }
 
     def lines(self) -> Iterator[str]:
-        """The same as lines to read: each run, below it what it brought."""
+        """Yield the explanation as lines of text: each span, with its events below."""
         width = len(str(self.kind_counts.total()))
-        for run in self.spans:
-            if run.ids:
-                text = json_text(run.text)
-                yield f"{run.at:>{width}}  {run.kind:8}  {len(run.ids):>4}  {text}"
-            for event in run.events:
+        for span in self.spans:
+            if span.ids:
+                text = json_text(span.text)
+                yield f"{span.at:>{width}}  {span.kind:8}  {len(span.ids):>4}  {text}"
+            for event in span.events:
                 yield f"{'':{width}}  -> {describe(event)}"
         parts = " + ".join(
-            f"{n} {fate}" for fate, n in sorted(self.kind_counts.items())
+            f"{n} {kind}" for kind, n in sorted(self.kind_counts.items())
         )
         yield f"{self.kind_counts.total()} ids = {parts or 'none'}"
         yield f"{len(self.messages)} messages, {len(self.repairs)} repairs"
@@ -105,7 +99,7 @@ def explain(
     built_in: Iterable[str] = (),
     calls_on_analysis: bool = True,
 ) -> Explanation:
-    """Parse `ids`, which follow `<|start|>assistant` or begin with `<|start|>`."""
+    """Explain `ids`, which follow `<|start|>assistant` or begin with `<|start|>`."""
     whole = bool(ids) and ids[0] == tokenizer.specials.get(START)
     parser = Parser(
         tokenizer,
@@ -114,49 +108,49 @@ def explain(
         built_in=built_in,
         calls_on_analysis=calls_on_analysis,
     )
-    brought = [parser.feed(token) for token in ids]
-    brought.append(parser.finish())
-    runs = list(_runs(ids, parser.token_kinds, brought, tokenizer))
+    events = [parser.feed(token) for token in ids]
+    events.append(parser.finish())
+    spans = list(_spans(ids, parser.token_kinds, events, tokenizer))
     return Explanation(
-        runs, parser.messages, parser.repairs, Counter(parser.token_kinds)
+        spans, parser.messages, parser.repairs, Counter(parser.token_kinds)
     )
 
 
-def _runs(
+def _spans(
     ids: Sequence[int],
-    fates: Sequence[TokenKind],
-    brought: Sequence[list[ParserEvent]],
+    kinds: Sequence[TokenKind],
+    events: Sequence[list[ParserEvent]],
     tokenizer: StreamTokenizer,
 ) -> Iterator[TokenSpan]:
     names = {token: name for name, token in tokenizer.specials.items()}
-    for _, group in groupby(range(len(ids)), key=lambda place: fates[place]):
+    for _, group in groupby(range(len(ids)), key=lambda index: kinds[index]):
         group = list(group)
-        fate = fates[group[0]]
-        for places in _cut(group, brought, alone=fate == "control"):
-            own = [ids[place] for place in places]
-            events = [event for place in places for event in brought[place]]
+        kind = kinds[group[0]]
+        for indices in _cut(group, events, single=kind == "control"):
+            own = [ids[index] for index in indices]
+            found = [event for index in indices for event in events[index]]
             text = _text(own, names, tokenizer)
-            yield TokenSpan(places[0], own, fate, text, merge_pieces(events))
-    if brought[-1]:  # what only the end of the stream decided
-        yield TokenSpan(len(ids), [], "text", "", merge_pieces(brought[-1]))
+            yield TokenSpan(indices[0], own, kind, text, merge_pieces(found))
+    if events[-1]:  # decided only by the end of the stream
+        yield TokenSpan(len(ids), [], "text", "", merge_pieces(events[-1]))
 
 
 def _cut(
-    places: list[int], brought: Sequence[list[ParserEvent]], *, alone: bool
+    indices: list[int], events: Sequence[list[ParserEvent]], *, single: bool
 ) -> Iterator[list[int]]:
-    """End a run at each mark, and where more came than a piece of text."""
-    run: list[int] = []
-    for place in places:
-        run.append(place)
-        if alone or any(type(event) not in TITLES for event in brought[place]):
-            yield run
-            run = []
-    if run:
-        yield run
+    """Cut behind every event that is more than a piece of text; `single`: every id."""
+    span: list[int] = []
+    for index in indices:
+        span.append(index)
+        if single or any(type(event) not in TITLES for event in events[index]):
+            yield span
+            span = []
+    if span:
+        yield span
 
 
 def merge_pieces(events: Iterable[ParserEvent]) -> list[ParserEvent]:
-    """Join neighbouring pieces of one text."""
+    """Join consecutive pieces of one text."""
     out: list[ParserEvent] = []
     for event in events:
         last = out[-1] if out else None
@@ -169,7 +163,7 @@ def merge_pieces(events: Iterable[ParserEvent]) -> list[ParserEvent]:
 
 
 def describe(event: ParserEvent) -> str:
-    """Say in one line what happened."""
+    """Describe an event in one line."""
     if (title := TITLES.get(type(event))) is not None:
         said = event.role if isinstance(event, OtherText) else title
         return f"{said}: {json_text(vars(event)['text'])}"
@@ -203,7 +197,7 @@ def _text(
 
 
 def _fields(message: Message) -> dict[str, Any]:
-    """All that stands in the stream of a message."""
+    """Return the fields of a message that the stream holds."""
     return {key: value for key, value in asdict(message).items() if key != "ended"}
 
 
@@ -222,9 +216,9 @@ def _plain(events: Iterable[ParserEvent]) -> list[dict[str, Any]]:
 
 
 def read_stream(text: str, tokenizer: StreamTokenizer) -> list[int]:
-    """Read ids (numbers, commas, brackets), or text in which `<|start|>` is the token.
+    """Read ids (numbers, commas, brackets), or text with special tokens by name.
 
-    A JSON object with `ids` will do too. A line break at the end is none of the text.
+    A JSON object with `ids` is accepted, too. A final line break is ignored.
     """
     if (ids := _given_ids(text)) is not None:
         return ids

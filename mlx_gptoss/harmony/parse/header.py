@@ -1,10 +1,10 @@
-"""Read the header of a message: role, channel, recipient, content type.
+"""Parse the header of a message: role, channel, recipient, content type.
 
     assistant to=functions.f<|channel|>commentary <|constrain|>json<|message|>
     assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>
 
-Knows the words a header may hold and what models write instead; nothing of the
-stream around it (`recover.py` reads headers that never ended). Nothing here raises.
+Knows the words a header may hold and what models write instead, but not the stream
+around it; `recover.py` parses headers that never ended. Never raises.
 """
 
 import codecs
@@ -12,25 +12,20 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from mlx_gptoss.harmony.messages import (
-    CHANNELS,
-    CONSTRAIN,
-    FUNCTION_PREFIX,
-    ROLES,
-)
+from mlx_gptoss.harmony.messages import CHANNELS, FUNCTION_PREFIX, ROLES
 from mlx_gptoss.harmony.parse.tool_names import OfferedTools, is_tool_name
+from mlx_gptoss.harmony.special_tokens import CHANNEL, CONSTRAIN
 
-CHANNEL = "<|channel|>"
 NOT_TOOLS = ("assistant", "user", "all", "system", "developer")
 CONTENT_TYPES = ("json", "code", "text", "json_object", "application/json")
-CONTENT_TYPE = re.compile(r"[A-Za-z][\w/+.-]*")  # what a content type looks like
+CONTENT_TYPE = re.compile(r"[A-Za-z][\w/+.-]*")  # the form of a content type
 SHORTEST_CUT_NAME = 3  # `fin` is taken for `final`, `fi` is not
-LONGEST_NAME = 5  # words of a tool name with spaces
+LONGEST_NAME = 5  # words in a tool name with spaces
 
 
 @dataclass
 class HeaderPart:
-    """A stretch of a header: what follows `mark`, token by token, with its place."""
+    """The tokens of a header behind the special token `marker`, as (index, bytes)."""
 
     marker: str | None
     tokens: list[tuple[int, bytes]] = field(default_factory=list)
@@ -40,14 +35,14 @@ class HeaderPart:
         return b"".join(data for _, data in self.tokens).decode("utf-8", "replace")
 
     def tail(self, body: str) -> list[int]:
-        """The places of the tokens that `body`, the end of this part, came from."""
+        """Return the indices of the tokens of `body`, which is the end of this part."""
         start = len(self.text) - len(body)
-        return [place for place, _, stop in self._spans() if stop > start]
+        return [index for index, _, stop in self._spans() if stop > start]
 
     def whole_tokens(self, body: str) -> str:
-        """`body`, the end of this part, from the start of the token it begins in.
+        """Extend `body`, the end of this part, to the start of its first token.
 
-        White space at that token's start is left out.
+        White space at the start of that token is left out.
         """
         text = self.text
         start = len(text) - len(body)
@@ -57,27 +52,27 @@ class HeaderPart:
         return body
 
     def _spans(self) -> Iterator[tuple[int, int, int]]:
-        """Place of each token, and the characters it touches: first, last plus 1."""
+        """Yield each token's index and the range of characters it touches."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        read = 0
-        for place, data in self.tokens:
-            first = read
-            read += len(decoder.decode(data))
-            begun = bool(decoder.getstate()[0])  # part of a character
-            yield place, first, read + begun
+        count = 0
+        for index, data in self.tokens:
+            first = count
+            count += len(decoder.decode(data))
+            is_partial = bool(decoder.getstate()[0])  # ends within a character
+            yield index, first, count + is_partial
 
 
 @dataclass
 class Header:
-    """What a header says; `repairs` are (kind, detail) of what was put right."""
+    """The fields of a header; `repairs` are (kind, detail) of what was corrected."""
 
     role: str | None
     name: str | None = None
     channel: str | None = None
     recipient: str | None = None
     content_type: str | None = None
-    unnamed_channel: bool = False  # a mark without a name
-    unknown_author: str = ""  # stands where the role should: the name of a tool?
+    unnamed_channel: bool = False  # a channel token without a name
+    unknown_author: str = ""  # in place of the role: perhaps the name of a tool
     repairs: list[tuple[str, str]] = field(default_factory=list)
 
     def add_repair(self, kind: str, detail: str) -> None:
@@ -87,7 +82,7 @@ class Header:
 def read_header(
     parts: Sequence[HeaderPart], role: str | None, offered: OfferedTools
 ) -> Header:
-    """Read a header that `<|message|>` closed; `role` if the prompt gave it."""
+    """Parse a header that `<|message|>` closed; pass `role` if the prompt gave it."""
     header = Header(role)
     loose: list[str] = []
     for part in parts:
@@ -111,7 +106,7 @@ def read_header(
 
 
 def _settle_role(header: Header, loose: list[str]) -> None:
-    """Decide what the recipient tells of the role, and the other way round."""
+    """Reconcile role and recipient."""
     if header.unknown_author in loose and header.recipient == "assistant":
         header.role, header.name = "tool", header.unknown_author
         loose.remove(header.unknown_author)
@@ -124,11 +119,11 @@ def _settle_role(header: Header, loose: list[str]) -> None:
 
 
 def _take_role(header: Header, words: list[str]) -> list[str]:
-    """Take the author off the front of the role part; the rest is returned."""
+    """Take the author off the front of the role part; return the other words."""
     if not words:
         return words
     first, rest = words[0], words[1:]
-    if header.role is not None:  # given by the prompt: it may be said again
+    if header.role is not None:  # given by the prompt, perhaps repeated
         return rest if first == header.role else words
     role, _, name = first.partition(":")
     if role in ROLES:
@@ -147,7 +142,7 @@ def _take_role(header: Header, words: list[str]) -> list[str]:
 
 
 def _take_channel(header: Header, words: list[str]) -> list[str]:
-    """Take the channel off the front of a channel part; the last known one wins."""
+    """Take the channel off the front of a channel part; the last known one counts."""
     if not words or words[0].startswith("to="):
         if header.channel is None:
             header.add_repair("empty-channel", "the channel has no name")
@@ -170,29 +165,29 @@ def _take_channel(header: Header, words: list[str]) -> list[str]:
 
 
 def match_channel(word: str) -> tuple[str | None, str]:
-    """The channel that `word` begins with or begins, and what runs on behind it."""
-    said = word.lower()
+    """Find a channel that `word` starts with or abbreviates, and the rest."""
+    lowered = word.lower()
     for channel in CHANNELS:
-        if said.startswith(channel):
+        if lowered.startswith(channel):
             return channel, word[len(channel) :]
     if len(word) >= SHORTEST_CUT_NAME:
         for channel in CHANNELS:
-            if channel.startswith(said):
+            if channel.startswith(lowered):
                 return channel, ""
     return None, ""
 
 
 def take_words(header: Header, words: list[str], offered: OfferedTools) -> list[str]:
-    """Take recipient and content type; return the words that mean nothing."""
+    """Take recipient and content type; return the words left over."""
     loose = []
-    place = 0
-    while place < len(words):
-        word = words[place]
-        place += 1
+    at = 0
+    while at < len(words):
+        word = words[at]
+        at += 1
         if word.startswith("to="):
-            after = words[place : place + LONGEST_NAME]
+            after = words[at : at + LONGEST_NAME]
             name, used = _recipient(word, after, offered)
-            place += used
+            at += used
             if not name:
                 header.add_repair("no-tool", "an empty recipient was ignored")
             if name and header.recipient not in (None, name):
@@ -209,23 +204,21 @@ def take_words(header: Header, words: list[str], offered: OfferedTools) -> list[
             header.add_repair(
                 "missing-channel-mark", f"`{word}` was taken for the channel"
             )
-        elif _is_last_of_addressed(header, place, words) and CONTENT_TYPE.fullmatch(
-            word
-        ):
+        elif _is_last_of_addressed(header, at, words) and CONTENT_TYPE.fullmatch(word):
             header.content_type = word
         else:
             loose.append(word)
     return loose
 
 
-def _is_last_of_addressed(header: Header, place: int, words: list[str]) -> bool:
+def _is_last_of_addressed(header: Header, at: int, words: list[str]) -> bool:
     by_a_tool = header.role == "tool" or header.unknown_author
     addressed = header.recipient and (by_a_tool or header.recipient not in NOT_TOOLS)
-    return bool(addressed) and header.content_type is None and place == len(words)
+    return bool(addressed) and header.content_type is None and at == len(words)
 
 
 def _recipient(word: str, after: list[str], offered: OfferedTools) -> tuple[str, int]:
-    """Read a name behind `to=`, with its spaces if so offered; words used too."""
+    """Parse the name behind `to=`; return it and the number of further words in it."""
     name = word.removeprefix("to=")
     used = 0
     if not name and after:

@@ -1,4 +1,4 @@
-"""What became of each id of a stream, the repairs made, and events not yet taken."""
+"""The output of a parser: the kind of each token, repairs, and pending events."""
 
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -10,7 +10,7 @@ TokenKind = Literal["text", "header", "control", "repaired"]
 
 
 class ParserOutput:
-    """The account of a parser: exactly one fate for each id it was fed."""
+    """Collects what a parser produces: exactly one kind for each id."""
 
     def __init__(self) -> None:
         self.token_kinds: list[TokenKind] = []
@@ -19,11 +19,11 @@ class ParserOutput:
 
     @property
     def index(self) -> int:
-        """The place of the id being read."""
+        """The index of the current id."""
         return max(len(self.token_kinds) - 1, 0)
 
     def add_token(self) -> None:
-        """Begin the account of one more id: a mark, unless it is said otherwise."""
+        """Count one more id: a control token until `set_kind` says otherwise."""
         self.token_kinds.append("control")
 
     def set_kind(self, fate: TokenKind) -> None:
@@ -37,24 +37,24 @@ class ParserOutput:
         return events
 
     def add_repair(self, kind: str, detail: str) -> None:
-        """Note a repair where the stream now stands."""
+        """Note a repair at the current id."""
         repair = Repair(kind, detail, self.index)
         self.repairs.append(repair)
         self._events.append(Repaired(repair))
 
     def drop_token(self, kind: str, detail: str) -> None:
-        """Drop the id being read."""
+        """Drop the current id, with a repair."""
         self.set_kind("repaired")
         self.add_repair(kind, detail)
 
     def drop_parts(self, parts: Sequence[HeaderPart], kind: str, detail: str) -> None:
-        """Drop the ids that parts of a header were read from."""
+        """Drop the ids of some header parts, with a repair."""
         for part in parts:
-            for place, _ in part.tokens:
-                self.token_kinds[place] = "repaired"
+            for index, _ in part.tokens:
+                self.token_kinds[index] = "repaired"
         self.add_repair(kind, detail)
 
     def mark_text(self, part: HeaderPart, body: str) -> None:
-        """Say that `body`, the end of a part of a header, was text after all."""
-        for place in part.tail(body):
-            self.token_kinds[place] = "text"
+        """Reclassify `body`, the end of a header part, as text."""
+        for index in part.tail(body):
+            self.token_kinds[index] = "text"

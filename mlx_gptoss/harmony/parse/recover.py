@@ -1,16 +1,15 @@
-"""Read a header that ended without `<|message|>`: the model forgot it, or was cut off.
+"""Recover a header that ended without `<|message|>`: forgotten, or cut off.
 
-Tells a body that runs on behind its header, and text that never had one, from what
-has no sense. Nothing here raises.
+Separates a header from a body that runs on behind it, and text that never had a header
+from nonsense. Never raises.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlx_gptoss.harmony.messages import CHANNELS, CONSTRAIN
+from mlx_gptoss.harmony.messages import CHANNELS
 from mlx_gptoss.harmony.parse.header import (
-    CHANNEL,
     Header,
     HeaderPart,
     match_channel,
@@ -18,12 +17,13 @@ from mlx_gptoss.harmony.parse.header import (
     take_words,
 )
 from mlx_gptoss.harmony.parse.tool_names import OfferedTools, is_tool_name
+from mlx_gptoss.harmony.special_tokens import CHANNEL, CONSTRAIN
 
-# `to=NAME`, a content type, then what is left: a body without its `<|message|>`
+# `to=NAME`, a content type, then a body without its `<|message|>`
 HEADLESS = re.compile(
     r"\s*(?P<to>to=\s*[^\s({]+)?\s*(?P<kind>(?:json|code)\b)?\s*(?P<body>.*)", re.DOTALL
 )
-RUN_ON_ROLE = re.compile(  # what is left of a whole header when its marks are
+RUN_ON_ROLE = re.compile(  # a header without its special tokens
     rf"\s*assistant(?P<channel>{'|'.join(CHANNELS)})\s*(?P<body>.*)", re.DOTALL
 )
 LEADING_ROLE = re.compile(
@@ -34,14 +34,14 @@ CONSTRAINED = re.compile(r"\s*(?P<kind>[A-Za-z_]*)\s*(?P<body>.*)", re.DOTALL)
 
 @dataclass(frozen=True)
 class RecoveredMessage:
-    """A message whose `<|message|>` never came; without `header` it has no channel."""
+    """A message without `<|message|>`; `headless` if it had no header at all."""
 
     header: Header
     body: str
     headless: bool = False
 
     def is_truncated(self, role: str | None) -> bool:
-        """Tell a header that the limit of tokens cut short from text.
+        """Whether this is a header cut short by the token limit, rather than text.
 
         `role` is the one the prompt gave.
         """
@@ -54,7 +54,7 @@ class RecoveredMessage:
 def recover(
     parts: Sequence[HeaderPart], role: str | None, offered: OfferedTools
 ) -> RecoveredMessage | None:
-    """Read a header that ended without `<|message|>`; None if nothing is in it."""
+    """Parse a header that ended without `<|message|>`; None if it holds nothing."""
     if all(part.marker is None for part in parts):
         return _recover_prose(parts[0], role, offered)
     last = parts[-1]
@@ -88,7 +88,7 @@ def _named(channel: str) -> HeaderPart:
 def _recover_prose(
     part: HeaderPart, role: str | None, offered: OfferedTools
 ) -> RecoveredMessage | None:
-    """Tell a bare `to=NAME` from text that stands where a header should be."""
+    """Separate a bare `to=NAME` from text in place of a header."""
     text = part.text
     header = Header(role or "assistant")
     run_on = RUN_ON_ROLE.fullmatch(text)
@@ -98,10 +98,11 @@ def _recover_prose(
             "role-runs-on", f"`assistant{header.channel}` was taken apart"
         )
         return RecoveredMessage(header, part.whole_tokens(run_on["body"]))
-    said = LEADING_ROLE.match(text)
+    role_match = LEADING_ROLE.match(text)
     body = text
-    if said is not None and role in (None, said["role"]):
-        header.role, body = said["role"], part.whole_tokens(text[said.end() :])
+    if role_match is not None and role in (None, role_match["role"]):
+        header.role = role_match["role"]
+        body = part.whole_tokens(text[role_match.end() :])
     found = HEADLESS.fullmatch(body)
     assert found is not None
     if found["to"] and not found["body"]:

@@ -1,4 +1,4 @@
-"""The tools of a request, and how a recipient written by a model names one."""
+"""The tools on offer, and which of them a recipient written by a model names."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from mlx_gptoss.harmony.messages import (
 )
 
 PLAIN_TEXT_TOOLS = frozenset({"python"})  # take code, not JSON
-PUNCTUATION = ".,:;\"'`"  # what models write around a name
+PUNCTUATION = ".,:;\"'`"  # that models write around a name
 RUN_ON_WORDS = (
     "json",
     "code",
@@ -22,18 +22,18 @@ RUN_ON_WORDS = (
 
 
 def is_built_in(recipient: str) -> bool:
-    """Whether `recipient` is a tool the model was trained with: no prefix."""
+    """Whether `recipient` is a tool the model was trained with; it has no prefix."""
     return recipient == "python" or recipient.startswith("browser.")
 
 
 def is_tool_name(word: str) -> bool:
-    """Whether `word` reads as a tool, offered or not."""
+    """Whether `word` has the form of a tool's recipient, offered or not."""
     return word.startswith(FUNCTION_PREFIX) or is_built_in(word)
 
 
 @dataclass(frozen=True)
 class CalledTool:
-    """Whom a call addresses: the recipient to write, the tool's own name.
+    """The tool that a call addresses: its recipient as prompts spell it, and its name.
 
     `parameters` is the schema of its arguments, if the caller gave it.
     """
@@ -46,7 +46,7 @@ class CalledTool:
 
     @property
     def built_in(self) -> bool:
-        """Offered, and trained to be called on analysis."""
+        """Whether it is offered and trained to be called on analysis."""
         return self.offered and is_built_in(self.recipient)
 
     @property
@@ -56,7 +56,7 @@ class CalledTool:
 
 @dataclass(frozen=True)
 class OfferedTools:
-    """The recipients on offer; `any_name` when the caller did not say which."""
+    """The recipients on offer; `any_name` if the caller did not list them."""
 
     names: dict[str, str] = field(default_factory=dict)  # recipient -> tool name
     schemas: dict[str, JsonSchema] = field(default_factory=dict)  # by recipient
@@ -86,7 +86,7 @@ class OfferedTools:
         return cls(names, schemas, tools is None, frozenset(texts))
 
     def find(self, written: str) -> str | None:
-        """Return the offered recipient that `written` means, if there is one."""
+        """Return the offered recipient that `written` names, if any."""
         for name in self._candidates(written):
             if name in self.names:
                 return name
@@ -106,21 +106,21 @@ class OfferedTools:
         return CalledTool(written, name, offered=self.any_name and bool(name))
 
     def missing_message(self, target: CalledTool) -> str:
-        """Say to the model that the tool is not there, and what is."""
+        """Return the message that tells the model which tools there are."""
         known = ", ".join(f"`{name}`" for name in self.names) or "none"
         return f"there is no tool `{target.recipient}`; the tools are: {known}"
 
     @staticmethod
     def _candidates(written: str) -> list[str]:
-        """The name as it stands, then with the slips that models make undone."""
+        """Return the name as written, then with common mistakes corrected."""
         bare = written.split("<", 1)[0].strip(PUNCTUATION)
-        readings = [written, bare]
-        readings += [
+        names = [written, bare]
+        names += [
             bare.removesuffix(word).strip(PUNCTUATION)
             for word in RUN_ON_WORDS
             if bare.endswith(word)
         ]
-        readings += [wire_name(reading) for reading in list(readings)]
-        prefixed = [FUNCTION_PREFIX + reading for reading in readings]
-        bared = [reading.removeprefix(FUNCTION_PREFIX) for reading in readings]
-        return readings + prefixed + bared
+        names += [wire_name(name) for name in list(names)]
+        prefixed = [FUNCTION_PREFIX + name for name in names]
+        unprefixed = [name.removeprefix(FUNCTION_PREFIX) for name in names]
+        return names + prefixed + unprefixed

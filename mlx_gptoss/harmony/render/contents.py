@@ -1,4 +1,4 @@
-"""The text inside system and developer messages, in the order the model knows."""
+"""Write the text of system and developer messages, in the order of the training."""
 
 from collections.abc import Iterable
 
@@ -55,7 +55,7 @@ def developer_text(content: DeveloperContent) -> str:
 
 
 def tools_section(namespaces: Iterable[ToolNamespace]) -> str:
-    """Write `# Tools` with the namespaces in the order of their names."""
+    """Write `# Tools` with the namespaces sorted by name."""
     ordered = sorted(namespaces, key=lambda namespace: namespace.name)
     return SECTION_GAP.join(["# Tools", *map(_namespace, ordered)])
 
@@ -97,7 +97,7 @@ def _formats_section(formats: Iterable[ResponseFormat]) -> str:
 
 
 def text_lines(text: str) -> list[str]:
-    """Cut at line feeds only (a return before one goes too), no empty last line."""
+    """Split at `\n` or `\r\n` only, without an empty last line."""
     lines = text.split("\n")
     last = lines.pop()
     return [line.removesuffix("\r") for line in lines] + ([last] if last else [])

@@ -1,8 +1,8 @@
-"""JSON schema -> the TypeScript types that gpt-oss was trained to read.
+"""Write JSON schemas as the TypeScript types that gpt-oss was trained to read.
 
-Identical, byte for byte, to openai-harmony on every schema that library can
-express (its odd indentation included: the model has seen nothing else). What it
-flattens to `any` is resolved first by `schema.py`.
+Byte-identical to openai-harmony on every schema that it can express, including its odd
+indentation: the model has seen nothing else. What it flattens to `any` is resolved
+first, by `plain_schema.py`.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ SCALARS = {
 
 
 def typescript(schema: JsonSchema) -> str:
-    """Render the type of `schema`, as it stands after `type NAME = (_: `."""
+    """Render the type of `schema`, as it follows `type NAME = (_: `."""
     return _type(plain_schema(schema), "")
 
 
@@ -111,7 +111,7 @@ def _examples(schema: Mapping[str, Any], indent: str) -> list[str]:
 
 
 def _one_of_field(name: str, schema: Mapping[str, Any], indent: str) -> list[str]:
-    """A property that is a oneOf: one variant a line, comments where they differ."""
+    """Write a property that is a oneOf: one variant per line, with its comments."""
     variants = [v if isinstance(v, Mapping) else {} for v in schema["oneOf"]]
     described = schema.get("description")
     described = described if _text(described) else None
@@ -136,7 +136,7 @@ def _one_of_field(name: str, schema: Mapping[str, Any], indent: str) -> list[str
 
 
 def _variants(variants: list[Any], indent: str) -> list[str]:
-    """A oneOf that is not a property: the variants, each with its comments."""
+    """Write a oneOf that is not a property: its variants, each with its comments."""
     lines = []
     for one in variants:
         variant = one if isinstance(one, Mapping) else {}
@@ -160,7 +160,7 @@ def _nullable(schema: Mapping[str, Any], kind: str) -> str:
 
 
 def _default(schema: Mapping[str, Any], *, quote_choices: bool) -> str:
-    """The default as written: text in quotes, but a choice of an enum bare."""
+    """Write the default: text in quotes, but a choice of an enum without them."""
     value = schema["default"]
     choices = schema.get("enum")
     is_choice = isinstance(choices, list) and bool(choices)
