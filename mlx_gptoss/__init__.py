@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from mlx_gptoss.engine.load import load
     from mlx_gptoss.engine.runtime import Runtime
     from mlx_gptoss.engine.sampling_params import SamplingParams
-    from mlx_gptoss.harmony.constrain.constraints import AnswerFormat, Constraints
+    from mlx_gptoss.harmony.constrain.answer_format import AnswerFormat
+    from mlx_gptoss.harmony.constrain.constraints import Constraints
     from mlx_gptoss.harmony.events import (
         Answer,
         Done,
@@ -70,7 +71,7 @@ _CONSTRAIN = "mlx_gptoss.harmony.constrain.constraints"
 _EVENTS = "mlx_gptoss.harmony.events"
 _HOMES = {
     "Answer": _EVENTS,
-    "AnswerFormat": _CONSTRAIN,
+    "AnswerFormat": "mlx_gptoss.harmony.constrain.answer_format",
     "Approval": "mlx_gptoss.chat.tools",
     "Chat": "mlx_gptoss.chat",
     "Constraints": _CONSTRAIN,

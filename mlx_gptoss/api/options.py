@@ -13,7 +13,8 @@ from mlx_gptoss.api.sampling_fields import SamplingFields
 from mlx_gptoss.api.settings import RequestLimits, ServerSettings
 from mlx_gptoss.api.wire import ContinuationFields
 from mlx_gptoss.engine.sampling_params import SamplingParams
-from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, REQUIRED, AnswerFormat
+from mlx_gptoss.harmony.constrain.answer_format import AnswerFormat
+from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, REQUIRED
 from mlx_gptoss.harmony.json_text import Json
 from mlx_gptoss.harmony.messages import (
     DeveloperContent,

@@ -13,8 +13,8 @@ from mlx_gptoss.engine.outputs import CANCELLED
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.harmony.constrain.constraints import (
-    Constraints,
+from mlx_gptoss.harmony.constrain.constraints import Constraints
+from mlx_gptoss.harmony.constrain.tool_constraints import (
     ToolConstraint,
     function_constraints,
 )

@@ -5,7 +5,7 @@ They are rebuilt for each prompt, so that settings may change between turns.
 
 from collections.abc import Sequence
 
-from mlx_gptoss.harmony.constrain.constraints import AnswerFormat
+from mlx_gptoss.harmony.constrain.answer_format import AnswerFormat
 from mlx_gptoss.harmony.messages import (
     Message,
     SystemContent,

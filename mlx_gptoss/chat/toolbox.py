@@ -13,7 +13,7 @@ from mlx_gptoss.chat.tools import (
     ToolSet,
     tools_by_name,
 )
-from mlx_gptoss.harmony.constrain.constraints import (
+from mlx_gptoss.harmony.constrain.tool_constraints import (
     ToolConstraint,
     built_in_constraints,
     function_constraints,

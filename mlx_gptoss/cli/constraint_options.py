@@ -11,7 +11,7 @@ import click
 from mlx_gptoss.cli.input_lines import text_expected
 
 if TYPE_CHECKING:
-    from mlx_gptoss.harmony.constrain.constraints import AnswerFormat
+    from mlx_gptoss.harmony.constrain.answer_format import AnswerFormat
 
 NAMES = (
     "max_reasoning",
@@ -103,7 +103,7 @@ def takes_constraints(function: Callable[..., Any]) -> Callable[..., Any]:
 def _answer_format(
     json_schema: Path | None, regex: str | None, grammar: Path | None
 ) -> "AnswerFormat | None":
-    from mlx_gptoss.harmony.constrain.constraints import AnswerFormat
+    from mlx_gptoss.harmony.constrain.answer_format import AnswerFormat
 
     given = [one for one in (json_schema, regex, grammar) if one is not None]
     if len(given) > 1:

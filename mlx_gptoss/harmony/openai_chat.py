@@ -15,7 +15,7 @@ from typing import Any
 
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.harmony import messages as m
-from mlx_gptoss.harmony.constrain.constraints import AnswerFormat
+from mlx_gptoss.harmony.constrain.answer_format import AnswerFormat
 from mlx_gptoss.harmony.content_parts import PARAGRAPH_BREAK, read_part
 from mlx_gptoss.harmony.json_text import Json, json_text
 from mlx_gptoss.harmony.tool_results import Pairing

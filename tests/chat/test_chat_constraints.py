@@ -9,7 +9,8 @@ from mlx_gptoss.chat import Chat
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import PromptError, SchemaError
-from mlx_gptoss.harmony.constrain.constraints import AnswerFormat, Constraints
+from mlx_gptoss.harmony.constrain.answer_format import AnswerFormat
+from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.events import (
     Answer,
     Done,

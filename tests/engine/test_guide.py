@@ -18,15 +18,15 @@ from mlx_gptoss.engine.outputs import Statistics
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import PromptError, SchemaError
 from mlx_gptoss.harmony.built_in_tools import BROWSER, PYTHON
-from mlx_gptoss.harmony.constrain.constraints import (
-    AnswerFormat,
-    Constraints,
+from mlx_gptoss.harmony.constrain.answer_format import AnswerFormat
+from mlx_gptoss.harmony.constrain.constraints import Constraints
+from mlx_gptoss.harmony.constrain.loops import ALLOWED
+from mlx_gptoss.harmony.constrain.tool_constraints import (
     ToolConstraint,
     allowed_turn,
     built_in_constraints,
     function_constraints,
 )
-from mlx_gptoss.harmony.constrain.loops import ALLOWED
 from mlx_gptoss.harmony.messages import ToolDescription, text_tool
 from tests.support.build_model import build
 from tests.support.checkpoints import hf_config, random_tensors

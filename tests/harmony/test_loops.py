@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from mlx_gptoss.harmony.constrain.loops import (
     ALLOWED,
+    CHECK_EVERY,
     EXACTLY,
     LONGEST_CYCLE,
-    LOOK_EVERY,
     NEARLY,
     WINDOW,
     CycleDetector,
@@ -120,7 +120,7 @@ def test_an_exact_cycle_is_told_once_it_is_long(length: int, before: int) -> Non
     place = first_cycle(text)
 
     assert place is not None
-    assert ALLOWED <= place + 1 - before < ALLOWED + LOOK_EVERY
+    assert ALLOWED <= place + 1 - before < ALLOWED + CHECK_EVERY
 
 
 def rows(lines: Iterable[str]) -> str:

@@ -18,8 +18,8 @@ from mlx_gptoss.chat.tools.tool_set import as_tool
 from mlx_gptoss.cli import cli
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import PromptError
-from mlx_gptoss.harmony.constrain.constraints import close_schema
 from mlx_gptoss.harmony.constrain.grammar import LocalGrammars
+from mlx_gptoss.harmony.constrain.tool_constraints import close_schema
 from mlx_gptoss.harmony.parse.argument_errors import argument_errors, with_integers
 from mlx_gptoss.harmony.render.typescript import typescript
 from tests.harmony.test_any_order import takes

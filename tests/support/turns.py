@@ -10,8 +10,8 @@ import jsonschema
 from mlx_gptoss.engine.outputs import Statistics, Step
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
-from mlx_gptoss.harmony.constrain.constraints import (
-    Constraints,
+from mlx_gptoss.harmony.constrain.constraints import Constraints
+from mlx_gptoss.harmony.constrain.tool_constraints import (
     close_schema,
     function_constraints,
 )

@@ -18,7 +18,7 @@ from mlx_gptoss.chat.tools import signature
 from mlx_gptoss.chat.tools.docstring import parse_docstring
 from mlx_gptoss.chat.tools.run import CallInterrupted, CallTimeout, run_with_timeout
 from mlx_gptoss.errors import GptOssError, PromptError
-from mlx_gptoss.harmony.constrain.constraints import close_schema
+from mlx_gptoss.harmony.constrain.tool_constraints import close_schema
 from mlx_gptoss.harmony.messages import (
     FUNCTION_PREFIX,
     ToolDescription,

@@ -1,32 +1,41 @@
-"""The legal headers of an assistant's turn, as an automaton over token ids.
+"""The legal headers of an assistant's turn, as a state machine over token ids.
 
     <|channel|>analysis<|message|>                       three channels
     <|channel|>commentary to=NAME[ json| <|constrain|>json]<|message|>
      to=NAME<|channel|>commentary[...]<|message|>        the recipient in the role part
 
-Token ids in, states out. Between headers lies content: any text, or what a grammar
-allows; of the control tokens only those that may end it. Knows nothing of sampling.
+Token ids in, states out. Between headers is content: any text, or what a grammar
+allows, and of the control tokens only those that may end it. Knows nothing of sampling.
 
-    automaton = build(tokenizer, Turn(calls=(Call("functions.f"),)))
-    state = automaton.start                     # behind `<|start|>assistant`
-    state = automaton.step(state, token)        # None: not legal here
-    automaton.places[state]                     # what stands there
+    turn = AllowedTurn(calls=(AllowedCall("functions.f"),))
+    automaton = build_automaton(tokenizer, turn)
+    state = automaton.start                            # behind `<|start|>assistant`
+    state = automaton.step(state, token, text=True)    # None: not legal here
+    automaton.states[state]                            # header, text, grammar or done
 
-A name is spelled with the tokens its segment is rendered with, so a tool's name is a
-path in a trie; only names on offer can be completed.
+A name is spelled with the tokens that rendering gives its segment, so tool names form a
+trie; only names on offer can be completed.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Literal, Protocol
+from typing import Literal
 
 from mlx_gptoss.harmony.messages import CHANNELS
+from mlx_gptoss.harmony.render.encode import Vocabulary
+from mlx_gptoss.harmony.special_tokens import (
+    CALL,
+    CHANNEL,
+    CONSTRAIN,
+    END,
+    MESSAGE,
+    RETURN,
+    START,
+)
 
-START, END, MESSAGE, CHANNEL = "<|start|>", "<|end|>", "<|message|>", "<|channel|>"
-CONSTRAIN, RETURN, CALL = "<|constrain|>", "<|return|>", "<|call|>"
 ROLE = "assistant"
-STOP, TOOL_CALLS = "stop", "tool_calls"  # how a turn may end
+STOP, TOOL_CALLS = "stop", "tool_calls"  # finish reasons
 JSON_CONTENT_TYPES: tuple[tuple[str, ...], ...] = (
     (" json",),
     (" ", CONSTRAIN, "json"),
@@ -37,16 +46,9 @@ CODE_CONTENT_TYPES = ((" code",),)
 StateKind = Literal["header", "text", "grammar", "done"]
 
 
-class Vocabulary(Protocol):
-    """What the automaton needs of a tokenizer."""
-
-    def encode(self, text: str, /) -> list[int]: ...
-    def special(self, name: str, /) -> int: ...
-
-
 @dataclass(frozen=True)
 class AllowedCall:
-    """A recipient that may be called; `grammar` tells that its text is bound."""
+    """A recipient that may be called; with `has_grammar` its text is constrained."""
 
     recipient: str
     channels: tuple[str, ...] = ("commentary",)
@@ -56,11 +58,11 @@ class AllowedCall:
 
 @dataclass(frozen=True)
 class AllowedTurn:
-    """What a turn may consist of: messages on `channels`, and `calls`.
+    """What a turn may contain: messages on `channels`, and `calls`.
 
     With `parallel`, `<|end|>` behind a call leads to another call. With `forced`, one
-    message is followed by a call and by nothing else. `bound_final` tells that a
-    grammar binds the answer.
+    message is followed by a call and nothing else. `final_has_grammar` if a grammar
+    constrains the answer.
     """
 
     channels: tuple[str, ...] = CHANNELS
@@ -72,21 +74,21 @@ class AllowedTurn:
 
 @dataclass(frozen=True)
 class State:
-    """What stands at a state: a part of a header, content, or the end of the turn."""
+    """A state: within a header, within content, or at the end of the turn."""
 
     kind: StateKind
     channel: str = ""
     recipient: str | None = None
-    finish_reason: str | None = None  # of `done`
+    finish_reason: str | None = None  # if the turn is done
 
 
 @dataclass
 class Automaton:
-    """States by number: what each is, and where its named tokens lead.
+    """States by number, and the transitions of each by token.
 
-    In content every text token that is not named leads back to the same state.
-    `closings` give, for reasoning and preambles, the state that cuts them short.
-    Behind `settled`, which stands for `<|end|>`, come only an answer or calls.
+    In content every text token without a transition leads back to the same state.
+    `cut_states` maps states of reasoning and preambles to the one that cuts them short.
+    `answer_state` is behind an `<|end|>` after which only an answer or calls follow.
     """
 
     start: int = 0
@@ -101,7 +103,7 @@ class Automaton:
         return len(self.states) - 1
 
     def step(self, state: int, token: int, *, text: bool) -> int | None:
-        """The state behind `token`; `text` says that it is no control token."""
+        """Return the state behind `token`; `text` if it is not a control token."""
         if (target := self.edges[state].get(token)) is not None:
             return target
         free = self.states[state].kind in ("text", "grammar")
@@ -112,7 +114,7 @@ HEADER = State("header")
 
 
 def build_automaton(vocabulary: Vocabulary, turn: AllowedTurn) -> Automaton:
-    """Build the automaton of `turn`, which begins behind `<|start|>assistant`."""
+    """Build the automaton of `turn`, which starts behind `<|start|>assistant`."""
     return _Builder(vocabulary, turn).build()
 
 
@@ -122,10 +124,10 @@ class _Builder:
         self.turn = turn
         self.out = Automaton()
         self.stopped = self._done(STOP)
-        self.called = self._done(TOOL_CALLS)
-        # Behind a call stand more calls, behind cut reasoning no more reasoning.
+        self.waiting = self._done(TOOL_CALLS)
+        # A call may be followed by calls; cut reasoning by no more reasoning.
         self.more_calls = self.out.add_state(HEADER)
-        self.settled = self.out.answer_state = self.out.add_state(HEADER)
+        self.after_cut = self.out.answer_state = self.out.add_state(HEADER)
 
     def build(self) -> Automaton:
         turn, out = self.turn, self.out
@@ -133,26 +135,26 @@ class _Builder:
         if turn.parallel:
             self._phase(self.more_calls, ())
         final = tuple(channel for channel in turn.channels if channel == "final")
-        self._phase(self.settled, final)
-        self._add_closings()
+        self._phase(self.after_cut, final)
+        self._add_cut_states()
         return out
 
     def _done(self, reason: str) -> int:
         return self.out.add_state(State("done", finish_reason=reason))
 
-    def _phase(self, opening: int, channels: Sequence[str]) -> int:
-        """Let headers follow `opening`, and again behind what they announce.
+    def _phase(self, before: int, channels: Sequence[str]) -> int:
+        """Let messages on `channels` and calls follow `before`, repeatedly.
 
         Returns the state behind `<|start|>assistant`.
         """
         root = self.out.add_state(HEADER)
         role = self.vocabulary.encode(ROLE)
-        self._insert(opening, [self._id(START), *role], root)
-        self._headers(root, channels, behind=opening)
+        self._insert(before, [self._id(START), *role], root)
+        self._headers(root, channels, behind=before)
         return root
 
     def _headers(self, root: int, channels: Sequence[str], *, behind: int) -> None:
-        """Add every header that may stand at `root`; `behind` follows `<|end|>`."""
+        """Add every legal header from `root` on; `<|end|>` leads to `behind`."""
         for channel in channels:
             content = self._message(channel, behind)
             self._spell(root, [CHANNEL, (channel,), MESSAGE], content)
@@ -163,28 +165,29 @@ class _Builder:
                     self._spell(root, path, content)
 
     def _message(self, channel: str, behind: int) -> int:
-        bound = channel == "final" and self.turn.final_has_grammar
-        content = self.out.add_state(State("grammar" if bound else "text", channel))
+        has_grammar = channel == "final" and self.turn.final_has_grammar
+        kind = "grammar" if has_grammar else "text"
+        content = self.out.add_state(State(kind, channel))
         if channel == "final":
             ends = {RETURN: self.stopped, END: self.stopped}
         else:
-            ends = {END: self.settled if self.turn.forced else behind}
+            ends = {END: self.after_cut if self.turn.forced else behind}
         return self._ended(content, ends)
 
     def _call(self, call: AllowedCall, channel: str) -> int:
         kind = "grammar" if call.has_grammar else "text"
         content = self.out.add_state(State(kind, channel, call.recipient))
-        more = self.more_calls if self.turn.parallel else self.called
-        return self._ended(content, {CALL: self.called, END: more})
+        more = self.more_calls if self.turn.parallel else self.waiting
+        return self._ended(content, {CALL: self.waiting, END: more})
 
     def _ended(self, content: int, ends: dict[str, int]) -> int:
         for name, target in ends.items():
             self.out.edges[content][self._id(name)] = target
         return content
 
-    def _add_closings(self) -> None:
-        """Give reasoning and preambles a way to be cut short."""
-        end_message = self._ended(self.out.add_state(HEADER), {END: self.settled})
+    def _add_cut_states(self) -> None:
+        """Add the state that cuts reasoning and preambles short."""
+        end_message = self._ended(self.out.add_state(HEADER), {END: self.after_cut})
         for state, place in enumerate(self.out.states):
             if place.recipient is None and place.channel in ("analysis", "commentary"):
                 self.out.cut_states[state] = end_message
@@ -192,7 +195,7 @@ class _Builder:
     def _spell(
         self, root: int, path: Iterable[str | tuple[str, ...]], target: int
     ) -> None:
-        """Add a path of control tokens and texts, in every way it is rendered."""
+        """Add a path of control tokens and texts, in each tokenization of rendering."""
         ways = [self._spellings(part) for part in path]
         for way in product(*ways):
             self._insert(root, [token for part in way for token in part], target)
@@ -218,7 +221,7 @@ class _Builder:
 
 
 def call_headers(call: AllowedCall, channel: str) -> list[list[str | tuple[str, ...]]]:
-    """The headers that call `call` on `channel`, cut at control tokens."""
+    """Return the headers that make `call` on `channel`, cut at control tokens."""
     to = f" to={call.recipient}"
     paths: list[list[str | tuple[str, ...]]] = []
     for kind in ((), *call.content_types):
@@ -228,7 +231,7 @@ def call_headers(call: AllowedCall, channel: str) -> list[list[str | tuple[str, 
 
 
 def _segments(parts: Sequence[str]) -> list[str | tuple[str, ...]]:
-    """Join neighbouring texts: the vocabulary encodes them as one stretch."""
+    """Join adjacent texts: the vocabulary encodes them as one string."""
     out: list[str | tuple[str, ...]] = []
     for part in parts:
         last = out[-1] if out else None

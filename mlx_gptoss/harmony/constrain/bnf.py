@@ -1,9 +1,9 @@
-"""Rules of a grammar as plain values, and the Lark that lets through the same texts.
+"""Production rules as plain values, and an equivalent grammar in Lark.
 
-The library's lexer takes the longest match where a rule allows any. One terminal may
-therefore stand for several characters only where nothing follows it: a grammar without
-recursion is one terminal, and of any other each character is a terminal of its own,
-which is exact and slower. Knows no notation but Lark.
+The library's lexer takes the longest match. A terminal may therefore span several
+characters only where nothing follows it: a grammar without recursion becomes a single
+terminal; in any other each character is a terminal of its own, which is exact but
+slower. Knows no notation but Lark.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -13,21 +13,21 @@ from graphlib import CycleError, TopologicalSorter
 
 @dataclass(frozen=True)
 class CharacterClass:
-    """One character, by a regular expression."""
+    """One character, as a regular expression."""
 
     pattern: str
 
 
 @dataclass(frozen=True)
 class RuleReference:
-    """Another rule, by its name."""
+    """Another rule, by name."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Concatenation:
-    """Parts that follow each other; without parts, the empty text."""
+    """Parts in sequence; without parts, the empty text."""
 
     parts: "tuple[Expression, ...]"
 
@@ -41,7 +41,7 @@ class Alternation:
 
 @dataclass(frozen=True)
 class Repetition:
-    """A part several times; without end where `most` is None."""
+    """A part `least` to `most` times; unbounded if `most` is None."""
 
     part: "Expression"
     least: int
@@ -49,14 +49,12 @@ class Repetition:
 
 
 Expression = CharacterClass | RuleReference | Concatenation | Alternation | Repetition
-
-
 RuleSet = Mapping[str, Expression]
 
 
 def write_lark(rules: RuleSet, root: str) -> str:
-    """Write rules in Lark, which begins at `start`."""
-    head = "R" if is_regular(rules) else "r"  # large letters: a terminal
+    """Write rules in Lark, whose start symbol is `start`."""
+    head = "R" if is_regular(rules) else "r"  # upper case: a terminal
     names = {name: f"{head}{number}" for number, name in enumerate(rules)}
     lines = [
         f"{names[name]}: {write_expression(body, names)}"
@@ -66,14 +64,14 @@ def write_lark(rules: RuleSet, root: str) -> str:
 
 
 def productive_rules(rules: RuleSet) -> dict[str, Expression]:
-    """Leave out what never comes to an end, whatever is written."""
+    """Remove unproductive rules and options: those that derive no finite text."""
     users: dict[str, set[str]] = {}
     for name, body in rules.items():
         for other in referenced_rules(body):
             users.setdefault(other, set()).add(name)
     done: set[str] = set()
     left = list(rules)
-    while left:  # a rule is looked at again when one that it names is done
+    while left:  # a rule is checked again when one that it references is done
         name = left.pop()
         if name not in done and is_productive(rules[name], done):
             done.add(name)
@@ -83,7 +81,7 @@ def productive_rules(rules: RuleSet) -> dict[str, Expression]:
 
 
 def is_productive(node: Expression, done: Set[str]) -> bool:
-    """Whether a part comes to an end, if the rules that are `done` do."""
+    """Whether an expression derives a finite text, given that the rules `done` do."""
     if isinstance(node, RuleReference):
         return node.name in done
     if isinstance(node, Repetition):
@@ -94,7 +92,7 @@ def is_productive(node: Expression, done: Set[str]) -> bool:
 
 
 def prune(node: Expression, done: Set[str]) -> Expression | None:
-    """A part without the options that name rules other than those `done`."""
+    """Remove the options that reference rules other than those `done`."""
     if isinstance(node, RuleReference):
         return node if node.name in done else None
     if isinstance(node, Repetition):
@@ -114,7 +112,7 @@ def prune(node: Expression, done: Set[str]) -> Expression | None:
 
 
 def unroll_recursion(name: str, body: Expression) -> Expression:
-    """A rule that repeats itself at its end, or its beginning, as a repetition.
+    """Turn a rule with left or right recursion into a repetition.
 
     `a ::= "x" a | "y"` is `"x"* "y"`, and `a ::= a "x" | "y"` is `"y" "x"*`.
     """
@@ -137,7 +135,7 @@ def unroll_recursion(name: str, body: Expression) -> Expression:
 
 
 def referenced_rules(node: Expression) -> Iterator[str]:
-    """The rules that a part names."""
+    """Yield the names of the rules that an expression references."""
     if isinstance(node, RuleReference):
         yield node.name
     for one in children(node):
@@ -153,7 +151,7 @@ def children(node: Expression) -> Sequence[Expression]:
 
 
 def is_regular(rules: RuleSet) -> bool:
-    """Whether no rule leads back to itself."""
+    """Whether the rules are without recursion."""
     try:
         TopologicalSorter(
             {name: set(referenced_rules(one)) for name, one in rules.items()}
@@ -168,7 +166,7 @@ def escape_character(character: str) -> str:
 
 
 def write_expression(node: Expression, names: Mapping[str, str]) -> str:
-    """Write a part in Lark."""
+    """Write an expression in Lark."""
     if isinstance(node, CharacterClass):
         return f"/{node.pattern}/"
     if isinstance(node, RuleReference):

@@ -1,12 +1,11 @@
-"""Count how deep a schema or a grammar leads, along its references and rules too.
+"""Measure the depth of a schema or a grammar, through references and rules.
 
     depth_of_schema(schema)      # objects and lists, through `$ref`
     depth_of_lark(grammar)       # rules and terminals
-    leads_too_deep(grammar)      # whether that is more than DEEPEST
+    is_too_deep(grammar)         # whether that is more than MAX_DEPTH
 
-The grammar library goes down by recursion, so what leads too deep overflows the stack
-of its thread. Depth is that of a walk which enters everything once, in the order of
-the document: what leads back to itself is as deep as what lies in between.
+The grammar library recurses, so depth overflows the stack of its thread. The depth is
+that of a depth-first walk which enters everything once, in document order.
 """
 
 import itertools
@@ -17,18 +16,18 @@ from typing import Any, TypeVar
 
 from mlx_gptoss.harmony.references import References
 
-MAX_DEPTH = 1000  # a tenth of what the library manages in the worker's threads
-Node = TypeVar("Node")
+MAX_DEPTH = 1000  # a tenth of what overflows the stack of a worker's thread
+T = TypeVar("T")
 
-# What a grammar in Lark consists of, as the library reads it.
+# The tokens of a grammar in Lark, as the library splits it.
 LARK_TOKEN = re.compile(
     r"""
     (?P<space>[ \t]+|(?:\#|//)[^\n]*)
     | %(?:json|regex|llguidance)\s*(?P<json>)
     | (?P<scope>%lark[ \t]*\{)
     | (?P<literal>
-        "(?:\\.|[^"\\])*(?:"i?|\\?\Z)  # to the end where none is closed:
-        | /(?:\\.|[^/\\])+(?:/[imslux]*|\\?\Z)  # what fails is read once
+        "(?:\\.|[^"\\])*(?:"i?|\\?\Z)  # to the end if unclosed:
+        | /(?:\\.|[^/\\])+(?:/[imslux]*|\\?\Z)  # so that each failure is scanned once
         | <[^<>\s]+> | @[A-Za-z0-9_-]+ | %[a-z]+
         | 0[xX][0-9a-fA-F]+ | [+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?
       )
@@ -37,11 +36,11 @@ LARK_TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 IGNORED, START = "%ignore", "start"
-ScopedRule = tuple[int, str]  # the grammar that it stands in, and its name
+ScopedRule = tuple[int, str]  # the number of its grammar, and its name
 
 
 def depth_of_schema(schema: Any) -> int:
-    """Count the objects and lists on the longest way into a schema, through `$ref`."""
+    """Count the objects and lists on the deepest path into a schema, through `$ref`."""
     references = References(schema)
 
     def inside(one: Any) -> Iterator[Any]:
@@ -57,11 +56,11 @@ def depth_of_schema(schema: Any) -> int:
 
 
 def depth_of_lark(text: str) -> int:
-    """Count the rules on the longest way into a grammar in Lark.
+    """Count the rules on the deepest path into a grammar in Lark.
 
-    The schemas within (`%json`) count as the rule that they stand in.
+    The schemas within (`%json`) add the depth of the deepest one.
     """
-    reader = _RuleGraph()
+    graph = _RuleGraph()
     deepest, at = 0, 0
     while found := LARK_TOKEN.match(text, at):
         kind, at = found.lastgroup, found.end()
@@ -69,42 +68,40 @@ def depth_of_lark(text: str) -> int:
             schema, at = _json(text, at)
             deepest = max(deepest, depth_of_schema(schema))
         elif kind == "name":
-            reader.add_name(found["name"])
+            graph.add_name(found["name"])
         elif kind != "space":
-            reader.add_sign(found[0])
-    return deepest + _depth(reader.roots, reader.inside, lambda rule: rule)
+            graph.add_sign(found[0])
+    return deepest + _depth(graph.roots, graph.inside, lambda rule: rule)
 
 
 def is_too_deep(lark: str) -> bool:
-    """Whether a grammar leads deeper than the library should go."""
-    lines = lark.count("\n") + 1  # a line begins one rule at most
+    """Whether a grammar is deeper than the library may recurse."""
+    lines = lark.count("\n") + 1  # at most one rule begins on a line
     few = lines <= MAX_DEPTH and "%json" not in lark
     return not few and depth_of_lark(lark) > MAX_DEPTH
 
 
 class _RuleGraph:
-    """Collects the rules of a grammar, of those within it, too, and what each names."""
+    """Collects the rules of a grammar and of nested ones, and the names in each."""
 
     def __init__(self) -> None:
         self._rules: dict[ScopedRule, list[ScopedRule]] = {}
-        self._ends: dict[
-            ScopedRule, list[ScopedRule]
-        ] = {}  # named in front of the colon
-        self._named: list[ScopedRule] = []  # by the rule that is being read
-        self._first = 0  # of them, the last that stands in no brackets
-        self._level = 0  # brackets
+        self._before: dict[ScopedRule, list[ScopedRule]] = {}  # the colon
+        self._named: list[ScopedRule] = []  # by the current rule
+        self._first = 0  # index of the last of them outside brackets
+        self._level = 0  # of brackets
         self._grammar = 0
         self._count = itertools.count(1)
         self._around: list[tuple[int, int, list[ScopedRule]]] = []
 
     @property
     def roots(self) -> list[ScopedRule]:
-        """All rules; where the library begins comes first."""
+        """All rules, those where the library starts first."""
         first = {IGNORED: 0, START: 1}
         return sorted(self._rules, key=lambda rule: first.get(rule[1], 2))
 
     def inside(self, rule: ScopedRule) -> list[ScopedRule]:
-        named = [*self._rules[rule], *self._ends.get(rule, ())]
+        named = [*self._rules[rule], *self._before.get(rule, ())]
         return [one for one in named if one in self._rules]
 
     def add_name(self, name: str) -> None:
@@ -125,36 +122,36 @@ class _RuleGraph:
         elif sign == IGNORED:
             self._named = self._rules.setdefault((self._grammar, IGNORED), [])
         elif sign == ":" and not self._level:
-            rule, *ends = self._named[self._first :] or [(self._grammar, "")]
+            rule, *before = self._named[self._first :] or [(self._grammar, "")]
             del self._named[self._first :]
             self._named = self._rules[rule] = []
-            self._ends[rule] = ends
+            self._before[rule] = before
 
 
 def _depth(
-    roots: Iterable[Node],
-    inside: Callable[[Node], Iterable[Node]],
-    key: Callable[[Node], Hashable],
+    roots: Iterable[T],
+    inside: Callable[[T], Iterable[T]],
+    key: Callable[[T], Hashable],
 ) -> int:
-    """How far a walk through everything once, the first first, is ever down."""
+    """Return the maximal depth of a depth-first walk that enters everything once."""
     seen: set[Hashable] = set()
     deepest = 0
     for root in roots:
-        ways: list[Iterator[Node]] = [iter([root])]
-        while ways:
-            for node in ways[-1]:
+        path: list[Iterator[T]] = [iter([root])]
+        while path:
+            for node in path[-1]:
                 if key(node) not in seen:
                     seen.add(key(node))
-                    deepest = max(deepest, len(ways))
-                    ways.append(iter(inside(node)))
+                    deepest = max(deepest, len(path))
+                    path.append(iter(inside(node)))
                     break
             else:
-                ways.pop()
+                path.pop()
     return deepest
 
 
 def _json(text: str, at: int) -> tuple[Any, int]:
-    """The JSON at a place in a text, and where it ends; nothing if there is none."""
+    """Parse the JSON at an offset; return it and its end, or None and the offset."""
     try:
         return json.JSONDecoder().raw_decode(text, at)
     except (ValueError, RecursionError):

@@ -1,8 +1,8 @@
-"""GBNF, the grammars of llama.cpp (and the EBNF of XGrammar), rewritten as Lark.
+"""Convert GBNF, the grammars of llama.cpp (and XGrammar's EBNF), to Lark.
 
-    as_lark('root ::= "yes" | "no"')       # Lark for the same texts
+    to_lark('root ::= "yes" | "no"')       # an equivalent grammar in Lark
 
-What the rules become is `bnf`'s business. Knows text only.
+Parses the notation; `bnf.py` writes the rules in Lark.
 """
 
 import re
@@ -23,8 +23,8 @@ from mlx_gptoss.harmony.constrain.bnf import (
 )
 
 ROOT = "root"
-DEEPEST = 64  # groups around an item
-MOST_RULES = 2000
+MAX_GROUPS = 64  # around an item
+MAX_RULES = 2000
 LARK = re.compile(r"(?m)^[^\S\n]*(?:%llguidance\b|start(?:\.\d+)?\s*:(?!:=))")
 TOKEN = re.compile(
     r"""(?P<space>\s+|\#[^\n]*)
@@ -52,12 +52,12 @@ def is_lark(text: str) -> bool:
 
 
 def to_lark(text: str) -> str:
-    """Write a grammar in Lark, if it is not. Raises ValueError, which says where."""
+    """Convert a grammar to Lark unless it is. Raises ValueError, which says where."""
     if is_lark(text):
         return text
     rules = dict(GbnfParser(text).rules())
-    if len(rules) > MOST_RULES:
-        raise ValueError(f"it has more than {MOST_RULES} rules")
+    if len(rules) > MAX_RULES:
+        raise ValueError(f"it has more than {MAX_RULES} rules")
     if ROOT not in rules:
         raise ValueError(
             f"it has no rule `{ROOT}`: GBNF begins at `{ROOT}`, Lark at `start`"
@@ -65,19 +65,19 @@ def to_lark(text: str) -> str:
     for name, body in rules.items():
         for other in referenced_rules(body):
             if other not in rules:
-                raise ValueError(f"rule `{name}` names `{other}`, which is no rule")
+                raise ValueError(f"rule `{name}` names `{other}`, which is undefined")
     rules = productive_rules(
         {name: unroll_recursion(name, body) for name, body in rules.items()}
     )
     if ROOT not in rules:
         raise ValueError(
-            f"rule `{ROOT}` never comes to an end: it leads back to itself"
+            f"rule `{ROOT}` never comes to an end: it always references itself"
         )
     return write_lark(rules, ROOT)
 
 
 class GbnfParser:
-    """Reads the rules of a grammar, one token after another."""
+    """Parses the rules of a grammar by recursive descent."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -86,7 +86,7 @@ class GbnfParser:
         self._depth = 0
 
     def rules(self) -> Iterator[tuple[str, Expression]]:
-        """The rules by their names; lines may break anywhere within one."""
+        """Yield the rules with their names; a rule may span lines."""
         while self._at < len(self._tokens):
             name = self._take("rule")
             self._take("::=")
@@ -126,8 +126,8 @@ class GbnfParser:
     def _group(self) -> Expression:
         self._take("(")
         self._depth += 1
-        if self._depth > DEEPEST:
-            raise ValueError(f"groups are nested more than {DEEPEST} deep")
+        if self._depth > MAX_GROUPS:
+            raise ValueError(f"groups are nested more than {MAX_GROUPS} deep")
         found = self._choice()
         self._take(")")
         self._depth -= 1
@@ -148,7 +148,7 @@ class GbnfParser:
 
 
 def tokenize(text: str) -> Iterator[tuple[str, str, int]]:
-    """The words of a grammar: kind (of a sign, the sign itself), text and place."""
+    """Yield the tokens of a grammar: kind (for a sign, the sign), text and offset."""
     at = 0
     while at < len(text):
         found = TOKEN.match(text, at)
@@ -165,7 +165,7 @@ def line_of(text: str, at: int) -> int:
 
 
 def repeat_counts(text: str) -> tuple[int, int | None]:
-    """How often a repetition may come: `*`, `{2}`, `{2,}`, `{2,3}`."""
+    """Return the bounds of a repetition: `*`, `{2}`, `{2,}`, `{2,3}`."""
     if text in REPEATS:
         return REPEATS[text]
     least, comma, most = text.strip("{} \t\r\n").partition(",")
@@ -175,7 +175,7 @@ def repeat_counts(text: str) -> tuple[int, int | None]:
 
 
 def parse_characters(text: str, where: str) -> Iterator[tuple[str, bool]]:
-    """The characters that a literal or a class spells, and which were escaped."""
+    """Yield the characters of a literal or a class, and whether each was escaped."""
     for found in CHARACTER.finditer(text):
         *numbers, name, plain = found.groups()
         number = next((int(one, 16) for one in numbers if one), None)
@@ -190,7 +190,7 @@ def parse_characters(text: str, where: str) -> Iterator[tuple[str, bool]]:
 
 
 def class_pattern(text: str) -> str:
-    """Write `[^a-z]` as a regular expression."""
+    """Convert a class such as `[^a-z]` to a regular expression."""
     inner = text[1:-1]
     negated = inner.startswith("^")
     spelled = list(parse_characters(inner[negated:], "class"))

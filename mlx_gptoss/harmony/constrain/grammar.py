@@ -1,19 +1,18 @@
-"""Grammars over a tokenizer: which tokens keep a text on the way to being valid.
+"""Compile grammars and compute token masks with `llguidance`, in this process.
 
-JSON schemas, regular expressions, Lark and GBNF, by `llguidance`, in this very process:
-what callers send goes through `worker`, which is used alike. Of a schema, what cannot
-be kept is left free, and named; one that is `strict` is refused instead, before
-anything is generated:
+JSON schemas, regular expressions, Lark and GBNF. Grammars from clients go through
+`worker`, which has the same interface. Keywords of a schema that no grammar expresses
+are left unenforced and named; a `strict` schema is refused instead, before generation:
 
-    grammars = Grammars(tokenizer)
+    grammars = LocalGrammars(tokenizer)
     grammar = grammars.compile("arguments", schema, what="the arguments of `f`")
-    grammar.freed                    # (("n", "pattern"),)
+    grammar.unenforced               # (("n", "pattern"),)
     matcher = grammars.matcher(grammar)
-    matcher.allowed(vocab_size)      # bool for every id
-    matcher.feed(token)
-    matcher.complete                 # the text so far may end here
+    matcher.token_mask(vocab_size)   # bool for every id
+    matcher.accept(token)
+    matcher.is_accepting             # whether the text may end here
 
-Knows text tokens only; what ends a text is not its business.
+Knows text tokens only, not the control tokens that end a text.
 """
 
 import json
@@ -26,6 +25,7 @@ import numpy as np
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import SchemaError
+from mlx_gptoss.harmony.constrain.answer_format import GrammarKind
 from mlx_gptoss.harmony.constrain.depth import MAX_DEPTH, is_too_deep
 from mlx_gptoss.harmony.constrain.gbnf import to_lark
 from mlx_gptoss.harmony.constrain.schema.compile import (
@@ -35,58 +35,58 @@ from mlx_gptoss.harmony.constrain.schema.compile import (
     limit_nesting,
     unsupported_reason,
 )
+from mlx_gptoss.harmony.special_tokens import RETURN
 
-GrammarKind = Literal["json_schema", "arguments", "regex", "lark", "grammar"]
-QUIET = 0  # the log level at which the library prints nothing
+QUIET = 0  # log level at which the library prints nothing
 
 
 class LocalGrammars:
     """Compiles grammars for one tokenizer, and matches texts against them.
 
-    The library takes a second or two to read a large vocabulary, on first use.
+    On first use the library takes a second or two to load a large vocabulary.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._source = tokenizer
-        self._reading = threading.Lock()
-        self._read: llguidance.LLTokenizer | None = None
+        self._tokenizer = tokenizer
+        self._loading = threading.Lock()
+        self._loaded: llguidance.LLTokenizer | None = None
 
     def compile(
         self, kind: GrammarKind, source: Any, *, what: str, strict: bool = False
     ) -> CompiledGrammar:
-        """Return the library's form of a grammar: see `compiled`."""
+        """Compile a grammar: see `compile_grammar`."""
         return compile_grammar(kind, source, what=what, strict=strict)
 
     def matcher(self, compiled: CompiledGrammar) -> "LocalMatcher":
-        """Start to match a text against what `compile` returned."""
+        """Start to match a text against a compiled grammar."""
         tokenizer = self.tokenizer()
         matcher = llguidance.LLMatcher(tokenizer, compiled.grammar, log_level=QUIET)
         return LocalMatcher(matcher, tokenizer.eos_token)
 
     def tokenizer(self) -> llguidance.LLTokenizer:
-        """The vocabulary as the library has it; any thread may be the first to ask."""
-        with self._reading:
-            if self._read is None:
-                source = _LibraryTokenizer(self._source)
-                self._read = llguidance.LLTokenizer(
+        """Return the library's tokenizer, loaded on first use. Thread-safe."""
+        with self._loading:
+            if self._loaded is None:
+                source = _LibraryTokenizer(self._tokenizer)
+                self._loaded = llguidance.LLTokenizer(
                     llguidance.TokenizerWrapper(source),
                     n_vocab=len(source.tokens),
                     eos_token=source.eos_token_id,
                 )
-            return self._read
+            return self._loaded
 
 
 class LocalMatcher:
-    """One text on its way through a grammar."""
+    """The state of one text within a grammar."""
 
     def __init__(self, matcher: "llguidance.LLMatcher", end: int) -> None:
         self._matcher = matcher
-        self._end = end  # the library's sign that the text may end
+        self._end = end  # the library's token for the end of a text
 
     def packed_mask(self) -> bytearray:
         """Return a bit for each token, the lowest first: whether it may come next.
 
-        Raises SchemaError when the grammar asks too much of the library.
+        Raises SchemaError when the library's limits are exceeded.
         """
         bits = bytearray(self._matcher.compute_bitmask())
         if self._matcher.is_error():
@@ -95,7 +95,7 @@ class LocalMatcher:
         return bits
 
     def token_mask(self, size: int) -> np.ndarray:
-        """Return the same as a bool (size,); none may be left."""
+        """Return the tokens that may come next, as bool (size,); possibly none."""
         return unpack_mask(self.packed_mask(), size)
 
     @property
@@ -104,13 +104,13 @@ class LocalMatcher:
         return self._matcher.is_accepting()
 
     def accept(self, token: int) -> None:
-        """Take the token that was chosen; it must be one that was allowed."""
+        """Advance by a token, which must be allowed."""
         if not self._matcher.consume_token(token):
             raise SchemaError(f"a grammar failed: {self._matcher.get_error()}")
 
 
 class _LibraryTokenizer:
-    """A tokenizer as the library wants to see it."""
+    """Adapts a tokenizer to the interface that the library expects."""
 
     bos_token_id = None
 
@@ -118,7 +118,7 @@ class _LibraryTokenizer:
         ids = range(tokenizer.vocab_size)
         self.tokens: Sequence[bytes] = [tokenizer.token_bytes(token) for token in ids]
         self.special_token_ids = sorted(tokenizer.specials.values())
-        self.eos_token_id = tokenizer.specials["<|return|>"]
+        self.eos_token_id = tokenizer.specials[RETURN]
         self._encode = tokenizer.encode
 
     def __call__(self, text: bytes | str) -> list[int]:
@@ -128,7 +128,7 @@ class _LibraryTokenizer:
 
 
 def unpack_mask(bits: bytes | bytearray, size: int) -> np.ndarray:
-    """Write bits, the lowest of each byte first, as a bool (size,)."""
+    """Unpack bits, the lowest of each byte first, to bool (size,)."""
     found = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
     allowed = np.zeros(size, bool)
     shared = min(size, len(found))
@@ -137,7 +137,7 @@ def unpack_mask(bits: bytes | bytearray, size: int) -> np.ndarray:
 
 
 def can_enforce(kind: Literal["regex", "lark"], source: str) -> bool:
-    """Whether the library takes a grammar."""
+    """Whether the library accepts a grammar."""
     try:
         return unsupported_reason(_as_grammar(kind, source)) is None
     except ValueError:
@@ -147,11 +147,11 @@ def can_enforce(kind: Literal["regex", "lark"], source: str) -> bool:
 def compile_grammar(
     kind: GrammarKind, source: Any, *, what: str, strict: bool = False
 ) -> CompiledGrammar:
-    """Return the library's form of a grammar, and what it leaves free.
+    """Compile a grammar to the library's form, and list what it does not enforce.
 
     "arguments" is a JSON schema whose objects take their fields in any order.
-    Raises SchemaError, which names `what`, the feature that is not supported, and
-    what to do: for a schema with `strict` only, for other grammars always.
+    Raises SchemaError, which names `what`, the unsupported feature, and what to do: for
+    a schema only if `strict`, for other grammars always.
     """
     if kind in ("regex", "lark", "grammar"):
         try:
@@ -172,7 +172,7 @@ def compile_grammar(
 
 
 def _as_grammar(kind: GrammarKind, source: str) -> str:
-    """The library's form. Raises ValueError for GBNF that is none, and what is deep."""
+    """Return the library's form. Raises ValueError for invalid GBNF and for depth."""
     if kind == "regex":
         return llguidance.LLMatcher.grammar_from_regex(source)
     lark = to_lark(source) if kind == "grammar" else source
@@ -182,9 +182,9 @@ def _as_grammar(kind: GrammarKind, source: str) -> str:
 
 
 def source_text(source: Any, what: str) -> str:
-    """A source as text: JSON, but for a grammar. Raises SchemaError for what is none.
+    """Return a source as text; a schema as JSON. Raises SchemaError if it is not JSON.
 
-    What is nested so deeply that it will say nothing is cut, a little further down.
+    Parts nested so deeply that they will not be enforced are cut off.
     """
     if isinstance(source, str):
         return source

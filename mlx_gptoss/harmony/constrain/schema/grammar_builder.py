@@ -88,3 +88,11 @@ class GrammarBuilder:
         self._size += len(text)
         if self._size > MOST_TEXT:
             raise OverflowError("the grammar is too large")
+
+
+def repeated(item: str, least: int, most: int | None) -> str:
+    """`least` to `most` items, one at least, with commas between them."""
+    if most == 1:
+        return item
+    end = "" if most is None else most - 1
+    return f"{item} ( COMMA {item} ){{{least - 1},{end}}}"

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlx_gptoss.harmony.constrain.schema import terminals
+from mlx_gptoss.harmony.constrain.schema.arrays import write_array
 from mlx_gptoss.harmony.constrain.schema.grammar_builder import GrammarBuilder
 from mlx_gptoss.harmony.constrain.schema.numbers import Bound, number_terminal
 from mlx_gptoss.harmony.constrain.schema.objects import (
@@ -27,22 +28,21 @@ from mlx_gptoss.harmony.constrain.schema.objects import (
     ObjectFields,
     in_any_order,
     in_order,
-    repeated,
 )
 from mlx_gptoss.harmony.constrain.schema.scalars import Scalars, UnsupportedReason
 from mlx_gptoss.harmony.constrain.schema.unions import Unions
 from mlx_gptoss.harmony.constrain.schema.value_sets import (
-    ALL,
     Array,
     Constant,
     Number,
     Object,
-    Schema,
     Text,
     ValueSet,
     decimal_range,
+    is_everything,
     pattern_matches,
 )
+from mlx_gptoss.harmony.references import Schema
 
 DEEPEST = 64  # objects and lists around a part of a schema; those within are any
 REMARKS = frozenset(  # keys that bind nothing
@@ -145,7 +145,7 @@ class _Writer:
 
     def _union(self, name: str, shapes: Sequence[ValueSet], where: str) -> None:
         """Write a rule with an alternative for each shape."""
-        if len(shapes) == len(ALL) and all(map(_same, shapes, ALL)):
+        if is_everything(shapes):
             self._rules.add(name, self._any(), [ANY])
             return
         texts = []
@@ -248,37 +248,10 @@ class _Writer:
         return self._rules.terminal(f"NAME & ~({terminals.string_terminal(names)})")
 
     def _array(self, name: str, shape: Array, where: str) -> None:
-        most = shape.most
-        prefix = shape.prefix if most is None else shape.prefix[:most]
+        prefix = shape.prefix if shape.most is None else shape.prefix[: shape.most]
         item = self._value(shape.items, where)
-        if shape.least == 0:
-            self._rules.add(name, "NONE")
-        if most == 0:
-            return
-        if not prefix:
-            items = repeated(item, max(shape.least, 1), most)
-            self._rules.add(name, f"BEGIN {items} END", [item])
-            return
-        places = [self._value(one, where) for one in prefix]
-        behind = [f"{name}after{place}" for place in range(1, len(places) + 1)]
-        self._rules.add(
-            name, f"BEGIN {places[0]} {behind[0]} END", [places[0], behind[0]]
-        )
-        for place, rest in enumerate(behind[:-1], 1):
-            if shape.least <= place:
-                self._rules.add(rest, '""')
-            self._rules.add(
-                rest,
-                f"COMMA {places[place]} {behind[place]}",
-                [places[place], behind[place]],
-            )
-        count = len(places)
-        if shape.least <= count:
-            self._rules.add(behind[-1], '""')
-        if most is None or most > count:
-            end = None if most is None else most - count
-            items = repeated(item, max(shape.least - count, 1), end)
-            self._rules.add(behind[-1], f"COMMA {items}", [item])
+        first = [self._value(one, where) for one in prefix]
+        write_array(self._rules, name, item, first, shape.least, shape.most)
 
 
 def constant_set(value: Any) -> ValueSet:
@@ -293,7 +266,3 @@ def constant_set(value: Any) -> ValueSet:
         return Array(len(items), len(items), items, False)
     fields = {name: {"const": one} for name, one in value.items()}
     return Object(fields, tuple(fields), False)
-
-
-def _same(one: ValueSet, two: ValueSet) -> bool:
-    return one is two or one == two

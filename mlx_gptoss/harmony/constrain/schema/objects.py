@@ -3,7 +3,10 @@ r"""Rules for the fields of one object, in any order or in that of its schema.""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mlx_gptoss.harmony.constrain.schema.grammar_builder import GrammarBuilder
+from mlx_gptoss.harmony.constrain.schema.grammar_builder import (
+    GrammarBuilder,
+    repeated,
+)
 
 MOST_FIELDS = 64  # bits of a rule's parameter
 
@@ -135,14 +138,6 @@ def _map(rules: GrammarBuilder, name: str, fields: ObjectFields) -> None:
         f"OPEN {repeated(pair, max(fields.least, 1), fields.most)} CLOSE",
         [pair],
     )
-
-
-def repeated(item: str, least: int, most: int | None) -> str:
-    """`least` to `most` items, one at least, with commas between them."""
-    if most == 1:
-        return item
-    end = "" if most is None else most - 1
-    return f"{item} ( COMMA {item} ){{{least - 1},{end}}}"
 
 
 def _if(conditions: Sequence[str]) -> str:

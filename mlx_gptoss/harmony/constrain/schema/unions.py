@@ -14,19 +14,19 @@ from dataclasses import replace
 from itertools import chain, product
 from typing import Any
 
+from mlx_gptoss.harmony.constrain.schema.intersect import intersect
 from mlx_gptoss.harmony.constrain.schema.keywords import Keywords
 from mlx_gptoss.harmony.constrain.schema.value_sets import (
     ALL,
     NULL,
     Constant,
     Object,
-    Schema,
     Text,
     ValueSet,
-    intersect,
+    is_everything,
     is_member,
 )
-from mlx_gptoss.harmony.references import References
+from mlx_gptoss.harmony.references import References, Schema
 
 MOST_SHAPES = 128  # of one schema that are no constants
 MOST_STEPS = 10_000  # schemas that are read, beside each of the document READINGS times
@@ -155,7 +155,7 @@ class Unions:
         self, ones: Sequence[ValueSet], twos: Sequence[ValueSet]
     ) -> list[ValueSet]:
         """What has a shape of both unions."""
-        if len(twos) == len(ALL) and all(map(_same, twos, ALL)):
+        if is_everything(twos):
             return [*ones]
         known = {one for one in ones if isinstance(one, Constant)}
         others = [one for one in ones if not isinstance(one, Constant)]
@@ -268,7 +268,3 @@ def _is_endless(value: Any) -> bool:
 
 def _constants(union: Iterable[ValueSet]) -> int:
     return sum(isinstance(shape, Constant) for shape in union)
-
-
-def _same(one: ValueSet, two: ValueSet) -> bool:
-    return one is two or one == two

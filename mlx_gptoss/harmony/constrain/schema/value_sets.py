@@ -7,7 +7,7 @@ stay as they are: where two shapes meet, theirs become `allOf`.
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -98,6 +98,13 @@ BOOLEANS = (Constant.of(True), Constant.of(False))
 ALL: tuple[ValueSet, ...] = (NULL, *BOOLEANS, Number(), Text(), Array(), Object())
 
 
+def is_everything(union: Sequence[ValueSet]) -> bool:
+    """Whether a union is `ALL`, in its order."""
+    return len(union) == len(ALL) and all(
+        one is two or one == two for one, two in zip(union, ALL, strict=True)
+    )
+
+
 def all_of(*schemas: Schema) -> Schema:
     """A schema that says what all of these say."""
     found: list[Schema] = []
@@ -109,37 +116,6 @@ def all_of(*schemas: Schema) -> Schema:
     if len(found) < 2:
         return found[0] if found else True
     return {"allOf": found}
-
-
-def intersect(one: ValueSet, two: ValueSet, allows: Allows) -> ValueSet | None:
-    """The shape of what has both shapes; None if nothing has."""
-    if isinstance(two, Constant):
-        one, two = two, one
-    if isinstance(one, Constant):
-        return one if is_member(one.value, two, allows) else None
-    if isinstance(one, Number) and isinstance(two, Number):
-        return _possible(
-            Number(
-                _tighter(one.low, two.low, highest=True),
-                _tighter(one.high, two.high, highest=False),
-                one.integral or two.integral,
-                tuple(dict.fromkeys(one.multiples + two.multiples)),
-            )
-        )
-    if isinstance(one, Text) and isinstance(two, Text):
-        return _possible(
-            Text(
-                max(one.least, two.least),
-                _fewer(one.most, two.most),
-                tuple(dict.fromkeys(one.patterns + two.patterns)),
-                tuple(dict.fromkeys(one.formats + two.formats)),
-            )
-        )
-    if isinstance(one, Array) and isinstance(two, Array):
-        return _possible(_arrays(one, two))
-    if isinstance(one, Object) and isinstance(two, Object):
-        return _possible(_objects(one, two))
-    return None
 
 
 def is_empty(shape: ValueSet) -> bool:
@@ -224,63 +200,13 @@ def decimal_range(value: int | float) -> tuple[Decimal, Decimal]:
     return written, written
 
 
-def _possible(shape: ValueSet) -> ValueSet | None:
-    return None if is_empty(shape) else shape
-
-
-def _tighter(one: Bound | None, two: Bound | None, *, highest: bool) -> Bound | None:
-    if one is None or two is None:
-        return one or two
-    if one.value == two.value:
-        return replace(one, inclusive=one.inclusive and two.inclusive)
-    return one if (one.value > two.value) == highest else two
-
-
-def _fewer(one: int | None, two: int | None) -> int | None:
-    return min((most for most in (one, two) if most is not None), default=None)
-
-
-def _arrays(one: Array, two: Array) -> Array:
-    places = range(max(len(one.prefix), len(two.prefix)))
-    return Array(
-        max(one.least, two.least),
-        _fewer(one.most, two.most),
-        tuple(all_of(_item(one, place), _item(two, place)) for place in places),
-        all_of(one.items, two.items),
-    )
-
-
-def _item(shape: Array, place: int) -> Schema:
+def item_schema(shape: Array, place: int) -> Schema:
     return shape.prefix[place] if place < len(shape.prefix) else shape.items
-
-
-def _objects(one: Object, two: Object) -> Object:
-    names = dict.fromkeys([*one.fields, *two.fields])
-    patterns = {
-        # What matches none of the other's patterns is among its others; with
-        # patterns on both sides one cannot say, and lets more through.
-        **{key: _unless(two.patterns, one.patterns[key], two) for key in one.patterns},
-        **{key: _unless(one.patterns, two.patterns[key], one) for key in two.patterns},
-    }
-    for key in one.patterns.keys() & two.patterns.keys():
-        patterns[key] = all_of(one.patterns[key], two.patterns[key])
-    return Object(
-        {name: all_of(one.schema_of(name), two.schema_of(name)) for name in names},
-        tuple(dict.fromkeys(one.required + two.required)),
-        all_of(one.others, two.others),
-        patterns,
-        max(one.least, two.least),
-        _fewer(one.most, two.most),
-    )
-
-
-def _unless(patterns: Mapping[str, Schema], schema: Schema, other: Object) -> Schema:
-    return schema if patterns else all_of(schema, other.others)
 
 
 def _paired(value: Sequence[Any], shape: Array) -> Iterator[tuple[Any, Schema]]:
     for place, item in enumerate(value):
-        yield item, _item(shape, place)
+        yield item, item_schema(shape, place)
 
 
 def _is_number(value: Any) -> bool:

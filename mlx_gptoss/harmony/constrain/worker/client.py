@@ -17,7 +17,8 @@ import numpy as np
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import SchemaError
-from mlx_gptoss.harmony.constrain.grammar import GrammarKind, source_text, unpack_mask
+from mlx_gptoss.harmony.constrain.answer_format import GrammarKind
+from mlx_gptoss.harmony.constrain.grammar import source_text, unpack_mask
 from mlx_gptoss.harmony.constrain.schema.compile import (
     ANY_VALUE,
     WHOLE_SCHEMA,
