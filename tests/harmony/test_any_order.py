@@ -7,7 +7,7 @@ import pytest
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.harmony.constrain.grammar import GrammarKind, LocalGrammars
-from mlx_gptoss.harmony.constrain.schema.objects import MOST_FIELDS
+from mlx_gptoss.harmony.constrain.schema.objects import MAX_FIELDS
 from tests.support.fakes import byte_tokenizer
 
 BYTES = byte_tokenizer()
@@ -182,7 +182,7 @@ def test_arrays_of_few_items_change_no_order(least: int, most: int) -> None:
             assert takes(schema, f'{{"b":true,"a":[{value}]}}') == fits
 
 
-MANY = {f"f{n}": {} for n in range(MOST_FIELDS + 1)}
+MANY = {f"f{n}": {} for n in range(MAX_FIELDS + 1)}
 IN_ANY_ORDER = [
     ({**WEATHER, "minProperties": 2}, '{"days":3,"city":"Oslo"}', '{"city":"Oslo"}'),
     ({**WEATHER, "maxProperties": 1}, '{"city":"a"}', '{"days":3,"city":"Oslo"}'),

@@ -1,1 +1,1 @@
-"""JSON schemas as grammars: fields in any order, or in the order of the schema."""
+"""Compile JSON schemas to grammars; `compile.py` is the entry point."""

@@ -1,11 +1,12 @@
-"""The grammar of a JSON schema: kept as far as it goes, or to the letter.
+"""Compile a JSON schema to a grammar: as far as possible, or exactly.
 
-    found = schema_grammar(schema, ordered=False, strict=False)
-    found.grammar, found.freed
+    compiled = compile_schema(schema, ordered=False, strict=False)
+    compiled.grammar, compiled.unenforced
 
-What cannot be kept is left free: the keyword; where that does not help (the schema
-allows nothing, or is too large) what contradicts; at last all of it. With `strict`
-a schema is kept to the letter, by rules of our own or by the library's, or refused.
+A keyword that no grammar expresses is left unenforced; if the schema then allows
+nothing or is too large, contradicting keywords as well; as a last resort the whole
+schema. A `strict` schema is enforced exactly, by our rules or by the library's, or
+refused.
 """
 
 import json
@@ -24,25 +25,25 @@ from mlx_gptoss.harmony.constrain.schema.terminals import WHITESPACE
 MAX_NESTING = (
     64  # objects and lists around a part of a schema: those within say nothing
 )
-VERBATIM = ("const", "enum", "default", "examples")  # no schemas
-WHOLE_SCHEMA = ("", "schema")  # freed: all of it
+VERBATIM = ("const", "enum", "default", "examples")  # values, not schemas
+WHOLE_SCHEMA = ("", "schema")  # unenforced: everything
 ANY_VALUE = {
     True: True,
     False: {"type": "object"},
-}  # schemas: of an answer, of arguments
-MOST_BITS = 4096  # of a whole number
+}  # by `ordered`: of an answer, of arguments
+MAX_BITS = 4096  # of a whole number
 Unenforced = dict[
     str | None, tuple[tuple[str, str], ...]
-]  # by recipient; None: the answer
+]  # by recipient; None is the answer
 SHOWN = 3  # keywords that an error names
 
 
 @dataclass(frozen=True)
 class CompiledGrammar:
-    """The library's form of a grammar, and what it leaves free of a schema.
+    """The library's form of a grammar, and the keywords of a schema it ignores.
 
-    `freed` are fields ("" is the schema itself) and their keywords. A text bound so
-    `loosely` may be left free altogether, where its grammar turns out to cost too much.
+    `unenforced` are pairs of a field ("" is the schema itself) and a keyword. A
+    `best_effort` grammar may be given up entirely if it turns out to cost too much.
     """
 
     grammar: str
@@ -51,9 +52,9 @@ class CompiledGrammar:
 
 
 def compile_schema(schema: Any, *, ordered: bool, strict: bool) -> CompiledGrammar:
-    """Return the grammar of a schema, which is JSON.
+    """Compile a schema, which must be JSON.
 
-    With `strict`, raises ValueError that says what cannot be kept.
+    With `strict`, raises ValueError, which says what cannot be enforced.
     """
     if strict and _is_deep(schema, MAX_NESTING):
         raise ValueError(f"its parts are nested more than {MAX_NESTING} deep")
@@ -65,7 +66,7 @@ def compile_schema(schema: Any, *, ordered: bool, strict: bool) -> CompiledGramm
     if strict and not (written and written.exact and written.lark):
         return _by_the_library(schema, written)
     if written is not None and written.lark is None:
-        written = _written(cut, ordered=ordered, forgiving=True)
+        written = _written(cut, ordered=ordered, drop_contradictions=True)
     if written is not None and written.lark is not None:
         grammar = llguidance.LLMatcher.grammar_from_lark(written.lark)
         if not is_too_deep(written.lark) and unsupported_reason(grammar) is None:
@@ -76,38 +77,38 @@ def compile_schema(schema: Any, *, ordered: bool, strict: bool) -> CompiledGramm
     return replace(anything, unenforced=(WHOLE_SCHEMA,))
 
 
-def list_unenforced(freed: Sequence[tuple[str, str]]) -> str:
-    """Name what is left free: `pattern` of `n`, `not` of `x` and 2 more."""
+def list_unenforced(unenforced: Sequence[tuple[str, str]]) -> str:
+    """Name unenforced keywords: `pattern` of `n`, `not` of `x` and 2 more."""
     words = []
-    for where, keyword in freed[:SHOWN]:
+    for where, keyword in unenforced[:SHOWN]:
         if keyword == "schema":
             words.append(f"`{where}`, which is no schema" if where else "all it says")
         else:
             words.append(f"`{keyword}`{f' of `{where}`' * bool(where)}")
-    more = f" and {len(freed) - SHOWN} more" if len(freed) > SHOWN else ""
+    more = f" and {len(unenforced) - SHOWN} more" if len(unenforced) > SHOWN else ""
     return ", ".join(words) + more
 
 
-def unenforced_lines(freed: Unenforced) -> list[str]:
-    """Say what is left free of each schema, in a line for people."""
+def unenforced_lines(unenforced: Unenforced) -> list[str]:
+    """Return a readable line for each schema with unenforced keywords."""
     return [
         f"not enforced in {'the answer' if recipient is None else f'`{recipient}`'}: "
         + list_unenforced(found)
-        for recipient, found in freed.items()
+        for recipient, found in unenforced.items()
     ]
 
 
 def limit_nesting(schema: Any, deepest: int = MAX_NESTING) -> Any:
-    """The schema, or one in which what is nested too deeply says nothing.
+    """Return the schema with parts that are nested too deeply emptied.
 
-    Nor does a number that Python would not write.
+    A number too large for Python to print becomes null.
     """
     huge = any(any(map(_is_huge, level)) for level in _levels(schema, deepest))
     return _cut(schema, deepest) if huge or _is_deep(schema, deepest) else schema
 
 
 def unsupported_reason(grammar: str) -> str | None:
-    """Why the library does not take a grammar, in a line; None if it does."""
+    """Say in a line why the library rejects a grammar; None if it accepts it."""
     failed, lines = llguidance.LLMatcher.validate_grammar_with_warnings(grammar)
     if not failed:
         return None
@@ -118,43 +119,46 @@ def unsupported_reason(grammar: str) -> str | None:
 
 
 def _written(
-    schema: Any, *, ordered: bool, forgiving: bool = False
+    schema: Any, *, ordered: bool, drop_contradictions: bool = False
 ) -> LarkGrammar | None:
-    """The grammar in Lark; None if it would be too large."""
+    """Write the grammar in Lark; None if it would be too large."""
     try:
         return write_grammar(
-            schema, _refusal, ordered=ordered, drop_contradictions=forgiving
+            schema,
+            _unsupported,
+            ordered=ordered,
+            drop_contradictions=drop_contradictions,
         )
     except (OverflowError, RecursionError):
         return None
 
 
-def _refusal(schema: Mapping[str, Any]) -> str | None:
-    return _refusal_of(json.dumps(schema))
+def _unsupported(schema: Mapping[str, Any]) -> str | None:
+    return _unsupported_json(json.dumps(schema))
 
 
 @lru_cache(1024)
-def _refusal_of(text: str) -> str | None:
+def _unsupported_json(text: str) -> str | None:
     return unsupported_reason(llguidance.LLMatcher.grammar_from_json_schema(text))
 
 
 def _by_the_library(schema: Any, written: LarkGrammar | None) -> CompiledGrammar:
-    """The library's own grammar, which takes fields in the schema's order only."""
+    """Use the library's own grammar, which takes fields in the schema's order only."""
     grammar = llguidance.LLMatcher.grammar_from_json_schema(
         json.dumps(_for_library(schema)), overrides={"whitespace_pattern": WHITESPACE}
     )
     if unsupported_reason(grammar) is None:
         return CompiledGrammar(grammar)
-    freed = written.unenforced if written else ()
-    if freed:
-        raise ValueError(f"no grammar keeps {list_unenforced(freed)}")
+    unenforced = written.unenforced if written else ()
+    if unenforced:
+        raise ValueError(f"no grammar keeps {list_unenforced(unenforced)}")
     if written and written.lark is None:
         raise ValueError("it allows no value")
     raise ValueError("it is too large, or says too much at once")
 
 
 def _for_library(schema: Any) -> Any:
-    """The same without formats that are remarks; `nullable` in JSON Schema's words."""
+    """Drop formats that are annotations, and express `nullable` in JSON Schema."""
     if isinstance(schema, list):
         return [_for_library(one) for one in schema]
     if not isinstance(schema, Mapping):
@@ -174,7 +178,7 @@ def _is_deep(schema: Any, deepest: int) -> bool:
 
 
 def _levels(schema: Any, deepest: int) -> Iterator[list[Any]]:
-    """What stands at each depth, from the outside, to `deepest` objects and lists."""
+    """Yield the values at each depth, from the outside in."""
     level = [schema]
     for _ in range(deepest + 1):
         if not level:
@@ -194,7 +198,7 @@ def _cut(schema: Any, left: int) -> Any:
 
 
 def _is_huge(value: Any) -> bool:
-    return isinstance(value, int) and value.bit_length() > MOST_BITS
+    return isinstance(value, int) and value.bit_length() > MAX_BITS
 
 
 def _inside(value: Any) -> list[Any]:

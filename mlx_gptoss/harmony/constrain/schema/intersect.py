@@ -25,7 +25,7 @@ from mlx_gptoss.harmony.references import Schema
 
 
 def intersect(one: ValueSet, two: ValueSet, allows: Allows) -> ValueSet | None:
-    """The shape of what has both shapes; None if nothing has."""
+    """Return the intersection of two sets; None if it is empty."""
     if isinstance(two, Constant):
         one, two = two, one
     if isinstance(one, Constant):
@@ -55,8 +55,8 @@ def intersect(one: ValueSet, two: ValueSet, allows: Allows) -> ValueSet | None:
     return None
 
 
-def _possible(shape: ValueSet) -> ValueSet | None:
-    return None if is_empty(shape) else shape
+def _possible(value_set: ValueSet) -> ValueSet | None:
+    return None if is_empty(value_set) else value_set
 
 
 def _tighter(one: Bound | None, two: Bound | None, *, highest: bool) -> Bound | None:
@@ -86,8 +86,8 @@ def _arrays(one: Array, two: Array) -> Array:
 def _objects(one: Object, two: Object) -> Object:
     names = dict.fromkeys([*one.fields, *two.fields])
     patterns = {
-        # What matches none of the other's patterns is among its others; with
-        # patterns on both sides one cannot say, and lets more through.
+        # A name that matches no pattern of the other is among its `others`. With
+        # patterns on both sides this is unknown: the result allows more.
         **{key: _unless(two.patterns, one.patterns[key], two) for key in one.patterns},
         **{key: _unless(one.patterns, two.patterns[key], one) for key in two.patterns},
     }

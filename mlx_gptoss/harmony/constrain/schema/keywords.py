@@ -1,9 +1,10 @@
-"""The keywords of one schema, without those that bring others: its shapes by type.
+"""Convert the type-specific keywords of one schema to value sets.
 
-    Keywords(schema, note).shapes()
+    Keywords(schema, note).value_sets()
 
-A keyword whose value makes no sense (`type: "int"`, `required: null`, a bound that is
-text) says nothing and is handed to `note`, as is one that no grammar here can keep.
+Keywords that apply other schemas are handled in `unions.py`. A malformed keyword
+(`type: "int"`, `required: null`, a bound that is text) is ignored and passed to `note`,
+as is one that no grammar here expresses.
 """
 
 import math
@@ -28,7 +29,7 @@ from mlx_gptoss.harmony.constrain.schema.value_sets import (
 )
 
 KINDS = ("null", "boolean", "number", "integer", "string", "array", "object")
-FORMATS = (  # of strings that are enforced; others are remarks
+FORMATS = (  # of strings that are enforced; others are annotations
     "date-time",
     "time",
     "date",
@@ -52,34 +53,33 @@ UNENFORCEABLE = (  # keywords that no grammar here expresses, with no-op values
     ("$dynamicRef", ()),
     ("$recursiveRef", ()),
 )
-LONGEST = 2**20  # characters of a string that are counted
-MOST_ITEMS = 1000  # of an array, or fields of an object
-SMALLEST = Decimal(0)
+MAX_LENGTH = 2**20  # characters of a string that are counted
+MAX_ITEMS = 1000  # of an array, or fields of an object
 
 
 class Keywords:
-    """Reads one schema; `note(keyword)` is told what is left out."""
+    """Converts one schema; calls `note(keyword)` for each keyword it ignores."""
 
     def __init__(self, schema: Mapping[str, Any], note: Callable[[str], None]) -> None:
         self._schema = schema
         self._note = note
 
-    def value_sets(self, *, forgiving: bool = False) -> list[ValueSet]:
-        """The shapes of what these keywords allow; None is left of a contradiction.
+    def value_sets(self, *, drop_contradictions: bool = False) -> list[ValueSet]:
+        """Return the sets of values that these keywords allow.
 
-        If `forgiving`, contradicting bounds are left out instead.
+        Contradicting bounds allow nothing, or are ignored with `drop_contradictions`.
         """
-        for key, idle in UNENFORCEABLE:
+        for key, no_ops in UNENFORCEABLE:
             given = self._schema.get(key)
             if given is not None and not any(
-                given is one or given == one for one in idle
+                given is one or given == one for one in no_ops
             ):
                 self._note(key)
         if "if" in self._schema and self._schema.keys() & {"then", "else"}:
             self._note("if")
         found: list[ValueSet] = []
         for kind in self._types():
-            found += self._of_type(kind, forgiving=forgiving)
+            found += self._of_type(kind, drop_contradictions=drop_contradictions)
         return found
 
     def _types(self) -> tuple[str, ...]:
@@ -96,38 +96,38 @@ class Keywords:
             known = [kind for kind in known if kind != "integer"]
         return tuple(dict.fromkeys(known))
 
-    def _of_type(self, kind: str, *, forgiving: bool) -> list[ValueSet]:
+    def _of_type(self, kind: str, *, drop_contradictions: bool) -> list[ValueSet]:
         if kind == "null":
             return [NULL]
         if kind == "boolean":
             return [*BOOLEANS]
         if kind in ("number", "integer"):
-            shape = self._number(integral=kind == "integer")
+            value_set = self._number(integral=kind == "integer")
         else:
-            shape = {"string": self._text, "array": self._array}.get(
+            value_set = {"string": self._text, "array": self._array}.get(
                 kind, self._object
             )()
-        if not is_empty(shape):
-            return [shape]
-        if not forgiving:
+        if not is_empty(value_set):
+            return [value_set]
+        if not drop_contradictions:
             return []
-        if isinstance(shape, Number):
+        if isinstance(value_set, Number):
             self._note("maximum")
-            return [replace(shape, high=None)]
-        self._note(BOUNDS[type(shape)][1])
-        return [replace(shape, most=None)]
+            return [replace(value_set, high=None)]
+        self._note(BOUNDS[type(value_set)][1])
+        return [replace(value_set, most=None)]
 
     def _number(self, *, integral: bool) -> Number:
         low = self._bound("minimum", "exclusiveMinimum", highest=True)
         high = self._bound("maximum", "exclusiveMaximum", highest=False)
-        multiple = self._read("multipleOf", _is_finite)
+        multiple = self._get("multipleOf", _is_finite)
         multiples = () if multiple is None or multiple <= 0 else (multiple,)
         return Number(low, high, integral, multiples)
 
     def _bound(self, name: str, exclusive: str, *, highest: bool) -> Bound | None:
-        """One end of a range; draft 4 says with a bool whether it belongs to it."""
+        """Return a bound of a range; in draft 4 a bool says whether it is exclusive."""
         side = 0 if highest else 1
-        given = self._read(name, _is_finite)
+        given = self._get(name, _is_finite)
         other = self._schema.get(exclusive)
         found = (
             []
@@ -135,45 +135,45 @@ class Keywords:
             else [Bound(decimal_range(given)[side], other is not True)]
         )
         if not isinstance(other, bool):
-            more = self._read(exclusive, _is_finite)
+            more = self._get(exclusive, _is_finite)
             found += [] if more is None else [Bound(decimal_range(more)[side], False)]
         if not found:
             return None
         pick = max if highest else min
         value = pick(bound.value for bound in found)
         inclusive = all(bound.inclusive for bound in found if bound.value == value)
-        return self._nearer(Bound(value, inclusive), name, highest=highest)
+        return self._comparable(Bound(value, inclusive), name, highest=highest)
 
-    def _nearer(self, bound: Bound, name: str, *, highest: bool) -> Bound | None:
-        """The bound, or one with fewer digits that lets more through, or none."""
+    def _comparable(self, bound: Bound, name: str, *, highest: bool) -> Bound | None:
+        """Return the bound, or a looser one with fewer digits, or none."""
         if comparable(bound.value):
             return bound
         if abs(bound.value) < Decimal(LARGEST):
             self._note(name)
         beyond = bound.value > 0 if highest else bound.value < 0
-        return Bound(SMALLEST, False) if beyond else None
+        return Bound(Decimal(0), False) if beyond else None
 
     def _text(self) -> Text:
-        least, most = self._counts(*BOUNDS[Text], LONGEST)
-        pattern = self._read("pattern", _is_text)
+        least, most = self._counts(*BOUNDS[Text], MAX_LENGTH)
+        pattern = self._get("pattern", _is_text)
         name = self._schema.get("format")
         formats = (name,) if isinstance(name, str) and name in FORMATS else ()
         return Text(least, most, () if pattern is None else (pattern,), formats)
 
     def _array(self) -> Array:
-        least, most = self._counts(*BOUNDS[Array], MOST_ITEMS)
+        least, most = self._counts(*BOUNDS[Array], MAX_ITEMS)
         items, prefix = self._schema.get("items", True), ()
-        if isinstance(items, list):  # before draft 2020
+        if isinstance(items, list):  # before draft 2020-12
             prefix, items = items, self._schema.get("additionalItems", True)
         elif "prefixItems" in self._schema:
-            prefix = self._read("prefixItems", _is_list) or ()
+            prefix = self._get("prefixItems", _is_list) or ()
         return Array(least, most, tuple(prefix), items)
 
     def _object(self) -> Object:
-        least, most = self._counts(*BOUNDS[Object], MOST_ITEMS)
-        fields = self._read("properties", _is_mapping) or {}
-        patterns = self._read("patternProperties", _is_mapping) or {}
-        required = self._read("required", _is_list) or []
+        least, most = self._counts(*BOUNDS[Object], MAX_ITEMS)
+        fields = self._get("properties", _is_mapping) or {}
+        patterns = self._get("patternProperties", _is_mapping) or {}
+        required = self._get("required", _is_list) or []
         if not all(isinstance(name, str) for name in required):
             self._note("required")
             required = []
@@ -192,23 +192,23 @@ class Keywords:
         )
 
     def _counts(self, least: str, most: str, limit: int) -> tuple[int, int | None]:
-        low = self._read(least, _is_count) or 0
-        high = self._read(most, _is_count)
+        low = self._get(least, _is_count) or 0
+        high = self._get(most, _is_count)
         if low > limit:
             self._note(least)
             low = 0
         if high is not None and high > limit:
-            if high < NEVER_REACHED:
+            if high < UNREACHABLE:
                 self._note(most)
             high = None
         return int(low), None if high is None else int(high)
 
-    def _read(self, key: str, right: Callable[[Any], bool]) -> Any:
-        """The value of a keyword; None if it is missing or makes no sense."""
+    def _get(self, key: str, is_valid: Callable[[Any], bool]) -> Any:
+        """Return the value of a keyword; None if it is missing or malformed."""
         if key not in self._schema:
             return None
         value = self._schema[key]
-        if right(value):
+        if is_valid(value):
             return value
         self._note(key)
         return None
@@ -219,8 +219,8 @@ BOUNDS: Mapping[type, tuple[str, str]] = {
     Array: ("minItems", "maxItems"),
     Object: ("minProperties", "maxProperties"),
 }
-NEVER_REACHED = 2**31  # characters, items: a bound that binds nobody
-LARGEST = "1e300"  # a bound beyond this one binds nobody
+UNREACHABLE = 2**31  # characters or items: a higher bound has no effect
+LARGEST = "1e300"  # a bound beyond this has no effect
 
 
 def _is_finite(value: Any) -> bool:

@@ -1,15 +1,15 @@
-r"""JSON schemas as grammars, whose objects take their fields in any order or in theirs.
+r"""Write JSON schemas as Lark grammars, with fields in any order or in the schema's.
 
-A union of shapes becomes a rule with an alternative for each. An object in any order
-remembers which fields have come (the library's parametric rules, a bit for each):
+A union of value sets becomes a rule with an alternative for each. An object in any
+order keeps a bit for each field that has occurred (the library's parametric rules):
 
     v1: OPEN v1first CLOSE | EMPTY
     v1first: T0 COLON v2 v1rest::0x1 | T1 COLON v3 v1rest::0x2
     v1rest::_: "" | COMMA T0 COLON v2 v1rest::set_bit(0) %if bit_clear(0) | ...
 
 Strings with a pattern or a format, and multiples of a number, are left to the library
-(`%json`); white space is in the marks between values. Where nothing fits, nothing is
-offered: a field whose schema allows no value cannot come. Knows no vocabulary.
+(`%json`); white space belongs to the punctuation between values. A field whose schema
+allows no value cannot occur. Knows no vocabulary.
 """
 
 import json
@@ -23,7 +23,7 @@ from mlx_gptoss.harmony.constrain.schema.arrays import write_array
 from mlx_gptoss.harmony.constrain.schema.grammar_builder import GrammarBuilder
 from mlx_gptoss.harmony.constrain.schema.numbers import Bound, number_terminal
 from mlx_gptoss.harmony.constrain.schema.objects import (
-    MOST_FIELDS,
+    MAX_FIELDS,
     FieldRule,
     ObjectFields,
     in_any_order,
@@ -44,8 +44,7 @@ from mlx_gptoss.harmony.constrain.schema.value_sets import (
 )
 from mlx_gptoss.harmony.references import Schema
 
-DEEPEST = 64  # objects and lists around a part of a schema; those within are any
-REMARKS = frozenset(  # keys that bind nothing
+ANNOTATIONS = frozenset(  # keywords that constrain nothing
     (
         *("title", "description", "default", "examples", "deprecated", "readOnly"),
         *("writeOnly", "$comment", "$schema", "$defs", "definitions", "$id"),
@@ -61,10 +60,10 @@ ANYTHING = (
 
 @dataclass(frozen=True)
 class LarkGrammar:
-    """A grammar in Lark; `freed` are the fields and keywords that it does not keep.
+    """A grammar in Lark; `unenforced` are the fields and keywords that it ignores.
 
-    It is `exact` if all that it lets through is what the schema allows. `lark` is None
-    for a schema that allows nothing.
+    It is `exact` if it accepts only what the schema allows. `lark` is None for a schema
+    that allows nothing.
     """
 
     lark: str | None
@@ -74,43 +73,53 @@ class LarkGrammar:
 
 def write_grammar(
     schema: Schema,
-    refuses: UnsupportedReason,
+    unsupported_reason: UnsupportedReason,
     *,
     ordered: bool = False,
     drop_contradictions: bool = False,
 ) -> LarkGrammar:
     """Write the grammar of a schema.
 
-    `refuses` says why the library cannot keep a schema of its own kind, or None. With
-    `forgiving`, what contradicts is left out. Raises OverflowError for a schema whose
-    grammar would be too large.
+    `unsupported_reason` says why the library cannot compile a schema, or returns None.
+    `drop_contradictions` ignores keywords that contradict others. Raises OverflowError
+    for a schema whose grammar would be too large.
     """
-    writer = _Writer(schema, refuses, ordered=ordered, forgiving=drop_contradictions)
+    writer = _Writer(
+        schema,
+        unsupported_reason,
+        ordered=ordered,
+        drop_contradictions=drop_contradictions,
+    )
     lark = writer.write()
-    freed = tuple(writer.unions.unenforced)
-    return LarkGrammar(lark, freed, writer.is_exact and not freed)
+    unenforced = tuple(writer.unions.unenforced)
+    return LarkGrammar(lark, unenforced, writer.is_exact and not unenforced)
 
 
 class _Writer:
+    """Writes the rules of one schema breadth first; `where` is the path of a field."""
+
     def __init__(
         self,
         root: Schema,
-        refuses: UnsupportedReason,
+        unsupported_reason: UnsupportedReason,
         *,
         ordered: bool,
-        forgiving: bool,
+        drop_contradictions: bool,
     ) -> None:
-        self.unions = Unions(root, forgiving=forgiving)
+        self.unions = Unions(root, drop_contradictions=drop_contradictions)
         self._exact = True
         self._root = root
         self._ordered = ordered
-        self._forgiving = forgiving
+        self._drop_contradictions = drop_contradictions
         self._rules = GrammarBuilder(f"{terminals.HEAD}NUMBER: {number_terminal()}\n")
-        self._names: dict[str, str] = {}  # of rules, by what they write
+        self._names: dict[str, str] = {}  # of rules, by the schema or set they write
         self._scalars = Scalars(
-            self._rules, refuses, self.unions.note_unenforced, forgiving=forgiving
+            self._rules,
+            unsupported_reason,
+            self.unions.note_unenforced,
+            drop_contradictions=drop_contradictions,
         )
-        self._left: deque[tuple[str, Schema, str]] = deque()
+        self._pending: deque[tuple[str, Schema, str]] = deque()
 
     @property
     def is_exact(self) -> bool:
@@ -118,115 +127,119 @@ class _Writer:
 
     def write(self) -> str | None:
         start = self._value(self._root, "")
-        while self._left:
-            name, schema, where = self._left.popleft()
+        while self._pending:
+            name, schema, where = self._pending.popleft()
             self._union(name, self.unions.union(schema, where), where)
         return self._rules.to_lark(start)
 
     def _value(self, schema: Schema, where: str) -> str:
-        """The name of a schema's rule, which will be written."""
+        """Return the name of a schema's rule, which is written later."""
         if isinstance(schema, Mapping):
-            schema = {k: v for k, v in schema.items() if k not in REMARKS}
+            schema = {k: v for k, v in schema.items() if k not in ANNOTATIONS}
         if schema is True or schema == {}:
             return self._any()
         key = json.dumps(schema)
         if key not in self._names:
             self._names[key] = self._rules.new_name()
-            self._left.append((self._names[key], schema, where))
+            self._pending.append((self._names[key], schema, where))
         return self._names[key]
 
     def _any(self) -> str:
-        """The name of the rule for every value."""
+        """Return the name of the rule for every value."""
         if ANY not in self._names:
             self._names[ANY] = ANY
             for text in ANYTHING:
                 self._rules.add(ANY, text)
         return ANY
 
-    def _union(self, name: str, shapes: Sequence[ValueSet], where: str) -> None:
-        """Write a rule with an alternative for each shape."""
-        if is_everything(shapes):
+    def _union(self, name: str, value_sets: Sequence[ValueSet], where: str) -> None:
+        """Write a rule with an alternative for each value set."""
+        if is_everything(value_sets):
             self._rules.add(name, self._any(), [ANY])
             return
         texts = []
-        for shape in shapes:
-            if isinstance(shape, Constant) and isinstance(shape.value, str):
-                texts.append(shape.value)
+        for value_set in value_sets:
+            if isinstance(value_set, Constant) and isinstance(value_set.value, str):
+                texts.append(value_set.value)
                 continue
-            for text, needs in self._ways(shape, where):
+            for text, needs in self._alternatives(value_set, where):
                 self._rules.add(name, text, needs)
         if texts:
             self._rules.add(
                 name, self._rules.terminal(terminals.string_terminal(texts))
             )
 
-    def _ways(self, shape: ValueSet, where: str) -> Iterable[tuple[str, Sequence[str]]]:
-        """The alternatives of a shape, and the rules that each needs."""
-        if isinstance(shape, Constant):
-            if (text := self._scalars.long_number(shape.value)) is not None:
+    def _alternatives(
+        self, value_set: ValueSet, where: str
+    ) -> Iterable[tuple[str, Sequence[str]]]:
+        """Yield the alternatives of a value set, and the rules that each needs."""
+        if isinstance(value_set, Constant):
+            if (text := self._scalars.long_number(value_set.value)) is not None:
                 yield text, ()
                 return
-            shape = constant_set(shape.value)
-        if isinstance(shape, Constant):
-            yield terminals.literal_terminal(shape.value), ()
-        elif isinstance(shape, Number):
-            yield from ((text, ()) for text in self._scalars.number(shape, where))
-        elif isinstance(shape, Text):
-            yield from ((text, ()) for text in self._scalars.text(shape, where))
+            value_set = constant_set(value_set.value)
+        if isinstance(value_set, Constant):
+            yield terminals.literal_terminal(value_set.value), ()
+        elif isinstance(value_set, Number):
+            yield from ((text, ()) for text in self._scalars.number(value_set, where))
+        elif isinstance(value_set, Text):
+            yield from ((text, ()) for text in self._scalars.text(value_set, where))
         else:
-            rule = self._container(shape, where)
+            rule = self._container(value_set, where)
             yield rule, (rule,)
 
-    def _container(self, shape: Array | Object, where: str) -> str:
-        key = repr(shape)
+    def _container(self, value_set: Array | Object, where: str) -> str:
+        key = repr(value_set)
         if key not in self._names:
             self._names[key] = self._rules.new_name()
-            if isinstance(shape, Object):
-                self._object(self._names[key], shape, where)
+            if isinstance(value_set, Object):
+                self._object(self._names[key], value_set, where)
             else:
-                self._array(self._names[key], shape, where)
+                self._array(self._names[key], value_set, where)
         return self._names[key]
 
-    def _object(self, name: str, shape: Object, where: str) -> None:
-        if self._forgiving:
+    def _object(self, name: str, value_set: Object, where: str) -> None:
+        if self._drop_contradictions:
             possible = [
                 name
-                for name in shape.required
-                if self.unions.union(shape.schema_of(name), where)
+                for name in value_set.required
+                if self.unions.union(value_set.schema_of(name), where)
             ]
-            if len(possible) < len(shape.required):
+            if len(possible) < len(value_set.required):
                 self.unions.note_unenforced(where, "required")
-            shape = replace(shape, required=tuple(possible))
-        names = dict.fromkeys([*shape.fields, *shape.required])
+            value_set = replace(value_set, required=tuple(possible))
+        names = dict.fromkeys([*value_set.fields, *value_set.required])
         pairs = {
             field: FieldRule(
                 self._rules.terminal(terminals.string_terminal([field])),
-                self._value(shape.schema_of(field), f"{where}.{field}".lstrip(".")),
+                self._value(value_set.schema_of(field), f"{where}.{field}".lstrip(".")),
             )
             for field in names
         }
         fields = ObjectFields(
             pairs,
-            shape.required,
-            list(self._others(shape, names, where)),
-            shape.least,
-            shape.most,
+            value_set.required,
+            list(self._others(value_set, names, where)),
+            value_set.least,
+            value_set.most,
         )
-        ordered = self._ordered or len(pairs) > MOST_FIELDS
+        ordered = self._ordered or len(pairs) > MAX_FIELDS
         if not fields.countable(ordered=ordered):
-            if shape.most is not None:
+            if value_set.most is not None:
                 self.unions.note_unenforced(where, "maxProperties")
-            if fields.least_open > 1 or (fields.least_open and shape.most is not None):
+            if fields.least_open > 1 or (
+                fields.least_open and value_set.most is not None
+            ):
                 self.unions.note_unenforced(where, "minProperties")
-            least = min(shape.least, 1)
+            least = min(value_set.least, 1)
             fields = replace(fields, least=least, most=None)
         (in_order if ordered else in_any_order)(self._rules, name, fields)
 
     def _others(
-        self, shape: Object, names: Iterable[str], where: str
+        self, value_set: Object, names: Iterable[str], where: str
     ) -> Iterable[FieldRule]:
-        """What may come beside the named fields of an object."""
-        for pattern, schema in shape.patterns.items():
+        """Yield rules for the unnamed fields of an object."""
+        for pattern, schema in value_set.patterns.items():
             own = {"type": "string", "pattern": pattern}
             reason = self._scalars.unsupported_reason(own)
             if reason is None:
@@ -236,26 +249,27 @@ class _Writer:
                 self.unions.note_unenforced(where, "patternProperties")
             yield FieldRule(text, self._value(schema, where))
             named = any(pattern_matches(pattern, name) for name in names)
-            if named or len(shape.patterns) > 1 or shape.others is not False:
-                self._exact = False  # a name may match two, and takes either way
-        if shape.others is not False:
-            yield FieldRule(self._other(names), self._value(shape.others, where))
+            if named or len(value_set.patterns) > 1 or value_set.others is not False:
+                self._exact = False  # a name may match two, and take either schema
+        if value_set.others is not False:
+            yield FieldRule(self._other(names), self._value(value_set.others, where))
 
     def _other(self, names: Iterable[str]) -> str:
-        """The terminal of a name that is none of `names`."""
+        """Return the terminal of a name other than `names`."""
         if not names:
             return "STRING"
         return self._rules.terminal(f"NAME & ~({terminals.string_terminal(names)})")
 
-    def _array(self, name: str, shape: Array, where: str) -> None:
-        prefix = shape.prefix if shape.most is None else shape.prefix[: shape.most]
-        item = self._value(shape.items, where)
+    def _array(self, name: str, value_set: Array, where: str) -> None:
+        most = value_set.most
+        prefix = value_set.prefix if most is None else value_set.prefix[:most]
+        item = self._value(value_set.items, where)
         first = [self._value(one, where) for one in prefix]
-        write_array(self._rules, name, item, first, shape.least, shape.most)
+        write_array(self._rules, name, item, first, value_set.least, most)
 
 
 def constant_set(value: Any) -> ValueSet:
-    """The shape that only this value has; of true, false and null the constant."""
+    """Return the set of this one value, as an array, object or range if it can be."""
     if value is None or isinstance(value, bool):
         return Constant.of(value)
     if isinstance(value, int | float):

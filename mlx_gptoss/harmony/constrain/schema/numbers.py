@@ -1,10 +1,10 @@
-r"""JSON numbers between two bounds, as regular expressions.
+r"""Write ranges of JSON numbers as regular expressions.
 
-    number(low=(Decimal("0"), False))       # greater than 0
-    number(integral=True)                   # a whole number, however it is written
+    number_terminal(low=Bound(Decimal(0), False))       # greater than 0
+    number_terminal(integral=True)                      # whole, in any notation
 
-Every number is found in plain notation, and in scientific notation with a mantissa
-from 0.1 to below 1000. A bound compares digit by digit, so it has no size.
+Covers plain notation, and scientific notation with a mantissa from 0.1 to below 1000.
+Bounds are compared digit by digit, so their size is unlimited.
 """
 
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ UNSIGNED = rf"(0|[1-9][0-9]*)(\.[0-9]+)?{EXPONENT}"
 POSITIVE = rf"(0\.0*[1-9][0-9]*|[1-9][0-9]*(\.[0-9]+)?){EXPONENT}"
 ZERO = rf"0(\.0+)?{EXPONENT}"
 NUMBER = f"-?{UNSIGNED}"
-MOST_FRACTION = 17  # digits behind the point of a whole number: 1.5e3
+MAX_FRACTION = 17  # digits behind the point of a whole number: 1.5e3
 MANTISSAS = (0, 1, 2, 3)  # digits before the point; 0: 0.1 and more
 FORMS = {
     0: r"0\.[1-9][0-9]*",
     **{n: rf"[1-9][0-9]{{{n - 1}}}(\.[0-9]+)?" for n in (1, 2, 3)},
 }
-MOST_DIGITS = 64  # of a bound that is compared
+MAX_DIGITS = 64  # of a bound
 
 
 @dataclass(frozen=True)
 class Bound:
-    """The end of a range, which may belong to it."""
+    """One bound of a range, inclusive or not."""
 
     value: Decimal
     inclusive: bool = True
@@ -40,7 +40,7 @@ class Bound:
 def number_terminal(
     low: Bound | None = None, high: Bound | None = None, *, integral: bool = False
 ) -> str | None:
-    """Return a terminal of Lark for the numbers of a range; None if it has none."""
+    """Return a Lark terminal for the numbers of a range; None if it is empty."""
     if low is None and high is None:
         return f"/{_integral()}/" if integral else f"/{NUMBER}/"
     parts = []
@@ -56,14 +56,14 @@ def number_terminal(
 
 
 def comparable(value: Decimal) -> bool:
-    """Whether a bound has few enough digits to be compared one by one."""
+    """Whether a bound has few enough digits to be compared digit by digit."""
     _, digits, exponent = value.as_tuple()
     assert isinstance(exponent, int)
-    return len(digits) + abs(exponent) <= MOST_DIGITS
+    return len(digits) + abs(exponent) <= MAX_DIGITS
 
 
 def _magnitudes(low: Bound | None, high: Bound | None) -> str | None:
-    """Unsigned numbers of a range; None if there are none."""
+    """Match the unsigned numbers of a range; None if there are none."""
     ways = []
     if high is not None:
         if high.value < 0 or (high.value == 0 and not high.inclusive):
@@ -83,7 +83,7 @@ def _at_least(bound: Bound) -> str:
 
 
 def _scientific(bound: Bound, compare: object, side: object) -> list[str]:
-    """Mantissas that any exponent on the right `side` takes there, or just the one."""
+    """Match mantissas with an exponent on one `side`, or compared at the equal one."""
     assert callable(compare) and callable(side)
     ways = []
     for digits in MANTISSAS:
@@ -114,19 +114,19 @@ def _plain_least(bound: Bound) -> str:
 
 
 def _digits(value: Decimal) -> tuple[str, str]:
-    """The digits before and behind the point, without the zeros that say nothing."""
+    """Return the digits before and behind the point, without trailing zeros."""
     whole, _, rest = format(value, "f").partition(".")
     return whole, rest.rstrip("0")
 
 
 def _whole_below(whole: str) -> str:
-    """Whole numbers less than `whole`, which is not 0."""
+    """Match whole numbers less than `whole`, which is not 0."""
     shorter = ["0", f"[1-9][0-9]{{0,{len(whole) - 2}}}"] if len(whole) > 1 else []
     return _or(*shorter, *_less(whole, least=0 if len(whole) == 1 else 1))
 
 
 def _less(digits: str, *, least: int = 0) -> list[str]:
-    """As many digits, less than these; the first is `least` or more."""
+    """Match as many digits with a lower value; the first is at least `least`."""
     ways = []
     for place, digit in enumerate(digits):
         first = least if place == 0 else 0
@@ -137,7 +137,7 @@ def _less(digits: str, *, least: int = 0) -> list[str]:
 
 
 def _whole_above(whole: str) -> str:
-    """Whole numbers greater than `whole`."""
+    """Match whole numbers greater than `whole`."""
     ways = [f"[1-9][0-9]{{{len(whole)},}}"]
     for place, digit in enumerate(whole):
         if digit != "9":
@@ -147,7 +147,7 @@ def _whole_above(whole: str) -> str:
 
 
 def _fraction_most(rest: str, *, inclusive: bool) -> str | None:
-    """A fraction, or none at all, that is at most 0.`rest`."""
+    """Match an optional fraction of at most 0.`rest`."""
     if not rest:
         return r"(\.0+)?" if inclusive else None
     ways = [f"{rest}0*"] if inclusive else []
@@ -161,7 +161,7 @@ def _fraction_most(rest: str, *, inclusive: bool) -> str | None:
 
 
 def _fraction_least(rest: str, *, inclusive: bool) -> str:
-    """A fraction that is at least 0.`rest`."""
+    """Match a fraction of at least 0.`rest`."""
     if not rest:
         return r"(\.[0-9]+)?" if inclusive else r"\.[0-9]*[1-9][0-9]*"
     ways = [f"{rest}[0-9]*" if inclusive else f"{rest}[0-9]*[1-9][0-9]*"]
@@ -192,10 +192,10 @@ def _above(exponent: int) -> str:
 
 
 def _integral() -> str:
-    """Whole numbers, with a point or an exponent too: 3, 3.0, 3e2, 3.25e2."""
+    """Match whole numbers in any notation: 3, 3.0, 3e2, 3.25e2."""
     fractions = (
         rf"\.[0-9]{{{digits}}}0*{E}\+?0*{_or(str(digits), _whole_above(str(digits)))}"
-        for digits in range(1, MOST_FRACTION + 1)
+        for digits in range(1, MAX_FRACTION + 1)
     )
     tails = _or(r"(\.0+)?", rf"(\.0+)?{E}\+?[0-9]+", *fractions)
     return f"-?((0|[1-9][0-9]*){tails}|{ZERO})"

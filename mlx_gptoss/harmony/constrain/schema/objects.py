@@ -1,4 +1,4 @@
-r"""Rules for the fields of one object, in any order or in that of its schema."""
+"""Rules for the fields of one object, in any order or in the schema's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from mlx_gptoss.harmony.constrain.schema.grammar_builder import (
     repeated,
 )
 
-MOST_FIELDS = 64  # bits of a rule's parameter
+MAX_FIELDS = 64  # bits of a rule's parameter
 
 
 @dataclass(frozen=True)
 class FieldRule:
-    """A field as it is written: its terminal and colon, and the rule of its value."""
+    """A field: the terminal of its name, and the rule of its value."""
 
     text: str
     value: str
@@ -24,9 +24,9 @@ class FieldRule:
 
 @dataclass(frozen=True)
 class ObjectFields:
-    """What an object is made of: `named` fields, of which some are `required`.
+    """The fields of an object: `named` ones, some `required`, and `others` by pattern.
 
-    `others` are what may come beside them. `least` and `most` count all fields.
+    `least` and `most` limit the number of all fields.
     """
 
     named: Mapping[str, FieldRule]
@@ -42,26 +42,26 @@ class ObjectFields:
 
     @property
     def least_open(self) -> int:
-        """How many must come beside the required ones."""
+        """How many fields must occur beside the required ones."""
         return max(0, self.least - len(self.required))
 
     @property
     def counts(self) -> bool:
-        """Whether the number of fields binds more than `required` does."""
+        """Whether the number of fields constrains more than `required` does."""
         most = self.most is not None and (
             bool(self.others) or self.most < len(self.named)
         )
         return most or self.least_open > 0
 
     def countable(self, *, ordered: bool) -> bool:
-        """Whether the rules here can count them: not named and others together."""
+        """Whether the rules here can count the fields: not if both kinds may occur."""
         if not self.counts or not self.named or (not self.others and not ordered):
             return True
         return self.most is None and self.least <= 1
 
 
 def in_any_order(rules: GrammarBuilder, name: str, fields: ObjectFields) -> None:
-    """Write the rules of an object whose fields come in any order, each once."""
+    """Write the rules of an object whose fields occur in any order, each once."""
     if not fields.named:
         _map(rules, name, fields)
         return
@@ -82,7 +82,7 @@ def in_any_order(rules: GrammarBuilder, name: str, fields: ObjectFields) -> None
         pair = fields.named[field]
         room = []
         if bounded and fields.most is not None and field not in fields.required:
-            left = fields.most - len(fields.required)  # for those that may be missing
+            left = fields.most - len(fields.required)  # for optional fields
             if left <= 0:
                 continue
             room = [f"bit_count_lt([{len(fields.required)}:{len(order)}], {left})"]
@@ -97,7 +97,7 @@ def in_any_order(rules: GrammarBuilder, name: str, fields: ObjectFields) -> None
 
 
 def in_order(rules: GrammarBuilder, name: str, fields: ObjectFields) -> None:
-    """Write the rules of an object whose fields come in the order of its schema."""
+    """Write the rules of an object whose fields occur in the order of its schema."""
     names = list(fields.named)
     if not names:
         _map(rules, name, fields)
@@ -125,7 +125,7 @@ def in_order(rules: GrammarBuilder, name: str, fields: ObjectFields) -> None:
 
 
 def _map(rules: GrammarBuilder, name: str, fields: ObjectFields) -> None:
-    """An object without named fields."""
+    """Write the rules of an object without named fields."""
     if fields.least == 0:
         rules.add(name, "EMPTY")
     if not fields.others or fields.most == 0:

@@ -1,20 +1,20 @@
-r"""How JSON is written, as terminals of a grammar: white space, strings, constants.
+r"""Terminals for the syntax of JSON: white space, strings, constants.
 
-White space between two tokens is one blank and a line break with its indent, or a
-part of that: enough for `", "` and for pretty printing, never without end. A
-character of a string is written raw or escaped. Lark's own syntax is the library's.
+White space between two tokens is at most one blank and one line break with its indent:
+enough for `", "` and for pretty printing, and bounded. A character of a string is
+written raw or escaped. The syntax of Lark is the library's dialect.
 """
 
 import json
 from collections.abc import Iterable
 from typing import Any
 
-DEEPEST = 64  # blanks or tabs behind a line break
-WHITESPACE = rf"[ \t]?\r?\n[ \t]{{0,{DEEPEST}}}|[ \t]"
-MAYBE = rf"([ \t]?(\r?\n[ \t]{{0,{DEEPEST}}})?)"
+MAX_INDENT = 64  # blanks or tabs behind a line break
+WHITESPACE = rf"[ \t]?\r?\n[ \t]{{0,{MAX_INDENT}}}|[ \t]"
+MAYBE = rf"([ \t]?(\r?\n[ \t]{{0,{MAX_INDENT}}})?)"
 PAIR = r"[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 SCALAR = r"[0-9a-ce-fA-CE-F][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}"
-# Of a name, what has one spelling only stays so, or one could come twice.
+# ASCII in names is never escaped as \u, or a name could occur twice.
 NOT_ASCII = (
     r"00[01][0-9a-fA-F]|007[fF]|00[89a-fA-F][0-9a-fA-F]|0[1-9a-fA-F][0-9a-fA-F]{2}"
     r"|[1-9a-ce-fA-CE-F][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}"
@@ -38,22 +38,22 @@ SHORT = {'"': '"', "\\": r"\\", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t"
 
 
 def string_terminal(texts: Iterable[str]) -> str:
-    """A terminal for these strings, as JSON writes them in all its ways."""
+    """Return a terminal for these strings, in every spelling of JSON."""
     return f'/"({"|".join(map(string_pattern, texts))})"/'
 
 
 def string_pattern(text: str) -> str:
-    """A regular expression for the characters of a string in JSON."""
+    """Return a regular expression for the characters of a string in JSON."""
     return "".join(map(_character, text))
 
 
 def length_terminal(least: int, most: int | None) -> str:
-    """A terminal for strings of `least` to `most` characters."""
+    """Return a terminal for strings of `least` to `most` characters."""
     return f'/"{CHARACTER}{{{least},{"" if most is None else most}}}"/'
 
 
 def literal_terminal(value: Any) -> str:
-    """A terminal for true, false or null."""
+    """Return a terminal for true, false or null."""
     return json.dumps(json.dumps(value))
 
 

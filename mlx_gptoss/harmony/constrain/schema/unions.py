@@ -1,11 +1,12 @@
-"""A JSON schema as a union of shapes: `$ref`, `allOf`, `anyOf`, `oneOf`, `enum` read.
+"""Convert a JSON schema to a union of value sets.
 
     unions = Unions(schema)
-    unions.of({"$ref": "#/$defs/name"}, "name")     # [Text(least=1), NULL]
-    unions.freed                                    # {("name", "not")}
+    unions.union({"$ref": "#/$defs/name"}, "name")     # [Text(least=1), NULL]
+    unions.unenforced                                  # {("name", "not")}
 
-Every value that a schema allows has one of its shapes. A keyword that cannot be kept,
-or that makes no sense, is left out and named in `freed`, behind the field it binds.
+Resolves `$ref`, `allOf`, `anyOf`, `oneOf`, `const` and `enum`. Every value that a
+schema allows is in one of its sets. A keyword that is malformed or that no set
+expresses is ignored and noted in `unenforced`, with the path of its field.
 """
 
 import math
@@ -28,33 +29,33 @@ from mlx_gptoss.harmony.constrain.schema.value_sets import (
 )
 from mlx_gptoss.harmony.references import References, Schema
 
-MOST_SHAPES = 128  # of one schema that are no constants
-MOST_STEPS = 10_000  # schemas that are read, beside each of the document READINGS times
-READINGS = 4
-MOST_REFERENCES = 64  # in a chain
+MAX_SETS = 128  # of one schema, constants excepted
+MIN_STEPS = 10_000  # schemas that may be visited, plus VISITS for each in the document
+VISITS = 4
+MAX_REFERENCES = 64  # in a chain
 APPLIED = ("$ref", "allOf", "anyOf", "oneOf")
 
 
 class Unions:
-    """Reads the schemas of one document, and remembers what it could not keep.
+    """Converts the schemas of one document, and notes what is not enforced.
 
-    With `forgiving`, what contradicts is left out, too: where the schema as it stands
-    allows nothing. Raises OverflowError for a document that refers too much.
+    `drop_contradictions` also ignores keywords without which the schema allows
+    something. Raises OverflowError if references multiply the document too much.
     """
 
-    def __init__(self, root: Schema, *, forgiving: bool = False) -> None:
-        self.unenforced: dict[tuple[str, str], None] = {}  # a set that keeps its order
+    def __init__(self, root: Schema, *, drop_contradictions: bool = False) -> None:
+        self.unenforced: dict[tuple[str, str], None] = {}  # an ordered set
         self._root = root
-        self._forgiving = forgiving
+        self._drop_contradictions = drop_contradictions
         self._steps = 0
         self._references = References(root)
-        self._most_steps = MOST_STEPS + READINGS * self._references.size
+        self._max_steps = MIN_STEPS + VISITS * self._references.size
 
     def union(self, schema: Schema, where: str) -> list[ValueSet]:
-        """The union of a schema; `where` names the field that it binds.
+        """Return the union of a schema; `where` is the path of its field.
 
-        Of constants that are all of another type than the schema says, what the model
-        is not shown is left out: it is shown the type, or the one constant.
+        If the type excludes all constants, the keyword that the prompt does not show is
+        ignored: it shows the type of an `enum`, but the value of a `const`.
         """
         if isinstance(schema, Mapping):
             for keyword, hidden in (("const", "type"), ("enum", "enum")):
@@ -64,7 +65,7 @@ class Unions:
         return self._of(schema, where)
 
     def _is_mistyped(self, schema: Mapping[str, Any], keyword: str) -> bool:
-        """Whether the type of a schema leaves none of its constants."""
+        """Whether the type of a schema excludes all of its constants."""
         if "type" not in schema or keyword not in schema:
             return False
         return not self._of({"type": schema["type"], keyword: schema[keyword]})
@@ -72,10 +73,10 @@ class Unions:
     def _of(
         self, schema: Schema, where: str | None = None, seen: tuple[str, ...] = ()
     ) -> list[ValueSet]:
-        """The same; without `where` nothing is noted. `seen` are references around."""
+        """Convert a schema within the references `seen`; note nothing without `where`."""
         self._steps += 1
-        if self._steps > self._most_steps:
-            raise OverflowError("the schema refers to too much")
+        if self._steps > self._max_steps:
+            raise OverflowError("the schema has too many references")
         if isinstance(schema, bool):
             return [*ALL] if schema else []
         if not isinstance(schema, Mapping):
@@ -84,17 +85,17 @@ class Unions:
         keywords = Keywords(
             schema, lambda keyword: self.note_unenforced(where, keyword)
         )
-        found = keywords.value_sets(forgiving=self._forgiving)
+        found = keywords.value_sets(drop_contradictions=self._drop_contradictions)
         for keyword in ("const", "enum"):
             if keyword in schema:
-                found = self._meeting(found, self._values(schema, keyword, where))
+                found = self._intersection(found, self._values(schema, keyword, where))
         if "propertyNames" in schema:
             found = self._named(found, schema["propertyNames"], where)
         for keyword in APPLIED:
             for union in self._applied(schema, keyword, where, seen):
-                met = self._meeting(found, union)
-                lost = self._forgiving and found and not met
-                if lost or len(met) - _constants(met) > MOST_SHAPES:
+                met = self._intersection(found, union)
+                lost = self._drop_contradictions and found and not met
+                if lost or len(met) - _constants(met) > MAX_SETS:
                     self.note_unenforced(where, keyword)
                 else:
                     found = met
@@ -103,13 +104,15 @@ class Unions:
         return found
 
     def note_unenforced(self, where: str | None, keyword: str) -> None:
-        """Note that a keyword is not kept."""
+        """Note that a keyword is not enforced."""
         if where is not None:
             self.unenforced[where, keyword] = None
 
     def allows(self, value: Any, schema: Schema) -> bool:
-        """Whether a schema allows a value, as far as its shapes say it."""
-        return any(is_member(value, shape, self.allows) for shape in self._of(schema))
+        """Whether a schema allows a value, as far as its value sets express it."""
+        return any(
+            is_member(value, value_set, self.allows) for value_set in self._of(schema)
+        )
 
     def _values(
         self, schema: Mapping[str, Any], keyword: str, where: str | None
@@ -125,36 +128,36 @@ class Unions:
         return [*dict.fromkeys(map(Constant.of, finite))] if finite else [*ALL]
 
     def _named(
-        self, shapes: Sequence[ValueSet], schema: Schema, where: str | None
+        self, value_sets: Sequence[ValueSet], schema: Schema, where: str | None
     ) -> list[ValueSet]:
-        """Shapes whose objects have the names that a schema allows."""
+        """Restrict objects to the names that a schema allows."""
         names = [one for one in self._of(schema) if isinstance(one, Constant | Text)]
         if Text() in names:
-            return [*shapes]
+            return [*value_sets]
         if any(isinstance(one, Text) for one in names):
             self.note_unenforced(where, "propertyNames")
-            return [*shapes]
+            return [*value_sets]
         texts = [one.value for one in names if isinstance(one, Constant)]
         return [
             replace(
-                shape,
+                value_set,
                 fields={
-                    name: shape.schema_of(name)
+                    name: value_set.schema_of(name)
                     for name in texts
                     if isinstance(name, str)
                 },
                 others=False,
                 patterns={},
             )
-            if isinstance(shape, Object)
-            else shape
-            for shape in shapes
+            if isinstance(value_set, Object)
+            else value_set
+            for value_set in value_sets
         ]
 
-    def _meeting(
+    def _intersection(
         self, ones: Sequence[ValueSet], twos: Sequence[ValueSet]
     ) -> list[ValueSet]:
-        """What has a shape of both unions."""
+        """Return the intersection of two unions."""
         if is_everything(twos):
             return [*ones]
         known = {one for one in ones if isinstance(one, Constant)}
@@ -170,7 +173,7 @@ class Unions:
                 if isinstance(met, Constant):
                     found[met] = met
                 elif met is not None and met not in found.values():
-                    found[len(found), "shape"] = met
+                    found[len(found), "value_set"] = met
         return [*found.values()]
 
     def _applied(
@@ -180,7 +183,7 @@ class Unions:
         where: str | None,
         seen: tuple[str, ...],
     ) -> Iterable[list[ValueSet]]:
-        """The unions that a keyword brings, of which each must be met."""
+        """Yield the unions of a keyword; each must be intersected."""
         if keyword not in schema:
             return
         given = schema[keyword]
@@ -201,50 +204,50 @@ class Unions:
     def _referred(
         self, where_to: Any, where: str | None, seen: tuple[str, ...]
     ) -> list[ValueSet]:
-        if where_to in seen:  # a circle adds nothing to a union
+        if where_to in seen:  # a cycle adds nothing to a union
             return []
         found = self._references.find(where_to)
-        if found is None or len(seen) >= MOST_REFERENCES:
+        if found is None or len(seen) >= MAX_REFERENCES:
             self.note_unenforced(where, "$ref")
             return [*ALL]
         return self._of(found, where, (*seen, where_to))
 
     def _are_disjoint(self, unions: Sequence[Sequence[ValueSet]]) -> bool:
-        """Whether no value has shapes of two unions, as far as is easily seen."""
+        """Whether the unions are disjoint, as far as a simple check can tell."""
         fields = _Fields(self._of)
         others: list[ValueSet] = []
         constants: set[ValueSet] = set()
         for union in unions:
-            values = {shape for shape in union if isinstance(shape, Constant)}
-            own = [shape for shape in union if not isinstance(shape, Constant)]
+            values = {one for one in union if isinstance(one, Constant)}
+            own = [one for one in union if not isinstance(one, Constant)]
             pairs = chain(product(others, union), product(own, constants))
             if constants & values or not all(
-                self._apart(one, two, fields) for one, two in pairs
+                self._is_disjoint(one, two, fields) for one, two in pairs
             ):
                 return False
             others += own
             constants |= values
         return True
 
-    def _apart(self, one: ValueSet, two: ValueSet, fields: "_Fields") -> bool:
+    def _is_disjoint(self, one: ValueSet, two: ValueSet, fields: "_Fields") -> bool:
         if isinstance(one, Object) and isinstance(two, Object):
             for name in dict.fromkeys(one.required + two.required):
-                if not self._meeting(fields.of(one, name), fields.of(two, name)):
+                if not self._intersection(fields.of(one, name), fields.of(two, name)):
                     return True
         return intersect(one, two, self.allows) is None
 
 
 class _Fields:
-    """The unions of the fields of objects, each read once."""
+    """Caches the unions of the fields of objects."""
 
-    def __init__(self, read: Callable[[Schema], list[ValueSet]]) -> None:
-        self._read = read
+    def __init__(self, convert: Callable[[Schema], list[ValueSet]]) -> None:
+        self._convert = convert
         self._known: dict[tuple[int, str], list[ValueSet]] = {}
 
-    def of(self, shape: Object, name: str) -> list[ValueSet]:
-        key = (id(shape), name)
+    def of(self, value_set: Object, name: str) -> list[ValueSet]:
+        key = (id(value_set), name)
         if key not in self._known:
-            self._known[key] = self._read(shape.schema_of(name))
+            self._known[key] = self._convert(value_set.schema_of(name))
         return self._known[key]
 
 
@@ -252,13 +255,13 @@ def _joined(unions: Iterable[Iterable[ValueSet]]) -> list[ValueSet]:
     found: list[ValueSet] = []
     known: set[Constant] = set()
     for union in unions:
-        for shape in union:
-            if isinstance(shape, Constant):
-                if shape not in known:
-                    known.add(shape)
-                    found.append(shape)
-            elif shape not in found:
-                found.append(shape)
+        for value_set in union:
+            if isinstance(value_set, Constant):
+                if value_set not in known:
+                    known.add(value_set)
+                    found.append(value_set)
+            elif value_set not in found:
+                found.append(value_set)
     return found
 
 
@@ -267,4 +270,4 @@ def _is_endless(value: Any) -> bool:
 
 
 def _constants(union: Iterable[ValueSet]) -> int:
-    return sum(isinstance(shape, Constant) for shape in union)
+    return sum(isinstance(value_set, Constant) for value_set in union)

@@ -1,7 +1,7 @@
-"""Shapes of JSON values: each of one type, with what binds it, and how two meet.
+"""Sets of JSON values: each of one type, with bounds.
 
-A schema is a union of them (`unions.py` reads it so). The schemas of fields and items
-stay as they are: where two shapes meet, theirs become `allOf`.
+A schema is a union of them (see `unions.py`). The schemas of fields and items are kept
+as given.
 """
 
 import json
@@ -17,11 +17,11 @@ from mlx_gptoss.harmony.constrain.schema.numbers import Bound
 from mlx_gptoss.harmony.references import Schema
 
 MATCH_SECONDS = 0.2
-FEW_DIGITS = 2.0**53  # whole numbers below it are floats without loss
+FEW_DIGITS = 2.0**53  # whole numbers below it are exact floats
 
 
 def canonical_json(value: Any) -> Any:
-    """The same for 1 and 1.0, as JSON Schema has it."""
+    """Return a value in which 1.0 is written 1: JSON Schema holds them equal."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, Mapping):
@@ -36,7 +36,7 @@ Allows = Callable[[Any, Schema], bool]
 
 @dataclass(frozen=True)
 class Constant:
-    """One value; `key` is the same for those that JSON holds to be equal."""
+    """One value; `key` is the same for all values that are equal in JSON."""
 
     key: str
     value: Any = field(compare=False)
@@ -48,6 +48,8 @@ class Constant:
 
 @dataclass(frozen=True)
 class Number:
+    """Numbers between two bounds, whole if `integral`, of all `multiples`."""
+
     low: Bound | None = None
     high: Bound | None = None
     integral: bool = False
@@ -56,6 +58,8 @@ class Number:
 
 @dataclass(frozen=True)
 class Text:
+    """Strings of `least` to `most` characters, with patterns and formats."""
+
     least: int = 0
     most: int | None = None
     patterns: tuple[str, ...] = ()
@@ -64,6 +68,8 @@ class Text:
 
 @dataclass(frozen=True)
 class Array:
+    """Arrays of `least` to `most` items; the first ones by `prefix`."""
+
     least: int = 0
     most: int | None = None
     prefix: tuple[Schema, ...] = ()
@@ -72,7 +78,7 @@ class Array:
 
 @dataclass(frozen=True)
 class Object:
-    """`fields` have names, those that match one of `patterns`, and all `others`."""
+    """Objects with schemas for named `fields`, for `patterns` of names, and others."""
 
     fields: Mapping[str, Schema] = field(default_factory=dict)
     required: tuple[str, ...] = ()
@@ -82,10 +88,11 @@ class Object:
     most: int | None = None
 
     def schema_of(self, name: str) -> Schema:
-        """The schema of a field that may have no name here."""
+        """Return the schema of any field, named or not."""
         return self.fields[name] if name in self.fields else self.unnamed(name)
 
     def unnamed(self, name: str) -> Schema:
+        """Return the schema of a field that is not in `fields`."""
         found = [
             one for key, one in self.patterns.items() if pattern_matches(key, name)
         ]
@@ -106,7 +113,7 @@ def is_everything(union: Sequence[ValueSet]) -> bool:
 
 
 def all_of(*schemas: Schema) -> Schema:
-    """A schema that says what all of these say."""
+    """Return a schema that requires all of these."""
     found: list[Schema] = []
     for one in schemas:
         if one is False:
@@ -118,23 +125,23 @@ def all_of(*schemas: Schema) -> Schema:
     return {"allOf": found}
 
 
-def is_empty(shape: ValueSet) -> bool:
-    """Whether bounds leave nothing; other contradictions are not looked for."""
-    if isinstance(shape, Number):
-        return _is_empty(shape)
-    if isinstance(shape, Constant) or shape.most is None:
+def is_empty(value_set: ValueSet) -> bool:
+    """Whether bounds exclude everything; other contradictions are not detected."""
+    if isinstance(value_set, Number):
+        return _is_empty(value_set)
+    if isinstance(value_set, Constant) or value_set.most is None:
         return False
-    least = shape.least
-    if isinstance(shape, Object):
-        least = max(least, len(shape.required))
-    return least > shape.most
+    least = value_set.least
+    if isinstance(value_set, Object):
+        least = max(least, len(value_set.required))
+    return least > value_set.most
 
 
-def _is_empty(shape: Number) -> bool:
-    low, high = shape.low, shape.high
+def _is_empty(value_set: Number) -> bool:
+    low, high = value_set.low, value_set.high
     if low is None or high is None:
         return False
-    if shape.integral:
+    if value_set.integral:
         first = math.ceil(low.value)
         last = math.floor(high.value)
         first += first == low.value and not low.inclusive
@@ -145,37 +152,37 @@ def _is_empty(shape: Number) -> bool:
     return low.value > high.value
 
 
-def is_member(value: Any, shape: ValueSet, allows: Allows) -> bool:
-    """Whether a value has a shape; formats are not looked at."""
-    if isinstance(shape, Constant):
-        return Constant.of(value) == shape
-    if isinstance(shape, Number):
-        return _is_number(value) and _in_range(value, shape)
-    if isinstance(shape, Text):
+def is_member(value: Any, value_set: ValueSet, allows: Allows) -> bool:
+    """Whether a value is in a set; formats are not checked."""
+    if isinstance(value_set, Constant):
+        return Constant.of(value) == value_set
+    if isinstance(value_set, Number):
+        return _is_number(value) and _in_range(value, value_set)
+    if isinstance(value_set, Text):
         return (
             isinstance(value, str)
-            and _counts(len(value), shape)
-            and all(pattern_matches(pattern, value) for pattern in shape.patterns)
+            and _counts(len(value), value_set)
+            and all(pattern_matches(pattern, value) for pattern in value_set.patterns)
         )
-    if isinstance(shape, Array):
+    if isinstance(value_set, Array):
         return (
             isinstance(value, list)
-            and _counts(len(value), shape)
-            and all(allows(item, one) for item, one in _paired(value, shape))
+            and _counts(len(value), value_set)
+            and all(allows(item, one) for item, one in _paired(value, value_set))
         )
     return (
         isinstance(value, Mapping)
-        and _counts(len(value), shape)
-        and all(name in value for name in shape.required)
-        and all(allows(item, shape.schema_of(name)) for name, item in value.items())
+        and _counts(len(value), value_set)
+        and all(name in value for name in value_set.required)
+        and all(allows(item, value_set.schema_of(name)) for name, item in value.items())
     )
 
 
 def pattern_matches(pattern: str, text: str) -> bool:
     """Whether a pattern is found in a text.
 
-    So is one that cannot be read, or takes long: patterns come from callers, and a
-    search may go back and forth for ever.
+    True also for an invalid pattern and after MATCH_SECONDS: patterns come from
+    clients, and a search may backtrack without end.
     """
     try:
         found = regex.search(pattern, text, timeout=MATCH_SECONDS, concurrent=True)
@@ -185,14 +192,14 @@ def pattern_matches(pattern: str, text: str) -> bool:
 
 
 def to_decimal(value: int | float) -> Decimal:
-    """A number as its shortest decimal, which is what JSON shows of it."""
+    """Convert a number to its shortest decimal, which is how JSON writes it."""
     return Decimal(value if isinstance(value, int) else repr(value))
 
 
 def decimal_range(value: int | float) -> tuple[Decimal, Decimal]:
-    """The least and the largest decimal that a number may be meant to be.
+    """Return the least and the largest decimal that a number may represent.
 
-    A large float is a whole number, of which its shortest decimal is not all digits.
+    The shortest decimal of a large float does not have all digits of its value.
     """
     written, exact = to_decimal(value), Decimal(value)
     if isinstance(value, float) and abs(value) >= FEW_DIGITS:
@@ -200,28 +207,30 @@ def decimal_range(value: int | float) -> tuple[Decimal, Decimal]:
     return written, written
 
 
-def item_schema(shape: Array, place: int) -> Schema:
-    return shape.prefix[place] if place < len(shape.prefix) else shape.items
+def item_schema(value_set: Array, place: int) -> Schema:
+    return value_set.prefix[place] if place < len(value_set.prefix) else value_set.items
 
 
-def _paired(value: Sequence[Any], shape: Array) -> Iterator[tuple[Any, Schema]]:
+def _paired(value: Sequence[Any], value_set: Array) -> Iterator[tuple[Any, Schema]]:
     for place, item in enumerate(value):
-        yield item, item_schema(shape, place)
+        yield item, item_schema(value_set, place)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _in_range(value: int | float, shape: Number) -> bool:
+def _in_range(value: int | float, value_set: Number) -> bool:
     least, most = decimal_range(value)
-    low, high = shape.low, shape.high
+    low, high = value_set.low, value_set.high
     if low and (most < low.value or (most == low.value and not low.inclusive)):
         return False
     if high and (least > high.value or (least == high.value and not high.inclusive)):
         return False
-    return not shape.integral or least == least.to_integral_value()
+    return not value_set.integral or least == least.to_integral_value()
 
 
-def _counts(count: int, shape: Text | Array | Object) -> bool:
-    return shape.least <= count and (shape.most is None or count <= shape.most)
+def _counts(count: int, value_set: Text | Array | Object) -> bool:
+    return value_set.least <= count and (
+        value_set.most is None or count <= value_set.most
+    )
