@@ -213,11 +213,11 @@ def test_of_several_that_were_under_way_each_is_tried_again(
 
 
 def begun(supervisor: Supervisor) -> list[int]:
-    life = supervisor._life
-    assert life is not None
-    tasks = dict(supervisor._under_way)
+    process = supervisor._process
+    assert process is not None
+    tasks = dict(supervisor._running)
     return [
-        number for number, task in tasks.items() if life.has_begun(task.slot, number)
+        number for number, task in tasks.items() if process.has_begun(task.slot, number)
     ]
 
 

@@ -80,7 +80,7 @@ def test_time_and_memory_count_from_when_the_vocabulary_is_read(
     stop(supervisor)
     for text in texts:
         text.start_mask()
-    for task in supervisor._under_way.values():
+    for task in supervisor._running.values():
         task.started_at -= SOON  # while it waits for the first to read
     resume(supervisor)
 
@@ -99,10 +99,10 @@ def test_what_is_followed_again_has_time_for_all_its_tokens(
     monkeypatch.setattr(client, "TOKEN_SECONDS", SOON)
     stop(supervisor)
     for one in (text, again):
-        one._seen = None
+        one._pending = None
         one.start_mask()
-    looked = supervisor._looked
-    until(lambda: supervisor._looked > looked + 0.1)
+    looked = supervisor._checked_at
+    until(lambda: supervisor._checked_at > looked + 0.1)
     resume(supervisor)
 
     found = [np.flatnonzero(one.token_mask(BYTES)).tolist() for one in (text, again)]
@@ -134,7 +134,7 @@ def test_an_answer_that_comes_just_in_time_counts(
 ) -> None:
     text = ship(own)
     text.start_mask()
-    [task] = supervisor._under_way.values()
+    [task] = supervisor._running.values()
     assert text.token_mask(BYTES)[ord("{")]
     supervisor._verdict = task, "was too slow"  # as the watch finds at the same moment
     kill(supervisor)
@@ -205,7 +205,7 @@ def test_without_descriptors_nothing_is_left_open() -> None:
 
 
 def nothing() -> client.Task:
-    return client.Task(lambda life: {"do": "prepare"}, SOON)
+    return client.Task(lambda process: {"do": "prepare"}, SOON)
 
 
 @pytest.mark.parametrize("program", (None, ""))
@@ -214,7 +214,7 @@ def test_an_app_that_names_no_python_is_told(
 ) -> None:
     monkeypatch.setattr(spawn, "get_executable", lambda: program)
 
-    with pytest.raises(GptOssError, match="no Python is known: name one"):
+    with pytest.raises(GptOssError, match="no Python executable is known"):
         Supervisor().submit(nothing()).result()
 
 
@@ -291,7 +291,7 @@ def test_texts_whose_masks_are_slow_leave_room_for_the_others(
     seen = [text.start_mask() for text in texts]
     monkeypatch.setattr(client, "SLOW_SECONDS", SOON)
     seen.append(quick.start_mask())
-    under_way = [task.is_slow for task in supervisor._under_way.values()]
+    under_way = [task.is_slow for task in supervisor._running.values()]
     resume(supervisor)
 
     assert sorted(under_way) == [False, *[True] * (MASK_THREADS - 2)]

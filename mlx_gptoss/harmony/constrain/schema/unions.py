@@ -73,7 +73,7 @@ class Unions:
     def _of(
         self, schema: Schema, where: str | None = None, seen: tuple[str, ...] = ()
     ) -> list[ValueSet]:
-        """Convert a schema within the references `seen`; note nothing without `where`."""
+        """Convert a schema within references `seen`; note nothing without `where`."""
         self._steps += 1
         if self._steps > self._max_steps:
             raise OverflowError("the schema has too many references")

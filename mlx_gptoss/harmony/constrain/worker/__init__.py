@@ -1,21 +1,21 @@
-"""Grammars that callers send, in a process of their own: native code may fail there.
+"""Grammars from clients, in a process of their own, where native code may fail.
 
-    grammars = Grammars(tokenizer)
+    grammars = WorkerGrammars(tokenizer)
     grammar = grammars.compile("arguments", schema, what="the arguments of `f`")
     matcher = grammars.matcher(grammar)
-    matcher.look()                   # begin to work out what may come next
-    matcher.allowed(vocab_size)      # wait for it: bool for every id
-    matcher.feed(token)
+    matcher.start_mask()             # start to compute the next mask
+    matcher.token_mask(vocab_size)   # wait for it: bool for every id
+    matcher.accept(token)
 
-The same as `harmony.grammar`, which does the work in the process. A schema or grammar
-can overflow the library's stack, ask for a second of a token, or for gigabytes: then
-the process dies or is killed, the text that asked for it ends or goes on free, and all
-others are followed again in a new process (`supervisor`).
+The interface of `constrain.grammar`, which works in this process. A schema or grammar
+can overflow the library's stack, take a second per token, or gigabytes: then the
+process dies or is killed, the text with that grammar ends or goes on unconstrained, and
+all others are replayed in a new process.
 
-    grammars (what the engine uses)
-      └ supervisor (what runs, for how long, and who is to blame)
-          └ life (one process: its start, its pipe, its masks, its end)
-              └ child (what runs in there)
+    client (the interface for the engine)
+      └ supervisor (which tasks run, for how long, and which to blame)
+          └ process (one process: start, pipe, masks, end)
+              └ child (the code that runs in it)
 """
 
 from mlx_gptoss.harmony.constrain.worker.client import (

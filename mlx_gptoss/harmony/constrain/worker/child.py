@@ -1,8 +1,8 @@
-"""The worker's own side: compiles grammars and follows texts, a thread for each task.
+"""The worker process itself: compile grammars and compute masks in threads.
 
-Messages and answers are JSON; an answer carries the number of its message. The library
-lets go of the interpreter while it computes, so a costly mask holds up nobody else's.
-The process ends when the other side of its pipe is closed.
+Messages and answers are JSON; an answer carries the id of its message. The library
+releases the GIL while it computes, so a costly mask does not delay others. The process
+ends when the other side of its pipe is closed.
 """
 
 import json
@@ -30,19 +30,19 @@ from mlx_gptoss.harmony.constrain.worker.process import (
 )
 from mlx_gptoss.harmony.json_text import Json
 
-STACK = 128 << 20  # bytes of address space for a thread: the library goes down deep
-SWITCH_SECONDS = 0.0005  # a mask does not wait long for a grammar that is compiled
+STACK = 128 << 20  # bytes of address space for a thread: the library recurses deeply
+SWITCH_SECONDS = 0.0005  # so that masks do not wait long for a compilation
 
 
 def main(link: int, shared: int) -> None:
-    """Serve what comes through the socket `link`; write masks into `shared`, a file."""
+    """Serve the messages of the socket `link`; write masks into the file `shared`."""
     sys.setswitchinterval(SWITCH_SECONDS)
     threading.stack_size(STACK)
     Child(Connection(link), mmap.mmap(shared, SHARED_BYTES)).serve()
 
 
 class Child:
-    """Does what messages say and answers each."""
+    """Executes messages and answers each."""
 
     def __init__(self, link: "Connection[Any, Any]", shared: mmap.mmap) -> None:
         self._link = link
@@ -54,32 +54,30 @@ class Child:
             "prepare": self._prepare,
             "compile": self._compile,
             "can_enforce": self._can_enforce,
-            "follow": self._follow,
+            "mask": self._mask,
         }
 
     def serve(self) -> None:
-        """Do everything that comes, each thing in a thread, until nothing can come."""
-        compilers, followers = (
-            self._threads(COMPILE_THREADS),
-            self._threads(MASK_THREADS),
-        )
+        """Execute messages in threads until the pipe is closed."""
+        compilers = self._threads(COMPILE_THREADS)
+        maskers = self._threads(MASK_THREADS)
         self._send({"id": None})
         while True:
             try:
                 message = json.loads(self._link.recv_bytes())
-            except (EOFError, OSError):  # nobody is there any more
-                os._exit(0)  # whatever the threads are at
+            except (EOFError, OSError):  # the other side is gone
+                os._exit(0)  # without waiting for threads
             if message["do"] == "vocabulary":
                 self._learn(message)
             elif message["do"] == "forget":
                 self._forget(message)
-            elif message["do"] == "follow":
-                followers.put(message)
+            elif message["do"] == "mask":
+                maskers.put(message)
             else:
                 compilers.put(message)
 
     def _threads(self, count: int) -> "SimpleQueue[Json]":
-        """Start threads for what is put in a queue: all now, or the process ends."""
+        """Start threads that execute the messages of a queue, and return the queue."""
         queue: SimpleQueue[Json] = SimpleQueue()
 
         def work() -> None:
@@ -92,12 +90,12 @@ class Child:
 
     def _answer(self, message: Json) -> None:
         answer: dict[str, Any] = {"id": message["id"]}
-        write_number(self._shared, message["place"], message["id"])
+        write_number(self._shared, message["slot"], message["id"])
         try:
             answer["value"] = self._tasks[message["do"]](message)
         except GptOssError as error:
             answer["error"] = str(error)
-        except Exception as error:  # a fault of ours: the one who asked hears of it
+        except Exception as error:  # our fault: report it to the caller
             answer["error"] = f"the grammar worker failed: {error!r}"
         self._send(answer)
 
@@ -131,37 +129,37 @@ class Child:
     def _can_enforce(self, message: Json) -> bool:
         return grammar.can_enforce(message["kind"], message["source"])
 
-    def _follow(self, message: Json) -> tuple[bool, int]:
-        """Go on with a text, and write which tokens may come next, a bit for each.
+    def _mask(self, message: Json) -> tuple[bool, int]:
+        """Advance a matcher by tokens and write the mask of the next one.
 
-        Returns whether the text may end here, and the bytes of the mask.
+        Returns whether the text may end here, and the size of the mask in bytes.
         """
-        key, begun = message["matcher"], message["grammar"]
-        if begun is not None:
+        key, started = message["matcher"], message["grammar"]
+        if started is not None:
             grammars = self._vocabularies[message["vocabulary"]].grammars()
-            self._matchers[key] = grammars.matcher(grammar.CompiledGrammar(begun))
+            self._matchers[key] = grammars.matcher(grammar.CompiledGrammar(started))
         matcher = self._matchers[key]
         for token in message["tokens"]:
             matcher.accept(token)
         bits = matcher.packed_mask()
-        start = message["place"] * MASK_BYTES
+        start = message["slot"] * MASK_BYTES
         self._shared[start : start + len(bits)] = bits
         return matcher.is_accepting, len(bits)
 
 
 class LazyGrammars:
-    """A tokenizer that is read when it is needed first, by whichever thread."""
+    """The grammars of a tokenizer that is loaded on first use. Thread-safe."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._reading = threading.Lock()
-        self._read: grammar.LocalGrammars | None = None
+        self._loading = threading.Lock()
+        self._loaded: grammar.LocalGrammars | None = None
 
     def grammars(self) -> grammar.LocalGrammars:
-        with self._reading:
-            if self._read is None:
+        with self._loading:
+            if self._loaded is None:
                 vocabulary = tokenizers.Tokenizer.from_str(self._text)
-                read = grammar.LocalGrammars(Tokenizer(vocabulary, "of the model"))
-                read.tokenizer()
-                self._read, self._text = read, ""
-            return self._read
+                found = grammar.LocalGrammars(Tokenizer(vocabulary, "of the model"))
+                found.tokenizer()
+                self._loaded, self._text = found, ""
+            return self._loaded

@@ -1,6 +1,6 @@
-"""The grammars of one tokenizer and the texts that follow them, as users see them.
+"""The client of the worker: grammars of one tokenizer, and matchers of texts.
 
-What brought the worker down once is not asked of it again.
+A grammar that brought the worker down once is never sent again.
 """
 
 import itertools
@@ -26,13 +26,14 @@ from mlx_gptoss.harmony.constrain.schema.compile import (
     compile_schema,
 )
 from mlx_gptoss.harmony.constrain.worker.process import WorkerProcess
-from mlx_gptoss.harmony.constrain.worker.supervisor import LostError, Supervisor, Task
+from mlx_gptoss.harmony.constrain.worker.supervisor import Supervisor
+from mlx_gptoss.harmony.constrain.worker.task import LostError, Task
 
 COMPILE_SECONDS = 20.0
 MASK_SECONDS = 5.0
-SLOW_SECONDS = 0.1  # a mask that took longer: the next one will, too
-TOKEN_SECONDS = 0.002  # more for each token that is followed again
-REMEMBERED = 512  # grammars that were checked: 400 tools are offered again each turn
+SLOW_SECONDS = 0.1  # after a mask that took longer, the next one counts as slow
+TOKEN_SECONDS = 0.002  # more for each token that is replayed
+REMEMBERED = 512  # compiled grammars: an agent offers 400 tools again each turn
 SCHEMAS = ("json_schema", "arguments")
 _keys = itertools.count(1)
 _shared = Supervisor()  # one process serves all models
@@ -41,11 +42,11 @@ Key = tuple[GrammarKind, bool, str]
 
 
 class GrammarLostError(SchemaError):
-    """A grammar brought the worker down: nothing enforces it any more."""
+    """A grammar brought the worker down and is no longer enforced."""
 
 
 class WorkerGrammars:
-    """Compiles grammars for one tokenizer; any thread may."""
+    """Compiles grammars for one tokenizer. Thread-safe."""
 
     def __init__(
         self, tokenizer: Tokenizer, supervisor: Supervisor | None = None
@@ -54,18 +55,18 @@ class WorkerGrammars:
         self._tokenizer = tokenizer
         self._key = next(_keys)
         self._compiled: dict[Key, Future[CompiledGrammar]] = {}
-        self._lost: dict[str, str] = {}  # grammars, and what they did
+        self._lost: dict[str, str] = {}  # by grammar: how it brought the worker down
         self._lock = threading.Lock()
         self._prepared: Future[Any] | None = None
         self.supervisor.register(self._key)
         self._close = finalize(self, self.supervisor.unregister, self._key)
 
     def close(self) -> None:
-        """Have the vocabulary forgotten; without any the worker ends. Twice is once."""
+        """Release the vocabulary; without any the worker ends. Idempotent."""
         self._close()
 
     def prepare(self) -> None:
-        """Begin to read the vocabulary, which takes a second or two, once."""
+        """Start to load the vocabulary, which takes a second or two, once."""
         with self._lock:
             if self._prepared is None:
                 task = Task(
@@ -78,18 +79,13 @@ class WorkerGrammars:
     def compile(
         self, kind: GrammarKind, source: Any, *, what: str, strict: bool = False
     ) -> CompiledGrammar:
-        """Return the library's form of a grammar, and what it leaves free.
-
-        "arguments" is a JSON schema whose objects take their fields in any order.
-        Raises SchemaError, which names `what`, the feature that is not supported, and
-        what to do: for a schema with `strict` only, for other grammars always.
-        """
+        """Compile a grammar in the worker: see `grammar.compile_grammar`."""
         return self.start_compile(kind, source, what=what, strict=strict)()
 
     def start_compile(
         self, kind: GrammarKind, source: Any, *, what: str, strict: bool = False
     ) -> Callable[[], CompiledGrammar]:
-        """Begin to compile; what is returned waits for it."""
+        """Start to compile; the returned function waits for the result."""
         key = (kind, strict, source_text(source, what))
         with self._lock:
             found = self._compiled.pop(key, None)
@@ -101,18 +97,20 @@ class WorkerGrammars:
         return partial(self._finished, key, found, what)
 
     def matcher(self, compiled: CompiledGrammar) -> "WorkerMatcher":
-        """Start to match a text against what `compile` returned."""
+        """Start to match a text against a compiled grammar."""
         return WorkerMatcher(self, compiled)
 
-    def address(self, life: WorkerProcess, message: dict[str, Any]) -> dict[str, Any]:
-        """Complete a message about this vocabulary, which the process may not have."""
-        if self._key not in life.vocabularies:
-            life.vocabularies.add(self._key)
-            life.send(self._vocabulary)
+    def address(
+        self, process: WorkerProcess, message: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Add the vocabulary to a message; send it first if the process lacks it."""
+        if self._key not in process.vocabularies:
+            process.vocabularies.add(self._key)
+            process.send(self._vocabulary)
         return {"vocabulary": self._key, **message}
 
     def give_up(self, compiled: CompiledGrammar, why: str) -> None:
-        """Never ask for a grammar again, which brought the worker down."""
+        """Never send a grammar again, which brought the worker down."""
         with self._lock:
             self._lost[compiled.grammar] = why
             if len(self._lost) > REMEMBERED:
@@ -138,7 +136,7 @@ class WorkerGrammars:
             "strict": strict,
             "what": what,
         }
-        return self.supervisor.submit(Task(lambda life: message, COMPILE_SECONDS))
+        return self.supervisor.submit(Task(lambda process: message, COMPILE_SECONDS))
 
     def _finished(self, key: Key, found: "Future[Any]", what: str) -> CompiledGrammar:
         kind, strict, _ = key
@@ -161,30 +159,30 @@ class WorkerGrammars:
 
 
 class WorkerMatcher:
-    """One text on its way through a grammar. One thread at a time may use it."""
+    """The state of one text within a grammar. One thread at a time may use it."""
 
     def __init__(self, grammars: WorkerGrammars, compiled: CompiledGrammar) -> None:
         self._grammars = grammars
         self._compiled = compiled
         self._key = next(_keys)
         self._tokens: list[int] = []
-        self._life: WorkerProcess | None = None  # the process that knows the text, and
-        self._known = 0  # how many of its tokens
-        self._seen: Future[Any] | None = None
+        self._process: WorkerProcess | None = None  # that has the text, and
+        self._sent = 0  # how many of its tokens
+        self._pending: Future[Any] | None = None
         self._last: Task | None = None
         forget = grammars.supervisor.forget_matcher
         finalize(self, forget, self._key).atexit = False
 
     def accept(self, token: int) -> None:
-        """Take the token that was chosen; it must be one that was allowed."""
-        if self._seen is not None:  # two threads must not follow one text
-            self._found()
+        """Advance by a token, which must be allowed."""
+        if self._pending is not None:  # one matcher must not run in two threads
+            self._answer()
         self._tokens.append(token)
-        self._seen = None
+        self._pending = None
 
     def start_mask(self) -> "Future[Any]":
-        """Begin to work out what may come next, if that is not under way."""
-        if self._seen is None:
+        """Start to compute the next token mask, unless that has been started."""
+        if self._pending is None:
             self._last = Task(
                 self._message,
                 MASK_SECONDS,
@@ -192,50 +190,50 @@ class WorkerMatcher:
                 computes_mask=True,
                 is_slow=self._last is not None and self._last.duration > SLOW_SECONDS,
             )
-            self._seen = self._grammars.supervisor.submit(self._last)
-        return self._seen
+            self._pending = self._grammars.supervisor.submit(self._last)
+        return self._pending
 
     def token_mask(self, size: int) -> np.ndarray:
-        """Return a bool (size,): the tokens that may come next; none may be left.
+        """Return the tokens that may come next, as bool (size,); possibly none.
 
-        Waits for it. Raises SchemaError when the grammar asks too much of the library,
-        and GrammarLostError when it brought the worker down.
+        Waits for the worker. Raises SchemaError when the library's limits are exceeded,
+        and GrammarLostError when the grammar brought the worker down.
         """
-        return unpack_mask(self._found()[1], size)
+        return unpack_mask(self._answer()[1], size)
 
     @property
     def is_accepting(self) -> bool:
-        """Whether the text may end here. Waits for it."""
-        return self._found()[0]
+        """Whether the text may end here. Waits for the worker."""
+        return self._answer()[0]
 
-    def _found(self) -> tuple[bool, bytes]:
+    def _answer(self) -> tuple[bool, bytes]:
         try:
-            life, found = self.start_mask().result()
+            process, found = self.start_mask().result()
         except LostError as error:
             self._grammars.give_up(self._compiled, str(error))
             raise GrammarLostError(
-                f"a grammar cannot be enforced any more (it {error}): change it"
+                f"a grammar can no longer be enforced (it {error}): change it"
             ) from error
-        self._life, self._known = life, len(self._tokens)
+        self._process, self._sent = process, len(self._tokens)
         return found
 
-    def _message(self, life: WorkerProcess) -> dict[str, Any]:
-        knows = life is self._life
-        tokens = self._tokens[self._known if knows else 0 :]
+    def _message(self, process: WorkerProcess) -> dict[str, Any]:
+        has_text = process is self._process
+        tokens = self._tokens[self._sent if has_text else 0 :]
         message = {
-            "do": "follow",
+            "do": "mask",
             "matcher": self._key,
-            "grammar": None if knows else self._compiled.grammar,
+            "grammar": None if has_text else self._compiled.grammar,
             "tokens": tokens,
             "more_seconds": TOKEN_SECONDS * len(tokens),
         }
-        return self._grammars.address(life, message)
+        return self._grammars.address(process, message)
 
 
 def can_enforce(kind: Literal["regex", "lark"], source: str) -> bool:
-    """Whether the library takes a grammar."""
+    """Whether the library accepts a grammar."""
     message = {"do": "can_enforce", "kind": kind, "source": source}
-    task = Task(lambda life: message, COMPILE_SECONDS)
+    task = Task(lambda process: message, COMPILE_SECONDS)
     try:
         return _shared.submit(task).result()[1]
     except LostError:
@@ -244,10 +242,10 @@ def can_enforce(kind: Literal["regex", "lark"], source: str) -> bool:
 
 @cache
 def _anything(*, ordered: bool) -> CompiledGrammar:
-    """Compile what nobody sent, here, where it cannot be lost."""
+    """Compile the grammar of any value, in this process, where it cannot be lost."""
     return compile_schema(ANY_VALUE[ordered], ordered=ordered, strict=False)
 
 
 def _failed(found: "Future[Any]") -> bool:
-    """Whether a task ended with an error that another time may end without."""
+    """Whether a task failed with an error that a retry may not have."""
     return not isinstance(found.exception(), LostError | None)

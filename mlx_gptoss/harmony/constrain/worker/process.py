@@ -1,12 +1,12 @@
-"""One process of the worker: its start, its pipe, the masks it writes, its end.
+"""Start, talk to and end one worker process.
 
-    life = Life(on_answer, on_end)
-    life.send({"id": 1, "do": "compile", ...})    # or what returns something long
-    life.mask(place, size)           # what a thread that followed a text left there
-    life.kill()
+    process = WorkerProcess(on_answer, on_end)
+    process.send({"id": 1, "do": "compile", ...})    # or a function that returns it
+    process.mask(slot, size)         # the mask that a thread of the process wrote
+    process.kill()
 
-Knows nothing of grammars. `on_answer` gets each answer, `on_end` is called once, when
-the process is gone or closed its end; both in a thread of the life's own.
+Knows nothing of grammars. `on_answer` gets each answer; `on_end` is called once, when
+the process ends or closes its pipe. Both run in a thread of this object.
 """
 
 import errno
@@ -37,22 +37,22 @@ NUMBER_BYTES = 8  # bytes
 MASKS_BYTES = MASK_THREADS * MASK_BYTES
 SHARED_BYTES = (
     MASKS_BYTES + (MASK_THREADS + COMPILE_THREADS) * NUMBER_BYTES
-)  # then what each thread is at
-FIRST_FREE = 3  # the descriptors below belong to the standard streams, closed or not
+)  # then the task of each thread
+FIRST_FREE = 3  # lower descriptors belong to the standard streams, open or not
 START = (
     "import json, signal, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    # Ctrl-C and the end of a terminal or service are for who asks; this ends with it.
+    # Signals of a terminal or service are for the parent; the child ends with it.
     "[signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM, "
     "signal.SIGHUP)]; "
     "from mlx_gptoss.harmony.constrain.worker.child import main; "
     "main(int(sys.argv[2]), int(sys.argv[3]))"
 )
-SEND_TIMEOUT = struct.pack("ll", 10, 0)  # a timeval: to a process that reads no more
+SEND_TIMEOUT = struct.pack("ll", 10, 0)  # a timeval: in case the process stops reading
 HOME = os.path.dirname(os.path.dirname(mlx_gptoss.__file__))
 
 
 class WorkerProcess:
-    """Starts a process; see the module. Raises OSError if it cannot."""
+    """A worker process; see the module. Raises OSError if it cannot be started."""
 
     def __init__(
         self,
@@ -61,11 +61,11 @@ class WorkerProcess:
     ) -> None:
         self._on_answer = on_answer
         self._on_end = on_end
-        self._sending = threading.Lock()  # held for a moment
+        self._sending = threading.Lock()  # held briefly
         self._writing = threading.Lock()
         self._later: list[Json | Callable[[], Json]] | None = []
-        self.vocabularies: set[int] = set()  # that it was sent
-        self.vocabularies_read: set[int] = set()  # and those that it has read
+        self.vocabularies: set[int] = set()  # sent to it
+        self.vocabularies_loaded: set[int] = set()  # of which it has loaded these
         self.started = False
         with ExitStack() as stack:
             masks = shared_file(SHARED_BYTES)
@@ -93,7 +93,7 @@ class WorkerProcess:
         listener = threading.Thread(target=self._listen, name="grammars", daemon=True)
         try:
             listener.start()
-        except RuntimeError as error:  # the system has no more threads
+        except RuntimeError as error:  # out of threads
             self._process.kill()
             self._process.wait()
             self._link.close()
@@ -105,17 +105,17 @@ class WorkerProcess:
 
     @property
     def memory(self) -> int:
-        """Bytes that it holds now."""
+        """Its resident memory in bytes."""
         try:
             return self._seen.memory_info().rss
-        except psutil.Error:  # it is gone: `on_end` says so
+        except psutil.Error:  # it is gone: `on_end` reports it
             return 0
 
     def send(self, message: Json | Callable[[], Json]) -> None:
-        """Send a message, or what a call returns, behind all that was sent before.
+        """Send a message, or what a function returns, in order.
 
-        Nobody waits until the process has started, nor for a call. What cannot arrive
-        is no error: `on_end` says so.
+        Waits neither for the process to start nor for the function. A failure to send
+        is reported by `on_end`.
         """
         with self._sending:
             if self._later is None and callable(message):
@@ -127,7 +127,7 @@ class WorkerProcess:
                 self._later.append(message)
 
     def _catch_up(self) -> None:
-        """Write what was to be sent until there is nothing left."""
+        """Write the queued messages until there are none."""
         while True:
             with self._sending:
                 messages, self._later = self._later, []
@@ -138,26 +138,26 @@ class WorkerProcess:
                 self._write(message)
 
     def _write(self, message: Json | Callable[[], Json]) -> None:
-        said = message() if callable(message) else message
+        content = message() if callable(message) else message
         with self._writing:
             try:
-                self._link.send_bytes(json.dumps(said).encode())
+                self._link.send_bytes(json.dumps(content).encode())
             except OSError:
                 self.kill()
 
-    def mask(self, place: int, size: int) -> bytes:
+    def mask(self, slot: int, size: int) -> bytes:
         """Copy the first `size` bytes of a mask."""
-        return self._shared[place * MASK_BYTES : place * MASK_BYTES + size]
+        return self._shared[slot * MASK_BYTES : slot * MASK_BYTES + size]
 
-    def has_begun(self, place: int, number: int) -> bool:
-        """Whether the thread at a place has begun with the task of that number."""
-        return read_number(self._shared, place) == number
+    def has_begun(self, slot: int, number: int) -> bool:
+        """Whether the thread of a slot has started the task with that number."""
+        return read_number(self._shared, slot) == number
 
     def kill(self) -> None:
         self._process.kill()
 
     def disown(self) -> None:
-        """Let go of a process that belongs to the one who was forked."""
+        """Abandon the process in a forked child: it belongs to the parent."""
         self._link.close()
         self._process.returncode = 0
 
@@ -171,7 +171,7 @@ class WorkerProcess:
             self._on_answer(self, answer)
             if first:
                 self._catch_up()
-        self._process.kill()  # it may have lost its pipe only
+        self._process.kill()  # it may only have closed its pipe
         self._process.wait()
         with self._writing:
             self._link.close()
@@ -179,20 +179,22 @@ class WorkerProcess:
 
 
 def python_executable() -> str:
-    """The Python to start. An app that carries one names it by `set_executable`."""
+    """Return the Python to start; an app that bundles one calls `set_executable`."""
     found = spawn.get_executable()
     if not found:
-        raise OSError("no Python is known: name one, `multiprocessing.set_executable`")
+        raise OSError(
+            "no Python executable is known: call `multiprocessing.set_executable`"
+        )
     return os.fsdecode(found)
 
 
 def search_path() -> str:
-    """Where modules are, as JSON; this package is found from another folder, too."""
+    """Return `sys.path` as JSON, with the folder of this package."""
     return json.dumps([*(one for one in sys.path if isinstance(one, str)), HOME])
 
 
 def _inherited(found: int, stack: ExitStack) -> int:
-    """A descriptor for a child, which the standard streams of that do not replace."""
+    """Return a descriptor that the standard streams of a child do not replace."""
     if found >= FIRST_FREE:
         return found
     moved = fcntl.fcntl(found, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE)
@@ -200,25 +202,26 @@ def _inherited(found: int, stack: ExitStack) -> int:
     return moved
 
 
-def read_number(shared: mmap.mmap, place: int) -> int:
-    """The number of the task that the thread at a place began last."""
-    start = MASKS_BYTES + place * NUMBER_BYTES
+def read_number(shared: mmap.mmap, slot: int) -> int:
+    """Read the number of the task that the thread of a slot started last."""
+    start = MASKS_BYTES + slot * NUMBER_BYTES
     return int.from_bytes(shared[start : start + NUMBER_BYTES], "little")
 
 
-def write_number(shared: mmap.mmap, place: int, number: int) -> None:
-    start = MASKS_BYTES + place * NUMBER_BYTES
+def write_number(shared: mmap.mmap, slot: int, number: int) -> None:
+    """Write the number of the task that the thread of a slot starts."""
+    start = MASKS_BYTES + slot * NUMBER_BYTES
     shared[start : start + NUMBER_BYTES] = number.to_bytes(NUMBER_BYTES, "little")
 
 
 def shared_file(size: int) -> int:
-    """Open memory that a child can map too: a file without a name, all of it there."""
+    """Open memory that a child can map, too: an unnamed file, fully allocated."""
     if hasattr(os, "memfd_create"):
         found = os.memfd_create("masks")
     else:
         with tempfile.TemporaryFile() as file:
             found = os.dup(file.fileno())
-    # All of it is written: a hole could not be filled on a full disk.
+    # Written in full: a hole could not be filled on a full disk.
     if os.write(found, bytes(size)) == size:
         return found
     os.close(found)
