@@ -65,9 +65,7 @@ class Supervisor:
         self._base_memory = 0  # bytes of the process with its vocabularies
         self._failed_starts = 0  # processes that ended without an answer
         self._forgotten: deque[tuple[str, int]] = deque()
-        self._verdict: tuple[Task | None, str] | None = (
-            None  # who caused the kill, and why
-        )
+        self._verdict: tuple[Task | None, str] | None = None  # culprit and reason
         self._monitor_thread: threading.Thread | None = None
         self._resting = False
         self._checked_at = 0.0
@@ -122,7 +120,7 @@ class Supervisor:
                 self._send(process, task)
 
     def _ensure_process(self) -> WorkerProcess | None:
-        """Return the process, started if needed; None, and fail all tasks, on an error."""
+        """Return the process, started if needed; on an error fail all tasks."""
         try:
             if self._failed_starts >= MAX_FAILED_STARTS:
                 raise OSError("it ends as soon as it is started")
