@@ -17,8 +17,11 @@ from mlx_gptoss.harmony.render.prompt import (
     training_pieces,
 )
 
+Place = RecipientPosition  # the former name, importable until 0.3
+
 __all__ = [
     "Piece",
+    "Place",
     "RecipientPosition",
     "Vocabulary",
     "can_continue",
