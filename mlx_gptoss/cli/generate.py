@@ -116,7 +116,8 @@ def continuation(
     runtime: "Runtime", text: str, params: "SamplingParams", *, stop: Sequence[str] = ()
 ) -> Iterator[Event]:
     """Continue plain text; works without Harmony's tokens in the vocabulary."""
-    from mlx_gptoss.harmony.render.prompt import Piece, encode_within
+    from mlx_gptoss.harmony.render.encode import encode_within
+    from mlx_gptoss.harmony.render.pieces import Piece
 
     ids = encode_within([Piece(text)], runtime.tokenizer, runtime.context)
     generation = runtime.generate(ids, params)

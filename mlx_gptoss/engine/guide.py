@@ -35,7 +35,6 @@ from mlx_gptoss.harmony.constrain.schema.compile import (
     CompiledGrammar,
     Unenforced,
 )
-from mlx_gptoss.harmony.constrain.tool_constraints import ToolConstraint, allowed_turn
 from mlx_gptoss.harmony.constrain.worker import (
     GrammarLostError,
     WorkerGrammars,

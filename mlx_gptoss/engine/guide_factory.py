@@ -17,12 +17,9 @@ from mlx_gptoss.harmony.constrain.automaton import (
     Automaton,
     build_automaton,
 )
-from mlx_gptoss.harmony.constrain.constraints import (
-    Constraints,
-    ToolConstraint,
-    allowed_turn,
-)
+from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.constrain.schema.compile import CompiledGrammar
+from mlx_gptoss.harmony.constrain.tool_constraints import ToolConstraint, allowed_turn
 from mlx_gptoss.harmony.constrain.worker import WorkerGrammars
 
 MAX_AUTOMATA = 16  # cached; a conversation needs two or three
