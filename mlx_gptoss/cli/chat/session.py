@@ -90,7 +90,8 @@ class ChatSession:
 
     def attach(self, path: Path) -> int:
         """Attach a file to the next message; return its number of tokens."""
-        from mlx_gptoss.harmony.render.prompt import Piece, encode_within
+        from mlx_gptoss.harmony.render.encode import encode_within
+        from mlx_gptoss.harmony.render.pieces import Piece
 
         text, runtime = read_file(path), self.runtime
         tokens = len(encode_within([Piece(text)], runtime.tokenizer, runtime.context))
