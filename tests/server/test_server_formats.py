@@ -11,7 +11,7 @@ import pytest
 from mlx_gptoss import load
 from mlx_gptoss.api.errors import ApiError
 from mlx_gptoss.engine.runtime import Runtime
-from mlx_gptoss.harmony.constrain.constraints import AnswerFormat
+from mlx_gptoss.harmony.constrain.answer_format import AnswerFormat
 from tests.support.answering_app import constant
 from tests.support.spellings import (
     CHAT,
