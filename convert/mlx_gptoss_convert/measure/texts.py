@@ -14,7 +14,6 @@ import numpy as np
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.harmony.messages import (
-    Conversation,
     Message,
     ToolDescription,
     developer,
@@ -67,7 +66,7 @@ def conversation_texts(tokenizer: Tokenizer) -> list[EvaluationText]:
 
 
 def conversation_text(
-    conversation: Conversation, tokenizer: Tokenizer
+    conversation: Sequence[Message], tokenizer: Tokenizer
 ) -> EvaluationText:
     ids: list[int] = []
     written: list[bool] = []
@@ -82,9 +81,9 @@ def conversation_text(
     return EvaluationText(np.array(ids), np.array([*written[1:], False]))
 
 
-def read_conversation(messages: Sequence[Mapping[str, Any]]) -> Conversation:
+def read_conversation(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
     """Parse one conversation of the JSON file."""
-    return Conversation(tuple(map(read_message, messages)))
+    return list(map(read_message, messages))
 
 
 def read_message(raw: Mapping[str, Any]) -> Message:
