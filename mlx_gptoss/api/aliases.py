@@ -1,6 +1,6 @@
 """Request fields of other servers, and the field of each API that they mean.
 
-    FIELD_ALIASES            # a table, shown in the server's README
+    FIELD_ALIASES            # a table, shown in README.md
     OWN_FIELDS[EFFORT][CHAT] # the field in which an API keeps a meaning
 
 `alias_values.py` translates the values, `normalize.py` applies the table to a body.

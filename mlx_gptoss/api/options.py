@@ -31,7 +31,7 @@ MAX_TOKEN_ID = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class OfferedTools:
+class RequestTools:
     """The functions a request offers, and the types of its ignored tools."""
 
     descriptions: tuple[ToolDescription, ...] = ()
@@ -47,7 +47,7 @@ class ToolChoice:
     callable: frozenset[str] | None = None
 
 
-def check_tools(tools: OfferedTools, limits: RequestLimits) -> OfferedTools:
+def check_tools(tools: RequestTools, limits: RequestLimits) -> RequestTools:
     """Return `tools`. Raises ApiError (400) for too many or too large ones."""
     check_count("tools", len(tools.descriptions), limits.tools)
     names = [tool.wire_name for tool in tools.descriptions]

@@ -12,7 +12,7 @@ import binascii
 import zlib
 from typing import Any
 
-PREFIX = "mlxg1."
+BLOB_PREFIX = "mlxg1."
 CHECK_BYTES = 4
 
 
@@ -20,15 +20,15 @@ def seal(text: str) -> str:
     """Encode a text with a checksum."""
     data = text.encode("utf-8", "replace")
     check = zlib.crc32(data).to_bytes(CHECK_BYTES, "big")
-    return PREFIX + base64.urlsafe_b64encode(check + data).decode()
+    return BLOB_PREFIX + base64.urlsafe_b64encode(check + data).decode()
 
 
 def unseal(blob: str) -> str | None:
     """Return the text, or None if the blob is another server's or damaged."""
-    if not blob.startswith(PREFIX):
+    if not blob.startswith(BLOB_PREFIX):
         return None
     try:
-        raw = base64.b64decode(blob[len(PREFIX) :], altchars=b"-_", validate=True)
+        raw = base64.b64decode(blob[len(BLOB_PREFIX) :], altchars=b"-_", validate=True)
         check, data = raw[:CHECK_BYTES], raw[CHECK_BYTES:]
         text = data.decode()
     except (binascii.Error, ValueError):

@@ -9,7 +9,7 @@ from tests.support.spellings import CHAT, MESSAGES, RESPONSES, TURNS, read
 
 
 def effort_of(path: str, **fields: Any) -> tuple[str | None, Any]:
-    """The effort that is understood, and the limit of reasoning."""
+    """Return the effort that a request is read as, and its limit of reasoning."""
     request = read(path, **fields)
     if path == CHAT:
         return request.reasoning_effort, request.max_reasoning_tokens

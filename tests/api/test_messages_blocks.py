@@ -1,4 +1,4 @@
-"""Anthropic's content blocks: what the model reads of them, and what is refused."""
+"""Anthropic's content blocks become Harmony messages, or are ignored or refused."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Items of a response's input: what the model reads of them, and what is refused."""
+"""Input items become Harmony messages, or are ignored or refused."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is heard as items and events: any ids at all make a stream that adds up."""
+"""Any sequence of tokens makes a consistent stream of a response."""
 
 from typing import Any
 
@@ -68,7 +68,7 @@ def reply() -> ResponseReply:
 
 
 def heard(ids: list[int], reason: str = "stop", **options: Any) -> list[dict[str, Any]]:
-    """The events of a stream in which the model says `ids`."""
+    """Return the events of a stream whose model generates `ids`."""
     output = ResponseBuilder(
         reply(),
         text_tools={"apply_patch", "bound"},
@@ -262,7 +262,7 @@ def test_a_failure_is_the_last_event() -> None:
 def test_a_call_that_is_cut_is_no_item_and_never_ends(
     name: str, written: str, reason: str
 ) -> None:
-    """Clients run a call when its item is done, whatever the status of that is."""
+    """Clients run a call when its item is done, whatever its status."""
     text = called("f", "{}").replace("<|call|>", "<|end|><|start|>assistant")
     text += called(name, written).removesuffix("<|call|>")
     events = heard(token_ids(text, TOKENIZER), reason)

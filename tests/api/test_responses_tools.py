@@ -1,4 +1,4 @@
-"""Tools of namespaces, items and searches: their names, and what becomes of them."""
+"""Tools of namespaces, items and searches: their names and descriptions."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def messages(items: list[Any], *tools: Any) -> list[m.Message]:
     return read_items(items, tools=offer(*tools, items=items)).messages
 
 
-# names
+# Names
 
 
 def test_tools_of_one_name_are_told_apart_by_their_namespaces() -> None:
@@ -103,7 +103,7 @@ def test_a_tool_that_is_found_later_renames_none(
     assert [names.add(tool) for tool in tools] == before
 
 
-# what is offered
+# Tools on offer
 
 
 def test_a_namespace_is_described_at_its_first_tool() -> None:
@@ -119,7 +119,7 @@ def test_what_cannot_be_offered_is_named() -> None:
     given = [
         space("a", ADD, {"type": "web_search"}, space("b", ADD)),
         space("empty"),
-        {"type": "tool_search"},  # a server's: all that it could find is on offer
+        {"type": "tool_search"},  # run by a server, so not offered
         {"type": "local_shell"},
     ]
 
@@ -196,7 +196,7 @@ def test_a_search_is_offered_where_the_client_runs_it(
     assert offered({"type": "tool_search"} | search) == ["tool_search"] * run_by_client
 
 
-# searches and calls of the past
+# Earlier searches and calls
 
 
 def test_what_a_search_found_is_its_result() -> None:
@@ -228,7 +228,7 @@ def test_a_search_that_a_server_ran_leaves_its_tools() -> None:
     [
         ({"name": "add", "namespace": "a"}, "a__add"),
         ({"name": "add", "namespace": "gone"}, "gone__add"),
-        ({"name": "add", "namespace": None}, "a__add"),  # only one can be meant
+        ({"name": "add", "namespace": None}, "a__add"),  # unambiguous
         ({"name": "a__add"}, "a__add"),
         ({"name": "other"}, "other"),
     ],

@@ -1,4 +1,4 @@
-"""Whose an item is: an id that a client chose takes no item of another response."""
+"""Ids that clients choose for items do not replace items of other responses."""
 
 import json
 import sqlite3
@@ -23,7 +23,7 @@ def item(id: str, text: str) -> Json:
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[tuple[str, Any]]:
-    """Saves of responses whose items have ids of a few, and deletions."""
+    """Generate saves of responses whose items share a few ids, and deletions."""
     steps: list[tuple[str, Any]] = []
     for number in range(draw(st.integers(1, 8))):
         if number and draw(st.integers(0, 3)) == 0:

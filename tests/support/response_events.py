@@ -1,6 +1,6 @@
-"""Judges the events of a response's stream: order, numbers, and what they add up to.
+"""Check the events of a response's stream: order, numbers, and their sum.
 
-    final = rebuilt(events)      # the response as its events tell it; asserts
+    final = rebuilt(events)      # the response that the events add up to
 
 Written from the API's description and independent of what makes the events.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 Event = dict[str, Any]
 ENDS = ("response.completed", "response.incomplete", "response.failed")
-TEXTS = {  # its part, its item, the events of the part, and where it stands
+TEXTS = {  # part, item, events of the part, and index field
     "response.output_text": ("output_text", "message", "content_part", "content"),
     "response.reasoning_text": (
         "reasoning_text",
@@ -31,7 +31,7 @@ CALLS = {
 
 
 def rebuilt(events: list[Event]) -> Event:
-    """Return the response of the last event, once all before it agree with it."""
+    """Return the response of the last event, if all events before agree with it."""
     assert [e["sequence_number"] for e in events] == list(range(len(events)))
     assert [e["type"] for e in events[:2]] == [
         "response.created",
@@ -48,7 +48,7 @@ def rebuilt(events: list[Event]) -> Event:
 
 
 def _items(events: list[Event]) -> list[Event]:
-    """Read the events between the ends: whole items, one behind the other."""
+    """Check the events between first and last: complete items, one after another."""
     items: list[Event] = []
     rest = list(events)
     while rest:
@@ -59,7 +59,7 @@ def _items(events: list[Event]) -> list[Event]:
         assert item["status"] == "in_progress"
         while rest and rest[0]["type"] != "response.output_item.done":
             own.append(rest.pop(0))
-        if not rest:  # a call that was cut: it never ends, and nothing follows
+        if not rest:  # an unfinished call has no end, and nothing follows
             assert item["type"].endswith("call")
             assert {e["type"].rpartition(".")[2] for e in own} <= {"delta"}
             break
@@ -110,7 +110,7 @@ def _call(item: Event, own: list[Event], done: Event) -> None:
 
 
 def _search(item: Event, own: list[Event], done: Event) -> None:
-    """A search for tools has an object, of which nothing is told before its end."""
+    """Check a tool search: its arguments, an object, are only in its last event."""
     assert (item["execution"], item["arguments"], own) == ("client", {}, [])
     told = {"arguments": done["arguments"], "status": done["status"]}
     assert item | told == done

@@ -21,7 +21,7 @@ BODIES: dict[str, dict[str, Any]] = {
 }
 CHAT, RESPONSES, MESSAGES, COMPLETIONS = BODIES
 APIS = {CHAT: ChatRequest, RESPONSES: ResponsesRequest, MESSAGES: MessagesRequest}
-TURNS = tuple(APIS)  # where reasoning and formats have a meaning
+TURNS = tuple(APIS)  # APIs with reasoning and formats
 LIMITS = {  # the field of the token limit
     CHAT: "max_completion_tokens",
     RESPONSES: "max_output_tokens",
@@ -30,7 +30,7 @@ LIMITS = {  # the field of the token limit
 
 
 def read(path: str, **fields: Any) -> Any:
-    """A request as it is understood."""
+    """Validate a request with some fields."""
     return APIS[path].model_validate(BODIES[path] | fields)
 
 

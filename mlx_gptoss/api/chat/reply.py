@@ -16,6 +16,7 @@ from mlx_gptoss.api.wire import CompletionUsage
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.outputs import LENGTH, STOP, TOOL_CALLS, Step
 from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.harmony.content_parts import PARAGRAPH_BREAK
 from mlx_gptoss.harmony.events import (
     Answer,
     ParserEvent,
@@ -29,7 +30,6 @@ from mlx_gptoss.harmony.events import (
 
 HIDDEN = "hidden"
 JSON_CLOSERS = " \t\r\n]}"  # characters that a JSON object may end with
-SEPARATOR = "\n\n"  # between a preamble and the answer
 FINISH_REASONS = {STOP: STOP, TOOL_CALLS: TOOL_CALLS, LENGTH: LENGTH}
 
 
@@ -91,7 +91,7 @@ class JoinedText:
 
     def add(self, text: str, kind: object) -> str:
         """Append a delta of a message of `kind`; return the delta to send."""
-        delta = SEPARATOR + text if self.text and kind != self._kind else text
+        delta = PARAGRAPH_BREAK + text if self.text and kind != self._kind else text
         self._kind = kind
         self.text += delta
         return delta

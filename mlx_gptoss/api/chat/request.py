@@ -58,7 +58,7 @@ def read_request(
     )
 
 
-def read_tools(request: ChatRequest, settings: ServerSettings) -> options.OfferedTools:
+def read_tools(request: ChatRequest, settings: ServerSettings) -> options.RequestTools:
     """Read the functions on offer; tools of other types are ignored."""
     descriptions, strict, ignored = [], set(), []
     for index, tool in enumerate(request.tools or ()):
@@ -70,13 +70,13 @@ def read_tools(request: ChatRequest, settings: ServerSettings) -> options.Offere
             descriptions.append(read_tool(tool.model_dump(), f"tools[{index}]"))
             if tool.function.strict:
                 strict.add(tool.function.name)
-    tools = options.OfferedTools(tuple(descriptions), frozenset(strict), tuple(ignored))
+    tools = options.RequestTools(tuple(descriptions), frozenset(strict), tuple(ignored))
     return options.check_tools(tools, settings.limits)
 
 
 def read_conversation(
     request: ChatRequest,
-    tools: options.OfferedTools,
+    tools: options.RequestTools,
     settings: ServerSettings,
     restore: Restore | None,
 ) -> list[Message]:

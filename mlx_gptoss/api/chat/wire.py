@@ -8,7 +8,7 @@ from mlx_gptoss.api.aliases import CHAT
 from mlx_gptoss.api.efforts import EffortName
 from mlx_gptoss.api.sampling_fields import (
     PositiveInt,
-    ReasoningLimit,
+    ReasoningTokenLimit,
     SamplingFields,
     StreamOptions,
     TokenLimit,
@@ -83,7 +83,7 @@ class ChatReasoningOptions(RequestModel):
 
     effort: EffortName | None = None
     exclude: bool | None = None
-    max_tokens: ReasoningLimit | None = None
+    max_tokens: ReasoningTokenLimit | None = None
 
 
 class ChatRequest(SamplingFields, ContinuationFields):
@@ -103,7 +103,7 @@ class ChatRequest(SamplingFields, ContinuationFields):
     reasoning_format: (
         Literal["reasoning", "reasoning_content", "both", "hidden"] | None
     ) = None
-    max_reasoning_tokens: ReasoningLimit | None = None
+    max_reasoning_tokens: ReasoningTokenLimit | None = None
     max_completion_tokens: TokenLimit | None = None
     max_tokens: TokenLimit | None = None
     n: PositiveInt | None = None

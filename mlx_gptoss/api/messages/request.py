@@ -17,7 +17,7 @@ from mlx_gptoss.harmony.messages import ToolDescription
 from mlx_gptoss.harmony.openai_chat import Restore
 
 TOOL_CHOICES = {"auto": AUTO, "any": REQUIRED, "none": NONE}
-WITHOUT_EFFECT = ("metadata", "service_tier")
+FIELDS_WITHOUT_EFFECT = ("metadata", "service_tier")
 DISABLED, OMITTED = "disabled", "omitted"
 
 
@@ -78,7 +78,7 @@ def check_shape(request: CountTokensRequest, settings: ServerSettings) -> None:
 
 def read_tools(
     request: CountTokensRequest, settings: ServerSettings
-) -> options.OfferedTools:
+) -> options.RequestTools:
     """Read the functions on offer; tools of other types are ignored."""
     descriptions, strict, ignored = [], set(), []
     for index, tool in enumerate(request.tools or ()):
@@ -93,7 +93,7 @@ def read_tools(
         )
         if tool.strict:
             strict.add(tool.name)
-    tools = options.OfferedTools(tuple(descriptions), frozenset(strict), tuple(ignored))
+    tools = options.RequestTools(tuple(descriptions), frozenset(strict), tuple(ignored))
     return options.check_tools(tools, settings.limits)
 
 
@@ -148,5 +148,5 @@ def omits_thinking(request: CountTokensRequest) -> bool:
 
 def fields_without_effect(request: CountTokensRequest) -> list[str]:
     """Return the names of the fields that change nothing."""
-    accepted = [name for name in WITHOUT_EFFECT if getattr(request, name, None)]
+    accepted = [name for name in FIELDS_WITHOUT_EFFECT if getattr(request, name, None)]
     return [*request.ignored_fields, *accepted]

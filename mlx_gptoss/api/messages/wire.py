@@ -12,7 +12,7 @@ from mlx_gptoss.api.aliases import MESSAGES
 from mlx_gptoss.api.efforts import EffortName
 from mlx_gptoss.api.sampling_fields import (
     Probability,
-    ReasoningLimit,
+    ReasoningTokenLimit,
     Seed,
     Temperature,
     TokenLimit,
@@ -57,7 +57,7 @@ class ThinkingOptions(RequestModel):
     """Whether the reply shows reasoning; with `disabled` there is none."""
 
     type: str
-    budget_tokens: ReasoningLimit | None = None
+    budget_tokens: ReasoningTokenLimit | None = None
     display: Literal["summarized", "omitted"] | None = None
 
 
@@ -78,7 +78,7 @@ class CountTokensRequest(RequestBody, ContinuationFields):
     tool_choice: JsonObject | None = None
     thinking: ThinkingOptions | None = None
     output_config: OutputConfig | None = None
-    max_reasoning_tokens: ReasoningLimit | None = None
+    max_reasoning_tokens: ReasoningTokenLimit | None = None
 
 
 class MessageFields(CountTokensRequest):

@@ -5,7 +5,7 @@ from typing import Literal
 from mlx_gptoss.api.wire import ReplyModel
 
 
-class ModelEntry(ReplyModel):
+class ListedModel(ReplyModel):
     """A model; `context_length` is null until it is `loaded`."""
 
     id: str
@@ -18,7 +18,7 @@ class ModelEntry(ReplyModel):
 
 class ModelList(ReplyModel):
     object: Literal["list"]
-    data: list[ModelEntry]
+    data: list[ListedModel]
 
 
 class HealthReply(ReplyModel):

@@ -25,6 +25,7 @@ from mlx_gptoss.api.responses.item_fields import (
 )
 from mlx_gptoss.api.responses.tool_names import namespace_of
 from mlx_gptoss.api.responses.tools import (
+    INSTRUCTION_ROLES,
     ResponsesTools,
     item_path,
     search_result_text,
@@ -38,7 +39,6 @@ from mlx_gptoss.harmony.openai_chat import Restore
 from mlx_gptoss.harmony.render.prompt import can_continue
 from mlx_gptoss.harmony.tool_results import Pairing
 
-INSTRUCTION_ROLES = ("system", "developer")
 COMMENTARY = "commentary"
 CALL_TYPES = ("function_call", "custom_tool_call", "tool_search_call")
 FindItem = Callable[[str], Json | None]

@@ -25,7 +25,7 @@ MakeEvent = Callable[..., StreamEvent]
 ID_BYTES = 24
 ADDED, DONE = "response.output_item.added", "response.output_item.done"
 # The events of reasoning text, as OpenAI and as Open Responses name them.
-REASONING_EVENTS = {
+REASONING_EVENT_NAMES = {
     OPENAI: "response.reasoning_text",
     OPEN_RESPONSES: "response.reasoning",
 }
@@ -61,7 +61,7 @@ class StreamedReasoning:
         self._event = event
         self._sealed = sealed
         self._summarized = summarized
-        self._text_event = REASONING_EVENTS[event_names]
+        self._text_event = REASONING_EVENT_NAMES[event_names]
         self._pieces: list[str] = []
 
     def begin(self) -> list[StreamEvent]:

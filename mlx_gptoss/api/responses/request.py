@@ -40,7 +40,7 @@ WITHOUT_EFFECT = (
 
 
 @dataclass
-class ResponsesConversation:
+class ResponsesRequestReader:
     """A request and the items of previous responses; `read` fills in the rest.
 
     `items` are those of the request itself, without references, and `tool_echoes` its

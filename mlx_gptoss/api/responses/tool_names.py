@@ -15,7 +15,7 @@ from typing import Any
 
 from mlx_gptoss.harmony.messages import FUNCTIONS, wire_name
 
-SEPARATOR = "__"
+NAMESPACE_SEPARATOR = "__"
 SEARCH = "tool_search"
 CALLABLE_TYPES = ("function", "custom")
 
@@ -94,7 +94,7 @@ def qualified_name(origin: ToolOrigin) -> str:
     namespace = (origin.namespace or "").rstrip("_")
     if namespace in ("", FUNCTIONS):
         return origin.name
-    return f"{namespace}{SEPARATOR}{origin.name}"
+    return f"{namespace}{NAMESPACE_SEPARATOR}{origin.name}"
 
 
 def namespace_of(item: Mapping[str, Any]) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mlx_gptoss.api.errors import bad_request
-from mlx_gptoss.api.options import OfferedTools, check_tools
+from mlx_gptoss.api.options import RequestTools, check_tools
 from mlx_gptoss.api.responses.tool_descriptions import (
     read_custom,
     read_function,
@@ -45,7 +45,7 @@ ToolDescriptions = tuple[ToolDescription, ...]
 class ResponsesTools:
     """The tools of a request; keys of `by_item` are paths such as `input[3]`."""
 
-    offered: OfferedTools = field(default_factory=OfferedTools)
+    offered: RequestTools = field(default_factory=RequestTools)
     names: ToolNames = field(default_factory=ToolNames)
     opening: ToolDescriptions = ()
     by_item: Mapping[str, ToolDescriptions] = field(default_factory=dict)
@@ -89,7 +89,7 @@ def read_tools(
             conversation_begun = True
     descriptions = tuple(parser.descriptions.values())
     ignored = tuple(parser.ignored)
-    offered = OfferedTools(descriptions, frozenset(parser.strict), ignored)
+    offered = RequestTools(descriptions, frozenset(parser.strict), ignored)
     check_tools(offered, limits)
     return ResponsesTools(offered, parser.names, tuple(opening.values()), by_item)
 

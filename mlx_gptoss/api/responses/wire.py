@@ -11,7 +11,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from mlx_gptoss.api.aliases import RESPONSES
 from mlx_gptoss.api.efforts import EffortName
 from mlx_gptoss.api.sampling_fields import (
-    ReasoningLimit,
+    ReasoningTokenLimit,
     SamplingFields,
     TokenLimit,
     TopLogprobs,
@@ -46,7 +46,7 @@ class ResponsesReasoningOptions(RequestModel):
     effort: EffortName | None = None
     summary: str | None = None
     generate_summary: str | None = None
-    max_tokens: ReasoningLimit | None = None
+    max_tokens: ReasoningTokenLimit | None = None
 
 
 class ResponsesTool(RequestModel):

@@ -3,7 +3,7 @@
 from mlx_gptoss.api.responses.initial_reply import initial_reply, wants_summary
 from mlx_gptoss.api.responses.reply import ResponseBuilder
 from mlx_gptoss.api.responses.request import (
-    ResponsesConversation,
+    ResponsesRequestReader,
     wants_encrypted_reasoning,
     wants_logprobs,
 )
@@ -13,7 +13,7 @@ from mlx_gptoss.server.service import Job, Service
 
 
 def start_response(
-    conversation: ResponsesConversation, job: Job, service: Service
+    conversation: ResponsesRequestReader, job: Job, service: Service
 ) -> LiveResponse:
     """Return the response for a job whose answer has just started."""
     request = conversation.request

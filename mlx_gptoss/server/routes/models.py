@@ -5,7 +5,7 @@ from starlette.requests import Request
 
 from mlx_gptoss import __version__
 from mlx_gptoss.api.errors import model_not_found
-from mlx_gptoss.api.models.wire import HealthReply, ModelEntry, ModelList
+from mlx_gptoss.api.models.wire import HealthReply, ListedModel, ModelList
 from mlx_gptoss.server.guard import AUTHORIZED
 from mlx_gptoss.server.models import Models
 from mlx_gptoss.server.routes import ERRORS
@@ -25,7 +25,7 @@ async def list_models(request: Request) -> ModelList:
 
 
 @router.get("/v1/models/{model:path}")
-async def retrieve_model(model: str, request: Request) -> ModelEntry:
+async def retrieve_model(model: str, request: Request) -> ListedModel:
     """Describe one model."""
     models = Service.of(request).models
     if model not in models.names:
@@ -49,9 +49,9 @@ async def health(request: Request) -> HealthReply:
     )
 
 
-def describe(models: Models, name: str) -> ModelEntry:
+def describe(models: Models, name: str) -> ListedModel:
     runtime = models.runtime(name)
-    return ModelEntry(
+    return ListedModel(
         id=name,
         object="model",
         created=models.created,

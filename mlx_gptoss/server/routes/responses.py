@@ -12,7 +12,7 @@ from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.ignored import ignored_header
 from mlx_gptoss.api.responses.item_fields import listed_item
 from mlx_gptoss.api.responses.request import (
-    ResponsesConversation,
+    ResponsesRequestReader,
     check_supported,
     fields_without_effect,
 )
@@ -121,14 +121,14 @@ async def list_input_items(
 
 async def load_question(
     body: ResponsesInput, request: Request, service: Service
-) -> ResponsesConversation:
+) -> ResponsesRequestReader:
     """Check a request and load the conversation it continues."""
     size = service.body_size(request)
     await service.pools.run(size, check_supported, body, service.settings)
     registry = service.responses
     earlier = await registry.history(body.previous_response_id)
     find = registry.store.find if registry.store else None
-    return ResponsesConversation(body, earlier, find, service.restore)
+    return ResponsesRequestReader(body, earlier, find, service.restore)
 
 
 async def frames(
@@ -139,7 +139,7 @@ async def frames(
     yield DONE
 
 
-def ignored_headers(question: ResponsesConversation) -> dict[str, str]:
+def ignored_headers(question: ResponsesRequestReader) -> dict[str, str]:
     """Return the header that lists ignored fields and tools."""
     others = question.tools.offered.ignored
     return ignored_header(
