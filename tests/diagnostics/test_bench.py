@@ -1,4 +1,4 @@
-"""The shape of what benchmarks report, at tiny sizes; never their speed."""
+"""Benchmarks at tiny sizes: the form of their reports, not their speed."""
 
 import json
 from contextlib import ExitStack

@@ -1,4 +1,4 @@
-"""The shape of what `bench constrain` reports; never its speed."""
+"""The form of the report of `bench constrain`, not its speed."""
 
 import json
 from pathlib import Path

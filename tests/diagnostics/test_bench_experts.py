@@ -1,4 +1,4 @@
-"""`bench experts` runs, on a shape small enough for every machine."""
+"""`bench experts` on a shape small enough for every machine."""
 
 import json
 from pathlib import Path

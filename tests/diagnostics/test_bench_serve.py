@@ -1,4 +1,4 @@
-"""The benchmark of servers: what is asked, what is timed, what is said of it."""
+"""`bench serve`: its requests, its timing, its report."""
 
 import json
 from dataclasses import replace

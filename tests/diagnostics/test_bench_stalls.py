@@ -1,4 +1,4 @@
-"""The shape of what `bench stalls` reports; never its speed."""
+"""The form of the report of `bench stalls`, not its speed."""
 
 import json
 

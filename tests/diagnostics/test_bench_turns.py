@@ -1,4 +1,4 @@
-"""The benchmark of turns: its script, what ours reads, and the peer's server."""
+"""`bench turns`: its script, the tokens we prefill, and the peer's server."""
 
 import json
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_what_is_said_is_what_the_model_writes(requests: list[ScriptedRequest]) 
 
 
 def test_ours_reads_what_is_new_and_no_more(folder: Path) -> None:
-    """By the counts; the times are for people."""
+    """Checks the counts; the times are for people."""
     found = bench_turns(folder, turns=3, lengths=SHORT, restart_tokens=300)
 
     assert found.restart is not None and found.restart.file_bytes > 0

@@ -1,4 +1,4 @@
-"""Every finding of `doctor`, on facts of machines that are not here."""
+"""Every finding of `doctor`, from facts of machines we do not have."""
 
 import json
 from dataclasses import replace
@@ -213,6 +213,6 @@ def test_doctor_says_what_to_do_about_an_index(
     told = CliRunner().invoke(cli, ["doctor"]).stdout
 
     assert "warning: the search index of `" in told
-    assert "`mlx-gptoss sessions repair` builds it anew" in told
+    assert "`mlx-gptoss sessions repair` rebuilds it" in told
     CliRunner().invoke(cli, ["sessions", "repair"])
     assert "search index" not in CliRunner().invoke(cli, ["doctor"]).stdout

@@ -1,4 +1,4 @@
-"""`verify --experts-modes`: every storage against the first, and what differs named."""
+"""`verify --experts-modes`: every storage against the first, naming differences."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The probe's figures, on small sizes: positive, kept, and used by plans."""
+"""The probe at small sizes: figures are positive, stored, and used by plans."""
 
 from pathlib import Path
 

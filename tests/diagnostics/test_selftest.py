@@ -1,4 +1,4 @@
-"""`doctor --self-test` here, and once more with each fallback forced."""
+"""`doctor --self-test` on this machine, and with each fallback forced."""
 
 import json
 
@@ -39,7 +39,7 @@ def test_this_machine_passes_with_every_fallback(force: tuple[str, ...]) -> None
 
 
 def test_the_report_can_be_pasted() -> None:
-    """Text for a person, made of given findings."""
+    """The text report of given results."""
     found = SelfTest("M4", (), (Check("speed", True, "fast", 0.1),))
     assert found.passed
     failed = SelfTest("M4", (), (*found.checks, Check("parity", False, "far", 0.1)))

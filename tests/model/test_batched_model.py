@@ -1,4 +1,4 @@
-"""A step of several sequences at once, against each of them alone, in float32."""
+"""Decode steps of several sequences at once, against each alone, in float32."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ TOLERANCE = 5e-4  # as in test_model: sums in another order
 
 
 def stepped(model: Any, *, together: bool) -> np.ndarray:
-    """Read prompts of LENGTHS, then STEPS tokens of each: logits (STEPS, B, V)."""
+    """Prefill prompts of LENGTHS, decode STEPS tokens of each: logits (STEPS, B, V)."""
     draw = np.random.default_rng(4)
     caches = [model.make_cache() for _ in LENGTHS]
     for length, cache in zip(LENGTHS, caches, strict=True):
@@ -64,7 +64,7 @@ def test_sequences_together_have_the_logits_they_have_alone(
 
 
 def test_streamed_experts_serve_sequences_together(tmp_path: Path) -> None:
-    """With the fewest slots: a batch chooses more experts than there is room for."""
+    """With the fewest slots: a batch uses more experts than there are slots."""
     checkpoint = open_checkpoint(write_checkpoint(tmp_path, sliding_window=9))
     whole, base = (
         plan_checkpoint(checkpoint, mx.float32, None, 64, experts=mode)

@@ -1,4 +1,4 @@
-"""The BLAS is lent before MLX starts, never required, and never silently."""
+"""The BLAS is loaded before MLX, never required, and always reported."""
 
 import json
 import os
@@ -128,7 +128,7 @@ print(json.dumps({"spent": time.process_time() - before,
 
 @linux
 def test_threads_without_work_leave_the_cores_to_others() -> None:
-    """By themselves they would spin for some 25 ms of two cores and more."""
+    """By default they would spin, using 25 ms and more of two cores."""
     clean = {"OPENBLAS_NUM_THREADS": "2"}
     found = in_fresh_process(SPENT, **clean)
     if found["state"] != "loaded":

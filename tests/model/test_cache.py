@@ -1,4 +1,4 @@
-"""Caches: what the queries get, in whatever chunks the keys come, and going back."""
+"""KV caches: the keys queries get, for any chunks of keys, and after restoring."""
 
 from collections.abc import Callable
 
@@ -14,13 +14,13 @@ B, Hk, D = 2, 3, 2
 
 
 def tokens(start: int, count: int, value: float = 0.0) -> mx.array:
-    """Keys (B, Hk, count, D) that hold their positions, plus `value`."""
+    """Return keys (B, Hk, count, D) whose values are their positions, plus `value`."""
     positions = mx.arange(start, start + count, dtype=mx.float32) + value
     return mx.broadcast_to(positions[None, None, :, None], (B, Hk, count, D)) + 0
 
 
 def add(layer: FullCache | WindowCache, count: int, value: float = 0.0) -> list[float]:
-    """Add `count` tokens; return the positions the queries get, as they lie."""
+    """Append `count` tokens; return the positions the queries get, as stored."""
     start = layer.offset
     k, v = layer.update(tokens(start, count, value), tokens(start, count, value + 0.5))
     mx.eval(k, v)

@@ -1,4 +1,4 @@
-"""Every form of resident experts against tests/support/oracle.py."""
+"""Every layout of resident experts against tests/support/oracle.py."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -36,7 +36,7 @@ def words(blocks: np.ndarray) -> mx.array:
 def weights_of(
     name: str, packing: Quantization | None, rows: slice, tensors: dict[str, Any]
 ) -> dict[str, mx.array]:
-    """Parameters of the rows of one projection; affine ones are put into `tensors`."""
+    """Return the parameters of one projection; add affine ones to `tensors`."""
     blocks = tensors[f"{PATH}.{name}_blocks"][:, rows]
     scales = tensors[f"{PATH}.{name}_scales"][:, rows]
     bias = mx.array(tensors[f"{PATH}.{name}_bias"][:, rows])
@@ -50,7 +50,7 @@ def weights_of(
 
 
 def made(form: str, packing: Quantization | None) -> tuple[Experts, dict[str, Any]]:
-    """Return experts of a form, and the tensors for the oracle to judge them by."""
+    """Return experts in a layout, and the same tensors for the oracle."""
     tensors: dict[str, Any] = random_tensors(RAW, seed=5)
     names = {
         "gate_up_proj": ("gate_up_proj", slice(None)),

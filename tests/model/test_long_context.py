@@ -1,4 +1,4 @@
-"""A context filled to its end, with the real window: it is what was planned, and kept.
+"""A context filled to its end, with the real window: its memory is as planned.
 
 `pytest -m soak -s tests/model/test_long_context.py` fills all 131,072 tokens; how long
 one token's keys are is the model's business, so a small one shows the same.

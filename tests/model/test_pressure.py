@@ -1,4 +1,4 @@
-"""Short memory shrinks pools one by one; quiet gives them back. No problems found."""
+"""Memory pressure shrinks pools one by one; after a quiet period they grow back."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.support.streaming import resident, streamed, write
 
 
 class System:
-    """A system whose level and clock the test turns."""
+    """A system whose pressure level and clock the test sets."""
 
     def __init__(self) -> None:
         self.now, self.level = 1000.0, NORMAL

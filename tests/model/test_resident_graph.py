@@ -17,7 +17,7 @@ ADDRESS = re.compile(r"\b\d{6,}\b")
 def plain(
     experts: Experts, x: mx.array, expert_indices: mx.array, limit: float
 ) -> mx.array:
-    """Write out one layer's experts with stock operations only."""
+    """Compute one layer's experts with stock operations only."""
     sizes = {"group_size": 32, "bits": 4, "mode": "mxfp4", "transpose": True}
 
     def product(p: Projection, x: mx.array) -> mx.array:
@@ -37,7 +37,7 @@ def plain(
 
 
 def drawn(y: mx.array) -> str:
-    """Draw a graph with its operations numbered as they come, not by address."""
+    """Export a graph with operations numbered in order, not by address."""
     graph = io.StringIO()
     mx.export_to_dot(graph, y)
     numbers: dict[str, str] = {}

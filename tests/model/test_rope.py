@@ -1,4 +1,4 @@
-"""Rotary frequencies against tests/support/oracle.py and against published figures."""
+"""Rotary frequencies against tests/support/oracle.py and published figures."""
 
 import mlx.core as mx
 import numpy as np

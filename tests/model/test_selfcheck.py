@@ -1,4 +1,4 @@
-"""The device's own word on whether slots may be filled in place."""
+"""Slots filled in place or by assignment, and the check that decides between them."""
 
 import mlx.core as mx
 import numpy as np

@@ -23,7 +23,7 @@ exact = pytest.mark.skipif(on_gpu(), reason="kernels of a GPU round differently"
 
 @pytest.fixture(params=["expert by expert", "gathered"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways of a CPU through a prompt: experts this small go the second one."""
+    """Both ways a CPU prefills; experts this small use the second by default."""
     if request.param == "expert by expert":
         monkeypatch.setattr(
             "mlx_gptoss.model.experts.resident.DEQUANTIZE_MIN_PRODUCTS", 0
@@ -86,7 +86,7 @@ def test_any_layers_may_be_streamed(
 
 @exact
 def test_slots_that_are_assigned_give_the_same(tmp_path: Path) -> None:
-    """What a device gets that does not see what is written through a view."""
+    """The fallback for a device that does not see writes through a view."""
     checkpoint = write(tmp_path)
     expected = run(resident(checkpoint), PROMPT, 5)
     with streamed(checkpoint, 4, in_place=False) as found:
@@ -114,7 +114,7 @@ def test_fewer_slots_than_a_token_needs_are_refused(tmp_path: Path) -> None:
 def test_affine_experts_are_streamed_too(
     slots: int, dtype: mx.Dtype, in_place: bool, tmp_path: Path
 ) -> None:
-    """Their scales are floats: cast to the compute dtype as resident ones are."""
+    """Their scales are floats, cast to the compute dtype like resident ones."""
     checkpoint = write(tmp_path, AFFINE)
     expected = run(resident(checkpoint, dtype), PROMPT, 5)
     with streamed(checkpoint, slots, dtype=dtype, in_place=in_place) as found:
@@ -144,7 +144,7 @@ def test_batches_of_tokens_give_what_they_give_when_resident(tmp_path: Path) -> 
 
 
 def in_batch(model: GptOss, ids: mx.array) -> list[mx.array]:
-    """Read the first half of equally long sequences at once, then token by token."""
+    """Prefill half of sequences of equal length, then feed the rest token by token."""
     cache = model.make_cache()
     rows = [model(ids[:, :3], cache)]
     rows += [model(ids[:, n : n + 1], cache) for n in range(3, ids.shape[1])]
@@ -154,7 +154,7 @@ def in_batch(model: GptOss, ids: mx.array) -> list[mx.array]:
 
 @exact
 def test_results_that_wait_are_not_overwritten(tmp_path: Path) -> None:
-    """Two graphs built before either is evaluated, over the fewest slots there are."""
+    """Two graphs built before either is evaluated, with the fewest slots."""
     checkpoint = write(tmp_path)
     tokens = [mx.array([[token]]) for token in range(20, 40)]
     plain = resident(checkpoint)
@@ -167,7 +167,7 @@ def test_results_that_wait_are_not_overwritten(tmp_path: Path) -> None:
 
 @exact
 def test_pipelined_decoding_is_exact(tmp_path: Path) -> None:
-    """The next token is asked for before the former is read, as `generate` does."""
+    """Each step is requested before the previous token is read, as in `generate`."""
     checkpoint = write(tmp_path)
 
     def decode(model: GptOss) -> list[object]:

@@ -1,6 +1,6 @@
-"""What can go wrong while experts are read: a named error, and nothing wrong computed.
+"""Faults while experts are read: a named error, and no wrong result.
 
-Faults are injected into the reader's one system call.
+They are injected into the reader's one system call.
 """
 
 import os
@@ -27,7 +27,7 @@ exact = pytest.mark.skipif(on_gpu(), reason="kernels of a GPU round differently"
 
 
 class Faults:
-    """`preadv`, but for what a test has it do; counts its calls."""
+    """`preadv` with injected faults; counts its calls."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -52,7 +52,7 @@ def faulty(checkpoint: Checkpoint, slots: int = 4) -> Iterator[tuple[Streamed, F
 
 
 def short(descriptor: int, out: Sequence[memoryview], at: int) -> int:
-    """Read a third of what is asked for, as a system may."""
+    """Read a third of the requested bytes, as a system may."""
     return os.preadv(descriptor, [out[0][: max(1, len(out[0]) // 3)]], at)
 
 
@@ -66,7 +66,7 @@ def ended(descriptor: int, out: Sequence[memoryview], at: int) -> int:
 
 
 class Once:
-    """Fails in one call of many, on whatever thread it comes to, then never again."""
+    """Fails in one call of many, on any thread, and never again."""
 
     def __init__(self, act: Call, after: int) -> None:
         self._act, self._left = act, after
@@ -114,7 +114,7 @@ def test_a_failed_read_stops_the_run_and_spoils_nothing(
 
 @exact
 def test_no_thread_writes_into_slots_after_a_failure(tmp_path: Path) -> None:
-    """One read fails at once while others are still under way: they are waited for."""
+    """One read fails at once while others are in flight: they are waited for."""
     checkpoint = write(tmp_path)
     expected = resident(checkpoint)(PROMPT[:, :1])
     under_way, slow = threading.Event(), threading.Semaphore(1)

@@ -1,4 +1,4 @@
-"""`load` with experts that are not all in memory: plans, statistics, prompts, ends."""
+"""`load` with streamed experts: plans, statistics, prompts, closing."""
 
 import json
 import queue
@@ -55,7 +55,7 @@ def test_what_is_asked_for_is_loaded_and_exact(folder: Path, experts: str) -> No
 
 
 def answers_at_once(experts: str) -> list[list[int]]:
-    """Ask the demo three things at the same time; their tokens."""
+    """Generate for three prompts at once; return their tokens."""
     prompts = ["What is 417 + 285?", "My name is Maria.", "Write a poem, please,"]
     tokens: list[list[int]] = [[] for _ in prompts]
     ended: queue.Queue[BaseException | None] = queue.Queue()
@@ -132,7 +132,7 @@ def test_wiring_is_the_models_size_and_never_above_what_is_recommended(
 
 
 def recorded(path: Path, layers: int = 3) -> Path:
-    """Write a trace of a run whose first layer chose the same experts all the time."""
+    """Write a trace whose first layer always uses the same experts."""
     draw = np.random.default_rng(3)
     wild = [[draw.permutation(9)[:3] for _ in range(layers)] for _ in range(50)]
     routing = np.array(wild, np.int16)
@@ -141,7 +141,7 @@ def recorded(path: Path, layers: int = 3) -> Path:
 
 
 def test_a_recorded_run_places_the_experts(folder: Path, tmp_path: Path) -> None:
-    """Layers that miss most are resident: without a trace, simply the first ones."""
+    """Layers that miss most are resident; without a trace, the first ones."""
     path = recorded(tmp_path / "routing.trace")
     placed = []
     for trace in (None, str(path)):
@@ -163,7 +163,7 @@ def demo_layers() -> int:
 
 
 def test_stats_name_hits_bytes_and_times_of_every_layer() -> None:
-    """As a user asks for them; on the demo, which has a tokenizer."""
+    """As a user requests them; on the demo, which has a tokenizer."""
     command = ["generate", "17+4=", "-m", "demo", "--raw", "--experts", "streamed"]
     command += ["--max-tokens", "4", "--temperature", "0"]
     result = CliRunner().invoke(cli, [*command, "--stats"])

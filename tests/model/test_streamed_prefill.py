@@ -1,7 +1,7 @@
-"""Long prompts through few slots: while a group of experts computes, the next is read.
+"""Long prompts with few slots: while a group of experts computes, the next is read.
 
-Seen from the reader: the reads of a group begin before the group before it is computed,
-and are waited for after it.
+The reads of a group start before the previous group is computed, and are waited for
+after it.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ PATH = f"model.layers.{LAYER}.mlp.experts"
 READ, WAITED, COMPUTED = "read", "waited", "computed"
 
 
-class WatchedReading:
-    """Runs on their way; notes when they have been waited for."""
+class WatchedReads:
+    """Reads in flight; records when they have been waited for."""
 
     def __init__(
         self, reading: PendingReads, events: list[tuple[str, set[int]]]
@@ -41,7 +41,7 @@ class WatchedReading:
 
 
 class WatchedReader(ExpertReader):
-    """Notes which experts are asked for."""
+    """Records which experts are requested."""
 
     def __init__(self, files: list[Path], events: list[tuple[str, set[int]]]) -> None:
         super().__init__(files)
@@ -50,11 +50,11 @@ class WatchedReader(ExpertReader):
     def start(self, ranges: Sequence[ReadRange]) -> PendingReads:
         asked = {int(run.name.split()[1]) for run in ranges}  # "expert 3 of `...`"
         self._events.append((READ, asked))
-        return WatchedReading(super().start(ranges), self._events)  # pyright: ignore
+        return WatchedReads(super().start(ranges), self._events)  # pyright: ignore
 
 
 class WatchedExperts(StreamedExperts):
-    """Notes which experts compute."""
+    """Records which experts compute."""
 
     events: list[tuple[str, set[int]]]
 
@@ -91,7 +91,7 @@ def watched(checkpoint: Checkpoint, slots: int) -> WatchedExperts:
 
 
 def every_expert(k: int) -> mx.array:
-    """Have every expert chosen: (TOKENS, k)."""
+    """Return expert indices (TOKENS, k) that use every expert."""
     rows = [[(n + step) % E for step in range(k)] for n in range(TOKENS)]
     return mx.array(rows, mx.uint32)
 

@@ -1,4 +1,4 @@
-"""Routing recorded from a run, and replayed: the same hits as the run itself had."""
+"""Routing recorded from a run and replayed gives the hits of the run itself."""
 
 from pathlib import Path
 
@@ -84,7 +84,7 @@ def test_a_trace_with_impossible_experts_is_damaged(tmp_path: Path) -> None:
 
 
 def test_policies_drop_whom_they_should() -> None:
-    """Three slots; expert 0 is used most, 3 comes and goes."""
+    """Three slots; expert 0 is used most, expert 3 now and then."""
     rows = [[0], [0], [1], [2], [3], [0], [1], [2]]
     hits = {
         policy: replay(made(rows), 3, policy).hits for policy in ("lru", "lfu", "ideal")

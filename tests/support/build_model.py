@@ -1,4 +1,4 @@
-"""Make a GptOss from Hugging Face tensors in memory, without any file."""
+"""Build a GptOss from Hugging Face tensors in memory, without files."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ def build(
     tensors: Mapping[str, np.ndarray],
     dtype: mx.Dtype = mx.float32,
 ) -> GptOss:
-    """Return the model with fused qkv and experts as packed as the tensors are."""
+    """Return the model with fused qkv, and experts packed or dense like the tensors."""
     parsed = ModelConfig.from_dict(config)
     packed = [
         name.removesuffix("_blocks") for name in tensors if name.endswith("_blocks")
@@ -30,7 +30,7 @@ def build(
 
 
 def fill(model: GptOss, weights: dict[str, mx.array]) -> GptOss:
-    """Give a model all of its parameters, each of the declared shape and kind."""
+    """Load all parameters of a model, checking shapes and kinds."""
     model.load_weights(list(weights.items()), strict=True)
     mx.eval(model.parameters())
     return model
@@ -39,7 +39,7 @@ def fill(model: GptOss, weights: dict[str, mx.array]) -> GptOss:
 def parameters(
     config: ModelConfig, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, mx.array]:
-    """Rename and join: q, k, v by rows; blocks are MLX's words as they lie."""
+    """Rename tensors and join q, k, v by rows; blocks are MLX's words unchanged."""
     weights: dict[str, mx.array] = {}
     for name, tensor in tensors.items():
         if name.endswith("_blocks"):

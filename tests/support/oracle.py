@@ -1,7 +1,7 @@
-"""The judge: gpt-oss and MXFP4 in float64 numpy, written for reading.
+"""The reference: gpt-oss and MXFP4 in float64 numpy, written to be read.
 
-Imports no mlx and nothing of ours. Slow and plain on purpose: whatever the package
-computes fast must agree with this file.
+Imports neither MLX nor this package. Slow and plain on purpose: whatever the package
+computes must agree with this file.
 
     rows = logits(tensors, config, ids)     # HF names, config.json, (L,) -> (L, V)
 
@@ -72,7 +72,7 @@ def attention(x: np.ndarray, tensors: Tensors, config: Config, n: int) -> np.nda
         kv_head = head // (H // Hk)
         scores = q[:, head] @ k[:, kv_head].T / np.sqrt(D)  # (L, L)
         scores = np.where(visible, scores, -np.inf)
-        # The sink is one more logit, neither scaled nor rotated; its share is lost.
+        # The sink is one more logit, neither scaled nor rotated; its weight is dropped.
         highest = np.maximum(scores.max(-1, keepdims=True), sinks[head])
         weights = np.exp(scores - highest)
         total = weights.sum(-1, keepdims=True) + np.exp(sinks[head] - highest)
@@ -105,7 +105,7 @@ def yarn(config: Config) -> tuple[np.ndarray, float]:
         return 1 / frequency, 1.0
 
     def pair_of(rotations: float) -> float:
-        """The (real-numbered) pair that turns so often in the original context."""
+        """Return the (real-numbered) pair that turns so often in that context."""
         context = scaling["original_max_position_embeddings"]
         return half * np.log(context / (rotations * 2 * np.pi)) / np.log(base)
 
@@ -121,14 +121,14 @@ def yarn(config: Config) -> tuple[np.ndarray, float]:
 def mixture_of_experts(
     x: np.ndarray, tensors: Tensors, config: Config, n: int
 ) -> np.ndarray:
-    """Send each token through its T best experts: (L, M) -> (L, M)."""
+    """Apply the T best experts to each token: (L, M) -> (L, M)."""
     prefix = f"model.layers.{n}.mlp."
     scores = linear(x, tensors, prefix + "router")  # (L, E)
     T = config["num_experts_per_tok"]
     expert_indices = np.argsort(-scores, axis=-1, kind="stable")[:, :T]
     expert_weights = softmax(
         np.take_along_axis(scores, expert_indices, axis=-1)
-    )  # of the T alone
+    )  # over the T logits only
 
     up_weights, up_bias = expert_tensors(tensors, prefix + "experts.gate_up_proj")
     down_weights, down_bias = expert_tensors(tensors, prefix + "experts.down_proj")

@@ -1,4 +1,4 @@
-"""Models with streamed experts on random checkpoints, for tests."""
+"""Models with streamed experts on random checkpoints."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ def streamed(
     in_place: bool = True,
     pressure: MemoryPressure | None = None,
 ) -> Streamed:
-    """Load with `slots` in every layer, or in those that a mapping names."""
+    """Load with `slots` in every layer, or per layer from a mapping."""
     layers = range(checkpoint.config.num_hidden_layers)
     places = dict.fromkeys(layers, slots) if isinstance(slots, int) else slots
     placement = Placement(places)
@@ -82,7 +82,7 @@ def streamed(
 
 
 def run(model: GptOss, prompt: list[int], tokens: int) -> mx.array:
-    """Read a prompt in two chunks, then decode greedily: logits of every step."""
+    """Prefill a prompt in two chunks, then decode greedily: logits of all steps."""
     cache = model.make_cache()
     half = len(prompt) // 3
     rows = []

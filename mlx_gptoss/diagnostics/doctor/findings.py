@@ -143,8 +143,8 @@ def _diagnose_storage(facts: Facts) -> list[Finding]:
         Finding(
             WARNING,
             f"`{model.name}` was not downloaded completely{format_missing(model)}",
-            f"`mlx-gptoss pull {model.name}` goes on with it, and `mlx-gptoss models "
-            f"--delete {model.name}` gives its room back",
+            f"`mlx-gptoss pull {model.name}` resumes it, and `mlx-gptoss models "
+            f"--delete {model.name}` frees its space",
         )
         for model in facts.models
         if not model.complete
@@ -155,7 +155,7 @@ def _diagnose_storage(facts: Facts) -> list[Finding]:
                 WARNING,
                 f"`{facts.cache}` has {format_bytes(facts.free_disk)} free, and "
                 f"gpt-oss-20b takes {format_bytes(PUBLISHED_20B)}",
-                "make room (`mlx-gptoss models --delete MODEL`), or set `HF_HOME` to "
+                "free space (`mlx-gptoss models --delete MODEL`), or set `HF_HOME` to "
                 "a larger disk",
             )
         )
@@ -170,20 +170,20 @@ def _diagnose_blas(facts: Facts) -> list[Finding]:
         return []
     what, _, advice = facts.blas.explanation.partition(": ")
     level = NOTE if facts.blas.state == "off" else WARNING
-    return [Finding(level, what, advice or "unset it to have float32 fast")]
+    return [Finding(level, what, advice or "unset it for fast float32")]
 
 
 def _diagnose_chats(chats: ChatsFileReport | None) -> list[Finding]:
     if chats is None:
         return []
-    repair = "`mlx-gptoss sessions repair` builds it anew from the conversations"
+    repair = "`mlx-gptoss sessions repair` rebuilds it from the conversations"
     if chats.damage:
         what, _, advice = chats.damage.partition(": ")
-        what = f"conversations are kept in `{chats.path}`, but {what}"
+        what = f"conversations are saved in `{chats.path}`, but {what}"
         return [Finding(WARNING, what, advice or "check the path and its permissions")]
     if chats.broken_index:
         what = f"the search index of `{chats.path}` is broken: {chats.broken_index}"
-        return [Finding(WARNING, what, f"{repair}; none is lost")]
+        return [Finding(WARNING, what, f"{repair}; none are lost")]
     if chats.levels is not None and chats.levels > MAX_LEVELS:
         what = f"the search index of `{chats.path}` has {chats.levels:,} levels"
         return [Finding(WARNING, f"{what}, and SQLite opens it up to 2,000", repair)]
