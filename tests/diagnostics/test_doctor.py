@@ -112,7 +112,7 @@ def test_a_good_linux_machine_is_only_told_that_it_is_no_mac() -> None:
         (
             replace(MAC, chats=replace(CHATS, damage="it is damaged: move it away")),
             WARNING,
-            "kept in `/chats.sqlite3`, but it is damaged",
+            "saved in `/chats.sqlite3`, but it is damaged",
             "move it away",
         ),
     ],

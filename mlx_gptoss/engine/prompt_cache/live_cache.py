@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from mlx_gptoss.engine.prompt_cache.tree import PrefixNode
 
 
-class KVCache(Protocol):
+class ReusableCache(Protocol):
     """The part of `mlx_gptoss.model.kv_cache.KVCache` that keeping prompts needs."""
 
     @property
@@ -31,7 +31,7 @@ class LiveCache:
     """A KV cache whose sequence can continue at once, and its path in the tree."""
 
     def __init__(self, cache: Any) -> None:
-        self.cache: KVCache = cache
+        self.cache: ReusableCache = cache
         self.path: list[PrefixNode] = []
         self.pending: list[int] = []  # tokens since the end of the last node
         self.busy = False
