@@ -17,6 +17,8 @@ from mlx_gptoss.diagnostics.agents.known_agents import AGENTS
 from mlx_gptoss.diagnostics.agents.setup import prepare
 from mlx_gptoss.errors import ConfigError, GptOssError
 
+pytestmark = pytest.mark.usefixtures("home")
+
 OURS = Endpoint(model="gpt-oss-20b")
 FILES = {
     "codex": ".codex/config.toml",
@@ -45,15 +47,6 @@ models:
 rules:
   - Be brief.
 """
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder of its own; nothing of the real one is read."""
-    for name in ("CODEX_HOME", "CLAUDE_CONFIG_DIR", "XDG_CONFIG_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path
 
 
 def put(home: Path, name: str, text: str) -> Path:
@@ -292,7 +285,7 @@ def test_setup_shows_the_change_and_how_to_undo_it(home: Path) -> None:
 def test_without_a_server_the_default_model_is_taken(home: Path) -> None:
     arguments = ["agents", "setup", "cline", "--url", "http://127.0.0.1:1"]
     result = CliRunner().invoke(cli, arguments)
-    assert "No server answers at http://127.0.0.1:1 now" in result.stderr
+    assert "No server is running at http://127.0.0.1:1" in result.stderr
     found = read(home / FILES["cline"])["providers"]["openai-compatible"]
     assert found["settings"]["model"] == "demo"
 

@@ -1,64 +1,17 @@
-"""Settings files on disks that are full, in folders that are locked, of killed runs."""
+"""Settings files that cannot be written: full disks, read-only folders, no file."""
 
-import fcntl
 import os
-import re
 import resource
-import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from mlx_gptoss.cli import cli
-from mlx_gptoss.diagnostics.agents.endpoint import Endpoint
-from mlx_gptoss.diagnostics.agents.setup import prepare, write
-from mlx_gptoss.errors import ConfigError
+from tests.support.agent_setup import OLD, failing, files, set_up
 
-OLD = 'model = "gpt-5-codex"\n\n[tui]\nnotifications = true\n'
-OURS = Endpoint(model="demo")
-BACKUP = re.compile(r"config\.toml\.backup-\d{8}-\d{6}(-\d+)?")
-KILLED = """
-import os, signal, sys
-event, count = sys.argv.pop(1), int(sys.argv.pop(1))
-def hook(seen, _arguments):
-    global count
-    if seen == event:
-        count -= 1
-        if count == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-from mlx_gptoss.cli import cli
-sys.addaudithook(hook)
-cli()
-"""
-
-FAILING = """
-import errno, os, sys
-event, count = sys.argv.pop(1), int(sys.argv.pop(1))
-def hook(seen, _arguments):
-    global count
-    if seen == event:
-        count -= 1
-        if count == 0:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-from mlx_gptoss.cli import cli
-sys.addaudithook(hook)
-cli()
-"""
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder of its own; nothing of the real one is read."""
-    for name in ("CODEX_HOME", "CLAUDE_CONFIG_DIR", "XDG_CONFIG_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("home")
 
 
 @pytest.fixture
@@ -67,10 +20,6 @@ def config(home: Path) -> Path:
     path.parent.mkdir()
     path.write_text(OLD)
     return path
-
-
-def set_up(tool: str = "codex", *more: str) -> Result:
-    return CliRunner().invoke(cli, ["agents", "setup", tool, "-m", "demo", *more])
 
 
 def in_child(tool: str, largest: int) -> subprocess.CompletedProcess[str]:
@@ -85,24 +34,9 @@ def in_child(tool: str, largest: int) -> subprocess.CompletedProcess[str]:
     )
 
 
-def failing(event: str, count: int, tool: str) -> subprocess.CompletedProcess[str]:
-    """Set a tool up in a process whose system fails at the `count`th `event`."""
-    command = [sys.executable, "-c", FAILING, event, str(count), "agents", "setup"]
-    return subprocess.run(
-        [*command, tool, "-m", "demo"], capture_output=True, text=True
-    )
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if not path.is_dir())
-
-
 def last_line(text: str) -> str:
     assert "Traceback" not in text
     return text.splitlines()[-1]
-
-
-# no room, no right
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_old_file(config: Path) -> None:
@@ -226,134 +160,3 @@ def test_what_is_no_file_is_one_line(home: Path, make, fault: str) -> None:
     result = set_up()
     assert result.exit_code == 1 and result.stderr.count("\n") == 1
     assert result.stderr.startswith("Error: ") and fault in result.stderr
-
-
-# killed
-
-
-@pytest.mark.parametrize(
-    ("event", "count"),
-    [
-        ("fcntl.flock", 1),  # an empty draft
-        ("os.chmod", 1),  # a whole one
-        ("os.link", 1),
-        ("os.rename", 1),  # the old file has both names
-    ],
-)
-def test_a_killed_run_leaves_a_whole_file_and_the_next_no_litter(
-    config: Path, event: str, count: int
-) -> None:
-    killed = [sys.executable, "-c", KILLED, event, str(count), "agents", "setup"]
-    ended = subprocess.run([*killed, "codex", "-m", "demo"], capture_output=True)
-    assert ended.returncode == -signal.SIGKILL
-    assert config.read_text() == OLD
-    assert len(files(config.parent)) > 1  # something lies about
-    write(prepare("codex", OURS))
-    backup, name = files(config.parent)[::-1]
-    assert name == "config.toml" and BACKUP.fullmatch(backup)
-    assert (config.parent / backup).read_text() == OLD
-
-
-def test_a_run_killed_between_two_files_is_finished_by_the_next(home: Path) -> None:
-    first, second = home / ".aider.conf.yml", home / ".aider.model.metadata.json"
-    first.write_text("stream: no\n")
-    killed = [sys.executable, "-c", KILLED, "os.rename", "2", "agents", "setup"]
-    subprocess.run([*killed, "aider", "-m", "demo"], capture_output=True)
-    assert "openai/demo" in first.read_text() and not second.exists()
-    write([change for change in prepare("aider", OURS) if change.needed])
-    assert "openai/demo" in second.read_text()
-    assert [name for name in files(home) if "backup" not in name] == [
-        first.name,
-        second.name,
-    ]
-
-
-def test_a_draft_that_another_run_writes_is_left_to_it(config: Path) -> None:
-    draft = config.parent / ".mlx-gptoss-abc.draft.toml"
-    with draft.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        write(prepare("codex", OURS))
-        assert draft.exists()
-    write(prepare("codex", Endpoint(model="other")))
-    assert not draft.exists()
-
-
-def test_a_file_that_changed_since_it_was_read_is_not_overwritten(config: Path) -> None:
-    changes = prepare("codex", OURS)
-    config.write_text(OLD + "a = 1\n")
-    with pytest.raises(ConfigError, match="was changed meanwhile: run this again"):
-        write(changes)
-    assert (files(config.parent), config.read_text()) == (
-        ["config.toml"],
-        OLD + "a = 1\n",
-    )
-
-
-# undone
-
-
-def undo(result: Result) -> None:
-    commands = [
-        line.split("undo: ")[1]
-        for line in result.stderr.splitlines()
-        if "undo: " in line
-    ]
-    for command in commands:
-        subprocess.run(shlex.split(command), check=True)
-
-
-def test_undone_it_is_the_same_file_again(config: Path) -> None:
-    old = config.stat()
-    undo(set_up())
-    new = config.stat()
-    assert (new.st_ino, new.st_mtime_ns, new.st_mode) == (
-        old.st_ino,
-        old.st_mtime_ns,
-        old.st_mode,
-    )
-    assert (files(config.parent), config.read_text()) == (["config.toml"], OLD)
-
-
-def test_without_hard_links_the_old_file_is_copied(config: Path) -> None:
-    assert failing("os.link", 1, "codex").returncode == 0
-    backup, name = files(config.parent)[::-1]
-    assert name == "config.toml" and BACKUP.fullmatch(backup)
-    assert (config.parent / backup).read_text() == OLD and "demo" in config.read_text()
-
-
-def test_undone_a_link_is_a_link_again(config: Path, home: Path) -> None:
-    kept = home / "dot files' own"
-    kept.mkdir()
-    config.rename(kept / "config.toml")
-    config.symlink_to(kept / "config.toml")
-    result = set_up()
-    assert config.is_symlink() and "demo" in config.read_text()
-    undo(result)
-    assert config.is_symlink() and config.read_text() == OLD
-    assert files(kept) == ["config.toml"]
-
-
-def test_a_link_to_a_file_that_is_not_there_yet_makes_it(home: Path) -> None:
-    link = home / ".codex" / "config.toml"
-    link.parent.mkdir()
-    link.symlink_to("../dotfiles/codex.toml")
-    set_up()
-    assert link.is_symlink()
-    assert "demo" in (home / "dotfiles" / "codex.toml").read_text()
-
-
-def test_other_names_of_a_file_keep_the_old_text_and_it_is_said(
-    config: Path, home: Path
-) -> None:
-    other = home / "kept.toml"
-    os.link(config, other)
-    result = set_up()
-    assert "whose other names (hard links) stay as they were" in result.stderr
-    assert other.read_text() == OLD and "demo" in config.read_text()
-    undo(result)
-    assert config.samefile(other)
-
-
-def test_undone_new_files_are_gone(home: Path) -> None:
-    undo(set_up("aider"))
-    assert files(home) == []

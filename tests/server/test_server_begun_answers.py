@@ -157,7 +157,7 @@ def test_a_begun_answer_keeps_to_its_format(demo: Runtime, stream: bool) -> None
 
     assert json.loads(begun + told(api, reply)).keys() == {"name"}
     message = refused(demo, api, [WHO, Said("My name")], **fields)
-    assert "does not fit the response format" in message
+    assert "does not match the response format" in message
 
 
 @pytest.mark.parametrize("kind", ["json_object", "json_schema"])
