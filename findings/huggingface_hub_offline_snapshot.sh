@@ -8,7 +8,7 @@
 # `allow_patterns="*.safetensors"`, of which it holds none.
 #
 # mlx_gptoss asks what a model's files need instead, and says how much is missing
-# (mlx_gptoss/checkpoint/hub/cached_models.py, tests/checkpoint/test_hub_resume.py).
+# (mlx_gptoss/checkpoint/hub/cached_models.py, tests/checkpoint/test_hub_incomplete.py).
 #
 #     findings/huggingface_hub_offline_snapshot.sh     # exit 0: as described
 set -euo pipefail

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,23 +39,6 @@ REPOS = {
     "owner/holes": {"config.json": CONFIG, "model.safetensors.index.json": INDEX}
     | {"model-1.safetensors": b"1"},
 }
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[HubServer]:
-    with hub_server(REPOS) as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: HubServer) -> HubServer:
-    running.forget()
-    return running
-
-
-@pytest.fixture
-def hub(server: HubServer, tmp_path: Path) -> Hub:
-    return Hub(server.url, tmp_path / "cache", sleep=lambda seconds: None)
 
 
 def names(folder: Path) -> set[str]:

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,29 +13,13 @@ from mlx_gptoss.checkpoint.hub import Hub
 from mlx_gptoss.checkpoint.hub.repo_folder import RepoFolder
 from mlx_gptoss.errors import HubError
 from mlx_gptoss.files.atomic import DRAFT, PREFIX
-from tests.support.hub_server import COMMIT, HubServer, hub_server
+from tests.support.hub_server import COMMIT, HubServer
 
 CONFIG = b'{"model_type": "gpt_oss", "num_local_experts": 32}'
 NAME = "model.safetensors"
 FILES = {"config.json": CONFIG, "empty.json": b"", NAME: b"w" * 1000}
 MODEL = "owner/model"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[HubServer]:
-    with hub_server({MODEL: FILES}) as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: HubServer) -> HubServer:
-    running.forget()
-    return running
-
-
-@pytest.fixture
-def hub(server: HubServer, tmp_path: Path) -> Hub:
-    return Hub(server.url, tmp_path / "cache", sleep=lambda seconds: None)
+REPOS = {MODEL: FILES}
 
 
 # What another program, a crash or a full disk left in the cache
