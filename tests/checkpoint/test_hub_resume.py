@@ -201,7 +201,7 @@ def test_a_range_that_is_refused_starts_over(trial: Trial) -> None:
 def test_a_damaged_part_starts_over_and_that_is_said(trial: Trial, part: bytes) -> None:
     trial.begin(part)
     assert is_whole(trial.pull())
-    assert [line for line in trial.said if f"`{NAME}` of `owner/model` starts" in line]
+    assert [x for x in trial.said if f"`{NAME}` of `owner/model` is restarted" in x]
     assert trial.server.served <= 2 * SIZE
 
 
