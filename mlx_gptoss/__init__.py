@@ -130,7 +130,8 @@ class _MovedFinder:
     def find_spec(name: str, path: "Any" = None, target: "Any" = None) -> "Any":
         for old, new in _MOVED.items():
             if name == old or name.startswith(f"{old}."):
-                return ModuleSpec(name, _MovedLoader(name, new + name[len(old) :]))
+                loader: Any = _MovedLoader(name, new + name[len(old) :])
+                return ModuleSpec(name, loader)
         return None
 
 

@@ -1,4 +1,4 @@
-"""What clients send and get: requests to prompts, answers to replies. No HTTP.
+"""Requests and replies of each API, translated to and from Harmony; no HTTP.
 
 chat/          OpenAI's chat completions
 responses/     OpenAI's Responses: items, tools, events

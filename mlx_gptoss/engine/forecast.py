@@ -63,7 +63,7 @@ class PlannedModel:
 
 
 @dataclass(frozen=True)
-class Alternative:
+class PlanAlternative:
     """One change, and the resulting plan and speed."""
 
     change: str
@@ -78,7 +78,7 @@ class Forecast:
     model: PlannedModel
     plan: Plan
     prediction: Prediction
-    alternatives: tuple[Alternative, ...]
+    alternatives: tuple[PlanAlternative, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Return the forecast as JSON values; bytes, seconds and tokens per second."""
@@ -191,11 +191,11 @@ class _Scenario:
         )
         return plan, prediction
 
-    def alternatives(self, plan: Plan) -> Iterator[Alternative]:
+    def alternatives(self, plan: Plan) -> Iterator[PlanAlternative]:
         """Yield the changes a user could make whose plan can run."""
         for change, scenario in self._changes(plan):
             try:
-                yield Alternative(change, *scenario.evaluate())
+                yield PlanAlternative(change, *scenario.evaluate())
             except MemoryBudgetError:
                 continue
 

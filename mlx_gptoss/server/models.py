@@ -36,7 +36,7 @@ class ModelSource:
 
 
 @dataclass
-class ModelEntry:
+class LoadedModel:
     """A model source and its runtime, if loaded.
 
     While a model is `evicting`, new requests wait until it has been loaded again.
@@ -84,7 +84,7 @@ class Models:
         any_model: bool = False,
         budget: int | None = None,
     ) -> None:
-        self._entries = {one.name: ModelEntry(one) for one in sources}
+        self._entries = {one.name: LoadedModel(one) for one in sources}
         self._idle_seconds = idle_seconds
         self._any_model = any_model
         self._budget = budget
@@ -158,12 +158,12 @@ class Models:
             for entry in self._entries.values():
                 await self._unload(entry)
 
-    def _is_idle(self, entry: ModelEntry) -> bool:
+    def _is_idle(self, entry: LoadedModel) -> bool:
         if entry.runtime is None or entry.leases or self._idle_seconds is None:
             return False
         return time.monotonic() - entry.last_used >= self._idle_seconds
 
-    async def _acquire(self, entry: ModelEntry) -> Runtime:
+    async def _acquire(self, entry: LoadedModel) -> Runtime:
         if entry.runtime is not None and not entry.evicting:
             return entry.acquire()
         waiter: asyncio.Future[Runtime] = asyncio.get_running_loop().create_future()
@@ -177,7 +177,7 @@ class Models:
                 entry.release()  # loaded after the client gave up
             raise
 
-    async def _load(self, entry: ModelEntry) -> None:
+    async def _load(self, entry: LoadedModel) -> None:
         """Load a model and lease it to all waiters before it can be evicted again.
 
         A client that disconnects does not stop this: the next one will want the model.
@@ -202,7 +202,7 @@ class Models:
             entry.waiters.clear()
             entry.loading = None
 
-    async def _make_room(self, wanted: ModelEntry) -> None:
+    async def _make_room(self, wanted: LoadedModel) -> None:
         """Unload other models, least recently used first, until `wanted` fits."""
         others = [one for one in self._entries.values() if one.runtime is not None]
         others.sort(key=lambda one: one.last_used)
@@ -220,11 +220,11 @@ class Models:
             finally:
                 one.evicting = False
 
-    async def _planned_bytes(self, entry: ModelEntry) -> int | None:
+    async def _planned_bytes(self, entry: LoadedModel) -> int | None:
         plan = entry.source.plan
         return (await asyncio.to_thread(plan)).total_bytes if plan else None
 
-    async def _unload(self, entry: ModelEntry) -> None:
+    async def _unload(self, entry: LoadedModel) -> None:
         runtime, entry.runtime = entry.runtime, None
         if runtime is not None:
             await asyncio.to_thread(runtime.close)

@@ -151,7 +151,7 @@ class ChatConversation:
         self._messages.append(given)
 
 
-class ResponsesConversation:
+class ResponsesExchange:
     """By responses that are not stored: every request sends all items."""
 
     def __init__(self, client: HttpClient, model: str, case: ToolCase) -> None:
@@ -193,7 +193,7 @@ class ResponsesConversation:
         self._items.append({"type": kind, "call_id": call.id, "output": result})
 
 
-CONVERSATIONS = {"chat": ChatConversation, "responses": ResponsesConversation}
+CONVERSATIONS = {"chat": ChatConversation, "responses": ResponsesExchange}
 
 
 def run_case(case: ToolCase, api: str, conversation: CaseConversation) -> CaseResult:

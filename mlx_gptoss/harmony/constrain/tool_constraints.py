@@ -1,4 +1,4 @@
-"""Which tools a turn may call, and the grammar of each one's arguments.
+"""Restrict the tools a turn may call, and the arguments of each call.
 
 tools = function_constraints(descriptions) + built_in_constraints(namespaces)
 turn = allowed_turn(Constraints(tool_choice="required"), tools)
