@@ -2,15 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import httpx2
-import pytest
 
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
-from tests.support.serving import DATE, WEATHER, asked
+from tests.support.serving import WEATHER, asked
 
 PATH = "/v1/responses"
 SUM, OSLO = "What is 417 + 285?", "What is the weather in Oslo?"
@@ -26,11 +24,6 @@ CUSTOM = {  # with the name of a tool that the demo model likes to call
     "format": {"type": "grammar", "syntax": "lark", "definition": LARK},
 }
 Client = httpx2.AsyncClient
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> ServerSettings:
-    return ServerSettings(date=DATE, store=tmp_path)
 
 
 def run(
