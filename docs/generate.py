@@ -16,6 +16,7 @@ from mlx_gptoss import errors
 
 PAGE = Path(__file__).with_name("api.md")
 MODULE = re.compile(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])")  # of a qualified class name
+OBJECT = re.compile(r"<[^<>]* at 0x[0-9a-f]+>|<factory>")  # a default without a literal
 HEAD = """# Public API
 
 Everything below is imported from `mlx_gptoss`. Generated from the docstrings:
@@ -67,8 +68,7 @@ def _describe(name: str, thing: object) -> str:
 
 def _entry(level: str, name: str, thing: object, signature: str = "") -> str:
     text = inspect.cleandoc(getattr(thing, "__doc__", None) or "")
-    if not text:
-        print("NODOC", name)
+    assert text, f"`{name}` has no docstring"
     shown = signature or _signature(thing)
     code = f"```python\n{name}{shown}\n```\n" if shown else ""
     return f"{level} {name}\n\n{code}\n{_as_markdown(text)}\n"
@@ -81,12 +81,17 @@ def _signature(thing: object) -> str:
         return ""
     kept = [p for p in found.parameters.values() if p.name not in ("self", "cls")]
     short = str(found.replace(parameters=kept))
-    line = MODULE.sub("", short).replace("'", '"')
+    line = _plain(short)
     if len(line) <= 88:
         return line
-    listed = ",\n    ".join(MODULE.sub("", str(p)) for p in _with_marks(kept))
+    listed = ",\n    ".join(_plain(str(p)) for p in _with_marks(kept))
     end = line[line.rindex(")") :] if " -> " in line else ")"
-    return f"(\n    {listed},\n{end}".replace("'", '"')
+    return f"(\n    {listed},\n{end}"
+
+
+def _plain(text: str) -> str:
+    """Drop modules before class names, and the addresses of defaults."""
+    return OBJECT.sub("...", MODULE.sub("", text)).replace("'", '"')
 
 
 def _with_marks(parameters: list[inspect.Parameter]) -> list[object]:

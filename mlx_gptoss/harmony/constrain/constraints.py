@@ -46,6 +46,7 @@ class Constraints:
 
     @property
     def forces_a_call(self) -> bool:
+        """Say whether the turn must end in a tool call."""
         return self.tool_choice not in (AUTO, NONE)
 
     def __post_init__(self) -> None:
