@@ -12,16 +12,16 @@ from mlx_gptoss.api.limits import check_count, check_schema
 from mlx_gptoss.api.sampling_fields import SamplingFields
 from mlx_gptoss.api.settings import RequestLimits, ServerSettings
 from mlx_gptoss.api.wire import ContinuationFields
+from mlx_gptoss.chat.system_messages import system_messages
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.harmony.constrain.answer_format import AnswerFormat
 from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, REQUIRED
 from mlx_gptoss.harmony.json_text import Json
 from mlx_gptoss.harmony.messages import (
-    DeveloperContent,
+    IDENTITY,
     Effort,
     Message,
     ToolDescription,
-    system,
 )
 from mlx_gptoss.harmony.render.prompt import can_continue
 
@@ -190,7 +190,7 @@ def read_logit_bias(
     return out
 
 
-def opening_messages(
+def initial_messages(
     settings: ServerSettings,
     *,
     effort: str | None,
@@ -199,16 +199,15 @@ def opening_messages(
     answer_format: AnswerFormat | None,
 ) -> list[Message]:
     """Return the system message and, if it has content, the developer message."""
-    shown = answer_format.prompt_format if answer_format else None
-    content = DeveloperContent(
-        instructions or None,
-        tuple(tools),
-        response_formats=(shown,) if shown else (),
+    return system_messages(
+        identity=IDENTITY,
+        date=conversation_date(settings),
+        effort=gpt_oss_effort(effort),
+        namespaces=(),
+        instructions=instructions or None,
+        functions=tools,
+        response_format=answer_format,
     )
-    first = system(
-        gpt_oss_effort(effort), conversation_date=conversation_date(settings)
-    )
-    return [first] if content.empty else [first, Message("developer", content)]
 
 
 def conversation_date(settings: ServerSettings) -> str:

@@ -109,7 +109,7 @@ def test_a_tool_that_is_found_later_renames_none(
 def test_a_namespace_is_described_at_its_first_tool() -> None:
     found = offer(space("a", ADD, PATCH, description="Numbers."))
 
-    assert [tool.description for tool in found.opening] == [
+    assert [tool.description for tool in found.initial] == [
         "All of `a`: Numbers.\n\nAdd.",
         "",
     ]
@@ -139,14 +139,14 @@ def test_tools_of_the_first_items_stand_in_the_opening() -> None:
     rules = {"role": "developer", "content": "rules"}
     found = offer(PATCH, items=[rules, added(space("a", ADD)), USER])
 
-    assert [tool.name for tool in found.opening] == ["patch", "a__add"]
+    assert [tool.name for tool in found.initial] == ["patch", "a__add"]
     assert found.by_item == {}
 
 
 def test_tools_that_come_later_are_shown_where_they_come() -> None:
     found, [_, shown] = offer(items=[USER, added(ADD)]), messages([USER, added(ADD)])
 
-    assert found.opening == ()
+    assert found.initial == ()
     assert shown == m.developer(tools=found.offered.descriptions)
 
 

@@ -38,7 +38,7 @@ def read_request(
     reasoning_limit, auto_limit = reasoning_budget(request, settings)
     output_format = request.output_config.format if request.output_config else None
     answer_format = options.read_answer_format(output_format, limits)
-    conversation = options.opening_messages(
+    conversation = options.initial_messages(
         settings,
         effort=requested_effort(request),
         instructions=system_text(request.system),

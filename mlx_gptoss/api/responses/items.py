@@ -170,7 +170,7 @@ class _ItemParser:
         self._turn.append(m.text_call(name, required_string(item, "input", path)))
 
     def additional_tools(self, item: Json, path: str) -> None:
-        """Describe tools that were added later, unless the opening has them."""
+        """Describe tools added later, unless the developer message has them."""
         if tools := self._tools.by_item.get(path):
             self._add_other(m.developer(tools=tools))
 

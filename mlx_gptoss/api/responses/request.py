@@ -80,15 +80,15 @@ class ResponsesRequestReader:
         text_format = request.text.format if request.text else None
         answer_format = options.read_answer_format(text_format, limits)
         instructions = [request.instructions or "", *parsed.instructions]
-        opening = options.opening_messages(
+        initial = options.initial_messages(
             settings,
             effort=request.reasoning.effort if request.reasoning else None,
             instructions=PARAGRAPH_BREAK.join(filter(None, instructions)),
-            tools=tools.opening,
+            tools=tools.initial,
             answer_format=answer_format,
         )
         reasoning_limit, auto_limit = self._reasoning_budget(settings)
-        conversation = [*opening, *parsed.messages]
+        conversation = [*initial, *parsed.messages]
         result = ConversationRequest(
             conversation=conversation,
             continues_answer=options.continues_answer(
@@ -109,7 +109,7 @@ class ResponsesRequestReader:
             auto_reasoning_limit=auto_limit,
         )
         if request.truncation == AUTO_TRUNCATE:
-            result = truncate(result, runtime, opening, parsed.messages)
+            result = truncate(result, runtime, initial, parsed.messages)
         self.conversation_request = result
         return result
 
@@ -138,14 +138,14 @@ class ResponsesRequestReader:
 def truncate(
     request: ConversationRequest,
     runtime: Runtime,
-    opening: list[m.Message],
+    initial: list[m.Message],
     messages: list[m.Message],
 ) -> ConversationRequest:
     """Drop the oldest turns of a conversation that has outgrown the context."""
     context = runtime.context
 
     def prompt_tokens(first: int) -> int:
-        shorter = replace(request, conversation=[*opening, *messages[first:]])
+        shorter = replace(request, conversation=[*initial, *messages[first:]])
         try:
             return len(shorter.render(runtime))
         except LongPromptError as error:
@@ -156,7 +156,7 @@ def truncate(
     if prompt_tokens(0) <= max_prompt_tokens(context, request.params.max_tokens):
         return request
     kept = messages[first_kept_message(messages, context, prompt_tokens) :]
-    return replace(request, conversation=[*opening, *kept])
+    return replace(request, conversation=[*initial, *kept])
 
 
 def input_items(request: ResponsesInput) -> list[Any]:

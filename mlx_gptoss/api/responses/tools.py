@@ -2,7 +2,7 @@
 
     tools = read_tools(request.tools, items, limits)
     tools.offered      # every tool that can be called
-    tools.opening      # those described before the conversation
+    tools.initial      # those described before the conversation
     tools.by_item      # those that an item adds, described where it stands
 
 Tools come with the request, in an `additional_tools` item, or as the result of a search
@@ -47,7 +47,7 @@ class ResponsesTools:
 
     offered: RequestTools = field(default_factory=RequestTools)
     names: ToolNames = field(default_factory=ToolNames)
-    opening: ToolDescriptions = ()
+    initial: ToolDescriptions = ()
     by_item: Mapping[str, ToolDescriptions] = field(default_factory=dict)
 
 
@@ -73,7 +73,7 @@ def read_tools(
     `items` are without references; the first `earlier` are of previous responses.
     """
     parser = _ToolListParser(limits)
-    opening = parser.read(tools, "tools", redefine=False)
+    initial = parser.read(tools, "tools", redefine=False)
     by_item: dict[str, ToolDescriptions] = {}
     conversation_begun = False
     for index, item in enumerate(items):
@@ -82,7 +82,7 @@ def read_tools(
         if kind in TOOL_ITEM_TYPES:
             added = parser.read(item_tools(item, path), f"{path}.tools", redefine=True)
             if kind == ADDITIONAL_TOOLS and not conversation_begun:
-                opening.update(added)
+                initial.update(added)
             else:
                 by_item[path] = tuple(added.values())
         elif not (isinstance(item, Mapping) and item.get("role") in INSTRUCTION_ROLES):
@@ -91,7 +91,7 @@ def read_tools(
     ignored = tuple(parser.ignored)
     offered = RequestTools(descriptions, frozenset(parser.strict), ignored)
     check_tools(offered, limits)
-    return ResponsesTools(offered, parser.names, tuple(opening.values()), by_item)
+    return ResponsesTools(offered, parser.names, tuple(initial.values()), by_item)
 
 
 def item_path(index: int, earlier: int) -> str:
@@ -218,7 +218,7 @@ def namespace_note(namespace: str, description: str | None) -> str:
 
 
 def search_result_text(tools: ToolDescriptions) -> str:
-    """Describe the tools that a search found, in the format of the opening."""
+    """Describe the tools that a search found, as a developer message does."""
     if not tools:
         return "No tools were found."
     text = developer_text(DeveloperContent(tools=tools))
