@@ -1,12 +1,12 @@
-"""The SQLite file of a store: private, opened anew for every operation, never trusted.
+"""A private SQLite file, reopened for every operation and never trusted.
 
-    database = Database(path, STEPS)          # scripts, each from a version to the next
+    database = Database(path, STEPS)          # migrations, one per schema version
     database.read(lambda db: db.execute(...).fetchall())
     database.change(work)                     # one transaction: all of it or nothing
 
-A file that was removed, emptied or replaced while the server runs is only another file:
-nothing holds on to the old one. A damaged one is set aside at once, and the work done
-again on a new one. What the disk refuses is a StorageError. Any thread may ask.
+The file may be removed, emptied or replaced while the server runs, because nothing
+holds it open. A damaged file is moved aside and the operation repeated on a new one.
+Disk errors raise StorageError. Thread-safe.
 """
 
 import logging
@@ -32,7 +32,7 @@ from mlx_gptoss.files import (
 log = logging.getLogger(__name__)
 
 BUSY_SECONDS = 10.0
-JOURNALS = ("-journal", "-wal", "-shm")  # endings of what belongs to a file
+JOURNALS = ("-journal", "-wal", "-shm")  # suffixes of SQLite's own files
 BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
 DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ")
 UNREADABLE = ("no such table", "no such column", "Could not decode to UTF-8")
@@ -43,11 +43,11 @@ Work = Callable[[sqlite3.Connection], T]
 
 
 class DamagedError(Exception):
-    """What was read cannot be what was written."""
+    """The file does not hold what was written to it."""
 
 
 class Database:
-    """See the module. Raises StorageError for a place that cannot be used."""
+    """The file at `path`. Its methods raise StorageError if it cannot be used."""
 
     def __init__(
         self, path: Path, steps: Sequence[str], *, busy_seconds: float = BUSY_SECONDS
@@ -56,22 +56,22 @@ class Database:
         self._steps = steps
         self._busy_seconds = busy_seconds
         self._lock = threading.Lock()
-        self._until = 0.0  # when whoever has the lock gives up, by the clock
-        self._seen = False  # whether the file was there before
+        self._until = 0.0  # deadline of the operation that has the lock
+        self._seen = False  # whether the file existed before
 
     def read(self, work: Work[T]) -> T:
-        """Return what `work` finds in one state of the file."""
+        """Run `work` in a read transaction and return its result."""
         return self._run("begin", work)
 
     def change(self, work: Work[T]) -> T:
-        """Do all of `work`, or nothing."""
+        """Run `work` in a write transaction and return its result."""
         return self._run("begin immediate", work)
 
     def remove(self, work: Work[T]) -> T:
-        """Do `work`, which only takes away, on a disk without room for a journal, too.
+        """Run `work`, which only deletes, even on a disk without room for a journal.
 
-        There SQLite keeps the journal in memory. If the process is killed in these
-        milliseconds the file may be damaged; else what should go could not.
+        Then the journal is kept in memory: a kill within these milliseconds may damage
+        the file, but otherwise nothing could be deleted from a full disk.
         """
         try:
             return self.change(work)
@@ -94,7 +94,7 @@ class Database:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Let one thread work; each waits `busy_seconds` in all, for whatever it is."""
+        """Hold the lock; threads and SQLite's locks together wait `busy_seconds`."""
         until = time.monotonic() + self._busy_seconds
         if not self._lock.acquire(timeout=self._busy_seconds):
             raise self._error(SQLITE_REASONS["SQLITE_BUSY"])
@@ -113,7 +113,7 @@ class Database:
                 done = work(connection)
                 connection.execute("commit")
             except BaseException:
-                if connection.in_transaction:  # SQLite may have ended it itself
+                if connection.in_transaction:  # SQLite may have rolled back already
                     connection.execute("rollback")
                 raise
             return done
@@ -130,7 +130,7 @@ class Database:
         return connection
 
     def _make_file(self) -> None:
-        """Make the file if it is not there; nobody else may read it."""
+        """Create the file if it is missing, readable only by its owner."""
         with storage_errors(self.path):
             if self._seen and not self.path.exists():
                 log.warning("`%s` was removed: a new one is created", self.path)
@@ -139,7 +139,7 @@ class Database:
         self._seen, self._inode = True, status.st_ino
 
     def _make_tables(self, connection: sqlite3.Connection) -> None:
-        """Bring the file to the newest version; one that is there is not written to."""
+        """Migrate the file to the newest version; a current one is not written to."""
         version, newest = _version(connection), len(self._steps)
         if version > newest:
             raise self._error(NEWER)
@@ -153,10 +153,10 @@ class Database:
         connection.execute("commit")
 
     def _set_aside(self, error: DamagedError) -> None:
-        """Give a damaged file another name, with its journal."""
+        """Rename a damaged file and its journals."""
         with storage_errors(self.path, "set aside"):
             if not self.path.exists() or self.path.stat().st_ino != self._inode:
-                return  # another server was faster
+                return  # another process did it already
             aside = _free_name(self.path)
             self.path.rename(aside)
             for ending in JOURNALS:
@@ -168,7 +168,7 @@ class Database:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Turn what SQLite reports into a DamagedError or a StorageError."""
+        """Turn SQLite errors into DamagedError or StorageError."""
         try:
             yield
         except sqlite3.Error as error:
@@ -191,7 +191,7 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _free_name(path: Path) -> Path:
-    """A name that no file has, whatever the clock says."""
+    """Return a name that no file has."""
     number = 1
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
