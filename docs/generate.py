@@ -16,7 +16,7 @@ from mlx_gptoss import errors
 
 PAGE = Path(__file__).with_name("api.md")
 MODULE = re.compile(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])")  # of a qualified class name
-OBJECT = re.compile(r"<[^<>]* at 0x[0-9a-f]+>|<factory>")  # a default without a literal
+OBJECT = re.compile(r"<[^\n]* at 0x[0-9a-f]+>|<factory>")  # a default without a literal
 HEAD = """# Public API
 
 Everything below is imported from `mlx_gptoss`. Generated from the docstrings:
