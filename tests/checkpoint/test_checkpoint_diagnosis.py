@@ -1,4 +1,4 @@
-"""Odd checkpoints as other tools write them: what each is, and advice that is true."""
+"""Checkpoints of other tools are recognized, and the remedy in the message works."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What is wrong with a checkpoint is named, and with it what to do."""
+"""Errors for damaged checkpoints name the fault and the remedy."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Safetensors headers: literal bytes in, our tensors or one clear error out."""
+"""Safetensors headers: literal bytes in, tensors or one clear error out."""
 
 import json
 from pathlib import Path

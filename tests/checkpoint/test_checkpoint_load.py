@@ -1,4 +1,4 @@
-"""Bytes on their way from files into MLX's memory."""
+"""Loading bytes from files into MLX's memory."""
 
 import json
 import math

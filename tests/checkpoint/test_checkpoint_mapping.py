@@ -1,4 +1,4 @@
-"""Adopting mapped pages: what Metal does is stood in for by a copy of what is mapped.
+"""Mapping weights: a copy of the mapped pages stands in for Metal's zero-copy use.
 
 Everything but the sharing itself runs as on a Mac; a CPU refuses to share.
 """

@@ -1,4 +1,4 @@
-"""What the small files beside the weights say is off, not read, or named."""
+"""Notices about the small files beside the weights."""
 
 import json
 import logging

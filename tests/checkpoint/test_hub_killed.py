@@ -1,4 +1,4 @@
-"""`mlx-gptoss pull` killed in the middle, stopped, run twice at once, in earnest."""
+"""`mlx-gptoss pull` in real processes: killed, stopped, run twice at once."""
 
 import os
 import signal

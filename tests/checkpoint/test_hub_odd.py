@@ -1,4 +1,4 @@
-"""A machine, a network or a cache that is not as it should be: one line, no trace."""
+"""Faults of the machine, the network or the cache give one line and no traceback."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a user sees of loading: a bar with its rate, and a second start that is warm."""
+"""Loading as users see it: a progress bar with its rate, and a warm second start."""
 
 import ctypes
 import mmap

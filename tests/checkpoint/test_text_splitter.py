@@ -1,4 +1,4 @@
-"""Long texts in pieces: the ids of the whole, no more of them than needed, no stall."""
+"""Split texts have the token ids of the whole; long ones do not block threads."""
 
 from pathlib import Path
 

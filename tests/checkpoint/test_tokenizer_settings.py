@@ -1,4 +1,4 @@
-"""What fine-tuning leaves in a `tokenizer.json` does not reach a prompt."""
+"""Settings that fine-tuning leaves in a `tokenizer.json` do not change a prompt."""
 
 import json
 from collections.abc import Callable

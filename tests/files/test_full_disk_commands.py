@@ -1,4 +1,4 @@
-"""Commands on a disk that takes no more: one line, the old file whole, nothing left."""
+"""Commands on a full disk: one line, the old file intact, nothing left behind."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What `config.json` may say, and what is refused with which words."""
+"""Parsing `config.json`: accepted settings, and errors for the rest."""
 
 import logging
 from typing import Any

@@ -1,4 +1,4 @@
-"""The MXFP4 code against tests/support/oracle.py and against MLX, byte for byte."""
+"""MXFP4 against tests/support/oracle.py and against MLX, byte for byte."""
 
 import mlx.core as mx
 import numpy as np

@@ -1,4 +1,4 @@
-"""What fits at once: who is let in, who pauses, who is refused."""
+"""Memory of batches: requests are admitted, paused or refused."""
 
 from collections.abc import Iterator
 from dataclasses import replace

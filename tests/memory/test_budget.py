@@ -1,4 +1,4 @@
-"""Budgets are obeyed: real processes, and the peak the system saw of them.
+"""Memory budgets hold in real processes, by the peak that the system reports.
 
 By hand, on 3.7 GB: `pytest -m soak tests/memory/test_budget.py`, which takes a folder
 that is there already from $MLX_GPTOSS_LARGE.

@@ -1,4 +1,4 @@
-"""Where experts are planned to lie: published models on Macs that can be bought."""
+"""Placement of the published models' experts on Macs on sale."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""`mlx-gptoss plan`, `probe` and `trace` as they are typed; no weights but the demo."""
+"""`mlx-gptoss plan`, `probe` and `trace` from the command line, on the demo."""
 
 import json
 from pathlib import Path

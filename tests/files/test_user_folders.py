@@ -1,4 +1,4 @@
-"""Folders that the environment names: whole paths, or one line that says so."""
+"""Folders named by the environment must be absolute paths."""
 
 import os
 import subprocess
