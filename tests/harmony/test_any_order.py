@@ -1,4 +1,4 @@
-"""Arguments may come in any order of fields, and only what the schema allows does."""
+"""Fields of arguments occur in any order; nothing that the schema forbids does."""
 
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def takes(
     grammars: LocalGrammars = GRAMMARS,
     tokenizer: Tokenizer = BYTES,
 ) -> bool:
-    """Whether the grammar lets `text` through, token by token, to its end."""
+    """Whether the grammar accepts `text`, token by token, up to its end."""
     matcher = grammars.matcher(grammars.compile(kind, schema, what="a schema"))
     for token in tokenizer.encode(text):
         if not matcher.token_mask(tokenizer.vocab_size)[token]:
@@ -133,7 +133,7 @@ def test_and_nothing_else_comes(schema: Any, text: str) -> None:
 
 
 def test_it_is_so_with_the_tokens_of_gpt_oss(o200k_folder: Path) -> None:
-    """Whose tokens hold the end of a value, a comma and the next name in one."""
+    """A vocabulary with tokens that span a value's end, a comma and the next name."""
     tokenizer = Tokenizer.open(o200k_folder)
     grammars = LocalGrammars(tokenizer)
 
@@ -165,7 +165,7 @@ TEXTS = {"type": "object", "properties": {"q": {"type": "string"}}}
 @pytest.mark.parametrize("most", [0, 1, 2])
 @pytest.mark.parametrize("least", [0, 1])
 def test_arrays_of_few_items_change_no_order(least: int, most: int) -> None:
-    """`{0,0}` is no repetition to the library: the order of the schema was kept."""
+    """The library rejects `{0,0}`, which used to enforce the order of the schema."""
     items = {"type": "array", "items": TEXTS, "minItems": least, "maxItems": most}
     declared = {**WEATHER, "properties": {"a": items, "b": BOOLEAN}, "required": ["b"]}
     others = {
@@ -224,7 +224,7 @@ def test_more_fields_than_can_be_remembered_keep_the_order_of_the_schema() -> No
 
 
 def test_references_to_each_other_are_followed_once() -> None:
-    """In all ways there are, it would never end."""
+    """Following every path would never end."""
     names = [f"n{n}" for n in range(40)]
     other = [{"$ref": f"#/$defs/{name}"} for name in names]
     schema = {**other[0], "$defs": {name: {"anyOf": other} for name in names}}

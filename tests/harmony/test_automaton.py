@@ -1,4 +1,4 @@
-"""Which headers are legal: the automaton against lists of headers."""
+"""The automaton accepts every legal header and no other, by lists of headers."""
 
 from itertools import product
 
@@ -31,7 +31,7 @@ PYTHON = AllowedCall(
 def walk(
     automaton: Automaton, ids: list[int], state: int | None = None
 ) -> State | None:
-    """The place behind `ids`, or None where one of them is not legal."""
+    """Return the state behind `ids`, or None if one of them is not legal."""
     found: int | None = automaton.start if state is None else state
     for token in ids:
         assert found is not None
@@ -96,7 +96,7 @@ def test_every_other_header_is_refused(header: str) -> None:
 
 
 def test_our_own_rendering_is_legal_in_both_forms() -> None:
-    """What history shows the model is what the model may write."""
+    """Headers of calls in history are legal for the model."""
     automaton = build_automaton(
         O200K, AllowedTurn(calls=(AllowedCall("functions.get_weather"),))
     )

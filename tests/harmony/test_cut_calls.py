@@ -83,7 +83,7 @@ def message(most: int, **fields: Any) -> dict[str, Any]:
 
 
 def sse(reply: httpx2.Response) -> list[dict[str, Any]]:
-    """The events of a stream whose frames are named."""
+    """Return the events of a stream with named frames."""
     frames = [frame for frame in reply.text.split("\n\n") if "data: {" in frame]
     return [json.loads(frame.partition("data: ")[2]) for frame in frames]
 
@@ -162,7 +162,7 @@ def url() -> Iterator[str]:
 
 @pytest.mark.parametrize("cut", FEW)
 def test_anthropics_own_loop_runs_nothing(url: str, cut: str) -> None:
-    """It runs what blocks there are, whatever the reason to stop."""
+    """This client runs every block, whatever the stop reason."""
     ran: list[str] = []
 
     @anthropic.beta_tool
@@ -212,7 +212,7 @@ def test_what_openais_client_gathers_cannot_be_run(url: str, cut: str) -> None:
 
 @pytest.mark.soak
 def test_arguments_in_circles_are_cut_on_every_api() -> None:
-    """The demo model made to say one word for ever, within a string."""
+    """The demo model, made to repeat one word within a string without end."""
     with load("demo") as demo:
         [word] = demo.tokenizer.encode(" is")
         forced: dict[str, Any] = {"logit_bias": {str(word): 100}, "temperature": 0}

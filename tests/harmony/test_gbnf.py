@@ -1,4 +1,4 @@
-"""GBNF as Lark: the same texts, judged by a recognizer that tries every way."""
+"""GBNF becomes Lark for the same texts, judged by an exhaustive recognizer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,7 +32,7 @@ ws ::= | " " | "\n" [ \t]{0,20}
 
 
 def accepts(grammar: str, text: str) -> bool:
-    """Whether a text may come, and may end there."""
+    """Whether a text is accepted, and complete."""
     compiled = GRAMMARS.compile("grammar", grammar, what="the grammar")
     matcher = GRAMMARS.matcher(compiled)
     for byte in text.encode():
@@ -158,7 +158,7 @@ Ends = dict[tuple[str, int], frozenset[int]]
 
 
 def ends(node: Any, text: str, at: int, known: Ends) -> frozenset[int]:
-    """Where a node that begins at `at` can end; of rules, as far as it is known."""
+    """Return where a node that starts at `at` can end, given what is known of rules."""
     if isinstance(node, str):
         return frozenset([at + len(node)] if text.startswith(node, at) else [])
     kind, given = node[:2]
@@ -186,7 +186,7 @@ def ends(node: Any, text: str, at: int, known: Ends) -> frozenset[int]:
 
 
 def recognized(rules: dict[str, Any], text: str) -> bool:
-    """Whether a text is one of the grammar's: grow what is known until it stands."""
+    """Whether a text is in the grammar, by iteration to a fixed point."""
     places = range(len(text) + 1)
     known: Ends = {(name, at): frozenset() for name in rules for at in places}
     while True:

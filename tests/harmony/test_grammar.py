@@ -1,4 +1,4 @@
-"""What a grammar lets through is judged by jsonschema, on texts drawn at random."""
+"""Random texts that a grammar accepts, judged by jsonschema."""
 
 import json
 import random
@@ -30,7 +30,7 @@ JSON_VALUES = st.one_of(
 def ranges(
     low: str, high: str, values: st.SearchStrategy[Any]
 ) -> st.SearchStrategy[Any]:
-    """Bounds in order, either of which may be missing."""
+    """Return ordered bounds, either of which may be missing."""
     pairs = st.tuples(values, values).map(sorted)
     both = pairs.map(lambda pair: {low: pair[0], high: pair[1]})
     one = values.map(lambda value: {low: value})
@@ -83,7 +83,7 @@ KINDS: tuple[GrammarKind, ...] = ("json_schema", "arguments")
 def drawn(
     schema: Any, seed: int, kind: GrammarKind = "json_schema", *, strict: bool = False
 ) -> str | None:
-    """A text that the grammar of `schema` lets through, or None if it takes long."""
+    """Return a text that the grammar of `schema` accepts, or None if it takes long."""
     compiled = GRAMMARS.compile(kind, schema, what="a schema", strict=strict)
     matcher = GRAMMARS.matcher(compiled)
     source = random.Random(seed)
@@ -101,7 +101,7 @@ def drawn(
 
 
 def check(schema: Any, seed: int, kind: GrammarKind = "json_schema") -> bool:
-    """Draw one text; it must be JSON that the schema allows. False if none came."""
+    """Check that a random text is JSON the schema allows; False if there is none."""
     text = drawn(schema, seed, kind)
     if text is None:
         return False
@@ -118,7 +118,7 @@ def check(schema: Any, seed: int, kind: GrammarKind = "json_schema") -> bool:
 
 
 def shuffled(value: Any, source: random.Random) -> Any:
-    """The same value, with the fields of its objects in another order."""
+    """Return the value with the fields of its objects in another order."""
     if isinstance(value, list):
         return [shuffled(one, source) for one in value]
     if not isinstance(value, dict):
@@ -128,7 +128,7 @@ def shuffled(value: Any, source: random.Random) -> Any:
 
 
 def lets_through(schema: Any, text: str, kind: GrammarKind) -> bool:
-    """Whether the grammar takes `text`, to its end."""
+    """Whether the grammar accepts `text` up to its end."""
     matcher = GRAMMARS.matcher(GRAMMARS.compile(kind, schema, what="a schema"))
     for byte in text.encode():
         if not matcher.token_mask(BYTES)[byte]:

@@ -31,7 +31,7 @@ def own() -> Iterator[WorkerGrammars]:
 
 
 def chained(count: int) -> dict[str, Any]:
-    """Objects in each other by reference, `count` in all."""
+    """Return `count` objects nested by reference."""
     fields = [{"a": {"$ref": f"#/$defs/at{n + 1}"}} for n in range(count)]
     link = {f"at{n}": {"properties": one} for n, one in enumerate(fields)}
     return {"$ref": "#/$defs/at0", "$defs": {**link, f"at{count}": {"const": 1}}}

@@ -1,4 +1,4 @@
-"""A grammar takes every value that its schema allows, whatever the schema is."""
+"""A grammar accepts every value that its schema allows, whatever the schema is."""
 
 import json
 from decimal import Decimal
@@ -75,7 +75,7 @@ BOUNDS = st.one_of(
 
 
 def written(value: int | float) -> list[str]:
-    """A number in plain and in scientific notation, as people and programs do."""
+    """Write a number in plain and in scientific notation, as people and programs do."""
     exact = Decimal(repr(value))
     mantissa = exact.scaleb(-exact.adjusted())
     if len(exact.as_tuple().digits) > 17:  # no program writes these with an exponent
@@ -235,7 +235,7 @@ def test_white_space_is_a_separator_and_an_indent(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_endless_run_of_space_ends_everywhere(kind: GrammarKind) -> None:
-    """Whatever was begun, blanks and line breaks come to an end."""
+    """White space is bounded wherever it occurs."""
     text = '{"a": 1, "b": [{"c": "d"}, {"e": [true]}]}'
     compiled = GRAMMARS.compile(kind, SPACED, what="it")
     for end in range(1, len(text)):

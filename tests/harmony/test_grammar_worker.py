@@ -1,4 +1,4 @@
-"""Grammars in their own process: the same masks, and what happens when it fails.
+"""Grammars in their own process: the same masks, and recovery when it fails.
 
 The process is stopped or killed by the tests: no grammar here asks too much of it.
 """
@@ -67,7 +67,7 @@ def ship(own: WorkerGrammars) -> WorkerMatcher:
 
 
 def walk(matcher: Any, seed: int, most: int = 60) -> bytes:
-    """Draw a text that a matcher lets through."""
+    """Return a random text that a matcher accepts."""
     draw, text = random.Random(seed), bytearray()
     while len(text) < most and not matcher.is_accepting:
         token = draw.choice(np.flatnonzero(matcher.token_mask(BYTES)).tolist())
@@ -196,7 +196,7 @@ def test_a_process_that_grows_too_large_is_killed(
 def test_of_several_that_were_under_way_each_is_tried_again(
     own: WorkerGrammars, supervisor: Supervisor
 ) -> None:
-    """The process is killed from outside: nobody is found to be at fault."""
+    """The process is killed from outside: no task is blamed."""
     patterns = [
         own.compile("regex", letter * 50_000, what="a long name") for letter in "abc"
     ]

@@ -1,4 +1,4 @@
-"""The grammar worker's start and end, and its clock: around it much may be amiss."""
+"""Start, end and clock of the grammar worker, in adverse environments."""
 
 import gc
 import os
@@ -48,7 +48,7 @@ def own(supervisor: Supervisor) -> Iterator[WorkerGrammars]:
 
 
 class Slow(Tokenizer):
-    """A tokenizer that takes its time to be written."""
+    """A tokenizer whose serialization waits for an event."""
 
     may_go = threading.Event()
 

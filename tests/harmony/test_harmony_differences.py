@@ -1,6 +1,6 @@
 """Each row of the tables in harmony/README.md, run on both sides.
 
-The tables are the data: what they say of the library and of us is what is compared.
+The tables are the test data: both columns are compared with what each side does.
 """
 
 import json
@@ -71,7 +71,7 @@ DEEP = 100
 
 
 def theirs(given: list[m.Message]) -> str:
-    """The library's prompt, with its own dropping; or the word `error`."""
+    """Return the library's prompt, after its own dropping, or the word `error`."""
     try:
         conversation = oracle_conversation(given)
         ids = oracle().render_conversation_for_completion(conversation, ASSISTANT)

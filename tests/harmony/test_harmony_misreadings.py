@@ -56,7 +56,7 @@ MISREAD = table("| what | stream behind")
 
 
 def listed(cell: str) -> list[list[Any]]:
-    """The messages a cell of the table shows, those of the installed version."""
+    """Return the messages in a cell of the table, for the installed version."""
     versions = re.split(r"0\.0\.8|, 0\.0\.11", cell)
     cell = versions[-1 if is_oss_harmony() else min(1, len(versions) - 1)]
     return [json.loads(text) for text in code(cell) if text.startswith("[")]
@@ -180,7 +180,7 @@ NOISE = [
 
 
 def random_stream(random: Random) -> str:
-    """One to four messages, well-formed or nearly so, as the assistant goes on."""
+    """Return one to four messages, well-formed or nearly so, as an assistant writes."""
     stream = ""
     for place in range(random.randint(1, 4)):
         noise = [random.choice(NOISE) * (random.random() < NOISY) for _ in "ab"]
@@ -191,7 +191,7 @@ def random_stream(random: Random) -> str:
 
 
 def agree(seed: int, examples: int) -> Counter[str]:
-    """Read random streams with both; count those read alike, as listed, not at all."""
+    """Parse random streams with both; count equal, listed and failed results."""
     counts: Counter[str] = Counter()
     random = Random(seed)
     for _ in range(examples):

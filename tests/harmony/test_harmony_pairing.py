@@ -1,4 +1,4 @@
-"""Results stand behind their calls, in the order of the calls; what is odd is named."""
+"""Results follow their calls, in the order of the calls; errors name what is odd."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The parser: as openai-harmony where that parses; sensible where it does not."""
+"""The parser equals openai-harmony where that parses, and recovers elsewhere."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Parts of contents: text is read, a line stands for the rest."""
+"""Content parts: text is kept, a line replaces the rest."""
 
 import base64
 from typing import Any

@@ -21,7 +21,7 @@ GOLDEN = sorted(FOLDER.glob("*.json"))
 UPDATE = "MLX_GPTOSS_UPDATE_GOLDEN"
 VOCABULARY = O200k()
 KEEP = openai_harmony.RenderConversationConfig(auto_drop_analysis=False)
-# On purpose not as in the library, see harmony/README.md.
+# Deliberately different from the library, see harmony/README.md.
 DIFFERENT = {"resolved-schema", "response-format", "typed-marks"}
 OSS_DIFFERENT = DIFFERENT | {"saved-chat"}  # writes `code` as a constraint
 

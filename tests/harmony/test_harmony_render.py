@@ -38,7 +38,7 @@ WEATHER = m.ToolDescription(
 
 
 def differ(given: list[m.Message]) -> list[str]:
-    """Name the ways in which we and the library render `given` differently."""
+    """Return how we and the library render `given` differently."""
     theirs = oracle_conversation(given)
     history = oracle().render_conversation(theirs, KEEP)
     training = oracle().render_conversation_for_training(theirs, KEEP)
@@ -80,7 +80,7 @@ def written_form() -> str:
 
 
 def in_form(ids: list[int], given: list[m.Message], form: str) -> list[int]:
-    """Move the recipients in the library's `ids` to where `form` has them."""
+    """Move the recipients in the library's `ids` to the position of `form`."""
     if form == written_form():
         return ids
     channel = [VOCABULARY.special("<|channel|>"), *VOCABULARY.encode("commentary")]

@@ -1,4 +1,4 @@
-"""Where our TypeScript says more than the library's `any`, and how numbers look."""
+"""TypeScript for schemas that the library writes as `any`, and the form of numbers."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from mlx_gptoss.harmony.render.typescript import typescript
 
 
 def field(schema: dict[str, Any], **root: Any) -> str:
-    """The type of one required field `x`."""
+    """Return the type of one required field `x`."""
     text = typescript(
         {"type": "object", "properties": {"x": schema}, "required": ["x"], **root}
     )
@@ -108,7 +108,7 @@ def test_a_schema_nested_without_end_is_any_at_some_depth() -> None:
 
 
 def test_types_that_refer_to_each_other_are_written_once() -> None:
-    """In all orders there are, six of them would take five million characters."""
+    """Written out in every order, six of them would take five million characters."""
     names = [f"N{n}" for n in range(9)]
     any_of_them = {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in names]}
     types = {
@@ -126,7 +126,7 @@ def test_types_that_refer_to_each_other_are_written_once() -> None:
 
 
 def test_what_references_bring_is_bounded() -> None:
-    """Twice the next, twenty times: a million leaves."""
+    """Each of twenty levels references the next twice: a million leaves."""
     types: dict[str, Any] = {
         f"D{n}": {
             "type": "object",

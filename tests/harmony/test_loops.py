@@ -1,4 +1,4 @@
-"""Text that goes in circles is told from text that does not."""
+"""Text that repeats itself is detected, and other text is not."""
 
 import base64
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ ENOUGH = 4 * WINDOW
 
 
 def first_loop(tokens: Iterable[int], share: float = NEARLY) -> int | None:
-    """The place of the token at which a detector calls it a loop."""
+    """Return the index of the token at which a detector finds a loop."""
     detector = LoopDetector(share=share)
     for place, token in enumerate(islice(tokens, ENOUGH)):
         if detector.feed(token):
@@ -43,7 +43,7 @@ def test_an_exact_cycle_is_found(period: int) -> None:
 
 
 def test_copies_that_differ_a_little_are_found() -> None:
-    """A counter that goes up in each copy of a sentence."""
+    """A counter that increases in each copy of a sentence."""
     place = first_loop(n if n % 30 == 0 else n % 30 for n in count())
 
     assert place is not None
@@ -105,7 +105,7 @@ def test_an_answer_that_only_repeats_itself_is() -> None:
 
 
 def first_cycle(tokens: Iterable[int]) -> int | None:
-    """The place of the token at which an exact cycle is told."""
+    """Return the index of the token at which an exact cycle is found."""
     detector = CycleDetector()
     for place, token in enumerate(tokens):
         if detector.feed(token):
@@ -128,7 +128,7 @@ def rows(lines: Iterable[str]) -> str:
 
 
 def bits(size: int) -> str:
-    """A grid of chance: four runs of tokens are all there is in it, and no cycle."""
+    """A random grid: it has only four distinct n-grams, but no cycle."""
     random = Random(1)
     return rows(",".join(random.choice("01") for _ in range(size)) for _ in range(size))
 

@@ -1,4 +1,4 @@
-"""One odd schema of a tool refuses nothing: what cannot be kept is free, and named."""
+"""An odd schema never fails a request: what cannot be enforced is named."""
 
 import json
 from typing import Any
@@ -22,7 +22,7 @@ LONG_AGO = (
     "^P(?!$)(\\d+Y)?(\\d+M)?(T(?=\\d)(\\d+H)?)?$"  # of the form of zod's durations
 )
 NOTHING_FREED = ""
-# The schema of a field `n`, the keyword that is freed, and arguments that must fit.
+# The schema of a field `n`, the unenforced keyword, and arguments that must fit.
 FIELDS: dict[str, tuple[Any, str, str]] = {
     "look-ahead": (
         {"type": "string", "pattern": "^(?=.*[A-Z]).{2,}$"},

@@ -30,7 +30,7 @@ SAID = "no grammar keeps `pattern` of `n`): leave that out, or do not ask for `s
 
 
 def odd_bodies(*, strict: bool | None) -> dict[str, dict[str, Any]]:
-    """A request with an odd tool behind a good one, for each API."""
+    """Return a request with an odd tool after a good one, for each API."""
     good = WEATHER["function"]
     odd = {"name": "odd", "parameters": ODD, "strict": strict}
     messages = [{"role": "user", "content": "hi"}]

@@ -1,4 +1,4 @@
-"""The judges of the other tests, judged: what they let through and what not."""
+"""Tests of the judges that other tests use: what they accept and reject."""
 
 import pytest
 

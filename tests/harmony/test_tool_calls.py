@@ -6,6 +6,7 @@ import pytest
 
 from mlx_gptoss.harmony import events as e
 from mlx_gptoss.harmony import messages as m
+from mlx_gptoss.harmony.parse.argument_errors import argument_errors
 from mlx_gptoss.harmony.parse.arguments import parse_arguments
 from tests.harmony.test_harmony_parse import parse
 from tests.support.parser_account import BUILT_IN
@@ -164,3 +165,10 @@ def test_a_call_with_unreadable_arguments_fails_with_the_reason() -> None:
     assert events[-2] == e.ToolCallFailed(
         "call_1", "f", "[1]", "the arguments are not a JSON object: this is a number"
     )
+
+
+def test_true_is_not_one_to_an_enum() -> None:
+    schema = {"enum": [1]}
+
+    assert list(argument_errors(1.0, schema)) == []
+    assert list(argument_errors(True, schema)) != []

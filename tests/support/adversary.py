@@ -1,4 +1,4 @@
-"""A model that does its best to break a header: noise, and a push to what is wrong.
+"""A model that tries to break headers: random logits, biased towards wrong tokens.
 
 Logits are a pure function of the ids read, as those of any FakeModel.
 """

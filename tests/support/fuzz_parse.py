@@ -1,5 +1,5 @@
 # pyright: reportAttributeAccessIssue=false, reportMissingImports=false, reportMissingModuleSource=false
-"""Look for ids that break the parser, guided by what code they reach.
+"""Search for ids that break the parser, guided by code coverage.
 
     pip install atheris                    # Linux
     python -m tests.support.fuzz_parse             # 60 seconds
@@ -25,7 +25,7 @@ WILD = 255  # a byte that announces an id of any size
 
 
 def fuzz(data: bytes) -> None:
-    """Read `data` as ids: mostly words of headers, now and then any id at all."""
+    """Convert `data` to ids: mostly words of headers, sometimes arbitrary ids."""
     source = atheris.FuzzedDataProvider(data)
     ids = []
     while source.remaining_bytes():

@@ -1,7 +1,7 @@
 """Read and write the recorded streams of `tests/golden/malformed/`.
 
 A file is text for a person: what happened, the stream with its special tokens by
-name, its ids, and what the parser is to make of it, one line a result.
+name, its ids, and the expected output of the parser, one line per result.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ TEXTS = {
 
 @dataclass(frozen=True)
 class Recorded:
-    """One recorded stream. `ending` tells whether it was cut off."""
+    """A recorded stream; `ending` says whether it was cut off."""
 
     title: str
     stream: str
@@ -40,13 +40,13 @@ def read(path: Path) -> Recorded:
 
 
 def write(name: str, title: str, stream: str, ids: list[int]) -> None:
-    """Record a stream with what the parser makes of it today, for review."""
+    """Record a stream with the parser's current output, for review."""
     parts = [title, stream, " ".join(map(str, ids)), "\n".join(outcome(ids)) + "\n"]
     (FOLDER / f"{name}.txt").write_text("\n---\n".join(parts))
 
 
 def outcome(ids: list[int], tokenizer: TokenSource | None = None) -> list[str]:
-    """What the parser makes of `ids`, a line for each thing."""
+    """Return the parser's output for `ids`, one line per result."""
     parser = Parser(tokenizer or O200k(), tools=OFFERED, built_in=BUILT_IN)
     events = [event for token in ids for event in parser.feed(token)]
     events += parser.finish()

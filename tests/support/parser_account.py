@@ -1,4 +1,4 @@
-"""What must hold of the parser for any ids at all; shared by the fuzzers.
+"""Invariants of the parser for arbitrary ids; shared by the fuzzers.
 
 `WORDS` are the tokens headers are made of, special ones and such without text too.
 """
@@ -24,53 +24,53 @@ WORDS = [*SPECIALS.values(), 200001, 201087, 300000, *HALVES, *LONG] + [
     for token in (*VOCABULARY.encode(word), *VOCABULARY.encode(" " + word))
 ]
 BUILT_IN = ["python", "browser.search"]
-TOLD = e.Reasoning | e.Preamble | e.Answer | e.OtherText | e.ToolCallDelta
+TEXT_EVENTS = e.Reasoning | e.Preamble | e.Answer | e.OtherText | e.ToolCallDelta
 
 
 def account(stream: Sequence[int]) -> Parser:
-    """Parse `stream`; each id has one fate, and the text told is that of the texts.
+    """Parse `stream`; check that each id has one kind and no text is lost or added.
 
-    Raises AssertionError where that does not hold.
+    Raises AssertionError if an invariant is violated.
     """
     parser = Parser(VOCABULARY, tools=["f"], built_in=BUILT_IN)
     events = [event for token in stream for event in parser.feed(token)]
     events += parser.finish()
-    fates = list(zip(stream, parser.token_kinds, strict=True))
-    kept = [token for token, fate in fates if fate == "text"]
+    kinds = list(zip(stream, parser.token_kinds, strict=True))
+    kept = [token for token, kind in kinds if kind == "text"]
     marks = set(SPECIALS.values())
 
     assert set(parser.token_kinds) <= {"text", "header", "control", "repaired"}
     assert not marks & set(kept)
-    assert all(token in marks for token, fate in fates if fate == "control")
-    assert without_spaces(told_text(events)) == without_spaces(text_of(fates))
+    assert all(token in marks for token, kind in kinds if kind == "control")
+    assert without_spaces(event_text(events)) == without_spaces(text_of(kinds))
     assert len(parser.repairs) >= ("repaired" in parser.token_kinds)
     render_messages(parser.messages, VOCABULARY)
     return parser
 
 
-def text_of(fates: Sequence[tuple[int, str]]) -> str:
-    """The text of the ids that are text; characters end where a message does."""
+def text_of(kinds: Sequence[tuple[int, str]]) -> str:
+    """Return the text of the ids of kind `text`; characters end with a message."""
     stretches: list[bytes] = [b""]
-    for token, fate in fates:
-        if fate == "control":
+    for token, kind in kinds:
+        if kind == "control":
             stretches.append(b"")
-        elif fate == "text":
+        elif kind == "text":
             stretches[-1] += VOCABULARY.token_bytes(token)
     return "".join(stretch.decode("utf-8", "replace") for stretch in stretches)
 
 
-def told_text(events: Sequence[e.ParserEvent]) -> str:
-    """All text the events gave; a call that was held back gives it once."""
+def event_text(events: Sequence[e.ParserEvent]) -> str:
+    """Return the text of all events, and that of a held call once."""
     streamed = {event.id for event in events if isinstance(event, e.ToolCallDelta)}
-    told = []
+    texts = []
     for event in events:
         if isinstance(event, e.ToolCallFailed):
-            told += [event.text] if event.id not in streamed else []
-        elif isinstance(event, TOLD):
-            told.append(event.text)
-    return "".join(told)
+            texts += [event.text] if event.id not in streamed else []
+        elif isinstance(event, TEXT_EVENTS):
+            texts.append(event.text)
+    return "".join(texts)
 
 
 def without_spaces(text: str) -> str:
-    """Spaces between a header and the text after it belong to neither."""
+    """Drop spaces: those between a header and its text belong to neither."""
     return "".join(text.split())

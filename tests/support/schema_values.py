@@ -1,4 +1,4 @@
-"""JSON schemas with values that may fit them, at random: `jsonschema` is the judge."""
+"""Random JSON schemas with values that may fit them; `jsonschema` is the judge."""
 
 import json
 from decimal import Decimal
@@ -52,7 +52,7 @@ FORMATS = {
 
 
 def some(**options: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """A few of these keywords."""
+    """Draw a few of these keywords."""
     return st.fixed_dictionaries({}, optional=options)
 
 
@@ -180,7 +180,7 @@ def is_valid(schema: Any, value: Any) -> bool:
 
 
 def exactly(text: str) -> Any:
-    """Read JSON without rounding: what Python would round becomes infinite."""
+    """Parse JSON without rounding: what Python would round becomes infinite."""
 
     def number(digits: str) -> int | float:
         value, near = Decimal(digits), float(digits)
@@ -192,7 +192,7 @@ def exactly(text: str) -> Any:
 
 
 def has_rounded(value: Any) -> bool:
-    """Whether a float stands in it of which the shortest decimal is not all digits."""
+    """Whether it contains a float whose shortest decimal is not exact."""
     if isinstance(value, dict):
         return any(map(has_rounded, value.values()))
     if isinstance(value, list):
@@ -201,7 +201,7 @@ def has_rounded(value: Any) -> bool:
 
 
 def spellings(value: Any) -> list[str]:
-    """The ways in which a model writes a value: tight, spaced, indented."""
+    """Return a value as models write it: compact, spaced, indented."""
     return [
         json.dumps(value, ensure_ascii=False, separators=(",", ":")),
         json.dumps(value, ensure_ascii=False),

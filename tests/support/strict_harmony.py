@@ -1,4 +1,4 @@
-"""Two strict judges of what a model said; neither shares a line with our own parser.
+"""Two strict judges of sampled turns; neither shares code with our parser.
 
     faults(ids, tokenizer, tools=["get_weather"])    # [] if all is well-formed
 
@@ -49,7 +49,7 @@ def without_marks(data: bytes) -> str:
 
 
 def turn_pattern(tools: Sequence[str]) -> re.Pattern[str]:
-    """The grammar of a turn behind `<|start|>assistant`."""
+    """Return the grammar of a turn behind `<|start|>assistant`."""
     names = "|".join(re.escape(name) for name in tools) or "(?!)"
     kind = f"(?: json| ?{CONSTRAIN}json)?"
     text = f"[^{''.join(MARKS.values())}{UNKNOWN}]*"
@@ -65,7 +65,7 @@ def turn_pattern(tools: Sequence[str]) -> re.Pattern[str]:
 
 
 def mended(text: str) -> str:
-    """Take off what a limit of tokens has cut in two; close what it left open."""
+    """Remove what the token limit cut in two, and close what it left open."""
     start = text.rfind(START)
     if MESSAGE not in text[start + 1 :]:  # a header: nobody can say what it would be
         text = text[: max(start, 0)]
@@ -86,7 +86,7 @@ def faults(
     tools: Sequence[str] = (),
     cut_off: bool = False,
 ) -> list[str]:
-    """What is wrong with what was said behind `<|start|>assistant`."""
+    """Return the faults of the ids behind `<|start|>assistant`."""
     text = marked(ids, tokenizer)
     if cut_off:
         text = mended(text)
@@ -97,7 +97,7 @@ def faults(
 
 
 def openai_faults(text: str, tools: Sequence[str]) -> list[str]:
-    """What OpenAI's strict parser says, and what it lets through."""
+    """Return the error of OpenAI's strict parser, or faults that it misses."""
     vocabulary = O200k()
     names = {mark: name for name, mark in MARKS.items()}
     tokens: list[int] = []

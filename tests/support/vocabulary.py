@@ -30,7 +30,7 @@ def oracle() -> openai_harmony.HarmonyEncoding:
 
 
 def is_oss_harmony() -> bool:
-    """Whether it is the fork with the vocabulary inside, not OpenAI's own."""
+    """Whether it is the fork that bundles the vocabulary, not OpenAI's package."""
     installed = Path(openai_harmony.__file__).parents[1]
     return any(installed.glob("oss_harmony-*.dist-info"))
 
@@ -57,5 +57,5 @@ class O200k:
 
 
 def ids_of(text: str) -> list[int]:
-    """Encode text in which the names of special tokens stand for the tokens."""
+    """Encode text with special tokens by name."""
     return oracle().encode(text, allowed_special="all")
