@@ -26,8 +26,8 @@ class ParserOutput:
         """Count one more id: a control token until `set_kind` says otherwise."""
         self.token_kinds.append("control")
 
-    def set_kind(self, fate: TokenKind) -> None:
-        self.token_kinds[-1] = fate
+    def set_kind(self, kind: TokenKind) -> None:
+        self.token_kinds[-1] = kind
 
     def emit(self, events: Iterable[ParserEvent]) -> None:
         self._events += events

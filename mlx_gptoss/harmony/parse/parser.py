@@ -234,8 +234,10 @@ class Parser:
         found = recover(parts, self._role, self._offered)
         if closer is None and found is not None and found.is_truncated(self._role):
             found = None
-        begun = len(parts) == 1 and self._role is None and parts[0].text in ROLES
-        if closer is None and begun:
+        is_prompt_end = (
+            len(parts) == 1 and self._role is None and parts[0].text in ROLES
+        )
+        if closer is None and is_prompt_end:
             return  # as prompts end: the next message has only begun
         if found is None:
             if any(part.tokens for part in parts) or len(parts) > 1:
