@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mlx_gptoss.harmony.messages import CHANNELS, FUNCTION_PREFIX, ROLES
-from mlx_gptoss.harmony.parse.tool_names import OfferedTools, is_tool_name
+from mlx_gptoss.harmony.parse.tool_names import OfferedRecipients, is_tool_name
 from mlx_gptoss.harmony.special_tokens import CHANNEL, CONSTRAIN
 
 NOT_TOOLS = ("assistant", "user", "all", "system", "developer")
@@ -80,7 +80,7 @@ class Header:
 
 
 def read_header(
-    parts: Sequence[HeaderPart], role: str | None, offered: OfferedTools
+    parts: Sequence[HeaderPart], role: str | None, offered: OfferedRecipients
 ) -> Header:
     """Parse a header that `<|message|>` closed; pass `role` if the prompt gave it."""
     header = Header(role)
@@ -177,7 +177,9 @@ def match_channel(word: str) -> tuple[str | None, str]:
     return None, ""
 
 
-def take_words(header: Header, words: list[str], offered: OfferedTools) -> list[str]:
+def take_words(
+    header: Header, words: list[str], offered: OfferedRecipients
+) -> list[str]:
     """Take recipient and content type; return the words left over."""
     loose = []
     at = 0
@@ -217,7 +219,9 @@ def _is_last_of_addressed(header: Header, at: int, words: list[str]) -> bool:
     return bool(addressed) and header.content_type is None and at == len(words)
 
 
-def _recipient(word: str, after: list[str], offered: OfferedTools) -> tuple[str, int]:
+def _recipient(
+    word: str, after: list[str], offered: OfferedRecipients
+) -> tuple[str, int]:
     """Parse the name behind `to=`; return it and the number of further words in it."""
     name = word.removeprefix("to=")
     used = 0
@@ -231,5 +235,5 @@ def _recipient(word: str, after: list[str], offered: OfferedTools) -> tuple[str,
     return name, used
 
 
-def _names_a_tool(word: str, offered: OfferedTools) -> bool:
+def _names_a_tool(word: str, offered: OfferedRecipients) -> bool:
     return word.startswith(FUNCTION_PREFIX) or word in offered.names

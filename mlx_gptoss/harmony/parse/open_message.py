@@ -18,7 +18,7 @@ from mlx_gptoss.harmony.events import (
 from mlx_gptoss.harmony.messages import Message
 from mlx_gptoss.harmony.parse.header import Header
 from mlx_gptoss.harmony.parse.tool_call import EndedMessage, OpenCall
-from mlx_gptoss.harmony.parse.tool_names import OfferedTools
+from mlx_gptoss.harmony.parse.tool_names import OfferedRecipients
 
 
 def text_event(message: Message, text: str | None = None) -> ParserEvent:
@@ -68,7 +68,7 @@ class OpenMessage:
 
 def open_message(
     header: Header,
-    offered: OfferedTools,
+    offered: OfferedRecipients,
     *,
     calls_on_analysis: bool,
     next_id: Callable[[], str],

@@ -29,7 +29,7 @@ from mlx_gptoss.harmony.parse.open_message import (
 )
 from mlx_gptoss.harmony.parse.output import ParserOutput, TokenKind
 from mlx_gptoss.harmony.parse.recover import RecoveredMessage, recover
-from mlx_gptoss.harmony.parse.tool_names import OfferedTools
+from mlx_gptoss.harmony.parse.tool_names import OfferedRecipients
 from mlx_gptoss.harmony.special_tokens import (
     CALL,
     CHANNEL,
@@ -79,7 +79,7 @@ class Parser:
         self.answered = False  # whether this turn has a complete message on `final`
         self._bytes = tokenizer.token_bytes
         self._names = {token: name for name, token in tokenizer.specials.items()}
-        self._offered = OfferedTools.from_tools(tools, built_in)
+        self._offered = OfferedRecipients.from_tools(tools, built_in)
         self._calls_on_analysis = calls_on_analysis
         self._next_id = next_id or (lambda: f"call_{next(numbers)}")
         self._parts: list[HeaderPart] | None = None  # of the open header
@@ -158,10 +158,7 @@ class Parser:
         self._begin_header(None)
 
     def _message(self) -> None:
-        if self._opened is not None:
-            self._output.drop_token(
-                "stray-mark", "`<|message|>` inside a message was dropped"
-            )
+        if self._is_stray(MESSAGE):
             return
         self._imply_start()
         assert self._parts is not None
@@ -184,10 +181,7 @@ class Parser:
         self._parts.append(HeaderPart(CHANNEL))
 
     def _constrain(self) -> None:
-        if self._opened is not None:
-            self._output.drop_token(
-                "stray-mark", "`<|constrain|>` inside a message was dropped"
-            )
+        if self._is_stray(CONSTRAIN):
             return
         self._imply_start()
         assert self._parts is not None
@@ -202,6 +196,13 @@ class Parser:
             self._output.drop_token(
                 "stray-end", f"`{name}` outside a message was dropped"
             )
+
+    def _is_stray(self, name: str) -> bool:
+        """Drop a special token of headers if a message is open."""
+        if self._opened is not None:
+            detail = f"`{name}` inside a message was dropped"
+            self._output.drop_token("stray-mark", detail)
+        return self._opened is not None
 
     # Headers
 

@@ -16,7 +16,7 @@ from mlx_gptoss.harmony.parse.header import (
     read_header,
     take_words,
 )
-from mlx_gptoss.harmony.parse.tool_names import OfferedTools, is_tool_name
+from mlx_gptoss.harmony.parse.tool_names import OfferedRecipients, is_tool_name
 from mlx_gptoss.harmony.special_tokens import CHANNEL, CONSTRAIN
 
 # `to=NAME`, a content type, then a body without its `<|message|>`
@@ -52,7 +52,7 @@ class RecoveredMessage:
 
 
 def recover(
-    parts: Sequence[HeaderPart], role: str | None, offered: OfferedTools
+    parts: Sequence[HeaderPart], role: str | None, offered: OfferedRecipients
 ) -> RecoveredMessage | None:
     """Parse a header that ended without `<|message|>`; None if it holds nothing."""
     if all(part.marker is None for part in parts):
@@ -86,7 +86,7 @@ def _named(channel: str) -> HeaderPart:
 
 
 def _recover_prose(
-    part: HeaderPart, role: str | None, offered: OfferedTools
+    part: HeaderPart, role: str | None, offered: OfferedRecipients
 ) -> RecoveredMessage | None:
     """Separate a bare `to=NAME` from text in place of a header."""
     text = part.text

@@ -55,7 +55,7 @@ class CalledTool:
 
 
 @dataclass(frozen=True)
-class OfferedTools:
+class OfferedRecipients:
     """The recipients on offer; `any_name` if the caller did not list them."""
 
     names: dict[str, str] = field(default_factory=dict)  # recipient -> tool name
@@ -68,7 +68,7 @@ class OfferedTools:
         cls,
         tools: Iterable[str | ToolDescription] | None,
         built_in: Iterable[str] = (),
-    ) -> "OfferedTools":
+    ) -> "OfferedRecipients":
         names: dict[str, str] = {}
         schemas: dict[str, JsonSchema] = {}
         texts: set[str] = set()

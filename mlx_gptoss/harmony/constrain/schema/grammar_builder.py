@@ -15,7 +15,7 @@ MAX_TEXT = 1 << 20  # characters of a grammar
 
 
 @dataclass(frozen=True)
-class Alternative:
+class RuleAlternative:
     """One alternative of a rule, and the rules that must be productive for it."""
 
     text: str
@@ -27,7 +27,7 @@ class GrammarBuilder:
 
     def __init__(self, head: str = "") -> None:
         self._head = head
-        self._alternatives: dict[str, list[Alternative]] = {}
+        self._alternatives: dict[str, list[RuleAlternative]] = {}
         self._parametric: set[str] = set()
         self._terminals: dict[str, str] = {}  # names by text
         self._size = 0
@@ -43,7 +43,9 @@ class GrammarBuilder:
         bare = name.removesuffix("::_")
         if bare != name:
             self._parametric.add(bare)
-        self._alternatives.setdefault(bare, []).append(Alternative(text, tuple(needs)))
+        self._alternatives.setdefault(bare, []).append(
+            RuleAlternative(text, tuple(needs))
+        )
         self._grow(text)
 
     def terminal(self, text: str) -> str:
@@ -70,7 +72,7 @@ class GrammarBuilder:
     def _productive(self) -> set[str]:
         """Return the rules that derive a finite text."""
         found: set[str] = set()
-        waiting: dict[str, list[tuple[str, Alternative]]] = {}
+        waiting: dict[str, list[tuple[str, RuleAlternative]]] = {}
         left = [
             (name, way) for name, ways in self._alternatives.items() for way in ways
         ]
