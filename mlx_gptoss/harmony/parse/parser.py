@@ -31,17 +31,15 @@ from mlx_gptoss.harmony.parse.output import ParserOutput, TokenKind
 from mlx_gptoss.harmony.parse.recover import RecoveredMessage, recover
 from mlx_gptoss.harmony.parse.tool_names import OfferedRecipients
 from mlx_gptoss.harmony.special_tokens import (
-    CALL,
     CHANNEL,
+    CLOSERS,
     CONSTRAIN,
-    END,
     END_OF_TEXT,
     MESSAGE,
     RETURN,
     START,
 )
 
-CLOSERS = (END, RETURN, CALL, END_OF_TEXT)
 LONGEST_STRAY_HEADER = 8  # words; more before a special token are a message
 
 
