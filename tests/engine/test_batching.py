@@ -14,7 +14,7 @@ from mlx_gptoss.engine.scheduler import BatchOptions
 from mlx_gptoss.errors import BusyError, ModelError, PromptError
 from tests.support.checkpoints import write_checkpoint
 from tests.support.fakes import byte_tokenizer, noisy, scripted, write_tokenizer
-from tests.support.submit import PATIENCE, Asked
+from tests.support.submit import PATIENCE, Submission
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
 IDS = [3, 1, 4, 1, 5]
@@ -45,7 +45,9 @@ def test_answers_at_once_are_those_that_come_alone(runtime: Runtime) -> None:
         for ids, how in zip(prompts, params, strict=True)
     ]
 
-    asked = [Asked(runtime, ids, how) for ids, how in zip(prompts, params, strict=True)]
+    asked = [
+        Submission(runtime, ids, how) for ids, how in zip(prompts, params, strict=True)
+    ]
 
     assert [one.tokens for one in asked] == alone
 
@@ -53,7 +55,7 @@ def test_answers_at_once_are_those_that_come_alone(runtime: Runtime) -> None:
 def test_the_stop_token_is_the_last_step() -> None:
     model = scripted([104, 105, 258], prompt=3)
     with Runtime(model, tokenizer=byte_tokenizer()) as runtime:
-        asked = Asked(runtime, [1, 2, 3], SamplingParams(temperature=0))
+        asked = Submission(runtime, [1, 2, 3], SamplingParams(temperature=0))
 
         assert asked.tokens == [104, 105, 258]
     assert asked.steps[-1].finish_reason == "stop"
@@ -62,36 +64,36 @@ def test_the_stop_token_is_the_last_step() -> None:
 
 def test_requests_share_the_prompt_cache(fake: Runtime) -> None:
     prompt = [n % 10 for n in range(80)]
-    first = Asked(fake, prompt, GREEDY)
-    first.answer()
+    first = Submission(fake, prompt, GREEDY)
+    first.wait()
 
-    second = Asked(fake, prompt, GREEDY)
+    second = Submission(fake, prompt, GREEDY)
 
     assert second.tokens == first.tokens
     assert (first.stats.cached_tokens, second.stats.cached_tokens) == (0, 79)
 
 
 def test_cancelling_ends_within_one_step(fake: Runtime) -> None:
-    asked = Asked(fake, IDS, on_step=lambda step: asked.ticket.cancel())
+    asked = Submission(fake, IDS, on_step=lambda step: asked.request.cancel())
 
-    assert len(asked.answer()) == 1
+    assert len(asked.wait()) == 1
     assert asked.stats.finish_reason == "cancelled"
-    assert asked.ticket.state == "ended"
-    asked.ticket.cancel()
+    assert asked.request.state == "ended"
+    asked.request.cancel()
 
 
 def test_what_waits_can_be_cancelled(fake: Runtime) -> None:
     release = threading.Event()
     fake._thread.post(release.wait)
-    asked = Asked(fake, IDS)
+    asked = Submission(fake, IDS)
 
-    assert (asked.ticket.state, asked.ticket.position) == ("queued", 1)
-    asked.ticket.cancel()
+    assert (asked.request.state, asked.request.position) == ("queued", 1)
+    asked.request.cancel()
     release.set()
 
-    assert asked.answer() == []
+    assert asked.wait() == []
     assert asked.ends == [(None, None)]
-    assert (asked.ticket.state, asked.ticket.position) == ("ended", 0)
+    assert (asked.request.state, asked.request.position) == ("ended", 0)
 
 
 def test_more_than_may_wait_are_refused_with_a_time_to_try_again() -> None:
@@ -99,9 +101,9 @@ def test_more_than_may_wait_are_refused_with_a_time_to_try_again() -> None:
     release = threading.Event()
     with Runtime(noisy(), batch=options) as runtime:
         runtime._thread.post(release.wait)
-        waiting = [Asked(runtime, IDS, GREEDY) for _ in range(3)]  # one can begin
+        waiting = [Submission(runtime, IDS, GREEDY) for _ in range(3)]  # one can begin
         with pytest.raises(BusyError, match="2 wait already: try again") as refused:
-            Asked(runtime, IDS, GREEDY)
+            Submission(runtime, IDS, GREEDY)
         release.set()
         answers = [one.tokens for one in waiting]
 
@@ -113,31 +115,31 @@ def test_more_than_may_wait_are_refused_with_a_time_to_try_again() -> None:
 def test_what_can_begin_at_once_is_never_refused() -> None:
     """Neither on an idle runtime, nor where another has just ended, or was left."""
     with Runtime(noisy(), batch=BatchOptions(max_running=2, max_waiting=0)) as runtime:
-        endless = Asked(runtime, IDS)
+        endless = Submission(runtime, IDS)
         for n in range(20):
-            assert len(Asked(runtime, [*IDS, n], GREEDY).tokens) == 12
+            assert len(Submission(runtime, [*IDS, n], GREEDY).tokens) == 12
         while not endless.steps:
             endless.ended.wait(0.001)
-        left = Asked(runtime, [7])
+        left = Submission(runtime, [7])
         with pytest.raises(BusyError, match="as fit, and 0 wait already"):
-            Asked(runtime, [8], GREEDY)
-        left.ticket.cancel()
+            Submission(runtime, [8], GREEDY)
+        left.request.cancel()
 
-        assert len(Asked(runtime, [8], GREEDY).tokens) == 12
+        assert len(Submission(runtime, [8], GREEDY).tokens) == 12
         assert (runtime.batch_statistics.refused, endless.ends) == (1, [])
 
 
 def test_one_that_is_asked_for_at_the_end_of_another_begins() -> None:
     """The place of an answer is free when its end is told."""
     with Runtime(noisy(), batch=BatchOptions(max_running=1, max_waiting=0)) as runtime:
-        next_ones: list[Asked] = []
+        next_ones: list[Submission] = []
 
-        class Follower(Asked):
+        class Follower(Submission):
             def _end(self, stats: Any, error: Any) -> None:
-                next_ones.append(Asked(runtime, [9], GREEDY))
+                next_ones.append(Submission(runtime, [9], GREEDY))
                 super()._end(stats, error)
 
-        Follower(runtime, IDS, GREEDY).answer()
+        Follower(runtime, IDS, GREEDY).wait()
         assert len(next_ones[0].tokens) == 12
 
 
@@ -147,11 +149,11 @@ def test_the_answers_of_one_request_are_taken_together() -> None:
     with Runtime(noisy(), batch=options) as runtime:
         runtime._thread.post(release.wait)
         mine, yours = object(), object()
-        many = [Asked(runtime, IDS, GREEDY, group=mine) for _ in range(9)]
-        others = [Asked(runtime, [n], GREEDY, group=yours) for n in range(3)]
+        many = [Submission(runtime, IDS, GREEDY, group=mine) for _ in range(9)]
+        others = [Submission(runtime, [n], GREEDY, group=yours) for n in range(3)]
         with pytest.raises(BusyError, match="1 wait already"):
-            Asked(runtime, [5], GREEDY)
-        more = Asked(runtime, IDS, GREEDY, group=yours)
+            Submission(runtime, [5], GREEDY)
+        more = Submission(runtime, IDS, GREEDY, group=yours)
         release.set()
 
         assert {len(one.tokens) for one in (*many, *others, more)} == {12}
@@ -160,9 +162,9 @@ def test_the_answers_of_one_request_are_taken_together() -> None:
 def test_what_cannot_be_served_is_refused_at_once() -> None:
     with Runtime(noisy(), context=4) as runtime:
         with pytest.raises(PromptError, match="the context holds 4"):
-            Asked(runtime, [1, 2, 3, 4])
+            Submission(runtime, [1, 2, 3, 4])
         with pytest.raises(PromptError, match="prompt is empty"):
-            Asked(runtime, [])
+            Submission(runtime, [])
 
 
 def test_an_error_of_one_callback_ends_that_answer_only(fake: Runtime) -> None:
@@ -170,16 +172,16 @@ def test_an_error_of_one_callback_ends_that_answer_only(fake: Runtime) -> None:
         raise ValueError("no room in the client")
 
     alone = [step.token for step in fake.generate(IDS, GREEDY)]
-    failing = Asked(fake, IDS, GREEDY, on_step=fail)
-    other = Asked(fake, IDS, GREEDY)
+    failing = Submission(fake, IDS, GREEDY, on_step=fail)
+    other = Submission(fake, IDS, GREEDY)
 
     with pytest.raises(ValueError, match="no room"):
-        failing.answer()
+        failing.wait()
     assert other.tokens == alone
 
 
 def test_closing_ends_all(fake: Runtime) -> None:
-    running = Asked(fake, IDS)
+    running = Submission(fake, IDS)
     while not running.steps:
         running.ended.wait(0.001)
 
@@ -201,15 +203,15 @@ def test_an_error_of_the_model_ends_all_and_the_next_is_served() -> None:
     model.logits_of = logits_or_fail
     with Runtime(model, cache=CacheOptions(idle=False)) as runtime:
         alone = [step.token for step in runtime.generate(IDS, GREEDY)]
-        both = [Asked(runtime, [*IDS, n]) for n in range(2)]
+        both = [Submission(runtime, [*IDS, n]) for n in range(2)]
         both[1]._on_step = lambda step: broken.set()
         for one in both:
             with pytest.raises(ModelError, match="failed while it decoded: device"):
-                one.answer()
+                one.wait()
         broken.clear()
         runtime.clear_cache()
 
-        assert Asked(runtime, IDS, GREEDY).tokens == alone
+        assert Submission(runtime, IDS, GREEDY).tokens == alone
         assert runtime.batch_statistics.failed == 2
 
 
@@ -217,13 +219,13 @@ def test_decoding_goes_on_while_a_long_prompt_is_read() -> None:
     """Between two steps of an answer lies one chunk of another's prompt at most."""
     model = noisy()
     with Runtime(model, cache=CacheOptions(idle=False)) as runtime:
-        first = Asked(runtime, IDS, SamplingParams(seed=1))  # goes on for ever
+        first = Submission(runtime, IDS, SamplingParams(seed=1))  # goes on for ever
         while not first.steps:
             first.ended.wait(0.001)
-        long = Asked(runtime, [n % 10 for n in range(600)], GREEDY)
-        long.answer()
-        first.ticket.cancel()
-        first.answer()
+        long = Submission(runtime, [n % 10 for n in range(600)], GREEDY)
+        long.wait()
+        first.request.cancel()
+        first.wait()
 
     sizes = [len(feed) for feed in model.feeds]
     chunks = [n for n, size in enumerate(sizes) if size > len(IDS)]
@@ -238,7 +240,7 @@ def test_answers_to_one_prompt_share_its_reading(fake: Runtime) -> None:
     release = threading.Event()
     fake._thread.post(release.wait)
     asked = [
-        Asked(fake, IDS, SamplingParams(seed=n, max_tokens=4), shared=True)
+        Submission(fake, IDS, SamplingParams(seed=n, max_tokens=4), shared=True)
         for n in range(4)
     ]
     release.set()
@@ -258,30 +260,30 @@ def test_a_prompt_that_is_being_read_is_waited_for(fake: Runtime) -> None:
     release = threading.Event()
     fake._thread.post(release.wait)
     prompt = [n % 10 for n in range(1500)]
-    first = Asked(fake, [*prompt, 1], GREEDY)
-    second = Asked(fake, [*prompt, 1, 2], GREEDY)
-    short = Asked(fake, [7, 7, 7], GREEDY)
+    first = Submission(fake, [*prompt, 1], GREEDY)
+    second = Submission(fake, [*prompt, 1, 2], GREEDY)
+    short = Submission(fake, [7, 7, 7], GREEDY)
     release.set()
     for one in (first, second, short):
-        one.answer()
+        one.wait()
 
     assert (first.stats.cached_tokens, second.stats.cached_tokens) == (0, 1500)
     assert short.stats.time_to_first_token < second.stats.time_to_first_token
 
 
 def test_draining_lets_all_end_and_takes_no_more(fake: Runtime) -> None:
-    asked = [Asked(fake, [*IDS, n], GREEDY) for n in range(3)]
+    asked = [Submission(fake, [*IDS, n], GREEDY) for n in range(3)]
 
     assert fake.drain(PATIENCE)
 
     assert [len(one.ends) for one in asked] == [1, 1, 1]
     assert all(one.stats.finish_reason == "length" for one in asked)
     with pytest.raises(BusyError, match="shutting down"):
-        Asked(fake, IDS)
+        Submission(fake, IDS)
 
 
 def test_draining_gives_up_in_time(fake: Runtime) -> None:
-    endless = Asked(fake, IDS)
+    endless = Submission(fake, IDS)
 
     assert not fake.drain(0.01)
 
@@ -293,7 +295,7 @@ def test_draining_gives_up_in_time(fake: Runtime) -> None:
 def test_other_work_of_the_owner_keeps_its_place(fake: Runtime) -> None:
     """While answers go on for ever, others get their turn and their own tokens."""
     alone = [step.token for step in fake.generate(IDS, GREEDY)]
-    endless = Asked(fake, [1, 2, 3])
+    endless = Submission(fake, [1, 2, 3])
 
     assert fake.run(lambda: 5) == 5
     assert [step.token for step in fake.generate(IDS, GREEDY)] == alone
@@ -303,13 +305,13 @@ def test_other_work_of_the_owner_keeps_its_place(fake: Runtime) -> None:
 def test_figures_of_what_was_done(fake: Runtime) -> None:
     release = threading.Event()
     fake._thread.post(release.wait)
-    asked = [Asked(fake, [*IDS, n], GREEDY) for n in range(2)]
+    asked = [Submission(fake, [*IDS, n], GREEDY) for n in range(2)]
     waiting = fake.batch_statistics
     release.set()
     for one in asked:
-        one.answer()
-    cancelled = Asked(fake, IDS, on_step=lambda step: cancelled.ticket.cancel())
-    cancelled.answer()
+        one.wait()
+    cancelled = Submission(fake, IDS, on_step=lambda step: cancelled.request.cancel())
+    cancelled.wait()
     fake.run(lambda: None)
     done = fake.batch_statistics
 
@@ -329,7 +331,7 @@ def test_a_callback_may_close_everything(fake: Runtime) -> None:
 
     release = threading.Event()
     fake._thread.post(release.wait)
-    asked = [Asked(fake, [*IDS, n]) for n in range(3)]
+    asked = [Submission(fake, [*IDS, n]) for n in range(3)]
     asked[1]._on_step = close
     release.set()
 
@@ -345,7 +347,9 @@ def test_an_answer_begins_while_prompts_of_others_wait() -> None:
     prompts = [[(n + k) % 200 for k in range(64)] for n in range(16)]
     with Runtime(model, cache=CacheOptions(idle=False)) as runtime:
         # In the owner thread, so that none is served before all are there.
-        asked = runtime.run(lambda: [Asked(runtime, ids, GREEDY) for ids in prompts])
+        asked = runtime.run(
+            lambda: [Submission(runtime, ids, GREEDY) for ids in prompts]
+        )
         assert all(len(one.tokens) == 12 for one in asked)
 
     read = [len(feed) > 1 for feed in model.feeds]

@@ -14,7 +14,7 @@ from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.scheduler import BatchOptions
 from tests.support.fakes import noisy
-from tests.support.submit import Asked
+from tests.support.submit import Submission
 
 STOP = 3  # a token that ends an answer
 
@@ -74,7 +74,7 @@ def test_every_answer_is_the_one_it_has_alone(
     runtime: Runtime, requests: list[Request]
 ) -> None:
     asked = [Caller(runtime, request) for request in requests]
-    found = [one.asked.answer() for one in asked]
+    found = [one.asked.wait() for one in asked]
 
     for request, steps in zip(requests, found, strict=True):
         alone = runtime.generate(request.prompt, request.params, stop_tokens=END)
@@ -97,7 +97,7 @@ class Caller:
     def __init__(self, runtime: Runtime, request: Request) -> None:
         self._runtime, self._request = runtime, request
         self._there = threading.Event()
-        self.asked = Asked(
+        self.asked = Submission(
             runtime,
             request.prompt,
             request.params,
@@ -108,7 +108,7 @@ class Caller:
 
     def _step(self, step: object) -> None:
         self._there.wait()
-        count, ticket = len(self.asked.steps), self.asked.ticket
+        count, ticket = len(self.asked.steps), self.asked.request
         if count == self._request.leaves:
             ticket.cancel()
         if count in self._request.pauses:

@@ -20,7 +20,7 @@ from mlx_gptoss.harmony.constrain.schema.compile import WHOLE_SCHEMA
 from mlx_gptoss.harmony.constrain.worker import WorkerGrammars, client
 from mlx_gptoss.harmony.constrain.worker.supervisor import Supervisor
 from tests.support.fakes import token_ids
-from tests.support.submit import Asked
+from tests.support.submit import Submission
 
 GREEDY = SamplingParams(temperature=0, max_tokens=60, top_logprobs=2)
 TIE = 1e-3  # of logprobs: between two tokens so close either is right
@@ -61,7 +61,7 @@ def test_every_guide_keeps_to_its_own_answer(runtime: Runtime) -> None:
     release = threading.Event()
     runtime._thread.post(release.wait)
     asked = [
-        Asked(runtime, ids, GREEDY, guide=runtime.guides.create(how))
+        Submission(runtime, ids, GREEDY, guide=runtime.guides.create(how))
         for ids, how in zip(prompts, WAYS, strict=True)
     ]
     release.set()
@@ -71,8 +71,8 @@ def test_every_guide_keeps_to_its_own_answer(runtime: Runtime) -> None:
     assert max(runtime.batch_statistics.batch_sizes) == len(WAYS)
 
 
-def same_up_to_a_tie(asked: Asked, alone: list[Step]) -> None:
-    for step, other in zip(asked.answer(), alone, strict=False):
+def same_up_to_a_tie(asked: Submission, alone: list[Step]) -> None:
+    for step, other in zip(asked.wait(), alone, strict=False):
         if step.token != other.token:
             (_, best), (_, next_best) = other.top_logprobs
             assert best - next_best < TIE, f"{step} and not {other}"
@@ -104,11 +104,11 @@ def test_a_guide_that_fails_ends_its_answer_only(runtime: Runtime) -> None:
     ids = prompt(runtime, 5)
     alone = list(runtime.generate(ids, GREEDY))
     failing_guide: Any = Failing()
-    failing = Asked(runtime, ids, GREEDY, guide=failing_guide)
-    other = Asked(runtime, ids, GREEDY)
+    failing = Submission(runtime, ids, GREEDY, guide=failing_guide)
+    other = Submission(runtime, ids, GREEDY)
 
     with pytest.raises(SchemaError, match="allows no next token"):
-        failing.answer()
+        failing.wait()
     same_up_to_a_tie(other, alone)
 
 
@@ -142,8 +142,8 @@ def test_an_answer_that_waits_for_its_mask_holds_up_no_other(runtime: Runtime) -
     ids = prompt(runtime, 5)
     alone = list(runtime.generate(ids, GREEDY))
     guide: Any = Slow()
-    waiting = Asked(runtime, ids, GREEDY, guide=guide)
-    other = Asked(runtime, ids, GREEDY)
+    waiting = Submission(runtime, ids, GREEDY, guide=guide)
+    other = Submission(runtime, ids, GREEDY)
 
     same_up_to_a_tie(other, alone)
     assert len(waiting.steps) == 2 and not waiting.ended.is_set()
@@ -156,16 +156,16 @@ def test_an_answer_may_be_paused_while_it_waits_for_its_mask(runtime: Runtime) -
     ids = prompt(runtime, 5)
     alone = [step.token for step in runtime.generate(ids, params)]
     guide: Any = Slow()
-    waiting = Asked(runtime, ids, params, guide=guide)
+    waiting = Submission(runtime, ids, params, guide=guide)
     while len(waiting.steps) < 2:
         runtime.run(lambda: None)
     engine = runtime._scheduler
     assert engine is not None
-    runtime.run(engine._preempt, waiting.ticket)
+    runtime.run(engine._preempt, waiting.request)
     guide.found.set_result(None)
     engine.wake()
 
-    waiting.answer()
+    waiting.wait()
     assert waiting.tokens == alone
 
 
@@ -173,7 +173,9 @@ def test_nothing_turns_while_all_wait_for_their_masks(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guides: list[Any] = [Slow(), Slow()]
-    waiting = [Asked(runtime, prompt(runtime, 5), GREEDY, guide=one) for one in guides]
+    waiting = [
+        Submission(runtime, prompt(runtime, 5), GREEDY, guide=one) for one in guides
+    ]
     while any(len(one.steps) < 2 for one in waiting):
         runtime.run(lambda: None)
     engine, rounds = runtime._scheduler, []
@@ -185,10 +187,10 @@ def test_nothing_turns_while_all_wait_for_their_masks(
         runtime.run(lambda: None)
 
     assert len(rounds) < 9
-    waiting[0].ticket.cancel()
-    assert len(waiting[0].answer()) == 2
+    waiting[0].request.cancel()
+    assert len(waiting[0].wait()) == 2
     guides[1].found.set_result(None)
-    waiting[1].answer()
+    waiting[1].wait()
 
 
 LONG = {"type": "array", "items": {"const": "aye"}, "minItems": 9, "maxItems": 9}
@@ -216,14 +218,16 @@ def test_a_grammar_that_hangs_its_process_ends_or_frees_its_answer_only(
             hung.append(lost_guide._matcher.start_mask())
             monkeypatch.setattr(client, "MASK_SECONDS", 60)
 
-    lost = Asked(runtime, prompt(runtime, 5), GREEDY, on_step=hang, guide=lost_guide)
-    other = Asked(runtime, prompt(runtime, 6), GREEDY, guide=other_guide)
+    lost = Submission(
+        runtime, prompt(runtime, 5), GREEDY, on_step=hang, guide=lost_guide
+    )
+    other = Submission(runtime, prompt(runtime, 6), GREEDY, guide=other_guide)
 
     if strict:
         with pytest.raises(SchemaError, match="can no longer be enforced"):
-            lost.answer()
+            lost.wait()
     else:
-        lost.answer()
+        lost.wait()
         [(stats, _)] = lost.ends
         assert stats is not None and UNENFORCED in stats.finish_details
         assert lost_guide.unenforced == {None: (WHOLE_SCHEMA,)}

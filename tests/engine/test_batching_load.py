@@ -23,7 +23,7 @@ from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.scheduler import BatchOptions
 from tests.support.fakes import token_ids
-from tests.support.submit import Asked
+from tests.support.submit import Submission
 
 TIE = 1e-3  # of logprobs: between two tokens so close either is right
 CANCELLED = 0.25  # of all requests
@@ -123,13 +123,13 @@ class Reader(threading.Thread):
         while time.monotonic() < self._until and not self.wrong:
             ids, wanted, alone = self._random.choice(self._answers)
             leaves = self._random.random() < CANCELLED
-            asked = Asked(self._runtime, ids, params(wanted))
-            self.tickets.append(weakref.ref(asked.ticket))
+            asked = Submission(self._runtime, ids, params(wanted))
+            self.tickets.append(weakref.ref(asked.request))
             if leaves:
                 asked.ended.wait(self._random.random() * 0.5)
-                asked.ticket.cancel()
+                asked.request.cancel()
             try:
-                steps = asked.answer(PATIENCE)
+                steps = asked.wait(PATIENCE)
             except Exception as error:
                 self.wrong.append(repr(error))
                 return

@@ -24,7 +24,8 @@ from mlx_gptoss.harmony.messages import (
     tool_result,
     user,
 )
-from tests.engine.test_guide import (
+from tests.support.fakes import token_ids
+from tests.support.guided import (
     ANSWER,
     CALL,
     GUIDES,
@@ -32,11 +33,10 @@ from tests.engine.test_guide import (
     TARGETS,
     THINK,
     TOKENIZER,
-    said,
-    wishing,
+    generate_text,
+    model_that_prefers,
 )
-from tests.support.fakes import token_ids
-from tests.support.submit import Asked
+from tests.support.submit import Submission
 
 WEATHER = ToolDescription(
     "get_weather",
@@ -82,11 +82,11 @@ def with_a_call(runtime: Runtime, choice: str, seeds: range) -> int:
         choices=len(seeds),
     )
     asked = [
-        (prompt, Asked(runtime, prompt.ids, prompt.params, guide=prompt.guide))
+        (prompt, Submission(runtime, prompt.ids, prompt.params, guide=prompt.guide))
         for prompt in prepare_prompts(ask, runtime)
     ]
     for prompt, one in asked:
-        for step in one.answer(LONG_ENOUGH):
+        for step in one.wait(LONG_ENOUGH):
             prompt.parser.feed(step)
         if not prompt.parser.has_called:
             print(repr(runtime.tokenizer.decode(one.tokens)))
@@ -121,7 +121,9 @@ def test_and_so_it_does_in_many_turns(demo: Runtime, choice: str) -> None:
 def test_a_demanded_call_follows_one_stretch_of_reasoning(
     choice: str, wish: str
 ) -> None:
-    text, _ = said(wishing(wish), Constraints(tool_choice=choice), params=SHORT)
+    text, _ = generate_text(
+        model_that_prefers(wish), Constraints(tool_choice=choice), params=SHORT
+    )
 
     before, _, _ = text.partition("to=functions.")
     assert before != text
@@ -133,9 +135,11 @@ def test_a_turn_has_a_few_preambles_and_no_more() -> None:
     few = PREAMBLE * MAX_PREAMBLES
 
     for wish in (few + CALL, few + ANSWER, THINK + few + CALL):
-        assert said(wishing(wish), params=LONGER)[0] == wish
+        assert generate_text(model_that_prefers(wish), params=LONGER)[0] == wish
     for end in (CALL, ANSWER):
-        text, _ = said(wishing(few + PREAMBLE * 3 + end), params=LONGER)
+        text, _ = generate_text(
+            model_that_prefers(few + PREAMBLE * 3 + end), params=LONGER
+        )
         rest = text.removeprefix(few)
         assert rest != text
         assert rest.startswith(("<|channel|>final<|message|>", " to=", "<|channel|>c"))
@@ -144,7 +148,7 @@ def test_a_turn_has_a_few_preambles_and_no_more() -> None:
 
 def test_reasoning_between_preambles_gives_no_more_of_them() -> None:
     turns = (PREAMBLE + THINK) * (MAX_PREAMBLES + 3)
-    text, _ = said(wishing(turns + ANSWER))
+    text, _ = generate_text(model_that_prefers(turns + ANSWER))
 
     assert text.count("<|channel|>commentary<|message|>") == MAX_PREAMBLES
     assert "<|channel|>final<|message|>" in text

@@ -13,7 +13,7 @@ from mlx_gptoss.engine.scheduler import BatchOptions, KVBudget
 from mlx_gptoss.errors import BusyError, ConfigError, MemoryBudgetError
 from tests.support.checkpoints import write_checkpoint
 from tests.support.fakes import write_tokenizer
-from tests.support.submit import Asked
+from tests.support.submit import Submission
 
 STEP = 256  # tokens by which a cache grows
 
@@ -74,15 +74,19 @@ def test_who_must_wait_for_memory_counts_as_waiting(
     """There are places left, but no room beside the one that runs."""
     room = governor(runtime).total_bytes([2 * STEP])
     with load(folder, batch=BatchOptions(kv_memory=room, max_waiting=0)) as small:
-        endless = Asked(small, [1, 2, 3])
+        endless = Submission(small, [1, 2, 3])
         while not endless.steps:
             endless.ended.wait(0.001)
         with pytest.raises(BusyError, match="as many requests run as fit"):
-            Asked(small, [4, 5, 6])
-        endless.ticket.cancel()
+            Submission(small, [4, 5, 6])
+        endless.request.cancel()
 
         assert (
-            len(Asked(small, [4, 5, 6], SamplingParams(max_tokens=2, seed=1)).answer())
+            len(
+                Submission(
+                    small, [4, 5, 6], SamplingParams(max_tokens=2, seed=1)
+                ).wait()
+            )
             == 2
         )
 
@@ -108,10 +112,10 @@ def test_a_prompt_that_never_fits_is_refused_with_advice(
     room = governor(runtime).total_bytes([STEP])
     with load(folder, batch=BatchOptions(kv_memory=room)) as small:
         with pytest.raises(MemoryBudgetError, match="give the model more memory"):
-            Asked(small, [1] * STEP)
-        last = Asked(small, [1] * (STEP - 2), stop_tokens={})
+            Submission(small, [1] * STEP)
+        last = Submission(small, [1] * (STEP - 2), stop_tokens={})
 
-        assert [s.finish_reason for s in last.answer()] == [None, "length"]
+        assert [s.finish_reason for s in last.wait()] == [None, "length"]
 
 
 def test_the_newest_pauses_where_all_would_not_fit_and_no_token_changes(
@@ -131,7 +135,9 @@ def test_the_newest_pauses_where_all_would_not_fit_and_no_token_changes(
     with load(folder, batch=options) as small:
         # From the second round on there is room for two only.
         asked = [
-            Asked(small, ids, params, stop_tokens={}, on_step=lambda _: shrink(small))
+            Submission(
+                small, ids, params, stop_tokens={}, on_step=lambda _: shrink(small)
+            )
             for ids in prompts
         ]
         tokens = [one.tokens for one in asked]
@@ -162,8 +168,8 @@ def test_a_paused_answer_goes_on_from_the_prompt_cache(
             """Between this step and the next, as the governor would."""
             other._thread.post(lambda: [engine._preempt(t) for t in engine._running])
 
-        asked = Asked(other, ids, params, stop_tokens={}, on_step=pause)
-        steps = asked.answer()
+        asked = Submission(other, ids, params, stop_tokens={}, on_step=pause)
+        steps = asked.wait()
         statistics = other.batch_statistics
 
     expected = [replace(step, logprob=0.0, top_logprobs=()) for step in alone]
@@ -180,7 +186,9 @@ def test_what_the_prompt_cache_keeps_makes_room(folder: Path, runtime: Runtime) 
     params = SamplingParams(temperature=0, max_tokens=3)
     with load(folder, batch=BatchOptions(kv_memory=room)) as small:
         for n in range(6):
-            Asked(small, [(n + k * k) % 200 for k in range(2 * STEP)], params).answer()
+            Submission(
+                small, [(n + k * k) % 200 for k in range(2 * STEP)], params
+            ).wait()
             kept = small.cache_statistics.nbytes
             assert kept <= room
         assert small.batch_statistics.paused == 0

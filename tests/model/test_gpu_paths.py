@@ -40,7 +40,7 @@ from tests.support.checkpoints import hf_config, random_tensors
 from tests.support.fakes import noisy
 from tests.support.oracle_cases import CASES, TOLERANCE, case, feed
 from tests.support.streaming import SMALL, streamed, write
-from tests.support.submit import Asked
+from tests.support.submit import Submission
 
 LENGTHS = (1, 9, 40)  # of sequences in one batch: within the window, and far past it
 STEPS = 3
@@ -134,7 +134,7 @@ def test_the_engine_gives_the_same_tokens_alone_and_in_a_batch() -> None:
     alone = [step.token for step in generate(noisy(), prompts[0], params)]
 
     with Runtime(noisy(), cache=CacheOptions(idle=False)) as runtime:
-        asked = [Asked(runtime, ids, params) for ids in prompts]
+        asked = [Submission(runtime, ids, params) for ids in prompts]
         batched = [one.tokens for one in asked]
 
     assert batched[0] == alone

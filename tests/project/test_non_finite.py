@@ -28,7 +28,7 @@ from tests.support.fakes import (
     token_ids,
     write_tokenizer,
 )
-from tests.support.submit import Asked
+from tests.support.submit import Submission
 
 IDS = [3, 1, 4, 1, 5]
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
@@ -71,7 +71,7 @@ def test_a_damaged_model_says_so_instead_of_anything_else(damaged: Runtime) -> N
             with pytest.raises(NonFiniteError, match="token 1 of the answer"):
                 list(damaged.generate(IDS, params, **options))
     with pytest.raises(NonFiniteError, match="token 1 of the answer"):
-        Asked(damaged, IDS, SAMPLED).answer()
+        Submission(damaged, IDS, SAMPLED).wait()
     with pytest.raises(ModelError, match="not finite: its weights are damaged"):
         list(Chat(damaged, params=GREEDY).send("Hi"))
 
@@ -104,15 +104,17 @@ def test_one_row_of_a_batch_ends_and_the_others_are_as_they_were(
     set_row(sound, POISON, np.nan)
     release = threading.Event()
     sound._thread.post(release.wait)
-    asked = [Asked(sound, ids, SAMPLED) for ids in prompts]
-    bad = Asked(sound, [5, 9, POISON], SAMPLED)
-    late = Asked(sound, [8, 8], SamplingParams(logit_bias={POISON: 1e4}, max_tokens=9))
+    asked = [Submission(sound, ids, SAMPLED) for ids in prompts]
+    bad = Submission(sound, [5, 9, POISON], SAMPLED)
+    late = Submission(
+        sound, [8, 8], SamplingParams(logit_bias={POISON: 1e4}, max_tokens=9)
+    )
     release.set()
 
     with pytest.raises(NonFiniteError, match="token 1 of"):
-        bad.answer()
+        bad.wait()
     with pytest.raises(NonFiniteError, match="token 2 of"):  # behind the first one
-        late.answer()
+        late.wait()
     assert [step.token for step in late.steps] == [POISON]
     for one, expected in zip(asked, alone, strict=True):
         assert one.tokens == expected
@@ -128,7 +130,7 @@ def test_what_broke_is_not_kept_for_later_prompts(sound: Runtime, way: str) -> N
     set_row(sound, POISON, np.nan)
     with pytest.raises(NonFiniteError):
         if way == "submit":
-            Asked(sound, prompt, GREEDY).answer()
+            Submission(sound, prompt, GREEDY).wait()
         else:
             list(sound.generate(prompt, GREEDY, reuse=True))
     set_row(sound, POISON, 0.5)
@@ -154,10 +156,10 @@ def test_what_was_read_ahead_while_it_was_broken_is_forgotten(tmp_path: Path) ->
         files = set((tmp_path / "prompts").rglob("*.safetensors"))
         set_row(runtime, POISON, 0.5)
         with pytest.raises(NonFiniteError):
-            Asked(runtime, [*prompt, 9], GREEDY).answer()
+            Submission(runtime, [*prompt, 9], GREEDY).wait()
         left = [path for path in files if path.exists()]
 
-        asked = Asked(runtime, [*prompt, 9], GREEDY)
+        asked = Submission(runtime, [*prompt, 9], GREEDY)
         fresh = [step.token for step in runtime.generate([*prompt, 9], GREEDY)]
         assert asked.tokens == fresh
         assert asked.stats.cached_tokens <= 3

@@ -1,7 +1,7 @@
-"""Ask a runtime for several answers at once, and collect what comes.
+"""Submit requests to a runtime and collect their steps.
 
-asked = Asked(runtime, ids, params)
-steps = asked.answer()      # waits for the end; raises the error it ended with
+submission = Submission(runtime, ids, params)
+steps = submission.wait()      # until the end; raises the error it ended with
 """
 
 import threading
@@ -12,11 +12,11 @@ from mlx_gptoss.engine.outputs import Statistics, Step
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 
-PATIENCE = 60  # seconds, for work that takes none
+PATIENCE = 60  # seconds, for work that is done at once
 
 
-class Asked:
-    """One request: its steps, its end, and how often it ended."""
+class Submission:
+    """One submitted request: its steps, and how often it ended."""
 
     def __init__(
         self,
@@ -29,10 +29,10 @@ class Asked:
     ) -> None:
         self.steps: list[Step] = []
         self.ends: list[tuple[Statistics | None, BaseException | None]] = []
-        self.late: list[Step] = []  # what came after the end: nothing should
+        self.late: list[Step] = []  # steps after the end: there must be none
         self.ended = threading.Event()
         self._on_step = on_step
-        self.ticket = runtime.submit(
+        self.request = runtime.submit(
             ids, params, on_step=self._step, on_end=self._end, **options
         )
 
@@ -45,8 +45,8 @@ class Asked:
         self.ends.append((stats, error))
         self.ended.set()
 
-    def answer(self, patience: float = PATIENCE) -> list[Step]:
-        """Wait for the end, which must come once; raise the error it came with."""
+    def wait(self, patience: float = PATIENCE) -> list[Step]:
+        """Wait for the end, which must come exactly once; raise its error."""
         assert self.ended.wait(patience), "the answer did not end"
         [(_, error)] = self.ends
         assert self.late == []
@@ -56,11 +56,11 @@ class Asked:
 
     @property
     def tokens(self) -> list[int]:
-        return [step.token for step in self.answer()]
+        return [step.token for step in self.wait()]
 
     @property
     def stats(self) -> Statistics:
-        self.answer()
+        self.wait()
         [(stats, _)] = self.ends
         assert stats is not None
         return stats

@@ -39,7 +39,7 @@ from mlx_gptoss.engine.prompt_cache.tree import (
     token_array,
 )
 
-MAX_IDLE_CACHES = 1  # live caches kept while no lease uses them
+MAX_IDLE_CACHES = 1  # live caches that are kept while no lease uses them
 
 log = logging.getLogger(__name__)
 
@@ -137,12 +137,15 @@ class PromptCache:
         """Return an idle cache that holds the longest known prefix of `tokens`."""
         while True:
             live, target = self._choose_cache(self.tree.match(tokens))
-            kept = count_common_nodes(live.path, target)
-            if kept == len(live.path) == len(target) and live.cache.offset == live.end:
+            shared = count_common_nodes(live.path, target)
+            if (
+                shared == len(live.path) == len(target)
+                and live.cache.offset == live.end
+            ):
                 return live
             try:
-                self._load(target, kept)
-                self._move_cache(live, target, kept)
+                self._load(target, shared)
+                self._move_cache(live, target, shared)
             except UnusableFile as error:
                 log.warning("%s", error)
                 self.tree.remove(error.node)
