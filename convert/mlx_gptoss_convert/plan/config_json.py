@@ -8,7 +8,7 @@ from typing import Any
 from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.format.config import MXFP4, ModelConfig, Quantization
 
-# Keys of the source that are written anew or no longer hold.
+# Keys of the source that are rewritten or no longer apply.
 REPLACED = frozenset(
     {
         "_name_or_path",

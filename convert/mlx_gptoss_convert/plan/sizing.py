@@ -160,7 +160,7 @@ def size_recipes(
     overhead = max(
         folder_bytes(plan) - sum(sizes[w].values()) for w, plan in plans.items()
     )
-    # What the source has in fewer bits is kept, and loses nothing more.
+    # Tensors that the source stores in fewer bits are kept, and lose nothing more.
     costs = {
         kind: {
             width: (sizes[width][kind], table[kind][width])

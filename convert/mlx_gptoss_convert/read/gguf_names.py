@@ -96,7 +96,7 @@ def config_from_metadata(
         full = f"{ARCHITECTURE}.{key}"
         if full not in metadata:
             raise CheckpointError(
-                f"`{where}` has no `{full}`: make it anew with a current llama.cpp"
+                f"`{where}` has no `{full}`: convert it again with a current llama.cpp"
             )
         return metadata[full]
 

@@ -87,10 +87,10 @@ class RepoFolder:
     def _commit(self, branch: str) -> str:
         """Return the commit of a branch; "" if there is no valid ref."""
         try:
-            told = (self.path / "refs" / branch).read_text(encoding="ascii")
+            commit = (self.path / "refs" / branch).read_text(encoding="ascii")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
             return ""
-        return told if _is_safe(told) else ""
+        return commit if _is_safe(told) else ""
 
     def partial_files(self) -> Iterator[Path]:
         """List partial files, ours and the library's."""

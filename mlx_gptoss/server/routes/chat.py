@@ -30,11 +30,13 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
     settings = service.settings
     make = partial(read_request, body, settings=settings, restore=service.restore)
     job = await service.start(request, body.model, make)
-    manner = ChatReplyOptions.of(body, job.model, job.runtime, settings)
+    reply_options = ChatReplyOptions.of(body, job.model, job.runtime, settings)
     headers = ignored_headers(body, job.conversation)
     if body.stream:
-        return service.stream(job, frames(job.turns, manner), headers)
-    return await service.reply(request, job, build_reply(job.turns, manner), headers)
+        return service.stream(job, frames(job.turns, reply_options), headers)
+    return await service.reply(
+        request, job, build_reply(job.turns, reply_options), headers
+    )
 
 
 @router.post("/v1/chat/render", response_model=RenderedPrompt, responses=ERRORS)
@@ -56,9 +58,9 @@ def render_reply(conversation: ConversationRequest, runtime: Runtime) -> Rendere
 
 
 async def frames(
-    turns: Sequence[AnswerStream], manner: ChatReplyOptions
+    answers: Sequence[AnswerStream], reply_options: ChatReplyOptions
 ) -> AsyncIterator[bytes]:
-    async for chunk in stream_chunks(turns, manner):
+    async for chunk in stream_chunks(answers, reply_options):
         yield sse(chunk.json_text())
     yield DONE
 

@@ -30,16 +30,18 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
     service = Service.of(request)
     make = partial(read_prompts, body, settings=service.settings)
     job = await service.start_prompts(request, body.model, make)
-    manner = CompletionReplyOptions.of(body, job.model, job.runtime)
+    reply_options = CompletionReplyOptions.of(body, job.model, job.runtime)
     headers = ignored_header(body.ignored_fields)
     if body.stream:
-        return service.stream(job, frames(job.turns, manner), headers)
-    return await service.reply(request, job, build_reply(job.turns, manner), headers)
+        return service.stream(job, frames(job.turns, reply_options), headers)
+    return await service.reply(
+        request, job, build_reply(job.turns, reply_options), headers
+    )
 
 
 async def frames(
-    turns: Sequence[AnswerStream], manner: CompletionReplyOptions
+    answers: Sequence[AnswerStream], reply_options: CompletionReplyOptions
 ) -> AsyncIterator[bytes]:
-    async for chunk in stream_chunks(turns, manner):
+    async for chunk in stream_chunks(answers, reply_options):
         yield sse(chunk.json_text())
     yield DONE
