@@ -62,7 +62,7 @@ class Job:
 
     model: str
     runtime: Runtime
-    turns: Sequence[AnswerStream]
+    answers: Sequence[AnswerStream]
     _stack: AsyncExitStack
     _conversation: ConversationRequest | None = None
 
@@ -75,11 +75,11 @@ class Job:
     @property
     def turn(self) -> AnswerStream:
         """The turn of a request with one choice."""
-        return self.turns[0]
+        return self.answers[0]
 
     def heartbeat(self) -> bytes:
         """Return a comment for an idle stream: the place in the queue, if it waits."""
-        place = max(turn.queue_position for turn in self.turns)
+        place = max(turn.queue_position for turn in self.answers)
         return QUEUED % place if place else KEEP_ALIVE
 
     def on_close(self, then: Callable[[], object]) -> None:
@@ -88,7 +88,7 @@ class Job:
 
     async def close(self) -> None:
         """Stop running turns and release the model. Idempotent."""
-        for turn in self.turns:
+        for turn in self.answers:
             turn.abandon()
         await self._stack.aclose()
 

@@ -90,7 +90,7 @@ class RepoFolder:
             commit = (self.path / "refs" / branch).read_text(encoding="ascii")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
             return ""
-        return commit if _is_safe(told) else ""
+        return commit if _is_safe(commit) else ""
 
     def partial_files(self) -> Iterator[Path]:
         """List partial files, ours and the library's."""

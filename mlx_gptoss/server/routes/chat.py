@@ -33,9 +33,9 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
     reply_options = ChatReplyOptions.of(body, job.model, job.runtime, settings)
     headers = ignored_headers(body, job.conversation)
     if body.stream:
-        return service.stream(job, frames(job.turns, reply_options), headers)
+        return service.stream(job, frames(job.answers, reply_options), headers)
     return await service.reply(
-        request, job, build_reply(job.turns, reply_options), headers
+        request, job, build_reply(job.answers, reply_options), headers
     )
 
 

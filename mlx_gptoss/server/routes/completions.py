@@ -33,9 +33,9 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
     reply_options = CompletionReplyOptions.of(body, job.model, job.runtime)
     headers = ignored_header(body.ignored_fields)
     if body.stream:
-        return service.stream(job, frames(job.turns, reply_options), headers)
+        return service.stream(job, frames(job.answers, reply_options), headers)
     return await service.reply(
-        request, job, build_reply(job.turns, reply_options), headers
+        request, job, build_reply(job.answers, reply_options), headers
     )
 
 
