@@ -19,8 +19,9 @@ MODULE = re.compile(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])")  # of a qualified class name
 OBJECT = re.compile(r"<[^\n]* at 0x[0-9a-f]+>|<factory>")  # a default without a literal
 HEAD = """# Public API
 
-Everything below is imported from `mlx_gptoss`. Generated from the docstrings:
-`python -m docs.generate`.
+Everything below is imported from `mlx_gptoss`, and errors from `mlx_gptoss.errors`. The
+types `CacheOptions` and `BatchOptions` are in `mlx_gptoss.engine.prompt_cache` and
+`mlx_gptoss.engine.scheduler`. Generated from the docstrings: `python -m docs.generate`.
 """
 GROUPS = {
     "Load and generate": ("load", "Runtime", "SamplingParams"),

@@ -197,7 +197,10 @@ class Chat:
     def send(self, text: str) -> Generator[Event]:
         """Send `text` and yield the events of the turn, up to and including a Done.
 
-        A question that does not fit the context raises PromptError and is not kept.
+        Iterate to run it: Reasoning, Preamble, Answer, ToolCall, ToolResult,
+        ToolCallFailed, Done, each a kind of Event. Tools run as `approve` allows.
+        Raises PromptError, and keeps nothing, if the question does not fit the context
+        or another answer is running.
         """
         return self._runner.ask(lambda: self.transcript.with_question(text))
 

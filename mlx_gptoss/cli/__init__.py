@@ -22,7 +22,9 @@ from mlx_gptoss.files import check_environment_folders
 COMMANDS = {
     "generate": LazyCommand("mlx_gptoss.cli.generate", "generate", "Answer one prompt"),
     "chat": LazyCommand("mlx_gptoss.cli.chat", "chat", "Hold a conversation"),
-    "serve": LazyCommand("mlx_gptoss.cli.serve", "serve", "Serve OpenAI's API"),
+    "serve": LazyCommand(
+        "mlx_gptoss.cli.serve", "serve", "Serve OpenAI's and Anthropic's APIs"
+    ),
     "sessions": LazyCommand(
         "mlx_gptoss.cli.sessions",
         "sessions",

@@ -110,11 +110,9 @@ def _facts(facts: "Facts", chosen: str | None) -> list[str]:
         for model in facts.models
     }
     if (chats := facts.chats) is not None:
-        levels = "" if chats.levels is None else f", index levels: {chats.levels}"
-        rows["chats"] = (
-            f"{chats.path} ({chats.chats:,} conversations, "
-            f"{format_bytes(chats.bytes)}{levels}, SQLite {chats.sqlite})"
-        )
+        count = f"{chats.chats:,} conversation{'s' if chats.chats != 1 else ''}"
+        size = format_bytes(chats.bytes)
+        rows["chats"] = f"{chats.path} ({count}, {size}, SQLite {chats.sqlite})"
     width = max(map(len, rows))
     return [f"{name:<{width}}  {value}" for name, value in rows.items()]
 

@@ -17,7 +17,11 @@ from mlx_gptoss.cli.services import Services, pass_services
     "--tool", "tools", multiple=True, help="Name of an offered tool; may be repeated"
 )
 @click.option("--no-tools", is_flag=True, help="No tools are offered")
-@click.option("--no-calls-on-analysis", is_flag=True, help="Offer no tools")
+@click.option(
+    "--no-calls-on-analysis",
+    is_flag=True,
+    help="Refuse function calls on the analysis channel",
+)
 @json_option
 @pass_services
 def parse(

@@ -27,7 +27,7 @@ STORE = "server"
 OWNER_ONLY = 0o077  # what is taken from others of every file that is made
 
 
-@click.command(short_help="Serve OpenAI's API")
+@click.command(short_help="Serve OpenAI's and Anthropic's APIs")
 @takes_serve_options
 @takes_load_options
 @keeps_prompts

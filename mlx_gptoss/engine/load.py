@@ -66,13 +66,15 @@ def load(
         machine has.
     experts: `resident` (all in memory), `hybrid` or `streamed` (read from disk on
         demand), or `auto`, the first of them that fits.
-    context: most tokens of prompt and answer, at most what the model supports; None:
-        that.
+    context: most tokens of prompt and answer, at most (and by default) what the model
+        supports.
     offline: download nothing.
     strict: make unknown keys in `config.json` errors.
-    harmony: refuse a model without Harmony tokens, which cannot chat.
-    cache: limits of the prompt cache in memory and on disk.
-    batch: limits of `Runtime.submit`.
+    harmony: require Harmony's tokens, without which a model cannot chat.
+    cache: limits of the prompt cache in memory and on disk, as `CacheOptions` of
+        `mlx_gptoss.engine.prompt_cache`.
+    batch: limits of `Runtime.submit`, as `BatchOptions` of
+        `mlx_gptoss.engine.scheduler`.
     wired: memory a GPU keeps resident: `auto` (the size of the model), `off`, or a
         size.
     trace: a file of `mlx-gptoss trace record`; experts are placed by its hit rates.

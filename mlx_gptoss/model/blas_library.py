@@ -73,7 +73,7 @@ def preload(
             f"`apt-get install {PACKAGE}`",
             None,
         )
-    return "loaded", f"`{library}` answers for MLX", _thread_count(loaded)
+    return "loaded", f"MLX uses `{library}`", _thread_count(loaded)
 
 
 def _load(library: str) -> ctypes.CDLL:

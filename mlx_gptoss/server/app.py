@@ -1,6 +1,6 @@
 """The ASGI app: routes, middleware, and the form of error responses.
 
-    app = create_app(Models.of(load("demo"), "demo"), Settings(api_key="..."))
+    app = create_app(Models.of(load("demo"), "demo"), ServerSettings(api_key="..."))
 
 Runs under any ASGI server; process.py runs it under uvicorn.
 """

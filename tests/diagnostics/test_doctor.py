@@ -50,7 +50,7 @@ LINUX = replace(
     macos=None,
     wheel="manylinux_2_35_x86_64",
     metal=False,
-    blas=BlasStatus("loaded", "`libopenblas.so.0` answers for MLX", 2),
+    blas=BlasStatus("loaded", "MLX uses `libopenblas.so.0`", 2),
 )
 CHATS = ChatsFileReport("/chats.sqlite3", 10**6, "3.40.1", chats=9, levels=3)
 HALF_A_MODEL = LocalModel("a/b", Path("/a/b"), 5 * GB, "gpt-oss-20b", 0.0, False)

@@ -1,7 +1,7 @@
 """The downloaded part of a file on disk, and its hash.
 
 Writes are unbuffered, so that a killed process loses nothing. Knows nothing of the
-source of the bytes.
+source of the bytes: `transfer.py` resumes it.
 """
 
 import hashlib

@@ -104,7 +104,7 @@ def turns_table() -> list[str]:
     gain = restart["read_s"] / restart["load_s"]
     return [
         *markdown(head, rows),
-        f"After a restart, the first token behind {restart['tokens']:,} tokens came "
+        f"After a restart, the first token after {restart['tokens']:,} tokens came "
         f"after {restart['load_s']:.2f} s from disk "
         f"({format_bytes(restart['file_bytes'])}) and after "
         f"{restart['read_s']:.1f} s by prefill: {gain:.0f}x.",

@@ -1,7 +1,7 @@
 """Eviction: free memory of the prefix tree, least recently used first.
 
 Nodes whose keys and values are in a live cache are never evicted; only their older
-snapshots are, last.
+snapshots are, last. The disk tier is bounded by `folder.py`.
 """
 
 from collections.abc import Iterable, Iterator

@@ -14,8 +14,8 @@ __all__ = ["COMMANDS", "PATH", "ChatCommand", "Word"]
 KEYS = """\
 Enter sends; Alt-Enter, or \\ before Enter, starts a new line; Tab completes
 @path attaches a file; Ctrl-O shows the reasoning that was folded
-A lit key answers the question about a call; behind a draft, Enter comes first
-Esc or Ctrl-C stops an answer and keeps what came; Press Ctrl-D to leave"""
+A highlighted key answers a question about a call; if you are typing, press Enter first
+Esc or Ctrl-C stops an answer and keeps what has arrived; Ctrl-D leaves"""
 
 
 def show_help(loop: object, argument: str) -> None:
