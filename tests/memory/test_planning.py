@@ -90,7 +90,7 @@ def test_dense_experts_are_planned_resident_only(tmp_path: Path) -> None:
     subject = model_from_folder(tmp_path, "tuned", 2)
     machine, budget = describe_device("M4 Max 36GB")
     assert forecast(subject, budget, machine).plan.mode == "resident"
-    with pytest.raises(ConfigError, match="are not quantized, and only those that"):
+    with pytest.raises(ConfigError, match="are not quantized, and only quantized"):
         forecast(subject, budget, machine, experts="streamed")
     result = run("plan", tmp_path, "--device", "M4 Max 36GB")
     assert "Experts are resident: all of the model is in memory" in result.stdout

@@ -14,7 +14,7 @@ __all__ = ["COMMANDS", "PATH", "ChatCommand", "Word"]
 KEYS = """\
 Enter sends; Alt-Enter, or \\ before Enter, starts a new line; Tab completes
 @path attaches a file; Ctrl-O shows the reasoning that was folded
-A highlighted key answers a question about a call; if you are typing, press Enter first
+A highlighted key answers a question about a call, after Enter while typing
 Esc or Ctrl-C stops an answer and keeps what has arrived; Ctrl-D leaves"""
 
 
