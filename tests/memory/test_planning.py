@@ -94,7 +94,7 @@ def test_dense_experts_are_planned_resident_only(tmp_path: Path) -> None:
         forecast(subject, budget, machine, experts="streamed")
     result = run("plan", tmp_path, "--device", "M4 Max 36GB")
     assert "Experts are resident: all of the model is in memory" in result.stdout
-    assert "are not quantized, and only those" in result.stdout
+    assert "are not quantized, and only quantized" in result.stdout
 
 
 def test_affine_experts_are_planned_as_large_as_they_are(tmp_path: Path) -> None:
