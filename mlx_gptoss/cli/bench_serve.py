@@ -10,8 +10,6 @@ from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.tables import aligned
 from mlx_gptoss.cli.terminal import note
 
-NOTHING = "-"
-
 
 @click.command(short_help="Throughput and first token of a server")
 @loads_model

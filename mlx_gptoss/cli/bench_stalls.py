@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from mlx_gptoss.cli.bench_tables import NOTHING
 from mlx_gptoss.cli.options import LoadOptions, json_option, loads_model
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.tables import aligned
@@ -20,7 +21,6 @@ HEAD = [
     "token gap",
     "memory",
 ]
-NOTHING = "-"
 
 
 @click.command(short_help="Effect of heavy requests on others")

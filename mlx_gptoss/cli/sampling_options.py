@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlx_gptoss.harmony.messages import EFFORTS
+
 if TYPE_CHECKING:
     from mlx_gptoss.engine.sampling_params import SamplingParams
-
-EFFORTS = ("low", "medium", "high")
 
 HARMONY_OPTIONS = (
     click.option(

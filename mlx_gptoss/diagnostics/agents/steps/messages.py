@@ -26,11 +26,6 @@ from mlx_gptoss.diagnostics.http_client import HttpClient
 
 MESSAGES = "/v1/messages"
 MESSAGES_TOOL = {"name": TOOL, "description": DESCRIPTION, "input_schema": CITY}
-PATCH_TOOL = {
-    "type": "custom",
-    "name": "apply_patch",
-    "description": "Edits files by a patch.",
-}
 
 
 def _message(model: str, *messages: Body, **more: Any) -> Body:
