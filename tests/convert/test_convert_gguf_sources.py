@@ -178,7 +178,7 @@ def test_what_another_tool_made_of_a_gguf_is_said(source: Path, tmp_path: Path) 
     ):
         open_source(path)
     tied = copied(out, tmp_path / "tied.gguf", "output.weight")
-    with pytest.raises(CheckpointError, match=r"there is no output head \(`output"):
+    with pytest.raises(CheckpointError, match=r"has no output head \(`output"):
         open_source(tied)
     for x in (copied(out, tmp_path / "whole.gguf", ""), out):
         assert open_source(x).checkpoint.config.num_hidden_layers
