@@ -4,7 +4,7 @@ The tests compare Harmony with the library that is installed (oss-harmony). To
 compare with OpenAI's own, which has the same module name:
 
     pip install --no-deps --target FOLDER openai-harmony==0.0.8
-    MLX_GPTOSS_ORACLE=FOLDER pytest tests/test_harmony_*.py
+    MLX_GPTOSS_ORACLE=FOLDER pytest tests/harmony/test_harmony_*.py
 """
 
 import os
