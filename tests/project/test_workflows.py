@@ -24,12 +24,15 @@ def commands(name: str) -> list[str]:
 
 def check_command(group: click.Command, words: list[str]) -> None:
     """Parse a command line without running it. Raises UsageError for a wrong one."""
-    context = click.Context(group)
+    context = click.Context(group, **group.context_settings)
     while isinstance(group, click.Group):
         found = group.get_command(context, words[0])
         assert found is not None, words[0]
         group, words = found, words[1:]
-    group.make_context(group.name, list(words))
+        if isinstance(group, click.Group):
+            context = click.Context(group, parent=context)
+    # With a parent, since a command keeps the help option of its first context.
+    group.make_context(group.name, list(words), parent=context)
 
 
 def test_ci_is_the_script_that_runs_here() -> None:
