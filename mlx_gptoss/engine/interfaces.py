@@ -19,11 +19,22 @@ class LanguageModel(Protocol):
     Dimensions: B batch, L new tokens, M hidden size, V vocabulary.
     """
 
-    def hidden(self, ids: mx.array, cache: Any, *, last: bool = False) -> mx.array:
-        """Run the layers over ids (B, L) int32, appended to `cache`.
+    def hidden(
+        self,
+        ids: mx.array,
+        cache: Any,
+        *,
+        lengths: Sequence[int] | None = None,
+        last: bool = False,
+    ) -> mx.array:
+        """Run the layers; every token is appended to its cache.
 
-        Returns the hidden states (B, L, M); with `last`, only of the last position
-        (B, 1, M). A list of B caches gives each row its own.
+        One cache: ids (B, L) int32 -> hidden states (B, L, M); with `last`, only those
+        of the last position, (B, 1, M).
+
+        A list of R caches: R independent rows, packed one after another in ids (1, N):
+        row r has `lengths[r]` tokens, by default one. -> (1, N, M); with `last`, the
+        last token of each row, (1, R, M).
         """
         ...
 

@@ -17,6 +17,7 @@ tests/support/oracle.py, float64 numpy, is the reference for the maths.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate, groupby
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -66,15 +67,23 @@ class Attention(nn.Module):
         rotate: Rotation,
         masks: Masks,
         cache: LayerCache | Sequence[LayerCache] | None,
+        lengths: Sequence[int],
     ) -> mx.array:
         B, L, _ = x.shape
         H, Hk, D = self.heads
-        qkv = self.project_qkv(x).reshape(B, L, H + 2 * Hk, D)
-        qkv = qkv.swapaxes(1, 2)  # (B, H + 2 Hk, L, D)
+        qkv = self.project_qkv(x)
+        if isinstance(cache, Sequence):
+            # Packed rows: every token is a row of one position, (N, H + 2 Hk, 1, D).
+            qkv = qkv.reshape(B * L, H + 2 * Hk, 1, D)
+        else:
+            qkv = qkv.reshape(B, L, H + 2 * Hk, D).swapaxes(1, 2)
         qk = rotate(qkv[:, : H + Hk])  # queries and keys in one call
         q, k, v = qk[:, :H], qk[:, H:], qkv[:, H + Hk :]
-        y = self.attend(q, k, v, masks, cache)  # (B, H, L, D)
-        return self.o_proj(y.swapaxes(1, 2).reshape(B, L, H * D))
+        if isinstance(cache, Sequence):
+            y = self.attend_packed(q, k, v, masks, cache, lengths)  # (N, H, 1, D)
+        else:
+            y = self.attend(q, k, v, masks, cache).swapaxes(1, 2)  # (B, L, H, D)
+        return self.o_proj(y.reshape(B, L, H * D))
 
     def project_qkv(self, x: mx.array) -> mx.array:
         """Project to q, k and v side by side: (B, L, M) -> (B, L, (H + 2 Hk) D)."""
@@ -88,14 +97,9 @@ class Attention(nn.Module):
         k: mx.array,
         v: mx.array,
         masks: Masks,
-        cache: LayerCache | Sequence[LayerCache] | None,
+        cache: LayerCache | None,
     ) -> mx.array:
-        """Add the new keys to the cache and attend to all of it: -> (B, H, L, D).
-
-        A sequence of caches gives each row of the batch its own.
-        """
-        if isinstance(cache, Sequence):
-            return self.attend_batch(q, k, v, masks, cache)
+        """Add the new keys to the cache and attend to all of it: -> (B, H, L, D)."""
         if cache is not None:
             k, v = cache.update(k, v)  # (B, Hk, S, D)
         return attend(
@@ -108,6 +112,36 @@ class Attention(nn.Module):
             masks=masks,
         )
 
+    def attend_packed(
+        self,
+        q: mx.array,
+        k: mx.array,
+        v: mx.array,
+        masks: Masks,
+        caches: Sequence[LayerCache],
+        lengths: Sequence[int],
+    ) -> mx.array:
+        """Attend each row to its own cache: (N, heads, 1, D) -> (N, H, 1, D).
+
+        Runs of rows with one token each are attended together, longer rows singly.
+        """
+        outputs: list[mx.array] = []
+        at = 0
+        for single, run in groupby(range(len(caches)), lambda r: lengths[r] == 1):
+            rows = list(run)
+            if single:
+                part = slice(at, at + len(rows))
+                own = [caches[r] for r in rows]
+                outputs.append(self.attend_batch(q[part], k[part], v[part], masks, own))
+                at += len(rows)
+                continue
+            for r in rows:
+                part = slice(at, at + lengths[r])
+                new = (x[part].swapaxes(0, 2) for x in (q, k, v))  # (1, heads, L, D)
+                outputs.append(self.attend(*new, masks, caches[r]).swapaxes(0, 2))
+                at += lengths[r]
+        return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs)
+
     def attend_batch(
         self,
         q: mx.array,
@@ -116,24 +150,23 @@ class Attention(nn.Module):
         masks: Masks,
         caches: Sequence[LayerCache],
     ) -> mx.array:
-        """Attend each row to its own cache: short rows together, long rows singly."""
+        """Attend one token a row to its own cache: short rows together."""
         if len(caches) == 1:
             return self.attend(q, k, v, masks, caches[0])
-        L = q.shape[2]
-        if L > 1 or any(own.length >= STACKED_MAX_KEYS for own in caches):
+        if any(own.length >= STACKED_MAX_KEYS for own in caches):
             # Halve the batch until its rows are short enough, or single.
             half = len(caches) // 2
             parts = (slice(0, half), slice(half, None))
             return mx.concatenate(
-                [self.attend(q[n], k[n], v[n], masks, caches[n]) for n in parts]
+                [self.attend_batch(q[n], k[n], v[n], masks, caches[n]) for n in parts]
             )
-        lengths = []
+        held = []
         for b, own in enumerate(caches):
             own.update(k[b : b + 1], v[b : b + 1])
-            lengths.append(own.length)
+            held.append(own.length)
         keys, values = stack_caches(caches)  # (B, Hk, S, D)
         return attend_padded(
-            q, keys, values, lengths, scale=self.scale, sinks=self.sinks, masks=masks
+            q, keys, values, held, scale=self.scale, sinks=self.sinks, masks=masks
         )
 
 
@@ -183,14 +216,13 @@ class Block(nn.Module):
         rotate: Rotation,
         masks: Masks,
         cache: LayerCache | Sequence[LayerCache] | None,
+        lengths: Sequence[int],
         *,
         last: bool = False,
     ) -> mx.array:
-        h = h + self.self_attn(self.input_layernorm(h), rotate, masks, cache)
-        if last:
-            h = h[
-                :, -1:
-            ]  # earlier positions were needed only for their keys and values
+        h = h + self.self_attn(self.input_layernorm(h), rotate, masks, cache, lengths)
+        if last:  # earlier positions were needed only for their keys and values
+            h = last_positions(h, lengths)
         return h + self.mlp(self.post_attention_layernorm(h))
 
 
@@ -213,26 +245,41 @@ class Transformer(nn.Module):
         ids: mx.array,
         cache: KVCache | Sequence[KVCache] | None,
         *,
+        lengths: Sequence[int] | None = None,
         last: bool = False,
     ) -> mx.array:
-        """Return the normed residual stream after the last layer: (B, L) -> (B, L, M).
+        """Return the normed residual stream after the last layer; see `GptOss.hidden`.
 
-        With `last`, return only the last position, (B, 1, M): the experts of the top
-        layer, whose output no other position reads, then see one token.
+        With `last`, the experts of the top layer, whose output no other position
+        reads, see only the last token of each row.
         """
         if isinstance(cache, Sequence):
-            offset = [own.offset for own in cache]
+            lengths = [1] * len(cache) if lengths is None else lengths
+            assert ids.shape == (1, sum(lengths)), f"{ids.shape=} {lengths=}"
             caches = list(zip(*(own.layers for own in cache), strict=True))
+            pairs = zip(cache, lengths, strict=True)
+            positions = [own.offset + n for own, count in pairs for n in range(count)]
+            rotate = make_rotation(self._periods, positions, 1)
         else:
+            lengths = [ids.shape[1]]
             offset = 0 if cache is None else cache.offset
             caches = cache or [None] * len(self.layers)
-        rotate = make_rotation(self._periods, offset, ids.shape[1])
+            rotate = make_rotation(self._periods, offset, ids.shape[1])
         masks = Masks()
         h = self.embed_tokens(ids)
         for layer, (block, own) in enumerate(zip(self.layers, caches, strict=True)):
             top = layer == len(self.layers) - 1
-            h = block(h, rotate, masks, own, last=last and top)
+            h = block(h, rotate, masks, own, lengths, last=last and top)
         return self.norm(h)
+
+
+def last_positions(h: mx.array, lengths: Sequence[int]) -> mx.array:
+    """Return the last token of each row: (B, L, M) or packed (1, N, M) -> (B, R, M)."""
+    if len(lengths) == 1:
+        return h[:, -1:]
+    if len(lengths) == h.shape[1]:
+        return h
+    return h[:, mx.array([end - 1 for end in accumulate(lengths)])]
 
 
 class GptOss(nn.Module):
@@ -256,14 +303,19 @@ class GptOss(nn.Module):
         ids: mx.array,
         cache: KVCache | Sequence[KVCache] | None = None,
         *,
+        lengths: Sequence[int] | None = None,
         last: bool = False,
     ) -> mx.array:
-        """Return the input of `logits`: (B, L) int32 -> (B, L, M); `last`: (B, 1, M).
+        """Return the input of `logits`; every token is appended to its cache.
 
-        Independent sequences in one batch need one cache each. Prefill needs only the
-        last position, and `last` makes it cheaper.
+        One cache, or none: ids (B, L) int32 -> (B, L, M); with `last`, only the last
+        position, (B, 1, M), which makes prefill cheaper.
+
+        A sequence of R caches: R independent rows, packed one after another in ids
+        (1, N): row r has `lengths[r]` tokens, by default one. -> (1, N, M); with
+        `last`, the last token of each row, (1, R, M).
         """
-        return self.model(ids, cache, last=last)
+        return self.model(ids, cache, lengths=lengths, last=last)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Unembed (..., M) -> (..., V) float32."""

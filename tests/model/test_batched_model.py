@@ -32,13 +32,14 @@ def stepped(model: Any, *, together: bool) -> np.ndarray:
     found = []
     for tokens in draw.integers(0, 90, (STEPS, len(LENGTHS))):
         if together:
-            hidden = model.hidden(mx.array(tokens)[:, None], caches)
+            hidden = model.hidden(mx.array(tokens)[None], caches)
         else:
             pairs = zip(tokens.tolist(), caches, strict=True)
             hidden = mx.concatenate(
-                [model.hidden(mx.array([[token]]), cache) for token, cache in pairs]
+                [model.hidden(mx.array([[token]]), cache) for token, cache in pairs],
+                axis=1,
             )
-        found.append(np.array(model.logits(hidden)[:, -1]))
+        found.append(np.array(model.logits(hidden)[0]))
     return np.stack(found)
 
 
@@ -61,6 +62,30 @@ def test_sequences_together_have_the_logits_they_have_alone(
 
     np.testing.assert_allclose(together, alone, atol=TOLERANCE)
     assert np.abs(alone).max() > 1  # they are worth comparing
+
+
+def test_packed_rows_of_any_length_have_the_logits_they_have_alone() -> None:
+    model = build(
+        hf_config(sliding_window=9), random_tensors(hf_config(sliding_window=9), seed=2)
+    )
+    draw = np.random.default_rng(5)
+    starts, lengths = (0, 30, 7, 0, 12, 11), (5, 1, 40, 1, 1, 9)
+    together, alone = ([model.make_cache() for _ in starts] for _ in range(2))
+    for row, start in enumerate(starts):
+        prompt = mx.array(draw.integers(0, 90, (1, start)))
+        for cache in (together[row], alone[row]) if start else ():
+            mx.eval(model.hidden(prompt, cache, last=True))
+    parts = [draw.integers(0, 90, length) for length in lengths]
+
+    packed = mx.array(np.concatenate(parts)[None])
+    hidden = model.hidden(packed, together, lengths=lengths, last=True)
+
+    assert hidden.shape[1] == len(starts)
+    for row, (part, cache) in enumerate(zip(parts, alone, strict=True)):
+        own = model.logits(model.hidden(mx.array(part[None]), cache, last=True))[0, 0]
+        found = model.logits(hidden)[0, row]
+        np.testing.assert_allclose(np.array(found), np.array(own), atol=TOLERANCE)
+        assert together[row].offset == cache.offset == starts[row] + lengths[row]
 
 
 def test_streamed_experts_serve_sequences_together(tmp_path: Path) -> None:

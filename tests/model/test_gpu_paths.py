@@ -101,8 +101,8 @@ def test_a_batch_gives_each_sequence_the_oracles_logits() -> None:
 
     steps = []
     for step in range(STEPS, 0, -1):
-        tokens = mx.array([[ids[-step]] for ids in sequences])  # (B, 1)
-        steps.append(np.array(model.logits(model.hidden(tokens, caches))[:, 0]))
+        tokens = mx.array([[ids[-step] for ids in sequences]])  # (1, B)
+        steps.append(np.array(model.logits(model.hidden(tokens, caches))[0]))
 
     found = np.stack(steps, axis=1)  # (B, STEPS, V)
     expected = [oracle.logits(tensors, config, ids)[-STEPS:] for ids in sequences]

@@ -10,6 +10,7 @@ test sees a prompt read twice, a token skipped, or a cache of another request.
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from random import Random
 from typing import cast
@@ -136,14 +137,25 @@ class FakeModel:
         self.feeds: list[list[int]] = []  # what each call of `hidden` was given
 
     def hidden(
-        self, ids: mx.array, cache: FakeCache | list[FakeCache], *, last: bool = False
+        self,
+        ids: mx.array,
+        cache: FakeCache | list[FakeCache],
+        *,
+        lengths: Sequence[int] | None = None,
+        last: bool = False,
     ) -> mx.array:
-        if isinstance(cache, list):
-            rows = zip(ids, cache, strict=True)
-            return mx.concatenate([self.hidden(row[None], own) for row, own in rows])
         [tokens] = cast("list[list[int]]", ids.tolist())
-        self.feeds.append(tokens)
-        return self.behind(tokens, cache, last=last)
+        if not isinstance(cache, list):
+            self.feeds.append(tokens)
+            return self.behind(tokens, cache, last=last)
+        ends = list(accumulate(lengths or [1] * len(cache)))
+        rows = [tokens[a:b] for a, b in pairwise([0, *ends])]
+        self.feeds += rows
+        outputs = [
+            self.behind(row, own, last=last)
+            for row, own in zip(rows, cache, strict=True)
+        ]
+        return mx.concatenate(outputs, axis=1)
 
     def behind(self, tokens: list[int], cache: FakeCache, *, last: bool) -> mx.array:
         """Read tokens into a cache; return what `hidden` gives behind them."""

@@ -68,8 +68,8 @@ class DecodeStep:
         tokens = stack_tokens([row.token for row in inputs if row.token is not None])
         caches = [row.sequence.cache for row in inputs]
         cache = caches[0] if len(caches) == 1 else caches
-        hidden = model.hidden(tokens[:, None], cache)  # (B, 1, M)
-        logits = model.logits(hidden)[:, -1].astype(mx.float32)
+        hidden = model.hidden(tokens[None], cache)  # (1, B, M)
+        logits = model.logits(hidden)[0].astype(mx.float32)
         mx.async_eval(logits)
         previous, self._previous_logits = self._previous_logits, logits
         if previous is not None:
