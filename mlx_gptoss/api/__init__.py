@@ -16,7 +16,7 @@ normalize.py   a request body rewritten by that table
 ignored.py     the header that names what a request asked for without effect
 options.py     request options of several APIs; limits.py checks sizes
 prompt.py      a conversation to answer, and the prompts it becomes
-generation.py  an answer, streamed from the model's thread; text_parser.py parses it
+generation.py  an answer, streamed from the model's thread; reply_parser.py parses it
 errors.py      every error as status, type, code and message
 settings.py    the operator's settings
 """

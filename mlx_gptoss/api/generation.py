@@ -12,11 +12,10 @@ the answer is not iterated to its end.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from mlx_gptoss.api.text_parser import AnswerParser, ParsedToken
-from mlx_gptoss.engine.answer import STOP_STRING
+from mlx_gptoss.api.reply_parser import ParsedToken, ReplyParser
 from mlx_gptoss.engine.interfaces import TokenGuide
 from mlx_gptoss.engine.outputs import CANCELLED, STOP, TOOL_CALLS, Statistics, Step
 from mlx_gptoss.engine.runtime import Runtime
@@ -36,7 +35,7 @@ class PreparedPrompt:
 
     ids: list[int]
     params: SamplingParams
-    parser: AnswerParser
+    parser: ReplyParser
     guide: TokenGuide | None = None
     conversation: Sequence[Message] = ()
     shared: bool = False
@@ -122,10 +121,7 @@ class AnswerStream:
     @property
     def stats(self) -> Statistics | None:
         """Statistics of the generation, once it has ended."""
-        if self._stats is None or not self.parser.stopped:
-            return self._stats
-        details = (*self._stats.finish_details, STOP_STRING)
-        return replace(self._stats, finish_reason=STOP, finish_details=details)
+        return self._stats and self.parser.with_stop_string(self._stats)
 
     @property
     def finish_reason(self) -> str:

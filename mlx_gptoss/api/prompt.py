@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from mlx_gptoss.api.errors import context_exceeded
 from mlx_gptoss.api.generation import AnswerStream, PreparedPrompt
-from mlx_gptoss.api.text_parser import HarmonyAnswerParser
+from mlx_gptoss.api.reply_parser import ReplyParser, new_call_id
 from mlx_gptoss.engine.generate import default_reasoning_budget, resolve_max_tokens
 from mlx_gptoss.engine.guide import Guide
 from mlx_gptoss.engine.outputs import CANCELLED
@@ -19,6 +19,7 @@ from mlx_gptoss.harmony.constrain.tool_constraints import (
     function_constraints,
 )
 from mlx_gptoss.harmony.messages import FUNCTION_PREFIX, Message, ToolDescription
+from mlx_gptoss.harmony.parse.parser import Parser
 from mlx_gptoss.harmony.render.encode import Vocabulary, encode_pieces, encode_within
 from mlx_gptoss.harmony.render.prompt import (
     continuation_pieces,
@@ -117,16 +118,13 @@ def prepare_prompts(
         guide = runtime.guides.create(constraints, tools)
         if guide is not None:
             guide.resume_turn(prefix)
-        parser = HarmonyAnswerParser(
-            runtime.tokenizer,
-            tools=request.tools,
-            stop=request.constraints.stop,
-            prefix=prefix,
-        )
+        parser = Parser(runtime.tokenizer, tools=request.tools, next_id=new_call_id)
+        for token in prefix:
+            parser.feed(token)
         prompt = PreparedPrompt(
             ids,
             replace(request.params, seed=choice_seed(request.params.seed, number)),
-            parser,
+            ReplyParser(parser, request.constraints.stop),
             guide,
             request.history if request.choices == 1 else (),
             shared=request.choices > 1,

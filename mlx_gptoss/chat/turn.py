@@ -10,7 +10,7 @@ from itertools import count
 
 from mlx_gptoss.chat.toolbox import Toolbox
 from mlx_gptoss.chat.transcript import Transcript
-from mlx_gptoss.engine.answer import StopStringParser
+from mlx_gptoss.engine.answer import AnswerParser
 from mlx_gptoss.engine.finish_reasons import TOOL_ROUNDS, incomplete_cause
 from mlx_gptoss.engine.generate import default_reasoning_budget, resolve_max_tokens
 from mlx_gptoss.engine.guide import Guide
@@ -157,7 +157,7 @@ class Turn:
             calls_on_analysis=constraints.calls_on_analysis,
             next_id=calls.next_id,
         )
-        listener = StopStringParser(parser, constraints.stop)
+        listener = AnswerParser(parser, constraints.stop)
         try:
             for step in stream:
                 yield from self._record(listener.feed(step.token))

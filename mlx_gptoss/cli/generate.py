@@ -2,8 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,11 +18,9 @@ from mlx_gptoss.cli.statistics import expert_facts, expert_lines, one_line
 from mlx_gptoss.cli.storage_options import keeps_prompts
 from mlx_gptoss.cli.terminal import JsonTranscript, Screen, note
 from mlx_gptoss.harmony.events import Answer, Done, Event
-from mlx_gptoss.harmony.stop_strings import StopStrings
 
 if TYPE_CHECKING:
     from mlx_gptoss.engine.runtime import Runtime
-    from mlx_gptoss.engine.sampling_params import SamplingParams
     from mlx_gptoss.harmony.constrain.constraints import Constraints
 
 HARMONY_ONLY = (
@@ -74,7 +71,9 @@ def generate(
     params = sampling_params(**sampling)
     with services.open(options, harmony=not raw) as runtime:
         if raw:
-            events = continuation(runtime, text, params, stop=constraints.stop)
+            from mlx_gptoss.engine.raw_text import continue_text
+
+            events = continue_text(runtime, text, params, stop=constraints.stop)
         else:
             chat = services.start_chat(
                 runtime,
@@ -110,30 +109,6 @@ def _prompt_text(prompt: str | None) -> str:
     if not prompt:
         raise click.UsageError("the prompt is empty")
     return prompt
-
-
-def continuation(
-    runtime: "Runtime", text: str, params: "SamplingParams", *, stop: Sequence[str] = ()
-) -> Iterator[Event]:
-    """Continue plain text; works without Harmony's tokens in the vocabulary."""
-    from mlx_gptoss.harmony.render.encode import encode_within
-    from mlx_gptoss.harmony.render.pieces import Piece
-
-    ids = encode_within([Piece(text)], runtime.tokenizer, runtime.context)
-    generation = runtime.generate(ids, params)
-    detokenizer, strings = runtime.tokenizer.detokenizer(), StopStrings(stop)
-    reason = None
-    for step in generation:
-        reason = step.finish_reason
-        if reason in (None, "length"):  # otherwise it is the stop token itself
-            yield Answer(strings.feed(detokenizer.feed(step.token)))
-        if strings.found is not None:
-            reason = "stop"
-            generation.close()
-            break
-    yield Answer(strings.feed(detokenizer.flush()) + strings.flush())
-    reason = reason or "stop"
-    yield Done(reason, replace(generation.stats, finish_reason=reason))
 
 
 def _print(events: Iterator[Event], screen: Screen, *, stats: bool) -> None:

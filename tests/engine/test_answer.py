@@ -4,12 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_gptoss.engine.answer import StopStringParser
+from mlx_gptoss.engine.answer import AnswerParser, StopStrings
 from mlx_gptoss.engine.outputs import Statistics
 from mlx_gptoss.harmony.events import Answer, MessageEnded, Reasoning
 from mlx_gptoss.harmony.messages import answer, reasoning
 from mlx_gptoss.harmony.parse.parser import Parser
-from mlx_gptoss.harmony.stop_strings import StopStrings
 from tests.support.fakes import byte_tokenizer, token_ids
 
 TOKENIZER = byte_tokenizer()
@@ -49,8 +48,8 @@ def test_nothing_is_held_back_that_cannot_become_a_stop() -> None:
     ]
 
 
-def heard(stream: str, *stop: str) -> tuple[list[object], StopStringParser]:
-    listener = StopStringParser(Parser(TOKENIZER), stop)
+def heard(stream: str, *stop: str) -> tuple[list[object], AnswerParser]:
+    listener = AnswerParser(Parser(TOKENIZER), stop)
     events: list[object] = []
     for token in token_ids(stream, TOKENIZER):
         events += listener.feed(token)

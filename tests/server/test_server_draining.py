@@ -21,8 +21,9 @@ import pytest
 
 from mlx_gptoss.api.errors import draining
 from mlx_gptoss.api.generation import AnswerStream, PreparedPrompt
+from mlx_gptoss.api.reply_parser import ReplyParser
 from mlx_gptoss.api.settings import ServerSettings
-from mlx_gptoss.api.text_parser import TextAnswerParser
+from mlx_gptoss.engine.raw_text import TextParser
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from tests.server.test_server_disconnect import ASKS, ENDLESS
@@ -104,7 +105,7 @@ def test_what_comes_while_it_drains_is_told_to_come_back(slow: Live) -> None:
 
 def test_an_answer_that_has_ended_is_not_cut() -> None:
     async def ended_then_failed(runtime: Runtime) -> AnswerStream:
-        reader = TextAnswerParser(runtime.tokenizer)
+        reader = ReplyParser(TextParser(runtime.tokenizer))
         turn = AnswerStream(
             runtime, PreparedPrompt([1, 2], SamplingParams(max_tokens=3), reader)
         )

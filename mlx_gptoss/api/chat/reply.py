@@ -9,8 +9,8 @@ from typing import Any
 from mlx_gptoss.api.chat import wire
 from mlx_gptoss.api.generation import AnswerStream, merge_answers
 from mlx_gptoss.api.logprobs import token_logprobs
+from mlx_gptoss.api.reply_parser import ParsedToken
 from mlx_gptoss.api.settings import BOTH, REASONING, REASONING_CONTENT, ServerSettings
-from mlx_gptoss.api.text_parser import ParsedToken
 from mlx_gptoss.api.usage import sum_usage
 from mlx_gptoss.api.wire import CompletionUsage
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer

@@ -9,7 +9,7 @@ from typing import Any
 from mlx_gptoss.api.completions import wire
 from mlx_gptoss.api.generation import AnswerStream, PreparedPrompt, merge_answers
 from mlx_gptoss.api.logprobs import clamp_logprob, token_text
-from mlx_gptoss.api.text_parser import ParsedToken
+from mlx_gptoss.api.reply_parser import ParsedToken
 from mlx_gptoss.api.usage import sum_usage
 from mlx_gptoss.api.wire import CompletionUsage
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer

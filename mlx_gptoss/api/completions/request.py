@@ -1,6 +1,5 @@
 """Read a raw completion: a request to prompts."""
 
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -11,13 +10,11 @@ from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.generation import PreparedPrompt
 from mlx_gptoss.api.limits import check_count, check_maximum, read_stop_strings
 from mlx_gptoss.api.prompt import check_prompt_length, choice_seed
+from mlx_gptoss.api.reply_parser import ReplyParser
 from mlx_gptoss.api.settings import ServerSettings
-from mlx_gptoss.api.text_parser import TextAnswerParser
+from mlx_gptoss.engine.raw_text import TextParser, encode_text
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
-from mlx_gptoss.errors import LongPromptError
-from mlx_gptoss.harmony.render.encode import SHORT_PROMPT, encode_within
-from mlx_gptoss.harmony.render.pieces import Piece
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's default
 
@@ -34,15 +31,18 @@ def read_prompts(
     check_maximum("n", copies, limits.choices)
     check_maximum("`prompt` times `n`", copies * len(prompts), limits.prompts)
     params = _sampling_params(request, runtime, settings)
+    stop_tokens = runtime.stop_tokens
     stop_strings = read_stop_strings(request.stop, limits)
     prepared = []
     for prompt in prompts:
-        ids = _encode_prompt(prompt, runtime, special=bool(request.parse_special))
-        check_prompt_length(len(ids), runtime)
+        if isinstance(prompt, str):
+            prompt = encode_text(prompt, runtime, special=bool(request.parse_special))
+        check_prompt_length(len(prompt), runtime)
         for number in range(copies):
             seeded = replace(params, seed=choice_seed(params.seed, number))
-            parser = TextAnswerParser(runtime.tokenizer, stop_strings)
-            prepared.append(PreparedPrompt(ids, seeded, parser, shared=copies > 1))
+            text = TextParser(runtime.tokenizer, stop_tokens)
+            parser = ReplyParser(text, stop_strings)
+            prepared.append(PreparedPrompt(prompt, seeded, parser, shared=copies > 1))
     return prepared
 
 
@@ -76,25 +76,6 @@ def _list_prompts(prompt: Any) -> list[str | list[int]]:
             "the prompt is empty: give at least one token", param="prompt"
         )
     return prompt
-
-
-def _encode_prompt(
-    prompt: str | list[int], runtime: Runtime, *, special: bool
-) -> list[int]:
-    """Return the token ids. Raises LongPromptError if they fill the context."""
-    if not isinstance(prompt, str):
-        return prompt
-    tokenizer, context = runtime.tokenizer, runtime.context
-    if special and context is not None and len(prompt) > SHORT_PROMPT:
-        count = max(map(prompt.count, tokenizer.specials), default=0)
-        if count >= context:  # checked before the text is split at them
-            raise LongPromptError(count, context)
-    names = "|".join(map(re.escape, tokenizer.specials))
-    parts = re.split(f"({names})", prompt) if special else [prompt]
-    pieces = [
-        Piece(part, special=special and part in tokenizer.specials) for part in parts
-    ]
-    return encode_within(pieces, tokenizer, context)
 
 
 def _sampling_params(

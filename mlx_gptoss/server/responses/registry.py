@@ -17,9 +17,9 @@ from typing import ParamSpec, TypeVar
 from mlx_gptoss.api.errors import ApiError, as_api_error, bad_request
 from mlx_gptoss.api.generation import AnswerStream
 from mlx_gptoss.api.logprobs import token_logprobs
+from mlx_gptoss.api.reply_parser import ParsedToken
 from mlx_gptoss.api.responses.reply import ResponseBuilder
 from mlx_gptoss.api.responses.wire import ResponseReply
-from mlx_gptoss.api.text_parser import ParsedToken
 from mlx_gptoss.api.wire import JsonObject, StreamEvent, TokenLogprob
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.outputs import CANCELLED, Step
