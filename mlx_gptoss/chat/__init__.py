@@ -5,9 +5,8 @@
         ...    # Reasoning | Preamble | Answer | ToolCall | ToolResult | Done
 
 chat.py               the public class: settings, history, and operations on it
-turn.py               one turn: rounds of generation and tool calls
-turn_runner.py        one turn at a time (answer_lock.py): start, continue, cancel
-transcript.py         messages and the calls that wait (calls.py); history.py: turns
+turns.py              its turns, one at a time (answer_lock.py): rounds and tool calls
+transcript.py         messages and the calls that wait (calls.py); history.py: edits
 prompt.py             the prompt: system_messages.py, then the history (truncate.py)
 toolbox.py            run a call; tools/: the tools themselves
 saved.py              a chat as JSON; sessions/: chats on disk

@@ -27,14 +27,12 @@ from mlx_gptoss.chat.history import (
     start_of_last_turn,
     up_to_last_question,
 )
-from mlx_gptoss.chat.prompt import prefill_history, render_prompt
-from mlx_gptoss.chat.system_messages import system_messages
+from mlx_gptoss.chat.prompt import opening_messages
 from mlx_gptoss.chat.toolbox import TOOL_SECONDS, Toolbox
 from mlx_gptoss.chat.tools import ApprovalLike, Tool, ToolLike
 from mlx_gptoss.chat.transcript import Transcript
 from mlx_gptoss.chat.truncate import ERROR, OVERFLOWS
-from mlx_gptoss.chat.turn import TurnContext, TurnSettings
-from mlx_gptoss.chat.turn_runner import TurnRunner
+from mlx_gptoss.chat.turns import Turns
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import PromptError
@@ -112,7 +110,7 @@ class Chat:
         self.on_change = on_change
         self.transcript = Transcript()
         self._title: str | None = None
-        self._runner = self._new_runner()
+        self._turns = Turns(self)
         self._new_id()
         self.toolbox.reset()
 
@@ -140,7 +138,7 @@ class Chat:
     @title.setter
     def title(self, title: str | None) -> None:
         self._title = title or None
-        self._changed()
+        self.record_change()
 
     @property
     def effort(self) -> str:
@@ -190,7 +188,7 @@ class Chat:
     @property
     def conversation(self) -> list[Message]:
         """The messages the model is shown, the system and developer messages first."""
-        return [*self._system_messages(), *self.messages[self.forgotten :]]
+        return [*opening_messages(self), *self.messages[self.forgotten :]]
 
     # Turns
 
@@ -202,11 +200,11 @@ class Chat:
         Raises PromptError, and keeps nothing, if the question does not fit the context
         or another answer is running.
         """
-        return self._runner.ask(lambda: self.transcript.with_question(text))
+        return self._turns.ask(lambda: self.transcript.with_question(text))
 
     def regenerate(self) -> Generator[Event]:
         """Drop the last answer, complete or not, and answer the question again."""
-        return self._runner.ask(lambda: up_to_last_question(self.messages))
+        return self._turns.ask(lambda: up_to_last_question(self.messages))
 
     def edit(self, turn: int, text: str) -> Generator[Event]:
         """Replace the question of a turn (the first is 1), and drop all that followed.
@@ -214,7 +212,7 @@ class Chat:
         Raises PromptError, and changes nothing, if there is no such turn or `text`
         does not fit the context. `branch` first to keep both.
         """
-        return self._runner.ask(lambda: edited(self.messages, turn, text))
+        return self._turns.ask(lambda: edited(self.messages, turn, text))
 
     def submit_result(self, call_id: str, text: str) -> Iterator[Event]:
         """Answer a waiting call; once all are answered, the model continues.
@@ -223,31 +221,37 @@ class Chat:
         There are no events while other calls wait. Raises PromptError
         for an id that is not in `waiting`.
         """
-        return self._runner.submit_result(call_id, text)
+        return self._turns.submit_result(call_id, text)
 
     def cancel(self) -> None:
         """End the answer in progress after its current token; from any thread."""
-        self._runner.cancel()
+        self._turns.cancel()
 
     # History
 
+    def record_change(self) -> None:
+        """Note the time of a change of the history, and call `on_change`."""
+        self.updated = _now()
+        if self.on_change is not None:
+            self.on_change(self)
+
     def reset(self) -> None:
         """Start a new conversation: another id, no history, the same settings."""
-        with self._runner.lock.hold():
+        with self._turns.lock.hold():
             self.toolbox.reset()
             self.transcript = Transcript()
             self._title = None
-            self._runner.use(self.transcript)
+            self._turns.begin()
             self._new_id()
 
     def undo(self) -> str:
         """Drop the last turn and return its question. PromptError if there is none."""
-        with self._runner.lock.hold():
+        with self._turns.lock.hold():
             place = start_of_last_turn(self.messages)
             question = self.messages[place].text
             self.transcript.truncate(place)
-            self._runner.use(self.transcript)
-            self._changed()
+            self._turns.begin()
+            self.record_change()
         return question
 
     def branch(self, turn: int | None = None) -> Self:
@@ -263,7 +267,7 @@ class Chat:
             if end < len(transcript.messages):
                 transcript.truncate(end)
         other.transcript = transcript
-        other._runner = other._new_runner(self._runner.reasoning_tokens)
+        other._turns = Turns(other, self._turns.reasoning_tokens)
         other._new_id()
         return other
 
@@ -298,7 +302,6 @@ class Chat:
         calls = PendingCalls({call.id: call for call in read.waiting}, made)
         chat = cls(runtime, **(read.settings | options))
         chat.transcript = Transcript(list(read.messages), calls, read.forgotten)
-        chat._runner.use(chat.transcript)
         chat.id, chat._title = read.id, read.title
         chat.created, chat.updated = read.created, read.updated
         return chat
@@ -308,47 +311,6 @@ class Chat:
     def _new_id(self) -> None:
         self.id = uuid.uuid4().hex
         self.created = self.updated = _now()
-
-    def _new_runner(self, reasoning_tokens: int = 0) -> TurnRunner:
-        context = TurnContext(
-            self.runtime,
-            self.toolbox,
-            self.transcript,
-            settings=lambda: TurnSettings(
-                self.params, self.constraints, self.max_rounds
-            ),
-            prompt=self._prompt,
-            changed=self._changed,
-        )
-        return TurnRunner(context, self._prefill, reasoning_tokens)
-
-    def _prompt(self) -> list[int]:
-        return render_prompt(
-            self.transcript,
-            self._system_messages(),
-            self.runtime,
-            drop_oldest=self.overflow != ERROR,
-            max_tokens=self.params.max_tokens,
-        )
-
-    def _prefill(self) -> None:
-        prefill_history(self.transcript, self._system_messages(), self.runtime)
-
-    def _system_messages(self) -> list[Message]:
-        return system_messages(
-            identity=self.identity,
-            date=self.date,
-            effort=self.effort,
-            namespaces=self.namespaces,
-            instructions=self.system,
-            functions=self.functions,
-            response_format=self.constraints.response_format,
-        )
-
-    def _changed(self) -> None:
-        self.updated = _now()
-        if self.on_change is not None:
-            self.on_change(self)
 
 
 def _now() -> datetime.datetime:

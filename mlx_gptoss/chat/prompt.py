@@ -1,60 +1,70 @@
 """Render the prompt of a chat, leaving out its oldest turns where it is too long.
 
-Transcript in, token ids out. Knows nothing of turns or tools.
+Knows nothing of turns or tools.
 """
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from mlx_gptoss.chat.transcript import Transcript
-from mlx_gptoss.chat.truncate import fit_prompt
+from mlx_gptoss.chat.system_messages import system_messages
+from mlx_gptoss.chat.truncate import ERROR, fit_prompt
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.errors import LongPromptError
 from mlx_gptoss.harmony.messages import Message
 from mlx_gptoss.harmony.render.encode import encode_within
 from mlx_gptoss.harmony.render.prompt import history_pieces
 
+if TYPE_CHECKING:
+    from mlx_gptoss.chat.chat import Chat
 
-def render_prompt(
-    transcript: Transcript,
-    system_messages: Sequence[Message],
-    runtime: Runtime,
-    *,
-    drop_oldest: bool,
-    max_tokens: int | None,
-) -> list[int]:
+
+def opening_messages(chat: "Chat") -> list[Message]:
+    """Return the system and developer messages, by the settings of the moment."""
+    return system_messages(
+        identity=chat.identity,
+        date=chat.date,
+        effort=chat.effort,
+        namespaces=chat.namespaces,
+        instructions=chat.system,
+        functions=chat.functions,
+        response_format=chat.constraints.response_format,
+    )
+
+
+def render_prompt(chat: "Chat") -> list[int]:
     """Return the prompt for the next message; updates `transcript.forgotten`.
 
-    With `drop_oldest`, it leaves space for the answer, of at most `max_tokens`.
+    With an `overflow` other than ERROR, it leaves space for the answer.
     """
+    transcript, runtime = chat.transcript, chat.runtime
     transcript.update_forgotten()
+    opening = opening_messages(chat)
 
     def render(forgotten: int) -> list[int]:
-        shown = [*system_messages, *transcript.messages[forgotten:]]
+        shown = [*opening, *transcript.messages[forgotten:]]
         return _encode(shown, runtime, complete=True)
 
-    if not drop_oldest or runtime.context is None:
+    if chat.overflow == ERROR or runtime.context is None:
         return render(transcript.forgotten)
     ids, transcript.forgotten = fit_prompt(
         transcript.messages,
         transcript.forgotten,
         render,
         context=runtime.context,
-        max_tokens=max_tokens,
+        max_tokens=chat.params.max_tokens,
     )
     return ids
 
 
-def prefill_history(
-    transcript: Transcript, system_messages: Sequence[Message], runtime: Runtime
-) -> None:
+def prefill_history(chat: "Chat") -> None:
     """Have the history prefilled in idle time, as the next prompt will begin.
 
     Does nothing for a history that is too long: the next prompt begins elsewhere.
     """
-    shown = [*system_messages, *transcript.messages[transcript.forgotten :]]
     with suppress(LongPromptError):
-        runtime.prepare(_encode(shown, runtime, complete=False))
+        ids = _encode(chat.conversation, chat.runtime, complete=False)
+        chat.runtime.prepare(ids)
 
 
 def _encode(
