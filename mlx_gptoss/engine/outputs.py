@@ -48,7 +48,8 @@ class Statistics:
     prompt_tokens: tokens of the prompt, the cached ones included.
     cached_tokens: prompt tokens found in the prompt cache, which were not prefilled.
     completion_tokens: generated tokens, the stop token included.
-    prompt_seconds: from the start of prefill to the first token.
+    prompt_seconds: from the start of prefill to the first token, or during prefill to
+        the end of the last chunk.
     generation_seconds: from the first token to the last.
     time_to_first_token: seconds from the arrival of the request to the first token,
         time in the queue included.

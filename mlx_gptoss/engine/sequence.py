@@ -116,6 +116,9 @@ class Sequence:
         hidden = self.model.hidden(batch, self.cache, last=True)
         mx.eval(self.cache.arrays if self._remaining else [hidden])
         self._record_computed(part)
+        if not self.tokens:  # the time so far, for whoever reports progress
+            seconds = time.perf_counter() - self._start_time
+            self.stats = replace(self.stats, prompt_seconds=seconds)
         if use_gpu_paths():
             mx.clear_cache()  # chunks differ in size: their buffers pile up
         if not self._remaining and self._next is None:
