@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from mlx_gptoss.engine.interfaces import LanguageModel, TokenGuide, TokenIds
 from mlx_gptoss.engine.outputs import CANCELLED, Statistics, Step
-from mlx_gptoss.engine.sampler import stack_tokens
+from mlx_gptoss.engine.rows import Row, gather_rows
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.sequence import Sequence, last_logits
 from mlx_gptoss.errors import PromptError
@@ -146,9 +146,10 @@ def decode_step(sequence: Sequence) -> Step:
     if sampled is not None:
         if use_gpu_paths() and (len(sequence.tokens) + 1) % CLEAR_CACHE_EVERY == 0:
             mx.clear_cache()  # the growing cache leaves its old arrays behind
-        hidden = sequence.model.hidden(stack_tokens([sampled])[None], sequence.cache)
-        logits = last_logits(sequence.model, hidden)
-        mx.async_eval(logits)
+        tokens = gather_rows([sampled.token])
+        hidden = sequence.model.hidden(tokens[None], sequence.cache)
+        logits = Row(last_logits(sequence.model, hidden)[None], 0)
+        mx.async_eval(logits.batch)
     sequence.sample_next(logits)
     return sequence.complete_step()
 

@@ -2,7 +2,7 @@
 
 Sampling runs one token ahead: each token is sampled before the previous one is known on
 the host. In free text it is sampled as if the text continued, under one constant mask;
-in a header the automaton of legal headers advances, as a table on the device. Some
+in a header the sampler follows the automaton of legal headers on the device. Some
 things are known only after a token arrives: a message has ended, the arguments of a
 call continue, the reasoning budget is used up. Then `accept_token` asks for the next
 token to be sampled again.
@@ -14,12 +14,17 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.outputs import CALL_LOOP, FINAL_LOOP, LENGTH, UNENFORCED
-from mlx_gptoss.engine.token_table import DeviceTable, build_table
+from mlx_gptoss.engine.rows import Row
+from mlx_gptoss.engine.token_table import (
+    AutomatonMask,
+    AutomatonTable,
+    TokenMask,
+    TokenTables,
+)
 from mlx_gptoss.errors import PromptError, SchemaError
 from mlx_gptoss.harmony.constrain.automaton import Automaton, State
 from mlx_gptoss.harmony.constrain.constraints import Constraints
@@ -59,12 +64,14 @@ class Guide:
     def __init__(
         self,
         automaton: Automaton,
+        tables: TokenTables,
         tokenizer: Tokenizer,
         grammars: WorkerGrammars,
         compiled: dict[str | None, CompiledGrammar],
         constraints: Constraints,
     ) -> None:
         self._automaton = automaton
+        self._tables = tables
         self._tokenizer = tokenizer
         self._grammars = grammars
         self._compiled = compiled
@@ -75,12 +82,11 @@ class Guide:
         )
         self._cut_finish_reason: str | None = None  # if the answer was cut short
         self._state = automaton.start  # after the accepted tokens
-        self._lookahead_row: mx.array | None = None  # (), after the sampled tokens
-        self._next_rows: mx.array | None = None  # (V,), after each possible token
+        self._lookahead: Row | None = None  # after the sampled tokens, if they differ
+        self._follows = False  # whether the last mask asked to follow the automaton
         self._matcher: WorkerMatcher | None = None
         self._gave_up: set[str | None] = set()  # recipients with too costly grammars
-        self._table: DeviceTable | None = None
-        self._text = np.zeros(0, bool)
+        self._table: AutomatonTable | None = None
         self.reasoning_tokens = 0
         self._preamble_count = self._preamble_tokens = 0
         self.call_count = 0  # started so far
@@ -146,41 +152,32 @@ class Guide:
                 "leave out one of them"
             ) from error
 
-    # On the device, for tokens that may not be computed yet
+    # While sampling, for tokens that may not be computed yet
 
-    def mask_logits(self, logits: mx.array) -> mx.array:
-        """Return the logits (V,) of the next token, -inf where it is not legal."""
-        table = self._table or self._upload(logits.shape[-1])
-        self._next_rows = None
+    def mask(self, size: int) -> TokenMask:
+        """Return which tokens are legal next, in a vocabulary of `size`."""
+        if self._table is None:
+            self._table = self._tables.table(self._automaton, size)
+        self._follows = self._matcher is None and self.state.kind != "text"
         if self._matcher is not None:
-            legal = mx.array(self._grammar_mask(self._matcher))
-        elif self.state.kind == "text":
-            legal = table.text_mask(self._state)
-        else:
-            assert self._lookahead_row is not None
-            self._next_rows = mx.take(table.rows, self._lookahead_row + table.classes)
-            legal = self._next_rows >= table.first
-        return mx.where(legal, mx.maximum(logits, table.least), table.never)
+            return self._grammar_mask(self._matcher, self._table.text.mask)
+        state = self._table.start(self._state)
+        if self._follows and self._lookahead is not None:
+            return AutomatonMask(self._table, self._lookahead, follow=True)
+        return AutomatonMask(self._table, state, follow=self._follows)
 
-    def advance(self, token: mx.array) -> None:
-        """Move past a sampled token () int32 that may not be computed yet."""
-        if self._next_rows is not None:
-            self._lookahead_row = mx.take(self._next_rows, token)
-
-    def _upload(self, size: int) -> DeviceTable:
-        text = np.array(self._tokenizer.text_ids)
-        self._text = np.zeros(size, bool)
-        self._text[text[text < size]] = True
-        self._table = DeviceTable(build_table(self._automaton, self._text))
-        self._lookahead_row = self._table.row(self._state)
-        return self._table
+    def advance(self, state: Row | None) -> None:
+        """Move past a sampled token, to the state that the sampler found for it."""
+        if self._follows:
+            self._lookahead = state
 
     # On the host, for tokens that have arrived
 
     def accept_token(self, token: int) -> bool:
         """Accept a sampled token; True if the token after it must be sampled again."""
         before = self._state
-        is_text = bool(self._text[token])
+        assert self._table is not None
+        is_text = bool(self._table.text.mask[token])
         state = self._automaton.step(before, token, text=is_text)
         assert state is not None, f"{token=} is not legal in {self.state}"
         self._state = state
@@ -200,20 +197,15 @@ class Guide:
                 self._state = self._automaton.answer_state
         again = cut is not None or self.needs_last_token or ended
         if again:
-            self._reset_lookahead()
+            self._lookahead = None
         return again
-
-    def _reset_lookahead(self) -> None:
-        """Continue sampling after the accepted tokens."""
-        assert self._table is not None
-        self._lookahead_row = self._table.row(self._state)
 
     def _update_matcher(self, before: int, token: int) -> None:
         """Advance the grammar of the content, start one, or end it."""
         here = self.state
         if here.kind != "grammar":
             if self._matcher is not None:  # the lookahead did not follow the grammar
-                self._reset_lookahead()
+                self._lookahead = None
             self._matcher = None
         elif here.recipient in self._gave_up:
             pass
@@ -223,10 +215,10 @@ class Guide:
             grammar = self._compiled[here.recipient]
             self._matcher = self._grammars.matcher(grammar)
 
-    def _grammar_mask(self, matcher: WorkerMatcher) -> np.ndarray:
+    def _grammar_mask(self, matcher: WorkerMatcher, text: np.ndarray) -> np.ndarray:
         """Return the mask (V,) of the grammar, plus end tokens where it may end."""
         recipient, complete = self.state.recipient, True
-        legal = self._text.copy()
+        legal = text.copy()
         if recipient not in self._gave_up:
             try:
                 legal &= matcher.token_mask(len(legal))

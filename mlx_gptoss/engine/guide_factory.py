@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.guide import Guide
+from mlx_gptoss.engine.token_table import TokenTables
 from mlx_gptoss.harmony.constrain.automaton import (
     AllowedTurn,
     Automaton,
@@ -32,6 +33,7 @@ class GuideFactory:
         self.grammars = WorkerGrammars(tokenizer)
         self._tokenizer = tokenizer
         self._automata: dict[AllowedTurn, Automaton] = {}
+        self._tables = TokenTables(tokenizer)
         self._lock = threading.Lock()
 
     def create(
@@ -50,7 +52,14 @@ class GuideFactory:
             automaton = self._automaton(turn)
         if compiled:
             self.grammars.prepare()
-        return Guide(automaton, self._tokenizer, self.grammars, compiled, constraints)
+        return Guide(
+            automaton,
+            self._tables,
+            self._tokenizer,
+            self.grammars,
+            compiled,
+            constraints,
+        )
 
     def close(self) -> None:
         """Release the process that compiles grammars; it ends with its last user."""

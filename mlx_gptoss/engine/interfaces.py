@@ -9,6 +9,9 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 
+from mlx_gptoss.engine.rows import Row
+from mlx_gptoss.engine.token_table import TokenMask
+
 TokenIds = Sequence[int]
 OnProgress = Callable[[int, int], None]  # prompt tokens in the cache, prompt tokens
 
@@ -61,7 +64,7 @@ class TokenGuide(Protocol):
 
     @property
     def pending_mask(self) -> "Future[object] | None":
-        """The work `mask_logits` would wait for; None if it can answer at once."""
+        """The work `mask` would wait for; None if it can answer at once."""
         ...
 
     @property
@@ -74,12 +77,19 @@ class TokenGuide(Protocol):
         """The parts of the answer that were cut short, for `Statistics`."""
         ...
 
-    def mask_logits(self, logits: mx.array) -> mx.array:
-        """Return the logits (V,) of the next token, -inf where it is not legal."""
+    def mask(self, size: int) -> TokenMask:
+        """Return which tokens are legal next, in a vocabulary of `size`.
+
+        A mask (size,) bool, None if all are legal, or a state of an automaton.
+        """
         ...
 
-    def advance(self, token: mx.array) -> None:
-        """Move past a sampled token () int32 that may not be computed yet."""
+    def advance(self, state: Row | None) -> None:
+        """Move past a sampled token that may not be computed yet.
+
+        `state` () int32 is the automaton's state after it if the mask asked to follow
+        one, else None or of no use.
+        """
         ...
 
     def accept_token(self, token: int) -> bool:

@@ -5,11 +5,12 @@
         sequence.prefill()
     while not sequence.finished:
         token = sequence.next_input()        # to feed, alone or in a batch
-        sequence.sample_next(logits)         # (V,), after that token: sample the next
+        sequence.sample_next(logits)         # a Row, after that token: sample the next
         step = sequence.complete_step()      # waits for the token that was fed
 
-A caller that samples for several sequences together calls `prepare_sampling`,
-`sample_batch` and `accept_sample` instead of `sample_next`.
+A caller that samples for several sequences together calls `prepare_next`, a `Sampler`
+and `accept_next` before `next_input`, and `prepare_lookahead` and `accept_lookahead`
+instead of `sample_next`.
 
 The caller runs the model, so a sequence takes the same steps alone (`generate`) and
 in a batch (`scheduler`). Token ids only: knows nothing of text, threads, files or
@@ -25,16 +26,14 @@ from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from mlx_gptoss.engine.interfaces import LanguageModel, TokenGuide, TokenIds
 from mlx_gptoss.engine.outputs import LENGTH, Statistics, Step
-from mlx_gptoss.engine.sampler import (
-    SampledToken,
-    SamplerInput,
-    add_bias,
-    sample_batch,
-)
+from mlx_gptoss.engine.rows import Row
+from mlx_gptoss.engine.sampler import SampledToken, Sampler, SamplerInput, check_bias
 from mlx_gptoss.engine.sampling_params import SamplingParams
+from mlx_gptoss.engine.token_table import TokenMask
 from mlx_gptoss.errors import NonFiniteError, PromptError
 from mlx_gptoss.memory import PREFILL_CHUNK
 from mlx_gptoss.model.device import use_gpu_paths
@@ -62,7 +61,8 @@ class Sequence:
     `on_computed(ids)` is called with each run of token ids right after the model has
     appended their keys and values to the cache, before anything later is in it;
     `computed_ids` are all of them. `arrival_time` is when the request came, in seconds
-    of `time.perf_counter`; None means now.
+    of `time.perf_counter`; None means now. `sampler` is that of the batch; None makes
+    one.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Sequence:
         guide: TokenGuide | None = None,
         on_computed: Callable[[TokenIds], None] | None = None,
         arrival_time: float | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         self.model = model
         self.cache: Any = cache
@@ -93,7 +94,8 @@ class Sequence:
         self._start_time = time.perf_counter()
         self._arrival_time = self._start_time if arrival_time is None else arrival_time
         self._first_token_time = 0.0
-        self._logits: mx.array | None = None  # (V,) after the last token fed
+        self._sampler = sampler or Sampler()
+        self._logits: Row | None = None  # (V,) after the last token fed
         self._next: SampledToken | None = None  # to feed and complete next
         self._lookahead: SampledToken | None = None  # the token after it
         random_seed = int.from_bytes(os.urandom(SEED_BYTES))
@@ -107,9 +109,9 @@ class Sequence:
     def prefill(self, size: int = PREFILL_CHUNK) -> int:
         """Prefill the next chunk, at most `size` tokens; return the number of tokens.
 
-        After the last chunk the first token is sampled. Of the other chunks only the
-        cache is evaluated, which saves the experts of the last layer. The unembedding
-        is computed for one position.
+        After the last chunk the first token can be sampled. Of the other chunks only
+        the cache is evaluated, which saves the experts of the last layer. The
+        unembedding is computed for one position.
         """
         part, self._remaining = self._remaining[:size], self._remaining[size:]
         batch = mx.array([part], mx.int32)  # (1, L)
@@ -122,9 +124,8 @@ class Sequence:
         if use_gpu_paths():
             mx.clear_cache()  # chunks differ in size: their buffers pile up
         if not self._remaining and self._next is None:
-            self._logits = last_logits(self.model, hidden)
-            if self.pending_mask is None:
-                self._next = self._sample(self._logits, len(self.tokens))
+            self._logits = Row(last_logits(self.model, hidden)[None], 0)
+            mx.async_eval(self._logits.batch)
         return len(part)
 
     @property
@@ -135,25 +136,42 @@ class Sequence:
         pending = self.guide.pending_mask
         return None if pending is None or pending.done() else pending
 
+    def prepare_next(self) -> SamplerInput | None:
+        """Return how to sample the token of `next_input`; None if it is sampled.
+
+        Raises PromptError if the guide leaves no legal token.
+        """
+        if self._next is not None:
+            return None
+        assert self._logits is not None, "the prompt is not prefilled yet"
+        mask = self._mask(self._logits)
+        if isinstance(mask, np.ndarray) and not mask.any():
+            raise PromptError(NO_LEGAL_TOKEN.format(len(self.tokens) + 1))
+        return self._sampler_input(self._logits, mask, len(self.tokens))
+
+    def accept_next(self, sampled: SampledToken) -> None:
+        """Take the token that was sampled from the input of `prepare_next`."""
+        self._next = sampled
+        if self.guide is not None:
+            self.guide.advance(sampled.state)
+
     def next_input(self) -> SampledToken | None:
         """Return the token to feed next, or None if it is the last one."""
-        if self._next is None:
-            assert self._logits is not None, "the prompt is not prefilled yet"
-            self._next = self._sample(self._logits, len(self.tokens))
         last = len(self.tokens) + 1 >= self.limit
-        return None if last else self._next
+        sampled = self._next or self._sample_next_input()
+        return None if last else sampled
 
-    def sample_next(self, logits: mx.array | None) -> None:
+    def sample_next(self, logits: Row | None) -> None:
         """Sample the token after `next_input` from the logits (V,) that follow it.
 
         Pass None if `next_input` was None.
         """
-        sampler_input = self.prepare_sampling(logits)
-        if sampler_input is not None and logits is not None:
-            [sampled] = sample_batch(logits[None], [sampler_input])
-            self.accept_sample(sampled)
+        sampler_input = self.prepare_lookahead(logits)
+        if sampler_input is not None:
+            [sampled] = self._sampler.sample([sampler_input])
+            self.accept_lookahead(sampled)
 
-    def prepare_sampling(self, logits: mx.array | None) -> SamplerInput | None:
+    def prepare_lookahead(self, logits: Row | None) -> SamplerInput | None:
         """Take the logits (V,) after `next_input`; return how to sample from them.
 
         None if no token follows, or if it cannot be sampled yet.
@@ -162,19 +180,21 @@ class Sequence:
         waits = self.guide is not None and self.guide.needs_last_token
         if logits is None or waits:
             return None
-        return self._sampler_input(logits, len(self.tokens) + 1)
+        mask = self._mask(logits)
+        if isinstance(mask, np.ndarray) and not mask.any():
+            return None  # `prepare_next` says so, after the token before
+        return self._sampler_input(logits, mask, len(self.tokens) + 1)
 
-    def accept_sample(self, sampled: SampledToken | None) -> None:
-        """Take the token that was sampled from the input of `prepare_sampling`."""
+    def accept_lookahead(self, sampled: SampledToken) -> None:
+        """Take the token that was sampled from the input of `prepare_lookahead`."""
         self._lookahead = sampled
-        if sampled is not None and self.guide is not None:
-            self.guide.advance(sampled.token)
+        if self.guide is not None:
+            self.guide.advance(sampled.state)
 
     def complete_step(self) -> Step:
         """Wait for the token of `next_input`; return its Step and check for the end.
 
-        Raises NonFiniteError for logits that are NaN or infinite, and PromptError if
-        the guide left no legal token.
+        Raises NonFiniteError for logits that are NaN or infinite.
         """
         assert self._next is not None
         last = self._logits is None
@@ -219,28 +239,30 @@ class Sequence:
         if self.stats.finish_reason is None:
             self.stats = replace(self.stats, finish_reason=reason)
 
-    def _sample(self, logits: mx.array, count: int) -> SampledToken:
-        """Sample token number `count` of the answer from logits (V,); do not wait."""
-        [sampled] = sample_batch(logits[None], [self._sampler_input(logits, count)])
-        assert sampled is not None
-        if self.guide is not None:
-            self.guide.advance(sampled.token)
+    def _sample_next_input(self) -> SampledToken:
+        sampler_input = self.prepare_next()
+        assert sampler_input is not None
+        [sampled] = self._sampler.sample([sampler_input])
+        self.accept_next(sampled)
         return sampled
 
-    def _sampler_input(self, logits: mx.array, count: int) -> SamplerInput:
-        masked = None if self.guide is None else self.guide.mask_logits(logits)
-        if self.params.logit_bias:
-            masked = logits if masked is None else masked
-            masked = add_bias(masked, self.params.logit_bias)
+    def _mask(self, logits: Row) -> TokenMask:
+        """Return the mask of the guide; it must not fail in a batch of others."""
+        size = logits.batch.shape[-1]
+        mask = None if self.guide is None else self.guide.mask(size)
+        assert not isinstance(mask, np.ndarray) or mask.shape == (size,), mask.shape
+        return mask
+
+    def _sampler_input(self, logits: Row, mask: TokenMask, count: int) -> SamplerInput:
+        """Return how to sample token number `count` of the answer."""
+        check_bias(self.params.logit_bias, logits.batch.shape[-1])
         seed = (self._seed + count * SEED_STRIDE) % SEED_RANGE
-        return SamplerInput(self.params, seed, masked)
+        return SamplerInput(logits, self.params, seed, mask)
 
     def _wait_for_step(self, sampled: SampledToken, *, last: bool) -> Step:
         token, logprob, top = sampled.result()
         if math.isnan(logprob):
             raise NonFiniteError(NOT_FINITE.format(len(self.tokens) + 1))
-        if logprob == math.inf:
-            raise PromptError(NO_LEGAL_TOKEN.format(len(self.tokens) + 1))
         reason = self.stop_tokens.get(token) or (LENGTH if last else None)
         return Step(token, logprob, reason, tuple(top))
 

@@ -1,81 +1,146 @@
-"""The automaton of legal answers as arrays, for masks computed on the device.
+"""The automaton of legal answers as compact arrays, ready for masks on the device.
 
-The NumPy table is exact and compact; the device table needs few operations per decode
-step. Dimensions: S states, C token classes, V vocabulary.
+Most states of a header allow one token each, and many allow the same ones. So legality
+is stored once per set of legal tokens, a `Pattern`, and transitions once per edge. 400
+tools need some hundred kilobytes. Dimensions: S states, N cells, V vocabulary.
 """
 
+import threading
 from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
-import mlx.core as mx
 import numpy as np
 
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+from mlx_gptoss.engine.rows import Row
 from mlx_gptoss.harmony.constrain.automaton import Automaton
 
-ILLEGAL = -1  # a target
-UNNAMED, TEXT = 0, 1  # classes of tokens that have no edges of their own
-LEGAL_FLOOR = -1e30  # so that a legal token is sampled before any illegal one
+ILLEGAL, STAY, FIRST_EDGE = 0, 1, 2  # choices: what a token does in a state
 
 
-@dataclass(frozen=True)
+class Free(Enum):
+    """The tokens without an edge that are legal in a state, and lead back to it."""
+
+    NONE = 0
+    TEXT = 1
+    EVERY = 2
+
+
+class Pattern(NamedTuple):
+    """The legal tokens of a state: free ones, and those with an edge, in order."""
+
+    free: Free
+    edges: tuple[int, ...]
+
+    def legal(self, text: np.ndarray) -> np.ndarray:
+        """Return the mask (V,) bool of the legal tokens; `text` (V,) of text tokens."""
+        if self.free is Free.EVERY:
+            return np.ones_like(text)
+        legal = text.copy() if self.free is Free.TEXT else np.zeros_like(text)
+        legal[list(self.edges)] = True
+        return legal
+
+    def choices(self, tokens: np.ndarray, text: np.ndarray) -> np.ndarray:
+        """Return the choice that each of `tokens` is, as int32."""
+        free = self.free is Free.EVERY or (self.free is Free.TEXT and text[tokens])
+        found = np.full(len(tokens), ILLEGAL, np.int32)
+        found[free] = STAY
+        edges = np.array(self.edges, np.int32)
+        place = np.searchsorted(edges, tokens)
+        named = np.isin(tokens, edges)
+        found[named] = FIRST_EDGE + place[named]
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class TextTokens:
+    """The text tokens of a vocabulary as a mask (V,) bool; equal only to itself."""
+
+    mask: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class AutomatonTable:
-    """An automaton as arrays: `targets` (S, C) int16 or int32, `classes` (V,) int32.
+    """An automaton for one vocabulary, whose text tokens are `text`.
 
-    `targets[state, classes[token]]` is the next state, or ILLEGAL.
+    A state has one cell per choice, and is known by the first of them: `starts` (S,).
+    `targets` (N,) are the states that the choices lead to, `pattern_of` (N,) the number
+    of the state's pattern, in each of its cells.
     """
 
+    text: TextTokens
+    patterns: tuple[Pattern, ...]
+    starts: np.ndarray
     targets: np.ndarray
-    classes: np.ndarray
+    pattern_of: np.ndarray
+
+    def start(self, state: int) -> int:
+        """Return the first cell of a state of the automaton."""
+        return int(self.starts[state])
+
+    def pattern(self, start: int) -> Pattern:
+        """Return the legal tokens of the state whose first cell is `start`."""
+        return self.patterns[self.pattern_of[start]]
 
 
-class DeviceTable:
-    """An AutomatonTable on the device.
+class AutomatonMask(NamedTuple):
+    """The legal tokens of a state of `table`, known by its first cell.
 
-    A state is the offset of its row in the flat table `rows`, whose entries are such
-    offsets: the next state is one gather away.
+    With `follow` the sampler computes the state after the sampled token; the state may
+    itself be one that was computed so and has not arrived.
     """
 
-    def __init__(self, table: AutomatonTable) -> None:
-        self._width = table.targets.shape[1]
-        self._table = table
-        self._texts: dict[int, mx.array] = {}
-        targets = table.targets.astype(np.int32)
-        rows = np.where(targets < 0, ILLEGAL, targets * self._width)
-        self.rows = mx.array(rows.reshape(-1))
-        self.classes = mx.array(table.classes)  # (V,)
-        self.first = mx.array(0, mx.int32)
-        self.least = mx.array(LEGAL_FLOOR, mx.float32)
-        self.never = mx.array(-mx.inf, mx.float32)
-
-    def text_mask(self, state: int) -> mx.array:
-        """Return the mask (V,) bool of the legal tokens in a text state."""
-        if state not in self._texts:
-            legal = self._table.targets[state] >= 0
-            self._texts[state] = mx.array(legal[self._table.classes])
-        return self._texts[state]
-
-    def row(self, state: int) -> mx.array:
-        """Return the row offset () int32 of a state."""
-        return mx.array(state * self._width, mx.int32)
+    table: AutomatonTable
+    state: int | Row
+    follow: bool
 
 
-def build_table(automaton: Automaton, text: np.ndarray) -> AutomatonTable:
-    """Build the table of an automaton; `text` (V,) bool marks the text tokens.
+TokenMask = np.ndarray | AutomatonMask | None  # (V,) bool; None if all are legal
 
-    Tokens with edges of their own get a class each; the others share UNNAMED or TEXT.
-    """
-    named = sorted({token for edges in automaton.edges for token in edges})
-    classes = np.where(text, TEXT, UNNAMED).astype(np.int32)
-    class_of = {token: number for number, token in enumerate(named, TEXT + 1)}
-    classes[named] = list(class_of.values())
-    shape = len(automaton.states), TEXT + 1 + len(named)
-    small = shape[0] <= np.iinfo(np.int16).max
-    targets = np.full(shape, ILLEGAL, np.int16 if small else np.int32)
-    columns = np.flatnonzero(np.r_[False, True, text[named]])  # of text tokens
+
+class TokenTables:
+    """The tables of one tokenizer, each built once. Thread-safe."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._texts: dict[int, TextTokens] = {}  # by size of the vocabulary
+        self._tables: WeakKeyDictionary[Automaton, AutomatonTable] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def table(self, automaton: Automaton, size: int) -> AutomatonTable:
+        """Return the table of an automaton for a vocabulary of `size`."""
+        with self._lock:
+            text = self._texts.get(size)
+            if text is None:
+                ids = np.array(self._tokenizer.text_ids)
+                text = self._texts[size] = TextTokens(np.isin(np.arange(size), ids))
+            found = self._tables.get(automaton)
+            if found is None or found.text is not text:
+                found = self._tables[automaton] = build_table(automaton, text)
+            return found
+
+
+def build_table(automaton: Automaton, text: TextTokens) -> AutomatonTable:
+    """Build the table of an automaton for a vocabulary with these text tokens."""
+    patterns: dict[Pattern, int] = {}
+    pattern_of: list[int] = []
+    targets: list[list[int]] = []  # states, by state and choice
     for state, place in enumerate(automaton.states):
-        if place.kind in ("text", "grammar"):
-            targets[state, columns] = state
-        elif place.kind == "done":  # tokens sampled past the end are dropped
-            targets[state] = state
-        for token, target in automaton.edges[state].items():
-            targets[state, class_of[token]] = target
-    return AutomatonTable(targets, classes)
+        edges = dict(sorted(automaton.edges[state].items()))
+        free = Free.TEXT if place.kind in ("text", "grammar") else Free.NONE
+        if place.kind == "done":  # tokens sampled past the end are dropped
+            free, edges = Free.EVERY, {}
+        pattern = Pattern(free, tuple(edges))
+        pattern_of.append(patterns.setdefault(pattern, len(patterns)))
+        targets.append([state, state, *edges.values()])
+    sizes = np.array([len(cells) for cells in targets])
+    starts = np.cumsum(sizes) - sizes
+    return AutomatonTable(
+        text,
+        tuple(patterns),
+        starts.astype(np.int32),
+        starts[np.concatenate(targets)].astype(np.int32),
+        np.repeat(pattern_of, sizes).astype(np.int32),
+    )

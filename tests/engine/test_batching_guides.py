@@ -90,10 +90,9 @@ def test_a_guide_that_fails_ends_its_answer_only(runtime: Runtime) -> None:
         finish_reason, finish_details = None, ()
         count = 0
 
-        def mask_logits(self, logits: object) -> object:
-            return logits
+        def mask(self, size: int) -> None: ...
 
-        def advance(self, token: object) -> None:
+        def advance(self, state: object) -> None:
             self.count += 1
             if self.count == 3:
                 raise SchemaError("a grammar allows no next token")
@@ -125,13 +124,12 @@ class Slow:
     def pending_mask(self) -> "Future[object] | None":
         return self.found if self.count == 2 else None
 
-    def mask_logits(self, logits: object) -> object:
+    def mask(self, size: int) -> None:
         assert self.pending_mask is None or self.found.done(), (
             "the owner would have waited"
         )
-        return logits
 
-    def advance(self, token: object) -> None: ...
+    def advance(self, state: object) -> None: ...
 
     def accept_token(self, token: int) -> bool:
         self.count += 1

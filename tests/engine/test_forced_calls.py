@@ -7,7 +7,6 @@ many had a call.
 
 from collections.abc import Iterator
 
-import mlx.core as mx
 import pytest
 
 from mlx_gptoss.api.prompt import ConversationRequest, prepare_prompts
@@ -159,7 +158,7 @@ def test_a_preamble_without_end_is_cut_and_the_answer_follows() -> None:
     ids = token_ids(PREAMBLE + PREAMBLE_HEADER + counting, TOKENIZER)
     guide = GUIDES.create(Constraints(), TARGETS)
     assert guide is not None
-    guide.mask_logits(mx.zeros(ROWS))
+    guide.mask(ROWS)
     read = 0
     while not guide.finish_details:
         guide.accept_token(ids[read])

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from itertools import cycle, islice
 
-import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -100,7 +99,7 @@ def guide_after_repeating(
     """A guide that accepted `header`, and then `text` repeatedly until it cuts it."""
     guide = GUIDES.create(constraints, [*TARGETS, *function_constraints([PATCH, NOTE])])
     assert guide is not None
-    guide.mask_logits(mx.zeros(ROWS))
+    guide.mask(ROWS)
     for token in token_ids(header, TOKENIZER):
         guide.accept_token(token)
     for token in islice(cycle(token_ids(text, TOKENIZER)), most):

@@ -12,6 +12,7 @@ from mlx_gptoss.engine.generate import generate
 from mlx_gptoss.engine.guide import Guide
 from mlx_gptoss.engine.guide_factory import GuideFactory
 from mlx_gptoss.engine.sampling_params import SamplingParams
+from mlx_gptoss.engine.token_table import TokenMask
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from tests.support.build_model import build
 from tests.support.checkpoints import hf_config, random_tensors
@@ -38,9 +39,9 @@ class Recorder(Guide):
         vars(self).update(vars(guide))
         self.log: list[str] = []
 
-    def mask_logits(self, logits: mx.array) -> mx.array:
+    def mask(self, size: int) -> TokenMask:
         self.log.append("draw")
-        return super().mask_logits(logits)
+        return super().mask(size)
 
     def accept_token(self, token: int) -> bool:
         again = super().accept_token(token)

@@ -1,18 +1,14 @@
 """Sampling: each filter, their order, determinism and validation."""
 
+from typing import Any, cast
+
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_gptoss.engine.sampler import (
-    add_bias,
-    keep_min_p,
-    keep_top_k,
-    keep_top_p,
-    log_softmax,
-    sample,
-    top_logprobs,
-)
+from mlx_gptoss.engine.filters import BatchSettings
+from mlx_gptoss.engine.logprobs import log_softmax, top_logprobs
+from mlx_gptoss.engine.sampler import add_biases, sample_rows
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import PromptError
 
@@ -25,22 +21,32 @@ def finite_ids(logits: mx.array) -> list[int]:
     return np.flatnonzero(np.isfinite(np.array(logits))).tolist()
 
 
+def kept(logits: mx.array, **settings: Any) -> list[list[int]]:
+    """The token ids that each row (B, V) may still be sampled from."""
+    params = [SamplingParams(**settings)] * len(logits)
+    return [finite_ids(row) for row in BatchSettings(params).filter(logits)]
+
+
+def sampled(logits: mx.array, params: SamplingParams, seed: int = 0) -> list[int]:
+    """Sample from rows (B, V) with the seeds from `seed` on."""
+    rows = len(logits)
+    tokens = sample_rows(
+        logits, BatchSettings([params] * rows), range(seed, seed + rows)
+    )
+    assert (tokens.shape, tokens.dtype) == ((rows,), mx.int32)
+    return cast("list[int]", tokens.tolist())
+
+
 def frequencies(params: SamplingParams, count: int = 4000) -> np.ndarray:
     """Return how often each token of LOGITS is sampled over independent rows."""
     rows = mx.broadcast_to(LOGITS, (count, LOGITS.size))
-    tokens = np.array(sample(rows, params, mx.random.key(7)))
+    tokens = np.array(sampled(rows, params, seed=7))
     return np.bincount(tokens, minlength=LOGITS.size) / count
 
 
 def test_temperature_zero_takes_the_largest() -> None:
-    token = sample(LOGITS, SamplingParams(temperature=0), mx.random.key(0))
-    assert (token.shape, token.dtype, token.item()) == ((), mx.int32, 1)
-
-
-def test_a_batch_gives_one_token_a_row() -> None:
     rows = mx.stack([LOGITS, LOGITS[::-1]])
-    tokens = sample(rows, SamplingParams(temperature=0), mx.random.key(0))
-    assert (tokens.dtype, tokens.tolist()) == (mx.int32, [1, 2])
+    assert sampled(rows, SamplingParams(temperature=0)) == [1, 2]
 
 
 def test_temperature_one_draws_with_the_models_probabilities() -> None:
@@ -64,11 +70,11 @@ def test_temperature_comes_before_top_p() -> None:
 
 @pytest.mark.parametrize(("k", "tokens"), [(1, [1]), (2, [1, 3]), (3, [0, 1, 3])])
 def test_top_k_keeps_the_k_largest(k: int, tokens: list[int]) -> None:
-    assert finite_ids(keep_top_k(LOGITS, k)) == tokens
+    assert kept(LOGITS[None], top_k=k) == [tokens]
 
 
 def test_top_k_keeps_exactly_k_among_equals() -> None:
-    assert len(finite_ids(keep_top_k(mx.zeros(9), 4))) == 4
+    assert [len(row) for row in kept(mx.zeros((2, 9)), top_k=4)] == [4, 4]
 
 
 @pytest.mark.parametrize(
@@ -76,43 +82,51 @@ def test_top_k_keeps_exactly_k_among_equals() -> None:
     [(0.0, [1]), (0.39, [1]), (0.41, [1, 3]), (0.71, [0, 1, 3]), (0.95, [0, 1, 2, 3])],
 )
 def test_top_p_keeps_the_fewest_that_reach_p(p: float, tokens: list[int]) -> None:
-    assert finite_ids(keep_top_p(LOGITS, p)) == tokens
+    assert kept(LOGITS[None], top_p=p) == [tokens]
+
+
+def test_top_p_is_of_what_top_k_keeps() -> None:
+    # Of 0.4 and 0.3 alone the first is 0.57; of all four it is 0.4.
+    assert kept(LOGITS[None], top_p=0.5, top_k=2) == [[1]]
+    assert kept(LOGITS[None], top_p=0.5) == [[1, 3]]
 
 
 @pytest.mark.parametrize(("p", "tokens"), [(0.6, [1, 3]), (0.3, [0, 1, 3]), (1, [1])])
 def test_min_p_is_relative_to_the_likeliest(p: float, tokens: list[int]) -> None:
-    assert finite_ids(keep_min_p(LOGITS, p)) == tokens
+    assert kept(LOGITS[None], min_p=p) == [tokens]
 
 
 def test_filters_work_on_every_row_of_a_batch() -> None:
     rows = mx.stack([LOGITS, LOGITS[::-1]])
-    for filtered in (keep_top_k(rows, 2), keep_top_p(rows, 0.5), keep_min_p(rows, 0.6)):
-        assert [finite_ids(row) for row in filtered] == [[1, 3], [0, 2]]
+    for settings in ({"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.6}):
+        assert kept(rows, **settings) == [[1, 3], [0, 2]]
+
+
+def test_a_setting_that_is_off_in_a_row_changes_nothing_there() -> None:
+    """Down to the last bit, although the sum of probabilities passes 1."""
+    logits = mx.random.normal((2, 5000), key=mx.random.key(3)) * 0.01
+    bound = SamplingParams(temperature=0.5, top_k=3, top_p=0.5, min_p=0.9)
+    free = BatchSettings([SamplingParams(), bound]).filter(logits)
+    assert mx.array_equal(free[0], logits[0])
+    assert len(finite_ids(free[1])) == 2
 
 
 def test_logit_bias_is_added_before_all_else() -> None:
-    biased = add_bias(LOGITS, {2: 3.0, 1: -1.0})
-    assert sample(biased, SamplingParams(temperature=0), mx.random.key(0)).item() == 2
+    rows = mx.stack([LOGITS, LOGITS, LOGITS])
+    biased = add_biases(rows, [{2: 3.0, 1: -1.0}, None, {0: -1e308}])
+    assert sampled(biased, SamplingParams(temperature=0)) == [2, 1, 1]
 
 
-def test_logit_bias_outside_the_vocabulary_is_named() -> None:
-    with pytest.raises(PromptError, match="token 4, but the vocabulary has 4"):
-        add_bias(LOGITS, {4: 1.0})
-
-
-def test_one_key_one_token() -> None:
+def test_one_seed_one_token() -> None:
     rows = mx.random.normal((50, 9), key=mx.random.key(1))
     params = SamplingParams(top_p=0.9, min_p=0.01, top_k=7)
-    first, second, other = (
-        sample(rows, params, mx.random.key(n)).tolist() for n in (5, 5, 6)
-    )
+    first, second, other = (sampled(rows, params, seed=n) for n in (5, 5, 6))
     assert first == second
     assert first != other
 
 
 def test_a_tiny_temperature_is_greedy_and_not_nan() -> None:
-    params = SamplingParams(temperature=1e-30)
-    assert sample(LOGITS, params, mx.random.key(0)).item() == 1
+    assert sampled(LOGITS[None], SamplingParams(temperature=1e-30)) == [1]
 
 
 def test_log_softmax_is_the_log_of_probabilities() -> None:

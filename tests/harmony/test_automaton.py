@@ -5,7 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mlx_gptoss.engine.token_table import build_table
+from mlx_gptoss.engine.mask_table import token_classes
+from mlx_gptoss.engine.token_table import TextTokens, build_table
 from mlx_gptoss.harmony.constrain.automaton import (
     CODE_CONTENT_TYPES,
     AllowedCall,
@@ -242,10 +243,13 @@ def test_a_hundred_tools_make_a_small_table() -> None:
     text = np.zeros(201_088, bool)
     text[:FIRST_SPECIAL] = True
 
-    table = build_table(build_automaton(O200K, AllowedTurn(calls=calls)), text)
+    automaton = build_automaton(O200K, AllowedTurn(calls=calls))
+    table = build_table(automaton, TextTokens(text))
 
-    assert table.targets.nbytes < 4_000_000
-    assert table.targets.dtype == np.int16
+    assert table.targets.nbytes + table.pattern_of.nbytes < 300_000
+    classes, tokens = token_classes([table])
+    assert classes.shape == text.shape
+    assert len(table.patterns) * len(tokens) * 4 < 1_000_000
 
 
 @pytest.mark.parametrize("vocabulary", [O200K, BYTES], ids=["o200k", "bytes"])
@@ -257,11 +261,16 @@ def test_the_table_says_what_the_automaton_says(vocabulary: Vocabulary) -> None:
     named = {token for edges in automaton.edges for token in edges}
     some = [*named, 0, 17, size - 1, vocabulary.special("<|endoftext|>")]
 
-    table = build_table(automaton, text)
+    table = build_table(automaton, TextTokens(text))
 
     for state, token in product(range(len(automaton.states)), some):
         if automaton.states[state].kind == "done":
             continue
         expected = automaton.step(state, token, text=bool(text[token]))
-        found = table.targets[state, table.classes[token]]
-        assert found == (-1 if expected is None else expected)
+        start = table.start(state)
+        pattern = table.pattern(start)
+        assert pattern.legal(text)[token] == (expected is not None)
+        [choice] = pattern.choices(np.array([token]), text)
+        assert (choice > 0) == (expected is not None)
+        if expected is not None:
+            assert table.targets[start + choice] == table.start(expected)

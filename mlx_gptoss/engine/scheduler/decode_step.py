@@ -11,18 +11,15 @@ import mlx.core as mx
 
 from mlx_gptoss.engine.generate import CLEAR_CACHE_EVERY
 from mlx_gptoss.engine.interfaces import LanguageModel
-from mlx_gptoss.engine.sampler import (
-    SampledToken,
-    SamplerInput,
-    sample_batch,
-    stack_tokens,
-)
-from mlx_gptoss.engine.scheduler.request import ENDED, Request
+from mlx_gptoss.engine.rows import Row, gather_rows
+from mlx_gptoss.engine.sampler import SampledToken, Sampler, SamplerInput
+from mlx_gptoss.engine.scheduler.request import Request
 from mlx_gptoss.engine.sequence import Sequence
 from mlx_gptoss.errors import GptOssError, ModelError
 from mlx_gptoss.model.device import use_gpu_paths
 
 ErrorScope = Callable[[Request], AbstractContextManager[None]]
+Rows = list[tuple[Request, Sequence]]
 
 
 class DecodeInput(NamedTuple):
@@ -37,6 +34,7 @@ class DecodeStep:
     """Feeds tokens that may not be computed yet; keeps the logits of the last step."""
 
     def __init__(self, model: Callable[[], LanguageModel]) -> None:
+        self.sampler = Sampler()
         self._model = model
         self._previous_logits: mx.array | None = None
         self._steps = 0
@@ -49,15 +47,44 @@ class DecodeStep:
         single request runs within `isolate(request)`.
         """
         logits = self._forward(inputs)
-        sampler_inputs: list[SamplerInput | None] = [None] * len(inputs)
-        for b, (request, sequence, _) in enumerate(inputs):
+        self._sample(
+            [(request, sequence) for request, sequence, _ in inputs],
+            isolate,
+            lambda b, sequence: sequence.prepare_lookahead(Row(logits, b)),
+            Sequence.accept_lookahead,
+        )
+
+    def sample_waiting(self, rows: Rows, isolate: ErrorScope) -> None:
+        """Sample the next tokens of rows that had to wait for the one before."""
+        self._sample(
+            rows,
+            isolate,
+            lambda b, sequence: sequence.prepare_next(),
+            Sequence.accept_next,
+        )
+
+    def _sample(
+        self,
+        rows: Rows,
+        isolate: ErrorScope,
+        prepare: Callable[[int, Sequence], SamplerInput | None],
+        accept: Callable[[Sequence, SampledToken], None],
+    ) -> None:
+        """Sample from the rows that are ready, in one pass."""
+        ready: list[tuple[Request, Sequence]] = []
+        inputs: list[SamplerInput] = []
+        for b, (request, sequence) in enumerate(rows):
             with isolate(request):
-                sampler_inputs[b] = sequence.prepare_sampling(logits[b])
-        sampled = sample_batch(logits, sampler_inputs)
-        for token, (request, sequence, _) in zip(sampled, inputs, strict=True):
-            if request.state != ENDED:
-                with isolate(request):
-                    sequence.accept_sample(token)
+                found = prepare(b, sequence)
+                if found is not None:
+                    inputs.append(found)
+                    ready.append((request, sequence))
+        if not inputs:
+            return
+        sampled = self.sampler.sample(inputs)
+        for (request, sequence), token in zip(ready, sampled, strict=True):
+            with isolate(request):
+                accept(sequence, token)
 
     def _forward(self, inputs: list[DecodeInput]) -> mx.array:
         """Return the float32 logits (B, V) after each token."""
@@ -65,7 +92,9 @@ class DecodeStep:
         self._steps += 1
         if use_gpu_paths() and self._steps % CLEAR_CACHE_EVERY == 0:
             mx.clear_cache()  # growing caches leave their old arrays behind
-        tokens = stack_tokens([row.token for row in inputs if row.token is not None])
+        tokens = gather_rows(
+            [row.token.token for row in inputs if row.token is not None]
+        )
         caches = [row.sequence.cache for row in inputs]
         cache = caches[0] if len(caches) == 1 else caches
         hidden = model.hidden(tokens[None], cache)  # (1, B, M)

@@ -277,11 +277,16 @@ class Scheduler:
         """Run the model on one token of each ready request; sample the next tokens."""
         ready: list[DecodeInput] = []
         isolate = self._isolate_errors
-        for request in ready_to_decode(self._running, isolate, self.wake):
-            with isolate(request):
-                sequence = request.sequence
-                assert sequence is not None
-                ready.append(DecodeInput(request, sequence, sequence.next_input()))
+        rows = [
+            (request, request.sequence)
+            for request in ready_to_decode(self._running, isolate, self.wake)
+            if request.sequence is not None
+        ]
+        self._decode_step.sample_waiting(rows, isolate)
+        for request, sequence in rows:
+            if request.state != ENDED:
+                with isolate(request):
+                    ready.append(DecodeInput(request, sequence, sequence.next_input()))
         batch = [row for row in ready if row.token is not None]
         try:
             if batch:

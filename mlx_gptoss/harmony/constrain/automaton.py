@@ -82,7 +82,7 @@ class State:
     finish_reason: str | None = None  # if the turn is done
 
 
-@dataclass
+@dataclass(eq=False)
 class Automaton:
     """States by number, and the transitions of each by token.
 

@@ -1,0 +1,41 @@
+"""Rows of batched arrays, by reference.
+
+A decode step computes one array for all its rows, and the next step mostly wants the
+same rows in the same order. So a sequence keeps a `Row`, not a slice: a batch that
+stays together is used as it is, without an operation per row.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import mlx.core as mx
+
+
+class Row(NamedTuple):
+    """Row `index` of `batch` (B, ...), which may not be computed yet."""
+
+    batch: mx.array
+    index: int
+
+
+def gather_rows(rows: Sequence[Row]) -> mx.array:
+    """Return the rows as one array (n, ...).
+
+    No operation if they are one whole batch in order, one if they come from one batch.
+    """
+    batch = rows[0].batch
+    if all(row.batch is batch for row in rows):
+        order = [row.index for row in rows]
+        if order == list(range(batch.shape[0])):
+            return batch
+        return mx.take(batch, mx.array(order), axis=0)
+    sources = {id(row.batch): row.batch for row in rows}
+    starts, count = {}, 0
+    for name, source in sources.items():
+        starts[name] = count
+        count += source.shape[0]
+    order = [starts[id(row.batch)] + row.index for row in rows]
+    joined = mx.concatenate(list(sources.values()))
+    if order == list(range(count)):
+        return joined
+    return mx.take(joined, mx.array(order), axis=0)
