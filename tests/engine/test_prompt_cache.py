@@ -12,13 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_gptoss.engine.prompt_cache import PromptCache
-from mlx_gptoss.engine.prompt_cache.eviction import PROTECTED_SNAPSHOTS
+from mlx_gptoss.engine.prompt_cache.eviction import (
+    PROTECTED_SNAPSHOTS,
+    evict_guesses,
+)
 from mlx_gptoss.engine.prompt_cache.snapshot_points import (
+    MIN_SAVED_TOKENS,
     MIN_SNAPSHOT_TOKENS,
     SNAPSHOT_INTERVAL,
 )
 from mlx_gptoss.engine.prompt_cache.tree import PrefixTree, token_array
-from tests.support.fakes import FakeCache
+from tests.support.fakes import FakeCache, FakeSnapshot
 
 ENDS = (9, 8)
 ROOMY = 10**9
@@ -111,12 +115,61 @@ def test_any_known_beginning_is_used(prompt: list[int], known: int) -> None:
 
 def test_a_long_message_has_points_within() -> None:
     cache = prompt_cache()
-    long = [1] * (2 * SNAPSHOT_INTERVAL + 100)
+    long = [1] * (3 * SNAPSHOT_INTERVAL)
     read(cache, long, chunk=500)
 
     changed = [*long[: SNAPSHOT_INTERVAL + 7], 2, 3]
 
-    assert read(cache, changed) == SNAPSHOT_INTERVAL
+    assert read(cache, changed) == SNAPSHOT_INTERVAL - 1  # counted from the last token
+
+
+@given(st.integers(100, 4000), st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_prompt_that_parts_near_its_end_reads_little_again(
+    length: int, data: st.DataObject
+) -> None:
+    """At most twice what it has to read, and an interval far from the end."""
+    tail = data.draw(st.integers(1, length - 1))
+    behind = data.draw(st.sampled_from([[], [4, 9], [9, 4, 5, 9, 6]]))
+    cache = prompt_cache()
+    long = [1] * (length - tail)
+    requests = [[*long, n, *([1] * (tail - 1)), *behind] for n in (2, 3, 4)]
+
+    known = [read(cache, ids, chunk=512) for ids in requests]
+
+    own = tail + len(behind)
+    again = [len(long) - n for n in known[1:]]
+    assert again[0] <= max(2 * MIN_SAVED_TOKENS, min(own, SNAPSHOT_INTERVAL) * 9 / 8)
+    assert again[1] < MIN_SAVED_TOKENS
+    assert cache.statistics.snapshots < 40
+
+
+def test_a_clock_in_the_system_text_costs_little_from_the_second_request_on() -> None:
+    cache = prompt_cache()
+    rules = [1] * 3000
+
+    known = [
+        read(cache, [*rules, 2, n, n, 9, *([5] * 20), 9, *OPEN], chunk=512)
+        for n in (3, 4, 5)
+    ]
+
+    assert known[1] >= len(rules) - 100
+    assert known[2] > len(rules) - MIN_SAVED_TOKENS
+
+
+def test_snapshots_that_were_guesses_have_a_budget_of_their_own() -> None:
+    guesses = [FakeSnapshot((1,), nbytes=n) for n in (600, 700, 800)]
+    tree = PrefixTree()
+    at = tree.root
+    for number, snapshot in enumerate(guesses):
+        [at] = tree.extend(at, token_array([1] * 100))
+        at.snapshot, at.guessed, at.last_used = snapshot, True, number
+    [proven] = tree.extend(at, token_array([2]))
+    proven.snapshot = FakeSnapshot((1,), nbytes=900)
+
+    evict_guesses(tree, 1500)
+
+    assert [node.snapshot is not None for node in tree] == [False, True, True, True]
 
 
 def test_a_long_answer_has_points_within() -> None:
@@ -156,7 +209,7 @@ def test_what_was_read_for_long_survives_another_session() -> None:
 
     read(cache, [2, 2])
 
-    assert read(cache, prompt) == 2 * MIN_SNAPSHOT_TOKENS
+    assert read(cache, prompt) == 2 * MIN_SNAPSHOT_TOKENS - 1
 
 
 def test_a_failure_leaves_nothing_of_its_cache() -> None:

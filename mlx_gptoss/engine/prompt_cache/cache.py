@@ -21,7 +21,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.engine.prompt_cache.disk import DiskTier
-from mlx_gptoss.engine.prompt_cache.eviction import evict
+from mlx_gptoss.engine.prompt_cache.eviction import evict, evict_guesses
 from mlx_gptoss.engine.prompt_cache.files import PromptFiles, UnusableFile
 from mlx_gptoss.engine.prompt_cache.lease import CacheLease
 from mlx_gptoss.engine.prompt_cache.live_cache import LiveCache
@@ -39,6 +39,7 @@ from mlx_gptoss.engine.prompt_cache.tree import (
     token_array,
 )
 
+GUESSES_FRACTION = 0.25  # of `limit`, for snapshots where no prompt has parted yet
 MAX_IDLE_CACHES = 1  # live caches that are kept while no lease uses them
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class PromptCache:
         before its last token, however short it is.
         """
         tokens = token_array(ids)
+        known = self.tree.match(tokens), self.tree.match_length(tokens)
         live = self._restore_prefix(tokens if prefetch else tokens[:-1])
         live.busy = True
         self._touch(live)
@@ -84,10 +86,14 @@ class PromptCache:
             self._count(
                 requests=1, prompt_tokens=len(tokens), cached_tokens=live.cache.offset
             )
-        points = snapshot_points(live, tokens, self._message_ends, prefetch=prefetch)
-        if shared and len(tokens) - 1 > live.cache.offset:
-            points.append(len(tokens) - 1)
-        live.cache.request_snapshots(points)
+        points = snapshot_points(
+            live, known, tokens, self._message_ends, prefetch=prefetch
+        )
+        before_last = {len(tokens) - 1} if shared else set()
+        live.guesses = points.guesses - before_last
+        live.cache.request_snapshots(
+            {p for p in before_last if p > live.cache.offset}.union(points.offsets)
+        )
         self._evict()
         self._update_size()
         return CacheLease(self, live, prefetch=prefetch)
@@ -198,6 +204,7 @@ class PromptCache:
         self._spill(live, shared)
         if target:
             live.cache.rebuild(live.end, rows, target[-1].snapshot)
+            target[-1].guessed = False
         else:
             live.cache = self._make_cache()
         for node in target[shared:]:
@@ -249,6 +256,7 @@ class PromptCache:
             live.push(node)
         if nodes and not nodes[-1].restorable:
             nodes[-1].snapshot = snapshot
+            nodes[-1].guessed = nodes[-1].end in live.guesses
         self._touch(live)
         self._update_size()
 
@@ -311,6 +319,7 @@ class PromptCache:
 
     def _evict(self, max_bytes: int | None = None) -> None:
         """Bring memory under the limit, or under `max_bytes`."""
+        evict_guesses(self.tree, int(self.limit * GUESSES_FRACTION))
         excess = self.nbytes - (self.limit if max_bytes is None else max_bytes)
         if excess > 0:
             self._count(evicted_tokens=evict(self.tree, self._live_caches, excess))

@@ -44,7 +44,8 @@ class DiskTier:
                 continue
             nodes.append(node)
             length = node.end - nodes[0].start
-            if node.snapshot is not None and length >= self.files.min_tokens:
+            ends = node.snapshot is not None and not node.guessed
+            if ends and length >= self.files.min_tokens:
                 return self._write(nodes, [rows(node) for node in nodes])
         return False
 

@@ -33,6 +33,18 @@ def evict(tree: PrefixTree, live_caches: Iterable[LiveCache], excess: int) -> in
     return evicted
 
 
+def evict_guesses(tree: PrefixTree, max_bytes: int) -> None:
+    """Drop snapshots that were guesses until those left have at most `max_bytes`."""
+    guesses = [n for n in tree if n.guessed and n.snapshot is not None]
+    excess = sum(node.snapshot.nbytes for node in guesses) - max_bytes
+    # Of equals those far from the end first: fewer prompts part there.
+    for node in sorted(guesses, key=lambda node: (node.last_used, node.start)):
+        if excess <= 0:
+            return
+        excess -= node.snapshot.nbytes
+        node.snapshot = None
+
+
 def _spare_snapshots(live_caches: Iterable[LiveCache]) -> Iterator[PrefixNode]:
     """Yield the nodes of live caches whose snapshots are not protected."""
     for live in live_caches:

@@ -34,6 +34,7 @@ class LiveCache:
         self.cache: ReusableCache = cache
         self.path: list[PrefixNode] = []
         self.pending: list[int] = []  # tokens since the end of the last node
+        self.guesses: frozenset[int] = frozenset()  # snapshot offsets of this prompt
         self.busy = False
         self.last_used = 0
 

@@ -27,6 +27,7 @@ class PrefixNode:
         self.live_caches: list[Any] = []  # LiveCache objects that hold it
         self.rows: Any = None
         self.snapshot: Any = None
+        self.guessed = False  # the snapshot was taken where no prompt had parted
         self.file: Any = None
         self.last_used = 0  # number of the last request that used it
 
