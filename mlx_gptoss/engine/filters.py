@@ -95,13 +95,13 @@ def keep_min_p(logits: mx.array, log_p: mx.array) -> mx.array:
     return mx.where(logits >= least, logits, mx.array(-mx.inf, logits.dtype))
 
 
-def _column(values: Sequence[float], *, off: float) -> mx.array | None:
+def _column(values: list[float], *, off: float) -> mx.array | None:
     """Return the values as (B, 1) float32, or None if all are off."""
     if all(value == off for value in values):
         return None
     return mx.array(values, mx.float32)[:, None]
 
 
-def _mask(values: Sequence[bool]) -> mx.array | None:
+def _mask(values: list[bool]) -> mx.array | None:
     """Return the values as (B,) bool, or None if none is true."""
     return mx.array(values) if any(values) else None

@@ -6,12 +6,6 @@ Natural logarithms, float32. Dimensions: B rows, V vocabulary.
 import mlx.core as mx
 
 
-def log_softmax(logits: mx.array) -> mx.array:
-    """Return log-probabilities (..., V), natural logarithm, in float32."""
-    logits = logits.astype(mx.float32)
-    return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-
-
 def top_logprobs(logprobs: mx.array, count: int) -> tuple[mx.array, mx.array]:
     """Return ids and logprobs (..., count) of the most likely tokens, best first."""
     best = mx.argpartition(-logprobs, kth=count - 1, axis=-1)[..., :count]
@@ -22,15 +16,15 @@ def top_logprobs(logprobs: mx.array, count: int) -> tuple[mx.array, mx.array]:
 
 
 def sampled_logprobs(
-    tokens: mx.array, logits: mx.array, *, masked: bool = False
+    tokens: mx.array, logits: mx.array, total: mx.array, *, masked: bool
 ) -> mx.array:
     """Return the logprobs (B,) of tokens (B,) under logits (B, V).
 
-    NaN where a row is no distribution (a NaN, +inf, or nothing but -inf). `masked` says
+    `total` (B, 1) is the logarithm of the sum of the exponentials of the logits. NaN
+    where a row is no distribution (a NaN, +inf, or nothing but -inf). `masked` says
     that tokens were sampled under a mask: without one a row with +inf has its token
     there, and inf - inf is NaN without another operation.
     """
-    total = mx.logsumexp(logits, axis=-1, keepdims=True)
     logprobs = mx.take_along_axis(logits, tokens[:, None], axis=-1) - total
     if masked:
         logprobs = logprobs + (total - total)  # 0, or NaN unless the sum is finite

@@ -12,10 +12,10 @@ import mlx.core as mx
 
 
 class Row(NamedTuple):
-    """Row `index` of `batch` (B, ...), which may not be computed yet."""
+    """Row `number` of `batch` (B, ...), which may not be computed yet."""
 
     batch: mx.array
-    index: int
+    number: int
 
 
 def gather_rows(rows: Sequence[Row]) -> mx.array:
@@ -25,7 +25,7 @@ def gather_rows(rows: Sequence[Row]) -> mx.array:
     """
     batch = rows[0].batch
     if all(row.batch is batch for row in rows):
-        order = [row.index for row in rows]
+        order = [row.number for row in rows]
         if order == list(range(batch.shape[0])):
             return batch
         return mx.take(batch, mx.array(order), axis=0)
@@ -34,7 +34,7 @@ def gather_rows(rows: Sequence[Row]) -> mx.array:
     for name, source in sources.items():
         starts[name] = count
         count += source.shape[0]
-    order = [starts[id(row.batch)] + row.index for row in rows]
+    order = [starts[id(row.batch)] + row.number for row in rows]
     joined = mx.concatenate(list(sources.values()))
     if order == list(range(count)):
         return joined

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 import mlx.core as mx
 
 from mlx_gptoss.engine.filters import BatchSettings
-from mlx_gptoss.engine.logprobs import log_softmax, sampled_logprobs, top_logprobs
+from mlx_gptoss.engine.logprobs import sampled_logprobs, top_logprobs
 from mlx_gptoss.engine.rows import Row, gather_rows
 from mlx_gptoss.engine.sampling_params import MAX_TOP_LOGPROBS, SamplingParams
 from mlx_gptoss.engine.token_masks import TokenMasks
@@ -121,10 +121,10 @@ class Sampler:
         if params != self._settings.params:
             self._settings = BatchSettings(params)
         tokens = sample_rows(biased, self._settings, [one.seed for one in inputs])
-        logprobs = sampled_logprobs(tokens, logits, masked=biased is not logits)
-        top, counts = None, [one.top_logprobs for one in params]
-        if any(counts):
-            top = _top_of_rows(logits, counts)
+        total = mx.logsumexp(logits, axis=-1, keepdims=True)
+        logprobs = sampled_logprobs(tokens, logits, total, masked=biased is not logits)
+        counts = [one.top_logprobs for one in params]
+        top = _top_of_rows(logits - total, counts) if any(counts) else None
         states = None if mask is None else mask.advance(tokens)
         batch = SampledTokens(tokens, logprobs, top, states)
         mx.async_eval([x for x in (tokens, logprobs, states) if x is not None], top)
@@ -193,12 +193,14 @@ def add_biases(
     return logits.at[mx.array(rows), mx.array(tokens)].add(bias)
 
 
-def _top_of_rows(logits: mx.array, counts: Sequence[int]) -> tuple[mx.array, mx.array]:
+def _top_of_rows(
+    logprobs: mx.array, counts: Sequence[int]
+) -> tuple[mx.array, mx.array]:
     """Return the most likely ids and logprobs of the rows that want some.
 
     Always the same number, so that what a row gets does not depend on the others.
     """
     rows = [row for row, count in enumerate(counts) if count]
     if len(rows) < len(counts):
-        logits = mx.take(logits, mx.array(rows), axis=0)
-    return top_logprobs(log_softmax(logits), min(MAX_TOP_LOGPROBS, logits.shape[-1]))
+        logprobs = mx.take(logprobs, mx.array(rows), axis=0)
+    return top_logprobs(logprobs, min(MAX_TOP_LOGPROBS, logprobs.shape[-1]))

@@ -89,7 +89,7 @@ def found_in(sampled: SampledToken, row: Any) -> tuple[Any, ...]:
     state = sampled.state if follows else None
     return (
         *sampled.result(),
-        None if state is None else state.batch[state.index].item(),
+        None if state is None else state.batch[state.number].item(),
     )
 
 
