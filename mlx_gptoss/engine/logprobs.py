@@ -5,9 +5,16 @@ Natural logarithms, float32. Dimensions: B rows, V vocabulary.
 
 import mlx.core as mx
 
+from mlx_gptoss.engine.sampling_params import MAX_TOP_LOGPROBS
 
-def top_logprobs(logprobs: mx.array, count: int) -> tuple[mx.array, mx.array]:
-    """Return ids and logprobs (..., count) of the most likely tokens, best first."""
+
+def top_logprobs(logprobs: mx.array) -> tuple[mx.array, mx.array]:
+    """Return ids and logprobs (B, MAX_TOP_LOGPROBS) of the likeliest, best first.
+
+    Always as many, so that the order of equals does not depend on other rows; fewer
+    only if the vocabulary is smaller.
+    """
+    count = min(MAX_TOP_LOGPROBS, logprobs.shape[-1])
     best = mx.argpartition(-logprobs, kth=count - 1, axis=-1)[..., :count]
     values = mx.take_along_axis(logprobs, best, axis=-1)
     order = mx.argsort(-values, axis=-1)

@@ -18,6 +18,13 @@ class Row(NamedTuple):
     number: int
 
 
+def select_rows(batch: mx.array, order: Sequence[int]) -> mx.array:
+    """Return rows of `batch` (B, ...) by number; no operation if they are all of it."""
+    if list(order) == list(range(batch.shape[0])):
+        return batch
+    return mx.take(batch, mx.array(list(order)), axis=0)
+
+
 def gather_rows(rows: Sequence[Row]) -> mx.array:
     """Return the rows as one array (n, ...).
 
@@ -25,17 +32,11 @@ def gather_rows(rows: Sequence[Row]) -> mx.array:
     """
     batch = rows[0].batch
     if all(row.batch is batch for row in rows):
-        order = [row.number for row in rows]
-        if order == list(range(batch.shape[0])):
-            return batch
-        return mx.take(batch, mx.array(order), axis=0)
+        return select_rows(batch, [row.number for row in rows])
     sources = {id(row.batch): row.batch for row in rows}
     starts, count = {}, 0
     for name, source in sources.items():
         starts[name] = count
         count += source.shape[0]
     order = [starts[id(row.batch)] + row.number for row in rows]
-    joined = mx.concatenate(list(sources.values()))
-    if order == list(range(count)):
-        return joined
-    return mx.take(joined, mx.array(order), axis=0)
+    return select_rows(mx.concatenate(list(sources.values())), order)

@@ -15,16 +15,15 @@ from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 
-from mlx_gptoss.engine.filters import BatchSettings
+from mlx_gptoss.engine.batch_settings import BatchSettings
 from mlx_gptoss.engine.logprobs import sampled_logprobs, top_logprobs
-from mlx_gptoss.engine.rows import Row, gather_rows
-from mlx_gptoss.engine.sampling_params import MAX_TOP_LOGPROBS, SamplingParams
+from mlx_gptoss.engine.rows import Row, gather_rows, select_rows
+from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.token_masks import TokenMasks
 from mlx_gptoss.engine.token_table import TokenMask
 from mlx_gptoss.errors import PromptError
 from mlx_gptoss.model.device import use_gpu_paths
 
-BIAS_LIMIT = 1e30  # outweighs any logit, and is far from the end of float32
 SEED_BITS = 32  # in each of the two words of a key
 
 
@@ -76,8 +75,8 @@ class SampledToken(NamedTuple):
 
     batch: SampledTokens
     row: int
-    top_row: int = 0
-    top_count: int = 0
+    top_row: int  # among the rows with `top`
+    top_count: int
 
     @property
     def token(self) -> Row:
@@ -114,25 +113,26 @@ class Sampler:
     def sample(self, inputs: Sequence[SamplerInput]) -> list[SampledToken]:
         """Sample one token per input, of which there is at least one; do not wait."""
         logits = gather_rows([one.logits for one in inputs])
-        mask = self._masks.join([one.mask for one in inputs], logits.shape[-1])
         params = [one.params for one in inputs]
-        masked = logits if mask is None else mask.apply(logits)
-        biased = add_biases(masked, [one.logit_bias for one in params])
         if params != self._settings.params:
             self._settings = BatchSettings(params)
-        tokens = sample_rows(biased, self._settings, [one.seed for one in inputs])
+        settings = self._settings
+        mask = self._masks.join([one.mask for one in inputs], logits.shape[-1])
+        masked = logits if mask is None else mask.apply(logits)
+        biased = settings.add_bias(masked)
+        tokens = sample_rows(biased, settings, [one.seed for one in inputs])
         total = mx.logsumexp(logits, axis=-1, keepdims=True)
         logprobs = sampled_logprobs(tokens, logits, total, masked=biased is not logits)
-        counts = [one.top_logprobs for one in params]
-        top = _top_of_rows(logits - total, counts) if any(counts) else None
+        top = None
+        if settings.top_rows:
+            top = top_logprobs(select_rows(logits - total, settings.top_rows))
         states = None if mask is None else mask.advance(tokens)
-        batch = SampledTokens(tokens, logprobs, top, states)
         mx.async_eval([x for x in (tokens, logprobs, states) if x is not None], top)
-        sampled, top_row = [], 0
-        for row, count in enumerate(counts):
-            sampled.append(SampledToken(batch, row, top_row, count))
-            top_row += count > 0
-        return sampled
+        batch = SampledTokens(tokens, logprobs, top, states)
+        return [
+            SampledToken(batch, row, *where)
+            for row, where in enumerate(settings.top_places)
+        ]
 
 
 def sample_rows(
@@ -168,39 +168,10 @@ def _noise(keys: mx.array, size: int) -> mx.array:
 _compiled_noise = mx.compile(_noise)  # ten pointwise kernels become one
 
 
-def check_bias(logit_bias: Mapping[int, float] | None, size: int) -> None:
+def check_bias(logit_bias: Mapping[int, float], size: int) -> None:
     """Raise PromptError for a bias of a token outside a vocabulary of `size`."""
-    if logit_bias and max(logit_bias) >= size:
+    if max(logit_bias) >= size:
         raise PromptError(
             f"`logit_bias` names token {max(logit_bias)}, but the vocabulary has "
             f"{size}: use the ids of this model's tokenizer"
         )
-
-
-def add_biases(
-    logits: mx.array, biases: Sequence[Mapping[int, float] | None]
-) -> mx.array:
-    """Add each row's biases to single logits (B, V), clipped to +-BIAS_LIMIT."""
-    rows, tokens, values = [], [], []
-    for row, bias in enumerate(biases):
-        for token, value in (bias or {}).items():
-            rows.append(row)
-            tokens.append(token)
-            values.append(max(-BIAS_LIMIT, min(value, BIAS_LIMIT)))
-    if not rows:
-        return logits
-    bias = mx.array(values, logits.dtype)
-    return logits.at[mx.array(rows), mx.array(tokens)].add(bias)
-
-
-def _top_of_rows(
-    logprobs: mx.array, counts: Sequence[int]
-) -> tuple[mx.array, mx.array]:
-    """Return the most likely ids and logprobs of the rows that want some.
-
-    Always the same number, so that what a row gets does not depend on the others.
-    """
-    rows = [row for row, count in enumerate(counts) if count]
-    if len(rows) < len(counts):
-        logprobs = mx.take(logprobs, mx.array(rows), axis=0)
-    return top_logprobs(logprobs, min(MAX_TOP_LOGPROBS, logprobs.shape[-1]))

@@ -145,7 +145,7 @@ class Sequence:
             return None
         assert self._logits is not None, "the prompt is not prefilled yet"
         mask = self._mask(self._logits)
-        if isinstance(mask, np.ndarray) and not mask.any():
+        if mask is not None and _allows_nothing(mask):
             raise PromptError(NO_LEGAL_TOKEN.format(len(self.tokens) + 1))
         return self._sampler_input(self._logits, mask, len(self.tokens))
 
@@ -181,7 +181,7 @@ class Sequence:
         if logits is None or waits:
             return None
         mask = self._mask(logits)
-        if isinstance(mask, np.ndarray) and not mask.any():
+        if mask is not None and _allows_nothing(mask):
             return None  # `prepare_next` says so, after the token before
         return self._sampler_input(logits, mask, len(self.tokens) + 1)
 
@@ -248,14 +248,17 @@ class Sequence:
 
     def _mask(self, logits: Row) -> TokenMask:
         """Return the mask of the guide; it must not fail in a batch of others."""
+        if self.guide is None:
+            return None
         size = logits.batch.shape[-1]
-        mask = None if self.guide is None else self.guide.mask(size)
+        mask = self.guide.mask(size)
         assert not isinstance(mask, np.ndarray) or mask.shape == (size,), mask.shape
         return mask
 
     def _sampler_input(self, logits: Row, mask: TokenMask, count: int) -> SamplerInput:
         """Return how to sample token number `count` of the answer."""
-        check_bias(self.params.logit_bias, logits.batch.shape[-1])
+        if self.params.logit_bias:
+            check_bias(self.params.logit_bias, logits.batch.shape[-1])
         seed = (self._seed + count * SEED_STRIDE) % SEED_RANGE
         return SamplerInput(logits, self.params, seed, mask)
 
@@ -289,6 +292,10 @@ class Sequence:
     def _record_computed(self, ids: TokenIds) -> None:
         self.computed_ids += ids
         self._on_computed(ids)
+
+
+def _allows_nothing(mask: TokenMask) -> bool:
+    return isinstance(mask, np.ndarray) and not mask.any()
 
 
 def last_logits(model: LanguageModel, hidden: mx.array) -> mx.array:

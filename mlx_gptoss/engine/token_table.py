@@ -7,7 +7,7 @@ tools need some hundred kilobytes. Dimensions: S states, N cells, V vocabulary.
 
 import threading
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -20,7 +20,7 @@ from mlx_gptoss.harmony.constrain.automaton import Automaton
 ILLEGAL, STAY, FIRST_EDGE = 0, 1, 2  # choices: what a token does in a state
 
 
-class Free(Enum):
+class Free(IntEnum):
     """The tokens without an edge that are legal in a state, and lead back to it."""
 
     NONE = 0

@@ -6,9 +6,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_gptoss.engine.filters import BatchSettings
+from mlx_gptoss.engine.batch_settings import BatchSettings
 from mlx_gptoss.engine.logprobs import top_logprobs
-from mlx_gptoss.engine.sampler import add_biases, sample_rows
+from mlx_gptoss.engine.sampler import sample_rows
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import PromptError
 
@@ -113,7 +113,9 @@ def test_a_setting_that_is_off_in_a_row_changes_nothing_there() -> None:
 
 def test_logit_bias_is_added_before_all_else() -> None:
     rows = mx.stack([LOGITS, LOGITS, LOGITS])
-    biased = add_biases(rows, [{2: 3.0, 1: -1.0}, None, {0: -1e308}])
+    biases = [{2: 3.0, 1: -1.0}, None, {0: -1e308}]
+    params = [SamplingParams(logit_bias=bias) for bias in biases]
+    biased = BatchSettings(params).add_bias(rows)
     assert sampled(biased, SamplingParams(temperature=0)) == [2, 1, 1]
 
 
@@ -131,9 +133,10 @@ def test_a_tiny_temperature_is_greedy_and_not_nan() -> None:
 
 def test_top_logprobs_are_best_first() -> None:
     logprobs = mx.array(np.log(PROBABILITIES), mx.float32)
-    tokens, values = top_logprobs(logprobs, 3)
-    assert tokens.tolist() == [1, 3, 0]
-    np.testing.assert_allclose(np.array(values), np.log([0.4, 0.3, 0.2]), rtol=1e-5)
+    tokens, values = top_logprobs(logprobs[None])
+    assert tokens.tolist() == [[1, 3, 0, 2]]
+    expected = np.log([[0.4, 0.3, 0.2, 0.1]])
+    np.testing.assert_allclose(np.array(values), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
