@@ -1,16 +1,16 @@
 """`mlx-gptoss bench`: measure speed, beside a peer under equal conditions."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from mlx_gptoss.cli.bench_decode import decode
+from mlx_gptoss.cli.bench_output import BenchOutput, bench_output, compare
 from mlx_gptoss.cli.bench_serve import serve
 from mlx_gptoss.cli.bench_stalls import stalls
 from mlx_gptoss.cli.bench_tables import (
-    decode_table,
+    constrain_table,
     experts_table,
     turns_table,
 )
@@ -18,7 +18,6 @@ from mlx_gptoss.cli.lazy import LazyCommand, LazyGroup
 from mlx_gptoss.cli.options import (
     LoadOptions,
     MemorySizeType,
-    json_option,
     loads_model,
 )
 from mlx_gptoss.cli.services import Services, pass_services
@@ -37,69 +36,10 @@ def bench() -> None:
     """Measure speed and memory on this machine."""
 
 
+bench.add_command(compare)
+bench.add_command(decode)
 bench.add_command(serve)
 bench.add_command(stalls)
-
-
-@bench.command(short_help="Prefill and decode speed")
-@loads_model
-@click.option(
-    "--against",
-    type=click.Choice(["mlx-lm"]),
-    help="Also measure a peer on the same folder, round by round",
-)
-@click.option(
-    "--depth",
-    "depths",
-    type=click.IntRange(min=1),
-    multiple=True,
-    help="Tokens of the prompt; may be repeated. "
-    "[default: 128, 2048, 8192 on GPU; 32, 256 on CPU]",
-)
-@click.option(
-    "--tokens",
-    type=click.IntRange(min=2),
-    default=32,
-    show_default=True,
-    help="Tokens to decode after each prompt",
-)
-@click.option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="Interleaved rounds; figures are their medians",
-)
-@json_option
-@pass_services
-def decode(
-    services: Services,
-    *,
-    options: LoadOptions,
-    as_json: bool,
-    **measured: Any,
-) -> None:
-    """Measure prefill, decode, loading and memory.
-
-    With `--against mlx-lm` stock mlx-lm reads the same folder in its own process, with
-    the same dtype and BLAS; a third column is mlx-lm as shipped. Ratios above 1 say
-    that mlx_gptoss is faster.
-    """
-    from mlx_gptoss.diagnostics.bench.decode import bench_decode
-
-    folder = services.find(options.named_model(), options)
-    found = bench_decode(
-        folder,
-        dtype=options.dtype,
-        memory=options.memory,
-        experts=options.experts,
-        trace=options.trace,
-        context=options.context,
-        strict=options.strict,
-        progress=note,
-        **measured,
-    )
-    show(found, decode_table, as_json=as_json)
 
 
 @bench.command(short_help="Tokens prefilled at each turn of a conversation")
@@ -130,14 +70,14 @@ def decode(
     show_default=True,
     help="Length of a prompt to load from disk after a restart; 0 for none",
 )
-@json_option
+@bench_output
 @pass_services
 def turns(
     services: Services,
     *,
     options: LoadOptions,
     system_tokens: int,
-    as_json: bool,
+    output: BenchOutput,
     **measured: Any,
 ) -> None:
     """Measure a long conversation: tokens prefilled per turn, time to first token.
@@ -156,7 +96,7 @@ def turns(
         progress=note,
         **measured,
     )
-    show(found, turns_table, as_json=as_json)
+    output.show(found, turns_table)
 
 
 @bench.command(short_help="Cost of constraints")
@@ -182,10 +122,10 @@ def turns(
     show_default=True,
     help="Alternating rounds; the fastest tenth is compared",
 )
-@json_option
+@bench_output
 @pass_services
 def constrain(
-    services: Services, *, options: LoadOptions, as_json: bool, **measured: Any
+    services: Services, *, options: LoadOptions, output: BenchOutput, **measured: Any
 ) -> None:
     """Measure decoding of free text with and without constraints.
 
@@ -198,16 +138,7 @@ def constrain(
     found = bench_constrain(
         folder, dtype=options.dtype, memory=options.memory, progress=note, **measured
     )
-    if as_json:
-        click.echo(json.dumps(found.as_json(), indent=2))
-        return
-    click.echo(f"free     {found.free:9.1f} tok/s")
-    click.echo(f"guided   {found.guided:9.1f} tok/s")
-    click.echo(f"cost     {found.cost:9.1%}  (median of the rounds {found.paired:.1%})")
-    click.echo(
-        f"vocabulary of {found.vocabulary:,}; {found.model} on {found.machine}; "
-        f"load average {found.load_average:.1f}"
-    )
+    output.show(found, constrain_table)
 
 
 @bench.command("experts", short_help="Loading and streaming of experts")
@@ -232,8 +163,8 @@ def constrain(
     show_default=True,
     help="Interleaved rounds; figures are their medians",
 )
-@json_option
-def experts(model: Path | None, layers: int, rounds: int, as_json: bool) -> None:
+@bench_output
+def experts(model: Path | None, layers: int, rounds: int, output: BenchOutput) -> None:
     """Measure loading and streaming of experts, beside mlx-lm and plain reads.
 
     Every run has a process of its own. Ends with the error of the planner's prediction
@@ -242,7 +173,7 @@ def experts(model: Path | None, layers: int, rounds: int, as_json: bool) -> None
     from mlx_gptoss.diagnostics.bench.experts import bench_experts
 
     found = bench_experts(model, layers=layers, rounds=rounds, progress=note)
-    show(found, experts_table, as_json=as_json)
+    output.show(found, experts_table)
 
 
 @bench.command("make-random", short_help="Write a random model for benchmarks")
@@ -265,8 +196,3 @@ def make_random(folder: Path, size: int, seed: int) -> None:
     from mlx_gptoss.diagnostics.bench.random_checkpoint import write_random
 
     click.echo(write_random(folder, size, seed=seed))
-
-
-def show(found: Any, table: Callable[[Any], str], *, as_json: bool) -> None:
-    """Print results as JSON or as a table."""
-    click.echo(json.dumps(found.as_json(), indent=2) if as_json else table(found))

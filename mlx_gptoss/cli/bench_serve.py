@@ -1,11 +1,11 @@
 """`mlx-gptoss bench serve`: many streams at once, beside mlx-lm's server."""
 
-import json
 from typing import Any
 
 import click
 
-from mlx_gptoss.cli.options import LoadOptions, json_option, loads_model
+from mlx_gptoss.cli.bench_output import BenchOutput, bench_output
+from mlx_gptoss.cli.options import LoadOptions, loads_model
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.tables import aligned
 from mlx_gptoss.cli.terminal import note
@@ -45,10 +45,10 @@ from mlx_gptoss.cli.terminal import note
     show_default=True,
     help="Interleaved rounds; figures are their medians",
 )
-@json_option
+@bench_output
 @pass_services
 def serve(
-    services: Services, *, options: LoadOptions, as_json: bool, **measured: Any
+    services: Services, *, options: LoadOptions, output: BenchOutput, **measured: Any
 ) -> None:
     """Measure a server with many streams: tokens per second, time to first token.
 
@@ -59,7 +59,7 @@ def serve(
 
     folder = services.find(options.named_model(), options)
     found = bench_serve(folder, dtype=options.dtype, progress=note, **measured)
-    click.echo(json.dumps(found.as_json(), indent=2) if as_json else table(found))
+    output.show(found, table)
 
 
 def table(found: Any) -> str:

@@ -1,12 +1,12 @@
 """`mlx-gptoss bench stalls`: how heavy requests delay the others."""
 
-import json
 from typing import Any
 
 import click
 
+from mlx_gptoss.cli.bench_output import BenchOutput, bench_output
 from mlx_gptoss.cli.bench_tables import NOTHING
-from mlx_gptoss.cli.options import LoadOptions, json_option, loads_model
+from mlx_gptoss.cli.options import LoadOptions, loads_model
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.tables import aligned
 from mlx_gptoss.cli.terminal import note
@@ -39,10 +39,10 @@ HEAD = [
     show_default=True,
     help="Seconds to repeat each request; at least once",
 )
-@json_option
+@bench_output
 @pass_services
 def stalls(
-    services: Services, *, options: LoadOptions, as_json: bool, **measured: Any
+    services: Services, *, options: LoadOptions, output: BenchOutput, **measured: Any
 ) -> None:
     """Measure `/health` and a short stream during each heavy request.
 
@@ -53,7 +53,7 @@ def stalls(
 
     folder = services.find(options.named_model(), options)
     found = bench_stalls(folder, dtype=options.dtype, progress=note, **measured)
-    click.echo(json.dumps(found.as_json(), indent=2) if as_json else table(found))
+    output.show(found, table)
 
 
 def table(found: Any) -> str:

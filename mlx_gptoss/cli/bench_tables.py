@@ -1,11 +1,9 @@
 """Tables that `mlx-gptoss bench` prints."""
 
-from collections.abc import Callable
 from typing import Any
 
 from mlx_gptoss.cli.tables import aligned
 from mlx_gptoss.memory import format_bytes
-from mlx_gptoss.memory.plan import RESIDENT
 
 NOTHING = "-"
 HEATS = ("warm", "cold")
@@ -40,6 +38,19 @@ def turns_table(found: Any) -> str:
     return "\n".join([*lines, f"{where}; load average {found.load_average:.1f}"])
 
 
+def constrain_table(found: Any) -> str:
+    """Return the speed without and with a guide, and the cost."""
+    return "\n".join(
+        [
+            f"free     {found.free:9.1f} tok/s",
+            f"guided   {found.guided:9.1f} tok/s",
+            f"cost     {found.cost:9.1%}  (median of the rounds {found.paired:.1%})",
+            f"vocabulary of {found.vocabulary:,}; {found.model} on {found.machine}; "
+            f"load average {found.load_average:.1f}",
+        ]
+    )
+
+
 def experts_table(found: Any) -> str:
     size = found.runs["bytes"]
     rows = [["", "warm", "cold"]]
@@ -67,50 +78,3 @@ def experts_table(found: Any) -> str:
         f"{found.model} on {found.machine}; load average {found.load_average:.1f}",
     ]
     return "\n".join(lines)
-
-
-def decode_table(found: Any) -> str:
-    columns = found.columns
-    rows = [["", *(column.name for column in columns)]]
-
-    def row(label: str, cell: Callable[[Any], str]) -> None:
-        cells = (NOTHING if c.failure else cell(c) for c in columns)
-        rows.append([label, *cells])
-
-    row("version", lambda c: c.package.split()[-1])
-    row("dtype", lambda c: c.dtype)
-    row("BLAS", lambda c: c.blas)
-    if any(c.experts not in ("", RESIDENT) for c in columns):
-        row("experts", lambda c: c.experts)
-        row("hit rate", lambda c: f"{c.hit_rate:.1%}")
-    row("load", lambda c: f"{c.load_s:.2f} s")
-    for depth in sorted({p.depth for c in columns for p in c.points}):
-        rows += [[""], *depth_rows(columns, depth)]
-    rows.append([""])
-    row("peak memory", lambda c: format_bytes(c.peak_memory))
-    row("peak process", lambda c: format_bytes(c.peak_rss))
-    if all(c.experts in ("", RESIDENT) for c in columns):  # others evaluate on the way
-        row("primitives/token", lambda c: f"{c.primitives_per_token:,}")
-    lines = [aligned(rows, columns=len(columns) + 1)]
-    lines += [f"{c.name}: {c.failure}" for c in columns if c.failure]
-    ratios = [
-        f"depth {ratio.depth}: prefill {ratio.prefill:.2f}x, decode {ratio.decode:.2f}x"
-        for ratio in found.ratios
-    ]
-    if ratios:
-        lines.append(f"{columns[0].name} / {columns[1].name}: " + "; ".join(ratios))
-    where = f"{found.model} on {found.machine}; load average {found.load_average:.1f}"
-    return "\n".join([*lines, where])
-
-
-def depth_rows(columns: Any, depth: int) -> list[list[str]]:
-    at = [next((p for p in c.points if p.depth == depth), None) for c in columns]
-    return [
-        [f"prefill {depth}", *(f"{p.prefill:.1f} tok/s" if p else NOTHING for p in at)],
-        ["first token", *(f"{p.first_token_s:.3f} s" if p else NOTHING for p in at)],
-        [
-            f"decode at {depth}",
-            *(f"{p.decode:.1f} tok/s" if p else NOTHING for p in at),
-        ],
-        ["rounds", *(str(p.rounds) if p else NOTHING for p in at)],
-    ]

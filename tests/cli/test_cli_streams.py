@@ -47,6 +47,7 @@ CALLS = {
     "probe": "probe --size 1MB",
     "trace record": "trace record t$$ -m demo --tokens 4 hello",
     "trace replay": "trace replay routing.trace",
+    "bench compare": "bench compare text text",
     "bench constrain": "bench constrain -m demo --tokens 2 --help",
     "bench convert": "bench convert --help",
     "bench decode": "bench decode --help",

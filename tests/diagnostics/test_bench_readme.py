@@ -33,7 +33,7 @@ def test_every_table_is_in_the_readme_once() -> None:
 def test_a_stored_result_says_how_it_came_about(name: str) -> None:
     run = read_run(name)
 
-    assert set(run) == {"command", "commit", "date", "machine", "result"}
+    assert {"command", "commit", "date", "machine", "result"} <= set(run)
     assert re.fullmatch(r"[0-9a-f]{7}", run["commit"])
     assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", run["date"])
     assert not re.search(r"/(home|Users|root|tmp|work)/", json.dumps(run))

@@ -1,12 +1,12 @@
 """The command `bench convert`: speed and memory of the converter."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mlx_gptoss.cli.options import MemorySizeType, json_option
+from mlx_gptoss.cli.bench_output import BenchOutput, bench_output
+from mlx_gptoss.cli.options import MemorySizeType
 from mlx_gptoss.cli.tables import aligned
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.memory import format_bytes
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Interleaved rounds; times are their medians",
 )
-@json_option
+@bench_output
 def bench_convert_command(
-    size: int, folder: Path | None, rounds: int, as_json: bool
+    size: int, folder: Path | None, rounds: int, output: BenchOutput
 ) -> None:
     """Measure the converter against a plain copy and against mlx_lm.convert.
 
@@ -47,10 +47,7 @@ def bench_convert_command(
     from mlx_gptoss_convert.measure.speed import bench_convert
 
     found = bench_convert(size, folder, rounds=rounds, progress=note)
-    if as_json:
-        click.echo(json.dumps(found.as_json(), indent=2))
-    else:
-        click.echo(conversions_table(found))
+    output.show(found, conversions_table)
 
 
 def conversions_table(found: "ConvertBench") -> str:

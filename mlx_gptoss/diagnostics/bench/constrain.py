@@ -111,42 +111,52 @@ def fastest_tenth(seconds: Sequence[float]) -> float:
     return sorted(seconds)[len(seconds) // FASTEST_SHARE]
 
 
+class FreeText:
+    """The header of a message and the guide behind it, in a vocabulary of Harmony.
+
+    A model without a tokenizer uses the demo's. Raises GptOssError if the model has
+    fewer tokens.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        own = runtime.has_tokenizer and runtime.tokenizer.has_harmony
+        self.words = runtime.tokenizer if own else Tokenizer.open(resolve("demo"))
+        if runtime.config.vocab_size < self.words.vocab_size:
+            raise GptOssError(
+                f"the model has {runtime.config.vocab_size} tokens, fewer than the "
+                "vocabulary: nothing to measure"
+            )
+        self._guides = GuideFactory(self.words)
+        self.header = [
+            self.words.special("<|channel|>"),
+            *self.words.encode("analysis"),
+            self.words.special("<|message|>"),
+        ]
+
+    def guide(self) -> Guide:
+        """Return a guide that has consumed the header."""
+        guide = self._guides.create(Constraints())
+        assert guide is not None
+        guide.resume_turn(self.header)
+        return guide
+
+
 class FreeTextDecoder:
     """Decodes text inside a message that cannot end."""
 
     def __init__(
         self, runtime: Runtime, depth: int, tokens: int, temperature: float
     ) -> None:
-        own = runtime.has_tokenizer and runtime.tokenizer.has_harmony
         self._runtime = runtime
-        self._words = runtime.tokenizer if own else Tokenizer.open(resolve("demo"))
-        size = runtime.config.vocab_size
-        if size < self._words.vocab_size:
-            raise GptOssError(
-                f"the model has {size} tokens, fewer than the vocabulary: nothing "
-                "to measure"
-            )
-        self._guides = GuideFactory(self._words)
-        special = self._words.special
-        self._header = [
-            special("<|channel|>"),
-            *self._words.encode("analysis"),
-            special("<|message|>"),
-        ]
-        self._prompt = random_prompt(depth, size) + self._header
+        text = FreeText(runtime)
+        self.guide = text.guide
+        self._prompt = random_prompt(depth, runtime.config.vocab_size) + text.header
         self._params = SamplingParams(
             max_tokens=tokens,
             temperature=temperature,
             seed=SEED,
-            logit_bias={special("<|end|>"): EXCLUDED_BIAS},
+            logit_bias={text.words.special("<|end|>"): EXCLUDED_BIAS},
         )
-
-    def guide(self) -> Guide:
-        """Return a guide that has consumed the prompt."""
-        guide = self._guides.create(Constraints())
-        assert guide is not None
-        guide.resume_turn(self._header)
-        return guide
 
     def seconds_per_token(self, guide: Guide | None) -> float:
         """Decode once; return the mean seconds per token after the first."""

@@ -7,6 +7,7 @@ libraries print goes to stderr. The first line is a `Ready`, or `{"error": ...}`
 
     {"ask": "run", "prompt": [1, 2], "tokens": 8}  ->  first_token_s, decode_s, tokens
     {"ask": "primitives", "prompt": [1, 2]}        ->  {"Matmul": 25, ...}
+    {"ask": "batch", "prompts": [[1, 2], [3, 4]]}  ->  {"Matmul": 25, ...}
     {"ask": "totals"}                              ->  peak_memory, peak_rss, hit_rate
 
 OPTIONS are arguments of the engine, as a JSON object; memory is in bytes. The process
@@ -64,7 +65,11 @@ def _serve(
 ) -> None:
     import mlx.core as mx  # noqa: PLC0415 - a broken MLX must be reported
 
-    from mlx_gptoss.diagnostics.bench.engines import ENGINES, time_run  # noqa: PLC0415
+    from mlx_gptoss.diagnostics.bench.engines import (  # noqa: PLC0415
+        ENGINES,
+        count_step,
+        time_run,
+    )
 
     engine = ENGINES[name](folder, dtype, **options)
     blas = preload_blas().state
@@ -77,7 +82,9 @@ def _serve(
                 run = time_run(engine, request["prompt"], request["tokens"])
                 _write_reply(replies, asdict(run))
             case "primitives":
-                _write_reply(replies, engine.primitives(request["prompt"]))
+                _write_reply(replies, count_step(engine, request["prompt"]))
+            case "batch":
+                _write_reply(replies, engine.batch_primitives(request["prompts"]))
             case "totals":
                 totals = {
                     "peak_memory": mx.get_peak_memory(),

@@ -60,7 +60,12 @@ class EngineProcess:
         return self._request(ask="run", prompt=prompt, tokens=tokens)
 
     def primitives(self, prompt: list[int]) -> Mapping[str, int]:
+        """Count the primitives of a single stream's step."""
         return self._request(ask="primitives", prompt=prompt)
+
+    def batch_primitives(self, prompts: list[list[int]]) -> Mapping[str, int]:
+        """Count the primitives of a step of a batch."""
+        return self._request(ask="batch", prompts=prompts)
 
     def totals(self) -> Mapping[str, Any]:
         return self._request(ask="totals")

@@ -1,11 +1,13 @@
 """Two engines behind one interface: ours and stock mlx-lm, each as its users run it.
 
 An engine is opened on a folder with a dtype. A run takes a prompt of token ids and
-generates greedy tokens; `time_run` returns two durations. Token ids only, no text.
+generates greedy tokens; `time_run` returns two durations, `count_step` the primitives
+of one step. Token ids only, no text.
 """
 
+import copy
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,17 +16,27 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss.diagnostics.bench.primitives import count_primitives
+from mlx_gptoss.diagnostics.bench.lockstep import LockstepRows, require_steps
+from mlx_gptoss.diagnostics.bench.primitives import (
+    Counts,
+    EvaluationCounter,
+    typical_step,
+)
 from mlx_gptoss.engine.generate import generate
 from mlx_gptoss.engine.hit_curve import load_hit_curve
 from mlx_gptoss.engine.planned_load import load_planned, plan_checkpoint
+from mlx_gptoss.engine.prompt_cache import CacheOptions
+from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
+from mlx_gptoss.engine.scheduler import BatchOptions
 from mlx_gptoss.memory import describe_placement, require_fit
 from mlx_gptoss.memory.plan import RESIDENT
 from mlx_gptoss.model.device import on_gpu
 
 OURS, MLX_LM = "mlx_gptoss", "mlx-lm"
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
+COUNTED_TOKENS = 7  # decoded to count the typical step
+NO_LIMIT = 2**50  # bytes of the prompt cache, where a plan has checked what is needed
 
 
 @dataclass(frozen=True)
@@ -53,8 +65,11 @@ class BenchEngine(Protocol):
         """Return the share of experts found in slots so far."""
         ...
 
-    def primitives(self, prompt: list[int]) -> Mapping[str, int]:
-        """Count the primitives of one decode step behind `prompt`."""
+    def batch_primitives(self, prompts: list[list[int]]) -> Counts:
+        """Count the primitives of one decode step of a batch, a row behind each prompt.
+
+        The step is greedy. All prompts have the same length.
+        """
         ...
 
 
@@ -75,6 +90,13 @@ def time_run(engine: BenchEngine, prompt: list[int], count: int) -> TimedRun:
     mx.synchronize()  # a step in flight must not slow down the next run
     assert produced == count, f"{produced=} {count=}"
     return TimedRun(first - start, end - first, produced)
+
+
+def count_step(engine: BenchEngine, prompt: list[int]) -> Counts:
+    """Count the primitives of one decode step of a single stream behind `prompt`."""
+    with EvaluationCounter() as counter:
+        steps = [counter.take() for _ in engine.tokens(prompt, COUNTED_TOKENS)]
+    return typical_step(steps[1:-1])  # the first has the prompt, the last may be empty
 
 
 class OwnEngine:
@@ -120,9 +142,21 @@ class OwnEngine:
     def hit_rate(self) -> float:
         return self._storage.statistics().total.hit_rate if self._storage else 1.0
 
-    def primitives(self, prompt: list[int]) -> Mapping[str, int]:
-        cache = self._model.make_cache()
-        return _count_step(lambda ids: self._model(ids, cache), prompt)
+    def batch_primitives(self, prompts: list[list[int]]) -> Counts:
+        batch = BatchOptions(max_running=len(prompts), max_waiting=len(prompts))
+        cache = CacheOptions(memory=NO_LIMIT)
+        greedy = SamplingParams(max_tokens=COUNTED_TOKENS, temperature=0)
+        with (
+            Runtime(
+                self._model, config=self._model.config, cache=cache, batch=batch
+            ) as runtime,
+            EvaluationCounter() as counter,
+        ):
+            rows = LockstepRows(runtime, prompts)
+            counter.take()
+            steps, _ = rows.run([greedy] * len(prompts), counter.take)
+        require_steps(steps, len(prompts))
+        return typical_step(steps)
 
 
 class MlxLmEngine:
@@ -154,23 +188,37 @@ class MlxLmEngine:
         for token, _ in stream:
             yield int(token)
 
-    def primitives(self, prompt: list[int]) -> Mapping[str, int]:
+    def batch_primitives(self, prompts: list[list[int]]) -> Counts:
+        from mlx_lm.generate import BatchGenerator
+
+        # Prefilled once: the step of mlx-lm's batch does not depend on the tokens.
+        *known, last = prompts[0]
         cache = self._model.make_cache()
-        return _count_step(lambda ids: self._model(ids, cache=cache), prompt)
+        if known:
+            mx.eval(self._model(mx.array([known]), cache=cache))
+        generator = BatchGenerator(
+            self._model,
+            max_tokens=COUNTED_TOKENS,
+            completion_batch_size=len(prompts),
+            prefill_batch_size=len(prompts),
+        )
+        generator.insert(
+            [[last]] * len(prompts), caches=[copy.deepcopy(cache) for _ in prompts]
+        )
+        steps: list[Counts] = []
+        with EvaluationCounter() as counter:
+            for _ in range(COUNTED_TOKENS):
+                _, answers = generator.next()
+                found = counter.take()
+                if len(answers) == len(prompts):
+                    steps.append(found)
+        return typical_step(steps[1:-1])
 
 
 ENGINES: dict[str, Callable[..., BenchEngine]] = {
     OURS: OwnEngine,
     MLX_LM: MlxLmEngine,
 }
-
-
-def _count_step(
-    logits: Callable[[mx.array], mx.array], prompt: list[int]
-) -> Mapping[str, int]:
-    first = mx.argmax(logits(mx.array([prompt]))[:, -1], axis=-1)
-    mx.eval(first)
-    return count_primitives(mx.argmax(logits(first[:, None])[:, -1], axis=-1))
 
 
 def _name(dtype: mx.Dtype) -> str:
