@@ -8,6 +8,7 @@ only a GPU can answer (wired memory, adopted file pages) ask `on_gpu`, the fact.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import mlx.core as mx
 
@@ -57,3 +58,9 @@ def choose_dtype(name: str | None) -> mx.Dtype:
     if name not in COMPUTE_DTYPES:
         raise ConfigError(f"dtype `{name}` is unknown: use bfloat16 or float32")
     return COMPUTE_DTYPES[name]
+
+
+@cache
+def second_stream() -> mx.ThreadLocalStream:
+    """Return a second CPU stream, local to the calling thread."""
+    return mx.new_thread_local_stream(mx.Device(mx.cpu))

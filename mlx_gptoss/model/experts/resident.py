@@ -9,7 +9,6 @@ E experts, M hidden size, F intermediate size, R = N * T rows.
 """
 
 from collections.abc import Callable
-from functools import cache
 from itertools import pairwise
 
 import mlx.core as mx
@@ -19,7 +18,7 @@ import numpy as np
 from mlx_gptoss.format import mxfp4
 from mlx_gptoss.format.config import ModelConfig, Quantization
 from mlx_gptoss.format.layout import PACKED, Structure
-from mlx_gptoss.model.device import use_gpu_paths
+from mlx_gptoss.model.device import second_stream, use_gpu_paths
 from mlx_gptoss.model.linear import DEQUANTIZE_MIN_ROWS, should_dequantize
 
 SWISH_SLOPE = 1.702
@@ -247,12 +246,6 @@ class Experts(nn.Module):
         else:
             gate, up = multiply(self.gate_proj, x), multiply(self.up_proj, x)
         return multiply(self.down_proj, swiglu(gate, up, self.limit))
-
-
-@cache
-def second_stream() -> mx.ThreadLocalStream:
-    """Return a second CPU stream, local to the calling thread."""
-    return mx.new_thread_local_stream(mx.Device(mx.cpu))
 
 
 def swiglu_plain(gate: mx.array, up: mx.array, limit: float) -> mx.array:
