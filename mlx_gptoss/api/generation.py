@@ -18,6 +18,11 @@ from typing import Any
 from mlx_gptoss.api.reply_parser import ParsedToken, ReplyParser
 from mlx_gptoss.engine.interfaces import TokenGuide
 from mlx_gptoss.engine.outputs import CANCELLED, STOP, TOOL_CALLS, Statistics, Step
+from mlx_gptoss.engine.prompt_progress import (
+    OnPromptProgress,
+    PromptMeter,
+    PromptProgress,
+)
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.scheduler.request import Request
@@ -29,8 +34,9 @@ class PreparedPrompt:
     """A rendered prompt, its sampling, guide and parser. Good for one answer.
 
     `shared` says that other answers have the same `ids`, which are then prefilled once
-    for all. `conversation` is set where a next request may continue it. `unenforced`
-    are the schema keywords that do not constrain sampling.
+    for all. `conversation` is set where a next request may continue it. With
+    `reports_progress`, the answer tells how the prompt is read. `unenforced` are the
+    schema keywords that do not constrain sampling.
     """
 
     ids: list[int]
@@ -39,6 +45,7 @@ class PreparedPrompt:
     guide: TokenGuide | None = None
     conversation: Sequence[Message] = ()
     shared: bool = False
+    reports_progress: bool = False
     unenforced: Sequence[str] = ()
 
 
@@ -56,7 +63,8 @@ class AnswerStream:
     """A running answer: an async iterator of ParsedToken, to be iterated once.
 
     `on_end(answer)` is called once, before the consumer sees the end. `group` is any
-    object; answers of one group are admitted together.
+    object; answers of one group are admitted together. `on_progress(progress)` is
+    called while the prompt is read.
     """
 
     def __init__(
@@ -69,11 +77,13 @@ class AnswerStream:
         self.prompt = prompt
         self.parser = prompt.parser
         self.started = asyncio.Event()  # prefill is done, or the answer has ended
+        self.progress: PromptProgress | None = None  # until it has started
+        self.on_progress: OnPromptProgress = lambda progress: None
         self._runtime = runtime
         self._on_end = on_end
         self._group = group
         self._loop = asyncio.get_running_loop()
-        self._steps: asyncio.Queue[Step | None] = asyncio.Queue()
+        self._steps: asyncio.Queue[Step | PromptProgress | None] = asyncio.Queue()
         self._request: Request | None = None
         self._cancelled = False
         self._stats: Statistics | None = None
@@ -145,6 +155,9 @@ class AnswerStream:
         """Yield the answer to its end; raise what the model's thread raised."""
         try:
             while (step := await self._steps.get()) is not None:
+                if isinstance(step, PromptProgress):
+                    yield ParsedToken((), progress=step)
+                    continue
                 if self.parser.stopped:
                     continue
                 self._completion_tokens += 1
@@ -165,7 +178,11 @@ class AnswerStream:
             on_end(self)
 
     def _submit(self) -> None:
-        self._request = self._runtime.submit(
+        meter = PromptMeter(
+            len(self.prompt.ids),
+            lambda progress: self._call_in_loop(self._add_progress, progress),
+        )
+        self._request = meter.source = self._runtime.submit(
             self.prompt.ids,
             self.prompt.params,
             guide=self.prompt.guide,
@@ -173,6 +190,7 @@ class AnswerStream:
             group=self._group,
             on_step=lambda step: self._call_in_loop(self._add_step, step),
             on_end=lambda stats, error: self._call_in_loop(self._end, stats, error),
+            on_progress=meter,
         )
         if self._cancelled:  # while this thread was submitting
             self._request.cancel()
@@ -184,16 +202,28 @@ class AnswerStream:
         except RuntimeError:  # the loop is closed: there is no consumer any more
             self._cancelled = True
 
+    def _add_progress(self, progress: PromptProgress) -> None:
+        if self.started.is_set():  # a preempted answer reads its prompt again
+            return
+        self.progress = progress
+        if self.prompt.reports_progress:
+            self._steps.put_nowait(progress)
+        self.on_progress(progress)
+
     def _add_step(self, step: Step) -> None:
-        self.started.set()
+        self._start_answer()
         self._steps.put_nowait(step)
+
+    def _start_answer(self) -> None:
+        self.started.set()
+        self.progress = None
 
     def _end(self, stats: Statistics | None, error: BaseException | None) -> None:
         if self._ended:  # the first end counts
             return
         self._ended = True
         self._stats, self._error = stats, error
-        self.started.set()
+        self._start_answer()
         self._steps.put_nowait(None)
 
 

@@ -39,8 +39,9 @@ class ConversationRequest:
     functions on offer; `strict_tools` names those whose schema must be enforced in full
     or refused, `callable_tools` those that may be called now (None for all).
     `auto_reasoning_limit` reserves a share of the room for the answer. Each of several
-    `choices` has its own seed: the given one and its successors. `ignored_tools` and
-    `hidden_parts` are types of tools and content parts that the model does not see.
+    `choices` has its own seed: the given one and its successors. `reports_progress`
+    says that the reply tells how the prompt is read. `ignored_tools` and `hidden_parts`
+    are types of tools and content parts that the model does not see.
     """
 
     conversation: Sequence[Message]
@@ -52,6 +53,7 @@ class ConversationRequest:
     constraints: Constraints = field(default_factory=Constraints)
     auto_reasoning_limit: bool = False
     choices: int = 1
+    reports_progress: bool = False
     ignored_tools: Sequence[str] = ()
     hidden_parts: Sequence[str] = ()
 
@@ -128,6 +130,7 @@ def prepare_prompts(
             guide,
             request.history if request.choices == 1 else (),
             shared=request.choices > 1,
+            reports_progress=request.reports_progress,
             unenforced=_unenforced_keywords(request, guide),
         )
         prompts.append(prompt)

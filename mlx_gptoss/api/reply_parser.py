@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mlx_gptoss.engine.answer import AnswerParser, TokenParser
 from mlx_gptoss.engine.outputs import Statistics, Step
+from mlx_gptoss.engine.prompt_progress import PromptProgress
 from mlx_gptoss.harmony.events import ParserEvent, ToolCall, ToolCallFailed
 from mlx_gptoss.harmony.messages import Message
 
@@ -20,12 +21,14 @@ CALL_ID_BYTES = 12
 class ParsedToken:
     """One token and the events it completed; the last one of an answer has no `step`.
 
-    `visible` marks a token of the text of an answer or a preamble.
+    `visible` marks a token of the text of an answer or a preamble. Before the first
+    token, `progress` tells how the prompt is read, if the request asked for that.
     """
 
     events: Sequence[ParserEvent]
     step: Step | None = None
     visible: bool = False
+    progress: PromptProgress | None = None
 
 
 def new_call_id() -> str:

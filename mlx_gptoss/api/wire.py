@@ -18,6 +18,7 @@ from pydantic import (
 
 from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.normalize import has_request, normalize_fields
+from mlx_gptoss.engine.prompt_progress import PromptProgress
 
 CHUNK_CHARACTERS = 2**14  # replaced at a time: a few milliseconds
 T = TypeVar("T")
@@ -91,6 +92,23 @@ class ContinuationFields(RequestModel):
     add_generation_prompt: bool | None = None
 
 
+class StreamFields(RequestModel):
+    """Whether the reply is a stream.
+
+    With llama.cpp's `return_progress`, a stream also says how its prompt is read.
+    """
+
+    stream: bool | None = None
+    return_progress: bool | None = None
+
+
+def wants_progress(request: RequestModel) -> bool:
+    """Whether the reply to a request says how its prompt is read."""
+    if not isinstance(request, StreamFields):
+        return False
+    return bool(request.stream and request.return_progress)
+
+
 class ReplyModel(BaseModel):
     """A reply, or a part of one."""
 
@@ -134,6 +152,28 @@ class CompletionUsage(ReplyModel):
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
     completion_tokens_details: CompletionTokensDetails
+
+
+class StreamedProgress(ReplyModel):
+    """How much of a prompt is read, in llama.cpp's form: `prompt_progress`.
+
+    Of `total` tokens, `processed` are done, of which `cache` were in the prompt cache;
+    the others took `time_ms` milliseconds.
+    """
+
+    total: int
+    cache: int
+    processed: int
+    time_ms: int
+
+    @classmethod
+    def of(cls, progress: PromptProgress) -> Self:
+        return cls(
+            total=progress.total,
+            cache=progress.cached,
+            processed=progress.processed,
+            time_ms=round(progress.seconds * 1000),
+        )
 
 
 class ErrorObject(ReplyModel):

@@ -33,6 +33,7 @@ from mlx_gptoss.chat.tools import ApprovalLike, Tool, ToolLike
 from mlx_gptoss.chat.transcript import Transcript
 from mlx_gptoss.chat.truncate import ERROR, OVERFLOWS
 from mlx_gptoss.chat.turns import Turns
+from mlx_gptoss.engine.prompt_progress import OnPromptProgress
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import PromptError
@@ -72,6 +73,9 @@ class Chat:
     `effort`, `system`, `params`, `constraints` and `title` may be changed between
     turns. `on_change(chat)` is called whenever the history has changed: after a
     question, each message group of the model, and each result; for example to save it.
+    `on_progress(progress)` is called with a PromptProgress while a prompt is read: when
+    a generation starts, and then after each chunk of the prompt, in the engine thread,
+    which it must not block. The events of a turn begin after that.
 
     Raises PromptError for a model that does not speak Harmony.
     """
@@ -92,6 +96,7 @@ class Chat:
         tool_seconds: float | None = TOOL_SECONDS,
         overflow: str = ERROR,
         on_change: Callable[["Chat"], Any] | None = None,
+        on_progress: OnPromptProgress | None = None,
     ) -> None:
         runtime.tokenizer.require_harmony()
         if overflow not in OVERFLOWS:
@@ -108,6 +113,7 @@ class Chat:
         self.toolbox = Toolbox(tools, approve, tool_seconds)
         self.overflow = overflow
         self.on_change = on_change
+        self.on_progress = on_progress
         self.transcript = Transcript()
         self._title: str | None = None
         self._turns = Turns(self)

@@ -18,6 +18,7 @@ from mlx_gptoss.engine.finish_reasons import TOOL_ROUNDS, incomplete_cause
 from mlx_gptoss.engine.generate import default_reasoning_budget, resolve_max_tokens
 from mlx_gptoss.engine.guide import Guide
 from mlx_gptoss.engine.outputs import CANCELLED, LENGTH, STOP, TOOL_CALLS, Statistics
+from mlx_gptoss.engine.prompt_progress import PromptMeter
 from mlx_gptoss.engine.stream import Stream
 from mlx_gptoss.errors import GptOssError, PromptError
 from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, Constraints
@@ -141,13 +142,16 @@ class Turns:
             share = default_reasoning_budget(space)
             constraints = replace(constraints, max_reasoning_tokens=share)
         self._guide = chat.runtime.guides.create(constraints, chat.toolbox.targets)
-        return chat.runtime.generate(
+        meter = PromptMeter(len(ids), chat.on_progress)
+        stream = meter.source = chat.runtime.generate(
             ids,
             params,
             reuse=True,
             guide=self._guide,
+            progress=meter,
             cancelled=self._cancelled.is_set,
         )
+        return stream
 
     def _resume(self, max_tokens: int | None) -> Stream:
         """Generate from the tool results; replace results that are too long to fit."""

@@ -1,7 +1,7 @@
 """Progress of reading a prompt: how much, at what rate, and how long it will take.
 
-    progress = report_progress(print, len(ids), lambda: stream.stats)
-    stream = runtime.generate(ids, progress=progress)
+    meter = PromptMeter(len(ids), print)
+    stream = meter.source = runtime.generate(ids, progress=meter)
 
 prints a PromptProgress now, and one after each chunk of the prefill. Knows numbers of
 tokens and a clock.
@@ -10,8 +10,8 @@ tokens and a clock.
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Protocol
 
-from mlx_gptoss.engine.interfaces import OnProgress
 from mlx_gptoss.engine.outputs import Statistics
 
 MINUTE = 60  # seconds; also minutes of an hour
@@ -68,6 +68,16 @@ class PromptProgress:
         )
 
 
+OnPromptProgress = Callable[[PromptProgress], object]
+
+
+class HasStatistics(Protocol):
+    """A generation: a `Stream` or a `Request`."""
+
+    @property
+    def stats(self) -> Statistics | None: ...
+
+
 def format_seconds(seconds: float) -> str:
     """Format a length of time: `10 s`, `2 min 5 s`, `1 h 10 min`."""
     minutes, rest = divmod(round(seconds), MINUTE)
@@ -78,30 +88,37 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes // MINUTE} h {minutes % MINUTE} min"
 
 
-def report_progress(
-    report: Callable[[PromptProgress], object],
-    total: int,
-    stats: Callable[[], Statistics | None],
-    *,
-    clock: Callable[[], float] = perf_counter,
-) -> OnProgress:
-    """Report that a prompt of `total` tokens will be read; return a callback.
+class PromptMeter:
+    """Reports how the prompt of one generation is read.
 
-    The callback is for `Runtime.generate` or `submit`, and reports each chunk. `stats`
-    returns the statistics of that generation, None before it started.
+    An instance is the `progress` of `Runtime.generate`, or the `on_progress` of
+    `submit`; `source` is what that returned. `report` is called at once, and then after
+    each chunk, in the engine thread; with None, nothing is reported.
     """
-    report(PromptProgress(total, time=clock()))
 
-    def on_progress(done: int, of: int) -> None:
-        if (found := stats()) is not None:
-            report(
-                PromptProgress(
-                    total,
-                    cached=found.cached_tokens,
-                    processed=total - (of - done),
-                    seconds=found.prompt_seconds,
-                    time=clock(),
-                )
+    def __init__(
+        self,
+        total: int,
+        report: OnPromptProgress | None,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        self.source: HasStatistics | None = None
+        self._total = total
+        self._report = report or (lambda progress: None)
+        self._clock = clock
+        self._report(PromptProgress(total, time=clock()))
+
+    def __call__(self, done: int, total: int) -> None:
+        """Report that all but `total - done` tokens of the prompt are read."""
+        stats = self.source.stats if self.source is not None else None
+        if stats is None:
+            return
+        self._report(
+            PromptProgress(
+                self._total,
+                cached=stats.cached_tokens,
+                processed=self._total - (total - done),
+                seconds=stats.prompt_seconds,
+                time=self._clock(),
             )
-
-    return on_progress
+        )

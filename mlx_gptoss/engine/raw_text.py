@@ -9,6 +9,7 @@ from collections.abc import Container, Iterator, Sequence
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.answer import AnswerParser
 from mlx_gptoss.engine.outputs import STOP
+from mlx_gptoss.engine.prompt_progress import OnPromptProgress, PromptMeter
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import LongPromptError
@@ -52,14 +53,19 @@ def continue_text(
     params: SamplingParams | None = None,
     *,
     stop: Sequence[str] = (),
+    on_progress: OnPromptProgress | None = None,
 ) -> Iterator[Answer | Done]:
     """Continue a text: yield pieces of it as Answer, and Done at the end.
 
+    `on_progress` is called while `text` is read, as by a Chat.
+
     Raises PromptError for a text that is empty or fills the context.
     """
-    tokenizer = runtime.tokenizer
-    parser = AnswerParser(TextParser(tokenizer, runtime.stop_tokens), stop)
-    with runtime.generate(encode_text(text, runtime), params) as steps:
+    ids = encode_text(text, runtime)
+    parser = AnswerParser(TextParser(runtime.tokenizer, runtime.stop_tokens), stop)
+    meter = PromptMeter(len(ids), on_progress)
+    with runtime.generate(ids, params, progress=meter) as steps:
+        meter.source = steps
         for events in parser.read(steps):
             yield from (event for event in events if isinstance(event, Answer))
     stats = parser.with_stop_string(steps.stats)

@@ -37,6 +37,7 @@ from mlx_gptoss.api.prompt import (
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.api.wire import ReplyModel
 from mlx_gptoss.chat.reasoning_memory import ReasoningMemory
+from mlx_gptoss.engine.prompt_progress import PromptProgress
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.harmony.openai_chat import Restore
 from mlx_gptoss.server.drain import Drain
@@ -48,6 +49,7 @@ from mlx_gptoss.server.stream import (
     QUEUED,
     EventStream,
     error_frame,
+    progress_comment,
     while_connected,
 )
 from mlx_gptoss.server.thread_pools import ThreadPools
@@ -78,9 +80,25 @@ class Job:
         return self.answers[0]
 
     def heartbeat(self) -> bytes:
-        """Return a comment for an idle stream: the place in the queue, if it waits."""
+        """Return a comment for an idle stream: what its answers are waiting for."""
         place = max(turn.queue_position for turn in self.answers)
-        return QUEUED % place if place else KEEP_ALIVE
+        if place:
+            return QUEUED % place
+        reading = (turn.progress for turn in self.answers if turn.progress)
+        progress = next((one for one in reading if one.processed), None)
+        return KEEP_ALIVE if progress is None else progress_comment(progress)
+
+    def comment_progress(self, stream: EventStream) -> None:
+        """Send a comment whenever a part of a prompt was read and more is left."""
+
+        def comment(progress: PromptProgress) -> None:
+            if progress.processed and not progress.finished:
+                stream.comment(progress_comment(progress))
+
+        for turn in self.answers:
+            turn.on_progress = comment
+            if turn.progress is not None:  # from before there was a stream
+                comment(turn.progress)
 
     def on_close(self, then: Callable[[], object]) -> None:
         """Call `then` when the job is closed."""
@@ -198,7 +216,7 @@ class Service:
     ) -> EventStream:
         """Send `frames` as the client reads them; `error_frame` encodes an error."""
         limits = self.settings.limits
-        return EventStream(
+        stream = EventStream(
             frames,
             close=job.close,
             heartbeat_seconds=limits.heartbeat_seconds,
@@ -206,6 +224,8 @@ class Service:
             error_frame=error_frame,
             headers=add_unenforced_keywords(headers, job.turn.prompt.unenforced),
         )
+        job.comment_progress(stream)
+        return stream
 
     async def _start(
         self,

@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from time import perf_counter
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from mlx_gptoss.api.errors import ApiError, as_api_error
+from mlx_gptoss.engine.prompt_progress import PromptProgress
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -22,6 +24,12 @@ DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": alive\n\n"  # a comment, which clients ignore
 QUEUED = b": waiting, place %d in the queue\n\n"
 CLIENT_CLOSED_REQUEST = 499  # nginx's code, for the log: no client is left to read it
+
+
+def progress_comment(progress: PromptProgress) -> bytes:
+    """Encode a comment such as `: prompt 1024/6100 tokens, 410 tok/s, 12 s left`."""
+    left = progress.describe(perf_counter()).partition(" tokens, ")[2]
+    return f": prompt {progress.processed}/{progress.total} tokens, {left}\n\n".encode()
 
 
 class ClientDisconnected(Exception):
@@ -97,6 +105,11 @@ class EventStream(Response):
         self._heartbeat = heartbeat
         self._error_frame = error_frame
         self._last_sent = 0.0  # event loop time of the last frame
+        self._comments: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def comment(self, comment: bytes) -> None:
+        """Send a comment as soon as the client reads it."""
+        self._comments.put_nowait(comment)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -116,29 +129,33 @@ class EventStream(Response):
         }
         await send(start)
         self._last_sent = asyncio.get_running_loop().time()
-        beating = asyncio.create_task(self._send_heartbeats(send))
+        commenting = asyncio.create_task(self._send_comments(send))
         try:
             async for frame in self._frames_then_error():
                 await self._send(send, frame)
                 await asyncio.sleep(0)  # ready frames must not starve other tasks
         finally:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
+            commenting.cancel()
+            await asyncio.gather(commenting, return_exceptions=True)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send(self, send: Send, frame: bytes) -> None:
         await send({"type": "http.response.body", "body": frame, "more_body": True})
         self._last_sent = asyncio.get_running_loop().time()
 
-    async def _send_heartbeats(self, send: Send) -> None:
-        """Send a heartbeat whenever no frame was sent for `heartbeat_seconds`."""
+    async def _send_comments(self, send: Send) -> None:
+        """Send comments as they come, and a heartbeat after `heartbeat_seconds`."""
         clock = asyncio.get_running_loop().time
         while True:
             quiet = clock() - self._last_sent
-            if quiet >= self._heartbeat_seconds:
-                await self._send(send, self._heartbeat())
-            else:
-                await asyncio.sleep(self._heartbeat_seconds - quiet)
+            try:
+                async with asyncio.timeout(self._heartbeat_seconds - quiet):
+                    comment = await self._comments.get()
+            except TimeoutError:
+                if clock() - self._last_sent < self._heartbeat_seconds:
+                    continue
+                comment = self._heartbeat()
+            await self._send(send, comment)
 
     async def _frames_then_error(self) -> AsyncIterator[bytes]:
         """Yield the frames; encode an exception as the last one."""

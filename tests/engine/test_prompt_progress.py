@@ -5,13 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_gptoss.engine.prompt_progress import (
+    PromptMeter,
     PromptProgress,
     format_seconds,
-    report_progress,
 )
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
-from mlx_gptoss.engine.stream import Stream
 from tests.support.fakes import noisy
 
 PARAMS = SamplingParams(max_tokens=1, temperature=0)
@@ -74,12 +73,9 @@ def test_a_generation_reports_its_start_and_each_chunk() -> None:
     ids = [1 + n % 7 for n in range(1300)]
 
     def generate(prompt: list[int]) -> None:
-        stream: Stream | None = None
-        progress = report_progress(
-            reports.append, len(prompt), lambda: stream.stats if stream else None
-        )
-        stream = runtime.generate(prompt, PARAMS, reuse=True, progress=progress)
-        list(stream)
+        meter = PromptMeter(len(prompt), reports.append)
+        meter.source = runtime.generate(prompt, PARAMS, reuse=True, progress=meter)
+        list(meter.source)
 
     with Runtime(noisy()) as runtime:
         generate(ids[:700])

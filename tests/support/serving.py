@@ -46,7 +46,8 @@ def question(text: str, **fields: Any) -> dict[str, Any]:
 
 
 def events(text: str) -> list[Any]:
-    """The data of a stream, without its end."""
-    lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
+    """The data of a stream, without its comments and its end."""
+    frames = [one for one in text.split("\n\n") if one and not one.startswith(":")]
+    lines = [frame.removeprefix("data: ") for frame in frames]
     assert lines[-1] == "[DONE]"
     return [json.loads(line) for line in lines[:-1]]

@@ -12,7 +12,7 @@ from mlx_gptoss.api.logprobs import token_logprobs
 from mlx_gptoss.api.reply_parser import ParsedToken
 from mlx_gptoss.api.settings import BOTH, REASONING, REASONING_CONTENT, ServerSettings
 from mlx_gptoss.api.usage import sum_usage
-from mlx_gptoss.api.wire import CompletionUsage
+from mlx_gptoss.api.wire import CompletionUsage, StreamedProgress
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.outputs import LENGTH, STOP, TOOL_CALLS, Step
 from mlx_gptoss.engine.runtime import Runtime
@@ -264,6 +264,11 @@ async def stream_chunks(
         if token is None:
             fields = finish_fields(answers[index])
             yield _delta_chunk(options, index, wire.ChatDelta(), **fields)
+            continue
+        if token.progress is not None:
+            chunk = _delta_chunk(options, index, wire.ChatDelta())
+            chunk.prompt_progress = StreamedProgress.of(token.progress)
+            yield chunk
             continue
         deltas, logprobs = builders[index].add(token)
         if logprobs is not None and not deltas:  # a part of a character

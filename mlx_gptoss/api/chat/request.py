@@ -6,6 +6,7 @@ from mlx_gptoss.api.errors import bad_request
 from mlx_gptoss.api.limits import check_count, check_maximum, read_stop_strings
 from mlx_gptoss.api.prompt import ConversationRequest
 from mlx_gptoss.api.settings import ServerSettings
+from mlx_gptoss.api.wire import wants_progress
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.harmony.constrain.constraints import Constraints
@@ -53,6 +54,7 @@ def read_request(
         constraints=constraints,
         auto_reasoning_limit=auto_limit,
         choices=request.n or 1,
+        reports_progress=wants_progress(request),
         ignored_tools=tools.ignored,
         hidden_parts=hidden_parts(request.plain_messages),
     )

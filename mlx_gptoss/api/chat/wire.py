@@ -21,6 +21,8 @@ from mlx_gptoss.api.wire import (
     JsonObject,
     ReplyModel,
     RequestModel,
+    StreamedProgress,
+    StreamFields,
     TokenLogprob,
 )
 
@@ -86,7 +88,7 @@ class ChatReasoningOptions(RequestModel):
     max_tokens: ReasoningTokenLimit | None = None
 
 
-class ChatRequest(SamplingFields, ContinuationFields):
+class ChatRequest(SamplingFields, StreamFields, ContinuationFields):
     """The body of `/v1/chat/completions` and `/v1/chat/render`."""
 
     api: ClassVar[str] = CHAT
@@ -109,7 +111,6 @@ class ChatRequest(SamplingFields, ContinuationFields):
     n: PositiveInt | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
-    stream: bool | None = None
     stream_options: StreamOptions | None = None
 
     @property
@@ -201,4 +202,5 @@ class ChatCompletionChunk(ReplyModel):
     model: str
     choices: list[ChatChunkChoice]
     usage: CompletionUsage | None = None
+    prompt_progress: StreamedProgress | None = None
     system_fingerprint: str | None = None

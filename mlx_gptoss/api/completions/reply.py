@@ -11,7 +11,7 @@ from mlx_gptoss.api.generation import AnswerStream, PreparedPrompt, merge_answer
 from mlx_gptoss.api.logprobs import clamp_logprob, token_text
 from mlx_gptoss.api.reply_parser import ParsedToken
 from mlx_gptoss.api.usage import sum_usage
-from mlx_gptoss.api.wire import CompletionUsage
+from mlx_gptoss.api.wire import CompletionUsage, StreamedProgress
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.outputs import LENGTH, STOP, Step
 from mlx_gptoss.engine.runtime import Runtime
@@ -134,6 +134,10 @@ async def stream_chunks(
         if token is None:
             reason = finish_reason(answers[index].finish_reason)
             yield options.new_reply([_chunk_choice(index, "", reason=reason)], None)
+        elif token.progress is not None:
+            chunk = options.new_reply([_chunk_choice(index, "")], None)
+            chunk.prompt_progress = StreamedProgress.of(token.progress)
+            yield chunk
         elif text := builders[index].add(token):
             logprobs = builders[index].take_logprobs()
             yield options.new_reply([_chunk_choice(index, text, logprobs)], None)

@@ -12,6 +12,7 @@ from mlx_gptoss.api.limits import check_count, check_maximum, read_stop_strings
 from mlx_gptoss.api.prompt import check_prompt_length, choice_seed
 from mlx_gptoss.api.reply_parser import ReplyParser
 from mlx_gptoss.api.settings import ServerSettings
+from mlx_gptoss.api.wire import wants_progress
 from mlx_gptoss.engine.raw_text import TextParser, encode_text
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
@@ -42,7 +43,15 @@ def read_prompts(
             seeded = replace(params, seed=choice_seed(params.seed, number))
             text = TextParser(runtime.tokenizer, stop_tokens)
             parser = ReplyParser(text, stop_strings)
-            prepared.append(PreparedPrompt(prompt, seeded, parser, shared=copies > 1))
+            prepared.append(
+                PreparedPrompt(
+                    prompt,
+                    seeded,
+                    parser,
+                    shared=copies > 1,
+                    reports_progress=wants_progress(request),
+                )
+            )
     return prepared
 
 

@@ -12,12 +12,18 @@ from mlx_gptoss.api.sampling_fields import (
     StreamOptions,
     TopLogprobs,
 )
-from mlx_gptoss.api.wire import CompletionUsage, FailFastList, ReplyModel
+from mlx_gptoss.api.wire import (
+    CompletionUsage,
+    FailFastList,
+    ReplyModel,
+    StreamedProgress,
+    StreamFields,
+)
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class CompletionRequest(SamplingFields):
+class CompletionRequest(SamplingFields, StreamFields):
     """The body of `/v1/completions`: a prompt to continue, without a template.
 
     A `prompt` is text, token ids, or a list of either. With `parse_special`, names
@@ -40,7 +46,6 @@ class CompletionRequest(SamplingFields):
     n: PositiveInt | None = None
     max_tokens: RawTokenLimit | None = None
     logprobs: TopLogprobs | None = None
-    stream: bool | None = None
     stream_options: StreamOptions | None = None
 
 
@@ -67,4 +72,5 @@ class CompletionReply(ReplyModel):
     model: str
     choices: list[CompletionChoice]
     usage: CompletionUsage | None = None
+    prompt_progress: StreamedProgress | None = None
     system_fingerprint: str | None = None

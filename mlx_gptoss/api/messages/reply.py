@@ -18,7 +18,7 @@ from typing import Any
 from mlx_gptoss.api.generation import AnswerStream, TokenCounts
 from mlx_gptoss.api.messages import wire
 from mlx_gptoss.api.sealed import seal
-from mlx_gptoss.api.wire import StreamEvent
+from mlx_gptoss.api.wire import StreamedProgress, StreamEvent
 from mlx_gptoss.engine.outputs import STOP, TOOL_CALLS
 from mlx_gptoss.harmony.events import (
     Answer,
@@ -158,6 +158,9 @@ async def stream_events(
     for event in builder.begin(answer.usage):
         yield event
     async for token in answer:
+        if token.progress is not None:
+            progress = StreamedProgress.of(token.progress).model_dump()
+            yield {"type": "ping", "prompt_progress": progress}
         for event in builder.feed(token.events):
             yield event
     stop_sequence = answer.parser.stop_string

@@ -9,6 +9,7 @@ from mlx_gptoss.api.messages.blocks import read_messages, system_text
 from mlx_gptoss.api.messages.wire import CountTokensRequest, MessagesRequest
 from mlx_gptoss.api.prompt import ConversationRequest
 from mlx_gptoss.api.settings import ServerSettings
+from mlx_gptoss.api.wire import wants_progress
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, REQUIRED, Constraints
@@ -63,6 +64,7 @@ def read_request(
             stop=read_stop_strings(stop_sequences, limits),
         ),
         auto_reasoning_limit=auto_limit,
+        reports_progress=wants_progress(request),
         ignored_tools=tools.ignored,
         hidden_parts=parsed.ignored,
     )

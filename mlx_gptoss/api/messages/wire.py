@@ -26,6 +26,7 @@ from mlx_gptoss.api.wire import (
     ReplyModel,
     RequestBody,
     RequestModel,
+    StreamFields,
 )
 
 StopReason = Literal[
@@ -81,11 +82,10 @@ class CountTokensRequest(RequestBody, ContinuationFields):
     max_reasoning_tokens: ReasoningTokenLimit | None = None
 
 
-class MessageFields(CountTokensRequest):
+class MessageFields(CountTokensRequest, StreamFields):
     """The fields of a message besides those of its prompt."""
 
     stop_sequences: FailFastList[str] | None = None
-    stream: bool | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
     top_k: TopK | None = None

@@ -28,8 +28,9 @@ from mlx_gptoss.api.responses.reply_items import (
 )
 from mlx_gptoss.api.responses.tool_names import ToolNames
 from mlx_gptoss.api.settings import OPENAI
-from mlx_gptoss.api.wire import StreamEvent, TokenLogprob
+from mlx_gptoss.api.wire import StreamedProgress, StreamEvent, TokenLogprob
 from mlx_gptoss.engine.outputs import CANCELLED, LENGTH
+from mlx_gptoss.engine.prompt_progress import PromptProgress
 from mlx_gptoss.harmony.events import (
     Answer,
     MessageEnded,
@@ -103,6 +104,14 @@ class ResponseBuilder:
                         out += self._text(Answer, "", ())
                     out += self._close(complete=complete)
         return out
+
+    def report(self, progress: PromptProgress) -> StreamEvent:
+        """Tell how the prompt is read, with an event that may come repeatedly."""
+        return self.event(
+            "response.in_progress",
+            response=self.snapshot(),
+            prompt_progress=StreamedProgress.of(progress).model_dump(),
+        )
 
     def end(
         self, reason: str, usage: TokenCounts, details: Sequence[str] = ()

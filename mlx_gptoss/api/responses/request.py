@@ -15,7 +15,7 @@ from mlx_gptoss.api.responses.tool_choice import to_chat_tool_choice
 from mlx_gptoss.api.responses.tools import ResponsesTools, read_tools
 from mlx_gptoss.api.responses.wire import ResponsesInput, ResponsesRequest
 from mlx_gptoss.api.settings import ServerSettings
-from mlx_gptoss.api.wire import JsonObject
+from mlx_gptoss.api.wire import JsonObject, wants_progress
 from mlx_gptoss.chat.truncate import first_kept_message, max_prompt_tokens
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
@@ -107,6 +107,7 @@ class ResponsesRequestReader:
                 stop=read_stop_strings(request.stop, limits),
             ),
             auto_reasoning_limit=auto_limit,
+            reports_progress=wants_progress(request),
         )
         if request.truncation == AUTO_TRUNCATE:
             result = truncate(result, runtime, initial, parsed.messages)

@@ -22,6 +22,7 @@ from mlx_gptoss.api.wire import (
     JsonObject,
     ReplyModel,
     RequestModel,
+    StreamFields,
     TokenLogprob,
 )
 
@@ -86,12 +87,11 @@ class ResponsesInput(SamplingFields, ContinuationFields):
     max_output_tokens: TokenLimit | None = None
 
 
-class ResponsesRequest(ResponsesInput):
+class ResponsesRequest(ResponsesInput, StreamFields):
     """The body of `/v1/responses`."""
 
     include: FailFastList[str] | None = None
     store: bool | None = None
-    stream: bool | None = None
     background: bool | None = None
     max_tool_calls: int | None = None
     top_logprobs: TopLogprobs | None = None

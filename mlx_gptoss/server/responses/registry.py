@@ -54,6 +54,8 @@ class LiveResponse:
 
     def feed(self, parsed: ParsedToken) -> list[StreamEvent]:
         """Add a token's parser output; return the resulting stream events."""
+        if parsed.progress is not None:
+            return [self.output.report(parsed.progress)]
         if parsed.visible and parsed.step is not None:
             self._steps.append(parsed.step)
         return self.output.feed(parsed.events, self._logprobs(parsed))
