@@ -1,5 +1,8 @@
 """Imports the package before any test imports MLX: it lends MLX its BLAS.
 
+Files of tests are dealt to processes (pytest-xdist), each with folders of its own, so
+that no test meets what another process writes. `-n 0` runs all in this process.
+
 The tests compare Harmony with the library that is installed (oss-harmony). To
 compare with OpenAI's own, which has the same module name:
 
@@ -21,6 +24,15 @@ from tests.support.o200k import vocabulary_folder
 from tests.support.serve_process import Served, serve
 
 ORACLE = "MLX_GPTOSS_ORACLE"
+PROCESSES = 2  # many tests wait for another process, so also on one core
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many processes run the tests: none beside this one for one file."""
+    files = {argument.partition("::")[0] for argument in config.args}
+    if len(files) == 1 and all(name.endswith(".py") for name in files):
+        return 0
+    return PROCESSES
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,6 +8,7 @@ downloaded. Needs oss-harmony; about 8 seconds and 500 MB.
 """
 
 import base64
+import fcntl
 import hashlib
 import json
 import os
@@ -60,13 +61,15 @@ CHARACTER_OF_BYTE = {byte: letter for letter, byte in BYTE_OF_CHARACTER.items()}
 
 
 def vocabulary_folder(cache: Path) -> Path:
-    """Return a folder with both files; they are built there if they are not."""
-    if not all((cache / name).is_file() for name in SHA256):
-        # Apart: it needs oss-harmony whichever library the tests compare with.
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-        root = Path(__file__).resolve().parents[2]
-        command = [sys.executable, "-m", "tests.support.o200k", str(cache)]
-        subprocess.run(command, check=True, cwd=root, env=environment)
+    """Return a folder with both files; one process builds those that are missing."""
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not all((cache / name).is_file() for name in SHA256):
+            # Apart: it needs oss-harmony whichever library the tests compare with.
+            environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+            root = Path(__file__).resolve().parents[2]
+            command = [sys.executable, "-m", "tests.support.o200k", str(cache)]
+            subprocess.run(command, check=True, cwd=root, env=environment)
     return cache
 
 
