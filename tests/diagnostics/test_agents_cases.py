@@ -19,7 +19,8 @@ from mlx_gptoss.diagnostics.http_client import HttpClient
 from tests.support.serve_process import Served
 
 CASES = read_cases()
-SLICE = ("get_weather", "play_song", "get_weather-2", "find_flights")
+# Of the last two the demo model calls another tool, and none.
+SLICE = ("get_weather", "play_song", "set_thermostat", "current_user")
 
 
 def test_there_are_thirty_cases_of_their_own_names() -> None:
@@ -40,7 +41,7 @@ def test_every_reply_is_well_formed_and_easy_calls_are_made(served: Served) -> N
     assert [(one.case.name, one.error) for one in ran if one.error] == []
     assert [one.api for one in ran] == list(CONVERSATIONS) * len(SLICE)
     exact = {one.case.name for one in ran if one.exact}
-    assert exact >= {"get_weather", "play_song", "get_weather-2"}
+    assert exact >= {"get_weather", "play_song"}
 
 
 class Scripted:

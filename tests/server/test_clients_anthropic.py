@@ -102,7 +102,11 @@ def test_a_tool_can_be_demanded(client: Any) -> None:
 def test_thinking_comes_apart_and_may_be_sent_back(client: Any) -> None:
     thinking = {"type": "enabled", "budget_tokens": 1024}
     first = client.messages.create(
-        model="demo", max_tokens=2048, messages=[user(SUM)], thinking=thinking
+        model="demo",
+        max_tokens=2048,
+        messages=[user(SUM)],
+        thinking=thinking,
+        extra_body=GREEDY,
     )
     assert first.content[0].type == "thinking" and first.content[0].thinking
     back = {"role": "assistant", "content": first.content}

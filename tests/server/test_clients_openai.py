@@ -138,7 +138,10 @@ def test_no_call_is_made_where_none_may_be(client: Any) -> None:
 
 def test_an_answer_is_parsed_into_a_pydantic_model(client: Any) -> None:
     reply = client.chat.completions.parse(
-        model="demo", messages=user("My name is Maria."), response_format=Person
+        model="demo",
+        messages=user("My name is Maria."),
+        response_format=Person,
+        temperature=0,
     )
     assert isinstance(reply.choices[0].message.parsed, Person)
 
@@ -304,7 +307,7 @@ def test_a_stored_response_is_found_and_forgotten(client: Any) -> None:
 
 def test_a_response_is_parsed_into_a_pydantic_model(client: Any) -> None:
     reply = client.responses.parse(
-        model="demo", input="My name is Maria.", text_format=Person
+        model="demo", input="My name is Maria.", text_format=Person, temperature=0
     )
     assert isinstance(reply.output_parsed, Person)
 

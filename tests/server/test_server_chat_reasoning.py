@@ -6,6 +6,7 @@ import pytest
 
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.engine.runtime import Runtime
+from tests.support.answering_app import constant
 from tests.support.chat_requests import SUM, choice, post, prompt_of
 from tests.support.serving import DATE, events, question
 
@@ -47,7 +48,7 @@ def test_without_reasoning_the_answer_comes_at_once(demo: Runtime) -> None:
 def test_reasoning_is_shown_where_it_is_wanted(
     demo: Runtime, fields: dict[str, Any], names: set[str], stream: bool
 ) -> None:
-    reply = post(demo, question(SUM, stream=stream, **fields))
+    reply = post(demo, question(SUM, max_reasoning_tokens=8, stream=stream, **fields))
     if stream:
         deltas = [one["choices"][0]["delta"] for one in events(reply.text)]
         shown = {name for delta in deltas for name in delta}
@@ -86,10 +87,9 @@ def test_a_budget_of_reasoning_is_kept(demo: Runtime) -> None:
     assert reply["choices"][0]["finish_details"] == ["reasoning_budget"]
 
 
-def test_an_answer_in_circles_is_cut_and_told_as_cut(demo: Runtime) -> None:
-    [word] = demo.tokenizer.encode(" is")
-    body = question(SUM, logit_bias={str(word): 100}, reasoning_effort="none")
-    reply = post(demo, body | {"stream": True})
+def test_an_answer_in_circles_is_cut_and_told_as_cut() -> None:
+    with constant("<|channel|>final<|message|>" + "la, " * 600) as runtime:
+        reply = post(runtime, question(SUM, stream=True))
 
     last = events(reply.text)[-1]["choices"][0]
     assert last["finish_reason"] == "length"

@@ -82,6 +82,7 @@ def position(
         begin = len(ids) - said - len(turn)
         if begin < 0:
             continue
-        if list(ids[begin:]) == [*turn, *script[:said]]:
+        after = begin + len(turn)
+        if [*ids[begin:after]] == [*turn] and [*ids[after:]] == [*script[:said]]:
             return said
     return None
