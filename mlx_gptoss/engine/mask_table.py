@@ -11,7 +11,15 @@ from collections.abc import Iterable
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.engine.token_table import AutomatonTable, Free, Pattern, TextTokens
+from mlx_gptoss.engine.token_table import (
+    FIRST_EDGE,
+    ILLEGAL,
+    STAY,
+    AutomatonTable,
+    Pattern,
+    TextTokens,
+    free_tokens,
+)
 
 MAX_BYTES = 16 << 20  # of the pattern rows; then tables outside the batch are dropped
 FREE_CELLS = 2  # the first state of the table allows every token
@@ -61,8 +69,7 @@ class MaskTable:
     def _build(self, tables: list[AutomatonTable]) -> None:
         """Join the tables; the cells of each keep their order."""
         classes, tokens = token_classes(tables)
-        every = Pattern(Free.EVERY, ())
-        choices = [every.choices(tokens, tables[0].text.mask)]
+        choices = [np.full(len(tokens), STAY, np.int32)]
         patterns, targets = ([np.zeros(FREE_CELLS, np.int32)] for _ in range(2))
         numbers: dict[tuple[TextTokens, Pattern], int] = {}
         self._bases, base = {}, FREE_CELLS
@@ -71,7 +78,8 @@ class MaskTable:
             for pattern in table.patterns:
                 if (table.text, pattern) not in numbers:
                     numbers[table.text, pattern] = len(choices)
-                    choices.append(pattern.choices(tokens, table.text.mask))
+                    is_text = table.text.mask[tokens]
+                    choices.append(pattern_choices(pattern, classes, is_text))
                 found.append(numbers[table.text, pattern])
             patterns.append(np.array(found, np.int32)[table.pattern_of])
             targets.append(table.targets)
@@ -82,17 +90,39 @@ class MaskTable:
         self._targets = mx.array(np.concatenate(targets))
 
 
+def pattern_choices(
+    pattern: Pattern, classes: np.ndarray, is_text: np.ndarray
+) -> np.ndarray:
+    """Return the choice that each token class is in a pattern, as int32 (C,).
+
+    `classes` (V,) are those of the tokens; `is_text` (C,) says which are of text.
+    """
+    free = free_tokens(pattern.free, is_text)
+    choices = np.where(free, STAY, ILLEGAL).astype(np.int32)
+    edges = np.arange(len(pattern.edges))
+    choices[classes[list(pattern.edges)]] = FIRST_EDGE + edges
+    return choices
+
+
 def token_classes(tables: list[AutomatonTable]) -> tuple[np.ndarray, np.ndarray]:
     """Return the class of each token (V,) int32, and a token of each class (C,).
 
     Tokens that have an edge in any table are classes of their own. The others are
     told apart only by which tables count them as text.
     """
-    classes = np.zeros(len(tables[0].text.mask), np.int32)
+    kinds = np.zeros(len(tables[0].text.mask), np.int32)
     for text in dict.fromkeys(table.text for table in tables):
-        _, classes = np.unique(2 * classes + text.mask, return_inverse=True)
+        kinds = _renumber(2 * kinds + text.mask)
     patterns = {pattern for table in tables for pattern in table.patterns}
     named = sorted({token for pattern in patterns for token in pattern.edges})
-    classes[named] = classes.max() + 1 + np.arange(len(named))
-    _, tokens, classes = np.unique(classes, return_index=True, return_inverse=True)
-    return classes.astype(np.int32), tokens
+    kinds[named] = kinds.max() + 1 + np.arange(len(named))
+    classes = _renumber(kinds)
+    tokens = np.zeros(classes.max() + 1, np.int32)
+    tokens[classes] = np.arange(len(classes))
+    return classes, tokens
+
+
+def _renumber(kinds: np.ndarray) -> np.ndarray:
+    """Number the kinds that occur from 0 on; as int32."""
+    numbers = np.cumsum(np.bincount(kinds) > 0) - 1
+    return numbers[kinds].astype(np.int32)

@@ -55,6 +55,12 @@ class SampledTokens:
         self.top = top
         self.states = states
 
+    @property
+    def arrays(self) -> list[mx.array]:
+        """All of them, to evaluate."""
+        states = () if self.states is None else (self.states,)
+        return [self.tokens, self.logprobs, *states, *(self.top or ())]
+
     @cached_property
     def values(self) -> list[tuple[int, float]]:
         """Token id and logprob of each row. Waits for them."""
@@ -127,8 +133,8 @@ class Sampler:
         if settings.top_rows:
             top = top_logprobs(select_rows(logits - total, settings.top_rows))
         states = None if mask is None else mask.advance(tokens)
-        mx.async_eval([x for x in (tokens, logprobs, states) if x is not None], top)
         batch = SampledTokens(tokens, logprobs, top, states)
+        mx.async_eval(batch.arrays)
         return [
             SampledToken(batch, row, *where)
             for row, where in enumerate(settings.top_places)

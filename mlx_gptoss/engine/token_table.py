@@ -36,22 +36,16 @@ class Pattern(NamedTuple):
 
     def legal(self, text: np.ndarray) -> np.ndarray:
         """Return the mask (V,) bool of the legal tokens; `text` (V,) of text tokens."""
-        if self.free is Free.EVERY:
-            return np.ones_like(text)
-        legal = text.copy() if self.free is Free.TEXT else np.zeros_like(text)
+        legal = free_tokens(self.free, text)
         legal[list(self.edges)] = True
         return legal
 
-    def choices(self, tokens: np.ndarray, text: np.ndarray) -> np.ndarray:
-        """Return the choice that each of `tokens` is, as int32."""
-        free = self.free is Free.EVERY or (self.free is Free.TEXT and text[tokens])
-        found = np.full(len(tokens), ILLEGAL, np.int32)
-        found[free] = STAY
-        edges = np.array(self.edges, np.int32)
-        place = np.searchsorted(edges, tokens)
-        named = np.isin(tokens, edges)
-        found[named] = FIRST_EDGE + place[named]
-        return found
+
+def free_tokens(free: Free, text: np.ndarray) -> np.ndarray:
+    """Return a new mask of the free tokens, of which `text` marks those of text."""
+    if free is Free.TEXT:
+        return text.copy()
+    return np.full_like(text, free is Free.EVERY)
 
 
 @dataclass(frozen=True, eq=False)
