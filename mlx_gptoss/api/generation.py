@@ -25,7 +25,7 @@ from mlx_gptoss.engine.prompt_progress import (
 )
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
-from mlx_gptoss.engine.scheduler.request import Request
+from mlx_gptoss.engine.scheduler import Generation
 from mlx_gptoss.harmony.messages import Message
 
 
@@ -84,7 +84,7 @@ class AnswerStream:
         self._group = group
         self._loop = asyncio.get_running_loop()
         self._steps: asyncio.Queue[Step | PromptProgress | None] = asyncio.Queue()
-        self._request: Request | None = None
+        self._request: Generation | None = None
         self._cancelled = False
         self._stats: Statistics | None = None
         self._error: BaseException | None = None

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from mlx_gptoss.api.errors import context_exceeded
 from mlx_gptoss.api.generation import AnswerStream, PreparedPrompt
 from mlx_gptoss.api.reply_parser import ReplyParser, new_call_id
-from mlx_gptoss.engine.generate import default_reasoning_budget, resolve_max_tokens
 from mlx_gptoss.engine.guide import Guide
 from mlx_gptoss.engine.outputs import CANCELLED
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
+from mlx_gptoss.engine.token_limits import default_reasoning_budget, resolve_max_tokens
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.harmony.constrain.constraints import Constraints
 from mlx_gptoss.harmony.constrain.tool_constraints import (

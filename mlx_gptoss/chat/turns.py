@@ -15,11 +15,11 @@ from mlx_gptoss.chat.answer_lock import AnswerLock
 from mlx_gptoss.chat.prompt import prefill_history, render_prompt
 from mlx_gptoss.engine.answer import AnswerParser
 from mlx_gptoss.engine.finish_reasons import TOOL_ROUNDS, incomplete_cause
-from mlx_gptoss.engine.generate import default_reasoning_budget, resolve_max_tokens
 from mlx_gptoss.engine.guide import Guide
 from mlx_gptoss.engine.outputs import CANCELLED, LENGTH, STOP, TOOL_CALLS, Statistics
 from mlx_gptoss.engine.prompt_progress import PromptMeter
 from mlx_gptoss.engine.stream import Stream
+from mlx_gptoss.engine.token_limits import default_reasoning_budget, resolve_max_tokens
 from mlx_gptoss.errors import GptOssError, PromptError
 from mlx_gptoss.harmony.constrain.constraints import AUTO, NONE, Constraints
 from mlx_gptoss.harmony.events import (

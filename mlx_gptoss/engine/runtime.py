@@ -9,10 +9,8 @@ Token ids only: conversations are in `chat`.
 """
 
 import atexit
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -20,14 +18,11 @@ from weakref import WeakSet
 import mlx.core as mx
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.engine.generate import Generation, generate, resolve_max_tokens
 from mlx_gptoss.engine.guide_factory import GuideFactory
 from mlx_gptoss.engine.interfaces import LanguageModel, OnProgress, TokenGuide, TokenIds
 from mlx_gptoss.engine.lazy_tokenizer import LazyTokenizer
-from mlx_gptoss.engine.outputs import stop_reasons
+from mlx_gptoss.engine.outputs import Step, stop_reasons
 from mlx_gptoss.engine.prompt_cache import (
-    CachedGeneration,
-    CacheLease,
     CacheOptions,
     CacheSize,
     CacheStatistics,
@@ -38,14 +33,16 @@ from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.scheduler import (
     BatchOptions,
     BatchStatistics,
+    Generation,
     KVBudget,
     Request,
     Scheduler,
 )
-from mlx_gptoss.engine.scheduler.request import OnEnd, OnStep
-from mlx_gptoss.engine.sequence import Sequence
-from mlx_gptoss.engine.stream import Stream
-from mlx_gptoss.engine.thread import MAX_IDLE_TASKS, EngineThread
+from mlx_gptoss.engine.scheduler.idle_work import MAX_IDLE_TASKS
+from mlx_gptoss.engine.scheduler.request import OnEnd
+from mlx_gptoss.engine.stream import StepQueue, Stream
+from mlx_gptoss.engine.thread import EngineThread
+from mlx_gptoss.engine.token_limits import resolve_max_tokens
 from mlx_gptoss.errors import (
     ConfigError,
     GptOssError,
@@ -57,6 +54,8 @@ from mlx_gptoss.model.experts.statistics import ExpertStatistics
 from mlx_gptoss.model.experts.storage import ExpertStorage
 
 MESSAGE_ENDS = ("<|end|>", "<|return|>", "<|call|>")
+
+RUN_AHEAD = 64  # steps that `generate` computes ahead of its reader
 
 T = TypeVar("T")
 
@@ -113,14 +112,6 @@ class Runtime:
     ) -> None:
         self._model: LanguageModel | None = model
         self._options = cache or CacheOptions()
-        self._prompt_cache = LazyPromptCache(
-            lambda: self.model,
-            self._options,
-            plan,
-            message_ends=self._message_ends,
-            open_files=files,
-            max_prepared=MAX_IDLE_TASKS,
-        )
         self._config = config
         self._tokenizer = LazyTokenizer(tokenizer)
         self._thread = thread or EngineThread("runtime")
@@ -134,7 +125,14 @@ class Runtime:
         self._scheduler = Scheduler(
             self._thread,
             lambda: self.model,
-            self._prompt_cache.open,
+            LazyPromptCache(
+                lambda: self.model,
+                self._options,
+                plan,
+                message_ends=self._message_ends,
+                open_files=files,
+                max_prepared=MAX_IDLE_TASKS,
+            ),
             batch,
             KVBudget(config, plan, batch.kv_memory),
             chunk=plan.prefill_chunk if plan else PREFILL_CHUNK,
@@ -226,10 +224,13 @@ class Runtime:
     ) -> Stream:
         """Generate after the prompt `ids`: an iterator of Steps, one per token.
 
-        The result has `.stats` (Statistics); its `close` ends generation early.
+        The result has `.stats` (Statistics); its `close` ends generation early. It may
+        be read in any thread. Up to 64 steps are computed ahead of the reader, in a
+        batch with other requests, for which it waits if they fill the batch.
 
         params: sampling settings; None takes the defaults of SamplingParams.
-        cache: a KV cache from `new_cache`; `ids` continue what it holds.
+        cache: a KV cache from `new_cache`; `ids` continue what it holds. It belongs to
+            the stream until that ends; each step is computed when it is asked for.
         reuse: use the prompt cache: prefill only what it does not hold, and keep the
             rest there. Then `ids` are the whole prompt and `cache` is ignored.
         stop_tokens: token id -> finish reason, instead of the model's own.
@@ -237,39 +238,31 @@ class Runtime:
         progress(done, total): called after each prefill chunk, in prompt tokens.
         cancelled(): generation ends as `cancelled` when it returns True.
 
-        Both callbacks run in the engine thread and must not block.
+        Both callbacks run in the engine thread, and `cancelled` also in the reader's;
+        they must not block.
 
         Raises PromptError if the prompt is empty, has an id outside the vocabulary, or
         fills the context; NonFiniteError, while iterating, for logits that are not
         finite.
         """
-        ids = check_ids(ids, self._config)
-        stop = self.stop_tokens if stop_tokens is None else stop_tokens
-        ended = threading.Event()
-
-        def make(
-            ids: TokenIds, cache: Any, on_computed: Callable[..., None] | None = None
-        ) -> Generation:
-            return generate(
-                self.model,
-                ids,
-                params,
-                stop_tokens=stop,
-                guide=guide,
-                cache=cache,
-                context=self.context,
-                chunk=self.plan.prefill_chunk if self.plan else PREFILL_CHUNK,
-                progress=progress,
-                cancelled=lambda: ended.is_set() or bool(cancelled and cancelled()),
-                on_computed=on_computed,
-            )
-
-        def make_cached() -> CachedGeneration:
-            resolve_max_tokens(len(ids), 0, self.context, None)
-            return CachedGeneration(self._prompt_cache.open(), ids, make)
-
-        work = make_cached if reuse else partial(make, ids, cache)
-        return Stream(self._thread, self.run(work), ended.set)
+        pinned = None if reuse else cache
+        steps = StepQueue()
+        request = self._request(
+            check_ids(ids, self._config),
+            params,
+            stop_tokens,
+            context=self.context,
+            guide=guide,
+            on_step=steps.put,
+            on_end=steps.end,
+            on_progress=progress,
+            cancelled=cancelled,
+            cache=pinned,
+            keep=reuse,
+            patient=True,
+            run_ahead=RUN_AHEAD if pinned is None else 0,
+        )
+        return Stream(self._scheduler, request, steps)
 
     def submit(
         self,
@@ -278,12 +271,13 @@ class Runtime:
         *,
         guide: TokenGuide | None = None,
         stop_tokens: Mapping[int, str] | None = None,
-        on_step: OnStep,
+        on_step: Callable[[Step], None],
         on_end: OnEnd,
         on_progress: OnProgress | None = None,
         shared: bool = False,
         group: object = None,
-    ) -> Request:
+        run_ahead: int | None = None,
+    ) -> Generation:
         """Generate after the prompt `ids` in a batch with others; return at once.
 
         Requests share the prompt cache; each gets the tokens it would get alone.
@@ -294,6 +288,8 @@ class Runtime:
         on_progress(done, total): called after each prefill chunk, in prompt tokens.
         shared: other requests have the same prompt, so that it is prefilled once.
         group: any object; requests of one group count as one in the queue.
+        run_ahead: most steps computed ahead of those that `Generation.read` was told;
+            a request further ahead leaves the batch meanwhile. None: without bound.
 
         The callbacks run in the engine thread and must not block.
 
@@ -301,43 +297,49 @@ class Runtime:
         MemoryBudgetError if its keys and values could never fit, and BusyError, with
         the seconds until a retry, if the queue is full.
         """
-        ids = check_ids(ids, self._config)
-        sampling = params or SamplingParams()
-        stop = self.stop_tokens if stop_tokens is None else stop_tokens
-        budget = self._scheduler.kv_budget
+        budget, ids = self._scheduler.kv_budget, check_ids(ids, self._config)
         budget.require_fit(len(ids))
-        context = _smallest(self.context, budget.max_sequence_tokens)
-        limit = resolve_max_tokens(len(ids), 0, context, sampling.max_tokens)
-
-        def make_sequence(request: Request, lease: CacheLease) -> Sequence:
-            return Sequence(
-                self.model,
-                lease.cache,
-                ids[lease.cached_tokens :],
-                sampling,
-                limit=limit,
-                stop_tokens=stop,
-                guide=guide,
-                on_computed=lease.record,
-                arrival_time=request.arrival_time,
-            )
-
-        request = Request(
+        request = self._request(
             ids,
-            make_sequence,
-            on_step=on_step,
+            params,
+            stop_tokens,
+            context=_smallest(self.context, budget.max_sequence_tokens),
+            guide=guide,
+            on_step=lambda step, stats: on_step(step),
             on_end=on_end,
             on_progress=on_progress,
             shared=shared,
             group=group,
+            run_ahead=run_ahead,
         )
+        return self._scheduler.submit(request)
+
+    def _request(
+        self,
+        ids: TokenIds,
+        params: SamplingParams | None,
+        stop_tokens: Mapping[int, str] | None,
+        *,
+        context: int | None,
+        cache: Any = None,
+        **options: Any,
+    ) -> Request:
+        """Return a request; `context` limits cache, prompt and answer together."""
         self._thread.check_open()
-        self._scheduler.submit(request)
-        return request
+        params = params or SamplingParams()
+        cached = 0 if cache is None else cache.offset
+        return Request(
+            ids=ids,
+            params=params,
+            limit=resolve_max_tokens(len(ids), cached, context, params.max_tokens),
+            stop_tokens=self.stop_tokens if stop_tokens is None else stop_tokens,
+            cache=cache,
+            **options,
+        )
 
     @property
     def batch_statistics(self) -> BatchStatistics:
-        """Counts of the requests of `submit`; never waits for the model."""
+        """Counts of all requests; never waits for the model."""
         return self._scheduler.statistics
 
     def prepare(self, ids: TokenIds) -> "Future[None] | None":
@@ -348,26 +350,23 @@ class Runtime:
         `CacheOptions.idle` is off or `ids` do not fit the context.
         """
         ids = check_ids(ids, self._config)
-        self._prompt_cache.remember(ids)
+        self._scheduler.prompts.remember(ids)
         fits = self.context is None or len(ids) < self.context
-        if not self._options.idle or not fits:
-            return None
-        step = self._prompt_cache.prefill_step(ids)
-        return self._thread.run_when_idle(step)
+        return self._scheduler.prepare(ids) if self._options.idle and fits else None
 
     @property
     def cache_statistics(self) -> CacheStatistics:
         """Counts of the prompt cache, and what it holds."""
-        return self.run(lambda: self._prompt_cache.open().statistics)
+        return self.run(lambda: self._scheduler.prompts.open().statistics)
 
     @property
     def cache_size(self) -> CacheSize:
         """Bytes of cached prompts in memory and their limit; never waits."""
-        return self._prompt_cache.size
+        return self._scheduler.prompts.size
 
     def clear_cache(self) -> None:
         """Drop cached prompts that are not in use from memory; files stay."""
-        self.run(lambda: self._prompt_cache.open().clear())
+        self.run(lambda: self._scheduler.prompts.open().clear())
 
     def run(self, work: Callable[..., T], /, *args: Any, **options: Any) -> T:
         """Run `work(*args, **options)` in the engine thread and return its result.
@@ -378,7 +377,7 @@ class Runtime:
         return self._thread.call(work, *args, **options)
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Refuse further requests of `submit`, and wait until all have ended.
+        """Refuse further requests of `submit`, and wait until those have ended.
 
         Returns False if some still run after `timeout` seconds; they run on until
         `close`. Must not be called in the engine thread.
@@ -402,7 +401,6 @@ class Runtime:
     def _release(self) -> None:
         closed = GptOssError("the model is closed: load it again to use it")
         self._scheduler.close(closed)
-        self._prompt_cache.close()
         self._tokenizer.close()
         self._model = None
         if self._storage is not None:

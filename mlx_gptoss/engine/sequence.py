@@ -1,42 +1,40 @@
-"""One sequence: prefill of its prompt in chunks, then one token per decode step.
+"""One sequence: the state of one answer in the engine.
 
-    sequence = Sequence(model, cache, ids, params, limit=100)
-    while sequence.prefilling:
-        sequence.prefill()
+    sequence = Sequence(request)
+    sequence.attach(lease)                    # a KV cache with the start of the prompt
+    while ids := sequence.next_chunk(512):
+        ...                                   # feed them, then:
+        sequence.record_chunk(ids)
+    sequence.logits = Row(logits, row)        # after the last token that was fed
     while not sequence.finished:
-        token = sequence.next_input()        # to feed, alone or in a batch
-        sequence.sample_next(logits)         # a Row, after that token: sample the next
-        step = sequence.complete_step()      # waits for the token that was fed
+        ...                                   # sample, unless that was done below
+        token = sequence.feed()               # to feed, alone or in a batch
+        sequence.logits = Row(logits, row)    # after it; sample the next token
+        step = sequence.complete_step()       # waits for the token that was fed
 
-A caller that samples for several sequences together calls `prepare_next`, a `Sampler`
-and `accept_next` before `next_input`, and `prepare_lookahead` and `accept_lookahead`
-instead of `sample_next`.
-
-The caller runs the model, so a sequence takes the same steps alone (`generate`) and
-in a batch (`scheduler`). Token ids only: knows nothing of text, threads, files or
-other sequences.
+The scheduler runs the model and the sampler. Token ids only: knows nothing of text,
+threads, files or other sequences.
 """
 
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.engine.interfaces import LanguageModel, TokenGuide, TokenIds
+from mlx_gptoss.engine.interfaces import TokenIds
 from mlx_gptoss.engine.outputs import LENGTH, Statistics, Step
+from mlx_gptoss.engine.prompt_cache.tree import token_array
 from mlx_gptoss.engine.rows import Row
-from mlx_gptoss.engine.sampler import SampledToken, Sampler, SamplerInput, check_bias
-from mlx_gptoss.engine.sampling_params import SamplingParams
-from mlx_gptoss.engine.token_table import TokenMask
+from mlx_gptoss.engine.sampler import SampledToken, SamplerInput, check_bias
+from mlx_gptoss.engine.scheduler.request import Request
 from mlx_gptoss.errors import NonFiniteError, PromptError
-from mlx_gptoss.memory import PREFILL_CHUNK
-from mlx_gptoss.model.device import use_gpu_paths
+
+QUEUED, PREFILL, DECODE, ENDED = "queued", "prefill", "decode", "ended"
 
 SEED_BYTES = 8
 # Token n is sampled with the key of seed + n * golden ratio * 2^64, so the keys of
@@ -54,250 +52,268 @@ NO_LEGAL_TOKEN = (
 )
 
 
-class Sequence:
-    """The state of one answer.
+class Lease(Protocol):
+    """Exclusive use of a KV cache that holds `cached_tokens` already."""
 
-    `ids` are prefilled after what `cache` holds; at most `limit` tokens follow.
-    `on_computed(ids)` is called with each run of token ids right after the model has
-    appended their keys and values to the cache, before anything later is in it;
-    `computed_ids` are all of them. `arrival_time` is when the request came, in seconds
-    of `time.perf_counter`; None means now. `sampler` is that of the batch; None makes
-    one.
+    cached_tokens: int
+
+    @property
+    def cache(self) -> Any: ...
+    def record(self, ids: TokenIds) -> None: ...
+    def request_snapshot(self, offset: int) -> None: ...
+    def release(self) -> None: ...
+    def discard(self, *, non_finite: bool = False) -> None: ...
+
+
+class Sequence:
+    """The state of one answer, for the engine thread.
+
+    Other threads may read `state` and `stats`, and set `cancelled` and `read_steps`.
     """
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        cache: Any,
-        ids: TokenIds,
-        params: SamplingParams,
-        *,
-        limit: int,
-        stop_tokens: Mapping[int, str] | None = None,
-        guide: TokenGuide | None = None,
-        on_computed: Callable[[TokenIds], None] | None = None,
-        arrival_time: float | None = None,
-        sampler: Sampler | None = None,
-    ) -> None:
-        self.model = model
-        self.cache: Any = cache
-        self.params = params
-        self.limit = limit
-        self.stop_tokens = dict(stop_tokens or {})
-        self.guide = guide
-        self.stats = Statistics(cache.offset + len(ids), cache.offset)
-        self.computed_ids: list[int] = []
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.prompt = token_array(request.ids)  # to compare with other prompts
+        self.group = self if request.group is None else request.group
         self.tokens: list[int] = []  # of the answer so far
-        self.finished = False
-        self._on_computed = on_computed or (lambda ids: None)
-        self._remaining = list(ids)
-        self._start_time = time.perf_counter()
-        self._arrival_time = self._start_time if arrival_time is None else arrival_time
+        self.stats: Statistics | None = None  # None before it started
+        self.lease: Lease | None = None
+        self.start_time = 0.0
+        self.cancelled = False
+        self.ended = False
+        self.in_pass = False  # the cache may hold tokens that are not recorded
+        self.stalled = False  # out of the batch until its reader catches up
+        self.read_steps = 0  # that the reader has read, or waits for
+        self.logits: Row | None = None  # (V,) after the token fed last
+        self.sampled: SampledToken | None = None  # the token to feed next
+        self.awaited_mask: object = None  # a mask the batch no longer waits for
+        self._fed: SampledToken | None = None  # the token of the step in progress
+        self._last = False  # of the step in progress: no token follows
+        self._remaining: list[int] = []  # prompt tokens still to be prefilled
+        self._first = 0  # place in `token_ids` where computing began
+        self._cached = 0  # how many of `token_ids` are in the cache
         self._first_token_time = 0.0
-        self._sampler = sampler or Sampler()
-        self._logits: Row | None = None  # (V,) after the last token fed
-        self._next: SampledToken | None = None  # to feed and complete next
-        self._lookahead: SampledToken | None = None  # the token after it
-        random_seed = int.from_bytes(os.urandom(SEED_BYTES))
-        self._seed = random_seed if params.seed is None else params.seed
+        seed = request.params.seed
+        self._seed = int.from_bytes(os.urandom(SEED_BYTES)) if seed is None else seed
 
     @property
-    def prefilling(self) -> bool:
-        """Whether part of the prompt is still to be prefilled."""
-        return bool(self._remaining)
-
-    def prefill(self, size: int = PREFILL_CHUNK) -> int:
-        """Prefill the next chunk, at most `size` tokens; return the number of tokens.
-
-        After the last chunk the first token can be sampled. Of the other chunks only
-        the cache is evaluated, which saves the experts of the last layer. The
-        unembedding is computed for one position.
-        """
-        part, self._remaining = self._remaining[:size], self._remaining[size:]
-        batch = mx.array([part], mx.int32)  # (1, L)
-        hidden = self.model.hidden(batch, self.cache, last=True)
-        mx.eval(self.cache.arrays if self._remaining else [hidden])
-        self._record_computed(part)
-        if not self.tokens:  # the time so far, for whoever reports progress
-            seconds = time.perf_counter() - self._start_time
-            self.stats = replace(self.stats, prompt_seconds=seconds)
-        if use_gpu_paths():
-            mx.clear_cache()  # chunks differ in size: their buffers pile up
-        if not self._remaining and self._next is None:
-            self._logits = Row(last_logits(self.model, hidden)[None], 0)
-            mx.async_eval(self._logits.batch)
-        return len(part)
+    def pinned(self) -> bool:
+        """Whether its cache is the caller's, so that it cannot be preempted."""
+        return self.request.cache is not None
 
     @property
-    def pending_mask(self) -> "Future[object] | None":
-        """The token mask that `next_input` would wait for; None if there is none."""
-        if self._next is not None or self.guide is None:
-            return None
-        pending = self.guide.pending_mask
-        return None if pending is None or pending.done() else pending
+    def state(self) -> str:
+        """`queued` (also while preempted), `prefill`, `decode` or `ended`."""
+        if self.ended:
+            return ENDED
+        if self.lease is None:
+            return QUEUED
+        return PREFILL if self._remaining else DECODE
 
-    def prepare_next(self) -> SamplerInput | None:
-        """Return how to sample the token of `next_input`; None if it is sampled.
+    @property
+    def length(self) -> int:
+        """The number of its tokens in the cache once prefill is done."""
+        return len(self.request.ids) + len(self.tokens)
 
-        Raises PromptError if the guide leaves no legal token.
+    @property
+    def prefilled(self) -> int:
+        """The number of prompt tokens in the cache."""
+        return min(self._cached, len(self.request.ids))
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The token ids of the prompt and of the answer so far."""
+        return [*self.request.ids, *self.tokens]
+
+    @property
+    def computed_ids(self) -> tuple[int, ...]:
+        """The token ids appended to the cache since the start."""
+        return tuple(self.token_ids[self._first : self._cached])
+
+    # The cache
+
+    @property
+    def cache(self) -> Any:
+        """The KV cache to run the model with."""
+        assert self.lease is not None
+        return self.lease.cache
+
+    def lookup_ids(self) -> list[int]:
+        """Return the ids to look up in the prompt cache; the last is to be fed.
+
+        Waits for the token to feed next, if it is sampled already.
         """
-        if self._next is not None:
-            return None
-        assert self._logits is not None, "the prompt is not prefilled yet"
-        mask = self._mask(self._logits)
-        if mask is not None and _allows_nothing(mask):
-            raise PromptError(NO_LEGAL_TOKEN.format(len(self.tokens) + 1))
-        return self._sampler_input(self._logits, mask, len(self.tokens))
+        sampled = [] if self.sampled is None else [self.sampled.result()[0]]
+        return [*self.token_ids, *sampled]
 
-    def accept_next(self, sampled: SampledToken) -> None:
-        """Take the token that was sampled from the input of `prepare_next`."""
-        self._next = sampled
-        if self.guide is not None:
-            self.guide.advance(sampled.state)
+    def attach(self, lease: Lease) -> None:
+        """Start with a leased cache, or resume with it after `detach`."""
+        self.lease = lease
+        self._cached = 0 if self.pinned else lease.cached_tokens
+        self._remaining = self.token_ids[self._cached :]
+        if self.stats is None:
+            self._first = self._cached
+            self.start_time = time.perf_counter()
+            total = lease.cached_tokens + len(self._remaining)
+            self.stats = Statistics(total, lease.cached_tokens)
 
-    def next_input(self) -> SampledToken | None:
-        """Return the token to feed next, or None if it is the last one."""
-        last = len(self.tokens) + 1 >= self.limit
-        sampled = self._next or self._sample_next_input()
-        return None if last else sampled
-
-    def sample_next(self, logits: Row | None) -> None:
-        """Sample the token after `next_input` from the logits (V,) that follow it.
-
-        Pass None if `next_input` was None.
-        """
-        sampler_input = self.prepare_lookahead(logits)
-        if sampler_input is not None:
-            [sampled] = self._sampler.sample([sampler_input])
-            self.accept_lookahead(sampled)
-
-    def prepare_lookahead(self, logits: Row | None) -> SamplerInput | None:
-        """Take the logits (V,) after `next_input`; return how to sample from them.
-
-        None if no token follows, or if it cannot be sampled yet.
-        """
-        self._logits, self._lookahead = logits, None
-        waits = self.guide is not None and self.guide.needs_last_token
-        if logits is None or waits:
-            return None
-        mask = self._mask(logits)
-        if mask is not None and _allows_nothing(mask):
-            return None  # `prepare_next` says so, after the token before
-        return self._sampler_input(logits, mask, len(self.tokens) + 1)
-
-    def accept_lookahead(self, sampled: SampledToken) -> None:
-        """Take the token that was sampled from the input of `prepare_lookahead`."""
-        self._lookahead = sampled
-        if self.guide is not None:
-            self.guide.advance(sampled.state)
-
-    def complete_step(self) -> Step:
-        """Wait for the token of `next_input`; return its Step and check for the end.
-
-        Raises NonFiniteError for logits that are NaN or infinite.
-        """
-        assert self._next is not None
-        last = self._logits is None
-        step = self._wait_for_step(self._next, last=last)
-        again = self.guide is not None and self.guide.accept_token(step.token)
-        step = self._apply_guide_finish(step)
-        self.tokens.append(step.token)
-        self._update_stats(step)
-        if not last:
-            self._record_computed([step.token])
-        self._next = None if again else self._lookahead
-        self._lookahead = None
-        self.finished = last or step.finish_reason is not None
-        return step
-
-    def preempt(self) -> None:
-        """Release the cache; `resume` continues with the same tokens.
+    def detach(self) -> Lease | None:
+        """Give the cache up; `attach` continues with the same tokens.
 
         A token that is sampled already is fed after that. One that cannot be sampled
         yet is sampled after the last token has been computed again.
         """
-        if not self.prefilling and self.pending_mask is None:
-            self.next_input()
-            assert self._next is not None
-            mx.eval(self._next.batch.tokens)
-        self.cache = self._logits = self._lookahead = None
+        if self.sampled is not None:
+            mx.eval(self.sampled.batch.tokens)
+        lease, self.lease, self.logits = self.lease, None, None
+        return lease
+
+    def end(self, reason: str | None) -> Lease | None:
+        """End with a finish reason, unless it has one; give the cache up."""
+        self.ended = True
+        if self.stats is not None and self.stats.finish_reason is None:
+            self.stats = replace(self.stats, finish_reason=reason)
+        self.sampled = self._fed = None
+        lease, self.lease, self.logits = self.lease, None, None
+        return lease
+
+    # Prefill
+
+    def next_chunk(self, size: int) -> list[int]:
+        """Return the next prompt tokens to feed, at most `size`."""
+        return self._remaining[:size]
+
+    def ends_with(self, chunk: TokenIds) -> bool:
+        """Whether no prompt token follows this chunk."""
+        return len(chunk) == len(self._remaining)
+
+    def record_chunk(self, ids: TokenIds) -> None:
+        """Note that the cache holds a chunk of the prompt, and nothing later."""
+        del self._remaining[: len(ids)]
+        self._record(ids)
+        if self.stats is not None and not self.tokens:  # for a report of progress
+            seconds = time.perf_counter() - self.start_time
+            self.stats = replace(self.stats, prompt_seconds=seconds)
+
+    # Decode
 
     @property
-    def lookahead_ids(self) -> list[int]:
-        """The token id to feed next, if it is sampled already. Waits for it."""
-        return [] if self._next is None else [self._next.result()[0]]
+    def finished(self) -> bool:
+        """Whether the last step had a finish reason."""
+        return self.stats is not None and self.stats.finish_reason is not None
 
-    def resume(
-        self, cache: Any, ids: TokenIds, on_computed: Callable[[TokenIds], None]
-    ) -> None:
-        """Continue after `preempt` with a cache that lacks only `ids`."""
-        self.cache, self._remaining, self._on_computed = cache, list(ids), on_computed
-
-    def finish(self, reason: str) -> None:
-        """End the sequence with a finish reason, unless it already has one."""
-        self.finished = True
-        if self.stats.finish_reason is None:
-            self.stats = replace(self.stats, finish_reason=reason)
-
-    def _sample_next_input(self) -> SampledToken:
-        sampler_input = self.prepare_next()
-        assert sampler_input is not None
-        [sampled] = self._sampler.sample([sampler_input])
-        self.accept_next(sampled)
-        return sampled
-
-    def _mask(self, logits: Row) -> TokenMask:
-        """Return the mask of the guide; it must not fail in a batch of others."""
-        if self.guide is None:
+    @property
+    def pending_mask(self) -> "Future[object] | None":
+        """The token mask that sampling would wait for; None if there is none."""
+        guide = self.request.guide
+        if self.sampled is not None or guide is None:
             return None
-        size = logits.batch.shape[-1]
-        mask = self.guide.mask(size)
-        assert not isinstance(mask, np.ndarray) or mask.shape == (size,), mask.shape
-        return mask
+        pending = guide.pending_mask
+        return None if pending is None or pending.done() else pending
 
-    def _sampler_input(self, logits: Row, mask: TokenMask, count: int) -> SamplerInput:
-        """Return how to sample token number `count` of the answer."""
-        if self.params.logit_bias:
-            check_bias(self.params.logit_bias, logits.batch.shape[-1])
+    def sampler_input(self) -> SamplerInput | None:
+        """Return how to sample the next token; None if that has to wait.
+
+        It waits for the token of the step in progress, or for a mask. Raises
+        PromptError if the guide leaves no legal token.
+        """
+        assert self.logits is not None, "the prompt is not prefilled yet"
+        params, guide = self.request.params, self.request.guide
+        size, mask = self.logits.batch.shape[-1], None
+        if guide is not None:
+            in_progress = self._fed is not None
+            if guide.needs_last_token if in_progress else self.pending_mask is not None:
+                return None
+            mask = guide.mask(size)
+            if isinstance(mask, np.ndarray):
+                assert mask.shape == (size,), mask.shape  # or it would fail in a batch
+                if not mask.any():
+                    if in_progress:
+                        return None  # it is said after that step
+                    raise PromptError(NO_LEGAL_TOKEN.format(len(self.tokens) + 1))
+        if params.logit_bias:
+            check_bias(params.logit_bias, size)
+        count = len(self.tokens) + (self._fed is not None)
         seed = (self._seed + count * SEED_STRIDE) % SEED_RANGE
-        return SamplerInput(logits, self.params, seed, mask)
+        return SamplerInput(self.logits, params, seed, mask)
 
-    def _wait_for_step(self, sampled: SampledToken, *, last: bool) -> Step:
+    def accept_sample(self, sampled: SampledToken) -> None:
+        """Take the token that was sampled, to be fed next."""
+        self.sampled = sampled
+        if self.request.guide is not None:
+            self.request.guide.advance(sampled.state)
+
+    def feed(self) -> SampledToken | None:
+        """Begin a step; return the token to feed, or None if no token follows it."""
+        assert self.sampled is not None
+        self._fed, self.sampled = self.sampled, None
+        self._last = len(self.tokens) + 1 >= self.request.limit
+        return None if self._last else self._fed
+
+    def complete_step(self) -> Step:
+        """Wait for the token of `feed`; return its Step and check for the end.
+
+        Raises NonFiniteError for logits that are NaN or infinite.
+        """
+        assert self._fed is not None
+        step = self._wait_for_step(self._fed)
+        guide = self.request.guide
+        if guide is not None:
+            if guide.accept_token(step.token):
+                self.sampled = None  # to be sampled again
+            if guide.finish_reason and step.finish_reason in (None, LENGTH):
+                step = replace(step, finish_reason=guide.finish_reason)
+        self._fed = None
+        self.tokens.append(step.token)
+        self._update_stats(step)
+        if not self._last:
+            self._record([step.token])
+        return step
+
+    def _wait_for_step(self, sampled: SampledToken) -> Step:
         token, logprob, top = sampled.result()
         if math.isnan(logprob):
             raise NonFiniteError(NOT_FINITE.format(len(self.tokens) + 1))
-        reason = self.stop_tokens.get(token) or (LENGTH if last else None)
+        last = LENGTH if self._last else None
+        reason = self.request.stop_tokens.get(token) or last
         return Step(token, logprob, reason, tuple(top))
 
-    def _apply_guide_finish(self, step: Step) -> Step:
-        """Add the finish reason if the guide says that this token ends the answer."""
-        reason = self.guide.finish_reason if self.guide else None
-        ends = reason is not None and step.finish_reason in (None, LENGTH)
-        return replace(step, finish_reason=reason) if ends else step
-
     def _update_stats(self, step: Step) -> None:
-        now = time.perf_counter()
-        self._first_token_time = self._first_token_time or now
+        assert self.stats is not None
+        now, guide = time.perf_counter(), self.request.guide
+        self._first_token_time = first = self._first_token_time or now
         self.stats = replace(
             self.stats,
             completion_tokens=len(self.tokens),
-            prompt_seconds=self._first_token_time - self._start_time,
-            generation_seconds=now - self._first_token_time,
-            time_to_first_token=self._first_token_time - self._arrival_time,
+            prompt_seconds=first - self.start_time,
+            generation_seconds=now - first,
+            time_to_first_token=first - self.request.arrival_time,
             peak_memory=mx.get_peak_memory(),
             finish_reason=step.finish_reason,
-            finish_details=self.guide.finish_details if self.guide else (),
+            finish_details=guide.finish_details if guide else (),
         )
 
-    def _record_computed(self, ids: TokenIds) -> None:
-        self.computed_ids += ids
-        self._on_computed(ids)
+    def _record(self, ids: TokenIds) -> None:
+        assert self.lease is not None
+        self._cached += len(ids)
+        self.in_pass = False
+        self.lease.record(ids)
 
+    # The reader
 
-def _allows_nothing(mask: TokenMask) -> bool:
-    return isinstance(mask, np.ndarray) and not mask.any()
+    @property
+    def unread(self) -> int:
+        """Steps reported ahead of the reader; -1 if the reader waits for one."""
+        return len(self.tokens) - self.read_steps
 
+    @property
+    def too_far_ahead(self) -> bool:
+        """Whether the reader has fallen so far behind that it leaves the batch."""
+        ahead = self.request.run_ahead
+        return ahead is not None and self.unread >= ahead
 
-def last_logits(model: LanguageModel, hidden: mx.array) -> mx.array:
-    """Return the float32 logits (V,) of the last position of hidden (1, L, M)."""
-    return model.logits(hidden)[0, -1].astype(mx.float32)
+    @property
+    def caught_up(self) -> bool:
+        """Whether a stalled reader has read enough to go on."""
+        ahead = self.request.run_ahead
+        return ahead is None or self.unread < ahead // 2

@@ -1,6 +1,5 @@
 """Steps against a reference that reads everything again for every token."""
 
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,13 +7,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_gptoss.engine.generate import generate
 from mlx_gptoss.engine.outputs import Statistics, stop_reasons
+from mlx_gptoss.engine.prompt_cache import PinnedLease
 from mlx_gptoss.engine.sampling_params import SamplingParams
-from mlx_gptoss.errors import PromptError
+from mlx_gptoss.errors import ModelError, PromptError
 from tests.support.build_model import build
 from tests.support.checkpoints import hf_config, random_tensors
 from tests.support.fakes import FakeModel, byte_tokenizer, noisy, scripted
+from tests.support.generate import generate
 
 GREEDY = SamplingParams(temperature=0)
 PROMPT = [3, 1, 4, 1, 5]
@@ -75,7 +75,7 @@ def test_each_token_is_fed_once_and_one_step_ahead() -> None:
 def test_the_step_after_is_under_way_before_a_token_is_given() -> None:
     model = scripted([7, 8, 9], prompt=5)
 
-    generation = generate(model, PROMPT, GREEDY)
+    generation = generate(model, PROMPT, GREEDY, cache=model.make_cache())
 
     assert (next(generation).token, model.feeds[-1]) == (7, [7])
     assert (next(generation).token, model.feeds[-1]) == (8, [8])
@@ -198,11 +198,18 @@ def test_progress_counts_the_prompt() -> None:
     assert seen == [(2, 5), (4, 5), (5, 5)]
 
 
-def test_what_the_cache_has_read_is_told_right_after() -> None:
-    """When a stretch is told, the cache holds it and nothing later."""
+def test_what_is_in_the_cache_is_recorded_right_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When a stretch is recorded, the cache holds it and nothing later."""
     model = scripted([7, 8, 9], prompt=5)
     cache = model.make_cache()
     told: list[tuple[list[int], int]] = []
+    monkeypatch.setattr(
+        PinnedLease,
+        "record",
+        lambda lease, ids: told.append((list(ids), lease.cache.offset)),
+    )
 
     list(
         generate(
@@ -212,7 +219,6 @@ def test_what_the_cache_has_read_is_told_right_after() -> None:
             stop_tokens={9: "stop"},
             cache=cache,
             chunk=3,
-            on_computed=lambda ids: told.append((list(ids), cache.offset)),
         )
     )
 
@@ -222,10 +228,9 @@ def test_what_the_cache_has_read_is_told_right_after() -> None:
 
 def test_cancelling_stops_between_chunks() -> None:
     model = noisy()
-    asked = itertools.count()
 
     generation = generate(
-        model, PROMPT, GREEDY, chunk=2, cancelled=lambda: next(asked) == 1
+        model, PROMPT, GREEDY, chunk=2, cancelled=lambda: len(model.feeds) == 1
     )
 
     assert list(generation) == []
@@ -264,7 +269,7 @@ def test_statistics_add_up() -> None:
 
     stats = generation.stats
     assert (stats.prompt_tokens, stats.completion_tokens) == (5, 4)
-    assert stats.prompt_seconds == stats.time_to_first_token > 0
+    assert 0 < stats.prompt_seconds <= stats.time_to_first_token
     assert stats.prompt_tokens_per_second == 5 / stats.prompt_seconds
     assert stats.generation_tokens_per_second == 3 / stats.generation_seconds
     assert (stats.finish_reason, stats.peak_memory > 0) == ("length", True)
@@ -289,7 +294,7 @@ def test_a_failing_model_fails_the_step() -> None:
 
     generation = generate(FakeModel(logits_of), PROMPT, GREEDY)
 
-    with pytest.raises(RuntimeError, match="device lost"):
+    with pytest.raises(ModelError, match="device lost"):
         list(generation)
     assert list(generation) == []
 

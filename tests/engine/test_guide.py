@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from mlx_gptoss.engine.generate import generate
 from mlx_gptoss.errors import PromptError, SchemaError
 from mlx_gptoss.harmony.built_in_tools import BROWSER, PYTHON
 from mlx_gptoss.harmony.constrain.answer_format import AnswerFormat
@@ -16,6 +15,7 @@ from mlx_gptoss.harmony.constrain.tool_constraints import (
 )
 from mlx_gptoss.harmony.messages import ToolDescription
 from tests.support.fakes import token_ids
+from tests.support.generate import generate
 from tests.support.guided import (
     ANSWER,
     CALL,

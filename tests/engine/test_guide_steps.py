@@ -8,7 +8,6 @@ import mlx.core as mx
 import pytest
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
-from mlx_gptoss.engine.generate import generate
 from mlx_gptoss.engine.guide import Guide
 from mlx_gptoss.engine.guide_factory import GuideFactory
 from mlx_gptoss.engine.sampling_params import SamplingParams
@@ -17,6 +16,7 @@ from mlx_gptoss.harmony.constrain.constraints import Constraints
 from tests.support.build_model import build
 from tests.support.checkpoints import hf_config, random_tensors
 from tests.support.fakes import SURE, FakeModel, token_ids
+from tests.support.generate import generate
 from tests.support.guided import (
     ANSWER,
     CALL,
@@ -111,24 +111,21 @@ def counting_syncs() -> Iterator[list[str]]:
 
 
 def test_a_guide_adds_no_wait_for_the_device() -> None:
-    """A real model; each step waits for its token and its probability, as ever."""
+    """A real model; each step waits for the pass before, its token and its logprob."""
     config = hf_config(vocab_size=ROWS)
     model = build(config, random_tensors(config, seed=3))
-    params = SamplingParams(seed=1, max_tokens=30)
 
-    def syncs(guide: Guide | None) -> list[int]:
-        counts = []
+    def syncs(guide: Guide | None, tokens: int) -> int:
+        params = SamplingParams(seed=1, max_tokens=tokens)
         with counting_syncs() as found:
-            for _ in generate(model, PROMPT, params, guide=guide):
-                counts.append(len(found))
-                found.clear()
-        return counts
+            steps = list(generate(model, PROMPT, params, guide=guide))
+        assert len(steps) == tokens
+        return len(found)
 
-    free, guided = syncs(None), syncs(GUIDES.create(Constraints()))
+    free = syncs(None, 30) - syncs(None, 10)
+    guided = [syncs(GUIDES.create(Constraints()), tokens) for tokens in (10, 30)]
 
-    assert len(free) > 5 and len(guided) == 30
-    assert set(free[1:]) == set(guided[1:]) == {2}
-    assert free[0] == guided[0]
+    assert free == guided[1] - guided[0] == 20 * 3
 
 
 def test_the_vocabulary_is_read_once_for_all_guides() -> None:

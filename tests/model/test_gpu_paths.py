@@ -23,10 +23,10 @@ import pytest
 
 from mlx_gptoss.checkpoint.mapping import choose_page_sharing
 from mlx_gptoss.diagnostics.bench.primitives import count_primitives
-from mlx_gptoss.engine.generate import CLEAR_CACHE_EVERY, generate
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
+from mlx_gptoss.engine.scheduler.forward_pass import CLEAR_CACHE_EVERY
 from mlx_gptoss.model.device import (
     choose_dtype,
     forced_gpu_paths,
@@ -38,6 +38,7 @@ from tests.support import oracle
 from tests.support.build_model import build
 from tests.support.checkpoints import hf_config, random_tensors
 from tests.support.fakes import noisy
+from tests.support.generate import generate
 from tests.support.oracle_cases import CASES, TOLERANCE, case, feed
 from tests.support.streaming import SMALL, streamed, write
 from tests.support.submit import Submission

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from mlx_gptoss.engine.generate import generate
 from mlx_gptoss.engine.guide_factory import GuideFactory
 from mlx_gptoss.engine.outputs import Statistics
 from mlx_gptoss.engine.sampling_params import SamplingParams
@@ -13,6 +12,7 @@ from mlx_gptoss.harmony.constrain.tool_constraints import (
 )
 from mlx_gptoss.harmony.messages import ToolDescription
 from tests.support.fakes import SURE, FakeModel, byte_tokenizer, token_ids
+from tests.support.generate import generate
 
 TOKENIZER = byte_tokenizer()
 GUIDES = GuideFactory(TOKENIZER)

@@ -22,13 +22,13 @@ from mlx_gptoss.diagnostics.bench.primitives import (
     EvaluationCounter,
     typical_step,
 )
-from mlx_gptoss.engine.generate import generate
 from mlx_gptoss.engine.hit_curve import load_hit_curve
 from mlx_gptoss.engine.planned_load import load_planned, plan_checkpoint
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.scheduler import BatchOptions
+from mlx_gptoss.engine.thread import EngineThread
 from mlx_gptoss.memory import describe_placement, require_fit
 from mlx_gptoss.memory.plan import RESIDENT
 from mlx_gptoss.model.device import on_gpu
@@ -124,8 +124,11 @@ class OwnEngine:
             checkpoint, compute, memory, context, experts=experts, curve=curve
         )
         require_fit(plan, checkpoint.config, str(folder))
-        self._model, self._storage = load_planned(checkpoint, plan, dtype=compute)
-        self._chunk = plan.prefill_chunk
+        thread = EngineThread("bench")
+        model, self._storage = thread.call(
+            load_planned, checkpoint, plan, dtype=compute
+        )
+        self._runtime = Runtime(model, plan=plan, storage=self._storage, thread=thread)
         self.experts = describe_placement(plan, checkpoint.config)
         self.load_s = time.perf_counter() - start
         self.package = f"mlx_gptoss {version('mlx-gptoss')}"
@@ -133,9 +136,7 @@ class OwnEngine:
 
     def tokens(self, prompt: list[int], count: int) -> Iterator[int]:
         greedy = SamplingParams(max_tokens=count, temperature=0)
-        for step in generate(
-            self._model, prompt, greedy, stop_tokens={}, chunk=self._chunk
-        ):
+        for step in self._runtime.generate(prompt, greedy, stop_tokens={}):
             yield step.token
 
     @property
@@ -146,10 +147,9 @@ class OwnEngine:
         batch = BatchOptions(max_running=len(prompts), max_waiting=len(prompts))
         cache = CacheOptions(memory=NO_LIMIT)
         greedy = SamplingParams(max_tokens=COUNTED_TOKENS, temperature=0)
+        model = self._runtime.model
         with (
-            Runtime(
-                self._model, config=self._model.config, cache=cache, batch=batch
-            ) as runtime,
+            Runtime(model, config=model.config, cache=cache, batch=batch) as runtime,
             EvaluationCounter() as counter,
         ):
             rows = LockstepRows(runtime, prompts)

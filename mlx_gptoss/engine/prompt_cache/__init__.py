@@ -12,20 +12,17 @@ files.py            the files of one model; file_format.py: one file
 folder.py           the files of all models: size, removal
 digest.py           what the files are valid for
 options.py          limits
-generation.py       generation with the cache, and prefill ahead in idle time
+background.py       prefill ahead in idle time
 statistics.py       figures
 """
 
+from mlx_gptoss.engine.prompt_cache.background import BackgroundPrefill
 from mlx_gptoss.engine.prompt_cache.cache import PromptCache
 from mlx_gptoss.engine.prompt_cache.digest import cache_digest
 from mlx_gptoss.engine.prompt_cache.files import MIN_FILE_TOKENS, PromptFiles
 from mlx_gptoss.engine.prompt_cache.folder import clear_files, shrink_files
-from mlx_gptoss.engine.prompt_cache.generation import (
-    BackgroundPrefill,
-    CachedGeneration,
-)
 from mlx_gptoss.engine.prompt_cache.lazy import LazyPromptCache
-from mlx_gptoss.engine.prompt_cache.lease import CacheLease
+from mlx_gptoss.engine.prompt_cache.lease import CacheLease, PinnedLease
 from mlx_gptoss.engine.prompt_cache.options import CacheOptions
 from mlx_gptoss.engine.prompt_cache.statistics import CacheSize, CacheStatistics
 
@@ -36,8 +33,8 @@ __all__ = [
     "CacheOptions",
     "CacheSize",
     "CacheStatistics",
-    "CachedGeneration",
     "LazyPromptCache",
+    "PinnedLease",
     "PromptCache",
     "PromptFiles",
     "cache_digest",

@@ -91,12 +91,19 @@ class PromptCache:
         )
         before_last = {len(tokens) - 1} if shared else set()
         live.guesses = points.guesses - before_last
-        live.cache.request_snapshots(
+        live.request_snapshots(
             {p for p in before_last if p > live.cache.offset}.union(points.offsets)
         )
         self._evict()
         self._update_size()
         return CacheLease(self, live, prefetch=prefetch)
+
+    def acquire_empty(self) -> CacheLease:
+        """Lease an empty KV cache whose content is dropped at the end."""
+        live = LiveCache(self._make_cache())
+        live.busy = True
+        self._live_caches.append(live)
+        return CacheLease(self, live, keep=False)
 
     def save(self, ids: Sequence[int]) -> bool:
         """Write the next part of `ids` that is not on disk; False if there is none."""
@@ -266,7 +273,7 @@ class PromptCache:
             f"{live.cache.offset=} {live.end=} {len(live.pending)=}"
         )
         self._commit(live, len(live.pending))
-        live.cache.request_snapshots(())
+        live.request_snapshots(())
         live.busy = False
         # Lazy arrays would keep everything they were computed from alive.
         snapshots = [n.snapshot.arrays for n in live.path if n.snapshot is not None]

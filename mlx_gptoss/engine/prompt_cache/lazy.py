@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from mlx_gptoss.engine.interfaces import LanguageModel
+from mlx_gptoss.engine.prompt_cache.background import BackgroundPrefill
 from mlx_gptoss.engine.prompt_cache.cache import PromptCache
 from mlx_gptoss.engine.prompt_cache.files import PromptFiles
-from mlx_gptoss.engine.prompt_cache.generation import BackgroundPrefill
 from mlx_gptoss.engine.prompt_cache.options import CacheOptions
 from mlx_gptoss.engine.prompt_cache.statistics import CacheSize
 from mlx_gptoss.errors import StorageError
@@ -63,16 +63,9 @@ class LazyPromptCache:
         """Save what is known of `ids` at the latest in `close`."""
         self._prepared.append(ids)
 
-    def prefill_step(self, ids: Sequence[int]) -> Callable[[], bool]:
-        """Return a function that prefills a little of `ids`, False when done."""
-        prefill: list[BackgroundPrefill] = []  # made in the engine thread
-
-        def step() -> bool:
-            if not prefill:
-                prefill.append(BackgroundPrefill(self._model(), self.open(), ids))
-            return prefill[0].step()
-
-        return step
+    def prefill_ahead(self, ids: Sequence[int]) -> BackgroundPrefill:
+        """Return work that prefills `ids` in steps. Only in the engine thread."""
+        return BackgroundPrefill(self._model(), self.open(), ids)
 
     def close(self) -> None:
         """Save the prompts that idle time did not suffice for; release the cache."""

@@ -1,8 +1,10 @@
-"""A lease: exclusive use of one KV cache, with a known prefix of a prompt in it."""
+"""Leases: exclusive use of one KV cache, with the start of a prompt in it."""
 
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
+
+import mlx.core as mx
 
 from mlx_gptoss.engine.prompt_cache.live_cache import LiveCache
 from mlx_gptoss.errors import NonFiniteError
@@ -24,10 +26,18 @@ class CacheLease:
     `cached_tokens` of the prompt are in it already.
     """
 
-    def __init__(self, owner: LeaseOwner, live: LiveCache, *, prefetch: bool) -> None:
+    def __init__(
+        self,
+        owner: LeaseOwner,
+        live: LiveCache,
+        *,
+        prefetch: bool = False,
+        keep: bool = True,
+    ) -> None:
         self._owner = owner
         self._live = live
         self._prefetch = prefetch
+        self._keep = keep
         self.cached_tokens = live.cache.offset
 
     @property
@@ -37,7 +47,12 @@ class CacheLease:
 
     def record(self, ids: Sequence[int]) -> None:
         """Report that `ids`, and nothing later, were appended to the cache."""
-        self._owner.record(self._live, ids, prefetch=self._prefetch)
+        if self._keep:
+            self._owner.record(self._live, ids, prefetch=self._prefetch)
+
+    def request_snapshot(self, offset: int) -> None:
+        """Have a snapshot taken at an offset that is not passed yet."""
+        self._live.request_snapshot(offset)
 
     def __enter__(self) -> Self:
         return self
@@ -56,7 +71,10 @@ class CacheLease:
 
     def release(self) -> None:
         """Return the cache; its content stays available to later prompts."""
-        self._owner.release(self._live)
+        if self._keep:
+            self._owner.release(self._live)
+        else:
+            self.discard()
 
     def discard(self, *, non_finite: bool = False) -> None:
         """Return the cache and drop what was computed in it.
@@ -65,3 +83,24 @@ class CacheLease:
         it holds NaN or infinite numbers.
         """
         self._owner.discard(self._live, non_finite=non_finite)
+
+
+class PinnedLease:
+    """A KV cache of the caller, who gets it back with what was appended to it."""
+
+    def __init__(self, cache: Any) -> None:
+        self.cache = cache
+        self.cached_tokens: int = cache.offset
+
+    def record(self, ids: Sequence[int]) -> None:
+        """Do nothing: the prompt cache keeps none of it."""
+
+    def request_snapshot(self, offset: int) -> None:
+        """Do nothing: no other request shares the cache."""
+
+    def release(self) -> None:
+        """Leave the cache as it is, complete."""
+        mx.eval(self.cache.arrays)
+
+    def discard(self, *, non_finite: bool = False) -> None:
+        """Leave the cache as it is."""

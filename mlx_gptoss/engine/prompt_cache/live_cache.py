@@ -37,11 +37,23 @@ class LiveCache:
         self.guesses: frozenset[int] = frozenset()  # snapshot offsets of this prompt
         self.busy = False
         self.last_used = 0
+        self._points: set[int] = set()  # offsets to snapshot
 
     @property
     def end(self) -> int:
         """The offset at which its last node ends."""
         return self.path[-1].end if self.path else 0
+
+    def request_snapshots(self, offsets: Iterable[int]) -> None:
+        """Have snapshots taken at these offsets; replaces earlier requests."""
+        self._points = set(offsets)
+        self.cache.request_snapshots(self._points)
+
+    def request_snapshot(self, offset: int) -> None:
+        """Have a snapshot taken at one more offset, which is not passed yet."""
+        if offset not in self._points:
+            ahead = {point for point in self._points if point > self.cache.offset}
+            self.request_snapshots({*ahead, offset})
 
     def push(self, node: PrefixNode) -> None:
         """Append a node that the cache holds; drop the copy in memory."""

@@ -1,11 +1,14 @@
-"""Continuous batching: each iteration prefills a chunk, then decodes one token per row.
+"""Continuous batching: each iteration is a forward pass for all running requests.
 
-An iteration is one piece of work of the engine thread, which queues the next one after
-any other work submitted meanwhile, so that work waits for at most a chunk and a decode
-step. Requests come from any thread.
+A pass takes the next token of every sequence that decodes, and chunks of prompts. An
+iteration is one piece of work of the engine thread, which queues the next one after
+any other work submitted meanwhile, so that work waits for at most a pass. Requests come
+from any thread; prompts to prefill ahead have their turn when no request can go on.
 
 If the keys and values of all running requests would not fit, the newest is preempted:
-its cache goes back to the prompt cache, and it resumes later with the same tokens.
+its cache goes back to the prompt cache, and it resumes later with the same tokens. One
+whose reader has fallen behind leaves the batch until the reader catches up; it keeps
+its cache, and is the first to be preempted.
 
 An error caused by one request (its guide, its callbacks, logits that are not finite)
 ends only that request. An error of the model ends all that were being computed; waiting
@@ -16,25 +19,26 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
+from queue import SimpleQueue
+from typing import TypeVar
 
 import mlx.core as mx
 
-from mlx_gptoss.engine.interfaces import LanguageModel
+from mlx_gptoss.engine.interfaces import LanguageModel, TokenIds
 from mlx_gptoss.engine.outputs import CANCELLED
-from mlx_gptoss.engine.prompt_cache import PromptCache
+from mlx_gptoss.engine.prompt_cache import LazyPromptCache
 from mlx_gptoss.engine.scheduler.admission import Admission
-from mlx_gptoss.engine.scheduler.decode_step import (
-    DecodeInput,
-    DecodeStep,
-    as_model_error,
-)
+from mlx_gptoss.engine.scheduler.batch import Batch
+from mlx_gptoss.engine.scheduler.forward_pass import as_model_error
+from mlx_gptoss.engine.scheduler.generation import Generation
+from mlx_gptoss.engine.scheduler.idle_work import IdleWork
 from mlx_gptoss.engine.scheduler.kv_budget import KVBudget
-from mlx_gptoss.engine.scheduler.masks import blocked_on_masks, ready_to_decode
+from mlx_gptoss.engine.scheduler.masks import blocked_on_masks
 from mlx_gptoss.engine.scheduler.options import BatchOptions
-from mlx_gptoss.engine.scheduler.prefill_queue import PrefillQueue
-from mlx_gptoss.engine.scheduler.request import DECODE, ENDED, Request
+from mlx_gptoss.engine.scheduler.request import Request
 from mlx_gptoss.engine.scheduler.statistics import (
     MIN_RETRY_S,
     BatchCounters,
@@ -43,291 +47,319 @@ from mlx_gptoss.engine.scheduler.statistics import (
 from mlx_gptoss.engine.scheduler.waiting_queue import WaitingQueue
 from mlx_gptoss.engine.sequence import Sequence
 from mlx_gptoss.engine.thread import EngineThread
-from mlx_gptoss.errors import BusyError, NonFiniteError
+from mlx_gptoss.errors import BusyError, GptOssError, NonFiniteError
 from mlx_gptoss.memory import PREFILL_CHUNK
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
 
-BUSY_CHUNK_DIVISOR = 4  # prefill chunks are 4 times shorter while requests decode
-MIN_CHUNK = 32  # tokens
+log = logging.getLogger(__name__)
 
 
 class Scheduler:
     """Runs requests in a batch.
 
-    `submit`, `wake`, `drain` and `statistics` are for any thread, the rest for the
-    engine thread. `chunk` is the most prompt tokens per iteration.
+    `submit`, `prepare`, `wake`, `drain` and `statistics` are for any thread, the rest
+    for the engine thread. `chunk` is the most prompt tokens per iteration.
     """
 
     def __init__(
         self,
         thread: EngineThread,
         model: Callable[[], LanguageModel],
-        prompts: Callable[[], PromptCache],
+        prompts: LazyPromptCache,
         options: BatchOptions,
         kv_budget: KVBudget,
         *,
         chunk: int = PREFILL_CHUNK,
     ) -> None:
-        self.options = options
         self.kv_budget = kv_budget
+        self.prompts = prompts
         self._thread = thread
-        self._prompts = prompts
-        self._chunk = chunk
-        self._decode_step = DecodeStep(model)
         self._waiting = WaitingQueue()
         self._admission = Admission(options, kv_budget)
-        self._running: list[Request] = []  # in order of admission
-        self._prefill_queue = PrefillQueue()  # the running requests in prefill
-        self._reserved_bytes = 0  # at the last `_shrink_prompt_cache`
-        self._decoding = False
         self._counters = BatchCounters()
+        self._running: list[Sequence] = []  # in order of admission
+        self._stalled: list[Sequence] = []  # admitted, but their readers are behind
+        self._batch = Batch(
+            model, prompts, self._counters, self._isolate_errors, self.wake, chunk=chunk
+        )
+        self._idle_work = IdleWork(prompts.prefill_ahead)
+        self._reserved_bytes = 0  # at the last `_shrink_prompt_cache`
         self._condition = threading.Condition()
         self._scheduled = False
+        self._iterating = False
 
     # Any thread
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: Request) -> Generation:
         """Queue a request. Raises BusyError if too many are waiting."""
-        request.find_position, request.wake_scheduler = (
-            self._waiting.position,
-            self.wake,
-        )
+        sequence = Sequence(request)
         try:
-            self._waiting.put(request, partial(self._refusal, request))
+            self._waiting.put(sequence, partial(self._refusal, sequence))
         except BusyError:
             self._counters.add(refused=1)
             raise
         self._counters.add(requests=1)
         self.wake()
+        return Generation(self, sequence)
+
+    def position(self, sequence: Sequence) -> int:
+        """Return the place of a sequence in the queue; 0 if it is not in it."""
+        return self._waiting.position(sequence)
+
+    def prepare(self, ids: TokenIds) -> "Future[None]":
+        """Prefill `ids` in idle time."""
+        future: Future[None] = Future()
+
+        def add() -> None:
+            self._idle_work.add(future, ids)
+            self.wake()
+
+        self._thread.post(add)
+        return future
 
     def wake(self) -> None:
-        """Schedule an iteration unless one is scheduled or there is no request."""
+        """Schedule an iteration unless one is scheduled or there is nothing to do."""
         with self._condition:
-            if self._scheduled or self._idle:
+            if self._scheduled or not (self._sequences or len(self._idle_work)):
                 return
             self._scheduled = True
         self._thread.post(self._run_iteration)
 
+    def wait_for_entry(self, entries: "SimpleQueue[T]") -> T:
+        """Return the next entry of a queue that callbacks of a request fill.
+
+        The engine thread, which cannot wait, runs iterations. Raises GptOssError within
+        a callback.
+        """
+        while self._thread.is_current and entries.empty():
+            if self._iterating:
+                raise GptOssError(
+                    "a callback of the engine cannot wait for another answer: read it "
+                    "in another thread"
+                )
+            self._iterate()
+        return entries.get()
+
+    def wait_for_end(self, ended: threading.Event) -> None:
+        """Wait for the end of a request that was cancelled."""
+        if self._thread.is_current:
+            self._finish_cancelled()
+        else:
+            ended.wait()
+
     def drain(self, timeout: float | None) -> bool:
-        """Refuse new requests and wait for all to end; False on `timeout` (s)."""
+        """Refuse new requests and wait for all to end; False on `timeout` (s).
+
+        Patient requests are neither refused nor waited for.
+        """
         error = BusyError("the model is shutting down: use another one", MIN_RETRY_S)
-        self._waiting.close(error)
+        self._waiting.drain(error)
         with self._condition:
-            return self._condition.wait_for(lambda: self._idle, timeout)
+            return self._condition.wait_for(lambda: self._drained, timeout)
 
     @property
     def statistics(self) -> BatchStatistics:
         """Counts since the model was loaded, and of this moment."""
         return self._counters.snapshot(
-            running=len(self._running), waiting=len(self._waiting)
+            running=len(self._running) + len(self._stalled), waiting=len(self._waiting)
         )
 
     @property
-    def _idle(self) -> bool:
-        return not self._running and not len(self._waiting)
+    def _sequences(self) -> list[Sequence]:
+        return [*self._running, *self._stalled, *self._waiting.all()]
 
-    def _refusal(self, request: Request, queued: list[Request]) -> BusyError | None:
+    @property
+    def _drained(self) -> bool:
+        return all(one.request.patient for one in self._sequences)
+
+    def _refusal(self, sequence: Sequence, queued: list[Sequence]) -> BusyError | None:
         running = list(self._running)
         return self._admission.refusal(
-            request, running, queued, lambda: self._counters.retry_after(len(running))
+            sequence, running, queued, lambda: self._counters.retry_after(len(running))
         )
 
     # Engine thread
 
     def close(self, error: Exception) -> None:
-        """End every request as cancelled; later `submit` calls raise `error`."""
+        """End every request as cancelled; later `submit` calls raise `error`.
+
+        Saves and releases the prompt cache.
+        """
         self._waiting.close(error)
-        for request in [*self._running, *self._waiting.requests()]:
-            self._finish(request)
+        for sequence in self._sequences:
+            self.finish(sequence)
+        self._idle_work.cancel()
+        self.prompts.close()
         with self._condition:
             self._condition.notify_all()
 
     def _run_iteration(self) -> None:
+        with self._condition:
+            self._scheduled = False
+        self._iterate()
+        with self._condition:
+            self._condition.notify_all()
+        if not self._thread.closed and self._can_go_on:
+            self.wake()
+
+    def _iterate(self) -> None:
+        self._iterating = True
         try:
             self._finish_cancelled()
+            self._resume_readers()
             self._preempt_to_fit()
             self._admit()
-            self._prefill()
-            self._decode()
+            self._leave_slow_readers()
+            if self._running:
+                self._batch.run_pass(self._running)
+                for sequence in [x for x in self._running if x.finished]:
+                    self.finish(sequence)
+            elif len(self._idle_work) and not self._has_pinned:
+                self._idle_work.step()
         except Exception as error:  # no caller waits for an iteration
             log.exception("a scheduler iteration failed")
-            for request in [*self._running, *self._waiting.requests()]:
-                self._finish(request, as_model_error(error, "served requests"))
+            for sequence in self._sequences:
+                self.finish(sequence, as_model_error(error, "served requests"))
         finally:
-            with self._condition:
-                self._scheduled = False
-                self._condition.notify_all()
-            if not self._thread.closed and not blocked_on_masks(self._running):
-                self.wake()
+            self._iterating = False
+
+    @property
+    def _can_go_on(self) -> bool:
+        """Whether another iteration would find something to do."""
+        if self._running:
+            return not blocked_on_masks(self._running)
+        return bool(
+            len(self._waiting) or (len(self._idle_work) and not self._has_pinned)
+        )
+
+    @property
+    def _has_pinned(self) -> bool:
+        """Whether a reader that gets each step when it asks may ask soon."""
+        return any(one.pinned for one in self._stalled)
 
     def _finish_cancelled(self) -> None:
-        for request in [*self._running, *self._waiting.requests()]:
-            if request.cancelled:
-                self._finish(request)
+        for sequence in self._sequences:
+            poll = sequence.request.cancelled
+            if sequence.cancelled:
+                self.finish(sequence)
+            elif poll is not None:
+                with self._isolate_errors(sequence):
+                    if poll():
+                        self.finish(sequence)
+
+    def _resume_readers(self) -> None:
+        """Queue the sequences whose readers have caught up, before all others."""
+        for sequence in [one for one in self._stalled if one.caught_up]:
+            self._waiting.put_front(sequence)
+            self._stalled.remove(sequence)
+            sequence.stalled = False
+
+    def _leave_slow_readers(self) -> None:
+        """Take the sequences out of the batch whose readers are behind."""
+        for sequence in [one for one in self._running if one.too_far_ahead]:
+            # Set before the reader is looked at again, who wakes a stalled one.
+            sequence.stalled = True
+            if sequence.caught_up:
+                sequence.stalled = False
+                continue
+            self._stalled.append(sequence)
+            self._remove_running(sequence)
+
+    @property
+    def _holding(self) -> list[Sequence]:
+        """The sequences that hold, or will soon hold, a cache of the prompt cache."""
+        stalled = [one for one in self._stalled if one.lease is not None]
+        return [one for one in (*self._running, *stalled) if not one.pinned]
 
     def _preempt_to_fit(self) -> None:
-        """Preempt the newest until the rest fit; then shrink the prompt cache."""
-        while len(self._running) > 1 and not self.kv_budget.fits(self._next_lengths()):
-            self._preempt(self._running[-1])
+        """Preempt those who wait for readers, then the newest, until the rest fit."""
+        while len(self._holding) > 1 and not self.kv_budget.fits(self._next_lengths()):
+            self._preempt(self._holding[-1])
         self._shrink_prompt_cache()
 
     def _next_lengths(self) -> list[int]:
-        """The lengths of the running sequences, with one more token each."""
-        return [request.length + 1 for request in self._running]
+        """The lengths of the sequences with caches, with one more token each."""
+        return [sequence.length + 1 for sequence in self._holding]
 
     def _shrink_prompt_cache(self) -> None:
-        """Make the prompt cache leave room for the running sequences to grow."""
+        """Make the prompt cache leave room for the sequences to grow."""
         total = self.kv_budget.total_bytes(self._next_lengths())
         if self.kv_budget.capacity is None or total == self._reserved_bytes:
             return
         self._reserved_bytes = total
-        leases = [r.lease for r in self._running if r.lease is not None]
-        in_use = sum(lease.cache.nbytes for lease in leases)
-        self._prompts().shrink(self.kv_budget.capacity - max(0, total - in_use))
+        in_use = sum(one.cache.nbytes for one in self._holding if one.lease is not None)
+        self.prompts.open().shrink(self.kv_budget.capacity - max(0, total - in_use))
 
-    def _preempt(self, request: Request) -> None:
-        """Return the cache of a request and put it at the front of the queue."""
-        self._remove_running(request)
-        with self._isolate_errors(request):
-            if request.sequence is not None and request.lease is not None:
-                request.sequence.preempt()
-                lease, request.lease = request.lease, None
+    def _preempt(self, sequence: Sequence) -> None:
+        """Return the cache of a sequence; put it at the front of the queue.
+
+        One that waits for its reader is queued when the reader catches up.
+        """
+        self._remove_running(sequence)
+        with self._isolate_errors(sequence):
+            lease = sequence.detach()
+            if lease is not None:
                 lease.release()
             self._counters.add(paused=1)
-            self._waiting.put_front(request)
+            if not sequence.stalled:
+                self._waiting.put_front(sequence)
 
     def _admit(self) -> None:
-        """Admit waiting requests in order while there is room for them to grow."""
-        while (request := self._waiting.peek()) is not None:
-            if not self._admission.admits(self._running, request):
+        """Admit waiting sequences in order while there is room for them to grow."""
+        for sequence in [one for one in self._waiting.all() if one.pinned]:
+            self._start(sequence)
+        while (sequence := self._waiting.peek()) is not None:
+            batch = [one for one in self._running if not one.pinned]
+            if not self._admission.has_place(batch):
                 return
-            if not self._running:
-                mx.reset_peak_memory()
-            self._running.append(
-                request
-            )  # before it leaves the queue, so that `_idle` stays False
-            self._prefill_queue.add(request)
-            self._waiting.remove(request)
-
-    def _prefill(self) -> None:
-        """Prefill one chunk in total, from as many prompts as it takes."""
-        done, smallest = 0, min(MIN_CHUNK, self._chunk)
-        while (left := self._prefill_budget - done) >= smallest:
-            request = self._prefill_queue.pop()
-            if request is None:
+            if sequence.lease is None and not self._make_room(sequence):
                 return
-            with self._isolate_errors(request):
-                done += self._prefill_request(request, min(left, self._chunk))
+            self._start(sequence)
 
-    @property
-    def _prefill_budget(self) -> int:
-        """The most prompt tokens to prefill before the next decode step."""
-        if any(request.state == DECODE for request in self._running):
-            return max(MIN_CHUNK, self._chunk // BUSY_CHUNK_DIVISOR)
-        return self._chunk
+    def _make_room(self, sequence: Sequence) -> bool:
+        """Preempt what waits for readers until a sequence fits, if it can."""
+        while not self._admission.has_memory(self._holding, sequence):
+            newest = self._holding[-1]
+            if not newest.stalled:
+                return False
+            self._preempt(newest)
+        return True
 
-    def _prefill_request(self, request: Request, size: int) -> int:
-        """Prefill up to `size` tokens; return how many, or 1 if none was left."""
-        sequence = request.sequence
-        if sequence is None or request.lease is None:
-            sequence = self._attach_cache(request)
-        try:
-            count = sequence.prefill(size) if sequence.prefilling else 1
-        except Exception as error:
-            raise as_model_error(error, "processed the prompt") from error
-        if sequence.prefilling:
-            self._prefill_queue.add(request)
-        total = len(request.ids)
-        request.on_progress(min(sequence.cache.offset, total), total)
-        return count
-
-    def _attach_cache(self, request: Request) -> Sequence:
-        """Lease the cache with the longest known prefix; start or resume there."""
-        sequence = request.sequence
-        lookahead = [] if sequence is None else sequence.lookahead_ids
-        lease = self._prompts().acquire(
-            [*request.token_ids, *lookahead], shared=request.shared
-        )
-        if sequence is None:
-            self._counters.add(
-                prompt_tokens=len(request.ids), cached_tokens=lease.cached_tokens
-            )
-        return request.attach(lease)
-
-    def _decode(self) -> None:
-        """Give every decoding request its next token."""
-        self._decoding = True
-        try:
-            for request, sequence in self._run_decode_step():
-                if request.state != DECODE:
-                    continue
-                with self._isolate_errors(request):
-                    step = sequence.complete_step()
-                    self._counters.add(completion_tokens=1)
-                    # The last step is reported in any case: statistics rely on it.
-                    if sequence.finished or not request.cancelled:
-                        request.on_step(step)
-        finally:
-            self._decoding = False
-        for request in [r for r in self._running if r.sequence and r.sequence.finished]:
-            self._finish(request)
-
-    def _run_decode_step(self) -> list[tuple[Request, Sequence]]:
-        """Run the model on one token of each ready request; sample the next tokens."""
-        ready: list[DecodeInput] = []
-        isolate = self._isolate_errors
-        rows = [
-            (request, request.sequence)
-            for request in ready_to_decode(self._running, isolate, self.wake)
-            if request.sequence is not None
-        ]
-        self._decode_step.sample_waiting(rows, isolate)
-        for request, sequence in rows:
-            if request.state != ENDED:
-                with isolate(request):
-                    ready.append(DecodeInput(request, sequence, sequence.next_input()))
-        batch = [row for row in ready if row.token is not None]
-        try:
-            if batch:
-                self._counters.record_batch_size(len(batch))
-                self._decode_step.run(batch, isolate)
-        except Exception as error:
-            for row in batch:
-                self._finish(row.request, as_model_error(error, "decoded"))
-        for request, sequence, token in ready:
-            if token is None and request.state == DECODE:
-                sequence.sample_next(None)
-        return [(request, sequence) for request, sequence, _ in ready]
+    def _start(self, sequence: Sequence) -> None:
+        if not self._running:
+            mx.reset_peak_memory()
+        # Before it leaves the queue, so that it is always found in one of them.
+        self._running.append(sequence)
+        self._batch.add(sequence)
+        self._waiting.remove(sequence)
 
     @contextmanager
-    def _isolate_errors(self, request: Request) -> Iterator[None]:
-        """Make an error inside end this request only."""
+    def _isolate_errors(self, sequence: Sequence) -> Iterator[None]:
+        """Make an error inside end this sequence only."""
         try:
             yield
         except Exception as error:
-            self._finish(request, error)
+            self.finish(sequence, error)
 
-    def _remove_running(self, request: Request) -> None:
-        self._prefill_queue.remove(request)
-        if request in self._running:
-            self._running.remove(request)
+    def _remove_running(self, sequence: Sequence) -> None:
+        self._batch.remove(sequence)
+        if sequence in self._running:
+            self._running.remove(sequence)
         if not self._running:
-            self._decode_step.clear()
+            self._batch.clear()
 
-    def _finish(self, request: Request, error: Exception | None = None) -> None:
-        """End a request: return its cache and call `on_end`, once and last."""
-        if request.state == ENDED:  # a callback may have closed everything
+    def finish(self, sequence: Sequence, error: Exception | None = None) -> None:
+        """End a sequence: return its cache and call `on_end`, once and last."""
+        if sequence.ended:  # a callback may have closed everything
             return
-        lease, sequence = request.lease, request.sequence
-        cancelled = error is None and not (sequence and sequence.finished)
-        if sequence is not None and error is None:
-            sequence.finish(CANCELLED)  # unless it ended by itself
-            self._counters.record_duration(time.perf_counter() - request.start_time)
-        request.finish()
+        cancelled = error is None and not sequence.finished
+        if sequence.stats is not None and error is None:
+            self._counters.record_duration(time.perf_counter() - sequence.start_time)
+        lease = sequence.end(None if error else CANCELLED)
         if lease is not None:
-            # During a decode step the cache holds tokens that are not reported yet.
-            if error is not None or self._decoding:
+            # During a pass the cache holds tokens that are not recorded yet.
+            if error is not None or sequence.in_pass:
                 lease.discard(non_finite=isinstance(error, NonFiniteError))
             else:
                 lease.release()
@@ -337,8 +369,10 @@ class Scheduler:
             finished=not (cancelled or error),
         )
         try:
-            request.on_end(request.stats, error)
+            sequence.request.on_end(sequence.stats, error)
         except Exception:
             log.exception("`on_end` of a request failed")
-        self._remove_running(request)
-        self._waiting.remove(request)
+        self._remove_running(sequence)
+        if sequence in self._stalled:
+            self._stalled.remove(sequence)
+        self._waiting.remove(sequence)

@@ -1,0 +1,101 @@
+"""One forward pass: the next token of some sequences, and prompt chunks of others.
+
+Knows the model and its caches; nothing of queues, admission, sampling or callers.
+"""
+
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+from mlx_gptoss.engine.interfaces import LanguageModel
+from mlx_gptoss.engine.rows import gather_rows
+from mlx_gptoss.engine.sampler import SampledToken
+from mlx_gptoss.engine.sequence import Sequence
+from mlx_gptoss.errors import GptOssError, ModelError
+from mlx_gptoss.model.device import use_gpu_paths
+
+CLEAR_CACHE_EVERY = 256  # passes
+
+
+class PassRow(NamedTuple):
+    """One row of a pass: a chunk of a prompt, or the token sampled last."""
+
+    sequence: Sequence
+    chunk: list[int]
+    token: SampledToken | None = None
+
+    @property
+    def needs_logits(self) -> bool:
+        """Whether a token is sampled after this row."""
+        if self.token is not None:
+            return True
+        return self.sequence.sampled is None and self.sequence.ends_with(self.chunk)
+
+
+class ForwardPass:
+    """Runs rows through the model; tokens that are fed may not be computed yet."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model  # returns the LanguageModel
+        self._started: list[mx.array] = []  # arrays of the last pass
+        self._passes = 0
+
+    def start(self, rows: list[PassRow]) -> mx.array | None:
+        """Start a pass; return the float32 logits (R, V) of the rows that need them.
+
+        Rows with a token come first, then chunks that need logits, then the others.
+        Waits for the pass before only, so that an error of the model is raised here.
+        """
+        model: LanguageModel = self._model()
+        self._passes += 1
+        if use_gpu_paths() and self._passes % CLEAR_CACHE_EVERY == 0:
+            mx.clear_cache()  # growing caches leave their old arrays behind
+        caches = [row.sequence.cache for row in rows]
+        chunks = [row for row in rows if row.chunk]
+        ids, last = input_ids(rows)[None], bool(chunks)
+        if len(rows) == 1:
+            hidden = model.hidden(ids, caches[0], last=last)  # (1, 1, M)
+        else:
+            lengths = [len(row.chunk) or 1 for row in rows]
+            hidden = model.hidden(ids, caches, lengths=lengths, last=last)  # (1, R, M)
+        count = sum(row.needs_logits for row in rows)
+        logits = None
+        if count:
+            wanted = hidden if count == len(rows) else hidden[:, :count]
+            logits = model.logits(wanted)[0].astype(mx.float32)
+        # Of a chunk only the cache is needed, which saves the experts of the top layer.
+        started = [x for row in chunks for x in row.sequence.cache.arrays]
+        started += [] if logits is None else [logits]
+        mx.async_eval(started)
+        before, self._started = self._started, started
+        mx.eval(before)
+        return logits
+
+    def wait(self) -> None:
+        """Wait for the pass, so that two of them never hold their memory at once."""
+        mx.eval(self._started)
+        self.clear()
+        if use_gpu_paths():
+            mx.clear_cache()  # chunks differ in size: their buffers pile up
+
+    def clear(self) -> None:
+        """Release the arrays of the last pass."""
+        self._started = []
+
+
+def input_ids(rows: list[PassRow]) -> mx.array:
+    """Return the ids (N,) int32 of all rows, one after another; tokens come first."""
+    tokens = [row.token.token for row in rows if row.token is not None]
+    chunks = [token for row in rows for token in row.chunk]
+    parts = [gather_rows(tokens)] if tokens else []
+    parts += [mx.array(chunks, mx.int32)] if chunks else []
+    return parts[0] if len(parts) == 1 else mx.concatenate(parts)
+
+
+def as_model_error(error: Exception, action: str) -> GptOssError:
+    """Wrap an error of the model in a ModelError; return one of ours unchanged."""
+    if isinstance(error, GptOssError):
+        return error
+    named = ModelError(f"the model failed while it {action}: {error}")
+    named.__cause__ = error
+    return named

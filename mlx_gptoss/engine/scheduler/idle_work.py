@@ -1,0 +1,55 @@
+"""Prompts to prefill while the scheduler has nothing else to do."""
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from mlx_gptoss.engine.prompt_cache import BackgroundPrefill
+
+MAX_IDLE_TASKS = 8  # that wait; older ones are cancelled
+
+log = logging.getLogger(__name__)
+
+
+class IdleWork:
+    """Prefills the newest prompt first, a small step at a time. For the engine thread.
+
+    `start(ids)` returns the work of prefilling a prompt.
+    """
+
+    def __init__(self, start: Callable[[Sequence[int]], BackgroundPrefill]) -> None:
+        self._start = start
+        self._tasks: list[tuple[Future[None], Sequence[int]]] = []
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def add(self, future: "Future[None]", ids: Sequence[int]) -> None:
+        """Complete `future` once `ids` are prefilled; cancel it if that fails.
+
+        The oldest task is cancelled if too many wait.
+        """
+        self._tasks.append((future, ids))
+        while len(self._tasks) > MAX_IDLE_TASKS:
+            self._tasks.pop(0)[0].cancel()
+
+    def step(self) -> None:
+        """Run a step of the newest task."""
+        future, ids = task = self._tasks[-1]
+        try:
+            more = not future.cancelled() and self._start(ids).step()
+        except Exception:  # no caller waits for it, and the engine must go on
+            log.exception("prefilling a prompt in idle time failed")
+            future.cancel()
+            more = False
+        if more:
+            return
+        if task in self._tasks:
+            self._tasks.remove(task)
+        if not future.cancelled():
+            future.set_result(None)
+
+    def cancel(self) -> None:
+        """Cancel all tasks."""
+        while self._tasks:
+            self._tasks.pop()[0].cancel()

@@ -1,0 +1,29 @@
+"""Sampling the next tokens of several sequences together."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from mlx_gptoss.engine.sampler import Sampler, SamplerInput
+from mlx_gptoss.engine.sequence import Sequence
+
+ErrorScope = Callable[[Sequence], AbstractContextManager[None]]
+
+
+def sample(sampler: Sampler, sequences: list[Sequence], isolate: ErrorScope) -> None:
+    """Sample the next token of each sequence that can, in one pass; do not wait.
+
+    Work of a single sequence runs within `isolate(sequence)`.
+    """
+    inputs: list[SamplerInput] = []
+    ready: list[Sequence] = []
+    for sequence in sequences:
+        with isolate(sequence):
+            found = sequence.sampler_input()
+            if found is not None:
+                inputs.append(found)
+                ready.append(sequence)
+    if not inputs:
+        return
+    for sequence, sampled in zip(ready, sampler.sample(inputs), strict=True):
+        with isolate(sequence):
+            sequence.accept_sample(sampled)
