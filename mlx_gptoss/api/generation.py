@@ -23,7 +23,7 @@ from mlx_gptoss.engine.prompt_progress import (
     PromptMeter,
     PromptProgress,
 )
-from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.runtime import RUN_AHEAD, Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.scheduler import Generation
 from mlx_gptoss.harmony.messages import Message
@@ -90,6 +90,7 @@ class AnswerStream:
         self._error: BaseException | None = None
         self._ended = False
         self._completion_tokens = 0
+        self._read_steps = 0
 
     async def start(self) -> None:
         """Submit the prompt to the runtime. Raises PromptError and BusyError."""
@@ -162,6 +163,7 @@ class AnswerStream:
                     continue
                 self._completion_tokens += 1
                 yield self.parser.feed(step)
+                self._note_read()
                 if self.parser.stopped:
                     self.cancel()
             if self._error is not None:
@@ -171,6 +173,12 @@ class AnswerStream:
             yield last
         finally:
             self.cancel()
+
+    def _note_read(self) -> None:
+        """Tell the model's thread that the consumer has read one more token."""
+        self._read_steps += 1
+        if self._request is not None:
+            self._request.read(self._read_steps)
 
     def _notify_end(self) -> None:
         on_end, self._on_end = self._on_end, None
@@ -188,6 +196,7 @@ class AnswerStream:
             guide=self.prompt.guide,
             shared=self.prompt.shared,
             group=self._group,
+            run_ahead=RUN_AHEAD,
             on_step=lambda step: self._call_in_loop(self._add_step, step),
             on_end=lambda stats, error: self._call_in_loop(self._end, stats, error),
             on_progress=meter,
@@ -263,16 +272,19 @@ async def merge_answers(
                 yield 0, token
         yield 0, None
         return
-    queue: asyncio.Queue[tuple[int, ParsedToken | Exception | None]] = asyncio.Queue()
+    # Bounded, so that answers that are not consumed are not read either.
+    queue: asyncio.Queue[tuple[int, ParsedToken | Exception | None]] = asyncio.Queue(
+        len(answers)
+    )
 
     async def read(index: int, answer: AnswerStream) -> None:
         try:
             async with aclosing(aiter(answer)) as tokens:
                 async for token in tokens:
-                    queue.put_nowait((index, token))
-            queue.put_nowait((index, None))
+                    await queue.put((index, token))
+            await queue.put((index, None))
         except Exception as error:  # raised again below, in the consumer's task
-            queue.put_nowait((index, error))
+            await queue.put((index, error))
 
     tasks = [asyncio.create_task(read(*pair)) for pair in enumerate(answers)]
     try:

@@ -1,4 +1,4 @@
-"""How many tokens an answer may have, and how many of them may be reasoning."""
+"""Limits of an answer: how many tokens it may have, and how many to reason with."""
 
 import sys
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
-from mlx import nn
 
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
@@ -21,7 +20,7 @@ def generate(
     **options: Any,
 ) -> Stream:
     """Return the Steps after `ids`; at most `chunk` prompt tokens in a pass."""
-    if isinstance(model, nn.Module):
+    if hasattr(model, "parameters"):
         mx.eval(model.parameters())  # another thread computes with them
     runtime = Runtime(model, context=context)
     if chunk is not None:
