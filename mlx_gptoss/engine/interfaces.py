@@ -45,6 +45,13 @@ class LanguageModel(Protocol):
         """Return the logits (B, L, V) of hidden states (B, L, M)."""
         ...
 
+    def make_pool(self) -> Any:
+        """Return a pool whose `make_cache` gives caches that can be a batch.
+
+        It has `.nbytes` (allocated), and `.compact()`, which releases what is spare.
+        """
+        ...
+
     def make_cache(self) -> Any:
         """Return an empty KV cache with `.offset` and `.arrays` (to evaluate)."""
         ...

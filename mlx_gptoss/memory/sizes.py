@@ -9,6 +9,7 @@ from mlx_gptoss.format.layout import (
     NORMS,
     ROUTER,
 )
+from mlx_gptoss.model.kv_sizes import pool_bytes
 
 MXFP4_BITS = 4.25  # per expert weight: 4 bits, and one scale byte per 32 values
 # Bits per weight of attention, embedding and lm_head; None stays a float. Each affine
@@ -20,7 +21,6 @@ FLOAT_BYTES = 2  # bfloat16: floats on disk, and in memory on a GPU
 
 DEFAULT_CONTEXT = 8192  # tokens of KV cache to plan for by default
 PREFILL_CHUNK = 512  # tokens per prefill step
-CACHE_STEP = 256  # full caches grow in steps of this many tokens
 SCORES_ON_CPU = (
     4  # copies: masked, with sinks, after softmax (3.5 to 3.75 were measured)
 )
@@ -73,15 +73,8 @@ def bias_bytes(config: ModelConfig, *, float_bytes: int) -> int:
 
 
 def kv_bytes(config: ModelConfig, context: int, *, float_bytes: int) -> int:
-    """Bytes of the KV caches at `context` tokens; sliding layers keep their window."""
-    row = 2 * config.num_key_value_heads * config.head_dim * float_bytes
-    full_rows = -(-context // CACHE_STEP) * CACHE_STEP
-    window_rows = min(context, config.sliding_window)
-    rows = [
-        full_rows if kind == "full_attention" else window_rows
-        for kind in config.layer_types
-    ]
-    return row * sum(rows)
+    """Bytes of the KV cache of one sequence of `context` tokens, padding included."""
+    return pool_bytes(config, [context], float_bytes=float_bytes)
 
 
 def scratch_bytes(

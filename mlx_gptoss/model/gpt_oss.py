@@ -17,7 +17,7 @@ tests/support/oracle.py, float64 numpy, is the reference for the maths.
 """
 
 from collections.abc import Sequence
-from itertools import accumulate, groupby
+from itertools import accumulate
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -26,15 +26,12 @@ from mlx_gptoss.format.config import SLIDING, ModelConfig
 from mlx_gptoss.format.layout import Structure, fuses_qkv
 from mlx_gptoss.model.attention import Masks, attend, attend_padded
 from mlx_gptoss.model.experts.resident import Experts
-from mlx_gptoss.model.kv_cache import FullCache, KVCache, WindowCache, stack_caches
+from mlx_gptoss.model.kv_cache import KVCache, KVPool, PackedRows, RowChunk, Spans
 from mlx_gptoss.model.linear import make_embedding, make_linear
 from mlx_gptoss.model.rope import Rotation, attention_scale, make_rotation, yarn_periods
 
-LayerCache = FullCache | WindowCache
-
-# A batch is attended in one call as long as every row has fewer keys than this: copying
-# caches side by side costs their bytes and saves each row its own operations.
-STACKED_MAX_KEYS = 768
+# The rows of a forward pass: those of packed caches, of one cache, or of none.
+Rows = PackedRows | RowChunk | None
 
 
 class Attention(nn.Module):
@@ -44,6 +41,7 @@ class Attention(nn.Module):
         super().__init__()
         M, D = config.hidden_size, config.head_dim
         H, Hk = config.num_attention_heads, config.num_key_value_heads
+        self.layer = layer
         self.heads = (H, Hk, D)
         self.scale = attention_scale(config)
         sliding = config.layer_types[layer] == SLIDING
@@ -62,27 +60,26 @@ class Attention(nn.Module):
         self.sinks = mx.zeros((H,))
 
     def __call__(
-        self,
-        x: mx.array,
-        rotate: Rotation,
-        masks: Masks,
-        cache: LayerCache | Sequence[LayerCache] | None,
-        lengths: Sequence[int],
+        self, x: mx.array, rotate: Rotation, masks: Masks, rows: Rows
     ) -> mx.array:
         B, L, _ = x.shape
         H, Hk, D = self.heads
         qkv = self.project_qkv(x)
-        if isinstance(cache, Sequence):
-            # Packed rows: every token is a row of one position, (N, H + 2 Hk, 1, D).
+        if isinstance(rows, PackedRows):
+            # Every token is a row of one position, (N, H + 2 Hk, 1, D).
             qkv = qkv.reshape(B * L, H + 2 * Hk, 1, D)
         else:
             qkv = qkv.reshape(B, L, H + 2 * Hk, D).swapaxes(1, 2)
         qk = rotate(qkv[:, : H + Hk])  # queries and keys in one call
         q, k, v = qk[:, :H], qk[:, H:], qkv[:, H + Hk :]
-        if isinstance(cache, Sequence):
-            y = self.attend_packed(q, k, v, masks, cache, lengths)  # (N, H, 1, D)
+        if isinstance(rows, PackedRows):
+            spans = rows.update(self.layer, k, v)
+            outputs = [self.attend_spans(q, each, masks) for each in spans]
+            y = join(outputs)  # (N, H, 1, D)
         else:
-            y = self.attend(q, k, v, masks, cache).swapaxes(1, 2)  # (B, L, H, D)
+            if rows is not None:
+                k, v = rows.update(self.layer, k, v)  # (1, Hk, S, D)
+            y = self.attend(q, k, v, masks).swapaxes(1, 2)  # (B, L, H, D)
         return self.o_proj(y.reshape(B, L, H * D))
 
     def project_qkv(self, x: mx.array) -> mx.array:
@@ -91,17 +88,8 @@ class Attention(nn.Module):
             return self.qkv_proj(x)
         return mx.concatenate([self.q_proj(x), self.k_proj(x), self.v_proj(x)], axis=-1)
 
-    def attend(
-        self,
-        q: mx.array,
-        k: mx.array,
-        v: mx.array,
-        masks: Masks,
-        cache: LayerCache | None,
-    ) -> mx.array:
-        """Add the new keys to the cache and attend to all of it: -> (B, H, L, D)."""
-        if cache is not None:
-            k, v = cache.update(k, v)  # (B, Hk, S, D)
+    def attend(self, q: mx.array, k: mx.array, v: mx.array, masks: Masks) -> mx.array:
+        """Attend the queries of each row to its keys: -> (B, H, L, D)."""
         return attend(
             q,
             k,
@@ -112,62 +100,34 @@ class Attention(nn.Module):
             masks=masks,
         )
 
-    def attend_packed(
-        self,
-        q: mx.array,
-        k: mx.array,
-        v: mx.array,
-        masks: Masks,
-        caches: Sequence[LayerCache],
-        lengths: Sequence[int],
-    ) -> mx.array:
-        """Attend each row to its own cache: (N, heads, 1, D) -> (N, H, 1, D).
+    def attend_spans(self, q: mx.array, group: Spans, masks: Masks) -> mx.array:
+        """Attend some of the packed queries (N, H, 1, D) to their own rows' keys."""
+        q = q[group.tokens]
+        if group.spread is not None:
+            q = q[group.spread]
+        outputs = []
+        for span in group.spans:
+            own, k, v = q[span.tokens], span.keys, span.values
+            if span.lengths is None:
+                y = self.attend(own.swapaxes(0, 2), k, v, masks).swapaxes(0, 2)
+            else:
+                y = attend_padded(
+                    own,
+                    k,
+                    v,
+                    span.lengths,
+                    scale=self.scale,
+                    sinks=self.sinks,
+                    masks=masks,
+                )
+            outputs.append(y)
+        y = join(outputs)
+        return y if group.gather is None else y[group.gather]
 
-        Runs of rows with one token each are attended together, longer rows singly.
-        """
-        outputs: list[mx.array] = []
-        at = 0
-        for single, run in groupby(range(len(caches)), lambda r: lengths[r] == 1):
-            rows = list(run)
-            if single:
-                part = slice(at, at + len(rows))
-                own = [caches[r] for r in rows]
-                outputs.append(self.attend_batch(q[part], k[part], v[part], masks, own))
-                at += len(rows)
-                continue
-            for r in rows:
-                part = slice(at, at + lengths[r])
-                new = (x[part].swapaxes(0, 2) for x in (q, k, v))  # (1, heads, L, D)
-                outputs.append(self.attend(*new, masks, caches[r]).swapaxes(0, 2))
-                at += lengths[r]
-        return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs)
 
-    def attend_batch(
-        self,
-        q: mx.array,
-        k: mx.array,
-        v: mx.array,
-        masks: Masks,
-        caches: Sequence[LayerCache],
-    ) -> mx.array:
-        """Attend one token a row to its own cache: short rows together."""
-        if len(caches) == 1:
-            return self.attend(q, k, v, masks, caches[0])
-        if any(own.length >= STACKED_MAX_KEYS for own in caches):
-            # Halve the batch until its rows are short enough, or single.
-            half = len(caches) // 2
-            parts = (slice(0, half), slice(half, None))
-            return mx.concatenate(
-                [self.attend_batch(q[n], k[n], v[n], masks, caches[n]) for n in parts]
-            )
-        held = []
-        for b, own in enumerate(caches):
-            own.update(k[b : b + 1], v[b : b + 1])
-            held.append(own.length)
-        keys, values = stack_caches(caches)  # (B, Hk, S, D)
-        return attend_padded(
-            q, keys, values, held, scale=self.scale, sinks=self.sinks, masks=masks
-        )
+def join(parts: Sequence[mx.array]) -> mx.array:
+    """Concatenate; a single array is returned as it is."""
+    return parts[0] if len(parts) == 1 else mx.concatenate(list(parts))
 
 
 class MoE(nn.Module):
@@ -215,12 +175,12 @@ class Block(nn.Module):
         h: mx.array,
         rotate: Rotation,
         masks: Masks,
-        cache: LayerCache | Sequence[LayerCache] | None,
+        rows: Rows,
         lengths: Sequence[int],
         *,
         last: bool = False,
     ) -> mx.array:
-        h = h + self.self_attn(self.input_layernorm(h), rotate, masks, cache, lengths)
+        h = h + self.self_attn(self.input_layernorm(h), rotate, masks, rows)
         if last:  # earlier positions were needed only for their keys and values
             h = last_positions(h, lengths)
         return h + self.mlp(self.post_attention_layernorm(h))
@@ -253,24 +213,28 @@ class Transformer(nn.Module):
         With `last`, the experts of the top layer, whose output no other position
         reads, see only the last token of each row.
         """
-        if isinstance(cache, Sequence):
-            lengths = [1] * len(cache) if lengths is None else lengths
+        rows: Rows = None
+        if isinstance(cache, Sequence) and len(cache) > 1:
+            rows = PackedRows(cache, lengths or [1] * len(cache))
+            ids, lengths = rows.arrange(ids), rows.lengths
             assert ids.shape == (1, sum(lengths)), f"{ids.shape=} {lengths=}"
-            caches = list(zip(*(own.layers for own in cache), strict=True))
-            pairs = zip(cache, lengths, strict=True)
-            positions = [own.offset + n for own, count in pairs for n in range(count)]
-            rotate = make_rotation(self._periods, positions, 1)
+            rotate = make_rotation(self._periods, rows.positions, 1)
         else:
-            lengths = [ids.shape[1]]
-            offset = 0 if cache is None else cache.offset
-            caches = cache or [None] * len(self.layers)
-            rotate = make_rotation(self._periods, offset, ids.shape[1])
+            own = cache[0] if isinstance(cache, Sequence) else cache
+            lengths = ids.shape[1:]
+            rotate = make_rotation(self._periods, own.offset if own else 0, lengths[0])
+            if own is not None:
+                assert ids.shape[0] == 1, f"{ids.shape=}: a cache holds one sequence"
+                rows = RowChunk(own, lengths[0])
         masks = Masks()
         h = self.embed_tokens(ids)
-        for layer, (block, own) in enumerate(zip(self.layers, caches, strict=True)):
+        for layer, block in enumerate(self.layers):
             top = layer == len(self.layers) - 1
-            h = block(h, rotate, masks, own, lengths, last=last and top)
-        return self.norm(h)
+            h = block(h, rotate, masks, rows, lengths, last=last and top)
+        if rows is not None:
+            rows.advance()
+        h = self.norm(h)
+        return rows.restore(h, last=last) if isinstance(rows, PackedRows) else h
 
 
 def last_positions(h: mx.array, lengths: Sequence[int]) -> mx.array:
@@ -308,8 +272,8 @@ class GptOss(nn.Module):
     ) -> mx.array:
         """Return the input of `logits`; every token is appended to its cache.
 
-        One cache, or none: ids (B, L) int32 -> (B, L, M); with `last`, only the last
-        position, (B, 1, M), which makes prefill cheaper.
+        One cache: ids (1, L) int32 -> (1, L, M); with `last`, only the last position,
+        (1, 1, M), which makes prefill cheaper. Without a cache ids may be (B, L).
 
         A sequence of R caches: R independent rows, packed one after another in ids
         (1, N): row r has `lengths[r]` tokens, by default one. -> (1, N, M); with
@@ -321,12 +285,11 @@ class GptOss(nn.Module):
         """Unembed (..., M) -> (..., V) float32."""
         return self.lm_head(hidden).astype(mx.float32)
 
+    def make_pool(self) -> KVPool:
+        """Return an empty pool, whose caches are computed together without a copy."""
+        sliding = [kind == SLIDING for kind in self.config.layer_types]
+        return KVPool(sliding, self.config.sliding_window)
+
     def make_cache(self) -> KVCache:
-        """Return an empty cache for one sequence, or for a batch of equal lengths."""
-        window = self.config.sliding_window
-        return KVCache(
-            [
-                WindowCache(window) if kind == SLIDING else FullCache()
-                for kind in self.config.layer_types
-            ]
-        )
+        """Return an empty cache for one sequence, in a pool of its own."""
+        return self.make_pool().make_cache()

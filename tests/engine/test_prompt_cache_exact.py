@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from mlx_gptoss.engine.prompt_cache import PromptCache, PromptFiles
 from mlx_gptoss.memory import kv_bytes
 from mlx_gptoss.model.gpt_oss import GptOss
-from mlx_gptoss.model.kv_cache import FullCache, WindowCache
 from tests.support.build_model import build
 from tests.support.cached_conversation import (
     CALL,
@@ -50,7 +49,7 @@ def talk(
     model: GptOss, limit: int = ROOMY, files: PromptFiles | None = None
 ) -> CachedConversation:
     cache = PromptCache(
-        model.make_cache, message_ends=MESSAGE_ENDS, limit=limit, files=files
+        model.make_pool(), message_ends=MESSAGE_ENDS, limit=limit, files=files
     )
     return CachedConversation(model, cache)
 
@@ -281,16 +280,6 @@ def test_memory_is_what_the_arithmetic_says(model: GptOss, length: int) -> None:
     assert cache.nbytes == kv_bytes(model.config, length, float_bytes=4)
 
 
-def test_window_layers_never_hold_more_than_window_and_chunk() -> None:
-    layer, chunk = WindowCache(WINDOW), 50
-    layer.snapshot_offsets = frozenset({30, 77, 100})
-    for length in (chunk, chunk, 1, 1):
-        new = mx.zeros((1, 2, length, 4))
-        k, v = layer.update(new, new)
-        assert max(k.shape[2], v.shape[2]) <= WINDOW + chunk
-        assert {x.shape[2] for x in layer.arrays} == {WINDOW}
-
-
 def test_decoding_writes_in_place_after_whatever_came_before(model: GptOss) -> None:
     """A cache that was taken over, and of which snapshots were taken, is its own."""
     it = talk(model)
@@ -305,8 +294,6 @@ def test_decoding_writes_in_place_after_whatever_came_before(model: GptOss) -> N
         for token in (1, 2, 3, END, START, 4, 5, 6):
             mx.eval(model(mx.array([[token]]), lease.cache))
             lease.record([token])
-            full = [x for x in lease.cache if isinstance(x, FullCache)]
-            arrays = [x for layer in full for x in layer.arrays]
-            places.append({np.asarray(x).ctypes.data for x in arrays})
+            places.append({np.asarray(x).ctypes.data for x in lease.cache.arrays})
 
     assert places == [places[0]] * len(places)

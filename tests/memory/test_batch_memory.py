@@ -15,7 +15,7 @@ from tests.support.checkpoints import write_checkpoint
 from tests.support.fakes import write_tokenizer
 from tests.support.submit import Submission
 
-STEP = 256  # tokens by which a cache grows
+STEP = 256  # tokens: a capacity, as are 2 and 3 times as many
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +45,21 @@ def test_the_room_is_what_the_plan_leaves(runtime: Runtime) -> None:
     assert room == plan.budget.bytes - rest
 
 
-def test_needs_grow_by_the_steps_of_a_cache(runtime: Runtime) -> None:
+def test_needs_grow_by_the_capacities_of_slots(runtime: Runtime) -> None:
     found = governor(runtime)
 
-    needs = [
-        found.sequence_bytes(n) for n in (1, STEP, STEP + 1, 2 * STEP, 2 * STEP + 1)
-    ]
+    needs = [found.total_bytes([n]) for n in (1, STEP, STEP + 1, 384, 385, 2 * STEP)]
 
-    assert needs[0] == needs[1] < needs[2] == needs[3] < needs[4]
+    assert needs[0] == needs[1] < needs[2] == needs[3] < needs[4] == needs[5]
     assert needs[4] - needs[2] == needs[2] - needs[0]
+
+
+def test_spare_slots_are_counted(runtime: Runtime) -> None:
+    found = governor(runtime)
+
+    needs = [found.cache_bytes([STEP] * n) for n in (4, 5, 6, 7)]
+
+    assert needs[0] < needs[1] == needs[2] < needs[3]
 
 
 def test_the_longest_sequence_is_the_last_that_fits(runtime: Runtime) -> None:

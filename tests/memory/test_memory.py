@@ -73,9 +73,9 @@ def test_recipes_have_the_known_sizes(size: str, gigabytes: dict[str, float]) ->
 
 def test_caches_grow_by_the_full_layers_only() -> None:
     config = gpt_oss("20b")
-    first = kv_bytes(config, 4096, float_bytes=2)
-    grown = kv_bytes(config, 4096 + 256, float_bytes=2)
-    assert grown - first == 256 * 24 * KIBIBYTE
+    first = kv_bytes(config, 8192, float_bytes=2)
+    grown = kv_bytes(config, 8192 + 1, float_bytes=2)
+    assert grown - first == 2048 * 24 * KIBIBYTE
 
 
 def test_sliding_layers_keep_three_mebibytes_of_the_20b() -> None:

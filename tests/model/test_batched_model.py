@@ -11,13 +11,12 @@ from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.engine.planned_load import load_planned, plan_checkpoint
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory.plan import RESIDENT, STREAMED, with_slots
-from mlx_gptoss.model.gpt_oss import STACKED_MAX_KEYS
 from mlx_gptoss.model.rope import make_rotation, yarn_periods
 from tests.support.build_model import build
 from tests.support.checkpoints import hf_config, random_tensors, write_checkpoint
 
-# Within the window, at its edges, far past it; where rows begin to be attended alone.
-LENGTHS = (1, 3, 8, STACKED_MAX_KEYS + 30, 9, 10, 40, STACKED_MAX_KEYS - 5, 300)
+# Within the window, at its edges, far past it; of several capacities, and growing.
+LENGTHS = (1, 3, 8, 800, 9, 10, 40, 763, 300, 250)
 STEPS = 12  # enough that every sequence wraps around its ring
 TOLERANCE = 5e-4  # as in test_model: sums in another order
 
@@ -25,7 +24,8 @@ TOLERANCE = 5e-4  # as in test_model: sums in another order
 def stepped(model: Any, *, together: bool) -> np.ndarray:
     """Prefill prompts of LENGTHS, decode STEPS tokens of each: logits (STEPS, B, V)."""
     draw = np.random.default_rng(4)
-    caches = [model.make_cache() for _ in LENGTHS]
+    pool = model.make_pool()
+    caches = [pool.make_cache() if together else model.make_cache() for _ in LENGTHS]
     for length, cache in zip(LENGTHS, caches, strict=True):
         prompt = draw.integers(0, 90, (1, length))
         mx.eval(model.hidden(mx.array(prompt), cache, last=True))
@@ -70,7 +70,9 @@ def test_packed_rows_of_any_length_have_the_logits_they_have_alone() -> None:
     )
     draw = np.random.default_rng(5)
     starts, lengths = (0, 30, 7, 0, 12, 11), (5, 1, 40, 1, 1, 9)
-    together, alone = ([model.make_cache() for _ in starts] for _ in range(2))
+    pools = model.make_pool(), model.make_pool()  # rows need not share one
+    together = [pools[row % 2].make_cache() for row in range(len(starts))]
+    alone = [model.make_cache() for _ in starts]
     for row, start in enumerate(starts):
         prompt = mx.array(draw.integers(0, 90, (1, start)))
         for cache in (together[row], alone[row]) if start else ():

@@ -1,83 +1,89 @@
 """KV caches: the keys queries get, for any chunks of keys, and after restoring."""
 
-from collections.abc import Callable
-
 import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_gptoss.model.kv_cache import GROWTH, FullCache, KVCache, WindowCache
+from mlx_gptoss.model.kv_cache import KVCache, KVPool, RowChunk
+from mlx_gptoss.model.kv_sizes import SMALLEST_CAPACITY, slot_capacity
 
-B, Hk, D = 2, 3, 2
+Hk, D = 3, 2
+FULL, WINDOW = [False], [True]
+BOTH = [True, False, True]
 
 
 def tokens(start: int, count: int, value: float = 0.0) -> mx.array:
-    """Return keys (B, Hk, count, D) whose values are their positions, plus `value`."""
+    """Return keys (1, Hk, count, D) whose values are their positions, plus `value`."""
     positions = mx.arange(start, start + count, dtype=mx.float32) + value
-    return mx.broadcast_to(positions[None, None, :, None], (B, Hk, count, D)) + 0
+    return mx.broadcast_to(positions[None, None, :, None], (1, Hk, count, D)) + 0
 
 
-def add(layer: FullCache | WindowCache, count: int, value: float = 0.0) -> list[float]:
-    """Append `count` tokens; return the positions the queries get, as stored."""
-    start = layer.offset
-    k, v = layer.update(tokens(start, count, value), tokens(start, count, value + 0.5))
-    mx.eval(k, v)
-    np.testing.assert_array_equal(np.array(v), np.array(k) + 0.5)
-    assert k.shape[:2] == (B, Hk)
-    assert (np.array(k) == np.array(k)[:1, :1, :, :1]).all()
-    return np.array(k)[0, 0, :, 0].tolist()
+def read(cache: KVCache, count: int, value: float = 0.0) -> list[list[float]]:
+    """Append `count` tokens; return what the queries of each layer get, as stored."""
+    start, found = cache.offset, []
+    chunk = RowChunk(cache, count)
+    for layer in range(len(cache.pool.sliding)):
+        k, v = tokens(start, count, value), tokens(start, count, value + 0.5)
+        k, v = chunk.update(layer, k, v)
+        mx.eval(k, v)
+        np.testing.assert_array_equal(np.array(v), np.array(k) + 0.5)
+        assert k.shape[:2] == (1, Hk)
+        assert (np.array(k) == np.array(k)[:1, :1, :, :1]).all()
+        found.append(np.array(k)[0, 0, :, 0].tolist())
+    chunk.advance()
+    return found
 
 
-def test_full_cache_returns_every_key_in_order() -> None:
-    layer = FullCache()
+def test_a_full_layer_returns_every_key_in_order() -> None:
+    cache = KVPool(FULL, 4).make_cache()
     for count in (3, 1, 1, 300, 1):
-        end = layer.offset + count
-        assert add(layer, count) == list(range(end))
+        end = cache.offset + count
+        assert read(cache, count) == [list(range(end))]
 
 
-def test_full_cache_grows_in_steps() -> None:
-    layer = FullCache()
-    sizes = []
-    for count in (1, GROWTH - 1, 1, 2 * GROWTH):
-        add(layer, count)
-        sizes.append(layer.arrays[0].shape[2])
-    assert sizes == [GROWTH, GROWTH, 2 * GROWTH, 4 * GROWTH]
+def test_a_cache_grows_by_its_capacities() -> None:
+    cache, sizes = KVPool(FULL, 4).make_cache(), []
+    for count in (1, SMALLEST_CAPACITY - 1, 1, 2 * SMALLEST_CAPACITY):
+        read(cache, count)
+        sizes.append(cache.nbytes // (2 * Hk * D * 4))
+    assert sizes == [slot_capacity(n) for n in (1, 256, 257, 769)]
+    assert cache.pool.nbytes == cache.nbytes  # those it grew out of are gone
 
 
-def test_full_cache_is_written_in_place() -> None:
-    layer = FullCache()
-    add(layer, 5)
-    place = np.asarray(layer.arrays[0]).ctypes.data
+def test_a_cache_is_written_in_place() -> None:
+    cache, places = KVPool(BOTH, 4).make_cache(), set()
+    read(cache, 5)
     for _ in range(3):
-        add(layer, 1)
-    assert np.asarray(layer.arrays[0]).ctypes.data == place
+        read(cache, 1)
+        places.add(tuple(np.asarray(x).ctypes.data for x in cache.arrays))
+    assert len(places) == 1
 
 
-def test_full_cache_trims_and_goes_on() -> None:
-    layer = FullCache()
-    add(layer, 9)
-    layer.trim(4)
-    assert add(layer, 2, value=100) == [0, 1, 2, 3, 4, 105, 106]
+def test_a_full_layer_trims_and_goes_on() -> None:
+    cache = KVPool(FULL, 4).make_cache()
+    read(cache, 9)
+    cache.trim(4)
+    assert read(cache, 2, value=100) == [[0, 1, 2, 3, 4, 105, 106]]
 
 
-def test_window_cache_gives_one_token_the_keys_of_its_window() -> None:
-    layer = WindowCache(4)
+def test_a_window_layer_gives_one_token_the_keys_of_its_window() -> None:
+    cache = KVPool(WINDOW, 4).make_cache()
     for position in range(11):
-        found = sorted(add(layer, 1))
-        assert found == list(range(max(0, position - 3), position + 1))
+        [found] = read(cache, 1)
+        assert sorted(found) == list(range(max(0, position - 3), position + 1))
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 7))
 @settings(max_examples=60, deadline=None)
-def test_window_cache_gives_the_right_keys_in_any_chunks(
+def test_a_window_layer_gives_the_right_keys_in_any_chunks(
     counts: list[int], window: int
 ) -> None:
-    layer = WindowCache(window)
+    cache = KVPool(WINDOW, window).make_cache()
     for count in counts:
-        start, end = layer.offset, layer.offset + count
-        found = add(layer, count)
+        start, end = cache.offset, cache.offset + count
+        [found] = read(cache, count)
         first = max(0, start - window + 1)
         if count > 1:
             assert found == list(range(first, end))
@@ -85,35 +91,22 @@ def test_window_cache_gives_the_right_keys_in_any_chunks(
             assert sorted(found) == list(range(max(0, end - window), end))
 
 
-def test_window_cache_memory_is_bounded() -> None:
-    layer = WindowCache(8)
-    add(layer, 500)
-    assert layer.arrays[0].shape == (B, Hk, 8, D)
+def test_the_memory_of_a_window_layer_is_bounded() -> None:
+    cache = KVPool(WINDOW, 8).make_cache()
+    read(cache, 500)
+    assert [x.shape for x in cache.arrays] == [(1, Hk, 8, D)] * 2
 
 
-@pytest.mark.parametrize("make", [FullCache, lambda: WindowCache(4)])
-def test_a_state_is_not_touched_by_later_tokens(
-    make: Callable[[], FullCache | WindowCache],
-) -> None:
-    layer = make()
-    add(layer, 6)
-    before = layer.state
-    kept = [np.array(x) for x in before[1:]]
+def test_copies_are_not_touched_by_later_tokens() -> None:
+    cache = KVPool(BOTH, 4).make_cache()
+    read(cache, 6)
+    segment, snapshot = cache.copy_segment(1, 6), cache.snapshot()
+    before = [np.array(x) for x in (*segment.arrays, *snapshot.arrays)]
+    cache.trim(0)
     for _ in range(5):
-        add(layer, 1, value=100)
-    again = make()
-    again.state = before
-    add(again, 1, value=200)
-    for array, copy in zip(before[1:], kept, strict=True):
-        np.testing.assert_array_equal(np.array(array), copy)
-
-
-def model_cache() -> KVCache:
-    return KVCache([WindowCache(4), FullCache(), WindowCache(4)])
-
-
-def read(cache: KVCache, count: int, value: float = 0.0) -> list[list[float]]:
-    return [sorted(add(layer, count, value)) for layer in cache]
+        read(cache, 1, value=100)
+    after = [np.array(x) for x in (*segment.arrays, *snapshot.arrays)]
+    assert all(map(np.array_equal, before, after))
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7])
@@ -121,7 +114,7 @@ def read(cache: KVCache, count: int, value: float = 0.0) -> list[list[float]]:
 def test_restore_continues_as_if_nothing_had_come_between(
     until: int, chunk: int
 ) -> None:
-    plain, rewound = model_cache(), model_cache()
+    plain, rewound = (KVPool(BOTH, 4).make_cache() for _ in range(2))
     for _ in range(until):
         read(plain, 1)
         read(rewound, 1)
@@ -133,22 +126,46 @@ def test_restore_continues_as_if_nothing_had_come_between(
     rewound.restore(kept)  # a snapshot can be used again
     assert rewound.offset == plain.offset == until
     for count in (chunk, 1):
-        assert read(rewound, count) == read(plain, count)
+        found, expected = read(rewound, count), read(plain, count)
+        assert [sorted(x) for x in found] == [sorted(x) for x in expected]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.data())
+@settings(max_examples=40, deadline=None)
+def test_requested_snapshots_are_the_states_at_their_offsets(
+    counts: list[int], data: st.DataObject
+) -> None:
+    total = sum(counts)
+    wanted = data.draw(st.sets(st.integers(1, total), max_size=4))
+    plain, cache = (KVPool(BOTH, 4).make_cache() for _ in range(2))
+    expected = {}
+    for offset in range(1, total + 1):
+        read(plain, 1)
+        expected[offset] = [np.array(x) for x in plain.snapshot().arrays]
+    cache.request_snapshots(wanted)
+    found = []
+    for count in counts:
+        read(cache, count)
+        found += cache.take_snapshots()
+    assert [one.offset for one in found] == sorted(wanted)
+    for one in found:
+        states = [np.array(x) for x in one.arrays]
+        assert all(map(np.array_equal, states, expected[one.offset]))
 
 
 def test_a_snapshot_holds_the_windows_only() -> None:
-    cache = model_cache()
+    cache = KVPool(BOTH, 4).make_cache()
     read(cache, 300)
-    window_bytes = B * Hk * 4 * D * 4
+    window_bytes = Hk * 4 * D * 4
     assert cache.snapshot().nbytes == 2 * 2 * window_bytes
-    assert cache.nbytes == 2 * 2 * window_bytes + 2 * B * Hk * 2 * GROWTH * D * 4
+    assert cache.nbytes == 2 * 2 * window_bytes + 2 * Hk * slot_capacity(300) * D * 4
 
 
 def test_trim_works_until_a_window_wraps() -> None:
-    cache = model_cache()
+    cache = KVPool(BOTH, 4).make_cache()
     read(cache, 4)
     assert cache.can_trim(2)
     cache.trim(2)
-    assert read(cache, 1, value=100) == [[0, 1, 102]] * 3
+    assert [sorted(x) for x in read(cache, 1, value=100)] == [[0, 1, 102]] * 3
     read(cache, 2)
     assert (cache.offset, cache.can_trim(1), cache.can_trim(0)) == (5, False, True)

@@ -96,7 +96,8 @@ def test_a_batch_gives_each_sequence_the_oracles_logits() -> None:
     model = build(config, tensors)
     rng = np.random.default_rng(4)
     sequences = [rng.integers(0, 90, length + STEPS).tolist() for length in LENGTHS]
-    caches = [model.make_cache() for _ in LENGTHS]
+    pool = model.make_pool()
+    caches = [pool.make_cache() for _ in LENGTHS]
     for ids, kv_cache in zip(sequences, caches, strict=True):
         mx.eval(model.hidden(mx.array([ids[:-STEPS]]), kv_cache, last=True))
 

@@ -74,9 +74,7 @@ def test_the_clamp_of_the_config_is_obeyed() -> None:
 def test_a_batch_gives_each_sequence_its_own_logits() -> None:
     ids, expected, model = case("window shorter than the prompt")
     reversed_ids = ids[::-1]
-    kept = model.make_cache()
-    both = mx.array([ids, reversed_ids])
-    rows = mx.concatenate([model(both[:, :30], kept), model(both[:, 30:], kept)], 1)
+    rows = model(mx.array([ids, reversed_ids]))
     alone = np.array(model(mx.array([reversed_ids]))[0])
     assert np.abs(np.array(rows[0]) - expected).max() < TOLERANCE
     assert np.abs(np.array(rows[1]) - alone).max() < TOLERANCE
@@ -123,7 +121,7 @@ def test_bfloat16_runs_and_stays_near() -> None:
         [model(mx.array([ids[:20]]), kept), model(mx.array([ids[20:]]), kept)], 1
     )
     assert rows.dtype == mx.float32
-    assert kept.layers[0].arrays[0].dtype == mx.bfloat16
+    assert kept.arrays[0].dtype == mx.bfloat16
     error = np.array(rows[0]) - oracle.logits(tensors, config, ids)
     assert np.sqrt((error**2).mean()) < 0.2
 

@@ -145,9 +145,13 @@ def test_batches_of_tokens_give_what_they_give_when_resident(tmp_path: Path) -> 
 
 def in_batch(model: GptOss, ids: mx.array) -> list[mx.array]:
     """Prefill half of sequences of equal length, then feed the rest token by token."""
-    cache = model.make_cache()
-    rows = [model(ids[:, :3], cache)]
-    rows += [model(ids[:, n : n + 1], cache) for n in range(3, ids.shape[1])]
+    pool = model.make_pool()
+    caches = [pool.make_cache() for _ in range(ids.shape[0])]
+    hidden = [
+        model.hidden(ids[:, :3].reshape(1, -1), caches, lengths=[3] * len(caches))
+    ]
+    hidden += [model.hidden(ids[None, :, n], caches) for n in range(3, ids.shape[1])]
+    rows = [model.logits(h) for h in hidden]
     mx.eval(rows)
     return rows
 

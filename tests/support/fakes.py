@@ -128,6 +128,27 @@ class FakeCache:
         self.answer = []
         assert snapshot is None or list(snapshot.ids) == self.ids
 
+    def free(self) -> None:
+        self.ids, self.answer, self.marks = [], [], set()
+
+
+class FakePool:
+    """Makes FakeCaches and counts what they hold."""
+
+    def __init__(self) -> None:
+        self.caches: list[FakeCache] = []
+
+    @property
+    def nbytes(self) -> int:
+        return sum(cache.nbytes for cache in self.caches)
+
+    def make_cache(self) -> FakeCache:
+        self.caches.append(FakeCache())
+        return self.caches[-1]
+
+    def compact(self) -> None:
+        pass
+
 
 class FakeModel:
     """Logits as a pure function of everything read so far: `logits_of(ids)` -> (V,)."""
@@ -164,6 +185,9 @@ class FakeModel:
 
     def logits(self, hidden: mx.array) -> mx.array:
         return hidden
+
+    def make_pool(self) -> FakePool:
+        return FakePool()
 
     def make_cache(self) -> FakeCache:
         return FakeCache()

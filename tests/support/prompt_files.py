@@ -37,7 +37,7 @@ def files(
 def opened(model: GptOss, root: Path, **options: Any) -> PromptCache:
     """Open a cache on a folder, as a new process would."""
     on_disk = files(model, root, **options)
-    return PromptCache(model.make_cache, message_ends=[END], files=on_disk)
+    return PromptCache(model.make_pool(), message_ends=[END], files=on_disk)
 
 
 def prepare(model: GptOss, cache: PromptCache, ids: Sequence[int]) -> None:

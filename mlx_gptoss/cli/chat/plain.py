@@ -18,7 +18,6 @@ from mlx_gptoss.cli.chat.approval import (
 )
 from mlx_gptoss.cli.chat.interface import ShownAnswer
 from mlx_gptoss.cli.input_lines import Lines
-from mlx_gptoss.cli.reading import ReadingLine
 from mlx_gptoss.cli.terminal import CONTROL, Screen, note
 from mlx_gptoss.harmony.events import Answer, Done
 
@@ -38,8 +37,6 @@ class PlainInterface:
         self.lines = lines
         self.interactive = lines.interactive
         self.reasoning = reasoning
-        self._reading = ReadingLine()
-        self.show_progress = self._reading.update
 
     def messages(self) -> Iterator[str]:
         """Yield the lines that are not empty."""
@@ -52,8 +49,8 @@ class PlainInterface:
         screen = Screen(hide_reasoning=self.reasoning == "hide")
         answer, stats = "", None
         try:
-            with closing(self._reading.watch(events)) as shown:
-                for event in shown:
+            with closing(events):
+                for event in events:
                     screen.show(event)
                     if isinstance(event, Answer):
                         answer += event.text

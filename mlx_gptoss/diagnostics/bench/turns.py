@@ -195,6 +195,7 @@ class ScriptedModel:
         self._reply: Sequence[int] = ()
         self._position = 0
         self.make_cache = model.make_cache
+        self.make_pool = model.make_pool
         self.hidden = model.hidden
 
     def set_reply(self, ids: Sequence[int]) -> None:

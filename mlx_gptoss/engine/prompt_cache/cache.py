@@ -1,13 +1,14 @@
 """The prompt cache: lease KV caches that start from the longest known prefix.
 
-    cache = PromptCache(model.make_cache, message_ends={...}, limit=bytes)
+    cache = PromptCache(model.make_pool(), message_ends={...}, limit=bytes)
     with cache.acquire(ids) as lease:
         ...  # compute ids[lease.cached_tokens:] into lease.cache, with lease.record
 
 A lease starts at the longest known prefix of `ids` that ends on a snapshot, and has its
 KV cache to itself; several can be out at once. Keys and values are held once: in a live
-cache, else as rows of the tree. A prompt that shares a prefix with an idle cache takes
-that cache over in place; only the part they do not share is copied out.
+cache, else as rows of the tree. Idle caches stay in their slots of the pool while there
+is memory. A prompt that continues one takes it over in place; any other gets a new one,
+or the least recently used, from which what only that one holds is copied out.
 
 For the engine thread only. `eviction` frees memory, `disk` writes to files.
 """
@@ -24,7 +25,7 @@ from mlx_gptoss.engine.prompt_cache.disk import DiskTier
 from mlx_gptoss.engine.prompt_cache.eviction import evict, evict_guesses
 from mlx_gptoss.engine.prompt_cache.files import PromptFiles, UnusableFile
 from mlx_gptoss.engine.prompt_cache.lease import CacheLease
-from mlx_gptoss.engine.prompt_cache.live_cache import LiveCache
+from mlx_gptoss.engine.prompt_cache.live_cache import CachePool, LiveCache
 from mlx_gptoss.engine.prompt_cache.options import DEFAULT_LIMIT
 from mlx_gptoss.engine.prompt_cache.snapshot_points import (
     MIN_SNAPSHOT_TOKENS,
@@ -40,7 +41,7 @@ from mlx_gptoss.engine.prompt_cache.tree import (
 )
 
 GUESSES_FRACTION = 0.25  # of `limit`, for snapshots where no prompt has parted yet
-MAX_IDLE_CACHES = 1  # live caches that are kept while no lease uses them
+MAX_IDLE_CACHES = 4  # live caches that are kept while no lease uses them
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class PromptCache:
 
     def __init__(
         self,
-        make_cache: Callable[[], Any],
+        pool: CachePool,
         *,
         message_ends: Collection[int] = (),
         limit: int = DEFAULT_LIMIT,
@@ -62,7 +63,7 @@ class PromptCache:
         self.limit = limit
         self.resident_bytes = 0
         self.tree = PrefixTree()
-        self._make_cache = make_cache
+        self._pool = pool
         self._message_ends = token_array(message_ends)
         self._live_caches: list[LiveCache] = []
         self._disk = None if files is None else DiskTier(files, self.tree)
@@ -100,7 +101,7 @@ class PromptCache:
 
     def acquire_empty(self) -> CacheLease:
         """Lease an empty KV cache whose content is dropped at the end."""
-        live = LiveCache(self._make_cache())
+        live = LiveCache(self._pool.make_cache())
         live.busy = True
         self._live_caches.append(live)
         return CacheLease(self, live, keep=False)
@@ -113,7 +114,7 @@ class PromptCache:
 
     def clear(self) -> None:
         """Drop everything that is not in use; files stay."""
-        for live in [x for x in self._live_caches if not x.busy]:
+        for live in self._idle:
             self._drop(live)
         for node in list(self.tree):
             if not node.live_caches and node.parent is not None:
@@ -123,16 +124,12 @@ class PromptCache:
     def shrink(self, max_bytes: int) -> None:
         """Reduce memory to `max_bytes`, as far as the caches in use allow."""
         self._evict(max_bytes)
-        for live in sorted(self._live_caches, key=lambda live: live.last_used):
-            if not live.busy and self.nbytes > max_bytes:
-                self._drop(live, trusted=False)
         self._update_size()
 
     @property
     def nbytes(self) -> int:
         """Bytes in memory; shared parts count once."""
-        in_use = sum(live.cache.nbytes for live in self._live_caches)
-        return in_use + sum(node.nbytes for node in self.tree)
+        return self._pool.nbytes + sum(node.nbytes for node in self.tree)
 
     @property
     def statistics(self) -> CacheStatistics:
@@ -185,17 +182,30 @@ class PromptCache:
         """Return the cache to use, and the part of the known path to restore."""
         points = [n for n, node in enumerate(known, start=1) if node.restorable]
         target = known[: points[-1]] if points else []
-        idle = [live for live in self._live_caches if not live.busy]
+        idle = self._idle
         for live in idle:  # at its own end a cache needs no snapshot
             depth = len(live.path)
             if depth > len(target) and live.path == known[:depth]:
                 return live, known[:depth]
-        if not idle:
-            self._live_caches.append(LiveCache(self._make_cache()))
-            return self._live_caches[-1], target
-        return max(
-            idle, key=lambda x: (count_common_nodes(x.path, target), x.last_used)
-        ), target
+
+        def shared(live: LiveCache) -> int:
+            count = count_common_nodes(live.path, target)
+            return target[count - 1].end if count else 0
+
+        # Taking over copies out what is not shared, a new cache copies what is.
+        cheap = [live for live in idle if live.end <= 2 * shared(live)]
+        if cheap:
+            return max(cheap, key=shared), target
+        if len(idle) >= MAX_IDLE_CACHES:
+            return idle[0], target
+        self._live_caches.append(LiveCache(self._pool.make_cache()))
+        return self._live_caches[-1], target
+
+    @property
+    def _idle(self) -> list[LiveCache]:
+        """The live caches that no lease uses, the least recently used first."""
+        idle = [live for live in self._live_caches if not live.busy]
+        return sorted(idle, key=lambda live: live.last_used)
 
     def _rows(self, node: PrefixNode) -> Any:
         """Return the full layers' keys and values of a node, if they are in memory."""
@@ -213,7 +223,7 @@ class PromptCache:
             live.cache.rebuild(live.end, rows, target[-1].snapshot)
             target[-1].guessed = False
         else:
-            live.cache = self._make_cache()
+            live.cache.free()
         for node in target[shared:]:
             live.push(node)
 
@@ -238,6 +248,7 @@ class PromptCache:
         self._live_caches.remove(live)
         if trusted:
             self._spill(live, 0)
+        live.cache.free()
         while live.path:
             node = live.pop()
             if node.is_empty:
@@ -278,10 +289,7 @@ class PromptCache:
         # Lazy arrays would keep everything they were computed from alive.
         snapshots = [n.snapshot.arrays for n in live.path if n.snapshot is not None]
         mx.eval([live.cache.arrays, *snapshots])
-        idle = sorted(
-            (x for x in self._live_caches if not x.busy), key=lambda x: x.last_used
-        )
-        for old in idle[:-MAX_IDLE_CACHES]:
+        for old in self._idle[:-MAX_IDLE_CACHES]:
             self._drop(old)
         self._evict()
         self._update_size()
@@ -327,9 +335,15 @@ class PromptCache:
     def _evict(self, max_bytes: int | None = None) -> None:
         """Bring memory under the limit, or under `max_bytes`."""
         evict_guesses(self.tree, int(self.limit * GUESSES_FRACTION))
-        excess = self.nbytes - (self.limit if max_bytes is None else max_bytes)
-        if excess > 0:
+        most = self.limit if max_bytes is None else max_bytes
+        if (excess := self.nbytes - most) > 0:
             self._count(evicted_tokens=evict(self.tree, self._live_caches, excess))
+        # Without a need for memory the last conversation can always be continued.
+        for live in self._idle[:-1] if max_bytes is None else self._idle:
+            if self.nbytes > most:
+                self._drop(live, trusted=False)
+        if self.nbytes > most:
+            self._pool.compact()
 
 
 def first_non_finite(

@@ -46,7 +46,7 @@ class LazyPromptCache:
         """Return the prompt cache. Only in the engine thread."""
         if self._cache is None:
             self._cache = PromptCache(
-                self._model().make_cache,
+                self._model().make_pool(),
                 message_ends=self._message_ends(),
                 limit=self._options.limit(self._plan),
                 files=self._files(),

@@ -25,6 +25,16 @@ class ReusableCache(Protocol):
     def rebuild(
         self, length: int, segments: Sequence[Any], snapshot: Any = None
     ) -> None: ...
+    def free(self) -> None: ...
+
+
+class CachePool(Protocol):
+    """The part of `mlx_gptoss.model.kv_cache.KVPool` that keeping prompts needs."""
+
+    @property
+    def nbytes(self) -> int: ...
+    def make_cache(self) -> Any: ...
+    def compact(self) -> None: ...
 
 
 class LiveCache:

@@ -11,7 +11,8 @@ from mlx_gptoss.engine.scheduler.kv_budget import KVBudget
 from mlx_gptoss.engine.scheduler.options import BatchOptions
 from mlx_gptoss.engine.sequence import Sequence
 from mlx_gptoss.errors import BusyError
-from mlx_gptoss.memory.sizes import CACHE_STEP
+
+ROOM_TO_GROW = 256  # tokens that a sequence must have room for when it starts
 
 
 class Admission:
@@ -27,7 +28,7 @@ class Admission:
 
     def has_memory(self, holding: Iterable[Sequence], sequence: Sequence) -> bool:
         """Whether a sequence and those that hold caches can all grow a little."""
-        lengths = [one.length + CACHE_STEP for one in (*holding, sequence)]
+        lengths = [one.length + ROOM_TO_GROW for one in (*holding, sequence)]
         return len(lengths) == 1 or self._kv_budget.fits(lengths)
 
     def refusal(

@@ -37,7 +37,7 @@ class ForwardPass:
 
     def __init__(self, model: Any) -> None:
         self._model = model  # returns the LanguageModel
-        self._started: list[mx.array] = []  # arrays of the last pass
+        self._started: list[mx.array] = []  # to wait for the last pass
         self._passes = 0
 
     def start(self, rows: list[PassRow]) -> mx.array | None:
@@ -65,9 +65,9 @@ class ForwardPass:
             logits = model.logits(wanted)[0].astype(mx.float32)
         # Of a chunk only the cache is needed, which saves the experts of the top layer.
         started = [x for row in chunks for x in row.sequence.cache.arrays]
-        started += [] if logits is None else [logits]
-        mx.async_eval(started)
-        before, self._started = self._started, started
+        marks = completion_marks(started) if logits is None else [logits]
+        mx.async_eval([*started, *marks])
+        before, self._started = self._started, marks
         mx.eval(before)
         return logits
 
@@ -81,6 +81,14 @@ class ForwardPass:
     def clear(self) -> None:
         """Release the arrays of the last pass."""
         self._started = []
+
+
+def completion_marks(arrays: list[mx.array]) -> list[mx.array]:
+    """Return what is computed once `arrays` are, and shares no memory with them.
+
+    A cache that is referred to would be copied by its next write.
+    """
+    return [x[:1, :1, :1, :1] + 0 for x in arrays[-1:]]
 
 
 def input_ids(rows: list[PassRow]) -> mx.array:

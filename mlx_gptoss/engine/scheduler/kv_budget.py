@@ -1,16 +1,18 @@
 """KV budget: which sequences fit at once, by the bytes of their keys and values.
 
-Knows sizes only. Counts what will be allocated: caches rounded up to CACHE_STEP, the
-logits rows of sampling, and the scratch of prompts longer than was planned for.
+Knows sizes only. Counts what will be allocated: the slots of the pool with their
+padding, the logits rows of sampling, and the scratch of prompts longer than was planned
+for.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import partial
 
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.format.config import ModelConfig
-from mlx_gptoss.memory import Plan, format_bytes, kv_bytes
-from mlx_gptoss.memory.sizes import CACHE_STEP, scratch_bytes
+from mlx_gptoss.memory import Plan, format_bytes
+from mlx_gptoss.memory.sizes import scratch_bytes
+from mlx_gptoss.model.kv_sizes import pool_bytes
 
 LIVE_LOGITS_ROWS = 6  # float32 rows (V,) alive while a token is sampled
 
@@ -23,42 +25,38 @@ class KVBudget:
     ) -> None:
         self.capacity: int | None = None  # bytes
         self.max_sequence_tokens: int | None = None  # tokens of one sequence alone
-        self._sequence_bytes: Callable[[int], int] = lambda steps: 0
-        self._extra_scratch_bytes: Callable[[int], int] = lambda steps: 0
+        self._cache_bytes: Callable[[list[int]], int] = lambda lengths: 0
+        self._extra_scratch_bytes: Callable[[int], int] = lambda longest: 0
+        self._logits_bytes = 0  # of one sequence
         if config is None or plan is None:
             return
         planned = plan.budget.bytes - plan.total_bytes + plan.kv_bytes
         self.capacity = planned if kv_memory is None else kv_memory
+        self._logits_bytes = LIVE_LOGITS_ROWS * config.vocab_size * 4
 
-        @cache
-        def need(steps: int) -> int:
-            tokens = max(steps * CACHE_STEP, config.sliding_window)
-            rows = LIVE_LOGITS_ROWS * config.vocab_size * 4
-            return kv_bytes(config, tokens, float_bytes=plan.float_bytes) + rows
-
-        @cache
-        def scratch(steps: int) -> int:
+        def extra_scratch(longest: int) -> int:
             wanted = scratch_bytes(
                 config,
-                steps * CACHE_STEP,
+                longest,
                 float_bytes=plan.float_bytes,
                 metal=plan.budget.metal,
                 chunk=plan.prefill_chunk,
             )
             return max(0, wanted - plan.scratch_bytes)
 
-        self._sequence_bytes, self._extra_scratch_bytes = need, scratch
+        self._cache_bytes = partial(pool_bytes, config, float_bytes=plan.float_bytes)
+        self._extra_scratch_bytes = extra_scratch
         self.max_sequence_tokens = self._longest_fit(config.max_position_embeddings)
 
-    def sequence_bytes(self, tokens: int) -> int:
-        """Return the bytes of one sequence of `tokens` tokens."""
-        return self._sequence_bytes(-(-tokens // CACHE_STEP))
+    def cache_bytes(self, lengths: list[int]) -> int:
+        """Return the bytes that a pool takes for sequences of these lengths."""
+        return self._cache_bytes(lengths)
 
     def total_bytes(self, lengths: list[int]) -> int:
         """Return the bytes of sequences of these lengths, with their shared scratch."""
-        longest = max(lengths, default=0)
-        working = self._extra_scratch_bytes(-(-longest // CACHE_STEP))
-        return sum(self.sequence_bytes(length) for length in lengths) + working
+        rows = len(lengths) * self._logits_bytes
+        scratch = self._extra_scratch_bytes(max(lengths, default=0))
+        return self.cache_bytes(lengths) + rows + scratch
 
     def fits(self, lengths: list[int]) -> bool:
         """Whether sequences of these lengths (tokens) fit at once."""
@@ -78,12 +76,12 @@ class KVBudget:
         )
 
     def _longest_fit(self, most: int) -> int:
-        """Return the longest sequence that fits alone, by bisection over steps."""
-        low, high = 0, -(-most // CACHE_STEP)
+        """Return the longest sequence that fits alone, by bisection."""
+        low, high = 0, most
         while low < high:
             middle = (low + high + 1) // 2
-            if self.fits([middle * CACHE_STEP]):
+            if self.fits([middle]):
                 low = middle
             else:
                 high = middle - 1
-        return min(low * CACHE_STEP, most)
+        return low

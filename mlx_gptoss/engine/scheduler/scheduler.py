@@ -288,7 +288,9 @@ class Scheduler:
         if self.kv_budget.capacity is None or total == self._reserved_bytes:
             return
         self._reserved_bytes = total
-        in_use = sum(one.cache.nbytes for one in self._holding if one.lease is not None)
+        in_use = self.kv_budget.cache_bytes(
+            [one.cache.offset for one in self._holding if one.lease is not None]
+        )
         self.prompts.open().shrink(self.kv_budget.capacity - max(0, total - in_use))
 
     def _preempt(self, sequence: Sequence) -> None:

@@ -1,31 +1,38 @@
 """KV cache: keys and values of the tokens so far; no attention, no weights.
 
-`FullCache` keeps every key and can be trimmed. `WindowCache` keeps the last `window`
-keys; older ones are gone, but its state can be saved and restored. `KVCache` holds one
-or the other per layer. Take a `snapshot()` at an offset, or `request_snapshots` before
-a chunk passes several, and `restore()` returns there without another prefill. Keys and
-values of the full layers can be copied out as a `Segment`; `rebuild` puts segments and
-a snapshot into a cache and so reaches any offset.
+slabs.py     slots of one capacity: per layer an array of keys and one of values
+pool.py      the slabs of all layers, shared by the rows of a batch
+cache.py     one sequence, a row of a pool: snapshots, segments, rewinding
+window.py    rings: the last keys of a window layer
+batch.py     one forward pass: what is written where, and what is attended to
+snapshot.py  copies that are kept: `Snapshot` and `Segment`
+
+A full layer keeps every key and can be trimmed. A window layer keeps the last `window`
+keys; older ones are gone, but its state can be saved and restored. Take a `snapshot()`
+at an offset, or `request_snapshots` before a chunk passes several, and `restore()`
+returns there without another prefill. Keys and values of the full layers can be copied
+out as a `Segment`; `rebuild` puts segments and a snapshot into a cache and so reaches
+any offset.
 """
 
-from mlx_gptoss.model.kv_cache.cache import KVCache, stack_caches
-from mlx_gptoss.model.kv_cache.full import GROWTH, FullCache
+from mlx_gptoss.model.kv_cache.batch import PackedRows, RowChunk, Spans
+from mlx_gptoss.model.kv_cache.cache import KVCache
+from mlx_gptoss.model.kv_cache.pool import KVPool
 from mlx_gptoss.model.kv_cache.snapshot import (
     KeysValues,
     LayerState,
     Segment,
     Snapshot,
 )
-from mlx_gptoss.model.kv_cache.window import WindowCache
 
 __all__ = [
-    "GROWTH",
-    "FullCache",
     "KVCache",
+    "KVPool",
     "KeysValues",
     "LayerState",
+    "PackedRows",
+    "RowChunk",
     "Segment",
     "Snapshot",
-    "WindowCache",
-    "stack_caches",
+    "Spans",
 ]

@@ -1,51 +1,124 @@
-"""The KV cache of all layers, its snapshots and segments.
+"""The KV cache of one sequence: a row of a pool, its snapshots and segments.
 
-Dimensions: B batch, Hk key/value heads, L new tokens, S keys attended, D head dim.
+Dimensions: Hk key/value heads, D head dim.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from mlx_gptoss.model.kv_cache.full import FullCache
-from mlx_gptoss.model.kv_cache.snapshot import KeysValues, Segment, Snapshot
-from mlx_gptoss.model.kv_cache.window import WindowCache
+from mlx_gptoss.model.kv_cache.slabs import Slabs
+from mlx_gptoss.model.kv_cache.snapshot import LayerState, Segment, Snapshot
+from mlx_gptoss.model.kv_sizes import slot_capacity
 
-PADDING_MULTIPLE = 64  # keys to which stacked caches are padded
+if TYPE_CHECKING:
+    from mlx_gptoss.model.kv_cache.pool import KVPool
 
 
 class KVCache:
-    """One FullCache or WindowCache per layer."""
+    """One row of a pool. It takes its slots when tokens come, and `free` returns them.
 
-    def __init__(self, layers: Sequence[FullCache | WindowCache]) -> None:
-        self.layers = tuple(layers)
-        self._snapshot_offsets: frozenset[int] = frozenset()
+    `slabs` and `slot` say where its full layers are; `ring` is its slot of
+    `pool.rings`. The forward pass writes there and then moves `offset`.
+    """
 
-    def __len__(self) -> int:
-        return len(self.layers)
-
-    def __iter__(self) -> Iterator[FullCache | WindowCache]:
-        return iter(self.layers)
-
-    @property
-    def offset(self) -> int:
-        """Number of tokens seen."""
-        return self.layers[0].offset
+    def __init__(self, pool: "KVPool") -> None:
+        self.pool = pool
+        self.offset = 0  # tokens seen
+        self.slabs: Slabs | None = None
+        self.slot = 0
+        self.ring: int | None = None
+        self.snapshot_offsets: frozenset[int] = frozenset()
+        # Rings of each window layer, saved as the requested offsets were passed.
+        self.saved_states: dict[int, list[LayerState]] = {}
 
     @property
     def arrays(self) -> list[mx.array]:
-        """The arrays to evaluate after a prefill chunk whose logits are not needed."""
-        return [x for layer in self.layers for x in layer.arrays]
+        """The arrays to evaluate after a prefill chunk whose logits are not needed.
+
+        The slabs of other rows are among them. Keep no reference: a slab that is
+        referred to is copied by the next write.
+        """
+        slabs = [] if self.slabs is None else self.slabs.arrays
+        rings = [] if self.ring is None else self.pool.rings.arrays
+        return [*slabs, *rings, *self._saved_arrays]
+
+    @property
+    def _saved_arrays(self) -> list[mx.array]:
+        states = [state for layers in self.saved_states.values() for state in layers]
+        return [x for state in states for x in state[1:] if x is not None]
 
     @property
     def nbytes(self) -> int:
-        """Bytes allocated."""
-        return sum(x.nbytes for x in self.arrays)
+        """Bytes of its slots and of snapshots that were not taken yet."""
+        slot = 0 if self.slabs is None else self.slabs.slot_bytes
+        ring = 0 if self.ring is None else self.pool.rings.slot_bytes
+        return slot + ring + sum(x.nbytes for x in self._saved_arrays)
+
+    def prepare(self, length: int) -> None:
+        """Make ready for a forward pass that writes `length` more tokens."""
+        if self.saved_states:  # lazy copies refer to slabs that are about to change
+            mx.eval(self._saved_arrays)
+        self.reserve(self.offset + length)
+
+    def reserve(self, tokens: int) -> None:
+        """Take slots for `tokens` tokens; a longer one than before is copied into."""
+        if self.ring is None:
+            self.ring = self.pool.rings.take(self)
+        if self.slabs is None:
+            self.slabs = self.pool.slabs(slot_capacity(tokens))
+            self.slot = self.slabs.take(self)
+        elif tokens > self.slabs.capacity:
+            self._move(self.pool.slabs(slot_capacity(tokens)))
+
+    def _move(self, target: Slabs) -> None:
+        """Copy the full layers into a slot of another capacity.
+
+        Peak memory: both slots of one layer, beside what `target` grows by.
+        """
+        source, slot = self.slabs, self.slot
+        assert source is not None
+        self.slabs, self.slot = target, target.take(self)
+        source.hand_over(slot, target, self.slot, self.offset)
+
+    def compact(self, slabs: Slabs) -> None:
+        """Move to the first free slot of the same slabs: of full layers or rings."""
+        length, slot = min(self.offset, slabs.capacity), slabs.take(self)
+        if slabs is self.slabs:
+            slabs.hand_over(self.slot, slabs, slot, length)
+            self.slot = slot
+        else:
+            assert self.ring is not None
+            slabs.hand_over(self.ring, slabs, slot, length)
+            self.ring = slot
+
+    def free(self) -> None:
+        """Return the slots to the pool; the cache is empty then, and can be reused."""
+        if self.slabs is not None:
+            self.slabs.free(self.slot, self.slabs.capacity)
+        if self.ring is not None:
+            self.pool.rings.free(self.ring, self.pool.rings.capacity)
+        self.slabs = self.ring = None
+        self.offset = 0
+        self.snapshot_offsets, self.saved_states = frozenset(), {}
 
     def snapshot(self) -> Snapshot:
-        """Save the window layers as they are now (copied only once they change)."""
-        windows = [x.state for x in self.layers if isinstance(x, WindowCache)]
-        return Snapshot(self.offset, tuple(windows))
+        """Copy the window layers as they are now."""
+        rings = self.pool.rings
+        if self.ring is None or not self.offset:
+            empty: LayerState = (self.offset, None, None)
+            return Snapshot(self.offset, (empty,) * rings.layers)
+        states = [self.copy_ring(layer, self.offset) for layer in range(rings.layers)]
+        found = Snapshot(self.offset, tuple(states))
+        mx.eval(found.arrays)
+        return found
+
+    def copy_ring(self, layer: int, offset: int) -> LayerState:
+        """Copy the rings of one window layer, lazily."""
+        assert self.ring is not None
+        rings = self.pool.rings
+        return offset, *rings.copy(layer, self.ring, 0, rings.capacity)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Return to a snapshot of this cache: restore windows, trim full layers.
@@ -53,33 +126,40 @@ class KVCache:
         The full layers must still start with the tokens they had at the snapshot.
         """
         assert snapshot.offset <= self.offset, f"{snapshot.offset=} {self.offset=}"
-        states = iter(snapshot.windows)
-        for layer in self.layers:
-            if isinstance(layer, WindowCache):
-                layer.state = next(states)
-            else:
-                layer.trim(layer.offset - snapshot.offset)
+        self._restore_rings(snapshot)
+
+    def _restore_rings(self, snapshot: Snapshot) -> None:
+        self.offset = snapshot.offset
+        for layer, (_, keys, values) in enumerate(snapshot.windows):
+            if keys is not None and values is not None:
+                assert self.ring is not None
+                self.pool.rings.write(layer, self.ring, 0, keys, values)
 
     def request_snapshots(self, offsets: Iterable[int]) -> None:
         """Save snapshots as these offsets are passed; replaces earlier requests."""
-        self._snapshot_offsets = frozenset(offsets)
-        for layer in self._windows:
-            layer.snapshot_offsets = self._snapshot_offsets
+        self.snapshot_offsets = frozenset(offsets)
 
     def take_snapshots(self) -> list[Snapshot]:
         """Return the requested snapshots saved since the last call, in order."""
-        passed = sorted(x for x in self._snapshot_offsets if x <= self.offset)
+        passed = sorted(x for x in self.snapshot_offsets if x <= self.offset)
         if not passed:
             return []
-        self.request_snapshots(self._snapshot_offsets.difference(passed))
+        self.request_snapshots(self.snapshot_offsets.difference(passed))
+        mx.eval(self._saved_arrays)
+        states = [self.saved_states.pop(offset) for offset in passed]
         return [
-            Snapshot(offset, tuple(x.saved_states.pop(offset) for x in self._windows))
-            for offset in passed
+            Snapshot(offset, tuple(layers))
+            for offset, layers in zip(passed, states, strict=True)
         ]
 
     def copy_segment(self, start: int, end: int) -> Segment:
         """Copy the keys and values of tokens `start` to `end` from the full layers."""
-        return Segment(tuple(layer.copy_segment(start, end) for layer in self._full))
+        assert self.slabs is not None and end <= self.offset, f"{end=} {self.offset=}"
+        layers = range(self.slabs.layers)
+        pairs = [self.slabs.copy(layer, self.slot, start, end) for layer in layers]
+        found = Segment(tuple(pairs))
+        mx.eval(found.arrays)
+        return found
 
     def rebuild(
         self, length: int, segments: Sequence[Segment], snapshot: Snapshot | None = None
@@ -89,49 +169,32 @@ class KVCache:
         `snapshot` is the one at the new end, or None if the windows are there already.
         Peak memory: the result and a second copy of one layer.
         """
-        for n, layer in enumerate(self._full):
-            layer.rebuild(length, [part.layers[n] for part in segments])
-            mx.eval(layer.arrays)  # one layer at a time, so that only one exists twice
+        assert length <= self.offset, f"{length=} {self.offset=}"
+        end = length + sum(segment.length for segment in segments)
         if snapshot is not None:
-            for layer, state in zip(self._windows, snapshot.windows, strict=True):
-                layer.state = state
-
-    @property
-    def _windows(self) -> list[WindowCache]:
-        return [x for x in self.layers if isinstance(x, WindowCache)]
-
-    @property
-    def _full(self) -> list[FullCache]:
-        return [x for x in self.layers if isinstance(x, FullCache)]
+            end = snapshot.offset
+        self.offset = length
+        self.reserve(end)
+        assert self.slabs is not None
+        if 2 * slot_capacity(end) <= self.slabs.capacity:
+            self._move(self.pool.slabs(slot_capacity(end)))
+        for layer in range(self.slabs.layers):
+            at = length
+            for k, v in (segment.layers[layer] for segment in segments):
+                self.slabs.write(layer, self.slot, at, k, v)
+                at += k.shape[2]
+        self.offset = end
+        if snapshot is not None:
+            self._restore_rings(snapshot)
+        mx.eval(self.arrays)
 
     def can_trim(self, count: int) -> bool:
         """Return whether the last `count` tokens can be dropped without a snapshot."""
-        return all(layer.can_trim(count) for layer in self.layers)
+        rings = self.pool.rings
+        complete = count == 0 or not rings.layers or self.offset <= rings.capacity
+        return 0 <= count <= self.offset and complete
 
     def trim(self, count: int) -> None:
         """Drop the last `count` tokens; requires `can_trim(count)`."""
-        for layer in self.layers:
-            layer.trim(count)
-
-
-def stack_caches(caches: Sequence[FullCache | WindowCache]) -> KeysValues:
-    """Copy caches of one layer side by side, padded to one length: (B, Hk, S, D).
-
-    S is rounded up, so that most steps reuse the buffers of the step before.
-    """
-    pairs = [cache.buffers for cache in caches]
-    longest = max(cache.length for cache in caches)
-    room = -(-longest // PADDING_MULTIPLE) * PADDING_MULTIPLE
-    keys, values = (
-        mx.concatenate([fit_length(x, room) for x in side])
-        for side in zip(*pairs, strict=True)
-    )
-    return keys, values
-
-
-def fit_length(x: mx.array, room: int) -> mx.array:
-    """Cut (B, Hk, S, D) to `room` keys, or pad it with zeros."""
-    missing = room - x.shape[2]
-    if missing > 0:
-        return mx.pad(x, [(0, 0), (0, 0), (0, missing), (0, 0)])
-    return x[:, :, :room] if missing else x
+        assert self.can_trim(count), f"{count=} {self.offset=}"
+        self.offset -= count

@@ -19,6 +19,11 @@ class Segment:
     layers: tuple[KeysValues, ...]  # (B, Hk, n, D) each
 
     @property
+    def length(self) -> int:
+        """Number of tokens; 0 for a model without full layers."""
+        return self.layers[0][0].shape[2] if self.layers else 0
+
+    @property
     def arrays(self) -> list[mx.array]:
         return [x for pair in self.layers for x in pair]
 
