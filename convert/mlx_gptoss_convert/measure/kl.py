@@ -126,7 +126,8 @@ def run_block(
     for place, batch in enumerate(batches):
         rotate = make_rotation(periods, 0, batch.ids.shape[1])
         hidden = mx.array(states.load(number, place))
-        states.save(number, place, np.array(block(hidden, rotate, Masks(), None)))
+        out = block(hidden, rotate, Masks(), None, [hidden.shape[1]])
+        states.save(number, place, np.array(out))
 
 
 def compare_heads(
