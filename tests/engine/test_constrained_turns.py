@@ -22,7 +22,7 @@ from tests.support.adversary import adversary
 from tests.support.fakes import byte_tokenizer
 from tests.support.turns import FREE, SOME_TOOLS, Count, count_turns
 
-FEW, MANY, MOST = 3, 500, 1000
+FEW, MANY, MOST = 2, 500, 1000
 QUESTIONS = (
     "What is 417 + 285?",
     "What is the weather in Oslo?",

@@ -19,7 +19,7 @@ from tests.support.vocabulary import O200k, ids_of, is_oss_harmony, oracle
 
 VOCABULARY = O200k()
 ASSISTANT = openai_harmony.Role.ASSISTANT
-EXAMPLES = 3000
+EXAMPLES = 1000
 SOAK_EXAMPLES = 50_000
 
 Read = tuple[Any, ...]  # channel, recipient, content type, text, role, name

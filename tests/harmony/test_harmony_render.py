@@ -27,7 +27,7 @@ from tests.support.vocabulary import O200k, is_oss_harmony, oracle
 VOCABULARY = O200k()
 KEEP = openai_harmony.RenderConversationConfig(auto_drop_analysis=False)
 ASSISTANT = openai_harmony.Role.ASSISTANT
-EXAMPLES = 1000
+EXAMPLES = 300
 SOAK_EXAMPLES = 10_000
 START = VOCABULARY.special("<|start|>")
 WEATHER = m.ToolDescription(
