@@ -76,8 +76,7 @@ class AnswerStream:
     ) -> None:
         self.prompt = prompt
         self.parser = prompt.parser
-        self.started = asyncio.Event()  # prefill is done, or the answer has ended
-        self.progress: PromptProgress | None = None  # until it has started
+        self.progress: PromptProgress | None = None  # until the first token
         self.on_progress: OnPromptProgress = lambda progress: None
         self._runtime = runtime
         self._on_end = on_end
@@ -88,7 +87,7 @@ class AnswerStream:
         self._cancelled = False
         self._stats: Statistics | None = None
         self._error: BaseException | None = None
-        self._ended = False
+        self._started = self._ended = False
         self._completion_tokens = 0
         self._read_steps = 0
 
@@ -212,7 +211,7 @@ class AnswerStream:
             self._cancelled = True
 
     def _add_progress(self, progress: PromptProgress) -> None:
-        if self.started.is_set():  # a preempted answer reads its prompt again
+        if self._started:  # a preempted answer reads its prompt again
             return
         self.progress = progress
         if self.prompt.reports_progress:
@@ -220,19 +219,15 @@ class AnswerStream:
         self.on_progress(progress)
 
     def _add_step(self, step: Step) -> None:
-        self._start_answer()
+        self._started, self.progress = True, None
         self._steps.put_nowait(step)
-
-    def _start_answer(self) -> None:
-        self.started.set()
-        self.progress = None
 
     def _end(self, stats: Statistics | None, error: BaseException | None) -> None:
         if self._ended:  # the first end counts
             return
         self._ended = True
+        self._started, self.progress = True, None
         self._stats, self._error = stats, error
-        self._start_answer()
         self._steps.put_nowait(None)
 
 
@@ -250,9 +245,6 @@ async def start_answers(
     group = object()
     try:
         for prompt in prompts:
-            same = [answer for answer in answers if answer.prompt.ids == prompt.ids]
-            if same:
-                await same[0].started.wait()  # then the prompt is in the cache
             answers.append(AnswerStream(runtime, prompt, on_end, group))
             await answers[-1].start()
     except BaseException:

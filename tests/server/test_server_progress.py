@@ -120,3 +120,25 @@ def test_a_whole_reply_and_a_short_prompt_say_nothing(runtime: Runtime) -> None:
 
     assert "prompt_progress" not in whole
     assert not any(line.startswith(":") for line in short.splitlines())
+
+
+def test_several_choices_report_one_reading_of_their_prompt(runtime: Runtime) -> None:
+    """They used to begin their stream once the prompt was read."""
+    text = streamed(runtime, "/v1/chat/completions", n=3, return_progress=True)
+
+    reports = [one for one in data(text) if "prompt_progress" in one]
+    read = [one for one in reports if one["prompt_progress"]["processed"]]
+    by_choice = [
+        [
+            one["prompt_progress"]["processed"] - one["prompt_progress"]["cache"]
+            for one in read
+            if one["choices"][0]["index"] == n
+        ]
+        for n in range(3)
+    ]
+    total = reports[0]["prompt_progress"]["total"]
+    assert by_choice[0][-1] == total
+    assert all(counts[-1] < CHUNK for counts in by_choice[1:])
+    assert COMMENT.search(text)
+    fed = sum(len(feed) for feed in runtime.model.feeds)
+    assert fed < total + 2 * CHUNK
