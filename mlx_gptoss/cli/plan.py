@@ -20,9 +20,14 @@ if TYPE_CHECKING:
     from mlx_gptoss.engine.forecast import Forecast, PlannedModel
     from mlx_gptoss.memory import Plan, Range
 
-FORMULA = (
-    "ms a token = active bytes / (65 % of memory bandwidth) + streamed layers x wait "
-    "+ (1 - hit rate) x experts' bytes / (90 % of SSD)"
+DIGITS = 3  # significant, so that rounding keeps bounds as close as they are
+GUESSED = (
+    "ms a token = active bytes / (65 % of memory bandwidth) + rest + streamed layers x "
+    "wait + (1 - hit rate) x experts' bytes / (90 % of SSD)"
+)
+MEASURED = (
+    "ms a token = products, and the rest of a step, at measured costs + streamed "
+    "layers x wait + (1 - hit rate) x experts' bytes / SSD"
 )
 
 
@@ -172,7 +177,7 @@ def _report(found: "Forecast") -> str:
         width = max(len(other.change) for other in found.alternatives)
         lines += [
             f"  {other.change:<{width}}  {_mode(other.plan)}, "
-            f"{range_text(other.prediction.tokens_per_second)} tok/s"
+            f"{bounds_text(other.prediction.tokens_per_second)} tok/s"
             for other in found.alternatives
         ]
     return "\n".join(lines)
@@ -208,21 +213,23 @@ def _placement(made: "Plan", layers: int, experts: int) -> list[str]:
 
 def _speed(found: "Forecast") -> list[str]:
     speed, machine = found.prediction, found.prediction.machine
-    terms = speed.terms
+    terms, is_guess = speed.terms, speed.basis == "guess"
+    first = f"first token of a prompt of {speed.prompt_tokens:,} after "
     lines = [
-        f"Expected: {range_text(speed.tokens_per_second)} tokens a second, first token "
-        f"of a prompt of {speed.prompt_tokens:,} after "
-        f"{range_text(speed.first_token_seconds)} s",
-        f"  {FORMULA}",
-        f"  {sum(terms.values()):.1f} ms = {terms['memory']:.1f} memory + "
-        f"{terms['sync']:.1f} waits + {terms['disk']:.1f} disk",
+        f"{'Guess' if is_guess else 'Expected'}: "
+        f"{bounds_text(speed.tokens_per_second)} tokens a second, {first}"
+        f"{bounds_text(speed.first_token_seconds)} s",
+        *_basis(found),
+        f"  {GUESSED if is_guess else MEASURED}",
+        f"  {sum(terms.values()):.3g} ms = {terms['memory']:.3g} memory and products + "
+        f"{terms['rest']:.3g} rest + {terms['sync']:.3g} waits + "
+        f"{terms['disk']:.3g} disk",
         f"  {machine.bandwidth / 1e9:.0f} GB/s memory, {machine.ssd / 1e9:.1f} GB/s "
         f"SSD, {1e3 * machine.sync_seconds:.2f} ms a wait: {machine.source}",
     ]
     if machine.expert_rate is not None:
         lines.append(
-            f"  experts are multiplied at {machine.expert_rate / 1e9:.1f} GB/s, which "
-            "stands for their part of the active bytes"
+            f"  experts are multiplied at {machine.expert_rate / 1e9:.1f} GB/s"
         )
     if found.plan.slots:
         lines.append(
@@ -231,8 +238,34 @@ def _speed(found: "Forecast") -> list[str]:
     return lines
 
 
+def _basis(found: "Forecast") -> list[str]:
+    """Say plainly which parts of a prediction are guessed."""
+    if found.prediction.basis == "guess":
+        return [
+            "  nothing was measured, so that this is only a guess: run "
+            "`mlx-gptoss probe` on the machine"
+        ]
+    if found.prediction.guessed_hits:
+        return [
+            "  partly a guess: how often experts are found in slots is not known "
+            "(`trace record` counts it)"
+        ]
+    return []
+
+
 def _mode(made: "Plan") -> str:
     return f"{made.mode}, {made.least_slots} slots" if made.slots else made.mode
+
+
+def bounds_text(figure: "Range") -> str:
+    """Format the bounds of a prediction, "95.2 to 148"."""
+    return f"{_significant(figure.low)} to {_significant(figure.high)}"
+
+
+def _significant(value: float) -> str:
+    if round(value) >= 10**DIGITS:
+        return f"{value:,.0f}"
+    return f"{value:#.{DIGITS}g}".removesuffix(".")
 
 
 def range_text(figure: "Range", digits: int = 1) -> str:

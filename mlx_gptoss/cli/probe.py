@@ -3,12 +3,18 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mlx_gptoss.cli.options import MemorySizeType, json_option
+from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.terminal import note
+from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.files import make_folder, require_writable
+
+if TYPE_CHECKING:
+    from mlx_gptoss.memory.saved_probe import Probe
 
 
 @click.command(short_help="Measure this disk and device")
@@ -24,25 +30,48 @@ from mlx_gptoss.files import make_folder, require_writable
     show_default=True,
     help="Bytes to write and read; deleted afterwards",
 )
+@click.option(
+    "--force", is_flag=True, help="Keep what was measured although the machine was busy"
+)
 @json_option
-def probe(folder: Path | None, size: int, as_json: bool) -> None:
-    """Measure disk, memory and synchronization of this machine, for later plans.
+@pass_services
+def probe(
+    services: Services, *, folder: Path | None, size: int, force: bool, as_json: bool
+) -> None:
+    """Measure disk, memory and arithmetic of this machine, for later plans.
 
-    The disk is read past the system's cache.
+    The disk is read past the system's cache. What is measured while other programs are
+    at work would be wrong later, so that it is printed but not kept, unless `--force`
+    is given; plans then say so.
     """
-    from mlx_gptoss.diagnostics.probe import probe as measure
     from mlx_gptoss.memory.saved_probe import probe_file, save_probe
 
     make_folder(probe_file().parent)
     require_writable(probe_file())
-    found = measure(folder, size=size, progress=note)
-    path = save_probe(found)
+    found = services.probe(folder, size=size, progress=note)
+    path = save_probe(found) if force or not found.doubts else None
     if as_json:
-        click.echo(json.dumps(asdict(found) | {"file": str(path)}, indent=2))
-        return
-    click.echo(f"disk    {found.ssd / 1e9:.2f} GB/s, uncached")
-    click.echo(f"memory  {found.bandwidth / 1e9:.1f} GB/s")
+        file = None if path is None else str(path)
+        click.echo(json.dumps(asdict(found) | {"file": file}, indent=2))
+    else:
+        click.echo("\n".join(_figures(found)))
+    doubts = "; ".join(found.doubts)
+    if path is None:
+        raise GptOssError(
+            f"nothing was kept, because {doubts}: probe again when nothing else runs, "
+            "or keep it with `--force`"
+        )
+    note(f"kept in {path}" + (f", although {doubts}" if doubts else ""))
+
+
+def _figures(found: "Probe") -> list[str]:
+    lines = [
+        f"disk    {found.ssd / 1e9:.2f} GB/s, uncached",
+        f"memory  {found.bandwidth / 1e9:.1f} GB/s",
+    ]
     if found.experts:
-        click.echo(f"experts {found.experts / 1e9:.1f} GB/s, multiplied")
-    click.echo(f"wait    {1e3 * found.sync_seconds:.3f} ms a streamed layer")
-    note(f"kept in {path}")
+        lines.append(f"experts {found.experts / 1e9:.1f} GB/s, multiplied")
+    lines.append(f"wait    {1e3 * found.sync_seconds:.3f} ms a streamed layer")
+    if found.costs is not None:
+        lines.append(f"layer   {1e3 * found.costs.layer:.3f} ms beside its products")
+    return lines

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlx_gptoss.engine.sampling_params import SamplingParams
     from mlx_gptoss.engine.scheduler import BatchOptions
     from mlx_gptoss.memory import Budget, Machine
+    from mlx_gptoss.memory.saved_probe import Probe
 
 
 def _load(model: str, **options: Any) -> "Runtime":
@@ -65,6 +66,12 @@ def _device() -> "tuple[Machine, Budget]":
     return describe_this_machine(), device_budget()
 
 
+def _probe(folder: Path | None, **options: Any) -> "Probe":
+    from mlx_gptoss.diagnostics.probe import probe
+
+    return probe(folder, **options)
+
+
 @dataclass(frozen=True)
 class Services:
     """The parts a command uses: `load`, `Chat`, saved sessions, and the Hub."""
@@ -75,6 +82,7 @@ class Services:
     forget_prompts: Callable[[], int] = _forget_prompts
     shrink_prompts: Callable[[int], int] = _shrink_prompts
     device: "Callable[[], tuple[Machine, Budget]]" = _device
+    probe: "Callable[..., Probe]" = _probe
     hub: Hub = field(default_factory=Hub)
 
     def open(self, options: LoadOptions, *, harmony: bool = True) -> "Runtime":

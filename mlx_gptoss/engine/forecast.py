@@ -85,7 +85,7 @@ class Forecast:
         return {
             "model": self.model.name,
             "recipe": self.model.recipe,
-            "machine": vars(self.prediction.machine),
+            "machine": machine_as_json(self.prediction.machine),
             "plan": plan_as_json(self.plan, self.model.config),
             "prediction": prediction_as_json(self.prediction),
             "alternatives": [
@@ -266,9 +266,20 @@ def plan_as_json(plan: Plan, config: ModelConfig) -> dict[str, Any]:
     }
 
 
+def machine_as_json(machine: Machine) -> dict[str, Any]:
+    """Return a machine as JSON values, without the costs that a probe measured."""
+    return {name: value for name, value in vars(machine).items() if name != "costs"}
+
+
 def prediction_as_json(prediction: Prediction) -> dict[str, Any]:
-    """Return a prediction as JSON values."""
+    """Return a prediction as JSON values.
+
+    Ranges have both ends, `low` and `high`; `basis` is "probe" if the machine was
+    measured, else "guess", and `guessed` names what a probe cannot measure.
+    """
     return {
+        "basis": prediction.basis,
+        "guessed": ["hit_rate"] if prediction.guessed_hits else [],
         "tokens_per_second": vars(prediction.tokens_per_second),
         "first_token_seconds": vars(prediction.first_token_seconds),
         "hit_rate": vars(prediction.hit_rate),

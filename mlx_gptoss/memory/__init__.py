@@ -6,6 +6,9 @@ sizes.py     bytes of a model's parts, caches and scratch memory
 plan.py      resident, hybrid or streamed experts, and how many slots
 machines.py  Apple chips as data
 saved_probe.py  measurements of this machine by `mlx-gptoss probe`
+costs.py     measured seconds of the parts of a forward pass
+step_time.py  seconds of a forward pass, added up from them
+hit_rates.py  hit rates of expert slots by their number
 speed.py     tokens per second and time to the first token, with bounds
 advice.py    errors for models that do not fit, with a remedy
 wired.py     memory that the GPU keeps resident
@@ -16,6 +19,7 @@ Opens no weights and allocates no array. GB = 10^9 bytes in text; in the API byt
 
 from mlx_gptoss.memory.advice import SYSTEM_RESERVE, require_fit
 from mlx_gptoss.memory.budget import Budget, device_budget
+from mlx_gptoss.memory.hit_rates import HitCurve
 from mlx_gptoss.memory.machines import Machine, Range, describe_device, find_chip
 from mlx_gptoss.memory.plan import (
     Plan,
@@ -31,7 +35,7 @@ from mlx_gptoss.memory.sizes import (
     recipe_bytes,
     recipe_parts,
 )
-from mlx_gptoss.memory.speed import HitCurve, Prediction, predict
+from mlx_gptoss.memory.speed import Prediction, predict
 from mlx_gptoss.memory.units import format_bytes, parse_bytes
 
 __all__ = [

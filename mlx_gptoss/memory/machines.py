@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.memory.budget import Budget
+from mlx_gptoss.memory.costs import Costs
 from mlx_gptoss.memory.units import format_bytes
 
 GIGA, GIB = 10**9, 2**30
@@ -20,6 +21,8 @@ WORKING_SET_SHARES = ((8, 0.66), (16, 0.70))  # up to this many GiB, share
 WORKING_SET_SHARE = 0.75
 # One GPU synchronization per streamed layer: others measured 0.25 to 2 ms.
 SYNC_SECONDS = 0.6e-3
+# A layer of a decode step is about 20 operations of 3 microseconds on a GPU.
+LAYER_SECONDS = 60e-6
 
 
 @dataclass(frozen=True)
@@ -35,18 +38,25 @@ class Range:
 class Machine:
     """A machine's rates: bytes and operations per second, seconds per synchronization.
 
-    `expert_rate` is the measured rate, in bytes per second, at which experts are
-    multiplied: on a CPU multiplying MXFP4 takes longer than reading it.
+    `expert_rate` is the rate, in bytes per second, at which experts are multiplied: on
+    a CPU multiplying MXFP4 takes longer than reading it. `layer_seconds` is what giving
+    a GPU one layer takes, `read_seconds` the latency of a read from the disk.
+    `doubt` is the factor by which a guess of everything may be wrong. `costs` are those
+    that a probe measured.
     """
 
     name: str
     bandwidth: float
     ssd: float
-    flops: float | None = None
+    flops: float = 4 * TERA
     sync_seconds: float = SYNC_SECONDS
     expert_rate: float | None = None
+    layer_seconds: float = LAYER_SECONDS
+    read_seconds: float = 0.0
+    doubt: float = 1.0
     measured: bool = False  # by `mlx-gptoss probe` on this machine
     source: str = "the table of chips"
+    costs: Costs | None = None
 
 
 @dataclass(frozen=True)
@@ -91,9 +101,26 @@ CHIPS = (
 DEVICE = re.compile(
     r"\s*(?:apple\s+)?(m\d+)(?:\s*(pro|max|ultra))?(?:[\s,]+(\d+)\s*gi?b?)?\s*", re.I
 )
+UNKNOWN_SOURCE = "nothing was measured and the chip is in no table"
 UNKNOWN_MACHINE = Machine(
-    "this machine", 100 * GIGA, 3 * GIGA, None, source="a guess: run `mlx-gptoss probe`"
+    "this machine", 100 * GIGA, 3 * GIGA, doubt=4.0, source=UNKNOWN_SOURCE
 )
+# MLX multiplies on one or two threads of a CPU; what it reaches depends on the BLAS.
+FLOPS_OF_BLAS, FLOPS_WITHOUT_BLAS = 35 * GIGA, 5 * GIGA
+
+
+def guess_cpu(*, optimized_blas: bool) -> Machine:
+    """Guess the rates of a CPU, within a factor of about 4."""
+    return Machine(
+        "this machine",
+        8 * GIGA,
+        1 * GIGA,
+        FLOPS_OF_BLAS if optimized_blas else FLOPS_WITHOUT_BLAS,
+        expert_rate=1 * GIGA,
+        layer_seconds=0.6e-3,
+        doubt=4.0,
+        source=UNKNOWN_SOURCE,
+    )
 
 
 def find_chip(device: str, gib: int | None = None) -> Chip | None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.format.config import ModelConfig
-from mlx_gptoss.format.layout import EMBEDDING, EXPERTS
+from mlx_gptoss.format.layout import ATTENTION, EMBEDDING, EXPERTS, LM_HEAD
 from mlx_gptoss.memory.budget import Budget
+from mlx_gptoss.memory.hit_rates import HitCurve
 from mlx_gptoss.memory.machines import UNKNOWN_MACHINE, Machine
 from mlx_gptoss.memory.sizes import (
     DEFAULT_CONTEXT,
@@ -20,7 +21,8 @@ from mlx_gptoss.memory.sizes import (
     record_bytes,
     scratch_bytes,
 )
-from mlx_gptoss.memory.speed import HitCurve, Workload, parameters_read, predict
+from mlx_gptoss.memory.speed import Workload, parameters_read, predict
+from mlx_gptoss.memory.step_time import BitsPerWeight
 
 RESIDENT, STREAMED, HYBRID = "resident", "streamed", "hybrid"
 AUTO = "auto"
@@ -182,15 +184,31 @@ def measure_workload(plan: Plan, config: ModelConfig) -> Workload:
     )  # rows are looked up, not read as a whole
     expert_bytes = k * layers * (plan.record_bytes + biases / E)
     return Workload(
+        config,
+        _bits_per_weight(plan, config),
         active_bytes=rest + expert_bytes,
         expert_bytes=expert_bytes,
         active_weights=parameters_read(config),
         weight_bytes=plan.weight_bytes,
         record_bytes=plan.record_bytes,
-        experts=E,
-        experts_per_token=k,
         slots=tuple(plan.slots.values()),
         chunk=plan.prefill_chunk,
+    )
+
+
+def _bits_per_weight(plan: Plan, config: ModelConfig) -> BitsPerWeight:
+    """Compute how wide weights are, floats where the sizes of the parts are unknown."""
+    M, F, D = config.hidden_size, config.intermediate_size, config.head_dim
+    heads = 2 * (config.num_attention_heads + config.num_key_value_heads)
+    floats = 8 * plan.float_bytes
+
+    def bits(part: str, weights: int) -> float:
+        return min(floats, 8 * plan.bytes_by_part.get(part, weights * floats) / weights)
+
+    return BitsPerWeight(
+        attention=bits(ATTENTION, config.num_hidden_layers * M * D * heads),
+        head=bits(LM_HEAD, config.vocab_size * M),
+        experts=8 * plan.record_bytes / (3 * M * F),
     )
 
 

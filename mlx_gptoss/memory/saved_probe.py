@@ -6,7 +6,13 @@ from pathlib import Path
 
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.files import config_folder, make_folder, write
-from mlx_gptoss.memory.machines import UNKNOWN_MACHINE, Machine, find_chip
+from mlx_gptoss.memory.costs import Costs
+from mlx_gptoss.memory.machines import (
+    UNKNOWN_MACHINE,
+    Machine,
+    find_chip,
+    guess_cpu,
+)
 from mlx_gptoss.memory.units import UNITS
 
 PROBE_FILE = "probe.json"
@@ -16,7 +22,10 @@ PROBE_FILE = "probe.json"
 class Probe:
     """Measured rates of a device: bytes per second, seconds per synchronization.
 
-    `experts` is the rate at which experts are multiplied; older probes lack it.
+    `experts` is the rate at which experts are multiplied, `read_seconds` the latency of
+    the disk, `costs` the seconds of the parts of a forward pass; older probes lack
+    them. `blas` tells whether an optimized BLAS multiplied. `doubts` say why the
+    figures may be wrong: the machine was busy.
     """
 
     device: str
@@ -24,6 +33,10 @@ class Probe:
     bandwidth: float
     sync_seconds: float
     experts: float | None = None
+    read_seconds: float = 0.0
+    costs: Costs | None = None
+    blas: bool | None = None
+    doubts: tuple[str, ...] = ()
 
 
 def probe_file() -> Path:
@@ -49,8 +62,12 @@ def load_probe(path: Path | None = None) -> Probe | None:
             str(raw["device"]),
             *(float(raw[key]) for key in ("ssd", "bandwidth", "sync_seconds")),
             experts=float(raw["experts"]) if raw.get("experts") else None,
+            read_seconds=float(raw.get("read_seconds", 0)),
+            costs=Costs.from_json(raw["costs"]) if raw.get("costs") else None,
+            blas=raw.get("blas"),
+            doubts=tuple(str(reason) for reason in raw.get("doubts", ())),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"`{path}` cannot be read ({type(error).__name__}): delete it, then run "
             "`mlx-gptoss probe`"
@@ -61,21 +78,38 @@ def describe_this_machine(path: Path | None = None) -> Machine:
     """Describe this machine: as probed, else by the table of chips, else by a guess."""
     import mlx.core as mx  # noqa: PLC0415 - sizes and texts are needed without MLX
 
+    from mlx_gptoss.model.blas import preload_blas  # noqa: PLC0415
+    from mlx_gptoss.model.device import on_gpu  # noqa: PLC0415
+
     facts = mx.device_info()
     device = str(facts.get("device_name", ""))
     memory = int(facts.get("memory_size", 0))
     chip = find_chip(device, round(memory / UNITS["GIB"]))
-    machine = chip.machine() if chip else UNKNOWN_MACHINE
+    optimized = preload_blas().optimized
+    unknown = UNKNOWN_MACHINE if on_gpu() else guess_cpu(optimized_blas=optimized)
+    machine = chip.machine() if chip else unknown
     probe = load_probe(path)
     if probe is None or probe.device != device:
         return machine
+    if probe.blas not in (None, optimized):
+        return replace(machine, source="it was probed with another BLAS")
+    return _describe_probed(replace(machine, name=device or machine.name), probe)
+
+
+def _describe_probed(machine: Machine, probe: Probe) -> Machine:
+    source = "measured here by `mlx-gptoss probe`"
+    if probe.costs is None:
+        source += " of an older version: run it again"
+    elif probe.doubts:
+        source += f", although {'; '.join(probe.doubts)}"
     return replace(
         machine,
-        name=device or machine.name,
         bandwidth=probe.bandwidth,
         ssd=probe.ssd,
         sync_seconds=probe.sync_seconds,
         expert_rate=probe.experts,
+        read_seconds=probe.read_seconds,
         measured=True,
-        source="measured here by `mlx-gptoss probe`",
+        source=source,
+        costs=probe.costs,
     )

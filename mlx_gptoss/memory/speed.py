@@ -1,112 +1,92 @@
-"""Predict the speed of a plan, with bounds.
+"""Predict the speed of a plan, with bounds: from a probe, or by a guess.
 
-    seconds per token = active / (efficiency * bandwidth)
+After `mlx-gptoss probe` a prediction is the sum of measured costs (`step_time.py`), and
+of what streaming adds:
+
+    seconds per token = decode step + streamed layers * wait
+                      + missed experts * bytes / SSD + layers that miss * latency
+    first token       = prefill, in which experts take as long as reading those that
+                        are absent, if that is longer, and a part of the shorter
+
+Bounds are a quarter more and less than that, and the bounds of a guessed hit rate.
+
+Without a probe it is a guess from the table of chips, or from nothing:
+
+    seconds per token = active / (efficiency * bandwidth), or launching each layer
                       + streamed layers * sync
                       + (1 - hit rate) * streamed expert bytes per token / SSD
+    first token       = absent streamed bytes per chunk * chunks / SSD
+                      + the largest of weights * chunks / bandwidth,
+                        2 * active weights * tokens / flops, and launching each layer
 
 `active` is the bytes a token reads from memory: attention, router, norms, lm_head and
-k experts per layer. No overlap is assumed, since published attempts found none. Bounds
-come from the efficiency that decoding reaches, the spread of synchronization times, and
-the spread of hit rates between texts. If the rate of expert multiplication was
-measured, the experts' part of `active` is divided by that instead.
-
-    first token = absent streamed bytes per chunk * chunks / SSD
-                + max(weights * chunks / bandwidth, 2 * active weights * tokens / flops)
+k experts per layer. No overlap of the terms is assumed, since published attempts found
+none. Bounds come from the efficiency that decoding reaches, the spread of
+synchronization times, and the spread of hit rates between texts; on a machine that is
+in no table from `Machine.doubt`.
 """
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.memory.costs import Costs
+from mlx_gptoss.memory.hit_rates import HitCurve
 from mlx_gptoss.memory.machines import Machine, Range
+from mlx_gptoss.memory.step_time import (
+    BitsPerWeight,
+    decode_time,
+    prefill_pairs,
+    prefill_time,
+    touched_experts,
+)
+
+PROBE, GUESS = "probe", "guess"
+# What is measured lies within this factor of what a probe predicts: machines differ
+# from one minute to the next by about a tenth, and the sum of costs from the whole.
+MARGIN = 1.25
+UNHIDDEN_SHARE = 0.25  # of the shorter of reading and multiplying, in prefill
 
 # Share of memory bandwidth that decoding reaches, and of arithmetic that prefill does.
 EFFICIENCY = Range(0.55, 0.65, 0.70)
 ARITHMETIC = Range(0.25, 0.45, 0.70)
-# Factor on synchronization time: of the table, and of a probe.
+LAUNCH_SPREAD = Range(4.0, 1.0, 0.5)
 SYNC_SPREAD = Range(2.5, 1.0, 0.66)
-MEASURED_SYNC_SPREAD = Range(1.3, 1.0, 0.85)
-EXPERT_SPREAD = Range(0.85, 1.0, 1.1)  # on a measured rate of experts
 SSD_SHARE = Range(0.8, 0.9, 1.0)
-
-# LRU hit rates by the share of experts in slots. No curve of gpt-oss (4 experts per
-# token) is published; these interpolate replays of other models, and with 2 per token
-# (`mlx-gptoss trace` records the real one).
-USUAL_HITS: Mapping[float, tuple[float, float, float]] = {
-    0.0: (0.0, 0.0, 0.0),
-    0.03: (0.22, 0.30, 0.36),
-    0.08: (0.45, 0.50, 0.60),
-    0.12: (0.52, 0.60, 0.66),
-    0.2: (0.64, 0.70, 0.76),
-    0.25: (0.70, 0.74, 0.80),
-    0.4: (0.83, 0.855, 0.88),
-    0.55: (0.88, 0.91, 0.94),
-    0.75: (0.95, 0.965, 0.98),
-    0.9: (0.97, 0.99, 0.995),
-    1.0: (1.0, 1.0, 1.0),
-}
-
-
-@dataclass(frozen=True)
-class HitCurve:
-    """Hit rate by the share of a layer's experts in slots."""
-
-    points: Mapping[float, tuple[float, float, float]] = field(
-        default_factory=lambda: USUAL_HITS
-    )
-    source: str = "estimated from other models"
-    worst_layers: tuple[int, ...] = ()  # of one model, worst first; () if unknown
-
-    def at(self, share: float) -> Range:
-        """Interpolate between the points."""
-        return Range(*(self._at(share, column) for column in range(3)))
-
-    def expected(self, share: float) -> float:
-        return self._at(share, 1)
-
-    def _at(self, share: float, column: int) -> float:
-        known = sorted(self.points)
-        after = bisect_right(known, share)
-        if after == 0 or after == len(known):
-            return self.points[known[0 if after == 0 else -1]][column]
-        left, right = known[after - 1], known[after]
-        weight = (share - left) / (right - left)
-        low, high = self.points[left][column], self.points[right][column]
-        return low + weight * (high - low)
-
-    @classmethod
-    def recorded(
-        cls,
-        rates: Mapping[float, float],
-        source: str,
-        worst_layers: tuple[int, ...] = (),
-    ) -> "HitCurve":
-        """Make a curve from measured rates; its bounds equal the rates."""
-        known = {0.0: 0.0} | dict(rates) | {1.0: 1.0}
-        return cls(
-            {share: (r, r, r) for share, r in known.items()}, source, worst_layers
-        )
 
 
 @dataclass(frozen=True)
 class Workload:
     """Memory, disk and arithmetic that a token and a prompt need."""
 
+    config: ModelConfig
+    bits: BitsPerWeight
     active_bytes: float  # read from memory per token
     expert_bytes: float  # the experts' part of these
     active_weights: float  # multiplied per token
     weight_bytes: float  # of the model in memory
     record_bytes: int
-    experts: int  # per layer
-    experts_per_token: int  # per token and layer
     slots: Sequence[int]  # of each streamed layer
     chunk: int  # tokens per prefill step
+
+    @property
+    def experts(self) -> int:
+        return self.config.num_local_experts
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of the experts of a token in one layer."""
+        return self.config.num_experts_per_tok * self.record_bytes
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predicted speed of a plan; `terms` are expected milliseconds per token."""
+    """Predicted speed of a plan behind a prompt.
+
+    `terms` are expected milliseconds per token; `basis` is "probe" if the machine was
+    measured, else "guess". A probe's bounds differ by at most a factor of 1.6, unless
+    `guessed_hits`: hit rates of streamed experts that were not recorded.
+    """
 
     tokens_per_second: Range
     first_token_seconds: Range
@@ -115,49 +95,78 @@ class Prediction:
     terms: Mapping[str, float]
     machine: Machine
     curve_source: str
+    basis: str
+    guessed_hits: bool = False
+
+
+BOUNDS = ("low", "expected", "high")
 
 
 def predict(
     work: Workload, machine: Machine, curve: HitCurve, *, prompt_tokens: int
 ) -> Prediction:
     """Apply the formulas of this module, with bounds."""
-    bounds = {name: _terms(work, machine, curve, name) for name in BOUNDS}
-    hits = {name: _hit_rate(work, curve, name) for name in BOUNDS}
+    bounds = {
+        name: _terms(work, machine, curve, name, prompt_tokens) for name in BOUNDS
+    }
+    hits = Range(*(_hit_rate(work, curve, name) for name in BOUNDS))
     speeds = Range(*(1 / sum(bounds[name].values()) for name in BOUNDS))
-    first = [_first_token(work, machine, name, prompt_tokens) for name in BOUNDS]
+    high, expected, low = (
+        _first_token(work, machine, name, prompt_tokens) for name in BOUNDS
+    )
     return Prediction(
         speeds,
-        Range(first[2], first[1], first[0]),
-        Range(*(hits[name] for name in BOUNDS)),
+        Range(low, expected, high),
+        hits,
         prompt_tokens,
         {name: 1e3 * seconds for name, seconds in bounds["expected"].items()},
         machine,
         curve.source if work.slots else "all experts are resident",
+        GUESS if machine.costs is None else PROBE,
+        bool(work.slots) and curve.guessed,
     )
-
-
-BOUNDS = ("low", "expected", "high")
 
 
 def _terms(
-    work: Workload, machine: Machine, curve: HitCurve, bound: str
+    work: Workload, machine: Machine, curve: HitCurve, bound: str, prompt: int
 ) -> dict[str, float]:
-    spread = MEASURED_SYNC_SPREAD if machine.measured else SYNC_SPREAD
-    token_bytes = work.experts_per_token * work.record_bytes
-    missed = sum(
-        (1 - getattr(curve.at(slots / work.experts), bound)) * token_bytes
-        for slots in work.slots
-    )
+    """Return seconds per token by what takes them."""
+    missed = [1 - getattr(curve.at(n / work.experts), bound) for n in work.slots]
+    missed_bytes = sum(missed) * work.token_bytes
+    if machine.costs is not None:
+        step = decode_time(machine.costs, work.config, work.bits, prompt)
+        k = work.config.num_experts_per_tok
+        waits = sum(1 - (1 - rate) ** k for rate in missed) * machine.read_seconds
+        terms = {
+            "memory": step.products,
+            "rest": step.attention + step.overhead,
+            "sync": len(work.slots) * machine.sync_seconds,
+            "disk": missed_bytes / machine.ssd + waits,
+        }
+        return {name: _doubted(x, MARGIN, bound) for name, x in terms.items()}
     read, multiplied = work.active_bytes, 0.0
     if machine.expert_rate is not None:
         read -= work.expert_bytes
-        rate = machine.expert_rate * getattr(EXPERT_SPREAD, bound)
-        multiplied = work.expert_bytes / rate
-    return {
-        "memory": read / (getattr(EFFICIENCY, bound) * machine.bandwidth) + multiplied,
-        "sync": len(work.slots) * machine.sync_seconds * getattr(spread, bound),
-        "disk": missed / (machine.ssd * getattr(SSD_SHARE, bound)),
+        multiplied = work.expert_bytes / machine.expert_rate
+    usual = "expected" if machine.doubt > 1 else bound  # what doubt covers
+    memory = read / (getattr(EFFICIENCY, usual) * machine.bandwidth) + multiplied
+    terms = {
+        "memory": memory,
+        "rest": max(0.0, _launches(work, machine, usual) - memory),
+        "sync": len(work.slots) * machine.sync_seconds * getattr(SYNC_SPREAD, usual),
+        "disk": missed_bytes / (machine.ssd * getattr(SSD_SHARE, usual)),
     }
+    return {name: _doubted(x, machine.doubt, bound) for name, x in terms.items()}
+
+
+def _doubted(seconds: float, factor: float, bound: str) -> float:
+    return seconds * {"low": factor, "expected": 1.0, "high": 1 / factor}[bound]
+
+
+def _launches(work: Workload, machine: Machine, bound: str) -> float:
+    """Seconds in which a GPU is given, or a CPU starts, the operations of a pass."""
+    layers = work.config.num_hidden_layers
+    return layers * machine.layer_seconds * getattr(LAUNCH_SPREAD, bound)
 
 
 def _hit_rate(work: Workload, curve: HitCurve, bound: str) -> float:
@@ -167,21 +176,36 @@ def _hit_rate(work: Workload, curve: HitCurve, bound: str) -> float:
 
 def _first_token(work: Workload, machine: Machine, bound: str, tokens: int) -> float:
     chunks = -(-tokens // work.chunk)
-    each = min(tokens, work.chunk)
-    absent = sum(_touched(work, each) * (1 - s / work.experts) for s in work.slots)
+    touched = touched_experts(work.config, min(tokens, work.chunk))
+    absent = sum(touched * (1 - slots / work.experts) for slots in work.slots)
     disk = chunks * absent * work.record_bytes / machine.ssd
+    if machine.costs is not None:
+        expected = _measured_first_token(work, machine, machine.costs, tokens, disk)
+        return _doubted(expected, MARGIN, bound)
+    usual = "expected" if machine.doubt > 1 else bound
     memory = chunks * work.weight_bytes / machine.bandwidth
-    if machine.flops is None:
-        return disk / getattr(SSD_SHARE, bound) + memory / getattr(EFFICIENCY, bound)
-    products = 2 * work.active_weights * tokens / machine.flops
-    return disk / getattr(SSD_SHARE, bound) + max(
-        memory / getattr(EFFICIENCY, bound), products / getattr(ARITHMETIC, bound)
+    products = 2 * work.active_weights * tokens + _attention_flops(work, tokens)
+    seconds = disk / getattr(SSD_SHARE, usual) + max(
+        memory / getattr(EFFICIENCY, usual),
+        products / (machine.flops * getattr(ARITHMETIC, usual)),
+        chunks * _launches(work, machine, usual),
     )
+    return _doubted(seconds, machine.doubt, bound)
 
 
-def _touched(work: Workload, tokens: int) -> float:
-    """Estimate how many experts of a layer `tokens` tokens choose at random."""
-    return work.experts * (1 - (1 - work.experts_per_token / work.experts) ** tokens)
+def _measured_first_token(
+    work: Workload, machine: Machine, costs: Costs, tokens: int, disk: float
+) -> float:
+    spent = prefill_time(costs, work.config, work.bits, tokens, work.chunk)
+    streamed = spent.experts * len(work.slots) / work.config.num_hidden_layers
+    hidden = (1 - UNHIDDEN_SHARE) * min(disk, streamed)
+    waits = -(-tokens // work.chunk) * len(work.slots) * machine.sync_seconds
+    return spent.total + disk - hidden + waits
+
+
+def _attention_flops(work: Workload, tokens: int) -> float:
+    pairs = prefill_pairs(work.config, tokens, work.chunk)
+    return 4 * work.config.num_attention_heads * work.config.head_dim * pairs
 
 
 def parameters_read(config: ModelConfig) -> float:

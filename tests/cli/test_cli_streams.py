@@ -44,7 +44,7 @@ CALLS = {
     "verify": "verify converted",
     "compare": "compare converted converted",
     "plan": "plan demo",
-    "probe": "probe --size 1MB",
+    "probe": "probe --help",  # it takes 10 seconds
     "trace record": "trace record t$$ -m demo --tokens 4 hello",
     "trace replay": "trace replay routing.trace",
     "bench compare": "bench compare text text",

@@ -6,6 +6,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_gptoss.diagnostics import probe
+from mlx_gptoss.diagnostics.probe import disk
 from mlx_gptoss.errors import ConfigError, GptOssError
 from mlx_gptoss.memory.saved_probe import (
     Probe,
@@ -15,28 +16,32 @@ from mlx_gptoss.memory.saved_probe import (
 )
 
 MEGA = 10**6
+TINY = probe.ProbeScale(largest=64, rounds=1, prompt=16, answer=3, matrix_rows=64)
 
 
 def test_everything_is_measured(tmp_path: Path) -> None:
     said: list[str] = []
-    found = probe.probe(tmp_path, size=20 * MEGA, progress=said.append)
-    assert found.ssd > MEGA and found.bandwidth > 100 * MEGA
+    found = probe.probe(tmp_path, size=MEGA, progress=said.append, scale=TINY)
+    assert found.ssd > MEGA and found.bandwidth > MEGA
+    assert 0 < found.read_seconds < 1
     assert 0 <= found.sync_seconds < 1
-    assert found.experts is not None and found.experts > MEGA
+    assert found.costs is not None
+    assert set(found.costs.dense.points) == {64 * 64}
+    assert found.costs.score > 0
     assert len(said) == 4
     assert list(tmp_path.iterdir()) == []  # the file is gone
 
 
 def test_every_byte_of_the_disk_is_read_once(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    probe.write_uncached(path, 9 * MEGA)
+    disk.write_uncached(path, 9 * MEGA)
     assert path.stat().st_size == 9 * MEGA
-    assert probe.time_reads(path, 9 * MEGA) > 0
+    assert disk.time_reads(path, 9 * MEGA) > 0
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
     with pytest.raises(GptOssError, match="has no room to measure"):
-        probe.measure_disk(tmp_path, 1 << 60)
+        disk.measure_disk(tmp_path, 1 << 60)
 
 
 def test_a_probe_is_kept_and_used_on_its_own_device_only(tmp_path: Path) -> None:

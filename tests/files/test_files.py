@@ -239,7 +239,7 @@ WRITERS = {  # files and rooms that write without `files/`, and why
     "diagnostics/bench/our_server.py": "a home for the measured server",
     "diagnostics/bench/random_checkpoint.py": "within a scratch folder",
     "diagnostics/doctor/selftest.py": "within a scratch folder",
-    "diagnostics/probe.py": "within a scratch folder, bypassing the page cache",
+    "diagnostics/probe/disk.py": "within a scratch folder, bypassing the page cache",
     "engine/prompt_cache/file_format.py": "MLX writes the draft",
     "server/log_file.py": "lines are appended",
     "measure/speed.py": "within a scratch folder",

@@ -19,9 +19,9 @@ from mlx_gptoss.memory import (
     recipe_parts,
     require_fit,
 )
+from mlx_gptoss.memory.hit_rates import USUAL_HITS
 from mlx_gptoss.memory.machines import CHIPS, Range, estimate_working_set, find_chip
 from mlx_gptoss.memory.published_models import PublishedModel, find_published_model
-from mlx_gptoss.memory.speed import USUAL_HITS
 
 GB = 10**9
 FAST_SYNC = Machine("fast", 500 * GB, 7 * GB, sync_seconds=0.0)

@@ -4,16 +4,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
 from click.testing import CliRunner, Result
 
 from mlx_gptoss.checkpoint.expert_records import expert_records
 from mlx_gptoss.cli import cli
+from mlx_gptoss.cli.plan import bounds_text
+from mlx_gptoss.cli.services import Services
 from mlx_gptoss.diagnostics.plot import memory_by_part, plot_forecast, speed_by_slots
 from mlx_gptoss.engine.forecast import forecast, model_from_folder, model_from_shape
 from mlx_gptoss.errors import ConfigError
-from mlx_gptoss.memory import HitCurve, describe_device
+from mlx_gptoss.memory import HitCurve, Range, describe_device
 from mlx_gptoss.memory.published_models import find_published_model
+from mlx_gptoss.memory.saved_probe import Probe, load_probe, probe_file
+from tests.support.machine_costs import make_costs
 from tests.support.streaming import write
 
 PNG = b"\x89PNG\r\n"
@@ -26,8 +31,8 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
 
 
-def run(*arguments: Any) -> Result:
-    return CliRunner().invoke(cli, [str(word) for word in arguments])
+def run(*arguments: Any, obj: Services | None = None) -> Result:
+    return CliRunner().invoke(cli, [str(word) for word in arguments], obj=obj)
 
 
 def test_the_120b_is_planned_for_a_mac_one_does_not_have() -> None:
@@ -38,7 +43,7 @@ def test_the_120b_is_planned_for_a_mac_one_does_not_have() -> None:
     budget = next(line for line in lines if line.startswith("budget "))
     assert budget.endswith("51.5 GB  (what macOS gives the GPU of 68.7 GB)")
     assert any(line.startswith("Experts are hybrid: ") for line in lines)
-    assert any(line.startswith("Expected: ") for line in lines)
+    assert any(line.startswith("Guess: ") for line in lines)
     changes = result.stdout[result.stdout.index("What would change it") :]
     for change in ("--context 131072", "--recipe q4", "iogpu.wired_limit_mb="):
         assert change in changes
@@ -51,7 +56,12 @@ def test_json_has_every_figure_of_the_plan() -> None:
     parts = sum(plan["bytes_by_part"].values())
     rest = plan["kv_bytes"] + plan["scratch_bytes"] + plan["headroom_bytes"]
     assert plan["total_bytes"] == parts + rest <= plan["budget"]["bytes"]
-    assert set(found["prediction"]["milliseconds"]) == {"memory", "sync", "disk"}
+    assert set(found["prediction"]["milliseconds"]) == {
+        "memory",
+        "rest",
+        "sync",
+        "disk",
+    }
 
 
 def test_a_model_that_cannot_run_is_refused() -> None:
@@ -163,10 +173,83 @@ def test_a_run_is_recorded_replayed_and_planned_with(tmp_path: Path) -> None:
     assert plan.exit_code == 0, plan.output
 
 
-def test_a_probe_is_kept_for_plans(tmp_path: Path) -> None:
-    result = run("probe", "--folder", tmp_path, "--size", "8MB", "--json")
+def probing(*doubts: str, **costs: float) -> Services:
+    """Return services whose probe measures an imaginary machine, at once."""
+    device = str(mx.device_info().get("device_name", ""))
+    found = Probe(device, 5e9, 1e10, 1e-3, costs=make_costs(**costs), doubts=doubts)
+    return Services(probe=lambda folder, **options: found)
+
+
+def test_a_probe_is_kept_for_plans() -> None:
+    before = json.loads(run("plan", "demo", "--json").stdout)
+    assert before["prediction"]["basis"] == "guess"
+    result = run("probe", "--json", obj=probing())
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert Path(found["file"]).is_file()
-    machine = json.loads(run("plan", "demo", "--json").stdout)["machine"]
+    plan = json.loads(run("plan", "demo", "--json").stdout)
+    machine, prediction = plan["machine"], plan["prediction"]
     assert (machine["ssd"], machine["measured"]) == (found["ssd"], True)
+    assert (prediction["basis"], prediction["guessed"]) == ("probe", [])
+    for name in ("tokens_per_second", "first_token_seconds"):
+        assert prediction[name]["high"] <= 1.6 * prediction[name]["low"]
+
+
+def test_a_probe_of_a_busy_machine_is_shown_and_not_kept() -> None:
+    busy = probing("other programs used 1.5 of 2 cores")
+    result = run("probe", obj=busy)
+    assert result.exit_code == 1
+    assert result.stdout.startswith("disk    5.00 GB/s, uncached\n")
+    assert result.stderr == (
+        "Error: nothing was kept, because other programs used 1.5 of 2 cores: probe "
+        "again when nothing else runs, or keep it with `--force`\n"
+    )
+    assert not probe_file().exists()
+    result = run("probe", "--json", obj=busy)
+    assert (result.exit_code, json.loads(result.stdout)["file"]) == (1, None)
+    assert not probe_file().exists()
+
+
+def test_a_busy_machine_does_not_replace_an_older_probe() -> None:
+    run("probe", obj=probing())
+    run("probe", obj=probing("it was busy", step=5.0))
+    kept = load_probe()
+    assert kept is not None and kept.doubts == ()
+
+
+def test_a_forced_probe_is_marked_as_such() -> None:
+    busy = probing("other programs used 1.5 of 2 cores")
+    result = run("probe", "--force", obj=busy)
+    assert result.exit_code == 0, result.output
+    assert "although other programs used 1.5 of 2 cores" in result.stderr
+    text = run("plan", "demo").stdout
+    assert "`mlx-gptoss probe`, although other programs used 1.5 of 2 cores" in text
+
+
+def test_a_plan_says_what_it_guesses() -> None:
+    text = run("plan", "demo").stdout
+    assert "\nGuess: " in text
+    assert "  nothing was measured, so that this is only a guess: run `mlx-gpt" in text
+    run("probe", obj=probing())
+    text = run("plan", "demo").stdout
+    assert "\nExpected: " in text
+    assert "guess" not in text
+    text = run("plan", "demo", "--device", "M4 Max 64GB").stdout
+    assert "\nGuess: " in text
+    streamed = ("--experts", "streamed", "--memory", "600MB")
+    text = run("plan", "demo", *streamed).stdout
+    assert "\nExpected: " in text
+    assert "  partly a guess: how often experts are found in slots is not " in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (61.07, 95.42, "61.1 to 95.4"),
+        (0.04501, 0.0703, "0.0450 to 0.0703"),
+        (640, 1000, "640 to 1,000"),
+        (999.6, 1562, "1,000 to 1,562"),
+    ],
+)
+def test_bounds_are_shown_with_three_digits(low: float, high: float, text: str) -> None:
+    assert bounds_text(Range(low, 0, high)) == text

@@ -1,0 +1,267 @@
+"""Time linear layers, experts and attention with the modules that models are made of.
+
+Each is timed at sizes between the smallest and the largest models, for one row and for
+many, so that every way of multiplying that the modules choose is seen: gathered or
+dequantized, one stream or two, sorted or not.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_map
+
+from mlx_gptoss.diagnostics.probe.stopwatch import (
+    MOST_SECONDS,
+    Clock,
+    ProbeScale,
+    TimedPiece,
+    time_rounds,
+    warm_up,
+)
+from mlx_gptoss.format.config import MXFP4, Quantization
+from mlx_gptoss.format.layout import PACKED, Structure
+from mlx_gptoss.memory.costs import CostTable
+from mlx_gptoss.memory.published_models import find_published_model
+from mlx_gptoss.memory.sizes import MXFP4_BITS
+from mlx_gptoss.model.attention import Masks, attend
+from mlx_gptoss.model.blas import preload_blas
+from mlx_gptoss.model.device import choose_dtype, on_gpu
+from mlx_gptoss.model.experts.resident import Experts
+from mlx_gptoss.model.linear import DEQUANTIZE_MIN_ROWS, make_linear
+
+LARGEST = ProbeScale().largest
+HIDDEN_SIZES = {  # of the timed layers
+    "dense": (64, 192, 768, LARGEST),
+    "affine8": (64, 192, LARGEST),
+    "affine4": (64, 192, LARGEST),
+    "experts": (64, 192, 768, LARGEST),
+}
+ROWS = (1, 8, 64, 512)
+# A CPU with a fast BLAS dequantizes from 8 rows on: experts only if that saves enough.
+FEW_ROWS, MANY_ROWS = (1, DEQUANTIZE_MIN_ROWS - 1), (DEQUANTIZE_MIN_ROWS, 64, 512)
+ROWS_DEQUANTIZED = FEW_ROWS + MANY_ROWS
+EXPERTS = 2  # of a timed layer, both chosen by every row
+# Matrices of models larger than any cache are read from memory, so as many are timed in
+# turn as do not fit one.
+LARGE = 768  # hidden sizes from here on
+CACHE_BYTES_CPU, CACHE_BYTES_GPU = 32 * 2**20, 128 * 2**20
+FEW_COPIES = 4
+EXPONENT_BIAS, FP4_RMS = 127, 2.93
+MOST_WORD = 2**31 - 1
+
+HEADS, KV_HEADS, HEAD_DIM = 8, 2, 64
+KEYS, FEW_KEYS, QUERIES = 2048, 256, 128
+
+QUANTIZATIONS: dict[str, Quantization | None] = {
+    "dense": None,
+    "affine8": Quantization(8, 64, "affine"),
+    "affine4": Quantization(4, 64, "affine"),
+}
+
+
+@dataclass
+class TimedProduct:
+    """A piece whose runs each make `count` products of a table's entry."""
+
+    table: str
+    size: int
+    rows: int
+    count: int
+    piece: TimedPiece
+
+
+def prepare_products(clock: Clock, *, largest: int) -> Iterator[TimedProduct]:
+    """Yield the products to time, up to a hidden size, warmed up.
+
+    Slow ones end the rows of their size.
+    """
+    many = ROWS_DEQUANTIZED if dequantizes() else ROWS
+    for table, hidden_sizes in HIDDEN_SIZES.items():
+        for M in (n for n in hidden_sizes if n <= largest):
+            if table != "experts":
+                layers = _linear_layers(M, QUANTIZATIONS[table])
+                yield from _prepare(table, M * M, layers, many, M, clock)
+                continue
+            copied, size = _expert_layers(M), 3 * M * M
+            gathered = [_choose_all(x) for x in copied]
+            few = FEW_ROWS if dequantizes() else ROWS
+            yield from _prepare(table, size, gathered, few, M, clock, EXPERTS)
+            if dequantizes():
+                one = [_choose_all(copied[0].apply_one_by_one)]
+                rows = MANY_ROWS
+                yield from _prepare("dequantized", size, one, rows, M, clock, EXPERTS)
+
+
+def dequantizes() -> bool:
+    """Return whether models dequantize here before they multiply many rows."""
+    return preload_blas().optimized and not on_gpu()
+
+
+def make_table(products: Iterable[TimedProduct], name: str) -> CostTable:
+    """Return the median seconds of one product, as they were timed."""
+    points: dict[int, list[tuple[float, float]]] = {}
+    for x in products:
+        if x.table == name:
+            seconds = x.piece.median / x.count
+            points.setdefault(x.size, []).append((x.rows, seconds))
+    return CostTable(points)
+
+
+def make_expert_tables(
+    products: Sequence[TimedProduct],
+) -> tuple[CostTable, CostTable | None, float]:
+    """Return the tables of one expert, gathered and dequantized, and of a call.
+
+    The smallest experts take next to no time, so that one row of them is the call.
+    """
+    timed = make_table(products, "experts").points
+    call = timed[min(timed)][0][1]
+    gathered = {
+        size: [(rows, max(0.0, seconds - call)) for rows, seconds in found]
+        for size, found in timed.items()
+    }
+    dequantized = make_table(products, "dequantized") if dequantizes() else None
+    return CostTable(gathered), dequantized, EXPERTS * call
+
+
+def measure_experts(rounds: int = ProbeScale().rounds) -> float:
+    """Run single tokens through experts of the published size: bytes per second."""
+    layers = [_choose_all(x) for x in _expert_layers(LARGEST)]
+    x = mx.random.normal((1, LARGEST)).astype(choose_dtype(None))
+    piece = TimedPiece(_chain(layers, x))
+    warm_up(piece)
+    time_rounds([piece], rounds=rounds)
+    return expert_bytes() * EXPERTS * len(layers) / min(piece.seconds)
+
+
+def expert_bytes() -> int:
+    """Return the bytes of an expert of the published size."""
+    return round(3 * LARGEST * LARGEST * MXFP4_BITS / 8)
+
+
+def prepare_attention() -> dict[str, tuple[TimedPiece, float]]:
+    """Return, by name, a piece, and how many times heads attend to keys in it.
+
+    A decode step is timed with many keys and with few, whose difference counts.
+    """
+    queries = mx.random.normal((1, HEADS, QUERIES, HEAD_DIM))
+    keys = mx.random.normal((1, KV_HEADS, KEYS, HEAD_DIM))
+    dtype = choose_dtype(None)
+    queries, keys, sinks = queries.astype(dtype), keys.astype(dtype), mx.zeros(HEADS)
+    mx.eval(queries, keys, sinks)
+
+    def attended(rows: int, count: int) -> Callable[[], None]:
+        q, k = mx.contiguous(queries[:, :, :rows]), mx.contiguous(keys[:, :, :count])
+        mx.eval(q, k)
+        more = {"scale": 0.125, "sinks": sinks, "window": None}
+        return lambda: mx.eval(attend(q, k, k, masks=Masks(), **more))
+
+    return {
+        "many keys": (TimedPiece(attended(1, KEYS)), HEADS * KEYS),
+        "few keys": (TimedPiece(attended(1, FEW_KEYS)), HEADS * FEW_KEYS),
+        "score": (TimedPiece(attended(QUERIES, KEYS)), HEADS * QUERIES * KEYS),
+    }
+
+
+Layer = Callable[[mx.array], mx.array]
+ModuleKind = TypeVar("ModuleKind", bound=nn.Module)
+
+
+def _prepare(
+    table: str,
+    size: int,
+    layers: list[Layer],
+    counts: Sequence[int],
+    M: int,
+    clock: Clock,
+    per_layer: int = 1,
+) -> Iterator[TimedProduct]:
+    is_linear = not (dequantizes() or on_gpu())  # in time by rows
+    expected = 0.0
+    for rows, more in zip(counts, (*counts[1:], 0), strict=True):
+        if expected > MOST_SECONDS:
+            return
+        used = layers if rows == 1 else layers[:1]
+        x = mx.random.normal((rows, M)).astype(choose_dtype(None))
+        mx.eval(x)
+        piece = TimedPiece(_chain(used, x))
+        seconds = warm_up(piece, clock) / len(used)
+        yield TimedProduct(table, size, rows, len(used) * per_layer, piece)
+        expected = seconds * more / rows if is_linear else seconds
+
+
+def _chain(layers: list[Layer], x: mx.array) -> Callable[[], None]:
+    def run() -> None:
+        y = x
+        for layer in layers:
+            y = layer(y)
+        mx.eval(y)
+
+    return run
+
+
+def _linear_layers(M: int, quantization: Quantization | None) -> list[Layer]:
+    layer = make_linear(M, M, quantization)
+    layer.set_dtype(choose_dtype(None))
+    layer.update({"bias": mx.ones_like(layer["bias"])})  # else a chain fades to 0
+    return [*_copies(layer, M)]
+
+
+def _copies(layer: ModuleKind, M: int) -> Iterator[ModuleKind]:
+    """Yield a layer and copies of it, in memory of their own."""
+    layer.eval()
+    mx.eval(layer.parameters())
+    yield layer
+    count = FEW_COPIES
+    if M >= LARGE:
+        cache = CACHE_BYTES_GPU if on_gpu() else CACHE_BYTES_CPU
+        arrays = dict(tree_flatten(layer.parameters())).values()
+        size = sum(array.nbytes for array in arrays)
+        count = max(FEW_COPIES, -(-cache // size))
+    for _ in range(count - 1):
+        other = copy.copy(layer)
+        other.update(tree_map(lambda array: array + 0, layer.parameters()))
+        mx.eval(other.parameters())
+        yield other
+
+
+def _expert_layers(M: int) -> list[Experts]:
+    """Return experts of random weights, all chosen by every row."""
+    published = find_published_model("gpt-oss-20b")
+    assert published is not None
+    config = replace(
+        published.config,
+        hidden_size=M,
+        intermediate_size=M,
+        num_local_experts=EXPERTS,
+        num_experts_per_tok=EXPERTS,
+    )
+    packing = {"experts.gate_up_proj": MXFP4, "experts.down_proj": MXFP4}
+    experts = Experts(config, Structure(packing, PACKED), "experts")
+    experts.set_dtype(choose_dtype(None))
+    exponent = EXPONENT_BIAS - round(math.log2(FP4_RMS * M**0.5))
+    for projection in experts.projections.values():
+        shape = projection.weight.shape
+        projection.weight = mx.random.randint(0, MOST_WORD, shape).astype(mx.uint32)
+        projection.scales = mx.full(projection.scales.shape, exponent, mx.uint8)
+        projection.bias = mx.ones_like(projection.bias)
+    return list(_copies(experts, M))
+
+
+def _choose_all(apply: Callable[..., mx.array]) -> Layer:
+    """Return a layer that sends every row to all experts."""
+    is_layer = isinstance(apply, Experts)
+
+    def run(x: mx.array) -> mx.array:
+        shape = (len(x), EXPERTS)
+        indices = mx.broadcast_to(mx.arange(EXPERTS, dtype=mx.uint32), shape)
+        if not is_layer:
+            return apply(x, indices)
+        return apply(x, indices, mx.full(shape, 1 / EXPERTS, x.dtype))
+
+    return run
