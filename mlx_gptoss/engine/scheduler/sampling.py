@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from mlx_gptoss.engine.sampler import Sampler, SamplerInput
+from mlx_gptoss.engine.scheduler.forward_pass import as_model_error
 from mlx_gptoss.engine.sequence import Sequence
 
 ErrorScope = Callable[[Sequence], AbstractContextManager[None]]
@@ -12,7 +13,8 @@ ErrorScope = Callable[[Sequence], AbstractContextManager[None]]
 def sample(sampler: Sampler, sequences: list[Sequence], isolate: ErrorScope) -> None:
     """Sample the next token of each sequence that can, in one pass; do not wait.
 
-    Work of a single sequence runs within `isolate(sequence)`.
+    Work of a single sequence runs within `isolate(sequence)`. If sampling itself fails,
+    all these sequences end, and no others.
     """
     inputs: list[SamplerInput] = []
     ready: list[Sequence] = []
@@ -24,6 +26,14 @@ def sample(sampler: Sampler, sequences: list[Sequence], isolate: ErrorScope) -> 
                 ready.append(sequence)
     if not inputs:
         return
-    for sequence, sampled in zip(ready, sampler.sample(inputs), strict=True):
+    try:
+        tokens = sampler.sample(inputs)
+    except Exception as error:
+        named = as_model_error(error, "sampled")
+        for sequence in ready:
+            with isolate(sequence):
+                raise named from error
+        return
+    for sequence, sampled in zip(ready, tokens, strict=True):
         with isolate(sequence):
             sequence.accept_sample(sampled)
