@@ -31,6 +31,7 @@ class KernelConnection:
         self._replies: IO[bytes] = os.fdopen(replies, "rb", buffering=0)
         os.set_blocking(self._requests.fileno(), False)
         self._unsent = b""
+        self._line = b""  # of a reply that has begun: the time may end within it
 
     def queue(self, request: dict[str, Any]) -> None:
         """Send this during the next `wait_for_reply`."""
@@ -44,13 +45,13 @@ class KernelConnection:
         Returns None at the time `end`, or once `keep_waiting` returns False; it is
         called every POLL_SECONDS and may raise.
         """
-        line, checked_at = b"", 0.0
+        checked_at = 0.0
         with selectors.DefaultSelector() as ready:
             ready.register(self._stdout, selectors.EVENT_READ)
             ready.register(self._replies, selectors.EVENT_READ)
             if self._unsent:
                 ready.register(self._requests, selectors.EVENT_WRITE)
-            while not line.endswith(b"\n"):
+            while not self._line.endswith(b"\n"):
                 if (now := monotonic()) >= checked_at + POLL_SECONDS:
                     checked_at = now
                     if now >= end or not keep_waiting():
@@ -60,13 +61,14 @@ class KernelConnection:
                         if not self._send():
                             ready.unregister(self._requests)
                     elif key.fileobj is self._replies:
-                        line += self._reply_byte(add)
-                        if len(line) > MAX_REPLY_BYTES:
+                        self._line += self._reply_byte(add)
+                        if len(self._line) > MAX_REPLY_BYTES:
                             raise KernelGone(BROKEN_CONNECTION)
                     elif data := os.read(self._stdout.fileno(), CHUNK):
                         add(data)
                     else:
                         ready.unregister(self._stdout)
+        line, self._line = self._line, b""
         return _parse_reply(line)
 
     def drain(self, add: Callable[[bytes], None]) -> None:
