@@ -70,6 +70,13 @@ bench.add_command(stalls)
     show_default=True,
     help="Length of a prompt to load from disk after a restart; 0 for none",
 )
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Conversations, each with empty caches; figures are their medians",
+)
 @bench_output
 @pass_services
 def turns(

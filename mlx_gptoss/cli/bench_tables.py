@@ -1,5 +1,6 @@
 """Tables that `mlx-gptoss bench` prints."""
 
+from statistics import median
 from typing import Any
 
 from mlx_gptoss.cli.tables import aligned
@@ -28,6 +29,11 @@ def turns_table(found: Any) -> str:
         f"read / (answer + new), back to back: at most {found.worst_back_to_back:.2f}",
         f"read / new, after idle: at most {found.worst_after_idle:.2f}",
     ]
+    if ratios := found.first_token_ratios:
+        lines.append(
+            f"mlx_gptoss / {found.peer}, first token from the second turn on, back to "
+            f"back: {median(ratios):.2f}x, at most {max(ratios):.2f}x of its time"
+        )
     if (restart := found.restart) is not None:
         lines.append(
             f"restart with {restart.tokens:,} tokens: read in {restart.read_s:.2f} s, "

@@ -19,6 +19,7 @@ from mlx_gptoss.diagnostics.bench.turns import (
     TurnResult,
     TurnsBench,
     bench_turns,
+    merge_rounds,
 )
 from mlx_gptoss.errors import GptOssError
 from tests.support.checkpoints import write_checkpoint
@@ -86,6 +87,7 @@ def test_ours_reads_what_is_new_and_no_more(folder: Path) -> None:
     """Checks the counts; the times are for people."""
     found = bench_turns(folder, turns=3, lengths=SHORT, restart_tokens=300)
 
+    assert found.first_token_ratios == ()
     assert found.restart is not None and found.restart.file_bytes > 0
     assert found.worst_back_to_back <= WHOLE
     assert found.worst_after_idle <= WHOLE
@@ -125,6 +127,33 @@ def test_an_unknown_peer_and_a_model_without_harmony_are_refused(
     write_tokenizer(plain, SPECIALS[1:2])
     with pytest.raises(GptOssError, match="Harmony"):
         bench_turns(plain)
+
+
+def test_figures_are_medians_of_the_rounds(requests: list[ScriptedRequest]) -> None:
+    def timings(seconds: float) -> list[list[RequestTiming]]:
+        return [[RequestTiming(4, seconds), RequestTiming(2, 1.0)] for _ in requests]
+
+    found = merge_rounds(requests, [timings(1.0), timings(9.0), timings(2.0)])
+
+    assert [turn.name for turn in found] == [request.name for request in requests]
+    assert {turn.back_to_back for turn in found} == {RequestTiming(4, 2.0)}
+    assert {turn.after_idle for turn in found} == {RequestTiming(2, 1.0)}
+    assert {turn.peer for turn in found} == {None}
+
+
+def test_later_turns_are_compared_by_their_first_token() -> None:
+    def turn(name: str, ours: float, theirs: float) -> TurnResult:
+        mine = RequestTiming(9, ours)
+        return TurnResult(name, 9, 9, 0, mine, mine, RequestTiming(9, theirs))
+
+    turns = [turn("1", 9.0, 1.0), turn("2", 1.0, 2.0), turn("3", 3.0, 4.0)]
+    turns += [turn("3, after the tool", 1.0, 1.0), turn("the last answer again", 5, 1)]
+    found = TurnsBench("m", "a Mac", 0.1, "float32", tuple(turns), peer="mlx-lm")
+
+    assert found.first_token_ratios == (0.5, 0.75, 1.0)
+    assert found.as_json()["median_first_token_ratio"] == 0.75
+    assert found.as_json()["worst_first_token_ratio"] == 1.0
+    assert "back to back: 0.75x, at most 1.00x of its time" in turns_table(found)
 
 
 def test_a_table_has_a_row_for_each_request() -> None:

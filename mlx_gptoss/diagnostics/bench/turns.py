@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median, median_low
 from typing import Any
 
 import mlx.core as mx
@@ -46,6 +47,7 @@ DEFAULT_TURNS = 10
 FORCED_LOGIT = 1e4  # larger than any real logit
 GREEDY = SamplingParams(temperature=0)
 PEER = MLX_LM
+FIRST_TURN = "1"
 
 MeasureRequest = Callable[[ScriptedRequest], "RequestTiming"]
 OpenSide = Callable[[], AbstractContextManager[MeasureRequest]]
@@ -74,7 +76,7 @@ class TurnResult:
 
 @dataclass(frozen=True)
 class TurnsBench:
-    """Results of all turns; `failure` is the reason if the peer was not measured."""
+    """Medians over the rounds; `failure` is the reason if the peer was not measured."""
 
     model: str
     machine: str
@@ -84,6 +86,19 @@ class TurnsBench:
     restart: Restart | None = None
     peer: str | None = None
     failure: str | None = None
+    rounds: int = 1
+
+    @property
+    def first_token_ratios(self) -> tuple[float, ...]:
+        """Our time to the first token divided by the peer's, back to back.
+
+        Of each request from the second turn to the last; below 1 ours is faster.
+        """
+        return tuple(
+            turn.back_to_back.first_token_s / turn.peer.first_token_s
+            for turn in self.turns
+            if turn.peer and turn.name[0].isdigit() and turn.name != FIRST_TURN
+        )
 
     @property
     def worst_back_to_back(self) -> float:
@@ -96,7 +111,10 @@ class TurnsBench:
         return max(t.after_idle.read / t.new for t in self.turns)
 
     def as_json(self) -> dict[str, Any]:
+        ratios = self.first_token_ratios
         return asdict(self) | {
+            "median_first_token_ratio": median(ratios) if ratios else None,
+            "worst_first_token_ratio": max(ratios, default=None),
             "worst_back_to_back": self.worst_back_to_back,
             "worst_after_idle": self.worst_after_idle,
         }
@@ -110,13 +128,15 @@ def bench_turns(
     turns: int = DEFAULT_TURNS,
     lengths: Lengths | None = None,
     restart_tokens: int = 0,
+    rounds: int = 1,
     progress: ReportProgress = ignore_progress,
 ) -> TurnsBench:
     """Measure a conversation with the model in a folder, and with mlx-lm's server.
 
-    `restart_tokens` also times a prompt of that length after a restart, with prefill
-    and from disk. Raises GptOssError if ours cannot be measured; a failure of the peer
-    is recorded in the result.
+    Every one of the `rounds` begins with empty caches. `restart_tokens` also times a
+    prompt of that length after a restart, with prefill and from disk. Raises
+    GptOssError if ours cannot be measured; a failure of the peer is recorded in the
+    result.
     """
     if against not in (None, MLX_LM):
         raise GptOssError(f"cannot compare with `{against}`: only `{MLX_LM}` is known")
@@ -139,17 +159,17 @@ def bench_turns(
         sides.append(partial(_open_peer, checkpoint.folder.absolute(), compute))
     weights = sum(checkpoint.loaded_bytes_by_part(DTYPES[compute].size).values())
     together = 2 * weights < device_budget().total * SHARE_OF_MEMORY
-    try:
-        found = _measure(sides, requests, together=together, progress=progress)
-    except EngineFailure as error:
-        failure = str(error)
-        found = _measure(sides[:2], requests, together=together, progress=progress)
-    turns_found = tuple(
-        TurnResult(
-            request.name, len(request.prompt), request.new, request.answer, *measured
-        )
-        for request, measured in zip(requests, found, strict=True)
-    )
+    measured: list[list[list[RequestTiming]]] = []  # by round, request and side
+    for n in range(rounds):
+        progress(f"round {n + 1} of {rounds}")
+        try:
+            found = _measure(sides, requests, together=together, progress=progress)
+        except EngineFailure as error:
+            failure = str(error)
+            sides = sides[:2]
+            found = _measure(sides, requests, together=together, progress=progress)
+            measured = [[timings[:2] for timings in each] for each in measured]
+        measured.append(found)
     restart = None
     if restart_tokens:
         progress(f"a restart with {restart_tokens} tokens")
@@ -160,10 +180,37 @@ def bench_turns(
         describe_machine(),
         load_average,
         compute,
-        turns_found,
+        merge_rounds(requests, measured),
         restart,
         peer=PEER if against and failure is None else None,
         failure=failure,
+        rounds=rounds,
+    )
+
+
+def merge_rounds(
+    requests: Sequence[ScriptedRequest],
+    rounds: Sequence[Sequence[Sequence[RequestTiming]]],
+) -> tuple[TurnResult, ...]:
+    """Return the medians of each request over the rounds, on two or three sides.
+
+    `rounds` has the timings by round, request and side.
+    """
+    return tuple(
+        TurnResult(
+            request.name,
+            len(request.prompt),
+            request.new,
+            request.answer,
+            *(
+                RequestTiming(
+                    median_low(timing.read for timing in side),
+                    median(timing.first_token_s for timing in side),
+                )
+                for side in zip(*timings, strict=True)
+            ),
+        )
+        for request, *timings in zip(requests, *rounds, strict=True)
     )
 
 
