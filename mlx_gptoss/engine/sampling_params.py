@@ -60,13 +60,6 @@ class SamplingParams:
         """Whether the most likely token is always chosen."""
         return self.temperature < GREEDY_BELOW
 
-    @property
-    def batch_key(self) -> tuple[float, ...]:
-        """The settings applied after the bias; rows with equal keys share one pass."""
-        if self.greedy:
-            return ()
-        return self.temperature, self.top_k, self.top_p, self.min_p
-
 
 def _require_integer(
     name: str, value: object, low: int | None, high: int | None

@@ -15,6 +15,8 @@ from mlx_gptoss.engine.sampler import (
     SampledToken,
     Sampler,
     SamplerInput,
+    _compiled_noise,
+    _noise,
     check_bias,
     gumbel_rows,
 )
@@ -203,6 +205,14 @@ def test_noise_comes_from_the_key_of_the_seed(seed: int) -> None:
     expected = mx.random.gumbel((9,), key=mx.random.key(seed))
     for seeds in ([seed], [5, seed]):
         assert mx.array_equal(gumbel_rows(seeds, 9)[-1], expected)
+
+
+@pytest.mark.soak
+def test_compiled_noise_is_the_same_noise() -> None:
+    """As GPUs compute it; a CPU needs a compiler and seconds for it."""
+    keys = mx.array([[1, 2], [3, 4]], mx.uint32)
+    for size in (9, 300):
+        assert mx.array_equal(_compiled_noise(keys, size), _noise(keys, size))
 
 
 def test_a_bias_outside_the_vocabulary_is_named() -> None:
