@@ -12,6 +12,7 @@ from mlx_gptoss.cli.constraint_options import NAMES, takes_constraints
 from mlx_gptoss.cli.finish_notes import note_ending
 from mlx_gptoss.cli.input_lines import read_all
 from mlx_gptoss.cli.options import LoadOptions, json_option, loads_model
+from mlx_gptoss.cli.reading import ReadingLine
 from mlx_gptoss.cli.sampling_options import sampling_params, takes_sampling
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.statistics import expert_facts, expert_lines, one_line
@@ -59,7 +60,8 @@ def generate(
 ) -> None:
     """Answer PROMPT, or the text on stdin.
 
-    The answer is streamed to stdout, the reasoning to stderr.
+    The answer is streamed to stdout, the reasoning to stderr. While a long prompt is
+    read, a terminal shows how much of it, at what speed, and for how long.
 
     \b
     mlx-gptoss generate "What is 417 + 285?" --temperature 0
@@ -69,11 +71,18 @@ def generate(
     if raw:
         _refuse_harmony_options()
     params = sampling_params(**sampling)
+    reading = ReadingLine()
     with services.open(options, harmony=not raw) as runtime:
         if raw:
             from mlx_gptoss.engine.raw_text import continue_text
 
-            events = continue_text(runtime, text, params, stop=constraints.stop)
+            events = continue_text(
+                runtime,
+                text,
+                params,
+                stop=constraints.stop,
+                on_progress=reading.update,
+            )
         else:
             chat = services.start_chat(
                 runtime,
@@ -81,8 +90,10 @@ def generate(
                 system=system,
                 params=params,
                 constraints=constraints,
+                on_progress=reading.update,
             )
             events = chat.send(text)
+        events = reading.watch(events)
         if as_json:
             _print_json(events, runtime, hide_reasoning=hide_reasoning)
         else:

@@ -144,7 +144,11 @@ class HttpClient:
             connection = self._connect()
             try:
                 connection.request(method, path, content, headers)
-                return connection.getresponse()
+                reply = connection.getresponse()
+                if connection.sock is not None:
+                    # A server may keep it open: closed with the reply that reads it.
+                    connection.sock.close()
+                return reply
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 if isinstance(error, ConnectionResetError) and attempt < self.attempts:
@@ -177,7 +181,7 @@ def parse_events(lines: Iterator[bytes]) -> Iterator[ServerSentEvent]:
     """Parse server-sent events from the lines of a body."""
     name, data = None, []
     for raw in lines:
-        line = raw.decode("utf-8").rstrip("\r\n")
+        line = raw.decode("utf-8", "replace").rstrip("\r\n")
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if not line:
@@ -207,7 +211,10 @@ def _parse_json(body: bytes) -> Any:
 
 
 def _error_message(body: bytes) -> str:
+    """Return the message of an error reply in one line, whatever server wrote it."""
     try:
-        return str(json.loads(body)["error"]["message"])
+        error = json.loads(body)["error"]
+        found = error["message"] if isinstance(error, dict) else error
     except (ValueError, KeyError, TypeError):
-        return body[:200].decode("utf-8", "replace")
+        found = body[:200].decode("utf-8", "replace")
+    return " ".join(str(found).split())

@@ -57,15 +57,16 @@ class PromptProgress:
         return max((self.total - self.processed) / rate - since, 0.0)
 
     def describe(self, now: float | None = None) -> str:
-        """Say `2,048 of 6,100 tokens, 410 tok/s, 10 s left`, as far as it is known."""
+        """Say `2,048 of 6,100 tokens, 410 tok/s, 10 s left`, as far as it is known.
+
+        Once the estimate has run out, it is not said.
+        """
         rate, left = self.tokens_per_second, self.seconds_left(now)
-        if rate is None or left is None:
+        if rate is None:
             return f"{self.total:,} tokens"
         speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
-        return (
-            f"{self.processed:,} of {self.total:,} tokens, {speed} tok/s, "
-            f"{format_seconds(left)} left"
-        )
+        text = f"{self.processed:,} of {self.total:,} tokens, {speed} tok/s"
+        return f"{text}, {format_seconds(left)} left" if left else text
 
 
 OnPromptProgress = Callable[[PromptProgress], object]

@@ -4,7 +4,7 @@ Works with any tokenizer. Knows nothing of conversations, and of no wire type.
 """
 
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Generator, Sequence
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.answer import AnswerParser
@@ -54,7 +54,7 @@ def continue_text(
     *,
     stop: Sequence[str] = (),
     on_progress: OnPromptProgress | None = None,
-) -> Iterator[Answer | Done]:
+) -> Generator[Answer | Done]:
     """Continue a text: yield pieces of it as Answer, and Done at the end.
 
     `on_progress` is called while `text` is read, as by a Chat.

@@ -36,6 +36,7 @@ def test_time_left_counts_down_between_two_reports() -> None:
 
     assert progress.seconds_left(72.0) == pytest.approx(3.0)
     assert progress.seconds_left(99.0) == 0.0
+    assert progress.describe(99.0) == "600 of 1,100 tokens, 100 tok/s"
     assert progress.describe(72.0) == "600 of 1,100 tokens, 100 tok/s, 3 s left"
 
 

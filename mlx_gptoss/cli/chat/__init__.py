@@ -61,8 +61,9 @@ def chat(
     """Hold a conversation; /help lists its commands.
 
     With PROMPT, answer it first. Without a terminal that is all, and the text on stdin
-    is appended to it. Answers go to stdout, the rest to stderr. The model has no
-    tools unless you give it some.
+    is appended to it. Answers go to stdout, the rest to stderr. While a long prompt is
+    read, a terminal shows how much of it, at what speed, and for how long. The model
+    has no tools unless you give it some.
 
     \b
     mlx-gptoss chat

@@ -17,6 +17,7 @@ from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.harmony.events import Done
 
 if TYPE_CHECKING:
+    from mlx_gptoss.engine.prompt_progress import PromptProgress
     from mlx_gptoss.harmony.events import Event, ToolCall
 
 
@@ -64,6 +65,11 @@ class FullInterface:
             self._next = turn.draft.text.lstrip("\n")
         stats = view.done.stats if isinstance(view.done, Done) else None
         return ShownAnswer(view.answer, stats, stopped=turn.stops > 0)
+
+    def show_progress(self, progress: "PromptProgress") -> None:
+        """Show in the line of the running answer how its prompt is read."""
+        if self._turn is not None:
+            self._turn.progress = progress
 
     def ask(self, call: "ToolCall") -> str:
         """Ask below the running answer."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from mlx_gptoss.engine.outputs import Statistics
+    from mlx_gptoss.engine.prompt_progress import PromptProgress
     from mlx_gptoss.harmony.events import Event, ToolCall
 
 
@@ -30,6 +31,10 @@ class ChatInterface(Protocol):
 
     def show(self, events: "Generator[Event]", stop: Callable[[], None]) -> ShownAnswer:
         """Show a turn to its end. Raises what `events` raise."""
+        ...
+
+    def show_progress(self, progress: "PromptProgress") -> None:
+        """Show how a prompt is read; called in another thread, does not block."""
         ...
 
     def ask(self, call: "ToolCall") -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from time import monotonic
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from prompt_toolkit.key_binding.key_processor import KeyPress
 from prompt_toolkit.keys import Keys
@@ -29,7 +30,11 @@ from mlx_gptoss.cli.chat.live_tail import LiveTail
 from mlx_gptoss.cli.chat.markdown import OutputPart
 from mlx_gptoss.cli.chat.prompt import MARK
 from mlx_gptoss.cli.chat.question import ApprovalQuestion, UnsentText
+from mlx_gptoss.cli.reading import reading_text
 from mlx_gptoss.harmony.events import Event, ToolCall
+
+if TYPE_CHECKING:
+    from mlx_gptoss.engine.prompt_progress import PromptProgress
 
 FRAME = 0.05  # seconds between two checks for keys and events
 SHARE = 4  # at most this fraction of time is spent on painting
@@ -68,6 +73,7 @@ class LiveAnswer:
         self.layout = layout
         self.draft = UnsentText()
         self.stops = 0  # how often the user asked to stop
+        self.progress: PromptProgress | None = None  # of the prompt being read
         self._stop = stop
         self._status = status
         self._came: SimpleQueue[Event | PendingApproval | AnswerEnded] = SimpleQueue()
@@ -209,10 +215,16 @@ class LiveAnswer:
         mark = SPINNER[int(seconds * TURNS_PER_SECOND) % len(SPINNER)]
         what = "Stopping" if self.stops else self.view.activity
         hint = "" if self.stops else "  Esc stops"
+        reading = reading_text(self.progress)
         if not self.stops and self.view.thinking:
             hint += ", Ctrl-O unfolds"
         return on_one_line(
-            Text.assemble((mark, "cyan"), f" {what} {seconds:.0f} s", (hint, "dim"))
+            Text.assemble(
+                (mark, "cyan"),
+                f" {what} {seconds:.0f} s",
+                f": {reading}" if reading else "",
+                (hint, "dim"),
+            )
         )
 
 

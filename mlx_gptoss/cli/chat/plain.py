@@ -18,6 +18,7 @@ from mlx_gptoss.cli.chat.approval import (
 )
 from mlx_gptoss.cli.chat.interface import ShownAnswer
 from mlx_gptoss.cli.input_lines import Lines
+from mlx_gptoss.cli.reading import ReadingLine
 from mlx_gptoss.cli.terminal import CONTROL, Screen, note
 from mlx_gptoss.harmony.events import Answer, Done
 
@@ -37,6 +38,8 @@ class PlainInterface:
         self.lines = lines
         self.interactive = lines.interactive
         self.reasoning = reasoning
+        self._reading = ReadingLine()
+        self.show_progress = self._reading.update
 
     def messages(self) -> Iterator[str]:
         """Yield the lines that are not empty."""
@@ -49,8 +52,8 @@ class PlainInterface:
         screen = Screen(hide_reasoning=self.reasoning == "hide")
         answer, stats = "", None
         try:
-            with closing(events):
-                for event in events:
+            with closing(self._reading.watch(events)) as shown:
+                for event in shown:
                     screen.show(event)
                     if isinstance(event, Answer):
                         answer += event.text

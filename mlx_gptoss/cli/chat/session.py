@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlx_gptoss.cli.options import LoadOptions
     from mlx_gptoss.cli.services import Services
     from mlx_gptoss.engine.outputs import Statistics
+    from mlx_gptoss.engine.prompt_progress import OnPromptProgress
     from mlx_gptoss.engine.runtime import Runtime
     from mlx_gptoss.engine.sampling_params import SamplingParams
     from mlx_gptoss.harmony.constrain.constraints import Constraints
@@ -52,6 +53,7 @@ class ChatSession:
         setup: SessionOptions,
         *,
         tools: OpenTools,
+        on_progress: "OnPromptProgress | None",
         runtime: "Runtime",
         store: "Sessions | None",
         resources: ExitStack,
@@ -60,6 +62,7 @@ class ChatSession:
         self.options = options
         self.setup = setup
         self.given = tools
+        self.on_progress = on_progress
         self.runtime = runtime
         self.store = store
         if store is not None:
@@ -222,6 +225,7 @@ class ChatSession:
             "tools": self.given.tools,
             "approve": self.given.approval,
             "on_change": self._keep,
+            "on_progress": self.on_progress,
         }
 
     def _keep(self, chat: "Chat") -> None:
@@ -246,6 +250,7 @@ def open_conversation(
     *,
     ask: "Callable[[ToolCall], str]",
     store: "Sessions | None",
+    on_progress: "OnPromptProgress | None" = None,
 ) -> Iterator[ChatSession]:
     """Start the tools and the model; stop both when the `with` ends."""
     conversation: ChatSession | None = None
@@ -270,6 +275,7 @@ def open_conversation(
                 options,
                 setup,
                 tools=given,
+                on_progress=on_progress,
                 runtime=runtime,
                 store=store,
                 resources=resources,

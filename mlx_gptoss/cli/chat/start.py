@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlx_gptoss.chat.sessions import Sessions
     from mlx_gptoss.cli.options import LoadOptions
     from mlx_gptoss.cli.services import Services
+    from mlx_gptoss.engine.prompt_progress import PromptProgress
     from mlx_gptoss.harmony.events import ToolCall
 
 STDIN = "stdin"  # name of the piped text
@@ -62,8 +63,18 @@ def hold(
         assert interface is not None
         return interface.ask(call)
 
+    def show_progress(progress: "PromptProgress") -> None:
+        assert interface is not None
+        interface.show_progress(progress)
+
     with open_conversation(
-        services, options, setup, tools, ask=ask, store=_store(services, start)
+        services,
+        options,
+        setup,
+        tools,
+        ask=ask,
+        on_progress=show_progress,
+        store=_store(services, start),
     ) as conversation:
         interface = _interface(conversation, start, once=once)
         _begin(conversation, interface, start)

@@ -102,7 +102,7 @@ class _Run(Generic[T]):
         if together and row == len(self.counts) - 1:
             self.observed.append(self._observe())
 
-    def _on_end(self, _: Statistics, error: BaseException | None) -> None:
+    def _on_end(self, _: Statistics | None, error: BaseException | None) -> None:
         self._error = self._error or error
         self._running -= 1
         if not self._running:

@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
 
 from mlx_gptoss.diagnostics.bench.child_process import stop, wait_until_ready
 from mlx_gptoss.diagnostics.bench.streams import ServerAddress
@@ -42,9 +41,7 @@ class OurServer:
         except BaseException:
             self.close()
             raise
-        port = urlsplit(facts["url"]).port
-        assert port is not None
-        self.address = ServerAddress(NAME, port, facts["token"])
+        self.address = ServerAddress(NAME, facts["url"], facts["token"])
 
     @property
     def pid(self) -> int:

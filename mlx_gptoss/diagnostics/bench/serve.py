@@ -1,20 +1,18 @@
-"""Throughput of our server with concurrent streams, beside mlx-lm's server.
+"""Throughput and latency of our server with concurrent streams, beside other servers.
 
-Both serve the same folder in their own processes, with the same dtype and BLAS, and
-take turns answering the same raw completions from the same client: greedy, with fresh
-prompts and a fixed number of tokens (stop tokens are biased away on both sides).
-Throughput counts the tokens of all streams from the first request to the last token;
-first tokens are timed from the request, with all streams in progress.
+Ours and mlx-lm's serve the same folder in their own processes, with the same dtype and
+BLAS; a server at a URL runs already, whatever it is. All take turns answering the same
+prompts from the same client, greedily. Raw completions of ours and mlx-lm's have a
+fixed number of tokens (stop tokens are biased away); a server at a URL may stop
+earlier, and rates count the tokens it says.
 """
 
 import os
-import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import median
-from typing import Any
+from urllib.parse import urlsplit
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
@@ -22,12 +20,16 @@ from mlx_gptoss.diagnostics.bench.child_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.decode import SHARE_OF_MEMORY
 from mlx_gptoss.diagnostics.bench.engines import DTYPES, MLX_LM, default_dtype
 from mlx_gptoss.diagnostics.bench.our_server import NAME, OurServer
-from mlx_gptoss.diagnostics.bench.stock_client import StockServer
-from mlx_gptoss.diagnostics.bench.streams import (
-    ServerAddress,
-    StreamTiming,
-    time_concurrent_streams,
+from mlx_gptoss.diagnostics.bench.serve_load import ServeLoad, run_round
+from mlx_gptoss.diagnostics.bench.serve_results import (
+    ServeBench,
+    ServerResult,
+    StreamLevel,
+    summarize_round,
+    take_medians,
 )
+from mlx_gptoss.diagnostics.bench.stock_client import StockServer
+from mlx_gptoss.diagnostics.bench.streams import ServerAddress, find_model
 from mlx_gptoss.diagnostics.doctor import describe_machine
 from mlx_gptoss.diagnostics.progress import ReportProgress, ignore_progress
 from mlx_gptoss.engine.outputs import stop_reasons
@@ -37,109 +39,123 @@ from mlx_gptoss.memory import device_budget
 DEFAULT_STREAMS = (1, 4, 16)
 DEFAULT_PROMPT, DEFAULT_TOKENS, DEFAULT_ROUNDS = 64, 64, 3
 WARM_UP_TOKENS = 4
-EXCLUDED_BIAS = -100.0  # a bias
-WORDS = (
-    "the river was wide and slow that year so they went along its bank until night "
-    "fell over hills of which nobody knew a name or had ever drawn any map"
-)
+RAW_PROMPTS, CHAT_PROMPTS = "raw", "chat"
+STALL_TIMEOUT_S = 600.0  # without a byte from a server at a URL
+UNCOUNTED = "says no usage: each event is counted as a token"
+OVERTAKEN = "some short streams ended before the long prompts were read"
+
+StartServer = Callable[[], AbstractContextManager[ServerAddress]]
 
 
-@dataclass(frozen=True)
-class StreamLevel:
-    """Medians over the rounds of one server at one number of streams."""
-
-    streams: int
-    tokens_per_second: float
-    first_token_s: float  # median over the streams
-    last_first_token_s: float  # the slowest stream
-
-
-@dataclass(frozen=True)
-class ServerResult:
-    """Results of one server; `failure` is the reason if it was not measured."""
+@dataclass
+class Side:
+    """One server while it is measured; only a `strict` one has to say all tokens."""
 
     name: str
-    levels: tuple[StreamLevel, ...] = ()
+    start: StartServer
+    strict: bool = True
+    address: ServerAddress | None = None
     failure: str | None = None
+    notes: set[str] = field(default_factory=set)
+    levels: dict[int, list[StreamLevel]] = field(default_factory=dict)
 
+    def run(self, load: ServeLoad, streams: int, seed: int) -> None:
+        """Run one round."""
+        assert self.address is not None
+        found = run_round(self.address, load, streams, seed, strict=self.strict)
+        fixed = self.strict and not load.chat
+        level = summarize_round(found, load.tokens if fixed else None)
+        self.levels.setdefault(streams, []).append(level)
+        answers = [answer for talk in found.conversations for answer in talk]
+        if not all(answer.counted for answer in answers):
+            self.notes.add(UNCOUNTED)
+        if found.beside:
+            read = max(answer.first for answer in found.beside)
+            if min(answer.ended for answer in answers) < read:
+                self.notes.add(OVERTAKEN)
 
-@dataclass(frozen=True)
-class ServeRatio:
-    """Our result divided by the peer's; above 1 ours is faster."""
-
-    streams: int
-    throughput: float
-    first_token: float
-
-
-@dataclass(frozen=True)
-class ServeBench:
-    """Results of both servers, ours first."""
-
-    model: str
-    machine: str
-    load_average: float
-    dtype: str
-    prompt_tokens: int
-    tokens: int
-    rounds: int
-    sides: tuple[ServerResult, ...]
-
-    @property
-    def ratios(self) -> tuple[ServeRatio, ...]:
-        if len(self.sides) == 1 or self.sides[1].failure:
-            return ()
-        return tuple(
-            ServeRatio(
-                ours.streams,
-                ours.tokens_per_second / theirs.tokens_per_second,
-                theirs.first_token_s / ours.first_token_s,
-            )
-            for ours, theirs in zip(
-                self.sides[0].levels, self.sides[1].levels, strict=True
-            )
+    def result(self) -> ServerResult:
+        """Return the medians, or the failure."""
+        if self.failure is not None:
+            return ServerResult(self.name, failure=self.failure)
+        return ServerResult(
+            self.name,
+            tuple(map(take_medians, self.levels.values())),
+            model=self.address.model if self.address else None,
+            notes=tuple(sorted(self.notes)),
         )
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"ratios": [asdict(ratio) for ratio in self.ratios]}
 
 
 def bench_serve(
     model: Path,
     *,
-    against: str | None = None,
+    against: str | Sequence[str] | None = None,
+    against_model: str | None = None,
+    against_key: str | None = None,
     dtype: str | None = None,
     streams: Sequence[int] = DEFAULT_STREAMS,
     prompt_tokens: int = DEFAULT_PROMPT,
     tokens: int = DEFAULT_TOKENS,
     rounds: int = DEFAULT_ROUNDS,
+    prompts: str = RAW_PROMPTS,
+    turns: int = 1,
+    think_time: float = 0.0,
+    tail: int = 0,
+    prefilled: bool = False,
+    beside: int = 0,
+    beside_tokens: int = 0,
+    stall_timeout: float = STALL_TIMEOUT_S,
     progress: ReportProgress = ignore_progress,
 ) -> ServeBench:
-    """Measure our server on the model in a folder, and mlx-lm's beside it.
+    """Measure our server on the model in a folder, and other servers beside it.
 
-    If memory allows, both run at once and take turns. Raises GptOssError if ours cannot
-    be measured; a failure of the peer is recorded in the result.
+    against: "mlx-lm", started on the same folder if memory allows both at once, else
+        one after the other; or the URL of a running server. Several are possible.
+    against_model, against_key: the model's name and the API key for servers at a URL.
+    streams: numbers of conversations at once.
+    prompts: "raw" or "chat".
+    turns, think_time: requests of a conversation, and seconds between them.
+    tail, prefilled, beside, beside_tokens: see `ServeLoad`.
+    stall_timeout: seconds without a byte after which a server at a URL has failed.
+
+    Raises GptOssError if ours cannot be measured; a failure of another is in the
+    result.
     """
-    if against not in (None, MLX_LM):
-        raise GptOssError(f"cannot compare with `{against}`: only `{MLX_LM}` is known")
+    peers = [against] if isinstance(against, str) else list(against or ())
+    _check(peers, prompts=prompts, tail=tail, prompt_tokens=prompt_tokens)
     checkpoint = open_checkpoint(model)
     folder = checkpoint.folder.absolute()
     tokenizer = Tokenizer.open(folder)
     compute = dtype or default_dtype()
-    load = CompletionLoad(
+    load = ServeLoad(
         tokenizer,
         list(stop_reasons(tokenizer, checkpoint.config.eos_token_ids)),
-        streams=tuple(streams or DEFAULT_STREAMS),
-        prompt_tokens=prompt_tokens,
-        tokens=tokens,
+        prompt_tokens,
+        tokens,
+        chat=prompts == CHAT_PROMPTS,
+        turns=turns,
+        think_s=think_time,
+        tail=tail,
+        prefilled=prefilled,
+        beside=beside,
+        beside_tokens=beside_tokens,
     )
-    starts: dict[str, StartServer] = {NAME: lambda: start_own(folder, compute)}
-    if against is not None:
-        starts[against] = lambda: start_peer(folder, compute)
+    sides = [Side(NAME, lambda: start_own(folder, compute))]
+    for peer in peers:
+        if peer == MLX_LM:
+            sides.append(Side(peer, lambda: start_peer(folder, compute)))
+        else:
+            address = ServerAddress(
+                peer, peer, against_key, against_model, timeout=stall_timeout
+            )
+            sides.append(Side(peer, lambda at=address: find_server(at), strict=False))
     weights = sum(checkpoint.loaded_bytes_by_part(DTYPES[compute].size).values())
-    together = 2 * weights < device_budget().total * SHARE_OF_MEMORY
+    loaded = 1 + peers.count(MLX_LM)
+    together = loaded * weights < device_budget().total * SHARE_OF_MEMORY
     load_average = os.getloadavg()[0]
-    sides = _measure(starts, load, rounds, together=together, progress=progress)
+    # A server at a URL has its memory already.
+    for group in [sides] if together else [[side] for side in sides]:
+        _measure(group, load, tuple(streams or DEFAULT_STREAMS), rounds, progress)
     if sides[0].failure:
         raise EngineFailure(sides[0].failure)
     return ServeBench(
@@ -150,42 +166,10 @@ def bench_serve(
         prompt_tokens,
         tokens,
         rounds,
-        tuple(sides),
+        tuple(side.result() for side in sides),
+        prompts,
+        turns,
     )
-
-
-@dataclass(frozen=True)
-class CompletionLoad:
-    """The requests of a round: the same for every server."""
-
-    tokenizer: Tokenizer
-    ends: Sequence[int]
-    streams: tuple[int, ...]
-    prompt_tokens: int
-    tokens: int
-
-    def bodies(self, streams: int, seed: int) -> list[dict[str, Any]]:
-        """Build requests whose prompts share no prefix."""
-        rng = random.Random(f"{streams} {seed}")
-        return [
-            {
-                "prompt": self._prompt(rng),
-                "max_tokens": self.tokens,
-                "temperature": 0,
-                "logit_bias": dict.fromkeys(map(str, self.ends), EXCLUDED_BIAS),
-            }
-            for _ in range(streams)
-        ]
-
-    def _prompt(self, rng: random.Random) -> str:
-        """Return words of at least `prompt_tokens` tokens, and few more."""
-        words = [f"{rng.randrange(10**6)}"]
-        while len(self.tokenizer.encode(" ".join(words))) < self.prompt_tokens:
-            words.append(rng.choice(WORDS.split()))
-        return " ".join(words)
-
-
-StartServer = Callable[[], Any]  # a context manager that yields a ServerAddress
 
 
 @contextmanager
@@ -200,89 +184,62 @@ def start_peer(folder: Path, dtype: str) -> Iterator[ServerAddress]:
         yield server.address
 
 
+@contextmanager
+def find_server(address: ServerAddress) -> Iterator[ServerAddress]:
+    """Find the model of a running server. Raises EngineFailure."""
+    if address.model is None:
+        address = replace(address, model=find_model(address))
+    yield address
+
+
 def _measure(
-    starts: dict[str, StartServer],
-    load: CompletionLoad,
+    sides: Sequence[Side],
+    load: ServeLoad,
+    streams: tuple[int, ...],
     rounds: int,
-    *,
-    together: bool,
     progress: ReportProgress,
-) -> list[ServerResult]:
-    """Measure the servers in turns, or one after the other if memory is short."""
-    groups = [list(starts)] if together else [[name] for name in starts]
-    found: dict[str, ServerResult] = {}
-    for group in groups:
-        with ExitStack() as stack:
-            found |= _rounds(
-                {name: starts[name] for name in group}, load, rounds, stack, progress
+) -> None:
+    """Measure servers in turns; drop one that fails."""
+    warm_up = replace(load, tokens=WARM_UP_TOKENS, turns=1, beside=0, prefilled=False)
+    with ExitStack() as stack:
+
+        def start(side: Side) -> None:
+            progress(f"starting {side.name}")
+            side.address = stack.enter_context(side.start())
+            side.run(warm_up, max(streams), -1)
+            side.levels.clear()
+
+        def attempt(side: Side, work: Callable[[], None]) -> None:
+            try:
+                work()
+            except EngineFailure as error:
+                side.failure = str(error)
+
+        for side in sides:
+            attempt(side, lambda side=side: start(side))
+        for n in range(rounds):
+            for level in streams:
+                # The order alternates between rounds.
+                for side in sides if n % 2 == 0 else reversed(sides):
+                    if side.failure is None:
+                        progress(f"round {n + 1}: {side.name}, {level} streams")
+                        attempt(side, lambda a=side, b=level, c=n: a.run(load, b, c))
+
+
+def _check(peers: list[str], *, prompts: str, tail: int, prompt_tokens: int) -> None:
+    for peer in peers:
+        parts = urlsplit(peer)
+        if peer != MLX_LM and not (
+            parts.scheme in ("http", "https") and parts.hostname
+        ):
+            raise GptOssError(
+                f"cannot compare with `{peer}`: give `{MLX_LM}`, or the URL of a "
+                "running server such as http://127.0.0.1:1234/v1"
             )
-    return [found[name] for name in starts]
-
-
-def _rounds(
-    starts: dict[str, StartServer],
-    load: CompletionLoad,
-    rounds: int,
-    stack: ExitStack,
-    progress: ReportProgress,
-) -> dict[str, ServerResult]:
-    addresses: dict[str, ServerAddress] = {}
-    found = {name: ServerResult(name) for name in starts}
-    timed: dict[tuple[str, int], list[StreamLevel]] = {}
-    warm_up = replace(load, tokens=WARM_UP_TOKENS)
-
-    def attempt(name: str, work: Callable[[], None]) -> None:
-        """Run `work`; drop a server that fails."""
-        try:
-            work()
-        except EngineFailure as error:
-            found[name] = ServerResult(name, failure=str(error))
-            addresses.pop(name, None)
-
-    def start(name: str) -> None:
-        progress(f"starting {name}")
-        addresses[name] = stack.enter_context(starts[name]())
-        time_concurrent_streams(addresses[name], warm_up.bodies(max(load.streams), -1))
-
-    def time(name: str, streams: int, n: int) -> None:
-        progress(f"round {n + 1}: {name}, {streams} streams")
-        answers = time_concurrent_streams(addresses[name], load.bodies(streams, n))
-        timed.setdefault((name, streams), []).append(
-            summarize_round(answers, load.tokens)
+    if prompts not in (RAW_PROMPTS, CHAT_PROMPTS):
+        raise GptOssError(f"prompts are `{RAW_PROMPTS}` or `{CHAT_PROMPTS}`")
+    if tail >= prompt_tokens:
+        raise GptOssError(
+            f"a tail of {tail} tokens leaves nothing of a prompt of {prompt_tokens}: "
+            "choose a shorter one"
         )
-
-    for name in starts:
-        attempt(name, lambda name=name: start(name))
-    for n in range(rounds):
-        for streams in load.streams:
-            # The order alternates between rounds.
-            for name in list(addresses)[:: 1 if n % 2 == 0 else -1]:
-                attempt(name, lambda a=name, b=streams, c=n: time(a, b, c))
-    for name in addresses:
-        levels = [take_medians(timed[name, streams]) for streams in load.streams]
-        found[name] = ServerResult(name, tuple(levels))
-    return found
-
-
-def summarize_round(answers: Sequence[StreamTiming], tokens: int) -> StreamLevel:
-    """Summarize one round. Raises EngineFailure if a completion is too short."""
-    short = [x.completion_tokens for x in answers if x.completion_tokens != tokens]
-    if short:
-        raise EngineFailure(
-            f"an answer has {short[0]} tokens and not {tokens}: nothing to compare"
-        )
-    seconds = max(x.ended for x in answers) - min(x.asked for x in answers)
-    firsts = [x.first - x.asked for x in answers]
-    return StreamLevel(
-        len(answers), len(answers) * tokens / seconds, median(firsts), max(firsts)
-    )
-
-
-def take_medians(levels: Sequence[StreamLevel]) -> StreamLevel:
-    """Return the median of each figure over the rounds."""
-    return StreamLevel(
-        levels[0].streams,
-        median(x.tokens_per_second for x in levels),
-        median(x.first_token_s for x in levels),
-        median(x.last_first_token_s for x in levels),
-    )

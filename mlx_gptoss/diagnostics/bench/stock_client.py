@@ -41,7 +41,7 @@ class StockServer:
         with socket.socket() as free:
             free.bind((LOOPBACK, 0))
             port = free.getsockname()[1]
-        self.address = ServerAddress(package, port)
+        self.address = ServerAddress.on_loopback(package, port, harmony=True)
         self._client = self.address.client()
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in close()
         module = "mlx_gptoss.diagnostics.bench.stock_server"
