@@ -271,6 +271,92 @@ def test_a_prompt_that_is_being_read_is_waited_for(fake: Runtime) -> None:
     assert short.stats.time_to_first_token < second.stats.time_to_first_token
 
 
+def tokens_read(runtime: Runtime) -> int:
+    return sum(len(feed) for feed in runtime.model.feeds if len(feed) > 1)
+
+
+def test_prompts_that_part_in_a_message_read_their_beginning_once(
+    fake: Runtime,
+) -> None:
+    """Where they part nothing ends: a snapshot is taken there for the second."""
+    start = [n % 10 for n in range(900)]
+    release = threading.Event()
+    fake._thread.post(release.wait)
+    asked = [
+        Submission(fake, [*start, 20 + n, *range(100)], GREEDY, stop_tokens={})
+        for n in range(3)
+    ]
+    release.set()
+    for one in asked:
+        one.wait()
+
+    assert [one.stats.cached_tokens for one in asked] == [0, 900, 900]
+    assert tokens_read(fake) == 900 + 3 * 101
+
+
+def test_a_beginning_that_was_cancelled_midway_is_not_read_again() -> None:
+    model = noisy()
+    with Runtime(model, cache=CacheOptions(idle=False)) as runtime:
+        start = [n % 10 for n in range(1300)]
+        first: list[Submission] = []
+
+        def cancel(done: int, total: int) -> None:
+            first[0].request.cancel()
+
+        def submit_both() -> Submission:
+            first.append(Submission(runtime, [*start, 1], GREEDY, on_progress=cancel))
+            return Submission(runtime, [*start, 2], GREEDY)
+
+        second = runtime.run(submit_both)
+        first[0].wait()
+        second.wait()
+
+        assert 0 < second.stats.cached_tokens < len(start)
+        assert tokens_read(runtime) == len(start) + 1
+
+
+def test_a_beginning_is_read_once_though_its_first_reader_waits_for_a_place() -> None:
+    options = BatchOptions(max_running=2)
+    with Runtime(noisy(), cache=CacheOptions(idle=False), batch=options) as runtime:
+        start = [n % 10 for n in range(600)]
+
+        def submit_all() -> list[Submission]:
+            busy = Submission(runtime, [*range(50), 7, 7], GREEDY)
+            return [
+                busy,
+                *(Submission(runtime, [*start, n], GREEDY) for n in range(3)),
+            ]
+
+        asked = runtime.run(submit_all)
+        for one in asked:
+            one.wait()
+
+        assert tokens_read(runtime) == 52 + len(start) + 1  # single tokens left out
+
+
+def test_short_prompts_share_a_pass(fake: Runtime) -> None:
+    """And the tokens of answers ride along with chunks of prompts."""
+    passes: list[int] = []
+    model = fake.model
+    hidden = model.hidden
+
+    def counted(ids: Any, cache: Any, **options: Any) -> Any:
+        passes.append(ids.shape[1])
+        return hidden(ids, cache, **options)
+
+    model.hidden = counted
+    params = SamplingParams(temperature=0, max_tokens=2)
+
+    def submit_all() -> list[Submission]:
+        return [Submission(fake, [n, *IDS], params) for n in range(4)]
+
+    asked = fake.run(submit_all)
+    for one in asked:
+        one.wait()
+
+    assert passes == [4 * 6, 4]
+
+
 def test_draining_lets_all_end_and_takes_no_more(fake: Runtime) -> None:
     asked = [Submission(fake, [*IDS, n], GREEDY) for n in range(3)]
 

@@ -4,7 +4,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 INITIAL_ESTIMATE_S = 5.0  # seconds per request, until one has ended
 MIN_RETRY_S = 1.0
@@ -43,15 +43,14 @@ class BatchCounters:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts = BatchStatistics()
+        self._counts: Counter[str] = Counter()
         self._sizes: Counter[int] = Counter()
         self._seconds = INITIAL_ESTIMATE_S
 
     def add(self, **increments: int) -> None:
         """Add to fields of BatchStatistics by name."""
         with self._lock:
-            sums = {n: getattr(self._counts, n) + k for n, k in increments.items()}
-            self._counts = replace(self._counts, **sums)
+            self._counts.update(increments)
 
     def record_batch_size(self, size: int) -> None:
         """Count a decode step of `size` requests."""
@@ -69,9 +68,9 @@ class BatchCounters:
     def snapshot(self, *, running: int, waiting: int) -> BatchStatistics:
         """Return the counts, with the given numbers of this moment."""
         with self._lock:
-            return replace(
-                self._counts,
+            return BatchStatistics(
                 running=running,
                 waiting=waiting,
                 batch_sizes=dict(sorted(self._sizes.items())),
+                **self._counts,
             )
