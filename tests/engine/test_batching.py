@@ -357,6 +357,24 @@ def test_short_prompts_share_a_pass(fake: Runtime) -> None:
     assert passes == [4 * 6, 4]
 
 
+def test_a_first_token_does_not_wait_for_prompts_of_others(fake: Runtime) -> None:
+    model, told = fake.model, []
+
+    def step(_: object) -> None:
+        told.append(sum(len(feed) for feed in model.feeds))
+
+    def submit_both() -> list[Submission]:
+        short = Submission(fake, IDS, GREEDY, on_step=step)
+        return [short, Submission(fake, [n % 10 for n in range(2000)], GREEDY)]
+
+    for one in fake.run(submit_both):
+        one.wait()
+
+    chunk = fake._scheduler._batch.chunk
+    assert told[0] == chunk + 1  # one pass of prompts, and its own step
+    assert told[1] == told[0] + chunk // 4 + (1 + chunk // 4)  # it rides with a chunk
+
+
 def test_draining_lets_all_end_and_takes_no_more(fake: Runtime) -> None:
     asked = [Submission(fake, [*IDS, n], GREEDY) for n in range(3)]
 

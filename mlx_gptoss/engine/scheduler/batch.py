@@ -69,6 +69,14 @@ class Batch:
         """Prefill a little and decode one token of each sequence that can."""
         chunks = list(self._next_chunks(running))
         decoding = self._begin_steps(running)
+        if chunks:  # a first token does not wait for the prompts of others
+            first = [row for row in decoding if not row.sequence.tokens]
+            decoding = [row for row in decoding if row.sequence.tokens]
+            self._run_steps(first, [])
+        self._run_steps(decoding, chunks)
+
+    def _run_steps(self, decoding: list[PassRow], chunks: list[PassRow]) -> None:
+        """Start the passes of some rows, and report the steps of those that decode."""
         rows = [*(row for row in decoding if row.token is not None), *chunks]
         for group in group_rows(rows):
             self._start(group)
