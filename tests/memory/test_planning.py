@@ -173,10 +173,10 @@ def test_a_run_is_recorded_replayed_and_planned_with(tmp_path: Path) -> None:
     assert plan.exit_code == 0, plan.output
 
 
-def probing(*doubts: str, **costs: float) -> Services:
+def probing(*doubts: str, step: float = 1e-3) -> Services:
     """Return services whose probe measures an imaginary machine, at once."""
     device = str(mx.device_info().get("device_name", ""))
-    found = Probe(device, 5e9, 1e10, 1e-3, costs=make_costs(**costs), doubts=doubts)
+    found = Probe(device, 5e9, 1e10, 1e-3, costs=make_costs(step=step), doubts=doubts)
     return Services(probe=lambda folder, **options: found)
 
 

@@ -13,15 +13,7 @@ def line(seconds_per_product: float) -> CostTable:
     )
 
 
-def make_costs(dequantized: CostTable | None = None, **changed: float) -> Costs:
-    scalars = {
-        "experts_call": 1e-4,
-        "key": 1e-7,
-        "score": 5e-8,
-        "layer": 2e-4,
-        "step": 1e-3,
-        "value": 1e-8,
-    }
+def make_costs(*, dequantized: CostTable | None = None, step: float = 1e-3) -> Costs:
     return Costs(
         dense=line(NANO),
         affine8=line(2 * NANO),
@@ -30,5 +22,10 @@ def make_costs(dequantized: CostTable | None = None, **changed: float) -> Costs:
         dequantized=dequantized,
         dequantize_rows=8,
         dequantize_products=6e6,
-        **(scalars | changed),
+        experts_call=1e-4,
+        key=1e-7,
+        score=5e-8,
+        layer=2e-4,
+        step=step,
+        value=1e-8,
     )

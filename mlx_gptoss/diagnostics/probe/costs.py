@@ -84,9 +84,8 @@ def measure_costs(
     return MeasuredCosts(
         costs,
         spread,
-        step_ratio=wide.steps.median / _forecast_step(costs, scale, wide),
-        first_token_ratio=many.first_tokens.median
-        / _forecast_first(costs, scale, many),
+        wide.steps.median / _forecast_step(costs, scale, wide),
+        many.first_tokens.median / _forecast_first(costs, scale, many),
     )
 
 
