@@ -62,6 +62,8 @@ class Costs:
     key: a cached key and its value, seen by one query head in a decode step.
     score: the same in prefill, per query.
     layer, step: the rest of a layer, and of a decode step: small operations, Python.
+    first: the rest of a layer for a first token, beside that of a step: nothing hides
+        Python's part, and the next step begins before the token is returned.
     value: the rest of a layer, per row of prefill and value of it.
     """
 
@@ -77,6 +79,7 @@ class Costs:
     score: float
     layer: float
     step: float
+    first: float
     value: float
 
     @classmethod

@@ -6,6 +6,7 @@
         + query heads * (attended keys * key, or query-key pairs * score)
         + layer + N * (hidden size + width of q, k and v) * value
       + linear(lm_head, 1) + step
+    first token  = passes of all chunks + layers * first
 
 Rows of prefill choose experts at random, and the top layer sends its last row alone to
 them. Source: the operations of `model/gpt_oss.py`, with costs that `mlx-gptoss probe`
@@ -69,7 +70,8 @@ def prefill_time(
     costs: Costs, config: ModelConfig, bits: BitsPerWeight, tokens: int, chunk: int
 ) -> PassTime:
     """Return the seconds from an empty cache to the first token behind `tokens`."""
-    spent = _head_time(costs, config, bits)
+    begin = PassTime(0.0, 0.0, 0.0, config.num_hidden_layers * costs.first)
+    spent = begin + _head_time(costs, config, bits)
     for start in range(0, tokens, chunk):
         rows = min(chunk, tokens - start)
         spent += _rows_time(costs, config, bits, rows, start)

@@ -75,7 +75,7 @@ def test_a_prompt_costs_its_chunks_and_the_rows_they_see() -> None:
     assert found.attention == pytest.approx(64 * pairs * costs.score)
     values = 2880 + 80 * 64
     assert found.overhead == pytest.approx(
-        2 * (costs.layer + 127 * values * costs.value) + costs.step
+        2 * (costs.layer + 127 * values * costs.value) + costs.step + costs.first
     )
     window = replace(one, layer_types=(SLIDING,))
     assert prefill_time(costs, window, FLOATS, 256, 128).attention < found.attention

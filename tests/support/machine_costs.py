@@ -27,5 +27,6 @@ def make_costs(*, dequantized: CostTable | None = None, step: float = 1e-3) -> C
         score=5e-8,
         layer=2e-4,
         step=step,
+        first=1e-4,
         value=1e-8,
     )

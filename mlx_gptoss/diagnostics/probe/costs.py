@@ -15,6 +15,7 @@ from mlx_gptoss.diagnostics.probe.products import (
     prepare_products,
 )
 from mlx_gptoss.diagnostics.probe.small_models import (
+    SHORT_PROMPT,
     SmallModel,
     run_in_turn,
     write_small_models,
@@ -85,7 +86,7 @@ def measure_costs(
         costs,
         spread,
         wide.steps.median / _forecast_step(costs, scale, wide),
-        many.first_tokens.median / _forecast_first(costs, scale, many),
+        many.first_tokens.median / _forecast_first(costs, scale.prompt, many),
     )
 
 
@@ -120,6 +121,7 @@ def _make_costs(
         score=scored.median / pairs,
         layer=0.0,
         step=0.0,
+        first=0.0,
         value=0.0,
     )
 
@@ -133,15 +135,19 @@ def _add_rest(
 ) -> Costs:
     """Return `costs` with all of the models' time that the products do not explain.
 
-    The rest of a step comes from narrow models of few and many layers, that of a row of
-    prefill from a wide one. Each is checked with the other (see `measure_costs`).
+    The rest of a step and of a short prompt comes from narrow models of few and many
+    layers, that of a row of prefill from a wide one. Each is checked with the other
+    (see `measure_costs`).
     """
     more = many.config.num_hidden_layers - few.config.num_hidden_layers
     rest = [x.steps.median - _forecast_step(costs, scale, x) for x in (few, many)]
     layer = max(0.0, rest[1] - rest[0]) / more
     step = max(0.0, rest[0] - few.config.num_hidden_layers * layer)
     costs = replace(costs, layer=layer, step=step)
-    of_rows = wide.first_tokens.median - _forecast_first(costs, scale, wide)
+    of_first = many.short_prompts.median - _forecast_first(costs, SHORT_PROMPT, many)
+    first = max(0.0, of_first) / many.config.num_hidden_layers
+    costs = replace(costs, first=first)
+    of_rows = wide.first_tokens.median - _forecast_first(costs, scale.prompt, wide)
     rows = wide.config.num_hidden_layers * (scale.prompt - 1)
     return replace(costs, value=max(0.0, of_rows) / rows / row_values(wide.config))
 
@@ -151,9 +157,9 @@ def _forecast_step(costs: Costs, scale: ProbeScale, model: SmallModel) -> float:
     return decode_time(costs, model.config, _small_bits(), depth).total
 
 
-def _forecast_first(costs: Costs, scale: ProbeScale, model: SmallModel) -> float:
+def _forecast_first(costs: Costs, prompt: int, model: SmallModel) -> float:
     config, bits = model.config, _small_bits()
-    return prefill_time(costs, config, bits, scale.prompt, PREFILL_CHUNK).total
+    return prefill_time(costs, config, bits, prompt, PREFILL_CHUNK).total
 
 
 def _small_bits() -> BitsPerWeight:

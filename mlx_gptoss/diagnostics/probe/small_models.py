@@ -23,16 +23,22 @@ from mlx_gptoss.format.config import ModelConfig
 FEW_LAYERS, MANY_LAYERS = 2, 12
 WIDE_LAYERS = 4
 WARM_TOKENS = 2
+SHORT_PROMPT = 4
 
 
 @dataclass
 class SmallModel:
-    """A random model, and the seconds of its runs: to a first token, and of steps."""
+    """A random model, and the seconds of its runs.
+
+    They are those to the first token, of a step, and to the first token of a short
+    prompt.
+    """
 
     config: ModelConfig
     folder: Path
     first_tokens: TimedPiece = field(default_factory=TimedPiece)
     steps: TimedPiece = field(default_factory=TimedPiece)
+    short_prompts: TimedPiece = field(default_factory=TimedPiece)
     engine: OwnEngine | None = None
 
     def time_once(self, clock: Clock, prompt: int, answer: int) -> None:
@@ -43,6 +49,8 @@ class SmallModel:
         started, first, ended = self._run(clock, prompt, answer)
         self.first_tokens.seconds.append(first - started)
         self.steps.seconds.append((ended - first) / (answer - 1))
+        started, first, _ = self._run(clock, SHORT_PROMPT, WARM_TOKENS)
+        self.short_prompts.seconds.append(first - started)
 
     def _run(
         self, clock: Clock, prompt: int, answer: int
