@@ -208,3 +208,22 @@ def test_what_a_broken_row_left_is_not_read() -> None:
     [again] = make_rows(pool, [3])
     assert again.slot == 0
     assert all(bool(mx.isfinite(x).all()) for x in again.arrays)
+
+
+def test_rows_that_grow_together_exist_twice_in_one_layer_only() -> None:
+    pool = KVPool([False] * 10, WINDOW)
+    caches = [pool.make_cache() for _ in range(8)]
+    for count in (256, 1):
+        before = mx.get_active_memory() - pool.nbytes
+        mx.reset_peak_memory()
+        batch = PackedRows(caches, [count] * 8)
+        if count == 1:
+            beside = mx.get_peak_memory() - before - pool.nbytes
+            assert [cache.slot for cache in caches] == list(range(8))
+            assert beside <= 3 * pool.nbytes / 10
+        k = packed(np.arange(8 * count))
+        for layer in range(10):
+            batch.update(layer, k, k)
+        batch.advance()
+        mx.eval([cache.arrays for cache in caches])
+    assert pool.nbytes == 10 * 2 * 8 * 384 * Hk * D * 4

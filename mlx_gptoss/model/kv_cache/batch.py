@@ -13,7 +13,7 @@ from itertools import accumulate, groupby, pairwise
 
 import mlx.core as mx
 
-from mlx_gptoss.model.kv_cache.cache import KVCache
+from mlx_gptoss.model.kv_cache.cache import KVCache, prepare
 from mlx_gptoss.model.kv_cache.pool import KVPool
 from mlx_gptoss.model.kv_cache.slabs import Slabs, index_places
 from mlx_gptoss.model.kv_cache.snapshot import KeysValues
@@ -55,7 +55,7 @@ class RowChunk:
     """Consecutive new tokens of one row."""
 
     def __init__(self, cache: KVCache, length: int) -> None:
-        cache.prepare(length)
+        prepare([cache], [length])
         self._cache = cache
         self._length = length
         self._end = cache.offset + length
@@ -263,8 +263,7 @@ class PackedRows:
     """
 
     def __init__(self, caches: Sequence[KVCache], lengths: Sequence[int]) -> None:
-        for cache, length in zip(caches, lengths, strict=True):
-            cache.prepare(length)
+        prepare(caches, lengths)
         pools = list(dict.fromkeys(cache.pool for cache in caches))
 
         def place(row: int) -> tuple[int, bool, int, int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from mlx_gptoss.model.kv_cache.slabs import Slabs
+from mlx_gptoss.model.kv_cache.slabs import Move, Slabs
 from mlx_gptoss.model.kv_cache.snapshot import LayerState, Segment, Snapshot
 from mlx_gptoss.model.kv_sizes import slot_capacity
 
@@ -56,42 +56,20 @@ class KVCache:
         ring = 0 if self.ring is None else self.pool.rings.slot_bytes
         return slot + ring + sum(x.nbytes for x in self._saved_arrays)
 
-    def prepare(self, length: int) -> None:
-        """Make ready for a forward pass that writes `length` more tokens."""
-        if self.saved_states:  # lazy copies refer to slabs that are about to change
-            mx.eval(self._saved_arrays)
-        self.reserve(self.offset + length)
-
     def reserve(self, tokens: int) -> None:
-        """Take slots for `tokens` tokens; a longer one than before is copied into."""
-        if self.ring is None:
-            self.ring = self.pool.rings.take(self)
-        if self.slabs is None:
-            self.slabs = self.pool.slabs(slot_capacity(tokens))
-            self.slot = self.slabs.take(self)
-        elif tokens > self.slabs.capacity:
-            self._move(self.pool.slabs(slot_capacity(tokens)))
-
-    def _move(self, target: Slabs) -> None:
-        """Copy the full layers into a slot of another capacity.
-
-        Peak memory: both slots of one layer, beside what `target` grows by.
-        """
-        source, slot = self.slabs, self.slot
-        assert source is not None
-        self.slabs, self.slot = target, target.take(self)
-        source.hand_over(slot, target, self.slot, self.offset)
+        """Take slots for `tokens` tokens; full layers may move to a larger slot."""
+        reserve([self], [tokens])
 
     def compact(self, slabs: Slabs) -> None:
         """Move to the first free slot of the same slabs: of full layers or rings."""
-        length, slot = min(self.offset, slabs.capacity), slabs.take(self)
+        length, to = min(self.offset, slabs.capacity), slabs.take(self)
         if slabs is self.slabs:
-            slabs.hand_over(self.slot, slabs, slot, length)
-            self.slot = slot
+            slabs.hand_over([Move(self.slot, to, length)], slabs)
+            self.slot = to
         else:
             assert self.ring is not None
-            slabs.hand_over(self.ring, slabs, slot, length)
-            self.ring = slot
+            slabs.hand_over([Move(self.ring, to, length)], slabs)
+            self.ring = to
 
     def free(self) -> None:
         """Return the slots to the pool; the cache is empty then, and can be reused."""
@@ -177,7 +155,7 @@ class KVCache:
         self.reserve(end)
         assert self.slabs is not None
         if 2 * slot_capacity(end) <= self.slabs.capacity:
-            self._move(self.pool.slabs(slot_capacity(end)))
+            move([self], self.slabs, self.pool.slabs(slot_capacity(end)))
         for layer in range(self.slabs.layers):
             at = length
             for k, v in (segment.layers[layer] for segment in segments):
@@ -198,3 +176,40 @@ class KVCache:
         """Drop the last `count` tokens; requires `can_trim(count)`."""
         assert self.can_trim(count), f"{count=} {self.offset=}"
         self.offset -= count
+
+
+def prepare(caches: Sequence[KVCache], lengths: Sequence[int]) -> None:
+    """Make caches ready for a forward pass that writes `lengths` more tokens."""
+    for cache in caches:
+        if cache.saved_states:  # lazy copies refer to slabs that are about to change
+            mx.eval(cache.arrays)
+    pairs = zip(caches, lengths, strict=True)
+    reserve(caches, [cache.offset + length for cache, length in pairs])
+
+
+def reserve(caches: Sequence[KVCache], tokens: Sequence[int]) -> None:
+    """Take slots for so many tokens in each cache; those that grow move together."""
+    growing: dict[tuple[Slabs, int], list[KVCache]] = {}
+    for cache, count in zip(caches, tokens, strict=True):
+        if cache.ring is None:
+            cache.ring = cache.pool.rings.take(cache)
+        if cache.slabs is None:
+            cache.slabs = cache.pool.slabs(slot_capacity(count))
+            cache.slot = cache.slabs.take(cache)
+        elif count > cache.slabs.capacity:
+            growing.setdefault((cache.slabs, slot_capacity(count)), []).append(cache)
+    for (source, capacity), group in growing.items():
+        move(group, source, group[0].pool.slabs(capacity))
+
+
+def move(caches: Sequence[KVCache], source: Slabs, target: Slabs) -> None:
+    """Copy the full layers of caches, which are in `source`, to slots of `target`.
+
+    Peak memory: what `target` grows by, and one layer of what is copied.
+    """
+    moves = []
+    for cache in sorted(caches, key=lambda cache: cache.slot):
+        to = target.take(cache)
+        moves.append(Move(cache.slot, to, cache.offset))
+        cache.slabs, cache.slot = target, to
+    source.hand_over(moves, target)

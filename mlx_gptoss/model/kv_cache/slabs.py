@@ -8,7 +8,7 @@ Dimensions: Hk key/value heads, D head dim, L tokens of one row, N rows of one t
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ReferenceType, ref
 
 import mlx.core as mx
@@ -16,6 +16,14 @@ import numpy as np
 
 from mlx_gptoss.model.kv_cache.snapshot import KeysValues
 from mlx_gptoss.model.kv_sizes import slab_slots
+
+
+class Move(NamedTuple):
+    """A slot whose first `length` tokens are to be copied to another slot."""
+
+    slot: int
+    to: int
+    length: int
 
 
 class Slabs:
@@ -135,19 +143,22 @@ class Slabs:
         part = (slice(slot, slot + 1), slice(None), slice(start, end))
         return mx.array(keys[part]), mx.array(values[part])
 
-    def hand_over(self, slot: int, target: "Slabs", to: int, length: int) -> None:
-        """Copy a slot's first `length` tokens to slot `to` of `target`, and free it.
+    def hand_over(self, moves: Sequence[Move], target: "Slabs") -> None:
+        """Copy slots into slots of `target`, and free them.
 
-        One layer at a time: its memory is released first if no other slot is in use.
+        One layer at a time, which is released first if no other slot is in use. So only
+        one layer of what moves exists twice.
         """
-        last = target is not self and self.used == 1
+        last = target is not self and self.used == len(moves)
         for layer in range(self.layers):
-            if self._keys[layer] is not None and length:
-                target.write(layer, to, 0, *self.copy(layer, slot, 0, length))
-                mx.eval(target._keys[layer], target._values[layer])
+            for slot, to, length in moves if self._keys[layer] is not None else ():
+                if length:
+                    target.write(layer, to, 0, *self.copy(layer, slot, 0, length))
+            mx.eval(target.arrays)
             if last:
                 self._keys[layer] = self._values[layer] = None
-        self.free(slot, self.capacity)
+        for slot, _, _ in moves:
+            self.free(slot, self.capacity)
 
     @property
     def has_holes(self) -> bool:
