@@ -65,11 +65,7 @@ def _serve(
 ) -> None:
     import mlx.core as mx  # noqa: PLC0415 - a broken MLX must be reported
 
-    from mlx_gptoss.diagnostics.bench.engines import (  # noqa: PLC0415
-        ENGINES,
-        count_step,
-        time_run,
-    )
+    from mlx_gptoss.diagnostics.bench.engines import ENGINES, time_run  # noqa: PLC0415
 
     engine = ENGINES[name](folder, dtype, **options)
     blas = preload_blas().state
@@ -82,7 +78,7 @@ def _serve(
                 run = time_run(engine, request["prompt"], request["tokens"])
                 _write_reply(replies, asdict(run))
             case "primitives":
-                _write_reply(replies, count_step(engine, request["prompt"]))
+                _write_reply(replies, engine.primitives(request["prompt"]))
             case "batch":
                 _write_reply(replies, engine.batch_primitives(request["prompts"]))
             case "totals":

@@ -1,8 +1,8 @@
 """Two engines behind one interface: ours and stock mlx-lm, each as its users run it.
 
 An engine is opened on a folder with a dtype. A run takes a prompt of token ids and
-generates greedy tokens; `time_run` returns two durations, `count_step` the primitives
-of one step. Token ids only, no text.
+generates greedy tokens; `time_run` returns two durations. Primitives of one step are
+counted. Token ids only, no text.
 """
 
 import copy
@@ -65,6 +65,10 @@ class BenchEngine(Protocol):
         """Return the share of experts found in slots so far."""
         ...
 
+    def primitives(self, prompt: list[int]) -> Counts:
+        """Count the primitives of one decode step of `tokens` behind `prompt`."""
+        ...
+
     def batch_primitives(self, prompts: list[list[int]]) -> Counts:
         """Count the primitives of one decode step of a batch, a row behind each prompt.
 
@@ -90,13 +94,6 @@ def time_run(engine: BenchEngine, prompt: list[int], count: int) -> TimedRun:
     mx.synchronize()  # a step in flight must not slow down the next run
     assert produced == count, f"{produced=} {count=}"
     return TimedRun(first - start, end - first, produced)
-
-
-def count_step(engine: BenchEngine, prompt: list[int]) -> Counts:
-    """Count the primitives of one decode step of a single stream behind `prompt`."""
-    with EvaluationCounter() as counter:
-        steps = [counter.take() for _ in engine.tokens(prompt, COUNTED_TOKENS)]
-    return typical_step(steps[1:-1])  # the first has the prompt, the last may be empty
 
 
 class OwnEngine:
@@ -143,6 +140,10 @@ class OwnEngine:
     def hit_rate(self) -> float:
         return self._storage.statistics().total.hit_rate if self._storage else 1.0
 
+    def primitives(self, prompt: list[int]) -> Counts:
+        # A single stream is a batch of one; its reader does not see where a step ends.
+        return self.batch_primitives([prompt])
+
     def batch_primitives(self, prompts: list[list[int]]) -> Counts:
         batch = BatchOptions(max_running=len(prompts), max_waiting=len(prompts))
         cache = CacheOptions(memory=NO_LIMIT)
@@ -187,6 +188,11 @@ class MlxLmEngine:
         stream = generate_step(mx.array(prompt), self._model, max_tokens=count)
         for token, _ in stream:
             yield int(token)
+
+    def primitives(self, prompt: list[int]) -> Counts:
+        with EvaluationCounter() as counter:
+            steps = [counter.take() for _ in self.tokens(prompt, COUNTED_TOKENS)]
+        return typical_step(steps[1:-1])  # the first has the prompt, the last no step
 
     def batch_primitives(self, prompts: list[list[int]]) -> Counts:
         from mlx_lm.generate import BatchGenerator
