@@ -6,6 +6,7 @@ scheduler.py      submit, admit, preempt and finish sequences; iterations
 waiting_queue.py  sequences not admitted yet, first in, first out
 admission.py      admit, queue or refuse a sequence
 kv_budget.py      which sequences fit at once, by bytes of keys and values
+cache_memory.py   whether the running sequences can grow
 batch.py          what is in a forward pass, and what follows from it
 prefill_queue.py  prefill order: round-robin by chunk
 masks.py          sequences that wait for a token mask

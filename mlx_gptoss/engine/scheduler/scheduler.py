@@ -32,6 +32,7 @@ from mlx_gptoss.engine.outputs import CANCELLED
 from mlx_gptoss.engine.prompt_cache import LazyPromptCache
 from mlx_gptoss.engine.scheduler.admission import Admission
 from mlx_gptoss.engine.scheduler.batch import Batch
+from mlx_gptoss.engine.scheduler.cache_memory import CacheMemory
 from mlx_gptoss.engine.scheduler.forward_pass import as_model_error
 from mlx_gptoss.engine.scheduler.generation import Generation
 from mlx_gptoss.engine.scheduler.idle_work import IdleWork
@@ -77,6 +78,7 @@ class Scheduler:
         self._thread = thread
         self._waiting = WaitingQueue()
         self._admission = Admission(options, kv_budget)
+        self._memory = CacheMemory(kv_budget, prompts)
         self._counters = BatchCounters()
         self._running: list[Sequence] = []  # in order of admission
         self._stalled: list[Sequence] = []  # admitted, but their readers are behind
@@ -84,7 +86,6 @@ class Scheduler:
             model, prompts, self._counters, self._isolate_errors, self.wake, chunk=chunk
         )
         self._idle_work = IdleWork(prompts.prefill_ahead)
-        self._reserved_bytes = 0  # at the last `_shrink_prompt_cache`
         self._condition = threading.Condition()
         self._scheduled = False
         self._iterating = False
@@ -268,30 +269,18 @@ class Scheduler:
 
     @property
     def _holding(self) -> list[Sequence]:
-        """The sequences that hold, or will soon hold, a cache of the prompt cache."""
+        """The sequences that hold, or will soon hold, a cache of the prompt cache.
+
+        In the order in which they keep it: those that wait for readers come last.
+        """
         stalled = [one for one in self._stalled if one.lease is not None]
         return [one for one in (*self._running, *stalled) if not one.pinned]
 
     def _preempt_to_fit(self) -> None:
-        """Preempt those who wait for readers, then the newest, until the rest fit."""
-        while len(self._holding) > 1 and not self.kv_budget.fits(self._next_lengths()):
+        """Preempt the last to keep a cache until the rest fit."""
+        while len(self._holding) > 1 and not self._memory.fits(self._holding):
             self._preempt(self._holding[-1])
-        self._shrink_prompt_cache()
-
-    def _next_lengths(self) -> list[int]:
-        """The lengths of the sequences with caches, with one more token each."""
-        return [sequence.length + 1 for sequence in self._holding]
-
-    def _shrink_prompt_cache(self) -> None:
-        """Make the prompt cache leave room for the sequences to grow."""
-        total = self.kv_budget.total_bytes(self._next_lengths())
-        if self.kv_budget.capacity is None or total == self._reserved_bytes:
-            return
-        self._reserved_bytes = total
-        in_use = self.kv_budget.cache_bytes(
-            [one.cache.offset for one in self._holding if one.lease is not None]
-        )
-        self.prompts.open().shrink(self.kv_budget.capacity - max(0, total - in_use))
+        self._memory.shrink_prompt_cache(self._holding)
 
     def _preempt(self, sequence: Sequence) -> None:
         """Return the cache of a sequence; put it at the front of the queue.
