@@ -132,6 +132,8 @@ class EventStream(Response):
         commenting = asyncio.create_task(self._send_comments(send))
         try:
             async for frame in self._frames_then_error():
+                while not self._comments.empty():  # they came before this frame
+                    await self._send(send, self._comments.get_nowait())
                 await self._send(send, frame)
                 await asyncio.sleep(0)  # ready frames must not starve other tasks
         finally:
