@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -26,8 +27,8 @@ import json, sys
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
 from tests.support.scripted_chat import scripted_runtime
-replies, pause, options = json.loads(sys.argv[1])
-runtime = scripted_runtime(*replies, pause=pause)
+replies, pause, options, gates = json.loads(sys.argv[1])
+runtime = scripted_runtime(*replies, pause=pause, gates=gates)
 cli(["chat", "-m", "demo", "--temperature", "0", *options],
     obj=Services(load=lambda model, **options: runtime))
 """
@@ -54,9 +55,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def chat(*replies: str, pause: float = 0, options: str = "", **how: Any) -> Terminal:
+def chat(
+    *replies: str,
+    pause: float = 0,
+    options: str = "",
+    gates: Mapping[str, str] | None = None,
+    **how: Any,
+) -> Terminal:
     """Start `chat` on a model that gives `replies`."""
-    given = json.dumps([replies, pause, options.split()])
+    given = json.dumps([replies, pause, options.split(), gates])
     return Terminal([sys.executable, "-c", PROGRAM, given], **how)
 
 
@@ -132,15 +139,20 @@ def test_a_long_answer_is_neither_cut_nor_doubled() -> None:
     assert re.findall(r"word(\d+)\.", shown) == [str(n) for n in range(260)]
 
 
-def test_an_answer_survives_a_screen_that_changes_its_size() -> None:
+def test_an_answer_survives_a_screen_that_changes_its_size(home: Path) -> None:
+    """pyte cuts off what was written for a wider screen, so nothing is under way."""
     text = " ".join(f"word{n}." for n in range(120))
     sizes = [(60, 30), (100, 30), (50, 34), (90, 40)]  # pyte loses rows that go
-    with chat(final(f"{text}\n\nThe end."), pause=0.003) as terminal:
+    words = [f"word{20 * n + 20}." for n in range(len(sizes))]
+    gates = {f"{word} word": str(home / word) for word in words}
+    with chat(final(f"{text}\n\nThe end."), pause=0.003, gates=gates) as terminal:
         ready(terminal, 1)
         terminal.send("go" + ENTER)
-        for n, size in enumerate(sizes):
-            terminal.wait_for(f"word{20 * n + 20}.")
+        for word, size in zip(words, sizes, strict=True):
+            terminal.wait_for(word)
+            terminal.catch_up()
             terminal.resize(*size)
+            (home / word).touch()
         terminal.wait_for("The end.")
         ready(terminal, 2)
         shown = terminal.everything
@@ -153,7 +165,7 @@ def test_an_answer_survives_a_screen_that_changes_its_size() -> None:
 def test_an_answer_survives_a_screen_that_wraps_lines_anew(tmp_path: Path) -> None:
     """tmux wraps what is printed anew when it is resized, as most terminals do."""
     text = " ".join(f"word{n}." for n in range(120))
-    given = json.dumps([[final(f"{text}\n\nThe end.")], 0.003, []])
+    given = json.dumps([[final(f"{text}\n\nThe end.")], 0.003, [], None])
     tmux = ["tmux", "-S", str(tmp_path / "socket"), "-f", "/dev/null"]
     command = shlex.join([sys.executable, "-c", PROGRAM, given])
 
@@ -462,7 +474,9 @@ def test_a_question_is_seen_on_the_smallest_screen() -> None:
 
 
 def test_a_pipe_into_a_terminal_is_answered_in_full_dress() -> None:
-    given = json.dumps([[final("# T\n\non and " + "on and " * 400)], 0.002, ["review"]])
+    given = json.dumps(
+        [[final("# T\n\non and " + "on and " * 400)], 0.002, ["review"], None]
+    )
     program = shlex.join([sys.executable, "-c", PROGRAM, given])
     with Terminal(["/bin/sh", "-c", f"echo diff | {program}"]) as terminal:
         terminal.wait_for("on and on and")

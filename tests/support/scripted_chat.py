@@ -6,6 +6,8 @@ It gives the n-th reply to the n-th question. `model.text_read` is the text of a
 tokens it was fed, so that a test can check what the model was shown.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from time import sleep
 
 from mlx_gptoss.engine.prompt_cache import CacheOptions
@@ -39,9 +41,19 @@ def token_ids(text: str) -> list[int]:
 class ScriptedModel(FakeModel):
     """Generates the reply to the last question, token by token."""
 
-    def __init__(self, replies: tuple[str, ...], pause: float = 0) -> None:
+    def __init__(
+        self,
+        replies: tuple[str, ...],
+        pause: float = 0,
+        gates: Mapping[str, Path | str] | None = None,
+    ) -> None:
         super().__init__(self._logits_of)
         self.pause = pause  # seconds before each token
+        # Behind a text it waits until a file exists.
+        self.gates = {
+            as_characters(token_ids(text)): Path(path)
+            for text, path in (gates or {}).items()
+        }
         self.replies = [token_ids(reply) for reply in replies]
 
     @property
@@ -52,6 +64,9 @@ class ScriptedModel(FakeModel):
     def _logits_of(self, ids: list[int]) -> list[float]:
         sleep(self.pause)
         read = as_characters(ids)
+        for text, path in self.gates.items():
+            while read.endswith(text) and not path.exists():
+                sleep(0.01)
         opening = read.find(OPENING, read.rfind(QUESTION))
         said = len(ids) - opening - len(OPENING) if opening >= 0 else -1
         turn = read.count(QUESTION) - 1
@@ -60,7 +75,9 @@ class ScriptedModel(FakeModel):
         return [SURE if n == token else 0.0 for n in range(VOCABULARY)]
 
 
-def scripted_runtime(*replies: str, pause: float = 0) -> Runtime:
+def scripted_runtime(
+    *replies: str, pause: float = 0, gates: Mapping[str, Path | str] | None = None
+) -> Runtime:
     """Return a runtime that answers the n-th question with the n-th reply."""
-    model = ScriptedModel(replies, pause)
+    model = ScriptedModel(replies, pause, gates)
     return Runtime(model, tokenizer=TOKENIZER, cache=CacheOptions(idle=False))

@@ -95,6 +95,12 @@ class Terminal:
             pass
         return self.screen
 
+    def catch_up(self) -> str:
+        """Read what was written up to now; return the screen."""
+        while self._read(0.02):
+            pass
+        return self.screen
+
     def resize(self, columns: int, rows: int) -> None:
         """Give the program another size of screen."""
         self.vt.resize(rows, columns)
