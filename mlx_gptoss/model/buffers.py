@@ -7,13 +7,20 @@ memory it is given untouched.
 
 On Linux huge pages are requested, which makes first touches several times cheaper
 where the system grants them.
+
+A thread of MLX releases the file-like object, some time after its array is evaluated
+and with Python's lock. Where the interpreter is gone by then, the process is aborted
+(MLX 0.32.4), so the exit waits for it.
 """
 
+import atexit
 import ctypes
 import json
 import mmap
 import sys
 from math import prod
+from time import monotonic, sleep
+from weakref import WeakSet
 
 import mlx.core as mx
 import numpy as np
@@ -29,6 +36,18 @@ SAFETENSORS_DTYPES = {
 }
 HUGE_PAGE = 2 << 20
 HUGE_PAGES_MIN_BYTES = 2 * HUGE_PAGE  # below that the request does not pay
+EXIT_SECONDS = 5.0  # how long the exit waits at most
+
+
+_held_files: "WeakSet[HeaderOnlyFile]" = WeakSet()
+
+
+@atexit.register
+def wait_for_release() -> None:
+    """Wait until MLX's threads have released every file, for EXIT_SECONDS at most."""
+    end = monotonic() + EXIT_SECONDS
+    while _held_files and monotonic() < end:
+        sleep(0.001)
 
 
 class HeaderOnlyFile:
@@ -72,7 +91,9 @@ def empty(shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
         array = mx.zeros(shape, dtype)
         mx.eval(array)
         return array
-    loaded = mx.load(HeaderOnlyFile(shape, dtype), format="safetensors")  # pyright: ignore
+    file = HeaderOnlyFile(shape, dtype)
+    _held_files.add(file)
+    loaded = mx.load(file, format="safetensors")  # pyright: ignore
     array = loaded[NAME]  # pyright: ignore
     mx.eval(array)
     if sys.platform == "linux" and array.nbytes >= HUGE_PAGES_MIN_BYTES:
