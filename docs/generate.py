@@ -24,7 +24,7 @@ types `CacheOptions` and `BatchOptions` are in `mlx_gptoss.engine.prompt_cache` 
 `mlx_gptoss.engine.scheduler`. Generated from the docstrings: `python -m docs.generate`.
 """
 GROUPS = {
-    "Load and generate": ("load", "Runtime", "SamplingParams"),
+    "Load and generate": ("load", "LoadOptions", "Runtime", "SamplingParams"),
     "Converse": ("Chat", "Tool", "Approval", "Sessions", "ReasoningMemory"),
     "Events of a conversation": (
         "Event",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlx_gptoss.chat.sessions import Sessions
     from mlx_gptoss.chat.tools import Approval, Tool
     from mlx_gptoss.engine.load import load
+    from mlx_gptoss.engine.load_options import LoadOptions
     from mlx_gptoss.engine.runtime import Runtime
     from mlx_gptoss.engine.sampling_params import SamplingParams
     from mlx_gptoss.harmony.constrain.answer_format import AnswerFormat
@@ -48,6 +49,7 @@ __all__ = [
     "Done",
     "Event",
     "GptOssError",
+    "LoadOptions",
     "Preamble",
     "Reasoning",
     "ReasoningMemory",
@@ -77,6 +79,7 @@ _HOMES = {
     "Constraints": _CONSTRAIN,
     "Done": _EVENTS,
     "Event": _EVENTS,
+    "LoadOptions": "mlx_gptoss.engine.load_options",
     "Preamble": _EVENTS,
     "Reasoning": _EVENTS,
     "ReasoningMemory": "mlx_gptoss.chat.reasoning_memory",

@@ -1,7 +1,7 @@
 """`mlx-gptoss bench`: measure speed, beside a peer under equal conditions."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,12 +16,14 @@ from mlx_gptoss.cli.bench_tables import (
 )
 from mlx_gptoss.cli.lazy import LazyCommand, LazyGroup
 from mlx_gptoss.cli.options import (
-    LoadOptions,
     MemorySizeType,
     loads_model,
 )
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.terminal import note
+
+if TYPE_CHECKING:
+    from mlx_gptoss.engine.load_options import LoadOptions
 
 # The converter stands on this package, so its command is found by name.
 CONVERT = LazyCommand(
@@ -82,7 +84,8 @@ bench.add_command(stalls)
 def turns(
     services: Services,
     *,
-    options: LoadOptions,
+    model: str,
+    options: "LoadOptions",
     system_tokens: int,
     output: BenchOutput,
     **measured: Any,
@@ -95,10 +98,10 @@ def turns(
     from mlx_gptoss.diagnostics.bench.turn_script import Lengths
     from mlx_gptoss.diagnostics.bench.turns import bench_turns
 
-    folder = services.find(options.named_model(), options)
+    folder = services.find(model, options)
     found = bench_turns(
         folder,
-        dtype=options.dtype,
+        options,
         lengths=Lengths(system=system_tokens),
         progress=note,
         **measured,
@@ -132,7 +135,12 @@ def turns(
 @bench_output
 @pass_services
 def constrain(
-    services: Services, *, options: LoadOptions, output: BenchOutput, **measured: Any
+    services: Services,
+    *,
+    model: str,
+    options: "LoadOptions",
+    output: BenchOutput,
+    **measured: Any,
 ) -> None:
     """Measure decoding of free text with and without constraints.
 
@@ -141,10 +149,8 @@ def constrain(
     """
     from mlx_gptoss.diagnostics.bench.constrain import bench_constrain
 
-    folder = services.find(options.named_model(), options)
-    found = bench_constrain(
-        folder, dtype=options.dtype, memory=options.memory, progress=note, **measured
-    )
+    folder = services.find(model, options)
+    found = bench_constrain(folder, options, progress=note, **measured)
     output.show(found, constrain_table)
 
 

@@ -2,18 +2,21 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlx_gptoss.cli.bench_output import BenchOutput, bench_output
 from mlx_gptoss.cli.bench_tables import NOTHING
-from mlx_gptoss.cli.options import LoadOptions, loads_model
+from mlx_gptoss.cli.options import loads_model
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.tables import aligned
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.memory import format_bytes
 from mlx_gptoss.memory.plan import AUTO, RESIDENT
+
+if TYPE_CHECKING:
+    from mlx_gptoss.engine.load_options import LoadOptions
 
 OPERATIONS, STEPS = "decode --operations", "decode --batch"
 
@@ -68,7 +71,8 @@ OPERATIONS, STEPS = "decode --operations", "decode --batch"
 def decode(
     services: Services,
     *,
-    options: LoadOptions,
+    model: str,
+    options: "LoadOptions",
     output: BenchOutput,
     operations: bool,
     batch: int | None,
@@ -86,7 +90,7 @@ def decode(
     no views, the same on every machine of one kind. `--batch N` alone times the steps
     of one row and of N, in milliseconds, with sampling at temperature 1.
     """
-    folder = services.find(options.named_model(), options)
+    folder = services.find(model, options)
     if operations:
         found, table = _count(folder, options, batch or 1, guided, **measured)
         output.show(found, table, bench=OPERATIONS)
@@ -94,28 +98,15 @@ def decode(
         found, table = _time_steps(folder, options, batch or 1, guided, **measured)
         output.show(found, table, bench=STEPS)
     else:
-        output.show(_measure(folder, options, **measured), decode_table)
+        from mlx_gptoss.diagnostics.bench.decode import bench_decode
 
-
-def _measure(folder: Path, options: LoadOptions, **measured: Any) -> Any:
-    from mlx_gptoss.diagnostics.bench.decode import bench_decode
-
-    return bench_decode(
-        folder,
-        dtype=options.dtype,
-        memory=options.memory,
-        experts=options.experts,
-        trace=options.trace,
-        context=options.context,
-        strict=options.strict,
-        progress=note,
-        **measured,
-    )
+        found = bench_decode(folder, options, progress=note, **measured)
+        output.show(found, decode_table)
 
 
 def _count(
     folder: Path,
-    options: LoadOptions,
+    options: "LoadOptions",
     batch: int,
     guided: bool,
     *,
@@ -132,19 +123,14 @@ def _count(
             f"{options.experts}`"
         )
     found = bench_operations(
-        folder,
-        dtype=options.dtype,
-        memory=options.memory,
-        batch=batch,
-        progress=note,
-        **_one_depth(depths),
+        folder, options, batch=batch, progress=note, **_one_depth(depths)
     )
     return found, operations_table
 
 
 def _time_steps(
     folder: Path,
-    options: LoadOptions,
+    options: "LoadOptions",
     batch: int,
     guided: bool,
     *,
@@ -160,9 +146,7 @@ def _time_steps(
         )
     found = bench_steps(
         folder,
-        dtype=options.dtype,
-        memory=options.memory,
-        experts=options.experts,
+        options,
         batch=batch,
         guided=guided,
         progress=note,

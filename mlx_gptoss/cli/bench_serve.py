@@ -1,15 +1,18 @@
 """`mlx-gptoss bench serve`: many streams at once, beside other servers."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlx_gptoss.cli.bench_output import BenchOutput, bench_output
 from mlx_gptoss.cli.bench_tables import NOTHING
-from mlx_gptoss.cli.options import LoadOptions, loads_model
+from mlx_gptoss.cli.options import loads_model
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.tables import aligned
 from mlx_gptoss.cli.terminal import note
+
+if TYPE_CHECKING:
+    from mlx_gptoss.engine.load_options import LoadOptions
 
 
 @click.command(short_help="Throughput and first token of a server")
@@ -110,7 +113,12 @@ from mlx_gptoss.cli.terminal import note
 @bench_output
 @pass_services
 def serve(
-    services: Services, *, options: LoadOptions, output: BenchOutput, **measured: Any
+    services: Services,
+    *,
+    model: str,
+    options: "LoadOptions",
+    output: BenchOutput,
+    **measured: Any,
 ) -> None:
     """Measure a server with many streams: throughput, first token, time per token.
 
@@ -121,8 +129,8 @@ def serve(
     """
     from mlx_gptoss.diagnostics.bench.serve import bench_serve
 
-    folder = services.find(options.named_model(), options)
-    found = bench_serve(folder, dtype=options.dtype, progress=note, **measured)
+    folder = services.find(model, options)
+    found = bench_serve(folder, options, progress=note, **measured)
     output.show(found, table)
 
 

@@ -1,15 +1,18 @@
 """`mlx-gptoss bench stalls`: how heavy requests delay the others."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlx_gptoss.cli.bench_output import BenchOutput, bench_output
 from mlx_gptoss.cli.bench_tables import NOTHING
-from mlx_gptoss.cli.options import LoadOptions, loads_model
+from mlx_gptoss.cli.options import loads_model
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.tables import aligned
 from mlx_gptoss.cli.terminal import note
+
+if TYPE_CHECKING:
+    from mlx_gptoss.engine.load_options import LoadOptions
 
 HEAD = [
     "beside",
@@ -42,7 +45,12 @@ HEAD = [
 @bench_output
 @pass_services
 def stalls(
-    services: Services, *, options: LoadOptions, output: BenchOutput, **measured: Any
+    services: Services,
+    *,
+    model: str,
+    options: "LoadOptions",
+    output: BenchOutput,
+    **measured: Any,
 ) -> None:
     """Measure `/health` and a short stream during each heavy request.
 
@@ -51,8 +59,8 @@ def stalls(
     """
     from mlx_gptoss.diagnostics.bench.stalls import bench_stalls
 
-    folder = services.find(options.named_model(), options)
-    found = bench_stalls(folder, dtype=options.dtype, progress=note, **measured)
+    folder = services.find(model, options)
+    found = bench_stalls(folder, options, progress=note, **measured)
     output.show(found, table)
 
 

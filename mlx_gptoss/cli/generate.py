@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +12,7 @@ from click.core import ParameterSource
 from mlx_gptoss.cli.constraint_options import NAMES, takes_constraints
 from mlx_gptoss.cli.finish_notes import note_ending
 from mlx_gptoss.cli.input_lines import read_all
-from mlx_gptoss.cli.options import LoadOptions, json_option, loads_model
+from mlx_gptoss.cli.options import json_option, loads_model
 from mlx_gptoss.cli.reading import ReadingLine
 from mlx_gptoss.cli.sampling_options import sampling_params, takes_sampling
 from mlx_gptoss.cli.services import Services, pass_services
@@ -21,6 +22,7 @@ from mlx_gptoss.cli.terminal import JsonTranscript, Screen, note
 from mlx_gptoss.harmony.events import Answer, Done, Event
 
 if TYPE_CHECKING:
+    from mlx_gptoss.engine.load_options import LoadOptions
     from mlx_gptoss.engine.runtime import Runtime
     from mlx_gptoss.harmony.constrain.constraints import Constraints
 
@@ -48,7 +50,8 @@ HARMONY_ONLY = (
 def generate(
     services: Services,
     prompt: str | None,
-    options: LoadOptions,
+    model: str,
+    options: "LoadOptions",
     effort: str,
     system: str | None,
     constraints: "Constraints",
@@ -72,7 +75,7 @@ def generate(
         _refuse_harmony_options()
     params = sampling_params(**sampling)
     reading = ReadingLine()
-    with services.open(options, harmony=not raw) as runtime:
+    with services.open(model, replace(options, harmony=not raw)) as runtime:
         if raw:
             from mlx_gptoss.engine.raw_text import continue_text
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import fields
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -14,32 +14,6 @@ from mlx_gptoss.cli.settings import default_model
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import parse_bytes
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """Options for loading a model; `model` None means the default model.
-
-    `disk_cache` bounds the prompt cache on disk: 0 unless the command `keeps_prompts`.
-    """
-
-    model: str | None = None
-    memory: int | None = None
-    experts: str = "auto"
-    context: int | None = None
-    dtype: str | None = None
-    offline: bool = False
-    strict: bool = False
-    wired: str = "auto"
-    trace: Path | None = None
-    disk_cache: int = 0  # bytes
-    running: int | None = None  # requests computed at once; None: the library's default
-    waiting: int | None = None  # requests that may wait
-    private: bool = False
-
-    def named_model(self) -> str:
-        """Return the model's name, with a hint on stderr if it is only the demo."""
-        return named_model(self.model)
 
 
 class MemorySizeType(click.ParamType):
@@ -96,6 +70,7 @@ model_option = click.option(
     help="A path (./x), a Hub id (a/b) or `demo` "
     "[default: $MLX_GPTOSS_MODEL, else the model chosen with `use`, else demo]",
 )
+SET_BY_COMMANDS = {"harmony", "cache", "batch"}  # fields without an option of their own
 LOAD_OPTIONS = (
     click.option(
         "--memory",
@@ -140,32 +115,35 @@ LOAD_OPTIONS = (
 
 
 def loads_model(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `-m` and LOAD_OPTIONS to a command, which receives `options: LoadOptions`."""
-    return model_option(takes_load_options(function))
+    """Add `-m` and LOAD_OPTIONS to a command.
+
+    It receives `model: str`, chosen or the default, and `options: LoadOptions`.
+    """
+
+    @wraps(function)
+    def wrapper(*args: Any, model: str | None, **given: Any) -> Any:
+        return function(*args, model=named_model(model), **given)
+
+    return model_option(takes_load_options(wrapper))
 
 
 def takes_load_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add LOAD_OPTIONS to a command, which receives `options: LoadOptions`."""
-
-    @wraps(function)
-    def wrapper(
-        *args: Any,
-        model: str | None = None,
-        memory: int | None,
-        experts: str,
-        context: int | None,
-        dtype: str | None,
-        offline: bool,
-        strict: bool,
-        wired: str,
-        trace: Path | None,
-        **rest: Any,
-    ) -> Any:
-        options = LoadOptions(
-            model, memory, experts, context, dtype, offline, strict, wired, trace
-        )
-        return function(*args, options=options, **rest)
-
+    wrapper = collects_load_options(function)
     for option in reversed(LOAD_OPTIONS):
         wrapper = option(wrapper)
+    return wrapper
+
+
+def collects_load_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Collect the options that are fields of LoadOptions into `options`."""
+
+    @wraps(function)
+    def wrapper(*args: Any, **given: Any) -> Any:
+        from mlx_gptoss.engine.load_options import LoadOptions
+
+        names = {each.name for each in fields(LoadOptions)} - SET_BY_COMMANDS
+        options = LoadOptions(**{name: given.pop(name) for name in names & {*given}})
+        return function(*args, options=options, **given)
+
     return wrapper

@@ -8,6 +8,7 @@ import click
 
 from mlx_gptoss.cli.options import (
     MemorySizeType,
+    collects_load_options,
     json_option,
     named_model,
     offline_option,
@@ -17,8 +18,9 @@ from mlx_gptoss.memory import format_bytes
 from mlx_gptoss.memory.sizes import RECIPE_BITS
 
 if TYPE_CHECKING:
-    from mlx_gptoss.engine.forecast import Forecast, PlannedModel
-    from mlx_gptoss.memory import Plan, Range
+    from mlx_gptoss.engine.forecast import Forecast
+    from mlx_gptoss.engine.load_options import LoadOptions
+    from mlx_gptoss.memory import Plan, PlannedModel, Range
 
 DIGITS = 3  # significant, so that rounding keeps bounds as close as they are
 GUESSED = (
@@ -76,20 +78,17 @@ MEASURED = (
 )
 @offline_option
 @json_option
+@collects_load_options
 @pass_services
 def plan(
     services: Services,
     *,
     model: str | None,
+    options: "LoadOptions",
     device: str | None,
-    memory: int | None,
-    context: int | None,
-    experts: str,
     recipe: str | None,
     prompt: int,
-    trace: Path | None,
     plot: Path | None,
-    offline: bool,
     as_json: bool,
 ) -> None:
     """Plan MODEL: where its experts go, how much memory it needs, how fast it runs.
@@ -100,26 +99,16 @@ def plan(
     mlx-gptoss plan openai/gpt-oss-120b --device "M4 Max 64GB"
     mlx-gptoss plan ./gpt-oss-20b-q8 --memory 10GB --context 32768
     """
-    from mlx_gptoss.engine.forecast import forecast, limit_budget
-    from mlx_gptoss.engine.hit_curve import load_hit_curve
+    from mlx_gptoss.engine.forecast import forecast
     from mlx_gptoss.memory import describe_device
 
     machine, budget = describe_device(device) if device else services.device()
-    subject = _subject(services, named_model(model), recipe, offline=offline)
-    curve = load_hit_curve(trace, subject.config) if trace else None
-    found = forecast(
-        subject,
-        limit_budget(budget, memory),
-        machine,
-        context=context,
-        experts=experts,
-        curve=curve,
-        prompt_tokens=prompt,
-    )
+    subject = _subject(services, named_model(model), recipe, offline=options.offline)
+    found = forecast(subject, options, budget, machine, prompt_tokens=prompt)
     if plot is not None:
         from mlx_gptoss.diagnostics.plot import plot_forecast
 
-        plot_forecast(found, plot, curve=curve)
+        plot_forecast(found, plot)
     click.echo(json.dumps(found.as_json(), indent=2) if as_json else _report(found))
 
 

@@ -4,15 +4,16 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlx_gptoss.cli import INTERRUPTED
-from mlx_gptoss.cli.options import LoadOptions, takes_load_options
+from mlx_gptoss.cli.options import takes_load_options
 from mlx_gptoss.cli.serve_options import takes_serve_options
 from mlx_gptoss.cli.serve_setup import (
     api_key,
+    batch_limits,
     checked_origins,
     hosts_of,
     is_loopback,
@@ -20,8 +21,11 @@ from mlx_gptoss.cli.serve_setup import (
     start_log,
 )
 from mlx_gptoss.cli.services import Services, pass_services
-from mlx_gptoss.cli.storage_options import keeps_prompts
+from mlx_gptoss.cli.storage_options import is_private, keeps_prompts
 from mlx_gptoss.files import config_folder
+
+if TYPE_CHECKING:
+    from mlx_gptoss.engine.load_options import LoadOptions
 
 STORE = "server"
 OWNER_ONLY = 0o077  # what is taken from others of every file that is made
@@ -33,7 +37,7 @@ OWNER_ONLY = 0o077  # what is taken from others of every file that is made
 @keeps_prompts
 @pass_services
 def serve(
-    services: Services, options: LoadOptions, models: tuple[str, ...], **given: Any
+    services: Services, options: "LoadOptions", models: tuple[str, ...], **given: Any
 ) -> None:
     """Serve OpenAI's API to programs on this machine.
 
@@ -46,9 +50,10 @@ def serve(
     from mlx_gptoss.server.models import Models
     from mlx_gptoss.server.process import listen, serve
 
-    if options.private or given["no_store"]:  # neither answers nor prompts
-        given["no_store"], options = True, replace(options, disk_cache=0)
-    options = replace(options, running=given["parallel"], waiting=given["queue"])
+    if is_private() or given["no_store"]:  # neither answers nor prompts
+        given["no_store"], options = True, replace(options, cache=None)
+    batch = batch_limits(given["parallel"], given["queue"])
+    options = replace(options, harmony=True, batch=batch)
     settings, place = settings_of(**given), place_of(**given)
     sources = sources_of(models, options, services)
     listening = listen(place)

@@ -8,7 +8,6 @@ import socket
 import stat
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,14 +16,16 @@ import click
 from mlx_gptoss.api.settings import LOOPBACK_HOSTS
 from mlx_gptoss.checkpoint.hub import is_path
 from mlx_gptoss.cli.input_lines import text_expected
-from mlx_gptoss.cli.options import LoadOptions, named_model
+from mlx_gptoss.cli.options import named_model
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.server.log_file import LogFile
 
 if TYPE_CHECKING:
+    from mlx_gptoss.engine.load_options import LoadOptions
     from mlx_gptoss.engine.runtime import Runtime
+    from mlx_gptoss.engine.scheduler import BatchOptions
     from mlx_gptoss.memory import Plan
     from mlx_gptoss.server.models import ModelSource
 
@@ -76,7 +77,7 @@ class ReasoningLimit(click.ParamType):
 
 
 def sources_of(
-    models: Sequence[str], options: LoadOptions, services: Services
+    models: Sequence[str], options: "LoadOptions", services: Services
 ) -> "list[ModelSource]":
     """Name the models, the default first. Raises UsageError for a duplicate name."""
     given = [_named(one) for one in models or [None]]
@@ -87,6 +88,14 @@ def sources_of(
                 f"two models are named `{name}`: write -m NAME=MODEL"
             )
     return [_source(name, model, options, services) for name, model in given]
+
+
+def batch_limits(parallel: int | None, queue: int | None) -> "BatchOptions":
+    """Return the limits of concurrent requests; None is the library's default."""
+    from mlx_gptoss.engine.scheduler import BatchOptions
+
+    given = {"max_running": parallel, "max_waiting": queue}
+    return BatchOptions(**{name: n for name, n in given.items() if n is not None})
 
 
 def api_key(given: str | None, *, needed: bool, made: bool) -> str | None:
@@ -171,26 +180,20 @@ def _named(given: str | None) -> tuple[str, str]:
 
 
 def _source(
-    name: str, model: str, options: LoadOptions, services: Services
+    name: str, model: str, options: "LoadOptions", services: Services
 ) -> "ModelSource":
     from mlx_gptoss.engine.planned_load import plan_checkpoint
-    from mlx_gptoss.model.device import choose_dtype
     from mlx_gptoss.server.models import ModelSource
 
     def plan() -> "Plan":
         from mlx_gptoss.checkpoint import open_checkpoint
 
-        return plan_checkpoint(
-            open_checkpoint(services.fetch(model, offline=options.offline)),
-            choose_dtype(options.dtype),
-            options.memory,
-            options.context,
-            experts=options.experts,
-        )
+        folder = services.fetch(model, offline=options.offline)
+        return plan_checkpoint(open_checkpoint(folder, strict=options.strict), options)
 
     def load() -> "Runtime":
         try:
-            return services.open(replace(options, model=model))
+            return services.open(model, options)
         except (
             MemoryBudgetError
         ) as error:  # clients read it, so it must not show local paths

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_gptoss.checkpoint.hub import Hub, ModelCheck
-from mlx_gptoss.cli.options import LoadOptions
 from mlx_gptoss.cli.progress import ByteProgress, DownloadProgress
 from mlx_gptoss.cli.terminal import note
 
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
     from mlx_gptoss.chat import Chat
     from mlx_gptoss.chat.sessions import Sessions
     from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+    from mlx_gptoss.engine.load_options import LoadOptions
     from mlx_gptoss.engine.runtime import Runtime
     from mlx_gptoss.engine.sampling_params import SamplingParams
-    from mlx_gptoss.engine.scheduler import BatchOptions
     from mlx_gptoss.memory import Budget, Machine
     from mlx_gptoss.memory.saved_probe import Probe
 
@@ -85,47 +84,17 @@ class Services:
     probe: "Callable[..., Probe]" = _probe
     hub: Hub = field(default_factory=Hub)
 
-    def open(self, options: LoadOptions, *, harmony: bool = True) -> "Runtime":
-        """Load the model that `options` name, downloading it if necessary.
-
-        Options that cannot work are refused before the download; with `harmony`, a
-        model that cannot chat is refused before its weights are read.
-        """
-        from mlx_gptoss.engine.prompt_cache import CacheOptions
-
-        model = options.named_model()
+    def open(self, model: str, options: "LoadOptions") -> "Runtime":
+        """Load a model, downloading it if necessary."""
         self.find(model, options)
         with ByteProgress(f"Loading {model}") as progress:
-            return self.load(
-                model,
-                dtype=options.dtype,
-                memory=options.memory,
-                experts=options.experts,
-                context=options.context,
-                offline=options.offline,
-                strict=options.strict,
-                wired=options.wired,
-                trace=options.trace,
-                cache=CacheOptions(disk=options.disk_cache),
-                batch=batch_options(options),
-                harmony=harmony,
-                progress=progress,
-            )
+            return self.load(model, options=options, progress=progress)
 
-    def find(self, model: str, options: LoadOptions) -> Path:
-        """Return the model's folder, once `options` are known to allow loading it."""
-        from mlx_gptoss.engine.planned_load import check_experts, download_check
-        from mlx_gptoss.model.device import choose_dtype
+    def find(self, model: str, options: "LoadOptions") -> Path:
+        """Return the folder of a model, downloading it if `options` allow loading."""
+        from mlx_gptoss.engine.planned_load import download_check
 
-        check_experts(options.experts)
-        choose_dtype(options.dtype)
-        fits = download_check(
-            model,
-            options.memory,
-            options.context,
-            experts=options.experts,
-            strict=options.strict,
-        )
+        fits = download_check(model, options)
         return self.fetch(model, offline=options.offline, check=fits)
 
     def tokenizer(self, model: str) -> "Tokenizer":
@@ -201,15 +170,6 @@ def note_unenforced(chat: "Chat") -> None:
     """Note on stderr which parts of the schemas are not enforced."""
     for line in chat.unenforced:
         note(f"({line})")
-
-
-def batch_options(options: LoadOptions) -> "BatchOptions | None":
-    """Return limits on concurrent requests, or None for the defaults."""
-    from mlx_gptoss.engine.scheduler import BatchOptions
-
-    given = {"max_running": options.running, "max_waiting": options.waiting}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    return BatchOptions(**chosen) if chosen else None
 
 
 def pass_services(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,21 +4,24 @@
     @keeps_prompts            # --private, --disk-cache
     def chat(options: LoadOptions, ...)
 
-With `options.private` nothing is written: no chat, no typed line, no prompt.
+In a command that `is_private` nothing is written: no chat, no typed line, no prompt.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlx_gptoss.cli.options import LoadOptions, MemorySizeType
+from mlx_gptoss.cli.options import MemorySizeType
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.terminal import note
 from mlx_gptoss.errors import StorageError
 from mlx_gptoss.memory import format_bytes
+
+if TYPE_CHECKING:
+    from mlx_gptoss.engine.load_options import LoadOptions
 
 PRIVATE = "MLX_GPTOSS_PRIVATE"
 DISK_CACHE = "4GB"
@@ -47,17 +50,24 @@ def keeps_prompts(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def wrapper(
-        *args: Any, options: LoadOptions, disk_cache: int, private: bool, **rest: Any
+        *args: Any, options: "LoadOptions", disk_cache: int, private: bool, **rest: Any
     ) -> Any:
+        from mlx_gptoss.engine.prompt_cache import CacheOptions
+
         disk = 0 if private else disk_cache
         if not private:
             shrink(disk)
-        options = replace(options, private=private, disk_cache=disk)
+        options = replace(options, cache=CacheOptions(disk=disk))
         return function(*args, options=options, **rest)
 
     for option in reversed(PROMPT_OPTIONS):
         wrapper = option(wrapper)
     return wrapper
+
+
+def is_private() -> bool:
+    """Return whether the running command was given `--private`."""
+    return click.get_current_context().params["private"]
 
 
 def shrink(most: int) -> None:

@@ -2,13 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mlx_gptoss.cli.input_lines import read_all
-from mlx_gptoss.cli.options import LoadOptions, json_option, loads_model
+from mlx_gptoss.cli.options import json_option, loads_model
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.terminal import note
+
+if TYPE_CHECKING:
+    from mlx_gptoss.engine.load_options import LoadOptions
 
 SHARES = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 1.0)
 
@@ -34,7 +38,8 @@ def record(
     services: Services,
     file: Path,
     prompt: str | None,
-    options: LoadOptions,
+    model: str,
+    options: "LoadOptions",
     tokens: int,
 ) -> None:
     """Answer PROMPT (or stdin) as plain text and write the routing to FILE.
@@ -47,13 +52,13 @@ def record(
     from mlx_gptoss.model.experts.trace import recording, save_trace
 
     text = prompt if prompt is not None else read_all()
-    with services.open(options, harmony=False) as runtime:
+    with services.open(model, options) as runtime:
         ids = runtime.tokenizer.encode(text)
         params = SamplingParams(max_tokens=tokens, temperature=0)
         with recording(runtime.model) as recorder:
             for _ in runtime.generate(ids, params):
                 pass
-        found = recorder.trace(options.named_model())
+        found = recorder.trace(model)
     save_trace(found, file)
     note(
         f"{len(found.routing)} tokens ({found.decoded} decoded) of {found.layers} "

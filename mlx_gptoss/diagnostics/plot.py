@@ -9,16 +9,14 @@ from pathlib import Path
 from mlx_gptoss.engine.forecast import Forecast
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.files import write
-from mlx_gptoss.memory import HitCurve, Plan, Range, measure_workload, predict
+from mlx_gptoss.memory import Plan, Range, measure_workload, predict
 from mlx_gptoss.memory.machines import GIGA
 from mlx_gptoss.memory.plan import HYBRID, STREAMED
 
 INCHES = (11, 4.5)
 
 
-def plot_forecast(
-    forecast: Forecast, path: Path, *, curve: HitCurve | None = None
-) -> Path:
+def plot_forecast(forecast: Forecast, path: Path) -> Path:
     """Plot a forecast into a PNG file and return its path.
 
     Raises ConfigError without matplotlib, StorageError if the file cannot be written.
@@ -32,7 +30,7 @@ def plot_forecast(
     figure = Figure(figsize=INCHES, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 2))
     _draw_memory(left, forecast.plan)
-    _draw_speed(right, forecast, curve or HitCurve())
+    _draw_speed(right, forecast)
     name = forecast.prediction.machine.name
     figure.suptitle(f"{forecast.model.name} on {name}")
     image = BytesIO()
@@ -53,14 +51,14 @@ def memory_by_part(plan: Plan) -> dict[str, int]:
     }
 
 
-def speed_by_slots(forecast: Forecast, curve: HitCurve) -> dict[int, Range]:
+def speed_by_slots(forecast: Forecast) -> dict[int, Range]:
     """Predict tokens per second by number of slots, with all layers streamed."""
     config, plan = forecast.model.config, forecast.plan
-    speeds = {}
+    machine, speeds = forecast.prediction.machine, {}
     for slots in range(config.num_experts_per_tok, config.num_local_experts + 1):
         placed = dict.fromkeys(range(config.num_hidden_layers), slots)
         work = measure_workload(_with_slots(plan, placed), config)
-        found = predict(work, forecast.prediction.machine, curve, prompt_tokens=1)
+        found = predict(work, machine, forecast.curve, prompt_tokens=1)
         speeds[slots] = found.tokens_per_second
     return speeds
 
@@ -81,8 +79,8 @@ def _draw_memory(axes, plan: Plan) -> None:
     axes.legend(fontsize="small")
 
 
-def _draw_speed(axes, forecast: Forecast, curve: HitCurve) -> None:
-    speeds = speed_by_slots(forecast, curve)
+def _draw_speed(axes, forecast: Forecast) -> None:
+    speeds = speed_by_slots(forecast)
     slots = list(speeds)
     axes.fill_between(
         slots,

@@ -14,6 +14,7 @@ import mlx.core as mx
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.expert_records import expert_records
 from mlx_gptoss.diagnostics.progress import ReportProgress, ignore_progress
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.planned_load import load_planned, plan_checkpoint
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.memory import Plan, device_budget
@@ -79,18 +80,17 @@ def plan_storages(
     checkpoint: Checkpoint, memory: str | int | None
 ) -> Iterator[tuple[str, Plan]]:
     """Yield the storages to compare: resident first if it fits, then fewer slots."""
-    dtype, config = choose_dtype(None), checkpoint.config
+    config, budget = checkpoint.config, device_budget(memory)
     E, k, layers = (
         config.num_local_experts,
         config.num_experts_per_tok,
         config.num_hidden_layers,
     )
-    budget = device_budget(memory)
-    whole = plan_checkpoint(
-        checkpoint, dtype, memory, CONTEXT, experts=RESIDENT, budget=budget
-    )
-    base = plan_checkpoint(
-        checkpoint, dtype, memory, CONTEXT, experts=STREAMED, budget=budget
+    whole, base = (
+        plan_checkpoint(
+            checkpoint, LoadOptions(experts=experts, context=CONTEXT), budget=budget
+        )
+        for experts in (RESIDENT, STREAMED)
     )
     plans = {"resident": whole}
     every = range(layers)

@@ -4,13 +4,15 @@ Works from headers, or from published shapes without any file. Reads no weights 
 needs no device of the kind it plans for.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mlx_gptoss.checkpoint import open_checkpoint
-from mlx_gptoss.checkpoint.expert_records import expert_bytes_in_memory, explain_refusal
+from mlx_gptoss.engine.hit_curve import load_hit_curve
+from mlx_gptoss.engine.load_options import LoadOptions
+from mlx_gptoss.engine.planned_load import describe_checkpoint
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.format.layout import EXPERTS
@@ -20,11 +22,11 @@ from mlx_gptoss.memory import (
     HitCurve,
     Machine,
     Plan,
+    PlannedModel,
     Prediction,
     format_bytes,
     kv_bytes,
     measure_workload,
-    parse_bytes,
     plan_storage,
     predict,
     recipe_bytes,
@@ -32,7 +34,7 @@ from mlx_gptoss.memory import (
     require_fit,
 )
 from mlx_gptoss.memory.budget import REQUESTED_MEMORY
-from mlx_gptoss.memory.plan import AUTO, RESIDENT
+from mlx_gptoss.memory.plan import RESIDENT
 from mlx_gptoss.memory.published_models import PublishedModel
 from mlx_gptoss.memory.sizes import (
     FLOAT_BYTES,
@@ -50,19 +52,6 @@ OTHER_CONTEXTS = (4096, 32768, 131072)
 
 
 @dataclass(frozen=True)
-class PlannedModel:
-    """A model to plan for, with its sizes in memory in bytes."""
-
-    name: str
-    config: ModelConfig
-    bytes_by_part: Mapping[str, int]
-    float_bytes: int
-    recipe: str | None = None  # of a published model
-    expert_bytes: int | None = None  # of one expert, if it is not MXFP4
-    refusal: str | None = None  # why experts cannot be read one by one
-
-
-@dataclass(frozen=True)
 class PlanAlternative:
     """One change, and the resulting plan and speed."""
 
@@ -77,6 +66,7 @@ class Forecast:
 
     model: PlannedModel
     plan: Plan
+    curve: HitCurve
     prediction: Prediction
     alternatives: tuple[PlanAlternative, ...]
 
@@ -111,15 +101,7 @@ def model_from_shape(
 
 def model_from_folder(folder: Path, name: str, float_bytes: int) -> PlannedModel:
     """Describe a checkpoint on disk, from its headers."""
-    checkpoint = open_checkpoint(folder)
-    return PlannedModel(
-        name,
-        checkpoint.config,
-        checkpoint.loaded_bytes_by_part(float_bytes),
-        float_bytes,
-        expert_bytes=expert_bytes_in_memory(checkpoint, float_bytes),
-        refusal=explain_refusal(checkpoint),
-    )
+    return describe_checkpoint(open_checkpoint(folder), float_bytes, name)
 
 
 def model_from_config(
@@ -138,57 +120,44 @@ def model_from_config(
 
 def forecast(
     model: PlannedModel,
+    options: LoadOptions,
     budget: Budget,
     machine: Machine,
     *,
-    context: int | None = None,
-    experts: str = AUTO,
-    curve: HitCurve | None = None,
     prompt_tokens: int = PROMPT_TOKENS,
 ) -> Forecast:
-    """Plan a model within a budget, and predict its speed on a machine.
+    """Plan a model within a machine's budget, and predict its speed there.
 
     Raises MemoryBudgetError, with the sum, if it cannot run, and ConfigError if its
     experts cannot be read from disk as asked.
     """
-    scenario = _Scenario(model, budget, machine, context, experts, curve, prompt_tokens)
+    curve = load_hit_curve(options.trace, model.config)
+    scenario = _Scenario(model, options, budget, machine, curve, prompt_tokens)
     plan, prediction = scenario.evaluate()
-    return Forecast(model, plan, prediction, tuple(scenario.alternatives(plan)))
+    others = tuple(scenario.alternatives(plan))
+    return Forecast(model, plan, curve, prediction, others)
 
 
 @dataclass(frozen=True)
 class _Scenario:
-    """Everything that a plan depends on."""
+    """Everything that a forecast depends on."""
 
     model: PlannedModel
+    options: LoadOptions
     budget: Budget
     machine: Machine
-    context: int | None
-    experts: str
-    curve: HitCurve | None
+    curve: HitCurve
     prompt_tokens: int
 
     def evaluate(self) -> tuple[Plan, Prediction]:
         """Plan and predict. Raises MemoryBudgetError if it cannot run."""
-        model = self.model
+        model, machine, curve = self.model, self.machine, self.curve
         plan = plan_storage(
-            model.config,
-            model.bytes_by_part,
-            budget=self.budget,
-            context=self.context,
-            float_bytes=model.float_bytes,
-            experts=self.experts,
-            machine=self.machine,
-            curve=self.curve,
-            expert_bytes=model.expert_bytes,
-            refusal=model.refusal,
+            model, self.options, self.budget, machine=machine, curve=curve
         )
         require_fit(plan, model.config, model.name)
-        curve = self.curve or HitCurve()
         work = measure_workload(plan, model.config)
-        prediction = predict(
-            work, self.machine, curve, prompt_tokens=self.prompt_tokens
-        )
+        prediction = predict(work, machine, curve, prompt_tokens=self.prompt_tokens)
         return plan, prediction
 
     def alternatives(self, plan: Plan) -> Iterator[PlanAlternative]:
@@ -200,12 +169,15 @@ class _Scenario:
                 continue
 
     def _changes(self, plan: Plan) -> "Iterator[tuple[str, _Scenario]]":
-        model, budget = self.model, self.budget
+        model, budget = self.model, plan.budget
         for context in OTHER_CONTEXTS:
             if context != plan.context and context <= max_context(model.config):
                 size = kv_bytes(model.config, context, float_bytes=plan.float_bytes)
                 change = f"--context {context} ({format_bytes(size)} of KV cache)"
-                yield change, replace(self, context=context)
+                yield (
+                    change,
+                    replace(self, options=replace(self.options, context=context)),
+                )
         for recipe in OFFERED_RECIPES:
             size = recipe_bytes(model.config, recipe, float_bytes=plan.float_bytes)
             smaller = size < plan.whole_bytes * MAX_CONVERTED_FRACTION
@@ -236,14 +208,6 @@ class _Scenario:
 def max_context(config: ModelConfig) -> int:
     """Return the most tokens the model supports."""
     return config.max_position_embeddings
-
-
-def limit_budget(budget: Budget, memory: str | int | None) -> Budget:
-    """Return a budget of `memory` bytes, at most all of the machine's."""
-    if memory is None:
-        return budget
-    wanted = min(parse_bytes(memory), budget.total)
-    return replace(budget, bytes=wanted, source=REQUESTED_MEMORY)
 
 
 def plan_as_json(plan: Plan, config: ModelConfig) -> dict[str, Any]:

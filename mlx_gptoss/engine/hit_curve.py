@@ -11,13 +11,17 @@ from mlx_gptoss.model.experts.trace import open_trace
 CURVE_POINTS = 16  # the curve is interpolated between them
 
 
-def load_hit_curve(path: Path, config: ModelConfig) -> HitCurve:
+def load_hit_curve(path: str | Path | None, config: ModelConfig) -> HitCurve:
     """Replay a trace of `trace record` with different numbers of expert slots.
+
+    Without a path, return the usual curve.
 
     Raises CheckpointError if the file is not a trace, and ConfigError if it was
     recorded with a model of another shape.
     """
-    trace = open_trace(path)
+    if path is None:
+        return HitCurve()
+    trace = open_trace(Path(path))
     E, k = config.num_local_experts, config.num_experts_per_tok
     here = (config.num_hidden_layers, E, k)
     recorded = (trace.layers, trace.experts, trace.routing.shape[2])

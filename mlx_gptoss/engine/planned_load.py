@@ -18,18 +18,17 @@ from mlx_gptoss.checkpoint.expert_records import (
 from mlx_gptoss.checkpoint.folder import read_json
 from mlx_gptoss.checkpoint.load import Progress, load_model, load_parameters
 from mlx_gptoss.checkpoint.mapping import PageSharing, choose_page_sharing
-from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.engine.hit_curve import load_hit_curve
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory import (
     Budget,
-    HitCurve,
-    Machine,
     Plan,
+    PlannedModel,
     device_budget,
     plan_storage,
     require_fit,
 )
-from mlx_gptoss.memory.plan import AUTO, MODES
 from mlx_gptoss.memory.saved_probe import describe_this_machine
 from mlx_gptoss.model.experts.reader import ExpertReader
 from mlx_gptoss.model.experts.storage import ExpertStorage, Placement, stream_experts
@@ -40,49 +39,34 @@ from mlx_gptoss.model.gpt_oss import GptOss
 MLX_CACHE_BYTES_STREAMED = 256 * 2**20
 
 
-def check_experts(experts: str) -> None:
-    """Raise ConfigError for an unknown storage of experts."""
-    if experts not in MODES:
-        known = ", ".join(MODES)
-        raise ConfigError(f"experts `{experts}` is unknown: use one of {known}")
-
-
-def check_context(config: ModelConfig, context: int | None) -> None:
-    """Raise ConfigError for a context longer than the model supports."""
-    longest = config.max_position_embeddings
-    if context is not None and context > longest:
-        raise ConfigError(
-            f"a context of {context:,} tokens is more than the {longest:,} that this "
-            "model supports: use a smaller one, or leave it out"
-        )
-
-
 def plan_checkpoint(
-    checkpoint: Checkpoint,
-    dtype: mx.Dtype,
-    memory: str | int | None,
-    context: int | None,
-    *,
-    experts: str = AUTO,
-    budget: Budget | None = None,
-    machine: Machine | None = None,
-    curve: HitCurve | None = None,
+    checkpoint: Checkpoint, options: LoadOptions, *, budget: Budget | None = None
 ) -> Plan:
-    """Plan the memory of a checkpoint at `context` tokens, with storage of experts.
+    """Plan the memory of a checkpoint; `budget` is by default this device's.
 
-    Raises ConfigError if they are to be read from disk and cannot be.
+    Raises ConfigError if its experts are to be read from disk and cannot be, and for a
+    context longer than the model supports.
     """
-    check_context(checkpoint.config, context)
+    options.check_context(checkpoint.config)
     return plan_storage(
+        describe_checkpoint(checkpoint, options.compute_dtype.size),
+        options,
+        budget or device_budget(),
+        machine=describe_this_machine(),
+        curve=load_hit_curve(options.trace, checkpoint.config),
+    )
+
+
+def describe_checkpoint(
+    checkpoint: Checkpoint, float_bytes: int, name: str = ""
+) -> PlannedModel:
+    """Describe a checkpoint to the planner, from its headers."""
+    return PlannedModel(
+        name,
         checkpoint.config,
-        checkpoint.loaded_bytes_by_part(dtype.size),
-        budget=budget or device_budget(memory),
-        context=context,
-        float_bytes=dtype.size,
-        experts=experts,
-        machine=machine or describe_this_machine(),
-        curve=curve,
-        expert_bytes=expert_bytes_in_memory(checkpoint, dtype.size),
+        checkpoint.loaded_bytes_by_part(float_bytes),
+        float_bytes,
+        expert_bytes=expert_bytes_in_memory(checkpoint, float_bytes),
         refusal=explain_refusal(checkpoint),
     )
 
@@ -132,14 +116,7 @@ def load_planned(
     return model, storage
 
 
-def download_check(
-    model: str,
-    memory: str | int | None,
-    context: int | None,
-    *,
-    experts: str = AUTO,
-    strict: bool = False,
-) -> Callable[[Path, int], None]:
+def download_check(model: str, options: LoadOptions) -> Callable[[Path, int], None]:
     """Return a check for a `config.json` and the bytes of the weight files.
 
     It raises MemoryBudgetError if the model could not be loaded once it is here, and
@@ -148,14 +125,10 @@ def download_check(
 
     def check(config_file: Path, weight_bytes: int) -> None:
         raw = read_json(config_file)
-        config = ModelConfig.from_dict(raw, strict=strict, quiet=True)
-        parts = {"weights": weight_bytes}
-        check_context(config, context)
-        budget = device_budget(memory)
-        plan = plan_storage(
-            config, parts, budget=budget, context=context, experts=experts
-        )
-        require_fit(plan, config, model)
+        config = ModelConfig.from_dict(raw, strict=options.strict, quiet=True)
+        options.check_context(config)
+        sizes = PlannedModel(model, config, {"weights": weight_bytes})
+        require_fit(plan_storage(sizes, options, device_budget()), config, model)
 
     return check
 

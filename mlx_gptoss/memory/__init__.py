@@ -3,6 +3,7 @@
 units.py     parse and format sizes
 budget.py    how much memory a model may use on this device
 sizes.py     bytes of a model's parts, caches and scratch memory
+planned_model.py  sizes of a model to plan for, and the options of its user
 plan.py      resident, hybrid or streamed experts, and how many slots
 machines.py  Apple chips as data
 saved_probe.py  measurements of this machine by `mlx-gptoss probe`
@@ -18,7 +19,7 @@ Opens no weights and allocates no array. GB = 10^9 bytes in text; in the API byt
 """
 
 from mlx_gptoss.memory.advice import SYSTEM_RESERVE, require_fit
-from mlx_gptoss.memory.budget import Budget, device_budget
+from mlx_gptoss.memory.budget import Budget, device_budget, limit_budget
 from mlx_gptoss.memory.hit_rates import HitCurve
 from mlx_gptoss.memory.machines import Machine, Range, describe_device, find_chip
 from mlx_gptoss.memory.plan import (
@@ -28,6 +29,7 @@ from mlx_gptoss.memory.plan import (
     measure_workload,
     plan_storage,
 )
+from mlx_gptoss.memory.planned_model import PlannedModel, StorageOptions
 from mlx_gptoss.memory.sizes import (
     DEFAULT_CONTEXT,
     PREFILL_CHUNK,
@@ -46,8 +48,10 @@ __all__ = [
     "HitCurve",
     "Machine",
     "Plan",
+    "PlannedModel",
     "Prediction",
     "Range",
+    "StorageOptions",
     "describe_device",
     "describe_placement",
     "device_budget",
@@ -55,6 +59,7 @@ __all__ = [
     "find_chip",
     "format_bytes",
     "kv_bytes",
+    "limit_budget",
     "measure_workload",
     "parse_bytes",
     "plan_storage",

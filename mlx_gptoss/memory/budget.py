@@ -1,7 +1,7 @@
 """The memory a model may use, according to the device, the system or the container."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlx_gptoss.memory.units import UNITS, parse_bytes
@@ -29,13 +29,17 @@ def device_budget(memory: str | int | None = None, *, root: Path = Path("/")) ->
     That is the recommended working set of a Metal GPU, elsewhere the free memory of the
     system (`root`/proc/meminfo) or its container.
     """
-    device = _metal_budget() or _system_budget(root)
+    return limit_budget(_metal_budget() or _system_budget(root), memory)
+
+
+def limit_budget(budget: Budget, memory: str | int | None) -> Budget:
+    """Return a budget of `memory` bytes, at most all of the device's."""
     if memory is None:
-        return device
+        return budget
     wanted = parse_bytes(memory)
-    if wanted >= device.total:
-        return Budget(device.total, device.total, "all memory there is", device.metal)
-    return Budget(wanted, device.total, REQUESTED_MEMORY, device.metal)
+    if wanted >= budget.total:
+        return replace(budget, bytes=budget.total, source="all memory there is")
+    return replace(budget, bytes=wanted, source=REQUESTED_MEMORY)
 
 
 def _metal_budget() -> Budget | None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.format.layout import ATTENTION, EMBEDDING, EXPERTS, LM_HEAD
-from mlx_gptoss.memory.budget import Budget
+from mlx_gptoss.memory.budget import Budget, limit_budget
 from mlx_gptoss.memory.hit_rates import HitCurve
 from mlx_gptoss.memory.machines import UNKNOWN_MACHINE, Machine
+from mlx_gptoss.memory.planned_model import PlannedModel, StorageOptions
 from mlx_gptoss.memory.sizes import (
     DEFAULT_CONTEXT,
     FLOAT_BYTES,
@@ -80,24 +81,14 @@ class Plan:
 
 
 def estimate(
-    config: ModelConfig,
-    bytes_by_part: Mapping[str, int],
-    *,
-    budget: Budget,
-    context: int | None = None,
-    float_bytes: int = FLOAT_BYTES,
-    expert_bytes: int | None = None,
-    refusal: str | None = None,
+    model: PlannedModel, budget: Budget, *, context: int | None = None
 ) -> Plan:
-    """Plan a resident model from `bytes_by_part` in memory.
-
-    `expert_bytes` is the size of one expert, by default in MXFP4.
-    """
-    longest = config.max_position_embeddings
-    tokens = min(context or DEFAULT_CONTEXT, longest)
+    """Plan a model with resident experts, within all of a budget."""
+    config, float_bytes = model.config, model.float_bytes
+    tokens = min(context or DEFAULT_CONTEXT, config.max_position_embeddings)
     scratch = scratch_bytes(config, tokens, float_bytes=float_bytes, metal=budget.metal)
     kv = kv_bytes(config, tokens, float_bytes=float_bytes)
-    parts = dict(bytes_by_part)
+    parts = dict(model.bytes_by_part)
     return Plan(
         RESIDENT,
         parts,
@@ -106,45 +97,33 @@ def estimate(
         tokens,
         budget,
         float_bytes,
-        record_bytes=expert_bytes or record_bytes(config),
+        record_bytes=model.expert_bytes or record_bytes(config),
         whole_bytes=sum(parts.values()),
-        refusal=refusal,
+        refusal=model.refusal,
     )
 
 
 def plan_storage(
-    config: ModelConfig,
-    bytes_by_part: Mapping[str, int],
-    *,
+    model: PlannedModel,
+    options: StorageOptions,
     budget: Budget,
-    context: int | None = None,
-    float_bytes: int = FLOAT_BYTES,
-    experts: str = AUTO,
+    *,
     machine: Machine = UNKNOWN_MACHINE,
     curve: HitCurve | None = None,
-    expert_bytes: int | None = None,
-    refusal: str | None = None,
 ) -> Plan:
     """Plan resident, hybrid or streamed experts; `auto` takes the first that fits.
 
-    `bytes_by_part` is the fully resident size, `expert_bytes` that of one expert, by
-    default in MXFP4. The plan may not fit (see `require_fit`); a streamed one then has
-    too few slots. With a `refusal`, the reason why experts cannot be streamed, `auto`
-    is resident and other modes raise ConfigError.
+    `budget` is the device's, of which `options.memory` is used. The plan may not fit
+    (see `require_fit`); a streamed one then has too few slots. Of a model with a
+    `refusal`, `auto` is resident and other modes raise ConfigError.
     """
-    if refusal is not None:
+    config, experts = model.config, options.experts
+    if model.refusal is not None:
         if experts not in (AUTO, RESIDENT):
-            raise ConfigError(refusal)
+            raise ConfigError(model.refusal)
         experts = RESIDENT
-    resident = estimate(
-        config,
-        bytes_by_part,
-        budget=budget,
-        context=context,
-        float_bytes=float_bytes,
-        expert_bytes=expert_bytes,
-        refusal=refusal,
-    )
+    budget = limit_budget(budget, options.memory)
+    resident = estimate(model, budget, context=options.context)
     if experts == RESIDENT or (experts == AUTO and resident.fits):
         return resident
     base = _without_experts(resident, config)

@@ -15,9 +15,9 @@ from mlx_gptoss.cli.chat import clipboard
 from mlx_gptoss.cli.chat.commands import COMMANDS
 from mlx_gptoss.cli.chat.files import expand, with_file
 from mlx_gptoss.cli.chat.session import SessionOptions, open_conversation
-from mlx_gptoss.cli.options import LoadOptions
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.cli.tool_options import ToolOptions
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import CheckpointError, PromptError
@@ -217,7 +217,8 @@ def test_a_model_that_cannot_be_had_leaves_the_one_before() -> None:
     )
     with open_conversation(
         Anywhere(load=broken),
-        LoadOptions("demo"),
+        "demo",
+        LoadOptions(harmony=True),
         setup,
         ToolOptions(),
         ask=lambda call: "no",

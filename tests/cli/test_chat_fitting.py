@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from mlx_gptoss.checkpoint.hub import Hub
 from mlx_gptoss.cli import cli
 from mlx_gptoss.cli.services import Services
-from mlx_gptoss.engine.forecast import forecast, limit_budget, model_from_shape
+from mlx_gptoss.engine.forecast import forecast, model_from_shape
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.memory import describe_device
 from mlx_gptoss.memory.published_models import find_published_model
 
@@ -65,9 +66,12 @@ def test_what_does_not_fit_gets_a_plan_and_commands_that_fit(
         context = options.get("--context")
         forecast(  # raises if it does not fit
             model_from_shape(shape, options["-m"]),
-            limit_budget(budget, options.get("--memory")),
+            LoadOptions(
+                memory=options.get("--memory"),
+                context=int(context) if context else None,
+            ),
+            budget,
             machine,
-            context=int(context) if context else None,
         )
 
 

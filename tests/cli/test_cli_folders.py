@@ -7,9 +7,9 @@ from click.testing import CliRunner, Result
 
 from mlx_gptoss.checkpoint.hub import DEMO, Hub, local_folder
 from mlx_gptoss.cli import cli
-from mlx_gptoss.cli.options import LoadOptions
 from mlx_gptoss.cli.serve_setup import sources_of
 from mlx_gptoss.cli.services import Services
+from mlx_gptoss.engine.load_options import LoadOptions
 
 NAMES = ("q8", "owner/q8")
 CONVERSATION = '[{"role": "user", "content": "hi"}]'

@@ -11,7 +11,6 @@ import pytest
 
 from mlx_gptoss.api.settings import ServerSettings
 from mlx_gptoss.checkpoint.hub import Hub
-from mlx_gptoss.cli.options import LoadOptions
 from mlx_gptoss.cli.serve import serve
 from mlx_gptoss.cli.serve_setup import (
     DurationType,
@@ -24,6 +23,7 @@ from mlx_gptoss.cli.serve_setup import (
     start_log,
 )
 from mlx_gptoss.cli.services import Services
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.server.guard import Guard
 from tests.support.hub_server import hub_server

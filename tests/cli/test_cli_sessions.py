@@ -274,13 +274,13 @@ def test_private_keeps_no_chat_and_asks_for_no_disk_cache(
     before = files(tmp_path)
     seen: dict[str, Any] = {}
     assert run("chat", "--private", stdin="hi\n", seen=seen).exit_code == 0
-    assert seen["cache"].disk_bytes == 0
+    assert seen["options"].cache.disk_bytes == 0
     refused = run("chat", "--private", "--continue", stdin="hi\n")
     assert (refused.exit_code, refused.stdout) == (2, "")
     monkeypatch.setenv("MLX_GPTOSS_PRIVATE", "1")
     run("chat", stdin="hi\n")
     run("generate", "hi", seen=(seen := {}))
-    assert seen["cache"].disk_bytes == 0
+    assert seen["options"].cache.disk_bytes == 0
 
     assert files(tmp_path) == before
     assert [chat["turns"] for chat in chats()] == [1]
@@ -295,7 +295,7 @@ def test_the_disk_cache_is_on_and_can_be_sized() -> None:
     ):
         seen: dict[str, Any] = {}
         assert run(*words, stdin="", seen=seen).exit_code == 0
-        assert seen["cache"].disk_bytes == size
+        assert seen["options"].cache.disk_bytes == size
 
 
 def test_a_lower_disk_cache_shrinks_what_is_there_and_private_does_not(

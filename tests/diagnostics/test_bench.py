@@ -26,10 +26,13 @@ from mlx_gptoss.diagnostics.bench.measured_engine import (
 )
 from mlx_gptoss.diagnostics.bench.primitives import count_primitives
 from mlx_gptoss.diagnostics.bench.random_checkpoint import random_config, write_random
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.errors import CheckpointError, GptOssError
 from tests.support.checkpoints import write_checkpoint
 
 TINY = 100_000  # bytes: two layers
+
+FLOAT32 = LoadOptions(dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +109,7 @@ def test_ratios_are_ours_to_the_peers_at_the_depths_of_both() -> None:
 
 
 def test_a_column_that_would_repeat_another_is_known(tiny: Path) -> None:
-    condition = Condition("mlx-lm", "mlx-lm", "float32", (4,), 1)
+    condition = Condition("mlx-lm", "mlx-lm", FLOAT32, (4,), 1)
     one, two = (
         MeasuredEngine(condition, tiny, 256),
         MeasuredEngine(condition, tiny, 256),
@@ -119,7 +122,9 @@ def test_a_column_that_would_repeat_another_is_known(tiny: Path) -> None:
 
 @pytest.fixture(scope="module")
 def compared(tiny: Path) -> DecodeBench:
-    return bench_decode(tiny, against="mlx-lm", depths=(3, 6), tokens=3, rounds=2)
+    return bench_decode(
+        tiny, LoadOptions(), against="mlx-lm", depths=(3, 6), tokens=3, rounds=2
+    )
 
 
 def test_ours_and_mlx_lm_run_under_the_same_conditions(compared: DecodeBench) -> None:
@@ -133,7 +138,9 @@ def test_ours_and_mlx_lm_run_under_the_same_conditions(compared: DecodeBench) ->
 
 @pytest.mark.parametrize("experts", ["streamed", "hybrid"])
 def test_streamed_experts_are_measured_too(tiny: Path, experts: str) -> None:
-    found = bench_decode(tiny, experts=experts, depths=(3,), tokens=3, rounds=1)
+    found = bench_decode(
+        tiny, LoadOptions(experts=experts), depths=(3,), tokens=3, rounds=1
+    )
     (column,) = found.columns
     assert column.experts.startswith(experts)
     assert 0 < column.hit_rate < 1  # what is asked for first is read
@@ -157,7 +164,9 @@ def test_all_figures_are_there_and_fit_in_json(compared: DecodeBench) -> None:
 def test_a_folder_mlx_lm_cannot_load_is_said_in_one_line(tmp_path: Path) -> None:
     # One sliding layer: stock mlx-lm looks for a full one.
     folder = write_checkpoint(tmp_path / "one", num_hidden_layers=1)
-    found = bench_decode(folder, against="mlx-lm", depths=(3,), tokens=2, rounds=1)
+    found = bench_decode(
+        folder, LoadOptions(), against="mlx-lm", depths=(3,), tokens=2, rounds=1
+    )
     failure = found.columns[1].failure or ""
     assert failure.startswith("mlx-lm: ")
     assert "\n" not in failure
@@ -165,7 +174,7 @@ def test_a_folder_mlx_lm_cannot_load_is_said_in_one_line(tmp_path: Path) -> None
 
 
 def test_without_room_for_both_every_turn_has_its_own_process(tiny: Path) -> None:
-    condition = Condition("ours", "mlx_gptoss", "float32", (3,), 1)
+    condition = Condition("ours", "mlx_gptoss", FLOAT32, (3,), 1)
     subject = MeasuredEngine(condition, tiny, 256)
     with ExitStack() as stack:
         subject.start(stack, keep=False)
@@ -175,25 +184,31 @@ def test_without_room_for_both_every_turn_has_its_own_process(tiny: Path) -> Non
 
 def test_a_folder_ours_cannot_load_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(EngineFailure, match=r"^mlx_gptoss: CheckpointError: .+$"):
-        EngineProcess("mlx_gptoss", tmp_path, dtype="float32")
+        EngineProcess("mlx_gptoss", tmp_path, FLOAT32)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "measured", "message"),
     [
-        ({"against": "llama.cpp"}, "llama.cpp"),
-        ({"depths": (0,)}, "depth 0"),
-        ({"depths": (200_000,)}, "choose depths from 1 to"),
-        ({"tokens": 1}, "at least 2"),
-        ({"rounds": 0}, "measure nothing"),
-        ({"memory": "1kB"}, "needs"),
-        ({"context": 10**7}, "more than the"),
-        ({"context": 8, "tokens": 4, "depths": (5,)}, "choose depths from 1 to 4"),
+        (LoadOptions(), {"against": "llama.cpp"}, "llama.cpp"),
+        (LoadOptions(), {"depths": (0,)}, "depth 0"),
+        (LoadOptions(), {"depths": (200_000,)}, "choose depths from 1 to"),
+        (LoadOptions(), {"tokens": 1}, "at least 2"),
+        (LoadOptions(), {"rounds": 0}, "measure nothing"),
+        (LoadOptions(memory="1kB"), {}, "needs"),
+        (LoadOptions(context=10**7), {}, "more than the"),
+        (
+            LoadOptions(context=8),
+            {"tokens": 4, "depths": (5,)},
+            "choose depths from 1 to 4",
+        ),
     ],
 )
-def test_wrong_options_are_named(tiny: Path, options: dict, message: str) -> None:
+def test_wrong_options_are_named(
+    tiny: Path, options: LoadOptions, measured: dict, message: str
+) -> None:
     with pytest.raises(GptOssError, match=message):
-        bench_decode(tiny, **options)
+        bench_decode(tiny, options, **measured)
 
 
 def test_the_command_prints_a_table_and_keeps_notes_off_stdout(tiny: Path) -> None:

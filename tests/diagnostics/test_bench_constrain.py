@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.cli import cli
 from mlx_gptoss.diagnostics.bench.constrain import bench_constrain, fastest_tenth
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.errors import GptOssError
 from tests.support.checkpoints import write_checkpoint
 
@@ -16,7 +17,7 @@ from tests.support.checkpoints import write_checkpoint
 def test_free_and_guided_text_are_measured_on_the_same_tokens() -> None:
     folder = Path(resolve("demo"))
 
-    found = bench_constrain(folder, depth=4, tokens=3, rounds=1)
+    found = bench_constrain(folder, LoadOptions(), depth=4, tokens=3, rounds=1)
 
     assert found.free > 0 and found.guided > 0
     assert found.cost == pytest.approx(found.paired)
@@ -38,6 +39,12 @@ def test_the_command_reports_as_json() -> None:
 
 def test_what_measures_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GptOssError, match="measure nothing"):
-        bench_constrain(Path(resolve("demo")), tokens=1)
+        bench_constrain(Path(resolve("demo")), LoadOptions(), tokens=1)
     with pytest.raises(GptOssError, match="fewer than the vocabulary"):
-        bench_constrain(write_checkpoint(tmp_path, seed=1), depth=4, tokens=3, rounds=1)
+        bench_constrain(
+            write_checkpoint(tmp_path, seed=1),
+            LoadOptions(),
+            depth=4,
+            tokens=3,
+            rounds=1,
+        )

@@ -26,8 +26,11 @@ from mlx_gptoss.diagnostics.bench.primitives import (
 from mlx_gptoss.diagnostics.bench.random_checkpoint import write_random
 from mlx_gptoss.diagnostics.bench.steps import bench_steps
 from mlx_gptoss.engine.load import load
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import GptOssError
+
+FLOAT32 = LoadOptions(dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def test_a_step_in_which_a_cache_grows_is_not_typical() -> None:
 
 
 def test_a_batch_is_one_forward_pass(tiny: Path) -> None:
-    engine = OwnEngine(tiny, "float32")
+    engine = OwnEngine(tiny, FLOAT32)
     prompts = random_prompts(3, 5, 256)
 
     for found in (engine.primitives(prompts[0]), engine.batch_primitives(prompts)):
@@ -95,7 +98,7 @@ def test_steps_are_timed_with_and_without_guides() -> None:
 
     for guided in (False, True):
         found = bench_steps(
-            demo, batch=2, depth=8, tokens=5, rounds=1, guided=guided
+            demo, LoadOptions(), batch=2, depth=8, tokens=5, rounds=1, guided=guided
         ).as_json()
         assert [step["rows"] for step in found["steps"]] == [1, 2]
         assert min(found["ms_per_step_1"], found["ms_per_step_2"]) > 0
@@ -141,7 +144,7 @@ def test_a_peer_that_failed_is_shown_and_does_not_count() -> None:
 def test_both_engines_are_counted_in_processes_of_their_own(tiny: Path) -> None:
     pytest.importorskip("mlx_lm")
 
-    found = bench_operations(tiny, batch=3, depth=5).as_json()
+    found = bench_operations(tiny, LoadOptions(), batch=3, depth=5).as_json()
 
     assert list(found) == ["mlx_gptoss", "mlx-lm", "mlx-lm as shipped"]
     assert found["mlx_gptoss"]["dtype"] == found["mlx-lm"]["dtype"] == "float32"

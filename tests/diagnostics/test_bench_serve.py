@@ -35,6 +35,7 @@ from mlx_gptoss.diagnostics.bench.serve_results import (
     take_medians,
 )
 from mlx_gptoss.diagnostics.bench.streams import ServerAddress, StreamTiming
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.errors import GptOssError
 from tests.support.checkpoints import write_checkpoint
 from tests.support.fakes import byte_tokenizer, write_tokenizer
@@ -292,11 +293,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_servers_are_measured_in_one_run(folder: Path) -> None:
     """Ours, mlx-lm's, ours again at a URL, and one that fails in the warm-up."""
     with (
-        OurServer(folder, "float32") as running,
+        OurServer(folder, LoadOptions(dtype="float32")) as running,
         ScriptedCompletions(Script([b"{}"], 500)) as failing,
     ):
         found = bench_serve(
             folder,
+            LoadOptions(),
             against=(MLX_LM, f"{running.address.url}/v1", failing.url),
             against_key=running.address.key,
             streams=(2,),
@@ -332,7 +334,7 @@ def test_what_cannot_be_measured_is_said(
     folder: Path, options: dict, reason: str
 ) -> None:
     with pytest.raises(GptOssError, match=reason):
-        bench_serve(folder, **options)
+        bench_serve(folder, LoadOptions(), **options)
 
 
 @pytest.mark.parametrize("words", [(), ("--turns", "2"), ("--tail", "9")])

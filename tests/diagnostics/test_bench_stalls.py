@@ -11,6 +11,7 @@ from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.cli import cli
 from mlx_gptoss.diagnostics.bench.heavy_requests import LARGEST, heavy_requests
 from mlx_gptoss.diagnostics.bench.stalls import bench_stalls
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.errors import GptOssError
 
 
@@ -41,4 +42,4 @@ def test_heavy_requests_are_within_the_bytes_a_server_takes() -> None:
 
 def test_a_heavy_request_that_is_not_known_is_refused() -> None:
     with pytest.raises(GptOssError, match="no heavy request `x`: choose from `31 MB"):
-        bench_stalls(resolve("demo"), heavy=["x"])
+        bench_stalls(resolve("demo"), LoadOptions(), heavy=["x"])

@@ -21,6 +21,7 @@ from mlx_gptoss.diagnostics.bench.turns import (
     bench_turns,
     merge_rounds,
 )
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.errors import GptOssError
 from tests.support.checkpoints import write_checkpoint
 from tests.support.fakes import SPECIALS, byte_tokenizer, write_tokenizer
@@ -85,7 +86,9 @@ def test_what_is_said_is_what_the_model_writes(requests: list[ScriptedRequest]) 
 
 def test_ours_reads_what_is_new_and_no_more(folder: Path) -> None:
     """Checks the counts; the times are for people."""
-    found = bench_turns(folder, turns=3, lengths=SHORT, restart_tokens=300)
+    found = bench_turns(
+        folder, LoadOptions(), turns=3, lengths=SHORT, restart_tokens=300
+    )
 
     assert found.first_token_ratios == ()
     assert found.restart is not None and found.restart.file_bytes > 0
@@ -98,7 +101,7 @@ def test_ours_reads_what_is_new_and_no_more(folder: Path) -> None:
 def test_the_peers_server_reads_the_same_prompts(folder: Path) -> None:
     pytest.importorskip("mlx_lm")
 
-    found = bench_turns(folder, against="mlx-lm", turns=3, lengths=SHORT)
+    found = bench_turns(folder, LoadOptions(), against="mlx-lm", turns=3, lengths=SHORT)
 
     assert found.failure is None
     reads = [turn.peer.read for turn in found.turns if turn.peer]
@@ -122,11 +125,11 @@ def test_an_unknown_peer_and_a_model_without_harmony_are_refused(
     folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(GptOssError, match="only `mlx-lm` is known"):
-        bench_turns(folder, against="other")
+        bench_turns(folder, LoadOptions(), against="other")
     plain = write_checkpoint(tmp_path, num_hidden_layers=1)
     write_tokenizer(plain, SPECIALS[1:2])
     with pytest.raises(GptOssError, match="Harmony"):
-        bench_turns(plain)
+        bench_turns(plain, LoadOptions())
 
 
 def test_figures_are_medians_of_the_rounds(requests: list[ScriptedRequest]) -> None:

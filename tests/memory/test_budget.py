@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import pytest
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.diagnostics.bench.experts import SHAPE_120B
 from mlx_gptoss.diagnostics.bench.random_checkpoint import make_config, write_config
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.planned_load import plan_checkpoint
 from mlx_gptoss.memory import Plan
 from tests.support import checkpoints
@@ -73,10 +73,10 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def resident_plan(folder: Path) -> Plan:
-    dtype = mx.float32
-    return plan_checkpoint(
-        open_checkpoint(folder), dtype, "100GB", CONTEXT, experts="resident"
+    options = LoadOptions(
+        dtype="float32", memory="100GB", context=CONTEXT, experts="resident"
     )
+    return plan_checkpoint(open_checkpoint(folder), options)
 
 
 def measured(

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.format.config import SLIDING
 from mlx_gptoss.memory import (
     Budget,
     HitCurve,
     Machine,
+    PlannedModel,
     Prediction,
     measure_workload,
     plan_storage,
@@ -42,12 +44,9 @@ PROBED = Machine("probed", 10 * GB, GB, costs=make_costs(), measured=True)
 
 
 def workload(*, memory: float = 80e9, recipe: str = "lossless") -> Workload:
-    plan = plan_storage(
-        CONFIG,
-        recipe_parts(CONFIG, recipe, float_bytes=4),
-        budget=Budget(int(memory), 10**12, "a test"),
-        float_bytes=4,
-    )
+    parts = recipe_parts(CONFIG, recipe, float_bytes=4)
+    model = PlannedModel("gpt-oss-20b", CONFIG, parts, float_bytes=4)
+    plan = plan_storage(model, LoadOptions(), Budget(int(memory), 10**12, "a test"))
     return measure_workload(plan, CONFIG)
 
 

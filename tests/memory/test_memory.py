@@ -9,6 +9,7 @@ from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory import (
     Budget,
+    PlannedModel,
     device_budget,
     estimate,
     format_bytes,
@@ -164,7 +165,7 @@ def refusal(
 ) -> str:
     config = gpt_oss(size)
     parts = {"all": recipe_bytes(config, recipe)}
-    plan = estimate(config, parts, budget=budget)
+    plan = estimate(PlannedModel("a model", config, parts), budget)
     with pytest.raises(MemoryBudgetError) as raised:
         require_fit(plan, config, model or f"openai/gpt-oss-{size}")
     return str(raised.value)
@@ -173,7 +174,7 @@ def refusal(
 def test_a_model_that_fits_is_let_through() -> None:
     config = gpt_oss("20b")
     parts = {"all": recipe_bytes(config, "lossless")}
-    plan = estimate(config, parts, budget=mac(24e9, 32e9))
+    plan = estimate(PlannedModel("a model", config, parts), mac(24e9, 32e9))
     require_fit(plan, config, "openai/gpt-oss-20b")
     assert plan.mode == "resident"
 
@@ -207,7 +208,8 @@ def test_what_would_not_fit_in_float32_is_not_offered() -> None:
     """Lossless is 13.8 GB on disk, but its floats take twice their room here."""
     config = gpt_oss("20b")
     parts = {"all": recipe_bytes(config, "lossless", float_bytes=4)}
-    plan = estimate(config, parts, budget=mac(15.5e9, 64e9), float_bytes=4)
+    model = PlannedModel("a model", config, parts, float_bytes=4)
+    plan = estimate(model, mac(15.5e9, 64e9))
     with pytest.raises(MemoryBudgetError) as raised:
         require_fit(plan, config, "openai/gpt-oss-20b")
     assert "--recipe q8` makes one that fits (q8 12.2 GB" in str(raised.value)
@@ -219,9 +221,9 @@ def test_nothing_fits_is_said_with_what_it_would_take() -> None:
 
 
 def test_the_context_counts_and_stops_at_the_longest_the_model_knows() -> None:
-    config = gpt_oss("20b")
+    model = PlannedModel("a model", gpt_oss("20b"), {"all": 1})
     plans = [
-        estimate(config, {"all": 1}, budget=mac(24e9, 32e9), context=context)
+        estimate(model, mac(24e9, 32e9), context=context)
         for context in (None, 131_072, 10**9)
     ]
     assert [plan.context for plan in plans] == [8192, 131_072, 131_072]

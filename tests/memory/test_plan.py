@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.memory import (
     Budget,
     HitCurve,
     Machine,
     Plan,
+    PlannedModel,
     describe_device,
     format_bytes,
     measure_workload,
@@ -39,14 +41,13 @@ def planned(
 ) -> Plan:
     known = shape(name)
     machine, budget = describe_device(device)
-    return plan_storage(
-        known.config,
-        recipe_parts(known.config, known.recipe),
-        budget=budget,
-        context=context,
-        experts=experts,
-        machine=machine,
-    )
+    options = LoadOptions(experts=experts, context=context)
+    return plan_storage(sized(known), options, budget, machine=machine)
+
+
+def sized(known: PublishedModel) -> PlannedModel:
+    parts = recipe_parts(known.config, known.recipe)
+    return PlannedModel(known.name, known.config, parts)
 
 
 def streamed(
@@ -54,13 +55,8 @@ def streamed(
 ) -> Plan:
     known = shape("gpt-oss-120b-q8")
     budget = Budget(int(bytes_allowed), 10**12, "a test", metal=True)
-    return plan_storage(
-        known.config,
-        recipe_parts(known.config, "q8"),
-        budget=budget,
-        experts=experts,
-        machine=machine,
-    )
+    options = LoadOptions(experts=experts)
+    return plan_storage(sized(known), options, budget, machine=machine)
 
 
 @pytest.mark.parametrize("recipe", ["lossless", "q8", "q6", "q4"])
@@ -142,14 +138,11 @@ def test_what_is_asked_for_is_planned(experts: str, mode: str) -> None:
 
 
 def test_a_budget_below_the_slots_of_one_token_is_refused_with_the_sum() -> None:
-    config = shape("gpt-oss-120b").config
-    plan = plan_storage(
-        config,
-        recipe_parts(config, "lossless"),
-        budget=Budget(6 * GB, 8 * GB, "the memory asked for", metal=True),
-    )
+    known = shape("gpt-oss-120b")
+    budget = Budget(7 * GB, 8 * GB, "a test", metal=True)
+    plan = plan_storage(sized(known), LoadOptions(memory="6GB"), budget)
     with pytest.raises(MemoryBudgetError) as raised:
-        require_fit(plan, config, "openai/gpt-oss-120b")
+        require_fit(plan, known.config, "openai/gpt-oss-120b")
     message = str(raised.value)
     assert message.startswith("`openai/gpt-oss-120b` needs at least 7.3 GB: 4.3 GB of")
     assert "(4 x 36 x 13 MB = 1.9 GB)" in message
@@ -160,10 +153,9 @@ def test_a_budget_below_the_slots_of_one_token_is_refused_with_the_sum() -> None
 def test_the_refusal_names_a_bound_that_holds() -> None:
     """With what it asks for the same model is planned."""
     known = shape("gpt-oss-120b-q4")
-    parts = recipe_parts(known.config, "q4")
     for size in range(3_000, 6_000, 50):
         budget = Budget(size * 10**6, 8 * GB, "a test", metal=True)
-        plan = plan_storage(known.config, parts, budget=budget, context=1024)
+        plan = plan_storage(sized(known), LoadOptions(context=1024), budget)
         least = plan.total_bytes + (0 if plan.slots else 36 * 4 * plan.record_bytes)
         assert bool(plan.slots) == (least <= budget.bytes)
 
@@ -259,13 +251,8 @@ def test_the_published_run_lies_within_the_bounds() -> None:
     known = shape("gpt-oss-120b-q8")
     machine, _ = describe_device("M5 Pro 48GB")
     budget = Budget(int(22.5e9), 48 * 2**30, "30 % of the experts", metal=True)
-    plan = plan_storage(
-        known.config,
-        recipe_parts(known.config, "q8"),
-        budget=budget,
-        experts="streamed",
-        machine=machine,
-    )
+    options = LoadOptions(experts="streamed")
+    plan = plan_storage(sized(known), options, budget, machine=machine)
     assert plan.least_slots / 128 == pytest.approx(0.3, abs=0.02)
     found = predict(
         measure_workload(plan, known.config), machine, HitCurve(), prompt_tokens=1

@@ -14,8 +14,9 @@ from mlx_gptoss.cli.plan import bounds_text
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.diagnostics.plot import memory_by_part, plot_forecast, speed_by_slots
 from mlx_gptoss.engine.forecast import forecast, model_from_folder, model_from_shape
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.errors import ConfigError
-from mlx_gptoss.memory import HitCurve, Range, describe_device
+from mlx_gptoss.memory import Range, describe_device
 from mlx_gptoss.memory.published_models import find_published_model
 from mlx_gptoss.memory.saved_probe import Probe, load_probe, probe_file
 from tests.support.machine_costs import make_costs
@@ -99,9 +100,9 @@ def test_dense_experts_are_planned_resident_only(tmp_path: Path) -> None:
     write(tmp_path, "dense")
     subject = model_from_folder(tmp_path, "tuned", 2)
     machine, budget = describe_device("M4 Max 36GB")
-    assert forecast(subject, budget, machine).plan.mode == "resident"
+    assert forecast(subject, LoadOptions(), budget, machine).plan.mode == "resident"
     with pytest.raises(ConfigError, match="are not quantized, and only quantized"):
-        forecast(subject, budget, machine, experts="streamed")
+        forecast(subject, LoadOptions(experts="streamed"), budget, machine)
     result = run("plan", tmp_path, "--device", "M4 Max 36GB")
     assert "Experts are resident: all of the model is in memory" in result.stdout
     assert "are not quantized, and only quantized" in result.stdout
@@ -111,7 +112,7 @@ def test_affine_experts_are_planned_as_large_as_they_are(tmp_path: Path) -> None
     checkpoint = write(tmp_path, "mlx-split-affine")
     subject = model_from_folder(tmp_path, "affine", 2)
     machine, budget = describe_device("M4 Max 36GB")
-    plan = forecast(subject, budget, machine, experts="streamed").plan
+    plan = forecast(subject, LoadOptions(experts="streamed"), budget, machine).plan
     assert plan.mode == "streamed"
     assert plan.record_bytes == expert_records(checkpoint)[0].record_bytes
 
@@ -120,7 +121,7 @@ def test_alternatives_change_one_thing() -> None:
     shape = find_published_model("gpt-oss-120b")
     assert shape is not None
     machine, budget = describe_device("M4 Max 36GB")
-    found = forecast(model_from_shape(shape, "120b"), budget, machine)
+    found = forecast(model_from_shape(shape, "120b"), LoadOptions(), budget, machine)
     by_change = {other.change.split()[0]: other for other in found.alternatives}
     assert set(by_change) == {"--context", "convert", "sudo"}
     raised = by_change["sudo"]
@@ -130,11 +131,15 @@ def test_alternatives_change_one_thing() -> None:
 def test_recipes_that_shrink_a_folder_are_offered(tmp_path: Path) -> None:
     write(tmp_path / "tuned", "dense")
     machine, budget = describe_device("M4 Max 36GB")
-    found = forecast(model_from_folder(tmp_path / "tuned", "x", 2), budget, machine)
+    found = forecast(
+        model_from_folder(tmp_path / "tuned", "x", 2), LoadOptions(), budget, machine
+    )
     changes = [other.change for other in found.alternatives]
     assert any(change.startswith("convert --recipe lossless") for change in changes)
     write(tmp_path / "packed", "mlx-split-mxfp4")
-    found = forecast(model_from_folder(tmp_path / "packed", "x", 2), budget, machine)
+    found = forecast(
+        model_from_folder(tmp_path / "packed", "x", 2), LoadOptions(), budget, machine
+    )
     changes = [other.change for other in found.alternatives]
     assert not any(change.startswith("convert --recipe lossless") for change in changes)
 
@@ -153,9 +158,9 @@ def test_a_resident_plan_can_be_drawn_too(tmp_path: Path) -> None:
     shape = find_published_model("gpt-oss-20b")
     assert shape is not None
     machine, budget = describe_device("M4 Max 64GB")
-    found = forecast(model_from_shape(shape, "20b"), budget, machine)
+    found = forecast(model_from_shape(shape, "20b"), LoadOptions(), budget, machine)
     assert sum(memory_by_part(found.plan).values()) == found.plan.total_bytes
-    speeds = [x.expected for x in speed_by_slots(found, HitCurve()).values()]
+    speeds = [x.expected for x in speed_by_slots(found).values()]
     assert speeds == sorted(speeds)
     assert plot_forecast(found, tmp_path / "x.png").exists()
 

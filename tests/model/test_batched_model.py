@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mlx_gptoss.checkpoint import open_checkpoint
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.planned_load import load_planned, plan_checkpoint
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory.plan import RESIDENT, STREAMED, with_slots
@@ -94,7 +95,9 @@ def test_streamed_experts_serve_sequences_together(tmp_path: Path) -> None:
     """With the fewest slots: a batch uses more experts than there are slots."""
     checkpoint = open_checkpoint(write_checkpoint(tmp_path, sliding_window=9))
     whole, base = (
-        plan_checkpoint(checkpoint, mx.float32, None, 64, experts=mode)
+        plan_checkpoint(
+            checkpoint, LoadOptions(dtype="float32", context=64, experts=mode)
+        )
         for mode in (RESIDENT, STREAMED)
     )
     config = checkpoint.config

@@ -14,6 +14,7 @@ from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.hub.local_models import DEMO_FOLDER
 from mlx_gptoss.cli import cli
 from mlx_gptoss.engine.load import load
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.planned_load import MLX_CACHE_BYTES_STREAMED, plan_checkpoint
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import CheckpointError, ConfigError, MemoryBudgetError
@@ -115,9 +116,8 @@ def test_mlx_keeps_little_freed_memory_beside_pools(folder: Path) -> None:
 
 def plan_of(folder: Path) -> Plan:
     budget = Budget(10**9, 10**9, "a test", metal=True)
-    return plan_checkpoint(
-        open_checkpoint(folder), mx.bfloat16, None, None, budget=budget
-    )
+    options = LoadOptions(dtype="bfloat16")
+    return plan_checkpoint(open_checkpoint(folder), options, budget=budget)
 
 
 def test_wiring_is_the_models_size_and_never_above_what_is_recommended(

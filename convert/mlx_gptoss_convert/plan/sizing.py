@@ -13,7 +13,7 @@ from typing import Any
 
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.config import ModelConfig
-from mlx_gptoss.memory import Budget, estimate, format_bytes
+from mlx_gptoss.memory import Budget, PlannedModel, estimate, format_bytes
 from mlx_gptoss_convert.plan.plan import ConversionPlan
 from mlx_gptoss_convert.plan.recipe import DENSE, KINDS, Recipe, affine, kind_of
 
@@ -248,7 +248,7 @@ def memory_limit(
     """Return the largest size of weights on a Mac with `memory` bytes."""
     usable = int(memory * GPU_SHARE)
     budget = Budget(usable, memory, "what macOS gives the GPU", metal=True)
-    plan = estimate(config, {}, budget=budget, context=context)
+    plan = estimate(PlannedModel("", config, {}), budget, context=context)
     why = (
         f"of {format_bytes(memory)} macOS gives the GPU {format_bytes(usable)}, and "
         f"{plan.context:,} tokens take {format_bytes(plan.total_bytes)} to work on"

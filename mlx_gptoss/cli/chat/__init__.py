@@ -10,19 +10,21 @@ answer        the content of one turn; markdown, layout and live_tail display it
 """
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from mlx_gptoss.cli.constraint_options import takes_constraints
-from mlx_gptoss.cli.options import LoadOptions, loads_model
+from mlx_gptoss.cli.options import loads_model
 from mlx_gptoss.cli.sampling_options import sampling_params, takes_sampling
 from mlx_gptoss.cli.services import Services, pass_services
-from mlx_gptoss.cli.storage_options import keeps_prompts
+from mlx_gptoss.cli.storage_options import is_private, keeps_prompts
 from mlx_gptoss.cli.tool_options import ToolOptions, takes_tools
 
 if TYPE_CHECKING:
+    from mlx_gptoss.engine.load_options import LoadOptions
     from mlx_gptoss.harmony.constrain.constraints import Constraints
 
 
@@ -47,7 +49,8 @@ if TYPE_CHECKING:
 def chat(
     services: Services,
     prompt: str | None,
-    options: LoadOptions,
+    model: str,
+    options: "LoadOptions",
     effort: str,
     system: str | None,
     constraints: "Constraints",
@@ -75,7 +78,8 @@ def chat(
 
     if resume and session:
         raise click.UsageError("--continue and --session name a chat each: give one")
-    if options.private and (resume or session):
+    private = is_private()
+    if private and (resume or session):
         raise click.UsageError("--private saves nothing to resume")
     setup = SessionOptions(
         effort,
@@ -84,15 +88,16 @@ def chat(
         constraints,
         overflow,
         said=_said("effort", "system"),
+        private=private,
     )
     start = StartOptions(
         prompt=prompt,
         reasoning="hide" if hide_reasoning else "fold",
         session=session,
         resume=resume,
-        private=options.private,
     )
-    hold(services, options, setup, tool_options, start)
+    options = replace(options, harmony=True)
+    hold(services, model, options, setup, tool_options, start)
     sys.stdout.flush()
 
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 from mlx_gptoss.cli.plan import memory_lines, range_text
 from mlx_gptoss.errors import GptOssError, MemoryBudgetError
-from mlx_gptoss.memory import Budget, Machine, format_bytes, plan_storage
+from mlx_gptoss.memory import Budget, Machine, PlannedModel, format_bytes, plan_storage
 from mlx_gptoss.memory.plan import AUTO, RESIDENT
 from mlx_gptoss.memory.published_models import find_published_model
 from mlx_gptoss.memory.sizes import OFFERED_RECIPES
 
 if TYPE_CHECKING:
-    from mlx_gptoss.cli.options import LoadOptions
     from mlx_gptoss.cli.services import Services
-    from mlx_gptoss.engine.forecast import Forecast, PlannedModel
+    from mlx_gptoss.engine.forecast import Forecast
+    from mlx_gptoss.engine.load_options import LoadOptions
 
 SHORTER = (4096, 2048)  # tokens of context
 MOST = 3  # suggested commands besides the demo
@@ -28,41 +28,36 @@ DEMO = "mlx-gptoss chat -m demo", "the small demo model, to try things out"
 
 
 @contextmanager
-def explaining(services: "Services", options: "LoadOptions") -> Iterator[None]:
+def explaining(
+    services: "Services", model: str, options: "LoadOptions"
+) -> Iterator[None]:
     """Explain a MemoryBudgetError raised inside the `with`."""
     try:
-        require_place(services, options)
+        require_place(services, model, options)
         yield
     except MemoryBudgetError as error:
-        raise MemoryBudgetError(explain(services, options, error)) from error
+        raise MemoryBudgetError(explain(services, model, options, error)) from error
 
 
-def require_place(services: "Services", options: "LoadOptions") -> None:
+def require_place(services: "Services", model: str, options: "LoadOptions") -> None:
     """Refuse a published model that is not downloaded and would not fit.
 
     Raises MemoryBudgetError before the network is used.
     """
-    from mlx_gptoss.engine.forecast import forecast, limit_budget, model_from_shape
+    from mlx_gptoss.engine.forecast import forecast, model_from_shape
 
-    name = options.named_model()
-    shape = find_published_model(name)
-    if shape is None or Path(name).expanduser().exists() or services.hub.cached(name):
+    shape = find_published_model(model)
+    if shape is None or Path(model).expanduser().exists() or services.hub.cached(model):
         return
     machine, budget = services.device()
-    forecast(
-        model_from_shape(shape, name),
-        limit_budget(budget, options.memory),
-        machine,
-        context=options.context,
-        experts=options.experts,
-    )
+    forecast(model_from_shape(shape, model), options, budget, machine)
 
 
 def explain(
-    services: "Services", options: "LoadOptions", error: MemoryBudgetError
+    services: "Services", model: str, options: "LoadOptions", error: MemoryBudgetError
 ) -> str:
     """Print what is too large, its plan, and what works instead."""
-    subject = _subject(services, options.named_model())
+    subject = _subject(services, model)
     commands = [DEMO]
     lines = [str(error)]
     if subject is not None:
@@ -76,7 +71,7 @@ def explain(
     return "\n".join(lines)
 
 
-def _subject(services: "Services", name: str) -> "PlannedModel | None":
+def _subject(services: "Services", name: str) -> PlannedModel | None:
     """Return the model to plan: a published or a local one."""
     from mlx_gptoss.engine.forecast import model_from_folder, model_from_shape
     from mlx_gptoss.model.device import choose_dtype
@@ -91,56 +86,44 @@ def _subject(services: "Services", name: str) -> "PlannedModel | None":
         return None
 
 
-def _plan(subject: "PlannedModel", options: "LoadOptions", budget: Budget) -> list[str]:
+def _plan(subject: PlannedModel, options: "LoadOptions", budget: Budget) -> list[str]:
     """Format the plan that does not fit, part by part."""
-    from mlx_gptoss.engine.forecast import limit_budget
-
-    made = plan_storage(
-        subject.config,
-        subject.bytes_by_part,
-        budget=limit_budget(budget, options.memory),
-        context=options.context,
-        float_bytes=subject.float_bytes,
-        experts=RESIDENT if options.experts == AUTO else options.experts,
-    )
+    if options.experts == AUTO:
+        options = replace(options, experts=RESIDENT)
+    made = plan_storage(subject, options, budget)
     return ["The plan:", *(f"  {line}" for line in memory_lines(made))]
 
 
 def _working(
-    subject: "PlannedModel", options: "LoadOptions", machine: Machine, budget: Budget
+    subject: PlannedModel, options: "LoadOptions", machine: Machine, budget: Budget
 ) -> Iterator[tuple[str, str]]:
     """Return commands that fit, the smallest change first."""
-    from mlx_gptoss.engine.forecast import forecast, limit_budget, model_from_shape
+    from mlx_gptoss.engine.forecast import forecast, model_from_shape
 
     seen: set[str] = set()
     for changed in _changes(options):
-        command = _command(changed)
+        command = _command(subject.name, changed)
         if command in seen:
             continue
         seen.add(command)
         try:
-            found = forecast(
-                subject,
-                limit_budget(budget, changed.memory),
-                machine,
-                context=changed.context,
-                experts=changed.experts,
-            )
+            found = forecast(subject, changed, budget, machine)
         except MemoryBudgetError:
             continue
         yield command, _outcome(found)
     shape = find_published_model(subject.name)
+    whole = replace(options, memory=None, experts=AUTO)
     for recipe in OFFERED_RECIPES if shape is not None else ():
         assert shape is not None
         converted = f"{shape.name}-{recipe}"
         smaller = model_from_shape(shape, converted, recipe)
         try:
-            found = forecast(smaller, budget, machine, context=options.context)
+            found = forecast(smaller, whole, budget, machine)
         except MemoryBudgetError:
             continue
         words = ["mlx-gptoss", "convert", subject.name, converted, "--recipe", recipe]
-        chat = replace(options, model=f"./{converted}", memory=None, experts=AUTO)
-        yield f"{shlex.join(words)} && {_command(chat)}", _outcome(found)
+        chat = _command(f"./{converted}", whole)
+        yield f"{shlex.join(words)} && {chat}", _outcome(found)
 
 
 def _changes(options: "LoadOptions") -> "Iterator[LoadOptions]":
@@ -153,8 +136,8 @@ def _changes(options: "LoadOptions") -> "Iterator[LoadOptions]":
             yield replace(options, experts=AUTO, context=context, memory=None)
 
 
-def _command(options: "LoadOptions") -> str:
-    words = ["mlx-gptoss", "chat", "-m", options.model or ""]
+def _command(model: str, options: "LoadOptions") -> str:
+    words = ["mlx-gptoss", "chat", "-m", model]
     if options.memory is not None:
         words += ["--memory", str(options.memory)]
     if options.context is not None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from mlx_gptoss.chat import Chat
     from mlx_gptoss.chat.sessions import Sessions
     from mlx_gptoss.chat.tools.browser import Browser
-    from mlx_gptoss.cli.options import LoadOptions
     from mlx_gptoss.cli.services import Services
+    from mlx_gptoss.engine.load_options import LoadOptions
     from mlx_gptoss.engine.outputs import Statistics
     from mlx_gptoss.engine.prompt_progress import OnPromptProgress
     from mlx_gptoss.engine.runtime import Runtime
@@ -41,6 +41,7 @@ class SessionOptions:
     constraints: "Constraints"
     overflow: str
     said: Mapping[str, Any] = field(default_factory=dict)  # overrides the saved one
+    private: bool = False  # nothing is written
 
 
 class ChatSession:
@@ -49,6 +50,7 @@ class ChatSession:
     def __init__(
         self,
         services: "Services",
+        name: str,
         options: "LoadOptions",
         setup: SessionOptions,
         *,
@@ -59,6 +61,7 @@ class ChatSession:
         resources: ExitStack,
     ) -> None:
         self.services = services
+        self.name = name  # of the model: a path or a Hub id
         self.options = options
         self.setup = setup
         self.given = tools
@@ -77,7 +80,7 @@ class ChatSession:
     @property
     def model(self) -> str:
         """The short name of the model."""
-        return (self.options.model or "").rstrip("/").rpartition("/")[2]
+        return self.name.rstrip("/").rpartition("/")[2]
 
     @property
     def browser(self) -> "Browser | None":
@@ -193,18 +196,16 @@ class ChatSession:
 
         The two are never in memory at the same time.
         """
-        name = named_model(name)
-        options = replace(self.options, model=name)
-        with explaining(self.services, options):  # before anything is given up
+        name, options = named_model(name), self.options
+        with explaining(self.services, name, options):  # before anything is given up
             self.services.find(name, options)
         data = self.chat.to_json()
-        before = self.options
         self.runtime.close()
         try:
-            self.runtime = self.services.open(options)
-            self.options = options
+            self.runtime = self.services.open(name, options)
+            self.name = name
         except BaseException:
-            self.runtime = self.services.open(before)
+            self.runtime = self.services.open(self.name, options)
             self.restore(data)
             raise
         self.restore(data)
@@ -244,6 +245,7 @@ class ChatSession:
 @contextmanager
 def open_conversation(
     services: "Services",
+    model: str,
     options: "LoadOptions",
     setup: SessionOptions,
     tool_options: ToolOptions,
@@ -267,11 +269,12 @@ def open_conversation(
                 ask=ApprovalPrompt(ask, set_policy),
             )
         )
-        with explaining(services, options):
-            runtime = services.open(options)
+        with explaining(services, model, options):
+            runtime = services.open(model, options)
         try:
             conversation = ChatSession(
                 services,
+                model,
                 options,
                 setup,
                 tools=given,

@@ -2,8 +2,7 @@
 
 import os
 import sys
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -24,8 +23,8 @@ from mlx_gptoss.errors import SessionError
 
 if TYPE_CHECKING:
     from mlx_gptoss.chat.sessions import Sessions
-    from mlx_gptoss.cli.options import LoadOptions
     from mlx_gptoss.cli.services import Services
+    from mlx_gptoss.engine.load_options import LoadOptions
     from mlx_gptoss.engine.prompt_progress import PromptProgress
     from mlx_gptoss.harmony.events import ToolCall
 
@@ -40,11 +39,11 @@ class StartOptions:
     reasoning: str
     session: str | None = None
     resume: bool = False
-    private: bool = False
 
 
 def hold(
     services: "Services",
+    model: str,
     options: "LoadOptions",
     setup: SessionOptions,
     tools: ToolOptions,
@@ -56,7 +55,6 @@ def hold(
     first = start.prompt
     if once and not sys.stdin.isatty():
         first = _with_stdin(start.prompt or "")
-    options = replace(options, model=options.named_model())
     interface: ChatInterface | None = None
 
     def ask(call: "ToolCall") -> str:
@@ -69,12 +67,13 @@ def hold(
 
     with open_conversation(
         services,
+        model,
         options,
         setup,
         tools,
         ask=ask,
         on_progress=show_progress,
-        store=_store(services, start),
+        store=_store(services, setup, start),
     ) as conversation:
         interface = _interface(conversation, start, once=once)
         _begin(conversation, interface, start)
@@ -89,9 +88,11 @@ def hold(
             loop.run(first)
 
 
-def _store(services: "Services", start: StartOptions) -> "Sessions | None":
+def _store(
+    services: "Services", setup: SessionOptions, start: StartOptions
+) -> "Sessions | None":
     """Open the store of chats; a conversation works without it, too."""
-    if start.private:
+    if setup.private:
         return None
     try:
         return services.sessions()
@@ -129,7 +130,8 @@ def _interface(
     prompt = None
     if not once:
         prompt = MessagePrompt(
-            history=_history(start), completer=ChatCompleter(COMMANDS, conversation)
+            history=None if conversation.setup.private else history_file(),
+            completer=ChatCompleter(COMMANDS, conversation),
         )
     return FullInterface(
         reasoning=start.reasoning,
@@ -154,10 +156,6 @@ def _has_terminal() -> bool:
     except OSError:
         return False
     return True
-
-
-def _history(start: StartOptions) -> Path | None:
-    return None if start.private else history_file()
 
 
 def _with_stdin(prompt: str) -> str:

@@ -45,7 +45,7 @@ def _speed(conversation: "ChatSession") -> list[str]:
 
 
 def _kept(conversation: "ChatSession") -> list[str]:
-    if conversation.options.private:
+    if conversation.setup.private:
         return ["private"]
     return [] if conversation.store is not None else ["not kept"]
 

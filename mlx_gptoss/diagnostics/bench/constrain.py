@@ -23,6 +23,7 @@ from mlx_gptoss.diagnostics.progress import ReportProgress, ignore_progress
 from mlx_gptoss.engine.guide import Guide
 from mlx_gptoss.engine.guide_factory import GuideFactory
 from mlx_gptoss.engine.load import load
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import GptOssError
@@ -63,9 +64,8 @@ class ConstrainBench:
 
 def bench_constrain(
     model: Path,
+    options: LoadOptions,
     *,
-    dtype: str | None = None,
-    memory: str | int | None = None,
     depth: int = DEFAULT_DEPTH,
     tokens: int = DEFAULT_TOKENS,
     rounds: int = DEFAULT_ROUNDS,
@@ -82,7 +82,7 @@ def bench_constrain(
             f"{LEAST_TOKENS} tokens in at least one round"
         )
     load_average = os.getloadavg()[0]
-    with load(model, dtype=dtype, memory=memory) as runtime:
+    with load(model, options=options) as runtime:
         text = FreeTextDecoder(runtime, depth, tokens, temperature)
         free, guided = [], []
         text.seconds_per_token(text.guide())  # the first run is not timed

@@ -9,24 +9,22 @@ greedily; stop tokens are ignored.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.diagnostics.bench.child_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.decode_results import DecodeBench
-from mlx_gptoss.diagnostics.bench.engines import MLX_LM, OURS, default_dtype
+from mlx_gptoss.diagnostics.bench.engines import MLX_LM, OURS, dtype_name
 from mlx_gptoss.diagnostics.bench.measured_engine import Condition, MeasuredEngine
 from mlx_gptoss.diagnostics.doctor import describe_machine
 from mlx_gptoss.diagnostics.progress import ReportProgress, ignore_progress
-from mlx_gptoss.engine.hit_curve import load_hit_curve
-from mlx_gptoss.engine.planned_load import check_context, plan_checkpoint
+from mlx_gptoss.engine.load_options import LoadOptions
+from mlx_gptoss.engine.planned_load import plan_checkpoint
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.memory import device_budget, parse_bytes, require_fit
-from mlx_gptoss.memory.plan import AUTO
-from mlx_gptoss.model.device import choose_dtype
+from mlx_gptoss.memory import device_budget, require_fit
 
 PEERS = (MLX_LM,)
 GPU_DEPTHS = (128, 2048, 8192)
@@ -41,14 +39,9 @@ READ_BYTES = 2**24
 
 def bench_decode(
     model: Path,
+    options: LoadOptions,
     *,
     against: str | None = None,
-    dtype: str | None = None,
-    memory: str | int | None = None,
-    experts: str = AUTO,
-    trace: Path | None = None,
-    context: int | None = None,
-    strict: bool = False,
     depths: Sequence[int] | None = None,
     tokens: int = DEFAULT_TOKENS,
     rounds: int = DEFAULT_ROUNDS,
@@ -57,36 +50,25 @@ def bench_decode(
     """Measure the model in a folder, and `against` "mlx-lm" on the same folder.
 
     `depths` are prompt lengths; `tokens` are decoded behind each. `progress` gets a
-    line before each step. `memory`, `experts`, `trace`, `context` and `strict` are as
-    for `load`; prompt and answer stay within `context`. Raises EngineFailure if ours
-    cannot be measured; a failure of the peer is recorded in its column.
+    line before each step. Prompt and answer stay within the context of `options`.
+    Raises EngineFailure if ours cannot be measured; a failure of the peer is recorded
+    in its column.
     """
-    checkpoint = open_checkpoint(model, strict=strict)
+    checkpoint = open_checkpoint(model, strict=options.strict)
     config, folder = checkpoint.config, checkpoint.folder
-    check_context(config, context)
-    budget = device_budget(memory)
-    room = (context or config.max_position_embeddings) - tokens
+    options.check_context(config)
+    budget = device_budget(options.memory)
+    room = (options.context or config.max_position_embeddings) - tokens
     prompt_lengths = tuple(depths or _default_depths(room, gpu=budget.metal))
     _check(prompt_lengths, tokens=tokens, rounds=rounds, room=room, against=against)
-    options = {
-        "experts": experts,
-        "memory": None if memory is None else parse_bytes(memory),
-        "context": max(prompt_lengths) + tokens,
-        "trace": None if trace is None else str(trace),
-    }
-    plan = plan_checkpoint(
-        checkpoint,
-        choose_dtype(dtype),
-        memory,
-        options["context"],
-        experts=experts,
-        budget=budget,
-        curve=None if trace is None else load_hit_curve(trace, config),
+    options = replace(
+        options,
+        dtype=dtype_name(options.compute_dtype),
+        context=max(prompt_lengths) + tokens,
     )
+    plan = plan_checkpoint(checkpoint, options, budget=budget)
     require_fit(plan, config, str(model))
-    conditions = _conditions(
-        against, dtype or default_dtype(), prompt_lengths, rounds, options
-    )
+    conditions = _conditions(against, prompt_lengths, rounds, options)
     subjects = [MeasuredEngine(each, folder, config.vocab_size) for each in conditions]
     shared = int(budget.total * SHARE_OF_MEMORY)
     load_average = os.getloadavg()[0]
@@ -148,22 +130,18 @@ def _check(
 
 
 def _conditions(
-    against: str | None,
-    dtype: str,
-    depths: tuple[int, ...],
-    rounds: int,
-    options: Mapping[str, Any],
+    against: str | None, depths: tuple[int, ...], rounds: int, options: LoadOptions
 ) -> list[Condition]:
-    ours = Condition(OURS, OURS, dtype, depths, rounds, options=options)
+    ours = Condition(OURS, OURS, options, depths, rounds)
     if against is None:
         return [ours]
-    peer = Condition(against, against, dtype, depths, rounds)
-    shipped = Condition(
-        f"{against} as shipped",
-        against,
-        None,
-        depths[:1],
-        min(rounds, SHIPPED_ROUNDS),
+    peer = replace(ours, name=against, engine=against)
+    shipped = replace(
+        peer,
+        name=f"{against} as shipped",
+        options=replace(options, dtype=None),
+        depths=depths[:1],
+        rounds=min(rounds, SHIPPED_ROUNDS),
         lend_blas=False,
     )
     return [ours, peer, shipped]

@@ -1,6 +1,6 @@
 """The program that runs an engine in its own process.
 
-    python -m mlx_gptoss.diagnostics.bench.engine_main ENGINE FOLDER DTYPE OPTIONS
+    python -m mlx_gptoss.diagnostics.bench.engine_main ENGINE FOLDER OPTIONS
 
 Reads one JSON object per line from stdin and replies to each with one on stdout; what
 libraries print goes to stderr. The first line is a `Ready`, or `{"error": ...}`.
@@ -10,8 +10,8 @@ libraries print goes to stderr. The first line is a `Ready`, or `{"error": ...}`
     {"ask": "batch", "prompts": [[1, 2], [3, 4]]}  ->  {"Matmul": 25, ...}
     {"ask": "totals"}                              ->  peak_memory, peak_rss, hit_rate
 
-OPTIONS are arguments of the engine, as a JSON object; memory is in bytes. The process
-ends when stdin closes. Every engine runs this way, ours too, so that all have the same
+OPTIONS are the fields of a LoadOptions as a JSON object. The process ends when stdin
+closes. Every engine runs this way, ours too, so that all have the same
 BLAS, the same kind of process and the same clock.
 """
 
@@ -27,8 +27,6 @@ from typing import Any, TextIO
 from mlx_gptoss.diagnostics.bench.peak import peak_rss
 from mlx_gptoss.model.blas import preload_blas
 
-AS_SHIPPED = "as-shipped"
-
 
 @dataclass(frozen=True)
 class Ready:
@@ -41,14 +39,13 @@ class Ready:
     experts: str
 
 
-def main(engine: str, folder: str, dtype: str, options: str) -> None:
+def main(engine: str, folder: str, options: str) -> None:
     """Load the engine, then process requests until stdin closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent closes stdin instead
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
-        chosen = None if dtype == AS_SHIPPED else dtype
-        _serve(engine, Path(folder), chosen, json.loads(options), replies)
+        _serve(engine, Path(folder), json.loads(options), replies)
     except Exception as error:  # the edge of the process: reported, then raised
         _write_reply(
             replies, {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
@@ -57,17 +54,14 @@ def main(engine: str, folder: str, dtype: str, options: str) -> None:
 
 
 def _serve(
-    name: str,
-    folder: Path,
-    dtype: str | None,
-    options: Mapping[str, Any],
-    replies: TextIO,
+    name: str, folder: Path, options: Mapping[str, Any], replies: TextIO
 ) -> None:
     import mlx.core as mx  # noqa: PLC0415 - a broken MLX must be reported
 
     from mlx_gptoss.diagnostics.bench.engines import ENGINES, time_run  # noqa: PLC0415
+    from mlx_gptoss.engine.load_options import LoadOptions  # noqa: PLC0415
 
-    engine = ENGINES[name](folder, dtype, **options)
+    engine = ENGINES[name](folder, LoadOptions(**options))
     blas = preload_blas().state
     ready = Ready(engine.package, engine.dtype, blas, engine.load_s, engine.experts)
     _write_reply(replies, asdict(ready))

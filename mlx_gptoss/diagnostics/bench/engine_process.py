@@ -9,12 +9,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from mlx_gptoss.diagnostics.bench.child_process import EngineFailure, last_line, stop
-from mlx_gptoss.diagnostics.bench.engine_main import AS_SHIPPED, Ready
+from mlx_gptoss.diagnostics.bench.engine_main import Ready
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.model.blas_library import BLAS_VARIABLE
 
 
@@ -25,18 +27,17 @@ class EngineProcess:
         self,
         engine: str,
         folder: Path,
+        options: LoadOptions,
         *,
-        dtype: str | None,
         lend_blas: bool = True,
-        options: Mapping[str, Any] | None = None,
     ) -> None:
         self._engine = engine
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in close()
         environment = dict(os.environ, HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1")
         if not lend_blas:
             environment[BLAS_VARIABLE] = "off"
-        given = json.dumps(dict(options or {}))
-        arguments = [engine, str(folder), dtype or AS_SHIPPED, given]
+        given = asdict(replace(options, cache=None, batch=None))  # engines have neither
+        arguments = [engine, str(folder), json.dumps(given, default=str)]
         self._process = subprocess.Popen(
             [
                 sys.executable,

@@ -1,8 +1,8 @@
 """Two engines behind one interface: ours and stock mlx-lm, each as its users run it.
 
-An engine is opened on a folder with a dtype. A run takes a prompt of token ids and
-generates greedy tokens; `time_run` returns two durations. Primitives of one step are
-counted. Token ids only, no text.
+An engine is opened on a folder with the options of `load`. A run takes a prompt of
+token ids and generates greedy tokens; `time_run` returns two durations. Primitives of
+one step are counted. Token ids only, no text.
 """
 
 import copy
@@ -22,7 +22,7 @@ from mlx_gptoss.diagnostics.bench.primitives import (
     EvaluationCounter,
     typical_step,
 )
-from mlx_gptoss.engine.hit_curve import load_hit_curve
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.planned_load import load_planned, plan_checkpoint
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
@@ -31,10 +31,8 @@ from mlx_gptoss.engine.scheduler import BatchOptions
 from mlx_gptoss.engine.thread import EngineThread
 from mlx_gptoss.memory import describe_placement, require_fit
 from mlx_gptoss.memory.plan import RESIDENT
-from mlx_gptoss.model.device import on_gpu
 
 OURS, MLX_LM = "mlx_gptoss", "mlx-lm"
-DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 COUNTED_TOKENS = 7  # decoded to count the typical step
 NO_LIMIT = 2**50  # bytes of the prompt cache, where a plan has checked what is needed
 
@@ -77,9 +75,9 @@ class BenchEngine(Protocol):
         ...
 
 
-def default_dtype() -> str:
-    """Return the name of the default compute dtype of this device."""
-    return "bfloat16" if on_gpu() else "float32"
+def dtype_name(dtype: mx.Dtype) -> str:
+    """Return `float32`, `bfloat16` or `float16`."""
+    return str(dtype).removeprefix("mlx.core.")
 
 
 def time_run(engine: BenchEngine, prompt: list[int], count: int) -> TimedRun:
@@ -97,29 +95,13 @@ def time_run(engine: BenchEngine, prompt: list[int], count: int) -> TimedRun:
 
 
 class OwnEngine:
-    """This package, with its own loader and `generate`.
+    """This package, with its own loader and `generate`."""
 
-    Experts are stored as `plan_checkpoint` decides from the options; resident by
-    default.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        dtype: str | None,
-        *,
-        experts: str = RESIDENT,
-        memory: int | None = None,
-        context: int | None = None,
-        trace: str | None = None,
-    ) -> None:
-        compute = DTYPES[dtype or default_dtype()]
+    def __init__(self, folder: Path, options: LoadOptions) -> None:
+        compute = options.compute_dtype
         start = time.perf_counter()
-        checkpoint = open_checkpoint(folder)
-        curve = load_hit_curve(Path(trace), checkpoint.config) if trace else None
-        plan = plan_checkpoint(
-            checkpoint, compute, memory, context, experts=experts, curve=curve
-        )
+        checkpoint = open_checkpoint(folder, strict=options.strict)
+        plan = plan_checkpoint(checkpoint, options)
         require_fit(plan, checkpoint.config, str(folder))
         thread = EngineThread("bench")
         model, self._storage = thread.call(
@@ -129,7 +111,7 @@ class OwnEngine:
         self.experts = describe_placement(plan, checkpoint.config)
         self.load_s = time.perf_counter() - start
         self.package = f"mlx_gptoss {version('mlx-gptoss')}"
-        self.dtype = _name(compute)
+        self.dtype = dtype_name(compute)
 
     def tokens(self, prompt: list[int], count: int) -> Iterator[int]:
         greedy = SamplingParams(max_tokens=count, temperature=0)
@@ -163,24 +145,25 @@ class OwnEngine:
 class MlxLmEngine:
     """Stock mlx-lm: its loader, generator and caches; nothing of ours.
 
-    Without a dtype it runs as shipped, in the checkpoint's.
+    Of the options it has the dtype; without one it runs as shipped, in the
+    checkpoint's.
     """
 
     experts = RESIDENT
     hit_rate = 1.0
 
-    def __init__(self, folder: Path, dtype: str | None) -> None:
+    def __init__(self, folder: Path, options: LoadOptions) -> None:
         from mlx_lm.utils import load_model as load_stock
 
         self._model: Any
         start = time.perf_counter()
         self._model, _ = load_stock(folder, lazy=True)
-        if dtype is not None:
-            self._model.set_dtype(DTYPES[dtype])
+        if options.dtype is not None:
+            self._model.set_dtype(options.compute_dtype)
         mx.eval(self._model.parameters())
         self.load_s = time.perf_counter() - start
         self.package = f"mlx-lm {version('mlx-lm')}"
-        self.dtype = _name(self._model.model.norm.weight.dtype)
+        self.dtype = dtype_name(self._model.model.norm.weight.dtype)
 
     def tokens(self, prompt: list[int], count: int) -> Iterator[int]:
         from mlx_lm.generate import generate_step
@@ -221,11 +204,7 @@ class MlxLmEngine:
         return typical_step(steps[1:-1])
 
 
-ENGINES: dict[str, Callable[..., BenchEngine]] = {
+ENGINES: dict[str, Callable[[Path, LoadOptions], BenchEngine]] = {
     OURS: OwnEngine,
     MLX_LM: MlxLmEngine,
 }
-
-
-def _name(dtype: mx.Dtype) -> str:
-    return str(dtype).removeprefix("mlx.core.")

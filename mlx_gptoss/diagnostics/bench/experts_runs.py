@@ -28,6 +28,7 @@ from mlx_gptoss.diagnostics.bench.experts_loading import (
     read_files,
 )
 from mlx_gptoss.diagnostics.probe import measure_experts, measure_memory, measure_sync
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.planned_load import load_planned, plan_checkpoint
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import HitCurve, Machine, Plan, measure_workload, predict
@@ -225,8 +226,7 @@ def check_prediction(folder: Path) -> dict[str, Any]:
 
 
 def planned(checkpoint: Checkpoint, experts: str) -> Plan:
-    dtype = choose_dtype(None)
-    return plan_checkpoint(checkpoint, dtype, None, CONTEXT, experts=experts)
+    return plan_checkpoint(checkpoint, LoadOptions(experts=experts, context=CONTEXT))
 
 
 def streamed_plan(checkpoint: Checkpoint, slots: int) -> Plan:

@@ -4,13 +4,13 @@ import random
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from mlx_gptoss.diagnostics.bench.decode_results import Column, DecodePoint
 from mlx_gptoss.diagnostics.bench.engine_process import EngineProcess
+from mlx_gptoss.engine.load_options import LoadOptions
 
 WARM_UP_DEPTH, WARM_UP_TOKENS = 8, 2  # of a run that is not timed
 SEED = 7
@@ -18,18 +18,14 @@ SEED = 7
 
 @dataclass(frozen=True)
 class Condition:
-    """How an engine is run; `dtype` None means the checkpoint's.
-
-    `options` are arguments of the engine (see `engines`).
-    """
+    """How an engine is run, and with what options (see `engines`)."""
 
     name: str
     engine: str
-    dtype: str | None
+    options: LoadOptions
     depths: tuple[int, ...]
     rounds: int
     lend_blas: bool = True
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class MeasuredEngine:
@@ -91,9 +87,8 @@ class MeasuredEngine:
         process = EngineProcess(
             condition.engine,
             self._folder,
-            dtype=condition.dtype,
+            condition.options,
             lend_blas=condition.lend_blas,
-            options=condition.options,
         )
         ready = process.ready
         column.package, column.dtype = ready.package, ready.dtype

@@ -8,18 +8,19 @@ the machine's speed or load. Each engine runs in its own process.
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.diagnostics.bench.child_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.engine_process import EngineProcess
-from mlx_gptoss.diagnostics.bench.engines import MLX_LM, OURS, default_dtype
+from mlx_gptoss.diagnostics.bench.engines import MLX_LM, OURS, dtype_name
 from mlx_gptoss.diagnostics.bench.primitives import Counts, count_operations
 from mlx_gptoss.diagnostics.progress import ReportProgress, ignore_progress
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.memory import parse_bytes
+from mlx_gptoss.memory.plan import RESIDENT
 
 DEFAULT_DEPTH = 64
 SHIPPED = f"{MLX_LM} as shipped"
@@ -73,9 +74,8 @@ class OperationsBench:
 
 def bench_operations(
     model: Path,
+    options: LoadOptions,
     *,
-    dtype: str | None = None,
-    memory: str | int | None = None,
     batch: int = 1,
     depth: int = DEFAULT_DEPTH,
     progress: ReportProgress = ignore_progress,
@@ -86,29 +86,29 @@ def bench_operations(
     on a CPU adds conversions) if that differs. Experts are resident. Raises
     EngineFailure if ours cannot be counted; a failure of mlx-lm is in the result.
     """
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, strict=options.strict)
     config, folder = checkpoint.config, checkpoint.folder
     if batch < 1 or not 1 <= depth < config.max_position_embeddings:
         raise GptOssError(
             f"{batch} rows with {depth} tokens cannot be counted: choose at least one "
             f"row, and a depth from 1 to {config.max_position_embeddings - 1}"
         )
-    compute = dtype or default_dtype()
     prompts = random_prompts(batch, depth, config.vocab_size)
-    # The plan has to hold the keys and values of all rows.
-    options = {
-        "context": batch * (depth + 1),
-        "memory": None if memory is None else parse_bytes(memory),
-    }
+    options = replace(
+        options,
+        dtype=dtype_name(options.compute_dtype),
+        experts=RESIDENT,
+        context=batch * (depth + 1),  # the plan holds the keys and values of all rows
+    )
     found: dict[str, StepCounts] = {}
-    for name, engine, wanted, limits in (
-        (OURS, OURS, compute, options),
-        (MLX_LM, MLX_LM, compute, {}),
-        (SHIPPED, MLX_LM, None, {}),
+    for name, engine, wanted in (
+        (OURS, OURS, options),
+        (MLX_LM, MLX_LM, options),
+        (SHIPPED, MLX_LM, replace(options, dtype=None)),
     ):
         progress(f"counting a step of {name}")
         try:
-            counts = _count(engine, folder, wanted, prompts, limits)
+            counts = _count(engine, folder, wanted, prompts)
         except EngineFailure as error:
             if engine == OURS:
                 raise
@@ -126,12 +126,8 @@ def random_prompts(rows: int, depth: int, vocab_size: int) -> list[list[int]]:
 
 
 def _count(
-    engine: str,
-    folder: Path,
-    dtype: str | None,
-    prompts: list[list[int]],
-    options: Mapping[str, Any],
+    engine: str, folder: Path, options: LoadOptions, prompts: list[list[int]]
 ) -> StepCounts:
-    with EngineProcess(engine, folder, dtype=dtype, options=options) as process:
+    with EngineProcess(engine, folder, options) as process:
         counts = process.batch_primitives(prompts)
     return StepCounts(process.ready.package, process.ready.dtype, counts)

@@ -5,27 +5,39 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from mlx_gptoss.diagnostics.bench.child_process import stop, wait_until_ready
 from mlx_gptoss.diagnostics.bench.streams import ServerAddress
+from mlx_gptoss.engine.load_options import LoadOptions
 
 NAME = "mlx_gptoss"
+
+
+def arguments(options: LoadOptions) -> list[str]:
+    """Write the options that are no defaults as arguments of a command."""
+    words: list[str] = []
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if value != field.default:
+            words += [f"--{field.name}", *([] if value is True else [str(value)])]
+    return words
 
 
 class OurServer:
     """`mlx-gptoss serve`, as a context manager that ends the process."""
 
-    def __init__(self, folder: Path, dtype: str) -> None:
+    def __init__(self, folder: Path, options: LoadOptions) -> None:
         self._home = tempfile.TemporaryDirectory(prefix="mlx-gptoss-bench-")
         ready = Path(self._home.name) / "ready.json"
         self._output = (Path(self._home.name) / "errors").open("w+")
         command = ["-m", "mlx_gptoss", "serve", "--model", str(folder)]
-        options = ["--port", "0", "--ready-file", str(ready), "--dtype", dtype]
+        command += ["--port", "0", "--ready-file", str(ready), *arguments(options)]
         self._process = subprocess.Popen(
-            [sys.executable, *command, *options, "--exit-with-parent", "--no-store"],
+            [sys.executable, *command, "--exit-with-parent", "--no-store"],
             stdout=self._output,
             stderr=self._output,
             env=dict(os.environ, HF_HUB_OFFLINE="1"),

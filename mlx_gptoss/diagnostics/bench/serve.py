@@ -18,7 +18,7 @@ from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.diagnostics.bench.child_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.decode import SHARE_OF_MEMORY
-from mlx_gptoss.diagnostics.bench.engines import DTYPES, MLX_LM, default_dtype
+from mlx_gptoss.diagnostics.bench.engines import MLX_LM, dtype_name
 from mlx_gptoss.diagnostics.bench.our_server import NAME, OurServer
 from mlx_gptoss.diagnostics.bench.serve_load import ServeLoad, run_round
 from mlx_gptoss.diagnostics.bench.serve_results import (
@@ -32,6 +32,7 @@ from mlx_gptoss.diagnostics.bench.stock_client import StockServer
 from mlx_gptoss.diagnostics.bench.streams import ServerAddress, find_model
 from mlx_gptoss.diagnostics.doctor import describe_machine
 from mlx_gptoss.diagnostics.progress import ReportProgress, ignore_progress
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.outputs import stop_reasons
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.memory import device_budget
@@ -88,11 +89,11 @@ class Side:
 
 def bench_serve(
     model: Path,
+    options: LoadOptions,
     *,
     against: str | Sequence[str] | None = None,
     against_model: str | None = None,
     against_key: str | None = None,
-    dtype: str | None = None,
     streams: Sequence[int] = DEFAULT_STREAMS,
     prompt_tokens: int = DEFAULT_PROMPT,
     tokens: int = DEFAULT_TOKENS,
@@ -123,10 +124,11 @@ def bench_serve(
     """
     peers = [against] if isinstance(against, str) else list(against or ())
     _check(peers, prompts=prompts, tail=tail, prompt_tokens=prompt_tokens)
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, strict=options.strict)
     folder = checkpoint.folder.absolute()
     tokenizer = Tokenizer.open(folder)
-    compute = dtype or default_dtype()
+    dtype = dtype_name(options.compute_dtype)
+    options = replace(options, dtype=dtype)
     load = ServeLoad(
         tokenizer,
         list(stop_reasons(tokenizer, checkpoint.config.eos_token_ids)),
@@ -140,16 +142,16 @@ def bench_serve(
         beside=beside,
         beside_tokens=beside_tokens,
     )
-    sides = [Side(NAME, lambda: start_own(folder, compute))]
+    sides = [Side(NAME, lambda: start_own(folder, options))]
     for peer in peers:
         if peer == MLX_LM:
-            sides.append(Side(peer, lambda: start_peer(folder, compute)))
+            sides.append(Side(peer, lambda: start_peer(folder, dtype)))
         else:
             address = ServerAddress(
                 peer, peer, against_key, against_model, timeout=stall_timeout
             )
             sides.append(Side(peer, lambda at=address: find_server(at), strict=False))
-    weights = sum(checkpoint.loaded_bytes_by_part(DTYPES[compute].size).values())
+    weights = sum(checkpoint.loaded_bytes_by_part(options.compute_dtype.size).values())
     loaded = 1 + peers.count(MLX_LM)
     together = loaded * weights < device_budget().total * SHARE_OF_MEMORY
     load_average = os.getloadavg()[0]
@@ -162,7 +164,7 @@ def bench_serve(
         str(model),
         describe_machine(),
         load_average,
-        compute,
+        dtype,
         prompt_tokens,
         tokens,
         rounds,
@@ -173,8 +175,8 @@ def bench_serve(
 
 
 @contextmanager
-def start_own(folder: Path, dtype: str) -> Iterator[ServerAddress]:
-    with OurServer(folder, dtype) as server:
+def start_own(folder: Path, options: LoadOptions) -> Iterator[ServerAddress]:
+    with OurServer(folder, options) as server:
         yield server.address
 
 

@@ -21,7 +21,6 @@ import psutil
 from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.diagnostics.bench.child_process import EngineFailure
-from mlx_gptoss.diagnostics.bench.engines import default_dtype
 from mlx_gptoss.diagnostics.bench.heavy_requests import (
     RAW,
     HeavyRequest,
@@ -31,6 +30,7 @@ from mlx_gptoss.diagnostics.bench.our_server import OurServer
 from mlx_gptoss.diagnostics.doctor import describe_machine
 from mlx_gptoss.diagnostics.http_client import HttpClient
 from mlx_gptoss.diagnostics.progress import ReportProgress, ignore_progress
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.errors import GptOssError
 
 NOTHING = "nothing"
@@ -81,8 +81,8 @@ class StallBench:
 
 def bench_stalls(
     model: Path,
+    options: LoadOptions,
     *,
-    dtype: str | None = None,
     heavy: Sequence[str] = (),
     seconds: float = DEFAULT_SECONDS,
     progress: ReportProgress = ignore_progress,
@@ -92,9 +92,9 @@ def bench_stalls(
     `heavy` selects some by name, `seconds` is the least duration of each. Raises
     GptOssError for an unknown name, EngineFailure if the server fails.
     """
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, strict=options.strict)
     tokenizer = Tokenizer.open(checkpoint.folder)
-    context = checkpoint.config.max_position_embeddings
+    context = options.context or checkpoint.config.max_position_embeddings
     makers = heavy_requests(tokenizer, context)
     unknown = [name for name in heavy if name not in makers]
     if unknown:
@@ -105,7 +105,7 @@ def bench_stalls(
     load_average = os.getloadavg()[0]
     progress("starting the server")
     folder = checkpoint.folder.absolute()
-    with OurServer(folder, dtype or default_dtype()) as server:
+    with OurServer(folder, options) as server:
         measure_beside(server, None, 0.0)  # warm up
         rows = [measure_beside(server, None, seconds)]
         for name in heavy or makers:

@@ -27,12 +27,12 @@ from mlx_gptoss.diagnostics.bench.operations import random_prompts
 from mlx_gptoss.diagnostics.doctor import describe_machine
 from mlx_gptoss.diagnostics.progress import ReportProgress, ignore_progress
 from mlx_gptoss.engine.load import load
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.scheduler import BatchOptions
 from mlx_gptoss.errors import GptOssError
-from mlx_gptoss.memory.plan import AUTO
 
 DEFAULT_DEPTH, DEFAULT_TOKENS, DEFAULT_ROUNDS = 64, 32, 3
 LEAST_TOKENS = 4  # the first and the last are not timed
@@ -68,10 +68,8 @@ class StepsBench:
 
 def bench_steps(
     model: Path,
+    options: LoadOptions,
     *,
-    dtype: str | None = None,
-    memory: str | int | None = None,
-    experts: str = AUTO,
     batch: int = 1,
     depth: int = DEFAULT_DEPTH,
     tokens: int = DEFAULT_TOKENS,
@@ -92,9 +90,7 @@ def bench_steps(
     load_average = os.getloadavg()[0]
     with load(
         model,
-        dtype=dtype,
-        memory=memory,
-        experts=experts,
+        options=options,
         cache=CacheOptions(idle=False),
         batch=BatchOptions(max_running=batch, max_waiting=batch),
     ) as runtime:

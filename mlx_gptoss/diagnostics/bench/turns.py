@@ -10,6 +10,7 @@ includes HTTP on the loopback.
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -21,11 +22,11 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_gptoss.checkpoint import load_model, open_checkpoint
+from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.diagnostics.bench.child_process import EngineFailure
 from mlx_gptoss.diagnostics.bench.decode import SHARE_OF_MEMORY
-from mlx_gptoss.diagnostics.bench.engines import DTYPES, MLX_LM, default_dtype
+from mlx_gptoss.diagnostics.bench.engines import MLX_LM, dtype_name
 from mlx_gptoss.diagnostics.bench.restart import Restart, bench_restart
 from mlx_gptoss.diagnostics.bench.stock_client import StockServer
 from mlx_gptoss.diagnostics.bench.turn_script import (
@@ -36,12 +37,14 @@ from mlx_gptoss.diagnostics.bench.turn_script import (
 from mlx_gptoss.diagnostics.doctor import describe_machine
 from mlx_gptoss.diagnostics.progress import ReportProgress, ignore_progress
 from mlx_gptoss.engine.interfaces import LanguageModel
+from mlx_gptoss.engine.load_options import LoadOptions
+from mlx_gptoss.engine.planned_load import load_planned, plan_checkpoint
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.errors import GptOssError
 from mlx_gptoss.harmony.messages import user
-from mlx_gptoss.memory import device_budget
+from mlx_gptoss.memory import device_budget, require_fit
 
 DEFAULT_TURNS = 10
 FORCED_LOGIT = 1e4  # larger than any real logit
@@ -122,9 +125,9 @@ class TurnsBench:
 
 def bench_turns(
     model: Path,
+    options: LoadOptions,
     *,
     against: str | None = None,
-    dtype: str | None = None,
     turns: int = DEFAULT_TURNS,
     lengths: Lengths | None = None,
     restart_tokens: int = 0,
@@ -134,52 +137,56 @@ def bench_turns(
     """Measure a conversation with the model in a folder, and with mlx-lm's server.
 
     Every one of the `rounds` begins with empty caches. `restart_tokens` also times a
-    prompt of that length after a restart, with prefill and from disk. Raises
-    GptOssError if ours cannot be measured; a failure of the peer is recorded in the
-    result.
+    prompt of that length, at most the context of `options`, after a restart, with
+    prefill and from disk. Raises GptOssError if ours cannot be measured; a failure of
+    the peer is recorded in the result.
     """
     if against not in (None, MLX_LM):
         raise GptOssError(f"cannot compare with `{against}`: only `{MLX_LM}` is known")
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, strict=options.strict)
     tokenizer = Tokenizer.open(checkpoint.folder)
     tokenizer.require_harmony()
-    compute = dtype or default_dtype()
+    compute = options.compute_dtype
     script = ConversationScript(tokenizer, turns=turns, lengths=lengths)
     requests = list(script.requests())
     load_average = os.getloadavg()[0]
 
     progress("loading mlx_gptoss")
-    loaded = load_model(checkpoint, dtype=DTYPES[compute])
-    sides: list[OpenSide] = [
-        partial(_open_own, loaded, tokenizer, idle=False),
-        partial(_open_own, loaded, tokenizer, idle=True),
-    ]
-    failure = None
+    plan = plan_checkpoint(checkpoint, options)
+    require_fit(plan, checkpoint.config, str(model))
+    loaded, storage = load_planned(checkpoint, plan, dtype=compute)
+    own = partial(_open_own, loaded, tokenizer, options.context)
+    sides: list[OpenSide] = [partial(own, idle=False), partial(own, idle=True)]
+    failure = restart = None
     if against is not None:
-        sides.append(partial(_open_peer, checkpoint.folder.absolute(), compute))
-    weights = sum(checkpoint.loaded_bytes_by_part(DTYPES[compute].size).values())
+        folder = checkpoint.folder.absolute()
+        sides.append(partial(_open_peer, folder, dtype_name(compute)))
+    weights = sum(checkpoint.loaded_bytes_by_part(compute.size).values())
     together = 2 * weights < device_budget().total * SHARE_OF_MEMORY
     measured: list[list[list[RequestTiming]]] = []  # by round, request and side
-    for n in range(rounds):
-        progress(f"round {n + 1} of {rounds}")
-        try:
-            found = _measure(sides, requests, together=together, progress=progress)
-        except EngineFailure as error:
-            failure = str(error)
-            sides = sides[:2]
-            found = _measure(sides, requests, together=together, progress=progress)
-            measured = [[timings[:2] for timings in each] for each in measured]
-        measured.append(found)
-    restart = None
-    if restart_tokens:
-        progress(f"a restart with {restart_tokens} tokens")
-        prompt = (requests[0].prompt * restart_tokens)[:restart_tokens]
-        restart = bench_restart(loaded, checkpoint, DTYPES[compute], prompt)
+    with ExitStack() as stack:
+        if storage is not None:
+            stack.callback(storage.close)
+        for n in range(rounds):
+            progress(f"round {n + 1} of {rounds}")
+            try:
+                found = _measure(sides, requests, together=together, progress=progress)
+            except EngineFailure as error:
+                failure = str(error)
+                sides = sides[:2]
+                found = _measure(sides, requests, together=together, progress=progress)
+                measured = [[timings[:2] for timings in each] for each in measured]
+            measured.append(found)
+        if restart_tokens:
+            restart_tokens = min(restart_tokens, (options.context or sys.maxsize) - 1)
+            progress(f"a restart with {restart_tokens} tokens")
+            prompt = (requests[0].prompt * restart_tokens)[:restart_tokens]
+            restart = bench_restart(loaded, checkpoint, compute, prompt)
     return TurnsBench(
         str(model),
         describe_machine(),
         load_average,
-        compute,
+        dtype_name(compute),
         merge_rounds(requests, measured),
         restart,
         peer=PEER if against and failure is None else None,
@@ -257,11 +264,12 @@ class ScriptedModel:
 
 @contextmanager
 def _open_own(
-    model: LanguageModel, tokenizer: Tokenizer, *, idle: bool
+    model: LanguageModel, tokenizer: Tokenizer, context: int | None, *, idle: bool
 ) -> Iterator[MeasureRequest]:
     """Open our side; with `idle`, prefill the known history before each request."""
     saying = ScriptedModel(model)
-    with Runtime(saying, tokenizer=tokenizer, cache=CacheOptions(idle=idle)) as runtime:
+    cache = CacheOptions(idle=idle)
+    with Runtime(saying, tokenizer=tokenizer, context=context, cache=cache) as runtime:
 
         def measure(request: ScriptedRequest) -> RequestTiming:
             if idle and request.before:

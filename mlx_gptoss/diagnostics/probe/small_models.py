@@ -18,7 +18,9 @@ from mlx_gptoss.diagnostics.bench.random_checkpoint import (
     write_config,
 )
 from mlx_gptoss.diagnostics.probe.stopwatch import Clock, ProbeScale, TimedPiece
+from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.memory.plan import RESIDENT
 
 FEW_LAYERS, MANY_LAYERS = 2, 12
 WIDE_LAYERS = 4
@@ -44,7 +46,7 @@ class SmallModel:
     def time_once(self, clock: Clock, prompt: int, answer: int) -> None:
         """Run the model once, loading it first if need be."""
         if self.engine is None:
-            self.engine = OwnEngine(self.folder, None)
+            self.engine = OwnEngine(self.folder, LoadOptions(experts=RESIDENT))
             self._run(clock, prompt, WARM_TOKENS)
         started, first, ended = self._run(clock, prompt, answer)
         self.first_tokens.seconds.append(first - started)

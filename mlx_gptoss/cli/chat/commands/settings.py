@@ -71,7 +71,7 @@ def model(loop: "ChatLoop", argument: str) -> None:
     if argument:
         note(f"Loading {argument}; the conversation continues")
         conversation.switch_model(argument)
-    note(f"Model: {conversation.options.model}, {context_used(conversation)}")
+    note(f"Model: {conversation.name}, {context_used(conversation)}")
     plan = conversation.runtime.plan
     if plan is not None:
         note(
