@@ -23,6 +23,7 @@ from mlx_gptoss.errors import (
 )
 from tests.support.checkpoints import write_checkpoint
 from tests.support.fakes import byte_tokenizer, noisy, scripted, write_tokenizer
+from tests.support.submit import Submission
 
 GREEDY = SamplingParams(temperature=0, max_tokens=6)
 IDS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]  # longer than the window of the checkpoint
@@ -264,6 +265,24 @@ def test_closing_gives_the_model_back(folder: Path) -> None:
         with pytest.raises(GptOssError, match="is closed: load it again"):
             use()
     runtime.close()
+
+
+def test_an_iteration_that_was_scheduled_before_the_end_does_nothing(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with load(folder) as runtime:
+        list(runtime.generate(IDS, GREEDY))  # memory is reserved, to be given back
+
+        def submit_and_close() -> Submission:
+            asked = Submission(runtime, IDS, GREEDY)
+            runtime.close()
+            return asked
+
+        asked = runtime.run(submit_and_close)
+        thread = runtime._thread._thread
+        thread.submit(lambda: None).result(PATIENCE)  # after what was scheduled
+
+    assert (asked.wait(), asked.ends, caplog.messages) == ([], [(None, None)], [])
 
 
 def test_leaving_an_answer_early_cancels_it() -> None:

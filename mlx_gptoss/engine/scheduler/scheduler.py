@@ -89,6 +89,7 @@ class Scheduler:
         self._condition = threading.Condition()
         self._scheduled = False
         self._iterating = False
+        self._closed = False
 
     # Any thread
 
@@ -187,6 +188,7 @@ class Scheduler:
 
         Saves and releases the prompt cache.
         """
+        self._closed = True
         self._waiting.close(error)
         for sequence in self._sequences:
             self.finish(sequence)
@@ -196,12 +198,14 @@ class Scheduler:
             self._condition.notify_all()
 
     def _run_iteration(self) -> None:
+        if self._closed:  # after this iteration was scheduled
+            return
         with self._condition:
             self._scheduled = False
         self._iterate()
         with self._condition:
             self._condition.notify_all()
-        if not self._thread.closed and self._can_go_on:
+        if not self._closed and self._can_go_on:
             self.wake()
 
     def _iterate(self) -> None:
