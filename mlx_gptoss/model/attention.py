@@ -203,6 +203,42 @@ def attend_masked(
     return (attention_weights[..., :S] @ v).reshape(B, H, L, D)
 
 
+def attend_shared(
+    q: mx.array,
+    base: tuple[mx.array, mx.array],
+    k: mx.array,
+    v: mx.array,
+    lengths: Sequence[int],
+    *,
+    scale: float,
+    sinks: mx.array,
+    masks: Masks,
+) -> mx.array:
+    """Attend one query per row to a base of all rows, then to the row's own keys.
+
+    q (R, H, 1, D), base (1, Hk, P, D) twice, k and v (R, Hk, S, D) -> (R, H, 1, D).
+    The base is read once for all rows: its scores are one product for each key head.
+    """
+    R, H, _, D = q.shape
+    Hk, P, repeats = k.shape[1], base[0].shape[2], H // k.shape[1]
+    q = q.reshape(R, Hk, repeats, D)
+    together = q.swapaxes(0, 1).reshape(1, Hk, R * repeats, D)
+    none = mx.array(0.0, q.dtype)
+    scores = mx.addmm(none, together, base[0].swapaxes(-1, -2), alpha=scale)
+    mask = masks.padding(lengths, k.shape[2], additive=True).astype(q.dtype)
+    own = mx.addmm(mask, q, k.swapaxes(-1, -2), alpha=scale)  # (R, Hk, repeats, S)
+    sinks = mx.broadcast_to(sinks.astype(q.dtype)[:, None], (R, H, 1))
+    parts = [
+        scores.reshape(Hk, R, repeats, P).swapaxes(0, 1),
+        own,
+        sinks.reshape(R, Hk, repeats, 1),
+    ]
+    weights = mx.softmax(mx.concatenate(parts, axis=-1), axis=-1, precise=True)
+    together = weights[..., :P].swapaxes(0, 1).reshape(1, Hk, R * repeats, P)
+    y = (together @ base[1]).reshape(Hk, R, repeats, D).swapaxes(0, 1)
+    return (y + weights[..., P:-1] @ v).reshape(R, H, 1, D)
+
+
 def attend_padded(
     q: mx.array,
     k: mx.array,

@@ -24,9 +24,16 @@ import mlx.nn as nn
 
 from mlx_gptoss.format.config import SLIDING, ModelConfig
 from mlx_gptoss.format.layout import Structure, fuses_qkv
-from mlx_gptoss.model.attention import Masks, attend, attend_padded
+from mlx_gptoss.model.attention import Masks, attend, attend_padded, attend_shared
 from mlx_gptoss.model.experts.resident import Experts
-from mlx_gptoss.model.kv_cache import KVCache, KVPool, PackedRows, RowChunk, Spans
+from mlx_gptoss.model.kv_cache import (
+    KVCache,
+    KVPool,
+    PackedRows,
+    RowChunk,
+    Span,
+    Spans,
+)
 from mlx_gptoss.model.linear import make_embedding, make_linear
 from mlx_gptoss.model.rope import Rotation, attention_scale, make_rotation, yarn_periods
 
@@ -107,22 +114,19 @@ class Attention(nn.Module):
             q = q[group.spread]
         outputs = []
         for span in group.spans:
-            own, k, v = q[span.tokens], span.keys, span.values
-            if span.lengths is None:
-                y = self.attend(own.swapaxes(0, 2), k, v, masks).swapaxes(0, 2)
-            else:
-                y = attend_padded(
-                    own,
-                    k,
-                    v,
-                    span.lengths,
-                    scale=self.scale,
-                    sinks=self.sinks,
-                    masks=masks,
-                )
-            outputs.append(y)
+            outputs.append(self.attend_span(q[span.tokens], span, masks))
         y = join(outputs)
         return y if group.gather is None else y[group.gather]
+
+    def attend_span(self, q: mx.array, span: Span, masks: Masks) -> mx.array:
+        """Attend the queries (N, H, 1, D) of one view of a slab."""
+        k, v, lengths = span.keys, span.values, span.lengths
+        if lengths is None:
+            return self.attend(q.swapaxes(0, 2), k, v, masks).swapaxes(0, 2)
+        how = {"scale": self.scale, "sinks": self.sinks, "masks": masks}
+        if span.base is None:
+            return attend_padded(q, k, v, lengths, **how)
+        return attend_shared(q, span.base, k, v, lengths, **how)
 
 
 def join(parts: Sequence[mx.array]) -> mx.array:
@@ -214,7 +218,9 @@ class Transformer(nn.Module):
         reads, see only the last token of each row.
         """
         rows: Rows = None
-        if isinstance(cache, Sequence) and len(cache) > 1:
+        if isinstance(cache, KVCache) and cache.base is not None:
+            cache, lengths = [cache], ids.shape[1:]
+        if isinstance(cache, Sequence) and (len(cache) > 1 or cache[0].base):
             rows = PackedRows(cache, lengths or [1] * len(cache))
             ids, lengths = rows.arrange(ids), rows.lengths
             assert ids.shape == (1, sum(lengths)), f"{ids.shape=} {lengths=}"

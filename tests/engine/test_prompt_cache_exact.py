@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mlx_gptoss.engine.prompt_cache import PromptCache, PromptFiles
 from mlx_gptoss.memory import kv_bytes
 from mlx_gptoss.model.gpt_oss import GptOss
+from mlx_gptoss.model.kv_sizes import pool_bytes
 from tests.support.build_model import build
 from tests.support.cached_conversation import (
     CALL,
@@ -297,3 +298,35 @@ def test_decoding_writes_in_place_after_whatever_came_before(model: GptOss) -> N
             places.append({np.asarray(x).ctypes.data for x in lease.cache.arrays})
 
     assert places == [places[0]] * len(places)
+
+
+def test_choices_of_one_prompt_store_it_once(model: GptOss) -> None:
+    """What `n` answers share is read once, and each goes on for itself."""
+    pool = model.make_pool()
+    cache = PromptCache(pool, message_ends=MESSAGE_ENDS, limit=ROOMY)
+    prompt = [n * n % 17 for n in range(600)]
+    with cache.acquire(prompt, shared=True) as lease:
+        mx.eval(model(mx.array([prompt[:-1]]), lease.cache))
+        lease.record(prompt[:-1])
+        alone = pool.nbytes
+        others = [cache.acquire(prompt) for _ in range(3)]
+        assert [one.cached_tokens for one in others] == [len(prompt) - 1] * 3
+        slots = 4 * pool_bytes(model.config, [1], float_bytes=4)
+        assert pool.nbytes <= alone + slots  # each has one for what is its own
+        caches = [lease.cache, *(one.cache for one in others)]
+        tokens = [prompt[-1]] * 4
+        hidden = model.hidden(mx.array([tokens]), caches)
+        found = np.array(model.logits(hidden)[0])
+        for one in (lease, *others):
+            one.record(prompt[-1:])
+        for n, one in enumerate(others):
+            for token in (n + 1, END):
+                mx.eval(model(mx.array([[token]]), one.cache))
+                one.record([token])
+            one.release()
+
+    expected = np.array(model(mx.array([prompt]))[0, -1])
+    np.testing.assert_allclose(found, np.tile(expected, (4, 1)), atol=5e-4)
+    for n in range(3):  # what they said is found again
+        with cache.acquire([*prompt, n + 1, END, START]) as again:
+            assert again.cached_tokens == len(prompt) + 2

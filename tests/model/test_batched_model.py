@@ -1,5 +1,6 @@
 """Decode steps of several sequences at once, against each alone, in float32."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.planned_load import load_planned, plan_checkpoint
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.memory.plan import RESIDENT, STREAMED, with_slots
+from mlx_gptoss.model.device import forced_gpu_paths
 from mlx_gptoss.model.rope import make_rotation, yarn_periods
 from tests.support.build_model import build
 from tests.support.checkpoints import hf_config, random_tensors, write_checkpoint
@@ -129,3 +131,81 @@ def test_rows_are_rotated_by_their_own_positions() -> None:
     np.testing.assert_array_equal(
         together, np.concatenate([np.array(y) for y in alone])
     )
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_rows_that_share_their_first_tokens_have_the_logits_they_have_alone(
+    gpu: bool,
+) -> None:
+    config = hf_config(sliding_window=9)
+    model = build(config, random_tensors(config, seed=2))
+    draw = np.random.default_rng(7)
+    prompt = draw.integers(0, 90, 300)
+    pool = model.make_pool()
+    first = pool.make_cache()
+    with forced_gpu_paths() if gpu else nullcontext():
+        mx.eval(model.hidden(mx.array(prompt[None]), first, last=True))
+        snapshot, before = first.snapshot(), pool.nbytes
+        rows = [first, *(pool.make_cache() for _ in range(5)), pool.make_cache()]
+        for row in rows[1:-1]:
+            assert row.share(first, 300) == 300
+            row.rebuild(300, [], snapshot)
+        assert pool.nbytes < 2 * before  # the prompt is there once
+        said = draw.integers(0, 90, (len(rows), 8))
+        own = [[*prompt, *ids] if n < 6 else [*ids] for n, ids in enumerate(said)]
+        rows[2].free()  # a row that leaves takes nothing from the others
+        left = [n for n in range(len(rows)) if n != 2]
+        hidden = [
+            model.hidden(
+                mx.array(said[left, :1].reshape(1, -1)), [rows[n] for n in left]
+            )
+        ]
+        parts = [said[n, 1:4] for n in left]  # longer chunks after a shared beginning
+        chunk = mx.array(np.concatenate(parts)[None])
+        hidden.append(
+            model.hidden(
+                chunk, [rows[n] for n in left], lengths=[3] * len(left), last=True
+            )
+        )
+        for step in range(4, 7):
+            ids = mx.array(said[left, step].reshape(1, -1))
+            hidden.append(model.hidden(ids, [rows[n] for n in left]))
+        found = [np.array(model.logits(h)[0]) for h in hidden]
+        lone = np.array(model.logits(model.hidden(mx.array(said[[5], 7:]), rows[5]))[0])
+        expected = [np.array(model(mx.array(np.array([own[n]])))[0]) for n in left]
+
+    start = [len(ids) - 8 for ids in own]
+    for at, position in enumerate((0, 3, 4, 5, 6)):
+        for row, n in enumerate(left):
+            np.testing.assert_allclose(
+                found[at][row], expected[row][start[n] + position], atol=TOLERANCE
+            )
+    np.testing.assert_allclose(lone[0], expected[left.index(5)][-1], atol=TOLERANCE)
+
+
+def test_a_row_that_goes_back_into_what_it_shares_goes_on_alone() -> None:
+    config = hf_config(layer_types=["full_attention"] * 2, num_hidden_layers=2)
+    model = build(config, random_tensors(config, seed=2))
+    ids = np.random.default_rng(8).integers(0, 90, 310)
+    pool = model.make_pool()
+    one, other = pool.make_cache(), pool.make_cache()
+    mx.eval(model.hidden(mx.array(ids[None, :300]), one, last=True))
+    other.share(one, 290)
+    for cache, length in ((other, 280), (one, 285)):
+        cache.trim(cache.offset - length)
+        part = mx.array(ids[None, length:])
+        found = model.logits(model.hidden(part, cache, last=True))
+        np.testing.assert_allclose(
+            np.array(found[0, 0]),
+            np.array(model(mx.array(ids[None]))[0, -1]),
+            atol=5e-4,
+        )
+    segment = other.copy_segment(270, 310)
+    np.testing.assert_allclose(
+        np.array(segment.layers[0][0]),
+        np.array(one.copy_segment(270, 310).layers[0][0]),
+        atol=TOLERANCE,
+    )
+    for cache in (one, other):
+        cache.free()
+    assert pool.nbytes == 0

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.model.kv_cache import KVCache, KVPool, PackedRows, RowChunk
-from mlx_gptoss.model.kv_cache.batch import split_runs
+from mlx_gptoss.model.kv_cache.spans import split_runs
 from mlx_gptoss.model.kv_sizes import pool_bytes, slab_slots, slot_capacity
 from tests.support.checkpoints import hf_config
 

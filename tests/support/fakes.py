@@ -88,6 +88,8 @@ class FakeSnapshot:
 class FakeCache:
     """Keeps the very ids it was fed."""
 
+    base, shared = None, 0  # every cache holds its own ids
+
     def __init__(self) -> None:
         self.ids: list[int] = []
         self.answer: list[int] = []  # what is left to say
@@ -127,6 +129,14 @@ class FakeCache:
         self.ids = self.ids[:length] + [n for part in rows for n in part.ids]
         self.answer = []
         assert snapshot is None or list(snapshot.ids) == self.ids
+
+    def shareable(self, length: int) -> int:
+        return length
+
+    def share(self, source: "FakeCache", length: int) -> int:
+        assert not self.ids and length <= source.offset
+        self.ids = source.ids[:length]
+        return length
 
     def free(self) -> None:
         self.ids, self.answer, self.marks = [], [], set()

@@ -42,6 +42,7 @@ from mlx_gptoss.engine.prompt_cache.tree import (
 
 GUESSES_FRACTION = 0.25  # of `limit`, for snapshots where no prompt has parted yet
 MAX_IDLE_CACHES = 4  # live caches that are kept while no lease uses them
+MIN_BASE_TOKENS = 256  # of a beginning that running requests store once
 
 log = logging.getLogger(__name__)
 
@@ -207,23 +208,46 @@ class PromptCache:
         idle = [live for live in self._live_caches if not live.busy]
         return sorted(idle, key=lambda live: live.last_used)
 
-    def _rows(self, node: PrefixNode) -> Any:
-        """Return the full layers' keys and values of a node, if they are in memory."""
+    def _rows(self, node: PrefixNode, start: int = 0) -> Any:
+        """Return the full layers' keys and values of a node, if they are in memory.
+
+        Those of its tokens from `start` on, which may lie inside it.
+        """
+        first = max(node.start, start)
         if node.live_caches:
-            return node.live_caches[0].cache.copy_segment(node.start, node.end)
-        return node.rows
+            return node.live_caches[0].cache.copy_segment(first, node.end)
+        if first == node.start:
+            return node.rows
+        return node.rows.slice(first - node.start, len(node.tokens))
+
+    def _share_running(self, live: LiveCache, target: list[PrefixNode]) -> int:
+        """Share the beginning of `target` with a cache in use, if it is long enough.
+
+        Rows that decode together read it once. Returns the number of tokens, or 0.
+        """
+        held = {other: node.end for node in target for other in node.live_caches}
+        found = [
+            (other.cache.shareable(end), other)
+            for other, end in held.items()
+            if other.busy and other is not live
+        ]
+        length, source = max(found, key=lambda one: one[0], default=(0, live))
+        if length < MIN_BASE_TOKENS:
+            return 0
+        return live.cache.share(source.cache, length)
 
     def _move_cache(
         self, live: LiveCache, target: list[PrefixNode], shared: int
     ) -> None:
         """Make a cache hold `target`; the first `shared` nodes are in it already."""
-        rows = [self._rows(node) for node in target[shared:]]
         self._spill(live, shared)
-        if target:
-            live.cache.rebuild(live.end, rows, target[-1].snapshot)
-            target[-1].guessed = False
-        else:
+        if not live.path:
             live.cache.free()
+        if target:
+            start = live.end or self._share_running(live, target)
+            rows = [self._rows(node, start) for node in target if node.end > start]
+            live.cache.rebuild(start, rows, target[-1].snapshot)
+            target[-1].guessed = False
         for node in target[shared:]:
             live.push(node)
 

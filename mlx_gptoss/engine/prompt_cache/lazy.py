@@ -53,6 +53,11 @@ class LazyPromptCache:
             )
         return self._cache
 
+    def shrink(self, max_bytes: int) -> None:
+        """Reduce memory to `max_bytes` if the cache is open, as far as it can."""
+        if self._cache is not None:
+            self._cache.shrink(max_bytes)
+
     @property
     def size(self) -> CacheSize:
         """Bytes in memory and their limit, readable in any thread."""

@@ -1,5 +1,7 @@
 """Memory of the running sequences: whether they can grow, beside the prompt cache."""
 
+from collections.abc import Iterable
+
 from mlx_gptoss.engine.prompt_cache import LazyPromptCache
 from mlx_gptoss.engine.scheduler.kv_budget import KVBudget
 from mlx_gptoss.engine.sequence import Sequence
@@ -15,19 +17,32 @@ class CacheMemory:
 
     def fits(self, holding: list[Sequence]) -> bool:
         """Whether sequences can have one more token each."""
-        return self._kv_budget.fits(next_lengths(holding))
+        return self._kv_budget.fits(slot_lengths(holding, 1))
 
     def shrink_prompt_cache(self, holding: list[Sequence]) -> None:
         """Make the prompt cache leave room for these sequences to grow."""
-        total = self._kv_budget.total_bytes(next_lengths(holding))
+        total = self._kv_budget.total_bytes(slot_lengths(holding, 1))
         if self._kv_budget.capacity is None or total == self._reserved_bytes:
             return
         self._reserved_bytes = total
-        in_use = sum(one.cache.nbytes for one in holding if one.lease is not None)
+        in_use = self._kv_budget.cache_bytes(
+            [one.cache.offset - one.cache.shared for one in holding if one.lease]
+        )
         room = self._kv_budget.capacity - max(0, total - in_use)
-        self._prompts.open().shrink(room)
+        self._prompts.shrink(room)
 
 
-def next_lengths(sequences: list[Sequence]) -> list[int]:
-    """Return the lengths of sequences with one more token each."""
-    return [sequence.length + 1 for sequence in sequences]
+def slot_lengths(sequences: Iterable[Sequence], more: int) -> list[int]:
+    """Return the tokens in the slots of sequences that grow by `more` tokens each.
+
+    The base that sequences share is one more slot, and no longer part of their own.
+    """
+    lengths, bases = [], {}
+    for sequence in sequences:
+        lease = sequence.lease
+        base = None if lease is None else lease.cache.base
+        shared = 0 if lease is None or base is None else lease.cache.shared
+        if base is not None:
+            bases[base] = base.capacity
+        lengths.append(sequence.length + more - shared)
+    return [*lengths, *bases.values()]

@@ -3,8 +3,11 @@
 slabs.py     slots of one capacity: per layer an array of keys and one of values
 pool.py      the slabs of all layers, shared by the rows of a batch
 cache.py     one sequence, a row of a pool: snapshots, segments, rewinding
+base.py      the first tokens of several rows, stored once
 window.py    rings: the last keys of a window layer
-batch.py     one forward pass: what is written where, and what is attended to
+batch.py     one forward pass: its rows in the order of their slots
+chunk.py     the new tokens of one row
+spans.py     what rows attend to, as views of slabs
 snapshot.py  copies that are kept: `Snapshot` and `Segment`
 
 A full layer keeps every key and can be trimmed. A window layer keeps the last `window`
@@ -15,8 +18,9 @@ out as a `Segment`; `rebuild` puts segments and a snapshot into a cache and so r
 any offset.
 """
 
-from mlx_gptoss.model.kv_cache.batch import PackedRows, RowChunk, Spans
+from mlx_gptoss.model.kv_cache.batch import PackedRows
 from mlx_gptoss.model.kv_cache.cache import KVCache
+from mlx_gptoss.model.kv_cache.chunk import RowChunk
 from mlx_gptoss.model.kv_cache.pool import KVPool
 from mlx_gptoss.model.kv_cache.snapshot import (
     KeysValues,
@@ -24,6 +28,7 @@ from mlx_gptoss.model.kv_cache.snapshot import (
     Segment,
     Snapshot,
 )
+from mlx_gptoss.model.kv_cache.spans import Span, Spans
 
 __all__ = [
     "KVCache",
@@ -34,5 +39,6 @@ __all__ = [
     "RowChunk",
     "Segment",
     "Snapshot",
+    "Span",
     "Spans",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
+from mlx_gptoss.model.kv_cache.base import Base
 from mlx_gptoss.model.kv_cache.slabs import Move, Slabs
 from mlx_gptoss.model.kv_cache.snapshot import LayerState, Segment, Snapshot
 from mlx_gptoss.model.kv_sizes import slot_capacity
@@ -20,7 +21,8 @@ class KVCache:
     """One row of a pool. It takes its slots when tokens come, and `free` returns them.
 
     `slabs` and `slot` say where its full layers are; `ring` is its slot of
-    `pool.rings`. The forward pass writes there and then moves `offset`.
+    `pool.rings`. The forward pass writes there and then moves `offset`. The first
+    tokens may be in a `base`, which other rows read too; the slot begins after them.
     """
 
     def __init__(self, pool: "KVPool") -> None:
@@ -28,6 +30,8 @@ class KVCache:
         self.offset = 0  # tokens seen
         self.slabs: Slabs | None = None
         self.slot = 0
+        self.base: Base | None = None
+        self.shared = 0  # tokens, the first, that are in the base and not in the slot
         self.ring: int | None = None
         self.snapshot_offsets: frozenset[int] = frozenset()
         # Rings of each window layer, saved as the requested offsets were passed.
@@ -41,6 +45,7 @@ class KVCache:
         referred to is copied by the next write.
         """
         slabs = [] if self.slabs is None else self.slabs.arrays
+        slabs += [] if self.base is None else self.base.slabs.arrays
         rings = [] if self.ring is None else self.pool.rings.arrays
         return [*slabs, *rings, *self._saved_arrays]
 
@@ -51,8 +56,10 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its slots and of snapshots that were not taken yet."""
+        """Bytes of its slots, its part of a base, and snapshots not taken yet."""
         slot = 0 if self.slabs is None else self.slabs.slot_bytes
+        if self.base is not None:
+            slot += self.base.slabs.slot_bytes // self.base.users
         ring = 0 if self.ring is None else self.pool.rings.slot_bytes
         return slot + ring + sum(x.nbytes for x in self._saved_arrays)
 
@@ -62,13 +69,14 @@ class KVCache:
 
     def compact(self, slabs: Slabs) -> None:
         """Move to the first free slot of the same slabs: of full layers or rings."""
-        length, to = min(self.offset, slabs.capacity), slabs.take(self)
+        to = slabs.take(self)
         if slabs is self.slabs:
-            slabs.hand_over([Move(self.slot, to, length)], slabs)
+            slabs.hand_over([Move(self.slot, to, 0, self._own)], slabs)
             self.slot = to
         else:
             assert self.ring is not None
-            slabs.hand_over([Move(self.ring, to, length)], slabs)
+            end = min(self.offset, slabs.capacity)
+            slabs.hand_over([Move(self.ring, to, 0, end)], slabs)
             self.ring = to
 
     def free(self) -> None:
@@ -78,7 +86,7 @@ class KVCache:
         if self.ring is not None:
             self.pool.rings.free(self.ring, self.pool.rings.capacity)
         self.slabs = self.ring = None
-        self.offset = 0
+        self._rewind(0)
         self.snapshot_offsets, self.saved_states = frozenset(), {}
 
     def snapshot(self) -> Snapshot:
@@ -103,11 +111,10 @@ class KVCache:
 
         The full layers must still start with the tokens they had at the snapshot.
         """
-        assert snapshot.offset <= self.offset, f"{snapshot.offset=} {self.offset=}"
+        self._rewind(snapshot.offset)
         self._restore_rings(snapshot)
 
     def _restore_rings(self, snapshot: Snapshot) -> None:
-        self.offset = snapshot.offset
         for layer, (_, keys, values) in enumerate(snapshot.windows):
             if keys is not None and values is not None:
                 assert self.ring is not None
@@ -132,10 +139,15 @@ class KVCache:
 
     def copy_segment(self, start: int, end: int) -> Segment:
         """Copy the keys and values of tokens `start` to `end` from the full layers."""
-        assert self.slabs is not None and end <= self.offset, f"{end=} {self.offset=}"
-        layers = range(self.slabs.layers)
-        pairs = [self.slabs.copy(layer, self.slot, start, end) for layer in layers]
-        found = Segment(tuple(pairs))
+        assert start <= end <= self.offset, f"{start=} {end=} {self.offset=}"
+        shared, parts = self.shared, []
+        if self.base is not None and start < shared:
+            until = min(end, shared)
+            parts.append(self.base.slabs.segment(self.base.slot, start, until))
+        if self.slabs is not None and end > shared:
+            own = max(0, start - shared), end - shared
+            parts.append(self.slabs.segment(self.slot, *own))
+        found = parts[0] if len(parts) == 1 else Segment.concatenate(parts)
         mx.eval(found.arrays)
         return found
 
@@ -147,17 +159,17 @@ class KVCache:
         `snapshot` is the one at the new end, or None if the windows are there already.
         Peak memory: the result and a second copy of one layer.
         """
-        assert length <= self.offset, f"{length=} {self.offset=}"
+        self._rewind(length)
         end = length + sum(segment.length for segment in segments)
         if snapshot is not None:
             end = snapshot.offset
-        self.offset = length
         self.reserve(end)
         assert self.slabs is not None
-        if 2 * slot_capacity(end) <= self.slabs.capacity:
-            move([self], self.slabs, self.pool.slabs(slot_capacity(end)))
+        capacity = slot_capacity(end - self.shared)
+        if 2 * capacity <= self.slabs.capacity:
+            move([self], self.slabs, self.pool.slabs(capacity))
         for layer in range(self.slabs.layers):
-            at = length
+            at = self._own
             for k, v in (segment.layers[layer] for segment in segments):
                 self.slabs.write(layer, self.slot, at, k, v)
                 at += k.shape[2]
@@ -175,7 +187,64 @@ class KVCache:
     def trim(self, count: int) -> None:
         """Drop the last `count` tokens; requires `can_trim(count)`."""
         assert self.can_trim(count), f"{count=} {self.offset=}"
-        self.offset -= count
+        self._rewind(self.offset - count)
+
+    @property
+    def _own(self) -> int:
+        """Number of tokens in its own slot."""
+        return self.offset - self.shared
+
+    def _rewind(self, offset: int) -> None:
+        """Forget the full layers' tokens from `offset` on."""
+        assert 0 <= offset <= self.offset, f"{offset=} {self.offset=}"
+        self.offset, self.shared = offset, min(offset, self.shared)
+        if self.base is not None and not self.shared:
+            self.base.leave()
+            self.base = None
+
+    def shareable(self, length: int) -> int:
+        """Return how many of its first `length` tokens another row can share."""
+        return length if self.base is None else min(length, self.shared)
+
+    def share(self, source: "KVCache", length: int) -> int:
+        """Begin with the first tokens of another row, which stay where they are.
+
+        Returns how many, at most `length`. The rings are not set: `rebuild` next, with
+        what is missing up to a snapshot.
+        """
+        assert not self.offset and source.pool is self.pool
+        length = source.shareable(length)
+        base = source.base or source.make_base(length)
+        self.base, base.users = base, base.users + 1
+        self.offset = self.shared = length
+        return length
+
+    def make_base(self, length: int) -> Base:
+        """Make a base of the first `length` tokens.
+
+        Its slot becomes that of the base, and what comes later moves to a new one. If
+        the slot is much larger than the base, the base is copied and it stays as it is.
+        """
+        source = self.slabs
+        assert source is not None and self.base is None and length <= self.offset
+        layers = range(source.layers)
+        if 2 * slot_capacity(length) <= source.capacity:
+            base = Base(self.pool.slabs(slot_capacity(length)), length)
+            base.slot = base.slabs.take(base)
+            copied = [Move(self.slot, base.slot, 0, length)]
+            for layer in layers:
+                source.copy_layer(layer, copied, base.slabs)
+            return base
+        base = Base(source, length)
+        base.slot, base.users = self.slot, 1
+        source.pass_on(base.slot, base)
+        target = self.pool.slabs(slot_capacity(self.offset - length))
+        self.slabs, self.slot = target, target.take(self)
+        copied = [Move(base.slot, self.slot, length, self.offset)]
+        for layer in layers:
+            source.copy_layer(layer, copied, target)
+        self.base, self.shared = base, length
+        return base
 
 
 def prepare(caches: Sequence[KVCache], lengths: Sequence[int]) -> None:
@@ -193,11 +262,12 @@ def reserve(caches: Sequence[KVCache], tokens: Sequence[int]) -> None:
     for cache, count in zip(caches, tokens, strict=True):
         if cache.ring is None:
             cache.ring = cache.pool.rings.take(cache)
+        capacity = slot_capacity(count - cache.shared)
         if cache.slabs is None:
-            cache.slabs = cache.pool.slabs(slot_capacity(count))
+            cache.slabs = cache.pool.slabs(capacity)
             cache.slot = cache.slabs.take(cache)
-        elif count > cache.slabs.capacity:
-            growing.setdefault((cache.slabs, slot_capacity(count)), []).append(cache)
+        elif capacity > cache.slabs.capacity:
+            growing.setdefault((cache.slabs, capacity), []).append(cache)
     for (source, capacity), group in growing.items():
         move(group, source, group[0].pool.slabs(capacity))
 
@@ -210,6 +280,6 @@ def move(caches: Sequence[KVCache], source: Slabs, target: Slabs) -> None:
     moves = []
     for cache in sorted(caches, key=lambda cache: cache.slot):
         to = target.take(cache)
-        moves.append(Move(cache.slot, to, cache.offset))
+        moves.append(Move(cache.slot, to, 0, cache.offset - cache.shared))
         cache.slabs, cache.slot = target, to
     source.hand_over(moves, target)

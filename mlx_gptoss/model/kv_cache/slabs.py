@@ -14,16 +14,17 @@ from weakref import ReferenceType, ref
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.model.kv_cache.snapshot import KeysValues
+from mlx_gptoss.model.kv_cache.snapshot import KeysValues, Segment
 from mlx_gptoss.model.kv_sizes import slab_slots
 
 
 class Move(NamedTuple):
-    """A slot whose first `length` tokens are to be copied to another slot."""
+    """Tokens `start` to `end` of a slot, to be copied to the beginning of another."""
 
     slot: int
     to: int
-    length: int
+    start: int
+    end: int
 
 
 class Slabs:
@@ -143,6 +144,11 @@ class Slabs:
         part = (slice(slot, slot + 1), slice(None), slice(start, end))
         return mx.array(keys[part]), mx.array(values[part])
 
+    def segment(self, slot: int, start: int, end: int) -> Segment:
+        """Copy tokens `start` to `end` of all layers of a slot, lazily."""
+        layers = range(self.layers)
+        return Segment(tuple(self.copy(layer, slot, start, end) for layer in layers))
+
     def hand_over(self, moves: Sequence[Move], target: "Slabs") -> None:
         """Copy slots into slots of `target`, and free them.
 
@@ -151,14 +157,26 @@ class Slabs:
         """
         last = target is not self and self.used == len(moves)
         for layer in range(self.layers):
-            for slot, to, length in moves if self._keys[layer] is not None else ():
-                if length:
-                    target.write(layer, to, 0, *self.copy(layer, slot, 0, length))
-            mx.eval(target.arrays)
+            self.copy_layer(layer, moves, target)
             if last:
                 self._keys[layer] = self._values[layer] = None
-        for slot, _, _ in moves:
-            self.free(slot, self.capacity)
+        for move in moves:
+            self.free(move.slot, self.capacity)
+
+    def copy_layer(self, layer: int, moves: Sequence[Move], target: "Slabs") -> None:
+        """Copy tokens of one layer into slots of `target`; evaluated."""
+        if self._keys[layer] is None:
+            return
+        moves = [move for move in moves if move.end > move.start]
+        copies = [self.copy(layer, slot, start, end) for slot, _, start, end in moves]
+        mx.eval(copies)  # lazy ones would refer to a slab that is about to be written
+        for move, pair in zip(moves, copies, strict=True):
+            target.write(layer, move.to, 0, *pair)
+        mx.eval(target.arrays)
+
+    def pass_on(self, slot: int, owner: object) -> None:
+        """Give a slot with its content to another owner."""
+        self._owners[slot] = ref(owner)
 
     @property
     def has_holes(self) -> bool:
