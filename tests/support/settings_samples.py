@@ -191,6 +191,7 @@ CONTINUE = {
         "name: Mine\r\nmodels:\r\n  - name: A\r\n    provider: ollama\r\n"
         "    model: a\r\n"
     ),
+    "windows, ours last": "models:\r\n- name: A\r\n- name: demo (mlx_gptoss)",
     "empty": "",
 }
 

@@ -148,7 +148,8 @@ def move(text: str, path: Sequence[Any], number: int) -> str:
     end = _end(text, item)
     moved = text[start:end]
     if not moved.endswith("\n"):
-        moved = splicing.end_last_line(_without_end(moved) if item.lines else moved)
+        moved = _without_end(moved) if item.lines else moved
+        moved += splicing.line_ending(text)
     top = splicing.line_start(text, _dash(text, items.items[0]))
     return splice(splice(text, start, end, ""), top, top, moved)
 
