@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -14,7 +14,7 @@ from mlx_gptoss.cli.finish_notes import note_ending
 from mlx_gptoss.cli.input_lines import read_all
 from mlx_gptoss.cli.options import json_option, loads_model
 from mlx_gptoss.cli.reading import ReadingLine
-from mlx_gptoss.cli.sampling_options import sampling_params, takes_sampling
+from mlx_gptoss.cli.sampling_options import takes_sampling
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.statistics import expert_facts, expert_lines, one_line
 from mlx_gptoss.cli.storage_options import keeps_prompts
@@ -24,6 +24,7 @@ from mlx_gptoss.harmony.events import Answer, Done, Event
 if TYPE_CHECKING:
     from mlx_gptoss.engine.load_options import LoadOptions
     from mlx_gptoss.engine.runtime import Runtime
+    from mlx_gptoss.engine.sampling_params import SamplingParams
     from mlx_gptoss.harmony.constrain.constraints import Constraints
 
 HARMONY_ONLY = (
@@ -54,12 +55,12 @@ def generate(
     options: "LoadOptions",
     effort: str,
     system: str | None,
+    params: "SamplingParams",
     constraints: "Constraints",
     raw: bool,
     hide_reasoning: bool,
     stats: bool,
     as_json: bool,
-    **sampling: Any,
 ) -> None:
     """Answer PROMPT, or the text on stdin.
 
@@ -73,7 +74,6 @@ def generate(
     text = _prompt_text(prompt)
     if raw:
         _refuse_harmony_options()
-    params = sampling_params(**sampling)
     reading = ReadingLine()
     with services.open(model, replace(options, harmony=not raw)) as runtime:
         if raw:

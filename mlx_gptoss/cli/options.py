@@ -1,7 +1,7 @@
 """The options of every command that loads a model, declared once."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from functools import wraps
 from pathlib import Path
@@ -142,8 +142,15 @@ def collects_load_options(function: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(*args: Any, **given: Any) -> Any:
         from mlx_gptoss.engine.load_options import LoadOptions
 
-        names = {each.name for each in fields(LoadOptions)} - SET_BY_COMMANDS
-        options = LoadOptions(**{name: given.pop(name) for name in names & {*given}})
+        options = collect(LoadOptions, given, without=SET_BY_COMMANDS)
         return function(*args, options=options, **given)
 
     return wrapper
+
+
+def collect(
+    kind: type[Any], given: dict[str, Any], *, without: Collection[str] = ()
+) -> Any:
+    """Move those of the options `given` that are fields of a dataclass into one."""
+    names = {each.name for each in fields(kind)}.intersection(given).difference(without)
+    return kind(**{name: given.pop(name) for name in names})

@@ -1,14 +1,13 @@
 """Sampling options, shared by `generate` and `chat`."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import Any
 
 import click
 
+from mlx_gptoss.cli.options import collect
 from mlx_gptoss.harmony.messages import EFFORTS
-
-if TYPE_CHECKING:
-    from mlx_gptoss.engine.sampling_params import SamplingParams
 
 HARMONY_OPTIONS = (
     click.option(
@@ -76,14 +75,18 @@ SAMPLING_OPTIONS = (
 
 
 def takes_sampling(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--effort`, `--system` and the options of `sampling_params` to a command."""
+    """Add `--effort`, `--system` and SAMPLING_OPTIONS to a command.
+
+    It receives `effort`, `system` and `params: SamplingParams`.
+    """
+
+    @wraps(function)
+    def wrapper(*args: Any, **given: Any) -> Any:
+        from mlx_gptoss.engine.sampling_params import SamplingParams
+
+        params = collect(SamplingParams, given)
+        return function(*args, params=params, **given)
+
     for option in reversed(HARMONY_OPTIONS + SAMPLING_OPTIONS):
-        function = option(function)
-    return function
-
-
-def sampling_params(**values: Any) -> "SamplingParams":
-    """Make SamplingParams from the values of SAMPLING_OPTIONS."""
-    from mlx_gptoss.engine.sampling_params import SamplingParams
-
-    return SamplingParams(**values)
+        wrapper = option(wrapper)
+    return wrapper

@@ -24,8 +24,9 @@ from mlx_gptoss.cli.serve_setup import (
 )
 from mlx_gptoss.cli.services import Services
 from mlx_gptoss.engine.load_options import LoadOptions
-from mlx_gptoss.errors import MemoryBudgetError
+from mlx_gptoss.errors import GptOssError, MemoryBudgetError
 from mlx_gptoss.server.guard import Guard
+from tests.support.checkpoints import write_checkpoint
 from tests.support.hub_server import hub_server
 
 
@@ -80,6 +81,21 @@ def test_a_model_that_does_not_fit_is_named_without_its_path(tmp_path: Path) -> 
     with pytest.raises(MemoryBudgetError) as caught:
         source.load()
     assert str(caught.value) == "`large` needs 61 GB: `mlx-gptoss convert large x`"
+
+
+def test_a_model_is_planned_with_the_options_it_is_loaded_with(tmp_path: Path) -> None:
+    """The server makes room for a model by this plan."""
+    folder = str(write_checkpoint(tmp_path, odd_key=1))
+    trace = tmp_path / "not-a-trace"
+    trace.write_text("")
+    for options, reason in (
+        (LoadOptions(strict=True), "odd_key"),
+        (LoadOptions(trace=trace), "not-a-trace"),
+    ):
+        [source] = sources_of([folder], options, Services())
+        assert source.plan is not None
+        with pytest.raises(GptOssError, match=reason):
+            source.plan()
 
 
 def test_a_key_comes_from_a_file_a_variable_or_nowhere(

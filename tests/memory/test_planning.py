@@ -30,6 +30,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what a test measures away from the user's own."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLX_GPTOSS_MODEL", raising=False)
 
 
 def run(*arguments: Any, obj: Services | None = None) -> Result:
@@ -167,8 +168,9 @@ def test_a_resident_plan_can_be_drawn_too(tmp_path: Path) -> None:
 
 def test_a_run_is_recorded_replayed_and_planned_with(tmp_path: Path) -> None:
     file = tmp_path / "routing.trace"
-    result = run("trace", "record", file, "17+4=", "-m", "demo", "--tokens", "6")
+    result = run("trace", "record", file, "17+4=", "--tokens", "6")
     assert result.exit_code == 0, result.output
+    assert result.stderr.count("Using the small demo model") == 1
     result = run("trace", "replay", file, "--json", "--policy", "lru")
     rates = [row["hit_rate"] for row in json.loads(result.stdout)["rates"]]
     assert rates == sorted(rates)

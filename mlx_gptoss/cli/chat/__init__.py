@@ -18,13 +18,14 @@ from click.core import ParameterSource
 
 from mlx_gptoss.cli.constraint_options import takes_constraints
 from mlx_gptoss.cli.options import loads_model
-from mlx_gptoss.cli.sampling_options import sampling_params, takes_sampling
+from mlx_gptoss.cli.sampling_options import takes_sampling
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.storage_options import is_private, keeps_prompts
 from mlx_gptoss.cli.tool_options import ToolOptions, takes_tools
 
 if TYPE_CHECKING:
     from mlx_gptoss.engine.load_options import LoadOptions
+    from mlx_gptoss.engine.sampling_params import SamplingParams
     from mlx_gptoss.harmony.constrain.constraints import Constraints
 
 
@@ -53,13 +54,13 @@ def chat(
     options: "LoadOptions",
     effort: str,
     system: str | None,
+    params: "SamplingParams",
     constraints: "Constraints",
     overflow: str,
     hide_reasoning: bool,
     tool_options: ToolOptions,
     resume: bool,
     session: str | None,
-    **sampling: Any,
 ) -> None:
     """Hold a conversation; /help lists its commands.
 
@@ -84,7 +85,7 @@ def chat(
     setup = SessionOptions(
         effort,
         system,
-        sampling_params(**sampling),
+        params,
         constraints,
         overflow,
         said=_said("effort", "system"),
