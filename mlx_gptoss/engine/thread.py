@@ -92,19 +92,33 @@ class EngineThread:
         self.check_open()
         if self.is_current:
             return work(*args, **options)
-        return self._thread.submit(partial(work, *args, **options)).result()
+        return self._submit(partial(work, *args, **options)).result()
 
     def post(self, work: Callable[[], T]) -> "Future[T]":
         """Run `work` in the engine thread after earlier work; do not wait."""
         self.check_open()
-        return self._thread.submit(work)
+        return self._submit(work)
+
+    def _submit(self, work: Callable[[], T]) -> "Future[T]":
+        def run() -> T:
+            self.check_open()  # what was queued before `close` does not run after it
+            return work()
+
+        return self._thread.submit(run)
 
     def close(self, cleanup: Callable[[], Any] = _no_op) -> None:
-        """Run `cleanup` after all earlier work. Calling it again does nothing."""
+        """Run `cleanup` after all earlier work. Calling it again does nothing.
+
+        Work that is queued behind it does not run: its future gets a GptOssError.
+        """
         if self._closed:
             return
-        self.call(cleanup)
-        self._closed = True
+
+        def end() -> None:
+            cleanup()
+            self._closed = True  # here: the caller may be slow to wake up
+
+        self.call(end)
         self._return_thread()
 
     @property

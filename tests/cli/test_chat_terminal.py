@@ -152,6 +152,7 @@ def test_an_answer_survives_a_screen_that_changes_its_size(home: Path) -> None:
             terminal.wait_for(word)
             terminal.catch_up()
             terminal.resize(*size)
+            terminal.wait_for_output_again("Writing", times=2)  # in the new size
             (home / word).touch()
         terminal.wait_for("The end.")
         ready(terminal, 2)

@@ -92,6 +92,19 @@ def test_a_forgotten_owner_leaves_its_thread_too() -> None:
     heir.close()
 
 
+def test_work_queued_behind_the_end_does_not_run() -> None:
+    engine_thread, ran, late = EngineThread("ending"), [], []
+
+    def cleanup() -> None:
+        late.append(engine_thread.post(lambda: ran.append("late")))
+
+    engine_thread.close(cleanup)
+
+    with pytest.raises(GptOssError, match="is closed"):
+        late[0].result(10)
+    assert ran == []
+
+
 END_WITHOUT_CLOSING = """
 import threading
 import mlx.core as mx

@@ -106,9 +106,8 @@ def test_what_comes_while_it_drains_is_told_to_come_back(slow: Live) -> None:
 def test_an_answer_that_has_ended_is_not_cut() -> None:
     async def ended_then_failed(runtime: Runtime) -> AnswerStream:
         reader = ReplyParser(TextParser(runtime.tokenizer))
-        turn = AnswerStream(
-            runtime, PreparedPrompt([1, 2], SamplingParams(max_tokens=3), reader)
-        )
+        params = SamplingParams(max_tokens=3, temperature=0)
+        turn = AnswerStream(runtime, PreparedPrompt([1, 2], params, reader))
         await turn.start()
         while turn.stats is None:
             await asyncio.sleep(0.005)

@@ -89,6 +89,15 @@ class Terminal:
         """Read on until `text` was written, be it still on the screen or not."""
         return self._read_until(lambda: text in self.raw, f"{text!r} in the output")
 
+    def wait_for_output_again(self, text: str, *, times: int) -> str:
+        """Read on until `text` was written so many times from now on."""
+        start = len(self.raw)
+
+        def seen() -> bool:
+            return self.raw.count(text, start) >= times
+
+        return self._read_until(seen, f"{text!r} {times} times in the output")
+
     def settle(self) -> str:
         """Read on until nothing more comes for a moment; return the screen."""
         while self._read(QUIET):
