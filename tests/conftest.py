@@ -40,7 +40,9 @@ def pytest_configure(config: pytest.Config) -> None:
     own = tempfile.mkdtemp(prefix="mlx-gptoss-tests-")
     config.add_cleanup(lambda: shutil.rmtree(own, ignore_errors=True))
     os.environ |= {"XDG_DATA_HOME": own, "MLX_GPTOSS_CACHE": f"{own}/prompts"}
-    os.environ.pop("MLX_GPTOSS_PRIVATE", None)
+    # Readline, which pytest imports, gives other processes the terminal's size.
+    for name in ("MLX_GPTOSS_PRIVATE", "COLUMNS", "LINES"):
+        os.environ.pop(name, None)
     if folder := os.environ.get(ORACLE):
         os.environ["TIKTOKEN_ENCODINGS_BASE"] = str(rebuilt(config))
         sys.path.insert(0, folder)
