@@ -80,7 +80,7 @@ class EngineThread:
         self._thread = _spare_threads.pop() if _spare_threads else PooledThread()
         self._return_thread = finalize(self, _spare_threads.append, self._thread)
         self._return_thread.atexit = False
-        self._closed = False
+        self._ended = threading.Event()
         _open_threads.add(self)
 
     def call(self, work: Callable[..., T], /, *args: Any, **options: Any) -> T:
@@ -100,23 +100,20 @@ class EngineThread:
         return self._submit(work)
 
     def _submit(self, work: Callable[[], T]) -> "Future[T]":
-        def run() -> T:
-            self.check_open()  # what was queued before `close` does not run after it
-            return work()
-
-        return self._thread.submit(run)
+        # No reference to `self`: a forgotten EngineThread must be collected.
+        return self._thread.submit(partial(run_unless, self._ended, self.name, work))
 
     def close(self, cleanup: Callable[[], Any] = _no_op) -> None:
         """Run `cleanup` after all earlier work. Calling it again does nothing.
 
         Work that is queued behind it does not run: its future gets a GptOssError.
         """
-        if self._closed:
+        if self._ended.is_set():
             return
 
         def end() -> None:
             cleanup()
-            self._closed = True  # here: the caller may be slow to wake up
+            self._ended.set()  # here: the caller may be slow to wake up
 
         self.call(end)
         self._return_thread()
@@ -128,10 +125,21 @@ class EngineThread:
 
     def check_open(self) -> None:
         """Raise GptOssError if the thread is closed."""
-        if self._closed:
-            raise GptOssError(f"`{self.name}` is closed: load it again to use it")
+        check_open(self._ended, self.name)
 
     @property
     def closed(self) -> bool:
         """Whether `close` has finished."""
-        return self._closed
+        return self._ended.is_set()
+
+
+def run_unless(ended: threading.Event, name: str, work: Callable[[], T]) -> T:
+    """Run `work` unless the thread has closed since it was queued."""
+    check_open(ended, name)
+    return work()
+
+
+def check_open(ended: threading.Event, name: str) -> None:
+    """Raise GptOssError if the thread called `name` has ended."""
+    if ended.is_set():
+        raise GptOssError(f"`{name}` is closed: load it again to use it")
