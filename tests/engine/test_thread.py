@@ -81,6 +81,7 @@ def test_a_closed_owner_leaves_its_thread_to_the_next() -> None:
 
 
 def test_a_forgotten_owner_leaves_its_thread_too() -> None:
+    gc.collect()  # those that other tests forgot leave theirs now
     engine_thread = EngineThread("forgotten")
     thread = engine_thread.call(threading.get_ident)
 
