@@ -7,7 +7,8 @@ Keys may start before the queries; both end at the same position.
 Dimensions: B batch, L queries, S keys, H query heads, Hk key/value heads, D head dim.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import mlx.core as mx
 
@@ -16,9 +17,10 @@ from mlx_gptoss.model.device import second_stream, use_gpu_paths
 # Queries attended at once on a CPU. Keys after a block are never multiplied, and the
 # scores of one block fit the processor's cache.
 CPU_QUERY_BLOCK = 128
-# From this many multiplications on (about 4 ms on a CPU), heads use two streams; the
-# handover costs about 0.1 ms.
+# From this many multiplications on, heads use two streams on a CPU: 4 ms of a prompt;
+# 3 ms of tokens that are decoded, whose products have few rows. A handover: 0.1 ms.
 TWO_STREAMS_MIN_PRODUCTS = 4_000_000
+TWO_STREAMS_MIN_DECODED = 1_000_000
 
 
 class Masks:
@@ -77,28 +79,38 @@ def attend(
     window: int | None,
     masks: Masks,
 ) -> mx.array:
-    """Attend q (B, H, L, D) to k, v (B, Hk, S, D); sinks (H,) -> (B, H, L, D).
-
-    A CPU stream is one thread, so on a CPU the second half of the heads of a long
-    prompt runs on a second stream. Heads are independent: the result is the same.
-    """
-    H, L, D = q.shape[1:]
-    Hk, S = k.shape[1:3]
+    """Attend q (B, H, L, D) to k, v (B, Hk, S, D); sinks (H,) -> (B, H, L, D)."""
+    L, S = q.shape[2], k.shape[2]
     keys = S if window is None else min(S, window)
-    options = {"scale": scale, "window": window, "masks": masks}
-    if (
-        use_gpu_paths()
-        or L == 1
-        or Hk % 2
-        or H * L * keys * D < TWO_STREAMS_MIN_PRODUCTS
-    ):
-        return attend_in_blocks(q, k, v, sinks=sinks, **options)
+    least = TWO_STREAMS_MIN_DECODED if L == 1 else TWO_STREAMS_MIN_PRODUCTS
+    run = partial(attend_in_blocks, scale=scale, window=window, masks=masks)
+    return attend_heads(run, q, k, v, sinks, keys=keys, least=least)
+
+
+def attend_heads(
+    run: Callable[..., mx.array],
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    sinks: mx.array,
+    *,
+    keys: int,
+    least: int,
+) -> mx.array:
+    """Call `run(q, k, v, sinks=sinks)` for all heads, or on a CPU for one half each.
+
+    A CPU stream is one thread, so from `least` products of a query and one of its
+    `keys` on, the second half of the heads runs on a second stream. Heads are
+    independent: the result is the same.
+    """
+    B, H, L, D = q.shape
+    Hk = k.shape[1]
+    if use_gpu_paths() or Hk % 2 or B * H * L * keys * D < least:
+        return run(q, k, v, sinks=sinks)
     h, hk = H // 2, Hk // 2
-    first = attend_in_blocks(q[:, :h], k[:, :hk], v[:, :hk], sinks=sinks[:h], **options)
+    first = run(q[:, :h], k[:, :hk], v[:, :hk], sinks=sinks[:h])
     with mx.stream(second_stream()):
-        second = attend_in_blocks(
-            q[:, h:], k[:, hk:], v[:, hk:], sinks=sinks[h:], **options
-        )
+        second = run(q[:, h:], k[:, hk:], v[:, hk:], sinks=sinks[h:])
     return mx.concatenate([first, second], axis=1)
 
 
@@ -256,7 +268,9 @@ def attend_padded(
     S = k.shape[2]
     if not use_gpu_paths() and q.dtype == mx.float32:
         mask = masks.padding(lengths, S, additive=True)
-        return attend_masked(q, k, v, mask, scale=scale, sinks=sinks)
+        run = partial(attend_masked, mask=mask, scale=scale)
+        least = TWO_STREAMS_MIN_DECODED
+        return attend_heads(run, q, k, v, sinks, keys=S, least=least)
     return mx.fast.scaled_dot_product_attention(
         q,
         k,
