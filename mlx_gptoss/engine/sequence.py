@@ -121,6 +121,14 @@ class Sequence:
         return min(self._cached, len(self.request.ids))
 
     @property
+    def unread_prompt(self) -> int:
+        """Tokens still to be prefilled; without a lease all, as a cache may hold none.
+
+        Those of the answer count as well when a preempted sequence resumes.
+        """
+        return self.length if self.lease is None else len(self._remaining)
+
+    @property
     def token_ids(self) -> list[int]:
         """The token ids of the prompt and of the answer so far."""
         return [*self.request.ids, *self.tokens]

@@ -375,6 +375,33 @@ def test_a_first_token_does_not_wait_for_prompts_of_others(fake: Runtime) -> Non
     assert told[1] == told[0] + chunk // 4 + (1 + chunk // 4)  # it rides with a chunk
 
 
+def test_the_last_tokens_of_a_prompt_do_not_wait_for_another_round() -> None:
+    """Prompts of 65 tokens share passes of 128, so that every second one is cut."""
+    began: list[int] = []
+    with Runtime(noisy(), cache=CacheOptions(idle=False)) as runtime:
+        busy = Submission(runtime, IDS, SamplingParams(seed=1))  # goes on for ever
+        while not busy.steps:
+            busy.ended.wait(0.001)
+
+        def submit_all() -> list[Submission]:
+            return [
+                Submission(
+                    runtime,
+                    [n, *([n % 3] * 64)],
+                    GREEDY,
+                    on_step=lambda _, n=n: began.append(n),
+                )
+                for n in range(6)
+            ]
+
+        for one in runtime.run(submit_all):
+            one.wait()
+        busy.request.cancel()
+        busy.wait()
+
+    assert list(dict.fromkeys(began)) == list(range(6))
+
+
 def test_draining_lets_all_end_and_takes_no_more(fake: Runtime) -> None:
     asked = [Submission(fake, [*IDS, n], GREEDY) for n in range(3)]
 

@@ -105,9 +105,13 @@ class Batch:
 
     def _prompt_budget(self, running: list[Sequence]) -> int:
         """The most prompt tokens of a pass."""
-        if any(sequence.state == DECODE for sequence in running):
-            return max(MIN_CHUNK, self.chunk // BUSY_CHUNK_DIVISOR)
-        return self.chunk
+        busy = any(sequence.state == DECODE for sequence in running)
+        return self._few if busy else self.chunk
+
+    @property
+    def _few(self) -> int:
+        """So many prompt tokens that sequences that decode hardly wait for them."""
+        return max(MIN_CHUNK, self.chunk // BUSY_CHUNK_DIVISOR)
 
     def _attach_cache(self, sequence: Sequence) -> None:
         """Lease the cache with the longest known prefix; start or resume there."""
@@ -189,7 +193,8 @@ class Batch:
                 sequence.record_chunk(chunk)
                 self._prefill_queue.remove(sequence)
                 if sequence.state == PREFILL:
-                    self._prefill_queue.add(sequence)
+                    ends = sequence.unread_prompt <= self._few
+                    self._prefill_queue.add(sequence, first=ends)
                 request = sequence.request
                 if request.on_progress is not None:
                     request.on_progress(sequence.prefilled, len(request.ids))

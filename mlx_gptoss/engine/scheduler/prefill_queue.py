@@ -1,4 +1,7 @@
-"""Prefill order: round-robin by chunk, and no shared prefix is computed twice."""
+"""Prefill order: round-robin by chunk, and no shared prefix is computed twice.
+
+The last chunk of a prompt does not wait for another round.
+"""
 
 from collections import deque
 from collections.abc import Iterator
@@ -18,9 +21,12 @@ class PrefillQueue:
     def __iter__(self) -> Iterator[Sequence]:
         return iter(self._sequences)
 
-    def add(self, sequence: Sequence) -> None:
-        """Append a sequence: its turn comes after all others."""
-        self._sequences.append(sequence)
+    def add(self, sequence: Sequence, *, first: bool = False) -> None:
+        """Add a sequence: its turn comes after all others, or with `first` before."""
+        if first:
+            self._sequences.appendleft(sequence)
+        else:
+            self._sequences.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Remove a sequence if it is in the queue."""
