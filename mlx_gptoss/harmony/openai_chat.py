@@ -24,6 +24,7 @@ INSTRUCTIONS = ("system", "developer")
 RESULTS = ("tool", "function")
 REASONING_KEYS = ("reasoning", "reasoning_content", "thinking")
 Restore = Callable[[Sequence[m.Message], Sequence[str]], Sequence[m.Message]]
+Written = Callable[[int, Sequence[m.Message]], None]
 
 
 def from_chat_messages(
@@ -35,13 +36,15 @@ def from_chat_messages(
     conversation_date: str | None = None,
     identity: str | None = m.IDENTITY,
     restore: Restore | None = None,
+    written: Written | None = None,
     to_answer: bool = True,
 ) -> list[m.Message]:
     """Return the whole conversation, starting with the system message.
 
     `tools` are entries of a request, or ToolDescriptions read from them before.
     `restore(messages, call_ids)` may add the reasoning that an assistant message with
-    calls lacks (see `ReasoningMemory`). Calls at the end must have their results,
+    calls lacks (see `ReasoningMemory`). `written(index, messages)` is told what became
+    of each assistant message. Calls at the end must have their results,
     unless `to_answer=False`: then the model does not continue from here.
     Raises PromptError, which names the message or tool that is malformed.
     """
@@ -68,7 +71,9 @@ def from_chat_messages(
     of_user = [at for at, one in enumerate(given) if one.get("role") == "user"]
     for at in range(leading, len(given)):
         newest = at == of_user[-1] if of_user else False
-        _take(given[at], f"messages[{at}]", pairing, restore, newest=newest)
+        own = _take(given[at], f"messages[{at}]", pairing, restore, newest=newest)
+        if written is not None and given[at].get("role") == "assistant":
+            written(at, own)
     return pairing.messages(to_answer=to_answer)
 
 
@@ -87,8 +92,12 @@ def read_tool(entry: Any, where: str = "a tool") -> m.ToolDescription:
 
 def _take(
     one: Json, where: str, pairing: Pairing, restore: Restore | None, *, newest: bool
-) -> None:
-    """Add a message to `pairing`; `newest` marks the last one by the user."""
+) -> Sequence[m.Message]:
+    """Add a message to `pairing`; `newest` marks the last one by the user.
+
+    Return what it became; nothing for a result, which has its place behind its call.
+    """
+    own: Sequence[m.Message] = ()
     if one.get("role") in RESULTS:
         id, name = one.get("tool_call_id"), one.get("name")
         pairing.add_result(
@@ -103,7 +112,9 @@ def _take(
             own = restore(own, [str(id) for id, _ in calls])
         pairing.add_messages(own, calls)
     else:
-        pairing.add_messages([_user_or_developer(one, where, must_be_text=newest)])
+        own = [_user_or_developer(one, where, must_be_text=newest)]
+        pairing.add_messages(own)
+    return own
 
 
 def _user_or_developer(one: Json, where: str, *, must_be_text: bool) -> m.Message:
