@@ -8,6 +8,7 @@
     ├── PromptError         the conversation or prompt cannot be rendered or run
     │   ├── SchemaError     a schema or grammar cannot be enforced
     │   └── LongPromptError it is longer than the context
+    ├── ExamplesError       training examples cannot be read or rendered
     ├── BusyError           too many requests are waiting: try again later
     ├── ModelError          the model failed during computation
     │   └── NonFiniteError  its logits are NaN or infinite: no token can be sampled
@@ -23,6 +24,8 @@ Catch the base class to handle them all:
     except GptOssError as error:
         print(error)
 """
+
+from collections.abc import Sequence
 
 
 class GptOssError(Exception):
@@ -70,6 +73,22 @@ class LongPromptError(PromptError):
         )
         self.tokens = tokens
         self.context = context
+
+
+class ExamplesError(GptOssError):
+    """Training examples cannot be used; `mistakes` names each with file and line.
+
+    `more` says that reading stopped at the limit, so there may be further ones.
+    """
+
+    def __init__(self, mistakes: Sequence[str], *, more: bool = False) -> None:
+        self.mistakes = tuple(mistakes)
+        self.more = more
+        text = "\n".join(self.mistakes)
+        if len(self.mistakes) > 1:
+            stopped = ", and reading stopped there" if more else ""
+            text = f"{len(self.mistakes)} mistakes in the examples{stopped}:\n{text}"
+        super().__init__(text)
 
 
 class BusyError(GptOssError):

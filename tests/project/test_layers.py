@@ -25,6 +25,7 @@ ROOMS = (
     "engine",
     "chat",
     "api",
+    "workloads",
     "server",
     "diagnostics",
     "cli",

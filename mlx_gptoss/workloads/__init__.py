@@ -1,0 +1,1 @@
+"""Work on many examples at once: training adapters."""
