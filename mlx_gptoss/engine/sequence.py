@@ -122,11 +122,8 @@ class Sequence:
 
     @property
     def unread_prompt(self) -> int:
-        """Tokens still to be prefilled; without a lease all, as a cache may hold none.
-
-        Those of the answer count as well when a preempted sequence resumes.
-        """
-        return self.length if self.lease is None else len(self._remaining)
+        """Tokens still to be prefilled, also of the answer if it resumes."""
+        return len(self._remaining)
 
     @property
     def token_ids(self) -> list[int]:

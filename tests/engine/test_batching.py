@@ -1,7 +1,7 @@
 """Many answers at once: each as it would be alone, and none in the way of another."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -375,31 +375,69 @@ def test_a_first_token_does_not_wait_for_prompts_of_others(fake: Runtime) -> Non
     assert told[1] == told[0] + chunk // 4 + (1 + chunk // 4)  # it rides with a chunk
 
 
-def test_the_last_tokens_of_a_prompt_do_not_wait_for_another_round() -> None:
-    """Prompts of 65 tokens share passes of 128, so that every second one is cut."""
+def begun(runtime: Runtime, prompts: list[list[int]]) -> list[int]:
+    """Submit prompts at once, with another answer going on; return who began when."""
     began: list[int] = []
-    with Runtime(noisy(), cache=CacheOptions(idle=False)) as runtime:
-        busy = Submission(runtime, IDS, SamplingParams(seed=1))  # goes on for ever
-        while not busy.steps:
-            busy.ended.wait(0.001)
+    busy = Submission(runtime, IDS, SamplingParams(seed=1))  # goes on for ever
+    while not busy.steps:
+        busy.ended.wait(0.001)
 
-        def submit_all() -> list[Submission]:
-            return [
-                Submission(
-                    runtime,
-                    [n, *([n % 3] * 64)],
-                    GREEDY,
-                    on_step=lambda _, n=n: began.append(n),
-                )
-                for n in range(6)
-            ]
+    def submit_all() -> list[Submission]:
+        return [
+            Submission(runtime, ids, GREEDY, on_step=lambda _, n=n: began.append(n))
+            for n, ids in enumerate(prompts)
+        ]
 
-        for one in runtime.run(submit_all):
-            one.wait()
-        busy.request.cancel()
-        busy.wait()
+    for one in runtime.run(submit_all):
+        one.wait()
+    busy.request.cancel()
+    busy.wait()
+    return list(dict.fromkeys(began))
 
-    assert list(dict.fromkeys(began)) == list(range(6))
+
+def test_equal_prompts_are_read_one_after_another(fake: Runtime) -> None:
+    """Though passes of 128 tokens cut them."""
+    short = [[n, *([n % 3] * 64)] for n in range(6)]
+    long = [[n, *([n % 3] * 300)] for n in range(4)]
+
+    assert begun(fake, short) == list(range(6))
+    assert begun(fake, long) == list(range(4))
+
+
+def test_a_prompt_with_little_to_read_passes_long_ones(fake: Runtime) -> None:
+    """What the prompt cache holds does not count."""
+    known = [5, *([n % 10 for n in range(900)])]
+    Submission(fake, known, GREEDY).wait()
+    long = [[n, *([n % 3] * 700)] for n in range(2)]
+
+    began = begun(fake, [*long, [*known, 7, 8, 9], [8, 8, 8, 8]])
+    assert sorted(began[:2]) == [2, 3]
+
+
+def test_short_prompts_do_not_stop_a_long_one(fake: Runtime) -> None:
+    model, ends = fake.model, []
+    shorts = iter(range(1000))
+
+    def follow(_: object = None) -> None:
+        """Ask again as soon as the answer before has begun."""
+        if not ends:
+            Submission(fake, [next(shorts) % 10] * 100, GREEDY, on_step=again())
+
+    def again() -> Callable[[object], None]:
+        first = iter([True])
+        return lambda _: follow() if next(first, False) else None
+
+    def submit_all() -> Submission:
+        for _ in range(3):
+            follow()
+        return Submission(
+            fake, [n % 7 for n in range(2000)], GREEDY, on_step=ends.append
+        )
+
+    fake.run(submit_all).wait()
+
+    assert next(shorts) < 200
+    assert sum(len(feed) for feed in model.feeds if len(feed) > 1) > 2000
 
 
 def test_draining_lets_all_end_and_takes_no_more(fake: Runtime) -> None:

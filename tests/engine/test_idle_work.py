@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 
 import pytest
 
@@ -112,3 +113,18 @@ def test_closing_and_too_much_waiting_give_idle_work_up() -> None:
 
     assert waiting[0] is not None and waiting[0].cancelled()
     assert all(work is not None and work.done() for work in waiting)
+
+
+def test_a_prompt_that_comes_after_the_end_is_cancelled(runtime: Runtime) -> None:
+    release = held(runtime)
+    closing = threading.Thread(target=runtime.close)
+    closing.start()
+    while runtime._thread._thread._work.empty():  # until it is queued
+        closing.join(0.001)
+    work = runtime.prepare(LONG)  # `close` is not finished yet
+    release.set()
+    closing.join()
+
+    assert work is not None
+    with pytest.raises(CancelledError):
+        work.result(PATIENCE)

@@ -184,12 +184,14 @@ class ChatSession:
 
     @property
     def saved(self) -> "Sessions":
-        """The store of chats. Raises PromptError in a private session."""
-        if self.store is None:
-            raise PromptError(
-                "--private saves nothing: /export writes this chat to a file"
-            )
-        return self.store
+        """The store of chats. Raises PromptError if nothing is saved."""
+        if self.store is not None:
+            return self.store
+        if self.setup.private:
+            reason = "--private saves nothing"
+        else:
+            reason = "the saved chats could not be opened when this one began"
+        raise PromptError(f"{reason}: /export writes this chat to a file")
 
     def switch_model(self, name: str) -> None:
         """Switch to another model, or back to this one if it cannot be loaded.

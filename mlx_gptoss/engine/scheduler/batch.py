@@ -20,7 +20,7 @@ from mlx_gptoss.engine.scheduler.masks import ready_to_decode
 from mlx_gptoss.engine.scheduler.prefill_queue import PrefillQueue
 from mlx_gptoss.engine.scheduler.sampling import ErrorScope, sample
 from mlx_gptoss.engine.scheduler.statistics import BatchCounters
-from mlx_gptoss.engine.sequence import DECODE, PREFILL, QUEUED, Sequence
+from mlx_gptoss.engine.sequence import DECODE, PREFILL, Sequence
 
 BUSY_CHUNK_DIVISOR = 4  # passes have 4 times fewer prompt tokens while others decode
 MIN_CHUNK = 32  # tokens
@@ -86,6 +86,11 @@ class Batch:
 
     def _next_chunks(self, running: list[Sequence]) -> Iterator[PassRow]:
         """Yield the prompt chunks of this pass, from as many prompts as it takes."""
+        while (sequence := self._prefill_queue.next_to_attach()) is not None:
+            with self._isolate(sequence):
+                self._attach_cache(sequence)
+            if sequence.lease is None:  # it has ended
+                self._prefill_queue.remove(sequence)
         left, smallest = self._prompt_budget(running), min(MIN_CHUNK, self.chunk)
         taken: list[Sequence] = []
         while left >= smallest:
@@ -94,8 +99,6 @@ class Batch:
                 return
             taken.append(sequence)
             with self._isolate(sequence):
-                if sequence.state == QUEUED:
-                    self._attach_cache(sequence)
                 chunk = sequence.next_chunk(left)
                 left -= max(1, len(chunk))
                 if chunk:
@@ -105,13 +108,9 @@ class Batch:
 
     def _prompt_budget(self, running: list[Sequence]) -> int:
         """The most prompt tokens of a pass."""
-        busy = any(sequence.state == DECODE for sequence in running)
-        return self._few if busy else self.chunk
-
-    @property
-    def _few(self) -> int:
-        """So many prompt tokens that sequences that decode hardly wait for them."""
-        return max(MIN_CHUNK, self.chunk // BUSY_CHUNK_DIVISOR)
+        if any(sequence.state == DECODE for sequence in running):
+            return max(MIN_CHUNK, self.chunk // BUSY_CHUNK_DIVISOR)
+        return self.chunk
 
     def _attach_cache(self, sequence: Sequence) -> None:
         """Lease the cache with the longest known prefix; start or resume there."""
@@ -193,8 +192,7 @@ class Batch:
                 sequence.record_chunk(chunk)
                 self._prefill_queue.remove(sequence)
                 if sequence.state == PREFILL:
-                    ends = sequence.unread_prompt <= self._few
-                    self._prefill_queue.add(sequence, first=ends)
+                    self._prefill_queue.add(sequence)
                 request = sequence.request
                 if request.on_progress is not None:
                     request.on_progress(sequence.prefilled, len(request.ids))

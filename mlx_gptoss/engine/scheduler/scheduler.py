@@ -110,14 +110,18 @@ class Scheduler:
         return self._waiting.position(sequence)
 
     def prepare(self, ids: TokenIds) -> "Future[None]":
-        """Prefill `ids` in idle time."""
+        """Prefill `ids` in idle time; the future is cancelled if that cannot be."""
         future: Future[None] = Future()
 
         def add() -> None:
             self._idle_work.add(future, ids)
             self.wake()
 
-        self._thread.post(add)
+        def added(posted: "Future[None]") -> None:
+            if posted.exception() is not None:  # the engine closed before
+                future.cancel()
+
+        self._thread.post(add).add_done_callback(added)
         return future
 
     def wake(self) -> None:
