@@ -15,7 +15,9 @@ from mlx_gptoss.cli.tune_options import (
 )
 from mlx_gptoss.workloads.tune.settings import CorpusSettings
 
-DEMO = Path(__file__).parents[2] / "mlx_gptoss" / "demo"
+PACKAGE = Path(__file__).parents[2] / "mlx_gptoss"
+DEMO = PACKAGE / "demo"
+README = PACKAGE / "workloads" / "tune" / "README.md"
 
 
 @click.command()
@@ -60,6 +62,18 @@ def test_a_preview_marks_what_is_learned_and_counts_it(data: Path) -> None:
         "tokens",
         "longest",
     ]
+
+
+def test_the_preview_is_the_one_in_the_readme(tmp_path: Path) -> None:
+    text = README.read_text()
+    row, shown = (
+        text.partition(f"```{kind}\n")[2].partition("```")[0]
+        for kind in ("json", "text")
+    )
+    path = tmp_path / "a.jsonl"
+    path.write_text(row)
+
+    assert shown in CliRunner().invoke(preview, [str(path)]).stdout
 
 
 def test_a_coloured_preview_has_no_brackets(data: Path) -> None:

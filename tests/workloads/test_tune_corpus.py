@@ -311,6 +311,32 @@ def test_the_user_is_told_what_was_cut_left_out_and_not_offered(
     assert "--pairs chat" in pairs
 
 
+class Letters:
+    """A vocabulary of characters, without Harmony's tokens."""
+
+    def __init__(self) -> None:
+        self.specials: dict[str, int] = {}
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def special(self, name: str) -> int:
+        raise AssertionError(name)
+
+
+def test_a_model_without_harmony_learns_text_and_no_conversations(
+    tmp_path: Path,
+) -> None:
+    plain = write(tmp_path / "a.jsonl", [{"text": "ab"}])
+    chats = write(tmp_path / "b.jsonl", [talk(1), talk(2)])
+    train = read_corpus(plain, Letters(), CorpusSettings()).train
+
+    assert train[0].ids.tolist() == [ord("a"), ord("b")]
+    with pytest.raises(ExamplesError, match="no Harmony tokens") as caught:
+        read_corpus(chats, Letters(), CorpusSettings())
+    assert len(caught.value.mistakes) == 1
+
+
 def test_a_corpus_without_anything_to_learn_is_refused(
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:

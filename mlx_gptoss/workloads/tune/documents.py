@@ -10,20 +10,23 @@ divided at the ends of lines or words into documents of at most the longest leng
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice, pairwise
 from typing import Protocol
 
 import numpy as np
 
-from mlx_gptoss.errors import PromptError
+from mlx_gptoss.errors import ExamplesError, PromptError
 from mlx_gptoss.harmony.render.encode import Vocabulary, whole_characters
 from mlx_gptoss.harmony.render.pieces import Piece
-from mlx_gptoss.harmony.special_tokens import END_OF_TEXT
+from mlx_gptoss.harmony.special_tokens import END_OF_TEXT, START
 from mlx_gptoss.workloads.tune.examples import PlainExample, TrainingExample
 from mlx_gptoss.workloads.tune.settings import SHORTEST, CorpusSettings
 from mlx_gptoss.workloads.tune.turns import example_documents
 
 CHARACTERS_OF_TOKEN = 4  # about, in English
+REPEATED_TEXTS = 512  # encoded texts that are kept
+LONGEST_REPEATED = 2**12  # characters
 MOST_WINDOWS = 2**12  # in one stretch of text: a document's part is a number of both
 Encoded = tuple[list[int], list[bool]]  # ids, and which of them are learned
 
@@ -62,11 +65,16 @@ class Renderer:
     ) -> None:
         self.vocabulary = vocabulary
         self.settings = settings
+        self._encode_again = lru_cache(REPEATED_TEXTS)(vocabulary.encode)
 
     def documents(
         self, example: TrainingExample | PlainExample, where: str = ""
     ) -> list[TrainingDocument]:
-        """Return all documents of an example. Raises PromptError."""
+        """Return all documents of an example.
+
+        Raises PromptError, and ExamplesError for a conversation if the vocabulary has
+        no Harmony tokens.
+        """
         if isinstance(example, TrainingExample):
             found = enumerate(map(self._encoded, self._conversation(example)))
         elif example.prompt:
@@ -94,6 +102,13 @@ class Renderer:
         return self._finished(encoded, part, where)
 
     def _conversation(self, example: TrainingExample) -> list[list[Piece]]:
+        if START not in self.vocabulary.specials:
+            raise ExamplesError(
+                [
+                    "the model's tokenizer has no Harmony tokens, so it cannot learn "
+                    "conversations: give plain text, or another model"
+                ]
+            )
         return example_documents(
             example,
             train_on=self.settings.train_on,
@@ -113,9 +128,9 @@ class Renderer:
         return ids, learned
 
     def _pair(self, example: PlainExample) -> Encoded:
-        prompt = self._text(example.prompt)
-        ids = prompt + self._text(example.completion) + self._end(example.ends)
-        return ids, [False] * len(prompt) + [True] * (len(ids) - len(prompt))
+        prompt = list(self._text(example.prompt))
+        learned = [*self._text(example.completion), *self._end(example.ends)]
+        return prompt + learned, [False] * len(prompt) + [True] * len(learned)
 
     def _stretches(self, example: PlainExample) -> Iterator[tuple[str, bool]]:
         """Cut a text into stretches, each with whether the document ends behind it.
@@ -131,14 +146,17 @@ class Renderer:
 
     def _windows(self, text: str, ends: bool) -> list[Encoded]:
         """Encode a stretch in equal parts of at most `length` tokens."""
-        ids = self._text(text) + self._end(ends)
+        ids = [*self._text(text), *self._end(ends)]
         count = -(-len(ids) // self.settings.length)
         cuts = [len(ids) * place // count for place in range(count + 1)]
         parts = [ids[start:stop] for start, stop in pairwise(cuts)]
         return [(part, [True] * len(part)) for part in parts if len(part) >= SHORTEST]
 
-    def _text(self, text: str) -> list[int]:
-        return self.vocabulary.encode(whole_characters(text))
+    def _text(self, text: str) -> Sequence[int]:
+        """Encode text; headers, prompts and tools repeat in many documents."""
+        repeats = len(text) <= LONGEST_REPEATED
+        encode = self._encode_again if repeats else self.vocabulary.encode
+        return encode(whole_characters(text))
 
     def _end(self, ends: bool) -> list[int]:
         """Return the token behind the end of a text, if the vocabulary has one."""
