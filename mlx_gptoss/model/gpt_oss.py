@@ -8,6 +8,7 @@
 - Mixture of experts with biases: a router picks T of E experts per token and weights
   them by a softmax over those T.
 - Experts are SwiGLU with clamps: min(gate, 7), clip(up, -7, 7), and `up + 1`.
+- Adapters (LoRA) may add a low-rank update to any matrix but the embedding, row by row.
 
 Dimensions: B batch, L new tokens, S keys attended (cached and new), H query heads,
 Hk key/value heads, D head dim, M hidden size, F intermediate size, E experts,
@@ -17,6 +18,7 @@ tests/support/oracle.py, float64 numpy, is the reference for the maths.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 
 import mlx.core as mx
@@ -24,6 +26,14 @@ import mlx.nn as nn
 
 from mlx_gptoss.format.config import SLIDING, ModelConfig
 from mlx_gptoss.format.layout import Structure, fuses_qkv
+from mlx_gptoss.model.adapters.passes import (
+    ActiveAdapters,
+    LayerUpdates,
+    activate,
+    compute_again,
+    updated,
+)
+from mlx_gptoss.model.adapters.stack import ArrangedUpdates, UpdateSource
 from mlx_gptoss.model.attention import Masks, attend, attend_padded, attend_shared
 from mlx_gptoss.model.experts.resident import Experts
 from mlx_gptoss.model.kv_cache import (
@@ -67,11 +77,16 @@ class Attention(nn.Module):
         self.sinks = mx.zeros((H,))
 
     def __call__(
-        self, x: mx.array, rotate: Rotation, masks: Masks, rows: Rows
+        self,
+        x: mx.array,
+        rotate: Rotation,
+        masks: Masks,
+        rows: Rows,
+        updates: LayerUpdates | None = None,
     ) -> mx.array:
         B, L, _ = x.shape
         H, Hk, D = self.heads
-        qkv = self.project_qkv(x)
+        qkv = self.project_qkv(x, updates)
         if isinstance(rows, PackedRows):
             # Every token is a row of one position, (N, H + 2 Hk, 1, D).
             qkv = qkv.reshape(B * L, H + 2 * Hk, 1, D)
@@ -87,13 +102,20 @@ class Attention(nn.Module):
             if rows is not None:
                 k, v = rows.update(self.layer, k, v)  # (1, Hk, S, D)
             y = self.attend(q, k, v, masks).swapaxes(1, 2)  # (B, L, H, D)
-        return self.o_proj(y.reshape(B, L, H * D))
+        y = y.reshape(B, L, H * D)
+        return updated(self.o_proj(y), y, updates, "self_attn.o_proj")
 
-    def project_qkv(self, x: mx.array) -> mx.array:
+    def project_qkv(
+        self, x: mx.array, updates: LayerUpdates | None = None
+    ) -> mx.array:
         """Project to q, k and v side by side: (B, L, M) -> (B, L, (H + 2 Hk) D)."""
         if self.fused:
-            return self.qkv_proj(x)
-        return mx.concatenate([self.q_proj(x), self.k_proj(x), self.v_proj(x)], axis=-1)
+            return updated(self.qkv_proj(x), x, updates, "self_attn.qkv_proj")
+        qkv = [
+            updated(self[name](x), x, updates, f"self_attn.{name}")
+            for name in ("q_proj", "k_proj", "v_proj")
+        ]
+        return mx.concatenate(qkv, axis=-1)
 
     def attend(self, q: mx.array, k: mx.array, v: mx.array, masks: Masks) -> mx.array:
         """Attend the queries of each row to its keys: -> (B, H, L, D)."""
@@ -145,20 +167,24 @@ class MoE(nn.Module):
         self.router = make_linear(M, E, structure.quantization.get(f"{path}.router"))
         self.experts = Experts(config, structure, f"{path}.experts")
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, updates: LayerUpdates | None = None) -> mx.array:
         B, L, M = x.shape
         x = x.reshape(B * L, M)
-        expert_indices, expert_weights = route(self.router(x), self.experts_per_token)
-        return self.experts(x, expert_indices, expert_weights).reshape(B, L, M)
+        scores = updated(self.router(x), x, updates, "mlp.router")
+        expert_indices, expert_weights = route(scores, self.experts_per_token)
+        own = None if updates is None else updates.experts()
+        return self.experts(x, expert_indices, expert_weights, own).reshape(B, L, M)
 
 
 def route(router_logits: mx.array, T: int) -> tuple[mx.array, mx.array]:
     """Pick T of E experts per token: (N, E) -> indices and weights, (N, T) each.
 
     The indices are in no particular order; the weights are a softmax over the T logits.
+    The weights have a gradient, the indices none.
     """
     E = router_logits.shape[-1]
-    expert_indices = mx.argpartition(router_logits, kth=E - T, axis=-1)[..., E - T :]
+    order = mx.argpartition(router_logits, kth=E - T, axis=-1)
+    expert_indices = mx.stop_gradient(order[..., E - T :])
     top = mx.take_along_axis(router_logits, expert_indices, axis=-1)
     return expert_indices, mx.softmax(top, axis=-1, precise=True)
 
@@ -183,11 +209,13 @@ class Block(nn.Module):
         lengths: Sequence[int],
         *,
         last: bool = False,
+        updates: LayerUpdates | None = None,
     ) -> mx.array:
-        h = h + self.self_attn(self.input_layernorm(h), rotate, masks, rows)
+        h = h + self.self_attn(self.input_layernorm(h), rotate, masks, rows, updates)
         if last:  # earlier positions were needed only for their keys and values
             h = last_positions(h, lengths)
-        return h + self.mlp(self.post_attention_layernorm(h))
+            updates = updates and updates.at_last_positions()
+        return h + self.mlp(self.post_attention_layernorm(h), updates)
 
 
 class Transformer(nn.Module):
@@ -211,6 +239,7 @@ class Transformer(nn.Module):
         *,
         lengths: Sequence[int] | None = None,
         last: bool = False,
+        active: ActiveAdapters | None = None,
     ) -> mx.array:
         """Return the normed residual stream after the last layer; see `GptOss.hidden`.
 
@@ -225,6 +254,7 @@ class Transformer(nn.Module):
             ids, lengths = rows.arrange(ids), rows.lengths
             assert ids.shape == (1, sum(lengths)), f"{ids.shape=} {lengths=}"
             rotate = make_rotation(self._periods, rows.positions, 1)
+            updates = active and active.for_rows(lengths, rows.order)
         else:
             own = cache[0] if isinstance(cache, Sequence) else cache
             lengths = ids.shape[1:]
@@ -232,11 +262,24 @@ class Transformer(nn.Module):
             if own is not None:
                 assert ids.shape[0] == 1, f"{ids.shape=}: a cache holds one sequence"
                 rows = RowChunk(own, lengths[0])
+            updates = active and active.for_rows(lengths * ids.shape[0])
         masks = Masks()
         h = self.embed_tokens(ids)
         for layer, block in enumerate(self.layers):
             top = layer == len(self.layers) - 1
-            h = block(h, rotate, masks, rows, lengths, last=last and top)
+            run = partial(
+                block,
+                rotate=rotate,
+                masks=masks,
+                rows=rows,
+                lengths=lengths,
+                last=last and top,
+            )
+            own = updates and updates.layer(layer)
+            if updates and own and updates.checkpointed:
+                h = compute_again(run, h, own)
+            else:
+                h = run(h, updates=own)
         if rows is not None:
             rows.advance()
         h = self.norm(h)
@@ -259,14 +302,31 @@ class GptOss(nn.Module):
         super().__init__()
         V, M = config.vocab_size, config.hidden_size
         self.config = config
+        self.structure = structure
         self.model = Transformer(config, structure)
         quantization = structure.quantization.get("lm_head")
         self.lm_head = make_linear(M, V, quantization, bias=False)
+        self._updates: ArrangedUpdates | None = None
         self.eval()  # `train()` avoids operations that have no gradient
 
-    def __call__(self, ids: mx.array, cache: KVCache | None = None) -> mx.array:
+    def __call__(
+        self,
+        ids: mx.array,
+        cache: KVCache | None = None,
+        *,
+        adapters: Sequence[int] | None = None,
+    ) -> mx.array:
         """Return float32 logits for every position: (B, L) int32 -> (B, L, V)."""
-        return self.logits(self.hidden(ids, cache))
+        hidden = self.hidden(ids, cache, adapters=adapters)
+        return self.logits(hidden, adapters=adapters)
+
+    def set_adapters(self, source: UpdateSource | None) -> None:
+        """Load the adapters of a stack instead of those loaded so far; None: none.
+
+        Their slots are what `hidden` and `logits` take. Evaluates.
+        """
+        self._updates = None  # gives its memory back first
+        self._updates = source and source.arrange(self.structure)
 
     def hidden(
         self,
@@ -275,6 +335,7 @@ class GptOss(nn.Module):
         *,
         lengths: Sequence[int] | None = None,
         last: bool = False,
+        adapters: Sequence[int] | None = None,
     ) -> mx.array:
         """Return the input of `logits`; every token is appended to its cache.
 
@@ -284,12 +345,29 @@ class GptOss(nn.Module):
         A sequence of R caches: R independent rows, packed one after another in ids
         (1, N): row r has `lengths[r]` tokens, by default one. -> (1, N, M); with
         `last`, the last token of each row, (1, R, M).
-        """
-        return self.model(ids, cache, lengths=lengths, last=last)
 
-    def logits(self, hidden: mx.array) -> mx.array:
-        """Unembed (..., M) -> (..., V) float32."""
-        return self.lm_head(hidden).astype(mx.float32)
+        `adapters` has the slot of each row, or one for all of them; 0 is no adapter.
+        """
+        active = activate(self._updates, adapters)
+        return self.model(ids, cache, lengths=lengths, last=last, active=active)
+
+    def logits(
+        self,
+        hidden: mx.array,
+        *,
+        adapters: Sequence[int] | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> mx.array:
+        """Unembed (..., M) -> (..., V) float32.
+
+        `adapters` as in `hidden`: one slot, or one for each row of (R, L, M), or for
+        each position of (1, R, M), or for `lengths` positions each.
+        """
+        y = self.lm_head(hidden)
+        active = activate(self._updates, adapters)
+        if active is not None:
+            y = active.add_to_logits(hidden, y, lengths)
+        return y.astype(mx.float32)
 
     def make_pool(self) -> KVPool:
         """Return an empty pool, whose caches are computed together without a copy."""

@@ -4,6 +4,7 @@ Other kinds of storage implement the same call:
 
     experts(x, expert_indices, expert_weights)  # (N, M), (N, T), (N, T) -> (N, M)
 
+A last argument, `updates`, has the adapters' updates of the experts for these tokens.
 Knows nothing of routing or layers. Dimensions: N tokens, T experts per token,
 E experts, M hidden size, F intermediate size, R = N * T rows.
 """
@@ -18,6 +19,11 @@ import numpy as np
 from mlx_gptoss.format import mxfp4
 from mlx_gptoss.format.config import ModelConfig, Quantization
 from mlx_gptoss.format.layout import PACKED, Structure
+from mlx_gptoss.model.adapters.experts import (
+    ExpertUpdates,
+    OneExpertUpdates,
+    PairUpdates,
+)
 from mlx_gptoss.model.device import second_stream, use_gpu_paths
 from mlx_gptoss.model.linear import DEQUANTIZE_MIN_ROWS, should_dequantize
 
@@ -162,57 +168,83 @@ class Experts(nn.Module):
         return {name: getattr(self, name) for name in (*names, "down_proj")}
 
     def __call__(
-        self, x: mx.array, expert_indices: mx.array, expert_weights: mx.array
+        self,
+        x: mx.array,
+        expert_indices: mx.array,
+        expert_weights: mx.array,
+        updates: ExpertUpdates | None = None,
     ) -> mx.array:
         """Return the weighted sum of each token's experts: (N, M)."""
-        return (
-            expert_weights[:, None] @ self.apply_experts(x, expert_indices)
-        ).squeeze(1)
+        y = self.apply_experts(x, expert_indices, updates)
+        return (expert_weights[:, None] @ y).squeeze(1)
 
-    def apply_experts(self, x: mx.array, expert_indices: mx.array) -> mx.array:
+    def apply_experts(
+        self,
+        x: mx.array,
+        expert_indices: mx.array,
+        updates: ExpertUpdates | None = None,
+    ) -> mx.array:
         """Run each token through its experts, the fastest way: -> (N, T, M)."""
         rows = expert_indices.size
         if self.dequantizes(rows, x.dtype):
-            return self.apply_one_by_one(x, expert_indices)
+            return self.apply_one_by_one(x, expert_indices, updates)
+        pairs = updates and updates.pairs(expert_indices)
         if use_gpu_paths() and rows >= SORT_MIN_ROWS:
-            return self.apply_sorted(x, expert_indices)
+            return self.apply_sorted(x, expert_indices, pairs)
         if not use_gpu_paths() and rows * self.products >= TWO_STREAMS_MIN_PRODUCTS:
-            return self.apply_on_two_streams(x, expert_indices)
-        return self.apply_gathered(x, expert_indices)
+            return self.apply_on_two_streams(x, expert_indices, pairs)
+        return self.apply_gathered(x, expert_indices, pairs)
 
     def dequantizes(self, rows: int, dtype: mx.Dtype) -> bool:
         """Return whether to dequantize expert by expert: in prefill on a CPU."""
         many = not self.training and rows * self.products >= DEQUANTIZE_MIN_PRODUCTS
         return many and should_dequantize(rows // self.count, dtype)
 
-    def apply_gathered(self, x: mx.array, expert_indices: mx.array) -> mx.array:
+    def apply_gathered(
+        self, x: mx.array, expert_indices: mx.array, updates: PairUpdates | None = None
+    ) -> mx.array:
         """Multiply all rows at once, unsorted: -> (N, T, M)."""
         x = x[:, None, None]  # (N, 1, 1, M)
-        return self.feed_forward(x, lambda p, x: p(x, expert_indices)).squeeze(2)
+        y = self.feed_forward(x, lambda p, x: p(x, expert_indices), updates)
+        return y.squeeze(2)
 
-    def apply_on_two_streams(self, x: mx.array, expert_indices: mx.array) -> mx.array:
+    def apply_on_two_streams(
+        self, x: mx.array, expert_indices: mx.array, updates: PairUpdates | None = None
+    ) -> mx.array:
         """Do the same on two CPU streams: -> (N, T, M)."""
         half = expert_indices.shape[1] // 2
         if half == 0:
-            return self.apply_gathered(x, expert_indices)
-        with mx.stream(second_stream()):
-            second = self.apply_gathered(x, expert_indices[:, half:])
-        return mx.concatenate(
-            [self.apply_gathered(x, expert_indices[:, :half]), second], axis=1
-        )
+            return self.apply_gathered(x, expert_indices, updates)
 
-    def apply_sorted(self, x: mx.array, expert_indices: mx.array) -> mx.array:
+        def apply(part: slice) -> mx.array:
+            own = updates and updates[:, part]
+            return self.apply_gathered(x, expert_indices[:, part], own)
+
+        with mx.stream(second_stream()):
+            second = apply(slice(half, None))
+        return mx.concatenate([apply(slice(half)), second], axis=1)
+
+    def apply_sorted(
+        self, x: mx.array, expert_indices: mx.array, updates: PairUpdates | None = None
+    ) -> mx.array:
         """Sort the rows by expert for the gathered kernels: -> (N, T, M)."""
         N, T = expert_indices.shape
         order = mx.argsort(self.down_proj.stack_indices(expert_indices).flatten())
         ordered = expert_indices.flatten()[order]
         rows = x[order // T][:, None]  # (R, 1, M)
         y = self.feed_forward(
-            rows, lambda p, x: p(x, ordered, sorted_by_expert=True)
+            rows,
+            lambda p, x: p(x, ordered, sorted_by_expert=True),
+            updates and updates.take(order),
         ).squeeze(1)
         return y[mx.argsort(order)].reshape(N, T, -1)
 
-    def apply_one_by_one(self, x: mx.array, expert_indices: mx.array) -> mx.array:
+    def apply_one_by_one(
+        self,
+        x: mx.array,
+        expert_indices: mx.array,
+        updates: ExpertUpdates | None = None,
+    ) -> mx.array:
         """Dequantize one expert at a time and multiply with the BLAS: -> (N, T, M).
 
         Dequantizing is exact, so only the order of summation differs from the gathered
@@ -223,29 +255,41 @@ class Experts(nn.Module):
         experts = np.array(expert_indices).ravel()
         order = np.argsort(experts, kind="stable")
         bounds = np.searchsorted(experts[order], np.arange(self.count + 1)).tolist()
-        rows = x[mx.array(order // T)]  # (R, M)
+        tokens = order // T
+        rows = x[mx.array(tokens)]  # (R, M)
         parts = []
         for expert, (start, end) in enumerate(pairwise(bounds)):
             if start < end:
-                parts.append(self.apply_one(rows[start:end], expert))
+                own = updates and updates.one_expert(expert, tokens[start:end])
+                parts.append(self.apply_one(rows[start:end], expert, own))
                 mx.eval(parts[-1])
         inverse = np.argsort(order)
         return mx.concatenate(parts)[mx.array(inverse)].reshape(N, T, -1)
 
-    def apply_one(self, x: mx.array, expert: int) -> mx.array:
+    def apply_one(
+        self, x: mx.array, expert: int, updates: OneExpertUpdates | None = None
+    ) -> mx.array:
         """Run x (rows, M) through one expert -> (rows, M)."""
-        return self.feed_forward(x, lambda p, x: p.multiply_one(x, expert))
+        return self.feed_forward(x, lambda p, x: p.multiply_one(x, expert), updates)
 
     def feed_forward(
-        self, x: mx.array, multiply: Callable[[Projection, mx.array], mx.array]
+        self,
+        x: mx.array,
+        multiply: Callable[[Projection, mx.array], mx.array],
+        updates: PairUpdates | OneExpertUpdates | None = None,
     ) -> mx.array:
         """Run (..., M) through gate, up and down -> (..., M)."""
+
+        def project(name: str, x: mx.array) -> mx.array:
+            y = multiply(self[name], x)
+            return y if updates is None else updates.add(name, x, y)
+
         if self.packed:
-            z = multiply(self.gate_up_proj, x)
+            z = project("gate_up_proj", x)
             gate, up = z[..., 0::2], z[..., 1::2]
         else:
-            gate, up = multiply(self.gate_proj, x), multiply(self.up_proj, x)
-        return multiply(self.down_proj, swiglu(gate, up, self.limit))
+            gate, up = project("gate_proj", x), project("up_proj", x)
+        return project("down_proj", swiglu(gate, up, self.limit))
 
 
 def swiglu_plain(gate: mx.array, up: mx.array, limit: float) -> mx.array:

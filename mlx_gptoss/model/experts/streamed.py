@@ -21,6 +21,7 @@ import numpy as np
 from mlx_gptoss.errors import MemoryBudgetError
 from mlx_gptoss.format.config import ModelConfig, Quantization
 from mlx_gptoss.format.layout import Structure
+from mlx_gptoss.model.adapters.experts import ExpertUpdates
 from mlx_gptoss.model.device import use_gpu_paths
 from mlx_gptoss.model.experts.pool import PooledProjection
 from mlx_gptoss.model.experts.reader import ExpertReader, PendingReads, ReadRange
@@ -97,7 +98,11 @@ class StreamedExperts(Experts):
         )
 
     def __call__(
-        self, x: mx.array, expert_indices: mx.array, expert_weights: mx.array
+        self,
+        x: mx.array,
+        expert_indices: mx.array,
+        expert_weights: mx.array,
+        updates: ExpertUpdates | None = None,
     ) -> mx.array:
         """Return the weighted sum of each token's experts: (N, M)."""
         # A slot must not be overwritten while the device may read it. It reads slots
@@ -114,9 +119,9 @@ class StreamedExperts(Experts):
         needed = distinct_experts(expert_indices)
         if len(needed) <= self._slots.count:
             waited = self.load(needed)
-            y = self.apply_experts(x, expert_indices)
+            y = self.apply_experts(x, expert_indices, updates)
         else:
-            y, waited = self._apply_in_groups(x, expert_indices)
+            y, waited = self._apply_in_groups(x, expert_indices, updates)
         y = (expert_weights[:, None] @ y).squeeze(1)
         if len(x) > LAZY_MAX_TOKENS:
             mx.eval(y)
@@ -197,7 +202,7 @@ class StreamedExperts(Experts):
         return self.projections  # pyright: ignore[reportReturnType]
 
     def _apply_in_groups(
-        self, x: mx.array, expert_indices: mx.array
+        self, x: mx.array, expert_indices: mx.array, updates: ExpertUpdates | None
     ) -> tuple[mx.array, float]:
         """Apply more experts than there are slots: -> (N, T, M), seconds waited.
 
@@ -209,7 +214,8 @@ class StreamedExperts(Experts):
         rank = np.empty(self.count, np.int64)
         rank[list(chain.from_iterable(groups))] = np.arange(sum(map(len, groups)))
         order = np.argsort(rank[experts], kind="stable")
-        rows, ordered = x[mx.array(order // T)], experts[order]  # (R, M), (R,)
+        tokens, ordered = order // T, experts[order]  # (R,)
+        rows = x[mx.array(tokens)]  # (R, M)
         ends = np.cumsum([np.isin(ordered, group).sum() for group in groups])
         dequantize = self.dequantizes(experts.size, x.dtype)
         parts: list[mx.array] = []
@@ -224,7 +230,10 @@ class StreamedExperts(Experts):
             start, end = (ends[n - 1] if n else 0), ends[n]
             try:
                 y = self._apply_group(
-                    rows[start:end], ordered[start:end], dequantize=dequantize
+                    rows[start:end],
+                    ordered[start:end],
+                    updates and updates.of(tokens[start:end]),
+                    dequantize=dequantize,
                 )
                 mx.eval(y)
             except BaseException:
@@ -255,7 +264,12 @@ class StreamedExperts(Experts):
         return self._start_load(missing, keep) if missing else None
 
     def _apply_group(
-        self, x: mx.array, experts: np.ndarray, *, dequantize: bool
+        self,
+        x: mx.array,
+        experts: np.ndarray,
+        updates: ExpertUpdates | None,
+        *,
+        dequantize: bool,
     ) -> mx.array:
         """Apply experts (R,), sorted, to the rows of x (R, M) -> (R, M)."""
         if dequantize:  # like `apply_one_by_one`, so that the sums are bit-equal
@@ -263,13 +277,16 @@ class StreamedExperts(Experts):
             bounds = [0, *cuts.tolist(), len(experts)]
             parts = []
             for start, end in pairwise(bounds):
-                parts.append(self.apply_one(x[start:end], int(experts[start])))
+                expert = int(experts[start])
+                own = updates and updates.one_expert(expert, np.arange(start, end))
+                parts.append(self.apply_one(x[start:end], expert, own))
                 mx.eval(parts[-1])
             return mx.concatenate(parts)
-        expert_indices = mx.array(experts.astype(np.uint32))
+        expert_indices = mx.array(experts.astype(np.uint32))[:, None]
+        pairs = updates and updates.pairs(expert_indices)
         if use_gpu_paths() and len(experts) >= SORT_MIN_ROWS:
-            return self.apply_sorted(x, expert_indices[:, None]).squeeze(1)
-        return self.apply_gathered(x, expert_indices[:, None]).squeeze(1)
+            return self.apply_sorted(x, expert_indices, pairs).squeeze(1)
+        return self.apply_gathered(x, expert_indices, pairs).squeeze(1)
 
 
 def distinct_experts(expert_indices: mx.array) -> list[int]:

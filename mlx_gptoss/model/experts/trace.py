@@ -21,6 +21,7 @@ from safetensors.numpy import save
 
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.files import write
+from mlx_gptoss.model.adapters.experts import ExpertUpdates
 from mlx_gptoss.model.experts.resident import Experts
 from mlx_gptoss.model.gpt_oss import GptOss
 
@@ -58,10 +59,14 @@ class RecordingExperts(nn.Module):
         )
 
     def __call__(
-        self, x: mx.array, expert_indices: mx.array, expert_weights: mx.array
+        self,
+        x: mx.array,
+        expert_indices: mx.array,
+        expert_weights: mx.array,
+        updates: ExpertUpdates | None = None,
     ) -> mx.array:
         self._record(expert_indices)
-        return self.experts(x, expert_indices, expert_weights)
+        return self.experts(x, expert_indices, expert_weights, updates)
 
 
 class Recorder:
