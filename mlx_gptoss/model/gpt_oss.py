@@ -323,9 +323,8 @@ class GptOss(nn.Module):
     def set_adapters(self, source: UpdateSource | None) -> None:
         """Load the adapters of a stack instead of those loaded so far; None: none.
 
-        Their slots are what `hidden` and `logits` take. Evaluates.
+        Their slots are what `hidden` and `logits` take. Evaluates. Peak: both.
         """
-        self._updates = None  # gives its memory back first
         self._updates = source and source.arrange(self.structure)
 
     def hidden(

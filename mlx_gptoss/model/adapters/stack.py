@@ -23,6 +23,7 @@ from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.format.layout import Structure
 from mlx_gptoss.model.adapters.adapter import Adapter, LowRank, require_fit
 from mlx_gptoss.model.adapters.arrange import arrange_updates
+from mlx_gptoss.model.device import on_gpu
 
 NO_ADAPTER = 0
 
@@ -106,8 +107,9 @@ class StackedUpdates:
 class AdapterStack:
     """Adapters to be loaded into a model; the first one has slot 1.
 
-    They are kept in memory as `dtype`, and multiplied in it. Raises CheckpointError if
-    two have one name, or if one does not fit the model.
+    On a GPU they are kept in memory as `dtype`, and multiplied in it; on a CPU always
+    as float32, the only dtype of its gathered products. Raises CheckpointError if two
+    have one name, or if one does not fit the model.
     """
 
     def __init__(
@@ -119,7 +121,7 @@ class AdapterStack:
     ) -> None:
         self.adapters = tuple(adapters)
         self._config = config
-        self._dtype = dtype
+        self._dtype = dtype if on_gpu() else mx.float32
         names = [adapter.name for adapter in self.adapters]
         for name in names:
             if names.count(name) > 1:

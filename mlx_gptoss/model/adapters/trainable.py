@@ -10,8 +10,9 @@ While they are attached, all rows use them unless `adapters=[0]` is given. Knows
 of losses, optimizers or files.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -113,6 +114,24 @@ class TrainableUpdates(nn.Module):
         updates = self.low_rank()
         mx.eval([(update.a, update.b) for update in updates.values()])
         return Adapter(name, updates_digest(updates, base), updates)
+
+    def recomputed(self, function: Callable[..., mx.array]) -> Callable[..., mx.array]:
+        """Return a function of arrays that is computed again for its gradient.
+
+        `mx.checkpoint` alone would lose the gradients of these parameters, which the
+        function uses and does not take.
+        """
+
+        @mx.checkpoint
+        def run(parameters: Any, *arrays: mx.array) -> mx.array:
+            before = self.trainable_parameters()
+            self.update(parameters)
+            try:
+                return function(*arrays)
+            finally:
+                self.update(before)
+
+        return lambda *arrays: run(self.trainable_parameters(), *arrays)
 
     @contextmanager
     def attached(self, model: GptOss) -> Iterator[None]:

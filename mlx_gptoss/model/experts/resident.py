@@ -196,9 +196,16 @@ class Experts(nn.Module):
         return self.apply_gathered(x, expert_indices, pairs)
 
     def dequantizes(self, rows: int, dtype: mx.Dtype) -> bool:
-        """Return whether to dequantize expert by expert: in prefill on a CPU."""
-        many = not self.training and rows * self.products >= DEQUANTIZE_MIN_PRODUCTS
-        return many and should_dequantize(rows // self.count, dtype)
+        """Return whether to dequantize expert by expert: in prefill on a CPU.
+
+        In training only dense experts are multiplied one by one: what numpy decodes
+        has no gradient, and would be kept for every layer.
+        """
+        many = rows * self.products >= DEQUANTIZE_MIN_PRODUCTS
+        able = not self.training or all(
+            projection.quantization is None for projection in self.projections.values()
+        )
+        return many and able and should_dequantize(rows // self.count, dtype)
 
     def apply_gathered(
         self, x: mx.array, expert_indices: mx.array, updates: PairUpdates | None = None
@@ -262,7 +269,8 @@ class Experts(nn.Module):
             if start < end:
                 own = updates and updates.one_expert(expert, tokens[start:end])
                 parts.append(self.apply_one(rows[start:end], expert, own))
-                mx.eval(parts[-1])
+                if not self.training:
+                    mx.eval(parts[-1])
         inverse = np.argsort(order)
         return mx.concatenate(parts)[mx.array(inverse)].reshape(N, T, -1)
 
