@@ -198,7 +198,7 @@ def test_a_loss_computed_again_keeps_the_gradient_of_the_head() -> None:
 
 
 def test_dense_experts_multiplied_one_by_one_have_the_same_gradients() -> None:
-    model = build(CONFIG, merged(TENSORS, {}) | dense_experts())
+    model = build(CONFIG, dense_tensors())
     experts = model.model.layers[1].mlp.experts
     model.train()
     draw = np.random.default_rng(1)
@@ -214,15 +214,11 @@ def test_dense_experts_multiplied_one_by_one_have_the_same_gradients() -> None:
     )
 
 
-def dense_experts() -> dict[str, np.ndarray]:
-    """Return experts of no update as (E, in, out), float32."""
-    found: dict[str, np.ndarray] = {}
-    for n in range(CONFIG["num_hidden_layers"]):
-        for module in EXPERTS:
-            path = f"model.layers.{n}.{module}"
-            weight, _ = oracle.expert_tensors(TENSORS, path)
-            found[path] = weight.swapaxes(1, 2).astype(np.float32)
-    return found
+def dense_tensors() -> dict[str, np.ndarray]:
+    """Return the tensors with dense experts, (E, in, out)."""
+    nothing = random_updates(CONFIG, 1, EXPERTS)
+    nothing = {path: (a, 0 * b) for path, (a, b) in nothing.items()}
+    return {name: x.astype(np.float32) for name, x in merged(TENSORS, nothing).items()}
 
 
 def test_adamw_steps_as_its_paper_says() -> None:
