@@ -105,9 +105,7 @@ class Attention(nn.Module):
         y = y.reshape(B, L, H * D)
         return updated(self.o_proj(y), y, updates, "self_attn.o_proj")
 
-    def project_qkv(
-        self, x: mx.array, updates: LayerUpdates | None = None
-    ) -> mx.array:
+    def project_qkv(self, x: mx.array, updates: LayerUpdates | None = None) -> mx.array:
         """Project to q, k and v side by side: (B, L, M) -> (B, L, (H + 2 Hk) D)."""
         if self.fused:
             return updated(self.qkv_proj(x), x, updates, "self_attn.qkv_proj")
@@ -325,7 +323,7 @@ class GptOss(nn.Module):
 
         Their slots are what `hidden` and `logits` take. Evaluates. Peak: both.
         """
-        self._updates = source and source.arrange(self.structure)
+        self._updates = None if source is None else source.arrange(self.structure)
 
     def hidden(
         self,

@@ -68,7 +68,8 @@ def test_rows_decoded_together_have_the_logits_of_their_own_adapter(
             mx.eval(MODEL.hidden(prompt, cache, last=True, adapters=[slot]))
         steps = []
         for n in range(4):
-            tokens = mx.array([row[length + n] for row, length in zip(rows, lengths, strict=True)])
+            ends = zip(rows, lengths, strict=True)
+            tokens = mx.array([int(row[length + n]) for row, length in ends])
             hidden = MODEL.hidden(tokens[None], caches, adapters=slots)
             steps.append(np.array(MODEL.logits(hidden, adapters=slots)[0]))
     found = np.stack(steps, axis=1)  # (R, 4, V)
@@ -94,7 +95,9 @@ def test_prompts_and_tokens_of_different_adapters_share_a_pass(
             if start:
                 prompt = mx.array(row[None, :start])
                 mx.eval(MODEL.hidden(prompt, cache, last=True, adapters=[slot]))
-        packed = np.concatenate([row[start:] for row, start in zip(rows, starts, strict=True)])
+        packed = np.concatenate(
+            [row[start:] for row, start in zip(rows, starts, strict=True)]
+        )
         hidden = MODEL.hidden(
             mx.array(packed[None]), caches, lengths=lengths, last=last, adapters=slots
         )

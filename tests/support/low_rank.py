@@ -1,8 +1,8 @@
 """Random adapters in numpy, and the dense model that has them in its weights.
 
-    updates = random_updates(config, seed=1)             # path: (a, b)
-    adapter = as_adapter("mine", updates)
-    expected = oracle.logits(merged(tensors, config, updates), config, ids)
+updates = random_updates(config, seed=1)             # path: (a, b)
+adapter = as_adapter("mine", updates)
+expected = oracle.logits(merged(tensors, config, updates), config, ids)
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,9 +33,7 @@ def weight_shape(config: Mapping[str, Any], module: str) -> tuple[int, ...]:
         config[key] for key in ("hidden_size", "intermediate_size", "num_local_experts")
     )
     D = config["head_dim"]
-    Q, K = (
-        config[key] * D for key in ("num_attention_heads", "num_key_value_heads")
-    )
+    Q, K = (config[key] * D for key in ("num_attention_heads", "num_key_value_heads"))
     return {
         "self_attn.q_proj": (Q, M),
         "self_attn.k_proj": (K, M),
@@ -61,7 +59,9 @@ def random_updates(
     layers = range(config["num_hidden_layers"]) if layers is None else layers
     found: Updates = {}
     for module in modules:
-        prefixes = [""] if module == "lm_head" else [f"model.layers.{n}." for n in layers]
+        prefixes = (
+            [""] if module == "lm_head" else [f"model.layers.{n}." for n in layers]
+        )
         *experts, outputs, inputs = weight_shape(config, module)
         for prefix in prefixes:
             a = draw.standard_normal((*experts, inputs, rank)) / inputs**0.5

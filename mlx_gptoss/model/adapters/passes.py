@@ -1,8 +1,8 @@
 """Updates of one forward pass: which rows use which adapter, layer by layer.
 
-    active = activate(updates, adapters)          # None: not one operation more
-    rows = active.for_rows(lengths)
-    y = updated(self.o_proj(x), x, rows.layer(3), "self_attn.o_proj")
+active = activate(updates, adapters)          # None: not one operation more
+rows = active.for_rows(lengths)
+y = updated(self.o_proj(x), x, rows.layer(3), "self_attn.o_proj")
 """
 
 from collections.abc import Callable, Mapping, Sequence

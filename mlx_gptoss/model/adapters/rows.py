@@ -28,11 +28,18 @@ class RowSlots:
         self.one: int | None = distinct[0] if len(distinct) == 1 else None
         self.present = [slot for slot in distinct if slot != NO_ADAPTER]
         self._masks: dict[int, mx.array] = {}
+        self._places: dict[tuple[int, ...], mx.array] = {}
 
     @cached_property
     def array(self) -> mx.array:
         """The slots: (N,) uint32."""
         return mx.array(self.slots)
+
+    def places(self, starts: tuple[int, ...]) -> mx.array:
+        """Return the places of the rows' matrices in a stack: (N,) uint32."""
+        if starts not in self._places:
+            self._places[starts] = mx.array(np.array(starts, np.uint32)[self.slots])
+        return self._places[starts]
 
     def mask(self, slot: int) -> mx.array | None:
         """Return (N, 1) float32, 1 for the rows of a slot; None if all are."""
@@ -63,7 +70,8 @@ def add_updates(
     ]
     if len(found) > 1 and len(x) <= GATHER_MAX_ROWS:
         assert update.stacked is not None
-        y = add_gathered(update.stacked, slots.array, x[:, None], y[:, None])
+        places = slots.places(update.starts)
+        y = add_gathered(update.stacked, places, x[:, None], y[:, None])
     else:
         y = add_masked(found, slots, x, y)
     return y.reshape(shape)

@@ -142,7 +142,7 @@ class AdapterStack:
         return self._slots[name]
 
     def nbytes(self, structure: Structure) -> int:
-        """Return the bytes that a model of this structure will hold; evaluates nothing."""
+        """Return the bytes that a model will hold; evaluates nothing."""
         layers = self._arranged(structure)
         modules = [one for layer in layers.values() for one in layer.values()]
         return sum(array.nbytes for one in modules for array in one.arrays)
@@ -175,16 +175,22 @@ def stack_slots(updates: Sequence[LowRank | None], dtype: mx.Dtype) -> SlotUpdat
     """Stack the updates of slots 1, 2, ... of one module; evaluates nothing."""
     present = [update for update in updates if update is not None]
     if len(present) < 2:
-        parts = (x and LowRank(x.a.astype(dtype), x.b.astype(dtype)) for x in updates)
-        return SlotUpdates((None, *parts))
+        own = [x and LowRank(x.a.astype(dtype), x.b.astype(dtype)) for x in updates]
+        return SlotUpdates((None, *own))
     rank = max(update.rank for update in present)
-    counts = [0 if x is None else x.a.size // (x.a.shape[-1] * x.a.shape[-2]) for x in updates]
+    counts = [
+        0 if x is None else x.a.size // (x.a.shape[-1] * x.a.shape[-2]) for x in updates
+    ]
     ends = list(accumulate(counts, initial=1))
     a, b = [], []
     for update in present:
         inputs, own, outputs = *update.a.shape[-2:], update.b.shape[-1]
-        wide = mx.pad(update.a.reshape(-1, inputs, own), [(0, 0), (0, 0), (0, rank - own)])
-        tall = mx.pad(update.b.reshape(-1, own, outputs), [(0, 0), (0, rank - own), (0, 0)])
+        wide = mx.pad(
+            update.a.reshape(-1, inputs, own), [(0, 0), (0, 0), (0, rank - own)]
+        )
+        tall = mx.pad(
+            update.b.reshape(-1, own, outputs), [(0, 0), (0, rank - own), (0, 0)]
+        )
         a.append(wide.astype(dtype))
         b.append(tall.astype(dtype))
     stacked = LowRank(

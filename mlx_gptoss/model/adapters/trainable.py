@@ -97,7 +97,9 @@ class TrainableUpdates(nn.Module):
         }
         if found != own:
             differing = sorted(
-                path for path in found.keys() | own.keys() if found.get(path) != own.get(path)
+                path
+                for path in found.keys() | own.keys()
+                if found.get(path) != own.get(path)
             )
             raise ConfigError(
                 f"the adapter differs from what is trained, first in `{differing[0]}`: "
@@ -127,7 +129,7 @@ class TrainableUpdates(nn.Module):
             before = self.trainable_parameters()
             self.update(parameters)
             try:
-                return function(*arrays)
+                return function(*map(without_gradient_of_integers, arrays))
             finally:
                 self.update(before)
 
@@ -167,6 +169,11 @@ class TrainableUpdates(nn.Module):
         return AttachedUpdates(self, structure)
 
 
+def without_gradient_of_integers(x: mx.array) -> mx.array:
+    """Return an array, of which no gradient is asked if it has none."""
+    return x if mx.issubdtype(x.dtype, mx.floating) else mx.stop_gradient(x)
+
+
 class AttachedUpdates:
     """The updates of slot 1, made anew from the parameters for each pass."""
 
@@ -183,9 +190,7 @@ class AttachedUpdates:
 
     def layers(self) -> dict[int, dict[str, SlotUpdates]]:
         source = self._source
-        arranged = arrange_updates(
-            source.low_rank(), source.config, self._structure
-        )
+        arranged = arrange_updates(source.low_rank(), source.config, self._structure)
         return {
             layer: {name: SlotUpdates((None, one)) for name, one in modules.items()}
             for layer, modules in arranged.items()
