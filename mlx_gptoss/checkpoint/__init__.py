@@ -8,7 +8,7 @@ folder.py              find config, index and shards; json_files.py reads small 
 safetensors_header.py  read and check the header of one file
 matching.py            match stored tensors with those the config demands
 mismatch.py            explain why they differ; tool_signatures.py: names of other tools
-adapters.py            recognize LoRA adapters
+adapters/              LoRA adapters: recognize, read and write
 parameters.py          arrays in memory and their stored tensors
 load.py                fill a model: tensor_reads.py reads, mapping.py maps files
 expert_records.py      where each expert is stored, for streaming

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_gptoss.checkpoint.adapters import adapter_files, describe_adapter
+from mlx_gptoss.checkpoint.adapters.recognize import adapter_files, describe_adapter
 from mlx_gptoss.checkpoint.json_files import read_json
 from mlx_gptoss.checkpoint.safetensors_header import StoredTensor, read_header
 from mlx_gptoss.errors import CheckpointError, ConfigError

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from mlx_gptoss.checkpoint.adapters import adapter_files
+from mlx_gptoss.checkpoint.adapters.recognize import adapter_files
 from mlx_gptoss.checkpoint.checkpoint import Checkpoint
 from mlx_gptoss.checkpoint.json_files import read_json_or_empty
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
@@ -92,7 +92,7 @@ def list_file_notices(checkpoint: Checkpoint) -> list[str]:
 def list_warnings(checkpoint: Checkpoint) -> list[str]:
     """Return the notices about what may degrade answers."""
     found = [
-        f"`{path.name}` beside the model is not applied: merge it into the model"
+        f"`{path.name}` beside the model is not applied: use it with `-a FOLDER`"
         for path in adapter_files(checkpoint.folder)
         if path not in checkpoint.files
     ]

@@ -67,6 +67,17 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the `__metadata__` of a file whose header is valid; {} for none."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        text = read_header_text(file.read(LENGTH_BYTES), file, size, path)
+    found = parse_entries(text, path).get("__metadata__")
+    if not isinstance(found, dict):
+        return {}
+    return {key: value for key, value in found.items() if isinstance(value, str)}
+
+
 def read_header_text(length_bytes: bytes, file: Any, size: int, path: Path) -> bytes:
     """Check the length, then read that many bytes of JSON."""
     if length_bytes == LFS_POINTER:

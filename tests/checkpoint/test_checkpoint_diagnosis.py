@@ -46,7 +46,7 @@ CASES: dict[str, tuple[Case, str]] = {
     # adapters and what is left of them
     "peft": (
         adapter(PEFT, "adapter_model.safetensors"),
-        "is a LORA adapter of PEFT for `openai/gpt-oss-20b`, not a model: merge it",
+        "is a LORA adapter of PEFT for `openai/gpt-oss-20b`, not a model: run its",
     ),
     "peft-with-config": (
         adapter(PEFT, "adapter_model.safetensors", config=True),
@@ -63,7 +63,7 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "mlx-lm-adapter": (
         adapter(MLX_LM, "adapters.safetensors"),
-        "`mlx_lm.fuse --model openai/gpt-oss-20b --adapter-path",
+        "`mlx-gptoss chat -m openai/gpt-oss-20b -a ",
     ),
     "lora-leftovers": (
         with_tensors(Q_PROJ.replace("weight", "lora_A.weight")),
