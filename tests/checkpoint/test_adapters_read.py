@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlx_gptoss.model.adapters import LowRank
-from mlx_gptoss.model.adapters.adapter import updates_digest
 
 from mlx_gptoss.checkpoint.adapters import (
     StoredAdapter,
@@ -21,6 +19,8 @@ from mlx_gptoss.checkpoint.adapters import (
 from mlx_gptoss.checkpoint.adapters.digest import config_digest
 from mlx_gptoss.checkpoint.adapters.settings import PeftSettings
 from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.model.adapters import LowRank
+from mlx_gptoss.model.adapters.adapter import updates_digest
 from tests.support.adapter_files import (
     Lora,
     Tensors,
