@@ -2,15 +2,20 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mlx_gptoss.model.adapters import AdapterStack
+from mlx_gptoss.model.adapters import AdapterStack, LowRank
+from mlx_gptoss.model.adapters.experts import PREFIX, ExpertUpdates
 from mlx_gptoss.model.adapters.passes import LayerUpdates, activate
-from mlx_gptoss.model.adapters.rows import GATHER_MAX_ROWS
+from mlx_gptoss.model.adapters.rows import GATHER_MAX_ROWS, RowSlots, add_updates
+from mlx_gptoss.model.adapters.stack import stack_slots
 from mlx_gptoss.model.device import forced_gpu_paths
 from mlx_gptoss.model.gpt_oss import GptOss
 from tests.support import oracle
@@ -45,8 +50,13 @@ def load_several(model: GptOss, several: Sequence[Updates] = SEVERAL) -> None:
     model.set_adapters(AdapterStack(model.config, adapters))
 
 
+@cache
+def with_adapter(slot: int) -> dict[str, np.ndarray]:
+    return merged(TENSORS, [NONE, *SEVERAL][slot])
+
+
 def expected_rows(ids: np.ndarray, slot: int) -> np.ndarray:
-    return oracle.logits(merged(TENSORS, [NONE, *SEVERAL][slot]), CONFIG, ids.tolist())
+    return oracle.logits(with_adapter(slot), CONFIG, ids.tolist())
 
 
 @pytest.mark.parametrize("paths", ["cpu", "gpu"])
@@ -191,3 +201,59 @@ def updates_of(model: GptOss, slots: Sequence[int]) -> LayerUpdates:
     updates = active.for_rows([10] * len(slots)).layer(0)
     assert updates is not None
     return updates
+
+
+def test_activations_keep_their_dtype() -> None:
+    model = build(CONFIG, TENSORS, mx.bfloat16)
+    load_several(model)
+    ids = mx.array(np.random.default_rng(3).integers(0, 301, (2, 9)))
+    slots = [1, 2]
+    hidden = model.hidden(ids, adapters=slots)
+    assert hidden.dtype == mx.bfloat16
+    found = np.array(model.logits(hidden, adapters=slots))
+    load_several(MODEL)
+    expected = np.array(MODEL(ids, adapters=slots))
+    plain = np.array(MODEL(ids))
+    error, moved = (np.abs(x - expected).mean() for x in (found, plain))
+    assert error < moved / 4  # of rounding, and of the adapters
+
+
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_every_row_gets_the_product_of_its_own_slot(data: st.DataObject) -> None:
+    """Any slots of any rows, few or many, of any ranks, some without an update."""
+    count = data.draw(st.integers(1, 4), "adapters")
+    ranks = data.draw(st.lists(st.integers(0, 5), min_size=count, max_size=count))
+    rows = data.draw(st.integers(1, 2 * GATHER_MAX_ROWS))
+    draw = np.random.default_rng(data.draw(st.integers(0, 99), "seed"))
+    experts = data.draw(st.sampled_from([0, 3]))
+    used = draw.integers(0, count + 1, rows)
+    shape = (experts,) if experts else ()
+    parts = [
+        LowRank(
+            mx.array(draw.normal(size=(*shape, 6, rank)), mx.float32),
+            mx.array(draw.normal(size=(*shape, rank, 4)), mx.float32),
+        )
+        if rank
+        else None
+        for rank in ranks
+    ]
+    x, y = draw.normal(size=(rows, 6)), draw.normal(size=(rows, 4))
+    given_x, given_y = mx.array(x, mx.float32), mx.array(y, mx.float32)
+    update, slots = stack_slots(parts, mx.float32), RowSlots(used)
+    if experts:
+        chosen = draw.integers(0, experts, (rows, 2))
+        pairs = ExpertUpdates({f"{PREFIX}one": update}, slots).pairs(mx.array(chosen))
+        both = mx.broadcast_to(given_y[:, None, None], (rows, 2, 1, 4))
+        found = pairs.add("one", given_x[:, None, None], both).squeeze(2)
+        y = np.repeat(y[:, None], 2, axis=1)
+    else:
+        chosen = None
+        found = add_updates(update, slots, given_x, given_y)
+    for row, slot in enumerate(used):
+        part = parts[slot - 1] if slot else None
+        if part is None:
+            continue
+        delta = np.array(part.a, np.float64) @ np.array(part.b, np.float64)
+        y[row] += x[row] @ (delta if chosen is None else delta[chosen[row]])
+    np.testing.assert_allclose(np.array(found), y, atol=1e-4)

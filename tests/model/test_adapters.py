@@ -86,12 +86,13 @@ def test_logits_are_those_of_the_weights_with_the_product_added(chosen: str) -> 
     assert np.abs(expected - oracle.logits(TENSORS, CONFIG, IDS)).max() > 0.05
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_every_way_of_feeding_gives_them(way: str) -> None:
+def test_every_way_of_feeding_gives_them() -> None:
     updates = random_updates(CONFIG, 2)
     (slot,) = loaded(MODEL, updates)
     expected = oracle.logits(merged(TENSORS, updates), CONFIG, IDS)
-    assert np.abs(fed(MODEL, IDS, WAYS[way], slot) - expected).max() < TOLERANCE
+    for way, sizes in WAYS.items():
+        error = np.abs(fed(MODEL, IDS, sizes, slot) - expected).max()
+        assert error < TOLERANCE, way
 
 
 def test_an_adapter_of_some_layers_changes_those_only() -> None:
@@ -101,8 +102,7 @@ def test_an_adapter_of_some_layers_changes_those_only() -> None:
     assert np.abs(fed(MODEL, IDS, WAYS["in chunks"], slot) - expected).max() < TOLERANCE
 
 
-@pytest.mark.parametrize("chunk", [1, 45])
-def test_several_loaded_adapters_do_not_mix(chunk: int) -> None:
+def test_several_loaded_adapters_do_not_mix() -> None:
     """Of different ranks, in different modules and layers, one active at a time."""
     several = [
         random_updates(CONFIG, 5, ATTENTION, rank=3),
@@ -110,10 +110,11 @@ def test_several_loaded_adapters_do_not_mix(chunk: int) -> None:
         random_updates(CONFIG, 7, (*EXPERTS, *LM_HEAD), rank=1, layers=[0, 2]),
     ]
     slots = loaded(MODEL, *several)
-    sizes = [chunk] * (45 // chunk)
+    ids = IDS[:15]
     for updates, slot in zip([{}, *several], [0, *slots], strict=True):
-        expected = oracle.logits(merged(TENSORS, updates), CONFIG, IDS)
-        assert np.abs(fed(MODEL, IDS, sizes, slot) - expected).max() < TOLERANCE
+        expected = oracle.logits(merged(TENSORS, updates), CONFIG, ids)
+        found = fed(MODEL, ids, [12, 1, 1, 1], slot)
+        assert np.abs(found - expected).max() < TOLERANCE
 
 
 @pytest.mark.parametrize("layout", WRITERS)
