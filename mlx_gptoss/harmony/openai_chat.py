@@ -87,7 +87,10 @@ def read_tool(entry: Any, where: str = "a tool") -> m.ToolDescription:
     parameters = function.get("parameters")
     if parameters is not None:
         parameters = _mapping(parameters, f"`parameters` of {where}")
-    return m.ToolDescription(name, function.get("description") or "", parameters)
+    description = function.get("description")
+    if not isinstance(description, str | None):
+        raise PromptError(f"`description` of {where} is not text")
+    return m.ToolDescription(name, description or "", parameters)
 
 
 def _take(
@@ -157,7 +160,10 @@ def _calls(one: Json, where: str) -> list[tuple[Json, str]]:
     if not one.get("tool_calls") and one.get("function_call"):
         path = f"{where}.function_call"
         return [({"function": _mapping(one["function_call"], path)}, path)]
-    entries = enumerate(one.get("tool_calls") or ())
+    given = one.get("tool_calls") or ()
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise PromptError(f"`tool_calls` of {where} is not a list")
+    entries = enumerate(given)
     found = [(entry, f"{where}.tool_calls[{at}]") for at, entry in entries]
     return [(_mapping(entry, path), path) for entry, path in found]
 

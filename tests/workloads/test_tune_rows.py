@@ -4,12 +4,18 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlx_gptoss.errors import PromptError
+from mlx_gptoss.workloads.tune.documents import Renderer
 from mlx_gptoss.workloads.tune.examples import TrainingExample
 from mlx_gptoss.workloads.tune.row_forms import read_example
 from mlx_gptoss.workloads.tune.settings import CorpusSettings
+from tests.support.tune_conversations import chat_row, harmony_row, talks
+from tests.support.vocabulary import O200k
 
+VOCABULARY = O200k()
 SETTINGS = CorpusSettings()
 ASKED = {"role": "user", "content": "q"}
 ANSWERED = {"role": "assistant", "content": "f"}
@@ -125,7 +131,7 @@ WRONG: dict[str, tuple[Any, str]] = {
                 }
             ]
         },
-        "`tools` that are not openai_harmony's",
+        "`tools` that is no JSON object",
     ),
 }
 
@@ -164,3 +170,52 @@ def test_a_conversation_may_end_with_a_call() -> None:
     messages = example([ASKED, called({})]).messages
 
     assert messages[-1].recipient == "functions.get_weather"
+
+
+KEYS = [
+    *("messages", "prompt", "completion", "text", "tools", "functions", "weight"),
+    *("role", "content", "thinking", "tool_calls", "function", "name", "arguments"),
+    *("channel", "recipient", "content_type", "author", "type", "date", "tool_call_id"),
+    *("reasoning_effort", "model_identity", "response_format", "chat_template_kwargs"),
+    *("instructions", "channel_config", "valid_channels", "parameters", "description"),
+]
+WORDS = [
+    *("user", "assistant", "system", "developer", "tool", "final", "analysis", "text"),
+    *("system_content", "developer_content", "functions.f", "low", "{}", "[]", ""),
+]
+odd_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from(WORDS),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@st.composite
+def odd_rows(draw: st.DrawFn) -> Any:
+    """Draw a good row with one value, at any depth, replaced."""
+    write = draw(st.sampled_from([chat_row, harmony_row]))
+    row: Any = json.loads(json.dumps(write(draw(talks()))))
+    inner: Any = row
+    while True:
+        places = list(inner) if isinstance(inner, dict) else range(len(inner))
+        place = draw(st.sampled_from(places))
+        nested = isinstance(inner[place], dict | list) and inner[place]
+        if not nested or draw(st.integers(0, 4)) == 0:
+            inner[place] = draw(odd_values)
+            return row
+        inner = inner[place]
+
+
+@settings(deadline=None, max_examples=100)
+@given(odd_rows() | odd_values | st.dictionaries(st.sampled_from(KEYS), odd_values))
+def test_any_row_is_read_or_refused(row: Any) -> None:
+    renderer = Renderer(VOCABULARY, SETTINGS)
+    try:
+        documents = renderer.documents(read_example(row, SETTINGS))
+    except PromptError as error:
+        assert str(error)
+    else:
+        assert all(not document.learned[0] for document in documents)

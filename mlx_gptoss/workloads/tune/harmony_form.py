@@ -8,6 +8,7 @@ which fills in what a system content lacks. Raises PromptError.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from mlx_gptoss.errors import PromptError
@@ -15,6 +16,7 @@ from mlx_gptoss.harmony import messages as m
 from mlx_gptoss.harmony.json_text import Json
 
 HEADER_FIELDS = ("channel", "recipient", "content_type")
+KINDS = {str: "text", list: "list", Mapping: "JSON object"}
 SYSTEM, DEVELOPER, TEXT = "system_content", "developer_content", "text"
 
 
@@ -63,9 +65,9 @@ def _content(one: Json, where: str) -> m.Content:
     if kinds == [DEVELOPER]:
         return _developer(parts[0], where)
     whole = isinstance(content, list) and len(parts) == len(content)
-    texts = [part.get("text") for part in parts]
-    readable = set(kinds) == {TEXT} and all(isinstance(text, str) for text in texts)
-    if not (whole and readable):
+    texts = [part.get("text") for part in parts if part.get("type") == TEXT]
+    only_texts = len(texts) == len(parts) > 0
+    if not (whole and only_texts and all(isinstance(text, str) for text in texts)):
         raise PromptError(
             f"{where} has a `content` that is neither text nor one of openai_harmony's "
             "contents"
@@ -74,17 +76,19 @@ def _content(one: Json, where: str) -> m.Content:
 
 
 def _system(part: Json, where: str) -> m.SystemContent:
-    effort = part.get("reasoning_effort", "medium")
-    channels = part.get("channel_config", {"valid_channels": list(m.CHANNELS)})
+    read = partial(_field, part, where)
+    channels = read("channel_config", Mapping, {"valid_channels": list(m.CHANNELS)})
     if channels is not None and channels.get("channel_required") is False:
         raise PromptError(f"{where} does not require a channel, as gpt-oss must")
+    effort = read("reasoning_effort", str, "medium")
+    valid = _field(channels or {}, where, "valid_channels", list, [])
     return m.SystemContent(
-        identity=part.get("model_identity", m.IDENTITY),
-        knowledge_cutoff=part.get("knowledge_cutoff", m.KNOWLEDGE_CUTOFF),
-        conversation_date=part.get("conversation_start_date"),
-        effort=None if effort is None else str(effort).lower(),  # pyright: ignore[reportArgumentType] - checked
+        identity=read("model_identity", str, m.IDENTITY),
+        knowledge_cutoff=read("knowledge_cutoff", str, m.KNOWLEDGE_CUTOFF),
+        conversation_date=read("conversation_start_date", str),
+        effort=None if effort is None else effort.lower(),  # pyright: ignore[reportArgumentType] - checked
         namespaces=tuple(_namespaces(part, where).values()),
-        channels=tuple((channels or {}).get("valid_channels", ())),
+        channels=tuple(map(str, valid or ())),
     )
 
 
@@ -95,30 +99,40 @@ def _developer(part: Json, where: str) -> m.DeveloperContent:
         raise PromptError(
             f"{where} describes `functions`, which no prompt of ours does"
         )
-    return m.DeveloperContent(
-        part.get("instructions"), functions.tools, tuple(namespaces.values())
-    )
+    instructions = _field(part, where, "instructions", str)
+    return m.DeveloperContent(instructions, functions.tools, tuple(namespaces.values()))
 
 
 def _namespaces(part: Json, where: str) -> dict[str, m.ToolNamespace]:
     """Return the namespaces of tools by name."""
-    given: Any = part.get("tools") or {}
-    if not isinstance(given, Mapping):
-        raise PromptError(f"{where} has `tools` that are not openai_harmony's")
-    try:
-        return {
-            name: m.ToolNamespace(
-                one.get("name", name),
-                one.get("description"),
-                tuple(map(_tool, one.get("tools", ()))),
-            )
-            for name, one in given.items()
-        }
-    except (AttributeError, KeyError, TypeError) as error:
-        raise PromptError(f"{where} has a tool that cannot be read: {error}") from error
+    found: dict[str, m.ToolNamespace] = {}
+    given = _field(part, where, "tools", Mapping, {}) or {}
+    for name in given:
+        one = _field(given, where, name, Mapping) or {}
+        tools = _field(one, where, "tools", list, []) or ()
+        found[name] = m.ToolNamespace(
+            _field(one, where, "name", str, name) or name,
+            _field(one, where, "description", str),
+            tuple(_tool(tool, where) for tool in tools),
+        )
+    return found
 
 
-def _tool(one: Json) -> m.ToolDescription:
+def _tool(one: Any, where: str) -> m.ToolDescription:
+    if not isinstance(one, Mapping) or not isinstance(one.get("name"), str):
+        raise PromptError(f"{where} has a tool without a `name`")
     return m.ToolDescription(
-        one["name"], one.get("description") or "", one.get("parameters")
+        one["name"],
+        _field(one, where, "description", str) or "",
+        _field(one, where, "parameters", Mapping),
     )
+
+
+def _field(
+    part: Json, where: str, key: str, kind: type[Any], default: Any = None
+) -> Any:
+    """Return a value of a content, or None; raises PromptError for another kind."""
+    value = part.get(key, default)
+    if not isinstance(value, kind | None):
+        raise PromptError(f"{where} has a `{key}` that is no {KINDS[kind]}")
+    return value

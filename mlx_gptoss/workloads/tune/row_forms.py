@@ -149,13 +149,20 @@ def _from_chat(
         tools=_tools(row),
         response_format=row.get("response_format"),
         effort=more.get("reasoning_effort") or settings.effort,
-        conversation_date=more.get("date") or settings.date,
-        identity=more.get("model_identity") or m.IDENTITY,
+        conversation_date=_text(more, "date") or settings.date,
+        identity=_text(more, "model_identity") or m.IDENTITY,
         written=note_places,
         to_answer=False,
     )
     _check_made_up(given, messages)
     return messages, [place_of.get(id(message), -1) for message in messages]
+
+
+def _text(row: Json, key: str) -> str | None:
+    text = row.get(key)
+    if not isinstance(text, str | None):
+        raise PromptError(f"has a `{key}` that is no text")
+    return text
 
 
 def _mapping(row: Json, key: str) -> Json:
