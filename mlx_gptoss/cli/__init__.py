@@ -41,6 +41,9 @@ COMMANDS = {
     "convert": LazyCommand(
         "mlx_gptoss_convert.cli.convert", "convert_command", "Convert a checkpoint"
     ),
+    "tune": LazyCommand(
+        "mlx_gptoss.cli.tune", "tune", "Train an adapter, and report on it"
+    ),
     "verify": LazyCommand(
         "mlx_gptoss_convert.cli.verify",
         "verify_command",

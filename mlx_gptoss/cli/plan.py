@@ -76,6 +76,25 @@ MEASURED = (
     metavar="FILE.png",
     help="Draw memory by part, and speed by slots (needs matplotlib)",
 )
+@click.option(
+    "--tune",
+    is_flag=True,
+    help="Plan the memory of training adapters instead (see `tune`)",
+)
+@click.option(
+    "--batch-tokens",
+    type=click.IntRange(min=1),
+    default=2048,
+    show_default=True,
+    help="Tokens trained at once, for --tune",
+)
+@click.option(
+    "--rank",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Rank of the adapter, for --tune",
+)
 @offline_option
 @json_option
 @collects_load_options
@@ -89,6 +108,9 @@ def plan(
     recipe: str | None,
     prompt: int,
     plot: Path | None,
+    tune: bool,
+    batch_tokens: int,
+    rank: int,
     as_json: bool,
 ) -> None:
     """Plan MODEL: where its experts go, how much memory it needs, how fast it runs.
@@ -98,12 +120,20 @@ def plan(
     \b
     mlx-gptoss plan openai/gpt-oss-120b --device "M4 Max 64GB"
     mlx-gptoss plan ./gpt-oss-20b-q8 --memory 10GB --context 32768
+    mlx-gptoss plan openai/gpt-oss-20b --device "M4 Max 64GB" --tune
     """
     from mlx_gptoss.engine.forecast import forecast
     from mlx_gptoss.memory import describe_device
 
     machine, budget = describe_device(device) if device else services.device()
     subject = _subject(services, named_model(model), recipe, offline=options.offline)
+    if tune:
+        from mlx_gptoss.cli.tune.plan import show_tune_plan
+
+        show_tune_plan(
+            subject, options, budget, tokens=batch_tokens, rank=rank, as_json=as_json
+        )
+        return
     found = forecast(subject, options, budget, machine, prompt_tokens=prompt)
     if plot is not None:
         from mlx_gptoss.diagnostics.plot import plot_forecast

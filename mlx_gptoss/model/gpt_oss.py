@@ -35,6 +35,7 @@ from mlx_gptoss.model.adapters.passes import (
 )
 from mlx_gptoss.model.adapters.stack import ArrangedUpdates, UpdateSource
 from mlx_gptoss.model.attention import Masks, attend, attend_padded, attend_shared
+from mlx_gptoss.model.documents import Documents
 from mlx_gptoss.model.experts.resident import Experts
 from mlx_gptoss.model.kv_cache import (
     KVCache,
@@ -47,8 +48,9 @@ from mlx_gptoss.model.kv_cache import (
 from mlx_gptoss.model.linear import make_embedding, make_linear
 from mlx_gptoss.model.rope import Rotation, attention_scale, make_rotation, yarn_periods
 
-# The rows of a forward pass: those of packed caches, of one cache, or of none.
-Rows = PackedRows | RowChunk | None
+# The rows of a forward pass: those of packed caches, of one cache, packed documents
+# without a cache, or none of these.
+Rows = PackedRows | RowChunk | Documents | None
 
 
 class Attention(nn.Module):
@@ -87,7 +89,7 @@ class Attention(nn.Module):
         B, L, _ = x.shape
         H, Hk, D = self.heads
         qkv = self.project_qkv(x, updates)
-        if isinstance(rows, PackedRows):
+        if isinstance(rows, PackedRows | Documents):
             # Every token is a row of one position, (N, H + 2 Hk, 1, D).
             qkv = qkv.reshape(B * L, H + 2 * Hk, 1, D)
         else:
@@ -98,6 +100,8 @@ class Attention(nn.Module):
             spans = rows.update(self.layer, k, v)
             outputs = [self.attend_spans(q, each, masks) for each in spans]
             y = join(outputs)  # (N, H, 1, D)
+        elif isinstance(rows, Documents):
+            y = rows.attend(q, k, v, lambda q, k, v: self.attend(q, k, v, masks))
         else:
             if rows is not None:
                 k, v = rows.update(self.layer, k, v)  # (1, Hk, S, D)
@@ -253,6 +257,11 @@ class Transformer(nn.Module):
             assert ids.shape == (1, sum(lengths)), f"{ids.shape=} {lengths=}"
             rotate = make_rotation(self._periods, rows.positions, 1)
             updates = active and active.for_rows(lengths, rows.order)
+        elif cache is None and lengths is not None:
+            rows = Documents(lengths)
+            assert ids.shape == (1, sum(lengths)), f"{ids.shape=} {lengths=}"
+            rotate = make_rotation(self._periods, rows.positions, 1)
+            updates = active and active.for_rows(lengths)
         else:
             own = cache[0] if isinstance(cache, Sequence) else cache
             lengths = ids.shape[1:]
@@ -278,7 +287,7 @@ class Transformer(nn.Module):
                 h = compute_again(run, h, own)
             else:
                 h = run(h, updates=own)
-        if rows is not None:
+        if isinstance(rows, PackedRows | RowChunk):
             rows.advance()
         h = self.norm(h)
         return rows.restore(h, last=last) if isinstance(rows, PackedRows) else h
@@ -337,7 +346,9 @@ class GptOss(nn.Module):
         """Return the input of `logits`; every token is appended to its cache.
 
         One cache: ids (1, L) int32 -> (1, L, M); with `last`, only the last position,
-        (1, 1, M), which makes prefill cheaper. Without a cache ids may be (B, L).
+        (1, 1, M), which makes prefill cheaper. Without a cache ids may be (B, L), or,
+        with `lengths`, documents packed one after another into (1, N), each of which
+        attends only to itself.
 
         A sequence of R caches: R independent rows, packed one after another in ids
         (1, N): row r has `lengths[r]` tokens, by default one. -> (1, N, M); with

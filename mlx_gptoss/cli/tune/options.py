@@ -1,0 +1,213 @@
+"""The options of training, and how they become the values that `workloads.tune` takes.
+
+Defaults are those of TuneOptions and CorpusSettings; a test compares them.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+SWITCH = click.Choice(["auto", "on", "off"])
+POSITIVE = click.IntRange(min=1)
+
+
+class WordsType(click.ParamType):
+    """Some of a list of words, with commas between them."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.name = "words"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        given = tuple(word.strip() for word in value.split(","))
+        for word in given:
+            if word not in self.words:
+                known = ", ".join(self.words)
+                self.fail(f"`{word}` is not one of {known}", param, ctx)
+        return given
+
+
+CORPUS_OPTIONS = (
+    click.option(
+        "--valid",
+        type=click.Path(path_type=Path, exists=True),
+        help="Examples to validate with, which are not learned",
+    ),
+    click.option(
+        "--split",
+        "valid_share",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=0.05,
+        show_default=True,
+        help="Share of the examples kept for validation, without --valid",
+    ),
+    click.option(
+        "--train-on",
+        type=WordsType("analysis", "final", "calls"),
+        default="analysis,final,calls",
+        show_default=True,
+        metavar="KINDS",
+        help="Messages of the assistant that are learned",
+    ),
+    click.option(
+        "--length",
+        type=click.IntRange(min=2),
+        default=2048,
+        show_default=True,
+        help="Most tokens of one document; plain text is divided",
+    ),
+    click.option(
+        "--too-long",
+        type=click.Choice(["refuse", "cut"]),
+        default="refuse",
+        show_default=True,
+        help="What happens to a conversation that is longer",
+    ),
+    click.option(
+        "--pairs",
+        type=click.Choice(["text", "chat"]),
+        default="text",
+        show_default=True,
+        help="What `prompt` and `completion` are: plain text, or a chat",
+    ),
+    click.option(
+        "--effort",
+        type=click.Choice(["low", "medium", "high"]),
+        default="medium",
+        show_default=True,
+        help="Reasoning effort of conversations that name none",
+    ),
+)
+TUNE_OPTIONS = (
+    click.option(
+        "--target",
+        type=WordsType("attention", "router", "experts", "lm_head", "all"),
+        default="attention",
+        show_default=True,
+        metavar="TARGETS",
+        help="Weights to update: attention, router, experts, lm_head, or "
+        "all (the first three); with commas between them",
+    ),
+    click.option(
+        "--rank",
+        type=POSITIVE,
+        default=8,
+        show_default=True,
+        help="Rank of every update",
+    ),
+    click.option(
+        "--alpha",
+        type=click.FloatRange(0, min_open=True),
+        help="Scale updates by alpha / rank [default: twice the rank]",
+    ),
+    click.option(
+        "--layers", type=POSITIVE, help="Train only the upper N layers [default: all]"
+    ),
+    click.option(
+        "--steps", type=POSITIVE, help="Optimizer steps [default: as --epochs gives]"
+    ),
+    click.option(
+        "--epochs",
+        type=POSITIVE,
+        default=1,
+        show_default=True,
+        help="Passes over the examples",
+    ),
+    click.option(
+        "--batch-tokens",
+        type=POSITIVE,
+        default=2048,
+        show_default=True,
+        help="Most tokens computed at once",
+    ),
+    click.option(
+        "--accumulate",
+        type=POSITIVE,
+        default=1,
+        show_default=True,
+        help="Batches per optimizer step",
+    ),
+    click.option(
+        "--learning-rate",
+        type=click.FloatRange(0, min_open=True),
+        default=2e-4,
+        show_default=True,
+        help="Peak of the learning rate",
+    ),
+    click.option(
+        "--warmup",
+        type=click.IntRange(min=0),
+        help="Steps until that peak [default: a tenth of all]",
+    ),
+    click.option(
+        "--final-rate",
+        type=click.FloatRange(0, 1),
+        default=0.1,
+        show_default=True,
+        help="Share of the peak at the last step, reached along a cosine",
+    ),
+    click.option(
+        "--weight-decay",
+        type=click.FloatRange(0),
+        default=0.01,
+        show_default=True,
+        help="AdamW's weight decay",
+    ),
+    click.option(
+        "--clip",
+        type=click.FloatRange(0),
+        default=1.0,
+        show_default=True,
+        help="Largest norm of the whole gradient; 0 does not clip",
+    ),
+    click.option(
+        "--seed",
+        type=int,
+        default=0,
+        show_default=True,
+        help="Seed of the first weights and of the order of the examples",
+    ),
+    click.option(
+        "--checkpointing",
+        type=SWITCH,
+        default="auto",
+        show_default=True,
+        help="Compute layers again for their gradient: slower, in less memory",
+    ),
+    click.option(
+        "--decode",
+        type=SWITCH,
+        default="auto",
+        show_default=True,
+        help="Keep experts in float32: faster on a CPU, in eight times their memory",
+    ),
+    click.option(
+        "--evaluate-every",
+        type=POSITIVE,
+        help="Steps between validations [default: a tenth of all]",
+    ),
+    click.option(
+        "--save-every",
+        type=POSITIVE,
+        help="Steps between saves, which --resume goes on from "
+        "[default: at each validation]",
+    ),
+    click.option(
+        "--patience",
+        type=POSITIVE,
+        help="Stop after N validations without a lower loss [default: never]",
+    ),
+)
+
+
+def trains(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of training to a command."""
+    for option in reversed((*CORPUS_OPTIONS, *TUNE_OPTIONS)):
+        function = option(function)
+    return function

@@ -1,0 +1,166 @@
+"""The memory that training an adapter takes, computed from shapes before it starts.
+
+What is counted: the weights, decoded experts, the trained numbers with their optimizer,
+what the layers keep for the gradient, and the logits of the learned tokens. The
+activations were counted operation by operation, and compared with MLX's peak.
+
+Dimensions as in `model.gpt_oss`; f bytes per float.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mlx_gptoss.errors import MemoryBudgetError
+from mlx_gptoss.format.config import SLIDING, ModelConfig
+from mlx_gptoss.memory.budget import Budget
+from mlx_gptoss.memory.sizes import PROCESS_BYTES
+from mlx_gptoss.memory.units import format_bytes
+
+FLOAT32_BYTES = 4
+# Of every trained number: itself, its gradient, AdamW's two moments, and the new value
+# of each beside the old one while a step is made.
+COPIES_OF_TRAINED = 7
+COPIES_OF_LOGITS = 3  # logits, their exponentials, and their gradient
+QUERY_BLOCK = 128  # queries attended at once on a CPU; see `model.attention`
+
+
+@dataclass(frozen=True)
+class TrainingLoad:
+    """The largest batch of a run, and what is trained on it.
+
+    lengths: of the packed documents; learned: tokens learned. layers: those that need
+    a gradient. trained_values: numbers in all updates. attention, experts: whether
+    these get updates. checkpointed: layers are computed again for their gradient.
+    decoded: experts are kept in float32.
+    """
+
+    lengths: tuple[int, ...]
+    learned: int
+    layers: int
+    trained_values: int
+    attention: bool = True
+    experts: bool = False
+    checkpointed: bool = False
+    decoded: bool = False
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.lengths)
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Bytes of each part at the peak of a training step."""
+
+    weight_bytes: int
+    trained_bytes: int
+    activation_bytes: int
+    logit_bytes: int
+    load: TrainingLoad
+    budget: Budget = field(repr=False)
+
+    @property
+    def array_bytes(self) -> int:
+        """Bytes of MLX's arrays, as `mx.get_peak_memory` counts them."""
+        return (
+            self.weight_bytes
+            + self.trained_bytes
+            + self.activation_bytes
+            + self.logit_bytes
+        )
+
+    @property
+    def total_bytes(self) -> int:
+        return self.array_bytes + PROCESS_BYTES
+
+    @property
+    def fits(self) -> bool:
+        return self.total_bytes <= self.budget.bytes
+
+
+def plan_training(
+    config: ModelConfig,
+    weight_bytes: int,
+    load: TrainingLoad,
+    budget: Budget,
+    *,
+    float_bytes: int,
+    logits_at_once: int,
+) -> TrainingPlan:
+    """Plan one step; `weight_bytes` are those of the loaded model, decoded or not."""
+    layer = layer_bytes(config, load, float_bytes=float_bytes, metal=budget.metal)
+    boundary = load.tokens * config.hidden_size * float_bytes
+    if load.checkpointed:  # the inputs of all layers, and one layer computed again
+        activations = (load.layers + 1) * boundary + layer
+    else:
+        activations = load.layers * layer
+    tokens = min(load.learned, logits_at_once)
+    return TrainingPlan(
+        weight_bytes=weight_bytes,
+        trained_bytes=COPIES_OF_TRAINED * FLOAT32_BYTES * load.trained_values,
+        activation_bytes=activations + 2 * boundary,
+        logit_bytes=COPIES_OF_LOGITS * FLOAT32_BYTES * tokens * config.vocab_size,
+        load=load,
+        budget=budget,
+    )
+
+
+def layer_bytes(
+    config: ModelConfig, load: TrainingLoad, *, float_bytes: int, metal: bool
+) -> int:
+    """Bytes that an average layer keeps for its gradient."""
+    M, F = config.hidden_size, config.intermediate_size
+    T, D = config.num_experts_per_tok, config.head_dim
+    H, Hk = config.num_attention_heads, config.num_key_value_heads
+    attention = (
+        2 * M  # the inputs of both norms
+        + (H + 2 * Hk) * D  # q, k and v
+        + (H + Hk) * D  # rotated q and k
+        + 2 * H * D  # q in the order of the products, and what attention returns
+    )
+    # gate and up (2), both clamped (2), the sigmoid, its product, up + 1
+    experts = T * (7 * F + M)
+    if load.attention:
+        attention += M  # the input of q, k and v
+    if load.experts:
+        experts += M + T * F  # the inputs of both products
+    values = load.tokens * (attention + experts)
+    return float_bytes * (values + H * average_scores(config, load.lengths, metal=metal))
+
+
+def average_scores(
+    config: ModelConfig, lengths: Sequence[int], *, metal: bool
+) -> int:
+    """Return the scores a head keeps, averaged over layers; a GPU keeps none."""
+    if metal:
+        return 0
+    layers, sliding = len(config.layer_types), config.layer_types.count(SLIDING)
+    full = sum(kept_scores(length, None) for length in lengths)
+    windowed = sum(kept_scores(length, config.sliding_window) for length in lengths)
+    return (sliding * windowed + (layers - sliding) * full) // layers
+
+
+def kept_scores(length: int, window: int | None) -> int:
+    """Return the scores of one document, those of the sink included."""
+    step = window or QUERY_BLOCK
+    total = 0
+    for start in range(0, length, step):
+        end = min(length, start + step)
+        first = max(0, start - window + 1) if window else 0
+        total += (end - start) * (end - first + 1)
+    return total
+
+
+def require_training_fit(plan: TrainingPlan, model: str, advice: str) -> None:
+    """Raise MemoryBudgetError unless the plan fits, with the sum and the advice."""
+    if plan.fits:
+        return
+    load = plan.load
+    raise MemoryBudgetError(
+        f"training `{model}` needs {format_bytes(plan.total_bytes)} "
+        f"({format_bytes(plan.weight_bytes)} of weights, "
+        f"{format_bytes(plan.trained_bytes)} for the adapter and its optimizer, "
+        f"{format_bytes(plan.activation_bytes)} for {load.tokens:,} tokens in "
+        f"{load.layers} layers, {format_bytes(plan.logit_bytes)} of logits), but there "
+        f"are {format_bytes(plan.budget.bytes)} ({plan.budget.source}): {advice}"
+    )

@@ -1,0 +1,236 @@
+"""Prepare a run: read and check the examples, plan the memory, find the state.
+
+Everything that can be refused is refused here, before a weight is read.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
+from mlx_gptoss.checkpoint.adapters.digest import config_digest
+from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+from mlx_gptoss.engine.load_options import LoadOptions
+from mlx_gptoss.engine.planned_load import describe_checkpoint
+from mlx_gptoss.errors import ConfigError
+from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.memory import Budget, device_budget, limit_budget
+from mlx_gptoss.memory.plan import AUTO, RESIDENT
+from mlx_gptoss.memory.training import TrainingPlan
+from mlx_gptoss.model.blas import preload_blas
+from mlx_gptoss.model.device import use_gpu_paths
+from mlx_gptoss.workloads.tune.batches import TrainingBatches
+from mlx_gptoss.workloads.tune.corpus import TuneCorpus, read_corpus
+from mlx_gptoss.workloads.tune.folder import resume_folder
+from mlx_gptoss.workloads.tune.options import TuneOptions
+from mlx_gptoss.workloads.tune.planning import BatchSize, TunePlanner
+from mlx_gptoss.workloads.tune.run_record import RunRecord
+from mlx_gptoss.workloads.tune.saved_state import SavedRun
+from mlx_gptoss.workloads.tune.settings import CorpusSettings
+from mlx_gptoss.workloads.tune.steps import steps_in
+
+PLANNED_EPOCHS = 10  # whose batches are looked through for the largest
+SAMPLE_BYTES = 64
+
+
+@dataclass(frozen=True)
+class TuneRequest:
+    """What is to be trained: the model as named, its folder, the data, the output."""
+
+    model: str
+    model_folder: Path
+    data: Path
+    folder: Path
+    options: TuneOptions
+    settings: CorpusSettings
+    load_options: LoadOptions
+    valid: Path | None = None
+    resume: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedRun:
+    """A run that may start: nothing was written yet.
+
+    validation is None if no documents are kept for it; saved is the state to go on
+    from, None for a new run.
+    """
+
+    request: TuneRequest
+    config: ModelConfig
+    tokenizer: Tokenizer
+    corpus: TuneCorpus
+    data: TrainingBatches
+    validation: TrainingBatches | None
+    plan: TrainingPlan
+    record: RunRecord
+    saved: SavedRun | None
+
+    @property
+    def options(self) -> TuneOptions:
+        return self.request.options
+
+    @property
+    def load_options(self) -> LoadOptions:
+        """The options to load the model with."""
+        return resident(self.request.load_options, self.request.settings.length)
+
+
+def prepare(
+    request: TuneRequest,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    budget: Budget | None = None,
+) -> PreparedRun:
+    """Read the examples and plan the run.
+
+    progress: called with bytes of examples read, and in total. budget: by default this
+    device's.
+
+    Raises ExamplesError for examples that cannot be rendered, ConfigError for options
+    that do not fit the model or the run that goes on, and MemoryBudgetError if training
+    does not fit, with what would.
+    """
+    require_resident(request.load_options)
+    if request.options.patience is not None and not _validates(request):
+        raise ConfigError(
+            "`--patience` compares losses of a validation: give `--valid FILE` or a "
+            "`--split` above 0"
+        )
+    checkpoint = open_checkpoint(
+        request.model_folder, strict=request.load_options.strict
+    )
+    tokenizer = Tokenizer.open(request.model_folder)
+    corpus = read_corpus(
+        request.data,
+        tokenizer,
+        request.settings,
+        valid=request.valid,
+        progress=progress,
+    )
+    options = request.options
+    tokens = options.batch_tokens
+    data = TrainingBatches(corpus.train, tokens=tokens, seed=options.seed)
+    validation = (
+        TrainingBatches(corpus.valid, tokens=tokens, shuffle=False)
+        if len(corpus.valid)
+        else None
+    )
+    planner = make_planner(checkpoint, request, budget or device_budget())
+    plan = planner.plan(batch_sizes(data, corpus, options.epochs))
+    planner.require_fit(plan)
+    record = make_record(request, checkpoint, corpus, data)
+    saved = None
+    if request.resume:
+        record, saved = resume_folder(request.folder, record)
+    return PreparedRun(
+        request=request,
+        config=checkpoint.config,
+        tokenizer=tokenizer,
+        corpus=corpus,
+        data=data,
+        validation=validation,
+        plan=plan,
+        record=record,
+        saved=saved,
+    )
+
+
+def require_resident(options: LoadOptions) -> None:
+    """Raise ConfigError for experts that a gradient cannot pass."""
+    if options.experts not in (AUTO, RESIDENT):
+        raise ConfigError(
+            f"training needs all experts in memory: leave `--experts {options.experts}`"
+            " out"
+        )
+
+
+def resident(options: LoadOptions, context: int) -> LoadOptions:
+    """Return options that load all experts, and room for `context` tokens."""
+    return replace(options, experts=RESIDENT, context=options.context or context)
+
+
+def make_planner(
+    checkpoint: Checkpoint, request: TuneRequest, budget: Budget
+) -> TunePlanner:
+    """Make the planner of a checkpoint."""
+    dtype = request.load_options.compute_dtype
+    model = describe_checkpoint(checkpoint, dtype.size, request.model)
+    packed = any(path.endswith("down_proj") for path in checkpoint.structure.quantization)
+    return TunePlanner(
+        model,
+        request.options,
+        limit_budget(budget, request.load_options.memory),
+        can_decode=packed
+        and dtype == mx.float32
+        and not use_gpu_paths()
+        and preload_blas().optimized,
+    )
+
+
+def batch_sizes(
+    data: TrainingBatches, corpus: TuneCorpus, epochs: int
+) -> Iterator[BatchSize]:
+    """Yield the sizes of the batches of a run, without reading a document."""
+    tokens, learned = corpus.train.tokens, corpus.train.learned
+    for epoch in range(min(epochs, PLANNED_EPOCHS)):
+        for numbers in data.plan(epoch):
+            lengths = tuple((tokens[numbers] - 1).tolist())
+            yield BatchSize(lengths, int(learned[numbers].sum(dtype=np.int64)))
+
+
+def make_record(
+    request: TuneRequest,
+    checkpoint: Checkpoint,
+    corpus: TuneCorpus,
+    data: TrainingBatches,
+) -> RunRecord:
+    """Describe a run."""
+    options = request.options
+    return RunRecord(
+        model=request.model,
+        model_digest=model_digest(checkpoint),
+        data=str(request.data.absolute()),
+        data_digest=corpus.digest,
+        options=options.as_json(),
+        settings=settings_as_json(request.settings),
+        valid=None if request.valid is None else str(request.valid.absolute()),
+        documents=len(corpus.train),
+        validation_documents=len(corpus.valid),
+        steps=options.steps or steps_in(data, options.epochs, options.accumulate),
+        made_with=f"mlx-gptoss {version('mlx-gptoss')}, mlx {version('mlx')}",
+    )
+
+
+def settings_as_json(settings: CorpusSettings) -> dict[str, Any]:
+    """Return the settings as JSON values."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in vars(settings).items()
+    }
+
+
+def settings_from_json(found: dict[str, Any]) -> CorpusSettings:
+    """Read what `settings_as_json` returned."""
+    return CorpusSettings(**{**found, "train_on": tuple(found["train_on"])})
+
+
+def model_digest(checkpoint: Checkpoint) -> str:
+    """Return the SHA-256 of a config and of some bytes of every tensor."""
+    digest = hashlib.sha256(config_digest(checkpoint.config).encode())
+    for name, tensor in sorted(checkpoint.tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {tensor.shape}\n".encode())
+        with tensor.file.open("rb") as file:
+            file.seek(tensor.offset)
+            digest.update(file.read(min(SAMPLE_BYTES, tensor.nbytes)))
+    return digest.hexdigest()
+
+
+def _validates(request: TuneRequest) -> bool:
+    return request.valid is not None or request.settings.valid_share > 0
