@@ -1,13 +1,15 @@
-"""The options of training, and how they become the values that `workloads.tune` takes.
+"""The options of training, which become one `TuneOptions`.
 
-Defaults are those of TuneOptions and CorpusSettings; a test compares them.
+Their defaults are its own; a test compares them.
 """
 
 from collections.abc import Callable
-from pathlib import Path
+from functools import wraps
 from typing import Any
 
 import click
+
+from mlx_gptoss.cli.options import collect
 
 SWITCH = click.Choice(["auto", "on", "off"])
 POSITIVE = click.IntRange(min=1)
@@ -33,57 +35,6 @@ class WordsType(click.ParamType):
         return given
 
 
-CORPUS_OPTIONS = (
-    click.option(
-        "--valid",
-        type=click.Path(path_type=Path, exists=True),
-        help="Examples to validate with, which are not learned",
-    ),
-    click.option(
-        "--split",
-        "valid_share",
-        type=click.FloatRange(0, 1, max_open=True),
-        default=0.05,
-        show_default=True,
-        help="Share of the examples kept for validation, without --valid",
-    ),
-    click.option(
-        "--train-on",
-        type=WordsType("analysis", "final", "calls"),
-        default="analysis,final,calls",
-        show_default=True,
-        metavar="KINDS",
-        help="Messages of the assistant that are learned",
-    ),
-    click.option(
-        "--length",
-        type=click.IntRange(min=2),
-        default=2048,
-        show_default=True,
-        help="Most tokens of one document; plain text is divided",
-    ),
-    click.option(
-        "--too-long",
-        type=click.Choice(["refuse", "cut"]),
-        default="refuse",
-        show_default=True,
-        help="What happens to a conversation that is longer",
-    ),
-    click.option(
-        "--pairs",
-        type=click.Choice(["text", "chat"]),
-        default="text",
-        show_default=True,
-        help="What `prompt` and `completion` are: plain text, or a chat",
-    ),
-    click.option(
-        "--effort",
-        type=click.Choice(["low", "medium", "high"]),
-        default="medium",
-        show_default=True,
-        help="Reasoning effort of conversations that name none",
-    ),
-)
 TUNE_OPTIONS = (
     click.option(
         "--target",
@@ -207,7 +158,15 @@ TUNE_OPTIONS = (
 
 
 def trains(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of training to a command."""
-    for option in reversed((*CORPUS_OPTIONS, *TUNE_OPTIONS)):
-        function = option(function)
-    return function
+    """Add the options of training to a command, which receives `tuning: TuneOptions`."""
+
+    @wraps(function)
+    def wrapper(*args: Any, **given: Any) -> Any:
+        from mlx_gptoss.workloads.tune.options import TuneOptions
+
+        tuning = collect(TuneOptions, given)
+        return function(*args, tuning=tuning, **given)
+
+    for option in reversed(TUNE_OPTIONS):
+        wrapper = option(wrapper)
+    return wrapper

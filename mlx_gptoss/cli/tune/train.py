@@ -4,22 +4,24 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from mlx_gptoss.cli.exit_codes import INTERRUPTED
-from mlx_gptoss.cli.options import collect, json_option, loads_model
-from mlx_gptoss.cli.progress import ByteProgress
+from mlx_gptoss.cli.options import json_option, loads_model
 from mlx_gptoss.cli.services import Services, pass_services
-from mlx_gptoss.cli.terminal import note
+from mlx_gptoss.cli.terminal import coloured, note
 from mlx_gptoss.cli.tune.options import trains
 from mlx_gptoss.cli.tune.progress import TrainingLine
+from mlx_gptoss.cli.tune_options import open_corpus, show_preview, takes_corpus_settings
 from mlx_gptoss.memory import format_bytes
 
 if TYPE_CHECKING:
     from mlx_gptoss.engine.load_options import LoadOptions
-    from mlx_gptoss.workloads.tune.prepare import PreparedRun, TuneRequest
+    from mlx_gptoss.workloads.tune.options import TuneOptions
+    from mlx_gptoss.workloads.tune.prepare import PreparedRun
+    from mlx_gptoss.workloads.tune.settings import CorpusSettings
     from mlx_gptoss.workloads.tune.training_run import TuneOutcome
 
 
@@ -30,17 +32,17 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     "folder",
-    required=True,
     metavar="FOLDER",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the adapter, its log and its state",
 )
+@takes_corpus_settings
 @trains
 @click.option("--resume", is_flag=True, help="Go on with the run in FOLDER")
 @click.option(
     "--preview",
     is_flag=True,
-    help="Show the first example, with what is learned marked, and the plan; then stop",
+    help="Show the first example, with what is learned marked, and stop",
 )
 @json_option
 @pass_services
@@ -52,47 +54,50 @@ def train(
     *,
     model: str,
     options: "LoadOptions",
-    folder: Path,
+    folder: Path | None,
+    settings: "CorpusSettings",
     valid: Path | None,
+    tuning: "TuneOptions",
     resume: bool,
     preview: bool,
     as_json: bool,
-    **given: Any,
 ) -> None:
-    """Train an adapter of a model on DATA, and keep the best in FOLDER.
+    """Train an adapter (LoRA) of a model on DATA, and keep the best in FOLDER.
 
     DATA is a JSONL file of conversations (`messages`, with `tools`, `thinking`, calls
     and results), of Harmony messages, or of texts; or a folder of texts. Ctrl-C keeps
     the best adapter so far, and --resume goes on.
 
     \b
+    mlx-gptoss tune chats.jsonl -m demo --preview
     mlx-gptoss tune chats.jsonl -m demo -o ./mine --epochs 3
-    mlx-gptoss tune chats.jsonl -m demo -o ./mine --epochs 3 --resume
     mlx-gptoss chat -m demo -a ./mine
     """
-    from mlx_gptoss.workloads.tune.options import TuneOptions
+    from mlx_gptoss.checkpoint.tokenizer import Tokenizer
     from mlx_gptoss.workloads.tune.prepare import TuneRequest, prepare, require_resident
-    from mlx_gptoss.workloads.tune.settings import CorpusSettings
 
+    if folder is None and not preview:
+        raise click.UsageError("name the folder of the adapter with `-o FOLDER`")
     require_resident(options)
-    settings = collect(CorpusSettings, given)
+    model_folder = services.find(model, options)
+    tokenizer = Tokenizer.open(model_folder)
+    corpus = open_corpus(data, tokenizer, settings, valid)
+    if preview or folder is None:
+        show_preview(corpus, tokenizer, coloured=coloured(sys.stdout))
+        return
     request = TuneRequest(
         model=model,
-        model_folder=services.find(model, options),
+        model_folder=model_folder,
         data=data,
         folder=folder,
-        options=collect(TuneOptions, given),
+        options=tuning,
         settings=settings,
         load_options=options,
         valid=valid,
         resume=resume,
     )
-    with ByteProgress(f"Reading {data}") as progress:
-        prepared = prepare(request, progress=progress)
-    _describe(prepared)
-    if preview:
-        _preview(prepared)
-        return
+    prepared = prepare(request, corpus)
+    note(_described(prepared))
     outcome = _train(services, prepared)
     if as_json:
         click.echo(json.dumps(asdict(outcome) | {"folder": str(folder)}, indent=2))
@@ -112,42 +117,23 @@ def _train(services: Services, prepared: "PreparedRun") -> "TuneOutcome":
         return run(prepared, runtime, report=line)
 
 
-def _describe(prepared: "PreparedRun") -> None:
-    """Say what is trained, and what it takes, on stderr."""
-    for line in prepared.corpus.notices:
-        note(f"({line})")
+def _described(prepared: "PreparedRun") -> str:
+    """Return what is trained, and what it takes."""
     counts = prepared.corpus.summary()
     train, valid = counts["train"], counts["valid"]
-    note(
+    plan, load = prepared.plan, prepared.plan.load
+    lines = [
         f"{train['documents']:,} documents, {train['learned_tokens']:,} of "
         f"{train['tokens']:,} tokens are learned; {valid['documents']:,} documents "
-        "validate"
-    )
-    plan, load = prepared.plan, prepared.plan.load
-    how = [
-        "layers computed again for their gradient" if load.checkpointed else "",
-        "experts decoded to float32" if load.decoded else "",
-    ]
-    note(
+        "validate",
         f"{prepared.record.steps:,} steps, {load.trained_values:,} trained numbers, "
         f"{format_bytes(plan.array_bytes)} at most"
-        + "".join(f", {each}" for each in how if each)
-    )
+        + (", layers computed again for their gradient" if load.checkpointed else "")
+        + (", experts decoded to float32" if load.decoded else ""),
+    ]
     if prepared.saved is not None:
-        note(f"going on at step {prepared.saved.state.step:,}")
-
-
-def _preview(prepared: "PreparedRun") -> None:
-    from mlx_gptoss.workloads.tune.preview import bracketed, marked_texts
-
-    document = prepared.corpus.train[0]
-    tokenizer = prepared.tokenizer
-    if not sys.stdout.isatty():
-        click.echo(bracketed(document, tokenizer))
-        return
-    for text, learned in marked_texts(document, tokenizer):
-        click.secho(text, bold=learned, dim=not learned, nl=False)
-    click.echo()
+        lines.append(f"going on after step {prepared.saved.state.step:,}")
+    return "\n".join(lines)
 
 
 def _summary(outcome: "TuneOutcome", folder: Path) -> str:

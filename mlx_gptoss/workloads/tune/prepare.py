@@ -1,10 +1,10 @@
-"""Prepare a run: read and check the examples, plan the memory, find the state.
+"""Prepare a run: check its options, plan the memory, find the state.
 
 Everything that can be refused is refused here, before a weight is read.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,6 @@ import numpy as np
 
 from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.adapters.digest import config_digest
-from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.planned_load import describe_checkpoint
 from mlx_gptoss.errors import ConfigError
@@ -26,7 +25,7 @@ from mlx_gptoss.memory.training import TrainingPlan
 from mlx_gptoss.model.blas import preload_blas
 from mlx_gptoss.model.device import use_gpu_paths
 from mlx_gptoss.workloads.tune.batches import TrainingBatches
-from mlx_gptoss.workloads.tune.corpus import TuneCorpus, read_corpus
+from mlx_gptoss.workloads.tune.corpus import TuneCorpus
 from mlx_gptoss.workloads.tune.folder import resume_folder
 from mlx_gptoss.workloads.tune.options import TuneOptions
 from mlx_gptoss.workloads.tune.planning import BatchSize, TunePlanner
@@ -64,7 +63,6 @@ class PreparedRun:
 
     request: TuneRequest
     config: ModelConfig
-    tokenizer: Tokenizer
     corpus: TuneCorpus
     data: TrainingBatches
     validation: TrainingBatches | None
@@ -83,36 +81,24 @@ class PreparedRun:
 
 
 def prepare(
-    request: TuneRequest,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-    budget: Budget | None = None,
+    request: TuneRequest, corpus: TuneCorpus, *, budget: Budget | None = None
 ) -> PreparedRun:
-    """Read the examples and plan the run.
+    """Check and plan a run on the examples that were read from `request.data`.
 
-    progress: called with bytes of examples read, and in total. budget: by default this
-    device's.
+    budget: by default this device's.
 
-    Raises ExamplesError for examples that cannot be rendered, ConfigError for options
-    that do not fit the model or the run that goes on, and MemoryBudgetError if training
-    does not fit, with what would.
+    Raises ExamplesError for documents longer than a batch, ConfigError for options that
+    do not fit the model or the run that goes on, and MemoryBudgetError if training does
+    not fit, with what would.
     """
     require_resident(request.load_options)
-    if request.options.patience is not None and not _validates(request):
+    if request.options.patience is not None and not len(corpus.valid):
         raise ConfigError(
             "`--patience` compares losses of a validation: give `--valid FILE` or a "
-            "`--split` above 0"
+            "`--valid-share` above 0"
         )
     checkpoint = open_checkpoint(
         request.model_folder, strict=request.load_options.strict
-    )
-    tokenizer = Tokenizer.open(request.model_folder)
-    corpus = read_corpus(
-        request.data,
-        tokenizer,
-        request.settings,
-        valid=request.valid,
-        progress=progress,
     )
     options = request.options
     tokens = options.batch_tokens
@@ -132,7 +118,6 @@ def prepare(
     return PreparedRun(
         request=request,
         config=checkpoint.config,
-        tokenizer=tokenizer,
         corpus=corpus,
         data=data,
         validation=validation,
@@ -231,6 +216,3 @@ def model_digest(checkpoint: Checkpoint) -> str:
             digest.update(file.read(min(SAMPLE_BYTES, tensor.nbytes)))
     return digest.hexdigest()
 
-
-def _validates(request: TuneRequest) -> bool:
-    return request.valid is not None or request.settings.valid_share > 0

@@ -55,6 +55,6 @@ def open_source(folder: Path) -> ReportSource:
     if not record.validation_documents:
         raise ConfigError(
             f"`{folder}` was trained without validation documents, so there is nothing "
-            "to compare on: train with `--valid FILE` or a `--split` above 0"
+            "to compare on: train with `--valid FILE` or a `--valid-share` above 0"
         )
     return ReportSource(folder, record)

@@ -1,6 +1,6 @@
 """Train an adapter of a loaded model, as prepared.
 
-    prepared = prepare(request)
+    prepared = prepare(request, read_corpus(data, tokenizer, settings))
     with load(request.model, options=prepared.load_options) as runtime:
         outcome = train(prepared, runtime, report=print)
 

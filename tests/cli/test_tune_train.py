@@ -1,0 +1,263 @@
+"""`mlx-gptoss tune` and `tune report`, on a tiny model with a tokenizer of bytes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import mlx.core as mx
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from mlx_gptoss import load
+from mlx_gptoss.cli import cli
+from mlx_gptoss.cli.tune.options import TUNE_OPTIONS
+from mlx_gptoss.cli.tune.progress import duration, progress_text
+from mlx_gptoss.workloads.tune.options import TuneOptions
+from mlx_gptoss.workloads.tune.run_log import read_log
+from mlx_gptoss.workloads.tune.training_run import TuneProgress
+from tests.support.checkpoints import hf_config, write_checkpoint
+from tests.support.fakes import write_tokenizer
+
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 32,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "num_hidden_layers": 2,
+    "num_local_experts": 3,
+    "num_experts_per_tok": 2,
+}
+QUICK = ("--steps", "4", "--batch-tokens", "400", "--length", "400", "--rank", "2")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    write_checkpoint(folder, hf_config(**SMALL))
+    write_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "chats.jsonl"
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What is {n} + {n}?"},
+                {"role": "assistant", "content": f"{2 * n}"},
+            ]
+        }
+        for n in range(30)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def tune(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, ["tune", *map(str, arguments)])
+
+
+def test_it_trains_and_says_what_it_kept(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    done = tune(data, "-m", model, "-o", folder, *QUICK, "--valid-share", "0.2")
+    assert done.exit_code == 0, done.output
+    assert f"Trained 4 steps; `{folder}` has the adapter of step " in done.stdout
+    assert "validation loss " in done.stdout and ", before training " in done.stdout
+    assert "24 documents, " in done.stderr and "; 6 documents validate" in done.stderr
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "log.jsonl",
+        "tune.json",
+        "tune_state.safetensors",
+    ]
+    assert [x["step"] for x in read_log(folder) if "loss" in x] == [1, 2, 3, 4]
+
+
+def test_the_adapter_that_was_kept_loads_with_the_logits_it_had(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    """Without validation the last is kept: its loss is that of the state."""
+    folder = tmp_path / "mine"
+    options = ("--learning-rate", "0.01", "--valid-share", "0")
+    assert tune(data, "-m", model, "-o", folder, *QUICK, *options).exit_code == 0
+    from mlx_gptoss.model.adapters import LowRank
+    from mlx_gptoss.model.adapters.stack import AdapterStack, Adapter
+
+    state = mx.load(str(folder / "tune_state.safetensors"))
+    updates = {}
+    for name in state:
+        if name.startswith("trained.updates.") and name.endswith(".a"):
+            path = name.removeprefix("trained.updates.").removesuffix(".a")
+            b = state[name.removesuffix(".a") + ".b"]
+            updates[path.replace("/", ".")] = LowRank(state[name], 2.0 * b)
+    ids = list(range(40, 90))
+    with load(str(model), adapters=[f"mine={folder}"]) as runtime:
+        found = np.array(runtime.logits(ids, adapter="mine"))
+        plain = np.array(runtime.logits(ids, adapter=None))
+    with load(str(model)) as runtime:
+
+        def expected() -> np.ndarray:
+            stack = AdapterStack(runtime.config, [Adapter("mine", "", updates)])
+            runtime.model.set_adapters(stack)
+            hidden = runtime.model.hidden(mx.array([ids]), adapters=[1])
+            return np.array(runtime.model.logits(hidden, adapters=[1])[0])
+
+        wanted = runtime.run(expected)
+    assert np.array_equal(found, wanted)
+    assert np.abs(found - plain).max() > 1e-3
+
+
+def test_a_folder_with_a_run_is_not_overwritten(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    assert tune(data, "-m", model, "-o", folder, *QUICK).exit_code == 0
+    again = tune(data, "-m", model, "-o", folder, *QUICK)
+    assert again.exit_code == 1
+    assert "has a run already: go on with `--resume`" in again.stderr
+
+
+def test_a_run_goes_on_only_as_it_was_started(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    assert tune(data, "-m", model, "-o", folder, *QUICK).exit_code == 0
+    same = tune(data, "-m", model, "-o", folder, *QUICK, "--resume")
+    assert same.exit_code == 0, same.output
+    other = tune(data, "-m", model, "-o", folder, *QUICK, "--resume", "--rank", "3")
+    assert other.exit_code == 1
+    assert "was started with rank `2`, not `3`" in other.stderr
+    none = tune(data, "-m", model, "-o", tmp_path / "new", *QUICK, "--resume")
+    assert "has no run to go on with: leave `--resume` out" in none.stderr
+
+
+def test_an_interrupt_keeps_the_best_and_says_so(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    options = ("--steps", "5000", "--save-every", "50", "--evaluate-every", "5")
+    quick = (*QUICK[2:], *options)
+    command = [sys.executable, "-m", "mlx_gptoss", "tune", data, "-m", model]
+    with subprocess.Popen(
+        [*map(str, command), "-o", str(folder), *quick],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        for _ in range(600):
+            log = folder / "log.jsonl"
+            if log.is_file() and log.read_text().count("\n") > 12:
+                break
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Interrupted at step " in stdout and " of 5,000; `" in stdout
+    assert "the same command with --resume goes on" in stdout
+    assert (folder / "adapter_model.safetensors").is_file()
+
+
+def test_a_preview_trains_nothing(model: Path, data: Path, tmp_path: Path) -> None:
+    shown = tune(data, "-m", model, "--preview")
+    assert shown.exit_code == 0, shown.output
+    assert "[[" in shown.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_needs_a_folder(model: Path, data: Path) -> None:
+    done = tune(data, "-m", model)
+    assert done.exit_code == 2 and "`-o FOLDER`" in done.stderr
+
+
+def test_streamed_experts_are_refused(model: Path, data: Path, tmp_path: Path) -> None:
+    done = tune(data, "-m", model, "-o", tmp_path / "x", "--experts", "streamed")
+    assert done.exit_code == 1
+    assert "training needs all experts in memory" in done.stderr
+
+
+def test_what_does_not_fit_is_refused_before_a_weight_is_read(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    done = tune(data, "-m", model, "-o", tmp_path / "x", "--memory", "1MB")
+    assert done.exit_code == 1
+    assert "training `" in done.stderr and "(the memory asked for)" in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_report_compares_before_and_after(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    options = ("--learning-rate", "0.02", "--valid-share", "0.2")
+    assert tune(data, "-m", model, "-o", folder, *QUICK, *options).exit_code == 0
+    done = tune("report", folder, "--json", "--answers", "2", "--max-tokens", "3")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    log = read_log(folder)
+    assert found["before"]["loss"] == pytest.approx(log[0]["validation_loss"], rel=1e-4)
+    best = min(x["validation_loss"] for x in log if x.get("best"))
+    assert found["after"]["loss"] == pytest.approx(best, rel=1e-4)
+    assert found["documents"] == 6 and len(found["answers"]) == 2
+    assert found["calls"]["expected"] == 0
+    text = tune("report", folder, "--answers", "1", "--max-tokens", "2").stdout
+    assert "perplexity" in text and "  expected: " in text and "  after: " in text
+
+
+def test_a_folder_without_a_run_has_no_report(tmp_path: Path) -> None:
+    done = tune("report", tmp_path)
+    assert done.exit_code == 1 and "has no run of `mlx-gptoss tune`" in done.stderr
+
+
+def test_the_command_line_has_the_defaults_of_the_options() -> None:
+    @click.command()
+    def command() -> None: ...
+
+    for option in TUNE_OPTIONS:
+        option(command)
+    context = click.Context(command)
+    given = {each.name: each.get_default(context) for each in command.params}
+    given["target"] = tuple(str(given["target"]).split(","))
+    expected = TuneOptions()
+    assert given == {
+        each.name: getattr(expected, each.name) for each in fields(TuneOptions)
+    }
+
+
+def test_the_line_of_progress_has_all_figures() -> None:
+    progress = TuneProgress(
+        step=1200,
+        steps=3000,
+        loss=1.25,
+        validation_loss=1.5,
+        tokens_per_second=1234.5,
+        memory_bytes=3_200_000_000,
+        seconds_left=5400,
+    )
+    assert progress_text(progress) == (
+        "step 1,200/3,000  loss 1.2500  validation 1.5000  1,234 tok/s  3.2 GB  "
+        "1 h 30 min left"
+    )
+    assert [duration(x) for x in (3.2, 89, 95, 600)] == ["3 s", "89 s", "2 min", "10 min"]
+
+
+def test_plan_tune_lists_targets_and_ways(model: Path) -> None:
+    arguments = ["plan", str(model), "--tune", "--batch-tokens", "128", "--rank", "4"]
+    shown = CliRunner().invoke(cli, arguments)
+    assert shown.exit_code == 0, shown.output
+    for words in ("attention", "experts", "all", "kept", "again", "rank 4"):
+        assert words in shown.stdout
+    facts = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).stdout)
+    assert {way["target"] for way in facts["ways"]} == {"attention", "experts", "all"}
+    assert all(way["fits"] for way in facts["ways"])
