@@ -20,7 +20,7 @@ RECORD = RunRecord(
 
 
 def test_it_names_data_steps_and_loss_but_no_path_of_the_machine() -> None:
-    state = RunState(step=50, best_step=50, best_loss=1.25, learned_tokens=7000)
+    state = RunState(step=50, kept_step=50, best_loss=1.25, learned_tokens=7000)
     card = adapter_card(RECORD, state)
     for words in (
         "base_model: openai/gpt-oss-20b",

@@ -144,7 +144,7 @@ def _summary(outcome: "TuneOutcome", folder: Path) -> str:
         "validation loss falls no more",
         "interrupted": f"Interrupted at step {outcome.step:,} of {outcome.steps:,}",
     }[outcome.reason]
-    if not outcome.step:
+    if outcome.kept_step is None:
         return f"{ended}: nothing was trained; the same command with --resume starts"
     lines = [f"{ended}; `{folder}` has the adapter of step {outcome.kept_step:,}"]
     if outcome.loss is not None:

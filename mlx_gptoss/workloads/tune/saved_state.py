@@ -28,14 +28,15 @@ Arrays = Mapping[str, mx.array]
 class RunState:
     """How far a run is.
 
-    step: steps done. position: epoch and batch of the next one. best_step, best_loss: of the lowest validation loss; None before
-    the first. evaluations_without_gain: since then. log_lines: of `log.jsonl`.
+    step: steps done. position: epoch and batch of the next one. kept_step: that of the
+    adapter that is kept; best_loss: its validation loss. Both are None before the
+    first. evaluations_without_gain: since then. log_lines: of `log.jsonl`.
     seconds: spent training.
     """
 
     step: int = 0
     position: tuple[int, int] = (0, 0)
-    best_step: int | None = None
+    kept_step: int | None = None
     best_loss: float | None = None
     evaluations_without_gain: int = 0
     log_lines: int = 0

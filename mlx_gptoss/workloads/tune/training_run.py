@@ -3,18 +3,20 @@
 Runs in the thread that owns the model. What is written where is its caller's.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
 from mlx_gptoss.errors import NonFiniteError
 from mlx_gptoss.workloads.tune.options import TuneOptions
-from mlx_gptoss.workloads.tune.run_log import RunLog
+from mlx_gptoss.workloads.tune.run_log import RunLog, read_log
 from mlx_gptoss.workloads.tune.saved_state import RunState, SavedRun, save_state
 from mlx_gptoss.workloads.tune.schedule import default_warmup, learning_rate
 from mlx_gptoss.workloads.tune.steps import (
@@ -47,13 +49,14 @@ class TuneOutcome:
     """How a run ended, and the adapter it keeps.
 
     reason: `finished`, `patience` or `interrupted`. kept_step: of the adapter that is
-    kept. loss: its validation loss, None without validation data.
+    kept, None if there is none. loss: its validation loss, None without validation
+    data. before: that of the model without it.
     """
 
     reason: str
     step: int
     steps: int
-    kept_step: int
+    kept_step: int | None
     loss: float | None
     before: float | None
 
@@ -95,6 +98,8 @@ class TrainingRun:
         with RunLog(self.folder, self.state.log_lines) as log:
             if self.state.step == 0:
                 self._begin(log)
+            elif self.validation is not None:
+                self.before = read_log(self.folder)[0]["validation_loss"]
             reason = self._train(log)
             return self._end(log, reason)
 
@@ -140,9 +145,15 @@ class TrainingRun:
     def _validate(self) -> float:
         assert self.validation is not None
         batches = range(self.validation.count())
-        return self.trainer.evaluate(
+        loss = self.trainer.evaluate(
             self.validation.batch(0, index).packed() for index in batches
         )
+        if not math.isfinite(loss):
+            raise NonFiniteError(
+                f"the validation loss after step {self.state.step} is not finite; "
+                f"{self._kept()}: use a lower `--learning-rate`"
+            )
+        return loss
 
     def _step(self, data: StepBatches, log: RunLog) -> tuple[StepResult, float]:
         rate = self._learning_rate(self.state.step)
@@ -173,22 +184,23 @@ class TrainingRun:
 
     def _evaluate(self, log: RunLog) -> None:
         loss = self._validation_loss = self._validate()
-        state = self.state
-        best = state.best_loss is None or loss < state.best_loss
+        best = self.state.best_loss is None or loss < self.state.best_loss
         if best:
-            self.state = state.after(
-                best_step=state.step, best_loss=loss, evaluations_without_gain=0
-            )
-            self.keep(self.state)
+            self._keep(best_loss=loss, evaluations_without_gain=0)
         else:
-            without = state.evaluations_without_gain + 1
-            self.state = state.after(evaluations_without_gain=without)
-        log.add({"step": state.step, "validation_loss": loss, "best": best})
+            without = self.state.evaluations_without_gain + 1
+            self.state = self.state.after(evaluations_without_gain=without)
+        log.add({"step": self.state.step, "validation_loss": loss, "best": best})
+
+    def _keep(self, **changes: Any) -> None:
+        """Keep the adapter as it is now."""
+        self.state = self.state.after(kept_step=self.state.step, **changes)
+        self.keep(self.state)
 
     def _save(self, log: RunLog) -> None:
         """Save the state; without validation data also the adapter."""
         if self.validation is None:
-            self.keep(self.state)
+            self._keep()
         log.sync()
         self.state = self.state.after(log_lines=log.lines)
         trainer = self.trainer
@@ -197,15 +209,14 @@ class TrainingRun:
 
     def _end(self, log: RunLog, reason: str) -> TuneOutcome:
         if reason != FINISHED and self.state.step:
+            if self.state.kept_step is None:  # not yet evaluated
+                self._keep()
             self._save(log)
-            if self.state.best_step is None:  # not yet evaluated
-                self.keep(self.state)
-        kept = self.state.best_step
         return TuneOutcome(
             reason=reason,
             step=self.state.step,
             steps=self.steps,
-            kept_step=self.state.step if kept is None else kept,
+            kept_step=self.state.kept_step,
             loss=self.state.best_loss,
             before=self.before,
         )
@@ -227,15 +238,16 @@ class TrainingRun:
         )
 
     def _explain(self, result: StepResult, rate: float) -> str:
-        name = "loss" if result.loss != result.loss else "gradient"
-        best = self.state.best_step
-        kept = (
-            f"the best adapter, of step {best}, is kept in `{self.folder}`"
-            if best is not None
-            else "no adapter was kept"
-        )
+        name = "gradient" if math.isfinite(result.loss) else "loss"
         return (
             f"the {name} of step {self.state.step + 1} is not finite (learning rate "
-            f"{rate:.3g}); {kept}: use a lower `--learning-rate`, or look for damaged "
-            "examples"
+            f"{rate:.3g}); {self._kept()}: use a lower `--learning-rate`, or look for "
+            "damaged examples"
         )
+
+    def _kept(self) -> str:
+        step = self.state.kept_step
+        if step is None:
+            return "no adapter was kept"
+        best = "the best adapter, of" if self.validation is not None else "the adapter of"
+        return f"{best} step {step}, is kept in `{self.folder}`"
