@@ -1,6 +1,6 @@
 """The memory that training an adapter takes, computed from shapes before it starts.
 
-What is counted: the weights, decoded experts, the trained numbers with their optimizer,
+What is counted: the weights, the trained numbers with their optimizer,
 what the layers keep for the gradient, and the logits of the learned tokens. The
 activations were counted operation by operation, and compared with MLX's peak.
 
@@ -31,7 +31,7 @@ class TrainingLoad:
     lengths: of the packed documents; learned: tokens learned. layers: those that need
     a gradient. trained_values: numbers in all updates. attention, experts: whether
     these get updates. checkpointed: layers are computed again for their gradient.
-    decoded: experts are kept in float32.
+    decoded: weights are kept in float32.
     """
 
     lengths: tuple[int, ...]

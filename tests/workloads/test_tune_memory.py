@@ -9,7 +9,7 @@ import pytest
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
 from mlx_gptoss.engine.planned_load import describe_checkpoint
 from mlx_gptoss.memory import Budget
-from mlx_gptoss.workloads.tune.decoded_experts import decode_experts
+from mlx_gptoss.workloads.tune.decoded import decode_model
 from mlx_gptoss.workloads.tune.options import TuneOptions
 from mlx_gptoss.workloads.tune.planning import BatchSize, TunePlanner
 from mlx_gptoss.workloads.tune.trainer import Trainer
@@ -56,7 +56,7 @@ def planned_and_measured(
     begun = mx.get_active_memory()
     model = load_model(checkpoint, dtype=mx.float32)
     if plan.load.decoded:
-        decode_experts(model)
+        decode_model(model)
     updates = updates_of(model, options, checkpointed=plan.load.checkpointed)
     with updates.attached(model):
         trainer = Trainer(model, updates, clip=1.0)

@@ -1,6 +1,5 @@
 """How a run computes is decided from sizes: the fastest way that fits."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -130,7 +129,11 @@ def test_every_target_is_forecast_in_every_way() -> None:
     assert len(plain) == 6
 
 
-def test_decoded_experts_take_four_bytes_a_weight() -> None:
-    tiny = replace(CONFIG, num_hidden_layers=1, num_local_experts=1)
+def test_decoded_weights_take_four_bytes_each_but_the_embedding() -> None:
+    parts = recipe_parts(CONFIG, "q4", float_bytes=4)
+    whole = recipe_parts(CONFIG, "lossless", float_bytes=4)
     M, F = CONFIG.hidden_size, CONFIG.intermediate_size
-    assert decoded_bytes(tiny) == 4 * (3 * M * F + 2 * F + M)
+    experts = CONFIG.num_hidden_layers * CONFIG.num_local_experts
+    rest = sum(whole[part] for part in ("attention", "router", "norms", "lm_head"))
+    dense = 4 * experts * (3 * M * F + 2 * F + M)
+    assert decoded_bytes(CONFIG, parts) == rest + dense + parts["embedding"]

@@ -136,7 +136,7 @@ TUNE_OPTIONS = (
         type=SWITCH,
         default="auto",
         show_default=True,
-        help="Keep experts in float32: faster on a CPU, in eight times their memory",
+        help="Keep quantized weights in float32: faster on a CPU, in more memory",
     ),
     click.option(
         "--evaluate-every",

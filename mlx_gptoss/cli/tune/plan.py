@@ -53,7 +53,7 @@ def show_tune_plan(
 
 def tune_plan_table(found: "list[TuneForecast]") -> str:
     """Return a row per target and way of computing."""
-    columns = ["target", "experts", "activations", "weights", "adapter", "total", ""]
+    columns = ["target", "weights", "", "activations", "adapter", "total", ""]
     rows = [columns]
     for each in found:
         plan, load = each.plan, each.plan.load
@@ -61,9 +61,9 @@ def tune_plan_table(found: "list[TuneForecast]") -> str:
         rows.append(
             [
                 each.target,
+                format_bytes(plan.weight_bytes),
                 "decoded" if load.decoded else "packed",
                 f"{format_bytes(plan.activation_bytes + plan.logit_bytes)} {kept}",
-                format_bytes(plan.weight_bytes),
                 format_bytes(plan.trained_bytes),
                 format_bytes(plan.total_bytes),
                 "fits" if plan.fits else "too large",

@@ -129,7 +129,7 @@ def _described(prepared: "PreparedRun") -> str:
         f"{prepared.record.steps:,} steps, {load.trained_values:,} trained numbers, "
         f"{format_bytes(plan.array_bytes)} at most"
         + (", layers computed again for their gradient" if load.checkpointed else "")
-        + (", experts decoded to float32" if load.decoded else ""),
+        + (", weights decoded to float32" if load.decoded else ""),
     ]
     if prepared.saved is not None:
         lines.append(f"going on after step {prepared.saved.state.step:,}")

@@ -42,7 +42,8 @@ class TuneOptions:
     seed: of the first weights and of the order of the examples.
     checkpointing: compute each layer again for its gradient instead of keeping its
         activations; `auto` does so if they would not fit.
-    decode: keep experts decoded to float32; `auto` does so on a CPU if they fit.
+    decode: keep quantized weights decoded to float32; `auto` does so on a CPU if they
+        fit.
     evaluate_every, save_every: in steps; None means ten times a run, and whenever the
         run is evaluated.
     patience: stop after so many evaluations without a lower validation loss.

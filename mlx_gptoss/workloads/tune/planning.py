@@ -1,17 +1,18 @@
 """Decide from headers and lengths how a run computes, before a weight is read.
 
-Activations are kept or computed again, and experts stay packed or are decoded: the
+Activations are kept or computed again, and weights stay packed or are decoded: the
 fastest way that fits is taken.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.format.layout import EMBEDDING
 from mlx_gptoss.format.layout import EXPERTS as EXPERTS_PART
-from mlx_gptoss.memory import Budget, PlannedModel
+from mlx_gptoss.memory import Budget, PlannedModel, recipe_parts
 from mlx_gptoss.memory.training import (
     FLOAT32_BYTES,
     TrainingLoad,
@@ -48,7 +49,8 @@ class BatchSize:
 class TunePlanner:
     """Plans training one model with one set of options.
 
-    can_decode: whether decoded experts would be multiplied by an optimized BLAS.
+    can_decode: whether weights are quantized, and decoded ones would be multiplied by
+        an optimized BLAS.
     """
 
     model: PlannedModel
@@ -97,10 +99,10 @@ class TunePlanner:
         )
 
     def _planned(self, load: TrainingLoad) -> TrainingPlan:
-        weights = sum(self.model.bytes_by_part.values())
+        parts = self.model.bytes_by_part
+        weights = sum(parts.values())
         if load.decoded:
-            weights += decoded_bytes(self.model.config)
-            weights -= self.model.bytes_by_part[EXPERTS_PART]
+            weights = decoded_bytes(self.model.config, parts)
         return plan_training(
             self.model.config,
             weights,
@@ -209,9 +211,11 @@ def trained_values(config: ModelConfig, options: TuneOptions) -> int:
     return total
 
 
-def decoded_bytes(config: ModelConfig) -> int:
-    """Return the bytes of all experts in float32, biases included."""
+def decoded_bytes(config: ModelConfig, bytes_by_part: Mapping[str, int]) -> int:
+    """Return the bytes of a model whose matrices are float32, but for its embedding."""
+    parts = recipe_parts(config, "lossless", float_bytes=FLOAT32_BYTES)
     M, F = config.hidden_size, config.intermediate_size
-    values = 3 * M * F + 2 * F + M
     experts = config.num_hidden_layers * config.num_local_experts
-    return experts * values * FLOAT32_BYTES
+    parts[EXPERTS_PART] = FLOAT32_BYTES * experts * (3 * M * F + 2 * F + M)
+    parts[EMBEDDING] = bytes_by_part[EMBEDDING]
+    return sum(parts.values())

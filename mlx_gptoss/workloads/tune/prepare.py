@@ -147,12 +147,11 @@ def make_planner(
     """Make the planner of a checkpoint."""
     dtype = request.load_options.compute_dtype
     model = describe_checkpoint(checkpoint, dtype.size, request.model)
-    packed = any(path.endswith("down_proj") for path in checkpoint.structure.quantization)
     return TunePlanner(
         model,
         request.options,
         limit_budget(budget, request.load_options.memory),
-        can_decode=packed
+        can_decode=bool(checkpoint.structure.quantization)
         and dtype == mx.float32
         and not use_gpu_paths()
         and preload_blas().optimized,

@@ -17,7 +17,7 @@ from mlx_gptoss.checkpoint.adapters.write import write_adapter_files
 from mlx_gptoss.engine.runtime import Runtime
 from mlx_gptoss.model.adapters.trainable import TrainableUpdates
 from mlx_gptoss.workloads.tune.card import adapter_card
-from mlx_gptoss.workloads.tune.decoded_experts import decode_experts
+from mlx_gptoss.workloads.tune.decoded import decode_model
 from mlx_gptoss.workloads.tune.folder import start_folder
 from mlx_gptoss.workloads.tune.prepare import PreparedRun
 from mlx_gptoss.workloads.tune.saved_state import RunState
@@ -76,7 +76,7 @@ def _train(
     options, model = prepared.options, runtime.model
     mx.reset_peak_memory()
     if prepared.plan.load.decoded:
-        decode_experts(model)
+        decode_model(model)
     updates = TrainableUpdates(
         prepared.config,
         dict.fromkeys(target_paths(prepared.config, options), options.rank),
