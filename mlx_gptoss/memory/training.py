@@ -21,6 +21,10 @@ FLOAT32_BYTES = 4
 # of each beside the old one while a step is made.
 COPIES_OF_TRAINED = 7
 COPIES_OF_LOGITS = 3  # logits, their exponentials, and their gradient
+# The gradients of the layer in progress and what is computed ahead of it, as a share of
+# what a layer keeps: measured.
+LAYER_IN_PROGRESS = 0.5
+LAYER_COMPUTED_AGAIN = 0.75
 QUERY_BLOCK = 128  # queries attended at once on a CPU; see `model.attention`
 
 
@@ -91,9 +95,10 @@ def plan_training(
     layer = layer_bytes(config, load, float_bytes=float_bytes, metal=budget.metal)
     boundary = load.tokens * config.hidden_size * float_bytes
     if load.checkpointed:  # the inputs of all layers, and one layer computed again
-        activations = (load.layers + 1) * boundary + layer
+        layers = 1 + LAYER_COMPUTED_AGAIN
+        activations = (load.layers + 1) * boundary + round(layers * layer)
     else:
-        activations = load.layers * layer
+        activations = round((load.layers + LAYER_IN_PROGRESS) * layer)
     tokens = min(load.learned, logits_at_once)
     return TrainingPlan(
         weight_bytes=weight_bytes,

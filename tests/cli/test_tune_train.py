@@ -22,7 +22,7 @@ from mlx_gptoss.cli.tune.progress import duration, progress_text
 from mlx_gptoss.workloads.tune.options import TuneOptions
 from mlx_gptoss.workloads.tune.run_log import read_log
 from mlx_gptoss.workloads.tune.training_run import TuneProgress
-from tests.support.checkpoints import hf_config, write_checkpoint
+from tests.support.checkpoints import write_checkpoint
 from tests.support.fakes import write_tokenizer
 
 SMALL = {
@@ -40,7 +40,7 @@ QUICK = ("--steps", "4", "--batch-tokens", "400", "--length", "400", "--rank", "
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    write_checkpoint(folder, hf_config(**SMALL))
+    write_checkpoint(folder, **SMALL)
     write_tokenizer(folder)
     return folder
 

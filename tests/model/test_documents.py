@@ -27,7 +27,7 @@ def draw(*lengths: int) -> list[np.ndarray]:
     return [random.integers(0, CONFIG["vocab_size"], n) for n in lengths]
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=6)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=5))
 def test_packed_documents_equal_documents_alone(lengths: list[int]) -> None:
     documents = draw(*lengths)

@@ -58,7 +58,8 @@ def batch_loss(
 
 def cross_entropy_sum(logits: mx.array, targets: mx.array) -> mx.array:
     """Return the sum of -log p(target): (n, V) float32 and (n,) -> ()."""
-    chosen = mx.take_along_axis(logits, targets[:, None], axis=-1).squeeze(-1)
+    targets = mx.stop_gradient(targets)[:, None]  # indices have no gradient
+    chosen = mx.take_along_axis(logits, targets, axis=-1).squeeze(-1)
     return (mx.logsumexp(logits, axis=-1) - chosen).sum()
 
 
