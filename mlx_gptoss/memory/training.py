@@ -130,12 +130,12 @@ def layer_bytes(
     if load.experts:
         experts += M + T * F  # the inputs of both products
     values = load.tokens * (attention + experts)
-    return float_bytes * (values + H * average_scores(config, load.lengths, metal=metal))
+    return float_bytes * (
+        values + H * average_scores(config, load.lengths, metal=metal)
+    )
 
 
-def average_scores(
-    config: ModelConfig, lengths: Sequence[int], *, metal: bool
-) -> int:
+def average_scores(config: ModelConfig, lengths: Sequence[int], *, metal: bool) -> int:
     """Return the scores a head keeps, averaged over layers; a GPU keeps none."""
     if metal:
         return 0

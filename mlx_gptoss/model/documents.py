@@ -23,9 +23,7 @@ class Documents:
         """The position of every token in its own document."""
         return [position for length in self.lengths for position in range(length)]
 
-    def attend(
-        self, q: mx.array, k: mx.array, v: mx.array, attend: Attend
-    ) -> mx.array:
+    def attend(self, q: mx.array, k: mx.array, v: mx.array, attend: Attend) -> mx.array:
         """Attend document by document.
 
         q (N, H, 1, D), k and v (N, Hk, 1, D) -> (1, N, H, D).

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_gptoss.checkpoint.adapters import open_adapter, write_adapter
+from mlx_gptoss.checkpoint.adapters import WeightUpdate, open_adapter, write_adapter
 from mlx_gptoss.format.config import ModelConfig
 from tests.support.checkpoints import hf_config, random_tensors
 from tests.support.layout_writers import write_float32
@@ -63,13 +63,15 @@ def shown(array: np.ndarray) -> list[float]:
 
 def train_in_torch() -> dict[str, Any]:
     """Return losses, gradient norms, and the adapter after the steps."""
-    import peft  # pyright: ignore[reportMissingImports]  # noqa: PLC0415
-    import torch  # pyright: ignore[reportMissingImports]  # noqa: PLC0415
-    import transformers  # noqa: PLC0415
+    import peft  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
+    import torch  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
+    import transformers
 
     parsed = ModelConfig.from_dict(CONFIG)
     with tempfile.TemporaryDirectory() as place:
-        base, adapter, after = (Path(place) / name for name in ("base", "lora", "after"))
+        base, adapter, after = (
+            Path(place) / name for name in ("base", "lora", "after")
+        )
         base.mkdir()
         write_float32(base, CONFIG, dict(TENSORS))
         write_adapter(_pairs(), adapter, parsed)
@@ -103,8 +105,6 @@ def train_in_torch() -> dict[str, Any]:
 
 
 def _pairs() -> dict[str, Any]:
-    from mlx_gptoss.checkpoint.adapters.update import WeightUpdate  # noqa: PLC0415
-
     return {path: WeightUpdate(a, b) for path, (a, b) in UPDATES.items()}
 
 

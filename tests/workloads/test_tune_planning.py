@@ -26,7 +26,9 @@ SIZES = [BatchSize((300, 200), 250), BatchSize((100,), 90)]
 PLENTY = 10**12
 
 
-def planner(bytes_: int = PLENTY, *, can_decode: bool = True, **options: Any) -> TunePlanner:
+def planner(
+    bytes_: int = PLENTY, *, can_decode: bool = True, **options: Any
+) -> TunePlanner:
     budget = Budget(bytes_, PLENTY, "the memory of this test")
     return TunePlanner(MODEL, TuneOptions(**options), budget, can_decode=can_decode)
 
@@ -90,7 +92,9 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
         tight.require_fit(plan)
     line = str(caught.value)
     assert line.startswith("training `tiny` needs ")
-    assert "(the memory of this test): use `--checkpointing on --batch-tokens 250" in line
+    assert (
+        "(the memory of this test): use `--checkpointing on --batch-tokens 250" in line
+    )
 
 
 def test_where_nothing_would_fit_the_line_says_so() -> None:

@@ -77,4 +77,3 @@ def test_pytorch_still_does_what_the_golden_file_says() -> None:
     judge = train_in_torch()
     assert_agree(train_here(dense=True), judge)
     assert_agree(judge, json.loads(GOLDEN.read_text()))
-

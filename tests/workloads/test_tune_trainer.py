@@ -102,9 +102,7 @@ def test_a_step_is_adamw_in_float64_with_a_clipped_gradient() -> None:
                 m, v = moments.get(name, (np.zeros_like(g), np.zeros_like(g)))
                 m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
                 moments[name] = m, v
-                change = (m / (1 - 0.9**step)) / (
-                    np.sqrt(v / (1 - 0.999**step)) + 1e-8
-                )
+                change = (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
                 expected = before[name] * (1 - rate * decay) - rate * change
                 np.testing.assert_allclose(
                     np.array(trainer.trained[name]), expected, rtol=2e-3, atol=2e-5

@@ -1,7 +1,7 @@
 """`mlx-gptoss tune`: train an adapter, and report what it changed.
 
-    mlx-gptoss tune DATA -m MODEL -o FOLDER        trains
-    mlx-gptoss tune report FOLDER                  reports
+mlx-gptoss tune DATA -m MODEL -o FOLDER        trains
+mlx-gptoss tune report FOLDER                  reports
 """
 
 import click

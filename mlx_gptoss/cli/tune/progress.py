@@ -1,4 +1,4 @@
-"""The line of progress of a training run: rewritten on a terminal, else now and then."""
+"""The line of progress of a training run: rewritten on a terminal, else at times."""
 
 import shutil
 import sys
@@ -32,7 +32,9 @@ class TrainingLine:
         with self._lock:
             if sys.stderr.isatty():
                 width = max(20, shutil.get_terminal_size().columns - 1)
-                click.echo(f"{CLEAR_LINE}{text[:width]}", err=True, nl=False, color=True)
+                click.echo(
+                    f"{CLEAR_LINE}{text[:width]}", err=True, nl=False, color=True
+                )
                 self._open = True
             elif last or time.monotonic() - self._shown >= SECONDS_BETWEEN_LINES:
                 note(text)
@@ -64,4 +66,6 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+    return (
+        f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+    )

@@ -19,9 +19,7 @@ NAME = "tuned"
 
 
 @click.command(short_help="Compare a model with and without an adapter")
-@click.argument(
-    "folder", type=click.Path(path_type=Path, exists=True, file_okay=False)
-)
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @model_option
 @takes_load_options
 @click.option(
@@ -91,7 +89,11 @@ def report_text(found: "TuneReport", show: int) -> str:
     rows = [["", "before", "after"]]
     rows.append(["loss", f"{loss.before:.4f}", f"{loss.after:.4f}"])
     rows.append(
-        ["perplexity", f"{perplexity(loss.before):.4g}", f"{perplexity(loss.after):.4g}"]
+        [
+            "perplexity",
+            f"{perplexity(loss.before):.4g}",
+            f"{perplexity(loss.after):.4g}",
+        ]
     )
     if calls.expected:
         of = f"of {calls.expected}"

@@ -148,7 +148,9 @@ def _summary(outcome: "TuneOutcome", folder: Path) -> str:
         return f"{ended}: nothing was trained; the same command with --resume starts"
     lines = [f"{ended}; `{folder}` has the adapter of step {outcome.kept_step:,}"]
     if outcome.loss is not None:
-        before = "" if outcome.before is None else f", before training {outcome.before:.4f}"
+        before = (
+            "" if outcome.before is None else f", before training {outcome.before:.4f}"
+        )
         lines.append(f"validation loss {outcome.loss:.4f}{before}")
         if outcome.before is not None and outcome.loss > outcome.before:
             lines.append("it is worse than the model without it: train more, or slower")

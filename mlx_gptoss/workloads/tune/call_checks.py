@@ -37,7 +37,7 @@ def read_calls(
     ids: Sequence[int],
     tools: Sequence[ToolDescription] | None = None,
 ) -> ReadCalls:
-    """Parse the calls that follow `<|start|>assistant`; without tools, any name is one."""
+    """Parse the calls in an answer; without tools, any name is taken for a tool."""
     parser = Parser(tokenizer, tools=tools)
     events = [event for token in ids for event in parser.feed(token)]
     events += parser.finish()

@@ -1,9 +1,9 @@
 """The folder of a run: its record, its adapter, and whether it may be written to.
 
-    tune.json                   what was trained, and how: `run_record.py`
-    adapter_model.safetensors   the adapter it keeps, with adapter_config.json
-    log.jsonl                   every step: `run_log.py`
-    tune_state.safetensors      from where it goes on: `saved_state.py`
+tune.json                   what was trained, and how: `run_record.py`
+adapter_model.safetensors   the adapter it keeps, with adapter_config.json
+log.jsonl                   every step: `run_log.py`
+tune_state.safetensors      from where it goes on: `saved_state.py`
 """
 
 from pathlib import Path

@@ -214,4 +214,3 @@ def model_digest(checkpoint: Checkpoint) -> str:
             file.seek(tensor.offset)
             digest.update(file.read(min(SAMPLE_BYTES, tensor.nbytes)))
     return digest.hexdigest()
-

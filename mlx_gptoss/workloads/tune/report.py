@@ -98,7 +98,9 @@ def make_report(
 
     `adapter` must be the only one that is loaded.
     """
-    loss = LossPair(*(_loss(runtime, batches, slot) for slot in (NO_ADAPTER, ONLY_ADAPTER)))
+    loss = LossPair(
+        *(_loss(runtime, batches, slot) for slot in (NO_ADAPTER, ONLY_ADAPTER))
+    )
     pairs, judged = [], []
     for number in spread(len(documents), answers):
         document = documents[number]

@@ -100,9 +100,7 @@ class Trainer:
         return total / learned
 
     def _loss(self, batch: PackedTokens) -> mx.array:
-        return batch_loss(
-            self._model, batch, updates=self.updates, limit=self._limit
-        )
+        return batch_loss(self._model, batch, updates=self.updates, limit=self._limit)
 
     @property
     def trained(self) -> Arrays:

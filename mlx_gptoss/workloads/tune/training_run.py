@@ -249,5 +249,7 @@ class TrainingRun:
         step = self.state.kept_step
         if step is None:
             return "no adapter was kept"
-        best = "the best adapter, of" if self.validation is not None else "the adapter of"
+        best = (
+            "the best adapter, of" if self.validation is not None else "the adapter of"
+        )
         return f"{best} step {step}, is kept in `{self.folder}`"
