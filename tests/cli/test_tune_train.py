@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -18,7 +17,7 @@ from mlx.utils import tree_unflatten
 from mlx_gptoss.checkpoint import load_model, open_checkpoint
 from mlx_gptoss.checkpoint.adapters import read_adapter
 from mlx_gptoss.cli import cli
-from mlx_gptoss.cli.tune.options import TUNE_OPTIONS
+from mlx_gptoss.cli.tune.options import trains
 from mlx_gptoss.cli.tune.progress import duration, progress_text
 from mlx_gptoss.model.adapters.stack import AdapterStack
 from mlx_gptoss.model.adapters.trainable import TrainableUpdates
@@ -193,18 +192,20 @@ def test_what_does_not_fit_is_refused_before_a_weight_is_read(
 
 
 def test_the_command_line_has_the_defaults_of_the_options() -> None:
-    @click.command()
-    def command() -> None: ...
+    seen: list[TuneOptions] = []
 
-    for option in TUNE_OPTIONS:
-        option(command)
-    context = click.Context(command)
-    given = {each.name: each.get_default(context) for each in command.params}
-    given["target"] = tuple(str(given["target"]).split(","))
-    expected = TuneOptions()
-    assert given == {
-        each.name: getattr(expected, each.name) for each in fields(TuneOptions)
-    }
+    @click.command()
+    @trains
+    def command(tuning: TuneOptions) -> None:
+        seen.append(tuning)
+
+    assert CliRunner().invoke(command, []).exit_code == 0
+    given = ["--target", "experts,lm_head", "--rank", "3", "--decode", "off"]
+    assert CliRunner().invoke(command, given).exit_code == 0
+    assert seen == [
+        TuneOptions(),
+        TuneOptions(target=("experts", "lm_head"), rank=3, decode="off"),
+    ]
 
 
 def test_the_line_of_progress_has_all_figures() -> None:

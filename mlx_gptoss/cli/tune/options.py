@@ -158,7 +158,7 @@ TUNE_OPTIONS = (
 
 
 def trains(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of training to a command, which receives `tuning: TuneOptions`."""
+    """Add the options of training; the command receives `tuning: TuneOptions`."""
 
     @wraps(function)
     def wrapper(*args: Any, **given: Any) -> Any:
