@@ -1,6 +1,6 @@
 """Train the tiny model in PyTorch, as the judge of losses, gradients and AdamW.
 
-    pip install torch==2.9.1 transformers==5.24.0 peft==0.21.2
+    pip install torch==2.14.1 transformers==5.24.0 peft==0.21.2
     python -m tests.support.torch_training            # writes tests/golden/training/
 
 transformers computes the model (eager attention, dense experts, float32), peft applies

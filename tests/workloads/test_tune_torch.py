@@ -52,16 +52,16 @@ def train_here(*, dense: bool) -> dict[str, Any]:
 
 
 def assert_agree(found: dict[str, Any], judge: dict[str, Any]) -> None:
-    """Compare in float32's precision; a step of AdamW divides by small moments."""
-    np.testing.assert_allclose(found["losses"], judge["losses"], rtol=2e-5)
+    """Compare in float32's precision; the values are about 0.1."""
+    np.testing.assert_allclose(found["losses"], judge["losses"], rtol=1e-5)
     np.testing.assert_allclose(
-        found["gradient_norms"], judge["gradient_norms"], rtol=5e-4
+        found["gradient_norms"], judge["gradient_norms"], rtol=1e-5
     )
     assert found["after"].keys() == judge["after"].keys()
     for path, pair in judge["after"].items():
         for kind, values in pair.items():
             np.testing.assert_allclose(
-                found["after"][path][kind], values, atol=2e-3, err_msg=f"{path} {kind}"
+                found["after"][path][kind], values, atol=1e-5, err_msg=f"{path} {kind}"
             )
 
 
