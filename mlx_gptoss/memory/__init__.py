@@ -13,6 +13,7 @@ hit_rates.py  hit rates of expert slots by their number
 speed.py     tokens per second and time to the first token, with bounds
 advice.py    errors for models that do not fit, with a remedy
 wired.py     memory that the GPU keeps resident
+training.py  memory that training an adapter takes
 published_models.py  configs of the published models
 
 Opens no weights and allocates no array. GB = 10^9 bytes in text; in the API bytes.

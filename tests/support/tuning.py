@@ -110,7 +110,7 @@ def training_run(
         trainer.restore(saved.trained, saved.optimizer)
 
     def keep(state: RunState) -> None:
-        arrays = {name: np.array(x) for name, x in trainer.trained.items()}
+        arrays: Any = {name: np.array(x) for name, x in trainer.trained.items()}
         with draft(folder / "kept.npz") as place:
             np.savez(place, step=state.step, **arrays)
 

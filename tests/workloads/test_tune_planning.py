@@ -48,7 +48,7 @@ def test_with_room_experts_are_decoded_and_activations_kept() -> None:
 
 def test_with_less_room_a_slower_way_is_taken() -> None:
     """Each way is taken where its own bytes are the limit, and no faster one there."""
-    asked = [
+    asked: list[dict[str, Any]] = [
         {"decode": decode, "checkpointing": checkpointing}
         for decode, checkpointing in (
             ("on", "off"),

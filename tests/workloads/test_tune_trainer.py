@@ -16,7 +16,7 @@ from tests.support.tuning import document, packed, tiny_model, updates_of
 
 EVERYTHING = TuneOptions(target=("all", "lm_head"), rank=2)
 DOCUMENTS = [document(12, 1), document(5, 2), document(20, 3)]
-CLOSE = {"rtol": 2e-4, "atol": 2e-6}  # float32 sums in another order
+CLOSE: dict[str, Any] = {"rtol": 2e-4, "atol": 2e-6}  # float32 sums in another order
 
 
 def gradient(

@@ -111,11 +111,11 @@ def test_a_killed_run_loses_no_more_than_the_steps_since_the_last_save(
         [*command, str(killed), "400", "3"], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            if int(line) >= 8:
+        done: list[int] = []
+        for line in process.stdout:  # what was printed when it died, too
+            done.append(int(line))
+            if done[-1] == 8:
                 os.kill(process.pid, signal.SIGKILL)
-                break
-        done = [int(line)] + [int(rest) for rest in process.stdout if rest.strip()]
     state = read_state(killed)
     assert state is not None
     assert max(done) - 3 <= state.state.step <= max(done) + 1
@@ -137,6 +137,7 @@ def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
     )
     outcome = training_run(tmp_path, options).run()
     assert outcome.reason == "patience"
+    assert outcome.kept_step is not None
     assert outcome.step == outcome.kept_step + 3
     assert training_run(tmp_path, options).run().step == outcome.step
 

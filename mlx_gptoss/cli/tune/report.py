@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlx_gptoss.cli.options import json_option, model_option, takes_load_options
+from mlx_gptoss.cli.options import folder_or_name, json_option, takes_load_options
 from mlx_gptoss.cli.services import Services, pass_services
 from mlx_gptoss.cli.tables import aligned
 
@@ -20,7 +20,9 @@ NAME = "tuned"
 
 @click.command(short_help="Compare a model with and without an adapter")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@model_option
+@click.option(
+    "-m", "--model", metavar="MODEL", help="Model [default: the one that was trained]"
+)
 @takes_load_options
 @click.option(
     "--answers",
@@ -64,7 +66,7 @@ def report(
     from mlx_gptoss.workloads.tune.report_source import open_source
 
     source = open_source(folder)
-    named = model or source.record.model
+    named = folder_or_name(model or source.record.model)
     options = replace(options, adapters=(f"{NAME}={folder}",))
     documents = source.documents(services.find(named, options))
     with services.open(named, options) as runtime:

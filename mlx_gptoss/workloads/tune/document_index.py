@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from mlx_gptoss.errors import ExamplesError
+from mlx_gptoss.harmony.messages import ToolDescription, function_tools
 from mlx_gptoss.workloads.tune.documents import Renderer, TrainingDocument
+from mlx_gptoss.workloads.tune.examples import PlainExample, TrainingExample
 from mlx_gptoss.workloads.tune.sources import Sources, StoredRow, changed
 
 
@@ -74,15 +76,14 @@ class TrainingDocuments:
 
     def __getitem__(self, number: int) -> TrainingDocument:
         """Render document `number`; raises ExamplesError if its row has changed."""
-        place = int(self._chosen[number])
-        row_number = self._index.row_of[place]
-        row = self._index.row(row_number)
-        data = self._sources.read(row)
-        if row_hash(data) != self._index.hashes[row_number]:
-            raise ExamplesError([changed(self._sources.where(row))])
-        example = self._sources.example(row, data, self._renderer.settings)
-        part = self._index.part_of[place]
-        return self._renderer.part(example, part, self._sources.where(row))
+        part = self._index.part_of[int(self._chosen[number])]
+        return self._renderer.part(self._example(number), part, self.where(number))
+
+    def tools(self, number: int) -> tuple[ToolDescription, ...]:
+        """Return the function tools that the conversation of a document offers."""
+        example = self._example(number)
+        messages = example.messages if isinstance(example, TrainingExample) else ()
+        return function_tools(messages)
 
     def where(self, number: int) -> str:
         """Name the file and line of a document without rendering it."""
@@ -99,3 +100,12 @@ class TrainingDocuments:
             "longest": 0 if longest is None else int(self.tokens[longest]),
             "longest_at": None if longest is None else self.where(longest),
         }
+
+    def _example(self, number: int) -> TrainingExample | PlainExample:
+        """Read the example of a document again."""
+        row_number = self._index.row_of[int(self._chosen[number])]
+        row = self._index.row(row_number)
+        data = self._sources.read(row)
+        if row_hash(data) != self._index.hashes[row_number]:
+            raise ExamplesError([changed(self._sources.where(row))])
+        return self._sources.example(row, data, self._renderer.settings)

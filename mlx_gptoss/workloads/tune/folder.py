@@ -12,7 +12,7 @@ from mlx_gptoss.checkpoint.adapters import is_adapter_folder
 from mlx_gptoss.errors import ConfigError
 from mlx_gptoss.files import make_folder
 from mlx_gptoss.workloads.tune.run_record import RunRecord, read_record
-from mlx_gptoss.workloads.tune.saved_state import SavedRun, read_state
+from mlx_gptoss.workloads.tune.saved_state import SavedTraining, read_state
 
 
 def start_folder(folder: Path, record: RunRecord) -> None:
@@ -31,7 +31,9 @@ def start_folder(folder: Path, record: RunRecord) -> None:
     record.write(folder)
 
 
-def resume_folder(folder: Path, record: RunRecord) -> tuple[RunRecord, SavedRun | None]:
+def resume_folder(
+    folder: Path, record: RunRecord
+) -> tuple[RunRecord, SavedTraining | None]:
     """Return the record and the state of a run that goes on.
 
     The state is None if the run was stopped before it was saved. Raises ConfigError if

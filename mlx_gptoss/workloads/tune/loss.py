@@ -51,8 +51,9 @@ def batch_loss(
     def head(hidden: mx.array) -> mx.array:
         return model.logits(hidden[None], adapters=adapters)[0]
 
-    trained = updates is not None and LM_HEAD_MODULE in updates.updates
-    recompute = updates.recomputed if trained else mx.checkpoint
+    recompute = mx.checkpoint
+    if updates is not None and LM_HEAD_MODULE in updates.updates:
+        recompute = updates.recomputed  # knows that they get a gradient
     return loss_in_parts(head, hidden, targets, limit=limit, recompute=recompute)
 
 

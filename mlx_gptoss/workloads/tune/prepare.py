@@ -30,7 +30,7 @@ from mlx_gptoss.workloads.tune.folder import resume_folder
 from mlx_gptoss.workloads.tune.options import TuneOptions
 from mlx_gptoss.workloads.tune.planning import BatchSize, TunePlanner
 from mlx_gptoss.workloads.tune.run_record import RunRecord
-from mlx_gptoss.workloads.tune.saved_state import SavedRun
+from mlx_gptoss.workloads.tune.saved_state import SavedTraining
 from mlx_gptoss.workloads.tune.settings import CorpusSettings
 from mlx_gptoss.workloads.tune.steps import steps_in
 
@@ -68,7 +68,7 @@ class PreparedRun:
     validation: TrainingBatches | None
     plan: TrainingPlan
     record: RunRecord
-    saved: SavedRun | None
+    saved: SavedTraining | None
 
     @property
     def options(self) -> TuneOptions:

@@ -155,7 +155,7 @@ def choose_turn(
 
 def _loss(runtime: Runtime, batches: TrainingBatches, slot: Sequence[int]) -> float:
     def one(packed: Any) -> float:
-        return batch_loss(runtime.model, packed, adapters=slot).item()
+        return float(batch_loss(runtime.model, packed, adapters=slot).item())  # pyright: ignore
 
     total = learned = 0.0
     for index in range(batches.count()):

@@ -49,7 +49,7 @@ class RunState:
 
 
 @dataclass(frozen=True, eq=False)
-class SavedRun:
+class SavedTraining:
     """What a state file holds."""
 
     state: RunState
@@ -57,7 +57,7 @@ class SavedRun:
     optimizer: Arrays
 
 
-def save_state(folder: Path, run: SavedRun) -> None:
+def save_state(folder: Path, run: SavedTraining) -> None:
     """Write the state, replacing the last one in one step."""
     arrays = {
         prefix + name: array
@@ -69,7 +69,7 @@ def save_state(folder: Path, run: SavedRun) -> None:
         mx.save_safetensors(str(place), arrays, facts)
 
 
-def read_state(folder: Path) -> SavedRun | None:
+def read_state(folder: Path) -> SavedTraining | None:
     """Read the state, or None if there is none.
 
     Raises CheckpointError for a file that another version or program wrote.
@@ -78,7 +78,8 @@ def read_state(folder: Path) -> SavedRun | None:
     if not path.is_file():
         return None
     try:
-        arrays, facts = mx.load(str(path), return_metadata=True)
+        loaded: Any = mx.load(str(path), return_metadata=True)
+        arrays, facts = loaded
         if facts.get("version") != VERSION:
             raise KeyError("version")
         found = json.loads(facts["state"])
@@ -97,4 +98,4 @@ def read_state(folder: Path) -> SavedRun | None:
             if name.startswith(prefix)
         }
 
-    return SavedRun(state, group(TRAINED), group(OPTIMIZER))
+    return SavedTraining(state, group(TRAINED), group(OPTIMIZER))

@@ -22,7 +22,7 @@ Arrays = Mapping[str, mx.array]
 
 
 @dataclass(frozen=True)
-class StepResult:
+class OptimizerStep:
     """The loss per learned token before the step, and the gradient's norm."""
 
     loss: float
@@ -69,17 +69,19 @@ class Trainer:
             summed, one = self._gradient(batch)
             gradient = one if gradient is None else tree_map(mx.add, gradient, one)
             mx.eval(summed, gradient)  # so that one batch's activations are held
-            total += summed.item()
+            total += float(summed.item())  # pyright: ignore
         learned = sum(map(learned_tokens, batches))
         return total / learned, tree_map(lambda x: x / learned, gradient)
 
-    def step(self, batches: Sequence[PackedTokens], learning_rate: float) -> StepResult:
+    def step(
+        self, batches: Sequence[PackedTokens], learning_rate: float
+    ) -> OptimizerStep:
         """Make one step on accumulated batches; nothing changes if it is not finite."""
         loss, gradient = self.gradient(batches)
         gradient, norm = optim.clip_grad_norm(gradient, self.clip or float("inf"))
-        result = StepResult(
+        result = OptimizerStep(
             loss=loss,
-            gradient_norm=norm.item(),
+            gradient_norm=float(norm.item()),  # pyright: ignore
             tokens=sum(len(batch.inputs) for batch in batches),
             learned=sum(map(learned_tokens, batches)),
         )
@@ -94,7 +96,7 @@ class Trainer:
         total = learned = 0.0
         self._model.eval()  # has no gradient, and is faster
         for batch in batches:
-            total += self._loss(batch).item()
+            total += float(self._loss(batch).item())  # pyright: ignore
             learned += learned_tokens(batch)
         self._model.train()
         return total / learned

@@ -17,7 +17,7 @@ import mlx.core as mx
 from mlx_gptoss.errors import NonFiniteError
 from mlx_gptoss.workloads.tune.options import TuneOptions
 from mlx_gptoss.workloads.tune.run_log import RunLog, read_log
-from mlx_gptoss.workloads.tune.saved_state import RunState, SavedRun, save_state
+from mlx_gptoss.workloads.tune.saved_state import RunState, SavedTraining, save_state
 from mlx_gptoss.workloads.tune.schedule import default_warmup, learning_rate
 from mlx_gptoss.workloads.tune.steps import (
     RepeatableBatches,
@@ -25,7 +25,7 @@ from mlx_gptoss.workloads.tune.steps import (
     steps_from,
     steps_in,
 )
-from mlx_gptoss.workloads.tune.trainer import StepResult, Trainer
+from mlx_gptoss.workloads.tune.trainer import OptimizerStep, Trainer
 
 EVALUATIONS = 10  # of a run that names no interval
 FINISHED, PATIENCE, INTERRUPTED = "finished", "patience", "interrupted"
@@ -155,7 +155,7 @@ class TrainingRun:
             )
         return loss
 
-    def _step(self, data: StepBatches, log: RunLog) -> tuple[StepResult, float]:
+    def _step(self, data: StepBatches, log: RunLog) -> tuple[OptimizerStep, float]:
         rate = self._learning_rate(self.state.step)
         began = time.monotonic()
         result = self.trainer.step(data.batches, rate)
@@ -204,7 +204,7 @@ class TrainingRun:
         log.sync()
         self.state = self.state.after(log_lines=log.lines)
         trainer = self.trainer
-        saved = SavedRun(self.state, trainer.trained, trainer.optimizer_state)
+        saved = SavedTraining(self.state, trainer.trained, trainer.optimizer_state)
         save_state(self.folder, saved)
 
     def _end(self, log: RunLog, reason: str) -> TuneOutcome:
@@ -237,7 +237,7 @@ class TrainingRun:
             final=options.final_rate,
         )
 
-    def _explain(self, result: StepResult, rate: float) -> str:
+    def _explain(self, result: OptimizerStep, rate: float) -> str:
         name = "gradient" if math.isfinite(result.loss) else "loss"
         return (
             f"the {name} of step {self.state.step + 1} is not finite (learning rate "
