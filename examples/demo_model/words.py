@@ -133,12 +133,14 @@ ENDINGS = "nrtslkmx"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 HELD_OUT_EVERY = 8  # one word in eight of a list is kept for the evaluation
 HELD_OUT_AT = 5
+HELD_OUT_CAPITALS = 0.2
 
 
 class Words:
     """A source of random words; with `held_out`, words that training never shows.
 
-    `novelty` is the share of names, cities and words made from random syllables.
+    `novelty` is the share of names, cities and words made from random syllables,
+    `capitals` that of made-up words with a capital letter, if they are not held out.
     """
 
     def __init__(
@@ -147,6 +149,7 @@ class Words:
         self.rng = rng
         self.held_out = held_out
         self.novelty = novelty
+        self.capitals = 0.0
 
     def chance(self, share: float) -> bool:
         return self.rng.random() < share
@@ -189,7 +192,8 @@ class Words:
         return self._word(CITIES, capital=True)
 
     def word(self) -> str:
-        return self._word(WORDS, capital=self.held_out and self.chance(0.2))
+        share = HELD_OUT_CAPITALS if self.held_out else self.capitals
+        return self._word(WORDS, capital=share > 0 and self.chance(share))
 
     def phrase(self) -> str:
         """Draw one to four words, as in titles, queries and messages."""

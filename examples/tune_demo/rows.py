@@ -31,6 +31,8 @@ from mlx_gptoss.harmony.messages import (
 EVALUATED = 120  # cases of each kind whose names are left out
 UNSEEN_KINDS = ("tool call", "answer from result")  # of cases with held-out words
 NOVELTY = 0.9  # share of made-up words
+CAPITALS = 0.2  # share of those with a capital letter
+SIMPLE = 0.5  # share of tools with at most one argument, which users seldom name
 TOOLS = (4, 3, 2, 1)  # weights of 1, 2, 3 and 4 tools
 OTHERS = Mix(tools=0, arithmetic=0.3, json=0.2, long=0.1, novelty=0.7)
 
@@ -61,6 +63,7 @@ class Skill:
     def __init__(self, seed: int, left_out: set[str]) -> None:
         self._author = Author(seed, mix=OTHERS)
         self._author.words.novelty = NOVELTY
+        self._author.words.capitals = CAPITALS
         self._others = Author(seed + 1, mix=OTHERS)
         self._left_out = left_out
 
@@ -71,12 +74,19 @@ class Skill:
         count = words.rng.choices(range(1, len(TOOLS) + 1), TOOLS)[0]
         tools: dict[str, DemoTool] = {}
         while len(tools) < count:
-            tool = tool_tasks.made_up_tool(words)
-            if self._left_out.isdisjoint(name_parts(tool)):
-                tools[tool.name] = tool
+            tool = self._tool(most_arguments=1 if words.chance(SIMPLE) else None)
+            tools[tool.name] = tool
         chosen = list(tools.values())
         start = self._author.tool_start(effort, chosen)
         return start + self._author.tool_branch(effort, chosen).messages
+
+    def _tool(self, most_arguments: int | None) -> DemoTool:
+        """Make up tools until one fits."""
+        while True:
+            tool = tool_tasks.made_up_tool(self._author.words)
+            fits = most_arguments is None or len(tool.arguments) <= most_arguments
+            if fits and self._left_out.isdisjoint(name_parts(tool)):
+                return tool
 
     def other(self) -> list[Message]:
         """Return a conversation without tools, of the tasks of the first training."""
