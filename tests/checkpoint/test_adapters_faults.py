@@ -202,6 +202,14 @@ def test_a_file_cut_short_is_named(left: int, tmp_path: Path) -> None:
     assert "download it again" in text
 
 
+@pytest.mark.parametrize(("dtype", "name"), [("float64", "F64"), ("int64", "I64")])
+def test_values_of_another_dtype_are_named(
+    dtype: str, name: str, tmp_path: Path
+) -> None:
+    tensors = {key: x.astype(dtype) for key, x in peft_tensors(LORAS).items()}
+    assert f"has dtype {name}, expected BF16 or F16" in message(peft(tmp_path, tensors))
+
+
 def test_an_adapter_without_tensors_is_named(tmp_path: Path) -> None:
     assert "has no tensors: save the adapter again" in message(peft(tmp_path, {}))
 

@@ -21,7 +21,11 @@ from mlx_gptoss.checkpoint.adapters.recognize import (
 from mlx_gptoss.checkpoint.adapters.settings import PeftSettings, read_mlx_scale
 from mlx_gptoss.checkpoint.adapters.stored import StoredAdapter
 from mlx_gptoss.checkpoint.json_files import read_json
-from mlx_gptoss.checkpoint.safetensors_header import read_header, read_metadata
+from mlx_gptoss.checkpoint.safetensors_header import (
+    StoredTensor,
+    read_header,
+    read_metadata,
+)
 from mlx_gptoss.errors import CheckpointError
 from mlx_gptoss.format.config import ModelConfig
 from mlx_gptoss.format.file_names import (
@@ -32,6 +36,7 @@ from mlx_gptoss.format.file_names import (
     PEFT_ADAPTER,
     WEIGHTS,
 )
+from mlx_gptoss.format.layout import FLOATS
 
 if TYPE_CHECKING:
     from mlx_gptoss.model.adapters import Adapter
@@ -56,8 +61,7 @@ def open_adapter(
     settings = read_settings(path)
     file = find_weights(path, settings)
     tensors = read_header(file)
-    if not tensors:
-        raise CheckpointError(f"`{file}` has no tensors: save the adapter again")
+    check_tensors(tensors, file)
     metadata, base = read_metadata(file), base_name(path, settings)
     check_base(metadata, config, path, base)
     where = path / ADAPTER_CONFIG
@@ -143,6 +147,18 @@ def find_weights(folder: Path, settings: Mapping[str, Any]) -> Path:
     raise CheckpointError(
         f"`{folder}` has no `{wanted}`{beside}: download it, or save the adapter again"
     )
+
+
+def check_tensors(tensors: Mapping[str, StoredTensor], file: Path) -> None:
+    """Raise CheckpointError for no tensors, and for other dtypes than floats."""
+    if not tensors:
+        raise CheckpointError(f"`{file}` has no tensors: save the adapter again")
+    for tensor in tensors.values():
+        if tensor.dtype not in FLOATS:
+            raise CheckpointError(
+                f"tensor `{tensor.name}` in `{file}` has dtype {tensor.dtype}, "
+                f"expected {' or '.join(FLOATS)}: save the adapter as bf16 or float32"
+            )
 
 
 def check_base(
