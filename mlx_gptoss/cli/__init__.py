@@ -44,6 +44,9 @@ COMMANDS = {
     "tune": LazyCommand(
         "mlx_gptoss.cli.tune", "tune", "Train an adapter, and report on it"
     ),
+    "merge": LazyCommand(
+        "mlx_gptoss_convert.cli.merge", "merge_command", "Merge an adapter into a model"
+    ),
     "verify": LazyCommand(
         "mlx_gptoss_convert.cli.verify",
         "verify_command",

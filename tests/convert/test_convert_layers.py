@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONVERTER = ROOT / "convert" / "mlx_gptoss_convert"
 README = ROOT / "convert" / "README.md"
 
-FOLDERS = ("read", "steps", "plan", "write", "measure", "cli")
+FOLDERS = ("read", "steps", "plan", "write", "measure", "merge", "cli")
 
 
 def imported_folders(path: Path) -> list[str]:

@@ -5,7 +5,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,12 +15,27 @@ from mlx_gptoss_convert.plan.estimates import estimate_plan
 from mlx_gptoss_convert.plan.parts import PartSize, sizes_by_part
 from mlx_gptoss_convert.plan.plan import ConversionPlan
 from mlx_gptoss_convert.plan.sizing import RecipeChoice, SizedRecipe, frontier_lines
+from mlx_gptoss_convert.steps.merged import bytes_in_files, describe_step
 from mlx_gptoss_convert.steps.step import OutputTensor, TensorStep
+
+if TYPE_CHECKING:
+    from mlx_gptoss_convert.measure.merge import MergeLoss
 
 DIVERGENCE = (
     "KL {kl:.5f} nats, 99 % below {kl_99:.5f}; {flips:.2%} of top tokens differ, "
     "{top5_overlap:.2%} of top 5 kept\nperplexity {perplexity_before:.3f} -> "
     "{perplexity_after:.3f}, at {positions} positions of {text}"
+)
+LOSS = (
+    "against the model with the adapter, at {loss.merged.positions} positions of "
+    "{loss.text}:\n"
+    "merged     KL {loss.merged.kl:.5f} nats, {loss.merged.flips:.2%} of top tokens "
+    "differ\n"
+    "unadapted  KL {loss.base.kl:.5f} nats, {loss.base.flips:.2%} of top tokens differ"
+)
+EXPERT_LOSS = (
+    "experts    {experts.changed_share:.2%} of updated weights differ from the base's; "
+    "rms error {experts.relative_error:.0%} of the update"
 )
 EVENT_SECONDS = 0.5  # between JSON progress events
 
@@ -109,6 +124,19 @@ def show_result(plan: ConversionPlan, dst: Path, *, as_json: bool) -> None:
     click.echo(f"{format_bytes(plan.nbytes)} in {dst}")
 
 
+def show_loss(loss: "MergeLoss", *, as_json: bool) -> None:
+    """Print what merging an adapter lost, and a warning if it is most of it."""
+    if as_json:
+        emit("loss", **loss.as_dict())
+    else:
+        click.echo(LOSS.format(loss=loss))
+        if loss.experts is not None:
+            click.echo(EXPERT_LOSS.format(experts=loss.experts))
+    warning = loss.warning()
+    if warning is not None:
+        click.echo(f"Warning: {warning}", err=True)
+
+
 def describe_part(size: PartSize) -> dict[str, Any]:
     return {
         "bytes_before": size.bytes_before,
@@ -143,7 +171,7 @@ def show_plan(plan: ConversionPlan, *, as_json: bool) -> None:
     for step in plan.steps:
         for tensor in step.outputs:
             show(step, tensor)
-    read = sum(stored.nbytes for step in plan.steps for stored in step.sources)
+    read = sum(bytes_in_files(x) for step in plan.steps for x in step.sources)
     found = estimate_plan(plan)
     if as_json:
         files = len(plan.shards)
@@ -162,7 +190,7 @@ def emit_tensor(step: TensorStep, tensor: OutputTensor) -> None:
         "tensor",
         tensor=tensor.name,
         sources=[stored.name for stored in step.sources],
-        fate=step.operation,
+        fate=describe_step(step),
         dtype=tensor.dtype,
         shape=list(tensor.shape),
         bytes=tensor.nbytes,
@@ -173,7 +201,7 @@ def echo_tensor(step: TensorStep, tensor: OutputTensor) -> None:
     shape = "x".join(map(str, tensor.shape))
     size = format_bytes(tensor.nbytes)
     click.echo(
-        f"{size:>10}  {tensor.dtype:4} {step.operation:18}  {tensor.name} {shape}"
+        f"{size:>10}  {tensor.dtype:4} {describe_step(step):18}  {tensor.name} {shape}"
     )
 
 

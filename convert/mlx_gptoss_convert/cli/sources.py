@@ -1,10 +1,29 @@
 """Find or download the SRC that a command names."""
 
+import math
 from pathlib import Path
 
 import click
 
 from mlx_gptoss.cli.options import folder_or_name
+
+
+def find_adapter(adapter: str) -> tuple[Path, float]:
+    """Return the folder that ADAPTER names, and its factor: FOLDER or FOLDER:FACTOR."""
+    from mlx_gptoss.errors import ConversionError
+
+    place, _, factor = adapter.rpartition(":")
+    for name, scale in ((adapter, "1"), (place, factor)):
+        if name and Path(name).expanduser().exists() and is_number(scale):
+            return Path(name).expanduser(), float(scale)
+    raise ConversionError(f"`{adapter}` is no folder here: give an adapter's folder")
+
+
+def is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def find_source(src: str, *, offline: bool) -> Path:

@@ -87,6 +87,9 @@ class FakeQuantizedModel:
         )
         return attention
 
+    def adapter(self, layer: int) -> None:
+        """Return None: no adapter is measured."""
+
     def norm(self) -> mx.array:
         return self.teacher.norm()
 

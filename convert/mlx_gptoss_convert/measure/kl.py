@@ -13,6 +13,7 @@ Dimensions: B texts, L tokens, M hidden size, N scored positions, V vocabulary.
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -21,6 +22,8 @@ from mlx_gptoss.checkpoint import Checkpoint, open_checkpoint
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.files import scratch, storage_errors, temporary_folder
+from mlx_gptoss.format.config import ModelConfig
+from mlx_gptoss.model.adapters.passes import ActiveAdapters, LayerUpdates
 from mlx_gptoss.model.attention import Masks
 from mlx_gptoss.model.gpt_oss import Block
 from mlx_gptoss.model.rope import make_rotation, yarn_periods
@@ -103,10 +106,11 @@ def run_layers(
     sizes = [teacher.layer_bytes(layer) for layer in layers]
     for layer in layers:
         own = teacher.block(layer)
-        run_block(teacher, own, 0, batches, states)
+        run_block(config, own, 0, batches, states, LayerAdapter.of(teacher, layer))
         for number, student in enumerate(students, start=1):
             block = student.block(layer, own)
-            run_block(teacher, block, number, batches, states)
+            adapter = LayerAdapter.of(student, layer)
+            run_block(config, block, number, batches, states, adapter)
             del block  # before the next one is loaded
         del own
         mx.clear_cache()
@@ -114,19 +118,39 @@ def run_layers(
             progress(sum(sizes[: layer + 1]), sum(sizes), f"layer {layer}")
 
 
+class LayerAdapter(NamedTuple):
+    """What an adapter adds to one layer, if anything."""
+
+    active: ActiveAdapters | None
+    layer: int
+
+    @classmethod
+    def of(cls, model: LayeredModel, layer: int) -> "LayerAdapter":
+        return cls(model.adapter(layer), layer)
+
+    def for_texts(self, count: int, length: int) -> LayerUpdates | None:
+        """Return the updates for a batch of texts of one length."""
+        if self.active is None:
+            return None
+        return self.active.for_rows([length] * count).layer(self.layer)
+
+
 def run_block(
-    teacher: CheckpointModel,
+    config: ModelConfig,
     block: Block,
     number: int,
     batches: Sequence[TextBatch],
     states: HiddenStates,
+    adapter: LayerAdapter,
 ) -> None:
     """Run one layer of one model on the hidden states of every batch."""
-    periods = yarn_periods(teacher.checkpoint.config)
+    periods = yarn_periods(config)
     for place, batch in enumerate(batches):
-        rotate = make_rotation(periods, 0, batch.ids.shape[1])
+        count, length = batch.ids.shape
+        rotate = make_rotation(periods, 0, length)
         hidden = mx.array(states.load(number, place))
-        out = block(hidden, rotate, Masks(), None, [hidden.shape[1]])
+        updates = adapter.for_texts(count, length)
+        out = block(hidden, rotate, Masks(), None, [length], updates=updates)
         states.save(number, place, np.array(out))
 
 

@@ -14,10 +14,14 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_gptoss.checkpoint import Checkpoint, Parameter, load_parameters
+from mlx_gptoss.checkpoint.adapters import StoredAdapter
 from mlx_gptoss.format.layout import PACKED, matrices
+from mlx_gptoss.model.adapters import Adapter, AdapterStack, LowRank
+from mlx_gptoss.model.adapters.passes import ActiveAdapters, activate
 from mlx_gptoss.model.gpt_oss import Block
 from mlx_gptoss_convert.measure.matrices import MatrixReader
 from mlx_gptoss_convert.read.source import TensorReader
+from mlx_gptoss_convert.steps.merged import add_product
 
 EMBEDDING, LM_HEAD, NORM = "model.embed_tokens", "lm_head", "model.norm.weight"
 EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
@@ -34,6 +38,10 @@ class LayeredModel(Protocol):
         """Load one layer, sharing what is equal with the teacher's."""
         ...
 
+    def adapter(self, layer: int) -> ActiveAdapters | None:
+        """Return what an adapter adds to one layer, None for nothing."""
+        ...
+
     def norm(self) -> mx.array:
         """Return the final norm's weight (M,)."""
         ...
@@ -44,7 +52,10 @@ class LayeredModel(Protocol):
 
 
 class CheckpointModel:
-    """A checkpoint whose layers are loaded one at a time, in float32."""
+    """A checkpoint whose layers are loaded one at a time, in float32.
+
+    With `adapter`, its updates are applied to the layers as they are, unmerged.
+    """
 
     def __init__(
         self,
@@ -52,11 +63,13 @@ class CheckpointModel:
         source: TensorReader,
         *,
         shared: Collection[str] = (),
+        adapter: StoredAdapter | None = None,
     ) -> None:
         """`shared` are paths of experts with the same bytes as the teacher's."""
         self.checkpoint = checkpoint
         self.values = MatrixReader(checkpoint, source)
         self.shared = shared
+        self.updates = adapter
         self.matrices = {x.path: x for x in matrices(checkpoint.config, PACKED)}
 
     def embed(self, ids: np.ndarray) -> np.ndarray:
@@ -88,11 +101,33 @@ class CheckpointModel:
         block.eval()
         return block
 
+    def adapter(self, layer: int) -> ActiveAdapters | None:
+        if self.updates is None:
+            return None
+        prefix = f"model.layers.{layer}."
+        own = {
+            path: LowRank(mx.array(update.a), mx.array(update.b))
+            for path in self.updates.paths
+            if path.startswith(prefix) and (update := self.updates.read(path))
+        }
+        config, structure = self.checkpoint.config, self.checkpoint.structure
+        stack = AdapterStack(config, [Adapter("", "", own)])
+        return activate(stack.arrange(structure), [stack.slot("")])
+
     def norm(self) -> mx.array:
         return mx.array(self.values.floats(NORM))
 
     def head(self) -> Iterator[np.ndarray]:
-        return self.rows(LM_HEAD)
+        if self.updates is None or LM_HEAD not in self.updates:
+            yield from self.rows(LM_HEAD)
+            return
+        update, first = self.updates.read(LM_HEAD), 0
+        for rows in self.rows(LM_HEAD):
+            merged = np.array(rows)
+            part = update.b[:, first : first + len(rows)]
+            add_product(merged, part.T, update.a.T)
+            first += len(rows)
+            yield merged
 
     def layer_bytes(self, layer: int) -> int:
         prefix = f"model.layers.{layer}."

@@ -34,12 +34,9 @@ def config_json(
         if key not in REPLACED
     }
     eos = kept.get("eos_token_id", list(config.eos_token_ids))
-    written = {
-        **kept,
-        **hugging_face_config(config),
-        "eos_token_id": eos,
-        "quantization": quantization_config(quantization),
-    }
+    written = {**kept, **hugging_face_config(config), "eos_token_id": eos}
+    if quantization:
+        written["quantization"] = quantization_config(quantization)
     return json.dumps(dict(sorted(written.items())), indent=2) + "\n"
 
 

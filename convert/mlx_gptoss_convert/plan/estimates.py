@@ -20,7 +20,8 @@ from mlx_gptoss_convert.plan.plan import ConversionPlan
 from mlx_gptoss_convert.read.digests import WAITING
 from mlx_gptoss_convert.read.source import SLICE_BYTES
 from mlx_gptoss_convert.steps.codecs import encode_rows
-from mlx_gptoss_convert.steps.encode import Encode
+from mlx_gptoss_convert.steps.encode import DecodeExperts, Encode
+from mlx_gptoss_convert.steps.merged import bytes_in_files, merged_rows
 from mlx_gptoss_convert.steps.quantize import Quantize, Requantize
 from mlx_gptoss_convert.steps.step import TensorStep
 from mlx_gptoss_convert.steps.workers import worker_count
@@ -67,13 +68,20 @@ def check_memory(plan: ConversionPlan, max_memory: int = MAX_MEMORY) -> None:
 
 def peak_bytes(plan: ConversionPlan) -> int:
     """Return an upper bound of the memory of the largest step."""
-    return SLICES * SLICE_BYTES + max(map(expert_bytes, plan.steps), default=0)
+    return SLICES * SLICE_BYTES + max(map(step_bytes, plan.steps), default=0)
 
 
-def expert_bytes(step: TensorStep) -> int:
-    if not isinstance(step, Encode):
-        return 0
-    return ENCODED_COPIES * FLOAT32_BYTES * values_of(step) // step.sources[0].shape[0]
+def step_bytes(step: TensorStep) -> int:
+    """Return the bytes of one expert that is encoded or decoded, and of an update."""
+    merged = [x for stored in step.sources if (x := merged_rows(stored))]
+    updates = max((x.update_bytes for x in merged), default=0)
+    if not isinstance(step, Encode | DecodeExperts):
+        return updates
+    if isinstance(step, Encode):
+        values = values_of(step) // step.sources[0].shape[0]
+    else:
+        values = sum(math.prod(x.shape[1:]) for x in step.outputs)
+    return ENCODED_COPIES * FLOAT32_BYTES * values + updates
 
 
 def values_of(step: Encode | Quantize | Requantize) -> int:
@@ -92,7 +100,7 @@ def plan_seconds(plan: ConversionPlan) -> float:
         count * codec_seconds(setting) / math.prod(PROBED_SHAPE)
         for setting, count in packed.items()
     )
-    read = sum(stored.nbytes for step in plan.steps for stored in step.sources)
+    read = sum(bytes_in_files(x) for step in plan.steps for x in step.sources)
     hashing = read * hash_seconds() / HASHED_BYTES
     return codecs / worker_count() + max(hashing, (read + plan.nbytes) / DISK_RATE)
 

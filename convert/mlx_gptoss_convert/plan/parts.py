@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from mlx_gptoss.checkpoint.parameters import part_of
 from mlx_gptoss.format.layout import PARTS
 from mlx_gptoss_convert.plan.plan import ConversionPlan
+from mlx_gptoss_convert.steps.merged import bytes_in_files, describe_step
 
 
 @dataclass
@@ -22,8 +23,9 @@ def sizes_by_part(plan: ConversionPlan) -> dict[str, PartSize]:
     sizes: dict[str, PartSize] = defaultdict(PartSize)
     for step in plan.steps:
         size = sizes[part_of(step.sources[0].name)]
-        size.bytes_before += sum(stored.nbytes for stored in step.sources)
+        size.bytes_before += sum(map(bytes_in_files, step.sources))
         size.bytes_after += sum(tensor.nbytes for tensor in step.outputs)
-        if step.operation not in size.operations:
-            size.operations += (step.operation,)
+        operation = describe_step(step)
+        if operation not in size.operations:
+            size.operations += (operation,)
     return {part: sizes[part] for part in PARTS}

@@ -25,9 +25,10 @@ from mlx_gptoss.format.layout import (
     Layout,
     matrices,
 )
+from mlx_gptoss_convert.plan.builder import StepBuilder
 from mlx_gptoss_convert.plan.config_json import config_json
 from mlx_gptoss_convert.plan.recipe import Recipe
-from mlx_gptoss_convert.plan.rules import StepBuilder, plan_steps
+from mlx_gptoss_convert.plan.rules import plan_steps
 from mlx_gptoss_convert.plan.shards import (
     SHARD_BYTES,
     Shard,
@@ -54,6 +55,7 @@ class ConversionPlan:
     identity: Mapping[str, Any]
     files: tuple[Path, ...]  # of the source
     to: str = "mlx"  # or "hf" or "gguf"
+    appendix: str = ""  # the last section of the model card
 
     @property
     def nbytes(self) -> int:
@@ -75,17 +77,18 @@ def make_plan(
     recipe: Recipe,
     *,
     experts: str = PACKED,
+    keeps_dense: bool = False,
     files: CompanionFiles | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> ConversionPlan:
     """Plan the conversion of `checkpoint` to an MLX folder.
 
     `experts` is "packed" (OpenAI's packing) or "split" (gate and up separate, as in
-    mlx-community's folders). Affine experts have no packed form and are always split.
+    mlx-community's folders). Affine experts have no packed form and are always split,
+    as are all if `keeps_dense` says not to encode dense ones.
     """
-    builder = StepBuilder(
-        checkpoint, recipe, output_layout(checkpoint, recipe, experts)
-    )
+    layout = output_layout(checkpoint, recipe, SPLIT if keeps_dense else experts)
+    builder = StepBuilder(checkpoint, recipe, layout, keeps_dense=keeps_dense)
     steps = tuple(plan_steps(builder))
     shards = plan_shards((step.outputs for step in steps), shard_bytes)
     files = companion_files(checkpoint.folder) if files is None else files

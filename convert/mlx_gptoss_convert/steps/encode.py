@@ -1,6 +1,6 @@
-"""Encode experts: dense or packed ones to MXFP4 or affine, expert by expert.
+"""Encode experts expert by expert: to MXFP4, affine or dense floats.
 
-Exact where MXFP4 can hold the values; other blocks are counted.
+MXFP4 is exact where it can hold the values; other blocks are counted.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import numpy as np
 
 from mlx_gptoss.format.config import MXFP4, Quantization
 from mlx_gptoss_convert.read.source import SourceTensor, TensorReader
-from mlx_gptoss_convert.steps.affine import to_float32
+from mlx_gptoss_convert.steps.affine import from_float32, to_float32
 from mlx_gptoss_convert.steps.codecs import (
     ENCODED_KINDS,
     as_elements,
@@ -59,10 +59,14 @@ class Encode:
     def slices(self, reader: TensorReader) -> Iterator[np.ndarray]:
         """Read every expert in slices of float32 rows."""
         for expert in range(self.sources[0].shape[0]):
-            parts = self.read_expert(reader, expert)
-            values = np.stack(parts, axis=1).reshape(-1, parts[0].shape[1])
+            values = self.expert_rows(reader, expert)
             for start in range(0, len(values), ENCODED_ROWS):
                 yield values[start : start + ENCODED_ROWS]
+
+    def expert_rows(self, reader: TensorReader, expert: int) -> np.ndarray:
+        """Read one expert as float32 (out, in), rows of gate and up interleaved."""
+        parts = self.read_expert(reader, expert)
+        return np.stack(parts, axis=1).reshape(-1, parts[0].shape[1])
 
     def encode(self, rows: np.ndarray) -> tuple[tuple[np.ndarray, ...], int]:
         """Encode rows; also return how many blocks MXFP4 could not hold exactly."""
@@ -101,4 +105,38 @@ class Encode:
         for way in range(ways):
             for kind, part in enumerate(encoded):
                 yield way * kinds + kind, np.ascontiguousarray(part[way::ways])
+        return 0
+
+
+@dataclass(frozen=True)
+class DecodeExperts:
+    """Write experts as dense floats, as stored or `source_setting` decoded.
+
+    Sources and outputs as in `Encode`; each output is one projection, (E, out, in), or
+    (E, in, out) if `transposes`. Peak memory: three float32 copies of one expert.
+    """
+
+    sources: tuple[SourceTensor, ...]
+    outputs: tuple[OutputTensor, ...]
+    is_transposed: bool
+    transposes: bool
+    source_setting: Quantization | None = None
+
+    @property
+    def operation(self) -> str:
+        return f"store as {self.outputs[0].dtype.lower()}"
+
+    def pieces(self, reader: TensorReader) -> Pieces:
+        experts = Encode(
+            self.sources,
+            (),
+            self.is_transposed,
+            source_setting=self.source_setting,
+        )
+        ways = len(self.outputs)
+        for expert in range(self.sources[0].shape[0]):
+            rows = experts.expert_rows(reader, expert)
+            for way, output in enumerate(self.outputs):
+                matrix = rows[way::ways].T if self.transposes else rows[way::ways]
+                yield way, from_float32(np.ascontiguousarray(matrix), output.dtype)
         return 0

@@ -60,18 +60,20 @@ def convert(
     resume: bool = False,
     progress: Progress | None = None,
     free_disk: Callable[[Path], int] | None = None,
+    finish: Callable[[Path], None] | None = None,
 ) -> None:
     """Carry out `plan` into the folder `dst`, which must not exist.
 
     `resume` continues an interrupted conversion of the same plan, after comparing its
-    finished tensors with their digests. Raises ConversionError, and then leaves at most
+    finished tensors with their digests. `finish` is called with the complete folder
+    before it is renamed. Raises ConversionError, and then leaves at most
     `DST.partial`.
     """
     partial = partial_folder(dst)
     check_destination(dst, partial, resume=resume)
     check_disk(plan, partial, free_disk or free_bytes)
     try:
-        write_folder(plan, partial, progress or no_progress)
+        write_folder(plan, partial, progress or no_progress, finish)
         check_destination(dst, partial, resume=True)
         partial.rename(dst)
         sync_folder(dst.parent)
@@ -83,7 +85,12 @@ def convert(
         ) from error
 
 
-def write_folder(plan: ConversionPlan, partial: Path, progress: Progress) -> None:
+def write_folder(
+    plan: ConversionPlan,
+    partial: Path,
+    progress: Progress,
+    finish: Callable[[Path], None] | None = None,
+) -> None:
     """Write everything that `partial` lacks."""
     partial.mkdir(exist_ok=True)
     stamps = {path.name: list(file_stamp(path)) for path in plan.files}
@@ -100,6 +107,8 @@ def write_folder(plan: ConversionPlan, partial: Path, progress: Progress) -> Non
             write_shard(run, shard)
         check_unchanged(plan, stamps)
         write_small_files(run)
+        if finish is not None:
+            finish(partial)
         journal.remove()
 
 

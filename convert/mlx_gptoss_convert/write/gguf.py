@@ -14,6 +14,12 @@ from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.config import MXFP4 as MXFP4_SETTING
 from mlx_gptoss.format.file_names import GENERATION_CONFIG
 from mlx_gptoss.format.layout import EXPERTS, IN_OUT, ROUTER, Matrix, matrices, vectors
+from mlx_gptoss_convert.plan.builder import (
+    AFTER_LAYERS,
+    StepBuilder,
+    kept_dtype,
+    layer_of,
+)
 from mlx_gptoss_convert.plan.plan import (
     FORMAT,
     ConversionPlan,
@@ -22,7 +28,6 @@ from mlx_gptoss_convert.plan.plan import (
     describe_source,
 )
 from mlx_gptoss_convert.plan.recipe import Recipe
-from mlx_gptoss_convert.plan.rules import AFTER_LAYERS, StepBuilder, layer_of
 from mlx_gptoss_convert.plan.shards import Shard
 from mlx_gptoss_convert.read import gguf_types as types
 from mlx_gptoss_convert.read.companions import CompanionFiles, companion_files
@@ -35,7 +40,7 @@ from mlx_gptoss_convert.read.gguf_tokenizer import (
 )
 from mlx_gptoss_convert.read.gguf_types import GgmlType
 from mlx_gptoss_convert.read.source import SourceTensor
-from mlx_gptoss_convert.steps.gguf import Q8_0, EncodeForGgml, Reencode, RepackForGgml
+from mlx_gptoss_convert.steps.gguf import EncodeForGgml, Reencode, RepackForGgml
 from mlx_gptoss_convert.steps.rearrange import Copy
 from mlx_gptoss_convert.steps.step import OutputTensor, TensorStep
 from mlx_gptoss_convert.write.gguf_header import GgufOutput, encode_header
@@ -204,9 +209,7 @@ def choose_type(
         return types.F32
     wanted = builder.recipe.setting(matrix.path)
     if wanted is None:
-        view = source.decoder
-        decoded = view is not None and view.name == Q8_0
-        return types.BF16 if decoded else FLOATS.get(source.dtype, types.BF16)
+        return FLOATS.get(kept_dtype(source), types.BF16)
     if wanted.bits != 8:
         raise ConversionError(
             f"recipe `{builder.recipe.name}` wants {wanted.bits} bits for "

@@ -13,8 +13,15 @@ from mlx_gptoss.checkpoint import Checkpoint
 from mlx_gptoss.errors import ConversionError
 from mlx_gptoss.format.config import MXFP4, Quantization
 from mlx_gptoss.format.file_names import INDEX
-from mlx_gptoss.format.layout import EXPERTS, HF, Matrix, matrices, vectors
+from mlx_gptoss.format.layout import DENSE, EXPERTS, HF, Matrix, matrices, vectors
+from mlx_gptoss_convert.plan.builder import (
+    AFTER_LAYERS,
+    StepBuilder,
+    copy_steps,
+    layer_of,
+)
 from mlx_gptoss_convert.plan.config_json import config_json
+from mlx_gptoss_convert.plan.expert_rules import expert_steps
 from mlx_gptoss_convert.plan.plan import (
     FORMAT,
     ConversionPlan,
@@ -22,13 +29,6 @@ from mlx_gptoss_convert.plan.plan import (
     describe_source,
 )
 from mlx_gptoss_convert.plan.recipe import RECIPES, Recipe
-from mlx_gptoss_convert.plan.rules import (
-    AFTER_LAYERS,
-    StepBuilder,
-    copy_steps,
-    expert_steps,
-    layer_of,
-)
 from mlx_gptoss_convert.plan.shards import SHARD_BYTES, index_json, plan_shards
 from mlx_gptoss_convert.read.companions import CompanionFiles, companion_files
 from mlx_gptoss_convert.steps.codecs import ENCODED_KINDS
@@ -48,16 +48,23 @@ def make_hf_plan(
     checkpoint: Checkpoint,
     recipe: Recipe = RECIPE,
     *,
+    keeps_dense: bool = False,
     files: CompanionFiles | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> ConversionPlan:
     """Plan the conversion of any checkpoint to Hugging Face's MXFP4 layout.
 
-    Only the recipe's setting of experts applies; everything else becomes dense. Raises
+    Only the recipe's setting of experts applies; everything else becomes dense. With
+    `keeps_dense` all experts do, too, as transformers saves them. Raises
     ConversionError for affine experts, which this layout does not have.
     """
-    refuse_affine_experts(checkpoint, recipe, "Hugging Face's layout")
-    builder = StepBuilder(checkpoint, replace(RECIPE, experts=recipe.experts), HF)
+    if not keeps_dense:
+        refuse_affine_experts(checkpoint, recipe, "Hugging Face's layout")
+    builder = StepBuilder(
+        checkpoint,
+        replace(RECIPE, experts=recipe.experts),
+        DENSE if keeps_dense else HF,
+    )
     steps = tuple(hf_steps(builder))
     bundles = (step.outputs for step in steps)
     shards = plan_shards(bundles, shard_bytes, framework="pt")
@@ -69,7 +76,7 @@ def make_hf_plan(
         quantization={},
         texts={
             **files.texts,
-            "config.json": hf_config(checkpoint),
+            "config.json": hf_config(checkpoint, packed=not keeps_dense),
             INDEX: index_json(shards).encode(),
         },
         companions=files.copied,
@@ -133,11 +140,11 @@ def packed_sources(
     return tuple(builder.stored(f"{path}.{kind}") for kind in kinds)
 
 
-def hf_config(checkpoint: Checkpoint) -> bytes:
+def hf_config(checkpoint: Checkpoint, *, packed: bool) -> bytes:
     raw = json.loads(config_json(checkpoint, {}))
-    del raw["quantization"]
-    raw["quantization_config"] = {
-        "modules_to_not_convert": list(NOT_CONVERTED),
-        "quant_method": "mxfp4",
-    }
+    if packed:
+        raw["quantization_config"] = {
+            "modules_to_not_convert": list(NOT_CONVERTED),
+            "quant_method": "mxfp4",
+        }
     return (json.dumps(dict(sorted(raw.items())), indent=2) + "\n").encode()

@@ -6,7 +6,7 @@ Knows plans and journals; reads no weights.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from mlx_gptoss import __version__
 from mlx_gptoss.format.config import MXFP4, Quantization
@@ -20,7 +20,8 @@ from mlx_gptoss_convert.plan.recipe import (
     bits_per_weight,
 )
 from mlx_gptoss_convert.steps.codecs import describe_setting
-from mlx_gptoss_convert.steps.encode import Encode
+from mlx_gptoss_convert.steps.encode import DecodeExperts, Encode
+from mlx_gptoss_convert.steps.merged import merged_rows
 from mlx_gptoss_convert.write.journal import Journal
 
 CARD = "README.md"
@@ -72,13 +73,31 @@ def model_card(plan: ConversionPlan, journal: Journal) -> str:
     sections = (
         FRONT_MATTER.format(**words),
         TITLE.format(**words),
+        *adapter_text(plan),
         recipe_text(plan.recipe),
         sizes_table(plan),
         experts_text(plan, lossy),
         source_text(plan),
         HOW_TO_RUN.format(**words),
     )
-    return "\n".join(sections)
+    return "\n".join(sections) + plan.appendix
+
+
+def adapter_text(plan: ConversionPlan) -> Iterator[str]:
+    """Describe the adapter that was merged, if any: its model, scale and training."""
+    adapter = plan.identity.get("adapter")
+    if adapter is None:
+        return
+    base = f"`{adapter['base']}`" if adapter["base"] else "a model it does not name"
+    yield (
+        f"Merged: an adapter ({adapter['layout']}, rank {adapter['rank']}, "
+        f"{adapter['matrices']} matrices) that was trained on {base}, with the scale "
+        f"{adapter['scale']:g}; digest of its updates and model "
+        f"`{adapter['digest']}`.\n"
+    )
+    if adapter["training"]:
+        facts = (f"- {key}: {value}" for key, value in adapter["training"].items())
+        yield "How it was trained:\n\n" + "\n".join(facts) + "\n"
 
 
 def recipe_text(recipe: Recipe) -> str:
@@ -116,6 +135,10 @@ def sizes_table(plan: ConversionPlan) -> str:
 def experts_text(plan: ConversionPlan, lossy: Mapping[str, int]) -> str:
     """Describe what became of the experts."""
     encoded = [step for step in plan.steps if isinstance(step, Encode)]
+    decoded = [step for step in plan.steps if isinstance(step, DecodeExperts)]
+    if decoded:
+        dtype = decoded[0].outputs[0].dtype.lower()
+        return f"Experts of {len(decoded)} matrices are dense, as {dtype}.\n"
     if not encoded:
         order = ", in ggml's order" if plan.to == "gguf" else ""
         return (
@@ -124,6 +147,8 @@ def experts_text(plan: ConversionPlan, lossy: Mapping[str, int]) -> str:
     first = encoded[0]
     before = first.source_setting
     found = "dense" if before is None else describe_setting(before)
+    if merged_rows(first.sources[0]):
+        found = "merged in float32"
     if first.setting != MXFP4:
         return f"The experts were {found}. {cost_of_experts(first.setting)}\n"
     blocks = sum(step.block_count for step in encoded)

@@ -14,19 +14,32 @@ def plan_output(
     *,
     to: str = "mlx",
     experts: str = "packed",
+    keeps_dense: bool = False,
     pre: str | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> ConversionPlan:
     """Plan the conversion of an opened source to "mlx", "hf" or "gguf".
 
     `experts` applies to MLX only, and `pre` (see `gguf_tokenizer`) to GGUF only, which
-    is always one file, whatever `shard_bytes` is.
+    is always one file, whatever `shard_bytes` is. `keeps_dense` leaves dense experts
+    as they are; a GGUF has none.
     """
     checkpoint, files = opened.checkpoint, opened.files
     if to == "gguf":
         return make_gguf_plan(checkpoint, recipe, files=files, pre=pre)
     if to == "hf":
-        return make_hf_plan(checkpoint, recipe, files=files, shard_bytes=shard_bytes)
+        return make_hf_plan(
+            checkpoint,
+            recipe,
+            keeps_dense=keeps_dense,
+            files=files,
+            shard_bytes=shard_bytes,
+        )
     return make_plan(
-        checkpoint, recipe, experts=experts, files=files, shard_bytes=shard_bytes
+        checkpoint,
+        recipe,
+        experts=experts,
+        keeps_dense=keeps_dense,
+        files=files,
+        shard_bytes=shard_bytes,
     )

@@ -1,0 +1,1 @@
+"""Merge an adapter into a checkpoint, measure the loss, or write the adapter alone."""
