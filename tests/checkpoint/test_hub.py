@@ -119,7 +119,10 @@ def test_too_little_disk_is_said_before_a_file_is_fetched(
         ("owner/nothing", "is not on the Hub, or is private"),
         ("owner/llama", "is a `llama` model: only gpt-oss models run here"),
         ("owner/gguf", r"published as GGUF.*convert it with"),
-        ("owner/adapter", "is an adapter .LoRA., not a model: merge it into"),
+        (
+            "owner/adapter",
+            "is an adapter .LoRA., not a model: give its model with `-m`",
+        ),
         ("owner/adapter-with-config", "is an adapter .LoRA., not a model"),
         ("owner/holes", "without some of the weight files"),
     ],

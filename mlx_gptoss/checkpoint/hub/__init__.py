@@ -12,6 +12,7 @@ repo_folder.py    a repository's folder in the cache, in the hub library's layou
 cached_models.py  list the models in the cache
 library.py        the hub library, and its own download
 gguf.py           GGUF files, which must be converted
+adapters.py       adapters (LoRA), which are loaded with a model
 errors.py         the hub library's exceptions as HubError
 """
 

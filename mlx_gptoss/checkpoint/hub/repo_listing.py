@@ -105,8 +105,8 @@ def _refuse(model: str, names: Collection[str]) -> None:
     """Raise HubError describing a repository without a runnable model."""
     if not {ADAPTER_CONFIG, *ADAPTERS}.isdisjoint(names):
         raise HubError(
-            f"`{model}` is an adapter (LoRA), not a model: merge it into its model "
-            "with the tool that made it, and give the merged folder"
+            f"`{model}` is an adapter (LoRA), not a model: give its model with `-m`, "
+            f"and the adapter with `-a {model}`"
         )
     if any(name.endswith(GGUF) for name in names):
         raise GgufOnlyError(
