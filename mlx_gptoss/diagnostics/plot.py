@@ -45,6 +45,7 @@ def memory_by_part(plan: Plan) -> dict[str, int]:
     return {
         "experts": experts,
         "rest": plan.weight_bytes - experts,
+        "adapters": plan.adapter_bytes,
         "KV cache": plan.kv_bytes,
         "scratch": plan.scratch_bytes,
         "headroom": plan.headroom_bytes,

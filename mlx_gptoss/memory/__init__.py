@@ -3,6 +3,7 @@
 units.py     parse and format sizes
 budget.py    how much memory a model may use on this device
 sizes.py     bytes of a model's parts, caches and scratch memory
+adapters.py  bytes of adapters (LoRA) beside a model
 planned_model.py  sizes of a model to plan for, and the options of its user
 plan.py      resident, hybrid or streamed experts, and how many slots
 machines.py  Apple chips as data
@@ -19,7 +20,11 @@ published_models.py  configs of the published models
 Opens no weights and allocates no array. GB = 10^9 bytes in text; in the API bytes.
 """
 
-from mlx_gptoss.memory.advice import SYSTEM_RESERVE, require_fit
+from mlx_gptoss.memory.advice import (
+    SYSTEM_RESERVE,
+    require_adapter_fit,
+    require_fit,
+)
 from mlx_gptoss.memory.budget import Budget, device_budget, limit_budget
 from mlx_gptoss.memory.hit_rates import HitCurve
 from mlx_gptoss.memory.machines import Machine, Range, describe_device, find_chip
@@ -67,5 +72,6 @@ __all__ = [
     "predict",
     "recipe_bytes",
     "recipe_parts",
+    "require_adapter_fit",
     "require_fit",
 ]

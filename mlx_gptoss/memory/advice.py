@@ -21,12 +21,31 @@ def require_fit(plan: Plan, config: ModelConfig, model: str) -> None:
     budget = plan.budget
     raise MemoryBudgetError(
         f"`{model}` needs {format_bytes(plan.total_bytes)} "
-        f"({format_bytes(plan.weight_bytes)} of weights, "
+        f"({format_bytes(plan.weight_bytes)} of weights, {_adapters(plan)}"
         f"{format_bytes(plan.kv_bytes)} for {plan.context:,} tokens, "
         f"{format_bytes(plan.scratch_bytes)} to work in), but there are "
         f"{format_bytes(budget.bytes)} ({budget.source}): "
         f"{_advice(plan, config, model)}"
     )
+
+
+def require_adapter_fit(plan: Plan, adapter: str) -> None:
+    """Raise MemoryBudgetError unless a plan fits that counts one more adapter."""
+    if plan.fits:
+        return
+    budget = plan.budget
+    raise MemoryBudgetError(
+        f"the adapter `{adapter}` does not fit: with it the adapters take "
+        f"{format_bytes(plan.adapter_bytes)} beside a model of "
+        f"{format_bytes(plan.total_bytes - plan.adapter_bytes)}, and there are "
+        f"{format_bytes(budget.bytes)} ({budget.source}): load fewer adapters, use a "
+        "shorter `--context` or more memory"
+    )
+
+
+def _adapters(plan: Plan) -> str:
+    size = plan.adapter_bytes
+    return f"{format_bytes(size)} of adapters, " if size else ""
 
 
 def _too_few_slots(plan: Plan, config: ModelConfig, model: str) -> str:
@@ -40,7 +59,7 @@ def _too_few_slots(plan: Plan, config: ModelConfig, model: str) -> str:
     return (
         f"`{model}` needs at least {format_bytes(least)}: "
         f"{format_bytes(plan.weight_bytes)} of weights beside the experts, "
-        f"{format_bytes(plan.kv_bytes)} for {plan.context:,} tokens, "
+        f"{_adapters(plan)}{format_bytes(plan.kv_bytes)} for {plan.context:,} tokens, "
         f"{format_bytes(plan.scratch_bytes)} to work in, "
         f"{format_bytes(plan.headroom_bytes)} kept free, and the {k} experts of a "
         f"token in each of {layers} layers ({k} x {layers} x "

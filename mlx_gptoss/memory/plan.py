@@ -28,6 +28,7 @@ from mlx_gptoss.memory.step_time import BitsPerWeight
 RESIDENT, STREAMED, HYBRID = "resident", "streamed", "hybrid"
 AUTO = "auto"
 MODES = (AUTO, RESIDENT, HYBRID, STREAMED)
+ADAPTERS = "adapters"  # the part of a plan that is not the model's own
 
 # Each prefill chunk reads all absent experts again, so long chunks are better while
 # their scratch memory is at most this share of the budget. On a CPU they are no longer
@@ -43,8 +44,9 @@ HEADROOM_SHARE, MOST_HEADROOM = 1 / 16, 2 * 2**30
 class Plan:
     """Placement of a model's bytes, decided before the first weight is read.
 
-    `bytes_by_part` counts bytes in memory, pools included; `slots` maps each streamed
-    layer to its number of slots; `refusal` says why experts cannot be streamed.
+    `bytes_by_part` counts bytes in memory, pools and adapters included; `slots` maps
+    each streamed layer to its number of slots; `refusal` says why experts cannot be
+    streamed.
     """
 
     mode: str
@@ -57,18 +59,27 @@ class Plan:
     slots: Mapping[int, int] = field(default_factory=dict)
     headroom_bytes: int = 0
     record_bytes: int = 0  # of one expert in memory
-    whole_bytes: int = 0  # of all weights, were they resident
+    whole_bytes: int = 0  # of all weights, were they resident, without adapters
     prefill_chunk: int = PREFILL_CHUNK
     refusal: str | None = None
 
     @property
     def weight_bytes(self) -> int:
-        return sum(self.bytes_by_part.values())
+        """Bytes of the model's own weights in memory."""
+        return sum(self.bytes_by_part.values()) - self.adapter_bytes
+
+    @property
+    def adapter_bytes(self) -> int:
+        return self.bytes_by_part.get(ADAPTERS, 0)
 
     @property
     def total_bytes(self) -> int:
         return (
-            self.weight_bytes + self.kv_bytes + self.scratch_bytes + self.headroom_bytes
+            self.weight_bytes
+            + self.adapter_bytes
+            + self.kv_bytes
+            + self.scratch_bytes
+            + self.headroom_bytes
         )
 
     @property
@@ -78,6 +89,14 @@ class Plan:
     @property
     def least_slots(self) -> int:
         return min(self.slots.values(), default=0)
+
+    def with_adapters(self, adapter_bytes: int) -> "Plan":
+        """Return this plan with adapters of this size instead of those it counts."""
+        parts = dict(self.bytes_by_part)
+        parts.pop(ADAPTERS, None)
+        if adapter_bytes:
+            parts[ADAPTERS] = adapter_bytes
+        return replace(self, bytes_by_part=parts)
 
 
 def estimate(
@@ -89,7 +108,7 @@ def estimate(
     scratch = scratch_bytes(config, tokens, float_bytes=float_bytes, metal=budget.metal)
     kv = kv_bytes(config, tokens, float_bytes=float_bytes)
     parts = dict(model.bytes_by_part)
-    return Plan(
+    plan = Plan(
         RESIDENT,
         parts,
         kv,
@@ -101,6 +120,7 @@ def estimate(
         whole_bytes=sum(parts.values()),
         refusal=model.refusal,
     )
+    return plan.with_adapters(model.adapter_bytes)
 
 
 def plan_storage(

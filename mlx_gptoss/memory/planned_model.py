@@ -14,6 +14,7 @@ class PlannedModel:
 
     `bytes_by_part` is the fully resident size; `expert_bytes` that of one expert, by
     default in MXFP4; `refusal` says why experts cannot be read one by one.
+    `adapter_bytes` are those of the adapters that are loaded with it.
     """
 
     name: str
@@ -23,6 +24,7 @@ class PlannedModel:
     recipe: str | None = None  # of a published model
     expert_bytes: int | None = None
     refusal: str | None = None
+    adapter_bytes: int = 0
 
 
 class StorageOptions(Protocol):
