@@ -29,6 +29,7 @@ class LanguageModel(Protocol):
         *,
         lengths: Sequence[int] | None = None,
         last: bool = False,
+        adapters: Sequence[int] | None = None,
     ) -> mx.array:
         """Run the layers; every token is appended to its cache.
 
@@ -38,11 +39,19 @@ class LanguageModel(Protocol):
         A list of R caches: R independent rows, packed one after another in ids (1, N):
         row r has `lengths[r]` tokens, by default one. -> (1, N, M); with `last`, the
         last token of each row, (1, R, M).
+
+        `adapters` are the slots of the rows' adapters, 0 for none; it is given only if
+        a row has one.
         """
         ...
 
-    def logits(self, hidden: mx.array) -> mx.array:
-        """Return the logits (B, L, V) of hidden states (B, L, M)."""
+    def logits(
+        self, hidden: mx.array, *, adapters: Sequence[int] | None = None
+    ) -> mx.array:
+        """Return the logits (B, L, V) of hidden states (B, L, M).
+
+        `adapters` are the slots of the L rows of (1, L, M), or the slot of them all.
+        """
         ...
 
     def make_pool(self) -> Any:

@@ -17,6 +17,7 @@ from mlx_gptoss.checkpoint import open_checkpoint
 from mlx_gptoss.checkpoint.hub import resolve
 from mlx_gptoss.checkpoint.notices import list_warnings
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+from mlx_gptoss.engine.adapter_loading import load_adapters
 from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.engine.planned_load import (
     Progress,
@@ -50,6 +51,7 @@ def load(
 
         load("demo", memory="16GB", context=32768)
         load("demo", options=LoadOptions(memory="16GB", context=32768))
+        load("demo", adapters=["./harmony", "french=./adapters/fr:0.5"])
 
     model: `demo`, a path (`./x` or absolute; a Path is always a folder) or a Hub id. A
         local folder with weights takes precedence over a Hub id, with a warning.
@@ -101,7 +103,7 @@ def _read(
         tokenizer.require_harmony()
     wire(options.wired, plan)
     loaded, storage = load_planned(checkpoint, plan, dtype=dtype, progress=progress)
-    return Runtime(
+    runtime = Runtime(
         loaded,
         config=checkpoint.config,
         tokenizer=tokenizer,
@@ -111,6 +113,7 @@ def _read(
         thread=thread,
         cache=options.cache,
         batch=options.batch,
+        dtype=dtype,
         files=lambda limits: PromptFiles(
             limits.root,
             cache_digest(checkpoint, dtype),
@@ -120,3 +123,5 @@ def _read(
             min_tokens=MIN_FILE_TOKENS,
         ),
     )
+    load_adapters(runtime, options.adapter_sources, offline=options.offline)
+    return runtime

@@ -4,11 +4,14 @@ It is passed whole from the command line, the server and `load` to the planner. 
 model: options that depend on one are checked where its config is read.
 """
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
 
+from mlx_gptoss.engine.adapter_source import AdapterSource, parse_adapters
 from mlx_gptoss.engine.prompt_cache import CacheOptions
 from mlx_gptoss.engine.scheduler import BatchOptions
 from mlx_gptoss.errors import ConfigError
@@ -40,6 +43,8 @@ class LoadOptions:
     wired: memory a GPU keeps resident: `auto` (the size of the model), `off`, or a
         size.
     trace: a file of `mlx-gptoss trace record`; experts are placed by its hit rates.
+    adapters: the adapters (LoRA) to load with the model, `[NAME=]FOLDER|HUB_ID[:SCALE]`
+        each. One without a name is active from the start, see `Runtime.use_adapter`.
 
     Raises ConfigError for a value that no model allows, and MemoryBudgetError for a
     `memory` that is no size.
@@ -56,6 +61,7 @@ class LoadOptions:
     batch: BatchOptions | None = None
     wired: str = AUTO
     trace: str | Path | None = None
+    adapters: Sequence[str | Path] = ()
 
     def __post_init__(self) -> None:
         if self.experts not in MODES:
@@ -72,6 +78,16 @@ class LoadOptions:
                 "one, or leave it out"
             )
         check_wired(self.wired)
+        given = self.adapters
+        one = isinstance(given, str | Path)
+        texts = tuple(os.fspath(x) for x in ([given] if one else given))
+        object.__setattr__(self, "adapters", texts)
+        _ = self.adapter_sources  # checks them
+
+    @property
+    def adapter_sources(self) -> tuple[AdapterSource, ...]:
+        """The adapters to load, parsed."""
+        return parse_adapters([os.fspath(one) for one in self.adapters])
 
     @property
     def compute_dtype(self) -> mx.Dtype:

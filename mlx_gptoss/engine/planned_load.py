@@ -5,6 +5,7 @@ Everything is decided from headers and sizes before a weight is read.
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -18,6 +19,7 @@ from mlx_gptoss.checkpoint.expert_records import (
 from mlx_gptoss.checkpoint.folder import read_json
 from mlx_gptoss.checkpoint.load import Progress, load_model, load_parameters
 from mlx_gptoss.checkpoint.mapping import PageSharing, choose_page_sharing
+from mlx_gptoss.engine.adapter_memory import adapter_dtype, measure_adapters
 from mlx_gptoss.engine.hit_curve import load_hit_curve
 from mlx_gptoss.engine.load_options import LoadOptions
 from mlx_gptoss.format.config import ModelConfig
@@ -45,16 +47,34 @@ def plan_checkpoint(
     """Plan the memory of a checkpoint; `budget` is by default this device's.
 
     Raises ConfigError if its experts are to be read from disk and cannot be, and for a
-    context longer than the model supports.
+    context longer than the model supports; CheckpointError and HubError for adapters
+    that cannot be loaded with it.
     """
     options.check_context(checkpoint.config)
+    described = describe_checkpoint(checkpoint, options.compute_dtype.size)
     return plan_storage(
-        describe_checkpoint(checkpoint, options.compute_dtype.size),
+        with_adapters(described, options),
         options,
         budget or device_budget(),
         machine=describe_this_machine(),
         curve=load_hit_curve(options.trace, checkpoint.config),
     )
+
+
+def with_adapters(
+    model: PlannedModel, options: LoadOptions, *, float_bytes: int | None = None
+) -> PlannedModel:
+    """Count the adapters of `options` into the sizes of a model.
+
+    `float_bytes` are those of their values, by default on this device.
+    """
+    size = measure_adapters(
+        options.adapter_sources,
+        model.config,
+        offline=options.offline,
+        float_bytes=float_bytes or adapter_dtype(options.compute_dtype).size,
+    )
+    return replace(model, adapter_bytes=size)
 
 
 def describe_checkpoint(

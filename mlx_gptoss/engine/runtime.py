@@ -9,18 +9,22 @@ Token ids only: conversations are in `chat`.
 """
 
 import atexit
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from types import EllipsisType
 from typing import Any, TypeVar
 from weakref import WeakSet
 
 import mlx.core as mx
 
 from mlx_gptoss.checkpoint.tokenizer import Tokenizer
+from mlx_gptoss.engine.adapter_memory import adapter_dtype, loaded_ranks
+from mlx_gptoss.engine.adapter_slots import as_argument
 from mlx_gptoss.engine.guide_factory import GuideFactory
 from mlx_gptoss.engine.interfaces import LanguageModel, OnProgress, TokenGuide, TokenIds
 from mlx_gptoss.engine.lazy_tokenizer import LazyTokenizer
+from mlx_gptoss.engine.loaded_adapters import LoadedAdapters
 from mlx_gptoss.engine.outputs import Step, stop_reasons
 from mlx_gptoss.engine.prompt_cache import (
     CacheOptions,
@@ -29,6 +33,7 @@ from mlx_gptoss.engine.prompt_cache import (
     LazyPromptCache,
     PromptFiles,
 )
+from mlx_gptoss.engine.prompt_cache.known_prompts import NO_ADAPTER
 from mlx_gptoss.engine.sampling_params import SamplingParams
 from mlx_gptoss.engine.scheduler import (
     BatchOptions,
@@ -49,7 +54,9 @@ from mlx_gptoss.errors import (
     PromptError,
 )
 from mlx_gptoss.format.config import ModelConfig
-from mlx_gptoss.memory import PREFILL_CHUNK, Plan
+from mlx_gptoss.memory import PREFILL_CHUNK, Plan, require_adapter_fit
+from mlx_gptoss.memory.adapters import adapter_bytes
+from mlx_gptoss.model.adapters import Adapter
 from mlx_gptoss.model.experts.statistics import ExpertStatistics
 from mlx_gptoss.model.experts.storage import ExpertStorage
 
@@ -94,6 +101,7 @@ class Runtime:
         cache: limits of the prompt cache.
         batch: limits of `submit`.
         files: opens the part of the prompt cache on disk, if `cache` asks for one.
+        dtype: what the model computes in; adapters are kept in it.
     """
 
     def __init__(
@@ -109,6 +117,7 @@ class Runtime:
         cache: CacheOptions | None = None,
         batch: BatchOptions | None = None,
         files: Callable[[CacheOptions], PromptFiles] | None = None,
+        dtype: mx.Dtype = mx.float32,
     ) -> None:
         self._model: LanguageModel | None = model
         self._options = cache or CacheOptions()
@@ -122,6 +131,9 @@ class Runtime:
             context, config.max_position_embeddings if config else None
         )
         batch = batch or BatchOptions()
+        self._adapters = LoadedAdapters(self._thread, lambda: self.model, config, dtype)
+        self._adapter_bytes = adapter_dtype(dtype).size  # of one value
+        self._active: str | None = None
         self._scheduler = Scheduler(
             self._thread,
             lambda: self.model,
@@ -135,6 +147,7 @@ class Runtime:
             ),
             batch,
             KVBudget(config, plan, batch.kv_memory),
+            self._adapters,
             chunk=plan.prefill_chunk if plan else PREFILL_CHUNK,
         )
 
@@ -192,6 +205,52 @@ class Runtime:
         """Counts and times of reading experts from disk; None if all are resident."""
         return self._storage.statistics() if self._storage else None
 
+    @property
+    def adapters(self) -> Mapping[str, Adapter]:
+        """The adapters that are loaded, by name."""
+        return self._adapters
+
+    @property
+    def adapter(self) -> str | None:
+        """The name of the active adapter, which computes what names no other."""
+        return self._active
+
+    def use_adapter(self, name: str | None) -> None:
+        """Make an adapter the active one; None is the model without an adapter.
+
+        Answers that have begun keep theirs. Raises ConfigError if it is not loaded.
+        """
+        self.require_adapter(name)
+        self._active = name
+
+    def require_adapter(self, name: str | None) -> None:
+        """Raise ConfigError unless an adapter of this name is loaded; None is none."""
+        self._adapters.require(name)
+
+    def add_adapter(self, adapter: Adapter) -> None:
+        """Add an adapter, or replace the one of its name, while requests run.
+
+        Running requests keep theirs. Raises CheckpointError if it is another model's,
+        and MemoryBudgetError if it does not fit beside this one.
+        """
+        plan = self.plan
+        if plan is not None:
+            others = [x for x in self._adapters.values() if x.name != adapter.name]
+            plan = self._plan_with([*others, adapter], plan)
+            require_adapter_fit(plan, adapter.name)
+        self._adapters.add([adapter])
+        if plan is not None:
+            self.run(self._replan, plan)
+
+    def remove_adapter(self, name: str) -> None:
+        """Remove an adapter; running requests keep it. Raises ConfigError."""
+        self._adapters.remove(name)
+        if self._active == name:
+            self._active = None
+        if self.plan is not None:
+            left = list(self._adapters.values())
+            self.run(self._replan, self._plan_with(left, self.plan))
+
     def new_cache(self) -> Any:
         """Return an empty KV cache of one sequence, for `logits` and `generate`.
 
@@ -199,16 +258,27 @@ class Runtime:
         """
         return self.run(self.model.make_cache)
 
-    def logits(self, ids: TokenIds, cache: Any = None) -> mx.array:
+    def logits(
+        self,
+        ids: TokenIds,
+        cache: Any = None,
+        *,
+        adapter: str | EllipsisType | None = ...,
+    ) -> mx.array:
         """Return the logits (L, V) float32 of all L positions, in one pass.
 
         V is the vocabulary size. With a cache from `new_cache`, `ids` continue what it
         holds, and it grows by L tokens. Peak: L * V * 4 bytes for the logits.
+        `adapter` is as in `generate`.
 
         Raises PromptError if `ids` is empty or has an id outside the vocabulary.
         """
         ids = check_ids(ids, self._config)
-        return self.run(self._logits, ids, cache)
+        chosen = self._adapters.acquire(self._chosen(adapter))
+        try:
+            return self.run(self._logits, ids, cache, chosen)
+        finally:
+            self._adapters.release(chosen)
 
     def generate(
         self,
@@ -221,6 +291,7 @@ class Runtime:
         guide: TokenGuide | None = None,
         progress: OnProgress | None = None,
         cancelled: Callable[[], bool] | None = None,
+        adapter: str | EllipsisType | None = ...,
     ) -> Stream:
         """Generate after the prompt `ids`: an iterator of Steps, one per token.
 
@@ -237,13 +308,16 @@ class Runtime:
         guide: keeps the answer within constraints (see `guides`).
         progress(done, total): called after each prefill chunk, in prompt tokens.
         cancelled(): generation ends as `cancelled` when it returns True.
+        adapter: the name of the adapter that answers; None is the model without one.
+            Left out, it is the active one (see `use_adapter`). A `cache` holds what one
+            adapter computed: continue it with the same.
 
         Both callbacks run in the engine thread, and `cancelled` also in the reader's;
         they must not block.
 
         Raises PromptError if the prompt is empty, has an id outside the vocabulary, or
-        fills the context; NonFiniteError, while iterating, for logits that are not
-        finite.
+        fills the context; ConfigError for an adapter that is not loaded;
+        NonFiniteError, while iterating, for logits that are not finite.
         """
         pinned = None if reuse else cache
         steps = StepQueue()
@@ -257,6 +331,7 @@ class Runtime:
             on_end=steps.end,
             on_progress=progress,
             cancelled=cancelled,
+            adapter=adapter,
             cache=pinned,
             keep=reuse,
             patient=True,
@@ -277,6 +352,7 @@ class Runtime:
         shared: bool = False,
         group: object = None,
         run_ahead: int | None = None,
+        adapter: str | EllipsisType | None = ...,
     ) -> Generation:
         """Generate after the prompt `ids` in a batch with others; return at once.
 
@@ -290,12 +366,14 @@ class Runtime:
         group: any object; requests of one group count as one in the queue.
         run_ahead: most steps computed ahead of those that `Generation.read` was told;
             a request further ahead leaves the batch meanwhile. None: without bound.
+        adapter: as in `generate`. Requests of different adapters are one batch.
 
         The callbacks run in the engine thread and must not block.
 
         Raises PromptError for a prompt that is empty or does not fit the context,
-        MemoryBudgetError if its keys and values could never fit, and BusyError, with
-        the seconds until a retry, if the queue is full.
+        ConfigError for an adapter that is not loaded, MemoryBudgetError if its keys and
+        values could never fit, and BusyError, with the seconds until a retry, if the
+        queue is full.
         """
         budget, ids = self._scheduler.kv_budget, check_ids(ids, self._config)
         budget.require_fit(len(ids))
@@ -311,6 +389,7 @@ class Runtime:
             shared=shared,
             group=group,
             run_ahead=run_ahead,
+            adapter=adapter,
         )
         return self._scheduler.submit(request)
 
@@ -321,6 +400,7 @@ class Runtime:
         stop_tokens: Mapping[int, str] | None,
         *,
         context: int | None,
+        adapter: str | EllipsisType | None,
         cache: Any = None,
         **options: Any,
     ) -> Request:
@@ -328,31 +408,45 @@ class Runtime:
         self._thread.check_open()
         params = params or SamplingParams()
         cached = 0 if cache is None else cache.offset
+        chosen = self._chosen(adapter)
+        self._adapters.require(chosen)
         return Request(
             ids=ids,
             params=params,
             limit=resolve_max_tokens(len(ids), cached, context, params.max_tokens),
             stop_tokens=self.stop_tokens if stop_tokens is None else stop_tokens,
+            adapter=chosen,
             cache=cache,
             **options,
         )
+
+    def _chosen(self, adapter: str | EllipsisType | None) -> str | None:
+        """Return the name of an adapter: the active one if none was chosen."""
+        return self._active if isinstance(adapter, EllipsisType) else adapter
 
     @property
     def batch_statistics(self) -> BatchStatistics:
         """Counts of all requests; never waits for the model."""
         return self._scheduler.statistics
 
-    def prepare(self, ids: TokenIds) -> "Future[None] | None":
+    def prepare(
+        self, ids: TokenIds, *, adapter: str | EllipsisType | None = ...
+    ) -> "Future[None] | None":
         """Prefill `ids` in idle time, for a later prompt that starts with them.
 
         If the prompt cache uses the disk, they are written to it: then, or at the
         latest in `close`. Returns a future that completes when that is done, or None if
-        `CacheOptions.idle` is off or `ids` do not fit the context.
+        `CacheOptions.idle` is off or `ids` do not fit the context. `adapter` is as in
+        `generate`.
         """
-        ids = check_ids(ids, self._config)
-        self._scheduler.prompts.remember(ids)
+        ids, name = check_ids(ids, self._config), self._chosen(adapter)
+        chosen = self._adapters.require(name)
+        digest = NO_ADAPTER if chosen is None else chosen.digest
+        self._scheduler.prompts.remember(ids, digest)
         fits = self.context is None or len(ids) < self.context
-        return self._scheduler.prepare(ids) if self._options.idle and fits else None
+        if not (self._options.idle and fits):
+            return None
+        return self._scheduler.prepare(ids, name)
 
     @property
     def cache_statistics(self) -> CacheStatistics:
@@ -407,9 +501,22 @@ class Runtime:
             self._storage.close()
         mx.clear_cache()
 
-    def _logits(self, ids: TokenIds, cache: Any) -> mx.array:
+    def _plan_with(self, adapters: Sequence[Adapter], plan: Plan) -> Plan:
+        """Return the memory plan with these adapters instead of those it has."""
+        ranks = [loaded_ranks(adapter) for adapter in adapters]
+        size = adapter_bytes(self.config, ranks, float_bytes=self._adapter_bytes)
+        return plan.with_adapters(size)
+
+    def _replan(self, plan: Plan) -> None:
+        """Leave what adapters take to them: for the engine thread."""
+        self.plan = plan
+        self._scheduler.kv_budget.replan(plan)
+        self._scheduler.prompts.replan(plan)
+
+    def _logits(self, ids: TokenIds, cache: Any, adapter: Adapter | None) -> mx.array:
         batch = mx.array([ids], mx.int32)  # (1, L)
-        logits = self.model.logits(self.model.hidden(batch, cache))
+        slot = as_argument([self._adapters.slot(adapter)])
+        logits = self.model.logits(self.model.hidden(batch, cache, **slot), **slot)
         logits = logits[0].astype(mx.float32)  # (L, V)
         # Other threads can read the result only if it is evaluated here.
         mx.eval(logits, [] if cache is None else cache.arrays)

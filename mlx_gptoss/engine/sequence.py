@@ -28,11 +28,13 @@ import numpy as np
 
 from mlx_gptoss.engine.interfaces import TokenIds
 from mlx_gptoss.engine.outputs import LENGTH, Statistics, Step
+from mlx_gptoss.engine.prompt_cache.known_prompts import NO_ADAPTER
 from mlx_gptoss.engine.prompt_cache.tree import token_array
 from mlx_gptoss.engine.rows import Row
 from mlx_gptoss.engine.sampler import SampledToken, SamplerInput, check_bias
 from mlx_gptoss.engine.scheduler.request import Request
 from mlx_gptoss.errors import NonFiniteError, PromptError
+from mlx_gptoss.model.adapters import Adapter
 
 QUEUED, PREFILL, DECODE, ENDED = "queued", "prefill", "decode", "ended"
 
@@ -69,10 +71,12 @@ class Sequence:
     """The state of one answer, for the engine thread.
 
     Other threads may read `state` and `stats`, and set `cancelled` and `read_steps`.
+    `adapter` is that of the request, acquired for as long as the sequence lives.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, adapter: Adapter | None = None) -> None:
         self.request = request
+        self.adapter = adapter
         self.prompt = token_array(request.ids)  # to compare with other prompts
         self.group = self if request.group is None else request.group
         self.tokens: list[int] = []  # of the answer so far
@@ -100,6 +104,11 @@ class Sequence:
     def pinned(self) -> bool:
         """Whether its cache is the caller's, so that it cannot be preempted."""
         return self.request.cache is not None
+
+    @property
+    def adapter_digest(self) -> str:
+        """The key of its prompts in the prompt cache."""
+        return NO_ADAPTER if self.adapter is None else self.adapter.digest
 
     @property
     def state(self) -> str:

@@ -174,7 +174,9 @@ class FakeModel:
         *,
         lengths: Sequence[int] | None = None,
         last: bool = False,
+        adapters: Sequence[int] | None = None,
     ) -> mx.array:
+        assert adapters is None, "no adapter was loaded"
         [tokens] = cast("list[list[int]]", ids.tolist())
         if not isinstance(cache, list):
             self.feeds.append(tokens)
@@ -193,7 +195,10 @@ class FakeModel:
         cache.ids += tokens
         return last_row(self.logits_of(cache.ids), 1 if last else len(tokens))
 
-    def logits(self, hidden: mx.array) -> mx.array:
+    def logits(
+        self, hidden: mx.array, *, adapters: Sequence[int] | None = None
+    ) -> mx.array:
+        assert adapters is None, "no adapter was loaded"
         return hidden
 
     def make_pool(self) -> FakePool:

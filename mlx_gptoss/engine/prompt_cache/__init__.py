@@ -1,9 +1,10 @@
-"""The prompt cache: a prefix tree of computed prompts, in memory and on disk.
+"""The prompt cache: prefix trees of computed prompts, in memory and on disk.
 
 cache.py            lease KV caches that start from the longest known prefix
 lazy.py             opened on first use, saved at the end
 lease.py            exclusive use of one KV cache
-tree.py             the prefix tree over token ids
+tree.py             a prefix tree over token ids
+known_prompts.py    the prefix tree and the files of each adapter
 live_cache.py       a KV cache and its path in the tree
 snapshot_points.py  where snapshots are taken
 eviction.py         least recently used first

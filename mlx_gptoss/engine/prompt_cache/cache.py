@@ -10,6 +10,8 @@ cache, else as rows of the tree. Idle caches stay in their slots of the pool whi
 is memory. A prompt that continues one takes it over in place; any other gets a new one,
 or the least recently used, from which what only that one holds is copied out.
 
+Each adapter has a prefix tree of its own; caches, memory and its limit are common.
+
 For the engine thread only. `eviction` frees memory, `disk` writes to files.
 """
 
@@ -21,9 +23,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_gptoss.engine.prompt_cache.disk import DiskTier
 from mlx_gptoss.engine.prompt_cache.eviction import evict, evict_guesses
 from mlx_gptoss.engine.prompt_cache.files import PromptFiles, UnusableFile
+from mlx_gptoss.engine.prompt_cache.known_prompts import (
+    NO_ADAPTER,
+    KnownPrompts,
+    PromptsByAdapter,
+)
 from mlx_gptoss.engine.prompt_cache.lease import CacheLease
 from mlx_gptoss.engine.prompt_cache.live_cache import CachePool, LiveCache
 from mlx_gptoss.engine.prompt_cache.options import DEFAULT_LIMIT
@@ -37,6 +43,7 @@ from mlx_gptoss.engine.prompt_cache.tree import (
     PrefixNode,
     PrefixTree,
     count_common_nodes,
+    remove_node,
     token_array,
 )
 
@@ -48,7 +55,7 @@ log = logging.getLogger(__name__)
 
 
 class PromptCache:
-    """The prefix tree and the live caches of one model.
+    """The prefix trees and the live caches of one model.
 
     `resident_bytes` is `nbytes` at its last change, readable in any thread.
     """
@@ -63,25 +70,35 @@ class PromptCache:
     ) -> None:
         self.limit = limit
         self.resident_bytes = 0
-        self.tree = PrefixTree()
         self._pool = pool
         self._message_ends = token_array(message_ends)
         self._live_caches: list[LiveCache] = []
-        self._disk = None if files is None else DiskTier(files, self.tree)
+        self._prompts = PromptsByAdapter(files)
         self._counts = CacheStatistics()
 
+    @property
+    def tree(self) -> PrefixTree:
+        """The prefix tree of the model without an adapter."""
+        return self._prompts.open(NO_ADAPTER).tree
+
     def acquire(
-        self, ids: Sequence[int], *, prefetch: bool = False, shared: bool = False
+        self,
+        ids: Sequence[int],
+        *,
+        adapter: str = NO_ADAPTER,
+        prefetch: bool = False,
+        shared: bool = False,
     ) -> CacheLease:
         """Lease a KV cache that holds the longest known prefix of `ids`.
 
-        At least one token of `ids` is left to prefill, unless this is a `prefetch`.
+        `adapter` is the digest of the adapter that reads them. At least one token of
+        `ids` is left to prefill, unless this is a `prefetch`.
         `shared` says that other requests have the same prompt: a snapshot is taken
         before its last token, however short it is.
         """
-        tokens = token_array(ids)
-        known = self.tree.match(tokens), self.tree.match_length(tokens)
-        live = self._restore_prefix(tokens if prefetch else tokens[:-1])
+        tokens, prompts = token_array(ids), self._prompts.open(adapter)
+        known = prompts.tree.match(tokens), prompts.tree.match_length(tokens)
+        live = self._restore_prefix(tokens if prefetch else tokens[:-1], prompts)
         live.busy = True
         self._touch(live)
         if not prefetch:
@@ -102,24 +119,25 @@ class PromptCache:
 
     def acquire_empty(self) -> CacheLease:
         """Lease an empty KV cache whose content is dropped at the end."""
-        live = LiveCache(self._pool.make_cache())
+        live = self._new_cache()
         live.busy = True
-        self._live_caches.append(live)
         return CacheLease(self, live, keep=False)
 
-    def save(self, ids: Sequence[int]) -> bool:
-        """Write the next part of `ids` that is not on disk; False if there is none."""
-        if self._disk is None:
-            return False
-        return self._disk.save(token_array(ids), self._rows)
+    def save(self, ids: Sequence[int], *, adapter: str = NO_ADAPTER) -> bool:
+        """Write the next part of `ids` that is not on disk; False if there is none.
+
+        `adapter` is the digest of the adapter that read them.
+        """
+        disk = self._prompts.open(adapter).disk
+        return disk is not None and disk.save(token_array(ids), self._rows)
 
     def clear(self) -> None:
         """Drop everything that is not in use; files stay."""
         for live in self._idle:
             self._drop(live)
-        for node in list(self.tree):
+        for node in list(self._prompts):
             if not node.live_caches and node.parent is not None:
-                self.tree.remove(node)
+                remove_node(node)
         self._update_size()
 
     def shrink(self, max_bytes: int) -> None:
@@ -130,24 +148,25 @@ class PromptCache:
     @property
     def nbytes(self) -> int:
         """Bytes in memory; shared parts count once."""
-        return self._pool.nbytes + sum(node.nbytes for node in self.tree)
+        return self._pool.nbytes + sum(node.nbytes for node in self._prompts)
 
     @property
     def statistics(self) -> CacheStatistics:
         """Counts, and what the cache holds now."""
-        nodes = list(self.tree)
+        nodes = list(self._prompts)
         return replace(
             self._counts,
             kept_tokens=sum(len(node.tokens) for node in nodes),
             snapshots=sum(node.snapshot is not None for node in nodes),
             nbytes=self.nbytes,
-            disk_bytes=self._disk.files.nbytes if self._disk else 0,
+            disk_bytes=self._prompts.disk_bytes,
         )
 
-    def _restore_prefix(self, tokens: np.ndarray) -> LiveCache:
+    def _restore_prefix(self, tokens: np.ndarray, prompts: KnownPrompts) -> LiveCache:
         """Return an idle cache that holds the longest known prefix of `tokens`."""
         while True:
-            live, target = self._choose_cache(self.tree.match(tokens))
+            live, target = self._choose_cache(prompts.tree.match(tokens))
+            live.prompts = prompts
             shared = count_common_nodes(live.path, target)
             if (
                 shared == len(live.path) == len(target)
@@ -155,18 +174,20 @@ class PromptCache:
             ):
                 return live
             try:
-                self._load(target, shared)
+                self._load(target, shared, prompts)
                 self._move_cache(live, target, shared)
             except UnusableFile as error:
                 log.warning("%s", error)
-                self.tree.remove(error.node)
+                remove_node(error.node)
             except BaseException:  # the content of the cache is unknown now
                 self._drop(live, trusted=False)
                 raise
             else:
                 return live
 
-    def _load(self, target: list[PrefixNode], shared: int) -> None:
+    def _load(
+        self, target: list[PrefixNode], shared: int, prompts: KnownPrompts
+    ) -> None:
         """Load nodes that are only on disk. Raises UnusableFile."""
         for node in target[shared:]:
             if not node.live_caches and node.rows is None:
@@ -174,8 +195,8 @@ class PromptCache:
                 node.snapshot = node.snapshot or snapshot
         if target and target[-1].snapshot is None:
             target[-1].snapshot = target[-1].file.load(target[-1])[1]
-        if self._disk is not None:
-            self._disk.files.touch(target)
+        if prompts.disk is not None:
+            prompts.disk.files.touch(target)
 
     def _choose_cache(
         self, known: list[PrefixNode]
@@ -199,8 +220,12 @@ class PromptCache:
             return max(cheap, key=shared), target
         if len(idle) >= MAX_IDLE_CACHES:
             return idle[0], target
-        self._live_caches.append(LiveCache(self._pool.make_cache()))
-        return self._live_caches[-1], target
+        return self._new_cache(), target
+
+    def _new_cache(self) -> LiveCache:
+        live = LiveCache(self._pool.make_cache(), self._prompts.open(NO_ADAPTER))
+        self._live_caches.append(live)
+        return live
 
     @property
     def _idle(self) -> list[LiveCache]:
@@ -265,7 +290,7 @@ class PromptCache:
                 node.rows = live.cache.copy_segment(node.start, node.end)
                 mx.eval(node.rows.arrays)
             else:
-                self.tree.remove(node)
+                remove_node(node)
 
     def _drop(self, live: LiveCache, *, trusted: bool = True) -> None:
         """Drop a cache; nodes only it holds are copied out if they can be trusted."""
@@ -276,7 +301,7 @@ class PromptCache:
         while live.path:
             node = live.pop()
             if node.is_empty:
-                self.tree.remove(node)
+                remove_node(node)
 
     def record(self, live: LiveCache, ids: Sequence[int], *, prefetch: bool) -> None:
         """Note that `ids` were appended to a cache; take the snapshots that are due."""
@@ -293,7 +318,8 @@ class PromptCache:
     def _commit(self, live: LiveCache, count: int, snapshot: Any = None) -> None:
         """Move the first `count` pending tokens of a cache into the tree."""
         tokens, live.pending = token_array(live.pending[:count]), live.pending[count:]
-        nodes = self.tree.extend(live.path[-1] if live.path else self.tree.root, tokens)
+        tree = live.prompts.tree
+        nodes = tree.extend(live.path[-1] if live.path else tree.root, tokens)
         for node in nodes:
             live.push(node)
         if nodes and not nodes[-1].restorable:
@@ -334,11 +360,12 @@ class PromptCache:
         if broken is None:
             return
         gone = list(broken.subtree())
-        self.tree.remove(broken)
+        remove_node(broken)
         for other in [x for x in self._live_caches if not x.busy and broken in x.path]:
             self._drop(other, trusted=False)
-        if self._disk is not None:
-            self._disk.discard({n.file.name for n in gone if n.file is not None})
+        if live.prompts.disk is not None:
+            names = {n.file.name for n in gone if n.file is not None}
+            live.prompts.disk.discard(names)
         for node in gone:
             node.rows = node.snapshot = node.file = None
 
@@ -358,10 +385,11 @@ class PromptCache:
 
     def _evict(self, max_bytes: int | None = None) -> None:
         """Bring memory under the limit, or under `max_bytes`."""
-        evict_guesses(self.tree, int(self.limit * GUESSES_FRACTION))
+        evict_guesses(self._prompts, int(self.limit * GUESSES_FRACTION))
         most = self.limit if max_bytes is None else max_bytes
         if (excess := self.nbytes - most) > 0:
-            self._count(evicted_tokens=evict(self.tree, self._live_caches, excess))
+            evicted = evict(self._prompts, self._live_caches, excess)
+            self._count(evicted_tokens=evicted)
         # Without a need for memory the last conversation can always be continued.
         for live in self._idle[:-1] if max_bytes is None else self._idle:
             if self.nbytes > most:

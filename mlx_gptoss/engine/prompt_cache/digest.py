@@ -1,4 +1,4 @@
-"""A digest of everything that keys and values depend on: weights, config, runtime.
+"""A digest of all that keys and values depend on: weights, config, runtime, adapter.
 
 Processes with the same digest can share saved prompts; with any other digest they are
 useless. Hashing all weights would take as long as reading them, so the digest covers
@@ -29,6 +29,16 @@ def cache_digest(checkpoint: Checkpoint, dtype: mx.Dtype) -> str:
     for file in sorted(checkpoint.files):
         _add_file(digest, file, checkpoint)
     return digest.hexdigest()
+
+
+def digest_with_adapter(digest: str, adapter: str) -> str:
+    """Return the digest (hex) of a model that computes with an adapter.
+
+    `digest` is that of the model, `adapter` that of the adapter.
+    """
+    both = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    both.update(json.dumps([digest, adapter]).encode())
+    return both.hexdigest()
 
 
 def describe_runtime(dtype: mx.Dtype) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mlx_gptoss.engine.prompt_cache.files import PromptFiles
-from mlx_gptoss.engine.prompt_cache.tree import PrefixNode, PrefixTree
+from mlx_gptoss.engine.prompt_cache.tree import PrefixNode, PrefixTree, remove_node
 from mlx_gptoss.errors import StorageError
 
 DISK_RETRY_S = 60.0  # seconds without writes after the disk refused one
@@ -76,4 +76,4 @@ class DiskTier:
             if node.file is not None and node.file.name in names:
                 node.file = None
                 if node.is_empty and node.parent is not None:
-                    self._tree.remove(node)
+                    remove_node(node)

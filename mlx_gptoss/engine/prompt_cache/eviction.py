@@ -1,4 +1,4 @@
-"""Eviction: free memory of the prefix tree, least recently used first.
+"""Eviction: free memory of the prefix trees, least recently used first.
 
 Nodes whose keys and values are in a live cache are never evicted; only their older
 snapshots are, last. The disk tier is bounded by `folder.py`.
@@ -7,15 +7,17 @@ snapshots are, last. The disk tier is bounded by `folder.py`.
 from collections.abc import Iterable, Iterator
 
 from mlx_gptoss.engine.prompt_cache.live_cache import LiveCache
-from mlx_gptoss.engine.prompt_cache.tree import PrefixNode, PrefixTree
+from mlx_gptoss.engine.prompt_cache.tree import PrefixNode, remove_node
 
 PROTECTED_SNAPSHOTS = 4  # the newest of each live cache are never evicted
 
 
-def evict(tree: PrefixTree, live_caches: Iterable[LiveCache], excess: int) -> int:
+def evict(
+    nodes: Iterable[PrefixNode], live_caches: Iterable[LiveCache], excess: int
+) -> int:
     """Free at least `excess` bytes if possible; return the number of evicted tokens."""
     evicted = 0
-    stored = [node for node in tree if node.nbytes and not node.live_caches]
+    stored = [node for node in nodes if node.nbytes and not node.live_caches]
     # A request that used a node used all nodes before it: of equals, later nodes first.
     for node in sorted(stored, key=lambda node: (node.last_used, -node.start)):
         if excess <= 0:
@@ -24,7 +26,7 @@ def evict(tree: PrefixTree, live_caches: Iterable[LiveCache], excess: int) -> in
         evicted += len(node.tokens)
         node.rows = node.snapshot = None
         if node.is_empty:
-            tree.remove(node)
+            remove_node(node)
     for node in _spare_snapshots(live_caches):
         if excess <= 0:
             return evicted
@@ -33,9 +35,9 @@ def evict(tree: PrefixTree, live_caches: Iterable[LiveCache], excess: int) -> in
     return evicted
 
 
-def evict_guesses(tree: PrefixTree, max_bytes: int) -> None:
+def evict_guesses(nodes: Iterable[PrefixNode], max_bytes: int) -> None:
     """Drop snapshots that were guesses until those left have at most `max_bytes`."""
-    guesses = [n for n in tree if n.guessed and n.snapshot is not None]
+    guesses = [n for n in nodes if n.guessed and n.snapshot is not None]
     excess = sum(node.snapshot.nbytes for node in guesses) - max_bytes
     # Of equals those far from the end first: fewer prompts part there.
     for node in sorted(guesses, key=lambda node: (node.last_used, node.start)):

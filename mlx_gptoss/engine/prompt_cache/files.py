@@ -2,12 +2,12 @@
 
     ROOT/DIGEST/START-KEY.safetensors
 
-DIGEST identifies the weights, config, dtype and runtime that computed the keys and
-values (see `digest`), START and KEY the tokens. A file holds all tokens from the first
-one, the keys and values of the full layers for its own stretch, and the sliding windows
-at its end. It is written to a temporary file, synced and renamed, and readable by its
-owner only. A damaged, truncated or foreign file is reported and ignored. The least
-recently used files are removed when the limit is exceeded.
+DIGEST identifies the weights, config, dtype, runtime and adapter that computed the
+keys and values (see `digest`), START and KEY the tokens. A file holds all tokens from
+the first one, the keys and values of the full layers for its own stretch, and the
+sliding windows at its end. It is written to a temporary file, synced and renamed, and
+readable by its owner only. A damaged, truncated or foreign file is reported and
+ignored. The least recently used files are removed when the limit is exceeded.
 
 The text of prompts can be recovered from these files: they are as private as chats.
 """
@@ -25,6 +25,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_gptoss.checkpoint.safetensors_header import read_header
+from mlx_gptoss.engine.prompt_cache.digest import digest_with_adapter
 from mlx_gptoss.engine.prompt_cache.file_format import (
     FORMAT,
     FULL,
@@ -109,6 +110,7 @@ class PromptFiles:
         self.folder = root / digest
         self.max_bytes = max_bytes
         self._digest = digest
+        self._config = config
         self._dtype = dtype
         self._row = (config.num_key_value_heads, config.head_dim)
         self._window = config.sliding_window
@@ -116,6 +118,17 @@ class PromptFiles:
         self._layers = {FULL: len(config.layer_types) - sliding, WINDOW: sliding}
         make_folder(self.folder)
         self._shrink()
+
+    def of_adapter(self, adapter: str) -> "PromptFiles":
+        """Return the files of the same model with an adapter, given its digest."""
+        return PromptFiles(
+            self.root,
+            digest_with_adapter(self._digest, adapter),
+            self._config,
+            self._dtype,
+            self.max_bytes,
+            min_tokens=self.min_tokens,
+        )
 
     @property
     def nbytes(self) -> int:

@@ -8,6 +8,7 @@ from mlx_gptoss.engine.interfaces import LanguageModel
 from mlx_gptoss.engine.prompt_cache.background import BackgroundPrefill
 from mlx_gptoss.engine.prompt_cache.cache import PromptCache
 from mlx_gptoss.engine.prompt_cache.files import PromptFiles
+from mlx_gptoss.engine.prompt_cache.known_prompts import NO_ADAPTER
 from mlx_gptoss.engine.prompt_cache.options import CacheOptions
 from mlx_gptoss.engine.prompt_cache.statistics import CacheSize
 from mlx_gptoss.errors import StorageError
@@ -40,7 +41,7 @@ class LazyPromptCache:
         self._message_ends = message_ends
         self._open_files = open_files
         self._cache: PromptCache | None = None
-        self._prepared: deque[Sequence[int]] = deque(maxlen=max_prepared)
+        self._prepared: deque[tuple[Sequence[int], str]] = deque(maxlen=max_prepared)
 
     def open(self) -> PromptCache:
         """Return the prompt cache. Only in the engine thread."""
@@ -64,18 +65,34 @@ class LazyPromptCache:
         nbytes = self._cache.resident_bytes if self._cache is not None else 0
         return CacheSize(nbytes, self._options.limit(self._plan))
 
-    def remember(self, ids: Sequence[int]) -> None:
-        """Save what is known of `ids` at the latest in `close`."""
-        self._prepared.append(ids)
+    def replan(self, plan: Plan) -> None:
+        """Take the limit of another plan. Only in the engine thread."""
+        self._plan = plan
+        if self._cache is not None:
+            self._cache.limit = self._options.limit(plan)
+            self._cache.shrink(self._cache.limit)
 
-    def prefill_ahead(self, ids: Sequence[int]) -> BackgroundPrefill:
-        """Return work that prefills `ids` in steps. Only in the engine thread."""
-        return BackgroundPrefill(self._model(), self.open(), ids)
+    def remember(self, ids: Sequence[int], adapter: str = NO_ADAPTER) -> None:
+        """Save what is known of `ids` at the latest in `close`.
+
+        `adapter` is the digest of the adapter that reads them.
+        """
+        self._prepared.append((ids, adapter))
+
+    def prefill_ahead(
+        self, ids: Sequence[int], adapter: str = NO_ADAPTER, slot: int = 0
+    ) -> BackgroundPrefill:
+        """Return work that prefills `ids` in steps. Only in the engine thread.
+
+        `adapter` is the digest of the adapter that reads them, `slot` its place.
+        """
+        cache = self.open()
+        return BackgroundPrefill(self._model(), cache, ids, adapter=adapter, slot=slot)
 
     def close(self) -> None:
         """Save the prompts that idle time did not suffice for; release the cache."""
-        for ids in self._prepared:
-            while self._cache is not None and self._cache.save(ids):
+        for ids, adapter in self._prepared:
+            while self._cache is not None and self._cache.save(ids, adapter=adapter):
                 pass
         self._cache = None
 

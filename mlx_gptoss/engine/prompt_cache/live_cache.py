@@ -6,6 +6,7 @@ Knows nothing of how the tree is searched or how much memory there is.
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+from mlx_gptoss.engine.prompt_cache.known_prompts import KnownPrompts
 from mlx_gptoss.engine.prompt_cache.tree import PrefixNode
 
 
@@ -42,8 +43,9 @@ class CachePool(Protocol):
 class LiveCache:
     """A KV cache whose sequence can continue at once, and its path in the tree."""
 
-    def __init__(self, cache: Any) -> None:
+    def __init__(self, cache: Any, prompts: KnownPrompts) -> None:
         self.cache: ReusableCache = cache
+        self.prompts = prompts  # of the adapter that computed what it holds
         self.path: list[PrefixNode] = []
         self.pending: list[int] = []  # tokens since the end of the last node
         self.guesses: frozenset[int] = frozenset()  # snapshot offsets of this prompt

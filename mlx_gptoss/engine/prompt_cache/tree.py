@@ -134,11 +134,12 @@ class PrefixTree:
             upper.live_caches.append(live)
         return upper
 
-    def remove(self, node: PrefixNode) -> None:
-        """Remove a node with its descendants."""
-        if node.parent is not None:
-            del node.parent.children[int(node.tokens[0])]
-            node.parent = None
+
+def remove_node(node: PrefixNode) -> None:
+    """Remove a node with its descendants from its tree."""
+    if node.parent is not None:
+        del node.parent.children[int(node.tokens[0])]
+        node.parent = None
 
 
 def token_array(ids: Iterable[int]) -> np.ndarray:

@@ -8,6 +8,7 @@ memory or readers.
 from collections.abc import Callable, Iterable, Iterator
 
 from mlx_gptoss.engine.interfaces import LanguageModel
+from mlx_gptoss.engine.loaded_adapters import LoadedAdapters
 from mlx_gptoss.engine.prompt_cache import LazyPromptCache, PinnedLease
 from mlx_gptoss.engine.rows import Row
 from mlx_gptoss.engine.sampler import Sampler
@@ -41,6 +42,7 @@ class Batch:
         isolate: ErrorScope,
         wake: Callable[[], None],
         *,
+        adapters: LoadedAdapters,
         chunk: int,
     ) -> None:
         self.chunk = chunk
@@ -48,7 +50,7 @@ class Batch:
         self._counters = counters
         self._isolate = isolate
         self._wake = wake
-        self._forward_pass = ForwardPass(model)
+        self._forward_pass = ForwardPass(model, adapters)
         self._sampler = Sampler()
         self._prefill_queue = PrefillQueue()
 
@@ -120,7 +122,11 @@ class Batch:
             return
         starts, prompts = sequence.stats is None, self._prompts.open()
         if request.keep:
-            lease = prompts.acquire(sequence.lookup_ids(), shared=request.shared)
+            lease = prompts.acquire(
+                sequence.lookup_ids(),
+                adapter=sequence.adapter_digest,
+                shared=request.shared,
+            )
         else:
             lease = prompts.acquire_empty()
         if starts:

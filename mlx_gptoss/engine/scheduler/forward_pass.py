@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
+from mlx_gptoss.engine.adapter_slots import as_argument
 from mlx_gptoss.engine.interfaces import LanguageModel
+from mlx_gptoss.engine.loaded_adapters import LoadedAdapters
 from mlx_gptoss.engine.rows import gather_rows
 from mlx_gptoss.engine.sampler import SampledToken
 from mlx_gptoss.engine.sequence import Sequence
@@ -33,10 +35,14 @@ class PassRow(NamedTuple):
 
 
 class ForwardPass:
-    """Runs rows through the model; tokens that are fed may not be computed yet."""
+    """Runs rows through the model; tokens that are fed may not be computed yet.
 
-    def __init__(self, model: Any) -> None:
-        self._model = model  # returns the LanguageModel
+    `model` returns the LanguageModel, `adapters` knows the slots of adapters.
+    """
+
+    def __init__(self, model: Any, adapters: LoadedAdapters) -> None:
+        self._model = model
+        self._adapters = adapters
         self._started: list[mx.array] = []  # to wait for the last pass
         self._passes = 0
 
@@ -53,16 +59,19 @@ class ForwardPass:
         caches = [row.sequence.cache for row in rows]
         chunks = [row for row in rows if row.chunk]
         ids, last = input_ids(rows)[None], bool(chunks)
+        slots = [self._adapters.slot(row.sequence.adapter) for row in rows]
+        how = {"last": last, **as_argument(slots)}
         if len(rows) == 1:
-            hidden = model.hidden(ids, caches[0], last=last)  # (1, 1, M)
+            hidden = model.hidden(ids, caches[0], **how)  # (1, 1, M)
         else:
             lengths = [len(row.chunk) or 1 for row in rows]
-            hidden = model.hidden(ids, caches, lengths=lengths, last=last)  # (1, R, M)
+            hidden = model.hidden(ids, caches, lengths=lengths, **how)  # (1, R, M)
         count = sum(row.needs_logits for row in rows)
         logits = None
         if count:
             wanted = hidden if count == len(rows) else hidden[:, :count]
-            logits = model.logits(wanted)[0].astype(mx.float32)
+            logits = model.logits(wanted, **as_argument(slots[:count]))
+            logits = logits[0].astype(mx.float32)
         # Of a chunk only the cache is needed, which saves the experts of the top layer.
         started = [x for row in chunks for x in row.sequence.cache.arrays]
         marks = completion_marks(started) if logits is None else [logits]

@@ -28,10 +28,10 @@ class KVBudget:
         self._cache_bytes: Callable[[list[int]], int] = lambda lengths: 0
         self._extra_scratch_bytes: Callable[[int], int] = lambda longest: 0
         self._logits_bytes = 0  # of one sequence
+        self._most_tokens = config.max_position_embeddings if config else 0
+        self._kv_memory = kv_memory
         if config is None or plan is None:
             return
-        planned = plan.budget.bytes - plan.total_bytes + plan.kv_bytes
-        self.capacity = planned if kv_memory is None else kv_memory
         self._logits_bytes = LIVE_LOGITS_ROWS * config.vocab_size * 4
 
         def extra_scratch(longest: int) -> int:
@@ -46,7 +46,13 @@ class KVBudget:
 
         self._cache_bytes = partial(pool_bytes, config, float_bytes=plan.float_bytes)
         self._extra_scratch_bytes = extra_scratch
-        self.max_sequence_tokens = self._longest_fit(config.max_position_embeddings)
+        self.replan(plan)
+
+    def replan(self, plan: Plan) -> None:
+        """Take the memory that another plan of the same model leaves."""
+        planned = plan.budget.bytes - plan.total_bytes + plan.kv_bytes
+        self.capacity = planned if self._kv_memory is None else self._kv_memory
+        self.max_sequence_tokens = self._longest_fit(self._most_tokens)
 
     def cache_bytes(self, lengths: list[int]) -> int:
         """Return the bytes that a pool takes for sequences of these lengths."""

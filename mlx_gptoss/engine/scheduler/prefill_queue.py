@@ -79,6 +79,8 @@ class PrefillQueue:
     def _shares_prefix(self, sequence: Sequence, other: Sequence) -> bool:
         """Whether a prefix is worth waiting for; see that it can be reused then."""
         assert other.lease is not None
+        if other.adapter_digest != sequence.adapter_digest:
+            return False
         common = common_prefix_length(other.prompt, sequence.prompt[:-1])
         if other.prefilled >= common:
             return False

@@ -29,6 +29,7 @@ class Request:
     on_end(stats, error): called once and last; stats is None if it never started.
     on_progress(done, total): called after each prefill chunk, in prompt tokens.
     cancelled(): polled between chunks and steps; True cancels the request.
+    adapter: the name of the adapter that computes it; None for none.
     cache: a KV cache of the caller; None leases one from the prompt cache.
     keep: whether the prompt cache is searched for the prompt and keeps the answer.
     shared: other requests have the same prompt, so that it is prefilled once.
@@ -47,6 +48,7 @@ class Request:
     guide: TokenGuide | None = None
     on_progress: OnProgress | None = None
     cancelled: Callable[[], bool] | None = None
+    adapter: str | None = None
     cache: Any = None
     keep: bool = True
     shared: bool = False

@@ -28,14 +28,16 @@ from typing import TypeVar
 import mlx.core as mx
 
 from mlx_gptoss.engine.interfaces import LanguageModel, TokenIds
+from mlx_gptoss.engine.loaded_adapters import LoadedAdapters
 from mlx_gptoss.engine.outputs import CANCELLED
-from mlx_gptoss.engine.prompt_cache import LazyPromptCache
+from mlx_gptoss.engine.prompt_cache import BackgroundPrefill, LazyPromptCache
+from mlx_gptoss.engine.prompt_cache.known_prompts import NO_ADAPTER
 from mlx_gptoss.engine.scheduler.admission import Admission
 from mlx_gptoss.engine.scheduler.batch import Batch
 from mlx_gptoss.engine.scheduler.cache_memory import CacheMemory
 from mlx_gptoss.engine.scheduler.forward_pass import as_model_error
 from mlx_gptoss.engine.scheduler.generation import Generation
-from mlx_gptoss.engine.scheduler.idle_work import IdleWork
+from mlx_gptoss.engine.scheduler.idle_work import IdlePrompt, IdleWork
 from mlx_gptoss.engine.scheduler.kv_budget import KVBudget
 from mlx_gptoss.engine.scheduler.masks import blocked_on_masks
 from mlx_gptoss.engine.scheduler.options import BatchOptions
@@ -70,11 +72,13 @@ class Scheduler:
         prompts: LazyPromptCache,
         options: BatchOptions,
         kv_budget: KVBudget,
+        adapters: LoadedAdapters,
         *,
         chunk: int = PREFILL_CHUNK,
     ) -> None:
         self.kv_budget = kv_budget
         self.prompts = prompts
+        self._adapters = adapters
         self._thread = thread
         self._waiting = WaitingQueue()
         self._admission = Admission(options, kv_budget)
@@ -83,9 +87,15 @@ class Scheduler:
         self._running: list[Sequence] = []  # in order of admission
         self._stalled: list[Sequence] = []  # admitted, but their readers are behind
         self._batch = Batch(
-            model, prompts, self._counters, self._isolate_errors, self.wake, chunk=chunk
+            model,
+            prompts,
+            self._counters,
+            self._isolate_errors,
+            self.wake,
+            adapters=adapters,
+            chunk=chunk,
         )
-        self._idle_work = IdleWork(prompts.prefill_ahead)
+        self._idle_work = IdleWork(self._prefill_ahead)
         self._condition = threading.Condition()
         self._scheduled = False
         self._iterating = False
@@ -94,12 +104,16 @@ class Scheduler:
     # Any thread
 
     def submit(self, request: Request) -> Generation:
-        """Queue a request. Raises BusyError if too many are waiting."""
-        sequence = Sequence(request)
+        """Queue a request. Raises BusyError if too many are waiting.
+
+        Raises ConfigError if its adapter is not loaded.
+        """
+        sequence = Sequence(request, self._adapters.acquire(request.adapter))
         try:
             self._waiting.put(sequence, partial(self._refusal, sequence))
-        except BusyError:
-            self._counters.add(refused=1)
+        except Exception as error:
+            self._adapters.release(sequence.adapter)
+            self._counters.add(refused=isinstance(error, BusyError))
             raise
         self._counters.add(requests=1)
         self.wake()
@@ -109,12 +123,17 @@ class Scheduler:
         """Return the place of a sequence in the queue; 0 if it is not in it."""
         return self._waiting.position(sequence)
 
-    def prepare(self, ids: TokenIds) -> "Future[None]":
-        """Prefill `ids` in idle time; the future is cancelled if that cannot be."""
+    def prepare(self, ids: TokenIds, adapter: str | None = None) -> "Future[None]":
+        """Prefill `ids` in idle time; the future is cancelled if that cannot be.
+
+        Raises ConfigError as `submit` does.
+        """
+        prompt = IdlePrompt(ids, self._adapters.acquire(adapter))
         future: Future[None] = Future()
+        future.add_done_callback(lambda _: self._adapters.release(prompt.adapter))
 
         def add() -> None:
-            self._idle_work.add(future, ids)
+            self._idle_work.add(future, prompt)
             self.wake()
 
         def added(posted: "Future[None]") -> None:
@@ -200,6 +219,12 @@ class Scheduler:
         self.prompts.close()
         with self._condition:
             self._condition.notify_all()
+
+    def _prefill_ahead(self, prompt: IdlePrompt) -> BackgroundPrefill:
+        adapter = prompt.adapter
+        digest = NO_ADAPTER if adapter is None else adapter.digest
+        slot = self._adapters.slot(adapter)
+        return self.prompts.prefill_ahead(prompt.ids, digest, slot)
 
     def _run_iteration(self) -> None:
         if self._closed:  # after this iteration was scheduled
@@ -371,6 +396,7 @@ class Scheduler:
             sequence.request.on_end(sequence.stats, error)
         except Exception:
             log.exception("`on_end` of a request failed")
+        self._adapters.release(sequence.adapter)
         self._remove_running(sequence)
         if sequence in self._stalled:
             self._stalled.remove(sequence)

@@ -1,0 +1,41 @@
+"""Read adapters and add them to a runtime.
+
+    load_adapters(runtime, parse_adapters(["french=./fr"]), offline=True)
+
+The files are read and checked in a thread of their own, so that running requests wait
+for no disk.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mlx_gptoss.checkpoint.adapters import read_adapter
+from mlx_gptoss.engine.adapter_source import AdapterSource, find_adapter, first_active
+from mlx_gptoss.engine.runtime import Runtime
+from mlx_gptoss.engine.thread import EngineThread
+
+
+def load_adapters(
+    runtime: Runtime, sources: Iterable[AdapterSource], *, offline: bool
+) -> None:
+    """Add adapters to a runtime; the one given without a name becomes active.
+
+    Raises HubError for one that is not found, CheckpointError for one that is damaged
+    or of another model, and MemoryBudgetError for one that does not fit.
+    """
+    sources = tuple(sources)
+    for source in sources:
+        folder = find_adapter(source, offline=offline)
+        load_adapter(runtime, folder, source.name, source.scale)
+    if sources:
+        runtime.use_adapter(first_active(sources))
+
+
+def load_adapter(runtime: Runtime, folder: Path, name: str, scale: float = 1.0) -> None:
+    """Read the adapter in a folder and add it under a name, which it may replace."""
+    thread, config = EngineThread("reading an adapter"), runtime.config
+    try:
+        adapter = thread.call(read_adapter, folder, config, name=name, scale=scale)
+    finally:
+        thread.close()
+    runtime.add_adapter(adapter)
